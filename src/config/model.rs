@@ -1,0 +1,360 @@
+//! The configuration as meant: typed, checked, complete. Nothing here knows how it was written.
+//!
+//! A value of these types that came out of [`crate::config`] is valid: names resolve, files were
+//! read, keys fit their certificates, durations and weights are in range.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::CertifiedKey;
+
+/// A whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Process-wide settings.
+    pub server: Server,
+    /// In the order of the file.
+    pub listeners: Vec<Listener>,
+    /// In the order of the file, which breaks ties between equally specific routes.
+    pub routes: Vec<Route>,
+    /// In the order of the file.
+    pub upstreams: Vec<Upstream>,
+    /// Every file that was read, the configuration file first: what a watcher watches.
+    pub inputs: Vec<PathBuf>,
+}
+
+/// Process-wide settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Data-plane threads.
+    pub workers: NonZeroUsize,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How the process stops.
+    pub shutdown: Shutdown,
+    /// Which changed files apply by themselves.
+    pub watch: Watch,
+    /// Whether our own answers carry `tidegate-reason`.
+    pub reason_header: bool,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is written.
+    pub level: LogLevel,
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+}
+
+/// Severity of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+/// How the process stops on SIGTERM or SIGINT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long live tunnels may stay.
+    pub grace: Duration,
+    /// How long connections are still accepted after readiness went down.
+    pub delay: Duration,
+    /// Status code of the Close frame (RFC 6455 section 7.4).
+    pub close_code: u16,
+}
+
+/// Which changed files apply by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// None.
+    Off,
+    /// Certificates and their keys.
+    Certificates,
+    /// These, and the configuration file.
+    All,
+}
+
+/// A bound address, or several, and how it is spoken to.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Unique.
+    pub name: Arc<str>,
+    /// At least one.
+    pub binds: Vec<Bind>,
+    /// `None` for plain text.
+    pub tls: Option<ListenerTls>,
+    /// Deadlines towards clients.
+    pub timeouts: ListenerTimeouts,
+}
+
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// An IPv4 or IPv6 address (the latter with V6ONLY set).
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix {
+        /// Absolute, or relative to the working directory.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// TLS towards clients.
+#[derive(Debug, Clone)]
+pub struct ListenerTls {
+    /// At least one; the first serves clients whose SNI fits none.
+    pub certificates: Vec<Certificate>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+/// A certificate chain with the key that fits it.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// The file that the chain was read from.
+    pub cert: PathBuf,
+    /// The file that the key was read from.
+    pub key: PathBuf,
+    /// Chain and signing key. Its `Debug` shows no secret.
+    pub certified: Arc<CertifiedKey>,
+    /// DNS names of the end-entity certificate: subject alternative names, else the common name.
+    pub names: Vec<HostPattern>,
+    /// When the end-entity certificate expires.
+    pub not_after: SystemTime,
+}
+
+/// A TLS protocol version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Deadlines towards clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerTimeouts {
+    /// From accept to the end of the TLS handshake.
+    pub tls_handshake: Duration,
+    /// From accept, the end of TLS, or the first byte of a further request, to the end of its head.
+    pub request_header: Duration,
+    /// Between an answer and the next request.
+    pub keep_alive: Duration,
+    /// Between two pieces of a request's body.
+    pub request_body: Duration,
+}
+
+/// A match, and what happens to the requests that fit it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Unique; from its position in the file if not given.
+    pub name: Arc<str>,
+    /// Names of the listeners it is bound to; `None` for all.
+    pub listeners: Option<Vec<Arc<str>>>,
+    /// Empty for any host.
+    pub hosts: Vec<HostPattern>,
+    /// Which paths fit.
+    pub path: PathMatch,
+    /// Name of the upstream.
+    pub upstream: Arc<str>,
+    /// What plain HTTP requests get.
+    pub http: PlainHttp,
+    /// How an endpoint's 101 is judged.
+    pub handshake: Strictness,
+    /// Whether the endpoint sees the client's `Host`, rather than its own address.
+    pub preserve_host: bool,
+    /// Deadlines of its tunnels.
+    pub timeouts: TunnelTimeouts,
+}
+
+/// A host name, or one level of wildcard below it. Lower case, no port, no trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// This name (or IP address, IPv6 in brackets) and no other.
+    Exact(Box<str>),
+    /// `*.example.com` is kept as `example.com`: fits `a.example.com`, not `example.com` itself
+    /// nor `a.b.example.com` (RFC 6125 section 6.4.3).
+    Wildcard(Box<str>),
+}
+
+impl HostPattern {
+    /// Whether `host` (lower case, no port) fits.
+    pub fn fits(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => **name == *host,
+            Self::Wildcard(parent) => host
+                .split_once('.')
+                .is_some_and(|(label, rest)| !label.is_empty() && rest == &**parent),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(parent) => write!(f, "*.{parent}"),
+        }
+    }
+}
+
+/// Which paths a route fits. Compared with the normalised path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// Every path.
+    Any,
+    /// This path.
+    Exact(Box<str>),
+    /// This path and what lies below it, by whole segments. Without a trailing slash.
+    Prefix(Box<str>),
+}
+
+/// What plain HTTP requests get on a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainHttp {
+    /// They are proxied.
+    Proxy,
+    /// 426 Upgrade Required.
+    Reject,
+}
+
+/// How an endpoint's 101 is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// As RFC 6455 section 4.1 demands of a client.
+    Strict,
+    /// A missing `Connection` token or a missing `Sec-WebSocket-Accept` is excused.
+    Lenient,
+}
+
+/// Deadlines of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelTimeouts {
+    /// No bytes either way for so long; `None` for no limit.
+    pub idle: Option<Duration>,
+    /// From the last byte in the direction still open after one side ended; `None` for no limit.
+    pub half_closed: Option<Duration>,
+}
+
+/// A named group of endpoints with a balancing policy.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Unique.
+    pub name: Arc<str>,
+    /// At least one.
+    pub endpoints: Vec<Endpoint>,
+    /// How an endpoint is picked.
+    pub balance: Balance,
+    /// How many endpoints are tried for one request.
+    pub tries: NonZeroU32,
+    /// `None` for plain text.
+    pub tls: Option<EndpointTls>,
+    /// Deadlines towards endpoints.
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// One address in an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: Address,
+    /// Its share, relative to the others.
+    pub weight: NonZeroU32,
+}
+
+/// Where an endpoint listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A name to be resolved, and a port.
+    Name {
+        /// Lower case.
+        host: Box<str>,
+        /// Not 0.
+        port: u16,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How an endpoint is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// The fewest in flight, relative to weight.
+    LeastConnections,
+    /// In turn, by weight, evenly interleaved.
+    RoundRobin,
+}
+
+/// TLS towards endpoints.
+#[derive(Debug, Clone)]
+pub struct EndpointTls {
+    /// Whom we believe.
+    pub roots: Roots,
+    /// The name that is verified and sent as SNI; `None` for the host of the endpoint's address.
+    pub server_name: Option<ServerName<'static>>,
+    /// What we show when asked.
+    pub client: Option<Arc<CertifiedKey>>,
+}
+
+/// Which authorities are believed.
+#[derive(Debug, Clone)]
+pub enum Roots {
+    /// Those of the operating system.
+    Platform,
+    /// These.
+    Given(Vec<CertificateDer<'static>>),
+}
+
+/// Deadlines towards endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// For one connection, TLS included.
+    pub connect: Duration,
+    /// From the written handshake to its answer.
+    pub handshake: Duration,
+    /// From the written plain request to the head of its answer.
+    pub response: Duration,
+}
