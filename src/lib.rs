@@ -5,3 +5,6 @@
 
 pub mod config;
 pub mod protocol;
+pub mod drain;
+pub mod systemd;
+pub mod net;

@@ -1,0 +1,141 @@
+//! Draining, and the tasks that a drain waits for.
+//!
+//! A [`Drain`] is a value handed down to every connection: "take nothing new, end what runs when
+//! it is done". Tunnels are not told through it: they stay, and their worker's table ends them.
+//! Which drain begins when is `server`'s business.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tokio::sync::{Notify, watch};
+
+/// The side that starts a drain.
+#[derive(Debug)]
+pub struct Drain {
+    begun: watch::Sender<bool>,
+}
+
+impl Drain {
+    /// A drain that has not begun.
+    pub fn new() -> Self {
+        Self { begun: watch::Sender::new(false) }
+    }
+
+    /// Begins it. There is no way back: whoever watches may have acted already.
+    pub fn begin(&self) {
+        self.begun.send_replace(true);
+    }
+
+    /// Whether it has begun.
+    pub fn has_begun(&self) -> bool {
+        *self.begun.borrow()
+    }
+
+    /// A watch for something that has to end when the drain begins.
+    pub fn watch(&self) -> Watch {
+        Watch { begun: self.begun.subscribe() }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The side that is told.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    begun: watch::Receiver<bool>,
+}
+
+impl Watch {
+    /// Ends when the drain begins, or when nobody is left who could begin it.
+    pub async fn begun(&mut self) {
+        // An error means that the sender is gone: what it stood for is gone too.
+        let _ = self.begun.wait_for(|begun| *begun).await;
+    }
+}
+
+/// The tasks of one worker, counted, so that a stop can wait for the last.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    shared: Rc<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    count: Cell<usize>,
+    all_done: Notify,
+}
+
+impl Tasks {
+    /// Runs `task` on this thread's runtime until it ends.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.shared.count.set(self.shared.count.get() + 1);
+        let done = Done(Rc::clone(&self.shared));
+        #[expect(clippy::disallowed_methods, reason = "this is the tracker")]
+        tokio::task::spawn_local(async move {
+            task.await;
+            drop(done);
+        });
+    }
+
+    /// How many run.
+    pub fn running(&self) -> usize {
+        self.shared.count.get()
+    }
+
+    /// Waits until none runs.
+    pub async fn all_done(&self) {
+        while self.running() > 0 {
+            self.shared.all_done.notified().await;
+        }
+    }
+}
+
+/// Counts its task down, however that ends.
+struct Done(Rc<Running>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let left = self.0.count.get() - 1;
+        self.0.count.set(left);
+        if left == 0 {
+            self.0.all_done.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn watches_end_when_the_drain_begins() {
+        let drain = Drain::new();
+        let mut early = drain.watch();
+        drain.begin();
+        early.begun().await;
+        drain.watch().begun().await;
+        assert!(drain.has_begun());
+    }
+
+    #[test]
+    fn a_stop_waits_for_the_last_task_even_if_it_panics() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        runtime.block_on(async {
+            let tasks = Tasks::default();
+            let gate = Rc::new(Notify::new());
+            let waiting = Rc::clone(&gate);
+            tasks.spawn(async move { waiting.notified().await });
+            tasks.spawn(async { panic!("on purpose: a task may die") });
+            assert_eq!(tasks.running(), 2);
+            gate.notify_one();
+            tasks.all_done().await;
+            assert_eq!(tasks.running(), 0);
+        });
+    }
+}

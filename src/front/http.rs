@@ -1,0 +1,213 @@
+//! One client connection: HTTP/1.1 by hyper, our deadlines, and the way out of it into a tunnel.
+//!
+//! hyper never sees an upgrade. When a session has agreed on a tunnel, its service stays pending,
+//! the socket and what hyper read ahead are taken out of the connection, everything else of the
+//! request is dropped, and a fresh task relays.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant as StdInstant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::client_io::{ClientIo, Pulse};
+use super::reply::{self, Content, ServedBody};
+use crate::net::admission::Permit;
+use crate::net::stream::Stream;
+use crate::observe::access_log::{self, RequestFacts};
+use crate::protocol::rejection::Rejection;
+use crate::session::{self, Connection, Opening, Outcome};
+
+/// Bytes that the head of a request may have.
+const HEAD_MOST: usize = 16 * 1024;
+
+/// Header lines that a request may have.
+const HEADERS_MOST: usize = 100;
+
+/// How long a client may go on sending after we have closed our side, so that it sees our last
+/// answer rather than a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Bytes that it may go on sending meanwhile.
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// How the HTTP part of a connection came to its end.
+enum Next {
+    /// A session has agreed on a tunnel.
+    Tunnel(Box<Opening>),
+    /// hyper is done.
+    Done(hyper::Result<()>),
+    /// The client did not go on in time.
+    Expired,
+}
+
+/// Serves a connection until it has ended, or has become a tunnel with a task of its own.
+pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit) {
+    let pulse = Rc::new(Pulse::new());
+    let slot: Rc<Cell<Option<Box<Opening>>>> = Rc::default();
+    let service = {
+        let (connection, pulse, slot) =
+            (Rc::clone(&connection), Rc::clone(&pulse), Rc::clone(&slot));
+        // Boxed, because hyper lets a connection be taken apart only if its future may move.
+        service_fn(move |request| {
+            Box::pin(answer(Rc::clone(&connection), Rc::clone(&pulse), Rc::clone(&slot), request))
+        })
+    };
+    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&pulse)));
+    let mut http = http1::Builder::new()
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .max_header_size(HEAD_MOST)
+        .max_headers(HEADERS_MOST)
+        .header_read_timeout(None)
+        .serve_connection(io, service);
+    let next = drive(&connection, &pulse, &slot, |cx, drain| {
+        if drain {
+            Pin::new(&mut http).graceful_shutdown();
+        }
+        http.poll_without_shutdown(cx)
+    })
+    .await;
+    let parts = http.into_parts();
+    let stream = parts.io.into_inner().into_stream();
+    match next {
+        Next::Tunnel(opening) if pulse.write_blocked() => {
+            // An answer before this one is stuck: what the client would read next is not the 101.
+            drop((opening, stream));
+        }
+        Next::Tunnel(opening) => {
+            session::relay(&connection, *opening, stream, &parts.read_buf, permit);
+        }
+        Next::Done(Ok(())) => linger(stream).await,
+        Next::Done(Err(error)) => {
+            record_refusal_by_hyper(&connection, &error);
+            linger(stream).await;
+        }
+        Next::Expired => drop(stream),
+    }
+}
+
+/// Answers one request.
+async fn answer(
+    connection: Rc<Connection>,
+    pulse: Rc<Pulse>,
+    slot: Rc<Cell<Option<Box<Opening>>>>,
+    request: Request<Incoming>,
+) -> Result<Response<ServedBody>, Infallible> {
+    let busy = pulse.busy();
+    let first_head = pulse.take_first_head();
+    let response = match session::serve(&connection, request, first_head.as_deref()).await {
+        Outcome::Reply(reply) => reply.map(Content::Endpoint),
+        Outcome::Rejected(refusal) => {
+            reply::rejection(refusal, connection.worker.snapshot.load().server.reason_header)
+        }
+        Outcome::Tunnel(opening) => {
+            slot.set(Some(opening));
+            // Whoever polled us looks into the slot; there is nothing to come back to.
+            std::future::pending().await
+        }
+    };
+    Ok(response.map(|content| ServedBody::new(content, busy)))
+}
+
+/// Polls hyper until there is something to do after it: a tunnel in the slot, its end, a deadline.
+/// `poll_http` is told when to finish what runs and take nothing new.
+async fn drive(
+    connection: &Connection,
+    pulse: &Pulse,
+    slot: &Cell<Option<Box<Opening>>>,
+    mut poll_http: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+) -> Next {
+    let mut drain = connection.listener.drain.watch();
+    let mut draining = false;
+    let far = Instant::now() + Duration::from_secs(86_400);
+    let mut alarm = std::pin::pin!(tokio::time::sleep_until(far));
+    let mut poll = |cx: &mut Context<'_>, drain: bool| {
+        let done = poll_http(cx, drain);
+        match (slot.take(), done) {
+            (Some(opening), _) => Poll::Ready(Next::Tunnel(opening)),
+            (None, Poll::Ready(result)) => Poll::Ready(Next::Done(result)),
+            (None, Poll::Pending) => Poll::Pending,
+        }
+    };
+    let mut begin_drain = false;
+    loop {
+        let armed = pulse.deadline(&connection.timeouts).unwrap_or(far);
+        if alarm.deadline() != armed {
+            alarm.as_mut().reset(armed);
+        }
+        tokio::select! {
+            biased;
+            () = drain.begun(), if !draining => {
+                draining = true;
+                begin_drain = true;
+            }
+            next = std::future::poll_fn(|cx| {
+                let next = poll(cx, std::mem::take(&mut begin_drain));
+                let moved = pulse.deadline(&connection.timeouts).unwrap_or(far) != armed;
+                match next {
+                    Poll::Ready(next) => Poll::Ready(Some(next)),
+                    Poll::Pending if moved => Poll::Ready(None),
+                    Poll::Pending => Poll::Pending,
+                }
+            }) => {
+                if let Some(next) = next {
+                    return next;
+                }
+            }
+            () = alarm.as_mut() => {
+                if pulse.deadline(&connection.timeouts).is_some_and(|at| at <= Instant::now()) {
+                    return Next::Expired;
+                }
+            }
+        }
+    }
+}
+
+/// hyper has answered these by itself: they are counted from the connection's error.
+fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
+    let rejection = if error.is_parse_too_large() {
+        Rejection::HeadTooLarge
+    } else if error.is_parse() {
+        Rejection::BadRequest
+    } else {
+        tracing::debug!(client = %connection.client, %error, "connection ended");
+        return;
+    };
+    let facts = RequestFacts {
+        session: connection.worker.next_session(),
+        client: connection.client,
+        listener: &connection.listener.name,
+        started: StdInstant::now(),
+    };
+    access_log::rejected(&connection.worker.counters, facts, rejection, Some(&error.to_string()));
+}
+
+/// Closes our side and gives the client a moment to see it.
+async fn linger(mut stream: Stream) {
+    let work = async {
+        stream.shutdown().await?;
+        let mut discarded = [0; 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            let length = stream.read(&mut discarded).await?;
+            if length == 0 {
+                break;
+            }
+            left = left.saturating_sub(length);
+        }
+        std::io::Result::Ok(())
+    };
+    // A client that is gone, or will not go, is closed either way.
+    let _ = tokio::time::timeout(LINGER, work).await;
+}
+

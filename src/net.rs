@@ -1,0 +1,8 @@
+//! Sockets: listening ones, accepted and dialled ones, TLS around them, and how many there may be.
+//!
+//! Knows nothing of HTTP, routes or upstreams.
+
+pub mod admission;
+pub mod listen;
+pub mod stream;
+pub mod tls;

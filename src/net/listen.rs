@@ -1,0 +1,233 @@
+//! Listening sockets, and the listener that stands behind them.
+//!
+//! A [`Listener`] is what a connection knows of where it came in; it outlives reloads, which only
+//! swap its [`Settings`]. A [`Bound`] is one listening socket. Accepting is `server`'s work.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::stream::Peer;
+use crate::config::model::{Bind, ListenerTimeouts};
+use crate::drain::Drain;
+
+/// Connections that the kernel keeps for us while we are busy.
+const BACKLOG: i32 = 4096;
+
+/// A listener while it runs.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Begins when the listener is removed or the process stops.
+    pub drain: Drain,
+    /// What a reload changes.
+    pub settings: ArcSwap<Settings>,
+}
+
+/// What a reload changes of a listener.
+#[derive(Debug)]
+pub struct Settings {
+    /// `None` for plain text.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Deadlines towards clients.
+    pub timeouts: ListenerTimeouts,
+}
+
+/// One bound, listening, non-blocking socket.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP over IPv4 or IPv6.
+    Tcp(TcpListener),
+    /// A unix socket, and the file that goes when it closes.
+    Unix(UnixListener, SocketFile),
+}
+
+/// An accepted, non-blocking socket that belongs to no runtime yet.
+#[derive(Debug)]
+pub enum Accepted {
+    /// TCP, with Nagle's algorithm off.
+    Tcp(TcpStream, SocketAddr),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+impl Accepted {
+    /// Who connected.
+    pub fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(_, address) => Peer::Ip(*address),
+            Self::Unix(_) => Peer::Unix,
+        }
+    }
+
+    /// The port that was connected to.
+    pub fn local_port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(socket, _) => socket.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl Bound {
+    /// Binds and listens.
+    ///
+    /// # Errors
+    /// What the system said; for a unix socket also that somebody else listens there, or that the
+    /// path is something other than a socket.
+    pub fn bind(bind: &Bind) -> io::Result<Self> {
+        match bind {
+            Bind::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            Bind::Unix { path, mode } => bind_unix(path, *mode),
+        }
+    }
+
+    /// The address as bound: a port of 0 has become a real one.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Tcp(socket) => {
+                socket.local_addr().map_or_else(|_| "unknown".into(), |address| address.to_string())
+            }
+            Self::Unix(_, file) => format!("unix:{}", file.0.display()),
+        }
+    }
+
+    /// Takes one connection out of the kernel's queue.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; else what the system said.
+    pub fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                Ok(Accepted::Tcp(stream, peer))
+            }
+            Self::Unix(socket, _) => {
+                let (stream, _) = socket.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Accepted::Unix(stream))
+            }
+        }
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket, _) => socket.as_fd(),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
+    remove_stale(path)?;
+    // Bound under another name first, so that nobody can connect before the mode is set.
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", std::process::id()));
+    let aside = PathBuf::from(aside);
+    let socket = UnixListener::bind(&aside)?;
+    let file = SocketFile(aside.clone());
+    socket.set_nonblocking(true)?;
+    SockRef::from(&socket).listen(BACKLOG)?;
+    fs::set_permissions(&aside, fs::Permissions::from_mode(mode))?;
+    fs::rename(&aside, path)?;
+    std::mem::forget(file);
+    Ok(Bound::Unix(socket, SocketFile(path.to_owned())))
+}
+
+/// Removes a socket that its process left behind; one that still answers is somebody's.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path is not a socket"));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file of a unix socket; removed with it.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unix(path: &Path) -> Bind {
+        Bind::Unix { path: path.to_owned(), mode: 0o600 }
+    }
+
+    #[test]
+    fn a_unix_socket_has_its_mode_and_goes_with_its_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.sock");
+        let bound = Bound::bind(&unix(&path)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(UnixStream::connect(&path).is_ok());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "the standard library leaves the file behind");
+        let _bound = Bound::bind(&unix(&path)).unwrap();
+        let error = Bound::bind(&unix(&path)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        fs::write(&path, "mine").unwrap();
+        assert!(Bound::bind(&unix(&path)).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[test]
+    fn port_0_becomes_a_real_one() {
+        let bound = Bound::bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        assert!(!bound.address().ends_with(":0"));
+        assert_eq!(bound.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

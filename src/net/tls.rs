@@ -1,0 +1,139 @@
+//! TLS towards clients and towards endpoints, built from checked configuration.
+//!
+//! rustls is named here and in the stream only, so that its next interface is one file's work.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::client::ClientConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, SupportedProtocolVersion};
+use rustls_platform_verifier::BuilderVerifierExt;
+
+use crate::config::model::{EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
+
+/// The only protocol that we speak inside TLS, on either side (RFC 7301).
+const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Sessions remembered towards the endpoints of one upstream.
+const SESSIONS_REMEMBERED: usize = 256;
+
+/// What TLS could not be set up with.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// rustls refused the settings.
+    #[error("TLS settings: {0}")]
+    Settings(#[from] rustls::Error),
+    /// A certificate authority cannot be used.
+    #[error("the operating system's certificate authorities: {0}")]
+    Platform(rustls::Error),
+}
+
+/// Keys for stateless session tickets, rotated by rustls. Made once per listener and kept across
+/// reloads: with new ones every returning client would pay for a full handshake.
+///
+/// # Errors
+/// When the random source fails.
+pub fn ticket_keys() -> Result<Arc<dyn ProducesTickets>, TlsError> {
+    Ok(aws_lc_rs::Ticketer::new()?)
+}
+
+/// TLS towards clients.
+///
+/// # Errors
+/// [`TlsError::Settings`].
+pub fn listener(
+    tls: &ListenerTls,
+    tickets: &Arc<dyn ProducesTickets>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let versions: &[&SupportedProtocolVersion] = match tls.min_version {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Certificates::of(tls)));
+    config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
+    config.ticketer = Arc::clone(tickets);
+    // TLS 1.2 resumes by ticket too; a memory of sessions would be a second way for nothing.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+/// TLS towards endpoints.
+///
+/// # Errors
+/// [`TlsError`], when the authorities or our own certificate cannot be used.
+pub fn endpoint(tls: &EndpointTls) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13, &TLS12])?;
+    let builder = match &tls.roots {
+        Roots::Platform => builder.with_platform_verifier().map_err(TlsError::Platform)?,
+        Roots::Given(authorities) => {
+            let mut roots = RootCertStore::empty();
+            for authority in authorities {
+                roots.add(authority.clone())?;
+            }
+            builder.with_root_certificates(roots)
+        }
+    };
+    let mut config = match &tls.client {
+        None => builder.with_no_client_auth(),
+        Some(own) => builder.with_client_cert_resolver(Arc::new(
+            rustls::sign::SingleCertAndKey::from(Arc::clone(own)),
+        )),
+    };
+    config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
+    config.resumption = rustls::client::Resumption::in_memory_sessions(SESSIONS_REMEMBERED);
+    Ok(Arc::new(config))
+}
+
+/// aws-lc-rs as it comes: X25519MLKEM768 first (the crate feature `prefer-post-quantum`).
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Which certificate a client gets, by the name it asks for.
+#[derive(Debug)]
+struct Certificates {
+    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+    default: Option<Arc<CertifiedKey>>,
+}
+
+impl Certificates {
+    fn of(tls: &ListenerTls) -> Self {
+        let mut exact = HashMap::new();
+        let mut wildcard = HashMap::new();
+        for certificate in &tls.certificates {
+            for name in &certificate.names {
+                let (table, name) = match name {
+                    HostPattern::Exact(name) => (&mut exact, name),
+                    HostPattern::Wildcard(parent) => (&mut wildcard, parent),
+                };
+                // The first certificate in the file wins, as it does as the default.
+                table.entry(name.clone()).or_insert_with(|| Arc::clone(&certificate.certified));
+            }
+        }
+        let default = tls.certificates.first().map(|first| Arc::clone(&first.certified));
+        Self { exact, wildcard, default }
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        self.exact.get(name).or_else(|| {
+            let (_, parent) = name.split_once('.')?;
+            self.wildcard.get(parent)
+        })
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // rustls has checked the name and made it lower case.
+        hello.server_name().and_then(|name| self.find(name)).or(self.default.as_ref()).cloned()
+    }
+}

@@ -1,0 +1,8 @@
+//! What happened, recorded: counters and log lines.
+//!
+//! Stages return what happened and only this module records it, so that counters and log lines
+//! never tell different stories.
+
+pub mod access_log;
+pub mod counters;
+pub mod logging;

@@ -1,0 +1,281 @@
+//! The process: start, reload, stop.
+//!
+//! The control runtime lives on the thread that calls [`run`]: signals, reloads, file watching and
+//! name resolution. Workers carry the data; the acceptor feeds them.
+
+mod acceptor;
+mod limits;
+mod listeners;
+mod reload;
+mod signals;
+mod watch;
+mod worker;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use self::acceptor::Acceptor;
+use self::listeners::{ListenError, Listeners};
+use self::reload::{ReloadError, Reloaded, Reloader, fingerprint};
+use self::signals::{Signal, Signals};
+use self::watch::FileWatch;
+use self::worker::Message;
+use crate::config::model::{Shutdown, Watch};
+use crate::config::{self, Report};
+use crate::net::admission::Admission;
+use crate::observe::counters::Totals;
+use crate::observe::logging;
+use crate::session::Shared;
+use crate::snapshot::{Snapshot, SnapshotError};
+use crate::systemd;
+use crate::tunnel::ended::Ended;
+use crate::upstream::connect::Resolver;
+
+/// Threads that may wait for the system at once, for names and files.
+const BLOCKING_THREADS: usize = 4;
+
+/// What is left to ended tunnels to have their last bytes taken.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A file that does not fit another may be half of a change: how long the other half may take.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often it is looked at meanwhile.
+const SETTLE_STEP: Duration = Duration::from_millis(250);
+
+/// Why the process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration has mistakes.
+    #[error("{}", .0.one_line())]
+    Config(Report),
+    /// A listener cannot run.
+    #[error("{0}")]
+    Listen(String),
+    /// An upstream cannot be set up.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The system has no thread, event queue or signal handler for us.
+    #[error("the system refused: {0}")]
+    System(#[from] io::Error),
+}
+
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> Self {
+        Self::Listen(error.to_string())
+    }
+}
+
+/// How the process stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// In order: listeners first, then requests, then tunnels.
+    Graceful,
+    /// At once, because a second signal asked for it.
+    Forced,
+}
+
+/// A process that serves.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Vec<(Arc<str>, String)>,
+}
+
+impl Running {
+    /// Listener and address of every open socket; a port of 0 has become a real one.
+    pub fn addresses(&self) -> &[(Arc<str>, String)] {
+        &self.addresses
+    }
+}
+
+/// Serves what the file at `path` says until a signal stops it; calls `ready` when it serves.
+///
+/// # Errors
+/// [`StartError`]; nothing was served then.
+pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError> {
+    let loaded = config::load(path).map_err(StartError::Config)?;
+    logging::start(loaded.config.server.log);
+    log_warnings(&loaded.warnings);
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    control.block_on(async {
+        let mut process = Process::start(path, &loaded.config).await?;
+        ready(&Running { addresses: process.reloader.listeners().addresses() });
+        Ok(process.serve().await)
+    })
+}
+
+fn log_warnings(warnings: &Report) {
+    for warning in warnings.lines() {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Everything that runs, as the control runtime sees it.
+struct Process {
+    reloader: Reloader,
+    workers: Arc<[worker::Handle]>,
+    signals: Signals,
+    files: FileWatch,
+}
+
+impl Process {
+    async fn start(path: &Path, config: &config::model::Config) -> Result<Self, StartError> {
+        let signals = Signals::install()?;
+        let admission = Arc::new(Admission::new(Admission::most_for(limits::raise_descriptors())));
+        let shared = Arc::new(Shared::new(
+            Snapshot::new(config, None)?,
+            Resolver::new(tokio::runtime::Handle::current()),
+        ));
+        let workers: Result<Vec<_>, _> =
+            (0..config.server.workers.get()).map(|number| worker::start(number, &shared)).collect();
+        let workers: Arc<[worker::Handle]> = workers?.into();
+        let acceptor = Acceptor::start(Arc::clone(&workers), Arc::clone(&admission))?;
+        let reloader = Reloader::start(path, config, shared, Listeners::new(acceptor)).await?;
+        let mut process = Self { reloader, workers, signals, files: FileWatch::new() };
+        process.watch_files();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            workers = process.workers.len(),
+            connections_most = admission.most(),
+            "ready"
+        );
+        systemd::ready(&process.status());
+        Ok(process)
+    }
+
+    /// Reloads as asked until asked to stop, then stops.
+    async fn serve(mut self) -> Exit {
+        loop {
+            tokio::select! {
+                signal = self.signals.next() => match signal {
+                    Signal::Reload => self.reload(Duration::ZERO).await,
+                    Signal::Stop => break,
+                },
+                () = self.files.look() => {
+                    if fingerprint(self.watched().iter()) != self.taken_of_watched() {
+                        self.reload(SETTLES_WITHIN).await;
+                    }
+                }
+            }
+        }
+        self.stop().await
+    }
+
+    /// Reloads; a failure is final once files have had time to settle.
+    async fn reload(&mut self, settle: Duration) {
+        systemd::reloading();
+        let deadline = tokio::time::Instant::now() + settle;
+        let result = loop {
+            let result = self.reloader.reload().await;
+            if result.is_ok() || tokio::time::Instant::now() >= deadline {
+                break result;
+            }
+            tokio::time::sleep(SETTLE_STEP).await;
+        };
+        match result {
+            Ok(Reloaded::Everything) => tracing::info!("reloaded"),
+            Ok(Reloaded::Certificates) => tracing::info!("certificates reloaded"),
+            Err(error) => report_failure(&error),
+        }
+        self.watch_files();
+        systemd::ready(&self.status());
+    }
+
+    /// Listeners first, then requests, then tunnels, as far as the time allows.
+    async fn stop(mut self) -> Exit {
+        let Shutdown { grace, delay, .. } = self.reloader.server().shutdown;
+        let mut signals = std::mem::replace(&mut self.signals, Signals::none());
+        tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
+        systemd::stopping("draining");
+        let exit = tokio::select! {
+            () = self.drain(delay, grace) => Exit::Graceful,
+            () = signals.stop() => Exit::Forced,
+        };
+        let totals = self.totals();
+        tracing::info!(
+            connections = totals.connections,
+            requests = totals.requests,
+            rejections = totals.rejections,
+            tunnels = totals.tunnels,
+            forced = exit == Exit::Forced,
+            "stopped"
+        );
+        exit
+    }
+
+    async fn drain(&mut self, delay: Duration, grace: Duration) {
+        tokio::time::sleep(delay).await;
+        self.reloader.listeners().stop().await;
+        let mut done = Vec::with_capacity(self.workers.len());
+        for worker in self.workers.iter() {
+            let (sender, receiver) = oneshot::channel();
+            // A worker that is gone has nothing left to finish.
+            if worker.mailbox.send(Message::Finish(sender)).await.is_ok() {
+                done.push(receiver);
+            }
+        }
+        let mut all = std::pin::pin!(async {
+            for receiver in done {
+                let _ = receiver.await;
+            }
+        });
+        if tokio::time::timeout(grace, &mut all).await.is_ok() {
+            return;
+        }
+        for worker in self.workers.iter() {
+            let _ = worker.mailbox.send(Message::EndTunnels(Ended::Shutdown)).await;
+        }
+        if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+    }
+
+    /// The files whose changes apply by themselves.
+    fn watched(&self) -> Vec<std::path::PathBuf> {
+        let mut files: Vec<_> = self.reloader.taken().keys().cloned().collect();
+        files.retain(|file| match self.reloader.server().watch {
+            Watch::Off => false,
+            Watch::Certificates => file != self.reloader.path(),
+            Watch::All => true,
+        });
+        files
+    }
+
+    fn taken_of_watched(&self) -> reload::Fingerprint {
+        let watched = self.watched();
+        let taken = self.reloader.taken();
+        watched.into_iter().filter_map(|file| taken.get_key_value(&file).map(|(file, hash)| (file.clone(), *hash))).collect()
+    }
+
+    fn watch_files(&mut self) {
+        let watched = self.watched();
+        self.files.set(&watched);
+    }
+
+    fn totals(&self) -> Totals {
+        Totals::of(self.workers.iter().map(|worker| &*worker.counters))
+    }
+
+    fn status(&mut self) -> String {
+        let (routes, endpoints) = self.reloader.counts();
+        let sockets = self.reloader.listeners().addresses().len();
+        format!("listening on {sockets} addresses, {routes} routes, {endpoints} endpoints")
+    }
+}
+
+fn report_failure(error: &ReloadError) {
+    let ReloadError::Config(report) = error else {
+        tracing::error!(%error, "reload failed");
+        return;
+    };
+    for line in report.lines() {
+        tracing::error!(error = line, "reload failed");
+    }
+}

@@ -1,0 +1,240 @@
+//! The listeners that run, and how a reload changes them.
+//!
+//! Sockets are told apart by what they are bound to, so that one stays open, its queue included,
+//! whatever else about its listener changes. Everything that can fail is done before anything is
+//! changed.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::server::ProducesTickets;
+
+use super::acceptor::{Accepting, Acceptor};
+use crate::config::model::{self, Bind};
+use crate::drain::Drain;
+use crate::net::listen::{Bound, Listener, Settings};
+use crate::net::tls::{self, TlsError};
+
+/// Why listeners cannot run as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// An address cannot be bound.
+    #[error("listener `{listener}`: cannot listen on `{bind}`: {source}")]
+    Bind {
+        /// Its name.
+        listener: Arc<str>,
+        /// The address.
+        bind: Bind,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("listener `{listener}`: {source}")]
+    Tls {
+        /// Its name.
+        listener: Arc<str>,
+        /// What went wrong.
+        source: TlsError,
+    },
+}
+
+/// The listeners that run.
+#[derive(Debug)]
+pub struct Listeners {
+    acceptor: Acceptor,
+    sockets: HashMap<Bind, Accepting>,
+    running: HashMap<Arc<str>, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    listener: Arc<Listener>,
+    /// Kept across reloads: clients come back with tickets that these opened.
+    tickets: Option<Arc<dyn ProducesTickets>>,
+}
+
+/// A change that is ready to be made: sockets bound, keys loaded.
+#[derive(Debug)]
+pub struct Plan {
+    running: Vec<(Arc<str>, Settings, Option<Arc<dyn ProducesTickets>>)>,
+    bound: Vec<(Bind, Arc<str>, Bound)>,
+    /// To be bound when the sockets that are in their way have been closed.
+    late: Vec<(Bind, Arc<str>)>,
+    wanted: HashMap<Bind, Arc<str>>,
+}
+
+impl Listeners {
+    /// None yet.
+    pub fn new(acceptor: Acceptor) -> Self {
+        Self { acceptor, sockets: HashMap::new(), running: HashMap::new() }
+    }
+
+    /// Prepares to run these instead.
+    ///
+    /// # Errors
+    /// [`ListenError`]; nothing has changed then.
+    pub fn plan(&self, listeners: &[model::Listener]) -> Result<Plan, ListenError> {
+        let mut plan = Plan {
+            running: Vec::new(),
+            bound: Vec::new(),
+            late: Vec::new(),
+            wanted: HashMap::new(),
+        };
+        for listener in listeners {
+            let (settings, tickets) = self.settings(listener)?;
+            plan.running.push((Arc::clone(&listener.name), settings, tickets));
+            for bind in &listener.binds {
+                plan.wanted.insert(bind.clone(), Arc::clone(&listener.name));
+            }
+        }
+        for (bind, name) in &plan.wanted {
+            if self.sockets.contains_key(bind) {
+                continue;
+            }
+            match Bound::bind(bind) {
+                Ok(bound) => plan.bound.push((bind.clone(), Arc::clone(name), bound)),
+                Err(_) if self.in_the_way(bind, &plan.wanted) => {
+                    plan.late.push((bind.clone(), Arc::clone(name)));
+                }
+                Err(source) => {
+                    return Err(ListenError::Bind {
+                        listener: Arc::clone(name),
+                        bind: bind.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Makes the change.
+    pub async fn apply(&mut self, plan: Plan) {
+        let mut running = HashMap::new();
+        for (name, settings, tickets) in plan.running {
+            let listener = match self.running.remove(&name) {
+                Some(known) => {
+                    known.listener.settings.store(Arc::new(settings));
+                    known.listener
+                }
+                None => Arc::new(Listener {
+                    name: Arc::clone(&name),
+                    drain: Drain::new(),
+                    settings: ArcSwap::from_pointee(settings),
+                }),
+            };
+            running.insert(name, Running { listener, tickets });
+        }
+        let removed = std::mem::replace(&mut self.running, running);
+        for (bind, name) in &plan.wanted {
+            if let (Some(socket), Some(running)) =
+                (self.sockets.get(bind), self.running.get(name))
+            {
+                socket.owner.store(Arc::clone(&running.listener));
+            }
+        }
+        for (bind, name, bound) in plan.bound {
+            self.open(bind, &name, bound);
+        }
+        self.close_all_but(&plan.wanted).await;
+        for (name, removed) in removed {
+            tracing::info!(listener = %name, "listener removed: its tunnels stay");
+            removed.listener.drain.begin();
+        }
+        for (bind, name) in plan.late {
+            match Bound::bind(&bind) {
+                Ok(bound) => self.open(bind, &name, bound),
+                Err(error) => {
+                    tracing::error!(listener = %name, address = %bind, %error, "cannot listen");
+                }
+            }
+        }
+    }
+
+    /// Stops accepting everywhere, once what the kernel has queued has been taken, and tells every
+    /// connection.
+    pub async fn stop(&mut self) {
+        self.close_all_but(&HashMap::new()).await;
+        for running in self.running.values() {
+            running.listener.drain.begin();
+        }
+    }
+
+    /// Listener and address of every open socket, by listener.
+    pub fn addresses(&self) -> Vec<(Arc<str>, String)> {
+        let mut addresses: Vec<_> = self
+            .sockets
+            .values()
+            .map(|socket| (Arc::clone(&socket.owner.load().name), socket.address.clone()))
+            .collect();
+        addresses.sort();
+        addresses
+    }
+
+    fn settings(
+        &self,
+        listener: &model::Listener,
+    ) -> Result<(Settings, Option<Arc<dyn ProducesTickets>>), ListenError> {
+        let known = self.running.get(&listener.name).and_then(|known| known.tickets.clone());
+        let secured = listener.tls.as_ref().map(|settings| {
+            let tickets = known.map_or_else(tls::ticket_keys, Ok)?;
+            Ok((tls::listener(settings, &tickets)?, tickets))
+        });
+        let secured = secured.transpose().map_err(|source| ListenError::Tls {
+            listener: Arc::clone(&listener.name),
+            source,
+        })?;
+        let (tls, tickets) = secured.unzip();
+        Ok((Settings { tls, timeouts: listener.timeouts }, tickets))
+    }
+
+    fn open(&mut self, bind: Bind, name: &Arc<str>, bound: Bound) {
+        let Some(running) = self.running.get(name) else { return };
+        match self.acceptor.add(bound, Arc::clone(&running.listener)) {
+            Ok(accepting) => {
+                tracing::info!(listener = %name, address = accepting.address, "listening");
+                self.sockets.insert(bind, accepting);
+            }
+            Err(error) => {
+                tracing::error!(listener = %name, address = %bind, %error, "cannot listen");
+            }
+        }
+    }
+
+    async fn close_all_but(&mut self, wanted: &HashMap<Bind, Arc<str>>) {
+        let gone: Vec<Bind> =
+            self.sockets.keys().filter(|bind| !wanted.contains_key(bind)).cloned().collect();
+        for bind in gone {
+            if let Some(socket) = self.sockets.remove(&bind) {
+                let address = socket.address.clone();
+                socket.stop().await;
+                tracing::info!(address, "no longer listening");
+            }
+        }
+    }
+
+    /// Whether a socket that is about to be closed keeps `bind` from being bound now.
+    fn in_the_way(&self, bind: &Bind, wanted: &HashMap<Bind, Arc<str>>) -> bool {
+        let closing = self.sockets.keys().filter(|open| !wanted.contains_key(open));
+        closing.into_iter().any(|open| overlap(open, bind))
+    }
+}
+
+fn overlap(one: &Bind, other: &Bind) -> bool {
+    match (one, other) {
+        (Bind::Tcp(one), Bind::Tcp(other)) => overlap_tcp(one, other),
+        (Bind::Unix { path: one, .. }, Bind::Unix { path: other, .. }) => one == other,
+        _ => false,
+    }
+}
+
+fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip()
+            || one.ip().is_unspecified()
+            || other.ip().is_unspecified())
+}

@@ -1,0 +1,164 @@
+//! Taking a new configuration: read, checked and built beside the old one, then swapped.
+//!
+//! On any failure the old one keeps running. Reloads come one after the other; requests that come
+//! during one are one more.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::listeners::{ListenError, Listeners};
+use crate::config::model::{Config, Server};
+use crate::config::{self, Report};
+use crate::session::Shared;
+use crate::snapshot::{Snapshot, SnapshotError};
+
+/// Why a configuration was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// It has mistakes.
+    #[error("{}", .0.one_line())]
+    Config(Report),
+    /// Its upstreams cannot be set up.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// Its listeners cannot be set up.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// A new configuration runs.
+    Everything,
+    /// Only certificates had changed, and only they were swapped.
+    Certificates,
+}
+
+/// What the files held when they were last taken.
+pub type Fingerprint = HashMap<PathBuf, u64>;
+
+/// Takes configurations.
+#[derive(Debug)]
+pub struct Reloader {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    taken: Fingerprint,
+    server: Server,
+}
+
+impl Reloader {
+    /// Begins to listen with the first configuration.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub async fn start(
+        path: &Path,
+        config: &Config,
+        shared: Arc<Shared>,
+        mut listeners: Listeners,
+    ) -> Result<Self, ListenError> {
+        let plan = listeners.plan(&config.listeners)?;
+        listeners.apply(plan).await;
+        Ok(Self {
+            path: path.to_owned(),
+            shared,
+            listeners,
+            taken: fingerprint(&config.inputs),
+            server: config.server.clone(),
+        })
+    }
+
+    /// The listeners that run.
+    pub fn listeners(&mut self) -> &mut Listeners {
+        &mut self.listeners
+    }
+
+    /// What runs.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The configuration file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many routes, and how many endpoints.
+    pub fn counts(&self) -> (usize, usize) {
+        self.shared.snapshot.load().counts()
+    }
+
+    /// The files that the running configuration was read from, and what they held.
+    pub fn taken(&self) -> &Fingerprint {
+        &self.taken
+    }
+
+    /// Reads the configuration again and swaps it in.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; what ran before keeps running.
+    pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let path = self.path.clone();
+        let loaded = match tokio::task::spawn_blocking(move || config::load(&path)).await {
+            Ok(loaded) => loaded.map_err(ReloadError::Config)?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        super::log_warnings(&loaded.warnings);
+        let config = loaded.config;
+        let fingerprint = fingerprint(&config.inputs);
+        let plan = self.listeners.plan(&config.listeners)?;
+        if only_certificates_changed(&config, &self.taken, &fingerprint) {
+            self.listeners.apply(plan).await;
+            self.taken = fingerprint;
+            return Ok(Reloaded::Certificates);
+        }
+        let snapshot = Snapshot::new(&config, Some(&self.shared.snapshot.load()))?;
+        warn_of_restart_needed(&self.server, &config.server);
+        let old = self.shared.snapshot.swap(Arc::new(snapshot));
+        self.listeners.apply(plan).await;
+        // Freed here rather than on a worker, where ten thousand endpoints would be a stall.
+        drop(old);
+        self.taken = fingerprint;
+        self.server = config.server;
+        Ok(Reloaded::Everything)
+    }
+}
+
+/// What files hold now. One that cannot be read holds nothing.
+pub fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint {
+    let hash = |path: &PathBuf| {
+        let mut hasher = DefaultHasher::new();
+        std::fs::read(path).ok().hash(&mut hasher);
+        hasher.finish()
+    };
+    files.into_iter().map(|path| (path.clone(), hash(path))).collect()
+}
+
+/// Whether the files that changed are certificates of listeners and nothing else.
+fn only_certificates_changed(config: &Config, before: &Fingerprint, now: &Fingerprint) -> bool {
+    let certificates: Vec<&PathBuf> = config
+        .listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref())
+        .flat_map(|tls| &tls.certificates)
+        .flat_map(|certificate| [&certificate.cert, &certificate.key])
+        .collect();
+    let changed: Vec<&PathBuf> =
+        now.iter().filter(|(path, hash)| before.get(*path) != Some(hash)).map(|each| each.0).collect();
+    before.len() == now.len()
+        && !changed.is_empty()
+        && changed.iter().all(|path| certificates.contains(path))
+}
+
+fn warn_of_restart_needed(before: &Server, now: &Server) {
+    if before.workers != now.workers {
+        tracing::warn!("a change of `server.workers` takes effect at the next start");
+    }
+    if before.log != now.log {
+        tracing::warn!("a change of `server.log` takes effect at the next start");
+    }
+}

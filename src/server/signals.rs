@@ -1,0 +1,59 @@
+//! The signals that steer the process.
+
+use std::io;
+
+use tokio::signal::unix::{Signal as Source, SignalKind, signal};
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// The installed handlers; none once they have been given away.
+#[derive(Debug)]
+pub struct Signals(Option<Installed>);
+
+#[derive(Debug)]
+struct Installed {
+    hangup: Source,
+    terminate: Source,
+    interrupt: Source,
+}
+
+impl Signals {
+    /// Installs them.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self(Some(Installed {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })))
+    }
+
+    /// None: waits for ever.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// The next signal.
+    pub async fn next(&mut self) -> Signal {
+        let Some(installed) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = installed.hangup.recv() => Signal::Reload,
+            _ = installed.terminate.recv() => Signal::Stop,
+            _ = installed.interrupt.recv() => Signal::Stop,
+        }
+    }
+
+    /// Waits for one that asks to stop.
+    pub async fn stop(&mut self) {
+        while self.next().await != Signal::Stop {}
+    }
+}

@@ -1,0 +1,104 @@
+//! The data plane's threads: each one runtime, its connections, its tunnels, its counters.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::front::accept::{self, Arrival};
+use crate::net::admission::Load;
+use crate::observe::counters::Counters;
+use crate::session::{Shared, Worker};
+use crate::tunnel::ended::Ended;
+use crate::tunnel::table::SWEEP_EVERY;
+
+/// Messages that may wait for a worker; beyond that the acceptor takes another one.
+const MAILBOX: usize = 1024;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Message {
+    /// A connection that is its own from now on.
+    Arrival(Box<Arrival>),
+    /// End every tunnel, as this.
+    EndTunnels(Ended),
+    /// Tell when nothing runs any more. No arrivals come after this.
+    Finish(oneshot::Sender<()>),
+}
+
+/// A worker, as the others see it.
+#[derive(Debug)]
+pub struct Handle {
+    /// Its mailbox.
+    pub mailbox: mpsc::Sender<Message>,
+    /// Its connections.
+    pub load: Arc<Load>,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+}
+
+/// Starts worker number `number`.
+///
+/// # Errors
+/// When the system has no thread or no event queue for it.
+pub fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
+    let (mailbox, messages) = mpsc::channel(MAILBOX);
+    let counters = Arc::<Counters>::default();
+    let handle =
+        Handle { mailbox, load: Arc::<Load>::default(), counters: Arc::clone(&counters) };
+    let shared = Arc::clone(shared);
+    let (started, has_started) = std::sync::mpsc::sync_channel(1);
+    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                let _ = started.send(Ok(()));
+                runtime.block_on(run(Rc::new(Worker::new(shared, counters)), messages));
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    })?;
+    has_started.recv().map_err(io::Error::other)??;
+    Ok(handle)
+}
+
+async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message>) {
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut finish: Option<oneshot::Sender<()>> = None;
+    loop {
+        tokio::select! {
+            message = messages.recv() => match message {
+                Some(Message::Arrival(arrival)) => {
+                    worker.tasks.spawn(accept::serve(Rc::clone(&worker), *arrival));
+                }
+                Some(Message::EndTunnels(reason)) => worker.tunnels.end_all(reason),
+                Some(Message::Finish(done)) => {
+                    worker.pool.clear();
+                    finish = Some(done);
+                }
+                None => return,
+            },
+            _ = sweep.tick() => {
+                let now = Instant::now();
+                worker.tunnels.sweep(now);
+                worker.pool.sweep(now);
+                if finish.is_some() {
+                    worker.pool.clear();
+                }
+            }
+            () = worker.tasks.all_done(), if finish.is_some() => {
+                if let Some(done) = finish.take() {
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The story of a request: what it is, which route it takes, which endpoint gets it, what comes
+//! back, and the tunnel that may come of it.
+//!
+//! Only this module strings the stages together. It sends nothing to clients itself: what a
+//! session came to is an [`Outcome`], which `front` makes into bytes.
+
+mod open;
+mod plain;
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::config::model::{ListenerTimeouts, PlainHttp, TunnelTimeouts};
+use crate::drain::Tasks;
+use crate::net::admission::Permit;
+use crate::net::listen::Listener;
+use crate::net::stream::{Peer, Stream};
+use crate::observe::access_log::{self, RequestFacts, SessionId, TunnelFacts};
+use crate::observe::counters::Counters;
+use crate::protocol::forwarded::Via;
+use crate::protocol::handshake::Intent;
+use crate::protocol::rejection::Rejection;
+use crate::protocol::target::Target;
+use crate::snapshot::{Route, Snapshot};
+use crate::tunnel::copy::{Owed, Scratch, Tunnel};
+use crate::tunnel::table::Table;
+use crate::upstream::connect::{ConnectError, Resolver};
+use crate::upstream::endpoint::Lease;
+use crate::upstream::http::{Pool, ReplyBody};
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration as running; read once per session.
+    pub snapshot: ArcSwap<Snapshot>,
+    resolver: Resolver,
+}
+
+impl Shared {
+    /// Begins with this configuration.
+    pub fn new(snapshot: Snapshot, resolver: Resolver) -> Self {
+        Self { snapshot: ArcSwap::from_pointee(snapshot), resolver }
+    }
+}
+
+/// What one worker's sessions share.
+#[derive(Debug)]
+pub struct Worker {
+    shared: Arc<Shared>,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// Its tasks.
+    pub tasks: Tasks,
+    /// Its live tunnels.
+    pub tunnels: Rc<Table>,
+    /// Its idle connections to endpoints.
+    pub pool: Rc<Pool>,
+    scratch: Scratch,
+    ids: RandomState,
+    sessions: Cell<u64>,
+}
+
+impl Worker {
+    /// With nothing running.
+    pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
+        Self {
+            shared,
+            counters,
+            tasks: Tasks::default(),
+            tunnels: Rc::default(),
+            pool: Rc::default(),
+            scratch: Scratch::new(),
+            ids: RandomState::new(),
+            sessions: Cell::new(0),
+        }
+    }
+
+    /// The configuration as running.
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.shared.snapshot.load()
+    }
+
+    /// An id that no other session has.
+    pub fn next_session(&self) -> SessionId {
+        let number = self.sessions.get();
+        self.sessions.set(number + 1);
+        SessionId(self.ids.hash_one(number))
+    }
+
+    fn resolver(&self) -> &Resolver {
+        &self.shared.resolver
+    }
+}
+
+/// What sessions know of the connection that their requests came by.
+#[derive(Debug)]
+pub struct Connection {
+    /// The worker that has it.
+    pub worker: Rc<Worker>,
+    /// Where it came in.
+    pub listener: Arc<Listener>,
+    /// Deadlines towards the client, as they were when it came in.
+    pub timeouts: ListenerTimeouts,
+    /// Who connected.
+    pub client: Peer,
+    /// The port that was connected to.
+    pub local_port: Option<u16>,
+    /// Whether it came by TLS.
+    pub secure: bool,
+}
+
+/// What a session came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Both sides agreed: the connection becomes a tunnel.
+    Tunnel(Box<Opening>),
+    /// An endpoint's reply.
+    Reply(Response<ReplyBody>),
+    /// A refusal of ours, recorded already.
+    Rejected(Rejection),
+}
+
+/// A tunnel that both sides have agreed on. The client has not been told yet.
+#[derive(Debug)]
+pub struct Opening {
+    endpoint: Stream,
+    lease: Lease,
+    timeouts: TunnelTimeouts,
+    /// The head of the 101 for the client, and what the endpoint sent behind its own.
+    to_client: Vec<u8>,
+    /// How much of that is the endpoint's.
+    read_ahead: usize,
+    facts: Box<TunnelFacts>,
+}
+
+/// A refusal, and what else the operator should know of it.
+#[derive(Debug)]
+struct Refusal {
+    rejection: Rejection,
+    detail: Option<String>,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, detail: None }
+    }
+}
+
+impl Refusal {
+    fn because(rejection: Rejection, error: &dyn std::error::Error) -> Self {
+        Self { rejection, detail: Some(error.to_string()) }
+    }
+
+    /// Of an endpoint that could not be reached.
+    fn unreachable(endpoint: &str, error: &ConnectError) -> Self {
+        let rejection = match error {
+            ConnectError::Timeout(_) => Rejection::ConnectTimeout,
+            ConnectError::Descriptors(_) => Rejection::DescriptorsExhausted,
+            _ => Rejection::ConnectFailed,
+        };
+        Self { rejection, detail: Some(format!("{endpoint}: {error}")) }
+    }
+}
+
+/// One request on its way.
+struct Session<'a> {
+    connection: &'a Connection,
+    target: &'a Target,
+    route: &'a Route,
+    facts: RequestFacts<'a>,
+}
+
+impl Session<'_> {
+    /// How the request came, as endpoints are told.
+    fn via(&self) -> Via<'_> {
+        Via {
+            client: self.connection.client.ip(),
+            secure: self.connection.secure,
+            host: self.target.authority(),
+            port: self.connection.local_port,
+        }
+    }
+}
+
+/// Serves one request. `first_head` is its head as it came, if it is the connection's first.
+pub async fn serve(
+    connection: &Connection,
+    request: Request<Incoming>,
+    first_head: Option<&[u8]>,
+) -> Outcome {
+    let facts = RequestFacts {
+        session: connection.worker.next_session(),
+        client: connection.client,
+        listener: &connection.listener.name,
+        started: Instant::now(),
+    };
+    match answer(connection, request, first_head, facts).await {
+        Ok(outcome) => outcome,
+        Err(Refusal { rejection, detail }) => {
+            access_log::rejected(&connection.worker.counters, facts, rejection, detail.as_deref());
+            Outcome::Rejected(rejection)
+        }
+    }
+}
+
+async fn answer(
+    connection: &Connection,
+    request: Request<Incoming>,
+    first_head: Option<&[u8]>,
+    facts: RequestFacts<'_>,
+) -> Result<Outcome, Refusal> {
+    let (parts, body) = request.into_parts();
+    let intent = Intent::of(&parts)?;
+    let target = Target::of(&parts)?;
+    let route = connection
+        .worker
+        .snapshot()
+        .route(&connection.listener.name, target.host(), target.path())
+        .map(Arc::clone)
+        .ok_or(Rejection::NoRoute)?;
+    let session = Session { connection, target: &target, route: &route, facts };
+    match intent {
+        Intent::Handshake(handshake) => {
+            drop(body);
+            open::open(&session, &parts, &handshake, first_head).await
+        }
+        Intent::Plain if route.http == PlainHttp::Reject => {
+            Err(Rejection::WebSocketRequired.into())
+        }
+        Intent::Plain => plain::proxy(&session, parts, body).await,
+    }
+}
+
+/// Relays between the client and the endpoint of `opening` in a task of its own, until the tunnel
+/// ends. `read_ahead` is what the client sent behind its request.
+pub fn relay(
+    connection: &Connection,
+    opening: Opening,
+    client: Stream,
+    read_ahead: &[u8],
+    permit: Permit,
+) {
+    let Opening { endpoint, lease, timeouts, to_client, read_ahead: early, facts } = opening;
+    let worker = Rc::clone(&connection.worker);
+    let counters = Arc::clone(&worker.counters);
+    let owed = Owed { to_client, to_endpoint: read_ahead.to_vec() };
+    let place = worker.tunnels.enter(timeouts);
+    let meter = place.meter();
+    meter.count(crate::tunnel::forwarder::Side::Client, read_ahead.len());
+    meter.count(crate::tunnel::forwarder::Side::Endpoint, early);
+    access_log::tunnel_opened(&counters, &facts, connection_started(&facts));
+    let tunnel = Tunnel::new(client, endpoint, owed, place, worker.scratch.clone());
+    worker.tasks.spawn(async move {
+        let ended = tunnel.await;
+        access_log::tunnel_ended(&counters, &facts, &meter, ended);
+        drop((lease, permit));
+    });
+}

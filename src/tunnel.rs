@@ -1,0 +1,9 @@
+//! Tunnels: the two byte streams after the handshake, their relay, and the table of those alive.
+//!
+//! A tunnel holds its two sockets, a lease and its own limits; never a snapshot. What is recorded
+//! of it is `observe`'s business.
+
+pub mod ended;
+pub mod forwarder;
+pub mod copy;
+pub mod table;

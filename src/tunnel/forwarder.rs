@@ -1,0 +1,265 @@
+//! What a tunnel does next: half-closes, breaks and ends, without a socket or a clock.
+//!
+//! The driver moves bytes and tells the forwarder what happened; the forwarder says what each
+//! direction may do and when, and as what, the tunnel is over. Bytes that were read and not yet
+//! written (the remainder) are the driver's; here they only delay an end.
+
+use super::ended::Ended;
+
+/// One of the two ends of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Who connected to us.
+    Client,
+    /// Whom we connected to.
+    Endpoint,
+}
+
+impl Side {
+    /// The other end.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Endpoint,
+            Self::Endpoint => Self::Client,
+        }
+    }
+}
+
+/// What the direction that starts at a side is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Read there, write across.
+    Relay,
+    /// Write what is left across, then end the stream there (FIN).
+    PassEnd,
+    /// Nothing any more.
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Open,
+    /// Its source has ended, or broken: what was read before is still delivered.
+    Ending,
+    /// Its end was passed on, or its sink is gone.
+    Done,
+}
+
+/// The state of one tunnel.
+#[derive(Debug)]
+pub struct Forwarder {
+    from_client: Flow,
+    from_endpoint: Flow,
+    /// The first thing that went wrong or ended: it gives the tunnel its reason.
+    first: Option<Ended>,
+    /// The side whose connection broke: the other one is told so once it has what it is owed.
+    broken: Option<Side>,
+}
+
+impl Forwarder {
+    /// Both directions open.
+    pub fn new() -> Self {
+        Self { from_client: Flow::Open, from_endpoint: Flow::Open, first: None, broken: None }
+    }
+
+    /// What the direction from `side` is to do next.
+    pub fn step(&self, side: Side) -> Step {
+        match self.flow(side) {
+            Flow::Open => Step::Relay,
+            Flow::Ending => Step::PassEnd,
+            Flow::Done => Step::Done,
+        }
+    }
+
+    /// `side` ended its stream in order.
+    pub fn source_ended(&mut self, side: Side) {
+        if self.flow(side) == Flow::Open {
+            *self.flow_mut(side) = Flow::Ending;
+            self.first.get_or_insert(match side {
+                Side::Client => Ended::ClientEof,
+                Side::Endpoint => Ended::UpstreamEof,
+            });
+        }
+    }
+
+    /// Reading from `side` failed: its connection is gone both ways.
+    pub fn source_broke(&mut self, side: Side) {
+        if self.flow(side) == Flow::Open {
+            *self.flow_mut(side) = Flow::Ending;
+        }
+        *self.flow_mut(side.other()) = Flow::Done;
+        self.break_off(side);
+    }
+
+    /// Writing to `side` failed. What it sent before may still be unread, so that direction goes
+    /// on until reading fails or ends too.
+    pub fn sink_broke(&mut self, side: Side) {
+        *self.flow_mut(side.other()) = Flow::Done;
+        self.break_off(side);
+    }
+
+    /// Everything from `side`, its end included, was delivered.
+    pub fn end_passed(&mut self, side: Side) {
+        *self.flow_mut(side) = Flow::Done;
+    }
+
+    /// Whether exactly one direction is over: what remains is on borrowed time.
+    pub fn is_half_closed(&self) -> bool {
+        (self.from_client == Flow::Open) != (self.from_endpoint == Flow::Open)
+    }
+
+    /// How the tunnel ended, once it has.
+    pub fn ended(&self) -> Option<Ended> {
+        let over = self.from_client == Flow::Done && self.from_endpoint == Flow::Done;
+        if over { self.first } else { None }
+    }
+
+    /// The side that has to see a reset, because the other one's connection broke.
+    pub fn reset_to(&self) -> Option<Side> {
+        self.broken.map(Side::other)
+    }
+
+    fn break_off(&mut self, side: Side) {
+        self.broken.get_or_insert(side);
+        self.first.get_or_insert(match side {
+            Side::Client => Ended::ClientReset,
+            Side::Endpoint => Ended::UpstreamReset,
+        });
+    }
+
+    fn flow(&self, side: Side) -> Flow {
+        match side {
+            Side::Client => self.from_client,
+            Side::Endpoint => self.from_endpoint,
+        }
+    }
+
+    fn flow_mut(&mut self, side: Side) -> &mut Flow {
+        match side {
+            Side::Client => &mut self.from_client,
+            Side::Endpoint => &mut self.from_endpoint,
+        }
+    }
+}
+
+impl Default for Forwarder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Event {
+        SourceEnded(Side),
+        SourceBroke(Side),
+        SinkBroke(Side),
+        EndPassed(Side),
+    }
+    use Event::{EndPassed, SinkBroke, SourceBroke, SourceEnded};
+    use Side::{Client, Endpoint};
+
+    fn after(events: &[Event]) -> Forwarder {
+        let mut forwarder = Forwarder::new();
+        for event in events {
+            match *event {
+                SourceEnded(side) => forwarder.source_ended(side),
+                SourceBroke(side) => forwarder.source_broke(side),
+                SinkBroke(side) => forwarder.sink_broke(side),
+                EndPassed(side) => forwarder.end_passed(side),
+            }
+        }
+        forwarder
+    }
+
+    #[track_caller]
+    fn check(events: &[Event], steps: (Step, Step), ended: Option<Ended>) {
+        let forwarder = after(events);
+        assert_eq!((forwarder.step(Client), forwarder.step(Endpoint)), steps);
+        assert_eq!(forwarder.ended(), ended);
+    }
+
+    #[test]
+    fn an_end_is_passed_on_and_the_other_direction_goes_on() {
+        check(&[], (Step::Relay, Step::Relay), None);
+        check(&[SourceEnded(Client)], (Step::PassEnd, Step::Relay), None);
+        check(&[SourceEnded(Client), EndPassed(Client)], (Step::Done, Step::Relay), None);
+        assert!(after(&[SourceEnded(Client)]).is_half_closed());
+        assert!(!after(&[]).is_half_closed());
+    }
+
+    #[test]
+    fn the_side_that_ended_first_gives_the_reason() {
+        let client_first =
+            [SourceEnded(Client), EndPassed(Client), SourceEnded(Endpoint), EndPassed(Endpoint)];
+        check(&client_first, (Step::Done, Step::Done), Some(Ended::ClientEof));
+        let endpoint_first =
+            [SourceEnded(Endpoint), SourceEnded(Client), EndPassed(Client), EndPassed(Endpoint)];
+        check(&endpoint_first, (Step::Done, Step::Done), Some(Ended::UpstreamEof));
+    }
+
+    #[test]
+    fn a_broken_source_still_delivers_what_it_sent() {
+        let events = [SourceBroke(Client)];
+        check(&events, (Step::PassEnd, Step::Done), None);
+        assert_eq!(after(&events).reset_to(), Some(Endpoint));
+        check(
+            &[SourceBroke(Client), EndPassed(Client)],
+            (Step::Done, Step::Done),
+            Some(Ended::ClientReset),
+        );
+    }
+
+    #[test]
+    fn a_broken_sink_leaves_what_its_side_sent_before() {
+        check(&[SinkBroke(Client)], (Step::Relay, Step::Done), None);
+        check(
+            &[SinkBroke(Client), SourceBroke(Client), EndPassed(Client)],
+            (Step::Done, Step::Done),
+            Some(Ended::ClientReset),
+        );
+        check(
+            &[SinkBroke(Endpoint), SourceEnded(Endpoint), EndPassed(Endpoint)],
+            (Step::Done, Step::Done),
+            Some(Ended::UpstreamReset),
+        );
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order, a tunnel whose directions are both done has a
+        /// reason, and the first event that has one gives it.
+        #[test]
+        fn an_over_tunnel_has_the_first_reason(
+            events in prop::collection::vec((0..4u8, any::<bool>()), 1..12),
+        ) {
+            let events: Vec<Event> = events.into_iter().map(|(kind, client)| {
+                let side = if client { Client } else { Endpoint };
+                match kind {
+                    0 => SourceEnded(side),
+                    1 => SourceBroke(side),
+                    2 => SinkBroke(side),
+                    _ => EndPassed(side),
+                }
+            }).filter(|event| !matches!(event, EndPassed(_))).collect();
+            prop_assume!(!events.is_empty());
+            let mut forwarder = after(&events);
+            for side in [Client, Endpoint] {
+                if forwarder.step(side) == Step::Relay {
+                    forwarder.source_ended(side);
+                }
+                forwarder.end_passed(side);
+            }
+            let expected = match events[0] {
+                SourceEnded(Client) => Ended::ClientEof,
+                SourceEnded(Endpoint) => Ended::UpstreamEof,
+                SourceBroke(Client) | SinkBroke(Client) => Ended::ClientReset,
+                _ => Ended::UpstreamReset,
+            };
+            prop_assert_eq!(forwarder.ended(), Some(expected));
+        }
+    }
+}

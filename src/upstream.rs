@@ -1,0 +1,9 @@
+//! Upstreams: which endpoint a session gets, the lease on it, and the connection to it.
+//!
+//! Knows nothing of clients, routes or tunnels.
+
+pub mod balance;
+pub mod endpoint;
+pub mod connect;
+pub mod exchange;
+pub mod http;

@@ -1,0 +1,249 @@
+//! Upstreams and endpoints while they run, and the lease on an endpoint.
+//!
+//! An [`Upstream`] belongs to one snapshot. What must outlive reloads, the count of leases above
+//! all, is in [`State`], shared by every snapshot that has the same endpoint.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rustls::client::ClientConfig;
+
+use super::balance::{Balancer, Candidate};
+use crate::config::model::{self, Address, EndpointTls, UpstreamTimeouts};
+use crate::net::tls::{self, TlsError};
+
+/// A named group of endpoints.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// How many endpoints are tried for one request.
+    pub tries: u32,
+    /// `None` for plain text.
+    pub tls: Option<Tls>,
+    /// Deadlines towards its endpoints.
+    pub timeouts: UpstreamTimeouts,
+    endpoints: Vec<Endpoint>,
+    balancer: Mutex<Balancer>,
+}
+
+/// TLS towards the endpoints of an upstream.
+#[derive(Debug)]
+pub struct Tls {
+    /// What connections are made with.
+    pub config: Arc<ClientConfig>,
+    /// What it was made from.
+    pub settings: EndpointTls,
+    /// Tells pooled connections of one TLS set-up from those of another.
+    pub generation: u64,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    weight: u32,
+    state: Arc<State>,
+}
+
+/// What outlives a reload of one endpoint.
+pub struct State {
+    /// Where it listens.
+    pub address: Address,
+    /// The address, as logs and metrics spell it.
+    pub label: Arc<str>,
+    /// Unique in the process.
+    pub id: u64,
+    /// What its name resolved to, and when; empty for addresses that need no resolving.
+    pub(super) resolved: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
+    in_flight: AtomicUsize,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} in flight)", self.label, self.in_flight())
+    }
+}
+
+impl State {
+    fn new(address: Address) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        Self {
+            label: address.to_string().into(),
+            address,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            resolved: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+        }
+    }
+
+    /// Leases out: handshakes waiting for their 101, tunnels, running requests.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// The right to use an endpoint: it counts as load until this is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    state: Arc<State>,
+}
+
+impl Lease {
+    fn on(state: &Arc<State>) -> Self {
+        state.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { state: Arc::clone(state) }
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<State> {
+        &self.state
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Upstream {
+    /// Builds the upstream, taking over from `known` what outlives a reload.
+    ///
+    /// # Errors
+    /// [`TlsError`], when TLS towards the endpoints cannot be set up.
+    pub fn new(settings: &model::Upstream, known: &Known) -> Result<Self, TlsError> {
+        let endpoints: Vec<Endpoint> = settings
+            .endpoints
+            .iter()
+            .map(|endpoint| Endpoint {
+                weight: endpoint.weight.get(),
+                state: known.state(&settings.name, &endpoint.address),
+            })
+            .collect();
+        Ok(Self {
+            name: Arc::clone(&settings.name),
+            tries: settings.tries.get(),
+            tls: settings.tls.as_ref().map(Tls::new).transpose()?,
+            timeouts: settings.timeouts,
+            balancer: Mutex::new(Balancer::new(settings.balance, endpoints.len())),
+            endpoints,
+        })
+    }
+
+    /// Picks an endpoint that is not among `tried` and leases it. One short lock: two sessions
+    /// that pick at once see each other's lease.
+    pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
+        let candidates = self.endpoints.iter().map(|endpoint| Candidate {
+            weight: endpoint.weight,
+            in_flight: endpoint.state.in_flight(),
+            eligible: !tried.contains(&endpoint.state.id),
+        });
+        let mut balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = balancer.pick(candidates)?;
+        self.endpoints.get(position).map(|endpoint| Lease::on(&endpoint.state))
+    }
+
+    /// Its endpoints, in the order of the file.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<State>> {
+        self.endpoints.iter().map(|endpoint| &endpoint.state)
+    }
+}
+
+impl Tls {
+    fn new(settings: &EndpointTls) -> Result<Self, TlsError> {
+        static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
+        Ok(Self {
+            config: tls::endpoint(settings)?,
+            settings: settings.clone(),
+            generation: NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+}
+
+/// The endpoints of the snapshot before: what a new one takes over.
+#[derive(Debug, Default)]
+pub struct Known {
+    states: HashMap<(Arc<str>, Address), Arc<State>>,
+}
+
+impl Known {
+    /// Of these upstreams.
+    pub fn of<'a>(upstreams: impl IntoIterator<Item = &'a Arc<Upstream>>) -> Self {
+        let states = upstreams.into_iter().flat_map(|upstream| {
+            upstream.endpoints().map(|state| {
+                ((Arc::clone(&upstream.name), state.address.clone()), Arc::clone(state))
+            })
+        });
+        Self { states: states.collect() }
+    }
+
+    fn state(&self, upstream: &Arc<str>, address: &Address) -> Arc<State> {
+        match self.states.get(&(Arc::clone(upstream), address.clone())) {
+            Some(state) => Arc::clone(state),
+            None => Arc::new(State::new(address.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Balance;
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    fn settings(addresses: &[&str]) -> model::Upstream {
+        model::Upstream {
+            name: "chat".into(),
+            endpoints: addresses
+                .iter()
+                .map(|address| model::Endpoint {
+                    address: Address::Ip(address.parse().unwrap()),
+                    weight: NonZeroU32::MIN,
+                })
+                .collect(),
+            balance: Balance::LeastConnections,
+            tries: NonZeroU32::MIN,
+            tls: None,
+            timeouts: UpstreamTimeouts {
+                connect: Duration::from_secs(1),
+                handshake: Duration::from_secs(1),
+                response: Duration::from_secs(1),
+            },
+        }
+    }
+
+    #[test]
+    fn a_lease_counts_from_the_pick_until_it_is_dropped() {
+        let upstream =
+            Upstream::new(&settings(&["127.0.0.1:1", "127.0.0.1:2"]), &Known::default()).unwrap();
+        let first = upstream.pick(&[]).unwrap();
+        let second = upstream.pick(&[]).unwrap();
+        assert_ne!(first.endpoint().id, second.endpoint().id);
+        assert_eq!(first.endpoint().in_flight(), 1);
+        let state = Arc::clone(first.endpoint());
+        drop(first);
+        assert_eq!(state.in_flight(), 0);
+        let tried: Vec<u64> = upstream.endpoints().map(|state| state.id).collect();
+        assert!(upstream.pick(&tried).is_none());
+    }
+
+    #[test]
+    fn counts_survive_a_reload() {
+        let before =
+            Arc::new(Upstream::new(&settings(&["127.0.0.1:1"]), &Known::default()).unwrap());
+        let held = before.pick(&[]).unwrap();
+        let known = Known::of([&before]);
+        drop(before);
+        let after =
+            Upstream::new(&settings(&["127.0.0.1:1", "127.0.0.1:2"]), &known).unwrap();
+        let counts: Vec<usize> = after.endpoints().map(|state| state.in_flight()).collect();
+        assert_eq!(counts, [1, 0]);
+        assert_eq!(&*after.pick(&[]).unwrap().endpoint().label, "127.0.0.1:2");
+        drop(held);
+        assert_eq!(after.endpoints().next().unwrap().in_flight(), 0);
+    }
+}

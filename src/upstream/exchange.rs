@@ -1,0 +1,153 @@
+//! The handshake with an endpoint: our request written, the head of its answer read.
+//!
+//! Nothing of hyper is in the way here: a tunnel needs the socket and what was read past the head,
+//! and no more. What the answer means is `protocol`'s business.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::net::stream::Stream;
+use crate::protocol::answer::{Answer, AnswerError};
+
+/// Bytes that the head of an answer may have.
+const HEAD_MOST: usize = 64 * 1024;
+
+/// What a first read takes; answers to handshakes are shorter.
+const HEAD_USUAL: usize = 1024;
+
+/// Interim answers (1xx) that are dropped before an endpoint is taken for broken.
+const INTERIM_MOST: usize = 16;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The request could not be written.
+    #[error("cannot write the request: {0}")]
+    Write(#[source] io::Error),
+    /// The answer could not be read.
+    #[error("cannot read the answer: {0}")]
+    Read(#[source] io::Error),
+    /// The endpoint closed the connection before it had answered.
+    #[error("closed before the answer")]
+    Closed,
+    /// The head has no end.
+    #[error("the head of the answer is longer than {HEAD_MOST} bytes")]
+    TooLong,
+    /// One interim answer after the other.
+    #[error("more than {INTERIM_MOST} interim answers")]
+    TooManyInterim,
+    /// What came is no answer.
+    #[error(transparent)]
+    Broken(#[from] AnswerError),
+}
+
+/// An answer and where it came from.
+#[derive(Debug)]
+pub struct Answered {
+    /// Its head.
+    pub answer: Answer,
+    /// The connection, read up to the end of [`bytes`](Self::bytes).
+    pub stream: Stream,
+    /// The head as received, and whatever came with it.
+    pub bytes: Vec<u8>,
+    /// Length of the head in [`bytes`](Self::bytes).
+    pub head: usize,
+}
+
+impl Answered {
+    /// What came behind the head.
+    pub fn read_ahead(&self) -> &[u8] {
+        self.bytes.get(self.head..).unwrap_or_default()
+    }
+
+    /// The connection as if nothing had been read, for a reader that wants the head too.
+    pub fn replay(self) -> Replay {
+        Replay { unread: self.bytes.into(), stream: self.stream, asked: false, reader: None }
+    }
+}
+
+/// Writes `request` and reads the head of the final answer. Interim answers are dropped.
+///
+/// # Errors
+/// [`ExchangeError`]. The connection is of no further use.
+pub async fn exchange(mut stream: Stream, request: &[u8]) -> Result<Answered, ExchangeError> {
+    stream.write_all(request).await.map_err(ExchangeError::Write)?;
+    stream.flush().await.map_err(ExchangeError::Write)?;
+    let mut bytes = Vec::with_capacity(HEAD_USUAL);
+    let mut interim = 0;
+    loop {
+        match Answer::parse(&bytes)? {
+            Some((answer, head)) if answer.is_interim() => {
+                drop(answer);
+                bytes.drain(..head);
+                interim += 1;
+                if interim > INTERIM_MOST {
+                    return Err(ExchangeError::TooManyInterim);
+                }
+                continue;
+            }
+            Some((answer, head)) => return Ok(Answered { answer, stream, bytes, head }),
+            None if bytes.len() >= HEAD_MOST => return Err(ExchangeError::TooLong),
+            None => {}
+        }
+        if stream.read_buf(&mut bytes).await.map_err(ExchangeError::Read)? == 0 {
+            return Err(ExchangeError::Closed);
+        }
+    }
+}
+
+/// A connection whose request has been written and whose answer has been read in part: hyper's
+/// client reads that part again, and what it writes for the request goes nowhere.
+#[derive(Debug)]
+pub struct Replay {
+    unread: Bytes,
+    stream: Stream,
+    /// hyper takes bytes that come before it has asked for a protocol error.
+    asked: bool,
+    reader: Option<Waker>,
+}
+
+impl AsyncRead for Replay {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.asked {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let length = self.unread.len().min(buf.remaining());
+        buf.put_slice(&self.unread.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Replay {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.asked = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
