@@ -1,5 +1,70 @@
 //! The configuration: from a TOML file to typed, checked values, every problem reported at once.
 //!
-//! Owns the file format and its diagnostics. Knows no sockets; only `raw` knows TOML.
+//! Owns the file format and its diagnostics. Knows no sockets; only `raw` knows TOML. What the file
+//! says becomes a [`model::Config`] once, and nothing after this module checks it again.
 
 pub mod model;
+mod value;
+pub mod diagnostic;
+mod keys;
+mod raw;
+mod files;
+mod build;
+mod check;
+mod schema;
+
+pub(crate) use self::check::overlap;
+pub use self::diagnostic::Report;
+pub use self::schema::schema;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use self::diagnostic::{Diagnostic, Severity};
+use self::model::Config;
+
+/// A configuration that can run.
+#[derive(Debug)]
+pub struct Loaded {
+    /// It.
+    pub config: Config,
+    /// What is probably not meant so.
+    pub warnings: Report,
+}
+
+/// Reads and checks the file at `path`, and the files that it names, from its folder on.
+///
+/// # Errors
+/// Everything that is wrong, warnings included.
+pub fn load(path: &Path) -> Result<Loaded, Report> {
+    match std::fs::read_to_string(path) {
+        Ok(source) => parse(&source, path, &|name| std::env::var(name).ok()),
+        Err(error) => {
+            let file = path.display().to_string().into();
+            let wrong = Diagnostic::of_file("file", format!("cannot read the file: {error}"));
+            Err(Report::new(file, "".into(), vec![wrong]))
+        }
+    }
+}
+
+/// Checks `source` as if it stood in the file at `path`; `environment` looks up `${NAME}`.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(
+    source: &str,
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Report> {
+    let mut found = Vec::new();
+    let root = raw::read(source, environment, &mut found);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut built = build::build(&root, folder, &mut found);
+    check::check(&built, &mut found);
+    let report = Report::new(path.display().to_string().into(), Arc::from(source), found);
+    if report.count(Severity::Error) > 0 {
+        return Err(report);
+    }
+    built.config.inputs.insert(0, path.to_owned());
+    Ok(Loaded { config: built.config, warnings: report })
+}

@@ -2,3 +2,12 @@
 //!
 //! Pure: no I/O, no clock, no async. No other module decides framing, upgrades, trust or hosts
 //! from raw header bytes.
+
+pub mod token;
+pub mod rejection;
+pub mod target;
+pub mod spelling;
+pub mod hop;
+pub mod forwarded;
+pub mod handshake;
+pub mod answer;

@@ -4,6 +4,7 @@
 //! Only this module strings the stages together. It sends nothing to clients itself: what a
 //! session came to is an [`Outcome`], which `front` makes into bytes.
 
+mod attempts;
 mod open;
 mod plain;
 
@@ -30,8 +31,9 @@ use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
 use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
+use crate::tunnel::forwarder::Side;
 use crate::tunnel::table::Table;
-use crate::upstream::connect::{ConnectError, Resolver};
+use crate::upstream::connect::Resolver;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{Pool, ReplyBody};
 
@@ -154,18 +156,17 @@ impl From<Rejection> for Refusal {
 }
 
 impl Refusal {
-    fn because(rejection: Rejection, error: &dyn std::error::Error) -> Self {
-        Self { rejection, detail: Some(error.to_string()) }
-    }
-
-    /// Of an endpoint that could not be reached.
-    fn unreachable(endpoint: &str, error: &ConnectError) -> Self {
-        let rejection = match error {
-            ConnectError::Timeout(_) => Rejection::ConnectTimeout,
-            ConnectError::Descriptors(_) => Rejection::DescriptorsExhausted,
-            _ => Rejection::ConnectFailed,
-        };
-        Self { rejection, detail: Some(format!("{endpoint}: {error}")) }
+    /// On account of `endpoint`.
+    fn because(rejection: Rejection, endpoint: &str, error: &dyn std::error::Error) -> Self {
+        // The chain matters here: hyper's own words are only the first link.
+        let mut detail = format!("{endpoint}: {error}");
+        let mut source = error.source();
+        while let Some(error) = source {
+            detail.push_str(": ");
+            detail.push_str(&error.to_string());
+            source = error.source();
+        }
+        Self { rejection, detail: Some(detail) }
     }
 }
 
@@ -178,6 +179,14 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// The `Host` that the leased endpoint sees.
+    fn host_for<'a>(&'a self, lease: &'a Lease) -> &'a str {
+        match lease.endpoint().host() {
+            Some(host) if !self.route.preserve_host => host,
+            _ => self.target.authority(),
+        }
+    }
+
     /// How the request came, as endpoints are told.
     fn via(&self) -> Via<'_> {
         Via {
@@ -252,14 +261,14 @@ pub fn relay(
     let counters = Arc::clone(&worker.counters);
     let owed = Owed { to_client, to_endpoint: read_ahead.to_vec() };
     let place = worker.tunnels.enter(timeouts);
-    let meter = place.meter();
-    meter.count(crate::tunnel::forwarder::Side::Client, read_ahead.len());
-    meter.count(crate::tunnel::forwarder::Side::Endpoint, early);
-    access_log::tunnel_opened(&counters, &facts, connection_started(&facts));
+    let entry = Rc::clone(place.entry());
+    entry.meter.count(Side::Client, read_ahead.len());
+    entry.meter.count(Side::Endpoint, early);
+    access_log::tunnel_opened(&counters, &facts);
     let tunnel = Tunnel::new(client, endpoint, owed, place, worker.scratch.clone());
     worker.tasks.spawn(async move {
         let ended = tunnel.await;
-        access_log::tunnel_ended(&counters, &facts, &meter, ended);
+        access_log::tunnel_ended(&counters, &facts, &entry.meter, ended);
         drop((lease, permit));
     });
 }

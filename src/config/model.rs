@@ -79,8 +79,6 @@ pub struct Shutdown {
     pub grace: Duration,
     /// How long connections are still accepted after readiness went down.
     pub delay: Duration,
-    /// Status code of the Close frame (RFC 6455 section 7.4).
-    pub close_code: u16,
 }
 
 /// Which changed files apply by themselves.

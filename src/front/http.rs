@@ -108,7 +108,7 @@ async fn answer(
     let response = match session::serve(&connection, request, first_head.as_deref()).await {
         Outcome::Reply(reply) => reply.map(Content::Endpoint),
         Outcome::Rejected(refusal) => {
-            reply::rejection(refusal, connection.worker.snapshot.load().server.reason_header)
+            reply::rejection(refusal, connection.worker.snapshot().server.reason_header)
         }
         Outcome::Tunnel(opening) => {
             slot.set(Some(opening));

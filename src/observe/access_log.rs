@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::counters::Counters;
 use crate::net::stream::Peer;
@@ -43,12 +43,14 @@ pub struct TunnelFacts {
     pub path: Box<str>,
     /// What was agreed on.
     pub subprotocol: Option<Box<str>>,
-    /// When the 101 was about to be written.
+    /// When its request had come.
+    pub started: Instant,
+    /// When the endpoint had agreed.
     pub opened: Instant,
 }
 
-/// Records that a tunnel opened; `started` is when its request had come.
-pub fn tunnel_opened(counters: &Counters, facts: &TunnelFacts, started: Instant) {
+/// Records that a tunnel opened.
+pub fn tunnel_opened(counters: &Counters, facts: &TunnelFacts) {
     counters.tunnels.add(1);
     tracing::info!(
         session = %facts.session,
@@ -60,7 +62,7 @@ pub fn tunnel_opened(counters: &Counters, facts: &TunnelFacts, started: Instant)
         host = %facts.host,
         path = %facts.path,
         subprotocol = facts.subprotocol.as_deref(),
-        handshake_ms = milliseconds(started),
+        handshake_ms = milliseconds(facts.opened - facts.started),
         "tunnel opened"
     );
 }
@@ -81,7 +83,7 @@ pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, end
         reason = ended.token(),
         bytes_from_client = up,
         bytes_from_endpoint = down,
-        duration_ms = milliseconds(facts.opened),
+        duration_ms = milliseconds(facts.opened.elapsed()),
         "tunnel ended"
     );
 }
@@ -141,12 +143,12 @@ pub fn replied(
         route,
         endpoint,
         status,
-        duration_ms = milliseconds(facts.started),
+        duration_ms = milliseconds(facts.started.elapsed()),
         "request"
     );
 }
 
-fn milliseconds(since: Instant) -> f64 {
-    // Microseconds are as fine as anybody reads it.
-    since.elapsed().as_micros() as f64 / 1000.0
+/// Microseconds are as fine as anybody reads it.
+fn milliseconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
 }

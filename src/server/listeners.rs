@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -14,6 +13,7 @@ use rustls::server::ProducesTickets;
 
 use super::acceptor::{Accepting, Acceptor};
 use crate::config::model::{self, Bind};
+use crate::config;
 use crate::drain::Drain;
 use crate::net::listen::{Bound, Listener, Settings};
 use crate::net::tls::{self, TlsError};
@@ -219,22 +219,6 @@ impl Listeners {
     /// Whether a socket that is about to be closed keeps `bind` from being bound now.
     fn in_the_way(&self, bind: &Bind, wanted: &HashMap<Bind, Arc<str>>) -> bool {
         let closing = self.sockets.keys().filter(|open| !wanted.contains_key(open));
-        closing.into_iter().any(|open| overlap(open, bind))
+        closing.into_iter().any(|open| config::overlap(open, bind))
     }
-}
-
-fn overlap(one: &Bind, other: &Bind) -> bool {
-    match (one, other) {
-        (Bind::Tcp(one), Bind::Tcp(other)) => overlap_tcp(one, other),
-        (Bind::Unix { path: one, .. }, Bind::Unix { path: other, .. }) => one == other,
-        _ => false,
-    }
-}
-
-fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
-    one.port() == other.port()
-        && one.is_ipv4() == other.is_ipv4()
-        && (one.ip() == other.ip()
-            || one.ip().is_unspecified()
-            || other.ip().is_unspecified())
 }

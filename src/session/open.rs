@@ -3,75 +3,59 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response};
+use ::http::request::Parts;
+use ::http::Request;
 
+use super::attempts::Attempts;
+use super::plain;
 use super::{Opening, Outcome, Refusal, Session};
-use crate::net::stream::Stream;
-use crate::observe::access_log::{self, TunnelFacts};
+use crate::observe::access_log::TunnelFacts;
 use crate::protocol::answer::Switch;
-use crate::protocol::handshake::{Handshake, HostHeader, Spelling};
-use crate::protocol::hop;
+use crate::protocol::handshake::{self, Handshake};
+use crate::protocol::spelling::Spelling;
 use crate::protocol::rejection::Rejection;
-use crate::upstream::connect::connect;
 use crate::upstream::endpoint::Lease;
-use crate::upstream::exchange::{Answered, ExchangeError, exchange};
-use crate::upstream::http::{self, Loan, ReplyBody, RequestBody};
+use crate::upstream::exchange::{Answered, exchange};
+use crate::upstream::http::{self, Loan, RequestBody};
 
 /// What a request to an endpoint usually takes.
 const REQUEST_USUAL: usize = 1024;
-
-/// Connects to an endpoint that takes the connection. Others are tried as long as no byte of the
-/// request was written, which up to here is always.
-pub(super) async fn dial(session: &Session<'_>) -> Result<(Stream, Lease), Refusal> {
-    let upstream = &session.route.upstream;
-    let mut tried = Vec::new();
-    let mut refusal = Refusal::from(Rejection::NoEndpoint);
-    for _ in 0..upstream.tries {
-        let Some(lease) = upstream.pick(&tried) else { break };
-        let endpoint = Arc::clone(lease.endpoint());
-        match connect(upstream, &endpoint, session.connection.worker.resolver()).await {
-            Ok(stream) => return Ok((stream, lease)),
-            Err(error) => {
-                refusal = Refusal::unreachable(&endpoint.label, &error);
-                tracing::warn!(
-                    session = %session.facts.session,
-                    upstream = %upstream.name,
-                    endpoint = %endpoint.label,
-                    %error,
-                    "endpoint not reached"
-                );
-                tried.push(endpoint.id);
-            }
-        }
-    }
-    Err(refusal)
-}
 
 /// Opens a tunnel, or passes on what the endpoint answered instead.
 pub(super) async fn open(
     session: &Session<'_>,
     parts: &Parts,
-    handshake: &Handshake,
+    handshake: &Handshake<'_>,
     first_head: Option<&[u8]>,
 ) -> Result<Outcome, Refusal> {
-    let (stream, lease) = dial(session).await?;
+    let mut attempts = Attempts::new(session);
+    let (stream, lease) = loop {
+        let lease = attempts.next()?;
+        if let Some(stream) = attempts.connect(&lease).await {
+            break (stream, lease);
+        }
+    };
     let endpoint = Arc::clone(&lease.endpoint().label);
-    let request = write_request(session, parts, &endpoint, first_head);
+    let request = write_request(session, parts, &lease, first_head);
     let limit = session.route.upstream.timeouts.handshake;
     let answered = match tokio::time::timeout(limit, exchange(stream, &request)).await {
-        Ok(answered) => answered.map_err(|error| broken(&endpoint, &error))?,
+        Ok(answered) => {
+            answered.map_err(|error| Refusal::because(Rejection::BadAnswer, &endpoint, &error))?
+        },
         Err(_) => return Err(Rejection::HandshakeTimeout.into()),
     };
     drop(request);
-    if !answered.answer.is_switch() {
+    let Some(answer) = answered.answer() else {
+        return Err(Rejection::BadAnswer.into());
+    };
+    if !answer.is_switch() {
+        drop(answer);
         session.connection.worker.counters.declined.add(1);
         return pass_on(session, answered, lease).await;
     }
-    let switch = answered
-        .answer
+    let switch = answer
         .check_switch(handshake, session.route.handshake)
-        .map_err(|fault| Refusal::because(Rejection::BadSwitch, &fault))?;
+        .map_err(|fault| Refusal::because(Rejection::BadSwitch, &endpoint, &fault))?;
     if switch.excused().any() {
         session.connection.worker.counters.excused.add(1);
         tracing::warn!(
@@ -100,20 +84,18 @@ pub(super) async fn open(
 fn write_request(
     session: &Session<'_>,
     parts: &Parts,
-    endpoint: &str,
+    lease: &Lease,
     first_head: Option<&[u8]>,
 ) -> Vec<u8> {
-    let spelling = first_head.and_then(Spelling::of);
-    let host = if session.route.preserve_host { HostHeader::Client } else { HostHeader::Other(endpoint) };
     let mut request = Vec::with_capacity(REQUEST_USUAL);
-    Handshake::write_request(
-        &mut request,
+    handshake::Request {
         parts,
-        session.target,
-        host,
-        &session.via(),
-        spelling.as_ref(),
-    );
+        origin_form: session.target.origin_form(),
+        host: session.host_for(lease),
+        via: session.via(),
+        spelling: first_head.and_then(Spelling::of),
+    }
+    .write(&mut request);
     request
 }
 
@@ -133,6 +115,17 @@ fn facts(session: &Session<'_>, switch: &Switch<'_>, endpoint: &Arc<str>) -> Box
     })
 }
 
-fn broken(endpoint: &str, error: &ExchangeError) -> Refusal {
-    Refusal { rejection: Rejection::BadAnswer, detail: Some(format!("{endpoint}: {error}")) }
+/// Passes on an answer that is no 101, its body included. hyper reads it once more from the start.
+async fn pass_on(
+    session: &Session<'_>,
+    answered: Answered,
+    lease: Lease,
+) -> Result<Outcome, Refusal> {
+    let endpoint = Arc::clone(&lease.endpoint().label);
+    let broken = |error: hyper::Error| Refusal::because(Rejection::BadAnswer, &endpoint, &error);
+    let mut sender =
+        http::open(answered.replay(), &session.connection.worker.tasks).await.map_err(broken)?;
+    // It was written long ago: this one goes nowhere.
+    let response = sender.send_request(Request::new(RequestBody::Empty)).await.map_err(broken)?;
+    plain::reply(session, response, Loan { sender, lease, home: None })
 }

@@ -171,7 +171,7 @@ pub struct Place {
 
 impl Place {
     /// What is shared with the table.
-    pub fn entry(&self) -> &Entry {
+    pub fn entry(&self) -> &Rc<Entry> {
         &self.entry
     }
 }

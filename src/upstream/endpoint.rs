@@ -79,6 +79,14 @@ impl State {
         }
     }
 
+    /// What stands in `Host` where it is the endpoint's own; a unix socket has none.
+    pub fn host(&self) -> Option<&str> {
+        match self.address {
+            Address::Unix(_) => None,
+            Address::Ip(_) | Address::Name { .. } => Some(&self.label),
+        }
+    }
+
     /// Leases out: handshakes waiting for their 101, tunnels, running requests.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)

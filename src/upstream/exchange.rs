@@ -48,8 +48,6 @@ pub enum ExchangeError {
 /// An answer and where it came from.
 #[derive(Debug)]
 pub struct Answered {
-    /// Its head.
-    pub answer: Answer,
     /// The connection, read up to the end of [`bytes`](Self::bytes).
     pub stream: Stream,
     /// The head as received, and whatever came with it.
@@ -59,6 +57,11 @@ pub struct Answered {
 }
 
 impl Answered {
+    /// The head, parsed. It was found whole and valid when it was read.
+    pub fn answer(&self) -> Option<Answer<'_>> {
+        Answer::parse(&self.bytes).ok().flatten().map(|(answer, _)| answer)
+    }
+
     /// What came behind the head.
     pub fn read_ahead(&self) -> &[u8] {
         self.bytes.get(self.head..).unwrap_or_default()
@@ -82,7 +85,6 @@ pub async fn exchange(mut stream: Stream, request: &[u8]) -> Result<Answered, Ex
     loop {
         match Answer::parse(&bytes)? {
             Some((answer, head)) if answer.is_interim() => {
-                drop(answer);
                 bytes.drain(..head);
                 interim += 1;
                 if interim > INTERIM_MOST {
@@ -90,7 +92,7 @@ pub async fn exchange(mut stream: Stream, request: &[u8]) -> Result<Answered, Ex
                 }
                 continue;
             }
-            Some((answer, head)) => return Ok(Answered { answer, stream, bytes, head }),
+            Some((_, head)) => return Ok(Answered { stream, bytes, head }),
             None if bytes.len() >= HEAD_MOST => return Err(ExchangeError::TooLong),
             None => {}
         }

@@ -1,0 +1,231 @@
+//! What is wrong with a configuration file, all of it at once, with the lines under it.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::Serialize;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is not taken.
+    Error,
+    /// The file is taken, but something in it is probably not meant so.
+    Warning,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of thing, as a stable token.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Where, as bytes of the file; `None` for the file as a whole.
+    pub span: Option<Range<usize>>,
+}
+
+impl Diagnostic {
+    /// An error.
+    pub fn error(code: &'static str, span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, code, message: message.into(), hint: None, span: Some(span) }
+    }
+
+    /// A warning.
+    pub fn warning(code: &'static str, span: Range<usize>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, span, message) }
+    }
+
+    /// About the file as a whole.
+    pub fn of_file(code: &'static str, message: impl Into<String>) -> Self {
+        Self { span: None, ..Self::error(code, 0..0, message) }
+    }
+
+    /// With advice.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Everything that is wrong with one file.
+#[derive(Debug, Clone)]
+pub struct Report {
+    file: Arc<str>,
+    source: Arc<str>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// A diagnostic for machines. Lines and columns begin at 1; columns count characters.
+#[derive(Debug, Serialize)]
+struct Record<'a> {
+    file: &'a str,
+    line: Option<usize>,
+    column: Option<usize>,
+    severity: Severity,
+    code: &'a str,
+    message: &'a str,
+    hint: Option<&'a str>,
+}
+
+impl Report {
+    /// On the file of this name and content; in the order of the file.
+    pub fn new(file: Arc<str>, source: Arc<str>, mut diagnostics: Vec<Diagnostic>) -> Self {
+        diagnostics.sort_by_key(|each| each.span.as_ref().map(|span| (span.start, span.end)));
+        Self { file, source, diagnostics }
+    }
+
+    /// What is wrong, in the order of the file.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// Whether the file must not be taken.
+    pub fn has_errors(&self) -> bool {
+        self.count(Severity::Error) > 0
+    }
+
+    /// How many there are of this severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.diagnostics.iter().filter(|each| each.severity == severity).count()
+    }
+
+    /// One line for each, for logs: `file:line: message (hint)`.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        self.diagnostics.iter().map(|each| {
+            let mut line = self.file.to_string();
+            if let Some((number, _)) = self.position(each) {
+                // Writing to a string does not fail.
+                let _ = write!(line, ":{number}");
+            }
+            let _ = write!(line, ": {}", each.message);
+            if let Some(hint) = &each.hint {
+                let _ = write!(line, " ({hint})");
+            }
+            line
+        })
+    }
+
+    /// The first error, and how many more there are.
+    pub fn one_line(&self) -> String {
+        let errors = self.count(Severity::Error);
+        let mut first = self.lines().zip(&self.diagnostics);
+        let first = first.find(|(_, each)| each.severity == Severity::Error).map(|(line, _)| line);
+        match (first, errors) {
+            (Some(line), 2..) => format!("{line}, and {} more", errors - 1),
+            (Some(line), _) => line,
+            (None, _) => format!("{}: no errors", self.file),
+        }
+    }
+
+    /// For a person: each with its line and what to do about it.
+    pub fn render(&self, colour: bool) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let mut text = String::new();
+        for each in &self.diagnostics {
+            let level = match each.severity {
+                Severity::Error => Level::ERROR,
+                Severity::Warning => Level::WARNING,
+            };
+            let title = level.primary_title(&each.message).id(each.code);
+            let mut group = match &each.span {
+                Some(span) => title.element(
+                    Snippet::source(&*self.source)
+                        .path(&*self.file)
+                        .annotation(AnnotationKind::Primary.span(self.visible(span))),
+                ),
+                None => Group::with_title(title).element(annotate_snippets::Origin::path(&*self.file)),
+            };
+            if let Some(hint) = &each.hint {
+                group = group.element(Level::HELP.message(hint));
+            }
+            text.push_str(&renderer.render(&[group]));
+            text.push_str("\n\n");
+        }
+        text
+    }
+
+    /// For machines.
+    pub fn to_json(&self) -> serde_json::Value {
+        let records: Vec<Record<'_>> = self
+            .diagnostics
+            .iter()
+            .map(|each| {
+                let (line, column) = self.position(each).unzip();
+                Record {
+                    file: &self.file,
+                    line,
+                    column,
+                    severity: each.severity,
+                    code: each.code,
+                    message: &each.message,
+                    hint: each.hint.as_deref(),
+                }
+            })
+            .collect();
+        serde_json::json!(records)
+    }
+
+    fn position(&self, diagnostic: &Diagnostic) -> Option<(usize, usize)> {
+        let before = self.source.get(..diagnostic.span.as_ref()?.start)?;
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        Some((before.matches('\n').count() + 1, line.chars().count() + 1))
+    }
+
+    /// The part of a span on its first line: a table that is wrong as a whole is not shown whole.
+    fn visible(&self, span: &Range<usize>) -> Range<usize> {
+        let text = self.source.get(span.clone()).unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default();
+        span.start..span.start + line.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report::new(
+            "tidegate.toml".into(),
+            "[server]\nworkers = 0\n".into(),
+            vec![
+                Diagnostic::warning("later", 9..16, "not in effect"),
+                Diagnostic::error("value", 19..20, "too small").hint("at least 1"),
+            ],
+        )
+    }
+
+    #[test]
+    fn a_line_for_each() {
+        let lines: Vec<String> = report().lines().collect();
+        assert_eq!(
+            lines,
+            ["tidegate.toml:2: not in effect", "tidegate.toml:2: too small (at least 1)"]
+        );
+        assert_eq!(report().one_line(), "tidegate.toml:2: too small (at least 1)");
+    }
+
+    #[test]
+    fn positions_for_machines() {
+        let json = report().to_json();
+        assert_eq!(json[1]["line"], 2);
+        assert_eq!(json[1]["column"], 11);
+        assert_eq!(json[1]["severity"], "error");
+        assert_eq!(json[0]["hint"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn the_line_itself_is_shown() {
+        let text = report().render(false);
+        assert!(text.contains("workers = 0"), "{text}");
+        assert!(text.contains("at least 1"), "{text}");
+        assert!(text.contains("tidegate.toml:2:11"), "{text}");
+    }
+}

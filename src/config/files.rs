@@ -1,0 +1,147 @@
+//! The files that a configuration names: certificates, keys, authorities, all in PEM.
+//!
+//! What is read here never appears in a message; only names of files do.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::model::{Certificate, HostPattern};
+use super::value;
+
+/// What is wrong with a certificate and its key, told of the file that it is wrong with.
+pub(super) enum PairError {
+    Cert(String),
+    Key(String),
+}
+
+/// A chain and the key that fits it.
+pub(super) fn certificate(cert: &Path, key: &Path) -> Result<Certificate, PairError> {
+    let chain = authorities(cert).map_err(PairError::Cert)?;
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| PairError::Key(unreadable(key, "private key", &error)))?;
+    let facts = chain
+        .first()
+        .and_then(|first| X509Certificate::from_der(first).ok())
+        .map(|(_, parsed)| (names(&parsed), not_after(&parsed)));
+    let Some((names, not_after)) = facts else {
+        return Err(PairError::Cert(format!("`{}` holds no valid certificate", cert.display())));
+    };
+    let certified =
+        CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider()).map_err(|error| {
+            PairError::Key(match error {
+                rustls::Error::InconsistentKeys(_) => format!(
+                    "the key in `{}` does not fit the certificate in `{}`",
+                    key.display(),
+                    cert.display()
+                ),
+                _ => format!("the key in `{}` is of no kind that is known here", key.display()),
+            })
+        })?;
+    Ok(Certificate {
+        cert: cert.to_owned(),
+        key: key.to_owned(),
+        certified: Arc::new(certified),
+        names,
+        not_after,
+    })
+}
+
+/// All certificates in a file; at least one.
+pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(format!("`{}` holds no certificate in PEM", path.display()))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(unreadable(path, "certificate", &error)),
+    }
+}
+
+fn unreadable(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> String {
+    use rustls::pki_types::pem::Error;
+    match error {
+        Error::Io(error) => format!("cannot read `{}`: {error}", path.display()),
+        Error::NoItemsFound => format!("`{}` holds no {what} in PEM", path.display()),
+        _ => format!("`{}` is not valid PEM", path.display()),
+    }
+}
+
+/// Subject alternative names, or else the common name, as far as they can be hosts.
+fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let alternative = alternative.map(|extension| &extension.value.general_names);
+    let written: Vec<&str> = match alternative {
+        Some(names) => names
+            .iter()
+            .filter_map(|name| match name {
+                GeneralName::DNSName(name) => Some(*name),
+                _ => None,
+            })
+            .collect(),
+        None => certificate
+            .subject()
+            .iter_common_name()
+            .filter_map(|name| name.as_str().ok())
+            .collect(),
+    };
+    written.into_iter().filter_map(|name| value::host(name).ok()).collect()
+}
+
+fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
+    let seconds = certificate.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn pair(folder: &Path, name: &str, hosts: &[&str]) {
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let made = rcgen::generate_simple_self_signed(hosts).unwrap();
+        fs::write(folder.join(format!("{name}.pem")), made.cert.pem()).unwrap();
+        fs::write(folder.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn message(cert: &Path, key: &Path) -> String {
+        match certificate(cert, key) {
+            Err(PairError::Cert(message) | PairError::Key(message)) => message,
+            Ok(_) => panic!("it was read"),
+        }
+    }
+
+    #[test]
+    fn names_come_from_the_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        pair(folder.path(), "a", &["a.example.com", "*.example.org"]);
+        let Ok(read) = certificate(&folder.path().join("a.pem"), &folder.path().join("a.key"))
+        else {
+            panic!("it was not read");
+        };
+        let names: Vec<String> = read.names.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["a.example.com", "*.example.org"]);
+        assert!(read.not_after > SystemTime::now());
+    }
+
+    #[test]
+    fn a_key_must_fit_and_files_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        pair(folder.path(), "a", &["a.example.com"]);
+        pair(folder.path(), "b", &["b.example.com"]);
+        let file = |name: &str| folder.path().join(name);
+        assert!(message(&file("a.pem"), &file("b.key")).contains("does not fit"));
+        assert!(message(&file("none.pem"), &file("a.key")).contains("cannot read"));
+        assert!(message(&file("a.key"), &file("a.key")).contains("no certificate"));
+        assert!(message(&file("a.pem"), &file("a.pem")).contains("no private key"));
+    }
+}

@@ -1,0 +1,149 @@
+//! Every key of the file, declared once: name, kind, default, one line of what it is.
+//!
+//! Reading, the JSON schema and the check of the example all follow these declarations. A key
+//! stands in the table that it belongs to; the tables are in the files below.
+
+mod listener;
+mod route;
+mod server;
+mod upstream;
+
+/// The whole file.
+pub(super) const ROOT: Table = Table {
+    doc: "A configuration of tidegate.",
+    keys: &[
+        key("server", Kind::Table(&server::SERVER), "{}", "Process-wide settings."),
+        key("admin", Kind::Table(&server::ADMIN), "", "Where operators connect.").later(),
+        key("listener", Kind::Map(&Kind::Table(&listener::LISTENER)), "", "Listeners by name."),
+        key("route", Kind::List(&Kind::Table(&route::ROUTE)), "", "Routes."),
+        key("upstream", Kind::Map(&Kind::Table(&upstream::UPSTREAM)), "", "Upstreams by name."),
+    ],
+};
+
+/// A table of keys.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// What it is about, in one line.
+    pub(super) doc: &'static str,
+    /// Its keys, in the order that they are documented in.
+    pub(super) keys: &'static [Key],
+}
+
+/// A key.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// As it would be written; empty where leaving the key out is a value of its own.
+    pub(super) default: &'static str,
+    /// What it is, in one line.
+    pub(super) doc: &'static str,
+    pub(super) status: Status,
+}
+
+/// Whether a key does something in this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    /// It does.
+    InEffect,
+    /// Not yet; it warns.
+    Later,
+    /// Not yet, and since it would keep somebody out, it must not be thought to: an error.
+    LaterRestriction,
+}
+
+/// What values a key takes.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Bool,
+    Text,
+    Integer { least: i64, most: i64 },
+    Number { least: f64, most: f64 },
+    Duration,
+    Size,
+    Rate,
+    Bind,
+    Address,
+    Host,
+    Path,
+    Origin,
+    /// An address or a network of them (CIDR).
+    Net,
+    /// The name of a file, relative to the configuration's folder.
+    File,
+    /// Octal permission bits.
+    Mode,
+    OneOf(&'static [&'static str]),
+    List(&'static Self),
+    /// Names that the file chooses.
+    Map(&'static Self),
+    Table(&'static Table),
+    AnyOf(&'static [Self]),
+    /// This form of the value does nothing yet.
+    Later(&'static Self),
+}
+
+impl Table {
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+impl Key {
+    const fn later(mut self) -> Self {
+        self.status = Status::Later;
+        self
+    }
+
+    const fn later_restriction(mut self) -> Self {
+        self.status = Status::LaterRestriction;
+        self
+    }
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, doc, status: Status::InEffect }
+}
+
+/// A duration, or none at all.
+const DURATION_OR_OFF: Kind = Kind::AnyOf(&[Kind::Duration, Kind::OneOf(&["off"])]);
+
+/// Anything that can be counted.
+const COUNT: Kind = Kind::Integer { least: 1, most: i64::MAX };
+
+const NAMES: Kind = Kind::List(&Kind::Text);
+
+const NETS: Kind = Kind::List(&Kind::Net);
+
+impl Kind {
+    /// What is expected, for a person.
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Self::Bool => "`true` or `false`".into(),
+            Self::Text => "a string".into(),
+            Self::Integer { least, most: i64::MAX } => format!("a whole number from {least}"),
+            Self::Integer { least, most } => format!("a whole number from {least} to {most}"),
+            Self::Number { least, most } => format!("a number from {least} to {most}"),
+            Self::Duration => "a duration such as `\"30s\"`".into(),
+            Self::Size => "a size such as `\"64KiB\"`".into(),
+            Self::Rate => "a rate such as `\"20/s\"`".into(),
+            Self::Bind => "an address to listen on such as `\"0.0.0.0:443\"`".into(),
+            Self::Address => "an address such as `\"10.0.0.1:9000\"`".into(),
+            Self::Host => "a host such as `\"chat.example.com\"`".into(),
+            Self::Path => "a path such as `\"/chat\"`".into(),
+            Self::Origin => "an origin such as `\"https://chat.example.com\"`".into(),
+            Self::Net => "an address or network such as `\"10.0.0.0/8\"`".into(),
+            Self::File => "the name of a file".into(),
+            Self::Mode => "a mode such as `\"0660\"`".into(),
+            Self::OneOf(names) => {
+                names.iter().map(|name| format!("`\"{name}\"`")).collect::<Vec<_>>().join(" or ")
+            }
+            Self::List(kind) => format!("a list, each {}", kind.expected()),
+            Self::Map(_) | Self::Table(_) => "a table".into(),
+            Self::AnyOf(kinds) => {
+                kinds.iter().map(Self::expected).collect::<Vec<_>>().join(", or ")
+            }
+            Self::Later(kind) => kind.expected(),
+        }
+    }
+}

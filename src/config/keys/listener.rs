@@ -1,0 +1,128 @@
+//! `[listener.NAME]`.
+
+use super::{COUNT, Kind, NETS, Table, key};
+
+pub(super) const LISTENER: Table = Table {
+    doc: "A bound address, or several, and how it is spoken to.",
+    keys: &[
+        key(
+            "bind",
+            Kind::List(&Kind::AnyOf(&[Kind::Bind, Kind::Table(&BIND)])),
+            "",
+            "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`. Required.",
+        ),
+        key("tls", Kind::Table(&TLS), "", "TLS towards clients; plain text without it."),
+        key("timeouts", Kind::Table(&TIMEOUTS), "{}", "Deadlines towards clients."),
+        key("http2", Kind::Bool, "false", "Whether HTTP/2 is offered, WebSockets over it too.").later(),
+        key(
+            "proxy_protocol",
+            Kind::OneOf(&["off", "required"]),
+            "\"off\"",
+            "Whether connections begin with a PROXY header.",
+        )
+        .later_restriction(),
+        key("trusted_proxies", NETS, "[]", "Whose forwarding headers are believed.").later(),
+        key(
+            "trusted_header",
+            Kind::OneOf(&["x-forwarded", "forwarded"]),
+            "\"x-forwarded\"",
+            "The family of forwarding headers that is believed.",
+        )
+        .later(),
+        key(
+            "redirect_to_https",
+            Kind::Bool,
+            "false",
+            "Whether plain requests are sent to https, and handshakes refused.",
+        )
+        .later_restriction(),
+        key("limits", Kind::Table(&LIMITS), "{}", "What clients may take.").later_restriction(),
+    ],
+};
+
+const BIND: Table = Table {
+    doc: "A unix socket with a mode.",
+    keys: &[
+        key("address", Kind::Bind, "", "Where it listens. Required."),
+        key("mode", Kind::Mode, "\"0660\"", "Permission bits of a unix socket."),
+    ],
+};
+
+const TLS: Table = Table {
+    doc: "TLS towards clients.",
+    keys: &[
+        key(
+            "certificates",
+            Kind::List(&Kind::Table(&CERTIFICATE)),
+            "",
+            "Chosen by the name that the client asks for; the first is the default. Required.",
+        ),
+        key(
+            "min_version",
+            Kind::OneOf(&["1.2", "1.3"]),
+            "\"1.2\"",
+            "The oldest version of TLS that is spoken.",
+        ),
+        key("client_auth", Kind::Table(&CLIENT_AUTH), "", "Certificates that clients must show.")
+            .later_restriction(),
+        key("ticket_keys_file", Kind::File, "", "Keys of session tickets that several nodes share.")
+            .later(),
+        key("handshakes_at_once", COUNT, "", "TLS handshakes at once, per worker.")
+            .later_restriction(),
+    ],
+};
+
+const CERTIFICATE: Table = Table {
+    doc: "A certificate and its key, in PEM.",
+    keys: &[
+        key("cert", Kind::File, "", "The chain, the server's own certificate first. Required."),
+        key("key", Kind::File, "", "Its private key. Required."),
+    ],
+};
+
+const CLIENT_AUTH: Table = Table {
+    doc: "Certificates that clients must show.",
+    keys: &[
+        key("ca", Kind::File, "", "The authorities that are believed. Required."),
+        key("mode", Kind::OneOf(&["required", "optional"]), "\"required\"", "Whether one must be shown."),
+        key("header", Kind::Text, "", "The header that tells endpoints about it."),
+    ],
+};
+
+const TIMEOUTS: Table = Table {
+    doc: "Deadlines towards clients.",
+    keys: &[
+        key("tls_handshake", Kind::Duration, "\"10s\"", "For the TLS handshake."),
+        key(
+            "request_header",
+            Kind::Duration,
+            "\"10s\"",
+            "For the head of a request, from the accepted connection or its first byte.",
+        ),
+        key("keep_alive", Kind::Duration, "\"60s\"", "Between an answer and the next request."),
+        key("request_body", Kind::Duration, "\"30s\"", "Between two pieces of a request's body."),
+    ],
+};
+
+const LIMITS: Table = Table {
+    doc: "What clients may take.",
+    keys: &[
+        key("connections", COUNT, "", "Connections at once."),
+        key("connections_per_ip", COUNT, "", "Connections at once per address (IPv6: per /64)."),
+        key("handshakes_per_second", COUNT, "", "Handshakes per second."),
+        key(
+            "handshakes_per_ip",
+            Kind::Table(&Table {
+                doc: "Handshakes per address.",
+                keys: &[
+                    key("rate", Kind::Rate, "", "So many per time. Required."),
+                    key("burst", COUNT, "1", "So many at once."),
+                ],
+            }),
+            "",
+            "Handshakes per address.",
+        ),
+        key("header_bytes", Kind::Size, "\"16KiB\"", "Size of a request's head."),
+        key("header_count", Kind::Integer { least: 1, most: 1000 }, "100", "Lines of a request's head."),
+    ],
+};

@@ -1,0 +1,108 @@
+//! `[server]` and `[admin]`.
+
+use super::{COUNT, Key, Kind, Table, key};
+
+const AUTO_OR_COUNT: Kind = Kind::AnyOf(&[Kind::OneOf(&["auto"]), COUNT]);
+
+pub(super) const SERVER: Table = Table {
+    doc: "Process-wide settings.",
+    keys: &[
+        key(
+            "workers",
+            Kind::AnyOf(&[Kind::OneOf(&["auto"]), Kind::Integer { least: 1, most: 1024 }]),
+            "\"auto\"",
+            "Data-plane threads; \"auto\" for one per available core.",
+        ),
+        key("log", Kind::Table(&LOG), "{}", "What is logged to standard error, and how."),
+        key(
+            "max_tunnels",
+            AUTO_OR_COUNT,
+            "\"auto\"",
+            "Tunnels at once; \"auto\" for what the limit on open files carries.",
+        )
+        .later_restriction(),
+        key("shutdown", Kind::Table(&SHUTDOWN), "{}", "How the process stops on SIGTERM."),
+        ACCESS_LOG,
+        key(
+            "watch",
+            Kind::OneOf(&["certificates", "all", "off"]),
+            "\"certificates\"",
+            "Which changed files apply by themselves: certificates and keys, the configuration too, or none.",
+        ),
+        key("reason_header", Kind::Bool, "true", "Whether our own answers carry `tidegate-reason`."),
+        key(
+            "request_id",
+            Kind::Text,
+            "",
+            "The header that carries a request's id to endpoints and logs.",
+        )
+        .later(),
+        key("upgrade", Kind::Table(&UPGRADE), "{}", "Handing over to a new binary.").later(),
+    ],
+};
+
+const LOG: Table = Table {
+    doc: "What is logged to standard error, and how.",
+    keys: &[
+        key(
+            "level",
+            Kind::OneOf(&["error", "warn", "info", "debug", "trace"]),
+            "\"info\"",
+            "The least severe level that is written.",
+        ),
+        key(
+            "format",
+            Kind::OneOf(&["text", "json"]),
+            "\"text\"",
+            "Lines for people, or one JSON object per line.",
+        ),
+    ],
+};
+
+const SHUTDOWN: Table = Table {
+    doc: "How the process stops on SIGTERM.",
+    keys: &[
+        key("grace", Kind::Duration, "\"30s\"", "How long live tunnels may stay."),
+        key("delay", Kind::Duration, "\"0s\"", "How long connections are still accepted."),
+        key(
+            "close_code",
+            Kind::Integer { least: 1000, most: 4999 },
+            "1012",
+            "Status code of the Close frame that ends a tunnel.",
+        )
+        .later(),
+    ],
+};
+
+const ACCESS_LOG: Key = key(
+    "access_log",
+    Kind::Table(&Table {
+        doc: "Where the events of sessions are logged.",
+        keys: &[
+            key("to", Kind::Text, "\"stderr\"", "`stdout`, `stderr`, `journald`, `off` or a file."),
+            key("format", Kind::OneOf(&["text", "json"]), "\"text\"", "The shape of its lines."),
+        ],
+    }),
+    "{}",
+    "Where the events of sessions are logged.",
+)
+.later();
+
+const UPGRADE: Table = Table {
+    doc: "Handing over to a new binary.",
+    keys: &[key(
+        "max_generations",
+        Kind::Integer { least: 1, most: 16 },
+        "2",
+        "Processes, old and new, that may run at once.",
+    )],
+};
+
+pub(super) const ADMIN: Table = Table {
+    doc: "Where operators connect.",
+    keys: &[
+        key("bind", Kind::Bind, "\"unix:/run/tidegate/admin.sock\"", "Where the interface listens."),
+        key("token_file", Kind::File, "", "The token that changes over TCP need."),
+        key("metrics_bind", Kind::Bind, "", "Where metrics and health are served, read-only."),
+    ],
+};

@@ -1,0 +1,530 @@
+//! The configuration as written: the TOML tree held against the declared keys.
+//!
+//! The only module that knows TOML. It finds what is wrong with single keys and values; what they
+//! mean together is `build`'s and `check`'s business. serde's derive would stop at the first
+//! mistake and lose its place behind untagged values, so the tree is walked by hand.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::Diagnostic;
+use super::keys::{Key, Kind, ROOT, Status, Table};
+use super::model::{Address, Bind, HostPattern};
+use super::value;
+
+/// A value and where it stands. Two are equal if their values are, wherever they stand.
+#[derive(Debug, Clone)]
+pub(super) struct At<T> {
+    pub(super) span: Range<usize>,
+    pub(super) value: T,
+}
+
+impl<T: PartialEq> PartialEq for At<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+/// A value of a declared kind.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Bool(bool),
+    Integer(i64),
+    Number(f64),
+    Text(String),
+    Duration(Duration),
+    Size(u64),
+    Rate(f64),
+    Bind(Bind),
+    Address(Address),
+    Host(HostPattern),
+    Mode(u32),
+    List(Vec<At<Self>>),
+    Map(Vec<(At<String>, At<Self>)>),
+    Section(Section),
+    /// A form of the value that does nothing yet.
+    NotInEffect,
+}
+
+/// A table that was read by its declaration.
+#[derive(Debug, Clone)]
+pub(super) struct Section {
+    declared: &'static Table,
+    written: BTreeMap<&'static str, At<Value>>,
+}
+
+impl PartialEq for Section {
+    fn eq(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+}
+
+/// Reads a whole file; `environment` looks up `${NAME}`.
+pub(super) fn read(
+    source: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    found: &mut Vec<Diagnostic>,
+) -> Section {
+    let (tree, errors) = DeTable::parse_recoverable(source);
+    for error in errors {
+        let message = error.message().trim_end_matches('\n').replace('\n', ", ");
+        found.push(match error.span() {
+            Some(span) => Diagnostic::error("syntax", span, message),
+            None => Diagnostic::of_file("syntax", message),
+        });
+    }
+    Reader { environment, found }.table(&ROOT, tree.get_ref(), tree.span())
+}
+
+impl Section {
+    /// What was written for `name`.
+    pub(super) fn written(&self, name: &str) -> Option<&At<Value>> {
+        self.written.get(name)
+    }
+
+    /// What was written for `name`, or its default.
+    fn value(&self, name: &str) -> Option<Value> {
+        match self.written.get(name) {
+            Some(at) if at.value != Value::NotInEffect => Some(at.value.clone()),
+            _ => self.declared.key(name).and_then(Key::default_value),
+        }
+    }
+
+    pub(super) fn bool(&self, name: &str) -> bool {
+        matches!(self.value(name), Some(Value::Bool(true)))
+    }
+
+    /// A text, or one of several.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        match self.value(name) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn integer(&self, name: &str) -> Option<i64> {
+        match self.value(name) {
+            Some(Value::Integer(number)) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// `None` for "off".
+    pub(super) fn duration(&self, name: &str) -> Option<Duration> {
+        match self.value(name) {
+            Some(Value::Duration(duration)) => Some(duration),
+            _ => None,
+        }
+    }
+
+    pub(super) fn list(&self, name: &str) -> Vec<At<Value>> {
+        match self.value(name) {
+            Some(Value::List(list)) => list,
+            _ => Vec::new(),
+        }
+    }
+
+    /// A table; one that was left out has all the defaults.
+    pub(super) fn section(&self, name: &str) -> Self {
+        match (self.value(name), self.declared.key(name).map(|key| &key.kind)) {
+            (Some(Value::Section(section)), _) => section,
+            (_, Some(Kind::Table(declared))) => Self::empty(declared),
+            _ => Self::empty(self.declared),
+        }
+    }
+
+    /// A table, if it was written.
+    pub(super) fn optional(&self, name: &str) -> Option<Self> {
+        self.written(name).map(|_| self.section(name))
+    }
+
+    /// Tables by the names that the file gave them.
+    pub(super) fn named(&self, name: &str) -> Vec<(At<String>, At<Self>)> {
+        let Some(Value::Map(entries)) = self.value(name) else { return Vec::new() };
+        let section = |(name, at): (At<String>, At<Value>)| match at.value {
+            Value::Section(value) => Some((name, At { span: at.span, value })),
+            _ => None,
+        };
+        entries.into_iter().filter_map(section).collect()
+    }
+
+    const fn empty(declared: &'static Table) -> Self {
+        Self { declared, written: BTreeMap::new() }
+    }
+}
+
+impl Key {
+    /// What leaving it out means, if that is a value.
+    fn default_value(&self) -> Option<Value> {
+        if self.default.is_empty() {
+            return None;
+        }
+        let text = format!("x = {}", self.default);
+        let tree = DeTable::parse(&text).ok()?;
+        let value = tree.get_ref().get("x")?;
+        let mut found = Vec::new();
+        Reader { environment: &|_| None, found: &mut found }.value(&self.kind, value)
+    }
+}
+
+struct Reader<'a> {
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    found: &'a mut Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn table(
+        &mut self,
+        declared: &'static Table,
+        tree: &DeTable<'_>,
+        span: Range<usize>,
+    ) -> Section {
+        let mut section = Section::empty(declared);
+        for (name, value) in tree {
+            let Some(key) = declared.key(name.get_ref()) else {
+                self.unknown(declared, name);
+                continue;
+            };
+            let Some(read) = self.value(&key.kind, value) else { continue };
+            self.check_status(key, &read, name.span());
+            section.written.insert(key.name, At { span: value.span(), value: read });
+        }
+        for key in declared.keys {
+            // Not by kind: which keys a table cannot do without is part of its documentation.
+            if key.doc.ends_with("Required.") && !tree.contains_key(key.name) {
+                self.found.push(
+                    Diagnostic::error("missing", span.clone(), format!("`{}` is missing", key.name))
+                        .hint(format!("it takes {}", key.kind.expected())),
+                );
+            }
+        }
+        section
+    }
+
+    fn unknown(&mut self, declared: &Table, name: &Spanned<impl AsRef<str>>) {
+        let written = name.get_ref().as_ref();
+        let near = declared
+            .keys
+            .iter()
+            .map(|key| (strsim::jaro_winkler(written, key.name), key.name))
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .filter(|(likeness, _)| *likeness > 0.8);
+        let diagnostic =
+            Diagnostic::error("unknown-key", name.span(), format!("unknown key `{written}`"));
+        self.found.push(match near {
+            Some((_, near)) => diagnostic.hint(format!("did you mean `{near}`?")),
+            None => {
+                let known: Vec<&str> = declared.keys.iter().map(|key| key.name).collect();
+                diagnostic.hint(format!("known here: {}", known.join(", ")))
+            }
+        });
+    }
+
+    /// What has no effect yet says so, unless it says the same as leaving it out.
+    fn check_status(&mut self, key: &Key, value: &Value, span: Range<usize>) {
+        if key.status == Status::InEffect || key.default_value().as_ref() == Some(value) {
+            return;
+        }
+        let message = format!("`{}` is not in effect in this version", key.name);
+        self.found.push(match key.status {
+            Status::LaterRestriction => Diagnostic::error("not-in-effect", span, message).hint(
+                "it would keep somebody out, so it is refused rather than ignored: remove it",
+            ),
+            _ => Diagnostic::warning("not-in-effect", span, message),
+        });
+    }
+
+    fn value(&mut self, kind: &'static Kind, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+        match (kind, value.get_ref()) {
+            (Kind::AnyOf(kinds), _) => self.any_of(kind, kinds, value),
+            (Kind::Later(kind), _) => {
+                self.value(kind, value)?;
+                let message = "this value is not in effect in this version";
+                self.found.push(Diagnostic::warning("not-in-effect", value.span(), message));
+                Some(Value::NotInEffect)
+            }
+            (Kind::Table(declared), DeValue::Table(tree)) => {
+                Some(Value::Section(self.table(declared, tree, value.span())))
+            }
+            (Kind::Map(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
+            (Kind::List(kind), DeValue::Array(list)) => {
+                let each = |each: &Spanned<DeValue<'_>>| {
+                    Some(At { span: each.span(), value: self.value(kind, each)? })
+                };
+                Some(Value::List(list.iter().filter_map(each).collect()))
+            }
+            (Kind::Bool, DeValue::Boolean(value)) => Some(Value::Bool(*value)),
+            (Kind::Integer { .. } | Kind::Number { .. }, DeValue::Integer(number)) => {
+                let digits = number.as_str().replace('_', "");
+                let number = i64::from_str_radix(&digits, number.radix()).ok();
+                self.number(kind, number, number.map(|number| number as f64), value.span())
+            }
+            (Kind::Number { .. }, DeValue::Float(number)) => {
+                let number = number.as_str().replace('_', "").parse().ok();
+                self.number(kind, None, number, value.span())
+            }
+            (_, DeValue::String(text)) if kind.is_textual() => {
+                let text = self.expand(text, value.span())?;
+                let parsed = parse(kind, text);
+                parsed.map_err(|wrong| self.wrong(value.span(), wrong)).ok()
+            }
+            _ => {
+                self.wrong(value.span(), format!("expected {}", kind.expected()));
+                None
+            }
+        }
+    }
+
+    /// The first alternative that the value fits. If there is only one of its type, what is wrong
+    /// with it is told by that one.
+    fn any_of(
+        &mut self,
+        kind: &Kind,
+        kinds: &'static [Kind],
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<Value> {
+        let fitting: Vec<&'static Kind> =
+            kinds.iter().filter(|kind| kind.takes(value.get_ref())).collect();
+        if let [only] = fitting.as_slice() {
+            return self.value(only, value);
+        }
+        for kind in fitting {
+            let mut found = Vec::new();
+            let read = Reader { environment: self.environment, found: &mut found }.value(kind, value);
+            if read.is_some() {
+                self.found.append(&mut found);
+                return read;
+            }
+        }
+        self.wrong(value.span(), format!("expected {}", kind.expected()));
+        None
+    }
+
+    fn map(&mut self, kind: &'static Kind, tree: &DeTable<'_>) -> Value {
+        let mut entries = Vec::with_capacity(tree.len());
+        for (name, value) in tree {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+            if name.get_ref().is_empty() || !name.get_ref().bytes().all(allowed) {
+                self.found.push(
+                    Diagnostic::error(
+                        "name",
+                        name.span(),
+                        format!("`{}` cannot be a name", name.get_ref()),
+                    )
+                    .hint("names have letters, digits, `-`, `_` and `.`"),
+                );
+            }
+            if let Some(read) = self.value(kind, value) {
+                let name = At { span: name.span(), value: name.get_ref().to_string() };
+                entries.push((name, At { span: value.span(), value: read }));
+            }
+        }
+        Value::Map(entries)
+    }
+
+    fn number(
+        &mut self,
+        kind: &Kind,
+        whole: Option<i64>,
+        number: Option<f64>,
+        span: Range<usize>,
+    ) -> Option<Value> {
+        let value = match (kind, whole, number) {
+            (Kind::Integer { least, most }, Some(whole), _) if (*least..=*most).contains(&whole) => {
+                Some(Value::Integer(whole))
+            }
+            (Kind::Number { least, most }, _, Some(number))
+                if (*least..=*most).contains(&number) =>
+            {
+                Some(Value::Number(number))
+            }
+            _ => None,
+        };
+        if value.is_none() {
+            self.wrong(span, format!("expected {}", kind.expected()));
+        }
+        value
+    }
+
+    /// Puts in what `${NAME}` stands for.
+    fn expand(&mut self, text: &str, span: Range<usize>) -> Option<String> {
+        let mut expanded = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            expanded.push_str(before);
+            let Some((name, after)) = after.split_once('}') else {
+                self.wrong(span, "`${` without `}`".to_owned());
+                return None;
+            };
+            let Some(value) = (self.environment)(name) else {
+                self.found.push(Diagnostic::error(
+                    "environment",
+                    span,
+                    format!("the environment has no variable `{name}`"),
+                ));
+                return None;
+            };
+            expanded.push_str(&value);
+            rest = after;
+        }
+        expanded.push_str(rest);
+        Some(expanded)
+    }
+
+    fn wrong(&mut self, span: Range<usize>, message: String) {
+        self.found.push(Diagnostic::error("value", span, message));
+    }
+}
+
+impl Kind {
+    fn is_textual(&self) -> bool {
+        matches!(
+            self,
+            Self::Text
+                | Self::Duration
+                | Self::Size
+                | Self::Rate
+                | Self::Bind
+                | Self::Address
+                | Self::Host
+                | Self::Path
+                | Self::Origin
+                | Self::Net
+                | Self::File
+                | Self::Mode
+                | Self::OneOf(_)
+        )
+    }
+
+    /// Whether the TOML type could be right.
+    fn takes(&self, value: &DeValue<'_>) -> bool {
+        match self {
+            Self::Later(kind) => kind.takes(value),
+            Self::AnyOf(kinds) => kinds.iter().any(|kind| kind.takes(value)),
+            Self::Bool => matches!(value, DeValue::Boolean(_)),
+            Self::Integer { .. } => matches!(value, DeValue::Integer(_)),
+            Self::Number { .. } => matches!(value, DeValue::Integer(_) | DeValue::Float(_)),
+            Self::List(_) => matches!(value, DeValue::Array(_)),
+            Self::Map(_) | Self::Table(_) => matches!(value, DeValue::Table(_)),
+            _ => matches!(value, DeValue::String(_)),
+        }
+    }
+}
+
+fn parse(kind: &Kind, text: String) -> Result<Value, String> {
+    match kind {
+        Kind::Duration => value::duration(&text).map(Value::Duration),
+        Kind::Size => value::size(&text).map(Value::Size),
+        Kind::Rate => value::rate(&text).map(Value::Rate),
+        Kind::Bind => value::bind(&text).map(Value::Bind),
+        Kind::Address => value::address(&text).map(Value::Address),
+        Kind::Host => value::host(&text).map(Value::Host),
+        Kind::Mode => value::mode(&text).map(Value::Mode),
+        Kind::Path => value::path(&text).map(|path| Value::Text(path.into())),
+        Kind::Origin => value::origin(&text).map(|()| Value::Text(text)),
+        Kind::Net => text
+            .parse::<ipnet::IpNet>()
+            .map(drop)
+            .or_else(|_| text.parse::<std::net::IpAddr>().map(drop))
+            .map_err(|_| format!("`{text}` is no address or network; write `10.0.0.0/8`"))
+            .map(|()| Value::Text(text)),
+        Kind::OneOf(names) if !names.contains(&text.as_str()) => {
+            Err(format!("expected {}, not `\"{text}\"`", kind.expected()))
+        }
+        _ => Ok(Value::Text(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each_key(table: &'static Table, visit: &mut dyn FnMut(&'static Key)) {
+        fn each_kind(kind: &'static Kind, visit: &mut dyn FnMut(&'static Key)) {
+            match kind {
+                Kind::Table(table) => each_key(table, visit),
+                Kind::List(kind) | Kind::Map(kind) | Kind::Later(kind) => each_kind(kind, visit),
+                Kind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_kind(kind, visit)),
+                _ => {}
+            }
+        }
+        for key in table.keys {
+            visit(key);
+            each_kind(&key.kind, visit);
+        }
+    }
+
+    #[test]
+    fn every_default_is_a_value_of_its_key() {
+        let mut keys = 0;
+        each_key(&ROOT, &mut |key| {
+            keys += 1;
+            let fits = key.default.is_empty() || key.default_value().is_some();
+            assert!(fits, "{} = {}", key.name, key.default);
+            assert!(key.doc.ends_with('.'), "{}", key.name);
+        });
+        assert!(keys > 100, "{keys}");
+    }
+
+    #[track_caller]
+    fn check(source: &str, expected: &[&str]) {
+        let mut found = Vec::new();
+        let environment = |name: &str| (name == "PORT").then(|| "9000".to_owned());
+        read(source, &environment, &mut found);
+        let messages: Vec<&str> = found.iter().map(|each| each.message.as_str()).collect();
+        assert_eq!(messages, expected, "{source}");
+    }
+
+    #[test]
+    fn single_keys_and_values() {
+        check("[server]\nworkers = 2\n", &[]);
+        check("[server]\nworkers = \"auto\"\n", &[]);
+        check("[server]\nworker = 2\n", &["unknown key `worker`"]);
+        check("[server]\nworkers = 0\n", &["expected a whole number from 1 to 1024"]);
+        check(
+            "[server]\nworkers = true\n",
+            &["expected `\"auto\"`, or a whole number from 1 to 1024"],
+        );
+        check("[server]\nwatch = \"some\"\n", &[
+            "expected `\"certificates\"` or `\"all\"` or `\"off\"`, not `\"some\"`",
+        ]);
+        check("[upstream.a]\n", &["`endpoints` is missing"]);
+        check("[upstream.\"a b\"]\nendpoints = []\n", &["`a b` cannot be a name"]);
+    }
+
+    #[test]
+    fn the_environment_is_put_in() {
+        check("[upstream.a]\nendpoints = [\"127.0.0.1:${PORT}\"]\n", &[]);
+        check(
+            "[upstream.a]\nendpoints = [\"127.0.0.1:${OTHER}\"]\n",
+            &["the environment has no variable `OTHER`"],
+        );
+    }
+
+    #[test]
+    fn what_is_not_in_effect_says_so_unless_it_is_the_default() {
+        check("[[route]]\nupstream = \"a\"\ncompression = \"pass\"\n", &[]);
+        check(
+            "[[route]]\nupstream = \"a\"\ncompression = \"strip\"\nallow = [\"10.0.0.0/8\"]\n",
+            &[
+                "`compression` is not in effect in this version",
+                "`allow` is not in effect in this version",
+            ],
+        );
+        check(
+            "[upstream.a]\nendpoints = []\nbalance = { hash = \"client_ip\" }\n",
+            &["this value is not in effect in this version"],
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(source in "(\\[\\[?[a-z.]{0,8}\\]?\\]\n|[a-z_]{1,9} = [\"a-z0-9\\[\\]{}=, ]{0,12}\n|\\PC{0,20}\n){0,6}") {
+            read(&source, &|_| None, &mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The JSON schema of the file, for editors; made from the declared keys.
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{Kind, ROOT, Status, Table};
+
+/// The schema (JSON Schema, draft 2020-12).
+pub fn schema() -> Value {
+    let mut schema = table(&ROOT);
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+        object.insert("title".into(), json!("tidegate"));
+    }
+    schema
+}
+
+fn table(declared: &Table) -> Value {
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    for key in declared.keys {
+        let mut property = kind(&key.kind);
+        if let Some(object) = property.as_object_mut() {
+            let note = if key.status == Status::InEffect { "" } else { " Not in effect yet." };
+            object.insert("description".into(), json!(format!("{}{note}", key.doc)));
+            if !key.default.is_empty() {
+                object.insert("x-default-toml".into(), json!(key.default));
+            }
+        }
+        if key.doc.ends_with("Required.") {
+            required.push(key.name);
+        }
+        properties.insert(key.name.into(), property);
+    }
+    json!({
+        "type": "object",
+        "description": declared.doc,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn kind(declared: &Kind) -> Value {
+    match declared {
+        Kind::Bool => json!({ "type": "boolean" }),
+        Kind::Integer { least, most } => {
+            json!({ "type": "integer", "minimum": least, "maximum": most })
+        }
+        Kind::Number { least, most } => {
+            json!({ "type": "number", "minimum": least, "maximum": most })
+        }
+        Kind::OneOf(names) => json!({ "enum": names }),
+        Kind::List(each) => json!({ "type": "array", "items": kind(each) }),
+        Kind::Map(each) => json!({ "type": "object", "additionalProperties": kind(each) }),
+        Kind::Table(declared) => table(declared),
+        Kind::AnyOf(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
+        Kind::Later(declared) => kind(declared),
+        Kind::Path => json!({ "type": "string", "pattern": "^/[^?#]*$" }),
+        Kind::Mode => json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
+        Kind::Rate => json!({ "type": "string", "pattern": "^[0-9]+ */ *[smh]$" }),
+        _ => json!({ "type": "string" }),
+    }
+}

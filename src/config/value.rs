@@ -1,0 +1,186 @@
+//! The scalar values of the file: each parser says in one line what it expected.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::model::{Address, Bind, HostPattern};
+
+/// Permission bits of unix sockets unless the file says otherwise.
+pub(super) const SOCKET_MODE: u32 = 0o660;
+
+/// `30s`, `5m`, `1h 30m`, `250ms`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is no duration; write `250ms`, `30s`, `5m` or `1h 30m`"))
+}
+
+/// `64KiB`, `1MiB`, `500`, in bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|_| format!("`{text}` is no size; write `512B`, `64KiB` or `1MiB`"))
+}
+
+/// `20/s`, `100/m`, `256KiB/s`: so much per second.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    let expected = || format!("`{text}` is no rate; write `20/s`, `100/m` or `1000/h`");
+    let (count, unit) = text.split_once('/').ok_or_else(expected)?;
+    let per = match unit.trim() {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(expected()),
+    };
+    let count: u32 = count.trim().parse().map_err(|_| expected())?;
+    if count == 0 { Err(expected()) } else { Ok(f64::from(count) / per) }
+}
+
+/// `0.0.0.0:443`, `[::]:443`, `unix:/run/tidegate/in.sock`.
+pub(super) fn bind(text: &str) -> Result<Bind, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Bind::Unix { path: unix_path(path)?, mode: SOCKET_MODE });
+    }
+    text.parse().map(Bind::Tcp).map_err(|_| {
+        format!("`{text}` is no address to listen on; write `0.0.0.0:443`, `[::]:443` or `unix:/path`")
+    })
+}
+
+/// `10.0.0.1:9000`, `[::1]:9000`, `chat.internal:9000`, `unix:/run/chat.sock`.
+pub(super) fn address(text: &str) -> Result<Address, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Address::Unix(unix_path(path)?));
+    }
+    let expected =
+        || format!("`{text}` is no address; write `10.0.0.1:9000`, `name:9000` or `unix:/path`");
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return if address.port() == 0 { Err(expected()) } else { Ok(Address::Ip(address)) };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+    let port: u16 = port.parse().map_err(|_| expected())?;
+    let name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if port == 0 || host.is_empty() || !host.bytes().all(name) {
+        return Err(expected());
+    }
+    Ok(Address::Name { host: host.to_ascii_lowercase().into(), port })
+}
+
+fn unix_path(path: &str) -> Result<PathBuf, String> {
+    if path.is_empty() { Err("the path of the socket is missing".into()) } else { Ok(path.into()) }
+}
+
+/// `chat.example.com`, `*.example.com`, `192.0.2.1`, `[2001:db8::1]`.
+pub(super) fn host(text: &str) -> Result<HostPattern, String> {
+    if !text.is_ascii() {
+        return Err(format!("`{text}`: write international names in their `xn--` form"));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if let Some(address) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return match address.parse::<IpAddr>() {
+            Ok(IpAddr::V6(_)) => Ok(HostPattern::Exact(name.into())),
+            _ => Err(format!("`{text}` is no IPv6 address in brackets")),
+        };
+    }
+    if name.contains(':') {
+        return Err(format!("`{text}`: a host has no port here; it is the listener's"));
+    }
+    let (wildcard, rest) = match name.strip_prefix("*.") {
+        Some(rest) => (true, rest),
+        None => (false, name.as_str()),
+    };
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    if !rest.split('.').all(label) {
+        return Err(format!("`{text}` is no host; write `chat.example.com` or `*.example.com`"));
+    }
+    let rest = rest.into();
+    Ok(if wildcard { HostPattern::Wildcard(rest) } else { HostPattern::Exact(rest) })
+}
+
+/// A path as it is matched: from the first slash, no query, no dot segments.
+pub(super) fn path(text: &str) -> Result<Box<str>, String> {
+    if !text.starts_with('/') {
+        return Err(format!("`{text}`: a path starts with `/`"));
+    }
+    if text.contains(['?', '#']) {
+        return Err(format!("`{text}`: a path has no query and no fragment"));
+    }
+    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(format!("`{text}`: a path has no dot segments; such requests are refused"));
+    }
+    if text.contains(char::is_whitespace) {
+        return Err(format!("`{text}`: a path has no spaces"));
+    }
+    Ok(text.into())
+}
+
+/// `0660`: permission bits in octal.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| format!("`{text}` is no mode; write `0660`"))
+}
+
+/// `https://chat.example.com`, `null`: an origin as browsers send it.
+pub(super) fn origin(text: &str) -> Result<(), String> {
+    let rest = text.split_once("://").map(|(scheme, rest)| (scheme, rest));
+    match rest {
+        _ if text == "null" => Ok(()),
+        Some(("http" | "https", rest)) if !rest.is_empty() && !rest.contains(['/', '?', '#']) => {
+            Ok(())
+        }
+        _ => Err(format!("`{text}` is no origin; write `https://chat.example.com`, without a path")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_sizes_and_rates() {
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("30").is_err() && duration("-1s").is_err() && duration("").is_err());
+        assert_eq!(size("64KiB"), Ok(65536));
+        assert!(size("lots").is_err());
+        assert_eq!(rate("120/m"), Ok(2.0));
+        assert!(rate("0/s").is_err() && rate("5").is_err() && rate("5/d").is_err());
+        assert_eq!(mode("0660"), Ok(0o660));
+        assert!(mode("999").is_err() && mode("01000").is_err());
+    }
+
+    #[test]
+    fn addresses() {
+        for text in ["10.0.0.1:9000", "[::1]:9000", "chat.internal:9000", "unix:/run/a.sock"] {
+            assert_eq!(address(text).map(|address| address.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["10.0.0.1", "10.0.0.1:0", ":9000", "a b:1", "http://a:1", "unix:", "a:70000"] {
+            assert!(address(text).is_err(), "{text}");
+        }
+        assert!(bind("127.0.0.1:0").is_ok() && bind("localhost:80").is_err());
+    }
+
+    #[test]
+    fn hosts() {
+        assert_eq!(host("Chat.Example.com."), Ok(HostPattern::Exact("chat.example.com".into())));
+        assert_eq!(host("*.example.com"), Ok(HostPattern::Wildcard("example.com".into())));
+        assert!(host("[2001:db8::1]").is_ok() && host("192.0.2.1").is_ok());
+        for text in ["", "*", "a.*.b", "a:80", "a..b", "münchen.de", "[192.0.2.1]", "a/b"] {
+            assert!(host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_and_origins() {
+        assert!(path("/a/b/").is_ok());
+        for text in ["", "a", "/a?b", "/a#b", "/a/../b", "/a b"] {
+            assert!(path(text).is_err(), "{text}");
+        }
+        assert!(origin("https://a:8443").is_ok() && origin("null").is_ok());
+        assert!(origin("a").is_err() && origin("https://a/").is_err() && origin("ws://a").is_err());
+    }
+}

@@ -1,0 +1,441 @@
+//! What endpoints answer to a handshake, and the 101 that we make of it (RFC 6455 section 4.1).
+
+use std::fmt;
+
+use http::StatusCode;
+
+use super::handshake::{Handshake, extension_names};
+use super::token::list;
+use crate::config::model::Strictness;
+
+/// Lines that the head of an answer may have.
+const LINES_MOST: usize = 100;
+
+/// The head of an answer, as it lies in the bytes that were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<'a> {
+    status: u16,
+    /// The 1 of HTTP/1.1.
+    minor_version: u8,
+    lines: Vec<(&'a str, &'a [u8])>,
+}
+
+/// Why bytes are no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// Not HTTP/1.
+    #[error("the answer is not HTTP: {0}")]
+    Malformed(httparse::Error),
+    /// Two lengths: two readers might disagree about the end (RFC 9112 section 6.3).
+    #[error("the answer has more than one length")]
+    AmbiguousLength,
+}
+
+impl<'a> Answer<'a> {
+    /// Parses the head at the beginning of `bytes`, and tells its length; `None` as long as it is
+    /// not whole.
+    ///
+    /// # Errors
+    /// [`AnswerError`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, AnswerError> {
+        let mut lines = [httparse::EMPTY_HEADER; LINES_MOST];
+        let mut head = httparse::Response::new(&mut lines);
+        let length = match head.parse(bytes).map_err(AnswerError::Malformed)? {
+            httparse::Status::Partial => return Ok(None),
+            httparse::Status::Complete(length) => length,
+        };
+        let (Some(status), Some(minor_version)) = (head.code, head.version) else {
+            return Err(AnswerError::Malformed(httparse::Error::Status));
+        };
+        let lines = head.headers.iter().map(|line| (line.name, line.value)).collect();
+        let answer = Self { status, minor_version, lines };
+        answer.check_length()?;
+        Ok(Some((answer, length)))
+    }
+
+    fn check_length(&self) -> Result<(), AnswerError> {
+        let mut lengths = self.values("content-length");
+        let first = lengths.next();
+        let several = lengths.any(|length| Some(length) != first);
+        let chunked = self.values("transfer-encoding").next().is_some();
+        if several || (first.is_some() && chunked) {
+            return Err(AnswerError::AmbiguousLength);
+        }
+        Ok(())
+    }
+
+    /// Whether another answer follows (RFC 9110 section 15.2).
+    pub fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status) && !self.is_switch()
+    }
+
+    /// Whether it claims to have switched protocols.
+    pub fn is_switch(&self) -> bool {
+        self.status == StatusCode::SWITCHING_PROTOCOLS.as_u16()
+    }
+
+    /// Judges a 101 by the handshake that it answers.
+    ///
+    /// # Errors
+    /// [`SwitchFault`]: the connection must not become a tunnel.
+    pub fn check_switch(
+        &self,
+        handshake: &Handshake<'_>,
+        strictness: Strictness,
+    ) -> Result<Switch<'_>, SwitchFault> {
+        if !self.is_switch() {
+            return Err(SwitchFault::Status(self.status));
+        }
+        if self.minor_version != 1 {
+            return Err(SwitchFault::Version);
+        }
+        let mut protocols = self.elements("upgrade");
+        match (protocols.next(), protocols.next()) {
+            (Some(protocol), None) if protocol.eq_ignore_ascii_case("websocket") => {}
+            _ => return Err(SwitchFault::Upgrade),
+        }
+        let mut excused = Excused::default();
+        let lenient = strictness == Strictness::Lenient;
+        if !self.elements("connection").any(|token| token.eq_ignore_ascii_case("upgrade")) {
+            if !lenient {
+                return Err(SwitchFault::Connection);
+            }
+            excused.connection = true;
+        }
+        let accept = handshake.accept();
+        let mut answers = self.values("sec-websocket-accept");
+        match (answers.next(), answers.next()) {
+            (Some(answer), None) if answer == accept.as_bytes() => {}
+            (None, None) if lenient => excused.accept = true,
+            (None, None) => return Err(SwitchFault::NoAccept),
+            _ => return Err(SwitchFault::WrongAccept),
+        }
+        let subprotocol = self.check_offers(handshake)?;
+        Ok(Switch { answer: self, accept, subprotocol, excused })
+    }
+
+    /// Nothing may be agreed on that was not offered.
+    fn check_offers(&self, handshake: &Handshake<'_>) -> Result<Option<&'a str>, SwitchFault> {
+        let mut subprotocols = self.elements("sec-websocket-protocol");
+        let subprotocol = subprotocols.next();
+        if subprotocols.next().is_some() {
+            return Err(SwitchFault::SeveralSubprotocols);
+        }
+        if let Some(name) = subprotocol
+            && !handshake.offers_subprotocol(name)
+        {
+            return Err(SwitchFault::Subprotocol(name.into()));
+        }
+        let mut extensions = self.texts("sec-websocket-extensions").flat_map(extension_names);
+        match extensions.find(|name| !handshake.offers_extension(name)) {
+            Some(name) => Err(SwitchFault::Extension(name.into())),
+            None => Ok(subprotocol),
+        }
+    }
+
+    fn values(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.lines
+            .iter()
+            .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim_ascii())
+    }
+
+    /// The lines of a field; one that is not ASCII stands as something that nothing equals.
+    fn texts(&self, name: &'static str) -> impl Iterator<Item = &'a str> {
+        self.values(name).map(|value| std::str::from_utf8(value).unwrap_or("\u{fffd}"))
+    }
+
+    fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> {
+        self.texts(name).flat_map(list)
+    }
+}
+
+/// What is wrong with a 101.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SwitchFault {
+    /// It is none.
+    #[error("status {0} instead of 101")]
+    Status(u16),
+    /// HTTP/1.0 has no upgrades.
+    #[error("the 101 is not HTTP/1.1")]
+    Version,
+    /// `Upgrade` is missing, or names something else or more.
+    #[error("the 101 has no `Upgrade: websocket`")]
+    Upgrade,
+    /// `Connection` lacks the token.
+    #[error("the 101 has no `Connection: Upgrade`; `handshake = \"lenient\"` would excuse it")]
+    Connection,
+    /// There is no proof that the endpoint understood the handshake.
+    #[error("the 101 has no `Sec-WebSocket-Accept`; `handshake = \"lenient\"` would excuse it")]
+    NoAccept,
+    /// The proof is wrong: somebody else's 101.
+    #[error("the 101 has a wrong `Sec-WebSocket-Accept`")]
+    WrongAccept,
+    /// More than one subprotocol.
+    #[error("the 101 agrees on more than one subprotocol")]
+    SeveralSubprotocols,
+    /// A subprotocol that the client did not offer.
+    #[error("the 101 agrees on subprotocol `{0}`, which was not offered")]
+    Subprotocol(Box<str>),
+    /// An extension that the client did not offer.
+    #[error("the 101 agrees on extension `{0}`, which was not offered")]
+    Extension(Box<str>),
+}
+
+/// What `handshake = "lenient"` excused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Excused {
+    /// There was no `Connection: Upgrade`.
+    pub connection: bool,
+    /// There was no `Sec-WebSocket-Accept`.
+    pub accept: bool,
+}
+
+impl Excused {
+    /// Whether there was anything to excuse.
+    pub fn any(self) -> bool {
+        self.connection || self.accept
+    }
+}
+
+impl fmt::Display for Excused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.connection, self.accept) {
+            (false, false) => "nothing",
+            (true, false) => "no Connection: Upgrade",
+            (false, true) => "no Sec-WebSocket-Accept",
+            (true, true) => "neither Connection: Upgrade nor Sec-WebSocket-Accept",
+        })
+    }
+}
+
+/// A valid 101.
+#[derive(Debug, Clone)]
+pub struct Switch<'a> {
+    answer: &'a Answer<'a>,
+    accept: String,
+    subprotocol: Option<&'a str>,
+    excused: Excused,
+}
+
+impl Switch<'_> {
+    /// What both sides agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol
+    }
+
+    /// What had to be excused.
+    pub fn excused(&self) -> Excused {
+        self.excused
+    }
+
+    /// Writes the head of the 101 for the client.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        );
+        out.extend_from_slice(b"Sec-WebSocket-Accept: ");
+        out.extend_from_slice(self.accept.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        for (name, value) in &self.answer.lines {
+            if self.is_written_anew(name) {
+                continue;
+            }
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Whether a line of the endpoint's is ours to write, or nobody's: it belongs to the
+    /// connection, or frames a body, which a 101 has not.
+    fn is_written_anew(&self, name: &str) -> bool {
+        const NAMES: [&str; 9] = [
+            "connection",
+            "content-length",
+            "keep-alive",
+            "proxy-authenticate",
+            "proxy-connection",
+            "sec-websocket-accept",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+            || (!name.to_ascii_lowercase().starts_with("sec-websocket-")
+                && self.answer.elements("connection").any(|named| named.eq_ignore_ascii_case(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::handshake::Intent;
+    use http::request::Parts;
+    use proptest::prelude::*;
+
+    const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\n\
+        Upgrade: websocket\r\n\
+        Connection: Upgrade\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+
+    fn request() -> Parts {
+        http::Request::builder()
+            .uri("/")
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("sec-websocket-protocol", "chat, v2")
+            .header("sec-websocket-extensions", "permessage-deflate; client_max_window_bits")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0
+    }
+
+    fn judge(head: &str, strictness: Strictness) -> Result<(Excused, String), SwitchFault> {
+        let parts = request();
+        let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else { panic!("not a handshake") };
+        let bytes = format!("{head}\r\n");
+        let (answer, length) = Answer::parse(bytes.as_bytes()).unwrap().unwrap();
+        assert_eq!(length, bytes.len());
+        let switch = answer.check_switch(&handshake, strictness)?;
+        let mut out = Vec::new();
+        switch.write(&mut out);
+        Ok((switch.excused(), String::from_utf8(out).unwrap()))
+    }
+
+    #[track_caller]
+    fn check(head: &str, expected: Result<(), SwitchFault>) {
+        assert_eq!(judge(head, Strictness::Strict).map(|_| ()), expected, "{head}");
+    }
+
+    #[test]
+    fn a_good_101() {
+        check(GOOD, Ok(()));
+        check(&GOOD.replace("websocket", "WebSocket"), Ok(()));
+        check(&GOOD.replace(": Upgrade", ": keep-alive, upgrade"), Ok(()));
+        check(&format!("{GOOD}Sec-WebSocket-Protocol: v2\r\n"), Ok(()));
+        check(&format!("{GOOD}Sec-WebSocket-Extensions: permessage-deflate; x=1\r\n"), Ok(()));
+    }
+
+    #[test]
+    fn every_rule_can_be_broken() {
+        check(&GOOD.replace("101", "200"), Err(SwitchFault::Status(200)));
+        check(&GOOD.replace("1.1", "1.0"), Err(SwitchFault::Version));
+        check(&GOOD.replace("Upgrade: websocket\r\n", ""), Err(SwitchFault::Upgrade));
+        check(&GOOD.replace("websocket", "h2c"), Err(SwitchFault::Upgrade));
+        check(&GOOD.replace("websocket", "websocket, h2c"), Err(SwitchFault::Upgrade));
+        check(&GOOD.replace("Connection: Upgrade\r\n", ""), Err(SwitchFault::Connection));
+        check(&GOOD.replace("Connection: Upgrade", "Connection: close"), Err(SwitchFault::Connection));
+        let extra = |line: &str| format!("{GOOD}{line}\r\n");
+        check(&extra("Sec-WebSocket-Protocol: chat, v2"), Err(SwitchFault::SeveralSubprotocols));
+        check(
+            &extra("Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: v2"),
+            Err(SwitchFault::SeveralSubprotocols),
+        );
+        check(&extra("Sec-WebSocket-Protocol: other"), Err(SwitchFault::Subprotocol("other".into())));
+        check(
+            &extra("Sec-WebSocket-Extensions: permessage-deflate, mux"),
+            Err(SwitchFault::Extension("mux".into())),
+        );
+    }
+
+    /// The second of the published smuggling attacks: the endpoint is made to pass on a 101 that
+    /// some other server gave. That server never saw our key.
+    #[test]
+    fn a_foreign_101_never_becomes_a_tunnel() {
+        let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        check(&GOOD.replace(accept, ""), Err(SwitchFault::NoAccept));
+        for other in ["", "s3pPLMBiTxaQ9kYGzzhZRbK+xOp=", "S3PPLMBITXAQ9KYGZZHZRBK+XOO="] {
+            let head = GOOD.replace(accept, &format!("Sec-WebSocket-Accept: {other}\r\n"));
+            check(&head, Err(SwitchFault::WrongAccept));
+            assert_eq!(judge(&head, Strictness::Lenient).unwrap_err(), SwitchFault::WrongAccept);
+        }
+        check(&format!("{GOOD}{accept}"), Err(SwitchFault::WrongAccept));
+    }
+
+    #[test]
+    fn leniency_excuses_what_is_missing_and_says_so() {
+        let bare = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\n";
+        let (excused, head) = judge(bare, Strictness::Lenient).unwrap();
+        assert_eq!(excused, Excused { connection: true, accept: true });
+        assert!(head.starts_with(GOOD), "{head}");
+        assert_eq!(judge(GOOD, Strictness::Lenient).unwrap().0, Excused::default());
+        let wrong = "HTTP/1.1 101 x\r\nUpgrade: h2c\r\n";
+        assert_eq!(judge(wrong, Strictness::Lenient).unwrap_err(), SwitchFault::Upgrade);
+    }
+
+    #[test]
+    fn the_101_for_the_client() {
+        let head = "HTTP/1.1 101 Whatever\r\n\
+            upgrade: websocket\r\n\
+            connection: upgrade, X-Hop\r\n\
+            sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+            Set-Cookie: a\r\nset-cookie: b\r\n\
+            x-hop: gone\r\nkeep-alive: timeout=5\r\ncontent-length: 0\r\n\
+            Sec-WebSocket-Protocol: chat\r\n";
+        let (_, written) = judge(head, Strictness::Strict).unwrap();
+        let rest = "Set-Cookie: a\r\nset-cookie: b\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+        assert_eq!(written, format!("{GOOD}{rest}"));
+    }
+
+    #[test]
+    fn broken_heads_are_no_answers() {
+        let bad = |head: &str| Answer::parse(head.as_bytes()).unwrap_err();
+        for head in [
+            "SMTP ready\r\n\r\n",
+            "HTTP/1.1 2x0 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            "HTTP/1.1 200 OK\r\na: b\r\n folded\r\n\r\n",
+            "HTTP/1.1 200 OK\r\na: \x01\r\n\r\n",
+            "HTTP/1.1 200 OK\r\na b: c\r\n\r\n",
+        ] {
+            assert!(matches!(bad(head), AnswerError::Malformed(_)), "{head:?}");
+        }
+        for head in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert_eq!(bad(head), AnswerError::AmbiguousLength, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn interim_answers_are_told_apart() {
+        for (status, interim) in [(100, true), (103, true), (101, false), (200, false)] {
+            let head = format!("HTTP/1.1 {status} x\r\n\r\n");
+            assert_eq!(Answer::parse(head.as_bytes()).unwrap().unwrap().0.is_interim(), interim);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_cut_it_is_the_same_answer(
+            lines in prop::collection::vec(("[A-Za-z-]{1,8}", "[ -~]{0,8}"), 0..6),
+            after in prop::collection::vec(any::<u8>(), 0..8),
+        ) {
+            let mut bytes = b"HTTP/1.1 101 Switching\r\n".to_vec();
+            for (name, value) in &lines {
+                bytes.extend_from_slice(format!("X{name}: {value}\r\n").as_bytes());
+            }
+            bytes.extend_from_slice(b"\r\n");
+            let head = bytes.len();
+            bytes.extend_from_slice(&after);
+            let whole = Answer::parse(&bytes).unwrap().unwrap();
+            prop_assert_eq!(whole.1, head);
+            for end in 0..head {
+                prop_assert_eq!(Answer::parse(&bytes[..end]).unwrap(), None);
+            }
+        }
+
+        #[test]
+        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Answer::parse(&bytes);
+            let _ = Answer::parse(&[b"HTTP/1.1 101 x\r\n".as_slice(), &bytes].concat());
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The opening handshake as clients send it, and as we send it on (RFC 6455 section 4).
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, Version};
+
+use super::forwarded::{self, Via};
+use super::hop;
+use super::rejection::Rejection;
+use super::spelling::{self, Spelling};
+use super::token::{has_token, tokens};
+
+/// What the key is joined with before it is hashed (RFC 6455 section 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What a request wants.
+#[derive(Debug, Clone, Copy)]
+pub enum Intent<'a> {
+    /// A WebSocket.
+    Handshake(Handshake<'a>),
+    /// Anything else: plain HTTP, whatever upgrade it offers besides.
+    Plain,
+}
+
+impl<'a> Intent<'a> {
+    /// Tells what a request wants.
+    ///
+    /// # Errors
+    /// [`Rejection::MethodNotAllowed`], [`Rejection::VersionUnsupported`],
+    /// [`Rejection::KeyInvalid`], [`Rejection::HandshakeBody`].
+    pub fn of(parts: &'a Parts) -> Result<Self, Rejection> {
+        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+            return Err(Rejection::MethodNotAllowed);
+        }
+        let headers = &parts.headers;
+        let asks_for_websocket = parts.method == Method::GET
+            && parts.version == Version::HTTP_11
+            && has_token(headers, &UPGRADE, "websocket")
+            && has_token(headers, &CONNECTION, "upgrade");
+        if asks_for_websocket { Handshake::new(headers).map(Self::Handshake) } else { Ok(Self::Plain) }
+    }
+}
+
+/// A valid opening handshake.
+#[derive(Debug, Clone, Copy)]
+pub struct Handshake<'a> {
+    headers: &'a HeaderMap,
+    key: &'a str,
+}
+
+impl<'a> Handshake<'a> {
+    fn new(headers: &'a HeaderMap) -> Result<Self, Rejection> {
+        if only(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
+            return Err(Rejection::VersionUnsupported);
+        }
+        let key = only(headers, &SEC_WEBSOCKET_KEY)
+            .filter(|key| is_key(key))
+            .ok_or(Rejection::KeyInvalid)?;
+        let no_length =
+            headers.get_all(CONTENT_LENGTH).iter().all(|length| length.as_bytes() == b"0");
+        if !no_length || headers.contains_key(TRANSFER_ENCODING) {
+            return Err(Rejection::HandshakeBody);
+        }
+        Ok(Self { headers, key })
+    }
+
+    /// What an endpoint that understood must answer in `Sec-WebSocket-Accept`.
+    pub fn accept(&self) -> String {
+        let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+        hash.update(self.key.as_bytes());
+        hash.update(GUID);
+        STANDARD.encode(hash.finish())
+    }
+
+    /// Whether the client offered this subprotocol; case matters (RFC 6455 section 4.1).
+    pub fn offers_subprotocol(&self, name: &str) -> bool {
+        tokens(self.headers, SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == name)
+    }
+
+    /// Whether the client offered this extension, with whatever parameters.
+    pub fn offers_extension(&self, name: &str) -> bool {
+        self.headers
+            .get_all(SEC_WEBSOCKET_EXTENSIONS)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(extension_names)
+            .any(|offered| offered.eq_ignore_ascii_case(name))
+    }
+}
+
+/// The value of a field that must be there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut lines = headers.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => line.to_str().ok().map(|text| text.trim_matches([' ', '\t'])),
+        _ => None,
+    }
+}
+
+/// 16 bytes in base64. Their last bits are not judged: some clients leave rubbish there.
+fn is_key(text: &str) -> bool {
+    text.len() == 24
+        && text.strip_suffix("==").is_some_and(|digits| {
+            digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+        })
+}
+
+/// The names in one line of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1): what comes before
+/// the parameters of each element. Commas in quoted parameters separate nothing.
+pub(super) fn extension_names(line: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    line.split(move |c| {
+        if c == '"' {
+            quoted = !quoted;
+        }
+        c == ',' && !quoted
+    })
+    .map(|element| element.split(';').next().unwrap_or_default().trim_matches([' ', '\t']))
+    .filter(|name| !name.is_empty())
+}
+
+/// A handshake on its way to an endpoint.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The client's.
+    pub parts: &'a Parts,
+    /// Path and query.
+    pub origin_form: &'a str,
+    /// The `Host` field.
+    pub host: &'a str,
+    /// How it came.
+    pub via: Via<'a>,
+    /// How the client spelled its names, if known.
+    pub spelling: Option<Spelling<'a>>,
+}
+
+impl Request<'_> {
+    /// Writes the head. Key, version and offers are the client's own.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"GET ");
+        out.extend_from_slice(self.origin_form.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+        out.extend_from_slice(self.host.as_bytes());
+        out.extend_from_slice(b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+        let headers = &self.parts.headers;
+        for (name, value) in headers {
+            if is_written_anew(name) || hop::is_hop_by_hop(headers, name) {
+                continue;
+            }
+            // These are spelled as in RFC 6455 whatever the client wrote.
+            let ours = name.as_str().starts_with("sec-websocket-");
+            let spelling = self.spelling.as_ref().filter(|_| !ours);
+            field(out, name, value.as_bytes(), spelling);
+        }
+        forwarded::each(&self.via, |name, value| field(out, &name, value.as_bytes(), None));
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Fields of the client's that are not passed on as they are, or not at all.
+fn is_written_anew(name: &HeaderName) -> bool {
+    *name == HOST
+        || *name == CONTENT_LENGTH
+        || hop::is_ours_to_answer(name)
+        || forwarded::is_forwarding(name)
+}
+
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], spelling: Option<&Spelling<'_>>) {
+    spelling::write(out, name, spelling);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn parts(method: &str, version: Version, lines: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().method(method).uri("/chat").version(version);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// A good handshake, with some fields replaced (`None` removes).
+    fn handshake(changes: &[(&'static str, Option<&'static str>)]) -> Parts {
+        let mut lines = vec![
+            ("host", "chat.example.com"),
+            ("upgrade", "websocket"),
+            ("connection", "Upgrade"),
+            ("sec-websocket-key", KEY),
+            ("sec-websocket-version", "13"),
+        ];
+        for (name, value) in changes {
+            lines.retain(|(known, _)| known != name);
+            lines.extend(value.map(|value| (*name, value)));
+        }
+        parts("GET", Version::HTTP_11, &lines)
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Seen {
+        Handshake,
+        Plain,
+        Refused(Rejection),
+    }
+
+    #[track_caller]
+    fn check(parts: &Parts, expected: Seen) {
+        let seen = match Intent::of(parts) {
+            Ok(Intent::Handshake(_)) => Seen::Handshake,
+            Ok(Intent::Plain) => Seen::Plain,
+            Err(rejection) => Seen::Refused(rejection),
+        };
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_is_a_handshake() {
+        check(&handshake(&[]), Seen::Handshake);
+        check(&handshake(&[("upgrade", Some("WebSocket"))]), Seen::Handshake);
+        check(&handshake(&[("upgrade", Some("h2c, websocket"))]), Seen::Handshake);
+        check(&handshake(&[("connection", Some("keep-alive, upgrade"))]), Seen::Handshake);
+        check(&handshake(&[("upgrade", None)]), Seen::Plain);
+        check(&handshake(&[("upgrade", Some("h2c"))]), Seen::Plain);
+        check(&handshake(&[("connection", Some("keep-alive"))]), Seen::Plain);
+        check(&handshake(&[("connection", None)]), Seen::Plain);
+    }
+
+    #[test]
+    fn other_methods_and_http_1_0_never_upgrade() {
+        let lines = [("upgrade", "websocket"), ("connection", "upgrade")];
+        for method in ["POST", "HEAD", "OPTIONS"] {
+            check(&parts(method, Version::HTTP_11, &lines), Seen::Plain);
+        }
+        check(&parts("GET", Version::HTTP_10, &lines), Seen::Plain);
+        for method in ["CONNECT", "TRACE"] {
+            check(
+                &parts(method, Version::HTTP_11, &lines),
+                Seen::Refused(Rejection::MethodNotAllowed),
+            );
+        }
+    }
+
+    /// The first of the published smuggling attacks: the endpoint refuses the version, a lax proxy
+    /// relays all the same, and what the client sends next reaches the endpoint as a request.
+    #[test]
+    fn a_refused_version_never_becomes_a_tunnel() {
+        for version in [None, Some("1337"), Some("8"), Some("13, 8"), Some("")] {
+            check(
+                &handshake(&[("sec-websocket-version", version)]),
+                Seen::Refused(Rejection::VersionUnsupported),
+            );
+        }
+    }
+
+    #[test]
+    fn one_valid_key() {
+        let refused = || Seen::Refused(Rejection::KeyInvalid);
+        check(&handshake(&[("sec-websocket-key", None)]), refused());
+        for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ=a", "dGhlIHNhbXBsZSBub25j-Q=="]
+        {
+            check(&handshake(&[("sec-websocket-key", Some(key))]), refused());
+        }
+        check(&handshake(&[("sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZ/=="))]), Seen::Handshake);
+        let twice = [
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", KEY),
+            ("sec-websocket-key", KEY),
+        ];
+        check(&parts("GET", Version::HTTP_11, &twice), refused());
+    }
+
+    #[test]
+    fn no_body() {
+        check(&handshake(&[("content-length", Some("0"))]), Seen::Handshake);
+        for (name, value) in [("content-length", "5"), ("transfer-encoding", "chunked")] {
+            check(
+                &handshake(&[(name, Some(value))]),
+                Seen::Refused(Rejection::HandshakeBody),
+            );
+        }
+    }
+
+    fn valid(parts: &Parts) -> Handshake<'_> {
+        match Intent::of(parts) {
+            Ok(Intent::Handshake(handshake)) => handshake,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn accept_is_that_of_rfc_6455() {
+        assert_eq!(valid(&handshake(&[])).accept(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn offers_are_read_as_lists() {
+        let parts = handshake(&[
+            ("sec-websocket-protocol", Some("graphql-ws, chat")),
+            ("sec-websocket-extensions", Some("foo; x=\"a, bar\", permessage-deflate; y")),
+        ]);
+        let handshake = valid(&parts);
+        assert!(handshake.offers_subprotocol("chat"));
+        assert!(!handshake.offers_subprotocol("Chat"));
+        assert!(handshake.offers_extension("Permessage-Deflate"));
+        assert!(!handshake.offers_extension("bar"));
+    }
+
+    #[test]
+    fn the_request_to_the_endpoint() {
+        let parts = handshake(&[
+            ("connection", Some("keep-alive, Upgrade, X-Hop")),
+            ("x-hop", Some("gone")),
+            ("x-api-key", Some("k")),
+            ("x-forwarded-for", Some("6.6.6.6")),
+            ("expect", Some("100-continue")),
+            ("cookie", Some("a=b")),
+        ]);
+        let request = Request {
+            parts: &parts,
+            origin_form: "/chat?x",
+            host: "chat.example.com",
+            via: Via { client: None, secure: false, host: "chat.example.com", port: None },
+            spelling: Spelling::of(b"GET / HTTP/1.1\r\nX-API-Key: k\r\nCOOKIE: a=b\r\n\r\n"),
+        };
+        let mut out = Vec::new();
+        request.write(&mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "GET /chat?x HTTP/1.1\r\n\
+             Host: chat.example.com\r\n\
+             Upgrade: websocket\r\n\
+             Connection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Version: 13\r\n\
+             X-API-Key: k\r\n\
+             COOKIE: a=b\r\n\
+             X-Forwarded-Proto: http\r\n\
+             X-Forwarded-Host: chat.example.com\r\n\
+             Forwarded: for=unknown;host=\"chat.example.com\";proto=http\r\n\
+             \r\n"
+        );
+    }
+
+    proptest! {
+        /// Whatever a client sends, the endpoint gets one handshake with one of each.
+        #[test]
+        fn the_endpoint_gets_one_unambiguous_head(
+            extra in prop::collection::vec(("[a-z_-]{1,12}", "[ -~]{0,16}"), 0..8),
+        ) {
+            let mut parts = handshake(&[]);
+            for (name, value) in &extra {
+                let (Ok(name), Ok(value)) = (
+                    HeaderName::from_bytes(name.as_bytes()),
+                    http::HeaderValue::from_str(value),
+                ) else { continue };
+                parts.headers.append(name, value);
+            }
+            let Ok(Intent::Handshake(_)) = Intent::of(&parts) else { return Ok(()) };
+            let via = Via { client: None, secure: false, host: "a", port: None };
+            let request =
+                Request { parts: &parts, origin_form: "/", host: "a", via, spelling: None };
+            let mut out = Vec::new();
+            request.write(&mut out);
+            let mut lines = [httparse::EMPTY_HEADER; 64];
+            let mut head = httparse::Request::new(&mut lines);
+            prop_assert_eq!(head.parse(&out).unwrap(), httparse::Status::Complete(out.len()));
+            for name in ["host", "upgrade", "connection", "sec-websocket-key", "x-forwarded-proto"] {
+                let count =
+                    head.headers.iter().filter(|line| line.name.eq_ignore_ascii_case(name)).count();
+                prop_assert_eq!(count, 1, "{}", name);
+            }
+            let framing = head.headers.iter().any(|line| {
+                line.name.eq_ignore_ascii_case("content-length")
+                    || line.name.eq_ignore_ascii_case("transfer-encoding")
+            });
+            prop_assert!(!framing);
+        }
+    }
+}

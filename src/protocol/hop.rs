@@ -1,0 +1,154 @@
+//! Fields that belong to one connection and go no further (RFC 9110 section 7.6.1).
+
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::forwarded;
+use super::token::{has_token, tokens};
+
+/// Never passed on, whether `Connection` names them or not.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("transfer-encoding"),
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Of a request only.
+const REQUEST_ONLY: [HeaderName; 2] = [HeaderName::from_static("proxy-authorization"), EXPECT];
+
+/// Whether field `name` belongs to the connection, by its own nature or because one of the lines of
+/// `Connection` names it. Some fields are not a client's to hide from the endpoint that way.
+pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+        || *name == TE
+        || (tokens(headers, CONNECTION).any(|named| name.as_str().eq_ignore_ascii_case(named))
+            && !is_protected(name))
+}
+
+/// Removes what belongs to the client's connection from a request that is passed on.
+pub fn strip_request(headers: &mut HeaderMap) {
+    let trailers = has_token(headers, &TE, "trailers");
+    strip_response(headers);
+    for name in REQUEST_ONLY {
+        headers.remove(name);
+    }
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes what belongs to the endpoint's connection from a reply that is passed back.
+pub fn strip_response(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = tokens(headers, CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+            .filter(|name| *name != TE && !is_protected(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn is_protected(name: &HeaderName) -> bool {
+    *name == HOST
+        || *name == CONTENT_LENGTH
+        || *name == COOKIE
+        || name.as_str().starts_with("sec-websocket-")
+        || forwarded::is_forwarding(name)
+}
+
+/// Whether a request field is dropped when it is passed on, besides those that are hop by hop.
+pub fn is_ours_to_answer(name: &HeaderName) -> bool {
+    REQUEST_ONLY.contains(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[track_caller]
+    fn check(strip: fn(&mut HeaderMap), before: &[(&str, &str)], after: &[(&str, &str)]) {
+        let mut seen = headers(before);
+        strip(&mut seen);
+        assert_eq!(seen, headers(after));
+        strip(&mut seen);
+        assert_eq!(seen, headers(after), "a second time changes nothing");
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_stays_there() {
+        check(
+            strip_request,
+            &[
+                ("host", "a"),
+                ("connection", "keep-alive, X-Mine"),
+                ("connection", "upgrade"),
+                ("x-mine", "1"),
+                ("keep-alive", "timeout=5"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AAMAAABk"),
+                ("proxy-connection", "close"),
+                ("proxy-authorization", "x"),
+                ("expect", "100-continue"),
+                ("transfer-encoding", "chunked"),
+                ("te", "gzip"),
+                ("trailer", "x-sum"),
+            ],
+            &[("host", "a"), ("trailer", "x-sum")],
+        );
+        check(
+            strip_response,
+            &[("connection", "close"), ("keep-alive", "timeout=5"), ("set-cookie", "a")],
+            &[("set-cookie", "a")],
+        );
+    }
+
+    #[test]
+    fn te_passes_for_trailers_only() {
+        check(strip_request, &[("connection", "te"), ("te", "gzip, trailers")], &[("te", "trailers")]);
+    }
+
+    #[test]
+    fn a_client_cannot_hide_what_the_endpoint_must_see() {
+        let kept = [
+            ("host", "a"),
+            ("content-length", "3"),
+            ("x-forwarded-for", "1"),
+            ("cookie", "c"),
+        ];
+        let mut before = kept.to_vec();
+        before.push(("connection", "host, content-length, x-forwarded-for, cookie"));
+        check(strip_request, &before, &kept);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_named_by_connection_survives(names in prop::collection::vec("x-[a-z]{1,4}", 0..6)) {
+            let mut seen = headers(&[("connection", &names.join(", "))]);
+            for name in &names {
+                seen.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("1"));
+            }
+            strip_response(&mut seen);
+            prop_assert!(seen.is_empty());
+        }
+    }
+}

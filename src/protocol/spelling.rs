@@ -1,0 +1,85 @@
+//! How header names are spelled towards endpoints. Names have no case (RFC 9110 section 5.1), but
+//! some endpoints think they have, so what the client wrote is kept where it is known.
+
+use http::HeaderName;
+
+/// Lines of a head that are looked at.
+const LINES_MOST: usize = 100;
+
+/// The names in one head, as they were written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spelling<'a> {
+    names: Vec<&'a str>,
+}
+
+impl<'a> Spelling<'a> {
+    /// Reads the names in the head at the beginning of `bytes`; `None` if there is no whole head.
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        let mut lines = [httparse::EMPTY_HEADER; LINES_MOST];
+        let mut head = httparse::Request::new(&mut lines);
+        let httparse::Status::Complete(_) = head.parse(bytes).ok()? else { return None };
+        Some(Self { names: head.headers.iter().map(|line| line.name).collect() })
+    }
+
+    fn find(&self, name: &str) -> Option<&'a str> {
+        self.names.iter().find(|known| known.eq_ignore_ascii_case(name)).copied()
+    }
+}
+
+/// Writes `name` as it was spelled, or else as it usually is.
+pub fn write(out: &mut Vec<u8>, name: &HeaderName, spelling: Option<&Spelling<'_>>) {
+    match spelling.and_then(|spelling| spelling.find(name.as_str())) {
+        Some(known) => out.extend_from_slice(known.as_bytes()),
+        None => write_usual(out, name.as_str()),
+    }
+}
+
+/// `sec-websocket-key` becomes `Sec-WebSocket-Key`, `x-request-id` becomes `X-Request-Id`.
+fn write_usual(out: &mut Vec<u8>, name: &str) {
+    for (position, word) in name.split('-').enumerate() {
+        if position > 0 {
+            out.push(b'-');
+        }
+        match word {
+            "websocket" => out.extend_from_slice(b"WebSocket"),
+            "www" | "te" | "dnt" => out.extend(word.bytes().map(|b| b.to_ascii_uppercase())),
+            "etag" => out.extend_from_slice(b"ETag"),
+            _ => {
+                let mut bytes = word.bytes();
+                out.extend(bytes.next().map(|b| b.to_ascii_uppercase()));
+                out.extend(bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(head: Option<&[u8]>, name: &str, expected: &str) {
+        let spelling = head.and_then(Spelling::of);
+        let mut out = Vec::new();
+        write(&mut out, &HeaderName::from_bytes(name.as_bytes()).unwrap(), spelling.as_ref());
+        assert_eq!(out, expected.as_bytes());
+    }
+
+    #[test]
+    fn what_was_written_is_kept_and_the_rest_is_as_usual() {
+        let head = b"GET / HTTP/1.1\r\nX-API-Key: 1\r\nhost: a\r\n\r\nearly bytes";
+        check(Some(head), "x-api-key", "X-API-Key");
+        check(Some(head), "host", "host");
+        check(Some(head), "origin", "Origin");
+        check(None, "x-api-key", "X-Api-Key");
+        check(None, "sec-websocket-protocol", "Sec-WebSocket-Protocol");
+        check(None, "www-authenticate", "WWW-Authenticate");
+        check(None, "etag", "ETag");
+    }
+
+    #[test]
+    fn half_a_head_has_no_spelling() {
+        assert_eq!(Spelling::of(b"GET / HTTP/1.1\r\nX-API"), None);
+        assert_eq!(Spelling::of(b"\x16\x03\x01"), None);
+    }
+}

@@ -1,0 +1,333 @@
+//! Where a request goes: host and path, read in one way, so that we and the endpoint cannot
+//! disagree about them (RFC 9112 section 3, RFC 3986).
+
+use std::borrow::Cow;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+
+use super::rejection::Rejection;
+
+/// The target of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    authority: Box<str>,
+    host: Box<str>,
+    path: Box<str>,
+    origin_form: Box<str>,
+}
+
+impl Target {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`Rejection::BadHost`], [`Rejection::HostMismatch`], [`Rejection::BadTarget`],
+    /// [`Rejection::DotSegment`].
+    pub fn of(parts: &Parts) -> Result<Self, Rejection> {
+        let mut hosts = parts.headers.get_all(HOST).iter();
+        let (Some(host), None) = (hosts.next(), hosts.next()) else {
+            return Err(Rejection::BadHost);
+        };
+        let authority = host.to_str().ok().and_then(HostPort::parse).ok_or(Rejection::BadHost)?;
+        if let Some(named) = parts.uri.authority() {
+            let named = absolute_form(named, parts.uri.scheme())?;
+            if !named.agrees_with(&authority, parts.uri.scheme()) {
+                return Err(Rejection::HostMismatch);
+            }
+        }
+        let origin_form = match parts.uri.path_and_query() {
+            Some(whole) if whole.path().starts_with('/') => whole.as_str(),
+            // `http://host` and `http://host?query` have the path `/`.
+            Some(whole) if parts.uri.authority().is_some() && whole.path().is_empty() => {
+                return Self::new(&authority, &format!("/{}", whole.as_str()));
+            }
+            _ => return Err(Rejection::BadTarget),
+        };
+        Self::new(&authority, origin_form)
+    }
+
+    fn new(authority: &HostPort<'_>, origin_form: &str) -> Result<Self, Rejection> {
+        let (path, query) = match origin_form.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (origin_form, None),
+        };
+        if !valid(path, b"/") || !query.is_none_or(|query| valid(query, b"/?")) {
+            return Err(Rejection::BadTarget);
+        }
+        let normal = normalise(path).ok_or(Rejection::BadTarget)?;
+        if has_dot_segment(&normal) {
+            return Err(Rejection::DotSegment);
+        }
+        Ok(Self {
+            authority: authority.text.into(),
+            host: authority.host.trim_end_matches('.').to_ascii_lowercase().into(),
+            path: normal.into(),
+            origin_form: origin_form.into(),
+        })
+    }
+
+    /// The `Host` header as received.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The host: lower case, no port, no trailing dot.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The path for matching: unreserved characters decoded, other escapes in upper case.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Path and query as received, for the endpoint.
+    pub fn origin_form(&self) -> &str {
+        &self.origin_form
+    }
+}
+
+/// A host and perhaps a port (RFC 3986 section 3.2).
+struct HostPort<'a> {
+    text: &'a str,
+    host: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> HostPort<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']')?;
+                address.parse::<std::net::Ipv6Addr>().ok()?;
+                (text.get(..address.len() + 2)?, port)
+            }
+            None => {
+                let end = text.find(':').unwrap_or(text.len());
+                let (host, port) = text.split_at(end);
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&b);
+                if host.trim_end_matches('.').is_empty() || !host.bytes().all(allowed) {
+                    return None;
+                }
+                (host, port)
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            None => return None,
+            // An empty port is the default one.
+            Some("") => None,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(digits.parse().ok()?)
+            }
+            Some(_) => return None,
+        };
+        Some(Self { text, host, port })
+    }
+
+    fn agrees_with(&self, other: &Self, scheme: Option<&Scheme>) -> bool {
+        let default = match scheme.map(Scheme::as_str) {
+            Some("https" | "wss") => 443,
+            _ => 80,
+        };
+        self.host.eq_ignore_ascii_case(other.host)
+            && self.port.unwrap_or(default) == other.port.unwrap_or(default)
+    }
+}
+
+fn absolute_form<'a>(
+    named: &'a Authority,
+    scheme: Option<&Scheme>,
+) -> Result<HostPort<'a>, Rejection> {
+    // Without a scheme it is the authority form, which is CONNECT's.
+    match scheme.map(Scheme::as_str) {
+        Some("http" | "https" | "ws" | "wss") => {
+            HostPort::parse(named.as_str()).ok_or(Rejection::BadTarget)
+        }
+        _ => Err(Rejection::BadTarget),
+    }
+}
+
+/// Whether all is `pchar` (RFC 3986 section 3.3), or one of `besides`; escapes are looked at later.
+fn valid(text: &str, besides: &[u8]) -> bool {
+    text.bytes().all(|b| {
+        b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b) || besides.contains(&b)
+    })
+}
+
+/// Decodes what need not be encoded (RFC 3986 section 6.2.2); `None` for an escape that is none.
+fn normalise(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut normal = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        normal.push_str(rest.get(..at)?);
+        let byte = u8::from_str_radix(rest.get(at + 1..at + 3)?, 16).ok()?;
+        // `from_str_radix` takes a sign.
+        if !rest.as_bytes().get(at + 1)?.is_ascii_hexdigit() {
+            return None;
+        }
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            normal.push(char::from(byte));
+        } else {
+            normal.push_str(&format!("%{byte:02X}"));
+        }
+        rest = rest.get(at + 3..)?;
+    }
+    normal.push_str(rest);
+    Some(Cow::Owned(normal))
+}
+
+/// Whether some reader may see a `.` or `..` segment, taking encoded slashes for slashes, and
+/// decoding more than once.
+fn has_dot_segment(normal: &str) -> bool {
+    let mut text = Cow::Borrowed(normal);
+    loop {
+        let separated = text.replace("%2F", "/").replace("%5C", "/").replace('\\', "/");
+        if separated.split('/').any(|segment| {
+            // Path parameters hide dots from some readers: `..;x`.
+            let name = segment.split_once(';').map_or(segment, |(name, _)| name);
+            name == "." || name == ".."
+        }) {
+            return true;
+        }
+        // An encoded per cent sign is the door to another round.
+        if !text.contains("%25") {
+            return false;
+        }
+        let once_more = text.replace("%25", "%");
+        match normalise(&once_more) {
+            Some(decoded) => text = Cow::Owned(decoded.into_owned()),
+            None => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use proptest::prelude::*;
+
+    fn parts(uri: &str, hosts: &[&str]) -> Option<Parts> {
+        let mut request = Request::builder().uri(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        Some(request.body(()).ok()?.into_parts().0)
+    }
+
+    #[track_caller]
+    fn check(uri: &str, hosts: &[&str], expected: Result<(&str, &str, &str), Rejection>) {
+        let target = Target::of(&parts(uri, hosts).unwrap());
+        let seen = target.as_ref().map(|t| (t.host(), t.path(), t.origin_form())).map_err(|e| *e);
+        assert_eq!(seen, expected, "{uri} {hosts:?}");
+    }
+
+    #[test]
+    fn exactly_one_valid_host() {
+        use Rejection::BadHost;
+        check("/", &["Example.com:8080"], Ok(("example.com", "/", "/")));
+        check("/", &["example.com."], Ok(("example.com", "/", "/")));
+        check("/", &["[::1]:80"], Ok(("[::1]", "/", "/")));
+        check("/", &["a:"], Ok(("a", "/", "/")));
+        check("/", &[], Err(BadHost));
+        check("/", &["a", "a"], Err(BadHost));
+        for bad in ["", ".", ":80", "a b", "a/b", "a@b", "[::1", "[::1]x", "a:x", "a:99999", "a,b:1:2"]
+        {
+            check("/", &[bad], Err(BadHost));
+        }
+    }
+
+    #[test]
+    fn absolute_form_becomes_origin_form_if_it_agrees() {
+        check("http://a/x?y", &["a"], Ok(("a", "/x", "/x?y")));
+        check("http://A:80/x", &["a"], Ok(("a", "/x", "/x")));
+        check("wss://a/x", &["a:443"], Ok(("a", "/x", "/x")));
+        check("http://a", &["a"], Ok(("a", "/", "/")));
+        check("http://a?q", &["a"], Ok(("a", "/", "/?q")));
+        check("http://b/x", &["a"], Err(Rejection::HostMismatch));
+        check("http://a:81/x", &["a"], Err(Rejection::HostMismatch));
+        check("http://u@a/x", &["a"], Err(Rejection::BadTarget));
+        check("ftp://a/x", &["a"], Err(Rejection::BadTarget));
+        check("*", &["a"], Err(Rejection::BadTarget));
+        check("a:80", &["a"], Err(Rejection::BadTarget));
+    }
+
+    #[test]
+    fn paths_are_matched_normalised_and_forwarded_as_received() {
+        check("/%7euser/%c3%a9?%7e", &["a"], Ok(("a", "/~user/%C3%A9", "/%7euser/%c3%a9?%7e")));
+        check("//x//", &["a"], Ok(("a", "//x//", "//x//")));
+        check("/x?a=/../b", &["a"], Ok(("a", "/x", "/x?a=/../b")));
+        check("/a..b/...", &["a"], Ok(("a", "/a..b/...", "/a..b/...")));
+        check("/%zz", &["a"], Err(Rejection::BadTarget));
+        check("/%4", &["a"], Err(Rejection::BadTarget));
+        check("/%+1", &["a"], Err(Rejection::BadTarget));
+        check("/a\"b", &["a"], Err(Rejection::BadTarget));
+        check("/a|b", &["a"], Err(Rejection::BadTarget));
+    }
+
+    #[test]
+    fn dot_segments_are_refused_in_every_spelling() {
+        for path in [
+            "/..", "/.", "/a/../b", "/a/./b", "/a/..", "/%2e%2e/x", "/%2E./x", "/.%2e", "/a%2f..%2fb",
+            "/a%2F%2e%2e", "/a%5c..", "/..%5Cx", "/%252e%252e/", "/a%252f..", "/%25252e%25252e", "/..;x/y",
+        ] {
+            check(path, &["a"], Err(Rejection::DotSegment));
+        }
+    }
+
+    /// Decodes everything, once.
+    fn decode(text: &str) -> String {
+        let bytes = text.as_bytes();
+        let mut out = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            let hex = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+            match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                Some(byte) => {
+                    out.push(byte);
+                    at += 3;
+                }
+                None => {
+                    out.push(bytes[at]);
+                    at += 1;
+                }
+            }
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    proptest! {
+        #[test]
+        fn no_accepted_path_leads_out_however_often_it_is_decoded(
+            path in "/([a./\\\\]|%2e|%2E|%2f|%5c|%25|2e|2f){0,12}",
+        ) {
+            let Some(parts) = parts(&path, &["a"]) else { return Ok(()) };
+            let Ok(target) = Target::of(&parts) else { return Ok(()) };
+            let mut text = target.origin_form().to_owned();
+            for _ in 0..6 {
+                let dots = text.split(['/', '\\']).any(|segment| segment == "." || segment == "..");
+                prop_assert!(!dots, "{path} became {text}");
+                text = decode(&text);
+            }
+        }
+
+        #[test]
+        fn normalising_is_idempotent(path in "/([a-z~.%]|%[0-9a-fA-F]{2}){0,12}") {
+            if let Some(once) = normalise(&path) {
+                prop_assert_eq!(normalise(&once), Some(once.clone()));
+            }
+        }
+
+        #[test]
+        fn nothing_panics(uri in "\\PC{0,40}", host in "[ -~]{0,30}") {
+            if let Some(parts) = parts(&uri, &[&host]) {
+                let _ = Target::of(&parts);
+            }
+        }
+    }
+}

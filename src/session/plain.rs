@@ -1,0 +1,199 @@
+//! Plain HTTP: a request passed on and its reply passed back, both streaming.
+//!
+//! Long-polling and event streams live here, so nothing is collected, in either direction.
+
+use std::rc::Rc;
+
+use ::http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use ::http::request::Parts;
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::attempts::Attempts;
+use super::{Outcome, Refusal, Session};
+use crate::observe::access_log;
+use crate::protocol::rejection::Rejection;
+use crate::protocol::{forwarded, hop};
+use crate::upstream::endpoint::Lease;
+use crate::upstream::http::{self, Key, Loan, ReplyBody, RequestBody, Sender, Upload};
+
+/// Passes the request on and the reply back.
+pub(super) async fn proxy(
+    session: &Session<'_>,
+    parts: Parts,
+    body: Incoming,
+) -> Result<Outcome, Refusal> {
+    let (body, upload) = RequestBody::new(body, session.connection.timeouts.request_body);
+    let mut request = Request::from_parts(parts, body);
+    let worker = &session.connection.worker;
+    let mut attempts = Attempts::new(session);
+    loop {
+        let lease = attempts.next()?;
+        prepare(session, &mut request, &lease)?;
+        let key = Key::of(&session.route.upstream, &lease);
+        if let Some(mut sender) = worker.pool.take(key) {
+            match reuse(session, &mut sender, request, &upload).await {
+                Ok(response) => return finish(session, response, sender, lease, key),
+                Err(Failure::Retry(again)) => request = again,
+                Err(failure) => return Err(failure.into_refusal(&lease)),
+            }
+        }
+        let Some(stream) = attempts.connect(&lease).await else { continue };
+        let mut sender = http::open(stream, &worker.tasks)
+            .await
+            .map_err(|error| Failure::NoReply(error).into_refusal(&lease))?;
+        let sent = send(session, &mut sender, request, &upload).await;
+        let response = sent.map_err(|failure| failure.into_refusal(&lease))?;
+        return finish(session, response, sender, lease, key);
+    }
+}
+
+/// Why a request has no reply.
+enum Failure {
+    /// It may be sent again, elsewhere or over another connection.
+    Retry(Request<RequestBody>),
+    /// The endpoint did not answer, or not in HTTP.
+    NoReply(hyper::Error),
+    /// The client did not go on sending.
+    UploadStalled,
+    /// The endpoint did not answer in time.
+    TooSlow,
+}
+
+impl Failure {
+    fn into_refusal(self, lease: &Lease) -> Refusal {
+        let endpoint = &lease.endpoint().label;
+        match self {
+            Self::Retry(_) => Refusal {
+                rejection: Rejection::BadAnswer,
+                detail: Some(format!("{endpoint}: closed before the request was sent")),
+            },
+            Self::NoReply(error) => Refusal::because(Rejection::BadAnswer, endpoint, &error),
+            Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
+            Self::TooSlow => Refusal {
+                rejection: Rejection::ResponseTimeout,
+                detail: Some(format!("{endpoint}: no reply in time")),
+            },
+        }
+    }
+}
+
+/// Makes the request one of ours to this endpoint.
+fn prepare(
+    session: &Session<'_>,
+    request: &mut Request<RequestBody>,
+    lease: &Lease,
+) -> Result<(), Refusal> {
+    let target = session.target.origin_form();
+    *request.uri_mut() = target.parse().map_err(|_| Rejection::BadTarget)?;
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    hop::strip_request(headers);
+    forwarded::write(headers, &session.via());
+    let host = session.host_for(lease);
+    headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| Rejection::BadHost)?);
+    Ok(())
+}
+
+/// Sends over a connection that was used before: the endpoint may be closing it right now. What it
+/// cannot have acted on is sent again.
+async fn reuse(
+    session: &Session<'_>,
+    sender: &mut Sender,
+    request: Request<RequestBody>,
+    upload: &Upload,
+) -> Result<Response<Incoming>, Failure> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    let again = (safe && request.body().is_empty()).then(|| {
+        let mut copy = Request::new(RequestBody::Empty);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
+        copy
+    });
+    match (send(session, sender, request, upload).await, again) {
+        // No byte of a reply: hyper would have called it a parse error otherwise.
+        (Err(Failure::NoReply(error)), Some(again))
+            if error.is_incomplete_message() || error.is_closed() || error.is_canceled() =>
+        {
+            Err(Failure::Retry(again))
+        }
+        (result, _) => result,
+    }
+}
+
+/// Sends, and waits for the head of the reply: so long after the last piece of the request.
+async fn send(
+    session: &Session<'_>,
+    sender: &mut Sender,
+    request: Request<RequestBody>,
+    upload: &Upload,
+) -> Result<Response<Incoming>, Failure> {
+    let limit = session.route.upstream.timeouts.response;
+    let mut reply = std::pin::pin!(sender.try_send_request(request));
+    let mut deadline = Instant::now() + limit;
+    loop {
+        match tokio::time::timeout_at(deadline, &mut reply).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(mut failure)) => {
+                return Err(match failure.take_message() {
+                    Some(request) => Failure::Retry(request),
+                    None if upload.expired() => Failure::UploadStalled,
+                    None => Failure::NoReply(failure.into_error()),
+                });
+            }
+            Err(_) => {
+                let later = upload.last_progress() + limit;
+                if later <= deadline {
+                    return Err(Failure::TooSlow);
+                }
+                deadline = later;
+            }
+        }
+    }
+}
+
+fn finish(
+    session: &Session<'_>,
+    response: Response<Incoming>,
+    sender: Sender,
+    lease: Lease,
+    key: Key,
+) -> Result<Outcome, Refusal> {
+    let home = Some((Rc::clone(&session.connection.worker.pool), key));
+    reply(session, response, Loan { sender, lease, home })
+}
+
+/// Makes an endpoint's reply one of ours to the client.
+pub(super) fn reply(
+    session: &Session<'_>,
+    response: Response<Incoming>,
+    loan: Loan,
+) -> Result<Outcome, Refusal> {
+    let (mut parts, body) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Rejection::UnexpectedSwitch.into());
+    }
+    // Two lengths: whoever reads it after us might believe the other one (RFC 9112 section 6.3).
+    if parts.headers.contains_key(CONTENT_LENGTH) && parts.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Refusal {
+            rejection: Rejection::BadAnswer,
+            detail: Some(format!(
+                "{}: both Content-Length and Transfer-Encoding",
+                loan.lease.endpoint().label
+            )),
+        });
+    }
+    hop::strip_response(&mut parts.headers);
+    parts.version = Version::HTTP_11;
+    access_log::replied(
+        &session.connection.worker.counters,
+        session.facts,
+        &session.route.name,
+        &loan.lease.endpoint().label,
+        parts.status.as_u16(),
+    );
+    Ok(Outcome::Reply(Response::from_parts(parts, ReplyBody::new(body, loan))))
+}
