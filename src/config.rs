@@ -66,5 +66,8 @@ pub fn parse(
         return Err(report);
     }
     built.config.inputs.insert(0, path.to_owned());
-    Ok(Loaded { config: built.config, warnings: report })
+    Ok(Loaded {
+        config: built.config,
+        warnings: report,
+    })
 }

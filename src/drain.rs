@@ -18,7 +18,9 @@ pub struct Drain {
 impl Drain {
     /// A drain that has not begun.
     pub fn new() -> Self {
-        Self { begun: watch::Sender::new(false) }
+        Self {
+            begun: watch::Sender::new(false),
+        }
     }
 
     /// Begins it. There is no way back: whoever watches may have acted already.
@@ -33,7 +35,9 @@ impl Drain {
 
     /// A watch for something that has to end when the drain begins.
     pub fn watch(&self) -> Watch {
-        Watch { begun: self.begun.subscribe() }
+        Watch {
+            begun: self.begun.subscribe(),
+        }
     }
 }
 

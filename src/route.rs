@@ -38,8 +38,10 @@ impl Table {
     pub fn new(routes: &[Route]) -> Self {
         let mut table = Self::default();
         for (position, route) in routes.iter().enumerate() {
-            let entry =
-                Entry { position, listeners: route.listeners.as_deref().map(Arc::from) };
+            let entry = Entry {
+                position,
+                listeners: route.listeners.as_deref().map(Arc::from),
+            };
             if route.hosts.is_empty() {
                 table.any.insert(&route.path, entry.clone());
             }
@@ -59,7 +61,11 @@ impl Table {
     pub fn find(&self, listener: &str, host: &str, path: &str) -> Option<usize> {
         let wildcard = || {
             let (label, parent) = host.split_once('.')?;
-            if label.is_empty() { None } else { self.wildcard.get(parent) }
+            if label.is_empty() {
+                None
+            } else {
+                self.wildcard.get(parent)
+            }
         };
         self.exact
             .get(host)
@@ -93,8 +99,10 @@ impl Paths {
         }
         let mut rest = path;
         loop {
-            if let Some(found) =
-                self.prefix.get(rest).and_then(|entries| first(entries, listener))
+            if let Some(found) = self
+                .prefix
+                .get(rest)
+                .and_then(|entries| first(entries, listener))
             {
                 return Some(found);
             }
@@ -131,7 +139,10 @@ mod tests {
             http: PlainHttp::Proxy,
             handshake: Strictness::Strict,
             preserve_host: true,
-            timeouts: TunnelTimeouts { idle: None, half_closed: None },
+            timeouts: TunnelTimeouts {
+                idle: None,
+                half_closed: None,
+            },
         }
     }
 

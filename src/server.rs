@@ -106,7 +106,9 @@ pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError
         .build()?;
     control.block_on(async {
         let mut process = Process::start(path, &loaded.config).await?;
-        ready(&Running { addresses: process.reloader.listeners().addresses() });
+        ready(&Running {
+            addresses: process.reloader.listeners().addresses(),
+        });
         Ok(process.serve().await)
     })
 }
@@ -128,17 +130,25 @@ struct Process {
 impl Process {
     async fn start(path: &Path, config: &config::model::Config) -> Result<Self, StartError> {
         let signals = Signals::install()?;
-        let admission = Arc::new(Admission::new(Admission::most_for(limits::raise_descriptors())));
+        let admission = Arc::new(Admission::new(Admission::most_for(
+            limits::raise_descriptors(),
+        )));
         let shared = Arc::new(Shared::new(
             Snapshot::new(config, None)?,
             Resolver::new(tokio::runtime::Handle::current()),
         ));
-        let workers: Result<Vec<_>, _> =
-            (0..config.server.workers.get()).map(|number| worker::start(number, &shared)).collect();
+        let workers: Result<Vec<_>, _> = (0..config.server.workers.get())
+            .map(|number| worker::start(number, &shared))
+            .collect();
         let workers: Arc<[worker::Handle]> = workers?.into();
         let acceptor = Acceptor::start(Arc::clone(&workers), Arc::clone(&admission))?;
         let reloader = Reloader::start(path, config, shared, Listeners::new(acceptor)).await?;
-        let mut process = Self { reloader, workers, signals, files: FileWatch::new() };
+        let mut process = Self {
+            reloader,
+            workers,
+            signals,
+            files: FileWatch::new(),
+        };
         process.watch_files();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -230,7 +240,10 @@ impl Process {
             return;
         }
         for worker in self.workers.iter() {
-            let _ = worker.mailbox.send(Message::EndTunnels(Ended::Shutdown)).await;
+            let _ = worker
+                .mailbox
+                .send(Message::EndTunnels(Ended::Shutdown))
+                .await;
         }
         if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
             tracing::warn!("some requests did not finish in time");
@@ -251,7 +264,14 @@ impl Process {
     fn taken_of_watched(&self) -> reload::Fingerprint {
         let watched = self.watched();
         let taken = self.reloader.taken();
-        watched.into_iter().filter_map(|file| taken.get_key_value(&file).map(|(file, hash)| (file.clone(), *hash))).collect()
+        watched
+            .into_iter()
+            .filter_map(|file| {
+                taken
+                    .get_key_value(&file)
+                    .map(|(file, hash)| (file.clone(), *hash))
+            })
+            .collect()
     }
 
     fn watch_files(&mut self) {

@@ -48,7 +48,10 @@ pub struct Shared {
 impl Shared {
     /// Begins with this configuration.
     pub fn new(snapshot: Snapshot, resolver: Resolver) -> Self {
-        Self { snapshot: ArcSwap::from_pointee(snapshot), resolver }
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            resolver,
+        }
     }
 }
 
@@ -151,7 +154,10 @@ struct Refusal {
 
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
-        Self { rejection, detail: None }
+        Self {
+            rejection,
+            detail: None,
+        }
     }
 }
 
@@ -166,7 +172,10 @@ impl Refusal {
             detail.push_str(&error.to_string());
             source = error.source();
         }
-        Self { rejection, detail: Some(detail) }
+        Self {
+            rejection,
+            detail: Some(detail),
+        }
     }
 }
 
@@ -213,7 +222,12 @@ pub async fn serve(
     match answer(connection, request, first_head, facts).await {
         Ok(outcome) => outcome,
         Err(Refusal { rejection, detail }) => {
-            access_log::rejected(&connection.worker.counters, facts, rejection, detail.as_deref());
+            access_log::rejected(
+                &connection.worker.counters,
+                facts,
+                rejection,
+                detail.as_deref(),
+            );
             Outcome::Rejected(rejection)
         }
     }
@@ -234,7 +248,12 @@ async fn answer(
         .route(&connection.listener.name, target.host(), target.path())
         .map(Arc::clone)
         .ok_or(Rejection::NoRoute)?;
-    let session = Session { connection, target: &target, route: &route, facts };
+    let session = Session {
+        connection,
+        target: &target,
+        route: &route,
+        facts,
+    };
     match intent {
         Intent::Handshake(handshake) => {
             drop(body);
@@ -256,10 +275,20 @@ pub fn relay(
     read_ahead: &[u8],
     permit: Permit,
 ) {
-    let Opening { endpoint, lease, timeouts, to_client, read_ahead: early, facts } = opening;
+    let Opening {
+        endpoint,
+        lease,
+        timeouts,
+        to_client,
+        read_ahead: early,
+        facts,
+    } = opening;
     let worker = Rc::clone(&connection.worker);
     let counters = Arc::clone(&worker.counters);
-    let owed = Owed { to_client, to_endpoint: read_ahead.to_vec() };
+    let owed = Owed {
+        to_client,
+        to_endpoint: read_ahead.to_vec(),
+    };
     let place = worker.tunnels.enter(timeouts);
     let entry = Rc::clone(place.entry());
     entry.meter.count(Side::Client, read_ahead.len());

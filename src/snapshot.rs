@@ -69,15 +69,20 @@ impl Snapshot {
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         let mut by_name = HashMap::new();
         for settings in &config.upstreams {
-            let upstream = Upstream::new(settings, &known).map_err(|source| {
-                SnapshotError::Tls { upstream: Arc::clone(&settings.name), source }
-            })?;
+            let upstream =
+                Upstream::new(settings, &known).map_err(|source| SnapshotError::Tls {
+                    upstream: Arc::clone(&settings.name),
+                    source,
+                })?;
             let upstream = Arc::new(upstream);
             by_name.insert(Arc::clone(&settings.name), Arc::clone(&upstream));
             upstreams.push(upstream);
         }
-        let routes: Result<_, _> =
-            config.routes.iter().map(|route| Route::new(route, &by_name)).collect();
+        let routes: Result<_, _> = config
+            .routes
+            .iter()
+            .map(|route| Route::new(route, &by_name))
+            .collect();
         Ok(Self {
             server: config.server.clone(),
             table: Table::new(&config.routes),
@@ -94,7 +99,13 @@ impl Snapshot {
 
     /// How many routes, and how many endpoints.
     pub fn counts(&self) -> (usize, usize) {
-        (self.routes.len(), self.upstreams.iter().map(|each| each.endpoints().count()).sum())
+        (
+            self.routes.len(),
+            self.upstreams
+                .iter()
+                .map(|each| each.endpoints().count())
+                .sum(),
+        )
     }
 }
 
@@ -103,12 +114,13 @@ impl Route {
         route: &model::Route,
         upstreams: &HashMap<Arc<str>, Arc<Upstream>>,
     ) -> Result<Arc<Self>, SnapshotError> {
-        let upstream = upstreams.get(&route.upstream).ok_or_else(|| {
-            SnapshotError::NoSuchUpstream {
-                route: Arc::clone(&route.name),
-                upstream: Arc::clone(&route.upstream),
-            }
-        })?;
+        let upstream =
+            upstreams
+                .get(&route.upstream)
+                .ok_or_else(|| SnapshotError::NoSuchUpstream {
+                    route: Arc::clone(&route.name),
+                    upstream: Arc::clone(&route.upstream),
+                })?;
         Ok(Arc::new(Self {
             name: Arc::clone(&route.name),
             upstream: Arc::clone(upstream),

@@ -42,7 +42,12 @@ pub(super) struct RoutePlaces {
 
 /// Builds the model; relative names of files start at `folder`.
 pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) -> Built {
-    let mut builder = Builder { folder, inputs: BTreeSet::new(), places: Places::default(), found };
+    let mut builder = Builder {
+        folder,
+        inputs: BTreeSet::new(),
+        places: Places::default(),
+        found,
+    };
     let listeners = root
         .named("listener")
         .iter()
@@ -66,7 +71,10 @@ pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) 
         upstreams,
         inputs: builder.inputs.into_iter().collect(),
     };
-    Built { config, places: builder.places }
+    Built {
+        config,
+        places: builder.places,
+    }
 }
 
 struct Builder<'a> {
@@ -86,7 +94,10 @@ impl Builder<'_> {
                 places.push(at.span);
             }
         }
-        if let Some(at) = section.written("bind").filter(|_| section.list("bind").is_empty()) {
+        if let Some(at) = section
+            .written("bind")
+            .filter(|_| section.list("bind").is_empty())
+        {
             self.error("value", at, "a listener needs at least one address");
         }
         self.places.binds.push(places);
@@ -110,10 +121,14 @@ impl Builder<'_> {
             Value::Section(section) => section,
             _ => return None,
         };
-        match (&section.written("address")?.value, section.written("mode").map(|at| &at.value)) {
-            (Value::Bind(Bind::Unix { path, .. }), Some(Value::Mode(mode))) => {
-                Some(Bind::Unix { path: path.clone(), mode: *mode })
-            }
+        match (
+            &section.written("address")?.value,
+            section.written("mode").map(|at| &at.value),
+        ) {
+            (Value::Bind(Bind::Unix { path, .. }), Some(Value::Mode(mode))) => Some(Bind::Unix {
+                path: path.clone(),
+                mode: *mode,
+            }),
             (Value::Bind(Bind::Tcp(_)), Some(_)) => {
                 self.error("value", at, "only a unix socket has a mode");
                 None
@@ -130,8 +145,9 @@ impl Builder<'_> {
                 certificates.extend(self.certificate(pair));
             }
         }
-        if let Some(at) =
-            section.written("certificates").filter(|_| section.list("certificates").is_empty())
+        if let Some(at) = section
+            .written("certificates")
+            .filter(|_| section.list("certificates").is_empty())
         {
             self.error("value", at, "TLS needs at least one certificate");
         }
@@ -139,7 +155,10 @@ impl Builder<'_> {
             Some("1.3") => TlsVersion::Tls13,
             _ => TlsVersion::Tls12,
         };
-        ListenerTls { certificates, min_version }
+        ListenerTls {
+            certificates,
+            min_version,
+        }
     }
 
     fn certificate(&mut self, pair: &Section) -> Option<Certificate> {
@@ -157,7 +176,8 @@ impl Builder<'_> {
         };
         if certificate.not_after < std::time::SystemTime::now() {
             let message = format!("the certificate in `{}` has expired", cert.value.display());
-            self.found.push(Diagnostic::warning("expired", cert.span, message));
+            self.found
+                .push(Diagnostic::warning("expired", cert.span, message));
         }
         Some(certificate)
     }
@@ -165,16 +185,25 @@ impl Builder<'_> {
     /// The name of a file that the configuration is made of.
     fn file(&mut self, section: &Section, name: &str) -> Option<At<PathBuf>> {
         let at = section.written(name)?;
-        let Value::Text(text) = &at.value else { return None };
+        let Value::Text(text) = &at.value else {
+            return None;
+        };
         let path = self.folder.join(text);
         self.inputs.insert(path.clone());
-        Some(At { span: at.span.clone(), value: path })
+        Some(At {
+            span: at.span.clone(),
+            value: path,
+        })
     }
 
     fn route(&mut self, position: usize, at: &At<Value>, section: &Section) -> Option<Route> {
         let (path, prefix) = (section.written("path"), section.written("path_prefix"));
         if let (Some(_), Some(prefix)) = (path, prefix) {
-            self.error("conflict", prefix, "`path` and `path_prefix` exclude each other");
+            self.error(
+                "conflict",
+                prefix,
+                "`path` and `path_prefix` exclude each other",
+            );
         }
         let path = match (section.text("path"), section.text("path_prefix")) {
             (Some(path), _) => PathMatch::Exact(path.into()),
@@ -187,14 +216,20 @@ impl Builder<'_> {
         let Some(upstream) = section.written("upstream") else {
             if section.written("redirect").is_none() {
                 let message = "`upstream` is missing: the route leads nowhere";
-                self.found.push(Diagnostic::error("missing", at.span.clone(), message));
+                self.found
+                    .push(Diagnostic::error("missing", at.span.clone(), message));
             }
             return None;
         };
-        let listeners = section.written("listeners").map(|_| texts(&section.list("listeners")));
+        let listeners = section
+            .written("listeners")
+            .map(|_| texts(&section.list("listeners")));
         let timeouts = section.section("timeouts");
         let route = Route {
-            name: section.text("name").unwrap_or_else(|| format!("route-{}", position + 1)).into(),
+            name: section
+                .text("name")
+                .unwrap_or_else(|| format!("route-{}", position + 1))
+                .into(),
             listeners,
             hosts: section.list("hosts").into_iter().filter_map(host).collect(),
             path,
@@ -217,7 +252,11 @@ impl Builder<'_> {
             route: at.span.clone(),
             name: section.written("name").map(|at| at.span.clone()),
             upstream: upstream.span.clone(),
-            listeners: section.list("listeners").into_iter().map(|at| at.span).collect(),
+            listeners: section
+                .list("listeners")
+                .into_iter()
+                .map(|at| at.span)
+                .collect(),
         });
         Some(route)
     }
@@ -231,8 +270,13 @@ impl Builder<'_> {
         }
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(listed.len());
         for at in &listed {
-            let Some(endpoint) = endpoint(&at.value) else { continue };
-            if endpoints.iter().any(|known| known.address == endpoint.address) {
+            let Some(endpoint) = endpoint(&at.value) else {
+                continue;
+            };
+            if endpoints
+                .iter()
+                .any(|known| known.address == endpoint.address)
+            {
                 self.error("duplicate", at, "this endpoint is listed twice");
             }
             endpoints.push(endpoint);
@@ -240,7 +284,9 @@ impl Builder<'_> {
         let timeouts = section.section("timeouts");
         let upstream = Upstream {
             name: name.value.as_str().into(),
-            tls: section.optional("tls").and_then(|tls| self.endpoint_tls(section, &tls, &endpoints)),
+            tls: section
+                .optional("tls")
+                .and_then(|tls| self.endpoint_tls(section, &tls, &endpoints)),
             endpoints,
             balance: match section.text("balance").as_deref() {
                 Some("round_robin") => Balance::RoundRobin,
@@ -273,18 +319,27 @@ impl Builder<'_> {
             },
         };
         let mut server_name = None;
-        if let (Some(at), Some(name)) = (section.written("server_name"), section.text("server_name"))
+        if let (Some(at), Some(name)) =
+            (section.written("server_name"), section.text("server_name"))
         {
             match ServerName::try_from(name) {
                 Ok(name) => server_name = Some(name),
                 Err(_) => self.error("value", at, "this is no name for TLS"),
             }
         }
-        let nameless = endpoints.iter().any(|each| matches!(each.address, Address::Unix(_)));
-        if let Some(at) = upstream.written("tls").filter(|_| nameless && server_name.is_none()) {
+        let nameless = endpoints
+            .iter()
+            .any(|each| matches!(each.address, Address::Unix(_)));
+        if let Some(at) = upstream
+            .written("tls")
+            .filter(|_| nameless && server_name.is_none())
+        {
             self.error("missing", at, "TLS over a unix socket needs `server_name`");
         }
-        let client = match (self.file(section, "client_cert"), self.file(section, "client_key")) {
+        let client = match (
+            self.file(section, "client_cert"),
+            self.file(section, "client_key"),
+        ) {
             (None, None) => None,
             (Some(cert), Some(key)) => match files::certificate(&cert.value, &key.value) {
                 Ok(certificate) => Some(certificate.certified),
@@ -299,15 +354,21 @@ impl Builder<'_> {
             },
             (Some(one), None) | (None, Some(one)) => {
                 let message = "`client_cert` and `client_key` belong together";
-                self.found.push(Diagnostic::error("missing", one.span, message));
+                self.found
+                    .push(Diagnostic::error("missing", one.span, message));
                 None
             }
         };
-        Some(EndpointTls { roots, server_name, client })
+        Some(EndpointTls {
+            roots,
+            server_name,
+            client,
+        })
     }
 
     fn error(&mut self, code: &'static str, at: &At<Value>, message: &str) {
-        self.found.push(Diagnostic::error(code, at.span.clone(), message));
+        self.found
+            .push(Diagnostic::error(code, at.span.clone(), message));
     }
 }
 
@@ -347,9 +408,10 @@ fn server(section: &Section) -> Server {
 
 fn endpoint(value: &Value) -> Option<Endpoint> {
     match value {
-        Value::Address(address) => {
-            Some(Endpoint { address: address.clone(), weight: NonZeroU32::MIN })
-        }
+        Value::Address(address) => Some(Endpoint {
+            address: address.clone(),
+            weight: NonZeroU32::MIN,
+        }),
         Value::Section(section) => match &section.written("address")?.value {
             Value::Address(address) => Some(Endpoint {
                 address: address.clone(),
@@ -383,5 +445,7 @@ fn duration(section: &Section, name: &str) -> Duration {
 
 /// A number that its kind has bounded to 1 and more.
 fn positive(section: &Section, name: &str) -> Option<NonZeroU32> {
-    section.integer(name).and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?))
+    section
+        .integer(name)
+        .and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?))
 }

@@ -73,7 +73,12 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
     let mut names = HashSet::new();
     for (route, place) in config.routes.iter().zip(places) {
         if !upstreams.contains(&&*route.upstream) {
-            found.push(dangling("upstream", &route.upstream, &upstreams, &place.upstream));
+            found.push(dangling(
+                "upstream",
+                &route.upstream,
+                &upstreams,
+                &place.upstream,
+            ));
         }
         let bound = route.listeners.iter().flatten().zip(&place.listeners);
         for (name, span) in bound {
@@ -83,7 +88,11 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
         }
         if route.listeners.as_ref().is_some_and(Vec::is_empty) {
             let message = "a route that is bound to no listener can never match";
-            found.push(Diagnostic::error("unreachable", place.route.clone(), message));
+            found.push(Diagnostic::error(
+                "unreachable",
+                place.route.clone(),
+                message,
+            ));
         }
         if !names.insert(&route.name) {
             let span = place.name.clone().unwrap_or_else(|| place.route.clone());
@@ -118,7 +127,10 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
         };
         let winner = |host: &Option<String>| {
             let earlier = taken.get(&(host.clone(), &route.path))?;
-            earlier.iter().find(|earlier| covers(earlier, route, config)).copied()
+            earlier
+                .iter()
+                .find(|earlier| covers(earlier, route, config))
+                .copied()
         };
         let winners: Vec<Option<&Route>> = hosts.iter().map(winner).collect();
         if let Some(Some(first)) = winners.first()
@@ -126,8 +138,10 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
         {
             let message = format!("route `{}` can never match", route.name);
             found.push(
-                Diagnostic::error("unreachable", place.route.clone(), message)
-                    .hint(format!("route `{}` comes first and takes the same requests", first.name)),
+                Diagnostic::error("unreachable", place.route.clone(), message).hint(format!(
+                    "route `{}` comes first and takes the same requests",
+                    first.name
+                )),
             );
         }
         for host in hosts {
@@ -138,9 +152,14 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
 
 /// Whether `earlier` is bound to all listeners that `route` is bound to.
 fn covers(earlier: &Route, route: &Route, config: &Config) -> bool {
-    let Some(bound) = &earlier.listeners else { return true };
+    let Some(bound) = &earlier.listeners else {
+        return true;
+    };
     match &route.listeners {
         Some(listeners) => listeners.iter().all(|name| bound.contains(name)),
-        None => config.listeners.iter().all(|listener| bound.contains(&listener.name)),
+        None => config
+            .listeners
+            .iter()
+            .all(|listener| bound.contains(&listener.name)),
     }
 }

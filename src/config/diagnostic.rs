@@ -35,17 +35,29 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error.
     pub fn error(code: &'static str, span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), hint: None, span: Some(span) }
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            hint: None,
+            span: Some(span),
+        }
     }
 
     /// A warning.
     pub fn warning(code: &'static str, span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, ..Self::error(code, span, message) }
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, span, message)
+        }
     }
 
     /// About the file as a whole.
     pub fn of_file(code: &'static str, message: impl Into<String>) -> Self {
-        Self { span: None, ..Self::error(code, 0..0, message) }
+        Self {
+            span: None,
+            ..Self::error(code, 0..0, message)
+        }
     }
 
     /// With advice.
@@ -79,7 +91,11 @@ impl Report {
     /// On the file of this name and content; in the order of the file.
     pub fn new(file: Arc<str>, source: Arc<str>, mut diagnostics: Vec<Diagnostic>) -> Self {
         diagnostics.sort_by_key(|each| each.span.as_ref().map(|span| (span.start, span.end)));
-        Self { file, source, diagnostics }
+        Self {
+            file,
+            source,
+            diagnostics,
+        }
     }
 
     /// What is wrong, in the order of the file.
@@ -94,7 +110,10 @@ impl Report {
 
     /// How many there are of this severity.
     pub fn count(&self, severity: Severity) -> usize {
-        self.diagnostics.iter().filter(|each| each.severity == severity).count()
+        self.diagnostics
+            .iter()
+            .filter(|each| each.severity == severity)
+            .count()
     }
 
     /// One line for each, for logs: `file:line: message (hint)`.
@@ -117,7 +136,9 @@ impl Report {
     pub fn one_line(&self) -> String {
         let errors = self.count(Severity::Error);
         let mut first = self.lines().zip(&self.diagnostics);
-        let first = first.find(|(_, each)| each.severity == Severity::Error).map(|(line, _)| line);
+        let first = first
+            .find(|(_, each)| each.severity == Severity::Error)
+            .map(|(line, _)| line);
         match (first, errors) {
             (Some(line), 2..) => format!("{line}, and {} more", errors - 1),
             (Some(line), _) => line,
@@ -127,7 +148,11 @@ impl Report {
 
     /// For a person: each with its line and what to do about it.
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
         let mut text = String::new();
         for each in &self.diagnostics {
             let level = match each.severity {
@@ -141,7 +166,9 @@ impl Report {
                         .path(&*self.file)
                         .annotation(AnnotationKind::Primary.span(self.visible(span))),
                 ),
-                None => Group::with_title(title).element(annotate_snippets::Origin::path(&*self.file)),
+                None => {
+                    Group::with_title(title).element(annotate_snippets::Origin::path(&*self.file))
+                }
             };
             if let Some(hint) = &each.hint {
                 group = group.element(Level::HELP.message(hint));
@@ -207,9 +234,15 @@ mod tests {
         let lines: Vec<String> = report().lines().collect();
         assert_eq!(
             lines,
-            ["tidegate.toml:2: not in effect", "tidegate.toml:2: too small (at least 1)"]
+            [
+                "tidegate.toml:2: not in effect",
+                "tidegate.toml:2: too small (at least 1)"
+            ]
         );
-        assert_eq!(report().one_line(), "tidegate.toml:2: too small (at least 1)");
+        assert_eq!(
+            report().one_line(),
+            "tidegate.toml:2: too small (at least 1)"
+        );
     }
 
     #[test]

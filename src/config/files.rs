@@ -31,7 +31,10 @@ pub(super) fn certificate(cert: &Path, key: &Path) -> Result<Certificate, PairEr
         .and_then(|first| X509Certificate::from_der(first).ok())
         .map(|(_, parsed)| (names(&parsed), not_after(&parsed)));
     let Some((names, not_after)) = facts else {
-        return Err(PairError::Cert(format!("`{}` holds no valid certificate", cert.display())));
+        return Err(PairError::Cert(format!(
+            "`{}` holds no valid certificate",
+            cert.display()
+        )));
     };
     let certified =
         CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider()).map_err(|error| {
@@ -41,7 +44,10 @@ pub(super) fn certificate(cert: &Path, key: &Path) -> Result<Certificate, PairEr
                     key.display(),
                     cert.display()
                 ),
-                _ => format!("the key in `{}` is of no kind that is known here", key.display()),
+                _ => format!(
+                    "the key in `{}` is of no kind that is known here",
+                    key.display()
+                ),
             })
         })?;
     Ok(Certificate {
@@ -93,7 +99,10 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
             .filter_map(|name| name.as_str().ok())
             .collect(),
     };
-    written.into_iter().filter_map(|name| value::host(name).ok()).collect()
+    written
+        .into_iter()
+        .filter_map(|name| value::host(name).ok())
+        .collect()
 }
 
 fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
@@ -110,7 +119,11 @@ mod tests {
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let made = rcgen::generate_simple_self_signed(hosts).unwrap();
         fs::write(folder.join(format!("{name}.pem")), made.cert.pem()).unwrap();
-        fs::write(folder.join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        fs::write(
+            folder.join(format!("{name}.key")),
+            made.signing_key.serialize_pem(),
+        )
+        .unwrap();
     }
 
     fn message(cert: &Path, key: &Path) -> String {

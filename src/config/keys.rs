@@ -12,11 +12,37 @@ mod upstream;
 pub(super) const ROOT: Table = Table {
     doc: "A configuration of tidegate.",
     keys: &[
-        key("server", Kind::Table(&server::SERVER), "{}", "Process-wide settings."),
-        key("admin", Kind::Table(&server::ADMIN), "", "Where operators connect.").later(),
-        key("listener", Kind::Map(&Kind::Table(&listener::LISTENER)), "", "Listeners by name."),
-        key("route", Kind::List(&Kind::Table(&route::ROUTE)), "", "Routes."),
-        key("upstream", Kind::Map(&Kind::Table(&upstream::UPSTREAM)), "", "Upstreams by name."),
+        key(
+            "server",
+            Kind::Table(&server::SERVER),
+            "{}",
+            "Process-wide settings.",
+        ),
+        key(
+            "admin",
+            Kind::Table(&server::ADMIN),
+            "",
+            "Where operators connect.",
+        )
+        .later(),
+        key(
+            "listener",
+            Kind::Map(&Kind::Table(&listener::LISTENER)),
+            "",
+            "Listeners by name.",
+        ),
+        key(
+            "route",
+            Kind::List(&Kind::Table(&route::ROUTE)),
+            "",
+            "Routes.",
+        ),
+        key(
+            "upstream",
+            Kind::Map(&Kind::Table(&upstream::UPSTREAM)),
+            "",
+            "Upstreams by name.",
+        ),
     ],
 };
 
@@ -57,8 +83,14 @@ pub(super) enum Status {
 pub(super) enum Kind {
     Bool,
     Text,
-    Integer { least: i64, most: i64 },
-    Number { least: f64, most: f64 },
+    Integer {
+        least: i64,
+        most: i64,
+    },
+    Number {
+        least: f64,
+        most: f64,
+    },
     Duration,
     Size,
     Rate,
@@ -102,14 +134,23 @@ impl Key {
 }
 
 const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, default, doc, status: Status::InEffect }
+    Key {
+        name,
+        kind,
+        default,
+        doc,
+        status: Status::InEffect,
+    }
 }
 
 /// A duration, or none at all.
 const DURATION_OR_OFF: Kind = Kind::AnyOf(&[Kind::Duration, Kind::OneOf(&["off"])]);
 
 /// Anything that can be counted.
-const COUNT: Kind = Kind::Integer { least: 1, most: i64::MAX };
+const COUNT: Kind = Kind::Integer {
+    least: 1,
+    most: i64::MAX,
+};
 
 const NAMES: Kind = Kind::List(&Kind::Text);
 
@@ -121,7 +162,10 @@ impl Kind {
         match self {
             Self::Bool => "`true` or `false`".into(),
             Self::Text => "a string".into(),
-            Self::Integer { least, most: i64::MAX } => format!("a whole number from {least}"),
+            Self::Integer {
+                least,
+                most: i64::MAX,
+            } => format!("a whole number from {least}"),
             Self::Integer { least, most } => format!("a whole number from {least} to {most}"),
             Self::Number { least, most } => format!("a number from {least} to {most}"),
             Self::Duration => "a duration such as `\"30s\"`".into(),
@@ -135,14 +179,18 @@ impl Kind {
             Self::Net => "an address or network such as `\"10.0.0.0/8\"`".into(),
             Self::File => "the name of a file".into(),
             Self::Mode => "a mode such as `\"0660\"`".into(),
-            Self::OneOf(names) => {
-                names.iter().map(|name| format!("`\"{name}\"`")).collect::<Vec<_>>().join(" or ")
-            }
+            Self::OneOf(names) => names
+                .iter()
+                .map(|name| format!("`\"{name}\"`"))
+                .collect::<Vec<_>>()
+                .join(" or "),
             Self::List(kind) => format!("a list, each {}", kind.expected()),
             Self::Map(_) | Self::Table(_) => "a table".into(),
-            Self::AnyOf(kinds) => {
-                kinds.iter().map(Self::expected).collect::<Vec<_>>().join(", or ")
-            }
+            Self::AnyOf(kinds) => kinds
+                .iter()
+                .map(Self::expected)
+                .collect::<Vec<_>>()
+                .join(", or "),
             Self::Later(kind) => kind.expected(),
         }
     }

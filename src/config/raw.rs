@@ -130,7 +130,10 @@ impl Section {
 
     /// A table; one that was left out has all the defaults.
     pub(super) fn section(&self, name: &str) -> Self {
-        match (self.value(name), self.declared.key(name).map(|key| &key.kind)) {
+        match (
+            self.value(name),
+            self.declared.key(name).map(|key| &key.kind),
+        ) {
             (Some(Value::Section(section)), _) => section,
             (_, Some(Kind::Table(declared))) => Self::empty(declared),
             _ => Self::empty(self.declared),
@@ -144,22 +147,33 @@ impl Section {
 
     /// Tables by the names that the file gave them.
     pub(super) fn named(&self, name: &str) -> Vec<(At<String>, At<Self>)> {
-        let Some(Value::Map(entries)) = self.value(name) else { return Vec::new() };
+        let Some(Value::Map(entries)) = self.value(name) else {
+            return Vec::new();
+        };
         let section = |(name, at): (At<String>, At<Value>)| match at.value {
-            Value::Section(value) => Some((name, At { span: at.span, value })),
+            Value::Section(value) => Some((
+                name,
+                At {
+                    span: at.span,
+                    value,
+                },
+            )),
             _ => None,
         };
         entries.into_iter().filter_map(section).collect()
     }
 
     const fn empty(declared: &'static Table) -> Self {
-        Self { declared, written: BTreeMap::new() }
+        Self {
+            declared,
+            written: BTreeMap::new(),
+        }
     }
 }
 
 impl Key {
     /// What leaving it out means, if that is a value.
-    fn default_value(&self) -> Option<Value> {
+    fn default_value(&'static self) -> Option<Value> {
         if self.default.is_empty() {
             return None;
         }
@@ -167,7 +181,11 @@ impl Key {
         let tree = DeTable::parse(&text).ok()?;
         let value = tree.get_ref().get("x")?;
         let mut found = Vec::new();
-        Reader { environment: &|_| None, found: &mut found }.value(&self.kind, value)
+        Reader {
+            environment: &|_| None,
+            found: &mut found,
+        }
+        .value(&self.kind, value)
     }
 }
 
@@ -189,16 +207,28 @@ impl Reader<'_> {
                 self.unknown(declared, name);
                 continue;
             };
-            let Some(read) = self.value(&key.kind, value) else { continue };
+            let Some(read) = self.value(&key.kind, value) else {
+                continue;
+            };
             self.check_status(key, &read, name.span());
-            section.written.insert(key.name, At { span: value.span(), value: read });
+            section.written.insert(
+                key.name,
+                At {
+                    span: value.span(),
+                    value: read,
+                },
+            );
         }
         for key in declared.keys {
             // Not by kind: which keys a table cannot do without is part of its documentation.
             if key.doc.ends_with("Required.") && !tree.contains_key(key.name) {
                 self.found.push(
-                    Diagnostic::error("missing", span.clone(), format!("`{}` is missing", key.name))
-                        .hint(format!("it takes {}", key.kind.expected())),
+                    Diagnostic::error(
+                        "missing",
+                        span.clone(),
+                        format!("`{}` is missing", key.name),
+                    )
+                    .hint(format!("it takes {}", key.kind.expected())),
                 );
             }
         }
@@ -213,8 +243,11 @@ impl Reader<'_> {
             .map(|key| (strsim::jaro_winkler(written, key.name), key.name))
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .filter(|(likeness, _)| *likeness > 0.8);
-        let diagnostic =
-            Diagnostic::error("unknown-key", name.span(), format!("unknown key `{written}`"));
+        let diagnostic = Diagnostic::error(
+            "unknown-key",
+            name.span(),
+            format!("unknown key `{written}`"),
+        );
         self.found.push(match near {
             Some((_, near)) => diagnostic.hint(format!("did you mean `{near}`?")),
             None => {
@@ -225,7 +258,7 @@ impl Reader<'_> {
     }
 
     /// What has no effect yet says so, unless it says the same as leaving it out.
-    fn check_status(&mut self, key: &Key, value: &Value, span: Range<usize>) {
+    fn check_status(&mut self, key: &'static Key, value: &Value, span: Range<usize>) {
         if key.status == Status::InEffect || key.default_value().as_ref() == Some(value) {
             return;
         }
@@ -244,7 +277,8 @@ impl Reader<'_> {
             (Kind::Later(kind), _) => {
                 self.value(kind, value)?;
                 let message = "this value is not in effect in this version";
-                self.found.push(Diagnostic::warning("not-in-effect", value.span(), message));
+                self.found
+                    .push(Diagnostic::warning("not-in-effect", value.span(), message));
                 Some(Value::NotInEffect)
             }
             (Kind::Table(declared), DeValue::Table(tree)) => {
@@ -253,7 +287,10 @@ impl Reader<'_> {
             (Kind::Map(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
             (Kind::List(kind), DeValue::Array(list)) => {
                 let each = |each: &Spanned<DeValue<'_>>| {
-                    Some(At { span: each.span(), value: self.value(kind, each)? })
+                    Some(At {
+                        span: each.span(),
+                        value: self.value(kind, each)?,
+                    })
                 };
                 Some(Value::List(list.iter().filter_map(each).collect()))
             }
@@ -261,7 +298,12 @@ impl Reader<'_> {
             (Kind::Integer { .. } | Kind::Number { .. }, DeValue::Integer(number)) => {
                 let digits = number.as_str().replace('_', "");
                 let number = i64::from_str_radix(&digits, number.radix()).ok();
-                self.number(kind, number, number.map(|number| number as f64), value.span())
+                self.number(
+                    kind,
+                    number,
+                    number.map(|number| number as f64),
+                    value.span(),
+                )
             }
             (Kind::Number { .. }, DeValue::Float(number)) => {
                 let number = number.as_str().replace('_', "").parse().ok();
@@ -287,14 +329,20 @@ impl Reader<'_> {
         kinds: &'static [Kind],
         value: &Spanned<DeValue<'_>>,
     ) -> Option<Value> {
-        let fitting: Vec<&'static Kind> =
-            kinds.iter().filter(|kind| kind.takes(value.get_ref())).collect();
+        let fitting: Vec<&'static Kind> = kinds
+            .iter()
+            .filter(|kind| kind.takes(value.get_ref()))
+            .collect();
         if let [only] = fitting.as_slice() {
             return self.value(only, value);
         }
         for kind in fitting {
             let mut found = Vec::new();
-            let read = Reader { environment: self.environment, found: &mut found }.value(kind, value);
+            let read = Reader {
+                environment: self.environment,
+                found: &mut found,
+            }
+            .value(kind, value);
             if read.is_some() {
                 self.found.append(&mut found);
                 return read;
@@ -319,8 +367,17 @@ impl Reader<'_> {
                 );
             }
             if let Some(read) = self.value(kind, value) {
-                let name = At { span: name.span(), value: name.get_ref().to_string() };
-                entries.push((name, At { span: value.span(), value: read }));
+                let name = At {
+                    span: name.span(),
+                    value: name.get_ref().to_string(),
+                };
+                entries.push((
+                    name,
+                    At {
+                        span: value.span(),
+                        value: read,
+                    },
+                ));
             }
         }
         Value::Map(entries)
@@ -334,7 +391,9 @@ impl Reader<'_> {
         span: Range<usize>,
     ) -> Option<Value> {
         let value = match (kind, whole, number) {
-            (Kind::Integer { least, most }, Some(whole), _) if (*least..=*most).contains(&whole) => {
+            (Kind::Integer { least, most }, Some(whole), _)
+                if (*least..=*most).contains(&whole) =>
+            {
                 Some(Value::Integer(whole))
             }
             (Kind::Number { least, most }, _, Some(number))
@@ -484,16 +543,23 @@ mod tests {
         check("[server]\nworkers = 2\n", &[]);
         check("[server]\nworkers = \"auto\"\n", &[]);
         check("[server]\nworker = 2\n", &["unknown key `worker`"]);
-        check("[server]\nworkers = 0\n", &["expected a whole number from 1 to 1024"]);
+        check(
+            "[server]\nworkers = 0\n",
+            &["expected a whole number from 1 to 1024"],
+        );
         check(
             "[server]\nworkers = true\n",
             &["expected `\"auto\"`, or a whole number from 1 to 1024"],
         );
-        check("[server]\nwatch = \"some\"\n", &[
-            "expected `\"certificates\"` or `\"all\"` or `\"off\"`, not `\"some\"`",
-        ]);
+        check(
+            "[server]\nwatch = \"some\"\n",
+            &["expected `\"certificates\"` or `\"all\"` or `\"off\"`, not `\"some\"`"],
+        );
         check("[upstream.a]\n", &["`endpoints` is missing"]);
-        check("[upstream.\"a b\"]\nendpoints = []\n", &["`a b` cannot be a name"]);
+        check(
+            "[upstream.\"a b\"]\nendpoints = []\n",
+            &["`a b` cannot be a name"],
+        );
     }
 
     #[test]

@@ -8,7 +8,10 @@ use super::keys::{Kind, ROOT, Status, Table};
 pub fn schema() -> Value {
     let mut schema = table(&ROOT);
     if let Some(object) = schema.as_object_mut() {
-        object.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+        object.insert(
+            "$schema".into(),
+            json!("https://json-schema.org/draft/2020-12/schema"),
+        );
         object.insert("title".into(), json!("tidegate"));
     }
     schema
@@ -20,7 +23,11 @@ fn table(declared: &Table) -> Value {
     for key in declared.keys {
         let mut property = kind(&key.kind);
         if let Some(object) = property.as_object_mut() {
-            let note = if key.status == Status::InEffect { "" } else { " Not in effect yet." };
+            let note = if key.status == Status::InEffect {
+                ""
+            } else {
+                " Not in effect yet."
+            };
             object.insert("description".into(), json!(format!("{}{note}", key.doc)));
             if !key.default.is_empty() {
                 object.insert("x-default-toml".into(), json!(key.default));

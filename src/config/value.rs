@@ -33,16 +33,25 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
         _ => return Err(expected()),
     };
     let count: u32 = count.trim().parse().map_err(|_| expected())?;
-    if count == 0 { Err(expected()) } else { Ok(f64::from(count) / per) }
+    if count == 0 {
+        Err(expected())
+    } else {
+        Ok(f64::from(count) / per)
+    }
 }
 
 /// `0.0.0.0:443`, `[::]:443`, `unix:/run/tidegate/in.sock`.
 pub(super) fn bind(text: &str) -> Result<Bind, String> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(Bind::Unix { path: unix_path(path)?, mode: SOCKET_MODE });
+        return Ok(Bind::Unix {
+            path: unix_path(path)?,
+            mode: SOCKET_MODE,
+        });
     }
     text.parse().map(Bind::Tcp).map_err(|_| {
-        format!("`{text}` is no address to listen on; write `0.0.0.0:443`, `[::]:443` or `unix:/path`")
+        format!(
+            "`{text}` is no address to listen on; write `0.0.0.0:443`, `[::]:443` or `unix:/path`"
+        )
     })
 }
 
@@ -54,7 +63,11 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     let expected =
         || format!("`{text}` is no address; write `10.0.0.1:9000`, `name:9000` or `unix:/path`");
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return if address.port() == 0 { Err(expected()) } else { Ok(Address::Ip(address)) };
+        return if address.port() == 0 {
+            Err(expected())
+        } else {
+            Ok(Address::Ip(address))
+        };
     }
     let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
     let port: u16 = port.parse().map_err(|_| expected())?;
@@ -62,40 +75,63 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     if port == 0 || host.is_empty() || !host.bytes().all(name) {
         return Err(expected());
     }
-    Ok(Address::Name { host: host.to_ascii_lowercase().into(), port })
+    Ok(Address::Name {
+        host: host.to_ascii_lowercase().into(),
+        port,
+    })
 }
 
 fn unix_path(path: &str) -> Result<PathBuf, String> {
-    if path.is_empty() { Err("the path of the socket is missing".into()) } else { Ok(path.into()) }
+    if path.is_empty() {
+        Err("the path of the socket is missing".into())
+    } else {
+        Ok(path.into())
+    }
 }
 
 /// `chat.example.com`, `*.example.com`, `192.0.2.1`, `[2001:db8::1]`.
 pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     if !text.is_ascii() {
-        return Err(format!("`{text}`: write international names in their `xn--` form"));
+        return Err(format!(
+            "`{text}`: write international names in their `xn--` form"
+        ));
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
-    if let Some(address) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    if let Some(address) = name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
         return match address.parse::<IpAddr>() {
             Ok(IpAddr::V6(_)) => Ok(HostPattern::Exact(name.into())),
             _ => Err(format!("`{text}` is no IPv6 address in brackets")),
         };
     }
     if name.contains(':') {
-        return Err(format!("`{text}`: a host has no port here; it is the listener's"));
+        return Err(format!(
+            "`{text}`: a host has no port here; it is the listener's"
+        ));
     }
     let (wildcard, rest) = match name.strip_prefix("*.") {
         Some(rest) => (true, rest),
         None => (false, name.as_str()),
     };
     let label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
     if !rest.split('.').all(label) {
-        return Err(format!("`{text}` is no host; write `chat.example.com` or `*.example.com`"));
+        return Err(format!(
+            "`{text}` is no host; write `chat.example.com` or `*.example.com`"
+        ));
     }
     let rest = rest.into();
-    Ok(if wildcard { HostPattern::Wildcard(rest) } else { HostPattern::Exact(rest) })
+    Ok(if wildcard {
+        HostPattern::Wildcard(rest)
+    } else {
+        HostPattern::Exact(rest)
+    })
 }
 
 /// A path as it is matched: from the first slash, no query, no dot segments.
@@ -107,7 +143,9 @@ pub(super) fn path(text: &str) -> Result<Box<str>, String> {
         return Err(format!("`{text}`: a path has no query and no fragment"));
     }
     if text.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(format!("`{text}`: a path has no dot segments; such requests are refused"));
+        return Err(format!(
+            "`{text}`: a path has no dot segments; such requests are refused"
+        ));
     }
     if text.contains(char::is_whitespace) {
         return Err(format!("`{text}`: a path has no spaces"));
@@ -131,7 +169,9 @@ pub(super) fn origin(text: &str) -> Result<(), String> {
         Some(("http" | "https", rest)) if !rest.is_empty() && !rest.contains(['/', '?', '#']) => {
             Ok(())
         }
-        _ => Err(format!("`{text}` is no origin; write `https://chat.example.com`, without a path")),
+        _ => Err(format!(
+            "`{text}` is no origin; write `https://chat.example.com`, without a path"
+        )),
     }
 }
 
@@ -155,10 +195,26 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for text in ["10.0.0.1:9000", "[::1]:9000", "chat.internal:9000", "unix:/run/a.sock"] {
-            assert_eq!(address(text).map(|address| address.to_string()), Ok(text.to_owned()));
+        for text in [
+            "10.0.0.1:9000",
+            "[::1]:9000",
+            "chat.internal:9000",
+            "unix:/run/a.sock",
+        ] {
+            assert_eq!(
+                address(text).map(|address| address.to_string()),
+                Ok(text.to_owned())
+            );
         }
-        for text in ["10.0.0.1", "10.0.0.1:0", ":9000", "a b:1", "http://a:1", "unix:", "a:70000"] {
+        for text in [
+            "10.0.0.1",
+            "10.0.0.1:0",
+            ":9000",
+            "a b:1",
+            "http://a:1",
+            "unix:",
+            "a:70000",
+        ] {
             assert!(address(text).is_err(), "{text}");
         }
         assert!(bind("127.0.0.1:0").is_ok() && bind("localhost:80").is_err());
@@ -166,10 +222,25 @@ mod tests {
 
     #[test]
     fn hosts() {
-        assert_eq!(host("Chat.Example.com."), Ok(HostPattern::Exact("chat.example.com".into())));
-        assert_eq!(host("*.example.com"), Ok(HostPattern::Wildcard("example.com".into())));
+        assert_eq!(
+            host("Chat.Example.com."),
+            Ok(HostPattern::Exact("chat.example.com".into()))
+        );
+        assert_eq!(
+            host("*.example.com"),
+            Ok(HostPattern::Wildcard("example.com".into()))
+        );
         assert!(host("[2001:db8::1]").is_ok() && host("192.0.2.1").is_ok());
-        for text in ["", "*", "a.*.b", "a:80", "a..b", "münchen.de", "[192.0.2.1]", "a/b"] {
+        for text in [
+            "",
+            "*",
+            "a.*.b",
+            "a:80",
+            "a..b",
+            "münchen.de",
+            "[192.0.2.1]",
+            "a/b",
+        ] {
             assert!(host(text).is_err(), "{text}");
         }
     }

@@ -27,7 +27,11 @@ pub struct Arrival {
 
 /// Serves an arrival until its connection, or the tunnel that came of it, has ended.
 pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
-    let Arrival { accepted, listener, permit } = arrival;
+    let Arrival {
+        accepted,
+        listener,
+        permit,
+    } = arrival;
     worker.counters.connections.add(1);
     let client = accepted.peer();
     let local_port = accepted.local_port();
@@ -75,7 +79,10 @@ async fn secure(
     let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
     let result = match tokio::time::timeout(settings.timeouts.tls_handshake, handshake).await {
         Ok(result) => result,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time")),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no TLS handshake in time",
+        )),
     };
     match result {
         Ok(stream) => {

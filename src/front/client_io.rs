@@ -45,7 +45,9 @@ impl Pulse {
     /// For a connection whose first request may come from now on.
     pub fn new() -> Self {
         Self {
-            phase: Cell::new(Phase::Head { since: Instant::now() }),
+            phase: Cell::new(Phase::Head {
+                since: Instant::now(),
+            }),
             write_blocked: Cell::new(false),
             first_head: RefCell::new(Some(Vec::new())),
         }
@@ -78,7 +80,9 @@ impl Pulse {
 
     fn bytes_came(&self, bytes: &[u8]) {
         if matches!(self.phase.get(), Phase::Idle { .. }) && !bytes.is_empty() {
-            self.phase.set(Phase::Head { since: Instant::now() });
+            self.phase.set(Phase::Head {
+                since: Instant::now(),
+            });
         }
         let mut kept = self.first_head.borrow_mut();
         if let Some(head) = kept.as_mut() {
@@ -103,7 +107,9 @@ pub struct Busy(Rc<Pulse>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.phase.set(Phase::Idle { since: Instant::now() });
+        self.0.phase.set(Phase::Idle {
+            since: Instant::now(),
+        });
     }
 }
 
@@ -140,7 +146,8 @@ impl AsyncRead for ClientIo {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         if result.is_ready() {
-            self.pulse.bytes_came(buf.filled().get(before..).unwrap_or_default());
+            self.pulse
+                .bytes_came(buf.filled().get(before..).unwrap_or_default());
         }
         result
     }
@@ -172,7 +179,11 @@ impl AsyncWrite for ClientIo {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         // A flush with nothing before it says nothing about what waits in hyper.
-        if result.is_pending() { self.note_write(result) } else { result }
+        if result.is_pending() {
+            self.note_write(result)
+        } else {
+            result
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -59,7 +59,12 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit) {
             (Rc::clone(&connection), Rc::clone(&pulse), Rc::clone(&slot));
         // Boxed, because hyper lets a connection be taken apart only if its future may move.
         service_fn(move |request| {
-            Box::pin(answer(Rc::clone(&connection), Rc::clone(&pulse), Rc::clone(&slot), request))
+            Box::pin(answer(
+                Rc::clone(&connection),
+                Rc::clone(&pulse),
+                Rc::clone(&slot),
+                request,
+            ))
         })
     };
     let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&pulse)));
@@ -189,7 +194,12 @@ fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
         listener: &connection.listener.name,
         started: StdInstant::now(),
     };
-    access_log::rejected(&connection.worker.counters, facts, rejection, Some(&error.to_string()));
+    access_log::rejected(
+        &connection.worker.counters,
+        facts,
+        rejection,
+        Some(&error.to_string()),
+    );
 }
 
 /// Closes our side and gives the client a moment to see it.
@@ -210,4 +220,3 @@ async fn linger(mut stream: Stream) {
     // A client that is gone, or will not go, is closed either way.
     let _ = tokio::time::timeout(LINGER, work).await;
 }
-

@@ -20,7 +20,10 @@ pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content>
     let mut response = Response::new(Content::Text(rejection.text()));
     *response.status_mut() = rejection.status();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     for (name, value) in rejection.headers() {
         headers.insert(name, value);
     }
@@ -52,7 +55,10 @@ pub struct ServedBody {
 impl ServedBody {
     /// Keeps the connection busy while `content` is sent.
     pub fn new(content: Content, busy: Busy) -> Self {
-        Self { content, _busy: busy }
+        Self {
+            content,
+            _busy: busy,
+        }
     }
 }
 

@@ -22,14 +22,20 @@ pub struct Admission {
 impl Admission {
     /// Room for `most` connections.
     pub fn new(most: usize) -> Self {
-        Self { open: AtomicUsize::new(0), most, freed: Notify::new() }
+        Self {
+            open: AtomicUsize::new(0),
+            most,
+            freed: Notify::new(),
+        }
     }
 
     /// How many connections `descriptors` carry: each may need one towards its endpoint, and some
     /// stay in reserve, so that a dial never fails for want of one.
     pub fn most_for(descriptors: u64) -> usize {
         let reserve = RESERVE_MOST.min(descriptors / 8);
-        usize::try_from((descriptors - reserve) / 2).unwrap_or(usize::MAX).max(1)
+        usize::try_from((descriptors - reserve) / 2)
+            .unwrap_or(usize::MAX)
+            .max(1)
     }
 
     /// Connections at once, at most.
@@ -62,7 +68,10 @@ impl Admission {
     pub fn admit(self: &Arc<Self>, worker: &Arc<Load>) -> Permit {
         self.open.fetch_add(1, Ordering::Relaxed);
         worker.0.fetch_add(1, Ordering::Relaxed);
-        Permit { admission: Arc::clone(self), worker: Arc::clone(worker) }
+        Permit {
+            admission: Arc::clone(self),
+            worker: Arc::clone(worker),
+        }
     }
 }
 
@@ -101,7 +110,11 @@ mod tests {
     #[test]
     fn a_reserve_is_kept_of_every_limit() {
         for (descriptors, most) in [(64, 28), (1024, 448), (20_000, 9936), (8, 3), (0, 1)] {
-            assert_eq!(Admission::most_for(descriptors), most, "{descriptors} descriptors");
+            assert_eq!(
+                Admission::most_for(descriptors),
+                most,
+                "{descriptors} descriptors"
+            );
         }
     }
 

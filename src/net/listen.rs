@@ -95,9 +95,9 @@ impl Bound {
     /// The address as bound: a port of 0 has become a real one.
     pub fn address(&self) -> String {
         match self {
-            Self::Tcp(socket) => {
-                socket.local_addr().map_or_else(|_| "unknown".into(), |address| address.to_string())
-            }
+            Self::Tcp(socket) => socket
+                .local_addr()
+                .map_or_else(|_| "unknown".into(), |address| address.to_string()),
             Self::Unix(_, file) => format!("unix:{}", file.0.display()),
         }
     }
@@ -133,7 +133,11 @@ impl AsFd for Bound {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -162,9 +166,14 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
 
 /// Removes a socket that its process left behind; one that still answers is somebody's.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
     if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path is not a socket"));
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "the path is not a socket",
+        ));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
@@ -188,7 +197,10 @@ mod tests {
     use super::*;
 
     fn unix(path: &Path) -> Bind {
-        Bind::Unix { path: path.to_owned(), mode: 0o600 }
+        Bind::Unix {
+            path: path.to_owned(),
+            mode: 0o600,
+        }
     }
 
     #[test]
@@ -196,7 +208,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in.sock");
         let bound = Bound::bind(&unix(&path)).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(UnixStream::connect(&path).is_ok());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         drop(bound);
@@ -228,6 +243,9 @@ mod tests {
     fn port_0_becomes_a_real_one() {
         let bound = Bound::bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         assert!(!bound.address().ends_with(":0"));
-        assert_eq!(bound.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            bound.accept().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
     }
 }

@@ -69,10 +69,12 @@ pub fn listener(
 /// # Errors
 /// [`TlsError`], when the authorities or our own certificate cannot be used.
 pub fn endpoint(tls: &EndpointTls) -> Result<Arc<ClientConfig>, TlsError> {
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13, &TLS12])?;
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])?;
     let builder = match &tls.roots {
-        Roots::Platform => builder.with_platform_verifier().map_err(TlsError::Platform)?,
+        Roots::Platform => builder
+            .with_platform_verifier()
+            .map_err(TlsError::Platform)?,
         Roots::Given(authorities) => {
             let mut roots = RootCertStore::empty();
             for authority in authorities {
@@ -116,11 +118,20 @@ impl Certificates {
                     HostPattern::Wildcard(parent) => (&mut wildcard, parent),
                 };
                 // The first certificate in the file wins, as it does as the default.
-                table.entry(name.clone()).or_insert_with(|| Arc::clone(&certificate.certified));
+                table
+                    .entry(name.clone())
+                    .or_insert_with(|| Arc::clone(&certificate.certified));
             }
         }
-        let default = tls.certificates.first().map(|first| Arc::clone(&first.certified));
-        Self { exact, wildcard, default }
+        let default = tls
+            .certificates
+            .first()
+            .map(|first| Arc::clone(&first.certified));
+        Self {
+            exact,
+            wildcard,
+            default,
+        }
     }
 
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
@@ -134,6 +145,10 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls has checked the name and made it lower case.
-        hello.server_name().and_then(|name| self.find(name)).or(self.default.as_ref()).cloned()
+        hello
+            .server_name()
+            .and_then(|name| self.find(name))
+            .or(self.default.as_ref())
+            .cloned()
     }
 }

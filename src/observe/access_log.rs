@@ -124,7 +124,11 @@ pub fn rejected(
         };
     }
     // What a client did wrong is its own business; what an endpoint did is the operator's.
-    if status >= 500 { event!(warn) } else { event!(info) }
+    if status >= 500 {
+        event!(warn)
+    } else {
+        event!(info)
+    }
 }
 
 /// Records an endpoint's reply to a plain request, or to a handshake that it declined.

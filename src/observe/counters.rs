@@ -120,6 +120,9 @@ mod tests {
         one.ended(Ended::Idle).add(1);
         two.rejected(Rejection::NoRoute).add(4);
         let totals = Totals::of([&one, &two]);
-        assert_eq!((totals.tunnels, totals.tunnels_open, totals.rejections), (5, 4, 4));
+        assert_eq!(
+            (totals.tunnels, totals.tunnels_open, totals.rejections),
+            (5, 4, 4)
+        );
     }
 }

@@ -47,8 +47,16 @@ impl<'a> Answer<'a> {
         let (Some(status), Some(minor_version)) = (head.code, head.version) else {
             return Err(AnswerError::Malformed(httparse::Error::Status));
         };
-        let lines = head.headers.iter().map(|line| (line.name, line.value)).collect();
-        let answer = Self { status, minor_version, lines };
+        let lines = head
+            .headers
+            .iter()
+            .map(|line| (line.name, line.value))
+            .collect();
+        let answer = Self {
+            status,
+            minor_version,
+            lines,
+        };
         answer.check_length()?;
         Ok(Some((answer, length)))
     }
@@ -96,7 +104,10 @@ impl<'a> Answer<'a> {
         }
         let mut excused = Excused::default();
         let lenient = strictness == Strictness::Lenient;
-        if !self.elements("connection").any(|token| token.eq_ignore_ascii_case("upgrade")) {
+        if !self
+            .elements("connection")
+            .any(|token| token.eq_ignore_ascii_case("upgrade"))
+        {
             if !lenient {
                 return Err(SwitchFault::Connection);
             }
@@ -111,7 +122,12 @@ impl<'a> Answer<'a> {
             _ => return Err(SwitchFault::WrongAccept),
         }
         let subprotocol = self.check_offers(handshake)?;
-        Ok(Switch { answer: self, accept, subprotocol, excused })
+        Ok(Switch {
+            answer: self,
+            accept,
+            subprotocol,
+            excused,
+        })
     }
 
     /// Nothing may be agreed on that was not offered.
@@ -126,7 +142,9 @@ impl<'a> Answer<'a> {
         {
             return Err(SwitchFault::Subprotocol(name.into()));
         }
-        let mut extensions = self.texts("sec-websocket-extensions").flat_map(extension_names);
+        let mut extensions = self
+            .texts("sec-websocket-extensions")
+            .flat_map(extension_names);
         match extensions.find(|name| !handshake.offers_extension(name)) {
             Some(name) => Err(SwitchFault::Extension(name.into())),
             None => Ok(subprotocol),
@@ -142,7 +160,8 @@ impl<'a> Answer<'a> {
 
     /// The lines of a field; one that is not ASCII stands as something that nothing equals.
     fn texts(&self, name: &'static str) -> impl Iterator<Item = &'a str> {
-        self.values(name).map(|value| std::str::from_utf8(value).unwrap_or("\u{fffd}"))
+        self.values(name)
+            .map(|value| std::str::from_utf8(value).unwrap_or("\u{fffd}"))
     }
 
     fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> {
@@ -265,7 +284,10 @@ impl Switch<'_> {
         ];
         NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
             || (!name.to_ascii_lowercase().starts_with("sec-websocket-")
-                && self.answer.elements("connection").any(|named| named.eq_ignore_ascii_case(name)))
+                && self
+                    .answer
+                    .elements("connection")
+                    .any(|named| named.eq_ignore_ascii_case(name)))
     }
 }
 
@@ -289,7 +311,10 @@ mod tests {
             .header("sec-websocket-version", "13")
             .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
             .header("sec-websocket-protocol", "chat, v2")
-            .header("sec-websocket-extensions", "permessage-deflate; client_max_window_bits")
+            .header(
+                "sec-websocket-extensions",
+                "permessage-deflate; client_max_window_bits",
+            )
             .body(())
             .unwrap()
             .into_parts()
@@ -298,7 +323,9 @@ mod tests {
 
     fn judge(head: &str, strictness: Strictness) -> Result<(Excused, String), SwitchFault> {
         let parts = request();
-        let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else { panic!("not a handshake") };
+        let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
+            panic!("not a handshake")
+        };
         let bytes = format!("{head}\r\n");
         let (answer, length) = Answer::parse(bytes.as_bytes()).unwrap().unwrap();
         assert_eq!(length, bytes.len());
@@ -310,7 +337,11 @@ mod tests {
 
     #[track_caller]
     fn check(head: &str, expected: Result<(), SwitchFault>) {
-        assert_eq!(judge(head, Strictness::Strict).map(|_| ()), expected, "{head}");
+        assert_eq!(
+            judge(head, Strictness::Strict).map(|_| ()),
+            expected,
+            "{head}"
+        );
     }
 
     #[test]
@@ -319,25 +350,46 @@ mod tests {
         check(&GOOD.replace("websocket", "WebSocket"), Ok(()));
         check(&GOOD.replace(": Upgrade", ": keep-alive, upgrade"), Ok(()));
         check(&format!("{GOOD}Sec-WebSocket-Protocol: v2\r\n"), Ok(()));
-        check(&format!("{GOOD}Sec-WebSocket-Extensions: permessage-deflate; x=1\r\n"), Ok(()));
+        check(
+            &format!("{GOOD}Sec-WebSocket-Extensions: permessage-deflate; x=1\r\n"),
+            Ok(()),
+        );
     }
 
     #[test]
     fn every_rule_can_be_broken() {
         check(&GOOD.replace("101", "200"), Err(SwitchFault::Status(200)));
         check(&GOOD.replace("1.1", "1.0"), Err(SwitchFault::Version));
-        check(&GOOD.replace("Upgrade: websocket\r\n", ""), Err(SwitchFault::Upgrade));
+        check(
+            &GOOD.replace("Upgrade: websocket\r\n", ""),
+            Err(SwitchFault::Upgrade),
+        );
         check(&GOOD.replace("websocket", "h2c"), Err(SwitchFault::Upgrade));
-        check(&GOOD.replace("websocket", "websocket, h2c"), Err(SwitchFault::Upgrade));
-        check(&GOOD.replace("Connection: Upgrade\r\n", ""), Err(SwitchFault::Connection));
-        check(&GOOD.replace("Connection: Upgrade", "Connection: close"), Err(SwitchFault::Connection));
+        check(
+            &GOOD.replace("websocket", "websocket, h2c"),
+            Err(SwitchFault::Upgrade),
+        );
+        check(
+            &GOOD.replace("Connection: Upgrade\r\n", ""),
+            Err(SwitchFault::Connection),
+        );
+        check(
+            &GOOD.replace("Connection: Upgrade", "Connection: close"),
+            Err(SwitchFault::Connection),
+        );
         let extra = |line: &str| format!("{GOOD}{line}\r\n");
-        check(&extra("Sec-WebSocket-Protocol: chat, v2"), Err(SwitchFault::SeveralSubprotocols));
+        check(
+            &extra("Sec-WebSocket-Protocol: chat, v2"),
+            Err(SwitchFault::SeveralSubprotocols),
+        );
         check(
             &extra("Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: v2"),
             Err(SwitchFault::SeveralSubprotocols),
         );
-        check(&extra("Sec-WebSocket-Protocol: other"), Err(SwitchFault::Subprotocol("other".into())));
+        check(
+            &extra("Sec-WebSocket-Protocol: other"),
+            Err(SwitchFault::Subprotocol("other".into())),
+        );
         check(
             &extra("Sec-WebSocket-Extensions: permessage-deflate, mux"),
             Err(SwitchFault::Extension("mux".into())),
@@ -350,10 +402,17 @@ mod tests {
     fn a_foreign_101_never_becomes_a_tunnel() {
         let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
         check(&GOOD.replace(accept, ""), Err(SwitchFault::NoAccept));
-        for other in ["", "s3pPLMBiTxaQ9kYGzzhZRbK+xOp=", "S3PPLMBITXAQ9KYGZZHZRBK+XOO="] {
+        for other in [
+            "",
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOp=",
+            "S3PPLMBITXAQ9KYGZZHZRBK+XOO=",
+        ] {
             let head = GOOD.replace(accept, &format!("Sec-WebSocket-Accept: {other}\r\n"));
             check(&head, Err(SwitchFault::WrongAccept));
-            assert_eq!(judge(&head, Strictness::Lenient).unwrap_err(), SwitchFault::WrongAccept);
+            assert_eq!(
+                judge(&head, Strictness::Lenient).unwrap_err(),
+                SwitchFault::WrongAccept
+            );
         }
         check(&format!("{GOOD}{accept}"), Err(SwitchFault::WrongAccept));
     }
@@ -362,11 +421,23 @@ mod tests {
     fn leniency_excuses_what_is_missing_and_says_so() {
         let bare = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\n";
         let (excused, head) = judge(bare, Strictness::Lenient).unwrap();
-        assert_eq!(excused, Excused { connection: true, accept: true });
+        assert_eq!(
+            excused,
+            Excused {
+                connection: true,
+                accept: true
+            }
+        );
         assert!(head.starts_with(GOOD), "{head}");
-        assert_eq!(judge(GOOD, Strictness::Lenient).unwrap().0, Excused::default());
+        assert_eq!(
+            judge(GOOD, Strictness::Lenient).unwrap().0,
+            Excused::default()
+        );
         let wrong = "HTTP/1.1 101 x\r\nUpgrade: h2c\r\n";
-        assert_eq!(judge(wrong, Strictness::Lenient).unwrap_err(), SwitchFault::Upgrade);
+        assert_eq!(
+            judge(wrong, Strictness::Lenient).unwrap_err(),
+            SwitchFault::Upgrade
+        );
     }
 
     #[test]
@@ -408,7 +479,14 @@ mod tests {
     fn interim_answers_are_told_apart() {
         for (status, interim) in [(100, true), (103, true), (101, false), (200, false)] {
             let head = format!("HTTP/1.1 {status} x\r\n\r\n");
-            assert_eq!(Answer::parse(head.as_bytes()).unwrap().unwrap().0.is_interim(), interim);
+            assert_eq!(
+                Answer::parse(head.as_bytes())
+                    .unwrap()
+                    .unwrap()
+                    .0
+                    .is_interim(),
+                interim
+            );
         }
     }
 

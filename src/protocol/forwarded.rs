@@ -32,17 +32,24 @@ pub fn is_forwarding(name: &HeaderName) -> bool {
     let name = name.as_str();
     let is = |known: &str| {
         name.len() == known.len()
-            && name.bytes().zip(known.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+            && name
+                .bytes()
+                .zip(known.bytes())
+                .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
     };
-    name.get(..11).is_some_and(|start| matches!(start, "x-forwarded" | "x_forwarded"))
+    name.get(..11)
+        .is_some_and(|start| matches!(start, "x-forwarded" | "x_forwarded"))
         || is("forwarded")
         || is("x-real-ip")
 }
 
 /// Replaces what is there.
 pub fn write(headers: &mut HeaderMap, via: &Via<'_>) {
-    let claimed: Vec<HeaderName> =
-        headers.keys().filter(|name| is_forwarding(name)).cloned().collect();
+    let claimed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_forwarding(name))
+        .cloned()
+        .collect();
     for name in claimed {
         headers.remove(name);
     }
@@ -69,18 +76,26 @@ pub fn each(via: &Via<'_>, mut field: impl FnMut(HeaderName, &str)) {
     let host = via.host;
     match via.client {
         Some(IpAddr::V4(client)) => {
-            fill(&mut text, format_args!("for={client};host=\"{host}\";proto={proto}"), |text| {
-                field(FORWARDED, text);
-            });
+            fill(
+                &mut text,
+                format_args!("for={client};host=\"{host}\";proto={proto}"),
+                |text| {
+                    field(FORWARDED, text);
+                },
+            );
         }
         Some(IpAddr::V6(client)) => {
             let value = format_args!("for=\"[{client}]\";host=\"{host}\";proto={proto}");
             fill(&mut text, value, |text| field(FORWARDED, text));
         }
         None => {
-            fill(&mut text, format_args!("for=unknown;host=\"{host}\";proto={proto}"), |text| {
-                field(FORWARDED, text);
-            });
+            fill(
+                &mut text,
+                format_args!("for=unknown;host=\"{host}\";proto={proto}"),
+                |text| {
+                    field(FORWARDED, text);
+                },
+            );
         }
     }
 }
@@ -108,9 +123,13 @@ mod tests {
     #[track_caller]
     fn check(client: Option<&str>, expected: &[(&str, &str)]) {
         let mut headers = HeaderMap::new();
-        for name in
-            ["x-forwarded-for", "x_forwarded_for", "x-real-ip", "forwarded", "x-forwarded-anything"]
-        {
+        for name in [
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x-real-ip",
+            "forwarded",
+            "x-forwarded-anything",
+        ] {
             headers.append(
                 HeaderName::from_bytes(name.as_bytes()).unwrap(),
                 HeaderValue::from_static("6.6.6.6"),
@@ -119,8 +138,10 @@ mod tests {
         headers.append("x-other", HeaderValue::from_static("kept"));
         for _ in 0..2 {
             write(&mut headers, &via(client));
-            let mut seen: Vec<(&str, &str)> =
-                headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+            let mut seen: Vec<(&str, &str)> = headers
+                .iter()
+                .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
+                .collect();
             seen.sort_unstable();
             let mut expected = expected.to_vec();
             expected.push(("x-other", "kept"));
@@ -138,7 +159,10 @@ mod tests {
                 ("x-forwarded-proto", "https"),
                 ("x-forwarded-host", "chat.example.com:8443"),
                 ("x-forwarded-port", "8443"),
-                ("forwarded", "for=192.0.2.1;host=\"chat.example.com:8443\";proto=https"),
+                (
+                    "forwarded",
+                    "for=192.0.2.1;host=\"chat.example.com:8443\";proto=https",
+                ),
             ],
         );
     }
@@ -158,7 +182,10 @@ mod tests {
         ));
         check(Some("2001:db8::1"), &six);
         let mut unix = common.to_vec();
-        unix.push(("forwarded", "for=unknown;host=\"chat.example.com:8443\";proto=https"));
+        unix.push((
+            "forwarded",
+            "for=unknown;host=\"chat.example.com:8443\";proto=https",
+        ));
         check(None, &unix);
     }
 }

@@ -43,7 +43,11 @@ impl<'a> Intent<'a> {
             && parts.version == Version::HTTP_11
             && has_token(headers, &UPGRADE, "websocket")
             && has_token(headers, &CONNECTION, "upgrade");
-        if asks_for_websocket { Handshake::new(headers).map(Self::Handshake) } else { Ok(Self::Plain) }
+        if asks_for_websocket {
+            Handshake::new(headers).map(Self::Handshake)
+        } else {
+            Ok(Self::Plain)
+        }
     }
 }
 
@@ -62,8 +66,10 @@ impl<'a> Handshake<'a> {
         let key = only(headers, &SEC_WEBSOCKET_KEY)
             .filter(|key| is_key(key))
             .ok_or(Rejection::KeyInvalid)?;
-        let no_length =
-            headers.get_all(CONTENT_LENGTH).iter().all(|length| length.as_bytes() == b"0");
+        let no_length = headers
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .all(|length| length.as_bytes() == b"0");
         if !no_length || headers.contains_key(TRANSFER_ENCODING) {
             return Err(Rejection::HandshakeBody);
         }
@@ -98,7 +104,10 @@ impl<'a> Handshake<'a> {
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
-        (Some(line), None) => line.to_str().ok().map(|text| text.trim_matches([' ', '\t'])),
+        (Some(line), None) => line
+            .to_str()
+            .ok()
+            .map(|text| text.trim_matches([' ', '\t'])),
         _ => None,
     }
 }
@@ -107,7 +116,9 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 fn is_key(text: &str) -> bool {
     text.len() == 24
         && text.strip_suffix("==").is_some_and(|digits| {
-            digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+            digits
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
         })
 }
 
@@ -121,7 +132,13 @@ pub(super) fn extension_names(line: &str) -> impl Iterator<Item = &str> {
         }
         c == ',' && !quoted
     })
-    .map(|element| element.split(';').next().unwrap_or_default().trim_matches([' ', '\t']))
+    .map(|element| {
+        element
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim_matches([' ', '\t'])
+    })
     .filter(|name| !name.is_empty())
 }
 
@@ -158,7 +175,9 @@ impl Request<'_> {
             let spelling = self.spelling.as_ref().filter(|_| !ours);
             field(out, name, value.as_bytes(), spelling);
         }
-        forwarded::each(&self.via, |name, value| field(out, &name, value.as_bytes(), None));
+        forwarded::each(&self.via, |name, value| {
+            field(out, &name, value.as_bytes(), None)
+        });
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -186,7 +205,10 @@ mod tests {
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
     fn parts(method: &str, version: Version, lines: &[(&str, &str)]) -> Parts {
-        let mut request = http::Request::builder().method(method).uri("/chat").version(version);
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri("/chat")
+            .version(version);
         for (name, value) in lines {
             request = request.header(*name, *value);
         }
@@ -229,12 +251,24 @@ mod tests {
     #[test]
     fn what_is_a_handshake() {
         check(&handshake(&[]), Seen::Handshake);
-        check(&handshake(&[("upgrade", Some("WebSocket"))]), Seen::Handshake);
-        check(&handshake(&[("upgrade", Some("h2c, websocket"))]), Seen::Handshake);
-        check(&handshake(&[("connection", Some("keep-alive, upgrade"))]), Seen::Handshake);
+        check(
+            &handshake(&[("upgrade", Some("WebSocket"))]),
+            Seen::Handshake,
+        );
+        check(
+            &handshake(&[("upgrade", Some("h2c, websocket"))]),
+            Seen::Handshake,
+        );
+        check(
+            &handshake(&[("connection", Some("keep-alive, upgrade"))]),
+            Seen::Handshake,
+        );
         check(&handshake(&[("upgrade", None)]), Seen::Plain);
         check(&handshake(&[("upgrade", Some("h2c"))]), Seen::Plain);
-        check(&handshake(&[("connection", Some("keep-alive"))]), Seen::Plain);
+        check(
+            &handshake(&[("connection", Some("keep-alive"))]),
+            Seen::Plain,
+        );
         check(&handshake(&[("connection", None)]), Seen::Plain);
     }
 
@@ -269,11 +303,18 @@ mod tests {
     fn one_valid_key() {
         let refused = || Seen::Refused(Rejection::KeyInvalid);
         check(&handshake(&[("sec-websocket-key", None)]), refused());
-        for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ=a", "dGhlIHNhbXBsZSBub25j-Q=="]
-        {
+        for key in [
+            "",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZQ=a",
+            "dGhlIHNhbXBsZSBub25j-Q==",
+        ] {
             check(&handshake(&[("sec-websocket-key", Some(key))]), refused());
         }
-        check(&handshake(&[("sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZ/=="))]), Seen::Handshake);
+        check(
+            &handshake(&[("sec-websocket-key", Some("dGhlIHNhbXBsZSBub25jZ/=="))]),
+            Seen::Handshake,
+        );
         let twice = [
             ("upgrade", "websocket"),
             ("connection", "upgrade"),
@@ -286,7 +327,10 @@ mod tests {
 
     #[test]
     fn no_body() {
-        check(&handshake(&[("content-length", Some("0"))]), Seen::Handshake);
+        check(
+            &handshake(&[("content-length", Some("0"))]),
+            Seen::Handshake,
+        );
         for (name, value) in [("content-length", "5"), ("transfer-encoding", "chunked")] {
             check(
                 &handshake(&[(name, Some(value))]),
@@ -304,14 +348,20 @@ mod tests {
 
     #[test]
     fn accept_is_that_of_rfc_6455() {
-        assert_eq!(valid(&handshake(&[])).accept(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            valid(&handshake(&[])).accept(),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
     }
 
     #[test]
     fn offers_are_read_as_lists() {
         let parts = handshake(&[
             ("sec-websocket-protocol", Some("graphql-ws, chat")),
-            ("sec-websocket-extensions", Some("foo; x=\"a, bar\", permessage-deflate; y")),
+            (
+                "sec-websocket-extensions",
+                Some("foo; x=\"a, bar\", permessage-deflate; y"),
+            ),
         ]);
         let handshake = valid(&parts);
         assert!(handshake.offers_subprotocol("chat"));
@@ -334,7 +384,12 @@ mod tests {
             parts: &parts,
             origin_form: "/chat?x",
             host: "chat.example.com",
-            via: Via { client: None, secure: false, host: "chat.example.com", port: None },
+            via: Via {
+                client: None,
+                secure: false,
+                host: "chat.example.com",
+                port: None,
+            },
             spelling: Spelling::of(b"GET / HTTP/1.1\r\nX-API-Key: k\r\nCOOKIE: a=b\r\n\r\n"),
         };
         let mut out = Vec::new();

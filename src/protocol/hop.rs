@@ -117,14 +117,22 @@ mod tests {
         );
         check(
             strip_response,
-            &[("connection", "close"), ("keep-alive", "timeout=5"), ("set-cookie", "a")],
+            &[
+                ("connection", "close"),
+                ("keep-alive", "timeout=5"),
+                ("set-cookie", "a"),
+            ],
             &[("set-cookie", "a")],
         );
     }
 
     #[test]
     fn te_passes_for_trailers_only() {
-        check(strip_request, &[("connection", "te"), ("te", "gzip, trailers")], &[("te", "trailers")]);
+        check(
+            strip_request,
+            &[("connection", "te"), ("te", "gzip, trailers")],
+            &[("te", "trailers")],
+        );
     }
 
     #[test]
@@ -136,7 +144,10 @@ mod tests {
             ("cookie", "c"),
         ];
         let mut before = kept.to_vec();
-        before.push(("connection", "host, content-length, x-forwarded-for, cookie"));
+        before.push((
+            "connection",
+            "host, content-length, x-forwarded-for, cookie",
+        ));
         check(strip_request, &before, &kept);
     }
 

@@ -96,7 +96,10 @@ impl Rejection {
     /// Whether the connection is closed afterwards: after our own 400s, where it is doubtful what
     /// comes next, and after a body that did not come.
     pub fn closes(self) -> bool {
-        matches!(self.status(), StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT)
+        matches!(
+            self.status(),
+            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT
+        )
     }
 
     /// Header fields that the answer has besides those every answer has.
@@ -132,8 +135,17 @@ mod tests {
         for (position, rejection) in Rejection::ALL.iter().enumerate() {
             assert_eq!(*rejection as usize, position, "counters are indexed by it");
             let token = rejection.token();
-            assert!(token.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{token}");
-            assert_eq!(Rejection::ALL.iter().filter(|other| other.token() == token).count(), 1);
+            assert!(
+                token.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{token}"
+            );
+            assert_eq!(
+                Rejection::ALL
+                    .iter()
+                    .filter(|other| other.token() == token)
+                    .count(),
+                1
+            );
             assert!(rejection.text().ends_with(".\n"), "{token}");
             assert!(rejection.status().is_client_error() || rejection.status().is_server_error());
         }
@@ -142,7 +154,11 @@ mod tests {
     #[test]
     fn each_status_has_the_headers_it_must_have() {
         let names = |rejection: Rejection| -> Vec<HeaderName> {
-            rejection.headers().into_iter().map(|(name, _)| name).collect()
+            rejection
+                .headers()
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect()
         };
         assert_eq!(
             names(Rejection::VersionUnsupported),

@@ -17,12 +17,19 @@ impl<'a> Spelling<'a> {
     pub fn of(bytes: &'a [u8]) -> Option<Self> {
         let mut lines = [httparse::EMPTY_HEADER; LINES_MOST];
         let mut head = httparse::Request::new(&mut lines);
-        let httparse::Status::Complete(_) = head.parse(bytes).ok()? else { return None };
-        Some(Self { names: head.headers.iter().map(|line| line.name).collect() })
+        let httparse::Status::Complete(_) = head.parse(bytes).ok()? else {
+            return None;
+        };
+        Some(Self {
+            names: head.headers.iter().map(|line| line.name).collect(),
+        })
     }
 
     fn find(&self, name: &str) -> Option<&'a str> {
-        self.names.iter().find(|known| known.eq_ignore_ascii_case(name)).copied()
+        self.names
+            .iter()
+            .find(|known| known.eq_ignore_ascii_case(name))
+            .copied()
     }
 }
 
@@ -61,7 +68,11 @@ mod tests {
     fn check(head: Option<&[u8]>, name: &str, expected: &str) {
         let spelling = head.and_then(Spelling::of);
         let mut out = Vec::new();
-        write(&mut out, &HeaderName::from_bytes(name.as_bytes()).unwrap(), spelling.as_ref());
+        write(
+            &mut out,
+            &HeaderName::from_bytes(name.as_bytes()).unwrap(),
+            spelling.as_ref(),
+        );
         assert_eq!(out, expected.as_bytes());
     }
 

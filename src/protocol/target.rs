@@ -29,7 +29,11 @@ impl Target {
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
             return Err(Rejection::BadHost);
         };
-        let authority = host.to_str().ok().and_then(HostPort::parse).ok_or(Rejection::BadHost)?;
+        let authority = host
+            .to_str()
+            .ok()
+            .and_then(HostPort::parse)
+            .ok_or(Rejection::BadHost)?;
         if let Some(named) = parts.uri.authority() {
             let named = absolute_form(named, parts.uri.scheme())?;
             if !named.agrees_with(&authority, parts.uri.scheme()) {
@@ -61,7 +65,11 @@ impl Target {
         }
         Ok(Self {
             authority: authority.text.into(),
-            host: authority.host.trim_end_matches('.').to_ascii_lowercase().into(),
+            host: authority
+                .host
+                .trim_end_matches('.')
+                .to_ascii_lowercase()
+                .into(),
             path: normal.into(),
             origin_form: origin_form.into(),
         })
@@ -186,7 +194,10 @@ fn normalise(path: &str) -> Option<Cow<'_, str>> {
 fn has_dot_segment(normal: &str) -> bool {
     let mut text = Cow::Borrowed(normal);
     loop {
-        let separated = text.replace("%2F", "/").replace("%5C", "/").replace('\\', "/");
+        let separated = text
+            .replace("%2F", "/")
+            .replace("%5C", "/")
+            .replace('\\', "/");
         if separated.split('/').any(|segment| {
             // Path parameters hide dots from some readers: `..;x`.
             let name = segment.split_once(';').map_or(segment, |(name, _)| name);
@@ -223,7 +234,10 @@ mod tests {
     #[track_caller]
     fn check(uri: &str, hosts: &[&str], expected: Result<(&str, &str, &str), Rejection>) {
         let target = Target::of(&parts(uri, hosts).unwrap());
-        let seen = target.as_ref().map(|t| (t.host(), t.path(), t.origin_form())).map_err(|e| *e);
+        let seen = target
+            .as_ref()
+            .map(|t| (t.host(), t.path(), t.origin_form()))
+            .map_err(|e| *e);
         assert_eq!(seen, expected, "{uri} {hosts:?}");
     }
 
@@ -236,8 +250,9 @@ mod tests {
         check("/", &["a:"], Ok(("a", "/", "/")));
         check("/", &[], Err(BadHost));
         check("/", &["a", "a"], Err(BadHost));
-        for bad in ["", ".", ":80", "a b", "a/b", "a@b", "[::1", "[::1]x", "a:x", "a:99999", "a,b:1:2"]
-        {
+        for bad in [
+            "", ".", ":80", "a b", "a/b", "a@b", "[::1", "[::1]x", "a:x", "a:99999", "a,b:1:2",
+        ] {
             check("/", &[bad], Err(BadHost));
         }
     }
@@ -259,7 +274,11 @@ mod tests {
 
     #[test]
     fn paths_are_matched_normalised_and_forwarded_as_received() {
-        check("/%7euser/%c3%a9?%7e", &["a"], Ok(("a", "/~user/%C3%A9", "/%7euser/%c3%a9?%7e")));
+        check(
+            "/%7euser/%c3%a9?%7e",
+            &["a"],
+            Ok(("a", "/~user/%C3%A9", "/%7euser/%c3%a9?%7e")),
+        );
         check("//x//", &["a"], Ok(("a", "//x//", "//x//")));
         check("/x?a=/../b", &["a"], Ok(("a", "/x", "/x?a=/../b")));
         check("/a..b/...", &["a"], Ok(("a", "/a..b/...", "/a..b/...")));
@@ -273,8 +292,22 @@ mod tests {
     #[test]
     fn dot_segments_are_refused_in_every_spelling() {
         for path in [
-            "/..", "/.", "/a/../b", "/a/./b", "/a/..", "/%2e%2e/x", "/%2E./x", "/.%2e", "/a%2f..%2fb",
-            "/a%2F%2e%2e", "/a%5c..", "/..%5Cx", "/%252e%252e/", "/a%252f..", "/%25252e%25252e", "/..;x/y",
+            "/..",
+            "/.",
+            "/a/../b",
+            "/a/./b",
+            "/a/..",
+            "/%2e%2e/x",
+            "/%2E./x",
+            "/.%2e",
+            "/a%2f..%2fb",
+            "/a%2F%2e%2e",
+            "/a%5c..",
+            "/..%5Cx",
+            "/%252e%252e/",
+            "/a%252f..",
+            "/%25252e%25252e",
+            "/..;x/y",
         ] {
             check(path, &["a"], Err(Rejection::DotSegment));
         }

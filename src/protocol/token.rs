@@ -6,12 +6,18 @@ use http::{HeaderMap, HeaderName};
 /// The elements of every line of field `name`, in order, white space trimmed, empty ones left out.
 /// Lines that are not ASCII have none.
 pub fn tokens(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
-    headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).flat_map(list)
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(list)
 }
 
 /// The elements of one line.
 pub fn list(line: &str) -> impl Iterator<Item = &str> {
-    line.split(',').map(|element| element.trim_matches([' ', '\t'])).filter(|e| !e.is_empty())
+    line.split(',')
+        .map(|element| element.trim_matches([' ', '\t']))
+        .filter(|e| !e.is_empty())
 }
 
 /// Whether `token` is in the list that field `name` has, in any case, on any of its lines.
@@ -22,7 +28,9 @@ pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 /// Whether every byte may be in a token (RFC 9110 section 5.6.2), and there is one.
 pub fn is_token(text: &str) -> bool {
     !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 #[cfg(test)]
@@ -37,7 +45,11 @@ mod tests {
         for line in lines {
             headers.append(CONNECTION, HeaderValue::from_str(line).unwrap());
         }
-        assert_eq!(has_token(&headers, &CONNECTION, token), expected, "{lines:?}");
+        assert_eq!(
+            has_token(&headers, &CONNECTION, token),
+            expected,
+            "{lines:?}"
+        );
     }
 
     #[test]
@@ -54,7 +66,12 @@ mod tests {
 
     #[test]
     fn tokens_have_no_separators() {
-        for (text, expected) in [("chat", true), ("v1.json+x", true), ("", false), ("a b", false)] {
+        for (text, expected) in [
+            ("chat", true),
+            ("v1.json+x", true),
+            ("", false),
+            ("a b", false),
+        ] {
             assert_eq!(is_token(text), expected, "{text}");
         }
     }

@@ -31,7 +31,7 @@ const TAKEN_AT_ONCE: usize = 64;
 
 /// The thread that accepts.
 #[derive(Debug)]
-pub struct Acceptor {
+pub(super) struct Acceptor {
     runtime: Runtime,
     to: Arc<Destination>,
     _until: oneshot::Sender<()>,
@@ -46,18 +46,18 @@ struct Destination {
 
 /// A socket that is being accepted from.
 #[derive(Debug)]
-pub struct Accepting {
+pub(super) struct Accepting {
     /// The listener that its connections belong to.
-    pub owner: Arc<ArcSwap<Listener>>,
+    pub(super) owner: Arc<ArcSwap<Listener>>,
     /// The address as bound.
-    pub address: String,
+    pub(super) address: String,
     stop: oneshot::Sender<()>,
     done: JoinHandle<()>,
 }
 
 impl Accepting {
     /// Takes what the kernel has already queued, then closes the socket.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         let _ = self.stop.send(());
         // It ends by itself; a panic of its own is in the log.
         let _ = self.done.await;
@@ -69,17 +69,19 @@ impl Acceptor {
     ///
     /// # Errors
     /// When the system has no thread or no event queue for it.
-    pub fn start(
+    pub(super) fn start(
         workers: Arc<[worker::Handle]>,
         admission: Arc<Admission>,
     ) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (until, ended) = oneshot::channel::<()>();
-        thread::Builder::new().name("acceptor".into()).spawn(move || {
-            // An error means that the other side was dropped, which is the end all the same.
-            let _ = runtime.block_on(ended);
-        })?;
+        thread::Builder::new()
+            .name("acceptor".into())
+            .spawn(move || {
+                // An error means that the other side was dropped, which is the end all the same.
+                let _ = runtime.block_on(ended);
+            })?;
         Ok(Self {
             runtime: handle,
             to: Arc::new(Destination { workers, admission }),
@@ -91,12 +93,16 @@ impl Acceptor {
     ///
     /// # Errors
     /// When the socket cannot be registered with the event queue.
-    pub fn add(&self, bound: Bound, listener: Arc<Listener>) -> io::Result<Accepting> {
+    pub(super) fn add(&self, bound: Bound, listener: Arc<Listener>) -> io::Result<Accepting> {
         let address = bound.address();
         let owner = Arc::new(ArcSwap::new(listener));
         let (stop, stopped) = oneshot::channel();
         let socket = {
             let _entered = self.runtime.enter();
+            #[expect(
+                deprecated,
+                reason = "its successor is unsafe; `Bound` owns its one descriptor, and gives out no other"
+            )]
             AsyncFd::with_interest(Descriptor(bound), Interest::READABLE)?
         };
         let done = self.runtime.spawn(accept_all(
@@ -105,7 +111,12 @@ impl Acceptor {
             Arc::clone(&self.to),
             stopped,
         ));
-        Ok(Accepting { owner, address, stop, done })
+        Ok(Accepting {
+            owner,
+            address,
+            stop,
+            done,
+        })
     }
 }
 
@@ -159,10 +170,7 @@ async fn accept_all(
 }
 
 /// What `wait` ends with, or `None` when accepting is to stop.
-async fn until<T>(
-    stopped: &mut oneshot::Receiver<()>,
-    wait: impl Future<Output = T>,
-) -> Option<T> {
+async fn until<T>(stopped: &mut oneshot::Receiver<()>, wait: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         _ = stopped => None,
@@ -194,7 +202,11 @@ impl Destination {
         let mut order: Vec<&worker::Handle> = self.workers.iter().collect();
         order.sort_by_key(|worker| worker.load.connections());
         let free = order.iter().find_map(|worker| {
-            worker.mailbox.try_reserve().ok().map(|place| (*worker, place))
+            worker
+                .mailbox
+                .try_reserve()
+                .ok()
+                .map(|place| (*worker, place))
         });
         let (worker, place) = match (free, order.first()) {
             (Some(found), _) => found,

@@ -7,9 +7,12 @@ const UNLIMITED: u64 = 1 << 20;
 
 /// Raises the soft limit to the hard one and returns it: the default of 1024 is there for programs
 /// that use `select(2)`.
-pub fn raise_descriptors() -> u64 {
+pub(super) fn raise_descriptors() -> u64 {
     let before = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    let raised = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "cannot raise the limit on open files");
         return before.current.unwrap_or(UNLIMITED);

@@ -12,15 +12,15 @@ use arc_swap::ArcSwap;
 use rustls::server::ProducesTickets;
 
 use super::acceptor::{Accepting, Acceptor};
-use crate::config::model::{self, Bind};
 use crate::config;
+use crate::config::model::{self, Bind};
 use crate::drain::Drain;
 use crate::net::listen::{Bound, Listener, Settings};
 use crate::net::tls::{self, TlsError};
 
 /// Why listeners cannot run as configured.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub(super) enum ListenError {
     /// An address cannot be bound.
     #[error("listener `{listener}`: cannot listen on `{bind}`: {source}")]
     Bind {
@@ -43,7 +43,7 @@ pub enum ListenError {
 
 /// The listeners that run.
 #[derive(Debug)]
-pub struct Listeners {
+pub(super) struct Listeners {
     acceptor: Acceptor,
     sockets: HashMap<Bind, Accepting>,
     running: HashMap<Arc<str>, Running>,
@@ -58,7 +58,7 @@ struct Running {
 
 /// A change that is ready to be made: sockets bound, keys loaded.
 #[derive(Debug)]
-pub struct Plan {
+pub(super) struct Plan {
     running: Vec<(Arc<str>, Settings, Option<Arc<dyn ProducesTickets>>)>,
     bound: Vec<(Bind, Arc<str>, Bound)>,
     /// To be bound when the sockets that are in their way have been closed.
@@ -68,15 +68,19 @@ pub struct Plan {
 
 impl Listeners {
     /// None yet.
-    pub fn new(acceptor: Acceptor) -> Self {
-        Self { acceptor, sockets: HashMap::new(), running: HashMap::new() }
+    pub(super) fn new(acceptor: Acceptor) -> Self {
+        Self {
+            acceptor,
+            sockets: HashMap::new(),
+            running: HashMap::new(),
+        }
     }
 
     /// Prepares to run these instead.
     ///
     /// # Errors
     /// [`ListenError`]; nothing has changed then.
-    pub fn plan(&self, listeners: &[model::Listener]) -> Result<Plan, ListenError> {
+    pub(super) fn plan(&self, listeners: &[model::Listener]) -> Result<Plan, ListenError> {
         let mut plan = Plan {
             running: Vec::new(),
             bound: Vec::new(),
@@ -85,7 +89,8 @@ impl Listeners {
         };
         for listener in listeners {
             let (settings, tickets) = self.settings(listener)?;
-            plan.running.push((Arc::clone(&listener.name), settings, tickets));
+            plan.running
+                .push((Arc::clone(&listener.name), settings, tickets));
             for bind in &listener.binds {
                 plan.wanted.insert(bind.clone(), Arc::clone(&listener.name));
             }
@@ -112,7 +117,7 @@ impl Listeners {
     }
 
     /// Makes the change.
-    pub async fn apply(&mut self, plan: Plan) {
+    pub(super) async fn apply(&mut self, plan: Plan) {
         let mut running = HashMap::new();
         for (name, settings, tickets) in plan.running {
             let listener = match self.running.remove(&name) {
@@ -130,8 +135,7 @@ impl Listeners {
         }
         let removed = std::mem::replace(&mut self.running, running);
         for (bind, name) in &plan.wanted {
-            if let (Some(socket), Some(running)) =
-                (self.sockets.get(bind), self.running.get(name))
+            if let (Some(socket), Some(running)) = (self.sockets.get(bind), self.running.get(name))
             {
                 socket.owner.store(Arc::clone(&running.listener));
             }
@@ -156,7 +160,7 @@ impl Listeners {
 
     /// Stops accepting everywhere, once what the kernel has queued has been taken, and tells every
     /// connection.
-    pub async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         self.close_all_but(&HashMap::new()).await;
         for running in self.running.values() {
             running.listener.drain.begin();
@@ -164,11 +168,16 @@ impl Listeners {
     }
 
     /// Listener and address of every open socket, by listener.
-    pub fn addresses(&self) -> Vec<(Arc<str>, String)> {
+    pub(super) fn addresses(&self) -> Vec<(Arc<str>, String)> {
         let mut addresses: Vec<_> = self
             .sockets
             .values()
-            .map(|socket| (Arc::clone(&socket.owner.load().name), socket.address.clone()))
+            .map(|socket| {
+                (
+                    Arc::clone(&socket.owner.load().name),
+                    socket.address.clone(),
+                )
+            })
             .collect();
         addresses.sort();
         addresses
@@ -178,7 +187,10 @@ impl Listeners {
         &self,
         listener: &model::Listener,
     ) -> Result<(Settings, Option<Arc<dyn ProducesTickets>>), ListenError> {
-        let known = self.running.get(&listener.name).and_then(|known| known.tickets.clone());
+        let known = self
+            .running
+            .get(&listener.name)
+            .and_then(|known| known.tickets.clone());
         let secured = listener.tls.as_ref().map(|settings| {
             let tickets = known.map_or_else(tls::ticket_keys, Ok)?;
             Ok((tls::listener(settings, &tickets)?, tickets))
@@ -188,11 +200,19 @@ impl Listeners {
             source,
         })?;
         let (tls, tickets) = secured.unzip();
-        Ok((Settings { tls, timeouts: listener.timeouts }, tickets))
+        Ok((
+            Settings {
+                tls,
+                timeouts: listener.timeouts,
+            },
+            tickets,
+        ))
     }
 
     fn open(&mut self, bind: Bind, name: &Arc<str>, bound: Bound) {
-        let Some(running) = self.running.get(name) else { return };
+        let Some(running) = self.running.get(name) else {
+            return;
+        };
         match self.acceptor.add(bound, Arc::clone(&running.listener)) {
             Ok(accepting) => {
                 tracing::info!(listener = %name, address = accepting.address, "listening");
@@ -205,8 +225,12 @@ impl Listeners {
     }
 
     async fn close_all_but(&mut self, wanted: &HashMap<Bind, Arc<str>>) {
-        let gone: Vec<Bind> =
-            self.sockets.keys().filter(|bind| !wanted.contains_key(bind)).cloned().collect();
+        let gone: Vec<Bind> = self
+            .sockets
+            .keys()
+            .filter(|bind| !wanted.contains_key(bind))
+            .cloned()
+            .collect();
         for bind in gone {
             if let Some(socket) = self.sockets.remove(&bind) {
                 let address = socket.address.clone();
@@ -218,7 +242,10 @@ impl Listeners {
 
     /// Whether a socket that is about to be closed keeps `bind` from being bound now.
     fn in_the_way(&self, bind: &Bind, wanted: &HashMap<Bind, Arc<str>>) -> bool {
-        let closing = self.sockets.keys().filter(|open| !wanted.contains_key(open));
+        let closing = self
+            .sockets
+            .keys()
+            .filter(|open| !wanted.contains_key(open));
         closing.into_iter().any(|open| config::overlap(open, bind))
     }
 }

@@ -16,7 +16,7 @@ use crate::snapshot::{Snapshot, SnapshotError};
 
 /// Why a configuration was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
+pub(super) enum ReloadError {
     /// It has mistakes.
     #[error("{}", .0.one_line())]
     Config(Report),
@@ -30,7 +30,7 @@ pub enum ReloadError {
 
 /// What a reload did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reloaded {
+pub(super) enum Reloaded {
     /// A new configuration runs.
     Everything,
     /// Only certificates had changed, and only they were swapped.
@@ -38,11 +38,11 @@ pub enum Reloaded {
 }
 
 /// What the files held when they were last taken.
-pub type Fingerprint = HashMap<PathBuf, u64>;
+pub(super) type Fingerprint = HashMap<PathBuf, u64>;
 
 /// Takes configurations.
 #[derive(Debug)]
-pub struct Reloader {
+pub(super) struct Reloader {
     path: PathBuf,
     shared: Arc<Shared>,
     listeners: Listeners,
@@ -55,7 +55,7 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ListenError`].
-    pub async fn start(
+    pub(super) async fn start(
         path: &Path,
         config: &Config,
         shared: Arc<Shared>,
@@ -73,27 +73,27 @@ impl Reloader {
     }
 
     /// The listeners that run.
-    pub fn listeners(&mut self) -> &mut Listeners {
+    pub(super) fn listeners(&mut self) -> &mut Listeners {
         &mut self.listeners
     }
 
     /// What runs.
-    pub fn server(&self) -> &Server {
+    pub(super) fn server(&self) -> &Server {
         &self.server
     }
 
     /// The configuration file.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// How many routes, and how many endpoints.
-    pub fn counts(&self) -> (usize, usize) {
+    pub(super) fn counts(&self) -> (usize, usize) {
         self.shared.snapshot.load().counts()
     }
 
     /// The files that the running configuration was read from, and what they held.
-    pub fn taken(&self) -> &Fingerprint {
+    pub(super) fn taken(&self) -> &Fingerprint {
         &self.taken
     }
 
@@ -101,7 +101,7 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ReloadError`]; what ran before keeps running.
-    pub async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+    pub(super) async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let path = self.path.clone();
         let loaded = match tokio::task::spawn_blocking(move || config::load(&path)).await {
             Ok(loaded) => loaded.map_err(ReloadError::Config)?,
@@ -129,13 +129,16 @@ impl Reloader {
 }
 
 /// What files hold now. One that cannot be read holds nothing.
-pub fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint {
+pub(super) fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint {
     let hash = |path: &PathBuf| {
         let mut hasher = DefaultHasher::new();
         std::fs::read(path).ok().hash(&mut hasher);
         hasher.finish()
     };
-    files.into_iter().map(|path| (path.clone(), hash(path))).collect()
+    files
+        .into_iter()
+        .map(|path| (path.clone(), hash(path)))
+        .collect()
 }
 
 /// Whether the files that changed are certificates of listeners and nothing else.
@@ -147,8 +150,11 @@ fn only_certificates_changed(config: &Config, before: &Fingerprint, now: &Finger
         .flat_map(|tls| &tls.certificates)
         .flat_map(|certificate| [&certificate.cert, &certificate.key])
         .collect();
-    let changed: Vec<&PathBuf> =
-        now.iter().filter(|(path, hash)| before.get(*path) != Some(hash)).map(|each| each.0).collect();
+    let changed: Vec<&PathBuf> = now
+        .iter()
+        .filter(|(path, hash)| before.get(*path) != Some(hash))
+        .map(|each| each.0)
+        .collect();
     before.len() == now.len()
         && !changed.is_empty()
         && changed.iter().all(|path| certificates.contains(path))

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
+pub(super) enum Signal {
     /// SIGHUP.
     Reload,
     /// SIGTERM or SIGINT.
@@ -15,7 +15,7 @@ pub enum Signal {
 
 /// The installed handlers; none once they have been given away.
 #[derive(Debug)]
-pub struct Signals(Option<Installed>);
+pub(super) struct Signals(Option<Installed>);
 
 #[derive(Debug)]
 struct Installed {
@@ -29,7 +29,7 @@ impl Signals {
     ///
     /// # Errors
     /// What the system said.
-    pub fn install() -> io::Result<Self> {
+    pub(super) fn install() -> io::Result<Self> {
         Ok(Self(Some(Installed {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
@@ -38,13 +38,15 @@ impl Signals {
     }
 
     /// None: waits for ever.
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self(None)
     }
 
     /// The next signal.
-    pub async fn next(&mut self) -> Signal {
-        let Some(installed) = &mut self.0 else { return std::future::pending().await };
+    pub(super) async fn next(&mut self) -> Signal {
+        let Some(installed) = &mut self.0 else {
+            return std::future::pending().await;
+        };
         tokio::select! {
             _ = installed.hangup.recv() => Signal::Reload,
             _ = installed.terminate.recv() => Signal::Stop,
@@ -53,7 +55,7 @@ impl Signals {
     }
 
     /// Waits for one that asks to stop.
-    pub async fn stop(&mut self) {
+    pub(super) async fn stop(&mut self) {
         while self.next().await != Signal::Stop {}
     }
 }

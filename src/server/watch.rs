@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Tells when files may have changed.
 #[derive(Debug)]
-pub struct FileWatch {
+pub(super) struct FileWatch {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
     folders: HashSet<PathBuf>,
@@ -27,7 +27,7 @@ pub struct FileWatch {
 
 impl FileWatch {
     /// Watches nothing yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         // One pending "look" is as good as many.
         let (sender, events) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -40,13 +40,22 @@ impl FileWatch {
                 tracing::warn!(%error, "cannot watch files: looking at them every 10 s");
             })
             .ok();
-        Self { watcher, events, folders: HashSet::new() }
+        Self {
+            watcher,
+            events,
+            folders: HashSet::new(),
+        }
     }
 
     /// Watches the folders of these files, and of what they link to, and no others.
-    pub fn set<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
-        let folders: HashSet<PathBuf> = files.into_iter().flat_map(|file| folders_of(file)).collect();
+    pub(super) fn set<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let folders: HashSet<PathBuf> = files
+            .into_iter()
+            .flat_map(|file| folders_of(file))
+            .collect();
         for gone in self.folders.difference(&folders) {
             let _ = watcher.unwatch(gone);
         }
@@ -59,7 +68,7 @@ impl FileWatch {
     }
 
     /// Ends when it is time to look at the files.
-    pub async fn look(&mut self) {
+    pub(super) async fn look(&mut self) {
         tokio::select! {
             // The sender lives as long as the watcher; without one, only the net is left.
             event = self.events.recv(), if self.watcher.is_some() => {

@@ -21,7 +21,7 @@ const MAILBOX: usize = 1024;
 
 /// What a worker is told.
 #[derive(Debug)]
-pub enum Message {
+pub(super) enum Message {
     /// A connection that is its own from now on.
     Arrival(Box<Arrival>),
     /// End every tunnel, as this.
@@ -32,38 +32,45 @@ pub enum Message {
 
 /// A worker, as the others see it.
 #[derive(Debug)]
-pub struct Handle {
+pub(super) struct Handle {
     /// Its mailbox.
-    pub mailbox: mpsc::Sender<Message>,
+    pub(super) mailbox: mpsc::Sender<Message>,
     /// Its connections.
-    pub load: Arc<Load>,
+    pub(super) load: Arc<Load>,
     /// Its counters.
-    pub counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// Starts worker number `number`.
 ///
 /// # Errors
 /// When the system has no thread or no event queue for it.
-pub fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
+pub(super) fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let counters = Arc::<Counters>::default();
-    let handle =
-        Handle { mailbox, load: Arc::<Load>::default(), counters: Arc::clone(&counters) };
+    let handle = Handle {
+        mailbox,
+        load: Arc::<Load>::default(),
+        counters: Arc::clone(&counters),
+    };
     let shared = Arc::clone(shared);
     let (started, has_started) = std::sync::mpsc::sync_channel(1);
-    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-        match runtime {
-            Ok(runtime) => {
-                let _ = started.send(Ok(()));
-                runtime.block_on(run(Rc::new(Worker::new(shared, counters)), messages));
+    thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(move || {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(run(Rc::new(Worker::new(shared, counters)), messages));
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
             }
-            Err(error) => {
-                let _ = started.send(Err(error));
-            }
-        }
-    })?;
+        })?;
     has_started.recv().map_err(io::Error::other)??;
     Ok(handle)
 }

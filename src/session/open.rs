@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::http::request::Parts;
 use ::http::Request;
+use ::http::request::Parts;
 
 use super::attempts::Attempts;
 use super::plain;
@@ -12,8 +12,8 @@ use super::{Opening, Outcome, Refusal, Session};
 use crate::observe::access_log::TunnelFacts;
 use crate::protocol::answer::Switch;
 use crate::protocol::handshake::{self, Handshake};
-use crate::protocol::spelling::Spelling;
 use crate::protocol::rejection::Rejection;
+use crate::protocol::spelling::Spelling;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::exchange::{Answered, exchange};
 use crate::upstream::http::{self, Loan, RequestBody};
@@ -41,7 +41,7 @@ pub(super) async fn open(
     let answered = match tokio::time::timeout(limit, exchange(stream, &request)).await {
         Ok(answered) => {
             answered.map_err(|error| Refusal::because(Rejection::BadAnswer, &endpoint, &error))?
-        },
+        }
         Err(_) => return Err(Rejection::HandshakeTimeout.into()),
     };
     drop(request);
@@ -123,9 +123,21 @@ async fn pass_on(
 ) -> Result<Outcome, Refusal> {
     let endpoint = Arc::clone(&lease.endpoint().label);
     let broken = |error: hyper::Error| Refusal::because(Rejection::BadAnswer, &endpoint, &error);
-    let mut sender =
-        http::open(answered.replay(), &session.connection.worker.tasks).await.map_err(broken)?;
+    let mut sender = http::open(answered.replay(), &session.connection.worker.tasks)
+        .await
+        .map_err(broken)?;
     // It was written long ago: this one goes nowhere.
-    let response = sender.send_request(Request::new(RequestBody::Empty)).await.map_err(broken)?;
-    plain::reply(session, response, Loan { sender, lease, home: None })
+    let response = sender
+        .send_request(Request::new(RequestBody::Empty))
+        .await
+        .map_err(broken)?;
+    plain::reply(
+        session,
+        response,
+        Loan {
+            sender,
+            lease,
+            home: None,
+        },
+    )
 }

@@ -39,7 +39,9 @@ pub(super) async fn proxy(
                 Err(failure) => return Err(failure.into_refusal(&lease)),
             }
         }
-        let Some(stream) = attempts.connect(&lease).await else { continue };
+        let Some(stream) = attempts.connect(&lease).await else {
+            continue;
+        };
         let mut sender = http::open(stream, &worker.tasks)
             .await
             .map_err(|error| Failure::NoReply(error).into_refusal(&lease))?;
@@ -92,7 +94,10 @@ fn prepare(
     hop::strip_request(headers);
     forwarded::write(headers, &session.via());
     let host = session.host_for(lease);
-    headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| Rejection::BadHost)?);
+    headers.insert(
+        HOST,
+        HeaderValue::from_str(host).map_err(|_| Rejection::BadHost)?,
+    );
     Ok(())
 }
 
@@ -163,7 +168,15 @@ fn finish(
     key: Key,
 ) -> Result<Outcome, Refusal> {
     let home = Some((Rc::clone(&session.connection.worker.pool), key));
-    reply(session, response, Loan { sender, lease, home })
+    reply(
+        session,
+        response,
+        Loan {
+            sender,
+            lease,
+            home,
+        },
+    )
 }
 
 /// Makes an endpoint's reply one of ours to the client.
@@ -195,5 +208,8 @@ pub(super) fn reply(
         &loan.lease.endpoint().label,
         parts.status.as_u16(),
     );
-    Ok(Outcome::Reply(Response::from_parts(parts, ReplyBody::new(body, loan))))
+    Ok(Outcome::Reply(Response::from_parts(
+        parts,
+        ReplyBody::new(body, loan),
+    )))
 }

@@ -138,7 +138,9 @@ impl Future for Tunnel {
         if tunnel.forwarder.is_half_closed() {
             tunnel.place.entry().set_half_closed();
         }
-        let Some(ended) = tunnel.forwarder.ended() else { return Poll::Pending };
+        let Some(ended) = tunnel.forwarder.ended() else {
+            return Poll::Pending;
+        };
         match tunnel.forwarder.reset_to() {
             Some(Side::Client) => tunnel.client.reset_on_close(),
             Some(Side::Endpoint) => tunnel.endpoint.reset_on_close(),
@@ -164,7 +166,10 @@ struct Rest {
 
 impl Unwritten {
     fn first(bytes: Vec<u8>) -> Self {
-        let mut unwritten = Self { rest: None, unflushed: false };
+        let mut unwritten = Self {
+            rest: None,
+            unflushed: false,
+        };
         if !bytes.is_empty() {
             unwritten.keep(bytes.into());
         }
@@ -236,7 +241,9 @@ mod tests {
     /// Both ends of a connection: ours first.
     async fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
         let (near, _) = listener.accept().await.unwrap();
         (Stream::Plain(Socket::Tcp(near)), far)
     }
@@ -251,9 +258,17 @@ mod tests {
     async fn ends(owed: Owed) -> Ends {
         let ((near_client, client), (near_endpoint, endpoint)) = (pair().await, pair().await);
         let table = Rc::new(Table::default());
-        let place = table.enter(TunnelTimeouts { idle: None, half_closed: None });
+        let place = table.enter(TunnelTimeouts {
+            idle: None,
+            half_closed: None,
+        });
         let tunnel = Tunnel::new(near_client, near_endpoint, owed, place, Scratch::new());
-        Ends { tunnel, client, endpoint, table }
+        Ends {
+            tunnel,
+            client,
+            endpoint,
+            table,
+        }
     }
 
     #[test]
@@ -264,8 +279,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_owed_comes_first() {
-        let owed = Owed { to_client: b"101 ".to_vec(), to_endpoint: b"early ".to_vec() };
-        let Ends { tunnel, mut client, mut endpoint, .. } = ends(owed).await;
+        let owed = Owed {
+            to_client: b"101 ".to_vec(),
+            to_endpoint: b"early ".to_vec(),
+        };
+        let Ends {
+            tunnel,
+            mut client,
+            mut endpoint,
+            ..
+        } = ends(owed).await;
         client.write_all(b"up").await.unwrap();
         client.shutdown().await.unwrap();
         endpoint.write_all(b"down").await.unwrap();
@@ -276,13 +299,21 @@ mod tests {
             async { endpoint.read_to_end(&mut up).await.unwrap() },
             async { client.read_to_end(&mut down).await.unwrap() },
         );
-        assert_eq!((up.as_slice(), down.as_slice()), (&b"early up"[..], &b"101 down"[..]));
+        assert_eq!(
+            (up.as_slice(), down.as_slice()),
+            (&b"early up"[..], &b"101 down"[..])
+        );
         assert!(matches!(ended, Ended::ClientEof | Ended::UpstreamEof));
     }
 
     #[tokio::test]
     async fn a_reader_that_stalls_stops_the_other_side_and_loses_nothing() {
-        let Ends { tunnel, client, endpoint, table } = ends(Owed::default()).await;
+        let Ends {
+            tunnel,
+            client,
+            endpoint,
+            table,
+        } = ends(Owed::default()).await;
         const TOTAL: usize = 32 << 20;
         let pattern = |at: usize| (at % 251) as u8;
         let (mut client_read, client_write) = client.into_split();
@@ -320,7 +351,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_reset_is_passed_on_after_what_came_before_it() {
-        let Ends { tunnel, mut client, endpoint, .. } = ends(Owed::default()).await;
+        let Ends {
+            tunnel,
+            mut client,
+            endpoint,
+            ..
+        } = ends(Owed::default()).await;
         client.write_all(b"last words").await.unwrap();
         let mut endpoint = endpoint;
         let (ended, ()) = tokio::join!(tunnel, async {
@@ -337,7 +373,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_verdict_ends_a_quiet_tunnel() {
-        let Ends { tunnel, client, endpoint, table } = ends(Owed::default()).await;
+        let Ends {
+            tunnel,
+            client,
+            endpoint,
+            table,
+        } = ends(Owed::default()).await;
         let (ended, ()) = tokio::join!(tunnel, async { table.end_all(Ended::Shutdown) });
         assert_eq!(ended, Ended::Shutdown);
         assert!(table.is_empty());

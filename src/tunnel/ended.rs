@@ -61,7 +61,13 @@ mod tests {
     fn tokens_are_unique_and_all_is_in_order() {
         for (position, ended) in Ended::ALL.into_iter().enumerate() {
             assert_eq!(ended as usize, position, "counters are indexed by it");
-            assert!(Ended::ALL.iter().filter(|other| other.token() == ended.token()).count() == 1);
+            assert!(
+                Ended::ALL
+                    .iter()
+                    .filter(|other| other.token() == ended.token())
+                    .count()
+                    == 1
+            );
         }
     }
 }

@@ -59,7 +59,12 @@ pub struct Forwarder {
 impl Forwarder {
     /// Both directions open.
     pub fn new() -> Self {
-        Self { from_client: Flow::Open, from_endpoint: Flow::Open, first: None, broken: None }
+        Self {
+            from_client: Flow::Open,
+            from_endpoint: Flow::Open,
+            first: None,
+            broken: None,
+        }
     }
 
     /// What the direction from `side` is to do next.
@@ -187,19 +192,39 @@ mod tests {
     fn an_end_is_passed_on_and_the_other_direction_goes_on() {
         check(&[], (Step::Relay, Step::Relay), None);
         check(&[SourceEnded(Client)], (Step::PassEnd, Step::Relay), None);
-        check(&[SourceEnded(Client), EndPassed(Client)], (Step::Done, Step::Relay), None);
+        check(
+            &[SourceEnded(Client), EndPassed(Client)],
+            (Step::Done, Step::Relay),
+            None,
+        );
         assert!(after(&[SourceEnded(Client)]).is_half_closed());
         assert!(!after(&[]).is_half_closed());
     }
 
     #[test]
     fn the_side_that_ended_first_gives_the_reason() {
-        let client_first =
-            [SourceEnded(Client), EndPassed(Client), SourceEnded(Endpoint), EndPassed(Endpoint)];
-        check(&client_first, (Step::Done, Step::Done), Some(Ended::ClientEof));
-        let endpoint_first =
-            [SourceEnded(Endpoint), SourceEnded(Client), EndPassed(Client), EndPassed(Endpoint)];
-        check(&endpoint_first, (Step::Done, Step::Done), Some(Ended::UpstreamEof));
+        let client_first = [
+            SourceEnded(Client),
+            EndPassed(Client),
+            SourceEnded(Endpoint),
+            EndPassed(Endpoint),
+        ];
+        check(
+            &client_first,
+            (Step::Done, Step::Done),
+            Some(Ended::ClientEof),
+        );
+        let endpoint_first = [
+            SourceEnded(Endpoint),
+            SourceEnded(Client),
+            EndPassed(Client),
+            EndPassed(Endpoint),
+        ];
+        check(
+            &endpoint_first,
+            (Step::Done, Step::Done),
+            Some(Ended::UpstreamEof),
+        );
     }
 
     #[test]
@@ -223,7 +248,11 @@ mod tests {
             Some(Ended::ClientReset),
         );
         check(
-            &[SinkBroke(Endpoint), SourceEnded(Endpoint), EndPassed(Endpoint)],
+            &[
+                SinkBroke(Endpoint),
+                SourceEnded(Endpoint),
+                EndPassed(Endpoint),
+            ],
             (Step::Done, Step::Done),
             Some(Ended::UpstreamReset),
         );

@@ -131,7 +131,11 @@ impl Table {
     pub fn enter(self: &Rc<Self>, limits: TunnelTimeouts) -> Place {
         let entry = Rc::new(Entry::new(limits, Instant::now()));
         let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
-        Place { table: Rc::clone(self), key, entry }
+        Place {
+            table: Rc::clone(self),
+            key,
+            entry,
+        }
     }
 
     /// How many there are.
@@ -190,7 +194,10 @@ mod tests {
     const HALF_CLOSED: Duration = Duration::from_secs(3);
 
     fn place(table: &Rc<Table>) -> Place {
-        table.enter(TunnelTimeouts { idle: Some(IDLE), half_closed: Some(HALF_CLOSED) })
+        table.enter(TunnelTimeouts {
+            idle: Some(IDLE),
+            half_closed: Some(HALF_CLOSED),
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,7 +234,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_limit_is_no_end() {
         let table = Rc::new(Table::default());
-        let tunnel = table.enter(TunnelTimeouts { idle: None, half_closed: None });
+        let tunnel = table.enter(TunnelTimeouts {
+            idle: None,
+            half_closed: None,
+        });
         table.sweep(Instant::now() + Duration::from_secs(1_000_000));
         assert_eq!(tunnel.entry().verdict(), None);
     }

@@ -28,7 +28,10 @@ pub struct Balancer {
 impl Balancer {
     /// For so many endpoints, at the start of the rotation.
     pub fn new(policy: Balance, endpoints: usize) -> Self {
-        Self { policy, progress: vec![0; endpoints] }
+        Self {
+            policy,
+            progress: vec![0; endpoints],
+        }
     }
 
     /// The position of the next endpoint; `None` when none is eligible.
@@ -90,12 +93,18 @@ mod tests {
     fn free(weights: &[u32]) -> Vec<Candidate> {
         weights
             .iter()
-            .map(|&weight| Candidate { weight, in_flight: 0, eligible: true })
+            .map(|&weight| Candidate {
+                weight,
+                in_flight: 0,
+                eligible: true,
+            })
             .collect()
     }
 
     fn picks(balancer: &mut Balancer, candidates: &[Candidate], times: usize) -> Vec<usize> {
-        (0..times).filter_map(|_| balancer.pick(candidates.iter().copied())).collect()
+        (0..times)
+            .filter_map(|_| balancer.pick(candidates.iter().copied()))
+            .collect()
     }
 
     #[test]
@@ -109,7 +118,11 @@ mod tests {
     fn nobody_eligible_is_nobody_picked() {
         for policy in [Balance::RoundRobin, Balance::LeastConnections] {
             let mut balancer = Balancer::new(policy, 1);
-            let down = Candidate { weight: 1, in_flight: 0, eligible: false };
+            let down = Candidate {
+                weight: 1,
+                in_flight: 0,
+                eligible: false,
+            };
             assert_eq!(balancer.pick([down].into_iter()), None);
             assert_eq!(Balancer::new(policy, 0).pick([].into_iter()), None);
         }
@@ -118,7 +131,10 @@ mod tests {
     #[test]
     fn least_connections_takes_equals_in_turn() {
         let mut balancer = Balancer::new(Balance::LeastConnections, 3);
-        assert_eq!(picks(&mut balancer, &free(&[1, 1, 1]), 6), [0, 1, 2, 0, 1, 2]);
+        assert_eq!(
+            picks(&mut balancer, &free(&[1, 1, 1]), 6),
+            [0, 1, 2, 0, 1, 2]
+        );
     }
 
     proptest! {

@@ -52,9 +52,16 @@ impl Resolver {
         Self { control }
     }
 
-    async fn addresses(&self, state: &State, host: &str, port: u16) -> io::Result<Arc<[SocketAddr]>> {
-        if let Some((at, addresses)) =
-            &*state.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn addresses(
+        &self,
+        state: &State,
+        host: &str,
+        port: u16,
+    ) -> io::Result<Arc<[SocketAddr]>> {
+        if let Some((at, addresses)) = &*state
+            .resolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
             && at.elapsed() < RESOLVED_FOR
         {
             return Ok(Arc::clone(addresses));
@@ -63,15 +70,23 @@ impl Resolver {
         let found = self
             .control
             .spawn(async move {
-                tokio::net::lookup_host((name, port)).await.map(Iterator::collect::<Vec<_>>)
+                tokio::net::lookup_host((name, port))
+                    .await
+                    .map(Iterator::collect::<Vec<_>>)
             })
             .await
             .map_err(io::Error::other)??;
         if found.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the name has no address",
+            ));
         }
         let addresses: Arc<[SocketAddr]> = found.into();
-        *state.resolved.lock().unwrap_or_else(PoisonError::into_inner) =
+        *state
+            .resolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) =
             Some((Instant::now(), Arc::clone(&addresses)));
         Ok(addresses)
     }
@@ -103,12 +118,15 @@ pub async fn connect(
 async fn open(endpoint: &State, resolver: &Resolver) -> Result<Socket, ConnectError> {
     match &endpoint.address {
         Address::Ip(address) => open_tcp(*address).await,
-        Address::Unix(path) => {
-            UnixStream::connect(path).await.map(Socket::Unix).map_err(refused)
-        }
+        Address::Unix(path) => UnixStream::connect(path)
+            .await
+            .map(Socket::Unix)
+            .map_err(refused),
         Address::Name { host, port } => {
-            let addresses =
-                resolver.addresses(endpoint, host, *port).await.map_err(ConnectError::Resolve)?;
+            let addresses = resolver
+                .addresses(endpoint, host, *port)
+                .await
+                .map_err(ConnectError::Resolve)?;
             let mut failure = None;
             for address in addresses.iter() {
                 match open_tcp(*address).await {
@@ -128,7 +146,9 @@ async fn open_tcp(address: SocketAddr) -> Result<Socket, ConnectError> {
 }
 
 fn refused(error: io::Error) -> ConnectError {
-    let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    let errno = error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error);
     match errno {
         Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
             ConnectError::Descriptors(error)

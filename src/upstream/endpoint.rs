@@ -102,7 +102,9 @@ pub struct Lease {
 impl Lease {
     fn on(state: &Arc<State>) -> Self {
         state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { state: Arc::clone(state) }
+        Self {
+            state: Arc::clone(state),
+        }
     }
 
     /// The endpoint.
@@ -151,7 +153,9 @@ impl Upstream {
         });
         let mut balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
         let position = balancer.pick(candidates)?;
-        self.endpoints.get(position).map(|endpoint| Lease::on(&endpoint.state))
+        self.endpoints
+            .get(position)
+            .map(|endpoint| Lease::on(&endpoint.state))
     }
 
     /// Its endpoints, in the order of the file.
@@ -182,10 +186,15 @@ impl Known {
     pub fn of<'a>(upstreams: impl IntoIterator<Item = &'a Arc<Upstream>>) -> Self {
         let states = upstreams.into_iter().flat_map(|upstream| {
             upstream.endpoints().map(|state| {
-                ((Arc::clone(&upstream.name), state.address.clone()), Arc::clone(state))
+                (
+                    (Arc::clone(&upstream.name), state.address.clone()),
+                    Arc::clone(state),
+                )
             })
         });
-        Self { states: states.collect() }
+        Self {
+            states: states.collect(),
+        }
     }
 
     fn state(&self, upstream: &Arc<str>, address: &Address) -> Arc<State> {
@@ -226,8 +235,11 @@ mod tests {
 
     #[test]
     fn a_lease_counts_from_the_pick_until_it_is_dropped() {
-        let upstream =
-            Upstream::new(&settings(&["127.0.0.1:1", "127.0.0.1:2"]), &Known::default()).unwrap();
+        let upstream = Upstream::new(
+            &settings(&["127.0.0.1:1", "127.0.0.1:2"]),
+            &Known::default(),
+        )
+        .unwrap();
         let first = upstream.pick(&[]).unwrap();
         let second = upstream.pick(&[]).unwrap();
         assert_ne!(first.endpoint().id, second.endpoint().id);
@@ -246,8 +258,7 @@ mod tests {
         let held = before.pick(&[]).unwrap();
         let known = Known::of([&before]);
         drop(before);
-        let after =
-            Upstream::new(&settings(&["127.0.0.1:1", "127.0.0.1:2"]), &known).unwrap();
+        let after = Upstream::new(&settings(&["127.0.0.1:1", "127.0.0.1:2"]), &known).unwrap();
         let counts: Vec<usize> = after.endpoints().map(|state| state.in_flight()).collect();
         assert_eq!(counts, [1, 0]);
         assert_eq!(&*after.pick(&[]).unwrap().endpoint().label, "127.0.0.1:2");

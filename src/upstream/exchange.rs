@@ -59,7 +59,10 @@ pub struct Answered {
 impl Answered {
     /// The head, parsed. It was found whole and valid when it was read.
     pub fn answer(&self) -> Option<Answer<'_>> {
-        Answer::parse(&self.bytes).ok().flatten().map(|(answer, _)| answer)
+        Answer::parse(&self.bytes)
+            .ok()
+            .flatten()
+            .map(|(answer, _)| answer)
     }
 
     /// What came behind the head.
@@ -69,7 +72,12 @@ impl Answered {
 
     /// The connection as if nothing had been read, for a reader that wants the head too.
     pub fn replay(self) -> Replay {
-        Replay { unread: self.bytes.into(), stream: self.stream, asked: false, reader: None }
+        Replay {
+            unread: self.bytes.into(),
+            stream: self.stream,
+            asked: false,
+            reader: None,
+        }
     }
 }
 
@@ -78,7 +86,10 @@ impl Answered {
 /// # Errors
 /// [`ExchangeError`]. The connection is of no further use.
 pub async fn exchange(mut stream: Stream, request: &[u8]) -> Result<Answered, ExchangeError> {
-    stream.write_all(request).await.map_err(ExchangeError::Write)?;
+    stream
+        .write_all(request)
+        .await
+        .map_err(ExchangeError::Write)?;
     stream.flush().await.map_err(ExchangeError::Write)?;
     let mut bytes = Vec::with_capacity(HEAD_USUAL);
     let mut interim = 0;
@@ -92,11 +103,22 @@ pub async fn exchange(mut stream: Stream, request: &[u8]) -> Result<Answered, Ex
                 }
                 continue;
             }
-            Some((_, head)) => return Ok(Answered { stream, bytes, head }),
+            Some((_, head)) => {
+                return Ok(Answered {
+                    stream,
+                    bytes,
+                    head,
+                });
+            }
             None if bytes.len() >= HEAD_MOST => return Err(ExchangeError::TooLong),
             None => {}
         }
-        if stream.read_buf(&mut bytes).await.map_err(ExchangeError::Read)? == 0 {
+        if stream
+            .read_buf(&mut bytes)
+            .await
+            .map_err(ExchangeError::Read)?
+            == 0
+        {
             return Err(ExchangeError::Closed);
         }
     }

@@ -79,7 +79,10 @@ impl Key {
     /// For connections of `upstream` to the leased endpoint.
     pub fn of(upstream: &Upstream, lease: &Lease) -> Self {
         let tls = upstream.tls.as_ref().map_or(0, |tls| tls.generation);
-        Self { endpoint: lease.endpoint().id, tls }
+        Self {
+            endpoint: lease.endpoint().id,
+            tls,
+        }
     }
 }
 
@@ -116,7 +119,10 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
         if connections.len() < IDLE_MOST {
-            connections.push(Idle { sender, since: Instant::now() });
+            connections.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
         }
     }
 }
@@ -168,13 +174,24 @@ impl RequestBody {
     /// The client's body; each piece has to come within `limit` of the one before.
     pub fn new(body: Incoming, limit: Duration) -> (Self, Rc<Upload>) {
         let now = Instant::now();
-        let upload =
-            Rc::new(Upload { limit, progress: Cell::new(now), expired: Cell::new(false) });
+        let upload = Rc::new(Upload {
+            limit,
+            progress: Cell::new(now),
+            expired: Cell::new(false),
+        });
         if body.is_end_stream() {
             return (Self::Empty, upload);
         }
         let alarm = Box::pin(tokio::time::sleep_until(now + limit));
-        (Self::Upload { body, upload: Rc::clone(&upload), waiting: false, alarm }, upload)
+        (
+            Self::Upload {
+                body,
+                upload: Rc::clone(&upload),
+                waiting: false,
+                alarm,
+            },
+            upload,
+        )
     }
 
     /// Whether there is none.
@@ -191,7 +208,13 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Self::Upload { body, upload, waiting, alarm } = self.get_mut() else {
+        let Self::Upload {
+            body,
+            upload,
+            waiting,
+            alarm,
+        } = self.get_mut()
+        else {
             return Poll::Ready(None);
         };
         if let Poll::Ready(piece) = Pin::new(body).poll_frame(cx) {
@@ -253,7 +276,10 @@ pub struct ReplyBody {
 impl ReplyBody {
     /// The reply that came over `loan`.
     pub fn new(body: Incoming, loan: Loan) -> Self {
-        let mut reply = Self { body, loan: Some(loan) };
+        let mut reply = Self {
+            body,
+            loan: Some(loan),
+        };
         if reply.body.is_end_stream() {
             reply.end();
         }

@@ -11,9 +11,25 @@ pub(super) const LISTENER: Table = Table {
             "",
             "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`. Required.",
         ),
-        key("tls", Kind::Table(&TLS), "", "TLS towards clients; plain text without it."),
-        key("timeouts", Kind::Table(&TIMEOUTS), "{}", "Deadlines towards clients."),
-        key("http2", Kind::Bool, "false", "Whether HTTP/2 is offered, WebSockets over it too.").later(),
+        key(
+            "tls",
+            Kind::Table(&TLS),
+            "",
+            "TLS towards clients; plain text without it.",
+        ),
+        key(
+            "timeouts",
+            Kind::Table(&TIMEOUTS),
+            "{}",
+            "Deadlines towards clients.",
+        ),
+        key(
+            "http2",
+            Kind::Bool,
+            "false",
+            "Whether HTTP/2 is offered, WebSockets over it too.",
+        )
+        .later(),
         key(
             "proxy_protocol",
             Kind::OneOf(&["off", "required"]),
@@ -21,7 +37,13 @@ pub(super) const LISTENER: Table = Table {
             "Whether connections begin with a PROXY header.",
         )
         .later_restriction(),
-        key("trusted_proxies", NETS, "[]", "Whose forwarding headers are believed.").later(),
+        key(
+            "trusted_proxies",
+            NETS,
+            "[]",
+            "Whose forwarding headers are believed.",
+        )
+        .later(),
         key(
             "trusted_header",
             Kind::OneOf(&["x-forwarded", "forwarded"]),
@@ -36,7 +58,13 @@ pub(super) const LISTENER: Table = Table {
             "Whether plain requests are sent to https, and handshakes refused.",
         )
         .later_restriction(),
-        key("limits", Kind::Table(&LIMITS), "{}", "What clients may take.").later_restriction(),
+        key(
+            "limits",
+            Kind::Table(&LIMITS),
+            "{}",
+            "What clients may take.",
+        )
+        .later_restriction(),
     ],
 };
 
@@ -44,7 +72,12 @@ const BIND: Table = Table {
     doc: "A unix socket with a mode.",
     keys: &[
         key("address", Kind::Bind, "", "Where it listens. Required."),
-        key("mode", Kind::Mode, "\"0660\"", "Permission bits of a unix socket."),
+        key(
+            "mode",
+            Kind::Mode,
+            "\"0660\"",
+            "Permission bits of a unix socket.",
+        ),
     ],
 };
 
@@ -63,19 +96,39 @@ const TLS: Table = Table {
             "\"1.2\"",
             "The oldest version of TLS that is spoken.",
         ),
-        key("client_auth", Kind::Table(&CLIENT_AUTH), "", "Certificates that clients must show.")
-            .later_restriction(),
-        key("ticket_keys_file", Kind::File, "", "Keys of session tickets that several nodes share.")
-            .later(),
-        key("handshakes_at_once", COUNT, "", "TLS handshakes at once, per worker.")
-            .later_restriction(),
+        key(
+            "client_auth",
+            Kind::Table(&CLIENT_AUTH),
+            "",
+            "Certificates that clients must show.",
+        )
+        .later_restriction(),
+        key(
+            "ticket_keys_file",
+            Kind::File,
+            "",
+            "Keys of session tickets that several nodes share.",
+        )
+        .later(),
+        key(
+            "handshakes_at_once",
+            COUNT,
+            "",
+            "TLS handshakes at once, per worker.",
+        )
+        .later_restriction(),
     ],
 };
 
 const CERTIFICATE: Table = Table {
     doc: "A certificate and its key, in PEM.",
     keys: &[
-        key("cert", Kind::File, "", "The chain, the server's own certificate first. Required."),
+        key(
+            "cert",
+            Kind::File,
+            "",
+            "The chain, the server's own certificate first. Required.",
+        ),
         key("key", Kind::File, "", "Its private key. Required."),
     ],
 };
@@ -83,24 +136,54 @@ const CERTIFICATE: Table = Table {
 const CLIENT_AUTH: Table = Table {
     doc: "Certificates that clients must show.",
     keys: &[
-        key("ca", Kind::File, "", "The authorities that are believed. Required."),
-        key("mode", Kind::OneOf(&["required", "optional"]), "\"required\"", "Whether one must be shown."),
-        key("header", Kind::Text, "", "The header that tells endpoints about it."),
+        key(
+            "ca",
+            Kind::File,
+            "",
+            "The authorities that are believed. Required.",
+        ),
+        key(
+            "mode",
+            Kind::OneOf(&["required", "optional"]),
+            "\"required\"",
+            "Whether one must be shown.",
+        ),
+        key(
+            "header",
+            Kind::Text,
+            "",
+            "The header that tells endpoints about it.",
+        ),
     ],
 };
 
 const TIMEOUTS: Table = Table {
     doc: "Deadlines towards clients.",
     keys: &[
-        key("tls_handshake", Kind::Duration, "\"10s\"", "For the TLS handshake."),
+        key(
+            "tls_handshake",
+            Kind::Duration,
+            "\"10s\"",
+            "For the TLS handshake.",
+        ),
         key(
             "request_header",
             Kind::Duration,
             "\"10s\"",
             "For the head of a request, from the accepted connection or its first byte.",
         ),
-        key("keep_alive", Kind::Duration, "\"60s\"", "Between an answer and the next request."),
-        key("request_body", Kind::Duration, "\"30s\"", "Between two pieces of a request's body."),
+        key(
+            "keep_alive",
+            Kind::Duration,
+            "\"60s\"",
+            "Between an answer and the next request.",
+        ),
+        key(
+            "request_body",
+            Kind::Duration,
+            "\"30s\"",
+            "Between two pieces of a request's body.",
+        ),
     ],
 };
 
@@ -108,7 +191,12 @@ const LIMITS: Table = Table {
     doc: "What clients may take.",
     keys: &[
         key("connections", COUNT, "", "Connections at once."),
-        key("connections_per_ip", COUNT, "", "Connections at once per address (IPv6: per /64)."),
+        key(
+            "connections_per_ip",
+            COUNT,
+            "",
+            "Connections at once per address (IPv6: per /64).",
+        ),
         key("handshakes_per_second", COUNT, "", "Handshakes per second."),
         key(
             "handshakes_per_ip",
@@ -122,7 +210,20 @@ const LIMITS: Table = Table {
             "",
             "Handshakes per address.",
         ),
-        key("header_bytes", Kind::Size, "\"16KiB\"", "Size of a request's head."),
-        key("header_count", Kind::Integer { least: 1, most: 1000 }, "100", "Lines of a request's head."),
+        key(
+            "header_bytes",
+            Kind::Size,
+            "\"16KiB\"",
+            "Size of a request's head.",
+        ),
+        key(
+            "header_count",
+            Kind::Integer {
+                least: 1,
+                most: 1000,
+            },
+            "100",
+            "Lines of a request's head.",
+        ),
     ],
 };

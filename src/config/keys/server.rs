@@ -9,11 +9,22 @@ pub(super) const SERVER: Table = Table {
     keys: &[
         key(
             "workers",
-            Kind::AnyOf(&[Kind::OneOf(&["auto"]), Kind::Integer { least: 1, most: 1024 }]),
+            Kind::AnyOf(&[
+                Kind::OneOf(&["auto"]),
+                Kind::Integer {
+                    least: 1,
+                    most: 1024,
+                },
+            ]),
             "\"auto\"",
             "Data-plane threads; \"auto\" for one per available core.",
         ),
-        key("log", Kind::Table(&LOG), "{}", "What is logged to standard error, and how."),
+        key(
+            "log",
+            Kind::Table(&LOG),
+            "{}",
+            "What is logged to standard error, and how.",
+        ),
         key(
             "max_tunnels",
             AUTO_OR_COUNT,
@@ -21,7 +32,12 @@ pub(super) const SERVER: Table = Table {
             "Tunnels at once; \"auto\" for what the limit on open files carries.",
         )
         .later_restriction(),
-        key("shutdown", Kind::Table(&SHUTDOWN), "{}", "How the process stops on SIGTERM."),
+        key(
+            "shutdown",
+            Kind::Table(&SHUTDOWN),
+            "{}",
+            "How the process stops on SIGTERM.",
+        ),
         ACCESS_LOG,
         key(
             "watch",
@@ -29,7 +45,12 @@ pub(super) const SERVER: Table = Table {
             "\"certificates\"",
             "Which changed files apply by themselves: certificates and keys, the configuration too, or none.",
         ),
-        key("reason_header", Kind::Bool, "true", "Whether our own answers carry `tidegate-reason`."),
+        key(
+            "reason_header",
+            Kind::Bool,
+            "true",
+            "Whether our own answers carry `tidegate-reason`.",
+        ),
         key(
             "request_id",
             Kind::Text,
@@ -37,7 +58,13 @@ pub(super) const SERVER: Table = Table {
             "The header that carries a request's id to endpoints and logs.",
         )
         .later(),
-        key("upgrade", Kind::Table(&UPGRADE), "{}", "Handing over to a new binary.").later(),
+        key(
+            "upgrade",
+            Kind::Table(&UPGRADE),
+            "{}",
+            "Handing over to a new binary.",
+        )
+        .later(),
     ],
 };
 
@@ -62,11 +89,24 @@ const LOG: Table = Table {
 const SHUTDOWN: Table = Table {
     doc: "How the process stops on SIGTERM.",
     keys: &[
-        key("grace", Kind::Duration, "\"30s\"", "How long live tunnels may stay."),
-        key("delay", Kind::Duration, "\"0s\"", "How long connections are still accepted."),
+        key(
+            "grace",
+            Kind::Duration,
+            "\"30s\"",
+            "How long live tunnels may stay.",
+        ),
+        key(
+            "delay",
+            Kind::Duration,
+            "\"0s\"",
+            "How long connections are still accepted.",
+        ),
         key(
             "close_code",
-            Kind::Integer { least: 1000, most: 4999 },
+            Kind::Integer {
+                least: 1000,
+                most: 4999,
+            },
             "1012",
             "Status code of the Close frame that ends a tunnel.",
         )
@@ -79,8 +119,18 @@ const ACCESS_LOG: Key = key(
     Kind::Table(&Table {
         doc: "Where the events of sessions are logged.",
         keys: &[
-            key("to", Kind::Text, "\"stderr\"", "`stdout`, `stderr`, `journald`, `off` or a file."),
-            key("format", Kind::OneOf(&["text", "json"]), "\"text\"", "The shape of its lines."),
+            key(
+                "to",
+                Kind::Text,
+                "\"stderr\"",
+                "`stdout`, `stderr`, `journald`, `off` or a file.",
+            ),
+            key(
+                "format",
+                Kind::OneOf(&["text", "json"]),
+                "\"text\"",
+                "The shape of its lines.",
+            ),
         ],
     }),
     "{}",
@@ -101,8 +151,23 @@ const UPGRADE: Table = Table {
 pub(super) const ADMIN: Table = Table {
     doc: "Where operators connect.",
     keys: &[
-        key("bind", Kind::Bind, "\"unix:/run/tidegate/admin.sock\"", "Where the interface listens."),
-        key("token_file", Kind::File, "", "The token that changes over TCP need."),
-        key("metrics_bind", Kind::Bind, "", "Where metrics and health are served, read-only."),
+        key(
+            "bind",
+            Kind::Bind,
+            "\"unix:/run/tidegate/admin.sock\"",
+            "Where the interface listens.",
+        ),
+        key(
+            "token_file",
+            Kind::File,
+            "",
+            "The token that changes over TCP need.",
+        ),
+        key(
+            "metrics_bind",
+            Kind::Bind,
+            "",
+            "Where metrics and health are served, read-only.",
+        ),
     ],
 };

@@ -1,0 +1,106 @@
+//! The command line. Only this module and those below it print.
+
+mod check;
+mod demo;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A reverse proxy and load balancer made for WebSocket fleets.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for `run`: stopped in order
+  1  the configuration has mistakes
+  2  the command line has mistakes
+  3  could not start: an address is taken, say
+  4  stopped at once by a second signal
+
+Signals to `run`:
+  SIGHUP           reload the configuration; a broken one changes nothing
+  SIGTERM, SIGINT  stop in order; a second one stops at once";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve what a configuration file says, until a signal stops it
+    Run {
+        /// The configuration file
+        #[arg(
+            long,
+            short,
+            value_name = "FILE",
+            default_value = "/etc/tidegate/config.toml"
+        )]
+        config: PathBuf,
+    },
+    /// Check a configuration file, and the files that it names, and tell all that is wrong
+    Check {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+        /// Print one JSON object instead
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try it: three backends, a certificate and a page, all made on the spot
+    Demo {
+        /// The port of the page; 0 for any that is free [default: 8443, or any if that is taken]
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Print the JSON schema of the configuration file, for editors
+    Schema,
+}
+
+/// How the program ends; documented in `--help`.
+#[derive(Debug, Clone, Copy)]
+enum Code {
+    Config = 1,
+    Start = 3,
+    Forced = 4,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { config } => run::run(&config, |_| {}),
+        Command::Check { config, json } => check::check(&config, json),
+        Command::Demo { port } => demo::demo(port),
+        Command::Schema => {
+            out(&format!("{:#}\n", tidegate::config::schema()));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Prints what was asked for. A reader that has gone away wants no more of it.
+fn out(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints what went wrong.
+fn err(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Whether what goes to standard error may be coloured (<https://no-color.org>).
+fn colour() -> bool {
+    use std::io::IsTerminal;
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty())
+}

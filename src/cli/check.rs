@@ -1,0 +1,66 @@
+//! `tidegate check`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+use tidegate::config::diagnostic::Severity;
+use tidegate::config::{self, Report};
+
+use super::{Code, colour, err, out};
+
+/// Tells all that is wrong with a file.
+pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
+    let loaded = config::load(path);
+    let report = match &loaded {
+        Ok(loaded) => &loaded.warnings,
+        Err(report) => report,
+    };
+    if as_json {
+        let answer = json!({ "ok": loaded.is_ok(), "diagnostics": report.to_json() });
+        out(&format!("{answer:#}\n"));
+    } else {
+        err(&report.render(colour()));
+        match &loaded {
+            Ok(loaded) => out(&format!("{}: ok, {}\n", path.display(), summary(loaded))),
+            Err(report) => err(&format!("{}: {}\n", path.display(), verdict(report))),
+        }
+    }
+    if loaded.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        Code::Config.into()
+    }
+}
+
+/// What a good file has.
+fn summary(loaded: &config::Loaded) -> String {
+    let config = &loaded.config;
+    let mut parts = vec![
+        plural(config.listeners.len(), "listener"),
+        plural(config.routes.len(), "route"),
+        plural(config.upstreams.len(), "upstream"),
+    ];
+    let warnings = loaded.warnings.count(Severity::Warning);
+    if warnings > 0 {
+        parts.push(plural(warnings, "warning"));
+    }
+    parts.join(", ")
+}
+
+/// What is wrong with a bad one, in numbers.
+pub(super) fn verdict(report: &Report) -> String {
+    let errors = plural(report.count(Severity::Error), "error");
+    match report.count(Severity::Warning) {
+        0 => errors,
+        warnings => format!("{errors}, {}", plural(warnings, "warning")),
+    }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
+}

@@ -1,0 +1,29 @@
+//! `tidegate run`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use tidegate::server::{self, Exit, Running, StartError};
+
+use super::{Code, check, colour, err};
+
+/// Serves until a signal stops it.
+pub(super) fn run(path: &Path, ready: impl FnOnce(&Running)) -> ExitCode {
+    match server::run(path, ready) {
+        Ok(Exit::Graceful) => ExitCode::SUCCESS,
+        Ok(Exit::Forced) => Code::Forced.into(),
+        Err(StartError::Config(report)) => {
+            err(&report.render(colour()));
+            err(&format!(
+                "{}: {}\n",
+                path.display(),
+                check::verdict(&report)
+            ));
+            Code::Config.into()
+        }
+        Err(error) => {
+            err(&format!("error: {error}\n"));
+            Code::Start.into()
+        }
+    }
+}
