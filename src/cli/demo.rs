@@ -1,8 +1,167 @@
-//! `tidegate demo`.
+//! `tidegate demo`: everything that is needed to see it work, made on the spot.
+//!
+//! Three backends, a certificate and a configuration file, and tidegate running with that file as
+//! it would with any other. Nothing outlives it.
 
+mod backend;
+mod control;
+mod fleet;
+mod sockets;
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Placeholder until the next commit.
-pub(super) fn demo(_port: Option<u16>) -> ExitCode {
-    ExitCode::FAILURE
+use tempfile::TempDir;
+use tidegate::server::Running;
+
+use self::fleet::Fleet;
+use super::{Code, err, out, run};
+
+/// Where the page is, if nobody else is there.
+const USUAL_PORT: u16 = 8443;
+
+/// Runs the demo until a signal stops it.
+pub(super) fn demo(port: Option<u16>) -> ExitCode {
+    match prepare(port) {
+        Ok(stage) => run::run(&stage.config, |running| out(&stage.welcome(running))),
+        Err(error) => {
+            err(&format!("error: cannot set up the demo: {error}\n"));
+            Code::Start.into()
+        }
+    }
+}
+
+/// What the demo runs on; its folder goes with it.
+struct Stage {
+    _folder: TempDir,
+    config: PathBuf,
+    text: String,
+}
+
+fn prepare(port: Option<u16>) -> io::Result<Stage> {
+    let folder = tempfile::Builder::new()
+        .prefix("tidegate-demo-")
+        .tempdir()?;
+    write_certificate(folder.path())?;
+    let fleet = Fleet::start()?;
+    let control = control::start(&fleet)?;
+    let port = port.unwrap_or_else(usual_port_if_free);
+    let text = configuration(port, &fleet.addresses(), control);
+    let config = folder.path().join("demo.toml");
+    fs::write(&config, &text)?;
+    Ok(Stage {
+        _folder: folder,
+        config,
+        text,
+    })
+}
+
+fn usual_port_if_free() -> u16 {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT)) {
+        Ok(_) => USUAL_PORT,
+        Err(_) => 0,
+    }
+}
+
+fn write_certificate(folder: &Path) -> io::Result<()> {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
+    fs::write(folder.join("demo.pem"), made.cert.pem())?;
+    fs::write(folder.join("demo.key"), made.signing_key.serialize_pem())
+}
+
+fn configuration(port: u16, backends: &[SocketAddr], control: SocketAddr) -> String {
+    let endpoints: Vec<String> = backends
+        .iter()
+        .map(|backend| format!("\"{backend}\""))
+        .collect();
+    format!(
+        "\
+[server]
+log = {{ level = \"warn\" }}
+shutdown = {{ grace = \"1s\" }}
+
+[listener.demo]
+bind = [\"127.0.0.1:{port}\"]
+[listener.demo.tls]
+certificates = [{{ cert = \"demo.pem\", key = \"demo.key\" }}]
+
+[[route]]
+name = \"page-and-sockets\"
+upstream = \"backends\"
+
+[[route]]
+name = \"control\"
+path_prefix = \"/control\"
+upstream = \"control\"
+
+[upstream.backends]
+endpoints = [{}]
+tries = 3
+
+[upstream.control]
+endpoints = [\"{control}\"]
+",
+        endpoints.join(", ")
+    )
+}
+
+impl Stage {
+    fn welcome(&self, running: &Running) -> String {
+        let address = running
+            .addresses()
+            .first()
+            .map_or("", |(_, address)| address.as_str());
+        let port = address.rsplit(':').next().unwrap_or_default();
+        let indented: String = self
+            .text
+            .lines()
+            .map(|line| format!("    {line}\n"))
+            .collect();
+        format!(
+            "\
+tidegate demo
+
+  Page       https://localhost:{port}/
+             The certificate was made a moment ago, so the browser will ask.
+
+  Sockets    wss://localhost:{port}/chat
+             wss://localhost:{port}/dashboard
+             wss://localhost:{port}/echo
+
+  Terminal   npx wscat --no-check -c wss://localhost:{port}/echo
+             curl -k https://localhost:{port}/
+
+  Running with {}:
+
+{indented}
+  Ctrl-C stops it.
+",
+            self.config.display()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_a_good_one() {
+        let folder = tempfile::tempdir().unwrap();
+        write_certificate(folder.path()).unwrap();
+        let address: SocketAddr = "127.0.0.1:9000".parse().unwrap();
+        let other: SocketAddr = "127.0.0.1:9001".parse().unwrap();
+        let text = configuration(0, &[address, other], address);
+        let path = folder.path().join("demo.toml");
+        let loaded = tidegate::config::parse(&text, &path, &|_| None).unwrap();
+        assert!(
+            loaded.warnings.diagnostics().is_empty(),
+            "{}",
+            loaded.warnings.render(false)
+        );
+    }
 }
