@@ -1,0 +1,78 @@
+// Programs under test: started, waited for, ended by pid.
+
+import { spawn } from 'node:child_process'
+import { connect, createServer } from 'node:net'
+
+export const deadline = 30_000
+const running = new Set()
+
+/** Starts a program and collects what it says. */
+export function start(command, args, options = {}) {
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options })
+  const program = { child, said: '', ended: new Promise((end) => child.on('exit', (code, signal) => end(code ?? signal))) }
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { program.said += data })
+  running.add(program)
+  program.ended.then(() => running.delete(program))
+  return program
+}
+
+/** Ends everything that still runs; what it said helps when a check has failed. */
+export async function endAll(failed) {
+  for (const program of running) {
+    if (failed) console.error(`--- ${program.child.spawnargs.join(' ')}\n${program.said}`)
+    program.child.kill('SIGKILL')
+    await program.ended
+  }
+}
+
+/** Asks again and again until the answer is true, or it has taken too long. */
+export async function until(what, ask) {
+  const end = Date.now() + deadline
+  for (;;) {
+    const answer = await ask()
+    if (answer) return answer
+    if (Date.now() > end) throw new Error(`waited too long: ${what}`)
+    await new Promise((next) => setTimeout(next, 50))
+  }
+}
+
+export function listens(port) {
+  return new Promise((answer) => {
+    const socket = connect(port, '127.0.0.1')
+    socket.on('connect', () => { socket.destroy(); answer(true) })
+    socket.on('error', () => answer(false))
+  })
+}
+
+export function freePort() {
+  return new Promise((answer) => {
+    const server = createServer()
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address()
+      server.close(() => answer(port))
+    })
+  })
+}
+
+export function equal(seen, expected, what) {
+  if (seen !== expected) throw new Error(`${what}: ${JSON.stringify(seen)} instead of ${JSON.stringify(expected)}`)
+}
+
+/** Runs the checks, prints what passed, and leaves nothing behind. */
+export async function main(checks) {
+  let passed = 0
+  let failed = 0
+  try {
+    await checks(async (what, check) => {
+      await check()
+      passed += 1
+      console.log(`ok  ${what}`)
+    })
+  } catch (error) {
+    failed = 1
+    console.error(error)
+  }
+  await endAll(failed)
+  console.log(`${passed} passed, ${failed} failed`)
+  process.exitCode = failed
+}
