@@ -163,8 +163,7 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
 
 /// `https://chat.example.com`, `null`: an origin as browsers send it.
 pub(super) fn origin(text: &str) -> Result<(), String> {
-    let rest = text.split_once("://").map(|(scheme, rest)| (scheme, rest));
-    match rest {
+    match text.split_once("://") {
         _ if text == "null" => Ok(()),
         Some(("http" | "https", rest)) if !rest.is_empty() && !rest.contains(['/', '?', '#']) => {
             Ok(())

@@ -336,6 +336,7 @@ mod tests {
     }
 
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "the cases read better")]
     fn check(head: &str, expected: Result<(), SwitchFault>) {
         assert_eq!(
             judge(head, Strictness::Strict).map(|_| ()),

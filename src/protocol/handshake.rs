@@ -231,7 +231,7 @@ mod tests {
         parts("GET", Version::HTTP_11, &lines)
     }
 
-    #[derive(Debug, PartialEq)]
+    #[derive(Debug, Clone, Copy, PartialEq)]
     enum Seen {
         Handshake,
         Plain,

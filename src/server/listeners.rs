@@ -49,6 +49,14 @@ pub(super) struct Listeners {
     running: HashMap<Arc<str>, Running>,
 }
 
+/// A listener as it will be.
+#[derive(Debug)]
+struct Planned {
+    name: Arc<str>,
+    settings: Settings,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+}
+
 #[derive(Debug)]
 struct Running {
     listener: Arc<Listener>,
@@ -59,7 +67,7 @@ struct Running {
 /// A change that is ready to be made: sockets bound, keys loaded.
 #[derive(Debug)]
 pub(super) struct Plan {
-    running: Vec<(Arc<str>, Settings, Option<Arc<dyn ProducesTickets>>)>,
+    running: Vec<Planned>,
     bound: Vec<(Bind, Arc<str>, Bound)>,
     /// To be bound when the sockets that are in their way have been closed.
     late: Vec<(Bind, Arc<str>)>,
@@ -88,9 +96,7 @@ impl Listeners {
             wanted: HashMap::new(),
         };
         for listener in listeners {
-            let (settings, tickets) = self.settings(listener)?;
-            plan.running
-                .push((Arc::clone(&listener.name), settings, tickets));
+            plan.running.push(self.planned(listener)?);
             for bind in &listener.binds {
                 plan.wanted.insert(bind.clone(), Arc::clone(&listener.name));
             }
@@ -119,7 +125,12 @@ impl Listeners {
     /// Makes the change.
     pub(super) async fn apply(&mut self, plan: Plan) {
         let mut running = HashMap::new();
-        for (name, settings, tickets) in plan.running {
+        for Planned {
+            name,
+            settings,
+            tickets,
+        } in plan.running
+        {
             let listener = match self.running.remove(&name) {
                 Some(known) => {
                     known.listener.settings.store(Arc::new(settings));
@@ -183,10 +194,7 @@ impl Listeners {
         addresses
     }
 
-    fn settings(
-        &self,
-        listener: &model::Listener,
-    ) -> Result<(Settings, Option<Arc<dyn ProducesTickets>>), ListenError> {
+    fn planned(&self, listener: &model::Listener) -> Result<Planned, ListenError> {
         let known = self
             .running
             .get(&listener.name)
@@ -200,13 +208,14 @@ impl Listeners {
             source,
         })?;
         let (tls, tickets) = secured.unzip();
-        Ok((
-            Settings {
+        Ok(Planned {
+            name: Arc::clone(&listener.name),
+            settings: Settings {
                 tls,
                 timeouts: listener.timeouts,
             },
             tickets,
-        ))
+        })
     }
 
     fn open(&mut self, bind: Bind, name: &Arc<str>, bound: Bound) {

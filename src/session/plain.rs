@@ -35,7 +35,7 @@ pub(super) async fn proxy(
         if let Some(mut sender) = worker.pool.take(key) {
             match reuse(session, &mut sender, request, &upload).await {
                 Ok(response) => return finish(session, response, sender, lease, key),
-                Err(Failure::Retry(again)) => request = again,
+                Err(Failure::Retry(again)) => request = *again,
                 Err(failure) => return Err(failure.into_refusal(&lease)),
             }
         }
@@ -54,7 +54,7 @@ pub(super) async fn proxy(
 /// Why a request has no reply.
 enum Failure {
     /// It may be sent again, elsewhere or over another connection.
-    Retry(Request<RequestBody>),
+    Retry(Box<Request<RequestBody>>),
     /// The endpoint did not answer, or not in HTTP.
     NoReply(hyper::Error),
     /// The client did not go on sending.
@@ -123,7 +123,7 @@ async fn reuse(
         (Err(Failure::NoReply(error)), Some(again))
             if error.is_incomplete_message() || error.is_closed() || error.is_canceled() =>
         {
-            Err(Failure::Retry(again))
+            Err(Failure::Retry(Box::new(again)))
         }
         (result, _) => result,
     }
@@ -144,7 +144,7 @@ async fn send(
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(mut failure)) => {
                 return Err(match failure.take_message() {
-                    Some(request) => Failure::Retry(request),
+                    Some(request) => Failure::Retry(Box::new(request)),
                     None if upload.expired() => Failure::UploadStalled,
                     None => Failure::NoReply(failure.into_error()),
                 });
