@@ -1,0 +1,62 @@
+//! The documents say what the program does.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tidegate::config;
+use tidegate::protocol::rejection::Rejection;
+use tidegate::tunnel::ended::Ended;
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// The first cells of the rows of all tables.
+fn first_cells(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect()
+}
+
+#[test]
+fn every_reason_is_documented_with_its_status_and_no_other_is() {
+    let text = read("docs/reasons.md");
+    let documented = first_cells(&text);
+    let rejections = Rejection::ALL.iter().map(|rejection| rejection.token());
+    let ended = Ended::ALL.iter().map(|ended| ended.token());
+    assert_eq!(documented, rejections.chain(ended).collect::<Vec<_>>());
+    for rejection in Rejection::ALL {
+        let row = format!("| `{}` | {} |", rejection.token(), rejection.status().as_u16());
+        assert!(text.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn the_schema_that_ships_is_that_of_the_program() {
+    let path = root().join("config.schema.json");
+    let current = format!("{:#}\n", config::schema());
+    if std::env::var_os("TIDEGATE_BLESS").is_some() {
+        fs::write(&path, &current).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&path).is_ok_and(|shipped| shipped == current),
+        "config.schema.json is not up to date: run with TIDEGATE_BLESS=1"
+    );
+}
+
+#[test]
+fn the_examples_are_good() {
+    for name in ["examples/hono/tidegate.toml"] {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(folder.path().join("localhost.pem"), made.cert.pem()).unwrap();
+        fs::write(folder.path().join("localhost.key"), made.signing_key.serialize_pem()).unwrap();
+        let file = folder.path().join("tidegate.toml");
+        let loaded = config::parse(&read(name), &file, &|_| None).unwrap();
+        assert!(loaded.warnings.diagnostics().is_empty(), "{}", loaded.warnings.render(false));
+    }
+}
