@@ -12,6 +12,8 @@ mod files;
 mod build;
 mod check;
 mod schema;
+#[cfg(test)]
+mod example;
 
 pub(crate) use self::check::overlap;
 pub use self::diagnostic::Report;

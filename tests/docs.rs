@@ -30,7 +30,11 @@ fn every_reason_is_documented_with_its_status_and_no_other_is() {
     let ended = Ended::ALL.iter().map(|ended| ended.token());
     assert_eq!(documented, rejections.chain(ended).collect::<Vec<_>>());
     for rejection in Rejection::ALL {
-        let row = format!("| `{}` | {} |", rejection.token(), rejection.status().as_u16());
+        let row = format!(
+            "| `{}` | {} |",
+            rejection.token(),
+            rejection.status().as_u16()
+        );
         assert!(text.contains(&row), "{row}");
     }
 }
@@ -54,9 +58,17 @@ fn the_examples_are_good() {
         let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::write(folder.path().join("localhost.pem"), made.cert.pem()).unwrap();
-        fs::write(folder.path().join("localhost.key"), made.signing_key.serialize_pem()).unwrap();
+        fs::write(
+            folder.path().join("localhost.key"),
+            made.signing_key.serialize_pem(),
+        )
+        .unwrap();
         let file = folder.path().join("tidegate.toml");
         let loaded = config::parse(&read(name), &file, &|_| None).unwrap();
-        assert!(loaded.warnings.diagnostics().is_empty(), "{}", loaded.warnings.render(false));
+        assert!(
+            loaded.warnings.diagnostics().is_empty(),
+            "{}",
+            loaded.warnings.render(false)
+        );
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct Key {
     pub(super) default: &'static str,
     /// What it is, in one line.
     pub(super) doc: &'static str,
+    /// Whether its table makes no sense without it.
+    pub(super) required: bool,
     pub(super) status: Status,
 }
 
@@ -122,6 +124,11 @@ impl Table {
 }
 
 impl Key {
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
     const fn later(mut self) -> Self {
         self.status = Status::Later;
         self
@@ -139,6 +146,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
         kind,
         default,
         doc,
+        required: false,
         status: Status::InEffect,
     }
 }

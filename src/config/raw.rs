@@ -220,8 +220,7 @@ impl Reader<'_> {
             );
         }
         for key in declared.keys {
-            // Not by kind: which keys a table cannot do without is part of its documentation.
-            if key.doc.ends_with("Required.") && !tree.contains_key(key.name) {
+            if key.required && !tree.contains_key(key.name) {
                 self.found.push(
                     Diagnostic::error(
                         "missing",

@@ -33,7 +33,7 @@ fn table(declared: &Table) -> Value {
                 object.insert("x-default-toml".into(), json!(key.default));
             }
         }
-        if key.doc.ends_with("Required.") {
+        if key.required {
             required.push(key.name);
         }
         properties.insert(key.name.into(), property);

@@ -9,8 +9,9 @@ pub(super) const LISTENER: Table = Table {
             "bind",
             Kind::List(&Kind::AnyOf(&[Kind::Bind, Kind::Table(&BIND)])),
             "",
-            "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`. Required.",
-        ),
+            "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`.",
+        )
+        .required(),
         key(
             "tls",
             Kind::Table(&TLS),
@@ -71,7 +72,7 @@ pub(super) const LISTENER: Table = Table {
 const BIND: Table = Table {
     doc: "A unix socket with a mode.",
     keys: &[
-        key("address", Kind::Bind, "", "Where it listens. Required."),
+        key("address", Kind::Bind, "", "Where it listens.").required(),
         key(
             "mode",
             Kind::Mode,
@@ -88,8 +89,9 @@ const TLS: Table = Table {
             "certificates",
             Kind::List(&Kind::Table(&CERTIFICATE)),
             "",
-            "Chosen by the name that the client asks for; the first is the default. Required.",
-        ),
+            "Chosen by the name that the client asks for; the first is the default.",
+        )
+        .required(),
         key(
             "min_version",
             Kind::OneOf(&["1.2", "1.3"]),
@@ -127,21 +129,17 @@ const CERTIFICATE: Table = Table {
             "cert",
             Kind::File,
             "",
-            "The chain, the server's own certificate first. Required.",
-        ),
-        key("key", Kind::File, "", "Its private key. Required."),
+            "The chain, the server's own certificate first.",
+        )
+        .required(),
+        key("key", Kind::File, "", "Its private key.").required(),
     ],
 };
 
 const CLIENT_AUTH: Table = Table {
     doc: "Certificates that clients must show.",
     keys: &[
-        key(
-            "ca",
-            Kind::File,
-            "",
-            "The authorities that are believed. Required.",
-        ),
+        key("ca", Kind::File, "", "The authorities that are believed.").required(),
         key(
             "mode",
             Kind::OneOf(&["required", "optional"]),
@@ -203,7 +201,7 @@ const LIMITS: Table = Table {
             Kind::Table(&Table {
                 doc: "Handshakes per address.",
                 keys: &[
-                    key("rate", Kind::Rate, "", "So many per time. Required."),
+                    key("rate", Kind::Rate, "", "So many per time.").required(),
                     key("burst", COUNT, "1", "So many at once."),
                 ],
             }),

@@ -222,7 +222,7 @@ const LIMITS: Table = Table {
             Kind::Table(&Table {
                 doc: "Bytes per second.",
                 keys: &[
-                    key("rate", Kind::Size, "", "So many bytes. Required."),
+                    key("rate", Kind::Size, "", "So many bytes.").required(),
                     key(
                         "action",
                         Kind::OneOf(&["throttle", "close"]),
@@ -246,7 +246,7 @@ const LIMITS: Table = Table {
 const REDIRECT: Table = Table {
     doc: "Where plain requests are sent.",
     keys: &[
-        key("to", Kind::Text, "", "The address. Required."),
+        key("to", Kind::Text, "", "The address.").required(),
         key(
             "status",
             Kind::Integer {

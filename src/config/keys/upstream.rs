@@ -9,8 +9,9 @@ pub(super) const UPSTREAM: Table = Table {
             "endpoints",
             Kind::List(&Kind::AnyOf(&[Kind::Address, Kind::Table(&ENDPOINT)])),
             "",
-            "Addresses: `10.0.0.1:9000`, `name:9000`, `unix:/path`, or tables. Required.",
-        ),
+            "Addresses: `10.0.0.1:9000`, `name:9000`, `unix:/path`, or tables.",
+        )
+        .required(),
         key(
             "balance",
             Kind::AnyOf(&[
@@ -157,7 +158,7 @@ pub(super) const UPSTREAM: Table = Table {
 const ENDPOINT: Table = Table {
     doc: "One address, with settings of its own.",
     keys: &[
-        key("address", Kind::Address, "", "Where it listens. Required."),
+        key("address", Kind::Address, "", "Where it listens.").required(),
         key(
             "weight",
             Kind::Integer {
@@ -206,8 +207,9 @@ const HASH: Table = Table {
             }),
         ]),
         "",
-        "What the key is. Required.",
-    )],
+        "What the key is.",
+    )
+    .required()],
 };
 
 const TLS: Table = Table {
@@ -262,7 +264,7 @@ const TIMEOUTS: Table = Table {
 const DNS: Table = Table {
     doc: "Endpoints from a name.",
     keys: &[
-        key("name", Kind::Text, "", "The name. Required."),
+        key("name", Kind::Text, "", "The name.").required(),
         key(
             "port",
             Kind::Integer {
@@ -270,14 +272,15 @@ const DNS: Table = Table {
                 most: 65_535,
             },
             "",
-            "The port. Required.",
-        ),
+            "The port.",
+        )
+        .required(),
     ],
 };
 
 const SRV: Table = Table {
     doc: "Endpoints from SRV records.",
-    keys: &[key("name", Kind::Text, "", "The name. Required.")],
+    keys: &[key("name", Kind::Text, "", "The name.").required()],
 };
 
 const STICKY: Table = Table {

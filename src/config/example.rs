@@ -1,0 +1,179 @@
+//! Holds `config.example.toml` against the declared keys: every key, its default, whether it is in
+//! effect, and nothing else. Test code only.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostic::Severity;
+use super::keys::{Kind, ROOT, Status, Table};
+use super::{parse, raw};
+
+const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// What marks a line that does nothing yet.
+const NOT_YET: &str = "# not yet";
+
+/// Values of `balance` that exclude each other; they stand in one comment.
+const ALTERNATIVES: [&str; 2] = [
+    "upstream.balance.hash.cookie",
+    "upstream.balance.hash.query",
+];
+
+/// The example with every setting in it on.
+fn all_on() -> String {
+    EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => setting,
+            _ => line,
+        })
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// One place where a key is written, and the line that it is on.
+struct Written<'a> {
+    value: &'a Spanned<DeValue<'a>>,
+    line: &'a str,
+}
+
+/// Every path of keys that is written, with all places.
+fn collect<'a>(
+    source: &'a str,
+    path: &str,
+    tree: &'a DeTable<'a>,
+    kind: &Kind,
+    into: &mut BTreeMap<String, Vec<Written<'a>>>,
+) {
+    for (name, value) in tree {
+        let child = match kind {
+            Kind::Map(_) => path.to_owned(),
+            _ if path.is_empty() => name.get_ref().to_string(),
+            _ => format!("{path}.{}", name.get_ref()),
+        };
+        let at = value.span().start.max(name.span().start);
+        let start = source[..at].rfind('\n').map_or(0, |at| at + 1);
+        let line = source[start..].lines().next().unwrap();
+        let below: Vec<&DeTable<'_>> = match value.get_ref() {
+            DeValue::Table(table) => vec![table],
+            DeValue::Array(list) => list
+                .iter()
+                .filter_map(|each| each.get_ref().as_table())
+                .collect(),
+            _ => Vec::new(),
+        };
+        for table in below {
+            let kind = match child.as_str() {
+                "listener" | "upstream" if path.is_empty() => &Kind::Map(&Kind::Bool),
+                _ => &Kind::Bool,
+            };
+            collect(source, &child, table, kind, into);
+        }
+        if !matches!(kind, Kind::Map(_)) {
+            into.entry(child).or_default().push(Written { value, line });
+        }
+    }
+}
+
+/// Visits every key as `path`, with whether something above it is not in effect either.
+fn each_key(
+    path: &str,
+    table: &'static Table,
+    later: bool,
+    visit: &mut dyn FnMut(&str, &'static super::keys::Key, bool),
+) {
+    fn below(
+        path: &str,
+        kind: &'static Kind,
+        later: bool,
+        visit: &mut dyn FnMut(&str, &'static super::keys::Key, bool),
+    ) {
+        match kind {
+            Kind::Table(table) => each_key(path, table, later, visit),
+            Kind::List(kind) | Kind::Map(kind) => below(path, kind, later, visit),
+            Kind::Later(kind) => below(path, kind, true, visit),
+            Kind::AnyOf(kinds) => kinds
+                .iter()
+                .for_each(|kind| below(path, kind, later, visit)),
+            _ => {}
+        }
+    }
+    for key in table.keys {
+        let path = if path.is_empty() {
+            key.name.to_owned()
+        } else {
+            format!("{path}.{}", key.name)
+        };
+        visit(&path, key, later);
+        below(
+            &path,
+            &key.kind,
+            later || key.status != Status::InEffect,
+            visit,
+        );
+    }
+}
+
+fn as_value(text: &str) -> toml::Value {
+    let document: toml::Table = toml::from_str(&format!("x = {text}")).unwrap();
+    document["x"].clone()
+}
+
+#[test]
+fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
+    let source = all_on();
+    let tree = DeTable::parse(&source).unwrap();
+    let mut written = BTreeMap::new();
+    collect(&source, "", tree.get_ref(), &Kind::Bool, &mut written);
+    let mut missing = Vec::new();
+    each_key("", &ROOT, false, &mut |path, key, later_above| {
+        if ALTERNATIVES.contains(&path) {
+            assert!(EXAMPLE.contains(&format!("{{ {} = ", key.name)), "{path}");
+            return;
+        }
+        let Some(places) = written.get(path) else {
+            missing.push(path.to_owned());
+            return;
+        };
+        if !matches!(key.default, "" | "[]" | "{}") {
+            let shown = |place: &Written<'_>| {
+                as_value(&source[place.value.span()]) == as_value(key.default)
+            };
+            assert!(
+                places.iter().any(shown),
+                "{path} is shown with another value"
+            );
+        }
+        let marked = |place: &Written<'_>| place.line.contains(NOT_YET);
+        let later = key.status != Status::InEffect;
+        if !later_above {
+            assert_eq!(places.iter().all(marked), later, "the mark of {path}");
+        }
+    });
+    assert!(missing.is_empty(), "not in the example: {missing:?}");
+}
+
+#[test]
+fn every_setting_in_it_is_a_setting() {
+    let mut found = Vec::new();
+    raw::read(&all_on(), &|_| None, &mut found);
+    found.retain(|each| each.code != "not-in-effect");
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn it_runs_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let certified = rcgen::generate_simple_self_signed(["chat.example.com".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("chat.pem"), certified.cert.pem()).unwrap();
+    std::fs::write(
+        folder.path().join("chat.key"),
+        certified.signing_key.serialize_pem(),
+    )
+    .unwrap();
+    match parse(EXAMPLE, &folder.path().join("config.toml"), &|_| None) {
+        Ok(loaded) => assert_eq!(loaded.warnings.count(Severity::Warning), 0),
+        Err(report) => panic!("{}", report.render(false)),
+    }
+}
