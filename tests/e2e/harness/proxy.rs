@@ -1,0 +1,259 @@
+//! The program under test: started with a configuration, followed by its log.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+
+use super::wire::{HANDSHAKE, Wire};
+use super::{until, within};
+
+/// What every configuration begins with, unless it has a `[server]` of its own.
+const SERVER: &str = "[server]\nworkers = 2\nlog.format = \"json\"\n";
+
+/// One listener without TLS, one route, one upstream.
+pub(crate) fn simple(endpoints: &[SocketAddr]) -> String {
+    let endpoints: Vec<String> = endpoints.iter().map(|each| format!("\"{each}\"")).collect();
+    format!(
+        "[listener.main]\n\
+         bind = [\"127.0.0.1:0\"]\n\
+         [[route]]\n\
+         name = \"main\"\n\
+         upstream = \"main\"\n\
+         [upstream.main]\n\
+         endpoints = [{}]\n",
+        endpoints.join(", ")
+    )
+}
+
+/// A running `tidegate run`; killed when dropped.
+pub(crate) struct Proxy {
+    child: Child,
+    folder: Arc<TempDir>,
+    log: Log,
+}
+
+impl Proxy {
+    /// Runs with this configuration, and waits until it serves.
+    pub(crate) async fn start(config: &str) -> Self {
+        Self::start_in(TempDir::new().unwrap(), config).await
+    }
+
+    /// The same, with files beside the configuration.
+    pub(crate) async fn start_in(folder: TempDir, config: &str) -> Self {
+        let proxy = Self::spawn(Arc::new(folder), config, |_| {});
+        proxy.logged("ready").await;
+        proxy
+    }
+
+    /// Starts the program as `change` says, and does not wait.
+    pub(crate) fn spawn(
+        folder: Arc<TempDir>,
+        config: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
+        write_config(folder.path(), config);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command
+            .args(["run", "--config"])
+            .arg(folder.path().join("config.toml"))
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
+        let log = Log::follow(child.stderr.take().unwrap());
+        Self { child, folder, log }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The address of the listener `main`.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address_of("main")
+    }
+
+    /// The latest address of a listener.
+    pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
+        let events = self.log.events("listening");
+        let event = events
+            .iter()
+            .rfind(|event| event["listener"] == listener)
+            .unwrap_or_else(|| panic!("no listener {listener}"));
+        event["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A connection to the listener `main`.
+    pub(crate) async fn connect(&self) -> Wire {
+        Wire::connect(self.address()).await
+    }
+
+    /// A connection over a unix socket in the folder.
+    pub(crate) async fn connect_unix(&self, name: &str) -> Wire {
+        let path = self.folder().join(name);
+        Wire::unix(
+            within("a connection", UnixStream::connect(path))
+                .await
+                .unwrap(),
+        )
+    }
+
+    /// A connection by TLS to the listener `main`.
+    pub(crate) async fn connect_tls(&self, config: Arc<rustls::ClientConfig>, name: &str) -> Wire {
+        let socket = tokio::net::TcpStream::connect(self.address())
+            .await
+            .unwrap();
+        socket.set_nodelay(true).unwrap();
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+        let handshake = TlsConnector::from(config).connect(name, socket);
+        Wire::over(within("a TLS handshake", handshake).await.unwrap())
+    }
+
+    /// A tunnel, with the head of the 101 read.
+    pub(crate) async fn tunnel(&self) -> Wire {
+        let mut wire = self.connect().await;
+        wire.send(HANDSHAKE).await;
+        let head = wire.head().await;
+        assert_eq!(head.status(), 101, "{head:?}");
+        wire
+    }
+
+    /// The first log event with this message.
+    pub(crate) async fn logged(&self, message: &str) -> Value {
+        self.logged_times(message, 1).await.swap_remove(0)
+    }
+
+    /// All log events with this message, once there are so many.
+    pub(crate) async fn logged_times(&self, message: &str, times: usize) -> Vec<Value> {
+        self.log.wait(message, times).await
+    }
+
+    pub(crate) fn rewrite(&self, config: &str) {
+        write_config(self.folder(), config);
+    }
+
+    /// Reloads with this configuration, and waits until it is in effect.
+    pub(crate) async fn reload(&self, config: &str) {
+        let before = self.log.events("reloaded").len();
+        self.rewrite(config);
+        self.signal(Signal::HUP);
+        self.logged_times("reloaded", before + 1).await;
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end of the process: its exit code.
+    pub(crate) async fn exit(&mut self) -> i32 {
+        let mut code = None;
+        until("the process to exit", || {
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        })
+        .await;
+        code.unwrap()
+            .code()
+            .expect("an exit, not a death by signal")
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_config(folder: &Path, config: &str) {
+    let path: PathBuf = folder.join("config.toml");
+    let text = if config.contains("[server") {
+        config.to_owned()
+    } else {
+        format!("{SERVER}{config}")
+    };
+    // As editors do it: nobody ever sees half of it.
+    let aside = folder.join("config.toml.new");
+    std::fs::write(&aside, text).unwrap();
+    std::fs::rename(aside, path).unwrap();
+}
+
+/// What the program has logged so far.
+pub(crate) struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    count: watch::Receiver<usize>,
+}
+
+impl Log {
+    fn follow(stderr: impl std::io::Read + Send + 'static) -> Self {
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (sender, count) = watch::channel(0);
+        let kept = Arc::clone(&lines);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let Ok(line) = line else { break };
+                let mut kept = kept.lock().unwrap();
+                kept.push(line);
+                sender.send_replace(kept.len());
+            }
+        });
+        Self { lines, count }
+    }
+
+    /// Everything, as it stands.
+    pub(crate) fn text(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// The events with this message.
+    pub(crate) fn events(&self, message: &str) -> Vec<Value> {
+        let lines = self.lines.lock().unwrap();
+        lines
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|event| event["message"] == message)
+            .collect()
+    }
+
+    /// The same, once there are so many.
+    pub(crate) async fn wait(&self, message: &str, times: usize) -> Vec<Value> {
+        let mut count = self.count.clone();
+        loop {
+            count.borrow_and_update();
+            let events = self.events(message);
+            if events.len() >= times {
+                return events;
+            }
+            let waited = tokio::time::timeout(super::PATIENCE, count.changed()).await;
+            if !matches!(waited, Ok(Ok(()))) {
+                panic!(
+                    "no `{message}` ({} of {times}) in:\n{}",
+                    events.len(),
+                    self.text()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! One connection, spoken to in bytes: as a client or as an endpoint.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::within;
+
+/// The key of the example in RFC 6455 section 1.3, and the only answer to it.
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A handshake as any client would send it.
+pub(crate) const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\n\
+    Host: chat.example.com\r\n\
+    Connection: Upgrade\r\n\
+    Upgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The answer to it.
+pub(crate) const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A connection and what was read from it too early.
+pub(crate) struct Wire {
+    io: Io,
+    unread: Vec<u8>,
+}
+
+enum Io {
+    Tcp(TcpStream),
+    Other(Box<dyn Duplex>),
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+/// How the other side ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Orderly,
+    Reset,
+}
+
+impl Wire {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let connected = within("a connection", TcpStream::connect(address)).await;
+        Self::tcp(connected.unwrap())
+    }
+
+    pub(crate) fn tcp(socket: TcpStream) -> Self {
+        socket.set_nodelay(true).unwrap();
+        Self {
+            io: Io::Tcp(socket),
+            unread: Vec::new(),
+        }
+    }
+
+    pub(crate) fn unix(socket: UnixStream) -> Self {
+        Self::over(socket)
+    }
+
+    pub(crate) fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+        Self {
+            io: Io::Other(Box::new(io)),
+            unread: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        within("bytes to be taken", async {
+            self.io.write_all(bytes.as_ref()).await.unwrap();
+            self.io.flush().await.unwrap();
+        })
+        .await;
+    }
+
+    /// Ends our direction.
+    pub(crate) async fn finish(&mut self) {
+        within("the end to be taken", self.io.shutdown())
+            .await
+            .unwrap();
+    }
+
+    /// Breaks the connection off (RST).
+    pub(crate) fn reset(self) {
+        match self.io {
+            Io::Tcp(socket) => socket.set_zero_linger().unwrap(),
+            Io::Other(_) => panic!("only TCP has resets"),
+        }
+    }
+
+    /// The head of a request or reply, to its empty line.
+    pub(crate) async fn head(&mut self) -> Head {
+        let text = within("a head", async {
+            loop {
+                if let Some(at) = find(&self.unread, b"\r\n\r\n") {
+                    return self.unread.drain(..at + 4).collect::<Vec<u8>>();
+                }
+                let got = self.more().await.expect("no error while a head comes");
+                assert!(got > 0, "closed within a head: {:?}", self.text());
+            }
+        })
+        .await;
+        Head(String::from_utf8(text).unwrap())
+    }
+
+    /// A reply to anything but HEAD, body included.
+    pub(crate) async fn reply(&mut self) -> (Head, String) {
+        let head = self.head().await;
+        let body = self.body(&head).await;
+        (head, String::from_utf8(body).unwrap())
+    }
+
+    /// The body that `head` announces.
+    pub(crate) async fn body(&mut self, head: &Head) -> Vec<u8> {
+        if head.value("transfer-encoding") == Some("chunked") {
+            let mut body = Vec::new();
+            while let Some(chunk) = self.chunk().await {
+                body.extend(chunk);
+            }
+            assert_eq!(self.line().await, "", "unexpected trailers");
+            return body;
+        }
+        match head.value("content-length") {
+            Some(length) => self.exactly(length.parse().unwrap()).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// The next chunk of a body; `None` for the last, whose trailers are still to be read.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let length = usize::from_str_radix(&self.line().await, 16).unwrap();
+        if length == 0 {
+            return None;
+        }
+        let chunk = self.exactly(length).await;
+        assert_eq!(self.line().await, "");
+        Some(chunk)
+    }
+
+    /// A line, without its end.
+    pub(crate) async fn line(&mut self) -> String {
+        within("a line", async {
+            loop {
+                if let Some(at) = find(&self.unread, b"\r\n") {
+                    let line: Vec<u8> = self.unread.drain(..at + 2).collect();
+                    return String::from_utf8(line[..at].to_vec()).unwrap();
+                }
+                assert!(self.more().await.unwrap() > 0, "closed within a line");
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn exactly(&mut self, length: usize) -> Vec<u8> {
+        within("bytes", async {
+            while self.unread.len() < length {
+                assert!(
+                    self.more().await.unwrap() > 0,
+                    "closed after {} of {length} bytes",
+                    self.unread.len()
+                );
+            }
+            self.unread.drain(..length).collect()
+        })
+        .await
+    }
+
+    /// Everything up to the end, and how that came.
+    pub(crate) async fn rest(&mut self) -> (Vec<u8>, End) {
+        within("the end", async {
+            loop {
+                let end = match self.more().await {
+                    Ok(0) => End::Orderly,
+                    Ok(_) => continue,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => End::Reset,
+                    Err(error) => panic!("neither end nor reset: {error}"),
+                };
+                return (std::mem::take(&mut self.unread), end);
+            }
+        })
+        .await
+    }
+
+    /// The other side has ended in order and sent nothing more.
+    pub(crate) async fn closed(&mut self) {
+        let (rest, end) = self.rest().await;
+        assert_eq!(
+            (String::from_utf8_lossy(&rest).as_ref(), end),
+            ("", End::Orderly)
+        );
+    }
+
+    /// Nothing comes, not even an end.
+    pub(crate) async fn stays_quiet(&mut self) {
+        assert_eq!(self.text(), "");
+        let more = tokio::time::timeout(Duration::from_millis(150), self.more()).await;
+        if let Ok(result) = more {
+            panic!("expected quiet, got {result:?}: {:?}", self.text());
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.unread).into_owned()
+    }
+
+    async fn more(&mut self) -> io::Result<usize> {
+        self.io.read_buf(&mut self.unread).await
+    }
+}
+
+/// Reads what was read too early first, so that a library can take the connection over.
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let length = buf.remaining().min(self.unread.len());
+        buf.put_slice(&self.unread.drain(..length).collect::<Vec<u8>>());
+        Poll::Ready(Ok(()))
+    }
+}
+
+macro_rules! delegate {
+    ($target:ty, $self:ident => $io:expr) => {
+        impl AsyncWrite for $target {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                let $self = self.get_mut();
+                Pin::new($io).poll_write(cx, buf)
+            }
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                let $self = self.get_mut();
+                Pin::new($io).poll_flush(cx)
+            }
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                let $self = self.get_mut();
+                Pin::new($io).poll_shutdown(cx)
+            }
+        }
+    };
+}
+
+delegate!(Wire, wire => &mut wire.io);
+delegate!(Io, io => io.duplex());
+
+impl Io {
+    fn duplex(&mut self) -> &mut dyn Duplex {
+        match self {
+            Self::Tcp(socket) => socket,
+            Self::Other(other) => other,
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().duplex()).poll_read(cx, buf)
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
+}
+
+/// The head of a message, as it came.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Head(pub(crate) String);
+
+impl Head {
+    /// The first line.
+    pub(crate) fn start(&self) -> &str {
+        self.0.lines().next().unwrap()
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.start()
+            .split(' ')
+            .nth(1)
+            .unwrap_or_default()
+            .parse()
+            .unwrap_or_else(|_| panic!("no status: {self:?}"))
+    }
+
+    /// The only value of a field.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        let values = self.values(name);
+        assert!(values.len() < 2, "{name} several times in {self:?}");
+        values.first().copied()
+    }
+
+    /// All values of a field, in any case.
+    pub(crate) fn values(&self, name: &str) -> Vec<&str> {
+        self.0
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
+    }
+
+    /// Whether a line stands there exactly so.
+    pub(crate) fn has_line(&self, line: &str) -> bool {
+        self.0.lines().any(|known| known == line)
+    }
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,21 @@
+//! tidegate from outside: the real program, real sockets, real signals. One file per capability;
+//! `harness` has what they share.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test that fails has nothing to clean up, and no drain to miss"
+)]
+
+mod harness;
+
+mod balance;
+mod config;
+mod handshake;
+mod http;
+mod listeners;
+mod ownership;
+mod reload;
+mod routing;
+mod stop;
+mod tls;
+mod tunnel;
