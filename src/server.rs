@@ -26,7 +26,6 @@ use self::watch::FileWatch;
 use self::worker::Message;
 use crate::config::model::{Shutdown, Watch};
 use crate::config::{self, Report};
-use crate::net::admission::Admission;
 use crate::observe::counters::Totals;
 use crate::observe::logging;
 use crate::session::Shared;
@@ -130,9 +129,7 @@ struct Process {
 impl Process {
     async fn start(path: &Path, config: &config::model::Config) -> Result<Self, StartError> {
         let signals = Signals::install()?;
-        let admission = Arc::new(Admission::new(Admission::most_for(
-            limits::raise_descriptors(),
-        )));
+        let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
             Snapshot::new(config, None)?,
             Resolver::new(tokio::runtime::Handle::current()),
@@ -141,19 +138,21 @@ impl Process {
             .map(|number| worker::start(number, &shared))
             .collect();
         let workers: Arc<[worker::Handle]> = workers?.into();
-        let acceptor = Acceptor::start(Arc::clone(&workers), Arc::clone(&admission))?;
+        let files = FileWatch::new();
+        let acceptor = Acceptor::start(Arc::clone(&workers), descriptors)?;
+        let connections_most = acceptor.connections_most();
         let reloader = Reloader::start(path, config, shared, Listeners::new(acceptor)).await?;
         let mut process = Self {
             reloader,
             workers,
             signals,
-            files: FileWatch::new(),
+            files,
         };
         process.watch_files();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             workers = process.workers.len(),
-            connections_most = admission.most(),
+            connections_most,
             "ready"
         );
         systemd::ready(&process.status());

@@ -29,13 +29,13 @@ impl Admission {
         }
     }
 
-    /// How many connections `descriptors` carry: each may need one towards its endpoint, and some
-    /// stay in reserve, so that a dial never fails for want of one.
-    pub fn most_for(descriptors: u64) -> usize {
+    /// How many connections a limit of `descriptors` carries when `taken` are in use already: each
+    /// connection may need one towards its endpoint, and some stay in reserve, so that a dial never
+    /// fails for want of one.
+    pub fn most_for(descriptors: u64, taken: u64) -> usize {
         let reserve = RESERVE_MOST.min(descriptors / 8);
-        usize::try_from((descriptors - reserve) / 2)
-            .unwrap_or(usize::MAX)
-            .max(1)
+        let free = descriptors.saturating_sub(reserve + taken);
+        usize::try_from(free / 2).unwrap_or(usize::MAX).max(1)
     }
 
     /// Connections at once, at most.
@@ -109,9 +109,15 @@ mod tests {
 
     #[test]
     fn a_reserve_is_kept_of_every_limit() {
-        for (descriptors, most) in [(64, 28), (1024, 448), (20_000, 9936), (8, 3), (0, 1)] {
+        for (descriptors, taken, most) in [
+            (64, 20, 18),
+            (1024, 24, 436),
+            (20_000, 24, 9924),
+            (16, 20, 1),
+            (0, 0, 1),
+        ] {
             assert_eq!(
-                Admission::most_for(descriptors),
+                Admission::most_for(descriptors, taken),
                 most,
                 "{descriptors} descriptors"
             );

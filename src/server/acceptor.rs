@@ -18,6 +18,7 @@ use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::limits;
 use super::worker::{self, Message};
 use crate::front::accept::Arrival;
 use crate::net::admission::Admission;
@@ -65,15 +66,15 @@ impl Accepting {
 }
 
 impl Acceptor {
-    /// Starts the thread.
+    /// Starts the thread, as the last of the process: what is left of its `descriptors` by then is
+    /// for connections.
     ///
     /// # Errors
     /// When the system has no thread or no event queue for it.
-    pub(super) fn start(
-        workers: Arc<[worker::Handle]>,
-        admission: Arc<Admission>,
-    ) -> io::Result<Self> {
+    pub(super) fn start(workers: Arc<[worker::Handle]>, descriptors: u64) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
+        let most = Admission::most_for(descriptors, limits::open_descriptors());
+        let admission = Arc::new(Admission::new(most));
         let handle = runtime.handle().clone();
         let (until, ended) = oneshot::channel::<()>();
         thread::Builder::new()
@@ -87,6 +88,11 @@ impl Acceptor {
             to: Arc::new(Destination { workers, admission }),
             _until: until,
         })
+    }
+
+    /// Connections at once, at most.
+    pub(super) fn connections_most(&self) -> usize {
+        self.to.admission.most()
     }
 
     /// Begins to accept from `bound`, for `listener`.

@@ -45,8 +45,26 @@ pub(super) enum ListenError {
 #[derive(Debug)]
 pub(super) struct Listeners {
     acceptor: Acceptor,
-    sockets: HashMap<Bind, Accepting>,
+    sockets: HashMap<Seat, Accepting>,
     running: HashMap<Arc<str>, Running>,
+}
+
+/// What tells sockets apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Seat {
+    bind: Bind,
+    /// For port 0, whose it is: that is another port for each listener.
+    of: Option<Arc<str>>,
+}
+
+impl Seat {
+    fn new(bind: &Bind, listener: &Arc<str>) -> Self {
+        let any_port = matches!(bind, Bind::Tcp(address) if address.port() == 0);
+        Self {
+            bind: bind.clone(),
+            of: any_port.then(|| Arc::clone(listener)),
+        }
+    }
 }
 
 /// A listener as it will be.
@@ -68,10 +86,10 @@ struct Running {
 #[derive(Debug)]
 pub(super) struct Plan {
     running: Vec<Planned>,
-    bound: Vec<(Bind, Arc<str>, Bound)>,
+    bound: Vec<(Seat, Arc<str>, Bound)>,
     /// To be bound when the sockets that are in their way have been closed.
-    late: Vec<(Bind, Arc<str>)>,
-    wanted: HashMap<Bind, Arc<str>>,
+    late: Vec<(Seat, Arc<str>)>,
+    wanted: HashMap<Seat, Arc<str>>,
 }
 
 impl Listeners {
@@ -98,22 +116,23 @@ impl Listeners {
         for listener in listeners {
             plan.running.push(self.planned(listener)?);
             for bind in &listener.binds {
-                plan.wanted.insert(bind.clone(), Arc::clone(&listener.name));
+                plan.wanted
+                    .insert(Seat::new(bind, &listener.name), Arc::clone(&listener.name));
             }
         }
-        for (bind, name) in &plan.wanted {
-            if self.sockets.contains_key(bind) {
+        for (seat, name) in &plan.wanted {
+            if self.sockets.contains_key(seat) {
                 continue;
             }
-            match Bound::bind(bind) {
-                Ok(bound) => plan.bound.push((bind.clone(), Arc::clone(name), bound)),
-                Err(_) if self.in_the_way(bind, &plan.wanted) => {
-                    plan.late.push((bind.clone(), Arc::clone(name)));
+            match Bound::bind(&seat.bind) {
+                Ok(bound) => plan.bound.push((seat.clone(), Arc::clone(name), bound)),
+                Err(_) if self.in_the_way(seat, &plan.wanted) => {
+                    plan.late.push((seat.clone(), Arc::clone(name)));
                 }
                 Err(source) => {
                     return Err(ListenError::Bind {
                         listener: Arc::clone(name),
-                        bind: bind.clone(),
+                        bind: seat.bind.clone(),
                         source,
                     });
                 }
@@ -145,25 +164,25 @@ impl Listeners {
             running.insert(name, Running { listener, tickets });
         }
         let removed = std::mem::replace(&mut self.running, running);
-        for (bind, name) in &plan.wanted {
-            if let (Some(socket), Some(running)) = (self.sockets.get(bind), self.running.get(name))
+        for (seat, name) in &plan.wanted {
+            if let (Some(socket), Some(running)) = (self.sockets.get(seat), self.running.get(name))
             {
                 socket.owner.store(Arc::clone(&running.listener));
             }
         }
-        for (bind, name, bound) in plan.bound {
-            self.open(bind, &name, bound);
+        for (seat, name, bound) in plan.bound {
+            self.open(seat, &name, bound);
         }
         self.close_all_but(&plan.wanted).await;
         for (name, removed) in removed {
             tracing::info!(listener = %name, "listener removed: its tunnels stay");
             removed.listener.drain.begin();
         }
-        for (bind, name) in plan.late {
-            match Bound::bind(&bind) {
-                Ok(bound) => self.open(bind, &name, bound),
+        for (seat, name) in plan.late {
+            match Bound::bind(&seat.bind) {
+                Ok(bound) => self.open(seat, &name, bound),
                 Err(error) => {
-                    tracing::error!(listener = %name, address = %bind, %error, "cannot listen");
+                    tracing::error!(listener = %name, address = %seat.bind, %error, "cannot listen");
                 }
             }
         }
@@ -218,30 +237,30 @@ impl Listeners {
         })
     }
 
-    fn open(&mut self, bind: Bind, name: &Arc<str>, bound: Bound) {
+    fn open(&mut self, seat: Seat, name: &Arc<str>, bound: Bound) {
         let Some(running) = self.running.get(name) else {
             return;
         };
         match self.acceptor.add(bound, Arc::clone(&running.listener)) {
             Ok(accepting) => {
                 tracing::info!(listener = %name, address = accepting.address, "listening");
-                self.sockets.insert(bind, accepting);
+                self.sockets.insert(seat, accepting);
             }
             Err(error) => {
-                tracing::error!(listener = %name, address = %bind, %error, "cannot listen");
+                tracing::error!(listener = %name, address = %seat.bind, %error, "cannot listen");
             }
         }
     }
 
-    async fn close_all_but(&mut self, wanted: &HashMap<Bind, Arc<str>>) {
-        let gone: Vec<Bind> = self
+    async fn close_all_but(&mut self, wanted: &HashMap<Seat, Arc<str>>) {
+        let gone: Vec<Seat> = self
             .sockets
             .keys()
-            .filter(|bind| !wanted.contains_key(bind))
+            .filter(|seat| !wanted.contains_key(seat))
             .cloned()
             .collect();
-        for bind in gone {
-            if let Some(socket) = self.sockets.remove(&bind) {
+        for seat in gone {
+            if let Some(socket) = self.sockets.remove(&seat) {
                 let address = socket.address.clone();
                 socket.stop().await;
                 tracing::info!(address, "no longer listening");
@@ -249,12 +268,12 @@ impl Listeners {
         }
     }
 
-    /// Whether a socket that is about to be closed keeps `bind` from being bound now.
-    fn in_the_way(&self, bind: &Bind, wanted: &HashMap<Bind, Arc<str>>) -> bool {
-        let closing = self
+    /// Whether a socket that is about to be closed keeps `wanted_seat` from being bound now.
+    fn in_the_way(&self, wanted_seat: &Seat, wanted: &HashMap<Seat, Arc<str>>) -> bool {
+        let mut closing = self
             .sockets
             .keys()
             .filter(|open| !wanted.contains_key(open));
-        closing.into_iter().any(|open| config::overlap(open, bind))
+        closing.any(|open| config::overlap(&open.bind, &wanted_seat.bind))
     }
 }

@@ -129,7 +129,8 @@ async fn reuse(
     }
 }
 
-/// Sends, and waits for the head of the reply: so long after the last piece of the request.
+/// Sends, and waits for the head of the reply: so long after the last piece of the request. While
+/// the client has to go on sending, the endpoint need not answer.
 async fn send(
     session: &Session<'_>,
     sender: &mut Sender,
@@ -150,11 +151,15 @@ async fn send(
                 });
             }
             Err(_) => {
-                let later = upload.last_progress() + limit;
-                if later <= deadline {
+                let last = if upload.is_waiting() {
+                    Instant::now()
+                } else {
+                    upload.last_progress()
+                };
+                if last + limit <= deadline {
                     return Err(Failure::TooSlow);
                 }
-                deadline = later;
+                deadline = last + limit;
             }
         }
     }

@@ -132,6 +132,8 @@ impl Pool {
 pub struct Upload {
     limit: Duration,
     progress: Cell<Instant>,
+    /// Whether we wait for the client, rather than it for us.
+    waiting: Cell<bool>,
     expired: Cell<bool>,
 }
 
@@ -139,6 +141,11 @@ impl Upload {
     /// When its last piece came, or it began.
     pub fn last_progress(&self) -> Instant {
         self.progress.get()
+    }
+
+    /// Whether it is the client that has to go on; [`RequestBody`] sees to that in its own time.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.get()
     }
 
     /// Whether it was given up because no piece came for too long.
@@ -158,8 +165,6 @@ pub enum RequestBody {
         body: Incoming,
         /// Seen from outside, too.
         upload: Rc<Upload>,
-        /// Whether we wait for the client, rather than it for us.
-        waiting: bool,
         /// Wakes when the deadline has passed.
         alarm: Pin<Box<Sleep>>,
     },
@@ -177,6 +182,7 @@ impl RequestBody {
         let upload = Rc::new(Upload {
             limit,
             progress: Cell::new(now),
+            waiting: Cell::new(false),
             expired: Cell::new(false),
         });
         if body.is_end_stream() {
@@ -187,7 +193,6 @@ impl RequestBody {
             Self::Upload {
                 body,
                 upload: Rc::clone(&upload),
-                waiting: false,
                 alarm,
             },
             upload,
@@ -211,19 +216,17 @@ impl Body for RequestBody {
         let Self::Upload {
             body,
             upload,
-            waiting,
             alarm,
         } = self.get_mut()
         else {
             return Poll::Ready(None);
         };
         if let Poll::Ready(piece) = Pin::new(body).poll_frame(cx) {
-            *waiting = false;
+            upload.waiting.set(false);
             upload.progress.set(Instant::now());
             return Poll::Ready(piece.map(|piece| piece.map_err(Into::into)));
         }
-        if !*waiting {
-            *waiting = true;
+        if !upload.waiting.replace(true) {
             alarm.as_mut().reset(Instant::now() + upload.limit);
         }
         ready!(alarm.as_mut().poll(cx));

@@ -1,1 +1,255 @@
-//!
+//! Who gets a tunnel: shares over several workers, and what happens when an endpoint is down.
+
+use std::net::SocketAddr;
+
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
+
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::until;
+use crate::harness::wire::{HANDSHAKE, Wire};
+
+fn with_workers(workers: usize, config: &str) -> String {
+    format!("[server]\nworkers = {workers}\nlog.format = \"json\"\n{config}")
+}
+
+/// Three echoes with the weights 1, 1 and 2.
+async fn weighted(balance: &str) -> ([Echo; 3], Proxy) {
+    let echoes = [
+        Echo::start("a").await,
+        Echo::start("b").await,
+        Echo::start("c").await,
+    ];
+    let [a, b, c] = [0, 1, 2].map(|at: usize| echoes[at].address);
+    let config = simple(&[]).replace(
+        "endpoints = []",
+        &format!(
+            "balance = \"{balance}\"\n\
+             endpoints = [\"{a}\", \"{b}\", {{ address = \"{c}\", weight = 2 }}]"
+        ),
+    );
+    let proxy = Proxy::start(&with_workers(4, &config)).await;
+    (echoes, proxy)
+}
+
+async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
+    let mut tunnels = Vec::new();
+    for _ in 0..count {
+        tunnels.push(proxy.tunnel().await);
+    }
+    tunnels
+}
+
+#[tokio::test]
+async fn round_robin_is_exact_over_all_workers() {
+    let (echoes, proxy) = weighted("round_robin").await;
+    let _tunnels = tunnels(&proxy, 200).await;
+    assert_eq!(echoes.each_ref().map(Echo::served), [50, 50, 100]);
+}
+
+#[tokio::test]
+async fn live_tunnels_are_what_is_balanced() {
+    let (echoes, proxy) = weighted("least_connections").await;
+    let mut held = tunnels(&proxy, 200).await;
+    assert_eq!(echoes.each_ref().map(Echo::served), [50, 50, 100]);
+    // Tunnels that end leave room, and new ones take it: the balance is that of those that live.
+    held.truncate(40);
+    until("tunnels to end", || {
+        echoes.iter().map(Echo::open).sum::<usize>() == 40
+    })
+    .await;
+    proxy.logged_times("tunnel ended", 160).await;
+    held.extend(tunnels(&proxy, 160).await);
+    let open = echoes.each_ref().map(Echo::open);
+    let fair = open
+        .iter()
+        .zip([50, 50, 100])
+        .all(|(open, share)| open.abs_diff(share) <= 2);
+    assert!(fair, "{open:?}");
+}
+
+#[tokio::test]
+async fn many_at_once_are_balanced_too() {
+    let (echoes, proxy) = weighted("least_connections").await;
+    let address = proxy.address();
+    let clients: Vec<_> = (0..200)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut wire = Wire::connect(address).await;
+                wire.send(HANDSHAKE).await;
+                assert_eq!(wire.head().await.status(), 101);
+                wire
+            })
+        })
+        .collect();
+    let mut held = Vec::new();
+    for client in clients {
+        held.push(client.await.unwrap());
+    }
+    let served = echoes.each_ref().map(Echo::served);
+    let fair = served
+        .iter()
+        .zip([50, 50, 100])
+        .all(|(served, share)| served.abs_diff(share) <= 2);
+    assert!(fair, "{served:?}");
+}
+
+/// An address that nothing listens on.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_is_passed_over() {
+    let echo = Echo::start("up").await;
+    let config = simple(&[nobody().await, echo.address])
+        .replace("endpoints", "balance = \"round_robin\"\nendpoints");
+    let proxy = Proxy::start(&config).await;
+    for _ in 0..10 {
+        proxy.tunnel().await;
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        // tungstenite's own answer to a request that is no handshake.
+        assert_ne!(client.head().await.status(), 503);
+    }
+    assert!(!proxy.log().events("endpoint not reached").is_empty());
+    assert!(
+        proxy
+            .log()
+            .events("rejected")
+            .iter()
+            .all(|event| event["status"] != 503)
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_that_dies_loses_its_tunnels_and_no_other() {
+    let echoes = [Echo::start("a").await, Echo::start("b").await];
+    let config = simple(&[echoes[0].address, echoes[1].address]).replace(
+        "[upstream.main]",
+        "timeouts.half_closed = \"1s\"\n[upstream.main]",
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut held = tunnels(&proxy, 20).await;
+    let [dying, staying] = echoes;
+    let dying_address = dying.address;
+    drop(dying);
+    let ended = proxy.logged_times("tunnel ended", 10).await;
+    for event in ended {
+        assert_eq!(event["endpoint"], dying_address.to_string());
+    }
+    held.extend(tunnels(&proxy, 10).await);
+    assert_eq!(staying.open(), 20);
+    assert_eq!(proxy.log().events("tunnel ended").len(), 10);
+}
+
+#[tokio::test]
+async fn nobody_there_is_503_and_soon_again() {
+    let proxy = Proxy::start(&simple(&[nobody().await, nobody().await])).await;
+    for request in [HANDSHAKE, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        let (head, body) = client.reply().await;
+        assert_eq!((head.status(), head.value("retry-after")), (503, Some("1")));
+        assert_eq!(head.value("tidegate-reason"), Some("connect-failed"));
+        assert_eq!(
+            body,
+            "No backend could be reached. Please try again soon.\n"
+        );
+        // The connection stays.
+        client.send(request).await;
+        assert_eq!(client.reply().await.0.status(), 503);
+    }
+    // Two endpoints, two tries, four requests.
+    assert_eq!(proxy.log().events("endpoint not reached").len(), 8);
+}
+
+#[tokio::test]
+async fn tries_are_as_many_as_configured() {
+    let echo = Echo::start("third").await;
+    let config = simple(&[nobody().await, nobody().await, echo.address])
+        .replace("endpoints", "balance = \"round_robin\"\nendpoints");
+    let proxy = Proxy::start(&(config.clone() + "tries = 3\n")).await;
+    for _ in 0..6 {
+        proxy.tunnel().await;
+    }
+    proxy.reload(&(config + "tries = 1\n")).await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        statuses.push(client.head().await.status());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [101, 503, 503]);
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_is_504() {
+    // A queue that is full: the kernel drops what would be one more.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let _first = Wire::connect(address).await;
+    let config = simple(&[address]) + "timeouts.connect = \"300ms\"\n";
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (504, Some("connect-timeout"))
+    );
+}
+
+/// A handshake that waits for its 101 is load like any other.
+#[tokio::test]
+async fn pending_handshakes_count() {
+    let endpoints = [Endpoint::bind().await, Endpoint::bind().await];
+    let proxy = Proxy::start(&simple(&[endpoints[0].address, endpoints[1].address])).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        clients.push(client);
+    }
+    let mut served = Vec::new();
+    for endpoint in &endpoints {
+        for _ in 0..4 {
+            served.push(endpoint.request().await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_are_resolved_and_unix_sockets_connected() {
+    let echo = Echo::start("by name").await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("endpoint.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let config = simple(&[]).replace(
+        "endpoints = []",
+        &format!(
+            "endpoints = [\"localhost:{}\", \"unix:{}\"]\nbalance = \"round_robin\"",
+            echo.address.port(),
+            path.display()
+        ),
+    );
+    let proxy = Proxy::start(&config).await;
+    proxy.tunnel().await;
+    assert_eq!(echo.served(), 1);
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let mut served = Wire::unix(listener.accept().await.unwrap().0);
+    served.head().await;
+    served.send(crate::harness::wire::SWITCH).await;
+    assert_eq!(client.head().await.status(), 101);
+}

@@ -1,1 +1,413 @@
-//!
+//! Plain HTTP on a WebSocket route: what long-polling and event-stream fallbacks need.
+
+use crate::harness::endpoint::Endpoint;
+use crate::harness::frames::Chance;
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::quiet_for;
+use crate::harness::wire::{End, Wire};
+
+const GET: &str = "GET /poll?t=1 HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+async fn setup() -> (Endpoint, Proxy, Wire) {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let client = proxy.connect().await;
+    (endpoint, proxy, client)
+}
+
+#[tokio::test]
+async fn events_are_passed_on_as_they_come() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client.send(GET).await;
+    let (mut served, _) = endpoint.request().await;
+    served
+        .send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    let head = client.head().await;
+    assert_eq!(head.value("content-type"), Some("text/event-stream"));
+    for event in ["data: 1\n\n", "data: 2\n\n", "data: 3\n\n"] {
+        served.send(format!("9\r\n{event}\r\n")).await;
+        assert_eq!(client.chunk().await, Some(event.as_bytes().to_vec()));
+    }
+    // A reader that goes away ends it.
+    drop(client);
+    served.rest().await;
+}
+
+#[tokio::test]
+async fn an_upload_is_passed_on_as_it_comes() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client
+        .send("POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    client.send("5\r\nfirst\r\n").await;
+    let (mut served, head) = endpoint.request().await;
+    assert_eq!(head.start(), "POST /up HTTP/1.1");
+    assert_eq!(head.value("transfer-encoding"), Some("chunked"));
+    assert_eq!(served.chunk().await, Some(b"first".to_vec()));
+    client.send("6\r\nsecond\r\n").await;
+    assert_eq!(served.chunk().await, Some(b"second".to_vec()));
+    client.send("0\r\n\r\n").await;
+    assert_eq!(served.chunk().await, None);
+    assert_eq!(served.line().await, "");
+    served.send(OK).await;
+    assert_eq!(client.reply().await.1, "ok");
+}
+
+#[tokio::test]
+async fn bodies_of_any_size_pass_both_ways() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    let body = Chance(4).bytes(20 << 20);
+    let request = format!(
+        "PUT /big HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let expected = body.clone();
+    let server = tokio::spawn(async move {
+        let (mut served, head) = endpoint.request().await;
+        let got = served.body(&head).await;
+        assert!(got == expected);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", got.len());
+        served.send([head.as_bytes(), &got].concat()).await;
+        served
+    });
+    client.send([request.as_bytes(), &body].concat()).await;
+    let head = client.head().await;
+    assert!(client.body(&head).await == body);
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_stalls_the_endpoint_and_not_our_memory() {
+    let (endpoint, proxy, mut client) = setup().await;
+    client.send(GET).await;
+    let (mut served, _) = endpoint.request().await;
+    let size = 64 << 20;
+    let mut sender = tokio::spawn(async move {
+        served
+            .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"))
+            .await;
+        served.send(vec![b'x'; size]).await;
+    });
+    let head = client.head().await;
+    // 64 MiB are not taken as long as they are not delivered.
+    quiet_for(300, &mut sender).await;
+    let resident = resident_kib(proxy.pid());
+    assert!(resident < 48 * 1024, "{resident} KiB");
+    assert_eq!(client.body(&head).await.len(), size);
+    sender.await.unwrap();
+}
+
+/// What a process has in memory (`VmRSS` in proc_pid_status(5)).
+fn resident_kib(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn replies_without_a_body_have_none() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client.send(GET.replace("GET", "HEAD")).await;
+    let (mut served, head) = endpoint.request().await;
+    assert_eq!(head.start(), "HEAD /poll?t=1 HTTP/1.1");
+    served
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        .await;
+    let head = client.head().await;
+    assert_eq!(head.value("content-length"), Some("1000"));
+    for (answer, status) in [
+        ("HTTP/1.1 204 No Content\r\n\r\n", 204),
+        ("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n", 304),
+    ] {
+        client.send(GET).await;
+        // The endpoint's connection is used again.
+        served.head().await;
+        served.send(answer).await;
+        assert_eq!(client.head().await.status(), status);
+    }
+    client.send(GET).await;
+    served.head().await;
+    served.send(OK).await;
+    assert_eq!(client.reply().await.1, "ok");
+}
+
+#[tokio::test]
+async fn announced_trailers_pass_both_ways() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client
+        .send(
+            "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X-Sum\r\n\
+             Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 1\r\n\r\n",
+        )
+        .await;
+    let (mut served, head) = endpoint.request().await;
+    assert_eq!(head.value("trailer"), Some("X-Sum"));
+    assert_eq!(head.value("te"), Some("trailers"));
+    assert_eq!(served.chunk().await, Some(b"hi".to_vec()));
+    assert_eq!(served.chunk().await, None);
+    assert_eq!(served.line().await.to_ascii_lowercase(), "x-sum: 1");
+    served.line().await;
+    served
+        .send(
+            "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+             2\r\nok\r\n0\r\nX-Sum: 2\r\n\r\n",
+        )
+        .await;
+    let head = client.head().await;
+    assert_eq!(head.value("trailer"), Some("X-Sum"));
+    assert_eq!(client.chunk().await, Some(b"ok".to_vec()));
+    assert_eq!(client.chunk().await, None);
+    assert_eq!(client.line().await.to_ascii_lowercase(), "x-sum: 2");
+    client.line().await;
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_continue_gets_it_from_us() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    let (mut served, head) = endpoint.request().await;
+    assert_eq!(head.value("expect"), None);
+    assert_eq!(client.head().await.status(), 100);
+    client.send("hi").await;
+    assert_eq!(served.body(&head).await, b"hi");
+    served
+        .send(format!("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{OK}"))
+        .await;
+    assert_eq!(client.reply().await.1, "ok");
+}
+
+#[tokio::test]
+async fn connections_to_endpoints_are_used_again() {
+    let (endpoint, proxy, mut client) = setup().await;
+    client.send(GET).await;
+    let (mut served, _) = endpoint.request().await;
+    served.send(OK).await;
+    client.reply().await;
+    // Another client of the same worker or the same client: two workers, so the same client.
+    for _ in 0..3 {
+        client.send(GET).await;
+        served.head().await;
+        served.send(OK).await;
+        assert_eq!(client.reply().await.1, "ok");
+    }
+    // One that the endpoint asked to close is not.
+    client.send(GET).await;
+    served.head().await;
+    served
+        .send(OK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+        .await;
+    let (head, _) = client.reply().await;
+    assert_eq!(head.value("connection"), None);
+    served.closed().await;
+    client.send(GET).await;
+    let (mut served, _) = endpoint.request().await;
+    served.send(OK).await;
+    client.reply().await;
+    assert_eq!(proxy.logged_times("request", 6).await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_get_that_meets_a_closing_connection_is_sent_again() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client.send(GET).await;
+    let (mut served, _) = endpoint.request().await;
+    served.send(OK).await;
+    client.reply().await;
+    // The endpoint closes just when the next request comes.
+    client.send(GET).await;
+    served.head().await;
+    drop(served);
+    let (mut served, head) = endpoint.request().await;
+    assert_eq!(head.start(), "GET /poll?t=1 HTTP/1.1");
+    served.send(OK).await;
+    assert_eq!(client.reply().await.1, "ok");
+    // A request that may have done something is not.
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+        .await;
+    let head = served.head().await;
+    served.body(&head).await;
+    drop(served);
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (502, Some("bad-answer"))
+    );
+    endpoint.stays_quiet().await;
+}
+
+#[tokio::test]
+async fn hop_by_hop_fields_go_no_further() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client
+        .send(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Hop, Host, Cookie\r\nKeep-Alive: 5\r\n\
+             X-Hop: 1\r\nProxy-Connection: keep-alive\r\nTE: gzip\r\nCookie: a=b\r\nX-End: 2\r\n\r\n",
+        )
+        .await;
+    let (mut served, head) = endpoint.request().await;
+    for name in [
+        "connection",
+        "keep-alive",
+        "x-hop",
+        "proxy-connection",
+        "te",
+    ] {
+        assert_eq!(head.value(name), None, "{head:?}");
+    }
+    assert_eq!(head.value("x-end"), Some("2"));
+    // These are not a client's to hide.
+    assert_eq!(
+        (head.value("host"), head.value("cookie")),
+        (Some("a"), Some("a=b"))
+    );
+    served
+        .send(
+            "HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n\
+             X-End: 2\r\nContent-Length: 2\r\n\r\nok",
+        )
+        .await;
+    let (head, _) = client.reply().await;
+    for name in ["connection", "keep-alive", "x-hop", "upgrade"] {
+        assert_eq!(head.value(name), None, "{head:?}");
+    }
+    assert_eq!(head.value("x-end"), Some("2"));
+}
+
+/// hyper lets these pass because they have one reading; the endpoint must have the same.
+#[tokio::test]
+async fn the_endpoint_gets_one_unambiguous_message() {
+    let (endpoint, proxy, _) = setup().await;
+    for (request, length) in [
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
+            Some("2"),
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            None,
+        ),
+        (
+            "POST / HTTP/1.1\nHost: a\nContent-Length: 2\n\nhi",
+            Some("2"),
+        ),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        let (mut served, head) = endpoint.request().await;
+        assert_eq!(head.value("content-length"), length, "{head:?}");
+        let chunked = head.value("transfer-encoding").is_some();
+        assert!(chunked != length.is_some(), "{head:?}");
+        assert_eq!(served.body(&head).await, b"hi");
+        served
+            .send(OK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+            .await;
+        assert_eq!(client.reply().await.1, "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_with_two_lengths_is_502() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client.send(GET).await;
+    let (mut served, _) = endpoint.request().await;
+    served
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+        .await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (502, Some("bad-answer"))
+    );
+    served.closed().await;
+}
+
+#[tokio::test]
+async fn a_reply_that_breaks_off_breaks_off() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client.send(GET).await;
+    let (mut served, _) = endpoint.request().await;
+    served
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+        .await;
+    drop(served);
+    client.head().await;
+    assert_eq!(client.rest().await, (b"half".to_vec(), End::Orderly));
+}
+
+#[tokio::test]
+async fn a_route_may_refuse_plain_http() {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address]).replace(
+        "upstream = \"main\"",
+        "upstream = \"main\"\nhttp = \"reject\"",
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    let (head, body) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("upgrade")),
+        (426, Some("websocket"))
+    );
+    assert_eq!(head.value("tidegate-reason"), Some("websocket-required"));
+    assert_eq!(body, "Only WebSocket connections are served here.\n");
+    endpoint.stays_quiet().await;
+}
+
+#[tokio::test]
+async fn waiting_has_an_end_everywhere() {
+    let endpoint = Endpoint::bind().await;
+    let timeouts = "[listener.main.timeouts]\n\
+        request_header = \"300ms\"\nkeep_alive = \"300ms\"\nrequest_body = \"300ms\"\n\
+        [upstream.main.timeouts]\nresponse = \"300ms\"\n";
+    let proxy = Proxy::start(&(simple(&[endpoint.address]) + timeouts)).await;
+    // For a head that does not come, or not whole.
+    proxy.connect().await.closed().await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HT").await;
+    client.closed().await;
+    // For the endpoint's reply: the connection stays.
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    let (mut served, _) = endpoint.request().await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (504, Some("response-timeout"))
+    );
+    served.closed().await;
+    // For the next request.
+    client.closed().await;
+    // For a body that does not go on.
+    let mut client = proxy.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nhi")
+        .await;
+    let _served = endpoint.request().await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (408, Some("request-body-timeout"))
+    );
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn requests_that_come_together_are_answered_in_turn() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client.send(GET.repeat(2)).await;
+    let (mut served, _) = endpoint.request().await;
+    served.send(OK).await;
+    served.head().await;
+    served.send(OK.replace("ok", "no")).await;
+    assert_eq!(client.reply().await.1, "ok");
+    assert_eq!(client.reply().await.1, "no");
+}

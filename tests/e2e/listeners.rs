@@ -1,1 +1,152 @@
-//!
+//! Where clients connect: unix sockets, IPv6, and a limit on open files.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::until;
+use crate::harness::wire::{HANDSHAKE, Wire};
+
+fn on_unix(folder: &TempDir, endpoint: std::net::SocketAddr) -> String {
+    let path = folder.path().join("in.sock");
+    simple(&[endpoint]).replace(
+        "bind = [\"127.0.0.1:0\"]",
+        &format!(
+            "bind = [{{ address = \"unix:{}\", mode = \"0600\" }}]",
+            path.display()
+        ),
+    )
+}
+
+#[tokio::test]
+async fn a_unix_socket_has_its_mode_and_goes_with_the_process() {
+    let endpoint = Endpoint::bind().await;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("in.sock");
+    // Left behind by somebody who is gone.
+    drop(UnixListener::bind(&path).unwrap());
+    let config = on_unix(&folder, endpoint.address);
+    let mut proxy = Proxy::start_in(folder, &config).await;
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut client = proxy.connect_unix("in.sock").await;
+    client.send(HANDSHAKE).await;
+    let (mut served, head) = endpoint.request().await;
+    assert_eq!(head.value("x-forwarded-for"), None);
+    assert_eq!(
+        head.value("forwarded"),
+        Some("for=unknown;host=\"chat.example.com\";proto=http")
+    );
+    served.send(crate::harness::wire::SWITCH).await;
+    assert_eq!(client.head().await.status(), 101);
+    drop(client);
+    proxy.signal(crate::harness::proxy::Signal::TERM);
+    assert_eq!(proxy.exit().await, 0);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone() {
+    let endpoint = Endpoint::bind().await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let path = folder.path().join("in.sock");
+    let config = on_unix(&folder, endpoint.address);
+    let living = UnixListener::bind(&path).unwrap();
+    let mut proxy = Proxy::spawn(Arc::clone(&folder), &config, |_| {});
+    assert_eq!(proxy.exit().await, 3);
+    let text = || async {
+        until("the reason", || {
+            proxy.log().text().contains("cannot listen")
+        })
+        .await;
+        proxy.log().text()
+    };
+    assert!(
+        text()
+            .await
+            .contains("listener `main`: cannot listen on `unix:")
+    );
+    drop(living);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    let mut proxy = Proxy::spawn(folder, &config, |_| {});
+    assert_eq!(proxy.exit().await, 3);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn ipv6_is_spoken_and_told_of() {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address]).replace("127.0.0.1:0", "[::1]:0");
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let (_served, head) = endpoint.request().await;
+    assert_eq!(head.value("x-forwarded-for"), Some("::1"));
+    assert_eq!(
+        head.value("forwarded"),
+        Some("for=\"[::1]\";host=\"chat.example.com\";proto=http")
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_a_clear_error() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = simple(&[address]).replace("127.0.0.1:0", &address.to_string());
+    let mut proxy = Proxy::spawn(Arc::new(TempDir::new().unwrap()), &config, |_| {});
+    assert_eq!(proxy.exit().await, 3);
+    let expected = format!("error: listener `main`: cannot listen on `{address}`: ");
+    until("the reason", || proxy.log().text().contains(&expected)).await;
+}
+
+/// What does not fit waits in the kernel's queue; nothing fails, and when some leave others come in.
+#[tokio::test]
+async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
+    let echo = Echo::start("echo").await;
+    let config = simple(&[echo.address]);
+    let proxy = Proxy::spawn(Arc::new(TempDir::new().unwrap()), &config, |command| {
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let program = command.get_program().to_owned();
+        *command = std::process::Command::new("sh");
+        command
+            .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+    });
+    let room = proxy.logged("ready").await["connections_most"]
+        .as_u64()
+        .unwrap();
+    assert!((5..28).contains(&room), "{room}");
+    let room = usize::try_from(room).unwrap();
+    let mut held = Vec::new();
+    for _ in 0..room {
+        held.push(proxy.tunnel().await);
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..40 {
+        let mut client = Wire::connect(proxy.address()).await;
+        client.send(HANDSHAKE).await;
+        waiting.push(client);
+    }
+    proxy
+        .logged("as many connections as file descriptors allow: new ones wait")
+        .await;
+    waiting[0].stays_quiet().await;
+    // Those that are in work as before.
+    assert_eq!(echo.open(), room);
+    held.clear();
+    // The others come in as those before them leave, in the order in which they came.
+    for mut client in waiting {
+        assert_eq!(client.head().await.status(), 101);
+    }
+    assert!(proxy.log().events("rejected").is_empty());
+}

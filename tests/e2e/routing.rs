@@ -1,1 +1,132 @@
-//!
+//! Which request goes where, and what the endpoint is told about it.
+
+use crate::harness::endpoint::Endpoint;
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::HANDSHAKE;
+
+const CONFIG: &str = r#"
+[listener.main]
+bind = ["127.0.0.1:0"]
+[listener.internal]
+bind = ["127.0.0.1:0"]
+
+[[route]]
+name = "any"
+listeners = ["main"]
+upstream = "any"
+[[route]]
+name = "prefix"
+path_prefix = "/chat"
+upstream = "prefix"
+[[route]]
+name = "exact"
+path = "/chat/lobby"
+upstream = "exact"
+[[route]]
+name = "wildcard"
+hosts = ["*.example.com"]
+upstream = "wildcard"
+[[route]]
+name = "host"
+hosts = ["chat.example.com"]
+path_prefix = "/only"
+upstream = "host"
+"#;
+
+const UPSTREAMS: [&str; 5] = ["any", "prefix", "exact", "wildcard", "host"];
+
+#[tokio::test]
+async fn the_most_specific_route_wins() {
+    let mut config = CONFIG.to_owned();
+    let mut endpoints = Vec::new();
+    for name in UPSTREAMS {
+        let endpoint = Endpoint::bind().await;
+        config += &format!(
+            "[upstream.{name}]\nendpoints = [\"{}\"]\n",
+            endpoint.address
+        );
+        endpoints.push((name, endpoint));
+    }
+    let proxy = Proxy::start(&config).await;
+    let cases = [
+        ("main", "other.net", "/", "any"),
+        ("main", "other.net", "/chatter", "any"),
+        ("main", "other.net", "/chat", "prefix"),
+        ("main", "other.net", "/chat/rooms?x=/chat/lobby", "prefix"),
+        ("main", "other.net", "/chat/lobby", "exact"),
+        ("main", "other.net", "/%63hat/lobby?x=1", "exact"),
+        ("main", "a.example.com:8080", "/", "wildcard"),
+        ("main", "chat.example.com", "/chat/lobby", "wildcard"),
+        ("main", "CHAT.example.com.", "/only/here", "host"),
+        ("main", "a.b.example.com", "/", "any"),
+        ("internal", "other.net", "/chat", "prefix"),
+    ];
+    for (listener, host, path, expected) in cases {
+        let mut client = crate::harness::wire::Wire::connect(proxy.address_of(listener)).await;
+        let request = HANDSHAKE
+            .replace("chat.example.com", host)
+            .replace("/chat ", &format!("{path} "));
+        client.send(request).await;
+        let (_, endpoint) = endpoints
+            .iter()
+            .find(|(name, _)| *name == expected)
+            .unwrap();
+        let (_served, head) = endpoint.request().await;
+        // As received, whatever it was matched by.
+        assert_eq!(head.start(), format!("GET {path} HTTP/1.1"));
+        assert_eq!(head.value("host"), Some(host));
+    }
+    let mut client = crate::harness::wire::Wire::connect(proxy.address_of("internal")).await;
+    client
+        .send(
+            HANDSHAKE
+                .replace("chat.example.com", "other.net")
+                .replace("/chat ", "/ "),
+        )
+        .await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (404, Some("no-route"))
+    );
+}
+
+#[tokio::test]
+async fn endpoints_may_see_their_own_host() {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address]).replace(
+        "upstream = \"main\"",
+        "upstream = \"main\"\npreserve_host = false",
+    );
+    let proxy = Proxy::start(&config).await;
+    let own = endpoint.address.to_string();
+    for request in [
+        HANDSHAKE,
+        "GET / HTTP/1.1\r\nHost: chat.example.com\r\n\r\n",
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        let (_served, head) = endpoint.request().await;
+        assert_eq!(head.value("host"), Some(own.as_str()));
+        assert_eq!(head.value("x-forwarded-host"), Some("chat.example.com"));
+    }
+}
+
+#[tokio::test]
+async fn an_absolute_target_becomes_an_origin_form() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    for (target, forwarded) in [
+        ("http://a.example.com/x?y", "/x?y"),
+        ("http://a.example.com", "/"),
+    ] {
+        let mut client = proxy.connect().await;
+        client
+            .send(format!(
+                "GET {target} HTTP/1.1\r\nHost: a.example.com\r\n\r\n"
+            ))
+            .await;
+        let (_served, head) = endpoint.request().await;
+        assert_eq!(head.start(), format!("GET {forwarded} HTTP/1.1"));
+    }
+}

@@ -96,7 +96,7 @@ impl Proxy {
         let event = events
             .iter()
             .rfind(|event| event["listener"] == listener)
-            .unwrap_or_else(|| panic!("no listener {listener}"));
+            .unwrap_or_else(|| panic!("no listener {listener} in:\n{}", self.log.text()));
         event["address"].as_str().unwrap().parse().unwrap()
     }
 
