@@ -19,6 +19,7 @@ pub struct Snapshot {
     table: Table,
     routes: Vec<Arc<Route>>,
     upstreams: Vec<Arc<Upstream>>,
+    known: Known,
 }
 
 /// What a matched request is handled with.
@@ -65,12 +66,12 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError`].
     pub fn new(config: &Config, before: Option<&Self>) -> Result<Self, SnapshotError> {
-        let known = before.map_or_else(Known::default, |before| Known::of(&before.upstreams));
+        let mut known = before.map_or_else(Known::default, |before| before.known.living());
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         let mut by_name = HashMap::new();
         for settings in &config.upstreams {
             let upstream =
-                Upstream::new(settings, &known).map_err(|source| SnapshotError::Tls {
+                Upstream::new(settings, &mut known).map_err(|source| SnapshotError::Tls {
                     upstream: Arc::clone(&settings.name),
                     source,
                 })?;
@@ -88,6 +89,7 @@ impl Snapshot {
             table: Table::new(&config.routes),
             routes: routes?,
             upstreams,
+            known,
         })
     }
 

@@ -255,6 +255,7 @@ impl Builder<'_> {
             listeners: section
                 .list("listeners")
                 .into_iter()
+                .filter(|at| matches!(at.value, Value::Text(_)))
                 .map(|at| at.span)
                 .collect(),
         });

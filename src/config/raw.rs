@@ -48,6 +48,8 @@ pub(super) enum Value {
     Section(Section),
     /// A form of the value that does nothing yet.
     NotInEffect,
+    /// An element that is wrong, as was said: a list that has one is not empty.
+    Broken,
 }
 
 /// A table that was read by its declaration.
@@ -285,13 +287,11 @@ impl Reader<'_> {
             }
             (Kind::Map(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
             (Kind::List(kind), DeValue::Array(list)) => {
-                let each = |each: &Spanned<DeValue<'_>>| {
-                    Some(At {
-                        span: each.span(),
-                        value: self.value(kind, each)?,
-                    })
+                let each = |each: &Spanned<DeValue<'_>>| At {
+                    span: each.span(),
+                    value: self.value(kind, each).unwrap_or(Value::Broken),
                 };
-                Some(Value::List(list.iter().filter_map(each).collect()))
+                Some(Value::List(list.iter().map(each).collect()))
             }
             (Kind::Bool, DeValue::Boolean(value)) => Some(Value::Bool(*value)),
             (Kind::Integer { .. } | Kind::Number { .. }, DeValue::Integer(number)) => {

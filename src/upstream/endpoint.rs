@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use rustls::client::ClientConfig;
@@ -124,7 +124,7 @@ impl Upstream {
     ///
     /// # Errors
     /// [`TlsError`], when TLS towards the endpoints cannot be set up.
-    pub fn new(settings: &model::Upstream, known: &Known) -> Result<Self, TlsError> {
+    pub fn new(settings: &model::Upstream, known: &mut Known) -> Result<Self, TlsError> {
         let endpoints: Vec<Endpoint> = settings
             .endpoints
             .iter()
@@ -175,33 +175,33 @@ impl Tls {
     }
 }
 
-/// The endpoints of the snapshot before: what a new one takes over.
+/// Every endpoint that is alive: configured, or no more so but still with leases out. One that comes
+/// back while its tunnels live is the same as before.
 #[derive(Debug, Default)]
 pub struct Known {
-    states: HashMap<(Arc<str>, Address), Arc<State>>,
+    states: HashMap<(Arc<str>, Address), Weak<State>>,
 }
 
 impl Known {
-    /// Of these upstreams.
-    pub fn of<'a>(upstreams: impl IntoIterator<Item = &'a Arc<Upstream>>) -> Self {
-        let states = upstreams.into_iter().flat_map(|upstream| {
-            upstream.endpoints().map(|state| {
-                (
-                    (Arc::clone(&upstream.name), state.address.clone()),
-                    Arc::clone(state),
-                )
-            })
-        });
+    /// The same, without those that have died.
+    pub fn living(&self) -> Self {
+        let living = self.states.iter();
+        let living = living.filter(|(_, state)| state.strong_count() > 0);
         Self {
-            states: states.collect(),
+            states: living
+                .map(|(key, state)| (key.clone(), Weak::clone(state)))
+                .collect(),
         }
     }
 
-    fn state(&self, upstream: &Arc<str>, address: &Address) -> Arc<State> {
-        match self.states.get(&(Arc::clone(upstream), address.clone())) {
-            Some(state) => Arc::clone(state),
-            None => Arc::new(State::new(address.clone())),
+    fn state(&mut self, upstream: &Arc<str>, address: &Address) -> Arc<State> {
+        let key = (Arc::clone(upstream), address.clone());
+        if let Some(state) = self.states.get(&key).and_then(Weak::upgrade) {
+            return state;
         }
+        let state = Arc::new(State::new(address.clone()));
+        self.states.insert(key, Arc::downgrade(&state));
+        state
     }
 }
 
@@ -237,7 +237,7 @@ mod tests {
     fn a_lease_counts_from_the_pick_until_it_is_dropped() {
         let upstream = Upstream::new(
             &settings(&["127.0.0.1:1", "127.0.0.1:2"]),
-            &Known::default(),
+            &mut Known::default(),
         )
         .unwrap();
         let first = upstream.pick(&[]).unwrap();
@@ -253,16 +253,21 @@ mod tests {
 
     #[test]
     fn counts_survive_a_reload() {
-        let before =
-            Arc::new(Upstream::new(&settings(&["127.0.0.1:1"]), &Known::default()).unwrap());
+        let mut known = Known::default();
+        let before = Upstream::new(&settings(&["127.0.0.1:1"]), &mut known).unwrap();
         let held = before.pick(&[]).unwrap();
-        let known = Known::of([&before]);
         drop(before);
-        let after = Upstream::new(&settings(&["127.0.0.1:1", "127.0.0.1:2"]), &known).unwrap();
+        // Gone from the configuration for a while.
+        let mut known = known.living();
+        Upstream::new(&settings(&["127.0.0.1:3"]), &mut known).unwrap();
+        let mut known = known.living();
+        let after = Upstream::new(&settings(&["127.0.0.1:1", "127.0.0.1:2"]), &mut known).unwrap();
         let counts: Vec<usize> = after.endpoints().map(|state| state.in_flight()).collect();
         assert_eq!(counts, [1, 0]);
         assert_eq!(&*after.pick(&[]).unwrap().endpoint().label, "127.0.0.1:2");
         drop(held);
         assert_eq!(after.endpoints().next().unwrap().in_flight(), 0);
+        drop(after);
+        assert!(known.living().states.is_empty());
     }
 }
