@@ -26,6 +26,9 @@ pub(super) struct Built {
 /// Where the parts of the model stand in the file, for what is checked between them.
 #[derive(Default)]
 pub(super) struct Places {
+    /// Whether the file has listeners and routes at all, good or not.
+    pub(super) has_listeners: bool,
+    pub(super) has_routes: bool,
     /// Of each listener, each of its addresses.
     pub(super) binds: Vec<Vec<std::ops::Range<usize>>>,
     pub(super) routes: Vec<RoutePlaces>,
@@ -48,6 +51,8 @@ pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) 
         places: Places::default(),
         found,
     };
+    builder.places.has_listeners = root.has_any("listener");
+    builder.places.has_routes = root.has_any("route");
     let listeners = root
         .named("listener")
         .iter()
@@ -94,10 +99,7 @@ impl Builder<'_> {
                 places.push(at.span);
             }
         }
-        if let Some(at) = section
-            .written("bind")
-            .filter(|_| section.list("bind").is_empty())
-        {
+        if let Some(at) = section.written("bind").filter(is_empty_list) {
             self.error("value", at, "a listener needs at least one address");
         }
         self.places.binds.push(places);
@@ -145,10 +147,7 @@ impl Builder<'_> {
                 certificates.extend(self.certificate(pair));
             }
         }
-        if let Some(at) = section
-            .written("certificates")
-            .filter(|_| section.list("certificates").is_empty())
-        {
+        if let Some(at) = section.written("certificates").filter(is_empty_list) {
             self.error("value", at, "TLS needs at least one certificate");
         }
         let min_version = match section.text("min_version").as_deref() {
@@ -223,6 +222,7 @@ impl Builder<'_> {
         };
         let listeners = section
             .written("listeners")
+            .filter(|at| at.value != Value::Broken)
             .map(|_| texts(&section.list("listeners")));
         let timeouts = section.section("timeouts");
         let route = Route {
@@ -266,7 +266,7 @@ impl Builder<'_> {
         self.places.upstreams.push(name.span.clone());
         let written = section.written("endpoints");
         let listed = section.list("endpoints");
-        if let Some(at) = written.filter(|_| listed.is_empty()) {
+        if let Some(at) = written.filter(is_empty_list) {
             self.error("value", at, "an upstream needs at least one endpoint");
         }
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(listed.len());
@@ -310,12 +310,12 @@ impl Builder<'_> {
         endpoints: &[Endpoint],
     ) -> Option<EndpointTls> {
         let roots = match self.file(section, "ca") {
-            None => Roots::Platform,
+            None => Some(Roots::Platform),
             Some(ca) => match files::authorities(&ca.value) {
-                Ok(authorities) => Roots::Given(authorities),
+                Ok(authorities) => Some(Roots::Given(authorities)),
                 Err(wrong) => {
                     self.found.push(Diagnostic::error("file", ca.span, wrong));
-                    return None;
+                    None
                 }
             },
         };
@@ -361,7 +361,7 @@ impl Builder<'_> {
             }
         };
         Some(EndpointTls {
-            roots,
+            roots: roots?,
             server_name,
             client,
         })
@@ -371,6 +371,10 @@ impl Builder<'_> {
         self.found
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
+}
+
+fn is_empty_list(at: &&At<Value>) -> bool {
+    matches!(&at.value, Value::List(list) if list.is_empty())
 }
 
 fn server(section: &Section) -> Server {

@@ -7,19 +7,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::build::{Built, RoutePlaces};
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Severity};
 use super::model::{Bind, Config, PathMatch, Route};
 
 /// Checks everything; the model is valid if this finds no error.
 pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     let Built { config, places } = built;
-    if config.listeners.is_empty() {
+    // What is missing is not told of a file whose syntax is wrong: it may be there.
+    let readable = found.iter().all(|each| each.code != "syntax");
+    if readable && !places.has_listeners {
         found.push(
             Diagnostic::of_file("missing", "there is no listener")
                 .hint("begin with `[listener.public]` and `bind = [\"0.0.0.0:80\"]`"),
         );
     }
-    if config.routes.is_empty() && places.routes.is_empty() {
+    if readable && !places.has_routes {
         found.push(
             Diagnostic::of_file("missing", "there is no route")
                 .hint("begin with `[[route]]` and `upstream = \"…\"`"),
@@ -28,6 +30,9 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     check_binds(config, &places.binds, found);
     check_names(config, &places.routes, found);
     check_reachable(config, &places.routes, found);
+    if found.iter().any(|each| each.severity == Severity::Error) {
+        return;
+    }
     let used: HashSet<&Arc<str>> = config.routes.iter().map(|route| &route.upstream).collect();
     for (upstream, span) in config.upstreams.iter().zip(&places.upstreams) {
         if !used.contains(&upstream.name) {

@@ -48,7 +48,7 @@ pub(super) enum Value {
     Section(Section),
     /// A form of the value that does nothing yet.
     NotInEffect,
-    /// An element that is wrong, as was said: a list that has one is not empty.
+    /// Something that is wrong, as was said: it is there, though nobody knows what it is.
     Broken,
 }
 
@@ -72,8 +72,21 @@ pub(super) fn read(
     found: &mut Vec<Diagnostic>,
 ) -> Section {
     let (tree, errors) = DeTable::parse_recoverable(source);
+    let mut in_array = false;
+    let mut last_line = None;
     for error in errors {
         let message = error.message().trim_end_matches('\n').replace('\n', ", ");
+        let line = error
+            .span()
+            .and_then(|span| Some(source.get(..span.start)?.matches('\n').count()));
+        // One mistake makes the parser stumble more than once: over the rest of its line, and if
+        // it leaves an array open, over every line after it.
+        let repeated =
+            (line.is_some() && line == last_line) || (in_array && message.contains("array"));
+        (in_array, last_line) = (message.contains("array"), line);
+        if repeated {
+            continue;
+        }
         found.push(match error.span() {
             Some(span) => Diagnostic::error("syntax", span, message),
             None => Diagnostic::of_file("syntax", message),
@@ -88,10 +101,21 @@ impl Section {
         self.written.get(name)
     }
 
+    /// Whether there is anything under `name`, good or bad.
+    pub(super) fn has_any(&self, name: &str) -> bool {
+        self.written(name).is_some_and(|at| match &at.value {
+            Value::List(list) => !list.is_empty(),
+            Value::Map(entries) => !entries.is_empty(),
+            _ => true,
+        })
+    }
+
     /// What was written for `name`, or its default.
     fn value(&self, name: &str) -> Option<Value> {
         match self.written.get(name) {
-            Some(at) if at.value != Value::NotInEffect => Some(at.value.clone()),
+            Some(at) if !matches!(at.value, Value::NotInEffect | Value::Broken) => {
+                Some(at.value.clone())
+            }
             _ => self.declared.key(name).and_then(Key::default_value),
         }
     }
@@ -209,17 +233,15 @@ impl Reader<'_> {
                 self.unknown(declared, name);
                 continue;
             };
-            let Some(read) = self.value(&key.kind, value) else {
-                continue;
+            let read = self.value(&key.kind, value);
+            if let Some(read) = &read {
+                self.check_status(key, read, name.span());
+            }
+            let at = At {
+                span: value.span(),
+                value: read.unwrap_or(Value::Broken),
             };
-            self.check_status(key, &read, name.span());
-            section.written.insert(
-                key.name,
-                At {
-                    span: value.span(),
-                    value: read,
-                },
-            );
+            section.written.insert(key.name, at);
         }
         for key in declared.keys {
             if key.required && !tree.contains_key(key.name) {
@@ -273,6 +295,10 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, kind: &'static Kind, value: &Spanned<DeValue<'_>>) -> Option<Value> {
+        // What stands in for a value that is not there: the syntax error has been told.
+        if value.span().is_empty() {
+            return None;
+        }
         match (kind, value.get_ref()) {
             (Kind::AnyOf(kinds), _) => self.any_of(kind, kinds, value),
             (Kind::Later(kind), _) => {
@@ -314,7 +340,7 @@ impl Reader<'_> {
                 parsed.map_err(|wrong| self.wrong(value.span(), wrong)).ok()
             }
             _ => {
-                self.wrong(value.span(), format!("expected {}", kind.expected()));
+                self.wrong_type(kind, value);
                 None
             }
         }
@@ -334,6 +360,10 @@ impl Reader<'_> {
             .collect();
         if let [only] = fitting.as_slice() {
             return self.value(only, value);
+        }
+        if fitting.is_empty() {
+            self.wrong_type(kind, value);
+            return None;
         }
         for kind in fitting {
             let mut found = Vec::new();
@@ -365,19 +395,15 @@ impl Reader<'_> {
                     .hint("names have letters, digits, `-`, `_` and `.`"),
                 );
             }
-            if let Some(read) = self.value(kind, value) {
-                let name = At {
-                    span: name.span(),
-                    value: name.get_ref().to_string(),
-                };
-                entries.push((
-                    name,
-                    At {
-                        span: value.span(),
-                        value: read,
-                    },
-                ));
-            }
+            let name = At {
+                span: name.span(),
+                value: name.get_ref().to_string(),
+            };
+            let value = At {
+                span: value.span(),
+                value: self.value(kind, value).unwrap_or(Value::Broken),
+            };
+            entries.push((name, value));
         }
         Value::Map(entries)
     }
@@ -431,6 +457,21 @@ impl Reader<'_> {
         }
         expanded.push_str(rest);
         Some(expanded)
+    }
+
+    fn wrong_type(&mut self, kind: &Kind, value: &Spanned<DeValue<'_>>) {
+        let found = match value.get_ref() {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a fraction",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date or time",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        let message = format!("expected {}, not {found}", kind.expected());
+        self.found
+            .push(Diagnostic::error("type", value.span(), message));
     }
 
     fn wrong(&mut self, span: Range<usize>, message: String) {
@@ -548,7 +589,7 @@ mod tests {
         );
         check(
             "[server]\nworkers = true\n",
-            &["expected `\"auto\"`, or a whole number from 1 to 1024"],
+            &["expected `\"auto\"`, or a whole number from 1 to 1024, not a boolean"],
         );
         check(
             "[server]\nwatch = \"some\"\n",

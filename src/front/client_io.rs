@@ -31,6 +31,8 @@ enum Phase {
 #[derive(Debug)]
 pub struct Pulse {
     phase: Cell<Phase>,
+    /// No request has come yet.
+    first_due: Cell<bool>,
     /// hyper wanted to write and could not.
     write_blocked: Cell<bool>,
     /// The first bytes of the connection, up to the end of the first head; `None` once taken, or
@@ -48,6 +50,7 @@ impl Pulse {
             phase: Cell::new(Phase::Head {
                 since: Instant::now(),
             }),
+            first_due: Cell::new(true),
             write_blocked: Cell::new(false),
             first_head: RefCell::new(Some(Vec::new())),
         }
@@ -56,6 +59,7 @@ impl Pulse {
     /// A head has come whole: a session begins. Ends when the result is dropped.
     pub fn busy(self: &Rc<Self>) -> Busy {
         self.phase.set(Phase::Busy);
+        self.first_due.set(false);
         Busy(Rc::clone(self))
     }
 
@@ -66,6 +70,11 @@ impl Pulse {
             Phase::Idle { since } => Some(since + timeouts.keep_alive),
             Phase::Busy => None,
         }
+    }
+
+    /// Whether no request has come yet.
+    pub fn awaits_first(&self) -> bool {
+        self.first_due.get()
     }
 
     /// Whether something that hyper wrote may still be with hyper.

@@ -40,6 +40,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that it may go on sending meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// How long a connection that was accepted when a drain began may take to send its first request:
+/// it may have been in the kernel's queue, request and all.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// How the HTTP part of a connection came to its end.
 enum Next {
     /// A session has agreed on a tunnel.
@@ -124,6 +128,17 @@ async fn answer(
     Ok(response.map(|content| ServedBody::new(content, busy)))
 }
 
+/// How far a connection has come in taking its leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// No drain has begun.
+    No,
+    /// One has, but the first request, which may be on its way, has until then.
+    AfterFirst(Instant),
+    /// hyper knows.
+    Taken,
+}
+
 /// Polls hyper until there is something to do after it: a tunnel in the slot, its end, a deadline.
 /// `poll_http` is told when to finish what runs and take nothing new.
 async fn drive(
@@ -133,44 +148,47 @@ async fn drive(
     mut poll_http: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
 ) -> Next {
     let mut drain = connection.listener.drain.watch();
-    let mut draining = false;
+    let mut leave = Leave::No;
     let far = Instant::now() + Duration::from_secs(86_400);
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(far));
-    let mut poll = |cx: &mut Context<'_>, drain: bool| {
-        let done = poll_http(cx, drain);
+    let due = || pulse.deadline(&connection.timeouts).unwrap_or(far);
+    let mut poll = |cx: &mut Context<'_>, finish: bool| {
+        let done = poll_http(cx, finish);
         match (slot.take(), done) {
             (Some(opening), _) => Poll::Ready(Next::Tunnel(opening)),
             (None, Poll::Ready(result)) => Poll::Ready(Next::Done(result)),
             (None, Poll::Pending) => Poll::Pending,
         }
     };
-    let mut begin_drain = false;
     loop {
-        let armed = pulse.deadline(&connection.timeouts).unwrap_or(far);
-        if alarm.deadline() != armed {
-            alarm.as_mut().reset(armed);
+        let mut finish = false;
+        let mut wake_at = due();
+        if let Leave::AfterFirst(until) = leave {
+            finish = !pulse.awaits_first() || until <= Instant::now();
+            leave = if finish { Leave::Taken } else { leave };
+            wake_at = wake_at.min(until);
         }
+        if alarm.deadline() != wake_at {
+            alarm.as_mut().reset(wake_at);
+        }
+        let armed = due();
         tokio::select! {
             biased;
-            () = drain.begun(), if !draining => {
-                draining = true;
-                begin_drain = true;
+            () = drain.begun(), if leave == Leave::No => {
+                leave = Leave::AfterFirst(Instant::now() + FIRST_REQUEST);
             }
-            next = std::future::poll_fn(|cx| {
-                let next = poll(cx, std::mem::take(&mut begin_drain));
-                let moved = pulse.deadline(&connection.timeouts).unwrap_or(far) != armed;
-                match next {
-                    Poll::Ready(next) => Poll::Ready(Some(next)),
-                    Poll::Pending if moved => Poll::Ready(None),
-                    Poll::Pending => Poll::Pending,
-                }
+            next = std::future::poll_fn(|cx| match poll(cx, std::mem::take(&mut finish)) {
+                Poll::Ready(next) => Poll::Ready(Some(next)),
+                // The client's turn has begun or ended: the alarm is wrong.
+                Poll::Pending if due() != armed => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
             }) => {
                 if let Some(next) = next {
                     return next;
                 }
             }
             () = alarm.as_mut() => {
-                if pulse.deadline(&connection.timeouts).is_some_and(|at| at <= Instant::now()) {
+                if due() <= Instant::now() {
                     return Next::Expired;
                 }
             }

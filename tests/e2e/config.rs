@@ -1,1 +1,178 @@
+//! What is said of a configuration that is wrong, word for word.
 //!
+//! Each `config/bad/NAME.toml` has a `NAME.stderr` beside it: what `tidegate check` prints. With
+//! TIDEGATE_BLESS=1 they are written anew; read the difference before you commit it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::certificates::Authority;
+
+struct Checked {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn check(folder: &Path, arguments: &[&str]) -> Checked {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .arg("check")
+        .args(arguments)
+        .current_dir(folder)
+        .env("GOOD_PORT", "9000")
+        .env_remove("NO_SUCH_VARIABLE")
+        .output()
+        .unwrap();
+    Checked {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn bad() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/config/bad")
+}
+
+/// A folder with two certificates whose keys can be mixed up, and a copy of the file.
+fn folder_with(file: &Path) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::new();
+    authority.issue(folder.path(), "one", &["one.example.com"]);
+    authority.issue(folder.path(), "two", &["two.example.com"]);
+    fs::write(folder.path().join("empty.pem"), "").unwrap();
+    fs::copy(file, folder.path().join(file.file_name().unwrap())).unwrap();
+    folder
+}
+
+#[test]
+fn every_mistake_is_told_word_for_word() {
+    let bless = std::env::var_os("TIDEGATE_BLESS").is_some();
+    let mut files: Vec<PathBuf> = fs::read_dir(bad())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    files.sort();
+    assert!(files.len() >= 8, "{files:?}");
+    let mut different = Vec::new();
+    for file in files {
+        let folder = folder_with(&file);
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let checked = check(folder.path(), &[name]);
+        assert_eq!(
+            (checked.code, checked.stdout.as_str()),
+            (Some(1), ""),
+            "{name}"
+        );
+        let expected = file.with_extension("stderr");
+        if bless {
+            fs::write(&expected, &checked.stderr).unwrap();
+        }
+        if fs::read_to_string(&expected).unwrap_or_default() != checked.stderr {
+            different.push(format!("{name}:\n{}", checked.stderr));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn ten_faults_of_ten_kinds_are_ten_diagnostics() {
+    let file = bad().join("ten_faults.toml");
+    let folder = folder_with(&file);
+    let checked = check(folder.path(), &["ten_faults.toml", "--json"]);
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(1), ""));
+    let answer: Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!(answer["ok"], false);
+    let diagnostics = answer["diagnostics"].as_array().unwrap();
+    let codes: Vec<&str> = diagnostics
+        .iter()
+        .map(|each| each["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            "syntax",
+            "unknown-key",
+            "type",
+            "value",
+            "file",
+            "duplicate",
+            "dangling",
+            "unreachable",
+            "missing",
+            "not-in-effect",
+        ]
+    );
+    let source = fs::read_to_string(&file).unwrap();
+    let marked: Vec<usize> = source
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.contains("# fault"))
+        .map(|(number, _)| number + 1)
+        .collect();
+    let lines: Vec<usize> = diagnostics
+        .iter()
+        .map(|each| each["line"].as_u64().unwrap().try_into().unwrap())
+        .collect();
+    assert_eq!(lines, marked, "each on its line");
+}
+
+#[test]
+fn a_good_file_is_ok_and_says_what_it_has() {
+    let folder = TempDir::new().unwrap();
+    let good = "[listener.a]\nbind = [\"127.0.0.1:0\"]\n[[route]]\nupstream = \"a\"\n\
+                [upstream.a]\nendpoints = [\"127.0.0.1:${GOOD_PORT}\"]\n";
+    fs::write(folder.path().join("good.toml"), good).unwrap();
+    let checked = check(folder.path(), &["good.toml"]);
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""));
+    assert_eq!(
+        checked.stdout,
+        "good.toml: ok, 1 listener, 1 route, 1 upstream\n"
+    );
+    let checked = check(folder.path(), &["good.toml", "--json"]);
+    let answer: Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!(answer, serde_json::json!({ "ok": true, "diagnostics": [] }));
+}
+
+#[test]
+fn a_warning_is_no_error() {
+    let folder = TempDir::new().unwrap();
+    let file = "[listener.a]\nbind = [\"127.0.0.1:0\"]\nhttp2 = true\n[[route]]\nupstream = \"a\"\n\
+                [upstream.a]\nendpoints = [\"127.0.0.1:1\"]\n";
+    fs::write(folder.path().join("early.toml"), file).unwrap();
+    let checked = check(folder.path(), &["early.toml"]);
+    assert_eq!(checked.code, Some(0));
+    assert!(
+        checked
+            .stderr
+            .contains("warning[not-in-effect]: `http2` is not in effect"),
+        "{}",
+        checked.stderr
+    );
+    assert!(
+        checked.stdout.ends_with("1 upstream, 1 warning\n"),
+        "{}",
+        checked.stdout
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_and_a_command_line_that_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    let checked = check(folder.path(), &["none.toml"]);
+    assert_eq!(checked.code, Some(1));
+    assert!(
+        checked.stderr.contains("cannot read the file"),
+        "{}",
+        checked.stderr
+    );
+    assert_eq!(check(folder.path(), &["--frobnicate"]).code, Some(2));
+}

@@ -30,112 +30,65 @@ fn without(name: &str) -> String {
     lines.concat()
 }
 
+/// A request, and the status, the reason and the close that it gets.
+type Refused = (String, u16, &'static str, bool);
+
+fn broken_handshakes() -> Vec<Refused> {
+    let bad = |request, reason| (request, 400, reason, true);
+    let version = |request| (request, 426, "websocket-version", false);
+    let key = |text| HANDSHAKE.replace(KEY, text);
+    vec![
+        version(without("Sec-WebSocket-Version")),
+        version(HANDSHAKE.replace("Version: 13", "Version: 8")),
+        version(with("Sec-WebSocket-Version: 13")),
+        bad(without("Sec-WebSocket-Key"), "websocket-key"),
+        bad(key("dGhlIHNhbXBsZQ=="), "websocket-key"),
+        bad(key("dGhlIHNhbXBsZSBub25jZQ"), "websocket-key"),
+        bad(with(&format!("Sec-WebSocket-Key: {KEY}")), "websocket-key"),
+        bad(with("Content-Length: 3") + "abc", "websocket-body"),
+        bad(
+            with("Transfer-Encoding: chunked") + "0\r\n\r\n",
+            "websocket-body",
+        ),
+    ]
+}
+
+fn broken_targets() -> Vec<Refused> {
+    let host = "Host: chat.example.com";
+    let bad = |request, reason| (request, 400, reason, true);
+    let target = |text| HANDSHAKE.replace("/chat", text);
+    let method = |text| {
+        let request = HANDSHAKE.replace("GET /chat", text);
+        (request, 405, "method-not-allowed", false)
+    };
+    vec![
+        bad(without("Host"), "bad-host"),
+        bad(with(host), "bad-host"),
+        bad(HANDSHAKE.replace(host, "Host: a b"), "bad-host"),
+        bad(target("http://other.example.com/chat"), "host-mismatch"),
+        bad(target("/a/../chat"), "dot-segment"),
+        bad(target("/a/%2e%2e/chat"), "dot-segment"),
+        bad(target("/a%2f..%5cchat"), "dot-segment"),
+        bad(target("/cha|t"), "bad-target"),
+        method("TRACE /chat"),
+        method("CONNECT chat.example.com:80"),
+    ]
+}
+
 #[tokio::test]
 async fn requests_that_break_a_rule_are_refused_and_no_endpoint_hears_of_them() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
-    let host = "Host: chat.example.com";
-    let key = format!("Sec-WebSocket-Key: {KEY}");
-    let cases = [
-        (
-            without("Sec-WebSocket-Version"),
-            426,
-            "websocket-version",
-            false,
-        ),
-        (
-            HANDSHAKE.replace("Version: 13", "Version: 8"),
-            426,
-            "websocket-version",
-            false,
-        ),
-        (
-            with("Sec-WebSocket-Version: 13"),
-            426,
-            "websocket-version",
-            false,
-        ),
-        (without("Sec-WebSocket-Key"), 400, "websocket-key", true),
-        (
-            HANDSHAKE.replace(KEY, "dGhlIHNhbXBsZQ=="),
-            400,
-            "websocket-key",
-            true,
-        ),
-        (
-            HANDSHAKE.replace(KEY, "dGhlIHNhbXBsZSBub25jZQ"),
-            400,
-            "websocket-key",
-            true,
-        ),
-        (with(&key), 400, "websocket-key", true),
-        (
-            with("Content-Length: 3") + "abc",
-            400,
-            "websocket-body",
-            true,
-        ),
-        (
-            with("Transfer-Encoding: chunked") + "0\r\n\r\n",
-            400,
-            "websocket-body",
-            true,
-        ),
-        (without("Host"), 400, "bad-host", true),
-        (with(host), 400, "bad-host", true),
-        (HANDSHAKE.replace(host, "Host: a b"), 400, "bad-host", true),
-        (
-            HANDSHAKE.replace("/chat", "http://other.example.com/chat"),
-            400,
-            "host-mismatch",
-            true,
-        ),
-        (
-            HANDSHAKE.replace("/chat", "/a/../chat"),
-            400,
-            "dot-segment",
-            true,
-        ),
-        (
-            HANDSHAKE.replace("/chat", "/a/%2e%2e/chat"),
-            400,
-            "dot-segment",
-            true,
-        ),
-        (
-            HANDSHAKE.replace("/chat", "/a%2f..%5cchat"),
-            400,
-            "dot-segment",
-            true,
-        ),
-        (
-            HANDSHAKE.replace("/chat", "/cha|t"),
-            400,
-            "bad-target",
-            true,
-        ),
-        (
-            HANDSHAKE.replace("GET /chat", "TRACE /chat"),
-            405,
-            "method-not-allowed",
-            false,
-        ),
-        (
-            HANDSHAKE.replace("GET /chat", "CONNECT chat.example.com:80"),
-            405,
-            "method-not-allowed",
-            false,
-        ),
-    ];
-    for (request, status, reason, closes) in cases {
-        let seen = refused(&proxy, &request).await;
-        assert_eq!(seen, (status, reason.to_owned(), closes), "{request}");
+    let cases = [broken_handshakes(), broken_targets()].concat();
+    for (request, status, reason, closes) in &cases {
+        let seen = refused(&proxy, request).await;
+        assert_eq!(seen, (*status, (*reason).to_owned(), *closes), "{request}");
     }
     endpoint.stays_quiet().await;
     let logged = proxy.log().events("rejected");
-    assert_eq!(logged.len(), 19);
-    assert_eq!(logged[0]["reason"], "websocket-version");
-    assert_eq!(logged[0]["status"], 426);
+    let logged = logged.iter().map(|event| event["reason"].as_str().unwrap());
+    let expected = cases.iter().map(|(_, _, reason, _)| *reason);
+    assert_eq!(logged.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -1,1 +1,109 @@
+//! What a tunnel keeps alive: its two sockets, its lease, its limits. Not the configuration it was
+//! opened under, and not the HTTP connection it came from.
 //!
+//! This is the one end-to-end test that runs the library in its own process: it has to see what is
+//! freed.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tidegate::config;
+use tidegate::config::model::Config;
+use tidegate::drain::Drain;
+use tidegate::front;
+use tidegate::net::admission::{Admission, Load};
+use tidegate::net::listen::{Listener, Settings};
+use tidegate::net::stream::{Peer, Socket, Stream};
+use tidegate::session::{Connection, Shared, Worker};
+use tidegate::snapshot::Snapshot;
+use tidegate::upstream::connect::Resolver;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle, LocalOptions};
+
+use crate::harness::endpoint::{Echo, Unit};
+use crate::harness::proxy::simple;
+use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::{until, within};
+
+fn parsed(text: &str) -> Config {
+    match config::parse(text, Path::new("config.toml"), &|_| None) {
+        Ok(loaded) => loaded.config,
+        Err(report) => panic!("{}", report.render(false)),
+    }
+}
+
+#[test]
+fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        let echo = Echo::with("echo", Unit::Bytes, None).await;
+        let config = parsed(&simple(&[echo.address]));
+        let shared = Arc::new(Shared::new(
+            Snapshot::new(&config, None).unwrap(),
+            Resolver::new(Handle::current()),
+        ));
+        let snapshot = Arc::downgrade(&shared.snapshot.load_full());
+        let worker = Rc::new(Worker::new(Arc::clone(&shared), Arc::default()));
+        let listener = Arc::new(Listener {
+            name: "main".into(),
+            drain: Drain::new(),
+            settings: ArcSwap::from_pointee(Settings {
+                tls: None,
+                timeouts: config.listeners[0].timeouts,
+            }),
+        });
+        let (mut client, accepted, peer) = accepted().await;
+        let connection = Rc::new(Connection {
+            worker: Rc::clone(&worker),
+            listener: Arc::clone(&listener),
+            timeouts: config.listeners[0].timeouts,
+            client: Peer::Ip(peer),
+            local_port: None,
+            secure: false,
+        });
+        let http = Rc::downgrade(&connection);
+        let admission = Arc::new(Admission::new(10));
+        let permit = admission.admit(&Arc::<Load>::default());
+        let stream = Stream::Plain(Socket::Tcp(accepted));
+        worker
+            .tasks
+            .spawn(front::http::serve(connection, stream, permit));
+
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.head().await.status(), 101);
+        // hyper's connection and everything that it held is gone: one task is left, the tunnel's.
+        until("the HTTP connection to go", || http.strong_count() == 0).await;
+        assert_eq!((worker.tasks.running(), worker.tunnels.len()), (1, 1));
+
+        let other = parsed(&simple(&[([127, 0, 0, 1], 1).into()]));
+        let next = Snapshot::new(&other, Some(&shared.snapshot.load())).unwrap();
+        shared.snapshot.store(Arc::new(next));
+        assert_eq!(
+            snapshot.strong_count(),
+            0,
+            "the tunnel holds the old configuration"
+        );
+        drop(listener);
+
+        client.send("still here").await;
+        assert_eq!(client.exactly(10).await, b"still here");
+        assert_eq!(admission.open(), 1);
+        client.finish().await;
+        client.closed().await;
+        within("the tunnel's task to end", worker.tasks.all_done()).await;
+        assert_eq!((admission.open(), worker.tunnels.len()), (0, 0));
+    });
+}
+
+/// Both ends of a connection.
+async fn accepted() -> (Wire, TcpStream, std::net::SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Wire::connect(listener.local_addr().unwrap()).await;
+    let (socket, peer) = listener.accept().await.unwrap();
+    (client, socket, peer)
+}

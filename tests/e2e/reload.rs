@@ -1,5 +1,6 @@
 //! A new configuration while everything runs: nothing lost, nothing refused.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -20,7 +21,7 @@ use crate::harness::{until, within};
 
 const TUNNELS: usize = 500;
 
-fn secured(endpoints: &[std::net::SocketAddr]) -> String {
+fn secured(endpoints: &[SocketAddr]) -> String {
     simple(endpoints)
         + "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n"
 }
@@ -33,7 +34,7 @@ struct Crowd {
 }
 
 /// A client that talks until told to stop, checks each echo, and then closes properly.
-async fn talk(address: std::net::SocketAddr, tls: Arc<ClientConfig>, crowd: Arc<Crowd>) {
+async fn talk(address: SocketAddr, tls: Arc<ClientConfig>, crowd: Arc<Crowd>) {
     let socket = TcpStream::connect(address)
         .await
         .expect("no connection is refused");
@@ -68,6 +69,26 @@ async fn talk(address: std::net::SocketAddr, tls: Arc<ClientConfig>, crowd: Arc<
         .await
         .expect("a tunnel that lives can be closed");
     while let Some(Ok(_)) = socket.next().await {}
+}
+
+/// One reload: endpoints changed, or the certificate, or the file broken.
+async fn change(turn: usize, proxy: &Proxy, authority: &Authority, [a, b, c]: [SocketAddr; 3]) {
+    match turn {
+        2 | 6 => {
+            let known = proxy.log().events("certificates reloaded").len();
+            authority.issue(proxy.folder(), "chat", &["chat.example.com"]);
+            proxy.logged_times("certificates reloaded", known + 1).await;
+        }
+        4 => {
+            proxy.rewrite("[listener.main\nbind = 7\n");
+            proxy.signal(Signal::HUP);
+            proxy.logged("reload failed").await;
+        }
+        _ => {
+            let endpoints = [vec![a, b, c], vec![b, c], vec![c], vec![a, c]];
+            proxy.reload(&secured(&endpoints[turn % 4])).await;
+        }
+    }
 }
 
 /// The bar of the project: 500 tunnels with traffic, ten reloads of every kind, none dropped, none
@@ -109,22 +130,7 @@ async fn nothing_is_lost_and_nothing_refused() {
             join(&mut clients);
         }
         let before = crowd.messages.load(Ordering::Relaxed);
-        match turn {
-            2 | 6 => {
-                let known = proxy.log().events("certificates reloaded").len();
-                authority.issue(proxy.folder(), "chat", &["chat.example.com"]);
-                proxy.logged_times("certificates reloaded", known + 1).await;
-            }
-            4 => {
-                proxy.rewrite("[listener.main\nbind = 7\n");
-                proxy.signal(Signal::HUP);
-                proxy.logged("reload failed").await;
-            }
-            _ => {
-                let endpoints = [vec![a, b, c], vec![b, c], vec![c], vec![a, c]];
-                proxy.reload(&secured(&endpoints[turn % 4])).await;
-            }
-        }
+        change(turn, &proxy, &authority, [a, b, c]).await;
         let after = before + 2 * TUNNELS;
         until("traffic to go on", || {
             crowd.messages.load(Ordering::Relaxed) >= after

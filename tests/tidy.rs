@@ -1,0 +1,250 @@
+//! What holds everywhere in the tree, checked on its text. Each check is shown to be able to fail.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that fails has nothing to clean up"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines that a file may have before its unit tests begin.
+const FILE_LINES: usize = 600;
+
+/// Names that say nothing about what is in a file.
+const NAMELESS: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "misc"];
+
+/// Marks of work that was left for later.
+const LEFTOVERS: [&str; 3] = ["TODO", "FIXME", "XXX"];
+
+/// Code that only decides: no waiting, no clock, no sockets.
+const PURE: [&str; 4] = [
+    "src/protocol/",
+    "src/route.rs",
+    "src/upstream/balance.rs",
+    "src/tunnel/forwarder.rs",
+];
+
+/// Modules outside the order: the program on top of the library.
+const PROGRAM: [&str; 2] = ["src/main.rs", "src/cli"];
+
+#[derive(Clone)]
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn new(path: &str, text: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    /// Up to its unit tests.
+    fn production(&self) -> &str {
+        self.text.split("#[cfg(test)]\nmod tests").next().unwrap()
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file under `folder`.
+fn sources(folder: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap();
+                found.push(Source::new(name, &fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+/// The modules of the library, in the order of `lib.rs`.
+fn layers(lib: &str) -> Vec<&str> {
+    lib.lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .collect()
+}
+
+/// The top-level module that a file belongs to.
+fn layer_of(path: &str) -> &str {
+    let path = path.strip_prefix("src/").unwrap();
+    path.split(['/', '.']).next().unwrap()
+}
+
+/// Imports of modules that stand below the importing one.
+fn upward(layers: &[&str], source: &Source) -> Vec<String> {
+    let own = layers
+        .iter()
+        .position(|layer| *layer == layer_of(&source.path));
+    let Some(own) = own else {
+        return vec![format!("{} is in no layer", source.path)];
+    };
+    let mentioned = source.production().split("crate::").skip(1);
+    mentioned
+        .filter_map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let name = &rest[..end.unwrap_or(rest.len())];
+            let position = layers.iter().position(|layer| *layer == name)?;
+            (position > own).then(|| format!("{} uses {name}", source.path))
+        })
+        .collect()
+}
+
+#[test]
+fn a_file_imports_only_from_layers_above_its_own() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let layers = layers(&lib);
+    assert!(layers.len() > 10, "{layers:?}");
+    let library = sources("src").into_iter().filter(|source| {
+        source.path != "src/lib.rs" && !PROGRAM.iter().any(|each| source.path.starts_with(each))
+    });
+    let found: Vec<String> = library
+        .flat_map(|source| upward(&layers, &source))
+        .collect();
+    assert!(found.is_empty(), "{found:#?}");
+
+    let wrong = Source::new(
+        "src/protocol/token.rs",
+        "use crate::net::stream;\nfn a() { crate::config::b() }",
+    );
+    assert_eq!(upward(&layers, &wrong), ["src/protocol/token.rs uses net"]);
+    assert_eq!(upward(&layers, &Source::new("src/odd.rs", "")).len(), 1);
+}
+
+fn impurities(source: &Source) -> Vec<String> {
+    [
+        "async ",
+        ".await",
+        "tokio::",
+        "::now(",
+        "std::net::Tcp",
+        "std::fs",
+    ]
+    .iter()
+    .filter(|forbidden| source.production().contains(*forbidden))
+    .map(|forbidden| format!("{}: {forbidden}", source.path))
+    .collect()
+}
+
+#[test]
+fn pure_code_neither_waits_nor_looks_at_the_clock() {
+    let all = sources("src");
+    for prefix in PURE {
+        let mut pure = all
+            .iter()
+            .filter(|source| source.path.starts_with(prefix))
+            .peekable();
+        assert!(pure.peek().is_some(), "{prefix} is nowhere");
+        let found: Vec<String> = pure.flat_map(impurities).collect();
+        assert!(found.is_empty(), "{found:#?}");
+    }
+    assert_eq!(impurities(&Source::new("x", "Instant::now()")).len(), 1);
+    assert_eq!(
+        impurities(&Source::new(
+            "x",
+            "fn a() {}\n#[cfg(test)]\nmod tests { tokio::x }"
+        ))
+        .len(),
+        0
+    );
+}
+
+/// Only these know what their names say.
+#[test]
+fn knowledge_stays_where_it_belongs() {
+    let allowed: [(&str, &[&str]); 4] = [
+        ("toml::", &["src/config/raw.rs", "src/config/example.rs"]),
+        ("println!", &[]),
+        (
+            "hyper::server",
+            &["src/front/http.rs", "src/cli/demo/control.rs"],
+        ),
+        ("unsafe ", &[]),
+    ];
+    for source in sources("src") {
+        for (word, files) in allowed {
+            let used = source
+                .production()
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .any(|line| line.contains(word));
+            assert!(
+                !used || files.contains(&source.path.as_str()),
+                "{}: {word}",
+                source.path
+            );
+        }
+    }
+}
+
+fn oddities(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    let lines = source.production().lines().count();
+    if lines > FILE_LINES {
+        found.push(format!("{} has {lines} lines", source.path));
+    }
+    let stem = Path::new(&source.path)
+        .file_stem()
+        .unwrap()
+        .to_str()
+        .unwrap();
+    if NAMELESS.contains(&stem) {
+        found.push(format!("{} is no name", source.path));
+    }
+    for (number, line) in source.text.lines().enumerate() {
+        // This file has to name them.
+        let leftover = LEFTOVERS.iter().any(|mark| line.contains(mark));
+        if leftover && source.path != "tests/tidy.rs" {
+            found.push(format!("{}:{}: {line}", source.path, number + 1));
+        }
+    }
+    found
+}
+
+#[test]
+fn files_are_short_and_named_and_finished() {
+    let all = [sources("src"), sources("tests")].concat();
+    let found: Vec<String> = all.iter().flat_map(oddities).collect();
+    assert!(found.is_empty(), "{found:#?}");
+
+    let long = Source::new("src/long.rs", &"\n".repeat(FILE_LINES + 1));
+    assert_eq!(oddities(&long).len(), 1);
+    assert_eq!(
+        oddities(&Source::new("src/utils.rs", "// TODO: all of it")).len(),
+        2
+    );
+}
+
+/// The one place that lets time pass, and the clients of the reload test, which talk at a pace.
+const SLEEPS: [&str; 2] = ["tests/e2e/harness.rs", "tests/e2e/reload.rs"];
+
+#[test]
+fn tests_wait_for_events_and_not_for_time() {
+    let sleeping: Vec<String> = sources("tests")
+        .into_iter()
+        .filter(|source| source.text.contains("sleep(") && source.path != "tests/tidy.rs")
+        .map(|source| source.path)
+        .filter(|path| !SLEEPS.contains(&path.as_str()))
+        .collect();
+    assert!(sleeping.is_empty(), "{sleeping:?}");
+}
+
+/// Each module says what it owns.
+#[test]
+fn every_file_begins_with_what_it_is() {
+    for source in [sources("src"), sources("tests")].concat() {
+        assert!(source.text.starts_with("//! "), "{}", source.path);
+    }
+}
