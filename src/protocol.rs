@@ -9,5 +9,6 @@ pub mod target;
 pub mod spelling;
 pub mod hop;
 pub mod forwarded;
+pub mod frame;
 pub mod handshake;
 pub mod answer;

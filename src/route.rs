@@ -122,7 +122,7 @@ fn first(entries: &[Entry], listener: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{PlainHttp, Strictness, TunnelTimeouts};
+    use crate::config::model::{PlainHttp, Strictness, TunnelLimits};
 
     fn route(listeners: &[&str], hosts: &[&str], path: PathMatch) -> Route {
         let pattern = |host: &&str| match host.strip_prefix("*.") {
@@ -139,9 +139,10 @@ mod tests {
             http: PlainHttp::Proxy,
             handshake: Strictness::Strict,
             preserve_host: true,
-            timeouts: TunnelTimeouts {
+            limits: TunnelLimits {
                 idle: None,
                 half_closed: None,
+                message_bytes: None,
             },
         }
     }

@@ -238,14 +238,20 @@ impl Process {
         if tokio::time::timeout(grace, &mut all).await.is_ok() {
             return;
         }
-        for worker in self.workers.iter() {
-            let _ = worker
-                .mailbox
-                .send(Message::EndTunnels(Ended::Shutdown))
-                .await;
+        self.tell_all(|| Message::EndTunnels(Ended::Shutdown)).await;
+        if tokio::time::timeout(LAST_WORDS, &mut all).await.is_ok() {
+            return;
         }
+        self.tell_all(|| Message::CutTunnels).await;
         if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
             tracing::warn!("some requests did not finish in time");
+        }
+    }
+
+    async fn tell_all(&self, message: impl Fn() -> Message) {
+        for worker in self.workers.iter() {
+            // A worker that is gone has nothing to be told.
+            let _ = worker.mailbox.send(message()).await;
         }
     }
 

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use crate::config::model::{ListenerTimeouts, PlainHttp, TunnelTimeouts};
+use crate::config::model::{ListenerTimeouts, PlainHttp, TunnelLimits};
 use crate::drain::Tasks;
 use crate::net::admission::Permit;
 use crate::net::listen::Listener;
@@ -31,7 +31,6 @@ use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
 use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
-use crate::tunnel::forwarder::Side;
 use crate::tunnel::table::Table;
 use crate::upstream::connect::Resolver;
 use crate::upstream::endpoint::Lease;
@@ -137,7 +136,7 @@ pub enum Outcome {
 pub struct Opening {
     endpoint: Stream,
     lease: Lease,
-    timeouts: TunnelTimeouts,
+    limits: TunnelLimits,
     /// The head of the 101 for the client, and what the endpoint sent behind its own.
     to_client: Vec<u8>,
     /// How much of that is the endpoint's.
@@ -278,7 +277,7 @@ pub fn relay(
     let Opening {
         endpoint,
         lease,
-        timeouts,
+        limits,
         to_client,
         read_ahead: early,
         facts,
@@ -287,17 +286,16 @@ pub fn relay(
     let counters = Arc::clone(&worker.counters);
     let owed = Owed {
         to_client,
+        from_endpoint: early,
         to_endpoint: read_ahead.to_vec(),
     };
-    let place = worker.tunnels.enter(timeouts);
+    let place = worker.tunnels.enter(limits);
     let entry = Rc::clone(place.entry());
-    entry.meter.count(Side::Client, read_ahead.len());
-    entry.meter.count(Side::Endpoint, early);
     access_log::tunnel_opened(&counters, &facts);
     let tunnel = Tunnel::new(client, endpoint, owed, place, worker.scratch.clone());
     worker.tasks.spawn(async move {
-        let ended = tunnel.await;
-        access_log::tunnel_ended(&counters, &facts, &entry.meter, ended);
+        let finished = tunnel.await;
+        access_log::tunnel_ended(&counters, &facts, &entry.meter, finished);
         drop((lease, permit));
     });
 }

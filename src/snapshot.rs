@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::model::{self, Config, PlainHttp, Strictness, TunnelTimeouts};
+use crate::config::model::{self, Config, PlainHttp, Strictness, TunnelLimits};
 use crate::net::tls::TlsError;
 use crate::route::Table;
 use crate::upstream::endpoint::{Known, Upstream};
@@ -35,8 +35,8 @@ pub struct Route {
     pub handshake: Strictness,
     /// Whether the endpoint sees the client's `Host`.
     pub preserve_host: bool,
-    /// Deadlines of its tunnels.
-    pub timeouts: TunnelTimeouts,
+    /// What holds for its tunnels.
+    pub limits: TunnelLimits,
 }
 
 /// Why a configuration cannot run.
@@ -129,7 +129,7 @@ impl Route {
             http: route.http,
             handshake: route.handshake,
             preserve_host: route.preserve_host,
-            timeouts: route.timeouts,
+            limits: route.limits,
         }))
     }
 }

@@ -4,6 +4,7 @@
 //! of it is `observe`'s business.
 
 pub mod ended;
+pub mod framing;
 pub mod forwarder;
 pub mod copy;
 pub mod table;

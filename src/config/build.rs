@@ -13,7 +13,7 @@ use super::files;
 use super::model::{
     Address, Balance, Bind, Certificate, Config, Endpoint, EndpointTls, Listener, ListenerTimeouts,
     ListenerTls, Log, LogFormat, LogLevel, PathMatch, PlainHttp, Roots, Route, Server, Shutdown,
-    Strictness, TlsVersion, TunnelTimeouts, Upstream, UpstreamTimeouts, Watch,
+    Strictness, TlsVersion, TunnelLimits, Upstream, UpstreamTimeouts, Watch,
 };
 use super::raw::{At, Section, Value};
 
@@ -243,9 +243,10 @@ impl Builder<'_> {
                 _ => Strictness::Strict,
             },
             preserve_host: section.bool("preserve_host"),
-            timeouts: TunnelTimeouts {
+            limits: TunnelLimits {
                 idle: timeouts.duration("idle"),
                 half_closed: timeouts.duration("half_closed"),
+                message_bytes: section.section("limits").size("message_bytes"),
             },
         };
         self.places.routes.push(RoutePlaces {

@@ -192,8 +192,8 @@ pub struct Route {
     pub handshake: Strictness,
     /// Whether the endpoint sees the client's `Host`, rather than its own address.
     pub preserve_host: bool,
-    /// Deadlines of its tunnels.
-    pub timeouts: TunnelTimeouts,
+    /// What holds for its tunnels.
+    pub limits: TunnelLimits,
 }
 
 /// A host name, or one level of wildcard below it. Lower case, no port, no trailing dot.
@@ -256,13 +256,15 @@ pub enum Strictness {
     Lenient,
 }
 
-/// Deadlines of a tunnel.
+/// What holds for a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TunnelTimeouts {
+pub struct TunnelLimits {
     /// No bytes either way for so long; `None` for no limit.
     pub idle: Option<Duration>,
     /// From the last byte in the direction still open after one side ended; `None` for no limit.
     pub half_closed: Option<Duration>,
+    /// Bytes that a message may have, in either direction; `None` for no limit.
+    pub message_bytes: Option<u64>,
 }
 
 /// A named group of endpoints with a balancing policy.

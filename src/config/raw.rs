@@ -147,6 +147,14 @@ impl Section {
         }
     }
 
+    /// In bytes.
+    pub(super) fn size(&self, name: &str) -> Option<u64> {
+        match self.value(name) {
+            Some(Value::Size(size)) => Some(size),
+            _ => None,
+        }
+    }
+
     pub(super) fn list(&self, name: &str) -> Vec<At<Value>> {
         match self.value(name) {
             Some(Value::List(list)) => list,

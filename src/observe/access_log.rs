@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::counters::Counters;
 use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
-use crate::tunnel::ended::Ended;
+use crate::tunnel::copy::Finished;
 use crate::tunnel::forwarder::Side;
 use crate::tunnel::table::Meter;
 
@@ -68,7 +68,8 @@ pub fn tunnel_opened(counters: &Counters, facts: &TunnelFacts) {
 }
 
 /// Records that a tunnel ended.
-pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, ended: Ended) {
+pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, finished: Finished) {
+    let Finished { ended, closed } = finished;
     let (up, down) = (meter.bytes(Side::Client), meter.bytes(Side::Endpoint));
     counters.ended(ended).add(1);
     counters.bytes_from_clients.add(up);
@@ -83,6 +84,10 @@ pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, end
         reason = ended.token(),
         bytes_from_client = up,
         bytes_from_endpoint = down,
+        messages_from_client = meter.messages(Side::Client),
+        messages_from_endpoint = meter.messages(Side::Endpoint),
+        close_code = closed.map(|(_, code)| code),
+        closed_by = closed.map(|(side, _)| side.name()),
         duration_ms = milliseconds(facts.opened.elapsed()),
         "tunnel ended"
     );

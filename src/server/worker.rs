@@ -24,8 +24,10 @@ const MAILBOX: usize = 1024;
 pub(super) enum Message {
     /// A connection that is its own from now on.
     Arrival(Box<Arrival>),
-    /// End every tunnel, as this.
+    /// End every tunnel, as this, in order.
     EndTunnels(Ended),
+    /// Those that are still there have had their time.
+    CutTunnels,
     /// Tell when nothing runs any more. No arrivals come after this.
     Finish(oneshot::Sender<()>),
 }
@@ -86,6 +88,7 @@ async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message>) {
                     worker.tasks.spawn(accept::serve(Rc::clone(&worker), *arrival));
                 }
                 Some(Message::EndTunnels(reason)) => worker.tunnels.end_all(reason),
+                Some(Message::CutTunnels) => worker.tunnels.cut_all(),
                 Some(Message::Finish(done)) => {
                     worker.pool.clear();
                     finish = Some(done);

@@ -74,7 +74,7 @@ pub(super) async fn open(
     Ok(Outcome::Tunnel(Box::new(Opening {
         read_ahead,
         to_client,
-        timeouts: session.route.timeouts,
+        limits: session.route.limits,
         facts,
         lease,
         endpoint: answered.stream,

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ended::Ended;
 use super::forwarder::{Forwarder, Side, Step};
+use super::framing::HEADROOM;
 use super::table::Place;
 use crate::net::stream::Stream;
 
@@ -30,7 +31,9 @@ pub struct Scratch(Rc<RefCell<Box<[u8]>>>);
 impl Scratch {
     /// One per worker.
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())))
+        Self(Rc::new(RefCell::new(
+            vec![0; HEADROOM + SCRATCH_BYTES].into(),
+        )))
     }
 }
 
@@ -45,8 +48,19 @@ impl Default for Scratch {
 pub struct Owed {
     /// The head of our 101, and what the endpoint sent right behind its own.
     pub to_client: Vec<u8>,
+    /// How much of that is the endpoint's.
+    pub from_endpoint: usize,
     /// What the client sent right behind its request.
     pub to_endpoint: Vec<u8>,
+}
+
+/// How a tunnel finished, and the first Close frame that passed: whose it was, and its code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// How.
+    pub ended: Ended,
+    /// The Close.
+    pub closed: Option<(Side, u16)>,
 }
 
 /// A tunnel: a future that ends with the tunnel.
@@ -70,15 +84,42 @@ impl Tunnel {
         place: Place,
         scratch: Scratch,
     ) -> Self {
-        Self {
+        let mut tunnel = Self {
             client,
             endpoint,
-            to_client: Unwritten::first(owed.to_client),
-            to_endpoint: Unwritten::first(owed.to_endpoint),
-            forwarder: Forwarder::new(),
+            to_client: Unwritten::default(),
+            to_endpoint: Unwritten::default(),
+            forwarder: Forwarder::new(place.entry().limits.message_bytes),
             place,
             scratch,
+        };
+        let mut to_client = owed.to_client;
+        let early = to_client.split_off(to_client.len().saturating_sub(owed.from_endpoint));
+        to_client.extend(tunnel.take_early(Side::Endpoint, &early));
+        tunnel.to_client.keep(to_client.into());
+        let early = tunnel.take_early(Side::Client, &owed.to_endpoint);
+        tunnel.to_endpoint.keep(early.into());
+        tunnel
+    }
+
+    /// What goes on of the bytes that came before the tunnel was one.
+    fn take_early(&mut self, side: Side, bytes: &[u8]) -> Vec<u8> {
+        let mut passed = Vec::with_capacity(bytes.len());
+        let mut scratch = self.scratch.0.borrow_mut();
+        for piece in bytes.chunks(SCRATCH_BYTES) {
+            let end = HEADROOM + piece.len();
+            if let Some(place) = scratch.get_mut(HEADROOM..end) {
+                place.copy_from_slice(piece);
+            }
+            passed.extend_from_slice(take(
+                &mut self.forwarder,
+                &self.place,
+                side,
+                &mut scratch,
+                end,
+            ));
         }
+        passed
     }
 
     /// Moves what can be moved from `side`, until it would have to wait.
@@ -107,13 +148,14 @@ impl Tunnel {
                 continue;
             }
             let mut scratch = self.scratch.0.borrow_mut();
-            let mut buffer = ReadBuf::new(&mut scratch);
+            let mut buffer = ReadBuf::new(scratch.get_mut(HEADROOM..).unwrap_or_default());
             match ready!(Pin::new(&mut *source).poll_read(cx, &mut buffer)) {
                 Err(_) => self.forwarder.source_broke(side),
                 Ok(()) if buffer.filled().is_empty() => self.forwarder.source_ended(side),
                 Ok(()) => {
-                    self.place.entry().meter.count(side, buffer.filled().len());
-                    if unwritten.write(sink, buffer.filled(), cx).is_err() {
+                    let end = HEADROOM + buffer.filled().len();
+                    let bytes = take(&mut self.forwarder, &self.place, side, &mut scratch, end);
+                    if unwritten.write(sink, bytes, cx).is_err() {
                         self.forwarder.sink_broke(side.other());
                     }
                 }
@@ -122,36 +164,98 @@ impl Tunnel {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+
+    /// Sends what we have to say ourselves, where a frame has just ended and nothing is unwritten.
+    fn speak(&mut self, cx: &mut Context<'_>) {
+        for side in [Side::Client, Side::Endpoint] {
+            let unwritten = match side {
+                Side::Client => &mut self.to_client,
+                Side::Endpoint => &mut self.to_endpoint,
+            };
+            if unwritten.is_clear()
+                && let Some(frame) = self.forwarder.inject(side, mask)
+            {
+                unwritten.keep(frame.into_bytes().into());
+                let _ = self.pump(side.other(), cx);
+            }
+        }
+    }
+
+    fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Finished> {
+        match self.forwarder.reset_to() {
+            Some(Side::Client) => self.client.reset_on_close(),
+            Some(Side::Endpoint) => self.endpoint.reset_on_close(),
+            None => {
+                // Over TLS this says goodbye; a side that does not take it now goes without.
+                let _ = Pin::new(&mut self.client).poll_shutdown(cx);
+                let _ = Pin::new(&mut self.endpoint).poll_shutdown(cx);
+            }
+        }
+        Poll::Ready(Finished {
+            ended,
+            closed: self.forwarder.closed(),
+        })
+    }
+}
+
+/// Counts `buffer[HEADROOM..end]`, which has come from `side`, and returns what of it goes on.
+fn take<'a>(
+    forwarder: &mut Forwarder,
+    place: &Place,
+    side: Side,
+    buffer: &'a mut [u8],
+    end: usize,
+) -> &'a [u8] {
+    let meter = &place.entry().meter;
+    meter.count(side, end - HEADROOM);
+    let taken = forwarder.take(side, buffer, end);
+    if taken.messages > 0 {
+        meter.count_messages(side, taken.messages);
+    }
+    if let Some(reason) = forwarder.ending() {
+        place.entry().end(reason);
+    }
+    buffer.get(taken.pass).unwrap_or_default()
+}
+
+/// What nobody can predict, so that no payload of ours can be made to look like something else on
+/// its way (RFC 6455 section 10.3).
+fn mask() -> [u8; 4] {
+    let mut mask = [0; 4];
+    // It does not fail; if it did, the frame would still be valid.
+    let _ = aws_lc_rs::rand::fill(&mut mask);
+    mask
 }
 
 impl Future for Tunnel {
-    type Output = Ended;
+    type Output = Finished;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
         let tunnel = self.get_mut();
-        if let Some(verdict) = tunnel.place.entry().verdict() {
-            return Poll::Ready(verdict);
-        }
         tunnel.place.entry().set_waker(cx.waker());
+        if let Some(verdict) = tunnel.place.entry().verdict() {
+            tunnel.forwarder.end(verdict);
+            if tunnel.place.entry().is_overdue() {
+                let ended = tunnel.forwarder.reason().unwrap_or(verdict);
+                return tunnel.finish(ended, cx);
+            }
+        }
         let _ = tunnel.pump(Side::Client, cx);
         let _ = tunnel.pump(Side::Endpoint, cx);
+        tunnel.speak(cx);
         if tunnel.forwarder.is_half_closed() {
             tunnel.place.entry().set_half_closed();
         }
-        let Some(ended) = tunnel.forwarder.ended() else {
-            return Poll::Pending;
-        };
-        match tunnel.forwarder.reset_to() {
-            Some(Side::Client) => tunnel.client.reset_on_close(),
-            Some(Side::Endpoint) => tunnel.endpoint.reset_on_close(),
-            None => {}
+        let delivered = tunnel.to_client.is_clear() && tunnel.to_endpoint.is_clear();
+        match tunnel.forwarder.ended() {
+            Some(ended) if delivered || !tunnel.forwarder.has_closed() => tunnel.finish(ended, cx),
+            _ => Poll::Pending,
         }
-        Poll::Ready(ended)
     }
 }
 
 /// What one direction has read and not yet written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Unwritten {
     rest: Option<Box<Rest>>,
     /// Bytes were written that may still be inside TLS.
@@ -165,19 +269,15 @@ struct Rest {
 }
 
 impl Unwritten {
-    fn first(bytes: Vec<u8>) -> Self {
-        let mut unwritten = Self {
-            rest: None,
-            unflushed: false,
-        };
+    fn keep(&mut self, bytes: Box<[u8]>) {
         if !bytes.is_empty() {
-            unwritten.keep(bytes.into());
+            self.rest = Some(Box::new(Rest { bytes, written: 0 }));
         }
-        unwritten
     }
 
-    fn keep(&mut self, bytes: Box<[u8]>) {
-        self.rest = Some(Box::new(Rest { bytes, written: 0 }));
+    /// Whether everything was written, as far as the kernel.
+    fn is_clear(&self) -> bool {
+        self.rest.is_none() && !self.unflushed
     }
 
     fn forget(&mut self) {
@@ -232,7 +332,7 @@ impl Unwritten {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::TunnelTimeouts;
+    use crate::config::model::TunnelLimits;
     use crate::net::stream::Socket;
     use crate::tunnel::table::Table;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -258,9 +358,10 @@ mod tests {
     async fn ends(owed: Owed) -> Ends {
         let ((near_client, client), (near_endpoint, endpoint)) = (pair().await, pair().await);
         let table = Rc::new(Table::default());
-        let place = table.enter(TunnelTimeouts {
+        let place = table.enter(TunnelLimits {
             idle: None,
             half_closed: None,
+            message_bytes: None,
         });
         let tunnel = Tunnel::new(near_client, near_endpoint, owed, place, Scratch::new());
         Ends {
@@ -273,14 +374,15 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_small() {
-        // Two sockets, at most one remainder each way, and its place in the table.
-        assert!(size_of::<Tunnel>() <= 256, "{} bytes", size_of::<Tunnel>());
+        // Two sockets, at most one remainder each way, where the frames are, its place in the table.
+        assert!(size_of::<Tunnel>() <= 448, "{} bytes", size_of::<Tunnel>());
     }
 
     #[tokio::test]
     async fn what_is_owed_comes_first() {
         let owed = Owed {
             to_client: b"101 ".to_vec(),
+            from_endpoint: 0,
             to_endpoint: b"early ".to_vec(),
         };
         let Ends {
@@ -294,7 +396,7 @@ mod tests {
         endpoint.write_all(b"down").await.unwrap();
         endpoint.shutdown().await.unwrap();
         let (mut up, mut down) = (Vec::new(), Vec::new());
-        let (ended, _, _) = tokio::join!(
+        let (Finished { ended, .. }, _, _) = tokio::join!(
             tunnel,
             async { endpoint.read_to_end(&mut up).await.unwrap() },
             async { client.read_to_end(&mut down).await.unwrap() },
@@ -345,7 +447,7 @@ mod tests {
             assert!(all.len() == TOTAL && all.iter().enumerate().all(|(at, &b)| b == pattern(at)));
             drop(client_write);
         };
-        let (ended, (), ()) = tokio::join!(tunnel, writer, reader);
+        let (Finished { ended, .. }, (), ()) = tokio::join!(tunnel, writer, reader);
         assert_eq!(ended, Ended::UpstreamEof);
     }
 
@@ -359,7 +461,7 @@ mod tests {
         } = ends(Owed::default()).await;
         client.write_all(b"last words").await.unwrap();
         let mut endpoint = endpoint;
-        let (ended, ()) = tokio::join!(tunnel, async {
+        let (Finished { ended, .. }, ()) = tokio::join!(tunnel, async {
             let mut words = [0; 10];
             endpoint.read_exact(&mut words).await.unwrap();
             assert_eq!(&words, b"last words");
@@ -372,16 +474,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_verdict_ends_a_quiet_tunnel() {
+    async fn a_verdict_is_told_to_the_client_and_then_to_the_endpoint() {
+        let Ends {
+            tunnel,
+            mut client,
+            mut endpoint,
+            table,
+        } = ends(Owed::default()).await;
+        let (finished, ()) = tokio::join!(tunnel, async {
+            table.end_all(Ended::Shutdown);
+            let mut close = [0; 12];
+            client.read_exact(&mut close).await.unwrap();
+            assert_eq!(&close, b"\x88\x0a\x03\xf4shutdown");
+            // What the client still sends arrives; its answer is for us.
+            client.write_all(b"\x82\x81\0\0\0\0x").await.unwrap();
+            client.write_all(b"\x88\x82\0\0\0\0\x03\xf4").await.unwrap();
+            let mut rest = [0; 7 + 6 + 10];
+            endpoint.read_exact(&mut rest).await.unwrap();
+            assert_eq!(&rest[..7], b"\x82\x81\0\0\0\0x");
+            assert_eq!(&rest[7..9], b"\x88\x8a");
+            endpoint.write_all(b"\x88\x02\x03\xe9").await.unwrap();
+            assert_eq!(client.read(&mut close).await.unwrap(), 0);
+        });
+        assert_eq!(finished.ended, Ended::Shutdown);
+        assert_eq!(finished.closed, None, "nobody else closed");
+        assert!(table.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_has_to_answer_for_a_tunnel_to_end() {
         let Ends {
             tunnel,
             client,
             endpoint,
             table,
         } = ends(Owed::default()).await;
-        let (ended, ()) = tokio::join!(tunnel, async { table.end_all(Ended::Shutdown) });
-        assert_eq!(ended, Ended::Shutdown);
-        assert!(table.is_empty());
+        let (finished, ()) = tokio::join!(tunnel, async {
+            table.end_all(Ended::Idle);
+            while !table.is_empty() {
+                table.sweep(tokio::time::Instant::now());
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(finished.ended, Ended::Idle);
         drop((client, endpoint));
     }
 }

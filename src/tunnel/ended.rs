@@ -5,6 +5,10 @@ use std::fmt;
 /// How a tunnel finished. The tokens are stable: logs, metrics and the admin interface share them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
+    /// The client sent a Close frame first.
+    ClientClose,
+    /// The endpoint sent a Close frame first.
+    UpstreamClose,
     /// The client closed its side first, in order.
     ClientEof,
     /// The endpoint closed its side first, in order.
@@ -17,32 +21,56 @@ pub enum Ended {
     Idle,
     /// One side had ended, and no bytes came from the other for the route's `half_closed`.
     HalfClosed,
+    /// A message was longer than the route's `message_bytes`.
+    MessageTooBig,
+    /// What came was no WebSocket framing, on a route that limits messages.
+    ProtocolError,
     /// The process stopped.
     Shutdown,
 }
 
 impl Ended {
     /// Every way there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
+        Self::ClientClose,
+        Self::UpstreamClose,
         Self::ClientEof,
         Self::UpstreamEof,
         Self::ClientReset,
         Self::UpstreamReset,
         Self::Idle,
         Self::HalfClosed,
+        Self::MessageTooBig,
+        Self::ProtocolError,
         Self::Shutdown,
     ];
 
     /// The stable token.
     pub fn token(self) -> &'static str {
         match self {
+            Self::ClientClose => "client-close",
+            Self::UpstreamClose => "upstream-close",
             Self::ClientEof => "client-eof",
             Self::UpstreamEof => "upstream-eof",
             Self::ClientReset => "client-reset",
             Self::UpstreamReset => "upstream-reset",
             Self::Idle => "idle",
             Self::HalfClosed => "half-closed",
+            Self::MessageTooBig => "message-too-big",
+            Self::ProtocolError => "protocol-error",
             Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// The code of the Close that the client gets (RFC 6455 section 7.4); none where it was one of
+    /// the two sides that ended the tunnel.
+    pub fn close_code(self) -> Option<u16> {
+        match self {
+            Self::Idle | Self::HalfClosed => Some(1001),
+            Self::MessageTooBig => Some(1009),
+            Self::ProtocolError => Some(1002),
+            Self::Shutdown => Some(1012),
+            _ => None,
         }
     }
 }

@@ -1,10 +1,12 @@
-//! What a tunnel does next: half-closes, breaks and ends, without a socket or a clock.
+//! What a tunnel does next: what goes on, half-closes, breaks and ends, without a socket or a clock.
 //!
 //! The driver moves bytes and tells the forwarder what happened; the forwarder says what each
-//! direction may do and when, and as what, the tunnel is over. Bytes that were read and not yet
+//! direction may do and when, and as what, the tunnel is over. Frames are `framing`'s business. Bytes that were read and not yet
 //! written (the remainder) are the driver's; here they only delay an end.
 
 use super::ended::Ended;
+use super::framing::{Framing, Notice, Taken};
+use crate::protocol::frame::Frame;
 
 /// One of the two ends of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,14 @@ pub enum Side {
 }
 
 impl Side {
+    /// What logs call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Endpoint => "endpoint",
+        }
+    }
+
     /// The other end.
     pub fn other(self) -> Self {
         match self {
@@ -54,17 +64,87 @@ pub struct Forwarder {
     first: Option<Ended>,
     /// The side whose connection broke: the other one is told so once it has what it is owed.
     broken: Option<Side>,
+    /// The first Close that passed: whose, and its code.
+    closed: Option<(Side, u16)>,
+    framing: Framing,
 }
 
 impl Forwarder {
-    /// Both directions open.
-    pub fn new() -> Self {
+    /// Both directions open; messages of more than `message_most` bytes end the tunnel.
+    pub fn new(message_most: Option<u64>) -> Self {
         Self {
             from_client: Flow::Open,
             from_endpoint: Flow::Open,
             first: None,
             broken: None,
+            closed: None,
+            framing: Framing::new(message_most),
         }
+    }
+
+    /// Looks at the next bytes from `side`, which are in `buffer[HEADROOM..end]`.
+    pub fn take(&mut self, side: Side, buffer: &mut [u8], end: usize) -> Taken {
+        let taken = self.framing.take(side, buffer, end);
+        match taken.notice {
+            Some(Notice::Close { code }) => {
+                self.closed.get_or_insert((side, code));
+                self.first.get_or_insert(match side {
+                    Side::Client => Ended::ClientClose,
+                    Side::Endpoint => Ended::UpstreamClose,
+                });
+            }
+            Some(Notice::TooBig) => self.end(Ended::MessageTooBig),
+            Some(Notice::Protocol) => self.end(Ended::ProtocolError),
+            Some(Notice::Pong | Notice::Blind) | None => {}
+        }
+        taken
+    }
+
+    /// Ends the tunnel, for this reason: both sides are told as far as they can be.
+    pub fn end(&mut self, reason: Ended) {
+        // One of the sides had said that it is over: nobody else ended it.
+        let theirs = matches!(self.first, Some(Ended::ClientClose | Ended::UpstreamClose));
+        if !theirs && !self.framing.is_closing() {
+            self.first = Some(reason);
+        }
+        self.framing.close(reason.close_code(), reason.token());
+    }
+
+    /// A frame of ours that is to go to `side` now. Only to be asked for when nothing is unwritten
+    /// in that direction; `mask` is called for a mask that nobody can predict.
+    pub fn inject(&mut self, side: Side, mask: impl FnOnce() -> [u8; 4]) -> Option<Frame> {
+        if !self.framing.owes(side) {
+            return None;
+        }
+        if self.flow(side.other()) != Flow::Open {
+            self.framing.give_up(side);
+            return None;
+        }
+        let frame = self.framing.inject(side, mask());
+        if frame.is_some() && self.flow(side) != Flow::Open {
+            self.framing.side_is_done(side);
+        }
+        frame
+    }
+
+    /// Why we are ending the tunnel, if we are.
+    pub fn ending(&self) -> Option<Ended> {
+        self.framing.is_closing().then_some(self.first).flatten()
+    }
+
+    /// What the tunnel ended or will end as, as far as that is known.
+    pub fn reason(&self) -> Option<Ended> {
+        self.first
+    }
+
+    /// Whether we have ended the tunnel, and nothing is left to say or to hear.
+    pub fn has_closed(&self) -> bool {
+        self.framing.has_closed()
+    }
+
+    /// The first Close that passed: whose it was, and its code.
+    pub fn closed(&self) -> Option<(Side, u16)> {
+        self.closed
     }
 
     /// What the direction from `side` is to do next.
@@ -84,6 +164,7 @@ impl Forwarder {
                 Side::Client => Ended::ClientEof,
                 Side::Endpoint => Ended::UpstreamEof,
             });
+            self.framing.side_is_done(side);
         }
     }
 
@@ -93,6 +174,7 @@ impl Forwarder {
             *self.flow_mut(side) = Flow::Ending;
         }
         *self.flow_mut(side.other()) = Flow::Done;
+        self.framing.side_is_done(side);
         self.break_off(side);
     }
 
@@ -116,7 +198,11 @@ impl Forwarder {
     /// How the tunnel ended, once it has.
     pub fn ended(&self) -> Option<Ended> {
         let over = self.from_client == Flow::Done && self.from_endpoint == Flow::Done;
-        if over { self.first } else { None }
+        if over || self.has_closed() {
+            self.first
+        } else {
+            None
+        }
     }
 
     /// The side that has to see a reset, because the other one's connection broke.
@@ -147,12 +233,6 @@ impl Forwarder {
     }
 }
 
-impl Default for Forwarder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +249,7 @@ mod tests {
     use Side::{Client, Endpoint};
 
     fn after(events: &[Event]) -> Forwarder {
-        let mut forwarder = Forwarder::new();
+        let mut forwarder = Forwarder::new(None);
         for event in events {
             match *event {
                 SourceEnded(side) => forwarder.source_ended(side),

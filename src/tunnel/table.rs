@@ -13,10 +13,14 @@ use tokio::time::Instant;
 
 use super::ended::Ended;
 use super::forwarder::Side;
-use crate::config::model::TunnelTimeouts;
+use crate::config::model::TunnelLimits;
 
 /// How often limits are looked at, and so how late a tunnel may be ended.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Sweeps that a tunnel may go on after its end was decided: for the last frame to come to its end,
+/// and for closing handshakes. After that it ends as it is.
+const SWEEPS_TO_CLOSE: u8 = 3;
 
 /// The live tunnels of one worker.
 #[derive(Debug, Default)]
@@ -29,12 +33,15 @@ pub struct Table {
 pub struct Entry {
     /// What went through it.
     pub meter: Meter,
-    limits: TunnelTimeouts,
+    /// What holds for it.
+    pub limits: TunnelLimits,
     half_closed: Cell<bool>,
     /// What the meter showed at the last sweep that saw it move, and when that was.
     seen: Cell<(u64, Instant)>,
     /// Set from outside: the tunnel is to end, as this.
     verdict: Cell<Option<Ended>>,
+    /// Sweeps that have seen the verdict.
+    overdue: Cell<u8>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -43,6 +50,8 @@ pub struct Entry {
 pub struct Meter {
     from_client: Cell<u64>,
     from_endpoint: Cell<u64>,
+    messages_from_client: Cell<u64>,
+    messages_from_endpoint: Cell<u64>,
 }
 
 impl Meter {
@@ -63,19 +72,37 @@ impl Meter {
         }
     }
 
+    /// Counts messages that began to come from `side`.
+    pub fn count_messages(&self, side: Side, messages: u32) {
+        let counter = match side {
+            Side::Client => &self.messages_from_client,
+            Side::Endpoint => &self.messages_from_endpoint,
+        };
+        counter.set(counter.get() + u64::from(messages));
+    }
+
+    /// Messages that came from `side`; none of what is no framing.
+    pub fn messages(&self, side: Side) -> u64 {
+        match side {
+            Side::Client => self.messages_from_client.get(),
+            Side::Endpoint => self.messages_from_endpoint.get(),
+        }
+    }
+
     fn total(&self) -> u64 {
         self.from_client.get() + self.from_endpoint.get()
     }
 }
 
 impl Entry {
-    fn new(limits: TunnelTimeouts, now: Instant) -> Self {
+    fn new(limits: TunnelLimits, now: Instant) -> Self {
         Self {
             meter: Meter::default(),
             limits,
             half_closed: Cell::new(false),
             seen: Cell::new((0, now)),
             verdict: Cell::new(None),
+            overdue: Cell::new(0),
             waker: RefCell::default(),
         }
     }
@@ -83,6 +110,11 @@ impl Entry {
     /// The tunnel has to be ended, as this.
     pub fn verdict(&self) -> Option<Ended> {
         self.verdict.get()
+    }
+
+    /// Whether the tunnel has had its time to end in order.
+    pub fn is_overdue(&self) -> bool {
+        self.overdue.get() >= SWEEPS_TO_CLOSE
     }
 
     /// One side has ended: from the next sweep on, `half_closed` is the limit.
@@ -102,9 +134,25 @@ impl Entry {
     pub fn end(&self, reason: Ended) {
         if self.verdict.get().is_none() {
             self.verdict.set(Some(reason));
-            if let Some(waker) = self.waker.borrow().as_ref() {
-                waker.wake_by_ref();
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Looks at the limits.
+    fn sweep(&self, now: Instant) {
+        if self.verdict.get().is_some() {
+            self.overdue.set(self.overdue.get().saturating_add(1));
+            if self.is_overdue() {
+                self.wake();
             }
+        } else if let Some(reason) = self.expired(now) {
+            self.end(reason);
         }
     }
 
@@ -128,7 +176,7 @@ impl Entry {
 
 impl Table {
     /// Enters a tunnel.
-    pub fn enter(self: &Rc<Self>, limits: TunnelTimeouts) -> Place {
+    pub fn enter(self: &Rc<Self>, limits: TunnelLimits) -> Place {
         let entry = Rc::new(Entry::new(limits, Instant::now()));
         let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
         Place {
@@ -151,9 +199,15 @@ impl Table {
     /// Ends those whose limits have passed.
     pub fn sweep(&self, now: Instant) {
         for (_, entry) in self.entries.borrow().iter() {
-            if let Some(reason) = entry.expired(now) {
-                entry.end(reason);
-            }
+            entry.sweep(now);
+        }
+    }
+
+    /// Gives those that have been ended no more time to end in order.
+    pub fn cut_all(&self) {
+        for (_, entry) in self.entries.borrow().iter() {
+            entry.overdue.set(SWEEPS_TO_CLOSE);
+            entry.wake();
         }
     }
 
@@ -194,9 +248,10 @@ mod tests {
     const HALF_CLOSED: Duration = Duration::from_secs(3);
 
     fn place(table: &Rc<Table>) -> Place {
-        table.enter(TunnelTimeouts {
+        table.enter(TunnelLimits {
             idle: Some(IDLE),
             half_closed: Some(HALF_CLOSED),
+            message_bytes: None,
         })
     }
 
@@ -234,9 +289,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_limit_is_no_end() {
         let table = Rc::new(Table::default());
-        let tunnel = table.enter(TunnelTimeouts {
+        let tunnel = table.enter(TunnelLimits {
             idle: None,
             half_closed: None,
+            message_bytes: None,
         });
         table.sweep(Instant::now() + Duration::from_secs(1_000_000));
         assert_eq!(tunnel.entry().verdict(), None);

@@ -10,6 +10,7 @@ mod harness;
 
 mod balance;
 mod config;
+mod framing;
 mod handshake;
 mod http;
 mod listeners;

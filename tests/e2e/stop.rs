@@ -129,6 +129,7 @@ async fn the_service_manager_is_told() {
     let ready = told().await;
     assert!(ready.contains("READY=1"), "{ready}");
     assert!(ready.contains("STATUS=listening on 1 address"), "{ready}");
+    proxy.logged("ready").await;
     proxy.tunnel().await;
     proxy.signal(Signal::HUP);
     let reloading = told().await;

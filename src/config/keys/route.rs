@@ -67,8 +67,7 @@ pub(super) const ROUTE: Table = Table {
             Kind::Table(&LIMITS),
             "{}",
             "What its tunnels may take.",
-        )
-        .later_restriction(),
+        ),
         key(
             "methods",
             NAMES,
@@ -204,7 +203,7 @@ const TIMEOUTS: Table = Table {
 const LIMITS: Table = Table {
     doc: "What tunnels may take.",
     keys: &[
-        key("tunnels", COUNT, "", "Tunnels at once."),
+        key("tunnels", COUNT, "", "Tunnels at once.").later_restriction(),
         key(
             "message_bytes",
             Kind::Size,
@@ -216,7 +215,8 @@ const LIMITS: Table = Table {
             COUNT,
             "",
             "Messages per second; more close with 1008.",
-        ),
+        )
+        .later_restriction(),
         key(
             "bytes_per_second",
             Kind::Table(&Table {
@@ -233,13 +233,15 @@ const LIMITS: Table = Table {
             }),
             "",
             "Bytes per second.",
-        ),
+        )
+        .later_restriction(),
         key(
             "slow_reader",
             DURATION_OR_OFF,
             "\"off\"",
             "Bytes pending and none accepted for so long.",
-        ),
+        )
+        .later_restriction(),
     ],
 };
 
