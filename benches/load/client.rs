@@ -1,0 +1,266 @@
+//! The client before every proxy: opens tunnels, sends frames, compares what comes back.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, Resumption};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, HandshakeKind, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Bytes after which the swallowing backend says so.
+pub(crate) const ACKNOWLEDGED: usize = 4 << 20;
+
+/// Source addresses: one has too few ports for thousands of short connections.
+const SOURCES: usize = 8;
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// How clients connect.
+#[derive(Clone)]
+pub(crate) struct Client {
+    to: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+    next: Arc<AtomicUsize>,
+}
+
+/// What TLS a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Security {
+    Plain,
+    /// A full handshake each time.
+    Full,
+    /// Tickets are used.
+    Resuming,
+}
+
+impl Client {
+    pub(crate) fn new(to: SocketAddr, security: Security) -> Self {
+        let resumption = match security {
+            Security::Plain => None,
+            Security::Full => Some(Resumption::disabled()),
+            Security::Resuming => Some(Resumption::in_memory_sessions(1024)),
+        };
+        Self {
+            to,
+            tls: resumption.map(config),
+            next: Arc::default(),
+        }
+    }
+
+    /// A tunnel to the backend's `path`.
+    pub(crate) async fn open(&self, path: &str) -> Tunnel {
+        let socket = TcpSocket::new_v4().unwrap();
+        let source = 2 + self.next.fetch_add(1, Ordering::Relaxed) % SOURCES;
+        let source: [u8; 4] = [127, 0, 0, source.try_into().unwrap()];
+        socket.bind((source, 0).into()).unwrap();
+        let socket = socket.connect(self.to).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut stream = match &self.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => {
+                let name = ServerName::try_from("localhost").unwrap();
+                let stream = TlsConnector::from(Arc::clone(tls))
+                    .connect(name, socket)
+                    .await;
+                Stream::Tls(Box::new(stream.unwrap()))
+            }
+        };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: load\r\nOrigin: http://localhost\r\n\
+             Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: {KEY}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut head = Vec::with_capacity(512);
+        let end = loop {
+            if let Some(at) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            assert!(
+                stream.read_buf(&mut head).await.unwrap() > 0,
+                "closed within the head"
+            );
+        };
+        let text = String::from_utf8_lossy(&head[..end]);
+        assert!(
+            text.starts_with("HTTP/1.1 101 ") && text.contains(ACCEPT),
+            "{text}"
+        );
+        Tunnel {
+            stream,
+            early: head.split_off(end),
+        }
+    }
+}
+
+/// A tunnel through the proxy.
+pub(crate) struct Tunnel {
+    pub(crate) stream: Stream,
+    /// What came with the head.
+    pub(crate) early: Vec<u8>,
+}
+
+impl Tunnel {
+    /// Sends `frame` and expects it back.
+    pub(crate) async fn echo(&mut self, frame: &[u8], back: &mut Vec<u8>) {
+        back.resize(frame.len(), 0);
+        if frame.len() <= 4096 {
+            self.stream.write_all(frame).await.unwrap();
+            self.stream.flush().await.unwrap();
+            self.stream.read_exact(back).await.unwrap();
+        } else {
+            // Longer ones would fill all buffers before the first byte is read back.
+            let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+            let (sent, received) = tokio::join!(
+                async {
+                    writer.write_all(frame).await?;
+                    writer.flush().await
+                },
+                reader.read_exact(back),
+            );
+            sent.unwrap();
+            received.unwrap();
+        }
+        assert!(back == frame, "something else came back");
+    }
+
+    /// Whether TLS was resumed.
+    pub(crate) fn resumed(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(_) => false,
+            Stream::Tls(stream) => {
+                stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+            }
+        }
+    }
+}
+
+/// A binary frame; masked as clients do it.
+pub(crate) fn frame(length: usize, masked: bool) -> Vec<u8> {
+    let bit = if masked { 0x80 } else { 0 };
+    let mut frame = vec![0x82];
+    match length {
+        0..=125 => frame.push(bit | length as u8),
+        126..=65_535 => {
+            frame.push(bit | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        _ => {
+            frame.push(bit | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    if masked {
+        frame.extend([0x11, 0x22, 0x33, 0x44]);
+    }
+    frame.extend((0..length).map(|at| (at * 7 + at / 251) as u8));
+    frame
+}
+
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+fn config(resumption: Resumption) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    config.resumption = resumption;
+    Arc::new(config)
+}
+
+/// Every proxy has a certificate of its own, made a moment ago; what is measured is not trust.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

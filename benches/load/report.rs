@@ -1,0 +1,197 @@
+//! Results as a table, and as they came.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+
+use super::peer::Peer;
+use super::scenario::{Scale, Scenario};
+
+/// All results of one run.
+pub(crate) struct Report {
+    peers: Vec<Peer>,
+    rounds: usize,
+    scale: Scale,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    round: usize,
+    scenario: String,
+    peer: Peer,
+    metric: &'static str,
+    value: f64,
+}
+
+impl Report {
+    pub(crate) fn new(peers: &[Peer], rounds: usize, scale: Scale) -> Self {
+        Self {
+            peers: peers.to_vec(),
+            rounds,
+            scale,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        round: usize,
+        scenario: &Scenario,
+        peer: Peer,
+        metric: &'static str,
+        value: f64,
+    ) {
+        self.rows.push(Row {
+            round,
+            scenario: scenario.name(),
+            peer,
+            metric,
+            value,
+        });
+    }
+
+    pub(crate) fn csv(&self) -> String {
+        let mut text = "round,scenario,peer,metric,value\n".to_owned();
+        for row in &self.rows {
+            let (scenario, peer) = (&row.scenario, row.peer.name());
+            let _ = writeln!(
+                text,
+                "{},\"{scenario}\",{peer},{},{}",
+                row.round, row.metric, row.value
+            );
+        }
+        text
+    }
+
+    /// One line per scenario and metric: medians, and tidegate's ratio to the best of the others
+    /// and to the floor, each taken within its round.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = self.preamble();
+        text.push_str("| scenario | metric |");
+        for peer in &self.peers {
+            let _ = write!(text, " {} |", peer.name());
+        }
+        text.push_str(" to best peer | to the relay |\n|---|---|");
+        text.push_str(&"---|".repeat(self.peers.len() + 2));
+        text.push('\n');
+        for (scenario, metric) in self.lines() {
+            let _ = write!(text, "| {scenario} | {metric} |");
+            for peer in &self.peers {
+                let mut values: Vec<f64> = (1..=self.rounds)
+                    .filter_map(|round| self.value(round, &scenario, *peer, metric))
+                    .collect();
+                let _ = write!(
+                    text,
+                    " {} |",
+                    median(&mut values).map_or("–".into(), rounded)
+                );
+            }
+            let to_best = self.ratios(&scenario, metric, &[Peer::Haproxy, Peer::Nginx]);
+            let to_relay = self.ratios(&scenario, metric, &[Peer::Relay]);
+            let _ = writeln!(text, " {to_best} | {to_relay} |");
+        }
+        text
+    }
+
+    fn preamble(&self) -> String {
+        let mut text = String::new();
+        let versions: Vec<String> = self
+            .peers
+            .iter()
+            .map(|peer| format!("{} {}", peer.name(), peer.version().unwrap_or_default()))
+            .collect();
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpu
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{}, {} rounds, 2 threads each, on {cores} cores ({}), Linux {}.",
+            versions.join(", "),
+            self.rounds,
+            model.unwrap_or("unknown"),
+            kernel.trim(),
+        );
+        let missing: Vec<&str> = Peer::ALL
+            .iter()
+            .filter(|peer| !self.peers.contains(peer))
+            .map(|peer| peer.name())
+            .collect();
+        if !missing.is_empty() {
+            let _ = writeln!(text, "**Not compared with: {}.**", missing.join(", "));
+        }
+        if self.scale == Scale::Tenth {
+            text.push_str("**A quick run: a tenth of everything, to see whether it works.**\n");
+        }
+        text.push_str(
+            "Peers are medians; ratios are least–median–most over the rounds, below 1 where tidegate is \
+             better (above 1 for rates).\n\n",
+        );
+        text
+    }
+
+    fn lines(&self) -> Vec<(String, &'static str)> {
+        let mut seen = BTreeSet::new();
+        let line = |row: &Row| (row.scenario.clone(), row.metric);
+        self.rows
+            .iter()
+            .map(line)
+            .filter(|line| seen.insert(line.clone()))
+            .collect()
+    }
+
+    fn value(&self, round: usize, scenario: &str, peer: Peer, metric: &str) -> Option<f64> {
+        self.rows
+            .iter()
+            .find(|row| {
+                row.round == round
+                    && row.scenario == scenario
+                    && row.peer == peer
+                    && row.metric == metric
+            })
+            .map(|row| row.value)
+    }
+
+    /// tidegate's value by the best one of `others`, of each round.
+    fn ratios(&self, scenario: &str, metric: &str, others: &[Peer]) -> String {
+        let more_is_better = metric.contains("/s");
+        let mut ratios: Vec<f64> = (1..=self.rounds)
+            .filter_map(|round| {
+                let own = self.value(round, scenario, Peer::Tidegate, metric)?;
+                let values = others
+                    .iter()
+                    .filter_map(|peer| self.value(round, scenario, *peer, metric));
+                let best = if more_is_better {
+                    values.max_by(f64::total_cmp)?
+                } else {
+                    values.min_by(f64::total_cmp)?
+                };
+                Some(own / best)
+            })
+            .collect();
+        match median(&mut ratios) {
+            Some(middle) => format!(
+                "{:.2}–**{middle:.2}**–{:.2}",
+                ratios[0],
+                ratios[ratios.len() - 1]
+            ),
+            None => "–".to_owned(),
+        }
+    }
+}
+
+/// Sorts, too.
+fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+fn rounded(value: f64) -> String {
+    match value {
+        100.0.. => format!("{value:.0}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

@@ -1,0 +1,470 @@
+//! What is measured.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::JoinHandle;
+
+use super::client::{ACKNOWLEDGED, Client, Security, Tunnel, frame};
+use super::peer::{Peer, Running};
+use super::{backend, measure};
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scale {
+    Whole,
+    Tenth,
+}
+
+impl Scale {
+    fn of(self, count: usize) -> usize {
+        match self {
+            Self::Whole => count,
+            Self::Tenth => count.div_ceil(10),
+        }
+    }
+}
+
+/// One thing that is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    kind: Kind,
+    security: Security,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Each tunnel sends the next message when it has got the last one back.
+    Echo {
+        tunnels: usize,
+        bytes: usize,
+        messages: usize,
+    },
+    /// Clients send, and nothing comes back.
+    Up { bytes: usize },
+    /// The endpoint sends.
+    Down { bytes: usize },
+    /// Connect, upgrade, one message there and back, close.
+    Handshake { count: usize },
+    /// Tunnels that do nothing, then carry one message of 64 KiB each, then go, and come again.
+    Idle { tunnels: usize },
+    /// Messages at fixed times, however long the answers take.
+    Latency {
+        tunnels: usize,
+        per_second: usize,
+        seconds: usize,
+    },
+}
+
+/// Handshakes, and messages of bulk, that are under way at once.
+const AT_ONCE: usize = 8;
+
+/// Bytes that go each way in a bulk scenario.
+const BULK: usize = 1 << 30;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+type Results = Vec<(&'static str, f64)>;
+
+impl Scenario {
+    pub(crate) fn all() -> Vec<Self> {
+        let small = |tunnels| Kind::Echo {
+            tunnels,
+            bytes: 64,
+            messages: 200_000,
+        };
+        let large = |bytes| Kind::Echo {
+            tunnels: AT_ONCE,
+            bytes,
+            messages: BULK / bytes,
+        };
+        let (kib64, mib) = (64 << 10, 1 << 20);
+        let mut all = Vec::new();
+        for security in [Security::Plain, Security::Full] {
+            let kinds = [
+                small(100),
+                small(1000),
+                large(kib64),
+                large(mib),
+                Kind::Up { bytes: kib64 },
+                Kind::Down { bytes: kib64 },
+                Kind::Handshake { count: 4000 },
+                Kind::Idle { tunnels: 4000 },
+                Kind::Latency {
+                    tunnels: 500,
+                    per_second: 5000,
+                    seconds: 10,
+                },
+            ];
+            all.extend(kinds.map(|kind| Self { kind, security }));
+        }
+        all.push(Self {
+            kind: Kind::Handshake { count: 4000 },
+            security: Security::Resuming,
+        });
+        all
+    }
+
+    /// The relay knows no TLS.
+    pub(crate) fn fits(&self, peer: Peer) -> bool {
+        peer != Peer::Relay || self.security == Security::Plain
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let security = match (self.security, self.kind) {
+            (Security::Plain, _) => "plain",
+            (Security::Full, Kind::Handshake { .. }) => "TLS full",
+            (Security::Full, _) => "TLS",
+            (Security::Resuming, _) => "TLS resumed",
+        };
+        match self.kind {
+            Kind::Echo { tunnels, bytes, .. } => {
+                format!("echo {}, {tunnels} tunnels, {security}", size(bytes))
+            }
+            Kind::Up { bytes } => format!("to the endpoint {}, {security}", size(bytes)),
+            Kind::Down { bytes } => format!("to the client {}, {security}", size(bytes)),
+            Kind::Handshake { .. } => format!("handshake, {security}"),
+            Kind::Idle { tunnels } => format!("idle, {tunnels} tunnels, {security}"),
+            Kind::Latency {
+                tunnels,
+                per_second,
+                ..
+            } => {
+                format!("latency, {per_second} messages/s over {tunnels} tunnels, {security}")
+            }
+        }
+    }
+
+    fn is_bulk(&self) -> bool {
+        match self.kind {
+            Kind::Up { .. } | Kind::Down { .. } => true,
+            Kind::Echo { bytes, .. } => bytes >= 64 << 10,
+            _ => false,
+        }
+    }
+
+    /// Measures it on a fresh process of `peer`.
+    pub(crate) fn run(&self, peer: Peer, scale: Scale) -> Results {
+        let running = Running::start(peer, backend::start(), self.is_bulk());
+        let to = match self.security {
+            Security::Plain => running.plain,
+            _ => running.tls,
+        };
+        let client = Client::new(to, self.security);
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .unwrap();
+        let pid = running.pid();
+        runtime.block_on(async {
+            match self.kind {
+                Kind::Echo {
+                    tunnels,
+                    bytes,
+                    messages,
+                } => echo(&client, pid, tunnels, bytes, scale.of(messages)).await,
+                Kind::Up { bytes } => up(&client, pid, bytes, scale.of(BULK)).await,
+                Kind::Down { bytes } => down(&client, pid, bytes, scale.of(BULK)).await,
+                Kind::Handshake { count } => handshakes(&client, pid, scale.of(count)).await,
+                Kind::Idle { tunnels } => idle(&client, pid, scale.of(tunnels)).await,
+                Kind::Latency {
+                    tunnels,
+                    per_second,
+                    seconds,
+                } => latency(&client, pid, tunnels, per_second, scale.of(seconds)).await,
+            }
+        })
+    }
+}
+
+fn size(bytes: usize) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+/// Opens tunnels, so many at once.
+async fn open(client: &Client, path: &'static str, count: usize) -> Vec<Tunnel> {
+    let mut tunnels = Vec::with_capacity(count);
+    while tunnels.len() < count {
+        let batch: Vec<JoinHandle<Tunnel>> = (0..AT_ONCE.min(count - tunnels.len()))
+            .map(|_| {
+                let client = client.clone();
+                tokio::task::spawn_local(async move { client.open(path).await })
+            })
+            .collect();
+        for each in batch {
+            tunnels.push(each.await.unwrap());
+        }
+    }
+    tunnels
+}
+
+/// Every tunnel echoes so many messages; returns the tunnels.
+async fn echo_all(tunnels: Vec<Tunnel>, frame: &Rc<Vec<u8>>, each: usize) -> Vec<Tunnel> {
+    let tasks: Vec<JoinHandle<Tunnel>> = tunnels
+        .into_iter()
+        .map(|mut tunnel| {
+            let frame = Rc::clone(frame);
+            tokio::task::spawn_local(async move {
+                let mut back = Vec::new();
+                for _ in 0..each {
+                    tunnel.echo(&frame, &mut back).await;
+                }
+                tunnel
+            })
+        })
+        .collect();
+    let mut tunnels = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        tunnels.push(task.await.unwrap());
+    }
+    tunnels
+}
+
+async fn echo(client: &Client, pid: u32, tunnels: usize, bytes: usize, messages: usize) -> Results {
+    let frame = Rc::new(frame(bytes, true));
+    let each = messages.div_ceil(tunnels);
+    let opened = open(client, "/echo", tunnels).await;
+    let opened = echo_all(opened, &frame, each.div_ceil(10)).await;
+    let (before, start) = (measure::cpu(pid), Instant::now());
+    let _opened = echo_all(opened, &frame, each).await;
+    let (cpu, time) = (measure::cpu(pid) - before, start.elapsed());
+    let done = (each * tunnels) as f64;
+    if bytes < 4096 {
+        vec![
+            ("µs CPU per echo", cpu.as_secs_f64() * 1e6 / done),
+            ("echoes/s", done / time.as_secs_f64()),
+        ]
+    } else {
+        per_gib(cpu, time, done * bytes as f64)
+    }
+}
+
+fn per_gib(cpu: Duration, time: Duration, bytes: f64) -> Results {
+    let gib = bytes / GIB;
+    vec![
+        ("s CPU per GiB", cpu.as_secs_f64() / gib),
+        ("GiB/s", gib / time.as_secs_f64()),
+    ]
+}
+
+async fn up(client: &Client, pid: u32, bytes: usize, total: usize) -> Results {
+    let frame = Rc::new(frame(bytes, true));
+    let each = total / AT_ONCE / ACKNOWLEDGED * ACKNOWLEDGED;
+    let tunnels = open(client, "/up", AT_ONCE).await;
+    let (before, start) = (measure::cpu(pid), Instant::now());
+    let tasks: Vec<JoinHandle<()>> = tunnels
+        .into_iter()
+        .map(|tunnel| {
+            let frame = Rc::clone(&frame);
+            tokio::task::spawn_local(async move {
+                let (mut reader, mut writer) = tokio::io::split(tunnel.stream);
+                let sender = async {
+                    let mut sent = 0;
+                    while sent < each {
+                        writer.write_all(&frame).await.unwrap();
+                        sent += frame.len();
+                    }
+                    writer.flush().await.unwrap();
+                };
+                let mut acknowledged = vec![0; each / ACKNOWLEDGED];
+                let ((), read) = tokio::join!(sender, reader.read_exact(&mut acknowledged));
+                read.unwrap();
+                assert!(acknowledged.iter().all(|byte| *byte == b'+'));
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let (cpu, time) = (measure::cpu(pid) - before, start.elapsed());
+    per_gib(cpu, time, (each * AT_ONCE) as f64)
+}
+
+async fn down(client: &Client, pid: u32, bytes: usize, total: usize) -> Results {
+    let expected = Rc::new(frame(bytes, false));
+    let count = total / AT_ONCE / bytes;
+    let path: &'static str = Box::leak(format!("/down/{bytes}/{count}").into());
+    let (before, start) = (measure::cpu(pid), Instant::now());
+    let tasks: Vec<JoinHandle<()>> = (0..AT_ONCE)
+        .map(|_| {
+            let (client, expected) = (client.clone(), Rc::clone(&expected));
+            tokio::task::spawn_local(async move {
+                let mut tunnel = client.open(path).await;
+                let mut back = std::mem::take(&mut tunnel.early);
+                for _ in 0..count {
+                    let early = back.len();
+                    back.resize(expected.len().max(early), 0);
+                    tunnel.stream.read_exact(&mut back[early..]).await.unwrap();
+                    assert!(
+                        back[..expected.len()] == expected[..],
+                        "something else came"
+                    );
+                    back.drain(..expected.len());
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let (cpu, time) = (measure::cpu(pid) - before, start.elapsed());
+    per_gib(cpu, time, (count * bytes * AT_ONCE) as f64)
+}
+
+async fn handshakes(client: &Client, pid: u32, count: usize) -> Results {
+    let frame = Rc::new(frame(64, true));
+    // Tickets to begin with, code paths warm.
+    drop(echo_all(open(client, "/echo", 200).await, &frame, 1).await);
+    let before = measure::cpu(pid);
+    let workers: Vec<JoinHandle<usize>> = (0..AT_ONCE)
+        .map(|_| {
+            let (client, frame) = (client.clone(), Rc::clone(&frame));
+            tokio::task::spawn_local(async move {
+                let mut resumed = 0;
+                let mut back = Vec::new();
+                for _ in 0..count / AT_ONCE {
+                    let mut tunnel = client.open("/echo").await;
+                    tunnel.echo(&frame, &mut back).await;
+                    resumed += usize::from(tunnel.resumed());
+                    tunnel.stream.shutdown().await.unwrap();
+                    // The other side's end: so that nothing is cut short.
+                    while tunnel
+                        .stream
+                        .read(&mut back)
+                        .await
+                        .is_ok_and(|length| length > 0)
+                    {}
+                }
+                resumed
+            })
+        })
+        .collect();
+    let mut resumed = 0;
+    for worker in workers {
+        resumed += worker.await.unwrap();
+    }
+    let cpu = measure::cpu(pid) - before;
+    let done = (count / AT_ONCE * AT_ONCE) as f64;
+    let mut results = vec![("µs CPU per handshake", cpu.as_secs_f64() * 1e6 / done)];
+    if resumed > 0 {
+        results.push(("% resumed", 100.0 * resumed as f64 / done));
+    }
+    results
+}
+
+async fn idle(client: &Client, pid: u32, count: usize) -> Results {
+    let frame = Rc::new(frame(64 << 10, true));
+    let empty = measure::memory(pid);
+    let per_tunnel = |memory: u64| memory.saturating_sub(empty) as f64 / count as f64 / 1000.0;
+    let tunnels = open(client, "/echo", count).await;
+    let quiet = measure::memory(pid);
+    let mut used = Vec::with_capacity(count);
+    let mut tunnels = tunnels.into_iter();
+    loop {
+        let batch: Vec<Tunnel> = tunnels.by_ref().take(AT_ONCE).collect();
+        if batch.is_empty() {
+            break;
+        }
+        used.extend(echo_all(batch, &frame, 1).await);
+    }
+    settle().await;
+    let after_messages = measure::memory(pid);
+    drop(used);
+    settle().await;
+    let again = open(client, "/echo", count).await;
+    settle().await;
+    let second = measure::memory(pid);
+    drop(again);
+    vec![
+        ("KB per tunnel", per_tunnel(quiet)),
+        ("KB per tunnel after 64 KiB", per_tunnel(after_messages)),
+        ("second time / first", second as f64 / quiet as f64),
+    ]
+}
+
+/// Allocators give back what is free only after a while.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+}
+
+async fn latency(
+    client: &Client,
+    pid: u32,
+    tunnels: usize,
+    per_second: usize,
+    seconds: usize,
+) -> Results {
+    let frame = Rc::new(frame(64, true));
+    let opened = open(client, "/echo", tunnels).await;
+    let start = Instant::now() + Duration::from_millis(100);
+    let before = measure::cpu(pid);
+    let each = per_second * seconds / tunnels;
+    let tasks: Vec<JoinHandle<Vec<Duration>>> = opened
+        .into_iter()
+        .enumerate()
+        .map(|(number, tunnel)| {
+            let frame = Rc::clone(&frame);
+            // Evenly spread: one tunnel after the other.
+            let first = start + Duration::from_secs(number as u64) / per_second as u32;
+            let step = Duration::from_secs(tunnels as u64) / per_second as u32;
+            tokio::task::spawn_local(paced(tunnel, frame, first, step, each))
+        })
+        .collect();
+    let mut times = Vec::with_capacity(per_second * seconds);
+    for task in tasks {
+        times.extend(task.await.unwrap());
+    }
+    let cpu = measure::cpu(pid) - before;
+    times.sort_unstable();
+    let at = |share: f64| {
+        let position = (times.len() as f64 * share) as usize;
+        times[position.min(times.len() - 1)].as_secs_f64() * 1e6
+    };
+    vec![
+        ("µs p50", at(0.5)),
+        ("µs p99", at(0.99)),
+        ("µs p99.9", at(0.999)),
+        (
+            "µs CPU per echo",
+            cpu.as_secs_f64() * 1e6 / times.len() as f64,
+        ),
+    ]
+}
+
+/// Sends at fixed times and measures from those, so that waiting in line counts.
+async fn paced(
+    tunnel: Tunnel,
+    frame: Rc<Vec<u8>>,
+    first: Instant,
+    step: Duration,
+    count: usize,
+) -> Vec<Duration> {
+    let (mut reader, mut writer) = tokio::io::split(tunnel.stream);
+    let due = move |number: usize| first + step * number as u32;
+    let sent = Rc::clone(&frame);
+    let sender = async move {
+        for number in 0..count {
+            tokio::time::sleep_until(due(number).into()).await;
+            writer.write_all(&sent).await.unwrap();
+            writer.flush().await.unwrap();
+        }
+        writer
+    };
+    let receiver = async move {
+        let mut times = Vec::with_capacity(count);
+        let mut back = vec![0; frame.len()];
+        for number in 0..count {
+            reader.read_exact(&mut back).await.unwrap();
+            assert!(back == *frame, "something else came back");
+            times.push(due(number).elapsed());
+        }
+        times
+    };
+    tokio::join!(sender, receiver).1
+}
