@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::peer::Peer;
-use self::report::Report;
+use self::report::{Report, Row};
 use self::scenario::{Scale, Scenario};
 
 /// What a message, a gigabyte, a handshake and an idle tunnel cost, beside HAProxy and nginx.
@@ -36,8 +36,8 @@ struct Options {
     /// Rounds; the table has the least, the median and the most of them
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Only scenarios whose names contain one of these
-    #[arg(long, value_delimiter = ',')]
+    /// Only scenarios whose names contain this; may be given several times
+    #[arg(long)]
     only: Vec<String>,
     /// Only these peers, and say in the table that others are missing
     #[arg(long, value_delimiter = ',')]
@@ -94,7 +94,13 @@ fn main() -> ExitCode {
                 let results = scenario.run(*peer, scale);
                 for (metric, value) in results {
                     eprint!("{metric} {value:.3}  ");
-                    report.add(round, scenario, *peer, metric, value);
+                    report.add(Row {
+                        round,
+                        scenario: scenario.name(),
+                        peer: *peer,
+                        metric,
+                        value,
+                    });
                 }
                 eprintln!();
             }

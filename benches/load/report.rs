@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use super::peer::Peer;
-use super::scenario::{Scale, Scenario};
+use super::scenario::Scale;
 
 /// All results of one run.
 pub(crate) struct Report {
@@ -15,12 +15,13 @@ pub(crate) struct Report {
     rows: Vec<Row>,
 }
 
-struct Row {
-    round: usize,
-    scenario: String,
-    peer: Peer,
-    metric: &'static str,
-    value: f64,
+/// One result.
+pub(crate) struct Row {
+    pub(crate) round: usize,
+    pub(crate) scenario: String,
+    pub(crate) peer: Peer,
+    pub(crate) metric: &'static str,
+    pub(crate) value: f64,
 }
 
 impl Report {
@@ -33,21 +34,8 @@ impl Report {
         }
     }
 
-    pub(crate) fn add(
-        &mut self,
-        round: usize,
-        scenario: &Scenario,
-        peer: Peer,
-        metric: &'static str,
-        value: f64,
-    ) {
-        self.rows.push(Row {
-            round,
-            scenario: scenario.name(),
-            peer,
-            metric,
-            value,
-        });
+    pub(crate) fn add(&mut self, row: Row) {
+        self.rows.push(row);
     }
 
     pub(crate) fn csv(&self) -> String {
