@@ -5,4 +5,5 @@
 
 pub mod access_log;
 pub mod counters;
+pub mod lines;
 pub mod logging;

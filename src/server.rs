@@ -97,7 +97,7 @@ impl Running {
 /// [`StartError`]; nothing was served then.
 pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError> {
     let loaded = config::load(path).map_err(StartError::Config)?;
-    logging::start(loaded.config.server.log);
+    let _logging = logging::start(loaded.config.server.log)?;
     log_warnings(&loaded.warnings);
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()

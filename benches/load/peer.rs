@@ -72,7 +72,9 @@ impl Running {
         fs::write(folder.path().join("cert.pem"), &cert).unwrap();
         fs::write(folder.path().join("key.pem"), &key).unwrap();
         fs::write(folder.path().join("both.pem"), cert + &key).unwrap();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
+        // Not beside the certificates: tidegate watches their folder.
+        fs::create_dir(folder.path().join("log")).unwrap();
+        let log = fs::File::create(folder.path().join("log/stderr")).unwrap();
         let buffers = if bulk {
             "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
         } else {
@@ -111,7 +113,7 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let log = fs::read_to_string(self._folder.path().join("log"));
+        let log = fs::read_to_string(self._folder.path().join("log/stderr"));
         panic!("it does not listen: {log:?}");
     }
 }
@@ -186,9 +188,9 @@ fn command(peer: Peer, folder: &Path, addresses: Addresses, nginx_buffers: &str)
         Peer::Nginx => {
             let config = format!(
                 "worker_processes {THREADS};\nworker_rlimit_nofile 20000;\ndaemon off;\n\
-                 pid {shown}/nginx.pid;\nerror_log {shown}/error.log;\n\
+                 pid {shown}/nginx.pid;\nerror_log {shown}/log/error;\n\
                  events {{ worker_connections 9000; }}\n\
-                 http {{ access_log {shown}/access.log;\n\
+                 http {{ access_log {shown}/log/access;\n\
                  server {{ listen {plain} backlog=4096; listen {tls} ssl backlog=4096;\n\
                  ssl_certificate {shown}/cert.pem; ssl_certificate_key {shown}/key.pem;\n\
                  ssl_protocols TLSv1.2 TLSv1.3;\n\

@@ -65,7 +65,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
 /// Hands the socket to this worker's event loop.
 fn register(accepted: Accepted) -> io::Result<Socket> {
     match accepted {
-        Accepted::Tcp(socket, _) => TcpStream::from_std(socket).map(Socket::Tcp),
+        Accepted::Tcp(socket, ..) => TcpStream::from_std(socket).map(Socket::Tcp),
         Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
     }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -46,8 +47,8 @@ pub struct Settings {
 /// One bound, listening, non-blocking socket.
 #[derive(Debug)]
 pub enum Bound {
-    /// TCP over IPv4 or IPv6.
-    Tcp(TcpListener),
+    /// TCP over IPv4 or IPv6, and its address: a port of 0 has become a real one.
+    Tcp(TcpListener, SocketAddr),
     /// A unix socket, and the file that goes when it closes.
     Unix(UnixListener, SocketFile),
 }
@@ -55,8 +56,8 @@ pub enum Bound {
 /// An accepted, non-blocking socket that belongs to no runtime yet.
 #[derive(Debug)]
 pub enum Accepted {
-    /// TCP, with Nagle's algorithm off.
-    Tcp(TcpStream, SocketAddr),
+    /// TCP, with Nagle's algorithm off: who connected, and to which port.
+    Tcp(TcpStream, SocketAddr, u16),
     /// A unix socket.
     Unix(UnixStream),
 }
@@ -65,7 +66,7 @@ impl Accepted {
     /// Who connected.
     pub fn peer(&self) -> Peer {
         match self {
-            Self::Tcp(_, address) => Peer::Ip(*address),
+            Self::Tcp(_, address, _) => Peer::Ip(*address),
             Self::Unix(_) => Peer::Unix,
         }
     }
@@ -73,7 +74,7 @@ impl Accepted {
     /// The port that was connected to.
     pub fn local_port(&self) -> Option<u16> {
         match self {
-            Self::Tcp(socket, _) => socket.local_addr().ok().map(|address| address.port()),
+            Self::Tcp(_, _, port) => Some(*port),
             Self::Unix(_) => None,
         }
     }
@@ -87,7 +88,7 @@ impl Bound {
     /// path is something other than a socket.
     pub fn bind(bind: &Bind) -> io::Result<Self> {
         match bind {
-            Bind::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
+            Bind::Tcp(address) => bind_tcp(*address),
             Bind::Unix { path, mode } => bind_unix(path, *mode),
         }
     }
@@ -95,9 +96,7 @@ impl Bound {
     /// The address as bound: a port of 0 has become a real one.
     pub fn address(&self) -> String {
         match self {
-            Self::Tcp(socket) => socket
-                .local_addr()
-                .map_or_else(|_| "unknown".into(), |address| address.to_string()),
+            Self::Tcp(_, local) => local.to_string(),
             Self::Unix(_, file) => format!("unix:{}", file.0.display()),
         }
     }
@@ -107,17 +106,18 @@ impl Bound {
     /// # Errors
     /// `WouldBlock` when there is none; else what the system said.
     pub fn accept(&self) -> io::Result<Accepted> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match self {
-            Self::Tcp(socket) => {
-                let (stream, peer) = socket.accept()?;
-                stream.set_nonblocking(true)?;
-                stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream, peer))
+            Self::Tcp(socket, local) => {
+                let (stream, peer) = acceptfrom_with(socket, flags)?;
+                let peer = peer
+                    .and_then(|peer| SocketAddr::try_from(peer).ok())
+                    .ok_or(io::ErrorKind::NotConnected)?;
+                Ok(Accepted::Tcp(stream.into(), peer, local.port()))
             }
             Self::Unix(socket, _) => {
-                let (stream, _) = socket.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok(Accepted::Unix(stream))
+                let stream = accept_with(socket, flags)?;
+                Ok(Accepted::Unix(stream.into()))
             }
         }
     }
@@ -126,13 +126,13 @@ impl Bound {
 impl AsFd for Bound {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(socket) => socket.as_fd(),
+            Self::Tcp(socket, _) => socket.as_fd(),
             Self::Unix(socket, _) => socket.as_fd(),
         }
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -144,8 +144,12 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    // What is accepted inherits it.
+    socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    let listener = TcpListener::from(socket);
+    let local = listener.local_addr()?;
+    Ok(Bound::Tcp(listener, local))
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {

@@ -72,6 +72,11 @@ impl Socket {
 }
 
 impl Stream {
+    /// Whether an orderly end is more than closing the socket.
+    pub fn is_tls(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
     /// Makes the drop that follows a reset (RST) rather than an orderly end (FIN).
     pub fn reset_on_close(&self) {
         let socket = match self {

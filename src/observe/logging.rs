@@ -1,18 +1,36 @@
-//! Where log lines go, and in what shape.
+//! What is logged, and in what shape.
+
+use std::io;
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
+use super::lines::Lines;
 use crate::config::model::{Log, LogFormat, LogLevel};
+
+/// Whoever holds it sees to it that the last lines are written, by dropping it.
+#[derive(Debug)]
+#[must_use]
+pub struct Logging(Lines);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
 
 /// Begins to log to standard error. A second call, or one after the program has set up its own
 /// subscriber, changes nothing.
-pub fn start(log: Log) {
+///
+/// # Errors
+/// When the system has no thread for it.
+pub fn start(log: Log) -> io::Result<Logging> {
+    let lines = Lines::to_standard_error()?;
     let builder = fmt()
         .with_max_level(level(log.level))
         .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr);
+        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_writer(lines.clone());
     let _ = match log.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder
@@ -21,6 +39,7 @@ pub fn start(log: Log) {
             .with_current_span(false)
             .try_init(),
     };
+    Ok(Logging(lines))
 }
 
 fn level(level: LogLevel) -> LevelFilter {

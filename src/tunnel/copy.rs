@@ -139,8 +139,10 @@ impl Tunnel {
                 continue;
             }
             if step == Step::PassEnd {
-                // A reset is not announced by an orderly end.
-                if self.forwarder.reset_to() != Some(side.other()) {
+                // A reset is not announced by an orderly end, and the last end is told by closing,
+                // except where it takes a message of its own.
+                let last = self.forwarder.step(side.other()) == Step::Done && !sink.is_tls();
+                if !last && self.forwarder.reset_to() != Some(side.other()) {
                     // Whether the sink took it changes nothing for us.
                     let _ = ready!(Pin::new(&mut *sink).poll_shutdown(cx));
                 }
@@ -185,6 +187,8 @@ impl Tunnel {
         match self.forwarder.reset_to() {
             Some(Side::Client) => self.client.reset_on_close(),
             Some(Side::Endpoint) => self.endpoint.reset_on_close(),
+            // Both have ended, and were told so when it was passed on.
+            None if !self.forwarder.has_closed() => {}
             None => {
                 // Over TLS this says goodbye; a side that does not take it now goes without.
                 let _ = Pin::new(&mut self.client).poll_shutdown(cx);

@@ -117,14 +117,9 @@ async fn an_endpoint_that_refuses_is_passed_over() {
         // tungstenite's own answer to a request that is no handshake.
         assert_ne!(client.head().await.status(), 503);
     }
-    assert!(!proxy.log().events("endpoint not reached").is_empty());
-    assert!(
-        proxy
-            .log()
-            .events("rejected")
-            .iter()
-            .all(|event| event["status"] != 503)
-    );
+    proxy.logged("endpoint not reached").await;
+    let rejected = proxy.logged_by_now("rejected").await;
+    assert!(rejected.iter().all(|event| event["status"] != 503));
 }
 
 #[tokio::test]
@@ -145,7 +140,7 @@ async fn an_endpoint_that_dies_loses_its_tunnels_and_no_other() {
     }
     held.extend(tunnels(&proxy, 10).await);
     assert_eq!(staying.open(), 20);
-    assert_eq!(proxy.log().events("tunnel ended").len(), 10);
+    assert_eq!(proxy.logged_by_now("tunnel ended").await.len(), 10);
 }
 
 #[tokio::test]
@@ -166,7 +161,7 @@ async fn nobody_there_is_503_and_soon_again() {
         assert_eq!(client.reply().await.0.status(), 503);
     }
     // Two endpoints, two tries, four requests.
-    assert_eq!(proxy.log().events("endpoint not reached").len(), 8);
+    assert_eq!(proxy.logged_by_now("endpoint not reached").await.len(), 8);
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ async fn requests_that_break_a_rule_are_refused_and_no_endpoint_hears_of_them() 
         assert_eq!(seen, (*status, (*reason).to_owned(), *closes), "{request}");
     }
     endpoint.stays_quiet().await;
-    let logged = proxy.log().events("rejected");
+    let logged = proxy.logged_by_now("rejected").await;
     let logged = logged.iter().map(|event| event["reason"].as_str().unwrap());
     let expected = cases.iter().map(|(_, _, reason, _)| *reason);
     assert_eq!(logged.collect::<Vec<_>>(), expected.collect::<Vec<_>>());

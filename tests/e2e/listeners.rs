@@ -148,5 +148,5 @@ async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
     for mut client in waiting {
         assert_eq!(client.head().await.status(), 101);
     }
-    assert!(proxy.log().events("rejected").is_empty());
+    assert!(proxy.logged_by_now("rejected").await.is_empty());
 }

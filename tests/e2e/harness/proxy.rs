@@ -145,6 +145,15 @@ impl Proxy {
         self.log.wait(message, times).await
     }
 
+    /// All log events with this message that have happened until now. Lines are written a moment
+    /// after, in order: one that is asked for here is the sign that those before it are out.
+    pub(crate) async fn logged_by_now(&self, message: &str) -> Vec<Value> {
+        let before = self.log.events("reloaded").len();
+        self.signal(Signal::HUP);
+        self.logged_times("reloaded", before + 1).await;
+        self.log.events(message)
+    }
+
     pub(crate) fn rewrite(&self, config: &str) {
         write_config(self.folder(), config);
     }
