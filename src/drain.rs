@@ -5,8 +5,11 @@
 //! Which drain begins when is `server`'s business.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::sync::{Notify, watch};
 
 /// The side that starts a drain.
@@ -79,10 +82,7 @@ impl Tasks {
         self.shared.count.set(self.shared.count.get() + 1);
         let done = Done(Rc::clone(&self.shared));
         #[expect(clippy::disallowed_methods, reason = "this is the tracker")]
-        tokio::task::spawn_local(async move {
-            task.await;
-            drop(done);
-        });
+        tokio::task::spawn_local(Tracked { task, _done: done });
     }
 
     /// How many run.
@@ -95,6 +95,24 @@ impl Tasks {
         while self.running() > 0 {
             self.shared.all_done.notified().await;
         }
+    }
+}
+
+pin_project! {
+    /// A task and its place in the count. An `async` block would hold the task twice: as what it
+    /// was given, and as what it awaits.
+    struct Tracked<F> {
+        #[pin]
+        task: F,
+        _done: Done,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Tracked<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().task.poll(cx)
     }
 }
 

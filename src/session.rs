@@ -10,9 +10,11 @@ mod plain;
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
@@ -136,12 +138,13 @@ pub enum Outcome {
 pub struct Opening {
     endpoint: Stream,
     lease: Lease,
-    limits: TunnelLimits,
+    limits: Arc<TunnelLimits>,
     /// The head of the 101 for the client, and what the endpoint sent behind its own.
     to_client: Vec<u8>,
     /// How much of that is the endpoint's.
     read_ahead: usize,
-    facts: Box<TunnelFacts>,
+    handshake: Duration,
+    facts: TunnelFacts,
 }
 
 /// A refusal, and what else the operator should know of it.
@@ -274,28 +277,71 @@ pub fn relay(
     read_ahead: &[u8],
     permit: Permit,
 ) {
-    let Opening {
-        endpoint,
-        lease,
-        limits,
-        to_client,
-        read_ahead: early,
-        facts,
-    } = opening;
-    let worker = Rc::clone(&connection.worker);
-    let counters = Arc::clone(&worker.counters);
+    let worker = &connection.worker;
+    let record = Box::new(Record {
+        facts: opening.facts,
+        lease: opening.lease,
+        counters: Arc::clone(&worker.counters),
+        _permit: permit,
+    });
+    access_log::tunnel_opened(
+        &record.counters,
+        &record.facts,
+        &record.lease.endpoint().label,
+        opening.handshake,
+    );
     let owed = Owed {
-        to_client,
-        from_endpoint: early,
+        to_client: opening.to_client,
+        from_endpoint: opening.read_ahead,
         to_endpoint: read_ahead.to_vec(),
     };
-    let place = worker.tunnels.enter(limits);
-    let entry = Rc::clone(place.entry());
-    access_log::tunnel_opened(&counters, &facts);
-    let tunnel = Tunnel::new(client, endpoint, owed, place, worker.scratch.clone());
-    worker.tasks.spawn(async move {
-        let finished = tunnel.await;
-        access_log::tunnel_ended(&counters, &facts, &entry.meter, finished);
-        drop((lease, permit));
-    });
+    let place = worker.tunnels.enter(opening.limits);
+    let scratch = worker.scratch.clone();
+    let tunnel = Tunnel::new(client, opening.endpoint, owed, place, scratch);
+    worker.tasks.spawn(Relay { tunnel, record });
+}
+
+/// What is recorded of a tunnel, and what it holds until it ends.
+#[derive(Debug)]
+struct Record {
+    facts: TunnelFacts,
+    lease: Lease,
+    counters: Arc<Counters>,
+    _permit: Permit,
+}
+
+/// The task of a tunnel. Written by hand because there are many at once: an `async` block would
+/// hold the tunnel twice.
+#[derive(Debug)]
+struct Relay {
+    tunnel: Tunnel,
+    record: Box<Record>,
+}
+
+impl Future for Relay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let finished = ready!(Pin::new(&mut self.tunnel).poll(cx));
+        access_log::tunnel_ended(
+            &self.record.counters,
+            &self.record.facts,
+            &self.record.lease.endpoint().label,
+            self.tunnel.meter(),
+            finished,
+        );
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_is_small() {
+        // With what tokio keeps of a task, 512 bytes; and a size class of the allocator.
+        assert!(size_of::<Relay>() <= 376, "{} bytes", size_of::<Relay>());
+        assert!(size_of::<Record>() <= 192, "{} bytes", size_of::<Record>());
+    }
 }

@@ -36,7 +36,7 @@ pub struct Route {
     /// Whether the endpoint sees the client's `Host`.
     pub preserve_host: bool,
     /// What holds for its tunnels.
-    pub limits: TunnelLimits,
+    pub limits: Arc<TunnelLimits>,
 }
 
 /// Why a configuration cannot run.
@@ -129,7 +129,7 @@ impl Route {
             http: route.http,
             handshake: route.handshake,
             preserve_host: route.preserve_host,
-            limits: route.limits,
+            limits: Arc::new(route.limits),
         }))
     }
 }

@@ -35,22 +35,23 @@ pub struct TunnelFacts {
     pub route: Arc<str>,
     /// Its upstream.
     pub upstream: Arc<str>,
-    /// The endpoint.
-    pub endpoint: Arc<str>,
     /// The host asked for.
     pub host: Box<str>,
     /// The path asked for, without the query: that may hold secrets.
     pub path: Box<str>,
     /// What was agreed on.
     pub subprotocol: Option<Box<str>>,
-    /// When its request had come.
-    pub started: Instant,
     /// When the endpoint had agreed.
     pub opened: Instant,
 }
 
-/// Records that a tunnel opened.
-pub fn tunnel_opened(counters: &Counters, facts: &TunnelFacts) {
+/// Records that a tunnel to `endpoint` opened, so long after its request had come.
+pub fn tunnel_opened(
+    counters: &Counters,
+    facts: &TunnelFacts,
+    endpoint: &str,
+    handshake: Duration,
+) {
     counters.tunnels.add(1);
     tracing::info!(
         session = %facts.session,
@@ -58,17 +59,23 @@ pub fn tunnel_opened(counters: &Counters, facts: &TunnelFacts) {
         listener = %facts.listener,
         route = %facts.route,
         upstream = %facts.upstream,
-        endpoint = %facts.endpoint,
+        endpoint,
         host = %facts.host,
         path = %facts.path,
         subprotocol = facts.subprotocol.as_deref(),
-        handshake_ms = milliseconds(facts.opened - facts.started),
+        handshake_ms = milliseconds(handshake),
         "tunnel opened"
     );
 }
 
-/// Records that a tunnel ended.
-pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, finished: Finished) {
+/// Records that a tunnel to `endpoint` ended.
+pub fn tunnel_ended(
+    counters: &Counters,
+    facts: &TunnelFacts,
+    endpoint: &str,
+    meter: &Meter,
+    finished: Finished,
+) {
     let Finished { ended, closed } = finished;
     let (up, down) = (meter.bytes(Side::Client), meter.bytes(Side::Endpoint));
     counters.ended(ended).add(1);
@@ -80,7 +87,7 @@ pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, fin
         listener = %facts.listener,
         route = %facts.route,
         upstream = %facts.upstream,
-        endpoint = %facts.endpoint,
+        endpoint,
         reason = ended.token(),
         bytes_from_client = up,
         bytes_from_endpoint = down,

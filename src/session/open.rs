@@ -66,7 +66,7 @@ pub(super) async fn open(
             "lenient handshake"
         );
     }
-    let facts = facts(session, &switch, &endpoint);
+    let facts = facts(session, &switch);
     let mut to_client = Vec::with_capacity(REQUEST_USUAL);
     switch.write(&mut to_client);
     to_client.extend_from_slice(answered.read_ahead());
@@ -74,7 +74,8 @@ pub(super) async fn open(
     Ok(Outcome::Tunnel(Box::new(Opening {
         read_ahead,
         to_client,
-        limits: session.route.limits,
+        limits: Arc::clone(&session.route.limits),
+        handshake: facts.opened - session.facts.started,
         facts,
         lease,
         endpoint: answered.stream,
@@ -99,20 +100,18 @@ fn write_request(
     request
 }
 
-fn facts(session: &Session<'_>, switch: &Switch<'_>, endpoint: &Arc<str>) -> Box<TunnelFacts> {
-    Box::new(TunnelFacts {
+fn facts(session: &Session<'_>, switch: &Switch<'_>) -> TunnelFacts {
+    TunnelFacts {
         session: session.facts.session,
         client: session.facts.client,
         listener: Arc::clone(&session.connection.listener.name),
         route: Arc::clone(&session.route.name),
         upstream: Arc::clone(&session.route.upstream.name),
-        endpoint: Arc::clone(endpoint),
         host: session.target.host().into(),
         path: session.target.path().into(),
         subprotocol: switch.subprotocol().map(Into::into),
-        started: session.facts.started,
         opened: Instant::now(),
-    })
+    }
 }
 
 /// Passes on an answer that is no 101, its body included. hyper reads it once more from the start.

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::ended::Ended;
 use super::forwarder::{Forwarder, Side, Step};
 use super::framing::HEADROOM;
-use super::table::Place;
+use super::table::{Meter, Place};
 use crate::net::stream::Stream;
 
 /// Bytes read at once, and so the most that a direction ever keeps unwritten.
@@ -100,6 +100,11 @@ impl Tunnel {
         let early = tunnel.take_early(Side::Client, &owed.to_endpoint);
         tunnel.to_endpoint.keep(early.into());
         tunnel
+    }
+
+    /// What went through it.
+    pub fn meter(&self) -> &Meter {
+        &self.place.entry().meter
     }
 
     /// What goes on of the bytes that came before the tunnel was one.
@@ -339,6 +344,7 @@ mod tests {
     use crate::config::model::TunnelLimits;
     use crate::net::stream::Socket;
     use crate::tunnel::table::Table;
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -362,11 +368,11 @@ mod tests {
     async fn ends(owed: Owed) -> Ends {
         let ((near_client, client), (near_endpoint, endpoint)) = (pair().await, pair().await);
         let table = Rc::new(Table::default());
-        let place = table.enter(TunnelLimits {
+        let place = table.enter(Arc::new(TunnelLimits {
             idle: None,
             half_closed: None,
             message_bytes: None,
-        });
+        }));
         let tunnel = Tunnel::new(near_client, near_endpoint, owed, place, Scratch::new());
         Ends {
             tunnel,
@@ -379,7 +385,7 @@ mod tests {
     #[test]
     fn a_tunnel_is_small() {
         // Two sockets, at most one remainder each way, where the frames are, its place in the table.
-        assert!(size_of::<Tunnel>() <= 448, "{} bytes", size_of::<Tunnel>());
+        assert!(size_of::<Tunnel>() <= 352, "{} bytes", size_of::<Tunnel>());
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub struct Entry {
     /// What went through it.
     pub meter: Meter,
     /// What holds for it.
-    pub limits: TunnelLimits,
+    pub limits: Arc<TunnelLimits>,
     half_closed: Cell<bool>,
     /// What the meter showed at the last sweep that saw it move, and when that was.
     seen: Cell<(u64, Instant)>,
@@ -95,7 +96,7 @@ impl Meter {
 }
 
 impl Entry {
-    fn new(limits: TunnelLimits, now: Instant) -> Self {
+    fn new(limits: Arc<TunnelLimits>, now: Instant) -> Self {
         Self {
             meter: Meter::default(),
             limits,
@@ -176,7 +177,7 @@ impl Entry {
 
 impl Table {
     /// Enters a tunnel.
-    pub fn enter(self: &Rc<Self>, limits: TunnelLimits) -> Place {
+    pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>) -> Place {
         let entry = Rc::new(Entry::new(limits, Instant::now()));
         let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
         Place {
@@ -248,11 +249,11 @@ mod tests {
     const HALF_CLOSED: Duration = Duration::from_secs(3);
 
     fn place(table: &Rc<Table>) -> Place {
-        table.enter(TunnelLimits {
+        table.enter(Arc::new(TunnelLimits {
             idle: Some(IDLE),
             half_closed: Some(HALF_CLOSED),
             message_bytes: None,
-        })
+        }))
     }
 
     #[tokio::test(start_paused = true)]
@@ -289,11 +290,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_limit_is_no_end() {
         let table = Rc::new(Table::default());
-        let tunnel = table.enter(TunnelLimits {
+        let tunnel = table.enter(Arc::new(TunnelLimits {
             idle: None,
             half_closed: None,
             message_bytes: None,
-        });
+        }));
         table.sweep(Instant::now() + Duration::from_secs(1_000_000));
         assert_eq!(tunnel.entry().verdict(), None);
     }
