@@ -5,5 +5,6 @@
 
 pub mod access_log;
 pub mod counters;
+pub mod fields;
 pub mod lines;
 pub mod logging;

@@ -1,11 +1,12 @@
 //! The process: start, reload, stop.
 //!
 //! The control runtime lives on the thread that calls [`run`]: signals, reloads, file watching and
-//! name resolution. Workers carry the data; the acceptor feeds them.
+//! name resolution. Workers accept connections and carry the data.
 
 mod acceptor;
 mod limits;
 mod listeners;
+mod mailbox;
 mod reload;
 mod signals;
 mod watch;
@@ -18,14 +19,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::acceptor::Acceptor;
 use self::listeners::{ListenError, Listeners};
+use self::mailbox::Message;
 use self::reload::{ReloadError, Reloaded, Reloader, fingerprint};
 use self::signals::{Signal, Signals};
 use self::watch::FileWatch;
-use self::worker::Message;
 use crate::config::model::{Shutdown, Watch};
 use crate::config::{self, Report};
+use crate::net::admission::Admission;
 use crate::observe::counters::Totals;
 use crate::observe::logging;
 use crate::session::Shared;
@@ -121,7 +122,7 @@ fn log_warnings(warnings: &Report) {
 /// Everything that runs, as the control runtime sees it.
 struct Process {
     reloader: Reloader,
-    workers: Arc<[worker::Handle]>,
+    workers: Arc<[mailbox::Handle]>,
     signals: Signals,
     files: FileWatch,
 }
@@ -134,14 +135,14 @@ impl Process {
             Snapshot::new(config, None)?,
             Resolver::new(tokio::runtime::Handle::current()),
         ));
+        let admission = Arc::<Admission>::default();
         let workers: Result<Vec<_>, _> = (0..config.server.workers.get())
-            .map(|number| worker::start(number, &shared))
+            .map(|number| worker::start(number, &shared, &admission))
             .collect();
-        let workers: Arc<[worker::Handle]> = workers?.into();
+        let workers: Arc<[mailbox::Handle]> = workers?.into();
         let files = FileWatch::new();
-        let acceptor = Acceptor::start(Arc::clone(&workers), descriptors)?;
-        let connections_most = acceptor.connections_most();
-        let reloader = Reloader::start(path, config, shared, Listeners::new(acceptor)).await?;
+        let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&admission), descriptors);
+        let reloader = Reloader::start(path, config, shared, listeners).await?;
         let mut process = Self {
             reloader,
             workers,
@@ -152,7 +153,7 @@ impl Process {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             workers = process.workers.len(),
-            connections_most,
+            connections_most = admission.most(),
             "ready"
         );
         systemd::ready(&process.status());

@@ -39,7 +39,8 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let stream = match register(accepted) {
         Ok(socket) => match &settings.tls {
             None => Ok(Stream::Plain(socket)),
-            Some(tls) => secure(&worker, tls, &settings, socket).await,
+            // In a box: what a handshake needs is large, and is over soon.
+            Some(tls) => Box::pin(secure(&worker, tls, &settings, socket)).await,
         },
         Err(error) => Err(error),
     };

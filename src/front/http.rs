@@ -96,10 +96,10 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit) {
         Next::Tunnel(opening) => {
             session::relay(&connection, *opening, stream, &parts.read_buf, permit);
         }
-        Next::Done(Ok(())) => linger(stream).await,
+        Next::Done(Ok(())) => Box::pin(linger(stream)).await,
         Next::Done(Err(error)) => {
             record_refusal_by_hyper(&connection, &error);
-            linger(stream).await;
+            Box::pin(linger(stream)).await;
         }
         Next::Expired => drop(stream),
     }

@@ -4,7 +4,7 @@
 //! counts for the process and for the worker that has it, and stops counting when dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -12,23 +12,16 @@ use tokio::sync::Notify;
 const RESERVE_MOST: u64 = 128;
 
 /// The process-wide count and its bound.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Admission {
     open: AtomicUsize,
-    most: usize,
+    most: AtomicUsize,
+    /// Somebody has been told that there is no room.
+    full: AtomicBool,
     freed: Notify,
 }
 
 impl Admission {
-    /// Room for `most` connections.
-    pub fn new(most: usize) -> Self {
-        Self {
-            open: AtomicUsize::new(0),
-            most,
-            freed: Notify::new(),
-        }
-    }
-
     /// How many connections a limit of `descriptors` carries when `taken` are in use already: each
     /// connection may need one towards its endpoint, and some stay in reserve, so that a dial never
     /// fails for want of one.
@@ -38,9 +31,15 @@ impl Admission {
         usize::try_from(free / 2).unwrap_or(usize::MAX).max(1)
     }
 
+    /// Room for `most` connections from now on; none before this is called.
+    pub fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
     /// Connections at once, at most.
     pub fn most(&self) -> usize {
-        self.most
+        self.most.load(Ordering::Relaxed)
     }
 
     /// Connections now.
@@ -48,58 +47,90 @@ impl Admission {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Whether one more fits. Only the acceptor adds, so that the answer holds until it does.
-    pub fn has_room(&self) -> bool {
-        self.open() < self.most
+    /// Counts one more, if there is room.
+    fn enter(&self) -> bool {
+        let most = self.most();
+        let one_more = |open| (open < most).then_some(open + 1);
+        self.open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
     }
 
-    /// Waits until one more fits.
-    pub async fn room(&self) {
-        loop {
-            let freed = self.freed.notified();
-            if self.has_room() {
-                return;
-            }
-            freed.await;
-        }
-    }
-
-    /// Counts one connection, for the process and for `worker`.
-    pub fn admit(self: &Arc<Self>, worker: &Arc<Load>) -> Permit {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        worker.0.fetch_add(1, Ordering::Relaxed);
-        Permit {
-            admission: Arc::clone(self),
-            worker: Arc::clone(worker),
+    fn leave(&self) {
+        let before = self.open.fetch_sub(1, Ordering::Relaxed);
+        if before >= self.most() {
+            self.freed.notify_waiters();
         }
     }
 }
 
 /// The connections that one worker has.
-#[derive(Debug, Default)]
-pub struct Load(AtomicUsize);
+#[derive(Debug)]
+pub struct Load {
+    connections: AtomicUsize,
+    process: Arc<Admission>,
+}
 
 impl Load {
+    /// Of a worker that has none, in a process that counts with `process`.
+    pub fn new(process: Arc<Admission>) -> Self {
+        Self {
+            connections: AtomicUsize::new(0),
+            process,
+        }
+    }
+
     /// Connections now.
     pub fn connections(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more connection, for this worker and for the process, if there is room.
+    pub fn admit(self: &Arc<Self>) -> Option<Permit> {
+        self.process.enter().then(|| {
+            self.connections.fetch_add(1, Ordering::Relaxed);
+            Permit(Arc::clone(self))
+        })
+    }
+
+    /// The same, but waits for room.
+    pub async fn admitted(self: &Arc<Self>) -> Permit {
+        loop {
+            let freed = self.process.freed.notified();
+            if let Some(permit) = self.admit() {
+                if self.process.full.swap(false, Ordering::Relaxed) {
+                    tracing::info!("accepting again");
+                }
+                return permit;
+            }
+            if !self.process.full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    connections = self.process.open(),
+                    "as many connections as file descriptors allow: new ones wait"
+                );
+            }
+            freed.await;
+        }
     }
 }
 
 /// One counted connection.
 #[derive(Debug)]
-pub struct Permit {
-    admission: Arc<Admission>,
-    worker: Arc<Load>,
+pub struct Permit(Arc<Load>);
+
+impl Permit {
+    /// Counts for that worker instead.
+    pub fn hand_over(self, to: &Arc<Load>) -> Self {
+        self.0.process.open.fetch_add(1, Ordering::Relaxed);
+        to.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(to))
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.worker.0.fetch_sub(1, Ordering::Relaxed);
-        let before = self.admission.open.fetch_sub(1, Ordering::Relaxed);
-        if before >= self.admission.most {
-            self.admission.freed.notify_waiters();
-        }
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.process.leave();
     }
 }
 
@@ -124,17 +155,36 @@ mod tests {
         }
     }
 
+    fn two_workers(most: usize) -> (Arc<Admission>, [Arc<Load>; 2]) {
+        let process = Arc::new(Admission::default());
+        process.set_most(most);
+        let load = || Arc::new(Load::new(Arc::clone(&process)));
+        let loads = [load(), load()];
+        (process, loads)
+    }
+
     #[tokio::test]
     async fn room_comes_back_with_the_permit() {
-        let admission = Arc::new(Admission::new(1));
-        let worker = Arc::new(Load::default());
-        let permit = admission.admit(&worker);
-        assert!(!admission.has_room());
-        let waiter = admission.room();
+        let (process, [one, other]) = two_workers(1);
+        let permit = one.admit().unwrap();
+        assert!(one.admit().is_none() && other.admit().is_none());
+        let waiter = other.admitted();
         tokio::pin!(waiter);
         assert!(futures_util::poll!(&mut waiter).is_pending());
         drop(permit);
-        waiter.await;
-        assert_eq!((admission.open(), worker.connections()), (0, 0));
+        let permit = waiter.await;
+        assert_eq!((one.connections(), other.connections()), (0, 1));
+        drop(permit);
+        assert_eq!((process.open(), other.connections()), (0, 0));
+    }
+
+    #[test]
+    fn a_permit_that_is_handed_over_counts_elsewhere() {
+        let (process, [one, other]) = two_workers(9);
+        let permit = one.admit().unwrap().hand_over(&other);
+        assert_eq!((one.connections(), other.connections()), (0, 1));
+        assert_eq!(process.open(), 1);
+        drop(permit);
+        assert_eq!((process.open(), other.connections()), (0, 0));
     }
 }

@@ -88,8 +88,20 @@ impl Bound {
     /// path is something other than a socket.
     pub fn bind(bind: &Bind) -> io::Result<Self> {
         match bind {
-            Bind::Tcp(address) => bind_tcp(*address),
+            Bind::Tcp(address) => bind_tcp(*address, Share::Begin),
             Bind::Unix { path, mode } => bind_unix(path, *mode),
+        }
+    }
+
+    /// One more socket on the same address, with a queue of its own: the kernel spreads connections
+    /// over them. A unix socket stays alone.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn beside(&self) -> io::Result<Option<Self>> {
+        match self {
+            Self::Tcp(_, local) => bind_tcp(*local, Share::Join).map(Some),
+            Self::Unix(..) => Ok(None),
         }
     }
 
@@ -132,7 +144,16 @@ impl AsFd for Bound {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+/// Whose an address is that several sockets are bound to (SO_REUSEPORT).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// Ours, from now on: an error if anybody else has it, who might be another tidegate.
+    Begin,
+    /// Ours already.
+    Join,
+}
+
+fn bind_tcp(address: SocketAddr, share: Share) -> io::Result<Bound> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -143,7 +164,12 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    if share == Share::Join {
+        socket.set_reuse_port(true)?;
+    }
     socket.bind(&address.into())?;
+    // Only now: a bind that allows sharing would share with anybody.
+    socket.set_reuse_port(true)?;
     // What is accepted inherits it.
     socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;

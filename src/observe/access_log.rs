@@ -11,6 +11,7 @@ use crate::protocol::rejection::Rejection;
 use crate::tunnel::copy::Finished;
 use crate::tunnel::forwarder::Side;
 use crate::tunnel::table::Meter;
+use crate::upstream::endpoint::State;
 
 /// A session's id: unique in the process, unlikely to repeat in the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +34,6 @@ pub struct TunnelFacts {
     pub listener: Arc<str>,
     /// The route taken.
     pub route: Arc<str>,
-    /// Its upstream.
-    pub upstream: Arc<str>,
     /// The host asked for.
     pub host: Box<str>,
     /// The path asked for, without the query: that may hold secrets.
@@ -49,7 +48,7 @@ pub struct TunnelFacts {
 pub fn tunnel_opened(
     counters: &Counters,
     facts: &TunnelFacts,
-    endpoint: &str,
+    endpoint: &State,
     handshake: Duration,
 ) {
     counters.tunnels.add(1);
@@ -58,8 +57,8 @@ pub fn tunnel_opened(
         client = %facts.client,
         listener = %facts.listener,
         route = %facts.route,
-        upstream = %facts.upstream,
-        endpoint,
+        upstream = %endpoint.upstream,
+        endpoint = %endpoint.label,
         host = %facts.host,
         path = %facts.path,
         subprotocol = facts.subprotocol.as_deref(),
@@ -72,7 +71,7 @@ pub fn tunnel_opened(
 pub fn tunnel_ended(
     counters: &Counters,
     facts: &TunnelFacts,
-    endpoint: &str,
+    endpoint: &State,
     meter: &Meter,
     finished: Finished,
 ) {
@@ -86,8 +85,8 @@ pub fn tunnel_ended(
         client = %facts.client,
         listener = %facts.listener,
         route = %facts.route,
-        upstream = %facts.upstream,
-        endpoint,
+        upstream = %endpoint.upstream,
+        endpoint = %endpoint.label,
         reason = ended.token(),
         bytes_from_client = up,
         bytes_from_endpoint = down,

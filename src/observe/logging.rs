@@ -5,6 +5,7 @@ use std::io;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
+use super::fields::Fields;
 use super::lines::Lines;
 use crate::config::model::{Log, LogFormat, LogLevel};
 
@@ -32,7 +33,7 @@ pub fn start(log: Log) -> io::Result<Logging> {
         .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
         .with_writer(lines.clone());
     let _ = match log.format {
-        LogFormat::Text => builder.try_init(),
+        LogFormat::Text => builder.fmt_fields(Fields).try_init(),
         LogFormat::Json => builder
             .json()
             .flatten_event(true)

@@ -1,128 +1,106 @@
-//! Accepting: one thread takes connections from all listening sockets and hands each to the worker
-//! that has the fewest.
+//! Accepting: every worker takes connections from sockets of its own, and keeps them, unless
+//! another worker has clearly fewer.
 //!
-//! One acceptor rather than SO_REUSEPORT, because that spreads by hash, and connections that live
-//! for days stay where they fell.
+//! The kernel spreads connections over the sockets of an address by hash (SO_REUSEPORT), which is
+//! even only in the long run, while connections that live for days stay where they fell. Handing
+//! each to the worker with the fewest is even, but takes two more threads' wake-ups for every one.
+//! So most stay where they came, and those that would make it uneven are handed over.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::{Builder, Handle as Runtime};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
-use super::limits;
-use super::worker::{self, Message};
-use crate::front::accept::Arrival;
-use crate::net::admission::Admission;
+use super::mailbox::{Duty, Handle, Message};
+use crate::front::accept::{self, Arrival};
+use crate::net::admission::Permit;
 use crate::net::listen::{Accepted, Bound, Listener};
+use crate::session::Worker;
 
 /// How long accepting rests when the system is out of descriptors or memory.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
 
-/// Connections taken from one socket before the others get their turn.
-const TAKEN_AT_ONCE: usize = 64;
+/// Connections taken from one socket before the worker's other work gets its turn.
+const TAKEN_AT_ONCE: usize = 16;
 
-/// The thread that accepts.
-#[derive(Debug)]
-pub(super) struct Acceptor {
-    runtime: Runtime,
-    to: Arc<Destination>,
-    _until: oneshot::Sender<()>,
-}
+/// How many connections more than another a worker may have and still keep a new one: these, and
+/// one for every [`SLACK_PART`] that the other has.
+const SLACK: usize = 4;
+const SLACK_PART: usize = 32;
 
-/// Where connections go.
-#[derive(Debug)]
-struct Destination {
-    workers: Arc<[worker::Handle]>,
-    admission: Arc<Admission>,
-}
-
-/// A socket that is being accepted from.
+/// An address that is being accepted from.
 #[derive(Debug)]
 pub(super) struct Accepting {
     /// The listener that its connections belong to.
     pub(super) owner: Arc<ArcSwap<Listener>>,
     /// The address as bound.
     pub(super) address: String,
+    sockets: Vec<Socket>,
+}
+
+/// One of its sockets, which a worker has.
+#[derive(Debug)]
+struct Socket {
     stop: oneshot::Sender<()>,
-    done: JoinHandle<()>,
+    done: oneshot::Receiver<()>,
 }
 
 impl Accepting {
-    /// Takes what the kernel has already queued, then closes the socket.
-    pub(super) async fn stop(self) {
-        let _ = self.stop.send(());
-        // It ends by itself; a panic of its own is in the log.
-        let _ = self.done.await;
-    }
-}
-
-impl Acceptor {
-    /// Starts the thread, as the last of the process: what is left of its `descriptors` by then is
-    /// for connections.
-    ///
-    /// # Errors
-    /// When the system has no thread or no event queue for it.
-    pub(super) fn start(workers: Arc<[worker::Handle]>, descriptors: u64) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let most = Admission::most_for(descriptors, limits::open_descriptors());
-        let admission = Arc::new(Admission::new(most));
-        let handle = runtime.handle().clone();
-        let (until, ended) = oneshot::channel::<()>();
-        thread::Builder::new()
-            .name("acceptor".into())
-            .spawn(move || {
-                // An error means that the other side was dropped, which is the end all the same.
-                let _ = runtime.block_on(ended);
-            })?;
-        Ok(Self {
-            runtime: handle,
-            to: Arc::new(Destination { workers, admission }),
-            _until: until,
-        })
-    }
-
-    /// Connections at once, at most.
-    pub(super) fn connections_most(&self) -> usize {
-        self.to.admission.most()
-    }
-
-    /// Begins to accept from `bound`, for `listener`.
-    ///
-    /// # Errors
-    /// When the socket cannot be registered with the event queue.
-    pub(super) fn add(&self, bound: Bound, listener: Arc<Listener>) -> io::Result<Accepting> {
-        let address = bound.address();
-        let owner = Arc::new(ArcSwap::new(listener));
-        let (stop, stopped) = oneshot::channel();
-        let socket = {
-            let _entered = self.runtime.enter();
-            #[expect(
-                deprecated,
-                reason = "its successor is unsafe; `Bound` owns its one descriptor, and gives out no other"
-            )]
-            AsyncFd::with_interest(Descriptor(bound), Interest::READABLE)?
+    /// Has the workers accept from these sockets, which are bound to one address: one each.
+    pub(super) async fn start(
+        bound: Vec<Bound>,
+        listener: Arc<Listener>,
+        workers: &Arc<[Handle]>,
+    ) -> Self {
+        let mut accepting = Self {
+            owner: Arc::new(ArcSwap::new(listener)),
+            address: bound.first().map(Bound::address).unwrap_or_default(),
+            sockets: Vec::with_capacity(bound.len()),
         };
-        let done = self.runtime.spawn(accept_all(
-            socket,
-            Arc::clone(&owner),
-            Arc::clone(&self.to),
-            stopped,
-        ));
-        Ok(Accepting {
-            owner,
-            address,
-            stop,
-            done,
-        })
+        for (own, (bound, worker)) in bound.into_iter().zip(workers.iter()).enumerate() {
+            let (stop, stopped) = oneshot::channel();
+            let (done, is_done) = oneshot::channel();
+            let duty = Duty {
+                bound,
+                owner: Arc::clone(&accepting.owner),
+                workers: Arc::clone(workers),
+                own,
+                stopped,
+                done,
+            };
+            // A worker that is gone leaves `is_done` dropped.
+            let _ = worker.mailbox.send(Message::Accept(Box::new(duty))).await;
+            accepting.sockets.push(Socket {
+                stop,
+                done: is_done,
+            });
+        }
+        accepting
+    }
+
+    /// How many sockets there are.
+    pub(super) fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Takes what the kernel has already queued, then closes the sockets.
+    pub(super) async fn stop(self) {
+        let mut waits = Vec::with_capacity(self.sockets.len());
+        for Socket { stop, done } in self.sockets {
+            let _ = stop.send(());
+            waits.push(done);
+        }
+        for done in waits {
+            // It is dropped, not sent.
+            let _ = done.await;
+        }
     }
 }
 
@@ -135,44 +113,59 @@ impl AsRawFd for Descriptor {
     }
 }
 
-async fn accept_all(
-    socket: AsyncFd<Descriptor>,
-    owner: Arc<ArcSwap<Listener>>,
-    to: Arc<Destination>,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let bound = &socket.get_ref().0;
-    // Only the waits may be cut short: what has been accepted is always handed over.
-    while let Some(mut ready) = until(&mut stopped, socket.readable()).await {
-        let Ok(ready) = ready.as_mut() else { break };
-        for _ in 0..TAKEN_AT_ONCE {
-            if !to.admission.has_room() && until(&mut stopped, to.room(bound)).await.is_none() {
-                break;
-            }
-            match bound.accept() {
-                Ok(accepted) => to.hand_over(accepted, &owner).await,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready.clear_ready();
-                    break;
-                }
-                Err(error) if is_exhaustion(&error) => {
-                    tracing::error!(
-                        listener = %owner.load().name,
-                        %error,
-                        "cannot accept: new connections wait"
-                    );
-                    tokio::time::sleep(EXHAUSTED_REST).await;
-                    break;
-                }
-                // The client was gone before we came to it.
-                Err(error) => tracing::debug!(%error, "accept"),
-            }
+/// Accepts on `worker` until told to stop, and then what has been queued by then.
+pub(super) async fn accept_all(worker: Rc<Worker>, duty: Duty) {
+    let Duty {
+        bound,
+        owner,
+        workers,
+        own,
+        mut stopped,
+        done,
+    } = duty;
+    let Some(own) = workers.get(own) else { return };
+    let to = Destination {
+        worker,
+        own,
+        workers: &workers,
+        owner: &owner,
+    };
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe; `Bound` owns its one descriptor, and gives out no other"
+    )]
+    let socket = match AsyncFd::with_interest(Descriptor(bound), Interest::READABLE) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(listener = %owner.load().name, %error, "cannot accept");
+            return;
         }
-        tokio::task::yield_now().await;
+    };
+    // Only the waits may be cut short: what has been accepted is always served.
+    let bound = &socket.get_ref().0;
+    while let Some(Ok(mut ready)) = until(&mut stopped, socket.readable()).await {
+        match to.accept_some(bound, &mut stopped).await {
+            Queue::Empty => ready.clear_ready(),
+            Queue::Unknown => tokio::task::yield_now().await,
+            Queue::Left => break,
+        }
     }
-    while let Ok(accepted) = bound.accept() {
-        to.hand_over(accepted, &owner).await;
+    while let Some(permit) = own.load.admit()
+        && let Ok(accepted) = bound.accept()
+    {
+        to.hand_over(accepted, permit);
     }
+    drop(socket);
+    drop(done);
+}
+
+/// What accepting has left in the kernel's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Empty,
+    Unknown,
+    /// Told to stop while there was no room.
+    Left,
 }
 
 /// What `wait` ends with, or `None` when accepting is to stop.
@@ -191,42 +184,68 @@ fn is_exhaustion(error: &io::Error) -> bool {
     )
 }
 
-impl Destination {
-    /// Waits for room; meanwhile new connections stay in the kernel's queue.
-    async fn room(&self, bound: &Bound) {
-        tracing::warn!(
-            address = bound.address(),
-            connections = self.admission.open(),
-            "as many connections as file descriptors allow: new ones wait"
-        );
-        self.admission.room().await;
-        tracing::info!(address = bound.address(), "accepting again");
+/// Where connections go.
+struct Destination<'a> {
+    worker: Rc<Worker>,
+    own: &'a Handle,
+    workers: &'a [Handle],
+    owner: &'a ArcSwap<Listener>,
+}
+
+impl Destination<'_> {
+    /// Takes what is in the kernel's queue, up to a number. Where there is no room, new connections
+    /// stay in the queue.
+    async fn accept_some(&self, bound: &Bound, stopped: &mut oneshot::Receiver<()>) -> Queue {
+        for _ in 0..TAKEN_AT_ONCE {
+            let permit = match self.own.load.admit() {
+                Some(permit) => permit,
+                None => match until(stopped, self.own.load.admitted()).await {
+                    Some(permit) => permit,
+                    None => return Queue::Left,
+                },
+            };
+            match bound.accept() {
+                Ok(accepted) => self.hand_over(accepted, permit),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Queue::Empty,
+                Err(error) if is_exhaustion(&error) => {
+                    let listener = &self.owner.load().name;
+                    tracing::error!(%listener, %error, "cannot accept: new connections wait");
+                    tokio::time::sleep(EXHAUSTED_REST).await;
+                    return Queue::Unknown;
+                }
+                // The client was gone before we came to it.
+                Err(error) => tracing::debug!(%error, "accept"),
+            }
+        }
+        Queue::Unknown
     }
 
-    /// Gives a connection to the worker that has the fewest, or to the next that has room for it.
-    async fn hand_over(&self, accepted: Accepted, owner: &ArcSwap<Listener>) {
-        let mut order: Vec<&worker::Handle> = self.workers.iter().collect();
-        order.sort_by_key(|worker| worker.load.connections());
-        let free = order.iter().find_map(|worker| {
-            worker
-                .mailbox
-                .try_reserve()
-                .ok()
-                .map(|place| (*worker, place))
-        });
-        let (worker, place) = match (free, order.first()) {
-            (Some(found), _) => found,
-            // All are behind by a whole mailbox: accepting is what has to wait.
-            (None, Some(first)) => match first.mailbox.reserve().await {
-                Ok(place) => (*first, place),
-                Err(_) => return,
-            },
-            (None, None) => return,
-        };
-        place.send(Message::Arrival(Box::new(Arrival {
+    /// Serves a connection here, or has it served by a worker that has clearly fewer of them.
+    fn hand_over(&self, accepted: Accepted, permit: Permit) {
+        let mut arrival = Arrival {
             accepted,
-            listener: owner.load_full(),
-            permit: self.admission.admit(&worker.load),
-        })));
+            listener: self.owner.load_full(),
+            permit,
+        };
+        if let Some(other) = self.less_loaded()
+            && let Ok(place) = other.mailbox.try_reserve()
+        {
+            arrival.permit = arrival.permit.hand_over(&other.load);
+            place.send(Message::Arrival(Box::new(arrival)));
+        } else {
+            let serve = accept::serve(Rc::clone(&self.worker), arrival);
+            self.worker.tasks.spawn(serve);
+        }
+    }
+
+    /// The worker with the fewest connections, if this one, with a new one, has too many more.
+    fn less_loaded(&self) -> Option<&Handle> {
+        let fewest = self
+            .workers
+            .iter()
+            .min_by_key(|worker| worker.load.connections())?;
+        let others = fewest.load.connections();
+        let bearable = others + SLACK + others / SLACK_PART;
+        (self.own.load.connections() > bearable).then_some(fewest)
     }
 }

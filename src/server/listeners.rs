@@ -11,10 +11,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::server::ProducesTickets;
 
-use super::acceptor::{Accepting, Acceptor};
+use super::acceptor::Accepting;
+use super::limits;
+use super::mailbox::Handle;
 use crate::config;
 use crate::config::model::{self, Bind};
 use crate::drain::Drain;
+use crate::net::admission::Admission;
 use crate::net::listen::{Bound, Listener, Settings};
 use crate::net::tls::{self, TlsError};
 
@@ -44,9 +47,28 @@ pub(super) enum ListenError {
 /// The listeners that run.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    acceptor: Acceptor,
+    workers: Arc<[Handle]>,
+    descriptors: Descriptors,
     sockets: HashMap<Seat, Accepting>,
     running: HashMap<Arc<str>, Running>,
+}
+
+/// What the descriptors of the process are for, besides connections.
+#[derive(Debug)]
+struct Descriptors {
+    admission: Arc<Admission>,
+    /// The limit of the process.
+    limit: u64,
+    /// In use before there was any socket.
+    taken: u64,
+}
+
+impl Descriptors {
+    /// What is left beside so many listening sockets is for connections.
+    fn leave(&self, sockets: usize) {
+        let most = Admission::most_for(self.limit, self.taken + sockets as u64);
+        self.admission.set_most(most);
+    }
 }
 
 /// What tells sockets apart.
@@ -86,17 +108,23 @@ struct Running {
 #[derive(Debug)]
 pub(super) struct Plan {
     running: Vec<Planned>,
-    bound: Vec<(Seat, Arc<str>, Bound)>,
+    bound: Vec<(Seat, Arc<str>, Vec<Bound>)>,
     /// To be bound when the sockets that are in their way have been closed.
     late: Vec<(Seat, Arc<str>)>,
     wanted: HashMap<Seat, Arc<str>>,
 }
 
 impl Listeners {
-    /// None yet.
-    pub(super) fn new(acceptor: Acceptor) -> Self {
+    /// None yet. All threads of the process have been started: what is left of the
+    /// `descriptors` that it may have is for sockets.
+    pub(super) fn new(workers: Arc<[Handle]>, admission: Arc<Admission>, descriptors: u64) -> Self {
         Self {
-            acceptor,
+            workers,
+            descriptors: Descriptors {
+                admission,
+                limit: descriptors,
+                taken: limits::open_descriptors(),
+            },
             sockets: HashMap::new(),
             running: HashMap::new(),
         }
@@ -124,7 +152,7 @@ impl Listeners {
             if self.sockets.contains_key(seat) {
                 continue;
             }
-            match Bound::bind(&seat.bind) {
+            match self.bind(&seat.bind) {
                 Ok(bound) => plan.bound.push((seat.clone(), Arc::clone(name), bound)),
                 Err(_) if self.in_the_way(seat, &plan.wanted) => {
                     plan.late.push((seat.clone(), Arc::clone(name)));
@@ -171,7 +199,7 @@ impl Listeners {
             }
         }
         for (seat, name, bound) in plan.bound {
-            self.open(seat, &name, bound);
+            self.open(seat, &name, bound).await;
         }
         self.close_all_but(&plan.wanted).await;
         for (name, removed) in removed {
@@ -179,13 +207,15 @@ impl Listeners {
             removed.listener.drain.begin();
         }
         for (seat, name) in plan.late {
-            match Bound::bind(&seat.bind) {
-                Ok(bound) => self.open(seat, &name, bound),
+            match self.bind(&seat.bind) {
+                Ok(bound) => self.open(seat, &name, bound).await,
                 Err(error) => {
                     tracing::error!(listener = %name, address = %seat.bind, %error, "cannot listen");
                 }
             }
         }
+        let sockets = self.sockets.values().map(Accepting::sockets).sum();
+        self.descriptors.leave(sockets);
     }
 
     /// Stops accepting everywhere, once what the kernel has queued has been taken, and tells every
@@ -237,19 +267,23 @@ impl Listeners {
         })
     }
 
-    fn open(&mut self, seat: Seat, name: &Arc<str>, bound: Bound) {
+    /// A socket for every worker, where one address can have several.
+    fn bind(&self, bind: &Bind) -> io::Result<Vec<Bound>> {
+        let first = Bound::bind(bind)?;
+        let others: io::Result<Vec<Option<Bound>>> =
+            (1..self.workers.len()).map(|_| first.beside()).collect();
+        let others = others?.into_iter().flatten();
+        Ok(std::iter::once(first).chain(others).collect())
+    }
+
+    async fn open(&mut self, seat: Seat, name: &Arc<str>, bound: Vec<Bound>) {
         let Some(running) = self.running.get(name) else {
             return;
         };
-        match self.acceptor.add(bound, Arc::clone(&running.listener)) {
-            Ok(accepting) => {
-                tracing::info!(listener = %name, address = accepting.address, "listening");
-                self.sockets.insert(seat, accepting);
-            }
-            Err(error) => {
-                tracing::error!(listener = %name, address = %seat.bind, %error, "cannot listen");
-            }
-        }
+        let listener = Arc::clone(&running.listener);
+        let accepting = Accepting::start(bound, listener, &self.workers).await;
+        tracing::info!(listener = %name, address = accepting.address, "listening");
+        self.sockets.insert(seat, accepting);
     }
 
     async fn close_all_but(&mut self, wanted: &HashMap<Seat, Arc<str>>) {

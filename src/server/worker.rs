@@ -9,50 +9,28 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::front::accept::{self, Arrival};
-use crate::net::admission::Load;
+use super::acceptor;
+use super::mailbox::{Handle, MAILBOX, Message};
+use crate::front::accept;
+use crate::net::admission::{Admission, Load};
 use crate::observe::counters::Counters;
 use crate::session::{Shared, Worker};
-use crate::tunnel::ended::Ended;
 use crate::tunnel::table::SWEEP_EVERY;
 
-/// Messages that may wait for a worker; beyond that the acceptor takes another one.
-const MAILBOX: usize = 1024;
-
-/// What a worker is told.
-#[derive(Debug)]
-pub(super) enum Message {
-    /// A connection that is its own from now on.
-    Arrival(Box<Arrival>),
-    /// End every tunnel, as this, in order.
-    EndTunnels(Ended),
-    /// Those that are still there have had their time.
-    CutTunnels,
-    /// Tell when nothing runs any more. No arrivals come after this.
-    Finish(oneshot::Sender<()>),
-}
-
-/// A worker, as the others see it.
-#[derive(Debug)]
-pub(super) struct Handle {
-    /// Its mailbox.
-    pub(super) mailbox: mpsc::Sender<Message>,
-    /// Its connections.
-    pub(super) load: Arc<Load>,
-    /// Its counters.
-    pub(super) counters: Arc<Counters>,
-}
-
-/// Starts worker number `number`.
+/// Starts worker number `number`, whose connections count for `admission` too.
 ///
 /// # Errors
 /// When the system has no thread or no event queue for it.
-pub(super) fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
+pub(super) fn start(
+    number: usize,
+    shared: &Arc<Shared>,
+    admission: &Arc<Admission>,
+) -> io::Result<Handle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let counters = Arc::<Counters>::default();
     let handle = Handle {
         mailbox,
-        load: Arc::<Load>::default(),
+        load: Arc::new(Load::new(Arc::clone(admission))),
         counters: Arc::clone(&counters),
     };
     let shared = Arc::clone(shared);
@@ -61,7 +39,8 @@ pub(super) fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
         .name(format!("worker-{number}"))
         .spawn(move || {
             let runtime = Builder::new_current_thread()
-                .enable_all()
+                .enable_io()
+                .enable_time()
                 .build_local(LocalOptions::default());
             match runtime {
                 Ok(runtime) => {
@@ -84,6 +63,9 @@ async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message>) {
     loop {
         tokio::select! {
             message = messages.recv() => match message {
+                Some(Message::Accept(duty)) => {
+                    worker.tasks.spawn(acceptor::accept_all(Rc::clone(&worker), *duty));
+                }
                 Some(Message::Arrival(arrival)) => {
                     worker.tasks.spawn(accept::serve(Rc::clone(&worker), *arrival));
                 }

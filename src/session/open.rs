@@ -106,7 +106,6 @@ fn facts(session: &Session<'_>, switch: &Switch<'_>) -> TunnelFacts {
         client: session.facts.client,
         listener: Arc::clone(&session.connection.listener.name),
         route: Arc::clone(&session.route.name),
-        upstream: Arc::clone(&session.route.upstream.name),
         host: session.target.host().into(),
         path: session.target.path().into(),
         subprotocol: switch.subprotocol().map(Into::into),

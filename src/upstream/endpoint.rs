@@ -50,6 +50,8 @@ struct Endpoint {
 
 /// What outlives a reload of one endpoint.
 pub struct State {
+    /// The name of its upstream.
+    pub upstream: Arc<str>,
     /// Where it listens.
     pub address: Address,
     /// The address, as logs and metrics spell it.
@@ -68,9 +70,10 @@ impl fmt::Debug for State {
 }
 
 impl State {
-    fn new(address: Address) -> Self {
+    fn new(upstream: Arc<str>, address: Address) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         Self {
+            upstream,
             label: address.to_string().into(),
             address,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -199,7 +202,7 @@ impl Known {
         if let Some(state) = self.states.get(&key).and_then(Weak::upgrade) {
             return state;
         }
-        let state = Arc::new(State::new(address.clone()));
+        let state = Arc::new(State::new(Arc::clone(upstream), address.clone()));
         self.states.insert(key, Arc::downgrade(&state));
         state
     }

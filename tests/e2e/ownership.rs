@@ -67,8 +67,9 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             secure: false,
         });
         let http = Rc::downgrade(&connection);
-        let admission = Arc::new(Admission::new(10));
-        let permit = admission.admit(&Arc::<Load>::default());
+        let admission = Arc::<Admission>::default();
+        admission.set_most(10);
+        let permit = Arc::new(Load::new(Arc::clone(&admission))).admit().unwrap();
         let stream = Stream::Plain(Socket::Tcp(accepted));
         worker
             .tasks

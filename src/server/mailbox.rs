@@ -1,0 +1,58 @@
+//! What the workers are told, by the control runtime and by one another.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::front::accept::Arrival;
+use crate::net::admission::Load;
+use crate::net::listen::{Bound, Listener};
+use crate::observe::counters::Counters;
+use crate::tunnel::ended::Ended;
+
+/// Messages that may wait for a worker.
+pub(super) const MAILBOX: usize = 1024;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Accept from a socket.
+    Accept(Box<Duty>),
+    /// A connection that is its own from now on.
+    Arrival(Box<Arrival>),
+    /// End every tunnel, as this, in order.
+    EndTunnels(Ended),
+    /// Those that are still there have had their time.
+    CutTunnels,
+    /// Tell when nothing runs any more. No arrivals come after this.
+    Finish(oneshot::Sender<()>),
+}
+
+/// A socket to accept from.
+#[derive(Debug)]
+pub(super) struct Duty {
+    /// The socket.
+    pub(super) bound: Bound,
+    /// The listener that its connections belong to.
+    pub(super) owner: Arc<ArcSwap<Listener>>,
+    /// All workers.
+    pub(super) workers: Arc<[Handle]>,
+    /// Which of them this one is.
+    pub(super) own: usize,
+    /// Ends when accepting is to stop.
+    pub(super) stopped: oneshot::Receiver<()>,
+    /// Dropped when it has.
+    pub(super) done: oneshot::Sender<()>,
+}
+
+/// A worker, as the others see it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    /// Its mailbox.
+    pub(super) mailbox: mpsc::Sender<Message>,
+    /// Its connections.
+    pub(super) load: Arc<Load>,
+    /// Its counters.
+    pub(super) counters: Arc<Counters>,
+}
