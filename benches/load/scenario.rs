@@ -361,7 +361,7 @@ async fn handshakes(client: &Client, pid: u32, count: usize) -> Results {
 async fn idle(client: &Client, pid: u32, count: usize) -> Results {
     let frame = Rc::new(frame(64 << 10, true));
     // What the first tunnels bring into being, and later ones share, is not the price of one.
-    let _first = open(client, "/echo", 200).await;
+    let _first = echo_all(open(client, "/echo", 200).await, &frame, 1).await;
     settle().await;
     let empty = measure::memory(pid);
     let per_tunnel = |memory: u64| memory.saturating_sub(empty) as f64 / count as f64 / 1000.0;

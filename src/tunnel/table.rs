@@ -4,6 +4,7 @@
 //! was, so that activity costs a tunnel nothing but the counting it does anyway.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -24,13 +25,17 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SWEEPS_TO_CLOSE: u8 = 3;
 
 /// The live tunnels of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
     entries: RefCell<Slab<Rc<Entry>>>,
+    /// Times are kept as what has passed since then: half the size.
+    began: Instant,
 }
 
+/// Time since the table began, in microseconds.
+type Micros = u64;
+
 /// One live tunnel, as seen from outside of it.
-#[derive(Debug)]
 pub struct Entry {
     /// What went through it.
     pub meter: Meter,
@@ -38,12 +43,12 @@ pub struct Entry {
     pub limits: Arc<TunnelLimits>,
     half_closed: Cell<bool>,
     /// What the meter showed at the last sweep that saw it move, and when that was.
-    seen: Cell<(u64, Instant)>,
+    seen: Cell<(u64, Micros)>,
     /// Set from outside: the tunnel is to end, as this.
     verdict: Cell<Option<Ended>>,
     /// Sweeps that have seen the verdict.
     overdue: Cell<u8>,
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
 }
 
 /// A tunnel's counters; written by the tunnel alone.
@@ -95,8 +100,17 @@ impl Meter {
     }
 }
 
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("meter", &self.meter)
+            .field("verdict", &self.verdict)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Entry {
-    fn new(limits: Arc<TunnelLimits>, now: Instant) -> Self {
+    fn new(limits: Arc<TunnelLimits>, now: Micros) -> Self {
         Self {
             meter: Meter::default(),
             limits,
@@ -104,7 +118,7 @@ impl Entry {
             seen: Cell::new((0, now)),
             verdict: Cell::new(None),
             overdue: Cell::new(0),
-            waker: RefCell::default(),
+            waker: Cell::default(),
         }
     }
 
@@ -125,10 +139,9 @@ impl Entry {
 
     /// Whom to wake when there is a verdict.
     pub fn set_waker(&self, waker: &Waker) {
-        let mut current = self.waker.borrow_mut();
-        if !current.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *current = Some(waker.clone());
-        }
+        let known = self.waker.take();
+        let known = known.filter(|known| known.will_wake(waker));
+        self.waker.set(Some(known.unwrap_or_else(|| waker.clone())));
     }
 
     /// Ends the tunnel, unless something else already has.
@@ -140,13 +153,14 @@ impl Entry {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waker.borrow().as_ref() {
-            waker.wake_by_ref();
+        // It sets another one when it runs.
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 
     /// Looks at the limits.
-    fn sweep(&self, now: Instant) {
+    fn sweep(&self, now: Micros) {
         if self.verdict.get().is_some() {
             self.overdue.set(self.overdue.get().saturating_add(1));
             if self.is_overdue() {
@@ -158,7 +172,7 @@ impl Entry {
     }
 
     /// Which limit has passed, if any.
-    fn expired(&self, now: Instant) -> Option<Ended> {
+    fn expired(&self, now: Micros) -> Option<Ended> {
         // Moving from open to half-closed is a sign of life too: its clock starts there.
         let moved = self.meter.total() * 2 + u64::from(self.half_closed.get());
         let (seen, since) = self.seen.get();
@@ -171,14 +185,23 @@ impl Entry {
         } else {
             (self.limits.idle?, Ended::Idle)
         };
-        (now.duration_since(since) >= limit).then_some(reason)
+        (Duration::from_micros(now.saturating_sub(since)) >= limit).then_some(reason)
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            entries: RefCell::default(),
+            began: Instant::now(),
+        }
     }
 }
 
 impl Table {
     /// Enters a tunnel.
     pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>) -> Place {
-        let entry = Rc::new(Entry::new(limits, Instant::now()));
+        let entry = Rc::new(Entry::new(limits, self.micros(Instant::now())));
         let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
         Place {
             table: Rc::clone(self),
@@ -197,8 +220,14 @@ impl Table {
         self.entries.borrow().is_empty()
     }
 
+    fn micros(&self, now: Instant) -> Micros {
+        // Half a million years.
+        now.duration_since(self.began).as_micros() as Micros
+    }
+
     /// Ends those whose limits have passed.
     pub fn sweep(&self, now: Instant) {
+        let now = self.micros(now);
         for (_, entry) in self.entries.borrow().iter() {
             entry.sweep(now);
         }
@@ -254,6 +283,12 @@ mod tests {
             half_closed: Some(HALF_CLOSED),
             message_bytes: None,
         }))
+    }
+
+    #[test]
+    fn a_tunnels_entry_is_small() {
+        // With the counts of its `Rc`, a size class of the allocator.
+        assert!(size_of::<Entry>() <= 80, "{} bytes", size_of::<Entry>());
     }
 
     #[tokio::test(start_paused = true)]
