@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, HandshakeKind, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -36,8 +37,10 @@ pub(crate) struct Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Security {
     Plain,
-    /// A full handshake each time.
+    /// A full handshake each time, with X25519, which all peers know.
     Full,
+    /// The same with X25519MLKEM768, which browsers ask for first.
+    Hybrid,
     /// Tickets are used.
     Resuming,
 }
@@ -46,12 +49,12 @@ impl Client {
     pub(crate) fn new(to: SocketAddr, security: Security) -> Self {
         let resumption = match security {
             Security::Plain => None,
-            Security::Full => Some(Resumption::disabled()),
+            Security::Full | Security::Hybrid => Some(Resumption::disabled()),
             Security::Resuming => Some(Resumption::in_memory_sessions(1024)),
         };
         Self {
             to,
-            tls: resumption.map(config),
+            tls: resumption.map(|resumption| config(resumption, security)),
             next: Arc::default(),
         }
     }
@@ -212,9 +215,13 @@ impl AsyncWrite for Stream {
     }
 }
 
-fn config(resumption: Resumption) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+fn config(resumption: Resumption, security: Security) -> Arc<ClientConfig> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups = vec![match security {
+        Security::Hybrid => kx_group::X25519MLKEM768,
+        _ => kx_group::X25519,
+    }];
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()

@@ -100,16 +100,20 @@ impl Scenario {
             ];
             all.extend(kinds.map(|kind| Self { kind, security }));
         }
-        all.push(Self {
+        all.extend([Security::Resuming, Security::Hybrid].map(|security| Self {
             kind: Kind::Handshake { count: 4000 },
-            security: Security::Resuming,
-        });
+            security,
+        }));
         all
     }
 
-    /// The relay knows no TLS.
+    /// The relay knows no TLS, and the other peers' OpenSSL may not know the hybrid.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
-        peer != Peer::Relay || self.security == Security::Plain
+        match self.security {
+            Security::Plain => true,
+            Security::Full | Security::Resuming => peer != Peer::Relay,
+            Security::Hybrid => peer == Peer::Tidegate,
+        }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -118,6 +122,7 @@ impl Scenario {
             (Security::Full, Kind::Handshake { .. }) => "TLS full",
             (Security::Full, _) => "TLS",
             (Security::Resuming, _) => "TLS resumed",
+            (Security::Hybrid, _) => "TLS full, X25519MLKEM768",
         };
         match self.kind {
             Kind::Echo { tunnels, bytes, .. } => {

@@ -21,6 +21,10 @@ const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 /// Sessions remembered towards the endpoints of one upstream.
 const SESSIONS_REMEMBERED: usize = 256;
 
+/// Tickets that a client gets with each handshake of TLS 1.3: it opens one connection and, when that
+/// ends, one again, and gets the next ticket then. Go's servers send one, OpenSSL's two.
+const TICKETS_EACH: usize = 1;
+
 /// What TLS could not be set up with.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -59,6 +63,7 @@ pub fn listener(
         .with_cert_resolver(Arc::new(Certificates::of(tls)));
     config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
     config.ticketer = Arc::clone(tickets);
+    config.send_tls13_tickets = TICKETS_EACH;
     // TLS 1.2 resumes by ticket too; a memory of sessions would be a second way for nothing.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
