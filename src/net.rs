@@ -5,4 +5,5 @@
 pub mod admission;
 pub mod listen;
 pub mod stream;
+pub mod tickets;
 pub mod tls;

@@ -13,7 +13,7 @@ use super::files;
 use super::model::{
     Address, Balance, Bind, Certificate, Config, Endpoint, EndpointTls, Listener, ListenerTimeouts,
     ListenerTls, Log, LogFormat, LogLevel, PathMatch, PlainHttp, Roots, Route, Server, Shutdown,
-    Strictness, TlsVersion, TunnelLimits, Upstream, UpstreamTimeouts, Watch,
+    Strictness, TicketKeysFile, TlsVersion, TunnelLimits, Upstream, UpstreamTimeouts, Watch,
 };
 use super::raw::{At, Section, Value};
 
@@ -157,6 +157,21 @@ impl Builder<'_> {
         ListenerTls {
             certificates,
             min_version,
+            ticket_keys: self.ticket_keys(section),
+        }
+    }
+
+    fn ticket_keys(&mut self, section: &Section) -> Option<TicketKeysFile> {
+        let file = self.file(section, "ticket_keys_file")?;
+        match files::ticket_keys(&file.value) {
+            Ok(secrets) => Some(TicketKeysFile {
+                path: file.value,
+                secrets,
+            }),
+            Err(wrong) => {
+                self.found.push(Diagnostic::error("file", file.span, wrong));
+                None
+            }
         }
     }
 

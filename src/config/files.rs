@@ -1,18 +1,23 @@
-//! The files that a configuration names: certificates, keys, authorities, all in PEM.
+//! The files that a configuration names: certificates, keys and authorities in PEM, keys of session
+//! tickets.
 //!
 //! What is read here never appears in a message; only names of files do.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
 
-use super::model::{Certificate, HostPattern};
+use super::model::{Certificate, HostPattern, TicketSecret};
 use super::value;
 
 /// What is wrong with a certificate and its key, told of the file that it is wrong with.
@@ -57,6 +62,34 @@ pub(super) fn certificate(cert: &Path, key: &Path) -> Result<Certificate, PairEr
         names,
         not_after,
     })
+}
+
+/// Keys of session tickets: one to a line in base64, as HAProxy has them.
+pub(super) fn ticket_keys(path: &Path) -> Result<Vec<TicketSecret>, String> {
+    let shown = path.display();
+    let text = fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("cannot read `{shown}`: {error}"))?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let secrets: Result<Vec<_>, _> = lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| ticket_secret(line).ok_or(number + 1))
+        .collect();
+    match secrets {
+        Ok(secrets) if secrets.is_empty() => Err(format!("`{shown}` holds no key")),
+        Ok(secrets) => Ok(secrets),
+        Err(number) => Err(format!(
+            "line {number} of `{shown}` is not {} or {} bytes in base64",
+            TicketSecret::SHORT,
+            TicketSecret::LONG
+        )),
+    }
+}
+
+fn ticket_secret(line: &str) -> Option<TicketSecret> {
+    let bytes = Zeroizing::new(STANDARD.decode(line).ok()?);
+    matches!(bytes.len(), TicketSecret::SHORT | TicketSecret::LONG)
+        .then(|| TicketSecret::new(bytes))
 }
 
 /// All certificates in a file; at least one.
@@ -113,7 +146,6 @@ fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn pair(folder: &Path, name: &str, hosts: &[&str]) {
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
@@ -144,6 +176,29 @@ mod tests {
         let names: Vec<String> = read.names.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a.example.com", "*.example.org"]);
         assert!(read.not_after > SystemTime::now());
+    }
+
+    #[test]
+    fn ticket_keys_are_lines_of_base64() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tickets.key");
+        let [short, long] = [48, 80].map(|length| STANDARD.encode(vec![7; length]));
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let lengths =
+                |keys: Vec<TicketSecret>| keys.iter().map(|key| key.bytes().len()).collect();
+            ticket_keys(&path).map(lengths)
+        };
+        let keys: Result<Vec<usize>, String> = read(&format!("# old\n{long}\n\n {short} \n"));
+        assert_eq!(keys.unwrap(), [80, 48]);
+        assert!(read("\n# nothing\n").unwrap_err().ends_with("holds no key"));
+        for wrong in ["Zm9v", "?", "AAAA=AAAA"] {
+            let error = read(&format!("{long}\n{wrong}\n")).unwrap_err();
+            assert!(error.starts_with("line 2 of"), "{error}");
+            assert!(!error.contains(wrong), "{error}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(ticket_keys(&path).unwrap_err().starts_with("cannot read"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
 
 /// A whole configuration.
 #[derive(Debug, Clone)]
@@ -135,6 +136,44 @@ pub struct ListenerTls {
     pub certificates: Vec<Certificate>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
+    /// What session tickets are made with; keys of our own without it.
+    pub ticket_keys: Option<TicketKeysFile>,
+}
+
+/// Keys of session tickets that several nodes share.
+#[derive(Debug, Clone)]
+pub struct TicketKeysFile {
+    /// Where they were read.
+    pub path: PathBuf,
+    /// At least one, oldest first.
+    pub secrets: Vec<TicketSecret>,
+}
+
+/// What a key of session tickets is made of. Wiped when dropped; its `Debug` shows nothing.
+#[derive(Clone)]
+pub struct TicketSecret(Zeroizing<Vec<u8>>);
+
+impl TicketSecret {
+    /// Bytes of a short one.
+    pub const SHORT: usize = 48;
+    /// Bytes of a long one.
+    pub const LONG: usize = 80;
+
+    /// Of these bytes.
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TicketSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketSecret")
+    }
 }
 
 /// A certificate chain with the key that fits it.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use rustls::client::ClientConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::BuilderVerifierExt;
 
+use super::tickets::{TicketKeys, TicketKeysError};
 use crate::config::model::{EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
 
 /// The only protocol that we speak inside TLS, on either side (RFC 7301).
@@ -31,18 +32,31 @@ pub enum TlsError {
     /// rustls refused the settings.
     #[error("TLS settings: {0}")]
     Settings(#[from] rustls::Error),
+    /// Session tickets cannot be made.
+    #[error(transparent)]
+    Tickets(#[from] TicketKeysError),
     /// A certificate authority cannot be used.
     #[error("the operating system's certificate authorities: {0}")]
     Platform(rustls::Error),
 }
 
-/// Keys for stateless session tickets, rotated by rustls. Made once per listener and kept across
-/// reloads: with new ones every returning client would pay for a full handshake.
+/// The keys of the tickets of listener `name`: those of the file, or else its own, which are kept
+/// across reloads: with new ones every returning client would pay for a full handshake.
 ///
 /// # Errors
-/// When the random source fails.
-pub fn ticket_keys() -> Result<Arc<dyn ProducesTickets>, TlsError> {
-    Ok(aws_lc_rs::Ticketer::new()?)
+/// [`TlsError::Tickets`].
+pub fn ticket_keys(
+    name: &str,
+    tls: &ListenerTls,
+    before: Option<&Arc<TicketKeys>>,
+) -> Result<Arc<TicketKeys>, TlsError> {
+    // A policy of client certificates will have to be part of it.
+    let scope = format!("listener {name}, no client certificates");
+    Ok(match (&tls.ticket_keys, before) {
+        (Some(file), _) => Arc::new(TicketKeys::given(&file.secrets, &scope)?),
+        (None, Some(own)) if own.are_own() => Arc::clone(own),
+        (None, _) => Arc::new(TicketKeys::own(&scope)?),
+    })
 }
 
 /// TLS towards clients.
@@ -51,7 +65,7 @@ pub fn ticket_keys() -> Result<Arc<dyn ProducesTickets>, TlsError> {
 /// [`TlsError::Settings`].
 pub fn listener(
     tls: &ListenerTls,
-    tickets: &Arc<dyn ProducesTickets>,
+    tickets: &Arc<TicketKeys>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let versions: &[&SupportedProtocolVersion] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -62,7 +76,7 @@ pub fn listener(
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Certificates::of(tls)));
     config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
-    config.ticketer = Arc::clone(tickets);
+    config.ticketer = Arc::<TicketKeys>::clone(tickets);
     config.send_tls13_tickets = TICKETS_EACH;
     // TLS 1.2 resumes by ticket too; a memory of sessions would be a second way for nothing.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

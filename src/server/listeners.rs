@@ -9,7 +9,6 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::server::ProducesTickets;
 
 use super::acceptor::Accepting;
 use super::limits;
@@ -19,6 +18,7 @@ use crate::config::model::{self, Bind};
 use crate::drain::Drain;
 use crate::net::admission::Admission;
 use crate::net::listen::{Bound, Listener, Settings};
+use crate::net::tickets::TicketKeys;
 use crate::net::tls::{self, TlsError};
 
 /// Why listeners cannot run as configured.
@@ -94,14 +94,14 @@ impl Seat {
 struct Planned {
     name: Arc<str>,
     settings: Settings,
-    tickets: Option<Arc<dyn ProducesTickets>>,
+    tickets: Option<Arc<TicketKeys>>,
 }
 
 #[derive(Debug)]
 struct Running {
     listener: Arc<Listener>,
     /// Kept across reloads: clients come back with tickets that these opened.
-    tickets: Option<Arc<dyn ProducesTickets>>,
+    tickets: Option<Arc<TicketKeys>>,
 }
 
 /// A change that is ready to be made: sockets bound, keys loaded.
@@ -247,9 +247,9 @@ impl Listeners {
         let known = self
             .running
             .get(&listener.name)
-            .and_then(|known| known.tickets.clone());
+            .and_then(|known| known.tickets.as_ref());
         let secured = listener.tls.as_ref().map(|settings| {
-            let tickets = known.map_or_else(tls::ticket_keys, Ok)?;
+            let tickets = tls::ticket_keys(&listener.name, settings, known)?;
             Ok((tls::listener(settings, &tickets)?, tickets))
         });
         let secured = secured.transpose().map_err(|source| ListenError::Tls {

@@ -141,14 +141,17 @@ pub(super) fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> F
         .collect()
 }
 
-/// Whether the files that changed are certificates of listeners and nothing else.
+/// Whether the files that changed are certificates and ticket keys of listeners and nothing else.
 fn only_certificates_changed(config: &Config, before: &Fingerprint, now: &Fingerprint) -> bool {
     let certificates: Vec<&PathBuf> = config
         .listeners
         .iter()
         .filter_map(|listener| listener.tls.as_ref())
-        .flat_map(|tls| &tls.certificates)
-        .flat_map(|certificate| [&certificate.cert, &certificate.key])
+        .flat_map(|tls| {
+            let pairs = tls.certificates.iter();
+            let pairs = pairs.flat_map(|certificate| [&certificate.cert, &certificate.key]);
+            pairs.chain(tls.ticket_keys.as_ref().map(|file| &file.path))
+        })
         .collect();
     let changed: Vec<&PathBuf> = now
         .iter()

@@ -163,6 +163,113 @@ async fn sessions_resume_even_after_a_reload() {
     }
 }
 
+/// A key for a file of ticket keys.
+fn ticket_key(fill: u8) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode([fill; 80]) + "\n"
+}
+
+/// A node of a fleet with these ticket keys, and a listener `other` beside `main`.
+async fn node(authority: &Authority, echo: &Echo, keys: &str) -> Proxy {
+    let folder = TempDir::new().unwrap();
+    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    std::fs::write(folder.path().join("tickets.key"), keys).unwrap();
+    let tls = |name| {
+        format!(
+            "[listener.{name}.tls]\nticket_keys_file = \"tickets.key\"\n\
+             certificates = [{{ cert = \"chat.pem\", key = \"chat.key\" }}]\n"
+        )
+    };
+    let other = format!(
+        "[listener.other]\nbind = [\"127.0.0.1:0\"]\n{}",
+        tls("other")
+    );
+    let config = simple(&[echo.address]) + &tls("main") + &other;
+    Proxy::start_in(folder, &config).await
+}
+
+/// How the handshake of the next connection to a listener goes. It takes its ticket with it.
+async fn next_handshake(
+    proxy: &Proxy,
+    listener: &str,
+    client: &Arc<ClientConfig>,
+) -> HandshakeKind {
+    let socket = TcpStream::connect(proxy.address_of(listener))
+        .await
+        .unwrap();
+    let name = ServerName::try_from("chat.example.com").unwrap();
+    let connector = TlsConnector::from(Arc::clone(client));
+    let stream = connector.connect(name, socket).await.unwrap();
+    let kind = stream.get_ref().1.handshake_kind().unwrap();
+    let mut wire = Wire::over(stream);
+    wire.send(HANDSHAKE).await;
+    assert_eq!(wire.head().await.status(), 101);
+    kind
+}
+
+#[tokio::test]
+async fn nodes_with_the_same_ticket_keys_resume_each_others_sessions() {
+    let (authority, echo) = (Authority::new(), Echo::start("echo").await);
+    let [one, two] = [
+        node(&authority, &echo, &ticket_key(1)).await,
+        node(&authority, &echo, &ticket_key(1)).await,
+    ];
+    let stranger = node(&authority, &echo, &ticket_key(9)).await;
+    for version in [&TLS12, &TLS13] {
+        let client = authority.client_of(&[version]);
+        let mut seen = Vec::new();
+        for proxy in [&one, &two, &one, &stranger] {
+            seen.push(next_handshake(proxy, "main", &client).await);
+        }
+        use HandshakeKind::{Full, Resumed};
+        assert_eq!(seen, [Full, Resumed, Resumed, Full], "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_worth_nothing_at_another_listener() {
+    let (authority, echo) = (Authority::new(), Echo::start("echo").await);
+    let proxy = node(&authority, &echo, &ticket_key(1)).await;
+    let client = authority.client_of(&[&TLS13]);
+    let mut seen = Vec::new();
+    for listener in ["main", "main", "other", "other"] {
+        seen.push(next_handshake(&proxy, listener, &client).await);
+    }
+    use HandshakeKind::{Full, Resumed};
+    assert_eq!(seen, [Full, Resumed, Full, Resumed]);
+}
+
+#[tokio::test]
+async fn changed_ticket_keys_apply_by_themselves_and_broken_ones_do_not() {
+    let (authority, echo) = (Authority::new(), Echo::start("echo").await);
+    let proxy = node(&authority, &echo, &ticket_key(1)).await;
+    let client = authority.client_of(&[&TLS13]);
+    let file = proxy.folder().join("tickets.key");
+    let keys = |fills: &[u8]| fills.iter().copied().map(ticket_key).collect::<String>();
+    use HandshakeKind::{Full, Resumed};
+    assert_eq!(next_handshake(&proxy, "main", &client).await, Full);
+    // The ticket of key 1 opens as long as key 1 is there.
+    for (turn, (fills, expected)) in [
+        (&[1, 2][..], Resumed),
+        (&[1, 2, 3], Resumed),
+        (&[2, 3], Resumed),
+        (&[8, 9], Full),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        std::fs::write(&file, keys(fills)).unwrap();
+        proxy.logged_times("certificates reloaded", turn + 1).await;
+        let kind = next_handshake(&proxy, "main", &client).await;
+        assert_eq!(kind, expected, "{fills:?}");
+    }
+    std::fs::write(&file, "not a key\n").unwrap();
+    let failure = proxy.logged("reload failed").await;
+    let told = failure["error"].as_str().unwrap();
+    assert!(told.contains("line 1 of"), "{told}");
+    assert_eq!(next_handshake(&proxy, "main", &client).await, Resumed);
+}
+
 #[tokio::test]
 async fn a_changed_certificate_applies_by_itself_and_tunnels_stay() {
     let Setup {

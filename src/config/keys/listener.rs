@@ -109,9 +109,8 @@ const TLS: Table = Table {
             "ticket_keys_file",
             Kind::File,
             "",
-            "Keys of session tickets that several nodes share.",
-        )
-        .later(),
+            "Keys of session tickets that several nodes share; without it, keys of each node's own.",
+        ),
         key(
             "handshakes_at_once",
             COUNT,

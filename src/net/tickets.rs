@@ -1,0 +1,367 @@
+//! Session tickets: what a client brings back so that its next handshake is cheaper (RFC 5077,
+//! RFC 8446 section 4.6.1). Stateless here: a ticket is the session, sealed with a key of ours.
+//!
+//! Owns the keys: made and rotated here, or read from a file that several nodes share. Which
+//! listener has which is `server`'s business.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::rand;
+use rustls::server::ProducesTickets;
+use zeroize::Zeroizing;
+
+use crate::config::model::TicketSecret;
+
+/// How long clients are told to keep a ticket, and how long one is good for at least.
+const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// How long a key of our own makes tickets. Whoever gets hold of one can read sessions of this time
+/// and of the lifetime before it.
+const ROTATED_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// What tells keys apart; in front of every ticket.
+const NAME_LEN: usize = 16;
+
+const KEY_LEN: usize = 32;
+
+/// What keys are derived under: no other use of the same secret comes to the same key.
+const SALT: &[u8] = b"tidegate session ticket 1";
+
+/// The keys of one listener and one policy of client certificates: rustls resumes a session without
+/// another look at the client's certificate, so a ticket must be worth nothing elsewhere.
+pub struct TicketKeys {
+    ring: ArcSwap<Ring>,
+    /// Held while the ring of our own keys is changed; `None` for given keys, which stay.
+    rotating: Option<Mutex<()>>,
+    scope: Box<str>,
+}
+
+/// All keys in use at one time.
+struct Ring {
+    keys: Vec<Arc<Key>>,
+    /// The one that makes tickets.
+    current: usize,
+}
+
+/// One key, derived from a secret for a scope.
+struct Key {
+    secret: TicketSecret,
+    made: Instant,
+    name: [u8; NAME_LEN],
+    aead: RandomizedNonceKey,
+}
+
+/// The system has no random bytes, or the library refuses a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("session tickets: no key can be made")]
+pub struct TicketKeysError;
+
+impl From<aws_lc_rs::error::Unspecified> for TicketKeysError {
+    fn from(_: aws_lc_rs::error::Unspecified) -> Self {
+        Self
+    }
+}
+
+impl TicketKeys {
+    /// Keys of our own, rotated as time goes by.
+    ///
+    /// # Errors
+    /// [`TicketKeysError`].
+    pub fn own(scope: &str) -> Result<Self, TicketKeysError> {
+        Self::own_at(Instant::now(), scope)
+    }
+
+    fn own_at(now: Instant, scope: &str) -> Result<Self, TicketKeysError> {
+        let ring = Ring {
+            keys: vec![Key::random(now, scope)?.into()],
+            current: 0,
+        };
+        Ok(Self {
+            ring: ArcSwap::from_pointee(ring),
+            rotating: Some(Mutex::default()),
+            scope: scope.into(),
+        })
+    }
+
+    /// Keys that several nodes share, oldest first. The last but one makes tickets, so that a new
+    /// one at the end is known everywhere before any node uses it; the only one, if there is one.
+    ///
+    /// # Errors
+    /// [`TicketKeysError`], also when there is none.
+    pub fn given(secrets: &[TicketSecret], scope: &str) -> Result<Self, TicketKeysError> {
+        let now = Instant::now();
+        let keys: Result<Vec<_>, _> = secrets
+            .iter()
+            .map(|secret| Key::of(secret.clone(), now, scope).map(Into::into))
+            .collect();
+        let keys = keys?;
+        let last = keys.len().checked_sub(1).ok_or(TicketKeysError)?;
+        Ok(Self {
+            ring: ArcSwap::from_pointee(Ring {
+                current: last.saturating_sub(1),
+                keys,
+            }),
+            rotating: None,
+            scope: scope.into(),
+        })
+    }
+
+    /// Whether these are our own, which a reload keeps.
+    pub fn are_own(&self) -> bool {
+        self.rotating.is_some()
+    }
+
+    /// What the keys are made of, for another process: oldest first.
+    pub fn export(&self) -> Vec<TicketSecret> {
+        let ring = self.ring.load();
+        ring.keys.iter().map(|key| key.secret.clone()).collect()
+    }
+
+    fn encrypt_at(&self, now: Instant, plain: &[u8]) -> Option<Vec<u8>> {
+        self.rotate(now);
+        let ring = self.ring.load();
+        ring.keys.get(ring.current)?.seal(plain)
+    }
+
+    fn decrypt_at(&self, now: Instant, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, sealed) = ticket.split_first_chunk::<NAME_LEN>()?;
+        let ring = self.ring.load();
+        let key = ring.keys.iter().find(|key| key.name == *name)?;
+        let expired = self.are_own() && key.age(now) > ROTATED_EVERY + LIFETIME;
+        if expired { None } else { key.open(sealed) }
+    }
+
+    /// Makes a new key when it is time, and forgets those whose tickets have expired. Done by
+    /// whoever needs a ticket then: nothing runs where there are no handshakes.
+    fn rotate(&self, now: Instant) {
+        let is_due = |ring: &Ring| {
+            let current = ring.keys.get(ring.current);
+            current.is_none_or(|key| key.age(now) >= ROTATED_EVERY)
+        };
+        let Some(rotating) = &self.rotating else {
+            return;
+        };
+        if !is_due(&self.ring.load()) {
+            return;
+        }
+        // Whoever comes while another one rotates goes on with the key that there is.
+        let Ok(_turn) = rotating.try_lock() else {
+            return;
+        };
+        let ring = self.ring.load();
+        if !is_due(&ring) {
+            return;
+        }
+        let Ok(new) = Key::random(now, &self.scope) else {
+            tracing::error!("no new key for session tickets: the old one stays in use");
+            return;
+        };
+        let living = |key: &&Arc<Key>| key.age(now) <= ROTATED_EVERY + LIFETIME;
+        let mut keys: Vec<_> = ring.keys.iter().filter(living).cloned().collect();
+        keys.push(new.into());
+        self.ring.store(Arc::new(Ring {
+            current: keys.len() - 1,
+            keys,
+        }));
+    }
+}
+
+impl ProducesTickets for TicketKeys {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME.as_secs() as u32
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.encrypt_at(Instant::now(), plain)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.decrypt_at(Instant::now(), ticket)
+    }
+}
+
+impl fmt::Debug for TicketKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketKeys")
+            .field("scope", &self.scope)
+            .field("keys", &self.ring.load().keys.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    fn random(now: Instant, scope: &str) -> Result<Self, TicketKeysError> {
+        let mut secret = Zeroizing::new(vec![0; TicketSecret::LONG]);
+        rand::fill(&mut secret)?;
+        Self::of(TicketSecret::new(secret), now, scope)
+    }
+
+    fn of(secret: TicketSecret, made: Instant, scope: &str) -> Result<Self, TicketKeysError> {
+        let mut derived = Zeroizing::new([0; NAME_LEN + KEY_LEN]);
+        Salt::new(HKDF_SHA256, SALT)
+            .extract(secret.bytes())
+            .expand(&[scope.as_bytes()], Derived)?
+            .fill(&mut *derived)?;
+        let (name, key) = derived.split_first_chunk().ok_or(TicketKeysError)?;
+        Ok(Self {
+            secret,
+            made,
+            name: *name,
+            // Nonces are drawn by every node for itself, from a key that may be used for long: this
+            // cipher bears it when two are the same.
+            aead: RandomizedNonceKey::new(&AES_256_GCM_SIV, key)?,
+        })
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
+    }
+
+    /// Name, nonce, and what is sealed; the name is authenticated too.
+    fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let mut sealed = plain.to_vec();
+        let nonce = self
+            .aead
+            .seal_in_place_append_tag(Aad::from(self.name), &mut sealed)
+            .ok()?;
+        Some([&self.name[..], nonce.as_ref(), &sealed].concat())
+    }
+
+    fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut sealed = sealed.to_vec();
+        let plain = self
+            .aead
+            .open_in_place(Nonce::from(nonce), Aad::from(self.name), &mut sealed)
+            .ok()?;
+        Some(plain.to_vec())
+    }
+}
+
+/// How much is derived.
+struct Derived;
+
+impl KeyType for Derived {
+    fn len(&self) -> usize {
+        NAME_LEN + KEY_LEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+
+    fn secret(fill: u8) -> TicketSecret {
+        TicketSecret::new(Zeroizing::new(vec![fill; TicketSecret::LONG]))
+    }
+
+    fn given(fills: &[u8], scope: &str) -> TicketKeys {
+        let secrets: Vec<_> = fills.iter().copied().map(secret).collect();
+        TicketKeys::given(&secrets, scope).unwrap()
+    }
+
+    #[test]
+    fn a_ticket_is_good_for_its_lifetime_and_not_much_longer() {
+        let start = Instant::now();
+        let keys = TicketKeys::own_at(start, "public").unwrap();
+        // Made at the last moment of its key.
+        let ticket = keys.encrypt_at(start + 5 * HOUR, b"session").unwrap();
+        for hours in [6, 12, 17] {
+            let now = start + hours * HOUR;
+            keys.encrypt_at(now, b"another").unwrap();
+            let opened = keys.decrypt_at(now, &ticket);
+            assert_eq!(opened.as_deref(), Some(&b"session"[..]), "{hours} h");
+        }
+        assert_eq!(keys.decrypt_at(start + 19 * HOUR, &ticket), None);
+        keys.encrypt_at(start + 19 * HOUR, b"another").unwrap();
+        assert!(keys.export().len() <= 4);
+    }
+
+    #[test]
+    fn a_quiet_listener_rotates_when_it_wakes_up() {
+        let start = Instant::now();
+        let keys = TicketKeys::own_at(start, "public").unwrap();
+        let old = keys.encrypt_at(start, b"session").unwrap();
+        let new = keys.encrypt_at(start + 100 * HOUR, b"session").unwrap();
+        assert_ne!(old[..NAME_LEN], new[..NAME_LEN]);
+        assert_eq!(keys.export().len(), 1);
+    }
+
+    #[test]
+    fn what_is_exported_opens_tickets_elsewhere() {
+        let keys = TicketKeys::own("public").unwrap();
+        let ticket = keys.encrypt(b"session").unwrap();
+        let other = TicketKeys::given(&keys.export(), "public").unwrap();
+        assert_eq!(other.decrypt(&ticket).unwrap(), b"session");
+        let back = other.encrypt(b"more").unwrap();
+        assert_eq!(keys.decrypt(&back).unwrap(), b"more");
+    }
+
+    #[test]
+    fn another_scope_is_another_key() {
+        let ticket = given(&[1], "public").encrypt(b"session").unwrap();
+        assert_eq!(given(&[1], "internal").decrypt(&ticket), None);
+        assert!(given(&[1], "public").decrypt(&ticket).is_some());
+    }
+
+    #[test]
+    fn a_fleet_rotates_without_losing_a_session() {
+        // Nodes take the new file one after the other: at each step old and new have to agree.
+        let steps: [&[u8]; 5] = [&[1], &[1, 2], &[1, 2, 3], &[2, 3], &[2, 3, 4]];
+        for pair in steps.windows(2) {
+            let (before, after) = (given(pair[0], "public"), given(pair[1], "public"));
+            for (from, to) in [(&before, &after), (&after, &before)] {
+                let ticket = from.encrypt(b"session").unwrap();
+                assert!(to.decrypt(&ticket).is_some(), "{pair:?}");
+            }
+        }
+        let ticket = given(&[1], "public").encrypt(b"session").unwrap();
+        assert_eq!(given(&[2, 3], "public").decrypt(&ticket), None);
+    }
+
+    #[test]
+    fn nothing_shows_a_secret() {
+        let keys = given(&[0xab], "public");
+        let shown = format!("{keys:?} {:?}", keys.export());
+        assert!(
+            !shown.contains("171") && !shown.to_lowercase().contains("abab"),
+            "{shown}"
+        );
+        assert!(TicketKeys::given(&[], "public").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn only_what_was_sealed_opens(
+            plain in prop::collection::vec(any::<u8>(), 0..600),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8u8,
+        ) {
+            let keys = given(&[7], "public");
+            let ticket = keys.encrypt(&plain).unwrap();
+            prop_assert_eq!(keys.decrypt(&ticket), Some(plain));
+            let mut forged = ticket.clone();
+            let at = at.index(ticket.len());
+            forged[at] ^= 1 << bit;
+            prop_assert_eq!(keys.decrypt(&forged), None);
+            prop_assert_eq!(keys.decrypt(&ticket[..at]), None);
+        }
+
+        #[test]
+        fn any_bytes_are_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(given(&[7], "public").decrypt(&bytes), None);
+        }
+    }
+}
