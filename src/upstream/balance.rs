@@ -1,8 +1,7 @@
 //! Which endpoint is next: the policies.
 //!
-//! Pure: sees weights and loads, returns a position. Both policies share one rotation (smooth
-//! weighted round robin, as in nginx): it *is* the order of `round_robin`, and it settles ties of
-//! `least_connections`, so that equals are taken in turn and not always the first.
+//! Pure: sees weights and loads, returns a position. One pass over the endpoints for each pick, with
+//! as little in it as can be: there may be a thousand of them.
 
 use crate::config::model::Balance;
 
@@ -21,8 +20,10 @@ pub struct Candidate {
 #[derive(Debug)]
 pub struct Balancer {
     policy: Balance,
-    /// One per endpoint: how far it has come in the rotation. Their sum is always 0.
-    progress: Vec<i64>,
+    /// One per endpoint. For `round_robin`, how far it has come in the rotation: their sum is always
+    /// 0. For `least_connections`, the number of its last pick.
+    turns: Vec<i64>,
+    picks: i64,
 }
 
 impl Balancer {
@@ -30,39 +31,48 @@ impl Balancer {
     pub fn new(policy: Balance, endpoints: usize) -> Self {
         Self {
             policy,
-            progress: vec![0; endpoints],
+            turns: vec![0; endpoints],
+            picks: 0,
         }
     }
 
     /// The position of the next endpoint; `None` when none is eligible.
-    pub fn pick(&mut self, candidates: impl Iterator<Item = Candidate> + Clone) -> Option<usize> {
+    pub fn pick(&mut self, candidates: impl Iterator<Item = Candidate>) -> Option<usize> {
         match self.policy {
-            Balance::RoundRobin => self.rotate(candidates, |candidate| candidate.eligible),
-            Balance::LeastConnections => {
-                let (position, least) = candidates
-                    .clone()
-                    .enumerate()
-                    .filter(|(_, candidate)| candidate.eligible)
-                    .min_by(|(_, a), (_, b)| relative_load(a, b))?;
-                // Leases may be dropped while we look, so that the second look finds no equal.
-                self.rotate(candidates, |candidate| {
-                    candidate.eligible && relative_load(candidate, &least).is_eq()
-                })
-                .or(Some(position))
-            }
+            Balance::RoundRobin => self.rotate(candidates),
+            Balance::LeastConnections => self.least(candidates),
         }
     }
 
-    /// One step of smooth weighted round robin among those that `takes_part`.
-    fn rotate(
-        &mut self,
-        candidates: impl Iterator<Item = Candidate>,
-        takes_part: impl Fn(&Candidate) -> bool,
-    ) -> Option<usize> {
+    /// The one with the least load for its weight; of equals, the one whose last turn is longest ago.
+    fn least(&mut self, candidates: impl Iterator<Item = Candidate>) -> Option<usize> {
+        let mut best: Option<(usize, Candidate, i64)> = None;
+        for (position, (candidate, &turn)) in candidates.zip(&self.turns).enumerate() {
+            if !candidate.eligible {
+                continue;
+            }
+            let better = best.is_none_or(|(_, least, earliest)| {
+                let order = relative_load(&candidate, &least);
+                order.then_with(|| turn.cmp(&earliest)).is_lt()
+            });
+            if better {
+                best = Some((position, candidate, turn));
+            }
+        }
+        let (position, ..) = best?;
+        self.picks += 1;
+        if let Some(turn) = self.turns.get_mut(position) {
+            *turn = self.picks;
+        }
+        Some(position)
+    }
+
+    /// One step of smooth weighted round robin, as in nginx.
+    fn rotate(&mut self, candidates: impl Iterator<Item = Candidate>) -> Option<usize> {
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
-        for (position, (candidate, progress)) in candidates.zip(&mut self.progress).enumerate() {
-            if !takes_part(&candidate) {
+        for (position, (candidate, progress)) in candidates.zip(&mut self.turns).enumerate() {
+            if !candidate.eligible {
                 continue;
             }
             total += i64::from(candidate.weight);
@@ -72,7 +82,7 @@ impl Balancer {
             }
         }
         let (position, _) = best?;
-        if let Some(progress) = self.progress.get_mut(position) {
+        if let Some(progress) = self.turns.get_mut(position) {
             *progress -= total;
         }
         Some(position)
@@ -81,8 +91,9 @@ impl Balancer {
 
 /// Compares what the load would be with one more, by weight: (a + 1) / wa against (b + 1) / wb.
 fn relative_load(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
-    let with_one_more = |candidate: &Candidate| candidate.in_flight as u128 + 1;
-    (with_one_more(a) * u128::from(b.weight)).cmp(&(with_one_more(b) * u128::from(a.weight)))
+    // Leases hold descriptors, of which there are fewer than 2^32: this does not overflow.
+    let with_one_more = |candidate: &Candidate| candidate.in_flight as u64 + 1;
+    (with_one_more(a) * u64::from(b.weight)).cmp(&(with_one_more(b) * u64::from(a.weight)))
 }
 
 #[cfg(test)]

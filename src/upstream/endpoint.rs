@@ -152,7 +152,7 @@ impl Upstream {
         let candidates = self.endpoints.iter().map(|endpoint| Candidate {
             weight: endpoint.weight,
             in_flight: endpoint.state.in_flight(),
-            eligible: !tried.contains(&endpoint.state.id),
+            eligible: tried.is_empty() || !tried.contains(&endpoint.state.id),
         });
         let mut balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
         let position = balancer.pick(candidates)?;

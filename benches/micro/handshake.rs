@@ -1,0 +1,99 @@
+//! The opening handshake, both ways: what hyper has parsed is judged and written on, and the
+//! endpoint's answer is parsed and judged.
+
+use std::net::IpAddr;
+
+use divan::{Bencher, black_box};
+use http::request::Parts;
+use tidegate::config::model::Strictness;
+use tidegate::protocol::answer::Answer;
+use tidegate::protocol::forwarded::Via;
+use tidegate::protocol::handshake::{Handshake, Intent, Request};
+use tidegate::protocol::spelling::Spelling;
+use tidegate::protocol::target::Target;
+
+/// As Chromium sends it.
+const HEAD: &str = "GET /realtime?room=7 HTTP/1.1\r\n\
+    Host: chat.example.com\r\n\
+    Connection: Upgrade\r\n\
+    Pragma: no-cache\r\n\
+    Cache-Control: no-cache\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
+    Upgrade: websocket\r\n\
+    Origin: https://chat.example.com\r\n\
+    Sec-WebSocket-Version: 13\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Accept-Language: en-GB,en;q=0.9\r\n\
+    Cookie: sid=0123456789abcdef0123456789abcdef\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+    Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n";
+
+const ANSWER: &str = "HTTP/1.1 101 Switching Protocols\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
+    Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n";
+
+fn parts() -> Parts {
+    let mut lines = HEAD.trim_end().lines();
+    let uri = lines.next().unwrap().split(' ').nth(1).unwrap();
+    let mut request = http::Request::get(uri);
+    for line in lines {
+        let (name, value) = line.split_once(": ").unwrap();
+        request = request.header(name, value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn handshake(parts: &Parts) -> Handshake<'_> {
+    match Intent::of(parts).unwrap() {
+        Intent::Handshake(handshake) => handshake,
+        Intent::Plain => panic!("it is a handshake"),
+    }
+}
+
+#[divan::bench]
+fn request_check(bencher: Bencher<'_, '_>) {
+    let parts = parts();
+    bencher.bench_local(|| {
+        black_box(handshake(black_box(&parts)));
+        Target::of(&parts).unwrap()
+    });
+}
+
+#[divan::bench]
+fn request_write(bencher: Bencher<'_, '_>) {
+    let parts = parts();
+    let mut out = Vec::with_capacity(2048);
+    bencher.bench_local(|| {
+        out.clear();
+        Request {
+            parts: black_box(&parts),
+            origin_form: "/realtime?room=7",
+            host: "chat.example.com",
+            via: Via {
+                client: Some(IpAddr::from([192, 0, 2, 1])),
+                secure: true,
+                host: "chat.example.com",
+                port: Some(443),
+            },
+            spelling: Spelling::of(HEAD.as_bytes()),
+        }
+        .write(&mut out);
+        out.len()
+    });
+}
+
+#[divan::bench]
+fn answer_check(bencher: Bencher<'_, '_>) {
+    let parts = parts();
+    let handshake = handshake(&parts);
+    bencher.bench_local(|| {
+        let (answer, _) = Answer::parse(black_box(ANSWER.as_bytes()))
+            .unwrap()
+            .unwrap();
+        let switch = answer.check_switch(&handshake, Strictness::Strict).unwrap();
+        switch.subprotocol().map(str::len)
+    });
+}

@@ -1,0 +1,14 @@
+//! What single steps cost, on one core, without a socket: `cargo bench --bench micro`.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a measurement that fails has to stop, and to say so"
+)]
+
+mod frames;
+mod handshake;
+mod pick;
+mod routes;
+
+fn main() {
+    divan::main();
+}
