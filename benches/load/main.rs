@@ -18,6 +18,7 @@ mod client;
 mod measure;
 mod peer;
 mod relay;
+mod reload;
 mod report;
 mod scenario;
 

@@ -57,7 +57,7 @@ impl Peer {
 /// A proxy that runs.
 pub(crate) struct Running {
     child: Child,
-    _folder: TempDir,
+    folder: TempDir,
     pub(crate) plain: SocketAddr,
     pub(crate) tls: SocketAddr,
 }
@@ -94,12 +94,17 @@ impl Running {
             .unwrap();
         let running = Self {
             child,
-            _folder: folder,
+            folder,
             plain,
             tls,
         };
         running.wait_until_it_listens();
         running
+    }
+
+    /// Where its configuration is, and its log.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -113,7 +118,7 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let log = fs::read_to_string(self._folder.path().join("log/stderr"));
+        let log = fs::read_to_string(self.folder.path().join("log/stderr"));
         panic!("it does not listen: {log:?}");
     }
 }

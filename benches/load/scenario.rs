@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::client::{ACKNOWLEDGED, Client, Security, Tunnel, frame};
 use super::peer::{Peer, Running};
-use super::{backend, measure};
+use super::{backend, measure, reload};
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,8 @@ enum Kind {
         per_second: usize,
         seconds: usize,
     },
+    /// New configurations while tunnels echo.
+    Reload,
 }
 
 /// Handshakes, and messages of bulk, that are under way at once.
@@ -66,7 +68,7 @@ const BULK: usize = 1 << 30;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-type Results = Vec<(&'static str, f64)>;
+pub(crate) type Results = Vec<(&'static str, f64)>;
 
 impl Scenario {
     pub(crate) fn all() -> Vec<Self> {
@@ -104,15 +106,20 @@ impl Scenario {
             kind: Kind::Handshake { count: 4000 },
             security,
         }));
+        all.push(Self {
+            kind: Kind::Reload,
+            security: Security::Plain,
+        });
         all
     }
 
-    /// The relay knows no TLS, and the other peers' OpenSSL may not know the hybrid.
+    /// The relay knows no TLS, and the other peers' OpenSSL may not know the hybrid; their reloads
+    /// are new processes beside old ones.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
-        match self.security {
-            Security::Plain => true,
-            Security::Full | Security::Resuming => peer != Peer::Relay,
-            Security::Hybrid => peer == Peer::Tidegate,
+        match (self.kind, self.security) {
+            (Kind::Reload, _) | (_, Security::Hybrid) => peer == Peer::Tidegate,
+            (_, Security::Plain) => true,
+            (_, Security::Full | Security::Resuming) => peer != Peer::Relay,
         }
     }
 
@@ -139,6 +146,7 @@ impl Scenario {
             } => {
                 format!("latency, {per_second} messages/s over {tunnels} tunnels, {security}")
             }
+            Kind::Reload => "reload, 1000 routes, 10,000 endpoints".to_owned(),
         }
     }
 
@@ -179,6 +187,7 @@ impl Scenario {
                     per_second,
                     seconds,
                 } => latency(&client, pid, tunnels, per_second, scale.of(seconds)).await,
+                Kind::Reload => reload::measure(&running, &client).await,
             }
         })
     }
@@ -193,7 +202,7 @@ fn size(bytes: usize) -> String {
 }
 
 /// Opens tunnels, so many at once.
-async fn open(client: &Client, path: &'static str, count: usize) -> Vec<Tunnel> {
+pub(crate) async fn open(client: &Client, path: &'static str, count: usize) -> Vec<Tunnel> {
     let mut tunnels = Vec::with_capacity(count);
     while tunnels.len() < count {
         let batch: Vec<JoinHandle<Tunnel>> = (0..AT_ONCE.min(count - tunnels.len()))
@@ -398,7 +407,7 @@ async fn idle(client: &Client, pid: u32, count: usize) -> Results {
 }
 
 /// Allocators give back what is free only after a while.
-async fn settle() {
+pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
 }
 

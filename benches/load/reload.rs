@@ -1,0 +1,175 @@
+//! Reloads under traffic: a configuration of 1000 routes and 10,000 endpoints is taken twenty times,
+//! changed each time, while tunnels echo and others open.
+//!
+//! Only one endpoint serves; the others, in ten upstreams of a thousand, are never picked, because
+//! their routes are for other hosts. What a reload costs does not depend on that.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::fs;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::task::JoinHandle;
+
+use super::client::{Client, Tunnel, frame};
+use super::measure;
+use super::peer::Running;
+use super::scenario::{Results, open, settle};
+
+const RELOADS: usize = 20;
+const ROUTES: usize = 1000;
+const UPSTREAMS: usize = 10;
+const ENDPOINTS_EACH: usize = 1000;
+
+/// Tunnels that echo, and how often each of them does.
+const TUNNELS: usize = 200;
+const BEAT: Duration = Duration::from_millis(100);
+
+/// From one reload in effect to the next.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the tunnels have seen.
+#[derive(Default)]
+struct Seen {
+    longest: Cell<Duration>,
+    echoes: Cell<u64>,
+    over: Cell<bool>,
+}
+
+impl Seen {
+    /// The longest since it was last asked for.
+    fn take_longest(&self) -> Duration {
+        self.longest.take()
+    }
+}
+
+/// Measures it.
+pub(crate) async fn measure(running: &Running, client: &Client) -> Results {
+    let pid = running.pid();
+    reload(running, 0).await;
+    let seen = Rc::new(Seen::default());
+    let opened = open(client, "/echo", TUNNELS).await;
+    let mut tasks: Vec<JoinHandle<()>> = opened
+        .into_iter()
+        .enumerate()
+        .map(|(number, tunnel)| {
+            let offset = BEAT / TUNNELS as u32 * number as u32;
+            tokio::task::spawn_local(beat(tunnel, Rc::clone(&seen), offset))
+        })
+        .collect();
+    let (client, over) = (client.clone(), Rc::clone(&seen));
+    tasks.push(tokio::task::spawn_local(async move {
+        let message = frame(64, true);
+        while !over.over.get() {
+            let mut tunnel = client.open("/echo").await;
+            tunnel.echo(&message, &mut Vec::new()).await;
+            tokio::time::sleep(BEAT / 10).await;
+        }
+    }));
+    settle().await;
+    let first = measure::memory(pid);
+
+    seen.take_longest();
+    let (start, before) = (Instant::now(), measure::cpu(pid));
+    for turn in 1..=RELOADS {
+        reload(running, turn).await;
+        tokio::time::sleep(PAUSE).await;
+    }
+    let (took, busy) = (start.elapsed(), measure::cpu(pid) - before);
+    let stalled = seen.take_longest();
+
+    // As long again without reloads: what this machine does by itself.
+    let before = measure::cpu(pid);
+    tokio::time::sleep(took).await;
+    let quiet = measure::cpu(pid) - before;
+    let stalled_quiet = seen.take_longest();
+
+    settle().await;
+    let last = measure::memory(pid);
+    seen.over.set(true);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(seen.echoes.get() > 0);
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    vec![
+        (
+            "ms CPU per reload",
+            ms(busy.saturating_sub(quiet)) / RELOADS as f64,
+        ),
+        ("ms longest echo", ms(stalled)),
+        ("ms longest echo without", ms(stalled_quiet)),
+        ("memory after 20 / after 1", last as f64 / first as f64),
+    ]
+}
+
+/// Echoes at fixed times until it is over. A message that is lost or wrong ends the measurement.
+async fn beat(mut tunnel: Tunnel, seen: Rc<Seen>, offset: Duration) {
+    let message = frame(64, true);
+    let mut back = Vec::new();
+    let mut due = tokio::time::Instant::now() + offset;
+    while !seen.over.get() {
+        tokio::time::sleep_until(due).await;
+        tunnel.echo(&message, &mut back).await;
+        // From when it was due, so that waiting in line counts.
+        seen.longest.set(seen.longest.get().max(due.elapsed()));
+        seen.echoes.set(seen.echoes.get() + 1);
+        due += BEAT;
+    }
+}
+
+/// Gives it another configuration and waits until that is in effect.
+async fn reload(running: &Running, turn: usize) {
+    let file = running.folder().join("config.toml");
+    let base = fs::read_to_string(running.folder().join("base.toml")).unwrap_or_else(|_| {
+        let base = fs::read_to_string(&file).unwrap();
+        fs::write(running.folder().join("base.toml"), &base).unwrap();
+        base
+    });
+    fs::write(&file, base + &large(turn)).unwrap();
+    let log = running.folder().join("log/stderr");
+    let taken = || {
+        let text = fs::read_to_string(&log).unwrap();
+        assert!(!text.contains("reload failed"), "{text}");
+        text.lines()
+            .filter(|line| line.ends_with(" reloaded"))
+            .count()
+    };
+    let before = taken();
+    let pid = Pid::from_raw(running.pid().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while taken() == before {
+        assert!(Instant::now() < deadline, "not reloaded");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Other hosts' routes and endpoints: a tenth of the endpoints are others each turn, and their order
+/// too.
+fn large(turn: usize) -> String {
+    let mut text = String::new();
+    for route in 0..ROUTES {
+        let upstream = (route + turn) % UPSTREAMS;
+        let _ = writeln!(
+            text,
+            "[[route]]\nhosts = [\"tenant-{route}.example.com\"]\nupstream = \"group-{upstream}\""
+        );
+    }
+    for upstream in 0..UPSTREAMS {
+        let _ = writeln!(text, "[upstream.group-{upstream}]\nendpoints = [");
+        for endpoint in 0..ENDPOINTS_EACH {
+            let number = turn * ENDPOINTS_EACH / 10 + endpoint;
+            let _ = writeln!(
+                text,
+                "\"10.{upstream}.{}.{}:9000\",",
+                number / 250,
+                number % 250
+            );
+        }
+        text.push_str("]\n");
+    }
+    text
+}
