@@ -2,7 +2,7 @@
 //!
 //! What came in under these names is never believed in this version: all of it is replaced.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -63,48 +63,27 @@ pub fn write(headers: &mut HeaderMap, via: &Via<'_>) {
 
 /// Calls `field` with each name and value that we write.
 pub fn each(via: &Via<'_>, mut field: impl FnMut(HeaderName, &str)) {
-    let mut text = String::with_capacity(96);
-    let proto = if via.secure { "https" } else { "http" };
-    if let Some(client) = via.client {
-        fill(&mut text, format_args!("{client}"), |text| field(FOR, text));
+    let mut client = String::new();
+    if let Some(address) = via.client {
+        // Writing to a string does not fail.
+        let _ = write!(client, "{address}");
+        field(FOR, &client);
     }
+    let proto = if via.secure { "https" } else { "http" };
     field(PROTO, proto);
     field(HOST, via.host);
     if let Some(port) = via.port {
-        fill(&mut text, format_args!("{port}"), |text| field(PORT, text));
+        let mut text = String::with_capacity(5);
+        let _ = write!(text, "{port}");
+        field(PORT, &text);
     }
-    let host = via.host;
-    match via.client {
-        Some(IpAddr::V4(client)) => {
-            fill(
-                &mut text,
-                format_args!("for={client};host=\"{host}\";proto={proto}"),
-                |text| {
-                    field(FORWARDED, text);
-                },
-            );
-        }
-        Some(IpAddr::V6(client)) => {
-            let value = format_args!("for=\"[{client}]\";host=\"{host}\";proto={proto}");
-            fill(&mut text, value, |text| field(FORWARDED, text));
-        }
-        None => {
-            fill(
-                &mut text,
-                format_args!("for=unknown;host=\"{host}\";proto={proto}"),
-                |text| {
-                    field(FORWARDED, text);
-                },
-            );
-        }
-    }
-}
-
-fn fill(text: &mut String, value: fmt::Arguments<'_>, then: impl FnOnce(&str)) {
-    text.clear();
-    // Writing to a string does not fail.
-    let _ = text.write_fmt(value);
-    then(text);
+    let (before, client, after) = match via.client {
+        Some(IpAddr::V4(_)) => ("for=", client.as_str(), ";host=\""),
+        Some(IpAddr::V6(_)) => ("for=\"[", client.as_str(), "]\";host=\""),
+        None => ("for=", "unknown", ";host=\""),
+    };
+    let value = [before, client, after, via.host, "\";proto=", proto].concat();
+    field(FORWARDED, &value);
 }
 
 #[cfg(test)]

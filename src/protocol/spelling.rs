@@ -33,6 +33,17 @@ impl<'a> Spelling<'a> {
     }
 }
 
+/// Names in almost every handshake.
+const OFTEN: [&str; 7] = [
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "Forwarded",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Version",
+];
+
 /// Writes `name` as it was spelled, or else as it usually is.
 pub fn write(out: &mut Vec<u8>, name: &HeaderName, spelling: Option<&Spelling<'_>>) {
     match spelling.and_then(|spelling| spelling.find(name.as_str())) {
@@ -43,6 +54,11 @@ pub fn write(out: &mut Vec<u8>, name: &HeaderName, spelling: Option<&Spelling<'_
 
 /// `sec-websocket-key` becomes `Sec-WebSocket-Key`, `x-request-id` becomes `X-Request-Id`.
 fn write_usual(out: &mut Vec<u8>, name: &str) {
+    // Those of every handshake need no looking at.
+    if let Some(known) = OFTEN.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+        out.extend_from_slice(known.as_bytes());
+        return;
+    }
     for (position, word) in name.split('-').enumerate() {
         if position > 0 {
             out.push(b'-');
