@@ -22,6 +22,7 @@ const PURE: [&str; 4] = [
     "src/route.rs",
     "src/upstream/balance.rs",
     "src/tunnel/forwarder.rs",
+    "src/tunnel/framing.rs",
 ];
 
 /// Modules outside the order: the program on top of the library.

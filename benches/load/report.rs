@@ -102,6 +102,15 @@ impl Report {
             model.unwrap_or("unknown"),
             kernel.trim(),
         );
+        let arguments: Vec<String> = std::env::args()
+            .skip(1)
+            .filter(|argument| argument != "--bench")
+            .collect();
+        let _ = writeln!(
+            text,
+            "Made by `cargo bench --bench load -- {}`.",
+            arguments.join(" ")
+        );
         let missing: Vec<&str> = Peer::ALL
             .iter()
             .filter(|peer| !self.peers.contains(peer))

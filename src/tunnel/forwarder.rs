@@ -1,8 +1,9 @@
 //! What a tunnel does next: what goes on, half-closes, breaks and ends, without a socket or a clock.
 //!
 //! The driver moves bytes and tells the forwarder what happened; the forwarder says what each
-//! direction may do and when, and as what, the tunnel is over. Frames are `framing`'s business. Bytes that were read and not yet
-//! written (the remainder) are the driver's; here they only delay an end.
+//! direction may do and when, and as what, the tunnel is over. Frames are `framing`'s business.
+//! Bytes that were read and not yet written (the remainder) are the driver's; here they only delay
+//! an end.
 
 use super::ended::Ended;
 use super::framing::{Framing, Notice, Taken};
