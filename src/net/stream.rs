@@ -122,7 +122,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each_socket!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs))
+        match bufs {
+            // One record, mostly: send(2) has less to do than writev(2).
+            [one] => self.poll_write(cx, one),
+            _ => each_socket!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
