@@ -382,6 +382,9 @@ async fn idle(client: &Client, pid: u32, count: usize) -> Results {
     let tunnels = open(client, "/echo", count).await;
     settle().await;
     let quiet = measure::memory(pid);
+    let (start, before) = (Instant::now(), measure::cpu(pid));
+    settle().await;
+    let idle_cpu = (measure::cpu(pid) - before).as_secs_f64() / start.elapsed().as_secs_f64();
     let mut used = Vec::with_capacity(count);
     let mut tunnels = tunnels.into_iter();
     loop {
@@ -402,6 +405,10 @@ async fn idle(client: &Client, pid: u32, count: usize) -> Results {
     vec![
         ("KB per tunnel", per_tunnel(quiet)),
         ("KB per tunnel after 64 KiB", per_tunnel(after_messages)),
+        (
+            "ns CPU per tunnel and second",
+            idle_cpu * 1e9 / count as f64,
+        ),
         ("second time / first", second as f64 / quiet as f64),
     ]
 }
