@@ -165,7 +165,8 @@ impl Report {
                 } else {
                     values.min_by(f64::total_cmp)?
                 };
-                Some(own / best)
+                // There is no ratio to nothing.
+                (best > 0.0).then_some(own / best)
             })
             .collect();
         match median(&mut ratios) {

@@ -244,8 +244,47 @@ impl Destination<'_> {
             .workers
             .iter()
             .min_by_key(|worker| worker.load.connections())?;
-        let others = fewest.load.connections();
-        let bearable = others + SLACK + others / SLACK_PART;
-        (self.own.load.connections() > bearable).then_some(fewest)
+        is_uneven(self.own.load.connections(), fewest.load.connections()).then_some(fewest)
+    }
+}
+
+/// Whether a worker has so many more connections than another that it should not keep a new one.
+fn is_uneven(own: usize, other: usize) -> bool {
+    own > other + SLACK + other / SLACK_PART
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_stay_within_a_few_and_a_thirty_second_of_one_another() {
+        for (own, other, uneven) in [
+            (1, 0, false),
+            (4, 0, false),
+            (5, 0, true),
+            (36, 31, true),
+            (1000, 980, false),
+            (1000, 960, true),
+        ] {
+            assert_eq!(is_uneven(own, other), uneven, "{own} and {other}");
+        }
+    }
+
+    /// However the kernel throws them.
+    #[test]
+    fn connections_end_up_even() {
+        let mut connections = [0_usize; 4];
+        for number in 0..4000_usize {
+            let thrown = number.wrapping_mul(number) % 7 % 4;
+            connections[thrown] += 1;
+            let fewest = (0..4).min_by_key(|&at| connections[at]).unwrap();
+            if is_uneven(connections[thrown], connections[fewest]) {
+                connections[thrown] -= 1;
+                connections[fewest] += 1;
+            }
+        }
+        let (least, most) = (connections.iter().min(), connections.iter().max());
+        assert!(most.unwrap() - least.unwrap() <= 40, "{connections:?}");
     }
 }

@@ -118,13 +118,15 @@ impl Listeners {
     /// None yet. All threads of the process have been started: what is left of the
     /// `descriptors` that it may have is for sockets.
     pub(super) fn new(workers: Arc<[Handle]>, admission: Arc<Admission>, descriptors: u64) -> Self {
+        let descriptors = Descriptors {
+            admission,
+            limit: descriptors,
+            taken: limits::open_descriptors(),
+        };
+        descriptors.leave(0);
         Self {
             workers,
-            descriptors: Descriptors {
-                admission,
-                limit: descriptors,
-                taken: limits::open_descriptors(),
-            },
+            descriptors,
             sockets: HashMap::new(),
             running: HashMap::new(),
         }

@@ -18,14 +18,15 @@ use super::framing::HEADROOM;
 use super::table::{Meter, Place};
 use crate::net::stream::Stream;
 
-/// Bytes read at once, and so the most that a direction ever keeps unwritten.
-const SCRATCH_BYTES: usize = 64 * 1024;
+/// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message of
+/// 64 KiB with its header: what is a few bytes too long costs two more system calls.
+const SCRATCH_BYTES: usize = 128 * 1024;
 
 /// What the start of the buffer is aligned to.
 const PAGE: usize = 4096;
 
 /// Reads of one direction before the other tunnels of the worker get their turn.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 8;
 
 /// The buffer that all tunnels of a worker read into, one after the other.
 #[derive(Debug, Clone)]

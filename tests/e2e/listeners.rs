@@ -97,12 +97,16 @@ async fn ipv6_is_spoken_and_told_of() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_a_clear_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let config = simple(&[address]).replace("127.0.0.1:0", &address.to_string());
-    let mut proxy = Proxy::spawn(Arc::new(TempDir::new().unwrap()), &config, |_| {});
-    assert_eq!(proxy.exit().await, 3);
-    let expected = format!("error: listener `main`: cannot listen on `{address}`: ");
-    until("the reason", || proxy.log().text().contains(&expected)).await;
+    // Workers share their addresses with one another, but not with those of another process.
+    let echo = Echo::start("echo").await;
+    let other = Proxy::start(&simple(&[echo.address])).await;
+    for address in [taken.local_addr().unwrap(), other.address()] {
+        let config = simple(&[echo.address]).replace("127.0.0.1:0", &address.to_string());
+        let mut proxy = Proxy::spawn(Arc::new(TempDir::new().unwrap()), &config, |_| {});
+        assert_eq!(proxy.exit().await, 3);
+        let expected = format!("error: listener `main`: cannot listen on `{address}`: ");
+        until("the reason", || proxy.log().text().contains(&expected)).await;
+    }
 }
 
 /// What does not fit waits in the kernel's queue; nothing fails, and when some leave others come in.
