@@ -45,6 +45,18 @@ fn every_reason_is_documented_with_its_status_and_no_other_is() {
 }
 
 #[test]
+fn the_figures_in_the_readme_are_those_of_the_newest_run() {
+    let runs = fs::read_dir(root().join("benches/runs")).unwrap();
+    let newest = runs.map(|run| run.unwrap().file_name()).max().unwrap();
+    let name = format!("benches/runs/{}/README.md", newest.to_str().unwrap());
+    let (readme, run) = (read("README.md"), read(&name));
+    assert!(readme.contains(&format!("({name})")), "{name}");
+    let mut figures = readme.lines().filter(|line| line.contains("–**"));
+    assert!(figures.clone().count() > 5);
+    assert!(figures.all(|line| run.lines().any(|known| known == line)));
+}
+
+#[test]
 fn the_schema_that_ships_is_that_of_the_program() {
     let path = root().join("config.schema.json");
     let current = format!("{:#}\n", config::schema());
