@@ -5,8 +5,8 @@
 //! listener has which is `server`'s business.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 
 use crate::config::model::TicketSecret;
 
-/// How long clients are told to keep a ticket, and how long one is good for at least.
+/// How long clients are told to keep a ticket, and how long one is good for: rustls does not ask
+/// how old a ticket is, nor whether the client's certificate in it has been withdrawn since.
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// How long a key of our own makes tickets. Whoever gets hold of one can read sessions of this time
@@ -26,6 +27,9 @@ const ROTATED_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// What tells keys apart; in front of every ticket.
 const NAME_LEN: usize = 16;
+
+/// When a ticket was made, in seconds since 1970; in front of the session, and sealed with it.
+const MADE_LEN: usize = 8;
 
 const KEY_LEN: usize = 32;
 
@@ -51,7 +55,7 @@ struct Ring {
 /// One key, derived from a secret for a scope.
 struct Key {
     secret: TicketSecret,
-    made: Instant,
+    made: SystemTime,
     name: [u8; NAME_LEN],
     aead: RandomizedNonceKey,
 }
@@ -73,10 +77,10 @@ impl TicketKeys {
     /// # Errors
     /// [`TicketKeysError`].
     pub fn own(scope: &str) -> Result<Self, TicketKeysError> {
-        Self::own_at(Instant::now(), scope)
+        Self::own_at(SystemTime::now(), scope)
     }
 
-    fn own_at(now: Instant, scope: &str) -> Result<Self, TicketKeysError> {
+    fn own_at(now: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
         let ring = Ring {
             keys: vec![Key::random(now, scope)?.into()],
             current: 0,
@@ -94,7 +98,7 @@ impl TicketKeys {
     /// # Errors
     /// [`TicketKeysError`], also when there is none.
     pub fn given(secrets: &[TicketSecret], scope: &str) -> Result<Self, TicketKeysError> {
-        let now = Instant::now();
+        let now = SystemTime::now();
         let keys: Result<Vec<_>, _> = secrets
             .iter()
             .map(|secret| Key::of(secret.clone(), now, scope).map(Into::into))
@@ -122,23 +126,33 @@ impl TicketKeys {
         ring.keys.iter().map(|key| key.secret.clone()).collect()
     }
 
-    fn encrypt_at(&self, now: Instant, plain: &[u8]) -> Option<Vec<u8>> {
-        self.rotate(now);
-        let ring = self.ring.load();
-        ring.keys.get(ring.current)?.seal(plain)
+    /// Whether these are for `scope`.
+    pub fn are_for(&self, scope: &str) -> bool {
+        *self.scope == *scope
     }
 
-    fn decrypt_at(&self, now: Instant, ticket: &[u8]) -> Option<Vec<u8>> {
+    fn encrypt_at(&self, now: SystemTime, plain: &[u8]) -> Option<Vec<u8>> {
+        self.rotate(now);
+        let ring = self.ring.load();
+        let made = seconds(now).to_be_bytes();
+        ring.keys.get(ring.current)?.seal(&[&made, plain].concat())
+    }
+
+    fn decrypt_at(&self, now: SystemTime, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, sealed) = ticket.split_first_chunk::<NAME_LEN>()?;
         let ring = self.ring.load();
         let key = ring.keys.iter().find(|key| key.name == *name)?;
-        let expired = self.are_own() && key.age(now) > ROTATED_EVERY + LIFETIME;
-        if expired { None } else { key.open(sealed) }
+        let mut plain = key.open(sealed)?;
+        let made = u64::from_be_bytes(*plain.first_chunk::<MADE_LEN>()?);
+        // One from the future was made by a node whose clock is ahead.
+        let age = seconds(now).saturating_sub(made);
+        (age <= LIFETIME.as_secs()).then(|| plain.split_off(MADE_LEN))
     }
 
     /// Makes a new key when it is time, and forgets those whose tickets have expired. Done by
-    /// whoever needs a ticket then: nothing runs where there are no handshakes.
-    fn rotate(&self, now: Instant) {
+    /// whoever needs a ticket then: nothing runs where there are no handshakes. Whoever comes
+    /// meanwhile waits: the key of a listener that was quiet for long may be too old to be used.
+    fn rotate(&self, now: SystemTime) {
         let is_due = |ring: &Ring| {
             let current = ring.keys.get(ring.current);
             current.is_none_or(|key| key.age(now) >= ROTATED_EVERY)
@@ -149,10 +163,7 @@ impl TicketKeys {
         if !is_due(&self.ring.load()) {
             return;
         }
-        // Whoever comes while another one rotates goes on with the key that there is.
-        let Ok(_turn) = rotating.try_lock() else {
-            return;
-        };
+        let _turn = rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let ring = self.ring.load();
         if !is_due(&ring) {
             return;
@@ -171,6 +182,11 @@ impl TicketKeys {
     }
 }
 
+fn seconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
 impl ProducesTickets for TicketKeys {
     fn enabled(&self) -> bool {
         true
@@ -181,11 +197,11 @@ impl ProducesTickets for TicketKeys {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.encrypt_at(Instant::now(), plain)
+        self.encrypt_at(SystemTime::now(), plain)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        self.decrypt_at(Instant::now(), ticket)
+        self.decrypt_at(SystemTime::now(), ticket)
     }
 }
 
@@ -199,13 +215,13 @@ impl fmt::Debug for TicketKeys {
 }
 
 impl Key {
-    fn random(now: Instant, scope: &str) -> Result<Self, TicketKeysError> {
+    fn random(now: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
         let mut secret = Zeroizing::new(vec![0; TicketSecret::LONG]);
         rand::fill(&mut secret)?;
         Self::of(TicketSecret::new(secret), now, scope)
     }
 
-    fn of(secret: TicketSecret, made: Instant, scope: &str) -> Result<Self, TicketKeysError> {
+    fn of(secret: TicketSecret, made: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
         let mut derived = Zeroizing::new([0; NAME_LEN + KEY_LEN]);
         Salt::new(HKDF_SHA256, SALT)
             .extract(secret.bytes())
@@ -222,8 +238,8 @@ impl Key {
         })
     }
 
-    fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.made)
+    fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.made).unwrap_or_default()
     }
 
     /// Name, nonce, and what is sealed; the name is authenticated too.
@@ -273,25 +289,49 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_good_for_its_lifetime_and_not_much_longer() {
-        let start = Instant::now();
-        let keys = TicketKeys::own_at(start, "public").unwrap();
-        // Made at the last moment of its key.
-        let ticket = keys.encrypt_at(start + 5 * HOUR, b"session").unwrap();
-        for hours in [6, 12, 17] {
-            let now = start + hours * HOUR;
-            keys.encrypt_at(now, b"another").unwrap();
-            let opened = keys.decrypt_at(now, &ticket);
-            assert_eq!(opened.as_deref(), Some(&b"session"[..]), "{hours} h");
+    fn a_ticket_is_good_for_its_lifetime_and_no_longer() {
+        let start = SystemTime::now();
+        for keys in [
+            TicketKeys::own_at(start, "public").unwrap(),
+            given(&[1, 2, 3], "public"),
+        ] {
+            // Made at the last moment of its key.
+            let ticket = keys.encrypt_at(start + 5 * HOUR, b"session").unwrap();
+            for hours in [5, 6, 12, 17] {
+                let now = start + hours * HOUR;
+                keys.encrypt_at(now, b"another").unwrap();
+                let opened = keys.decrypt_at(now, &ticket);
+                assert_eq!(opened.as_deref(), Some(&b"session"[..]), "{hours} h");
+            }
+            assert_eq!(keys.decrypt_at(start + 18 * HOUR, &ticket), None);
+            keys.encrypt_at(start + 19 * HOUR, b"another").unwrap();
+            assert!(keys.export().len() <= 4);
         }
-        assert_eq!(keys.decrypt_at(start + 19 * HOUR, &ticket), None);
-        keys.encrypt_at(start + 19 * HOUR, b"another").unwrap();
-        assert!(keys.export().len() <= 4);
+    }
+
+    #[test]
+    fn everybody_who_wakes_a_quiet_listener_gets_a_ticket_that_opens() {
+        let start = SystemTime::now();
+        for _ in 0..50 {
+            let keys = TicketKeys::own_at(start, "public").unwrap();
+            let now = start + 100 * HOUR;
+            let barrier = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        let ticket = keys.encrypt_at(now, b"session").unwrap();
+                        assert!(keys.decrypt_at(now, &ticket).is_some());
+                    });
+                }
+            });
+            assert_eq!(keys.export().len(), 1, "it was one rotation");
+        }
     }
 
     #[test]
     fn a_quiet_listener_rotates_when_it_wakes_up() {
-        let start = Instant::now();
+        let start = SystemTime::now();
         let keys = TicketKeys::own_at(start, "public").unwrap();
         let old = keys.encrypt_at(start, b"session").unwrap();
         let new = keys.encrypt_at(start + 100 * HOUR, b"session").unwrap();
@@ -319,7 +359,7 @@ mod tests {
     #[test]
     fn a_fleet_rotates_without_losing_a_session() {
         // Nodes take the new file one after the other: at each step old and new have to agree.
-        let steps: [&[u8]; 5] = [&[1], &[1, 2], &[1, 2, 3], &[2, 3], &[2, 3, 4]];
+        let steps: [&[u8]; 5] = [&[1], &[1, 2], &[1, 2, 3], &[2, 3, 4], &[3, 4, 5]];
         for pair in steps.windows(2) {
             let (before, after) = (given(pair[0], "public"), given(pair[1], "public"));
             for (from, to) in [(&before, &after), (&after, &before)] {
