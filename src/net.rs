@@ -5,5 +5,6 @@
 pub mod admission;
 pub mod listen;
 pub mod stream;
+pub mod proxy_protocol;
 pub mod tickets;
 pub mod tls;

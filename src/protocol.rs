@@ -1,4 +1,5 @@
-//! Network bytes become types here, once: handshakes, targets, answers, forwarding headers.
+//! Network bytes become types here, once: handshakes, targets, answers, PROXY and forwarding
+//! headers, certificates.
 //!
 //! Pure: no I/O, no clock, no async. No other module decides framing, upgrades, trust or hosts
 //! from raw header bytes.
@@ -9,6 +10,10 @@ pub mod target;
 pub mod spelling;
 pub mod hop;
 pub mod forwarded;
+pub mod proxy_header;
+pub mod certificate;
+pub mod edit;
 pub mod frame;
 pub mod handshake;
+pub mod access;
 pub mod answer;

@@ -2,12 +2,37 @@
 //!
 //! Pure. Works on positions in the configuration's list of routes; what a route leads to is
 //! `snapshot`'s business. The most specific route wins: an exact host over a wildcard over any,
-//! then an exact path over the longest prefix over any, then the order of the file.
+//! then an exact path over the longest prefix over any, then more conditions over fewer, then the
+//! order of the file.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::model::{HostPattern, PathMatch, Route};
+use http::{HeaderMap, Method};
+
+use crate::config::model::{Conditions, HostPattern, PathMatch, Route};
+use crate::protocol::handshake::Handshake;
+
+/// What routes are found by.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The listener that it came in by.
+    pub listener: &'a str,
+    /// Whether only routes that are bound to that listener by name may take it.
+    pub bound_only: bool,
+    /// Lower case, no port.
+    pub host: &'a str,
+    /// Normalised.
+    pub path: &'a str,
+    /// As received, without the question mark.
+    pub query: Option<&'a str>,
+    /// Its method.
+    pub method: &'a Method,
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+    /// `None` for plain HTTP.
+    pub handshake: Option<&'a Handshake<'a>>,
+}
 
 /// All routes, by host and then by path. Cost does not grow with their number, only with the
 /// number of segments in the path.
@@ -31,6 +56,23 @@ struct Paths {
 struct Entry {
     position: usize,
     listeners: Option<Arc<[Arc<str>]>>,
+    conditions: Option<Arc<Conditions>>,
+}
+
+impl Entry {
+    /// How many conditions it has.
+    fn count(&self) -> usize {
+        self.conditions.as_ref().map_or(0, |them| them.count())
+    }
+
+    fn fits(&self, request: &Request<'_>) -> bool {
+        let bound = match &self.listeners {
+            None => !request.bound_only,
+            Some(names) => names.iter().any(|name| **name == *request.listener),
+        };
+        let conditions = self.conditions.as_ref();
+        bound && conditions.is_none_or(|conditions| meets(conditions, request))
+    }
 }
 
 impl Table {
@@ -41,6 +83,8 @@ impl Table {
             let entry = Entry {
                 position,
                 listeners: route.listeners.as_deref().map(Arc::from),
+                conditions: (route.conditions.count() > 0)
+                    .then(|| Arc::new(route.conditions.clone())),
             };
             if route.hosts.is_empty() {
                 table.any.insert(&route.path, entry.clone());
@@ -56,11 +100,10 @@ impl Table {
         table
     }
 
-    /// The route for a request that came in by `listener` for `host` (lower case, no port) and the
-    /// normalised `path`.
-    pub fn find(&self, listener: &str, host: &str, path: &str) -> Option<usize> {
+    /// The route that takes `request`.
+    pub fn find(&self, request: &Request<'_>) -> Option<usize> {
         let wildcard = || {
-            let (label, parent) = host.split_once('.')?;
+            let (label, parent) = request.host.split_once('.')?;
             if label.is_empty() {
                 None
             } else {
@@ -68,41 +111,43 @@ impl Table {
             }
         };
         self.exact
-            .get(host)
-            .and_then(|paths| paths.find(listener, path))
-            .or_else(|| wildcard()?.find(listener, path))
-            .or_else(|| self.any.find(listener, path))
+            .get(request.host)
+            .and_then(|paths| paths.find(request))
+            .or_else(|| wildcard()?.find(request))
+            .or_else(|| self.any.find(request))
     }
 }
 
 impl Paths {
     fn insert(&mut self, path: &PathMatch, entry: Entry) {
-        match path {
-            PathMatch::Any => self.any.push(entry),
-            PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default().push(entry),
-            PathMatch::Prefix(path) => self.prefix.entry(path.clone()).or_default().push(entry),
-        }
+        let entries = match path {
+            PathMatch::Any => &mut self.any,
+            PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default(),
+            PathMatch::Prefix(path) => self.prefix.entry(path.clone()).or_default(),
+        };
+        let at = entries.partition_point(|known| known.count() >= entry.count());
+        entries.insert(at, entry);
     }
 
-    fn find(&self, listener: &str, path: &str) -> Option<usize> {
+    fn find(&self, request: &Request<'_>) -> Option<usize> {
         self.exact
-            .get(path)
-            .and_then(|entries| first(entries, listener))
-            .or_else(|| self.find_prefix(listener, path))
-            .or_else(|| first(&self.any, listener))
+            .get(request.path)
+            .and_then(|entries| first(entries, request))
+            .or_else(|| self.find_prefix(request))
+            .or_else(|| first(&self.any, request))
     }
 
     /// From the whole path up, one segment shorter each time.
-    fn find_prefix(&self, listener: &str, path: &str) -> Option<usize> {
+    fn find_prefix(&self, request: &Request<'_>) -> Option<usize> {
         if self.prefix.is_empty() {
             return None;
         }
-        let mut rest = path;
+        let mut rest = request.path;
         loop {
             if let Some(found) = self
                 .prefix
                 .get(rest)
-                .and_then(|entries| first(entries, listener))
+                .and_then(|entries| first(entries, request))
             {
                 return Some(found);
             }
@@ -111,173 +156,41 @@ impl Paths {
     }
 }
 
-fn first(entries: &[Entry], listener: &str) -> Option<usize> {
-    let bound = |entry: &&Entry| match &entry.listeners {
-        None => true,
-        Some(names) => names.iter().any(|name| **name == *listener),
-    };
-    entries.iter().find(bound).map(|entry| entry.position)
+fn first(entries: &[Entry], request: &Request<'_>) -> Option<usize> {
+    let found = entries.iter().find(|entry| entry.fits(request));
+    found.map(|entry| entry.position)
+}
+
+fn meets(conditions: &Conditions, request: &Request<'_>) -> bool {
+    let Conditions {
+        methods,
+        headers,
+        query,
+        subprotocols,
+    } = conditions;
+    // Handshakes are always GET: methods tell plain requests apart.
+    let method =
+        methods.is_empty() || request.handshake.is_some() || methods.contains(request.method);
+    let subprotocol = subprotocols.is_empty()
+        || request.handshake.is_some_and(|handshake| {
+            let mut wanted = subprotocols.iter();
+            wanted.any(|name| handshake.offers_subprotocol(name))
+        });
+    method
+        && subprotocol
+        && headers.iter().all(|(name, value)| {
+            let mut lines = request.headers.get_all(name).iter();
+            lines.any(|line| line == value)
+        })
+        && (query.is_empty() || has_all(request.query.unwrap_or_default(), query))
+}
+
+fn has_all(query: &str, wanted: &[(Box<str>, Box<str>)]) -> bool {
+    wanted.iter().all(|(name, value)| {
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.any(|(known, given)| known == **name && given == **value)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::model::{PlainHttp, Strictness, TunnelLimits};
-
-    fn route(listeners: &[&str], hosts: &[&str], path: PathMatch) -> Route {
-        let pattern = |host: &&str| match host.strip_prefix("*.") {
-            Some(parent) => HostPattern::Wildcard(parent.into()),
-            None => HostPattern::Exact((*host).into()),
-        };
-        Route {
-            name: "r".into(),
-            listeners: (!listeners.is_empty())
-                .then(|| listeners.iter().map(|name| Arc::from(*name)).collect()),
-            hosts: hosts.iter().map(pattern).collect(),
-            path,
-            upstream: "u".into(),
-            http: PlainHttp::Proxy,
-            handshake: Strictness::Strict,
-            preserve_host: true,
-            limits: TunnelLimits {
-                idle: None,
-                half_closed: None,
-                message_bytes: None,
-            },
-        }
-    }
-
-    fn exact(path: &str) -> PathMatch {
-        PathMatch::Exact(path.into())
-    }
-
-    fn prefix(path: &str) -> PathMatch {
-        PathMatch::Prefix(path.into())
-    }
-
-    #[track_caller]
-    fn check(routes: &[Route], cases: &[(&str, &str, Option<usize>)]) {
-        let table = Table::new(routes);
-        for (host, path, expected) in cases {
-            assert_eq!(table.find("public", host, path), *expected, "{host}{path}");
-        }
-    }
-
-    #[test]
-    fn exact_host_over_wildcard_over_any() {
-        let routes = [
-            route(&[], &[], PathMatch::Any),
-            route(&[], &["*.example.com"], PathMatch::Any),
-            route(&[], &["a.example.com"], PathMatch::Any),
-        ];
-        check(
-            &routes,
-            &[
-                ("a.example.com", "/", Some(2)),
-                ("b.example.com", "/", Some(1)),
-                ("example.com", "/", Some(0)),
-                ("a.b.example.com", "/", Some(0)),
-                (".example.com", "/", Some(0)),
-                ("localhost", "/", Some(0)),
-            ],
-        );
-    }
-
-    #[test]
-    fn exact_path_over_longest_prefix_over_any() {
-        let routes = [
-            route(&[], &[], PathMatch::Any),
-            route(&[], &[], prefix("/chat")),
-            route(&[], &[], prefix("/chat/rooms")),
-            route(&[], &[], exact("/chat/rooms/1")),
-        ];
-        check(
-            &routes,
-            &[
-                ("h", "/chat/rooms/1", Some(3)),
-                ("h", "/chat/rooms/2", Some(2)),
-                ("h", "/chat/rooms", Some(2)),
-                ("h", "/chat/roomservice", Some(1)),
-                ("h", "/chat/", Some(1)),
-                ("h", "/chat", Some(1)),
-                ("h", "/chatter", Some(0)),
-                ("h", "/", Some(0)),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_host_whose_paths_do_not_fit_falls_back_to_the_less_specific() {
-        let routes = [
-            route(&[], &["a.example.com"], exact("/only")),
-            route(&[], &["*.example.com"], prefix("/w")),
-            route(&[], &[], exact("/any")),
-        ];
-        check(
-            &routes,
-            &[
-                ("a.example.com", "/only", Some(0)),
-                ("a.example.com", "/w/x", Some(1)),
-                ("a.example.com", "/any", Some(2)),
-                ("a.example.com", "/none", None),
-            ],
-        );
-    }
-
-    #[test]
-    fn equals_are_taken_in_the_order_of_the_file_among_those_of_the_listener() {
-        let routes = [
-            route(&["internal"], &[], prefix("/x")),
-            route(&["public", "internal"], &[], prefix("/x")),
-            route(&[], &[], prefix("/x")),
-        ];
-        let table = Table::new(&routes);
-        assert_eq!(table.find("internal", "h", "/x"), Some(0));
-        assert_eq!(table.find("public", "h", "/x"), Some(1));
-        assert_eq!(table.find("other", "h", "/x"), Some(2));
-    }
-
-    proptest::proptest! {
-        /// The table answers as a plain reading of the rule does.
-        #[test]
-        fn the_table_agrees_with_the_rule(
-            specs in proptest::collection::vec((0..4usize, 0..3usize, "(/[ab]){1,3}"), 1..12),
-            host in "[ab]\\.c|c|d",
-            path in "(/[ab]){1,4}",
-        ) {
-            let hosts: [&[&str]; 4] = [&[], &["a.c"], &["*.c"], &["c", "b.c"]];
-            let routes: Vec<Route> = specs.iter().map(|(host, kind, path)| {
-                let path = match kind {
-                    0 => PathMatch::Any,
-                    1 => exact(path),
-                    _ => prefix(path),
-                };
-                route(&[], hosts[*host], path)
-            }).collect();
-            let rank = |route: &Route| {
-                let host_rank = if route.hosts.is_empty() {
-                    1
-                } else {
-                    route.hosts.iter().filter(|pattern| pattern.fits(&host)).map(|pattern| {
-                        if matches!(pattern, HostPattern::Exact(_)) { 3 } else { 2 }
-                    }).max()?
-                };
-                let path_rank = match &route.path {
-                    PathMatch::Any => 0,
-                    PathMatch::Exact(exact) => if **exact == *path { usize::MAX } else { return None },
-                    PathMatch::Prefix(prefix) => {
-                        let below = path.strip_prefix(&**prefix)?;
-                        if !below.is_empty() && !below.starts_with('/') { return None }
-                        prefix.len()
-                    }
-                };
-                Some((host_rank, path_rank))
-            };
-            let expected = (0..routes.len())
-                .filter_map(|at| rank(&routes[at]).map(|rank| (rank, std::cmp::Reverse(at))))
-                .max()
-                .map(|(_, at)| at.0);
-            proptest::prop_assert_eq!(Table::new(&routes).find("l", &host, &path), expected);
-        }
-    }
-}
+mod tests;

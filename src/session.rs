@@ -4,38 +4,46 @@
 //! Only this module strings the stages together. It sends nothing to clients itself: what a
 //! session came to is an [`Outcome`], which `front` makes into bytes.
 
+mod arrival;
 mod attempts;
+mod client;
 mod open;
 mod plain;
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ::http::request::Parts;
+use ::http::{HeaderValue, Request, Response, StatusCode};
 use arc_swap::ArcSwap;
-use http::{Request, Response};
 use hyper::body::Incoming;
 
+use self::arrival::{Arrival, Way};
 use crate::config::model::{ListenerTimeouts, PlainHttp, TunnelLimits};
 use crate::drain::Tasks;
 use crate::net::admission::Permit;
 use crate::net::listen::Listener;
 use crate::net::stream::{Peer, Stream};
-use crate::observe::access_log::{self, RequestFacts, SessionId, TunnelFacts};
+use crate::observe::access_log::{self, RequestFacts, SessionId, TunnelFacts, TunnelOpening};
 use crate::observe::counters::Counters;
+use crate::protocol::certificate::TlsFacts;
+use crate::protocol::edit::{self, Edit};
 use crate::protocol::forwarded::Via;
 use crate::protocol::handshake::Intent;
+use crate::protocol::proxy_header;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
 use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
 use crate::tunnel::table::Table;
 use crate::upstream::connect::Resolver;
-use crate::upstream::endpoint::Lease;
+use crate::upstream::endpoint::{Lease, Upstream};
 use crate::upstream::http::{Pool, ReplyBody};
 
 /// What all workers share.
@@ -114,12 +122,14 @@ pub struct Connection {
     pub listener: Arc<Listener>,
     /// Deadlines towards the client, as they were when it came in.
     pub timeouts: ListenerTimeouts,
-    /// Who connected.
-    pub client: Peer,
-    /// The port that was connected to.
-    pub local_port: Option<u16>,
-    /// Whether it came by TLS.
+    /// Who connected: the socket's other end, or who a PROXY header says.
+    pub peer: Peer,
+    /// The address that was connected to, likewise; `None` for a unix socket.
+    pub local: Option<SocketAddr>,
+    /// Whether it came by TLS, to us or to who sent the PROXY header.
     pub secure: bool,
+    /// What is known of our TLS.
+    pub tls: Option<TlsFacts>,
 }
 
 /// What a session came to.
@@ -129,6 +139,8 @@ pub enum Outcome {
     Tunnel(Box<Opening>),
     /// An endpoint's reply.
     Reply(Response<ReplyBody>),
+    /// A redirect of ours, recorded already.
+    Redirect(StatusCode, HeaderValue),
     /// A refusal of ours, recorded already.
     Rejected(Rejection),
 }
@@ -144,6 +156,7 @@ pub struct Opening {
     /// How much of that is the endpoint's.
     read_ahead: usize,
     handshake: Duration,
+    request_id: Option<Box<str>>,
     facts: TunnelFacts,
 }
 
@@ -181,11 +194,15 @@ impl Refusal {
     }
 }
 
-/// One request on its way.
+/// One request on its way to an upstream.
 struct Session<'a> {
     connection: &'a Connection,
+    arrival: &'a Arrival<'a>,
     target: &'a Target,
     route: &'a Route,
+    upstream: &'a Upstream,
+    /// Path and query for the endpoint.
+    uri: &'a str,
     facts: RequestFacts<'a>,
 }
 
@@ -193,19 +210,51 @@ impl Session<'_> {
     /// The `Host` that the leased endpoint sees.
     fn host_for<'a>(&'a self, lease: &'a Lease) -> &'a str {
         match lease.endpoint().host() {
-            Some(host) if !self.route.preserve_host => host,
+            Some(host) if !self.route.settings.preserve_host => host,
             _ => self.target.authority(),
         }
     }
 
     /// How the request came, as endpoints are told.
     fn via(&self) -> Via<'_> {
-        Via {
-            client: self.connection.client.ip(),
-            secure: self.connection.secure,
-            host: self.target.authority(),
-            port: self.connection.local_port,
+        let port = self.connection.local.map(|local| local.port());
+        self.arrival.client.via(self.target, port)
+    }
+
+    /// What connections to the endpoint begin with.
+    fn proxy_header(&self) -> Vec<u8> {
+        let addresses = self.arrival.client.source().zip(self.connection.local);
+        proxy_header::write(self.upstream.send_proxy, addresses)
+    }
+
+    /// Changes to the request's fields: those of the route, and what only we know.
+    fn request_edit(&self) -> Edit<'_> {
+        let snapshot = &self.arrival.snapshot;
+        let changes = &self.route.settings.request_headers;
+        let known = self.arrival.known(self.target, &self.route.settings.name);
+        let mut edit = Edit::new(changes, &snapshot.vouched, &known);
+        if let Some(name) = &snapshot.server.request_id
+            && let Ok(id) = HeaderValue::from_str(&self.arrival.id)
+        {
+            edit.vouch(name, id);
         }
+        let certificate = self
+            .connection
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.certificate.as_ref()?.header());
+        let header = &self.arrival.settings.certificate_header;
+        if let (Some(name), Some(value)) = (header, certificate) {
+            edit.vouch(name, value);
+        }
+        edit
+    }
+
+    /// Changes to the fields of what the endpoint answers.
+    fn response_edit(&self) -> Edit<'_> {
+        let changes = &self.route.settings.response_headers;
+        let known = self.arrival.known(self.target, &self.route.settings.name);
+        Edit::new(changes, &[], &known)
     }
 }
 
@@ -215,18 +264,14 @@ pub async fn serve(
     request: Request<Incoming>,
     first_head: Option<&[u8]>,
 ) -> Outcome {
-    let facts = RequestFacts {
-        session: connection.worker.next_session(),
-        client: connection.client,
-        listener: &connection.listener.name,
-        started: Instant::now(),
-    };
-    match answer(connection, request, first_head, facts).await {
+    let (parts, body) = request.into_parts();
+    let arrival = Arrival::new(connection, &parts.headers);
+    match answer(&arrival, parts, body, first_head).await {
         Ok(outcome) => outcome,
         Err(Refusal { rejection, detail }) => {
             access_log::rejected(
                 &connection.worker.counters,
-                facts,
+                arrival.facts(),
                 rejection,
                 detail.as_deref(),
             );
@@ -236,32 +281,40 @@ pub async fn serve(
 }
 
 async fn answer(
-    connection: &Connection,
-    request: Request<Incoming>,
+    arrival: &Arrival<'_>,
+    parts: Parts,
+    body: Incoming,
     first_head: Option<&[u8]>,
-    facts: RequestFacts<'_>,
 ) -> Result<Outcome, Refusal> {
-    let (parts, body) = request.into_parts();
     let intent = Intent::of(&parts)?;
     let target = Target::of(&parts)?;
-    let route = connection
-        .worker
-        .snapshot()
-        .route(&connection.listener.name, target.host(), target.path())
-        .map(Arc::clone)
-        .ok_or(Rejection::NoRoute)?;
+    let handshake = match &intent {
+        Intent::Handshake(handshake) => Some(handshake),
+        Intent::Plain => None,
+    };
+    let route = match arrival.way(&parts, &target, handshake)? {
+        Way::Route(route) => route,
+        Way::Elsewhere(outcome) => return Ok(outcome),
+    };
     let session = Session {
-        connection,
+        connection: arrival.connection,
+        arrival,
         target: &target,
         route: &route,
-        facts,
+        upstream: route.upstream.as_ref().ok_or(Rejection::NoRoute)?,
+        uri: &edit::rewrite(&route.settings.rewrite, target.origin_form())?,
+        facts: arrival.facts(),
     };
     match intent {
         Intent::Handshake(handshake) => {
             drop(body);
+            let handshake = match route.settings.compression {
+                true => handshake,
+                false => handshake.without_compression(),
+            };
             open::open(&session, &parts, &handshake, first_head).await
         }
-        Intent::Plain if route.http == PlainHttp::Reject => {
+        Intent::Plain if route.settings.http == PlainHttp::Reject => {
             Err(Rejection::WebSocketRequired.into())
         }
         Intent::Plain => plain::proxy(&session, parts, body).await,
@@ -287,7 +340,10 @@ pub fn relay(
         &worker.counters,
         &record.facts,
         record.lease.endpoint(),
-        opening.handshake,
+        TunnelOpening {
+            handshake: opening.handshake,
+            request_id: opening.request_id.as_deref(),
+        },
     );
     let owed = Owed {
         to_client: opening.to_client,

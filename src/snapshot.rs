@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::model::{self, Config, PlainHttp, Strictness, TunnelLimits};
+use http::HeaderName;
+
+use crate::config::model::{self, Config, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
-use crate::route::Table;
+use crate::route::{self, Table};
 use crate::upstream::endpoint::{Known, Upstream};
 
 /// The configuration as running.
@@ -16,6 +18,8 @@ use crate::upstream::endpoint::{Known, Upstream};
 pub struct Snapshot {
     /// Process-wide settings.
     pub server: model::Server,
+    /// Fields that tell endpoints what only we know: the same, from a client, is a lie.
+    pub vouched: Box<[HeaderName]>,
     table: Table,
     routes: Vec<Arc<Route>>,
     upstreams: Vec<Arc<Upstream>>,
@@ -25,16 +29,10 @@ pub struct Snapshot {
 /// What a matched request is handled with.
 #[derive(Debug)]
 pub struct Route {
-    /// Its name, for logs and metrics.
-    pub name: Arc<str>,
-    /// Where requests go.
-    pub upstream: Arc<Upstream>,
-    /// What plain HTTP requests get.
-    pub http: PlainHttp,
-    /// How an endpoint's 101 is judged.
-    pub handshake: Strictness,
-    /// Whether the endpoint sees the client's `Host`.
-    pub preserve_host: bool,
+    /// As configured.
+    pub settings: model::Route,
+    /// Where requests go; `None` where they are redirected.
+    pub upstream: Option<Arc<Upstream>>,
     /// What holds for its tunnels.
     pub limits: Arc<TunnelLimits>,
 }
@@ -86,6 +84,7 @@ impl Snapshot {
             .collect();
         Ok(Self {
             server: config.server.clone(),
+            vouched: vouched(config),
             table: Table::new(&config.routes),
             routes: routes?,
             upstreams,
@@ -93,10 +92,9 @@ impl Snapshot {
         })
     }
 
-    /// The route for a request that came in by `listener` for `host` (lower case, no port) and the
-    /// normalised `path`.
-    pub fn route(&self, listener: &str, host: &str, path: &str) -> Option<&Arc<Route>> {
-        self.routes.get(self.table.find(listener, host, path)?)
+    /// The route that takes `request`.
+    pub fn route(&self, request: &route::Request<'_>) -> Option<&Arc<Route>> {
+        self.routes.get(self.table.find(request)?)
     }
 
     /// How many routes, and how many endpoints.
@@ -111,25 +109,41 @@ impl Snapshot {
     }
 }
 
+/// The id's field, and those of client certificates: of all listeners, as one that asks for no
+/// certificate may lead to the same endpoints.
+fn vouched(config: &Config) -> Box<[HeaderName]> {
+    let certificates = config.listeners.iter().filter_map(|listener| {
+        let client_auth = listener.tls.as_ref()?.client_auth.as_ref()?;
+        client_auth.header.as_ref()
+    });
+    let mut names: Vec<HeaderName> = config.server.request_id.iter().cloned().collect();
+    for name in certificates {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names.into()
+}
+
 impl Route {
     fn new(
-        route: &model::Route,
+        settings: &model::Route,
         upstreams: &HashMap<Arc<str>, Arc<Upstream>>,
     ) -> Result<Arc<Self>, SnapshotError> {
-        let upstream =
-            upstreams
-                .get(&route.upstream)
-                .ok_or_else(|| SnapshotError::NoSuchUpstream {
-                    route: Arc::clone(&route.name),
-                    upstream: Arc::clone(&route.upstream),
-                })?;
+        let upstream = match &settings.leads_to {
+            LeadsTo::Redirect(_) => None,
+            LeadsTo::Upstream(name) => {
+                let upstream = upstreams.get(name);
+                Some(upstream.ok_or_else(|| SnapshotError::NoSuchUpstream {
+                    route: Arc::clone(&settings.name),
+                    upstream: Arc::clone(name),
+                })?)
+            }
+        };
         Ok(Arc::new(Self {
-            name: Arc::clone(&route.name),
-            upstream: Arc::clone(upstream),
-            http: route.http,
-            handshake: route.handshake,
-            preserve_host: route.preserve_host,
-            limits: Arc::new(route.limits),
+            upstream: upstream.map(Arc::clone),
+            limits: Arc::new(settings.limits),
+            settings: settings.clone(),
         }))
     }
 }

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use divan::{Bencher, black_box};
 use http::request::Parts;
-use tidegate::config::model::Strictness;
+use tidegate::config::model::{HeaderChanges, Strictness};
 use tidegate::protocol::answer::Answer;
+use tidegate::protocol::edit::{Edit, Known};
 use tidegate::protocol::forwarded::Via;
 use tidegate::protocol::handshake::{Handshake, Intent, Request};
 use tidegate::protocol::spelling::Spelling;
@@ -65,6 +66,18 @@ fn request_check(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn request_write(bencher: Bencher<'_, '_>) {
     let parts = parts();
+    let changes = HeaderChanges::default();
+    let known = Known {
+        client: None,
+        host: "chat.example.com",
+        uri: "/",
+        secure: true,
+        request_id: "1",
+        listener: "public",
+        route: "chat",
+        tls: None,
+    };
+    let edit = Edit::new(&changes, &[], &known);
     let mut out = Vec::with_capacity(2048);
     bencher.bench_local(|| {
         out.clear();
@@ -74,10 +87,13 @@ fn request_write(bencher: Bencher<'_, '_>) {
             host: "chat.example.com",
             via: Via {
                 client: Some(IpAddr::from([192, 0, 2, 1])),
+                proxies: &[],
                 secure: true,
                 host: "chat.example.com",
                 port: Some(443),
             },
+            edit: &edit,
+            compression: true,
             spelling: Spelling::of(HEAD.as_bytes()),
         }
         .write(&mut out);

@@ -25,6 +25,7 @@ fn upstream(balance: Balance, endpoints: usize) -> Upstream {
         balance,
         tries: NonZeroU32::MIN,
         tls: None,
+        send_proxy: model::SendProxy::Off,
         timeouts: UpstreamTimeouts {
             connect: second,
             handshake: second,

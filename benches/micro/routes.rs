@@ -1,15 +1,14 @@
 //! Finding the route of a request.
 
 use divan::{Bencher, black_box};
-use tidegate::config::model::{HostPattern, PathMatch, PlainHttp, Route, Strictness, TunnelLimits};
-use tidegate::route::Table;
+use http::{HeaderMap, Method};
+use tidegate::config::model::{HostPattern, PathMatch, Route};
+use tidegate::route::{Request, Table};
 
 /// Routes of a fleet of tenants: exact hosts and wildcards, each with an exact path, a prefix or any.
 fn routes(count: usize) -> Vec<Route> {
     (0..count)
         .map(|number| Route {
-            name: format!("route-{number}").into(),
-            listeners: None,
             hosts: vec![match number % 4 {
                 0 => HostPattern::Wildcard(host(number).into()),
                 _ => HostPattern::Exact(host(number).into()),
@@ -19,15 +18,7 @@ fn routes(count: usize) -> Vec<Route> {
                 1 => PathMatch::Prefix("/socket.io".into()),
                 _ => PathMatch::Any,
             },
-            upstream: "backend".into(),
-            http: PlainHttp::Proxy,
-            handshake: Strictness::Strict,
-            preserve_host: true,
-            limits: TunnelLimits {
-                idle: None,
-                half_closed: None,
-                message_bytes: None,
-            },
+            ..Route::to_upstream("route", "backend")
         })
         .collect()
 }
@@ -53,13 +44,23 @@ fn request(number: usize) -> (String, &'static str) {
 #[divan::bench(args = [10, 1000, 10_000])]
 fn find(bencher: Bencher<'_, '_>, count: usize) {
     let table = Table::new(&routes(count));
+    let headers = HeaderMap::new();
     let requests: Vec<_> = (0..count).map(request).collect();
     // In no order, so that nothing is where the last request has just looked.
     let mut at = 0;
     bencher.bench_local(|| {
         at = (at + 7919) % count;
         let (host, path) = &requests[at];
-        let found = table.find(black_box("public"), host, path);
+        let found = table.find(&Request {
+            listener: black_box("public"),
+            bound_only: false,
+            host,
+            path,
+            query: None,
+            method: &Method::GET,
+            headers: &headers,
+            handshake: None,
+        });
         assert_eq!(found, Some(at));
     });
 }

@@ -3,6 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tidegate::config::model::HeaderChanges;
+use tidegate::protocol::edit::{Edit, Known};
 use tidegate::protocol::forwarded::Via;
 use tidegate::protocol::handshake::{Intent, Request};
 use tidegate::protocol::spelling::Spelling;
@@ -37,16 +39,30 @@ fuzz_target!(|bytes: &[u8]| {
     };
     assert_eq!(handshake.accept().len(), 28);
     let mut out = Vec::new();
+    let changes = HeaderChanges::default();
+    let known = Known {
+        client: None,
+        host: "chat.example.com",
+        uri: "/",
+        secure: true,
+        request_id: "1",
+        listener: "public",
+        route: "chat",
+        tls: None,
+    };
     Request {
         parts: &parts,
         origin_form: target.origin_form(),
         host: target.authority(),
         via: Via {
             client: None,
+            proxies: &[],
             secure: false,
             host: target.authority(),
             port: Some(80),
         },
+        edit: &Edit::new(&changes, &[], &known),
+        compression: true,
         spelling: Spelling::of(bytes),
     }
     .write(&mut out);

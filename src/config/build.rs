@@ -1,19 +1,21 @@
 //! From what was written to what is meant: the model, and what is wrong with single tables.
 
+mod route;
+mod upstream;
+
 use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
+use http::HeaderName;
 
 use super::diagnostic::Diagnostic;
 use super::files;
 use super::model::{
-    Address, Balance, Bind, Certificate, Config, Endpoint, EndpointTls, Listener, ListenerTimeouts,
-    ListenerTls, Log, LogFormat, LogLevel, PathMatch, PlainHttp, Roots, Route, Server, Shutdown,
-    Strictness, TicketKeysFile, TlsVersion, TunnelLimits, Upstream, UpstreamTimeouts, Watch,
+    Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerTimeouts, ListenerTls, Log,
+    LogFormat, LogLevel, Nets, Server, Shutdown, TicketKeysFile, TlsVersion, Trust, Watch,
 };
 use super::raw::{At, Section, Value};
 
@@ -39,7 +41,8 @@ pub(super) struct Places {
 pub(super) struct RoutePlaces {
     pub(super) route: std::ops::Range<usize>,
     pub(super) name: Option<std::ops::Range<usize>>,
-    pub(super) upstream: std::ops::Range<usize>,
+    pub(super) leads_to: std::ops::Range<usize>,
+    pub(super) client_certificate: Option<std::ops::Range<usize>>,
     pub(super) listeners: Vec<std::ops::Range<usize>>,
 }
 
@@ -104,10 +107,18 @@ impl Builder<'_> {
         }
         self.places.binds.push(places);
         let timeouts = section.section("timeouts");
+        let redirect_to_https = section.bool("redirect_to_https");
+        if let Some(at) = section.written("tls").filter(|_| redirect_to_https) {
+            let message =
+                "`redirect_to_https` is for listeners without TLS: here it would go round";
+            self.error("conflict", at, message);
+        }
         Listener {
             name: name.value.as_str().into(),
             binds,
             tls: section.optional("tls").map(|tls| self.listener_tls(&tls)),
+            trust: self.trust(section),
+            redirect_to_https,
             timeouts: ListenerTimeouts {
                 tls_handshake: duration(&timeouts, "tls_handshake"),
                 request_header: duration(&timeouts, "request_header"),
@@ -115,6 +126,61 @@ impl Builder<'_> {
                 request_body: duration(&timeouts, "request_body"),
             },
         }
+    }
+
+    fn trust(&mut self, section: &Section) -> Trust {
+        let trust = Trust {
+            proxies: nets(section, "trusted_proxies"),
+            family: match section.text("trusted_header").as_deref() {
+                Some("forwarded") => Family::Forwarded,
+                _ => Family::XForwarded,
+            },
+            proxy_protocol: section.text("proxy_protocol").as_deref() == Some("required"),
+        };
+        for at in section.list("trusted_proxies") {
+            if matches!(at.value, Value::Net(net) if net.is_everybody()) {
+                let message = "everybody is trusted to say who they are";
+                let hint = "list the addresses of your load balancers";
+                self.found
+                    .push(Diagnostic::warning("trusts-everybody", at.span, message).hint(hint));
+            }
+        }
+        if !trust.proxies.is_empty() {
+            return trust;
+        }
+        if let Some(at) = section
+            .written("proxy_protocol")
+            .filter(|_| trust.proxy_protocol)
+        {
+            let message = "whoever connects may claim any address in a PROXY header";
+            self.found.push(
+                Diagnostic::warning("trusts-everybody", at.span.clone(), message)
+                    .hint("list the addresses of your load balancers in `trusted_proxies`"),
+            );
+        }
+        if let Some(at) = section.written("trusted_header") {
+            let message = "no forwarding header is believed without `trusted_proxies`";
+            self.found
+                .push(Diagnostic::warning("no-effect", at.span.clone(), message));
+        }
+        trust
+    }
+
+    fn client_auth(&mut self, section: &Section) -> Option<ClientAuth> {
+        let ca = self.file(section, "ca")?;
+        let authorities = match files::authorities(&ca.value) {
+            Ok(authorities) => authorities,
+            Err(wrong) => {
+                self.found.push(Diagnostic::error("file", ca.span, wrong));
+                return None;
+            }
+        };
+        Some(ClientAuth {
+            ca: ca.value,
+            authorities,
+            required: section.text("mode").as_deref() == Some("required"),
+            header: header(section, "header"),
+        })
     }
 
     fn bind(&mut self, at: &At<Value>) -> Option<Bind> {
@@ -158,6 +224,9 @@ impl Builder<'_> {
             certificates,
             min_version,
             ticket_keys: self.ticket_keys(section),
+            client_auth: section
+                .optional("client_auth")
+                .and_then(|section| self.client_auth(&section)),
         }
     }
 
@@ -210,179 +279,6 @@ impl Builder<'_> {
         })
     }
 
-    fn route(&mut self, position: usize, at: &At<Value>, section: &Section) -> Option<Route> {
-        let (path, prefix) = (section.written("path"), section.written("path_prefix"));
-        if let (Some(_), Some(prefix)) = (path, prefix) {
-            self.error(
-                "conflict",
-                prefix,
-                "`path` and `path_prefix` exclude each other",
-            );
-        }
-        let path = match (section.text("path"), section.text("path_prefix")) {
-            (Some(path), _) => PathMatch::Exact(path.into()),
-            (None, Some(prefix)) => match prefix.trim_end_matches('/') {
-                "" => PathMatch::Any,
-                prefix => PathMatch::Prefix(prefix.into()),
-            },
-            (None, None) => PathMatch::Any,
-        };
-        let Some(upstream) = section.written("upstream") else {
-            if section.written("redirect").is_none() {
-                let message = "`upstream` is missing: the route leads nowhere";
-                self.found
-                    .push(Diagnostic::error("missing", at.span.clone(), message));
-            }
-            return None;
-        };
-        let listeners = section
-            .written("listeners")
-            .filter(|at| at.value != Value::Broken)
-            .map(|_| texts(&section.list("listeners")));
-        let timeouts = section.section("timeouts");
-        let route = Route {
-            name: section
-                .text("name")
-                .unwrap_or_else(|| format!("route-{}", position + 1))
-                .into(),
-            listeners,
-            hosts: section.list("hosts").into_iter().filter_map(host).collect(),
-            path,
-            upstream: section.text("upstream")?.into(),
-            http: match section.text("http").as_deref() {
-                Some("reject") => PlainHttp::Reject,
-                _ => PlainHttp::Proxy,
-            },
-            handshake: match section.text("handshake").as_deref() {
-                Some("lenient") => Strictness::Lenient,
-                _ => Strictness::Strict,
-            },
-            preserve_host: section.bool("preserve_host"),
-            limits: TunnelLimits {
-                idle: timeouts.duration("idle"),
-                half_closed: timeouts.duration("half_closed"),
-                message_bytes: section.section("limits").size("message_bytes"),
-            },
-        };
-        self.places.routes.push(RoutePlaces {
-            route: at.span.clone(),
-            name: section.written("name").map(|at| at.span.clone()),
-            upstream: upstream.span.clone(),
-            listeners: section
-                .list("listeners")
-                .into_iter()
-                .filter(|at| matches!(at.value, Value::Text(_)))
-                .map(|at| at.span)
-                .collect(),
-        });
-        Some(route)
-    }
-
-    fn upstream(&mut self, name: &At<String>, section: &Section) -> Option<Upstream> {
-        self.places.upstreams.push(name.span.clone());
-        let written = section.written("endpoints");
-        let listed = section.list("endpoints");
-        if let Some(at) = written.filter(is_empty_list) {
-            self.error("value", at, "an upstream needs at least one endpoint");
-        }
-        let mut endpoints: Vec<Endpoint> = Vec::with_capacity(listed.len());
-        for at in &listed {
-            let Some(endpoint) = endpoint(&at.value) else {
-                continue;
-            };
-            if endpoints
-                .iter()
-                .any(|known| known.address == endpoint.address)
-            {
-                self.error("duplicate", at, "this endpoint is listed twice");
-            }
-            endpoints.push(endpoint);
-        }
-        let timeouts = section.section("timeouts");
-        let upstream = Upstream {
-            name: name.value.as_str().into(),
-            tls: section
-                .optional("tls")
-                .and_then(|tls| self.endpoint_tls(section, &tls, &endpoints)),
-            endpoints,
-            balance: match section.text("balance").as_deref() {
-                Some("round_robin") => Balance::RoundRobin,
-                _ => Balance::LeastConnections,
-            },
-            tries: positive(section, "tries").unwrap_or(NonZeroU32::MIN),
-            timeouts: UpstreamTimeouts {
-                connect: duration(&timeouts, "connect"),
-                handshake: duration(&timeouts, "handshake"),
-                response: duration(&timeouts, "response"),
-            },
-        };
-        Some(upstream)
-    }
-
-    fn endpoint_tls(
-        &mut self,
-        upstream: &Section,
-        section: &Section,
-        endpoints: &[Endpoint],
-    ) -> Option<EndpointTls> {
-        let roots = match self.file(section, "ca") {
-            None => Some(Roots::Platform),
-            Some(ca) => match files::authorities(&ca.value) {
-                Ok(authorities) => Some(Roots::Given(authorities)),
-                Err(wrong) => {
-                    self.found.push(Diagnostic::error("file", ca.span, wrong));
-                    None
-                }
-            },
-        };
-        let mut server_name = None;
-        if let (Some(at), Some(name)) =
-            (section.written("server_name"), section.text("server_name"))
-        {
-            match ServerName::try_from(name) {
-                Ok(name) => server_name = Some(name),
-                Err(_) => self.error("value", at, "this is no name for TLS"),
-            }
-        }
-        let nameless = endpoints
-            .iter()
-            .any(|each| matches!(each.address, Address::Unix(_)));
-        if let Some(at) = upstream
-            .written("tls")
-            .filter(|_| nameless && server_name.is_none())
-        {
-            self.error("missing", at, "TLS over a unix socket needs `server_name`");
-        }
-        let client = match (
-            self.file(section, "client_cert"),
-            self.file(section, "client_key"),
-        ) {
-            (None, None) => None,
-            (Some(cert), Some(key)) => match files::certificate(&cert.value, &key.value) {
-                Ok(certificate) => Some(certificate.certified),
-                Err(files::PairError::Cert(wrong)) => {
-                    self.found.push(Diagnostic::error("file", cert.span, wrong));
-                    None
-                }
-                Err(files::PairError::Key(wrong)) => {
-                    self.found.push(Diagnostic::error("file", key.span, wrong));
-                    None
-                }
-            },
-            (Some(one), None) | (None, Some(one)) => {
-                let message = "`client_cert` and `client_key` belong together";
-                self.found
-                    .push(Diagnostic::error("missing", one.span, message));
-                None
-            }
-        };
-        Some(EndpointTls {
-            roots: roots?,
-            server_name,
-            client,
-        })
-    }
-
     fn error(&mut self, code: &'static str, at: &At<Value>, message: &str) {
         self.found
             .push(Diagnostic::error(code, at.span.clone(), message));
@@ -424,29 +320,21 @@ fn server(section: &Section) -> Server {
             _ => Watch::Certificates,
         },
         reason_header: section.bool("reason_header"),
+        request_id: header(section, "request_id"),
     }
 }
 
-fn endpoint(value: &Value) -> Option<Endpoint> {
-    match value {
-        Value::Address(address) => Some(Endpoint {
-            address: address.clone(),
-            weight: NonZeroU32::MIN,
-        }),
-        Value::Section(section) => match &section.written("address")?.value {
-            Value::Address(address) => Some(Endpoint {
-                address: address.clone(),
-                weight: positive(section, "weight").unwrap_or(NonZeroU32::MIN),
-            }),
-            _ => None,
-        },
+fn nets(section: &Section, name: &str) -> Nets {
+    let net = |at: At<Value>| match at.value {
+        Value::Net(net) => Some(net),
         _ => None,
-    }
+    };
+    Nets::new(section.list(name).into_iter().filter_map(net).collect())
 }
 
-fn host(at: At<Value>) -> Option<super::model::HostPattern> {
-    match at.value {
-        Value::Host(host) => Some(host),
+fn header(section: &Section, name: &str) -> Option<HeaderName> {
+    match &section.written(name)?.value {
+        Value::Header(name) => Some(name.clone()),
         _ => None,
     }
 }

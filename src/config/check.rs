@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::build::{Built, RoutePlaces};
 use super::diagnostic::{Diagnostic, Severity};
-use super::model::{Bind, Config, PathMatch, Route};
+use super::model::{Bind, Conditions, Config, LeadsTo, Listener, PathMatch, Route};
 
 /// Checks everything; the model is valid if this finds no error.
 pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
@@ -29,11 +29,12 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     }
     check_binds(config, &places.binds, found);
     check_names(config, &places.routes, found);
+    check_client_certificates(config, &places.routes, found);
     check_reachable(config, &places.routes, found);
     if found.iter().any(|each| each.severity == Severity::Error) {
         return;
     }
-    let used: HashSet<&Arc<str>> = config.routes.iter().map(|route| &route.upstream).collect();
+    let used: HashSet<&Arc<str>> = config.routes.iter().filter_map(upstream_of).collect();
     for (upstream, span) in config.upstreams.iter().zip(&places.upstreams) {
         if !used.contains(&upstream.name) {
             let message = format!("no route leads to upstream `{}`", upstream.name);
@@ -77,13 +78,10 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
     let listeners: Vec<&str> = config.listeners.iter().map(|each| &*each.name).collect();
     let mut names = HashSet::new();
     for (route, place) in config.routes.iter().zip(places) {
-        if !upstreams.contains(&&*route.upstream) {
-            found.push(dangling(
-                "upstream",
-                &route.upstream,
-                &upstreams,
-                &place.upstream,
-            ));
+        if let Some(name) = upstream_of(route)
+            && !upstreams.contains(&&**name)
+        {
+            found.push(dangling("upstream", name, &upstreams, &place.leads_to));
         }
         let bound = route.listeners.iter().flatten().zip(&place.listeners);
         for (name, span) in bound {
@@ -121,8 +119,43 @@ fn dangling(kind: &str, name: &str, known: &[&str], span: &Range<usize>) -> Diag
     })
 }
 
-/// A route is lost if, for each of its hosts, an earlier one takes the same host and path on all
-/// of its listeners. A more specific route never loses, and a less specific one keeps the rest.
+fn upstream_of(route: &Route) -> Option<&Arc<str>> {
+    match &route.leads_to {
+        LeadsTo::Upstream(name) => Some(name),
+        LeadsTo::Redirect(_) => None,
+    }
+}
+
+/// Whether requests that come in by `listener` may take `route`.
+fn is_bound_to(route: &Route, listener: &Listener) -> bool {
+    let bound = route.listeners.as_ref();
+    bound.is_none_or(|names| names.contains(&listener.name))
+}
+
+/// A route that wants a certificate must have a listener that asks for one.
+fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
+    let asks = |listener: &&Listener| {
+        let tls = listener.tls.as_ref();
+        tls.is_some_and(|tls| tls.client_auth.is_some())
+    };
+    for (route, place) in config.routes.iter().zip(places) {
+        let Some(span) = &place.client_certificate else {
+            continue;
+        };
+        let mut listeners = config.listeners.iter();
+        if !listeners.any(|listener| is_bound_to(route, listener) && asks(&listener)) {
+            let message = "none of its listeners asks clients for a certificate";
+            found.push(
+                Diagnostic::error("unreachable", span.clone(), message)
+                    .hint("add `[listener.NAME.tls.client_auth]`"),
+            );
+        }
+    }
+}
+
+/// A route is lost if, for each of its hosts and on each of its listeners, an earlier one takes the
+/// same path under conditions that its own include. A more specific route never loses, and a less
+/// specific one keeps the rest.
 fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
     let mut taken: HashMap<(Option<String>, &PathMatch), Vec<&Route>> = HashMap::new();
     for (route, place) in config.routes.iter().zip(places) {
@@ -130,14 +163,21 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
             [] => vec![None],
             hosts => hosts.iter().map(|host| Some(host.to_string())).collect(),
         };
-        let winner = |host: &Option<String>| {
+        let winner = |host: &Option<String>, listener: &Listener| {
             let earlier = taken.get(&(host.clone(), &route.path))?;
-            earlier
-                .iter()
-                .find(|earlier| covers(earlier, route, config))
-                .copied()
+            let takes = |earlier: &&&Route| {
+                is_bound_to(earlier, listener) && includes(&route.conditions, &earlier.conditions)
+            };
+            earlier.iter().find(takes).copied()
         };
-        let winners: Vec<Option<&Route>> = hosts.iter().map(winner).collect();
+        let bound = |listener: &&Listener| is_bound_to(route, listener);
+        let winners: Vec<Option<&Route>> = hosts
+            .iter()
+            .flat_map(|host| {
+                let listeners = config.listeners.iter().filter(bound);
+                listeners.map(|listener| winner(host, listener))
+            })
+            .collect();
         if let Some(Some(first)) = winners.first()
             && winners.iter().all(Option::is_some)
         {
@@ -155,16 +195,18 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
     }
 }
 
-/// Whether `earlier` is bound to all listeners that `route` is bound to.
-fn covers(earlier: &Route, route: &Route, config: &Config) -> bool {
-    let Some(bound) = &earlier.listeners else {
-        return true;
-    };
-    match &route.listeners {
-        Some(listeners) => listeners.iter().all(|name| bound.contains(name)),
-        None => config
-            .listeners
-            .iter()
-            .all(|listener| bound.contains(&listener.name)),
+/// Whether what fits `own` fits `other`, too, which goes first as it has as many.
+fn includes(own: &Conditions, other: &Conditions) -> bool {
+    fn all_in<T: PartialEq>(few: &[T], many: &[T]) -> bool {
+        few.iter().all(|each| many.contains(each))
     }
+    // An empty list is any; otherwise those that fit `own` must be among those that fit `other`.
+    fn narrower<T: PartialEq>(own: &[T], other: &[T]) -> bool {
+        other.is_empty() || (!own.is_empty() && all_in(own, other))
+    }
+    own.count() == other.count()
+        && narrower(&own.methods, &other.methods)
+        && narrower(&own.subprotocols, &other.subprotocols)
+        && all_in(&other.headers, &own.headers)
+        && all_in(&other.query, &own.query)
 }

@@ -91,7 +91,9 @@ fn each_key(
     ) {
         match kind {
             Kind::Table(table) => each_key(path, table, later, visit),
-            Kind::List(kind) | Kind::Map(kind) => below(path, kind, later, visit),
+            Kind::List(kind) | Kind::Map(kind) | Kind::Pairs(kind) => {
+                below(path, kind, later, visit)
+            }
             Kind::Later(kind) => below(path, kind, true, visit),
             Kind::AnyOf(kinds) => kinds
                 .iter()

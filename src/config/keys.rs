@@ -103,6 +103,14 @@ pub(super) enum Kind {
     Origin,
     /// An address or a network of them (CIDR).
     Net,
+    /// A name of a header field that the file may decide about.
+    Header,
+    /// A method of plain requests.
+    Method,
+    /// A token (RFC 9110 section 5.6.2).
+    Token,
+    /// A text with `${…}` for what is known of a request.
+    Template,
     /// The name of a file, relative to the configuration's folder.
     File,
     /// Octal permission bits.
@@ -111,6 +119,8 @@ pub(super) enum Kind {
     List(&'static Self),
     /// Names that the file chooses.
     Map(&'static Self),
+    /// Texts that the file gives values to.
+    Pairs(&'static Self),
     Table(&'static Table),
     AnyOf(&'static [Self]),
     /// This form of the value does nothing yet.
@@ -185,6 +195,10 @@ impl Kind {
             Self::Path => "a path such as `\"/chat\"`".into(),
             Self::Origin => "an origin such as `\"https://chat.example.com\"`".into(),
             Self::Net => "an address or network such as `\"10.0.0.0/8\"`".into(),
+            Self::Header => "the name of a header such as `\"x-tenant\"`".into(),
+            Self::Method => "a method such as `\"GET\"`".into(),
+            Self::Token => "a token such as `\"graphql-ws\"`".into(),
+            Self::Template => "a string, perhaps with `${client_address}`".into(),
             Self::File => "the name of a file".into(),
             Self::Mode => "a mode such as `\"0660\"`".into(),
             Self::OneOf(names) => names
@@ -193,7 +207,7 @@ impl Kind {
                 .collect::<Vec<_>>()
                 .join(" or "),
             Self::List(kind) => format!("a list, each {}", kind.expected()),
-            Self::Map(_) | Self::Table(_) => "a table".into(),
+            Self::Map(_) | Self::Pairs(_) | Self::Table(_) => "a table".into(),
             Self::AnyOf(kinds) => kinds
                 .iter()
                 .map(Self::expected)

@@ -3,6 +3,14 @@
 //! A value of these types that came out of [`crate::config`] is valid: names resolve, files were
 //! read, keys fit their certificates, durations and weights are in range.
 
+mod headers;
+mod trust;
+
+pub use self::headers::{
+    HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, same_variable,
+};
+pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -10,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::{HeaderName, HeaderValue, Method};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
@@ -42,6 +51,8 @@ pub struct Server {
     pub watch: Watch,
     /// Whether our own answers carry `tidegate-reason`.
     pub reason_header: bool,
+    /// The header that carries a request's id.
+    pub request_id: Option<HeaderName>,
 }
 
 /// What is logged, and how.
@@ -102,6 +113,10 @@ pub struct Listener {
     pub binds: Vec<Bind>,
     /// `None` for plain text.
     pub tls: Option<ListenerTls>,
+    /// What is believed about where connections come from.
+    pub trust: Trust,
+    /// Whether plain requests are sent to https, and handshakes refused.
+    pub redirect_to_https: bool,
     /// Deadlines towards clients.
     pub timeouts: ListenerTimeouts,
 }
@@ -138,6 +153,8 @@ pub struct ListenerTls {
     pub min_version: TlsVersion,
     /// What session tickets are made with; keys of our own without it.
     pub ticket_keys: Option<TicketKeysFile>,
+    /// Certificates that clients show; `None` if nobody asks.
+    pub client_auth: Option<ClientAuth>,
 }
 
 /// Keys of session tickets that several nodes share.
@@ -223,8 +240,20 @@ pub struct Route {
     pub hosts: Vec<HostPattern>,
     /// Which paths fit.
     pub path: PathMatch,
-    /// Name of the upstream.
-    pub upstream: Arc<str>,
+    /// What else has to fit.
+    pub conditions: Conditions,
+    /// What becomes of the requests that fit.
+    pub leads_to: LeadsTo,
+    /// Who may use it.
+    pub access: Access,
+    /// What becomes of the path.
+    pub rewrite: Rewrite,
+    /// Changes towards endpoints.
+    pub request_headers: HeaderChanges,
+    /// Changes towards clients.
+    pub response_headers: HeaderChanges,
+    /// Whether offers to compress messages are passed on.
+    pub compression: bool,
     /// What plain HTTP requests get.
     pub http: PlainHttp,
     /// How an endpoint's 101 is judged.
@@ -233,6 +262,65 @@ pub struct Route {
     pub preserve_host: bool,
     /// What holds for its tunnels.
     pub limits: TunnelLimits,
+}
+
+impl Route {
+    /// One with all the defaults.
+    pub fn to_upstream(name: &str, upstream: &str) -> Self {
+        Self {
+            name: name.into(),
+            listeners: None,
+            hosts: Vec::new(),
+            path: PathMatch::Any,
+            conditions: Conditions::default(),
+            leads_to: LeadsTo::Upstream(upstream.into()),
+            access: Access::default(),
+            rewrite: Rewrite::default(),
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
+            compression: true,
+            http: PlainHttp::Proxy,
+            handshake: Strictness::Strict,
+            preserve_host: true,
+            limits: TunnelLimits {
+                idle: None,
+                half_closed: None,
+                message_bytes: None,
+            },
+        }
+    }
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeadsTo {
+    /// To the upstream of this name.
+    Upstream(Arc<str>),
+    /// Somewhere else, where plain requests are sent.
+    Redirect(Redirect),
+}
+
+/// What has to fit besides listener, host and path. All that are there have to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// If not empty, a plain request has one of these. Handshakes are always GET.
+    pub methods: Vec<Method>,
+    /// Each is there with this value, on one of its lines.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Each is there with this value, decoded.
+    pub query: Vec<(Box<str>, Box<str>)>,
+    /// If not empty, a handshake offers one of these.
+    pub subprotocols: Vec<Box<str>>,
+}
+
+impl Conditions {
+    /// How many there are: of two that fit, more go first.
+    pub fn count(&self) -> usize {
+        usize::from(!self.methods.is_empty())
+            + self.headers.len()
+            + self.query.len()
+            + usize::from(!self.subprotocols.is_empty())
+    }
 }
 
 /// A host name, or one level of wildcard below it. Lower case, no port, no trailing dot.
@@ -319,6 +407,8 @@ pub struct Upstream {
     pub tries: NonZeroU32,
     /// `None` for plain text.
     pub tls: Option<EndpointTls>,
+    /// Whether connections begin with a PROXY header.
+    pub send_proxy: SendProxy,
     /// Deadlines towards endpoints.
     pub timeouts: UpstreamTimeouts,
 }
@@ -367,6 +457,18 @@ pub enum Balance {
     RoundRobin,
 }
 
+/// The PROXY header that endpoints get.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SendProxy {
+    /// None.
+    #[default]
+    Off,
+    /// Version 1, a line of text.
+    V1,
+    /// Version 2, binary.
+    V2,
+}
+
 /// TLS towards endpoints.
 #[derive(Debug, Clone)]
 pub struct EndpointTls {
@@ -378,8 +480,20 @@ pub struct EndpointTls {
     pub client: Option<Arc<CertifiedKey>>,
 }
 
+/// Two that show the same certificate are equal; whatever its key, that is the same key.
+impl PartialEq for EndpointTls {
+    fn eq(&self, other: &Self) -> bool {
+        fn chain(tls: &EndpointTls) -> Option<&[CertificateDer<'static>]> {
+            tls.client.as_ref().map(|certified| &*certified.cert)
+        }
+        self.roots == other.roots
+            && self.server_name == other.server_name
+            && chain(self) == chain(other)
+    }
+}
+
 /// Which authorities are believed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
     /// Those of the operating system.
     Platform,

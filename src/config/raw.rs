@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use http::{HeaderName, Method};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::keys::{Key, Kind, ROOT, Status, Table};
-use super::model::{Address, Bind, HostPattern};
+use super::model::{Address, Bind, HostPattern, Net, Origin, Piece, Template, Variable};
 use super::value;
 
 /// A value and where it stands. Two are equal if their values are, wherever they stand.
@@ -42,6 +43,11 @@ pub(super) enum Value {
     Bind(Bind),
     Address(Address),
     Host(HostPattern),
+    Net(Net),
+    Origin(Origin),
+    Header(HeaderName),
+    Method(Method),
+    Template(Template),
     Mode(u32),
     List(Vec<At<Self>>),
     Map(Vec<(At<String>, At<Self>)>),
@@ -197,6 +203,14 @@ impl Section {
         entries.into_iter().filter_map(section).collect()
     }
 
+    /// Names that the file chose, and what it gave them.
+    pub(super) fn pairs(&self, name: &str) -> Vec<(At<String>, At<Value>)> {
+        match self.value(name) {
+            Some(Value::Map(entries)) => entries,
+            _ => Vec::new(),
+        }
+    }
+
     const fn empty(declared: &'static Table) -> Self {
         Self {
             declared,
@@ -319,7 +333,11 @@ impl Reader<'_> {
             (Kind::Table(declared), DeValue::Table(tree)) => {
                 Some(Value::Section(self.table(declared, tree, value.span())))
             }
-            (Kind::Map(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
+            (Kind::Map(kind), DeValue::Table(tree)) => {
+                self.check_names(tree);
+                Some(self.map(kind, tree))
+            }
+            (Kind::Pairs(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
             (Kind::List(kind), DeValue::Array(list)) => {
                 let each = |each: &Spanned<DeValue<'_>>| At {
                     span: each.span(),
@@ -341,6 +359,9 @@ impl Reader<'_> {
             (Kind::Number { .. }, DeValue::Float(number)) => {
                 let number = number.as_str().replace('_', "").parse().ok();
                 self.number(kind, None, number, value.span())
+            }
+            (Kind::Template, DeValue::String(text)) => {
+                self.template(text, value.span()).map(Value::Template)
             }
             (_, DeValue::String(text)) if kind.is_textual() => {
                 let text = self.expand(text, value.span())?;
@@ -389,9 +410,8 @@ impl Reader<'_> {
         None
     }
 
-    fn map(&mut self, kind: &'static Kind, tree: &DeTable<'_>) -> Value {
-        let mut entries = Vec::with_capacity(tree.len());
-        for (name, value) in tree {
+    fn check_names(&mut self, tree: &DeTable<'_>) {
+        for name in tree.keys() {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
             if name.get_ref().is_empty() || !name.get_ref().bytes().all(allowed) {
                 self.found.push(
@@ -403,6 +423,12 @@ impl Reader<'_> {
                     .hint("names have letters, digits, `-`, `_` and `.`"),
                 );
             }
+        }
+    }
+
+    fn map(&mut self, kind: &'static Kind, tree: &DeTable<'_>) -> Value {
+        let mut entries = Vec::with_capacity(tree.len());
+        for (name, value) in tree {
             let name = At {
                 span: name.span(),
                 value: name.get_ref().to_string(),
@@ -444,27 +470,57 @@ impl Reader<'_> {
 
     /// Puts in what `${NAME}` stands for.
     fn expand(&mut self, text: &str, span: Range<usize>) -> Option<String> {
-        let mut expanded = String::with_capacity(text.len());
+        let pieces = self.pieces(text, span, &|_| None)?;
+        let text = |piece| match piece {
+            Piece::Text(text) => Some(String::from(text)),
+            Piece::Variable(_) => None,
+        };
+        pieces.into_iter().map(text).collect()
+    }
+
+    /// The same, but leaves what stands for something of a request.
+    fn template(&mut self, text: &str, span: Range<usize>) -> Option<Template> {
+        self.pieces(text, span, &Variable::named).map(Template::new)
+    }
+
+    fn pieces(
+        &mut self,
+        text: &str,
+        span: Range<usize>,
+        variable: &dyn Fn(&str) -> Option<Variable>,
+    ) -> Option<Vec<Piece>> {
+        let mut pieces = Vec::new();
+        let mut before = String::with_capacity(text.len());
         let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            expanded.push_str(before);
+        while let Some((text, after)) = rest.split_once("${") {
+            before.push_str(text);
             let Some((name, after)) = after.split_once('}') else {
                 self.wrong(span, "`${` without `}`".to_owned());
                 return None;
             };
-            let Some(value) = (self.environment)(name) else {
-                self.found.push(Diagnostic::error(
-                    "environment",
-                    span,
-                    format!("the environment has no variable `{name}`"),
-                ));
+            if let Some(variable) = variable(name) {
+                pieces.push(Piece::Text(std::mem::take(&mut before).into()));
+                pieces.push(Piece::Variable(variable));
+            } else if let Some(value) = (self.environment)(name) {
+                before.push_str(&value);
+            } else {
+                let message = format!("the environment has no variable `{name}`");
+                let diagnostic = Diagnostic::error("environment", span, message);
+                self.found.push(if variable("host").is_some() {
+                    diagnostic.hint(format!(
+                        "of requests there are: {}",
+                        Variable::NAMES.join(", ")
+                    ))
+                } else {
+                    diagnostic
+                });
                 return None;
-            };
-            expanded.push_str(&value);
+            }
             rest = after;
         }
-        expanded.push_str(rest);
-        Some(expanded)
+        before.push_str(rest);
+        pieces.push(Piece::Text(before.into()));
+        Some(pieces)
     }
 
     fn wrong_type(&mut self, kind: &Kind, value: &Spanned<DeValue<'_>>) {
@@ -501,6 +557,9 @@ impl Kind {
                 | Self::Path
                 | Self::Origin
                 | Self::Net
+                | Self::Header
+                | Self::Method
+                | Self::Token
                 | Self::File
                 | Self::Mode
                 | Self::OneOf(_)
@@ -516,7 +575,7 @@ impl Kind {
             Self::Integer { .. } => matches!(value, DeValue::Integer(_)),
             Self::Number { .. } => matches!(value, DeValue::Integer(_) | DeValue::Float(_)),
             Self::List(_) => matches!(value, DeValue::Array(_)),
-            Self::Map(_) | Self::Table(_) => matches!(value, DeValue::Table(_)),
+            Self::Map(_) | Self::Pairs(_) | Self::Table(_) => matches!(value, DeValue::Table(_)),
             _ => matches!(value, DeValue::String(_)),
         }
     }
@@ -532,13 +591,11 @@ fn parse(kind: &Kind, text: String) -> Result<Value, String> {
         Kind::Host => value::host(&text).map(Value::Host),
         Kind::Mode => value::mode(&text).map(Value::Mode),
         Kind::Path => value::path(&text).map(|path| Value::Text(path.into())),
-        Kind::Origin => value::origin(&text).map(|()| Value::Text(text)),
-        Kind::Net => text
-            .parse::<ipnet::IpNet>()
-            .map(drop)
-            .or_else(|_| text.parse::<std::net::IpAddr>().map(drop))
-            .map_err(|_| format!("`{text}` is no address or network; write `10.0.0.0/8`"))
-            .map(|()| Value::Text(text)),
+        Kind::Origin => value::origin(&text).map(Value::Origin),
+        Kind::Net => value::net(&text).map(Value::Net),
+        Kind::Header => value::header(&text).map(Value::Header),
+        Kind::Method => value::method(&text).map(Value::Method),
+        Kind::Token => value::token(&text).map(|()| Value::Text(text)),
         Kind::OneOf(names) if !names.contains(&text.as_str()) => {
             Err(format!("expected {}, not `\"{text}\"`", kind.expected()))
         }
@@ -554,7 +611,9 @@ mod tests {
         fn each_kind(kind: &'static Kind, visit: &mut dyn FnMut(&'static Key)) {
             match kind {
                 Kind::Table(table) => each_key(table, visit),
-                Kind::List(kind) | Kind::Map(kind) | Kind::Later(kind) => each_kind(kind, visit),
+                Kind::List(kind) | Kind::Map(kind) | Kind::Pairs(kind) | Kind::Later(kind) => {
+                    each_kind(kind, visit)
+                }
                 Kind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_kind(kind, visit)),
                 _ => {}
             }
@@ -620,13 +679,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_effect_says_so_unless_it_is_the_default() {
-        check("[[route]]\nupstream = \"a\"\ncompression = \"pass\"\n", &[]);
+    fn variables_of_requests_are_left_in_templates_alone() {
+        let header = |value: &str| {
+            format!("[[route]]\nupstream = \"a\"\nrequest_headers.set.x-a = \"{value}\"\n")
+        };
+        check(&header("${PORT}-${client_address}"), &[]);
         check(
-            "[[route]]\nupstream = \"a\"\ncompression = \"strip\"\nallow = [\"10.0.0.0/8\"]\n",
+            &header("${nobody}"),
+            &["the environment has no variable `nobody`"],
+        );
+        check(&header("${host"), &["`${` without `}`"]);
+        check(
+            "[upstream.a]\nendpoints = [\"127.0.0.1:${host}\"]\n",
+            &["the environment has no variable `host`"],
+        );
+    }
+
+    #[test]
+    fn what_is_not_in_effect_says_so_unless_it_is_the_default() {
+        check(
+            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"off\"\n",
+            &[],
+        );
+        check(
+            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"25s\"\nlimits.tunnels = 5\n",
             &[
-                "`compression` is not in effect in this version",
-                "`allow` is not in effect in this version",
+                "`ping` is not in effect in this version",
+                "`tunnels` is not in effect in this version",
             ],
         );
         check(

@@ -58,7 +58,9 @@ fn kind(declared: &Kind) -> Value {
         }
         Kind::OneOf(names) => json!({ "enum": names }),
         Kind::List(each) => json!({ "type": "array", "items": kind(each) }),
-        Kind::Map(each) => json!({ "type": "object", "additionalProperties": kind(each) }),
+        Kind::Map(each) | Kind::Pairs(each) => {
+            json!({ "type": "object", "additionalProperties": kind(each) })
+        }
         Kind::Table(declared) => table(declared),
         Kind::AnyOf(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
         Kind::Later(declared) => kind(declared),

@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::model::{Address, Bind, HostPattern};
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+
+use super::model::{Address, Bind, HostPattern, Net, Origin};
 
 /// Permission bits of unix sockets unless the file says otherwise.
 pub(super) const SOCKET_MODE: u32 = 0o660;
@@ -162,15 +165,69 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
 }
 
 /// `https://chat.example.com`, `null`: an origin as browsers send it.
-pub(super) fn origin(text: &str) -> Result<(), String> {
-    match text.split_once("://") {
-        _ if text == "null" => Ok(()),
-        Some(("http" | "https", rest)) if !rest.is_empty() && !rest.contains(['/', '?', '#']) => {
-            Ok(())
-        }
-        _ => Err(format!(
-            "`{text}` is no origin; write `https://chat.example.com`, without a path"
-        )),
+pub(super) fn origin(text: &str) -> Result<Origin, String> {
+    Origin::parse(text).ok_or_else(|| {
+        format!("`{text}` is no origin; write `https://chat.example.com`, without a path")
+    })
+}
+
+/// `10.0.0.0/8`, `10.0.0.1`, `2001:db8::/32`, `unix:`.
+pub(super) fn net(text: &str) -> Result<Net, String> {
+    if text == "unix:" {
+        return Ok(Net::Unix);
+    }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(Net::Ip(address.to_canonical().into()));
+    }
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no address or network; write `10.0.0.0/8`"))?;
+    if net.trunc() == net {
+        Ok(Net::Ip(net))
+    } else {
+        Err(format!(
+            "`{text}` is an address within a network; write `{}` or `{}`",
+            net.trunc(),
+            net.addr()
+        ))
+    }
+}
+
+/// A field that the configuration may decide about: those that make up messages and handshakes are
+/// tidegate's own.
+pub(super) fn header(text: &str) -> Result<HeaderName, String> {
+    let name = HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| format!("`{text}` is no name of a header"))?;
+    let hint = match name.as_str() {
+        "host" => "; `preserve_host` says which one endpoints see",
+        "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "te" | "trailer"
+        | "transfer-encoding" | "content-length" | "expect" | "http2-settings" => "",
+        name if name.starts_with("sec-websocket-") => "",
+        _ => return Ok(name),
+    };
+    Err(format!("`{text}` is written by tidegate itself{hint}"))
+}
+
+/// `GET`, `POST`: methods have a case.
+pub(super) fn method(text: &str) -> Result<Method, String> {
+    let upper = text.to_ascii_uppercase();
+    match Method::from_bytes(text.as_bytes()) {
+        Ok(Method::CONNECT | Method::TRACE) => Err(format!("`{text}` is never served")),
+        Ok(method) if upper == text => Ok(method),
+        Ok(_) => Err(format!("`{text}`: methods have a case; write `{upper}`")),
+        Err(_) => Err(format!("`{text}` is no method; write `GET`")),
+    }
+}
+
+/// `graphql-transport-ws`.
+pub(super) fn token(text: &str) -> Result<(), String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if !text.is_empty() && text.bytes().all(allowed) {
+        Ok(())
+    } else {
+        Err(format!(
+            "`{text}` is no token: no spaces, no commas, no quotes"
+        ))
     }
 }
 
@@ -252,5 +309,39 @@ mod tests {
         }
         assert!(origin("https://a:8443").is_ok() && origin("null").is_ok());
         assert!(origin("a").is_err() && origin("https://a/").is_err() && origin("ws://a").is_err());
+    }
+
+    #[test]
+    fn nets_headers_methods_and_tokens() {
+        for (text, shown) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1/32", "10.0.0.1"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("unix:", "unix:"),
+        ] {
+            assert_eq!(net(text).map(|net| net.to_string()), Ok(shown.to_owned()));
+        }
+        assert!(
+            net("10.0.0.1/8")
+                .unwrap_err()
+                .contains("`10.0.0.0/8` or `10.0.0.1`")
+        );
+        assert!(net("10.0.0").is_err() && net("10.0.0.0/33").is_err());
+        assert_eq!(header("X-Tenant").unwrap(), "x-tenant");
+        for text in [
+            "Host",
+            "Connection",
+            "Sec-WebSocket-Key",
+            "a b",
+            "",
+            "content-length",
+        ] {
+            assert!(header(text).is_err(), "{text}");
+        }
+        assert!(method("get").unwrap_err().contains("write `GET`"));
+        assert!(method("PATCH").is_ok() && method("CONNECT").is_err() && method("").is_err());
+        assert!(token("graphql-ws").is_ok() && token("a, b").is_err() && token("").is_err());
     }
 }

@@ -1,17 +1,21 @@
-//! From an accepted socket to a stream that speaks HTTP: TLS, within its deadline.
+//! From an accepted socket to a stream that speaks HTTP: PROXY header and TLS, within their deadline.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::http;
 use crate::net::admission::Permit;
-use crate::net::listen::{Accepted, Listener};
-use crate::net::stream::{Socket, Stream};
+use crate::net::listen::{Accepted, Listener, Settings};
+use crate::net::proxy_protocol::{ReceiveError, receive};
+use crate::net::stream::{Peer, Socket, Stream};
 use crate::session::{Connection, Worker};
 
 /// An accepted connection on its way to a worker.
@@ -33,34 +37,126 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         permit,
     } = arrival;
     worker.counters.connections.add(1);
-    let client = accepted.peer();
-    let local_port = accepted.local_port();
+    let since = Instant::now();
     let settings = listener.settings.load_full();
-    let stream = match register(accepted) {
-        Ok(socket) => match &settings.tls {
-            None => Ok(Stream::Plain(socket)),
-            // In a box: what a handshake needs is large, and is over soon.
-            Some(tls) => Box::pin(secure(&worker, tls, &settings, socket)).await,
-        },
-        Err(error) => Err(error),
+    let mut origin = Origin {
+        peer: accepted.peer(),
+        local: accepted.local(),
+        secure: settings.tls.is_some(),
     };
-    let stream = match stream {
+    let prepared = prepare(&worker, &settings, accepted, &mut origin, since).await;
+    let stream = match prepared {
         Ok(stream) => stream,
         Err(error) => {
+            let client = origin.peer;
             tracing::debug!(%client, listener = %listener.name, %error, "no connection came of it");
             return;
         }
     };
+    // TLS had a deadline of its own, and the request's begins when it is up.
+    let since = if settings.tls.is_some() {
+        Instant::now()
+    } else {
+        since
+    };
     let connection = Connection {
-        secure: settings.tls.is_some(),
         timeouts: settings.timeouts,
+        peer: origin.peer,
+        local: origin.local,
+        secure: origin.secure,
+        tls: stream.tls_facts(),
         worker,
         listener,
-        client,
-        local_port,
     };
     drop(settings);
-    http::serve(Rc::new(connection), stream, permit).await;
+    if let Some(tls) = &connection.tls
+        && let Some(certificate) = &tls.certificate
+        && certificate.has_expired(SystemTime::now())
+    {
+        connection.worker.counters.tls_failures.add(1);
+        tracing::debug!(
+            client = %connection.peer, subject = &*certificate.subject,
+            "the certificate of a resumed session has expired"
+        );
+        return;
+    }
+    http::serve(Rc::new(connection), stream, permit, since).await;
+}
+
+/// Where a connection comes from.
+struct Origin {
+    peer: Peer,
+    local: Option<SocketAddr>,
+    secure: bool,
+}
+
+/// Why a socket does not become a connection that speaks HTTP.
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("no TLS handshake in time")]
+    TlsTimeout,
+    #[error("no PROXY header in time")]
+    ProxyTimeout,
+    #[error("a PROXY header is taken from `trusted_proxies` only")]
+    ProxyUntrusted,
+    #[error(transparent)]
+    Proxy(#[from] ReceiveError),
+}
+
+async fn prepare(
+    worker: &Worker,
+    settings: &Settings,
+    accepted: Accepted,
+    origin: &mut Origin,
+    since: Instant,
+) -> Result<Stream, PrepareError> {
+    let socket = register(accepted)?;
+    if settings.trust.proxy_protocol
+        && let Err(error) = take_proxy_header(&socket, settings, origin, since).await
+    {
+        worker.counters.proxy_failures.add(1);
+        // Whoever set the listener up so has to know.
+        tracing::info!(client = %origin.peer, %error, "connection refused");
+        return Err(error);
+    }
+    let Some(tls) = &settings.tls else {
+        return Ok(Stream::Plain(socket));
+    };
+    // In a box: what a handshake needs is large, and is over soon.
+    let deadline = since + settings.timeouts.tls_handshake;
+    let result = Box::pin(secure(tls, socket, deadline)).await;
+    match &result {
+        Ok(_) => worker.counters.tls_handshakes.add(1),
+        Err(_) => worker.counters.tls_failures.add(1),
+    }
+    result
+}
+
+/// From then on the connection is that of whom the header names.
+async fn take_proxy_header(
+    socket: &Socket,
+    settings: &Settings,
+    origin: &mut Origin,
+    since: Instant,
+) -> Result<(), PrepareError> {
+    let proxies = &settings.trust.proxies;
+    if !proxies.is_empty() && !proxies.contain(origin.peer.ip()) {
+        return Err(PrepareError::ProxyUntrusted);
+    }
+    let limit = match &settings.tls {
+        Some(_) => settings.timeouts.tls_handshake,
+        None => settings.timeouts.request_header,
+    };
+    let received = tokio::time::timeout_at(since + limit, receive(socket)).await;
+    let header = received.map_err(|_| PrepareError::ProxyTimeout)??;
+    if let Some((source, destination)) = header.addresses {
+        origin.peer = Peer::Ip(source);
+        origin.local = Some(destination);
+        origin.secure |= header.secure;
+    }
+    Ok(())
 }
 
 /// Hands the socket to this worker's event loop.
@@ -72,27 +168,13 @@ fn register(accepted: Accepted) -> io::Result<Socket> {
 }
 
 async fn secure(
-    worker: &Worker,
     tls: &Arc<ServerConfig>,
-    settings: &crate::net::listen::Settings,
     socket: Socket,
-) -> io::Result<Stream> {
+    deadline: Instant,
+) -> Result<Stream, PrepareError> {
     let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
-    let result = match tokio::time::timeout(settings.timeouts.tls_handshake, handshake).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "no TLS handshake in time",
-        )),
-    };
-    match result {
-        Ok(stream) => {
-            worker.counters.tls_handshakes.add(1);
-            Ok(Stream::Client(Box::new(stream)))
-        }
-        Err(error) => {
-            worker.counters.tls_failures.add(1);
-            Err(error)
-        }
+    match tokio::time::timeout_at(deadline, handshake).await {
+        Ok(stream) => Ok(Stream::Client(Box::new(stream?))),
+        Err(_) => Err(PrepareError::TlsTimeout),
     }
 }

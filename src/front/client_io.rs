@@ -44,12 +44,10 @@ pub struct Pulse {
 const FIRST_HEAD_MOST: usize = 16 * 1024;
 
 impl Pulse {
-    /// For a connection whose first request may come from now on.
-    pub fn new() -> Self {
+    /// For a connection whose first request is expected since then.
+    pub fn new(since: Instant) -> Self {
         Self {
-            phase: Cell::new(Phase::Head {
-                since: Instant::now(),
-            }),
+            phase: Cell::new(Phase::Head { since }),
             first_due: Cell::new(true),
             write_blocked: Cell::new(false),
             first_head: RefCell::new(Some(Vec::new())),
@@ -101,12 +99,6 @@ impl Pulse {
                 head.extend_from_slice(bytes);
             }
         }
-    }
-}
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -55,8 +55,9 @@ enum Next {
 }
 
 /// Serves a connection until it has ended, or has become a tunnel with a task of its own.
-pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit) {
-    let pulse = Rc::new(Pulse::new());
+/// Its first request is due as if it had been expected since `since`.
+pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit, since: Instant) {
+    let pulse = Rc::new(Pulse::new(since));
     let slot: Rc<Cell<Option<Box<Opening>>>> = Rc::default();
     let service = {
         let (connection, pulse, slot) =
@@ -116,6 +117,7 @@ async fn answer(
     let first_head = pulse.take_first_head();
     let response = match session::serve(&connection, request, first_head.as_deref()).await {
         Outcome::Reply(reply) => reply.map(Content::Endpoint),
+        Outcome::Redirect(status, location) => reply::redirect(status, location),
         Outcome::Rejected(refusal) => {
             reply::rejection(refusal, connection.worker.snapshot().server.reason_header)
         }
@@ -203,13 +205,14 @@ fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
     } else if error.is_parse() {
         Rejection::BadRequest
     } else {
-        tracing::debug!(client = %connection.client, %error, "connection ended");
+        tracing::debug!(client = %connection.peer, %error, "connection ended");
         return;
     };
     let facts = RequestFacts {
         session: connection.worker.next_session(),
-        client: connection.client,
+        client: connection.peer,
         listener: &connection.listener.name,
+        request_id: None,
         started: StdInstant::now(),
     };
     access_log::rejected(

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response};
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_io::Busy;
@@ -33,6 +33,14 @@ pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content>
     if reason_header {
         headers.insert(REASON, HeaderValue::from_static(rejection.token()));
     }
+    response
+}
+
+/// Our own answer to a request that belongs elsewhere.
+pub fn redirect(status: StatusCode, location: HeaderValue) -> Response<Content> {
+    let mut response = Response::new(Content::Text(""));
+    *response.status_mut() = status;
+    response.headers_mut().insert(LOCATION, location);
     response
 }
 

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::stream::Peer;
-use crate::config::model::{Bind, ListenerTimeouts};
+use crate::config::model::{Bind, ListenerTimeouts, Trust};
 use crate::drain::Drain;
 
 /// Connections that the kernel keeps for us while we are busy.
@@ -40,6 +41,12 @@ pub struct Listener {
 pub struct Settings {
     /// `None` for plain text.
     pub tls: Option<Arc<ServerConfig>>,
+    /// What is believed about where connections come from.
+    pub trust: Trust,
+    /// Whether plain requests are sent to https.
+    pub redirect_to_https: bool,
+    /// The field that tells endpoints about client certificates.
+    pub certificate_header: Option<HeaderName>,
     /// Deadlines towards clients.
     pub timeouts: ListenerTimeouts,
 }
@@ -56,8 +63,8 @@ pub enum Bound {
 /// An accepted, non-blocking socket that belongs to no runtime yet.
 #[derive(Debug)]
 pub enum Accepted {
-    /// TCP, with Nagle's algorithm off: who connected, and to which port.
-    Tcp(TcpStream, SocketAddr, u16),
+    /// TCP, with Nagle's algorithm off: who connected, and to which of our addresses.
+    Tcp(TcpStream, SocketAddr, SocketAddr),
     /// A unix socket.
     Unix(UnixStream),
 }
@@ -71,10 +78,10 @@ impl Accepted {
         }
     }
 
-    /// The port that was connected to.
-    pub fn local_port(&self) -> Option<u16> {
+    /// The address that was connected to.
+    pub fn local(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(_, _, port) => Some(*port),
+            Self::Tcp(_, _, local) => Some(*local),
             Self::Unix(_) => None,
         }
     }
@@ -125,7 +132,13 @@ impl Bound {
                 let peer = peer
                     .and_then(|peer| SocketAddr::try_from(peer).ok())
                     .ok_or(io::ErrorKind::NotConnected)?;
-                Ok(Accepted::Tcp(stream.into(), peer, local.port()))
+                let stream = TcpStream::from(stream);
+                let local = if local.ip().is_unspecified() {
+                    stream.local_addr()?
+                } else {
+                    *local
+                };
+                Ok(Accepted::Tcp(stream, peer, local))
             }
             Self::Unix(socket, _) => {
                 let stream = accept_with(socket, flags)?;

@@ -5,14 +5,18 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustls::ProtocolVersion;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
+
+use crate::protocol::certificate::{Certificate, TlsFacts};
 
 /// A connected socket.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub enum Stream {
 pub enum Peer {
     /// An address and port.
     Ip(SocketAddr),
+    /// An address, as somebody says whom we believe.
+    Address(IpAddr),
     /// Somebody on this machine, through a unix socket.
     Unix,
 }
@@ -48,6 +54,7 @@ impl Peer {
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
+            Self::Address(address) => Some(address),
             Self::Unix => None,
         }
     }
@@ -57,12 +64,25 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ip(address) => address.fmt(f),
+            Self::Address(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
         }
     }
 }
 
 impl Socket {
+    /// Calls `io` when the socket is ready, until it is not `WouldBlock` that comes of it.
+    pub(super) async fn async_io<T>(
+        &self,
+        interest: Interest,
+        mut io: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        match self {
+            Self::Tcp(socket) => socket.async_io(interest, || io(socket.as_fd())).await,
+            Self::Unix(socket) => socket.async_io(interest, || io(socket.as_fd())).await,
+        }
+    }
+
     fn reset_on_close(&self) -> io::Result<()> {
         match self {
             Self::Tcp(socket) => SockRef::from(socket).set_linger(Some(Duration::ZERO)),
@@ -75,6 +95,30 @@ impl Stream {
     /// Whether an orderly end is more than closing the socket.
     pub fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
+    }
+
+    /// What both sides agreed on, where a client began TLS.
+    pub fn tls_facts(&self) -> Option<TlsFacts> {
+        let Self::Client(stream) = self else {
+            return None;
+        };
+        let agreed = stream.get_ref().1;
+        let certificates = agreed.peer_certificates();
+        Some(TlsFacts {
+            version: match agreed.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "",
+            },
+            cipher: agreed
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or_default(),
+            server_name: agreed.server_name().map(Into::into),
+            certificate: certificates
+                .and_then(|chain| chain.first())
+                .and_then(|first| Certificate::parse(first)),
+        })
     }
 
     /// Makes the drop that follows a reset (RST) rather than an orderly end (FIN).

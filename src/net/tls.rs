@@ -5,16 +5,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::client::ClientConfig;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+use rustls::crypto::{self, CryptoProvider};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, ResolvesServerCert, ServerConfig, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::tickets::{TicketKeys, TicketKeysError};
-use crate::config::model::{EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
+use crate::config::model::{ClientAuth, EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
 
 /// The only protocol that we speak inside TLS, on either side (RFC 7301).
 const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
@@ -32,6 +38,9 @@ pub enum TlsError {
     /// rustls refused the settings.
     #[error("TLS settings: {0}")]
     Settings(#[from] rustls::Error),
+    /// Clients' certificates cannot be verified.
+    #[error("authorities of client certificates: {0}")]
+    Clients(#[from] VerifierBuilderError),
     /// Session tickets cannot be made.
     #[error(transparent)]
     Tickets(#[from] TicketKeysError),
@@ -41,7 +50,9 @@ pub enum TlsError {
 }
 
 /// The keys of the tickets of listener `name`: those of the file, or else its own, which are kept
-/// across reloads: with new ones every returning client would pay for a full handshake.
+/// across reloads: with new ones every returning client would pay for a full handshake. A session
+/// is resumed without another look at the client's certificate, so that another policy about those
+/// is the end of all tickets.
 ///
 /// # Errors
 /// [`TlsError::Tickets`].
@@ -50,13 +61,30 @@ pub fn ticket_keys(
     tls: &ListenerTls,
     before: Option<&Arc<TicketKeys>>,
 ) -> Result<Arc<TicketKeys>, TlsError> {
-    // A policy of client certificates will have to be part of it.
-    let scope = format!("listener {name}, no client certificates");
+    let scope = format!("listener {name}, {}", policy(tls.client_auth.as_ref()));
     Ok(match (&tls.ticket_keys, before) {
         (Some(file), _) => Arc::new(TicketKeys::given(&file.secrets, &scope)?),
-        (None, Some(own)) if own.are_own() => Arc::clone(own),
+        (None, Some(own)) if own.are_own() && own.are_for(&scope) => Arc::clone(own),
         (None, _) => Arc::new(TicketKeys::own(&scope)?),
     })
+}
+
+/// What is asked of clients' certificates, in words that are the same on every node.
+fn policy(client_auth: Option<&ClientAuth>) -> String {
+    let Some(client_auth) = client_auth else {
+        return "no client certificates".into();
+    };
+    let mode = if client_auth.required {
+        "required"
+    } else {
+        "optional"
+    };
+    let mut authorities = digest::Context::new(&digest::SHA256);
+    for authority in &client_auth.authorities {
+        authorities.update(digest::digest(&digest::SHA256, authority).as_ref());
+    }
+    let authorities = STANDARD.encode(authorities.finish());
+    format!("client certificates {mode} of {authorities}")
 }
 
 /// TLS towards clients.
@@ -73,7 +101,7 @@ pub fn listener(
     };
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(client_verifier(tls.client_auth.as_ref())?)
         .with_cert_resolver(Arc::new(Certificates::of(tls)));
     config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
     config.ticketer = Arc::<TicketKeys>::clone(tickets);
@@ -81,6 +109,26 @@ pub fn listener(
     // TLS 1.2 resumes by ticket too; a memory of sessions would be a second way for nothing.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
+}
+
+/// How clients' certificates are judged.
+fn client_verifier(
+    client_auth: Option<&ClientAuth>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let Some(client_auth) = client_auth else {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    };
+    let mut roots = RootCertStore::empty();
+    for authority in &client_auth.authorities {
+        roots.add(authority.clone())?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
+    let builder = if client_auth.required {
+        builder
+    } else {
+        builder.allow_unauthenticated()
+    };
+    Ok(builder.build()?)
 }
 
 /// TLS towards endpoints.
@@ -115,7 +163,7 @@ pub fn endpoint(tls: &EndpointTls) -> Result<Arc<ClientConfig>, TlsError> {
 
 /// aws-lc-rs as it comes: X25519MLKEM768 first (the crate feature `prefer-post-quantum`).
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    Arc::new(crypto::aws_lc_rs::default_provider())
 }
 
 /// Which certificate a client gets, by the name it asks for.

@@ -44,16 +44,26 @@ pub struct TunnelFacts {
     pub opened: Instant,
 }
 
-/// Records that a tunnel to `endpoint` opened, so long after its request had come.
+/// What is told of a tunnel once, when it opens.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelOpening<'a> {
+    /// From its request to its 101.
+    pub handshake: Duration,
+    /// The id that its request came with, if that is believed.
+    pub request_id: Option<&'a str>,
+}
+
+/// Records that a tunnel to `endpoint` opened.
 pub fn tunnel_opened(
     counters: &Counters,
     facts: &TunnelFacts,
     endpoint: &State,
-    handshake: Duration,
+    opening: TunnelOpening<'_>,
 ) {
     counters.tunnels.add(1);
     tracing::info!(
         session = %facts.session,
+        request_id = opening.request_id,
         client = %facts.client,
         listener = &*facts.listener,
         route = &*facts.route,
@@ -62,7 +72,7 @@ pub fn tunnel_opened(
         host = &*facts.host,
         path = &*facts.path,
         subprotocol = facts.subprotocol.as_deref(),
-        handshake_ms = milliseconds(handshake),
+        handshake_ms = milliseconds(opening.handshake),
         "tunnel opened"
     );
 }
@@ -108,6 +118,8 @@ pub struct RequestFacts<'a> {
     pub client: Peer,
     /// Where.
     pub listener: &'a str,
+    /// The id that it came with, if that is believed.
+    pub request_id: Option<&'a str>,
     /// When the request had come.
     pub started: Instant,
 }
@@ -125,6 +137,7 @@ pub fn rejected(
         ($level:ident) => {
             tracing::$level!(
                 session = %facts.session,
+                request_id = facts.request_id,
                 client = %facts.client,
                 listener = facts.listener,
                 status,
@@ -142,17 +155,19 @@ pub fn rejected(
     }
 }
 
-/// Records an endpoint's reply to a plain request, or to a handshake that it declined.
+/// Records the reply to a plain request, or to a handshake that was declined: an endpoint's, or a
+/// redirect of ours.
 pub fn replied(
     counters: &Counters,
     facts: RequestFacts<'_>,
-    route: &str,
-    endpoint: &str,
+    route: Option<&str>,
+    endpoint: Option<&str>,
     status: u16,
 ) {
     counters.requests.add(1);
     tracing::info!(
         session = %facts.session,
+        request_id = facts.request_id,
         client = %facts.client,
         listener = facts.listener,
         route,

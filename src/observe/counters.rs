@@ -14,7 +14,9 @@ pub struct Counters {
     pub tls_handshakes: Counter,
     /// TLS handshakes that failed or took too long.
     pub tls_failures: Counter,
-    /// Plain requests that got an endpoint's reply.
+    /// Connections refused because of their PROXY header, or for want of one.
+    pub proxy_failures: Counter,
+    /// Plain requests that got an endpoint's reply, or a redirect.
     pub requests: Counter,
     /// Handshakes that an endpoint answered with something other than a 101.
     pub declined: Counter,
@@ -52,6 +54,7 @@ impl Default for Counters {
             connections: Counter::default(),
             tls_handshakes: Counter::default(),
             tls_failures: Counter::default(),
+            proxy_failures: Counter::default(),
             requests: Counter::default(),
             declined: Counter::default(),
             excused: Counter::default(),

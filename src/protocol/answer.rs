@@ -4,7 +4,9 @@ use std::fmt;
 
 use http::StatusCode;
 
+use super::edit::Edit;
 use super::handshake::{Handshake, extension_names};
+use super::spelling;
 use super::token::list;
 use crate::config::model::Strictness;
 
@@ -249,7 +251,7 @@ impl Switch<'_> {
     }
 
     /// Writes the head of the 101 for the client.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub fn write(&self, out: &mut Vec<u8>, edit: &Edit<'_>) {
         out.extend_from_slice(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
         );
@@ -257,12 +259,18 @@ impl Switch<'_> {
         out.extend_from_slice(self.accept.as_bytes());
         out.extend_from_slice(b"\r\n");
         for (name, value) in &self.answer.lines {
-            if self.is_written_anew(name) {
+            if self.is_written_anew(name) || edit.drops_text(name) {
                 continue;
             }
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");
             out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+        }
+        for (name, value) in edit.added() {
+            spelling::write(out, name, None);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"\r\n");
@@ -294,6 +302,8 @@ impl Switch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::HeaderChanges;
+    use crate::protocol::edit;
     use crate::protocol::handshake::Intent;
     use http::request::Parts;
     use proptest::prelude::*;
@@ -331,7 +341,8 @@ mod tests {
         assert_eq!(length, bytes.len());
         let switch = answer.check_switch(&handshake, strictness)?;
         let mut out = Vec::new();
-        switch.write(&mut out);
+        let changes = HeaderChanges::default();
+        switch.write(&mut out, &Edit::new(&changes, &[], &edit::tests::known()));
         Ok((switch.excused(), String::from_utf8(out).unwrap()))
     }
 

@@ -1,11 +1,17 @@
-//! What we tell endpoints about the client: `X-Forwarded-*` and `Forwarded` (RFC 7239).
+//! Who the client is, as the proxies before us say, and what we tell endpoints about it:
+//! `X-Forwarded-*` and `Forwarded` (RFC 7239).
 //!
-//! What came in under these names is never believed in this version: all of it is replaced.
+//! One family is believed, and only of peers that the listener trusts. Whatever came in under any
+//! of these names is replaced by what is believed.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::target;
+use super::token::tokens;
+use crate::config::model::{Family, Nets, Trust};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -13,16 +19,192 @@ const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
-/// How a request came.
+/// What is believed of a request that came through proxies that we trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The right-most address that is not one of theirs; `None` if nobody knows.
+    pub client: Option<IpAddr>,
+    /// The proxies between the client and us, the client's end first.
+    pub proxies: Vec<IpAddr>,
+    /// Whether the client spoke https.
+    pub secure: Option<bool>,
+    /// The host that the client asked for.
+    pub host: Option<Box<str>>,
+    /// The port that the client connected to.
+    pub port: Option<u16>,
+}
+
+/// What one proxy says of who connected to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Hop {
+    /// `None` where it does not say, or not in an address.
+    address: Option<IpAddr>,
+    secure: Option<bool>,
+    host: Option<Box<str>>,
+    port: Option<u16>,
+}
+
+/// What is believed of what `headers` claim, when they came from `peer` (`None` for a unix socket);
+/// `None` if that is no proxy that is trusted.
+pub fn believe(headers: &HeaderMap, trust: &Trust, peer: Option<IpAddr>) -> Option<Claim> {
+    if !trust.proxies.contain(peer) {
+        return None;
+    }
+    let hops = match trust.family {
+        Family::XForwarded => x_forwarded(headers),
+        Family::Forwarded => forwarded(headers),
+    };
+    Some(walk(hops, &trust.proxies, peer))
+}
+
+/// From our end on: the first address that is nobody's that we trust is the client's. Where a proxy
+/// does not say who connected, it is the end of what is known.
+fn walk(hops: Vec<Hop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
+    let mut claim = Claim {
+        client: peer,
+        proxies: Vec::new(),
+        secure: None,
+        host: None,
+        port: None,
+    };
+    for (position, hop) in hops.into_iter().rev().enumerate() {
+        // What the last proxy saw holds even where it does not say whom it saw.
+        if position == 0 || hop.address.is_some() {
+            claim.secure = hop.secure.or(claim.secure);
+            claim.host = hop.host.or(claim.host);
+            claim.port = hop.port.or(claim.port);
+        }
+        let Some(address) = hop.address else {
+            break;
+        };
+        claim.proxies.extend(claim.client);
+        claim.client = Some(address);
+        if !trusted.contain(Some(address)) {
+            break;
+        }
+    }
+    claim.proxies.reverse();
+    claim
+}
+
+/// The lists of `X-Forwarded-*`, each proxy having added to their ends. Lists may be shorter than
+/// that of addresses: many proxies say only once how the client spoke.
+fn x_forwarded(headers: &HeaderMap) -> Vec<Hop> {
+    let addresses: Vec<&str> = tokens(headers, FOR).collect();
+    let protos: Vec<&str> = tokens(headers, PROTO).collect();
+    let hosts: Vec<&str> = tokens(headers, HOST).collect();
+    let ports: Vec<&str> = tokens(headers, PORT).collect();
+    let count = addresses.len().max(1);
+    (0..count)
+        .map(|position| {
+            let from_end = count - 1 - position;
+            let at = |list: &[&str]| {
+                let index = list.len().saturating_sub(1 + from_end);
+                list.get(index).copied().map(str::to_owned)
+            };
+            Hop {
+                address: addresses.get(position).and_then(|text| address(text)),
+                secure: at(&protos).and_then(|text| is_secure(&text)),
+                host: at(&hosts)
+                    .filter(|text| target::is_authority(text))
+                    .map(Into::into),
+                port: at(&ports).and_then(|text| text.parse().ok()),
+            }
+        })
+        .collect()
+}
+
+/// The elements of `Forwarded`. A line that is not valid says nothing: whoever wrote its beginning
+/// may have meant to swallow its end.
+fn forwarded(headers: &HeaderMap) -> Vec<Hop> {
+    let lines = headers.get_all(FORWARDED).iter();
+    lines
+        .flat_map(|line| {
+            let hops = line.to_str().ok().and_then(elements);
+            hops.unwrap_or_else(|| vec![Hop::default()])
+        })
+        .collect()
+}
+
+/// RFC 7239 section 4.
+fn elements(line: &str) -> Option<Vec<Hop>> {
+    let mut hops = Vec::new();
+    let mut hop = Hop::default();
+    let mut rest = line.trim_matches([' ', '\t']);
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=')?;
+        let (value, after) = value(after)?;
+        match name.trim_matches([' ', '\t']).to_ascii_lowercase().as_str() {
+            "for" => hop.address = address(&value),
+            "proto" => hop.secure = is_secure(&value),
+            "host" => hop.host = target::is_authority(&value).then(|| value.into()),
+            name if super::token::is_token(name) => {}
+            _ => return None,
+        }
+        let after = after.trim_start_matches([' ', '\t']);
+        rest = match after.split_at_checked(1) {
+            None => after,
+            Some((";", after)) => after.trim_start_matches([' ', '\t']),
+            Some((",", after)) => {
+                hops.push(std::mem::take(&mut hop));
+                after.trim_start_matches([' ', '\t'])
+            }
+            Some(_) => return None,
+        };
+    }
+    hops.push(hop);
+    Some(hops)
+}
+
+/// A token or quoted string, and what follows.
+fn value(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([';', ',', ' ', '\t', '"']).unwrap_or(text.len());
+        let (value, after) = text.split_at(end);
+        return Some((value.to_owned(), after));
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return Some((value, quoted.get(at + 1..)?)),
+            '\\' => value.push(characters.next()?.1),
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+/// `192.0.2.1`, `192.0.2.1:1234`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:1234`.
+fn address(text: &str) -> Option<IpAddr> {
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let plain = text.parse::<IpAddr>().ok().or_else(bracketed);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|at| at.ip());
+    plain
+        .or_else(with_port)
+        .map(|address| address.to_canonical())
+}
+
+fn is_secure(proto: &str) -> Option<bool> {
+    match proto.to_ascii_lowercase().as_str() {
+        "https" | "wss" => Some(true),
+        "http" | "ws" => Some(false),
+        _ => None,
+    }
+}
+
+/// How a request came, as far as it is believed.
 #[derive(Debug, Clone, Copy)]
 pub struct Via<'a> {
     /// The client's address; `None` through a unix socket.
     pub client: Option<IpAddr>,
-    /// Whether it came by TLS.
+    /// The proxies between the client and us that we trust, the client's end first.
+    pub proxies: &'a [IpAddr],
+    /// Whether the client speaks https.
     pub secure: bool,
-    /// The `Host` header as received.
+    /// The host that the client asked for.
     pub host: &'a str,
-    /// The port that was connected to.
+    /// The port that the client connected to.
     pub port: Option<u16>,
 }
 
@@ -63,11 +245,14 @@ pub fn write(headers: &mut HeaderMap, via: &Via<'_>) {
 
 /// Calls `field` with each name and value that we write.
 pub fn each(via: &Via<'_>, mut field: impl FnMut(HeaderName, &str)) {
-    let mut client = String::new();
-    if let Some(address) = via.client {
+    let mut list = String::new();
+    for address in via.client.iter().chain(via.proxies) {
+        let comma = if list.is_empty() { "" } else { ", " };
         // Writing to a string does not fail.
-        let _ = write!(client, "{address}");
-        field(FOR, &client);
+        let _ = write!(list, "{comma}{address}");
+    }
+    if !list.is_empty() {
+        field(FOR, &list);
     }
     let proto = if via.secure { "https" } else { "http" };
     field(PROTO, proto);
@@ -77,22 +262,38 @@ pub fn each(via: &Via<'_>, mut field: impl FnMut(HeaderName, &str)) {
         let _ = write!(text, "{port}");
         field(PORT, &text);
     }
-    let (before, client, after) = match via.client {
-        Some(IpAddr::V4(_)) => ("for=", client.as_str(), ";host=\""),
-        Some(IpAddr::V6(_)) => ("for=\"[", client.as_str(), "]\";host=\""),
-        None => ("for=", "unknown", ";host=\""),
-    };
-    let value = [before, client, after, via.host, "\";proto=", proto].concat();
+    let mut value = String::with_capacity(96);
+    node(&mut value, via.client);
+    value.push_str(";host=\"");
+    value.push_str(via.host);
+    value.push_str("\";proto=");
+    value.push_str(proto);
+    for proxy in via.proxies {
+        value.push_str(", ");
+        node(&mut value, Some(*proxy));
+    }
     field(FORWARDED, &value);
+}
+
+fn node(value: &mut String, address: Option<IpAddr>) {
+    // Writing to a string does not fail.
+    let _ = match address {
+        Some(IpAddr::V4(address)) => write!(value, "for={address}"),
+        Some(IpAddr::V6(address)) => write!(value, "for=\"[{address}]\""),
+        None => write!(value, "for=unknown"),
+    };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::Net;
+    use proptest::prelude::*;
 
     fn via(client: Option<&str>) -> Via<'static> {
         Via {
             client: client.map(|client| client.parse().unwrap()),
+            proxies: &[],
             secure: true,
             host: "chat.example.com:8443",
             port: Some(8443),
@@ -166,5 +367,193 @@ mod tests {
             "for=unknown;host=\"chat.example.com:8443\";proto=https",
         ));
         check(None, &unix);
+    }
+
+    #[test]
+    fn proxies_are_listed_behind_the_client() {
+        let proxies = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let mut via = via(Some("192.0.2.1"));
+        via.proxies = &proxies;
+        let mut seen = Vec::new();
+        each(&via, |name, value| seen.push((name, value.to_owned())));
+        assert_eq!(seen[0].1, "192.0.2.1, 10.0.0.1, fd00::1");
+        assert_eq!(
+            seen[4].1,
+            "for=192.0.2.1;host=\"chat.example.com:8443\";proto=https, for=10.0.0.1, \
+             for=\"[fd00::1]\""
+        );
+    }
+
+    fn trust(family: Family) -> Trust {
+        Trust {
+            proxies: Nets::new(vec![
+                Net::Ip("10.0.0.0/8".parse().unwrap()),
+                Net::Ip("fd00::/8".parse().unwrap()),
+            ]),
+            family,
+            proxy_protocol: false,
+        }
+    }
+
+    fn claim(family: Family, lines: &[(&'static str, &str)], peer: &str) -> Option<Claim> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        believe(&headers, &trust(family), Some(peer.parse().unwrap()))
+    }
+
+    /// The client and the proxies that are believed, as one list.
+    fn chain(claim: &Claim) -> String {
+        let addresses = claim.client.iter().chain(&claim.proxies);
+        let texts: Vec<String> = addresses.map(ToString::to_string).collect();
+        texts.join(" ")
+    }
+
+    #[test]
+    fn nobody_else_is_believed() {
+        for family in [Family::XForwarded, Family::Forwarded] {
+            let lines = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
+            assert_eq!(claim(family, &lines, "192.0.2.9"), None);
+            assert_eq!(claim(family, &lines, "::ffff:192.0.2.9"), None);
+            assert!(claim(family, &lines, "::ffff:10.0.0.1").is_some());
+        }
+    }
+
+    #[test]
+    fn the_right_most_hop_that_is_not_trusted_is_the_client() {
+        for (value, expected) in [
+            ("192.0.2.1", "192.0.2.1 10.0.0.9"),
+            ("6.6.6.6, 192.0.2.1", "192.0.2.1 10.0.0.9"),
+            (
+                "192.0.2.1, 10.0.0.1, 10.0.0.2",
+                "192.0.2.1 10.0.0.1 10.0.0.2 10.0.0.9",
+            ),
+            ("10.0.0.5, 10.0.0.6", "10.0.0.5 10.0.0.6 10.0.0.9"),
+            ("6.6.6.6, unknown", "10.0.0.9"),
+            ("6.6.6.6, _hidden, 10.0.0.1", "10.0.0.1 10.0.0.9"),
+            ("192.0.2.1:4711", "192.0.2.1 10.0.0.9"),
+            ("[2001:db8::1]:4711", "2001:db8::1 10.0.0.9"),
+            ("2001:db8::1", "2001:db8::1 10.0.0.9"),
+            ("::ffff:192.0.2.1", "192.0.2.1 10.0.0.9"),
+            ("", "10.0.0.9"),
+        ] {
+            let seen = claim(
+                Family::XForwarded,
+                &[("x-forwarded-for", value)],
+                "10.0.0.9",
+            );
+            assert_eq!(chain(&seen.unwrap()), expected, "{value}");
+        }
+        let lines = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-for", "192.0.2.1"),
+        ];
+        let seen = claim(Family::XForwarded, &lines, "10.0.0.9").unwrap();
+        assert_eq!(chain(&seen), "192.0.2.1 10.0.0.9");
+    }
+
+    #[test]
+    fn how_the_client_spoke_is_what_the_proxy_before_it_saw() {
+        let seen = |lines: &[(&'static str, &str)]| {
+            let claim = claim(Family::XForwarded, lines, "10.0.0.9").unwrap();
+            (claim.secure, claim.host.map(String::from), claim.port)
+        };
+        let list = ("x-forwarded-for", "6.6.6.6, 192.0.2.1, 10.0.0.1");
+        assert_eq!(seen(&[list, ("x-forwarded-proto", "https")]).0, Some(true));
+        assert_eq!(seen(&[list, ("x-forwarded-proto", "wss")]).0, Some(true));
+        // The client claims http, the first proxy saw https, and the second one http.
+        assert_eq!(
+            seen(&[list, ("x-forwarded-proto", "http, https, http")]).0,
+            Some(true)
+        );
+        assert_eq!(seen(&[list, ("x-forwarded-proto", "gopher")]).0, None);
+        assert_eq!(
+            seen(&[list, ("x-forwarded-host", "a.example.com")])
+                .1
+                .as_deref(),
+            Some("a.example.com")
+        );
+        assert_eq!(seen(&[list, ("x-forwarded-host", "a b")]).1, None);
+        assert_eq!(seen(&[list, ("x-forwarded-port", "8443")]).2, Some(8443));
+        assert_eq!(seen(&[("x-forwarded-proto", "https")]).0, Some(true));
+    }
+
+    #[test]
+    fn one_family_is_read() {
+        let lines = [
+            ("x-forwarded-for", "192.0.2.1"),
+            (
+                "forwarded",
+                "for=192.0.2.2;proto=https;host=\"b.example.com\"",
+            ),
+        ];
+        let seen = claim(Family::Forwarded, &lines, "10.0.0.9").unwrap();
+        assert_eq!(chain(&seen), "192.0.2.2 10.0.0.9");
+        assert_eq!(
+            (seen.secure, seen.host.as_deref()),
+            (Some(true), Some("b.example.com"))
+        );
+        let seen = claim(Family::XForwarded, &lines, "10.0.0.9").unwrap();
+        assert_eq!(
+            (chain(&seen).as_str(), seen.secure),
+            ("192.0.2.1 10.0.0.9", None)
+        );
+    }
+
+    #[test]
+    fn forwarded_is_read_as_it_is_defined() {
+        for (value, expected) in [
+            ("for=192.0.2.1", "192.0.2.1 10.0.0.9"),
+            ("For=\"192.0.2.1:4711\"; Proto=https", "192.0.2.1 10.0.0.9"),
+            ("for=\"[2001:db8::1]\"", "2001:db8::1 10.0.0.9"),
+            (
+                "for=6.6.6.6, for=192.0.2.1;by=10.0.0.1 , for=10.0.0.1",
+                "192.0.2.1 10.0.0.1 10.0.0.9",
+            ),
+            (
+                "for=6.6.6.6;x=\"a, b\\\" ;\", for=192.0.2.1",
+                "192.0.2.1 10.0.0.9",
+            ),
+            ("for=6.6.6.6, for=_hidden", "10.0.0.9"),
+            ("proto=https", "10.0.0.9"),
+            // Each begins in a way that would swallow what a proxy has added.
+            ("for=6.6.6.6;x=\", for=192.0.2.1", "10.0.0.9"),
+            ("for=6.6.6.6;x=\", for=192.0.2.1;host=\"a\"", "10.0.0.9"),
+            ("for=6.6.6.6 for=192.0.2.1", "10.0.0.9"),
+            ("for", "10.0.0.9"),
+        ] {
+            let seen = claim(Family::Forwarded, &[("forwarded", value)], "10.0.0.9").unwrap();
+            assert_eq!(chain(&seen), expected, "{value}");
+        }
+        let lines = [
+            ("forwarded", "for=6.6.6.6;x=\""),
+            ("forwarded", "for=192.0.2.1"),
+        ];
+        let seen = claim(Family::Forwarded, &lines, "10.0.0.9").unwrap();
+        assert_eq!(
+            chain(&seen),
+            "192.0.2.1 10.0.0.9",
+            "a line of its own cannot be swallowed"
+        );
+    }
+
+    proptest! {
+        /// Whatever the client writes first, what the trusted proxy adds behind it is the client.
+        #[test]
+        fn what_comes_first_changes_nothing(junk in "[ -~]{0,60}") {
+            for (family, name, own) in [
+                (Family::XForwarded, "x-forwarded-for", "192.0.2.1"),
+                (Family::Forwarded, "forwarded", "for=192.0.2.1"),
+            ] {
+                let line = format!("{junk}, {own}");
+                let seen = claim(family, &[(name, line.trim())], "10.0.0.9").unwrap();
+                let seen = chain(&seen);
+                prop_assert!(
+                    seen == "192.0.2.1 10.0.0.9" || (name == "forwarded" && seen == "10.0.0.9"),
+                    "{}: {}", line, seen
+                );
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Version};
 
+use super::edit::{self, Edit};
 use super::forwarded::{self, Via};
 use super::hop;
 use super::rejection::Rejection;
@@ -56,6 +57,8 @@ impl<'a> Intent<'a> {
 pub struct Handshake<'a> {
     headers: &'a HeaderMap,
     key: &'a str,
+    /// Whether offers to compress reach the endpoint.
+    compression: bool,
 }
 
 impl<'a> Handshake<'a> {
@@ -73,7 +76,19 @@ impl<'a> Handshake<'a> {
         if !no_length || headers.contains_key(TRANSFER_ENCODING) {
             return Err(Rejection::HandshakeBody);
         }
-        Ok(Self { headers, key })
+        Ok(Self {
+            headers,
+            key,
+            compression: true,
+        })
+    }
+
+    /// The same, but as if the client had not offered to compress.
+    pub fn without_compression(self) -> Self {
+        Self {
+            compression: false,
+            ..self
+        }
     }
 
     /// What an endpoint that understood must answer in `Sec-WebSocket-Accept`.
@@ -89,8 +104,11 @@ impl<'a> Handshake<'a> {
         tokens(self.headers, SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == name)
     }
 
-    /// Whether the client offered this extension, with whatever parameters.
+    /// Whether the endpoint was offered this extension, with whatever parameters.
     pub fn offers_extension(&self, name: &str) -> bool {
+        if !self.compression && edit::compresses(name) {
+            return false;
+        }
         self.headers
             .get_all(SEC_WEBSOCKET_EXTENSIONS)
             .iter()
@@ -122,9 +140,9 @@ fn is_key(text: &str) -> bool {
         })
 }
 
-/// The names in one line of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1): what comes before
-/// the parameters of each element. Commas in quoted parameters separate nothing.
-pub(super) fn extension_names(line: &str) -> impl Iterator<Item = &str> {
+/// The elements in one line of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1), parameters
+/// included. Commas in quoted parameters separate nothing.
+pub(super) fn extension_elements(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     line.split(move |c| {
         if c == '"' {
@@ -132,14 +150,19 @@ pub(super) fn extension_names(line: &str) -> impl Iterator<Item = &str> {
         }
         c == ',' && !quoted
     })
-    .map(|element| {
-        element
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim_matches([' ', '\t'])
-    })
-    .filter(|name| !name.is_empty())
+    .map(|element| element.trim_matches([' ', '\t']))
+    .filter(|element| !extension_name(element).is_empty())
+}
+
+/// The name of an element: what comes before its parameters.
+pub(super) fn extension_name(element: &str) -> &str {
+    let name = element.split(';').next().unwrap_or_default();
+    name.trim_matches([' ', '\t'])
+}
+
+/// The names in one line.
+pub(super) fn extension_names(line: &str) -> impl Iterator<Item = &str> {
+    extension_elements(line).map(extension_name)
 }
 
 /// A handshake on its way to an endpoint.
@@ -153,6 +176,10 @@ pub struct Request<'a> {
     pub host: &'a str,
     /// How it came.
     pub via: Via<'a>,
+    /// What the configuration changes.
+    pub edit: &'a Edit<'a>,
+    /// Whether offers to compress are passed on.
+    pub compression: bool,
     /// How the client spelled its names, if known.
     pub spelling: Option<Spelling<'a>>,
 }
@@ -167,17 +194,29 @@ impl Request<'_> {
         out.extend_from_slice(b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
         let headers = &self.parts.headers;
         for (name, value) in headers {
-            if is_written_anew(name) || hop::is_hop_by_hop(headers, name) {
+            if is_written_anew(name) || hop::is_hop_by_hop(headers, name) || self.edit.drops(name) {
                 continue;
             }
             // These are spelled as in RFC 6455 whatever the client wrote.
             let ours = name.as_str().starts_with("sec-websocket-");
             let spelling = self.spelling.as_ref().filter(|_| !ours);
+            if !self.compression && *name == SEC_WEBSOCKET_EXTENSIONS {
+                let kept = value.to_str().ok().and_then(edit::without_compression);
+                if let Some(kept) = kept {
+                    field(out, name, kept.as_bytes(), spelling);
+                }
+                continue;
+            }
             field(out, name, value.as_bytes(), spelling);
         }
         forwarded::each(&self.via, |name, value| {
-            field(out, &name, value.as_bytes(), None)
+            if !self.edit.replaces(&name) {
+                field(out, &name, value.as_bytes(), None);
+            }
         });
+        for (name, value) in self.edit.added() {
+            field(out, name, value.as_bytes(), None);
+        }
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -200,6 +239,7 @@ fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], spelling: Option<&S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::HeaderChanges;
     use proptest::prelude::*;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -380,12 +420,17 @@ mod tests {
             ("expect", Some("100-continue")),
             ("cookie", Some("a=b")),
         ]);
+        let changes = HeaderChanges::default();
+        let edit = Edit::new(&changes, &[], &edit::tests::known());
         let request = Request {
             parts: &parts,
             origin_form: "/chat?x",
             host: "chat.example.com",
+            edit: &edit,
+            compression: true,
             via: Via {
                 client: None,
+                proxies: &[],
                 secure: false,
                 host: "chat.example.com",
                 port: None,
@@ -426,9 +471,13 @@ mod tests {
                 parts.headers.append(name, value);
             }
             let Ok(Intent::Handshake(_)) = Intent::of(&parts) else { return Ok(()) };
-            let via = Via { client: None, secure: false, host: "a", port: None };
-            let request =
-                Request { parts: &parts, origin_form: "/", host: "a", via, spelling: None };
+            let via = Via { client: None, proxies: &[], secure: false, host: "a", port: None };
+            let changes = HeaderChanges::default();
+            let edit = Edit::new(&changes, &[], &edit::tests::known());
+            let request = Request {
+                parts: &parts, origin_form: "/", host: "a", via, edit: &edit, compression: true,
+                spelling: None,
+            };
             let mut out = Vec::new();
             request.write(&mut out);
             let mut lines = [httparse::EMPTY_HEADER; 64];

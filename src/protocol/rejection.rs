@@ -63,6 +63,24 @@ rejections! {
     /// Plain HTTP on a route with `http = "reject"`.
     WebSocketRequired = UPGRADE_REQUIRED, "websocket-required",
         "Only WebSocket connections are served here.";
+    /// The path does not begin with what is to be taken off it as it is written.
+    PathPrefix = BAD_REQUEST, "path-prefix",
+        "The beginning of the path must be written without escapes.";
+    /// A handshake without TLS where https is asked for.
+    HttpsRequired = FORBIDDEN, "https-required",
+        "Only wss:// is served here: WebSocket handshakes are not redirected.";
+    /// A handshake on a route that redirects.
+    RedirectOnly = FORBIDDEN, "redirect-only",
+        "This address has moved, and WebSocket handshakes are not redirected.";
+    /// The client's address is denied, or not allowed.
+    AddressDenied = FORBIDDEN, "address-denied", "Your address is not allowed here.";
+    /// No client certificate on a route that requires one.
+    CertificateRequired = FORBIDDEN, "client-certificate",
+        "A client certificate is required here.";
+    /// The origin is not listed, or there are several.
+    OriginDenied = FORBIDDEN, "origin-denied", "Pages of this origin are not allowed here.";
+    /// No origin where there must be one.
+    OriginMissing = FORBIDDEN, "origin-missing", "The handshake must have an Origin header.";
     /// No route fits.
     NoRoute = NOT_FOUND, "no-route", "Nothing is served under this host and path.";
     /// The client did not go on sending the body of its request.

@@ -95,10 +95,25 @@ impl Target {
         &self.path
     }
 
+    /// The query as received, without its question mark.
+    pub fn query(&self) -> Option<&str> {
+        self.origin_form.split_once('?').map(|(_, query)| query)
+    }
+
     /// Path and query as received, for the endpoint.
     pub fn origin_form(&self) -> &str {
         &self.origin_form
     }
+}
+
+/// Whether `text` is a host, perhaps with a port.
+pub(super) fn is_authority(text: &str) -> bool {
+    HostPort::parse(text).is_some()
+}
+
+/// The port in `text`, if it is a host with a port.
+pub fn port_of(text: &str) -> Option<u16> {
+    HostPort::parse(text)?.port
 }
 
 /// A host and perhaps a port (RFC 3986 section 3.2).

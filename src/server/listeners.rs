@@ -263,6 +263,12 @@ impl Listeners {
             name: Arc::clone(&listener.name),
             settings: Settings {
                 tls,
+                trust: listener.trust.clone(),
+                redirect_to_https: listener.redirect_to_https,
+                certificate_header: listener
+                    .tls
+                    .as_ref()
+                    .and_then(|tls| tls.client_auth.as_ref()?.header.clone()),
                 timeouts: listener.timeouts,
             },
             tickets,

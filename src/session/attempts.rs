@@ -22,7 +22,7 @@ impl<'a> Attempts<'a> {
         Self {
             session,
             tried: Vec::new(),
-            left: session.route.upstream.tries,
+            left: session.upstream.tries,
             refusal: Rejection::NoEndpoint.into(),
         }
     }
@@ -34,7 +34,7 @@ impl<'a> Attempts<'a> {
             .checked_sub(1)
             .and_then(|left| {
                 self.left = left;
-                self.session.route.upstream.pick(&self.tried)
+                self.session.upstream.pick(&self.tried)
             })
             .ok_or_else(|| std::mem::replace(&mut self.refusal, Rejection::NoEndpoint.into()))?;
         self.tried.push(lease.endpoint().id);
@@ -43,10 +43,11 @@ impl<'a> Attempts<'a> {
 
     /// A fresh connection to it, or none, which is remembered.
     pub(super) async fn connect(&mut self, lease: &Lease) -> Option<Stream> {
-        let upstream = &self.session.route.upstream;
+        let upstream = self.session.upstream;
         let endpoint = Arc::clone(lease.endpoint());
         let resolver = self.session.connection.worker.resolver();
-        match connect(upstream, &endpoint, resolver).await {
+        let proxy_header = self.session.proxy_header();
+        match connect(upstream, &endpoint, resolver, &proxy_header).await {
             Ok(stream) => Some(stream),
             Err(error) => {
                 tracing::warn!(

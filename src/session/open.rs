@@ -37,7 +37,7 @@ pub(super) async fn open(
     };
     let endpoint = Arc::clone(&lease.endpoint().label);
     let request = write_request(session, parts, &lease, first_head);
-    let limit = session.route.upstream.timeouts.handshake;
+    let limit = session.upstream.timeouts.handshake;
     let answered = match tokio::time::timeout(limit, exchange(stream, &request)).await {
         Ok(answered) => {
             answered.map_err(|error| Refusal::because(Rejection::BadAnswer, &endpoint, &error))?
@@ -54,13 +54,13 @@ pub(super) async fn open(
         return pass_on(session, answered, lease).await;
     }
     let switch = answer
-        .check_switch(handshake, session.route.handshake)
+        .check_switch(handshake, session.route.settings.handshake)
         .map_err(|fault| Refusal::because(Rejection::BadSwitch, &endpoint, &fault))?;
     if switch.excused().any() {
         session.connection.worker.counters.excused.add(1);
         tracing::warn!(
             session = %session.facts.session,
-            route = %session.route.name,
+            route = %session.route.settings.name,
             %endpoint,
             excused = %switch.excused(),
             "lenient handshake"
@@ -68,7 +68,7 @@ pub(super) async fn open(
     }
     let facts = facts(session, &switch);
     let mut to_client = Vec::with_capacity(REQUEST_USUAL);
-    switch.write(&mut to_client);
+    switch.write(&mut to_client, &session.response_edit());
     to_client.extend_from_slice(answered.read_ahead());
     let read_ahead = answered.read_ahead().len();
     Ok(Outcome::Tunnel(Box::new(Opening {
@@ -78,6 +78,7 @@ pub(super) async fn open(
         handshake: facts.opened - session.facts.started,
         facts,
         lease,
+        request_id: session.facts.request_id.map(Into::into),
         endpoint: answered.stream,
     })))
 }
@@ -91,9 +92,11 @@ fn write_request(
     let mut request = Vec::with_capacity(REQUEST_USUAL);
     handshake::Request {
         parts,
-        origin_form: session.target.origin_form(),
+        origin_form: session.uri,
         host: session.host_for(lease),
         via: session.via(),
+        edit: &session.request_edit(),
+        compression: session.route.settings.compression,
         spelling: first_head.and_then(Spelling::of),
     }
     .write(&mut request);
@@ -105,7 +108,7 @@ fn facts(session: &Session<'_>, switch: &Switch<'_>) -> TunnelFacts {
         session: session.facts.session,
         client: session.facts.client,
         listener: Arc::clone(&session.connection.listener.name),
-        route: Arc::clone(&session.route.name),
+        route: Arc::clone(&session.route.settings.name),
         host: session.target.host().into(),
         path: session.target.path().into(),
         subprotocol: switch.subprotocol().map(Into::into),

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::attempts::Attempts;
 use super::{Outcome, Refusal, Session};
 use crate::observe::access_log;
+use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::{forwarded, hop};
 use crate::upstream::endpoint::Lease;
@@ -25,14 +26,15 @@ pub(super) async fn proxy(
     body: Incoming,
 ) -> Result<Outcome, Refusal> {
     let (body, upload) = RequestBody::new(body, session.connection.timeouts.request_body);
+    let edit = session.request_edit();
     let mut request = Request::from_parts(parts, body);
     let worker = &session.connection.worker;
     let mut attempts = Attempts::new(session);
     loop {
         let lease = attempts.next()?;
-        prepare(session, &mut request, &lease)?;
-        let key = Key::of(&session.route.upstream, &lease);
-        if let Some(mut sender) = worker.pool.take(key) {
+        prepare(session, &mut request, &lease, &edit)?;
+        let key = Key::of(session.upstream, &lease);
+        if let Some(mut sender) = key.and_then(|key| worker.pool.take(key)) {
             match reuse(session, &mut sender, request, &upload).await {
                 Ok(response) => return finish(session, response, sender, lease, key),
                 Err(Failure::Retry(again)) => request = *again,
@@ -86,13 +88,14 @@ fn prepare(
     session: &Session<'_>,
     request: &mut Request<RequestBody>,
     lease: &Lease,
+    edit: &Edit<'_>,
 ) -> Result<(), Refusal> {
-    let target = session.target.origin_form();
-    *request.uri_mut() = target.parse().map_err(|_| Rejection::BadTarget)?;
+    *request.uri_mut() = session.uri.parse().map_err(|_| Rejection::BadTarget)?;
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
     hop::strip_request(headers);
     forwarded::write(headers, &session.via());
+    edit.apply(headers);
     let host = session.host_for(lease);
     headers.insert(
         HOST,
@@ -137,7 +140,7 @@ async fn send(
     request: Request<RequestBody>,
     upload: &Upload,
 ) -> Result<Response<Incoming>, Failure> {
-    let limit = session.route.upstream.timeouts.response;
+    let limit = session.upstream.timeouts.response;
     let mut reply = std::pin::pin!(sender.try_send_request(request));
     let mut deadline = Instant::now() + limit;
     loop {
@@ -170,9 +173,9 @@ fn finish(
     response: Response<Incoming>,
     sender: Sender,
     lease: Lease,
-    key: Key,
+    key: Option<Key>,
 ) -> Result<Outcome, Refusal> {
-    let home = Some((Rc::clone(&session.connection.worker.pool), key));
+    let home = key.map(|key| (Rc::clone(&session.connection.worker.pool), key));
     reply(
         session,
         response,
@@ -205,12 +208,13 @@ pub(super) fn reply(
         });
     }
     hop::strip_response(&mut parts.headers);
+    session.response_edit().apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
     access_log::replied(
         &session.connection.worker.counters,
         session.facts,
-        &session.route.name,
-        &loan.lease.endpoint().label,
+        Some(&session.route.settings.name),
+        Some(&loan.lease.endpoint().label),
         parts.status.as_u16(),
     );
     Ok(Outcome::Reply(Response::from_parts(

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
@@ -92,7 +93,7 @@ impl Resolver {
     }
 }
 
-/// Connects to an endpoint of `upstream`.
+/// Connects to an endpoint of `upstream`; the connection begins with `proxy_header`.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -100,10 +101,14 @@ pub async fn connect(
     upstream: &Upstream,
     endpoint: &State,
     resolver: &Resolver,
+    proxy_header: &[u8],
 ) -> Result<Stream, ConnectError> {
     let limit = upstream.timeouts.connect;
     let work = async {
-        let socket = open(endpoint, resolver).await?;
+        let mut socket = open(endpoint, resolver).await?;
+        if !proxy_header.is_empty() {
+            socket.write_all(proxy_header).await.map_err(refused)?;
+        }
         match &upstream.tls {
             None => Ok(Stream::Plain(socket)),
             Some(tls) => secure(tls, &endpoint.address, socket).await,

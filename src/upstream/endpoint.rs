@@ -13,7 +13,7 @@ use std::time::Instant;
 use rustls::client::ClientConfig;
 
 use super::balance::{Balancer, Candidate};
-use crate::config::model::{self, Address, EndpointTls, UpstreamTimeouts};
+use crate::config::model::{self, Address, EndpointTls, Roots, SendProxy, UpstreamTimeouts};
 use crate::net::tls::{self, TlsError};
 
 /// A named group of endpoints.
@@ -24,7 +24,9 @@ pub struct Upstream {
     /// How many endpoints are tried for one request.
     pub tries: u32,
     /// `None` for plain text.
-    pub tls: Option<Tls>,
+    pub tls: Option<Arc<Tls>>,
+    /// Whether connections begin with a PROXY header.
+    pub send_proxy: SendProxy,
     /// Deadlines towards its endpoints.
     pub timeouts: UpstreamTimeouts,
     endpoints: Vec<Endpoint>,
@@ -139,7 +141,12 @@ impl Upstream {
         Ok(Self {
             name: Arc::clone(&settings.name),
             tries: settings.tries.get(),
-            tls: settings.tls.as_ref().map(Tls::new).transpose()?,
+            tls: settings
+                .tls
+                .as_ref()
+                .map(|tls| known.tls(&settings.name, tls))
+                .transpose()?,
+            send_proxy: settings.send_proxy,
             timeouts: settings.timeouts,
             balancer: Mutex::new(Balancer::new(settings.balance, endpoints.len())),
             endpoints,
@@ -183,6 +190,9 @@ impl Tls {
 #[derive(Debug, Default)]
 pub struct Known {
     states: HashMap<(Arc<str>, Address), Weak<State>>,
+    tls: HashMap<Arc<str>, Arc<Tls>>,
+    /// Of the configuration before.
+    tls_before: HashMap<Arc<str>, Arc<Tls>>,
 }
 
 impl Known {
@@ -194,7 +204,21 @@ impl Known {
             states: living
                 .map(|(key, state)| (key.clone(), Weak::clone(state)))
                 .collect(),
+            tls: HashMap::new(),
+            tls_before: self.tls.clone(),
         }
+    }
+
+    /// The same as before, sessions that can be resumed included, if it is set up in the same way.
+    fn tls(&mut self, upstream: &Arc<str>, settings: &EndpointTls) -> Result<Arc<Tls>, TlsError> {
+        let before = self.tls_before.get(upstream);
+        let tls = match before.filter(|before| before.settings == *settings) {
+            // The operating system's authorities may have changed: they are read again.
+            Some(before) if settings.roots != Roots::Platform => Arc::clone(before),
+            _ => Arc::new(Tls::new(settings)?),
+        };
+        self.tls.insert(Arc::clone(upstream), Arc::clone(&tls));
+        Ok(tls)
     }
 
     fn state(&mut self, upstream: &Arc<str>, address: &Address) -> Arc<State> {
@@ -228,6 +252,7 @@ mod tests {
             balance: Balance::LeastConnections,
             tries: NonZeroU32::MIN,
             tls: None,
+            send_proxy: SendProxy::Off,
             timeouts: UpstreamTimeouts {
                 connect: Duration::from_secs(1),
                 handshake: Duration::from_secs(1),

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::endpoint::{Lease, Upstream};
+use crate::config::model::SendProxy;
 use crate::drain::Tasks;
 
 /// A connection that can take a request.
@@ -76,13 +77,14 @@ struct Idle {
 }
 
 impl Key {
-    /// For connections of `upstream` to the leased endpoint.
-    pub fn of(upstream: &Upstream, lease: &Lease) -> Self {
+    /// For connections of `upstream` to the leased endpoint; `None` where one that has begun with a
+    /// client's PROXY header is that client's alone.
+    pub fn of(upstream: &Upstream, lease: &Lease) -> Option<Self> {
         let tls = upstream.tls.as_ref().map_or(0, |tls| tls.generation);
-        Self {
+        (upstream.send_proxy == SendProxy::Off).then(|| Self {
             endpoint: lease.endpoint().id,
             tls,
-        }
+        })
     }
 }
 

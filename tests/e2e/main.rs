@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod access;
 mod balance;
 mod config;
 mod framing;
@@ -15,6 +16,7 @@ mod handshake;
 mod http;
 mod listeners;
 mod ownership;
+mod proxy_protocol;
 mod reload;
 mod routing;
 mod stop;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tidegate::config;
-use tidegate::config::model::Config;
+use tidegate::config::model::{Config, Trust};
 use tidegate::drain::Drain;
 use tidegate::front;
 use tidegate::net::admission::{Admission, Load};
@@ -53,6 +53,9 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             name: "main".into(),
             drain: Drain::new(),
             settings: ArcSwap::from_pointee(Settings {
+                trust: Trust::default(),
+                redirect_to_https: false,
+                certificate_header: None,
                 tls: None,
                 timeouts: config.listeners[0].timeouts,
             }),
@@ -62,8 +65,9 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             worker: Rc::clone(&worker),
             listener: Arc::clone(&listener),
             timeouts: config.listeners[0].timeouts,
-            client: Peer::Ip(peer),
-            local_port: None,
+            peer: Peer::Ip(peer),
+            local: None,
+            tls: None,
             secure: false,
         });
         let http = Rc::downgrade(&connection);
@@ -71,9 +75,12 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         admission.set_most(10);
         let permit = Arc::new(Load::new(Arc::clone(&admission))).admit().unwrap();
         let stream = Stream::Plain(Socket::Tcp(accepted));
-        worker
-            .tasks
-            .spawn(front::http::serve(connection, stream, permit));
+        worker.tasks.spawn(front::http::serve(
+            connection,
+            stream,
+            permit,
+            tokio::time::Instant::now(),
+        ));
 
         client.send(HANDSHAKE).await;
         assert_eq!(client.head().await.status(), 101);

@@ -36,29 +36,25 @@ pub(super) const LISTENER: Table = Table {
             Kind::OneOf(&["off", "required"]),
             "\"off\"",
             "Whether connections begin with a PROXY header.",
-        )
-        .later_restriction(),
+        ),
         key(
             "trusted_proxies",
             NETS,
             "[]",
-            "Whose forwarding headers are believed.",
-        )
-        .later(),
+            "Whose PROXY header and forwarding headers are believed; `unix:` for unix sockets.",
+        ),
         key(
             "trusted_header",
             Kind::OneOf(&["x-forwarded", "forwarded"]),
             "\"x-forwarded\"",
             "The family of forwarding headers that is believed.",
-        )
-        .later(),
+        ),
         key(
             "redirect_to_https",
             Kind::Bool,
             "false",
             "Whether plain requests are sent to https, and handshakes refused.",
-        )
-        .later_restriction(),
+        ),
         key(
             "limits",
             Kind::Table(&LIMITS),
@@ -102,9 +98,8 @@ const TLS: Table = Table {
             "client_auth",
             Kind::Table(&CLIENT_AUTH),
             "",
-            "Certificates that clients must show.",
-        )
-        .later_restriction(),
+            "Certificates that clients show.",
+        ),
         key(
             "ticket_keys_file",
             Kind::File,
@@ -136,7 +131,7 @@ const CERTIFICATE: Table = Table {
 };
 
 const CLIENT_AUTH: Table = Table {
-    doc: "Certificates that clients must show.",
+    doc: "Certificates that clients show.",
     keys: &[
         key("ca", Kind::File, "", "The authorities that are believed.").required(),
         key(
@@ -147,7 +142,7 @@ const CLIENT_AUTH: Table = Table {
         ),
         key(
             "header",
-            Kind::Text,
+            Kind::Header,
             "",
             "The header that tells endpoints about it.",
         ),

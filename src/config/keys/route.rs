@@ -2,7 +2,9 @@
 
 use super::{COUNT, DURATION_OR_OFF, Kind, NAMES, NETS, Table, key};
 
-const STRINGS: Kind = Kind::Map(&Kind::Text);
+const STRINGS: Kind = Kind::Pairs(&Kind::Text);
+
+const HEADERS: Kind = Kind::List(&Kind::Header);
 
 pub(super) const ROUTE: Table = Table {
     doc: "A match, and where its requests go.",
@@ -70,84 +72,83 @@ pub(super) const ROUTE: Table = Table {
         ),
         key(
             "methods",
-            NAMES,
+            Kind::List(&Kind::Method),
             "[]",
-            "Methods of plain requests; default: any.",
-        )
-        .later_restriction(),
-        key("headers", STRINGS, "{}", "Headers and their values.").later_restriction(),
-        key("query", STRINGS, "{}", "Query parameters and their values.").later_restriction(),
+            "Methods that plain requests may have here; default: any.",
+        ),
+        key(
+            "headers",
+            STRINGS,
+            "{}",
+            "Headers that a request has, with these values.",
+        ),
+        key(
+            "query",
+            STRINGS,
+            "{}",
+            "Query parameters that a request has, with these values, decoded.",
+        ),
         key(
             "subprotocols",
-            NAMES,
+            Kind::List(&Kind::Token),
             "[]",
-            "Subprotocols, one of which is offered.",
-        )
-        .later_restriction(),
+            "Subprotocols, one of which a handshake offers; default: any or none.",
+        ),
         key(
             "redirect",
             Kind::Table(&REDIRECT),
             "",
-            "Where plain requests are sent instead.",
-        )
-        .later(),
+            "Where plain requests are sent instead; handshakes are refused.",
+        ),
         key(
             "origins",
             Kind::List(&Kind::Origin),
             "[]",
-            "Origins that may connect; default: any.",
-        )
-        .later_restriction(),
+            "Origins whose pages may connect, by scheme, host and port; default: any.",
+        ),
         key(
             "origins_required",
             Kind::Bool,
             "false",
-            "Whether a request must have an Origin.",
-        )
-        .later_restriction(),
+            "Whether a handshake must have an Origin.",
+        ),
         key(
             "allow",
             NETS,
             "[]",
             "Client addresses that may connect; default: any.",
-        )
-        .later_restriction(),
-        key("deny", NETS, "[]", "Client addresses that may not connect.").later_restriction(),
+        ),
+        key("deny", NETS, "[]", "Client addresses that may not connect."),
         key(
             "client_certificate",
             Kind::OneOf(&["off", "required"]),
             "\"off\"",
             "Whether a client certificate is needed.",
-        )
-        .later_restriction(),
+        ),
         key(
             "rewrite",
             Kind::Table(&REWRITE),
             "",
             "What becomes of the path.",
-        )
-        .later(),
+        ),
         key(
             "request_headers",
-            Kind::Table(&HEADERS),
+            Kind::Table(&HEADER_CHANGES),
             "{}",
-            "Changes to requests' headers.",
-        )
-        .later(),
+            "Changes to the headers that endpoints get.",
+        ),
         key(
             "response_headers",
-            Kind::Table(&HEADERS),
+            Kind::Table(&HEADER_CHANGES),
             "{}",
-            "Changes to replies' headers.",
-        )
-        .later(),
+            "Changes to the headers that come back from endpoints.",
+        ),
         key(
             "compression",
             Kind::OneOf(&["pass", "strip"]),
             "\"pass\"",
             "Whether the offer to compress messages is passed on.",
-        )
-        .later(),
+        ),
     ],
 };
 
@@ -248,15 +249,21 @@ const LIMITS: Table = Table {
 const REDIRECT: Table = Table {
     doc: "Where plain requests are sent.",
     keys: &[
-        key("to", Kind::Text, "", "The address.").required(),
+        key(
+            "to",
+            Kind::Template,
+            "",
+            "The address; `${host}` and `${uri}` are those of the request.",
+        )
+        .required(),
         key(
             "status",
             Kind::Integer {
-                least: 300,
-                most: 399,
+                least: 301,
+                most: 308,
             },
             "308",
-            "The status code.",
+            "301, 302, 303, 307 or 308.",
         ),
     ],
 };
@@ -264,15 +271,25 @@ const REDIRECT: Table = Table {
 const REWRITE: Table = Table {
     doc: "What becomes of the path.",
     keys: &[
-        key("strip_prefix", Kind::Path, "", "Taken off the front."),
-        key("add_prefix", Kind::Path, "", "Put on the front."),
+        key(
+            "strip_prefix",
+            Kind::Path,
+            "",
+            "Taken off the front: the beginning of the route's path.",
+        ),
+        key("add_prefix", Kind::Path, "", "Then put on the front."),
     ],
 };
 
-const HEADERS: Table = Table {
+const HEADER_CHANGES: Table = Table {
     doc: "Changes to headers.",
     keys: &[
-        key("set", STRINGS, "{}", "Names and values that are set."),
-        key("remove", NAMES, "[]", "Names that are removed."),
+        key(
+            "set",
+            Kind::Pairs(&Kind::Template),
+            "{}",
+            "Names and values that are set; `${client_address}` and the like stand for what is known.",
+        ),
+        key("remove", HEADERS, "[]", "Names that are removed."),
     ],
 };

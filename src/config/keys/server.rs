@@ -53,11 +53,10 @@ pub(super) const SERVER: Table = Table {
         ),
         key(
             "request_id",
-            Kind::Text,
+            Kind::Header,
             "",
             "The header that carries a request's id to endpoints and logs.",
-        )
-        .later(),
+        ),
         key(
             "upgrade",
             Kind::Table(&UPGRADE),

@@ -100,9 +100,8 @@ pub(super) const UPSTREAM: Table = Table {
             "send_proxy",
             Kind::OneOf(&["off", "v1", "v2"]),
             "\"off\"",
-            "A PROXY header for endpoints.",
-        )
-        .later(),
+            "The PROXY header that endpoints get; each request then has a connection of its own.",
+        ),
         key(
             "keepalive",
             Kind::Table(&KEEPALIVE),

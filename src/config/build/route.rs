@@ -1,0 +1,305 @@
+//! `[[route]]`.
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::{Builder, RoutePlaces, nets, texts};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::model::{
+    Access, Conditions, HeaderChanges, LeadsTo, PathMatch, Piece, PlainHttp, Redirect, Rewrite,
+    Route, Strictness, Template, TunnelLimits,
+};
+use crate::config::raw::{At, Section, Value};
+use crate::config::value;
+
+/// What says nothing about a route that leads to no upstream.
+const UPSTREAM_ONLY: [&str; 9] = [
+    "http",
+    "handshake",
+    "preserve_host",
+    "rewrite",
+    "request_headers",
+    "response_headers",
+    "compression",
+    "timeouts",
+    "limits",
+];
+
+impl Builder<'_> {
+    pub(super) fn route(
+        &mut self,
+        position: usize,
+        at: &At<Value>,
+        section: &Section,
+    ) -> Option<Route> {
+        let path = self.path(section);
+        let (leads_to, place) = self.leads_to(at, section)?;
+        let listeners = section
+            .written("listeners")
+            .filter(|at| at.value != Value::Broken)
+            .map(|_| texts(&section.list("listeners")));
+        let timeouts = section.section("timeouts");
+        let route = Route {
+            name: section
+                .text("name")
+                .unwrap_or_else(|| format!("route-{}", position + 1))
+                .into(),
+            listeners,
+            hosts: each(section, "hosts", |value| match value {
+                Value::Host(host) => Some(host),
+                _ => None,
+            }),
+            conditions: self.conditions(section),
+            leads_to,
+            access: access(section),
+            rewrite: self.rewrite(section, &path),
+            path,
+            request_headers: self.header_changes(section, "request_headers"),
+            response_headers: self.header_changes(section, "response_headers"),
+            compression: section.text("compression").as_deref() != Some("strip"),
+            http: match section.text("http").as_deref() {
+                Some("reject") => PlainHttp::Reject,
+                _ => PlainHttp::Proxy,
+            },
+            handshake: match section.text("handshake").as_deref() {
+                Some("lenient") => Strictness::Lenient,
+                _ => Strictness::Strict,
+            },
+            preserve_host: section.bool("preserve_host"),
+            limits: TunnelLimits {
+                idle: timeouts.duration("idle"),
+                half_closed: timeouts.duration("half_closed"),
+                message_bytes: section.section("limits").size("message_bytes"),
+            },
+        };
+        let span = |name: &str| section.written(name).map(|at| at.span.clone());
+        self.places.routes.push(RoutePlaces {
+            route: at.span.clone(),
+            name: span("name"),
+            leads_to: place,
+            client_certificate: span("client_certificate")
+                .filter(|_| route.access.client_certificate),
+            listeners: section
+                .list("listeners")
+                .into_iter()
+                .filter(|at| matches!(at.value, Value::Text(_)))
+                .map(|at| at.span)
+                .collect(),
+        });
+        Some(route)
+    }
+
+    fn path(&mut self, section: &Section) -> PathMatch {
+        if let (Some(_), Some(prefix)) = (section.written("path"), section.written("path_prefix")) {
+            let message = "`path` and `path_prefix` exclude each other";
+            self.error("conflict", prefix, message);
+        }
+        match (section.text("path"), section.text("path_prefix")) {
+            (Some(path), _) => PathMatch::Exact(path.into()),
+            (None, Some(prefix)) => match prefix.trim_end_matches('/') {
+                "" => PathMatch::Any,
+                prefix => PathMatch::Prefix(prefix.into()),
+            },
+            (None, None) => PathMatch::Any,
+        }
+    }
+
+    /// Where it leads, and where that is written.
+    fn leads_to(
+        &mut self,
+        at: &At<Value>,
+        section: &Section,
+    ) -> Option<(LeadsTo, std::ops::Range<usize>)> {
+        match (section.written("upstream"), section.written("redirect")) {
+            (None, None) => {
+                let message = "`upstream` is missing: the route leads nowhere";
+                self.found
+                    .push(Diagnostic::error("missing", at.span.clone(), message));
+                None
+            }
+            (Some(_), Some(redirect)) => {
+                let message = "`upstream` and `redirect` exclude each other";
+                self.error("conflict", redirect, message);
+                None
+            }
+            (Some(at), None) => {
+                let name = section.text("upstream")?;
+                Some((LeadsTo::Upstream(name.into()), at.span.clone()))
+            }
+            (None, Some(at)) => {
+                for key in UPSTREAM_ONLY {
+                    if let Some(at) = section.written(key) {
+                        let message = format!("`{key}` says nothing about a redirect");
+                        self.error("conflict", at, &message);
+                    }
+                }
+                let redirect = self.redirect(&section.section("redirect"))?;
+                Some((LeadsTo::Redirect(redirect), at.span.clone()))
+            }
+        }
+    }
+
+    fn redirect(&mut self, section: &Section) -> Option<Redirect> {
+        let to = section.written("to")?;
+        let Value::Template(template) = &to.value else {
+            return None;
+        };
+        let begins = match template.pieces().first() {
+            Some(Piece::Text(text)) if !text.is_empty() => {
+                text.starts_with("http://") || text.starts_with("https://") || text.starts_with('/')
+            }
+            _ => true,
+        };
+        if !begins || !Self::is_writable(template) {
+            let message = "a redirect leads to an address such as `https://${host}${uri}`";
+            self.error("value", to, message);
+            return None;
+        }
+        let status = section.integer("status")?;
+        if !matches!(status, 301 | 302 | 303 | 307 | 308)
+            && let Some(at) = section.written("status")
+        {
+            self.error("value", at, "a redirect is 301, 302, 303, 307 or 308");
+            return None;
+        }
+        Some(Redirect {
+            to: template.clone(),
+            status: StatusCode::from_u16(u16::try_from(status).ok()?).ok()?,
+        })
+    }
+
+    fn conditions(&mut self, section: &Section) -> Conditions {
+        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        for (name, value) in section.pairs("headers") {
+            let Value::Text(text) = &value.value else {
+                continue;
+            };
+            match condition_header(&name.value).and_then(|name| Ok((name, header_value(text)?))) {
+                Ok((known, _)) if headers.iter().any(|(other, _)| *other == known) => {
+                    self.error_at("duplicate", &name, "this header is listed twice");
+                }
+                Ok(condition) => headers.push(condition),
+                Err(wrong) => self.error_at("value", &name, &wrong),
+            }
+        }
+        let text = |at: At<Value>| match at.value {
+            Value::Text(text) => Some(text.into_boxed_str()),
+            _ => None,
+        };
+        Conditions {
+            methods: each(section, "methods", |value| match value {
+                Value::Method(method) => Some(method),
+                _ => None,
+            }),
+            headers,
+            query: section
+                .pairs("query")
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.value.into(), text(value)?)))
+                .collect(),
+            subprotocols: section
+                .list("subprotocols")
+                .into_iter()
+                .filter_map(text)
+                .collect(),
+        }
+    }
+
+    fn rewrite(&mut self, section: &Section, path: &PathMatch) -> Rewrite {
+        let section = section.section("rewrite");
+        let prefix = |name: &str| {
+            let text = section.text(name)?;
+            let text = text.trim_end_matches('/');
+            (!text.is_empty()).then(|| text.into())
+        };
+        let (strip, add): (Option<Box<str>>, Option<Box<str>>) =
+            (prefix("strip_prefix"), prefix("add_prefix"));
+        if let (Some(strip), Some(at)) = (&strip, section.written("strip_prefix")) {
+            let rest = match path {
+                PathMatch::Any => None,
+                PathMatch::Exact(path) | PathMatch::Prefix(path) => path.strip_prefix(&**strip),
+            };
+            if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+                self.found.push(
+                    Diagnostic::error(
+                        "value",
+                        at.span.clone(),
+                        "not every path of this route begins with it",
+                    )
+                    .hint(format!("add `path_prefix = \"{strip}\"` to the route")),
+                );
+            }
+        }
+        Rewrite { strip, add }
+    }
+
+    fn header_changes(&mut self, section: &Section, name: &str) -> HeaderChanges {
+        let section = section.section(name);
+        let mut changes = HeaderChanges {
+            set: Vec::new(),
+            remove: each(&section, "remove", |value| match value {
+                Value::Header(name) => Some(name),
+                _ => None,
+            }),
+        };
+        for (name, value) in section.pairs("set") {
+            let Value::Template(template) = &value.value else {
+                continue;
+            };
+            match value::header(&name.value) {
+                Ok(known) if changes.set.iter().any(|(other, _)| *other == known) => {
+                    self.error_at("duplicate", &name, "this header is listed twice");
+                }
+                Ok(name) if Self::is_writable(template) => {
+                    changes.set.push((name, template.clone()));
+                }
+                Ok(_) => self.error("value", &value, "a header cannot have such a value"),
+                Err(wrong) => self.error_at("value", &name, &wrong),
+            }
+        }
+        changes
+    }
+
+    /// Whether its texts may stand in a header.
+    fn is_writable(template: &Template) -> bool {
+        template.pieces().iter().all(|piece| match piece {
+            Piece::Text(text) => HeaderValue::from_str(text).is_ok(),
+            Piece::Variable(_) => true,
+        })
+    }
+
+    fn error_at(&mut self, code: &'static str, at: &At<String>, message: &str) {
+        self.found
+            .push(Diagnostic::error(code, at.span.clone(), message));
+    }
+}
+
+fn access(section: &Section) -> Access {
+    Access {
+        allow: nets(section, "allow"),
+        deny: nets(section, "deny"),
+        origins: each(section, "origins", |value| match value {
+            Value::Origin(origin) => Some(origin),
+            _ => None,
+        }),
+        origins_required: section.bool("origins_required"),
+        client_certificate: section.text("client_certificate").as_deref() == Some("required"),
+    }
+}
+
+/// Everything in a list that is what it should be.
+fn each<T>(section: &Section, name: &str, take: impl Fn(Value) -> Option<T>) -> Vec<T> {
+    let list = section.list(name).into_iter();
+    list.filter_map(|at| take(at.value)).collect()
+}
+
+fn condition_header(name: &str) -> Result<HeaderName, String> {
+    match name.to_ascii_lowercase().as_str() {
+        "host" => Err("`hosts` says which hosts a route is for".into()),
+        "sec-websocket-protocol" => Err("`subprotocols` says which ones a route is for".into()),
+        _ => value::header(name).map_err(|_| format!("a route cannot depend on `{name}`")),
+    }
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(text).map_err(|_| "no header has such a value".into())
+}

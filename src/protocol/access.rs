@@ -1,0 +1,197 @@
+//! Who may use a route, by what is known of the request.
+
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use http::header::ORIGIN;
+
+use super::rejection::Rejection;
+use crate::config::model::{Access, Origin};
+
+/// What is asked of a request besides its fields.
+#[derive(Debug, Clone, Copy)]
+pub struct Visitor {
+    /// The client's address, as far as it is believed; `None` through a unix socket.
+    pub address: Option<IpAddr>,
+    /// Whether the client has shown a certificate.
+    pub has_certificate: bool,
+    /// Whether this is a WebSocket handshake.
+    pub is_handshake: bool,
+}
+
+/// Lets a request pass, or not.
+///
+/// # Errors
+/// [`Rejection::AddressDenied`], [`Rejection::CertificateRequired`], [`Rejection::OriginDenied`],
+/// [`Rejection::OriginMissing`].
+pub fn check(access: &Access, visitor: Visitor, headers: &HeaderMap) -> Result<(), Rejection> {
+    let denied = access.deny.contain(visitor.address);
+    let allowed = access.allow.is_empty() || access.allow.contain(visitor.address);
+    if denied || !allowed {
+        return Err(Rejection::AddressDenied);
+    }
+    if access.client_certificate && !visitor.has_certificate {
+        return Err(Rejection::CertificateRequired);
+    }
+    check_origin(access, visitor, headers)
+}
+
+/// Browsers send `Origin` with every handshake (RFC 6455 section 10.2), and with plain requests
+/// that another site may have caused.
+fn check_origin(access: &Access, visitor: Visitor, headers: &HeaderMap) -> Result<(), Rejection> {
+    let mut lines = headers.get_all(ORIGIN).iter();
+    let Some(line) = lines.next() else {
+        let missing = access.origins_required && visitor.is_handshake;
+        return if missing {
+            Err(Rejection::OriginMissing)
+        } else {
+            Ok(())
+        };
+    };
+    if access.origins.is_empty() {
+        return Ok(());
+    }
+    let only = lines.next().is_none();
+    let origin = line.to_str().ok().and_then(Origin::parse);
+    match origin.filter(|origin| only && access.origins.contains(origin)) {
+        Some(_) => Ok(()),
+        None => Err(Rejection::OriginDenied),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{Net, Nets};
+    use http::HeaderValue;
+
+    const PAGE: Visitor = Visitor {
+        address: None,
+        has_certificate: false,
+        is_handshake: true,
+    };
+
+    #[track_caller]
+    fn origins(access: &Access, visitor: Visitor, lines: &[&'static str]) -> Result<(), Rejection> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(ORIGIN, HeaderValue::from_static(line));
+        }
+        check(access, visitor, &headers)
+    }
+
+    #[test]
+    fn origins_are_exact() {
+        let access = Access {
+            origins: ["https://chat.example.com", "http://localhost:3000"]
+                .map(|text| Origin::parse(text).unwrap())
+                .into(),
+            ..Access::default()
+        };
+        for good in [
+            "https://chat.example.com",
+            "https://CHAT.example.com:443",
+            "http://localhost:3000",
+        ] {
+            assert_eq!(origins(&access, PAGE, &[good]), Ok(()), "{good}");
+        }
+        for bad in [
+            "http://chat.example.com",
+            "https://chat.example.com:8443",
+            "https://evil.chat.example.com",
+            "https://chat.example.com.evil.com",
+            "https://chat.example.com/",
+            "https://chat.example.com@evil.com",
+            "http://localhost",
+            "null",
+            "",
+            "*",
+        ] {
+            assert_eq!(
+                origins(&access, PAGE, &[bad]),
+                Err(Rejection::OriginDenied),
+                "{bad}"
+            );
+        }
+        let twice = ["https://chat.example.com", "https://chat.example.com"];
+        assert_eq!(origins(&access, PAGE, &twice), Err(Rejection::OriginDenied));
+        let plain = Visitor {
+            is_handshake: false,
+            ..PAGE
+        };
+        assert_eq!(
+            origins(&access, plain, &["https://evil.com"]),
+            Err(Rejection::OriginDenied)
+        );
+        assert_eq!(origins(&access, PAGE, &[]), Ok(()), "no browser");
+    }
+
+    #[test]
+    fn null_is_one_only_when_it_is_listed() {
+        let access = Access {
+            origins: vec![Origin::Null],
+            ..Access::default()
+        };
+        assert_eq!(origins(&access, PAGE, &["null"]), Ok(()));
+        assert_eq!(
+            origins(&access, PAGE, &["https://a"]),
+            Err(Rejection::OriginDenied)
+        );
+    }
+
+    #[test]
+    fn handshakes_must_have_one_where_it_is_required() {
+        let access = Access {
+            origins_required: true,
+            ..Access::default()
+        };
+        assert_eq!(origins(&access, PAGE, &[]), Err(Rejection::OriginMissing));
+        assert_eq!(origins(&access, PAGE, &["https://any.example.com"]), Ok(()));
+        let plain = Visitor {
+            is_handshake: false,
+            ..PAGE
+        };
+        assert_eq!(origins(&access, plain, &[]), Ok(()));
+    }
+
+    #[test]
+    fn addresses_and_certificates() {
+        let nets = |nets: &[&str]| {
+            let net = |text: &&str| Net::Ip(text.parse().unwrap());
+            Nets::new(nets.iter().map(net).collect())
+        };
+        let access = Access {
+            allow: nets(&["10.0.0.0/8"]),
+            deny: nets(&["10.0.0.66/32"]),
+            ..Access::default()
+        };
+        for (address, passes) in [
+            (Some("10.0.0.1"), true),
+            (Some("::ffff:10.0.0.1"), true),
+            (Some("10.0.0.66"), false),
+            (Some("::ffff:10.0.0.66"), false),
+            (Some("192.0.2.1"), false),
+            (None, false),
+        ] {
+            let visitor = Visitor {
+                address: address.map(|text| text.parse().unwrap()),
+                ..PAGE
+            };
+            let result = check(&access, visitor, &HeaderMap::new());
+            assert_eq!(result.is_ok(), passes, "{address:?}");
+        }
+        let access = Access {
+            client_certificate: true,
+            ..Access::default()
+        };
+        assert_eq!(
+            origins(&access, PAGE, &[]),
+            Err(Rejection::CertificateRequired)
+        );
+        let known = Visitor {
+            has_certificate: true,
+            ..PAGE
+        };
+        assert_eq!(origins(&access, known, &[]), Ok(()));
+    }
+}

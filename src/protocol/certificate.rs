@@ -1,0 +1,160 @@
+//! What is known of a TLS connection, and what a client's certificate says about the client.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use http::HeaderValue;
+use x509_parser::objects::{oid_registry, oid2abbrev};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+
+/// What both sides of a TLS connection agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `TLSv1.3`, `TLSv1.2`.
+    pub version: &'static str,
+    /// The cipher suite.
+    pub cipher: &'static str,
+    /// The name that the client asked for.
+    pub server_name: Option<Box<str>>,
+    /// What the client has shown; its chain has been verified.
+    pub certificate: Option<Certificate>,
+}
+
+/// A client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The subject, as in RFC 4514, most specific part first.
+    pub subject: Box<str>,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: Box<str>,
+    not_after: SystemTime,
+}
+
+impl Certificate {
+    /// Reads it; `None` if it is none.
+    pub fn parse(der: &[u8]) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+        let mut fingerprint = String::with_capacity(64);
+        for byte in digest::digest(&digest::SHA256, der).as_ref() {
+            // Writing to a string does not fail.
+            let _ = write!(fingerprint, "{byte:02x}");
+        }
+        Some(Self {
+            subject: subject(parsed.subject()).into(),
+            fingerprint: fingerprint.into(),
+            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+        })
+    }
+
+    /// Whether its time is over. A session that is resumed was verified when it began.
+    pub fn has_expired(&self, now: SystemTime) -> bool {
+        self.not_after < now
+    }
+
+    /// How endpoints are told: in the form of Envoy's `X-Forwarded-Client-Cert`.
+    pub fn header(&self) -> Option<HeaderValue> {
+        let mut value = format!("Hash={};Subject=\"", self.fingerprint);
+        for c in self.subject.chars() {
+            if matches!(c, '"' | '\\') {
+                value.push('\\');
+            }
+            value.push(c);
+        }
+        value.push('"');
+        HeaderValue::from_str(&value).ok()
+    }
+}
+
+/// The name as in RFC 4514, all of it visible ASCII: it goes into headers and logs.
+fn subject(name: &X509Name<'_>) -> String {
+    let mut text = String::new();
+    let parts: Vec<_> = name.iter_rdn().collect();
+    for part in parts.into_iter().rev() {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        for (position, attribute) in part.iter().enumerate() {
+            if position > 0 {
+                text.push('+');
+            }
+            match oid2abbrev(attribute.attr_type(), oid_registry()) {
+                Ok(short) => text.push_str(short),
+                Err(_) => text.push_str(&attribute.attr_type().to_id_string()),
+            }
+            text.push('=');
+            escape(&mut text, attribute.as_str().unwrap_or_default());
+        }
+    }
+    text
+}
+
+/// RFC 4514 section 2.4.
+fn escape(text: &mut String, value: &str) {
+    for (position, c) in value.char_indices() {
+        let at_an_end = position == 0 || position + c.len_utf8() == value.len();
+        match c {
+            '"' | '+' | ',' | ';' | '<' | '>' | '\\' => {
+                text.push('\\');
+                text.push(c);
+            }
+            ' ' if at_an_end => text.push_str("\\ "),
+            '#' if position == 0 => text.push_str("\\#"),
+            ' '..='~' => text.push(c),
+            _ => {
+                let mut bytes = [0; 4];
+                for byte in c.encode_utf8(&mut bytes).bytes() {
+                    let _ = write!(text, "\\{byte:02X}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+    fn certificate(names: &[(DnType, &str)]) -> Certificate {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in names {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        let key = KeyPair::generate().unwrap();
+        Certificate::parse(params.self_signed(&key).unwrap().der()).unwrap()
+    }
+
+    #[test]
+    fn a_subject_reads_from_its_end() {
+        let read = certificate(&[
+            (DnType::OrganizationName, "Example"),
+            (DnType::CommonName, "alice"),
+        ]);
+        assert_eq!(&*read.subject, "CN=alice,O=Example");
+        assert_eq!(read.fingerprint.len(), 64);
+        assert!(!read.has_expired(SystemTime::now()));
+        let value = format!("Hash={};Subject=\"CN=alice,O=Example\"", read.fingerprint);
+        assert_eq!(read.header().unwrap(), value.as_str());
+    }
+
+    #[test]
+    fn nobody_can_write_more_into_a_subject_than_one_value() {
+        for (value, expected) in [
+            ("alice,O=Example", "CN=alice\\,O=Example"),
+            ("a+b", "CN=a\\+b"),
+            ("x\";Hash=0", "CN=x\\\"\\;Hash=0"),
+            ("a\r\nX-Admin: 1", "CN=a\\0D\\0AX-Admin: 1"),
+            ("#1 ", "CN=\\#1\\ "),
+            ("é", "CN=\\C3\\A9"),
+            ("back\\slash", "CN=back\\\\slash"),
+        ] {
+            let read = certificate(&[(DnType::CommonName, value)]);
+            assert_eq!(&*read.subject, expected);
+            assert!(read.header().is_some());
+        }
+        assert_eq!(Certificate::parse(b"no certificate"), None);
+    }
+}

@@ -1,0 +1,351 @@
+//! What the configuration changes in heads: fields set and removed, the path rewritten, an offer to
+//! compress withdrawn, a redirect written.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::certificate::TlsFacts;
+use super::handshake::{extension_elements, extension_name};
+use super::rejection::Rejection;
+use crate::config::model::{HeaderChanges, Piece, Rewrite, Template, Variable, same_variable};
+
+/// What is known of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The client's address, as far as it is believed; `None` through a unix socket.
+    pub client: Option<IpAddr>,
+    /// The host asked for, without a port.
+    pub host: &'a str,
+    /// Path and query.
+    pub uri: &'a str,
+    /// Whether the client speaks https.
+    pub secure: bool,
+    /// The request's id.
+    pub request_id: &'a str,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The route's name.
+    pub route: &'a str,
+    /// `None` for plain text.
+    pub tls: Option<&'a TlsFacts>,
+}
+
+/// The text that a template comes to.
+pub fn render(template: &Template, known: &Known<'_>) -> String {
+    let mut text = String::new();
+    let certificate = known.tls.and_then(|tls| tls.certificate.as_ref());
+    for piece in template.pieces() {
+        let variable = match piece {
+            Piece::Text(piece) => {
+                text.push_str(piece);
+                continue;
+            }
+            Piece::Variable(variable) => variable,
+        };
+        let value = match variable {
+            Variable::ClientAddress => {
+                if let Some(address) = known.client {
+                    // Writing to a string does not fail.
+                    let _ = write!(text, "{address}");
+                }
+                ""
+            }
+            Variable::Host => known.host,
+            Variable::Uri => known.uri,
+            Variable::Scheme if known.secure => "https",
+            Variable::Scheme => "http",
+            Variable::RequestId => known.request_id,
+            Variable::Listener => known.listener,
+            Variable::Route => known.route,
+            Variable::TlsVersion => known.tls.map_or("", |tls| tls.version),
+            Variable::TlsCipher => known.tls.map_or("", |tls| tls.cipher),
+            Variable::TlsServerName => known
+                .tls
+                .and_then(|tls| tls.server_name.as_deref())
+                .unwrap_or_default(),
+            Variable::ClientCertificateSubject => certificate.map_or("", |known| &known.subject),
+            Variable::ClientCertificateFingerprint => {
+                certificate.map_or("", |known| &known.fingerprint)
+            }
+        };
+        text.push_str(value);
+    }
+    text
+}
+
+/// Changes to one head, with the values that they have for this request.
+#[derive(Debug)]
+pub struct Edit<'a> {
+    changes: &'a HeaderChanges,
+    /// Fields that we vouch for: what comes in under their names is nobody's word.
+    vouched: &'a [HeaderName],
+    added: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl<'a> Edit<'a> {
+    /// The changes, besides fields that we write ourselves. One whose value comes to nothing is
+    /// removed.
+    pub fn new(changes: &'a HeaderChanges, vouched: &'a [HeaderName], known: &Known<'_>) -> Self {
+        let added = changes.set.iter().filter_map(|(name, template)| {
+            let value = HeaderValue::try_from(render(template, known)).ok()?;
+            (!value.is_empty()).then(|| (name.clone(), value))
+        });
+        Self {
+            added: added.collect(),
+            changes,
+            vouched,
+        }
+    }
+
+    /// One more field of ours, unless the configuration decides about it.
+    pub fn vouch(&mut self, name: &HeaderName, value: HeaderValue) {
+        if !self.changes.drops(name.as_str()) {
+            self.added.push((name.clone(), value));
+        }
+    }
+
+    /// Whether field `name` does not go on as it came.
+    pub fn drops(&self, name: &HeaderName) -> bool {
+        self.drops_text(name.as_str())
+    }
+
+    /// The same, by its name as it is written.
+    pub fn drops_text(&self, name: &str) -> bool {
+        let mut vouched = self.vouched.iter();
+        self.changes.drops(name) || vouched.any(|known| same_variable(known.as_str(), name))
+    }
+
+    /// Whether forwarding field `name`, which we would write, is the configuration's instead.
+    pub fn replaces(&self, name: &HeaderName) -> bool {
+        self.changes.drops(name.as_str())
+    }
+
+    /// Names and values that are added.
+    pub fn added(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.added.iter().map(|(name, value)| (name, value))
+    }
+
+    /// Makes the changes.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        let dropped: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| self.drops(name))
+            .cloned()
+            .collect();
+        for name in dropped {
+            headers.remove(name);
+        }
+        for (name, value) in self.added() {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+/// The id that a trusted peer gave a request; `None` for one that is no id.
+pub fn request_id<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut lines = headers.get_all(name).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return None;
+    };
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&b);
+    line.to_str()
+        .ok()
+        .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(allowed))
+}
+
+/// Path and query for the endpoint.
+///
+/// # Errors
+/// [`Rejection::PathPrefix`]: the client has written the prefix in another way, with escapes.
+/// Taking it off would mean to say what the rest means.
+pub fn rewrite<'a>(rewrite: &Rewrite, origin_form: &'a str) -> Result<Cow<'a, str>, Rejection> {
+    let mut rest = origin_form;
+    if let Some(strip) = &rewrite.strip {
+        rest = rest
+            .strip_prefix(&**strip)
+            .filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+            .ok_or(Rejection::PathPrefix)?;
+    }
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    Ok(match &rewrite.add {
+        None if slash.is_empty() => Cow::Borrowed(rest),
+        None => Cow::Owned(format!("/{rest}")),
+        // `/v1` and nothing behind it stays `/v1`.
+        Some(add) if rest.is_empty() || rest.starts_with('?') => Cow::Owned(format!("{add}{rest}")),
+        Some(add) => Cow::Owned(format!("{add}{slash}{rest}")),
+    })
+}
+
+/// The extensions that offer to compress messages (RFC 7692), those of browsers before it included.
+const COMPRESSION: [&str; 3] = [
+    "permessage-deflate",
+    "x-webkit-deflate-frame",
+    "deflate-frame",
+];
+
+/// Whether extension `name` compresses messages.
+pub fn compresses(name: &str) -> bool {
+    COMPRESSION
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// A line of `Sec-WebSocket-Extensions` without those; `None` if nothing is left.
+pub fn without_compression(line: &str) -> Option<String> {
+    let kept: Vec<&str> = extension_elements(line)
+        .filter(|element| !compresses(extension_name(element)))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(", "))
+}
+
+/// Where https is spoken, on the port that it has.
+pub fn https_location(host: &str, uri: &str) -> String {
+    ["https://", host, uri].concat()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    pub(in crate::protocol) fn known() -> Known<'static> {
+        Known {
+            client: Some("192.0.2.1".parse().unwrap()),
+            host: "chat.example.com",
+            uri: "/a?b",
+            secure: true,
+            request_id: "id-1",
+            listener: "public",
+            route: "chat",
+            tls: None,
+        }
+    }
+
+    fn template(pieces: &[&str]) -> Template {
+        let piece = |piece: &&str| match Variable::named(piece) {
+            Some(variable) => Piece::Variable(variable),
+            None => Piece::Text((*piece).into()),
+        };
+        Template::new(pieces.iter().map(piece).collect())
+    }
+
+    #[test]
+    fn variables_are_put_in() {
+        for (pieces, expected) in [
+            (&["a=", "client_address"][..], "a=192.0.2.1"),
+            (
+                &["scheme", "://", "host", "uri"],
+                "https://chat.example.com/a?b",
+            ),
+            (
+                &["request_id", " ", "listener", " ", "route"],
+                "id-1 public chat",
+            ),
+            (&["tls_version", "client_certificate_subject"], ""),
+        ] {
+            assert_eq!(render(&template(pieces), &known()), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_set_or_removed_goes_in_every_spelling() {
+        let name = |text: &'static str| HeaderName::from_static(text);
+        let changes = HeaderChanges {
+            set: vec![
+                (name("x-env"), template(&["prod"])),
+                (name("x-cert"), template(&["client_certificate_subject"])),
+            ],
+            remove: vec![name("x-debug")],
+        };
+        let vouched = [name("x-request-id")];
+        let mut edit = Edit::new(&changes, &vouched, &known());
+        edit.vouch(&vouched[0], HeaderValue::from_static("id-1"));
+        edit.vouch(&name("x-env"), HeaderValue::from_static("not this one"));
+        let mut headers = HeaderMap::new();
+        for field in [
+            "x_env",
+            "x-debug",
+            "x_debug",
+            "x-cert",
+            "x_request_id",
+            "x-request_id",
+            "x-kept",
+        ] {
+            headers.append(name(field), HeaderValue::from_static("client's"));
+        }
+        edit.apply(&mut headers);
+        let mut seen: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(
+            seen,
+            [
+                ("x-env", "prod"),
+                ("x-kept", "client's"),
+                ("x-request-id", "id-1")
+            ]
+        );
+    }
+
+    #[test]
+    fn paths_are_rewritten_by_their_literal_prefix() {
+        let with = |strip: &str, add: &str| Rewrite {
+            strip: (!strip.is_empty()).then(|| strip.into()),
+            add: (!add.is_empty()).then(|| add.into()),
+        };
+        for (strip, add, path, expected) in [
+            ("/api", "", "/api/rooms?x", Some("/rooms?x")),
+            ("/api", "", "/api", Some("/")),
+            ("/api", "", "/api?x", Some("/?x")),
+            ("/api", "", "/api/", Some("/")),
+            ("/api", "/v1", "/api/rooms", Some("/v1/rooms")),
+            ("/api", "/v1", "/api", Some("/v1")),
+            ("/api", "/v1", "/api?x", Some("/v1?x")),
+            ("", "/v1", "/rooms", Some("/v1/rooms")),
+            ("", "", "/rooms", Some("/rooms")),
+            ("/api", "", "/%61pi/rooms", None),
+            ("/api", "", "/apis", None),
+        ] {
+            let result = rewrite(&with(strip, add), path).ok();
+            assert_eq!(result.as_deref(), expected, "{strip} {add} {path}");
+        }
+    }
+
+    #[test]
+    fn offers_to_compress_are_taken_out_of_the_list() {
+        for (line, expected) in [
+            ("permessage-deflate; client_max_window_bits", None),
+            (
+                "Permessage-Deflate, foo; x=\"a, b\"",
+                Some("foo; x=\"a, b\""),
+            ),
+            ("foo, permessage-deflate; x, bar", Some("foo, bar")),
+            ("foo", Some("foo")),
+            ("", None),
+        ] {
+            assert_eq!(without_compression(line).as_deref(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_one_word() {
+        let id = HeaderName::from_static("x-request-id");
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(id.clone(), HeaderValue::from_str(value).unwrap());
+            }
+            request_id(&headers, &id).map(str::to_owned)
+        };
+        assert_eq!(read(&["a-1"]).as_deref(), Some("a-1"));
+        let long = "x".repeat(129);
+        for wrong in [&[][..], &["a", "b"], &[""], &["a b"], &["a\"b"], &[&long]] {
+            assert_eq!(read(wrong), None);
+        }
+    }
+}

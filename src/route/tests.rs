@@ -1,0 +1,277 @@
+//! Which route a request takes.
+
+use super::*;
+use crate::protocol::handshake::Intent;
+use http::{HeaderName, HeaderValue};
+
+fn route(listeners: &[&str], hosts: &[&str], path: PathMatch) -> Route {
+    let pattern = |host: &&str| match host.strip_prefix("*.") {
+        Some(parent) => HostPattern::Wildcard(parent.into()),
+        None => HostPattern::Exact((*host).into()),
+    };
+    Route {
+        listeners: (!listeners.is_empty())
+            .then(|| listeners.iter().map(|name| Arc::from(*name)).collect()),
+        hosts: hosts.iter().map(pattern).collect(),
+        path,
+        ..Route::to_upstream("r", "u")
+    }
+}
+
+fn find(table: &Table, listener: &str, host: &str, path: &str) -> Option<usize> {
+    table.find(&Request {
+        listener,
+        bound_only: false,
+        host,
+        path,
+        query: None,
+        method: &Method::GET,
+        headers: &HeaderMap::new(),
+        handshake: None,
+    })
+}
+
+fn exact(path: &str) -> PathMatch {
+    PathMatch::Exact(path.into())
+}
+
+fn prefix(path: &str) -> PathMatch {
+    PathMatch::Prefix(path.into())
+}
+
+#[track_caller]
+fn check(routes: &[Route], cases: &[(&str, &str, Option<usize>)]) {
+    let table = Table::new(routes);
+    for (host, path, expected) in cases {
+        assert_eq!(
+            find(&table, "public", host, path),
+            *expected,
+            "{host}{path}"
+        );
+    }
+}
+
+#[test]
+fn exact_host_over_wildcard_over_any() {
+    let routes = [
+        route(&[], &[], PathMatch::Any),
+        route(&[], &["*.example.com"], PathMatch::Any),
+        route(&[], &["a.example.com"], PathMatch::Any),
+    ];
+    check(
+        &routes,
+        &[
+            ("a.example.com", "/", Some(2)),
+            ("b.example.com", "/", Some(1)),
+            ("example.com", "/", Some(0)),
+            ("a.b.example.com", "/", Some(0)),
+            (".example.com", "/", Some(0)),
+            ("localhost", "/", Some(0)),
+        ],
+    );
+}
+
+#[test]
+fn exact_path_over_longest_prefix_over_any() {
+    let routes = [
+        route(&[], &[], PathMatch::Any),
+        route(&[], &[], prefix("/chat")),
+        route(&[], &[], prefix("/chat/rooms")),
+        route(&[], &[], exact("/chat/rooms/1")),
+    ];
+    check(
+        &routes,
+        &[
+            ("h", "/chat/rooms/1", Some(3)),
+            ("h", "/chat/rooms/2", Some(2)),
+            ("h", "/chat/rooms", Some(2)),
+            ("h", "/chat/roomservice", Some(1)),
+            ("h", "/chat/", Some(1)),
+            ("h", "/chat", Some(1)),
+            ("h", "/chatter", Some(0)),
+            ("h", "/", Some(0)),
+        ],
+    );
+}
+
+#[test]
+fn a_host_whose_paths_do_not_fit_falls_back_to_the_less_specific() {
+    let routes = [
+        route(&[], &["a.example.com"], exact("/only")),
+        route(&[], &["*.example.com"], prefix("/w")),
+        route(&[], &[], exact("/any")),
+    ];
+    check(
+        &routes,
+        &[
+            ("a.example.com", "/only", Some(0)),
+            ("a.example.com", "/w/x", Some(1)),
+            ("a.example.com", "/any", Some(2)),
+            ("a.example.com", "/none", None),
+        ],
+    );
+}
+
+#[test]
+fn equals_are_taken_in_the_order_of_the_file_among_those_of_the_listener() {
+    let routes = [
+        route(&["internal"], &[], prefix("/x")),
+        route(&["public", "internal"], &[], prefix("/x")),
+        route(&[], &[], prefix("/x")),
+    ];
+    let table = Table::new(&routes);
+    assert_eq!(find(&table, "internal", "h", "/x"), Some(0));
+    assert_eq!(find(&table, "public", "h", "/x"), Some(1));
+    assert_eq!(find(&table, "other", "h", "/x"), Some(2));
+}
+
+#[test]
+fn only_routes_of_the_listener_where_only_those_count() {
+    let routes = [
+        route(&[], &["a.example.com"], PathMatch::Any),
+        route(&["plain"], &[], prefix("/.well-known")),
+    ];
+    let table = Table::new(&routes);
+    for (bound_only, expected) in [(false, Some(0)), (true, Some(1))] {
+        let found = table.find(&Request {
+            listener: "plain",
+            bound_only,
+            host: "a.example.com",
+            path: "/.well-known/acme-challenge/x",
+            query: None,
+            method: &Method::GET,
+            headers: &HeaderMap::new(),
+            handshake: None,
+        });
+        assert_eq!(found, expected);
+    }
+}
+
+/// Routes of one path that differ in their conditions.
+fn routes_with_conditions() -> [Route; 5] {
+    let with = |conditions: Conditions| Route {
+        conditions,
+        ..Route::to_upstream("r", "u")
+    };
+    let tenant = |value: &'static str| {
+        let name = HeaderName::from_static("x-tenant");
+        vec![(name, HeaderValue::from_static(value))]
+    };
+    [
+        with(Conditions::default()),
+        with(Conditions {
+            headers: tenant("acme"),
+            ..Conditions::default()
+        }),
+        with(Conditions {
+            headers: tenant("acme"),
+            query: vec![("v".into(), "2 3".into())],
+            ..Conditions::default()
+        }),
+        with(Conditions {
+            subprotocols: vec!["graphql-ws".into(), "chat".into()],
+            ..Conditions::default()
+        }),
+        with(Conditions {
+            methods: vec![Method::POST],
+            ..Conditions::default()
+        }),
+    ]
+}
+
+#[test]
+fn conditions_tell_routes_of_one_path_apart() {
+    let table = Table::new(&routes_with_conditions());
+    let check = |method: &str, query, lines: &[(&'static str, &str)], expected| {
+        let mut request = http::Request::builder().method(method).uri("/");
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        let handshake = match Intent::of(&parts) {
+            Ok(Intent::Handshake(handshake)) => Some(handshake),
+            _ => None,
+        };
+        let found = table.find(&Request {
+            listener: "public",
+            bound_only: false,
+            host: "h",
+            path: "/",
+            query,
+            method: &parts.method,
+            headers: &parts.headers,
+            handshake: handshake.as_ref(),
+        });
+        assert_eq!(found, Some(expected), "{method} {query:?} {lines:?}");
+    };
+    check("GET", None, &[], 0);
+    check("GET", None, &[("x-tenant", "acme")], 1);
+    check("GET", None, &[("x-tenant", "other")], 0);
+    check(
+        "GET",
+        None,
+        &[("x-tenant", "other"), ("x-tenant", "acme")],
+        1,
+    );
+    check("GET", Some("a=b&v=2+3"), &[("x-tenant", "acme")], 2);
+    check("GET", Some("%76=2%203"), &[("x-tenant", "acme")], 2);
+    check("GET", Some("v=2"), &[("x-tenant", "acme")], 1);
+    check("POST", None, &[], 4);
+    let offer = |list| {
+        [
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", list),
+        ]
+    };
+    check("GET", None, &offer("mqtt, chat"), 3);
+    check("GET", None, &offer("graphql-ws"), 3);
+    check("GET", None, &offer("mqtt, chatter"), 4);
+    check("GET", None, &[("sec-websocket-protocol", "chat")], 0);
+}
+
+proptest::proptest! {
+    /// The table answers as a plain reading of the rule does.
+    #[test]
+    fn the_table_agrees_with_the_rule(
+        specs in proptest::collection::vec((0..4usize, 0..3usize, "(/[ab]){1,3}"), 1..12),
+        host in "[ab]\\.c|c|d",
+        path in "(/[ab]){1,4}",
+    ) {
+        let hosts: [&[&str]; 4] = [&[], &["a.c"], &["*.c"], &["c", "b.c"]];
+        let routes: Vec<Route> = specs.iter().map(|(host, kind, path)| {
+            let path = match kind {
+                0 => PathMatch::Any,
+                1 => exact(path),
+                _ => prefix(path),
+            };
+            route(&[], hosts[*host], path)
+        }).collect();
+        let rank = |route: &Route| {
+            let host_rank = if route.hosts.is_empty() {
+                1
+            } else {
+                route.hosts.iter().filter(|pattern| pattern.fits(&host)).map(|pattern| {
+                    if matches!(pattern, HostPattern::Exact(_)) { 3 } else { 2 }
+                }).max()?
+            };
+            let path_rank = match &route.path {
+                PathMatch::Any => 0,
+                PathMatch::Exact(exact) => if **exact == *path { usize::MAX } else { return None },
+                PathMatch::Prefix(prefix) => {
+                    let below = path.strip_prefix(&**prefix)?;
+                    if !below.is_empty() && !below.starts_with('/') { return None }
+                    prefix.len()
+                }
+            };
+            Some((host_rank, path_rank))
+        };
+        let expected = (0..routes.len())
+            .filter_map(|at| rank(&routes[at]).map(|rank| (rank, std::cmp::Reverse(at))))
+            .max()
+            .map(|(_, at)| at.0);
+        proptest::prop_assert_eq!(find(&Table::new(&routes), "l", &host, &path), expected);
+    }
+}

@@ -1,0 +1,152 @@
+//! A request before it has come anywhere: who sent it, as far as that is believed, which route
+//! takes it, and whether that lets it pass.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::client::Client;
+use super::{Connection, Outcome, Refusal};
+use crate::config::model::{LeadsTo, Redirect};
+use crate::net::listen::Settings;
+use crate::observe::access_log::{self, RequestFacts, SessionId};
+use crate::protocol::access::{self, Visitor};
+use crate::protocol::edit::{self, Known};
+use crate::protocol::handshake::Handshake;
+use crate::protocol::rejection::Rejection;
+use crate::protocol::target::Target;
+use crate::route;
+use crate::snapshot::{Route, Snapshot};
+
+/// A request that has just come.
+pub(super) struct Arrival<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) client: Client,
+    session: SessionId,
+    /// The id that a proxy gave it whom we trust.
+    given_id: Option<Box<str>>,
+    /// Ours, or that one.
+    pub(super) id: Box<str>,
+    started: Instant,
+}
+
+/// Where a request goes on.
+pub(super) enum Way {
+    /// To the upstream of this route.
+    Route(Arc<Route>),
+    /// Nowhere: the client is told to go there itself.
+    Elsewhere(Outcome),
+}
+
+impl<'a> Arrival<'a> {
+    pub(super) fn new(connection: &'a Connection, headers: &HeaderMap) -> Self {
+        // As they are now, not as they were when the connection was opened: whoever is no longer
+        // trusted is not trusted from now on.
+        let settings = connection.listener.settings.load_full();
+        let snapshot = Arc::clone(&connection.worker.snapshot());
+        let client = Client::of(connection, &settings.trust, headers);
+        let session = connection.worker.next_session();
+        let given = client.request_id(headers, snapshot.server.request_id.as_ref());
+        let given_id: Option<Box<str>> = given.map(Into::into);
+        Self {
+            started: Instant::now(),
+            id: given_id
+                .clone()
+                .unwrap_or_else(|| session.to_string().into()),
+            connection,
+            snapshot,
+            settings,
+            client,
+            session,
+            given_id,
+        }
+    }
+
+    /// What log lines tell of it.
+    pub(super) fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            session: self.session,
+            client: self.client.shown(),
+            listener: &self.connection.listener.name,
+            request_id: self.given_id.as_deref(),
+            started: self.started,
+        }
+    }
+
+    /// What headers may tell of it.
+    pub(super) fn known<'b>(&'b self, target: &'b Target, route: &'b str) -> Known<'b> {
+        Known {
+            client: self.client.address(),
+            host: target.host(),
+            uri: target.origin_form(),
+            secure: self.client.secure(),
+            request_id: &self.id,
+            listener: &self.connection.listener.name,
+            route,
+            tls: self.connection.tls.as_ref(),
+        }
+    }
+
+    /// Finds its way, if there is one that it may take.
+    pub(super) fn way(
+        &self,
+        parts: &Parts,
+        target: &Target,
+        handshake: Option<&Handshake<'_>>,
+    ) -> Result<Way, Refusal> {
+        // Plain requests go to https, except on routes that are bound to the listener by name.
+        let to_https = self.settings.redirect_to_https && !self.client.secure();
+        let found = self.snapshot.route(&route::Request {
+            listener: &self.connection.listener.name,
+            bound_only: to_https,
+            host: target.host(),
+            path: target.path(),
+            query: target.query(),
+            method: &parts.method,
+            headers: &parts.headers,
+            handshake,
+        });
+        let Some(route) = found else {
+            return match handshake {
+                _ if !to_https => Err(Rejection::NoRoute.into()),
+                Some(_) => Err(Rejection::HttpsRequired.into()),
+                None => {
+                    let location = edit::https_location(target.host(), target.origin_form());
+                    self.elsewhere(StatusCode::PERMANENT_REDIRECT, &location, None)
+                }
+            };
+        };
+        let tls = self.connection.tls.as_ref();
+        let visitor = Visitor {
+            address: self.client.address(),
+            has_certificate: tls.is_some_and(|tls| tls.certificate.is_some()),
+            is_handshake: handshake.is_some(),
+        };
+        access::check(&route.settings.access, visitor, &parts.headers)?;
+        match &route.settings.leads_to {
+            LeadsTo::Upstream(_) => Ok(Way::Route(Arc::clone(route))),
+            LeadsTo::Redirect(_) if handshake.is_some() => Err(Rejection::RedirectOnly.into()),
+            LeadsTo::Redirect(Redirect { to, status }) => {
+                let name = &route.settings.name;
+                let location = edit::render(to, &self.known(target, name));
+                self.elsewhere(*status, &location, Some(name))
+            }
+        }
+    }
+
+    fn elsewhere(
+        &self,
+        status: StatusCode,
+        location: &str,
+        route: Option<&str>,
+    ) -> Result<Way, Refusal> {
+        let location = HeaderValue::from_str(location).map_err(|_| Rejection::BadTarget)?;
+        let counters = &self.connection.worker.counters;
+        access_log::replied(counters, self.facts(), route, None, status.as_u16());
+        Ok(Way::Elsewhere(Outcome::Redirect(status, location)))
+    }
+}

@@ -1,0 +1,97 @@
+//! Who a request comes from, as far as it is believed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ::http::HeaderMap;
+
+use super::Connection;
+use crate::config::model::Trust;
+use crate::net::stream::Peer;
+use crate::protocol::edit;
+use crate::protocol::forwarded::{self, Claim, Via};
+use crate::protocol::target::{self, Target};
+use http::HeaderName;
+
+/// The client of a request.
+#[derive(Debug)]
+pub(super) struct Client {
+    peer: Peer,
+    claim: Option<Claim>,
+    secure: bool,
+}
+
+impl Client {
+    /// What the proxies that the listener trusts say, or else what we see.
+    pub(super) fn of(connection: &Connection, trust: &Trust, headers: &HeaderMap) -> Self {
+        let claim = forwarded::believe(headers, trust, connection.peer.ip());
+        let secure = claim.as_ref().and_then(|claim| claim.secure);
+        Self {
+            peer: connection.peer,
+            secure: secure.unwrap_or(connection.secure),
+            claim,
+        }
+    }
+
+    /// For logs.
+    pub(super) fn shown(&self) -> Peer {
+        match &self.claim {
+            Some(claim) if claim.client != self.peer.ip() => {
+                claim.client.map_or(self.peer, Peer::Address)
+            }
+            _ => self.peer,
+        }
+    }
+
+    /// Its address; `None` through a unix socket.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match &self.claim {
+            Some(claim) => claim.client,
+            None => self.peer.ip(),
+        }
+    }
+
+    /// Its address and port, which is 0 where nobody says it.
+    pub(super) fn source(&self) -> Option<SocketAddr> {
+        match self.shown() {
+            Peer::Ip(address) => Some(address),
+            Peer::Address(address) => Some(SocketAddr::new(address, 0)),
+            Peer::Unix => None,
+        }
+    }
+
+    /// Whether it speaks https.
+    pub(super) fn secure(&self) -> bool {
+        self.secure
+    }
+
+    /// The id that a trusted proxy gave its request.
+    pub(super) fn request_id<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        name: Option<&HeaderName>,
+    ) -> Option<&'a str> {
+        self.claim.as_ref()?;
+        edit::request_id(headers, name?)
+    }
+
+    /// How the request came, as endpoints are told.
+    pub(super) fn via<'a>(&'a self, target: &'a Target, local_port: Option<u16>) -> Via<'a> {
+        let claim = self.claim.as_ref();
+        let claimed_host = claim.and_then(|claim| claim.host.as_deref());
+        let host = claimed_host.unwrap_or(target.authority());
+        let default = if self.secure { 443 } else { 80 };
+        // Our own port is not the one that the client connected to if somebody was before us.
+        let claimed_port = claim.and_then(|claim| {
+            let says_how = claim.secure.is_some() || claim.host.is_some();
+            let implied = says_how.then(|| target::port_of(host).unwrap_or(default));
+            claim.port.or(implied)
+        });
+        Via {
+            client: self.address(),
+            proxies: claim.map_or(&[], |claim| &claim.proxies),
+            secure: self.secure,
+            host,
+            port: claimed_port.or(local_port),
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Who gets in: by address, by origin, and whom the address is believed of.
+
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::{HANDSHAKE, Head, Wire};
+
+/// A configuration whose listener and route have these settings.
+fn config(endpoint: &Endpoint, listener: &str, route: &str) -> String {
+    let simple = simple(&[endpoint.address]);
+    let simple = simple.replace("[[route]]", &format!("{listener}\n[[route]]"));
+    simple.replace(
+        "upstream = \"main\"",
+        &format!("upstream = \"main\"\n{route}"),
+    )
+}
+
+async fn start(listener: &str, route: &str) -> (Endpoint, Proxy) {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&config(&endpoint, listener, route)).await;
+    (endpoint, proxy)
+}
+
+/// A handshake with these fields besides.
+fn handshake(fields: &str) -> String {
+    HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"))
+}
+
+/// What the endpoint sees of a plain request with these fields.
+async fn seen(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> Head {
+    let mut client = proxy.connect().await;
+    let request = format!("GET /p HTTP/1.1\r\nHost: a.example.com\r\n{fields}\r\n");
+    client.send(request).await;
+    let (mut wire, head) = endpoint.request().await;
+    wire.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(client.head().await.status(), 204);
+    head
+}
+
+/// What the endpoint sees of a handshake with these fields.
+async fn seen_of_handshake(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> Head {
+    let mut client = proxy.connect().await;
+    client.send(handshake(fields)).await;
+    endpoint.request().await.1
+}
+
+/// Everything that anybody could take for word of where a request came from.
+fn claims(head: &Head) -> Vec<String> {
+    let mut claims: Vec<String> = head
+        .0
+        .lines()
+        .map(|line| line.to_ascii_lowercase().replace('_', "-"))
+        .filter(|line| {
+            ["x-forwarded", "forwarded", "x-real-ip"]
+                .iter()
+                .any(|begin| line.starts_with(begin))
+        })
+        .collect();
+    claims.sort();
+    claims
+}
+
+/// Each of these claims to come from 6.6.6.6.
+const LIES: &str = "X-Forwarded-For: 6.6.6.6\r\n\
+    x-forwarded-for: 6.6.6.6\r\n\
+    X_Forwarded_For: 6.6.6.6\r\n\
+    X-Forwarded_For: 6.6.6.6\r\n\
+    x_forwarded-proto: https\r\n\
+    X-Forwarded-Proto: https\r\n\
+    X-Forwarded-Host: 6.6.6.6\r\n\
+    X-Forwarded-Port: 666\r\n\
+    X-Forwarded-Server: 6.6.6.6\r\n\
+    X-Forwarded: for=6.6.6.6\r\n\
+    Forwarded: for=6.6.6.6;proto=https;host=6.6.6.6\r\n\
+    FORWARDED: for=6.6.6.6\r\n\
+    X-Real-IP: 6.6.6.6\r\n\
+    X_Real_IP: 6.6.6.6\r\n\
+    X-Real_Ip: 6.6.6.6\r\n";
+
+#[tokio::test]
+async fn a_stranger_is_never_believed_in_any_spelling() {
+    for trusted in ["", "trusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n"] {
+        for family in ["x-forwarded", "forwarded"] {
+            let listener = match trusted {
+                "" => String::new(),
+                _ => format!("{trusted}trusted_header = \"{family}\"\n"),
+            };
+            let (endpoint, proxy) = start(&listener, "").await;
+            let port = proxy.address().port();
+            let expected = |host: &str| {
+                vec![
+                    format!("forwarded: for=127.0.0.1;host=\"{host}\";proto=http"),
+                    "x-forwarded-for: 127.0.0.1".to_owned(),
+                    format!("x-forwarded-host: {host}"),
+                    format!("x-forwarded-port: {port}"),
+                    "x-forwarded-proto: http".to_owned(),
+                ]
+            };
+            let head = seen(&endpoint, &proxy, LIES).await;
+            assert_eq!(claims(&head), expected("a.example.com"), "{head:?}");
+            let head = seen_of_handshake(&endpoint, &proxy, LIES).await;
+            assert_eq!(claims(&head), expected("chat.example.com"), "{head:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_believed_in_one_family() {
+    let listener = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
+    let (endpoint, proxy) = start(listener, "").await;
+    let fields = "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.1\r\n\
+        X-Forwarded-Proto: wss\r\n\
+        X-Forwarded-Host: public.example.com\r\n\
+        Forwarded: for=6.6.6.6;host=evil\r\n\
+        X-Real-IP: 6.6.6.6\r\n\
+        X_Forwarded_For: 6.6.6.6\r\n";
+    let expected = [
+        "forwarded: for=192.0.2.1;host=\"public.example.com\";proto=https, for=10.0.0.1, for=127.0.0.1",
+        "x-forwarded-for: 192.0.2.1, 10.0.0.1, 127.0.0.1",
+        "x-forwarded-host: public.example.com",
+        "x-forwarded-port: 443",
+        "x-forwarded-proto: https",
+    ];
+    assert_eq!(claims(&seen(&endpoint, &proxy, fields).await), expected);
+    assert_eq!(
+        claims(&seen_of_handshake(&endpoint, &proxy, fields).await),
+        expected
+    );
+    assert_eq!(proxy.logged("request").await["client"], "192.0.2.1");
+
+    proxy
+        .reload(&config(
+            &endpoint,
+            &format!("{listener}trusted_header = \"forwarded\"\n"),
+            "",
+        ))
+        .await;
+    let fields = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: http\r\n\
+        Forwarded: for=6.6.6.6, for=\"[2001:db8::1]:4711\";proto=https\r\n\
+        Forwarded: for=10.0.0.1\r\n";
+    let head = seen(&endpoint, &proxy, fields).await;
+    assert_eq!(
+        head.value("x-forwarded-for"),
+        Some("2001:db8::1, 10.0.0.1, 127.0.0.1")
+    );
+    assert_eq!(head.value("x-forwarded-proto"), Some("https"));
+}
+
+#[tokio::test]
+async fn whoever_comes_through_a_unix_socket_is_believed_only_if_named() {
+    let endpoint = Endpoint::bind().await;
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("in.sock");
+    for (trusted, expected) in [("", None), ("\"unix:\"", Some("192.0.2.1"))] {
+        let listener = format!(
+            "trusted_proxies = [{trusted}]\n[listener.local]\nbind = [\"unix:{}\"]\n\
+             trusted_proxies = [{trusted}]\n",
+            path.display()
+        );
+        let proxy = Proxy::start(&config(&endpoint, &listener, "")).await;
+        let mut client = Wire::unix(tokio::net::UnixStream::connect(&path).await.unwrap());
+        client
+            .send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
+            .await;
+        let (_wire, head) = endpoint.request().await;
+        assert_eq!(head.value("x-forwarded-for"), expected);
+        drop(proxy);
+    }
+}
+
+#[tokio::test]
+async fn addresses_are_allowed_and_denied_as_they_are_believed() {
+    let (endpoint, proxy) = start(
+        "trusted_proxies = [\"127.0.0.1\"]\n",
+        "allow = [\"192.0.2.0/24\", \"2001:db8::/32\"]\ndeny = [\"192.0.2.66\"]\n",
+    )
+    .await;
+    for (address, passes) in [
+        ("192.0.2.1", true),
+        ("::ffff:192.0.2.1", true),
+        ("2001:db8::1", true),
+        ("192.0.2.66", false),
+        ("::ffff:192.0.2.66", false),
+        ("198.51.100.1", false),
+        ("192.0.2.1, 198.51.100.1", false),
+        ("", false),
+    ] {
+        let mut client = proxy.connect().await;
+        client
+            .send(handshake(&format!("X-Forwarded-For: {address}\r\n")))
+            .await;
+        if passes {
+            let _endpoint = endpoint.tunnel().await;
+            assert_eq!(client.head().await.status(), 101, "{address}");
+        } else {
+            let (head, _) = client.reply().await;
+            assert_eq!(head.status(), 403, "{address}");
+            assert_eq!(head.value("tidegate-reason"), Some("address-denied"));
+        }
+    }
+    endpoint.stays_quiet().await;
+    // The same claim from elsewhere is nobody's word.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut client = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+    client
+        .send(handshake("X-Forwarded-For: 192.0.2.1\r\n"))
+        .await;
+    assert_eq!(client.head().await.status(), 403);
+    let logged = proxy.logged_by_now("rejected").await;
+    let last = logged.last().unwrap()["client"].as_str().unwrap();
+    assert!(last.starts_with("127.0.0.2:"), "{last}");
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_are_kept_out() {
+    let echo = Echo::start("echo").await;
+    let simple = simple(&[echo.address]);
+    let with = |route: &str| {
+        simple.replace(
+            "upstream = \"main\"",
+            &format!("upstream = \"main\"\n{route}"),
+        )
+    };
+    let listed = "origins = [\"https://chat.example.com\", \"null\"]\norigins_required = true\n";
+    let proxy = Proxy::start(&with(listed)).await;
+    for (origin, expected) in [
+        (Some("https://chat.example.com"), None),
+        (Some("HTTPS://chat.example.com:443"), None),
+        (Some("null"), None),
+        (Some("http://chat.example.com"), Some("origin-denied")),
+        (Some("https://chat.example.com:8443"), Some("origin-denied")),
+        (
+            Some("https://chat.example.com.evil.com"),
+            Some("origin-denied"),
+        ),
+        (
+            Some("https://evil.com/https://chat.example.com"),
+            Some("origin-denied"),
+        ),
+        (
+            Some("https://chat.example.com\r\nOrigin: https://evil.com"),
+            Some("origin-denied"),
+        ),
+        (Some(""), Some("origin-denied")),
+        (None, Some("origin-missing")),
+    ] {
+        let field = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
+        let mut client = proxy.connect().await;
+        client.send(handshake(&field)).await;
+        let head = client.head().await;
+        assert_eq!(head.value("tidegate-reason"), expected, "{origin:?}");
+        assert_eq!(head.status(), if expected.is_none() { 101 } else { 403 });
+    }
+    proxy.reload(&with("origins = [\"https://a\"]\n")).await;
+    let mut client = proxy.connect().await;
+    client.send(handshake("Origin: null\r\n")).await;
+    assert_eq!(client.head().await.status(), 403, "null is not listed");
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    assert_eq!(
+        client.head().await.status(),
+        101,
+        "no origin, and none required"
+    );
+}
