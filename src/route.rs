@@ -65,6 +65,7 @@ impl Entry {
         self.conditions.as_ref().map_or(0, |them| them.count())
     }
 
+    /// Whether it takes such requests, whatever their method.
     fn fits(&self, request: &Request<'_>) -> bool {
         let bound = match &self.listeners {
             None => !request.bound_only,
@@ -156,28 +157,34 @@ impl Paths {
     }
 }
 
+/// A handshake is a GET, and goes where a GET would go; methods keep none out, though: where only
+/// routes for others are left, it takes the first of them.
 fn first(entries: &[Entry], request: &Request<'_>) -> Option<usize> {
-    let found = entries.iter().find(|entry| entry.fits(request));
+    let has_method = |entry: &&Entry| {
+        let conditions = entry.conditions.as_ref();
+        let methods = conditions.map_or(&[][..], |conditions| &conditions.methods);
+        methods.is_empty() || methods.contains(request.method)
+    };
+    let fitting = || entries.iter().filter(|entry| entry.fits(request));
+    let otherwise = || fitting().next().filter(|_| request.handshake.is_some());
+    let found = fitting().find(has_method).or_else(otherwise);
     found.map(|entry| entry.position)
 }
 
+/// Whether all conditions hold but for the method.
 fn meets(conditions: &Conditions, request: &Request<'_>) -> bool {
     let Conditions {
-        methods,
+        methods: _,
         headers,
         query,
         subprotocols,
     } = conditions;
-    // Handshakes are always GET: methods tell plain requests apart.
-    let method =
-        methods.is_empty() || request.handshake.is_some() || methods.contains(request.method);
     let subprotocol = subprotocols.is_empty()
         || request.handshake.is_some_and(|handshake| {
             let mut wanted = subprotocols.iter();
             wanted.any(|name| handshake.offers_subprotocol(name))
         });
-    method
-        && subprotocol
+    subprotocol
         && headers.iter().all(|(name, value)| {
             let mut lines = request.headers.get_all(name).iter();
             lines.any(|line| line == value)

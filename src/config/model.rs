@@ -303,7 +303,7 @@ pub enum LeadsTo {
 /// What has to fit besides listener, host and path. All that are there have to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// If not empty, a plain request has one of these. Handshakes are always GET.
+    /// If not empty, a plain request has one of these. A handshake prefers routes that take GET.
     pub methods: Vec<Method>,
     /// Each is there with this value, on one of its lines.
     pub headers: Vec<(HeaderName, HeaderValue)>,

@@ -228,7 +228,7 @@ fn conditions_tell_routes_of_one_path_apart() {
     };
     check("GET", None, &offer("mqtt, chat"), 3);
     check("GET", None, &offer("graphql-ws"), 3);
-    check("GET", None, &offer("mqtt, chatter"), 4);
+    check("GET", None, &offer("mqtt, chatter"), 0);
     check("GET", None, &[("sec-websocket-protocol", "chat")], 0);
 }
 
@@ -273,5 +273,43 @@ proptest::proptest! {
             .max()
             .map(|(_, at)| at.0);
         proptest::prop_assert_eq!(find(&Table::new(&routes), "l", &host, &path), expected);
+    }
+}
+
+#[test]
+fn a_handshake_that_no_route_for_get_takes_goes_where_others_go() {
+    let routes = [Route {
+        conditions: Conditions {
+            methods: vec![Method::POST],
+            ..Conditions::default()
+        },
+        ..Route::to_upstream("r", "u")
+    }];
+    let parts = http::Request::builder()
+        .uri("/")
+        .header("upgrade", "websocket")
+        .header("connection", "upgrade")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .body(())
+        .unwrap()
+        .into_parts()
+        .0;
+    let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
+        panic!("not a handshake")
+    };
+    let table = Table::new(&routes);
+    for (handshake, expected) in [(Some(&handshake), Some(0)), (None, None)] {
+        let found = table.find(&Request {
+            listener: "public",
+            bound_only: false,
+            host: "h",
+            path: "/",
+            query: None,
+            method: &Method::GET,
+            headers: &parts.headers,
+            handshake,
+        });
+        assert_eq!(found, expected);
     }
 }

@@ -141,7 +141,8 @@ pub(super) fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> F
         .collect()
 }
 
-/// Whether the files that changed are certificates and ticket keys of listeners and nothing else.
+/// Whether the files that changed are listeners' certificates, authorities and ticket keys and
+/// nothing else.
 fn only_certificates_changed(config: &Config, before: &Fingerprint, now: &Fingerprint) -> bool {
     let certificates: Vec<&PathBuf> = config
         .listeners
@@ -150,7 +151,9 @@ fn only_certificates_changed(config: &Config, before: &Fingerprint, now: &Finger
         .flat_map(|tls| {
             let pairs = tls.certificates.iter();
             let pairs = pairs.flat_map(|certificate| [&certificate.cert, &certificate.key]);
-            pairs.chain(tls.ticket_keys.as_ref().map(|file| &file.path))
+            pairs
+                .chain(tls.ticket_keys.as_ref().map(|file| &file.path))
+                .chain(tls.client_auth.as_ref().map(|auth| &auth.ca))
         })
         .collect();
     let changed: Vec<&PathBuf> = now

@@ -10,9 +10,12 @@ mod harness;
 
 mod access;
 mod balance;
+mod client_certificates;
 mod config;
+mod endpoint_tls;
 mod framing;
 mod handshake;
+mod headers;
 mod http;
 mod listeners;
 mod ownership;

@@ -130,3 +130,71 @@ async fn an_absolute_target_becomes_an_origin_form() {
         assert_eq!(head.start(), format!("GET {forwarded} HTTP/1.1"));
     }
 }
+
+/// Routes of one path, told apart by what else a request has.
+#[tokio::test]
+async fn conditions_choose_among_routes_of_one_path() {
+    let mut config = String::from(
+        r#"
+        [listener.main]
+        bind = ["127.0.0.1:0"]
+        [[route]]
+        upstream = "any"
+        [[route]]
+        headers = { x-tenant = "acme" }
+        upstream = "tenant"
+        [[route]]
+        headers = { x-tenant = "acme" }
+        query = { v = "2 b" }
+        upstream = "version"
+        [[route]]
+        subprotocols = ["graphql-ws"]
+        upstream = "graphql"
+        [[route]]
+        methods = ["POST", "PUT"]
+        upstream = "upload"
+        "#,
+    );
+    let mut endpoints = Vec::new();
+    for name in ["any", "tenant", "version", "graphql", "upload"] {
+        let endpoint = Endpoint::bind().await;
+        config += &format!(
+            "[upstream.{name}]\nendpoints = [\"{}\"]\n",
+            endpoint.address
+        );
+        endpoints.push((name, endpoint));
+    }
+    let proxy = Proxy::start(&config).await;
+    let plain = |line: &str, fields: &str| {
+        format!("{line} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n{fields}\r\n")
+    };
+    let handshake = |fields: &str| HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"));
+    for (request, expected) in [
+        (plain("GET /", ""), "any"),
+        (plain("GET /", "X-Tenant: acme\r\n"), "tenant"),
+        (plain("GET /", "X-Tenant: Acme\r\n"), "any"),
+        (plain("GET /?v=2+b", "X-Tenant: acme\r\n"), "version"),
+        (plain("GET /?a&v=2%20b", "X-Tenant: acme\r\n"), "version"),
+        (plain("GET /?v=2", "X-Tenant: acme\r\n"), "tenant"),
+        (plain("POST /", ""), "upload"),
+        (
+            plain("GET /", "Sec-WebSocket-Protocol: graphql-ws\r\n"),
+            "any",
+        ),
+        (
+            handshake("Sec-WebSocket-Protocol: chat, graphql-ws\r\n"),
+            "graphql",
+        ),
+        (handshake("X-Tenant: acme\r\n"), "tenant"),
+        // A handshake is a GET.
+        (handshake("Sec-WebSocket-Protocol: chat\r\n"), "any"),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(&request).await;
+        let (_, endpoint) = endpoints
+            .iter()
+            .find(|(name, _)| *name == expected)
+            .unwrap();
+        endpoint.request().await;
+    }
+}

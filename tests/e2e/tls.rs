@@ -12,9 +12,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::certificates::Authority;
-use crate::harness::endpoint::{Echo, Endpoint, Unit};
+use crate::harness::endpoint::Echo;
 use crate::harness::proxy::{Proxy, simple};
-use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire};
 
 const TLS: &str = "[listener.main.tls]\n\
@@ -326,87 +325,4 @@ async fn a_client_that_does_not_speak_tls_or_does_not_go_on_is_let_go() {
     let mut client = proxy.connect().await;
     client.send([22, 3, 1]).await;
     client.rest().await;
-}
-
-async fn to_endpoint(tls: &str, hosts: &[&str], mutual: bool) -> (Echo, Proxy) {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.write(&folder.path().join("ca.pem"));
-    Authority::new().write(&folder.path().join("other.pem"));
-    authority.issue(folder.path(), "own", &["tidegate"]);
-    let server = authority.server(folder.path(), hosts, mutual);
-    let echo = Echo::with("echo", Unit::Messages, Some(server)).await;
-    let config = simple(&[echo.address]) + tls;
-    let proxy = Proxy::start_in(folder, &config).await;
-    (echo, proxy)
-}
-
-#[tokio::test]
-async fn endpoints_over_tls_are_verified() {
-    for (tls, hosts, mutual, good) in [
-        ("tls = { ca = \"ca.pem\" }\n", "127.0.0.1", false, true),
-        (
-            "tls = { ca = \"ca.pem\", server_name = \"chat.internal\" }\n",
-            "chat.internal",
-            false,
-            true,
-        ),
-        ("tls = { ca = \"ca.pem\" }\n", "chat.internal", false, false),
-        ("tls = { ca = \"other.pem\" }\n", "127.0.0.1", false, false),
-        (
-            "tls = { ca = \"ca.pem\", client_cert = \"own.pem\", client_key = \"own.key\" }\n",
-            "127.0.0.1",
-            true,
-            true,
-        ),
-    ] {
-        let (_echo, proxy) = to_endpoint(tls, &[hosts], mutual).await;
-        let mut client = proxy.connect().await;
-        client.send(HANDSHAKE).await;
-        let head = client.head().await;
-        if good {
-            assert_eq!(head.status(), 101, "{tls}{}", proxy.log().text());
-        } else {
-            assert_eq!(
-                head.value("tidegate-reason"),
-                Some("connect-failed"),
-                "{tls}"
-            );
-            let failure = proxy.logged("endpoint not reached").await;
-            let error = failure["error"].as_str().unwrap();
-            assert!(
-                error.contains("TLS handshake failed: invalid peer certificate"),
-                "{error}"
-            );
-        }
-    }
-}
-
-#[tokio::test]
-async fn plain_requests_reuse_connections_over_tls_too() {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.write(&folder.path().join("ca.pem"));
-    let server = authority.server(folder.path(), &["127.0.0.1"], false);
-    let endpoint = Endpoint::bind().await;
-    let config = simple(&[endpoint.address]) + "tls = { ca = \"ca.pem\" }\n";
-    let proxy = Proxy::start_in(folder, &config).await;
-    let mut client = proxy.connect().await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let accepted = tokio_rustls::TlsAcceptor::from(server)
-        .accept(endpoint.accept().await)
-        .await;
-    let mut served = Wire::over(accepted.unwrap());
-    for _ in 0..3 {
-        served.head().await;
-        served
-            .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            .await;
-        assert_eq!(client.reply().await.1, "ok");
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    }
-    until("three requests", || {
-        proxy.log().events("request").len() == 3
-    })
-    .await;
 }

@@ -1,0 +1,199 @@
+//! Certificates that clients show: who has to, what endpoints are told, and that a resumed session
+//! is no way around them.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, HandshakeKind};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::certificates::Authority;
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::{HANDSHAKE, Head, Wire};
+
+struct Setup {
+    /// Signs our own certificate.
+    authority: Authority,
+    /// Signs those of clients.
+    clients: Authority,
+    folder: TempDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let setup = Self {
+            authority: Authority::new(),
+            clients: Authority::new(),
+            folder: TempDir::new().unwrap(),
+        };
+        let folder = setup.folder.path();
+        setup.authority.issue(folder, "chat", &["chat.example.com"]);
+        setup.clients.write(&folder.join("clients.pem"));
+        setup
+    }
+
+    /// A client that shows a certificate of `issuer` for `subject`.
+    fn client(&self, issuer: &Authority, subject: &str) -> Arc<ClientConfig> {
+        self.authority.client_showing(issuer, subject)
+    }
+}
+
+/// What follows the listener's certificate.
+fn config(address: std::net::SocketAddr, client_auth: &str, route: &str) -> String {
+    let tls = format!(
+        "[listener.main.tls]\n\
+         certificates = [{{ cert = \"chat.pem\", key = \"chat.key\" }}]\n{client_auth}\n"
+    );
+    let simple = simple(&[address]);
+    let simple = simple.replace("[[route]]", &format!("{tls}[[route]]"));
+    simple.replace(
+        "upstream = \"main\"",
+        &format!("upstream = \"main\"\n{route}"),
+    )
+}
+
+fn auth(mode: &str) -> String {
+    format!(
+        "client_auth = {{ ca = \"clients.pem\", mode = \"{mode}\", header = \"x-client-cert\" }}"
+    )
+}
+
+async fn connect(proxy: &Proxy, client: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(proxy.address()).await?;
+    let name = rustls::pki_types::ServerName::try_from("chat.example.com").unwrap();
+    TlsConnector::from(Arc::clone(client))
+        .connect(name, socket)
+        .await
+}
+
+/// The status of a handshake, or that TLS went wrong; with TLS 1.3 a client learns that late.
+async fn status(proxy: &Proxy, client: &Arc<ClientConfig>) -> io::Result<(u16, HandshakeKind)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = connect(proxy, client).await?;
+    stream.write_all(HANDSHAKE.as_bytes()).await?;
+    let mut answer = vec![0; 12];
+    stream.read_exact(&mut answer).await?;
+    let head = Head(String::from_utf8(answer).unwrap() + "\r\n");
+    let kind = stream.get_ref().1.handshake_kind().unwrap();
+    Ok((head.status(), kind))
+}
+
+#[tokio::test]
+async fn nobody_comes_in_without_a_certificate_of_the_right_authority() {
+    let setup = Setup::new();
+    let echo = Echo::start("echo").await;
+    let nobody = setup.authority.client();
+    let stranger = setup.client(&Authority::new(), "stranger");
+    let alice = setup.client(&setup.clients, "alice");
+    let config = config(echo.address, &auth("required"), "");
+    let proxy = Proxy::start_in(setup.folder, &config).await;
+    assert!(status(&proxy, &nobody).await.is_err());
+    assert!(status(&proxy, &stranger).await.is_err());
+    assert_eq!(status(&proxy, &alice).await.unwrap().0, 101);
+    assert_eq!(echo.served(), 1);
+}
+
+#[tokio::test]
+async fn a_route_may_require_what_the_listener_only_asks_for() {
+    let setup = Setup::new();
+    let echo = Echo::start("echo").await;
+    let nobody = setup.authority.client();
+    let stranger = setup.client(&Authority::new(), "stranger");
+    let alice = setup.client(&setup.clients, "alice");
+    let open = "[[route]]\npath = \"/open\"\nupstream = \"main\"\n[upstream.main]";
+    let config = config(
+        echo.address,
+        &auth("optional"),
+        "client_certificate = \"required\"\n",
+    )
+    .replace("[upstream.main]", open);
+    let proxy = Proxy::start_in(setup.folder, &config).await;
+    assert_eq!(status(&proxy, &alice).await.unwrap().0, 101);
+    assert!(
+        status(&proxy, &stranger).await.is_err(),
+        "a wrong one is worse than none"
+    );
+    let mut wire = Wire::over(connect(&proxy, &nobody).await.unwrap());
+    wire.send(HANDSHAKE).await;
+    let (head, _) = wire.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (403, Some("client-certificate"))
+    );
+    wire.send(HANDSHAKE.replace("/chat", "/open")).await;
+    assert_eq!(wire.head().await.status(), 101);
+}
+
+#[tokio::test]
+async fn endpoints_are_told_and_cannot_be_lied_to() {
+    let setup = Setup::new();
+    let endpoint = Endpoint::bind().await;
+    let nobody = setup.authority.client();
+    let alice = setup.client(&setup.clients, "alice, \"the admin\"");
+    // A second listener, without TLS, leads to the same endpoint.
+    let config = config(
+        endpoint.address,
+        &auth("optional"),
+        "request_headers.set.x-subject = \"${client_certificate_subject}\"\n\
+         request_headers.set.x-version = \"${tls_version} ${tls_server_name}\"\n",
+    ) + "[listener.plain]\nbind = [\"127.0.0.1:0\"]\n";
+    let proxy = Proxy::start_in(setup.folder, &config).await;
+    let lies = "X-Client-Cert: Hash=0;Subject=\"CN=admin\"\r\nX_Client_Cert: CN=admin\r\n\
+        X-Subject: CN=admin\r\n";
+    let request = HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{lies}\r\n"));
+    let mut plain = Wire::connect(proxy.address_of("plain")).await;
+    plain.send(&request).await;
+    let (_wire, head) = endpoint.request().await;
+    for name in ["x-client-cert", "x_client_cert", "x-subject"] {
+        assert_eq!(head.value(name), None, "{name}");
+    }
+    for (client, subject) in [
+        (&nobody, None),
+        (&alice, Some(r#"CN=alice\, \"the admin\""#)),
+    ] {
+        let mut wire = Wire::over(connect(&proxy, client).await.unwrap());
+        wire.send(&request).await;
+        let (_wire, head) = endpoint.request().await;
+        assert_eq!(head.value("x-subject"), subject);
+        assert_eq!(head.value("x-version"), Some("TLSv1.3 chat.example.com"));
+        assert_eq!(head.value("x_client_cert"), None);
+        let told = head.value("x-client-cert");
+        assert_eq!(told.is_some(), subject.is_some(), "{told:?}");
+        if let Some(told) = told {
+            let (hash, subject) = told.split_once(';').unwrap();
+            assert_eq!(hash.len(), "Hash=".len() + 64);
+            assert_eq!(subject, r#"Subject="CN=alice\\, \\\"the admin\\\"""#);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resumed_session_never_skips_them() {
+    let setup = Setup::new();
+    let echo = Echo::start("echo").await;
+    let nobody = setup.authority.client();
+    let alice = setup.client(&setup.clients, "alice");
+    let folder = setup.folder.path().to_owned();
+    let with = |client_auth: &str| config(echo.address, client_auth, "");
+    let proxy = Proxy::start_in(setup.folder, &with("")).await;
+    // A session from when nobody was asked.
+    status(&proxy, &nobody).await.unwrap();
+    let (_, kind) = status(&proxy, &nobody).await.unwrap();
+    assert_eq!(kind, HandshakeKind::Resumed);
+    proxy.reload(&with(&auth("required"))).await;
+    assert!(status(&proxy, &nobody).await.is_err());
+    // A session of somebody who has shown one resumes, and is still theirs.
+    status(&proxy, &alice).await.unwrap();
+    let (_, kind) = status(&proxy, &alice).await.unwrap();
+    assert_eq!(kind, HandshakeKind::Resumed);
+    // Another authority: what the old one signed is worth nothing, resumed or not.
+    Authority::new().write(&folder.join("clients.pem"));
+    proxy
+        .reload(&(with(&auth("required")) + "# another one\n"))
+        .await;
+    assert!(status(&proxy, &alice).await.is_err());
+}

@@ -1,0 +1,320 @@
+//! What becomes of heads on their way through: paths, fields, offers, ids.
+
+use crate::harness::endpoint::Endpoint;
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire};
+
+async fn start(server: &str, listener: &str, route: &str) -> (Endpoint, Proxy) {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address])
+        .replace("[[route]]", &format!("{listener}\n[[route]]"))
+        .replace(
+            "upstream = \"main\"",
+            &format!("upstream = \"main\"\n{route}"),
+        );
+    let server = format!("[server]\nworkers = 2\nlog.format = \"json\"\n{server}\n");
+    let proxy = Proxy::start(&(server + &config)).await;
+    (endpoint, proxy)
+}
+
+/// What the endpoint sees of a plain request, and the client of its reply.
+async fn plain(endpoint: &Endpoint, proxy: &Proxy, target: &str, fields: &str) -> (Head, Head) {
+    let mut client = proxy.connect().await;
+    client
+        .send(format!(
+            "GET {target} HTTP/1.1\r\nHost: A.example.com:8080\r\n{fields}\r\n"
+        ))
+        .await;
+    let (mut wire, request) = endpoint.request().await;
+    wire.send("HTTP/1.1 200 OK\r\nServer: old\r\nX_Powered_By: y\r\nX-Kept: 1\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    (request, client.head().await)
+}
+
+/// The same of a handshake.
+async fn handshake(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> (Head, Head) {
+    let mut client = proxy.connect().await;
+    client
+        .send(HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n")))
+        .await;
+    let (mut wire, request) = endpoint.request().await;
+    let answer = SWITCH.replace(
+        "\r\n\r\n",
+        "\r\nServer: old\r\nX_Powered_By: y\r\nX-Kept: 1\r\n\r\n",
+    );
+    wire.send(answer).await;
+    (request, client.head().await)
+}
+
+#[tokio::test]
+async fn fields_are_set_and_removed_on_both_ways() {
+    let route = r#"
+        request_headers.set.x-env = "prod"
+        request_headers.set.x-from = "${client_address} ${host} ${scheme} ${uri} ${listener}/${route}"
+        request_headers.set.x-real-ip = "${client_address}"
+        request_headers.set.x-tls = "${tls_version}${client_certificate_subject}"
+        request_headers.remove = ["x-debug", "cookie", "x-forwarded-host"]
+        response_headers.set.server = "tidegate"
+        response_headers.set.x-room = "${uri}"
+        response_headers.remove = ["x-powered-by"]
+    "#;
+    let (endpoint, proxy) = start("", "", route).await;
+    let lies = "X-Env: lie\r\nX_Env: lie\r\nX-Real-IP: 6.6.6.6\r\nX-Tls: lie\r\n\
+        X-Debug: 1\r\nx_debug: 1\r\nCookie: a=b\r\nX-Kept: 1\r\n";
+    let of_plain = plain(&endpoint, &proxy, "/r?x=1", lies).await;
+    let of_handshake = handshake(&endpoint, &proxy, lies).await;
+    for ((request, reply), from, room) in [
+        (
+            of_plain,
+            "127.0.0.1 a.example.com http /r?x=1 main/main",
+            "/r?x=1",
+        ),
+        (
+            of_handshake,
+            "127.0.0.1 chat.example.com http /chat main/main",
+            "/chat",
+        ),
+    ] {
+        assert_eq!(request.value("x-env"), Some("prod"));
+        assert_eq!(request.value("x-from"), Some(from));
+        assert_eq!(request.value("x-real-ip"), Some("127.0.0.1"));
+        assert_eq!(request.value("x-kept"), Some("1"));
+        for gone in [
+            "x_env",
+            "x-tls",
+            "x-debug",
+            "x_debug",
+            "cookie",
+            "x-forwarded-host",
+        ] {
+            assert_eq!(request.value(gone), None, "{gone}");
+        }
+        assert_eq!(reply.value("server"), Some("tidegate"));
+        assert_eq!(reply.value("x-room"), Some(room));
+        assert_eq!(reply.value("x-kept"), Some("1"));
+        assert_eq!(reply.value("x_powered_by"), None);
+    }
+}
+
+#[tokio::test]
+async fn paths_are_rewritten_and_nothing_else_of_the_target() {
+    let route = "path_prefix = \"/api\"\n\
+        rewrite = { strip_prefix = \"/api\", add_prefix = \"/v1\" }\n";
+    let (endpoint, proxy) = start("", "", route).await;
+    for (target, expected) in [
+        (
+            "/api/rooms?next=/api/x",
+            "GET /v1/rooms?next=/api/x HTTP/1.1",
+        ),
+        ("/api", "GET /v1 HTTP/1.1"),
+        ("/api/?q", "GET /v1/?q HTTP/1.1"),
+        ("/api/%7Euser/a%2Fb", "GET /v1/%7Euser/a%2Fb HTTP/1.1"),
+        ("http://a.example.com:8080/api/x", "GET /v1/x HTTP/1.1"),
+    ] {
+        let (request, _) = plain(&endpoint, &proxy, target, "").await;
+        assert_eq!(request.start(), expected);
+    }
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE.replace("/chat", "/api/chat")).await;
+    let (_wire, request) = endpoint.request().await;
+    assert_eq!(request.start(), "GET /v1/chat HTTP/1.1");
+    // The route fits, but what is to be taken off is not there as it is written.
+    let mut client = proxy.connect().await;
+    client
+        .send("GET /%61pi/rooms HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (400, Some("path-prefix"))
+    );
+    let mut client = proxy.connect().await;
+    client.send("GET /apis HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.head().await.status(), 404);
+}
+
+#[tokio::test]
+async fn offers_to_compress_can_be_withdrawn() {
+    let (endpoint, proxy) = start("", "", "compression = \"strip\"\n").await;
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x-foo; a=\"1, 2\"\r\n\
+        Sec-WebSocket-Extensions: Permessage-Deflate\r\n";
+    let (request, reply) = handshake(&endpoint, &proxy, offer).await;
+    assert_eq!(
+        request.value("sec-websocket-extensions"),
+        Some("x-foo; a=\"1, 2\"")
+    );
+    assert_eq!(reply.status(), 101);
+    // An endpoint that agrees on it all the same has not been asked.
+    let mut client = proxy.connect().await;
+    client
+        .send(HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{offer}\r\n")))
+        .await;
+    let (mut wire, _) = endpoint.request().await;
+    wire.send(SWITCH.replace(
+        "\r\n\r\n",
+        "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+    ))
+    .await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (502, Some("bad-switch"))
+    );
+}
+
+/// The only id of a request at the endpoint, in whatever spelling.
+fn id(head: &Head) -> String {
+    assert_eq!(head.value("x_request_id"), None);
+    head.value("x-request-id").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_request_has_an_id_that_a_stranger_cannot_choose() {
+    let server = "request_id = \"x-request-id\"";
+    let (endpoint, proxy) = start(server, "", "").await;
+    let lies = "X-Request-Id: chosen\r\nX_Request_Id: chosen\r\n";
+    let (of_plain, _) = plain(&endpoint, &proxy, "/", lies).await;
+    let (of_handshake, _) = handshake(&endpoint, &proxy, lies).await;
+    assert_eq!(proxy.logged("request").await["session"], id(&of_plain));
+    assert_eq!(
+        proxy.logged("tunnel opened").await["session"],
+        id(&of_handshake)
+    );
+    assert_ne!(id(&of_plain), id(&of_handshake));
+}
+
+#[tokio::test]
+async fn the_id_of_a_trusted_proxy_is_passed_on_and_logged() {
+    let server = "request_id = \"x-request-id\"";
+    let (endpoint, proxy) = start(server, "trusted_proxies = [\"127.0.0.1\"]", "").await;
+    let given = "X-Request-Id: 7f3c-1\r\nX_Request_Id: other\r\n";
+    let (request, _) = plain(&endpoint, &proxy, "/", given).await;
+    assert_eq!(id(&request), "7f3c-1");
+    let (request, _) = handshake(&endpoint, &proxy, given).await;
+    assert_eq!(id(&request), "7f3c-1");
+    assert_eq!(proxy.logged("request").await["request_id"], "7f3c-1");
+    assert_eq!(proxy.logged("tunnel opened").await["request_id"], "7f3c-1");
+    // What is no id is replaced.
+    for wrong in ["two words", "", "a\r\nX-Request-Id: b"] {
+        let fields = format!("X-Request-Id: {wrong}\r\n");
+        let (request, _) = plain(&endpoint, &proxy, "/", &fields).await;
+        assert_eq!(id(&request).len(), 16, "{wrong:?}");
+    }
+}
+
+/// A reply of `proxy` to one request, as status and `Location`.
+async fn answered(proxy: &Proxy, listener: &str, request: &str) -> (u16, Option<String>) {
+    let mut client = Wire::connect(proxy.address_of(listener)).await;
+    client.send(request).await;
+    let (head, _) = client.reply().await;
+    (head.status(), head.value("location").map(str::to_owned))
+}
+
+#[tokio::test]
+async fn plain_requests_go_to_https_and_handshakes_do_not() {
+    let endpoint = Endpoint::bind().await;
+    let config = format!(
+        r#"
+        [listener.plain]
+        bind = ["127.0.0.1:0"]
+        redirect_to_https = true
+        trusted_proxies = ["127.0.0.2"]
+        [listener.other]
+        bind = ["127.0.0.1:0"]
+        [[route]]
+        hosts = ["a.example.com"]
+        upstream = "main"
+        [[route]]
+        name = "acme"
+        listeners = ["plain"]
+        path_prefix = "/.well-known/acme-challenge"
+        upstream = "main"
+        [upstream.main]
+        endpoints = ["{}"]
+        "#,
+        endpoint.address
+    );
+    let proxy = Proxy::start(&config).await;
+    for (target, location) in [
+        ("/", "https://a.example.com/"),
+        ("/x?y=%20", "https://a.example.com/x?y=%20"),
+        ("//evil.com", "https://a.example.com//evil.com"),
+    ] {
+        for method in ["GET", "POST"] {
+            let request = format!(
+                "{method} {target} HTTP/1.1\r\nHost: a.example.com:8080\r\nContent-Length: 0\r\n\r\n"
+            );
+            let answer = answered(&proxy, "plain", &request).await;
+            assert_eq!(answer, (308, Some(location.to_owned())));
+        }
+    }
+    let mut client = Wire::connect(proxy.address_of("plain")).await;
+    client
+        .send(HANDSHAKE.replace("chat.example.com", "a.example.com"))
+        .await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (403, Some("https-required"))
+    );
+    assert_eq!(head.value("location"), None);
+    endpoint.stays_quiet().await;
+
+    // A route that is bound to the listener by name, even if another one's host is more specific.
+    let mut client = Wire::connect(proxy.address_of("plain")).await;
+    client
+        .send("GET /.well-known/acme-challenge/t HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+        .await;
+    let (_wire, head) = endpoint.request().await;
+    assert!(head.start().contains("acme-challenge"));
+    // Another listener does not redirect, nor does this one where https ended before us.
+    for (listener, source, fields) in [
+        ("other", "127.0.0.1:0", ""),
+        ("plain", "127.0.0.2:0", "X-Forwarded-Proto: https\r\n"),
+    ] {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(source.parse().unwrap()).unwrap();
+        let address = proxy.address_of(listener);
+        let mut client = Wire::tcp(socket.connect(address).await.unwrap());
+        client
+            .send(format!(
+                "GET / HTTP/1.1\r\nHost: a.example.com\r\n{fields}\r\n"
+            ))
+            .await;
+        endpoint.request().await;
+    }
+    let redirected = proxy.logged("request").await;
+    assert_eq!(
+        (&redirected["status"], &redirected["listener"]),
+        (&308.into(), &"plain".into())
+    );
+}
+
+#[tokio::test]
+async fn a_route_may_lead_elsewhere() {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address])
+        + "[[route]]\n\
+           path_prefix = \"/old\"\n\
+           redirect = { to = \"https://new.example.com${uri}\", status = 302 }\n\
+           [[route]]\n\
+           path = \"/moved\"\n\
+           redirect = { to = \"/here\" }\n";
+    let proxy = Proxy::start(&config).await;
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    for (target, status, location) in [
+        ("/old/x?y", 302, "https://new.example.com/old/x?y"),
+        ("/moved?x", 308, "/here"),
+    ] {
+        let answer = answered(&proxy, "main", &get(target)).await;
+        assert_eq!(answer, (status, Some(location.to_owned())));
+    }
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE.replace("/chat", "/old")).await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (403, Some("redirect-only"))
+    );
+    endpoint.stays_quiet().await;
+}
