@@ -12,11 +12,13 @@ mod files;
 mod build;
 mod check;
 mod schema;
+mod reference;
 #[cfg(test)]
 mod example;
 
 pub(crate) use self::check::overlap;
 pub use self::diagnostic::Report;
+pub use self::reference::reference;
 pub use self::schema::schema;
 
 use std::path::Path;

@@ -86,3 +86,135 @@ fn the_example_is_good() {
         loaded.warnings.render(false)
     );
 }
+
+#[test]
+fn the_reference_is_that_of_the_program() {
+    let path = root().join("docs/configuration.md");
+    let current = config::reference();
+    if std::env::var_os("TIDEGATE_BLESS").is_some() {
+        fs::write(&path, &current).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&path).is_ok_and(|shipped| shipped == current),
+        "docs/configuration.md is not up to date: run with TIDEGATE_BLESS=1"
+    );
+}
+
+/// What examples do not say themselves, because they are about something else.
+const AROUND: &str = r#"
+    [listener.public]
+    bind = ["127.0.0.1:8443"]
+    [[route]]
+    [upstream.chat]
+    endpoints = ["127.0.0.1:9000"]
+"#;
+
+/// Puts `example` over `into`, table by table.
+fn merge(into: &mut toml::Table, example: toml::Table) {
+    for (name, value) in example {
+        match (into.get_mut(&name), value) {
+            (Some(toml::Value::Table(into)), toml::Value::Table(example)) => merge(into, example),
+            (Some(toml::Value::Array(into)), toml::Value::Array(example))
+                if into.first().is_some_and(toml::Value::is_table) =>
+            {
+                for (into, example) in into.iter_mut().zip(example) {
+                    if let (Some(into), toml::Value::Table(example)) =
+                        (into.as_table_mut(), example)
+                    {
+                        merge(into, example);
+                    }
+                }
+            }
+            (_, value) => {
+                into.insert(name, value);
+            }
+        }
+    }
+}
+
+/// What a route or listener needs so that the example of one key of its makes sense.
+fn complete(table: &mut toml::Table) {
+    let certificate = || {
+        let pair = toml::Table::from_iter([
+            ("cert".to_owned(), "chat.pem".into()),
+            ("key".to_owned(), "chat.key".into()),
+        ]);
+        toml::Value::Array(vec![pair.into()])
+    };
+    let wants_certificate = table["route"][0].get("client_certificate").is_some();
+    let strips = table["route"][0]
+        .get("rewrite")
+        .is_some_and(|rewrite| rewrite.get("strip_prefix").is_some());
+    let listener = table["listener"]["public"].as_table_mut().unwrap();
+    if wants_certificate {
+        let auth = toml::Table::from_iter([("ca".to_owned(), "clients.pem".into())]);
+        let tls = toml::Table::from_iter([("client_auth".to_owned(), auth.into())]);
+        listener.insert("tls".to_owned(), tls.into());
+    }
+    if let Some(tls) = listener.get_mut("tls") {
+        let tls = tls.as_table_mut().unwrap();
+        tls.entry("certificates").or_insert_with(certificate);
+    }
+    let route = table["route"][0].as_table_mut().unwrap();
+    if !route.contains_key("redirect") {
+        route.insert("upstream".to_owned(), "chat".into());
+    } else {
+        table.remove("upstream");
+    }
+    if strips {
+        let route = table["route"][0].as_table_mut().unwrap();
+        route.insert("path_prefix".to_owned(), "/socket.io".into());
+    }
+}
+
+#[test]
+fn every_key_has_an_example_that_works() {
+    use base64::Engine as _;
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for name in ["chat", "clients", "internal", "tidegate"] {
+        let write = |kind, text| fs::write(folder.path().join(format!("{name}.{kind}")), text);
+        write("pem", made.cert.pem()).unwrap();
+        write("key", made.signing_key.serialize_pem()).unwrap();
+    }
+    let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
+    fs::write(folder.path().join("tickets.key"), tickets).unwrap();
+
+    let text = read("docs/configuration.md");
+    let mut examples = 0;
+    for entry in text.split("\n### ").skip(1) {
+        let path = entry.split('`').nth(1).unwrap();
+        let Some((_, example)) = entry.split_once("```toml\n") else {
+            assert!(
+                text.contains(&format!("\n### `{path}.")),
+                "{path} has no example"
+            );
+            continue;
+        };
+        let example = example.split("```").next().unwrap();
+        let name = path.rsplit('.').next().unwrap();
+        assert!(
+            example.contains(&format!("{name} = ")),
+            "{path}:\n{example}"
+        );
+        let mut whole: toml::Table = toml::from_str(AROUND).unwrap();
+        merge(&mut whole, toml::from_str(example).unwrap());
+        complete(&mut whole);
+        let source = toml::to_string(&whole).unwrap();
+        let file = folder.path().join("tidegate.toml");
+        let report = match config::parse(&source, &file, &|_| None) {
+            Ok(loaded) => loaded.warnings,
+            Err(report) => report,
+        };
+        let later = entry.contains("*Not in effect yet.*");
+        let codes: Vec<&str> = report.diagnostics().iter().map(|each| each.code).collect();
+        let expected = |code: &&str| later && *code == "not-in-effect";
+        assert!(
+            codes.iter().all(expected),
+            "{path}:\n{}",
+            report.render(false)
+        );
+        examples += 1;
+    }
+    assert!(examples > 140, "{examples}");
+}

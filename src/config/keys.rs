@@ -64,6 +64,8 @@ pub(super) struct Key {
     pub(super) default: &'static str,
     /// What it is, in one line.
     pub(super) doc: &'static str,
+    /// Lines of its table that show it at work; empty where the default does.
+    example: &'static str,
     /// Whether its table makes no sense without it.
     pub(super) required: bool,
     pub(super) status: Status,
@@ -134,6 +136,20 @@ impl Table {
 }
 
 impl Key {
+    /// Lines of its table that show it at work; `None` for a table, whose own keys do.
+    pub(super) fn example(&self) -> Option<String> {
+        match (self.example, self.default) {
+            ("", "" | "{}") => None,
+            ("", default) => Some(format!("{} = {default}", self.name)),
+            (example, _) => Some(example.to_owned()),
+        }
+    }
+
+    const fn shown(mut self, lines: &'static str) -> Self {
+        self.example = lines;
+        self
+    }
+
     const fn required(mut self) -> Self {
         self.required = true;
         self
@@ -156,6 +172,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'stati
         kind,
         default,
         doc,
+        example: "",
         required: false,
         status: Status::InEffect,
     }

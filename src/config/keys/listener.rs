@@ -11,6 +11,7 @@ pub(super) const LISTENER: Table = Table {
             "",
             "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`.",
         )
+        .shown(r#"bind = ["0.0.0.0:443", "[::]:443"]"#)
         .required(),
         key(
             "tls",
@@ -30,31 +31,42 @@ pub(super) const LISTENER: Table = Table {
             "false",
             "Whether HTTP/2 is offered, WebSockets over it too.",
         )
+        .shown("http2 = true")
         .later(),
         key(
             "proxy_protocol",
             Kind::OneOf(&["off", "required"]),
             "\"off\"",
             "Whether connections begin with a PROXY header.",
+        )
+        .shown(
+            r#"proxy_protocol = "required"
+trusted_proxies = ["10.0.0.0/8"]"#,
         ),
         key(
             "trusted_proxies",
             NETS,
             "[]",
             "Whose PROXY header and forwarding headers are believed; `unix:` for unix sockets.",
-        ),
+        )
+        .shown(r#"trusted_proxies = ["10.0.0.0/8", "2001:db8::/32", "unix:"]"#),
         key(
             "trusted_header",
             Kind::OneOf(&["x-forwarded", "forwarded"]),
             "\"x-forwarded\"",
             "The family of forwarding headers that is believed.",
+        )
+        .shown(
+            r#"trusted_header = "forwarded"
+trusted_proxies = ["10.0.0.0/8"]"#,
         ),
         key(
             "redirect_to_https",
             Kind::Bool,
             "false",
             "Whether plain requests are sent to https, and handshakes refused.",
-        ),
+        )
+        .shown("redirect_to_https = true"),
         key(
             "limits",
             Kind::Table(&LIMITS),
@@ -68,12 +80,18 @@ pub(super) const LISTENER: Table = Table {
 const BIND: Table = Table {
     doc: "A unix socket with a mode.",
     keys: &[
-        key("address", Kind::Bind, "", "Where it listens.").required(),
+        key("address", Kind::Bind, "", "Where it listens.")
+            .shown(r#"address = "unix:/run/tidegate/http.sock""#)
+            .required(),
         key(
             "mode",
             Kind::Mode,
             "\"0660\"",
             "Permission bits of a unix socket.",
+        )
+        .shown(
+            r#"address = "unix:/run/tidegate/http.sock"
+mode = "0600""#,
         ),
     ],
 };
@@ -93,7 +111,7 @@ const TLS: Table = Table {
             Kind::OneOf(&["1.2", "1.3"]),
             "\"1.2\"",
             "The oldest version of TLS that is spoken.",
-        ),
+        ).shown(r#"min_version = "1.3""#),
         key(
             "client_auth",
             Kind::Table(&CLIENT_AUTH),
@@ -105,13 +123,13 @@ const TLS: Table = Table {
             Kind::File,
             "",
             "Keys of session tickets that several nodes share; without it, keys of each node's own.",
-        ),
+        ).shown(r#"ticket_keys_file = "tickets.key""#),
         key(
             "handshakes_at_once",
             COUNT,
             "",
             "TLS handshakes at once, per worker.",
-        )
+        ).shown("handshakes_at_once = 64")
         .later_restriction(),
     ],
 };
@@ -125,26 +143,45 @@ const CERTIFICATE: Table = Table {
             "",
             "The chain, the server's own certificate first.",
         )
+        .shown(
+            r#"cert = "chat.pem"
+key = "chat.key""#,
+        )
         .required(),
-        key("key", Kind::File, "", "Its private key.").required(),
+        key("key", Kind::File, "", "Its private key.")
+            .shown(
+                r#"cert = "chat.pem"
+key = "chat.key""#,
+            )
+            .required(),
     ],
 };
 
 const CLIENT_AUTH: Table = Table {
     doc: "Certificates that clients show.",
     keys: &[
-        key("ca", Kind::File, "", "The authorities that are believed.").required(),
+        key("ca", Kind::File, "", "The authorities that are believed.")
+            .shown(r#"ca = "clients.pem""#)
+            .required(),
         key(
             "mode",
             Kind::OneOf(&["required", "optional"]),
             "\"required\"",
             "Whether one must be shown.",
+        )
+        .shown(
+            r#"ca = "clients.pem"
+mode = "optional""#,
         ),
         key(
             "header",
             Kind::Header,
             "",
             "The header that tells endpoints about it.",
+        )
+        .shown(
+            r#"ca = "clients.pem"
+header = "x-client-cert""#,
         ),
     ],
 };
@@ -157,46 +194,57 @@ const TIMEOUTS: Table = Table {
             Kind::Duration,
             "\"10s\"",
             "For the TLS handshake.",
-        ),
+        )
+        .shown(r#"tls_handshake = "5s""#),
         key(
             "request_header",
             Kind::Duration,
             "\"10s\"",
             "For the head of a request, from the accepted connection or its first byte.",
-        ),
+        )
+        .shown(r#"request_header = "5s""#),
         key(
             "keep_alive",
             Kind::Duration,
             "\"60s\"",
             "Between an answer and the next request.",
-        ),
+        )
+        .shown(r#"keep_alive = "2m""#),
         key(
             "request_body",
             Kind::Duration,
             "\"30s\"",
             "Between two pieces of a request's body.",
-        ),
+        )
+        .shown(r#"request_body = "1m""#),
     ],
 };
 
 const LIMITS: Table = Table {
     doc: "What clients may take.",
     keys: &[
-        key("connections", COUNT, "", "Connections at once."),
+        key("connections", COUNT, "", "Connections at once.").shown("connections = 100_000"),
         key(
             "connections_per_ip",
             COUNT,
             "",
             "Connections at once per address (IPv6: per /64).",
-        ),
-        key("handshakes_per_second", COUNT, "", "Handshakes per second."),
+        )
+        .shown("connections_per_ip = 256"),
+        key("handshakes_per_second", COUNT, "", "Handshakes per second.")
+            .shown("handshakes_per_second = 2_000"),
         key(
             "handshakes_per_ip",
             Kind::Table(&Table {
                 doc: "Handshakes per address.",
                 keys: &[
-                    key("rate", Kind::Rate, "", "So many per time.").required(),
-                    key("burst", COUNT, "1", "So many at once."),
+                    key("rate", Kind::Rate, "", "So many per time.")
+                        .shown(r#"rate = "20/s""#)
+                        .required(),
+                    key("burst", COUNT, "1", "So many at once.").shown(
+                        r#"rate = "20/s"
+burst = 40"#,
+                    ),
                 ],
             }),
             "",

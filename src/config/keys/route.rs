@@ -14,50 +14,50 @@ pub(super) const ROUTE: Table = Table {
             Kind::Text,
             "",
             "Its name in logs and metrics; default: from its position.",
-        ),
+        ).shown(r#"name = "lobby""#),
         key(
             "listeners",
             NAMES,
             "",
             "The listeners it is bound to; default: all.",
-        ),
+        ).shown(r#"listeners = ["public"]"#),
         key(
             "hosts",
             Kind::List(&Kind::Host),
             "[]",
             "Hosts; `*.` at the start fits one label; default: any.",
-        ),
-        key("path", Kind::Path, "", "This path."),
+        ).shown(r#"hosts = ["chat.example.com", "*.chat.example.com"]"#),
+        key("path", Kind::Path, "", "This path.").shown(r#"path = "/realtime""#),
         key(
             "path_prefix",
             Kind::Path,
             "",
             "This path and all below it, by whole segments.",
-        ),
+        ).shown(r#"path_prefix = "/socket.io/""#),
         key(
             "upstream",
             Kind::Text,
             "",
             "Where its requests go. Required, unless it redirects.",
-        ),
+        ).shown(r#"upstream = "chat""#),
         key(
             "http",
             Kind::OneOf(&["proxy", "reject"]),
             "\"proxy\"",
             "What plain HTTP gets: passed on, or 426.",
-        ),
+        ).shown(r#"http = "reject""#),
         key(
             "handshake",
             Kind::OneOf(&["strict", "lenient"]),
             "\"strict\"",
             "How an endpoint's 101 is judged; \"lenient\" excuses what is missing, never what is wrong.",
-        ),
+        ).shown(r#"handshake = "lenient""#),
         key(
             "preserve_host",
             Kind::Bool,
             "true",
             "Whether endpoints see the client's Host rather than their own address.",
-        ),
+        ).shown("preserve_host = false"),
         key(
             "timeouts",
             Kind::Table(&TIMEOUTS),
@@ -75,25 +75,25 @@ pub(super) const ROUTE: Table = Table {
             Kind::List(&Kind::Method),
             "[]",
             "Methods that plain requests may have here; default: any.",
-        ),
+        ).shown(r#"methods = ["GET", "POST"]"#),
         key(
             "headers",
             STRINGS,
             "{}",
             "Headers that a request has, with these values.",
-        ),
+        ).shown(r#"headers = { x-tenant = "acme" }"#),
         key(
             "query",
             STRINGS,
             "{}",
             "Query parameters that a request has, with these values, decoded.",
-        ),
+        ).shown(r#"query = { v = "2" }"#),
         key(
             "subprotocols",
             Kind::List(&Kind::Token),
             "[]",
             "Subprotocols, one of which a handshake offers; default: any or none.",
-        ),
+        ).shown(r#"subprotocols = ["graphql-transport-ws", "graphql-ws"]"#),
         key(
             "redirect",
             Kind::Table(&REDIRECT),
@@ -105,26 +105,27 @@ pub(super) const ROUTE: Table = Table {
             Kind::List(&Kind::Origin),
             "[]",
             "Origins whose pages may connect, by scheme, host and port; default: any.",
-        ),
+        ).shown(r#"origins = ["https://chat.example.com", "http://localhost:3000"]"#),
         key(
             "origins_required",
             Kind::Bool,
             "false",
             "Whether a handshake must have an Origin.",
-        ),
+        ).shown(r#"origins = ["https://chat.example.com"]
+origins_required = true"#),
         key(
             "allow",
             NETS,
             "[]",
             "Client addresses that may connect; default: any.",
-        ),
-        key("deny", NETS, "[]", "Client addresses that may not connect."),
+        ).shown(r#"allow = ["10.0.0.0/8", "2001:db8::/32"]"#),
+        key("deny", NETS, "[]", "Client addresses that may not connect.").shown(r#"deny = ["10.0.0.66"]"#),
         key(
             "client_certificate",
             Kind::OneOf(&["off", "required"]),
             "\"off\"",
             "Whether a client certificate is needed.",
-        ),
+        ).shown(r#"client_certificate = "required""#),
         key(
             "rewrite",
             Kind::Table(&REWRITE),
@@ -148,7 +149,7 @@ pub(super) const ROUTE: Table = Table {
             Kind::OneOf(&["pass", "strip"]),
             "\"pass\"",
             "Whether the offer to compress messages is passed on.",
-        ),
+        ).shown(r#"compression = "strip""#),
     ],
 };
 
@@ -160,19 +161,22 @@ const TIMEOUTS: Table = Table {
             DURATION_OR_OFF,
             "\"10m\"",
             "No bytes either way for so long.",
-        ),
+        )
+        .shown(r#"idle = "1h""#),
         key(
             "half_closed",
             DURATION_OR_OFF,
             "\"10s\"",
             "No bytes for so long in the direction that is still open.",
-        ),
+        )
+        .shown(r#"half_closed = "30s""#),
         key(
             "max_age",
             DURATION_OR_OFF,
             "\"off\"",
             "Age at which a tunnel is closed.",
         )
+        .shown(r#"max_age = "12h""#)
         .later(),
         key(
             "max_age_jitter",
@@ -190,6 +194,7 @@ const TIMEOUTS: Table = Table {
             "\"off\"",
             "Quiet time after which both ends are pinged.",
         )
+        .shown(r#"ping = "25s""#)
         .later(),
         key(
             "pong",
@@ -204,31 +209,41 @@ const TIMEOUTS: Table = Table {
 const LIMITS: Table = Table {
     doc: "What tunnels may take.",
     keys: &[
-        key("tunnels", COUNT, "", "Tunnels at once.").later_restriction(),
+        key("tunnels", COUNT, "", "Tunnels at once.")
+            .shown("tunnels = 50_000")
+            .later_restriction(),
         key(
             "message_bytes",
             Kind::Size,
             "",
             "Size of a message; longer ones close with 1009.",
-        ),
+        )
+        .shown(r#"message_bytes = "1MiB""#),
         key(
             "messages_per_second",
             COUNT,
             "",
             "Messages per second; more close with 1008.",
         )
+        .shown("messages_per_second = 100")
         .later_restriction(),
         key(
             "bytes_per_second",
             Kind::Table(&Table {
                 doc: "Bytes per second.",
                 keys: &[
-                    key("rate", Kind::Size, "", "So many bytes.").required(),
+                    key("rate", Kind::Size, "", "So many bytes.")
+                        .shown(r#"rate = "256KiB""#)
+                        .required(),
                     key(
                         "action",
                         Kind::OneOf(&["throttle", "close"]),
                         "\"throttle\"",
                         "What happens beyond.",
+                    )
+                    .shown(
+                        r#"rate = "256KiB"
+action = "close""#,
                     ),
                 ],
             }),
@@ -242,6 +257,7 @@ const LIMITS: Table = Table {
             "\"off\"",
             "Bytes pending and none accepted for so long.",
         )
+        .shown(r#"slow_reader = "30s""#)
         .later_restriction(),
     ],
 };
@@ -255,6 +271,7 @@ const REDIRECT: Table = Table {
             "",
             "The address; `${host}` and `${uri}` are those of the request.",
         )
+        .shown(r#"to = "https://chat.example.com${uri}""#)
         .required(),
         key(
             "status",
@@ -264,6 +281,10 @@ const REDIRECT: Table = Table {
             },
             "308",
             "301, 302, 303, 307 or 308.",
+        )
+        .shown(
+            r#"to = "https://chat.example.com/"
+status = 302"#,
         ),
     ],
 };
@@ -276,8 +297,9 @@ const REWRITE: Table = Table {
             Kind::Path,
             "",
             "Taken off the front: the beginning of the route's path.",
-        ),
-        key("add_prefix", Kind::Path, "", "Then put on the front."),
+        )
+        .shown(r#"strip_prefix = "/socket.io""#),
+        key("add_prefix", Kind::Path, "", "Then put on the front.").shown(r#"add_prefix = "/v1""#),
     ],
 };
 
@@ -289,7 +311,7 @@ const HEADER_CHANGES: Table = Table {
             Kind::Pairs(&Kind::Template),
             "{}",
             "Names and values that are set; `${client_address}` and the like stand for what is known.",
-        ),
-        key("remove", HEADERS, "[]", "Names that are removed."),
+        ).shown(r#"set = { x-env = "prod", x-real-ip = "${client_address}" }"#),
+        key("remove", HEADERS, "[]", "Names that are removed.").shown(r#"remove = ["x-debug"]"#),
     ],
 };

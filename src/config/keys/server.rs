@@ -18,7 +18,7 @@ pub(super) const SERVER: Table = Table {
             ]),
             "\"auto\"",
             "Data-plane threads; \"auto\" for one per available core.",
-        ),
+        ).shown("workers = 4"),
         key(
             "log",
             Kind::Table(&LOG),
@@ -30,7 +30,7 @@ pub(super) const SERVER: Table = Table {
             AUTO_OR_COUNT,
             "\"auto\"",
             "Tunnels at once; \"auto\" for what the limit on open files carries.",
-        )
+        ).shown("max_tunnels = 100_000")
         .later_restriction(),
         key(
             "shutdown",
@@ -44,19 +44,19 @@ pub(super) const SERVER: Table = Table {
             Kind::OneOf(&["certificates", "all", "off"]),
             "\"certificates\"",
             "Which changed files apply by themselves: certificates and keys, the configuration too, or none.",
-        ),
+        ).shown(r#"watch = "all""#),
         key(
             "reason_header",
             Kind::Bool,
             "true",
             "Whether our own answers carry `tidegate-reason`.",
-        ),
+        ).shown("reason_header = false"),
         key(
             "request_id",
             Kind::Header,
             "",
             "The header that carries a request's id to endpoints and logs.",
-        ),
+        ).shown(r#"request_id = "x-request-id""#),
         key(
             "upgrade",
             Kind::Table(&UPGRADE),
@@ -75,13 +75,15 @@ const LOG: Table = Table {
             Kind::OneOf(&["error", "warn", "info", "debug", "trace"]),
             "\"info\"",
             "The least severe level that is written.",
-        ),
+        )
+        .shown(r#"level = "debug""#),
         key(
             "format",
             Kind::OneOf(&["text", "json"]),
             "\"text\"",
             "Lines for people, or one JSON object per line.",
-        ),
+        )
+        .shown(r#"format = "json""#),
     ],
 };
 
@@ -93,13 +95,15 @@ const SHUTDOWN: Table = Table {
             Kind::Duration,
             "\"30s\"",
             "How long live tunnels may stay.",
-        ),
+        )
+        .shown(r#"grace = "2m""#),
         key(
             "delay",
             Kind::Duration,
             "\"0s\"",
             "How long connections are still accepted.",
-        ),
+        )
+        .shown(r#"delay = "5s""#),
         key(
             "close_code",
             Kind::Integer {
@@ -123,13 +127,15 @@ const ACCESS_LOG: Key = key(
                 Kind::Text,
                 "\"stderr\"",
                 "`stdout`, `stderr`, `journald`, `off` or a file.",
-            ),
+            )
+            .shown(r#"to = "/var/log/tidegate/access.log""#),
             key(
                 "format",
                 Kind::OneOf(&["text", "json"]),
                 "\"text\"",
                 "The shape of its lines.",
-            ),
+            )
+            .shown(r#"format = "json""#),
         ],
     }),
     "{}",
@@ -155,18 +161,21 @@ pub(super) const ADMIN: Table = Table {
             Kind::Bind,
             "\"unix:/run/tidegate/admin.sock\"",
             "Where the interface listens.",
-        ),
+        )
+        .shown(r#"bind = "127.0.0.1:9900""#),
         key(
             "token_file",
             Kind::File,
             "",
             "The token that changes over TCP need.",
-        ),
+        )
+        .shown(r#"token_file = "admin.token""#),
         key(
             "metrics_bind",
             Kind::Bind,
             "",
             "Where metrics and health are served, read-only.",
-        ),
+        )
+        .shown(r#"metrics_bind = "127.0.0.1:9901""#),
     ],
 };

@@ -11,6 +11,7 @@ pub(super) const UPSTREAM: Table = Table {
             "",
             "Addresses: `10.0.0.1:9000`, `name:9000`, `unix:/path`, or tables.",
         )
+        .shown(r#"endpoints = ["10.0.0.11:9000", "chat.internal:9000", "unix:/run/chat.sock"]"#)
         .required(),
         key(
             "balance",
@@ -21,13 +22,15 @@ pub(super) const UPSTREAM: Table = Table {
             ]),
             "\"least_connections\"",
             "How an endpoint is picked.",
-        ),
+        )
+        .shown(r#"balance = "round_robin""#),
         key(
             "tries",
             Kind::Integer { least: 1, most: 16 },
             "2",
             "Endpoints tried for one request.",
-        ),
+        )
+        .shown("tries = 3"),
         key(
             "tls",
             Kind::Table(&TLS),
@@ -60,6 +63,7 @@ pub(super) const UPSTREAM: Table = Table {
             "",
             "Endpoints from a file, instead of a list.",
         )
+        .shown(r#"endpoints_file = "chat.endpoints""#)
         .later(),
         key(
             "sticky",
@@ -74,6 +78,7 @@ pub(super) const UPSTREAM: Table = Table {
             "\"off\"",
             "How long a new endpoint takes to get its share.",
         )
+        .shown(r#"slow_start = "30s""#)
         .later(),
         key(
             "retry_on",
@@ -81,6 +86,7 @@ pub(super) const UPSTREAM: Table = Table {
             "[]",
             "Answers after which another endpoint is tried, before the 101.",
         )
+        .shown(r#"retry_on = ["502", "503", "timeout"]"#)
         .later(),
         key(
             "queue",
@@ -95,13 +101,15 @@ pub(super) const UPSTREAM: Table = Table {
             "\"refuse\"",
             "What happens when no endpoint is up.",
         )
+        .shown(r#"all_down = "try_any""#)
         .later(),
         key(
             "send_proxy",
             Kind::OneOf(&["off", "v1", "v2"]),
             "\"off\"",
             "The PROXY header that endpoints get; each request then has a connection of its own.",
-        ),
+        )
+        .shown(r#"send_proxy = "v2""#),
         key(
             "keepalive",
             Kind::Table(&KEEPALIVE),
@@ -115,6 +123,7 @@ pub(super) const UPSTREAM: Table = Table {
             "[]",
             "Local addresses that connections are spread over.",
         )
+        .shown(r#"source = ["10.0.0.2", "10.0.0.3"]"#)
         .later(),
         key(
             "health",
@@ -157,7 +166,9 @@ pub(super) const UPSTREAM: Table = Table {
 const ENDPOINT: Table = Table {
     doc: "One address, with settings of its own.",
     keys: &[
-        key("address", Kind::Address, "", "Where it listens.").required(),
+        key("address", Kind::Address, "", "Where it listens.")
+            .shown(r#"address = "10.0.0.11:9000""#)
+            .required(),
         key(
             "weight",
             Kind::Integer {
@@ -166,13 +177,26 @@ const ENDPOINT: Table = Table {
             },
             "1",
             "Its share, relative to the others.",
+        )
+        .shown(
+            r#"address = "10.0.0.11:9000"
+weight = 2"#,
         ),
-        key("max_tunnels", COUNT, "", "Tunnels at once.").later_restriction(),
+        key("max_tunnels", COUNT, "", "Tunnels at once.")
+            .shown(
+                r#"address = "10.0.0.11:9000"
+max_tunnels = 10_000"#,
+            )
+            .later_restriction(),
         key(
             "drain",
             Kind::Bool,
             "false",
             "Whether it takes nothing new.",
+        )
+        .shown(
+            r#"address = "10.0.0.11:9000"
+drain = true"#,
         )
         .later_restriction(),
         key(
@@ -180,6 +204,10 @@ const ENDPOINT: Table = Table {
             Kind::Bool,
             "false",
             "Whether it serves only when no other does.",
+        )
+        .shown(
+            r#"address = "10.0.0.11:9000"
+backup = true"#,
         )
         .later_restriction(),
     ],
@@ -194,20 +222,24 @@ const HASH: Table = Table {
             Kind::Table(&Table {
                 doc: "What the key is.",
                 keys: &[
-                    key("header", Kind::Text, "", "The value of this header."),
-                    key("cookie", Kind::Text, "", "The value of this cookie."),
+                    key("header", Kind::Text, "", "The value of this header.")
+                        .shown(r#"header = "x-user""#),
+                    key("cookie", Kind::Text, "", "The value of this cookie.")
+                        .shown(r#"cookie = "sid""#),
                     key(
                         "query",
                         Kind::Text,
                         "",
                         "The value of this query parameter.",
-                    ),
+                    )
+                    .shown(r#"query = "room""#),
                 ],
             }),
         ]),
         "",
         "What the key is.",
     )
+    .shown(r#"hash = "client_ip""#)
     .required()],
 };
 
@@ -219,20 +251,29 @@ const TLS: Table = Table {
             Kind::File,
             "",
             "The authorities that are believed; default: the operating system's.",
-        ),
+        )
+        .shown(r#"ca = "internal.pem""#),
         key(
             "server_name",
             Kind::Text,
             "",
             "The name that is asked for and checked; default: the address.",
-        ),
+        )
+        .shown(r#"server_name = "chat.internal""#),
         key(
             "client_cert",
             Kind::File,
             "",
             "The certificate that we show.",
+        )
+        .shown(
+            r#"client_cert = "tidegate.pem"
+client_key = "tidegate.key""#,
         ),
-        key("client_key", Kind::File, "", "Its private key."),
+        key("client_key", Kind::File, "", "Its private key.").shown(
+            r#"client_cert = "tidegate.pem"
+client_key = "tidegate.key""#,
+        ),
     ],
 };
 
@@ -244,26 +285,34 @@ const TIMEOUTS: Table = Table {
             Kind::Duration,
             "\"3s\"",
             "For one connection, TLS included.",
-        ),
+        )
+        .shown(r#"connect = "1s""#),
         key(
             "handshake",
             Kind::Duration,
             "\"10s\"",
             "For the answer to a handshake.",
-        ),
+        )
+        .shown(r#"handshake = "5s""#),
         key(
             "response",
             Kind::Duration,
             "\"60s\"",
             "For the head of a plain reply.",
-        ),
+        )
+        .shown(r#"response = "2m""#),
     ],
 };
 
 const DNS: Table = Table {
     doc: "Endpoints from a name.",
     keys: &[
-        key("name", Kind::Text, "", "The name.").required(),
+        key("name", Kind::Text, "", "The name.")
+            .shown(
+                r#"name = "chat.svc"
+port = 9000"#,
+            )
+            .required(),
         key(
             "port",
             Kind::Integer {
@@ -273,13 +322,19 @@ const DNS: Table = Table {
             "",
             "The port.",
         )
+        .shown(
+            r#"name = "chat.svc"
+port = 9000"#,
+        )
         .required(),
     ],
 };
 
 const SRV: Table = Table {
     doc: "Endpoints from SRV records.",
-    keys: &[key("name", Kind::Text, "", "The name.").required()],
+    keys: &[key("name", Kind::Text, "", "The name.")
+        .shown(r#"name = "_ws._tcp.chat.svc""#)
+        .required()],
 };
 
 const STICKY: Table = Table {
@@ -292,7 +347,8 @@ const STICKY: Table = Table {
             Kind::File,
             "",
             "The key that it is signed with.",
-        ),
+        )
+        .shown(r#"secret_file = "sticky.key""#),
     ],
 };
 
@@ -355,7 +411,8 @@ const HEALTH: Table = Table {
             }),
             "",
             "By a connection.",
-        ),
+        )
+        .shown("tcp = {}"),
         key("interval", Kind::Duration, "\"5s\"", "Time between checks."),
         key("timeout", Kind::Duration, "\"2s\"", "For one check."),
         key(
@@ -371,36 +428,41 @@ const HEALTH: Table = Table {
 const HEALTH_WEBSOCKET: Table = Table {
     doc: "By a WebSocket handshake.",
     keys: &[
-        key("path", Kind::Text, "\"/\"", "Path and query."),
-        key("host", Kind::Text, "", "The Host."),
-        key("origin", Kind::Origin, "", "The Origin."),
+        key("path", Kind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
+        key("host", Kind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
+        key("origin", Kind::Origin, "", "The Origin.")
+            .shown(r#"origin = "https://chat.example.com""#),
         key(
             "subprotocols",
             NAMES,
             "[]",
             "Subprotocols that are offered.",
-        ),
-        key("headers", Kind::Map(&Kind::Text), "{}", "Further headers."),
+        )
+        .shown(r#"subprotocols = ["chat"]"#),
+        key("headers", Kind::Map(&Kind::Text), "{}", "Further headers.")
+            .shown(r#"headers = { x-probe = "1" }"#),
         key(
             "ping",
             Kind::Bool,
             "false",
             "Whether a Ping must be answered, too.",
-        ),
+        )
+        .shown("ping = true"),
     ],
 };
 
 const HEALTH_HTTP: Table = Table {
     doc: "By a plain request.",
     keys: &[
-        key("path", Kind::Text, "\"/\"", "Path and query."),
-        key("host", Kind::Text, "", "The Host."),
+        key("path", Kind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
+        key("host", Kind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
         key(
             "expect",
             Kind::Text,
             "\"200-299\"",
             "Status codes that pass.",
-        ),
+        )
+        .shown(r#"expect = "200-299, 404""#),
     ],
 };
 
@@ -436,14 +498,28 @@ const AFTERMATH: Table = Table {
             Kind::OneOf(&["keep", "close", "drain"]),
             "\"keep\"",
             "They stay, end at once, or are closed one by one.",
+        )
+        .shown(
+            r#"action = "drain"
+rate = "100/s""#,
         ),
-        key("rate", Kind::Rate, "", "So many per time."),
-        key("over", Kind::Duration, "", "Spread over so long."),
+        key("rate", Kind::Rate, "", "So many per time.").shown(
+            r#"action = "drain"
+rate = "100/s""#,
+        ),
+        key("over", Kind::Duration, "", "Spread over so long.").shown(
+            r#"action = "drain"
+over = "2m""#,
+        ),
         key(
             "order",
             Kind::OneOf(&["oldest", "random"]),
             "\"oldest\"",
             "Which first.",
+        )
+        .shown(
+            r#"action = "drain"
+order = "random""#,
         ),
     ],
 };
