@@ -4,7 +4,10 @@
 //! mean together is `build`'s and `check`'s business. serde's derive would stop at the first
 //! mistake and lose its place behind untagged values, so the tree is walked by hand.
 
-use std::collections::BTreeMap;
+mod section;
+
+pub(super) use self::section::Section;
+
 use std::ops::Range;
 use std::time::Duration;
 
@@ -58,19 +61,6 @@ pub(super) enum Value {
     Broken,
 }
 
-/// A table that was read by its declaration.
-#[derive(Debug, Clone)]
-pub(super) struct Section {
-    declared: &'static Table,
-    written: BTreeMap<&'static str, At<Value>>,
-}
-
-impl PartialEq for Section {
-    fn eq(&self, other: &Self) -> bool {
-        self.written == other.written
-    }
-}
-
 /// Reads a whole file; `environment` looks up `${NAME}`.
 pub(super) fn read(
     source: &str,
@@ -101,127 +91,9 @@ pub(super) fn read(
     Reader { environment, found }.table(&ROOT, tree.get_ref(), tree.span())
 }
 
-impl Section {
-    /// What was written for `name`.
-    pub(super) fn written(&self, name: &str) -> Option<&At<Value>> {
-        self.written.get(name)
-    }
-
-    /// Whether there is anything under `name`, good or bad.
-    pub(super) fn has_any(&self, name: &str) -> bool {
-        self.written(name).is_some_and(|at| match &at.value {
-            Value::List(list) => !list.is_empty(),
-            Value::Map(entries) => !entries.is_empty(),
-            _ => true,
-        })
-    }
-
-    /// What was written for `name`, or its default.
-    fn value(&self, name: &str) -> Option<Value> {
-        match self.written.get(name) {
-            Some(at) if !matches!(at.value, Value::NotInEffect | Value::Broken) => {
-                Some(at.value.clone())
-            }
-            _ => self.declared.key(name).and_then(Key::default_value),
-        }
-    }
-
-    pub(super) fn bool(&self, name: &str) -> bool {
-        matches!(self.value(name), Some(Value::Bool(true)))
-    }
-
-    /// A text, or one of several.
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        match self.value(name) {
-            Some(Value::Text(text)) => Some(text),
-            _ => None,
-        }
-    }
-
-    pub(super) fn integer(&self, name: &str) -> Option<i64> {
-        match self.value(name) {
-            Some(Value::Integer(number)) => Some(number),
-            _ => None,
-        }
-    }
-
-    /// `None` for "off".
-    pub(super) fn duration(&self, name: &str) -> Option<Duration> {
-        match self.value(name) {
-            Some(Value::Duration(duration)) => Some(duration),
-            _ => None,
-        }
-    }
-
-    /// In bytes.
-    pub(super) fn size(&self, name: &str) -> Option<u64> {
-        match self.value(name) {
-            Some(Value::Size(size)) => Some(size),
-            _ => None,
-        }
-    }
-
-    pub(super) fn list(&self, name: &str) -> Vec<At<Value>> {
-        match self.value(name) {
-            Some(Value::List(list)) => list,
-            _ => Vec::new(),
-        }
-    }
-
-    /// A table; one that was left out has all the defaults.
-    pub(super) fn section(&self, name: &str) -> Self {
-        match (
-            self.value(name),
-            self.declared.key(name).map(|key| &key.kind),
-        ) {
-            (Some(Value::Section(section)), _) => section,
-            (_, Some(Kind::Table(declared))) => Self::empty(declared),
-            _ => Self::empty(self.declared),
-        }
-    }
-
-    /// A table, if it was written.
-    pub(super) fn optional(&self, name: &str) -> Option<Self> {
-        self.written(name).map(|_| self.section(name))
-    }
-
-    /// Tables by the names that the file gave them.
-    pub(super) fn named(&self, name: &str) -> Vec<(At<String>, At<Self>)> {
-        let Some(Value::Map(entries)) = self.value(name) else {
-            return Vec::new();
-        };
-        let section = |(name, at): (At<String>, At<Value>)| match at.value {
-            Value::Section(value) => Some((
-                name,
-                At {
-                    span: at.span,
-                    value,
-                },
-            )),
-            _ => None,
-        };
-        entries.into_iter().filter_map(section).collect()
-    }
-
-    /// Names that the file chose, and what it gave them.
-    pub(super) fn pairs(&self, name: &str) -> Vec<(At<String>, At<Value>)> {
-        match self.value(name) {
-            Some(Value::Map(entries)) => entries,
-            _ => Vec::new(),
-        }
-    }
-
-    const fn empty(declared: &'static Table) -> Self {
-        Self {
-            declared,
-            written: BTreeMap::new(),
-        }
-    }
-}
-
 impl Key {
     /// What leaving it out means, if that is a value.
-    fn default_value(&'static self) -> Option<Value> {
+    pub(super) fn default_value(&'static self) -> Option<Value> {
         if self.default.is_empty() {
             return None;
         }

@@ -20,6 +20,7 @@ mod http;
 mod listeners;
 mod ownership;
 mod proxy_protocol;
+mod redirects;
 mod reload;
 mod routing;
 mod stop;

@@ -1,0 +1,121 @@
+//! Requests that are sent elsewhere, and handshakes that are not.
+
+use crate::harness::endpoint::Endpoint;
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::{HANDSHAKE, Wire};
+
+const CONFIG: &str = r#"
+[listener.plain]
+bind = ["127.0.0.1:0"]
+redirect_to_https = true
+trusted_proxies = ["127.0.0.2"]
+[listener.other]
+bind = ["127.0.0.1:0"]
+[[route]]
+hosts = ["a.example.com"]
+upstream = "main"
+[[route]]
+name = "acme"
+listeners = ["plain"]
+path_prefix = "/.well-known/acme-challenge"
+upstream = "main"
+[upstream.main]
+endpoints = ["ENDPOINT"]
+"#;
+
+/// A reply of `proxy` to one request, as status and `Location`.
+async fn answered(proxy: &Proxy, listener: &str, request: &str) -> (u16, Option<String>) {
+    let mut client = Wire::connect(proxy.address_of(listener)).await;
+    client.send(request).await;
+    let (head, _) = client.reply().await;
+    (head.status(), head.value("location").map(str::to_owned))
+}
+
+#[tokio::test]
+async fn plain_requests_go_to_https_and_handshakes_do_not() {
+    let endpoint = Endpoint::bind().await;
+    let config = CONFIG.replace("ENDPOINT", &endpoint.address.to_string());
+    let proxy = Proxy::start(&config).await;
+    for (target, location) in [
+        ("/", "https://a.example.com/"),
+        ("/x?y=%20", "https://a.example.com/x?y=%20"),
+        ("//evil.com", "https://a.example.com//evil.com"),
+    ] {
+        for method in ["GET", "POST"] {
+            let request = format!(
+                "{method} {target} HTTP/1.1\r\nHost: a.example.com:8080\r\nContent-Length: 0\r\n\r\n"
+            );
+            let answer = answered(&proxy, "plain", &request).await;
+            assert_eq!(answer, (308, Some(location.to_owned())));
+        }
+    }
+    let mut client = Wire::connect(proxy.address_of("plain")).await;
+    client
+        .send(HANDSHAKE.replace("chat.example.com", "a.example.com"))
+        .await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (403, Some("https-required"))
+    );
+    assert_eq!(head.value("location"), None);
+    endpoint.stays_quiet().await;
+
+    // A route that is bound to the listener by name, even if another one's host is more specific.
+    let mut client = Wire::connect(proxy.address_of("plain")).await;
+    client
+        .send("GET /.well-known/acme-challenge/t HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+        .await;
+    let (_wire, head) = endpoint.request().await;
+    assert!(head.start().contains("acme-challenge"));
+    // Another listener does not redirect, nor does this one where https ended before us.
+    for (listener, source, fields) in [
+        ("other", "127.0.0.1:0", ""),
+        ("plain", "127.0.0.2:0", "X-Forwarded-Proto: https\r\n"),
+    ] {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(source.parse().unwrap()).unwrap();
+        let address = proxy.address_of(listener);
+        let mut client = Wire::tcp(socket.connect(address).await.unwrap());
+        client
+            .send(format!(
+                "GET / HTTP/1.1\r\nHost: a.example.com\r\n{fields}\r\n"
+            ))
+            .await;
+        endpoint.request().await;
+    }
+    let redirected = proxy.logged("request").await;
+    assert_eq!(
+        (&redirected["status"], &redirected["listener"]),
+        (&308.into(), &"plain".into())
+    );
+}
+
+#[tokio::test]
+async fn a_route_may_lead_elsewhere() {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address])
+        + "[[route]]\n\
+           path_prefix = \"/old\"\n\
+           redirect = { to = \"https://new.example.com${uri}\", status = 302 }\n\
+           [[route]]\n\
+           path = \"/moved\"\n\
+           redirect = { to = \"/here\" }\n";
+    let proxy = Proxy::start(&config).await;
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    for (target, status, location) in [
+        ("/old/x?y", 302, "https://new.example.com/old/x?y"),
+        ("/moved?x", 308, "/here"),
+    ] {
+        let answer = answered(&proxy, "main", &get(target)).await;
+        assert_eq!(answer, (status, Some(location.to_owned())));
+    }
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE.replace("/chat", "/old")).await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (403, Some("redirect-only"))
+    );
+    endpoint.stays_quiet().await;
+}
