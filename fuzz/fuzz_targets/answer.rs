@@ -2,8 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate::config::model::Strictness;
+use tidegate::config::model::{HeaderChanges, Strictness};
 use tidegate::protocol::answer::Answer;
+use tidegate::protocol::edit::{Edit, Known};
 use tidegate::protocol::handshake::Intent;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -23,10 +24,21 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
         unreachable!("it is a handshake");
     };
+    let changes = HeaderChanges::default();
+    let known = Known {
+        client: None,
+        host: "a",
+        uri: "/",
+        secure: false,
+        request_id: "1",
+        listener: "public",
+        route: "chat",
+        tls: None,
+    };
     for strictness in [Strictness::Strict, Strictness::Lenient] {
         if let Ok(switch) = answer.check_switch(&handshake, strictness) {
             let mut out = Vec::new();
-            switch.write(&mut out);
+            switch.write(&mut out, &Edit::new(&changes, &[], &known));
             assert!(Answer::parse(&out).is_ok_and(|answer| answer.is_some()));
         }
     }

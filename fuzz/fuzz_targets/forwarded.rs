@@ -1,0 +1,39 @@
+//! Any lines as forwarding headers: what a trusted proxy adds behind them is the client, or nobody.
+#![no_main]
+
+use http::{HeaderMap, HeaderValue};
+use libfuzzer_sys::fuzz_target;
+use tidegate::config::model::{Family, Net, Nets, Trust};
+use tidegate::protocol::forwarded::{Via, believe, each};
+
+fuzz_target!(|bytes: &[u8]| {
+    let (peer, client) = ([10, 0, 0, 9].into(), [192, 0, 2, 1].into());
+    let net = "10.0.0.0/8".parse().expect("it is a network");
+    for (family, name, own) in [
+        (Family::XForwarded, "x-forwarded-for", &b", 192.0.2.1"[..]),
+        (Family::Forwarded, "forwarded", &b", for=192.0.2.1"[..]),
+    ] {
+        let trust = Trust {
+            proxies: Nets::new(vec![Net::Ip(net)]),
+            family,
+            proxy_protocol: false,
+        };
+        let Ok(line) = HeaderValue::from_bytes(&[bytes, own].concat()) else {
+            return;
+        };
+        let mut headers = HeaderMap::new();
+        headers.append(name, line);
+        let claim = believe(&headers, &trust, Some(peer)).expect("it is trusted");
+        // A line that is not valid says nothing: the proxy itself is all that is known.
+        assert!([Some(client), Some(peer)].contains(&claim.client), "{claim:?}");
+        assert_eq!(believe(&headers, &trust, Some(client)), None);
+        let via = Via {
+            client: claim.client,
+            proxies: &claim.proxies,
+            secure: claim.secure == Some(true),
+            host: claim.host.as_deref().unwrap_or("a"),
+            port: claim.port,
+        };
+        each(&via, |_, value| assert!(HeaderValue::from_str(value).is_ok()));
+    }
+});
