@@ -167,8 +167,8 @@ fn complete(table: &mut toml::Table) {
     }
 }
 
-#[test]
-fn every_key_has_an_example_that_works() {
+/// A folder with every file that examples name.
+fn folder() -> tempfile::TempDir {
     use base64::Engine as _;
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -179,7 +179,24 @@ fn every_key_has_an_example_that_works() {
     }
     let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();
+    folder
+}
 
+/// What `tidegate check` finds in an example, with what it needs around it.
+fn found(example: &str, folder: &Path) -> config::Report {
+    let mut whole: toml::Table = toml::from_str(AROUND).unwrap();
+    merge(&mut whole, toml::from_str(example).unwrap());
+    complete(&mut whole);
+    let source = toml::to_string(&whole).unwrap();
+    match config::parse(&source, &folder.join("tidegate.toml"), &|_| None) {
+        Ok(loaded) => loaded.warnings,
+        Err(report) => report,
+    }
+}
+
+#[test]
+fn every_key_has_an_example_that_works() {
+    let folder = folder();
     let text = read("docs/configuration.md");
     let mut examples = 0;
     for entry in text.split("\n### ").skip(1) {
@@ -197,24 +214,31 @@ fn every_key_has_an_example_that_works() {
             example.contains(&format!("{name} = ")),
             "{path}:\n{example}"
         );
-        let mut whole: toml::Table = toml::from_str(AROUND).unwrap();
-        merge(&mut whole, toml::from_str(example).unwrap());
-        complete(&mut whole);
-        let source = toml::to_string(&whole).unwrap();
-        let file = folder.path().join("tidegate.toml");
-        let report = match config::parse(&source, &file, &|_| None) {
-            Ok(loaded) => loaded.warnings,
-            Err(report) => report,
-        };
+        let report = found(example, folder.path());
         let later = entry.contains("*Not in effect yet.*");
-        let codes: Vec<&str> = report.diagnostics().iter().map(|each| each.code).collect();
-        let expected = |code: &&str| later && *code == "not-in-effect";
-        assert!(
-            codes.iter().all(expected),
-            "{path}:\n{}",
-            report.render(false)
-        );
+        let mut diagnostics = report.diagnostics().iter();
+        let expected = diagnostics.all(|each| later && each.code == "not-in-effect");
+        assert!(expected, "{path}:\n{}", report.render(false));
         examples += 1;
     }
     assert!(examples > 140, "{examples}");
+}
+
+#[test]
+fn the_configurations_in_the_documents_work() {
+    let folder = folder();
+    for name in ["README.md", "docs/trust.md", "docs/tickets.md"] {
+        let text = read(name);
+        let examples: Vec<&str> = text.split("```toml\n").skip(1).collect();
+        assert!(!examples.is_empty(), "{name}");
+        for example in examples {
+            let example = example.split("```").next().unwrap();
+            let report = found(example, folder.path());
+            assert!(
+                report.diagnostics().is_empty(),
+                "{name}:\n{example}{}",
+                report.render(false)
+            );
+        }
+    }
 }

@@ -113,11 +113,22 @@ impl Builder<'_> {
                 "`redirect_to_https` is for listeners without TLS: here it would go round";
             self.error("conflict", at, message);
         }
+        let trust = self.trust(section);
+        let unix = binds.iter().any(|bind| matches!(bind, Bind::Unix { .. }));
+        if let Some(at) = section.written("trusted_proxies")
+            && trust.proxy_protocol
+            && unix
+            && !trust.proxies.is_empty()
+            && !trust.proxies.contain(None)
+        {
+            let message = "nobody comes in through the unix socket: add `unix:`";
+            self.error("unreachable", at, message);
+        }
         Listener {
             name: name.value.as_str().into(),
             binds,
             tls: section.optional("tls").map(|tls| self.listener_tls(&tls)),
-            trust: self.trust(section),
+            trust,
             redirect_to_https,
             timeouts: ListenerTimeouts {
                 tls_handshake: duration(&timeouts, "tls_handshake"),

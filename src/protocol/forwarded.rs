@@ -50,16 +50,15 @@ pub fn believe(headers: &HeaderMap, trust: &Trust, peer: Option<IpAddr>) -> Opti
     if !trust.proxies.contain(peer) {
         return None;
     }
-    let hops = match trust.family {
-        Family::XForwarded => x_forwarded(headers),
-        Family::Forwarded => forwarded(headers),
-    };
-    Some(walk(hops, &trust.proxies, peer))
+    Some(match trust.family {
+        Family::XForwarded => walk(x_forwarded(headers), &trust.proxies, peer),
+        Family::Forwarded => walk(forwarded(headers), &trust.proxies, peer),
+    })
 }
 
-/// From our end on: the first address that is nobody's that we trust is the client's. Where a proxy
+/// `hops` from our end on: the first address that is nobody's that we trust is the client's. Where a proxy
 /// does not say who connected, it is the end of what is known.
-fn walk(hops: Vec<Hop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
+fn walk(hops: impl Iterator<Item = Hop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
     let mut claim = Claim {
         client: peer,
         proxies: Vec::new(),
@@ -67,7 +66,7 @@ fn walk(hops: Vec<Hop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
         host: None,
         port: None,
     };
-    for (position, hop) in hops.into_iter().rev().enumerate() {
+    for (position, hop) in hops.enumerate() {
         // What the last proxy saw holds even where it does not say whom it saw.
         if position == 0 || hop.address.is_some() {
             claim.secure = hop.secure.or(claim.secure);
@@ -87,43 +86,36 @@ fn walk(hops: Vec<Hop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
     claim
 }
 
-/// The lists of `X-Forwarded-*`, each proxy having added to their ends. Lists may be shorter than
-/// that of addresses: many proxies say only once how the client spoke.
-fn x_forwarded(headers: &HeaderMap) -> Vec<Hop> {
-    let addresses: Vec<&str> = tokens(headers, FOR).collect();
-    let protos: Vec<&str> = tokens(headers, PROTO).collect();
-    let hosts: Vec<&str> = tokens(headers, HOST).collect();
-    let ports: Vec<&str> = tokens(headers, PORT).collect();
-    let count = addresses.len().max(1);
-    (0..count)
-        .map(|position| {
-            let from_end = count - 1 - position;
-            let at = |list: &[&str]| {
-                let index = list.len().saturating_sub(1 + from_end);
-                list.get(index).copied().map(str::to_owned)
-            };
-            Hop {
-                address: addresses.get(position).and_then(|text| address(text)),
-                secure: at(&protos).and_then(|text| is_secure(&text)),
-                host: at(&hosts)
-                    .filter(|text| target::is_authority(text))
-                    .map(Into::into),
-                port: at(&ports).and_then(|text| text.parse().ok()),
-            }
-        })
-        .collect()
+/// The lists of `X-Forwarded-*`, each proxy having added to their ends, from there on. Lists may be
+/// shorter than that of addresses: many proxies say only once how the client spoke.
+fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop> {
+    let list = |name| tokens(headers, name).collect::<Vec<&str>>();
+    let (addresses, protos, hosts, ports) = (list(FOR), list(PROTO), list(HOST), list(PORT));
+    (0..addresses.len().max(1)).map(move |from_end| {
+        let at = |list: &[&str]| {
+            let text = list.get(list.len().saturating_sub(1 + from_end));
+            text.map_or(String::new(), ToString::to_string)
+        };
+        Hop {
+            address: address(&at(&addresses)),
+            secure: is_secure(&at(&protos)),
+            host: Some(at(&hosts))
+                .filter(|text| target::is_authority(text))
+                .map(Into::into),
+            port: at(&ports).parse().ok(),
+        }
+    })
 }
 
-/// The elements of `Forwarded`. A line that is not valid says nothing: whoever wrote its beginning
-/// may have meant to swallow its end.
-fn forwarded(headers: &HeaderMap) -> Vec<Hop> {
-    let lines = headers.get_all(FORWARDED).iter();
-    lines
-        .flat_map(|line| {
-            let hops = line.to_str().ok().and_then(elements);
-            hops.unwrap_or_else(|| vec![Hop::default()])
-        })
-        .collect()
+/// The elements of `Forwarded`, from its end on. A line that is not valid says nothing: whoever
+/// wrote its beginning may have meant to swallow its end.
+fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop> {
+    let mut hops = Vec::new();
+    for line in headers.get_all(FORWARDED) {
+        let read = line.to_str().ok().and_then(elements);
+        hops.extend(read.unwrap_or_else(|| vec![Hop::default()]));
+    }
+    hops.into_iter().rev()
 }
 
 /// RFC 7239 section 4.
