@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of HTTP, routes or upstreams.
 
+pub mod gate;
 pub mod admission;
 pub mod listen;
 pub mod stream;

@@ -38,6 +38,9 @@ use crate::upstream::connect::Resolver;
 /// Threads that may wait for the system at once, for names and files.
 const BLOCKING_THREADS: usize = 4;
 
+/// How often client addresses of which there is nothing to remember are forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
 /// What is left to ended tunnels to have their last bytes taken.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -162,12 +165,14 @@ impl Process {
 
     /// Reloads as asked until asked to stop, then stops.
     async fn serve(mut self) -> Exit {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
         loop {
             tokio::select! {
                 signal = self.signals.next() => match signal {
                     Signal::Reload => self.reload(Duration::ZERO).await,
                     Signal::Stop => break,
                 },
+                _ = sweep.tick() => self.reloader.listeners().sweep(),
                 () = self.files.look() => {
                     if fingerprint(self.watched().iter()) != self.taken_of_watched() {
                         self.reload(SETTLES_WITHIN).await;

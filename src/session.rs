@@ -39,6 +39,7 @@ use crate::protocol::handshake::Intent;
 use crate::protocol::proxy_header;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
+use crate::quota::{Quota, Share};
 use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
 use crate::tunnel::table::Table;
@@ -51,6 +52,8 @@ use crate::upstream::http::{Pool, ReplyBody};
 pub struct Shared {
     /// The configuration as running; read once per session.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Tunnels of the process, as far as they are limited.
+    tunnels: Arc<Quota>,
     resolver: Resolver,
 }
 
@@ -59,6 +62,7 @@ impl Shared {
     pub fn new(snapshot: Snapshot, resolver: Resolver) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            tunnels: Arc::default(),
             resolver,
         }
     }
@@ -108,6 +112,10 @@ impl Worker {
         SessionId(self.ids.hash_one(number))
     }
 
+    fn tunnel_quota(&self) -> &Arc<Quota> {
+        &self.shared.tunnels
+    }
+
     fn resolver(&self) -> &Resolver {
         &self.shared.resolver
     }
@@ -122,6 +130,10 @@ pub struct Connection {
     pub listener: Arc<Listener>,
     /// Deadlines towards the client, as they were when it came in.
     pub timeouts: ListenerTimeouts,
+    /// Bytes that the head of a request may have.
+    pub header_bytes: usize,
+    /// Lines that it may have.
+    pub header_count: usize,
     /// Who connected: the socket's other end, or who a PROXY header says.
     pub peer: Peer,
     /// The address that was connected to, likewise; `None` for a unix socket.
@@ -157,6 +169,7 @@ pub struct Opening {
     read_ahead: usize,
     handshake: Duration,
     request_id: Option<Box<str>>,
+    shares: Vec<Share>,
     facts: TunnelFacts,
 }
 
@@ -308,11 +321,12 @@ async fn answer(
     match intent {
         Intent::Handshake(handshake) => {
             drop(body);
+            let shares = arrival.tunnel_shares(&route)?;
             let handshake = match route.settings.compression {
                 true => handshake,
                 false => handshake.without_compression(),
             };
-            open::open(&session, &parts, &handshake, first_head).await
+            open::open(&session, &parts, &handshake, first_head, shares).await
         }
         Intent::Plain if route.settings.http == PlainHttp::Reject => {
             Err(Rejection::WebSocketRequired.into())
@@ -328,8 +342,9 @@ pub fn relay(
     opening: Opening,
     client: Stream,
     read_ahead: &[u8],
-    permit: Permit,
+    mut permit: Permit,
 ) {
+    permit.hold_tunnel(opening.shares);
     let worker = &connection.worker;
     let record = Box::new(Record {
         facts: opening.facts,

@@ -10,6 +10,7 @@ use http::HeaderName;
 
 use crate::config::model::{self, Config, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
+use crate::quota::Quota;
 use crate::route::{self, Table};
 use crate::upstream::endpoint::{Known, Upstream};
 
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub vouched: Box<[HeaderName]>,
     table: Table,
     routes: Vec<Arc<Route>>,
+    /// Positions of routes.
+    by_name: HashMap<Arc<str>, usize>,
     upstreams: Vec<Arc<Upstream>>,
     known: Known,
 }
@@ -33,6 +36,8 @@ pub struct Route {
     pub settings: model::Route,
     /// Where requests go; `None` where they are redirected.
     pub upstream: Option<Arc<Upstream>>,
+    /// Its tunnels, as far as they are limited; counted across reloads.
+    pub tunnels: Arc<Quota>,
     /// What holds for its tunnels.
     pub limits: Arc<TunnelLimits>,
 }
@@ -80,13 +85,20 @@ impl Snapshot {
         let routes: Result<_, _> = config
             .routes
             .iter()
-            .map(|route| Route::new(route, &by_name))
+            .map(|route| {
+                let known = before.and_then(|before| before.tunnels_of(&route.name));
+                Route::new(route, &by_name, known.unwrap_or_default())
+            })
             .collect();
+        let names = config.routes.iter().enumerate();
         Ok(Self {
             server: config.server.clone(),
             vouched: vouched(config),
             table: Table::new(&config.routes),
             routes: routes?,
+            by_name: names
+                .map(|(at, route)| (Arc::clone(&route.name), at))
+                .collect(),
             upstreams,
             known,
         })
@@ -95,6 +107,11 @@ impl Snapshot {
     /// The route that takes `request`.
     pub fn route(&self, request: &route::Request<'_>) -> Option<&Arc<Route>> {
         self.routes.get(self.table.find(request)?)
+    }
+
+    fn tunnels_of(&self, name: &str) -> Option<Arc<Quota>> {
+        let position = *self.by_name.get(name)?;
+        Some(Arc::clone(&self.routes.get(position)?.tunnels))
     }
 
     /// How many routes, and how many endpoints.
@@ -129,6 +146,7 @@ impl Route {
     fn new(
         settings: &model::Route,
         upstreams: &HashMap<Arc<str>, Arc<Upstream>>,
+        tunnels: Arc<Quota>,
     ) -> Result<Arc<Self>, SnapshotError> {
         let upstream = match &settings.leads_to {
             LeadsTo::Redirect(_) => None,
@@ -142,6 +160,7 @@ impl Route {
         };
         Ok(Arc::new(Self {
             upstream: upstream.map(Arc::clone),
+            tunnels,
             limits: Arc::new(settings.limits),
             settings: settings.clone(),
         }))

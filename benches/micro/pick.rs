@@ -19,6 +19,7 @@ fn upstream(balance: Balance, endpoints: usize) -> Upstream {
                 address: Address::Ip(
                     ([10, 0, (number / 250) as u8, (number % 250) as u8], 9000).into(),
                 ),
+                max_tunnels: None,
                 weight: NonZeroU32::new(1 + number as u32 % 2).unwrap(),
             })
             .collect(),

@@ -14,8 +14,9 @@ use http::HeaderName;
 use super::diagnostic::Diagnostic;
 use super::files;
 use super::model::{
-    Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerTimeouts, ListenerTls, Log,
-    LogFormat, LogLevel, Nets, Server, Shutdown, TicketKeysFile, TlsVersion, Trust, Watch,
+    Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerLimits, ListenerTimeouts,
+    ListenerTls, Log, LogFormat, LogLevel, Nets, Rate, Server, Shutdown, TicketKeysFile,
+    TlsVersion, Trust, Watch,
 };
 use super::raw::{At, Section, Value};
 
@@ -130,12 +131,48 @@ impl Builder<'_> {
             tls: section.optional("tls").map(|tls| self.listener_tls(&tls)),
             trust,
             redirect_to_https,
+            limits: self.listener_limits(&section.section("limits")),
             timeouts: ListenerTimeouts {
                 tls_handshake: duration(&timeouts, "tls_handshake"),
                 request_header: duration(&timeouts, "request_header"),
                 keep_alive: duration(&timeouts, "keep_alive"),
                 request_body: duration(&timeouts, "request_body"),
             },
+        }
+    }
+
+    fn listener_limits(&mut self, section: &Section) -> ListenerLimits {
+        const BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
+        let per_ip = section.optional("handshakes_per_ip");
+        let per_ip = per_ip.and_then(|section| {
+            Some(Rate {
+                per_second: section.rate("rate")?,
+                burst: positive(&section, "burst")?,
+            })
+        });
+        let per_second = positive(section, "handshakes_per_second");
+        if let Some(at) = section.written("header_bytes")
+            && !section
+                .size("header_bytes")
+                .is_some_and(|size| BYTES.contains(&size))
+        {
+            self.error("value", at, "a head has 1KiB to 1MiB");
+        }
+        let default = ListenerLimits::default();
+        let number = |name: &str| usize::try_from(section.integer(name)?).ok();
+        ListenerLimits {
+            connections: number("connections"),
+            connections_per_ip: positive(section, "connections_per_ip").map(NonZeroU32::get),
+            handshakes: per_second.map(|burst| Rate {
+                per_second: f64::from(burst.get()),
+                burst,
+            }),
+            handshakes_per_ip: per_ip,
+            header_bytes: section
+                .size("header_bytes")
+                .and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(default.header_bytes),
+            header_count: number("header_count").unwrap_or(default.header_count),
         }
     }
 
@@ -332,6 +369,9 @@ fn server(section: &Section) -> Server {
         },
         reason_header: section.bool("reason_header"),
         request_id: header(section, "request_id"),
+        max_tunnels: section
+            .integer("max_tunnels")
+            .and_then(|most| usize::try_from(most).ok()),
     }
 }
 

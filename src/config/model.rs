@@ -53,6 +53,17 @@ pub struct Server {
     pub reason_header: bool,
     /// The header that carries a request's id.
     pub request_id: Option<HeaderName>,
+    /// Tunnels at once; `None` for what the limit on open files carries.
+    pub max_tunnels: Option<usize>,
+}
+
+/// So many per time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// More than 0.
+    pub per_second: f64,
+    /// So many at once.
+    pub burst: NonZeroU32,
 }
 
 /// What is logged, and how.
@@ -117,6 +128,8 @@ pub struct Listener {
     pub trust: Trust,
     /// Whether plain requests are sent to https, and handshakes refused.
     pub redirect_to_https: bool,
+    /// What clients may take.
+    pub limits: ListenerLimits,
     /// Deadlines towards clients.
     pub timeouts: ListenerTimeouts,
 }
@@ -229,6 +242,36 @@ pub struct ListenerTimeouts {
     pub request_body: Duration,
 }
 
+/// What the clients of a listener may take; `None` for no limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ListenerLimits {
+    /// Connections at once.
+    pub connections: Option<usize>,
+    /// The same, of one client address.
+    pub connections_per_ip: Option<u32>,
+    /// WebSocket handshakes.
+    pub handshakes: Option<Rate>,
+    /// The same, of one client address.
+    pub handshakes_per_ip: Option<Rate>,
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Lines of a request's head.
+    pub header_count: usize,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            connections: None,
+            connections_per_ip: None,
+            handshakes: None,
+            handshakes_per_ip: None,
+            header_bytes: 16 * 1024,
+            header_count: 100,
+        }
+    }
+}
+
 /// A match, and what happens to the requests that fit it.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -260,6 +303,8 @@ pub struct Route {
     pub handshake: Strictness,
     /// Whether the endpoint sees the client's `Host`, rather than its own address.
     pub preserve_host: bool,
+    /// Tunnels at once.
+    pub max_tunnels: Option<usize>,
     /// What holds for its tunnels.
     pub limits: TunnelLimits,
 }
@@ -282,6 +327,7 @@ impl Route {
             http: PlainHttp::Proxy,
             handshake: Strictness::Strict,
             preserve_host: true,
+            max_tunnels: None,
             limits: TunnelLimits {
                 idle: None,
                 half_closed: None,
@@ -420,6 +466,8 @@ pub struct Endpoint {
     pub address: Address,
     /// Its share, relative to the others.
     pub weight: NonZeroU32,
+    /// Tunnels, handshakes and requests at once.
+    pub max_tunnels: Option<usize>,
 }
 
 /// Where an endpoint listens.

@@ -574,10 +574,10 @@ mod tests {
             &[],
         );
         check(
-            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"25s\"\nlimits.tunnels = 5\n",
+            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"25s\"\nlimits.messages_per_second = 5\n",
             &[
                 "`ping` is not in effect in this version",
-                "`tunnels` is not in effect in this version",
+                "`messages_per_second` is not in effect in this version",
             ],
         );
         check(

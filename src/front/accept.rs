@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::http;
 use crate::net::admission::Permit;
+use crate::net::gate::{Limit, Pass};
 use crate::net::listen::{Accepted, Listener, Settings};
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
@@ -34,19 +35,28 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     let Arrival {
         accepted,
         listener,
-        permit,
+        mut permit,
     } = arrival;
     worker.counters.connections.add(1);
     let since = Instant::now();
     let settings = listener.settings.load_full();
+    let entrance = Entrance {
+        worker: &worker,
+        listener: &listener,
+        settings: &settings,
+        since,
+    };
     let mut origin = Origin {
         peer: accepted.peer(),
         local: accepted.local(),
         secure: settings.tls.is_some(),
     };
-    let prepared = prepare(&worker, &settings, accepted, &mut origin, since).await;
+    let prepared = prepare(&entrance, accepted, &mut origin).await;
     let stream = match prepared {
-        Ok(stream) => stream,
+        Ok((stream, pass)) => {
+            permit.hold(pass);
+            stream
+        }
         Err(error) => {
             let client = origin.peer;
             tracing::debug!(%client, listener = %listener.name, %error, "no connection came of it");
@@ -61,6 +71,8 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     };
     let connection = Connection {
         timeouts: settings.timeouts,
+        header_bytes: settings.limits.header_bytes,
+        header_count: settings.limits.header_count,
         peer: origin.peer,
         local: origin.local,
         secure: origin.secure,
@@ -103,15 +115,29 @@ enum PrepareError {
     ProxyUntrusted,
     #[error(transparent)]
     Proxy(#[from] ReceiveError),
+    #[error(transparent)]
+    Limit(Limit),
+}
+
+/// Where a connection came in, and when.
+struct Entrance<'a> {
+    worker: &'a Worker,
+    listener: &'a Listener,
+    settings: &'a Settings,
+    since: Instant,
 }
 
 async fn prepare(
-    worker: &Worker,
-    settings: &Settings,
+    entrance: &Entrance<'_>,
     accepted: Accepted,
     origin: &mut Origin,
-    since: Instant,
-) -> Result<Stream, PrepareError> {
+) -> Result<(Stream, Pass), PrepareError> {
+    let Entrance {
+        worker,
+        settings,
+        since,
+        ..
+    } = *entrance;
     let socket = register(accepted)?;
     if settings.trust.proxy_protocol
         && let Err(error) = take_proxy_header(&socket, settings, origin, since).await
@@ -121,8 +147,9 @@ async fn prepare(
         tracing::info!(client = %origin.peer, %error, "connection refused");
         return Err(error);
     }
+    let pass = enter(entrance, origin)?;
     let Some(tls) = &settings.tls else {
-        return Ok(Stream::Plain(socket));
+        return Ok((Stream::Plain(socket), pass));
     };
     // In a box: what a handshake needs is large, and is over soon.
     let deadline = since + settings.timeouts.tls_handshake;
@@ -131,7 +158,31 @@ async fn prepare(
         Ok(_) => worker.counters.tls_handshakes.add(1),
         Err(_) => worker.counters.tls_failures.add(1),
     }
-    result
+    Ok((result?, pass))
+}
+
+/// Holds a connection against the listener's limits, now that it is known whose it is.
+fn enter(entrance: &Entrance<'_>, origin: &Origin) -> Result<Pass, PrepareError> {
+    let Entrance {
+        worker,
+        listener,
+        settings,
+        ..
+    } = *entrance;
+    // Behind a proxy that we trust there are many clients.
+    let single = !settings.trust.proxies.contain(origin.peer.ip());
+    let address = origin.peer.ip().filter(|_| single);
+    let entered = listener.gate.enter(&settings.limits, address);
+    entered.map_err(|limit| {
+        worker.counters.connections_refused.add(1);
+        if let Some(refused) = listener.gate.refused() {
+            tracing::warn!(
+                listener = %listener.name, client = %origin.peer, refused, reason = %limit,
+                "connections refused"
+            );
+        }
+        PrepareError::Limit(limit)
+    })
 }
 
 /// From then on the connection is that of whom the header names.

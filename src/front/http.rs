@@ -27,12 +27,6 @@ use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::rejection::Rejection;
 use crate::session::{self, Connection, Opening, Outcome};
 
-/// Bytes that the head of a request may have.
-const HEAD_MOST: usize = 16 * 1024;
-
-/// Header lines that a request may have.
-const HEADERS_MOST: usize = 100;
-
 /// How long a client may go on sending after we have closed our side, so that it sees our last
 /// answer rather than a reset.
 const LINGER: Duration = Duration::from_secs(1);
@@ -76,8 +70,8 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit, s
     let mut http = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
-        .max_header_size(HEAD_MOST)
-        .max_headers(HEADERS_MOST)
+        .max_header_size(connection.header_bytes)
+        .max_headers(connection.header_count)
         .header_read_timeout(None)
         .serve_connection(io, service);
     let next = drive(&connection, &pulse, &slot, |cx, drain| {

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use super::gate::Pass;
+use crate::quota::Share;
+
 /// Descriptors that clients and endpoints may not take: files, logs, listening sockets, reloads.
 const RESERVE_MOST: u64 = 128;
 
@@ -89,7 +92,10 @@ impl Load {
     pub fn admit(self: &Arc<Self>) -> Option<Permit> {
         self.process.enter().then(|| {
             self.connections.fetch_add(1, Ordering::Relaxed);
-            Permit(Arc::clone(self))
+            Permit {
+                load: Arc::clone(self),
+                held: None,
+            }
         })
     }
 
@@ -114,23 +120,50 @@ impl Load {
     }
 }
 
-/// One counted connection.
+/// One counted connection, and what else it takes of what is limited.
 #[derive(Debug)]
-pub struct Permit(Arc<Load>);
+pub struct Permit {
+    load: Arc<Load>,
+    /// In a box: most connections take nothing that is limited.
+    held: Option<Box<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    _pass: Pass,
+    _tunnels: Vec<Share>,
+}
 
 impl Permit {
     /// Counts for that worker instead.
-    pub fn hand_over(self, to: &Arc<Load>) -> Self {
-        self.0.process.open.fetch_add(1, Ordering::Relaxed);
+    pub fn hand_over(mut self, to: &Arc<Load>) -> Self {
+        self.load.process.open.fetch_add(1, Ordering::Relaxed);
         to.connections.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(to))
+        Self {
+            load: Arc::clone(to),
+            held: self.held.take(),
+        }
+    }
+
+    /// Holds what the listener has let in as long as the connection lasts.
+    pub fn hold(&mut self, pass: Pass) {
+        if !pass.is_free() {
+            self.held.get_or_insert_default()._pass = pass;
+        }
+    }
+
+    /// Holds what counts a tunnel, likewise.
+    pub fn hold_tunnel(&mut self, shares: Vec<Share>) {
+        if !shares.is_empty() {
+            self.held.get_or_insert_default()._tunnels = shares;
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.process.leave();
+        self.load.connections.fetch_sub(1, Ordering::Relaxed);
+        self.load.process.leave();
     }
 }
 

@@ -18,8 +18,9 @@ use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::gate::Gate;
 use super::stream::Peer;
-use crate::config::model::{Bind, ListenerTimeouts, Trust};
+use crate::config::model::{Bind, ListenerLimits, ListenerTimeouts, Trust};
 use crate::drain::Drain;
 
 /// Connections that the kernel keeps for us while we are busy.
@@ -32,6 +33,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Begins when the listener is removed or the process stops.
     pub drain: Drain,
+    /// What its clients have open.
+    pub gate: Gate,
     /// What a reload changes.
     pub settings: ArcSwap<Settings>,
 }
@@ -47,6 +50,8 @@ pub struct Settings {
     pub redirect_to_https: bool,
     /// The field that tells endpoints about client certificates.
     pub certificate_header: Option<HeaderName>,
+    /// What clients may take.
+    pub limits: ListenerLimits,
     /// Deadlines towards clients.
     pub timeouts: ListenerTimeouts,
 }

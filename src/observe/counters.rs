@@ -14,6 +14,8 @@ pub struct Counters {
     pub tls_handshakes: Counter,
     /// TLS handshakes that failed or took too long.
     pub tls_failures: Counter,
+    /// Connections closed because of a listener's limits.
+    pub connections_refused: Counter,
     /// Connections refused because of their PROXY header, or for want of one.
     pub proxy_failures: Counter,
     /// Plain requests that got an endpoint's reply, or a redirect.
@@ -54,6 +56,7 @@ impl Default for Counters {
             connections: Counter::default(),
             tls_handshakes: Counter::default(),
             tls_failures: Counter::default(),
+            connections_refused: Counter::default(),
             proxy_failures: Counter::default(),
             requests: Counter::default(),
             declined: Counter::default(),

@@ -93,6 +93,21 @@ rejections! {
     /// A 101 that nobody asked for.
     UnexpectedSwitch = BAD_GATEWAY, "unexpected-switch",
         "The backend switched protocols without being asked to.";
+    /// More handshakes of one client address than `limits.handshakes_per_ip`.
+    AddressRate = TOO_MANY_REQUESTS, "address-rate",
+        "Too many handshakes from your address. Please try again soon.";
+    /// More handshakes than the listener's `limits.handshakes_per_second`.
+    HandshakeRate = SERVICE_UNAVAILABLE, "handshake-rate",
+        "Too many handshakes at the moment. Please try again soon.";
+    /// As many tunnels as `server.max_tunnels`.
+    TunnelsFull = SERVICE_UNAVAILABLE, "tunnels-full",
+        "Too many connections at the moment. Please try again soon.";
+    /// As many tunnels as the route's `limits.tunnels`.
+    RouteFull = SERVICE_UNAVAILABLE, "route-full",
+        "Too many connections at the moment. Please try again soon.";
+    /// Every endpoint has as many tunnels as its `max_tunnels`.
+    EndpointsFull = SERVICE_UNAVAILABLE, "endpoints-full",
+        "Every backend is full. Please try again soon.";
     /// No endpoint is ready.
     NoEndpoint = SERVICE_UNAVAILABLE, "no-endpoint", "No backend is ready. Please try again soon.";
     /// Every endpoint that was tried refused the connection.
@@ -129,7 +144,9 @@ impl Rejection {
                 (UPGRADE, fixed("websocket")),
                 (CONNECTION, fixed("Upgrade")),
             ],
-            StatusCode::SERVICE_UNAVAILABLE => vec![(RETRY_AFTER, fixed("1"))],
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                vec![(RETRY_AFTER, fixed("1"))]
+            }
             StatusCode::METHOD_NOT_ALLOWED => {
                 vec![(ALLOW, fixed("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))]
             }

@@ -17,6 +17,7 @@ use crate::config;
 use crate::config::model::{self, Bind};
 use crate::drain::Drain;
 use crate::net::admission::Admission;
+use crate::net::gate::Gate;
 use crate::net::listen::{Bound, Listener, Settings};
 use crate::net::tickets::TicketKeys;
 use crate::net::tls::{self, TlsError};
@@ -188,6 +189,7 @@ impl Listeners {
                 None => Arc::new(Listener {
                     name: Arc::clone(&name),
                     drain: Drain::new(),
+                    gate: Gate::default(),
                     settings: ArcSwap::from_pointee(settings),
                 }),
             };
@@ -229,6 +231,13 @@ impl Listeners {
         }
     }
 
+    /// Forgets what need not be remembered of clients.
+    pub(super) fn sweep(&self) {
+        for running in self.running.values() {
+            running.listener.gate.sweep();
+        }
+    }
+
     /// Listener and address of every open socket, by listener.
     pub(super) fn addresses(&self) -> Vec<(Arc<str>, String)> {
         let mut addresses: Vec<_> = self
@@ -265,6 +274,7 @@ impl Listeners {
                 tls,
                 trust: listener.trust.clone(),
                 redirect_to_https: listener.redirect_to_https,
+                limits: listener.limits,
                 certificate_header: listener
                     .tls
                     .as_ref()

@@ -10,6 +10,7 @@ use ::http::{HeaderMap, HeaderValue, StatusCode};
 use super::client::Client;
 use super::{Connection, Outcome, Refusal};
 use crate::config::model::{LeadsTo, Redirect};
+use crate::net::gate::Limit;
 use crate::net::listen::Settings;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
 use crate::protocol::access::{self, Visitor};
@@ -17,6 +18,7 @@ use crate::protocol::edit::{self, Known};
 use crate::protocol::handshake::Handshake;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
+use crate::quota::Share;
 use crate::route;
 use crate::snapshot::{Route, Snapshot};
 
@@ -98,6 +100,15 @@ impl<'a> Arrival<'a> {
         target: &Target,
         handshake: Option<&Handshake<'_>>,
     ) -> Result<Way, Refusal> {
+        if handshake.is_some() {
+            let address = self.client.address();
+            let gate = &self.connection.listener.gate;
+            gate.handshake(&self.settings.limits, address)
+                .map_err(|limit| match limit {
+                    Limit::HandshakesPerIp => Rejection::AddressRate,
+                    _ => Rejection::HandshakeRate,
+                })?;
+        }
         // Plain requests go to https, except on routes that are bound to the listener by name.
         let to_https = self.settings.redirect_to_https && !self.client.secure();
         let found = self.snapshot.route(&route::Request {
@@ -136,6 +147,19 @@ impl<'a> Arrival<'a> {
                 self.elsewhere(*status, &location, Some(name))
             }
         }
+    }
+
+    /// What a tunnel takes of what is limited, from its handshake on.
+    pub(super) fn tunnel_shares(&self, route: &Route) -> Result<Vec<Share>, Refusal> {
+        let mut shares = Vec::new();
+        if let Some(most) = self.snapshot.server.max_tunnels {
+            let quota = self.connection.worker.tunnel_quota();
+            shares.push(quota.take(most).ok_or(Rejection::TunnelsFull)?);
+        }
+        if let Some(most) = route.settings.max_tunnels {
+            shares.push(route.tunnels.take(most).ok_or(Rejection::RouteFull)?);
+        }
+        Ok(shares)
     }
 
     fn elsewhere(

@@ -29,14 +29,18 @@ impl<'a> Attempts<'a> {
 
     /// The next endpoint, leased.
     pub(super) fn next(&mut self) -> Result<Lease, Refusal> {
-        let lease = self
-            .left
-            .checked_sub(1)
-            .and_then(|left| {
-                self.left = left;
-                self.session.upstream.pick(&self.tried)
-            })
-            .ok_or_else(|| std::mem::replace(&mut self.refusal, Rejection::NoEndpoint.into()))?;
+        let upstream = self.session.upstream;
+        let picked = self.left.checked_sub(1).and_then(|left| {
+            self.left = left;
+            upstream.pick(&self.tried)
+        });
+        let lease = picked.ok_or_else(|| {
+            // What went wrong with those that were tried says more.
+            if self.tried.is_empty() && upstream.is_full(&self.tried) {
+                return Rejection::EndpointsFull.into();
+            }
+            std::mem::replace(&mut self.refusal, Rejection::NoEndpoint.into())
+        })?;
         self.tried.push(lease.endpoint().id);
         Ok(lease)
     }

@@ -14,6 +14,7 @@ use crate::protocol::answer::Switch;
 use crate::protocol::handshake::{self, Handshake};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::spelling::Spelling;
+use crate::quota::Share;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::exchange::{Answered, exchange};
 use crate::upstream::http::{self, Loan, RequestBody};
@@ -27,6 +28,7 @@ pub(super) async fn open(
     parts: &Parts,
     handshake: &Handshake<'_>,
     first_head: Option<&[u8]>,
+    shares: Vec<Share>,
 ) -> Result<Outcome, Refusal> {
     let mut attempts = Attempts::new(session);
     let (stream, lease) = loop {
@@ -78,6 +80,7 @@ pub(super) async fn open(
         handshake: facts.opened - session.facts.started,
         facts,
         lease,
+        shares,
         request_id: session.facts.request_id.map(Into::into),
         endpoint: answered.stream,
     })))

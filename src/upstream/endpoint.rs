@@ -47,6 +47,8 @@ pub struct Tls {
 #[derive(Debug)]
 struct Endpoint {
     weight: u32,
+    /// Leases that may be out at once.
+    most: usize,
     state: Arc<State>,
 }
 
@@ -135,6 +137,7 @@ impl Upstream {
             .iter()
             .map(|endpoint| Endpoint {
                 weight: endpoint.weight.get(),
+                most: endpoint.max_tunnels.unwrap_or(usize::MAX),
                 state: known.state(&settings.name, &endpoint.address),
             })
             .collect();
@@ -153,13 +156,26 @@ impl Upstream {
         })
     }
 
-    /// Picks an endpoint that is not among `tried` and leases it. One short lock: two sessions
-    /// that pick at once see each other's lease.
+    /// Whether some endpoint would be picked, were it not full.
+    pub fn is_full(&self, tried: &[u64]) -> bool {
+        let mut left = self
+            .endpoints
+            .iter()
+            .filter(|each| !tried.contains(&each.state.id));
+        left.any(|endpoint| endpoint.state.in_flight() >= endpoint.most)
+    }
+
+    /// Picks an endpoint that is not full and not among `tried`, and leases it. One short lock: two
+    /// sessions that pick at once see each other's lease.
     pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
-        let candidates = self.endpoints.iter().map(|endpoint| Candidate {
-            weight: endpoint.weight,
-            in_flight: endpoint.state.in_flight(),
-            eligible: tried.is_empty() || !tried.contains(&endpoint.state.id),
+        let candidates = self.endpoints.iter().map(|endpoint| {
+            let in_flight = endpoint.state.in_flight();
+            let untried = tried.is_empty() || !tried.contains(&endpoint.state.id);
+            Candidate {
+                weight: endpoint.weight,
+                in_flight,
+                eligible: untried && in_flight < endpoint.most,
+            }
         });
         let mut balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
         let position = balancer.pick(candidates)?;
@@ -247,6 +263,7 @@ mod tests {
                 .map(|address| model::Endpoint {
                     address: Address::Ip(address.parse().unwrap()),
                     weight: NonZeroU32::MIN,
+                    max_tunnels: None,
                 })
                 .collect(),
             balance: Balance::LeastConnections,

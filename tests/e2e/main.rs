@@ -17,6 +17,7 @@ mod framing;
 mod handshake;
 mod headers;
 mod http;
+mod limits;
 mod listeners;
 mod ownership;
 mod proxy_protocol;

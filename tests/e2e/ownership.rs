@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tidegate::config;
-use tidegate::config::model::{Config, Trust};
+use tidegate::config::model::{Config, ListenerLimits, Trust};
 use tidegate::drain::Drain;
 use tidegate::front;
 use tidegate::net::admission::{Admission, Load};
+use tidegate::net::gate::Gate;
 use tidegate::net::listen::{Listener, Settings};
 use tidegate::net::stream::{Peer, Socket, Stream};
 use tidegate::session::{Connection, Shared, Worker};
@@ -52,9 +53,11 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let listener = Arc::new(Listener {
             name: "main".into(),
             drain: Drain::new(),
+            gate: Gate::default(),
             settings: ArcSwap::from_pointee(Settings {
                 trust: Trust::default(),
                 redirect_to_https: false,
+                limits: ListenerLimits::default(),
                 certificate_header: None,
                 tls: None,
                 timeouts: config.listeners[0].timeouts,
@@ -68,6 +71,8 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             peer: Peer::Ip(peer),
             local: None,
             tls: None,
+            header_bytes: 16384,
+            header_count: 100,
             secure: false,
         });
         let http = Rc::downgrade(&connection);

@@ -65,6 +65,10 @@ impl Builder<'_> {
                 _ => Strictness::Strict,
             },
             preserve_host: section.bool("preserve_host"),
+            max_tunnels: section
+                .section("limits")
+                .integer("tunnels")
+                .and_then(|most| usize::try_from(most).ok()),
             limits: TunnelLimits {
                 idle: timeouts.duration("idle"),
                 half_closed: timeouts.duration("half_closed"),

@@ -129,11 +129,15 @@ fn endpoint(value: &Value) -> Option<Endpoint> {
         Value::Address(address) => Some(Endpoint {
             address: address.clone(),
             weight: NonZeroU32::MIN,
+            max_tunnels: None,
         }),
         Value::Section(section) => match &section.written("address")?.value {
             Value::Address(address) => Some(Endpoint {
                 address: address.clone(),
                 weight: positive(section, "weight").unwrap_or(NonZeroU32::MIN),
+                max_tunnels: section
+                    .integer("max_tunnels")
+                    .and_then(|most| usize::try_from(most).ok()),
             }),
             _ => None,
         },

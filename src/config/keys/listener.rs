@@ -72,8 +72,7 @@ trusted_proxies = ["10.0.0.0/8"]"#,
             Kind::Table(&LIMITS),
             "{}",
             "What clients may take.",
-        )
-        .later_restriction(),
+        ),
     ],
 };
 

@@ -209,9 +209,7 @@ const TIMEOUTS: Table = Table {
 const LIMITS: Table = Table {
     doc: "What tunnels may take.",
     keys: &[
-        key("tunnels", COUNT, "", "Tunnels at once.")
-            .shown("tunnels = 50_000")
-            .later_restriction(),
+        key("tunnels", COUNT, "", "Tunnels at once.").shown("tunnels = 50_000"),
         key(
             "message_bytes",
             Kind::Size,

@@ -30,8 +30,7 @@ pub(super) const SERVER: Table = Table {
             AUTO_OR_COUNT,
             "\"auto\"",
             "Tunnels at once; \"auto\" for what the limit on open files carries.",
-        ).shown("max_tunnels = 100_000")
-        .later_restriction(),
+        ).shown("max_tunnels = 100_000"),
         key(
             "shutdown",
             Kind::Table(&SHUTDOWN),

@@ -182,12 +182,10 @@ const ENDPOINT: Table = Table {
             r#"address = "10.0.0.11:9000"
 weight = 2"#,
         ),
-        key("max_tunnels", COUNT, "", "Tunnels at once.")
-            .shown(
-                r#"address = "10.0.0.11:9000"
+        key("max_tunnels", COUNT, "", "Tunnels at once.").shown(
+            r#"address = "10.0.0.11:9000"
 max_tunnels = 10_000"#,
-            )
-            .later_restriction(),
+        ),
         key(
             "drain",
             Kind::Bool,

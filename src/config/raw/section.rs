@@ -71,6 +71,14 @@ impl Section {
         }
     }
 
+    /// Per second.
+    pub(in crate::config) fn rate(&self, name: &str) -> Option<f64> {
+        match self.value(name) {
+            Some(Value::Rate(rate)) => Some(rate),
+            _ => None,
+        }
+    }
+
     /// In bytes.
     pub(in crate::config) fn size(&self, name: &str) -> Option<u64> {
         match self.value(name) {

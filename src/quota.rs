@@ -1,0 +1,355 @@
+//! How much of something is in use, and how fast it comes: counts with a bound, rates, and both for
+//! each client address.
+//!
+//! Knows nothing of what it counts. What is kept of addresses is bounded, and forgotten when nothing
+//! is left to remember.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::model::Rate;
+
+/// Client addresses that are remembered at once; of more, nothing is known.
+pub const ADDRESSES_MOST: usize = 1 << 18;
+
+/// Parts of their table, so that workers seldom wait for one another.
+const SHARDS: usize = 16;
+
+/// How often a part that is full is searched for what can be forgotten.
+const SEARCHED_EVERY: Duration = Duration::from_secs(1);
+
+/// A count that may have a bound.
+#[derive(Debug, Default)]
+pub struct Quota(AtomicUsize);
+
+/// One of what is counted, until it is dropped.
+#[derive(Debug)]
+pub struct Share(Arc<Quota>);
+
+impl Quota {
+    /// Takes one more, if that is not more than `most`.
+    pub fn take(self: &Arc<Self>, most: usize) -> Option<Share> {
+        let one_more = |used| (used < most).then_some(used + 1);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()
+            .map(|_| Share(Arc::clone(self)))
+    }
+
+    /// How many there are.
+    pub fn used(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// When the next one is due in a stream of events that keeps to its rate (GCRA, as in ATM Forum
+/// TM-4.0): one number per stream.
+fn due_after(due: u64, now: u64, rate: Rate) -> Option<u64> {
+    let interval = (1e9 / rate.per_second) as u64;
+    let tolerance = interval.saturating_mul(u64::from(rate.burst.get()) - 1);
+    let due = due.max(now);
+    (due - now <= tolerance).then(|| due.saturating_add(interval))
+}
+
+/// Nanoseconds since a clock began; enough for centuries.
+fn nanos(since: Instant) -> u64 {
+    since.elapsed().as_nanos() as u64
+}
+
+/// A rate that all keep to together.
+#[derive(Debug)]
+pub struct Pace {
+    began: Instant,
+    due: AtomicU64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            due: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Pace {
+    /// Whether one more is within `rate`; it counts if it is.
+    pub fn take(&self, rate: Rate) -> bool {
+        let now = nanos(self.began);
+        let next = |due| due_after(due, now, rate);
+        let updated = self
+            .due
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        updated.is_ok()
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the network that an IPv6 host has to itself
+/// (/64: RFC 4291 section 2.5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Client {
+    V4(u32),
+    V6(u64),
+}
+
+impl Client {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// What is known of one client.
+#[derive(Debug, Default)]
+struct Known {
+    connections: u32,
+    /// Of its handshakes.
+    due: u64,
+}
+
+/// What is known of client addresses.
+#[derive(Debug)]
+pub struct Addresses {
+    began: Instant,
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    known: HashMap<Client, Known>,
+    searched: Option<Instant>,
+}
+
+/// One connection of a client's, until it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    addresses: Arc<Addresses>,
+    client: Client,
+}
+
+/// It would be more than there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many")]
+pub struct TooMany;
+
+impl Default for Addresses {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+impl Addresses {
+    /// Counts one more connection of `address`, if that is not more than `most`. `Ok(None)` where
+    /// nothing can be remembered.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn connect(self: &Arc<Self>, address: IpAddr, most: u32) -> Result<Option<Seat>, TooMany> {
+        let client = Client::of(address);
+        let mut shard = self.shard(client);
+        let Some(known) = shard.entry(client, nanos(self.began)) else {
+            return Ok(None);
+        };
+        if known.connections >= most {
+            return Err(TooMany);
+        }
+        known.connections += 1;
+        Ok(Some(Seat {
+            addresses: Arc::clone(self),
+            client,
+        }))
+    }
+
+    /// Whether one more handshake of `address` is within `rate`; it counts if it is.
+    pub fn handshake(&self, address: IpAddr, rate: Rate) -> bool {
+        let client = Client::of(address);
+        let now = nanos(self.began);
+        let mut shard = self.shard(client);
+        let Some(known) = shard.entry(client, now) else {
+            return true;
+        };
+        let next = due_after(known.due, now, rate);
+        known.due = next.unwrap_or(known.due);
+        next.is_some()
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        let shards = self.shards.iter();
+        shards.map(|shard| locked(shard).known.len()).sum()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets those that have nothing open and are within every rate.
+    pub fn sweep(&self) {
+        let now = nanos(self.began);
+        for shard in &self.shards {
+            locked(shard).forget(now);
+        }
+    }
+
+    fn shard(&self, client: Client) -> MutexGuard<'_, Shard> {
+        let at = self.hasher.hash_one(client) as usize % SHARDS;
+        locked(&self.shards[at])
+    }
+}
+
+fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shard {
+    /// What is known of `client`; `None` for a new one when there is no room.
+    fn entry(&mut self, client: Client, now: u64) -> Option<&mut Known> {
+        let full = self.known.len() >= ADDRESSES_MOST / SHARDS;
+        if full && !self.known.contains_key(&client) {
+            if self
+                .searched
+                .is_some_and(|at| at.elapsed() < SEARCHED_EVERY)
+            {
+                return None;
+            }
+            self.searched = Some(Instant::now());
+            self.forget(now);
+            if self.known.len() >= ADDRESSES_MOST / SHARDS {
+                return None;
+            }
+        }
+        Some(self.known.entry(client).or_default())
+    }
+
+    fn forget(&mut self, now: u64) {
+        self.known
+            .retain(|_, known| known.connections > 0 || known.due > now);
+        let room = self.known.len() * 2;
+        self.known.shrink_to(room);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut shard = self.addresses.shard(self.client);
+        if let Some(known) = shard.known.get_mut(&self.client) {
+            known.connections = known.connections.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::num::NonZeroU32;
+
+    fn rate(per_second: f64, burst: u32) -> Rate {
+        Rate {
+            per_second,
+            burst: NonZeroU32::new(burst).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_quota_is_never_exceeded_and_comes_back() {
+        let quota = Arc::<Quota>::default();
+        let one = quota.take(2).unwrap();
+        let two = quota.take(2).unwrap();
+        assert!(quota.take(2).is_none());
+        drop(one);
+        assert!(quota.take(2).is_some());
+        drop(two);
+        assert_eq!(quota.used(), 0);
+    }
+
+    proptest! {
+        /// However events come: in any stretch of time no more pass than the burst and what the
+        /// rate has given since; and whoever keeps to the rate is never refused.
+        #[test]
+        fn a_rate_is_kept(
+            per_second in 1.0..1000.0f64,
+            burst in 1..50u32,
+            gaps in prop::collection::vec(0..50_000_000u64, 1..200),
+        ) {
+            let rate = rate(per_second, burst);
+            let (mut due, mut now, mut passed) = (0, 0, 0_u64);
+            for gap in gaps {
+                now += gap;
+                if let Some(next) = due_after(due, now, rate) {
+                    due = next;
+                    passed += 1;
+                }
+                let given = now as f64 / 1e9 * per_second + f64::from(burst);
+                prop_assert!(passed as f64 <= given + 1.0, "{passed} of {given}");
+            }
+            let interval = (1e9 / per_second) as u64 + 1;
+            now = now.max(due);
+            for _ in 0..20 {
+                now += interval;
+                due = due_after(due, now, rate).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_address_or_network() {
+        let addresses = Arc::<Addresses>::default();
+        let connect = |text: &str| addresses.connect(text.parse().unwrap(), 1);
+        let first = connect("192.0.2.1").unwrap();
+        assert!(connect("::ffff:192.0.2.1").is_err());
+        let second = connect("192.0.2.2").unwrap();
+        let third = connect("2001:db8:0:1::1").unwrap();
+        assert!(connect("2001:db8:0:1:ffff::2").is_err(), "the same /64");
+        let fourth = connect("2001:db8:0:2::1").unwrap();
+        assert_eq!(addresses.len(), 4);
+        drop((first, second, third, fourth));
+        assert!(connect("192.0.2.1").is_ok());
+        addresses.sweep();
+        assert!(addresses.is_empty());
+    }
+
+    #[test]
+    fn handshakes_of_one_address_are_not_anothers() {
+        let addresses = Arc::<Addresses>::default();
+        let slow = rate(0.001, 3);
+        let shake = |text: &str| addresses.handshake(text.parse().unwrap(), slow);
+        assert!((0..3).all(|_| shake("192.0.2.1")));
+        assert!(!shake("192.0.2.1") && shake("192.0.2.2"));
+        addresses.sweep();
+        assert_eq!(addresses.len(), 2, "they are still to wait");
+        let pace = Pace::default();
+        assert!((0..3).all(|_| pace.take(slow)) && !pace.take(slow));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let addresses = Addresses::default();
+        for number in 0..(ADDRESSES_MOST as u32 + 50_000) {
+            addresses.handshake(IpAddr::from(number.to_be_bytes()), rate(0.001, 1));
+        }
+        assert!(addresses.len() <= ADDRESSES_MOST);
+        // Whoever is known stays known; of the others nothing is.
+        assert!(!addresses.handshake(IpAddr::from([0, 0, 0, 1]), rate(0.001, 1)));
+        assert!(addresses.handshake(IpAddr::from([255, 0, 0, 1]), rate(0.001, 1)));
+        assert!(addresses.handshake(IpAddr::from([255, 0, 0, 1]), rate(0.001, 1)));
+    }
+}

@@ -1,0 +1,233 @@
+//! What clients may take, and what they are told when it is too much.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpSocket;
+
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::until;
+use crate::harness::wire::{HANDSHAKE, Wire};
+
+/// A configuration whose listener and route have these settings.
+fn config(endpoints: &[SocketAddr], listener: &str, route: &str) -> String {
+    let simple = simple(endpoints).replace("[[route]]", &format!("{listener}\n[[route]]"));
+    simple.replace(
+        "upstream = \"main\"",
+        &format!("upstream = \"main\"\n{route}"),
+    )
+}
+
+/// A connection from another address of this machine.
+async fn from(address: &str, proxy: &Proxy) -> Wire {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket
+        .bind(format!("{address}:0").parse().unwrap())
+        .unwrap();
+    Wire::tcp(socket.connect(proxy.address()).await.unwrap())
+}
+
+/// The status of a handshake with these fields, and why it was refused.
+async fn handshake(wire: &mut Wire, fields: &str) -> (u16, Option<String>) {
+    wire.send(HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n")))
+        .await;
+    let head = wire.head().await;
+    wire.body(&head).await;
+    if matches!(head.status(), 429 | 503) {
+        assert_eq!(head.value("retry-after"), Some("1"));
+    }
+    (
+        head.status(),
+        head.value("tidegate-reason").map(str::to_owned),
+    )
+}
+
+fn refused(status: u16, reason: &str) -> (u16, Option<String>) {
+    (status, Some(reason.to_owned()))
+}
+
+const AGREED: (u16, Option<String>) = (101, None);
+
+#[tokio::test]
+async fn a_listener_has_so_many_connections_and_no_more() {
+    let echo = Echo::start("echo").await;
+    let with = |limits: &str| config(&[echo.address], limits, "");
+    let proxy = Proxy::start(&with("limits.connections = 2")).await;
+    let first = proxy.tunnel().await;
+    let _second = proxy.tunnel().await;
+    proxy.connect().await.closed().await;
+    let told = proxy.logged("connections refused").await;
+    assert!(
+        told["reason"]
+            .as_str()
+            .unwrap()
+            .contains("limits.connections")
+    );
+    // The count survives a reload, and room comes back.
+    proxy
+        .reload(&(with("limits.connections = 2") + "# the same\n"))
+        .await;
+    proxy.connect().await.closed().await;
+    drop(first);
+    until("room", || echo.open() == 1).await;
+    let _third = proxy.tunnel().await;
+    proxy.connect().await.closed().await;
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_others_have_theirs() {
+    let echo = Echo::start("echo").await;
+    let limits = "limits.connections_per_ip = 1\ntrusted_proxies = [\"127.0.0.9\"]";
+    let proxy = Proxy::start(&config(&[echo.address], limits, "")).await;
+    let mut first = from("127.0.0.1", &proxy).await;
+    assert_eq!(handshake(&mut first, "").await, AGREED);
+    from("127.0.0.1", &proxy).await.closed().await;
+    let mut other = from("127.0.0.2", &proxy).await;
+    assert_eq!(handshake(&mut other, "").await, AGREED);
+    // Behind a trusted proxy there are many clients.
+    for _ in 0..3 {
+        let mut many = from("127.0.0.9", &proxy).await;
+        assert_eq!(handshake(&mut many, "").await, AGREED);
+    }
+    drop(first);
+    until("the tunnel to end", || {
+        proxy.log().events("tunnel ended").iter().any(|event| {
+            event["client"]
+                .as_str()
+                .is_some_and(|client| client.starts_with("127.0.0.1:"))
+        })
+    })
+    .await;
+    let mut again = from("127.0.0.1", &proxy).await;
+    assert_eq!(handshake(&mut again, "").await, AGREED);
+}
+
+#[tokio::test]
+async fn handshakes_of_an_address_keep_to_a_rate() {
+    let echo = Echo::start("echo").await;
+    let limits = "limits.handshakes_per_ip = { rate = \"1/h\", burst = 2 }\n\
+        trusted_proxies = [\"127.0.0.9\"]";
+    let proxy = Proxy::start(&config(&[echo.address], limits, "")).await;
+    for expected in [AGREED, AGREED, refused(429, "address-rate")] {
+        let mut wire = from("127.0.0.1", &proxy).await;
+        assert_eq!(handshake(&mut wire, "").await, expected);
+    }
+    let mut other = from("127.0.0.2", &proxy).await;
+    assert_eq!(handshake(&mut other, "").await, AGREED);
+    // Addresses are those that are believed.
+    for (client, expected) in [
+        ("192.0.2.1", AGREED),
+        ("192.0.2.1", AGREED),
+        ("192.0.2.1", refused(429, "address-rate")),
+        ("192.0.2.2", AGREED),
+        ("2001:db8::1", AGREED),
+        ("2001:db8::2", AGREED),
+        ("2001:db8::3", refused(429, "address-rate")),
+    ] {
+        let mut wire = from("127.0.0.9", &proxy).await;
+        let fields = format!("X-Forwarded-For: {client}\r\n");
+        assert_eq!(handshake(&mut wire, &fields).await, expected, "{client}");
+    }
+    // Plain requests are no handshakes, and the connection stays usable.
+    let mut wire = from("127.0.0.1", &proxy).await;
+    for _ in 0..2 {
+        assert_eq!(handshake(&mut wire, "").await, refused(429, "address-rate"));
+    }
+}
+
+#[tokio::test]
+async fn handshakes_of_a_listener_keep_to_a_rate() {
+    let echo = Echo::start("echo").await;
+    let limits = "limits.handshakes_per_second = 3";
+    let proxy = Proxy::start(&config(&[echo.address], limits, "")).await;
+    let mut agreed = 0;
+    let mut last = AGREED;
+    // More than three in one second: how many more pass depends on how long this takes.
+    for _ in 0..40 {
+        last = handshake(&mut proxy.connect().await, "").await;
+        agreed += usize::from(last == AGREED);
+        if last != AGREED {
+            break;
+        }
+    }
+    assert!(agreed >= 3);
+    assert_eq!(last, refused(503, "handshake-rate"));
+}
+
+#[tokio::test]
+async fn heads_have_a_size() {
+    let endpoint = Endpoint::bind().await;
+    let limits = "limits = { header_bytes = \"8KiB\", header_count = 20 }";
+    let proxy = Proxy::start(&config(&[endpoint.address], limits, "")).await;
+    let request = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let long = format!("X-Long: {}\r\n", "x".repeat(9000));
+    let many: String = (0..25).map(|number| format!("X-{number}: 1\r\n")).collect();
+    for fields in [long, many] {
+        let mut client = proxy.connect().await;
+        client.send(request(&fields)).await;
+        assert_eq!(client.head().await.status(), 431);
+    }
+    let mut client = proxy.connect().await;
+    let few: String = (0..15).map(|number| format!("X-{number}: 1\r\n")).collect();
+    client.send(request(&few)).await;
+    endpoint.request().await;
+    let refused = proxy.logged_times("rejected", 2).await;
+    let mut refused = refused.iter().take(2);
+    assert!(refused.all(|event| event["reason"] == "head-too-large"));
+}
+
+#[tokio::test]
+async fn a_route_has_so_many_tunnels() {
+    let echo = Echo::start("echo").await;
+    let config = config(&[echo.address], "", "limits.tunnels = 2");
+    let proxy = Proxy::start(&config).await;
+    let first = proxy.tunnel().await;
+    let _second = proxy.tunnel().await;
+    let mut third = proxy.connect().await;
+    assert_eq!(handshake(&mut third, "").await, refused(503, "route-full"));
+    proxy.reload(&(config.clone() + "# the same\n")).await;
+    assert_eq!(handshake(&mut third, "").await, refused(503, "route-full"));
+    drop(first);
+    until("room", || echo.open() == 1).await;
+    proxy.logged("tunnel ended").await;
+    assert_eq!(handshake(&mut third, "").await, AGREED);
+}
+
+#[tokio::test]
+async fn the_process_has_so_many_tunnels() {
+    let echo = Echo::start("echo").await;
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\nmax_tunnels = 1\n";
+    let proxy = Proxy::start(&(server.to_owned() + &simple(&[echo.address]))).await;
+    let _first = proxy.tunnel().await;
+    let mut second = proxy.connect().await;
+    assert_eq!(
+        handshake(&mut second, "").await,
+        refused(503, "tunnels-full")
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_has_so_many_tunnels() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let tables = format!(
+        "endpoints = [{{ address = \"{}\", max_tunnels = 1 }}, {{ address = \"{}\", max_tunnels = 2 }}]",
+        one.address, two.address
+    );
+    let config = simple(&[one.address]);
+    let config = config.replace(&format!("endpoints = [\"{}\"]", one.address), &tables);
+    let proxy = Proxy::start(&config).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..3 {
+        tunnels.push(proxy.tunnel().await);
+    }
+    assert_eq!((one.open(), two.open()), (1, 2));
+    let mut fourth = proxy.connect().await;
+    assert_eq!(
+        handshake(&mut fourth, "").await,
+        refused(503, "endpoints-full")
+    );
+    tunnels.clear();
+    until("room", || one.open() + two.open() == 0).await;
+    proxy.logged_times("tunnel ended", 3).await;
+    assert_eq!(handshake(&mut fourth, "").await, AGREED);
+}
