@@ -57,6 +57,7 @@ fn relay(client: TcpStream, endpoint: TcpStream) -> thread::JoinHandle<()> {
                 idle: None,
                 half_closed: None,
                 message_bytes: Some(1 << 20),
+                ..TunnelLimits::default()
             });
             let place = Rc::new(Table::default()).enter(limits);
             let tunnel = Tunnel::new(

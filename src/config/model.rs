@@ -13,7 +13,7 @@ pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -328,11 +328,7 @@ impl Route {
             handshake: Strictness::Strict,
             preserve_host: true,
             max_tunnels: None,
-            limits: TunnelLimits {
-                idle: None,
-                half_closed: None,
-                message_bytes: None,
-            },
+            limits: TunnelLimits::default(),
         }
     }
 }
@@ -430,7 +426,7 @@ pub enum Strictness {
 }
 
 /// What holds for a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TunnelLimits {
     /// No bytes either way for so long; `None` for no limit.
     pub idle: Option<Duration>,
@@ -438,6 +434,30 @@ pub struct TunnelLimits {
     pub half_closed: Option<Duration>,
     /// Bytes that a message may have, in either direction; `None` for no limit.
     pub message_bytes: Option<u64>,
+    /// Messages from the client per second, and so many at once; `None` for no limit.
+    pub messages: Option<NonZeroU32>,
+    /// Bytes from the client per second, and so many at once; `None` for no limit.
+    pub bytes: Option<ByteRate>,
+    /// Bytes waited for a side, and it took none for so long; `None` for no limit.
+    pub slow_reader: Option<Duration>,
+}
+
+/// So many bytes per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteRate {
+    /// Not 0.
+    pub per_second: NonZeroU64,
+    /// What happens beyond.
+    pub action: RateAction,
+}
+
+/// What happens beyond a rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateAction {
+    /// No more is read for a while.
+    Throttle,
+    /// The tunnel is closed.
+    Close,
 }
 
 /// A named group of endpoints with a balancing policy.

@@ -574,10 +574,10 @@ mod tests {
             &[],
         );
         check(
-            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"25s\"\nlimits.messages_per_second = 5\n",
+            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"25s\"\ntimeouts.max_age = \"1h\"\n",
             &[
                 "`ping` is not in effect in this version",
-                "`messages_per_second` is not in effect in this version",
+                "`max_age` is not in effect in this version",
             ],
         );
         check(

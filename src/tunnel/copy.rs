@@ -16,6 +16,7 @@ use super::ended::Ended;
 use super::forwarder::{Forwarder, Side, Step};
 use super::framing::HEADROOM;
 use super::table::{Meter, Place};
+use crate::config::model::TunnelLimits;
 use crate::net::stream::Stream;
 
 /// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message of
@@ -114,7 +115,7 @@ impl Tunnel {
             endpoint,
             to_client: Unwritten::default(),
             to_endpoint: Unwritten::default(),
-            forwarder: Forwarder::new(place.entry().limits.message_bytes),
+            forwarder: Forwarder::new(message_most(&place.entry().limits)),
             place,
             scratch,
         };
@@ -153,13 +154,20 @@ impl Tunnel {
             Side::Client => (&mut self.client, &mut self.endpoint, &mut self.to_endpoint),
             Side::Endpoint => (&mut self.endpoint, &mut self.client, &mut self.to_client),
         };
+        let entry = self.place.entry();
         for _ in 0..ROUNDS {
             let step = self.forwarder.step(side);
             if step == Step::Done {
                 unwritten.forget();
                 return Poll::Ready(());
             }
-            if ready!(unwritten.deliver(sink, cx)).is_err() {
+            let (was_clear, before) = (unwritten.is_clear(), unwritten.left());
+            let delivered = unwritten.deliver(sink, cx);
+            if !was_clear {
+                let clear = unwritten.is_clear();
+                entry.set_stuck(side.other(), !clear, clear || unwritten.left() < before);
+            }
+            if ready!(delivered).is_err() {
                 self.forwarder.sink_broke(side.other());
                 continue;
             }
@@ -174,6 +182,9 @@ impl Tunnel {
                 self.forwarder.end_passed(side);
                 continue;
             }
+            if side == Side::Client && entry.is_paused() {
+                return Poll::Pending;
+            }
             let mut scratch = self.scratch.0.borrow_mut();
             let scratch = scratch.bytes();
             let mut buffer = ReadBuf::new(scratch.get_mut(HEADROOM..).unwrap_or_default());
@@ -185,6 +196,9 @@ impl Tunnel {
                     let bytes = take(&mut self.forwarder, &self.place, side, scratch, end);
                     if unwritten.write(sink, bytes, cx).is_err() {
                         self.forwarder.sink_broke(side.other());
+                    }
+                    if unwritten.left() > 0 {
+                        entry.set_stuck(side.other(), true, false);
                     }
                 }
             }
@@ -210,6 +224,12 @@ impl Tunnel {
     }
 
     fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Finished> {
+        match ended {
+            // What the kernel still has for it would keep the kernel busy for long.
+            Ended::SlowClient => self.client.reset_on_close(),
+            Ended::SlowUpstream => self.endpoint.reset_on_close(),
+            _ => {}
+        }
         match self.forwarder.reset_to() {
             Some(Side::Client) => self.client.reset_on_close(),
             Some(Side::Endpoint) => self.endpoint.reset_on_close(),
@@ -228,6 +248,12 @@ impl Tunnel {
     }
 }
 
+/// The longest message; where there is a limit of any kind to messages, what is no framing would be
+/// the way around it.
+fn message_most(limits: &TunnelLimits) -> Option<u64> {
+    limits.message_bytes.or(limits.messages.map(|_| u64::MAX))
+}
+
 /// Counts `buffer[HEADROOM..end]`, which has come from `side`, and returns what of it goes on.
 fn take<'a>(
     forwarder: &mut Forwarder,
@@ -241,6 +267,9 @@ fn take<'a>(
     let taken = forwarder.take(side, buffer, end);
     if taken.messages > 0 {
         meter.count_messages(side, taken.messages);
+    }
+    if side == Side::Client {
+        place.pace(end - HEADROOM, taken.messages);
     }
     if let Some(reason) = forwarder.ending() {
         place.entry().end(reason);
@@ -305,6 +334,12 @@ impl Unwritten {
         }
     }
 
+    /// Bytes that are kept.
+    fn left(&self) -> usize {
+        let rest = self.rest.as_ref();
+        rest.map_or(0, |rest| rest.bytes.len() - rest.written)
+    }
+
     /// Whether everything was written, as far as the kernel.
     fn is_clear(&self) -> bool {
         self.rest.is_none() && !self.unflushed
@@ -362,7 +397,6 @@ impl Unwritten {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::TunnelLimits;
     use crate::net::stream::Socket;
     use crate::tunnel::table::Table;
     use std::sync::Arc;
@@ -389,11 +423,7 @@ mod tests {
     async fn ends(owed: Owed) -> Ends {
         let ((near_client, client), (near_endpoint, endpoint)) = (pair().await, pair().await);
         let table = Rc::new(Table::default());
-        let place = table.enter(Arc::new(TunnelLimits {
-            idle: None,
-            half_closed: None,
-            message_bytes: None,
-        }));
+        let place = table.enter(Arc::new(TunnelLimits::default()));
         let tunnel = Tunnel::new(near_client, near_endpoint, owed, place, Scratch::new());
         Ends {
             tunnel,

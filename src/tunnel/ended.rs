@@ -23,6 +23,14 @@ pub enum Ended {
     HalfClosed,
     /// A message was longer than the route's `message_bytes`.
     MessageTooBig,
+    /// The client had bytes to take and took none for the route's `slow_reader`.
+    SlowClient,
+    /// The endpoint had, likewise.
+    SlowUpstream,
+    /// The client sent more messages than the route's `messages_per_second`.
+    MessageRate,
+    /// The client sent more bytes than the route's `bytes_per_second`.
+    ByteRate,
     /// What came was no WebSocket framing, on a route that limits messages.
     ProtocolError,
     /// The process stopped.
@@ -31,7 +39,7 @@ pub enum Ended {
 
 impl Ended {
     /// Every way there is.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -41,6 +49,10 @@ impl Ended {
         Self::Idle,
         Self::HalfClosed,
         Self::MessageTooBig,
+        Self::SlowClient,
+        Self::SlowUpstream,
+        Self::MessageRate,
+        Self::ByteRate,
         Self::ProtocolError,
         Self::Shutdown,
     ];
@@ -57,17 +69,22 @@ impl Ended {
             Self::Idle => "idle",
             Self::HalfClosed => "half-closed",
             Self::MessageTooBig => "message-too-big",
+            Self::SlowClient => "slow-client",
+            Self::SlowUpstream => "slow-upstream",
+            Self::MessageRate => "message-rate",
+            Self::ByteRate => "byte-rate",
             Self::ProtocolError => "protocol-error",
             Self::Shutdown => "shutdown",
         }
     }
 
     /// The code of the Close that the client gets (RFC 6455 section 7.4); none where it was one of
-    /// the two sides that ended the tunnel.
+    /// the two sides that ended the tunnel, or where it takes nothing.
     pub fn close_code(self) -> Option<u16> {
         match self {
             Self::Idle | Self::HalfClosed => Some(1001),
             Self::MessageTooBig => Some(1009),
+            Self::SlowUpstream | Self::MessageRate | Self::ByteRate => Some(1008),
             Self::ProtocolError => Some(1002),
             Self::Shutdown => Some(1012),
             _ => None,

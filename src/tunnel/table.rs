@@ -4,6 +4,7 @@
 //! was, so that activity costs a tunnel nothing but the counting it does anyway.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::ended::Ended;
 use super::forwarder::Side;
-use crate::config::model::TunnelLimits;
+use crate::config::model::{RateAction, TunnelLimits};
 
 /// How often limits are looked at, and so how late a tunnel may be ended.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -28,6 +29,8 @@ const SWEEPS_TO_CLOSE: u8 = 3;
 #[derive(Debug)]
 pub struct Table {
     entries: RefCell<Slab<Rc<Entry>>>,
+    /// Of those whose clients have to keep to a rate; the others need no room for it.
+    debts: RefCell<HashMap<usize, Debt>>,
     /// Times are kept as what has passed since then: half the size.
     began: Instant,
 }
@@ -42,6 +45,11 @@ pub struct Entry {
     /// What holds for it.
     pub limits: Arc<TunnelLimits>,
     half_closed: Cell<bool>,
+    /// Whether what goes to each side is stuck, and since how many sweeps.
+    to_client: Stall,
+    to_endpoint: Stall,
+    /// Nothing is read from the client until the next sweep allows it.
+    paused: Cell<bool>,
     /// What the meter showed at the last sweep that saw it move, and when that was.
     seen: Cell<(u64, Micros)>,
     /// Set from outside: the tunnel is to end, as this.
@@ -49,6 +57,50 @@ pub struct Entry {
     /// Sweeps that have seen the verdict.
     overdue: Cell<u8>,
     waker: Cell<Option<Waker>>,
+}
+
+/// How long what goes to one side has been stuck, in sweeps: 0 if it is not.
+#[derive(Debug, Default)]
+struct Stall(Cell<u16>);
+
+impl Stall {
+    fn set(&self, stuck: bool, moved: bool) {
+        let seen = self.0.get();
+        self.0.set(match stuck {
+            true if moved || seen == 0 => 1,
+            true => seen,
+            false => 0,
+        });
+    }
+
+    /// One more sweep: for how long it has been stuck at least.
+    fn sweep(&self) -> Duration {
+        let seen = self.0.get();
+        if seen > 0 {
+            self.0.set(seen.saturating_add(1));
+        }
+        // It may have begun right before the first one.
+        SWEEP_EVERY * u32::from(seen.saturating_sub(1))
+    }
+}
+
+/// What a client has sent lately, as debt: time that it has to wait until it has kept to the rate.
+#[derive(Debug, Default)]
+struct Debt {
+    messages: Micros,
+    bytes: Micros,
+}
+
+/// What may be sent at once: as much as in this time at the rate.
+const BURST: Micros = 1_000_000;
+
+impl Debt {
+    /// Adds `count` to what is owed, at so many per second; whether that is within the burst.
+    fn add(owed: &mut Micros, now: Micros, count: u64, per_second: u64) -> bool {
+        let time = count.saturating_mul(1_000_000) / per_second;
+        *owed = (*owed).max(now).saturating_add(time);
+        *owed - now <= BURST
+    }
 }
 
 /// A tunnel's counters; written by the tunnel alone.
@@ -115,6 +167,9 @@ impl Entry {
             meter: Meter::default(),
             limits,
             half_closed: Cell::new(false),
+            to_client: Stall::default(),
+            to_endpoint: Stall::default(),
+            paused: Cell::new(false),
             seen: Cell::new((0, now)),
             verdict: Cell::new(None),
             overdue: Cell::new(0),
@@ -135,6 +190,20 @@ impl Entry {
     /// One side has ended: from the next sweep on, `half_closed` is the limit.
     pub fn set_half_closed(&self) {
         self.half_closed.set(true);
+    }
+
+    /// Whether something is left that `side` has not taken; `moved` if it has taken some.
+    pub fn set_stuck(&self, side: Side, left: bool, moved: bool) {
+        let stall = match side {
+            Side::Client => &self.to_client,
+            Side::Endpoint => &self.to_endpoint,
+        };
+        stall.set(left, moved);
+    }
+
+    /// Whether nothing is to be read from the client now.
+    pub fn is_paused(&self) -> bool {
+        self.paused.get()
     }
 
     /// Whom to wake when there is a verdict.
@@ -166,8 +235,21 @@ impl Entry {
             if self.is_overdue() {
                 self.wake();
             }
-        } else if let Some(reason) = self.expired(now) {
+        } else if let Some(reason) = self.slow().or_else(|| self.expired(now)) {
             self.end(reason);
+        }
+    }
+
+    /// Whether a side has not taken anything for too long.
+    fn slow(&self) -> Option<Ended> {
+        let (client, endpoint) = (self.to_client.sweep(), self.to_endpoint.sweep());
+        let limit = self.limits.slow_reader?;
+        if client >= limit {
+            Some(Ended::SlowClient)
+        } else if endpoint >= limit {
+            Some(Ended::SlowUpstream)
+        } else {
+            None
         }
     }
 
@@ -193,6 +275,7 @@ impl Default for Table {
     fn default() -> Self {
         Self {
             entries: RefCell::default(),
+            debts: RefCell::default(),
             began: Instant::now(),
         }
     }
@@ -228,8 +311,14 @@ impl Table {
     /// Ends those whose limits have passed.
     pub fn sweep(&self, now: Instant) {
         let now = self.micros(now);
-        for (_, entry) in self.entries.borrow().iter() {
+        let debts = self.debts.borrow();
+        for (key, entry) in self.entries.borrow().iter() {
             entry.sweep(now);
+            let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
+            if entry.paused.get() && owed <= now + BURST {
+                entry.paused.set(false);
+                entry.wake();
+            }
         }
     }
 
@@ -262,17 +351,47 @@ impl Place {
     pub fn entry(&self) -> &Rc<Entry> {
         &self.entry
     }
+
+    /// Holds what has come from the client against its rates: ends the tunnel, or pauses it.
+    pub fn pace(&self, bytes: usize, messages: u32) {
+        let limits = &self.entry.limits;
+        if limits.messages.is_none() && limits.bytes.is_none() {
+            return;
+        }
+        let now = self.table.micros(Instant::now());
+        let mut debts = self.table.debts.borrow_mut();
+        let debt = debts.entry(self.key).or_default();
+        if let Some(rate) = limits.messages {
+            let rate = u64::from(rate.get());
+            if messages > 0 && !Debt::add(&mut debt.messages, now, u64::from(messages), rate) {
+                self.entry.end(Ended::MessageRate);
+            }
+        }
+        if let Some(rate) = limits.bytes
+            && !Debt::add(&mut debt.bytes, now, bytes as u64, rate.per_second.get())
+        {
+            match rate.action {
+                RateAction::Close => self.entry.end(Ended::ByteRate),
+                RateAction::Throttle => self.entry.paused.set(true),
+            }
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.table.entries.borrow_mut().try_remove(self.key);
+        let limits = &self.entry.limits;
+        if limits.messages.is_some() || limits.bytes.is_some() {
+            self.table.debts.borrow_mut().remove(&self.key);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::ByteRate;
 
     const IDLE: Duration = Duration::from_secs(10);
     const HALF_CLOSED: Duration = Duration::from_secs(3);
@@ -281,7 +400,7 @@ mod tests {
         table.enter(Arc::new(TunnelLimits {
             idle: Some(IDLE),
             half_closed: Some(HALF_CLOSED),
-            message_bytes: None,
+            ..TunnelLimits::default()
         }))
     }
 
@@ -323,13 +442,79 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_side_that_takes_nothing_for_too_long_is_slow() {
+        let table = Rc::new(Table::default());
+        let limited = || {
+            table.enter(Arc::new(TunnelLimits {
+                slow_reader: Some(Duration::from_secs(3)),
+                ..TunnelLimits::default()
+            }))
+        };
+        let (client, endpoint, slow, done) = (limited(), limited(), limited(), limited());
+        client.entry().set_stuck(Side::Client, true, false);
+        endpoint.entry().set_stuck(Side::Endpoint, true, false);
+        done.entry().set_stuck(Side::Client, true, false);
+        done.entry().set_stuck(Side::Client, false, true);
+        for second in 1..=4 {
+            // It takes a little now and then.
+            slow.entry().set_stuck(Side::Client, true, second % 2 == 0);
+            assert_eq!(client.entry().verdict(), None, "after {second} s");
+            table.sweep(Instant::now() + Duration::from_secs(second));
+        }
+        assert_eq!(client.entry().verdict(), Some(Ended::SlowClient));
+        assert_eq!(endpoint.entry().verdict(), Some(Ended::SlowUpstream));
+        assert_eq!(
+            (slow.entry().verdict(), done.entry().verdict()),
+            (None, None)
+        );
+    }
+
+    fn paced(table: &Rc<Table>, messages: u32, bytes: u64, action: RateAction) -> Place {
+        table.enter(Arc::new(TunnelLimits {
+            messages: messages.try_into().ok(),
+            bytes: bytes
+                .try_into()
+                .ok()
+                .map(|per_second| ByteRate { per_second, action }),
+            ..TunnelLimits::default()
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_too_much_is_ended_or_paused() {
+        let table = Rc::new(Table::default());
+        let messages = paced(&table, 10, 0, RateAction::Close);
+        let bytes = paced(&table, 0, 1000, RateAction::Close);
+        let slowed = paced(&table, 0, 1000, RateAction::Throttle);
+        for _ in 0..10 {
+            messages.pace(1, 1);
+            bytes.pace(100, 0);
+            slowed.pace(100, 0);
+        }
+        assert_eq!(messages.entry().verdict(), None);
+        assert_eq!(
+            (bytes.entry().verdict(), slowed.entry().is_paused()),
+            (None, false)
+        );
+        for place in [&messages, &bytes, &slowed] {
+            place.pace(1500, 1);
+        }
+        assert_eq!(messages.entry().verdict(), Some(Ended::MessageRate));
+        assert_eq!(bytes.entry().verdict(), Some(Ended::ByteRate));
+        // 2500 bytes at 1000 a second: goes on when less than a second is owed.
+        for (second, paused) in [(1, true), (2, false)] {
+            table.sweep(Instant::now() + Duration::from_secs(second));
+            assert_eq!(slowed.entry().is_paused(), paused, "after {second} s");
+        }
+        assert_eq!(slowed.entry().verdict(), None);
+        drop((messages, bytes, slowed));
+        assert!(table.debts.borrow().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn no_limit_is_no_end() {
         let table = Rc::new(Table::default());
-        let tunnel = table.enter(Arc::new(TunnelLimits {
-            idle: None,
-            half_closed: None,
-            message_bytes: None,
-        }));
+        let tunnel = table.enter(Arc::new(TunnelLimits::default()));
         table.sweep(Instant::now() + Duration::from_secs(1_000_000));
         assert_eq!(tunnel.entry().verdict(), None);
     }

@@ -27,3 +27,4 @@ mod routing;
 mod stop;
 mod tls;
 mod tunnel;
+mod tunnel_limits;

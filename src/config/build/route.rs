@@ -1,12 +1,14 @@
 //! `[[route]]`.
 
+use std::num::NonZeroU64;
+
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Builder, RoutePlaces, nets, texts};
+use super::{Builder, RoutePlaces, nets, positive, texts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{
-    Access, Conditions, HeaderChanges, LeadsTo, PathMatch, Piece, PlainHttp, Redirect, Rewrite,
-    Route, Strictness, Template, TunnelLimits,
+    Access, ByteRate, Conditions, HeaderChanges, LeadsTo, PathMatch, Piece, PlainHttp, RateAction,
+    Redirect, Rewrite, Route, Strictness, Template, TunnelLimits,
 };
 use crate::config::raw::{At, Section, Value};
 use crate::config::value;
@@ -38,6 +40,7 @@ impl Builder<'_> {
             .filter(|at| at.value != Value::Broken)
             .map(|_| texts(&section.list("listeners")));
         let timeouts = section.section("timeouts");
+        let limits = section.section("limits");
         let route = Route {
             name: section
                 .text("name")
@@ -65,14 +68,16 @@ impl Builder<'_> {
                 _ => Strictness::Strict,
             },
             preserve_host: section.bool("preserve_host"),
-            max_tunnels: section
-                .section("limits")
+            max_tunnels: limits
                 .integer("tunnels")
                 .and_then(|most| usize::try_from(most).ok()),
             limits: TunnelLimits {
                 idle: timeouts.duration("idle"),
                 half_closed: timeouts.duration("half_closed"),
-                message_bytes: section.section("limits").size("message_bytes"),
+                message_bytes: limits.size("message_bytes"),
+                messages: positive(&limits, "messages_per_second"),
+                bytes: self.byte_rate(&limits),
+                slow_reader: limits.duration("slow_reader"),
             },
         };
         let span = |name: &str| section.written(name).map(|at| at.span.clone());
@@ -90,6 +95,21 @@ impl Builder<'_> {
                 .collect(),
         });
         Some(route)
+    }
+
+    fn byte_rate(&mut self, limits: &Section) -> Option<ByteRate> {
+        let section = limits.optional("bytes_per_second")?;
+        let per_second = NonZeroU64::new(section.size("rate")?);
+        if let (None, Some(at)) = (per_second, section.written("rate")) {
+            self.error("value", at, "nothing would pass: write at least `1B`");
+        }
+        Some(ByteRate {
+            per_second: per_second?,
+            action: match section.text("action").as_deref() {
+                Some("close") => RateAction::Close,
+                _ => RateAction::Throttle,
+            },
+        })
     }
 
     fn path(&mut self, section: &Section) -> PathMatch {

@@ -221,14 +221,13 @@ const LIMITS: Table = Table {
             "messages_per_second",
             COUNT,
             "",
-            "Messages per second; more close with 1008.",
+            "Messages of the client's per second, and so many at once; more close with 1008.",
         )
-        .shown("messages_per_second = 100")
-        .later_restriction(),
+        .shown("messages_per_second = 100"),
         key(
             "bytes_per_second",
             Kind::Table(&Table {
-                doc: "Bytes per second.",
+                doc: "Bytes of the client's per second, and so many at once.",
                 keys: &[
                     key("rate", Kind::Size, "", "So many bytes.")
                         .shown(r#"rate = "256KiB""#)
@@ -237,7 +236,7 @@ const LIMITS: Table = Table {
                         "action",
                         Kind::OneOf(&["throttle", "close"]),
                         "\"throttle\"",
-                        "What happens beyond.",
+                        "What happens beyond: it is read more slowly, or closed with 1008.",
                     )
                     .shown(
                         r#"rate = "256KiB"
@@ -246,17 +245,15 @@ action = "close""#,
                 ],
             }),
             "",
-            "Bytes per second.",
-        )
-        .later_restriction(),
+            "Bytes of the client's per second, and so many at once.",
+        ),
         key(
             "slow_reader",
             DURATION_OR_OFF,
             "\"off\"",
-            "Bytes pending and none accepted for so long.",
+            "Bytes wait for a side and it has taken none for so long: closed with 1008.",
         )
-        .shown(r#"slow_reader = "30s""#)
-        .later_restriction(),
+        .shown(r#"slow_reader = "30s""#),
     ],
 };
 

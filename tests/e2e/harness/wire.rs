@@ -84,6 +84,23 @@ impl Wire {
         .await;
     }
 
+    /// Sends this again and again, until nobody takes it any more.
+    pub(crate) async fn flood(&mut self, bytes: &[u8]) {
+        let patience = Duration::from_millis(300);
+        while let Ok(sent) = tokio::time::timeout(patience, self.io.write_all(bytes)).await {
+            if sent.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// Reads until nothing comes for a while: how many bytes that was.
+    pub(crate) async fn until_quiet(&mut self) -> usize {
+        let patience = Duration::from_millis(300);
+        while let Ok(Ok(1..)) = tokio::time::timeout(patience, self.more()).await {}
+        std::mem::take(&mut self.unread).len()
+    }
+
     /// Ends our direction.
     pub(crate) async fn finish(&mut self) {
         within("the end to be taken", self.io.shutdown())

@@ -1,0 +1,139 @@
+//! What one tunnel may take: messages, bytes, and the patience of those who wait for its reader.
+
+use crate::harness::certificates::Authority;
+use crate::harness::endpoint::{Echo, Endpoint, Unit};
+use crate::harness::frames::frame;
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::{HANDSHAKE, Wire};
+
+fn config(address: std::net::SocketAddr, limits: &str) -> String {
+    let route = format!("upstream = \"main\"\nlimits = {{ {limits} }}\n");
+    simple(&[address]).replace("upstream = \"main\"\n", &route)
+}
+
+/// A text message as clients send it.
+fn text(payload: &[u8]) -> Vec<u8> {
+    frame(0x81, Some([1, 2, 3, 4]), payload)
+}
+
+/// Both ends of a tunnel.
+async fn open(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let wire = endpoint.tunnel().await;
+    assert_eq!(client.head().await.status(), 101);
+    (client, wire)
+}
+
+#[tokio::test]
+async fn a_client_that_floods_is_closed_with_1008() {
+    let echo = Echo::start("echo").await;
+    for (limits, reason) in [
+        ("messages_per_second = 20", "message-rate"),
+        (
+            "bytes_per_second = { rate = \"2KiB\", action = \"close\" }",
+            "byte-rate",
+        ),
+    ] {
+        let proxy = Proxy::start(&config(echo.address, limits)).await;
+        let mut calm = proxy.tunnel().await;
+        let mut flooding = proxy.tunnel().await;
+        flooding.send(text(&[b'x'; 100]).repeat(40)).await;
+        let (rest, _) = flooding.rest().await;
+        let close = [
+            &[0x88, 2 + reason.len() as u8, 0x03, 0xf0],
+            reason.as_bytes(),
+        ]
+        .concat();
+        assert!(
+            rest.ends_with(&close),
+            "{:?}",
+            String::from_utf8_lossy(&rest)
+        );
+        assert_eq!(proxy.logged("tunnel ended").await["reason"], reason);
+        calm.send(text(b"calm")).await;
+        assert_eq!(calm.exactly(6).await, b"\x81\x04calm");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_framing_is_no_way_around_a_limit() {
+    let echo = Echo::with("echo", Unit::Bytes, None).await;
+    let proxy = Proxy::start(&config(echo.address, "messages_per_second = 1000")).await;
+    let mut client = proxy.tunnel().await;
+    client.send([0xff; 64]).await;
+    client.rest().await;
+    assert_eq!(
+        proxy.logged("tunnel ended").await["reason"],
+        "protocol-error"
+    );
+}
+
+#[tokio::test]
+async fn a_client_may_be_slowed_down_and_loses_nothing() {
+    let endpoint = Endpoint::bind().await;
+    let limited = |rate: &str| {
+        let limits = format!("bytes_per_second = {{ rate = \"{rate}\" }}");
+        config(endpoint.address, &limits)
+    };
+    let proxy = Proxy::start(&limited("1B")).await;
+    let (mut client, mut wire) = open(&proxy, &endpoint).await;
+    // What is read at once passes; then there is nothing for a day.
+    client.flood(&text(&[b'x'; 60_000])).await;
+    wire.exactly(60_000).await;
+    let passed = wire.until_quiet().await;
+    assert!(passed < 200_000, "{passed}");
+    // The other direction goes on.
+    wire.send(frame(0x81, None, b"down")).await;
+    assert_eq!(client.exactly(6).await, b"\x81\x04down");
+    // At a rate that it keeps to, a client notices nothing.
+    proxy.reload(&limited("1GiB")).await;
+    let (mut client, mut wire) = open(&proxy, &endpoint).await;
+    let message = text(&[b'x'; 60_000]);
+    for _ in 0..50 {
+        client.send(&message).await;
+        assert_eq!(wire.exactly(message.len()).await, message);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_cut_off_and_the_other_side_told() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&config(endpoint.address, "slow_reader = \"2s\"")).await;
+    let chunk = frame(0x82, None, &[7; 64 * 1024]);
+    // A client that does not read.
+    let (_client, mut wire) = open(&proxy, &endpoint).await;
+    wire.flood(&chunk).await;
+    let ended = proxy.logged("tunnel ended").await;
+    assert_eq!(ended["reason"], "slow-client");
+    let (rest, _) = wire.rest().await;
+    // Masked, as everything towards endpoints: a Close, with 1001.
+    assert_eq!(rest.first(), Some(&0x88), "{rest:?}");
+    // An endpoint that does not read.
+    let (mut client, _wire) = open(&proxy, &endpoint).await;
+    client.flood(&text(&[b'x'; 64 * 1024])).await;
+    let ended = proxy.logged_times("tunnel ended", 2).await;
+    assert_eq!(ended[1]["reason"], "slow-upstream");
+    let (rest, _) = client.rest().await;
+    assert_eq!(rest.get(..4), Some(&[0x88, 15, 0x03, 0xf0][..]), "{rest:?}");
+}
+
+/// Small enough for TLS to take it all, and never to get rid of it.
+#[tokio::test]
+async fn a_slow_reader_over_tls_is_noticed_too() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let authority = Authority::new();
+    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let endpoint = Endpoint::bind().await;
+    let config = config(endpoint.address, "slow_reader = \"2s\"")
+        + "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let proxy = Proxy::start_in(folder, &config).await;
+    let mut client = proxy
+        .connect_tls(authority.client(), "chat.example.com")
+        .await;
+    client.send(HANDSHAKE).await;
+    let mut wire: Wire = endpoint.tunnel().await;
+    assert_eq!(client.head().await.status(), 101);
+    wire.flood(&frame(0x82, None, &[7; 64 * 1024])).await;
+    assert_eq!(proxy.logged("tunnel ended").await["reason"], "slow-client");
+}
