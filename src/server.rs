@@ -146,6 +146,10 @@ impl Process {
         let files = FileWatch::new();
         let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&admission), descriptors);
         let reloader = Reloader::start(path, config, shared, listeners).await?;
+        // Only now: afterwards we cannot count our own descriptors any more.
+        if !config.server.core_dumps {
+            limits::forbid_core_dumps();
+        }
         let mut process = Self {
             reloader,
             workers,

@@ -6,6 +6,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tidegate::config;
@@ -78,6 +79,8 @@ fn the_example_is_good() {
     let write = |name, text: String| fs::write(folder.path().join(name), text).unwrap();
     write("localhost.pem", made.cert.pem());
     write("localhost.key", made.signing_key.serialize_pem());
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(folder.path().join("localhost.key"), private).unwrap();
     let source = read("examples/hono/tidegate.toml");
     let loaded = config::parse(&source, &folder.path().join("tidegate.toml"), &|_| None).unwrap();
     assert!(
@@ -176,6 +179,17 @@ fn folder() -> tempfile::TempDir {
         let write = |kind, text| fs::write(folder.path().join(format!("{name}.{kind}")), text);
         write("pem", made.cert.pem()).unwrap();
         write("key", made.signing_key.serialize_pem()).unwrap();
+    }
+    for name in [
+        "chat.key",
+        "clients.key",
+        "internal.key",
+        "tidegate.key",
+        "tickets.key",
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, fs::read(&path).unwrap_or_default()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
     let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();

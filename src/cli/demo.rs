@@ -8,9 +8,10 @@ mod control;
 mod fleet;
 mod sockets;
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -70,7 +71,13 @@ fn write_certificate(folder: &Path) -> io::Result<()> {
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
     fs::write(folder.join("demo.pem"), made.cert.pem())?;
-    fs::write(folder.join("demo.key"), made.signing_key.serialize_pem())
+    let mut key = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(folder.join("demo.key"))?;
+    key.write_all(made.signing_key.serialize_pem().as_bytes())
 }
 
 fn configuration(port: u16, backends: &[SocketAddr], control: SocketAddr) -> String {

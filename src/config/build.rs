@@ -280,6 +280,7 @@ impl Builder<'_> {
 
     fn ticket_keys(&mut self, section: &Section) -> Option<TicketKeysFile> {
         let file = self.file(section, "ticket_keys_file")?;
+        self.check_mode(&file);
         match files::ticket_keys(&file.value) {
             Ok(secrets) => Some(TicketKeysFile {
                 path: file.value,
@@ -294,6 +295,7 @@ impl Builder<'_> {
 
     fn certificate(&mut self, pair: &Section) -> Option<Certificate> {
         let (cert, key) = (self.file(pair, "cert")?, self.file(pair, "key")?);
+        self.check_mode(&key);
         let certificate = match files::certificate(&cert.value, &key.value) {
             Ok(certificate) => certificate,
             Err(files::PairError::Cert(wrong)) => {
@@ -311,6 +313,18 @@ impl Builder<'_> {
                 .push(Diagnostic::warning("expired", cert.span, message));
         }
         Some(certificate)
+    }
+
+    /// A key is nobody else's business.
+    fn check_mode(&mut self, key: &At<PathBuf>) {
+        if files::is_open_to_all(&key.value) {
+            let shown = key.value.display();
+            let message = format!("every user of this machine can get at `{shown}`");
+            self.found.push(
+                Diagnostic::warning("loose-mode", key.span.clone(), message)
+                    .hint(format!("chmod o= {shown}")),
+            );
+        }
     }
 
     /// The name of a file that the configuration is made of.
@@ -369,6 +383,7 @@ fn server(section: &Section) -> Server {
         },
         reason_header: section.bool("reason_header"),
         request_id: header(section, "request_id"),
+        core_dumps: section.bool("core_dumps"),
         max_tunnels: section
             .integer("max_tunnels")
             .and_then(|most| usize::try_from(most).ok()),

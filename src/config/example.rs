@@ -174,6 +174,8 @@ fn it_runs_as_it_is() {
         certified.signing_key.serialize_pem(),
     )
     .unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(folder.path().join("chat.key"), private).unwrap();
     match parse(EXAMPLE, &folder.path().join("config.toml"), &|_| None) {
         Ok(loaded) => assert_eq!(loaded.warnings.count(Severity::Warning), 0),
         Err(report) => panic!("{}", report.render(false)),

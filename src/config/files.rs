@@ -4,6 +4,7 @@
 //! What is read here never appears in a message; only names of files do.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -62,6 +63,12 @@ pub(super) fn certificate(cert: &Path, key: &Path) -> Result<Certificate, PairEr
         names,
         not_after,
     })
+}
+
+/// Whether every user of the machine may read or write the file.
+pub(super) fn is_open_to_all(path: &Path) -> bool {
+    let metadata = fs::metadata(path);
+    metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o006 != 0)
 }
 
 /// Keys of session tickets: one to a line in base64, as HAProxy has them.
@@ -176,6 +183,18 @@ mod tests {
         let names: Vec<String> = read.names.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a.example.com", "*.example.org"]);
         assert!(read.not_after > SystemTime::now());
+    }
+
+    #[test]
+    fn a_key_that_all_may_read_is_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.key");
+        fs::write(&path, "secret").unwrap();
+        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open_to_all(&path), open, "{mode:o}");
+        }
+        assert!(!is_open_to_all(&folder.path().join("none")));
     }
 
     #[test]

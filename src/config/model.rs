@@ -53,6 +53,8 @@ pub struct Server {
     pub reason_header: bool,
     /// The header that carries a request's id.
     pub request_id: Option<HeaderName>,
+    /// Whether a crash may leave an image of the memory behind.
+    pub core_dumps: bool,
     /// Tunnels at once; `None` for what the limit on open files carries.
     pub max_tunnels: Option<usize>,
 }

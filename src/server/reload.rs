@@ -170,6 +170,9 @@ fn warn_of_restart_needed(before: &Server, now: &Server) {
     if before.workers != now.workers {
         tracing::warn!("a change of `server.workers` takes effect at the next start");
     }
+    if before.core_dumps != now.core_dumps {
+        tracing::warn!("a change of `server.core_dumps` takes effect at the next start");
+    }
     if before.log != now.log {
         tracing::warn!("a change of `server.log` takes effect at the next start");
     }

@@ -4,6 +4,7 @@
 //! TIDEGATE_BLESS=1 they are written anew; read the difference before you commit it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,6 +46,9 @@ fn folder_with(file: &Path) -> TempDir {
     authority.issue(folder.path(), "one", &["one.example.com"]);
     authority.issue(folder.path(), "two", &["two.example.com"]);
     fs::write(folder.path().join("empty.pem"), "").unwrap();
+    let loose = folder.path().join("loose.key");
+    fs::write(&loose, "no key\n").unwrap();
+    fs::set_permissions(&loose, fs::Permissions::from_mode(0o644)).unwrap();
     fs::copy(file, folder.path().join(file.file_name().unwrap())).unwrap();
     folder
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::certificates::Authority;
+use crate::harness::certificates::{Authority, write};
 use crate::harness::endpoint::Echo;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
@@ -172,7 +172,7 @@ fn ticket_key(fill: u8) -> String {
 async fn node(authority: &Authority, echo: &Echo, keys: &str) -> Proxy {
     let folder = TempDir::new().unwrap();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);
-    std::fs::write(folder.path().join("tickets.key"), keys).unwrap();
+    write(&folder.path().join("tickets.key"), keys);
     let tls = |name| {
         format!(
             "[listener.{name}.tls]\nticket_keys_file = \"tickets.key\"\n\
@@ -257,12 +257,12 @@ async fn changed_ticket_keys_apply_by_themselves_and_broken_ones_do_not() {
     .into_iter()
     .enumerate()
     {
-        std::fs::write(&file, keys(fills)).unwrap();
+        write(&file, &keys(fills));
         proxy.logged_times("certificates reloaded", turn + 1).await;
         let kind = next_handshake(&proxy, "main", &client).await;
         assert_eq!(kind, expected, "{fills:?}");
     }
-    std::fs::write(&file, "not a key\n").unwrap();
+    write(&file, "not a key\n");
     let failure = proxy.logged("reload failed").await;
     let told = failure["error"].as_str().unwrap();
     assert!(told.contains("line 1 of"), "{told}");

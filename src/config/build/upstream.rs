@@ -93,10 +93,14 @@ impl Builder<'_> {
         {
             self.error("missing", at, "TLS over a unix socket needs `server_name`");
         }
-        let client = match (
+        let own = (
             self.file(section, "client_cert"),
             self.file(section, "client_key"),
-        ) {
+        );
+        if let Some(key) = &own.1 {
+            self.check_mode(key);
+        }
+        let client = match own {
             (None, None) => None,
             (Some(cert), Some(key)) => match files::certificate(&cert.value, &key.value) {
                 Ok(certificate) => Some(certificate.certified),

@@ -57,6 +57,13 @@ pub(super) const SERVER: Table = Table {
             "The header that carries a request's id to endpoints and logs.",
         ).shown(r#"request_id = "x-request-id""#),
         key(
+            "core_dumps",
+            Kind::Bool,
+            "false",
+            "Whether a crash may leave an image of the memory behind, keys of certificates included.",
+        )
+        .shown("core_dumps = true"),
+        key(
             "upgrade",
             Kind::Table(&UPGRADE),
             "{}",

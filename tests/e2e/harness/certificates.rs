@@ -1,5 +1,6 @@
 //! Certificates made on the spot, and TLS settings that believe them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -118,9 +119,13 @@ impl Authority {
     }
 }
 
-/// As renewal tools do it: nobody ever sees half a file.
-fn write(path: &Path, text: &str) {
+/// As renewal tools do it: nobody ever sees half a file, and nobody else a key.
+pub(crate) fn write(path: &Path, text: &str) {
     let aside = path.with_extension("new");
     std::fs::write(&aside, text).unwrap();
+    if path.extension().is_some_and(|extension| extension == "key") {
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&aside, private).unwrap();
+    }
     std::fs::rename(aside, path).unwrap();
 }
