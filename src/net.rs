@@ -9,3 +9,4 @@ pub mod stream;
 pub mod proxy_protocol;
 pub mod tickets;
 pub mod tls;
+pub mod handshakes;

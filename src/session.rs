@@ -10,7 +10,8 @@ mod client;
 mod open;
 mod plain;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -28,6 +29,7 @@ use self::arrival::{Arrival, Way};
 use crate::config::model::{ListenerTimeouts, PlainHttp, TunnelLimits};
 use crate::drain::Tasks;
 use crate::net::admission::Permit;
+use crate::net::handshakes::Handshakes;
 use crate::net::listen::Listener;
 use crate::net::stream::{Peer, Stream};
 use crate::observe::access_log::{self, RequestFacts, SessionId, TunnelFacts, TunnelOpening};
@@ -80,6 +82,8 @@ pub struct Worker {
     pub tunnels: Rc<Table>,
     /// Its idle connections to endpoints.
     pub pool: Rc<Pool>,
+    /// Its TLS handshakes, by listener.
+    handshakes: RefCell<HashMap<Arc<str>, Rc<Handshakes>>>,
     scratch: Scratch,
     ids: RandomState,
     sessions: Cell<u64>,
@@ -94,6 +98,7 @@ impl Worker {
             tasks: Tasks::default(),
             tunnels: Rc::default(),
             pool: Rc::default(),
+            handshakes: RefCell::default(),
             scratch: Scratch::new(),
             ids: RandomState::new(),
             sessions: Cell::new(0),
@@ -110,6 +115,12 @@ impl Worker {
         let number = self.sessions.get();
         self.sessions.set(number + 1);
         SessionId(self.ids.hash_one(number))
+    }
+
+    /// The TLS handshakes of `listener` here.
+    pub fn handshakes(&self, listener: &Arc<str>) -> Rc<Handshakes> {
+        let mut handshakes = self.handshakes.borrow_mut();
+        Rc::clone(handshakes.entry(Arc::clone(listener)).or_default())
     }
 
     fn tunnel_quota(&self) -> &Arc<Quota> {

@@ -272,6 +272,10 @@ impl Builder<'_> {
             certificates,
             min_version,
             ticket_keys: self.ticket_keys(section),
+            handshakes_at_once: section
+                .integer("handshakes_at_once")
+                .and_then(|most| usize::try_from(most).ok())
+                .unwrap_or(usize::MAX),
             client_auth: section
                 .optional("client_auth")
                 .and_then(|section| self.client_auth(&section)),

@@ -168,6 +168,8 @@ pub struct ListenerTls {
     pub min_version: TlsVersion,
     /// What session tickets are made with; keys of our own without it.
     pub ticket_keys: Option<TicketKeysFile>,
+    /// TLS handshakes at once, per worker.
+    pub handshakes_at_once: usize,
     /// Certificates that clients show; `None` if nobody asks.
     pub client_auth: Option<ClientAuth>,
 }

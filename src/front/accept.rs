@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::http;
 use crate::net::admission::Permit;
 use crate::net::gate::{Limit, Pass};
+use crate::net::handshakes::{Full, PLACE_FOR};
 use crate::net::listen::{Accepted, Listener, Settings};
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
@@ -117,6 +118,8 @@ enum PrepareError {
     Proxy(#[from] ReceiveError),
     #[error(transparent)]
     Limit(Limit),
+    #[error(transparent)]
+    Full(#[from] Full),
 }
 
 /// Where a connection came in, and when.
@@ -152,8 +155,7 @@ async fn prepare(
         return Ok((Stream::Plain(socket), pass));
     };
     // In a box: what a handshake needs is large, and is over soon.
-    let deadline = since + settings.timeouts.tls_handshake;
-    let result = Box::pin(secure(tls, socket, deadline)).await;
+    let result = Box::pin(secure(entrance, tls, socket)).await;
     match &result {
         Ok(_) => worker.counters.tls_handshakes.add(1),
         Err(_) => worker.counters.tls_failures.add(1),
@@ -219,13 +221,34 @@ fn register(accepted: Accepted) -> io::Result<Socket> {
 }
 
 async fn secure(
+    entrance: &Entrance<'_>,
     tls: &Arc<ServerConfig>,
     socket: Socket,
-    deadline: Instant,
 ) -> Result<Stream, PrepareError> {
-    let handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
-    match tokio::time::timeout_at(deadline, handshake).await {
-        Ok(stream) => Ok(Stream::Client(Box::new(stream?))),
-        Err(_) => Err(PrepareError::TlsTimeout),
-    }
+    let Entrance {
+        worker,
+        listener,
+        settings,
+        since,
+    } = *entrance;
+    let limit = settings.timeouts.tls_handshake;
+    let late = |_| PrepareError::TlsTimeout;
+    tokio::time::timeout_at(since + limit, socket.readable())
+        .await
+        .map_err(late)??;
+    // Who waits for us has time: it is the client's that is limited.
+    let handshakes = worker.handshakes(&listener.name);
+    let place = handshakes.enter(settings.handshakes_at_once);
+    let place = tokio::time::timeout(limit, place).await.map_err(late)??;
+    let deadline = Instant::now() + limit;
+    let mut handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
+    let soon = tokio::time::timeout(PLACE_FOR.min(limit), &mut handshake).await;
+    drop(place);
+    let stream = match soon {
+        Ok(stream) => stream?,
+        Err(_) => tokio::time::timeout_at(deadline, handshake)
+            .await
+            .map_err(late)??,
+    };
+    Ok(Stream::Client(Box::new(stream)))
 }

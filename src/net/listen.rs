@@ -44,6 +44,8 @@ pub struct Listener {
 pub struct Settings {
     /// `None` for plain text.
     pub tls: Option<Arc<ServerConfig>>,
+    /// TLS handshakes at once, per worker.
+    pub handshakes_at_once: usize,
     /// What is believed about where connections come from.
     pub trust: Trust,
     /// Whether plain requests are sent to https.

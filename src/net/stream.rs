@@ -71,6 +71,17 @@ impl fmt::Display for Peer {
 }
 
 impl Socket {
+    /// Waits for bytes, or the end.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.readable().await,
+            Self::Unix(socket) => socket.readable().await,
+        }
+    }
+
     /// Calls `io` when the socket is ready, until it is not `WouldBlock` that comes of it.
     pub(super) async fn async_io<T>(
         &self,

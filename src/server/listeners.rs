@@ -272,6 +272,10 @@ impl Listeners {
             name: Arc::clone(&listener.name),
             settings: Settings {
                 tls,
+                handshakes_at_once: listener
+                    .tls
+                    .as_ref()
+                    .map_or(usize::MAX, |tls| tls.handshakes_at_once),
                 trust: listener.trust.clone(),
                 redirect_to_https: listener.redirect_to_https,
                 limits: listener.limits,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tidegate::config;
-use tidegate::config::model::{Config, ListenerLimits, Trust};
+use tidegate::config::model::{Config, ListenerLimits, ListenerTimeouts, Trust};
 use tidegate::drain::Drain;
 use tidegate::front;
 use tidegate::net::admission::{Admission, Load};
@@ -35,6 +35,18 @@ fn parsed(text: &str) -> Config {
     }
 }
 
+fn settings(timeouts: ListenerTimeouts) -> Settings {
+    Settings {
+        handshakes_at_once: 1,
+        trust: Trust::default(),
+        redirect_to_https: false,
+        limits: ListenerLimits::default(),
+        certificate_header: None,
+        tls: None,
+        timeouts,
+    }
+}
+
 #[test]
 fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
     let runtime = Builder::new_current_thread()
@@ -54,14 +66,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             name: "main".into(),
             drain: Drain::new(),
             gate: Gate::default(),
-            settings: ArcSwap::from_pointee(Settings {
-                trust: Trust::default(),
-                redirect_to_https: false,
-                limits: ListenerLimits::default(),
-                certificate_header: None,
-                tls: None,
-                timeouts: config.listeners[0].timeouts,
-            }),
+            settings: ArcSwap::from_pointee(settings(config.listeners[0].timeouts)),
         });
         let (mut client, accepted, peer) = accepted().await;
         let connection = Rc::new(Connection {

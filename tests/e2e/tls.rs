@@ -326,3 +326,27 @@ async fn a_client_that_does_not_speak_tls_or_does_not_go_on_is_let_go() {
     client.send([22, 3, 1]).await;
     client.rest().await;
 }
+
+/// Neither who says nothing nor who does not go on keeps anybody else out, even of a single place.
+#[tokio::test]
+async fn handshakes_take_turns() {
+    let Setup {
+        authority,
+        proxy,
+        echo: _echo,
+    } = setup("handshakes_at_once = 1\n").await;
+    let mut silent = Vec::new();
+    for bytes in [&b""[..], b"", b"\x16", b"\x16\x03\x01"] {
+        let mut wire = proxy.connect().await;
+        wire.send(bytes).await;
+        silent.push(wire);
+    }
+    let client = authority.client();
+    let storm = (0..2).map(|_| handshake(&proxy, &client, "chat.example.com"));
+    let results = futures_util::future::join_all(storm).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    // Two workers have a place each, and four may wait for it: of many at once some are closed.
+    let storm = (0..60).map(|_| handshake(&proxy, &client, "chat.example.com"));
+    let results = futures_util::future::join_all(storm).await;
+    assert!(results.iter().any(Result::is_ok));
+}
