@@ -101,8 +101,15 @@ impl Table {
         table
     }
 
-    /// The route that takes `request`.
+    /// The route that takes `request`. A handshake is a GET, and goes where a GET would go; methods
+    /// keep none out, though: where only routes for others are left, it takes the first of them.
     pub fn find(&self, request: &Request<'_>) -> Option<usize> {
+        let otherwise = || self.find_by(request, Methods::Any);
+        self.find_by(request, Methods::Enforced)
+            .or_else(|| request.handshake.and_then(|_| otherwise()))
+    }
+
+    fn find_by(&self, request: &Request<'_>, methods: Methods) -> Option<usize> {
         let wildcard = || {
             let (label, parent) = request.host.split_once('.')?;
             if label.is_empty() {
@@ -113,9 +120,9 @@ impl Table {
         };
         self.exact
             .get(request.host)
-            .and_then(|paths| paths.find(request))
-            .or_else(|| wildcard()?.find(request))
-            .or_else(|| self.any.find(request))
+            .and_then(|paths| paths.find(request, methods))
+            .or_else(|| wildcard()?.find(request, methods))
+            .or_else(|| self.any.find(request, methods))
     }
 }
 
@@ -130,16 +137,16 @@ impl Paths {
         entries.insert(at, entry);
     }
 
-    fn find(&self, request: &Request<'_>) -> Option<usize> {
+    fn find(&self, request: &Request<'_>, methods: Methods) -> Option<usize> {
         self.exact
             .get(request.path)
-            .and_then(|entries| first(entries, request))
-            .or_else(|| self.find_prefix(request))
-            .or_else(|| first(&self.any, request))
+            .and_then(|entries| first(entries, request, methods))
+            .or_else(|| self.find_prefix(request, methods))
+            .or_else(|| first(&self.any, request, methods))
     }
 
     /// From the whole path up, one segment shorter each time.
-    fn find_prefix(&self, request: &Request<'_>) -> Option<usize> {
+    fn find_prefix(&self, request: &Request<'_>, methods: Methods) -> Option<usize> {
         if self.prefix.is_empty() {
             return None;
         }
@@ -148,7 +155,7 @@ impl Paths {
             if let Some(found) = self
                 .prefix
                 .get(rest)
-                .and_then(|entries| first(entries, request))
+                .and_then(|entries| first(entries, request, methods))
             {
                 return Some(found);
             }
@@ -157,18 +164,21 @@ impl Paths {
     }
 }
 
-/// A handshake is a GET, and goes where a GET would go; methods keep none out, though: where only
-/// routes for others are left, it takes the first of them.
-fn first(entries: &[Entry], request: &Request<'_>) -> Option<usize> {
+/// Whether routes have to be for the request's method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Methods {
+    Enforced,
+    Any,
+}
+
+fn first(entries: &[Entry], request: &Request<'_>, methods: Methods) -> Option<usize> {
     let has_method = |entry: &&Entry| {
         let conditions = entry.conditions.as_ref();
-        let methods = conditions.map_or(&[][..], |conditions| &conditions.methods);
-        methods.is_empty() || methods.contains(request.method)
+        let listed = conditions.map_or(&[][..], |conditions| &conditions.methods);
+        methods == Methods::Any || listed.is_empty() || listed.contains(request.method)
     };
-    let fitting = || entries.iter().filter(|entry| entry.fits(request));
-    let otherwise = || fitting().next().filter(|_| request.handshake.is_some());
-    let found = fitting().find(has_method).or_else(otherwise);
-    found.map(|entry| entry.position)
+    let mut fitting = entries.iter().filter(|entry| entry.fits(request));
+    fitting.find(has_method).map(|entry| entry.position)
 }
 
 /// Whether all conditions hold but for the method.

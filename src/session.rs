@@ -147,6 +147,8 @@ pub struct Connection {
     pub header_count: usize,
     /// Who connected: the socket's other end, or who a PROXY header says.
     pub peer: Peer,
+    /// A PROXY header came with it that names nobody: whoever it is, they are not the peer.
+    pub is_anonymous: bool,
     /// The address that was connected to, likewise; `None` for a unix socket.
     pub local: Option<SocketAddr>,
     /// Whether it came by TLS, to us or to who sent the PROXY header.
@@ -262,11 +264,8 @@ impl Session<'_> {
         {
             edit.vouch(name, id);
         }
-        let certificate = self
-            .connection
-            .tls
-            .as_ref()
-            .and_then(|tls| tls.certificate.as_ref()?.header());
+        let certificate = self.arrival.certificate();
+        let certificate = certificate.and_then(|certificate| certificate.header());
         let header = &self.arrival.settings.certificate_header;
         if let (Some(name), Some(value)) = (header, certificate) {
             edit.vouch(name, value);
@@ -289,8 +288,12 @@ pub async fn serve(
     first_head: Option<&[u8]>,
 ) -> Outcome {
     let (parts, body) = request.into_parts();
-    let arrival = Arrival::new(connection, &parts.headers);
-    match answer(&arrival, parts, body, first_head).await {
+    let (arrival, read) = Arrival::new(connection, &parts.headers);
+    let answered = match read {
+        Ok(()) => answer(&arrival, parts, body, first_head).await,
+        Err(rejection) => Err(rejection.into()),
+    };
+    match answered {
         Ok(outcome) => outcome,
         Err(Refusal { rejection, detail }) => {
             access_log::rejected(

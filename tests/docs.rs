@@ -158,7 +158,11 @@ fn complete(table: &mut toml::Table) {
         let tls = tls.as_table_mut().unwrap();
         tls.entry("certificates").or_insert_with(certificate);
     }
+    let redirects = listener.contains_key("redirect_to_https");
     let route = table["route"][0].as_table_mut().unwrap();
+    if redirects {
+        route.insert("listeners".to_owned(), vec!["public"].into());
+    }
     if !route.contains_key("redirect") {
         route.insert("upstream".to_owned(), "chat".into());
     } else {

@@ -87,6 +87,7 @@ fn request_write(bencher: Bencher<'_, '_>) {
             host: "chat.example.com",
             via: Via {
                 client: Some(IpAddr::from([192, 0, 2, 1])),
+                is_known: true,
                 proxies: &[],
                 secure: true,
                 host: "chat.example.com",

@@ -56,6 +56,7 @@ fuzz_target!(|bytes: &[u8]| {
         host: target.authority(),
         via: Via {
             client: None,
+            is_known: true,
             proxies: &[],
             secure: false,
             host: target.authority(),

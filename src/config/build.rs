@@ -216,7 +216,7 @@ impl Builder<'_> {
 
     fn client_auth(&mut self, section: &Section) -> Option<ClientAuth> {
         let ca = self.file(section, "ca")?;
-        let authorities = match files::authorities(&ca.value) {
+        let authorities = match files::roots(&ca.value) {
             Ok(authorities) => authorities,
             Err(wrong) => {
                 self.found.push(Diagnostic::error("file", ca.span, wrong));

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::build::{Built, RoutePlaces};
 use super::diagnostic::{Diagnostic, Severity};
-use super::model::{Bind, Conditions, Config, LeadsTo, Listener, PathMatch, Route};
+use http::HeaderName;
+
+use super::model::{Bind, Conditions, Config, LeadsTo, Listener, PathMatch, Route, same_variable};
 
 /// Checks everything; the model is valid if this finds no error.
 pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
@@ -30,6 +32,7 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     check_binds(config, &places.binds, found);
     check_names(config, &places.routes, found);
     check_client_certificates(config, &places.routes, found);
+    check_conditions(config, &places.routes, found);
     check_reachable(config, &places.routes, found);
     if found.iter().any(|each| each.severity == Severity::Error) {
         return;
@@ -153,6 +156,42 @@ fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mu
     }
 }
 
+/// Fields that only tidegate fills in tell nothing as long as they come from clients.
+fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
+    let certificates = config.listeners.iter().filter_map(|listener| {
+        let auth = listener.tls.as_ref()?.client_auth.as_ref()?;
+        auth.header.as_ref()
+    });
+    let ours: Vec<_> = certificates.chain(&config.server.request_id).collect();
+    for (route, place) in config.routes.iter().zip(places) {
+        for (name, _) in &route.conditions.headers {
+            let same = |ours: &&&HeaderName| same_variable(ours.as_str(), name.as_str());
+            if ours.iter().any(|ours| same(&ours)) {
+                let message = format!(
+                    "route `{}` depends on `{name}`, which tidegate writes",
+                    route.name
+                );
+                found.push(Diagnostic::error("value", place.route.clone(), message));
+            }
+        }
+        let mut bound = config
+            .listeners
+            .iter()
+            .filter(|listener| is_bound_to(route, listener));
+        let lost = |listener: &Listener| {
+            let trust = &listener.trust;
+            listener.redirect_to_https && trust.proxies.is_empty() && !trust.proxy_protocol
+        };
+        if route.listeners.is_none() && !config.listeners.is_empty() && bound.all(lost) {
+            let message = format!("route `{}` can never match", route.name);
+            found.push(
+                Diagnostic::warning("unreachable", place.route.clone(), message)
+                    .hint("every listener sends its requests to https; name one in `listeners`"),
+            );
+        }
+    }
+}
+
 /// A route is lost if, for each of its hosts and on each of its listeners, an earlier one takes the
 /// same path under conditions that its own include. A more specific route never loses, and a less
 /// specific one keeps the rest.
@@ -166,7 +205,13 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
         let winner = |host: &Option<String>, listener: &Listener| {
             let earlier = taken.get(&(host.clone(), &route.path))?;
             let takes = |earlier: &&&Route| {
-                is_bound_to(earlier, listener) && includes(&route.conditions, &earlier.conditions)
+                // Where plain requests are redirected, only routes that name the listener count.
+                let aside = listener.redirect_to_https
+                    && earlier.listeners.is_none()
+                    && route.listeners.is_some();
+                is_bound_to(earlier, listener)
+                    && !aside
+                    && includes(&route.conditions, &earlier.conditions)
             };
             earlier.iter().find(takes).copied()
         };

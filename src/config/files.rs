@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -97,6 +98,21 @@ fn ticket_secret(line: &str) -> Option<TicketSecret> {
     let bytes = Zeroizing::new(STANDARD.decode(line).ok()?);
     matches!(bytes.len(), TicketSecret::SHORT | TicketSecret::LONG)
         .then(|| TicketSecret::new(bytes))
+}
+
+/// All authorities in a file; at least one, and each fit to be one.
+pub(super) fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let authorities = authorities(path)?;
+    let mut store = RootCertStore::empty();
+    for authority in &authorities {
+        store.add(authority.clone()).map_err(|_| {
+            format!(
+                "`{}` holds a certificate that cannot be read",
+                path.display()
+            )
+        })?;
+    }
+    Ok(authorities)
 }
 
 /// All certificates in a file; at least one.

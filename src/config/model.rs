@@ -7,7 +7,7 @@ mod headers;
 mod trust;
 
 pub use self::headers::{
-    HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, same_variable,
+    HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 

@@ -150,8 +150,11 @@ pub(super) fn path(text: &str) -> Result<Box<str>, String> {
             "`{text}`: a path has no dot segments; such requests are refused"
         ));
     }
-    if text.contains(char::is_whitespace) {
-        return Err(format!("`{text}`: a path has no spaces"));
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&b);
+    if !text.bytes().all(allowed) {
+        return Err(format!(
+            "`{text}`: a path is written as in an address, `%20` for a space"
+        ));
     }
     Ok(text.into())
 }
@@ -183,7 +186,7 @@ pub(super) fn net(text: &str) -> Result<Net, String> {
         .parse()
         .map_err(|_| format!("`{text}` is no address or network; write `10.0.0.0/8`"))?;
     if net.trunc() == net {
-        Ok(Net::Ip(net))
+        Ok(Net::Ip(canonical(net)))
     } else {
         Err(format!(
             "`{text}` is an address within a network; write `{}` or `{}`",
@@ -193,12 +196,26 @@ pub(super) fn net(text: &str) -> Result<Net, String> {
     }
 }
 
+/// IPv4 networks in IPv6 clothes are IPv4 networks, as their addresses are (RFC 4291 section 2.5.5.2).
+fn canonical(net: IpNet) -> IpNet {
+    let mapped = match net.addr().to_canonical() {
+        IpAddr::V4(address) if matches!(net, IpNet::V6(_)) => net
+            .prefix_len()
+            .checked_sub(96)
+            .and_then(|length| IpNet::new(address.into(), length).ok()),
+        _ => None,
+    };
+    mapped.unwrap_or(net)
+}
+
 /// A field that the configuration may decide about: those that make up messages and handshakes are
 /// tidegate's own.
 pub(super) fn header(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| format!("`{text}` is no name of a header"))?;
-    let hint = match name.as_str() {
+    // Some endpoints make the same variable of dashes and underscores.
+    let dashed = name.as_str().replace('_', "-");
+    let hint = match dashed.as_str() {
         "host" => "; `preserve_host` says which one endpoints see",
         "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "te" | "trailer"
         | "transfer-encoding" | "content-length" | "expect" | "http2-settings" => "",
@@ -304,7 +321,7 @@ mod tests {
     #[test]
     fn paths_and_origins() {
         assert!(path("/a/b/").is_ok());
-        for text in ["", "a", "/a?b", "/a#b", "/a/../b", "/a b"] {
+        for text in ["", "a", "/a?b", "/a#b", "/a/../b", "/a b", "/é", "/a\nb"] {
             assert!(path(text).is_err(), "{text}");
         }
         assert!(origin("https://a:8443").is_ok() && origin("null").is_ok());
@@ -319,6 +336,8 @@ mod tests {
             ("10.0.0.1/32", "10.0.0.1"),
             ("2001:db8::/32", "2001:db8::/32"),
             ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.66/128", "10.0.0.66"),
             ("unix:", "unix:"),
         ] {
             assert_eq!(net(text).map(|net| net.to_string()), Ok(shown.to_owned()));
@@ -334,6 +353,7 @@ mod tests {
             "Host",
             "Connection",
             "Sec-WebSocket-Key",
+            "sec_websocket_key",
             "a b",
             "",
             "content-length",

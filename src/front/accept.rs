@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpStream, UnixStream};
@@ -51,6 +50,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         peer: accepted.peer(),
         local: accepted.local(),
         secure: settings.tls.is_some(),
+        is_anonymous: false,
     };
     let prepared = prepare(&entrance, accepted, &mut origin).await;
     let stream = match prepared {
@@ -70,6 +70,14 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     } else {
         since
     };
+    let tls = match stream.tls_facts() {
+        Ok(tls) => tls,
+        Err(error) => {
+            let client = origin.peer;
+            tracing::info!(%client, listener = %listener.name, %error, "connection refused");
+            return;
+        }
+    };
     let connection = Connection {
         timeouts: settings.timeouts,
         header_bytes: settings.limits.header_bytes,
@@ -77,22 +85,12 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         peer: origin.peer,
         local: origin.local,
         secure: origin.secure,
-        tls: stream.tls_facts(),
+        tls,
+        is_anonymous: origin.is_anonymous,
         worker,
         listener,
     };
     drop(settings);
-    if let Some(tls) = &connection.tls
-        && let Some(certificate) = &tls.certificate
-        && certificate.has_expired(SystemTime::now())
-    {
-        connection.worker.counters.tls_failures.add(1);
-        tracing::debug!(
-            client = %connection.peer, subject = &*certificate.subject,
-            "the certificate of a resumed session has expired"
-        );
-        return;
-    }
     http::serve(Rc::new(connection), stream, permit, since).await;
 }
 
@@ -101,6 +99,7 @@ struct Origin {
     peer: Peer,
     local: Option<SocketAddr>,
     secure: bool,
+    is_anonymous: bool,
 }
 
 /// Why a socket does not become a connection that speaks HTTP.
@@ -208,6 +207,8 @@ async fn take_proxy_header(
         origin.peer = Peer::Ip(source);
         origin.local = Some(destination);
         origin.secure |= header.secure;
+    } else {
+        origin.is_anonymous = true;
     }
     Ok(())
 }

@@ -56,8 +56,9 @@ async fn ready(
     flags: RecvFlags,
     least: usize,
 ) -> io::Result<usize> {
-    socket
-        .async_io(Interest::READABLE, |fd| {
+    loop {
+        let ready = socket.ready(Interest::READABLE).await?;
+        let received = socket.try_io(Interest::READABLE, |fd| {
             let (received, _) = recv(fd, &mut *bytes, flags)?;
             match received {
                 0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -65,6 +66,14 @@ async fn ready(
                 few if few < least => Err(io::ErrorKind::WouldBlock.into()),
                 enough => Ok(enough),
             }
-        })
-        .await
+        });
+        match received {
+            // A stream that has ended stays readable for ever, and no more will come.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustls::ProtocolVersion;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
@@ -70,6 +70,11 @@ impl fmt::Display for Peer {
     }
 }
 
+/// A client has shown a certificate that was verified, and that we cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client's certificate cannot be read")]
+pub struct UnreadableCertificate;
+
 impl Socket {
     /// Waits for bytes, or the end.
     ///
@@ -82,15 +87,23 @@ impl Socket {
         }
     }
 
-    /// Calls `io` when the socket is ready, until it is not `WouldBlock` that comes of it.
-    pub(super) async fn async_io<T>(
+    /// Waits until it is ready.
+    pub(super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(socket) => socket.ready(interest).await,
+            Self::Unix(socket) => socket.ready(interest).await,
+        }
+    }
+
+    /// Calls `io` if it is ready; it is not any more if that comes to `WouldBlock`.
+    pub(super) fn try_io<T>(
         &self,
         interest: Interest,
-        mut io: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+        io: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         match self {
-            Self::Tcp(socket) => socket.async_io(interest, || io(socket.as_fd())).await,
-            Self::Unix(socket) => socket.async_io(interest, || io(socket.as_fd())).await,
+            Self::Tcp(socket) => socket.try_io(interest, || io(socket.as_fd())),
+            Self::Unix(socket) => socket.try_io(interest, || io(socket.as_fd())),
         }
     }
 
@@ -109,13 +122,19 @@ impl Stream {
     }
 
     /// What both sides agreed on, where a client began TLS.
-    pub fn tls_facts(&self) -> Option<TlsFacts> {
+    ///
+    /// # Errors
+    /// [`UnreadableCertificate`]: nobody could be told about it.
+    pub fn tls_facts(&self) -> Result<Option<TlsFacts>, UnreadableCertificate> {
         let Self::Client(stream) = self else {
-            return None;
+            return Ok(None);
         };
         let agreed = stream.get_ref().1;
-        let certificates = agreed.peer_certificates();
-        Some(TlsFacts {
+        let certificate = match agreed.peer_certificates().and_then(|chain| chain.first()) {
+            Some(first) => Some(Certificate::parse(first).ok_or(UnreadableCertificate)?),
+            None => None,
+        };
+        Ok(Some(TlsFacts {
             version: match agreed.protocol_version() {
                 Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -126,10 +145,8 @@ impl Stream {
                 .and_then(|suite| suite.suite().as_str())
                 .unwrap_or_default(),
             server_name: agreed.server_name().map(Into::into),
-            certificate: certificates
-                .and_then(|chain| chain.first())
-                .and_then(|first| Certificate::parse(first)),
-        })
+            certificate,
+        }))
     }
 
     /// Makes the drop that follows a reset (RST) rather than an orderly end (FIN).

@@ -50,9 +50,8 @@ pub enum TlsError {
 }
 
 /// The keys of the tickets of listener `name`: those of the file, or else its own, which are kept
-/// across reloads: with new ones every returning client would pay for a full handshake. A session
-/// is resumed without another look at the client's certificate, so that another policy about those
-/// is the end of all tickets.
+/// across reloads: with new ones every returning client would pay for a full handshake. Tickets from
+/// before clients were asked for certificates are worth nothing afterwards.
 ///
 /// # Errors
 /// [`TlsError::Tickets`].
@@ -104,8 +103,14 @@ pub fn listener(
         .with_client_cert_verifier(client_verifier(tls.client_auth.as_ref())?)
         .with_cert_resolver(Arc::new(Certificates::of(tls)));
     config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
-    config.ticketer = Arc::<TicketKeys>::clone(tickets);
-    config.send_tls13_tickets = TICKETS_EACH;
+    // A session that is resumed is not verified again, and each time brings a new ticket: whoever has
+    // shown a certificate once would never have to again.
+    if tls.client_auth.is_none() {
+        config.ticketer = Arc::<TicketKeys>::clone(tickets);
+        config.send_tls13_tickets = TICKETS_EACH;
+    } else {
+        config.send_tls13_tickets = 0;
+    }
     // TLS 1.2 resumes by ticket too; a memory of sessions would be a second way for nothing.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))

@@ -13,6 +13,8 @@ use crate::config::model::{Access, Origin};
 pub struct Visitor {
     /// The client's address, as far as it is believed; `None` through a unix socket.
     pub address: Option<IpAddr>,
+    /// Whether it is known who that is.
+    pub is_known: bool,
     /// Whether the client has shown a certificate.
     pub has_certificate: bool,
     /// Whether this is a WebSocket handshake.
@@ -27,7 +29,8 @@ pub struct Visitor {
 pub fn check(access: &Access, visitor: Visitor, headers: &HeaderMap) -> Result<(), Rejection> {
     let denied = access.deny.contain(visitor.address);
     let allowed = access.allow.is_empty() || access.allow.contain(visitor.address);
-    if denied || !allowed {
+    let asked = !(access.deny.is_empty() && access.allow.is_empty());
+    if denied || !allowed || (asked && !visitor.is_known) {
         return Err(Rejection::AddressDenied);
     }
     if access.client_certificate && !visitor.has_certificate {
@@ -67,6 +70,7 @@ mod tests {
 
     const PAGE: Visitor = Visitor {
         address: None,
+        is_known: true,
         has_certificate: false,
         is_handshake: true,
     };
@@ -179,6 +183,11 @@ mod tests {
             };
             let result = check(&access, visitor, &HeaderMap::new());
             assert_eq!(result.is_ok(), passes, "{address:?}");
+            let hidden = Visitor {
+                is_known: false,
+                ..visitor
+            };
+            assert!(check(&access, hidden, &HeaderMap::new()).is_err());
         }
         let access = Access {
             client_certificate: true,

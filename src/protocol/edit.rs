@@ -118,6 +118,12 @@ impl<'a> Edit<'a> {
         self.changes.drops(name) || vouched.any(|known| same_variable(known.as_str(), name))
     }
 
+    /// Fields that do not go on as they came, besides those that nobody may send.
+    pub fn barred(&self) -> impl Iterator<Item = &HeaderName> {
+        let set = self.changes.set.iter().map(|(name, _)| name);
+        set.chain(&self.changes.remove).chain(self.vouched)
+    }
+
     /// Whether forwarding field `name`, which we would write, is the configuration's instead.
     pub fn replaces(&self, name: &HeaderName) -> bool {
         self.changes.drops(name.as_str())

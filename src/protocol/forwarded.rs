@@ -9,9 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::rejection::Rejection;
 use super::target;
-use super::token::tokens;
-use crate::config::model::{Family, Nets, Trust};
+use crate::config::model::{Family, Nets, Trust, claims_origin};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -22,8 +22,10 @@ const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 /// What is believed of a request that came through proxies that we trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The right-most address that is not one of theirs; `None` if nobody knows.
+    /// The right-most address that is not one of theirs; `None` if a proxy keeps it to itself, or
+    /// the request came through a unix socket.
     pub client: Option<IpAddr>,
+    is_hidden: bool,
     /// The proxies between the client and us, the client's end first.
     pub proxies: Vec<IpAddr>,
     /// Whether the client spoke https.
@@ -34,51 +36,78 @@ pub struct Claim {
     pub port: Option<u16>,
 }
 
+impl Claim {
+    /// Whether it says who the client is.
+    pub fn is_known(&self) -> bool {
+        !self.is_hidden
+    }
+}
+
 /// What one proxy says of who connected to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Hop {
-    /// `None` where it does not say, or not in an address.
-    address: Option<IpAddr>,
+    who: Who,
     secure: Option<bool>,
     host: Option<Box<str>>,
     port: Option<u16>,
 }
 
-/// What is believed of what `headers` claim, when they came from `peer` (`None` for a unix socket);
-/// `None` if that is no proxy that is trusted.
-pub fn believe(headers: &HeaderMap, trust: &Trust, peer: Option<IpAddr>) -> Option<Claim> {
-    if !trust.proxies.contain(peer) {
-        return None;
-    }
-    Some(match trust.family {
-        Family::XForwarded => walk(x_forwarded(headers), &trust.proxies, peer),
-        Family::Forwarded => walk(forwarded(headers), &trust.proxies, peer),
-    })
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Who {
+    /// It says nothing about that.
+    #[default]
+    Silent,
+    /// `unknown`, a name of its own (`_hidden`), or nothing that we can read.
+    Hidden,
+    Address(IpAddr),
 }
 
-/// `hops` from our end on: the first address that is nobody's that we trust is the client's. Where a proxy
-/// does not say who connected, it is the end of what is known.
+/// What is believed of what `headers` claim, when they came from `peer` (`None` for a unix socket);
+/// `None` if that is no proxy that is trusted.
+///
+/// # Errors
+/// [`Rejection::BadForwarded`].
+pub fn believe(
+    headers: &HeaderMap,
+    trust: &Trust,
+    peer: Option<IpAddr>,
+) -> Result<Option<Claim>, Rejection> {
+    if !trust.proxies.contain(peer) {
+        return Ok(None);
+    }
+    Ok(Some(match trust.family {
+        Family::XForwarded => walk(x_forwarded(headers), &trust.proxies, peer),
+        Family::Forwarded => {
+            let hops = forwarded(headers).ok_or(Rejection::BadForwarded)?;
+            walk(hops.into_iter().rev(), &trust.proxies, peer)
+        }
+    }))
+}
+
+/// `hops` from our end on: the first address that is nobody's that we trust is the client's. Where a
+/// proxy does not say who connected, it is the end of what is known.
 fn walk(hops: impl Iterator<Item = Hop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
     let mut claim = Claim {
         client: peer,
+        is_hidden: false,
         proxies: Vec::new(),
         secure: None,
         host: None,
         port: None,
     };
-    for (position, hop) in hops.enumerate() {
-        // What the last proxy saw holds even where it does not say whom it saw.
-        if position == 0 || hop.address.is_some() {
-            claim.secure = hop.secure.or(claim.secure);
-            claim.host = hop.host.or(claim.host);
-            claim.port = hop.port.or(claim.port);
-        }
-        let Some(address) = hop.address else {
-            break;
+    for hop in hops {
+        claim.secure = hop.secure.or(claim.secure);
+        claim.host = hop.host.or(claim.host);
+        claim.port = hop.port.or(claim.port);
+        let address = match hop.who {
+            Who::Silent => break,
+            Who::Hidden => None,
+            Who::Address(address) => Some(address),
         };
         claim.proxies.extend(claim.client);
-        claim.client = Some(address);
-        if !trusted.contain(Some(address)) {
+        claim.client = address;
+        claim.is_hidden = address.is_none();
+        if address.is_none() || !trusted.contain(address) {
             break;
         }
     }
@@ -86,18 +115,33 @@ fn walk(hops: impl Iterator<Item = Hop>, trusted: &Nets, peer: Option<IpAddr>) -
     claim
 }
 
+/// The elements of all lines of a field, in order; what is not text is an element too, so that
+/// nobody can hide what stands behind it.
+fn list(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
+    let lines = headers.get_all(name).into_iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
+        .map(|element| std::str::from_utf8(element.trim_ascii()).unwrap_or("\u{fffd}"))
+        .filter(|element| !element.is_empty())
+        .collect()
+}
+
 /// The lists of `X-Forwarded-*`, each proxy having added to their ends, from there on. Lists may be
 /// shorter than that of addresses: many proxies say only once how the client spoke.
 fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop> {
-    let list = |name| tokens(headers, name).collect::<Vec<&str>>();
-    let (addresses, protos, hosts, ports) = (list(FOR), list(PROTO), list(HOST), list(PORT));
+    let (addresses, protos) = (list(headers, FOR), list(headers, PROTO));
+    let (hosts, ports) = (list(headers, HOST), list(headers, PORT));
     (0..addresses.len().max(1)).map(move |from_end| {
         let at = |list: &[&str]| {
             let text = list.get(list.len().saturating_sub(1 + from_end));
             text.map_or(String::new(), ToString::to_string)
         };
         Hop {
-            address: address(&at(&addresses)),
+            who: if addresses.is_empty() {
+                Who::Silent
+            } else {
+                who(&at(&addresses))
+            },
             secure: is_secure(&at(&protos)),
             host: Some(at(&hosts))
                 .filter(|text| target::is_authority(text))
@@ -107,44 +151,46 @@ fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop> {
     })
 }
 
-/// The elements of `Forwarded`, from its end on. A line that is not valid says nothing: whoever
-/// wrote its beginning may have meant to swallow its end.
-fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop> {
+/// The elements of `Forwarded`; `None` if it is not valid: whoever wrote the beginning of a line may
+/// have meant to swallow its end.
+fn forwarded(headers: &HeaderMap) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     for line in headers.get_all(FORWARDED) {
-        let read = line.to_str().ok().and_then(elements);
-        hops.extend(read.unwrap_or_else(|| vec![Hop::default()]));
+        hops.append(&mut elements(line.to_str().ok()?)?);
     }
-    hops.into_iter().rev()
+    Some(hops)
 }
 
-/// RFC 7239 section 4.
+/// RFC 7239 section 4. Empty elements are none (RFC 9110 section 5.6.1.2).
 fn elements(line: &str) -> Option<Vec<Hop>> {
+    const SPACE: [char; 2] = [' ', '\t'];
     let mut hops = Vec::new();
-    let mut hop = Hop::default();
-    let mut rest = line.trim_matches([' ', '\t']);
+    let mut hop = None;
+    let mut rest = line.trim_matches(SPACE);
     while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix(',') {
+            hops.extend(hop.take());
+            rest = after.trim_start_matches(SPACE);
+            continue;
+        }
         let (name, after) = rest.split_once('=')?;
         let (value, after) = value(after)?;
-        match name.trim_matches([' ', '\t']).to_ascii_lowercase().as_str() {
-            "for" => hop.address = address(&value),
-            "proto" => hop.secure = is_secure(&value),
-            "host" => hop.host = target::is_authority(&value).then(|| value.into()),
+        let known = hop.get_or_insert_with(Hop::default);
+        match name.trim_matches(SPACE).to_ascii_lowercase().as_str() {
+            "for" => known.who = who(&value),
+            "proto" => known.secure = is_secure(&value),
+            "host" => known.host = target::is_authority(&value).then(|| value.into()),
             name if super::token::is_token(name) => {}
             _ => return None,
         }
-        let after = after.trim_start_matches([' ', '\t']);
-        rest = match after.split_at_checked(1) {
-            None => after,
-            Some((";", after)) => after.trim_start_matches([' ', '\t']),
-            Some((",", after)) => {
-                hops.push(std::mem::take(&mut hop));
-                after.trim_start_matches([' ', '\t'])
-            }
-            Some(_) => return None,
+        let after = after.trim_start_matches(SPACE);
+        rest = match after.strip_prefix(';') {
+            Some(after) => after.trim_start_matches(SPACE),
+            None if after.is_empty() || after.starts_with(',') => after,
+            None => return None,
         };
     }
-    hops.push(hop);
+    hops.extend(hop);
     Some(hops)
 }
 
@@ -165,6 +211,10 @@ fn value(text: &str) -> Option<(String, &str)> {
         }
     }
     None
+}
+
+fn who(text: &str) -> Who {
+    address(text).map_or(Who::Hidden, Who::Address)
 }
 
 /// `192.0.2.1`, `192.0.2.1:1234`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:1234`.
@@ -190,6 +240,8 @@ fn is_secure(proto: &str) -> Option<bool> {
 pub struct Via<'a> {
     /// The client's address; `None` through a unix socket.
     pub client: Option<IpAddr>,
+    /// Whether it is known: a proxy may have kept it to itself.
+    pub is_known: bool,
     /// The proxies between the client and us that we trust, the client's end first.
     pub proxies: &'a [IpAddr],
     /// Whether the client speaks https.
@@ -203,18 +255,7 @@ pub struct Via<'a> {
 /// Whether field `name` claims to tell about the client. Underscores count as dashes, because some
 /// endpoints make the same variable of both.
 pub fn is_forwarding(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    let is = |known: &str| {
-        name.len() == known.len()
-            && name
-                .bytes()
-                .zip(known.bytes())
-                .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
-    };
-    name.get(..11)
-        .is_some_and(|start| matches!(start, "x-forwarded" | "x_forwarded"))
-        || is("forwarded")
-        || is("x-real-ip")
+    claims_origin(name.as_str())
 }
 
 /// Replaces what is there.
@@ -238,6 +279,9 @@ pub fn write(headers: &mut HeaderMap, via: &Via<'_>) {
 /// Calls `field` with each name and value that we write.
 pub fn each(via: &Via<'_>, mut field: impl FnMut(HeaderName, &str)) {
     let mut list = String::new();
+    if !via.is_known {
+        list.push_str("unknown");
+    }
     for address in via.client.iter().chain(via.proxies) {
         let comma = if list.is_empty() { "" } else { ", " };
         // Writing to a string does not fail.
@@ -285,6 +329,7 @@ mod tests {
     fn via(client: Option<&str>) -> Via<'static> {
         Via {
             client: client.map(|client| client.parse().unwrap()),
+            is_known: true,
             proxies: &[],
             secure: true,
             host: "chat.example.com:8443",
@@ -392,13 +437,16 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        believe(&headers, &trust(family), Some(peer.parse().unwrap()))
+        believe(&headers, &trust(family), Some(peer.parse().unwrap())).unwrap()
     }
 
     /// The client and the proxies that are believed, as one list.
     fn chain(claim: &Claim) -> String {
-        let addresses = claim.client.iter().chain(&claim.proxies);
-        let texts: Vec<String> = addresses.map(ToString::to_string).collect();
+        let client = claim
+            .client
+            .map_or("?".to_owned(), |client| client.to_string());
+        let proxies = claim.proxies.iter().map(ToString::to_string);
+        let texts: Vec<String> = std::iter::once(client).chain(proxies).collect();
         texts.join(" ")
     }
 
@@ -422,8 +470,11 @@ mod tests {
                 "192.0.2.1 10.0.0.1 10.0.0.2 10.0.0.9",
             ),
             ("10.0.0.5, 10.0.0.6", "10.0.0.5 10.0.0.6 10.0.0.9"),
-            ("6.6.6.6, unknown", "10.0.0.9"),
-            ("6.6.6.6, _hidden, 10.0.0.1", "10.0.0.1 10.0.0.9"),
+            ("6.6.6.6, unknown", "? 10.0.0.9"),
+            ("é, 192.0.2.1", "192.0.2.1 10.0.0.9"),
+            ("6.6.6.6, é", "? 10.0.0.9"),
+            ("6.6.6.6, 192.0.2.1, ,", "192.0.2.1 10.0.0.9"),
+            ("6.6.6.6, _hidden, 10.0.0.1", "? 10.0.0.1 10.0.0.9"),
             ("192.0.2.1:4711", "192.0.2.1 10.0.0.9"),
             ("[2001:db8::1]:4711", "2001:db8::1 10.0.0.9"),
             ("2001:db8::1", "2001:db8::1 10.0.0.9"),
@@ -507,44 +558,61 @@ mod tests {
                 "for=6.6.6.6;x=\"a, b\\\" ;\", for=192.0.2.1",
                 "192.0.2.1 10.0.0.9",
             ),
-            ("for=6.6.6.6, for=_hidden", "10.0.0.9"),
+            ("for=6.6.6.6, for=_hidden", "? 10.0.0.9"),
+            ("for=6.6.6.6, , for=192.0.2.1,", "192.0.2.1 10.0.0.9"),
+            ("for=6.6.6.6,, proto=https", "10.0.0.9"),
             ("proto=https", "10.0.0.9"),
-            // Each begins in a way that would swallow what a proxy has added.
-            ("for=6.6.6.6;x=\", for=192.0.2.1", "10.0.0.9"),
-            ("for=6.6.6.6;x=\", for=192.0.2.1;host=\"a\"", "10.0.0.9"),
-            ("for=6.6.6.6 for=192.0.2.1", "10.0.0.9"),
-            ("for", "10.0.0.9"),
         ] {
             let seen = claim(Family::Forwarded, &[("forwarded", value)], "10.0.0.9").unwrap();
             assert_eq!(chain(&seen), expected, "{value}");
         }
-        let lines = [
-            ("forwarded", "for=6.6.6.6;x=\""),
-            ("forwarded", "for=192.0.2.1"),
-        ];
-        let seen = claim(Family::Forwarded, &lines, "10.0.0.9").unwrap();
-        assert_eq!(
-            chain(&seen),
-            "192.0.2.1 10.0.0.9",
-            "a line of its own cannot be swallowed"
-        );
+    }
+
+    #[test]
+    fn what_could_swallow_the_word_of_a_proxy_is_refused() {
+        for begin in [
+            "for=6.6.6.6;x=\"",
+            "for=\"",
+            "for=6.6.6.6;x=\"\\",
+            "for",
+            "for=6.6.6.6 x",
+            "é",
+        ] {
+            for own in [
+                "for=192.0.2.1",
+                "for=\"[2001:db8::1]\"",
+                "for=192.0.2.1;host=\"a\"",
+            ] {
+                let mut headers = HeaderMap::new();
+                let line = HeaderValue::from_str(&format!("{begin}, {own}")).unwrap();
+                headers.append(FORWARDED, line);
+                let trust = trust(Family::Forwarded);
+                let peer = Some("10.0.0.9".parse().unwrap());
+                let refused = Err(Rejection::BadForwarded);
+                assert_eq!(believe(&headers, &trust, peer), refused, "{begin}");
+                assert_eq!(
+                    believe(&headers, &trust, Some([1, 1, 1, 1].into())),
+                    Ok(None)
+                );
+            }
+        }
     }
 
     proptest! {
         /// Whatever the client writes first, what the trusted proxy adds behind it is the client.
         #[test]
-        fn what_comes_first_changes_nothing(junk in "[ -~]{0,60}") {
+        fn what_comes_first_changes_nothing(junk in "[ -~\\u{e9}]{0,60}") {
             for (family, name, own) in [
-                (Family::XForwarded, "x-forwarded-for", "192.0.2.1"),
-                (Family::Forwarded, "forwarded", "for=192.0.2.1"),
+                (Family::XForwarded, FOR, "192.0.2.1"),
+                (Family::Forwarded, FORWARDED, "for=192.0.2.1"),
             ] {
-                let line = format!("{junk}, {own}");
-                let seen = claim(family, &[(name, line.trim())], "10.0.0.9").unwrap();
-                let seen = chain(&seen);
-                prop_assert!(
-                    seen == "192.0.2.1 10.0.0.9" || (name == "forwarded" && seen == "10.0.0.9"),
-                    "{}: {}", line, seen
-                );
+                let line = HeaderValue::from_str(&format!("{junk}, {own}")).unwrap();
+                let mut headers = HeaderMap::new();
+                headers.append(name, line);
+                match believe(&headers, &trust(family), Some([10, 0, 0, 9].into())) {
+                    Ok(claim) => prop_assert_eq!(chain(&claim.unwrap()), "192.0.2.1 10.0.0.9"),
+                    Err(_) => prop_assert_eq!(family, Family::Forwarded),
+                }
             }
         }
     }

@@ -430,6 +430,7 @@ mod tests {
             compression: true,
             via: Via {
                 client: None,
+                is_known: true,
                 proxies: &[],
                 secure: false,
                 host: "chat.example.com",
@@ -471,7 +472,7 @@ mod tests {
                 parts.headers.append(name, value);
             }
             let Ok(Intent::Handshake(_)) = Intent::of(&parts) else { return Ok(()) };
-            let via = Via { client: None, proxies: &[], secure: false, host: "a", port: None };
+            let via = Via { client: None, is_known: true, proxies: &[], secure: false, host: "a", port: None };
             let changes = HeaderChanges::default();
             let edit = Edit::new(&changes, &[], &edit::tests::known());
             let request = Request {

@@ -1,6 +1,8 @@
 //! Fields that belong to one connection and go no further (RFC 9110 section 7.6.1).
 
-use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, ORIGIN, TE, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::forwarded;
@@ -56,6 +58,17 @@ pub fn strip_response(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// Whether a field is never one of a body's trailers: it says what a request is, where it goes, or
+/// who sends it (RFC 9110 section 6.5.1).
+pub fn is_never_a_trailer(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+        || REQUEST_ONLY.contains(name)
+        || is_protected(name)
+        || *name == TE
+        || *name == AUTHORIZATION
+        || *name == ORIGIN
 }
 
 fn is_protected(name: &HeaderName) -> bool {

@@ -19,6 +19,9 @@ const V1_BEGINS: &[u8] = b"PROXY ";
 /// Bytes of version 2 in front of addresses, after which its length is known.
 const V2_FIXED: usize = 16;
 
+/// Version 2, command LOCAL.
+const LOCAL: u8 = 0x20;
+
 /// The kind of addition that tells about TLS (section 2.2.5), and the bit that says there was some.
 const TLV_SSL: u8 = 0x20;
 const CLIENT_SSL: u8 = 0x01;
@@ -120,6 +123,9 @@ fn parse_v2(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderError
     if length > MOST {
         return Err(ProxyHeaderError::TooLong);
     }
+    if fixed[12] == LOCAL && bytes.len() < length {
+        return Ok(Err(length));
+    }
     let Some(whole) = bytes.get(..length) else {
         // What is wrong with it may be known already.
         return match v2::Header::try_from(bytes) {
@@ -127,6 +133,14 @@ fn parse_v2(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderError
             _ => Err(ProxyHeaderError::Malformed),
         };
     };
+    // Of the load balancer itself: whatever else it says is to be ignored (section 2.2).
+    if fixed[12] == LOCAL {
+        return Ok(Ok(ProxyHeader {
+            length,
+            addresses: None,
+            secure: false,
+        }));
+    }
     let header = v2::Header::try_from(whole).map_err(|_| ProxyHeaderError::Malformed)?;
     let mut secure = false;
     for addition in header.tlvs() {
@@ -257,6 +271,11 @@ mod tests {
         let mut local = write(SendProxy::V2, addresses("192.0.2.1:1", "192.0.2.2:2"));
         local[12] = 0x20;
         check(&local, None);
+        check(&[v2::PROTOCOL_PREFIX, &[0x20, 0x11, 0, 0]].concat(), None);
+        check(
+            &[v2::PROTOCOL_PREFIX, &[0x20, 0xff, 0, 3, 1, 2, 3]].concat(),
+            None,
+        );
     }
 
     #[test]

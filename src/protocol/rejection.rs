@@ -63,6 +63,8 @@ rejections! {
     /// Plain HTTP on a route with `http = "reject"`.
     WebSocketRequired = UPGRADE_REQUIRED, "websocket-required",
         "Only WebSocket connections are served here.";
+    /// `Forwarded`, which is believed here, is not valid: nobody can tell what of it a proxy wrote.
+    BadForwarded = BAD_REQUEST, "bad-forwarded", "The Forwarded header of the request is malformed.";
     /// The path does not begin with what is to be taken off it as it is written.
     PathPrefix = BAD_REQUEST, "path-prefix",
         "The beginning of the path must be written without escapes.";

@@ -2,7 +2,7 @@
 //! takes it, and whether that lets it pass.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, StatusCode};
@@ -14,6 +14,7 @@ use crate::net::gate::Limit;
 use crate::net::listen::Settings;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
 use crate::protocol::access::{self, Visitor};
+use crate::protocol::certificate::Certificate;
 use crate::protocol::edit::{self, Known};
 use crate::protocol::handshake::Handshake;
 use crate::protocol::rejection::Rejection;
@@ -45,16 +46,23 @@ pub(super) enum Way {
 }
 
 impl<'a> Arrival<'a> {
-    pub(super) fn new(connection: &'a Connection, headers: &HeaderMap) -> Self {
+    /// The rejection, if there is one, is for later: this is what it is recorded with.
+    pub(super) fn new(
+        connection: &'a Connection,
+        headers: &HeaderMap,
+    ) -> (Self, Result<(), Rejection>) {
         // As they are now, not as they were when the connection was opened: whoever is no longer
         // trusted is not trusted from now on.
         let settings = connection.listener.settings.load_full();
         let snapshot = Arc::clone(&connection.worker.snapshot());
-        let client = Client::of(connection, &settings.trust, headers);
+        let (client, read) = match Client::of(connection, &settings.trust, headers) {
+            Ok(client) => (client, Ok(())),
+            Err(rejection) => (Client::unknown(connection), Err(rejection)),
+        };
         let session = connection.worker.next_session();
         let given = client.request_id(headers, snapshot.server.request_id.as_ref());
         let given_id: Option<Box<str>> = given.map(Into::into);
-        Self {
+        let arrival = Self {
             started: Instant::now(),
             id: given_id
                 .clone()
@@ -65,7 +73,14 @@ impl<'a> Arrival<'a> {
             client,
             session,
             given_id,
-        }
+        };
+        (arrival, read)
+    }
+
+    /// What the client has shown, as long as it is good: connections may last longer.
+    pub(super) fn certificate(&self) -> Option<&Certificate> {
+        let certificate = self.connection.tls.as_ref()?.certificate.as_ref()?;
+        (!certificate.has_expired(SystemTime::now())).then_some(certificate)
     }
 
     /// What log lines tell of it.
@@ -131,10 +146,10 @@ impl<'a> Arrival<'a> {
                 }
             };
         };
-        let tls = self.connection.tls.as_ref();
         let visitor = Visitor {
             address: self.client.address(),
-            has_certificate: tls.is_some_and(|tls| tls.certificate.is_some()),
+            is_known: self.client.is_known(),
+            has_certificate: self.certificate().is_some(),
             is_handshake: handshake.is_some(),
         };
         access::check(&route.settings.access, visitor, &parts.headers)?;

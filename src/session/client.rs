@@ -9,6 +9,7 @@ use crate::config::model::Trust;
 use crate::net::stream::Peer;
 use crate::protocol::edit;
 use crate::protocol::forwarded::{self, Claim, Via};
+use crate::protocol::rejection::Rejection;
 use crate::protocol::target::{self, Target};
 use http::HeaderName;
 
@@ -22,14 +23,39 @@ pub(super) struct Client {
 
 impl Client {
     /// What the proxies that the listener trusts say, or else what we see.
-    pub(super) fn of(connection: &Connection, trust: &Trust, headers: &HeaderMap) -> Self {
-        let claim = forwarded::believe(headers, trust, connection.peer.ip());
+    ///
+    /// # Errors
+    /// [`Rejection::BadForwarded`].
+    pub(super) fn of(
+        connection: &Connection,
+        trust: &Trust,
+        headers: &HeaderMap,
+    ) -> Result<Self, Rejection> {
+        let claim = if connection.is_anonymous {
+            None
+        } else {
+            forwarded::believe(headers, trust, connection.peer.ip())?
+        };
         let secure = claim.as_ref().and_then(|claim| claim.secure);
-        Self {
+        Ok(Self {
             peer: connection.peer,
             secure: secure.unwrap_or(connection.secure),
             claim,
+        })
+    }
+
+    /// Before anything is known of it.
+    pub(super) fn unknown(connection: &Connection) -> Self {
+        Self {
+            peer: connection.peer,
+            secure: connection.secure,
+            claim: None,
         }
+    }
+
+    /// Whether it is known who it is: a proxy may have kept it to itself.
+    pub(super) fn is_known(&self) -> bool {
+        self.claim.as_ref().is_none_or(|claim| claim.is_known())
     }
 
     /// For logs.
@@ -53,6 +79,7 @@ impl Client {
     /// Its address and port, which is 0 where nobody says it.
     pub(super) fn source(&self) -> Option<SocketAddr> {
         match self.shown() {
+            _ if !self.is_known() => None,
             Peer::Ip(address) => Some(address),
             Peer::Address(address) => Some(SocketAddr::new(address, 0)),
             Peer::Unix => None,
@@ -88,6 +115,7 @@ impl Client {
         });
         Via {
             client: self.address(),
+            is_known: self.is_known(),
             proxies: claim.map_or(&[], |claim| &claim.proxies),
             secure: self.secure,
             host,

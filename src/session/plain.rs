@@ -17,7 +17,7 @@ use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::{forwarded, hop};
 use crate::upstream::endpoint::Lease;
-use crate::upstream::http::{self, Key, Loan, ReplyBody, RequestBody, Sender, Upload};
+use crate::upstream::http::{self, Barred, Key, Loan, ReplyBody, RequestBody, Sender, Upload};
 
 /// Passes the request on and the reply back.
 pub(super) async fn proxy(
@@ -25,8 +25,9 @@ pub(super) async fn proxy(
     parts: Parts,
     body: Incoming,
 ) -> Result<Outcome, Refusal> {
-    let (body, upload) = RequestBody::new(body, session.connection.timeouts.request_body);
     let edit = session.request_edit();
+    let limit = session.connection.timeouts.request_body;
+    let (body, upload) = RequestBody::new(body, limit, || Barred(edit.barred().cloned().collect()));
     let mut request = Request::from_parts(parts, body);
     let worker = &session.connection.worker;
     let mut attempts = Attempts::new(session);

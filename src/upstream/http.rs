@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -19,8 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::endpoint::{Lease, Upstream};
-use crate::config::model::SendProxy;
+use crate::config::model::{SendProxy, same_variable};
 use crate::drain::Tasks;
+use crate::protocol::{forwarded, hop};
 
 /// A connection that can take a request.
 pub type Sender = SendRequest<RequestBody>;
@@ -169,7 +171,41 @@ pub enum RequestBody {
         upload: Rc<Upload>,
         /// Wakes when the deadline has passed.
         alarm: Pin<Box<Sleep>>,
+        /// Which fields may not come in trailers: those that may not come in the head.
+        barred: Barred,
     },
+}
+
+/// Fields of a client's that do not go on.
+#[derive(Debug, Clone)]
+pub struct Barred(pub Rc<[HeaderName]>);
+
+impl Barred {
+    fn bars(&self, name: &HeaderName) -> bool {
+        hop::is_never_a_trailer(name)
+            || forwarded::is_forwarding(name)
+            || self
+                .0
+                .iter()
+                .any(|barred| same_variable(barred.as_str(), name.as_str()))
+    }
+
+    /// Takes them out of trailers.
+    fn filter(&self, piece: Frame<Bytes>) -> Frame<Bytes> {
+        let mut trailers = match piece.into_trailers() {
+            Ok(trailers) => trailers,
+            Err(piece) => return piece,
+        };
+        let names: Vec<HeaderName> = trailers
+            .keys()
+            .filter(|name| self.bars(name))
+            .cloned()
+            .collect();
+        for name in names {
+            trailers.remove(name);
+        }
+        Frame::trailers(trailers)
+    }
 }
 
 /// The client sent no piece of its body for too long.
@@ -179,7 +215,12 @@ pub struct UploadStalled;
 
 impl RequestBody {
     /// The client's body; each piece has to come within `limit` of the one before.
-    pub fn new(body: Incoming, limit: Duration) -> (Self, Rc<Upload>) {
+    /// Trailers have no fields that are `barred`.
+    pub fn new(
+        body: Incoming,
+        limit: Duration,
+        barred: impl FnOnce() -> Barred,
+    ) -> (Self, Rc<Upload>) {
         let now = Instant::now();
         let upload = Rc::new(Upload {
             limit,
@@ -196,6 +237,7 @@ impl RequestBody {
                 body,
                 upload: Rc::clone(&upload),
                 alarm,
+                barred: barred(),
             },
             upload,
         )
@@ -219,6 +261,7 @@ impl Body for RequestBody {
             body,
             upload,
             alarm,
+            barred,
         } = self.get_mut()
         else {
             return Poll::Ready(None);
@@ -226,7 +269,10 @@ impl Body for RequestBody {
         if let Poll::Ready(piece) = Pin::new(body).poll_frame(cx) {
             upload.waiting.set(false);
             upload.progress.set(Instant::now());
-            return Poll::Ready(piece.map(|piece| piece.map_err(Into::into)));
+            return Poll::Ready(piece.map(|piece| {
+                let piece = piece.map(|piece| barred.filter(piece));
+                piece.map_err(Into::into)
+            }));
         }
         if !upload.waiting.replace(true) {
             alarm.as_mut().reset(Instant::now() + upload.limit);

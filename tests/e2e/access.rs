@@ -148,6 +148,28 @@ async fn a_trusted_proxy_is_believed_in_one_family() {
     assert_eq!(head.value("x-forwarded-proto"), Some("https"));
 }
 
+/// The client writes the beginning of the line, and the proxy that is trusted the end.
+#[tokio::test]
+async fn nobody_can_swallow_the_word_of_a_trusted_proxy() {
+    let listener = "trusted_proxies = [\"127.0.0.1\"]\ntrusted_header = \"forwarded\"\n";
+    let (endpoint, proxy) = start(listener, "allow = [\"127.0.0.0/8\"]\n").await;
+    for (begin, status) in [
+        ("for=\"", 400),
+        ("for=127.0.0.1;x=\"", 400),
+        ("for=127.0.0.1", 403),
+        (",", 403),
+    ] {
+        let mut client = proxy.connect().await;
+        client
+            .send(handshake(&format!(
+                "Forwarded: {begin}, for=203.0.113.5\r\n"
+            )))
+            .await;
+        assert_eq!(client.head().await.status(), status, "{begin}");
+    }
+    endpoint.stays_quiet().await;
+}
+
 #[tokio::test]
 async fn whoever_comes_through_a_unix_socket_is_believed_only_if_named() {
     let endpoint = Endpoint::bind().await;
@@ -186,6 +208,10 @@ async fn addresses_are_allowed_and_denied_as_they_are_believed() {
         ("198.51.100.1", false),
         ("192.0.2.1, 198.51.100.1", false),
         ("", false),
+        // A proxy that keeps it to itself does not vouch for anybody.
+        ("192.0.2.1, unknown", false),
+        ("\u{e9}, 192.0.2.1", true),
+        ("192.0.2.1, \u{e9}", false),
     ] {
         let mut client = proxy.connect().await;
         client

@@ -201,3 +201,27 @@ async fn the_id_of_a_trusted_proxy_is_passed_on_and_logged() {
         assert_eq!(id(&request).len(), 16, "{wrong:?}");
     }
 }
+
+/// What may not come in the head may not come behind the body either.
+#[tokio::test]
+async fn trailers_are_no_way_around() {
+    let route = "request_headers.remove = [\"x-debug\"]\n";
+    let (endpoint, proxy) = start("request_id = \"x-request-id\"", "", route).await;
+    let names = "X-Forwarded-For, X_Forwarded_For, X-Request-Id, X-Debug, X_Debug, Cookie, X-Sum";
+    let trailers: String = names
+        .split(", ")
+        .map(|name| format!("{name}: 1\r\n"))
+        .collect();
+    let mut client = proxy.connect().await;
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: {names}\r\n\r\n\
+             1\r\nx\r\n0\r\n{trailers}\r\n"
+        ))
+        .await;
+    let (mut wire, _) = endpoint.request().await;
+    assert_eq!(wire.chunk().await.unwrap(), b"x");
+    assert!(wire.chunk().await.is_none());
+    assert_eq!(wire.line().await.to_ascii_lowercase(), "x-sum: 1");
+    assert_eq!(wire.line().await, "");
+}

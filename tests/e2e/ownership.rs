@@ -75,6 +75,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             timeouts: config.listeners[0].timeouts,
             peer: Peer::Ip(peer),
             local: None,
+            is_anonymous: false,
             tls: None,
             header_bytes: 16384,
             header_count: 100,

@@ -108,9 +108,25 @@ async fn garbage_and_silence_are_closed_without_an_answer() {
     }
     let mut silent = proxy.connect().await;
     assert!(silent.rest().await.0.is_empty());
+    // One that ends in the middle must not keep its worker busy: everybody else is on one of two.
+    let mut broken = Vec::new();
+    for _ in 0..8 {
+        let mut wire = proxy.connect().await;
+        wire.send("PROXY ").await;
+        wire.finish().await;
+        broken.push(wire);
+    }
+    for _ in 0..8 {
+        let mut wire = proxy.connect().await;
+        wire.send([V1, b"GET / HTTP/1.0\r\n\r\n"].concat()).await;
+        assert_eq!(wire.head().await.status(), 400);
+    }
+    for wire in &mut broken {
+        assert!(wire.rest().await.0.is_empty());
+    }
     endpoint.stays_quiet().await;
     let refused = proxy.logged_by_now("connection refused").await;
-    assert_eq!(refused.len(), cases.len() + 1);
+    assert_eq!(refused.len(), cases.len() + 1 + broken.len());
 }
 
 #[tokio::test]
@@ -141,6 +157,29 @@ async fn forwarding_headers_are_believed_of_whom_the_header_names() {
         .await;
         let (_wire, head) = endpoint.request().await;
         assert_eq!(head.value("x-forwarded-for"), Some(expected));
+    }
+}
+
+/// What comes with a header that names nobody comes from somebody, and is believed of nobody.
+#[tokio::test]
+async fn forwarding_headers_behind_an_unknown_client_are_lies() {
+    let (endpoint, proxy) = start(REQUIRED).await;
+    let anonymous: [Vec<u8>; 4] = [
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        v2(1, 0, &[]),
+        v2(1, 0x31, &[0; 216]),
+        v2(0, 0x11, &[]),
+    ];
+    for header in anonymous {
+        let mut wire = proxy.connect().await;
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
+        wire.send([&header[..], request].concat()).await;
+        let (_wire, head) = endpoint.request().await;
+        assert_eq!(
+            head.value("x-forwarded-for"),
+            Some("127.0.0.1"),
+            "{header:?}"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Builder, RoutePlaces, nets, positive, texts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{
     Access, ByteRate, Conditions, HeaderChanges, LeadsTo, PathMatch, Piece, PlainHttp, RateAction,
-    Redirect, Rewrite, Route, Strictness, Template, TunnelLimits,
+    Redirect, Rewrite, Route, Strictness, Template, TunnelLimits, Variable, claims_origin,
 };
 use crate::config::raw::{At, Section, Value};
 use crate::config::value;
@@ -167,13 +167,7 @@ impl Builder<'_> {
         let Value::Template(template) = &to.value else {
             return None;
         };
-        let begins = match template.pieces().first() {
-            Some(Piece::Text(text)) if !text.is_empty() => {
-                text.starts_with("http://") || text.starts_with("https://") || text.starts_with('/')
-            }
-            _ => true,
-        };
-        if !begins || !Self::is_writable(template) {
+        if !leads_somewhere(template) || !Self::is_writable(template) {
             let message = "a redirect leads to an address such as `https://${host}${uri}`";
             self.error("value", to, message);
             return None;
@@ -297,6 +291,34 @@ impl Builder<'_> {
     }
 }
 
+/// Whether nothing that the client writes can become the host: an address with its scheme, or a path
+/// whose first segment is ours.
+fn leads_somewhere(template: &Template) -> bool {
+    let mut pieces = template.pieces().iter().filter(|piece| match piece {
+        Piece::Text(text) => !text.is_empty(),
+        Piece::Variable(_) => true,
+    });
+    match (pieces.next(), pieces.next()) {
+        (Some(Piece::Variable(Variable::Scheme)), Some(Piece::Text(text))) => {
+            text.starts_with("://")
+        }
+        (Some(Piece::Text(text)), next) => {
+            let absolute = ["http://", "https://"]
+                .into_iter()
+                .find_map(|scheme| text.strip_prefix(scheme));
+            let local = text.strip_prefix('/');
+            match (absolute, local) {
+                (Some(rest), _) => !rest.is_empty() || next.is_some(),
+                (None, Some(rest)) => {
+                    !rest.starts_with(['/', '\\']) && (!rest.is_empty() || next.is_none())
+                }
+                (None, None) => false,
+            }
+        }
+        _ => false,
+    }
+}
+
 fn access(section: &Section) -> Access {
     Access {
         allow: nets(section, "allow"),
@@ -320,6 +342,9 @@ fn condition_header(name: &str) -> Result<HeaderName, String> {
     match name.to_ascii_lowercase().as_str() {
         "host" => Err("`hosts` says which hosts a route is for".into()),
         "sec-websocket-protocol" => Err("`subprotocols` says which ones a route is for".into()),
+        _ if claims_origin(name) => Err(format!(
+            "anybody can send `{name}`: a route cannot depend on what it claims"
+        )),
         _ => value::header(name).map_err(|_| format!("a route cannot depend on `{name}`")),
     }
 }

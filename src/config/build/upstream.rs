@@ -67,7 +67,7 @@ impl Builder<'_> {
     ) -> Option<EndpointTls> {
         let roots = match self.file(section, "ca") {
             None => Some(Roots::Platform),
-            Some(ca) => match files::authorities(&ca.value) {
+            Some(ca) => match files::roots(&ca.value) {
                 Ok(authorities) => Some(Roots::Given(authorities)),
                 Err(wrong) => {
                     self.found.push(Diagnostic::error("file", ca.span, wrong));

@@ -112,6 +112,14 @@ pub fn same_variable(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.bytes().map(dashed).eq(other.bytes().map(dashed))
 }
 
+/// Whether field `name` claims to tell about the client, in whatever spelling.
+pub fn claims_origin(name: &str) -> bool {
+    name.get(..11)
+        .is_some_and(|begin| same_variable(begin, "x-forwarded"))
+        || same_variable(name, "forwarded")
+        || same_variable(name, "x-real-ip")
+}
+
 /// What becomes of the path towards endpoints.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rewrite {
