@@ -16,6 +16,7 @@ mod endpoint_tls;
 mod framing;
 mod handshake;
 mod headers;
+mod hostile;
 mod http;
 mod limits;
 mod listeners;

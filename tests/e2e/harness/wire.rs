@@ -94,6 +94,13 @@ impl Wire {
         }
     }
 
+    /// Sends this as far as the other side lets us.
+    pub(crate) async fn flood_once(&mut self, bytes: &[u8]) {
+        // It may have closed by now, or not read on.
+        let patience = Duration::from_millis(300);
+        let _ = tokio::time::timeout(patience, self.io.write_all(bytes)).await;
+    }
+
     /// Reads until nothing comes for a while: how many bytes that was.
     pub(crate) async fn until_quiet(&mut self) -> usize {
         let patience = Duration::from_millis(300);

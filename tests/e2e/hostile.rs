@@ -1,0 +1,148 @@
+//! Clients and endpoints that mean no good, and good ones beside them that notice nothing.
+
+use tokio::net::TcpSocket;
+
+use crate::harness::endpoint::{Echo, Endpoint, Unit};
+use crate::harness::frames::{Chance, frame};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::until;
+use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
+
+/// What lets a user who is not root look into the process.
+const LOOKED_INTO: &str = "[server]\nworkers = 2\nlog.format = \"json\"\ncore_dumps = true\n";
+
+/// Descriptors that the process has open.
+fn descriptors(proxy: &Proxy) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", proxy.pid()))
+        .unwrap()
+        .count()
+}
+
+#[tokio::test]
+async fn two_thousand_handshakes_that_are_dropped_leave_nothing_behind() {
+    let endpoint = Endpoint::bind().await;
+    let config = LOOKED_INTO.to_owned() + &simple(&[endpoint.address]);
+    let proxy = Proxy::start(&config).await;
+    let before = descriptors(&proxy);
+    // Dropped before, in and after the head, in order and with a reset; the endpoint never answers.
+    for number in 0..2000 {
+        let mut client = proxy.connect().await;
+        let most = HANDSHAKE.len() * 2;
+        let length = (number * 37) % most;
+        let bytes = HANDSHAKE.as_bytes();
+        client.send(&bytes[..length.min(bytes.len())]).await;
+        if number % 3 == 0 {
+            client.reset();
+        }
+    }
+    until("all descriptors to be free again", || {
+        descriptors(&proxy) <= before
+    })
+    .await;
+    // The lease of each is given back: a good client gets in.
+    drop(endpoint);
+    let echo = Echo::start("echo").await;
+    proxy
+        .reload(&(LOOKED_INTO.to_owned() + &simple(&[echo.address])))
+        .await;
+    proxy.tunnel().await;
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_tiny_frames_are_a_hundred_thousand_messages() {
+    let echo = Echo::with("echo", Unit::Bytes, None).await;
+    let proxy = Proxy::start(&simple(&[echo.address])).await;
+    let mut neighbour = proxy.tunnel().await;
+    let mut client = proxy.tunnel().await;
+    let burst = frame(0x82, Some([1, 2, 3, 4]), b"").repeat(100_000);
+    client.send(&burst).await;
+    neighbour.send("neighbour").await;
+    assert_eq!(neighbour.exactly(9).await, b"neighbour");
+    assert_eq!(client.exactly(burst.len()).await, burst);
+    client.finish().await;
+    client.rest().await;
+    let ended = proxy.logged("tunnel ended").await;
+    assert_eq!(ended["messages_from_client"], 100_000);
+}
+
+#[tokio::test]
+async fn random_bytes_are_refused_or_passed_on_and_harm_nobody() {
+    let echo = Echo::start("echo").await;
+    let proxy = Proxy::start(&simple(&[echo.address])).await;
+    let mut neighbour = proxy.tunnel().await;
+    let mut chance = Chance(7);
+    for round in 0..200 {
+        let mut client = proxy.connect().await;
+        let mut bytes = match round % 4 {
+            0 => Vec::new(),
+            1 => b"GET / HTTP/1.1\r\n".to_vec(),
+            2 => HANDSHAKE.as_bytes()[..60].to_vec(),
+            _ => HANDSHAKE.as_bytes().to_vec(),
+        };
+        let length = chance.up_to(3000);
+        bytes.extend(chance.bytes(length));
+        client.flood_once(&bytes).await;
+        client.reset();
+    }
+    neighbour.send(frame(0x81, Some([0; 4]), b"hello")).await;
+    assert_eq!(neighbour.exactly(7).await, b"\x81\x05hello");
+    drop(neighbour);
+    until("every connection to end", || echo.open() == 0).await;
+    proxy.tunnel().await;
+}
+
+/// What was sent before it died comes first, and the end at once.
+#[tokio::test]
+async fn an_endpoint_that_dies_in_mid_stream_ends_its_tunnels_at_once() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    for with_reset in [false, true] {
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        let (mut wire, _) = endpoint.request().await;
+        wire.send(SWITCH).await;
+        assert_eq!(client.head().await.status(), 101);
+        let last = frame(0x82, None, &[7; 200_000]);
+        wire.send(&last[..150_000]).await;
+        client.exactly(100_000).await;
+        if with_reset {
+            wire.reset();
+        } else {
+            drop(wire);
+        }
+        let (rest, _) = client.rest().await;
+        assert!(rest.len() <= 50_000, "{}", rest.len());
+        if !with_reset {
+            assert_eq!(rest.len(), 50_000);
+        }
+    }
+}
+
+/// A client that goes away while its endpoint keeps the 101 back frees the endpoint.
+#[tokio::test]
+async fn a_client_that_does_not_wait_for_the_101_frees_the_endpoint() {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address]);
+    let limited = format!(
+        "endpoints = [{{ address = \"{}\", max_tunnels = 1 }}]",
+        endpoint.address
+    );
+    let plain = format!("endpoints = [\"{}\"]", endpoint.address);
+    let proxy = Proxy::start(&config.replace(&plain, &limited)).await;
+    for _ in 0..3 {
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        let (mut kept, _) = endpoint.request().await;
+        let mut second = proxy.connect().await;
+        second.send(HANDSHAKE).await;
+        let (head, _) = second.reply().await;
+        assert_eq!(head.value("tidegate-reason"), Some("endpoints-full"));
+        drop(client);
+        kept.rest().await;
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    let mut last = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+    last.send(HANDSHAKE).await;
+    let _wire = endpoint.tunnel().await;
+    assert_eq!(last.head().await.status(), 101);
+}
