@@ -1,7 +1,5 @@
 //! Clients and endpoints that mean no good, and good ones beside them that notice nothing.
 
-use tokio::net::TcpSocket;
-
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
 use crate::harness::frames::{Chance, frame};
 use crate::harness::proxy::{Proxy, simple};
@@ -130,9 +128,7 @@ async fn a_client_that_does_not_wait_for_the_101_frees_the_endpoint() {
     let plain = format!("endpoints = [\"{}\"]", endpoint.address);
     let proxy = Proxy::start(&config.replace(&plain, &limited)).await;
     for _ in 0..3 {
-        let mut client = proxy.connect().await;
-        client.send(HANDSHAKE).await;
-        let (mut kept, _) = endpoint.request().await;
+        let (client, mut kept) = let_in(&proxy, &endpoint).await;
         let mut second = proxy.connect().await;
         second.send(HANDSHAKE).await;
         let (head, _) = second.reply().await;
@@ -140,9 +136,21 @@ async fn a_client_that_does_not_wait_for_the_101_frees_the_endpoint() {
         drop(client);
         kept.rest().await;
     }
-    let socket = TcpSocket::new_v4().unwrap();
-    let mut last = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
-    last.send(HANDSHAKE).await;
-    let _wire = endpoint.tunnel().await;
+    let (mut last, mut wire) = let_in(&proxy, &endpoint).await;
+    wire.send(SWITCH).await;
     assert_eq!(last.head().await.status(), 101);
+}
+
+/// A handshake that reaches the endpoint. The one before has gone; its place is free a moment later.
+async fn let_in(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
+    loop {
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        tokio::select! {
+            (wire, _) = endpoint.request() => return (client, wire),
+            head = client.head() => {
+                assert_eq!(head.value("tidegate-reason"), Some("endpoints-full"));
+            }
+        }
+    }
 }
