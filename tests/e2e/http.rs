@@ -93,22 +93,13 @@ async fn a_reader_that_stalls_stalls_the_endpoint_and_not_our_memory() {
     let head = client.head().await;
     // 64 MiB are not taken as long as they are not delivered.
     quiet_for(300, &mut sender).await;
-    let resident = resident_kib(proxy.pid());
+    let resident = proxy.resident_kib();
     assert!(resident < 48 * 1024, "{resident} KiB");
     assert_eq!(client.body(&head).await.len(), size);
     sender.await.unwrap();
 }
 
 /// What a process has in memory (`VmRSS` in proc_pid_status(5)).
-fn resident_kib(pid: u32) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[tokio::test]
 async fn replies_without_a_body_have_none() {
     let (endpoint, _proxy, mut client) = setup().await;
