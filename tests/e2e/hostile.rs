@@ -180,3 +180,38 @@ async fn let_in(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
         }
     }
 }
+
+/// Answers that one reader may take for another thing than the next one does.
+#[tokio::test]
+async fn broken_answers_are_never_passed_on() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let endless = format!("HTTP/1.1 200 OK\r\n{}", "X-A: 1\r\n".repeat(20_000));
+    let cases: [&[u8]; 12] = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nokk",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nokk",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: a\x01b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX A: 1\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+        b"ICY 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: 1\r\n",
+        endless.as_bytes(),
+    ];
+    for answer in cases {
+        for request in [HANDSHAKE, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            let mut client = proxy.connect().await;
+            client.send(request).await;
+            let (mut wire, _) = endpoint.request().await;
+            wire.flood_once(answer).await;
+            wire.finish_anyway().await;
+            let (head, _) = client.reply().await;
+            let shown = String::from_utf8_lossy(&answer[..answer.len().min(90)]);
+            assert_eq!(head.status(), 502, "{shown} to {request}");
+            assert_eq!(head.value("tidegate-reason"), Some("bad-answer"), "{shown}");
+        }
+    }
+}

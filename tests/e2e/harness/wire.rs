@@ -115,6 +115,11 @@ impl Wire {
             .unwrap();
     }
 
+    /// The same, where the other side may have gone already.
+    pub(crate) async fn finish_anyway(&mut self) {
+        let _ = within("the end to be taken", self.io.shutdown()).await;
+    }
+
     /// Breaks the connection off (RST).
     pub(crate) fn reset(self) {
         match self.io {
