@@ -143,6 +143,7 @@ frontend back-${name}
     + `backend back\n  mode http\n  timeout tunnel 30s\n  server node 127.0.0.1:${behind}\n`)
   write('nginx.conf', `
 daemon off;
+master_process off;
 pid ${join(folder, 'nginx.pid')};
 error_log stderr;
 events {}
