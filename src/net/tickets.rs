@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::config::model::TicketSecret;
 
 /// How long clients are told to keep a ticket, and how long one is good for: rustls does not ask
-/// how old a ticket is, nor whether the client's certificate in it has been withdrawn since.
+/// how old it is.
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// How long a key of our own makes tickets. Whoever gets hold of one can read sessions of this time
@@ -36,8 +36,8 @@ const KEY_LEN: usize = 32;
 /// What keys are derived under: no other use of the same secret comes to the same key.
 const SALT: &[u8] = b"tidegate session ticket 1";
 
-/// The keys of one listener and one policy of client certificates: rustls resumes a session without
-/// another look at the client's certificate, so a ticket must be worth nothing elsewhere.
+/// The keys of one listener: what another one demands may be more, so a ticket must be worth nothing
+/// there.
 pub struct TicketKeys {
     ring: ArcSwap<Ring>,
     /// Held while the ring of our own keys is changed; `None` for given keys, which stay.
@@ -124,11 +124,6 @@ impl TicketKeys {
     pub fn export(&self) -> Vec<TicketSecret> {
         let ring = self.ring.load();
         ring.keys.iter().map(|key| key.secret.clone()).collect()
-    }
-
-    /// Whether these are for `scope`.
-    pub fn are_for(&self, scope: &str) -> bool {
-        *self.scope == *scope
     }
 
     fn encrypt_at(&self, now: SystemTime, plain: &[u8]) -> Option<Vec<u8>> {

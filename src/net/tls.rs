@@ -5,11 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rustls::client::ClientConfig;
-use rustls::crypto::{self, CryptoProvider};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, ResolvesServerCert, ServerConfig, VerifierBuilderError, WebPkiClientVerifier,
@@ -50,8 +48,9 @@ pub enum TlsError {
 }
 
 /// The keys of the tickets of listener `name`: those of the file, or else its own, which are kept
-/// across reloads: with new ones every returning client would pay for a full handshake. Tickets from
-/// before clients were asked for certificates are worth nothing afterwards.
+/// across reloads: with new ones every returning client would pay for a full handshake. None where
+/// clients are asked for certificates: a session that is resumed is not verified again, and each
+/// time brings a new ticket, so whoever has shown a certificate once would never have to again.
 ///
 /// # Errors
 /// [`TlsError::Tickets`].
@@ -59,31 +58,16 @@ pub fn ticket_keys(
     name: &str,
     tls: &ListenerTls,
     before: Option<&Arc<TicketKeys>>,
-) -> Result<Arc<TicketKeys>, TlsError> {
-    let scope = format!("listener {name}, {}", policy(tls.client_auth.as_ref()));
-    Ok(match (&tls.ticket_keys, before) {
-        (Some(file), _) => Arc::new(TicketKeys::given(&file.secrets, &scope)?),
-        (None, Some(own)) if own.are_own() && own.are_for(&scope) => Arc::clone(own),
-        (None, _) => Arc::new(TicketKeys::own(&scope)?),
-    })
-}
-
-/// What is asked of clients' certificates, in words that are the same on every node.
-fn policy(client_auth: Option<&ClientAuth>) -> String {
-    let Some(client_auth) = client_auth else {
-        return "no client certificates".into();
-    };
-    let mode = if client_auth.required {
-        "required"
-    } else {
-        "optional"
-    };
-    let mut authorities = digest::Context::new(&digest::SHA256);
-    for authority in &client_auth.authorities {
-        authorities.update(digest::digest(&digest::SHA256, authority).as_ref());
+) -> Result<Option<Arc<TicketKeys>>, TlsError> {
+    if tls.client_auth.is_some() {
+        return Ok(None);
     }
-    let authorities = STANDARD.encode(authorities.finish());
-    format!("client certificates {mode} of {authorities}")
+    let scope = format!("listener {name}, no client certificates");
+    Ok(Some(match (&tls.ticket_keys, before) {
+        (Some(file), _) => Arc::new(TicketKeys::given(&file.secrets, &scope)?),
+        (None, Some(own)) if own.are_own() => Arc::clone(own),
+        (None, _) => Arc::new(TicketKeys::own(&scope)?),
+    }))
 }
 
 /// TLS towards clients.
@@ -92,7 +76,7 @@ fn policy(client_auth: Option<&ClientAuth>) -> String {
 /// [`TlsError::Settings`].
 pub fn listener(
     tls: &ListenerTls,
-    tickets: &Arc<TicketKeys>,
+    tickets: Option<&Arc<TicketKeys>>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let versions: &[&SupportedProtocolVersion] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -103,14 +87,13 @@ pub fn listener(
         .with_client_cert_verifier(client_verifier(tls.client_auth.as_ref())?)
         .with_cert_resolver(Arc::new(Certificates::of(tls)));
     config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
-    // A session that is resumed is not verified again, and each time brings a new ticket: whoever has
-    // shown a certificate once would never have to again.
-    if tls.client_auth.is_none() {
-        config.ticketer = Arc::<TicketKeys>::clone(tickets);
-        config.send_tls13_tickets = TICKETS_EACH;
-    } else {
-        config.send_tls13_tickets = 0;
-    }
+    config.send_tls13_tickets = match tickets {
+        Some(tickets) => {
+            config.ticketer = Arc::<TicketKeys>::clone(tickets);
+            TICKETS_EACH
+        }
+        None => 0,
+    };
     // TLS 1.2 resumes by ticket too; a memory of sessions would be a second way for nothing.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
@@ -123,10 +106,7 @@ fn client_verifier(
     let Some(client_auth) = client_auth else {
         return Ok(WebPkiClientVerifier::no_client_auth());
     };
-    let mut roots = RootCertStore::empty();
-    for authority in &client_auth.authorities {
-        roots.add(authority.clone())?;
-    }
+    let roots = store(&client_auth.authorities)?;
     let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
     let builder = if client_auth.required {
         builder
@@ -147,13 +127,7 @@ pub fn endpoint(tls: &EndpointTls) -> Result<Arc<ClientConfig>, TlsError> {
         Roots::Platform => builder
             .with_platform_verifier()
             .map_err(TlsError::Platform)?,
-        Roots::Given(authorities) => {
-            let mut roots = RootCertStore::empty();
-            for authority in authorities {
-                roots.add(authority.clone())?;
-            }
-            builder.with_root_certificates(roots)
-        }
+        Roots::Given(authorities) => builder.with_root_certificates(store(authorities)?),
     };
     let mut config = match &tls.client {
         None => builder.with_no_client_auth(),
@@ -166,9 +140,17 @@ pub fn endpoint(tls: &EndpointTls) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
+fn store(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
+    let mut store = RootCertStore::empty();
+    for authority in authorities {
+        store.add(authority.clone())?;
+    }
+    Ok(store)
+}
+
 /// aws-lc-rs as it comes: X25519MLKEM768 first (the crate feature `prefer-post-quantum`).
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(crypto::aws_lc_rs::default_provider())
+    Arc::new(aws_lc_rs::default_provider())
 }
 
 /// Which certificate a client gets, by the name it asks for.

@@ -261,13 +261,14 @@ impl Listeners {
             .and_then(|known| known.tickets.as_ref());
         let secured = listener.tls.as_ref().map(|settings| {
             let tickets = tls::ticket_keys(&listener.name, settings, known)?;
-            Ok((tls::listener(settings, &tickets)?, tickets))
+            Ok((tls::listener(settings, tickets.as_ref())?, tickets))
         });
         let secured = secured.transpose().map_err(|source| ListenError::Tls {
             listener: Arc::clone(&listener.name),
             source,
         })?;
         let (tls, tickets) = secured.unzip();
+        let tickets = tickets.flatten();
         Ok(Planned {
             name: Arc::clone(&listener.name),
             settings: Settings {
