@@ -159,9 +159,8 @@ impl Builder<'_> {
             self.error("value", at, "a head has 1KiB to 1MiB");
         }
         let default = ListenerLimits::default();
-        let number = |name: &str| usize::try_from(section.integer(name)?).ok();
         ListenerLimits {
-            connections: number("connections"),
+            connections: count(section, "connections"),
             connections_per_ip: positive(section, "connections_per_ip").map(NonZeroU32::get),
             handshakes: per_second.map(|burst| Rate {
                 per_second: f64::from(burst.get()),
@@ -172,7 +171,7 @@ impl Builder<'_> {
                 .size("header_bytes")
                 .and_then(|size| usize::try_from(size).ok())
                 .unwrap_or(default.header_bytes),
-            header_count: number("header_count").unwrap_or(default.header_count),
+            header_count: count(section, "header_count").unwrap_or(default.header_count),
         }
     }
 
@@ -216,13 +215,7 @@ impl Builder<'_> {
 
     fn client_auth(&mut self, section: &Section) -> Option<ClientAuth> {
         let ca = self.file(section, "ca")?;
-        let authorities = match files::roots(&ca.value) {
-            Ok(authorities) => authorities,
-            Err(wrong) => {
-                self.found.push(Diagnostic::error("file", ca.span, wrong));
-                return None;
-            }
-        };
+        let authorities = self.read(&ca, files::roots)?;
         Some(ClientAuth {
             ca: ca.value,
             authorities,
@@ -272,10 +265,7 @@ impl Builder<'_> {
             certificates,
             min_version,
             ticket_keys: self.ticket_keys(section),
-            handshakes_at_once: section
-                .integer("handshakes_at_once")
-                .and_then(|most| usize::try_from(most).ok())
-                .unwrap_or(usize::MAX),
+            handshakes_at_once: count(section, "handshakes_at_once").unwrap_or(usize::MAX),
             client_auth: section
                 .optional("client_auth")
                 .and_then(|section| self.client_auth(&section)),
@@ -285,38 +275,50 @@ impl Builder<'_> {
     fn ticket_keys(&mut self, section: &Section) -> Option<TicketKeysFile> {
         let file = self.file(section, "ticket_keys_file")?;
         self.check_mode(&file);
-        match files::ticket_keys(&file.value) {
-            Ok(secrets) => Some(TicketKeysFile {
-                path: file.value,
-                secrets,
-            }),
-            Err(wrong) => {
-                self.found.push(Diagnostic::error("file", file.span, wrong));
-                None
-            }
-        }
+        let secrets = self.read(&file, files::ticket_keys)?;
+        Some(TicketKeysFile {
+            path: file.value,
+            secrets,
+        })
     }
 
-    fn certificate(&mut self, pair: &Section) -> Option<Certificate> {
-        let (cert, key) = (self.file(pair, "cert")?, self.file(pair, "key")?);
-        self.check_mode(&key);
-        let certificate = match files::certificate(&cert.value, &key.value) {
-            Ok(certificate) => certificate,
-            Err(files::PairError::Cert(wrong)) => {
-                self.found.push(Diagnostic::error("file", cert.span, wrong));
-                return None;
-            }
-            Err(files::PairError::Key(wrong)) => {
-                self.found.push(Diagnostic::error("file", key.span, wrong));
-                return None;
-            }
-        };
+    fn certificate(&mut self, section: &Section) -> Option<Certificate> {
+        let (cert, key) = (self.file(section, "cert")?, self.file(section, "key")?);
+        let certificate = self.pair(&cert, &key)?;
         if certificate.not_after < std::time::SystemTime::now() {
             let message = format!("the certificate in `{}` has expired", cert.value.display());
             self.found
                 .push(Diagnostic::warning("expired", cert.span, message));
         }
         Some(certificate)
+    }
+
+    /// A chain and the key that fits it.
+    fn pair(&mut self, cert: &At<PathBuf>, key: &At<PathBuf>) -> Option<Certificate> {
+        self.check_mode(key);
+        let (at, wrong) = match files::certificate(&cert.value, &key.value) {
+            Ok(certificate) => return Some(certificate),
+            Err(files::PairError::Cert(wrong)) => (cert, wrong),
+            Err(files::PairError::Key(wrong)) => (key, wrong),
+        };
+        self.found
+            .push(Diagnostic::error("file", at.span.clone(), wrong));
+        None
+    }
+
+    /// What a file holds, or what is wrong with it.
+    fn read<T>(
+        &mut self,
+        file: &At<PathBuf>,
+        read: impl FnOnce(&Path) -> Result<T, String>,
+    ) -> Option<T> {
+        let wrong = match read(&file.value) {
+            Ok(held) => return Some(held),
+            Err(wrong) => wrong,
+        };
+        self.found
+            .push(Diagnostic::error("file", file.span.clone(), wrong));
+        None
     }
 
     /// A key is nobody else's business.
@@ -388,9 +390,7 @@ fn server(section: &Section) -> Server {
         reason_header: section.bool("reason_header"),
         request_id: header(section, "request_id"),
         core_dumps: section.bool("core_dumps"),
-        max_tunnels: section
-            .integer("max_tunnels")
-            .and_then(|most| usize::try_from(most).ok()),
+        max_tunnels: count(section, "max_tunnels"),
     }
 }
 
@@ -427,4 +427,9 @@ fn positive(section: &Section, name: &str) -> Option<NonZeroU32> {
     section
         .integer(name)
         .and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?))
+}
+
+/// A number of things, if there is one.
+fn count(section: &Section, name: &str) -> Option<usize> {
+    usize::try_from(section.integer(name)?).ok()
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::build::{Built, RoutePlaces};
 use super::diagnostic::{Diagnostic, Severity};
-use http::HeaderName;
 
 use super::model::{Bind, Conditions, Config, LeadsTo, Listener, PathMatch, Route, same_variable};
 
@@ -33,6 +32,7 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     check_names(config, &places.routes, found);
     check_client_certificates(config, &places.routes, found);
     check_conditions(config, &places.routes, found);
+    check_redirected(config, &places.routes, found);
     check_reachable(config, &places.routes, found);
     if found.iter().any(|each| each.severity == Severity::Error) {
         return;
@@ -165,8 +165,10 @@ fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
     let ours: Vec<_> = certificates.chain(&config.server.request_id).collect();
     for (route, place) in config.routes.iter().zip(places) {
         for (name, _) in &route.conditions.headers {
-            let same = |ours: &&&HeaderName| same_variable(ours.as_str(), name.as_str());
-            if ours.iter().any(|ours| same(&ours)) {
+            if ours
+                .iter()
+                .any(|ours| same_variable(ours.as_str(), name.as_str()))
+            {
                 let message = format!(
                     "route `{}` depends on `{name}`, which tidegate writes",
                     route.name
@@ -174,15 +176,20 @@ fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
                 found.push(Diagnostic::error("value", place.route.clone(), message));
             }
         }
-        let mut bound = config
-            .listeners
-            .iter()
-            .filter(|listener| is_bound_to(route, listener));
-        let lost = |listener: &Listener| {
-            let trust = &listener.trust;
-            listener.redirect_to_https && trust.proxies.is_empty() && !trust.proxy_protocol
-        };
-        if route.listeners.is_none() && !config.listeners.is_empty() && bound.all(lost) {
+    }
+}
+
+/// Where every listener sends plain requests to https, only routes that name one are ever taken.
+fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
+    let redirects = |listener: &Listener| {
+        let trust = &listener.trust;
+        listener.redirect_to_https && trust.proxies.is_empty() && !trust.proxy_protocol
+    };
+    if config.listeners.is_empty() || !config.listeners.iter().all(redirects) {
+        return;
+    }
+    for (route, place) in config.routes.iter().zip(places) {
+        if route.listeners.is_none() {
             let message = format!("route `{}` can never match", route.name);
             found.push(
                 Diagnostic::warning("unreachable", place.route.clone(), message)

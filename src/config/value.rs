@@ -238,8 +238,8 @@ pub(super) fn method(text: &str) -> Result<Method, String> {
 
 /// `graphql-transport-ws`.
 pub(super) fn token(text: &str) -> Result<(), String> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if !text.is_empty() && text.bytes().all(allowed) {
+    // A field's name is a token too, and nothing else is.
+    if HeaderName::from_bytes(text.as_bytes()).is_ok() {
         Ok(())
     } else {
         Err(format!(

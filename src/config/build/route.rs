@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Builder, RoutePlaces, nets, positive, texts};
+use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{
     Access, ByteRate, Conditions, HeaderChanges, LeadsTo, PathMatch, Piece, PlainHttp, RateAction,
@@ -68,9 +68,7 @@ impl Builder<'_> {
                 _ => Strictness::Strict,
             },
             preserve_host: section.bool("preserve_host"),
-            max_tunnels: limits
-                .integer("tunnels")
-                .and_then(|most| usize::try_from(most).ok()),
+            max_tunnels: count(&limits, "tunnels"),
             limits: TunnelLimits {
                 idle: timeouts.duration("idle"),
                 half_closed: timeouts.duration("half_closed"),

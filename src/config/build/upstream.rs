@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use rustls::pki_types::ServerName;
 
-use super::{Builder, duration, is_empty_list, positive};
+use super::{Builder, count, duration, is_empty_list, positive};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::files;
 use crate::config::model::{
@@ -67,13 +67,7 @@ impl Builder<'_> {
     ) -> Option<EndpointTls> {
         let roots = match self.file(section, "ca") {
             None => Some(Roots::Platform),
-            Some(ca) => match files::roots(&ca.value) {
-                Ok(authorities) => Some(Roots::Given(authorities)),
-                Err(wrong) => {
-                    self.found.push(Diagnostic::error("file", ca.span, wrong));
-                    None
-                }
-            },
+            Some(ca) => self.read(&ca, files::roots).map(Roots::Given),
         };
         let mut server_name = None;
         if let (Some(at), Some(name)) =
@@ -97,22 +91,9 @@ impl Builder<'_> {
             self.file(section, "client_cert"),
             self.file(section, "client_key"),
         );
-        if let Some(key) = &own.1 {
-            self.check_mode(key);
-        }
         let client = match own {
             (None, None) => None,
-            (Some(cert), Some(key)) => match files::certificate(&cert.value, &key.value) {
-                Ok(certificate) => Some(certificate.certified),
-                Err(files::PairError::Cert(wrong)) => {
-                    self.found.push(Diagnostic::error("file", cert.span, wrong));
-                    None
-                }
-                Err(files::PairError::Key(wrong)) => {
-                    self.found.push(Diagnostic::error("file", key.span, wrong));
-                    None
-                }
-            },
+            (Some(cert), Some(key)) => self.pair(&cert, &key).map(|pair| pair.certified),
             (Some(one), None) | (None, Some(one)) => {
                 let message = "`client_cert` and `client_key` belong together";
                 self.found
@@ -139,9 +120,7 @@ fn endpoint(value: &Value) -> Option<Endpoint> {
             Value::Address(address) => Some(Endpoint {
                 address: address.clone(),
                 weight: positive(section, "weight").unwrap_or(NonZeroU32::MIN),
-                max_tunnels: section
-                    .integer("max_tunnels")
-                    .and_then(|most| usize::try_from(most).ok()),
+                max_tunnels: count(section, "max_tunnels"),
             }),
             _ => None,
         },

@@ -87,16 +87,17 @@ pub struct HeaderChanges {
 }
 
 impl HeaderChanges {
-    /// Whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.remove.is_empty()
+    /// The names of all fields that are removed or replaced.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        let set = self.set.iter().map(|(name, _)| name);
+        set.chain(&self.remove)
     }
 
-    /// Whether field `name` is removed or replaced. Underscores count as dashes, because some
-    /// endpoints make the same variable of both.
+    /// Whether field `name` is one of them. Underscores count as dashes, because some endpoints make
+    /// the same variable of both.
     pub fn drops(&self, name: &str) -> bool {
-        let mut dropped = self.set.iter().map(|(name, _)| name).chain(&self.remove);
-        dropped.any(|dropped| same_variable(dropped.as_str(), name))
+        self.names()
+            .any(|dropped| same_variable(dropped.as_str(), name))
     }
 }
 
