@@ -26,7 +26,7 @@ use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 
 use self::arrival::{Arrival, Way};
-use crate::config::model::{ListenerTimeouts, PlainHttp, TunnelLimits};
+use crate::config::model::{ListenerLimits, ListenerTimeouts, PlainHttp, TunnelLimits};
 use crate::drain::Tasks;
 use crate::net::admission::Permit;
 use crate::net::handshakes::Handshakes;
@@ -141,10 +141,8 @@ pub struct Connection {
     pub listener: Arc<Listener>,
     /// Deadlines towards the client, as they were when it came in.
     pub timeouts: ListenerTimeouts,
-    /// Bytes that the head of a request may have.
-    pub header_bytes: usize,
-    /// Lines that it may have.
-    pub header_count: usize,
+    /// What the client may take, likewise.
+    pub limits: ListenerLimits,
     /// Who connected: the socket's other end, or who a PROXY header says.
     pub peer: Peer,
     /// A PROXY header came with it that names nobody: whoever it is, they are not the peer.

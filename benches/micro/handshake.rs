@@ -67,17 +67,7 @@ fn request_check(bencher: Bencher<'_, '_>) {
 fn request_write(bencher: Bencher<'_, '_>) {
     let parts = parts();
     let changes = HeaderChanges::default();
-    let known = Known {
-        client: None,
-        host: "chat.example.com",
-        uri: "/",
-        secure: true,
-        request_id: "1",
-        listener: "public",
-        route: "chat",
-        tls: None,
-    };
-    let edit = Edit::new(&changes, &[], &known);
+    let edit = Edit::new(&changes, &[], &Known::default());
     let mut out = Vec::with_capacity(2048);
     bencher.bench_local(|| {
         out.clear();

@@ -40,16 +40,6 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(handshake.accept().len(), 28);
     let mut out = Vec::new();
     let changes = HeaderChanges::default();
-    let known = Known {
-        client: None,
-        host: "chat.example.com",
-        uri: "/",
-        secure: true,
-        request_id: "1",
-        listener: "public",
-        route: "chat",
-        tls: None,
-    };
     Request {
         parts: &parts,
         origin_form: target.origin_form(),
@@ -62,7 +52,7 @@ fuzz_target!(|bytes: &[u8]| {
             host: target.authority(),
             port: Some(80),
         },
-        edit: &Edit::new(&changes, &[], &known),
+        edit: &Edit::new(&changes, &[], &Known::default()),
         compression: true,
         spelling: Spelling::of(bytes),
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -80,8 +81,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
     };
     let connection = Connection {
         timeouts: settings.timeouts,
-        header_bytes: settings.limits.header_bytes,
-        header_count: settings.limits.header_count,
+        limits: settings.limits,
         peer: origin.peer,
         local: origin.local,
         secure: origin.secure,
@@ -234,7 +234,7 @@ async fn secure(
     } = *entrance;
     let limit = settings.timeouts.tls_handshake;
     let late = |_| PrepareError::TlsTimeout;
-    tokio::time::timeout_at(since + limit, socket.readable())
+    tokio::time::timeout_at(since + limit, socket.ready(Interest::READABLE))
         .await
         .map_err(late)??;
     // Who waits for us has time: it is the client's that is limited.

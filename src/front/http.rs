@@ -70,8 +70,8 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit, s
     let mut http = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
-        .max_header_size(connection.header_bytes)
-        .max_headers(connection.header_count)
+        .max_header_size(connection.limits.header_bytes)
+        .max_headers(connection.limits.header_count)
         .header_read_timeout(None)
         .serve_connection(io, service);
     let next = drive(&connection, &pulse, &slot, |cx, drain| {

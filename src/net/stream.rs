@@ -76,19 +76,11 @@ impl fmt::Display for Peer {
 pub struct UnreadableCertificate;
 
 impl Socket {
-    /// Waits for bytes, or the end.
+    /// Waits until it is ready; for reading, that is bytes, or the end.
     ///
     /// # Errors
     /// What the system says.
-    pub async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(socket) => socket.readable().await,
-            Self::Unix(socket) => socket.readable().await,
-        }
-    }
-
-    /// Waits until it is ready.
-    pub(super) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+    pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         match self {
             Self::Tcp(socket) => socket.ready(interest).await,
             Self::Unix(socket) => socket.ready(interest).await,

@@ -259,7 +259,7 @@ impl Switch<'_> {
         out.extend_from_slice(self.accept.as_bytes());
         out.extend_from_slice(b"\r\n");
         for (name, value) in &self.answer.lines {
-            if self.is_written_anew(name) || edit.drops_text(name) {
+            if self.is_written_anew(name) || edit.drops(name) {
                 continue;
             }
             out.extend_from_slice(name.as_bytes());

@@ -1,5 +1,5 @@
 //! What the configuration changes in heads: fields set and removed, the path rewritten, an offer to
-//! compress withdrawn, a redirect written.
+//! compress withdrawn.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,11 +9,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::certificate::TlsFacts;
 use super::handshake::{extension_elements, extension_name};
+use super::hop;
 use super::rejection::Rejection;
 use crate::config::model::{HeaderChanges, Piece, Rewrite, Template, Variable, same_variable};
 
 /// What is known of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Known<'a> {
     /// The client's address, as far as it is believed; `None` through a unix socket.
     pub client: Option<IpAddr>,
@@ -108,20 +109,14 @@ impl<'a> Edit<'a> {
     }
 
     /// Whether field `name` does not go on as it came.
-    pub fn drops(&self, name: &HeaderName) -> bool {
-        self.drops_text(name.as_str())
-    }
-
-    /// The same, by its name as it is written.
-    pub fn drops_text(&self, name: &str) -> bool {
-        let mut vouched = self.vouched.iter();
-        self.changes.drops(name) || vouched.any(|known| same_variable(known.as_str(), name))
+    pub fn drops(&self, name: &str) -> bool {
+        self.barred()
+            .any(|barred| same_variable(barred.as_str(), name))
     }
 
     /// Fields that do not go on as they came, besides those that nobody may send.
     pub fn barred(&self) -> impl Iterator<Item = &HeaderName> {
-        let set = self.changes.set.iter().map(|(name, _)| name);
-        set.chain(&self.changes.remove).chain(self.vouched)
+        self.changes.names().chain(self.vouched)
     }
 
     /// Whether forwarding field `name`, which we would write, is the configuration's instead.
@@ -136,14 +131,7 @@ impl<'a> Edit<'a> {
 
     /// Makes the changes.
     pub fn apply(&self, headers: &mut HeaderMap) {
-        let dropped: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| self.drops(name))
-            .cloned()
-            .collect();
-        for name in dropped {
-            headers.remove(name);
-        }
+        hop::remove_where(headers, |name| self.drops(name.as_str()));
         for (name, value) in self.added() {
             headers.insert(name, value.clone());
         }
@@ -207,15 +195,9 @@ pub fn without_compression(line: &str) -> Option<String> {
     (!kept.is_empty()).then(|| kept.join(", "))
 }
 
-/// Where https is spoken, on the port that it has.
-pub fn https_location(host: &str, uri: &str) -> String {
-    ["https://", host, uri].concat()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use http::HeaderName;
 
     pub(in crate::protocol) fn known() -> Known<'static> {
         Known {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::hop;
 use super::rejection::Rejection;
 use super::target;
 use crate::config::model::{Family, Nets, Trust, claims_origin};
@@ -260,14 +261,7 @@ pub fn is_forwarding(name: &HeaderName) -> bool {
 
 /// Replaces what is there.
 pub fn write(headers: &mut HeaderMap, via: &Via<'_>) {
-    let claimed: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_forwarding(name))
-        .cloned()
-        .collect();
-    for name in claimed {
-        headers.remove(name);
-    }
+    hop::remove_where(headers, is_forwarding);
     each(via, |name, value| {
         // Addresses, ports and a host that was a header before: always valid.
         if let Ok(value) = HeaderValue::from_str(value) {

@@ -194,7 +194,10 @@ impl Request<'_> {
         out.extend_from_slice(b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
         let headers = &self.parts.headers;
         for (name, value) in headers {
-            if is_written_anew(name) || hop::is_hop_by_hop(headers, name) || self.edit.drops(name) {
+            if is_written_anew(name)
+                || hop::is_hop_by_hop(headers, name)
+                || self.edit.drops(name.as_str())
+            {
                 continue;
             }
             // These are spelled as in RFC 6455 whatever the client wrote.

@@ -31,6 +31,14 @@ pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
             && !is_protected(name))
 }
 
+/// Removes every field that `drops`.
+pub fn remove_where(headers: &mut HeaderMap, drops: impl Fn(&HeaderName) -> bool) {
+    let dropped: Vec<HeaderName> = headers.keys().filter(|name| drops(name)).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
+    }
+}
+
 /// Removes what belongs to the client's connection from a request that is passed on.
 pub fn strip_request(headers: &mut HeaderMap) {
     let trailers = has_token(headers, &TE, "trailers");

@@ -141,7 +141,7 @@ impl<'a> Arrival<'a> {
                 _ if !to_https => Err(Rejection::NoRoute.into()),
                 Some(_) => Err(Rejection::HttpsRequired.into()),
                 None => {
-                    let location = edit::https_location(target.host(), target.origin_form());
+                    let location = ["https://", target.host(), target.origin_form()].concat();
                     self.elsewhere(StatusCode::PERMANENT_REDIRECT, &location, None)
                 }
             };

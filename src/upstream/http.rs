@@ -196,14 +196,7 @@ impl Barred {
             Ok(trailers) => trailers,
             Err(piece) => return piece,
         };
-        let names: Vec<HeaderName> = trailers
-            .keys()
-            .filter(|name| self.bars(name))
-            .cloned()
-            .collect();
-        for name in names {
-            trailers.remove(name);
-        }
+        hop::remove_where(&mut trailers, |name| self.bars(name));
         Frame::trailers(trailers)
     }
 }

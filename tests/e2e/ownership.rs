@@ -77,8 +77,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             local: None,
             is_anonymous: false,
             tls: None,
-            header_bytes: 16384,
-            header_count: 100,
+            limits: ListenerLimits::default(),
             secure: false,
         });
         let http = Rc::downgrade(&connection);
