@@ -4,28 +4,13 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::proxy::{Proxy, simple};
-use crate::harness::wire::{HANDSHAKE, Head, Wire};
-
-/// A configuration whose listener and route have these settings.
-fn config(endpoint: &Endpoint, listener: &str, route: &str) -> String {
-    let simple = simple(&[endpoint.address]);
-    let simple = simple.replace("[[route]]", &format!("{listener}\n[[route]]"));
-    simple.replace(
-        "upstream = \"main\"",
-        &format!("upstream = \"main\"\n{route}"),
-    )
-}
+use crate::harness::proxy::{Proxy, settings};
+use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
 
 async fn start(listener: &str, route: &str) -> (Endpoint, Proxy) {
     let endpoint = Endpoint::bind().await;
-    let proxy = Proxy::start(&config(&endpoint, listener, route)).await;
+    let proxy = Proxy::start(&settings(&[endpoint.address], listener, route)).await;
     (endpoint, proxy)
-}
-
-/// A handshake with these fields besides.
-fn handshake(fields: &str) -> String {
-    HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"))
 }
 
 /// What the endpoint sees of a plain request with these fields.
@@ -42,7 +27,7 @@ async fn seen(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> Head {
 /// What the endpoint sees of a handshake with these fields.
 async fn seen_of_handshake(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> Head {
     let mut client = proxy.connect().await;
-    client.send(handshake(fields)).await;
+    client.send(handshake_with(fields)).await;
     endpoint.request().await.1
 }
 
@@ -131,8 +116,8 @@ async fn a_trusted_proxy_is_believed_in_one_family() {
     assert_eq!(proxy.logged("request").await["client"], "192.0.2.1");
 
     proxy
-        .reload(&config(
-            &endpoint,
+        .reload(&settings(
+            &[endpoint.address],
             &format!("{listener}trusted_header = \"forwarded\"\n"),
             "",
         ))
@@ -161,7 +146,7 @@ async fn nobody_can_swallow_the_word_of_a_trusted_proxy() {
     ] {
         let mut client = proxy.connect().await;
         client
-            .send(handshake(&format!(
+            .send(handshake_with(&format!(
                 "Forwarded: {begin}, for=203.0.113.5\r\n"
             )))
             .await;
@@ -181,7 +166,7 @@ async fn whoever_comes_through_a_unix_socket_is_believed_only_if_named() {
              trusted_proxies = [{trusted}]\n",
             path.display()
         );
-        let proxy = Proxy::start(&config(&endpoint, &listener, "")).await;
+        let proxy = Proxy::start(&settings(&[endpoint.address], &listener, "")).await;
         let mut client = Wire::unix(tokio::net::UnixStream::connect(&path).await.unwrap());
         client
             .send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n")
@@ -215,7 +200,7 @@ async fn addresses_are_allowed_and_denied_as_they_are_believed() {
     ] {
         let mut client = proxy.connect().await;
         client
-            .send(handshake(&format!("X-Forwarded-For: {address}\r\n")))
+            .send(handshake_with(&format!("X-Forwarded-For: {address}\r\n")))
             .await;
         if passes {
             let _endpoint = endpoint.tunnel().await;
@@ -232,7 +217,7 @@ async fn addresses_are_allowed_and_denied_as_they_are_believed() {
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut client = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
     client
-        .send(handshake("X-Forwarded-For: 192.0.2.1\r\n"))
+        .send(handshake_with("X-Forwarded-For: 192.0.2.1\r\n"))
         .await;
     assert_eq!(client.head().await.status(), 403);
     let logged = proxy.logged_by_now("rejected").await;
@@ -243,13 +228,7 @@ async fn addresses_are_allowed_and_denied_as_they_are_believed() {
 #[tokio::test]
 async fn pages_of_other_origins_are_kept_out() {
     let echo = Echo::start("echo").await;
-    let simple = simple(&[echo.address]);
-    let with = |route: &str| {
-        simple.replace(
-            "upstream = \"main\"",
-            &format!("upstream = \"main\"\n{route}"),
-        )
-    };
+    let with = |route: &str| settings(&[echo.address], "", route);
     let listed = "origins = [\"https://chat.example.com\", \"null\"]\norigins_required = true\n";
     let proxy = Proxy::start(&with(listed)).await;
     for (origin, expected) in [
@@ -275,14 +254,14 @@ async fn pages_of_other_origins_are_kept_out() {
     ] {
         let field = origin.map_or(String::new(), |origin| format!("Origin: {origin}\r\n"));
         let mut client = proxy.connect().await;
-        client.send(handshake(&field)).await;
+        client.send(handshake_with(&field)).await;
         let head = client.head().await;
         assert_eq!(head.value("tidegate-reason"), expected, "{origin:?}");
         assert_eq!(head.status(), if expected.is_none() { 101 } else { 403 });
     }
     proxy.reload(&with("origins = [\"https://a\"]\n")).await;
     let mut client = proxy.connect().await;
-    client.send(handshake("Origin: null\r\n")).await;
+    client.send(handshake_with("Origin: null\r\n")).await;
     assert_eq!(client.head().await.status(), 403, "null is not listed");
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;

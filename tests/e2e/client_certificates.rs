@@ -12,8 +12,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::proxy::{Proxy, simple};
-use crate::harness::wire::{HANDSHAKE, Head, Wire};
+use crate::harness::proxy::{Proxy, settings};
+use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
 
 struct Setup {
     /// Signs our own certificate.
@@ -48,12 +48,7 @@ fn config(address: std::net::SocketAddr, client_auth: &str, route: &str) -> Stri
         "[listener.main.tls]\n\
          certificates = [{{ cert = \"chat.pem\", key = \"chat.key\" }}]\n{client_auth}\n"
     );
-    let simple = simple(&[address]);
-    let simple = simple.replace("[[route]]", &format!("{tls}[[route]]"));
-    simple.replace(
-        "upstream = \"main\"",
-        &format!("upstream = \"main\"\n{route}"),
-    )
+    settings(&[address], &tls, route)
 }
 
 fn auth(mode: &str) -> String {
@@ -144,7 +139,7 @@ async fn endpoints_are_told_and_cannot_be_lied_to() {
     let proxy = Proxy::start_in(setup.folder, &config).await;
     let lies = "X-Client-Cert: Hash=0;Subject=\"CN=admin\"\r\nX_Client_Cert: CN=admin\r\n\
         X-Subject: CN=admin\r\n";
-    let request = HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{lies}\r\n"));
+    let request = handshake_with(lies);
     let mut plain = Wire::connect(proxy.address_of("plain")).await;
     plain.send(&request).await;
     let (_wire, head) = endpoint.request().await;

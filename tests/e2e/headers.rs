@@ -1,17 +1,12 @@
 //! What becomes of heads on their way through: paths, fields, offers, ids.
 
 use crate::harness::endpoint::Endpoint;
-use crate::harness::proxy::{Proxy, simple};
-use crate::harness::wire::{HANDSHAKE, Head, SWITCH};
+use crate::harness::proxy::{Proxy, settings};
+use crate::harness::wire::{HANDSHAKE, Head, SWITCH, handshake_with};
 
 async fn start(server: &str, listener: &str, route: &str) -> (Endpoint, Proxy) {
     let endpoint = Endpoint::bind().await;
-    let config = simple(&[endpoint.address])
-        .replace("[[route]]", &format!("{listener}\n[[route]]"))
-        .replace(
-            "upstream = \"main\"",
-            &format!("upstream = \"main\"\n{route}"),
-        );
+    let config = settings(&[endpoint.address], listener, route);
     let server = format!("[server]\nworkers = 2\nlog.format = \"json\"\n{server}\n");
     let proxy = Proxy::start(&(server + &config)).await;
     (endpoint, proxy)
@@ -34,9 +29,7 @@ async fn plain(endpoint: &Endpoint, proxy: &Proxy, target: &str, fields: &str) -
 /// The same of a handshake.
 async fn handshake(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> (Head, Head) {
     let mut client = proxy.connect().await;
-    client
-        .send(HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n")))
-        .await;
+    client.send(handshake_with(fields)).await;
     let (mut wire, request) = endpoint.request().await;
     let answer = SWITCH.replace(
         "\r\n\r\n",
@@ -146,9 +139,7 @@ async fn offers_to_compress_can_be_withdrawn() {
     assert_eq!(reply.status(), 101);
     // An endpoint that agrees on it all the same has not been asked.
     let mut client = proxy.connect().await;
-    client
-        .send(HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{offer}\r\n")))
-        .await;
+    client.send(handshake_with(offer)).await;
     let (mut wire, _) = endpoint.request().await;
     wire.send(SWITCH.replace(
         "\r\n\r\n",

@@ -1,22 +1,11 @@
 //! What clients may take, and what they are told when it is too much.
 
-use std::net::SocketAddr;
-
 use tokio::net::TcpSocket;
 
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::until;
-use crate::harness::wire::{HANDSHAKE, Wire};
-
-/// A configuration whose listener and route have these settings.
-fn config(endpoints: &[SocketAddr], listener: &str, route: &str) -> String {
-    let simple = simple(endpoints).replace("[[route]]", &format!("{listener}\n[[route]]"));
-    simple.replace(
-        "upstream = \"main\"",
-        &format!("upstream = \"main\"\n{route}"),
-    )
-}
+use crate::harness::wire::{Wire, handshake_with};
 
 /// A connection from another address of this machine.
 async fn from(address: &str, proxy: &Proxy) -> Wire {
@@ -29,8 +18,7 @@ async fn from(address: &str, proxy: &Proxy) -> Wire {
 
 /// The status of a handshake with these fields, and why it was refused.
 async fn handshake(wire: &mut Wire, fields: &str) -> (u16, Option<String>) {
-    wire.send(HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n")))
-        .await;
+    wire.send(handshake_with(fields)).await;
     let head = wire.head().await;
     wire.body(&head).await;
     if matches!(head.status(), 429 | 503) {
@@ -51,7 +39,7 @@ const AGREED: (u16, Option<String>) = (101, None);
 #[tokio::test]
 async fn a_listener_has_so_many_connections_and_no_more() {
     let echo = Echo::start("echo").await;
-    let with = |limits: &str| config(&[echo.address], limits, "");
+    let with = |limits: &str| settings(&[echo.address], limits, "");
     let proxy = Proxy::start(&with("limits.connections = 2")).await;
     let first = proxy.tunnel().await;
     let _second = proxy.tunnel().await;
@@ -78,7 +66,7 @@ async fn a_listener_has_so_many_connections_and_no_more() {
 async fn an_address_has_so_many_connections_and_others_have_theirs() {
     let echo = Echo::start("echo").await;
     let limits = "limits.connections_per_ip = 1\ntrusted_proxies = [\"127.0.0.9\"]";
-    let proxy = Proxy::start(&config(&[echo.address], limits, "")).await;
+    let proxy = Proxy::start(&settings(&[echo.address], limits, "")).await;
     let mut first = from("127.0.0.1", &proxy).await;
     assert_eq!(handshake(&mut first, "").await, AGREED);
     from("127.0.0.1", &proxy).await.closed().await;
@@ -107,7 +95,7 @@ async fn handshakes_of_an_address_keep_to_a_rate() {
     let echo = Echo::start("echo").await;
     let limits = "limits.handshakes_per_ip = { rate = \"1/h\", burst = 2 }\n\
         trusted_proxies = [\"127.0.0.9\"]";
-    let proxy = Proxy::start(&config(&[echo.address], limits, "")).await;
+    let proxy = Proxy::start(&settings(&[echo.address], limits, "")).await;
     for expected in [AGREED, AGREED, refused(429, "address-rate")] {
         let mut wire = from("127.0.0.1", &proxy).await;
         assert_eq!(handshake(&mut wire, "").await, expected);
@@ -139,7 +127,7 @@ async fn handshakes_of_an_address_keep_to_a_rate() {
 async fn handshakes_of_a_listener_keep_to_a_rate() {
     let echo = Echo::start("echo").await;
     let limits = "limits.handshakes_per_second = 3";
-    let proxy = Proxy::start(&config(&[echo.address], limits, "")).await;
+    let proxy = Proxy::start(&settings(&[echo.address], limits, "")).await;
     let mut agreed = 0;
     let mut last = AGREED;
     // More than three in one second: how many more pass depends on how long this takes.
@@ -158,7 +146,7 @@ async fn handshakes_of_a_listener_keep_to_a_rate() {
 async fn heads_have_a_size() {
     let endpoint = Endpoint::bind().await;
     let limits = "limits = { header_bytes = \"8KiB\", header_count = 20 }";
-    let proxy = Proxy::start(&config(&[endpoint.address], limits, "")).await;
+    let proxy = Proxy::start(&settings(&[endpoint.address], limits, "")).await;
     let request = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     let long = format!("X-Long: {}\r\n", "x".repeat(9000));
     let many: String = (0..25).map(|number| format!("X-{number}: 1\r\n")).collect();
@@ -179,7 +167,7 @@ async fn heads_have_a_size() {
 #[tokio::test]
 async fn a_route_has_so_many_tunnels() {
     let echo = Echo::start("echo").await;
-    let config = config(&[echo.address], "", "limits.tunnels = 2");
+    let config = settings(&[echo.address], "", "limits.tunnels = 2");
     let proxy = Proxy::start(&config).await;
     let first = proxy.tunnel().await;
     let _second = proxy.tunnel().await;

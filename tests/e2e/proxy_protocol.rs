@@ -1,14 +1,12 @@
 //! The PROXY header: taken off connections that must have one, and written for endpoints.
 
-use std::net::SocketAddr;
-
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, settings};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
 
@@ -27,13 +25,9 @@ fn v2(command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
 /// From 192.0.2.1:56324 to 198.51.100.1:8443.
 const IPV4: &[u8] = &[192, 0, 2, 1, 198, 51, 100, 1, 0xdc, 0x04, 0x20, 0xfb];
 
-fn with(listener: &str, endpoints: &[SocketAddr]) -> String {
-    simple(endpoints).replace("[[route]]", &format!("{listener}\n[[route]]"))
-}
-
 async fn start(listener: &str) -> (Endpoint, Proxy) {
     let endpoint = Endpoint::bind().await;
-    let proxy = Proxy::start(&with(listener, &[endpoint.address])).await;
+    let proxy = Proxy::start(&settings(&[endpoint.address], listener, "")).await;
     (endpoint, proxy)
 }
 
@@ -192,7 +186,7 @@ async fn tls_begins_behind_the_header() {
     let listener = format!(
         "{REQUIRED}[listener.main.tls]\ncertificates = [{{ cert = \"chat.pem\", key = \"chat.key\" }}]\n"
     );
-    let proxy = Proxy::start_in(folder, &with(&listener, &[echo.address])).await;
+    let proxy = Proxy::start_in(folder, &settings(&[echo.address], &listener, "")).await;
     let mut socket = tokio::net::TcpStream::connect(proxy.address())
         .await
         .unwrap();
@@ -214,7 +208,7 @@ async fn tls_begins_behind_the_header() {
 
 fn sending(version: &str, endpoint: &Endpoint) -> String {
     let listener = "trusted_proxies = [\"127.0.0.1\"]\n";
-    with(listener, &[endpoint.address]) + &format!("send_proxy = \"{version}\"\n")
+    settings(&[endpoint.address], listener, "") + &format!("send_proxy = \"{version}\"\n")
 }
 
 #[tokio::test]
@@ -273,9 +267,9 @@ async fn endpoints_are_told_in_version_2_and_no_connection_is_used_twice() {
 #[tokio::test]
 async fn a_reload_switches_the_header_on_for_new_connections_only() {
     let echo = Echo::start("echo").await;
-    let proxy = Proxy::start(&with("", &[echo.address])).await;
+    let proxy = Proxy::start(&settings(&[echo.address], "", "")).await;
     let mut before = proxy.tunnel().await;
-    proxy.reload(&with(REQUIRED, &[echo.address])).await;
+    proxy.reload(&settings(&[echo.address], REQUIRED, "")).await;
     let mut wire = proxy.connect().await;
     wire.send(HANDSHAKE).await;
     assert!(wire.rest().await.0.is_empty());

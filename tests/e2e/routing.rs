@@ -2,7 +2,7 @@
 
 use crate::harness::endpoint::Endpoint;
 use crate::harness::proxy::{Proxy, simple};
-use crate::harness::wire::HANDSHAKE;
+use crate::harness::wire::{HANDSHAKE, handshake_with};
 
 const CONFIG: &str = r#"
 [listener.main]
@@ -168,7 +168,6 @@ async fn conditions_choose_among_routes_of_one_path() {
     let plain = |line: &str, fields: &str| {
         format!("{line} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n{fields}\r\n")
     };
-    let handshake = |fields: &str| HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"));
     for (request, expected) in [
         (plain("GET /", ""), "any"),
         (plain("GET /", "X-Tenant: acme\r\n"), "tenant"),
@@ -182,12 +181,12 @@ async fn conditions_choose_among_routes_of_one_path() {
             "any",
         ),
         (
-            handshake("Sec-WebSocket-Protocol: chat, graphql-ws\r\n"),
+            handshake_with("Sec-WebSocket-Protocol: chat, graphql-ws\r\n"),
             "graphql",
         ),
-        (handshake("X-Tenant: acme\r\n"), "tenant"),
+        (handshake_with("X-Tenant: acme\r\n"), "tenant"),
         // A handshake is a GET.
-        (handshake("Sec-WebSocket-Protocol: chat\r\n"), "any"),
+        (handshake_with("Sec-WebSocket-Protocol: chat\r\n"), "any"),
     ] {
         let mut client = proxy.connect().await;
         client.send(&request).await;

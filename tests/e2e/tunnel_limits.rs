@@ -3,12 +3,11 @@
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
 use crate::harness::frames::frame;
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, settings};
 use crate::harness::wire::{HANDSHAKE, Wire};
 
 fn config(address: std::net::SocketAddr, limits: &str) -> String {
-    let route = format!("upstream = \"main\"\nlimits = {{ {limits} }}\n");
-    simple(&[address]).replace("upstream = \"main\"\n", &route)
+    settings(&[address], "", &format!("limits = {{ {limits} }}"))
 }
 
 /// A text message as clients send it.

@@ -36,6 +36,13 @@ pub(crate) fn simple(endpoints: &[SocketAddr]) -> String {
     )
 }
 
+/// The same, with these lines for the listener and for the route.
+pub(crate) fn settings(endpoints: &[SocketAddr], listener: &str, route: &str) -> String {
+    simple(endpoints)
+        .replace("[[route]]", &format!("{listener}\n[[route]]"))
+        .replace("name = \"main\"\n", &format!("name = \"main\"\n{route}\n"))
+}
+
 /// A running `tidegate run`; killed when dropped.
 pub(crate) struct Proxy {
     child: Child,

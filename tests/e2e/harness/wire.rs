@@ -24,6 +24,11 @@ pub(crate) const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\n\
     Sec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
+/// The same with these fields besides.
+pub(crate) fn handshake_with(fields: &str) -> String {
+    HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"))
+}
+
 /// The answer to it.
 pub(crate) const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n\
     Upgrade: websocket\r\n\
