@@ -4,24 +4,29 @@
 //! read, keys fit their certificates, durations and weights are in range.
 
 mod headers;
+mod listener;
 mod trust;
+mod upstream;
 
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
+pub use self::listener::{
+    Bind, Certificate, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, TicketKeysFile,
+    TicketSecret, TlsVersion,
+};
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
+pub use self::upstream::{
+    Address, Balance, Endpoint, EndpointTls, Roots, SendProxy, Upstream, UpstreamTimeouts,
+};
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::sign::CertifiedKey;
-use zeroize::Zeroizing;
 
 /// A whole configuration.
 #[derive(Debug, Clone)]
@@ -115,165 +120,6 @@ pub enum Watch {
     Certificates,
     /// These, and the configuration file.
     All,
-}
-
-/// A bound address, or several, and how it is spoken to.
-#[derive(Debug, Clone)]
-pub struct Listener {
-    /// Unique.
-    pub name: Arc<str>,
-    /// At least one.
-    pub binds: Vec<Bind>,
-    /// `None` for plain text.
-    pub tls: Option<ListenerTls>,
-    /// What is believed about where connections come from.
-    pub trust: Trust,
-    /// Whether plain requests are sent to https, and handshakes refused.
-    pub redirect_to_https: bool,
-    /// What clients may take.
-    pub limits: ListenerLimits,
-    /// Deadlines towards clients.
-    pub timeouts: ListenerTimeouts,
-}
-
-/// Where a listener listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Bind {
-    /// An IPv4 or IPv6 address (the latter with V6ONLY set).
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix {
-        /// Absolute, or relative to the working directory.
-        path: PathBuf,
-        /// Permission bits.
-        mode: u32,
-    },
-}
-
-impl fmt::Display for Bind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// TLS towards clients.
-#[derive(Debug, Clone)]
-pub struct ListenerTls {
-    /// At least one; the first serves clients whose SNI fits none.
-    pub certificates: Vec<Certificate>,
-    /// The oldest version that is spoken.
-    pub min_version: TlsVersion,
-    /// What session tickets are made with; keys of our own without it.
-    pub ticket_keys: Option<TicketKeysFile>,
-    /// TLS handshakes at once, per worker.
-    pub handshakes_at_once: usize,
-    /// Certificates that clients show; `None` if nobody asks.
-    pub client_auth: Option<ClientAuth>,
-}
-
-/// Keys of session tickets that several nodes share.
-#[derive(Debug, Clone)]
-pub struct TicketKeysFile {
-    /// Where they were read.
-    pub path: PathBuf,
-    /// At least one, oldest first.
-    pub secrets: Vec<TicketSecret>,
-}
-
-/// What a key of session tickets is made of. Wiped when dropped; its `Debug` shows nothing.
-#[derive(Clone)]
-pub struct TicketSecret(Zeroizing<Vec<u8>>);
-
-impl TicketSecret {
-    /// Bytes of a short one.
-    pub const SHORT: usize = 48;
-    /// Bytes of a long one.
-    pub const LONG: usize = 80;
-
-    /// Of these bytes.
-    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for TicketSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TicketSecret")
-    }
-}
-
-/// A certificate chain with the key that fits it.
-#[derive(Debug, Clone)]
-pub struct Certificate {
-    /// The file that the chain was read from.
-    pub cert: PathBuf,
-    /// The file that the key was read from.
-    pub key: PathBuf,
-    /// Chain and signing key. Its `Debug` shows no secret.
-    pub certified: Arc<CertifiedKey>,
-    /// DNS names of the end-entity certificate: subject alternative names, else the common name.
-    pub names: Vec<HostPattern>,
-    /// When the end-entity certificate expires.
-    pub not_after: SystemTime,
-}
-
-/// A TLS protocol version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum TlsVersion {
-    Tls12,
-    Tls13,
-}
-
-/// Deadlines towards clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListenerTimeouts {
-    /// From accept to the end of the TLS handshake.
-    pub tls_handshake: Duration,
-    /// From accept, the end of TLS, or the first byte of a further request, to the end of its head.
-    pub request_header: Duration,
-    /// Between an answer and the next request.
-    pub keep_alive: Duration,
-    /// Between two pieces of a request's body.
-    pub request_body: Duration,
-}
-
-/// What the clients of a listener may take; `None` for no limit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ListenerLimits {
-    /// Connections at once.
-    pub connections: Option<usize>,
-    /// The same, of one client address.
-    pub connections_per_ip: Option<u32>,
-    /// WebSocket handshakes.
-    pub handshakes: Option<Rate>,
-    /// The same, of one client address.
-    pub handshakes_per_ip: Option<Rate>,
-    /// Bytes of a request's head.
-    pub header_bytes: usize,
-    /// Lines of a request's head.
-    pub header_count: usize,
-}
-
-impl Default for ListenerLimits {
-    fn default() -> Self {
-        Self {
-            connections: None,
-            connections_per_ip: None,
-            handshakes: None,
-            handshakes_per_ip: None,
-            header_bytes: 16 * 1024,
-            header_count: 100,
-        }
-    }
 }
 
 /// A match, and what happens to the requests that fit it.
@@ -462,124 +308,4 @@ pub enum RateAction {
     Throttle,
     /// The tunnel is closed.
     Close,
-}
-
-/// A named group of endpoints with a balancing policy.
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Unique.
-    pub name: Arc<str>,
-    /// At least one.
-    pub endpoints: Vec<Endpoint>,
-    /// How an endpoint is picked.
-    pub balance: Balance,
-    /// How many endpoints are tried for one request.
-    pub tries: NonZeroU32,
-    /// `None` for plain text.
-    pub tls: Option<EndpointTls>,
-    /// Whether connections begin with a PROXY header.
-    pub send_proxy: SendProxy,
-    /// Deadlines towards endpoints.
-    pub timeouts: UpstreamTimeouts,
-}
-
-/// One address in an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Where it listens.
-    pub address: Address,
-    /// Its share, relative to the others.
-    pub weight: NonZeroU32,
-    /// Tunnels, handshakes and requests at once.
-    pub max_tunnels: Option<usize>,
-}
-
-/// Where an endpoint listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// An IP address and port.
-    Ip(SocketAddr),
-    /// A name to be resolved, and a port.
-    Name {
-        /// Lower case.
-        host: Box<str>,
-        /// Not 0.
-        port: u16,
-    },
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// How an endpoint is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// The fewest in flight, relative to weight.
-    LeastConnections,
-    /// In turn, by weight, evenly interleaved.
-    RoundRobin,
-}
-
-/// The PROXY header that endpoints get.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SendProxy {
-    /// None.
-    #[default]
-    Off,
-    /// Version 1, a line of text.
-    V1,
-    /// Version 2, binary.
-    V2,
-}
-
-/// TLS towards endpoints.
-#[derive(Debug, Clone)]
-pub struct EndpointTls {
-    /// Whom we believe.
-    pub roots: Roots,
-    /// The name that is verified and sent as SNI; `None` for the host of the endpoint's address.
-    pub server_name: Option<ServerName<'static>>,
-    /// What we show when asked.
-    pub client: Option<Arc<CertifiedKey>>,
-}
-
-/// Two that show the same certificate are equal; whatever its key, that is the same key.
-impl PartialEq for EndpointTls {
-    fn eq(&self, other: &Self) -> bool {
-        fn chain(tls: &EndpointTls) -> Option<&[CertificateDer<'static>]> {
-            tls.client.as_ref().map(|certified| &*certified.cert)
-        }
-        self.roots == other.roots
-            && self.server_name == other.server_name
-            && chain(self) == chain(other)
-    }
-}
-
-/// Which authorities are believed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Roots {
-    /// Those of the operating system.
-    Platform,
-    /// These.
-    Given(Vec<CertificateDer<'static>>),
-}
-
-/// Deadlines towards endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamTimeouts {
-    /// For one connection, TLS included.
-    pub connect: Duration,
-    /// From the written handshake to its answer.
-    pub handshake: Duration,
-    /// From the written plain request to the head of its answer.
-    pub response: Duration,
 }
