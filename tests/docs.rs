@@ -158,6 +158,8 @@ fn complete(table: &mut toml::Table) {
         let tls = tls.as_table_mut().unwrap();
         tls.entry("certificates").or_insert_with(certificate);
     }
+    complete_upstream(table);
+    let listener = table["listener"]["public"].as_table_mut().unwrap();
     let redirects = listener.contains_key("redirect_to_https");
     let route = table["route"][0].as_table_mut().unwrap();
     if redirects {
@@ -171,6 +173,29 @@ fn complete(table: &mut toml::Table) {
     if strips {
         let route = table["route"][0].as_table_mut().unwrap();
         route.insert("path_prefix".to_owned(), "/socket.io".into());
+    }
+}
+
+/// What makes an example of an upstream whole.
+fn complete_upstream(table: &mut toml::Table) {
+    let upstream = table["upstream"]["chat"].as_table_mut().unwrap();
+    let elsewhere = ["dns", "srv", "endpoints_file"];
+    if elsewhere.iter().any(|key| upstream.contains_key(*key)) {
+        upstream.remove("endpoints");
+    }
+    if upstream.contains_key("queue") {
+        let full: toml::Table =
+            toml::from_str("x = [{ address = \"127.0.0.1:9000\", max_tunnels = 9 }]").unwrap();
+        upstream.insert("endpoints".to_owned(), full["x"].clone());
+    }
+    if let Some(health) = upstream.get_mut("health") {
+        let health = health.as_table_mut().unwrap();
+        if !["websocket", "http"]
+            .iter()
+            .any(|key| health.contains_key(*key))
+        {
+            health.insert("tcp".to_owned(), toml::Table::new().into());
+        }
     }
 }
 
@@ -190,6 +215,7 @@ fn folder() -> tempfile::TempDir {
         "internal.key",
         "tidegate.key",
         "tickets.key",
+        "sticky.key",
     ] {
         let path = folder.path().join(name);
         fs::write(&path, fs::read(&path).unwrap_or_default()).unwrap();
@@ -197,6 +223,7 @@ fn folder() -> tempfile::TempDir {
     }
     let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();
+    fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
     folder
 }
 

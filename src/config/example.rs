@@ -94,7 +94,6 @@ fn each_key(
             Kind::List(kind) | Kind::Map(kind) | Kind::Pairs(kind) => {
                 below(path, kind, later, visit)
             }
-            Kind::Later(kind) => below(path, kind, true, visit),
             Kind::AnyOf(kinds) => kinds
                 .iter()
                 .for_each(|kind| below(path, kind, later, visit)),

@@ -19,7 +19,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::model::{Certificate, HostPattern, TicketSecret};
+use super::model::{Certificate, HostPattern, StickySecret, TicketSecret};
 use super::value;
 
 /// What is wrong with a certificate and its key, told of the file that it is wrong with.
@@ -98,6 +98,23 @@ fn ticket_secret(line: &str) -> Option<TicketSecret> {
     let bytes = Zeroizing::new(STANDARD.decode(line).ok()?);
     matches!(bytes.len(), TicketSecret::SHORT | TicketSecret::LONG)
         .then(|| TicketSecret::new(bytes))
+}
+
+/// What sticky cookies are signed with: a file of chance bytes, in whatever form.
+pub(super) fn sticky_secret(path: &Path) -> Result<StickySecret, String> {
+    let shown = path.display();
+    let bytes = fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("cannot read `{shown}`: {error}"))?;
+    // Editors end a file with a line break, and copies of it should agree.
+    let secret = Zeroizing::new(bytes.trim_ascii().to_vec());
+    if secret.len() < StickySecret::LEAST {
+        return Err(format!(
+            "`{shown}` holds less than {} bytes: `openssl rand -hex 32` makes enough",
+            StickySecret::LEAST
+        ));
+    }
+    Ok(StickySecret::new(secret))
 }
 
 /// All authorities in a file; at least one, and each fit to be one.

@@ -78,8 +78,6 @@ pub(super) enum Status {
     InEffect,
     /// Not yet; it warns.
     Later,
-    /// Not yet, and since it would keep somebody out, it must not be thought to: an error.
-    LaterRestriction,
 }
 
 /// What values a key takes.
@@ -105,6 +103,10 @@ pub(super) enum Kind {
     Origin,
     /// An address or a network of them (CIDR).
     Net,
+    /// An IP address.
+    Ip,
+    /// An IP address and a port.
+    Socket,
     /// A name of a header field that the file may decide about.
     Header,
     /// A method of plain requests.
@@ -125,8 +127,6 @@ pub(super) enum Kind {
     Pairs(&'static Self),
     Table(&'static Table),
     AnyOf(&'static [Self]),
-    /// This form of the value does nothing yet.
-    Later(&'static Self),
 }
 
 impl Table {
@@ -157,11 +157,6 @@ impl Key {
 
     const fn later(mut self) -> Self {
         self.status = Status::Later;
-        self
-    }
-
-    const fn later_restriction(mut self) -> Self {
-        self.status = Status::LaterRestriction;
         self
     }
 }
@@ -212,6 +207,8 @@ impl Kind {
             Self::Path => "a path such as `\"/chat\"`".into(),
             Self::Origin => "an origin such as `\"https://chat.example.com\"`".into(),
             Self::Net => "an address or network such as `\"10.0.0.0/8\"`".into(),
+            Self::Ip => "an IP address such as `\"10.0.0.2\"`".into(),
+            Self::Socket => "an IP address and port such as `\"127.0.0.1:53\"`".into(),
             Self::Header => "the name of a header such as `\"x-tenant\"`".into(),
             Self::Method => "a method such as `\"GET\"`".into(),
             Self::Token => "a token such as `\"graphql-ws\"`".into(),
@@ -230,7 +227,6 @@ impl Kind {
                 .map(Self::expected)
                 .collect::<Vec<_>>()
                 .join(", or "),
-            Self::Later(kind) => kind.expected(),
         }
     }
 }

@@ -17,7 +17,9 @@ pub use self::listener::{
 };
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
-    Address, Balance, Endpoint, EndpointTls, Roots, SendProxy, Upstream, UpstreamTimeouts,
+    Address, AllDown, Balance, Discovery, Ejection, Endpoint, EndpointTls, HashBy, HashKey, Health,
+    HttpProbe, Picking, Probe, Queue, Reach, Retry, RetryOn, Roots, SameSite, SendProxy, Sticky,
+    StickySecret, Upstream, UpstreamTimeouts, WebSocketProbe,
 };
 
 use std::fmt;

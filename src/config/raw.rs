@@ -8,6 +8,7 @@ mod section;
 
 pub(super) use self::section::Section;
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub(super) enum Value {
     Address(Address),
     Host(HostPattern),
     Net(Net),
+    Ip(IpAddr),
+    Socket(SocketAddr),
     Origin(Origin),
     Header(HeaderName),
     Method(Method),
@@ -55,8 +58,6 @@ pub(super) enum Value {
     List(Vec<At<Self>>),
     Map(Vec<(At<String>, At<Self>)>),
     Section(Section),
-    /// A form of the value that does nothing yet.
-    NotInEffect,
     /// Something that is wrong, as was said: it is there, though nobody knows what it is.
     Broken,
 }
@@ -180,12 +181,8 @@ impl Reader<'_> {
             return;
         }
         let message = format!("`{}` is not in effect in this version", key.name);
-        self.found.push(match key.status {
-            Status::LaterRestriction => Diagnostic::error("not-in-effect", span, message).hint(
-                "it would keep somebody out, so it is refused rather than ignored: remove it",
-            ),
-            _ => Diagnostic::warning("not-in-effect", span, message),
-        });
+        self.found
+            .push(Diagnostic::warning("not-in-effect", span, message));
     }
 
     fn value(&mut self, kind: &'static Kind, value: &Spanned<DeValue<'_>>) -> Option<Value> {
@@ -195,13 +192,6 @@ impl Reader<'_> {
         }
         match (kind, value.get_ref()) {
             (Kind::AnyOf(kinds), _) => self.any_of(kind, kinds, value),
-            (Kind::Later(kind), _) => {
-                self.value(kind, value)?;
-                let message = "this value is not in effect in this version";
-                self.found
-                    .push(Diagnostic::warning("not-in-effect", value.span(), message));
-                Some(Value::NotInEffect)
-            }
             (Kind::Table(declared), DeValue::Table(tree)) => {
                 Some(Value::Section(self.table(declared, tree, value.span())))
             }
@@ -429,6 +419,8 @@ impl Kind {
                 | Self::Path
                 | Self::Origin
                 | Self::Net
+                | Self::Ip
+                | Self::Socket
                 | Self::Header
                 | Self::Method
                 | Self::Token
@@ -441,7 +433,6 @@ impl Kind {
     /// Whether the TOML type could be right.
     fn takes(&self, value: &DeValue<'_>) -> bool {
         match self {
-            Self::Later(kind) => kind.takes(value),
             Self::AnyOf(kinds) => kinds.iter().any(|kind| kind.takes(value)),
             Self::Bool => matches!(value, DeValue::Boolean(_)),
             Self::Integer { .. } => matches!(value, DeValue::Integer(_)),
@@ -465,6 +456,8 @@ fn parse(kind: &Kind, text: String) -> Result<Value, String> {
         Kind::Path => value::path(&text).map(|path| Value::Text(path.into())),
         Kind::Origin => value::origin(&text).map(Value::Origin),
         Kind::Net => value::net(&text).map(Value::Net),
+        Kind::Ip => value::ip(&text).map(Value::Ip),
+        Kind::Socket => value::socket(&text).map(Value::Socket),
         Kind::Header => value::header(&text).map(Value::Header),
         Kind::Method => value::method(&text).map(Value::Method),
         Kind::Token => value::token(&text).map(|()| Value::Text(text)),
@@ -483,9 +476,7 @@ mod tests {
         fn each_kind(kind: &'static Kind, visit: &mut dyn FnMut(&'static Key)) {
             match kind {
                 Kind::Table(table) => each_key(table, visit),
-                Kind::List(kind) | Kind::Map(kind) | Kind::Pairs(kind) | Kind::Later(kind) => {
-                    each_kind(kind, visit)
-                }
+                Kind::List(kind) | Kind::Map(kind) | Kind::Pairs(kind) => each_kind(kind, visit),
                 Kind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_kind(kind, visit)),
                 _ => {}
             }
@@ -534,11 +525,8 @@ mod tests {
             "[server]\nwatch = \"some\"\n",
             &["expected `\"certificates\"` or `\"all\"` or `\"off\"`, not `\"some\"`"],
         );
-        check("[upstream.a]\n", &["`endpoints` is missing"]);
-        check(
-            "[upstream.\"a b\"]\nendpoints = []\n",
-            &["`a b` cannot be a name"],
-        );
+        check("[listener.a]\n", &["`bind` is missing"]);
+        check("[upstream.\"a b\"]\n", &["`a b` cannot be a name"]);
     }
 
     #[test]
@@ -579,10 +567,6 @@ mod tests {
                 "`ping` is not in effect in this version",
                 "`max_age` is not in effect in this version",
             ],
-        );
-        check(
-            "[upstream.a]\nendpoints = []\nbalance = { hash = \"client_ip\" }\n",
-            &["this value is not in effect in this version"],
         );
     }
 

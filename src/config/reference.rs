@@ -129,7 +129,6 @@ fn entry(text: &mut String, key: &Key, place: &Place, later: bool) {
 fn each_table(kind: &'static Kind, later: bool, visit: &mut dyn FnMut(&'static Table, bool)) {
     match kind {
         Kind::Table(declared) => visit(declared, later),
-        Kind::Later(kind) => each_table(kind, true, visit),
         Kind::List(kind) | Kind::Map(kind) => each_table(kind, later, visit),
         Kind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_table(kind, later, visit)),
         _ => {}

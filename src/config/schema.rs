@@ -63,7 +63,6 @@ fn kind(declared: &Kind) -> Value {
         }
         Kind::Table(declared) => table(declared),
         Kind::AnyOf(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
-        Kind::Later(declared) => kind(declared),
         Kind::Path => json!({ "type": "string", "pattern": "^/[^?#]*$" }),
         Kind::Mode => json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
         Kind::Rate => json!({ "type": "string", "pattern": "^[0-9]+ */ *[smh]$" }),

@@ -1,6 +1,7 @@
 //! The scalar values of the file: each parser says in one line what it expected.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -196,6 +197,37 @@ pub(super) fn net(text: &str) -> Result<Net, String> {
     }
 }
 
+/// `10.0.0.2`, `2001:db8::2`.
+pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is no IP address; write `10.0.0.2`"))
+}
+
+/// `127.0.0.1:53`.
+pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .ok()
+        .filter(|address: &SocketAddr| address.port() != 0)
+        .ok_or_else(|| format!("`{text}` is no IP address and port; write `127.0.0.1:53`"))
+}
+
+/// `200-299, 404`: status codes.
+pub(super) fn statuses(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
+    let expected = || format!("`{text}` are no status codes; write `200-299, 404`");
+    let code = |text: &str| {
+        let code = text.trim().parse().ok();
+        code.filter(|code| (100..=599).contains(code))
+    };
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let range = code(first)?..=code(last)?;
+        (!range.is_empty()).then_some(range)
+    };
+    text.split(',')
+        .map(|text| range(text).ok_or_else(expected))
+        .collect()
+}
+
 /// IPv4 networks in IPv6 clothes are IPv4 networks, as their addresses are (RFC 4291 section 2.5.5.2).
 fn canonical(net: IpNet) -> IpNet {
     let mapped = match net.addr().to_canonical() {
@@ -264,6 +296,16 @@ mod tests {
         assert!(rate("0/s").is_err() && rate("5").is_err() && rate("5/d").is_err());
         assert_eq!(mode("0660"), Ok(0o660));
         assert!(mode("999").is_err() && mode("01000").is_err());
+    }
+
+    #[test]
+    fn status_codes() {
+        assert_eq!(statuses("200-299, 404"), Ok(vec![200..=299, 404..=404]));
+        for text in ["", "abc", "299-200", "99", "600", "200-", "200,"] {
+            assert!(statuses(text).is_err(), "{text}");
+        }
+        assert!(socket("127.0.0.1:0").is_err() && socket("[::1]:53").is_ok());
+        assert!(ip("10.0.0").is_err() && ip("::1").is_ok());
     }
 
     #[test]

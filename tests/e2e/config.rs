@@ -112,7 +112,7 @@ fn ten_faults_of_ten_kinds_are_ten_diagnostics() {
             "dangling",
             "unreachable",
             "missing",
-            "not-in-effect",
+            "conflict",
         ]
     );
     let source = fs::read_to_string(&file).unwrap();

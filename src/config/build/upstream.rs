@@ -1,23 +1,90 @@
 //! `[upstream.NAME]`.
 
+mod care;
+mod picking;
+
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use rustls::pki_types::ServerName;
 
-use super::{Builder, count, duration, is_empty_list, positive};
+use super::{Builder, count, duration, is_empty_list, positive, texts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::files;
 use crate::config::model::{
-    Address, Balance, Endpoint, EndpointTls, Roots, SendProxy, Upstream, UpstreamTimeouts,
+    Address, Discovery, Endpoint, EndpointTls, Reach, Retry, RetryOn, Roots, SendProxy, Upstream,
+    UpstreamTimeouts,
 };
 use crate::config::raw::{At, Section, Value};
 
 impl Builder<'_> {
     pub(super) fn upstream(&mut self, name: &At<String>, section: &Section) -> Option<Upstream> {
         self.places.upstreams.push(name.span.clone());
-        let written = section.written("endpoints");
+        let (discovery, endpoints) = self.endpoints(name, section);
+        let upstream = Upstream {
+            name: name.value.as_str().into(),
+            picking: self.picking(section, &endpoints),
+            sticky: section
+                .optional("sticky")
+                .and_then(|sticky| self.sticky(&sticky)),
+            retry: retry(section),
+            health: section
+                .written("health")
+                .and_then(|at| self.health(at, &section.section("health"))),
+            ejection: section
+                .optional("ejection")
+                .map(|section| self.ejection(&section)),
+            reach: self.reach(section, &discovery, &endpoints),
+            timeouts: timeouts(&section.section("timeouts")),
+            discovery,
+            endpoints,
+        };
+        Some(upstream)
+    }
+
+    fn endpoints(&mut self, name: &At<String>, section: &Section) -> (Discovery, Vec<Endpoint>) {
+        const ORIGINS: [&str; 4] = ["endpoints", "dns", "srv", "endpoints_file"];
+        let written: Vec<&str> = ORIGINS
+            .into_iter()
+            .filter(|key| section.written(key).is_some())
+            .collect();
+        match written.as_slice() {
+            [] => self.found.push(
+                Diagnostic::error("missing", name.span.clone(), "it has no endpoints").hint(
+                    "it takes one of `endpoints`, `dns`, `srv` and `endpoints_file`".to_owned(),
+                ),
+            ),
+            [_] => {}
+            [first, .., last] => {
+                if let Some(at) = section.written(last) {
+                    let message = format!("`{first}` and `{last}` exclude each other");
+                    self.error("conflict", at, &message);
+                }
+            }
+        }
+        let listed = self.listed(section);
+        let discovery = if let Some(dns) = section.optional("dns") {
+            Discovery::Dns {
+                name: dns.text("name").unwrap_or_default().into(),
+                port: port(&dns).unwrap_or_default(),
+                server: socket(&dns),
+            }
+        } else if let Some(srv) = section.optional("srv") {
+            Discovery::Srv {
+                name: srv.text("name").unwrap_or_default().into(),
+                server: socket(&srv),
+            }
+        } else if let Some(file) = self.file(section, "endpoints_file") {
+            Discovery::File(file.value)
+        } else {
+            Discovery::Listed
+        };
+        (discovery, listed)
+    }
+
+    fn listed(&mut self, section: &Section) -> Vec<Endpoint> {
         let listed = section.list("endpoints");
-        if let Some(at) = written.filter(is_empty_list) {
+        if let Some(at) = section.written("endpoints").filter(is_empty_list) {
             self.error("value", at, "an upstream needs at least one endpoint");
         }
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(listed.len());
@@ -33,36 +100,31 @@ impl Builder<'_> {
             }
             endpoints.push(endpoint);
         }
-        let timeouts = section.section("timeouts");
-        let upstream = Upstream {
-            name: name.value.as_str().into(),
-            tls: section
-                .optional("tls")
-                .and_then(|tls| self.endpoint_tls(section, &tls, &endpoints)),
-            endpoints,
-            balance: match section.text("balance").as_deref() {
-                Some("round_robin") => Balance::RoundRobin,
-                _ => Balance::LeastConnections,
-            },
+        endpoints
+    }
+
+    fn reach(&mut self, section: &Section, discovery: &Discovery, endpoints: &[Endpoint]) -> Reach {
+        let tls = section.optional("tls");
+        let ip = |at: At<Value>| match at.value {
+            Value::Ip(address) => Some(address),
+            _ => None,
+        };
+        Reach {
+            tls: tls.and_then(|tls| self.endpoint_tls(section, &tls, discovery, endpoints)),
             send_proxy: match section.text("send_proxy").as_deref() {
                 Some("v1") => SendProxy::V1,
                 Some("v2") => SendProxy::V2,
                 _ => SendProxy::Off,
             },
-            tries: positive(section, "tries").unwrap_or(NonZeroU32::MIN),
-            timeouts: UpstreamTimeouts {
-                connect: duration(&timeouts, "connect"),
-                handshake: duration(&timeouts, "handshake"),
-                response: duration(&timeouts, "response"),
-            },
-        };
-        Some(upstream)
+            sources: section.list("source").into_iter().filter_map(ip).collect(),
+        }
     }
 
     fn endpoint_tls(
         &mut self,
         upstream: &Section,
         section: &Section,
+        discovery: &Discovery,
         endpoints: &[Endpoint],
     ) -> Option<EndpointTls> {
         let roots = match self.file(section, "ca") {
@@ -81,11 +143,16 @@ impl Builder<'_> {
         let nameless = endpoints
             .iter()
             .any(|each| matches!(each.address, Address::Unix(_)));
-        if let Some(at) = upstream
-            .written("tls")
-            .filter(|_| nameless && server_name.is_none())
-        {
-            self.error("missing", at, "TLS over a unix socket needs `server_name`");
+        if let Some(at) = upstream.written("tls").filter(|_| server_name.is_none()) {
+            if nameless {
+                self.error("missing", at, "TLS over a unix socket needs `server_name`");
+            } else if matches!(discovery, Discovery::Srv { .. }) {
+                let message = "TLS to the targets of a service needs `server_name`";
+                self.error("missing", at, message);
+            } else if let Discovery::Dns { name, .. } = discovery {
+                // What it resolves to are addresses, and certificates are for names.
+                server_name = ServerName::try_from(name.to_string()).ok();
+            }
         }
         let own = (
             self.file(section, "client_cert"),
@@ -110,20 +177,55 @@ impl Builder<'_> {
 }
 
 fn endpoint(value: &Value) -> Option<Endpoint> {
-    match value {
-        Value::Address(address) => Some(Endpoint {
-            address: address.clone(),
-            weight: NonZeroU32::MIN,
-            max_tunnels: None,
-        }),
-        Value::Section(section) => match &section.written("address")?.value {
-            Value::Address(address) => Some(Endpoint {
-                address: address.clone(),
-                weight: positive(section, "weight").unwrap_or(NonZeroU32::MIN),
-                max_tunnels: count(section, "max_tunnels"),
-            }),
-            _ => None,
-        },
+    let section = match value {
+        Value::Address(address) => return Some(Endpoint::at(address.clone())),
+        Value::Section(section) => section,
+        _ => return None,
+    };
+    let Value::Address(address) = &section.written("address")?.value else {
+        return None;
+    };
+    let weight = section.integer("weight");
+    Some(Endpoint {
+        address: address.clone(),
+        weight: weight
+            .and_then(|weight| u32::try_from(weight).ok())
+            .unwrap_or(1),
+        max_tunnels: count(section, "max_tunnels"),
+        drain: section.bool("drain"),
+        backup: section.bool("backup"),
+    })
+}
+
+fn port(section: &Section) -> Option<u16> {
+    u16::try_from(section.integer("port")?).ok()
+}
+
+fn socket(section: &Section) -> Option<SocketAddr> {
+    match &section.written("server")?.value {
+        Value::Socket(address) => Some(*address),
         _ => None,
+    }
+}
+
+fn retry(section: &Section) -> Retry {
+    let written = texts(&section.list("retry_on"));
+    Retry {
+        tries: positive(section, "tries").unwrap_or(NonZeroU32::MIN),
+        on: RetryOn {
+            statuses: written
+                .iter()
+                .filter_map(|text| text.parse().ok())
+                .collect(),
+            timeout: written.iter().any(|text| **text == *"timeout"),
+        },
+    }
+}
+
+fn timeouts(section: &Section) -> UpstreamTimeouts {
+    UpstreamTimeouts {
+        connect: duration(section, "connect"),
+        handshake: duration(section, "handshake"),
+        response: duration(section, "response"),
     }
 }

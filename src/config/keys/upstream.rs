@@ -1,6 +1,13 @@
 //! `[upstream.NAME]`.
 
-use super::{COUNT, DURATION_OR_OFF, Kind, NAMES, Table, key};
+mod discovery;
+mod health;
+mod picking;
+
+use self::discovery::{DNS, SRV};
+use self::health::{AFTERMATH, EJECTION, HEALTH};
+use self::picking::{HASH, QUEUE, STICKY};
+use super::{COUNT, DURATION_OR_OFF, Kind, Table, key};
 
 pub(super) const UPSTREAM: Table = Table {
     doc: "A named group of endpoints with a balancing policy.",
@@ -11,14 +18,12 @@ pub(super) const UPSTREAM: Table = Table {
             "",
             "Addresses: `10.0.0.1:9000`, `name:9000`, `unix:/path`, or tables.",
         )
-        .shown(r#"endpoints = ["10.0.0.11:9000", "chat.internal:9000", "unix:/run/chat.sock"]"#)
-        .required(),
+        .shown(r#"endpoints = ["10.0.0.11:9000", "chat.internal:9000", "unix:/run/chat.sock"]"#),
         key(
             "balance",
             Kind::AnyOf(&[
-                Kind::OneOf(&["least_connections", "round_robin"]),
-                Kind::Later(&Kind::OneOf(&["random", "power_of_two"])),
-                Kind::Later(&Kind::Table(&HASH)),
+                Kind::OneOf(&["least_connections", "round_robin", "random", "power_of_two"]),
+                Kind::Table(&HASH),
             ]),
             "\"least_connections\"",
             "How an endpoint is picked.",
@@ -70,31 +75,29 @@ pub(super) const UPSTREAM: Table = Table {
             Kind::Table(&STICKY),
             "",
             "A cookie that leads back to the same endpoint.",
-        )
-        .later(),
+        ),
         key(
             "slow_start",
             DURATION_OR_OFF,
             "\"off\"",
             "How long a new endpoint takes to get its share.",
         )
-        .shown(r#"slow_start = "30s""#)
-        .later(),
+        .shown(r#"slow_start = "30s""#),
         key(
             "retry_on",
-            NAMES,
+            Kind::List(&Kind::OneOf(&[
+                "429", "500", "502", "503", "504", "timeout",
+            ])),
             "[]",
             "Answers after which another endpoint is tried, before the 101.",
         )
-        .shown(r#"retry_on = ["502", "503", "timeout"]"#)
-        .later(),
+        .shown(r#"retry_on = ["502", "503", "timeout"]"#),
         key(
             "queue",
             Kind::Table(&QUEUE),
             "",
             "Where handshakes wait when all endpoints are full.",
-        )
-        .later(),
+        ),
         key(
             "all_down",
             Kind::OneOf(&["refuse", "try_any"]),
@@ -119,7 +122,7 @@ pub(super) const UPSTREAM: Table = Table {
         .later(),
         key(
             "source",
-            Kind::List(&Kind::Text),
+            Kind::List(&Kind::Ip),
             "[]",
             "Local addresses that connections are spread over.",
         )
@@ -172,11 +175,11 @@ const ENDPOINT: Table = Table {
         key(
             "weight",
             Kind::Integer {
-                least: 1,
+                least: 0,
                 most: 10_000,
             },
             "1",
-            "Its share, relative to the others.",
+            "Its share, relative to the others; with 0 only a cookie leads to it.",
         )
         .shown(
             r#"address = "10.0.0.11:9000"
@@ -195,8 +198,7 @@ max_tunnels = 10_000"#,
         .shown(
             r#"address = "10.0.0.11:9000"
 drain = true"#,
-        )
-        .later_restriction(),
+        ),
         key(
             "backup",
             Kind::Bool,
@@ -206,39 +208,8 @@ drain = true"#,
         .shown(
             r#"address = "10.0.0.11:9000"
 backup = true"#,
-        )
-        .later_restriction(),
+        ),
     ],
-};
-
-const HASH: Table = Table {
-    doc: "The same endpoint for the same key.",
-    keys: &[key(
-        "hash",
-        Kind::AnyOf(&[
-            Kind::OneOf(&["client_ip", "path", "sni"]),
-            Kind::Table(&Table {
-                doc: "What the key is.",
-                keys: &[
-                    key("header", Kind::Text, "", "The value of this header.")
-                        .shown(r#"header = "x-user""#),
-                    key("cookie", Kind::Text, "", "The value of this cookie.")
-                        .shown(r#"cookie = "sid""#),
-                    key(
-                        "query",
-                        Kind::Text,
-                        "",
-                        "The value of this query parameter.",
-                    )
-                    .shown(r#"query = "room""#),
-                ],
-            }),
-        ]),
-        "",
-        "What the key is.",
-    )
-    .shown(r#"hash = "client_ip""#)
-    .required()],
 };
 
 const TLS: Table = Table {
@@ -302,62 +273,6 @@ const TIMEOUTS: Table = Table {
     ],
 };
 
-const DNS: Table = Table {
-    doc: "Endpoints from a name.",
-    keys: &[
-        key("name", Kind::Text, "", "The name.")
-            .shown(
-                r#"name = "chat.svc"
-port = 9000"#,
-            )
-            .required(),
-        key(
-            "port",
-            Kind::Integer {
-                least: 1,
-                most: 65_535,
-            },
-            "",
-            "The port.",
-        )
-        .shown(
-            r#"name = "chat.svc"
-port = 9000"#,
-        )
-        .required(),
-    ],
-};
-
-const SRV: Table = Table {
-    doc: "Endpoints from SRV records.",
-    keys: &[key("name", Kind::Text, "", "The name.")
-        .shown(r#"name = "_ws._tcp.chat.svc""#)
-        .required()],
-};
-
-const STICKY: Table = Table {
-    doc: "A cookie that leads back to the same endpoint.",
-    keys: &[
-        key("cookie", Kind::Text, "\"tidegate\"", "Its name."),
-        key("ttl", Kind::Duration, "\"1h\"", "How long it holds."),
-        key(
-            "secret_file",
-            Kind::File,
-            "",
-            "The key that it is signed with.",
-        )
-        .shown(r#"secret_file = "sticky.key""#),
-    ],
-};
-
-const QUEUE: Table = Table {
-    doc: "Where handshakes wait when all endpoints are full.",
-    keys: &[
-        key("size", COUNT, "1000", "Handshakes that may wait."),
-        key("timeout", Kind::Duration, "\"5s\"", "How long."),
-    ],
-};
-
 const KEEPALIVE: Table = Table {
     doc: "TCP keepalive towards endpoints.",
     keys: &[
@@ -387,137 +302,6 @@ const KEEPALIVE: Table = Table {
             Kind::Duration,
             "\"30s\"",
             "How long sent bytes may stay unacknowledged.",
-        ),
-    ],
-};
-
-const HEALTH: Table = Table {
-    doc: "Checks that endpoints must pass.",
-    keys: &[
-        key(
-            "websocket",
-            Kind::Table(&HEALTH_WEBSOCKET),
-            "",
-            "By a WebSocket handshake.",
-        ),
-        key("http", Kind::Table(&HEALTH_HTTP), "", "By a plain request."),
-        key(
-            "tcp",
-            Kind::Table(&Table {
-                doc: "By a connection.",
-                keys: &[],
-            }),
-            "",
-            "By a connection.",
-        )
-        .shown("tcp = {}"),
-        key("interval", Kind::Duration, "\"5s\"", "Time between checks."),
-        key("timeout", Kind::Duration, "\"2s\"", "For one check."),
-        key(
-            "rise",
-            COUNT,
-            "2",
-            "Checks passed before an endpoint is up.",
-        ),
-        key("fall", COUNT, "3", "Checks failed before it is down."),
-    ],
-};
-
-const HEALTH_WEBSOCKET: Table = Table {
-    doc: "By a WebSocket handshake.",
-    keys: &[
-        key("path", Kind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
-        key("host", Kind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
-        key("origin", Kind::Origin, "", "The Origin.")
-            .shown(r#"origin = "https://chat.example.com""#),
-        key(
-            "subprotocols",
-            NAMES,
-            "[]",
-            "Subprotocols that are offered.",
-        )
-        .shown(r#"subprotocols = ["chat"]"#),
-        key("headers", Kind::Map(&Kind::Text), "{}", "Further headers.")
-            .shown(r#"headers = { x-probe = "1" }"#),
-        key(
-            "ping",
-            Kind::Bool,
-            "false",
-            "Whether a Ping must be answered, too.",
-        )
-        .shown("ping = true"),
-    ],
-};
-
-const HEALTH_HTTP: Table = Table {
-    doc: "By a plain request.",
-    keys: &[
-        key("path", Kind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
-        key("host", Kind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
-        key(
-            "expect",
-            Kind::Text,
-            "\"200-299\"",
-            "Status codes that pass.",
-        )
-        .shown(r#"expect = "200-299, 404""#),
-    ],
-};
-
-const EJECTION: Table = Table {
-    doc: "When an endpoint is left out because of failures.",
-    keys: &[
-        key("failures", COUNT, "5", "Failures within the window."),
-        key("window", Kind::Duration, "\"30s\"", "The window."),
-        key(
-            "base",
-            Kind::Duration,
-            "\"10s\"",
-            "How long at first; doubled each time.",
-        ),
-        key("ceiling", Kind::Duration, "\"5m\"", "How long at most."),
-        key(
-            "max_share",
-            Kind::Number {
-                least: 0.0,
-                most: 1.0,
-            },
-            "0.5",
-            "Share of endpoints left out at most.",
-        ),
-    ],
-};
-
-const AFTERMATH: Table = Table {
-    doc: "What happens to live tunnels.",
-    keys: &[
-        key(
-            "action",
-            Kind::OneOf(&["keep", "close", "drain"]),
-            "\"keep\"",
-            "They stay, end at once, or are closed one by one.",
-        )
-        .shown(
-            r#"action = "drain"
-rate = "100/s""#,
-        ),
-        key("rate", Kind::Rate, "", "So many per time.").shown(
-            r#"action = "drain"
-rate = "100/s""#,
-        ),
-        key("over", Kind::Duration, "", "Spread over so long.").shown(
-            r#"action = "drain"
-over = "2m""#,
-        ),
-        key(
-            "order",
-            Kind::OneOf(&["oldest", "random"]),
-            "\"oldest\"",
-            "Which first.",
-        )
-        .shown(
-            r#"action = "drain"
-order = "random""#,
         ),
     ],
 };

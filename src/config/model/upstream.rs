@@ -1,7 +1,18 @@
 //! Upstreams: groups of endpoints, and how they are spoken to.
 
+mod discovery;
+mod health;
+mod picking;
+
+pub use self::discovery::Discovery;
+pub use self::health::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
+pub use self::picking::{
+    AllDown, Balance, HashBy, HashKey, Picking, Queue, Retry, RetryOn, SameSite, Sticky,
+    StickySecret,
+};
+
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,18 +26,58 @@ use rustls::sign::CertifiedKey;
 pub struct Upstream {
     /// Unique.
     pub name: Arc<str>,
-    /// At least one.
+    /// Those that are known from the files. Without discovery there is at least one.
     pub endpoints: Vec<Endpoint>,
+    /// Where endpoints come from.
+    pub discovery: Discovery,
     /// How an endpoint is picked.
-    pub balance: Balance,
-    /// How many endpoints are tried for one request.
-    pub tries: NonZeroU32,
-    /// `None` for plain text.
-    pub tls: Option<EndpointTls>,
-    /// Whether connections begin with a PROXY header.
-    pub send_proxy: SendProxy,
+    pub picking: Picking,
+    /// The cookie that leads back to an endpoint.
+    pub sticky: Option<Sticky>,
+    /// What happens when an endpoint does not do.
+    pub retry: Retry,
+    /// Checks that endpoints must pass.
+    pub health: Option<Health>,
+    /// When an endpoint is left out because of failures in use.
+    pub ejection: Option<Ejection>,
+    /// How endpoints are connected to.
+    pub reach: Reach,
     /// Deadlines towards endpoints.
     pub timeouts: UpstreamTimeouts,
+}
+
+impl Upstream {
+    /// One with all the defaults.
+    pub fn listed(name: &str, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            name: name.into(),
+            endpoints,
+            discovery: Discovery::Listed,
+            picking: Picking {
+                balance: Balance::LeastConnections,
+                slow_start: None,
+                all_down: AllDown::Refuse,
+                queue: None,
+            },
+            sticky: None,
+            retry: Retry {
+                tries: NonZeroU32::MIN.saturating_add(1),
+                on: RetryOn::default(),
+            },
+            health: None,
+            ejection: None,
+            reach: Reach {
+                tls: None,
+                send_proxy: SendProxy::Off,
+                sources: [].into(),
+            },
+            timeouts: UpstreamTimeouts {
+                connect: Duration::from_secs(3),
+                handshake: Duration::from_secs(10),
+                response: Duration::from_secs(60),
+            },
+        }
+    }
 }
 
 /// One address in an upstream.
@@ -34,10 +85,38 @@ pub struct Upstream {
 pub struct Endpoint {
     /// Where it listens.
     pub address: Address,
-    /// Its share, relative to the others.
-    pub weight: NonZeroU32,
+    /// Its share, relative to the others; with 0 only a cookie leads to it.
+    pub weight: u32,
     /// Tunnels, handshakes and requests at once.
     pub max_tunnels: Option<usize>,
+    /// Whether it takes nothing new.
+    pub drain: bool,
+    /// Whether it serves only when no other does.
+    pub backup: bool,
+}
+
+impl Endpoint {
+    /// One with all the defaults.
+    pub fn at(address: Address) -> Self {
+        Self {
+            address,
+            weight: 1,
+            max_tunnels: None,
+            drain: false,
+            backup: false,
+        }
+    }
+}
+
+/// How endpoints are connected to.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// `None` for plain text.
+    pub tls: Option<EndpointTls>,
+    /// Whether connections begin with a PROXY header.
+    pub send_proxy: SendProxy,
+    /// Local addresses that connections are spread over; the system's choice if empty.
+    pub sources: Arc<[IpAddr]>,
 }
 
 /// Where an endpoint listens.
@@ -64,15 +143,6 @@ impl fmt::Display for Address {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// How an endpoint is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// The fewest in flight, relative to weight.
-    LeastConnections,
-    /// In turn, by weight, evenly interleaved.
-    RoundRobin,
 }
 
 /// The PROXY header that endpoints get.

@@ -37,9 +37,7 @@ impl Section {
     /// What was written for `name`, or its default.
     fn value(&self, name: &str) -> Option<Value> {
         match self.written.get(name) {
-            Some(at) if !matches!(at.value, Value::NotInEffect | Value::Broken) => {
-                Some(at.value.clone())
-            }
+            Some(at) if at.value != Value::Broken => Some(at.value.clone()),
             _ => self.declared.key(name).and_then(Key::default_value),
         }
     }
@@ -59,6 +57,13 @@ impl Section {
     pub(in crate::config) fn integer(&self, name: &str) -> Option<i64> {
         match self.value(name) {
             Some(Value::Integer(number)) => Some(number),
+            _ => None,
+        }
+    }
+
+    pub(in crate::config) fn number(&self, name: &str) -> Option<f64> {
+        match self.value(name) {
+            Some(Value::Number(number)) => Some(number),
             _ => None,
         }
     }

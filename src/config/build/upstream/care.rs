@@ -1,0 +1,128 @@
+//! Which endpoints are left out: checks, and failures in use.
+
+use http::{HeaderName, HeaderValue};
+
+use super::super::{Builder, duration, positive, texts};
+use crate::config::model::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
+use crate::config::raw::{At, Section, Value};
+use crate::config::value;
+
+impl Builder<'_> {
+    pub(super) fn health(&mut self, at: &At<Value>, section: &Section) -> Option<Health> {
+        let probe = match (
+            section.optional("websocket"),
+            section.optional("http"),
+            section.optional("tcp"),
+        ) {
+            (Some(section), None, None) => Probe::WebSocket(self.websocket_probe(&section)?),
+            (None, Some(section), None) => Probe::Http(self.http_probe(&section)?),
+            (None, None, Some(_)) => Probe::Tcp,
+            _ => {
+                let message = "a check is one of `websocket`, `http` and `tcp`";
+                self.error("value", at, message);
+                return None;
+            }
+        };
+        let (interval, timeout) = (duration(section, "interval"), duration(section, "timeout"));
+        for key in ["interval", "timeout"] {
+            if let Some(at) = section.written(key)
+                && duration(section, key).is_zero()
+            {
+                self.error("value", at, "it has to take some time");
+            }
+        }
+        Some(Health {
+            probe,
+            interval,
+            timeout,
+            rise: positive(section, "rise")?.get(),
+            fall: positive(section, "fall")?.get(),
+        })
+    }
+
+    fn websocket_probe(&mut self, section: &Section) -> Option<WebSocketProbe> {
+        let origin = section.written("origin").and_then(|at| match &at.value {
+            Value::Origin(origin) => Some(origin.clone()),
+            _ => None,
+        });
+        let mut headers = Vec::new();
+        for (name, value) in section.pairs("headers") {
+            let Value::Text(text) = &value.value else {
+                continue;
+            };
+            let known: Result<HeaderName, String> = value::header(&name.value);
+            match (known, HeaderValue::from_str(text)) {
+                (Ok(name), Ok(text)) => headers.push((name, text)),
+                (Err(wrong), _) => self.error("value", &value, &wrong),
+                (_, Err(_)) => self.error("value", &value, "a header cannot have such a value"),
+            }
+        }
+        Some(WebSocketProbe {
+            path: self.probe_path(section)?,
+            host: self.probe_host(section),
+            origin,
+            subprotocols: texts(&section.list("subprotocols"))
+                .iter()
+                .map(|name| Box::from(&**name))
+                .collect(),
+            headers,
+            ping: section.bool("ping"),
+        })
+    }
+
+    fn http_probe(&mut self, section: &Section) -> Option<HttpProbe> {
+        let expect = match value::statuses(&section.text("expect")?) {
+            Ok(expect) => expect,
+            Err(wrong) => {
+                self.error("value", section.written("expect")?, &wrong);
+                return None;
+            }
+        };
+        Some(HttpProbe {
+            path: self.probe_path(section)?,
+            host: self.probe_host(section),
+            expect,
+        })
+    }
+
+    /// Path and query, as they are sent.
+    fn probe_path(&mut self, section: &Section) -> Option<Box<str>> {
+        let text = section.text("path")?;
+        let sendable = text.bytes().all(|byte| matches!(byte, b'!'..=b'~')) && !text.contains('#');
+        if text.starts_with('/') && sendable {
+            return Some(text.into());
+        }
+        let message = format!("`{text}` is no path; write `/health` or `/health?full=1`");
+        self.error("value", section.written("path")?, &message);
+        None
+    }
+
+    fn probe_host(&mut self, section: &Section) -> Option<Box<str>> {
+        let text = section.text("host")?;
+        if text
+            .parse::<http::uri::Authority>()
+            .is_ok_and(|it| !it.as_str().contains('@'))
+        {
+            return Some(text.into());
+        }
+        let message = format!("`{text}` is no host; write `chat.internal` or `chat.internal:9000`");
+        self.error("value", section.written("host")?, &message);
+        None
+    }
+
+    pub(super) fn ejection(&mut self, section: &Section) -> Ejection {
+        let (base, ceiling) = (duration(section, "base"), duration(section, "ceiling"));
+        if let Some(at) = section.written("ceiling").or(section.written("base"))
+            && ceiling < base
+        {
+            self.error("value", at, "`ceiling` is less than `base`");
+        }
+        Ejection {
+            failures: positive(section, "failures").map_or(1, std::num::NonZeroU32::get),
+            window: duration(section, "window"),
+            base,
+            ceiling,
+            max_share: section.number("max_share").unwrap_or_default(),
+        }
+    }
+}

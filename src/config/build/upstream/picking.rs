@@ -1,0 +1,104 @@
+//! How endpoints are picked: policy, cookie, waiting room.
+
+use http::HeaderName;
+
+use super::super::{Builder, count, duration};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::files;
+use crate::config::model::{
+    AllDown, Balance, Endpoint, HashBy, HashKey, Picking, Queue, SameSite, Sticky,
+};
+use crate::config::raw::{Section, Value};
+
+impl Builder<'_> {
+    pub(super) fn picking(&mut self, section: &Section, endpoints: &[Endpoint]) -> Picking {
+        let balance = match section.text("balance").as_deref() {
+            Some("round_robin") => Balance::RoundRobin,
+            Some("random") => Balance::Random,
+            Some("power_of_two") => Balance::PowerOfTwo,
+            Some(_) => Balance::LeastConnections,
+            None => self
+                .hash(&section.section("balance"))
+                .map_or(Balance::LeastConnections, Balance::Hash),
+        };
+        if let (Some(at), Balance::Hash(_)) = (section.written("slow_start"), &balance) {
+            let message = "a key has its place whatever the time: `slow_start` does nothing here";
+            self.found
+                .push(Diagnostic::warning("no-effect", at.span.clone(), message));
+        }
+        let limited = endpoints.iter().any(|each| each.max_tunnels.is_some());
+        if let Some(at) = section.written("queue").filter(|_| !limited)
+            && !endpoints.is_empty()
+        {
+            let message = "no endpoint has `max_tunnels`: nobody ever waits";
+            self.found
+                .push(Diagnostic::warning("no-effect", at.span.clone(), message));
+        }
+        Picking {
+            balance,
+            slow_start: section.duration("slow_start"),
+            all_down: match section.text("all_down").as_deref() {
+                Some("try_any") => AllDown::TryAny,
+                _ => AllDown::Refuse,
+            },
+            queue: section.optional("queue").map(|section| Queue {
+                size: count(&section, "size").unwrap_or(1),
+                timeout: duration(&section, "timeout"),
+            }),
+        }
+    }
+
+    fn hash(&mut self, section: &Section) -> Option<HashBy> {
+        let at = section.written("hash")?;
+        let key = match &at.value {
+            Value::Text(text) => match text.as_str() {
+                "path" => HashKey::Path,
+                "sni" => HashKey::Sni,
+                _ => HashKey::ClientIp,
+            },
+            Value::Section(by) => match (by.text("header"), by.text("cookie"), by.text("query")) {
+                (Some(name), None, None) => {
+                    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+                        let message = format!("`{name}` is no name of a header");
+                        self.error("value", at, &message);
+                        return None;
+                    };
+                    HashKey::Header(name)
+                }
+                (None, Some(name), None) => HashKey::Cookie(name.into()),
+                (None, None, Some(name)) => HashKey::Query(name.into()),
+                _ => {
+                    let message = "a hash takes one of `header`, `cookie` and `query`";
+                    self.error("value", at, message);
+                    return None;
+                }
+            },
+            _ => return None,
+        };
+        Some(HashBy {
+            key,
+            load_factor: section.number("load_factor").unwrap_or(1.0),
+        })
+    }
+
+    pub(super) fn sticky(&mut self, section: &Section) -> Option<Sticky> {
+        let secret = match self.file(section, "secret_file") {
+            None => None,
+            Some(file) => {
+                self.check_mode(&file);
+                Some(self.read(&file, files::sticky_secret)?)
+            }
+        };
+        Some(Sticky {
+            cookie: section.text("cookie")?.into(),
+            ttl: duration(section, "ttl"),
+            path: section.text("path")?.into(),
+            same_site: match section.text("same_site").as_deref() {
+                Some("strict") => SameSite::Strict,
+                Some("none") => SameSite::None,
+                _ => SameSite::Lax,
+            },
+            secret,
+        })
+    }
+}

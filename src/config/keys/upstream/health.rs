@@ -1,0 +1,134 @@
+//! Which endpoints are left out, and what becomes of their tunnels.
+
+use super::super::{COUNT, Kind, NAMES, Table, key};
+
+pub(super) const HEALTH: Table = Table {
+    doc: "Checks that endpoints must pass.",
+    keys: &[
+        key(
+            "websocket",
+            Kind::Table(&HEALTH_WEBSOCKET),
+            "",
+            "By a WebSocket handshake.",
+        ),
+        key("http", Kind::Table(&HEALTH_HTTP), "", "By a plain request."),
+        key(
+            "tcp",
+            Kind::Table(&Table {
+                doc: "By a connection.",
+                keys: &[],
+            }),
+            "",
+            "By a connection.",
+        )
+        .shown("tcp = {}"),
+        key("interval", Kind::Duration, "\"5s\"", "Time between checks."),
+        key("timeout", Kind::Duration, "\"2s\"", "For one check."),
+        key(
+            "rise",
+            COUNT,
+            "2",
+            "Checks passed before an endpoint is up.",
+        ),
+        key("fall", COUNT, "3", "Checks failed before it is down."),
+    ],
+};
+
+const HEALTH_WEBSOCKET: Table = Table {
+    doc: "By a WebSocket handshake.",
+    keys: &[
+        key("path", Kind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
+        key("host", Kind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
+        key("origin", Kind::Origin, "", "The Origin.")
+            .shown(r#"origin = "https://chat.example.com""#),
+        key(
+            "subprotocols",
+            NAMES,
+            "[]",
+            "Subprotocols that are offered.",
+        )
+        .shown(r#"subprotocols = ["chat"]"#),
+        key("headers", Kind::Map(&Kind::Text), "{}", "Further headers.")
+            .shown(r#"headers = { x-probe = "1" }"#),
+        key(
+            "ping",
+            Kind::Bool,
+            "false",
+            "Whether a Ping must be answered, too.",
+        )
+        .shown("ping = true"),
+    ],
+};
+
+const HEALTH_HTTP: Table = Table {
+    doc: "By a plain request.",
+    keys: &[
+        key("path", Kind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
+        key("host", Kind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
+        key(
+            "expect",
+            Kind::Text,
+            "\"200-299\"",
+            "Status codes that pass.",
+        )
+        .shown(r#"expect = "200-299, 404""#),
+    ],
+};
+
+pub(super) const EJECTION: Table = Table {
+    doc: "When an endpoint is left out because of failures.",
+    keys: &[
+        key("failures", COUNT, "5", "Failures within the window."),
+        key("window", Kind::Duration, "\"30s\"", "The window."),
+        key(
+            "base",
+            Kind::Duration,
+            "\"10s\"",
+            "How long at first; doubled each time.",
+        ),
+        key("ceiling", Kind::Duration, "\"5m\"", "How long at most."),
+        key(
+            "max_share",
+            Kind::Number {
+                least: 0.0,
+                most: 1.0,
+            },
+            "0.5",
+            "Share of endpoints left out at most.",
+        ),
+    ],
+};
+
+pub(super) const AFTERMATH: Table = Table {
+    doc: "What happens to live tunnels.",
+    keys: &[
+        key(
+            "action",
+            Kind::OneOf(&["keep", "close", "drain"]),
+            "\"keep\"",
+            "They stay, end at once, or are closed one by one.",
+        )
+        .shown(
+            r#"action = "drain"
+rate = "100/s""#,
+        ),
+        key("rate", Kind::Rate, "", "So many per time.").shown(
+            r#"action = "drain"
+rate = "100/s""#,
+        ),
+        key("over", Kind::Duration, "", "Spread over so long.").shown(
+            r#"action = "drain"
+over = "2m""#,
+        ),
+        key(
+            "order",
+            Kind::OneOf(&["oldest", "random"]),
+            "\"oldest\"",
+            "Which first.",
+        )
+        .shown(
+            r#"action = "drain"
+order = "random""#,
+        ),
+    ],
+};
