@@ -12,6 +12,7 @@ pub mod hop;
 pub mod forwarded;
 pub mod proxy_header;
 pub mod certificate;
+pub mod cookie;
 pub mod edit;
 pub mod frame;
 pub mod handshake;

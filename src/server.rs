@@ -157,6 +157,7 @@ impl Process {
             files,
         };
         process.watch_files();
+        process.reloader.known().settle();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             workers = process.workers.len(),

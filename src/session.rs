@@ -9,6 +9,7 @@ mod attempts;
 mod client;
 mod open;
 mod plain;
+mod wish;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ use crate::net::stream::{Peer, Stream};
 use crate::observe::access_log::{self, RequestFacts, SessionId, TunnelFacts, TunnelOpening};
 use crate::observe::counters::Counters;
 use crate::protocol::certificate::TlsFacts;
+use crate::protocol::cookie::Led;
 use crate::protocol::edit::{self, Edit};
 use crate::protocol::forwarded::Via;
 use crate::protocol::handshake::Intent;
@@ -46,7 +48,8 @@ use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
 use crate::tunnel::table::Table;
 use crate::upstream::connect::Resolver;
-use crate::upstream::endpoint::{Lease, Upstream};
+use crate::upstream::endpoint::Lease;
+use crate::upstream::group::{Upstream, Wish};
 use crate::upstream::http::{Pool, ReplyBody};
 
 /// What all workers share.
@@ -227,6 +230,10 @@ struct Session<'a> {
     upstream: &'a Upstream,
     /// Path and query for the endpoint.
     uri: &'a str,
+    /// Which endpoint it should be.
+    wish: Wish,
+    /// What the cookie that it came with says, where one leads back to an endpoint.
+    led: Option<Led>,
     facts: RequestFacts<'a>,
 }
 
@@ -248,7 +255,7 @@ impl Session<'_> {
     /// What connections to the endpoint begin with.
     fn proxy_header(&self) -> Vec<u8> {
         let addresses = self.arrival.client.source().zip(self.connection.local);
-        proxy_header::write(self.upstream.send_proxy, addresses)
+        proxy_header::write(self.upstream.reach().send_proxy, addresses)
     }
 
     /// Changes to the request's fields: those of the route, and what only we know.
@@ -271,11 +278,26 @@ impl Session<'_> {
         edit
     }
 
-    /// Changes to the fields of what the endpoint answers.
-    fn response_edit(&self) -> Edit<'_> {
+    /// Changes to the fields of what the leased endpoint answers.
+    fn response_edit(&self, lease: &Lease) -> Edit<'_> {
         let changes = &self.route.settings.response_headers;
         let known = self.arrival.known(self.target, &self.route.settings.name);
-        Edit::new(changes, &[], &known)
+        let mut edit = Edit::new(changes, &[], &known);
+        edit.set_cookie(self.cookie_to(lease));
+        edit
+    }
+
+    /// The cookie that leads back to the leased endpoint, unless the client has a good one.
+    fn cookie_to(&self, lease: &Lease) -> Option<HeaderValue> {
+        let sticky = self.upstream.sticky.as_ref()?;
+        let tag = sticky.signer.tag(&lease.endpoint().label);
+        if self.led.is_some_and(|led| led.to == tag && !led.is_aging) {
+            return None;
+        }
+        let secure = self.arrival.client.secure();
+        sticky
+            .signer
+            .set(tag, &sticky.settings, secure, wish::seconds())
     }
 }
 
@@ -321,12 +343,16 @@ async fn answer(
         Way::Route(route) => route,
         Way::Elsewhere(outcome) => return Ok(outcome),
     };
+    let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
+    let (wish, led) = wish::of(upstream, arrival, &parts, &target);
     let session = Session {
         connection: arrival.connection,
         arrival,
         target: &target,
         route: &route,
-        upstream: route.upstream.as_ref().ok_or(Rejection::NoRoute)?,
+        upstream,
+        wish,
+        led,
         uri: &edit::rewrite(&route.settings.rewrite, target.origin_form())?,
         facts: arrival.facts(),
     };

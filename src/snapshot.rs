@@ -12,7 +12,8 @@ use crate::config::model::{self, Config, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
 use crate::quota::Quota;
 use crate::route::{self, Table};
-use crate::upstream::endpoint::{Known, Upstream};
+use crate::upstream::endpoint::Known;
+use crate::upstream::group::Upstream;
 
 /// The configuration as running.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Snapshot {
     /// Positions of routes.
     by_name: HashMap<Arc<str>, usize>,
     upstreams: Vec<Arc<Upstream>>,
-    known: Known,
+    known: Arc<Known>,
 }
 
 /// What a matched request is handled with.
@@ -69,12 +70,13 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError`].
     pub fn new(config: &Config, before: Option<&Self>) -> Result<Self, SnapshotError> {
-        let mut known = before.map_or_else(Known::default, |before| before.known.living());
+        let known = before.map_or_else(Arc::default, |before| Arc::clone(&before.known));
+        known.sweep();
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         let mut by_name = HashMap::new();
         for settings in &config.upstreams {
             let upstream =
-                Upstream::new(settings, &mut known).map_err(|source| SnapshotError::Tls {
+                Upstream::new(settings, &known).map_err(|source| SnapshotError::Tls {
                     upstream: Arc::clone(&settings.name),
                     source,
                 })?;
@@ -109,6 +111,16 @@ impl Snapshot {
         self.routes.get(self.table.find(request)?)
     }
 
+    /// What is alive of upstreams.
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
+    /// Its upstreams, in the order of the file.
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
     fn tunnels_of(&self, name: &str) -> Option<Arc<Quota>> {
         let position = *self.by_name.get(name)?;
         Some(Arc::clone(&self.routes.get(position)?.tunnels))
@@ -120,7 +132,7 @@ impl Snapshot {
             self.routes.len(),
             self.upstreams
                 .iter()
-                .map(|each| each.endpoints().count())
+                .map(|each| each.endpoints().len())
                 .sum(),
         )
     }

@@ -3,7 +3,9 @@
 //! Knows nothing of clients, routes or tunnels.
 
 pub mod balance;
+pub mod waiting;
 pub mod endpoint;
+pub mod group;
 pub mod connect;
 pub mod exchange;
 pub mod http;

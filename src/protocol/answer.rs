@@ -74,6 +74,11 @@ impl<'a> Answer<'a> {
         Ok(())
     }
 
+    /// Its status code; `None` for a number that is none.
+    pub fn status(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.status).ok()
+    }
+
     /// Whether another answer follows (RFC 9110 section 15.2).
     pub fn is_interim(&self) -> bool {
         (100..200).contains(&self.status) && !self.is_switch()

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::certificate::TlsFacts;
@@ -84,6 +85,8 @@ pub struct Edit<'a> {
     /// Fields that we vouch for: what comes in under their names is nobody's word.
     vouched: &'a [HeaderName],
     added: Vec<(HeaderName, HeaderValue)>,
+    /// One more line beside those of the same name.
+    cookie: Option<HeaderValue>,
 }
 
 impl<'a> Edit<'a> {
@@ -98,7 +101,13 @@ impl<'a> Edit<'a> {
             added: added.collect(),
             changes,
             vouched,
+            cookie: None,
         }
+    }
+
+    /// One more `Set-Cookie`, beside the endpoint's.
+    pub fn set_cookie(&mut self, cookie: Option<HeaderValue>) {
+        self.cookie = cookie;
     }
 
     /// One more field of ours, unless the configuration decides about it.
@@ -126,14 +135,19 @@ impl<'a> Edit<'a> {
 
     /// Names and values that are added.
     pub fn added(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.added.iter().map(|(name, value)| (name, value))
+        let cookie = self.cookie.iter().map(|value| (&SET_COOKIE, value));
+        let added = self.added.iter().map(|(name, value)| (name, value));
+        added.chain(cookie)
     }
 
     /// Makes the changes.
     pub fn apply(&self, headers: &mut HeaderMap) {
         hop::remove_where(headers, |name| self.drops(name.as_str()));
-        for (name, value) in self.added() {
+        for (name, value) in &self.added {
             headers.insert(name, value.clone());
+        }
+        if let Some(cookie) = &self.cookie {
+            headers.append(SET_COOKIE, cookie.clone());
         }
     }
 }

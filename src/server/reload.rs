@@ -13,6 +13,7 @@ use crate::config::model::{Config, Server};
 use crate::config::{self, Report};
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};
+use crate::upstream::endpoint::Known;
 
 /// Why a configuration was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,11 @@ impl Reloader {
     /// How many routes, and how many endpoints.
     pub(super) fn counts(&self) -> (usize, usize) {
         self.shared.snapshot.load().counts()
+    }
+
+    /// What is alive of upstreams.
+    pub(super) fn known(&self) -> Arc<Known> {
+        Arc::clone(self.shared.snapshot.load().known())
     }
 
     /// The files that the running configuration was read from, and what they held.

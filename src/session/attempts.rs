@@ -1,12 +1,16 @@
-//! One endpoint after the other, as long as no byte of the request was written.
+//! One endpoint after the other: as long as no byte of the request was written, and later where the
+//! configuration says so.
 
 use std::sync::Arc;
+
+use ::http::StatusCode;
 
 use super::{Refusal, Session};
 use crate::net::stream::Stream;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::endpoint::Lease;
+use crate::upstream::group::Nobody;
 
 /// The endpoints that were tried for a session, and how many more may be.
 pub(super) struct Attempts<'a> {
@@ -22,27 +26,47 @@ impl<'a> Attempts<'a> {
         Self {
             session,
             tried: Vec::new(),
-            left: session.upstream.tries,
+            left: session.upstream.retry().tries.get(),
             refusal: Rejection::NoEndpoint.into(),
         }
     }
 
-    /// The next endpoint, leased.
-    pub(super) fn next(&mut self) -> Result<Lease, Refusal> {
+    /// The next endpoint, leased. The first one may have to be waited for.
+    pub(super) async fn next(&mut self) -> Result<Lease, Refusal> {
+        if !self.tried.is_empty() {
+            let lease = self.another();
+            // What went wrong with those that were tried says more than that nobody is left.
+            return lease
+                .ok_or_else(|| std::mem::replace(&mut self.refusal, Rejection::NoEndpoint.into()));
+        }
         let upstream = self.session.upstream;
-        let picked = self.left.checked_sub(1).and_then(|left| {
-            self.left = left;
-            upstream.pick(&self.tried)
-        });
-        let lease = picked.ok_or_else(|| {
-            // What went wrong with those that were tried says more.
-            if self.tried.is_empty() && upstream.is_full(&self.tried) {
-                return Rejection::EndpointsFull.into();
-            }
-            std::mem::replace(&mut self.refusal, Rejection::NoEndpoint.into())
+        let picked = upstream.pick_in_turn(self.session.wish, &[]).await;
+        let lease = picked.map_err(|nobody| match nobody {
+            Nobody::Full => Rejection::EndpointsFull,
+            Nobody::NotReady => Rejection::NoEndpoint,
         })?;
+        Ok(self.take(lease))
+    }
+
+    /// One more endpoint, if there is one and it may be tried.
+    pub(super) fn another(&mut self) -> Option<Lease> {
+        if self.left == 0 {
+            return None;
+        }
+        let picked = self.session.upstream.pick(self.session.wish, &self.tried);
+        picked.ok().map(|lease| self.take(lease))
+    }
+
+    fn take(&mut self, lease: Lease) -> Lease {
+        self.left = self.left.saturating_sub(1);
         self.tried.push(lease.endpoint().id);
-        Ok(lease)
+        lease
+    }
+
+    /// Whether an answer, or the want of one, may lead to another endpoint.
+    pub(super) fn may_repeat(&self) -> bool {
+        let on = &self.session.upstream.retry().on;
+        self.left > 0 && (on.timeout || !on.statuses.is_empty())
     }
 
     /// A fresh connection to it, or none, which is remembered.
@@ -65,6 +89,34 @@ impl<'a> Attempts<'a> {
                 None
             }
         }
+    }
+
+    /// Another endpoint instead of the leased one, which gave this answer, if the configuration
+    /// wants that and there is one.
+    pub(super) fn instead_of(&mut self, lease: &Lease, status: StatusCode) -> Option<Lease> {
+        let wanted = &self.session.upstream.retry().on.statuses;
+        let next = wanted.contains(&status).then(|| self.another()).flatten()?;
+        self.tell(lease, &next, status.as_str());
+        Some(next)
+    }
+
+    /// The same for one that gave none in time.
+    pub(super) fn instead_of_silent(&mut self, lease: &Lease) -> Option<Lease> {
+        let wanted = self.session.upstream.retry().on.timeout;
+        let next = wanted.then(|| self.another()).flatten()?;
+        self.tell(lease, &next, "timeout");
+        Some(next)
+    }
+
+    fn tell(&self, lease: &Lease, next: &Lease, answer: &str) {
+        tracing::warn!(
+            session = %self.session.facts.session,
+            upstream = %self.session.upstream.name,
+            endpoint = %lease.endpoint().label,
+            answer,
+            next = %next.endpoint().label,
+            "trying another endpoint"
+        );
     }
 }
 

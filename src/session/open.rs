@@ -30,23 +30,8 @@ pub(super) async fn open(
     first_head: Option<&[u8]>,
     shares: Vec<Share>,
 ) -> Result<Outcome, Refusal> {
-    let mut attempts = Attempts::new(session);
-    let (stream, lease) = loop {
-        let lease = attempts.next()?;
-        if let Some(stream) = attempts.connect(&lease).await {
-            break (stream, lease);
-        }
-    };
+    let (answered, lease) = answer_to(session, parts, first_head).await?;
     let endpoint = Arc::clone(&lease.endpoint().label);
-    let request = write_request(session, parts, &lease, first_head);
-    let limit = session.upstream.timeouts.handshake;
-    let answered = match tokio::time::timeout(limit, exchange(stream, &request)).await {
-        Ok(answered) => {
-            answered.map_err(|error| Refusal::because(Rejection::BadAnswer, &endpoint, &error))?
-        }
-        Err(_) => return Err(Rejection::HandshakeTimeout.into()),
-    };
-    drop(request);
     let Some(answer) = answered.answer() else {
         return Err(Rejection::BadAnswer.into());
     };
@@ -70,7 +55,7 @@ pub(super) async fn open(
     }
     let facts = facts(session, &switch);
     let mut to_client = Vec::with_capacity(REQUEST_USUAL);
-    switch.write(&mut to_client, &session.response_edit());
+    switch.write(&mut to_client, &session.response_edit(&lease));
     to_client.extend_from_slice(answered.read_ahead());
     let read_ahead = answered.read_ahead().len();
     Ok(Outcome::Tunnel(Box::new(Opening {
@@ -84,6 +69,43 @@ pub(super) async fn open(
         request_id: session.facts.request_id.map(Into::into),
         endpoint: answered.stream,
     })))
+}
+
+/// The answer of an endpoint, the first that is taken or the last that there is.
+async fn answer_to(
+    session: &Session<'_>,
+    parts: &Parts,
+    first_head: Option<&[u8]>,
+) -> Result<(Answered, Lease), Refusal> {
+    let limit = session.upstream.timeouts().handshake;
+    let mut attempts = Attempts::new(session);
+    let mut lease = attempts.next().await?;
+    loop {
+        let Some(stream) = attempts.connect(&lease).await else {
+            // Its count ends before another is picked.
+            drop(lease);
+            lease = attempts.next().await?;
+            continue;
+        };
+        let request = write_request(session, parts, &lease, first_head);
+        let instead = match tokio::time::timeout(limit, exchange(stream, &request)).await {
+            Ok(Ok(answered)) => {
+                let status = answered.answer().and_then(|answer| answer.status());
+                match status.and_then(|status| attempts.instead_of(&lease, status)) {
+                    Some(next) => next,
+                    None => return Ok((answered, lease)),
+                }
+            }
+            Ok(Err(error)) => {
+                let endpoint = &lease.endpoint().label;
+                return Err(Refusal::because(Rejection::BadAnswer, endpoint, &error));
+            }
+            Err(_) => attempts
+                .instead_of_silent(&lease)
+                .ok_or(Rejection::HandshakeTimeout)?,
+        };
+        lease = instead;
+    }
 }
 
 fn write_request(

@@ -29,29 +29,84 @@ pub(super) async fn proxy(
     let limit = session.connection.timeouts.request_body;
     let (body, upload) = RequestBody::new(body, limit, || Barred(edit.barred().cloned().collect()));
     let mut request = Request::from_parts(parts, body);
-    let worker = &session.connection.worker;
     let mut attempts = Attempts::new(session);
+    let mut lease = attempts.next().await?;
     loop {
-        let lease = attempts.next()?;
         prepare(session, &mut request, &lease, &edit)?;
-        let key = Key::of(session.upstream, &lease);
-        if let Some(mut sender) = key.and_then(|key| worker.pool.take(key)) {
-            match reuse(session, &mut sender, request, &upload).await {
-                Ok(response) => return finish(session, response, sender, lease, key),
-                Err(Failure::Retry(again)) => request = *again,
-                Err(failure) => return Err(failure.into_refusal(&lease)),
+        let spare = attempts.may_repeat().then(|| spare(&request)).flatten();
+        let asked = ask(session, &mut attempts, &lease, request, &upload).await;
+        let next = spare.and_then(|spare| {
+            let next = match &asked {
+                Asked::Replied(response, _) => attempts.instead_of(&lease, response.status()),
+                Asked::Failed(Failure::TooSlow) => attempts.instead_of_silent(&lease),
+                Asked::Failed(_) | Asked::NotReached(_) => None,
+            };
+            Some((spare, next?))
+        });
+        match (next, asked) {
+            (Some(next), _) => (request, lease) = next,
+            (None, Asked::Replied(response, sender)) => {
+                return finish(session, response, sender, lease);
+            }
+            (None, Asked::Failed(failure)) => return Err(failure.into_refusal(&lease)),
+            (None, Asked::NotReached(unsent)) => {
+                // Its count ends before another is picked.
+                drop(lease);
+                lease = attempts.next().await?;
+                request = *unsent;
             }
         }
-        let Some(stream) = attempts.connect(&lease).await else {
-            continue;
-        };
-        let mut sender = http::open(stream, &worker.tasks)
-            .await
-            .map_err(|error| Failure::NoReply(error).into_refusal(&lease))?;
-        let sent = send(session, &mut sender, request, &upload).await;
-        let response = sent.map_err(|failure| failure.into_refusal(&lease))?;
-        return finish(session, response, sender, lease, key);
     }
+}
+
+/// What came of asking one endpoint.
+enum Asked {
+    Replied(Response<Incoming>, Sender),
+    Failed(Failure),
+    /// There is no connection: the request as it was.
+    NotReached(Box<Request<RequestBody>>),
+}
+
+/// Asks the leased endpoint, over an idle connection or a fresh one.
+async fn ask(
+    session: &Session<'_>,
+    attempts: &mut Attempts<'_>,
+    lease: &Lease,
+    mut request: Request<RequestBody>,
+    upload: &Upload,
+) -> Asked {
+    let worker = &session.connection.worker;
+    let key = Key::of(session.upstream, lease);
+    if let Some(mut sender) = key.and_then(|key| worker.pool.take(key)) {
+        match reuse(session, &mut sender, request, upload).await {
+            Ok(response) => return Asked::Replied(response, sender),
+            Err(Failure::Retry(again)) => request = *again,
+            Err(failure) => return Asked::Failed(failure),
+        }
+    }
+    let Some(stream) = attempts.connect(lease).await else {
+        return Asked::NotReached(Box::new(request));
+    };
+    match http::open(stream, &worker.tasks).await {
+        Err(error) => Asked::Failed(Failure::NoReply(error)),
+        Ok(mut sender) => match send(session, &mut sender, request, upload).await {
+            Ok(response) => Asked::Replied(response, sender),
+            Err(failure) => Asked::Failed(failure),
+        },
+    }
+}
+
+/// The same request once more, if sending it twice does no harm (RFC 9110 section 9.2.2).
+fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    (safe && request.body().is_empty()).then(|| {
+        let mut copy = Request::new(RequestBody::Empty);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
+        copy
+    })
 }
 
 /// Why a request has no reply.
@@ -113,15 +168,7 @@ async fn reuse(
     request: Request<RequestBody>,
     upload: &Upload,
 ) -> Result<Response<Incoming>, Failure> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    let again = (safe && request.body().is_empty()).then(|| {
-        let mut copy = Request::new(RequestBody::Empty);
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        *copy.extensions_mut() = request.extensions().clone();
-        copy
-    });
+    let again = spare(&request);
     match (send(session, sender, request, upload).await, again) {
         // No byte of a reply: hyper would have called it a parse error otherwise.
         (Err(Failure::NoReply(error)), Some(again))
@@ -141,7 +188,7 @@ async fn send(
     request: Request<RequestBody>,
     upload: &Upload,
 ) -> Result<Response<Incoming>, Failure> {
-    let limit = session.upstream.timeouts.response;
+    let limit = session.upstream.timeouts().response;
     let mut reply = std::pin::pin!(sender.try_send_request(request));
     let mut deadline = Instant::now() + limit;
     loop {
@@ -174,9 +221,9 @@ fn finish(
     response: Response<Incoming>,
     sender: Sender,
     lease: Lease,
-    key: Option<Key>,
 ) -> Result<Outcome, Refusal> {
-    let home = key.map(|key| (Rc::clone(&session.connection.worker.pool), key));
+    let home = Key::of(session.upstream, &lease);
+    let home = home.map(|key| (Rc::clone(&session.connection.worker.pool), key));
     reply(
         session,
         response,
@@ -209,7 +256,7 @@ pub(super) fn reply(
         });
     }
     hop::strip_response(&mut parts.headers);
-    session.response_edit().apply(&mut parts.headers);
+    session.response_edit(&loan.lease).apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
     access_log::replied(
         &session.connection.worker.counters,

@@ -1,70 +1,137 @@
 //! Which endpoint is next: the policies.
 //!
-//! Pure: sees weights and loads, returns a position. One pass over the endpoints for each pick, with
-//! as little in it as can be: there may be a thousand of them.
+//! Pure: sees weights and loads, returns a position; chance comes from a seed. One pass over the
+//! endpoints for most picks, with as little in it as can be: there may be a thousand of them.
+//! What is seen of an endpoint may change between two passes, since leases end meanwhile.
+//!
+//! Slow start, where there is one, is about arrivals. A policy that does not look at load gives a
+//! fresh endpoint a part of its weight. One that does would give it everything, until it has as much
+//! as the others: there, whoever has far less takes part in a pick only now and then.
 
+mod hashing;
+
+use std::cmp::Ordering;
+
+use fastrand::Rng;
+
+use self::hashing::Score;
+pub use self::hashing::{identity, key_hash};
 use crate::config::model::Balance;
 
+/// How an endpoint is picked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Policy {
+    /// The fewest in flight, relative to weight.
+    LeastConnections,
+    /// In turn, by weight, evenly interleaved.
+    RoundRobin,
+    /// By chance, by weight.
+    Random,
+    /// Of two by chance, the one with less in flight, relative to weight.
+    PowerOfTwo,
+    /// By a key, always the same for the same key; as [`Policy::LeastConnections`] without one.
+    Hash {
+        /// No endpoint gets more than its share of what is in flight, times this; at least 1.
+        load_factor: f64,
+    },
+}
+
 /// What a policy may know of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
-    /// Its share, relative to the others; at least 1.
+    /// Its share, relative to the others; with 0 it is never picked.
     pub weight: u32,
     /// Leases out on it.
     pub in_flight: usize,
     /// Whether it may be picked.
     pub eligible: bool,
+    /// How far it has come in its slow start, 1 at the end of it; `None` where there is none.
+    pub warmth: Option<f32>,
+    /// From [`identity`]; looked at by [`Policy::Hash`] only.
+    pub identity: u64,
 }
 
 /// A policy and where its rotation stands.
 #[derive(Debug)]
 pub struct Balancer {
-    policy: Balance,
-    /// One per endpoint. For `round_robin`, how far it has come in the rotation: their sum is always
-    /// 0. For `least_connections`, the number of its last pick.
+    policy: Policy,
+    /// One per endpoint. For `round_robin`, how far it has come in the rotation: their sum never
+    /// changes. For the others, the number of its last pick.
     turns: Vec<i64>,
     picks: i64,
+    chance: Rng,
+}
+
+/// The least warmth that counts: slow start never holds back more than this.
+const COLDEST: f32 = 0.1;
+
+/// The parts that a weight is divided in, so that a warm-up has steps.
+const PARTS: u32 = 1000;
+
+/// Far less than the others: by more than so many leases...
+const BEHIND_BY: f64 = 4.0;
+
+/// ... and less than this part of what they have.
+const BEHIND_BELOW: f64 = 0.9;
+
+/// What one who is far behind gets at most of what arrives, in fair shares.
+const CATCH_UP: f64 = 2.0;
+
+impl From<&Balance> for Policy {
+    fn from(balance: &Balance) -> Self {
+        match balance {
+            Balance::LeastConnections => Self::LeastConnections,
+            Balance::RoundRobin => Self::RoundRobin,
+            Balance::Random => Self::Random,
+            Balance::PowerOfTwo => Self::PowerOfTwo,
+            Balance::Hash(by) => Self::Hash {
+                load_factor: by.load_factor,
+            },
+        }
+    }
 }
 
 impl Balancer {
-    /// For so many endpoints, at the start of the rotation.
-    pub fn new(policy: Balance, endpoints: usize) -> Self {
+    /// For so many endpoints. The seed decides by whom the rotation begins, too: a fleet of proxies
+    /// that all began at the first endpoint would overload it after every start.
+    pub fn new(policy: Policy, endpoints: usize, seed: u64) -> Self {
+        let mut chance = Rng::with_seed(seed);
+        let turns = match policy {
+            // Less than one turn of the least weight: it decides between equals only.
+            Policy::RoundRobin => (0..endpoints)
+                .map(|_| chance.i64(0..i64::from(PARTS)))
+                .collect(),
+            _ => {
+                let mut turns: Vec<i64> = (1..).take(endpoints).map(|turn: i64| -turn).collect();
+                chance.shuffle(&mut turns);
+                turns
+            }
+        };
         Self {
             policy,
-            turns: vec![0; endpoints],
+            turns,
             picks: 0,
+            chance,
         }
     }
 
-    /// The position of the next endpoint; `None` when none is eligible.
-    pub fn pick(&mut self, candidates: impl Iterator<Item = Candidate>) -> Option<usize> {
-        match self.policy {
-            Balance::RoundRobin => self.rotate(candidates),
-            Balance::LeastConnections => self.least(candidates),
-        }
-    }
-
-    /// The one with the least load for its weight; of equals, the one whose last turn is longest ago.
-    fn least(&mut self, candidates: impl Iterator<Item = Candidate>) -> Option<usize> {
-        let mut best: Option<(usize, Candidate, i64)> = None;
-        for (position, (candidate, &turn)) in candidates.zip(&self.turns).enumerate() {
-            if !candidate.eligible {
-                continue;
+    /// The position of the next endpoint, for a request with this key; `None` when none is eligible.
+    pub fn pick(
+        &mut self,
+        candidates: impl Iterator<Item = Candidate> + Clone,
+        key: Option<u64>,
+    ) -> Option<usize> {
+        match (self.policy, key) {
+            (Policy::RoundRobin, _) => self.rotate(candidates),
+            (Policy::Random, _) => {
+                let total = candidates.clone().map(|each| each.share()).sum();
+                let (position, _) = self.draw(candidates, total, None)?;
+                Some(position)
             }
-            let better = best.is_none_or(|(_, least, earliest)| {
-                let order = relative_load(&candidate, &least);
-                order.then_with(|| turn.cmp(&earliest)).is_lt()
-            });
-            if better {
-                best = Some((position, candidate, turn));
-            }
+            (Policy::PowerOfTwo, _) => self.better_of_two(candidates),
+            (Policy::Hash { load_factor }, Some(key)) => place(candidates, key, load_factor),
+            (Policy::LeastConnections | Policy::Hash { .. }, _) => self.least(candidates),
         }
-        let (position, ..) = best?;
-        self.picks += 1;
-        if let Some(turn) = self.turns.get_mut(position) {
-            *turn = self.picks;
-        }
-        Some(position)
     }
 
     /// One step of smooth weighted round robin, as in nginx.
@@ -72,11 +139,12 @@ impl Balancer {
         let mut total = 0;
         let mut best: Option<(usize, i64)> = None;
         for (position, (candidate, progress)) in candidates.zip(&mut self.turns).enumerate() {
-            if !candidate.eligible {
+            let share = candidate.share() as i64;
+            if share == 0 {
                 continue;
             }
-            total += i64::from(candidate.weight);
-            *progress += i64::from(candidate.weight);
+            total += share;
+            *progress += share;
             if best.is_none_or(|(_, most)| *progress > most) {
                 best = Some((position, *progress));
             }
@@ -87,117 +155,185 @@ impl Balancer {
         }
         Some(position)
     }
+
+    /// One of them by chance, by weight, other than `except`; `total` is what they weigh without it.
+    fn draw(
+        &mut self,
+        candidates: impl Iterator<Item = Candidate>,
+        total: u64,
+        except: Option<usize>,
+    ) -> Option<(usize, Candidate)> {
+        if total == 0 {
+            return None;
+        }
+        let mut left = self.chance.u64(0..total);
+        let mut last = None;
+        for (position, candidate) in candidates.enumerate() {
+            let share = candidate.share();
+            if share == 0 || Some(position) == except {
+                continue;
+            }
+            last = Some((position, candidate));
+            if left < share {
+                break;
+            }
+            left -= share;
+        }
+        last
+    }
+
+    fn better_of_two(
+        &mut self,
+        candidates: impl Iterator<Item = Candidate> + Clone,
+    ) -> Option<usize> {
+        let total = candidates.clone().map(|each| each.share()).sum();
+        let (position, one) = self.draw(candidates.clone(), total, None)?;
+        let others = total.saturating_sub(one.share());
+        match self.draw(candidates, others, Some(position)) {
+            Some((second, other)) if relative_load(&other, &one).is_lt() => Some(second),
+            _ => Some(position),
+        }
+    }
+
+    /// The one with the least load for its weight, unless it is far behind and chance is against it.
+    fn least(&mut self, candidates: impl Iterator<Item = Candidate> + Clone) -> Option<usize> {
+        let mut fleet = Fleet::default();
+        let counted = candidates.clone().inspect(|each| fleet.count(each));
+        let (mut position, least) = self.least_of(counted)?;
+        if least.warmth.is_some() && fleet.is_far_ahead_of(&least) {
+            // Others may be far behind, too. If nobody takes part, everybody does.
+            let mut chance = self.chance.fork();
+            let taking_part = candidates.map(|each| Candidate {
+                eligible: each.eligible
+                    && (!fleet.is_far_ahead_of(&each) || chance.f64() < fleet.catch_up(&each)),
+                ..each
+            });
+            if let Some((other, _)) = self.least_of(taking_part) {
+                position = other;
+            }
+        }
+        self.picks += 1;
+        if let Some(turn) = self.turns.get_mut(position) {
+            *turn = self.picks;
+        }
+        Some(position)
+    }
+
+    /// Of equals it is the one whose last turn is longest ago.
+    fn least_of(&self, candidates: impl Iterator<Item = Candidate>) -> Option<(usize, Candidate)> {
+        let mut best: Option<(usize, Candidate, i64)> = None;
+        for (position, (candidate, &turn)) in candidates.zip(&self.turns).enumerate() {
+            if !candidate.may_be_picked() {
+                continue;
+            }
+            let better = best.is_none_or(|(_, least, earliest)| {
+                let order = relative_load(&candidate, &least);
+                order.then_with(|| turn.cmp(&earliest)).is_lt()
+            });
+            if better {
+                best = Some((position, candidate, turn));
+            }
+        }
+        best.map(|(position, candidate, _)| (position, candidate))
+    }
+}
+
+impl Candidate {
+    fn may_be_picked(&self) -> bool {
+        self.eligible && self.weight > 0
+    }
+
+    /// Its weight in parts, fewer while it warms up; 0 if it may not be picked.
+    fn share(&self) -> u64 {
+        let parts = match self.warmth {
+            _ if !self.eligible => 0,
+            Some(warmth) => (warmth.clamp(COLDEST, 1.0) * PARTS as f32) as u32,
+            None => PARTS,
+        };
+        u64::from(self.weight) * u64::from(parts)
+    }
+}
+
+/// What those that may be picked carry together.
+#[derive(Debug, Default)]
+struct Fleet {
+    weight: u64,
+    in_flight: u64,
+}
+
+impl Fleet {
+    fn count(&mut self, candidate: &Candidate) {
+        if candidate.may_be_picked() {
+            self.weight += u64::from(candidate.weight);
+            self.in_flight += candidate.in_flight as u64;
+        }
+    }
+
+    /// Whether the others have far more, for their weight.
+    fn is_far_ahead_of(&self, one: &Candidate) -> bool {
+        let weight = self.weight.saturating_sub(u64::from(one.weight));
+        if weight == 0 {
+            return false;
+        }
+        let (has, others) = (one.in_flight as u64, self.in_flight);
+        let fair = others.saturating_sub(has) as f64 / weight as f64 * f64::from(one.weight);
+        let has = has as f64;
+        has < fair * BEHIND_BELOW && has < fair - BEHIND_BY
+    }
+
+    /// How often one that is far behind takes part. It gets every pick in which it does.
+    fn catch_up(&self, one: &Candidate) -> f64 {
+        let warmth = one.warmth.map_or(1.0, |warmth| warmth.clamp(COLDEST, 1.0));
+        f64::from(warmth) * CATCH_UP * f64::from(one.weight) / self.weight as f64
+    }
+
+    /// Whether it stays within its share, times the factor, with one more. Some endpoint always does.
+    fn leaves_room_on(&self, one: &Candidate, load_factor: f64) -> bool {
+        let share = f64::from(one.weight) / self.weight as f64;
+        let most = (load_factor * (self.in_flight + 1) as f64 * share).ceil();
+        (one.in_flight + 1) as f64 <= most
+    }
+}
+
+/// The endpoint with the highest score for this key, of those that have room.
+fn place(
+    candidates: impl Iterator<Item = Candidate> + Clone,
+    key: u64,
+    load_factor: f64,
+) -> Option<usize> {
+    let mut fleet = Fleet::default();
+    let counted = candidates.clone().inspect(|each| fleet.count(each));
+    let (position, home) = highest(counted, key)?;
+    if fleet.leaves_room_on(&home, load_factor) {
+        return Some(position);
+    }
+    let roomy = candidates.map(|each| Candidate {
+        eligible: each.eligible && fleet.leaves_room_on(&each, load_factor),
+        ..each
+    });
+    highest(roomy, key).map_or(Some(position), |(other, _)| Some(other))
+}
+
+fn highest(candidates: impl Iterator<Item = Candidate>, key: u64) -> Option<(usize, Candidate)> {
+    let mut best: Option<(usize, Candidate, Score)> = None;
+    for (position, candidate) in candidates.enumerate() {
+        if !candidate.may_be_picked() {
+            continue;
+        }
+        let score = Score::new(key, candidate.identity, candidate.weight);
+        if best.is_none_or(|(_, _, highest)| score.compare(&highest).is_gt()) {
+            best = Some((position, candidate, score));
+        }
+    }
+    best.map(|(position, candidate, _)| (position, candidate))
 }
 
 /// Compares what the load would be with one more, by weight: (a + 1) / wa against (b + 1) / wb.
-fn relative_load(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+fn relative_load(a: &Candidate, b: &Candidate) -> Ordering {
     // Leases hold descriptors, of which there are fewer than 2^32: this does not overflow.
     let with_one_more = |candidate: &Candidate| candidate.in_flight as u64 + 1;
     (with_one_more(a) * u64::from(b.weight)).cmp(&(with_one_more(b) * u64::from(a.weight)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn free(weights: &[u32]) -> Vec<Candidate> {
-        weights
-            .iter()
-            .map(|&weight| Candidate {
-                weight,
-                in_flight: 0,
-                eligible: true,
-            })
-            .collect()
-    }
-
-    fn picks(balancer: &mut Balancer, candidates: &[Candidate], times: usize) -> Vec<usize> {
-        (0..times)
-            .filter_map(|_| balancer.pick(candidates.iter().copied()))
-            .collect()
-    }
-
-    #[test]
-    fn round_robin_interleaves_by_weight() {
-        let mut balancer = Balancer::new(Balance::RoundRobin, 3);
-        let order = picks(&mut balancer, &free(&[5, 1, 1]), 7);
-        assert_eq!(order, [0, 0, 1, 0, 2, 0, 0]);
-    }
-
-    #[test]
-    fn nobody_eligible_is_nobody_picked() {
-        for policy in [Balance::RoundRobin, Balance::LeastConnections] {
-            let mut balancer = Balancer::new(policy, 1);
-            let down = Candidate {
-                weight: 1,
-                in_flight: 0,
-                eligible: false,
-            };
-            assert_eq!(balancer.pick([down].into_iter()), None);
-            assert_eq!(Balancer::new(policy, 0).pick([].into_iter()), None);
-        }
-    }
-
-    #[test]
-    fn least_connections_takes_equals_in_turn() {
-        let mut balancer = Balancer::new(Balance::LeastConnections, 3);
-        assert_eq!(
-            picks(&mut balancer, &free(&[1, 1, 1]), 6),
-            [0, 1, 2, 0, 1, 2]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn round_robin_is_exact_over_one_turn(weights in prop::collection::vec(1..20u32, 1..8)) {
-            let mut balancer = Balancer::new(Balance::RoundRobin, weights.len());
-            let turn = weights.iter().sum::<u32>() as usize;
-            let order = picks(&mut balancer, &free(&weights), turn);
-            for (position, weight) in weights.iter().enumerate() {
-                let share = order.iter().filter(|&&at| at == position).count();
-                prop_assert_eq!(share, *weight as usize);
-            }
-        }
-
-        #[test]
-        fn held_leases_stay_within_one_of_their_share(
-            weights in prop::collection::vec(1..10u32, 1..8),
-            held in 1..500usize,
-        ) {
-            let mut candidates = free(&weights);
-            let mut balancer = Balancer::new(Balance::LeastConnections, weights.len());
-            for _ in 0..held {
-                let at = balancer.pick(candidates.iter().copied()).unwrap();
-                candidates[at].in_flight += 1;
-            }
-            let total = f64::from(weights.iter().sum::<u32>());
-            for candidate in &candidates {
-                let share = held as f64 * f64::from(candidate.weight) / total;
-                let off = (candidate.in_flight as f64 - share).abs();
-                prop_assert!(off <= weights.len() as f64, "{candidates:?}");
-            }
-        }
-
-        #[test]
-        fn an_ineligible_endpoint_is_never_picked(
-            candidates in prop::collection::vec(
-                (1..5u32, 0..9usize, any::<bool>()).prop_map(|(weight, in_flight, eligible)| {
-                    Candidate { weight, in_flight, eligible }
-                }),
-                0..8,
-            ),
-            least in any::<bool>(),
-        ) {
-            let policy = if least { Balance::LeastConnections } else { Balance::RoundRobin };
-            let mut balancer = Balancer::new(policy, candidates.len());
-            for _ in 0..20 {
-                let picked = balancer.pick(candidates.iter().copied());
-                prop_assert_eq!(picked.is_some(), candidates.iter().any(|one| one.eligible));
-                if let Some(at) = picked {
-                    prop_assert!(candidates[at].eligible);
-                }
-            }
-        }
-    }
-}
+mod tests;

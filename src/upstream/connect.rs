@@ -11,7 +11,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::{State, Tls, Upstream};
+use super::endpoint::{State, Tls};
+use super::group::Upstream;
 use crate::config::model::Address;
 use crate::net::stream::{Socket, Stream};
 
@@ -103,7 +104,7 @@ pub async fn connect(
     resolver: &Resolver,
     proxy_header: &[u8],
 ) -> Result<Stream, ConnectError> {
-    let limit = upstream.timeouts.connect;
+    let limit = upstream.timeouts().connect;
     let work = async {
         let mut socket = open(endpoint, resolver).await?;
         if !proxy_header.is_empty() {

@@ -1,56 +1,24 @@
-//! Upstreams and endpoints while they run, and the lease on an endpoint.
+//! Endpoints while they run, and the lease on one.
 //!
-//! An [`Upstream`] belongs to one snapshot. What must outlive reloads, the count of leases above
-//! all, is in [`State`], shared by every snapshot that has the same endpoint.
+//! What must outlive reloads, the count of leases above all, is in [`State`], shared by every
+//! snapshot that has the same endpoint. Which of them is picked is `group`'s business.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rustls::client::ClientConfig;
 
-use super::balance::{Balancer, Candidate};
-use crate::config::model::{self, Address, EndpointTls, Roots, SendProxy, UpstreamTimeouts};
+use super::balance;
+use super::waiting::Room;
+use crate::config::model::{self, Address, Discovery, EndpointTls, Roots};
 use crate::net::tls::{self, TlsError};
 
-/// A named group of endpoints.
-#[derive(Debug)]
-pub struct Upstream {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// How many endpoints are tried for one request.
-    pub tries: u32,
-    /// `None` for plain text.
-    pub tls: Option<Arc<Tls>>,
-    /// Whether connections begin with a PROXY header.
-    pub send_proxy: SendProxy,
-    /// Deadlines towards its endpoints.
-    pub timeouts: UpstreamTimeouts,
-    endpoints: Vec<Endpoint>,
-    balancer: Mutex<Balancer>,
-}
-
-/// TLS towards the endpoints of an upstream.
-#[derive(Debug)]
-pub struct Tls {
-    /// What connections are made with.
-    pub config: Arc<ClientConfig>,
-    /// What it was made from.
-    pub settings: EndpointTls,
-    /// Tells pooled connections of one TLS set-up from those of another.
-    pub generation: u64,
-}
-
-#[derive(Debug)]
-struct Endpoint {
-    weight: u32,
-    /// Leases that may be out at once.
-    most: usize,
-    state: Arc<State>,
-}
+/// The least that an endpoint in its slow start gets of its share.
+const WARMTH_LEAST: f32 = 0.1;
 
 /// What outlives a reload of one endpoint.
 pub struct State {
@@ -62,9 +30,15 @@ pub struct State {
     pub label: Arc<str>,
     /// Unique in the process.
     pub id: u64,
+    /// The same on every machine: its place among those that a hash is taken over.
+    pub identity: u64,
     /// What its name resolved to, and when; empty for addresses that need no resolving.
     pub(super) resolved: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
     in_flight: AtomicUsize,
+    /// When it began to be there, in microseconds of the process; 0 for those that always were.
+    since: AtomicU64,
+    /// Who waits for it, or for its like.
+    room: Arc<Room>,
 }
 
 impl fmt::Debug for State {
@@ -74,15 +48,19 @@ impl fmt::Debug for State {
 }
 
 impl State {
-    fn new(upstream: Arc<str>, address: Address) -> Self {
+    fn new(upstream: &Lasting, address: Address, since: u64) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let label: Arc<str> = address.to_string().into();
         Self {
-            upstream,
-            label: address.to_string().into(),
+            upstream: Arc::clone(&upstream.name),
+            identity: balance::identity(&label),
+            label,
             address,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             resolved: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            since: AtomicU64::new(since),
+            room: Arc::clone(&upstream.room),
         }
     }
 
@@ -96,8 +74,32 @@ impl State {
 
     /// Leases out: handshakes waiting for their 101, tunnels, running requests.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        // Ordered with the count of those who wait: see `Room::look`.
+        self.in_flight.load(Ordering::SeqCst)
     }
+
+    /// It begins, or comes back, now: its slow start does, too.
+    pub fn begins(&self, now: Instant) {
+        self.since.store(micros(now).max(1), Ordering::Relaxed);
+        self.room.look();
+    }
+
+    /// How far it has come in a slow start of so long: up to 1.
+    pub(super) fn warmth(&self, slow_start: Duration, now: u64) -> f32 {
+        let since = self.since.load(Ordering::Relaxed);
+        if since == 0 {
+            return 1.0;
+        }
+        let age = Duration::from_micros(now.saturating_sub(since));
+        let share = age.as_secs_f32() / slow_start.as_secs_f32().max(f32::MIN_POSITIVE);
+        share.clamp(WARMTH_LEAST, 1.0)
+    }
+}
+
+/// Microseconds since the process first asked.
+pub(super) fn micros(now: Instant) -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    now.saturating_duration_since(*BEGAN).as_micros() as u64
 }
 
 /// The right to use an endpoint: it counts as load until this is dropped.
@@ -107,8 +109,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    fn on(state: &Arc<State>) -> Self {
-        state.in_flight.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn on(state: &Arc<State>) -> Self {
+        state.in_flight.fetch_add(1, Ordering::SeqCst);
         Self {
             state: Arc::clone(state),
         }
@@ -122,72 +124,20 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.state.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.state.room.look();
     }
 }
 
-impl Upstream {
-    /// Builds the upstream, taking over from `known` what outlives a reload.
-    ///
-    /// # Errors
-    /// [`TlsError`], when TLS towards the endpoints cannot be set up.
-    pub fn new(settings: &model::Upstream, known: &mut Known) -> Result<Self, TlsError> {
-        let endpoints: Vec<Endpoint> = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| Endpoint {
-                weight: endpoint.weight.get(),
-                most: endpoint.max_tunnels.unwrap_or(usize::MAX),
-                state: known.state(&settings.name, &endpoint.address),
-            })
-            .collect();
-        Ok(Self {
-            name: Arc::clone(&settings.name),
-            tries: settings.tries.get(),
-            tls: settings
-                .tls
-                .as_ref()
-                .map(|tls| known.tls(&settings.name, tls))
-                .transpose()?,
-            send_proxy: settings.send_proxy,
-            timeouts: settings.timeouts,
-            balancer: Mutex::new(Balancer::new(settings.balance, endpoints.len())),
-            endpoints,
-        })
-    }
-
-    /// Whether some endpoint would be picked, were it not full.
-    pub fn is_full(&self, tried: &[u64]) -> bool {
-        let mut left = self
-            .endpoints
-            .iter()
-            .filter(|each| !tried.contains(&each.state.id));
-        left.any(|endpoint| endpoint.state.in_flight() >= endpoint.most)
-    }
-
-    /// Picks an endpoint that is not full and not among `tried`, and leases it. One short lock: two
-    /// sessions that pick at once see each other's lease.
-    pub fn pick(&self, tried: &[u64]) -> Option<Lease> {
-        let candidates = self.endpoints.iter().map(|endpoint| {
-            let in_flight = endpoint.state.in_flight();
-            let untried = tried.is_empty() || !tried.contains(&endpoint.state.id);
-            Candidate {
-                weight: endpoint.weight,
-                in_flight,
-                eligible: untried && in_flight < endpoint.most,
-            }
-        });
-        let mut balancer = self.balancer.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = balancer.pick(candidates)?;
-        self.endpoints
-            .get(position)
-            .map(|endpoint| Lease::on(&endpoint.state))
-    }
-
-    /// Its endpoints, in the order of the file.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<State>> {
-        self.endpoints.iter().map(|endpoint| &endpoint.state)
-    }
+/// TLS towards the endpoints of an upstream.
+#[derive(Debug)]
+pub struct Tls {
+    /// What connections are made with.
+    pub config: Arc<ClientConfig>,
+    /// What it was made from.
+    pub settings: EndpointTls,
+    /// Tells pooled connections of one TLS set-up from those of another.
+    pub generation: u64,
 }
 
 impl Tls {
@@ -201,118 +151,122 @@ impl Tls {
     }
 }
 
-/// Every endpoint that is alive: configured, or no more so but still with leases out. One that comes
-/// back while its tunnels live is the same as before.
-#[derive(Debug, Default)]
-pub struct Known {
-    states: HashMap<(Arc<str>, Address), Weak<State>>,
-    tls: HashMap<Arc<str>, Arc<Tls>>,
-    /// Of the configuration before.
-    tls_before: HashMap<Arc<str>, Arc<Tls>>,
+/// What outlives a reload of one upstream.
+#[derive(Debug)]
+pub struct Lasting {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Who waits for its endpoints.
+    pub room: Arc<Room>,
+    tls: Mutex<Option<Arc<Tls>>>,
+    secret: OnceLock<[u8; 32]>,
+    found: Mutex<Option<(Discovery, Vec<model::Endpoint>)>>,
 }
 
-impl Known {
-    /// The same, without those that have died.
-    pub fn living(&self) -> Self {
-        let living = self.states.iter();
-        let living = living.filter(|(_, state)| state.strong_count() > 0);
+impl Lasting {
+    fn new(name: &Arc<str>) -> Self {
         Self {
-            states: living
-                .map(|(key, state)| (key.clone(), Weak::clone(state)))
-                .collect(),
-            tls: HashMap::new(),
-            tls_before: self.tls.clone(),
+            name: Arc::clone(name),
+            room: Arc::default(),
+            tls: Mutex::default(),
+            secret: OnceLock::new(),
+            found: Mutex::default(),
         }
     }
 
     /// The same as before, sessions that can be resumed included, if it is set up in the same way.
-    fn tls(&mut self, upstream: &Arc<str>, settings: &EndpointTls) -> Result<Arc<Tls>, TlsError> {
-        let before = self.tls_before.get(upstream);
-        let tls = match before.filter(|before| before.settings == *settings) {
+    pub(super) fn tls(&self, settings: &EndpointTls) -> Result<Arc<Tls>, TlsError> {
+        let mut known = locked(&self.tls);
+        if let Some(before) = known.as_ref()
+            && before.settings == *settings
             // The operating system's authorities may have changed: they are read again.
-            Some(before) if settings.roots != Roots::Platform => Arc::clone(before),
-            _ => Arc::new(Tls::new(settings)?),
-        };
-        self.tls.insert(Arc::clone(upstream), Arc::clone(&tls));
+            && settings.roots != Roots::Platform
+        {
+            return Ok(Arc::clone(before));
+        }
+        let tls = Arc::new(Tls::new(settings)?);
+        *known = Some(Arc::clone(&tls));
         Ok(tls)
     }
 
-    fn state(&mut self, upstream: &Arc<str>, address: &Address) -> Arc<State> {
-        let key = (Arc::clone(upstream), address.clone());
-        if let Some(state) = self.states.get(&key).and_then(Weak::upgrade) {
-            return state;
-        }
-        let state = Arc::new(State::new(Arc::clone(upstream), address.clone()));
-        self.states.insert(key, Arc::downgrade(&state));
-        state
+    /// A secret of our own.
+    pub(super) fn secret(&self) -> &[u8] {
+        self.secret.get_or_init(|| {
+            let mut secret = [0; 32];
+            // It does not fail; if it did, cookies would be of no use to anybody else either.
+            let _ = aws_lc_rs::rand::fill(&mut secret);
+            secret
+        })
+    }
+
+    /// What `discovery` has found so far.
+    pub(super) fn found(&self, discovery: &Discovery) -> Option<Vec<model::Endpoint>> {
+        let found = locked(&self.found);
+        let (of, endpoints) = found.as_ref()?;
+        (of == discovery).then(|| endpoints.clone())
+    }
+
+    pub(super) fn keep_found(&self, discovery: &Discovery, endpoints: &[model::Endpoint]) {
+        *locked(&self.found) = Some((discovery.clone(), endpoints.to_vec()));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::model::Balance;
-    use std::num::NonZeroU32;
-    use std::time::Duration;
+/// What makes two endpoints the same: the name of the upstream, and the address.
+type EndpointKey = (Arc<str>, Address);
 
-    fn settings(addresses: &[&str]) -> model::Upstream {
-        model::Upstream {
-            name: "chat".into(),
-            endpoints: addresses
-                .iter()
-                .map(|address| model::Endpoint {
-                    address: Address::Ip(address.parse().unwrap()),
-                    weight: NonZeroU32::MIN,
-                    max_tunnels: None,
-                })
-                .collect(),
-            balance: Balance::LeastConnections,
-            tries: NonZeroU32::MIN,
-            tls: None,
-            send_proxy: SendProxy::Off,
-            timeouts: UpstreamTimeouts {
-                connect: Duration::from_secs(1),
-                handshake: Duration::from_secs(1),
-                response: Duration::from_secs(1),
-            },
+/// Everything of upstreams that is alive: configured, or no more so but still with leases out. An
+/// endpoint that comes back while its tunnels live is the same as before.
+#[derive(Debug, Default)]
+pub struct Known {
+    endpoints: Mutex<HashMap<EndpointKey, Weak<State>>>,
+    upstreams: Mutex<HashMap<Arc<str>, Weak<Lasting>>>,
+    settled: AtomicBool,
+}
+
+impl Known {
+    /// From now on endpoints that appear are new ones.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets those that have died.
+    pub fn sweep(&self) {
+        locked(&self.endpoints).retain(|_, state| state.strong_count() > 0);
+        locked(&self.upstreams).retain(|_, lasting| lasting.strong_count() > 0);
+    }
+
+    pub(super) fn upstream(&self, name: &Arc<str>) -> Arc<Lasting> {
+        let mut upstreams = locked(&self.upstreams);
+        if let Some(lasting) = upstreams.get(name).and_then(Weak::upgrade) {
+            return lasting;
         }
+        let lasting = Arc::new(Lasting::new(name));
+        upstreams.insert(Arc::clone(name), Arc::downgrade(&lasting));
+        lasting
     }
 
-    #[test]
-    fn a_lease_counts_from_the_pick_until_it_is_dropped() {
-        let upstream = Upstream::new(
-            &settings(&["127.0.0.1:1", "127.0.0.1:2"]),
-            &mut Known::default(),
-        )
-        .unwrap();
-        let first = upstream.pick(&[]).unwrap();
-        let second = upstream.pick(&[]).unwrap();
-        assert_ne!(first.endpoint().id, second.endpoint().id);
-        assert_eq!(first.endpoint().in_flight(), 1);
-        let state = Arc::clone(first.endpoint());
-        drop(first);
-        assert_eq!(state.in_flight(), 0);
-        let tried: Vec<u64> = upstream.endpoints().map(|state| state.id).collect();
-        assert!(upstream.pick(&tried).is_none());
+    pub(super) fn endpoint(&self, upstream: &Lasting, address: &Address) -> Arc<State> {
+        let key = (Arc::clone(&upstream.name), address.clone());
+        let mut endpoints = locked(&self.endpoints);
+        if let Some(state) = endpoints.get(&key).and_then(Weak::upgrade) {
+            return state;
+        }
+        let since = match self.settled.load(Ordering::Relaxed) {
+            true => micros(Instant::now()).max(1),
+            false => 0,
+        };
+        let state = Arc::new(State::new(upstream, address.clone(), since));
+        endpoints.insert(key, Arc::downgrade(&state));
+        state
     }
 
-    #[test]
-    fn counts_survive_a_reload() {
-        let mut known = Known::default();
-        let before = Upstream::new(&settings(&["127.0.0.1:1"]), &mut known).unwrap();
-        let held = before.pick(&[]).unwrap();
-        drop(before);
-        // Gone from the configuration for a while.
-        let mut known = known.living();
-        Upstream::new(&settings(&["127.0.0.1:3"]), &mut known).unwrap();
-        let mut known = known.living();
-        let after = Upstream::new(&settings(&["127.0.0.1:1", "127.0.0.1:2"]), &mut known).unwrap();
-        let counts: Vec<usize> = after.endpoints().map(|state| state.in_flight()).collect();
-        assert_eq!(counts, [1, 0]);
-        assert_eq!(&*after.pick(&[]).unwrap().endpoint().label, "127.0.0.1:2");
-        drop(held);
-        assert_eq!(after.endpoints().next().unwrap().in_flight(), 0);
-        drop(after);
-        assert!(known.living().states.is_empty());
+    #[cfg(test)]
+    pub(super) fn living(&self) -> usize {
+        self.sweep();
+        locked(&self.endpoints).len()
     }
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use super::endpoint::{Lease, Upstream};
+use super::endpoint::Lease;
+use super::group::Upstream;
 use crate::config::model::{SendProxy, same_variable};
 use crate::drain::Tasks;
 use crate::protocol::{forwarded, hop};
@@ -83,7 +84,7 @@ impl Key {
     /// client's PROXY header is that client's alone.
     pub fn of(upstream: &Upstream, lease: &Lease) -> Option<Self> {
         let tls = upstream.tls.as_ref().map_or(0, |tls| tls.generation);
-        (upstream.send_proxy == SendProxy::Off).then(|| Self {
+        (upstream.reach().send_proxy == SendProxy::Off).then(|| Self {
             endpoint: lease.endpoint().id,
             tls,
         })

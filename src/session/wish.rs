@@ -1,0 +1,65 @@
+//! Which endpoint a session should get, by its key or by its cookie.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use ::http::request::Parts;
+
+use super::arrival::Arrival;
+use crate::config::model::HashKey;
+use crate::protocol::cookie::{self, Led};
+use crate::protocol::target::Target;
+use crate::upstream::balance;
+use crate::upstream::group::{Upstream, Wish};
+
+/// Seconds since 1970, as cookies count them.
+pub(super) fn seconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// What a request wants of `upstream`, and what its cookie says.
+pub(super) fn of(
+    upstream: &Upstream,
+    arrival: &Arrival<'_>,
+    parts: &Parts,
+    target: &Target,
+) -> (Wish, Option<Led>) {
+    let led = upstream.sticky.as_ref().and_then(|sticky| {
+        let value = cookie::value(&parts.headers, &sticky.settings.cookie)?;
+        sticky.signer.read(value, &sticky.settings, seconds())
+    });
+    let key = upstream.hash_key();
+    let wish = Wish {
+        key: key.and_then(|key| hash_of(key, arrival, parts, target)),
+        back_to: led.map(|led| led.to),
+    };
+    (wish, led)
+}
+
+/// The hash of a request's key; `None` for a request that has none.
+fn hash_of(key: &HashKey, arrival: &Arrival<'_>, parts: &Parts, target: &Target) -> Option<u64> {
+    let hash = |text: &str| balance::key_hash(text.as_bytes());
+    match key {
+        HashKey::ClientIp => arrival.client.address().map(|address| match address {
+            IpAddr::V4(address) => balance::key_hash(&address.octets()),
+            IpAddr::V6(address) => balance::key_hash(&address.octets()),
+        }),
+        HashKey::Path => Some(hash(target.path())),
+        HashKey::Sni => {
+            let tls = arrival.connection.tls.as_ref()?;
+            tls.server_name.as_deref().map(hash)
+        }
+        HashKey::Header(name) => {
+            let value = parts.headers.get(name)?;
+            Some(balance::key_hash(value.as_bytes()))
+        }
+        HashKey::Cookie(name) => cookie::value(&parts.headers, name).map(hash),
+        HashKey::Query(name) => {
+            let query = target.query().unwrap_or_default();
+            let mut pairs = form_urlencoded::parse(query.as_bytes());
+            let (_, value) = pairs.find(|(known, _)| known == &**name)?;
+            Some(hash(&value))
+        }
+    }
+}

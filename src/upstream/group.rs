@@ -1,0 +1,294 @@
+//! An upstream as running: its endpoints, and which of them a session gets.
+//!
+//! An [`Upstream`] belongs to one snapshot; its endpoints may change while it runs.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::balance::{Balancer, Candidate, Policy};
+use super::endpoint::{Known, Lasting, Lease, State, Tls, locked, micros};
+use super::waiting::NoTurn;
+use crate::config::model::{
+    self, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,
+};
+use crate::net::tls::TlsError;
+use crate::protocol::cookie::{Signer, Tag};
+
+/// A named group of endpoints.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// As configured.
+    pub settings: model::Upstream,
+    /// `None` for plain text.
+    pub tls: Option<Arc<Tls>>,
+    /// The cookie that leads back to an endpoint.
+    pub sticky: Option<Stickiness>,
+    group: Mutex<Group>,
+    lasting: Arc<Lasting>,
+    known: Arc<Known>,
+}
+
+/// The cookie that leads back to an endpoint.
+#[derive(Debug)]
+pub struct Stickiness {
+    /// As configured.
+    pub settings: Sticky,
+    /// Makes and reads it.
+    pub signer: Signer,
+}
+
+/// Endpoints, and where the rotation over them stands.
+#[derive(Debug)]
+struct Group {
+    endpoints: Vec<Endpoint>,
+    balancer: Balancer,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    weight: u32,
+    /// Leases that may be out at once.
+    most: usize,
+    drain: bool,
+    backup: bool,
+    /// What stands for it in cookies.
+    tag: Option<Tag>,
+    state: Arc<State>,
+}
+
+/// What a session wants of an upstream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish {
+    /// The hash of its key, where endpoints are picked by one.
+    pub key: Option<u64>,
+    /// The endpoint that its cookie leads to.
+    pub back_to: Option<Tag>,
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nobody {
+    /// None is ready.
+    NotReady,
+    /// Some are, but have all that they may.
+    Full,
+}
+
+impl Upstream {
+    /// Builds the upstream, taking over from `known` what outlives a reload.
+    ///
+    /// # Errors
+    /// [`TlsError`], when TLS towards the endpoints cannot be set up.
+    pub fn new(settings: &model::Upstream, known: &Arc<Known>) -> Result<Self, TlsError> {
+        let lasting = known.upstream(&settings.name);
+        let tls = settings.reach.tls.as_ref();
+        let sticky = settings.sticky.as_ref().map(|sticky| {
+            let secret = sticky.secret.as_ref();
+            let secret = secret.map_or_else(|| lasting.secret(), |secret| secret.bytes());
+            Stickiness {
+                settings: sticky.clone(),
+                signer: Signer::new(secret, &settings.name),
+            }
+        });
+        let upstream = Self {
+            name: Arc::clone(&settings.name),
+            tls: tls.map(|tls| lasting.tls(tls)).transpose()?,
+            sticky,
+            group: Mutex::new(Group::new(Vec::new(), &settings.picking)),
+            lasting,
+            known: Arc::clone(known),
+            settings: settings.clone(),
+        };
+        let found = upstream.lasting.found(&settings.discovery);
+        upstream.replace(found.as_deref().unwrap_or(&settings.endpoints));
+        Ok(upstream)
+    }
+
+    /// How its endpoints are picked.
+    pub fn picking(&self) -> &Picking {
+        &self.settings.picking
+    }
+
+    /// What happens when one does not do.
+    pub fn retry(&self) -> &Retry {
+        &self.settings.retry
+    }
+
+    /// How they are connected to.
+    pub fn reach(&self) -> &Reach {
+        &self.settings.reach
+    }
+
+    /// Deadlines towards them.
+    pub fn timeouts(&self) -> UpstreamTimeouts {
+        self.settings.timeouts
+    }
+
+    /// The key that they are picked by, if they are.
+    pub fn hash_key(&self) -> Option<&HashKey> {
+        match &self.picking().balance {
+            Balance::Hash(by) => Some(&by.key),
+            _ => None,
+        }
+    }
+
+    /// Takes these endpoints, as discovery has found them, instead of those that it has. What is
+    /// known of those that stay is kept; their tunnels, and those of the others, live on.
+    pub fn set_endpoints(&self, endpoints: &[model::Endpoint]) {
+        self.lasting.keep_found(&self.settings.discovery, endpoints);
+        self.replace(endpoints);
+        self.lasting.room.look();
+    }
+
+    fn replace(&self, endpoints: &[model::Endpoint]) {
+        let endpoints = endpoints
+            .iter()
+            .map(|endpoint| {
+                let state = self.known.endpoint(&self.lasting, &endpoint.address);
+                let sticky = self.sticky.as_ref();
+                Endpoint {
+                    weight: endpoint.weight,
+                    most: endpoint.max_tunnels.unwrap_or(usize::MAX),
+                    drain: endpoint.drain,
+                    backup: endpoint.backup,
+                    tag: sticky.map(|sticky| sticky.signer.tag(&state.label)),
+                    state,
+                }
+            })
+            .collect();
+        let group = Group::new(endpoints, self.picking());
+        let before = std::mem::replace(&mut *locked(&self.group), group);
+        // Not while others wait for the lock.
+        drop(before);
+    }
+
+    /// Its endpoints.
+    pub fn endpoints(&self) -> Vec<Arc<State>> {
+        let group = locked(&self.group);
+        let states = group.endpoints.iter();
+        states.map(|endpoint| Arc::clone(&endpoint.state)).collect()
+    }
+
+    /// What stands in cookies for an endpoint, where there are any.
+    pub fn tag_of(&self, endpoint: &State) -> Option<Tag> {
+        let sticky = self.sticky.as_ref()?;
+        Some(sticky.signer.tag(&endpoint.label))
+    }
+
+    /// Picks an endpoint that is not among `tried`, and leases it. One short lock: two sessions
+    /// that pick at once see each other's lease.
+    ///
+    /// # Errors
+    /// [`Nobody`].
+    pub fn pick(&self, wish: Wish, tried: &[u64]) -> Result<Lease, Nobody> {
+        let look = Look {
+            tried,
+            now: micros(Instant::now()),
+            picking: self.picking(),
+        };
+        locked(&self.group).pick(wish, &look)
+    }
+
+    /// The same; where all are full, waits for its turn as far as the configuration lets it.
+    ///
+    /// # Errors
+    /// [`Nobody`], after the wait.
+    pub async fn pick_in_turn(&self, wish: Wish, tried: &[u64]) -> Result<Lease, Nobody> {
+        let room = &self.lasting.room;
+        let Some(queue) = self.picking().queue else {
+            return self.pick(wish, tried);
+        };
+        // Where others wait, nobody overtakes them.
+        if room.waiting() == 0 {
+            match self.pick(wish, tried) {
+                Err(Nobody::Full) => {}
+                decided => return decided,
+            }
+        }
+        let attempt = || match self.pick(wish, tried) {
+            Err(Nobody::Full) => None,
+            decided => Some(decided),
+        };
+        match room.wait(queue, attempt).await {
+            Ok(decided) => decided,
+            Err(NoTurn::Full | NoTurn::TooLong) => Err(Nobody::Full),
+        }
+    }
+}
+
+/// What one pick goes by.
+struct Look<'a> {
+    tried: &'a [u64],
+    now: u64,
+    picking: &'a Picking,
+}
+
+impl Look<'_> {
+    /// Whether it may be picked at all, full or not.
+    fn may_try(&self, endpoint: &Endpoint) -> bool {
+        let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
+        untried && !endpoint.drain
+    }
+}
+
+impl Group {
+    fn new(endpoints: Vec<Endpoint>, picking: &Picking) -> Self {
+        let seed = micros(Instant::now());
+        let balancer = Balancer::new(Policy::from(&picking.balance), endpoints.len(), seed);
+        Self {
+            endpoints,
+            balancer,
+        }
+    }
+
+    fn pick(&mut self, wish: Wish, look: &Look<'_>) -> Result<Lease, Nobody> {
+        if let Some(lease) = wish.back_to.and_then(|tag| self.back_to(tag, look)) {
+            return Ok(lease);
+        }
+        let first = self.pick_among(wish, look, |endpoint| !endpoint.backup);
+        let picked = first.or_else(|| self.pick_among(wish, look, |endpoint| endpoint.backup));
+        picked.ok_or_else(|| {
+            let mut left = self.endpoints.iter().filter(|each| look.may_try(each));
+            match left.any(|endpoint| endpoint.state.in_flight() >= endpoint.most) {
+                true => Nobody::Full,
+                false => Nobody::NotReady,
+            }
+        })
+    }
+
+    /// The endpoint that a cookie leads to, whatever its weight.
+    fn back_to(&self, tag: Tag, look: &Look<'_>) -> Option<Lease> {
+        let endpoint = self.endpoints.iter().find(|each| each.tag == Some(tag))?;
+        let has_room = endpoint.state.in_flight() < endpoint.most;
+        (has_room && look.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
+    }
+
+    fn pick_among(
+        &mut self,
+        wish: Wish,
+        look: &Look<'_>,
+        among: impl Fn(&Endpoint) -> bool + Copy,
+    ) -> Option<Lease> {
+        let candidates = self.endpoints.iter().map(|endpoint| {
+            let in_flight = endpoint.state.in_flight();
+            Candidate {
+                weight: endpoint.weight,
+                in_flight,
+                eligible: in_flight < endpoint.most && among(endpoint) && look.may_try(endpoint),
+                warmth: look
+                    .picking
+                    .slow_start
+                    .map(|slow_start| endpoint.state.warmth(slow_start, look.now)),
+                identity: endpoint.state.identity,
+            }
+        });
+        let position = self.balancer.pick(candidates, wish.key)?;
+        let endpoint = self.endpoints.get(position)?;
+        Some(Lease::on(&endpoint.state))
+    }
+}
+
+#[cfg(test)]
+mod tests;

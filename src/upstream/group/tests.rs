@@ -1,0 +1,177 @@
+//! Who is picked, over reloads and changes of the endpoints.
+
+use std::time::Duration;
+
+use super::*;
+use crate::config::model::{Address, Discovery, Queue, SameSite};
+
+fn endpoint(address: &str) -> model::Endpoint {
+    model::Endpoint::at(Address::Ip(address.parse().unwrap()))
+}
+
+fn settings(endpoints: Vec<model::Endpoint>) -> model::Upstream {
+    model::Upstream::listed("chat", endpoints)
+}
+
+fn of(addresses: &[&str]) -> model::Upstream {
+    settings(addresses.iter().map(|address| endpoint(address)).collect())
+}
+
+fn upstream(settings: &model::Upstream) -> Upstream {
+    Upstream::new(settings, &Arc::default()).unwrap()
+}
+
+fn label(picked: Result<Lease, Nobody>) -> String {
+    picked.unwrap().endpoint().label.to_string()
+}
+
+#[test]
+fn a_lease_counts_from_the_pick_until_it_is_dropped() {
+    let upstream = upstream(&of(&["127.0.0.1:1", "127.0.0.1:2"]));
+    let first = upstream.pick(Wish::default(), &[]).unwrap();
+    let second = upstream.pick(Wish::default(), &[]).unwrap();
+    assert_ne!(first.endpoint().id, second.endpoint().id);
+    assert_eq!(first.endpoint().in_flight(), 1);
+    let state = Arc::clone(first.endpoint());
+    drop(first);
+    assert_eq!(state.in_flight(), 0);
+    let tried: Vec<u64> = upstream.endpoints().iter().map(|state| state.id).collect();
+    let picked = upstream.pick(Wish::default(), &tried);
+    assert_eq!(picked.unwrap_err(), Nobody::NotReady);
+}
+
+#[test]
+fn counts_survive_a_reload() {
+    let known = Arc::<Known>::default();
+    let before = Upstream::new(&of(&["127.0.0.1:1"]), &known).unwrap();
+    let held = before.pick(Wish::default(), &[]).unwrap();
+    drop(before);
+    // Gone from the configuration for a while.
+    let between = Upstream::new(&of(&["127.0.0.1:3"]), &known).unwrap();
+    let after = Upstream::new(&of(&["127.0.0.1:1", "127.0.0.1:2"]), &known).unwrap();
+    drop(between);
+    let counts: Vec<usize> = after.endpoints().iter().map(|it| it.in_flight()).collect();
+    assert_eq!(counts, [1, 0]);
+    assert_eq!(label(after.pick(Wish::default(), &[])), "127.0.0.1:2");
+    drop(held);
+    assert_eq!(after.endpoints()[0].in_flight(), 0);
+    drop(after);
+    assert_eq!(known.living(), 0);
+}
+
+#[test]
+fn a_changed_set_keeps_what_is_known_of_those_that_stay() {
+    let mut settings = of(&["127.0.0.1:1"]);
+    settings.discovery = Discovery::Srv {
+        name: "chat".into(),
+        server: None,
+    };
+    let known = Arc::<Known>::default();
+    let upstream = Upstream::new(&settings, &known).unwrap();
+    let held = upstream.pick(Wish::default(), &[]).unwrap();
+    upstream.set_endpoints(&[endpoint("127.0.0.1:2"), endpoint("127.0.0.1:1")]);
+    assert_eq!(upstream.endpoints()[1].id, held.endpoint().id);
+    assert_eq!(label(upstream.pick(Wish::default(), &[])), "127.0.0.1:2");
+    // And a reload knows what was found.
+    let after = Upstream::new(&settings, &known).unwrap();
+    assert_eq!(after.endpoints().len(), 2);
+    settings.discovery = Discovery::Listed;
+    let listed = Upstream::new(&settings, &known).unwrap();
+    assert_eq!(listed.endpoints().len(), 1);
+}
+
+#[test]
+fn backups_serve_when_no_other_does_and_what_drains_never() {
+    let backup = model::Endpoint {
+        backup: true,
+        ..endpoint("127.0.0.1:2")
+    };
+    let draining = model::Endpoint {
+        drain: true,
+        ..endpoint("127.0.0.1:3")
+    };
+    let first = model::Endpoint {
+        max_tunnels: Some(2),
+        ..endpoint("127.0.0.1:1")
+    };
+    let upstream = upstream(&settings(vec![backup, draining, first]));
+    let leases: Vec<Lease> = (0..4)
+        .map(|_| upstream.pick(Wish::default(), &[]).unwrap())
+        .collect();
+    let ports: Vec<&str> = leases
+        .iter()
+        .map(|lease| lease.endpoint().label.rsplit(':').next().unwrap())
+        .collect();
+    assert_eq!(ports, ["1", "1", "2", "2"]);
+}
+
+#[test]
+fn a_cookie_leads_back_whatever_the_weight_but_not_where_nothing_new_goes() {
+    let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+    settings.sticky = Some(Sticky {
+        cookie: "tidegate".into(),
+        ttl: Duration::from_secs(60),
+        path: "/".into(),
+        same_site: SameSite::Lax,
+        secret: None,
+    });
+    settings.endpoints[1].weight = 0;
+    settings.endpoints[2].drain = true;
+    let known = Arc::<Known>::default();
+    let upstream = Upstream::new(&settings, &known).unwrap();
+    let wish = |upstream: &Upstream, at: usize| Wish {
+        back_to: upstream.tag_of(&upstream.endpoints()[at]),
+        key: None,
+    };
+    assert_eq!(label(upstream.pick(wish(&upstream, 1), &[])), "127.0.0.1:2");
+    assert_eq!(label(upstream.pick(wish(&upstream, 2), &[])), "127.0.0.1:1");
+    assert_eq!(label(upstream.pick(Wish::default(), &[])), "127.0.0.1:1");
+    // Our own secret outlives a reload.
+    let cookie = wish(&upstream, 1);
+    let after = Upstream::new(&settings, &known).unwrap();
+    assert_eq!(label(after.pick(cookie, &[])), "127.0.0.1:2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_gets_the_place_that_becomes_free() {
+    let mut settings = of(&["127.0.0.1:1"]);
+    settings.endpoints[0].max_tunnels = Some(1);
+    settings.picking.queue = Some(Queue {
+        size: 1,
+        timeout: Duration::from_secs(5),
+    });
+    let upstream = upstream(&settings);
+    let wish = Wish::default();
+    let held = upstream.pick_in_turn(wish, &[]).await.unwrap();
+    let mut waits = Box::pin(upstream.pick_in_turn(wish, &[]));
+    assert!(futures_util::poll!(&mut waits).is_pending());
+    let second = upstream.pick_in_turn(wish, &[]).await;
+    assert_eq!(second.unwrap_err(), Nobody::Full, "one may wait");
+    drop(held);
+    let lease = waits.await.unwrap();
+    let late = upstream.pick_in_turn(wish, &[]).await;
+    assert_eq!(late.unwrap_err(), Nobody::Full, "it has waited long enough");
+    drop(lease);
+}
+
+#[test]
+fn slow_start_is_for_those_that_come_later() {
+    let mut settings = of(&["127.0.0.1:1"]);
+    let ramp = Duration::from_secs(10);
+    settings.picking.slow_start = Some(ramp);
+    let known = Arc::<Known>::default();
+    let upstream = Upstream::new(&settings, &known).unwrap();
+    let warmth = |upstream: &Upstream, at: usize, seconds: u64| {
+        let now = micros(Instant::now()) + seconds * 1_000_000;
+        upstream.endpoints()[at].warmth(ramp, now)
+    };
+    assert_eq!(warmth(&upstream, 0, 0), 1.0, "there from the start");
+    known.settle();
+    settings.endpoints.push(endpoint("127.0.0.1:2"));
+    let after = Upstream::new(&settings, &known).unwrap();
+    assert_eq!(warmth(&after, 0, 0), 1.0);
+    assert_eq!(warmth(&after, 1, 0), 0.1, "never below a tenth");
+    let half = warmth(&after, 1, 5);
+    assert!((0.5..0.6).contains(&half), "{half}");
+    assert_eq!(warmth(&after, 1, 11), 1.0);
+}
