@@ -95,6 +95,73 @@ async fn many_at_once_are_balanced_too() {
     assert!(fair, "{served:?}");
 }
 
+/// By chance, so within what chance makes likely: five standard deviations of a share of 400.
+#[tokio::test]
+async fn chance_follows_the_weights_over_all_workers() {
+    for (policy, most_off) in [("random", 50), ("power_of_two", 20)] {
+        let (echoes, proxy) = weighted(policy).await;
+        let _held = tunnels(&proxy, 400).await;
+        let served = echoes.each_ref().map(Echo::served);
+        let fair = served
+            .iter()
+            .zip([100, 100, 200])
+            .all(|(served, share)| served.abs_diff(share) <= most_off);
+        assert!(fair, "{policy}: {served:?}");
+    }
+}
+
+/// A reload in the middle of a state that is not balanced keeps what each has.
+#[tokio::test]
+async fn a_skew_survives_a_reload_and_is_made_up_for() {
+    let echoes = [Echo::start("a").await, Echo::start("b").await];
+    let [a, b] = echoes.each_ref().map(|echo| echo.address);
+    let proxy = Proxy::start(&with_workers(4, &simple(&[a]))).await;
+    let mut held = tunnels(&proxy, 30).await;
+    proxy.reload(&with_workers(4, &simple(&[a, b]))).await;
+    held.extend(tunnels(&proxy, 30).await);
+    assert_eq!(echoes.each_ref().map(Echo::open), [30, 30]);
+    // A kill, and its tunnels are no more counted for it when it is back.
+    let [a, dying] = echoes;
+    drop(dying);
+    proxy.logged_times("tunnel ended", 30).await;
+    held.extend(tunnels(&proxy, 10).await);
+    assert_eq!(a.open(), 40);
+}
+
+/// One that comes later gets its share bit by bit, not everything at once.
+#[tokio::test]
+async fn a_new_endpoint_is_not_flooded() {
+    let echoes = [
+        Echo::start("a").await,
+        Echo::start("b").await,
+        Echo::start("c").await,
+    ];
+    let [a, b, c] = echoes.each_ref().map(|echo| echo.address);
+    let slow = |endpoints: &[SocketAddr]| {
+        with_workers(
+            4,
+            &simple(endpoints).replace("endpoints", "slow_start = \"1h\"\nendpoints"),
+        )
+    };
+    let proxy = Proxy::start(&slow(&[a, b])).await;
+    let mut held = tunnels(&proxy, 100).await;
+    assert_eq!(
+        echoes.each_ref().map(Echo::open),
+        [50, 50, 0],
+        "none at the start"
+    );
+    proxy.reload(&slow(&[a, b, c])).await;
+    held.extend(tunnels(&proxy, 100).await);
+    // A tenth of twice its share: seven of a hundred, give or take what chance does.
+    let new = echoes[2].open();
+    assert!((1..=25).contains(&new), "{new}");
+    // Without a slow start it gets what the others are ahead.
+    proxy.reload(&with_workers(4, &simple(&[a, b, c]))).await;
+    let before = echoes[2].open();
+    held.extend(tunnels(&proxy, 20).await);
+    assert_eq!(echoes[2].open(), before + 20);
+}
+
 /// An address that nothing listens on.
 async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")

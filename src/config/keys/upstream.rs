@@ -96,7 +96,7 @@ pub(super) const UPSTREAM: Table = Table {
             "queue",
             Kind::Table(&QUEUE),
             "",
-            "Where handshakes wait when all endpoints are full.",
+            "Where requests wait when every endpoint has its `max_tunnels`.",
         ),
         key(
             "all_down",

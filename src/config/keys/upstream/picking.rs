@@ -70,9 +70,9 @@ pub(super) const STICKY: Table = Table {
 };
 
 pub(super) const QUEUE: Table = Table {
-    doc: "Where handshakes wait when all endpoints are full.",
+    doc: "Where requests wait when every endpoint has its `max_tunnels`.",
     keys: &[
-        key("size", COUNT, "1000", "Handshakes that may wait."),
+        key("size", COUNT, "1000", "Requests that may wait."),
         key("timeout", Kind::Duration, "\"5s\"", "How long."),
     ],
 };
