@@ -1,0 +1,153 @@
+//! What clients notice when one of three endpoints fails: handshakes that fail, and how long the
+//! others take, beside HAProxy and nginx with checks and retries on.
+//!
+//! `cargo bench --bench failures` runs everything (about four minutes) and prints a table in Markdown.
+//! 400 handshakes a second for twelve seconds; the endpoint fails after three and is back after eight.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a measurement that fails has to stop, and to say so"
+)]
+
+mod endpoint;
+mod peer;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::endpoint::{Endpoint, Mode};
+use self::peer::{Peer, Running};
+
+/// Handshakes a second.
+const RATE: u32 = 400;
+
+/// How long they come, when the endpoint begins to fail, and when it is back.
+const RUN: Duration = Duration::from_secs(12);
+const FAILS_AT: Duration = Duration::from_secs(3);
+const BACK_AT: Duration = Duration::from_secs(8);
+
+/// How long a client waits for its 101.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Source addresses: one has too few ports for thousands of short connections.
+const SOURCES: usize = 8;
+
+const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// What clients notice when one of three endpoints fails, beside HAProxy and nginx.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Only these proxies
+    #[arg(long, value_delimiter = ',')]
+    peers: Option<Vec<Peer>>,
+    /// Only failures whose names contain this
+    #[arg(long)]
+    only: Option<String>,
+    /// What cargo passes to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let peers = options.peers.unwrap_or_else(|| Peer::ALL.to_vec());
+    if let Some(missing) = peers.iter().find(|peer| !peer.is_installed()) {
+        eprintln!("not installed: {missing:?}; leave it out with --peers");
+        return ExitCode::FAILURE;
+    }
+    let failures = Mode::FAILURES.into_iter().filter(|mode| {
+        let only = options.only.as_deref().unwrap_or_default();
+        mode.name().contains(only)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    println!("| one of three endpoints | proxy | handshakes | failed | longest, ms |");
+    println!("|---|---|---|---|---|");
+    for mode in failures {
+        for peer in &peers {
+            let seen = runtime.block_on(measure(*peer, mode));
+            println!(
+                "| {} | {} | {} | {} | {:.0} |",
+                mode.name(),
+                peer.name(),
+                seen.handshakes,
+                seen.failed,
+                seen.longest.as_secs_f64() * 1000.0
+            );
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+#[derive(Default)]
+struct Seen {
+    handshakes: usize,
+    failed: usize,
+    longest: Duration,
+}
+
+async fn measure(peer: Peer, failure: Mode) -> Seen {
+    let endpoints = [
+        Endpoint::start().await,
+        Endpoint::start().await,
+        Endpoint::start().await,
+    ];
+    let addresses = endpoints.each_ref().map(|endpoint| endpoint.address);
+    let running = Running::start(peer, addresses).await;
+    // Checks have found everybody up, connections are warm.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let start = Instant::now();
+    let failing = async {
+        tokio::time::sleep_until(start + FAILS_AT).await;
+        endpoints[0].set(failure);
+        tokio::time::sleep_until(start + BACK_AT).await;
+        endpoints[0].set(Mode::Serve);
+    };
+    let clients = async {
+        let mut clients = JoinSet::new();
+        for number in 0..RUN.as_secs() as u32 * RATE {
+            let due = start + Duration::from_secs(1) * number / RATE;
+            tokio::time::sleep_until(due).await;
+            clients.spawn(handshake(running.address, number as usize));
+        }
+        clients.join_all().await
+    };
+    let ((), results) = tokio::join!(failing, clients);
+    let mut seen = Seen::default();
+    for (succeeded, took) in results {
+        seen.handshakes += 1;
+        seen.failed += usize::from(!succeeded);
+        seen.longest = seen.longest.max(took);
+    }
+    seen
+}
+
+/// Whether a 101 came, and how long that took.
+async fn handshake(to: SocketAddr, number: usize) -> (bool, Duration) {
+    let start = Instant::now();
+    let work = async {
+        let socket = TcpSocket::new_v4()?;
+        let source: u8 = (2 + number % SOURCES).try_into().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, source], 0)))?;
+        let mut stream = socket.connect(to).await?;
+        stream.write_all(HANDSHAKE.as_bytes()).await?;
+        let mut status = [0; 13];
+        stream.read_exact(&mut status).await?;
+        std::io::Result::Ok(&status == b"HTTP/1.1 101 ")
+    };
+    let result = tokio::time::timeout(PATIENCE, work).await;
+    (matches!(result, Ok(Ok(true))), start.elapsed())
+}
