@@ -4,6 +4,7 @@
 
 pub mod balance;
 pub mod waiting;
+pub mod health;
 pub mod endpoint;
 pub mod group;
 pub mod connect;

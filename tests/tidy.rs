@@ -21,6 +21,7 @@ const PURE: [&str; 5] = [
     "src/protocol/",
     "src/route.rs",
     "src/upstream/balance.rs",
+    "src/upstream/health.rs",
     "src/tunnel/forwarder.rs",
     "src/tunnel/framing.rs",
 ];
