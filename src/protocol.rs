@@ -18,3 +18,4 @@ pub mod frame;
 pub mod handshake;
 pub mod access;
 pub mod answer;
+pub mod checkup;

@@ -9,4 +9,5 @@ pub mod endpoint;
 pub mod group;
 pub mod connect;
 pub mod exchange;
+pub mod probe;
 pub mod http;

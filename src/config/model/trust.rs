@@ -171,6 +171,27 @@ impl Origin {
     }
 }
 
+/// As browsers write it.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Tuple { secure, host, port } => {
+                let (scheme, usual) = if *secure {
+                    ("https", 443)
+                } else {
+                    ("http", 80)
+                };
+                write!(f, "{scheme}://{host}")?;
+                if *port != usual {
+                    write!(f, ":{port}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +240,9 @@ mod tests {
             "null",
         ] {
             assert!(!same("https://chat.example.com", other), "{other}");
+        }
+        for written in ["https://a", "http://a:8080", "https://[::1]:80", "null"] {
+            assert_eq!(Origin::parse(written).unwrap().to_string(), written);
         }
         for none in [
             "",

@@ -1,0 +1,310 @@
+//! Requests of our own, by which endpoints are checked, and which answers pass.
+
+use std::ops::RangeInclusive;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    ACCEPT, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Uri};
+
+use super::answer::{Answer, SwitchFault};
+use super::handshake::Intent;
+use super::spelling;
+use crate::config::model::{HttpProbe, Strictness, WebSocketProbe};
+
+/// What endpoints see in their logs.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!(
+    "tidegate/",
+    env!("CARGO_PKG_VERSION"),
+    " (health check)"
+));
+
+/// A request of our own.
+#[derive(Debug)]
+pub struct Checkup<'a> {
+    parts: Parts,
+    passes: Passes<'a>,
+}
+
+/// Which answer passes.
+#[derive(Debug)]
+enum Passes<'a> {
+    /// A valid 101, which agrees on a subprotocol if any was offered.
+    Switch { offers: bool },
+    /// One of these.
+    Status(&'a [RangeInclusive<u16>]),
+}
+
+/// Why an answer does not pass.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckupFault {
+    /// Its status.
+    #[error("answered {0}")]
+    Status(u16),
+    /// It is a 101 that no client should believe.
+    #[error(transparent)]
+    Switch(SwitchFault),
+    /// Browsers would close the connection now.
+    #[error("the 101 agrees on none of the subprotocols")]
+    NoSubprotocol,
+}
+
+/// What is configured cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the check's path, host or headers cannot be sent")]
+pub struct Unsendable;
+
+impl<'a> Checkup<'a> {
+    /// A handshake, with `host` unless another one is configured, and a `key` that nobody can guess.
+    ///
+    /// # Errors
+    /// [`Unsendable`].
+    pub fn handshake(
+        settings: &'a WebSocketProbe,
+        host: &str,
+        key: [u8; 16],
+    ) -> Result<Self, Unsendable> {
+        let host = settings.host.as_deref().unwrap_or(host);
+        let mut parts = get(&settings.path, host, &settings.headers)?;
+        let mut set = |name: HeaderName, text: &str| {
+            let value = HeaderValue::from_str(text).map_err(|_| Unsendable)?;
+            parts.headers.insert(name, value);
+            Ok(())
+        };
+        set(UPGRADE, "websocket")?;
+        set(CONNECTION, "Upgrade")?;
+        set(SEC_WEBSOCKET_VERSION, "13")?;
+        set(SEC_WEBSOCKET_KEY, &STANDARD.encode(key))?;
+        if let Some(origin) = &settings.origin {
+            set(ORIGIN, &origin.to_string())?;
+        }
+        let offers = !settings.subprotocols.is_empty();
+        if offers {
+            set(SEC_WEBSOCKET_PROTOCOL, &settings.subprotocols.join(", "))?;
+        }
+        // Fields that are configured may have made something else of it.
+        match Intent::of(&parts) {
+            Ok(Intent::Handshake(_)) => Ok(Self {
+                parts,
+                passes: Passes::Switch { offers },
+            }),
+            _ => Err(Unsendable),
+        }
+    }
+
+    /// A plain request, with `host` unless another one is configured.
+    ///
+    /// # Errors
+    /// [`Unsendable`].
+    pub fn plain(settings: &'a HttpProbe, host: &str) -> Result<Self, Unsendable> {
+        let host = settings.host.as_deref().unwrap_or(host);
+        let mut parts = get(&settings.path, host, &[])?;
+        let close = HeaderValue::from_static("close");
+        parts.headers.insert(CONNECTION, close);
+        let any = HeaderValue::from_static("*/*");
+        parts.headers.insert(ACCEPT, any);
+        Ok(Self {
+            parts,
+            passes: Passes::Status(&settings.expect),
+        })
+    }
+
+    /// Its head, which is all of it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = format!("GET {} HTTP/1.1\r\n", self.parts.uri).into_bytes();
+        for (name, value) in &self.parts.headers {
+            spelling::write(&mut out, name, None);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+
+    /// Whether `answer` passes.
+    ///
+    /// # Errors
+    /// [`CheckupFault`].
+    pub fn judge(&self, answer: &Answer<'_>) -> Result<(), CheckupFault> {
+        let status = answer.status().map_or(0, |status| status.as_u16());
+        let offers = match self.passes {
+            Passes::Status(expected) => {
+                let passes = expected.iter().any(|range| range.contains(&status));
+                return if passes {
+                    Ok(())
+                } else {
+                    Err(CheckupFault::Status(status))
+                };
+            }
+            Passes::Switch { offers } => offers,
+        };
+        let Ok(Intent::Handshake(handshake)) = Intent::of(&self.parts) else {
+            return Err(CheckupFault::Status(status));
+        };
+        // Whether clients are excused or not is their routes' business: this must not be what keeps
+        // an endpoint down that serves them.
+        match answer.check_switch(&handshake, Strictness::Lenient) {
+            Ok(switch) if offers && switch.subprotocol().is_none() => {
+                Err(CheckupFault::NoSubprotocol)
+            }
+            Ok(_) => Ok(()),
+            Err(SwitchFault::Status(status)) => Err(CheckupFault::Status(status)),
+            Err(fault) => Err(CheckupFault::Switch(fault)),
+        }
+    }
+}
+
+/// A GET with these fields.
+fn get(path: &str, host: &str, fields: &[(HeaderName, HeaderValue)]) -> Result<Parts, Unsendable> {
+    let uri: Uri = path.parse().map_err(|_| Unsendable)?;
+    if !path.starts_with('/') {
+        return Err(Unsendable);
+    }
+    let mut parts = Request::new(()).into_parts().0;
+    parts.uri = uri;
+    let host = HeaderValue::from_str(host).map_err(|_| Unsendable)?;
+    parts.headers.insert(HOST, host);
+    if fields.iter().all(|(name, _)| *name != USER_AGENT) {
+        parts.headers.insert(USER_AGENT, AGENT);
+    }
+    for (name, value) in fields.iter().filter(|(name, _)| *name != HOST) {
+        parts.headers.append(name, value.clone());
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Origin;
+    use http::header::CONTENT_LENGTH;
+
+    const KEY: [u8; 16] = *b"the sample nonce";
+    const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n\
+        Upgrade: websocket\r\n\
+        Connection: Upgrade\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+
+    fn websocket(subprotocols: &[&str]) -> WebSocketProbe {
+        WebSocketProbe {
+            path: "/health?deep=1".into(),
+            host: None,
+            origin: Origin::parse("https://chat.example.com"),
+            subprotocols: subprotocols.iter().map(|&name| name.into()).collect(),
+            headers: vec![
+                (
+                    HeaderName::from_static("x-probe"),
+                    HeaderValue::from_static("1"),
+                ),
+                (UPGRADE, HeaderValue::from_static("h2c")),
+                (USER_AGENT, HeaderValue::from_static("mine")),
+            ],
+            ping: false,
+        }
+    }
+
+    fn http(expect: &[RangeInclusive<u16>]) -> HttpProbe {
+        HttpProbe {
+            path: "/health".into(),
+            host: Some("chat.internal".into()),
+            expect: expect.to_vec(),
+        }
+    }
+
+    #[track_caller]
+    fn check(checkup: &Checkup<'_>, answer: &str, expected: Result<(), &str>) {
+        let answer = format!("{answer}\r\n");
+        let (answer, _) = Answer::parse(answer.as_bytes()).unwrap().unwrap();
+        let judged = checkup.judge(&answer).map_err(|fault| fault.to_string());
+        assert_eq!(judged, expected.map_err(str::to_owned));
+    }
+
+    #[test]
+    fn a_handshake_is_as_configured_and_remains_one() {
+        let settings = websocket(&["chat", "v2"]);
+        let checkup = Checkup::handshake(&settings, "10.0.0.11:9000", KEY).unwrap();
+        let text = String::from_utf8(checkup.to_bytes()).unwrap();
+        let mut lines: Vec<_> = text.split_terminator("\r\n").collect();
+        assert_eq!(lines.remove(0), "GET /health?deep=1 HTTP/1.1");
+        assert_eq!(lines.pop(), Some(""));
+        lines.sort_unstable();
+        assert_eq!(
+            lines,
+            [
+                "Connection: Upgrade",
+                "Host: 10.0.0.11:9000",
+                "Origin: https://chat.example.com",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+                "Sec-WebSocket-Protocol: chat, v2",
+                "Sec-WebSocket-Version: 13",
+                "Upgrade: websocket",
+                "User-Agent: mine",
+                "X-Probe: 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_101_passes_if_a_client_would_take_it() {
+        let settings = websocket(&[]);
+        let checkup = Checkup::handshake(&settings, "a", KEY).unwrap();
+        check(&checkup, SWITCH, Ok(()));
+        let wrong = SWITCH.replace("s3p", "s4p");
+        check(
+            &checkup,
+            &wrong,
+            Err("the 101 has a wrong `Sec-WebSocket-Accept`"),
+        );
+        let unasked = format!("{SWITCH}Sec-WebSocket-Protocol: chat\r\n");
+        let fault = "the 101 agrees on subprotocol `chat`, which was not offered";
+        check(&checkup, &unasked, Err(fault));
+        check(&checkup, "HTTP/1.1 503 No\r\n", Err("answered 503"));
+
+        let settings = websocket(&["chat"]);
+        let checkup = Checkup::handshake(&settings, "a", KEY).unwrap();
+        check(&checkup, &unasked, Ok(()));
+        let fault = "the 101 agrees on none of the subprotocols";
+        check(&checkup, SWITCH, Err(fault));
+    }
+
+    #[test]
+    fn a_plain_answer_passes_by_its_status() {
+        let settings = http(&[200..=299, 404..=404]);
+        let checkup = Checkup::plain(&settings, "10.0.0.11:9000").unwrap();
+        let text = String::from_utf8(checkup.to_bytes()).unwrap();
+        assert!(text.starts_with("GET /health HTTP/1.1\r\n"), "{text}");
+        assert!(text.contains("\r\nHost: chat.internal\r\n"), "{text}");
+        assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+        for status in [200, 299, 404] {
+            check(&checkup, &format!("HTTP/1.0 {status} Ok\r\n"), Ok(()));
+        }
+        for status in [101, 301, 426, 500] {
+            let fault = format!("answered {status}");
+            check(&checkup, &format!("HTTP/1.1 {status} No\r\n"), Err(&fault));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_not_sent() {
+        for path in ["", "health", "http://a/", "/a b", "/\r\nHost: b"] {
+            let settings = HttpProbe {
+                path: path.into(),
+                ..http(&[])
+            };
+            assert_eq!(Checkup::plain(&settings, "a").err(), Some(Unsendable));
+        }
+        let settings = websocket(&["chat\r\nx: y"]);
+        assert!(Checkup::handshake(&settings, "a", KEY).is_err());
+        let length = (CONTENT_LENGTH, HeaderValue::from_static("5"));
+        let settings = WebSocketProbe {
+            headers: vec![length],
+            ..websocket(&[])
+        };
+        assert!(Checkup::handshake(&settings, "a", KEY).is_err());
+    }
+}

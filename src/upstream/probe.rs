@@ -1,0 +1,240 @@
+//! One check of an endpoint, over a connection of its own.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::connect::{ConnectError, Resolver, connect};
+use super::endpoint::{State, Upstream};
+use super::exchange::{Answered, ExchangeError, exchange};
+use crate::config::model::{Health, Probe, WebSocketProbe};
+use crate::net::stream::Stream;
+use crate::protocol::checkup::{Checkup, CheckupFault, Unsendable};
+use crate::protocol::frame::{Control, Event, Fault, Frame, KEPT, Masking, Tracker};
+use crate::protocol::proxy_header;
+
+/// How long an endpoint that has passed may take to end the connection, before it is dropped.
+const FAREWELL_MOST: Duration = Duration::from_millis(500);
+
+/// Bytes that are read at once.
+const READ_AT_ONCE: usize = 2048;
+
+/// Bytes that are read after the last one that matters.
+const REST_MOST: usize = 64 * 1024;
+
+/// What an endpoint without a name of its own gets as `Host`.
+const HOST_OF_UNIX: &str = "localhost";
+
+/// Why an endpoint did not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Something took too long.
+    #[error("no {what} within {limit:?}")]
+    Timeout {
+        /// What did not come.
+        what: &'static str,
+        /// The time that the whole check may take.
+        limit: Duration,
+    },
+    /// What is configured cannot be sent.
+    #[error(transparent)]
+    Unsendable(#[from] Unsendable),
+    /// There is no answer.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// There is another one.
+    #[error(transparent)]
+    Answer(#[from] CheckupFault),
+    /// The connection broke before there was a Pong.
+    #[error("no Pong: {0}")]
+    Broken(#[source] io::Error),
+    /// The endpoint ended the connection before there was a Pong.
+    #[error("closed instead of a Pong")]
+    Closed,
+    /// The same, with a Close frame.
+    #[error("closed with {0} instead of a Pong")]
+    ClosedWith(u16),
+    /// What came is no framing.
+    #[error("no Pong: {0}")]
+    Framing(#[from] Fault),
+}
+
+/// Checks `endpoint` as `settings` say.
+///
+/// # Errors
+/// [`ProbeError`], which says in one line why it did not pass.
+pub async fn probe(
+    settings: &Health,
+    upstream: &Upstream,
+    endpoint: &State,
+    resolver: &Resolver,
+) -> Result<(), ProbeError> {
+    let limit = settings.timeout;
+    let check = Check {
+        limit,
+        deadline: Instant::now().checked_add(limit),
+    };
+    let proxy_header = proxy_header::write(upstream.send_proxy, None);
+    let connecting = connect(upstream, endpoint, resolver, &proxy_header);
+    let stream = check.within("connection", connecting).await??;
+    let host = endpoint.host().unwrap_or(HOST_OF_UNIX);
+    match &settings.probe {
+        Probe::Tcp => {}
+        Probe::Http(settings) => {
+            let checkup = Checkup::plain(settings, host)?;
+            let answered = check.answer(stream, &checkup).await?;
+            farewell(answered.stream, &[]).await;
+        }
+        Probe::WebSocket(settings) => {
+            let checkup = Checkup::handshake(settings, host, random())?;
+            let answered = check.answer(stream, &checkup).await?;
+            let stream = check.liveness(answered, settings).await?;
+            let close = Frame::close(1000, "", Some(random()));
+            farewell(stream, &close.into_bytes()).await;
+        }
+    }
+    Ok(())
+}
+
+/// A check under way.
+struct Check {
+    limit: Duration,
+    /// `None` beyond what the clock can tell.
+    deadline: Option<Instant>,
+}
+
+impl Check {
+    async fn within<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, ProbeError> {
+        let Some(deadline) = self.deadline else {
+            return Ok(work.await);
+        };
+        let limit = self.limit;
+        timeout_at(deadline, work)
+            .await
+            .map_err(|_| ProbeError::Timeout { what, limit })
+    }
+
+    async fn answer(&self, stream: Stream, checkup: &Checkup<'_>) -> Result<Answered, ProbeError> {
+        let request = checkup.to_bytes();
+        let answered = self.within("answer", exchange(stream, &request)).await??;
+        if let Some(answer) = answered.answer() {
+            checkup.judge(&answer)?;
+        }
+        Ok(answered)
+    }
+
+    /// Sends a Ping and waits for its Pong, if it is configured so.
+    async fn liveness(
+        &self,
+        answered: Answered,
+        settings: &WebSocketProbe,
+    ) -> Result<Stream, ProbeError> {
+        if !settings.ping {
+            return Ok(answered.stream);
+        }
+        let mut pings = Pings::new();
+        pings.read(answered.read_ahead())?;
+        let mut stream = answered.stream;
+        self.within("Pong", pings.play(&mut stream)).await??;
+        Ok(stream)
+    }
+}
+
+/// A Ping of ours, and what came since.
+struct Pings {
+    payload: [u8; KEPT],
+    tracker: Tracker,
+}
+
+impl Pings {
+    fn new() -> Self {
+        Self {
+            payload: random(),
+            tracker: Tracker::new(Masking::Forbidden),
+        }
+    }
+
+    async fn play(&mut self, stream: &mut Stream) -> Result<(), ProbeError> {
+        let ping = Frame::control(Control::Ping, &self.payload, Some(random()));
+        stream
+            .write_all(&ping.into_bytes())
+            .await
+            .map_err(ProbeError::Broken)?;
+        stream.flush().await.map_err(ProbeError::Broken)?;
+        let mut bytes = [0; READ_AT_ONCE];
+        loop {
+            let length = stream.read(&mut bytes).await.map_err(ProbeError::Broken)?;
+            let read = bytes.get(..length).unwrap_or_default();
+            if read.is_empty() {
+                return Err(ProbeError::Closed);
+            }
+            if self.read(read)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the Pong is in these bytes. Whatever else the endpoint says is passed over.
+    fn read(&mut self, mut bytes: &[u8]) -> Result<bool, ProbeError> {
+        loop {
+            let (length, event) = self.tracker.step(bytes);
+            bytes = bytes.get(length..).unwrap_or_default();
+            match event {
+                None => return Ok(false),
+                Some(Event::Invalid(fault)) => return Err(fault.into()),
+                Some(Event::ControlEnd {
+                    kind: Control::Pong,
+                    payload,
+                    length,
+                }) if payload == self.payload && usize::from(length) == KEPT => return Ok(true),
+                Some(Event::ControlEnd {
+                    kind: Control::Close,
+                    payload: [high, low, ..],
+                    length,
+                }) => {
+                    return Err(match length {
+                        0 | 1 => ProbeError::Closed,
+                        _ => ProbeError::ClosedWith(u16::from_be_bytes([high, low])),
+                    });
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// Takes leave of an endpoint that has passed, so that it sees no broken connection: `last` is sent,
+/// and what still comes is read, until it ends the connection. Nothing depends on that any more.
+async fn farewell(mut stream: Stream, last: &[u8]) {
+    let work = async {
+        stream.write_all(last).await?;
+        stream.flush().await?;
+        let mut bytes = [0; READ_AT_ONCE];
+        let mut rest = 0;
+        while rest < REST_MOST {
+            match stream.read(&mut bytes).await? {
+                0 => break,
+                length => rest += length,
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = timeout(FAREWELL_MOST, work).await;
+}
+
+/// What nobody can guess.
+fn random<const LENGTH: usize>() -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    // It does not fail; if it did, the check would still be valid.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    bytes
+}
