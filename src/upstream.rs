@@ -7,6 +7,7 @@ pub mod waiting;
 pub mod health;
 pub mod endpoint;
 pub mod group;
+pub mod ejection;
 pub mod connect;
 pub mod exchange;
 pub mod probe;

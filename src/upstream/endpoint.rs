@@ -13,12 +13,16 @@ use std::time::{Duration, Instant};
 use rustls::client::ClientConfig;
 
 use super::balance;
+use super::health::{Condition, Standing};
 use super::waiting::Room;
 use crate::config::model::{self, Address, Discovery, EndpointTls, Roots};
 use crate::net::tls::{self, TlsError};
 
 /// The least that an endpoint in its slow start gets of its share.
 const WARMTH_LEAST: f32 = 0.1;
+
+/// As a time to come back, that of an endpoint whose checks fail.
+const DOWN: u64 = u64::MAX;
 
 /// What outlives a reload of one endpoint.
 pub struct State {
@@ -37,6 +41,9 @@ pub struct State {
     in_flight: AtomicUsize,
     /// When it began to be there, in microseconds of the process; 0 for those that always were.
     since: AtomicU64,
+    condition: Mutex<Condition>,
+    /// When it may get sessions again, in the same measure: 0 if it may, [`DOWN`] if nobody knows.
+    out_until: AtomicU64,
     /// Who waits for it, or for its like.
     room: Arc<Room>,
 }
@@ -60,6 +67,8 @@ impl State {
             resolved: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             since: AtomicU64::new(since),
+            condition: Mutex::default(),
+            out_until: AtomicU64::new(0),
             room: Arc::clone(&upstream.room),
         }
     }
@@ -78,8 +87,43 @@ impl State {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// It begins, or comes back, now: its slow start does, too.
-    pub fn begins(&self, now: Instant) {
+    /// Looks at its condition, or changes it. What follows from that for picks follows at once.
+    pub fn condition<T>(&self, now: Instant, work: impl FnOnce(&mut Condition) -> T) -> T {
+        let mut condition = locked(&self.condition);
+        let result = work(&mut condition);
+        let out_until = match condition.standing(now) {
+            Standing::Up => 0,
+            Standing::Down { .. } => DOWN,
+            Standing::Ejected { until, .. } => micros(until),
+        };
+        let before = self.out_until.swap(out_until, Ordering::Relaxed);
+        match out_until {
+            0 if before > micros(now) => self.begins(now),
+            0 | DOWN => {}
+            // Nobody will say when that is over.
+            until => self.since.store(until, Ordering::Relaxed),
+        }
+        result
+    }
+
+    /// Whether checks or ejection keep it out.
+    pub(super) fn is_out(&self, now: u64) -> bool {
+        now < self.out_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether its ejection has ended by itself since this was asked last: whoever waits looks again.
+    pub fn is_back(&self, now: Instant) -> bool {
+        let out_until = self.out_until.load(Ordering::Relaxed);
+        if !(1..=micros(now)).contains(&out_until) {
+            return false;
+        }
+        self.condition(now, |_| ());
+        self.room.look();
+        true
+    }
+
+    /// It comes back now: its slow start begins.
+    fn begins(&self, now: Instant) {
         self.since.store(micros(now).max(1), Ordering::Relaxed);
         self.room.look();
     }

@@ -9,7 +9,7 @@ use super::balance::{Balancer, Candidate, Policy};
 use super::endpoint::{Known, Lasting, Lease, State, Tls, locked, micros};
 use super::waiting::NoTurn;
 use crate::config::model::{
-    self, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,
+    self, AllDown, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
 use crate::protocol::cookie::{Signer, Tag};
@@ -162,6 +162,7 @@ impl Upstream {
         let before = std::mem::replace(&mut *locked(&self.group), group);
         // Not while others wait for the lock.
         drop(before);
+        self.keep_share(Instant::now());
     }
 
     /// Its endpoints.
@@ -187,8 +188,23 @@ impl Upstream {
             tried,
             now: micros(Instant::now()),
             picking: self.picking(),
+            despite: false,
         };
-        locked(&self.group).pick(wish, &look)
+        let mut group = locked(&self.group);
+        match group.pick(wish, &look) {
+            Err(Nobody::NotReady)
+                if look.picking.all_down == AllDown::TryAny && group.all_are_out(look.now) =>
+            {
+                group.pick(
+                    wish,
+                    &Look {
+                        despite: true,
+                        ..look
+                    },
+                )
+            }
+            decided => decided,
+        }
     }
 
     /// The same; where all are full, waits for its turn as far as the configuration lets it.
@@ -223,13 +239,16 @@ struct Look<'a> {
     tried: &'a [u64],
     now: u64,
     picking: &'a Picking,
+    /// Even those that checks or ejection keep out.
+    despite: bool,
 }
 
 impl Look<'_> {
     /// Whether it may be picked at all, full or not.
     fn may_try(&self, endpoint: &Endpoint) -> bool {
         let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
-        untried && !endpoint.drain
+        let is_in = self.despite || !endpoint.state.is_out(self.now);
+        untried && !endpoint.drain && is_in
     }
 }
 
@@ -256,6 +275,12 @@ impl Group {
                 false => Nobody::NotReady,
             }
         })
+    }
+
+    /// Whether checks or ejection keep out everybody who would take something.
+    fn all_are_out(&self, now: u64) -> bool {
+        let mut others = self.endpoints.iter().filter(|endpoint| !endpoint.drain);
+        others.all(|endpoint| endpoint.state.is_out(now))
     }
 
     /// The endpoint that a cookie leads to, whatever its weight.

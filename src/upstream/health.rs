@@ -26,8 +26,6 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// What is known of an endpoint's fitness.
 #[derive(Debug, Default)]
 pub struct Condition {
-    /// When it joined others that served already.
-    joined: Option<Instant>,
     checks: Checks,
     outcomes: Outcomes,
     ejections: Ejections,
@@ -114,30 +112,14 @@ pub enum Standing<'a> {
 }
 
 impl Condition {
-    /// That of an endpoint that joins others which serve already. One that is there from the start of
-    /// the process has the default.
-    pub fn joining(now: Instant) -> Self {
-        Self {
-            joined: Some(now),
-            ..Self::default()
-        }
-    }
-
-    /// Whether it may get sessions.
-    pub fn is_available(&self, now: Instant) -> bool {
-        !self.checks.is_down && !self.is_ejected(now)
-    }
-
     /// Whether it is ejected now.
     pub fn is_ejected(&self, now: Instant) -> bool {
         self.ejections.until.is_some_and(|until| now < until)
     }
 
-    /// When it became available, provided that it is; `None` if it has been since the start.
-    pub fn available_since(&self) -> Option<Instant> {
-        self.joined
-            .max(self.checks.changed)
-            .max(self.ejections.until)
+    /// Ends its ejection.
+    pub fn readmit(&mut self, now: Instant) {
+        self.ejections.until = self.ejections.until.map(|until| until.min(now));
     }
 
     /// Whether it serves, and if not, why.
@@ -187,7 +169,7 @@ impl Condition {
         self.checks.due = Some(later(now, interval));
         let readmitted = result.is_ok() && self.is_ejected(now);
         if readmitted {
-            self.ejections.until = Some(now);
+            self.readmit(now);
         }
         let change = self.checks.take(result, settings, now);
         change.or((readmitted && !self.checks.is_down).then_some(Change::Readmitted))
@@ -201,7 +183,7 @@ impl Condition {
     }
 
     /// A session failed by the endpoint's doing. Tells whether that makes it due to be ejected. While
-    /// it is ejected, what comes is left over from older sessions, and says nothing new.
+    /// it is out anyway, what comes is left over from older sessions, and says nothing new.
     ///
     /// It is due when there are as many failures as the settings have it within the window, and no
     /// fewer of them than successes: one percent of failures never ejects a busy endpoint. So that
@@ -210,7 +192,7 @@ impl Condition {
     /// successes that opened those tunnels may lie before that part, and somebody who has their own
     /// tunnels cut must not get an endpoint ejected that serves others well.
     pub fn failed(&mut self, failure: Failure, settings: &Ejection, now: Instant) -> bool {
-        if self.is_ejected(now) {
+        if self.checks.is_down || self.is_ejected(now) {
             return false;
         }
         self.ejections.why = Some(failure);
@@ -243,24 +225,14 @@ impl Condition {
     }
 
     /// Forgets what its checks have found: there are none any more.
-    pub fn forget_checks(&mut self, now: Instant) {
-        let changed = match self.checks.is_down {
-            true => Some(now),
-            false => self.checks.changed,
-        };
-        self.checks = Checks {
-            changed,
-            ..Checks::default()
-        };
+    pub fn forget_checks(&mut self) {
+        self.checks = Checks::default();
     }
 
-    /// Forgets what its sessions have come to: nothing follows from that any more.
-    pub fn forget_outcomes(&mut self, now: Instant) {
+    /// Forgets how its sessions went: nothing follows from that any more.
+    pub fn forget_outcomes(&mut self) {
         self.outcomes = Outcomes::default();
-        self.ejections = Ejections {
-            until: self.ejections.until.map(|until| until.min(now)),
-            ..Ejections::default()
-        };
+        self.ejections = Ejections::default();
     }
 }
 
@@ -469,7 +441,6 @@ mod tests {
         let now = Instant::now();
         let mut condition = Condition::default();
         assert_eq!(condition.standing(now), Standing::Up);
-        assert_eq!(condition.available_since(), None);
         let down = now + SECOND;
         let long = "é".repeat(WHY_MOST);
         condition.checked(Err(&long), &health(1, 1), 0.5, down);
@@ -481,26 +452,23 @@ mod tests {
                 why: &why
             }
         );
-        assert!(!condition.is_available(down));
         let up = down + 2 * SECOND;
         condition.checked(Ok(()), &health(1, 1), 0.5, up);
         assert_eq!(condition.standing(up), Standing::Up);
-        assert_eq!(condition.available_since(), Some(up));
         assert_eq!(condition.fault(), None);
     }
 
     #[test]
-    fn without_checks_nothing_stays_down() {
+    fn what_is_forgotten_keeps_nobody_out() {
         let now = Instant::now();
         let mut condition = Condition::default();
         condition.checked(Err("gone"), &health(1, 1), 0.5, now);
-        condition.forget_checks(now + SECOND);
-        assert!(condition.is_available(now + SECOND));
-        assert_eq!(condition.available_since(), Some(now + SECOND));
-        condition.failed(Failure::Connect, &ejection(1), now + SECOND);
-        condition.eject(&ejection(1), now + SECOND);
-        condition.forget_outcomes(now + 2 * SECOND);
-        assert!(condition.is_available(now + 2 * SECOND));
+        condition.forget_checks();
+        assert_eq!(condition.standing(now), Standing::Up);
+        condition.failed(Failure::Connect, &ejection(1), now);
+        condition.eject(&ejection(1), now);
+        condition.forget_outcomes();
+        assert_eq!(condition.standing(now), Standing::Up);
     }
 
     #[test]
@@ -592,9 +560,8 @@ mod tests {
         let mut times = Vec::new();
         for good in [0, 0, 0, 0, 31, 32, 64, 1000] {
             let time = condition.eject(&settings, now);
-            assert!(!condition.is_available(now + time - SECOND));
-            assert!(condition.is_available(now + time));
-            assert_eq!(condition.available_since(), Some(now + time));
+            assert!(condition.is_ejected(now + time - SECOND));
+            assert!(!condition.is_ejected(now + time));
             times.push(time.as_secs());
             now += time + good * SECOND;
         }
@@ -618,7 +585,7 @@ mod tests {
             let change = condition.checked(Ok(()), &health(2, 1), 0.5, now);
             assert_eq!(change, (!is_down).then_some(Change::Readmitted));
             assert!(!condition.is_ejected(now));
-            assert_eq!(condition.is_available(now), !is_down);
+            assert_eq!(condition.standing(now) == Standing::Up, !is_down);
         }
     }
 
@@ -662,7 +629,7 @@ mod tests {
         assert!(condition.failed(Failure::Connect, &ejection, now));
         condition.eject(&ejection, now);
         condition.eject(&ejection, now);
-        assert!(!condition.is_available(now + 100 * SECOND));
+        assert!(condition.is_ejected(now + 100 * SECOND));
         let none = Ejection {
             window: Duration::ZERO,
             base: Duration::ZERO,
@@ -673,7 +640,7 @@ mod tests {
         assert!(condition.failed(Failure::Connect, &none, now));
         condition.eject(&none, now);
         condition.eject(&none, now + SECOND);
-        assert!(condition.is_available(now + SECOND));
+        assert!(!condition.is_ejected(now + SECOND));
     }
 
     proptest! {
@@ -695,7 +662,7 @@ mod tests {
                 if run >= needed {
                     (up, last_turn) = (!up, at + 1);
                 }
-                prop_assert_eq!(condition.is_available(now), up);
+                prop_assert_eq!(condition.standing(now) == Standing::Up, up);
             }
         }
 

@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::{ConnectError, Resolver, connect};
-use super::endpoint::{State, Upstream};
+use super::endpoint::State;
 use super::exchange::{Answered, ExchangeError, exchange};
+use super::group::Upstream;
 use crate::config::model::{Health, Probe, WebSocketProbe};
 use crate::net::stream::Stream;
 use crate::protocol::checkup::{Checkup, CheckupFault, Unsendable};
@@ -79,7 +80,7 @@ pub async fn probe(
         limit,
         deadline: Instant::now().checked_add(limit),
     };
-    let proxy_header = proxy_header::write(upstream.send_proxy, None);
+    let proxy_header = proxy_header::write(upstream.reach().send_proxy, None);
     let connecting = connect(upstream, endpoint, resolver, &proxy_header);
     let stream = check.within("connection", connecting).await??;
     let host = endpoint.host().unwrap_or(HOST_OF_UNIX);
