@@ -8,6 +8,7 @@ mod arrival;
 mod attempts;
 mod client;
 mod open;
+mod outcome;
 mod plain;
 mod wish;
 
@@ -59,7 +60,8 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// Tunnels of the process, as far as they are limited.
     tunnels: Arc<Quota>,
-    resolver: Resolver,
+    /// Finds the addresses of endpoints.
+    pub resolver: Resolver,
 }
 
 impl Shared {
@@ -409,7 +411,7 @@ pub fn relay(
     worker.tasks.spawn(Relay {
         tunnel,
         record,
-        counters: Arc::clone(&worker.counters),
+        worker: Rc::clone(worker),
     });
 }
 
@@ -427,7 +429,7 @@ struct Record {
 struct Relay {
     tunnel: Tunnel,
     record: Box<Record>,
-    counters: Arc<Counters>,
+    worker: Rc<Worker>,
 }
 
 impl Future for Relay {
@@ -435,10 +437,13 @@ impl Future for Relay {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let finished = ready!(Pin::new(&mut self.tunnel).poll(cx));
+        let Record { facts, lease, .. } = &*self.record;
+        let endpoint = lease.endpoint();
+        outcome::ended(&self.worker, facts, endpoint, &self.tunnel, finished.ended);
         access_log::tunnel_ended(
-            &self.counters,
-            &self.record.facts,
-            self.record.lease.endpoint(),
+            &self.worker.counters,
+            facts,
+            endpoint,
             self.tunnel.meter(),
             finished,
         );

@@ -121,6 +121,11 @@ impl Snapshot {
         &self.upstreams
     }
 
+    /// The upstream of this name.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.iter().find(|each| *each.name == *name)
+    }
+
     fn tunnels_of(&self, name: &str) -> Option<Arc<Quota>> {
         let position = *self.by_name.get(name)?;
         Some(Arc::clone(&self.routes.get(position)?.tunnels))

@@ -11,6 +11,7 @@ use crate::protocol::rejection::Rejection;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Nobody;
+use crate::upstream::health::Failure;
 
 /// The endpoints that were tried for a session, and how many more may be.
 pub(super) struct Attempts<'a> {
@@ -85,6 +86,9 @@ impl<'a> Attempts<'a> {
                     %error,
                     "endpoint not reached"
                 );
+                if !error.is_our_own() {
+                    self.session.failed(&endpoint, Failure::Connect);
+                }
                 self.refusal = unreachable(&endpoint.label, &error);
                 None
             }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::http::Request;
 use ::http::request::Parts;
+use ::http::{Request, StatusCode};
 
 use super::attempts::Attempts;
 use super::plain;
@@ -17,6 +17,7 @@ use crate::protocol::spelling::Spelling;
 use crate::quota::Share;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::exchange::{Answered, exchange};
+use crate::upstream::health::Failure;
 use crate::upstream::http::{self, Loan, RequestBody};
 
 /// What a request to an endpoint usually takes.
@@ -42,7 +43,11 @@ pub(super) async fn open(
     }
     let switch = answer
         .check_switch(handshake, session.route.settings.handshake)
-        .map_err(|fault| Refusal::because(Rejection::BadSwitch, &endpoint, &fault))?;
+        .map_err(|fault| {
+            session.failed(lease.endpoint(), Failure::Handshake);
+            Refusal::because(Rejection::BadSwitch, &endpoint, &fault)
+        })?;
+    session.passed(lease.endpoint());
     if switch.excused().any() {
         session.connection.worker.counters.excused.add(1);
         tracing::warn!(
@@ -91,18 +96,26 @@ async fn answer_to(
         let instead = match tokio::time::timeout(limit, exchange(stream, &request)).await {
             Ok(Ok(answered)) => {
                 let status = answered.answer().and_then(|answer| answer.status());
+                if let Some(status) = status
+                    && status != StatusCode::SWITCHING_PROTOCOLS
+                {
+                    session.declined(lease.endpoint(), status);
+                }
                 match status.and_then(|status| attempts.instead_of(&lease, status)) {
                     Some(next) => next,
                     None => return Ok((answered, lease)),
                 }
             }
             Ok(Err(error)) => {
+                session.failed(lease.endpoint(), Failure::Handshake);
                 let endpoint = &lease.endpoint().label;
                 return Err(Refusal::because(Rejection::BadAnswer, endpoint, &error));
             }
-            Err(_) => attempts
-                .instead_of_silent(&lease)
-                .ok_or(Rejection::HandshakeTimeout)?,
+            Err(_) => {
+                session.failed(lease.endpoint(), Failure::Handshake);
+                let next = attempts.instead_of_silent(&lease);
+                next.ok_or(Rejection::HandshakeTimeout)?
+            }
         };
         lease = instead;
     }

@@ -35,6 +35,9 @@ pub(super) async fn proxy(
         prepare(session, &mut request, &lease, &edit)?;
         let spare = attempts.may_repeat().then(|| spare(&request)).flatten();
         let asked = ask(session, &mut attempts, &lease, request, &upload).await;
+        if let Asked::Replied(response, _) = &asked {
+            session.replied(lease.endpoint(), response.status());
+        }
         let next = spare.and_then(|spare| {
             let next = match &asked {
                 Asked::Replied(response, _) => attempts.instead_of(&lease, response.status()),

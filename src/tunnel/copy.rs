@@ -128,6 +128,11 @@ impl Tunnel {
         tunnel
     }
 
+    /// Whether what went through it, either way, is no framing.
+    pub fn is_blind(&self) -> bool {
+        self.forwarder.is_blind()
+    }
+
     /// What went through it.
     pub fn meter(&self) -> &Meter {
         &self.place.entry().meter

@@ -83,6 +83,11 @@ impl Forwarder {
         }
     }
 
+    /// Whether what came from either side is no framing.
+    pub fn is_blind(&self) -> bool {
+        self.framing.is_blind()
+    }
+
     /// Looks at the next bytes from `side`, which are in `buffer[HEADROOM..end]`.
     pub fn take(&mut self, side: Side, buffer: &mut [u8], end: usize) -> Taken {
         let taken = self.framing.take(side, buffer, end);

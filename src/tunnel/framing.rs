@@ -282,7 +282,8 @@ impl Framing {
         }
     }
 
-    fn is_blind(&self) -> bool {
+    /// Whether what came from either side is no framing.
+    pub fn is_blind(&self) -> bool {
         let lost = |lane: &Lane| lane.tracker.fault().is_some();
         lost(&self.from_client) || lost(&self.from_endpoint)
     }

@@ -42,6 +42,17 @@ pub enum ConnectError {
     NoServerName,
 }
 
+impl ConnectError {
+    /// Whether it says nothing of the endpoint: there is something that we have run out of.
+    pub fn is_our_own(&self) -> bool {
+        match self {
+            Self::Descriptors(_) | Self::NoServerName => true,
+            Self::Refused(error) => error.kind() == io::ErrorKind::AddrNotAvailable,
+            Self::Timeout(_) | Self::Resolve(_) | Self::Tls(_) => false,
+        }
+    }
+}
+
 /// Resolves names on the control runtime, so that no worker waits for a slow name server.
 #[derive(Debug, Clone)]
 pub struct Resolver {
