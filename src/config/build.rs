@@ -137,6 +137,7 @@ impl Builder<'_> {
                 request_header: duration(&timeouts, "request_header"),
                 keep_alive: duration(&timeouts, "keep_alive"),
                 request_body: duration(&timeouts, "request_body"),
+                response_body: duration(&timeouts, "response_body"),
             },
         }
     }

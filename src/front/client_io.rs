@@ -33,8 +33,8 @@ pub struct Pulse {
     phase: Cell<Phase>,
     /// No request has come yet.
     first_due: Cell<bool>,
-    /// hyper wanted to write and could not.
-    write_blocked: Cell<bool>,
+    /// Since when the client has taken nothing of what hyper has for it.
+    blocked_since: Cell<Option<Instant>>,
     /// The first bytes of the connection, up to the end of the first head; `None` once taken, or
     /// when that head is longer than is worth it.
     first_head: RefCell<Option<Vec<u8>>>,
@@ -49,7 +49,7 @@ impl Pulse {
         Self {
             phase: Cell::new(Phase::Head { since }),
             first_due: Cell::new(true),
-            write_blocked: Cell::new(false),
+            blocked_since: Cell::new(None),
             first_head: RefCell::new(Some(Vec::new())),
         }
     }
@@ -61,8 +61,11 @@ impl Pulse {
         Busy(Rc::clone(self))
     }
 
-    /// When the client has to have gone on, if it is its turn.
+    /// When the client has to have gone on, if it is its turn: to send, or to read.
     pub fn deadline(&self, timeouts: &ListenerTimeouts) -> Option<Instant> {
+        if let Some(since) = self.blocked_since.get() {
+            return Some(since + timeouts.response_body);
+        }
         match self.phase.get() {
             Phase::Head { since } => Some(since + timeouts.request_header),
             Phase::Idle { since } => Some(since + timeouts.keep_alive),
@@ -77,12 +80,30 @@ impl Pulse {
 
     /// Whether something that hyper wrote may still be with hyper.
     pub fn write_blocked(&self) -> bool {
-        self.write_blocked.get()
+        self.blocked_since.get().is_some()
     }
 
     /// The first head of the connection as it came, for the first request.
     pub fn take_first_head(&self) -> Option<Vec<u8>> {
         self.first_head.take()
+    }
+
+    fn bytes_went(&self) {
+        if self.blocked_since.take().is_none() {
+            return;
+        }
+        // What it has of its answer it has only now.
+        if matches!(self.phase.get(), Phase::Idle { .. }) {
+            self.phase.set(Phase::Idle {
+                since: Instant::now(),
+            });
+        }
+    }
+
+    fn bytes_stuck(&self) {
+        if self.blocked_since.get().is_none() {
+            self.blocked_since.set(Some(Instant::now()));
+        }
     }
 
     fn bytes_came(&self, bytes: &[u8]) {
@@ -133,7 +154,10 @@ impl ClientIo {
     }
 
     fn note_write<T>(&self, result: Poll<T>) -> Poll<T> {
-        self.pulse.write_blocked.set(result.is_pending());
+        match result {
+            Poll::Ready(_) => self.pulse.bytes_went(),
+            Poll::Pending => self.pulse.bytes_stuck(),
+        }
         result
     }
 }
@@ -189,5 +213,61 @@ impl AsyncWrite for ClientIo {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const TIMEOUTS: ListenerTimeouts = ListenerTimeouts {
+        tls_handshake: Duration::from_secs(1),
+        request_header: Duration::from_secs(2),
+        keep_alive: Duration::from_secs(3),
+        request_body: Duration::from_secs(4),
+        response_body: Duration::from_secs(5),
+    };
+
+    type Event = fn(&Rc<Pulse>, &mut Option<Busy>);
+
+    /// Seconds from the beginning to the deadline, after `events` a second apart.
+    async fn due_after(events: &[Event]) -> Option<u64> {
+        let began = Instant::now();
+        let pulse = Rc::new(Pulse::new(began));
+        let mut busy = None;
+        for event in events {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            event(&pulse, &mut busy);
+        }
+        let deadline = pulse.deadline(&TIMEOUTS)?;
+        Some(deadline.duration_since(began).as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_the_clients_turn_to_send_or_to_read() {
+        let comes: Event = |pulse, _| pulse.bytes_came(b"GET");
+        let begins: Event = |pulse, busy| *busy = Some(pulse.busy());
+        let ends: Event = |_, busy| *busy = None;
+        let stuck: Event = |pulse, _| pulse.bytes_stuck();
+        let goes: Event = |pulse, _| pulse.bytes_went();
+        for (events, due) in [
+            (&[][..], Some(2)),
+            // The head has one deadline, however many pieces it comes in.
+            (&[comes, comes], Some(2)),
+            (&[comes, begins], None),
+            (&[comes, begins, ends], Some(3 + 3)),
+            (&[comes, begins, ends, comes], Some(4 + 2)),
+            // Time runs from when the client took something last.
+            (&[comes, begins, stuck], Some(3 + 5)),
+            (&[comes, begins, stuck, stuck], Some(3 + 5)),
+            (&[comes, begins, stuck, goes], None),
+            (&[comes, begins, stuck, goes, stuck], Some(5 + 5)),
+            // An answer that has been given to the kernel only in part is not answered.
+            (&[comes, begins, stuck, ends], Some(3 + 5)),
+            (&[comes, begins, stuck, ends, goes], Some(5 + 3)),
+        ] {
+            assert_eq!(due_after(events).await, due, "{} events", events.len());
+        }
     }
 }

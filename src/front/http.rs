@@ -96,7 +96,13 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit, s
             record_refusal_by_hyper(&connection, &error);
             Box::pin(linger(stream)).await;
         }
-        Next::Expired => drop(stream),
+        Next::Expired => {
+            connection.worker.counters.expired.add(1);
+            // What it has not read by now would stay with the kernel until it does.
+            if pulse.write_blocked() {
+                stream.reset_on_close();
+            }
+        }
     }
 }
 
@@ -168,6 +174,9 @@ async fn drive(
             alarm.as_mut().reset(wake_at);
         }
         let armed = due();
+        let awaited = matches!(leave, Leave::AfterFirst(_));
+        // A deadline that has moved on is looked at when the alarm for the old one goes off.
+        let is_stale = || due() < armed || (awaited && !pulse.awaits_first());
         tokio::select! {
             biased;
             () = drain.begun(), if leave == Leave::No => {
@@ -175,8 +184,7 @@ async fn drive(
             }
             next = std::future::poll_fn(|cx| match poll(cx, std::mem::take(&mut finish)) {
                 Poll::Ready(next) => Poll::Ready(Some(next)),
-                // The client's turn has begun or ended: the alarm is wrong.
-                Poll::Pending if due() != armed => Poll::Ready(None),
+                Poll::Pending if is_stale() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }) => {
                 if let Some(next) = next {

@@ -16,6 +16,8 @@ pub struct Counters {
     pub tls_failures: Counter,
     /// Connections closed because of a listener's limits.
     pub connections_refused: Counter,
+    /// Connections closed because the client did not go on, to send or to read, in time.
+    pub expired: Counter,
     /// Connections refused because of their PROXY header, or for want of one.
     pub proxy_failures: Counter,
     /// Plain requests that got an endpoint's reply, or a redirect.
@@ -57,6 +59,7 @@ impl Default for Counters {
             tls_handshakes: Counter::default(),
             tls_failures: Counter::default(),
             connections_refused: Counter::default(),
+            expired: Counter::default(),
             proxy_failures: Counter::default(),
             requests: Counter::default(),
             declined: Counter::default(),

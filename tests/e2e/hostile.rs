@@ -89,32 +89,6 @@ async fn random_bytes_are_refused_or_passed_on_and_harm_nobody() {
     proxy.tunnel().await;
 }
 
-/// Whatever endpoints send: what clients do not read stays with who sends it.
-#[tokio::test]
-async fn a_hundred_readers_that_stall_stall_their_endpoints_and_not_our_memory() {
-    /// What each tunnel may keep unwritten, and as much again for what it costs to keep.
-    const EACH_KIB: usize = 2 * 128;
-    let endpoint = Endpoint::bind().await;
-    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
-    let mut tunnels = Vec::new();
-    for _ in 0..100 {
-        let mut client = proxy.connect().await;
-        client.send(HANDSHAKE).await;
-        let wire = endpoint.tunnel().await;
-        assert_eq!(client.head().await.status(), 101);
-        tunnels.push((client, wire));
-    }
-    let before = proxy.resident_kib();
-    let message = frame(0x82, None, &[7; 1 << 20]);
-    let floods = tunnels.iter_mut().map(|(_, wire)| wire.flood(&message));
-    futures_util::future::join_all(floods).await;
-    let grown = proxy.resident_kib().saturating_sub(before);
-    assert!(grown < 100 * EACH_KIB, "{grown} KiB");
-    // They go on as soon as they are read.
-    let (client, _) = &mut tunnels[0];
-    assert_eq!(client.exactly(message.len()).await, message);
-}
-
 /// What was sent before it died comes first, and the end at once.
 #[tokio::test]
 async fn an_endpoint_that_dies_in_mid_stream_ends_its_tunnels_at_once() {

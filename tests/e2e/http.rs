@@ -3,7 +3,6 @@
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::Chance;
 use crate::harness::proxy::{Proxy, simple};
-use crate::harness::quiet_for;
 use crate::harness::wire::{End, Wire};
 
 const GET: &str = "GET /poll?t=1 HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
@@ -78,28 +77,6 @@ async fn bodies_of_any_size_pass_both_ways() {
     server.await.unwrap();
 }
 
-#[tokio::test]
-async fn a_reader_that_stalls_stalls_the_endpoint_and_not_our_memory() {
-    let (endpoint, proxy, mut client) = setup().await;
-    client.send(GET).await;
-    let (mut served, _) = endpoint.request().await;
-    let size = 64 << 20;
-    let mut sender = tokio::spawn(async move {
-        served
-            .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"))
-            .await;
-        served.send(vec![b'x'; size]).await;
-    });
-    let head = client.head().await;
-    // 64 MiB are not taken as long as they are not delivered.
-    quiet_for(300, &mut sender).await;
-    let resident = proxy.resident_kib();
-    assert!(resident < 48 * 1024, "{resident} KiB");
-    assert_eq!(client.body(&head).await.len(), size);
-    sender.await.unwrap();
-}
-
-/// What a process has in memory (`VmRSS` in proc_pid_status(5)).
 #[tokio::test]
 async fn replies_without_a_body_have_none() {
     let (endpoint, _proxy, mut client) = setup().await;

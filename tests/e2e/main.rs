@@ -9,6 +9,7 @@
 mod harness;
 
 mod access;
+mod backpressure;
 mod balance;
 mod client_certificates;
 mod config;
@@ -27,6 +28,7 @@ mod redirects;
 mod reload;
 mod retries;
 mod routing;
+mod slow;
 mod sticky;
 mod stop;
 mod tls;

@@ -215,6 +215,13 @@ const TIMEOUTS: Table = Table {
             "Between two pieces of a request's body.",
         )
         .shown(r#"request_body = "1m""#),
+        key(
+            "response_body",
+            Kind::Duration,
+            "\"60s\"",
+            "While a client takes nothing of an answer that waits for it.",
+        )
+        .shown(r#"response_body = "30s""#),
     ],
 };
 

@@ -138,6 +138,8 @@ pub struct ListenerTimeouts {
     pub keep_alive: Duration,
     /// Between two pieces of a request's body.
     pub request_body: Duration,
+    /// While a client takes nothing of an answer that waits for it.
+    pub response_body: Duration,
 }
 
 /// What the clients of a listener may take; `None` for no limit.

@@ -124,9 +124,18 @@ impl Proxy {
 
     /// A connection by TLS to the listener `main`.
     pub(crate) async fn connect_tls(&self, config: Arc<rustls::ClientConfig>, name: &str) -> Wire {
-        let socket = tokio::net::TcpStream::connect(self.address())
-            .await
-            .unwrap();
+        self.connect_tls_at("main", config, name).await
+    }
+
+    /// The same to any listener.
+    pub(crate) async fn connect_tls_at(
+        &self,
+        listener: &str,
+        config: Arc<rustls::ClientConfig>,
+        name: &str,
+    ) -> Wire {
+        let address = self.address_of(listener);
+        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
         let handshake = TlsConnector::from(config).connect(name, socket);

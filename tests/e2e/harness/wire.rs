@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -99,11 +100,40 @@ impl Wire {
         }
     }
 
+    /// The same, so often at most: how many bytes were taken.
+    pub(crate) async fn flood_most(&mut self, bytes: &[u8], times: usize) -> usize {
+        let patience = Duration::from_millis(300);
+        let mut taken = 0;
+        while taken < bytes.len() * times {
+            let rest = &bytes[taken % bytes.len()..];
+            match tokio::time::timeout(patience, self.io.write(rest)).await {
+                Ok(Ok(length)) => taken += length,
+                _ => break,
+            }
+        }
+        taken
+    }
+
     /// Sends this as far as the other side lets us.
     pub(crate) async fn flood_once(&mut self, bytes: &[u8]) {
         // It may have closed by now, or not read on.
         let patience = Duration::from_millis(300);
         let _ = tokio::time::timeout(patience, self.io.write_all(bytes)).await;
+    }
+
+    /// Sends this again and again, until the other side has gone.
+    pub(crate) async fn flood_out(&mut self, bytes: &[u8]) {
+        within("the connection to end", async {
+            while self.io.write_all(bytes).await.is_ok() {}
+        })
+        .await;
+    }
+
+    /// Whether the other side is still there and takes this, as far as is known by now.
+    pub(crate) fn takes(&mut self, bytes: &[u8]) -> bool {
+        let taken = self.io.write_all(bytes).now_or_never();
+        let ended = self.io.read(&mut [0; 64]).now_or_never();
+        matches!(taken, Some(Ok(()))) && ended.is_none()
     }
 
     /// Reads until nothing comes for a while: how many bytes that was.

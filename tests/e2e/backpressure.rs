@@ -1,0 +1,166 @@
+//! Peers that do not read: the other side waits, and what tidegate keeps meanwhile has a bound that
+//! does not depend on what is sent.
+
+use crate::harness::endpoint::Endpoint;
+use crate::harness::frames::{Chance, frame};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::{HANDSHAKE, Wire};
+
+/// What somebody would send who is not stopped: 1 GiB, a message at a time.
+const MESSAGES: usize = 1024;
+
+/// Enough of them to see that they go on.
+const SOME: usize = 64;
+
+/// What a tunnel may keep unwritten, and as much again for what it costs to keep.
+const TUNNEL_KIB: usize = 2 * 128;
+
+/// What hyper may keep of a body (its buffers towards the client and the endpoint), likewise.
+const BODY_KIB: usize = 2 * 2 * 512;
+
+/// What a process takes once, whatever is sent: code not used before, pages of the allocator.
+const SLACK_KIB: usize = 4 * 1024;
+
+/// 1 MiB that would not fit if some of it were lost, doubled or moved.
+fn message() -> Vec<u8> {
+    frame(0x82, None, &Chance(9).bytes((1 << 20) - 7))
+}
+
+/// Fails if the process has taken more than `most` since `before`.
+fn grew_at_most(proxy: &Proxy, before: usize, most: usize) {
+    let grown = proxy.resident_kib().saturating_sub(before);
+    assert!(grown < most + SLACK_KIB, "{grown} KiB");
+}
+
+/// Both ends of a tunnel.
+async fn open(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let wire = endpoint.tunnel().await;
+    assert_eq!(client.head().await.status(), 101);
+    (client, wire)
+}
+
+/// Both ends of a request whose body is 1 GiB long: who sends it, and who should read it.
+async fn upload(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
+    let mut client = proxy.connect().await;
+    let length = MESSAGES * message().len();
+    client
+        .send(format!(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+        ))
+        .await;
+    let (served, _) = endpoint.request().await;
+    (client, served)
+}
+
+/// Both ends of a reply, likewise.
+async fn reply(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (mut served, _) = endpoint.request().await;
+    let length = MESSAGES * message().len();
+    served
+        .send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(client.head().await.status(), 200);
+    (served, client)
+}
+
+/// Sends as much as is taken towards a reader that takes nothing, and then `through` messages in
+/// all to one that reads: each byte comes, and memory has a bound both times.
+async fn stall_and_go_on(
+    proxy: &Proxy,
+    most: usize,
+    through: usize,
+    (mut sender, mut reader): (Wire, Wire),
+) {
+    let message = message();
+    let before = proxy.resident_kib();
+    let sent = sender.flood_most(&message, MESSAGES).await;
+    assert!(sent < through * message.len(), "{sent} bytes were taken");
+    grew_at_most(proxy, before, most);
+    tokio::join!(
+        async {
+            sender.send(&message[sent % message.len()..]).await;
+            for _ in sent / message.len() + 1..through {
+                sender.send(&message).await;
+            }
+        },
+        async {
+            for _ in 0..through {
+                assert!(reader.exactly(message.len()).await == message);
+            }
+        }
+    );
+    grew_at_most(proxy, before, most);
+}
+
+#[tokio::test]
+async fn a_gibibyte_waits_for_a_client_that_does_not_read() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let (client, wire) = open(&proxy, &endpoint).await;
+    stall_and_go_on(&proxy, TUNNEL_KIB, MESSAGES, (wire, client)).await;
+}
+
+#[tokio::test]
+async fn a_gibibyte_waits_for_an_endpoint_that_does_not_read() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let (client, wire) = open(&proxy, &endpoint).await;
+    stall_and_go_on(&proxy, TUNNEL_KIB, SOME, (client, wire)).await;
+}
+
+/// Whatever endpoints send: what clients do not read stays with who sends it.
+#[tokio::test]
+async fn a_hundred_readers_that_stall_stall_their_endpoints_and_not_our_memory() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..100 {
+        tunnels.push(open(&proxy, &endpoint).await);
+    }
+    let before = proxy.resident_kib();
+    let message = message();
+    let floods = tunnels.iter_mut().map(|(_, wire)| wire.flood(&message));
+    futures_util::future::join_all(floods).await;
+    grew_at_most(&proxy, before, 100 * TUNNEL_KIB);
+    // They go on as soon as they are read.
+    let (client, _) = &mut tunnels[0];
+    assert!(client.exactly(message.len()).await == message);
+}
+
+#[tokio::test]
+async fn a_reply_waits_for_a_client_that_does_not_read() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let ends = reply(&proxy, &endpoint).await;
+    stall_and_go_on(&proxy, BODY_KIB, SOME, ends).await;
+}
+
+#[tokio::test]
+async fn an_upload_waits_for_an_endpoint_that_does_not_read() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let ends = upload(&proxy, &endpoint).await;
+    stall_and_go_on(&proxy, BODY_KIB, SOME, ends).await;
+}
+
+#[tokio::test]
+async fn a_hundred_replies_and_uploads_that_nobody_reads_stay_with_who_sends_them() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let before = proxy.resident_kib();
+    let mut stalled = Vec::new();
+    for _ in 0..50 {
+        stalled.push(upload(&proxy, &endpoint).await);
+        stalled.push(reply(&proxy, &endpoint).await);
+    }
+    let message = message();
+    let floods = stalled.iter_mut().map(|(sender, _)| sender.flood(&message));
+    futures_util::future::join_all(floods).await;
+    grew_at_most(&proxy, before, 100 * BODY_KIB);
+}

@@ -1,0 +1,138 @@
+//! Clients that take their time on purpose: cut off at their deadlines, at a cost with a bound, while
+//! others work as if they were alone.
+
+use crate::harness::certificates::Authority;
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::frames::frame;
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::{End, HANDSHAKE, Wire};
+
+/// Short ones, so that they are waited for; all that follows waits for events.
+const DEADLINES: &str = "[listener.main.timeouts]\n\
+    tls_handshake = \"1s\"\nrequest_header = \"1s\"\nkeep_alive = \"1s\"\n\
+    request_body = \"1s\"\nresponse_body = \"1s\"\n";
+
+/// Of each kind.
+const ATTACKERS: usize = 40;
+
+/// What an attacker may cost: hyper's buffers, and a session with what it has read of a body.
+const EACH_KIB: usize = 64;
+
+/// What a process takes once, whatever comes.
+const SLACK_KIB: usize = 4 * 1024;
+
+/// A tunnel to `echo` under `/chat`, everything else to `endpoint`.
+fn config(echo: &Echo, endpoint: &Endpoint) -> String {
+    let route = "[[route]]\nname = \"chat\"\npath = \"/chat\"\nupstream = \"chat\"\n[[route]]\n";
+    let config = simple(&[endpoint.address]).replace("[[route]]\n", route);
+    let upstream = format!("[upstream.chat]\nendpoints = [\"{}\"]\n", echo.address);
+    config + &upstream + DEADLINES
+}
+
+/// A message there and back, over a tunnel that is there and over one that is made for it.
+async fn works(proxy: &Proxy, tunnel: &mut Wire) {
+    for tunnel in [tunnel, &mut proxy.tunnel().await] {
+        tunnel.send(frame(0x81, Some([1, 2, 3, 4]), b"hello")).await;
+        assert_eq!(tunnel.exactly(7).await, b"\x81\x05hello");
+    }
+}
+
+/// Ends with the attacker's connection.
+async fn cut_off(mut attacker: Wire) {
+    attacker.rest().await;
+}
+
+#[tokio::test]
+async fn silence_and_half_a_request_end_at_their_deadlines_beside_good_clients() {
+    let (echo, endpoint) = (Echo::start("echo").await, Endpoint::bind().await);
+    let proxy = Proxy::start(&config(&echo, &endpoint)).await;
+    let mut good = proxy.tunnel().await;
+    let before = proxy.resident_kib();
+    let mut attackers = Vec::new();
+    let upload = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome";
+    let mut served = Vec::new();
+    for _ in 0..ATTACKERS {
+        for sent in ["", &HANDSHAKE[..60], upload] {
+            let mut attacker = proxy.connect().await;
+            attacker.send(sent).await;
+            attackers.push(attacker);
+        }
+        served.push(endpoint.request().await);
+    }
+    let grown = proxy.resident_kib().saturating_sub(before);
+    assert!(grown < 3 * ATTACKERS * EACH_KIB + SLACK_KIB, "{grown} KiB");
+    works(&proxy, &mut good).await;
+    futures_util::future::join_all(attackers.into_iter().map(cut_off)).await;
+    // What they had towards the endpoint is given back.
+    for (wire, _) in &mut served {
+        wire.rest().await;
+    }
+    works(&proxy, &mut good).await;
+}
+
+/// A byte now and then is no way around the deadline of a head.
+#[tokio::test]
+async fn a_head_that_comes_byte_by_byte_has_one_deadline() {
+    let (echo, endpoint) = (Echo::start("echo").await, Endpoint::bind().await);
+    let proxy = Proxy::start(&config(&echo, &endpoint)).await;
+    let mut good = proxy.tunnel().await;
+    let mut attackers = Vec::new();
+    for _ in 0..ATTACKERS {
+        attackers.push(proxy.connect().await);
+    }
+    let mut head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".iter().copied();
+    while !attackers.is_empty() {
+        let byte = [head.next().unwrap_or(b'x')];
+        attackers.retain_mut(|attacker| attacker.takes(&byte));
+        // A byte each as often as good clients get something done.
+        works(&proxy, &mut good).await;
+    }
+    assert_eq!(proxy.logged_by_now("rejected").await.len(), 0);
+}
+
+/// Neither a client of plain text nor one of TLS that does not read its reply keeps it for ever.
+#[tokio::test]
+async fn a_reply_that_is_not_read_ends_at_its_deadline_beside_good_clients() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let authority = Authority::new();
+    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (echo, endpoint) = (Echo::start("echo").await, Endpoint::bind().await);
+    let tls = "[listener.tls]\nbind = [\"127.0.0.1:0\"]\ntimeouts.response_body = \"1s\"\n\
+        tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let config = config(&echo, &endpoint) + tls;
+    let proxy = Proxy::start_in(folder, &config).await;
+    let mut good = proxy.tunnel().await;
+    let mut attackers = Vec::new();
+    for number in 0..8 {
+        let mut attacker = if number % 2 == 0 {
+            proxy.connect().await
+        } else {
+            let client = authority.client();
+            proxy
+                .connect_tls_at("tls", client, "chat.example.com")
+                .await
+        };
+        attacker.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let (mut served, _) = endpoint.request().await;
+        served
+            .send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            .await;
+        attackers.push((attacker, served));
+    }
+    let chunk = vec![b'x'; 1 << 20];
+    // Until the endpoint's connection is closed, which is when the client's is.
+    let floods = attackers
+        .iter_mut()
+        .map(|(_, served)| served.flood_out(&chunk));
+    tokio::join!(
+        futures_util::future::join_all(floods),
+        works(&proxy, &mut good)
+    );
+    for (mut attacker, _) in attackers {
+        // Reset, so that the kernel does not keep what it has for them either.
+        let (rest, end) = attacker.rest().await;
+        assert!(rest.len() < 1_000_000_000);
+        assert_eq!(end, End::Reset);
+    }
+    works(&proxy, &mut good).await;
+}
