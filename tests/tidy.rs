@@ -17,7 +17,7 @@ const NAMELESS: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "mi
 const LEFTOVERS: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// Code that only decides: no waiting, no clock, no sockets.
-const PURE: [&str; 5] = [
+const PURE: [&str; 6] = [
     "src/protocol/",
     "src/route.rs",
     "src/upstream/balance.rs",
