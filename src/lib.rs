@@ -16,4 +16,5 @@ pub mod snapshot;
 pub mod observe;
 pub mod session;
 pub mod front;
+pub mod admin;
 pub mod server;

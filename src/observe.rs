@@ -5,6 +5,11 @@
 
 pub mod access_log;
 pub mod counters;
+pub mod exposition;
 pub mod fields;
+pub mod histogram;
 pub mod lines;
 pub mod logging;
+pub mod metrics;
+pub mod process;
+pub mod series;

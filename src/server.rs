@@ -24,11 +24,15 @@ use self::mailbox::Message;
 use self::reload::{ReloadError, Reloaded, Reloader, fingerprint};
 use self::signals::{Signal, Signals};
 use self::watch::FileWatch;
-use crate::config::model::{Shutdown, Watch};
+use crate::admin::ask::{Asked, Workers};
+use crate::admin::http::Server;
+use crate::admin::public::{Public, View};
+use crate::config::model::{Admin, Bind, Shutdown, Watch};
 use crate::config::{self, Report};
 use crate::net::admission::Admission;
 use crate::observe::counters::Totals;
-use crate::observe::logging;
+use crate::observe::logging::{self, Logging};
+use crate::observe::metrics;
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::systemd;
@@ -62,6 +66,9 @@ pub enum StartError {
     /// An upstream cannot be set up.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Operators cannot connect.
+    #[error("admin: cannot listen on `{0}`: {1}")]
+    Admin(Bind, #[source] io::Error),
     /// The system has no thread, event queue or signal handler for us.
     #[error("the system refused: {0}")]
     System(#[from] io::Error),
@@ -101,14 +108,14 @@ impl Running {
 /// [`StartError`]; nothing was served then.
 pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError> {
     let loaded = config::load(path).map_err(StartError::Config)?;
-    let _logging = logging::start(loaded.config.server.log)?;
+    let logging = logging::start(loaded.config.server.log)?;
     log_warnings(&loaded.warnings);
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     control.block_on(async {
-        let mut process = Process::start(path, &loaded.config).await?;
+        let mut process = Process::start(path, &loaded.config, &logging).await?;
         ready(&Running {
             addresses: process.reloader.listeners().addresses(),
         });
@@ -126,12 +133,20 @@ fn log_warnings(warnings: &Report) {
 struct Process {
     reloader: Reloader,
     workers: Arc<[mailbox::Handle]>,
+    /// What metrics tell of it.
+    counted: Arc<metrics::Process>,
+    /// Where metrics are served.
+    _public: Option<Server>,
     signals: Signals,
     files: FileWatch,
 }
 
 impl Process {
-    async fn start(path: &Path, config: &config::model::Config) -> Result<Self, StartError> {
+    async fn start(
+        path: &Path,
+        config: &config::model::Config,
+        logging: &Logging,
+    ) -> Result<Self, StartError> {
         let signals = Signals::install()?;
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
@@ -144,8 +159,19 @@ impl Process {
             .collect();
         let workers: Arc<[mailbox::Handle]> = workers?.into();
         let files = FileWatch::new();
+        let counted = Arc::<metrics::Process>::default();
+        let view = Arc::new(View {
+            workers: askable(&workers),
+            shared: Arc::clone(&shared),
+            admission: Arc::clone(&admission),
+            process: Arc::clone(&counted),
+            log: logging.lines().clone(),
+            scraping: tokio::sync::Mutex::default(),
+        });
+        let public = serve_metrics(&config.admin, &view)?;
         let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&admission), descriptors);
         let reloader = Reloader::start(path, config, shared, listeners).await?;
+        counted.certificates.store(reloader.expiries());
         // Only now: afterwards we cannot count our own descriptors any more.
         if !config.server.core_dumps {
             limits::forbid_core_dumps();
@@ -153,6 +179,8 @@ impl Process {
         let mut process = Self {
             reloader,
             workers,
+            counted,
+            _public: public,
             signals,
             files,
         };
@@ -177,7 +205,7 @@ impl Process {
                     Signal::Reload => self.reload(Duration::ZERO).await,
                     Signal::Stop => break,
                 },
-                _ = sweep.tick() => self.reloader.listeners().sweep(),
+                _ = sweep.tick() => self.sweep(),
                 () = self.files.look() => {
                     if fingerprint(self.watched().iter()) != self.taken_of_watched() {
                         self.reload(SETTLES_WITHIN).await;
@@ -186,6 +214,14 @@ impl Process {
             }
         }
         self.stop().await
+    }
+
+    /// Forgets what need not be remembered.
+    fn sweep(&mut self) {
+        self.reloader.listeners().sweep();
+        for worker in self.workers.iter() {
+            worker.counters.sweep(&self.reloader.snapshot());
+        }
     }
 
     /// Reloads; a failure is final once files have had time to settle.
@@ -199,6 +235,8 @@ impl Process {
             }
             tokio::time::sleep(SETTLE_STEP).await;
         };
+        self.counted.reloaded(result.is_ok());
+        self.counted.certificates.store(self.reloader.expiries());
         match result {
             Ok(Reloaded::Everything) => tracing::info!("reloaded"),
             Ok(Reloaded::Certificates) => tracing::info!("certificates reloaded"),
@@ -213,6 +251,7 @@ impl Process {
         let Shutdown { grace, delay, .. } = self.reloader.server().shutdown;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
+        self.counted.drain();
         systemd::stopping("draining");
         let exit = tokio::select! {
             () = self.drain(delay, grace) => Exit::Graceful,
@@ -304,6 +343,24 @@ impl Process {
         let sockets = self.reloader.listeners().addresses().len();
         format!("listening on {sockets} addresses, {routes} routes, {endpoints} endpoints")
     }
+}
+
+fn askable(workers: &[mailbox::Handle]) -> Workers {
+    let asked = workers.iter().map(|worker| Asked {
+        questions: worker.questions.clone(),
+        counters: Arc::clone(&worker.counters),
+    });
+    Workers::new(asked.collect())
+}
+
+fn serve_metrics(admin: &Admin, view: &Arc<View>) -> Result<Option<Server>, StartError> {
+    let Some(bind) = &admin.metrics_bind else {
+        return Ok(None);
+    };
+    let server = Server::start(bind, Public(Arc::clone(view)))
+        .map_err(|error| StartError::Admin(bind.clone(), error))?;
+    tracing::info!(address = server.address, "serving metrics");
+    Ok(Some(server))
 }
 
 fn report_failure(error: &ReloadError) {

@@ -36,6 +36,7 @@ use crate::net::listen::Listener;
 use crate::net::stream::{Peer, Stream};
 use crate::observe::access_log::{self, RequestFacts, SessionId, TunnelFacts, TunnelOpening};
 use crate::observe::counters::Counters;
+use crate::observe::series::{Connected, ListenerSeries, Way as WaySeries};
 use crate::protocol::certificate::TlsFacts;
 use crate::protocol::cookie::Led;
 use crate::protocol::edit::{self, Edit};
@@ -49,7 +50,7 @@ use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
 use crate::tunnel::table::Table;
 use crate::upstream::connect::Resolver;
-use crate::upstream::endpoint::Lease;
+use crate::upstream::endpoint::{Lease, State};
 use crate::upstream::group::{Upstream, Wish};
 use crate::upstream::http::{Pool, ReplyBody};
 
@@ -84,7 +85,7 @@ pub struct Worker {
     /// Its tasks.
     pub tasks: Tasks,
     /// Its live tunnels.
-    pub tunnels: Rc<Table>,
+    pub tunnels: Rc<Table<Record>>,
     /// Its idle connections to endpoints.
     pub pool: Rc<Pool>,
     /// Its TLS handshakes, by listener.
@@ -128,6 +129,16 @@ impl Worker {
         Rc::clone(handshakes.entry(Arc::clone(listener)).or_default())
     }
 
+    /// Shows in the counters what live tunnels have carried by now, too.
+    pub fn show_carried(&self) {
+        let ways = self.counters.ways();
+        ways.iter().for_each(|way| way.carried.begin_sum());
+        self.tunnels.each(|entry, record| {
+            record.facts.way.carried.add_live(&entry.meter);
+        });
+        ways.iter().for_each(|way| way.carried.show());
+    }
+
     fn tunnel_quota(&self) -> &Arc<Quota> {
         &self.shared.tunnels
     }
@@ -144,6 +155,8 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     /// Where it came in.
     pub listener: Arc<Listener>,
+    /// What is counted of that on this worker.
+    pub counts: Arc<ListenerSeries>,
     /// Deadlines towards the client, as they were when it came in.
     pub timeouts: ListenerTimeouts,
     /// What the client may take, likewise.
@@ -248,6 +261,12 @@ impl Session<'_> {
         }
     }
 
+    /// What is counted of the way to the leased endpoint.
+    fn way(&self, lease: &Lease) -> Arc<WaySeries> {
+        let route = self.connection.counts.route(&self.route.settings.name);
+        route.way(lease.endpoint())
+    }
+
     /// How the request came, as endpoints are told.
     fn via(&self) -> Via<'_> {
         let port = self.connection.local.map(|local| local.port());
@@ -315,6 +334,7 @@ pub async fn serve(
         Ok(()) => answer(&arrival, parts, body, first_head).await,
         Err(rejection) => Err(rejection.into()),
     };
+    arrival.is_answered();
     match answered {
         Ok(outcome) => outcome,
         Err(Refusal { rejection, detail }) => {
@@ -382,19 +402,23 @@ pub fn relay(
     opening: Opening,
     client: Stream,
     read_ahead: &[u8],
-    mut permit: Permit,
+    place: Place,
 ) {
+    let Place {
+        mut permit,
+        connected,
+    } = place;
     permit.hold_tunnel(opening.shares);
     let worker = &connection.worker;
-    let record = Box::new(Record {
+    let record = Rc::new(Record {
         facts: opening.facts,
         lease: opening.lease,
         _permit: permit,
+        _connected: connected,
     });
     access_log::tunnel_opened(
         &worker.counters,
         &record.facts,
-        record.lease.endpoint(),
         TunnelOpening {
             handshake: opening.handshake,
             request_id: opening.request_id.as_deref(),
@@ -405,7 +429,7 @@ pub fn relay(
         from_endpoint: opening.read_ahead,
         to_endpoint: read_ahead.to_vec(),
     };
-    let place = worker.tunnels.enter(opening.limits);
+    let place = worker.tunnels.enter(opening.limits, Rc::clone(&record));
     let scratch = worker.scratch.clone();
     let tunnel = Tunnel::new(client, opening.endpoint, owed, place, scratch);
     worker.tasks.spawn(Relay {
@@ -415,20 +439,38 @@ pub fn relay(
     });
 }
 
+/// What a client's connection counts for as long as it lasts.
+#[derive(Debug)]
+pub struct Place {
+    /// In the process and on its worker.
+    pub permit: Permit,
+    /// At its listener.
+    pub connected: Connected,
+}
+
 /// What is recorded of a tunnel, and what it holds until it ends.
 #[derive(Debug)]
-struct Record {
-    facts: TunnelFacts,
+pub struct Record {
+    /// What is told of it.
+    pub facts: TunnelFacts,
     lease: Lease,
     _permit: Permit,
+    _connected: Connected,
+}
+
+impl Record {
+    /// The endpoint.
+    pub fn endpoint(&self) -> &State {
+        self.lease.endpoint()
+    }
 }
 
 /// The task of a tunnel. Written by hand because there are many at once: an `async` block would
 /// hold the tunnel twice.
 #[derive(Debug)]
 struct Relay {
-    tunnel: Tunnel,
-    record: Box<Record>,
+    tunnel: Tunnel<Record>,
+    record: Rc<Record>,
     worker: Rc<Worker>,
 }
 
@@ -439,14 +481,8 @@ impl Future for Relay {
         let finished = ready!(Pin::new(&mut self.tunnel).poll(cx));
         let Record { facts, lease, .. } = &*self.record;
         let endpoint = lease.endpoint();
-        outcome::ended(&self.worker, facts, endpoint, &self.tunnel, finished.ended);
-        access_log::tunnel_ended(
-            &self.worker.counters,
-            facts,
-            endpoint,
-            self.tunnel.meter(),
-            finished,
-        );
+        outcome::ended(&self.worker, facts, endpoint, finished);
+        access_log::tunnel_ended(&self.worker.counters, facts, self.tunnel.meter(), finished);
         Poll::Ready(())
     }
 }
@@ -459,6 +495,7 @@ mod tests {
     fn a_tunnel_is_small() {
         // With what tokio keeps of a task, 512 bytes; and a size class of the allocator.
         assert!(size_of::<Relay>() <= 376, "{} bytes", size_of::<Relay>());
-        assert!(size_of::<Record>() <= 160, "{} bytes", size_of::<Record>());
+        // With the counts of its `Rc`, a size class too.
+        assert!(size_of::<Record>() <= 144, "{} bytes", size_of::<Record>());
     }
 }

@@ -131,6 +131,17 @@ impl Snapshot {
         Some(Arc::clone(&self.routes.get(position)?.tunnels))
     }
 
+    /// Whether there is such a route.
+    pub fn has_route(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// Where the route of this name leads, if there is one and it leads to an upstream.
+    pub fn upstream_of(&self, route: &str) -> Option<&Arc<Upstream>> {
+        let route = self.routes.get(*self.by_name.get(route)?)?;
+        route.upstream.as_ref()
+    }
+
     /// How many routes, and how many endpoints.
     pub fn counts(&self) -> (usize, usize) {
         (

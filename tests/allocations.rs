@@ -59,7 +59,7 @@ fn relay(client: TcpStream, endpoint: TcpStream) -> thread::JoinHandle<()> {
                 message_bytes: Some(1 << 20),
                 ..TunnelLimits::default()
             });
-            let place = Rc::new(Table::default()).enter(limits);
+            let place = Rc::new(Table::<()>::default()).enter(limits, Rc::default());
             let tunnel = Tunnel::new(
                 stream(client),
                 stream(endpoint),

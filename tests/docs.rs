@@ -272,7 +272,12 @@ fn every_key_has_an_example_that_works() {
 #[test]
 fn the_configurations_in_the_documents_work() {
     let folder = folder();
-    for name in ["README.md", "docs/trust.md", "docs/tickets.md"] {
+    for name in [
+        "README.md",
+        "docs/metrics.md",
+        "docs/trust.md",
+        "docs/tickets.md",
+    ] {
         let text = read(name);
         let examples: Vec<&str> = text.split("```toml\n").skip(1).collect();
         assert!(!examples.is_empty(), "{name}");

@@ -14,9 +14,9 @@ use http::HeaderName;
 use super::diagnostic::Diagnostic;
 use super::files;
 use super::model::{
-    Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerLimits, ListenerTimeouts,
-    ListenerTls, Log, LogFormat, LogLevel, Nets, Rate, Server, Shutdown, TicketKeysFile,
-    TlsVersion, Trust, Watch,
+    Admin, Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerLimits,
+    ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, Nets, Rate, Server, Shutdown,
+    TicketKeysFile, TlsVersion, Trust, Watch,
 };
 use super::raw::{At, Section, Value};
 
@@ -34,6 +34,7 @@ pub(super) struct Places {
     pub(super) has_routes: bool,
     /// Of each listener, each of its addresses.
     pub(super) binds: Vec<Vec<std::ops::Range<usize>>>,
+    pub(super) metrics_bind: Option<std::ops::Range<usize>>,
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<std::ops::Range<usize>>,
 }
@@ -75,6 +76,7 @@ pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) 
         .collect();
     let config = Config {
         server: server(&root.section("server")),
+        admin: builder.admin(&root.section("admin")),
         listeners,
         routes,
         upstreams,
@@ -139,6 +141,14 @@ impl Builder<'_> {
                 request_body: duration(&timeouts, "request_body"),
                 response_body: duration(&timeouts, "response_body"),
             },
+        }
+    }
+
+    fn admin(&mut self, section: &Section) -> Admin {
+        let metrics_bind = section.written("metrics_bind").cloned();
+        self.places.metrics_bind = metrics_bind.as_ref().map(|at| at.span.clone());
+        Admin {
+            metrics_bind: metrics_bind.and_then(|at| self.bind(&at)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::build::{Built, RoutePlaces};
+use super::build::{Built, Places, RoutePlaces};
 use super::diagnostic::{Diagnostic, Severity};
 
 use super::model::{Bind, Conditions, Config, LeadsTo, Listener, PathMatch, Route, same_variable};
@@ -28,7 +28,7 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
                 .hint("begin with `[[route]]` and `upstream = \"…\"`"),
         );
     }
-    check_binds(config, &places.binds, found);
+    check_binds(config, places, found);
     check_names(config, &places.routes, found);
     check_client_certificates(config, &places.routes, found);
     check_conditions(config, &places.routes, found);
@@ -46,9 +46,9 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn check_binds(config: &Config, places: &[Vec<Range<usize>>], found: &mut Vec<Diagnostic>) {
+fn check_binds(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
     let mut known: Vec<(&Bind, &str)> = Vec::new();
-    for (listener, spans) in config.listeners.iter().zip(places) {
+    for (listener, spans) in config.listeners.iter().zip(&places.binds) {
         for (bind, span) in listener.binds.iter().zip(spans) {
             if let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind)) {
                 let message = format!("`{bind}` is taken by `{other}` of listener `{name}`");
@@ -56,6 +56,12 @@ fn check_binds(config: &Config, places: &[Vec<Range<usize>>], found: &mut Vec<Di
             }
             known.push((bind, &listener.name));
         }
+    }
+    if let (Some(bind), Some(span)) = (&config.admin.metrics_bind, &places.metrics_bind)
+        && let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind))
+    {
+        let message = format!("`{bind}` is taken by `{other}` of listener `{name}`");
+        found.push(Diagnostic::error("duplicate", span.clone(), message));
     }
 }
 

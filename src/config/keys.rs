@@ -3,6 +3,7 @@
 //! Reading, the JSON schema and the check of the example all follow these declarations. A key
 //! stands in the table that it belongs to; the tables are in the files below.
 
+mod admin;
 mod listener;
 mod route;
 mod server;
@@ -20,11 +21,10 @@ pub(super) const ROOT: Table = Table {
         ),
         key(
             "admin",
-            Kind::Table(&server::ADMIN),
-            "",
+            Kind::Table(&admin::ADMIN),
+            "{}",
             "Where operators connect.",
-        )
-        .later(),
+        ),
         key(
             "listener",
             Kind::Map(&Kind::Table(&listener::LISTENER)),

@@ -3,11 +3,13 @@
 //! A value of these types that came out of [`crate::config`] is valid: names resolve, files were
 //! read, keys fit their certificates, durations and weights are in range.
 
+mod admin;
 mod headers;
 mod listener;
 mod trust;
 mod upstream;
 
+pub use self::admin::Admin;
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
@@ -35,6 +37,8 @@ use http::{HeaderName, HeaderValue, Method};
 pub struct Config {
     /// Process-wide settings.
     pub server: Server,
+    /// Where operators connect.
+    pub admin: Admin,
     /// In the order of the file.
     pub listeners: Vec<Listener>,
     /// In the order of the file, which breaks ties between equally specific routes.

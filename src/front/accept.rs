@@ -18,7 +18,8 @@ use crate::net::handshakes::{Full, PLACE_FOR};
 use crate::net::listen::{Accepted, Listener, Settings};
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
-use crate::session::{Connection, Worker};
+use crate::observe::series::{ListenerSeries, Turned};
+use crate::session::{Connection, Place, Worker};
 
 /// An accepted connection on its way to a worker.
 #[derive(Debug)]
@@ -39,12 +40,15 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         mut permit,
     } = arrival;
     worker.counters.connections.add(1);
+    let counts = worker.counters.listener(&listener.name);
+    let connected = counts.connected();
     let since = Instant::now();
     let settings = listener.settings.load_full();
     let entrance = Entrance {
         worker: &worker,
         listener: &listener,
         settings: &settings,
+        counts: &counts,
         since,
     };
     let mut origin = Origin {
@@ -89,9 +93,11 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         is_anonymous: origin.is_anonymous,
         worker,
         listener,
+        counts,
     };
     drop(settings);
-    http::serve(Rc::new(connection), stream, permit, since).await;
+    let place = Place { permit, connected };
+    http::serve(Rc::new(connection), stream, place, since).await;
 }
 
 /// Where a connection comes from.
@@ -126,6 +132,7 @@ struct Entrance<'a> {
     worker: &'a Worker,
     listener: &'a Listener,
     settings: &'a Settings,
+    counts: &'a ListenerSeries,
     since: Instant,
 }
 
@@ -135,8 +142,8 @@ async fn prepare(
     origin: &mut Origin,
 ) -> Result<(Stream, Pass), PrepareError> {
     let Entrance {
-        worker,
         settings,
+        counts,
         since,
         ..
     } = *entrance;
@@ -144,7 +151,7 @@ async fn prepare(
     if settings.trust.proxy_protocol
         && let Err(error) = take_proxy_header(&socket, settings, origin, since).await
     {
-        worker.counters.proxy_failures.add(1);
+        counts.turned.at(Turned::ProxyHeader as usize).add(1);
         // Whoever set the listener up so has to know.
         tracing::info!(client = %origin.peer, %error, "connection refused");
         return Err(error);
@@ -156,8 +163,13 @@ async fn prepare(
     // In a box: what a handshake needs is large, and is over soon.
     let result = Box::pin(secure(entrance, tls, socket)).await;
     match &result {
-        Ok(_) => worker.counters.tls_handshakes.add(1),
-        Err(_) => worker.counters.tls_failures.add(1),
+        Ok(stream) => {
+            if let Some((version, resumed)) = stream.tls_version() {
+                counts.secured(version, resumed);
+            }
+        }
+        Err(PrepareError::Full(_)) => counts.turned.at(Turned::TlsQueue as usize).add(1),
+        Err(_) => counts.turned.at(Turned::Tls as usize).add(1),
     }
     Ok((result?, pass))
 }
@@ -165,9 +177,9 @@ async fn prepare(
 /// Holds a connection against the listener's limits, now that it is known whose it is.
 fn enter(entrance: &Entrance<'_>, origin: &Origin) -> Result<Pass, PrepareError> {
     let Entrance {
-        worker,
         listener,
         settings,
+        counts,
         ..
     } = *entrance;
     // Behind a proxy that we trust there are many clients.
@@ -175,7 +187,11 @@ fn enter(entrance: &Entrance<'_>, origin: &Origin) -> Result<Pass, PrepareError>
     let address = origin.peer.ip().filter(|_| single);
     let entered = listener.gate.enter(&settings.limits, address);
     entered.map_err(|limit| {
-        worker.counters.connections_refused.add(1);
+        let turned = match limit {
+            Limit::ConnectionsPerIp => Turned::ConnectionsPerIp,
+            _ => Turned::Connections,
+        };
+        counts.turned.at(turned as usize).add(1);
         if let Some(refused) = listener.gate.refused() {
             tracing::warn!(
                 listener = %listener.name, client = %origin.peer, refused, reason = %limit,
@@ -231,6 +247,7 @@ async fn secure(
         listener,
         settings,
         since,
+        ..
     } = *entrance;
     let limit = settings.timeouts.tls_handshake;
     let late = |_| PrepareError::TlsTimeout;

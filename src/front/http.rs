@@ -21,11 +21,10 @@ use tokio::time::Instant;
 
 use super::client_io::{ClientIo, Pulse};
 use super::reply::{self, Content, ServedBody};
-use crate::net::admission::Permit;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::rejection::Rejection;
-use crate::session::{self, Connection, Opening, Outcome};
+use crate::session::{self, Connection, Opening, Outcome, Place};
 
 /// How long a client may go on sending after we have closed our side, so that it sees our last
 /// answer rather than a reset.
@@ -50,7 +49,7 @@ enum Next {
 
 /// Serves a connection until it has ended, or has become a tunnel with a task of its own.
 /// Its first request is due as if it had been expected since `since`.
-pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit, since: Instant) {
+pub async fn serve(connection: Rc<Connection>, stream: Stream, place: Place, since: Instant) {
     let pulse = Rc::new(Pulse::new(since));
     let slot: Rc<Cell<Option<Box<Opening>>>> = Rc::default();
     let service = {
@@ -89,7 +88,7 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit, s
             drop((opening, stream));
         }
         Next::Tunnel(opening) => {
-            session::relay(&connection, *opening, stream, &parts.read_buf, permit);
+            session::relay(&connection, *opening, stream, &parts.read_buf, place);
         }
         Next::Done(Ok(())) => Box::pin(linger(stream)).await,
         Next::Done(Err(error)) => {
@@ -97,7 +96,7 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, permit: Permit, s
             Box::pin(linger(stream)).await;
         }
         Next::Expired => {
-            connection.worker.counters.expired.add(1);
+            connection.counts.expired.add(1);
             // What it has not read by now would stay with the kernel until it does.
             if pulse.write_blocked() {
                 stream.reset_on_close();
@@ -213,7 +212,9 @@ fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
     let facts = RequestFacts {
         session: connection.worker.next_session(),
         client: connection.peer,
-        listener: &connection.listener.name,
+        listener: &connection.counts,
+        route: None,
+        is_handshake: false,
         request_id: None,
         started: StdInstant::now(),
     };

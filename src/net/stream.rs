@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustls::ProtocolVersion;
+use rustls::{HandshakeKind, ProtocolVersion};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
@@ -75,6 +75,14 @@ impl fmt::Display for Peer {
 #[error("the client's certificate cannot be read")]
 pub struct UnreadableCertificate;
 
+fn spelled(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "",
+    }
+}
+
 impl Socket {
     /// Waits until it is ready; for reading, that is bytes, or the end.
     ///
@@ -113,6 +121,16 @@ impl Stream {
         !matches!(self, Self::Plain(_))
     }
 
+    /// The version that was agreed on, and whether a session was resumed, where a client began TLS.
+    pub fn tls_version(&self) -> Option<(&'static str, bool)> {
+        let Self::Client(stream) = self else {
+            return None;
+        };
+        let agreed = stream.get_ref().1;
+        let resumed = agreed.handshake_kind() == Some(HandshakeKind::Resumed);
+        Some((spelled(agreed.protocol_version()), resumed))
+    }
+
     /// What both sides agreed on, where a client began TLS.
     ///
     /// # Errors
@@ -127,11 +145,7 @@ impl Stream {
             None => None,
         };
         Ok(Some(TlsFacts {
-            version: match agreed.protocol_version() {
-                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                _ => "",
-            },
+            version: spelled(agreed.protocol_version()),
             cipher: agreed
                 .negotiated_cipher_suite()
                 .and_then(|suite| suite.suite().as_str())

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::counters::Counters;
+use super::series::{ListenerSeries, Outcome, RouteSeries, Way};
 use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
 use crate::tunnel::copy::Finished;
 use crate::tunnel::forwarder::Side;
 use crate::tunnel::table::Meter;
-use crate::upstream::endpoint::State;
 
 /// A session's id: unique in the process, unlikely to repeat in the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,18 +30,22 @@ pub struct TunnelFacts {
     pub session: SessionId,
     /// Who connected.
     pub client: Peer,
-    /// Where.
-    pub listener: Arc<str>,
-    /// The route taken.
-    pub route: Arc<str>,
-    /// The host asked for.
-    pub host: Box<str>,
-    /// The path asked for, without the query: that may hold secrets.
-    pub path: Box<str>,
+    /// The listener, the route taken and the endpoint, and what is counted of them.
+    pub way: Arc<Way>,
+    /// Host and path asked for, without the query: that may hold secrets.
+    pub target: Box<str>,
     /// What was agreed on.
     pub subprotocol: Option<Box<str>>,
     /// When the endpoint had agreed.
     pub opened: Instant,
+}
+
+impl TunnelFacts {
+    /// The host asked for, and the path.
+    pub fn host_and_path(&self) -> (&str, &str) {
+        let slash = self.target.find('/').unwrap_or(self.target.len());
+        self.target.split_at(slash)
+    }
 }
 
 /// What is told of a tunnel once, when it opens.
@@ -53,58 +57,63 @@ pub struct TunnelOpening<'a> {
     pub request_id: Option<&'a str>,
 }
 
-/// Records that a tunnel to `endpoint` opened.
-pub fn tunnel_opened(
-    counters: &Counters,
-    facts: &TunnelFacts,
-    endpoint: &State,
-    opening: TunnelOpening<'_>,
-) {
+/// Records that a tunnel opened.
+pub fn tunnel_opened(counters: &Counters, facts: &TunnelFacts, opening: TunnelOpening<'_>) {
+    let Way { route, .. } = &*facts.way;
     counters.tunnels.add(1);
+    facts.way.opened.add(1);
+    route.handshakes.at(Outcome::Opened as usize).add(1);
+    route.handshake_seconds.observe(opening.handshake);
+    let (host, path) = facts.host_and_path();
     tracing::info!(
         session = %facts.session,
         request_id = opening.request_id,
         client = %facts.client,
-        listener = &*facts.listener,
-        route = &*facts.route,
-        upstream = &*endpoint.upstream,
-        endpoint = &*endpoint.label,
-        host = &*facts.host,
-        path = &*facts.path,
+        listener = &*route.listener,
+        route = &*route.route,
+        upstream = &*facts.way.upstream,
+        endpoint = &*facts.way.endpoint,
+        host,
+        path,
         subprotocol = facts.subprotocol.as_deref(),
         handshake_ms = milliseconds(opening.handshake),
         "tunnel opened"
     );
 }
 
-/// Records that a tunnel to `endpoint` ended.
-pub fn tunnel_ended(
-    counters: &Counters,
-    facts: &TunnelFacts,
-    endpoint: &State,
-    meter: &Meter,
-    finished: Finished,
-) {
-    let Finished { ended, closed } = finished;
-    let (up, down) = (meter.bytes(Side::Client), meter.bytes(Side::Endpoint));
-    counters.ended(ended).add(1);
-    counters.bytes_from_clients.add(up);
-    counters.bytes_from_endpoints.add(down);
+/// Records that a tunnel ended.
+pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, finished: Finished) {
+    let Finished {
+        ended,
+        closed,
+        unframed,
+    } = finished;
+    let lived = facts.opened.elapsed();
+    let Way { route, .. } = &*facts.way;
+    counters.ended.add(1);
+    facts.way.ended.at(ended as usize).add(1);
+    facts.way.carried.end(meter);
+    route.ended.add(1);
+    route.unframed.add(unframed.into());
+    route.tunnel_seconds.observe(lived);
+    if let Some((side, code)) = closed {
+        route.closed(side, code);
+    }
     tracing::info!(
         session = %facts.session,
         client = %facts.client,
-        listener = &*facts.listener,
-        route = &*facts.route,
-        upstream = &*endpoint.upstream,
-        endpoint = &*endpoint.label,
+        listener = &*route.listener,
+        route = &*route.route,
+        upstream = &*facts.way.upstream,
+        endpoint = &*facts.way.endpoint,
         reason = ended.token(),
-        bytes_from_client = up,
-        bytes_from_endpoint = down,
+        bytes_from_client = meter.bytes(Side::Client),
+        bytes_from_endpoint = meter.bytes(Side::Endpoint),
         messages_from_client = meter.messages(Side::Client),
         messages_from_endpoint = meter.messages(Side::Endpoint),
         close_code = closed.map(|(_, code)| code),
         closed_by = closed.map(|(side, _)| side.name()),
-        duration_ms = milliseconds(facts.opened.elapsed()),
+        duration_ms = milliseconds(lived),
         "tunnel ended"
     );
 }
@@ -116,12 +125,29 @@ pub struct RequestFacts<'a> {
     pub session: SessionId,
     /// Who connected.
     pub client: Peer,
-    /// Where.
-    pub listener: &'a str,
+    /// The listener, and what is counted of it.
+    pub listener: &'a ListenerSeries,
+    /// The route, if it has come to one.
+    pub route: Option<&'a str>,
+    /// Whether it asks for a tunnel.
+    pub is_handshake: bool,
     /// The id that it came with, if that is believed.
     pub request_id: Option<&'a str>,
     /// When the request had come.
     pub started: Instant,
+}
+
+impl RequestFacts<'_> {
+    /// What is counted of its route.
+    fn counted(&self) -> Arc<RouteSeries> {
+        self.listener.route(self.route.unwrap_or_default())
+    }
+}
+
+/// Records that a client went away before there was an answer to its handshake.
+pub fn abandoned(facts: RequestFacts<'_>) {
+    let route = facts.counted();
+    route.handshakes.at(Outcome::Abandoned as usize).add(1);
 }
 
 /// Records that we refused a request ourselves, and why in detail if there is more to say.
@@ -131,15 +157,27 @@ pub fn rejected(
     rejection: Rejection,
     detail: Option<&str>,
 ) {
-    counters.rejected(rejection).add(1);
     let status = rejection.status().as_u16();
+    let route = facts.counted();
+    counters.rejections.add(1);
+    route.rejections.at(rejection as usize).add(1);
+    route.answered(status);
+    // These are what is wrong with a handshake: it could not become one.
+    let broken = matches!(
+        rejection,
+        Rejection::VersionUnsupported | Rejection::KeyInvalid | Rejection::HandshakeBody
+    );
+    if facts.is_handshake || broken {
+        route.handshakes.at(Outcome::Rejected as usize).add(1);
+    }
     macro_rules! event {
         ($level:ident) => {
             tracing::$level!(
                 session = %facts.session,
                 request_id = facts.request_id,
                 client = %facts.client,
-                listener = facts.listener,
+                listener = &*facts.listener.name,
+                route = facts.route,
                 status,
                 reason = rejection.token(),
                 detail,
@@ -157,20 +195,19 @@ pub fn rejected(
 
 /// Records the reply to a plain request, or to a handshake that was declined: an endpoint's, or a
 /// redirect of ours.
-pub fn replied(
-    counters: &Counters,
-    facts: RequestFacts<'_>,
-    route: Option<&str>,
-    endpoint: Option<&str>,
-    status: u16,
-) {
+pub fn replied(counters: &Counters, facts: RequestFacts<'_>, endpoint: Option<&str>, status: u16) {
     counters.requests.add(1);
+    let route = facts.counted();
+    route.answered(status);
+    if facts.is_handshake {
+        route.handshakes.at(Outcome::Declined as usize).add(1);
+    }
     tracing::info!(
         session = %facts.session,
         request_id = facts.request_id,
         client = %facts.client,
-        listener = facts.listener,
-        route,
+        listener = &*facts.listener.name,
+        route = facts.route,
         endpoint,
         status,
         duration_ms = milliseconds(facts.started.elapsed()),

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::counters::Counter;
+
 /// Bytes that may wait; what comes when there are more is dropped and counted.
 const WAITING_MOST: usize = 4 << 20;
 
@@ -25,6 +27,8 @@ pub struct Lines(Arc<Shared>);
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Ever.
+    dropped: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +50,7 @@ impl Lines {
         let lines = Self(Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
+            dropped: Counter::default(),
         }));
         let shared = Arc::clone(&lines.0);
         thread::Builder::new()
@@ -68,10 +73,16 @@ impl Lines {
         queue.hurry = false;
     }
 
+    /// How many lines were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.get()
+    }
+
     fn push(&self, line: &[u8]) {
         let mut queue = self.0.lock();
         if queue.waiting.len() + line.len() > WAITING_MOST {
             queue.dropped += 1;
+            self.0.dropped.add(1);
             return;
         }
         let was_empty = queue.waiting.is_empty();
@@ -155,6 +166,7 @@ mod tests {
         let lines = Lines(Arc::new(Shared {
             queue: Mutex::default(),
             changed: Condvar::new(),
+            dropped: Counter::default(),
         }));
         let line = vec![b'x'; WAITING_MOST / 4];
         for _ in 0..6 {

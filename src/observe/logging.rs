@@ -14,6 +14,13 @@ use crate::config::model::{Log, LogFormat, LogLevel};
 #[must_use]
 pub struct Logging(Lines);
 
+impl Logging {
+    /// Where lines go.
+    pub fn lines(&self) -> &Lines {
+        &self.0
+    }
+}
+
 impl Drop for Logging {
     fn drop(&mut self) {
         self.0.flush();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admin::ask::Question;
 use crate::front::accept::Arrival;
 use crate::net::admission::Load;
 use crate::net::listen::{Bound, Listener};
@@ -51,6 +52,8 @@ pub(super) struct Duty {
 pub(super) struct Handle {
     /// Its mailbox.
     pub(super) mailbox: mpsc::Sender<Message>,
+    /// What operators want to know of it.
+    pub(super) questions: mpsc::Sender<Question>,
     /// Its connections.
     pub(super) load: Arc<Load>,
     /// Its counters.

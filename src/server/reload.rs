@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::listeners::{ListenError, Listeners};
-use crate::config::model::{Config, Server};
+use crate::config::model::{Admin, Config, Server};
 use crate::config::{self, Report};
+use crate::observe::metrics::Expiry;
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::upstream::endpoint::Known;
@@ -49,6 +50,8 @@ pub(super) struct Reloader {
     listeners: Listeners,
     taken: Fingerprint,
     server: Server,
+    admin: Admin,
+    expiries: Arc<Vec<Expiry>>,
 }
 
 impl Reloader {
@@ -70,6 +73,8 @@ impl Reloader {
             listeners,
             taken: fingerprint(&config.inputs),
             server: config.server.clone(),
+            admin: config.admin.clone(),
+            expiries: expiries(config),
         })
     }
 
@@ -86,6 +91,16 @@ impl Reloader {
     /// The configuration file.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The configuration as running.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    /// When the certificates of the listeners expire.
+    pub(super) fn expiries(&self) -> Arc<Vec<Expiry>> {
+        Arc::clone(&self.expiries)
     }
 
     /// How many routes, and how many endpoints.
@@ -120,18 +135,36 @@ impl Reloader {
         if only_certificates_changed(&config, &self.taken, &fingerprint) {
             self.listeners.apply(plan).await;
             self.taken = fingerprint;
+            self.expiries = expiries(&config);
             return Ok(Reloaded::Certificates);
         }
         let snapshot = Snapshot::new(&config, Some(&self.shared.snapshot.load()))?;
         warn_of_restart_needed(&self.server, &config.server);
+        if self.admin != config.admin {
+            tracing::warn!("a change of `admin` takes effect at the next start");
+        }
         let old = self.shared.snapshot.swap(Arc::new(snapshot));
         self.listeners.apply(plan).await;
         // Freed here rather than on a worker, where ten thousand endpoints would be a stall.
         drop(old);
         self.taken = fingerprint;
+        self.expiries = expiries(&config);
         self.server = config.server;
         Ok(Reloaded::Everything)
     }
+}
+
+fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
+    let mut expiries = Vec::new();
+    for listener in &config.listeners {
+        let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
+        expiries.extend(certificates.map(|certificate| Expiry {
+            listener: Arc::clone(&listener.name),
+            file: certificate.cert.display().to_string(),
+            not_after: certificate.not_after,
+        }));
+    }
+    Arc::new(expiries)
 }
 
 /// What files hold now. One that cannot be read holds nothing.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::acceptor;
 use super::mailbox::{Handle, MAILBOX, Message};
+use crate::admin::ask::{self, QUESTIONS, Question};
 use crate::front::accept;
 use crate::net::admission::{Admission, Load};
 use crate::observe::counters::Counters;
@@ -27,9 +28,11 @@ pub(super) fn start(
     admission: &Arc<Admission>,
 ) -> io::Result<Handle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
+    let (questions, asked) = mpsc::channel(QUESTIONS);
     let counters = Arc::<Counters>::default();
     let handle = Handle {
         mailbox,
+        questions,
         load: Arc::new(Load::new(Arc::clone(admission))),
         counters: Arc::clone(&counters),
     };
@@ -45,7 +48,8 @@ pub(super) fn start(
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run(Rc::new(Worker::new(shared, counters)), messages));
+                    let worker = Rc::new(Worker::new(shared, counters));
+                    runtime.block_on(run(worker, messages, asked));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -56,7 +60,11 @@ pub(super) fn start(
     Ok(handle)
 }
 
-async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message>) {
+async fn run(
+    worker: Rc<Worker>,
+    mut messages: mpsc::Receiver<Message>,
+    mut asked: mpsc::Receiver<Question>,
+) {
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut finish: Option<oneshot::Sender<()>> = None;
@@ -64,6 +72,7 @@ async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message>) {
         tokio::select! {
             message = messages.recv() => match message {
                 Some(Message::Accept(duty)) => {
+                    worker.counters.listener(&duty.owner.load().name);
                     worker.tasks.spawn(acceptor::accept_all(Rc::clone(&worker), *duty));
                 }
                 Some(Message::Arrival(arrival)) => {
@@ -77,6 +86,7 @@ async fn run(worker: Rc<Worker>, mut messages: mpsc::Receiver<Message>) {
                 }
                 None => return,
             },
+            Some(question) = asked.recv() => ask::answer(&worker, question),
             _ = sweep.tick() => {
                 let now = Instant::now();
                 worker.tunnels.sweep(now);

@@ -1,6 +1,7 @@
 //! A request before it has come anywhere: who sent it, as far as that is believed, which route
 //! takes it, and whether that lets it pass.
 
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -34,7 +35,20 @@ pub(super) struct Arrival<'a> {
     given_id: Option<Box<str>>,
     /// Ours, or that one.
     pub(super) id: Box<str>,
+    /// The route, once it is found.
+    route: OnceCell<Arc<Route>>,
+    /// Whether it asks for a tunnel, and has not been answered.
+    awaits_tunnel: Cell<bool>,
+    is_handshake: Cell<bool>,
     started: Instant,
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        if self.awaits_tunnel.get() {
+            access_log::abandoned(self.facts());
+        }
+    }
 }
 
 /// Where a request goes on.
@@ -73,6 +87,9 @@ impl<'a> Arrival<'a> {
             client,
             session,
             given_id,
+            route: OnceCell::new(),
+            awaits_tunnel: Cell::new(false),
+            is_handshake: Cell::new(false),
         };
         (arrival, read)
     }
@@ -88,7 +105,9 @@ impl<'a> Arrival<'a> {
         RequestFacts {
             session: self.session,
             client: self.client.shown(),
-            listener: &self.connection.listener.name,
+            listener: &self.connection.counts,
+            route: self.route.get().map(|route| &*route.settings.name),
+            is_handshake: self.is_handshake.get(),
             request_id: self.given_id.as_deref(),
             started: self.started,
         }
@@ -108,6 +127,11 @@ impl<'a> Arrival<'a> {
         }
     }
 
+    /// There is an answer.
+    pub(super) fn is_answered(&self) {
+        self.awaits_tunnel.set(false);
+    }
+
     /// Finds its way, if there is one that it may take.
     pub(super) fn way(
         &self,
@@ -116,6 +140,8 @@ impl<'a> Arrival<'a> {
         handshake: Option<&Handshake<'_>>,
     ) -> Result<Way, Refusal> {
         if handshake.is_some() {
+            self.is_handshake.set(true);
+            self.awaits_tunnel.set(true);
             let address = self.client.address();
             let gate = &self.connection.listener.gate;
             gate.handshake(&self.settings.limits, address)
@@ -142,10 +168,11 @@ impl<'a> Arrival<'a> {
                 Some(_) => Err(Rejection::HttpsRequired.into()),
                 None => {
                     let location = ["https://", target.host(), target.origin_form()].concat();
-                    self.elsewhere(StatusCode::PERMANENT_REDIRECT, &location, None)
+                    self.elsewhere(StatusCode::PERMANENT_REDIRECT, &location)
                 }
             };
         };
+        let route = self.route.get_or_init(|| Arc::clone(route));
         let visitor = Visitor {
             address: self.client.address(),
             is_known: self.client.is_known(),
@@ -159,7 +186,7 @@ impl<'a> Arrival<'a> {
             LeadsTo::Redirect(Redirect { to, status }) => {
                 let name = &route.settings.name;
                 let location = edit::render(to, &self.known(target, name));
-                self.elsewhere(*status, &location, Some(name))
+                self.elsewhere(*status, &location)
             }
         }
     }
@@ -177,15 +204,10 @@ impl<'a> Arrival<'a> {
         Ok(shares)
     }
 
-    fn elsewhere(
-        &self,
-        status: StatusCode,
-        location: &str,
-        route: Option<&str>,
-    ) -> Result<Way, Refusal> {
+    fn elsewhere(&self, status: StatusCode, location: &str) -> Result<Way, Refusal> {
         let location = HeaderValue::from_str(location).map_err(|_| Rejection::BadTarget)?;
         let counters = &self.connection.worker.counters;
-        access_log::replied(counters, self.facts(), route, None, status.as_u16());
+        access_log::replied(counters, self.facts(), None, status.as_u16());
         Ok(Way::Elsewhere(Outcome::Redirect(status, location)))
     }
 }

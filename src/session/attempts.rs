@@ -2,6 +2,7 @@
 //! configuration says so.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::http::StatusCode;
 
@@ -76,9 +77,15 @@ impl<'a> Attempts<'a> {
         let endpoint = Arc::clone(lease.endpoint());
         let resolver = self.session.connection.worker.resolver();
         let proxy_header = self.session.proxy_header();
+        let way = self.session.way(lease);
+        let began = Instant::now();
         match connect(upstream, &endpoint, resolver, &proxy_header).await {
-            Ok(stream) => Some(stream),
+            Ok(stream) => {
+                way.connect_seconds.observe(began.elapsed());
+                Some(stream)
+            }
             Err(error) => {
+                way.unreached(&error);
                 tracing::warn!(
                     session = %self.session.facts.session,
                     upstream = %upstream.name,
@@ -113,6 +120,7 @@ impl<'a> Attempts<'a> {
     }
 
     fn tell(&self, lease: &Lease, next: &Lease, answer: &str) {
+        self.session.way(lease).retried.add(1);
         tracing::warn!(
             session = %self.session.facts.session,
             upstream = %self.session.upstream.name,

@@ -38,7 +38,6 @@ pub(super) async fn open(
     };
     if !answer.is_switch() {
         drop(answer);
-        session.connection.worker.counters.declined.add(1);
         return pass_on(session, answered, lease).await;
     }
     let switch = answer
@@ -49,7 +48,7 @@ pub(super) async fn open(
         })?;
     session.passed(lease.endpoint());
     if switch.excused().any() {
-        session.connection.worker.counters.excused.add(1);
+        session.way(&lease).route.excused.add(1);
         tracing::warn!(
             session = %session.facts.session,
             route = %session.route.settings.name,
@@ -58,7 +57,7 @@ pub(super) async fn open(
             "lenient handshake"
         );
     }
-    let facts = facts(session, &switch);
+    let facts = facts(session, &lease, &switch);
     let mut to_client = Vec::with_capacity(REQUEST_USUAL);
     switch.write(&mut to_client, &session.response_edit(&lease));
     to_client.extend_from_slice(answered.read_ahead());
@@ -141,14 +140,14 @@ fn write_request(
     request
 }
 
-fn facts(session: &Session<'_>, switch: &Switch<'_>) -> TunnelFacts {
+fn facts(session: &Session<'_>, lease: &Lease, switch: &Switch<'_>) -> TunnelFacts {
     TunnelFacts {
         session: session.facts.session,
         client: session.facts.client,
-        listener: Arc::clone(&session.connection.listener.name),
-        route: Arc::clone(&session.route.settings.name),
-        host: session.target.host().into(),
-        path: session.target.path().into(),
+        way: session.way(lease),
+        target: [session.target.host(), session.target.path()]
+            .concat()
+            .into(),
         subprotocol: switch.subprotocol().map(Into::into),
         opened: Instant::now(),
     }

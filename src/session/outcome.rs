@@ -9,7 +9,7 @@ use ::http::StatusCode;
 
 use super::{Session, Worker};
 use crate::observe::access_log::{SessionId, TunnelFacts};
-use crate::tunnel::copy::Tunnel;
+use crate::tunnel::copy::Finished;
 use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::State;
 use crate::upstream::group::Upstream;
@@ -56,16 +56,13 @@ fn is_nobody_there(status: StatusCode) -> bool {
 }
 
 /// A tunnel to `endpoint` has ended.
-pub(super) fn ended(
-    worker: &Worker,
-    facts: &TunnelFacts,
-    endpoint: &State,
-    tunnel: &Tunnel,
-    ended: Ended,
-) {
+pub(super) fn ended(worker: &Worker, facts: &TunnelFacts, endpoint: &State, finished: Finished) {
+    let Finished {
+        ended, unframed, ..
+    } = finished;
     // A Close, from either side, would have made another end of it. What is no framing has no Close,
     // and where it is the client's, the endpoint does well to go.
-    let cut = matches!(ended, Ended::UpstreamReset | Ended::UpstreamEof) && !tunnel.is_blind();
+    let cut = matches!(ended, Ended::UpstreamReset | Ended::UpstreamEof) && !unframed;
     if !cut || facts.opened.elapsed() >= EARLY {
         return;
     }

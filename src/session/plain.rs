@@ -264,7 +264,6 @@ pub(super) fn reply(
     access_log::replied(
         &session.connection.worker.counters,
         session.facts,
-        Some(&session.route.settings.name),
         Some(&loan.lease.endpoint().label),
         parts.status.as_u16(),
     );

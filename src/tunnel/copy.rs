@@ -87,27 +87,29 @@ pub struct Finished {
     pub ended: Ended,
     /// The Close.
     pub closed: Option<(Side, u16)>,
+    /// Something of it was no framing, and was passed on unseen.
+    pub unframed: bool,
 }
 
 /// A tunnel: a future that ends with the tunnel.
 #[derive(Debug)]
-pub struct Tunnel {
+pub struct Tunnel<K = ()> {
     client: Stream,
     endpoint: Stream,
     to_client: Unwritten,
     to_endpoint: Unwritten,
     forwarder: Forwarder,
-    place: Place,
+    place: Place<K>,
     scratch: Scratch,
 }
 
-impl Tunnel {
+impl<K> Tunnel<K> {
     /// Relays between `client` and `endpoint`, after what is `owed` to them.
     pub fn new(
         client: Stream,
         endpoint: Stream,
         owed: Owed,
-        place: Place,
+        place: Place<K>,
         scratch: Scratch,
     ) -> Self {
         let mut tunnel = Self {
@@ -126,11 +128,6 @@ impl Tunnel {
         let early = tunnel.take_early(Side::Client, &owed.to_endpoint);
         tunnel.to_endpoint.keep(early.into());
         tunnel
-    }
-
-    /// Whether what went through it, either way, is no framing.
-    pub fn is_blind(&self) -> bool {
-        self.forwarder.is_blind()
     }
 
     /// What went through it.
@@ -249,6 +246,7 @@ impl Tunnel {
         Poll::Ready(Finished {
             ended,
             closed: self.forwarder.closed(),
+            unframed: self.forwarder.is_blind(),
         })
     }
 }
@@ -260,9 +258,9 @@ fn message_most(limits: &TunnelLimits) -> Option<u64> {
 }
 
 /// Counts `buffer[HEADROOM..end]`, which has come from `side`, and returns what of it goes on.
-fn take<'a>(
+fn take<'a, K>(
     forwarder: &mut Forwarder,
-    place: &Place,
+    place: &Place<K>,
     side: Side,
     buffer: &'a mut [u8],
     end: usize,
@@ -291,7 +289,7 @@ fn mask() -> [u8; 4] {
     mask
 }
 
-impl Future for Tunnel {
+impl<K> Future for Tunnel<K> {
     type Output = Finished;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
@@ -428,7 +426,7 @@ mod tests {
     async fn ends(owed: Owed) -> Ends {
         let ((near_client, client), (near_endpoint, endpoint)) = (pair().await, pair().await);
         let table = Rc::new(Table::default());
-        let place = table.enter(Arc::new(TunnelLimits::default()));
+        let place = table.enter(Arc::default(), Rc::default());
         let tunnel = Tunnel::new(near_client, near_endpoint, owed, place, Scratch::new());
         Ends {
             tunnel,

@@ -83,11 +83,6 @@ impl Forwarder {
         }
     }
 
-    /// Whether what came from either side is no framing.
-    pub fn is_blind(&self) -> bool {
-        self.framing.is_blind()
-    }
-
     /// Looks at the next bytes from `side`, which are in `buffer[HEADROOM..end]`.
     pub fn take(&mut self, side: Side, buffer: &mut [u8], end: usize) -> Taken {
         let taken = self.framing.take(side, buffer, end);
@@ -151,6 +146,11 @@ impl Forwarder {
     /// The first Close that passed: whose it was, and its code.
     pub fn closed(&self) -> Option<(Side, u16)> {
         self.closed
+    }
+
+    /// Whether something of either stream was no framing.
+    pub fn is_blind(&self) -> bool {
+        self.framing.is_blind()
     }
 
     /// What the direction from `side` is to do next.

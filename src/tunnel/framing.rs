@@ -282,7 +282,7 @@ impl Framing {
         }
     }
 
-    /// Whether what came from either side is no framing.
+    /// Whether a stream is no framing: nothing is known of it any more.
     pub fn is_blind(&self) -> bool {
         let lost = |lane: &Lane| lane.tracker.fault().is_some();
         lost(&self.from_client) || lost(&self.from_endpoint)

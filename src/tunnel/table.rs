@@ -25,14 +25,20 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// and for closing handshakes. After that it ends as it is.
 const SWEEPS_TO_CLOSE: u8 = 3;
 
-/// The live tunnels of one worker.
+/// The live tunnels of one worker, and of each what its owner knows of it.
 #[derive(Debug)]
-pub struct Table {
-    entries: RefCell<Slab<Rc<Entry>>>,
+pub struct Table<K = ()> {
+    entries: RefCell<Slab<Listed<K>>>,
     /// Of those whose clients have to keep to a rate; the others need no room for it.
     debts: RefCell<HashMap<usize, Debt>>,
     /// Times are kept as what has passed since then: half the size.
     began: Instant,
+}
+
+#[derive(Debug)]
+struct Listed<K> {
+    entry: Rc<Entry>,
+    known: Rc<K>,
 }
 
 /// Time since the table began, in microseconds.
@@ -271,7 +277,7 @@ impl Entry {
     }
 }
 
-impl Default for Table {
+impl<K> Default for Table<K> {
     fn default() -> Self {
         Self {
             entries: RefCell::default(),
@@ -281,11 +287,15 @@ impl Default for Table {
     }
 }
 
-impl Table {
-    /// Enters a tunnel.
-    pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>) -> Place {
+impl<K> Table<K> {
+    /// Enters a tunnel, of which this is known.
+    pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>, known: Rc<K>) -> Place<K> {
         let entry = Rc::new(Entry::new(limits, self.micros(Instant::now())));
-        let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
+        let listed = Listed {
+            entry: Rc::clone(&entry),
+            known,
+        };
+        let key = self.entries.borrow_mut().insert(listed);
         Place {
             table: Rc::clone(self),
             key,
@@ -303,6 +313,13 @@ impl Table {
         self.entries.borrow().is_empty()
     }
 
+    /// Shows all of them to `visit`.
+    pub fn each(&self, mut visit: impl FnMut(&Entry, &K)) {
+        for (_, Listed { entry, known }) in self.entries.borrow().iter() {
+            visit(entry, known);
+        }
+    }
+
     fn micros(&self, now: Instant) -> Micros {
         // Half a million years.
         now.duration_since(self.began).as_micros() as Micros
@@ -312,7 +329,7 @@ impl Table {
     pub fn sweep(&self, now: Instant) {
         let now = self.micros(now);
         let debts = self.debts.borrow();
-        for (key, entry) in self.entries.borrow().iter() {
+        for (key, Listed { entry, .. }) in self.entries.borrow().iter() {
             entry.sweep(now);
             let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
             if entry.paused.get() && owed <= now + BURST {
@@ -324,7 +341,7 @@ impl Table {
 
     /// Gives those that have been ended no more time to end in order.
     pub fn cut_all(&self) {
-        for (_, entry) in self.entries.borrow().iter() {
+        for (_, Listed { entry, .. }) in self.entries.borrow().iter() {
             entry.overdue.set(SWEEPS_TO_CLOSE);
             entry.wake();
         }
@@ -332,7 +349,7 @@ impl Table {
 
     /// Ends all of them.
     pub fn end_all(&self, reason: Ended) {
-        for (_, entry) in self.entries.borrow().iter() {
+        for (_, Listed { entry, .. }) in self.entries.borrow().iter() {
             entry.end(reason);
         }
     }
@@ -340,13 +357,13 @@ impl Table {
 
 /// A tunnel's place in its worker's table; leaves it when dropped.
 #[derive(Debug)]
-pub struct Place {
-    table: Rc<Table>,
+pub struct Place<K = ()> {
+    table: Rc<Table<K>>,
     key: usize,
     entry: Rc<Entry>,
 }
 
-impl Place {
+impl<K> Place<K> {
     /// What is shared with the table.
     pub fn entry(&self) -> &Rc<Entry> {
         &self.entry
@@ -378,7 +395,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl<K> Drop for Place<K> {
     fn drop(&mut self) {
         self.table.entries.borrow_mut().try_remove(self.key);
         let limits = &self.entry.limits;
@@ -397,11 +414,14 @@ mod tests {
     const HALF_CLOSED: Duration = Duration::from_secs(3);
 
     fn place(table: &Rc<Table>) -> Place {
-        table.enter(Arc::new(TunnelLimits {
-            idle: Some(IDLE),
-            half_closed: Some(HALF_CLOSED),
-            ..TunnelLimits::default()
-        }))
+        table.enter(
+            Arc::new(TunnelLimits {
+                idle: Some(IDLE),
+                half_closed: Some(HALF_CLOSED),
+                ..TunnelLimits::default()
+            }),
+            Rc::default(),
+        )
     }
 
     #[test]
@@ -412,7 +432,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_quiet_tunnel_is_ended_and_a_busy_one_is_not() {
-        let table = Rc::new(Table::default());
+        let table = Rc::new(Table::<()>::default());
         let (quiet, busy) = (place(&table), place(&table));
         let start = Instant::now();
         for second in 1..=10 {
@@ -426,7 +446,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn half_closed_runs_from_the_last_sign_of_life() {
-        let table = Rc::new(Table::default());
+        let table = Rc::new(Table::<()>::default());
         let tunnel = place(&table);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -443,12 +463,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_side_that_takes_nothing_for_too_long_is_slow() {
-        let table = Rc::new(Table::default());
+        let table = Rc::new(Table::<()>::default());
         let limited = || {
-            table.enter(Arc::new(TunnelLimits {
-                slow_reader: Some(Duration::from_secs(3)),
-                ..TunnelLimits::default()
-            }))
+            table.enter(
+                Arc::new(TunnelLimits {
+                    slow_reader: Some(Duration::from_secs(3)),
+                    ..TunnelLimits::default()
+                }),
+                Rc::default(),
+            )
         };
         let (client, endpoint, slow, done) = (limited(), limited(), limited(), limited());
         client.entry().set_stuck(Side::Client, true, false);
@@ -470,19 +493,22 @@ mod tests {
     }
 
     fn paced(table: &Rc<Table>, messages: u32, bytes: u64, action: RateAction) -> Place {
-        table.enter(Arc::new(TunnelLimits {
-            messages: messages.try_into().ok(),
-            bytes: bytes
-                .try_into()
-                .ok()
-                .map(|per_second| ByteRate { per_second, action }),
-            ..TunnelLimits::default()
-        }))
+        table.enter(
+            Arc::new(TunnelLimits {
+                messages: messages.try_into().ok(),
+                bytes: bytes
+                    .try_into()
+                    .ok()
+                    .map(|per_second| ByteRate { per_second, action }),
+                ..TunnelLimits::default()
+            }),
+            Rc::default(),
+        )
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_too_much_is_ended_or_paused() {
-        let table = Rc::new(Table::default());
+        let table = Rc::new(Table::<()>::default());
         let messages = paced(&table, 10, 0, RateAction::Close);
         let bytes = paced(&table, 0, 1000, RateAction::Close);
         let slowed = paced(&table, 0, 1000, RateAction::Throttle);
@@ -513,15 +539,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_limit_is_no_end() {
-        let table = Rc::new(Table::default());
-        let tunnel = table.enter(Arc::new(TunnelLimits::default()));
+        let table = Rc::new(Table::<()>::default());
+        let tunnel = table.enter(Arc::default(), Rc::default());
         table.sweep(Instant::now() + Duration::from_secs(1_000_000));
         assert_eq!(tunnel.entry().verdict(), None);
     }
 
     #[tokio::test]
     async fn the_first_verdict_stands_and_places_are_given_up() {
-        let table = Rc::new(Table::default());
+        let table = Rc::new(Table::<()>::default());
         let (one, two) = (place(&table), place(&table));
         one.entry().end(Ended::Idle);
         table.end_all(Ended::Shutdown);

@@ -172,6 +172,11 @@ impl Upstream {
         states.map(|endpoint| Arc::clone(&endpoint.state)).collect()
     }
 
+    /// Sessions that wait for an endpoint that is not full.
+    pub fn waiting(&self) -> usize {
+        self.lasting.room.waiting()
+    }
+
     /// What stands in cookies for an endpoint, where there are any.
     pub fn tag_of(&self, endpoint: &State) -> Option<Tag> {
         let sticky = self.sticky.as_ref()?;

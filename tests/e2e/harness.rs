@@ -7,6 +7,7 @@ pub(crate) mod certificates;
 pub(crate) mod endpoint;
 pub(crate) mod frames;
 pub(crate) mod proxy;
+pub(crate) mod scrape;
 pub(crate) mod wire;
 
 use std::time::Duration;

@@ -22,6 +22,7 @@ mod hostile;
 mod http;
 mod limits;
 mod listeners;
+mod metrics;
 mod ownership;
 mod proxy_protocol;
 mod redirects;

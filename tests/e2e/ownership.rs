@@ -17,7 +17,7 @@ use tidegate::net::admission::{Admission, Load};
 use tidegate::net::gate::Gate;
 use tidegate::net::listen::{Listener, Settings};
 use tidegate::net::stream::{Peer, Socket, Stream};
-use tidegate::session::{Connection, Shared, Worker};
+use tidegate::session::{Connection, Place, Shared, Worker};
 use tidegate::snapshot::Snapshot;
 use tidegate::upstream::connect::Resolver;
 use tokio::net::{TcpListener, TcpStream};
@@ -72,6 +72,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let connection = Rc::new(Connection {
             worker: Rc::clone(&worker),
             listener: Arc::clone(&listener),
+            counts: worker.counters.listener(&listener.name),
             timeouts: config.listeners[0].timeouts,
             peer: Peer::Ip(peer),
             local: None,
@@ -84,11 +85,12 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let admission = Arc::<Admission>::default();
         admission.set_most(10);
         let permit = Arc::new(Load::new(Arc::clone(&admission))).admit().unwrap();
+        let connected = connection.counts.connected();
         let stream = Stream::Plain(Socket::Tcp(accepted));
         worker.tasks.spawn(front::http::serve(
             connection,
             stream,
-            permit,
+            Place { permit, connected },
             tokio::time::Instant::now(),
         ));
 

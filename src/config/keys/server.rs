@@ -1,4 +1,4 @@
-//! `[server]` and `[admin]`.
+//! `[server]`.
 
 use super::{COUNT, Key, Kind, Table, key};
 
@@ -157,31 +157,4 @@ const UPGRADE: Table = Table {
         "2",
         "Processes, old and new, that may run at once.",
     )],
-};
-
-pub(super) const ADMIN: Table = Table {
-    doc: "Where operators connect.",
-    keys: &[
-        key(
-            "bind",
-            Kind::Bind,
-            "\"unix:/run/tidegate/admin.sock\"",
-            "Where the interface listens.",
-        )
-        .shown(r#"bind = "127.0.0.1:9900""#),
-        key(
-            "token_file",
-            Kind::File,
-            "",
-            "The token that changes over TCP need.",
-        )
-        .shown(r#"token_file = "admin.token""#),
-        key(
-            "metrics_bind",
-            Kind::Bind,
-            "",
-            "Where metrics and health are served, read-only.",
-        )
-        .shown(r#"metrics_bind = "127.0.0.1:9901""#),
-    ],
 };

@@ -1,0 +1,103 @@
+//! What anybody may see who can reach `admin.metrics_bind`: metrics and health, and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::ACCEPT;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::Mutex;
+
+use super::ask::Workers;
+use super::http::{Answer, Service, method_not_allowed, reply, text};
+use crate::net::admission::Admission;
+use crate::observe::exposition::Format;
+use crate::observe::lines::Lines;
+use crate::observe::metrics::{self, Process, Sources};
+use crate::session::Shared;
+
+/// How long a scrape waits for workers: what one has not told by then is as old as the last scrape.
+const METERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a worker may take before the process is not well.
+const WELL_WITHIN: Duration = Duration::from_secs(5);
+
+/// Everything that there is to see.
+#[derive(Debug)]
+pub struct View {
+    /// The data plane.
+    pub workers: Workers,
+    /// What it runs.
+    pub shared: Arc<Shared>,
+    /// Connections of the process.
+    pub admission: Arc<Admission>,
+    /// The process.
+    pub process: Arc<Process>,
+    /// The log.
+    pub log: Lines,
+    /// Scrapes come one after the other.
+    pub scraping: Mutex<()>,
+}
+
+/// Metrics and health.
+#[derive(Debug)]
+pub struct Public(pub Arc<View>);
+
+impl Service for Public {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let view = &self.0;
+        let path = request.uri().path();
+        if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
+            let known = "There is /metrics, /healthz and /readyz.\n";
+            return text(StatusCode::NOT_FOUND, known);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return method_not_allowed("GET, HEAD");
+        }
+        match path {
+            "/metrics" => {
+                let accept = request.headers().get_all(ACCEPT).iter();
+                let accept: Vec<&str> = accept.filter_map(|line| line.to_str().ok()).collect();
+                view.metrics(Format::accepted(&accept.join(","))).await
+            }
+            "/readyz" if view.process.is_draining() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            "/readyz" => text(StatusCode::OK, "ready\n"),
+            _ => view.health().await,
+        }
+    }
+}
+
+impl View {
+    async fn metrics(&self, format: Format) -> Answer {
+        let _one = self.scraping.lock().await;
+        if !self.workers.show_carried(METERS_WITHIN).await {
+            tracing::warn!("a worker is too busy to tell what its tunnels have carried");
+        }
+        let counters = self.workers.counters();
+        let body = metrics::write(
+            Sources {
+                workers: &counters,
+                snapshot: &self.shared.snapshot.load(),
+                admission: &self.admission,
+                process: &self.process,
+                log_dropped: self.log.dropped(),
+            },
+            format,
+        );
+        reply(StatusCode::OK, format.content_type(), body)
+    }
+
+    /// Whether every worker still does its work.
+    async fn health(&self) -> Answer {
+        if self.workers.show_carried(WELL_WITHIN).await {
+            text(StatusCode::OK, "well\n")
+        } else {
+            text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "a worker does not answer\n",
+            )
+        }
+    }
+}

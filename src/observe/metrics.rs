@@ -1,0 +1,500 @@
+//! All metrics: gathered from the workers, summed, written. docs/metrics.md explains each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+
+use super::counters::{Counter, Counters};
+use super::exposition::{Exposition, Format, Kind};
+use super::histogram::{LONG, SHORT, Spread};
+use super::process::{self, Began, timestamp};
+use super::series::{
+    CLOSE_CODES, Carriage, ListenerSeries, Outcome, RouteSeries, TLS, Turned, Unreached, Way,
+};
+use crate::net::admission::Admission;
+use crate::protocol::rejection::Rejection;
+use crate::snapshot::Snapshot;
+use crate::tunnel::ended::Ended;
+use crate::tunnel::forwarder::Side;
+
+/// What metrics tell of the process as a whole; written by the control runtime.
+#[derive(Debug)]
+pub struct Process {
+    began: Began,
+    reloads: Counter,
+    failed_reloads: Counter,
+    last_failed: AtomicBool,
+    /// Milliseconds of the Unix epoch.
+    taken: Counter,
+    draining: AtomicBool,
+    /// The certificates of the listeners.
+    pub certificates: ArcSwap<Vec<Expiry>>,
+}
+
+/// When a certificate expires.
+#[derive(Debug, Clone)]
+pub struct Expiry {
+    /// Whose it is.
+    pub listener: Arc<str>,
+    /// The file it is in.
+    pub file: String,
+    /// When.
+    pub not_after: SystemTime,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        let process = Self {
+            began: Began::now(),
+            reloads: Counter::default(),
+            failed_reloads: Counter::default(),
+            last_failed: AtomicBool::new(false),
+            taken: Counter::default(),
+            draining: AtomicBool::new(false),
+            certificates: ArcSwap::default(),
+        };
+        process
+            .taken
+            .set((timestamp(SystemTime::now()) * 1e3) as u64);
+        process
+    }
+}
+
+impl Process {
+    /// It is stopping.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self, taken: bool) {
+        self.last_failed.store(!taken, Ordering::Relaxed);
+        if taken {
+            self.reloads.add(1);
+            self.taken.set((timestamp(SystemTime::now()) * 1e3) as u64);
+        } else {
+            self.failed_reloads.add(1);
+        }
+    }
+}
+
+/// Where metrics are gathered from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// Each worker's.
+    pub workers: &'a [Arc<Counters>],
+    /// The configuration as running.
+    pub snapshot: &'a Snapshot,
+    /// Connections of the process.
+    pub admission: &'a Admission,
+    /// The process.
+    pub process: &'a Process,
+    /// Lines of the log that were dropped.
+    pub log_dropped: u64,
+}
+
+/// Writes all of them.
+pub fn write(sources: Sources<'_>, format: Format) -> String {
+    let mut metrics = Exposition::new(format);
+    let gathered = Gathered::from(sources.workers);
+    of_process(&mut metrics, sources);
+    of_listeners(&mut metrics, &gathered);
+    of_requests(&mut metrics, &gathered);
+    of_tunnels(&mut metrics, &gathered);
+    of_traffic(&mut metrics, &gathered);
+    of_endpoints(&mut metrics, &gathered, sources.snapshot);
+    process::write(&mut metrics, sources.process.began);
+    metrics.finish()
+}
+
+/// The series of all workers.
+struct Gathered {
+    listeners: Vec<Arc<ListenerSeries>>,
+    routes: Vec<Arc<RouteSeries>>,
+    ways: Vec<Arc<Way>>,
+}
+
+impl Gathered {
+    fn from(workers: &[Arc<Counters>]) -> Self {
+        Self {
+            listeners: workers
+                .iter()
+                .flat_map(|each| each.listeners.all())
+                .collect(),
+            routes: workers.iter().flat_map(|each| each.routes()).collect(),
+            ways: workers.iter().flat_map(|each| each.ways()).collect(),
+        }
+    }
+
+    fn by_listener(&self) -> Groups<'_, ListenerSeries, 1> {
+        groups(&self.listeners, |series| [&series.name])
+    }
+
+    fn by_listener_and_route(&self) -> Groups<'_, RouteSeries, 2> {
+        groups(&self.routes, |series| [&series.listener, &series.route])
+    }
+
+    /// Without what came to no route.
+    fn by_route(&self) -> Groups<'_, RouteSeries, 1> {
+        let mut routes = groups(&self.routes, |series| [&*series.route]);
+        routes.remove(&[""]);
+        routes
+    }
+
+    fn by_way(&self) -> Groups<'_, Way, 3> {
+        groups(&self.ways, |way| {
+            [&way.route.route, &way.upstream, &way.endpoint]
+        })
+    }
+
+    fn by_endpoint(&self) -> Groups<'_, Way, 2> {
+        groups(&self.ways, |way| [&way.upstream, &way.endpoint])
+    }
+
+    fn by_upstream(&self) -> Groups<'_, Way, 1> {
+        groups(&self.ways, |way| [&*way.upstream])
+    }
+}
+
+/// Series with the same labels.
+type Groups<'a, S, const N: usize> = BTreeMap<[&'a str; N], Vec<&'a S>>;
+
+fn groups<'a, S, const N: usize>(
+    series: &'a [Arc<S>],
+    labels: impl Fn(&'a S) -> [&'a str; N],
+) -> Groups<'a, S, N> {
+    let mut groups = Groups::new();
+    for each in series {
+        groups.entry(labels(each)).or_default().push(&**each);
+    }
+    groups
+}
+
+fn sum<S>(series: &[&S], counter: impl Fn(&S) -> u64) -> u64 {
+    series.iter().map(|each| counter(each)).sum()
+}
+
+/// What is open: that which has ended is read first, so that it is never less than nothing.
+fn open<S>(series: &[&S], opened: impl Fn(&S) -> u64, ended: impl Fn(&S) -> u64) -> u64 {
+    let ended = sum(series, ended);
+    sum(series, opened).saturating_sub(ended)
+}
+
+fn labelled<'a, const N: usize>(
+    names: [&'a str; N],
+    values: [&'a str; N],
+) -> [(&'a str, &'a str); N] {
+    std::array::from_fn(|position| (names[position], values[position]))
+}
+
+fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
+    let Sources {
+        workers,
+        admission,
+        process,
+        log_dropped,
+        ..
+    } = sources;
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    metrics.family(
+        "tidegate_build_info",
+        Kind::Gauge,
+        "Which tidegate this is.",
+    );
+    metrics.sample(&version, 1);
+    metrics.family("tidegate_workers", Kind::Gauge, "Data-plane threads.");
+    metrics.sample(&[], workers.len());
+    metrics.family("tidegate_draining", Kind::Gauge, "1 once a stop has begun.");
+    metrics.sample(&[], u8::from(process.is_draining()));
+    let help = "Connections of clients that file descriptors carry.";
+    metrics.family("tidegate_connections_limit", Kind::Gauge, help);
+    metrics.sample(&[], admission.most());
+    let help = "Reloads, by what came of them.";
+    metrics.family("tidegate_reloads_total", Kind::Counter, help);
+    metrics.sample(&[("result", "taken")], process.reloads.get());
+    metrics.sample(&[("result", "failed")], process.failed_reloads.get());
+    let help = "1 if the last reload was taken, 0 if an older configuration still runs.";
+    metrics.family("tidegate_last_reload_successful", Kind::Gauge, help);
+    let successful = !process.last_failed.load(Ordering::Relaxed);
+    metrics.sample(&[], u8::from(successful));
+    let help = "When the configuration was last taken, in seconds of the Unix epoch.";
+    let name = "tidegate_last_reload_success_timestamp_seconds";
+    metrics.family(name, Kind::Gauge, help);
+    metrics.sample(&[], process.taken.get() as f64 / 1e3);
+    let help = "When a listener's certificate expires, in seconds of the Unix epoch.";
+    let name = "tidegate_certificate_expiry_timestamp_seconds";
+    metrics.family(name, Kind::Gauge, help);
+    for expiry in process.certificates.load().iter() {
+        let labels = [
+            ("listener", &*expiry.listener),
+            ("certificate", &expiry.file),
+        ];
+        metrics.sample(&labels, timestamp(expiry.not_after));
+    }
+    let help = "Lines of the log that were dropped because nobody read them fast enough.";
+    metrics.family("tidegate_log_dropped_total", Kind::Counter, help);
+    metrics.sample(&[], log_dropped);
+}
+
+fn of_listeners(metrics: &mut Exposition, gathered: &Gathered) {
+    let listeners = gathered.by_listener();
+    let help = "Connections of clients, tunnels included.";
+    metrics.family("tidegate_connections_open", Kind::Gauge, help);
+    for ([listener], series) in &listeners {
+        let open = open(series, |it| it.connections.get(), |it| it.closed.get());
+        metrics.sample(&[("listener", listener)], open);
+    }
+    let help = "Connections that clients have opened.";
+    metrics.family("tidegate_connections_total", Kind::Counter, help);
+    for ([listener], series) in &listeners {
+        let total = sum(series, |it| it.connections.get());
+        metrics.sample(&[("listener", listener)], total);
+    }
+    let help = "Connections that were closed before there was a request, by reason.";
+    metrics.family("tidegate_connections_refused_total", Kind::Counter, help);
+    for ([listener], series) in &listeners {
+        for turned in Turned::ALL {
+            let total = sum(series, |it| it.turned.at(*turned as usize).get());
+            let labels = [("listener", *listener), ("reason", turned.token())];
+            metrics.sample(&labels, total);
+        }
+    }
+    let help = "Connections closed because the client did not go on, to send or to read, in time.";
+    metrics.family("tidegate_connections_expired_total", Kind::Counter, help);
+    for ([listener], series) in &listeners {
+        let total = sum(series, |it| it.expired.get());
+        metrics.sample(&[("listener", listener)], total);
+    }
+    let help = "TLS handshakes of clients that succeeded.";
+    metrics.family("tidegate_tls_handshakes_total", Kind::Counter, help);
+    for ([listener], series) in &listeners {
+        for (position, (version, resumed)) in TLS.iter().enumerate() {
+            let total = sum(series, |it| it.tls.at(position).get());
+            let resumed = if *resumed { "true" } else { "false" };
+            if total > 0 {
+                metrics.sample(
+                    &[
+                        ("listener", listener),
+                        ("version", version),
+                        ("resumed", resumed),
+                    ],
+                    total,
+                );
+            }
+        }
+    }
+}
+
+fn of_requests(metrics: &mut Exposition, gathered: &Gathered) {
+    let routes = gathered.by_listener_and_route();
+    let help = "WebSocket handshakes, by what they came to.";
+    metrics.family("tidegate_handshakes_total", Kind::Counter, help);
+    for ([listener, route], series) in &routes {
+        for outcome in Outcome::ALL {
+            let total = sum(series, |it| it.handshakes.at(*outcome as usize).get());
+            metrics.sample(
+                &[
+                    ("listener", listener),
+                    ("route", route),
+                    ("outcome", outcome.token()),
+                ],
+                total,
+            );
+        }
+    }
+    let help = "Handshakes whose answer `handshake = \"lenient\"` has excused.";
+    metrics.family("tidegate_handshakes_excused_total", Kind::Counter, help);
+    for ([route], series) in &gathered.by_route() {
+        let total = sum(series, |it| it.excused.get());
+        metrics.sample(&[("route", route)], total);
+    }
+    let help = "From the request of a handshake to the 101.";
+    metrics.family("tidegate_handshake_seconds", Kind::Histogram, help);
+    for ([route], series) in &gathered.by_route() {
+        let all = series.iter().map(|it| &it.handshake_seconds);
+        metrics.histogram(&[("route", route)], &Spread::of(&SHORT, all));
+    }
+    let help = "Requests that we refused, handshakes and others, by reason.";
+    metrics.family("tidegate_rejections_total", Kind::Counter, help);
+    for ([listener, route], series) in &routes {
+        for rejection in Rejection::ALL {
+            let total = sum(series, |it| it.rejections.at(*rejection as usize).get());
+            if total > 0 {
+                let reason = rejection.token();
+                metrics.sample(
+                    &[("listener", listener), ("route", route), ("reason", reason)],
+                    total,
+                );
+            }
+        }
+    }
+    let help = "Requests answered in HTTP, by status: all but the handshakes that became tunnels.";
+    metrics.family("tidegate_http_requests_total", Kind::Counter, help);
+    for ([listener, route], series) in &routes {
+        let mut statuses = BTreeMap::new();
+        for (status, count) in series.iter().flat_map(|it| it.statuses()) {
+            *statuses.entry(status).or_insert(0) += count;
+        }
+        for (status, count) in statuses {
+            let status = status.to_string();
+            let labels = [
+                ("listener", *listener),
+                ("route", *route),
+                ("status", &status),
+            ];
+            metrics.sample(&labels, count);
+        }
+    }
+}
+
+fn of_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
+    let help = "Tunnels that are alive.";
+    metrics.family("tidegate_tunnels_open", Kind::Gauge, help);
+    let opened = |it: &RouteSeries| it.handshakes.at(Outcome::Opened as usize).get();
+    for ([listener, route], series) in &gathered.by_listener_and_route() {
+        if !route.is_empty() {
+            let open = open(series, opened, |it| it.ended.get());
+            metrics.sample(&[("listener", listener), ("route", route)], open);
+        }
+    }
+    let routes = gathered.by_route();
+    let help = "How long tunnels lived that have ended.";
+    metrics.family("tidegate_tunnel_seconds", Kind::Histogram, help);
+    for ([route], series) in &routes {
+        let all = series.iter().map(|it| &it.tunnel_seconds);
+        metrics.histogram(&[("route", route)], &Spread::of(&LONG, all));
+    }
+    let help = "The first Close frame of each tunnel that has ended, by its code and who sent it.";
+    metrics.family("tidegate_close_codes_total", Kind::Counter, help);
+    for ([route], series) in &routes {
+        for (position, code) in CLOSE_CODES.iter().enumerate() {
+            for side in [Side::Client, Side::Endpoint] {
+                let total = sum(series, |it| it.closes_from(side).at(position).get());
+                if total > 0 {
+                    let labels = [("route", *route), ("code", *code), ("from", side.name())];
+                    metrics.sample(&labels, total);
+                }
+            }
+        }
+    }
+    let help = "Tunnels that have ended and carried something that is no WebSocket framing.";
+    metrics.family("tidegate_tunnels_unframed_total", Kind::Counter, help);
+    for ([route], series) in &routes {
+        let total = sum(series, |it| it.unframed.get());
+        metrics.sample(&[("route", route)], total);
+    }
+}
+
+fn of_traffic(metrics: &mut Exposition, gathered: &Gathered) {
+    let ways = gathered.by_way();
+    let labels = |way| labelled(["route", "upstream", "endpoint"], way);
+    let help = "Tunnels that have ended, by reason.";
+    metrics.family("tidegate_tunnels_ended_total", Kind::Counter, help);
+    for (way, series) in &ways {
+        let [route, upstream, endpoint] = labels(*way);
+        for ended in Ended::ALL {
+            let total = sum(series, |it| it.ended.at(ended as usize).get());
+            if total > 0 {
+                metrics.sample(
+                    &[route, upstream, endpoint, ("reason", ended.token())],
+                    total,
+                );
+            }
+        }
+    }
+    let both = [
+        ("from_client", Side::Client),
+        ("from_endpoint", Side::Endpoint),
+    ];
+    let mut carried = |name, help, of: fn(Side) -> Carriage| {
+        metrics.family(name, Kind::Counter, help);
+        for (way, series) in &ways {
+            let [route, upstream, endpoint] = labels(*way);
+            for (direction, side) in both {
+                let total = sum(series, |it| it.carried.shown(of(side)));
+                metrics.sample(
+                    &[route, upstream, endpoint, ("direction", direction)],
+                    total,
+                );
+            }
+        }
+    };
+    let help = "Bytes that came through tunnels, live ones too.";
+    carried("tidegate_tunnel_bytes_total", help, Carriage::Bytes);
+    let help = "Messages that came through tunnels, live ones too.";
+    carried("tidegate_tunnel_messages_total", help, Carriage::Messages);
+}
+
+fn of_endpoints(metrics: &mut Exposition, gathered: &Gathered, snapshot: &Snapshot) {
+    let endpoints = gathered.by_endpoint();
+    let upstreams = snapshot.upstreams();
+    let states: Vec<_> = upstreams.iter().flat_map(|it| it.endpoints()).collect();
+    let configured: BTreeMap<[&str; 2], usize> = states
+        .iter()
+        .map(|state| ([&*state.upstream, &*state.label], state.in_flight()))
+        .collect();
+    let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
+    let help = "Tunnels that an endpoint has.";
+    metrics.family("tidegate_endpoint_tunnels", Kind::Gauge, help);
+    for (endpoint, series) in &endpoints {
+        let ended = |way: &Way| {
+            Ended::ALL
+                .iter()
+                .map(|it| way.ended.at(*it as usize).get())
+                .sum()
+        };
+        metrics.sample(
+            &labels(*endpoint),
+            open(series, |way| way.opened.get(), ended),
+        );
+    }
+    for endpoint in configured.keys().filter(|it| !endpoints.contains_key(*it)) {
+        metrics.sample(&labels(*endpoint), 0);
+    }
+    let help = "What counts as an endpoint's load: tunnels, handshakes and requests under way.";
+    metrics.family("tidegate_endpoint_in_flight", Kind::Gauge, help);
+    for (endpoint, in_flight) in &configured {
+        metrics.sample(&labels(*endpoint), in_flight);
+    }
+    let help = "Sessions that wait for an endpoint that is not full.";
+    metrics.family("tidegate_upstream_waiting", Kind::Gauge, help);
+    for upstream in upstreams {
+        metrics.sample(&[("upstream", &upstream.name)], upstream.waiting());
+    }
+    of_attempts(metrics, gathered);
+}
+
+fn of_attempts(metrics: &mut Exposition, gathered: &Gathered) {
+    let endpoints = gathered.by_endpoint();
+    let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
+    let help = "How long connecting to endpoints took, TLS included, where it succeeded.";
+    metrics.family("tidegate_connect_seconds", Kind::Histogram, help);
+    for ([upstream], series) in &gathered.by_upstream() {
+        let all = series.iter().map(|it| &it.connect_seconds);
+        metrics.histogram(&[("upstream", upstream)], &Spread::of(&SHORT, all));
+    }
+    let help = "Failures to connect to endpoints, by reason.";
+    metrics.family("tidegate_connect_failures_total", Kind::Counter, help);
+    for (endpoint, series) in &endpoints {
+        let [upstream, endpoint] = labels(*endpoint);
+        for reason in Unreached::ALL {
+            let total = sum(series, |it| it.unreached.at(*reason as usize).get());
+            metrics.sample(&[upstream, endpoint, ("reason", reason.token())], total);
+        }
+    }
+    let help = "Requests that went on to another endpoint because of what this one answered, or that \
+                it did not.";
+    metrics.family("tidegate_retries_total", Kind::Counter, help);
+    for (endpoint, series) in &endpoints {
+        let total = sum(series, |way| way.retried.get());
+        metrics.sample(&labels(*endpoint), total);
+    }
+}

@@ -1,0 +1,53 @@
+//! Metrics as a scraper reads them.
+
+use std::collections::BTreeSet;
+
+use super::proxy::Proxy;
+use super::wire::{Head, Wire};
+
+/// What `admin.metrics_bind` is set to, so that the port is any.
+pub(crate) const METRICS: &str = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\n";
+
+/// What `/metrics` has said.
+pub(crate) struct Scrape(pub(crate) String);
+
+impl Scrape {
+    pub(crate) async fn of(proxy: &Proxy) -> Self {
+        let (head, body) = get(proxy, "/metrics", "").await;
+        assert_eq!(head.status(), 200, "{body}");
+        Self(body)
+    }
+
+    /// The sum of all samples of this name that have these labels.
+    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        self.samples(name, labels).sum()
+    }
+
+    fn samples<'a>(&'a self, name: &'a str, labels: &'a [&str]) -> impl Iterator<Item = f64> + 'a {
+        let samples = self.0.lines().filter(|line| !line.starts_with('#'));
+        samples.filter_map(move |line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let (known, had) = series.split_once('{').unwrap_or((series, ""));
+            let fits = known == name && labels.iter().all(|label| had.contains(label));
+            fits.then(|| value.parse().unwrap())
+        })
+    }
+
+    /// The names of all families.
+    pub(crate) fn families(&self) -> BTreeSet<&str> {
+        let types = self
+            .0
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "));
+        types.filter_map(|line| line.split(' ').next()).collect()
+    }
+}
+
+/// Asks for `path` where metrics are.
+pub(crate) async fn get(proxy: &Proxy, path: &str, fields: &str) -> (Head, String) {
+    let address = proxy.logged("serving metrics").await["address"].clone();
+    let mut wire = Wire::connect(address.as_str().unwrap().parse().unwrap()).await;
+    wire.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+        .await;
+    wire.reply().await
+}

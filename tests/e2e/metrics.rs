@@ -1,0 +1,313 @@
+//! What can be seen of a running process: metrics, health, readiness.
+
+use std::collections::BTreeSet;
+
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::frames::frame;
+use crate::harness::proxy::{Proxy, Signal, settings, simple};
+use crate::harness::scrape::{METRICS, Scrape, get};
+use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::{until, within};
+
+/// Scrapes until the sum of these samples is `value`.
+async fn shows(proxy: &Proxy, name: &str, labels: &[&str], value: f64) -> Scrape {
+    within(&format!("{name} {labels:?} to be {value}"), async {
+        loop {
+            let scrape = Scrape::of(proxy).await;
+            if scrape.sum(name, labels) == value {
+                return scrape;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_documented_is_what_there_is() {
+    let echo = Echo::start("echo").await;
+    let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[echo.address]))).await;
+    let _tunnel = proxy.tunnel().await;
+    let scrape = Scrape::of(&proxy).await;
+    let documented = include_str!("../../docs/metrics.md");
+    let rows = documented
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"));
+    let documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert_eq!(scrape.families(), documented);
+    // Each row has the type and the labels, too.
+    for line in scrape
+        .0
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+    {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let row = format!("| `{name}` | {kind} |");
+        assert!(
+            include_str!("../../docs/metrics.md").contains(&row),
+            "{row}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn live_tunnels_are_in_the_sums() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[endpoint.address]))).await;
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let mut tunnelled = endpoint.tunnel().await;
+    assert_eq!(client.head().await.status(), 101);
+    let message = frame(0x81, Some([1, 2, 3, 4]), b"hello");
+    client.send(&message).await;
+    assert_eq!(tunnelled.exactly(message.len()).await, message);
+    let address = format!("endpoint=\"{}\"", endpoint.address);
+    let way = ["route=\"main\"", "upstream=\"main\"", &address];
+    let from_client = [&way[..], &["direction=\"from_client\""]].concat();
+    let scrape = Scrape::of(&proxy).await;
+    let bytes = message.len() as f64;
+    assert_eq!(
+        scrape.sum("tidegate_tunnel_bytes_total", &from_client),
+        bytes
+    );
+    assert_eq!(
+        scrape.sum("tidegate_tunnel_messages_total", &from_client),
+        1.0
+    );
+    let at = ["listener=\"main\"", "route=\"main\""];
+    for (name, labels) in [
+        ("tidegate_tunnels_open", &at[..]),
+        ("tidegate_connections_open", &at[..1]),
+        ("tidegate_endpoint_tunnels", &way[1..]),
+        ("tidegate_endpoint_in_flight", &way[1..]),
+        ("tidegate_handshake_seconds_count", &at[1..]),
+        ("tidegate_connect_seconds_count", &way[1..2]),
+    ] {
+        assert_eq!(scrape.sum(name, labels), 1.0, "{name}\n{}", scrape.0);
+    }
+    assert_eq!(scrape.sum("tidegate_tunnel_seconds_count", &[]), 0.0);
+
+    client
+        .send(frame(0x88, Some([0; 4]), &4001_u16.to_be_bytes()))
+        .await;
+    tunnelled
+        .send(frame(0x88, None, &4001_u16.to_be_bytes()))
+        .await;
+    drop((client, tunnelled));
+    let ended = [&way[..], &["reason=\"client-close\""]].concat();
+    let scrape = shows(&proxy, "tidegate_tunnels_ended_total", &ended, 1.0).await;
+    assert_eq!(
+        scrape.sum("tidegate_tunnel_bytes_total", &from_client),
+        bytes + 8.0
+    );
+    let close = ["route=\"main\"", "code=\"4xxx\"", "from=\"client\""];
+    assert_eq!(scrape.sum("tidegate_close_codes_total", &close), 1.0);
+    assert_eq!(scrape.sum("tidegate_tunnel_seconds_count", &at[1..]), 1.0);
+    assert_eq!(scrape.sum("tidegate_tunnels_open", &at), 0.0);
+    assert_eq!(scrape.sum("tidegate_endpoint_tunnels", &way[1..]), 0.0);
+    shows(&proxy, "tidegate_connections_open", &at[..1], 0.0).await;
+}
+
+#[tokio::test]
+async fn every_answer_is_counted_by_what_it_was() {
+    let endpoint = Endpoint::bind().await;
+    let config = settings(
+        &[endpoint.address],
+        "",
+        "path_prefix = \"/chat\"\ntimeouts.half_closed = \"off\"",
+    );
+    let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
+    // Declined by the endpoint, rejected for want of a route, abandoned.
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let (mut declining, _) = endpoint.request().await;
+    declining
+        .send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(client.reply().await.0.status(), 403);
+    client.send(HANDSHAKE.replace("/chat", "/other")).await;
+    assert_eq!(client.reply().await.0.status(), 404);
+    client
+        .send(HANDSHAKE.replace("Version: 13", "Version: 8"))
+        .await;
+    assert_eq!(client.reply().await.0.status(), 426);
+    client.send(HANDSHAKE).await;
+    let _waiting = endpoint.request().await;
+    drop(client);
+    let main = "route=\"main\"";
+    let outcome = |outcome| [main, outcome];
+    let scrape = shows(
+        &proxy,
+        "tidegate_handshakes_total",
+        &outcome("outcome=\"abandoned\""),
+        1.0,
+    )
+    .await;
+    let handshakes = "tidegate_handshakes_total";
+    let declined = outcome("outcome=\"declined\"");
+    assert_eq!(scrape.sum(handshakes, &declined), 1.0);
+    let rejected = ["route=\"\"", "outcome=\"rejected\""];
+    assert_eq!(scrape.sum(handshakes, &rejected), 2.0);
+    for reason in ["no-route", "websocket-version"] {
+        let reason = format!("reason=\"{reason}\"");
+        assert_eq!(scrape.sum("tidegate_rejections_total", &[&reason]), 1.0);
+    }
+    for status in ["403", "404", "426"] {
+        let status = format!("status=\"{status}\"");
+        assert_eq!(scrape.sum("tidegate_http_requests_total", &[&status]), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_are_not_reached_are_counted() {
+    let gone = Endpoint::bind().await.address;
+    let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[gone]))).await;
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    assert_eq!(client.reply().await.0.status(), 503);
+    let scrape = Scrape::of(&proxy).await;
+    let endpoint = format!("endpoint=\"{gone}\"");
+    let labels = ["upstream=\"main\"", &endpoint, "reason=\"refused\""];
+    assert_eq!(scrape.sum("tidegate_connect_failures_total", &labels), 1.0);
+    assert_eq!(scrape.sum("tidegate_connect_seconds_count", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn who_asks_for_open_metrics_gets_it() {
+    let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[([127, 0, 0, 1], 1).into()]))).await;
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let (head, body) = get(&proxy, "/metrics", accept).await;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(head.value("content-type"), Some(kind));
+    assert!(body.ends_with("\n# EOF\n"));
+    let (head, body) = get(&proxy, "/metrics", "").await;
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    assert_eq!(head.value("content-type"), Some(kind));
+    assert!(!body.contains("# EOF"));
+}
+
+#[tokio::test]
+async fn reloads_are_told() {
+    let config = METRICS.to_owned() + &simple(&[([127, 0, 0, 1], 1).into()]);
+    let proxy = Proxy::start(&config).await;
+    proxy.reload(&config).await;
+    proxy.rewrite("nonsense");
+    proxy.signal(Signal::HUP);
+    proxy.logged("reload failed").await;
+    let scrape = shows(&proxy, "tidegate_last_reload_successful", &[], 0.0).await;
+    for result in ["taken", "failed"] {
+        let result = format!("result=\"{result}\"");
+        assert_eq!(scrape.sum("tidegate_reloads_total", &[&result]), 1.0);
+    }
+    proxy.reload(&config).await;
+    shows(&proxy, "tidegate_last_reload_successful", &[], 1.0).await;
+}
+
+#[tokio::test]
+async fn readiness_ends_when_a_stop_begins_and_health_does_not() {
+    let echo = Echo::start("echo").await;
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\nshutdown.grace = \"30s\"\n";
+    let config = [server, METRICS, &simple(&[echo.address])].concat();
+    let mut proxy = Proxy::start(&config).await;
+    let tunnel = proxy.tunnel().await;
+    for path in ["/readyz", "/healthz"] {
+        assert_eq!(get(&proxy, path, "").await.0.status(), 200, "{path}");
+    }
+    proxy.signal(Signal::TERM);
+    proxy.logged("draining").await;
+    let (head, body) = get(&proxy, "/readyz", "").await;
+    assert_eq!((head.status(), &*body), (503, "draining\n"));
+    assert_eq!(get(&proxy, "/healthz", "").await.0.status(), 200);
+    assert_eq!(Scrape::of(&proxy).await.sum("tidegate_draining", &[]), 1.0);
+    drop(tunnel);
+    assert_eq!(proxy.exit().await, 0);
+}
+
+#[tokio::test]
+async fn nothing_else_is_served_there_and_nobody_takes_all_places() {
+    let config = METRICS.to_owned() + &simple(&[([127, 0, 0, 1], 1).into()]);
+    let proxy = Proxy::start(&config).await;
+    assert_eq!(get(&proxy, "/", "").await.0.status(), 404);
+    let address = proxy.logged("serving metrics").await["address"].clone();
+    let address = address.as_str().unwrap().parse().unwrap();
+    let mut wire = Wire::connect(address).await;
+    wire.send("POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(wire.reply().await.0.status(), 405);
+    let mut held = vec![wire];
+    for _ in 1..32 {
+        let mut wire = Wire::connect(address).await;
+        wire.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(wire.reply().await.0.status(), 200);
+        held.push(wire);
+    }
+    Wire::connect(address).await.closed().await;
+    drop(held);
+    let mut served = false;
+    while !served {
+        let mut wire = Wire::connect(address).await;
+        wire.flood_once(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .await;
+        served = wire.rest().await.0.starts_with(b"HTTP/1.1 200");
+    }
+}
+
+#[tokio::test]
+async fn metrics_may_be_on_a_unix_socket() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("metrics.sock");
+    let config = format!(
+        "[admin]\nmetrics_bind = \"unix:{}\"\n{}",
+        path.display(),
+        simple(&[([127, 0, 0, 1], 1).into()])
+    );
+    let mut proxy = Proxy::start(&config).await;
+    let mut wire = Wire::unix(tokio::net::UnixStream::connect(&path).await.unwrap());
+    wire.send("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(wire.reply().await.0.status(), 200);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.exit().await, 0);
+    until("the socket to be gone", || !path.exists()).await;
+}
+
+#[tokio::test]
+async fn who_waits_and_who_went_on_elsewhere_is_counted() {
+    let (failing, full) = (Endpoint::bind().await, Endpoint::bind().await);
+    let upstream = |endpoints: &str| format!("[upstream.main]\nendpoints = [{endpoints}]\n");
+    let config = simple(&[failing.address]).replace(
+        &upstream(&format!("\"{}\"", failing.address)),
+        &format!(
+            "{}balance = \"round_robin\"\nretry_on = [\"503\"]\nqueue = {{ size = 9, timeout = \"1m\" }}\n",
+            upstream(&format!(
+                "{{ address = \"{}\", drain = false }}, {{ address = \"{}\", max_tunnels = 1 }}",
+                failing.address, full.address
+            ))
+        ),
+    );
+    let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let (mut unwilling, _) = failing.request().await;
+    unwilling
+        .send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    let _tunnelled = full.tunnel().await;
+    assert_eq!(client.head().await.status(), 101);
+    let endpoint = format!("endpoint=\"{}\"", failing.address);
+    let labels = ["upstream=\"main\"", &endpoint];
+    let scrape = Scrape::of(&proxy).await;
+    assert_eq!(
+        scrape.sum("tidegate_retries_total", &labels),
+        1.0,
+        "{}",
+        scrape.0
+    );
+
+    let drained = config.replace("drain = false", "drain = true");
+    proxy.reload(&(METRICS.to_owned() + &drained)).await;
+    let mut waiting = proxy.connect().await;
+    waiting.send(HANDSHAKE).await;
+    shows(&proxy, "tidegate_upstream_waiting", &labels[..1], 1.0).await;
+    drop(waiting);
+    shows(&proxy, "tidegate_upstream_waiting", &labels[..1], 0.0).await;
+}
