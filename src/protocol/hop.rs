@@ -1,12 +1,14 @@
 //! Fields that belong to one connection and go no further (RFC 9110 section 7.6.1).
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, ORIGIN, TE, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, ORIGIN, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::forwarded;
 use super::token::{has_token, tokens};
+use crate::config::model::same_variable;
 
 /// Never passed on, whether `Connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -14,7 +16,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("transfer-encoding"),
+    TRANSFER_ENCODING,
     UPGRADE,
     HeaderName::from_static("http2-settings"),
 ];
@@ -27,6 +29,7 @@ const REQUEST_ONLY: [HeaderName; 2] = [HeaderName::from_static("proxy-authorizat
 pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
         || *name == TE
+        || is_disguised(name)
         || (tokens(headers, CONNECTION).any(|named| name.as_str().eq_ignore_ascii_case(named))
             && !is_protected(name))
 }
@@ -66,6 +69,66 @@ pub fn strip_response(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+    remove_where(headers, is_disguised);
+}
+
+/// Whether the body of a message is coded in a way that can be written anew: `chunked`, once, or not
+/// at all. hyper takes that off, and would take any other coding in front of it for the content.
+pub fn is_simply_coded(headers: &HeaderMap) -> bool {
+    let mut codings = tokens(headers, TRANSFER_ENCODING);
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.eq_ignore_ascii_case("chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// What is wrong with how an answer's body is framed, and passes hyper all the same: whoever reads it
+/// after us might believe the other length (RFC 9112 section 6.3), or miss a coding.
+pub fn framing_fault(headers: &HeaderMap) -> Option<&'static str> {
+    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
+        return Some("both Content-Length and Transfer-Encoding");
+    }
+    (!is_simply_coded(headers)).then_some("a transfer coding other than chunked")
+}
+
+/// Writes down how a request's body is framed, as we have understood it and not as it came.
+pub fn frame_request(headers: &mut HeaderMap, length: BodyLength) {
+    let had_length = headers.remove(CONTENT_LENGTH).is_some();
+    headers.remove(TRANSFER_ENCODING);
+    match length {
+        BodyLength::Nothing if had_length => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        BodyLength::Nothing => {}
+        BodyLength::Known(length) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        // Said here, or hyper would send no body with a GET.
+        BodyLength::Unknown => {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+}
+
+/// How long the body of a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is none.
+    Nothing,
+    /// So many bytes.
+    Known(u64),
+    /// Until its end.
+    Unknown,
+}
+
+/// Whether a field says how a body is framed to those who read fields as variables, and to nobody
+/// else (`Transfer_Encoding`).
+fn is_disguised(name: &HeaderName) -> bool {
+    name.as_str().contains('_')
+        && [CONTENT_LENGTH, TRANSFER_ENCODING]
+            .iter()
+            .any(|framing| same_variable(framing.as_str(), name.as_str()))
 }
 
 /// Whether a field is never one of a body's trailers: it says what a request is, where it goes, or
@@ -116,6 +179,55 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_framed_as_it_was_understood() {
+        for (before, length, after) in [
+            (&[][..], BodyLength::Nothing, &[][..]),
+            (
+                &[("content-length", "00")],
+                BodyLength::Nothing,
+                &[("content-length", "0")],
+            ),
+            (
+                &[("content-length", "02"), ("content-length", "2")],
+                BodyLength::Known(2),
+                &[("content-length", "2")],
+            ),
+            (
+                &[("transfer-encoding", "chunked"), ("content-length", "2")],
+                BodyLength::Unknown,
+                &[("transfer-encoding", "chunked")],
+            ),
+        ] {
+            let mut seen = headers(before);
+            frame_request(&mut seen, length);
+            assert_eq!(seen, headers(after));
+        }
+    }
+
+    #[test]
+    fn only_chunked_is_a_coding_that_can_be_written_anew() {
+        for (codings, simple) in [
+            (&[][..], true),
+            (&["chunked"], true),
+            (&["Chunked"], true),
+            (&["gzip, chunked"], false),
+            (&["gzip", "chunked"], false),
+            (&["chunked;q=1"], false),
+            (&["gzip"], false),
+        ] {
+            let lines: Vec<_> = codings
+                .iter()
+                .map(|each| ("transfer-encoding", *each))
+                .collect();
+            assert_eq!(is_simply_coded(&headers(&lines)), simple, "{codings:?}");
+            let fault = framing_fault(&headers(&lines));
+            assert_eq!(fault.is_none(), simple, "{codings:?}");
+        }
+        let both = headers(&[("transfer-encoding", "chunked"), ("content-length", "1")]);
+        assert!(framing_fault(&both).is_some());
+    }
+
+    #[test]
     fn what_belongs_to_the_connection_stays_there() {
         check(
             strip_request,
@@ -131,6 +243,8 @@ mod tests {
                 ("proxy-authorization", "x"),
                 ("expect", "100-continue"),
                 ("transfer-encoding", "chunked"),
+                ("transfer_encoding", "chunked"),
+                ("content_length", "9"),
                 ("te", "gzip"),
                 ("trailer", "x-sum"),
             ],

@@ -88,6 +88,9 @@ rejections! {
     /// The client did not go on sending the body of its request.
     RequestBodyTimeout = REQUEST_TIMEOUT, "request-body-timeout",
         "The body of the request did not come in time.";
+    /// A transfer coding besides `chunked` (RFC 9112 section 6.1).
+    TransferCoding = NOT_IMPLEMENTED, "transfer-coding",
+        "Bodies of requests are taken chunked, and in no other transfer coding.";
     /// The endpoint closed, or what it sent is not HTTP.
     BadAnswer = BAD_GATEWAY, "bad-answer", "The backend gave no valid answer.";
     /// The endpoint's 101 breaks the rules (RFC 6455 section 4.1).
@@ -129,11 +132,11 @@ rejections! {
 
 impl Rejection {
     /// Whether the connection is closed afterwards: after our own 400s, where it is doubtful what
-    /// comes next, and after a body that did not come.
+    /// comes next, and after a body that did not come or was not looked at.
     pub fn closes(self) -> bool {
         matches!(
             self.status(),
-            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT
+            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::NOT_IMPLEMENTED
         )
     }
 

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use ::http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use ::http::header::HOST;
 use ::http::request::Parts;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -25,6 +25,9 @@ pub(super) async fn proxy(
     parts: Parts,
     body: Incoming,
 ) -> Result<Outcome, Refusal> {
+    if !hop::is_simply_coded(&parts.headers) {
+        return Err(Rejection::TransferCoding.into());
+    }
     let edit = session.request_edit();
     let limit = session.connection.timeouts.request_body;
     let (body, upload) = RequestBody::new(body, limit, || Barred(edit.barred().cloned().collect()));
@@ -118,6 +121,8 @@ enum Failure {
     Retry(Box<Request<RequestBody>>),
     /// The endpoint did not answer, or not in HTTP.
     NoReply(hyper::Error),
+    /// What the client sent is no body.
+    UploadBroken(hyper::Error),
     /// The client did not go on sending.
     UploadStalled,
     /// The endpoint did not answer in time.
@@ -133,6 +138,7 @@ impl Failure {
                 detail: Some(format!("{endpoint}: closed before the request was sent")),
             },
             Self::NoReply(error) => Refusal::because(Rejection::BadAnswer, endpoint, &error),
+            Self::UploadBroken(error) => Refusal::because(Rejection::BadRequest, "body", &error),
             Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
             Self::TooSlow => Refusal {
                 rejection: Rejection::ResponseTimeout,
@@ -151,8 +157,10 @@ fn prepare(
 ) -> Result<(), Refusal> {
     *request.uri_mut() = session.uri.parse().map_err(|_| Rejection::BadTarget)?;
     *request.version_mut() = Version::HTTP_11;
+    let length = request.body().length();
     let headers = request.headers_mut();
     hop::strip_request(headers);
+    hop::frame_request(headers, length);
     forwarded::write(headers, &session.via());
     edit.apply(headers);
     let host = session.host_for(lease);
@@ -201,6 +209,7 @@ async fn send(
                 return Err(match failure.take_message() {
                     Some(request) => Failure::Retry(Box::new(request)),
                     None if upload.expired() => Failure::UploadStalled,
+                    None if upload.is_broken() => Failure::UploadBroken(failure.into_error()),
                     None => Failure::NoReply(failure.into_error()),
                 });
             }
@@ -248,14 +257,10 @@ pub(super) fn reply(
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Rejection::UnexpectedSwitch.into());
     }
-    // Two lengths: whoever reads it after us might believe the other one (RFC 9112 section 6.3).
-    if parts.headers.contains_key(CONTENT_LENGTH) && parts.headers.contains_key(TRANSFER_ENCODING) {
+    if let Some(fault) = hop::framing_fault(&parts.headers) {
         return Err(Refusal {
             rejection: Rejection::BadAnswer,
-            detail: Some(format!(
-                "{}: both Content-Length and Transfer-Encoding",
-                loan.lease.endpoint().label
-            )),
+            detail: Some(format!("{}: {fault}", loan.lease.endpoint().label)),
         });
     }
     hop::strip_response(&mut parts.headers);

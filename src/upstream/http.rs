@@ -23,6 +23,7 @@ use super::endpoint::Lease;
 use super::group::Upstream;
 use crate::config::model::{SendProxy, same_variable};
 use crate::drain::Tasks;
+use crate::protocol::hop::BodyLength;
 use crate::protocol::{forwarded, hop};
 
 /// A connection that can take a request.
@@ -140,6 +141,7 @@ pub struct Upload {
     /// Whether we wait for the client, rather than it for us.
     waiting: Cell<bool>,
     expired: Cell<bool>,
+    broken: Cell<bool>,
 }
 
 impl Upload {
@@ -156,6 +158,11 @@ impl Upload {
     /// Whether it was given up because no piece came for too long.
     pub fn expired(&self) -> bool {
         self.expired.get()
+    }
+
+    /// Whether what the client sent is no body, or ended before its end.
+    pub fn is_broken(&self) -> bool {
+        self.broken.get()
     }
 }
 
@@ -221,6 +228,7 @@ impl RequestBody {
             progress: Cell::new(now),
             waiting: Cell::new(false),
             expired: Cell::new(false),
+            broken: Cell::new(false),
         });
         if body.is_end_stream() {
             return (Self::Empty, upload);
@@ -240,6 +248,15 @@ impl RequestBody {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// How long it is.
+    pub fn length(&self) -> BodyLength {
+        match (self, self.size_hint().exact()) {
+            (Self::Empty, _) => BodyLength::Nothing,
+            (_, Some(length)) => BodyLength::Known(length),
+            (_, None) => BodyLength::Unknown,
+        }
     }
 }
 
@@ -263,6 +280,7 @@ impl Body for RequestBody {
         if let Poll::Ready(piece) = Pin::new(body).poll_frame(cx) {
             upload.waiting.set(false);
             upload.progress.set(Instant::now());
+            upload.broken.set(matches!(piece, Some(Err(_))));
             return Poll::Ready(piece.map(|piece| {
                 let piece = piece.map(|piece| barred.filter(piece));
                 piece.map_err(Into::into)

@@ -161,11 +161,16 @@ async fn broken_answers_are_never_passed_on() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let endless = format!("HTTP/1.1 200 OK\r\n{}", "X-A: 1\r\n".repeat(20_000));
-    let cases: [&[u8]; 12] = [
+    let cases: [&[u8]; 17] = [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nokk",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nokk",
         b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: a\r\n Content-Length: 9\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: a\rSet-Cookie: b\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-A: a\x01b\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 0\r\n\r\n",
@@ -187,5 +192,24 @@ async fn broken_answers_are_never_passed_on() {
             assert_eq!(head.status(), 502, "{shown} to {request}");
             assert_eq!(head.value("tidegate-reason"), Some("bad-answer"), "{shown}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_byte_by_byte_is_an_answer() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (request, answer) in [(HANDSHAKE, SWITCH), (HANDSHAKE, ok), (get, ok)] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        let (mut wire, _) = endpoint.request().await;
+        for byte in answer.bytes() {
+            wire.send([byte]).await;
+        }
+        let (head, body) = client.reply().await;
+        assert!(head.start().starts_with(&answer[..12]), "{head:?}");
+        assert!(answer.ends_with(&body));
     }
 }

@@ -30,6 +30,7 @@ mod reload;
 mod retries;
 mod routing;
 mod slow;
+mod smuggling;
 mod sticky;
 mod stop;
 mod tls;
