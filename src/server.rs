@@ -4,6 +4,7 @@
 //! name resolution. Workers accept connections and carry the data.
 
 mod acceptor;
+mod health;
 mod limits;
 mod listeners;
 mod mailbox;
@@ -139,6 +140,7 @@ struct Process {
     _public: Option<Server>,
     signals: Signals,
     files: FileWatch,
+    _checks: health::Checks,
 }
 
 impl Process {
@@ -170,7 +172,7 @@ impl Process {
         });
         let public = serve_metrics(&config.admin, &view)?;
         let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&admission), descriptors);
-        let reloader = Reloader::start(path, config, shared, listeners).await?;
+        let reloader = Reloader::start(path, config, Arc::clone(&shared), listeners).await?;
         counted.certificates.store(reloader.expiries());
         // Only now: afterwards we cannot count our own descriptors any more.
         if !config.server.core_dumps {
@@ -183,6 +185,7 @@ impl Process {
             _public: public,
             signals,
             files,
+            _checks: health::start(&shared),
         };
         process.watch_files();
         process.reloader.known().settle();

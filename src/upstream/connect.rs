@@ -43,12 +43,12 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether it says nothing of the endpoint: there is something that we have run out of.
+    /// Whether it is we who have run out of something: that says nothing of the endpoint.
     pub fn is_our_own(&self) -> bool {
         match self {
-            Self::Descriptors(_) | Self::NoServerName => true,
+            Self::Descriptors(_) => true,
             Self::Refused(error) => error.kind() == io::ErrorKind::AddrNotAvailable,
-            Self::Timeout(_) | Self::Resolve(_) | Self::Tls(_) => false,
+            Self::Timeout(_) | Self::Resolve(_) | Self::Tls(_) | Self::NoServerName => false,
         }
     }
 }

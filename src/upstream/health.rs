@@ -143,8 +143,13 @@ impl Condition {
 
     /// When its next check is due: the first one after `chance` (from 0 to 1) of the interval, so that
     /// those of many endpoints are spread over it.
-    pub fn check_due(&mut self, settings: &Health, chance: f64, now: Instant) -> Instant {
-        let first = || later(now, settings.interval.min(YEAR).mul_f64(chance));
+    pub fn check_due(
+        &mut self,
+        settings: &Health,
+        chance: impl FnOnce() -> f64,
+        now: Instant,
+    ) -> Instant {
+        let first = || later(now, settings.interval.min(YEAR).mul_f64(chance()));
         let due = self.checks.due.get_or_insert_with(first);
         // The settings may have changed.
         *due = patience(settings, now).min(*due);
@@ -476,16 +481,16 @@ mod tests {
         let now = Instant::now();
         let settings = health(1, 1);
         let mut condition = Condition::default();
-        let first = condition.check_due(&settings, 0.3, now);
+        let first = condition.check_due(&settings, || 0.3, now);
         assert_eq!(first, now + 3 * SECOND);
-        assert_eq!(condition.check_due(&settings, 0.9, now + SECOND), first);
+        assert_eq!(condition.check_due(&settings, || 0.9, now + SECOND), first);
         // Nothing is heard of it.
         condition.check_begins(&settings, first);
-        let again = condition.check_due(&settings, 0.0, first);
+        let again = condition.check_due(&settings, || 0.0, first);
         assert_eq!(again, first + 20 * SECOND);
         for (chance, next) in [(0.0, 9), (0.5, 10), (1.0, 11)] {
             condition.checked(Ok(()), &settings, chance, now);
-            let due = condition.check_due(&settings, 0.0, now);
+            let due = condition.check_due(&settings, || 0.0, now);
             assert_eq!((due - now).as_secs_f64().round() as u32, next);
         }
         // A shorter interval holds at once.
@@ -493,7 +498,7 @@ mod tests {
             interval: SECOND,
             ..settings
         };
-        assert_eq!(condition.check_due(&often, 0.0, now), now + 2 * SECOND);
+        assert_eq!(condition.check_due(&often, || 0.0, now), now + 2 * SECOND);
     }
 
     /// Sessions, one every `apart`: `.` for a success, `h` for a failed handshake, `e` for an early end.
@@ -623,7 +628,7 @@ mod tests {
             ..ejection(1)
         };
         let mut condition = Condition::default();
-        condition.check_due(&health, 1.0, now);
+        condition.check_due(&health, || 1.0, now);
         condition.check_begins(&health, now);
         condition.checked(Err(""), &health, 1.0, now);
         assert!(condition.failed(Failure::Connect, &ejection, now));

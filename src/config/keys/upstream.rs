@@ -104,8 +104,7 @@ pub(super) const UPSTREAM: Table = Table {
             "\"refuse\"",
             "What happens when no endpoint is up.",
         )
-        .shown(r#"all_down = "try_any""#)
-        .later(),
+        .shown(r#"all_down = "try_any""#),
         key(
             "send_proxy",
             Kind::OneOf(&["off", "v1", "v2"]),
@@ -133,15 +132,13 @@ pub(super) const UPSTREAM: Table = Table {
             Kind::Table(&HEALTH),
             "",
             "Checks that endpoints must pass.",
-        )
-        .later(),
+        ),
         key(
             "ejection",
             Kind::Table(&EJECTION),
             "",
             "When an endpoint is left out because of failures.",
-        )
-        .later(),
+        ),
         key(
             "on_down",
             Kind::Table(&AFTERMATH),

@@ -1,0 +1,171 @@
+//! Checks of every endpoint, once per process, on the control runtime.
+//!
+//! When an endpoint is due lies in its state: reloads that come faster than checks do not put them off,
+//! endpoints that discovery brings are found, and those that are gone have nothing left behind.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::config::model::Health;
+use crate::session::Shared;
+use crate::snapshot::Snapshot;
+use crate::upstream::endpoint::State;
+use crate::upstream::group::Upstream;
+use crate::upstream::health::Change;
+use crate::upstream::probe::{ProbeError, probe};
+
+/// How often it is looked who is due.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The same where nobody is checked: only for who has come back.
+const LOOK_EVERY_IDLE: Duration = Duration::from_secs(1);
+
+/// Checks that run at once: less than the descriptors that are kept in reserve. Who is due longest
+/// comes first.
+const CHECKS_AT_ONCE: usize = 64;
+
+/// The checks; dropping it ends them.
+#[derive(Debug)]
+pub(super) struct Checks(AbortHandle);
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Begins to check on this runtime.
+pub(super) fn start(shared: &Arc<Shared>) -> Checks {
+    let shared = Arc::clone(shared);
+    let control = tokio::runtime::Handle::current();
+    Checks(control.spawn(run(shared)).abort_handle())
+}
+
+async fn run(shared: Arc<Shared>) {
+    let mut running = JoinSet::new();
+    loop {
+        while running.try_join_next().is_some() {}
+        // Not held while others run: whoever swaps it also frees it.
+        let pause = look(&shared, &shared.snapshot.load_full(), &mut running);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Looks who is due, begins their checks, and tells how long that will do.
+fn look(shared: &Arc<Shared>, snapshot: &Snapshot, running: &mut JoinSet<()>) -> Duration {
+    let now = Instant::now();
+    let mut due: Vec<Check> = Vec::new();
+    let mut pause = LOOK_EVERY_IDLE;
+    for upstream in snapshot.upstreams() {
+        if upstream.settings.health.is_some() {
+            pause = LOOK_EVERY;
+        }
+        let endpoints = upstream.endpoints().into_iter();
+        due.extend(endpoints.filter_map(|endpoint| Check::if_due(upstream, endpoint, now)));
+    }
+    due.sort_by_key(|check| check.due);
+    let free = CHECKS_AT_ONCE.saturating_sub(running.len());
+    for check in due.into_iter().take(free) {
+        check.endpoint.condition(now, |condition| {
+            condition.check_begins(&check.settings, now)
+        });
+        running.spawn(check.run(Arc::clone(shared)));
+    }
+    pause
+}
+
+/// A check of one endpoint.
+struct Check {
+    due: Instant,
+    settings: Health,
+    upstream: Arc<Upstream>,
+    endpoint: Arc<State>,
+}
+
+impl Check {
+    /// Keeps the condition of `endpoint` to what is configured by now. Its check, if that is due.
+    fn if_due(upstream: &Arc<Upstream>, endpoint: Arc<State>, now: Instant) -> Option<Self> {
+        if endpoint.is_back(now) {
+            tell_readmitted(&endpoint, "time");
+        }
+        let settings = upstream.settings.health.as_ref();
+        let due = endpoint.condition(now, |condition| {
+            if upstream.settings.ejection.is_none() {
+                condition.forget_outcomes();
+            }
+            if settings.is_none() {
+                condition.forget_checks();
+            }
+            settings.map(|settings| condition.check_due(settings, chance, now))
+        })?;
+        (due <= now).then_some(Self {
+            due,
+            settings: settings?.clone(),
+            upstream: Arc::clone(upstream),
+            endpoint,
+        })
+    }
+
+    async fn run(self, shared: Arc<Shared>) {
+        let Self {
+            settings,
+            upstream,
+            endpoint,
+            ..
+        } = &self;
+        let result = probe(settings, upstream, endpoint, &shared.resolver).await;
+        if let Err(ProbeError::Connect(error)) = &result
+            && error.is_our_own()
+        {
+            tracing::warn!(endpoint = &*endpoint.label, %error, "no check");
+            return;
+        }
+        // Of what is configured otherwise by now, it says nothing.
+        let snapshot = shared.snapshot.load();
+        let current = snapshot.upstream(&upstream.name);
+        if current.and_then(|current| current.settings.health.as_ref()) == Some(settings) {
+            record(
+                endpoint,
+                settings,
+                result.map_err(|error| error.to_string()),
+            );
+        }
+    }
+}
+
+fn record(endpoint: &State, settings: &Health, result: Result<(), String>) {
+    let now = Instant::now();
+    let result = result.as_ref().map_err(|why| &**why);
+    let change = endpoint.condition(now, |condition| {
+        condition.checked(result.copied(), settings, chance(), now)
+    });
+    let why = result.err();
+    let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
+    match change {
+        None => {}
+        Some(Change::Failing) => {
+            tracing::info!(upstream, endpoint = label, why, "check failed");
+        }
+        Some(Change::Down) => {
+            let in_flight = endpoint.in_flight();
+            tracing::warn!(upstream, endpoint = label, why, in_flight, "endpoint down");
+        }
+        Some(Change::Up) => tracing::info!(upstream, endpoint = label, "endpoint up"),
+        Some(Change::Readmitted) => tell_readmitted(endpoint, "check"),
+    }
+}
+
+fn tell_readmitted(endpoint: &State, by: &str) {
+    let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
+    tracing::info!(upstream, endpoint, by, "endpoint readmitted");
+}
+
+/// From 0 to 1.
+fn chance() -> f64 {
+    let mut bytes = [0; 4];
+    // It does not fail; if it did, checks would be in step for once.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+}
