@@ -21,6 +21,7 @@ pub use self::diagnostic::Report;
 pub use self::reference::reference;
 pub use self::schema::schema;
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,10 +62,20 @@ pub fn parse(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Report> {
     let mut found = Vec::new();
-    let root = raw::read(source, environment, &mut found);
+    let used = RefCell::new(Vec::new());
+    let noted = |name: &str| {
+        let value = environment(name)?;
+        used.borrow_mut().push((name.to_owned(), value.clone()));
+        Some(value)
+    };
+    let root = raw::read(source, &noted, &mut found);
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut built = build::build(&root, folder, &mut found);
     check::check(&built, &mut found);
+    for diagnostic in &mut found {
+        // They may be secrets: what is told is what is written.
+        diagnostic.mask(&used.borrow());
+    }
     let report = Report::new(path.display().to_string().into(), Arc::from(source), found);
     if report.count(Severity::Error) > 0 {
         return Err(report);

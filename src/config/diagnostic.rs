@@ -1,5 +1,6 @@
 //! What is wrong with a configuration file, all of it at once, with the lines under it.
 
+use std::fmt;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,10 +66,21 @@ impl Diagnostic {
         self.hint = Some(hint.into());
         self
     }
+
+    /// Puts `${NAME}` in place of the value of each of these variables.
+    pub(super) fn mask(&mut self, variables: &[(String, String)]) {
+        /// Bytes of a value below which it says nothing, and would be found anywhere.
+        const LEAST: usize = 4;
+        for (name, value) in variables.iter().filter(|(_, value)| value.len() >= LEAST) {
+            let written = format!("${{{name}}}");
+            self.message = self.message.replace(value, &written);
+            self.hint = self.hint.take().map(|hint| hint.replace(value, &written));
+        }
+    }
 }
 
 /// Everything that is wrong with one file.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Report {
     file: Arc<str>,
     source: Arc<str>,
@@ -85,6 +97,16 @@ struct Record<'a> {
     code: &'a str,
     message: &'a str,
     hint: Option<&'a str>,
+}
+
+/// Without the file, which may have secrets in it.
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("file", &self.file)
+            .field("diagnostics", &self.diagnostics)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Report {

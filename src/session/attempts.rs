@@ -75,11 +75,18 @@ impl<'a> Attempts<'a> {
     pub(super) async fn connect(&mut self, lease: &Lease) -> Option<Stream> {
         let upstream = self.session.upstream;
         let endpoint = Arc::clone(lease.endpoint());
-        let resolver = self.session.connection.worker.resolver();
+        let worker = &self.session.connection.worker;
+        let resolver = worker.resolver();
         let proxy_header = self.session.proxy_header();
         let way = self.session.way(lease);
         let began = Instant::now();
-        match connect(upstream, &endpoint, resolver, &proxy_header).await {
+        let mut connected = connect(upstream, &endpoint, resolver, &proxy_header).await;
+        if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
+            // Their tasks have to run once to close them.
+            tokio::task::yield_now().await;
+            connected = connect(upstream, &endpoint, resolver, &proxy_header).await;
+        }
+        match connected {
             Ok(stream) => {
                 way.connect_seconds.observe(began.elapsed());
                 Some(stream)

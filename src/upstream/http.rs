@@ -113,9 +113,10 @@ impl Pool {
         });
     }
 
-    /// Drops everything.
-    pub fn clear(&self) {
-        self.idle.borrow_mut().clear();
+    /// Drops everything; whether there was anything.
+    pub fn clear(&self) -> bool {
+        let idle = self.idle.take();
+        !idle.is_empty()
     }
 
     fn put(&self, key: Key, sender: Sender) {

@@ -1,5 +1,6 @@
 //! Clients and endpoints that mean no good, and good ones beside them that notice nothing.
 
+use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
 use crate::harness::frames::{Chance, frame};
 use crate::harness::proxy::{Proxy, simple};
@@ -63,30 +64,61 @@ async fn a_hundred_thousand_tiny_frames_are_a_hundred_thousand_messages() {
     assert_eq!(ended["messages_from_client"], 100_000);
 }
 
+/// Beginnings that lead further in than chance does: of requests, TLS records, PROXY headers.
+const BEGINNINGS: [&[u8]; 10] = [
+    b"",
+    b"GET / HTTP/1.1\r\n",
+    HANDSHAKE.as_bytes(),
+    b"\x16\x03\x01",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"PROXY TCP4 ",
+    b"PROXY UNKNOWN\r\n\x16\x03\x01",
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+];
+
 #[tokio::test]
-async fn random_bytes_are_refused_or_passed_on_and_harm_nobody() {
+async fn random_bytes_on_any_port_harm_nobody() {
+    const PROXY: &str = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+    let folder = tempfile::TempDir::new().unwrap();
+    let authority = Authority::new();
+    authority.issue(folder.path(), "chat", &["chat.example.com"]);
     let echo = Echo::start("echo").await;
-    let proxy = Proxy::start(&simple(&[echo.address])).await;
+    let tls = "tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let proxied = "proxy_protocol = \"required\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let mut config = simple(&[echo.address]);
+    for (name, keys) in [
+        ("tls", tls),
+        ("proxied", proxied),
+        ("both", &(tls.to_owned() + proxied)),
+    ] {
+        config += &format!("[listener.{name}]\nbind = [\"127.0.0.1:0\"]\n{keys}");
+    }
+    let proxy = Proxy::start_in(folder, &config).await;
     let mut neighbour = proxy.tunnel().await;
     let mut chance = Chance(7);
-    for round in 0..200 {
-        let mut client = proxy.connect().await;
-        let mut bytes = match round % 4 {
-            0 => Vec::new(),
-            1 => b"GET / HTTP/1.1\r\n".to_vec(),
-            2 => HANDSHAKE.as_bytes()[..60].to_vec(),
-            _ => HANDSHAKE.as_bytes().to_vec(),
-        };
-        let length = chance.up_to(3000);
-        bytes.extend(chance.bytes(length));
-        client.flood_once(&bytes).await;
-        client.reset();
+    for beginning in BEGINNINGS {
+        for listener in ["main", "tls", "proxied", "both"].repeat(6) {
+            let mut client = Wire::connect(proxy.address_of(listener)).await;
+            let length = chance.up_to(3000);
+            let bytes = chance.bytes(length);
+            client.flood_once(&[beginning, &bytes].concat()).await;
+            client.reset();
+        }
     }
     neighbour.send(frame(0x81, Some([0; 4]), b"hello")).await;
     assert_eq!(neighbour.exactly(7).await, b"\x81\x05hello");
     drop(neighbour);
     until("every connection to end", || echo.open() == 0).await;
-    proxy.tunnel().await;
+    // Every port is as good as before.
+    let mut proxied = Wire::connect(proxy.address_of("proxied")).await;
+    proxied.send(PROXY).await;
+    let tls = proxy.connect_tls_at("tls", authority.client(), "chat.example.com");
+    for mut client in [proxy.connect().await, proxied, tls.await] {
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.head().await.status(), 101);
+    }
 }
 
 /// What was sent before it died comes first, and the end at once.
@@ -191,6 +223,33 @@ async fn broken_answers_are_never_passed_on() {
             let shown = String::from_utf8_lossy(&answer[..answer.len().min(90)]);
             assert_eq!(head.status(), 502, "{shown} to {request}");
             assert_eq!(head.value("tidegate-reason"), Some("bad-answer"), "{shown}");
+        }
+    }
+}
+
+/// An endpoint that takes connections and says nothing is 504 to handshakes and to plain requests.
+#[tokio::test]
+async fn an_endpoint_that_says_nothing_is_504() {
+    let endpoint = Endpoint::bind().await;
+    let timeouts = "[upstream.main.timeouts]\nhandshake = \"200ms\"\nresponse = \"200ms\"\n";
+    let proxy = Proxy::start(&(simple(&[endpoint.address]) + timeouts)).await;
+    // Connections that nobody accepts are the kernel's, and as silent.
+    for accepts in [true, false] {
+        for (request, reason) in [
+            (HANDSHAKE, "handshake-timeout"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "response-timeout"),
+        ] {
+            let mut client = proxy.connect().await;
+            client.send(request).await;
+            if accepts {
+                let (mut wire, _) = endpoint.request().await;
+                wire.rest().await;
+            }
+            let (head, _) = client.reply().await;
+            assert_eq!(
+                (head.status(), head.value("tidegate-reason")),
+                (504, Some(reason))
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::frames::frame;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire};
@@ -109,23 +110,28 @@ async fn an_address_that_is_taken_is_a_clear_error() {
     }
 }
 
-/// What does not fit waits in the kernel's queue; nothing fails, and when some leave others come in.
-#[tokio::test]
-async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
-    let echo = Echo::start("echo").await;
-    let config = simple(&[echo.address]);
-    let proxy = Proxy::spawn(Arc::new(TempDir::new().unwrap()), &config, |command| {
+/// The program, with a limit on open files.
+fn with_descriptors(limit: u32, config: &str) -> Proxy {
+    Proxy::spawn(Arc::new(TempDir::new().unwrap()), config, |command| {
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         let program = command.get_program().to_owned();
         *command = std::process::Command::new("sh");
         command
-            .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+            .args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")])
             .arg(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-    });
+    })
+}
+
+/// What does not fit waits in the kernel's queue; nothing fails, and when some leave others come in.
+#[tokio::test]
+async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
+    let echo = Echo::start("echo").await;
+    let config = simple(&[echo.address]);
+    let proxy = with_descriptors(64, &config);
     let room = proxy.logged("ready").await["connections_most"]
         .as_u64()
         .unwrap();
@@ -147,6 +153,12 @@ async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
     waiting[0].stays_quiet().await;
     // Those that are in work as before.
     assert_eq!(echo.open(), room);
+    for tunnel in &mut held {
+        tunnel.send(frame(0x81, Some([0; 4]), b"hello")).await;
+        assert_eq!(tunnel.exactly(7).await, b"\x81\x05hello");
+    }
+    // A reload needs descriptors too, and has them.
+    proxy.reload(&(config + "# the same\n")).await;
     held.clear();
     // The others come in as others leave, in whatever order workers take them.
     let others = waiting.into_iter().map(async |mut client: Wire| {
@@ -154,4 +166,34 @@ async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
     });
     futures_util::future::join_all(others).await;
     assert!(proxy.logged_by_now("rejected").await.is_empty());
+}
+
+/// Connections to endpoints that lie idle are given up rather than somebody be refused for them.
+#[tokio::test]
+async fn idle_connections_give_way_when_descriptors_run_out() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut wire = Wire::tcp(socket);
+                while wire.has_more().await {
+                    wire.head().await;
+                    wire.send(ok).await;
+                }
+            });
+        }
+    });
+    let endpoints: Vec<_> = (1..=100)
+        .map(|number| format!("127.0.0.{number}:{port}").parse().unwrap())
+        .collect();
+    let config = simple(&endpoints) + "balance = \"round_robin\"\n";
+    let proxy = with_descriptors(64, &config);
+    proxy.logged("ready").await;
+    let mut client = proxy.connect().await;
+    for _ in 0..100 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.reply().await.1, "ok");
+    }
 }

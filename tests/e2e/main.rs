@@ -13,6 +13,7 @@ mod backpressure;
 mod balance;
 mod client_certificates;
 mod config;
+mod daemon;
 mod endpoint_tls;
 mod framing;
 mod handshake;

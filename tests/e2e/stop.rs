@@ -149,24 +149,3 @@ async fn a_configuration_with_mistakes_is_exit_code_1() {
     assert_eq!(proxy.exit().await, 1);
     until("the reason", || proxy.log().text().contains("config.toml")).await;
 }
-
-/// What the kernel grants the process of core dumps.
-fn core_limit(pid: u32) -> String {
-    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max core file size"))
-        .unwrap();
-    line.split_whitespace().nth(5).unwrap().to_owned()
-}
-
-#[tokio::test]
-async fn a_crash_leaves_no_keys_on_the_disk_unless_it_may() {
-    let echo = Echo::start("echo").await;
-    let config = simple(&[echo.address]);
-    let proxy = Proxy::start(&config).await;
-    assert_eq!(core_limit(proxy.pid()), "0");
-    let server = "[server]\nworkers = 2\nlog.format = \"json\"\ncore_dumps = true\n";
-    let proxy = Proxy::start(&(server.to_owned() + &config)).await;
-    assert_eq!(core_limit(proxy.pid()), core_limit(std::process::id()));
-}

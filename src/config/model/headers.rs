@@ -1,18 +1,29 @@
 //! What becomes of a request's and a reply's head on their way through.
 
+use std::fmt;
+
 use http::{HeaderName, StatusCode};
 
 /// A text with places for what is known of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(Box<[Piece]>);
 
-/// A part of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A part of it. Its `Debug` shows no text: what endpoints are told may be a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Piece {
     /// As it stands.
     Text(Box<str>),
     /// What this is for the request.
     Variable(Variable),
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text"),
+            Self::Variable(variable) => variable.fmt(f),
+        }
+    }
 }
 
 macro_rules! variables {

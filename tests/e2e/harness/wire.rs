@@ -178,6 +178,11 @@ impl Wire {
         Head(String::from_utf8(text).unwrap())
     }
 
+    /// Whether something comes before the end.
+    pub(crate) async fn has_more(&mut self) -> bool {
+        !self.unread.is_empty() || matches!(self.more().await, Ok(1..))
+    }
+
     /// A reply to anything but HEAD, body included.
     pub(crate) async fn reply(&mut self) -> (Head, String) {
         let head = self.head().await;
