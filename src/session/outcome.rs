@@ -57,13 +57,7 @@ fn is_nobody_there(status: StatusCode) -> bool {
 
 /// A tunnel to `endpoint` has ended.
 pub(super) fn ended(worker: &Worker, facts: &TunnelFacts, endpoint: &State, finished: Finished) {
-    let Finished {
-        ended, unframed, ..
-    } = finished;
-    // A Close, from either side, would have made another end of it. What is no framing has no Close,
-    // and where it is the client's, the endpoint does well to go.
-    let cut = matches!(ended, Ended::UpstreamReset | Ended::UpstreamEof) && !unframed;
-    if !cut || facts.opened.elapsed() >= EARLY {
+    if !is_cut_early(finished.ended, facts.opened.elapsed(), finished.unframed) {
         return;
     }
     // That of now: a tunnel holds none.
@@ -71,6 +65,14 @@ pub(super) fn ended(worker: &Worker, facts: &TunnelFacts, endpoint: &State, fini
     if let Some(upstream) = snapshot.upstream(&endpoint.upstream) {
         failed(upstream, endpoint, Failure::EarlyEnd, facts.session);
     }
+}
+
+/// Whether the endpoint has cut a tunnel of this age. A Close, from either side, would have made
+/// another end of it. What is no framing has no Close, and where that is the client's doing, the endpoint
+/// does well to go.
+fn is_cut_early(ended: Ended, age: Duration, unframed: bool) -> bool {
+    let cut = matches!(ended, Ended::UpstreamReset | Ended::UpstreamEof);
+    cut && age < EARLY && !unframed
 }
 
 fn failed(upstream: &Upstream, endpoint: &State, failure: Failure, session: SessionId) {
@@ -84,5 +86,21 @@ fn failed(upstream: &Upstream, endpoint: &State, failure: Failure, session: Sess
             in_flight = endpoint.in_flight(),
             "endpoint ejected"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_endpoints_cut_tunnels_and_only_young_ones() {
+        let (young, old) = (EARLY - Duration::from_millis(1), EARLY);
+        for ended in Ended::ALL {
+            let cut = matches!(ended, Ended::UpstreamReset | Ended::UpstreamEof);
+            assert_eq!(is_cut_early(ended, young, false), cut, "{ended}");
+            assert!(!is_cut_early(ended, old, false), "{ended}");
+            assert!(!is_cut_early(ended, young, true), "{ended}");
+        }
     }
 }

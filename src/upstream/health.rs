@@ -579,11 +579,12 @@ mod tests {
         let now = Instant::now();
         for is_down in [false, true] {
             let mut condition = Condition::default();
+            assert!(condition.failed(Failure::Connect, &ejection(1), now));
+            condition.eject(&ejection(1), now);
             if is_down {
                 condition.checked(Err("gone"), &health(2, 1), 0.5, now);
             }
-            assert!(condition.failed(Failure::Connect, &ejection(1), now));
-            condition.eject(&ejection(1), now);
+            assert!(!condition.failed(Failure::Connect, &ejection(1), now));
             let failed = condition.checked(Err("gone"), &health(2, 3), 0.5, now);
             assert_eq!(failed, (!is_down).then_some(Change::Failing));
             assert!(condition.is_ejected(now));
@@ -630,7 +631,7 @@ mod tests {
         let mut condition = Condition::default();
         condition.check_due(&health, || 1.0, now);
         condition.check_begins(&health, now);
-        condition.checked(Err(""), &health, 1.0, now);
+        condition.checked(Ok(()), &health, 1.0, now);
         assert!(condition.failed(Failure::Connect, &ejection, now));
         condition.eject(&ejection, now);
         condition.eject(&ejection, now);

@@ -67,6 +67,24 @@ async fn endpoints_over_tls_are_verified() {
 }
 
 #[tokio::test]
+async fn checks_are_made_over_tls_too() {
+    let health = "health = { websocket = { ping = true }, interval = \"50ms\", fall = 1, \
+                  timeout = \"30s\" }\n";
+    let good = format!("{health}tls = {{ ca = \"ca.pem\" }}\n");
+    let (echo, proxy) = to_endpoint(&good, &["127.0.0.1"], false).await;
+    until("checks", || echo.served() > 3).await;
+    assert!(proxy.logged_by_now("endpoint down").await.is_empty());
+    let other = format!("{health}tls = {{ ca = \"other.pem\" }}\n");
+    let (_echo, proxy) = to_endpoint(&other, &["127.0.0.1"], false).await;
+    let down = proxy.logged("endpoint down").await;
+    let why = down["why"].as_str().unwrap();
+    assert!(
+        why.starts_with("TLS handshake failed: invalid peer certificate"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
 async fn plain_requests_reuse_connections_over_tls_too() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();

@@ -19,6 +19,7 @@ mod framing;
 mod handshake;
 mod hashing;
 mod headers;
+mod health;
 mod hostile;
 mod http;
 mod limits;

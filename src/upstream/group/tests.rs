@@ -3,7 +3,24 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{Address, Discovery, Queue, SameSite};
+use crate::config::model::{Address, Discovery, Ejection, Health, Probe, Queue, SameSite};
+use crate::upstream::health::Failure;
+
+const CHECKS: Health = Health {
+    probe: Probe::Tcp,
+    interval: Duration::from_secs(5),
+    timeout: Duration::from_secs(5),
+    rise: 1,
+    fall: 1,
+};
+
+const EJECTION: Ejection = Ejection {
+    failures: 1,
+    window: Duration::from_secs(10),
+    base: Duration::from_secs(10),
+    ceiling: Duration::from_secs(10),
+    max_share: 0.5,
+};
 
 fn endpoint(address: &str) -> model::Endpoint {
     model::Endpoint::at(Address::Ip(address.parse().unwrap()))
@@ -174,4 +191,112 @@ fn slow_start_is_for_those_that_come_later() {
     let half = warmth(&after, 1, 5);
     assert!((0.5..0.6).contains(&half), "{half}");
     assert_eq!(warmth(&after, 1, 11), 1.0);
+}
+
+#[test]
+fn what_is_out_is_not_picked_unless_all_are_and_any_may_be_tried() {
+    let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+    settings.endpoints[2].drain = true;
+    settings.picking.balance = Balance::RoundRobin;
+    let known = Arc::<Known>::default();
+    let upstream = Upstream::new(&settings, &known).unwrap();
+    settings.picking.all_down = AllDown::TryAny;
+    let any = Upstream::new(&settings, &known).unwrap();
+    let ports = |upstream: &Upstream| -> Vec<String> {
+        let picked = (0..4).filter_map(|_| upstream.pick(Wish::default(), &[]).ok());
+        let mut ports: Vec<String> = picked
+            .map(|lease| lease.endpoint().label.rsplit(':').next().unwrap().into())
+            .collect();
+        ports.sort_unstable();
+        ports
+    };
+    let turn = |at: usize, down: bool| {
+        let result = if down { Err("gone") } else { Ok(()) };
+        let now = Instant::now();
+        upstream.endpoints()[at].condition(now, |condition| {
+            condition.checked(result, &CHECKS, 0.5, now);
+        });
+    };
+    turn(0, true);
+    assert_eq!(ports(&upstream), ["2", "2", "2", "2"]);
+    assert_eq!(ports(&any), ["2", "2", "2", "2"]);
+    turn(1, true);
+    let picked = upstream.pick(Wish::default(), &[]);
+    assert_eq!(picked.unwrap_err(), Nobody::NotReady);
+    assert_eq!(ports(&any), ["1", "1", "2", "2"]);
+    turn(0, false);
+    assert_eq!(ports(&any), ["1", "1", "1", "1"]);
+}
+
+#[test]
+fn those_that_come_back_start_slowly_too() {
+    let ramp = Duration::from_secs(10);
+    let upstream = upstream(&of(&["127.0.0.1:1"]));
+    let endpoint = &upstream.endpoints()[0];
+    let began = Instant::now();
+    let at = |seconds: u64| began + Duration::from_secs(seconds);
+    let warmth = |seconds| endpoint.warmth(ramp, micros(at(seconds)));
+    let checked = |result, seconds| {
+        endpoint.condition(at(seconds), |condition| {
+            condition.checked(result, &CHECKS, 0.5, at(seconds));
+        });
+    };
+    checked(Ok(()), 0);
+    assert_eq!(warmth(1), 1.0);
+    checked(Err("gone"), 20);
+    checked(Ok(()), 30);
+    assert_eq!((warmth(30), warmth(41)), (0.1, 1.0));
+    // Nobody says when an ejection is over.
+    endpoint.condition(at(50), |condition| {
+        condition.failed(Failure::Connect, &EJECTION, at(50));
+        condition.eject(&EJECTION, at(50));
+    });
+    assert!(endpoint.is_out(micros(at(59))) && !endpoint.is_out(micros(at(60))));
+    assert_eq!((warmth(61), warmth(71)), (0.1, 1.0));
+    assert!(!endpoint.is_back(at(59)));
+    assert!(endpoint.is_back(at(60)) && !endpoint.is_back(at(60)));
+    // Neither does a check that ends one before its time; what is down stays so.
+    endpoint.condition(at(80), |condition| condition.eject(&EJECTION, at(80)));
+    checked(Ok(()), 85);
+    assert_eq!((warmth(85), warmth(96)), (0.1, 1.0));
+}
+
+/// Whatever workers do at once, and whatever a reload takes away.
+#[test]
+fn no_more_than_their_share_is_ejected() {
+    let addresses: Vec<String> = (1..=9).map(|port| format!("127.0.0.1:{port}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(|address| &**address).collect();
+    let mut settings = of(&addresses);
+    settings.ejection = Some(EJECTION);
+    let known = Arc::<Known>::default();
+    let upstream = Upstream::new(&settings, &known).unwrap();
+    let now = Instant::now();
+    std::thread::scope(|scope| {
+        for first in 0..9 {
+            let upstream = &upstream;
+            scope.spawn(move || {
+                let mut endpoints = upstream.endpoints();
+                endpoints.rotate_left(first);
+                for endpoint in endpoints {
+                    upstream.failed(&endpoint, Failure::Handshake, now);
+                }
+            });
+        }
+    });
+    let out = |upstream: &Upstream| -> usize {
+        let endpoints = upstream.endpoints();
+        let out = endpoints.iter().filter(|it| it.is_out(micros(now)));
+        out.count()
+    };
+    assert_eq!(out(&upstream), 4);
+    let left = settings.endpoints.iter().zip(upstream.endpoints());
+    let left = left.filter(|(_, state)| state.is_out(micros(now)));
+    let left: Vec<model::Endpoint> = left.map(|(endpoint, _)| endpoint.clone()).collect();
+    settings.endpoints = left;
+    let after = Upstream::new(&settings, &known).unwrap();
+    assert_eq!((after.endpoints().len(), out(&after)), (4, 2));
+    // One that is no more configured takes nobody's place.
+    let gone = upstream.endpoints();
+    let gone = gone.iter().find(|it| !it.is_out(micros(now))).unwrap();
+    assert_eq!(after.failed(gone, Failure::Handshake, now), None);
 }

@@ -183,6 +183,21 @@ impl Wire {
         !self.unread.is_empty() || matches!(self.more().await, Ok(1..))
     }
 
+    /// The same, where the other side may go without one.
+    pub(crate) async fn head_if_any(&mut self) -> Option<Head> {
+        while find(&self.unread, b"\r\n\r\n").is_none() {
+            let Ok(1..) = self.more().await else {
+                return None;
+            };
+        }
+        Some(self.head().await)
+    }
+
+    /// Reads until the other side has gone, in whatever way.
+    pub(crate) async fn until_gone(&mut self) {
+        while let Ok(1..) = self.more().await {}
+    }
+
     /// A reply to anything but HEAD, body included.
     pub(crate) async fn reply(&mut self) -> (Head, String) {
         let head = self.head().await;
@@ -243,6 +258,15 @@ impl Wire {
             self.unread.drain(..length).collect()
         })
         .await
+    }
+
+    /// So many bytes, or none if the other side goes before.
+    pub(crate) async fn at_least(&mut self, length: usize) {
+        while self.unread.len() < length {
+            let Ok(1..) = self.more().await else {
+                return;
+            };
+        }
     }
 
     /// Everything up to the end, and how that came.

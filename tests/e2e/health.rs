@@ -1,0 +1,648 @@
+//! Endpoints that fail their checks, or their sessions: who is left out, for what, and until when.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::harness::endpoint::Echo;
+use crate::harness::frames::frame;
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::wire::{ACCEPT, HANDSHAKE, Head, SWITCH, Wire};
+use crate::harness::{until, within};
+
+/// What an endpoint does with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// Answers with this status.
+    Answer(u16),
+    /// Answers with a 101, and sends back what comes.
+    Echo,
+    /// The same, but its 101 fits no key.
+    WrongAccept,
+    /// Answers with a 101, and goes without a word once it is told something.
+    Cut,
+    /// Answers with a 101, and closes as it should.
+    Close,
+    /// Does nothing.
+    Hang,
+}
+
+/// An endpoint that does one thing to checks, which ask for `/health`, and another one to all others;
+/// both can change at any time.
+struct Fickle {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    checks: Mutex<Does>,
+    others: Mutex<Does>,
+    /// Checks that come before: what is done to them, in turn.
+    script: Mutex<Vec<Does>>,
+    checked: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+impl Fickle {
+    async fn start(checks: Does, others: Does) -> Self {
+        Self::scripted(&[], checks, others).await
+    }
+
+    async fn scripted(script: &[Does], checks: Does, others: Does) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, script, checks, others)
+    }
+
+    /// One that comes back to where it was.
+    async fn at(address: SocketAddr, does: Does) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        Self::on(listener, &[], does, does)
+    }
+
+    fn on(listener: TcpListener, script: &[Does], checks: Does, others: Does) -> Self {
+        let shared = Arc::new(Shared {
+            checks: Mutex::new(checks),
+            others: Mutex::new(others),
+            script: Mutex::new(script.iter().rev().copied().collect()),
+            checked: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+        });
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
+        Self {
+            address,
+            shared,
+            task,
+        }
+    }
+
+    fn checks(&self, does: Does) {
+        *self.shared.checks.lock().unwrap() = does;
+    }
+
+    fn others(&self, does: Does) {
+        *self.shared.others.lock().unwrap() = does;
+    }
+
+    /// Requests of clients that have come so far.
+    fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::SeqCst)
+    }
+
+    fn checked(&self) -> usize {
+        self.shared.checked.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Fickle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (socket, _) = listener.accept().await.unwrap();
+        connections.spawn(answer(Wire::tcp(socket), Arc::clone(&shared)));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn answer(mut wire: Wire, shared: Arc<Shared>) {
+    // A check of the connection alone asks for nothing.
+    let Some(head) = wire.head_if_any().await else {
+        return;
+    };
+    let does = if head.start().contains(" /health ") {
+        shared.checked.fetch_add(1, Ordering::SeqCst);
+        let scripted = shared.script.lock().unwrap().pop();
+        scripted.unwrap_or_else(|| *shared.checks.lock().unwrap())
+    } else {
+        shared.asked.fetch_add(1, Ordering::SeqCst);
+        *shared.others.lock().unwrap()
+    };
+    match does {
+        Does::Answer(status) => {
+            let answer =
+                format!("HTTP/1.1 {status} So\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            wire.send(answer).await;
+        }
+        Does::Hang => std::future::pending().await,
+        Does::WrongAccept => wire.send(SWITCH).await,
+        Does::Cut => {
+            wire.send(switch(&head)).await;
+            wire.at_least(1).await;
+        }
+        Does::Close => {
+            wire.send(switch(&head)).await;
+            wire.send(frame(0x88, None, &1008u16.to_be_bytes())).await;
+            wire.until_gone().await;
+        }
+        Does::Echo => {
+            wire.send(switch(&head)).await;
+            let (mut reader, mut writer) = tokio::io::split(wire);
+            let _ = tokio::io::copy(&mut reader, &mut writer).await;
+        }
+    }
+}
+
+fn switch(head: &Head) -> String {
+    let key = head.value("sec-websocket-key").unwrap();
+    SWITCH.replace(ACCEPT, &derive_accept_key(key.as_bytes()))
+}
+
+/// An address that nothing listens on.
+async fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Endpoints in turn, with these settings of the upstream.
+fn config(endpoints: &[SocketAddr], settings: &str) -> String {
+    let settings = format!("balance = \"round_robin\"\n{settings}\nendpoints");
+    simple(endpoints).replace("endpoints", &settings)
+}
+
+/// Often, and with all the time in the world.
+const OFTEN: &str = "interval = \"50ms\", timeout = \"30s\"";
+
+fn by_http(more: &str) -> String {
+    format!("health = {{ http = {{ path = \"/health\" }}, {OFTEN}, {more} }}")
+}
+
+/// Sends a handshake: the status of what comes back.
+async fn handshake(proxy: &Proxy) -> u16 {
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    client.head().await.status()
+}
+
+fn endpoints_of(events: &[Value]) -> Vec<String> {
+    events
+        .iter()
+        .map(|event| event["endpoint"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_failing_check_says_why() {
+    let websocket = "websocket = { path = \"/health\" }";
+    let pinging = "websocket = { path = \"/health\", ping = true }";
+    let chat = "websocket = { path = \"/health\", subprotocols = [\"chat\"] }";
+    let http = "http = { path = \"/health\", expect = \"200-299, 404\" }";
+    let cases = [
+        (None, "tcp = {}", "cannot connect: "),
+        (None, http, "cannot connect: "),
+        (Some(Does::Answer(503)), http, "answered 503"),
+        (Some(Does::Answer(426)), http, "answered 426"),
+        (Some(Does::Hang), http, "no answer within 300ms"),
+        (Some(Does::Answer(404)), websocket, "answered 404"),
+        (Some(Does::Hang), websocket, "no answer within 300ms"),
+        (
+            Some(Does::WrongAccept),
+            websocket,
+            "the 101 has a wrong `Sec-WebSocket-Accept`",
+        ),
+        (
+            Some(Does::Echo),
+            chat,
+            "the 101 agrees on none of the subprotocols",
+        ),
+        // What it sends back is masked: as a Ping, and as the wrong side's.
+        (Some(Does::Echo), pinging, "no Pong: a frame is masked"),
+        (
+            Some(Does::Close),
+            pinging,
+            "closed with 1008 instead of a Pong",
+        ),
+    ];
+    let mut config = simple(&[nobody().await]);
+    let mut endpoints = Vec::new();
+    for (number, (does, check, _)) in cases.iter().enumerate() {
+        let address = match does {
+            None => nobody().await,
+            Some(does) => {
+                endpoints.push(Fickle::start(*does, Does::Hang).await);
+                endpoints.last().unwrap().address
+            }
+        };
+        let timeout = match does {
+            Some(Does::Hang) => "300ms",
+            _ => "30s",
+        };
+        config += &format!(
+            "[upstream.case{number}]\nendpoints = [\"{address}\"]\n\
+             health = {{ {check}, interval = \"100ms\", timeout = \"{timeout}\", fall = 2 }}\n"
+        );
+    }
+    let proxy = Proxy::start(&config).await;
+    let down = proxy.logged_times("endpoint down", cases.len()).await;
+    for (number, (does, check, expected)) in cases.iter().enumerate() {
+        let name = format!("case{number}");
+        let event = down.iter().find(|event| event["upstream"] == name);
+        let why = event.unwrap()["why"].as_str().unwrap();
+        assert!(
+            why.starts_with(expected),
+            "{does:?} {check}: {why} instead of {expected}"
+        );
+    }
+    // Before that, it was said that they fail.
+    let failing = proxy.logged_by_now("check failed").await;
+    assert_eq!(failing.len(), cases.len(), "{failing:#?}");
+}
+
+/// Servers that speak nothing but WebSocket, as libraries make them, pass a check that does, too.
+#[tokio::test]
+async fn an_endpoint_is_checked_as_it_is_used() {
+    let (asked, plain) = (Echo::start("asked").await, Echo::start("plain").await);
+    let config = format!(
+        "{}[upstream.asked]\nendpoints = [\"{}\"]\n\
+         health = {{ websocket = {{ ping = true }}, {OFTEN}, fall = 1 }}\n\
+         [upstream.plain]\nendpoints = [\"{}\"]\n\
+         health = {{ http = {{}}, {OFTEN}, fall = 1 }}\n",
+        simple(&[nobody().await]),
+        asked.address,
+        plain.address
+    );
+    let proxy = Proxy::start(&config).await;
+    let down = proxy.logged("endpoint down").await;
+    assert_eq!(down["upstream"], "plain");
+    assert!(down["why"].is_string(), "{down}");
+    // Each leaves as it should, and nothing stays open.
+    until("checks", || asked.served() > 5).await;
+    until("checks to leave", || asked.open() <= 1).await;
+    let down = proxy.logged_by_now("endpoint down").await;
+    assert_eq!(down.len(), 1, "{down:#?}");
+}
+
+#[tokio::test]
+async fn results_count_in_a_row() {
+    let (good, bad) = (Does::Answer(204), Does::Answer(500));
+    let alternating = [bad, bad, good].repeat(4);
+    let endpoint = Fickle::scripted(&alternating, bad, Does::Echo).await;
+    let settings = by_http("rise = 2, fall = 3");
+    let proxy = Proxy::start(&config(&[endpoint.address], &settings)).await;
+    let down = proxy.logged("endpoint down").await;
+    assert!(endpoint.checked() >= 15, "{}", endpoint.checked());
+    assert_eq!(down["why"], "answered 500");
+    assert_eq!(down["in_flight"], 0);
+    assert_eq!(handshake(&proxy).await, 503);
+    endpoint.checks(good);
+    proxy.logged("endpoint up").await;
+    assert_eq!(handshake(&proxy).await, 101);
+    assert_eq!(proxy.logged_by_now("endpoint down").await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_down_gets_nothing_new_and_keeps_its_tunnels() {
+    let endpoints = [
+        Fickle::start(Does::Answer(200), Does::Echo).await,
+        Fickle::start(Does::Answer(200), Does::Echo).await,
+    ];
+    let addresses = endpoints.each_ref().map(|each| each.address);
+    let proxy = Proxy::start(&config(&addresses, &by_http("fall = 2"))).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..4 {
+        tunnels.push(proxy.tunnel().await);
+    }
+    endpoints[0].checks(Does::Answer(500));
+    let down = proxy.logged("endpoint down").await;
+    assert_eq!(down["endpoint"], addresses[0].to_string());
+    assert_eq!(down["in_flight"], 2);
+    for _ in 0..6 {
+        tunnels.push(proxy.tunnel().await);
+    }
+    assert_eq!(endpoints.each_ref().map(Fickle::asked), [2, 8]);
+    for tunnel in &mut tunnels {
+        let message = frame(0x81, Some([1, 2, 3, 4]), b"still here");
+        tunnel.send(&message).await;
+        assert_eq!(tunnel.exactly(message.len()).await, message);
+    }
+    assert!(proxy.logged_by_now("tunnel ended").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_reload_keeps_what_is_known() {
+    let endpoint = Fickle::start(Does::Answer(500), Does::Echo).await;
+    let settings = by_http("fall = 1");
+    let proxy = Proxy::start(&config(&[endpoint.address], &settings)).await;
+    proxy.logged("endpoint down").await;
+    let other = format!("{settings}\ntries = 1");
+    proxy.reload(&config(&[endpoint.address], &other)).await;
+    assert_eq!(handshake(&proxy).await, 503);
+    assert_eq!(proxy.logged_by_now("endpoint down").await.len(), 1);
+    // What is not checked any more is not down any more.
+    proxy.reload(&config(&[endpoint.address], "")).await;
+    within("the endpoint to serve", async {
+        while handshake(&proxy).await != 101 {}
+    })
+    .await;
+}
+
+/// Checks that reloads put off would never come where those come often enough.
+#[tokio::test]
+async fn reloads_do_not_put_checks_off() {
+    let endpoint = Fickle::start(Does::Answer(200), Does::Echo).await;
+    let settings = by_http("fall = 1").replace("50ms", "400ms");
+    let configs =
+        ["", "tries = 1\n"].map(|more| config(&[endpoint.address], &format!("{more}{settings}")));
+    let proxy = Proxy::start(&configs[0]).await;
+    let mut reloads = 0;
+    while endpoint.checked() < 4 {
+        reloads += 1;
+        assert!(reloads < 5000, "only {} checks", endpoint.checked());
+        proxy.reload(&configs[reloads % 2]).await;
+    }
+    assert!(reloads > 4, "{reloads}: they were not frequent enough");
+}
+
+#[tokio::test]
+async fn when_all_are_down_that_is_said_or_any_is_tried() {
+    let endpoints = [
+        Fickle::start(Does::Answer(500), Does::Echo).await,
+        Fickle::start(Does::Answer(500), Does::Echo).await,
+    ];
+    let addresses = endpoints.each_ref().map(|each| each.address);
+    let health = by_http("fall = 1");
+    let proxy = Proxy::start(&config(&addresses, &health)).await;
+    proxy.logged_times("endpoint down", 2).await;
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (503, Some("no-endpoint"))
+    );
+    let any = format!("all_down = \"try_any\"\n{health}");
+    proxy.reload(&config(&addresses, &any)).await;
+    for _ in 0..4 {
+        proxy.tunnel().await;
+    }
+    assert_eq!(endpoints.each_ref().map(Fickle::asked), [2, 2]);
+    // As soon as one is up, it is the one.
+    endpoints[1].checks(Does::Answer(200));
+    proxy.logged("endpoint up").await;
+    for _ in 0..4 {
+        proxy.tunnel().await;
+    }
+    assert_eq!(endpoints.each_ref().map(Fickle::asked), [2, 6]);
+}
+
+const EJECTION: &str = "ejection = { failures = 3, window = \"10m\", base = \"10m\", \
+    ceiling = \"1h\" }\n";
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_is_ejected() {
+    let echo = Echo::start("good").await;
+    let refusing = nobody().await;
+    let proxy = Proxy::start(&config(&[refusing, echo.address], EJECTION)).await;
+    for _ in 0..20 {
+        proxy.tunnel().await;
+    }
+    let ejected = proxy.logged("endpoint ejected").await;
+    assert_eq!(ejected["endpoint"], refusing.to_string());
+    assert_eq!(ejected["why"], "connections fail");
+    assert_eq!(ejected["for_s"], 600.0);
+    assert_eq!(proxy.logged_by_now("endpoint not reached").await.len(), 3);
+    // A reload forgets nothing of that.
+    proxy
+        .reload(&config(&[echo.address, refusing], EJECTION))
+        .await;
+    for _ in 0..4 {
+        proxy.tunnel().await;
+    }
+    assert_eq!(proxy.logged_by_now("endpoint not reached").await.len(), 3);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_hangs_or_does_not_answer_well_is_ejected() {
+    for does in [
+        Does::Hang,
+        Does::Answer(502),
+        Does::Answer(503),
+        Does::Answer(504),
+    ] {
+        let endpoints = [
+            Fickle::start(Does::Hang, does).await,
+            Fickle::start(Does::Hang, Does::Echo).await,
+        ];
+        let addresses = endpoints.each_ref().map(|each| each.address);
+        let settings = format!(
+            "retry_on = [\"502\", \"503\", \"504\", \"timeout\"]\n{EJECTION}\
+             timeouts = {{ handshake = \"300ms\" }}\n"
+        );
+        let proxy = Proxy::start(&config(&addresses, &settings)).await;
+        for _ in 0..10 {
+            proxy.tunnel().await;
+        }
+        let ejected = proxy.logged("endpoint ejected").await;
+        assert_eq!(ejected["why"], "handshakes fail", "{does:?}");
+        assert_eq!(endpoints.each_ref().map(Fickle::asked), [3, 10], "{does:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cuts_its_tunnels_is_ejected() {
+    let endpoints = [
+        Fickle::start(Does::Hang, Does::Cut).await,
+        Fickle::start(Does::Hang, Does::Echo).await,
+    ];
+    let addresses = endpoints.each_ref().map(|each| each.address);
+    let proxy = Proxy::start(&config(&addresses, EJECTION)).await;
+    let message = frame(0x81, Some([1, 2, 3, 4]), b"hello");
+    for number in 1..=6 {
+        let mut tunnel = proxy.tunnel().await;
+        tunnel.send(&message).await;
+        tunnel.at_least(message.len()).await;
+        drop(tunnel);
+        proxy.logged_times("tunnel ended", number).await;
+    }
+    let ejected = proxy.logged("endpoint ejected").await;
+    assert_eq!(ejected["endpoint"], addresses[0].to_string());
+    assert_eq!(ejected["why"], "tunnels are cut soon after they open");
+    proxy.tunnel().await;
+    proxy.tunnel().await;
+    assert_eq!(endpoints[0].asked(), 3);
+}
+
+/// What is normal, and what clients can bring about, ejects nobody.
+#[tokio::test]
+async fn closes_and_what_clients_ask_for_eject_nobody() {
+    let endpoint = Fickle::start(Does::Hang, Does::Close).await;
+    let other = Fickle::start(Does::Hang, Does::Echo).await;
+    let settings = EJECTION.replace("failures = 3", "failures = 1");
+    let addresses = [endpoint.address, other.address];
+    let proxy = Proxy::start(&config(&addresses, &settings)).await;
+    // Closed by the endpoint as it should be, by the client, and cut by the client.
+    for _ in 0..6 {
+        let mut tunnel = proxy.tunnel().await;
+        tunnel.finish_anyway().await;
+    }
+    for _ in 0..6 {
+        proxy.tunnel().await.reset();
+    }
+    proxy.logged_times("tunnel ended", 12).await;
+    // Answers that an application gives; a plain request may even be told 503.
+    for status in [400, 401, 404, 429, 500] {
+        endpoint.others(Does::Answer(status));
+        other.others(Does::Answer(status));
+        for _ in 0..4 {
+            assert_eq!(handshake(&proxy).await, status);
+        }
+    }
+    for status in [500, 502, 503, 504] {
+        endpoint.others(Does::Answer(status));
+        other.others(Does::Answer(status));
+        for _ in 0..4 {
+            let mut client = proxy.connect().await;
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            assert_eq!(client.head().await.status(), status);
+        }
+    }
+    assert!(proxy.logged_by_now("endpoint ejected").await.is_empty());
+}
+
+#[tokio::test]
+async fn who_sends_rubbish_has_had_its_tunnel_cut_by_itself() {
+    let settings = EJECTION.replace("failures = 3", "failures = 1");
+    let message = frame(0x81, Some([1, 2, 3, 4]), b"hello");
+    for (bytes, ejected) in [
+        (&b"\xff\xff\xff\xff, which is no frame at all"[..], 0),
+        (&message, 1),
+    ] {
+        let endpoints = [
+            Fickle::start(Does::Hang, Does::Cut).await,
+            Fickle::start(Does::Hang, Does::Cut).await,
+        ];
+        let addresses = endpoints.each_ref().map(|each| each.address);
+        let proxy = Proxy::start(&config(&addresses, &settings)).await;
+        for _ in 0..2 {
+            let mut tunnel = proxy.tunnel().await;
+            tunnel.send(bytes).await;
+            tunnel.until_gone().await;
+        }
+        proxy.logged_times("tunnel ended", 2).await;
+        let events = proxy.logged_by_now("endpoint ejected").await;
+        assert_eq!(events.len(), ejected, "{events:#?}");
+    }
+}
+
+#[tokio::test]
+async fn no_more_than_its_share_of_an_upstream_is_ejected() {
+    let refusing = join_all((0..5).map(|_| nobody())).await;
+    let settings = format!("{EJECTION}tries = 5\n");
+    let proxy = Proxy::start(&config(&refusing, &settings)).await;
+    let addresses = proxy.address();
+    let clients = (0..40).map(|_| async move {
+        let mut client = Wire::connect(addresses).await;
+        client.send(HANDSHAKE).await;
+        client.head().await.status()
+    });
+    assert_eq!(join_all(clients).await, [503; 40]);
+    let ejected = endpoints_of(&proxy.logged_by_now("endpoint ejected").await);
+    assert_eq!(ejected.len(), 2, "{ejected:?}");
+    // Of fewer endpoints, fewer may be out: one of them comes back.
+    let left: Vec<SocketAddr> = ejected.iter().map(|each| each.parse().unwrap()).collect();
+    let before = proxy.logged_by_now("endpoint not reached").await.len();
+    proxy.reload(&config(&left, EJECTION)).await;
+    assert_eq!(handshake(&proxy).await, 503);
+    let after = proxy.logged_by_now("endpoint not reached").await.len();
+    assert_eq!(after - before, 1);
+}
+
+#[tokio::test]
+async fn a_passing_check_ends_an_ejection_and_so_does_its_time() {
+    let endpoints = [
+        Fickle::start(Does::Hang, Does::Answer(503)).await,
+        Fickle::start(Does::Hang, Does::Echo).await,
+    ];
+    let addresses = endpoints.each_ref().map(|each| each.address);
+    let short = EJECTION.replace("base = \"10m\"", "base = \"100ms\"");
+    let checks = format!("{EJECTION}health = {{ tcp = {{}}, {OFTEN} }}");
+    for (settings, by) in [(&short, "time"), (&checks, "check")] {
+        let proxy = Proxy::start(&config(&addresses, settings)).await;
+        while proxy.log().events("endpoint ejected").is_empty() {
+            handshake(&proxy).await;
+        }
+        let readmitted = proxy.logged("endpoint readmitted").await;
+        assert_eq!(readmitted["by"], by);
+        assert_eq!(readmitted["endpoint"], addresses[0].to_string());
+        let asked = endpoints[0].asked();
+        for _ in 0..2 {
+            handshake(&proxy).await;
+        }
+        assert_eq!(endpoints[0].asked(), asked + 1);
+    }
+}
+
+/// Eight clients at once: a handshake, a message and its echo. The statuses that they got.
+async fn visit(proxy: &Proxy) -> [u16; 8] {
+    let address = proxy.address();
+    let client = || async move {
+        let mut client = Wire::connect(address).await;
+        client.send(HANDSHAKE).await;
+        let status = client.head().await.status();
+        if status == 101 {
+            let message = frame(0x81, Some([1, 2, 3, 4]), b"hello");
+            client.flood_once(&message).await;
+            // An endpoint that dies takes its tunnels along.
+            client.at_least(message.len()).await;
+        }
+        status
+    };
+    let statuses = join_all((0..8).map(|_| client())).await;
+    statuses.try_into().unwrap()
+}
+
+/// One of three endpoints refuses, hangs, or dies and comes back, while clients come and go: none of
+/// them is refused for that.
+#[tokio::test]
+async fn clients_do_not_notice_that_one_of_three_fails() {
+    let endpoints = [
+        Fickle::start(Does::Echo, Does::Echo).await,
+        Fickle::start(Does::Echo, Does::Echo).await,
+        Fickle::start(Does::Echo, Does::Echo).await,
+    ];
+    let addresses = endpoints.each_ref().map(|each| each.address);
+    let settings = "health = { websocket = { path = \"/health\" }, interval = \"100ms\", \
+                    timeout = \"1s\" }\n\
+                    ejection = { base = \"1s\" }\n\
+                    retry_on = [\"timeout\"]\ntries = 3\n\
+                    timeouts = { handshake = \"1s\" }\n";
+    let settings = format!("[upstream.main]\n{settings}");
+    let config = simple(&addresses).replace("[upstream.main]\n", &settings);
+    let proxy = Proxy::start(&config).await;
+    let all_well = |statuses: [u16; 8]| assert_eq!(statuses, [101; 8], "{}", proxy.log().text());
+    let [dying, hanging, staying] = endpoints;
+    for _ in 0..5 {
+        all_well(visit(&proxy).await);
+    }
+    let address = dying.address;
+    drop(dying);
+    while proxy.log().events("endpoint down").is_empty() {
+        all_well(visit(&proxy).await);
+    }
+    let back = Fickle::at(address, Does::Echo).await;
+    while proxy.log().events("endpoint up").is_empty() || back.asked() == 0 {
+        all_well(visit(&proxy).await);
+    }
+    hanging.others(Does::Hang);
+    hanging.checks(Does::Hang);
+    while proxy.log().events("endpoint down").len() < 2 {
+        all_well(visit(&proxy).await);
+    }
+    for _ in 0..5 {
+        all_well(visit(&proxy).await);
+    }
+    assert!(staying.asked() > 0);
+    let rejected = proxy.logged_by_now("rejected").await;
+    assert!(rejected.is_empty(), "{rejected:#?}");
+}
