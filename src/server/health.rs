@@ -126,22 +126,19 @@ impl Check {
         let snapshot = shared.snapshot.load();
         let current = snapshot.upstream(&upstream.name);
         if current.and_then(|current| current.settings.health.as_ref()) == Some(settings) {
-            record(
-                endpoint,
-                settings,
-                result.map_err(|error| error.to_string()),
-            );
+            let result = result.map_err(|error| error.to_string());
+            record(endpoint, settings, result.as_ref().err().map(|why| &**why));
         }
     }
 }
 
-fn record(endpoint: &State, settings: &Health, result: Result<(), String>) {
+/// Takes down the result of a check: what was wrong, if anything.
+fn record(endpoint: &State, settings: &Health, why: Option<&str>) {
     let now = Instant::now();
-    let result = result.as_ref().map_err(|why| &**why);
+    let result = why.map_or(Ok(()), Err);
     let change = endpoint.condition(now, |condition| {
-        condition.checked(result.copied(), settings, chance(), now)
+        condition.checked(result, settings, chance(), now)
     });
-    let why = result.err();
     let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
     match change {
         None => {}
