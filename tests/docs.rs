@@ -276,6 +276,7 @@ fn the_configurations_in_the_documents_work() {
     for name in [
         "README.md",
         "docs/metrics.md",
+        "docs/sessions.md",
         "docs/trust.md",
         "docs/tickets.md",
     ] {
