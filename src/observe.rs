@@ -12,4 +12,7 @@ pub mod lines;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+pub mod record;
+pub mod recorder;
 pub mod series;
+pub mod sink;

@@ -13,6 +13,7 @@ pub mod forwarded;
 pub mod proxy_header;
 pub mod certificate;
 pub mod cookie;
+pub mod trace;
 pub mod edit;
 pub mod frame;
 pub mod handshake;

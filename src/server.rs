@@ -34,6 +34,7 @@ use crate::net::admission::Admission;
 use crate::observe::counters::Totals;
 use crate::observe::logging::{self, Logging};
 use crate::observe::metrics;
+use crate::observe::recorder::TargetError;
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::systemd;
@@ -67,6 +68,9 @@ pub enum StartError {
     /// An upstream cannot be set up.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// There is nowhere to log to.
+    #[error(transparent)]
+    AccessLog(#[from] TargetError),
     /// Operators cannot connect.
     #[error("admin: cannot listen on `{0}`: {1}")]
     Admin(Bind, #[source] io::Error),
@@ -161,13 +165,15 @@ impl Process {
             .collect();
         let workers: Arc<[mailbox::Handle]> = workers?.into();
         let files = FileWatch::new();
+        let target = shared.access_log.open(&config.server.access_log)?;
+        shared.access_log.set(target);
         let counted = Arc::<metrics::Process>::default();
         let view = Arc::new(View {
             workers: askable(&workers),
             shared: Arc::clone(&shared),
             admission: Arc::clone(&admission),
             process: Arc::clone(&counted),
-            log: logging.lines().clone(),
+            log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
         });
         let public = serve_metrics(&config.admin, &view)?;
@@ -230,6 +236,7 @@ impl Process {
     /// Reloads; a failure is final once files have had time to settle.
     async fn reload(&mut self, settle: Duration) {
         systemd::reloading();
+        self.reloader.reopen_logs();
         let deadline = tokio::time::Instant::now() + settle;
         let result = loop {
             let result = self.reloader.reload().await;
@@ -269,6 +276,7 @@ impl Process {
             forced = exit == Exit::Forced,
             "stopped"
         );
+        self.reloader.flush_logs();
         exit
     }
 

@@ -36,6 +36,7 @@ use crate::net::listen::Listener;
 use crate::net::stream::{Peer, Stream};
 use crate::observe::access_log::{self, RequestFacts, SessionId, TunnelFacts, TunnelOpening};
 use crate::observe::counters::Counters;
+use crate::observe::recorder::{AccessLog, Recorder};
 use crate::observe::series::{Connected, ListenerSeries, Way as WaySeries};
 use crate::protocol::certificate::TlsFacts;
 use crate::protocol::cookie::Led;
@@ -45,6 +46,7 @@ use crate::protocol::handshake::Intent;
 use crate::protocol::proxy_header;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
+use crate::protocol::trace::{TRACEPARENT, TRACESTATE, TraceId};
 use crate::quota::{Quota, Share};
 use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
@@ -59,6 +61,8 @@ use crate::upstream::http::{Pool, ReplyBody};
 pub struct Shared {
     /// The configuration as running; read once per session.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Where the events of sessions are logged.
+    pub access_log: Arc<AccessLog>,
     /// Tunnels of the process, as far as they are limited.
     tunnels: Arc<Quota>,
     /// Finds the addresses of endpoints.
@@ -70,6 +74,7 @@ impl Shared {
     pub fn new(snapshot: Snapshot, resolver: Resolver) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            access_log: Arc::default(),
             tunnels: Arc::default(),
             resolver,
         }
@@ -80,8 +85,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
-    /// Its counters.
-    pub counters: Arc<Counters>,
+    /// What it records with.
+    pub recorder: Rc<Recorder>,
     /// Its tasks.
     pub tasks: Tasks,
     /// Its live tunnels.
@@ -98,9 +103,10 @@ pub struct Worker {
 impl Worker {
     /// With nothing running.
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
+        let log = Arc::clone(&shared.access_log);
         Self {
             shared,
-            counters,
+            recorder: Rc::new(Recorder { counters, log }),
             tasks: Tasks::default(),
             tunnels: Rc::default(),
             pool: Rc::default(),
@@ -131,7 +137,7 @@ impl Worker {
 
     /// Shows in the counters what live tunnels have carried by now, too.
     pub fn show_carried(&self) {
-        let ways = self.counters.ways();
+        let ways = self.recorder.counters.ways();
         ways.iter().for_each(|way| way.carried.begin_sum());
         self.tunnels.each(|entry, record| {
             record.facts.way.carried.add_live(&entry.meter);
@@ -198,6 +204,7 @@ pub struct Opening {
     read_ahead: usize,
     handshake: Duration,
     request_id: Option<Box<str>>,
+    trace: Option<TraceId>,
     shares: Vec<Share>,
     facts: TunnelFacts,
 }
@@ -290,6 +297,10 @@ impl Session<'_> {
         {
             edit.vouch(name, id);
         }
+        if let Some(parent) = &self.arrival.trace.parent {
+            edit.replace(TRACEPARENT, parent.clone());
+            edit.remove(TRACESTATE);
+        }
         let certificate = self.arrival.certificate();
         let certificate = certificate.and_then(|certificate| certificate.header());
         let header = &self.arrival.settings.certificate_header;
@@ -329,7 +340,7 @@ pub async fn serve(
     first_head: Option<&[u8]>,
 ) -> Outcome {
     let (parts, body) = request.into_parts();
-    let (arrival, read) = Arrival::new(connection, &parts.headers);
+    let (arrival, read) = Arrival::new(connection, &parts);
     let answered = match read {
         Ok(()) => answer(&arrival, parts, body, first_head).await,
         Err(rejection) => Err(rejection.into()),
@@ -339,7 +350,7 @@ pub async fn serve(
         Ok(outcome) => outcome,
         Err(Refusal { rejection, detail }) => {
             access_log::rejected(
-                &connection.worker.counters,
+                &connection.worker.recorder,
                 arrival.facts(),
                 rejection,
                 detail.as_deref(),
@@ -356,21 +367,21 @@ async fn answer(
     first_head: Option<&[u8]>,
 ) -> Result<Outcome, Refusal> {
     let intent = Intent::of(&parts)?;
-    let target = Target::of(&parts)?;
+    let target = arrival.asks_for(Target::of(&parts)?);
     let handshake = match &intent {
         Intent::Handshake(handshake) => Some(handshake),
         Intent::Plain => None,
     };
-    let route = match arrival.way(&parts, &target, handshake)? {
+    let route = match arrival.way(&parts, target, handshake)? {
         Way::Route(route) => route,
         Way::Elsewhere(outcome) => return Ok(outcome),
     };
     let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
-    let (wish, led) = wish::of(upstream, arrival, &parts, &target);
+    let (wish, led) = wish::of(upstream, arrival, &parts, target);
     let session = Session {
         connection: arrival.connection,
         arrival,
-        target: &target,
+        target,
         route: &route,
         upstream,
         wish,
@@ -417,11 +428,12 @@ pub fn relay(
         _connected: connected,
     });
     access_log::tunnel_opened(
-        &worker.counters,
+        &worker.recorder,
         &record.facts,
         TunnelOpening {
             handshake: opening.handshake,
             request_id: opening.request_id.as_deref(),
+            trace: opening.trace,
         },
     );
     let owed = Owed {
@@ -482,7 +494,7 @@ impl Future for Relay {
         let Record { facts, lease, .. } = &*self.record;
         let endpoint = lease.endpoint();
         outcome::ended(&self.worker, facts, endpoint, finished);
-        access_log::tunnel_ended(&self.worker.counters, facts, self.tunnel.meter(), finished);
+        access_log::tunnel_ended(&self.worker.recorder, facts, self.tunnel.meter(), finished);
         Poll::Ready(())
     }
 }

@@ -275,6 +275,7 @@ fn the_configurations_in_the_documents_work() {
     let folder = folder();
     for name in [
         "README.md",
+        "docs/logs.md",
         "docs/metrics.md",
         "docs/sessions.md",
         "docs/trust.md",

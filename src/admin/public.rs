@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 use super::ask::Workers;
 use super::http::{Answer, Service, method_not_allowed, reply, text};
 use crate::net::admission::Admission;
+use crate::observe::counters::Counter;
 use crate::observe::exposition::Format;
-use crate::observe::lines::Lines;
 use crate::observe::metrics::{self, Process, Sources};
 use crate::session::Shared;
 
@@ -33,8 +33,8 @@ pub struct View {
     pub admission: Arc<Admission>,
     /// The process.
     pub process: Arc<Process>,
-    /// The log.
-    pub log: Lines,
+    /// Lines of the log that were dropped.
+    pub log_dropped: Arc<Counter>,
     /// Scrapes come one after the other.
     pub scraping: Mutex<()>,
 }
@@ -82,7 +82,8 @@ impl View {
                 snapshot: &self.shared.snapshot.load(),
                 admission: &self.admission,
                 process: &self.process,
-                log_dropped: self.log.dropped(),
+                log_dropped: self.log_dropped.get(),
+                access_log_dropped: self.shared.access_log.dropped(),
             },
             format,
         );

@@ -1,10 +1,11 @@
 //! From what was written to what is meant: the model, and what is wrong with single tables.
 
 mod route;
+mod server;
 mod upstream;
 
 use std::collections::BTreeSet;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,7 @@ use super::diagnostic::Diagnostic;
 use super::files;
 use super::model::{
     Admin, Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerLimits,
-    ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, Nets, Rate, Server, Shutdown,
-    TicketKeysFile, TlsVersion, Trust, Watch,
+    ListenerTimeouts, ListenerTls, Nets, Rate, TicketKeysFile, TlsVersion, Trust,
 };
 use super::raw::{At, Section, Value};
 
@@ -75,7 +75,7 @@ pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) 
         .filter_map(|(name, section)| builder.upstream(name, &section.value))
         .collect();
     let config = Config {
-        server: server(&root.section("server")),
+        server: builder.server(&root.section("server")),
         admin: builder.admin(&root.section("admin")),
         listeners,
         routes,
@@ -366,43 +366,6 @@ impl Builder<'_> {
 
 fn is_empty_list(at: &&At<Value>) -> bool {
     matches!(&at.value, Value::List(list) if list.is_empty())
-}
-
-fn server(section: &Section) -> Server {
-    let log = section.section("log");
-    let shutdown = section.section("shutdown");
-    let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    Server {
-        workers: positive(section, "workers")
-            .and_then(|workers| workers.try_into().ok())
-            .unwrap_or_else(available),
-        log: Log {
-            level: match log.text("level").as_deref() {
-                Some("error") => LogLevel::Error,
-                Some("warn") => LogLevel::Warn,
-                Some("debug") => LogLevel::Debug,
-                Some("trace") => LogLevel::Trace,
-                _ => LogLevel::Info,
-            },
-            format: match log.text("format").as_deref() {
-                Some("json") => LogFormat::Json,
-                _ => LogFormat::Text,
-            },
-        },
-        shutdown: Shutdown {
-            grace: duration(&shutdown, "grace"),
-            delay: duration(&shutdown, "delay"),
-        },
-        watch: match section.text("watch").as_deref() {
-            Some("off") => Watch::Off,
-            Some("all") => Watch::All,
-            _ => Watch::Certificates,
-        },
-        reason_header: section.bool("reason_header"),
-        request_id: header(section, "request_id"),
-        core_dumps: section.bool("core_dumps"),
-        max_tunnels: count(section, "max_tunnels"),
-    }
 }
 
 fn nets(section: &Section, name: &str) -> Nets {

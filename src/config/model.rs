@@ -6,6 +6,7 @@
 mod admin;
 mod headers;
 mod listener;
+mod log;
 mod trust;
 mod upstream;
 
@@ -17,6 +18,7 @@ pub use self::listener::{
     Bind, Certificate, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, TicketKeysFile,
     TicketSecret, TlsVersion,
 };
+pub use self::log::{AccessLog, LogTo, Traceparent};
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, Discovery, Ejection, Endpoint, EndpointTls, HashBy, HashKey, Health,
@@ -56,6 +58,8 @@ pub struct Server {
     pub workers: NonZeroUsize,
     /// What is logged, and how.
     pub log: Log,
+    /// Where the events of sessions are logged.
+    pub access_log: AccessLog,
     /// How the process stops.
     pub shutdown: Shutdown,
     /// Which changed files apply by themselves.
@@ -64,6 +68,8 @@ pub struct Server {
     pub reason_header: bool,
     /// The header that carries a request's id.
     pub request_id: Option<HeaderName>,
+    /// What becomes of `traceparent`.
+    pub traceparent: Traceparent,
     /// Whether a crash may leave an image of the memory behind.
     pub core_dumps: bool,
     /// Tunnels at once; `None` for what the limit on open files carries.

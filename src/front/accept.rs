@@ -39,8 +39,9 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         listener,
         mut permit,
     } = arrival;
-    worker.counters.connections.add(1);
-    let counts = worker.counters.listener(&listener.name);
+    let counters = &worker.recorder.counters;
+    counters.connections.add(1);
+    let counts = counters.listener(&listener.name);
     let connected = counts.connected();
     let since = Instant::now();
     let settings = listener.settings.load_full();

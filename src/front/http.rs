@@ -216,10 +216,14 @@ fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
         route: None,
         is_handshake: false,
         request_id: None,
+        trace: None,
+        method: None,
+        host: None,
+        path: None,
         started: StdInstant::now(),
     };
     access_log::rejected(
-        &connection.worker.counters,
+        &connection.worker.recorder,
         facts,
         rejection,
         Some(&error.to_string()),

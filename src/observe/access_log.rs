@@ -5,13 +5,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::counters::Counters;
+use tracing::field::display;
+
+use super::record::Record;
+use super::recorder::{Recorder, Target};
 use super::series::{ListenerSeries, Outcome, RouteSeries, Way};
 use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
+use crate::protocol::trace::TraceId;
 use crate::tunnel::copy::Finished;
 use crate::tunnel::forwarder::Side;
 use crate::tunnel::table::Meter;
+use crate::upstream::endpoint::State;
+
+/// Records that something happened: in the log, or wherever else events are logged.
+macro_rules! event {
+    ($recorder:expr, $level:ident, $what:literal, { $($name:ident = $value:expr,)+ }) => {
+        match &**$recorder.log.target() {
+            Target::Log => tracing::$level!($($name = $value,)+ $what),
+            Target::Off => {}
+            Target::Own(lines, shape) => {
+                let mut record = Record::begin(*shape, $what);
+                $(record.field(stringify!($name), &$value);)+
+                lines.push(record.end().as_bytes());
+            }
+        }
+    };
+}
 
 /// A session's id: unique in the process, unlikely to repeat in the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,34 +75,37 @@ pub struct TunnelOpening<'a> {
     pub handshake: Duration,
     /// The id that its request came with, if that is believed.
     pub request_id: Option<&'a str>,
+    /// The trace that its request is part of.
+    pub trace: Option<TraceId>,
 }
 
 /// Records that a tunnel opened.
-pub fn tunnel_opened(counters: &Counters, facts: &TunnelFacts, opening: TunnelOpening<'_>) {
+pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOpening<'_>) {
     let Way { route, .. } = &*facts.way;
-    counters.tunnels.add(1);
+    recorder.counters.tunnels.add(1);
     facts.way.opened.add(1);
     route.handshakes.at(Outcome::Opened as usize).add(1);
     route.handshake_seconds.observe(opening.handshake);
     let (host, path) = facts.host_and_path();
-    tracing::info!(
-        session = %facts.session,
+    event!(recorder, info, "tunnel opened", {
+        session = display(facts.session),
         request_id = opening.request_id,
-        client = %facts.client,
+        trace = opening.trace.map(display),
+        client = display(facts.client),
         listener = &*route.listener,
         route = &*route.route,
         upstream = &*facts.way.upstream,
         endpoint = &*facts.way.endpoint,
-        host,
-        path,
+        host = host,
+        path = path,
+        status = 101_u16,
         subprotocol = facts.subprotocol.as_deref(),
         handshake_ms = milliseconds(opening.handshake),
-        "tunnel opened"
-    );
+    });
 }
 
 /// Records that a tunnel ended.
-pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, finished: Finished) {
+pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, finished: Finished) {
     let Finished {
         ended,
         closed,
@@ -90,7 +113,7 @@ pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, fin
     } = finished;
     let lived = facts.opened.elapsed();
     let Way { route, .. } = &*facts.way;
-    counters.ended.add(1);
+    recorder.counters.ended.add(1);
     facts.way.ended.at(ended as usize).add(1);
     facts.way.carried.end(meter);
     route.ended.add(1);
@@ -99,9 +122,9 @@ pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, fin
     if let Some((side, code)) = closed {
         route.closed(side, code);
     }
-    tracing::info!(
-        session = %facts.session,
-        client = %facts.client,
+    event!(recorder, info, "tunnel ended", {
+        session = display(facts.session),
+        client = display(facts.client),
         listener = &*route.listener,
         route = &*route.route,
         upstream = &*facts.way.upstream,
@@ -114,8 +137,7 @@ pub fn tunnel_ended(counters: &Counters, facts: &TunnelFacts, meter: &Meter, fin
         close_code = closed.map(|(_, code)| code),
         closed_by = closed.map(|(side, _)| side.name()),
         duration_ms = milliseconds(lived),
-        "tunnel ended"
-    );
+    });
 }
 
 /// What log lines tell of a request before and whether or not it came to a route.
@@ -133,6 +155,14 @@ pub struct RequestFacts<'a> {
     pub is_handshake: bool,
     /// The id that it came with, if that is believed.
     pub request_id: Option<&'a str>,
+    /// The trace that it is part of.
+    pub trace: Option<TraceId>,
+    /// Its method, if it is a request in HTTP.
+    pub method: Option<&'a str>,
+    /// The host asked for, if it is a valid one.
+    pub host: Option<&'a str>,
+    /// The path asked for, likewise, without the query: that may hold secrets.
+    pub path: Option<&'a str>,
     /// When the request had come.
     pub started: Instant,
 }
@@ -145,21 +175,32 @@ impl RequestFacts<'_> {
 }
 
 /// Records that a client went away before there was an answer to its handshake.
-pub fn abandoned(facts: RequestFacts<'_>) {
+pub fn abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
     let route = facts.counted();
     route.handshakes.at(Outcome::Abandoned as usize).add(1);
+    event!(recorder, info, "handshake abandoned", {
+        session = display(facts.session),
+        request_id = facts.request_id,
+        trace = facts.trace.map(display),
+        client = display(facts.client),
+        listener = &*facts.listener.name,
+        route = facts.route,
+        host = facts.host,
+        path = facts.path,
+        duration_ms = milliseconds(facts.started.elapsed()),
+    });
 }
 
 /// Records that we refused a request ourselves, and why in detail if there is more to say.
 pub fn rejected(
-    counters: &Counters,
+    recorder: &Recorder,
     facts: RequestFacts<'_>,
     rejection: Rejection,
     detail: Option<&str>,
 ) {
     let status = rejection.status().as_u16();
     let route = facts.counted();
-    counters.rejections.add(1);
+    recorder.counters.rejections.add(1);
     route.rejections.at(rejection as usize).add(1);
     route.answered(status);
     // These are what is wrong with a handshake: it could not become one.
@@ -170,49 +211,61 @@ pub fn rejected(
     if facts.is_handshake || broken {
         route.handshakes.at(Outcome::Rejected as usize).add(1);
     }
-    macro_rules! event {
+    macro_rules! rejected {
         ($level:ident) => {
-            tracing::$level!(
-                session = %facts.session,
+            event!(recorder, $level, "rejected", {
+                session = display(facts.session),
                 request_id = facts.request_id,
-                client = %facts.client,
+                trace = facts.trace.map(display),
+                client = display(facts.client),
                 listener = &*facts.listener.name,
                 route = facts.route,
-                status,
+                method = facts.method,
+                host = facts.host,
+                path = facts.path,
+                status = status,
                 reason = rejection.token(),
-                detail,
-                "rejected"
-            )
+                detail = detail,
+            })
         };
     }
     // What a client did wrong is its own business; what an endpoint did is the operator's.
     if status >= 500 {
-        event!(warn)
+        rejected!(warn)
     } else {
-        event!(info)
+        rejected!(info)
     }
 }
 
 /// Records the reply to a plain request, or to a handshake that was declined: an endpoint's, or a
 /// redirect of ours.
-pub fn replied(counters: &Counters, facts: RequestFacts<'_>, endpoint: Option<&str>, status: u16) {
-    counters.requests.add(1);
+pub fn replied(
+    recorder: &Recorder,
+    facts: RequestFacts<'_>,
+    endpoint: Option<&State>,
+    status: u16,
+) {
+    recorder.counters.requests.add(1);
     let route = facts.counted();
     route.answered(status);
     if facts.is_handshake {
         route.handshakes.at(Outcome::Declined as usize).add(1);
     }
-    tracing::info!(
-        session = %facts.session,
+    event!(recorder, info, "request", {
+        session = display(facts.session),
         request_id = facts.request_id,
-        client = %facts.client,
+        trace = facts.trace.map(display),
+        client = display(facts.client),
         listener = &*facts.listener.name,
         route = facts.route,
-        endpoint,
-        status,
+        upstream = endpoint.map(|endpoint| &*endpoint.upstream),
+        endpoint = endpoint.map(|endpoint| &*endpoint.label),
+        method = facts.method,
+        host = facts.host,
+        path = facts.path,
+        status = status,
         duration_ms = milliseconds(facts.started.elapsed()),
-        "request"
-    );
+    });
 }
 
 /// Microseconds are as fine as anybody reads it.

@@ -34,13 +34,17 @@ impl<'writer> FormatFields<'writer> for Fields {
 }
 
 struct Line<'a, 'writer> {
-    to: Escaping<'a, 'writer>,
+    to: Escaping<'a, Writer<'writer>>,
     any: bool,
     result: fmt::Result,
 }
 
 impl Line<'_, '_> {
-    fn field(&mut self, field: &Field, value: impl FnOnce(&mut Escaping<'_, '_>) -> fmt::Result) {
+    fn field(
+        &mut self,
+        field: &Field,
+        value: impl FnOnce(&mut Escaping<'_, Writer<'_>>) -> fmt::Result,
+    ) {
         if self.result.is_ok() {
             self.result = self.name(field).and_then(|()| value(&mut self.to));
         }
@@ -60,12 +64,7 @@ impl Line<'_, '_> {
 
 impl Visit for Line<'_, '_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        let bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
-        if !value.is_empty() && value.bytes().all(bare) {
-            self.field(field, |to| to.0.write_str(value));
-        } else {
-            self.record_debug(field, &value);
-        }
+        self.field(field, |to| to.quote_if_needed(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
@@ -74,9 +73,21 @@ impl Visit for Line<'_, '_> {
 }
 
 /// Writes text on one line, whatever is in it.
-struct Escaping<'a, 'writer>(&'a mut Writer<'writer>);
+pub(super) struct Escaping<'a, W>(pub(super) &'a mut W);
 
-impl Write for Escaping<'_, '_> {
+impl<W: Write> Escaping<'_, W> {
+    /// Writes it with quotation marks around it, where it is not clear without them where it ends.
+    pub(super) fn quote_if_needed(&mut self, value: &str) -> fmt::Result {
+        let bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
+        if !value.is_empty() && value.bytes().all(bare) {
+            self.0.write_str(value)
+        } else {
+            write!(self, "{value:?}")
+        }
+    }
+}
+
+impl<W: Write> Write for Escaping<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         // Where it is plain ASCII there is nothing to look for more closely.
         if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {

@@ -1,7 +1,7 @@
-//! Log lines on their way to standard error: written by a thread of their own, many at once, so that
-//! no worker ever waits for whoever reads them.
+//! Log lines on their way out: written by a thread of their own, many at once, so that no worker ever
+//! waits for whoever reads them, or for a disk.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::counters::Counter;
+use super::sink::Sink;
 
 /// Bytes that may wait; what comes when there are more is dropped and counted.
 const WAITING_MOST: usize = 4 << 20;
@@ -16,19 +17,32 @@ const WAITING_MOST: usize = 4 << 20;
 /// How long lines are gathered before they are written together.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How long the end of the program may wait for a reader of standard error that has stalled.
+/// How long the end of the program may wait for a reader that has stalled.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Takes lines.
+/// Takes lines. The thread ends when nobody has it any more.
 #[derive(Debug, Clone)]
-pub struct Lines(Arc<Shared>);
+pub struct Lines(Arc<End>);
+
+/// The end of the queue that lines are put in by.
+#[derive(Debug)]
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_all();
+    }
+}
 
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// What the lines are of, for the log.
+    of: &'static str,
     /// Ever.
-    dropped: Counter,
+    dropped: Arc<Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -39,57 +53,67 @@ struct Queue {
     writing: bool,
     /// Somebody waits for all to be written.
     hurry: bool,
+    /// The file is to be opened again.
+    reopen: bool,
+    closed: bool,
 }
 
 impl Lines {
-    /// Starts the thread.
+    /// Starts the thread. Lines that are dropped add to `dropped`.
     ///
     /// # Errors
     /// When the system has no thread for it.
-    pub fn to_standard_error() -> io::Result<Self> {
-        let lines = Self(Arc::new(Shared {
-            queue: Mutex::default(),
-            changed: Condvar::new(),
-            dropped: Counter::default(),
-        }));
-        let shared = Arc::clone(&lines.0);
+    pub fn start(of: &'static str, sink: Sink, dropped: &Arc<Counter>) -> io::Result<Self> {
+        let lines = Self::unwritten(of, dropped);
+        let shared = Arc::clone(&lines.0.0);
         thread::Builder::new()
             .name("log".into())
-            .spawn(move || shared.write_all())?;
+            .spawn(move || shared.write_all(sink))?;
         Ok(lines)
+    }
+
+    fn unwritten(of: &'static str, dropped: &Arc<Counter>) -> Self {
+        Self(Arc::new(End(Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            of,
+            dropped: Arc::clone(dropped),
+        }))))
     }
 
     /// Waits until everything that came before has been written; not for ever.
     pub fn flush(&self) {
-        let mut queue = self.0.lock();
+        let shared = &self.0.0;
+        let mut queue = shared.lock();
         queue.hurry = true;
-        self.0.changed.notify_all();
+        shared.changed.notify_all();
         let unwritten = |queue: &mut Queue| queue.writing || !queue.waiting.is_empty();
-        let (mut queue, _) = self
-            .0
+        let (mut queue, _) = shared
             .changed
             .wait_timeout_while(queue, LAST_WORDS, unwritten)
             .unwrap_or_else(PoisonError::into_inner);
         queue.hurry = false;
     }
 
-    /// How many lines were dropped since the start.
-    pub fn dropped(&self) -> u64 {
-        self.0.dropped.get()
+    /// Has the file opened again, if it is one.
+    pub fn reopen(&self) {
+        self.0.0.lock().reopen = true;
+        self.0.0.changed.notify_all();
     }
 
-    fn push(&self, line: &[u8]) {
-        let mut queue = self.0.lock();
+    /// Puts a whole line in.
+    pub fn push(&self, line: &[u8]) {
+        let shared = &self.0.0;
+        let mut queue = shared.lock();
         if queue.waiting.len() + line.len() > WAITING_MOST {
             queue.dropped += 1;
-            self.0.dropped.add(1);
             return;
         }
         let was_empty = queue.waiting.is_empty();
         queue.waiting.extend_from_slice(line);
         drop(queue);
         if was_empty {
-            self.0.changed.notify_all();
+            shared.changed.notify_all();
         }
     }
 }
@@ -99,34 +123,40 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_all(&self) {
+    fn write_all(&self, mut sink: Sink) {
         let mut batch = Vec::new();
         loop {
-            let mut queue = self.lock();
-            while queue.waiting.is_empty() {
-                queue = self
-                    .changed
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            if !queue.hurry {
+            let idle = |queue: &mut Queue| {
+                queue.waiting.is_empty() && queue.dropped == 0 && !queue.reopen && !queue.closed
+            };
+            let queue = self.changed.wait_while(self.lock(), idle);
+            let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
+            if !queue.hurry && !queue.closed && !queue.reopen {
                 drop(queue);
                 thread::sleep(GATHER);
                 queue = self.lock();
             }
+            if queue.closed && queue.waiting.is_empty() {
+                return;
+            }
             std::mem::swap(&mut batch, &mut queue.waiting);
             queue.writing = true;
-            let dropped = std::mem::take(&mut queue.dropped);
+            let reopen = std::mem::take(&mut queue.reopen);
+            let mut dropped = std::mem::take(&mut queue.dropped);
             drop(queue);
-            // Nobody is left to be told if standard error is gone.
-            let _ = io::stderr().write_all(&batch);
+            dropped += sink.write(&batch);
             batch.clear();
+            if reopen {
+                sink.reopen();
+            }
+            self.dropped.add(dropped);
             self.lock().writing = false;
             self.changed.notify_all();
             if dropped > 0 {
+                let of = self.of;
                 tracing::warn!(
                     dropped,
-                    "log lines were dropped: nobody reads them fast enough"
+                    "lines of the {of} were dropped: nobody takes them fast enough"
                 );
             }
         }
@@ -159,20 +189,36 @@ impl io::Write for Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     #[test]
     fn what_is_too_much_to_keep_is_dropped_and_counted() {
         // No thread writes them.
-        let lines = Lines(Arc::new(Shared {
-            queue: Mutex::default(),
-            changed: Condvar::new(),
-            dropped: Counter::default(),
-        }));
+        let lines = Lines::unwritten("log", &Arc::default());
         let line = vec![b'x'; WAITING_MOST / 4];
         for _ in 0..6 {
             lines.make_writer().write_all(&line).unwrap();
         }
-        let queue = lines.0.lock();
+        let queue = lines.0.0.lock();
         assert_eq!((queue.waiting.len(), queue.dropped), (WAITING_MOST, 2));
+    }
+
+    #[test]
+    fn what_was_put_in_is_written_before_the_thread_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let dropped = Arc::default();
+        let lines = Lines::start("log", Sink::file(&path).unwrap(), &dropped).unwrap();
+        lines.push(b"one\n");
+        lines.flush();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+        lines.push(b"two\n");
+        let shared = Arc::downgrade(&lines.0.0);
+        drop(lines);
+        while shared.strong_count() > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert_eq!(dropped.get(), 0);
     }
 }

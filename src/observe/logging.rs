@@ -1,29 +1,35 @@
 //! What is logged, and in what shape.
 
 use std::io;
+use std::sync::Arc;
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
+use super::counters::Counter;
 use super::fields::Fields;
 use super::lines::Lines;
+use super::sink::Sink;
 use crate::config::model::{Log, LogFormat, LogLevel};
 
 /// Whoever holds it sees to it that the last lines are written, by dropping it.
 #[derive(Debug)]
 #[must_use]
-pub struct Logging(Lines);
+pub struct Logging {
+    lines: Lines,
+    dropped: Arc<Counter>,
+}
 
 impl Logging {
-    /// Where lines go.
-    pub fn lines(&self) -> &Lines {
-        &self.0
+    /// Lines that were dropped, since the start.
+    pub fn dropped(&self) -> &Arc<Counter> {
+        &self.dropped
     }
 }
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.flush();
+        self.lines.flush();
     }
 }
 
@@ -33,7 +39,8 @@ impl Drop for Logging {
 /// # Errors
 /// When the system has no thread for it.
 pub fn start(log: Log) -> io::Result<Logging> {
-    let lines = Lines::to_standard_error()?;
+    let dropped = Arc::default();
+    let lines = Lines::start("log", Sink::StandardError, &dropped)?;
     let builder = fmt()
         .with_max_level(level(log.level))
         .with_target(false)
@@ -47,7 +54,7 @@ pub fn start(log: Log) -> io::Result<Logging> {
             .with_current_span(false)
             .try_init(),
     };
-    Ok(Logging(lines))
+    Ok(Logging { lines, dropped })
 }
 
 fn level(level: LogLevel) -> LevelFilter {

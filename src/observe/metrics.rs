@@ -99,6 +99,8 @@ pub struct Sources<'a> {
     pub process: &'a Process,
     /// Lines of the log that were dropped.
     pub log_dropped: u64,
+    /// Records of the access log, where that is one of its own.
+    pub access_log_dropped: u64,
 }
 
 /// Writes all of them.
@@ -201,6 +203,7 @@ fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
         admission,
         process,
         log_dropped,
+        access_log_dropped,
         ..
     } = sources;
     let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -242,6 +245,9 @@ fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
     let help = "Lines of the log that were dropped because nobody read them fast enough.";
     metrics.family("tidegate_log_dropped_total", Kind::Counter, help);
     metrics.sample(&[], log_dropped);
+    let help = "Records of an access log of its own that were dropped for the same reason.";
+    metrics.family("tidegate_access_log_dropped_total", Kind::Counter, help);
+    metrics.sample(&[], access_log_dropped);
 }
 
 fn of_listeners(metrics: &mut Exposition, gathered: &Gathered) {

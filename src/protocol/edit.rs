@@ -85,6 +85,7 @@ pub struct Edit<'a> {
     /// Fields that we vouch for: what comes in under their names is nobody's word.
     vouched: &'a [HeaderName],
     added: Vec<(HeaderName, HeaderValue)>,
+    replaced: Vec<HeaderName>,
     /// One more line beside those of the same name.
     cookie: Option<HeaderValue>,
 }
@@ -99,6 +100,7 @@ impl<'a> Edit<'a> {
         });
         Self {
             added: added.collect(),
+            replaced: Vec::new(),
             changes,
             vouched,
             cookie: None,
@@ -117,6 +119,17 @@ impl<'a> Edit<'a> {
         }
     }
 
+    /// One more field of ours, instead of what came under its name, likewise.
+    pub fn replace(&mut self, name: HeaderName, value: HeaderValue) {
+        self.vouch(&name, value);
+        self.replaced.push(name);
+    }
+
+    /// A field that does not go on.
+    pub fn remove(&mut self, name: HeaderName) {
+        self.replaced.push(name);
+    }
+
     /// Whether field `name` does not go on as it came.
     pub fn drops(&self, name: &str) -> bool {
         self.barred()
@@ -125,7 +138,8 @@ impl<'a> Edit<'a> {
 
     /// Fields that do not go on as they came, besides those that nobody may send.
     pub fn barred(&self) -> impl Iterator<Item = &HeaderName> {
-        self.changes.names().chain(self.vouched)
+        let others = self.vouched.iter().chain(&self.replaced);
+        self.changes.names().chain(others)
     }
 
     /// Whether forwarding field `name`, which we would write, is the configuration's instead.

@@ -12,6 +12,7 @@ use super::listeners::{ListenError, Listeners};
 use crate::config::model::{Admin, Config, Server};
 use crate::config::{self, Report};
 use crate::observe::metrics::Expiry;
+use crate::observe::recorder::TargetError;
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::upstream::endpoint::Known;
@@ -25,6 +26,9 @@ pub(super) enum ReloadError {
     /// Its upstreams cannot be set up.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// There is nowhere to log to.
+    #[error(transparent)]
+    AccessLog(#[from] TargetError),
     /// Its listeners cannot be set up.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -103,6 +107,16 @@ impl Reloader {
         Arc::clone(&self.expiries)
     }
 
+    /// Files of logs may have been renamed away.
+    pub(super) fn reopen_logs(&self) {
+        self.shared.access_log.reopen();
+    }
+
+    /// What has happened by now is written.
+    pub(super) fn flush_logs(&self) {
+        self.shared.access_log.flush();
+    }
+
     /// How many routes, and how many endpoints.
     pub(super) fn counts(&self) -> (usize, usize) {
         self.shared.snapshot.load().counts()
@@ -139,6 +153,12 @@ impl Reloader {
             return Ok(Reloaded::Certificates);
         }
         let snapshot = Snapshot::new(&config, Some(&self.shared.snapshot.load()))?;
+        let log = &self.shared.access_log;
+        let changed = self.server.access_log != config.server.access_log;
+        let target = changed.then(|| log.open(&config.server.access_log));
+        if let Some(target) = target.transpose()? {
+            log.set(target);
+        }
         warn_of_restart_needed(&self.server, &config.server);
         if self.admin != config.admin {
             tracing::warn!("a change of `admin` takes effect at the next start");

@@ -72,7 +72,7 @@ async fn run(
         tokio::select! {
             message = messages.recv() => match message {
                 Some(Message::Accept(duty)) => {
-                    worker.counters.listener(&duty.owner.load().name);
+                    worker.recorder.counters.listener(&duty.owner.load().name);
                     worker.tasks.spawn(acceptor::accept_all(Rc::clone(&worker), *duty));
                 }
                 Some(Message::Arrival(arrival)) => {

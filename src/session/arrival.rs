@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, StatusCode};
+use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::client::Client;
 use super::{Connection, Outcome, Refusal};
-use crate::config::model::{LeadsTo, Redirect};
+use crate::config::model::{LeadsTo, Redirect, Traceparent};
 use crate::net::gate::Limit;
 use crate::net::listen::Settings;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
@@ -20,6 +20,7 @@ use crate::protocol::edit::{self, Known};
 use crate::protocol::handshake::Handshake;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
+use crate::protocol::trace::TraceId;
 use crate::quota::Share;
 use crate::route;
 use crate::snapshot::{Route, Snapshot};
@@ -35,6 +36,11 @@ pub(super) struct Arrival<'a> {
     given_id: Option<Box<str>>,
     /// Ours, or that one.
     pub(super) id: Box<str>,
+    /// The trace that it is part of.
+    pub(super) trace: Trace,
+    method: Method,
+    /// What it asks for, once that is known.
+    target: OnceCell<Target>,
     /// The route, once it is found.
     route: OnceCell<Arc<Route>>,
     /// Whether it asks for a tunnel, and has not been answered.
@@ -46,8 +52,30 @@ pub(super) struct Arrival<'a> {
 impl Drop for Arrival<'_> {
     fn drop(&mut self) {
         if self.awaits_tunnel.get() {
-            access_log::abandoned(self.facts());
+            access_log::abandoned(&self.connection.worker.recorder, self.facts());
         }
+    }
+}
+
+/// The trace that a request is part of.
+pub(super) struct Trace {
+    pub(super) id: Option<TraceId>,
+    /// The field that tells endpoints of it, if it begins here.
+    pub(super) parent: Option<HeaderValue>,
+}
+
+impl Trace {
+    fn of(headers: &HeaderMap, traceparent: Traceparent) -> Self {
+        let id = TraceId::of(headers);
+        if id.is_some() || traceparent == Traceparent::Pass {
+            return Self { id, parent: None };
+        }
+        let mut random = [0; 24];
+        // If that failed, there would just be no trace.
+        let made = aws_lc_rs::rand::fill(&mut random).ok();
+        let made = made.and_then(|()| TraceId::made(random));
+        let (id, parent) = made.unzip();
+        Self { id, parent }
     }
 }
 
@@ -61,10 +89,8 @@ pub(super) enum Way {
 
 impl<'a> Arrival<'a> {
     /// The rejection, if there is one, is for later: this is what it is recorded with.
-    pub(super) fn new(
-        connection: &'a Connection,
-        headers: &HeaderMap,
-    ) -> (Self, Result<(), Rejection>) {
+    pub(super) fn new(connection: &'a Connection, parts: &Parts) -> (Self, Result<(), Rejection>) {
+        let headers = &parts.headers;
         // As they are now, not as they were when the connection was opened: whoever is no longer
         // trusted is not trusted from now on.
         let settings = connection.listener.settings.load_full();
@@ -82,11 +108,14 @@ impl<'a> Arrival<'a> {
                 .clone()
                 .unwrap_or_else(|| session.to_string().into()),
             connection,
-            snapshot,
+            snapshot: Arc::clone(&snapshot),
             settings,
             client,
             session,
             given_id,
+            trace: Trace::of(headers, snapshot.server.traceparent),
+            method: parts.method.clone(),
+            target: OnceCell::new(),
             route: OnceCell::new(),
             awaits_tunnel: Cell::new(false),
             is_handshake: Cell::new(false),
@@ -109,6 +138,10 @@ impl<'a> Arrival<'a> {
             route: self.route.get().map(|route| &*route.settings.name),
             is_handshake: self.is_handshake.get(),
             request_id: self.given_id.as_deref(),
+            trace: self.trace.id,
+            method: Some(self.method.as_str()),
+            host: self.target.get().map(|target| target.host()),
+            path: self.target.get().map(|target| target.path()),
             started: self.started,
         }
     }
@@ -125,6 +158,11 @@ impl<'a> Arrival<'a> {
             route,
             tls: self.connection.tls.as_ref(),
         }
+    }
+
+    /// It asks for this.
+    pub(super) fn asks_for(&self, target: Target) -> &Target {
+        self.target.get_or_init(|| target)
     }
 
     /// There is an answer.
@@ -206,8 +244,8 @@ impl<'a> Arrival<'a> {
 
     fn elsewhere(&self, status: StatusCode, location: &str) -> Result<Way, Refusal> {
         let location = HeaderValue::from_str(location).map_err(|_| Rejection::BadTarget)?;
-        let counters = &self.connection.worker.counters;
-        access_log::replied(counters, self.facts(), None, status.as_u16());
+        let recorder = &self.connection.worker.recorder;
+        access_log::replied(recorder, self.facts(), None, status.as_u16());
         Ok(Way::Elsewhere(Outcome::Redirect(status, location)))
     }
 }

@@ -71,6 +71,7 @@ pub(super) async fn open(
         lease,
         shares,
         request_id: session.facts.request_id.map(Into::into),
+        trace: session.facts.trace,
         endpoint: answered.stream,
     })))
 }

@@ -267,9 +267,9 @@ pub(super) fn reply(
     session.response_edit(&loan.lease).apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
     access_log::replied(
-        &session.connection.worker.counters,
+        &session.connection.worker.recorder,
         session.facts,
-        Some(&loan.lease.endpoint().label),
+        Some(loan.lease.endpoint()),
         parts.status.as_u16(),
     );
     Ok(Outcome::Reply(Response::from_parts(

@@ -24,6 +24,7 @@ mod hostile;
 mod http;
 mod limits;
 mod listeners;
+mod logs;
 mod metrics;
 mod ownership;
 mod proxy_protocol;

@@ -72,7 +72,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let connection = Rc::new(Connection {
             worker: Rc::clone(&worker),
             listener: Arc::clone(&listener),
-            counts: worker.counters.listener(&listener.name),
+            counts: worker.recorder.counters.listener(&listener.name),
             timeouts: config.listeners[0].timeouts,
             peer: Peer::Ip(peer),
             local: None,

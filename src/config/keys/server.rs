@@ -57,6 +57,12 @@ pub(super) const SERVER: Table = Table {
             "The header that carries a request's id to endpoints and logs.",
         ).shown(r#"request_id = "x-request-id""#),
         key(
+            "traceparent",
+            Kind::OneOf(&["pass", "make"]),
+            "\"pass\"",
+            "Whether a trace begins here for requests that are part of none, sampled, so that endpoints record it.",
+        ).shown(r#"traceparent = "make""#),
+        key(
             "core_dumps",
             Kind::Bool,
             "false",
@@ -132,22 +138,21 @@ const ACCESS_LOG: Key = key(
                 "to",
                 Kind::Text,
                 "\"stderr\"",
-                "`stdout`, `stderr`, `journald`, `off` or a file.",
+                "`stderr`, with everything else in the log, `stdout`, `journald`, `off`, or a path of a file.",
             )
             .shown(r#"to = "/var/log/tidegate/access.log""#),
             key(
                 "format",
                 Kind::OneOf(&["text", "json"]),
                 "\"text\"",
-                "The shape of its lines.",
+                "The shape of its lines on standard output and in a file.",
             )
-            .shown(r#"format = "json""#),
+            .shown("to = \"stdout\"\nformat = \"json\""),
         ],
     }),
     "{}",
     "Where the events of sessions are logged.",
-)
-.later();
+);
 
 const UPGRADE: Table = Table {
     doc: "Handing over to a new binary.",

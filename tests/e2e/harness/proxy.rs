@@ -156,6 +156,17 @@ impl Proxy {
         self.logged_times(message, 1).await.swap_remove(0)
     }
 
+    /// The first log event whose message begins so.
+    pub(crate) async fn logged_with(&self, beginning: &str) -> Value {
+        let mut found = None;
+        until(&format!("`{beginning}` in the log"), || {
+            found = self.log.any(beginning);
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
     /// All log events with this message, once there are so many.
     pub(crate) async fn logged_times(&self, message: &str, times: usize) -> Vec<Value> {
         self.log.wait(message, times).await
@@ -271,6 +282,20 @@ impl Log {
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter(|event| event["message"] == message)
             .collect()
+    }
+
+    /// The first event whose message begins so.
+    pub(crate) fn any(&self, beginning: &str) -> Option<Value> {
+        let lines = self.lines.lock().unwrap();
+        let events = lines
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let says = |event: &Value| {
+            event["message"]
+                .as_str()
+                .is_some_and(|it| it.starts_with(beginning))
+        };
+        events.into_iter().find(says)
     }
 
     /// The same, once there are so many.

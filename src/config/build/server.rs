@@ -1,0 +1,90 @@
+//! Process-wide settings.
+
+use std::num::NonZeroUsize;
+
+use super::{Builder, count, duration, header, positive};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::model::{
+    AccessLog, Log, LogFormat, LogLevel, LogTo, Server, Shutdown, Traceparent, Watch,
+};
+use crate::config::raw::Section;
+
+impl Builder<'_> {
+    pub(super) fn server(&mut self, section: &Section) -> Server {
+        let log = section.section("log");
+        let shutdown = section.section("shutdown");
+        let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Server {
+            workers: positive(section, "workers")
+                .and_then(|workers| workers.try_into().ok())
+                .unwrap_or_else(available),
+            log: Log {
+                level: match log.text("level").as_deref() {
+                    Some("error") => LogLevel::Error,
+                    Some("warn") => LogLevel::Warn,
+                    Some("debug") => LogLevel::Debug,
+                    Some("trace") => LogLevel::Trace,
+                    _ => LogLevel::Info,
+                },
+                format: format(&log),
+            },
+            access_log: self.access_log(&section.section("access_log")),
+            shutdown: Shutdown {
+                grace: duration(&shutdown, "grace"),
+                delay: duration(&shutdown, "delay"),
+            },
+            watch: match section.text("watch").as_deref() {
+                Some("off") => Watch::Off,
+                Some("all") => Watch::All,
+                _ => Watch::Certificates,
+            },
+            reason_header: section.bool("reason_header"),
+            request_id: header(section, "request_id"),
+            traceparent: match section.text("traceparent").as_deref() {
+                Some("make") => Traceparent::Make,
+                _ => Traceparent::Pass,
+            },
+            core_dumps: section.bool("core_dumps"),
+            max_tunnels: count(section, "max_tunnels"),
+        }
+    }
+
+    fn access_log(&mut self, section: &Section) -> AccessLog {
+        let to = match section.text("to").as_deref() {
+            None | Some("stderr") => LogTo::StandardError,
+            Some("stdout") => LogTo::StandardOutput,
+            Some("journald") => LogTo::Journal,
+            Some("off") => LogTo::Off,
+            Some(path) => {
+                if let Some(at) = section.written("to").filter(|_| !path.contains('/')) {
+                    let message = "neither `stdout`, `stderr`, `journald`, `off` nor a path";
+                    let hint = format!("a file in the folder of this one is `./{path}`");
+                    let wrong = Diagnostic::error("value", at.span.clone(), message);
+                    self.found.push(wrong.hint(hint));
+                }
+                LogTo::File(self.folder.join(path))
+            }
+        };
+        let format = format(section);
+        let shaped = matches!(to, LogTo::StandardOutput | LogTo::File(_));
+        let wanted = section
+            .written("format")
+            .filter(|_| format == LogFormat::Json);
+        if let Some(at) = wanted.filter(|_| !shaped) {
+            let message = match to {
+                LogTo::StandardError => "on standard error, lines are shaped as in `server.log`",
+                _ => "there are no lines to shape there",
+            };
+            let wrong = Diagnostic::warning("no-effect", at.span.clone(), message);
+            self.found.push(wrong);
+        }
+        AccessLog { to, format }
+    }
+}
+
+fn format(section: &Section) -> LogFormat {
+    match section.text("format").as_deref() {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    }
+}

@@ -1,0 +1,108 @@
+//! The trace that a request is part of (W3C Trace Context): its id for our logs, and a new trace
+//! where there is none.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The field that carries it.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What vendors say beside it; of no worth without it.
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// A trace's id: not all zeroes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceId(u128);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl TraceId {
+    /// The trace that a request says it is part of; `None` without exactly one valid field.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut lines = headers.get_all(TRACEPARENT).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else {
+            return None;
+        };
+        Self::parse(line.to_str().ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let mut part = |length| {
+            let lower = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            let part = parts.next().filter(|part| part.len() == length)?;
+            part.bytes().all(lower).then_some(part)
+        };
+        let (version, trace) = (part(2)?, part(32)?);
+        let (span, _flags) = (part(16)?, part(2)?);
+        // Later versions may have more parts.
+        let whole = parts.next().is_none() || version != "00";
+        let trace = u128::from_str_radix(trace, 16).ok()?;
+        let valid = version != "ff" && trace != 0 && span.bytes().any(|byte| byte != b'0');
+        (whole && valid).then_some(Self(trace))
+    }
+
+    /// A new trace out of what nobody can predict: its id, and the field that tells of it. Whoever
+    /// gets it is to record it: nobody before them has decided.
+    pub fn made(random: [u8; 24]) -> Option<(Self, HeaderValue)> {
+        let (trace, span) = random.split_at(16);
+        let trace = u128::from_be_bytes(trace.try_into().ok()?);
+        let span = u64::from_be_bytes(span.try_into().ok()?);
+        let id = Self(trace.max(1));
+        let field = format!("00-{id}-{:016x}-01", span.max(1));
+        Some((id, HeaderValue::try_from(field).ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    #[track_caller]
+    fn check(lines: &[&str], expected: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(TRACEPARENT, HeaderValue::from_str(line).unwrap());
+        }
+        let id = TraceId::of(&headers).map(|id| id.to_string());
+        assert_eq!(id.as_deref(), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn a_valid_field_names_a_trace() {
+        let rest = "00f067aa0ba902b7-01";
+        let good = format!("00-{ID}-{rest}");
+        check(&[&good], Some(ID));
+        check(&[&format!("01-{ID}-{rest}-more")], Some(ID));
+        check(&[], None);
+        check(&[&good, &good], None);
+        for bad in [
+            format!("00-{ID}-{rest}-more"),
+            format!("ff-{ID}-{rest}"),
+            format!("00-{}-{rest}", "0".repeat(32)),
+            format!("00-{ID}-{}-01", "0".repeat(16)),
+            format!("00-{}-{rest}", ID.to_uppercase()),
+            format!("00-{ID}-{rest} "),
+            format!("00-{ID}0-{rest}"),
+            format!("00-{ID}"),
+            format!("+0-{ID}-{rest}"),
+        ] {
+            check(&[&bad], None);
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_valid() {
+        for random in [[0; 24], [0xab; 24]] {
+            let (id, field) = TraceId::made(random).unwrap();
+            check(&[field.to_str().unwrap()], Some(&id.to_string()));
+        }
+    }
+}
