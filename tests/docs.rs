@@ -278,6 +278,7 @@ fn the_configurations_in_the_documents_work() {
         "docs/logs.md",
         "docs/metrics.md",
         "docs/sessions.md",
+        "docs/health.md",
         "docs/trust.md",
         "docs/tickets.md",
     ] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
@@ -19,6 +19,8 @@ use crate::protocol::rejection::Rejection;
 use crate::snapshot::Snapshot;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::forwarder::Side;
+use crate::upstream::endpoint::State;
+use crate::upstream::health::{Checked, Standing, Tally};
 
 /// What metrics tell of the process as a whole; written by the control runtime.
 #[derive(Debug)]
@@ -475,7 +477,46 @@ fn of_endpoints(metrics: &mut Exposition, gathered: &Gathered, snapshot: &Snapsh
     for upstream in upstreams {
         metrics.sample(&[("upstream", &upstream.name)], upstream.waiting());
     }
+    of_health(metrics, &states);
     of_attempts(metrics, gathered);
+}
+
+fn of_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
+    let now = Instant::now();
+    let conditions: BTreeMap<[&str; 2], (bool, bool, Tally)> = endpoints
+        .iter()
+        .map(|state| {
+            let condition = state.condition(now, |condition| {
+                let is_up = condition.standing(now) == Standing::Up;
+                (is_up, condition.is_ejected(now), condition.tally())
+            });
+            ([&*state.upstream, &*state.label], condition)
+        })
+        .collect();
+    let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
+    let help = "Whether an endpoint gets sessions, as far as checks and ejection go.";
+    metrics.family("tidegate_endpoint_up", Kind::Gauge, help);
+    for (endpoint, (is_up, ..)) in &conditions {
+        metrics.sample(&labels(*endpoint), u8::from(*is_up));
+    }
+    let help = "Whether an endpoint is ejected because sessions failed.";
+    metrics.family("tidegate_endpoint_ejected", Kind::Gauge, help);
+    for (endpoint, (_, is_ejected, _)) in &conditions {
+        metrics.sample(&labels(*endpoint), u8::from(*is_ejected));
+    }
+    let help = "Checks of endpoints, by how they ended.";
+    metrics.family("tidegate_checks_total", Kind::Counter, help);
+    for (endpoint, (.., tally)) in &conditions {
+        let [upstream, endpoint] = labels(*endpoint);
+        for (checked, total) in Checked::ALL.iter().zip(tally.checks) {
+            metrics.sample(&[upstream, endpoint, ("result", checked.token())], total);
+        }
+    }
+    let help = "Ejections of endpoints because sessions failed.";
+    metrics.family("tidegate_ejections_total", Kind::Counter, help);
+    for (endpoint, (.., tally)) in &conditions {
+        metrics.sample(&labels(*endpoint), tally.ejections);
+    }
 }
 
 fn of_attempts(metrics: &mut Exposition, gathered: &Gathered) {

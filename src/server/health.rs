@@ -13,7 +13,7 @@ use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::State;
 use crate::upstream::group::Upstream;
-use crate::upstream::health::Change;
+use crate::upstream::health::{Change, Checked};
 use crate::upstream::probe::{ProbeError, probe};
 
 /// How often it is looked who is due.
@@ -126,17 +126,18 @@ impl Check {
         let snapshot = shared.snapshot.load();
         let current = snapshot.upstream(&upstream.name);
         if current.and_then(|current| current.settings.health.as_ref()) == Some(settings) {
-            let result = result.map_err(|error| error.to_string());
-            record(endpoint, settings, result.as_ref().err().map(|why| &**why));
+            record(endpoint, settings, result.as_ref().err());
         }
     }
 }
 
 /// Takes down the result of a check: what was wrong, if anything.
-fn record(endpoint: &State, settings: &Health, why: Option<&str>) {
+fn record(endpoint: &State, settings: &Health, error: Option<&ProbeError>) {
     let now = Instant::now();
-    let result = why.map_or(Ok(()), Err);
+    let why = error.map(ToString::to_string);
+    let result = why.as_deref().map_or(Ok(()), Err);
     let change = endpoint.condition(now, |condition| {
+        condition.count(error.map_or(Checked::Passed, ProbeError::checked));
         condition.checked(result, settings, chance(), now)
     });
     let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);

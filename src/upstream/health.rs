@@ -29,6 +29,53 @@ pub struct Condition {
     checks: Checks,
     outcomes: Outcomes,
     ejections: Ejections,
+    tally: Tally,
+}
+
+/// What has happened since the start of the process.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    /// Checks, by how they ended.
+    pub checks: [u64; Checked::ALL.len()],
+    /// Ejections.
+    pub ejections: u64,
+}
+
+/// How a check ended, as it is counted. The tokens are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// It passed.
+    Passed,
+    /// No connection came about.
+    Connect,
+    /// It took too long.
+    Timeout,
+    /// The answer was another one than is expected, or none.
+    Answer,
+    /// The answer was good, but no Pong came to the Ping.
+    Pong,
+}
+
+impl Checked {
+    /// Every way there is.
+    pub const ALL: [Self; 5] = [
+        Self::Passed,
+        Self::Connect,
+        Self::Timeout,
+        Self::Answer,
+        Self::Pong,
+    ];
+
+    /// The stable token.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Answer => "answer",
+            Self::Pong => "pong",
+        }
+    }
 }
 
 /// What its checks have found.
@@ -136,6 +183,16 @@ impl Condition {
         }
     }
 
+    /// What has happened since the start of the process.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Counts a check that ended like this.
+    pub fn count(&mut self, checked: Checked) {
+        self.tally.checks[checked as usize] += 1;
+    }
+
     /// What the latest check found wrong, even if nothing has followed from it yet.
     pub fn fault(&self) -> Option<&str> {
         self.checks.fault.as_deref()
@@ -225,6 +282,7 @@ impl Condition {
             ejections.doublings += 1;
         }
         ejections.until = Some(later(now, time));
+        self.tally.ejections += 1;
         self.outcomes = Outcomes::default();
         time
     }
@@ -439,6 +497,23 @@ mod tests {
                 Some(Up),
             ],
         );
+    }
+
+    #[test]
+    fn what_happens_is_counted() {
+        let mut condition = Condition::default();
+        for (position, checked) in Checked::ALL.into_iter().enumerate() {
+            assert_eq!(checked as usize, position, "counters are indexed by it");
+            condition.count(checked);
+        }
+        condition.eject(&ejection(1), Instant::now());
+        condition.forget_checks();
+        condition.forget_outcomes();
+        let expected = Tally {
+            checks: [1; 5],
+            ejections: 1,
+        };
+        assert_eq!(condition.tally(), expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::connect::{ConnectError, Resolver, connect};
 use super::endpoint::State;
 use super::exchange::{Answered, ExchangeError, exchange};
 use super::group::Upstream;
+use super::health::Checked;
 use crate::config::model::{Health, Probe, WebSocketProbe};
 use crate::net::stream::Stream;
 use crate::protocol::checkup::{Checkup, CheckupFault, Unsendable};
@@ -63,6 +64,20 @@ pub enum ProbeError {
     /// What came is no framing.
     #[error("no Pong: {0}")]
     Framing(#[from] Fault),
+}
+
+impl ProbeError {
+    /// How it is counted.
+    pub fn checked(&self) -> Checked {
+        match self {
+            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout { .. } => Checked::Timeout,
+            Self::Connect(_) => Checked::Connect,
+            Self::Unsendable(_) | Self::Exchange(_) | Self::Answer(_) => Checked::Answer,
+            Self::Broken(_) | Self::Closed | Self::ClosedWith(_) | Self::Framing(_) => {
+                Checked::Pong
+            }
+        }
+    }
 }
 
 /// Checks `endpoint` as `settings` say.

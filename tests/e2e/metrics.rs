@@ -311,3 +311,61 @@ async fn who_waits_and_who_went_on_elsewhere_is_counted() {
     drop(waiting);
     shows(&proxy, "tidegate_upstream_waiting", &labels[..1], 0.0).await;
 }
+
+#[tokio::test]
+async fn checks_and_ejections_are_counted() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let echo = Echo::start("up").await;
+    let upstream = "ejection = { failures = 1 }\ntries = 2\nbalance = \"round_robin\"\n";
+    let ejecting = simple(&[nobody, echo.address]) + upstream;
+    let checked = format!(
+        "[upstream.checked]\nendpoints = [\"{}\", \"{nobody}\"]\n\
+         health = {{ websocket = {{}}, interval = \"50ms\", timeout = \"30s\", fall = 1 }}\n",
+        echo.address
+    );
+    let proxy = Proxy::start(&(METRICS.to_owned() + &ejecting + &checked)).await;
+    for _ in 0..2 {
+        proxy.tunnel().await;
+    }
+    proxy.logged("endpoint ejected").await;
+    proxy.logged("endpoint down").await;
+    until("a check to pass", || echo.served() > 2).await;
+    let of = |upstream: &str, at: std::net::SocketAddr| {
+        [
+            format!("upstream=\"{upstream}\""),
+            format!("endpoint=\"{at}\""),
+        ]
+    };
+    let passed = "result=\"passed\"";
+    let [upstream, endpoint] = of("checked", echo.address);
+    let good = [&*upstream, &*endpoint, passed];
+    let scrape = Scrape::of(&proxy).await;
+    assert!(
+        scrape.sum("tidegate_checks_total", &good) > 0.0,
+        "{}",
+        scrape.0
+    );
+    for (upstream, at, up, ejected) in [
+        ("main", echo.address, 1.0, 0.0),
+        ("main", nobody, 0.0, 1.0),
+        ("checked", echo.address, 1.0, 0.0),
+        ("checked", nobody, 0.0, 0.0),
+    ] {
+        let labels = of(upstream, at);
+        let labels = labels.each_ref().map(|label| &**label);
+        for (name, expected) in [
+            ("tidegate_endpoint_up", up),
+            ("tidegate_endpoint_ejected", ejected),
+            ("tidegate_ejections_total", ejected),
+        ] {
+            let seen = scrape.sum(name, &labels);
+            assert_eq!(seen, expected, "{name} of {at} in {upstream}\n{}", scrape.0);
+        }
+    }
+    let [upstream, endpoint] = of("checked", nobody);
+    let failed = |result| scrape.sum("tidegate_checks_total", &[&upstream, &endpoint, result]);
+    assert!(failed("result=\"connect\"") > 0.0, "{}", scrape.0);
+    assert_eq!(failed(passed), 0.0);
+}
