@@ -259,7 +259,8 @@ impl Look<'_> {
 
 impl Group {
     fn new(endpoints: Vec<Endpoint>, picking: &Picking) -> Self {
-        let seed = micros(Instant::now());
+        // Another one in every process, and after every reload: see there.
+        let seed = fastrand::u64(..);
         let balancer = Balancer::new(Policy::from(&picking.balance), endpoints.len(), seed);
         Self {
             endpoints,
