@@ -9,6 +9,8 @@ pub mod diagnostic;
 mod keys;
 mod raw;
 mod files;
+pub mod endpoints_file;
+pub mod ports;
 mod build;
 mod check;
 mod schema;

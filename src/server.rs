@@ -4,6 +4,7 @@
 //! name resolution. Workers accept connections and carry the data.
 
 mod acceptor;
+mod discovery;
 mod health;
 mod limits;
 mod listeners;
@@ -18,11 +19,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use self::discovery::Lookups;
 use self::listeners::{ListenError, Listeners};
 use self::mailbox::Message;
-use self::reload::{ReloadError, Reloaded, Reloader, fingerprint};
+use self::reload::{Parts, ReloadError, Reloaded, Reloader, fingerprint};
 use self::signals::{Signal, Signals};
 use self::watch::FileWatch;
 use crate::admin::ask::{Asked, Workers};
@@ -157,8 +160,10 @@ impl Process {
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
             Snapshot::new(config, None)?,
-            Resolver::new(tokio::runtime::Handle::current()),
+            Resolver::new(Handle::current()),
         ));
+        let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));
+        lookups.begin(&config.upstreams).await;
         let admission = Arc::<Admission>::default();
         let workers: Result<Vec<_>, _> = (0..config.server.workers.get())
             .map(|number| worker::start(number, &shared, &admission))
@@ -178,7 +183,12 @@ impl Process {
         });
         let public = serve_metrics(&config.admin, &view)?;
         let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&admission), descriptors);
-        let reloader = Reloader::start(path, config, Arc::clone(&shared), listeners).await?;
+        let parts = Parts {
+            shared: Arc::clone(&shared),
+            listeners,
+            lookups,
+        };
+        let reloader = Reloader::start(path, config, parts).await?;
         counted.certificates.store(reloader.expiries());
         // Only now: afterwards we cannot count our own descriptors any more.
         if !config.server.core_dumps {
@@ -216,6 +226,7 @@ impl Process {
                 },
                 _ = sweep.tick() => self.sweep(),
                 () = self.files.look() => {
+                    self.take_endpoints();
                     if fingerprint(self.watched().iter()) != self.taken_of_watched() {
                         self.reload(SETTLES_WITHIN).await;
                     }
@@ -230,6 +241,15 @@ impl Process {
         self.reloader.listeners().sweep();
         for worker in self.workers.iter() {
             worker.counters.sweep(&self.reloader.snapshot());
+        }
+    }
+
+    /// Takes what files of endpoints hold now: that is no reason to take the rest of the
+    /// configuration, too.
+    fn take_endpoints(&mut self) {
+        if self.reloader.server().watch != Watch::Off && self.reloader.take_endpoints() {
+            // What the files are links to may be elsewhere now.
+            self.watch_files();
         }
     }
 

@@ -51,10 +51,11 @@ use crate::quota::{Quota, Share};
 use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
 use crate::tunnel::table::Table;
-use crate::upstream::connect::Resolver;
+use crate::upstream::connect::{Reached, Resolver};
 use crate::upstream::endpoint::{Lease, State};
 use crate::upstream::group::{Upstream, Wish};
 use crate::upstream::http::{Pool, ReplyBody};
+use crate::upstream::source;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -195,7 +196,7 @@ pub enum Outcome {
 /// A tunnel that both sides have agreed on. The client has not been told yet.
 #[derive(Debug)]
 pub struct Opening {
-    endpoint: Stream,
+    endpoint: Reached,
     lease: Lease,
     limits: Arc<TunnelLimits>,
     /// The head of the 101 for the client, and what the endpoint sent behind its own.
@@ -424,6 +425,7 @@ pub fn relay(
     let record = Rc::new(Record {
         facts: opening.facts,
         lease: opening.lease,
+        _ports: opening.endpoint.share,
         _permit: permit,
         _connected: connected,
     });
@@ -443,7 +445,7 @@ pub fn relay(
     };
     let place = worker.tunnels.enter(opening.limits, Rc::clone(&record));
     let scratch = worker.scratch.clone();
-    let tunnel = Tunnel::new(client, opening.endpoint, owed, place, scratch);
+    let tunnel = Tunnel::new(client, opening.endpoint.stream, owed, place, scratch);
     worker.tasks.spawn(Relay {
         tunnel,
         record,
@@ -466,6 +468,7 @@ pub struct Record {
     /// What is told of it.
     pub facts: TunnelFacts,
     lease: Lease,
+    _ports: Option<source::Share>,
     _permit: Permit,
     _connected: Connected,
 }

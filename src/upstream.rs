@@ -8,6 +8,8 @@ pub mod health;
 pub mod endpoint;
 pub mod group;
 pub mod ejection;
+pub mod discovery;
+pub mod source;
 pub mod connect;
 pub mod exchange;
 pub mod probe;

@@ -225,6 +225,7 @@ fn folder() -> tempfile::TempDir {
     let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();
     fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("chat.endpoints"), "10.0.0.1:9000\n").unwrap();
     folder
 }
 
@@ -279,6 +280,7 @@ fn the_configurations_in_the_documents_work() {
         "docs/metrics.md",
         "docs/sessions.md",
         "docs/health.md",
+        "docs/discovery.md",
         "docs/trust.md",
         "docs/tickets.md",
     ] {

@@ -80,6 +80,7 @@ impl View {
             Sources {
                 workers: &counters,
                 snapshot: &self.shared.snapshot.load(),
+                ports: self.shared.resolver.sources(),
                 admission: &self.admission,
                 process: &self.process,
                 log_dropped: self.log_dropped.get(),

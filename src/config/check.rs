@@ -9,7 +9,10 @@ use std::sync::Arc;
 use super::build::{Built, Places, RoutePlaces};
 use super::diagnostic::{Diagnostic, Severity};
 
-use super::model::{Bind, Conditions, Config, LeadsTo, Listener, PathMatch, Route, same_variable};
+use super::model::{
+    Address, Bind, Conditions, Config, Endpoint, LeadsTo, Listener, PathMatch, Route, same_variable,
+};
+use super::ports;
 
 /// Checks everything; the model is valid if this finds no error.
 pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
@@ -34,6 +37,7 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     check_conditions(config, &places.routes, found);
     check_redirected(config, &places.routes, found);
     check_reachable(config, &places.routes, found);
+    check_source_ports(config, &places.upstreams, ports::local(), found);
     if found.iter().any(|each| each.severity == Severity::Error) {
         return;
     }
@@ -205,6 +209,44 @@ fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
     }
 }
 
+/// An endpoint cannot have more connections than there are ports to reach it from.
+fn check_source_ports(
+    config: &Config,
+    places: &[Range<usize>],
+    ports: usize,
+    found: &mut Vec<Diagnostic>,
+) {
+    for (upstream, span) in config.upstreams.iter().zip(places) {
+        let sources = &upstream.reach.sources;
+        let most = |endpoint: &Endpoint| {
+            let own = match &endpoint.address {
+                Address::Unix(_) => return usize::MAX,
+                Address::Ip(to) => sources
+                    .iter()
+                    .filter(|ip| ip.is_ipv4() == to.is_ipv4())
+                    .count(),
+                Address::Name { .. } => sources.len(),
+            };
+            own.max(1).saturating_mul(ports)
+        };
+        let mut endpoints = upstream.endpoints.iter();
+        let beyond = endpoints.find_map(|each| {
+            let (most, wanted) = (most(each), each.max_tunnels?);
+            (wanted > most).then_some((&each.address, wanted, most))
+        });
+        if let Some((address, wanted, most)) = beyond {
+            let message =
+                format!("`{address}` may have {wanted} tunnels, and there are {most} ports");
+            found.push(
+                Diagnostic::warning("source-ports", span.clone(), message).hint(
+                    "name more addresses of this machine in `source`, or widen \
+                     `net.ipv4.ip_local_port_range`",
+                ),
+            );
+        }
+    }
+}
+
 /// A route is lost if, for each of its hosts and on each of its listeners, an earlier one takes the
 /// same path under conditions that its own include. A more specific route never loses, and a less
 /// specific one keeps the rest.
@@ -267,4 +309,42 @@ fn includes(own: &Conditions, other: &Conditions) -> bool {
         && narrower(&own.subprotocols, &other.subprotocols)
         && all_in(&other.headers, &own.headers)
         && all_in(&other.query, &own.query)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    fn warnings(upstream: &str) -> Vec<String> {
+        let source = format!(
+            "[listener.a]\nbind = [\"127.0.0.1:80\"]\n[[route]]\nupstream = \"a\"\n\
+             [upstream.a]\n{upstream}\n"
+        );
+        let loaded = crate::config::parse(&source, Path::new("a.toml"), &|_| None).unwrap();
+        loaded.warnings.lines().collect()
+    }
+
+    #[test]
+    fn more_tunnels_than_ports_are_warned_about() {
+        // Nowhere are there more ports than these.
+        let wanted = u16::MAX as usize + 1;
+        let own: Vec<String> = (1..=255).map(|n| format!("\"127.0.0.{n}\"")).collect();
+        let own = own.join(", ");
+        let listed = |address: &str| {
+            format!("endpoints = [{{ address = \"{address}\", max_tunnels = {wanted} }}]\n")
+        };
+        let check = |upstream: String, expected: usize| {
+            let warnings = warnings(&upstream);
+            assert_eq!(warnings.len(), expected, "{upstream}: {warnings:?}");
+        };
+        check(listed("10.0.0.1:9000"), 1);
+        check(listed("chat.internal:9000"), 1);
+        check(listed("unix:/run/chat.sock"), 0);
+        check("endpoints = [\"10.0.0.1:9000\"]".into(), 0);
+        // Enough even where the range is the narrowest that anybody would have.
+        check(format!("{}source = [{own}]", listed("10.0.0.1:9000")), 0);
+        check(format!("{}source = [{own}]", listed("[::1]:9000")), 1);
+        let warned = warnings(&listed("10.0.0.1:9000"));
+        assert!(warned[0].contains("may have 65536 tunnels"), "{warned:?}");
+    }
 }

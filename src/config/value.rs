@@ -138,6 +138,22 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     })
 }
 
+/// `chat.svc`, `_ws._tcp.chat.example.com.`: a name that name servers know.
+pub(super) fn domain(text: &str) -> Result<(), String> {
+    let label = |label: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        (1..=63).contains(&label.len()) && label.bytes().all(allowed)
+    };
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    if labels.len() < 254 && labels.split('.').all(label) && text.parse::<IpAddr>().is_err() {
+        Ok(())
+    } else {
+        Err(format!(
+            "`{text}` is no name to look up; write `chat.svc` or `_ws._tcp.chat.svc`"
+        ))
+    }
+}
+
 /// A path as it is matched: from the first slash, no query, no dot segments.
 pub(super) fn path(text: &str) -> Result<Box<str>, String> {
     if !text.starts_with('/') {
@@ -358,6 +374,32 @@ mod tests {
         ] {
             assert!(host(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn names_to_look_up() {
+        for text in [
+            "chat",
+            "chat.svc",
+            "_ws._tcp.chat.svc.",
+            "xn--mnchen-3ya.de",
+        ] {
+            assert!(domain(text).is_ok(), "{text}");
+        }
+        let long = "a.".repeat(130);
+        for text in [
+            "",
+            ".",
+            "a..b",
+            "a b",
+            "a:80",
+            "10.0.0.1",
+            "münchen.de",
+            &long,
+        ] {
+            assert!(domain(text).is_err(), "{text}");
+        }
+        assert!(domain(&"a".repeat(64)).is_err() && domain(&"a".repeat(63)).is_ok());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::tunnel::ended::Ended;
 use crate::tunnel::forwarder::Side;
 use crate::upstream::endpoint::State;
 use crate::upstream::health::{Checked, Standing, Tally};
+use crate::upstream::source;
 
 /// What metrics tell of the process as a whole; written by the control runtime.
 #[derive(Debug)]
@@ -95,6 +96,8 @@ pub struct Sources<'a> {
     pub workers: &'a [Arc<Counters>],
     /// The configuration as running.
     pub snapshot: &'a Snapshot,
+    /// Where connections to endpoints come from.
+    pub ports: &'a source::Sources,
     /// Connections of the process.
     pub admission: &'a Admission,
     /// The process.
@@ -115,6 +118,7 @@ pub fn write(sources: Sources<'_>, format: Format) -> String {
     of_tunnels(&mut metrics, &gathered);
     of_traffic(&mut metrics, &gathered);
     of_endpoints(&mut metrics, &gathered, sources.snapshot);
+    of_ports(&mut metrics, sources);
     process::write(&mut metrics, sources.process.began);
     metrics.finish()
 }
@@ -543,5 +547,21 @@ fn of_attempts(metrics: &mut Exposition, gathered: &Gathered) {
     for (endpoint, series) in &endpoints {
         let total = sum(series, |way| way.retried.get());
         metrics.sample(&labels(*endpoint), total);
+    }
+}
+
+fn of_ports(metrics: &mut Exposition, sources: Sources<'_>) {
+    let help = "Connections that there still could be to an endpoint from a local address.";
+    metrics.family("tidegate_source_ports_free", Kind::Gauge, help);
+    for upstream in sources.snapshot.upstreams() {
+        for ports in sources.ports.of(upstream) {
+            let source = match ports.source {
+                Some(source) => source.to_string(),
+                None => "default".into(),
+            };
+            let names = ["upstream", "endpoint", "source"];
+            let labels = labelled(names, [&upstream.name, &ports.endpoint.label, &source]);
+            metrics.sample(&labels, ports.free);
+        }
     }
 }

@@ -66,6 +66,8 @@ labels! {
         Resolve = "resolve",
         /// It, or the network, refused.
         Refused = "refused",
+        /// No local address has a port left for it.
+        Ports = "ports",
         /// This process has no descriptor left.
         Descriptors = "descriptors",
         /// The TLS handshake failed.
@@ -79,6 +81,7 @@ impl Unreached {
             ConnectError::Timeout(_) => Self::Timeout,
             ConnectError::Resolve(_) => Self::Resolve,
             ConnectError::Refused(_) => Self::Refused,
+            ConnectError::Ports(_) => Self::Ports,
             ConnectError::Descriptors(_) => Self::Descriptors,
             ConnectError::Tls(_) | ConnectError::NoServerName => Self::Tls,
         }

@@ -8,6 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::discovery::{self, Lookups};
 use super::listeners::{ListenError, Listeners};
 use crate::config::model::{Admin, Config, Server};
 use crate::config::{self, Report};
@@ -52,10 +53,22 @@ pub(super) struct Reloader {
     path: PathBuf,
     shared: Arc<Shared>,
     listeners: Listeners,
+    lookups: Lookups,
     taken: Fingerprint,
     server: Server,
     admin: Admin,
     expiries: Arc<Vec<Expiry>>,
+}
+
+/// What configurations are taken into.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// What workers share.
+    pub(super) shared: Arc<Shared>,
+    /// Nothing listens yet.
+    pub(super) listeners: Listeners,
+    /// Those of the first configuration have begun.
+    pub(super) lookups: Lookups,
 }
 
 impl Reloader {
@@ -66,15 +79,20 @@ impl Reloader {
     pub(super) async fn start(
         path: &Path,
         config: &Config,
-        shared: Arc<Shared>,
-        mut listeners: Listeners,
+        parts: Parts,
     ) -> Result<Self, ListenError> {
+        let Parts {
+            shared,
+            mut listeners,
+            lookups,
+        } = parts;
         let plan = listeners.plan(&config.listeners)?;
         listeners.apply(plan).await;
         Ok(Self {
             path: path.to_owned(),
             shared,
             listeners,
+            lookups,
             taken: fingerprint(&config.inputs),
             server: config.server.clone(),
             admin: config.admin.clone(),
@@ -132,6 +150,21 @@ impl Reloader {
         &self.taken
     }
 
+    /// Takes what the files of endpoints hold now, where that has changed; whether any has.
+    pub(super) fn take_endpoints(&mut self) -> bool {
+        let snapshot = self.shared.snapshot.load();
+        let now = fingerprint(&discovery::files(&snapshot));
+        let mut changed = false;
+        for (path, hash) in now {
+            if self.taken.get(&path) != Some(&hash) {
+                discovery::take_file(&snapshot, &path);
+                self.taken.insert(path, hash);
+                changed = true;
+            }
+        }
+        changed
+    }
+
     /// Reads the configuration again and swaps it in.
     ///
     /// # Errors
@@ -152,18 +185,23 @@ impl Reloader {
             self.expiries = expiries(&config);
             return Ok(Reloaded::Certificates);
         }
-        let snapshot = Snapshot::new(&config, Some(&self.shared.snapshot.load()))?;
         let log = &self.shared.access_log;
         let changed = self.server.access_log != config.server.access_log;
         let target = changed.then(|| log.open(&config.server.access_log));
-        if let Some(target) = target.transpose()? {
-            log.set(target);
+        let target = target.transpose()?;
+        self.lookups.begin(&config.upstreams).await;
+        let snapshot = Snapshot::new(&config, Some(&self.shared.snapshot.load()));
+        let snapshot = snapshot.inspect_err(|_| self.lookups.settle())?;
+        self.lookups.fill(&snapshot);
+        if let Some(target) = target {
+            self.shared.access_log.set(target);
         }
         warn_of_restart_needed(&self.server, &config.server);
         if self.admin != config.admin {
             tracing::warn!("a change of `admin` takes effect at the next start");
         }
         let old = self.shared.snapshot.swap(Arc::new(snapshot));
+        self.lookups.settle();
         self.listeners.apply(plan).await;
         // Freed here rather than on a worker, where ten thousand endpoints would be a stall.
         drop(old);

@@ -7,9 +7,8 @@ use std::time::Instant;
 use ::http::StatusCode;
 
 use super::{Refusal, Session};
-use crate::net::stream::Stream;
 use crate::protocol::rejection::Rejection;
-use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::connect::{ConnectError, Reached, connect};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Nobody;
 use crate::upstream::health::Failure;
@@ -72,7 +71,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// A fresh connection to it, or none, which is remembered.
-    pub(super) async fn connect(&mut self, lease: &Lease) -> Option<Stream> {
+    pub(super) async fn connect(&mut self, lease: &Lease) -> Option<Reached> {
         let upstream = self.session.upstream;
         let endpoint = Arc::clone(lease.endpoint());
         let worker = &self.session.connection.worker;
@@ -87,9 +86,9 @@ impl<'a> Attempts<'a> {
             connected = connect(upstream, &endpoint, resolver, &proxy_header).await;
         }
         match connected {
-            Ok(stream) => {
+            Ok(reached) => {
                 way.connect_seconds.observe(began.elapsed());
-                Some(stream)
+                Some(reached)
             }
             Err(error) => {
                 way.unreached(&error);

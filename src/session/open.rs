@@ -72,7 +72,7 @@ pub(super) async fn open(
         shares,
         request_id: session.facts.request_id.map(Into::into),
         trace: session.facts.trace,
-        endpoint: answered.stream,
+        endpoint: answered.reached,
     })))
 }
 
@@ -86,14 +86,14 @@ async fn answer_to(
     let mut attempts = Attempts::new(session);
     let mut lease = attempts.next().await?;
     loop {
-        let Some(stream) = attempts.connect(&lease).await else {
+        let Some(reached) = attempts.connect(&lease).await else {
             // Its count ends before another is picked.
             drop(lease);
             lease = attempts.next().await?;
             continue;
         };
         let request = write_request(session, parts, &lease, first_head);
-        let instead = match tokio::time::timeout(limit, exchange(stream, &request)).await {
+        let instead = match tokio::time::timeout(limit, exchange(reached, &request)).await {
             Ok(Ok(answered)) => {
                 let status = answered.answer().and_then(|answer| answer.status());
                 if let Some(status) = status
@@ -162,7 +162,8 @@ async fn pass_on(
 ) -> Result<Outcome, Refusal> {
     let endpoint = Arc::clone(&lease.endpoint().label);
     let broken = |error: hyper::Error| Refusal::because(Rejection::BadAnswer, &endpoint, &error);
-    let mut sender = http::open(answered.replay(), &session.connection.worker.tasks)
+    let (replay, share) = answered.replay();
+    let mut sender = http::open(replay, share, &session.connection.worker.tasks)
         .await
         .map_err(broken)?;
     // It was written long ago: this one goes nowhere.

@@ -90,10 +90,10 @@ async fn ask(
             Err(failure) => return Asked::Failed(failure),
         }
     }
-    let Some(stream) = attempts.connect(lease).await else {
+    let Some(reached) = attempts.connect(lease).await else {
         return Asked::NotReached(Box::new(request));
     };
-    match http::open(stream, &worker.tasks).await {
+    match http::open(reached.stream, reached.share, &worker.tasks).await {
         Err(error) => Asked::Failed(Failure::NoReply(error)),
         Ok(mut sender) => match send(session, &mut sender, request, upload).await {
             Ok(response) => Asked::Replied(response, sender),

@@ -1,18 +1,21 @@
 //! Connecting to an endpoint: its name resolved, its socket open, TLS up, all within one deadline.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::{State, Tls};
 use super::group::Upstream;
+use super::source::{Share, Sources};
 use crate::config::model::Address;
 use crate::net::stream::{Socket, Stream};
 
@@ -31,6 +34,9 @@ pub enum ConnectError {
     /// The endpoint, or the network, refused.
     #[error("cannot connect: {0}")]
     Refused(#[source] io::Error),
+    /// No local address has a port left for it.
+    #[error("no local port is left: {0}")]
+    Ports(#[source] io::Error),
     /// This process has no descriptor left.
     #[error("out of file descriptors: {0}")]
     Descriptors(#[source] io::Error),
@@ -46,23 +52,42 @@ impl ConnectError {
     /// Whether it is we who have run out of something: that says nothing of the endpoint.
     pub fn is_our_own(&self) -> bool {
         match self {
-            Self::Descriptors(_) => true,
-            Self::Refused(error) => error.kind() == io::ErrorKind::AddrNotAvailable,
-            Self::Timeout(_) | Self::Resolve(_) | Self::Tls(_) | Self::NoServerName => false,
+            Self::Descriptors(_) | Self::Ports(_) => true,
+            Self::Timeout(_) | Self::Resolve(_) | Self::Refused(_) => false,
+            Self::Tls(_) | Self::NoServerName => false,
         }
     }
 }
 
-/// Resolves names on the control runtime, so that no worker waits for a slow name server.
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub struct Reached {
+    /// It.
+    pub stream: Stream,
+    /// Its part of the ports here, to be kept for as long as it is open; a unix socket has none.
+    pub share: Option<Share>,
+}
+
+/// Resolves names on the control runtime, so that no worker waits for a slow name server, and knows
+/// where the connections of the process come from.
 #[derive(Debug, Clone)]
 pub struct Resolver {
     control: Handle,
+    sources: Arc<Sources>,
 }
 
 impl Resolver {
     /// Look-ups run on `control`.
     pub fn new(control: Handle) -> Self {
-        Self { control }
+        Self {
+            control,
+            sources: Arc::default(),
+        }
+    }
+
+    /// Where connections come from.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     async fn addresses(
@@ -114,17 +139,18 @@ pub async fn connect(
     endpoint: &State,
     resolver: &Resolver,
     proxy_header: &[u8],
-) -> Result<Stream, ConnectError> {
+) -> Result<Reached, ConnectError> {
     let limit = upstream.timeouts().connect;
     let work = async {
-        let mut socket = open(endpoint, resolver).await?;
+        let (mut socket, share) = open(upstream, endpoint, resolver).await?;
         if !proxy_header.is_empty() {
             socket.write_all(proxy_header).await.map_err(refused)?;
         }
-        match &upstream.tls {
-            None => Ok(Stream::Plain(socket)),
-            Some(tls) => secure(tls, &endpoint.address, socket).await,
-        }
+        let stream = match &upstream.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => secure(tls, &endpoint.address, socket).await?,
+        };
+        Ok(Reached { stream, share })
     };
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
@@ -132,44 +158,87 @@ pub async fn connect(
     }
 }
 
-async fn open(endpoint: &State, resolver: &Resolver) -> Result<Socket, ConnectError> {
-    match &endpoint.address {
-        Address::Ip(address) => open_tcp(*address).await,
-        Address::Unix(path) => UnixStream::connect(path)
-            .await
-            .map(Socket::Unix)
-            .map_err(refused),
+async fn open(
+    upstream: &Upstream,
+    endpoint: &State,
+    resolver: &Resolver,
+) -> Result<(Socket, Option<Share>), ConnectError> {
+    let resolved;
+    let addresses = match &endpoint.address {
+        Address::Ip(address) => std::slice::from_ref(address),
+        Address::Unix(path) => {
+            let socket = UnixStream::connect(path).await.map_err(refused)?;
+            return Ok((Socket::Unix(socket), None));
+        }
         Address::Name { host, port } => {
-            let addresses = resolver
+            resolved = resolver
                 .addresses(endpoint, host, *port)
                 .await
                 .map_err(ConnectError::Resolve)?;
-            let mut failure = None;
-            for address in addresses.iter() {
-                match open_tcp(*address).await {
-                    Ok(socket) => return Ok(socket),
-                    Err(error) => failure = Some(error),
-                }
-            }
-            Err(failure.unwrap_or_else(|| refused(io::ErrorKind::NotFound.into())))
+            &*resolved
+        }
+    };
+    let mut failure = None;
+    for address in addresses {
+        match open_tcp(*address, &upstream.reach().sources, &resolver.sources).await {
+            Ok((socket, share)) => return Ok((Socket::Tcp(socket), Some(share))),
+            Err(error) => failure = Some(error),
         }
     }
+    Err(failure.unwrap_or_else(|| refused(io::ErrorKind::NotFound.into())))
 }
 
-async fn open_tcp(address: SocketAddr) -> Result<Socket, ConnectError> {
-    let socket = TcpStream::connect(address).await.map_err(refused)?;
-    socket.set_nodelay(true).map_err(refused)?;
-    Ok(Socket::Tcp(socket))
+/// From one of `own` after the other, as long as it is for want of a port that there is no
+/// connection.
+async fn open_tcp(
+    to: SocketAddr,
+    own: &[IpAddr],
+    sources: &Sources,
+) -> Result<(TcpStream, Share), ConnectError> {
+    let mut failure = io::Error::from(Errno::ADDRNOTAVAIL);
+    for from in sources.order(to, own) {
+        let share = sources.take(to, from);
+        match open_from(from, to).await {
+            Ok(socket) => {
+                share.connected();
+                socket.set_nodelay(true).map_err(refused)?;
+                return Ok((socket, share));
+            }
+            Err(error) if errno(&error) == Some(Errno::ADDRNOTAVAIL) => {
+                if share.exhausted() {
+                    let from = from.map(tracing::field::display);
+                    tracing::warn!(endpoint = %to, source = from, %error, "source not usable");
+                }
+                failure = error;
+            }
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    Err(ConnectError::Ports(failure))
+}
+
+async fn open_from(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let Some(from) = from else {
+        return TcpStream::connect(to).await;
+    };
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // The port is chosen when it is known where the connection goes. Otherwise it would be taken
+    // from all endpoints, and one address would have as many connections to all of them together.
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(to).await
+}
+
+fn errno(error: &io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw_os_error)
 }
 
 fn refused(error: io::Error) -> ConnectError {
-    let errno = error
-        .raw_os_error()
-        .map(rustix::io::Errno::from_raw_os_error);
-    match errno {
-        Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
-            ConnectError::Descriptors(error)
-        }
+    match errno(&error) {
+        Some(Errno::MFILE | Errno::NFILE) => ConnectError::Descriptors(error),
         _ => ConnectError::Refused(error),
     }
 }

@@ -81,6 +81,20 @@ impl State {
         }
     }
 
+    /// Where its connections go, as far as that is known.
+    pub(super) fn destinations(&self) -> Vec<SocketAddr> {
+        match &self.address {
+            Address::Ip(address) => vec![*address],
+            Address::Unix(_) => Vec::new(),
+            Address::Name { .. } => {
+                let resolved = locked(&self.resolved);
+                resolved
+                    .as_ref()
+                    .map_or_else(Vec::new, |(_, to)| to.to_vec())
+            }
+        }
+    }
+
     /// Leases out: handshakes waiting for their 101, tunnels, running requests.
     pub fn in_flight(&self) -> usize {
         // Ordered with the count of those who wait: see `Room::look`.

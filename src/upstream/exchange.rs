@@ -10,6 +10,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::connect::Reached;
+use super::source::Share;
 use crate::net::stream::Stream;
 use crate::protocol::answer::{Answer, AnswerError};
 
@@ -49,7 +51,7 @@ pub enum ExchangeError {
 #[derive(Debug)]
 pub struct Answered {
     /// The connection, read up to the end of [`bytes`](Self::bytes).
-    pub stream: Stream,
+    pub reached: Reached,
     /// The head as received, and whatever came with it.
     pub bytes: Vec<u8>,
     /// Length of the head in [`bytes`](Self::bytes).
@@ -71,13 +73,15 @@ impl Answered {
     }
 
     /// The connection as if nothing had been read, for a reader that wants the head too.
-    pub fn replay(self) -> Replay {
-        Replay {
+    pub fn replay(self) -> (Replay, Option<Share>) {
+        let Reached { stream, share } = self.reached;
+        let replay = Replay {
             unread: self.bytes.into(),
-            stream: self.stream,
+            stream,
             asked: false,
             reader: None,
-        }
+        };
+        (replay, share)
     }
 }
 
@@ -85,7 +89,8 @@ impl Answered {
 ///
 /// # Errors
 /// [`ExchangeError`]. The connection is of no further use.
-pub async fn exchange(mut stream: Stream, request: &[u8]) -> Result<Answered, ExchangeError> {
+pub async fn exchange(mut reached: Reached, request: &[u8]) -> Result<Answered, ExchangeError> {
+    let stream = &mut reached.stream;
     stream
         .write_all(request)
         .await
@@ -105,7 +110,7 @@ pub async fn exchange(mut stream: Stream, request: &[u8]) -> Result<Answered, Ex
             }
             Some((_, head)) => {
                 return Ok(Answered {
-                    stream,
+                    reached,
                     bytes,
                     head,
                 });

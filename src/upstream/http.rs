@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::endpoint::Lease;
 use super::group::Upstream;
+use super::source::Share;
 use crate::config::model::{SendProxy, same_variable};
 use crate::drain::Tasks;
 use crate::protocol::hop::BodyLength;
@@ -39,12 +40,13 @@ const IDLE_MOST: usize = 32;
 /// Bytes that hyper may buffer of one message: the bound on the head of an answer.
 const BUFFER_MOST: usize = 64 * 1024;
 
-/// Puts HTTP/1.1 on a fresh connection; the task that drives it is one of `tasks`.
+/// Puts HTTP/1.1 on a fresh connection; the task that drives it is one of `tasks`, and holds `share`.
 ///
 /// # Errors
 /// None in practice: hyper's handshake for HTTP/1.1 sends nothing.
 pub async fn open(
     io: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    share: Option<Share>,
     tasks: &Tasks,
 ) -> hyper::Result<Sender> {
     let (sender, connection) = http1::Builder::new()
@@ -56,6 +58,7 @@ pub async fn open(
     tasks.spawn(async move {
         // What goes wrong is told to the request that it goes wrong for.
         let _ = connection.await;
+        drop(share);
     });
     Ok(sender)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect::{ConnectError, Resolver, connect};
+use super::connect::{ConnectError, Reached, Resolver, connect};
 use super::endpoint::State;
 use super::exchange::{Answered, ExchangeError, exchange};
 use super::group::Upstream;
@@ -97,21 +97,21 @@ pub async fn probe(
     };
     let proxy_header = proxy_header::write(upstream.reach().send_proxy, None);
     let connecting = connect(upstream, endpoint, resolver, &proxy_header);
-    let stream = check.within("connection", connecting).await??;
+    let reached = check.within("connection", connecting).await??;
     let host = endpoint.host().unwrap_or(HOST_OF_UNIX);
     match &settings.probe {
         Probe::Tcp => {}
         Probe::Http(settings) => {
             let checkup = Checkup::plain(settings, host)?;
-            let answered = check.answer(stream, &checkup).await?;
-            farewell(answered.stream, &[]).await;
+            let answered = check.answer(reached, &checkup).await?;
+            farewell(answered.reached.stream, &[]).await;
         }
         Probe::WebSocket(settings) => {
             let checkup = Checkup::handshake(settings, host, random())?;
-            let answered = check.answer(stream, &checkup).await?;
-            let stream = check.liveness(answered, settings).await?;
+            let answered = check.answer(reached, &checkup).await?;
+            let reached = check.liveness(answered, settings).await?;
             let close = Frame::close(1000, "", Some(random()));
-            farewell(stream, &close.into_bytes()).await;
+            farewell(reached.stream, &close.into_bytes()).await;
         }
     }
     Ok(())
@@ -139,9 +139,14 @@ impl Check {
             .map_err(|_| ProbeError::Timeout { what, limit })
     }
 
-    async fn answer(&self, stream: Stream, checkup: &Checkup<'_>) -> Result<Answered, ProbeError> {
+    async fn answer(
+        &self,
+        reached: Reached,
+        checkup: &Checkup<'_>,
+    ) -> Result<Answered, ProbeError> {
         let request = checkup.to_bytes();
-        let answered = self.within("answer", exchange(stream, &request)).await??;
+        let exchanging = exchange(reached, &request);
+        let answered = self.within("answer", exchanging).await??;
         if let Some(answer) = answered.answer() {
             checkup.judge(&answer)?;
         }
@@ -153,15 +158,16 @@ impl Check {
         &self,
         answered: Answered,
         settings: &WebSocketProbe,
-    ) -> Result<Stream, ProbeError> {
+    ) -> Result<Reached, ProbeError> {
         if !settings.ping {
-            return Ok(answered.stream);
+            return Ok(answered.reached);
         }
         let mut pings = Pings::new();
         pings.read(answered.read_ahead())?;
-        let mut stream = answered.stream;
-        self.within("Pong", pings.play(&mut stream)).await??;
-        Ok(stream)
+        let mut reached = answered.reached;
+        let playing = pings.play(&mut reached.stream);
+        self.within("Pong", playing).await??;
+        Ok(reached)
     }
 }
 

@@ -4,6 +4,7 @@
 //! only [`quiet_for`] lets time pass, to show that nothing does.
 
 pub(crate) mod certificates;
+pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod frames;
 pub(crate) mod proxy;

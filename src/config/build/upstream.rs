@@ -5,17 +5,20 @@ mod picking;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::Path;
 
 use rustls::pki_types::ServerName;
 
 use super::{Builder, count, duration, is_empty_list, positive, texts};
 use crate::config::diagnostic::Diagnostic;
+use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
     Address, Discovery, Endpoint, EndpointTls, Reach, Retry, RetryOn, Roots, SendProxy, Upstream,
     UpstreamTimeouts,
 };
 use crate::config::raw::{At, Section, Value};
+use crate::config::value;
 
 impl Builder<'_> {
     pub(super) fn upstream(&mut self, name: &At<String>, section: &Section) -> Option<Upstream> {
@@ -62,24 +65,40 @@ impl Builder<'_> {
                 }
             }
         }
-        let listed = self.listed(section);
+        let mut endpoints = self.listed(section);
         let discovery = if let Some(dns) = section.optional("dns") {
             Discovery::Dns {
-                name: dns.text("name").unwrap_or_default().into(),
+                name: self.looked_up(&dns),
                 port: port(&dns).unwrap_or_default(),
                 server: socket(&dns),
             }
         } else if let Some(srv) = section.optional("srv") {
             Discovery::Srv {
-                name: srv.text("name").unwrap_or_default().into(),
+                name: self.looked_up(&srv),
                 server: socket(&srv),
             }
         } else if let Some(file) = self.file(section, "endpoints_file") {
+            let read = |path: &Path| {
+                let held = endpoints_file::read(path);
+                held.map_err(|error| format!("`{}`: {error}", path.display()))
+            };
+            endpoints = self.read(&file, read).unwrap_or_default();
             Discovery::File(file.value)
         } else {
             Discovery::Listed
         };
-        (discovery, listed)
+        (discovery, endpoints)
+    }
+
+    /// A name that name servers are asked for.
+    fn looked_up(&mut self, section: &Section) -> Box<str> {
+        let Some(name) = section.text("name") else {
+            return Box::default();
+        };
+        if let (Err(wrong), Some(at)) = (value::domain(&name), section.written("name")) {
+            self.error("value", at, &wrong);
+        }
+        name.into()
     }
 
     fn listed(&mut self, section: &Section) -> Vec<Endpoint> {

@@ -53,23 +53,20 @@ pub(super) const UPSTREAM: Table = Table {
             Kind::Table(&DNS),
             "",
             "Endpoints from a name, instead of a list.",
-        )
-        .later(),
+        ),
         key(
             "srv",
             Kind::Table(&SRV),
             "",
             "Endpoints from SRV records, instead of a list.",
-        )
-        .later(),
+        ),
         key(
             "endpoints_file",
             Kind::File,
             "",
             "Endpoints from a file, instead of a list.",
         )
-        .shown(r#"endpoints_file = "chat.endpoints""#)
-        .later(),
+        .shown(r#"endpoints_file = "chat.endpoints""#),
         key(
             "sticky",
             Kind::Table(&STICKY),
@@ -125,8 +122,7 @@ pub(super) const UPSTREAM: Table = Table {
             "[]",
             "Local addresses that connections are spread over.",
         )
-        .shown(r#"source = ["10.0.0.2", "10.0.0.3"]"#)
-        .later(),
+        .shown(r#"source = ["10.0.0.2", "10.0.0.3"]"#),
         key(
             "health",
             Kind::Table(&HEALTH),

@@ -85,7 +85,21 @@ impl Echo {
         unit: Unit,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on("127.0.0.1:0".parse().unwrap(), name, unit, tls).await
+    }
+
+    /// Of bytes, at this address, which nobody else has.
+    pub(crate) async fn bytes_at(address: SocketAddr) -> Self {
+        Self::on(address, "", Unit::Bytes, None).await
+    }
+
+    async fn on(
+        address: SocketAddr,
+        name: &'static str,
+        unit: Unit,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (served, open) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let (counted, live) = (Arc::clone(&served), Arc::clone(&open));

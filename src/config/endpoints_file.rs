@@ -1,0 +1,420 @@
+//! Files of endpoints, for whoever feeds tidegate from a template, a script or a controller.
+//!
+//! One address to a line, with a weight and other words behind it, or an array in JSON. A file that
+//! holds nothing is a mistake: it is what is seen of one that is just being written.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+
+use super::model::{Address, Endpoint};
+use super::value;
+
+/// Bytes that a file may have.
+pub const BYTES_MOST: u64 = 1024 * 1024;
+
+/// Endpoints that a file may hold.
+pub const ENDPOINTS_MOST: usize = 10_000;
+
+/// The largest weight, as in the configuration.
+const WEIGHT_MOST: u32 = 10_000;
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read the file: {0}")]
+    Unreadable(String),
+    /// It is no list of endpoints.
+    #[error("the file is longer than {BYTES_MOST} bytes")]
+    TooLong,
+    /// Or holds too many.
+    #[error("the file holds more than {ENDPOINTS_MOST} endpoints")]
+    TooMany,
+    /// Or none.
+    #[error("the file holds no endpoint")]
+    Empty,
+    /// Or one of them twice.
+    #[error("`{0}` is listed twice")]
+    Twice(Address),
+    /// A line of it makes no sense.
+    #[error("line {line}: {message}{}", More(*.more))]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+        /// How many more are wrong.
+        more: usize,
+    },
+}
+
+struct More(usize);
+
+impl fmt::Display for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+/// Reads the file at `path`.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read(path: &Path) -> Result<Vec<Endpoint>, FileError> {
+    let unreadable = |error: io::Error| FileError::Unreadable(error.to_string());
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(BYTES_MOST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    parse(&bytes)
+}
+
+/// Reads what a file holds.
+///
+/// # Errors
+/// [`FileError`].
+pub fn parse(bytes: &[u8]) -> Result<Vec<Endpoint>, FileError> {
+    if bytes.len() as u64 > BYTES_MOST {
+        return Err(FileError::TooLong);
+    }
+    let text = str::from_utf8(bytes).map_err(|error| {
+        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        FileError::Line {
+            line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
+            message: "this is no text".into(),
+            more: 0,
+        }
+    })?;
+    // Editors on other systems put a mark there.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let endpoints = match is_json(text) {
+        true => from_json(text)?,
+        false => from_lines(text)?,
+    };
+    match endpoints.len() {
+        0 => Err(FileError::Empty),
+        1..=ENDPOINTS_MOST => Ok(endpoints),
+        _ => Err(FileError::TooMany),
+    }
+}
+
+/// `[::1]:9000` begins with a bracket, too.
+fn is_json(text: &str) -> bool {
+    let text = text.trim_start();
+    let array = text.strip_prefix('[').map(str::trim_start);
+    text.starts_with('{') || array.is_some_and(|rest| rest.starts_with(['"', '{', ']']))
+}
+
+/// The first that is wrong, if any is.
+fn wrong(found: Vec<(usize, String)>) -> Result<(), FileError> {
+    let more = found.len().saturating_sub(1);
+    match found.into_iter().next() {
+        None => Ok(()),
+        Some((line, message)) => Err(FileError::Line {
+            line,
+            message,
+            more,
+        }),
+    }
+}
+
+fn from_lines(text: &str) -> Result<Vec<Endpoint>, FileError> {
+    let mut endpoints = Vec::new();
+    let mut known = HashSet::new();
+    let mut found = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let said = line.split('#').next().unwrap_or_default();
+        let mut words = said.split_whitespace();
+        let Some(address) = words.next() else {
+            continue;
+        };
+        match from_words(address, words) {
+            Ok(endpoint) if !known.insert(endpoint.address.clone()) => {
+                found.push((at + 1, format!("`{address}` is listed twice")));
+            }
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(message) => found.push((at + 1, message)),
+        }
+    }
+    wrong(found)?;
+    Ok(endpoints)
+}
+
+fn from_words<'a>(address: &str, words: impl Iterator<Item = &'a str>) -> Result<Endpoint, String> {
+    let mut table = Table {
+        address: address.to_owned(),
+        ..Table::default()
+    };
+    for (at, word) in words.enumerate() {
+        let (key, number) = match word.split_once('=') {
+            Some(pair) => pair,
+            None if at == 0 && word.starts_with(|c: char| c.is_ascii_digit()) => ("weight", word),
+            None => (word, ""),
+        };
+        let place: &mut Option<u64> = match (key, number) {
+            ("backup", "") => {
+                table.backup = true;
+                continue;
+            }
+            ("drain", "") => {
+                table.drain = true;
+                continue;
+            }
+            ("weight", _) => &mut table.weight,
+            ("max_tunnels", _) => &mut table.max_tunnels,
+            _ => {
+                return Err(format!(
+                    "`{word}` is unknown; write a weight, `max_tunnels=1000`, `backup` or `drain`"
+                ));
+            }
+        };
+        let number = number.parse();
+        let number = number.map_err(|_| format!("`{word}`: a whole number is missing"))?;
+        if place.replace(number).is_some() {
+            return Err(format!("`{word}`: `{key}` is said twice"));
+        }
+    }
+    table.endpoint()
+}
+
+/// An endpoint as the configuration spells it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    address: String,
+    weight: Option<u64>,
+    max_tunnels: Option<u64>,
+    #[serde(default)]
+    backup: bool,
+    #[serde(default)]
+    drain: bool,
+}
+
+impl Table {
+    fn endpoint(self) -> Result<Endpoint, String> {
+        let weight = u32::try_from(self.weight.unwrap_or(1)).ok();
+        let weight = weight
+            .filter(|weight| *weight <= WEIGHT_MOST)
+            .ok_or_else(|| format!("a weight is at most {WEIGHT_MOST}"))?;
+        let max_tunnels = match self.max_tunnels.map(usize::try_from) {
+            None => None,
+            Some(Ok(most @ 1..)) => Some(most),
+            Some(_) => return Err("`max_tunnels` is at least 1".into()),
+        };
+        Ok(Endpoint {
+            address: value::address(&self.address)?,
+            weight,
+            max_tunnels,
+            drain: self.drain,
+            backup: self.backup,
+        })
+    }
+}
+
+/// One of an array: an address, or a table.
+struct Listed(Endpoint);
+
+fn from_json(text: &str) -> Result<Vec<Endpoint>, FileError> {
+    let listed: Vec<Listed> = serde_json::from_str(text).map_err(|error| {
+        // It says the line and column at its end, but the line is said already.
+        let message = error.to_string();
+        let end = message.rfind(" at line ").unwrap_or(message.len());
+        FileError::Line {
+            line: error.line().max(1),
+            message: message.get(..end).unwrap_or_default().to_owned(),
+            more: 0,
+        }
+    })?;
+    let endpoints: Vec<Endpoint> = listed.into_iter().map(|listed| listed.0).collect();
+    let mut known = HashSet::with_capacity(endpoints.len());
+    match endpoints.iter().find(|each| !known.insert(&each.address)) {
+        Some(twice) => Err(FileError::Twice(twice.address.clone())),
+        None => Ok(endpoints),
+    }
+}
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Either)
+    }
+}
+
+struct Either;
+
+impl<'de> Visitor<'de> for Either {
+    type Value = Listed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address, or an object with `address`")
+    }
+
+    fn visit_str<E: de::Error>(self, address: &str) -> Result<Listed, E> {
+        let table = Table {
+            address: address.to_owned(),
+            ..Table::default()
+        };
+        table.endpoint().map(Listed).map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listed, A::Error> {
+        let table = Table::deserialize(MapAccessDeserializer::new(map))?;
+        table.endpoint().map(Listed).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(text: &str) -> Result<Vec<String>, String> {
+        let endpoints = parse(text.as_bytes()).map_err(|error| error.to_string())?;
+        let shown = endpoints.iter().map(|each| {
+            let mut line = format!("{} {}", each.address, each.weight);
+            if let Some(most) = each.max_tunnels {
+                line += &format!(" max_tunnels={most}");
+            }
+            line += if each.drain { " drain" } else { "" };
+            line += if each.backup { " backup" } else { "" };
+            line
+        });
+        Ok(shown.collect())
+    }
+
+    #[test]
+    fn a_line_is_an_address_and_what_is_said_of_it() {
+        let text = "# made by a template\n\
+            10.0.0.1:9000\n\
+            \n  [::1]:9000 3   # the big one\n\
+            chat.internal:9000 max_tunnels=100 drain weight=0 backup\n\
+            unix:/run/chat.sock\n";
+        assert_eq!(
+            shown(text).unwrap(),
+            [
+                "10.0.0.1:9000 1",
+                "[::1]:9000 3",
+                "chat.internal:9000 0 max_tunnels=100 drain backup",
+                "unix:/run/chat.sock 1",
+            ]
+        );
+        assert_eq!(shown("[::1]:9000\n").unwrap(), ["[::1]:9000 1"]);
+        assert_eq!(shown("\u{feff}10.0.0.1:1\r\n").unwrap(), ["10.0.0.1:1 1"]);
+    }
+
+    #[test]
+    fn an_array_holds_addresses_and_objects() {
+        let text = r#" [ "10.0.0.1:9000",
+            {"address": "10.0.0.2:9000", "weight": 2, "max_tunnels": 5, "drain": true} ]"#;
+        assert_eq!(
+            shown(text).unwrap(),
+            ["10.0.0.1:9000 1", "10.0.0.2:9000 2 max_tunnels=5 drain"]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        for (text, expected) in [
+            ("", "holds no endpoint"),
+            ("# nothing yet\n", "holds no endpoint"),
+            ("[]", "holds no endpoint"),
+            ("10.0.0.1:1\nnonsense\n", "line 2: `nonsense` is no address"),
+            ("10.0.0.1\n10.0.0.2\n", "and 1 more"),
+            ("10.0.0.1:1 1000000", "line 1: a weight is at most 10000"),
+            ("10.0.0.1:1 2x", "line 1: `2x`: a whole number is missing"),
+            (
+                "10.0.0.1:1 2 weight=3",
+                "line 1: `weight=3`: `weight` is said twice",
+            ),
+            (
+                "10.0.0.1:1 max_tunnels=0",
+                "line 1: `max_tunnels` is at least 1",
+            ),
+            ("10.0.0.1:1 fast", "line 1: `fast` is unknown"),
+            ("10.0.0.1:1 2 3", "line 1: `3` is unknown"),
+            ("10.0.0.1:1 backup=1", "line 1: `backup=1` is unknown"),
+            (
+                "10.0.0.1:1\n10.0.0.1:1\n",
+                "line 2: `10.0.0.1:1` is listed twice",
+            ),
+            ("[\"10.0.0.1:1\",\n\"x\"]", "line 2: `x` is no address"),
+            (
+                "[\"10.0.0.1:1\",\n7]",
+                "line 2: invalid type: integer `7`, expected an address",
+            ),
+            (
+                "[{\"address\": \"10.0.0.1:1\",\n\"wieght\": 2}]",
+                "line 2: unknown field `wieght`",
+            ),
+            ("[{\"weight\": 2}]", "line 1: missing field `address`"),
+            (
+                "{\"endpoints\": []}",
+                "line 1: invalid type: map, expected a sequence",
+            ),
+            (
+                "[\"10.0.0.1:1\", \"10.0.0.1:1\"]",
+                "`10.0.0.1:1` is listed twice",
+            ),
+            ("[\"10.0.0.1:1\"", "line 1: EOF"),
+        ] {
+            let error = shown(text).unwrap_err();
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+        let error = parse(b"10.0.0.1:1\n\xff\n").unwrap_err().to_string();
+        assert_eq!(error, "line 2: this is no text");
+        let long = vec![b'#'; usize::try_from(BYTES_MOST).unwrap() + 1];
+        assert_eq!(parse(&long).unwrap_err(), FileError::TooLong);
+        let many: String = (0..=ENDPOINTS_MOST).map(|n| format!("h{n}:1\n")).collect();
+        assert_eq!(parse(many.as_bytes()).unwrap_err(), FileError::TooMany);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_no_empty_list() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = read(&folder.path().join("none")).unwrap_err();
+        assert!(matches!(error, FileError::Unreadable(_)), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn nor_does_anything_that_looks_right(
+            text in r#"([\[{]|[a-z0-9.:]{0,12}| |\n|"|,|\]|\}|weight|=|max_tunnels|#){0,30}"#,
+        ) {
+            if let Ok(endpoints) = parse(text.as_bytes()) {
+                prop_assert!(!endpoints.is_empty());
+            }
+        }
+
+        #[test]
+        fn what_was_written_is_read(
+            all in prop::collection::btree_map(any::<std::net::SocketAddr>(), 0..=WEIGHT_MOST, 1..20),
+        ) {
+            let all: Vec<_> = all.into_iter().filter(|(address, _)| address.port() != 0).collect();
+            prop_assume!(!all.is_empty());
+            let expected: Vec<String> =
+                all.iter().map(|(address, weight)| format!("{address} {weight}")).collect();
+            prop_assert_eq!(shown(&expected.join("\n")).unwrap(), &expected[..]);
+            let objects: Vec<String> = all
+                .iter()
+                .map(|(address, weight)| {
+                    format!(r#"{{"address": "{address}", "weight": {weight}}}"#)
+                })
+                .collect();
+            prop_assert_eq!(shown(&format!("[{}]", objects.join(","))).unwrap(), &expected[..]);
+        }
+    }
+}

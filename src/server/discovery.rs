@@ -1,0 +1,219 @@
+//! Endpoints that change while a configuration runs: looked up, or read from files of their own.
+//!
+//! A lookup belongs to an upstream and what it asks for. As long as neither changes it lives on
+//! across reloads, with its last answer and its schedule. What it does not find is no reason to
+//! take anything away: the last endpoints stay.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::endpoints_file;
+use crate::config::model::{self, Discovery, Endpoint};
+use crate::session::Shared;
+use crate::snapshot::Snapshot;
+use crate::upstream::discovery::answer::{next_after, retry_after};
+use crate::upstream::discovery::{Found, Lookup, LookupError};
+use crate::upstream::group::Upstream;
+
+/// How long a start or a reload waits for first answers, so that first clients are not refused.
+const FIRST_WITHIN: Duration = Duration::from_secs(5);
+
+/// The lookups that run.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    control: Handle,
+    shared: Arc<Shared>,
+    running: Vec<Running>,
+}
+
+/// A lookup that repeats itself; ends when dropped.
+#[derive(Debug)]
+struct Running {
+    asks: Arc<Asks>,
+    task: JoinHandle<()>,
+}
+
+/// What is looked up, and what was found last.
+#[derive(Debug)]
+struct Asks {
+    upstream: Arc<str>,
+    discovery: Discovery,
+    found: Mutex<Option<Vec<Endpoint>>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Lookups {
+    /// None yet; they will run on `control`.
+    pub(super) fn new(control: Handle, shared: Arc<Shared>) -> Self {
+        Self {
+            control,
+            shared,
+            running: Vec::new(),
+        }
+    }
+
+    /// Begins those of `upstreams` that are new, and waits for their first answers for a while.
+    pub(super) async fn begin(&mut self, upstreams: &[model::Upstream]) {
+        let mut answers = Vec::new();
+        for upstream in upstreams {
+            let asked = matches!(
+                upstream.discovery,
+                Discovery::Dns { .. } | Discovery::Srv { .. }
+            );
+            let known =
+                |running: &Running| running.asks.is_for(&upstream.name, &upstream.discovery);
+            if !asked || self.running.iter().any(known) {
+                continue;
+            }
+            let asks = Arc::new(Asks {
+                upstream: Arc::clone(&upstream.name),
+                discovery: upstream.discovery.clone(),
+                found: Mutex::default(),
+            });
+            let (sender, answered) = watch::channel(false);
+            let task = repeat(Arc::clone(&asks), Arc::clone(&self.shared), sender);
+            answers.push(answered);
+            self.running.push(Running {
+                asks,
+                task: self.control.spawn(task),
+            });
+        }
+        let all = async {
+            for mut answered in answers {
+                // One that is gone has nothing to say.
+                let _ = answered.wait_for(|answered| *answered).await;
+            }
+        };
+        // Those that take longer are logged when they are decided.
+        let _ = tokio::time::timeout(FIRST_WITHIN, all).await;
+    }
+
+    /// Gives a snapshot that is about to run what was found for it.
+    pub(super) fn fill(&self, snapshot: &Snapshot) {
+        for upstream in snapshot.upstreams() {
+            if let Discovery::File(_) = upstream.settings.discovery {
+                // Read with the configuration, and so newer than what was found before.
+                upstream.set_endpoints(&upstream.settings.endpoints);
+            }
+        }
+        for running in &self.running {
+            if let Some(upstream) = running.asks.upstream_in(snapshot)
+                && let Some(found) = &*running.asks.found()
+            {
+                upstream.set_endpoints(found);
+            }
+        }
+    }
+
+    /// Ends those that the running snapshot has no use for.
+    pub(super) fn settle(&mut self) {
+        let snapshot = self.shared.snapshot.load();
+        self.running
+            .retain(|running| running.asks.upstream_in(&snapshot).is_some());
+    }
+}
+
+impl Asks {
+    fn is_for(&self, upstream: &str, discovery: &Discovery) -> bool {
+        *self.upstream == *upstream && self.discovery == *discovery
+    }
+
+    fn upstream_in<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Upstream>> {
+        let mut upstreams = snapshot.upstreams().iter();
+        upstreams.find(|each| self.is_for(&each.name, &each.settings.discovery))
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, Option<Vec<Endpoint>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was found; whether that is news.
+    fn take(&self, shared: &Shared, endpoints: Vec<Endpoint>) -> bool {
+        let mut found = self.found();
+        if found.as_ref() == Some(&endpoints) {
+            return false;
+        }
+        if let Some(upstream) = self.upstream_in(&shared.snapshot.load()) {
+            upstream.set_endpoints(&endpoints);
+        }
+        *found = Some(endpoints);
+        true
+    }
+}
+
+/// Looks up again and again. What goes wrong is told when it begins, when it becomes something else,
+/// and when it is over.
+async fn repeat(asks: Arc<Asks>, shared: Arc<Shared>, answered: watch::Sender<bool>) {
+    let mut lookup = Lookup::new(asks.discovery.clone());
+    let mut failures = 0;
+    let mut wrong: Option<LookupError> = None;
+    let upstream = &asks.upstream;
+    loop {
+        let wait = match lookup.run().await {
+            Ok(Found { endpoints, ttl }) => {
+                if wrong.take().is_some() {
+                    tracing::info!(%upstream, "endpoints are found again");
+                }
+                failures = 0;
+                let count = endpoints.len();
+                if asks.take(&shared, endpoints) {
+                    tracing::info!(%upstream, endpoints = count, "endpoints found");
+                }
+                next_after(ttl)
+            }
+            Err(error) => {
+                failures += 1;
+                if wrong.as_ref() != Some(&error) {
+                    let kept = asks.found().as_ref().map_or(0, Vec::len);
+                    tracing::warn!(%upstream, %error, kept, "endpoints not found");
+                }
+                wrong = Some(error);
+                retry_after(failures)
+            }
+        };
+        answered.send_replace(true);
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// The files of endpoints that a snapshot was made with.
+pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
+    let upstreams = snapshot.upstreams().iter();
+    let files = upstreams.filter_map(|upstream| match &upstream.settings.discovery {
+        Discovery::File(path) => Some(path.clone()),
+        _ => None,
+    });
+    files.collect()
+}
+
+/// Takes what the file at `path` holds now. If that makes no sense, the endpoints stay.
+pub(super) fn take_file(snapshot: &Snapshot, path: &Path) {
+    let read = endpoints_file::read(path);
+    let upstreams = snapshot.upstreams().iter();
+    for upstream in upstreams.filter(
+        |upstream| matches!(&upstream.settings.discovery, Discovery::File(known) if known == path),
+    ) {
+        let (file, upstream_name) = (path.display(), &upstream.name);
+        match &read {
+            Ok(endpoints) => {
+                upstream.set_endpoints(endpoints);
+                let endpoints = endpoints.len();
+                tracing::info!(upstream = %upstream_name, %file, endpoints, "endpoints read");
+            }
+            Err(error) => {
+                let kept = upstream.endpoints().len();
+                tracing::error!(upstream = %upstream_name, %file, %error, kept, "endpoints not read");
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Local addresses that connections come from: taken in turn, counted until they are closed.
+//!
+//! From one address there are as many connections to one endpoint as there are local ports, tens of
+//! thousands at most. A port is used once for each pair of addresses, so that every further
+//! address brings as many again.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::endpoint::State;
+use super::group::Upstream;
+use crate::config::ports;
+
+/// Destinations that are remembered before those without connections are first forgotten.
+const SWEEP_AT: usize = 256;
+
+/// The connections of the process, by where they go and where they come from.
+#[derive(Debug, Default)]
+pub struct Sources {
+    destinations: Mutex<Destinations>,
+}
+
+#[derive(Debug, Default)]
+struct Destinations {
+    known: HashMap<SocketAddr, Destination>,
+    /// How many there are when it is time to forget some.
+    sweep_at: usize,
+}
+
+#[derive(Debug, Default)]
+struct Destination {
+    turn: usize,
+    /// A handful: a search from the front is the fastest.
+    used: Vec<(Option<IpAddr>, Arc<Used>)>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    connections: AtomicUsize,
+    /// Nothing could be had from it the last time.
+    exhausted: AtomicBool,
+}
+
+/// What is known of the ports between a source and an endpoint.
+#[derive(Debug)]
+pub struct Ports {
+    /// The endpoint.
+    pub endpoint: Arc<State>,
+    /// The local address; `None` where the kernel chooses it.
+    pub source: Option<IpAddr>,
+    /// Connections of ours.
+    pub used: usize,
+    /// How many more there could be, if nobody else had any.
+    pub free: usize,
+}
+
+/// A connection's part of a source's ports, until this is dropped.
+#[derive(Debug)]
+pub struct Share(Arc<Used>);
+
+impl Share {
+    fn of(used: &Arc<Used>) -> Self {
+        used.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(used))
+    }
+
+    /// There was no port left; whether there was one the last time.
+    pub(super) fn exhausted(&self) -> bool {
+        !self.0.exhausted.swap(true, Ordering::Relaxed)
+    }
+
+    /// There was one.
+    pub(super) fn connected(&self) {
+        self.0.exhausted.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Sources {
+    /// Which of `sources` to try for a connection to `to`, one after the other; `None` leaves it to
+    /// the kernel, where none of them is of the right family.
+    pub(super) fn order(&self, to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
+        let mut order = candidates(to, sources);
+        match order.len() {
+            ..2 => {}
+            // Each destination has a turn of its own: with one for all, endpoints that are taken in
+            // turn as well would always be reached from the same.
+            several => order.rotate_left(self.lock().turn(to) % several),
+        }
+        order
+    }
+
+    /// Counts a connection to `to` that comes from there.
+    pub(super) fn take(&self, to: SocketAddr, from: Option<IpAddr>) -> Share {
+        let mut destinations = self.lock();
+        let destination = destinations.at(to);
+        if let Some((_, used)) = destination.used.iter().find(|(source, _)| *source == from) {
+            return Share::of(used);
+        }
+        let used = Arc::<Used>::default();
+        destination.used.push((from, Arc::clone(&used)));
+        Share::of(&used)
+    }
+
+    /// Connections to `to` that come from there.
+    pub fn used(&self, to: SocketAddr, from: Option<IpAddr>) -> usize {
+        let destinations = self.lock();
+        let used = destinations.known.get(&to).and_then(|destination| {
+            let mut used = destination.used.iter();
+            used.find(|(source, _)| *source == from)
+        });
+        used.map_or(0, |(_, used)| used.connections.load(Ordering::Relaxed))
+    }
+
+    /// The ports of every endpoint and source of `upstream`. Unix sockets have none, and neither do
+    /// names that have not been resolved.
+    pub fn of(&self, upstream: &Upstream) -> Vec<Ports> {
+        let local = ports::local();
+        let mut all = Vec::new();
+        for endpoint in upstream.endpoints() {
+            let to = endpoint.destinations();
+            let mut sources: Vec<Option<IpAddr>> = Vec::new();
+            for source in to
+                .iter()
+                .flat_map(|to| candidates(*to, &upstream.reach().sources))
+            {
+                if !sources.contains(&source) {
+                    sources.push(source);
+                }
+            }
+            for source in sources {
+                let of_family =
+                    |to: &&SocketAddr| source.is_none_or(|source| source.is_ipv4() == to.is_ipv4());
+                let reached: Vec<&SocketAddr> = to.iter().filter(of_family).collect();
+                let used = reached.iter().map(|to| self.used(**to, source)).sum();
+                all.push(Ports {
+                    endpoint: Arc::clone(&endpoint),
+                    source,
+                    used,
+                    free: (reached.len() * local).saturating_sub(used),
+                });
+            }
+        }
+        all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Destinations> {
+        self.destinations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those of `sources` from which `to` can be reached; `None` if there are none.
+fn candidates(to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
+    let mut candidates: Vec<Option<IpAddr>> = sources
+        .iter()
+        .filter(|source| source.is_ipv4() == to.is_ipv4())
+        .map(|source| Some(*source))
+        .collect();
+    if candidates.is_empty() {
+        candidates.push(None);
+    }
+    candidates
+}
+
+impl Destinations {
+    fn at(&mut self, to: SocketAddr) -> &mut Destination {
+        if self.known.len() >= self.sweep_at.max(SWEEP_AT) && !self.known.contains_key(&to) {
+            self.known.retain(|_, destination| destination.is_used());
+            // Often enough to stay small, seldom enough to cost nothing.
+            self.sweep_at = self.known.len() * 2;
+        }
+        self.known.entry(to).or_default()
+    }
+
+    fn turn(&mut self, to: SocketAddr) -> usize {
+        let destination = self.at(to);
+        let turn = destination.turn;
+        destination.turn = turn.wrapping_add(1);
+        turn
+    }
+}
+
+impl Destination {
+    fn is_used(&self) -> bool {
+        self.used.iter().any(|(_, used)| {
+            // A share that is being taken is one, too.
+            used.connections.load(Ordering::Relaxed) > 0 || Arc::strong_count(used) > 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{self, Address};
+
+    fn to(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    fn ips(all: &[&str]) -> Vec<IpAddr> {
+        all.iter().map(|each| each.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn each_destination_has_its_turn() {
+        let sources = Sources::default();
+        let own = ips(&["127.0.0.1", "127.0.0.2", "127.0.0.3", "::1"]);
+        let first = |address| sources.order(to(address), &own)[0].unwrap().to_string();
+        for expected in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1"] {
+            assert_eq!(first("10.0.0.1:1"), expected);
+            assert_eq!(first("10.0.0.2:1"), expected);
+        }
+        let order = sources.order(to("10.0.0.1:1"), &own);
+        let rest: Vec<String> = order.iter().map(|each| each.unwrap().to_string()).collect();
+        assert_eq!(rest, ["127.0.0.2", "127.0.0.3", "127.0.0.1"]);
+        assert_eq!(first("[::2]:1"), "::1");
+        assert_eq!(sources.order(to("[::2]:1"), &own[..2]), [None]);
+        assert_eq!(sources.order(to("10.0.0.1:1"), &[]), [None]);
+    }
+
+    #[test]
+    fn connections_count_until_they_are_closed() {
+        let sources = Sources::default();
+        let [from, other] = [Some(ips(&["127.0.0.1"])[0]), None];
+        let there = to("10.0.0.1:1");
+        let held = [sources.take(there, from), sources.take(there, from)];
+        let counts = || {
+            [
+                sources.used(there, from),
+                sources.used(there, other),
+                sources.used(to("10.0.0.1:2"), from),
+            ]
+        };
+        assert_eq!(counts(), [2, 0, 0]);
+        let third = sources.take(there, other);
+        assert_eq!(counts(), [2, 1, 0]);
+        drop(held);
+        assert_eq!(counts(), [0, 1, 0]);
+        drop(third);
+        assert_eq!(counts(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn the_ports_of_an_upstream_are_listed() {
+        let endpoints = ["10.0.0.1:1", "[::2]:1", "unix:/run/a.sock"].map(|address| {
+            let address = match address.strip_prefix("unix:") {
+                Some(path) => Address::Unix(path.into()),
+                None => Address::Ip(to(address)),
+            };
+            model::Endpoint::at(address)
+        });
+        let mut settings = model::Upstream::listed("chat", endpoints.into());
+        settings.reach.sources = ips(&["127.0.0.1", "127.0.0.2"]).into();
+        let upstream = Upstream::new(&settings, &Arc::default()).unwrap();
+        let sources = Sources::default();
+        let held = sources.take(to("10.0.0.1:1"), Some(ips(&["127.0.0.2"])[0]));
+        let shown: Vec<String> = sources
+            .of(&upstream)
+            .iter()
+            .map(|ports| {
+                let source = ports.source.map_or("any".to_owned(), |ip| ip.to_string());
+                assert_eq!(ports.used + ports.free, ports::local());
+                format!("{} from {source}: {}", ports.endpoint.label, ports.used)
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "10.0.0.1:1 from 127.0.0.1: 0",
+                "10.0.0.1:1 from 127.0.0.2: 1",
+                "[::2]:1 from any: 0",
+            ]
+        );
+        drop(held);
+    }
+
+    #[test]
+    fn destinations_without_connections_are_forgotten() {
+        let sources = Sources::default();
+        let held = sources.take(to("10.0.0.1:1"), None);
+        for port in 1..2000 {
+            drop(sources.take(SocketAddr::from(([10, 0, 0, 2], port)), None));
+        }
+        assert!(sources.lock().known.len() <= SWEEP_AT);
+        assert_eq!(sources.used(to("10.0.0.1:1"), None), 1);
+        drop(held);
+    }
+
+    #[test]
+    fn a_source_that_has_nothing_left_is_told_of_once() {
+        let sources = Sources::default();
+        let share = sources.take(to("10.0.0.1:1"), None);
+        assert!(share.exhausted());
+        assert!(!sources.take(to("10.0.0.1:1"), None).exhausted());
+        share.connected();
+        assert!(share.exhausted());
+    }
+}

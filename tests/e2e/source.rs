@@ -1,0 +1,174 @@
+//! The local addresses that connections to endpoints come from.
+
+use std::net::IpAddr;
+use std::process::Command;
+
+use tokio::net::TcpListener;
+
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::scrape::{METRICS, Scrape};
+use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
+use crate::harness::within;
+
+fn from(sources: &str, listener: &TcpListener) -> String {
+    let endpoints = [listener.local_addr().unwrap()];
+    format!("{}source = [{sources}]\n", simple(&endpoints))
+}
+
+/// Opens tunnels one after the other: where each comes from, and its two ends.
+async fn origins(proxy: &Proxy, listener: &TcpListener, count: usize) -> Vec<(IpAddr, [Wire; 2])> {
+    let mut origins = Vec::new();
+    for _ in 0..count {
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        let accepted = within("an endpoint's connection", listener.accept()).await;
+        let (socket, peer) = accepted.unwrap();
+        let mut endpoint = Wire::tcp(socket);
+        endpoint.head().await;
+        endpoint.send(SWITCH).await;
+        assert_eq!(client.head().await.status(), 101);
+        origins.push((peer.ip(), [client, endpoint]));
+    }
+    origins
+}
+
+fn shown(origins: &[(IpAddr, [Wire; 2])]) -> Vec<String> {
+    origins.iter().map(|(ip, _)| ip.to_string()).collect()
+}
+
+#[tokio::test]
+async fn endpoints_see_one_source_after_the_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = from("\"127.0.0.2\", \"127.0.0.3\", \"::1\"", &listener);
+    let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
+    let free = async || {
+        let scrape = Scrape::of(&proxy).await;
+        ["127.0.0.2", "127.0.0.3", "::1"].map(|source| {
+            let source = format!("source=\"{source}\"");
+            scrape.sum("tidegate_source_ports_free", &[&source])
+        })
+    };
+    let [before, other, none] = free().await;
+    assert!(before > 0.0 && before == other && none == 0.0);
+    let tunnels = origins(&proxy, &listener, 3).await;
+    assert_eq!(shown(&tunnels), ["127.0.0.2", "127.0.0.3", "127.0.0.2"]);
+    assert_eq!(free().await, [before - 2.0, before - 1.0, 0.0]);
+    drop(tunnels);
+    proxy.logged_times("tunnel ended", 3).await;
+    within("ports to be free again", async {
+        while free().await != [before, before, 0.0] {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// A connection that lies idle between two plain requests has a port, too.
+#[tokio::test]
+async fn idle_connections_count() {
+    let endpoint = Endpoint::bind().await;
+    let config = METRICS.to_owned() + &simple(&[endpoint.address]);
+    let proxy = Proxy::start(&config).await;
+    let free = async || {
+        let scrape = Scrape::of(&proxy).await;
+        scrape.sum("tidegate_source_ports_free", &["source=\"default\""])
+    };
+    let before = free().await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (mut wire, _) = endpoint.request().await;
+    wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    client.reply().await;
+    assert_eq!(free().await, before - 1.0);
+    drop(wire);
+    within("the port to be free again", async {
+        while free().await != before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_address_that_this_machine_does_not_have_is_passed_over() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // The first is for documentation (RFC 5737): nobody has it.
+    let proxy = Proxy::start(&from("\"192.0.2.1\", \"127.0.0.2\"", &listener)).await;
+    let tunnels = origins(&proxy, &listener, 4).await;
+    assert_eq!(shown(&tunnels), ["127.0.0.2"; 4]);
+    let told = proxy.logged_by_now("source not usable").await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["source"], "192.0.2.1");
+}
+
+/// A network of our own, where there are eight ports; `sh` runs in it.
+const NARROW: [&str; 6] = ["--user", "--map-root-user", "--net", "--", "sh", "-c"];
+
+/// As many as this has.
+const PORTS: usize = 8;
+
+const NARROWED: &str = "ip link set lo up && \
+    echo 40000 40007 > /proc/sys/net/ipv4/ip_local_port_range";
+
+#[test]
+fn a_source_without_a_free_port_is_passed_over() {
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        let test = std::env::current_exe().unwrap();
+        command.args(NARROW).arg(script).arg(test).output()
+    };
+    let narrowed = run(NARROWED);
+    if !narrowed.is_ok_and(|done| done.status.success()) {
+        // Not everybody may make networks. Nothing is shown here then.
+        return;
+    }
+    let inside = "exec \"$0\" --exact source::in_a_narrow_network --ignored";
+    let done = run(&format!("{NARROWED} && {inside}")).unwrap();
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test]
+#[ignore = "needs a network of its own: run by the test before"]
+async fn in_a_narrow_network() {
+    let echoes = [
+        Echo::bytes_at("127.0.0.1:9000".parse().unwrap()).await,
+        Echo::bytes_at("127.0.0.1:9001".parse().unwrap()).await,
+    ];
+    // One port reaches both.
+    let each = PORTS * echoes.len();
+    // Clients would need ports of their own otherwise.
+    let config =
+        simple(&echoes.each_ref().map(|echo| echo.address)).replace("127.0.0.1:0", "unix:in.sock");
+    let config = config.replace("unix:", "unix:FOLDER/") + "tries = 1\n";
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = config.replace("FOLDER", folder.path().to_str().unwrap());
+    let with = |sources: &str| format!("{config}source = [{sources}]\n");
+    let proxy = Proxy::start_in(folder, &with("\"127.0.0.2\"")).await;
+    let mut held = Vec::new();
+    let open = async |held: &mut Vec<Wire>| {
+        let mut wire = proxy.connect_unix("in.sock").await;
+        wire.send(HANDSHAKE).await;
+        let head = wire.head().await;
+        held.push(wire);
+        head.status()
+    };
+    for _ in 0..each {
+        assert_eq!(open(&mut held).await, 101);
+    }
+    assert_eq!(open(&mut held).await, 503);
+    proxy.reload(&with("\"127.0.0.2\", \"127.0.0.3\"")).await;
+    for _ in 0..each {
+        assert_eq!(open(&mut held).await, 101);
+    }
+    assert_eq!(open(&mut held).await, 503);
+    let rejected = proxy.logged_times("rejected", 2).await;
+    let detail = rejected[1]["detail"].as_str().unwrap();
+    assert!(detail.contains("no local port is left"), "{detail}");
+    assert_eq!(echoes.each_ref().map(Echo::open), [2 * PORTS; 2]);
+    // Of the first source for both endpoints, and of the second for the one that was tried last.
+    let told = proxy.logged_by_now("source not usable").await;
+    assert_eq!(told.len(), 3, "{told:?}");
+}
