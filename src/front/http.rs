@@ -33,6 +33,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that it may go on sending meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 
+/// Bytes that hyper may read ahead of a client, and as many that it may have ready for it: a client
+/// that stalls costs no more. More only where heads may be longer.
+const BUFFER_MOST: usize = 64 * 1024;
+
 /// How long a connection that was accepted when a drain began may take to send its first request:
 /// it may have been in the kernel's queue, request and all.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -69,6 +73,7 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, place: Place, sin
     let mut http = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
+        .max_buf_size(connection.limits.header_bytes.max(BUFFER_MOST))
         .max_header_size(connection.limits.header_bytes)
         .max_headers(connection.limits.header_count)
         .header_read_timeout(None)

@@ -15,8 +15,8 @@ const SOME: usize = 64;
 /// What a tunnel may keep unwritten, and as much again for what it costs to keep.
 const TUNNEL_KIB: usize = 2 * 128;
 
-/// What hyper may keep of a body (its buffers towards the client and the endpoint), likewise.
-const BODY_KIB: usize = 2 * 2 * 512;
+/// What hyper may keep of a body (64 KiB to read and to write, towards client and endpoint), likewise.
+const BODY_KIB: usize = 2 * 4 * 64;
 
 /// What a process takes once, whatever is sent: code not used before, pages of the allocator.
 const SLACK_KIB: usize = 4 * 1024;
