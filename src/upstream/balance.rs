@@ -6,7 +6,7 @@
 //!
 //! Slow start, where there is one, is about arrivals. A policy that does not look at load gives a
 //! fresh endpoint a part of its weight. One that does would give it everything, until it has as much
-//! as the others: there, whoever has far less takes part in a pick only now and then.
+//! as the others: there, whoever is behind takes part in a pick only now and then.
 
 mod hashing;
 
@@ -68,14 +68,15 @@ const COLDEST: f32 = 0.1;
 /// The parts that a weight is divided in, so that a warm-up has steps.
 const PARTS: u32 = 1000;
 
-/// Far less than the others: by more than so many leases...
+/// Behind the others: by more than so many leases. No more than they differ anyway: whatever is left
+/// when this ends comes in one go.
 const BEHIND_BY: f64 = 4.0;
 
-/// ... and less than this part of what they have.
-const BEHIND_BELOW: f64 = 0.9;
+/// What one who is behind gets at most of what arrives, in fair shares...
+const CATCH_UP: f64 = 3.0;
 
-/// What one who is far behind gets at most of what arrives, in fair shares.
-const CATCH_UP: f64 = 2.0;
+/// ... and at most this part of what would be the others'.
+const TAKEN_OVER: f64 = 0.5;
 
 impl From<&Balance> for Policy {
     fn from(balance: &Balance) -> Self {
@@ -195,17 +196,17 @@ impl Balancer {
         }
     }
 
-    /// The one with the least load for its weight, unless it is far behind and chance is against it.
+    /// The one with the least load for its weight, unless it is behind and chance is against it.
     fn least(&mut self, candidates: impl Iterator<Item = Candidate> + Clone) -> Option<usize> {
         let mut fleet = Fleet::default();
         let counted = candidates.clone().inspect(|each| fleet.count(each));
         let (mut position, least) = self.least_of(counted)?;
-        if least.warmth.is_some() && fleet.is_far_ahead_of(&least) {
-            // Others may be far behind, too. If nobody takes part, everybody does.
+        if least.warmth.is_some() && fleet.is_ahead_of(&least) {
+            // Others may be behind, too, but not all of them: somebody takes part.
             let mut chance = self.chance.fork();
             let taking_part = candidates.map(|each| Candidate {
                 eligible: each.eligible
-                    && (!fleet.is_far_ahead_of(&each) || chance.f64() < fleet.catch_up(&each)),
+                    && (!fleet.is_ahead_of(&each) || chance.f64() < fleet.catch_up(&each)),
                 ..each
             });
             if let Some((other, _)) = self.least_of(taking_part) {
@@ -269,22 +270,23 @@ impl Fleet {
         }
     }
 
-    /// Whether the others have far more, for their weight.
-    fn is_far_ahead_of(&self, one: &Candidate) -> bool {
+    /// Whether the others have more, for their weight.
+    fn is_ahead_of(&self, one: &Candidate) -> bool {
         let weight = self.weight.saturating_sub(u64::from(one.weight));
         if weight == 0 {
             return false;
         }
         let (has, others) = (one.in_flight as u64, self.in_flight);
         let fair = others.saturating_sub(has) as f64 / weight as f64 * f64::from(one.weight);
-        let has = has as f64;
-        has < fair * BEHIND_BELOW && has < fair - BEHIND_BY
+        (has as f64) < fair - BEHIND_BY
     }
 
-    /// How often one that is far behind takes part. It gets every pick in which it does.
+    /// How often one that is behind takes part. It gets every pick in which it does.
     fn catch_up(&self, one: &Candidate) -> f64 {
         let warmth = one.warmth.map_or(1.0, |warmth| warmth.clamp(COLDEST, 1.0));
-        f64::from(warmth) * CATCH_UP * f64::from(one.weight) / self.weight as f64
+        let share = f64::from(one.weight) / self.weight as f64;
+        let most = (share * CATCH_UP).min(share + (1.0 - share) * TAKEN_OVER);
+        f64::from(warmth) * most
     }
 
     /// Whether it stays within its share, times the factor, with one more. Some endpoint always does.

@@ -199,9 +199,9 @@ fn a_warming_endpoint_gets_part_of_its_share() {
     }
 }
 
-/// One of four is fresh and empty, the others have a hundred each; what it gets of 1000 picks.
-fn given_to_the_fresh_one(policy: Policy, warmth: Option<f32>) -> usize {
-    let mut candidates = free(&[1; 4]);
+/// One is fresh and empty, the others have a hundred each; what it gets of 1000 picks.
+fn given_to_the_fresh_one(endpoints: usize, warmth: Option<f32>) -> usize {
+    let mut candidates = free(&vec![1; endpoints]);
     for candidate in &mut candidates {
         candidate.in_flight = 100;
         candidate.warmth = warmth.map(|_| 1.0);
@@ -211,22 +211,48 @@ fn given_to_the_fresh_one(policy: Policy, warmth: Option<f32>) -> usize {
         warmth,
         ..candidates[3]
     };
-    times(&picks(policy, 5, &candidates, 1000), 3)
+    times(&picks(Policy::LeastConnections, 5, &candidates, 1000), 3)
 }
 
 #[test]
-fn who_is_far_behind_gets_at_most_twice_its_share() {
-    assert_eq!(given_to_the_fresh_one(Policy::LeastConnections, None), 1000);
-    for (warmth, share) in [(0.0, 0.05), (0.1, 0.05), (0.5, 0.25), (1.0, 0.5)] {
-        let count = given_to_the_fresh_one(Policy::LeastConnections, Some(warmth));
+fn who_is_behind_does_not_get_everything() {
+    assert_eq!(given_to_the_fresh_one(4, None), 1000);
+    // Of four: half of what would be the others'.
+    for (warmth, share) in [(0.0, 0.0625), (0.1, 0.0625), (0.5, 0.3125), (1.0, 0.625)] {
+        let count = given_to_the_fresh_one(4, Some(warmth));
         assert!(is_plausible(count, 1000, share), "{warmth}: {count}");
-        let count = given_to_the_fresh_one(Policy::PowerOfTwo, Some(warmth));
-        assert!(count as f64 <= 1000.0 * share + 100.0, "{warmth}: {count}");
+    }
+    // Of many: three times its share.
+    for (warmth, share) in [(0.1, 0.015), (1.0, 0.15)] {
+        let count = given_to_the_fresh_one(20, Some(warmth));
+        assert!(is_plausible(count, 1000, share), "{warmth}: {count}");
     }
 }
 
+/// Nothing is left for a flood when it has caught up.
 #[test]
-fn if_everybody_is_cold_everybody_takes_part() {
+fn catching_up_ends_gently() {
+    let mut candidates = free(&[1; 20]);
+    for candidate in &mut candidates {
+        candidate.in_flight = 1000;
+        candidate.warmth = Some(1.0);
+    }
+    candidates[3].in_flight = 0;
+    let mut balancer = Balancer::new(Policy::LeastConnections, 20, 1);
+    let mut in_a_row = 0;
+    let mut most = 0;
+    while candidates[3].in_flight < candidates[4].in_flight {
+        match hold(&mut balancer, &mut candidates, None) {
+            3 => in_a_row += 1,
+            _ => in_a_row = 0,
+        }
+        most = most.max(in_a_row);
+    }
+    assert!(most <= 12, "{most}");
+}
+
+#[test]
+fn who_is_cold_but_not_behind_is_not_held_back() {
     let mut candidates = free(&[1, 1]);
     for candidate in &mut candidates {
         candidate.warmth = Some(0.1);
@@ -234,7 +260,7 @@ fn if_everybody_is_cold_everybody_takes_part() {
     candidates[0].in_flight = 3;
     let order = picks(Policy::LeastConnections, 1, &candidates, 10);
     assert_eq!(times(&order, 1), 10);
-    // One is far behind, and alone.
+    // The other is out.
     candidates[0].in_flight = 100;
     candidates[0].eligible = false;
     let order = picks(Policy::LeastConnections, 1, &candidates, 10);
