@@ -517,7 +517,7 @@ fn of_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
         }
     }
     let help = "Ejections of endpoints because sessions failed.";
-    metrics.family("tidegate_ejections_total", Kind::Counter, help);
+    metrics.family("tidegate_endpoint_ejections_total", Kind::Counter, help);
     for (endpoint, (.., tally)) in &conditions {
         metrics.sample(&labels(*endpoint), tally.ejections);
     }

@@ -185,16 +185,22 @@ impl Framing {
     }
 
     /// Wants to close both sides: the client with `code`, if it is to be told, then the endpoint.
-    /// There is nothing to say where a closing handshake has begun without us, or where the stream
-    /// is no framing.
+    /// There is nothing to say where a closing handshake has begun without us, or where what goes to
+    /// them is no framing.
     pub fn close(&mut self, code: Option<u16>, reason: &'static str) {
         if self.closing != Closing::No {
             return;
         }
         let begun = self.from_client.closed || self.from_endpoint.closed;
+        // Where there is a limit, nothing that is no framing has gone on: the client can be told.
+        let unspeakable = match self.message_most {
+            Some(_) => self.from_endpoint.is_lost(),
+            None => self.is_blind(),
+        };
         self.closing = match code {
-            _ if begun || self.is_blind() => Closing::Done,
+            _ if begun || unspeakable => Closing::Done,
             Some(code) => Closing::TellClient { code, reason },
+            None if self.is_blind() => Closing::Done,
             None => Closing::TellEndpoint { reason },
         };
     }
@@ -244,13 +250,19 @@ impl Framing {
     /// A frame of ours that goes to `side` now. Only to be asked for when nothing is unwritten in
     /// that direction. `mask` is what a frame towards an endpoint is masked with; unpredictable.
     pub fn inject(&mut self, to: Side, mask: [u8; 4]) -> Option<Frame> {
-        if self.is_blind() || !self.lane(to.other()).tracker.at_boundary() {
+        let on_the_way = &self.lane(to.other()).tracker;
+        if on_the_way.fault().is_some() || !on_the_way.at_boundary() {
             return None;
         }
         let mask = (to == Side::Endpoint).then_some(mask);
         match (self.closing, to) {
             (Closing::TellClient { code, reason }, Side::Client) => {
-                self.closing = Closing::AwaitClient { reason };
+                // The answer of a client whose stream is no framing cannot be told from anything, and
+                // nobody knows where a Close for the endpoint could stand.
+                self.closing = match self.from_client.is_lost() {
+                    true => Closing::Done,
+                    false => Closing::AwaitClient { reason },
+                };
                 self.from_endpoint.cut = true;
                 self.from_client.answer_due = true;
                 Some(Frame::close(code, reason, mask))
@@ -261,7 +273,7 @@ impl Framing {
                 self.from_endpoint.answer_due = true;
                 Some(Frame::close(GOING_AWAY, reason, mask))
             }
-            (Closing::No, _) => self.inject_ping(to, mask),
+            (Closing::No, _) if !self.is_blind() => self.inject_ping(to, mask),
             _ => None,
         }
     }
@@ -284,8 +296,7 @@ impl Framing {
 
     /// Whether a stream is no framing: nothing is known of it any more.
     pub fn is_blind(&self) -> bool {
-        let lost = |lane: &Lane| lane.tracker.fault().is_some();
-        lost(&self.from_client) || lost(&self.from_endpoint)
+        self.from_client.is_lost() || self.from_endpoint.is_lost()
     }
 
     fn lane(&mut self, from: Side) -> &mut Lane {
@@ -317,6 +328,11 @@ impl Lane {
             held: [0; HEADROOM],
             held_length: 0,
         }
+    }
+
+    /// Whether it is no framing.
+    fn is_lost(&self) -> bool {
+        self.tracker.fault().is_some()
     }
 
     /// Whether an answer to us may come.

@@ -203,9 +203,10 @@ async fn standard_output_has_text_and_nothing_else() {
 #[tokio::test]
 async fn a_reload_changes_where_events_go_or_changes_nothing() {
     let echo = Echo::start("echo").await;
-    let rest = simple(&[echo.address]);
+    let rest = METRICS.to_owned() + &simple(&[echo.address]);
     let proxy = Proxy::start(&(to("off", "") + &rest)).await;
     drop(proxy.tunnel().await);
+    Scrape::until(&proxy, "tidegate_tunnels_ended_total", &[], 1.0).await;
     let json = "access_log.format = \"json\"";
     proxy.reload(&(to("./access.log", json) + &rest)).await;
     drop(proxy.tunnel().await);

@@ -29,6 +29,7 @@ mod logs;
 mod metrics;
 mod ownership;
 mod proxy_protocol;
+mod reasons;
 mod redirects;
 mod reload;
 mod retries;

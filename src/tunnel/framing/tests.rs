@@ -189,6 +189,18 @@ fn what_is_no_framing_passes_unless_there_is_a_limit() {
         (passed.as_slice(), notice),
         (&b""[..], Some(Notice::Protocol))
     );
+    // Its client is told, and that is all that can be done.
+    framing.close(Some(1002), "protocol-error");
+    let close = injected(&mut framing, Side::Client).unwrap();
+    assert_eq!(
+        close,
+        frame(Side::Endpoint, 0x88, b"\x03\xeaprotocol-error")
+    );
+    assert!(framing.has_closed());
+    let mut framing = Framing::new(Some(1000));
+    pass(&mut framing, Side::Endpoint, b"\x83\0");
+    framing.close(Some(1002), "protocol-error");
+    assert!(framing.has_closed(), "no Close would be one");
 }
 
 /// Frames of one direction: messages, fragments, Pings, Pongs that are not ours, Pongs that are.

@@ -52,3 +52,31 @@ pub(crate) fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8>
     );
     frame
 }
+
+/// The whole frames in these bytes: their first bytes, and their payloads without a mask.
+pub(crate) fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let [first, length, rest @ ..] = bytes {
+        let (size, masked) = (usize::from(length & 0x7f), length & 0x80 != 0);
+        let extended = [0, 2, 8][size.saturating_sub(125)];
+        let header = extended + if masked { 4 } else { 0 };
+        if rest.len() < header {
+            break;
+        }
+        let (header, rest) = rest.split_at(header);
+        let (extended, mask) = header.split_at(extended);
+        let number = extended
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+        let size = if extended.is_empty() { size } else { number };
+        if rest.len() < size {
+            break;
+        }
+        let (payload, rest) = rest.split_at(size);
+        let mask = if masked { mask } else { &[0] };
+        let unmasked = payload.iter().zip(mask.iter().cycle());
+        frames.push((*first, unmasked.map(|(byte, mask)| byte ^ mask).collect()));
+        bytes = rest;
+    }
+    frames
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::proxy::Proxy;
 use super::wire::{Head, Wire};
+use super::within;
 
 /// What `admin.metrics_bind` is set to, so that the port is any.
 pub(crate) const METRICS: &str = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\n";
@@ -16,6 +17,20 @@ impl Scrape {
         let (head, body) = get(proxy, "/metrics", "").await;
         assert_eq!(head.status(), 200, "{body}");
         Self(body)
+    }
+
+    /// Scrapes until the sum of these samples is `value`.
+    pub(crate) async fn until(proxy: &Proxy, name: &str, labels: &[&str], value: f64) -> Self {
+        within(&format!("{name} {labels:?} to be {value}"), async {
+            loop {
+                let scrape = Self::of(proxy).await;
+                if scrape.sum(name, labels) == value {
+                    return scrape;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
     }
 
     /// The sum of all samples of this name that have these labels.

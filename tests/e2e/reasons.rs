@@ -1,0 +1,417 @@
+//! Every reason shows the same wherever it shows: in the answer or the Close frame, in the log, in
+//! metrics. One scene for each; a new reason does not compile without one.
+
+use futures_util::future::join_all;
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+use tidegate::protocol::rejection::Rejection;
+use tidegate::tunnel::ended::Ended;
+
+use crate::harness::certificates::Authority;
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::frames::{frame, frames};
+use crate::harness::proxy::{Proxy, Signal, settings};
+use crate::harness::scrape::{METRICS, Scrape};
+use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
+
+const GET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// How a refusal comes about.
+#[derive(Default)]
+struct Scene {
+    /// Lines of the configuration.
+    server: &'static str,
+    listener: &'static str,
+    route: &'static str,
+    upstream: &'static str,
+    /// What is asked before, and is agreed to.
+    before: Vec<&'static str>,
+    request: String,
+    /// What the endpoint answers; `None` if it does not.
+    answer: Option<&'static str>,
+}
+
+fn asks(request: impl Into<String>) -> Scene {
+    Scene {
+        request: request.into(),
+        ..Scene::default()
+    }
+}
+
+fn of_route(route: &'static str, request: &str) -> Scene {
+    Scene {
+        route,
+        ..asks(request)
+    }
+}
+
+fn of_listener(listener: &'static str, request: &str) -> Scene {
+    Scene {
+        listener,
+        ..asks(request)
+    }
+}
+
+fn of_upstream(upstream: &'static str, request: &str) -> Scene {
+    Scene {
+        upstream,
+        ..asks(request)
+    }
+}
+
+fn answered(request: &str, answer: &'static str) -> Scene {
+    Scene {
+        answer: Some(answer),
+        ..asks(request)
+    }
+}
+
+/// The same after one handshake that is agreed to.
+fn second(scene: Scene) -> Scene {
+    Scene {
+        before: vec![HANDSHAKE],
+        answer: Some(SWITCH),
+        ..scene
+    }
+}
+
+/// What brings a refusal about; `None` for those below that take more than a scene, and for one
+/// that the reserve of descriptors is there to prevent.
+fn scene(rejection: Rejection) -> Option<Scene> {
+    use Rejection as R;
+    let redirects = "redirect_to_https = true";
+    Some(match rejection {
+        R::BadRequest => asks("nonsense\r\n\r\n"),
+        R::HeadTooLarge => asks(handshake_with(&format!("X: {}\r\n", "x".repeat(20_000)))),
+        R::BadHost => asks(GET.replace("Host: a", "Host: a\r\nHost: b")),
+        R::HostMismatch => asks(GET.replace("/chat", "http://b/chat")),
+        R::BadTarget => asks(GET.replace("/chat", "/a\"b")),
+        R::DotSegment => asks(GET.replace("/chat", "/a/../b")),
+        R::MethodNotAllowed => asks(GET.replace("GET", "TRACE")),
+        R::VersionUnsupported => asks(HANDSHAKE.replace("Version: 13", "Version: 8")),
+        R::KeyInvalid => asks(HANDSHAKE.replace("==", "")),
+        R::HandshakeBody => asks(handshake_with("Content-Length: 2\r\n") + "hi"),
+        R::WebSocketRequired => of_route("http = \"reject\"", GET),
+        R::BadForwarded => Scene {
+            request: handshake_with("Forwarded: for=\"\r\n"),
+            ..of_listener(
+                "trusted_proxies = [\"127.0.0.1\"]\ntrusted_header = \"forwarded\"",
+                "",
+            )
+        },
+        R::PathPrefix => of_route(
+            "path_prefix = \"/chat\"\nrewrite.strip_prefix = \"/chat\"",
+            &GET.replace("/chat", "/%63hat"),
+        ),
+        R::HttpsRequired => of_listener(redirects, HANDSHAKE),
+        R::RedirectOnly => of_route("redirect = { to = \"https://a/\" }", HANDSHAKE),
+        R::AddressDenied => of_route("deny = [\"127.0.0.1\"]", HANDSHAKE),
+        R::OriginDenied => Scene {
+            request: handshake_with("Origin: https://b\r\n"),
+            ..of_route("origins = [\"https://a\"]", "")
+        },
+        R::OriginMissing => of_route(
+            "origins = [\"https://a\"]\norigins_required = true",
+            HANDSHAKE,
+        ),
+        R::NoRoute => of_route("path = \"/other\"", HANDSHAKE),
+        R::RequestBodyTimeout => of_listener(
+            "timeouts.request_body = \"200ms\"",
+            "POST /chat HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nhi",
+        ),
+        R::TransferCoding => asks(
+            "POST /chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        ),
+        R::BadAnswer => answered(HANDSHAKE, "nonsense\r\n\r\n"),
+        R::BadSwitch => answered(
+            HANDSHAKE,
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: wrong\r\n\r\n",
+        ),
+        R::UnexpectedSwitch => answered(GET, SWITCH),
+        R::AddressRate => second(of_listener(
+            "limits.handshakes_per_ip = { rate = \"1/h\" }",
+            HANDSHAKE,
+        )),
+        R::TunnelsFull => Scene {
+            server: "max_tunnels = 1",
+            ..second(asks(HANDSHAKE))
+        },
+        R::RouteFull => second(of_route("limits.tunnels = 1", HANDSHAKE)),
+        R::EndpointsFull => second(of_upstream("max_tunnels = 1", HANDSHAKE)),
+        R::NoEndpoint => of_upstream("drain = true", HANDSHAKE),
+        R::HandshakeTimeout => of_upstream("timeouts.handshake = \"200ms\"", HANDSHAKE),
+        R::ResponseTimeout => of_upstream("timeouts.response = \"200ms\"", GET),
+        R::CertificateRequired | R::ConnectFailed | R::ConnectTimeout => return None,
+        R::HandshakeRate | R::DescriptorsExhausted => return None,
+    })
+}
+
+/// Answers everybody alike for as long as the test lasts.
+async fn play(endpoint: Endpoint, answer: Option<&'static str>) {
+    let mut kept = Vec::new();
+    loop {
+        let mut wire = endpoint.accept().await;
+        if let Some(answer) = answer {
+            wire.head().await;
+            wire.send(answer).await;
+        }
+        kept.push(wire);
+    }
+}
+
+/// Plays it, and looks at the answer, at the log and at the metrics.
+async fn play_out(rejection: Rejection, scene: Scene) {
+    let endpoint = Endpoint::bind().await;
+    let address = endpoint.address;
+    let mut config = settings(&[address], scene.listener, scene.route);
+    // Some are settings of the endpoint itself.
+    let own = scene.upstream.starts_with("max_tunnels") || scene.upstream.starts_with("drain");
+    let listed = format!("\"{address}\"");
+    match own {
+        true => {
+            let settled = format!("{{ address = {listed}, {} }}", scene.upstream);
+            config = config.replace(&listed, &settled);
+        }
+        false => config = config + scene.upstream + "\n",
+    }
+    if scene.route.contains("redirect =") {
+        let upstream = config.find("[upstream.main]").unwrap();
+        config.truncate(upstream);
+        config = config.replace("upstream = \"main\"\n", "");
+    }
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\n";
+    let config = [server, scene.server, "\n", METRICS, &config].concat();
+    let proxy = Proxy::start(&config).await;
+    let playing = tokio::spawn(play(endpoint, scene.answer));
+    let mut before = Vec::new();
+    for request in scene.before {
+        let mut wire = proxy.connect().await;
+        wire.send(request).await;
+        assert_eq!(wire.head().await.status(), 101, "{rejection}");
+        before.push(wire);
+    }
+    let mut wire = proxy.connect().await;
+    wire.send(&scene.request).await;
+    look(&proxy, rejection, &mut wire).await;
+    playing.abort();
+}
+
+async fn look(proxy: &Proxy, rejection: Rejection, wire: &mut Wire) {
+    let head = wire.head().await;
+    compare(proxy, rejection, &head).await;
+}
+
+/// Holds the answer, which has this head, against the log and the metrics.
+async fn compare(proxy: &Proxy, rejection: Rejection, head: &Head) {
+    let status = rejection.status().as_u16();
+    assert_eq!(head.status(), status, "{rejection}: {head:?}");
+    // hyper answers these two by itself.
+    let by_hyper = matches!(rejection, Rejection::BadRequest | Rejection::HeadTooLarge);
+    let token = (!by_hyper).then_some(rejection.token());
+    assert_eq!(head.value("tidegate-reason"), token);
+    let logged = proxy.logged("rejected").await;
+    assert_eq!(
+        (&logged["reason"], &logged["status"]),
+        (&rejection.token().into(), &status.into())
+    );
+    let scrape = Scrape::of(proxy).await;
+    let reason = format!("reason=\"{rejection}\"");
+    assert_eq!(scrape.sum("tidegate_rejections_total", &[&reason]), 1.0);
+    assert_eq!(scrape.sum("tidegate_rejections_total", &[]), 1.0);
+    let status = format!("status=\"{status}\"");
+    assert_eq!(scrape.sum("tidegate_http_requests_total", &[&status]), 1.0);
+}
+
+#[tokio::test]
+async fn every_refusal_shows_the_same_everywhere() {
+    let mut scenes = Vec::new();
+    for rejection in Rejection::ALL {
+        if let Some(scene) = scene(*rejection) {
+            scenes.push((*rejection, scene));
+        }
+    }
+    assert_eq!(scenes.len(), Rejection::ALL.len() - 5);
+    while !scenes.is_empty() {
+        let some = scenes.split_off(scenes.len().saturating_sub(8));
+        join_all(
+            some.into_iter()
+                .map(|(rejection, scene)| play_out(rejection, scene)),
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_cannot_be_connected_to_show_the_same_everywhere() {
+    let gone = Endpoint::bind().await.address;
+    // A queue that is full: the kernel drops what would be one more.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    full.listen(0).unwrap();
+    let full_address = full.local_addr().unwrap().as_socket().unwrap();
+    let _first = Wire::connect(full_address).await;
+    for (rejection, address) in [
+        (Rejection::ConnectFailed, gone),
+        (Rejection::ConnectTimeout, full_address),
+    ] {
+        let config = settings(&[address], "", "") + "timeouts.connect = \"300ms\"\n";
+        let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
+        let mut wire = proxy.connect().await;
+        wire.send(HANDSHAKE).await;
+        look(&proxy, rejection, &mut wire).await;
+    }
+}
+
+#[tokio::test]
+async fn handshakes_that_come_too_fast_show_the_same_everywhere() {
+    let echo = Echo::start("echo").await;
+    let config = settings(&[echo.address], "limits.handshakes_per_second = 1", "");
+    let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
+    // How many pass depends on how long this takes.
+    let mut head = None;
+    for _ in 0..40 {
+        let mut wire = proxy.connect().await;
+        wire.send(HANDSHAKE).await;
+        head = Some(wire.head().await).filter(|head| head.status() != 101);
+        if head.is_some() {
+            break;
+        }
+    }
+    compare(&proxy, Rejection::HandshakeRate, &head.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_wanting_shows_the_same_everywhere() {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::new();
+    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    Authority::new().write(&folder.path().join("clients.pem"));
+    let endpoint = Endpoint::bind().await;
+    let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n\
+               client_auth = { ca = \"clients.pem\", mode = \"optional\" }\n";
+    let route = "client_certificate = \"required\"";
+    let config = [METRICS, &settings(&[endpoint.address], "", route), tls].concat();
+    let proxy = Proxy::start_in(folder, &config).await;
+    let mut wire = proxy
+        .connect_tls(authority.client(), "chat.example.com")
+        .await;
+    wire.send(HANDSHAKE).await;
+    look(&proxy, Rejection::CertificateRequired, &mut wire).await;
+}
+
+/// Lines of the route that an end comes of.
+fn limits(ended: Ended) -> &'static str {
+    match ended {
+        Ended::Idle => "timeouts.idle = \"1s\"",
+        Ended::HalfClosed => "timeouts.half_closed = \"1s\"",
+        Ended::MessageTooBig => "limits.message_bytes = \"100B\"",
+        Ended::SlowClient | Ended::SlowUpstream => "limits.slow_reader = \"2s\"",
+        Ended::MessageRate => "limits.messages_per_second = 20",
+        Ended::ByteRate => "limits.bytes_per_second = { rate = \"2KiB\", action = \"close\" }",
+        Ended::ProtocolError => "limits.messages_per_second = 1000",
+        Ended::ClientClose
+        | Ended::UpstreamClose
+        | Ended::ClientEof
+        | Ended::UpstreamEof
+        | Ended::ClientReset
+        | Ended::UpstreamReset
+        | Ended::Shutdown => "",
+    }
+}
+
+/// What is left of a tunnel's two ends after one of them, or we, have ended it.
+type Ends = (Option<Wire>, Option<Wire>);
+
+async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
+    let (mut client, mut served) = ends;
+    let close = 1000_u16.to_be_bytes();
+    let message = |length| frame(0x82, Some([1, 2, 3, 4]), &vec![7; length]);
+    match ended {
+        Ended::ClientClose => {
+            client.send(frame(0x88, Some([0; 4]), &close)).await;
+            served.exactly(8).await;
+            served.send(frame(0x88, None, &close)).await;
+            return (None, None);
+        }
+        Ended::UpstreamClose => {
+            served.send(frame(0x88, None, &close)).await;
+            client.exactly(4).await;
+            client.send(frame(0x88, Some([0; 4]), &close)).await;
+            return (None, None);
+        }
+        Ended::ClientEof => {
+            client.finish().await;
+            served.closed().await;
+            return (Some(client), None);
+        }
+        Ended::UpstreamEof => {
+            served.finish().await;
+            client.closed().await;
+            return (None, Some(served));
+        }
+        Ended::ClientReset => {
+            client.reset();
+            return (None, Some(served));
+        }
+        Ended::UpstreamReset => {
+            served.reset();
+            return (Some(client), None);
+        }
+        Ended::HalfClosed => client.finish().await,
+        Ended::MessageTooBig => client.send(message(101)).await,
+        Ended::SlowClient => served.flood(&frame(0x82, None, &[7; 64 * 1024])).await,
+        Ended::SlowUpstream => client.flood(&message(64 * 1024)).await,
+        Ended::MessageRate | Ended::ByteRate => client.send(message(100).repeat(40)).await,
+        Ended::ProtocolError => client.send([0xff; 64]).await,
+        Ended::Shutdown => proxy.signal(Signal::TERM),
+        Ended::Idle => {}
+    }
+    (Some(client), Some(served))
+}
+
+async fn end(ended: Ended) {
+    let endpoint = Endpoint::bind().await;
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\nshutdown.grace = \"100ms\"\n";
+    let config = settings(&[endpoint.address], "", limits(ended));
+    let mut proxy = Proxy::start(&[server, METRICS, &config].concat()).await;
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    let served = endpoint.tunnel().await;
+    assert_eq!(client.head().await.status(), 101);
+    let (mut client, mut served) = bring_about(ended, &proxy, (client, served)).await;
+    if let (Some(client), Some(code)) = (&mut client, ended.close_code()) {
+        let close = [&code.to_be_bytes(), ended.token().as_bytes()].concat();
+        let (rest, _) = client.rest().await;
+        assert_eq!(close_in(&rest), Some(close), "{ended}: {rest:?}");
+    } else if let (Ended::SlowClient, Some(served)) = (ended, &mut served) {
+        let (rest, _) = served.rest().await;
+        let close = [&1001_u16.to_be_bytes(), ended.token().as_bytes()].concat();
+        assert_eq!(close_in(&rest), Some(close), "{ended}");
+    }
+    let logged = proxy.logged("tunnel ended").await;
+    assert_eq!(logged["reason"], ended.token());
+    if ended == Ended::Shutdown {
+        // Nobody is left who could tell metrics.
+        assert_eq!(proxy.exit().await, 0);
+        return;
+    }
+    let scrape = Scrape::of(&proxy).await;
+    let reason = format!("reason=\"{ended}\"");
+    assert_eq!(scrape.sum("tidegate_tunnels_ended_total", &[&reason]), 1.0);
+    assert_eq!(scrape.sum("tidegate_tunnels_ended_total", &[]), 1.0);
+}
+
+/// What the last Close among these frames says.
+fn close_in(bytes: &[u8]) -> Option<Vec<u8>> {
+    let closes = frames(bytes)
+        .into_iter()
+        .filter(|(first, _)| *first == 0x88);
+    closes.map(|(_, payload)| payload).next_back()
+}
+
+#[tokio::test]
+async fn every_end_of_a_tunnel_shows_the_same_everywhere() {
+    join_all(Ended::ALL.map(end)).await;
+}
