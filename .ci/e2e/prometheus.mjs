@@ -70,7 +70,8 @@ scrape_configs:
     `--storage.tsdb.path=${join(folder, 'data')}`,
     `--web.listen-address=127.0.0.1:${own}`
   ])
-  await until('Prometheus', () => listens(own))
+  // It listens before it answers.
+  await until('Prometheus', async () => await listens(own) && (await fetch(`${prometheus}/-/ready`)).ok)
   const query = async (expression) => {
     const answer = await fetch(`${prometheus}/api/v1/query?query=${encodeURIComponent(expression)}`)
     const { status, data, error } = await answer.json()
