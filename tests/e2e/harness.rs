@@ -6,6 +6,7 @@
 pub(crate) mod certificates;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
+pub(crate) mod fickle;
 pub(crate) mod frames;
 pub(crate) mod proxy;
 pub(crate) mod scrape;
