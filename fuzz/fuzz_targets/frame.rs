@@ -1,31 +1,7 @@
 //! Any bytes as a stream of frames: the same events wherever it is cut, and no panic.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tidegate::protocol::frame::{Event, Masking, Tracker};
+#[path = "../checks/frame.rs"]
+mod check;
 
-fn events(masking: Masking, pieces: &[&[u8]]) -> Vec<Event> {
-    let mut tracker = Tracker::new(masking);
-    let mut events = Vec::new();
-    for piece in pieces {
-        let mut rest = *piece;
-        while !rest.is_empty() {
-            let (length, event) = tracker.step(rest);
-            assert!(length > 0 || event.is_some(), "it does not go on");
-            rest = &rest[length..];
-            events.extend(event);
-        }
-    }
-    events
-}
-
-fuzz_target!(|input: (u8, Vec<u8>)| {
-    let (cut, bytes) = input;
-    let (before, after) = bytes.split_at(usize::from(cut).min(bytes.len()));
-    for masking in [Masking::Required, Masking::Forbidden] {
-        let whole = events(masking, &[&bytes]);
-        assert_eq!(whole, events(masking, &[before, after]));
-        let single: Vec<&[u8]> = bytes.chunks(1).collect();
-        assert_eq!(whole, events(masking, &single));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check::check(bytes));

@@ -2,62 +2,7 @@
 //! whole head again.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tidegate::config::model::HeaderChanges;
-use tidegate::protocol::edit::{Edit, Known};
-use tidegate::protocol::forwarded::Via;
-use tidegate::protocol::handshake::{Intent, Request};
-use tidegate::protocol::spelling::Spelling;
-use tidegate::protocol::target::Target;
+#[path = "../checks/handshake.rs"]
+mod check;
 
-const LINES: usize = 100;
-
-fuzz_target!(|bytes: &[u8]| {
-    let mut lines = [httparse::EMPTY_HEADER; LINES];
-    let mut head = httparse::Request::new(&mut lines);
-    let Ok(httparse::Status::Complete(_)) = head.parse(bytes) else {
-        return;
-    };
-    let mut request = http::Request::builder()
-        .method(head.method.unwrap_or_default())
-        .uri(head.path.unwrap_or_default())
-        .version(if head.version == Some(1) {
-            http::Version::HTTP_11
-        } else {
-            http::Version::HTTP_10
-        });
-    for line in head.headers.iter() {
-        request = request.header(line.name, line.value);
-    }
-    let Ok(request) = request.body(()) else { return };
-    let (parts, ()) = request.into_parts();
-    let (Ok(intent), Ok(target)) = (Intent::of(&parts), Target::of(&parts)) else {
-        return;
-    };
-    let Intent::Handshake(handshake) = intent else {
-        return;
-    };
-    assert_eq!(handshake.accept().len(), 28);
-    let mut out = Vec::new();
-    let changes = HeaderChanges::default();
-    Request {
-        parts: &parts,
-        origin_form: target.origin_form(),
-        host: target.authority(),
-        via: Via {
-            client: None,
-            is_known: true,
-            proxies: &[],
-            secure: false,
-            host: target.authority(),
-            port: Some(80),
-        },
-        edit: &Edit::new(&changes, &[], &Known::default()),
-        compression: true,
-        spelling: Spelling::of(bytes),
-    }
-    .write(&mut out);
-    let mut lines = [httparse::EMPTY_HEADER; LINES + 8];
-    let written = httparse::Request::new(&mut lines).parse(&out);
-    assert_eq!(written, Ok(httparse::Status::Complete(out.len())));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check::check(bytes));

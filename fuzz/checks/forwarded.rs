@@ -1,0 +1,49 @@
+//! Any lines as forwarding headers: what a trusted proxy adds behind them is the client, or they are refused.
+
+use http::{HeaderMap, HeaderValue};
+use tidegate::config::model::{Family, Net, Nets, Trust};
+use tidegate::protocol::forwarded::{Via, believe, each};
+
+/// Panics where it does not hold.
+pub(crate) fn check(bytes: &[u8]) {
+    let (peer, client) = ([10, 0, 0, 9].into(), [192, 0, 2, 1].into());
+    let net = "10.0.0.0/8".parse().expect("it is a network");
+    for (family, name, own) in [
+        (Family::XForwarded, "x-forwarded-for", &b", 192.0.2.1"[..]),
+        (Family::Forwarded, "forwarded", &b", for=192.0.2.1"[..]),
+    ] {
+        let trust = Trust {
+            proxies: Nets::new(vec![Net::Ip(net)]),
+            family,
+            proxy_protocol: false,
+        };
+        let Ok(line) = HeaderValue::from_bytes(&[bytes, own].concat()) else {
+            return;
+        };
+        let mut headers = HeaderMap::new();
+        headers.append(name, line);
+        assert_eq!(believe(&headers, &trust, Some(client)), Ok(None));
+        let claim = match believe(&headers, &trust, Some(peer)) {
+            Ok(claim) => claim.expect("it is trusted"),
+            // Nobody can tell what of it the proxy wrote.
+            Err(_) if family == Family::Forwarded => continue,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(
+            (claim.client, claim.is_known()),
+            (Some(client), true),
+            "{claim:?}"
+        );
+        let via = Via {
+            client: claim.client,
+            is_known: claim.is_known(),
+            proxies: &claim.proxies,
+            secure: claim.secure == Some(true),
+            host: claim.host.as_deref().unwrap_or("a"),
+            port: claim.port,
+        };
+        each(&via, |_, value| {
+            assert!(HeaderValue::from_str(value).is_ok())
+        });
+    }
+}

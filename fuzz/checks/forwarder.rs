@@ -1,0 +1,62 @@
+//! Any bytes both ways, in any pieces, with a Ping or a Close of ours in between: nothing is invented,
+//! what does go on is in order, and without anything of ours all of it goes on.
+
+use tidegate::tunnel::ended::Ended;
+use tidegate::tunnel::forwarder::{Forwarder, Side};
+use tidegate::tunnel::framing::HEADROOM;
+
+enum Step<'a> {
+    From(Side, &'a [u8]),
+    End,
+}
+
+/// Two bytes and what they announce: what happens, and how many bytes come.
+fn step<'a>(bytes: &mut &'a [u8]) -> Option<Step<'a>> {
+    let (&[what, length], rest) = bytes.split_first_chunk()?;
+    let (from, rest) = rest.split_at(usize::from(length).min(rest.len()));
+    let (step, rest) = match what % 5 {
+        0 | 1 => (Step::From(Side::Client, from), rest),
+        2 | 3 => (Step::From(Side::Endpoint, from), rest),
+        _ => (Step::End, &bytes[2..]),
+    };
+    *bytes = rest;
+    Some(step)
+}
+
+/// Panics where it does not hold. The first two bytes are the limit to messages; 0 is none.
+pub(crate) fn check(bytes: &[u8]) {
+    let Some((limit, mut steps)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let limit = Some(u16::from_be_bytes(*limit).into()).filter(|limit| *limit > 0);
+    let mut forwarder = Forwarder::new(limit);
+    let mut came: [Vec<u8>; 2] = Default::default();
+    let mut went: [Vec<u8>; 2] = Default::default();
+    let mut untouched = limit.is_none();
+    while let Some(step) = step(&mut steps) {
+        let (side, bytes) = match step {
+            Step::From(side, bytes) => (side, bytes),
+            Step::End => {
+                forwarder.end(Ended::Idle);
+                untouched = false;
+                for side in [Side::Client, Side::Endpoint] {
+                    forwarder.inject(side, || [1, 2, 3, 4]);
+                }
+                continue;
+            }
+        };
+        let way = usize::from(side == Side::Endpoint);
+        let mut buffer = [&[0; HEADROOM][..], bytes].concat();
+        let end = buffer.len();
+        let taken = forwarder.take(side, &mut buffer, end);
+        came[way].extend(bytes);
+        went[way].extend_from_slice(&buffer[taken.pass]);
+    }
+    for (came, went) in came.iter().zip(&went) {
+        if untouched {
+            assert_eq!(came, went);
+        }
+        let mut rest = came.iter();
+        assert!(went.iter().all(|byte| rest.any(|other| other == byte)));
+    }
+}

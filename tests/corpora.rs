@@ -1,0 +1,74 @@
+//! What the fuzzer has found worth keeping, as ordinary tests: `fuzz/checks` has what must hold,
+//! `fuzz/corpus` what it is tried on.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that fails has nothing to clean up"
+)]
+
+#[path = "../fuzz/checks/answer.rs"]
+mod answer;
+#[path = "../fuzz/checks/config.rs"]
+mod config;
+#[path = "../fuzz/checks/forwarded.rs"]
+mod forwarded;
+#[path = "../fuzz/checks/forwarder.rs"]
+mod forwarder;
+#[path = "../fuzz/checks/frame.rs"]
+mod frame;
+#[path = "../fuzz/checks/handshake.rs"]
+mod handshake;
+#[path = "../fuzz/checks/proxy_header.rs"]
+mod proxy_header;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+type Check = fn(&[u8]);
+
+const CHECKS: [(&str, Check); 7] = [
+    ("answer", answer::check),
+    ("config", config::check),
+    ("forwarded", forwarded::check),
+    ("forwarder", forwarder::check),
+    ("frame", frame::check),
+    ("handshake", handshake::check),
+    ("proxy_header", proxy_header::check),
+];
+
+fn fuzz(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz")
+        .join(folder)
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn every_corpus_passes() {
+    for (name, check) in CHECKS {
+        let kept = entries(&fuzz("corpus").join(name));
+        assert!(kept.len() >= 10, "{name} has {} files", kept.len());
+        for path in kept {
+            let bytes = fs::read(&path).unwrap();
+            let passed = std::panic::catch_unwind(|| check(&bytes));
+            assert!(passed.is_ok(), "{}", path.display());
+        }
+    }
+}
+
+/// A target whose corpus is not tried, or a corpus of nothing, would be forgotten.
+#[test]
+fn every_target_has_its_corpus() {
+    let known: BTreeSet<String> = CHECKS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for folder in ["checks", "corpus", "fuzz_targets"] {
+        let found: BTreeSet<String> = entries(&fuzz(folder))
+            .iter()
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(found, known, "{folder}");
+    }
+}
