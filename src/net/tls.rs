@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::client::ClientConfig;
+use rustls::crypto::aws_lc_rs::cipher_suite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
@@ -14,7 +15,7 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, SupportedProtocolVersion};
+use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::tickets::{TicketKeys, TicketKeysError};
@@ -70,6 +71,19 @@ pub fn ticket_keys(
     }))
 }
 
+/// What is spoken with clients, and which of it rather.
+const CHEAPEST_FIRST: [SupportedCipherSuite; 9] = [
+    cipher_suite::TLS13_AES_128_GCM_SHA256,
+    cipher_suite::TLS13_AES_256_GCM_SHA384,
+    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
 /// TLS towards clients.
 ///
 /// # Errors
@@ -82,10 +96,16 @@ pub fn listener(
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let provider = CryptoProvider {
+        cipher_suites: CHEAPEST_FIRST.to_vec(),
+        ..aws_lc_rs::default_provider()
+    };
+    let mut config = ServerConfig::builder_with_provider(provider.into())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(client_verifier(tls.client_auth.as_ref())?)
         .with_cert_resolver(Arc::new(Certificates::of(tls)));
+    // All of them are good, so that it is ours to choose what costs least.
+    config.ignore_client_order = true;
     config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
     config.send_tls13_tickets = match tickets {
         Some(tickets) => {

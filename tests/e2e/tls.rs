@@ -314,6 +314,23 @@ async fn certificate(proxy: &Proxy, client: &Arc<ClientConfig>) -> CertificateDe
         .into_owned()
 }
 
+/// Whatever a client would rather have; this one offers what is dearest first.
+#[tokio::test]
+async fn the_cipher_is_ours_to_choose() {
+    let Setup {
+        authority,
+        proxy,
+        echo: _echo,
+    } = setup("").await;
+    for version in [&TLS12, &TLS13] {
+        let client = authority.client_of(&[version]);
+        let stream = handshake(&proxy, &client, "chat.example.com").await;
+        let suite = stream.unwrap().get_ref().1.negotiated_cipher_suite();
+        let suite = suite.unwrap().suite().as_str().unwrap();
+        assert!(suite.ends_with("AES_128_GCM_SHA256"), "{suite}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_speak_tls_or_does_not_go_on_is_let_go() {
     let Setup {

@@ -1,0 +1,158 @@
+// slowhttptest, in its header, body and read modes, beside good clients: every attacker is cut off by
+// tidegate's deadlines, and no good client loses anything. What good clients wait, and what memory
+// tidegate takes, is printed; that depends on the machine.
+
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import WebSocket, { WebSocketServer } from 'ws'
+import { deadline, equal, freePort, listens, main, start, until } from './process.mjs'
+
+const [tidegate] = process.argv.slice(2)
+const attackers = 300
+const goodClients = 20
+const seconds = 3
+
+/** Echoes messages. */
+async function echoes() {
+  const sockets = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+  sockets.on('connection', (socket) => socket.on('message', (data) => socket.send(data)))
+  await new Promise((done) => sockets.on('listening', done))
+  return sockets.address().port
+}
+
+/** Gives large replies, once a request's body has come; on a thread of its own, for it has much to do. */
+async function replies() {
+  const thread = new Worker(`
+    const { parentPort } = require('node:worker_threads')
+    // More than the kernel takes for a client that does not read.
+    const large = Buffer.alloc(32 << 20, 'x')
+    const server = require('node:http').createServer((asked, answer) => {
+      for (const each of [asked, answer]) each.on('error', () => {})
+      asked.resume().on('end', () => answer.end(large))
+    })
+    server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port))
+  `, { eval: true })
+  return new Promise((done) => thread.on('message', done))
+}
+
+/** Those that are established, at tidegate's end (proc_net(5)). */
+function connections(port) {
+  const local = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  const lines = readFileSync('/proc/net/tcp', 'utf8').split('\n').map((line) => line.trim().split(/\s+/))
+  return lines.filter(([, address, , state]) => address?.endsWith(local) && state === '01').length
+}
+
+function open(url) {
+  return new Promise((done, fail) => {
+    const socket = new WebSocket(url, { handshakeTimeout: deadline })
+    socket.on('error', fail)
+    socket.on('open', () => done(socket))
+  })
+}
+
+function echo(socket, message) {
+  return new Promise((done, fail) => {
+    socket.once('close', () => fail(new Error('a good client was cut off')))
+    socket.once('message', (data) => {
+      socket.removeAllListeners('close')
+      equal(data.toString(), message, 'what came back')
+      done()
+    })
+    socket.send(message)
+  })
+}
+
+/** Good clients at work until `over`: the longest wait of 99 in 100, for a message and for a tunnel. */
+async function work(url, over) {
+  const waits = { echo: [], open: [] }
+  let working = true
+  const end = () => { working = false }
+  over.then(end, end)
+  const timed = async (kind, act) => {
+    const before = performance.now()
+    const result = await act()
+    waits[kind].push(performance.now() - before)
+    return result
+  }
+  const pause = () => new Promise((next) => setTimeout(next, 20))
+  const talk = async (number) => {
+    const socket = await open(url)
+    for (let turn = 0; working; turn += 1) {
+      await timed('echo', () => echo(socket, `${number} ${turn}`))
+      await pause()
+    }
+    socket.terminate()
+  }
+  const come = async () => {
+    while (working) {
+      const socket = await timed('open', () => open(url))
+      socket.terminate()
+      await pause()
+    }
+  }
+  await Promise.all([...Array.from({ length: goodClients }, (_, number) => talk(number)), come()])
+  const late = (all) => all.sort((one, other) => one - other)[Math.floor(all.length * 0.99)].toFixed(1)
+  return `p99 ${late(waits.echo)} ms an echo, ${late(waits.open)} ms a handshake`
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'slow-'))
+
+await main(async (check) => {
+  const port = await freePort()
+  const config = join(folder, 'tidegate.toml')
+  writeFileSync(config, `
+[server]
+log.level = "warn"
+[listener.main]
+bind = ["127.0.0.1:${port}"]
+timeouts = { request_header = "${seconds}s", request_body = "${seconds}s", response_body = "${seconds}s", keep_alive = "${seconds}s" }
+[[route]]
+path = "/large"
+upstream = "large"
+[[route]]
+upstream = "main"
+[upstream.main]
+endpoints = ["127.0.0.1:${await echoes()}"]
+[upstream.large]
+endpoints = ["127.0.0.1:${await replies()}"]
+`)
+  const program = start(tidegate, ['run', '--config', config])
+  await until('tidegate to listen', () => listens(port))
+  const memory = (which) => {
+    const line = readFileSync(`/proc/${program.child.pid}/status`, 'utf8').split('\n').find((each) => each.startsWith(which))
+    return Math.round(Number(line.split(/\s+/)[1]) / 1024)
+  }
+  const url = `ws://127.0.0.1:${port}/`
+  const alone = await work(url, new Promise((done) => setTimeout(done, 3000)))
+  console.log(`    alone: ${alone}, ${memory('VmRSS')} MiB`)
+
+  // What comes a byte at a time has one deadline; a body and a reader have theirs for each step.
+  const modes = {
+    'slow heads': ['-H', '-i', '1', '-x', '8'],
+    'slow bodies': ['-B', '-i', `${seconds * 3}`, '-s', '8192', '-x', '8'],
+    'slow readers': ['-X', '-w', '512', '-y', '1024', '-n', `${seconds * 3}`, '-z', '32', '-k', '1'],
+  }
+  for (const [name, mode] of Object.entries(modes)) {
+    await check(`${attackers} ${name} are cut off, and good clients go on`, async () => {
+      let attack
+      const cutOff = async () => {
+        await until('good clients', () => connections(port) >= goodClients)
+        attack = start('slowhttptest', [...mode, '-c', `${attackers}`, '-r', `${attackers}`, '-l', '60', '-p', '5',
+          '-u', `http://127.0.0.1:${port}/large`])
+        await until(`${attackers} connections`, () => connections(port) > attackers)
+        const came = performance.now()
+        // Those of good clients: a tunnel each, one that comes and goes, and slowhttptest's own look.
+        await until('attackers to be cut off', () => connections(port) <= goodClients + 2)
+        return ((performance.now() - came) / 1000).toFixed(1)
+      }
+      const over = cutOff()
+      const meanwhile = await work(url, over)
+      attack.child.kill()
+      await attack.ended
+      console.log(`    cut off after ${await over} s: ${meanwhile}, ${memory('VmRSS')} MiB, ${memory('VmHWM')} at most`)
+    })
+  }
+})
+process.exit()
