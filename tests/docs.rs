@@ -49,8 +49,11 @@ fn every_reason_is_documented_with_its_status_and_no_other_is() {
 #[test]
 fn the_figures_in_the_readme_are_those_of_the_newest_run() {
     let runs = fs::read_dir(root().join("benches/runs")).unwrap();
-    let newest = runs.map(|run| run.unwrap().file_name()).max().unwrap();
-    let name = format!("benches/runs/{}/README.md", newest.to_str().unwrap());
+    let names = runs.map(|run| run.unwrap().file_name().into_string().unwrap());
+    // Those of a few lines only are called something besides their date.
+    let whole = names.filter(|name| name.len() == "2026-01-01".len());
+    let newest = whole.max().unwrap();
+    let name = format!("benches/runs/{newest}/README.md");
     let (readme, run) = (read("README.md"), read(&name));
     assert!(readme.contains(&format!("({name})")), "{name}");
     let mut figures = readme

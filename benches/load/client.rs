@@ -1,5 +1,6 @@
 //! The client before every proxy: opens tunnels, sends frames, compares what comes back.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,12 +62,17 @@ impl Client {
 
     /// A tunnel to the backend's `path`.
     pub(crate) async fn open(&self, path: &str) -> Tunnel {
+        self.try_open(path).await.unwrap()
+    }
+
+    /// The same, where the proxy may refuse.
+    pub(crate) async fn try_open(&self, path: &str) -> io::Result<Tunnel> {
         let socket = TcpSocket::new_v4().unwrap();
         let source = 2 + self.next.fetch_add(1, Ordering::Relaxed) % SOURCES;
         let source: [u8; 4] = [127, 0, 0, source.try_into().unwrap()];
         socket.bind((source, 0).into()).unwrap();
-        let socket = socket.connect(self.to).await.unwrap();
-        socket.set_nodelay(true).unwrap();
+        let socket = socket.connect(self.to).await?;
+        socket.set_nodelay(true)?;
         let mut stream = match &self.tls {
             None => Stream::Plain(socket),
             Some(tls) => {
@@ -74,7 +80,7 @@ impl Client {
                 let stream = TlsConnector::from(Arc::clone(tls))
                     .connect(name, socket)
                     .await;
-                Stream::Tls(Box::new(stream.unwrap()))
+                Stream::Tls(Box::new(stream?))
             }
         };
         let request = format!(
@@ -82,27 +88,23 @@ impl Client {
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: {KEY}\r\n\r\n"
         );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        stream.flush().await.unwrap();
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
         let mut head = Vec::with_capacity(512);
         let end = loop {
             if let Some(at) = head.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(
-                stream.read_buf(&mut head).await.unwrap() > 0,
-                "closed within the head"
-            );
+            if stream.read_buf(&mut head).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         };
         let text = String::from_utf8_lossy(&head[..end]);
-        assert!(
-            text.starts_with("HTTP/1.1 101 ") && text.contains(ACCEPT),
-            "{text}"
-        );
-        Tunnel {
-            stream,
-            early: head.split_off(end),
+        if !text.starts_with("HTTP/1.1 101 ") || !text.contains(ACCEPT) {
+            return Err(io::Error::other(text));
         }
+        let early = head.split_off(end);
+        Ok(Tunnel { stream, early })
     }
 }
 
@@ -116,11 +118,16 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     /// Sends `frame` and expects it back.
     pub(crate) async fn echo(&mut self, frame: &[u8], back: &mut Vec<u8>) {
+        self.try_echo(frame, back).await.unwrap();
+    }
+
+    /// The same, where the proxy may end it.
+    pub(crate) async fn try_echo(&mut self, frame: &[u8], back: &mut Vec<u8>) -> io::Result<()> {
         back.resize(frame.len(), 0);
         if frame.len() <= 4096 {
-            self.stream.write_all(frame).await.unwrap();
-            self.stream.flush().await.unwrap();
-            self.stream.read_exact(back).await.unwrap();
+            self.stream.write_all(frame).await?;
+            self.stream.flush().await?;
+            self.stream.read_exact(back).await?;
         } else {
             // Longer ones would fill all buffers before the first byte is read back.
             let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
@@ -131,10 +138,11 @@ impl Tunnel {
                 },
                 reader.read_exact(back),
             );
-            sent.unwrap();
-            received.unwrap();
+            sent?;
+            received?;
         }
         assert!(back == frame, "something else came back");
+        Ok(())
     }
 
     /// Whether TLS was resumed.
@@ -180,7 +188,7 @@ impl AsyncRead for Stream {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -193,21 +201,21 @@ impl AsyncWrite for Stream {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),

@@ -21,6 +21,7 @@ mod relay;
 mod reload;
 mod report;
 mod scenario;
+mod storm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -153,7 +153,7 @@ impl Report {
 
     /// tidegate's value by the best one of `others`, of each round.
     fn ratios(&self, scenario: &str, metric: &str, others: &[Peer]) -> String {
-        let more_is_better = metric.contains("/s");
+        let more_is_better = metric.contains("/s") || metric.contains('%');
         let mut ratios: Vec<f64> = (1..=self.rounds)
             .filter_map(|round| {
                 let own = self.value(round, scenario, Peer::Tidegate, metric)?;

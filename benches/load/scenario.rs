@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::client::{ACKNOWLEDGED, Client, Security, Tunnel, frame};
 use super::peer::{Peer, Running};
-use super::{backend, measure, reload};
+use super::{backend, measure, reload, storm};
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,8 @@ enum Kind {
         per_second: usize,
         seconds: usize,
     },
+    /// Everybody comes back at once.
+    Storm { clients: usize },
     /// New configurations while tunnels echo.
     Reload,
 }
@@ -107,17 +109,23 @@ impl Scenario {
             security,
         }));
         all.push(Self {
+            kind: Kind::Storm { clients: 20_000 },
+            security: Security::Full,
+        });
+        all.push(Self {
             kind: Kind::Reload,
             security: Security::Plain,
         });
         all
     }
 
-    /// The relay knows no TLS, and the other peers' OpenSSL may not know the hybrid; their reloads
+    /// nginx counts its connections per worker, and has too few of them for a storm that the kernel
+    /// does not spread evenly. The relay knows no TLS, and the other peers' OpenSSL may not know the hybrid; their reloads
     /// are new processes beside old ones.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
         match (self.kind, self.security) {
             (Kind::Reload, _) | (_, Security::Hybrid) => peer == Peer::Tidegate,
+            (Kind::Storm { .. }, _) => matches!(peer, Peer::Tidegate | Peer::Haproxy),
             (_, Security::Plain) => true,
             (_, Security::Full | Security::Resuming) => peer != Peer::Relay,
         }
@@ -126,7 +134,7 @@ impl Scenario {
     pub(crate) fn name(&self) -> String {
         let security = match (self.security, self.kind) {
             (Security::Plain, _) => "plain",
-            (Security::Full, Kind::Handshake { .. }) => "TLS full",
+            (Security::Full, Kind::Handshake { .. } | Kind::Storm { .. }) => "TLS full",
             (Security::Full, _) => "TLS",
             (Security::Resuming, _) => "TLS resumed",
             (Security::Hybrid, _) => "TLS full, X25519MLKEM768",
@@ -145,6 +153,12 @@ impl Scenario {
                 ..
             } => {
                 format!("latency, {per_second} messages/s over {tunnels} tunnels, {security}")
+            }
+            Kind::Storm { clients } => {
+                format!(
+                    "{clients} reconnects, {} at once, {security}",
+                    storm::AT_ONCE
+                )
             }
             Kind::Reload => "reload, 1000 routes, 10,000 endpoints".to_owned(),
         }
@@ -187,6 +201,7 @@ impl Scenario {
                     per_second,
                     seconds,
                 } => latency(&client, pid, tunnels, per_second, scale.of(seconds)).await,
+                Kind::Storm { clients } => storm::measure(&client, pid, scale.of(clients)).await,
                 Kind::Reload => reload::measure(&running, &client).await,
             }
         })
