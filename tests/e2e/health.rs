@@ -1,20 +1,16 @@
 //! Endpoints that fail their checks, or their sessions: who is left out, for what, and until when.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::harness::endpoint::Echo;
 use crate::harness::fickle::{Does, Fickle};
 use crate::harness::frames::frame;
 use crate::harness::proxy::{Proxy, simple};
-use crate::harness::wire::{ACCEPT, HANDSHAKE, Head, SWITCH, Wire};
+use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{until, within};
 
 /// An address that nothing listens on.
