@@ -75,7 +75,7 @@ async fn a_close_goes_between_megabytes_in_both_directions() {
     let mut proxy = Proxy::start(&config).await;
     let mut floods = Vec::new();
     let mut readers = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..4 {
         let (client, served) = pair(&proxy, &endpoint).await;
         let (client_sink, client_stream) = client.split();
         let (served_sink, served_stream) = served.split();
