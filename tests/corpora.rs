@@ -9,6 +9,8 @@
 mod answer;
 #[path = "../fuzz/checks/config.rs"]
 mod config;
+#[path = "../fuzz/checks/endpoints_file.rs"]
+mod endpoints_file;
 #[path = "../fuzz/checks/forwarded.rs"]
 mod forwarded;
 #[path = "../fuzz/checks/forwarder.rs"]
@@ -26,9 +28,10 @@ use std::path::{Path, PathBuf};
 
 type Check = fn(&[u8]);
 
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("answer", answer::check),
     ("config", config::check),
+    ("endpoints_file", endpoints_file::check),
     ("forwarded", forwarded::check),
     ("forwarder", forwarder::check),
     ("frame", frame::check),

@@ -1,10 +1,7 @@
 //! Any bytes as a file of endpoints: what is wrong is told, and what is taken is not empty.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use tidegate::config::endpoints_file::{ENDPOINTS_MOST, parse};
+#[path = "../checks/endpoints_file.rs"]
+mod check;
 
-fuzz_target!(|bytes: &[u8]| match parse(bytes) {
-    Ok(endpoints) => assert!((1..=ENDPOINTS_MOST).contains(&endpoints.len())),
-    Err(error) => assert!(!error.to_string().is_empty()),
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check::check(bytes));
