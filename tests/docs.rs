@@ -281,6 +281,7 @@ fn the_configurations_in_the_documents_work() {
         "README.md",
         "docs/logs.md",
         "docs/metrics.md",
+        "docs/balancing.md",
         "docs/sessions.md",
         "docs/health.md",
         "docs/discovery.md",

@@ -1,0 +1,371 @@
+//! Clients, proxies and endpoints in virtual time: one event after the other.
+//!
+//! The policies are those of the product. Everything else is as simple as it can be: endpoints that
+//! are down are known to be at once, and nothing takes time but the lives of tunnels and the way back
+//! of clients whose endpoint went away.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use fastrand::Rng;
+use tidegate::upstream::balance::{Balancer, Candidate, Policy, identity, key_hash};
+
+use crate::lifetime::{Keys, Lifetime, wait};
+
+/// Virtual time in microseconds.
+type Time = u64;
+
+/// A client whose endpoint went away is back within so many seconds.
+const BACK_WITHIN: f64 = 10.0;
+
+/// Where nobody can be picked, clients ask again after so many seconds.
+const AGAIN_AFTER: f64 = 1.0;
+
+/// A bound that nobody comes near: where a key belongs.
+const UNBOUND: Policy = Policy::Hash { load_factor: 1e9 };
+
+/// A fleet, and what happens to it.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) endpoints: usize,
+    /// Each with its own clients, and its own view of the endpoints.
+    pub(crate) proxies: usize,
+    /// On average: as many come as go.
+    pub(crate) tunnels: usize,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) keys: Keys,
+    /// In seconds; 0 for none.
+    pub(crate) slow_start: f64,
+    /// When, in seconds, and what.
+    pub(crate) changes: Vec<(f64, Change)>,
+    /// Endpoints that are not there in the beginning.
+    pub(crate) absent: Vec<usize>,
+    /// In seconds.
+    pub(crate) duration: f64,
+    /// Between two looks, in seconds.
+    pub(crate) every: f64,
+    /// The endpoint that is looked at.
+    pub(crate) watched: usize,
+}
+
+/// What happens to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    /// It goes, and its tunnels with it.
+    Down(usize),
+    /// It comes, or comes back.
+    Up(usize),
+}
+
+/// What was seen at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    /// In seconds.
+    pub(crate) at: f64,
+    /// The most tunnels on an endpoint, relative to the mean.
+    pub(crate) imbalance: f64,
+    /// Tunnels on the watched endpoint, relative to the mean.
+    pub(crate) watched: f64,
+    /// What arrived at it since the last look, relative to its fair share of what arrived.
+    pub(crate) arrivals: f64,
+    /// The same, per second.
+    pub(crate) arrivals_rate: f64,
+    /// The most that arrived at one endpoint, per second.
+    pub(crate) busiest: f64,
+}
+
+/// What was seen in one run.
+#[derive(Debug)]
+pub(crate) struct History {
+    pub(crate) looks: Vec<Look>,
+    /// The part of the clients that came to where their key belongs.
+    pub(crate) at_home: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A new client.
+    Arrival,
+    /// A client's life is over.
+    End(usize),
+    /// A client whose endpoint went away, or that found none.
+    Back(usize),
+    Change(Change),
+    Look,
+}
+
+struct Client {
+    ends: Time,
+    key: u64,
+    /// Proxy and endpoint.
+    tunnel: Option<(usize, usize)>,
+}
+
+struct Endpoint {
+    identity: u64,
+    up: bool,
+    /// Since when, if it was not always there.
+    since: Option<Time>,
+    live: usize,
+    arrivals: u64,
+}
+
+struct Proxy {
+    balancer: Balancer,
+    /// Its own tunnels on each endpoint: it knows of no others.
+    in_flight: Vec<usize>,
+}
+
+struct Fleet<'a> {
+    world: &'a World,
+    now: Time,
+    /// What is to come; the number keeps those of one moment in order.
+    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    order: u64,
+    clients: Vec<Client>,
+    free: Vec<usize>,
+    endpoints: Vec<Endpoint>,
+    proxies: Vec<Proxy>,
+    /// Where keys belong, for policies that have them.
+    homes: Option<Balancer>,
+    picks: u64,
+    at_home: u64,
+    /// Who comes, and for how long.
+    coming: Rng,
+    /// By which way.
+    going: Rng,
+    history: Vec<Look>,
+}
+
+/// Lets a world run with this policy. The same seed gives the same clients to every policy.
+pub(crate) fn run(world: &World, policy: Policy, seed: u64) -> History {
+    let mut fleet = Fleet::new(world, policy, seed);
+    fleet.fill();
+    for (at, change) in &world.changes {
+        fleet.schedule(time(*at), Event::Change(*change));
+    }
+    fleet.schedule(0, Event::Arrival);
+    fleet.schedule(0, Event::Look);
+    let end = time(world.duration);
+    while let Some(Reverse((at, _, event))) = fleet.events.pop() {
+        if at > end {
+            break;
+        }
+        fleet.now = at;
+        fleet.handle(event);
+    }
+    History {
+        looks: fleet.history,
+        at_home: fleet.at_home as f64 / fleet.picks.max(1) as f64,
+    }
+}
+
+impl<'a> Fleet<'a> {
+    fn new(world: &'a World, policy: Policy, seed: u64) -> Self {
+        let mut chance = Rng::with_seed(seed).fork();
+        let mut balancer = |policy| Balancer::new(policy, world.endpoints, chance.u64(..));
+        let proxies = (0..world.proxies).map(|_| Proxy {
+            balancer: balancer(policy),
+            in_flight: vec![0; world.endpoints],
+        });
+        let proxies = proxies.collect();
+        let has_keys = matches!(policy, Policy::Hash { .. });
+        let homes = has_keys.then(|| Balancer::new(UNBOUND, world.endpoints, seed));
+        let endpoints = (0..world.endpoints).map(|number| Endpoint {
+            identity: identity(&format!("endpoint-{number}:9000")),
+            up: !world.absent.contains(&number),
+            since: None,
+            live: 0,
+            arrivals: 0,
+        });
+        Self {
+            world,
+            now: 0,
+            events: BinaryHeap::new(),
+            order: 0,
+            clients: Vec::new(),
+            free: Vec::new(),
+            endpoints: endpoints.collect(),
+            proxies,
+            homes,
+            picks: 0,
+            at_home: 0,
+            coming: Rng::with_seed(seed),
+            going: chance,
+            history: Vec::new(),
+        }
+    }
+
+    /// The fleet as it is after a long time without changes, as far as lifetimes go: placed one by
+    /// one, as if all had come at once.
+    fn fill(&mut self) {
+        for _ in 0..self.world.tunnels {
+            let rest = self.world.lifetime.rest(&mut self.coming);
+            self.admit(rest);
+        }
+        self.forget();
+        (self.picks, self.at_home) = (0, 0);
+    }
+
+    /// What was counted so far.
+    fn forget(&mut self) {
+        for endpoint in &mut self.endpoints {
+            endpoint.arrivals = 0;
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrival => {
+                let stay = self.world.lifetime.whole(&mut self.coming);
+                self.admit(stay);
+                let rate = self.world.tunnels as f64 / self.world.lifetime.mean;
+                let next = wait(rate, &mut self.coming);
+                self.schedule_in(next, Event::Arrival);
+            }
+            Event::End(number) => {
+                self.leave(number);
+                self.free.push(number);
+            }
+            Event::Back(number) => self.connect(number),
+            Event::Change(Change::Down(endpoint)) => self.take_down(endpoint),
+            Event::Change(Change::Up(endpoint)) => {
+                self.endpoints[endpoint].up = true;
+                self.endpoints[endpoint].since = Some(self.now);
+            }
+            Event::Look => {
+                self.look();
+                self.schedule_in(self.world.every, Event::Look);
+            }
+        }
+    }
+
+    fn schedule(&mut self, at: Time, event: Event) {
+        self.order += 1;
+        self.events.push(Reverse((at, self.order, event)));
+    }
+
+    fn schedule_in(&mut self, seconds: f64, event: Event) {
+        self.schedule(self.now + time(seconds), event);
+    }
+
+    /// A new client, which stays for so long.
+    fn admit(&mut self, stay: f64) {
+        let key = self.world.keys.next(&mut self.coming);
+        let client = Client {
+            ends: self.now + time(stay),
+            key: key_hash(&key.to_be_bytes()),
+            tunnel: None,
+        };
+        let ends = client.ends;
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.clients[number] = client;
+                number
+            }
+            None => {
+                self.clients.push(client);
+                self.clients.len() - 1
+            }
+        };
+        self.schedule(ends, Event::End(number));
+        self.connect(number);
+    }
+
+    /// By a proxy that chance picks, to the endpoint that the proxy picks.
+    fn connect(&mut self, number: usize) {
+        let proxy = self.going.usize(..self.proxies.len());
+        let key = self.clients[number].key;
+        match self.pick(proxy, key) {
+            Some(endpoint) => {
+                self.clients[number].tunnel = Some((proxy, endpoint));
+                self.proxies[proxy].in_flight[endpoint] += 1;
+                self.endpoints[endpoint].live += 1;
+                self.endpoints[endpoint].arrivals += 1;
+            }
+            None => self.come_back(number, AGAIN_AFTER),
+        }
+    }
+
+    fn pick(&mut self, proxy: usize, key: u64) -> Option<usize> {
+        let Proxy {
+            balancer,
+            in_flight,
+        } = &mut self.proxies[proxy];
+        let (now, slow_start) = (self.now, self.world.slow_start);
+        let each = self.endpoints.iter().zip(&*in_flight);
+        let candidates = each.map(|(endpoint, &in_flight)| Candidate {
+            weight: 1,
+            in_flight,
+            eligible: endpoint.up,
+            warmth: (slow_start > 0.0).then(|| {
+                let age = endpoint.since.map(|since| seconds(now - since));
+                age.map_or(1.0, |age| (age / slow_start).clamp(0.1, 1.0) as f32)
+            }),
+            identity: endpoint.identity,
+        });
+        let picked = balancer.pick(candidates.clone(), Some(key));
+        if let Some(homes) = &mut self.homes {
+            self.picks += 1;
+            self.at_home += u64::from(picked == homes.pick(candidates, Some(key)));
+        }
+        picked
+    }
+
+    fn leave(&mut self, number: usize) {
+        if let Some((proxy, endpoint)) = self.clients[number].tunnel.take() {
+            self.proxies[proxy].in_flight[endpoint] -= 1;
+            self.endpoints[endpoint].live -= 1;
+        }
+    }
+
+    /// After so many seconds, unless its life is over by then.
+    fn come_back(&mut self, number: usize, after: f64) {
+        if self.now + time(after) < self.clients[number].ends {
+            self.schedule_in(after, Event::Back(number));
+        }
+    }
+
+    fn take_down(&mut self, endpoint: usize) {
+        self.endpoints[endpoint].up = false;
+        for number in 0..self.clients.len() {
+            if self.clients[number]
+                .tunnel
+                .is_some_and(|(_, on)| on == endpoint)
+            {
+                self.leave(number);
+                let after = self.going.f64() * BACK_WITHIN;
+                self.come_back(number, after);
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let up = || self.endpoints.iter().filter(|endpoint| endpoint.up);
+        let count = up().count().max(1) as f64;
+        let live: usize = up().map(|endpoint| endpoint.live).sum();
+        let mean = live.max(1) as f64 / count;
+        let most = up().map(|endpoint| endpoint.live).max().unwrap_or(0);
+        let arrivals: u64 = up().map(|endpoint| endpoint.arrivals).sum();
+        let busiest = up().map(|endpoint| endpoint.arrivals).max().unwrap_or(0);
+        let watched = &self.endpoints[self.world.watched];
+        let here = watched.arrivals as f64;
+        self.history.push(Look {
+            at: seconds(self.now),
+            imbalance: most as f64 / mean,
+            watched: watched.live as f64 / mean,
+            arrivals: here * count / (arrivals.max(1) as f64),
+            arrivals_rate: here / self.world.every,
+            busiest: busiest as f64 / self.world.every,
+        });
+        self.forget();
+    }
+}
+
+fn time(seconds: f64) -> Time {
+    (seconds * 1e6) as Time
+}
+
+fn seconds(time: Time) -> f64 {
+    time as f64 / 1e6
+}
