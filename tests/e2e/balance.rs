@@ -34,9 +34,14 @@ async fn weighted(balance: &str) -> ([Echo; 3], Proxy) {
 }
 
 async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
+    // Asked once: it is looked up in the log, which grows with every tunnel.
+    let address = proxy.address();
     let mut tunnels = Vec::new();
     for _ in 0..count {
-        tunnels.push(proxy.tunnel().await);
+        let mut wire = Wire::connect(address).await;
+        wire.send(HANDSHAKE).await;
+        assert_eq!(wire.head().await.status(), 101);
+        tunnels.push(wire);
     }
     tunnels
 }
@@ -95,18 +100,35 @@ async fn many_at_once_are_balanced_too() {
     assert!(fair, "{served:?}");
 }
 
-/// By chance, so within what chance makes likely: five standard deviations of a share of 400.
+/// Exactly where it is no chance, else within five standard deviations.
 #[tokio::test]
-async fn chance_follows_the_weights_over_all_workers() {
-    for (policy, most_off) in [("random", 50), ("power_of_two", 20)] {
-        let (echoes, proxy) = weighted(policy).await;
-        let _held = tunnels(&proxy, 400).await;
-        let served = echoes.each_ref().map(Echo::served);
+async fn shares_follow_the_weights_across_a_reload_and_a_kill() {
+    for (policy, most_off) in [
+        ("round_robin", 2),
+        ("least_connections", 2),
+        ("power_of_two", 20),
+        ("random", 50),
+    ] {
+        let ([a, b, c], proxy) = weighted(policy).await;
+        let mut held = tunnels(&proxy, 200).await;
+        let config = std::fs::read_to_string(proxy.folder().join("config.toml")).unwrap();
+        proxy.reload(&(config + "# the same\n")).await;
+        held.extend(tunnels(&proxy, 200).await);
+        let served = [a.served(), b.served(), c.served()];
         let fair = served
             .iter()
             .zip([100, 100, 200])
             .all(|(served, share)| served.abs_diff(share) <= most_off);
         assert!(fair, "{policy}: {served:?}");
+        // What it would have had goes to the others, in equal parts.
+        drop(c);
+        held.extend(tunnels(&proxy, 100).await);
+        let more = [a.served() - served[0], b.served() - served[1]];
+        assert_eq!(more.iter().sum::<usize>(), 100, "{policy}");
+        assert!(
+            more[0].abs_diff(more[1]) <= 2 * most_off,
+            "{policy}: {more:?}"
+        );
     }
 }
 
