@@ -99,36 +99,64 @@ async function work(url, over) {
 
 const folder = mkdtempSync(join(tmpdir(), 'slow-'))
 
-await main(async (check) => {
+/** tidegate, whose clients have so many seconds for each step. */
+async function proxy(name, echo, large) {
   const port = await freePort()
-  const config = join(folder, 'tidegate.toml')
+  const config = join(folder, `${name}.toml`)
+  const steps = ['request_header', 'request_body', 'response_body', 'keep_alive'].map((step) => `${step} = "${seconds}s"`)
   writeFileSync(config, `
 [server]
 log.level = "warn"
 [listener.main]
 bind = ["127.0.0.1:${port}"]
-timeouts = { request_header = "${seconds}s", request_body = "${seconds}s", response_body = "${seconds}s", keep_alive = "${seconds}s" }
+timeouts = { ${steps.join(', ')} }
 [[route]]
 path = "/large"
 upstream = "large"
 [[route]]
 upstream = "main"
 [upstream.main]
-endpoints = ["127.0.0.1:${await echoes()}"]
+endpoints = ["127.0.0.1:${echo}"]
 [upstream.large]
-endpoints = ["127.0.0.1:${await replies()}"]
+endpoints = ["127.0.0.1:${large}"]
 `)
-  const program = start(tidegate, ['run', '--config', config])
+  const { child } = start(tidegate, ['run', '--config', config])
   await until('tidegate to listen', () => listens(port))
-  const memory = (which) => {
-    const line = readFileSync(`/proc/${program.child.pid}/status`, 'utf8').split('\n').find((each) => each.startsWith(which))
-    return Math.round(Number(line.split(/\s+/)[1]) / 1024)
+  const most = () => {
+    const line = readFileSync(`/proc/${child.pid}/status`, 'utf8').split('\n').find((each) => each.startsWith('VmHWM'))
+    return `${Math.round(Number(line.split(/\s+/)[1]) / 1024)} MiB at most`
   }
-  const url = `ws://127.0.0.1:${port}/`
-  const alone = await work(url, new Promise((done) => setTimeout(done, 3000)))
-  console.log(`    alone: ${alone}, ${memory('VmRSS')} MiB`)
+  return { port, url: `ws://127.0.0.1:${port}/`, most }
+}
 
-  // What comes a byte at a time has one deadline; a body and a reader have theirs for each step.
+/** Attacks one while good clients are at work at another, or the same. */
+async function attacked(mode, target, { url }) {
+  let attack
+  const cutOff = async () => {
+    await until('good clients', () => connections(Number(new URL(url).port)) >= goodClients)
+    // Those of good clients, if they are here: a tunnel each, and one that comes and goes.
+    const before = connections(target.port)
+    attack = start('slowhttptest', [...mode, '-c', `${attackers}`, '-r', `${attackers}`, '-l', '60', '-p', '5',
+      '-u', `http://127.0.0.1:${target.port}/large`])
+    await until(`${attackers} attackers`, () => connections(target.port) >= before + attackers - 2)
+    const came = performance.now()
+    // And slowhttptest looks now and then whether it is still served.
+    await until('attackers to be cut off', () => connections(target.port) <= before + 2)
+    return ((performance.now() - came) / 1000).toFixed(1)
+  }
+  const over = cutOff()
+  const waits = await work(url, over)
+  attack.child.kill()
+  await attack.ended
+  return { after: await over, waits }
+}
+
+await main(async (check) => {
+  const [echo, large] = [await echoes(), await replies()]
+  const [here, elsewhere] = [await proxy('here', echo, large), await proxy('elsewhere', echo, large)]
+  console.log(`    alone: ${await work(here.url, new Promise((done) => setTimeout(done, 3000)))}, ${here.most()}`)
+
+  // A head has one deadline, however often something comes; a body and a reader have theirs for each step.
   const modes = {
     'slow heads': ['-H', '-i', '1', '-x', '8'],
     'slow bodies': ['-B', '-i', `${seconds * 3}`, '-s', '8192', '-x', '8'],
@@ -136,22 +164,11 @@ endpoints = ["127.0.0.1:${await replies()}"]
   }
   for (const [name, mode] of Object.entries(modes)) {
     await check(`${attackers} ${name} are cut off, and good clients go on`, async () => {
-      let attack
-      const cutOff = async () => {
-        await until('good clients', () => connections(port) >= goodClients)
-        attack = start('slowhttptest', [...mode, '-c', `${attackers}`, '-r', `${attackers}`, '-l', '60', '-p', '5',
-          '-u', `http://127.0.0.1:${port}/large`])
-        await until(`${attackers} connections`, () => connections(port) > attackers)
-        const came = performance.now()
-        // Those of good clients: a tunnel each, one that comes and goes, and slowhttptest's own look.
-        await until('attackers to be cut off', () => connections(port) <= goodClients + 2)
-        return ((performance.now() - came) / 1000).toFixed(1)
-      }
-      const over = cutOff()
-      const meanwhile = await work(url, over)
-      attack.child.kill()
-      await attack.ended
-      console.log(`    cut off after ${await over} s: ${meanwhile}, ${memory('VmRSS')} MiB, ${memory('VmHWM')} at most`)
+      // What the attack takes of the machine, and then what it does to others of the same process.
+      const machine = await attacked(mode, elsewhere, here)
+      console.log(`    attack elsewhere: ${machine.waits}`)
+      const { after, waits } = await attacked(mode, here, here)
+      console.log(`    attack here:      ${waits}; cut off after ${after} s, ${here.most()}`)
     })
   }
 })
