@@ -302,6 +302,26 @@ pub struct TunnelLimits {
     pub bytes: Option<ByteRate>,
     /// Bytes waited for a side, and it took none for so long; `None` for no limit.
     pub slow_reader: Option<Duration>,
+    /// The age at which it is closed; `None` for no limit.
+    pub max_age: Option<MaxAge>,
+}
+
+/// The age at which tunnels are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxAge {
+    /// At most.
+    pub age: Duration,
+    /// By how much of it, in thousandths, a tunnel may be younger: those that were opened together do
+    /// not come back together.
+    pub jitter: u16,
+}
+
+impl MaxAge {
+    /// The age of one tunnel; `chance` is from 0 to 1.
+    pub fn of(self, chance: f64) -> Duration {
+        let share = 1.0 - f64::from(self.jitter) / 1000.0 * chance;
+        self.age.mul_f64(share.clamp(0.0, 1.0))
+    }
 }
 
 /// So many bytes per second.

@@ -562,10 +562,10 @@ mod tests {
             &[],
         );
         check(
-            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"25s\"\ntimeouts.max_age = \"1h\"\n",
+            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"25s\"\ntimeouts.pong = \"10s\"\n",
             &[
                 "`ping` is not in effect in this version",
-                "`max_age` is not in effect in this version",
+                "`pong` is not in effect in this version",
             ],
         );
     }

@@ -19,6 +19,8 @@ pub enum Ended {
     UpstreamReset,
     /// No bytes either way for the route's `idle`.
     Idle,
+    /// It was as old as the route's `max_age` lets it become.
+    MaxAge,
     /// One side had ended, and no bytes came from the other for the route's `half_closed`.
     HalfClosed,
     /// A message was longer than the route's `message_bytes`.
@@ -39,7 +41,7 @@ pub enum Ended {
 
 impl Ended {
     /// Every way there is.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -47,6 +49,7 @@ impl Ended {
         Self::ClientReset,
         Self::UpstreamReset,
         Self::Idle,
+        Self::MaxAge,
         Self::HalfClosed,
         Self::MessageTooBig,
         Self::SlowClient,
@@ -67,6 +70,7 @@ impl Ended {
             Self::ClientReset => "client-reset",
             Self::UpstreamReset => "upstream-reset",
             Self::Idle => "idle",
+            Self::MaxAge => "max-age",
             Self::HalfClosed => "half-closed",
             Self::MessageTooBig => "message-too-big",
             Self::SlowClient => "slow-client",
@@ -82,7 +86,7 @@ impl Ended {
     /// the two sides that ended the tunnel, or where it takes nothing.
     pub fn close_code(self) -> Option<u16> {
         match self {
-            Self::Idle | Self::HalfClosed => Some(1001),
+            Self::Idle | Self::MaxAge | Self::HalfClosed => Some(1001),
             Self::MessageTooBig => Some(1009),
             Self::SlowUpstream | Self::MessageRate | Self::ByteRate => Some(1008),
             Self::ProtocolError => Some(1002),

@@ -31,6 +31,8 @@ pub struct Table<K = ()> {
     entries: RefCell<Slab<Listed<K>>>,
     /// Of those whose clients have to keep to a rate; the others need no room for it.
     debts: RefCell<HashMap<usize, Debt>>,
+    /// When those are too old that may become so, likewise.
+    due: RefCell<HashMap<usize, Micros>>,
     /// Times are kept as what has passed since then: half the size.
     began: Instant,
 }
@@ -282,6 +284,7 @@ impl<K> Default for Table<K> {
         Self {
             entries: RefCell::default(),
             debts: RefCell::default(),
+            due: RefCell::default(),
             began: Instant::now(),
         }
     }
@@ -290,12 +293,18 @@ impl<K> Default for Table<K> {
 impl<K> Table<K> {
     /// Enters a tunnel, of which this is known.
     pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>, known: Rc<K>) -> Place<K> {
-        let entry = Rc::new(Entry::new(limits, self.micros(Instant::now())));
+        let now = self.micros(Instant::now());
+        let max_age = limits.max_age;
+        let entry = Rc::new(Entry::new(limits, now));
         let listed = Listed {
             entry: Rc::clone(&entry),
             known,
         };
         let key = self.entries.borrow_mut().insert(listed);
+        if let Some(max_age) = max_age {
+            let age = max_age.of(fastrand::f64()).as_micros() as Micros;
+            self.due.borrow_mut().insert(key, now.saturating_add(age));
+        }
         Place {
             table: Rc::clone(self),
             key,
@@ -328,8 +337,11 @@ impl<K> Table<K> {
     /// Ends those whose limits have passed.
     pub fn sweep(&self, now: Instant) {
         let now = self.micros(now);
-        let debts = self.debts.borrow();
+        let (debts, due) = (self.debts.borrow(), self.due.borrow());
         for (key, Listed { entry, .. }) in self.entries.borrow().iter() {
+            if entry.limits.max_age.is_some() && due.get(&key).is_some_and(|due| *due <= now) {
+                entry.end(Ended::MaxAge);
+            }
             entry.sweep(now);
             let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
             if entry.paused.get() && owed <= now + BURST {
@@ -402,13 +414,16 @@ impl<K> Drop for Place<K> {
         if limits.messages.is_some() || limits.bytes.is_some() {
             self.table.debts.borrow_mut().remove(&self.key);
         }
+        if limits.max_age.is_some() {
+            self.table.due.borrow_mut().remove(&self.key);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::ByteRate;
+    use crate::config::model::{ByteRate, MaxAge};
 
     const IDLE: Duration = Duration::from_secs(10);
     const HALF_CLOSED: Duration = Duration::from_secs(3);
@@ -442,6 +457,38 @@ mod tests {
         }
         assert_eq!(quiet.entry().verdict(), Some(Ended::Idle));
         assert_eq!(busy.entry().verdict(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_that_is_old_is_ended_however_busy_and_not_all_at_once() {
+        let table = Rc::new(Table::default());
+        let aging = || {
+            let limits = TunnelLimits {
+                max_age: Some(MaxAge {
+                    age: Duration::from_secs(100),
+                    jitter: 500,
+                }),
+                ..TunnelLimits::default()
+            };
+            table.enter(Arc::new(limits), Rc::default())
+        };
+        let tunnels: Vec<Place<()>> = (0..100).map(|_| aging()).collect();
+        let start = Instant::now();
+        let ended_by = |second| {
+            for tunnel in &tunnels {
+                tunnel.entry().meter.count(Side::Client, 1);
+            }
+            table.sweep(start + Duration::from_secs(second));
+            let verdicts = tunnels.iter().map(|tunnel| tunnel.entry().verdict());
+            verdicts.filter(|it| *it == Some(Ended::MaxAge)).count()
+        };
+        assert_eq!(ended_by(49), 0);
+        // Chance has it: half of them, give or take five standard deviations.
+        let half = ended_by(75);
+        assert!((25..=75).contains(&half), "{half}");
+        assert_eq!(ended_by(100), 100);
+        drop(tunnels);
+        assert!(table.due.borrow().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

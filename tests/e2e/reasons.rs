@@ -305,6 +305,7 @@ async fn a_certificate_that_is_wanting_shows_the_same_everywhere() {
 fn limits(ended: Ended) -> &'static str {
     match ended {
         Ended::Idle => "timeouts.idle = \"1s\"",
+        Ended::MaxAge => "timeouts.max_age = \"1s\"",
         Ended::HalfClosed => "timeouts.half_closed = \"1s\"",
         Ended::MessageTooBig => "limits.message_bytes = \"100B\"",
         Ended::SlowClient | Ended::SlowUpstream => "limits.slow_reader = \"2s\"",
@@ -366,7 +367,7 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
         Ended::MessageRate | Ended::ByteRate => client.send(message(100).repeat(40)).await,
         Ended::ProtocolError => client.send([0xff; 64]).await,
         Ended::Shutdown => proxy.signal(Signal::TERM),
-        Ended::Idle => {}
+        Ended::Idle | Ended::MaxAge => {}
     }
     (Some(client), Some(served))
 }

@@ -7,8 +7,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{
-    Access, ByteRate, Conditions, HeaderChanges, LeadsTo, PathMatch, Piece, PlainHttp, RateAction,
-    Redirect, Rewrite, Route, Strictness, Template, TunnelLimits, Variable, claims_origin,
+    Access, ByteRate, Conditions, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece, PlainHttp,
+    RateAction, Redirect, Rewrite, Route, Strictness, Template, TunnelLimits, Variable,
+    claims_origin,
 };
 use crate::config::raw::{At, Section, Value};
 use crate::config::value;
@@ -76,6 +77,10 @@ impl Builder<'_> {
                 messages: positive(&limits, "messages_per_second"),
                 bytes: self.byte_rate(&limits),
                 slow_reader: limits.duration("slow_reader"),
+                max_age: timeouts.duration("max_age").map(|age| MaxAge {
+                    age,
+                    jitter: (timeouts.number("max_age_jitter").unwrap_or_default() * 1000.0) as u16,
+                }),
             },
         };
         let span = |name: &str| section.written(name).map(|at| at.span.clone());

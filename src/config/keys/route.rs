@@ -176,8 +176,7 @@ const TIMEOUTS: Table = Table {
             "\"off\"",
             "Age at which a tunnel is closed.",
         )
-        .shown(r#"max_age = "12h""#)
-        .later(),
+        .shown(r#"max_age = "12h""#),
         key(
             "max_age_jitter",
             Kind::Number {
@@ -185,9 +184,8 @@ const TIMEOUTS: Table = Table {
                 most: 1.0,
             },
             "0.2",
-            "Share by which that age varies.",
-        )
-        .later(),
+            "Share of that age by which a tunnel may be younger, so that not all come back together.",
+        ),
         key(
             "ping",
             DURATION_OR_OFF,
