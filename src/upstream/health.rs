@@ -250,7 +250,7 @@ impl Condition {
     /// It is due when there are as many failures as the settings have it within the window, and no
     /// fewer of them than successes: one percent of failures never ejects a busy endpoint. So that
     /// its older successes do not protect it for long when all of a sudden it fails, the same holds for
-    /// the latest parts of the window, from [`SUDDEN`] failures. There, early ends do not count: the
+    /// the latest parts of the window, from a handful of failures. There, early ends do not count: the
     /// successes that opened those tunnels may lie before that part, and somebody who has their own
     /// tunnels cut must not get an endpoint ejected that serves others well.
     pub fn failed(&mut self, failure: Failure, settings: &Ejection, now: Instant) -> bool {
