@@ -164,6 +164,58 @@ impl Paths {
     }
 }
 
+/// Why a route does not take a request that its host and path fit, for a person; `None` if nothing
+/// is against it.
+pub fn against(route: &Route, request: &Request<'_>) -> Option<String> {
+    let Conditions {
+        methods,
+        headers,
+        query,
+        subprotocols,
+    } = &route.conditions;
+    match &route.listeners {
+        Some(names) if !names.iter().any(|name| **name == *request.listener) => {
+            return Some(format!("it is not for listener `{}`", request.listener));
+        }
+        None if request.bound_only => {
+            return Some("its listener sends all others to https".to_owned());
+        }
+        _ => {}
+    }
+    if request.handshake.is_none() && !methods.is_empty() && !methods.contains(request.method) {
+        return Some(format!("it is not for {}", request.method));
+    }
+    let missing = headers.iter().find(|(name, value)| {
+        let mut lines = request.headers.get_all(name).iter();
+        !lines.any(|line| line == value)
+    });
+    if let Some((name, _)) = missing {
+        return Some(format!("header `{name}` is another one, or none"));
+    }
+    let given = request.query.unwrap_or_default();
+    let missing = query
+        .iter()
+        .find(|one| !has_all(given, std::slice::from_ref(one)));
+    if let Some((name, _)) = missing {
+        return Some(format!("`{name}` in the query is another one, or none"));
+    }
+    let offered = request.handshake.is_some_and(|handshake| {
+        let mut wanted = subprotocols.iter();
+        wanted.any(|name| handshake.offers_subprotocol(name))
+    });
+    if !subprotocols.is_empty() && !offered {
+        return Some("none of its subprotocols is offered".to_owned());
+    }
+    None
+}
+
+/// Whether a request's host and path fit a route.
+pub fn is_candidate(route: &Route, request: &Request<'_>) -> bool {
+    let mut hosts = route.hosts.iter();
+    (route.hosts.is_empty() || hosts.any(|host| host.fits(request.host)))
+        && route.path.fits(request.path)
+}
+
 /// Whether routes have to be for the request's method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Methods {

@@ -10,7 +10,7 @@ mod client;
 mod open;
 mod outcome;
 mod plain;
-mod wish;
+pub mod wish;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -378,7 +378,14 @@ async fn answer(
         Way::Elsewhere(outcome) => return Ok(outcome),
     };
     let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
-    let (wish, led) = wish::of(upstream, arrival, &parts, target);
+    let tls = arrival.connection.tls.as_ref();
+    let traits = wish::Traits {
+        client: arrival.client.address(),
+        server_name: tls.and_then(|tls| tls.server_name.as_deref()),
+        headers: &parts.headers,
+        target,
+    };
+    let (wish, led) = wish::of(upstream, traits);
     let session = Session {
         connection: arrival.connection,
         arrival,

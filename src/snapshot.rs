@@ -111,6 +111,11 @@ impl Snapshot {
         self.routes.get(self.table.find(request)?)
     }
 
+    /// Its routes, in the order of the file.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
     /// What is alive of upstreams.
     pub fn known(&self) -> &Arc<Known> {
         &self.known

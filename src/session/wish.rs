@@ -1,11 +1,12 @@
 //! Which endpoint a session should get, by its key or by its cookie.
+//!
+//! What operators ask about requests that nobody has sent is answered here, too.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use ::http::request::Parts;
+use ::http::HeaderMap;
 
-use super::arrival::Arrival;
 use crate::config::model::HashKey;
 use crate::protocol::cookie::{self, Led};
 use crate::protocol::target::Target;
@@ -18,43 +19,54 @@ pub(super) fn seconds() -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
+/// What a request is known by.
+#[derive(Debug, Clone, Copy)]
+pub struct Traits<'a> {
+    /// The client's address, as far as it is believed.
+    pub client: Option<IpAddr>,
+    /// The name that it gave in its TLS handshake.
+    pub server_name: Option<&'a str>,
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+    /// What it asks for.
+    pub target: &'a Target,
+}
+
 /// What a request wants of `upstream`, and what its cookie says.
-pub(super) fn of(
-    upstream: &Upstream,
-    arrival: &Arrival<'_>,
-    parts: &Parts,
-    target: &Target,
-) -> (Wish, Option<Led>) {
+pub fn of(upstream: &Upstream, traits: Traits<'_>) -> (Wish, Option<Led>) {
     let led = upstream.sticky.as_ref().and_then(|sticky| {
-        let value = cookie::value(&parts.headers, &sticky.settings.cookie)?;
+        let value = cookie::value(traits.headers, &sticky.settings.cookie)?;
         sticky.signer.read(value, &sticky.settings, seconds())
     });
     let key = upstream.hash_key();
     let wish = Wish {
-        key: key.and_then(|key| hash_of(key, arrival, parts, target)),
+        key: key.and_then(|key| hash_of(key, traits)),
         back_to: led.map(|led| led.to),
     };
     (wish, led)
 }
 
 /// The hash of a request's key; `None` for a request that has none.
-fn hash_of(key: &HashKey, arrival: &Arrival<'_>, parts: &Parts, target: &Target) -> Option<u64> {
+fn hash_of(key: &HashKey, traits: Traits<'_>) -> Option<u64> {
+    let Traits {
+        client,
+        server_name,
+        headers,
+        target,
+    } = traits;
     let hash = |text: &str| balance::key_hash(text.as_bytes());
     match key {
-        HashKey::ClientIp => arrival.client.address().map(|address| match address {
+        HashKey::ClientIp => client.map(|address| match address {
             IpAddr::V4(address) => balance::key_hash(&address.octets()),
             IpAddr::V6(address) => balance::key_hash(&address.octets()),
         }),
         HashKey::Path => Some(hash(target.path())),
-        HashKey::Sni => {
-            let tls = arrival.connection.tls.as_ref()?;
-            tls.server_name.as_deref().map(hash)
-        }
+        HashKey::Sni => server_name.map(hash),
         HashKey::Header(name) => {
-            let value = parts.headers.get(name)?;
+            let value = headers.get(name)?;
             Some(balance::key_hash(value.as_bytes()))
         }
-        HashKey::Cookie(name) => cookie::value(&parts.headers, name).map(hash),
+        HashKey::Cookie(name) => cookie::value(headers, name).map(hash),
         HashKey::Query(name) => {
             let query = target.query().unwrap_or_default();
             let mut pairs = form_urlencoded::parse(query.as_bytes());

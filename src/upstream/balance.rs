@@ -52,7 +52,7 @@ pub struct Candidate {
 }
 
 /// A policy and where its rotation stands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Balancer {
     policy: Policy,
     /// One per endpoint. For `round_robin`, how far it has come in the rotation: their sum never

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ use crate::net::tls::{self, TlsError};
 
 /// The least that an endpoint in its slow start gets of its share.
 const WARMTH_LEAST: f32 = 0.1;
+
+/// As a weight, that there is none but the configured one.
+const AS_CONFIGURED: u32 = u32::MAX;
 
 /// As a time to come back, that of an endpoint whose checks fail.
 const DOWN: u64 = u64::MAX;
@@ -44,6 +47,10 @@ pub struct State {
     condition: Mutex<Condition>,
     /// When it may get sessions again, in the same measure: 0 if it may, [`DOWN`] if nobody knows.
     out_until: AtomicU64,
+    /// An operator has taken it out, until an operator puts it back.
+    is_drained: AtomicBool,
+    /// What an operator weighs it, until the next reload; or [`AS_CONFIGURED`].
+    weight: AtomicU32,
     /// Who waits for it, or for its like.
     room: Arc<Room>,
 }
@@ -69,6 +76,8 @@ impl State {
             since: AtomicU64::new(since),
             condition: Mutex::default(),
             out_until: AtomicU64::new(0),
+            is_drained: AtomicBool::new(false),
+            weight: AtomicU32::new(AS_CONFIGURED),
             room: Arc::clone(&upstream.room),
         }
     }
@@ -99,6 +108,30 @@ impl State {
     pub fn in_flight(&self) -> usize {
         // Ordered with the count of those who wait: see `Room::look`.
         self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Whether an operator has taken it out: it gets nothing new, and what it has stays.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out, or puts it back.
+    pub fn set_drained(&self, is_drained: bool) {
+        self.is_drained.store(is_drained, Ordering::Relaxed);
+        self.room.look();
+    }
+
+    /// What an operator weighs it instead of what is configured.
+    pub fn weight(&self) -> Option<u32> {
+        let weight = self.weight.load(Ordering::Relaxed);
+        (weight != AS_CONFIGURED).then_some(weight)
+    }
+
+    /// Weighs it so; without a weight, as configured.
+    pub fn set_weight(&self, weight: Option<u32>) {
+        let weight = weight.unwrap_or(AS_CONFIGURED);
+        self.weight.store(weight, Ordering::Relaxed);
+        self.room.look();
     }
 
     /// Looks at its condition, or changes it. What follows from that for picks follows at once.

@@ -58,6 +58,21 @@ struct Endpoint {
     state: Arc<State>,
 }
 
+/// An endpoint of an upstream, as it stands.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The endpoint.
+    pub state: Arc<State>,
+    /// Its weight, an operator's or the configured one.
+    pub weight: u32,
+    /// Leases that may be out at once; `None` for no limit.
+    pub most: Option<usize>,
+    /// The configuration has it take nothing new.
+    pub is_drained: bool,
+    /// It is for when the others cannot.
+    pub is_backup: bool,
+}
+
 /// What a session wants of an upstream.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wish {
@@ -172,6 +187,19 @@ impl Upstream {
         states.map(|endpoint| Arc::clone(&endpoint.state)).collect()
     }
 
+    /// The same, with what is configured of each.
+    pub fn members(&self) -> Vec<Member> {
+        let group = locked(&self.group);
+        let members = group.endpoints.iter().map(|endpoint| Member {
+            state: Arc::clone(&endpoint.state),
+            weight: endpoint.weight(),
+            most: (endpoint.most != usize::MAX).then_some(endpoint.most),
+            is_drained: endpoint.drain,
+            is_backup: endpoint.backup,
+        });
+        members.collect()
+    }
+
     /// Sessions that wait for an endpoint that is not full.
     pub fn waiting(&self) -> usize {
         self.lasting.room.waiting()
@@ -189,13 +217,16 @@ impl Upstream {
     /// # Errors
     /// [`Nobody`].
     pub fn pick(&self, wish: Wish, tried: &[u64]) -> Result<Lease, Nobody> {
+        self.pick_from(&mut locked(&self.group), wish, tried)
+    }
+
+    fn pick_from(&self, group: &mut Group, wish: Wish, tried: &[u64]) -> Result<Lease, Nobody> {
         let look = Look {
             tried,
             now: micros(Instant::now()),
             picking: self.picking(),
             despite: false,
         };
-        let mut group = locked(&self.group);
         match group.pick(wish, &look) {
             Err(Nobody::NotReady)
                 if look.picking.all_down == AllDown::TryAny && group.all_are_out(look.now) =>
@@ -210,6 +241,19 @@ impl Upstream {
             }
             decided => decided,
         }
+    }
+
+    /// Which endpoint a session would get now, without a lease on it.
+    ///
+    /// # Errors
+    /// [`Nobody`].
+    pub fn preview(&self, wish: Wish) -> Result<Arc<State>, Nobody> {
+        let mut group = locked(&self.group);
+        // Nobody's turn is taken by a look.
+        let before = group.balancer.clone();
+        let picked = self.pick_from(&mut group, wish, &[]);
+        group.balancer = before;
+        picked.map(|lease| Arc::clone(lease.endpoint()))
     }
 
     /// The same; where all are full, waits for its turn as far as the configuration lets it.
@@ -253,7 +297,18 @@ impl Look<'_> {
     fn may_try(&self, endpoint: &Endpoint) -> bool {
         let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
         let is_in = self.despite || !endpoint.state.is_out(self.now);
-        untried && !endpoint.drain && is_in
+        untried && endpoint.takes() && is_in
+    }
+}
+
+impl Endpoint {
+    fn weight(&self) -> u32 {
+        self.state.weight().unwrap_or(self.weight)
+    }
+
+    /// Whether neither the configuration nor an operator has it take nothing new.
+    fn takes(&self) -> bool {
+        !self.drain && !self.state.is_drained()
     }
 }
 
@@ -285,7 +340,7 @@ impl Group {
 
     /// Whether checks or ejection keep out everybody who would take something.
     fn all_are_out(&self, now: u64) -> bool {
-        let mut others = self.endpoints.iter().filter(|endpoint| !endpoint.drain);
+        let mut others = self.endpoints.iter().filter(|endpoint| endpoint.takes());
         others.all(|endpoint| endpoint.state.is_out(now))
     }
 
@@ -305,7 +360,7 @@ impl Group {
         let candidates = self.endpoints.iter().map(|endpoint| {
             let in_flight = endpoint.state.in_flight();
             Candidate {
-                weight: endpoint.weight,
+                weight: endpoint.weight(),
                 in_flight,
                 eligible: in_flight < endpoint.most && among(endpoint) && look.may_try(endpoint),
                 warmth: look
