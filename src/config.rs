@@ -35,6 +35,8 @@ use self::model::Config;
 pub struct Loaded {
     /// It.
     pub config: Config,
+    /// What the file says in full, secrets left out, for operators.
+    pub in_force: serde_json::Value,
     /// What is probably not meant so.
     pub warnings: Report,
 }
@@ -85,6 +87,7 @@ pub fn parse(
     built.config.inputs.insert(0, path.to_owned());
     Ok(Loaded {
         config: built.config,
+        in_force: raw::in_force(source),
         warnings: report,
     })
 }

@@ -1,5 +1,6 @@
 //! From what was written to what is meant: the model, and what is wrong with single tables.
 
+mod admin;
 mod route;
 mod server;
 mod upstream;
@@ -15,8 +16,8 @@ use http::HeaderName;
 use super::diagnostic::Diagnostic;
 use super::files;
 use super::model::{
-    Admin, Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerLimits,
-    ListenerTimeouts, ListenerTls, Nets, Rate, TicketKeysFile, TlsVersion, Trust,
+    Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerLimits, ListenerTimeouts,
+    ListenerTls, Nets, Rate, TicketKeysFile, TlsVersion, Trust,
 };
 use super::raw::{At, Section, Value};
 
@@ -35,6 +36,7 @@ pub(super) struct Places {
     /// Of each listener, each of its addresses.
     pub(super) binds: Vec<Vec<std::ops::Range<usize>>>,
     pub(super) metrics_bind: Option<std::ops::Range<usize>>,
+    pub(super) admin_bind: Option<std::ops::Range<usize>>,
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<std::ops::Range<usize>>,
 }
@@ -141,14 +143,6 @@ impl Builder<'_> {
                 request_body: duration(&timeouts, "request_body"),
                 response_body: duration(&timeouts, "response_body"),
             },
-        }
-    }
-
-    fn admin(&mut self, section: &Section) -> Admin {
-        let metrics_bind = section.written("metrics_bind").cloned();
-        self.places.metrics_bind = metrics_bind.as_ref().map(|at| at.span.clone());
-        Admin {
-            metrics_bind: metrics_bind.and_then(|at| self.bind(&at)),
         }
     }
 

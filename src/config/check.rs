@@ -10,7 +10,8 @@ use super::build::{Built, Places, RoutePlaces};
 use super::diagnostic::{Diagnostic, Severity};
 
 use super::model::{
-    Address, Bind, Conditions, Config, Endpoint, LeadsTo, Listener, PathMatch, Route, same_variable,
+    Address, Admin, Bind, Conditions, Config, Endpoint, LeadsTo, Listener, PathMatch, Route,
+    same_variable,
 };
 use super::ports;
 
@@ -61,10 +62,26 @@ fn check_binds(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
             known.push((bind, &listener.name));
         }
     }
-    if let (Some(bind), Some(span)) = (&config.admin.metrics_bind, &places.metrics_bind)
-        && let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind))
+    let Admin {
+        bind, metrics_bind, ..
+    } = &config.admin;
+    let both = [
+        (bind, &places.admin_bind),
+        (metrics_bind, &places.metrics_bind),
+    ];
+    for (bind, span) in both {
+        let (Some(bind), Some(span)) = (bind, span) else {
+            continue;
+        };
+        if let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind)) {
+            let message = format!("`{bind}` is taken by `{other}` of listener `{name}`");
+            found.push(Diagnostic::error("duplicate", span.clone(), message));
+        }
+    }
+    if let (Some(bind), Some(metrics), Some(span)) = (bind, metrics_bind, &places.metrics_bind)
+        && overlap(bind, metrics)
     {
-        let message = format!("`{bind}` is taken by `{other}` of listener `{name}`");
+        let message = format!("`{metrics}` is taken by `admin.bind`");
         found.push(Diagnostic::error("duplicate", span.clone(), message));
     }
 }

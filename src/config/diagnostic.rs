@@ -140,27 +140,33 @@ impl Report {
 
     /// One line for each, for logs: `file:line: message (hint)`.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.diagnostics.iter().map(|each| {
-            let mut line = self.file.to_string();
-            if let Some((number, _)) = self.position(each) {
-                // Writing to a string does not fail.
-                let _ = write!(line, ":{number}");
-            }
-            let _ = write!(line, ": {}", each.message);
-            if let Some(hint) = &each.hint {
-                let _ = write!(line, " ({hint})");
-            }
-            line
-        })
+        self.diagnostics.iter().map(|each| self.line(each))
+    }
+
+    /// The same for errors only.
+    pub fn error_lines(&self) -> impl Iterator<Item = String> + '_ {
+        let errors = self.diagnostics.iter();
+        let errors = errors.filter(|each| each.severity == Severity::Error);
+        errors.map(|each| self.line(each))
+    }
+
+    fn line(&self, each: &Diagnostic) -> String {
+        let mut line = self.file.to_string();
+        if let Some((number, _)) = self.position(each) {
+            // Writing to a string does not fail.
+            let _ = write!(line, ":{number}");
+        }
+        let _ = write!(line, ": {}", each.message);
+        if let Some(hint) = &each.hint {
+            let _ = write!(line, " ({hint})");
+        }
+        line
     }
 
     /// The first error, and how many more there are.
     pub fn one_line(&self) -> String {
         let errors = self.count(Severity::Error);
-        let mut first = self.lines().zip(&self.diagnostics);
-        let first = first
-            .find(|(_, each)| each.severity == Severity::Error)
-            .map(|(line, _)| line);
+        let first = self.error_lines().next();
         match (first, errors) {
             (Some(line), 2..) => format!("{line}, and {} more", errors - 1),
             (Some(line), _) => line,

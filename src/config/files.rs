@@ -19,7 +19,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::model::{Certificate, HostPattern, StickySecret, TicketSecret};
+use super::model::{Certificate, HostPattern, StickySecret, TicketSecret, Token};
 use super::value;
 
 /// What is wrong with a certificate and its key, told of the file that it is wrong with.
@@ -115,6 +115,22 @@ pub(super) fn sticky_secret(path: &Path) -> Result<StickySecret, String> {
         ));
     }
     Ok(StickySecret::new(secret))
+}
+
+/// What shows that a change over TCP is an operator's: one line of text.
+pub(super) fn token(path: &Path) -> Result<Token, String> {
+    let shown = path.display();
+    let bytes = fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("cannot read `{shown}`: {error}"))?;
+    let token = Zeroizing::new(bytes.trim_ascii().to_vec());
+    if token.len() < Token::LEAST || !token.iter().all(u8::is_ascii_graphic) {
+        return Err(format!(
+            "`{shown}` holds no token of {} visible characters or more: `openssl rand -hex 32` makes one",
+            Token::LEAST
+        ));
+    }
+    Ok(Token::new(token))
 }
 
 /// All authorities in a file; at least one, and each fit to be one.

@@ -10,7 +10,7 @@ mod log;
 mod trust;
 mod upstream;
 
-pub use self::admin::Admin;
+pub use self::admin::{Admin, Token};
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
@@ -172,6 +172,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// What the route in this place is called, counted from 0, if the file does not name it.
+    pub fn name_at(position: usize) -> String {
+        format!("route-{}", position + 1)
+    }
+
     /// One with all the defaults.
     pub fn to_upstream(name: &str, upstream: &str) -> Self {
         Self {
@@ -267,6 +272,19 @@ pub enum PathMatch {
     Exact(Box<str>),
     /// This path and what lies below it, by whole segments. Without a trailing slash.
     Prefix(Box<str>),
+}
+
+impl PathMatch {
+    /// Whether a normalised path fits.
+    pub fn fits(&self, path: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => **exact == *path,
+            Self::Prefix(prefix) => path
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        }
+    }
 }
 
 /// What plain HTTP requests get on a route.

@@ -4,8 +4,10 @@
 //! mean together is `build`'s and `check`'s business. serde's derive would stop at the first
 //! mistake and lose its place behind untagged values, so the tree is walked by hand.
 
+mod in_force;
 mod section;
 
+pub(super) use self::in_force::in_force;
 pub(super) use self::section::Section;
 
 use std::net::{IpAddr, SocketAddr};

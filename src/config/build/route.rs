@@ -45,7 +45,7 @@ impl Builder<'_> {
         let route = Route {
             name: section
                 .text("name")
-                .unwrap_or_else(|| format!("route-{}", position + 1))
+                .unwrap_or_else(|| Route::name_at(position))
                 .into(),
             listeners,
             hosts: each(section, "hosts", |value| match value {

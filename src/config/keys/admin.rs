@@ -7,20 +7,25 @@ pub(super) const ADMIN: Table = Table {
     keys: &[
         key(
             "bind",
-            Kind::Bind,
+            Kind::AnyOf(&[Kind::OneOf(&["off"]), Kind::Bind]),
             "\"unix:/run/tidegate/admin.sock\"",
-            "Where the interface listens.",
+            "Where `tidegate status` and its like, and the HTTP interface under `/v1`, are served; `off` for nowhere.",
         )
-        .shown(r#"bind = "127.0.0.1:9900""#)
-        .later(),
+        .shown(r#"bind = "127.0.0.1:9900""#),
+        key(
+            "mode",
+            Kind::Mode,
+            "\"0600\"",
+            "Permission bits of that, if it is a unix socket: who may write to it may do everything.",
+        )
+        .shown(r#"mode = "0660""#),
         key(
             "token_file",
             Kind::File,
             "",
-            "The token that changes over TCP need.",
+            "The token that changes over TCP need, as `Authorization: Bearer`; without it there are none.",
         )
-        .shown(r#"token_file = "admin.token""#)
-        .later(),
+        .shown(r#"token_file = "admin.token""#),
         key(
             "metrics_bind",
             Kind::Bind,

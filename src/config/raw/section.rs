@@ -54,6 +54,13 @@ impl Section {
         }
     }
 
+    pub(in crate::config) fn mode(&self, name: &str) -> Option<u32> {
+        match self.value(name) {
+            Some(Value::Mode(mode)) => Some(mode),
+            _ => None,
+        }
+    }
+
     pub(in crate::config) fn integer(&self, name: &str) -> Option<i64> {
         match self.value(name) {
             Some(Value::Integer(number)) => Some(number),

@@ -1,0 +1,53 @@
+//! Where operators connect.
+
+use super::Builder;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::files;
+use crate::config::model::{Admin, Bind, Token};
+use crate::config::raw::{At, Section, Value};
+
+impl Builder<'_> {
+    pub(super) fn admin(&mut self, section: &Section) -> Admin {
+        let metrics_bind = section.written("metrics_bind").cloned();
+        self.places.metrics_bind = metrics_bind.as_ref().map(|at| at.span.clone());
+        let written = section.written("bind").cloned();
+        self.places.admin_bind = written.as_ref().map(|at| at.span.clone());
+        Admin {
+            is_default: written.is_none(),
+            bind: match &written {
+                None => Some(Admin::default_bind(section.mode("mode"))),
+                Some(at) => self.admin_bind(at, section),
+            },
+            token: self.token(section),
+            metrics_bind: metrics_bind.and_then(|at| self.bind(&at)),
+        }
+    }
+
+    fn admin_bind(&mut self, at: &At<Value>, section: &Section) -> Option<Bind> {
+        let mode = section.written("mode");
+        match self.bind(at)? {
+            Bind::Unix { path, .. } => Some(Bind::Unix {
+                path,
+                mode: section.mode("mode").unwrap_or(Admin::MODE),
+            }),
+            bind => {
+                if let Some(at) = mode {
+                    self.error("value", at, "only a unix socket has a mode");
+                }
+                Some(bind)
+            }
+        }
+    }
+
+    fn token(&mut self, section: &Section) -> Option<Token> {
+        let file = self.file(section, "token_file")?;
+        self.check_mode(&file);
+        let token = files::token(&file.value);
+        token
+            .map_err(|wrong| {
+                let wrong = Diagnostic::error("file", file.span.clone(), wrong);
+                self.found.push(wrong);
+            })
+            .ok()
+    }
+}
