@@ -1,8 +1,16 @@
-//! Where operators look: metrics and health.
+//! Where operators look, and where they steer: metrics and health, and the interface under `/v1` that
+//! the command line speaks.
 //!
-//! All of it runs on the control runtime. What only a worker knows it is asked for, through a queue
-//! of its own, so that nobody's questions get in the way of connections.
+//! All of it runs on the control runtime. What only a worker knows or can do it is asked for, through a
+//! queue of its own and in small steps, so that nobody's questions get in the way of connections.
+//! Reading a configuration is `server`'s business: it is given orders.
 
+pub mod select;
 pub mod ask;
+pub mod plan;
+pub mod order;
+pub mod jobs;
+pub mod view;
 pub mod http;
 pub mod public;
+pub mod api;

@@ -1,8 +1,11 @@
 //! The command line. Only this module and those below it print.
 
 mod check;
+mod client;
 mod demo;
+mod operate;
 mod run;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,12 +27,15 @@ Exit codes:
   2  the command line has mistakes
   3  could not start: an address is taken, say
   4  stopped at once by a second signal
+  6  no running tidegate answers
+  7  the running tidegate refused
 
 Signals to `run`:
   SIGHUP           reload the configuration; a broken one changes nothing
   SIGTERM, SIGINT  stop in order; a second one stops at once";
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     /// Serve what a configuration file says, until a signal stops it
     Run {
@@ -57,6 +63,8 @@ enum Command {
         #[arg(long)]
         port: Option<u16>,
     },
+    #[command(flatten)]
+    Operate(operate::Verb),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
 }
@@ -67,6 +75,8 @@ enum Code {
     Config = 1,
     Start = 3,
     Forced = 4,
+    Unreached = 6,
+    Refused = 7,
 }
 
 impl From<Code> for ExitCode {
@@ -80,6 +90,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run { config } => run::run(&config, |_| {}),
         Command::Check { config, json } => check::check(&config, json),
         Command::Demo { port } => demo::demo(port),
+        Command::Operate(verb) => operate::operate(verb),
         Command::Schema => {
             out(&format!("{:#}\n", tidegate::config::schema()));
             ExitCode::SUCCESS
@@ -102,5 +113,15 @@ fn err(text: &str) {
 /// Whether what goes to standard error may be coloured (<https://no-color.org>).
 fn colour() -> bool {
     use std::io::IsTerminal;
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty())
+    std::io::stderr().is_terminal() && wants_colour()
+}
+
+/// The same for standard output.
+fn colour_out() -> bool {
+    use std::io::IsTerminal;
+    std::io::stdout().is_terminal() && wants_colour()
+}
+
+fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty())
 }

@@ -9,6 +9,7 @@ mod health;
 mod limits;
 mod listeners;
 mod mailbox;
+mod operators;
 mod reload;
 mod signals;
 mod watch;
@@ -19,20 +20,25 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use self::discovery::Lookups;
 use self::listeners::{ListenError, Listeners};
 use self::mailbox::Message;
+use self::operators::Operators;
 use self::reload::{Parts, ReloadError, Reloaded, Reloader, fingerprint};
 use self::signals::{Signal, Signals};
 use self::watch::FileWatch;
+use crate::admin::api::fault::Fault;
 use crate::admin::ask::{Asked, Workers};
-use crate::admin::http::Server;
-use crate::admin::public::{Public, View};
-use crate::config::model::{Admin, Bind, Shutdown, Watch};
-use crate::config::{self, Report};
+use crate::admin::jobs::Jobs;
+use crate::admin::order::{self, Order};
+use crate::admin::plan::{self, Guard, Live, Plan};
+use crate::admin::view::View;
+use crate::config::model::{Bind, Shutdown, Watch};
+use crate::config::{self, Loaded, Report};
 use crate::net::admission::Admission;
 use crate::observe::counters::Totals;
 use crate::observe::logging::{self, Logging};
@@ -123,7 +129,7 @@ pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     control.block_on(async {
-        let mut process = Process::start(path, &loaded.config, &logging).await?;
+        let mut process = Process::start(path, &loaded, &logging).await?;
         ready(&Running {
             addresses: process.reloader.listeners().addresses(),
         });
@@ -143,19 +149,17 @@ struct Process {
     workers: Arc<[mailbox::Handle]>,
     /// What metrics tell of it.
     counted: Arc<metrics::Process>,
-    /// Where metrics are served.
-    _public: Option<Server>,
+    operators: Operators,
+    /// What operators order.
+    orders: mpsc::Receiver<Order>,
     signals: Signals,
     files: FileWatch,
     _checks: health::Checks,
 }
 
 impl Process {
-    async fn start(
-        path: &Path,
-        config: &config::model::Config,
-        logging: &Logging,
-    ) -> Result<Self, StartError> {
+    async fn start(path: &Path, loaded: &Loaded, logging: &Logging) -> Result<Self, StartError> {
+        let config = &loaded.config;
         let signals = Signals::install()?;
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
@@ -173,6 +177,7 @@ impl Process {
         let target = shared.access_log.open(&config.server.access_log)?;
         shared.access_log.set(target);
         let counted = Arc::<metrics::Process>::default();
+        let (ordering, orders) = operators::orders();
         let view = Arc::new(View {
             workers: askable(&workers),
             shared: Arc::clone(&shared),
@@ -180,15 +185,21 @@ impl Process {
             process: Arc::clone(&counted),
             log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
+            taken: ArcSwap::from_pointee(operators::taken(loaded)),
+            listening: ArcSwap::default(),
+            token: ArcSwapOption::empty(),
+            orders: ordering,
+            jobs: Jobs::default(),
         });
-        let public = serve_metrics(&config.admin, &view)?;
+        let operators = Operators::serve(&config.admin, view)?;
         let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&admission), descriptors);
         let parts = Parts {
             shared: Arc::clone(&shared),
             listeners,
             lookups,
         };
-        let reloader = Reloader::start(path, config, parts).await?;
+        let mut reloader = Reloader::start(path, loaded, parts).await?;
+        operators.tell(&mut reloader);
         counted.certificates.store(reloader.expiries());
         // Only now: afterwards we cannot count our own descriptors any more.
         if !config.server.core_dumps {
@@ -198,7 +209,8 @@ impl Process {
             reloader,
             workers,
             counted,
-            _public: public,
+            operators,
+            orders,
             signals,
             files,
             _checks: health::start(&shared),
@@ -224,6 +236,7 @@ impl Process {
                     Signal::Reload => self.reload(Duration::ZERO).await,
                     Signal::Stop => break,
                 },
+                Some(order) = self.orders.recv() => self.obey(order).await,
                 _ = sweep.tick() => self.sweep(),
                 () = self.files.look() => {
                     self.take_endpoints();
@@ -265,15 +278,69 @@ impl Process {
             }
             tokio::time::sleep(SETTLE_STEP).await;
         };
-        self.counted.reloaded(result.is_ok());
+        self.reloaded(&result);
+    }
+
+    /// Tells what came of a reload.
+    fn reloaded(&mut self, result: &Result<Reloaded, ReloadError>) {
+        let fault = result.as_ref().err().map(ReloadError::lines);
+        self.counted.reloaded(fault.unwrap_or_default());
         self.counted.certificates.store(self.reloader.expiries());
         match result {
             Ok(Reloaded::Everything) => tracing::info!("reloaded"),
             Ok(Reloaded::Certificates) => tracing::info!("certificates reloaded"),
-            Err(error) => report_failure(&error),
+            Err(error) => report_failure(error),
         }
+        self.operators.tell(&mut self.reloader);
         self.watch_files();
         systemd::ready(&self.status());
+    }
+
+    /// Does what an operator orders. Whoever ordered it may have stopped waiting.
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Plan(done) => {
+                let loaded = self.reloader.load().await;
+                let planned = loaded.map(|loaded| self.plan(&loaded));
+                let _ = done.send(planned.map_err(|error| not_taken(&error)));
+            }
+            Order::Reload(guard, done) => {
+                let _ = done.send(self.reload_if(guard).await);
+            }
+        }
+    }
+
+    /// Reloads, if that displaces no more tunnels than it may.
+    async fn reload_if(&mut self, guard: Guard) -> Result<order::Reloaded, Fault> {
+        systemd::reloading();
+        self.reloader.reopen_logs();
+        let result = match self.reloader.load().await {
+            Ok(loaded) => {
+                if let Err(fault) = guard.check(&self.plan(&loaded)) {
+                    tracing::warn!(error = %fault, "reload refused");
+                    systemd::ready(&self.status());
+                    return Err(fault);
+                }
+                self.reloader.take(loaded).await
+            }
+            Err(error) => Err(error),
+        };
+        self.reloaded(&result);
+        let done = result.map_err(|error| not_taken(&error))?;
+        Ok(order::Reloaded {
+            certificates_only: done == Reloaded::Certificates,
+            warnings: self.reloader.taken_whole().warnings.clone(),
+        })
+    }
+
+    fn plan(&self, loaded: &Loaded) -> Plan {
+        let counters = self
+            .workers
+            .iter()
+            .map(|worker| Arc::clone(&worker.counters));
+        let live = Live::of(&counters.collect::<Vec<_>>());
+        let taken = self.reloader.taken_whole();
+        plan::plan(loaded, &taken.in_force, &self.reloader.snapshot(), &live)
     }
 
     /// Listeners first, then requests, then tunnels, as far as the time allows.
@@ -281,6 +348,9 @@ impl Process {
         let Shutdown { grace, delay, .. } = self.reloader.server().shutdown;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
+        // Whoever waits for one is told that there is none any more.
+        self.orders.close();
+        while self.orders.try_recv().is_ok() {}
         self.counted.drain();
         systemd::stopping("draining");
         let exit = tokio::select! {
@@ -384,22 +454,12 @@ fn askable(workers: &[mailbox::Handle]) -> Workers {
     Workers::new(asked.collect())
 }
 
-fn serve_metrics(admin: &Admin, view: &Arc<View>) -> Result<Option<Server>, StartError> {
-    let Some(bind) = &admin.metrics_bind else {
-        return Ok(None);
-    };
-    let server = Server::start(bind, Public(Arc::clone(view)))
-        .map_err(|error| StartError::Admin(bind.clone(), error))?;
-    tracing::info!(address = server.address, "serving metrics");
-    Ok(Some(server))
-}
-
 fn report_failure(error: &ReloadError) {
-    let ReloadError::Config(report) = error else {
-        tracing::error!(%error, "reload failed");
-        return;
-    };
-    for line in report.lines() {
+    for line in error.lines() {
         tracing::error!(error = line, "reload failed");
     }
+}
+
+fn not_taken(error: &ReloadError) -> Fault {
+    Fault::conflict("the configuration is not taken; what ran before runs on").with(error.lines())
 }

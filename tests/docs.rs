@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use tidegate::admin::api::operation::openapi;
 use tidegate::config;
 use tidegate::protocol::rejection::Rejection;
 use tidegate::tunnel::ended::Ended;
@@ -73,6 +74,19 @@ fn the_schema_that_ships_is_that_of_the_program() {
     assert!(
         fs::read_to_string(&path).is_ok_and(|shipped| shipped == current),
         "config.schema.json is not up to date: run with TIDEGATE_BLESS=1"
+    );
+}
+
+#[test]
+fn the_description_of_the_interface_that_ships_is_that_of_the_program() {
+    let path = root().join("docs/openapi.json");
+    let current = format!("{:#}\n", openapi());
+    if std::env::var_os("TIDEGATE_BLESS").is_some() {
+        fs::write(&path, &current).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&path).is_ok_and(|shipped| shipped == current),
+        "docs/openapi.json is not up to date: run with TIDEGATE_BLESS=1"
     );
 }
 
@@ -220,6 +234,7 @@ fn folder() -> tempfile::TempDir {
         "tidegate.key",
         "tickets.key",
         "sticky.key",
+        "admin.token",
     ] {
         let path = folder.path().join(name);
         fs::write(&path, fs::read(&path).unwrap_or_default()).unwrap();
@@ -228,6 +243,7 @@ fn folder() -> tempfile::TempDir {
     let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();
     fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("admin.token"), [b'7'; 64]).unwrap();
     fs::write(folder.path().join("chat.endpoints"), "10.0.0.1:9000\n").unwrap();
     folder
 }

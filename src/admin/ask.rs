@@ -1,31 +1,170 @@
 //! What workers are asked, and their answers.
+//!
+//! A worker carries data meanwhile, on the same thread: what it is asked is done in steps so short
+//! that no tunnel notices, and whoever asks comes back for the next one.
 
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
+use super::select::Filter;
+use crate::net::stream::Peer;
+use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::observe::counters::Counters;
-use crate::session::Worker;
+use crate::observe::series::Way;
+use crate::session::{Record, Worker};
+use crate::tunnel::ended::{Ended, Words};
+use crate::tunnel::forwarder::Side;
+use crate::tunnel::table::Entry;
 
 /// Questions that may wait for a worker.
 pub const QUESTIONS: usize = 64;
+
+/// Tunnels that a worker looks at in one step: a tenth of a millisecond, as long as a handshake takes.
+const STEP: usize = 256;
+
+/// How long a worker may take for a step before nobody waits for it any more.
+const STEP_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a worker is asked.
 #[derive(Debug)]
 pub enum Question {
     /// To show in its counters what live tunnels have carried, and that it is well.
     Carried(oneshot::Sender<()>),
+    /// Which of the tunnels in the next places from `from` on are meant.
+    Tunnels {
+        /// Where to begin.
+        from: usize,
+        /// Which are meant.
+        filter: Arc<Filter>,
+        /// Takes the answer.
+        answer: oneshot::Sender<Step>,
+    },
+    /// To close these, if they are still there, with these words; tells how many.
+    Close(Vec<Named>, Words, oneshot::Sender<usize>),
 }
 
-/// Answers for `worker`.
+/// A tunnel of a worker: its place, and whose that was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// Its place in the worker's table.
+    pub place: usize,
+    /// Its session.
+    pub session: u64,
+}
+
+/// What a worker found in one step.
+#[derive(Debug)]
+pub struct Step {
+    /// Tunnels that are meant.
+    pub found: Vec<Found>,
+    /// Where to go on, if there is more.
+    pub next: Option<usize>,
+}
+
+/// A live tunnel, as it was a moment ago.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Which it is.
+    pub name: Named,
+    /// Who connected.
+    pub client: Peer,
+    /// Listener, route, upstream, endpoint.
+    pub way: Arc<Way>,
+    /// Host and path asked for.
+    pub target: Box<str>,
+    /// What was agreed on.
+    pub subprotocol: Option<Box<str>>,
+    /// How long it has been open.
+    pub age: Duration,
+    /// How long no byte has come from either side.
+    pub quiet: Duration,
+    /// What it has carried.
+    pub carried: Carried,
+    /// What it is being closed for.
+    pub ending: Option<Ended>,
+}
+
+/// What a tunnel has carried since it opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Carried {
+    pub bytes_from_client: u64,
+    pub bytes_from_endpoint: u64,
+    pub messages_from_client: u64,
+    pub messages_from_endpoint: u64,
+}
+
+/// Answers for `worker`. Whoever asked may have stopped waiting.
 pub fn answer(worker: &Worker, question: Question) {
     match question {
         Question::Carried(done) => {
             worker.show_carried();
-            // Whoever asked may have stopped waiting.
             let _ = done.send(());
+        }
+        Question::Tunnels {
+            from,
+            filter,
+            answer,
+        } => {
+            let _ = answer.send(step(worker, from, &filter));
+        }
+        Question::Close(named, words, closed) => {
+            let words = Rc::new(words);
+            let close = |named: &Named| {
+                let is_it = |record: &Record| record.facts.session == SessionId(named.session);
+                worker.tunnels.kill(named.place, &words, is_it)
+            };
+            let count = named.iter().filter(|named| close(named)).count();
+            let _ = closed.send(count);
+        }
+    }
+}
+
+fn step(worker: &Worker, from: usize, filter: &Filter) -> Step {
+    let now = Instant::now();
+    let mut found = Vec::new();
+    let next = worker
+        .tunnels
+        .page(from, STEP, |place, entry, quiet, record| {
+            let facts = &record.facts;
+            let age = now.saturating_duration_since(facts.opened);
+            if filter.takes(facts, age, quiet) {
+                found.push(Found::new(place, entry, facts, (age, quiet)));
+            }
+        });
+    Step { found, next }
+}
+
+impl Found {
+    fn new(
+        place: usize,
+        entry: &Entry,
+        facts: &TunnelFacts,
+        (age, quiet): (Duration, Duration),
+    ) -> Self {
+        let meter = &entry.meter;
+        Self {
+            name: Named {
+                place,
+                session: facts.session.0,
+            },
+            client: facts.client,
+            way: Arc::clone(&facts.way),
+            target: facts.target.clone(),
+            subprotocol: facts.subprotocol.clone(),
+            age,
+            quiet,
+            carried: Carried {
+                bytes_from_client: meter.bytes(Side::Client),
+                bytes_from_endpoint: meter.bytes(Side::Endpoint),
+                messages_from_client: meter.messages(Side::Client),
+                messages_from_endpoint: meter.messages(Side::Endpoint),
+            },
+            ending: entry.verdict(),
         }
     }
 }
@@ -43,10 +182,29 @@ pub struct Asked {
 #[derive(Debug)]
 pub struct Workers(Vec<Asked>);
 
+/// Where a listing stands: the worker, and the place there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The worker.
+    pub worker: usize,
+    /// The place.
+    pub place: usize,
+}
+
 impl Workers {
     /// These.
     pub fn new(workers: Vec<Asked>) -> Self {
         Self(workers)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Their counters.
@@ -65,4 +223,79 @@ impl Workers {
         let all = tokio::time::timeout(limit, join_all(answers)).await;
         all.is_ok_and(|answers| answers.into_iter().all(|answered| answered))
     }
+
+    /// Shows the tunnels that are meant to `visit`, from `from` on, step by step, worker by worker,
+    /// until that returns `false`. Tells where that was.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub async fn tunnels(
+        &self,
+        filter: &Arc<Filter>,
+        from: Position,
+        mut visit: impl FnMut(usize, Found) -> bool,
+    ) -> Result<Option<Position>, Unanswered> {
+        let mut place = from.place;
+        for (worker, asked) in self.0.iter().enumerate().skip(from.worker) {
+            let mut next = Some(std::mem::take(&mut place));
+            while let Some(from) = next {
+                let step = asked.step(from, filter).await?;
+                for found in step.found {
+                    let place = found.name.place + 1;
+                    if !visit(worker, found) {
+                        return Ok(Some(Position { worker, place }));
+                    }
+                }
+                next = step.next;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Closes tunnels of one worker, with these words; tells how many were still there.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub async fn close(
+        &self,
+        worker: usize,
+        named: Vec<Named>,
+        words: Words,
+    ) -> Result<usize, Unanswered> {
+        let asked = self.0.get(worker).ok_or(Unanswered)?;
+        let (closed, count) = oneshot::channel();
+        asked
+            .ask(Question::Close(named, words, closed), count)
+            .await
+    }
 }
+
+impl Asked {
+    async fn step(&self, from: usize, filter: &Arc<Filter>) -> Result<Step, Unanswered> {
+        let (answer, step) = oneshot::channel();
+        let question = Question::Tunnels {
+            from,
+            filter: Arc::clone(filter),
+            answer,
+        };
+        self.ask(question, step).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: Question,
+        answer: oneshot::Receiver<T>,
+    ) -> Result<T, Unanswered> {
+        let asking = async {
+            self.questions.send(question).await.ok()?;
+            answer.await.ok()
+        };
+        let answered = tokio::time::timeout(STEP_WITHIN, asking).await;
+        answered.ok().flatten().ok_or(Unanswered)
+    }
+}
+
+/// A worker has not answered.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("a worker does not answer")]
+pub struct Unanswered;

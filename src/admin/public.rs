@@ -6,38 +6,17 @@ use std::time::Duration;
 use http::header::ACCEPT;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::Mutex;
 
-use super::ask::Workers;
 use super::http::{Answer, Service, method_not_allowed, reply, text};
-use crate::net::admission::Admission;
-use crate::observe::counters::Counter;
+use super::view::View;
 use crate::observe::exposition::Format;
-use crate::observe::metrics::{self, Process, Sources};
-use crate::session::Shared;
+use crate::observe::metrics::{self, Sources};
 
 /// How long a scrape waits for workers: what one has not told by then is as old as the last scrape.
 const METERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long a worker may take before the process is not well.
 const WELL_WITHIN: Duration = Duration::from_secs(5);
-
-/// Everything that there is to see.
-#[derive(Debug)]
-pub struct View {
-    /// The data plane.
-    pub workers: Workers,
-    /// What it runs.
-    pub shared: Arc<Shared>,
-    /// Connections of the process.
-    pub admission: Arc<Admission>,
-    /// The process.
-    pub process: Arc<Process>,
-    /// Lines of the log that were dropped.
-    pub log_dropped: Arc<Counter>,
-    /// Scrapes come one after the other.
-    pub scraping: Mutex<()>,
-}
 
 /// Metrics and health.
 #[derive(Debug)]

@@ -29,7 +29,8 @@ pub struct Process {
     began: Began,
     reloads: Counter,
     failed_reloads: Counter,
-    last_failed: AtomicBool,
+    /// What was wrong with the last reload, if anything.
+    fault: ArcSwap<Vec<String>>,
     /// Milliseconds of the Unix epoch.
     taken: Counter,
     draining: AtomicBool,
@@ -54,7 +55,7 @@ impl Default for Process {
             began: Began::now(),
             reloads: Counter::default(),
             failed_reloads: Counter::default(),
-            last_failed: AtomicBool::new(false),
+            fault: ArcSwap::default(),
             taken: Counter::default(),
             draining: AtomicBool::new(false),
             certificates: ArcSwap::default(),
@@ -77,9 +78,25 @@ impl Process {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Counts a reload.
-    pub fn reloaded(&self, taken: bool) {
-        self.last_failed.store(!taken, Ordering::Relaxed);
+    /// When it began.
+    pub fn began(&self) -> Began {
+        self.began
+    }
+
+    /// Reloads that were taken, and those that failed.
+    pub fn reloads(&self) -> (u64, u64) {
+        (self.reloads.get(), self.failed_reloads.get())
+    }
+
+    /// What was wrong with the last reload, line by line; nothing if it was taken.
+    pub fn fault(&self) -> Arc<Vec<String>> {
+        self.fault.load_full()
+    }
+
+    /// Counts a reload, and what was wrong with it.
+    pub fn reloaded(&self, fault: Vec<String>) {
+        let taken = fault.is_empty();
+        self.fault.store(Arc::new(fault));
         if taken {
             self.reloads.add(1);
             self.taken.set((timestamp(SystemTime::now()) * 1e3) as u64);
@@ -232,7 +249,7 @@ fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
     metrics.sample(&[("result", "failed")], process.failed_reloads.get());
     let help = "1 if the last reload was taken, 0 if an older configuration still runs.";
     metrics.family("tidegate_last_reload_successful", Kind::Gauge, help);
-    let successful = !process.last_failed.load(Ordering::Relaxed);
+    let successful = process.fault().is_empty();
     metrics.sample(&[], u8::from(successful));
     let help = "When the configuration was last taken, in seconds of the Unix epoch.";
     let name = "tidegate_last_reload_success_timestamp_seconds";

@@ -17,6 +17,11 @@ impl Began {
         Self(SystemTime::now())
     }
 
+    /// When that was.
+    pub fn time(self) -> SystemTime {
+        self.0
+    }
+
     /// In seconds of the Unix epoch.
     pub fn timestamp(self) -> f64 {
         timestamp(self.0)

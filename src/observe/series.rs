@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::counters::{Counter, Each, Ends, Labelled, Rejections};
 use super::histogram::{Histogram, LONG, SHORT};
+use crate::tunnel::ended::Ended;
 use crate::tunnel::forwarder::Side;
 use crate::tunnel::table::Meter;
 use crate::upstream::connect::ConnectError;
@@ -302,6 +303,15 @@ impl Way {
             unreached: Each::default(),
             retried: Counter::default(),
         }
+    }
+
+    /// Tunnels that are alive.
+    pub fn open(&self) -> u64 {
+        let ended: u64 = Ended::ALL
+            .iter()
+            .map(|it| self.ended.at(*it as usize).get())
+            .sum();
+        self.opened.get().saturating_sub(ended)
     }
 
     /// Counts a failure to connect.

@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use super::discovery::{self, Lookups};
 use super::listeners::{ListenError, Listeners};
-use crate::config::model::{Admin, Config, Server};
-use crate::config::{self, Report};
+use super::operators;
+use crate::admin::view::{Listening, Taken};
+use crate::config::model::{Admin, Config, Server, Token};
+use crate::config::{self, Loaded, Report};
 use crate::observe::metrics::Expiry;
 use crate::observe::recorder::TargetError;
 use crate::session::Shared;
@@ -35,6 +37,16 @@ pub(super) enum ReloadError {
     Listen(#[from] ListenError),
 }
 
+impl ReloadError {
+    /// All that is wrong, a line each.
+    pub(super) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Config(report) => report.error_lines().collect(),
+            other => vec![other.to_string()],
+        }
+    }
+}
+
 /// What a reload did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reloaded {
@@ -55,8 +67,12 @@ pub(super) struct Reloader {
     listeners: Listeners,
     lookups: Lookups,
     taken: Fingerprint,
+    /// What operators are shown of it.
+    shown: Arc<Taken>,
     server: Server,
     admin: Admin,
+    /// Of each listener, whether it speaks TLS, and whether it sends requests there.
+    secure: HashMap<Arc<str>, (bool, bool)>,
     expiries: Arc<Vec<Expiry>>,
 }
 
@@ -78,9 +94,10 @@ impl Reloader {
     /// [`ListenError`].
     pub(super) async fn start(
         path: &Path,
-        config: &Config,
+        loaded: &Loaded,
         parts: Parts,
     ) -> Result<Self, ListenError> {
+        let config = &loaded.config;
         let Parts {
             shared,
             mut listeners,
@@ -94,6 +111,8 @@ impl Reloader {
             listeners,
             lookups,
             taken: fingerprint(&config.inputs),
+            shown: Arc::new(operators::taken(loaded)),
+            secure: secure(config),
             server: config.server.clone(),
             admin: config.admin.clone(),
             expiries: expiries(config),
@@ -165,23 +184,70 @@ impl Reloader {
         changed
     }
 
+    /// What operators are shown of the configuration as running.
+    pub(super) fn taken_whole(&self) -> Arc<Taken> {
+        Arc::clone(&self.shown)
+    }
+
+    /// What changes over TCP need.
+    pub(super) fn token(&self) -> Option<Arc<Token>> {
+        self.admin.token.clone().map(Arc::new)
+    }
+
+    /// The listeners that run, for operators.
+    pub(super) fn listening(&self) -> Vec<Listening> {
+        let mut listening: Vec<Listening> = Vec::new();
+        for (name, address) in self.listeners.addresses() {
+            if let Some(known) = listening.iter_mut().find(|it| it.name == name) {
+                known.addresses.push(address);
+                continue;
+            }
+            let (tls, redirect_to_https) = self.secure.get(&name).copied().unwrap_or_default();
+            listening.push(Listening {
+                name,
+                addresses: vec![address],
+                tls,
+                redirect_to_https,
+            });
+        }
+        listening
+    }
+
+    /// Reads the configuration again, and nothing more.
+    ///
+    /// # Errors
+    /// [`ReloadError::Config`].
+    pub(super) async fn load(&self) -> Result<Loaded, ReloadError> {
+        let path = self.path.clone();
+        match tokio::task::spawn_blocking(move || config::load(&path)).await {
+            Ok(loaded) => loaded.map_err(ReloadError::Config),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
     /// Reads the configuration again and swaps it in.
     ///
     /// # Errors
     /// [`ReloadError`]; what ran before keeps running.
     pub(super) async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let path = self.path.clone();
-        let loaded = match tokio::task::spawn_blocking(move || config::load(&path)).await {
-            Ok(loaded) => loaded.map_err(ReloadError::Config)?,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
+        let loaded = self.load().await?;
+        self.take(loaded).await
+    }
+
+    /// Swaps in a configuration.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; what ran before keeps running.
+    pub(super) async fn take(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
         super::log_warnings(&loaded.warnings);
+        let shown = Arc::new(operators::taken(&loaded));
         let config = loaded.config;
         let fingerprint = fingerprint(&config.inputs);
         let plan = self.listeners.plan(&config.listeners)?;
         if only_certificates_changed(&config, &self.taken, &fingerprint) {
             self.listeners.apply(plan).await;
             self.taken = fingerprint;
+            self.shown = shown;
             self.expiries = expiries(&config);
             return Ok(Reloaded::Certificates);
         }
@@ -197,19 +263,41 @@ impl Reloader {
             self.shared.access_log.set(target);
         }
         warn_of_restart_needed(&self.server, &config.server);
-        if self.admin != config.admin {
-            tracing::warn!("a change of `admin` takes effect at the next start");
-        }
+        warn_of_moved(&self.admin, &config.admin);
         let old = self.shared.snapshot.swap(Arc::new(snapshot));
+        self.forget_weights();
         self.lookups.settle();
         self.listeners.apply(plan).await;
         // Freed here rather than on a worker, where ten thousand endpoints would be a stall.
         drop(old);
         self.taken = fingerprint;
+        self.shown = shown;
+        self.secure = secure(&config);
         self.expiries = expiries(&config);
         self.server = config.server;
+        self.admin.token = config.admin.token;
         Ok(Reloaded::Everything)
     }
+
+    /// What operators have weighed counts as configured from now on.
+    fn forget_weights(&self) {
+        for upstream in self.snapshot().upstreams() {
+            for endpoint in upstream.endpoints() {
+                endpoint.set_weight(None);
+            }
+        }
+    }
+}
+
+/// Of each listener, whether it speaks TLS, and whether it sends requests there.
+fn secure(config: &Config) -> HashMap<Arc<str>, (bool, bool)> {
+    let listeners = config.listeners.iter();
+    listeners
+        .map(|it| {
+            let name = Arc::clone(&it.name);
+            (name, (it.tls.is_some(), it.redirect_to_https))
+        })
+        .collect()
 }
 
 fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
@@ -261,6 +349,12 @@ fn only_certificates_changed(config: &Config, before: &Fingerprint, now: &Finger
     before.len() == now.len()
         && !changed.is_empty()
         && changed.iter().all(|path| certificates.contains(path))
+}
+
+fn warn_of_moved(before: &Admin, now: &Admin) {
+    if before.bind != now.bind || before.metrics_bind != now.metrics_bind {
+        tracing::warn!("a change of where operators connect takes effect at the next start");
+    }
 }
 
 fn warn_of_restart_needed(before: &Server, now: &Server) {

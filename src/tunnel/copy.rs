@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::ended::Ended;
+use super::ended::{Ended, Words};
 use super::forwarder::{Forwarder, Side, Step};
 use super::framing::HEADROOM;
 use super::table::{Meter, Place};
@@ -225,6 +225,18 @@ impl<K> Tunnel<K> {
         }
     }
 
+    /// Ends it as this, in an operator's words where there are any.
+    fn end(&mut self, verdict: Ended) {
+        let words = (verdict == Ended::Killed).then(|| self.place.words());
+        match words.flatten() {
+            Some(words) => {
+                let Words { code, reason } = &*words;
+                self.forwarder.end_saying(verdict, Some(*code), reason);
+            }
+            None => self.forwarder.end(verdict),
+        }
+    }
+
     fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Finished> {
         match ended {
             // What the kernel still has for it would keep the kernel busy for long.
@@ -296,7 +308,7 @@ impl<K> Future for Tunnel<K> {
         let tunnel = self.get_mut();
         tunnel.place.entry().set_waker(cx.waker());
         if let Some(verdict) = tunnel.place.entry().verdict() {
-            tunnel.forwarder.end(verdict);
+            tunnel.end(verdict);
             if tunnel.place.entry().is_overdue() {
                 let ended = tunnel.forwarder.reason().unwrap_or(verdict);
                 return tunnel.finish(ended, cx);

@@ -35,13 +35,29 @@ pub enum Ended {
     ByteRate,
     /// What came was no WebSocket framing, on a route that limits messages.
     ProtocolError,
+    /// An operator closed it.
+    Killed,
     /// The process stopped.
     Shutdown,
 }
 
+/// What an operator has a Close frame say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// Its code (RFC 6455 section 7.4).
+    pub code: u16,
+    /// Its reason, of at most [`Words::MOST`] bytes.
+    pub reason: Box<str>,
+}
+
+impl Words {
+    /// Bytes that a reason may have (RFC 6455 section 5.5).
+    pub const MOST: usize = 123;
+}
+
 impl Ended {
     /// Every way there is.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -57,6 +73,7 @@ impl Ended {
         Self::MessageRate,
         Self::ByteRate,
         Self::ProtocolError,
+        Self::Killed,
         Self::Shutdown,
     ];
 
@@ -78,6 +95,7 @@ impl Ended {
             Self::MessageRate => "message-rate",
             Self::ByteRate => "byte-rate",
             Self::ProtocolError => "protocol-error",
+            Self::Killed => "killed",
             Self::Shutdown => "shutdown",
         }
     }
@@ -88,7 +106,7 @@ impl Ended {
         match self {
             Self::Idle | Self::MaxAge | Self::HalfClosed => Some(1001),
             Self::MessageTooBig => Some(1009),
-            Self::SlowUpstream | Self::MessageRate | Self::ByteRate => Some(1008),
+            Self::SlowUpstream | Self::MessageRate | Self::ByteRate | Self::Killed => Some(1008),
             Self::ProtocolError => Some(1002),
             Self::Shutdown => Some(1012),
             _ => None,

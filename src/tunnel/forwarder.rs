@@ -103,12 +103,17 @@ impl Forwarder {
 
     /// Ends the tunnel, for this reason: both sides are told as far as they can be.
     pub fn end(&mut self, reason: Ended) {
+        self.end_saying(reason, reason.close_code(), reason.token());
+    }
+
+    /// The same; the client is told this instead.
+    pub fn end_saying(&mut self, reason: Ended, code: Option<u16>, text: &str) {
         // One of the sides had said that it is over: nobody else ended it.
         let theirs = matches!(self.first, Some(Ended::ClientClose | Ended::UpstreamClose));
         if !theirs && !self.framing.is_closing() {
             self.first = Some(reason);
         }
-        self.framing.close(reason.close_code(), reason.token());
+        self.framing.close(code, text);
     }
 
     /// A frame of ours that is to go to `side` now. Only to be asked for when nothing is unwritten

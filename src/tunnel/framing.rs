@@ -29,6 +29,8 @@ pub struct Framing {
     from_client: Lane,
     from_endpoint: Lane,
     closing: Closing,
+    /// What our Close frames say besides their codes.
+    reason: Box<str>,
     message_most: Option<u64>,
 }
 
@@ -72,9 +74,9 @@ enum Fate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
     No,
-    TellClient { code: u16, reason: &'static str },
-    AwaitClient { reason: &'static str },
-    TellEndpoint { reason: &'static str },
+    TellClient { code: u16 },
+    AwaitClient,
+    TellEndpoint,
     AwaitEndpoint,
     Done,
 }
@@ -115,6 +117,7 @@ impl Framing {
             from_client: Lane::new(Masking::Required),
             from_endpoint: Lane::new(Masking::Forbidden),
             closing: Closing::No,
+            reason: Box::default(),
             message_most,
         }
     }
@@ -184,10 +187,11 @@ impl Framing {
         }
     }
 
-    /// Wants to close both sides: the client with `code`, if it is to be told, then the endpoint.
+    /// Wants to close both sides: the client with `code`, if it is to be told, then the endpoint;
+    /// both for this reason, which has at most 123 bytes (RFC 6455 section 5.5).
     /// There is nothing to say where a closing handshake has begun without us, or where what goes to
     /// them is no framing.
-    pub fn close(&mut self, code: Option<u16>, reason: &'static str) {
+    pub fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.closing != Closing::No {
             return;
         }
@@ -197,11 +201,12 @@ impl Framing {
             Some(_) => self.from_endpoint.is_lost(),
             None => self.is_blind(),
         };
+        self.reason = reason.into();
         self.closing = match code {
             _ if begun || unspeakable => Closing::Done,
-            Some(code) => Closing::TellClient { code, reason },
+            Some(code) => Closing::TellClient { code },
             None if self.is_blind() => Closing::Done,
-            None => Closing::TellEndpoint { reason },
+            None => Closing::TellEndpoint,
         };
     }
 
@@ -218,7 +223,7 @@ impl Framing {
     /// Nothing more comes from `side`: its answer is not waited for.
     pub fn side_is_done(&mut self, side: Side) {
         self.closing = match (self.closing, side) {
-            (Closing::AwaitClient { reason }, Side::Client) => Closing::TellEndpoint { reason },
+            (Closing::AwaitClient, Side::Client) => Closing::TellEndpoint,
             (Closing::AwaitEndpoint, Side::Endpoint) => Closing::Done,
             (other, _) => other,
         };
@@ -227,8 +232,8 @@ impl Framing {
     /// Nothing more can go to `side`: it will not be told.
     pub fn give_up(&mut self, side: Side) {
         self.closing = match (self.closing, side) {
-            (Closing::TellClient { reason, .. }, Side::Client) => Closing::TellEndpoint { reason },
-            (Closing::TellEndpoint { .. }, Side::Endpoint) => Closing::Done,
+            (Closing::TellClient { .. }, Side::Client) => Closing::TellEndpoint,
+            (Closing::TellEndpoint, Side::Endpoint) => Closing::Done,
             (other, _) => other,
         };
         self.lane(side).ping = Ping::None;
@@ -238,7 +243,7 @@ impl Framing {
     pub fn owes(&self, side: Side) -> bool {
         let closing = match side {
             Side::Client => matches!(self.closing, Closing::TellClient { .. }),
-            Side::Endpoint => matches!(self.closing, Closing::TellEndpoint { .. }),
+            Side::Endpoint => matches!(self.closing, Closing::TellEndpoint),
         };
         let lane = match side {
             Side::Client => &self.from_client,
@@ -256,22 +261,22 @@ impl Framing {
         }
         let mask = (to == Side::Endpoint).then_some(mask);
         match (self.closing, to) {
-            (Closing::TellClient { code, reason }, Side::Client) => {
+            (Closing::TellClient { code }, Side::Client) => {
                 // The answer of a client whose stream is no framing cannot be told from anything, and
                 // nobody knows where a Close for the endpoint could stand.
                 self.closing = match self.from_client.is_lost() {
                     true => Closing::Done,
-                    false => Closing::AwaitClient { reason },
+                    false => Closing::AwaitClient,
                 };
                 self.from_endpoint.cut = true;
                 self.from_client.answer_due = true;
-                Some(Frame::close(code, reason, mask))
+                Some(Frame::close(code, &self.reason, mask))
             }
-            (Closing::TellEndpoint { reason }, Side::Endpoint) => {
+            (Closing::TellEndpoint, Side::Endpoint) => {
                 self.closing = Closing::AwaitEndpoint;
                 self.from_client.cut = true;
                 self.from_endpoint.answer_due = true;
-                Some(Frame::close(GOING_AWAY, reason, mask))
+                Some(Frame::close(GOING_AWAY, &self.reason, mask))
             }
             (Closing::No, _) if !self.is_blind() => self.inject_ping(to, mask),
             _ => None,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::ended::Ended;
+use super::ended::{Ended, Words};
 use super::forwarder::Side;
 use crate::config::model::{RateAction, TunnelLimits};
 
@@ -33,6 +33,8 @@ pub struct Table<K = ()> {
     debts: RefCell<HashMap<usize, Debt>>,
     /// When those are too old that may become so, likewise.
     due: RefCell<HashMap<usize, Micros>>,
+    /// What operators have Close frames say, likewise.
+    words: RefCell<HashMap<usize, Rc<Words>>>,
     /// Times are kept as what has passed since then: half the size.
     began: Instant,
 }
@@ -236,6 +238,21 @@ impl Entry {
         }
     }
 
+    /// How long nothing has come from either side, to the second: it is the sweep that notices.
+    fn quiet(&self, now: Micros) -> Duration {
+        let (seen, since) = self.seen.get();
+        match self.moved() == seen {
+            true => Duration::from_micros(now.saturating_sub(since)),
+            false => Duration::ZERO,
+        }
+    }
+
+    /// What changes with every sign of life.
+    fn moved(&self) -> u64 {
+        // Moving from open to half-closed is one, too: its clock starts there.
+        self.meter.total() * 2 + u64::from(self.half_closed.get())
+    }
+
     /// Looks at the limits.
     fn sweep(&self, now: Micros) {
         if self.verdict.get().is_some() {
@@ -263,8 +280,7 @@ impl Entry {
 
     /// Which limit has passed, if any.
     fn expired(&self, now: Micros) -> Option<Ended> {
-        // Moving from open to half-closed is a sign of life too: its clock starts there.
-        let moved = self.meter.total() * 2 + u64::from(self.half_closed.get());
+        let moved = self.moved();
         let (seen, since) = self.seen.get();
         if moved != seen {
             self.seen.set((moved, now));
@@ -285,6 +301,7 @@ impl<K> Default for Table<K> {
             entries: RefCell::default(),
             debts: RefCell::default(),
             due: RefCell::default(),
+            words: RefCell::default(),
             began: Instant::now(),
         }
     }
@@ -327,6 +344,37 @@ impl<K> Table<K> {
         for (_, Listed { entry, known }) in self.entries.borrow().iter() {
             visit(entry, known);
         }
+    }
+
+    /// Shows up to `most` places, those from `from` on, to `visit`: the place, the tunnel, how long it
+    /// has been quiet, and what is known of it. Tells where to go on, if there is more.
+    pub fn page(
+        &self,
+        from: usize,
+        most: usize,
+        mut visit: impl FnMut(usize, &Entry, Duration, &K),
+    ) -> Option<usize> {
+        let now = self.micros(Instant::now());
+        let entries = self.entries.borrow();
+        let end = from.saturating_add(most).min(entries.capacity());
+        for place in from..end {
+            if let Some(Listed { entry, known }) = entries.get(place) {
+                visit(place, entry, entry.quiet(now), known);
+            }
+        }
+        (end < entries.capacity()).then_some(end)
+    }
+
+    /// Ends the tunnel in this place, if `is_it`; whether that was so, and nothing else had ended it.
+    pub fn kill(&self, place: usize, words: &Rc<Words>, is_it: impl FnOnce(&K) -> bool) -> bool {
+        let entries = self.entries.borrow();
+        let listed = entries.get(place).filter(|listed| is_it(&listed.known));
+        let Some(Listed { entry, .. }) = listed.filter(|it| it.entry.verdict().is_none()) else {
+            return false;
+        };
+        self.words.borrow_mut().insert(place, Rc::clone(words));
+        entry.end(Ended::Killed);
+        true
     }
 
     fn micros(&self, now: Instant) -> Micros {
@@ -381,6 +429,11 @@ impl<K> Place<K> {
         &self.entry
     }
 
+    /// What its Close frame is to say, where that is an operator's words.
+    pub fn words(&self) -> Option<Rc<Words>> {
+        self.table.words.borrow().get(&self.key).cloned()
+    }
+
     /// Holds what has come from the client against its rates: ends the tunnel, or pauses it.
     pub fn pace(&self, bytes: usize, messages: u32) {
         let limits = &self.entry.limits;
@@ -417,6 +470,9 @@ impl<K> Drop for Place<K> {
         if limits.max_age.is_some() {
             self.table.due.borrow_mut().remove(&self.key);
         }
+        if self.entry.verdict() == Some(Ended::Killed) {
+            self.table.words.borrow_mut().remove(&self.key);
+        }
     }
 }
 
@@ -443,6 +499,41 @@ mod tests {
     fn a_tunnels_entry_is_small() {
         // With the counts of its `Rc`, a size class of the allocator.
         assert!(size_of::<Entry>() <= 80, "{} bytes", size_of::<Entry>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_are_shown_step_by_step_and_only_who_is_meant_is_killed() {
+        let table = Rc::new(Table::<u32>::default());
+        let enter = |known| table.enter(Arc::new(TunnelLimits::default()), Rc::new(known));
+        let mut places: Vec<Place<u32>> = (0..10).map(enter).collect();
+        places.remove(4);
+        let mut seen = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = table.page(from, 3, |place, _, _, known| seen.push((place, *known)));
+        }
+        let expected: Vec<(usize, u32)> = (0..10)
+            .filter(|n| *n != 4)
+            .map(|n| (n as usize, n))
+            .collect();
+        assert_eq!(seen, expected);
+        // The place has another owner by now.
+        places.push(enter(77));
+        let words = Rc::new(Words {
+            code: 4000,
+            reason: "moved".into(),
+        });
+        assert!(!table.kill(4, &words, |known| *known == 4));
+        assert!(table.kill(4, &words, |known| *known == 77));
+        assert!(
+            !table.kill(4, &words, |known| *known == 77),
+            "it has ended already"
+        );
+        let killed = places.last().unwrap();
+        assert_eq!(killed.entry().verdict(), Some(Ended::Killed));
+        assert_eq!(killed.words(), Some(words));
+        drop(places);
+        assert!(table.words.borrow().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

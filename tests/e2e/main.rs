@@ -9,6 +9,8 @@
 mod harness;
 
 mod access;
+mod admin;
+mod admin_access;
 mod backpressure;
 mod balance;
 mod client_certificates;
@@ -27,6 +29,7 @@ mod limits;
 mod listeners;
 mod logs;
 mod metrics;
+mod operate;
 mod ownership;
 mod proxy_protocol;
 mod reasons;
@@ -37,6 +40,7 @@ mod routing;
 mod slow;
 mod smuggling;
 mod source;
+mod steering;
 mod sticky;
 mod stop;
 mod tls;

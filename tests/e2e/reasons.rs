@@ -1,7 +1,8 @@
 //! Every reason shows the same wherever it shows: in the answer or the Close frame, in the log, in
-//! metrics. One scene for each; a new reason does not compile without one.
+//! metrics, and to operators. One scene for each; a new reason does not compile without one.
 
 use futures_util::future::join_all;
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tidegate::protocol::rejection::Rejection;
@@ -10,9 +11,13 @@ use tidegate::tunnel::ended::Ended;
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::{frame, frames};
+use crate::harness::operator::{Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal, settings};
-use crate::harness::scrape::{METRICS, Scrape};
+use crate::harness::scrape::Scrape;
 use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
+
+/// Metrics, and operators.
+const SEEN: &str = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\nbind = \"127.0.0.1:0\"\n";
 
 const GET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -181,7 +186,7 @@ async fn play_out(rejection: Rejection, scene: Scene) {
         config = config.replace("upstream = \"main\"\n", "");
     }
     let server = "[server]\nworkers = 2\nlog.format = \"json\"\n";
-    let config = [server, scene.server, "\n", METRICS, &config].concat();
+    let config = [server, scene.server, "\n", SEEN, &config].concat();
     let proxy = Proxy::start(&config).await;
     let playing = tokio::spawn(play(endpoint, scene.answer));
     let mut before = Vec::new();
@@ -221,6 +226,14 @@ async fn compare(proxy: &Proxy, rejection: Rejection, head: &Head) {
     assert_eq!(scrape.sum("tidegate_rejections_total", &[]), 1.0);
     let status = format!("status=\"{status}\"");
     assert_eq!(scrape.sum("tidegate_http_requests_total", &[&status]), 1.0);
+    let listeners = Operator::of(proxy).await.get("/v1/listeners").await;
+    let refused = listeners
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|it| it["rejections"] != json!({}));
+    let once = json!({ rejection.token(): 1 });
+    assert_eq!(refused.map(|it| &it["rejections"]), Some(&once));
 }
 
 #[tokio::test]
@@ -257,7 +270,7 @@ async fn endpoints_that_cannot_be_connected_to_show_the_same_everywhere() {
         (Rejection::ConnectTimeout, full_address),
     ] {
         let config = settings(&[address], "", "") + "timeouts.connect = \"300ms\"\n";
-        let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
+        let proxy = Proxy::start(&(SEEN.to_owned() + &config)).await;
         let mut wire = proxy.connect().await;
         wire.send(HANDSHAKE).await;
         look(&proxy, rejection, &mut wire).await;
@@ -268,7 +281,7 @@ async fn endpoints_that_cannot_be_connected_to_show_the_same_everywhere() {
 async fn handshakes_that_come_too_fast_show_the_same_everywhere() {
     let echo = Echo::start("echo").await;
     let config = settings(&[echo.address], "limits.handshakes_per_second = 1", "");
-    let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
+    let proxy = Proxy::start(&(SEEN.to_owned() + &config)).await;
     // How many pass depends on how long this takes.
     let mut head = None;
     for _ in 0..40 {
@@ -292,7 +305,7 @@ async fn a_certificate_that_is_wanting_shows_the_same_everywhere() {
     let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n\
                client_auth = { ca = \"clients.pem\", mode = \"optional\" }\n";
     let route = "client_certificate = \"required\"";
-    let config = [METRICS, &settings(&[endpoint.address], "", route), tls].concat();
+    let config = [SEEN, &settings(&[endpoint.address], "", route), tls].concat();
     let proxy = Proxy::start_in(folder, &config).await;
     let mut wire = proxy
         .connect_tls(authority.client(), "chat.example.com")
@@ -318,6 +331,7 @@ fn limits(ended: Ended) -> &'static str {
         | Ended::UpstreamEof
         | Ended::ClientReset
         | Ended::UpstreamReset
+        | Ended::Killed
         | Ended::Shutdown => "",
     }
 }
@@ -366,6 +380,14 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
         Ended::SlowUpstream => client.flood(&message(64 * 1024)).await,
         Ended::MessageRate | Ended::ByteRate => client.send(message(100).repeat(40)).await,
         Ended::ProtocolError => client.send([0xff; 64]).await,
+        Ended::Killed => {
+            let all = json!({ "all": true });
+            let (status, _) = Operator::of(proxy)
+                .await
+                .post("/v1/tunnels/close", &all)
+                .await;
+            assert_eq!(status, 200);
+        }
         Ended::Shutdown => proxy.signal(Signal::TERM),
         Ended::Idle | Ended::MaxAge => {}
     }
@@ -376,7 +398,10 @@ async fn end(ended: Ended) {
     let endpoint = Endpoint::bind().await;
     let server = "[server]\nworkers = 2\nlog.format = \"json\"\nshutdown.grace = \"100ms\"\n";
     let config = settings(&[endpoint.address], "", limits(ended));
-    let mut proxy = Proxy::start(&[server, METRICS, &config].concat()).await;
+    let folder = TempDir::new().unwrap();
+    write_token(folder.path());
+    let token = "token_file = \"admin.token\"\n";
+    let mut proxy = Proxy::start_in(folder, &[server, SEEN, token, &config].concat()).await;
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
     let served = endpoint.tunnel().await;
@@ -402,6 +427,11 @@ async fn end(ended: Ended) {
     let reason = format!("reason=\"{ended}\"");
     assert_eq!(scrape.sum("tidegate_tunnels_ended_total", &[&reason]), 1.0);
     assert_eq!(scrape.sum("tidegate_tunnels_ended_total", &[]), 1.0);
+    let upstreams = Operator::of(&proxy).await.get("/v1/upstreams").await;
+    assert_eq!(
+        upstreams[0]["endpoints"][0]["ended"],
+        json!({ ended.token(): 1 })
+    );
 }
 
 /// What the last Close among these frames says.

@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
+use super::endpoint::Endpoint;
 use super::wire::{HANDSHAKE, Wire};
 use super::{until, within};
 
@@ -149,6 +150,15 @@ impl Proxy {
         let head = wire.head().await;
         assert_eq!(head.status(), 101, "{head:?}");
         wire
+    }
+
+    /// A tunnel to this endpoint, with the head of the 101 read: its two ends.
+    pub(crate) async fn tunnel_to(&self, endpoint: &Endpoint) -> (Wire, Wire) {
+        let mut client = self.connect().await;
+        client.send(HANDSHAKE).await;
+        let served = endpoint.tunnel().await;
+        assert_eq!(client.head().await.status(), 101);
+        (client, served)
     }
 
     /// The first log event with this message.

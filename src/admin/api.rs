@@ -1,0 +1,195 @@
+//! The interface under `/v1`: HTTP and JSON.
+//!
+//! Each operation lives in the file of what it is about, with the types of what it takes and gives,
+//! which the command line reads, too.
+
+pub mod fault;
+pub mod access;
+pub mod status;
+pub mod listeners;
+pub mod upstreams;
+pub mod tunnels;
+pub mod steer;
+pub mod reload;
+pub mod explain;
+pub mod operation;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, WWW_AUTHENTICATE};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::fault::Fault;
+use self::operation::Operation;
+use super::http::{Answer, Service, reply};
+use super::plan::Live;
+use super::select::Filter;
+use super::view::View;
+
+/// Bytes of a request's body.
+const BODY_MOST: usize = 64 * 1024;
+
+/// How long a body may take.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+const JSON: &str = "application/json";
+
+/// The interface.
+#[derive(Debug)]
+pub struct Api {
+    /// What it shows and steers.
+    pub view: Arc<View>,
+    /// Whether it is served over TCP, where not everybody who can connect may do everything.
+    pub over_tcp: bool,
+}
+
+impl Service for Api {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        match self.operate(request).await {
+            Ok(body) => reply(StatusCode::OK, JSON, body),
+            Err(fault) => refusal(&fault),
+        }
+    }
+}
+
+fn refusal(fault: &Fault) -> Answer {
+    let body = serde_json::to_vec(&fault.refusal).unwrap_or_default();
+    let mut answer = reply(fault.status, JSON, body);
+    if fault.status == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    }
+    if fault.status == StatusCode::METHOD_NOT_ALLOWED
+        && let Ok(allowed) = HeaderValue::from_str(&fault.refusal.details.join(", "))
+    {
+        answer.headers_mut().insert(ALLOW, allowed);
+    }
+    answer
+}
+
+impl Api {
+    async fn operate(&self, request: Request<Incoming>) -> Result<Bytes, Fault> {
+        let (parts, body) = request.into_parts();
+        let operation = operation(&parts);
+        if self.over_tcp {
+            let token = self.view.token.load();
+            let changes = operation.as_ref().is_ok_and(|it| it.changes());
+            access::check(&parts, changes, token.as_deref())?;
+        }
+        let operation = operation?;
+        let query = Query::of(parts.uri.query().unwrap_or_default(), operation)?;
+        let view = &self.view;
+        match operation {
+            Operation::Status => json(&status::status(view)),
+            Operation::Config => json(&reload::config(view)),
+            Operation::Listeners => json(&listeners::listeners(view)),
+            Operation::Upstreams => {
+                let live = Live::of(&view.workers.counters());
+                json(&upstreams::upstreams(view, &live))
+            }
+            Operation::Tunnels => {
+                let filter = read(&query.only(&Filter::NAMES))?;
+                let layout = read(&query.only(&tunnels::Layout::NAMES))?;
+                json(&tunnels::list(view, filter, &layout).await?)
+            }
+            Operation::CloseTunnels => {
+                let close = parsed(body).await?;
+                json(&tunnels::close(view, close).await?)
+            }
+            Operation::DrainEndpoint => json(&steer::drain(view, &parsed(body).await?)?),
+            Operation::UndrainEndpoint => json(&steer::undrain(view, &parsed(body).await?)?),
+            Operation::WeighEndpoint => json(&steer::weigh(view, &parsed(body).await?)?),
+            Operation::PlanReload => json(&reload::plan(view).await?),
+            Operation::Reload => {
+                let how = parsed(body).await?;
+                json(&reload::reload(view, how).await?)
+            }
+            Operation::Explain => json(&explain::explain(view, &parsed(body).await?)?),
+            Operation::Describe => json(&operation::openapi()),
+        }
+    }
+}
+
+fn operation(parts: &http::request::Parts) -> Result<Operation, Fault> {
+    let path = parts.uri.path();
+    let here = Operation::ALL.iter().filter(|it| it.path() == path);
+    let mut here = here.peekable();
+    if here.peek().is_none() {
+        let error = format!("there is no `{path}`; `/v1/openapi.json` describes what there is");
+        return Err(Fault::unknown(error));
+    }
+    let methods: Vec<String> = here.clone().map(|it| it.method().to_string()).collect();
+    let found = here.find(|it| it.method() == parts.method);
+    found.copied().ok_or_else(|| {
+        let fault = Fault::new(StatusCode::METHOD_NOT_ALLOWED, "not with this method");
+        fault.with(methods)
+    })
+}
+
+/// The parameters of a query, each known and there once.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn of(query: &str, operation: Operation) -> Result<Self, Fault> {
+        let known = operation.parameters();
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if !known.contains(&&*name) {
+                let known = match known.as_slice() {
+                    [] => "there are none here".to_owned(),
+                    known => format!("known: {}", known.join(", ")),
+                };
+                return Err(Fault::wrong(format!("unknown parameter `{name}`; {known}")));
+            }
+            if pairs.iter().any(|(given, _)| *given == *name) {
+                return Err(Fault::wrong(format!("`{name}` is there twice")));
+            }
+            pairs.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// Those of these names.
+    fn only(&self, names: &[&str]) -> Vec<(&str, &str)> {
+        let pairs = self
+            .0
+            .iter()
+            .filter(|(name, _)| names.contains(&name.as_str()));
+        pairs
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
+    }
+}
+
+fn read<T: DeserializeOwned>(pairs: &[(&str, &str)]) -> Result<T, Fault> {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish();
+    serde_urlencoded::from_str(&query).map_err(|error| Fault::wrong(error.to_string()))
+}
+
+/// A body in JSON; none at all is an empty object.
+async fn parsed<T: DeserializeOwned>(body: Incoming) -> Result<T, Fault> {
+    let body = Limited::new(body, BODY_MOST).collect();
+    let body = tokio::time::timeout(BODY_WITHIN, body).await;
+    let unread = |_| {
+        Fault::wrong(format!(
+            "the body did not come, or has more than {BODY_MOST} bytes"
+        ))
+    };
+    let body = body.map_err(|_| unread(()))?.map_err(|_| unread(()))?;
+    let body = body.to_bytes();
+    let body = if body.is_empty() { b"{}" } else { &body[..] };
+    serde_json::from_slice(body).map_err(|error| Fault::wrong(format!("the body: {error}")))
+}
+
+fn json(value: &impl Serialize) -> Result<Bytes, Fault> {
+    let body = serde_json::to_vec(value).map_err(|error| Fault::busy(error.to_string()))?;
+    Ok(body.into())
+}

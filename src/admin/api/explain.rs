@@ -1,0 +1,369 @@
+//! What would become of a request: which route takes it and why the others do not, whether that lets
+//! it pass, and where it would go. Nothing is sent anywhere.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::fault::Fault;
+use super::upstreams::{self, Upstream};
+use crate::admin::plan::Live;
+use crate::admin::view::{Listening, View};
+use crate::config::model::{LeadsTo, PlainHttp};
+use crate::protocol::access::{self, Visitor};
+use crate::protocol::edit;
+use crate::protocol::handshake::{Handshake, Intent};
+use crate::protocol::rejection::Rejection;
+use crate::protocol::target::Target;
+use crate::route;
+use crate::session::wish::{self, Traits};
+use crate::snapshot::Route;
+use crate::upstream::group::Nobody;
+
+/// Routes that are told of besides the one that takes the request.
+const OTHERS_MOST: usize = 20;
+
+/// A request that nobody has sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// What it asks for: `wss://chat.example.com/room?v=2`. With `ws` and `wss` it is a handshake.
+    pub url: String,
+    /// The listener that it comes by: the first one that fits the URL without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// The client's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<IpAddr>,
+    /// Whether the client shows a certificate.
+    #[serde(default)]
+    pub certificate: bool,
+    /// Its method; for plain requests only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Its fields.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// What would become of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Explanation {
+    /// The listener that it comes by.
+    pub listener: String,
+    /// Whether it is a handshake.
+    pub handshake: bool,
+    /// Its host.
+    pub host: String,
+    /// Its path, as routes see it.
+    pub path: String,
+    /// The route that takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Routes for its host and path that do not take it.
+    pub others: Vec<Other>,
+    /// What tidegate answers itself, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+    /// Path and query that the endpoint gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_path: Option<String>,
+    /// The endpoint that it would go to now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Why that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
+}
+
+/// A route that does not take it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Other {
+    /// Its name.
+    pub route: String,
+    /// Why not.
+    pub why: String,
+}
+
+/// An answer of tidegate's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its reason, as in logs and metrics; `redirect` for a redirect.
+    pub reason: String,
+    /// What it says, or where it leads.
+    pub text: String,
+}
+
+impl Answer {
+    fn of(rejection: Rejection) -> Self {
+        Self {
+            status: rejection.status().as_u16(),
+            reason: rejection.token().to_owned(),
+            text: rejection.text().trim_end().to_owned(),
+        }
+    }
+}
+
+/// Tells what would become of a request.
+///
+/// # Errors
+/// [`Fault`], if it is none.
+pub fn explain(view: &View, question: &Question) -> Result<Explanation, Fault> {
+    let url: Uri = question
+        .url
+        .parse()
+        .map_err(|error| Fault::wrong(format!("`{}` is no URL: {error}", question.url)))?;
+    let scheme = url.scheme_str().unwrap_or_default();
+    let (handshake, secure) = match scheme {
+        "ws" => (true, false),
+        "wss" => (true, true),
+        "http" => (false, false),
+        "https" => (false, true),
+        _ => {
+            return Err(Fault::wrong(
+                "the URL begins with ws://, wss://, http:// or https://",
+            ));
+        }
+    };
+    let listening = view.listening.load();
+    let listener = listener(&listening, question.listener.as_deref(), secure, &url)?;
+    let parts = parts(question, &url, handshake)?;
+    let mut told = Explanation {
+        listener: listener.name.to_string(),
+        handshake,
+        host: url.host().unwrap_or_default().to_owned(),
+        path: url.path().to_owned(),
+        route: None,
+        others: Vec::new(),
+        answer: None,
+        endpoint_path: None,
+        endpoint: None,
+        why: None,
+        upstream: None,
+    };
+    let visit = Visit {
+        view,
+        question,
+        listener,
+        secure,
+        parts: &parts,
+    };
+    if let Err(rejection) = visit.follow(&mut told) {
+        told.answer = Some(Answer::of(rejection));
+    }
+    Ok(told)
+}
+
+/// The listener that is named, or the first that fits: by port, else by TLS.
+fn listener<'a>(
+    listening: &'a [Listening],
+    name: Option<&str>,
+    secure: bool,
+    url: &Uri,
+) -> Result<&'a Listening, Fault> {
+    if let Some(name) = name {
+        let named = listening.iter().find(|it| *it.name == *name);
+        return named.ok_or_else(|| Fault::unknown(format!("there is no listener `{name}`")));
+    }
+    let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let port = format!(":{port}");
+    let fits = |it: &&Listening| it.addresses.iter().any(|address| address.ends_with(&port));
+    let mut all = listening.iter();
+    let by_port = all.clone().find(fits);
+    by_port
+        .or_else(|| all.find(|it| it.tls == secure))
+        .or_else(|| listening.first())
+        .ok_or_else(|| Fault::conflict("nothing listens"))
+}
+
+/// The request, as it would come.
+fn parts(question: &Question, url: &Uri, handshake: bool) -> Result<Parts, Fault> {
+    let method = question.method.as_deref().unwrap_or("GET");
+    let method: Method = method
+        .parse()
+        .map_err(|_| Fault::wrong(format!("`{method}` is no method")))?;
+    if handshake && method != Method::GET {
+        return Err(Fault::wrong("a handshake is a GET"));
+    }
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::builder().method(method).uri(path);
+    if !question
+        .headers
+        .keys()
+        .any(|name| name.eq_ignore_ascii_case("host"))
+    {
+        request = request.header("host", authority);
+    }
+    if handshake {
+        let fields = [
+            ("upgrade", "websocket"),
+            ("connection", "Upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        for (name, value) in fields {
+            request = request.header(name, value);
+        }
+    }
+    for (name, value) in &question.headers {
+        let field = name.parse::<HeaderName>().ok();
+        let field = field.zip(HeaderValue::from_str(value).ok());
+        let (name, value) =
+            field.ok_or_else(|| Fault::wrong(format!("`{name}: {value}` is no header")))?;
+        request = request.header(name, value);
+    }
+    let request = request.body(());
+    let request = request.map_err(|error| Fault::wrong(format!("no such request: {error}")))?;
+    Ok(request.into_parts().0)
+}
+
+/// A request on its way.
+struct Visit<'a> {
+    view: &'a View,
+    question: &'a Question,
+    listener: &'a Listening,
+    secure: bool,
+    parts: &'a Parts,
+}
+
+impl Visit<'_> {
+    /// As a session would go.
+    fn follow(&self, told: &mut Explanation) -> Result<(), Rejection> {
+        let parts = self.parts;
+        let intent = Intent::of(parts)?;
+        let target = Target::of(parts)?;
+        target.host().clone_into(&mut told.host);
+        target.path().clone_into(&mut told.path);
+        let handshake = match &intent {
+            Intent::Handshake(handshake) => Some(handshake),
+            Intent::Plain => None,
+        };
+        let Some(route) = self.route(&target, handshake, told) else {
+            return self.no_route(handshake.is_some(), &target, told);
+        };
+        let visitor = Visitor {
+            address: self.question.client,
+            is_known: self.question.client.is_some(),
+            has_certificate: self.question.certificate,
+            is_handshake: handshake.is_some(),
+        };
+        access::check(&route.settings.access, visitor, &parts.headers)?;
+        match &route.settings.leads_to {
+            LeadsTo::Upstream(_) => {}
+            LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),
+            LeadsTo::Redirect(redirect) => {
+                told.answer = Some(Answer {
+                    status: redirect.status.as_u16(),
+                    reason: "redirect".to_owned(),
+                    text: "the client is sent elsewhere".to_owned(),
+                });
+                return Ok(());
+            }
+        }
+        if handshake.is_none() && route.settings.http == PlainHttp::Reject {
+            return Err(Rejection::WebSocketRequired);
+        }
+        let path = edit::rewrite(&route.settings.rewrite, target.origin_form())?;
+        told.endpoint_path = Some(path.into_owned());
+        self.endpoint(&route, &target, told)
+    }
+
+    fn route(
+        &self,
+        target: &Target,
+        handshake: Option<&Handshake<'_>>,
+        told: &mut Explanation,
+    ) -> Option<Arc<Route>> {
+        let snapshot = self.view.shared.snapshot.load();
+        let request = route::Request {
+            listener: &self.listener.name,
+            bound_only: self.listener.redirect_to_https && !self.secure,
+            host: target.host(),
+            path: target.path(),
+            query: target.query(),
+            method: &self.parts.method,
+            headers: &self.parts.headers,
+            handshake,
+        };
+        let found = snapshot.route(&request);
+        let is_other = |route: &&Arc<Route>| {
+            let is_it = found.is_some_and(|found| Arc::ptr_eq(found, route));
+            !is_it && route::is_candidate(&route.settings, &request)
+        };
+        let others = snapshot.routes().iter().filter(is_other).take(OTHERS_MOST);
+        told.others = others
+            .map(|other| Other {
+                route: other.settings.name.to_string(),
+                why: route::against(&other.settings, &request)
+                    .unwrap_or_else(|| "a more specific or an earlier one takes it".to_owned()),
+            })
+            .collect();
+        told.route = found.map(|route| route.settings.name.to_string());
+        found.cloned()
+    }
+
+    fn no_route(
+        &self,
+        is_handshake: bool,
+        target: &Target,
+        told: &mut Explanation,
+    ) -> Result<(), Rejection> {
+        if !self.listener.redirect_to_https || self.secure {
+            return Err(Rejection::NoRoute);
+        }
+        if is_handshake {
+            return Err(Rejection::HttpsRequired);
+        }
+        told.answer = Some(Answer {
+            status: 308,
+            reason: "redirect".to_owned(),
+            text: ["https://", target.host(), target.origin_form()].concat(),
+        });
+        Ok(())
+    }
+
+    fn endpoint(
+        &self,
+        route: &Route,
+        target: &Target,
+        told: &mut Explanation,
+    ) -> Result<(), Rejection> {
+        let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
+        let live = Live::of(&self.view.workers.counters());
+        told.upstream = Some(upstreams::upstream(upstream, &live));
+        let traits = Traits {
+            client: self.question.client,
+            server_name: self.secure.then_some(target.host()),
+            headers: &self.parts.headers,
+            target,
+        };
+        let (wish, _) = wish::of(upstream, traits);
+        let endpoint = upstream.preview(wish).map_err(|nobody| match nobody {
+            Nobody::NotReady => Rejection::NoEndpoint,
+            Nobody::Full => Rejection::EndpointsFull,
+        })?;
+        let led_back = wish.back_to.is_some() && upstream.tag_of(&endpoint) == wish.back_to;
+        told.endpoint = Some(endpoint.label.to_string());
+        told.why = Some(
+            match (led_back, upstream.hash_key(), wish.key) {
+                (true, _, _) => "its cookie leads there",
+                (_, Some(_), Some(_)) => "the hash of its key leads there",
+                (_, Some(_), None) => "it has no key to hash: the fewest sessions in flight",
+                (_, None, _) => "next by the upstream's policy",
+            }
+            .to_owned(),
+        );
+        Ok(())
+    }
+}

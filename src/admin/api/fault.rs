@@ -1,0 +1,71 @@
+//! What an operator is told when something is not done.
+
+use std::fmt;
+
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// What its body says.
+    pub refusal: Refusal,
+}
+
+/// The body of an answer that says no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// What is wrong, and what to do about it, in a sentence.
+    pub error: String,
+    /// All that is wrong, a line each, where it is more than that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+}
+
+impl Fault {
+    /// With this status and sentence.
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self {
+            status,
+            refusal: Refusal {
+                error: error.into(),
+                details: Vec::new(),
+            },
+        }
+    }
+
+    /// What was asked for makes no sense.
+    pub fn wrong(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// There is no such thing.
+    pub fn unknown(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, error)
+    }
+
+    /// As things are, it cannot be done.
+    pub fn conflict(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, error)
+    }
+
+    /// Nobody is there who could do it.
+    pub fn busy(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+
+    /// With all that is wrong.
+    pub fn with(mut self, details: Vec<String>) -> Self {
+        self.refusal.details = details;
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.refusal.error)
+    }
+}

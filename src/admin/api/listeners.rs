@@ -1,0 +1,64 @@
+//! Where clients connect, and what came of it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::plan::Live;
+use crate::admin::view::{Listening, View};
+use crate::protocol::rejection::Rejection;
+
+/// A listener that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Connections of clients, tunnels included.
+    pub connections: u64,
+    /// Connections taken since the start.
+    pub connections_taken: u64,
+    /// Live tunnels.
+    pub tunnels: u64,
+    /// Requests refused since the start, by reason.
+    pub rejections: BTreeMap<String, u64>,
+}
+
+/// All of them.
+pub fn listeners(view: &View) -> Vec<Listener> {
+    let counters = view.workers.counters();
+    let live = Live::of(&counters);
+    let all: Vec<_> = counters.iter().flat_map(|it| it.listeners.all()).collect();
+    let listening = view.listening.load();
+    let listener = |listening: &Listening| {
+        let series = all.iter().filter(|it| it.name == listening.name);
+        let (mut taken, mut closed) = (0, 0);
+        let mut rejections = BTreeMap::new();
+        for series in series {
+            closed += series.closed.get();
+            taken += series.connections.get();
+            for route in series.routes.all() {
+                for rejection in Rejection::ALL {
+                    let count = route.rejections.at(*rejection as usize).get();
+                    if count > 0 {
+                        *rejections.entry(rejection.token().to_owned()).or_default() += count;
+                    }
+                }
+            }
+        }
+        Listener {
+            name: listening.name.to_string(),
+            addresses: listening.addresses.clone(),
+            tls: listening.tls,
+            connections: taken.saturating_sub(closed),
+            connections_taken: taken,
+            tunnels: live.of_listener(&listening.name),
+            rejections,
+        }
+    };
+    listening.iter().map(listener).collect()
+}

@@ -1,0 +1,201 @@
+//! Every operation of the interface: its method and path, what it takes and gives. Requests are
+//! dispatched by this table, and the description of the interface is made from it.
+
+use http::Method;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::fault::Refusal;
+use super::{explain, listeners, reload, status, steer, tunnels, upstreams};
+use crate::admin::plan::Plan;
+use crate::admin::select::Filter;
+
+macro_rules! operations {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $method:ident $path:literal, $changes:literal; )+) => {
+        /// What can be asked for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Operation {
+            $( $(#[doc = $doc])+ $name, )+
+        }
+
+        impl Operation {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Its method.
+            pub fn method(self) -> Method {
+                match self { $(Self::$name => Method::$method,)+ }
+            }
+
+            /// Its path.
+            pub fn path(self) -> &'static str {
+                match self { $(Self::$name => $path,)+ }
+            }
+
+            /// Whether it changes something: over TCP that needs the token.
+            pub fn changes(self) -> bool {
+                match self { $(Self::$name => $changes,)+ }
+            }
+
+            /// What it does.
+            pub fn summary(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
+            fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+operations! {
+    /// How the process is.
+    Status = GET "/v1/status", false;
+    /// The configuration in force, secrets left out.
+    Config = GET "/v1/config", false;
+    /// Listeners, and what came by them.
+    Listeners = GET "/v1/listeners", false;
+    /// Upstreams and their endpoints: who takes something new, and if not, why.
+    Upstreams = GET "/v1/upstreams", false;
+    /// Live tunnels, filtered, sorted, paged.
+    Tunnels = GET "/v1/tunnels", false;
+    /// Closes tunnels by filter, at once or at a pace; or counts them.
+    CloseTunnels = POST "/v1/tunnels/close", true;
+    /// Takes an endpoint out: it gets nothing new, its tunnels stay. Reloads keep that.
+    DrainEndpoint = POST "/v1/endpoints/drain", true;
+    /// Puts it back.
+    UndrainEndpoint = POST "/v1/endpoints/undrain", true;
+    /// Weighs an endpoint until the next reload.
+    WeighEndpoint = POST "/v1/endpoints/weight", true;
+    /// What a reload would change, and how many live tunnels that is about.
+    PlanReload = GET "/v1/reload/plan", false;
+    /// Reloads the configuration, unless that would displace too many tunnels.
+    Reload = POST "/v1/reload", true;
+    /// What would become of a request. Nothing is sent anywhere.
+    Explain = POST "/v1/explain", false;
+    /// This description (OpenAPI).
+    Describe = GET "/v1/openapi.json", false;
+}
+
+impl Operation {
+    /// The parameters of its query.
+    pub fn parameters(self) -> Vec<&'static str> {
+        match self {
+            Self::Tunnels => [&Filter::NAMES[..], &tunnels::Layout::NAMES].concat(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn takes(self, schemas: &mut SchemaGenerator) -> Option<Schema> {
+        Some(match self {
+            Self::CloseTunnels => of::<tunnels::Close>(schemas),
+            Self::DrainEndpoint | Self::UndrainEndpoint => of::<steer::Which>(schemas),
+            Self::WeighEndpoint => of::<steer::Weigh>(schemas),
+            Self::Reload => of::<reload::Reload>(schemas),
+            Self::Explain => of::<explain::Question>(schemas),
+            _ => return None,
+        })
+    }
+
+    fn gives(self, schemas: &mut SchemaGenerator) -> Schema {
+        match self {
+            Self::Status => of::<status::Status>(schemas),
+            Self::Config => of::<reload::Config>(schemas),
+            Self::Listeners => of::<Vec<listeners::Listener>>(schemas),
+            Self::Upstreams => of::<Vec<upstreams::Upstream>>(schemas),
+            Self::Tunnels => of::<tunnels::Listing>(schemas),
+            Self::CloseTunnels => of::<tunnels::Closed>(schemas),
+            Self::DrainEndpoint | Self::UndrainEndpoint | Self::WeighEndpoint => {
+                of::<steer::Steered>(schemas)
+            }
+            Self::PlanReload => of::<Plan>(schemas),
+            Self::Reload => of::<reload::Reloaded>(schemas),
+            Self::Explain => of::<explain::Explanation>(schemas),
+            Self::Describe => of::<Map<String, Value>>(schemas),
+        }
+    }
+
+    fn described(self, schemas: &mut SchemaGenerator) -> Value {
+        let body = |schema: &Value| json!({ "application/json": { "schema": schema } });
+        let gives = json!(self.gives(schemas));
+        let refusal = json!(of::<Refusal>(schemas));
+        let mut described = json!({
+            "operationId": self.name(),
+            "summary": self.summary(),
+            "responses": {
+                "200": { "description": "done", "content": body(&gives) },
+                "default": { "description": "not done, and why", "content": body(&refusal) },
+            },
+        });
+        if let Some(takes) = self.takes(schemas) {
+            let takes = json!(takes);
+            described["requestBody"] = json!({ "required": true, "content": body(&takes) });
+        }
+        if self == Self::Tunnels {
+            described["parameters"] = parameters(schemas);
+        }
+        if self.changes() {
+            described["security"] = json!([{ "token": [] }, {}]);
+        }
+        described
+    }
+}
+
+/// The filter's parts and the layout's, as parameters of a query.
+fn parameters(schemas: &mut SchemaGenerator) -> Value {
+    let mut parameters = Vec::new();
+    for schema in [
+        Filter::json_schema(schemas),
+        tunnels::Layout::json_schema(schemas),
+    ] {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        for (name, property) in properties.into_iter().flatten() {
+            let mut property = property.clone();
+            let doc = property
+                .as_object_mut()
+                .and_then(|it| it.remove("description"));
+            parameters.push(json!({
+                "name": name,
+                "in": "query",
+                "description": doc,
+                "schema": property,
+            }));
+        }
+    }
+    Value::Array(parameters)
+}
+
+fn of<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Schema {
+    schemas.subschema_for::<T>()
+}
+
+/// The description of the interface (OpenAPI 3.1).
+pub fn openapi() -> Value {
+    let settings = schemars::generate::SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into());
+    let mut schemas = settings.into_generator();
+    let mut paths = Map::new();
+    for operation in Operation::ALL {
+        let method = operation.method().as_str().to_ascii_lowercase();
+        let path = paths.entry(operation.path()).or_insert_with(|| json!({}));
+        path[method] = operation.described(&mut schemas);
+    }
+    let schemas = schemas.take_definitions(true);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tidegate",
+            "version": "1",
+            "description": "How operators look into a running tidegate, and steer it. Served on \
+                `admin.bind`: over a unix socket to whoever may write to it; over TCP under the IP \
+                address or `localhost` only, and what changes something needs the token of \
+                `admin.token_file`.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+    })
+}

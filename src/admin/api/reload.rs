@@ -1,0 +1,79 @@
+//! The configuration in force, and a new one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::fault::Fault;
+use super::status;
+use crate::admin::order::{self, Order};
+use crate::admin::plan::{Guard, Plan};
+use crate::admin::view::View;
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Config {
+    /// Every file that was read, the configuration file first.
+    pub files: Vec<String>,
+    /// When.
+    pub taken: String,
+    /// What it says in full, in the shape of the file. Values of headers and queries are left out, and
+    /// of secrets there is only the name of their file.
+    pub config: serde_json::Value,
+}
+
+/// How to reload.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    /// Live tunnels whose route or endpoint may go or be drained: half of all if nothing is said.
+    /// Beyond, nothing is reloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub displaced_most: Option<u64>,
+    /// However many that are.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// Whether only certificates had changed, and only they were swapped.
+    pub certificates_only: bool,
+    /// What is probably not meant so.
+    pub warnings: Vec<String>,
+}
+
+/// The configuration in force.
+pub fn config(view: &View) -> Config {
+    let taken = view.taken.load();
+    Config {
+        files: taken.files.clone(),
+        taken: status::shown(taken.at),
+        config: taken.in_force.clone(),
+    }
+}
+
+/// What a reload would change.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn plan(view: &View) -> Result<Plan, Fault> {
+    order::give(&view.orders, Order::Plan).await
+}
+
+/// Reloads.
+///
+/// # Errors
+/// [`Fault`]; what ran before runs on then.
+pub async fn reload(view: &View, reload: Reload) -> Result<Reloaded, Fault> {
+    let guard = match reload.displaced_most {
+        _ if reload.force => Guard::Force,
+        Some(most) => Guard::Most(most),
+        None => Guard::Half,
+    };
+    let done = order::give(&view.orders, |done| Order::Reload(guard, done)).await?;
+    Ok(Reloaded {
+        certificates_only: done.certificates_only,
+        warnings: done.warnings,
+    })
+}

@@ -1,0 +1,201 @@
+//! Upstreams and their endpoints: who takes something new, and if not, why.
+
+use std::time::Instant;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::plan::{Ends, Live};
+use crate::admin::view::View;
+use crate::config::model::{Balance, Discovery};
+use crate::upstream::group::{Member, Upstream as Running};
+use crate::upstream::health::{Checked, Standing};
+
+/// An upstream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Upstream {
+    /// Its name.
+    pub name: String,
+    /// How endpoints are picked.
+    pub balance: String,
+    /// Where they come from: `listed`, `dns`, `srv`, `file`.
+    pub discovery: String,
+    /// Sessions that wait for an endpoint that is not full.
+    pub waiting: usize,
+    /// Live tunnels, those to endpoints that are gone included.
+    pub tunnels: u64,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Endpoint {
+    /// Its address.
+    pub endpoint: String,
+    /// What becomes of new sessions.
+    pub state: State,
+    /// Why that is not `up`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// For how long it has been down, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_seconds: Option<u64>,
+    /// In how many seconds an ejection ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_in_seconds: Option<u64>,
+    /// What the latest check found wrong, even if nothing has followed from it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_fault: Option<String>,
+    /// Its weight, an operator's if one has set it.
+    pub weight: u32,
+    /// Whether an operator has set it; the next reload forgets that.
+    pub weight_is_set: bool,
+    /// Whether it is for when the others cannot.
+    pub backup: bool,
+    /// Sessions that it may have at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tunnels: Option<usize>,
+    /// Sessions that it has: handshakes, tunnels, plain requests.
+    pub in_flight: usize,
+    /// Live tunnels.
+    pub tunnels: u64,
+    /// Tunnels that have ended since the start, by reason.
+    pub ended: Ends,
+    /// Checks that it passed since the start.
+    pub checks_passed: u64,
+    /// Checks that it failed.
+    pub checks_failed: u64,
+    /// How often it was ejected.
+    pub ejections: u64,
+}
+
+/// What becomes of new sessions at an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It gets its share.
+    Up,
+    /// Its checks fail: none.
+    Down,
+    /// Sessions have failed: none for a while.
+    Ejected,
+    /// An operator has drained it: none.
+    Drained,
+    /// The configuration drains it: none.
+    #[serde(rename = "drained-by-config")]
+    DrainedByConfig,
+    /// It has as many as it may: none at the moment.
+    Full,
+}
+
+impl State {
+    /// Its name.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Ejected => "ejected",
+            Self::Drained => "drained",
+            Self::DrainedByConfig => "drained-by-config",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl Endpoint {
+    /// Whether it takes something new.
+    pub fn takes_new(&self) -> bool {
+        self.state == State::Up
+    }
+}
+
+/// All of them.
+pub fn upstreams(view: &View, live: &Live) -> Vec<Upstream> {
+    let snapshot = view.shared.snapshot.load();
+    let upstreams = snapshot.upstreams().iter();
+    upstreams.map(|it| upstream(it, live)).collect()
+}
+
+/// One of them, as it is now.
+pub fn upstream(upstream: &Running, live: &Live) -> Upstream {
+    let now = Instant::now();
+    let endpoint = |member: &Member| Endpoint::of(member, live, now);
+    Upstream {
+        name: upstream.name.to_string(),
+        balance: balance(&upstream.picking().balance).to_owned(),
+        discovery: match &upstream.settings.discovery {
+            Discovery::Listed => "listed",
+            Discovery::Dns { .. } => "dns",
+            Discovery::Srv { .. } => "srv",
+            Discovery::File(_) => "file",
+        }
+        .to_owned(),
+        waiting: upstream.waiting(),
+        tunnels: live.of_upstream(&upstream.name),
+        endpoints: upstream.members().iter().map(endpoint).collect(),
+    }
+}
+
+fn balance(balance: &Balance) -> &'static str {
+    match balance {
+        Balance::LeastConnections => "least_connections",
+        Balance::RoundRobin => "round_robin",
+        Balance::Random => "random",
+        Balance::PowerOfTwo => "power_of_two",
+        Balance::Hash(_) => "hash",
+    }
+}
+
+impl Endpoint {
+    pub(super) fn of(member: &Member, live: &Live, now: Instant) -> Self {
+        let endpoint = &member.state;
+        let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
+        let in_flight = endpoint.in_flight();
+        let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs();
+        let mut shown = endpoint.condition(now, |condition| {
+            let tally = condition.tally();
+            let passed = tally.checks[Checked::Passed as usize];
+            let (state, why, down, back) = match condition.standing(now) {
+                Standing::Up => (State::Up, None, None, None),
+                Standing::Down { since, why } => {
+                    let why = format!("checks fail: {why}");
+                    (State::Down, Some(why), Some(seconds(since, now)), None)
+                }
+                Standing::Ejected { until, why } => {
+                    let back = Some(seconds(now, until));
+                    (State::Ejected, Some(why.to_string()), None, back)
+                }
+            };
+            Self {
+                endpoint: endpoint.label.to_string(),
+                state,
+                why,
+                down_seconds: down,
+                back_in_seconds: back,
+                check_fault: condition.fault().map(Into::into),
+                weight: member.weight,
+                weight_is_set: endpoint.weight().is_some(),
+                backup: member.is_backup,
+                max_tunnels: member.most,
+                in_flight,
+                tunnels: live.of_endpoint(upstream, label),
+                ended: live.ended(upstream, label),
+                checks_passed: passed,
+                checks_failed: tally.checks.iter().sum::<u64>() - passed,
+                ejections: tally.ejections,
+            }
+        });
+        if endpoint.is_drained() {
+            shown.state = State::Drained;
+            shown.why = Some("drained by an operator".to_owned());
+        } else if member.is_drained {
+            shown.state = State::DrainedByConfig;
+            shown.why = Some("`drain = true` in the configuration".to_owned());
+        } else if shown.state == State::Up && member.most.is_some_and(|most| in_flight >= most) {
+            shown.state = State::Full;
+            shown.why = Some("it has `max_tunnels`".to_owned());
+        }
+        shown
+    }
+}

@@ -1,0 +1,45 @@
+//! What operators have the process itself do: it reads configurations, one at a time.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::api::fault::Fault;
+use super::plan::{Guard, Plan};
+
+/// Orders that may wait.
+pub const ORDERS: usize = 16;
+
+/// What the process is to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Tell what a reload would change.
+    Plan(oneshot::Sender<Result<Plan, Fault>>),
+    /// Reload.
+    Reload(Guard, oneshot::Sender<Result<Reloaded, Fault>>),
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Only certificates had changed, and only they were swapped.
+    pub certificates_only: bool,
+    /// What was probably not meant so.
+    pub warnings: Vec<String>,
+}
+
+/// Has `orders` do something, and waits for it.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn give<T>(
+    orders: &mpsc::Sender<Order>,
+    order: impl FnOnce(oneshot::Sender<Result<T, Fault>>) -> Order,
+) -> Result<T, Fault> {
+    let (done, is_done) = oneshot::channel();
+    let stopping = || Fault::busy("the process is stopping");
+    let sent = orders.try_send(order(done));
+    sent.map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => Fault::busy("too many reloads are waiting already"),
+        mpsc::error::TrySendError::Closed(_) => stopping(),
+    })?;
+    is_done.await.map_err(|_| stopping())?
+}

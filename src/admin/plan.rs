@@ -1,0 +1,393 @@
+//! What a new configuration would change, and how many live tunnels that is about.
+//!
+//! A reload closes no tunnel: those of routes and endpoints that are gone stay until they end. They
+//! are counted because a configuration that most of them have no place in is seldom meant so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::api::fault::Fault;
+use crate::config::Loaded;
+use crate::config::model::{self, Discovery};
+use crate::observe::counters::Counters;
+use crate::snapshot::Snapshot;
+use crate::tunnel::ended::Ended;
+use crate::upstream::group::Upstream;
+
+/// What would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Plan {
+    /// Live tunnels.
+    pub tunnels: u64,
+    /// Those of them whose route or endpoint goes, or is to take nothing new. They stay.
+    pub displaced: u64,
+    /// Listeners that change, come or go.
+    pub listeners: Vec<Part>,
+    /// Routes, those that stay as they are included where they have tunnels.
+    pub routes: Vec<Part>,
+    /// Upstreams that change, come or go.
+    pub upstreams: Vec<Part>,
+    /// Endpoints, likewise as routes.
+    pub endpoints: Vec<PlannedEndpoint>,
+    /// Settings of the process that change.
+    pub settings: Vec<String>,
+    /// What is probably not meant so.
+    pub warnings: Vec<String>,
+}
+
+/// What becomes of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It stays as it is.
+    Kept,
+    /// It stays, but not as it is.
+    Changed,
+    /// It comes.
+    Added,
+    /// It goes; its tunnels stay.
+    Removed,
+    /// It is to take nothing new; its tunnels stay.
+    Drained,
+    /// It went before; its last tunnels are still there.
+    Gone,
+    /// Nobody knows before it is looked up.
+    Unknown,
+}
+
+/// A listener, a route or an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// What becomes of it.
+    pub change: Change,
+    /// Its live tunnels. They stay.
+    pub tunnels: u64,
+}
+
+/// An endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedEndpoint {
+    /// Its upstream.
+    pub upstream: String,
+    /// Its address.
+    pub endpoint: String,
+    /// What becomes of it.
+    pub change: Change,
+    /// Its live tunnels. They stay.
+    pub tunnels: u64,
+}
+
+/// How much a reload may displace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Guard {
+    /// Whatever it is.
+    Force,
+    /// At most half of the live tunnels.
+    Half,
+    /// So many of them.
+    #[serde(rename = "displaced_most")]
+    Most(u64),
+}
+
+impl Guard {
+    /// Lets a plan pass, or not.
+    ///
+    /// # Errors
+    /// [`Fault`], with what it would displace.
+    pub fn check(self, plan: &Plan) -> Result<(), Fault> {
+        let most = match self {
+            Self::Force => return Ok(()),
+            Self::Half => plan.tunnels / 2,
+            Self::Most(most) => most,
+        };
+        if plan.displaced <= most {
+            return Ok(());
+        }
+        Err(Fault::conflict(format!(
+            "not reloaded: {} of {} live tunnels have no place in the new configuration, and {most} may; \
+             look at the plan, then force it",
+            plan.displaced, plan.tunnels
+        )))
+    }
+}
+
+/// Live tunnels, by what they belong to; and how those have ended that are no more.
+#[derive(Debug, Default)]
+pub struct Live {
+    total: u64,
+    by_listener: BTreeMap<Arc<str>, u64>,
+    by_route: BTreeMap<Arc<str>, u64>,
+    by_endpoint: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    by_way: BTreeMap<Way, u64>,
+    ended: BTreeMap<(Arc<str>, Arc<str>), Ends>,
+}
+
+/// Tunnels that have ended, by reason.
+pub type Ends = BTreeMap<String, u64>;
+
+/// Route, upstream, endpoint.
+type Way = (Arc<str>, Arc<str>, Arc<str>);
+
+impl Live {
+    /// As these workers have counted.
+    pub fn of(workers: &[Arc<Counters>]) -> Self {
+        let mut live = Self::default();
+        for way in workers.iter().flat_map(|worker| worker.ways()) {
+            let (upstream, endpoint) = (Arc::clone(&way.upstream), Arc::clone(&way.endpoint));
+            let ends = live
+                .ended
+                .entry((Arc::clone(&upstream), Arc::clone(&endpoint)));
+            let ends = ends.or_default();
+            for ended in Ended::ALL {
+                let count = way.ended.at(ended as usize).get();
+                if count > 0 {
+                    *ends.entry(ended.token().to_owned()).or_default() += count;
+                }
+            }
+            let open = way.open();
+            if open == 0 {
+                continue;
+            }
+            let route = Arc::clone(&way.route.route);
+            live.total += open;
+            *live
+                .by_listener
+                .entry(Arc::clone(&way.route.listener))
+                .or_default() += open;
+            *live.by_route.entry(Arc::clone(&route)).or_default() += open;
+            let key = (Arc::clone(&upstream), Arc::clone(&endpoint));
+            *live.by_endpoint.entry(key).or_default() += open;
+            *live.by_way.entry((route, upstream, endpoint)).or_default() += open;
+        }
+        live
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Those that came by a listener.
+    pub fn of_listener(&self, name: &str) -> u64 {
+        self.by_listener.get(name).copied().unwrap_or_default()
+    }
+
+    /// Those that took a route.
+    pub fn of_route(&self, name: &str) -> u64 {
+        self.by_route.get(name).copied().unwrap_or_default()
+    }
+
+    /// Those of an upstream.
+    pub fn of_upstream(&self, name: &str) -> u64 {
+        let endpoints = self.by_endpoint.iter();
+        let own = endpoints.filter(|((upstream, _), _)| **upstream == *name);
+        own.map(|(_, tunnels)| tunnels).sum()
+    }
+
+    /// Those of an endpoint.
+    pub fn of_endpoint(&self, upstream: &str, endpoint: &str) -> u64 {
+        let key = (upstream.into(), endpoint.into());
+        self.by_endpoint.get(&key).copied().unwrap_or_default()
+    }
+
+    /// How those of an endpoint have ended.
+    pub fn ended(&self, upstream: &str, endpoint: &str) -> Ends {
+        let key = (upstream.into(), endpoint.into());
+        self.ended.get(&key).cloned().unwrap_or_default()
+    }
+
+    fn upstreams(&self) -> BTreeSet<&str> {
+        self.by_endpoint.keys().map(|(name, _)| &**name).collect()
+    }
+}
+
+/// What taking `new` instead of what runs would change.
+pub fn plan(new: &Loaded, in_force: &Value, snapshot: &Snapshot, live: &Live) -> Plan {
+    let endpoints = endpoints(&new.config, snapshot, live);
+    let routes = parts(
+        &named_routes(&new.in_force),
+        &named_routes(in_force),
+        &|name| live.of_route(name),
+    );
+    Plan {
+        tunnels: live.total,
+        displaced: displaced(&routes, &endpoints, live),
+        listeners: changing(parts(
+            &named(&new.in_force["listener"]),
+            &named(&in_force["listener"]),
+            &|name| live.of_listener(name),
+        )),
+        upstreams: changing(parts(
+            &named(&new.in_force["upstream"]),
+            &named(&in_force["upstream"]),
+            &|name| live.of_upstream(name),
+        )),
+        routes: routes
+            .into_iter()
+            .filter(|it| it.change != Change::Kept || it.tunnels > 0)
+            .collect(),
+        endpoints: endpoints
+            .into_iter()
+            .filter(|it| it.change != Change::Kept || it.tunnels > 0)
+            .collect(),
+        settings: ["server", "admin"]
+            .into_iter()
+            .flat_map(|table| settings(table, &new.in_force[table], &in_force[table]))
+            .collect(),
+        warnings: new.warnings.lines().collect(),
+    }
+}
+
+fn changing(mut parts: Vec<Part>) -> Vec<Part> {
+    parts.retain(|part| part.change != Change::Kept);
+    parts
+}
+
+type NamedValues<'a> = BTreeMap<String, &'a Value>;
+
+fn named(table: &Value) -> NamedValues<'_> {
+    let entries = table.as_object().into_iter().flatten();
+    entries.map(|(name, value)| (name.clone(), value)).collect()
+}
+
+/// Routes without a name have that of their position.
+fn named_routes(in_force: &Value) -> NamedValues<'_> {
+    let routes = in_force["route"].as_array().into_iter().flatten();
+    let name = |(position, route): (usize, &Value)| match route["name"].as_str() {
+        Some(name) => name.to_owned(),
+        None => model::Route::name_at(position),
+    };
+    routes.enumerate().map(|it| (name(it), it.1)).collect()
+}
+
+fn parts(new: &NamedValues<'_>, old: &NamedValues<'_>, tunnels: &dyn Fn(&str) -> u64) -> Vec<Part> {
+    let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+    let part = |name: &String| Part {
+        change: match (new.get(name), old.get(name)) {
+            (Some(new), Some(old)) if new == old => Change::Kept,
+            (Some(_), Some(_)) => Change::Changed,
+            (Some(_), None) => Change::Added,
+            _ => Change::Removed,
+        },
+        tunnels: tunnels(name),
+        name: name.clone(),
+    };
+    names.into_iter().map(part).collect()
+}
+
+/// Names of keys of a table that differ.
+fn settings(table: &str, new: &Value, old: &Value) -> Vec<String> {
+    let (new, old) = (named(new), named(old));
+    let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
+    let differs = |name: &&String| new.get(*name) != old.get(*name);
+    names
+        .into_iter()
+        .filter(differs)
+        .map(|name| format!("{table}.{name}"))
+        .collect()
+}
+
+fn endpoints(new: &model::Config, snapshot: &Snapshot, live: &Live) -> Vec<PlannedEndpoint> {
+    let names: BTreeSet<&str> = new
+        .upstreams
+        .iter()
+        .map(|it| &*it.name)
+        .chain(snapshot.upstreams().iter().map(|it| &*it.name))
+        .chain(live.upstreams())
+        .collect();
+    names
+        .into_iter()
+        .flat_map(|name| {
+            let new = new.upstreams.iter().find(|it| *it.name == *name);
+            let old = snapshot.upstream(name).map(|it| &**it);
+            of_upstream(name, new, old, live)
+        })
+        .collect()
+}
+
+/// Address, and whether it takes something new, of each endpoint.
+type Members = BTreeMap<String, bool>;
+
+fn of_upstream(
+    name: &str,
+    new: Option<&model::Upstream>,
+    old: Option<&Upstream>,
+    live: &Live,
+) -> Vec<PlannedEndpoint> {
+    let before: Members = old.map_or_else(Members::new, |old| {
+        let members = old.members().into_iter();
+        members
+            .map(|it| (it.state.label.to_string(), !it.is_drained))
+            .collect()
+    });
+    let after = new.map_or_else(|| Some(Members::new()), |new| after(new, old, &before));
+    let mut labels: BTreeSet<String> = before.keys().cloned().collect();
+    labels.extend(after.iter().flat_map(|after| after.keys().cloned()));
+    // Those that went before, and still have tunnels.
+    let here = live
+        .by_endpoint
+        .keys()
+        .filter(|(upstream, _)| **upstream == *name);
+    labels.extend(here.map(|(_, endpoint)| endpoint.to_string()));
+    labels
+        .into_iter()
+        .map(|label| PlannedEndpoint {
+            upstream: name.to_owned(),
+            change: match (&after, before.get(&label)) {
+                (None, _) => Change::Unknown,
+                (Some(after), before) => match (after.get(&label), before) {
+                    (None, Some(_)) => Change::Removed,
+                    (None, None) => Change::Gone,
+                    (Some(false), Some(true) | None) => Change::Drained,
+                    (Some(_), None) => Change::Added,
+                    (Some(true), Some(false)) => Change::Changed,
+                    (Some(_), Some(_)) => Change::Kept,
+                },
+            },
+            tunnels: live.of_endpoint(name, &label),
+            endpoint: label,
+        })
+        .collect()
+}
+
+/// What an upstream will have; `None` if that has to be looked up first.
+fn after(new: &model::Upstream, old: Option<&Upstream>, before: &Members) -> Option<Members> {
+    let looked_up = matches!(new.discovery, Discovery::Dns { .. } | Discovery::Srv { .. });
+    if looked_up {
+        let same = old.is_some_and(|old| old.settings.discovery == new.discovery);
+        return same.then(|| before.clone());
+    }
+    let endpoints = new.endpoints.iter();
+    Some(
+        endpoints
+            .map(|it| (it.address.to_string(), !it.drain))
+            .collect(),
+    )
+}
+
+/// Live tunnels whose route or endpoint goes, or is to take nothing new.
+fn displaced(routes: &[Part], endpoints: &[PlannedEndpoint], live: &Live) -> u64 {
+    let gone = |change: Change| matches!(change, Change::Removed | Change::Drained);
+    let routes: BTreeSet<&str> = routes
+        .iter()
+        .filter(|it| gone(it.change))
+        .map(|it| &*it.name)
+        .collect();
+    let endpoints: BTreeSet<(&str, &str)> = endpoints
+        .iter()
+        .filter(|it| gone(it.change))
+        .map(|it| (&*it.upstream, &*it.endpoint))
+        .collect();
+    let displaced = |(route, upstream, endpoint): &Way| {
+        routes.contains(&**route) || endpoints.contains(&(&**upstream, &**endpoint))
+    };
+    let ways = live.by_way.iter().filter(|(way, _)| displaced(way));
+    ways.map(|(_, tunnels)| tunnels).sum()
+}

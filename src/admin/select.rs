@@ -1,0 +1,217 @@
+//! Which tunnels an operator means.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::net::stream::Peer;
+use crate::observe::access_log::TunnelFacts;
+
+/// Which tunnels are meant: those for which all of this holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// The tunnel, by its session's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// The listener it came by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
+    /// The route it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// The upstream it went to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// The endpoint it goes to, as it is spelled in the listing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The client's address, or a network of them: `203.0.113.7`, `10.0.0.0/8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Clients>,
+    /// The host that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Open for so long at least: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_than: Option<Span>,
+    /// Without a byte from either side for so long at least: `30s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_for: Option<Span>,
+}
+
+impl Filter {
+    /// The names of its parts.
+    pub const NAMES: [&str; 9] = [
+        "id",
+        "listener",
+        "route",
+        "upstream",
+        "endpoint",
+        "client",
+        "host",
+        "older_than",
+        "idle_for",
+    ];
+
+    /// Whether it means all tunnels.
+    pub fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it means this one, which has been open and quiet for so long.
+    pub fn takes(&self, facts: &TunnelFacts, age: Duration, quiet: Duration) -> bool {
+        fn fits(wanted: Option<&String>, is: &str) -> bool {
+            wanted.is_none_or(|wanted| wanted == is)
+        }
+        let way = &facts.way;
+        let (host, _) = facts.host_and_path();
+        self.id.is_none_or(|id| id.0 == facts.session.0)
+            && fits(self.listener.as_ref(), &way.route.listener)
+            && fits(self.route.as_ref(), &way.route.route)
+            && fits(self.upstream.as_ref(), &way.upstream)
+            && fits(self.endpoint.as_ref(), &way.endpoint)
+            && fits(self.host.as_ref(), host)
+            && self.client.is_none_or(|clients| clients.have(facts.client))
+            && self.older_than.is_none_or(|least| age >= least.0)
+            && self.idle_for.is_none_or(|least| quiet >= least.0)
+    }
+}
+
+/// Addresses of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String")]
+pub struct Clients(pub IpNet);
+
+impl Clients {
+    fn have(self, peer: Peer) -> bool {
+        let ip = peer.ip().map(|ip| ip.to_canonical());
+        ip.is_some_and(|ip| self.0.contains(&ip))
+    }
+}
+
+impl std::str::FromStr for Clients {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        let net = text.parse().or_else(|_| address());
+        net.map(Self)
+            .map_err(|_| format!("`{text}` is neither an address nor a network"))
+    }
+}
+
+impl Serialize for Clients {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Clients {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A time, as it is written in the configuration: `90s`, `10m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String")]
+pub struct Span(pub Duration);
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |_| format!("`{text}` is no duration: `90s`, `10m`");
+        humantime::parse_duration(text).map(Self).map_err(wrong)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A session's id, as logs spell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "String")]
+pub struct Id(pub u64);
+
+impl std::str::FromStr for Id {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok());
+        let wrong = || format!("`{text}` is no id: it has 16 digits, as in logs and listings");
+        number.flatten().map(Self).ok_or_else(wrong)
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let text = r#"{"id":"00000000000000ff","client":"10.0.0.0/8","older_than":"1m 30s"}"#;
+        let filter: Filter = serde_json::from_str(text).unwrap();
+        assert_eq!(filter.id, Some(Id(255)));
+        assert_eq!(serde_json::to_string(&filter).unwrap(), text);
+        assert!(!filter.is_everything());
+        assert!(Filter::default().is_everything());
+    }
+
+    #[test]
+    fn a_slip_never_means_everything() {
+        for wrong in [
+            r#"{"upsteam":"chat"}"#,
+            r#"{"client":"10.0.0"}"#,
+            r#"{"older_than":"10"}"#,
+            r#"{"id":"ff"}"#,
+        ] {
+            assert!(serde_json::from_str::<Filter>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_schema() {
+        let schema = schemars::schema_for!(Filter);
+        let properties = schema.get("properties").and_then(|it| it.as_object());
+        let mut names: Vec<&str> = properties.unwrap().keys().map(String::as_str).collect();
+        let mut known = Filter::NAMES;
+        names.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(names, known);
+    }
+}

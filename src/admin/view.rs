@@ -1,0 +1,69 @@
+//! Everything that there is to see of a running process, and the way to have it changed.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::mpsc;
+
+use super::ask::Workers;
+use super::jobs::Jobs;
+use super::order::Order;
+use crate::config::model::Token;
+use crate::net::admission::Admission;
+use crate::observe::counters::Counter;
+use crate::observe::metrics::Process;
+use crate::session::Shared;
+
+/// Everything that there is to see.
+#[derive(Debug)]
+pub struct View {
+    /// The data plane.
+    pub workers: Workers,
+    /// What it runs.
+    pub shared: Arc<Shared>,
+    /// Connections of the process.
+    pub admission: Arc<Admission>,
+    /// The process.
+    pub process: Arc<Process>,
+    /// Lines of the log that were dropped.
+    pub log_dropped: Arc<Counter>,
+    /// Scrapes come one after the other.
+    pub scraping: tokio::sync::Mutex<()>,
+    /// The configuration, as it was taken.
+    pub taken: ArcSwap<Taken>,
+    /// Where it listens.
+    pub listening: ArcSwap<Vec<Listening>>,
+    /// What changes over TCP need.
+    pub token: ArcSwapOption<Token>,
+    /// Takes what only the process itself can do.
+    pub orders: mpsc::Sender<Order>,
+    /// What takes its time.
+    pub jobs: Jobs,
+}
+
+/// A configuration, as it was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// Every file that was read, the configuration file first.
+    pub files: Vec<String>,
+    /// When.
+    pub at: SystemTime,
+    /// What it says in full, secrets left out.
+    pub in_force: serde_json::Value,
+    /// What was probably not meant so.
+    pub warnings: Vec<String>,
+}
+
+/// A listener that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens; a port of 0 has become a real one.
+    pub addresses: Vec<String>,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Whether it sends plain requests to https.
+    pub redirect_to_https: bool,
+}

@@ -1,0 +1,207 @@
+//! The way to a running tidegate: HTTP over its admin socket.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidegate::admin::api::fault::Refusal;
+use tidegate::admin::api::operation::Operation;
+use tidegate::config::model::Admin;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+/// How long an answer may take: a reload reads files and looks up names.
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+
+/// Bytes of an answer.
+const ANSWER_MOST: usize = 256 * 1024 * 1024;
+
+/// Where the running tidegate is reached, and how its answer is shown.
+#[derive(Debug, Args)]
+pub(super) struct Reach {
+    /// Where it serves operators (`admin.bind` in its configuration): unix:/path or ADDRESS:PORT
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "TIDEGATE_ADMIN",
+        default_value_t = format!("unix:{}", Admin::PATH)
+    )]
+    pub(super) admin: String,
+    /// The token that changes over TCP need (`admin.token_file`)
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Print the answer as JSON instead
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Why there is no answer, or not the one that was wanted.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Nobody answers there.
+    Unreached { admin: String, why: String },
+    /// It says no.
+    Refused(Refusal, StatusCode),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreached { admin, why } => {
+                writeln!(f, "error: no tidegate answers at {admin}: {why}")?;
+                write!(
+                    f,
+                    "  is it running, and is this where its configuration has `admin.bind`? Say where \
+                     with --admin or TIDEGATE_ADMIN: unix:/path or ADDRESS:PORT"
+                )
+            }
+            Self::Refused(refusal, status) => {
+                write!(f, "error: {}", refusal.error)?;
+                for line in &refusal.details {
+                    write!(f, "\n  {line}")?;
+                }
+                if *status == StatusCode::UNAUTHORIZED {
+                    write!(
+                        f,
+                        "\n  name its file with --token-file or TIDEGATE_TOKEN_FILE"
+                    )?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Reach {
+    /// Has it do something, with these parameters or this body; its answer as it came.
+    pub(super) fn ask(
+        &self,
+        operation: Operation,
+        query: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| self.unreached(&error))?;
+        let body = body.map(|body| serde_json::to_vec(body).unwrap_or_default());
+        runtime.block_on(async {
+            let asking = self.exchange(operation, query, body.unwrap_or_default());
+            let asked = tokio::time::timeout(ANSWER_WITHIN, asking).await;
+            asked.unwrap_or_else(|_| Err(self.unreached(&"it takes too long")))
+        })
+    }
+
+    /// An answer, read.
+    pub(super) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, Failure> {
+        let unlike = |error| self.unreached(&format!("it speaks otherwise: {error}"));
+        serde_json::from_slice(answer).map_err(unlike)
+    }
+
+    fn unreached(&self, why: &dyn fmt::Display) -> Failure {
+        Failure::Unreached {
+            admin: self.admin.clone(),
+            why: why.to_string(),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        operation: Operation,
+        query: &str,
+        body: Vec<u8>,
+    ) -> Result<Bytes, Failure> {
+        let unreached = |error: io::Error| self.unreached(&error);
+        match self.admin.strip_prefix("unix:") {
+            Some(path) => {
+                let socket = UnixStream::connect(path).await.map_err(unreached)?;
+                self.over(socket, operation, query, body).await
+            }
+            None => {
+                let address = self.admin.strip_prefix("http://").unwrap_or(&self.admin);
+                let socket = TcpStream::connect(address).await.map_err(unreached)?;
+                self.over(socket, operation, query, body).await
+            }
+        }
+    }
+
+    async fn over(
+        &self,
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        operation: Operation,
+        query: &str,
+        body: Vec<u8>,
+    ) -> Result<Bytes, Failure> {
+        let request = self.request(operation, query, body)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
+            .await
+            .map_err(|error| self.unreached(&error))?;
+        let answered = async {
+            let answer = sender.send_request(request).await?;
+            let status = answer.status();
+            Ok::<_, hyper::Error>((status, answer.into_body()))
+        };
+        let body = async {
+            let (status, body) = answered.await.map_err(|error| self.unreached(&error))?;
+            let body = Limited::new(body, ANSWER_MOST).collect().await;
+            let body = body.map_err(|error| self.unreached(&error))?;
+            Ok::<_, Failure>((status, body.to_bytes()))
+        };
+        let mut connection = std::pin::pin!(connection);
+        let mut body = std::pin::pin!(body);
+        let (status, body) = tokio::select! {
+            done = &mut body => done?,
+            ended = &mut connection => match ended {
+                Ok(()) => body.await?,
+                Err(error) => return Err(self.unreached(&error)),
+            },
+        };
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(Failure::Refused(self.read(&body)?, status))
+    }
+
+    fn request(
+        &self,
+        operation: Operation,
+        query: &str,
+        body: Vec<u8>,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let mark = if query.is_empty() { "" } else { "?" };
+        let host = match self.admin.starts_with("unix:") {
+            true => "localhost",
+            false => self.admin.strip_prefix("http://").unwrap_or(&self.admin),
+        };
+        let mut request = Request::builder()
+            .method(operation.method())
+            .uri(format!("{}{mark}{query}", operation.path()))
+            .header(HOST, host);
+        if operation.method() == Method::POST {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(path) = &self.token_file {
+            let token = token(path).map_err(|error| {
+                let error = format!("cannot read `{}`: {error}", path.display());
+                let details = Vec::new();
+                Failure::Refused(Refusal { error, details }, StatusCode::BAD_REQUEST)
+            })?;
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body.into()));
+        request.map_err(|error| self.unreached(&error))
+    }
+}
+
+fn token(path: &Path) -> io::Result<String> {
+    Ok(std::fs::read_to_string(path)?.trim().to_owned())
+}

@@ -1,0 +1,126 @@
+//! The verbs that speak to a running tidegate.
+
+mod close;
+mod explain;
+mod reload;
+mod status;
+mod steer;
+mod tunnels;
+
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use tidegate::admin::select::{Clients, Filter, Id, Span};
+
+use super::client::{Failure, Reach};
+use super::{Code, err, out};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Tell how a running tidegate is: its upstreams and endpoints, and why one is out
+    Status {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// List live tunnels: who is connected to what, since when, how busy
+    Tunnels(tunnels::Tunnels),
+    /// Close live tunnels with a Close frame; without --yes, only tell how many that would be
+    Close(close::Close),
+    /// Take an endpoint out: it gets nothing new, and its tunnels stay
+    Drain(steer::Endpoint),
+    /// Put an endpoint back
+    Undrain(steer::Endpoint),
+    /// Weigh an endpoint until the next reload
+    Weight(steer::Weight),
+    /// Reload the configuration, or tell what that would change
+    Reload(reload::Reload),
+    /// Tell what would become of a request: which route, which endpoint, and why
+    Explain(explain::Explain),
+}
+
+/// Which tunnels are meant: those for which all of this holds
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Which tunnels")]
+pub(super) struct Which {
+    /// That came by this listener
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// That took this route
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// That went to this upstream
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    /// That go to this endpoint
+    #[arg(long, value_name = "ADDRESS")]
+    endpoint: Option<String>,
+    /// Of this client, or of this network of them
+    #[arg(long, value_name = "ADDRESS|NET")]
+    client: Option<Clients>,
+    /// That asked for this host
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// That have been open for so long: 10m
+    #[arg(long, value_name = "TIME")]
+    older_than: Option<Span>,
+    /// That have carried nothing for so long: 30s
+    #[arg(long, value_name = "TIME")]
+    idle_for: Option<Span>,
+}
+
+impl Which {
+    fn filter(self, id: Option<Id>) -> Filter {
+        Filter {
+            id,
+            listener: self.listener,
+            route: self.route,
+            upstream: self.upstream,
+            endpoint: self.endpoint,
+            client: self.client,
+            host: self.host,
+            older_than: self.older_than,
+            idle_for: self.idle_for,
+        }
+    }
+}
+
+pub(super) fn operate(verb: Verb) -> ExitCode {
+    let done = match verb {
+        Verb::Status { reach } => status::status(&reach),
+        Verb::Tunnels(verb) => tunnels::tunnels(verb),
+        Verb::Close(verb) => close::close(verb),
+        Verb::Drain(verb) => steer::drain(&verb),
+        Verb::Undrain(verb) => steer::undrain(&verb),
+        Verb::Weight(verb) => steer::weight(&verb),
+        Verb::Reload(verb) => reload::reload(&verb),
+        Verb::Explain(verb) => explain::explain(verb),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            err(&format!("{failure}\n"));
+            match failure {
+                Failure::Unreached { .. } => Code::Unreached.into(),
+                Failure::Refused(..) => Code::Refused.into(),
+            }
+        }
+    }
+}
+
+/// Shows an answer as it came.
+fn show_json(answer: &Bytes) {
+    match serde_json::from_slice::<serde_json::Value>(answer) {
+        Ok(value) => out(&format!("{value:#}\n")),
+        Err(_) => out(&String::from_utf8_lossy(answer)),
+    }
+}
+
+/// `1 tunnel`, `2 tunnels`.
+fn tunnels_in_words(count: u64) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} tunnel{plural}")
+}
+
+/// Nothing to send along.
+const NOTHING: Option<&()> = None;

@@ -1,0 +1,74 @@
+//! `tidegate close`.
+
+use clap::Args;
+use tidegate::admin::api::operation::Operation;
+use tidegate::admin::api::tunnels;
+use tidegate::admin::select::Id;
+
+use super::{Which, show_json, tunnels_in_words};
+use crate::cli::client::{Failure, Reach};
+use crate::cli::out;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Close {
+    /// The tunnel with this id, as in logs and listings
+    #[arg(value_name = "ID")]
+    id: Option<Id>,
+    #[command(flatten)]
+    which: Which,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+    /// Close them: without it, only tell how many that would be
+    #[arg(long, short)]
+    yes: bool,
+    /// So many per second, the oldest first; at once without it
+    #[arg(long, value_name = "COUNT")]
+    rate: Option<f64>,
+    /// The code of the Close frame for clients [default: 1008]
+    #[arg(long, value_name = "CODE")]
+    code: Option<u16>,
+    /// The reason in it [default: killed]
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+pub(super) fn close(verb: Close) -> Result<(), Failure> {
+    let Close {
+        id,
+        which,
+        all,
+        yes,
+        rate,
+        code,
+        reason,
+        reach,
+    } = verb;
+    let close = tunnels::Close {
+        filter: which.filter(id),
+        all,
+        dry_run: !yes,
+        per_second: rate,
+        code,
+        reason,
+    };
+    let answer = reach.ask(Operation::CloseTunnels, "", Some(&close))?;
+    if reach.json {
+        show_json(&answer);
+        return Ok(());
+    }
+    let closed: tunnels::Closed = reach.read(&answer)?;
+    let matched = tunnels_in_words(closed.matched as u64);
+    out(&match closed.job {
+        _ if !yes => format!("would close {matched}; --yes does\n"),
+        Some(job) => format!(
+            "closing {matched} at {} per second, as job {}: `tidegate status` tells how far it is\n",
+            rate.unwrap_or_default(),
+            job.job
+        ),
+        None => format!("closed {} of {matched}\n", closed.closed),
+    });
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! `tidegate status`.
+
+use serde_json::json;
+use tidegate::admin::api::listeners::Listener;
+use tidegate::admin::api::operation::Operation;
+use tidegate::admin::api::status::Status;
+use tidegate::admin::api::upstreams::{Endpoint, State, Upstream};
+
+use super::NOTHING;
+use crate::cli::client::{Failure, Reach};
+use crate::cli::table::{Cell, Mood, harmless, short, table};
+use crate::cli::{colour_out, out};
+
+/// Days before its end from which a certificate is worth a word.
+const EXPIRES_SOON: i64 = 14;
+
+pub(super) fn status(reach: &Reach) -> Result<(), Failure> {
+    let ask = |operation| reach.ask(operation, "", NOTHING);
+    let (status, listeners) = (ask(Operation::Status)?, ask(Operation::Listeners)?);
+    let upstreams = ask(Operation::Upstreams)?;
+    if reach.json {
+        let value = |bytes: &[u8]| reach.read::<serde_json::Value>(bytes);
+        let all = json!({
+            "status": value(&status)?,
+            "listeners": value(&listeners)?,
+            "upstreams": value(&upstreams)?,
+        });
+        out(&format!("{all:#}\n"));
+        return Ok(());
+    }
+    let status: Status = reach.read(&status)?;
+    out(&overview(&status));
+    out(&format!(
+        "\n{}",
+        of_listeners(&reach.read::<Vec<Listener>>(&listeners)?)
+    ));
+    out(&format!(
+        "\n{}",
+        of_upstreams(&reach.read::<Vec<Upstream>>(&upstreams)?)
+    ));
+    Ok(())
+}
+
+fn overview(status: &Status) -> String {
+    let mut lines = vec![
+        format!(
+            "tidegate {} is {}, process {}, for {}",
+            status.version,
+            status.state,
+            status.pid,
+            short(status.uptime_seconds)
+        ),
+        format!(
+            "{} of {} connections, {} live tunnels ({} since the start), {} requests, {} refused",
+            status.connections,
+            status.connections_most,
+            status.tunnels,
+            status.tunnels_opened,
+            status.requests,
+            status.rejections
+        ),
+        format!(
+            "configuration {}, taken {}; {} reloads taken, {} failed",
+            harmless(&status.config),
+            status.config_taken,
+            status.reloads,
+            status.failed_reloads
+        ),
+    ];
+    if !status.reload_fault.is_empty() {
+        lines.push("the last reload failed, and what ran before runs on:".to_owned());
+        lines.extend(
+            status
+                .reload_fault
+                .iter()
+                .map(|it| format!("  {}", harmless(it))),
+        );
+    }
+    for certificate in &status.certificates {
+        if certificate.days_left < EXPIRES_SOON {
+            let (file, days) = (harmless(&certificate.file), certificate.days_left);
+            lines.push(match days {
+                ..0 => format!("certificate {file} has expired on {}", certificate.expires),
+                _ => format!("certificate {file} expires in {days} days"),
+            });
+        }
+    }
+    for job in &status.jobs {
+        lines.push(format!(
+            "closing tunnels, job {}: {} of {}",
+            job.job, job.done, job.tunnels
+        ));
+    }
+    let dropped = status.log_dropped + status.access_log_dropped;
+    if dropped > 0 {
+        lines.push(format!(
+            "{dropped} lines of logs were dropped: nobody reads them fast enough"
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn of_listeners(listeners: &[Listener]) -> String {
+    let rows: Vec<Vec<Cell>> = listeners
+        .iter()
+        .map(|it| {
+            vec![
+                Cell::text(&it.name),
+                Cell::text(&it.addresses.join(" ")),
+                Cell::text(if it.tls { "yes" } else { "no" }),
+                Cell::number(it.connections),
+                Cell::number(it.tunnels),
+            ]
+        })
+        .collect();
+    let header = ["LISTENER", "ADDRESSES", "TLS", "CONNECTIONS", "TUNNELS"];
+    table(&header, &rows, colour_out())
+}
+
+pub(super) fn of_upstreams(upstreams: &[Upstream]) -> String {
+    let mut rows = Vec::new();
+    for upstream in upstreams {
+        for endpoint in &upstream.endpoints {
+            rows.push(row(upstream, endpoint));
+        }
+        if upstream.endpoints.is_empty() {
+            let none = Cell::text("none").mood(Mood::Bad);
+            rows.push(vec![Cell::text(&upstream.name), Cell::text("-"), none]);
+        }
+    }
+    let header = [
+        "UPSTREAM",
+        "ENDPOINT",
+        "STATE",
+        "TUNNELS",
+        "IN FLIGHT",
+        "WEIGHT",
+        "WHY",
+    ];
+    table(&header, &rows, colour_out())
+}
+
+fn row(upstream: &Upstream, endpoint: &Endpoint) -> Vec<Cell> {
+    let mood = match endpoint.state {
+        State::Up => Mood::Good,
+        State::Down | State::Ejected => Mood::Bad,
+        State::Drained | State::DrainedByConfig | State::Full => Mood::Doubtful,
+    };
+    let set = if endpoint.weight_is_set { "*" } else { "" };
+    vec![
+        Cell::text(&upstream.name),
+        Cell::text(&endpoint.endpoint),
+        Cell::text(endpoint.state.token()).mood(mood),
+        Cell::number(endpoint.tunnels),
+        Cell::number(endpoint.in_flight),
+        Cell::number(format!("{}{set}", endpoint.weight)),
+        Cell::text(&why(endpoint)),
+    ]
+}
+
+fn why(endpoint: &Endpoint) -> String {
+    let mut parts: Vec<String> = endpoint.why.iter().cloned().collect();
+    if let Some(seconds) = endpoint.down_seconds {
+        parts.push(format!("for {}", short(seconds)));
+    }
+    if let Some(seconds) = endpoint.back_in_seconds {
+        parts.push(format!("back in {}", short(seconds)));
+    }
+    if endpoint.state == State::Up
+        && let Some(fault) = &endpoint.check_fault
+    {
+        parts.push(format!("its latest check failed: {fault}"));
+    }
+    if endpoint.backup {
+        parts.push("backup".to_owned());
+    }
+    parts.join(", ")
+}

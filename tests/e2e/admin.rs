@@ -1,0 +1,253 @@
+//! What operators see of a running process, by HTTP.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::certificates::Authority;
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::frames::frame;
+use crate::harness::operator::{ADMIN, Operator, TOKEN, write_token};
+use crate::harness::proxy::{Proxy, settings, simple};
+use crate::harness::wire::handshake_with;
+
+#[tokio::test]
+async fn a_tunnel_is_listed_with_all_that_is_known_of_it() {
+    let endpoint = Endpoint::bind().await;
+    let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
+    let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
+    client.send(frame(0x81, Some([1, 2, 3, 4]), b"hello")).await;
+    served.exactly(11).await;
+    served.send(frame(0x81, None, b"hi")).await;
+    client.exactly(4).await;
+    let opened = proxy.logged("tunnel opened").await;
+    let listing = operator.get("/v1/tunnels").await;
+    let tunnels = listing["tunnels"].as_array().unwrap();
+    assert_eq!(tunnels.len(), 1);
+    let tunnel = &tunnels[0];
+    for name in [
+        "client", "listener", "route", "upstream", "endpoint", "host", "path",
+    ] {
+        assert_eq!(tunnel[name], opened[name], "{name}");
+    }
+    assert_eq!(tunnel["id"], opened["session"]);
+    assert_eq!(
+        (
+            &tunnel["bytes_from_client"],
+            &tunnel["messages_from_client"]
+        ),
+        (&json!(11), &json!(1))
+    );
+    assert_eq!(
+        (
+            &tunnel["bytes_from_endpoint"],
+            &tunnel["messages_from_endpoint"]
+        ),
+        (&json!(4), &json!(1))
+    );
+    assert!(tunnel["age_seconds"].as_f64().unwrap() > 0.0);
+
+    let port = endpoint.address;
+    for (query, count) in [
+        (format!("endpoint={port}"), 1),
+        ("endpoint=127.0.0.1:1".to_owned(), 0),
+        (
+            "client=127.0.0.0/8&route=main&host=chat.example.com".to_owned(),
+            1,
+        ),
+        ("client=10.0.0.0/8".to_owned(), 0),
+        ("older_than=1h".to_owned(), 0),
+        (format!("id={}", tunnel["id"].as_str().unwrap()), 1),
+        ("id=0000000000000000&sort=bytes".to_owned(), 0),
+        ("sort=messages&over=100ms".to_owned(), 1),
+    ] {
+        let listing = operator.get(&format!("/v1/tunnels?{query}")).await;
+        assert_eq!(
+            listing["tunnels"].as_array().unwrap().len(),
+            count,
+            "{query}"
+        );
+    }
+    let upstreams = operator.get("/v1/upstreams").await;
+    assert_eq!(upstreams[0]["endpoints"][0]["tunnels"], 1);
+    assert_eq!(upstreams[0]["endpoints"][0]["state"], "up");
+    let listeners = operator.get("/v1/listeners").await;
+    assert_eq!(
+        (&listeners[0]["name"], &listeners[0]["tunnels"]),
+        (&json!("main"), &json!(1))
+    );
+    assert_eq!(operator.get("/v1/status").await["tunnels"], 1);
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_and_miss_nobody() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let mut held = Vec::new();
+    for _ in 0..23 {
+        held.push(proxy.tunnel().await);
+    }
+    proxy.logged_times("tunnel opened", 23).await;
+    let mut ids = std::collections::BTreeSet::new();
+    let mut path = "/v1/tunnels?limit=5".to_owned();
+    loop {
+        let page = operator.get(&path).await;
+        let tunnels = page["tunnels"].as_array().unwrap();
+        assert!(tunnels.len() <= 5);
+        ids.extend(
+            tunnels
+                .iter()
+                .map(|it| it["id"].as_str().unwrap().to_owned()),
+        );
+        match page["next"].as_str() {
+            Some(next) => path = format!("/v1/tunnels?limit=5&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(ids.len(), 23);
+    let oldest = operator.get("/v1/tunnels?sort=age&limit=3").await;
+    assert_eq!(oldest["matched"], 23);
+    let first = &proxy.log().events("tunnel opened")[0]["session"];
+    assert_eq!(&oldest["tunnels"][0]["id"], first);
+}
+
+#[tokio::test]
+async fn the_configuration_in_force_is_shown_without_secrets() {
+    let echo = Echo::start("echo").await;
+    let route = "request_headers.set = { authorization = \"Basic c2VjcmV0\" }";
+    let config = settings(&[echo.address], "", route);
+    let (_proxy, operator) = Operator::start(&config).await;
+    let shown = operator.get("/v1/config").await;
+    assert!(shown["files"][0].as_str().unwrap().ends_with("config.toml"));
+    let route = &shown["config"]["route"][0];
+    assert_eq!(
+        (&route["name"], &route["timeouts"]["idle"]),
+        (&json!("main"), &json!("10m"))
+    );
+    let text = shown.to_string();
+    assert!(text.contains("authorization") && text.contains("admin.token"));
+    assert!(
+        !text.contains("c2VjcmV0") && !text.contains(TOKEN),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_out_says_why() {
+    let down = Endpoint::bind().await.address;
+    let config = simple(&[down]) + "health = { tcp = {}, interval = \"50ms\", fall = 1 }\n";
+    let (proxy, operator) = Operator::start(&config).await;
+    proxy.logged("endpoint down").await;
+    let upstreams = operator.get("/v1/upstreams").await;
+    let endpoint = &upstreams[0]["endpoints"][0];
+    assert_eq!(endpoint["state"], "down");
+    assert!(
+        endpoint["why"]
+            .as_str()
+            .unwrap()
+            .starts_with("checks fail: "),
+        "{endpoint}"
+    );
+    assert!(endpoint["checks_failed"].as_u64().unwrap() > 0);
+    let status = operator.get("/v1/status").await;
+    assert_eq!(
+        (&status["endpoints"], &status["endpoints_up"]),
+        (&json!(1), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn what_would_become_of_a_request_is_told() {
+    let echo = Echo::start("echo").await;
+    let config = format!(
+        "[listener.main]\nbind = [\"127.0.0.1:0\"]\n\
+         [[route]]\nname = \"acme\"\npath_prefix = \"/chat\"\nheaders = {{ x-tenant = \"acme\" }}\nupstream = \"main\"\n\
+         [[route]]\nname = \"chat\"\npath_prefix = \"/chat\"\nrewrite = {{ strip_prefix = \"/chat\" }}\n\
+         origins = [\"https://chat.example.com\"]\nupstream = \"main\"\n\
+         [upstream.main]\nendpoints = [\"{}\"]\n",
+        echo.address
+    );
+    let (_proxy, operator) = Operator::start(&config).await;
+    let explain = |question: Value| {
+        let operator = &operator;
+        async move { operator.post("/v1/explain", &question).await.1 }
+    };
+    let url = "ws://a.example/chat/room?x=1";
+    let told = explain(json!({ "url": url })).await;
+    assert_eq!(
+        (&told["route"], &told["endpoint_path"]),
+        (&json!("chat"), &json!("/room?x=1"))
+    );
+    assert_eq!(told["endpoint"], echo.address.to_string());
+    assert_eq!(told["others"][0]["route"], "acme");
+    assert!(
+        told["others"][0]["why"]
+            .as_str()
+            .unwrap()
+            .contains("x-tenant")
+    );
+    let told = explain(json!({ "url": url, "headers": { "x-tenant": "acme" } })).await;
+    assert_eq!(
+        (&told["route"], &told["endpoint_path"]),
+        (&json!("acme"), &json!("/chat/room?x=1"))
+    );
+    let told =
+        explain(json!({ "url": url, "headers": { "origin": "https://evil.example" } })).await;
+    assert_eq!(
+        (&told["answer"]["reason"], &told["answer"]["status"]),
+        (&json!("origin-denied"), &json!(403))
+    );
+    let told = explain(json!({ "url": "wss://a.example/other" })).await;
+    assert_eq!(told["answer"]["reason"], "no-route");
+    // None of that has come to the endpoint, or to anybody's count.
+    assert_eq!(echo.served(), 0);
+    assert_eq!(operator.get("/v1/status").await["rejections"], 0);
+}
+
+#[tokio::test]
+async fn a_client_certificate_and_its_listener_are_told_apart() {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::new();
+    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    write_token(folder.path());
+    let echo = Echo::start("echo").await;
+    let tls = "[listener.secure]\nbind = [\"127.0.0.1:0\"]\n\
+               tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let config = settings(&[echo.address], "redirect_to_https = true", "");
+    let config = [ADMIN, tls, &config].concat();
+    let proxy = Proxy::start_in(folder, &config).await;
+    let operator = Operator::of(&proxy).await;
+    let told = |url: &'static str| {
+        let operator = &operator;
+        async move { operator.post("/v1/explain", &json!({ "url": url })).await.1 }
+    };
+    let secure = told("wss://chat.example.com/").await;
+    assert_eq!(
+        (&secure["listener"], &secure["route"]),
+        (&json!("secure"), &json!("main"))
+    );
+    let plain = told("ws://chat.example.com/").await;
+    assert_eq!(
+        (&plain["listener"], &plain["answer"]["reason"]),
+        (&json!("main"), &json!("https-required"))
+    );
+    let plain = told("http://chat.example.com/x").await;
+    assert_eq!(plain["answer"]["text"], "https://chat.example.com/x");
+    let certificates = operator.get("/v1/status").await["certificates"].clone();
+    assert_eq!(certificates[0]["listener"], "secure");
+}
+
+#[tokio::test]
+async fn a_refusal_is_counted_by_reason_where_it_happened() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let mut wire = proxy.connect().await;
+    wire.send(handshake_with("Origin: https://a.example\r\n").replace("Version: 13", "Version: 8"))
+        .await;
+    assert_eq!(wire.head().await.status(), 426);
+    proxy.logged("rejected").await;
+    let listeners = operator.get("/v1/listeners").await;
+    assert_eq!(
+        listeners[0]["rejections"],
+        json!({ "websocket-version": 1 })
+    );
+}

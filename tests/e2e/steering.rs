@@ -1,0 +1,319 @@
+//! What operators have a running process do.
+
+use serde_json::{Value, json};
+
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::frames::{frame, frames};
+use crate::harness::operator::{ADMIN, Operator};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::until;
+use crate::harness::wire::Wire;
+
+/// What the last Close among these frames says.
+fn said(bytes: &[u8]) -> Option<Vec<u8>> {
+    let closes = frames(bytes).into_iter().filter(|it| it.0 == 0x88);
+    closes.map(|it| it.1).next_back()
+}
+
+fn close(code: u16, reason: &str) -> Option<Vec<u8>> {
+    Some([&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+#[tokio::test]
+async fn a_tunnel_is_closed_with_the_code_and_reason_that_are_given() {
+    let endpoint = Endpoint::bind().await;
+    let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
+    let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
+    proxy.logged("tunnel opened").await;
+    let id = operator.get("/v1/tunnels").await["tunnels"][0]["id"].clone();
+    let (_other, _) = proxy.tunnel_to(&endpoint).await;
+    proxy.logged_times("tunnel opened", 2).await;
+
+    let path = "/v1/tunnels/close";
+    let by_endpoint = json!({ "endpoint": endpoint.address.to_string() });
+    let dry = json!({ "filter": by_endpoint, "dry_run": true });
+    let (status, counted) = operator.post(path, &dry).await;
+    assert_eq!(
+        (status, &counted["matched"], &counted["closed"]),
+        (200, &json!(2), &json!(0))
+    );
+
+    let asked = json!({ "filter": { "id": id }, "code": 4001, "reason": "maintenance" });
+    let (status, closed) = operator.post(path, &asked).await;
+    assert_eq!((status, &closed["closed"]), (200, &json!(1)));
+    // Both ends are told: the endpoint by 1001, whatever the client is told.
+    assert_eq!(said(&client.exactly(15).await), close(4001, "maintenance"));
+    client
+        .send(frame(0x88, Some([0; 4]), &4001_u16.to_be_bytes()))
+        .await;
+    assert_eq!(said(&served.rest().await.0), close(1001, "maintenance"));
+    let ended = proxy.logged("tunnel ended").await;
+    assert_eq!(
+        (&ended["reason"], &ended["session"]),
+        (&json!("killed"), &id)
+    );
+    let left = operator.get("/v1/tunnels").await;
+    assert_eq!(left["tunnels"].as_array().unwrap().len(), 1);
+    assert_ne!(left["tunnels"][0]["id"], id);
+    // Once more is no longer anything.
+    assert_eq!(operator.post(path, &asked).await.1["matched"], 0);
+}
+
+#[tokio::test]
+async fn many_are_closed_at_a_pace_and_status_tells_how_far_that_is() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let mut held = Vec::new();
+    for _ in 0..30 {
+        held.push(proxy.tunnel().await);
+    }
+    proxy.logged_times("tunnel opened", 30).await;
+    let asked = json!({ "all": true, "per_second": 100.0, "code": 1012 });
+    let (status, begun) = operator.post("/v1/tunnels/close", &asked).await;
+    assert_eq!(
+        (status, &begun["matched"], &begun["job"]["tunnels"]),
+        (200, &json!(30), &json!(30))
+    );
+    for wire in &mut held {
+        assert_eq!(said(&wire.rest().await.0), close(1012, "killed"));
+    }
+    let done = proxy.logged("tunnels closed").await;
+    assert_eq!(
+        (&done["tunnels"], &done["closed"]),
+        (&json!(30), &json!(30))
+    );
+    assert_eq!(operator.get("/v1/status").await["jobs"], json!([]));
+}
+
+#[tokio::test]
+async fn a_slip_closes_nothing() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let _held = proxy.tunnel().await;
+    for wrong in [
+        json!({}),
+        json!({ "filter": {} }),
+        json!({ "filter": { "upsteam": "main" } }),
+        json!({ "all": true, "code": 1005 }),
+        json!({ "all": true, "code": 999 }),
+        json!({ "all": true, "reason": "x".repeat(124) }),
+        json!({ "all": true, "per_second": 0 }),
+        json!({ "all": "yes" }),
+        json!([]),
+    ] {
+        let (status, answer) = operator.post("/v1/tunnels/close", &wrong).await;
+        assert_eq!(status, 400, "{wrong}: {answer}");
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+    let address = operator.address();
+    for path in [
+        "/v1/tunnels?upsteam=main",
+        "/v1/tunnels?limit=0",
+        "/v1/tunnels?limit=5&limit=6",
+        "/v1/status?x=1",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let (head, answer) = operator.raw(&request).await;
+        assert_eq!(head.status(), 400, "{path}: {answer}");
+    }
+    assert_eq!(
+        operator.get("/v1/tunnels").await["tunnels"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_drained_endpoint_keeps_its_tunnels_and_gets_nothing_new_until_it_is_put_back() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let config = simple(&[one.address, other.address]);
+    let (proxy, operator) = Operator::start(&config).await;
+    let mut held = vec![proxy.tunnel().await, proxy.tunnel().await];
+    until("a tunnel for each", || (one.open(), other.open()) == (1, 1)).await;
+    let which = json!({ "endpoint": one.address.to_string() });
+    let (status, drained) = operator.post("/v1/endpoints/drain", &which).await;
+    assert_eq!(
+        (status, &drained["endpoint"]["state"]),
+        (200, &json!("drained"))
+    );
+    for _ in 0..6 {
+        held.push(proxy.tunnel().await);
+    }
+    assert_eq!((one.open(), other.open()), (1, 7));
+    // A reload does not forget it.
+    proxy
+        .reload(&(ADMIN.to_owned() + &config + "tries = 1\n"))
+        .await;
+    held.push(proxy.tunnel().await);
+    assert_eq!((one.open(), other.open()), (1, 8));
+    let (status, back) = operator.post("/v1/endpoints/undrain", &which).await;
+    assert_eq!((status, &back["endpoint"]["state"]), (200, &json!("up")));
+    for _ in 0..5 {
+        held.push(proxy.tunnel().await);
+    }
+    assert_eq!((one.open(), other.open()), (6, 8));
+    let unknown = json!({ "endpoint": "127.0.0.1:1" });
+    assert_eq!(operator.post("/v1/endpoints/drain", &unknown).await.0, 404);
+}
+
+#[tokio::test]
+async fn what_the_configuration_drains_an_operator_does_not_put_back() {
+    let echo = Echo::start("echo").await;
+    let address = echo.address;
+    let list = format!("[{{ address = \"{address}\", drain = true }}]");
+    let config = simple(&[]).replace("endpoints = []", &format!("endpoints = {list}"));
+    let (_proxy, operator) = Operator::start(&config).await;
+    let which = json!({ "endpoint": address.to_string() });
+    let (status, answer) = operator.post("/v1/endpoints/undrain", &which).await;
+    assert_eq!(status, 409, "{answer}");
+    let upstreams = operator.get("/v1/upstreams").await;
+    assert_eq!(upstreams[0]["endpoints"][0]["state"], "drained-by-config");
+}
+
+#[tokio::test]
+async fn a_weight_holds_until_the_next_reload() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let config = simple(&[one.address, other.address]);
+    let (proxy, operator) = Operator::start(&config).await;
+    let weigh = json!({ "endpoint": one.address.to_string(), "weight": 3 });
+    let (status, weighed) = operator.post("/v1/endpoints/weight", &weigh).await;
+    assert_eq!((status, &weighed["endpoint"]["weight"]), (200, &json!(3)));
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(proxy.tunnel().await);
+    }
+    assert_eq!((one.open(), other.open()), (6, 2));
+    assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 200);
+    let upstreams = operator.get("/v1/upstreams").await;
+    let endpoint = &upstreams[0]["endpoints"][0];
+    assert_eq!(
+        (&endpoint["weight"], &endpoint["weight_is_set"]),
+        (&json!(1), &json!(false))
+    );
+    let heavy = json!({ "endpoint": one.address.to_string(), "weight": 10_001 });
+    assert_eq!(operator.post("/v1/endpoints/weight", &heavy).await.0, 400);
+}
+
+/// What a plan says of a part: its change, and its tunnels.
+fn planned(plan: &Value, kind: &str, name: &str) -> Option<(String, u64)> {
+    let key = if kind == "endpoints" {
+        "endpoint"
+    } else {
+        "name"
+    };
+    let part = plan[kind]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|it| it[key] == name)?;
+    let change = part["change"].as_str().unwrap();
+    Some((change.to_owned(), part["tunnels"].as_u64().unwrap()))
+}
+
+fn is(change: &str, tunnels: u64) -> Option<(String, u64)> {
+    Some((change.to_owned(), tunnels))
+}
+
+/// A proxy with six tunnels, three to each of two endpoints.
+async fn with_six(one: &Echo, other: &Echo) -> (Proxy, Operator, Vec<Wire>) {
+    let (proxy, operator) = Operator::start(&simple(&[one.address, other.address])).await;
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(proxy.tunnel().await);
+    }
+    proxy.logged_times("tunnel opened", 6).await;
+    (proxy, operator, held)
+}
+
+#[tokio::test]
+async fn a_plan_tells_what_changes_and_how_many_tunnels_that_is_about() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let third = Echo::start("third").await;
+    let (proxy, operator, _held) = with_six(&one, &other).await;
+    let plan = operator.get("/v1/reload/plan").await;
+    assert_eq!(
+        (&plan["tunnels"], &plan["displaced"]),
+        (&json!(6), &json!(0))
+    );
+    let new = simple(&[other.address, third.address]).replace("name = \"main\"", "name = \"chat\"");
+    proxy.rewrite(&(ADMIN.to_owned() + &new));
+    let plan = operator.get("/v1/reload/plan").await;
+    let endpoint = |echo: &Echo| planned(&plan, "endpoints", &echo.address.to_string());
+    assert_eq!(endpoint(&one), is("removed", 3));
+    assert_eq!(endpoint(&other), is("kept", 3));
+    assert_eq!(endpoint(&third), is("added", 0));
+    assert_eq!(planned(&plan, "routes", "main"), is("removed", 6));
+    assert_eq!(planned(&plan, "routes", "chat"), is("added", 0));
+    assert_eq!(planned(&plan, "upstreams", "main"), is("changed", 6));
+    assert_eq!(plan["displaced"], 6);
+    assert!(proxy.log().events("reloaded").is_empty());
+}
+
+#[tokio::test]
+async fn a_reload_that_displaces_most_tunnels_is_seldom_meant_so() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let third = Echo::start("third").await;
+    let (proxy, operator, mut held) = with_six(&one, &other).await;
+    proxy.rewrite(&(ADMIN.to_owned() + &simple(&[third.address])));
+    for refused in [json!({}), json!({ "displaced_most": 5 })] {
+        let (status, answer) = operator.post("/v1/reload", &refused).await;
+        assert_eq!(status, 409, "{answer}");
+    }
+    let upstreams = operator.get("/v1/upstreams").await;
+    assert_eq!(upstreams[0]["endpoints"].as_array().unwrap().len(), 2);
+    let (status, done) = operator
+        .post("/v1/reload", &json!({ "displaced_most": 6 }))
+        .await;
+    assert_eq!((status, &done["certificates_only"]), (200, &json!(false)));
+    let upstreams = operator.get("/v1/upstreams").await;
+    let endpoints = upstreams[0]["endpoints"].as_array().unwrap();
+    assert_eq!(endpoints.len(), 1);
+    assert_eq!(endpoints[0]["endpoint"], third.address.to_string());
+    // All six are still there, and the next reload is about none of them.
+    assert_eq!(operator.get("/v1/status").await["tunnels"], 6);
+    let plan = operator.get("/v1/reload/plan").await;
+    assert_eq!(
+        (&plan["tunnels"], &plan["displaced"]),
+        (&json!(6), &json!(0))
+    );
+    assert_eq!(
+        planned(&plan, "endpoints", &one.address.to_string()),
+        is("gone", 3)
+    );
+    for wire in &mut held {
+        wire.send(frame(0x81, Some([0; 4]), b"still")).await;
+        wire.at_least(7).await;
+    }
+}
+
+#[tokio::test]
+async fn a_broken_configuration_is_told_line_by_line_and_stays_in_status() {
+    let echo = Echo::start("echo").await;
+    let config = simple(&[echo.address]);
+    let (proxy, operator) = Operator::start(&config).await;
+    proxy.rewrite(&(ADMIN.to_owned() + &config + "colour = 3\n"));
+    for (status, answer) in [
+        operator.post("/v1/reload", &json!({})).await,
+        operator.post("/v1/reload", &json!({ "force": true })).await,
+    ] {
+        assert_eq!(status, 409);
+        let line = answer["details"][0].as_str().unwrap();
+        assert!(line.contains("unknown key `colour`"), "{line}");
+    }
+    let status = operator.get("/v1/status").await;
+    assert_eq!(
+        (&status["failed_reloads"], &status["reloads"]),
+        (&json!(2), &json!(0))
+    );
+    assert!(
+        status["reload_fault"][0]
+            .as_str()
+            .unwrap()
+            .contains("colour")
+    );
+    proxy.rewrite(&(ADMIN.to_owned() + &config));
+    assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 200);
+    assert_eq!(operator.get("/v1/status").await["reload_fault"], json!([]));
+}
