@@ -16,6 +16,7 @@
 mod backend;
 mod client;
 mod measure;
+mod operators;
 mod peer;
 mod relay;
 mod reload;

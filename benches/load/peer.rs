@@ -107,6 +107,24 @@ impl Running {
         self.folder.path()
     }
 
+    /// Where tidegate serves operators.
+    pub(crate) fn admin(&self) -> String {
+        self.folder
+            .path()
+            .join("log/admin.sock")
+            .display()
+            .to_string()
+    }
+
+    /// Where it serves metrics.
+    pub(crate) fn metrics(&self) -> String {
+        self.folder
+            .path()
+            .join("log/metrics.sock")
+            .display()
+            .to_string()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -164,6 +182,8 @@ fn command(peer: Peer, folder: &Path, addresses: Addresses, nginx_buffers: &str)
         Peer::Tidegate => {
             let config = format!(
                 "[server]\nworkers = {THREADS}\nshutdown.grace = \"0s\"\n\
+                 [admin]\nbind = \"unix:{shown}/log/admin.sock\"\n\
+                 metrics_bind = \"unix:{shown}/log/metrics.sock\"\n\
                  [listener.plain]\nbind = [\"{plain}\"]\n\
                  [listener.secure]\nbind = [\"{tls}\"]\n\
                  [listener.secure.tls]\ncertificates = [{{ cert = \"cert.pem\", key = \"key.pem\" }}]\n\

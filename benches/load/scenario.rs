@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::client::{ACKNOWLEDGED, Client, Security, Tunnel, frame};
 use super::peer::{Peer, Running};
-use super::{backend, measure, reload, storm};
+use super::{backend, measure, operators, reload, storm};
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,8 @@ enum Kind {
     Storm { clients: usize },
     /// New configurations while tunnels echo.
     Reload,
+    /// Listings and scrapes while tunnels echo.
+    Operators,
 }
 
 /// Handshakes, and messages of bulk, that are under way at once.
@@ -116,6 +118,10 @@ impl Scenario {
             kind: Kind::Reload,
             security: Security::Plain,
         });
+        all.push(Self {
+            kind: Kind::Operators,
+            security: Security::Plain,
+        });
         all
     }
 
@@ -124,7 +130,7 @@ impl Scenario {
     /// are new processes beside old ones.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
         match (self.kind, self.security) {
-            (Kind::Reload, _) | (_, Security::Hybrid) => peer == Peer::Tidegate,
+            (Kind::Reload | Kind::Operators, _) | (_, Security::Hybrid) => peer == Peer::Tidegate,
             (Kind::Storm { .. }, _) => matches!(peer, Peer::Tidegate | Peer::Haproxy),
             (_, Security::Plain) => true,
             (_, Security::Full | Security::Resuming) => peer != Peer::Relay,
@@ -161,6 +167,7 @@ impl Scenario {
                 )
             }
             Kind::Reload => "reload, 1000 routes, 10,000 endpoints".to_owned(),
+            Kind::Operators => "listings and scrapes, 5000 tunnels and 200 busy ones".to_owned(),
         }
     }
 
@@ -203,6 +210,7 @@ impl Scenario {
                 } => latency(&client, pid, tunnels, per_second, scale.of(seconds)).await,
                 Kind::Storm { clients } => storm::measure(&client, pid, scale.of(clients)).await,
                 Kind::Reload => reload::measure(&running, &client).await,
+                Kind::Operators => operators::measure(&running, &client, 10 / scale.of(10)).await,
             }
         })
     }
@@ -440,10 +448,37 @@ async fn latency(
     per_second: usize,
     seconds: usize,
 ) -> Results {
-    let frame = Rc::new(frame(64, true));
     let opened = open(client, "/echo", tunnels).await;
-    let start = Instant::now() + Duration::from_millis(100);
     let before = measure::cpu(pid);
+    let mut times = paced_echoes(opened, per_second, seconds).await;
+    let cpu = measure::cpu(pid) - before;
+    times.sort_unstable();
+    vec![
+        ("µs p50", percentile(&times, 0.5)),
+        ("µs p99", percentile(&times, 0.99)),
+        ("µs p99.9", percentile(&times, 0.999)),
+        (
+            "µs CPU per echo",
+            cpu.as_secs_f64() * 1e6 / times.len() as f64,
+        ),
+    ]
+}
+
+/// The time, in microseconds, within which this share of these was, which are sorted.
+pub(crate) fn percentile(times: &[Duration], share: f64) -> f64 {
+    let position = (times.len() as f64 * share) as usize;
+    times[position.min(times.len() - 1)].as_secs_f64() * 1e6
+}
+
+/// Messages at fixed times, spread evenly over the tunnels; how long each took to come back.
+pub(crate) async fn paced_echoes(
+    opened: Vec<Tunnel>,
+    per_second: usize,
+    seconds: usize,
+) -> Vec<Duration> {
+    let frame = Rc::new(frame(64, true));
+    let tunnels = opened.len();
+    let start = Instant::now() + Duration::from_millis(100);
     let each = per_second * seconds / tunnels;
     let tasks: Vec<JoinHandle<Vec<Duration>>> = opened
         .into_iter()
@@ -460,21 +495,7 @@ async fn latency(
     for task in tasks {
         times.extend(task.await.unwrap());
     }
-    let cpu = measure::cpu(pid) - before;
-    times.sort_unstable();
-    let at = |share: f64| {
-        let position = (times.len() as f64 * share) as usize;
-        times[position.min(times.len() - 1)].as_secs_f64() * 1e6
-    };
-    vec![
-        ("µs p50", at(0.5)),
-        ("µs p99", at(0.99)),
-        ("µs p99.9", at(0.999)),
-        (
-            "µs CPU per echo",
-            cpu.as_secs_f64() * 1e6 / times.len() as f64,
-        ),
-    ]
+    times
 }
 
 /// Sends at fixed times and measures from those, so that waiting in line counts.

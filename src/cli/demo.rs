@@ -37,7 +37,7 @@ pub(super) fn demo(port: Option<u16>) -> ExitCode {
 
 /// What the demo runs on; its folder goes with it.
 struct Stage {
-    _folder: TempDir,
+    folder: TempDir,
     config: PathBuf,
     text: String,
 }
@@ -50,11 +50,11 @@ fn prepare(port: Option<u16>) -> io::Result<Stage> {
     let fleet = Fleet::start()?;
     let control = control::start(&fleet)?;
     let port = port.unwrap_or_else(usual_port_if_free);
-    let text = configuration(port, &fleet.addresses(), control);
+    let text = configuration(port, &fleet.addresses(), control, folder.path());
     let config = folder.path().join("demo.toml");
     fs::write(&config, &text)?;
     Ok(Stage {
-        _folder: folder,
+        folder,
         config,
         text,
     })
@@ -80,7 +80,7 @@ fn write_certificate(folder: &Path) -> io::Result<()> {
     key.write_all(made.signing_key.serialize_pem().as_bytes())
 }
 
-fn configuration(port: u16, backends: &[SocketAddr], control: SocketAddr) -> String {
+fn configuration(port: u16, backends: &[SocketAddr], control: SocketAddr, folder: &Path) -> String {
     let endpoints: Vec<String> = backends
         .iter()
         .map(|backend| format!("\"{backend}\""))
@@ -90,6 +90,9 @@ fn configuration(port: u16, backends: &[SocketAddr], control: SocketAddr) -> Str
 [server]
 log = {{ level = \"warn\" }}
 shutdown = {{ grace = \"1s\" }}
+
+[admin]
+bind = \"unix:{}/admin.sock\"
 
 [listener.demo]
 bind = [\"127.0.0.1:{port}\"]
@@ -112,6 +115,7 @@ tries = 3
 [upstream.control]
 endpoints = [\"{control}\"]
 ",
+        folder.display(),
         endpoints.join(", ")
     )
 }
@@ -123,6 +127,8 @@ impl Stage {
             .first()
             .map_or("", |(_, address)| address.as_str());
         let port = address.rsplit(':').next().unwrap_or_default();
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("tidegate"));
+        let program = program.display();
         let indented: String = self
             .text
             .lines()
@@ -142,12 +148,17 @@ tidegate demo
   Terminal   npx wscat --no-check -c wss://localhost:{port}/echo
              curl -k https://localhost:{port}/
 
+  Look in    export TIDEGATE_ADMIN=unix:{}/admin.sock
+             {program} status
+             {program} tunnels
+
   Running with {}:
 
 {indented}
   Ctrl-C stops it.
 ",
-            self.config.display()
+            self.folder.path().display(),
+            self.config.display(),
         )
     }
 }
@@ -162,7 +173,7 @@ mod tests {
         write_certificate(folder.path()).unwrap();
         let address: SocketAddr = "127.0.0.1:9000".parse().unwrap();
         let other: SocketAddr = "127.0.0.1:9001".parse().unwrap();
-        let text = configuration(0, &[address, other], address);
+        let text = configuration(0, &[address, other], address, folder.path());
         let path = folder.path().join("demo.toml");
         let loaded = tidegate::config::parse(&text, &path, &|_| None).unwrap();
         assert!(
