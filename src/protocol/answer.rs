@@ -89,6 +89,12 @@ impl<'a> Answer<'a> {
         self.status == StatusCode::SWITCHING_PROTOCOLS.as_u16()
     }
 
+    /// The first line of a field, if it is text.
+    pub fn first(&self, name: &'static str) -> Option<&'a str> {
+        let value = self.values(name).next()?;
+        std::str::from_utf8(value).ok()
+    }
+
     /// Judges a 101 by the handshake that it answers.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Uri};
 
-use super::answer::{Answer, SwitchFault};
+use super::answer::{Answer, Switch, SwitchFault};
 use super::handshake::Intent;
 use super::spelling;
 use crate::config::model::{HttpProbe, Strictness, WebSocketProbe};
@@ -131,32 +131,48 @@ impl<'a> Checkup<'a> {
     /// # Errors
     /// [`CheckupFault`].
     pub fn judge(&self, answer: &Answer<'_>) -> Result<(), CheckupFault> {
-        let status = answer.status().map_or(0, |status| status.as_u16());
-        let offers = match self.passes {
+        match self.passes {
             Passes::Status(expected) => {
-                let passes = expected.iter().any(|range| range.contains(&status));
-                return if passes {
+                let status = code_of(answer);
+                if expected.iter().any(|range| range.contains(&status)) {
                     Ok(())
                 } else {
                     Err(CheckupFault::Status(status))
-                };
+                }
             }
-            Passes::Switch { offers } => offers,
+            // Whether clients are excused or not is their routes' business: this must not be what
+            // keeps an endpoint down that serves them.
+            Passes::Switch { .. } => self.switch(answer, Strictness::Lenient).map(drop),
+        }
+    }
+
+    /// What was agreed on, if `answer` is a 101 that a client takes, and a browser too.
+    ///
+    /// # Errors
+    /// [`CheckupFault`].
+    pub fn switch<'b>(
+        &self,
+        answer: &'b Answer<'_>,
+        strictness: Strictness,
+    ) -> Result<Switch<'b>, CheckupFault> {
+        let (Passes::Switch { offers }, Ok(Intent::Handshake(handshake))) =
+            (&self.passes, Intent::of(&self.parts))
+        else {
+            return Err(CheckupFault::Status(code_of(answer)));
         };
-        let Ok(Intent::Handshake(handshake)) = Intent::of(&self.parts) else {
-            return Err(CheckupFault::Status(status));
-        };
-        // Whether clients are excused or not is their routes' business: this must not be what keeps
-        // an endpoint down that serves them.
-        match answer.check_switch(&handshake, Strictness::Lenient) {
-            Ok(switch) if offers && switch.subprotocol().is_none() => {
+        match answer.check_switch(&handshake, strictness) {
+            Ok(switch) if *offers && switch.subprotocol().is_none() => {
                 Err(CheckupFault::NoSubprotocol)
             }
-            Ok(_) => Ok(()),
+            Ok(switch) => Ok(switch),
             Err(SwitchFault::Status(status)) => Err(CheckupFault::Status(status)),
             Err(fault) => Err(CheckupFault::Switch(fault)),
         }
     }
+}
+
+fn code_of(answer: &Answer<'_>) -> u16 {
+    answer.status().map_or(0, |status| status.as_u16())
 }
 
 /// A GET with these fields.
