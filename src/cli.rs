@@ -2,7 +2,9 @@
 
 mod check;
 mod client;
+mod completions;
 mod demo;
+mod man;
 mod operate;
 mod run;
 mod table;
@@ -25,7 +27,7 @@ Exit codes:
   0  done; for `run`: stopped in order
   1  the configuration has mistakes
   2  the command line has mistakes
-  3  could not start: an address is taken, say
+  3  could not start: an address is taken, a folder cannot be written
   4  stopped at once by a second signal
   6  no running tidegate answers
   7  the running tidegate refused
@@ -67,6 +69,18 @@ enum Command {
     Operate(operate::Verb),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
+    /// Print what makes a shell complete the command line
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write that of every command
+    Man {
+        /// Write tidegate.1, tidegate-run.1 and so on into this folder, which is there
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// How the program ends; documented in `--help`.
@@ -95,6 +109,8 @@ pub(crate) fn main() -> ExitCode {
             out(&format!("{:#}\n", tidegate::config::schema()));
             ExitCode::SUCCESS
         }
+        Command::Completions { shell } => completions::completions(shell),
+        Command::Man { out } => man::man(out.as_deref()),
     }
 }
 

@@ -37,6 +37,7 @@ mod redirects;
 mod reload;
 mod retries;
 mod routing;
+mod shell;
 mod slow;
 mod smuggling;
 mod source;

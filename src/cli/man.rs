@@ -1,0 +1,104 @@
+//! `tidegate man`.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Command, CommandFactory};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use super::{Cli, Code, err, out};
+
+/// Who stands at the foot of each page.
+const SOURCE: &str = concat!("tidegate ", env!("CARGO_PKG_VERSION"));
+
+/// Prints the page of the program, or writes it into `folder` with those of its commands.
+pub(super) fn man(folder: Option<&Path>) -> ExitCode {
+    let mut program = Cli::command().disable_help_subcommand(true);
+    program.build();
+    let Some(folder) = folder else {
+        // Memory takes everything.
+        let page = page(&program).unwrap_or_default();
+        out(&String::from_utf8_lossy(&page));
+        return ExitCode::SUCCESS;
+    };
+    match write(&program, folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let folder = folder.display();
+            err(&format!(
+                "error: cannot write pages into {folder}: {error}\n"
+            ));
+            Code::Start.into()
+        }
+    }
+}
+
+fn write(program: &Command, folder: &Path) -> io::Result<()> {
+    for command in program.get_subcommands().chain([program]) {
+        let name = Man::new(command.clone()).get_filename();
+        fs::write(folder.join(name), page(command)?)?;
+    }
+    Ok(())
+}
+
+/// As clap_mangen has it, but with what stands below the help in sections of their own.
+fn page(command: &Command) -> io::Result<Vec<u8>> {
+    let man = Man::new(command.clone()).source(SOURCE);
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let mut rest = Roff::new();
+    if let Some(text) = command.get_after_help() {
+        for paragraph in text.to_string().split("\n\n") {
+            section(&mut rest, paragraph);
+        }
+    }
+    if !command.has_subcommands() {
+        rest.control("SH", ["SEE ALSO"]);
+        rest.text([bold("tidegate"), roman("(1)")]);
+    }
+    rest.to_writer(&mut page)?;
+    Ok(page)
+}
+
+/// `Heading:`, and lines of a term, two spaces or more, and what it means.
+fn section(page: &mut Roff, paragraph: &str) {
+    let mut lines = paragraph.lines();
+    let heading = lines.next().unwrap_or_default().trim_end_matches(':');
+    page.control("SH", [heading.to_uppercase().as_str()]);
+    for line in lines {
+        match line.trim_start().split_once("  ") {
+            Some((term, meaning)) => {
+                page.control("TP", []);
+                page.text([bold(term)]);
+                page.text([roman(meaning.trim_start())]);
+            }
+            None => {
+                page.text([roman(line.trim_start())]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_below_the_help_becomes_sections() {
+        let mut page = Roff::new();
+        section(&mut page, "Exit codes:\n  0  done\n  10  not\n      quite");
+        let text = page.to_roff();
+        let expected = ".SH \"EXIT CODES\"\n.TP\n\\fB0\\fR\ndone\n.TP\n\\fB10\\fR\nnot\nquite\n";
+        assert!(text.ends_with(expected), "{text}");
+    }
+}
