@@ -6,6 +6,7 @@ mod completions;
 mod demo;
 mod man;
 mod operate;
+mod probe;
 mod run;
 mod table;
 
@@ -29,6 +30,7 @@ Exit codes:
   2  the command line has mistakes
   3  could not start: an address is taken, a folder cannot be written
   4  stopped at once by a second signal
+  5  the probe failed
   6  no running tidegate answers
   7  the running tidegate refused
 
@@ -37,7 +39,6 @@ Signals to `run`:
   SIGTERM, SIGINT  stop in order; a second one stops at once";
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     /// Serve what a configuration file says, until a signal stops it
     Run {
@@ -67,6 +68,8 @@ enum Command {
     },
     #[command(flatten)]
     Operate(operate::Verb),
+    /// Open a WebSocket through a URL, Ping, close, and tell how long each leg took
+    Probe(probe::Args),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
     /// Print what makes a shell complete the command line
@@ -89,6 +92,7 @@ enum Code {
     Config = 1,
     Start = 3,
     Forced = 4,
+    Probe = 5,
     Unreached = 6,
     Refused = 7,
 }
@@ -109,6 +113,7 @@ pub(crate) fn main() -> ExitCode {
             out(&format!("{:#}\n", tidegate::config::schema()));
             ExitCode::SUCCESS
         }
+        Command::Probe(args) => probe::probe(&args),
         Command::Completions { shell } => completions::completions(shell),
         Command::Man { out } => man::man(out.as_deref()),
     }

@@ -145,7 +145,8 @@ tidegate demo
              wss://localhost:{port}/dashboard
              wss://localhost:{port}/echo
 
-  Terminal   npx wscat --no-check -c wss://localhost:{port}/echo
+  Terminal   tidegate probe --insecure wss://localhost:{port}/echo
+             npx wscat --no-check -c wss://localhost:{port}/echo
              curl -k https://localhost:{port}/
 
   Look in    export TIDEGATE_ADMIN=unix:{}/admin.sock

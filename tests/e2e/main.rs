@@ -31,6 +31,7 @@ mod logs;
 mod metrics;
 mod operate;
 mod ownership;
+mod probe;
 mod proxy_protocol;
 mod reasons;
 mod redirects;

@@ -1,0 +1,174 @@
+//! `tidegate probe`: one WebSocket through a URL, opened as a client would open it, each leg timed.
+//!
+//! What is told is what clients would meet: names, certificates and answers are judged as a browser
+//! judges them. [`legs`] has what is done, `report` what is told of it.
+
+mod handshake;
+mod legs;
+mod report;
+mod tls;
+mod url;
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ValueHint;
+use http::header::ORIGIN;
+use http::{HeaderName, HeaderValue};
+use tidegate::net::stream::{Socket, Stream};
+use tokio::runtime::Builder;
+use tokio::time::{Instant, timeout};
+
+use self::legs::{Failure, Leg, Outcome};
+use self::report::{Failed, Report};
+use self::tls::{Authorities, Trust};
+use self::url::Url;
+use super::{Code, err};
+
+/// What to probe, and as whom.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to: ws://HOST[:PORT][/PATH] or wss://…
+    #[arg(value_name = "URL", value_parser = Url::parse)]
+    url: Url,
+    /// The page that asks, as browsers tell it: https://chat.example.com
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<HeaderValue>,
+    /// A field of the handshake besides; can be given several times
+    #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = handshake::field)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// A subprotocol to offer; can be given several times
+    #[arg(long = "subprotocol", value_name = "NAME", value_parser = handshake::subprotocol)]
+    subprotocols: Vec<Box<str>>,
+    /// Believe the certificate authorities in this file (PEM), not those of the operating system
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = Authorities::read,
+        value_hint = ValueHint::FilePath,
+        conflicts_with = "insecure"
+    )]
+    ca: Option<Authorities>,
+    /// Go on with a certificate that is not to be believed, and say so
+    #[arg(long)]
+    insecure: bool,
+    /// Connect to this address, IP or IP:PORT, whatever the name says; it stays in Host and SNI
+    #[arg(long, value_name = "ADDRESS", value_parser = url::instead)]
+    resolve: Option<(IpAddr, Option<u16>)>,
+    /// How long each leg may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+    /// Print one JSON object instead
+    #[arg(long)]
+    json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("nothing can be done in no time".into()),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err("write `250ms`, `10s` or `1m`".into()),
+    }
+}
+
+/// Probes, and tells.
+pub(super) fn probe(args: &Args) -> ExitCode {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            err(&format!("error: cannot start: {error}\n"));
+            return Code::Start.into();
+        }
+    };
+    // The first chance in a process takes tens of milliseconds to gather, which are no leg's.
+    let _ = legs::random::<1>();
+    let mut report = Report::new(&args.url, args.json);
+    let outcome = runtime.block_on(walk(args, &mut report));
+    // A look-up in a thread of its own may still go on; nobody waits for it any more.
+    runtime.shutdown_background();
+    let passed = outcome.is_ok();
+    report.finish(outcome.err().as_ref());
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        Code::Probe.into()
+    }
+}
+
+/// Goes leg by leg, as far as it leads.
+async fn walk(args: &Args, report: &mut Report) -> Result<(), Failed> {
+    let url = &args.url;
+    let mut way = Way {
+        limit: args.timeout,
+        report,
+    };
+    let addresses = match fixed(args) {
+        Some(address) => vec![address],
+        None => way.leg(Leg::Name, legs::name(url)).await?,
+    };
+    let connecting = legs::connect(&addresses, args.timeout);
+    let socket = Socket::Tcp(way.leg(Leg::Connect, connecting).await?);
+    let stream = if url.secure {
+        let trust = Trust::of(args.ca.as_ref(), args.insecure);
+        let securing = tls::begin(url, &trust, socket);
+        way.leg(Leg::Tls, securing).await?
+    } else {
+        Stream::Plain(socket)
+    };
+    let shaking = handshake::open(url, wishes(args), stream);
+    let mut tunnel = way.leg(Leg::Handshake, shaking).await?;
+    way.leg(Leg::Ping, legs::ping(&mut tunnel)).await?;
+    way.leg(Leg::Close, legs::close(&mut tunnel)).await?;
+    legs::farewell(tunnel).await;
+    Ok(())
+}
+
+/// The address to connect to, where no name has to be looked up.
+fn fixed(args: &Args) -> Option<SocketAddr> {
+    let (address, port) = match args.resolve {
+        Some((address, port)) => (address, port),
+        None => (args.url.host.parse().ok()?, None),
+    };
+    Some(SocketAddr::new(address, port.unwrap_or(args.url.port)))
+}
+
+fn wishes(args: &Args) -> handshake::Wishes {
+    let mut headers = args.headers.clone();
+    headers.extend(args.origin.clone().map(|origin| (ORIGIN, origin)));
+    handshake::Wishes {
+        headers,
+        subprotocols: args.subprotocols.clone(),
+    }
+}
+
+/// A probe under way.
+struct Way<'a> {
+    limit: Duration,
+    report: &'a mut Report,
+}
+
+impl Way<'_> {
+    async fn leg<T>(
+        &mut self,
+        leg: Leg,
+        work: impl Future<Output = Outcome<T>>,
+    ) -> Result<T, Failed> {
+        let begun = Instant::now();
+        let outcome = match timeout(self.limit, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::late(leg, self.limit)),
+        };
+        let took = begun.elapsed();
+        match outcome {
+            Ok((value, told)) => {
+                self.report.leg(leg, took, &told);
+                Ok(value)
+            }
+            Err(failure) => {
+                self.report.leg(leg, took, &failure.told);
+                Err(Failed { leg, failure })
+            }
+        }
+    }
+}
