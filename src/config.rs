@@ -11,8 +11,10 @@ mod raw;
 mod files;
 pub mod endpoints_file;
 pub mod ports;
+pub mod descriptors;
 mod build;
 mod check;
+mod lint;
 mod schema;
 mod reference;
 #[cfg(test)]
@@ -27,7 +29,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::diagnostic::{Diagnostic, Severity};
+use self::diagnostic::{Code, Diagnostic, Severity};
 use self::model::Config;
 
 /// A configuration that can run.
@@ -50,7 +52,7 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         Ok(source) => parse(&source, path, &|name| std::env::var(name).ok()),
         Err(error) => {
             let file = path.display().to_string().into();
-            let wrong = Diagnostic::of_file("file", format!("cannot read the file: {error}"));
+            let wrong = Diagnostic::of_file(Code::File, format!("cannot read the file: {error}"));
             Err(Report::new(file, "".into(), vec![wrong]))
         }
     }
@@ -76,6 +78,8 @@ pub fn parse(
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut built = build::build(&root, folder, &mut found);
     check::check(&built, &mut found);
+    lint::lint(&built, &mut found);
+    found.retain(|each| each.severity == Severity::Error || !built.allowed.contains(&each.code));
     for diagnostic in &mut found {
         // They may be secrets: what is told is what is written.
         diagnostic.mask(&used.borrow());

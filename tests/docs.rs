@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tidegate::admin::api::operation::openapi;
-use tidegate::config;
+use tidegate::config::{self, diagnostic::Code};
 use tidegate::protocol::rejection::Rejection;
 use tidegate::tunnel::ended::Ended;
 
@@ -45,6 +45,22 @@ fn every_reason_is_documented_with_its_status_and_no_other_is() {
         );
         assert!(text.contains(&row), "{row}");
     }
+}
+
+#[test]
+fn every_code_is_documented_with_how_bad_it_is_and_no_other_is() {
+    let text = read("docs/diagnostics.md");
+    let known: Vec<&str> = Code::ALL.iter().map(|code| code.token()).collect();
+    assert_eq!(first_cells(&text), known);
+    let (errors, warnings) = text.split_once("## Warnings").unwrap();
+    assert!(first_cells(errors).iter().all(|code| !warns(code)));
+    assert!(first_cells(warnings).iter().all(|code| warns(code)));
+}
+
+/// Whether warnings have this code.
+fn warns(code: &str) -> bool {
+    let mut known = Code::ALL.iter();
+    known.any(|known| known.token() == code && known.may_warn())
 }
 
 #[test]
@@ -251,7 +267,17 @@ fn folder() -> tempfile::TempDir {
 /// What `tidegate check` finds in an example, with what it needs around it.
 fn found(example: &str, folder: &Path) -> config::Report {
     let mut whole: toml::Table = toml::from_str(AROUND).unwrap();
-    merge(&mut whole, toml::from_str(example).unwrap());
+    let example: toml::Table = toml::from_str(example).unwrap();
+    let own_route = example.contains_key("route");
+    merge(&mut whole, example);
+    if !own_route {
+        let route = whole["route"][0].as_table_mut().unwrap();
+        route.insert("origins".to_owned(), vec!["https://example.com"].into());
+    }
+    // What machines allow is not the examples' business.
+    let server = whole.entry("server").or_insert(toml::Table::new().into());
+    let server = server.as_table_mut().unwrap().entry("allow_warnings");
+    server.or_insert(vec!["descriptors", "source-ports"].into());
     complete(&mut whole);
     let source = toml::to_string(&whole).unwrap();
     match config::parse(&source, &folder.join("tidegate.toml"), &|_| None) {
@@ -283,7 +309,7 @@ fn every_key_has_an_example_that_works() {
         let report = found(example, folder.path());
         let later = entry.contains("*Not in effect yet.*");
         let mut diagnostics = report.diagnostics().iter();
-        let expected = diagnostics.all(|each| later && each.code == "not-in-effect");
+        let expected = diagnostics.all(|each| later && each.code == Code::NotInEffect);
         assert!(expected, "{path}:\n{}", report.render(false));
         examples += 1;
     }
@@ -303,6 +329,7 @@ fn the_configurations_in_the_documents_work() {
         "docs/discovery.md",
         "docs/trust.md",
         "docs/tickets.md",
+        "docs/diagnostics.md",
     ] {
         let text = read(name);
         let examples: Vec<&str> = text.split("```toml\n").skip(1).collect();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Code, Diagnostic};
 use super::files;
 use super::model::{
     Bind, Certificate, ClientAuth, Config, Family, Listener, ListenerLimits, ListenerTimeouts,
@@ -25,6 +25,8 @@ use super::raw::{At, Section, Value};
 pub(super) struct Built {
     pub(super) config: Config,
     pub(super) places: Places,
+    /// What need not be warned about.
+    pub(super) allowed: Vec<Code>,
 }
 
 /// Where the parts of the model stand in the file, for what is checked between them.
@@ -33,21 +35,45 @@ pub(super) struct Places {
     /// Whether the file has listeners and routes at all, good or not.
     pub(super) has_listeners: bool,
     pub(super) has_routes: bool,
-    /// Of each listener, each of its addresses.
-    pub(super) binds: Vec<Vec<std::ops::Range<usize>>>,
-    pub(super) metrics_bind: Option<std::ops::Range<usize>>,
-    pub(super) admin_bind: Option<std::ops::Range<usize>>,
+    pub(super) max_tunnels: Option<Span>,
+    pub(super) admin_bind: Option<Span>,
+    pub(super) metrics_bind: Option<Span>,
+    pub(super) listeners: Vec<ListenerPlaces>,
     pub(super) routes: Vec<RoutePlaces>,
-    pub(super) upstreams: Vec<std::ops::Range<usize>>,
+    pub(super) upstreams: Vec<UpstreamPlaces>,
+}
+
+/// Where something stands in the file, in bytes.
+type Span = std::ops::Range<usize>;
+
+/// Where the parts of a listener stand.
+pub(super) struct ListenerPlaces {
+    /// Each of its addresses.
+    pub(super) binds: Vec<Span>,
+    pub(super) tls: Option<Span>,
+    pub(super) connections: Option<Span>,
 }
 
 /// Where the parts of a route stand.
 pub(super) struct RoutePlaces {
-    pub(super) route: std::ops::Range<usize>,
-    pub(super) name: Option<std::ops::Range<usize>>,
-    pub(super) leads_to: std::ops::Range<usize>,
-    pub(super) client_certificate: Option<std::ops::Range<usize>>,
-    pub(super) listeners: Vec<std::ops::Range<usize>>,
+    pub(super) route: Span,
+    pub(super) name: Option<Span>,
+    pub(super) leads_to: Span,
+    pub(super) client_certificate: Option<Span>,
+    pub(super) listeners: Vec<Span>,
+    pub(super) hosts: Vec<Span>,
+    pub(super) idle: Option<Span>,
+    pub(super) max_age: Option<Span>,
+    pub(super) max_age_jitter: Option<Span>,
+    /// If it is on. The model does not have it as long as it is not in effect.
+    pub(super) ping: Option<At<Duration>>,
+}
+
+/// Where the parts of an upstream stand.
+pub(super) struct UpstreamPlaces {
+    pub(super) name: Span,
+    pub(super) sticky: Option<Span>,
+    pub(super) http_check: Option<Span>,
 }
 
 /// Builds the model; relative names of files start at `folder`.
@@ -76,8 +102,9 @@ pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) 
         .iter()
         .filter_map(|(name, section)| builder.upstream(name, &section.value))
         .collect();
+    let server = root.section("server");
     let config = Config {
-        server: builder.server(&root.section("server")),
+        server: builder.server(&server),
         admin: builder.admin(&root.section("admin")),
         listeners,
         routes,
@@ -87,6 +114,10 @@ pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) 
     Built {
         config,
         places: builder.places,
+        allowed: texts(&server.list("allow_warnings"))
+            .iter()
+            .filter_map(|token| Code::of_warning(token))
+            .collect(),
     }
 }
 
@@ -108,15 +139,20 @@ impl Builder<'_> {
             }
         }
         if let Some(at) = section.written("bind").filter(is_empty_list) {
-            self.error("value", at, "a listener needs at least one address");
+            self.error(Code::Value, at, "a listener needs at least one address");
         }
-        self.places.binds.push(places);
+        let span = |section: &Section, name: &str| section.written(name).map(|at| at.span.clone());
+        self.places.listeners.push(ListenerPlaces {
+            binds: places,
+            tls: span(section, "tls"),
+            connections: span(&section.section("limits"), "connections"),
+        });
         let timeouts = section.section("timeouts");
         let redirect_to_https = section.bool("redirect_to_https");
         if let Some(at) = section.written("tls").filter(|_| redirect_to_https) {
             let message =
                 "`redirect_to_https` is for listeners without TLS: here it would go round";
-            self.error("conflict", at, message);
+            self.error(Code::Conflict, at, message);
         }
         let trust = self.trust(section);
         let unix = binds.iter().any(|bind| matches!(bind, Bind::Unix { .. }));
@@ -127,7 +163,7 @@ impl Builder<'_> {
             && !trust.proxies.contain(None)
         {
             let message = "nobody comes in through the unix socket: add `unix:`";
-            self.error("unreachable", at, message);
+            self.error(Code::Unreachable, at, message);
         }
         Listener {
             name: name.value.as_str().into(),
@@ -161,7 +197,7 @@ impl Builder<'_> {
                 .size("header_bytes")
                 .is_some_and(|size| BYTES.contains(&size))
         {
-            self.error("value", at, "a head has 1KiB to 1MiB");
+            self.error(Code::Value, at, "a head has 1KiB to 1MiB");
         }
         let default = ListenerLimits::default();
         ListenerLimits {
@@ -194,7 +230,7 @@ impl Builder<'_> {
                 let message = "everybody is trusted to say who they are";
                 let hint = "list the addresses of your load balancers";
                 self.found
-                    .push(Diagnostic::warning("trusts-everybody", at.span, message).hint(hint));
+                    .push(Diagnostic::warning(Code::TrustsEverybody, at.span, message).hint(hint));
             }
         }
         if !trust.proxies.is_empty() {
@@ -206,14 +242,17 @@ impl Builder<'_> {
         {
             let message = "whoever connects may claim any address in a PROXY header";
             self.found.push(
-                Diagnostic::warning("trusts-everybody", at.span.clone(), message)
+                Diagnostic::warning(Code::TrustsEverybody, at.span.clone(), message)
                     .hint("list the addresses of your load balancers in `trusted_proxies`"),
             );
         }
         if let Some(at) = section.written("trusted_header") {
             let message = "no forwarding header is believed without `trusted_proxies`";
-            self.found
-                .push(Diagnostic::warning("no-effect", at.span.clone(), message));
+            self.found.push(Diagnostic::warning(
+                Code::NoEffect,
+                at.span.clone(),
+                message,
+            ));
         }
         trust
     }
@@ -244,7 +283,7 @@ impl Builder<'_> {
                 mode: *mode,
             }),
             (Value::Bind(Bind::Tcp(_)), Some(_)) => {
-                self.error("value", at, "only a unix socket has a mode");
+                self.error(Code::Value, at, "only a unix socket has a mode");
                 None
             }
             (Value::Bind(bind), _) => Some(bind.clone()),
@@ -260,7 +299,7 @@ impl Builder<'_> {
             }
         }
         if let Some(at) = section.written("certificates").filter(is_empty_list) {
-            self.error("value", at, "TLS needs at least one certificate");
+            self.error(Code::Value, at, "TLS needs at least one certificate");
         }
         let min_version = match section.text("min_version").as_deref() {
             Some("1.3") => TlsVersion::Tls13,
@@ -293,7 +332,7 @@ impl Builder<'_> {
         if certificate.not_after < std::time::SystemTime::now() {
             let message = format!("the certificate in `{}` has expired", cert.value.display());
             self.found
-                .push(Diagnostic::warning("expired", cert.span, message));
+                .push(Diagnostic::warning(Code::Expired, cert.span, message));
         }
         Some(certificate)
     }
@@ -307,7 +346,7 @@ impl Builder<'_> {
             Err(files::PairError::Key(wrong)) => (key, wrong),
         };
         self.found
-            .push(Diagnostic::error("file", at.span.clone(), wrong));
+            .push(Diagnostic::error(Code::File, at.span.clone(), wrong));
         None
     }
 
@@ -322,7 +361,7 @@ impl Builder<'_> {
             Err(wrong) => wrong,
         };
         self.found
-            .push(Diagnostic::error("file", file.span.clone(), wrong));
+            .push(Diagnostic::error(Code::File, file.span.clone(), wrong));
         None
     }
 
@@ -332,7 +371,7 @@ impl Builder<'_> {
             let shown = key.value.display();
             let message = format!("every user of this machine can get at `{shown}`");
             self.found.push(
-                Diagnostic::warning("loose-mode", key.span.clone(), message)
+                Diagnostic::warning(Code::LooseMode, key.span.clone(), message)
                     .hint(format!("chmod o= {shown}")),
             );
         }
@@ -352,7 +391,7 @@ impl Builder<'_> {
         })
     }
 
-    fn error(&mut self, code: &'static str, at: &At<Value>, message: &str) {
+    fn error(&mut self, code: Code, at: &At<Value>, message: &str) {
         self.found
             .push(Diagnostic::error(code, at.span.clone(), message));
     }

@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::build::{Built, Places, RoutePlaces};
-use super::diagnostic::{Diagnostic, Severity};
-
+use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
+use super::diagnostic::{Code, Diagnostic, Severity, nearest};
 use super::model::{
     Address, Admin, Bind, Conditions, Config, Endpoint, LeadsTo, Listener, PathMatch, Route,
     same_variable,
@@ -17,18 +16,18 @@ use super::ports;
 
 /// Checks everything; the model is valid if this finds no error.
 pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
-    let Built { config, places } = built;
+    let Built { config, places, .. } = built;
     // What is missing is not told of a file whose syntax is wrong: it may be there.
-    let readable = found.iter().all(|each| each.code != "syntax");
+    let readable = found.iter().all(|each| each.code != Code::Syntax);
     if readable && !places.has_listeners {
         found.push(
-            Diagnostic::of_file("missing", "there is no listener")
+            Diagnostic::of_file(Code::Missing, "there is no listener")
                 .hint("begin with `[listener.public]` and `bind = [\"0.0.0.0:80\"]`"),
         );
     }
     if readable && !places.has_routes {
         found.push(
-            Diagnostic::of_file("missing", "there is no route")
+            Diagnostic::of_file(Code::Missing, "there is no route")
                 .hint("begin with `[[route]]` and `upstream = \"…\"`"),
         );
     }
@@ -43,21 +42,25 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
         return;
     }
     let used: HashSet<&Arc<str>> = config.routes.iter().filter_map(upstream_of).collect();
-    for (upstream, span) in config.upstreams.iter().zip(&places.upstreams) {
+    for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         if !used.contains(&upstream.name) {
             let message = format!("no route leads to upstream `{}`", upstream.name);
-            found.push(Diagnostic::warning("unused", span.clone(), message));
+            found.push(Diagnostic::warning(
+                Code::Unused,
+                place.name.clone(),
+                message,
+            ));
         }
     }
 }
 
 fn check_binds(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
     let mut known: Vec<(&Bind, &str)> = Vec::new();
-    for (listener, spans) in config.listeners.iter().zip(&places.binds) {
-        for (bind, span) in listener.binds.iter().zip(spans) {
+    for (listener, place) in config.listeners.iter().zip(&places.listeners) {
+        for (bind, span) in listener.binds.iter().zip(&place.binds) {
             if let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind)) {
                 let message = format!("`{bind}` is taken by `{other}` of listener `{name}`");
-                found.push(Diagnostic::error("duplicate", span.clone(), message));
+                found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
             }
             known.push((bind, &listener.name));
         }
@@ -75,14 +78,14 @@ fn check_binds(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
         };
         if let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind)) {
             let message = format!("`{bind}` is taken by `{other}` of listener `{name}`");
-            found.push(Diagnostic::error("duplicate", span.clone(), message));
+            found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
         }
     }
     if let (Some(bind), Some(metrics), Some(span)) = (bind, metrics_bind, &places.metrics_bind)
         && overlap(bind, metrics)
     {
         let message = format!("`{metrics}` is taken by `admin.bind`");
-        found.push(Diagnostic::error("duplicate", span.clone(), message));
+        found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
     }
 }
 
@@ -122,7 +125,7 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
         if route.listeners.as_ref().is_some_and(Vec::is_empty) {
             let message = "a route that is bound to no listener can never match";
             found.push(Diagnostic::error(
-                "unreachable",
+                Code::Unreachable,
                 place.route.clone(),
                 message,
             ));
@@ -130,26 +133,21 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
         if !names.insert(&route.name) {
             let span = place.name.clone().unwrap_or_else(|| place.route.clone());
             let message = format!("another route has the name `{}`", route.name);
-            found.push(Diagnostic::error("duplicate", span, message));
+            found.push(Diagnostic::error(Code::Duplicate, span, message));
         }
     }
 }
 
 fn dangling(kind: &str, name: &str, known: &[&str], span: &Range<usize>) -> Diagnostic {
     let message = format!("there is no {kind} `{name}`");
-    let near = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(name, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, _)| *likeness > 0.8);
-    Diagnostic::error("dangling", span.clone(), message).hint(match near {
-        Some((_, near)) => format!("did you mean `{near}`?"),
+    Diagnostic::error(Code::Dangling, span.clone(), message).hint(match nearest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => format!("add `[{kind}.{name}]`"),
         None => format!("known: {}", known.join(", ")),
     })
 }
 
-fn upstream_of(route: &Route) -> Option<&Arc<str>> {
+pub(super) fn upstream_of(route: &Route) -> Option<&Arc<str>> {
     match &route.leads_to {
         LeadsTo::Upstream(name) => Some(name),
         LeadsTo::Redirect(_) => None,
@@ -157,7 +155,7 @@ fn upstream_of(route: &Route) -> Option<&Arc<str>> {
 }
 
 /// Whether requests that come in by `listener` may take `route`.
-fn is_bound_to(route: &Route, listener: &Listener) -> bool {
+pub(super) fn is_bound_to(route: &Route, listener: &Listener) -> bool {
     let bound = route.listeners.as_ref();
     bound.is_none_or(|names| names.contains(&listener.name))
 }
@@ -176,7 +174,7 @@ fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mu
         if !listeners.any(|listener| is_bound_to(route, listener) && asks(&listener)) {
             let message = "none of its listeners asks clients for a certificate";
             found.push(
-                Diagnostic::error("unreachable", span.clone(), message)
+                Diagnostic::error(Code::Unreachable, span.clone(), message)
                     .hint("add `[listener.NAME.tls.client_auth]`"),
             );
         }
@@ -200,7 +198,7 @@ fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
                     "route `{}` depends on `{name}`, which tidegate writes",
                     route.name
                 );
-                found.push(Diagnostic::error("value", place.route.clone(), message));
+                found.push(Diagnostic::error(Code::Value, place.route.clone(), message));
             }
         }
     }
@@ -219,7 +217,7 @@ fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
         if route.listeners.is_none() {
             let message = format!("route `{}` can never match", route.name);
             found.push(
-                Diagnostic::warning("unreachable", place.route.clone(), message)
+                Diagnostic::warning(Code::Unreachable, place.route.clone(), message)
                     .hint("every listener sends its requests to https; name one in `listeners`"),
             );
         }
@@ -229,11 +227,11 @@ fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
 /// An endpoint cannot have more connections than there are ports to reach it from.
 fn check_source_ports(
     config: &Config,
-    places: &[Range<usize>],
+    places: &[UpstreamPlaces],
     ports: usize,
     found: &mut Vec<Diagnostic>,
 ) {
-    for (upstream, span) in config.upstreams.iter().zip(places) {
+    for (upstream, place) in config.upstreams.iter().zip(places) {
         let sources = &upstream.reach.sources;
         let most = |endpoint: &Endpoint| {
             let own = match &endpoint.address {
@@ -255,7 +253,7 @@ fn check_source_ports(
             let message =
                 format!("`{address}` may have {wanted} tunnels, and there are {most} ports");
             found.push(
-                Diagnostic::warning("source-ports", span.clone(), message).hint(
+                Diagnostic::warning(Code::SourcePorts, place.name.clone(), message).hint(
                     "name more addresses of this machine in `source`, or widen \
                      `net.ipv4.ip_local_port_range`",
                 ),
@@ -287,24 +285,38 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
             };
             earlier.iter().find(takes).copied()
         };
-        let bound = |listener: &&Listener| is_bound_to(route, listener);
-        let winners: Vec<Option<&Route>> = hosts
+        // Of each host, the first route that takes its requests, if it is lost on every listener.
+        let lost: Vec<Option<&Route>> = hosts
             .iter()
-            .flat_map(|host| {
-                let listeners = config.listeners.iter().filter(bound);
-                listeners.map(|listener| winner(host, listener))
+            .map(|host| {
+                let listeners = config.listeners.iter();
+                let bound = listeners.filter(|listener| is_bound_to(route, listener));
+                let winners: Option<Vec<&Route>> =
+                    bound.map(|listener| winner(host, listener)).collect();
+                winners?.first().copied()
             })
             .collect();
-        if let Some(Some(first)) = winners.first()
-            && winners.iter().all(Option::is_some)
+        let hint = |first: &Route| {
+            format!(
+                "route `{}` comes first and takes the same requests",
+                first.name
+            )
+        };
+        if let Some(Some(first)) = lost.first()
+            && lost.iter().all(Option::is_some)
         {
             let message = format!("route `{}` can never match", route.name);
-            found.push(
-                Diagnostic::error("unreachable", place.route.clone(), message).hint(format!(
-                    "route `{}` comes first and takes the same requests",
-                    first.name
-                )),
-            );
+            let wrong = Diagnostic::error(Code::Unreachable, place.route.clone(), message);
+            found.push(wrong.hint(hint(first)));
+        } else {
+            let hosts = route.hosts.iter().zip(&place.hosts);
+            for ((host, span), first) in hosts.zip(lost) {
+                if let Some(first) = first {
+                    let message = format!("`{host}` never gets to route `{}`", route.name);
+                    let wrong = Diagnostic::warning(Code::Shadowed, span.clone(), message);
+                    found.push(wrong.hint(hint(first)));
+                }
+            }
         }
         for host in hosts {
             taken.entry((host, &route.path)).or_default().push(route);
@@ -363,5 +375,34 @@ mod tests {
         check(format!("{}source = [{own}]", listed("[::1]:9000")), 1);
         let warned = warnings(&listed("10.0.0.1:9000"));
         assert!(warned[0].contains("may have 65536 tunnels"), "{warned:?}");
+    }
+
+    #[test]
+    fn hosts_that_an_earlier_route_takes_are_warned_about() {
+        let warnings = |routes: &str| {
+            let source = format!(
+                "[listener.a]\nbind = [\"127.0.0.1:80\"]\n[listener.b]\nbind = [\"127.0.0.1:81\"]\n\
+                 {routes}[upstream.a]\nendpoints = [\"127.0.0.1:9000\"]\n"
+            );
+            let loaded = crate::config::parse(&source, Path::new("a.toml"), &|_| None).unwrap();
+            let found = loaded.warnings.diagnostics().iter();
+            found.map(|each| each.message.clone()).collect::<Vec<_>>()
+        };
+        let route = |lines: &str| format!("[[route]]\nupstream = \"a\"\n{lines}\n");
+        let check = |first: &str, second: &str, expected: &[&str]| {
+            let routes = route(first) + &route(second);
+            assert_eq!(warnings(&routes), expected, "{routes}");
+        };
+        let both = "hosts = [\"b.example\", \"a.example\"]";
+        check(
+            "hosts = [\"a.example\"]",
+            both,
+            &["`a.example` never gets to route `route-2`"],
+        );
+        check("hosts = [\"*.example\"]", both, &[]);
+        check("hosts = [\"a.example\"]\npath = \"/a\"", both, &[]);
+        check("hosts = [\"a.example\"]\nquery.a = \"1\"", both, &[]);
+        // Another one on one listener is what a route that is bound to it is for.
+        check("hosts = [\"a.example\"]\nlisteners = [\"b\"]", both, &[]);
     }
 }

@@ -1,5 +1,9 @@
 //! What is wrong with a configuration file, all of it at once, with the lines under it.
 
+mod code;
+
+pub use self::code::Code;
+
 use std::fmt;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -24,7 +28,7 @@ pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
     /// What kind of thing, as a stable token.
-    pub code: &'static str,
+    pub code: Code,
     /// What is wrong.
     pub message: String,
     /// What to do about it.
@@ -35,7 +39,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// An error.
-    pub fn error(code: &'static str, span: Range<usize>, message: impl Into<String>) -> Self {
+    pub fn error(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             code,
@@ -46,7 +50,7 @@ impl Diagnostic {
     }
 
     /// A warning.
-    pub fn warning(code: &'static str, span: Range<usize>, message: impl Into<String>) -> Self {
+    pub fn warning(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
             ..Self::error(code, span, message)
@@ -54,7 +58,7 @@ impl Diagnostic {
     }
 
     /// About the file as a whole.
-    pub fn of_file(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn of_file(code: Code, message: impl Into<String>) -> Self {
         Self {
             span: None,
             ..Self::error(code, 0..0, message)
@@ -79,6 +83,18 @@ impl Diagnostic {
     }
 }
 
+/// The name among `known` that `written` was probably meant to be.
+pub(super) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+    /// Below this, two names have nothing to do with each other.
+    const LIKENESS: f64 = 0.8;
+    let rated = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(written, known), *known));
+    let best = rated.max_by(|one, other| one.0.total_cmp(&other.0));
+    best.filter(|(likeness, _)| *likeness > LIKENESS)
+        .map(|(_, near)| near)
+}
+
 /// Everything that is wrong with one file.
 #[derive(Clone)]
 pub struct Report {
@@ -94,7 +110,7 @@ struct Record<'a> {
     line: Option<usize>,
     column: Option<usize>,
     severity: Severity,
-    code: &'a str,
+    code: Code,
     message: &'a str,
     hint: Option<&'a str>,
 }
@@ -138,7 +154,7 @@ impl Report {
             .count()
     }
 
-    /// One line for each, for logs: `file:line: message (hint)`.
+    /// One line for each, for logs: `file:line: message (hint) [code]`.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         self.diagnostics.iter().map(|each| self.line(each))
     }
@@ -160,6 +176,7 @@ impl Report {
         if let Some(hint) = &each.hint {
             let _ = write!(line, " ({hint})");
         }
+        let _ = write!(line, " [{}]", each.code);
         line
     }
 
@@ -187,7 +204,7 @@ impl Report {
                 Severity::Error => Level::ERROR,
                 Severity::Warning => Level::WARNING,
             };
-            let title = level.primary_title(&each.message).id(each.code);
+            let title = level.primary_title(&each.message).id(each.code.token());
             let mut group = match &each.span {
                 Some(span) => title.element(
                     Snippet::source(&*self.source)
@@ -251,8 +268,8 @@ mod tests {
             "tidegate.toml".into(),
             "[server]\nworkers = 0\n".into(),
             vec![
-                Diagnostic::warning("later", 9..16, "not in effect"),
-                Diagnostic::error("value", 19..20, "too small").hint("at least 1"),
+                Diagnostic::warning(Code::NotInEffect, 9..16, "not in effect"),
+                Diagnostic::error(Code::Value, 19..20, "too small").hint("at least 1"),
             ],
         )
     }
@@ -263,13 +280,13 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "tidegate.toml:2: not in effect",
-                "tidegate.toml:2: too small (at least 1)"
+                "tidegate.toml:2: not in effect [not-in-effect]",
+                "tidegate.toml:2: too small (at least 1) [value]"
             ]
         );
         assert_eq!(
             report().one_line(),
-            "tidegate.toml:2: too small (at least 1)"
+            "tidegate.toml:2: too small (at least 1) [value]"
         );
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::Severity;
+use super::diagnostic::{Code, Severity};
 use super::keys::{Kind, ROOT, Status, Table};
 use super::{parse, raw};
 
@@ -159,7 +159,7 @@ fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
 fn every_setting_in_it_is_a_setting() {
     let mut found = Vec::new();
     raw::read(&all_on(), &|_| None, &mut found);
-    found.retain(|each| each.code != "not-in-effect");
+    found.retain(|each| each.code != Code::NotInEffect);
     assert!(found.is_empty(), "{found:?}");
 }
 

@@ -18,7 +18,7 @@ use http::{HeaderName, Method};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Code, Diagnostic, nearest};
 use super::keys::{Key, Kind, ROOT, Status, Table};
 use super::model::{Address, Bind, HostPattern, Net, Origin, Piece, Template, Variable};
 use super::value;
@@ -87,8 +87,8 @@ pub(super) fn read(
             continue;
         }
         found.push(match error.span() {
-            Some(span) => Diagnostic::error("syntax", span, message),
-            None => Diagnostic::of_file("syntax", message),
+            Some(span) => Diagnostic::error(Code::Syntax, span, message),
+            None => Diagnostic::of_file(Code::Syntax, message),
         });
     }
     Reader { environment, found }.table(&ROOT, tree.get_ref(), tree.span())
@@ -144,7 +144,7 @@ impl Reader<'_> {
             if key.required && !tree.contains_key(key.name) {
                 self.found.push(
                     Diagnostic::error(
-                        "missing",
+                        Code::Missing,
                         span.clone(),
                         format!("`{}` is missing", key.name),
                     )
@@ -157,24 +157,17 @@ impl Reader<'_> {
 
     fn unknown(&mut self, declared: &Table, name: &Spanned<impl AsRef<str>>) {
         let written = name.get_ref().as_ref();
-        let near = declared
-            .keys
-            .iter()
-            .map(|key| (strsim::jaro_winkler(written, key.name), key.name))
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .filter(|(likeness, _)| *likeness > 0.8);
+        let known: Vec<&str> = declared.keys.iter().map(|key| key.name).collect();
         let diagnostic = Diagnostic::error(
-            "unknown-key",
+            Code::UnknownKey,
             name.span(),
             format!("unknown key `{written}`"),
         );
-        self.found.push(match near {
-            Some((_, near)) => diagnostic.hint(format!("did you mean `{near}`?")),
-            None => {
-                let known: Vec<&str> = declared.keys.iter().map(|key| key.name).collect();
-                diagnostic.hint(format!("known here: {}", known.join(", ")))
-            }
-        });
+        self.found
+            .push(diagnostic.hint(match nearest(written, &known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known here: {}", known.join(", ")),
+            }));
     }
 
     /// What has no effect yet says so, unless it says the same as leaving it out.
@@ -184,7 +177,7 @@ impl Reader<'_> {
         }
         let message = format!("`{}` is not in effect in this version", key.name);
         self.found
-            .push(Diagnostic::warning("not-in-effect", span, message));
+            .push(Diagnostic::warning(Code::NotInEffect, span, message));
     }
 
     fn value(&mut self, kind: &'static Kind, value: &Spanned<DeValue<'_>>) -> Option<Value> {
@@ -229,6 +222,12 @@ impl Reader<'_> {
             }
             (_, DeValue::String(text)) if kind.is_textual() => {
                 let text = self.expand(text, value.span())?;
+                if let Kind::OneOf(names) = kind
+                    && !names.contains(&text.as_str())
+                {
+                    self.none_of(names, kind, &text, value.span());
+                    return None;
+                }
                 let parsed = parse(kind, text);
                 parsed.map_err(|wrong| self.wrong(value.span(), wrong)).ok()
             }
@@ -274,13 +273,33 @@ impl Reader<'_> {
         None
     }
 
+    /// Says what there is instead of `text`; a long list is not told where a name of it is meant.
+    fn none_of(&mut self, names: &[&str], kind: &Kind, text: &str, span: Range<usize>) {
+        /// Names that fit into a sentence.
+        const FEW: usize = 6;
+        let near = nearest(text, names).map(|near| format!("did you mean `\"{near}\"`?"));
+        let (message, hint) = if names.len() > FEW {
+            let known = || format!("known here: {}", names.join(", "));
+            let message = format!("`\"{text}\"` is none of what this takes");
+            (message, Some(near.unwrap_or_else(known)))
+        } else {
+            (
+                format!("expected {}, not `\"{text}\"`", kind.expected()),
+                near,
+            )
+        };
+        let mut wrong = Diagnostic::error(Code::Value, span, message);
+        wrong.hint = hint;
+        self.found.push(wrong);
+    }
+
     fn check_names(&mut self, tree: &DeTable<'_>) {
         for name in tree.keys() {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
             if name.get_ref().is_empty() || !name.get_ref().bytes().all(allowed) {
                 self.found.push(
                     Diagnostic::error(
-                        "name",
+                        Code::Name,
                         name.span(),
                         format!("`{}` cannot be a name", name.get_ref()),
                     )
@@ -369,7 +388,7 @@ impl Reader<'_> {
                 before.push_str(&value);
             } else {
                 let message = format!("the environment has no variable `{name}`");
-                let diagnostic = Diagnostic::error("environment", span, message);
+                let diagnostic = Diagnostic::error(Code::Environment, span, message);
                 self.found.push(if variable("host").is_some() {
                     diagnostic.hint(format!(
                         "of requests there are: {}",
@@ -399,11 +418,12 @@ impl Reader<'_> {
         };
         let message = format!("expected {}, not {found}", kind.expected());
         self.found
-            .push(Diagnostic::error("type", value.span(), message));
+            .push(Diagnostic::error(Code::Type, value.span(), message));
     }
 
     fn wrong(&mut self, span: Range<usize>, message: String) {
-        self.found.push(Diagnostic::error("value", span, message));
+        self.found
+            .push(Diagnostic::error(Code::Value, span, message));
     }
 }
 
@@ -463,9 +483,6 @@ fn parse(kind: &Kind, text: String) -> Result<Value, String> {
         Kind::Header => value::header(&text).map(Value::Header),
         Kind::Method => value::method(&text).map(Value::Method),
         Kind::Token => value::token(&text).map(|()| Value::Text(text)),
-        Kind::OneOf(names) if !names.contains(&text.as_str()) => {
-            Err(format!("expected {}, not `\"{text}\"`", kind.expected()))
-        }
         _ => Ok(Value::Text(text)),
     }
 }

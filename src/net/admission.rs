@@ -9,10 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 use super::gate::Pass;
+use crate::config::descriptors;
 use crate::quota::Share;
-
-/// Descriptors that clients and endpoints may not take: files, logs, listening sockets, reloads.
-const RESERVE_MOST: u64 = 128;
 
 /// The process-wide count and its bound.
 #[derive(Debug, Default)]
@@ -29,9 +27,10 @@ impl Admission {
     /// connection may need one towards its endpoint, and some stay in reserve, so that a dial never
     /// fails for want of one.
     pub fn most_for(descriptors: u64, taken: u64) -> usize {
-        let reserve = RESERVE_MOST.min(descriptors / 8);
-        let free = descriptors.saturating_sub(reserve + taken);
-        usize::try_from(free / 2).unwrap_or(usize::MAX).max(1)
+        let free = descriptors.saturating_sub(descriptors::reserve(descriptors) + taken);
+        usize::try_from(free / descriptors::PER_TUNNEL)
+            .unwrap_or(usize::MAX)
+            .max(1)
     }
 
     /// Room for `most` connections from now on; none before this is called.

@@ -1,7 +1,7 @@
 //! What is said of a configuration that is wrong, word for word.
 //!
-//! Each `config/bad/NAME.toml` has a `NAME.stderr` beside it: what `tidegate check` prints. With
-//! TIDEGATE_BLESS=1 they are written anew; read the difference before you commit it.
+//! Each `config/bad/NAME.toml`, and each `config/odd/NAME.toml`, of which there are only warnings, has a
+//! `NAME.stderr` beside it: what `tidegate check` prints. With TIDEGATE_BLESS=1 they are written anew; read the difference before you commit it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,8 +35,10 @@ fn check(folder: &Path, arguments: &[&str]) -> Checked {
     }
 }
 
-fn bad() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/config/bad")
+fn kept(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/e2e/config")
+        .join(folder)
 }
 
 /// A folder with two certificates whose keys can be mixed up, and a copy of the file.
@@ -55,8 +57,26 @@ fn folder_with(file: &Path) -> TempDir {
 
 #[test]
 fn every_mistake_is_told_word_for_word() {
+    let files = told_word_for_word("bad", |name, checked| {
+        let expected = (Some(1), "");
+        assert_eq!((checked.code, &*checked.stdout), expected, "{name}");
+    });
+    assert!(files >= 8, "{files}");
+}
+
+#[test]
+fn every_warning_is_told_word_for_word() {
+    let files = told_word_for_word("odd", |name, checked| {
+        assert_eq!(checked.code, Some(0), "{name}");
+        assert!(checked.stdout.starts_with(&format!("{name}: ok, ")));
+    });
+    assert!(files >= 3, "{files}");
+}
+
+/// Holds what is printed of each file in `folder` against what is kept; returns how many there are.
+fn told_word_for_word(folder: &str, end: impl Fn(&str, &Checked)) -> usize {
     let bless = std::env::var_os("TIDEGATE_BLESS").is_some();
-    let mut files: Vec<PathBuf> = fs::read_dir(bad())
+    let mut files: Vec<PathBuf> = fs::read_dir(kept(folder))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
@@ -65,17 +85,12 @@ fn every_mistake_is_told_word_for_word() {
         })
         .collect();
     files.sort();
-    assert!(files.len() >= 8, "{files:?}");
     let mut different = Vec::new();
-    for file in files {
-        let folder = folder_with(&file);
+    for file in &files {
+        let folder = folder_with(file);
         let name = file.file_name().unwrap().to_str().unwrap();
         let checked = check(folder.path(), &[name]);
-        assert_eq!(
-            (checked.code, checked.stdout.as_str()),
-            (Some(1), ""),
-            "{name}"
-        );
+        end(name, &checked);
         let expected = file.with_extension("stderr");
         if bless {
             fs::write(&expected, &checked.stderr).unwrap();
@@ -85,11 +100,12 @@ fn every_mistake_is_told_word_for_word() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+    files.len()
 }
 
 #[test]
 fn ten_faults_of_ten_kinds_are_ten_diagnostics() {
-    let file = bad().join("ten_faults.toml");
+    let file = kept("bad").join("ten_faults.toml");
     let folder = folder_with(&file);
     let checked = check(folder.path(), &["ten_faults.toml", "--json"]);
     assert_eq!((checked.code, checked.stderr.as_str()), (Some(1), ""));

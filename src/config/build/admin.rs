@@ -1,7 +1,7 @@
 //! Where operators connect.
 
 use super::Builder;
-use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{Admin, Bind, Token};
 use crate::config::raw::{At, Section, Value};
@@ -32,7 +32,7 @@ impl Builder<'_> {
             }),
             bind => {
                 if let Some(at) = mode {
-                    self.error("value", at, "only a unix socket has a mode");
+                    self.error(Code::Value, at, "only a unix socket has a mode");
                 }
                 Some(bind)
             }
@@ -45,7 +45,7 @@ impl Builder<'_> {
         let token = files::token(&file.value);
         token
             .map_err(|wrong| {
-                let wrong = Diagnostic::error("file", file.span.clone(), wrong);
+                let wrong = Diagnostic::error(Code::File, file.span.clone(), wrong);
                 self.found.push(wrong);
             })
             .ok()

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
-use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
     Access, ByteRate, Conditions, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece, PlainHttp,
     RateAction, Redirect, Rewrite, Route, Strictness, Template, TunnelLimits, Variable,
@@ -84,18 +84,24 @@ impl Builder<'_> {
             },
         };
         let span = |name: &str| section.written(name).map(|at| at.span.clone());
+        let timeout = |name: &str| timeouts.written(name).map(|at| at.span.clone());
         self.places.routes.push(RoutePlaces {
             route: at.span.clone(),
             name: span("name"),
             leads_to: place,
             client_certificate: span("client_certificate")
                 .filter(|_| route.access.client_certificate),
-            listeners: section
-                .list("listeners")
-                .into_iter()
-                .filter(|at| matches!(at.value, Value::Text(_)))
-                .map(|at| at.span)
-                .collect(),
+            listeners: spans(section, "listeners", |value| {
+                matches!(value, Value::Text(_))
+            }),
+            hosts: spans(section, "hosts", |value| matches!(value, Value::Host(_))),
+            idle: timeout("idle"),
+            max_age: timeout("max_age"),
+            max_age_jitter: timeout("max_age_jitter"),
+            ping: timeouts.duration("ping").and_then(|value| {
+                let span = timeout("ping")?;
+                Some(At { span, value })
+            }),
         });
         Some(route)
     }
@@ -104,7 +110,7 @@ impl Builder<'_> {
         let section = limits.optional("bytes_per_second")?;
         let per_second = NonZeroU64::new(section.size("rate")?);
         if let (None, Some(at)) = (per_second, section.written("rate")) {
-            self.error("value", at, "nothing would pass: write at least `1B`");
+            self.error(Code::Value, at, "nothing would pass: write at least `1B`");
         }
         Some(ByteRate {
             per_second: per_second?,
@@ -118,7 +124,7 @@ impl Builder<'_> {
     fn path(&mut self, section: &Section) -> PathMatch {
         if let (Some(_), Some(prefix)) = (section.written("path"), section.written("path_prefix")) {
             let message = "`path` and `path_prefix` exclude each other";
-            self.error("conflict", prefix, message);
+            self.error(Code::Conflict, prefix, message);
         }
         match (section.text("path"), section.text("path_prefix")) {
             (Some(path), _) => PathMatch::Exact(path.into()),
@@ -140,12 +146,12 @@ impl Builder<'_> {
             (None, None) => {
                 let message = "`upstream` is missing: the route leads nowhere";
                 self.found
-                    .push(Diagnostic::error("missing", at.span.clone(), message));
+                    .push(Diagnostic::error(Code::Missing, at.span.clone(), message));
                 None
             }
             (Some(_), Some(redirect)) => {
                 let message = "`upstream` and `redirect` exclude each other";
-                self.error("conflict", redirect, message);
+                self.error(Code::Conflict, redirect, message);
                 None
             }
             (Some(at), None) => {
@@ -156,7 +162,7 @@ impl Builder<'_> {
                 for key in UPSTREAM_ONLY {
                     if let Some(at) = section.written(key) {
                         let message = format!("`{key}` says nothing about a redirect");
-                        self.error("conflict", at, &message);
+                        self.error(Code::Conflict, at, &message);
                     }
                 }
                 let redirect = self.redirect(&section.section("redirect"))?;
@@ -172,14 +178,14 @@ impl Builder<'_> {
         };
         if !leads_somewhere(template) || !Self::is_writable(template) {
             let message = "a redirect leads to an address such as `https://${host}${uri}`";
-            self.error("value", to, message);
+            self.error(Code::Value, to, message);
             return None;
         }
         let status = section.integer("status")?;
         if !matches!(status, 301 | 302 | 303 | 307 | 308)
             && let Some(at) = section.written("status")
         {
-            self.error("value", at, "a redirect is 301, 302, 303, 307 or 308");
+            self.error(Code::Value, at, "a redirect is 301, 302, 303, 307 or 308");
             return None;
         }
         Some(Redirect {
@@ -196,10 +202,10 @@ impl Builder<'_> {
             };
             match condition_header(&name.value).and_then(|name| Ok((name, header_value(text)?))) {
                 Ok((known, _)) if headers.iter().any(|(other, _)| *other == known) => {
-                    self.error_at("duplicate", &name, "this header is listed twice");
+                    self.error_at(Code::Duplicate, &name, "this header is listed twice");
                 }
                 Ok(condition) => headers.push(condition),
-                Err(wrong) => self.error_at("value", &name, &wrong),
+                Err(wrong) => self.error_at(Code::Value, &name, &wrong),
             }
         }
         let text = |at: At<Value>| match at.value {
@@ -242,7 +248,7 @@ impl Builder<'_> {
             if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
                 self.found.push(
                     Diagnostic::error(
-                        "value",
+                        Code::Value,
                         at.span.clone(),
                         "not every path of this route begins with it",
                     )
@@ -268,13 +274,13 @@ impl Builder<'_> {
             };
             match value::header(&name.value) {
                 Ok(known) if changes.set.iter().any(|(other, _)| *other == known) => {
-                    self.error_at("duplicate", &name, "this header is listed twice");
+                    self.error_at(Code::Duplicate, &name, "this header is listed twice");
                 }
                 Ok(name) if Self::is_writable(template) => {
                     changes.set.push((name, template.clone()));
                 }
-                Ok(_) => self.error("value", &value, "a header cannot have such a value"),
-                Err(wrong) => self.error_at("value", &name, &wrong),
+                Ok(_) => self.error(Code::Value, &value, "a header cannot have such a value"),
+                Err(wrong) => self.error_at(Code::Value, &name, &wrong),
             }
         }
         changes
@@ -288,7 +294,7 @@ impl Builder<'_> {
         })
     }
 
-    fn error_at(&mut self, code: &'static str, at: &At<String>, message: &str) {
+    fn error_at(&mut self, code: Code, at: &At<String>, message: &str) {
         self.found
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
@@ -339,6 +345,18 @@ fn access(section: &Section) -> Access {
 fn each<T>(section: &Section, name: &str, take: impl Fn(Value) -> Option<T>) -> Vec<T> {
     let list = section.list(name).into_iter();
     list.filter_map(|at| take(at.value)).collect()
+}
+
+/// Where everything in a list stands that is what it should be.
+fn spans(
+    section: &Section,
+    name: &str,
+    is_good: impl Fn(&Value) -> bool,
+) -> Vec<std::ops::Range<usize>> {
+    let list = section.list(name).into_iter();
+    list.filter(|at| is_good(&at.value))
+        .map(|at| at.span)
+        .collect()
 }
 
 fn condition_header(name: &str) -> Result<HeaderName, String> {

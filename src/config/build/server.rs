@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::{Builder, count, duration, header, positive};
-use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
     AccessLog, Log, LogFormat, LogLevel, LogTo, Server, Shutdown, Traceparent, Watch,
 };
@@ -11,6 +11,7 @@ use crate::config::raw::Section;
 
 impl Builder<'_> {
     pub(super) fn server(&mut self, section: &Section) -> Server {
+        self.places.max_tunnels = section.written("max_tunnels").map(|at| at.span.clone());
         let log = section.section("log");
         let shutdown = section.section("shutdown");
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -59,7 +60,7 @@ impl Builder<'_> {
                 if let Some(at) = section.written("to").filter(|_| !path.contains('/')) {
                     let message = "neither `stdout`, `stderr`, `journald`, `off` nor a path";
                     let hint = format!("a file in the folder of this one is `./{path}`");
-                    let wrong = Diagnostic::error("value", at.span.clone(), message);
+                    let wrong = Diagnostic::error(Code::Value, at.span.clone(), message);
                     self.found.push(wrong.hint(hint));
                 }
                 LogTo::File(self.folder.join(path))
@@ -75,7 +76,7 @@ impl Builder<'_> {
                 LogTo::StandardError => "on standard error, lines are shaped as in `server.log`",
                 _ => "there are no lines to shape there",
             };
-            let wrong = Diagnostic::warning("no-effect", at.span.clone(), message);
+            let wrong = Diagnostic::warning(Code::NoEffect, at.span.clone(), message);
             self.found.push(wrong);
         }
         AccessLog { to, format }

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use rustls::pki_types::ServerName;
 
-use super::{Builder, count, duration, is_empty_list, positive, texts};
-use crate::config::diagnostic::Diagnostic;
+use super::{Builder, UpstreamPlaces, count, duration, is_empty_list, positive, texts};
+use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
@@ -22,7 +22,12 @@ use crate::config::value;
 
 impl Builder<'_> {
     pub(super) fn upstream(&mut self, name: &At<String>, section: &Section) -> Option<Upstream> {
-        self.places.upstreams.push(name.span.clone());
+        let span = |section: &Section, name: &str| section.written(name).map(|at| at.span.clone());
+        self.places.upstreams.push(UpstreamPlaces {
+            name: name.span.clone(),
+            sticky: span(section, "sticky"),
+            http_check: span(&section.section("health"), "http"),
+        });
         let (discovery, endpoints) = self.endpoints(name, section);
         let upstream = Upstream {
             name: name.value.as_str().into(),
@@ -53,7 +58,7 @@ impl Builder<'_> {
             .collect();
         match written.as_slice() {
             [] => self.found.push(
-                Diagnostic::error("missing", name.span.clone(), "it has no endpoints").hint(
+                Diagnostic::error(Code::Missing, name.span.clone(), "it has no endpoints").hint(
                     "it takes one of `endpoints`, `dns`, `srv` and `endpoints_file`".to_owned(),
                 ),
             ),
@@ -61,7 +66,7 @@ impl Builder<'_> {
             [first, .., last] => {
                 if let Some(at) = section.written(last) {
                     let message = format!("`{first}` and `{last}` exclude each other");
-                    self.error("conflict", at, &message);
+                    self.error(Code::Conflict, at, &message);
                 }
             }
         }
@@ -96,7 +101,7 @@ impl Builder<'_> {
             return Box::default();
         };
         if let (Err(wrong), Some(at)) = (value::domain(&name), section.written("name")) {
-            self.error("value", at, &wrong);
+            self.error(Code::Value, at, &wrong);
         }
         name.into()
     }
@@ -104,7 +109,7 @@ impl Builder<'_> {
     fn listed(&mut self, section: &Section) -> Vec<Endpoint> {
         let listed = section.list("endpoints");
         if let Some(at) = section.written("endpoints").filter(is_empty_list) {
-            self.error("value", at, "an upstream needs at least one endpoint");
+            self.error(Code::Value, at, "an upstream needs at least one endpoint");
         }
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(listed.len());
         for at in &listed {
@@ -115,7 +120,7 @@ impl Builder<'_> {
                 .iter()
                 .any(|known| known.address == endpoint.address)
             {
-                self.error("duplicate", at, "this endpoint is listed twice");
+                self.error(Code::Duplicate, at, "this endpoint is listed twice");
             }
             endpoints.push(endpoint);
         }
@@ -156,7 +161,7 @@ impl Builder<'_> {
         {
             match ServerName::try_from(name) {
                 Ok(name) => server_name = Some(name),
-                Err(_) => self.error("value", at, "this is no name for TLS"),
+                Err(_) => self.error(Code::Value, at, "this is no name for TLS"),
             }
         }
         let nameless = endpoints
@@ -164,10 +169,14 @@ impl Builder<'_> {
             .any(|each| matches!(each.address, Address::Unix(_)));
         if let Some(at) = upstream.written("tls").filter(|_| server_name.is_none()) {
             if nameless {
-                self.error("missing", at, "TLS over a unix socket needs `server_name`");
+                self.error(
+                    Code::Missing,
+                    at,
+                    "TLS over a unix socket needs `server_name`",
+                );
             } else if matches!(discovery, Discovery::Srv { .. }) {
                 let message = "TLS to the targets of a service needs `server_name`";
-                self.error("missing", at, message);
+                self.error(Code::Missing, at, message);
             } else if let Discovery::Dns { name, .. } = discovery {
                 // What it resolves to are addresses, and certificates are for names.
                 server_name = ServerName::try_from(name.to_string()).ok();
@@ -183,7 +192,7 @@ impl Builder<'_> {
             (Some(one), None) | (None, Some(one)) => {
                 let message = "`client_cert` and `client_key` belong together";
                 self.found
-                    .push(Diagnostic::error("missing", one.span, message));
+                    .push(Diagnostic::error(Code::Missing, one.span, message));
                 None
             }
         };

@@ -1,6 +1,7 @@
 //! `[server]`.
 
 use super::{COUNT, Key, Kind, Table, key};
+use crate::config::diagnostic::Code;
 
 const AUTO_OR_COUNT: Kind = Kind::AnyOf(&[Kind::OneOf(&["auto"]), COUNT]);
 
@@ -37,6 +38,13 @@ pub(super) const SERVER: Table = Table {
             "{}",
             "How the process stops on SIGTERM.",
         ),
+        key(
+            "allow_warnings",
+            Kind::List(&Kind::OneOf(Code::WARNINGS)),
+            "[]",
+            "Warnings that are not told, by their codes; `docs/diagnostics.md` lists them.",
+        )
+        .shown(r#"allow_warnings = ["any-origin"]"#),
         ACCESS_LOG,
         key(
             "watch",

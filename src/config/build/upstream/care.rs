@@ -3,6 +3,7 @@
 use http::{HeaderName, HeaderValue};
 
 use super::super::{Builder, duration, positive, texts};
+use crate::config::diagnostic::Code;
 use crate::config::model::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
 use crate::config::raw::{At, Section, Value};
 use crate::config::value;
@@ -19,7 +20,7 @@ impl Builder<'_> {
             (None, None, Some(_)) => Probe::Tcp,
             _ => {
                 let message = "a check is one of `websocket`, `http` and `tcp`";
-                self.error("value", at, message);
+                self.error(Code::Value, at, message);
                 return None;
             }
         };
@@ -28,7 +29,7 @@ impl Builder<'_> {
             if let Some(at) = section.written(key)
                 && duration(section, key).is_zero()
             {
-                self.error("value", at, "it has to take some time");
+                self.error(Code::Value, at, "it has to take some time");
             }
         }
         Some(Health {
@@ -53,8 +54,8 @@ impl Builder<'_> {
             let known: Result<HeaderName, String> = value::header(&name.value);
             match (known, HeaderValue::from_str(text)) {
                 (Ok(name), Ok(text)) => headers.push((name, text)),
-                (Err(wrong), _) => self.error("value", &value, &wrong),
-                (_, Err(_)) => self.error("value", &value, "a header cannot have such a value"),
+                (Err(wrong), _) => self.error(Code::Value, &value, &wrong),
+                (_, Err(_)) => self.error(Code::Value, &value, "a header cannot have such a value"),
             }
         }
         Some(WebSocketProbe {
@@ -74,7 +75,7 @@ impl Builder<'_> {
         let expect = match value::statuses(&section.text("expect")?) {
             Ok(expect) => expect,
             Err(wrong) => {
-                self.error("value", section.written("expect")?, &wrong);
+                self.error(Code::Value, section.written("expect")?, &wrong);
                 return None;
             }
         };
@@ -93,7 +94,7 @@ impl Builder<'_> {
             return Some(text.into());
         }
         let message = format!("`{text}` is no path; write `/health` or `/health?full=1`");
-        self.error("value", section.written("path")?, &message);
+        self.error(Code::Value, section.written("path")?, &message);
         None
     }
 
@@ -106,7 +107,7 @@ impl Builder<'_> {
             return Some(text.into());
         }
         let message = format!("`{text}` is no host; write `chat.internal` or `chat.internal:9000`");
-        self.error("value", section.written("host")?, &message);
+        self.error(Code::Value, section.written("host")?, &message);
         None
     }
 
@@ -115,7 +116,7 @@ impl Builder<'_> {
         if let Some(at) = section.written("ceiling").or(section.written("base"))
             && ceiling < base
         {
-            self.error("value", at, "`ceiling` is less than `base`");
+            self.error(Code::Value, at, "`ceiling` is less than `base`");
         }
         Ejection {
             failures: positive(section, "failures").map_or(1, std::num::NonZeroU32::get),

@@ -3,7 +3,7 @@
 use http::HeaderName;
 
 use super::super::{Builder, count, duration};
-use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{
     AllDown, Balance, Endpoint, HashBy, HashKey, Picking, Queue, SameSite, Sticky,
@@ -23,16 +23,22 @@ impl Builder<'_> {
         };
         if let (Some(at), Balance::Hash(_)) = (section.written("slow_start"), &balance) {
             let message = "a key has its place whatever the time: `slow_start` does nothing here";
-            self.found
-                .push(Diagnostic::warning("no-effect", at.span.clone(), message));
+            self.found.push(Diagnostic::warning(
+                Code::NoEffect,
+                at.span.clone(),
+                message,
+            ));
         }
         let limited = endpoints.iter().any(|each| each.max_tunnels.is_some());
         if let Some(at) = section.written("queue").filter(|_| !limited)
             && !endpoints.is_empty()
         {
             let message = "no endpoint has `max_tunnels`: nobody ever waits";
-            self.found
-                .push(Diagnostic::warning("no-effect", at.span.clone(), message));
+            self.found.push(Diagnostic::warning(
+                Code::NoEffect,
+                at.span.clone(),
+                message,
+            ));
         }
         Picking {
             balance,
@@ -60,7 +66,7 @@ impl Builder<'_> {
                 (Some(name), None, None) => {
                     let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
                         let message = format!("`{name}` is no name of a header");
-                        self.error("value", at, &message);
+                        self.error(Code::Value, at, &message);
                         return None;
                     };
                     HashKey::Header(name)
@@ -69,7 +75,7 @@ impl Builder<'_> {
                 (None, None, Some(name)) => HashKey::Query(name.into()),
                 _ => {
                     let message = "a hash takes one of `header`, `cookie` and `query`";
-                    self.error("value", at, message);
+                    self.error(Code::Value, at, message);
                     return None;
                 }
             },
