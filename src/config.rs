@@ -39,6 +39,10 @@ pub struct Loaded {
     pub config: Config,
     /// What the file says in full, secrets left out, for operators.
     pub in_force: serde_json::Value,
+    /// The same for who compares it with another one: what is not shown makes a difference.
+    pub compared: serde_json::Value,
+    /// The file as it was read.
+    pub source: Arc<str>,
     /// What is probably not meant so.
     pub warnings: Report,
 }
@@ -92,6 +96,8 @@ pub fn parse(
     Ok(Loaded {
         config: built.config,
         in_force: raw::in_force(source),
+        compared: raw::compared(source),
+        source: source.into(),
         warnings: report,
     })
 }

@@ -28,7 +28,7 @@ use self::discovery::Lookups;
 use self::listeners::{ListenError, Listeners};
 use self::mailbox::Message;
 use self::operators::Operators;
-use self::reload::{Parts, ReloadError, Reloaded, Reloader, fingerprint};
+use self::reload::{Parts, ReloadError, Reloaded, Reloader, Source, fingerprint};
 use self::signals::{Signal, Signals};
 use self::watch::FileWatch;
 use crate::admin::api::fault::Fault;
@@ -185,6 +185,7 @@ impl Process {
             process: Arc::clone(&counted),
             log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
+            measuring: tokio::sync::Mutex::default(),
             taken: ArcSwap::from_pointee(operators::taken(loaded)),
             listening: ArcSwap::default(),
             token: ArcSwapOption::empty(),
@@ -233,7 +234,7 @@ impl Process {
         loop {
             tokio::select! {
                 signal = self.signals.next() => match signal {
-                    Signal::Reload => self.reload(Duration::ZERO).await,
+                    Signal::Reload => self.reload(Source::File, Duration::ZERO).await,
                     Signal::Stop => break,
                 },
                 Some(order) = self.orders.recv() => self.obey(order).await,
@@ -241,7 +242,7 @@ impl Process {
                 () = self.files.look() => {
                     self.take_endpoints();
                     if fingerprint(self.watched().iter()) != self.taken_of_watched() {
-                        self.reload(SETTLES_WITHIN).await;
+                        self.reload(self.watched_source(), SETTLES_WITHIN).await;
                     }
                 }
             }
@@ -267,18 +268,26 @@ impl Process {
     }
 
     /// Reloads; a failure is final once files have had time to settle.
-    async fn reload(&mut self, settle: Duration) {
+    async fn reload(&mut self, from: Source, settle: Duration) {
         systemd::reloading();
         self.reloader.reopen_logs();
         let deadline = tokio::time::Instant::now() + settle;
         let result = loop {
-            let result = self.reloader.reload().await;
+            let result = self.reloader.reload(from).await;
             if result.is_ok() || tokio::time::Instant::now() >= deadline {
                 break result;
             }
             tokio::time::sleep(SETTLE_STEP).await;
         };
         self.reloaded(&result);
+    }
+
+    /// Files that changed apply by themselves; the configuration file only where it is watched, too.
+    fn watched_source(&self) -> Source {
+        match self.reloader.server().watch {
+            Watch::All => Source::File,
+            Watch::Certificates | Watch::Off => Source::Taken,
+        }
     }
 
     /// Tells what came of a reload.
@@ -300,7 +309,7 @@ impl Process {
     async fn obey(&mut self, order: Order) {
         match order {
             Order::Plan(done) => {
-                let loaded = self.reloader.load().await;
+                let loaded = self.reloader.load(Source::File).await;
                 let planned = loaded.map(|loaded| self.plan(&loaded));
                 let _ = done.send(planned.map_err(|error| not_taken(&error)));
             }
@@ -314,22 +323,26 @@ impl Process {
     async fn reload_if(&mut self, guard: Guard) -> Result<order::Reloaded, Fault> {
         systemd::reloading();
         self.reloader.reopen_logs();
-        let result = match self.reloader.load().await {
+        let result = match self.reloader.load(Source::File).await {
             Ok(loaded) => {
                 if let Err(fault) = guard.check(&self.plan(&loaded)) {
                     tracing::warn!(error = %fault, "reload refused");
                     systemd::ready(&self.status());
                     return Err(fault);
                 }
-                self.reloader.take(loaded).await
+                self.reloader.take(loaded, Source::File).await
             }
             Err(error) => Err(error),
         };
         self.reloaded(&result);
         let done = result.map_err(|error| not_taken(&error))?;
+        let taken = self.reloader.taken_whole();
+        let waiting = taken.at_next_start.iter();
+        let waiting =
+            waiting.map(|it| format!("a change of `{it}` takes effect at the next start"));
         Ok(order::Reloaded {
             certificates_only: done == Reloaded::Certificates,
-            warnings: self.reloader.taken_whole().warnings.clone(),
+            warnings: taken.warnings.iter().cloned().chain(waiting).collect(),
         })
     }
 
@@ -339,8 +352,13 @@ impl Process {
             .iter()
             .map(|worker| Arc::clone(&worker.counters));
         let live = Live::of(&counters.collect::<Vec<_>>());
-        let taken = self.reloader.taken_whole();
-        plan::plan(loaded, &taken.in_force, &self.reloader.snapshot(), &live)
+        let files = self.reloader.changed_files(&loaded.config);
+        let running = plan::Running {
+            compared: self.reloader.compared(),
+            snapshot: &self.reloader.snapshot(),
+            live: &live,
+        };
+        plan::plan(loaded, files, &running)
     }
 
     /// Listeners first, then requests, then tunnels, as far as the time allows.

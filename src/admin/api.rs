@@ -79,8 +79,8 @@ impl Api {
         let operation = operation(&parts);
         if self.over_tcp {
             let token = self.view.token.load();
-            let changes = operation.as_ref().is_ok_and(|it| it.changes());
-            access::check(&parts, changes, token.as_deref())?;
+            let needed = operation.as_ref().is_ok_and(|it| it.needs_token());
+            access::check(&parts, needed, token.as_deref())?;
         }
         let operation = operation?;
         let query = Query::of(parts.uri.query().unwrap_or_default(), operation)?;
@@ -102,6 +102,7 @@ impl Api {
                 let close = parsed(body).await?;
                 json(&tunnels::close(view, close).await?)
             }
+            Operation::StopClosing => json(&tunnels::stop(view, parsed(body).await?)?),
             Operation::DrainEndpoint => json(&steer::drain(view, &parsed(body).await?)?),
             Operation::UndrainEndpoint => json(&steer::undrain(view, &parsed(body).await?)?),
             Operation::WeighEndpoint => json(&steer::weigh(view, &parsed(body).await?)?),

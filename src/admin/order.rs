@@ -1,5 +1,7 @@
 //! What operators have the process itself do: it reads configurations, one at a time.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::api::fault::Fault;
@@ -7,6 +9,9 @@ use super::plan::{Guard, Plan};
 
 /// Orders that may wait.
 pub const ORDERS: usize = 16;
+
+/// How long one may take: names are looked up, files are read.
+const ORDER_WITHIN: Duration = Duration::from_secs(100);
 
 /// What the process is to do.
 #[derive(Debug)]
@@ -41,5 +46,7 @@ pub async fn give<T>(
         mpsc::error::TrySendError::Full(_) => Fault::busy("too many reloads are waiting already"),
         mpsc::error::TrySendError::Closed(_) => stopping(),
     })?;
-    is_done.await.map_err(|_| stopping())?
+    let done = tokio::time::timeout(ORDER_WITHIN, is_done).await;
+    let done = done.map_err(|_| Fault::busy("the process is busy with others' reloads"))?;
+    done.map_err(|_| stopping())?
 }

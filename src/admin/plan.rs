@@ -34,9 +34,41 @@ pub struct Plan {
     /// Endpoints, likewise as routes.
     pub endpoints: Vec<PlannedEndpoint>,
     /// Settings of the process that change.
-    pub settings: Vec<String>,
+    pub settings: Vec<Setting>,
+    /// Files that the configuration names and that hold something else by now.
+    pub files: Vec<String>,
     /// What is probably not meant so.
     pub warnings: Vec<String>,
+}
+
+/// A setting of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Setting {
+    /// Its key.
+    pub name: String,
+    /// Whether a reload does not change it: it waits for the next start.
+    pub at_next_start: bool,
+}
+
+/// Those of them for which that is so.
+const AT_NEXT_START: [&str; 6] = [
+    "server.workers",
+    "server.core_dumps",
+    "server.log",
+    "admin.bind",
+    "admin.mode",
+    "admin.metrics_bind",
+];
+
+/// What runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'a> {
+    /// Its configuration, for comparison.
+    pub compared: &'a Value,
+    /// It.
+    pub snapshot: &'a Snapshot,
+    /// Its tunnels.
+    pub live: &'a Live,
 }
 
 /// What becomes of a part.
@@ -208,27 +240,32 @@ impl Live {
     }
 }
 
-/// What taking `new` instead of what runs would change.
-pub fn plan(new: &Loaded, in_force: &Value, snapshot: &Snapshot, live: &Live) -> Plan {
+/// What taking `new` instead of what runs would change; `files` that it names hold something else.
+pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
+    let Running {
+        compared: old,
+        snapshot,
+        live,
+    } = running;
     let endpoints = endpoints(&new.config, snapshot, live);
-    let routes = parts(
-        &named_routes(&new.in_force),
-        &named_routes(in_force),
-        &|name| live.of_route(name),
-    );
+    let (new_routes, old_routes) = (named_routes(&new.compared), named_routes(old));
+    let routes = parts(&new_routes, &old_routes, &|name| live.of_route(name));
+    let tables = |table: &str, tunnels: &dyn Fn(&str) -> u64| {
+        let (new, old) = (named(&new.compared[table]), named(&old[table]));
+        let mut parts = parts(&new, &old, tunnels);
+        parts.retain(|part| part.change != Change::Kept);
+        parts
+    };
+    let settings = ["server", "admin"].into_iter();
+    let settings = settings.flat_map(|table| settings_of(table, &new.compared[table], &old[table]));
     Plan {
         tunnels: live.total,
         displaced: displaced(&routes, &endpoints, live),
-        listeners: changing(parts(
-            &named(&new.in_force["listener"]),
-            &named(&in_force["listener"]),
-            &|name| live.of_listener(name),
-        )),
-        upstreams: changing(parts(
-            &named(&new.in_force["upstream"]),
-            &named(&in_force["upstream"]),
-            &|name| live.of_upstream(name),
-        )),
+        listeners: tables("listener", &|name| live.of_listener(name)),
+        upstreams: tables("upstream", &|name| live.of_upstream(name)),
+        settings: settings.collect(),
+        files,
+        warnings: new.warnings.lines().collect(),
         routes: routes
             .into_iter()
             .filter(|it| it.change != Change::Kept || it.tunnels > 0)
@@ -237,17 +274,7 @@ pub fn plan(new: &Loaded, in_force: &Value, snapshot: &Snapshot, live: &Live) ->
             .into_iter()
             .filter(|it| it.change != Change::Kept || it.tunnels > 0)
             .collect(),
-        settings: ["server", "admin"]
-            .into_iter()
-            .flat_map(|table| settings(table, &new.in_force[table], &in_force[table]))
-            .collect(),
-        warnings: new.warnings.lines().collect(),
     }
-}
-
-fn changing(mut parts: Vec<Part>) -> Vec<Part> {
-    parts.retain(|part| part.change != Change::Kept);
-    parts
 }
 
 type NamedValues<'a> = BTreeMap<String, &'a Value>;
@@ -283,14 +310,20 @@ fn parts(new: &NamedValues<'_>, old: &NamedValues<'_>, tunnels: &dyn Fn(&str) ->
 }
 
 /// Names of keys of a table that differ.
-fn settings(table: &str, new: &Value, old: &Value) -> Vec<String> {
+fn settings_of(table: &str, new: &Value, old: &Value) -> Vec<Setting> {
     let (new, old) = (named(new), named(old));
     let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
     let differs = |name: &&String| new.get(*name) != old.get(*name);
     names
         .into_iter()
         .filter(differs)
-        .map(|name| format!("{table}.{name}"))
+        .map(|name| {
+            let name = format!("{table}.{name}");
+            Setting {
+                at_next_start: AT_NEXT_START.contains(&&*name),
+                name,
+            }
+        })
         .collect()
 }
 

@@ -59,7 +59,16 @@ impl Filter {
 
     /// Whether it means all tunnels.
     pub fn is_everything(&self) -> bool {
-        *self == Self::default()
+        let means_something = |span: &Option<Span>| span.is_some_and(|span| !span.0.is_zero());
+        let narrowed = Self {
+            client: self.client.filter(|clients| clients.0.prefix_len() > 0),
+            older_than: self
+                .older_than
+                .filter(|_| means_something(&self.older_than)),
+            idle_for: self.idle_for.filter(|_| means_something(&self.idle_for)),
+            ..self.clone()
+        };
+        narrowed == Self::default()
     }
 
     /// Whether it means this one, which has been open and quiet for so long.
@@ -190,6 +199,9 @@ mod tests {
         assert_eq!(serde_json::to_string(&filter).unwrap(), text);
         assert!(!filter.is_everything());
         assert!(Filter::default().is_everything());
+        let all: Filter =
+            serde_json::from_str(r#"{"client":"0.0.0.0/0","older_than":"0s"}"#).unwrap();
+        assert!(all.is_everything());
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct View {
     pub log_dropped: Arc<Counter>,
     /// Scrapes come one after the other.
     pub scraping: tokio::sync::Mutex<()>,
+    /// Rates are measured by one at a time.
+    pub measuring: tokio::sync::Mutex<()>,
     /// The configuration, as it was taken.
     pub taken: ArcSwap<Taken>,
     /// Where it listens.
@@ -53,6 +55,8 @@ pub struct Taken {
     pub in_force: serde_json::Value,
     /// What was probably not meant so.
     pub warnings: Vec<String>,
+    /// Keys in it that take effect at the next start.
+    pub at_next_start: Vec<&'static str>,
 }
 
 /// A listener that runs.

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use tidegate::admin::select::{Clients, Filter, Id, Span};
 
 use super::client::{Failure, Reach};
-use super::{Code, err, out};
+use super::{Code, err, out, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -99,7 +99,10 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            err(&format!("{failure}\n"));
+            // Lines of others' files may be in it.
+            for line in failure.to_string().lines() {
+                err(&format!("{}\n", table::harmless(line)));
+            }
             match failure {
                 Failure::Unreached { .. } => Code::Unreached.into(),
                 Failure::Refused(..) => Code::Refused.into(),

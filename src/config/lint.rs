@@ -48,6 +48,7 @@ pub(super) fn lint(built: &Built, found: &mut Vec<Diagnostic>) {
         lint_check(config, upstream, place, found);
     }
     lint_tickets(config, places, found);
+    lint_admin(config, places, found);
     if let Some(most) = descriptors::most() {
         lint_descriptors(config, places, most, found);
     }
@@ -68,6 +69,21 @@ fn listeners_of<'a>(config: &'a Config, route: &'a Route) -> impl Iterator<Item 
 fn routes_to<'a>(config: &'a Config, upstream: &'a Upstream) -> impl Iterator<Item = &'a Route> {
     let routes = config.routes.iter();
     routes.filter(|route| upstream_of(route) == Some(&upstream.name))
+}
+
+fn lint_admin(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
+    let Some(Bind::Tcp(address)) = &config.admin.bind else {
+        return;
+    };
+    if let Some(span) = places
+        .admin_bind
+        .clone()
+        .filter(|_| !address.ip().is_loopback())
+    {
+        let message = format!("whoever reaches `{address}` sees all clients and the configuration");
+        let hint = "bind a unix socket, or a loopback address";
+        found.push(Diagnostic::warning(Code::OpenAdmin, span, message).hint(hint));
+    }
 }
 
 fn lint_age(route: &Route, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
@@ -286,6 +302,24 @@ mod tests {
             "[listener.a]\n{bind}{listener}\n[[route]]\nupstream = \"a\"\n{route}\n\
              [upstream.a]\n{endpoints}{upstream}\n"
         )
+    }
+
+    #[test]
+    fn operators_are_not_for_everybody() {
+        let folder = folder();
+        let admin = |bind: &str| format!("[admin]\nbind = \"{bind}\"\n{}", whole("", "", ""));
+        assert_eq!(
+            warned(folder.path(), &admin("0.0.0.0:9900")),
+            ["open-admin"]
+        );
+        for quiet in [
+            "127.0.0.1:9900",
+            "[::1]:9900",
+            "unix:/run/admin.sock",
+            "off",
+        ] {
+            assert!(warned(folder.path(), &admin(quiet)).is_empty(), "{quiet}");
+        }
     }
 
     fn warned(folder: &Path, source: &str) -> Vec<&'static str> {

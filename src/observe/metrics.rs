@@ -498,8 +498,24 @@ fn of_endpoints(metrics: &mut Exposition, gathered: &Gathered, snapshot: &Snapsh
     for upstream in upstreams {
         metrics.sample(&[("upstream", &upstream.name)], upstream.waiting());
     }
+    of_drains(metrics, snapshot);
     of_health(metrics, &states);
     of_attempts(metrics, gathered);
+}
+
+fn of_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
+    let help = "Whether the configuration or an operator has an endpoint take nothing new.";
+    metrics.family("tidegate_endpoint_drained", Kind::Gauge, help);
+    for upstream in snapshot.upstreams() {
+        for member in upstream.members() {
+            let is_drained = member.is_drained || member.state.is_drained();
+            let labels = [
+                ("upstream", &*upstream.name),
+                ("endpoint", &*member.state.label),
+            ];
+            metrics.sample(&labels, u8::from(is_drained));
+        }
+    }
 }
 
 fn of_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {

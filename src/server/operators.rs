@@ -1,5 +1,6 @@
 //! What operators connect to: where it is served, and what it is told after every reload.
 
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -57,6 +58,7 @@ pub(super) fn taken(loaded: &Loaded) -> Taken {
         at: SystemTime::now(),
         in_force: loaded.in_force.clone(),
         warnings: loaded.warnings.lines().collect(),
+        at_next_start: Vec::new(),
     }
 }
 
@@ -84,8 +86,13 @@ fn api(admin: &Admin, view: &Arc<View>) -> Result<Option<Server>, StartError> {
             Ok(Some(server))
         }
         // Nobody has asked for it: where there is no such folder, it is done without.
-        Err(error) if admin.is_default => {
+        Err(error) if admin.is_default && error.kind() == io::ErrorKind::NotFound => {
             tracing::info!(address = %bind, %error, "not serving operators: `admin.bind` is only its default");
+            Ok(None)
+        }
+        Err(error) if admin.is_default => {
+            let why = "another process may be there: give each an `admin.bind` of its own";
+            tracing::warn!(address = %bind, %error, why, "not serving operators");
             Ok(None)
         }
         Err(error) => Err(StartError::Admin(bind.clone(), error)),

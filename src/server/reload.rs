@@ -67,13 +67,35 @@ pub(super) struct Reloader {
     listeners: Listeners,
     lookups: Lookups,
     taken: Fingerprint,
+    /// What the configuration file held then.
+    source: Arc<str>,
+    /// The same, for comparison with another one.
+    compared: Arc<serde_json::Value>,
     /// What operators are shown of it.
     shown: Arc<Taken>,
+    started: Started,
     server: Server,
     admin: Admin,
     /// Of each listener, whether it speaks TLS, and whether it sends requests there.
     secure: HashMap<Arc<str>, (bool, bool)>,
     expiries: Arc<Vec<Expiry>>,
+}
+
+/// What the process was started with, and what a reload does not change.
+#[derive(Debug)]
+struct Started {
+    server: Server,
+    admin: Admin,
+}
+
+/// Where a configuration is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Its file.
+    File,
+    /// What its file held when it was last taken: it may have been edited since, and nobody has asked
+    /// for that to be taken. The files that it names are read again.
+    Taken,
 }
 
 /// What configurations are taken into.
@@ -111,7 +133,10 @@ impl Reloader {
             listeners,
             lookups,
             taken: fingerprint(&config.inputs),
+            source: Arc::clone(&loaded.source),
+            compared: Arc::new(loaded.compared.clone()),
             shown: Arc::new(operators::taken(loaded)),
+            started: Started::of(config),
             secure: secure(config),
             server: config.server.clone(),
             admin: config.admin.clone(),
@@ -189,6 +214,25 @@ impl Reloader {
         Arc::clone(&self.shown)
     }
 
+    /// The same, for comparison with another one.
+    pub(super) fn compared(&self) -> &serde_json::Value {
+        &self.compared
+    }
+
+    /// Files whose contents are others than those that were taken, the configuration file aside.
+    pub(super) fn changed_files(&self, config: &Config) -> Vec<String> {
+        let now = fingerprint(&config.inputs);
+        let differs = |(path, hash): &(&PathBuf, &u64)| {
+            **path != self.path && self.taken.get(*path) != Some(*hash)
+        };
+        let changed = now.iter().filter(differs);
+        let mut changed: Vec<String> = changed
+            .map(|(path, _)| path.display().to_string())
+            .collect();
+        changed.sort();
+        changed
+    }
+
     /// What changes over TCP need.
     pub(super) fn token(&self) -> Option<Arc<Token>> {
         self.admin.token.clone().map(Arc::new)
@@ -217,9 +261,13 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ReloadError::Config`].
-    pub(super) async fn load(&self) -> Result<Loaded, ReloadError> {
-        let path = self.path.clone();
-        match tokio::task::spawn_blocking(move || config::load(&path)).await {
+    pub(super) async fn load(&self, from: Source) -> Result<Loaded, ReloadError> {
+        let (path, source) = (self.path.clone(), Arc::clone(&self.source));
+        let load = move || match from {
+            Source::File => config::load(&path),
+            Source::Taken => config::parse(&source, &path, &|name| std::env::var(name).ok()),
+        };
+        match tokio::task::spawn_blocking(load).await {
             Ok(loaded) => loaded.map_err(ReloadError::Config),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
@@ -229,20 +277,30 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ReloadError`]; what ran before keeps running.
-    pub(super) async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
-        let loaded = self.load().await?;
-        self.take(loaded).await
+    pub(super) async fn reload(&mut self, from: Source) -> Result<Reloaded, ReloadError> {
+        let loaded = self.load(from).await?;
+        self.take(loaded, from).await
     }
 
     /// Swaps in a configuration.
     ///
     /// # Errors
     /// [`ReloadError`]; what ran before keeps running.
-    pub(super) async fn take(&mut self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
+    pub(super) async fn take(
+        &mut self,
+        loaded: Loaded,
+        from: Source,
+    ) -> Result<Reloaded, ReloadError> {
         super::log_warnings(&loaded.warnings);
-        let shown = Arc::new(operators::taken(&loaded));
-        let config = loaded.config;
-        let fingerprint = fingerprint(&config.inputs);
+        let mut shown = operators::taken(&loaded);
+        let (config, source, compared) = (loaded.config, loaded.source, loaded.compared);
+        shown.at_next_start = self.started.differs_from(&config);
+        let shown = Arc::new(shown);
+        let mut fingerprint = fingerprint(&config.inputs);
+        if let (Source::Taken, Some(known)) = (from, self.taken.get(&self.path)) {
+            // What it holds now has not been taken.
+            fingerprint.insert(self.path.clone(), *known);
+        }
         let plan = self.listeners.plan(&config.listeners)?;
         if only_certificates_changed(&config, &self.taken, &fingerprint) {
             self.listeners.apply(plan).await;
@@ -262,8 +320,9 @@ impl Reloader {
         if let Some(target) = target {
             self.shared.access_log.set(target);
         }
-        warn_of_restart_needed(&self.server, &config.server);
-        warn_of_moved(&self.admin, &config.admin);
+        for name in &shown.at_next_start {
+            tracing::warn!("a change of `{name}` takes effect at the next start");
+        }
         let old = self.shared.snapshot.swap(Arc::new(snapshot));
         self.forget_weights();
         self.lookups.settle();
@@ -272,6 +331,7 @@ impl Reloader {
         drop(old);
         self.taken = fingerprint;
         self.shown = shown;
+        (self.source, self.compared) = (source, Arc::new(compared));
         self.secure = secure(&config);
         self.expiries = expiries(&config);
         self.server = config.server;
@@ -351,20 +411,31 @@ fn only_certificates_changed(config: &Config, before: &Fingerprint, now: &Finger
         && changed.iter().all(|path| certificates.contains(path))
 }
 
-fn warn_of_moved(before: &Admin, now: &Admin) {
-    if before.bind != now.bind || before.metrics_bind != now.metrics_bind {
-        tracing::warn!("a change of where operators connect takes effect at the next start");
+impl Started {
+    fn of(config: &Config) -> Self {
+        Self {
+            server: config.server.clone(),
+            admin: config.admin.clone(),
+        }
     }
-}
 
-fn warn_of_restart_needed(before: &Server, now: &Server) {
-    if before.workers != now.workers {
-        tracing::warn!("a change of `server.workers` takes effect at the next start");
-    }
-    if before.core_dumps != now.core_dumps {
-        tracing::warn!("a change of `server.core_dumps` takes effect at the next start");
-    }
-    if before.log != now.log {
-        tracing::warn!("a change of `server.log` takes effect at the next start");
+    /// Keys that say something else by now, and wait for the next start.
+    fn differs_from(&self, config: &Config) -> Vec<&'static str> {
+        let (server, admin) = (&config.server, &config.admin);
+        let differ = [
+            ("server.workers", self.server.workers != server.workers),
+            (
+                "server.core_dumps",
+                self.server.core_dumps != server.core_dumps,
+            ),
+            ("server.log", self.server.log != server.log),
+            ("admin.bind", self.admin.bind != admin.bind),
+            (
+                "admin.metrics_bind",
+                self.admin.metrics_bind != admin.metrics_bind,
+            ),
+        ];
+        let differ = differ.into_iter().filter(|(_, differs)| *differs);
+        differ.map(|(name, _)| name).collect()
     }
 }

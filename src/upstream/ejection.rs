@@ -25,7 +25,7 @@ impl Upstream {
         if !endpoint.condition(now, |condition| condition.failed(failure, settings, now)) {
             return None;
         }
-        let endpoints = self.endpoints();
+        let endpoints = self.serving();
         if endpoints.iter().all(|each| each.id != endpoint.id) {
             return None;
         }
@@ -38,13 +38,13 @@ impl Upstream {
         })
     }
 
-    /// After its endpoints have changed: those that would have come back first come back now, as far
+    /// After those that serve have changed: those that would have come back first come back now, as far
     /// as more are ejected than may be.
     pub(super) fn keep_share(&self, now: Instant) {
         let Some(settings) = &self.settings.ejection else {
             return;
         };
-        let endpoints = self.endpoints();
+        let endpoints = self.serving();
         let most = ejected_most(settings, endpoints.len());
         let _alone = locked(&EJECTING);
         let mut ejected = ejected(&endpoints, now);

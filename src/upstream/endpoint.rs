@@ -3,7 +3,7 @@
 //! What must outlive reloads, the count of leases above all, is in [`State`], shared by every
 //! snapshot that has the same endpoint. Which of them is picked is `group`'s business.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -115,10 +115,11 @@ impl State {
         self.is_drained.load(Ordering::Relaxed)
     }
 
-    /// Takes it out, or puts it back.
-    pub fn set_drained(&self, is_drained: bool) {
-        self.is_drained.store(is_drained, Ordering::Relaxed);
-        self.room.look();
+    fn set_drained(&self, is_drained: bool, now: Instant) {
+        let was_drained = self.is_drained.swap(is_drained, Ordering::Relaxed);
+        if was_drained && !is_drained {
+            self.begins(now);
+        }
     }
 
     /// What an operator weighs it instead of what is configured.
@@ -312,12 +313,25 @@ pub struct Known {
     endpoints: Mutex<HashMap<EndpointKey, Weak<State>>>,
     upstreams: Mutex<HashMap<Arc<str>, Weak<Lasting>>>,
     settled: AtomicBool,
+    /// What operators have taken out: it stays out if it goes and comes back.
+    drained: Mutex<HashSet<EndpointKey>>,
 }
 
 impl Known {
     /// From now on endpoints that appear are new ones.
     pub fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes an endpoint out, or puts it back: then its slow start begins.
+    pub(super) fn set_drained(&self, endpoint: &State, is_drained: bool, now: Instant) {
+        let key = (Arc::clone(&endpoint.upstream), endpoint.address.clone());
+        let mut drained = locked(&self.drained);
+        match is_drained {
+            true => drained.insert(key),
+            false => drained.remove(&key),
+        };
+        endpoint.set_drained(is_drained, now);
     }
 
     /// Forgets those that have died.
@@ -347,6 +361,8 @@ impl Known {
             false => 0,
         };
         let state = Arc::new(State::new(upstream, address.clone(), since));
+        let is_drained = locked(&self.drained).contains(&key);
+        state.is_drained.store(is_drained, Ordering::Relaxed);
         endpoints.insert(key, Arc::downgrade(&state));
         state
     }

@@ -200,6 +200,26 @@ impl Upstream {
         members.collect()
     }
 
+    /// Takes an endpoint out, until an operator puts it back: it gets nothing new, and what it has stays.
+    pub fn set_drained(&self, endpoint: &State, is_drained: bool) {
+        let now = Instant::now();
+        self.known.set_drained(endpoint, is_drained, now);
+        self.keep_share(now);
+        self.lasting.room.look();
+    }
+
+    /// Endpoints that take something new, as far as they are fit.
+    pub(super) fn serving(&self) -> Vec<Arc<State>> {
+        let group = locked(&self.group);
+        let serving = group
+            .endpoints
+            .iter()
+            .filter(|it| it.takes() && it.weight() > 0);
+        serving
+            .map(|endpoint| Arc::clone(&endpoint.state))
+            .collect()
+    }
+
     /// Sessions that wait for an endpoint that is not full.
     pub fn waiting(&self) -> usize {
         self.lasting.room.waiting()

@@ -83,29 +83,32 @@ async fn pages_follow_one_another_and_miss_nobody() {
     let echo = Echo::start("echo").await;
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let mut held = Vec::new();
-    for _ in 0..23 {
+    for _ in 0..600 {
         held.push(proxy.tunnel().await);
     }
-    proxy.logged_times("tunnel opened", 23).await;
-    let mut ids = std::collections::BTreeSet::new();
-    let mut path = "/v1/tunnels?limit=5".to_owned();
+    proxy.logged_times("tunnel opened", 600).await;
+    let mut ids = Vec::new();
+    let mut path = "/v1/tunnels?limit=50".to_owned();
     loop {
         let page = operator.get(&path).await;
         let tunnels = page["tunnels"].as_array().unwrap();
-        assert!(tunnels.len() <= 5);
+        assert!(tunnels.len() <= 50);
         ids.extend(
             tunnels
                 .iter()
                 .map(|it| it["id"].as_str().unwrap().to_owned()),
         );
         match page["next"].as_str() {
-            Some(next) => path = format!("/v1/tunnels?limit=5&after={next}"),
+            Some(next) => path = format!("/v1/tunnels?limit=50&after={next}"),
             None => break,
         }
     }
-    assert_eq!(ids.len(), 23);
+    assert_eq!(ids.len(), 600);
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 600, "nobody twice");
     let oldest = operator.get("/v1/tunnels?sort=age&limit=3").await;
-    assert_eq!(oldest["matched"], 23);
+    assert_eq!(oldest["matched"], 600);
     let first = &proxy.log().events("tunnel opened")[0]["session"];
     assert_eq!(&oldest["tunnels"][0]["id"], first);
 }

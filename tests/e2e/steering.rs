@@ -1,11 +1,14 @@
 //! What operators have a running process do.
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::certificates::Authority;
 
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::{frame, frames};
-use crate::harness::operator::{ADMIN, Operator};
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::operator::{ADMIN, Operator, write_token};
+use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::until;
 use crate::harness::wire::Wire;
 
@@ -86,6 +89,64 @@ async fn many_are_closed_at_a_pace_and_status_tells_how_far_that_is() {
 }
 
 #[tokio::test]
+async fn a_pace_is_kept_and_can_be_stopped() {
+    let endpoint = Endpoint::bind().await;
+    let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
+    // The oldest first: this one.
+    let (mut first, _first_end) = proxy.tunnel_to(&endpoint).await;
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        others.push(proxy.tunnel_to(&endpoint).await);
+    }
+    proxy.logged_times("tunnel opened", 6).await;
+    let asked = json!({ "all": true, "per_second": 0.1 });
+    let (_, begun) = operator.post("/v1/tunnels/close", &asked).await;
+    let job = begun["job"]["job"].clone();
+    assert_eq!(said(&first.exactly(10).await), close(1008, "killed"));
+    let status = operator.get("/v1/status").await;
+    let progress = &status["jobs"][0];
+    assert_eq!(
+        (&progress["done"], &progress["tunnels"]),
+        (&json!(1), &json!(6))
+    );
+    let (status, stopped) = operator
+        .post("/v1/tunnels/close/stop", &json!({ "job": job }))
+        .await;
+    assert_eq!((status, &stopped["closed"]), (200, &json!(1)));
+    proxy.logged("tunnels closed").await;
+    assert_eq!(
+        operator
+            .post("/v1/tunnels/close/stop", &json!({ "job": job }))
+            .await
+            .0,
+        404
+    );
+    // The others carry on.
+    for (client, served) in &mut others {
+        client.send("still").await;
+        assert_eq!(served.exactly(5).await, b"still");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_nothing_has_is_told_of() {
+    let echo = Echo::start("echo").await;
+    let (_proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    for (name, value) in [
+        ("route", "mian"),
+        ("upstream", "mian"),
+        ("listener", "mian"),
+        ("endpoint", "127.0.0.1:1"),
+    ] {
+        let asked = json!({ "filter": { name: value } });
+        let (status, answer) = operator.post("/v1/tunnels/close", &asked).await;
+        assert_eq!(status, 404, "{answer}");
+    }
+    let asked = json!({ "filter": { "route": "main" } });
+    assert_eq!(operator.post("/v1/tunnels/close", &asked).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_slip_closes_nothing() {
     let echo = Echo::start("echo").await;
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
@@ -98,6 +159,8 @@ async fn a_slip_closes_nothing() {
         json!({ "all": true, "code": 999 }),
         json!({ "all": true, "reason": "x".repeat(124) }),
         json!({ "all": true, "per_second": 0 }),
+        json!({ "filter": { "client": "0.0.0.0/0" } }),
+        json!({ "filter": { "older_than": "0s" } }),
         json!({ "all": "yes" }),
         json!([]),
     ] {
@@ -156,6 +219,23 @@ async fn a_drained_endpoint_keeps_its_tunnels_and_gets_nothing_new_until_it_is_p
     assert_eq!((one.open(), other.open()), (6, 8));
     let unknown = json!({ "endpoint": "127.0.0.1:1" });
     assert_eq!(operator.post("/v1/endpoints/drain", &unknown).await.0, 404);
+}
+
+#[tokio::test]
+async fn an_endpoint_stays_drained_that_goes_and_comes_back() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let both = simple(&[one.address, other.address]);
+    let (proxy, operator) = Operator::start(&both).await;
+    let which = json!({ "endpoint": one.address.to_string() });
+    assert_eq!(operator.post("/v1/endpoints/drain", &which).await.0, 200);
+    proxy
+        .reload(&(ADMIN.to_owned() + &simple(&[other.address])))
+        .await;
+    proxy.reload(&(ADMIN.to_owned() + &both)).await;
+    let upstreams = operator.get("/v1/upstreams").await;
+    assert_eq!(upstreams[0]["endpoints"][0]["state"], "drained");
+    let _held = (proxy.tunnel().await, proxy.tunnel().await);
+    assert_eq!((one.open(), other.open()), (0, 2));
 }
 
 #[tokio::test]
@@ -232,14 +312,14 @@ async fn a_plan_tells_what_changes_and_how_many_tunnels_that_is_about() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let third = Echo::start("third").await;
     let (proxy, operator, _held) = with_six(&one, &other).await;
-    let plan = operator.get("/v1/reload/plan").await;
+    let plan = operator.plan().await;
     assert_eq!(
         (&plan["tunnels"], &plan["displaced"]),
         (&json!(6), &json!(0))
     );
     let new = simple(&[other.address, third.address]).replace("name = \"main\"", "name = \"chat\"");
     proxy.rewrite(&(ADMIN.to_owned() + &new));
-    let plan = operator.get("/v1/reload/plan").await;
+    let plan = operator.plan().await;
     let endpoint = |echo: &Echo| planned(&plan, "endpoints", &echo.address.to_string());
     assert_eq!(endpoint(&one), is("removed", 3));
     assert_eq!(endpoint(&other), is("kept", 3));
@@ -273,7 +353,7 @@ async fn a_reload_that_displaces_most_tunnels_is_seldom_meant_so() {
     assert_eq!(endpoints[0]["endpoint"], third.address.to_string());
     // All six are still there, and the next reload is about none of them.
     assert_eq!(operator.get("/v1/status").await["tunnels"], 6);
-    let plan = operator.get("/v1/reload/plan").await;
+    let plan = operator.plan().await;
     assert_eq!(
         (&plan["tunnels"], &plan["displaced"]),
         (&json!(6), &json!(0))
@@ -286,6 +366,82 @@ async fn a_reload_that_displaces_most_tunnels_is_seldom_meant_so() {
         wire.send(frame(0x81, Some([0; 4]), b"still")).await;
         wire.at_least(7).await;
     }
+}
+
+#[tokio::test]
+async fn a_plan_tells_of_secrets_files_and_what_waits_for_the_next_start() {
+    let echo = Echo::start("echo").await;
+    let folder = TempDir::new().unwrap();
+    write_token(folder.path());
+    std::fs::write(folder.path().join("sticky.key"), "1".repeat(64)).unwrap();
+    let config = |key: &str, server: &str| {
+        let route = format!("headers = {{ x-key = \"{key}\" }}");
+        let sticky = "sticky = { secret_file = \"sticky.key\" }\n";
+        let server = format!("[server]\nlog.format = \"json\"\n{server}\n");
+        [
+            &server,
+            ADMIN,
+            &settings(&[echo.address], "", &route),
+            sticky,
+        ]
+        .concat()
+    };
+    let proxy = Proxy::start_in(folder, &config("one", "workers = 2")).await;
+    let operator = Operator::of(&proxy).await;
+    let before = operator.plan().await;
+    assert_eq!(
+        (&before["routes"], &before["files"], &before["settings"]),
+        (&json!([]), &json!([]), &json!([]))
+    );
+    proxy.rewrite(&config("other", "workers = 1"));
+    std::fs::write(proxy.folder().join("sticky.key"), "2".repeat(64)).unwrap();
+    let after = operator.plan().await;
+    assert_eq!(planned(&after, "routes", "main"), is("changed", 0));
+    assert!(
+        after["files"][0].as_str().unwrap().ends_with("sticky.key"),
+        "{after}"
+    );
+    let workers = json!([{ "name": "server.workers", "at_next_start": true }]);
+    assert_eq!(after["settings"], workers);
+    let (_, done) = operator.post("/v1/reload", &json!({})).await;
+    let warnings = done["warnings"].to_string();
+    assert!(warnings.contains("server.workers"), "{warnings}");
+    assert_eq!(
+        operator.get("/v1/status").await["at_next_start"],
+        json!(["server.workers"])
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_has_asked_for_is_not_taken_along_with_a_certificate() {
+    let folder = TempDir::new().unwrap();
+    write_token(folder.path());
+    let authority = Authority::new();
+    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let echo = Echo::start("echo").await;
+    let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let config = [ADMIN, &simple(&[echo.address]), tls].concat();
+    let proxy = Proxy::start_in(folder, &config).await;
+    let operator = Operator::of(&proxy).await;
+    for edited in [
+        config.replace("name = \"main\"", "name = \"other\""),
+        config.replace("[[route]]", "[[route]"),
+    ] {
+        let before = proxy.log().events("certificates reloaded").len();
+        proxy.rewrite(&edited);
+        authority.issue(proxy.folder(), "chat", &["chat.example.com"]);
+        proxy
+            .logged_times("certificates reloaded", before + 1)
+            .await;
+        let shown = operator.get("/v1/config").await;
+        assert_eq!(shown["config"]["route"][0]["name"], "main");
+    }
+    assert!(proxy.log().events("reloaded").is_empty());
+    assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 409);
+    proxy.rewrite(&config.replace("name = \"main\"", "name = \"other\""));
+    assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 200);
+    let shown = operator.get("/v1/config").await;
+    assert_eq!(shown["config"]["route"][0]["name"], "other");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::config::model::Token;
 ///
 /// # Errors
 /// [`Fault`], with 401 or 403.
-pub fn check(parts: &Parts, changes: bool, token: Option<&Token>) -> Result<(), Fault> {
+pub fn check(parts: &Parts, needs_token: bool, token: Option<&Token>) -> Result<(), Fault> {
     let forbidden = |error: &str| Err(Fault::new(StatusCode::FORBIDDEN, error));
     // A name in `Host` may be one of an attacker's that resolves to this address (DNS rebinding).
     let Some(host) = only(&parts.headers, HOST.as_str()).filter(|host| is_address(host)) else {
@@ -26,11 +26,16 @@ pub fn check(parts: &Parts, changes: bool, token: Option<&Token>) -> Result<(), 
             return forbidden("pages of other origins may not ask");
         }
     }
-    if !changes {
+    // Without being read by the page, requests that it causes still cost something.
+    let site = parts.headers.get("sec-fetch-site");
+    if site.is_some_and(|site| site != "same-origin" && site != "none") {
+        return forbidden("pages of other origins may not ask");
+    }
+    if !needs_token {
         return Ok(());
     }
     let Some(token) = token else {
-        return forbidden("over TCP there are no changes without `admin.token_file`");
+        return forbidden("over TCP there is none of this without `admin.token_file`");
     };
     let given = only(&parts.headers, AUTHORIZATION.as_str());
     let given = given.and_then(|given| {
@@ -44,7 +49,7 @@ pub fn check(parts: &Parts, changes: bool, token: Option<&Token>) -> Result<(), 
         true => Ok(()),
         false => Err(Fault::new(
             StatusCode::UNAUTHORIZED,
-            "changes over TCP need the token in `Authorization: Bearer …`",
+            "over TCP this needs the token in `Authorization: Bearer …`",
         )),
     }
 }
@@ -130,6 +135,11 @@ mod tests {
         assert_eq!(with("http://127.0.0.1:8000"), 403);
         assert_eq!(with("https://evil.example"), 403);
         assert_eq!(with("null"), 403);
+        let from = |site| {
+            let host = ("host", "127.0.0.1:9900");
+            status(&[host, ("sec-fetch-site", site)], false, false)
+        };
+        assert_eq!((from("cross-site"), from("none")), (403, 200));
     }
 
     #[test]

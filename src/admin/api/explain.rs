@@ -70,6 +70,9 @@ pub struct Explanation {
     /// What tidegate answers itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
+    /// What else that depends on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends: Vec<String>,
     /// Path and query that the endpoint gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_path: Option<String>,
@@ -146,6 +149,7 @@ pub fn explain(view: &View, question: &Question) -> Result<Explanation, Fault> {
         route: None,
         others: Vec::new(),
         answer: None,
+        depends: Vec::new(),
         endpoint_path: None,
         endpoint: None,
         why: None,
@@ -254,11 +258,17 @@ impl Visit<'_> {
         };
         let visitor = Visitor {
             address: self.question.client,
-            is_known: self.question.client.is_some(),
+            is_known: true,
             has_certificate: self.question.certificate,
             is_handshake: handshake.is_some(),
         };
-        access::check(&route.settings.access, visitor, &parts.headers)?;
+        let mut wanted = route.settings.access.clone();
+        if self.question.client.is_none() && !(wanted.allow.is_empty() && wanted.deny.is_empty()) {
+            let depends = "the client's address: name one (`client`)".to_owned();
+            told.depends.push(depends);
+            (wanted.allow, wanted.deny) = Default::default();
+        }
+        access::check(&wanted, visitor, &parts.headers)?;
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) => {}
             LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),
@@ -351,7 +361,13 @@ impl Visit<'_> {
         let (wish, _) = wish::of(upstream, traits);
         let endpoint = upstream.preview(wish).map_err(|nobody| match nobody {
             Nobody::NotReady => Rejection::NoEndpoint,
-            Nobody::Full => Rejection::EndpointsFull,
+            Nobody::Full => {
+                if upstream.picking().queue.is_some() {
+                    told.depends
+                        .push("whether an endpoint has room in time: it waits".to_owned());
+                }
+                Rejection::EndpointsFull
+            }
         })?;
         let led_back = wish.back_to.is_some() && upstream.tag_of(&endpoint) == wish.back_to;
         told.endpoint = Some(endpoint.label.to_string());

@@ -11,7 +11,7 @@ use crate::admin::plan::Plan;
 use crate::admin::select::Filter;
 
 macro_rules! operations {
-    ($( $(#[doc = $doc:literal])+ $name:ident = $method:ident $path:literal, $changes:literal; )+) => {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $method:ident $path:literal, $token:literal; )+) => {
         /// What can be asked for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Operation {
@@ -32,9 +32,9 @@ macro_rules! operations {
                 match self { $(Self::$name => $path,)+ }
             }
 
-            /// Whether it changes something: over TCP that needs the token.
-            pub fn changes(self) -> bool {
-                match self { $(Self::$name => $changes,)+ }
+            /// Whether over TCP it needs the token: it changes something, or costs much.
+            pub fn needs_token(self) -> bool {
+                match self { $(Self::$name => $token,)+ }
             }
 
             /// What it does.
@@ -62,14 +62,16 @@ operations! {
     Tunnels = GET "/v1/tunnels", false;
     /// Closes tunnels by filter, at once or at a pace; or counts them.
     CloseTunnels = POST "/v1/tunnels/close", true;
+    /// Stops a job that closes tunnels at a pace: what is closed is closed, the rest stays.
+    StopClosing = POST "/v1/tunnels/close/stop", true;
     /// Takes an endpoint out: it gets nothing new, its tunnels stay. Reloads keep that.
     DrainEndpoint = POST "/v1/endpoints/drain", true;
     /// Puts it back.
     UndrainEndpoint = POST "/v1/endpoints/undrain", true;
     /// Weighs an endpoint until the next reload.
     WeighEndpoint = POST "/v1/endpoints/weight", true;
-    /// What a reload would change, and how many live tunnels that is about.
-    PlanReload = GET "/v1/reload/plan", false;
+    /// What a reload would change, and how many live tunnels that is about. Reads all files again.
+    PlanReload = GET "/v1/reload/plan", true;
     /// Reloads the configuration, unless that would displace too many tunnels.
     Reload = POST "/v1/reload", true;
     /// What would become of a request. Nothing is sent anywhere.
@@ -90,6 +92,7 @@ impl Operation {
     fn takes(self, schemas: &mut SchemaGenerator) -> Option<Schema> {
         Some(match self {
             Self::CloseTunnels => of::<tunnels::Close>(schemas),
+            Self::StopClosing => of::<tunnels::Stop>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint => of::<steer::Which>(schemas),
             Self::WeighEndpoint => of::<steer::Weigh>(schemas),
             Self::Reload => of::<reload::Reload>(schemas),
@@ -106,6 +109,7 @@ impl Operation {
             Self::Upstreams => of::<Vec<upstreams::Upstream>>(schemas),
             Self::Tunnels => of::<tunnels::Listing>(schemas),
             Self::CloseTunnels => of::<tunnels::Closed>(schemas),
+            Self::StopClosing => of::<status::Progress>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint | Self::WeighEndpoint => {
                 of::<steer::Steered>(schemas)
             }
@@ -135,7 +139,7 @@ impl Operation {
         if self == Self::Tunnels {
             described["parameters"] = parameters(schemas);
         }
-        if self.changes() {
+        if self.needs_token() {
             described["security"] = json!([{ "token": [] }, {}]);
         }
         described

@@ -29,6 +29,8 @@ pub struct Status {
     pub config_taken: String,
     /// What is probably not meant so in it.
     pub config_warnings: Vec<String>,
+    /// Keys that say something else than at the start, and wait for the next one.
+    pub at_next_start: Vec<String>,
     /// Reloads that were taken.
     pub reloads: u64,
     /// Reloads that failed: what ran before went on.
@@ -130,6 +132,11 @@ pub fn status(view: &View) -> Status {
         config: taken.files.first().cloned().unwrap_or_default(),
         config_taken: shown(taken.at),
         config_warnings: taken.warnings.clone(),
+        at_next_start: taken
+            .at_next_start
+            .iter()
+            .map(|it| (*it).to_owned())
+            .collect(),
         reloads,
         failed_reloads,
         reload_fault: view.process.fault().to_vec(),

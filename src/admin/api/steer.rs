@@ -55,7 +55,7 @@ pub struct Steered {
 /// [`Fault`].
 pub fn drain(view: &View, which: &Which) -> Result<Steered, Fault> {
     let (upstream, member) = find(view, which)?;
-    member.state.set_drained(true);
+    upstream.set_drained(&member.state, true);
     let in_flight = member.state.in_flight();
     let (name, endpoint) = (&*upstream.name, &*member.state.label);
     tracing::info!(
@@ -74,12 +74,12 @@ pub fn drain(view: &View, which: &Which) -> Result<Steered, Fault> {
 pub fn undrain(view: &View, which: &Which) -> Result<Steered, Fault> {
     let (upstream, member) = find(view, which)?;
     let (name, endpoint) = (&*upstream.name, &*member.state.label);
+    upstream.set_drained(&member.state, false);
     if member.is_drained {
         return Err(Fault::conflict(format!(
             "the configuration drains `{endpoint}`: take `drain = true` away there, and reload"
         )));
     }
-    member.state.set_drained(false);
     tracing::info!(
         upstream = name,
         endpoint,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::fault::Fault;
 use super::status::Progress;
 use crate::admin::ask::{Carried, Found, Position};
-use crate::admin::jobs::{self, Chosen, JOBS_MOST};
+use crate::admin::jobs::Chosen;
 use crate::admin::select::{Filter, Id, Span};
 use crate::admin::view::View;
 use crate::tunnel::ended::{Ended, Words};
@@ -21,6 +21,10 @@ const LIMIT_MOST: usize = 10_000;
 
 /// Tunnels that one answer lists, if nothing else is said.
 const LIMIT_USUAL: usize = 100;
+
+/// The slowest and the fastest pace of closing, in tunnels per second.
+const RATE_LEAST: f64 = 0.1;
+const RATE_MOST: f64 = 1e6;
 
 /// How long rates may be measured.
 const OVER_MOST: Duration = Duration::from_secs(10);
@@ -195,7 +199,12 @@ pub async fn list(view: &View, filter: Filter, layout: &Layout) -> Result<Listin
         .map_or(Ok(Position::default()), position)?;
     let filter = Arc::new(filter);
     let before = match layout.over {
-        Some(over) => Some(Before::measure(view, &filter, over.0).await?),
+        Some(over) => {
+            // It holds something of every tunnel meanwhile.
+            let one = view.measuring.try_lock();
+            let _one = one.map_err(|_| Fault::busy("somebody else measures rates: try again"))?;
+            Some(Before::measure(view, &filter, over.0).await?)
+        }
         None => None,
     };
     let seen = |found: Found| match &before {
@@ -282,34 +291,39 @@ impl Seen {
     }
 }
 
-/// What tunnels had carried a while ago.
-struct Before {
-    carried: HashMap<u64, Carried>,
-    at: Instant,
-}
+/// What tunnels had carried a while ago, and when that was.
+struct Before(HashMap<u64, (Carried, Instant)>);
 
 impl Before {
-    async fn measure(view: &View, filter: &Arc<Filter>, over: Duration) -> Result<Self, Fault> {
+    async fn measure(view: &View, filter: &Filter, over: Duration) -> Result<Self, Fault> {
+        // Whoever comes to be old or quiet enough meanwhile has been there all along.
+        let filter = Arc::new(Filter {
+            older_than: None,
+            idle_for: None,
+            ..filter.clone()
+        });
         let mut carried = HashMap::new();
         let visit = |_, found: Found| {
-            carried.insert(found.name.session, found.carried);
+            carried.insert(found.name.session, (found.carried, Instant::now()));
             true
         };
-        let at = Instant::now();
         let seen = view
             .workers
-            .tunnels(filter, Position::default(), visit)
+            .tunnels(&filter, Position::default(), visit)
             .await;
         seen.map_err(|error| Fault::busy(error.to_string()))?;
         tokio::time::sleep(over).await;
-        Ok(Self { carried, at })
+        Ok(Self(carried))
     }
 
-    /// What is new carried all of it since.
+    /// What is new has carried all of it since it opened.
     fn seen(&self, found: Found) -> Seen {
-        let before = self.carried.get(&found.name.session).copied();
-        let seconds = self.at.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
-        let rates = Rates::between(before.unwrap_or_default(), found.carried, seconds);
+        let (before, time) = match self.0.get(&found.name.session) {
+            Some((before, at)) => (*before, at.elapsed()),
+            None => (Carried::default(), found.age),
+        };
+        let seconds = time.as_secs_f64().max(1e-3);
+        let rates = Rates::between(before, found.carried, seconds);
         Seen {
             found,
             rates: Some(rates),
@@ -366,8 +380,10 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
         ));
     }
     let rate = close.per_second;
-    if rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e6)) {
-        return Err(Fault::wrong("`per_second` is more than 0"));
+    if rate.is_some_and(|rate| !(RATE_LEAST..=RATE_MOST).contains(&rate)) {
+        return Err(Fault::wrong(format!(
+            "`per_second` is from {RATE_LEAST} to {RATE_MOST}"
+        )));
     }
     let mut chosen: Vec<(Duration, Chosen)> = Vec::new();
     let visit = |worker, found: Found| {
@@ -390,21 +406,16 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
         closed: 0,
         job: None,
     };
+    if chosen.is_empty() {
+        known(view, &filter)?;
+    }
     if close.dry_run || chosen.is_empty() {
         return Ok(answer);
     }
     let (code, reason) = (words.code, words.reason.clone());
-    if let Some(rate) = rate {
-        let job = view.jobs.begin(view, chosen, rate, words).ok_or_else(|| {
-            Fault::conflict(format!(
-                "{JOBS_MOST} jobs are running already: wait for one"
-            ))
-        })?;
-        answer.job = Some(Progress::of(&job));
-    } else {
-        answer.closed = jobs::close(view, &chosen, &words).await;
-    }
+    let job = view.jobs.begin(view, chosen, rate, words)?;
     tracing::info!(
+        job = job.number,
         tunnels = answer.matched,
         filter = serde_json::to_string(&*filter).unwrap_or_default(),
         per_second = rate,
@@ -412,7 +423,67 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
         reason = &*reason,
         "an operator closes tunnels"
     );
+    if rate.is_none() {
+        // It goes on even if whoever asked goes away.
+        job.finished().await;
+        answer.closed = job.closed();
+    } else {
+        answer.job = Some(Progress::of(&job));
+    }
     Ok(answer)
+}
+
+/// A filter that nothing fits may be a slip.
+fn known(view: &View, filter: &Filter) -> Result<(), Fault> {
+    let snapshot = view.shared.snapshot.load();
+    let unknown =
+        |what: &str, name: &str| Err(Fault::unknown(format!("there is no {what} `{name}`")));
+    if let Some(name) = filter.route.as_deref().filter(|it| !snapshot.has_route(it)) {
+        return unknown("route", name);
+    }
+    if let Some(name) = filter
+        .upstream
+        .as_deref()
+        .filter(|it| snapshot.upstream(it).is_none())
+    {
+        return unknown("upstream", name);
+    }
+    let listening = view.listening.load();
+    let has_listener = |name: &str| listening.iter().any(|it| *it.name == *name);
+    if let Some(name) = filter.listener.as_deref().filter(|it| !has_listener(it)) {
+        return unknown("listener", name);
+    }
+    let has_endpoint = |label: &str| {
+        let mut upstreams = snapshot.upstreams().iter();
+        upstreams.any(|it| it.endpoints().iter().any(|it| *it.label == *label))
+    };
+    if let Some(label) = filter.endpoint.as_deref().filter(|it| !has_endpoint(it)) {
+        return unknown("endpoint", label);
+    }
+    Ok(())
+}
+
+/// A job to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// Its number.
+    pub job: u64,
+}
+
+/// Stops closing: what is closed is closed, and the rest stays.
+///
+/// # Errors
+/// [`Fault`].
+pub fn stop(view: &View, stop: Stop) -> Result<Progress, Fault> {
+    let job = view.jobs.stop(stop.job);
+    let job = job.ok_or_else(|| Fault::unknown(format!("no job {} is running", stop.job)))?;
+    tracing::info!(
+        job = job.number,
+        closed = job.closed(),
+        "an operator stops closing tunnels"
+    );
+    Ok(Progress::of(&job))
 }
 
 fn words(close: &Close) -> Result<Words, Fault> {

@@ -106,7 +106,7 @@ impl State {
 impl Endpoint {
     /// Whether it takes something new.
     pub fn takes_new(&self) -> bool {
-        self.state == State::Up
+        self.state == State::Up && self.weight > 0
     }
 }
 
@@ -195,6 +195,8 @@ impl Endpoint {
         } else if shown.state == State::Up && member.most.is_some_and(|most| in_flight >= most) {
             shown.state = State::Full;
             shown.why = Some("it has `max_tunnels`".to_owned());
+        } else if shown.state == State::Up && member.weight == 0 {
+            shown.why = Some("weight 0: only sticky cookies lead here".to_owned());
         }
         shown
     }

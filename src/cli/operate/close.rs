@@ -2,6 +2,7 @@
 
 use clap::Args;
 use tidegate::admin::api::operation::Operation;
+use tidegate::admin::api::status::Progress;
 use tidegate::admin::api::tunnels;
 use tidegate::admin::select::Id;
 
@@ -25,6 +26,9 @@ pub(in crate::cli) struct Close {
     /// So many per second, the oldest first; at once without it
     #[arg(long, value_name = "COUNT")]
     rate: Option<f64>,
+    /// Stop a job that closes at a pace, instead
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["id", "all", "yes", "rate", "code", "reason"])]
+    stop: Option<u64>,
     /// The code of the Close frame for clients [default: 1008]
     #[arg(long, value_name = "CODE")]
     code: Option<u16>,
@@ -42,10 +46,14 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
         all,
         yes,
         rate,
+        stop,
         code,
         reason,
         reach,
     } = verb;
+    if let Some(job) = stop {
+        return stopped(job, &reach);
+    }
     let close = tunnels::Close {
         filter: which.filter(id),
         all,
@@ -64,11 +72,26 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
     out(&match closed.job {
         _ if !yes => format!("would close {matched}; --yes does\n"),
         Some(job) => format!(
-            "closing {matched} at {} per second, as job {}: `tidegate status` tells how far it is\n",
+            "closing {matched} at {} per second, as job {job}: `tidegate status` tells how far it is, \
+             `tidegate close --stop {job}` ends it\n",
             rate.unwrap_or_default(),
-            job.job
+            job = job.job
         ),
         None => format!("closed {} of {matched}\n", closed.closed),
     });
+    Ok(())
+}
+
+fn stopped(job: u64, reach: &Reach) -> Result<(), Failure> {
+    let answer = reach.ask(Operation::StopClosing, "", Some(&tunnels::Stop { job }))?;
+    if reach.json {
+        show_json(&answer);
+        return Ok(());
+    }
+    let progress: Progress = reach.read(&answer)?;
+    let (closed, tunnels) = (progress.closed, progress.tunnels);
+    out(&format!(
+        "stopped job {job}: {closed} of {tunnels} tunnels are closed\n"
+    ));
     Ok(())
 }

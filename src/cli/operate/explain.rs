@@ -89,6 +89,9 @@ fn shown(told: &Explanation) -> String {
             harmless(&answer.text)
         ));
     }
+    for what in &told.depends {
+        lines.push(format!("depends   on {}", harmless(what)));
+    }
     if let (Some(endpoint), Some(why)) = (&told.endpoint, &told.why) {
         lines.push(format!("endpoint  {} ({why})", harmless(endpoint)));
     }

@@ -78,8 +78,21 @@ fn planned(plan: &Plan) -> String {
         let name = format!("{} {}", it.upstream, it.endpoint);
         part("endpoint", &name, it.change, it.tunnels);
     }
+    for file in &plan.files {
+        part("file", file, Change::Changed, 0);
+    }
     for setting in &plan.settings {
-        part("setting", setting, Change::Changed, 0);
+        let wait = if setting.at_next_start {
+            " (at the next start)"
+        } else {
+            ""
+        };
+        part(
+            "setting",
+            &format!("{}{wait}", setting.name),
+            Change::Changed,
+            0,
+        );
     }
     let mut text = table(
         &["WHAT", "NAME", "CHANGE", "LIVE TUNNELS"],

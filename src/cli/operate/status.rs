@@ -76,6 +76,12 @@ fn overview(status: &Status) -> String {
                 .map(|it| format!("  {}", harmless(it))),
         );
     }
+    if !status.at_next_start.is_empty() {
+        let keys = status.at_next_start.join(", ");
+        lines.push(format!(
+            "changed, but only in effect from the next start on: {keys}"
+        ));
+    }
     for certificate in &status.certificates {
         if certificate.days_left < EXPIRES_SOON {
             let (file, days) = (harmless(&certificate.file), certificate.days_left);
@@ -142,6 +148,7 @@ pub(super) fn of_upstreams(upstreams: &[Upstream]) -> String {
 
 fn row(upstream: &Upstream, endpoint: &Endpoint) -> Vec<Cell> {
     let mood = match endpoint.state {
+        State::Up if !endpoint.takes_new() => Mood::Doubtful,
         State::Up => Mood::Good,
         State::Down | State::Ejected => Mood::Bad,
         State::Drained | State::DrainedByConfig | State::Full => Mood::Doubtful,
@@ -160,6 +167,9 @@ fn row(upstream: &Upstream, endpoint: &Endpoint) -> Vec<Cell> {
 
 fn why(endpoint: &Endpoint) -> String {
     let mut parts: Vec<String> = endpoint.why.iter().cloned().collect();
+    if endpoint.weight_is_set {
+        parts.push("* weighed by an operator, until the next reload".to_owned());
+    }
     if let Some(seconds) = endpoint.down_seconds {
         parts.push(format!("for {}", short(seconds)));
     }

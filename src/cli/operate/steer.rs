@@ -59,10 +59,21 @@ pub(super) fn drain(verb: &Endpoint) -> Result<(), Failure> {
     ));
     if endpoint.tunnels > 0 {
         out(&format!(
-            "to move them away: tidegate close --endpoint {name} --code 1012 --reason drain --rate 50 --yes\n"
+            "to move them away: tidegate close --upstream {upstream} --endpoint {} --code 1012 \
+             --reason drain --rate 50 --yes\n",
+            quoted(&name)
         ));
     }
     Ok(())
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:[]".contains(c);
+    match word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 pub(super) fn undrain(verb: &Endpoint) -> Result<(), Failure> {

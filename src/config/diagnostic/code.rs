@@ -74,6 +74,8 @@ codes! {
         TrustsEverybody = "trusts-everybody";
         /// Pages of any site may connect in the name of whoever looks at them.
         AnyOrigin = "any-origin";
+        /// Operators' interface where everybody may connect.
+        OpenAdmin = "open-admin";
         /// A key that every user of the machine can read or write.
         LooseMode = "loose-mode";
         /// A certificate whose time is over.

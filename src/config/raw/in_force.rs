@@ -1,7 +1,10 @@
 //! What a file says in full, for operators: every key, with its default where nothing is written.
 //!
-//! Strings are as they are written, `${NAME}` and all. What headers and queries are given as values is
-//! not shown: that may be a secret.
+//! Strings are as they are written, `${NAME}` and all. What may be a secret is not shown: values that
+//! headers and queries are given, queries in paths and addresses, and names of users before these.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
@@ -11,64 +14,112 @@ use crate::config::keys::{Kind, ROOT, Table};
 /// What stands for a value that may be a secret.
 const MASK: &str = "(not shown)";
 
-/// All of it, in the shape of the file.
+/// What stands for what may be a secret.
+#[derive(Debug, Clone, Copy)]
+enum Secrets {
+    /// Always the same.
+    Hidden,
+    /// The same for the same, in this process: for who compares.
+    Hashed,
+}
+
+/// All of it, in the shape of the file, for people.
 pub(in crate::config) fn in_force(source: &str) -> Value {
     let (tree, _) = DeTable::parse_recoverable(source);
-    table(&ROOT, tree.get_ref())
+    Secrets::Hidden.table(&ROOT, tree.get_ref())
 }
 
-fn table(declared: &Table, tree: &DeTable<'_>) -> Value {
-    let mut shown = Map::new();
-    for key in declared.keys {
-        let value = match tree.get(key.name) {
-            Some(written) => value(&key.kind, written.get_ref()),
-            None if key.default.is_empty() => continue,
-            None => default(&key.kind, key.default),
-        };
-        shown.insert(key.name.to_owned(), value);
+/// The same, for who compares it with another one: what is not shown makes a difference.
+pub(in crate::config) fn compared(source: &str) -> Value {
+    let (tree, _) = DeTable::parse_recoverable(source);
+    Secrets::Hashed.table(&ROOT, tree.get_ref())
+}
+
+impl Secrets {
+    fn table(self, declared: &Table, tree: &DeTable<'_>) -> Value {
+        let mut shown = Map::new();
+        for key in declared.keys {
+            let value = match tree.get(key.name) {
+                Some(written) => self.value(&key.kind, written.get_ref()),
+                None if key.default.is_empty() => continue,
+                None => self.default(&key.kind, key.default),
+            };
+            shown.insert(key.name.to_owned(), value);
+        }
+        Value::Object(shown)
     }
-    Value::Object(shown)
-}
 
-fn default(kind: &Kind, text: &str) -> Value {
-    let text = format!("x = {text}");
-    let (tree, _) = DeTable::parse_recoverable(&text);
-    let tree = tree.get_ref();
-    tree.get("x")
-        .map_or(Value::Null, |written| value(kind, written.get_ref()))
-}
+    fn default(self, kind: &Kind, text: &str) -> Value {
+        let text = format!("x = {text}");
+        let (tree, _) = DeTable::parse_recoverable(&text);
+        let tree = tree.get_ref();
+        tree.get("x")
+            .map_or(Value::Null, |written| self.value(kind, written.get_ref()))
+    }
 
-fn value(kind: &Kind, written: &DeValue<'_>) -> Value {
-    match (kind, written) {
-        (Kind::Table(declared), DeValue::Table(tree)) => table(declared, tree),
-        (Kind::AnyOf(kinds), DeValue::Table(_) | DeValue::Array(_)) => {
-            let mut fitting = kinds.iter().filter(|kind| kind.takes(written));
-            fitting
-                .next()
-                .map_or_else(|| plain(written), |kind| value(kind, written))
+    fn value(self, kind: &Kind, written: &DeValue<'_>) -> Value {
+        match (kind, written) {
+            (Kind::Table(declared), DeValue::Table(tree)) => self.table(declared, tree),
+            (Kind::AnyOf(kinds), DeValue::Table(_) | DeValue::Array(_)) => {
+                let mut fitting = kinds.iter().filter(|kind| kind.takes(written));
+                fitting
+                    .next()
+                    .map_or_else(|| plain(written), |kind| self.value(kind, written))
+            }
+            (Kind::Map(each), DeValue::Table(tree)) => {
+                let entries = tree.iter();
+                let shown = |value_of: &DeValue<'_>| self.value(each, value_of);
+                Value::Object(
+                    entries
+                        .map(|(name, it)| (name.get_ref().to_string(), shown(it.get_ref())))
+                        .collect(),
+                )
+            }
+            (Kind::Pairs(_), DeValue::Table(tree)) => {
+                let entries = tree.iter();
+                let shown = |value_of: &DeValue<'_>| self.mask(&plain(value_of).to_string());
+                Value::Object(
+                    entries
+                        .map(|(name, it)| (name.get_ref().to_string(), json!(shown(it.get_ref()))))
+                        .collect(),
+                )
+            }
+            (Kind::List(each), DeValue::Array(list)) => {
+                let shown = list.iter().map(|it| self.value(each, it.get_ref()));
+                Value::Array(shown.collect())
+            }
+            (_, DeValue::String(text)) => json!(self.address(text)),
+            _ => plain(written),
         }
-        (Kind::Map(each), DeValue::Table(tree)) => {
-            let entries = tree.iter();
-            let shown = |value_of: &DeValue<'_>| value(each, value_of);
-            Value::Object(
-                entries
-                    .map(|(name, it)| (name.get_ref().to_string(), shown(it.get_ref())))
-                    .collect(),
-            )
+    }
+
+    /// What stands for a secret.
+    fn mask(self, secret: &str) -> String {
+        static CHANCE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        match self {
+            Self::Hidden => MASK.to_owned(),
+            Self::Hashed => format!("#{:x}", CHANCE.hash_one(secret)),
         }
-        (Kind::Pairs(_), DeValue::Table(tree)) => {
-            let names = tree.keys();
-            Value::Object(
-                names
-                    .map(|name| (name.get_ref().to_string(), json!(MASK)))
-                    .collect(),
-            )
-        }
-        (Kind::List(each), DeValue::Array(list)) => {
-            let shown = list.iter().map(|it| value(each, it.get_ref()));
-            Value::Array(shown.collect())
-        }
-        _ => plain(written),
+    }
+
+    /// Without the query, and without the user's name and password, where it is a path or an address.
+    fn address(self, text: &str) -> String {
+        let (before, query) = match text.split_once('?') {
+            Some((before, query)) if before.contains('/') => (before, Some(query)),
+            _ => (text, None),
+        };
+        let query = query.map(|query| format!("?{}", self.mask(query)));
+        let shown = match before.split_once("://") {
+            Some((scheme, rest)) => {
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                match authority.rsplit_once('@') {
+                    Some((user, host)) => format!("{scheme}://{}@{host}{path}", self.mask(user)),
+                    None => before.to_owned(),
+                }
+            }
+            None => before.to_owned(),
+        };
+        shown + &query.unwrap_or_default()
     }
 }
 
@@ -113,5 +164,40 @@ mod tests {
         assert_eq!(shown["upstream"]["a"]["balance"], "least_connections");
         assert_eq!(shown["server"]["shutdown"]["grace"], "30s");
         assert!(!shown.to_string().contains("abc"));
+    }
+
+    /// One secret in each place that takes one.
+    fn with(secret: &str) -> String {
+        format!(
+            "[[route]]\nheaders = {{ x-key = \"{secret}\" }}\nquery = {{ key = \"{secret}\" }}\n\
+             request_headers.set = {{ authorization = \"{secret}\" }}\n\
+             response_headers.set = {{ x-key = \"{secret}\" }}\nupstream = \"a\"\n\
+             [[route]]\nredirect = {{ to = \"https://{secret}@a.example/b?key={secret}\" }}\n\
+             [upstream.a]\nendpoints = [\"10.0.0.1:9000\"]\n\
+             health = {{ websocket = {{ path = \"/health?key={secret}\", headers = {{ x-key = \"{secret}\" }} }} }}\n\
+             [upstream.b]\nendpoints = [\"10.0.0.1:9000\"]\n\
+             health = {{ http = {{ path = \"/health?key={secret}\" }} }}\n"
+        )
+    }
+
+    #[test]
+    fn no_secret_is_shown_and_each_makes_a_difference() {
+        let (one, other) = (with("tops3cret"), with("0thersecret"));
+        let loaded = crate::config::raw::read(&one, &|_| None, &mut Vec::new());
+        assert!(loaded.has_any("route"));
+        let text = in_force(&one).to_string() + &compared(&one).to_string();
+        assert!(!text.contains("tops3cret"), "{text}");
+        assert!(
+            text.contains("/health?") && text.contains("@a.example/b?"),
+            "{text}"
+        );
+        assert_eq!(in_force(&one), in_force(&other));
+        let (one, other) = (compared(&one), compared(&other));
+        assert_ne!(one["route"][0]["headers"], other["route"][0]["headers"]);
+        assert_ne!(one["route"][0]["query"], other["route"][0]["query"]);
+        assert_ne!(one["route"][1], other["route"][1]);
+        assert_ne!(one["upstream"]["a"], other["upstream"]["a"]);
+        assert_ne!(one["upstream"]["b"], other["upstream"]["b"]);
+        assert_eq!(one["server"], other["server"]);
     }
 }

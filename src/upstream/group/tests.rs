@@ -300,3 +300,81 @@ fn no_more_than_their_share_is_ejected() {
     let gone = gone.iter().find(|it| !it.is_out(micros(now))).unwrap();
     assert_eq!(after.failed(gone, Failure::Handshake, now), None);
 }
+
+#[test]
+fn a_look_takes_nobodys_turn() {
+    let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+    settings.picking.balance = Balance::RoundRobin;
+    let upstream = upstream(&settings);
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let looked = upstream.preview(Wish::default()).unwrap();
+        let again = upstream.preview(Wish::default()).unwrap();
+        let lease = upstream.pick(Wish::default(), &[]).unwrap();
+        assert_eq!((looked.id, again.id), (lease.endpoint().id, looked.id));
+        held.push(lease);
+    }
+    assert!(upstream.endpoints().iter().all(|it| it.in_flight() == 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_has_drained_gets_nothing_new_in_any_way() {
+    let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2"]);
+    settings.picking.all_down = AllDown::TryAny;
+    settings.picking.slow_start = Some(Duration::from_secs(100));
+    settings.picking.queue = Some(Queue {
+        size: 5,
+        timeout: Duration::from_secs(5),
+    });
+    settings.sticky = Some(Sticky {
+        cookie: "tidegate".into(),
+        ttl: Duration::from_secs(60),
+        path: "/".into(),
+        same_site: SameSite::Lax,
+        secret: None,
+    });
+    let upstream = upstream(&settings);
+    let [one, other] = &upstream.endpoints()[..] else {
+        panic!("two")
+    };
+    let back = Wish {
+        back_to: upstream.tag_of(one),
+        key: None,
+    };
+    assert_eq!(label(upstream.pick(back, &[])), "127.0.0.1:1");
+    upstream.set_drained(one, true);
+    assert_eq!(label(upstream.pick(back, &[])), "127.0.0.1:2");
+    upstream.set_drained(other, true);
+    // `try_any` is for those that checks keep out, and nobody waits for what does not come.
+    assert_eq!(upstream.pick(back, &[]).unwrap_err(), Nobody::NotReady);
+    let picked = upstream.pick_in_turn(back, &[]).await;
+    assert_eq!(picked.unwrap_err(), Nobody::NotReady);
+    upstream.set_drained(one, false);
+    assert_eq!(label(upstream.pick(Wish::default(), &[])), "127.0.0.1:1");
+    let warmth = one.warmth(Duration::from_secs(100), micros(Instant::now()));
+    assert!(warmth < 0.5, "it comes back slowly");
+}
+
+/// Of four, three are drained: the one that serves is not ejected.
+#[test]
+fn the_share_that_may_be_ejected_is_of_those_that_serve() {
+    let addresses: Vec<String> = (1..=4).map(|port| format!("127.0.0.1:{port}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(|address| &**address).collect();
+    let mut settings = of(&addresses);
+    settings.ejection = Some(EJECTION);
+    settings.endpoints[1].drain = true;
+    let upstream = upstream(&settings);
+    let endpoints = upstream.endpoints();
+    let now = Instant::now();
+    assert!(
+        upstream
+            .failed(&endpoints[0], Failure::Connect, now)
+            .is_some()
+    );
+    // One of three that serve is out; of two it would be half, of one it is too many.
+    upstream.set_drained(&endpoints[2], true);
+    assert!(endpoints[0].is_out(micros(now)));
+    upstream.set_drained(&endpoints[3], true);
+    assert!(!endpoints[0].is_out(micros(now)), "it comes back");
+    assert_eq!(upstream.failed(&endpoints[0], Failure::Connect, now), None);
+}

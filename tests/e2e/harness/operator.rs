@@ -70,10 +70,17 @@ impl Operator {
         (head, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
+    /// What a reload would change.
+    pub(crate) async fn plan(&self) -> Value {
+        self.get("/v1/reload/plan").await
+    }
+
     /// Asks for something that is there.
     pub(crate) async fn get(&self, path: &str) -> Value {
         let address = &self.address;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        );
         let (head, answer) = self.raw(&request).await;
         assert_eq!(head.status(), 200, "{path}: {answer}");
         answer

@@ -48,8 +48,13 @@ const HEALTH_WEBSOCKET: Table = Table {
             "Subprotocols that are offered.",
         )
         .shown(r#"subprotocols = ["chat"]"#),
-        key("headers", Kind::Map(&Kind::Text), "{}", "Further headers.")
-            .shown(r#"headers = { x-probe = "1" }"#),
+        key(
+            "headers",
+            Kind::Pairs(&Kind::Text),
+            "{}",
+            "Further headers.",
+        )
+        .shown(r#"headers = { x-probe = "1" }"#),
         key(
             "ping",
             Kind::Bool,
