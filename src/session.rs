@@ -50,7 +50,8 @@ use crate::protocol::trace::{TRACEPARENT, TRACESTATE, TraceId};
 use crate::quota::{Quota, Share};
 use crate::snapshot::{Route, Snapshot};
 use crate::tunnel::copy::{Owed, Scratch, Tunnel};
-use crate::tunnel::table::Table;
+use crate::tunnel::forwarder::Side;
+use crate::tunnel::table::{Owner, Table};
 use crate::upstream::connect::{Reached, Resolver};
 use crate::upstream::endpoint::{Lease, State};
 use crate::upstream::group::{Upstream, Wish};
@@ -484,6 +485,12 @@ impl Record {
     /// The endpoint.
     pub fn endpoint(&self) -> &State {
         self.lease.endpoint()
+    }
+}
+
+impl Owner for Record {
+    fn answered(&self, side: Side, after: Duration) {
+        self.facts.way.route.ping_rtt(side).observe(after);
     }
 }
 

@@ -7,4 +7,5 @@ pub mod ended;
 pub mod framing;
 pub mod forwarder;
 pub mod copy;
+pub mod liveness;
 pub mod table;

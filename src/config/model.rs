@@ -22,8 +22,8 @@ pub use self::log::{AccessLog, LogTo, Traceparent};
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, Discovery, Ejection, Endpoint, EndpointTls, HashBy, HashKey, Health,
-    HttpProbe, Picking, Probe, Queue, Reach, Retry, RetryOn, Roots, SameSite, SendProxy, Sticky,
-    StickySecret, Upstream, UpstreamTimeouts, WebSocketProbe,
+    HttpProbe, Keepalive, Picking, Probe, Queue, Reach, Retry, RetryOn, Roots, SameSite, SendProxy,
+    Sticky, StickySecret, Upstream, UpstreamTimeouts, WebSocketProbe,
 };
 
 use std::fmt;
@@ -322,6 +322,17 @@ pub struct TunnelLimits {
     pub slow_reader: Option<Duration>,
     /// The age at which it is closed; `None` for no limit.
     pub max_age: Option<MaxAge>,
+    /// When quiet sides are asked whether they are there; `None` if never.
+    pub ping: Option<Ping>,
+}
+
+/// When a quiet side of a tunnel is asked whether it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ping {
+    /// When nothing has come from it for so long.
+    pub every: Duration,
+    /// When it has not answered, nor sent anything else, for so long, it is gone.
+    pub pong: Duration,
 }
 
 /// The age at which tunnels are closed.

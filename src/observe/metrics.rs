@@ -401,6 +401,15 @@ fn of_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
         let all = series.iter().map(|it| &it.tunnel_seconds);
         metrics.histogram(&[("route", route)], &Spread::of(&LONG, all));
     }
+    let help = "How long sides took to answer our Pings.";
+    metrics.family("tidegate_ping_rtt_seconds", Kind::Histogram, help);
+    for ([route], series) in &routes {
+        for side in [Side::Client, Side::Endpoint] {
+            let all = series.iter().map(|it| it.ping_rtt(side));
+            let labels = [("route", *route), ("side", side.name())];
+            metrics.histogram(&labels, &Spread::of(&SHORT, all));
+        }
+    }
     let help = "The first Close frame of each tunnel that has ended, by its code and who sent it.";
     metrics.family("tidegate_close_codes_total", Kind::Counter, help);
     for ([route], series) in &routes {

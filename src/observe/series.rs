@@ -187,6 +187,7 @@ pub struct RouteSeries {
     pub unframed: Counter,
     /// How long these had lived.
     pub tunnel_seconds: Histogram<{ LONG.len() }>,
+    ping_rtt: [Histogram<{ SHORT.len() }>; 2],
     closes_from_client: CloseCodes,
     closes_from_endpoint: CloseCodes,
     statuses: Mutex<Vec<(u16, u64)>>,
@@ -206,10 +207,20 @@ impl RouteSeries {
             ended: Counter::default(),
             unframed: Counter::default(),
             tunnel_seconds: Histogram::new(&LONG),
+            ping_rtt: [Histogram::new(&SHORT), Histogram::new(&SHORT)],
             closes_from_client: Each::default(),
             closes_from_endpoint: Each::default(),
             statuses: Mutex::default(),
             ways: Labelled::default(),
+        }
+    }
+
+    /// How long a side took to answer our Pings.
+    pub fn ping_rtt(&self, side: Side) -> &Histogram<{ SHORT.len() }> {
+        let [client, endpoint] = &self.ping_rtt;
+        match side {
+            Side::Client => client,
+            Side::Endpoint => endpoint,
         }
     }
 

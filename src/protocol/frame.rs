@@ -390,6 +390,11 @@ impl Frame {
         Self::control(Control::Close, &payload, mask)
     }
 
+    /// Whether it is a Ping.
+    pub fn is_ping(&self) -> bool {
+        self.0.first() == Some(&0x89)
+    }
+
     /// Its bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0

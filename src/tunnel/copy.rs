@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ended::{Ended, Words};
 use super::forwarder::{Forwarder, Side, Step};
-use super::framing::HEADROOM;
-use super::table::{Meter, Place};
+use super::framing::{HEADROOM, Notice};
+use super::table::{Meter, Owner, Place};
 use crate::config::model::TunnelLimits;
 use crate::net::stream::Stream;
 
@@ -103,7 +103,7 @@ pub struct Tunnel<K = ()> {
     scratch: Scratch,
 }
 
-impl<K> Tunnel<K> {
+impl<K: Owner> Tunnel<K> {
     /// Relays between `client` and `endpoint`, after what is `owed` to them.
     pub fn new(
         client: Stream,
@@ -212,6 +212,9 @@ impl<K> Tunnel<K> {
     /// Sends what we have to say ourselves, where a frame has just ended and nothing is unwritten.
     fn speak(&mut self, cx: &mut Context<'_>) {
         for side in [Side::Client, Side::Endpoint] {
+            if self.place.entry().takes_ask(side) {
+                self.forwarder.ping(side, chance());
+            }
             let unwritten = match side {
                 Side::Client => &mut self.to_client,
                 Side::Endpoint => &mut self.to_endpoint,
@@ -219,6 +222,9 @@ impl<K> Tunnel<K> {
             if unwritten.is_clear()
                 && let Some(frame) = self.forwarder.inject(side, mask)
             {
+                if frame.is_ping() {
+                    self.place.pinged(side);
+                }
                 unwritten.keep(frame.into_bytes().into());
                 let _ = self.pump(side.other(), cx);
             }
@@ -270,7 +276,7 @@ fn message_most(limits: &TunnelLimits) -> Option<u64> {
 }
 
 /// Counts `buffer[HEADROOM..end]`, which has come from `side`, and returns what of it goes on.
-fn take<'a, K>(
+fn take<'a, K: Owner>(
     forwarder: &mut Forwarder,
     place: &Place<K>,
     side: Side,
@@ -278,8 +284,12 @@ fn take<'a, K>(
     end: usize,
 ) -> &'a [u8] {
     let meter = &place.entry().meter;
-    meter.count(side, end - HEADROOM);
     let taken = forwarder.take(side, buffer, end);
+    // Not what is only for us: an answer to our Ping is no sign that anybody uses the tunnel.
+    meter.count(side, taken.pass.len());
+    if taken.notice == Some(Notice::Pong) {
+        place.answered(side);
+    }
     if taken.messages > 0 {
         meter.count_messages(side, taken.messages);
     }
@@ -295,13 +305,17 @@ fn take<'a, K>(
 /// What nobody can predict, so that no payload of ours can be made to look like something else on
 /// its way (RFC 6455 section 10.3).
 fn mask() -> [u8; 4] {
-    let mut mask = [0; 4];
-    // It does not fail; if it did, the frame would still be valid.
-    let _ = aws_lc_rs::rand::fill(&mut mask);
-    mask
+    chance()
 }
 
-impl<K> Future for Tunnel<K> {
+fn chance<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // It does not fail; if it did, the frame would still be valid.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    bytes
+}
+
+impl<K: Owner> Future for Tunnel<K> {
     type Output = Finished;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {

@@ -21,6 +21,10 @@ pub enum Ended {
     Idle,
     /// It was as old as the route's `max_age` lets it become.
     MaxAge,
+    /// The client has not answered a Ping, nor sent anything else, for the route's `pong`.
+    DeadClient,
+    /// The endpoint has not, likewise.
+    DeadUpstream,
     /// One side had ended, and no bytes came from the other for the route's `half_closed`.
     HalfClosed,
     /// A message was longer than the route's `message_bytes`.
@@ -57,7 +61,7 @@ impl Words {
 
 impl Ended {
     /// Every way there is.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -66,6 +70,8 @@ impl Ended {
         Self::UpstreamReset,
         Self::Idle,
         Self::MaxAge,
+        Self::DeadClient,
+        Self::DeadUpstream,
         Self::HalfClosed,
         Self::MessageTooBig,
         Self::SlowClient,
@@ -88,6 +94,8 @@ impl Ended {
             Self::UpstreamReset => "upstream-reset",
             Self::Idle => "idle",
             Self::MaxAge => "max-age",
+            Self::DeadClient => "dead-client",
+            Self::DeadUpstream => "dead-upstream",
             Self::HalfClosed => "half-closed",
             Self::MessageTooBig => "message-too-big",
             Self::SlowClient => "slow-client",
@@ -104,7 +112,7 @@ impl Ended {
     /// the two sides that ended the tunnel, or where it takes nothing.
     pub fn close_code(self) -> Option<u16> {
         match self {
-            Self::Idle | Self::MaxAge | Self::HalfClosed => Some(1001),
+            Self::Idle | Self::MaxAge | Self::HalfClosed | Self::DeadUpstream => Some(1001),
             Self::MessageTooBig => Some(1009),
             Self::SlowUpstream | Self::MessageRate | Self::ByteRate | Self::Killed => Some(1008),
             Self::ProtocolError => Some(1002),

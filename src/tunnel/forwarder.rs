@@ -6,7 +6,7 @@
 //! an end.
 
 use super::ended::Ended;
-use super::framing::{Framing, Notice, Taken};
+use super::framing::{Framing, Notice, PingPayload, Taken};
 use crate::protocol::frame::Frame;
 
 /// One of the two ends of a tunnel.
@@ -114,6 +114,11 @@ impl Forwarder {
             self.first = Some(reason);
         }
         self.framing.close(code, text);
+    }
+
+    /// Wants a Ping to go to `side` when it can.
+    pub fn ping(&mut self, side: Side, payload: PingPayload) {
+        self.framing.ping(side, payload);
     }
 
     /// A frame of ours that is to go to `side` now. Only to be asked for when nothing is unwritten

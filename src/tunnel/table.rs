@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::ended::{Ended, Words};
 use super::forwarder::Side;
+use super::liveness::{Liveness, Micros, Todo};
 use crate::config::model::{RateAction, TunnelLimits};
 
 /// How often limits are looked at, and so how late a tunnel may be ended.
@@ -33,6 +34,8 @@ pub struct Table<K = ()> {
     debts: RefCell<HashMap<usize, Debt>>,
     /// When those are too old that may become so, likewise.
     due: RefCell<HashMap<usize, Micros>>,
+    /// Whether the sides of those are there whose quiet ones are asked.
+    alive: RefCell<HashMap<usize, Liveness>>,
     /// What operators have Close frames say, likewise.
     words: RefCell<HashMap<usize, Rc<Words>>>,
     /// Times are kept as what has passed since then: half the size.
@@ -45,21 +48,16 @@ struct Listed<K> {
     known: Rc<K>,
 }
 
-/// Time since the table began, in microseconds.
-type Micros = u64;
-
 /// One live tunnel, as seen from outside of it.
 pub struct Entry {
     /// What went through it.
     pub meter: Meter,
     /// What holds for it.
     pub limits: Arc<TunnelLimits>,
-    half_closed: Cell<bool>,
     /// Whether what goes to each side is stuck, and since how many sweeps.
     to_client: Stall,
     to_endpoint: Stall,
-    /// Nothing is read from the client until the next sweep allows it.
-    paused: Cell<bool>,
+    flags: Flags,
     /// What the meter showed at the last sweep that saw it move, and when that was.
     seen: Cell<(u64, Micros)>,
     /// Set from outside: the tunnel is to end, as this.
@@ -67,6 +65,27 @@ pub struct Entry {
     /// Sweeps that have seen the verdict.
     overdue: Cell<u8>,
     waker: Cell<Option<Waker>>,
+}
+
+/// What is so of a tunnel or not, in a byte.
+#[derive(Debug, Default)]
+struct Flags(Cell<u8>);
+
+impl Flags {
+    const HALF_CLOSED: u8 = 1;
+    /// Nothing is read from the client until the next sweep allows it.
+    const PAUSED: u8 = 2;
+    /// The client is to be pinged; the endpoint is.
+    const ASK: [u8; 2] = [4, 8];
+
+    fn has(&self, flag: u8) -> bool {
+        self.0.get() & flag != 0
+    }
+
+    fn set(&self, flag: u8, is_so: bool) {
+        let others = self.0.get() & !flag;
+        self.0.set(if is_so { others | flag } else { others });
+    }
 }
 
 /// How long what goes to one side has been stuck, in sweeps: 0 if it is not.
@@ -83,13 +102,18 @@ impl Stall {
         });
     }
 
+    /// For how long it has been stuck at least.
+    fn time(&self) -> Duration {
+        // It may have begun right before the first sweep.
+        SWEEP_EVERY * u32::from(self.0.get().saturating_sub(1))
+    }
+
     /// One more sweep: for how long it has been stuck at least.
     fn sweep(&self) -> Duration {
         let seen = self.0.get();
         if seen > 0 {
             self.0.set(seen.saturating_add(1));
         }
-        // It may have begun right before the first one.
         SWEEP_EVERY * u32::from(seen.saturating_sub(1))
     }
 }
@@ -176,10 +200,9 @@ impl Entry {
         Self {
             meter: Meter::default(),
             limits,
-            half_closed: Cell::new(false),
             to_client: Stall::default(),
             to_endpoint: Stall::default(),
-            paused: Cell::new(false),
+            flags: Flags::default(),
             seen: Cell::new((0, now)),
             verdict: Cell::new(None),
             overdue: Cell::new(0),
@@ -199,7 +222,7 @@ impl Entry {
 
     /// One side has ended: from the next sweep on, `half_closed` is the limit.
     pub fn set_half_closed(&self) {
-        self.half_closed.set(true);
+        self.flags.set(Flags::HALF_CLOSED, true);
     }
 
     /// Whether something is left that `side` has not taken; `moved` if it has taken some.
@@ -213,7 +236,15 @@ impl Entry {
 
     /// Whether nothing is to be read from the client now.
     pub fn is_paused(&self) -> bool {
-        self.paused.get()
+        self.flags.has(Flags::PAUSED)
+    }
+
+    /// Whether `side` is to be pinged, as was not told before.
+    pub fn takes_ask(&self, side: Side) -> bool {
+        let flag = Flags::ASK[side as usize];
+        let asks = self.flags.has(flag);
+        self.flags.set(flag, false);
+        asks
     }
 
     /// Whom to wake when there is a verdict.
@@ -250,7 +281,7 @@ impl Entry {
     /// What changes with every sign of life.
     fn moved(&self) -> u64 {
         // Moving from open to half-closed is one, too: its clock starts there.
-        self.meter.total() * 2 + u64::from(self.half_closed.get())
+        self.meter.total() * 2 + u64::from(self.flags.has(Flags::HALF_CLOSED))
     }
 
     /// Looks at the limits.
@@ -286,7 +317,7 @@ impl Entry {
             self.seen.set((moved, now));
             return None;
         }
-        let (limit, reason) = if self.half_closed.get() {
+        let (limit, reason) = if self.flags.has(Flags::HALF_CLOSED) {
             (self.limits.half_closed?, Ended::HalfClosed)
         } else {
             (self.limits.idle?, Ended::Idle)
@@ -301,6 +332,7 @@ impl<K> Default for Table<K> {
             entries: RefCell::default(),
             debts: RefCell::default(),
             due: RefCell::default(),
+            alive: RefCell::default(),
             words: RefCell::default(),
             began: Instant::now(),
         }
@@ -311,7 +343,7 @@ impl<K> Table<K> {
     /// Enters a tunnel, of which this is known.
     pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>, known: Rc<K>) -> Place<K> {
         let now = self.micros(Instant::now());
-        let max_age = limits.max_age;
+        let (max_age, ping) = (limits.max_age, limits.ping);
         let entry = Rc::new(Entry::new(limits, now));
         let listed = Listed {
             entry: Rc::clone(&entry),
@@ -321,6 +353,9 @@ impl<K> Table<K> {
         if let Some(max_age) = max_age {
             let age = max_age.of(fastrand::f64()).as_micros() as Micros;
             self.due.borrow_mut().insert(key, now.saturating_add(age));
+        }
+        if ping.is_some() {
+            self.alive.borrow_mut().insert(key, Liveness::new(now));
         }
         Place {
             table: Rc::clone(self),
@@ -391,10 +426,36 @@ impl<K> Table<K> {
                 entry.end(Ended::MaxAge);
             }
             entry.sweep(now);
+            self.look(key, entry, now);
             let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
-            if entry.paused.get() && owed <= now + BURST {
-                entry.paused.set(false);
+            if entry.flags.has(Flags::PAUSED) && owed <= now + BURST {
+                entry.flags.set(Flags::PAUSED, false);
                 entry.wake();
+            }
+        }
+    }
+
+    /// Whether the sides of a tunnel are still there, where that is asked.
+    fn look(&self, key: usize, entry: &Entry, now: Micros) {
+        let Some(times) = entry.limits.ping.filter(|_| entry.verdict().is_none()) else {
+            return;
+        };
+        let mut alive = self.alive.borrow_mut();
+        let Some(liveness) = alive.get_mut(&key) else {
+            return;
+        };
+        for side in [Side::Client, Side::Endpoint] {
+            let (stall, gone) = match side {
+                Side::Client => (&entry.to_client, Ended::DeadClient),
+                Side::Endpoint => (&entry.to_endpoint, Ended::DeadUpstream),
+            };
+            match liveness.look(side, entry.meter.bytes(side), stall.time(), (now, times)) {
+                Todo::Nothing => {}
+                Todo::Ask => {
+                    entry.flags.set(Flags::ASK[side as usize], true);
+                    entry.wake();
+                }
+                Todo::GiveUp => entry.end(gone),
             }
         }
     }
@@ -415,6 +476,16 @@ impl<K> Table<K> {
     }
 }
 
+/// Whoever records what is noticed of a tunnel while it lives.
+pub trait Owner {
+    /// `side` has answered a Ping after so long.
+    fn answered(&self, side: Side, after: Duration);
+}
+
+impl Owner for () {
+    fn answered(&self, _side: Side, _after: Duration) {}
+}
+
 /// A tunnel's place in its worker's table; leaves it when dropped.
 #[derive(Debug)]
 pub struct Place<K = ()> {
@@ -427,6 +498,30 @@ impl<K> Place<K> {
     /// What is shared with the table.
     pub fn entry(&self) -> &Rc<Entry> {
         &self.entry
+    }
+
+    /// A Ping goes to `side`.
+    pub fn pinged(&self, side: Side) {
+        let now = self.table.micros(Instant::now());
+        if let Some(liveness) = self.table.alive.borrow_mut().get_mut(&self.key) {
+            liveness.sent(side, now);
+        }
+    }
+
+    /// `side` has answered it.
+    pub fn answered(&self, side: Side)
+    where
+        K: Owner,
+    {
+        let now = self.table.micros(Instant::now());
+        let mut alive = self.table.alive.borrow_mut();
+        let took = alive
+            .get_mut(&self.key)
+            .and_then(|it| it.answered(side, now));
+        let entries = self.table.entries.borrow();
+        if let (Some(took), Some(listed)) = (took, entries.get(self.key)) {
+            listed.known.answered(side, took);
+        }
     }
 
     /// What its Close frame is to say, where that is an operator's words.
@@ -454,7 +549,7 @@ impl<K> Place<K> {
         {
             match rate.action {
                 RateAction::Close => self.entry.end(Ended::ByteRate),
-                RateAction::Throttle => self.entry.paused.set(true),
+                RateAction::Throttle => self.entry.flags.set(Flags::PAUSED, true),
             }
         }
     }
@@ -469,6 +564,9 @@ impl<K> Drop for Place<K> {
         }
         if limits.max_age.is_some() {
             self.table.due.borrow_mut().remove(&self.key);
+        }
+        if limits.ping.is_some() {
+            self.table.alive.borrow_mut().remove(&self.key);
         }
         if self.entry.verdict() == Some(Ended::Killed) {
             self.table.words.borrow_mut().remove(&self.key);

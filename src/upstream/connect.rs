@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -16,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::endpoint::{State, Tls};
 use super::group::Upstream;
 use super::source::{Share, Sources};
-use crate::config::model::Address;
+use crate::config::model::{Address, Keepalive, Reach};
 use crate::net::stream::{Socket, Stream};
 
 /// How long the addresses of a name are used before it is looked up again.
@@ -180,7 +181,7 @@ async fn open(
     };
     let mut failure = None;
     for address in addresses {
-        match open_tcp(*address, &upstream.reach().sources, &resolver.sources).await {
+        match open_tcp(*address, upstream.reach(), &resolver.sources).await {
             Ok((socket, share)) => return Ok((Socket::Tcp(socket), Some(share))),
             Err(error) => failure = Some(error),
         }
@@ -188,20 +189,23 @@ async fn open(
     Err(failure.unwrap_or_else(|| refused(io::ErrorKind::NotFound.into())))
 }
 
-/// From one of `own` after the other, as long as it is for want of a port that there is no
+/// From one of our addresses after the other, as long as it is for want of a port that there is no
 /// connection.
 async fn open_tcp(
     to: SocketAddr,
-    own: &[IpAddr],
+    reach: &Reach,
     sources: &Sources,
 ) -> Result<(TcpStream, Share), ConnectError> {
     let mut failure = io::Error::from(Errno::ADDRNOTAVAIL);
-    for from in sources.order(to, own) {
+    for from in sources.order(to, &reach.sources) {
         let share = sources.take(to, from);
         match open_from(from, to).await {
             Ok(socket) => {
                 share.connected();
                 socket.set_nodelay(true).map_err(refused)?;
+                if let Some(keepalive) = &reach.keepalive {
+                    keep_alive(&socket, keepalive).map_err(refused)?;
+                }
                 return Ok((socket, share));
             }
             Err(error) if errno(&error) == Some(Errno::ADDRNOTAVAIL) => {
@@ -215,6 +219,17 @@ async fn open_tcp(
         }
     }
     Err(ConnectError::Ports(failure))
+}
+
+/// Has the kernel notice when nobody is at the other end any more.
+fn keep_alive(socket: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let probes = TcpKeepalive::new()
+        .with_time(keepalive.idle)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.count);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(keepalive.user_timeout))
 }
 
 async fn open_from(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {

@@ -27,6 +27,7 @@ mod hostile;
 mod http;
 mod limits;
 mod listeners;
+mod liveness;
 mod logs;
 mod metrics;
 mod operate;

@@ -319,6 +319,7 @@ fn limits(ended: Ended) -> &'static str {
     match ended {
         Ended::Idle => "timeouts.idle = \"1s\"",
         Ended::MaxAge => "timeouts.max_age = \"1s\"",
+        Ended::DeadClient | Ended::DeadUpstream => "timeouts = { ping = \"1s\", pong = \"1s\" }",
         Ended::HalfClosed => "timeouts.half_closed = \"1s\"",
         Ended::MessageTooBig => "limits.message_bytes = \"100B\"",
         Ended::SlowClient | Ended::SlowUpstream => "limits.slow_reader = \"2s\"",
@@ -333,6 +334,18 @@ fn limits(ended: Ended) -> &'static str {
         | Ended::UpstreamReset
         | Ended::Killed
         | Ended::Shutdown => "",
+    }
+}
+
+/// Answers Pings of so many bytes until something else comes.
+async fn answer_pings(wire: &mut Wire, length: usize, mask: Option<[u8; 4]>) {
+    loop {
+        let bytes = wire.exactly(length).await;
+        if bytes[0] != 0x89 {
+            return;
+        }
+        let (_, payload) = frames(&bytes).remove(0);
+        wire.send(frame(0x8a, mask, &payload)).await;
     }
 }
 
@@ -389,6 +402,14 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
             assert_eq!(status, 200);
         }
         Ended::Shutdown => proxy.signal(Signal::TERM),
+        Ended::DeadClient => {
+            answer_pings(&mut served, 14, None).await;
+            return (None, None);
+        }
+        Ended::DeadUpstream => {
+            answer_pings(&mut client, 10, Some([0; 4])).await;
+            return (None, None);
+        }
         Ended::Idle | Ended::MaxAge => {}
     }
     (Some(client), Some(served))

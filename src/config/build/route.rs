@@ -7,8 +7,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    Access, ByteRate, Conditions, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece, PlainHttp,
-    RateAction, Redirect, Rewrite, Route, Strictness, Template, TunnelLimits, Variable,
+    Access, ByteRate, Conditions, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece, Ping,
+    PlainHttp, RateAction, Redirect, Rewrite, Route, Strictness, Template, TunnelLimits, Variable,
     claims_origin,
 };
 use crate::config::raw::{At, Section, Value};
@@ -70,18 +70,7 @@ impl Builder<'_> {
             },
             preserve_host: section.bool("preserve_host"),
             max_tunnels: count(&limits, "tunnels"),
-            limits: TunnelLimits {
-                idle: timeouts.duration("idle"),
-                half_closed: timeouts.duration("half_closed"),
-                message_bytes: limits.size("message_bytes"),
-                messages: positive(&limits, "messages_per_second"),
-                bytes: self.byte_rate(&limits),
-                slow_reader: limits.duration("slow_reader"),
-                max_age: timeouts.duration("max_age").map(|age| MaxAge {
-                    age,
-                    jitter: (timeouts.number("max_age_jitter").unwrap_or_default() * 1000.0) as u16,
-                }),
-            },
+            limits: self.tunnel_limits(&timeouts, &limits),
         };
         let span = |name: &str| section.written(name).map(|at| at.span.clone());
         let timeout = |name: &str| timeouts.written(name).map(|at| at.span.clone());
@@ -104,6 +93,30 @@ impl Builder<'_> {
             }),
         });
         Some(route)
+    }
+
+    fn tunnel_limits(&mut self, timeouts: &Section, limits: &Section) -> TunnelLimits {
+        let ping = timeouts.duration("ping").map(|every| Ping {
+            every,
+            pong: timeouts.duration("pong").unwrap_or_default(),
+        });
+        TunnelLimits {
+            // Where quiet tunnels are kept alive on purpose, they are not ended for being quiet.
+            idle: match (&ping, timeouts.written("idle")) {
+                (Some(_), None) => None,
+                _ => timeouts.duration("idle"),
+            },
+            half_closed: timeouts.duration("half_closed"),
+            message_bytes: limits.size("message_bytes"),
+            messages: positive(limits, "messages_per_second"),
+            bytes: self.byte_rate(limits),
+            slow_reader: limits.duration("slow_reader"),
+            max_age: timeouts.duration("max_age").map(|age| MaxAge {
+                age,
+                jitter: (timeouts.number("max_age_jitter").unwrap_or_default() * 1000.0) as u16,
+            }),
+            ping,
+        }
     }
 
     fn byte_rate(&mut self, limits: &Section) -> Option<ByteRate> {

@@ -14,8 +14,8 @@ use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
-    Address, Discovery, Endpoint, EndpointTls, Reach, Retry, RetryOn, Roots, SendProxy, Upstream,
-    UpstreamTimeouts,
+    Address, Discovery, Endpoint, EndpointTls, Keepalive, Reach, Retry, RetryOn, Roots, SendProxy,
+    Upstream, UpstreamTimeouts,
 };
 use crate::config::raw::{At, Section, Value};
 use crate::config::value;
@@ -141,6 +141,12 @@ impl Builder<'_> {
                 _ => SendProxy::Off,
             },
             sources: section.list("source").into_iter().filter_map(ip).collect(),
+            keepalive: section.optional("keepalive").map(|section| Keepalive {
+                idle: duration(&section, "idle"),
+                interval: duration(&section, "interval"),
+                count: positive(&section, "count").map_or(1, NonZeroU32::get),
+                user_timeout: duration(&section, "user_timeout"),
+            }),
         }
     }
 

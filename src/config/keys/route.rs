@@ -190,17 +190,16 @@ const TIMEOUTS: Table = Table {
             "ping",
             DURATION_OR_OFF,
             "\"off\"",
-            "Quiet time after which both ends are pinged.",
+            "A side that has sent nothing for so long is pinged. `idle` is off then, unless it is written.",
         )
-        .shown(r#"ping = "25s""#)
-        .later(),
+        .shown(r#"ping = "25s""#),
         key(
             "pong",
             Kind::Duration,
             "\"20s\"",
-            "How long an answer to that may take.",
+            "How long an answer to that may take before the side is taken for gone.",
         )
-        .later(),
+        .shown(r#"pong = "10s""#),
     ],
 };
 

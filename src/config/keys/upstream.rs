@@ -113,9 +113,8 @@ pub(super) const UPSTREAM: Table = Table {
             "keepalive",
             Kind::Table(&KEEPALIVE),
             "",
-            "TCP keepalive towards endpoints.",
-        )
-        .later(),
+            "TCP keepalive towards endpoints; the system's own settings without it.",
+        ),
         key(
             "source",
             Kind::List(&Kind::Ip),

@@ -70,6 +70,7 @@ impl Upstream {
                 tls: None,
                 send_proxy: SendProxy::Off,
                 sources: [].into(),
+                keepalive: None,
             },
             timeouts: UpstreamTimeouts {
                 connect: Duration::from_secs(3),
@@ -117,6 +118,21 @@ pub struct Reach {
     pub send_proxy: SendProxy,
     /// Local addresses that connections are spread over; the system's choice if empty.
     pub sources: Arc<[IpAddr]>,
+    /// When TCP notices that they are gone; as the system has it without.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// When TCP notices that the other end is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Quiet time before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Probes without an answer.
+    pub count: u32,
+    /// How long sent bytes may stay unacknowledged.
+    pub user_timeout: Duration,
 }
 
 /// Where an endpoint listens.

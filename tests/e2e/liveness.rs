@@ -1,0 +1,189 @@
+//! Sides of quiet tunnels that are asked whether they are there.
+
+use crate::harness::endpoint::Endpoint;
+use crate::harness::frames::{frame, frames};
+use crate::harness::proxy::{Proxy, settings};
+use crate::harness::scrape::{METRICS, Scrape};
+use crate::harness::wire::Wire;
+
+const PINGS: &str = "timeouts = { ping = \"1s\", pong = \"2s\" }";
+
+/// Bytes of our Ping for a client, and for an endpoint, where it is masked.
+const PING: usize = 10;
+const MASKED_PING: usize = 14;
+
+async fn tunnel(route: &str) -> (Proxy, Endpoint, Wire, Wire) {
+    let endpoint = Endpoint::bind().await;
+    let config = METRICS.to_owned() + &settings(&[endpoint.address], "", route);
+    let proxy = Proxy::start(&config).await;
+    let (client, served) = proxy.tunnel_to(&endpoint).await;
+    (proxy, endpoint, client, served)
+}
+
+/// The payload of a Ping that comes next.
+async fn ping(wire: &mut Wire, length: usize) -> Vec<u8> {
+    let bytes = wire.exactly(length).await;
+    let (first, payload) = frames(&bytes).pop().unwrap();
+    assert_eq!(first, 0x89, "{bytes:?}");
+    assert_eq!(payload.len(), 8);
+    payload
+}
+
+/// Answers the Ping that comes next, as a client.
+async fn answer_as_client(client: &mut Wire) {
+    let payload = ping(client, PING).await;
+    client.send(frame(0x8a, Some([7, 0, 7, 0]), &payload)).await;
+}
+
+/// The same as an endpoint.
+async fn answer_as_endpoint(served: &mut Wire) {
+    let payload = ping(served, MASKED_PING).await;
+    served.send(frame(0x8a, None, &payload)).await;
+}
+
+/// What the last Close among these frames says.
+fn said(bytes: &[u8]) -> Option<Vec<u8>> {
+    let closes = frames(bytes).into_iter().filter(|it| it.0 == 0x88);
+    closes.map(|it| it.1).next_back()
+}
+
+fn close(code: u16, reason: &str) -> Option<Vec<u8>> {
+    Some([&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+#[tokio::test]
+async fn both_sides_are_asked_and_their_answers_go_no_further() {
+    let (proxy, _endpoint, mut client, mut served) = tunnel(PINGS).await;
+    for _ in 0..2 {
+        tokio::join!(
+            answer_as_client(&mut client),
+            answer_as_endpoint(&mut served)
+        );
+    }
+    // What comes next on either side is what the other one sent.
+    let (hello, reply) = (
+        frame(0x81, Some([1; 4]), b"hello"),
+        frame(0x81, None, b"hi"),
+    );
+    client.send(&hello).await;
+    assert_eq!(served.exactly(hello.len()).await, hello);
+    served.send(&reply).await;
+    assert_eq!(client.exactly(reply.len()).await, reply);
+    let scrape = Scrape::of(&proxy).await;
+    for side in ["side=\"client\"", "side=\"endpoint\""] {
+        assert!(scrape.sum("tidegate_ping_rtt_seconds_count", &[side]) >= 2.0);
+    }
+    // Nor do they count as bytes of theirs.
+    let from = |direction| scrape.sum("tidegate_tunnel_bytes_total", &[direction]);
+    assert_eq!(from("direction=\"from_client\""), hello.len() as f64);
+    assert_eq!(from("direction=\"from_endpoint\""), reply.len() as f64);
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_noticed_and_its_endpoint_told() {
+    let (proxy, _endpoint, _client, mut served) = tunnel(PINGS).await;
+    let ended = async { proxy.logged("tunnel ended").await };
+    let answers = async {
+        loop {
+            // Until the Close comes, which is longer.
+            let bytes = served.exactly(MASKED_PING).await;
+            if bytes[0] != 0x89 {
+                return [bytes, served.rest().await.0].concat();
+            }
+            let (_, payload) = frames(&bytes).remove(0);
+            served.send(frame(0x8a, None, &payload)).await;
+        }
+    };
+    let (ended, last) = tokio::join!(ended, answers);
+    assert_eq!(ended["reason"], "dead-client");
+    assert_eq!(said(&last), close(1001, "dead-client"));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_is_noticed_and_its_client_told() {
+    let (proxy, _endpoint, mut client, _served) = tunnel(PINGS).await;
+    let ended = async { proxy.logged("tunnel ended").await };
+    let answers = async {
+        loop {
+            let bytes = client.exactly(PING).await;
+            if bytes[0] != 0x89 {
+                return [bytes, client.rest().await.0].concat();
+            }
+            let (_, payload) = frames(&bytes).remove(0);
+            client.send(frame(0x8a, Some([0; 4]), &payload)).await;
+        }
+    };
+    let (ended, last) = tokio::join!(ended, answers);
+    assert_eq!(ended["reason"], "dead-upstream");
+    assert_eq!(said(&last), close(1001, "dead-upstream"));
+}
+
+#[tokio::test]
+async fn answers_are_no_activity() {
+    let route = "timeouts = { ping = \"1s\", pong = \"5s\", idle = \"3s\" }";
+    let (proxy, _endpoint, mut client, mut served) = tunnel(route).await;
+    // Both end with the tunnel.
+    tokio::spawn(async move {
+        loop {
+            answer_as_client(&mut client).await;
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            answer_as_endpoint(&mut served).await;
+        }
+    });
+    let ended = proxy.logged("tunnel ended").await;
+    assert_eq!(ended["reason"], "idle");
+    let scrape = Scrape::of(&proxy).await;
+    let answered = scrape.sum("tidegate_ping_rtt_seconds_count", &[]);
+    assert!(answered >= 2.0, "both sides have answered meanwhile");
+}
+
+#[tokio::test]
+async fn whoever_talks_is_not_asked() {
+    let (proxy, _endpoint, mut client, mut served) = tunnel(PINGS).await;
+    let (hello, reply) = (frame(0x81, Some([1; 4]), b"x"), frame(0x81, None, b"x"));
+    for _ in 0..40 {
+        client.send(&hello).await;
+        assert_eq!(served.exactly(hello.len()).await, hello);
+        served.send(&reply).await;
+        assert_eq!(client.exactly(reply.len()).await, reply);
+        // Less than a second later.
+        crate::harness::quiet_for(50, client.at_least(1)).await;
+    }
+    let scrape = Scrape::of(&proxy).await;
+    assert_eq!(scrape.sum("tidegate_ping_rtt_seconds_count", &[]), 0.0);
+}
+
+/// The timers of our connections to `endpoint`, as the kernel shows them.
+fn timers(endpoint: std::net::SocketAddr) -> Vec<String> {
+    let port = format!(":{:04X}", endpoint.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // Its other end, established.
+    let ours = rows.filter(|row| row[2].ends_with(&port) && row[3] == "01");
+    ours.map(|row| row[5].split(':').next().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_kernel_looks_after_connections_to_endpoints_where_it_is_to() {
+    const KEEPALIVE: &str = "02";
+    let endpoint = Endpoint::bind().await;
+    let plain = settings(&[endpoint.address], "", "");
+    let watched = plain.clone() + "keepalive = { idle = \"60s\", user_timeout = \"90s\" }\n";
+    for (config, expected) in [(plain, "00"), (watched, KEEPALIVE)] {
+        let proxy = Proxy::start(&config).await;
+        let _held = proxy.tunnel_to(&endpoint).await;
+        // What is on its way has a timer of its own.
+        crate::harness::until("a quiet connection", || {
+            timers(endpoint.address) == [expected]
+        })
+        .await;
+        drop(proxy);
+        crate::harness::until("its end", || timers(endpoint.address).is_empty()).await;
+    }
+}
