@@ -4,6 +4,7 @@
 //! name resolution. Workers accept connections and carry the data.
 
 mod acceptor;
+mod aftermath;
 mod discovery;
 mod health;
 mod limits;
@@ -33,11 +34,11 @@ use self::signals::{Signal, Signals};
 use self::watch::FileWatch;
 use crate::admin::api::fault::Fault;
 use crate::admin::ask::{Asked, Workers};
-use crate::admin::jobs::Jobs;
+use crate::admin::jobs::{self, Closing, Job, Jobs, Speed};
 use crate::admin::order::{self, Order};
 use crate::admin::plan::{self, Guard, Live, Plan};
 use crate::admin::view::View;
-use crate::config::model::{Bind, Shutdown, Watch};
+use crate::config::model::{Bind, Order as Which, Pace, Shutdown, Watch};
 use crate::config::{self, Loaded, Report};
 use crate::net::admission::Admission;
 use crate::observe::counters::Totals;
@@ -47,7 +48,7 @@ use crate::observe::recorder::TargetError;
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::systemd;
-use crate::tunnel::ended::Ended;
+use crate::tunnel::ended::{Ended, Words};
 use crate::upstream::connect::Resolver;
 
 /// Threads that may wait for the system at once, for names and files.
@@ -58,6 +59,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// What is left to ended tunnels to have their last bytes taken.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The share of the grace over which tunnels are closed; the rest is for their last words.
+const CLOSING_SHARE: f64 = 0.9;
 
 /// A file that does not fit another may be half of a change: how long the other half may take.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
@@ -155,6 +159,7 @@ struct Process {
     signals: Signals,
     files: FileWatch,
     _checks: health::Checks,
+    aftermath: Option<aftermath::Looking>,
 }
 
 impl Process {
@@ -192,7 +197,7 @@ impl Process {
             orders: ordering,
             jobs: Jobs::default(),
         });
-        let operators = Operators::serve(&config.admin, view)?;
+        let operators = Operators::serve(&config.admin, Arc::clone(&view))?;
         let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&admission), descriptors);
         let parts = Parts {
             shared: Arc::clone(&shared),
@@ -215,6 +220,7 @@ impl Process {
             signals,
             files,
             _checks: health::start(&shared),
+            aftermath: Some(aftermath::start(&view)),
         };
         process.watch_files();
         process.reloader.known().settle();
@@ -363,7 +369,8 @@ impl Process {
 
     /// Listeners first, then requests, then tunnels, as far as the time allows.
     async fn stop(mut self) -> Exit {
-        let Shutdown { grace, delay, .. } = self.reloader.server().shutdown;
+        let shutdown = self.reloader.server().shutdown;
+        let grace = shutdown.grace;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
         // Whoever waits for one is told that there is none any more.
@@ -372,7 +379,7 @@ impl Process {
         self.counted.drain();
         systemd::stopping("draining");
         let exit = tokio::select! {
-            () = self.drain(delay, grace) => Exit::Graceful,
+            () = self.drain(shutdown) => Exit::Graceful,
             () = signals.stop() => Exit::Forced,
         };
         let totals = self.totals();
@@ -388,7 +395,8 @@ impl Process {
         exit
     }
 
-    async fn drain(&mut self, delay: Duration, grace: Duration) {
+    async fn drain(&mut self, shutdown: Shutdown) {
+        let Shutdown { grace, delay, .. } = shutdown;
         tokio::time::sleep(delay).await;
         self.reloader.listeners().stop().await;
         let mut done = Vec::with_capacity(self.workers.len());
@@ -399,6 +407,7 @@ impl Process {
                 done.push(receiver);
             }
         }
+        let closing = self.close_evenly(shutdown).await;
         let mut all = std::pin::pin!(async {
             for receiver in done {
                 let _ = receiver.await;
@@ -407,6 +416,8 @@ impl Process {
         if tokio::time::timeout(grace, &mut all).await.is_ok() {
             return;
         }
+        // Those that came too late for that, and those that could not be told yet.
+        closing.iter().for_each(|job| job.stop());
         self.tell_all(|| Message::EndTunnels(Ended::Shutdown)).await;
         if tokio::time::timeout(LAST_WORDS, &mut all).await.is_ok() {
             return;
@@ -415,6 +426,26 @@ impl Process {
         if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
             tracing::warn!("some requests did not finish in time");
         }
+    }
+
+    /// Begins to close the tunnels that there are, spread over the time that they have: clients that
+    /// come back then do not all do so at once.
+    async fn close_evenly(&mut self, shutdown: Shutdown) -> Option<Arc<Job>> {
+        // What endpoints do meanwhile no longer matters.
+        self.aftermath = None;
+        let view = self.operators.view();
+        let chosen = jobs::choose(view, &Arc::default(), Which::Random)
+            .await
+            .ok()?;
+        let closing = Closing {
+            what: "all tunnels".to_owned(),
+            speed: Speed::Paced(Pace::Over(shutdown.grace.mul_f64(CLOSING_SHARE))),
+            words: Words {
+                code: shutdown.close_code,
+                ..Words::of(Ended::Shutdown)
+            },
+        };
+        view.jobs.begin(view, chosen, closing).ok()
     }
 
     async fn tell_all(&self, message: impl Fn() -> Message) {

@@ -116,7 +116,7 @@ pub fn answer(worker: &Worker, question: Question) {
             let words = Rc::new(words);
             let close = |named: &Named| {
                 let is_it = |record: &Record| record.facts.session == SessionId(named.session);
-                worker.tunnels.kill(named.place, &words, is_it)
+                worker.tunnels.close(named.place, &words, is_it)
             };
             let count = named.iter().filter(|named| close(named)).count();
             let _ = closed.send(count);

@@ -1,5 +1,7 @@
 //! Closing many tunnels at a pace. It goes on when whoever asked for it has gone.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,12 +11,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::api::fault::Fault;
-use super::ask::Named;
+use super::ask::{Found, Named, Position, Unanswered};
+use super::select::Filter;
 use super::view::View;
-use crate::tunnel::ended::Words;
+use crate::config::model::{Order, Pace};
+use crate::tunnel::ended::{Ended, Words};
 
 /// Jobs at once.
-const JOBS_MOST: usize = 16;
+const JOBS_MOST: usize = 1024;
 
 /// Between two steps of a job.
 const STEP_EVERY: Duration = Duration::from_millis(50);
@@ -41,6 +45,10 @@ struct Inner {
 pub struct Job {
     /// Unique in the process.
     pub number: u64,
+    /// Whose tunnels it closes, for people.
+    pub what: String,
+    /// As what they end.
+    pub ended: Ended,
     /// Tunnels that it is to close.
     pub tunnels: usize,
     /// Those of them that it has come to.
@@ -63,7 +71,13 @@ impl Job {
             .await;
     }
 
-    fn is_running(&self) -> bool {
+    /// Has it do no more.
+    pub fn stop(&self) {
+        self.stops.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is not finished.
+    pub fn is_running(&self) -> bool {
         !*self.finished.borrow()
     }
 
@@ -78,6 +92,26 @@ impl Job {
     }
 }
 
+/// How tunnels are closed.
+#[derive(Debug, Clone)]
+pub struct Closing {
+    /// Whose they are, for people.
+    pub what: String,
+    /// How fast.
+    pub speed: Speed,
+    /// As what they end, and what their Close frames say.
+    pub words: Words,
+}
+
+/// How fast tunnels are closed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Speed {
+    /// As fast as that goes.
+    AtOnce,
+    /// At a pace.
+    Paced(Pace),
+}
+
 /// A tunnel, and the worker that has it.
 #[derive(Debug, Clone, Copy)]
 pub struct Chosen {
@@ -88,8 +122,7 @@ pub struct Chosen {
 }
 
 impl Jobs {
-    /// Closes these in this order, with these words: `per_second` of them a second, or as fast as that
-    /// goes.
+    /// Closes these in this order.
     ///
     /// # Errors
     /// [`Fault`], if that would be too many at once.
@@ -97,8 +130,7 @@ impl Jobs {
         &self,
         view: &Arc<View>,
         chosen: Vec<Chosen>,
-        per_second: Option<f64>,
-        words: Words,
+        closing: Closing,
     ) -> Result<Arc<Job>, Fault> {
         let mut inner = self.lock();
         while inner.running.try_join_next().is_some() {}
@@ -111,6 +143,8 @@ impl Jobs {
         inner.begun += 1;
         let job = Arc::new(Job {
             number: inner.begun,
+            what: closing.what.clone(),
+            ended: closing.words.ended,
             tunnels: chosen.len(),
             done: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
@@ -118,13 +152,7 @@ impl Jobs {
             finished: watch::Sender::new(false),
         });
         inner.jobs.push(Arc::clone(&job));
-        let work = run(
-            Arc::clone(view),
-            Arc::clone(&job),
-            chosen,
-            per_second,
-            words,
-        );
+        let work = run(Arc::clone(view), Arc::clone(&job), chosen, closing);
         inner.running.spawn(work);
         Ok(job)
     }
@@ -133,8 +161,18 @@ impl Jobs {
     pub fn stop(&self, number: u64) -> Option<Arc<Job>> {
         let running = self.running().into_iter();
         let job = running.rev().find(|job| job.number == number)?;
-        job.stops.store(true, Ordering::Relaxed);
+        job.stop();
         Some(job)
+    }
+
+    /// Tunnels that are to be closed and have not been come to yet, by the reason that they end for.
+    pub fn left(&self) -> BTreeMap<&'static str, usize> {
+        let mut left = BTreeMap::new();
+        for job in self.running() {
+            let tunnels = job.tunnels.saturating_sub(job.done());
+            *left.entry(job.ended.token()).or_default() += tunnels;
+        }
+        left
     }
 
     /// Those that are not finished.
@@ -149,37 +187,79 @@ impl Jobs {
     }
 }
 
-async fn run(
-    view: Arc<View>,
-    job: Arc<Job>,
-    chosen: Vec<Chosen>,
-    per_second: Option<f64>,
-    words: Words,
-) {
+async fn run(view: Arc<View>, job: Arc<Job>, chosen: Vec<Chosen>, closing: Closing) {
     let began = Instant::now();
     let mut rest = chosen.as_slice();
     while !rest.is_empty() && !job.stops.load(Ordering::Relaxed) {
-        let due = match per_second {
-            Some(rate) => (began.elapsed().as_secs_f64() * rate + 1.0) as usize,
-            None => job.tunnels,
-        };
-        // A second's worth at most before it is looked again whether to go on.
+        // A few thousand at most before it is looked again whether to go on.
+        let due = closing.speed.due(began.elapsed(), job.tunnels);
         let due = due
             .saturating_sub(job.done())
             .min(rest.len())
             .min(BATCH * 16);
         let (now, later) = rest.split_at(due);
-        let closed = close(&view, now, &words).await;
+        let closed = close(&view, now, &closing.words).await;
         job.closed.fetch_add(closed, Ordering::Relaxed);
         job.done.fetch_add(now.len(), Ordering::Relaxed);
         rest = later;
-        if per_second.is_some() && !rest.is_empty() {
+        if closing.speed != Speed::AtOnce && !rest.is_empty() {
             sleep_until(Instant::now() + STEP_EVERY).await;
         }
     }
     let (tunnels, closed) = (job.tunnels, job.closed());
-    tracing::info!(job = job.number, tunnels, closed, "tunnels closed");
+    tracing::info!(
+        job = job.number,
+        what = job.what,
+        tunnels,
+        closed,
+        "tunnels closed"
+    );
     job.finished.send_replace(true);
+}
+
+impl Speed {
+    /// How many of so many are to be closed by then.
+    fn due(self, elapsed: Duration, tunnels: usize) -> usize {
+        let due = match self {
+            Self::AtOnce => return tunnels,
+            // The first at once.
+            Self::Paced(Pace::PerSecond(rate)) => elapsed.as_secs_f64() * rate + 1.0,
+            // Each in the middle of its part of the time.
+            Self::Paced(Pace::Over(time)) => {
+                let share = elapsed.as_secs_f64() / time.as_secs_f64().max(f64::MIN_POSITIVE);
+                share * tunnels as f64 + 0.5
+            }
+        };
+        due as usize
+    }
+}
+
+/// The live tunnels that are meant and that nobody ends already, in the order in which they are to be
+/// closed.
+///
+/// # Errors
+/// [`Unanswered`].
+pub async fn choose(
+    view: &View,
+    filter: &Arc<Filter>,
+    order: Order,
+) -> Result<Vec<Chosen>, Unanswered> {
+    let mut chosen: Vec<(Duration, Chosen)> = Vec::new();
+    let visit = |worker, found: Found| {
+        let named = found.name;
+        if found.ending.is_none() {
+            chosen.push((found.age, Chosen { worker, named }));
+        }
+        true
+    };
+    view.workers
+        .tunnels(filter, Position::default(), visit)
+        .await?;
+    match order {
+        Order::Oldest => chosen.sort_by_key(|(age, _)| Reverse(*age)),
+        Order::Random => fastrand::shuffle(&mut chosen),
+    }
+    Ok(chosen.into_iter().map(|(_, chosen)| chosen).collect())
 }
 
 /// Closes these now; tells how many were still there, as far as workers answer.
@@ -195,4 +275,37 @@ async fn close(view: &View, chosen: &[Chosen], words: &Words) -> usize {
         }
     }
     closed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_is_even() {
+        let seconds = Duration::from_secs_f64;
+        let rate = Speed::Paced(Pace::PerSecond(10.0));
+        let due = |speed: Speed, time| speed.due(seconds(time), 100);
+        assert_eq!(
+            [due(rate, 0.0), due(rate, 1.0), due(rate, 5.05)],
+            [1, 11, 51]
+        );
+        let over = Speed::Paced(Pace::Over(seconds(10.0)));
+        assert_eq!(
+            [
+                due(over, 0.0),
+                due(over, 0.05),
+                due(over, 5.0),
+                due(over, 9.96)
+            ],
+            [0, 1, 50, 100]
+        );
+        assert_eq!(over.due(seconds(4.9), 1), 0);
+        assert_eq!(
+            over.due(seconds(5.0), 1),
+            1,
+            "a single one has half of the time"
+        );
+        assert_eq!(due(Speed::AtOnce, 0.0), 100);
+    }
 }

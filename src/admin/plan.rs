@@ -235,6 +235,11 @@ impl Live {
         self.ended.get(&key).cloned().unwrap_or_default()
     }
 
+    /// Endpoints that have some.
+    pub fn endpoints(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
+        self.by_endpoint.keys()
+    }
+
     fn upstreams(&self) -> BTreeSet<&str> {
         self.by_endpoint.keys().map(|(name, _)| &**name).collect()
     }

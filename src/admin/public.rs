@@ -64,6 +64,7 @@ impl View {
                 process: &self.process,
                 log_dropped: self.log_dropped.get(),
                 access_log_dropped: self.shared.access_log.dropped(),
+                closing: &self.jobs.left(),
             },
             format,
         );

@@ -21,9 +21,10 @@ pub use self::listener::{
 pub use self::log::{AccessLog, LogTo, Traceparent};
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
-    Address, AllDown, Balance, Discovery, Ejection, Endpoint, EndpointTls, HashBy, HashKey, Health,
-    HttpProbe, Keepalive, Picking, Probe, Queue, Reach, Retry, RetryOn, Roots, SameSite, SendProxy,
-    Sticky, StickySecret, Upstream, UpstreamTimeouts, WebSocketProbe,
+    Address, Aftermath, AllDown, Balance, Discovery, Ejection, Endpoint, EndpointTls, HashBy,
+    HashKey, Health, HttpProbe, Keepalive, Order, Pace, Picking, Probe, Queue, Reach, Retry,
+    RetryOn, Roots, SameSite, SendProxy, Sticky, StickySecret, Upstream, UpstreamTimeouts,
+    WebSocketProbe,
 };
 
 use std::fmt;
@@ -121,6 +122,8 @@ pub struct Shutdown {
     pub grace: Duration,
     /// How long connections are still accepted after readiness went down.
     pub delay: Duration,
+    /// The code of the Close frames that end tunnels.
+    pub close_code: u16,
 }
 
 /// Which changed files apply by themselves.

@@ -577,14 +577,14 @@ mod tests {
     #[test]
     fn what_is_not_in_effect_says_so_unless_it_is_the_default() {
         check(
-            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"off\"\n",
+            "[listener.a]\nbind = [\"127.0.0.1:80\"]\nhttp2 = false\n",
             &[],
         );
         check(
-            "[[route]]\nupstream = \"a\"\ntimeouts.ping = \"25s\"\ntimeouts.pong = \"10s\"\n",
+            "[listener.a]\nbind = [\"127.0.0.1:80\"]\nhttp2 = true\n[server]\nupgrade = { max_generations = 3 }\n",
             &[
-                "`ping` is not in effect in this version",
-                "`pong` is not in effect in this version",
+                "`http2` is not in effect in this version",
+                "`upgrade` is not in effect in this version",
             ],
         );
     }

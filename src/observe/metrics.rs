@@ -123,6 +123,8 @@ pub struct Sources<'a> {
     pub log_dropped: u64,
     /// Records of the access log, where that is one of its own.
     pub access_log_dropped: u64,
+    /// Tunnels that are being closed one by one, those that are left, by reason.
+    pub closing: &'a BTreeMap<&'static str, usize>,
 }
 
 /// Writes all of them.
@@ -135,6 +137,7 @@ pub fn write(sources: Sources<'_>, format: Format) -> String {
     of_tunnels(&mut metrics, &gathered);
     of_traffic(&mut metrics, &gathered);
     of_endpoints(&mut metrics, &gathered, sources.snapshot);
+    of_closing(&mut metrics, sources);
     of_ports(&mut metrics, sources);
     process::write(&mut metrics, sources.process.began);
     metrics.finish()
@@ -510,6 +513,14 @@ fn of_endpoints(metrics: &mut Exposition, gathered: &Gathered, snapshot: &Snapsh
     of_drains(metrics, snapshot);
     of_health(metrics, &states);
     of_attempts(metrics, gathered);
+}
+
+fn of_closing(metrics: &mut Exposition, sources: Sources<'_>) {
+    let help = "Tunnels that are being closed one by one: those that are left, by reason.";
+    metrics.family("tidegate_closing_tunnels", Kind::Gauge, help);
+    for (reason, left) in sources.closing {
+        metrics.sample(&[("reason", reason)], *left);
+    }
 }
 
 fn of_drains(metrics: &mut Exposition, snapshot: &Snapshot) {

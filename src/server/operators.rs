@@ -42,6 +42,11 @@ impl Operators {
         })
     }
 
+    /// What they see.
+    pub(super) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
     /// After a reload, or the first configuration.
     pub(super) fn tell(&self, reloader: &mut Reloader) {
         self.view.token.store(reloader.token());

@@ -233,10 +233,10 @@ impl<K: Owner> Tunnel<K> {
 
     /// Ends it as this, in an operator's words where there are any.
     fn end(&mut self, verdict: Ended) {
-        let words = (verdict == Ended::Killed).then(|| self.place.words());
+        let words = verdict.is_on_purpose().then(|| self.place.words());
         match words.flatten() {
             Some(words) => {
-                let Words { code, reason } = &*words;
+                let Words { code, reason, .. } = &*words;
                 self.forwarder.end_saying(verdict, Some(*code), reason);
             }
             None => self.forwarder.end(verdict),
@@ -324,6 +324,9 @@ impl<K: Owner> Future for Tunnel<K> {
         if let Some(verdict) = tunnel.place.entry().verdict() {
             tunnel.end(verdict);
             if tunnel.place.entry().is_overdue() {
+                // Whoever has not answered is not waited for: the other side is still told.
+                tunnel.forwarder.stop_waiting();
+                tunnel.speak(cx);
                 let ended = tunnel.forwarder.reason().unwrap_or(verdict);
                 return tunnel.finish(ended, cx);
             }

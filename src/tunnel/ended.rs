@@ -39,15 +39,23 @@ pub enum Ended {
     ByteRate,
     /// What came was no WebSocket framing, on a route that limits messages.
     ProtocolError,
+    /// Its endpoint is drained, and `on_drain` says so.
+    Drain,
+    /// Its endpoint is down, and `on_down` says so.
+    EndpointDown,
+    /// Its endpoint is gone, and `on_removed` says so.
+    EndpointRemoved,
     /// An operator closed it.
     Killed,
     /// The process stopped.
     Shutdown,
 }
 
-/// What an operator has a Close frame say.
+/// How a tunnel is to end that is closed on purpose, and what its Close frame says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words {
+    /// As what it ends.
+    pub ended: Ended,
     /// Its code (RFC 6455 section 7.4).
     pub code: u16,
     /// Its reason, of at most [`Words::MOST`] bytes.
@@ -57,11 +65,20 @@ pub struct Words {
 impl Words {
     /// Bytes that a reason may have (RFC 6455 section 5.5).
     pub const MOST: usize = 123;
+
+    /// What is said if nobody says something else.
+    pub fn of(ended: Ended) -> Self {
+        Self {
+            ended,
+            code: ended.close_code().unwrap_or(1001),
+            reason: ended.token().into(),
+        }
+    }
 }
 
 impl Ended {
     /// Every way there is.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -79,6 +96,9 @@ impl Ended {
         Self::MessageRate,
         Self::ByteRate,
         Self::ProtocolError,
+        Self::Drain,
+        Self::EndpointDown,
+        Self::EndpointRemoved,
         Self::Killed,
         Self::Shutdown,
     ];
@@ -103,9 +123,24 @@ impl Ended {
             Self::MessageRate => "message-rate",
             Self::ByteRate => "byte-rate",
             Self::ProtocolError => "protocol-error",
+            Self::Drain => "drain",
+            Self::EndpointDown => "endpoint-down",
+            Self::EndpointRemoved => "endpoint-removed",
             Self::Killed => "killed",
             Self::Shutdown => "shutdown",
         }
+    }
+
+    /// Whether it may have words of its own.
+    pub(super) fn is_on_purpose(self) -> bool {
+        matches!(
+            self,
+            Self::Drain
+                | Self::EndpointDown
+                | Self::EndpointRemoved
+                | Self::Killed
+                | Self::Shutdown
+        )
     }
 
     /// The code of the Close that the client gets (RFC 6455 section 7.4); none where it was one of
@@ -116,7 +151,7 @@ impl Ended {
             Self::MessageTooBig => Some(1009),
             Self::SlowUpstream | Self::MessageRate | Self::ByteRate | Self::Killed => Some(1008),
             Self::ProtocolError => Some(1002),
-            Self::Shutdown => Some(1012),
+            Self::Drain | Self::EndpointDown | Self::EndpointRemoved | Self::Shutdown => Some(1012),
             _ => None,
         }
     }

@@ -138,6 +138,11 @@ impl Forwarder {
         frame
     }
 
+    /// The answer to our Close is not waited for any more.
+    pub fn stop_waiting(&mut self) {
+        self.framing.side_is_done(Side::Client);
+    }
+
     /// Why we are ending the tunnel, if we are.
     pub fn ending(&self) -> Option<Ended> {
         self.framing.is_closing().then_some(self.first).flatten()

@@ -400,15 +400,15 @@ impl<K> Table<K> {
         (end < entries.capacity()).then_some(end)
     }
 
-    /// Ends the tunnel in this place, if `is_it`; whether that was so, and nothing else had ended it.
-    pub fn kill(&self, place: usize, words: &Rc<Words>, is_it: impl FnOnce(&K) -> bool) -> bool {
+    /// Ends the tunnel in this place with these words, if `is_it`; whether that was so, and nothing else had ended it.
+    pub fn close(&self, place: usize, words: &Rc<Words>, is_it: impl FnOnce(&K) -> bool) -> bool {
         let entries = self.entries.borrow();
         let listed = entries.get(place).filter(|listed| is_it(&listed.known));
         let Some(Listed { entry, .. }) = listed.filter(|it| it.entry.verdict().is_none()) else {
             return false;
         };
         self.words.borrow_mut().insert(place, Rc::clone(words));
-        entry.end(Ended::Killed);
+        entry.end(words.ended);
         true
     }
 
@@ -568,7 +568,7 @@ impl<K> Drop for Place<K> {
         if limits.ping.is_some() {
             self.table.alive.borrow_mut().remove(&self.key);
         }
-        if self.entry.verdict() == Some(Ended::Killed) {
+        if self.entry.verdict().is_some_and(Ended::is_on_purpose) {
             self.table.words.borrow_mut().remove(&self.key);
         }
     }
@@ -618,13 +618,14 @@ mod tests {
         // The place has another owner by now.
         places.push(enter(77));
         let words = Rc::new(Words {
+            ended: Ended::Killed,
             code: 4000,
             reason: "moved".into(),
         });
-        assert!(!table.kill(4, &words, |known| *known == 4));
-        assert!(table.kill(4, &words, |known| *known == 77));
+        assert!(!table.close(4, &words, |known| *known == 4));
+        assert!(table.close(4, &words, |known| *known == 77));
         assert!(
-            !table.kill(4, &words, |known| *known == 77),
+            !table.close(4, &words, |known| *known == 77),
             "it has ended already"
         );
         let killed = places.last().unwrap();

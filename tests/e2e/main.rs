@@ -17,6 +17,7 @@ mod client_certificates;
 mod config;
 mod daemon;
 mod discovery;
+mod drains;
 mod endpoint_tls;
 mod framing;
 mod handshake;

@@ -332,6 +332,9 @@ fn limits(ended: Ended) -> &'static str {
         | Ended::UpstreamEof
         | Ended::ClientReset
         | Ended::UpstreamReset
+        | Ended::Drain
+        | Ended::EndpointDown
+        | Ended::EndpointRemoved
         | Ended::Killed
         | Ended::Shutdown => "",
     }
@@ -349,8 +352,34 @@ async fn answer_pings(wire: &mut Wire, length: usize, mask: Option<[u8; 4]>) {
     }
 }
 
+/// Lines of the upstream that an end comes of.
+fn aftermath(ended: Ended) -> &'static str {
+    match ended {
+        Ended::Drain => "on_drain = { action = \"close\" }\n",
+        Ended::EndpointDown => {
+            "on_down = { action = \"close\" }\n\
+             health = { tcp = {}, interval = \"100ms\", fall = 1 }\n"
+        }
+        Ended::EndpointRemoved => "on_removed = { action = \"close\" }\n",
+        _ => "",
+    }
+}
+
 /// What is left of a tunnel's two ends after one of them, or we, have ended it.
 type Ends = (Option<Wire>, Option<Wire>);
+
+/// Has an operator do it.
+async fn steer(ended: Ended, proxy: &Proxy) {
+    let operator = Operator::of(proxy).await;
+    let (path, body) = if ended == Ended::Drain {
+        let upstreams = operator.get("/v1/upstreams").await;
+        let endpoint = upstreams[0]["endpoints"][0]["endpoint"].clone();
+        ("/v1/endpoints/drain", json!({ "endpoint": endpoint }))
+    } else {
+        ("/v1/tunnels/close", json!({ "all": true }))
+    };
+    assert_eq!(operator.post(path, &body).await.0, 200);
+}
 
 async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
     let (mut client, mut served) = ends;
@@ -393,14 +422,7 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
         Ended::SlowUpstream => client.flood(&message(64 * 1024)).await,
         Ended::MessageRate | Ended::ByteRate => client.send(message(100).repeat(40)).await,
         Ended::ProtocolError => client.send([0xff; 64]).await,
-        Ended::Killed => {
-            let all = json!({ "all": true });
-            let (status, _) = Operator::of(proxy)
-                .await
-                .post("/v1/tunnels/close", &all)
-                .await;
-            assert_eq!(status, 200);
-        }
+        Ended::Killed | Ended::Drain => steer(ended, proxy).await,
         Ended::Shutdown => proxy.signal(Signal::TERM),
         Ended::DeadClient => {
             answer_pings(&mut served, 14, None).await;
@@ -410,6 +432,8 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
             answer_pings(&mut client, 10, Some([0; 4])).await;
             return (None, None);
         }
+        // The endpoint's own doing, and the configuration's.
+        Ended::EndpointDown | Ended::EndpointRemoved => {}
         Ended::Idle | Ended::MaxAge => {}
     }
     (Some(client), Some(served))
@@ -418,7 +442,7 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
 async fn end(ended: Ended) {
     let endpoint = Endpoint::bind().await;
     let server = "[server]\nworkers = 2\nlog.format = \"json\"\nshutdown.grace = \"100ms\"\n";
-    let config = settings(&[endpoint.address], "", limits(ended));
+    let config = settings(&[endpoint.address], "", limits(ended)) + aftermath(ended);
     let folder = TempDir::new().unwrap();
     write_token(folder.path());
     let token = "token_file = \"admin.token\"\n";
@@ -427,6 +451,14 @@ async fn end(ended: Ended) {
     client.send(HANDSHAKE).await;
     let served = endpoint.tunnel().await;
     assert_eq!(client.head().await.status(), 101);
+    if ended == Ended::EndpointRemoved {
+        let elsewhere = config.replace(&endpoint.address.to_string(), "127.0.0.1:1");
+        proxy
+            .reload(&[server, SEEN, token, &elsewhere].concat())
+            .await;
+    }
+    // What it has accepted stays.
+    let _kept = Some(endpoint).filter(|_| ended != Ended::EndpointDown);
     let (mut client, mut served) = bring_about(ended, &proxy, (client, served)).await;
     if let (Some(client), Some(code)) = (&mut client, ended.close_code()) {
         let close = [&code.to_be_bytes(), ended.token().as_bytes()].concat();
@@ -448,6 +480,10 @@ async fn end(ended: Ended) {
     let reason = format!("reason=\"{ended}\"");
     assert_eq!(scrape.sum("tidegate_tunnels_ended_total", &[&reason]), 1.0);
     assert_eq!(scrape.sum("tidegate_tunnels_ended_total", &[]), 1.0);
+    if ended == Ended::EndpointRemoved {
+        // Operators see those that are there.
+        return;
+    }
     let upstreams = Operator::of(&proxy).await.get("/v1/upstreams").await;
     assert_eq!(
         upstreams[0]["endpoints"][0]["ended"],

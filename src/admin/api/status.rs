@@ -83,6 +83,10 @@ pub struct Certificate {
 pub struct Progress {
     /// The number that the job was given.
     pub job: u64,
+    /// Whose tunnels it closes, for people.
+    pub what: String,
+    /// As what they end.
+    pub reason: String,
     /// Tunnels that it is to close.
     pub tunnels: usize,
     /// Those of them that it has come to.
@@ -96,6 +100,8 @@ impl Progress {
     pub fn of(job: &Job) -> Self {
         Self {
             job: job.number,
+            what: job.what.clone(),
+            reason: job.ended.token().to_owned(),
             tunnels: job.tunnels,
             done: job.done(),
             closed: job.closed(),

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use super::fault::Fault;
 use super::status::Progress;
 use crate::admin::ask::{Carried, Found, Position};
-use crate::admin::jobs::Chosen;
+use crate::admin::jobs::{self, Closing, Speed};
 use crate::admin::select::{Filter, Id, Span};
 use crate::admin::view::View;
+use crate::config::model::{Order, Pace};
 use crate::tunnel::ended::{Ended, Words};
 
 /// Tunnels that one answer may list.
@@ -344,9 +345,15 @@ pub struct Close {
     /// Only count them.
     #[serde(default)]
     pub dry_run: bool,
-    /// So many per second, the oldest first; at once without it.
+    /// So many per second; at once if neither this nor `over` is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_second: Option<f64>,
+    /// Spread evenly over so long: `2m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Span>,
+    /// Which first: the oldest if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<First>,
     /// The code of the Close frame for clients: 1000 to 1014 but for those that are never sent, or
     /// 3000 to 4999. 1008 if nothing else is said. Endpoints get 1001.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -354,6 +361,26 @@ pub struct Close {
     /// The reason in it, of at most 123 bytes: `killed` if nothing else is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// Which tunnels are closed first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum First {
+    /// The oldest.
+    #[default]
+    Oldest,
+    /// Any.
+    Random,
+}
+
+impl From<First> for Order {
+    fn from(first: First) -> Self {
+        match first {
+            First::Oldest => Self::Oldest,
+            First::Random => Self::Random,
+        }
+    }
 }
 
 /// What came of it.
@@ -379,28 +406,24 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
             "a filter without anything in it means all tunnels: say `all`, too",
         ));
     }
-    let rate = close.per_second;
-    if rate.is_some_and(|rate| !(RATE_LEAST..=RATE_MOST).contains(&rate)) {
+    let speed = match (close.per_second, close.over) {
+        (Some(_), Some(_)) => return Err(Fault::wrong("`per_second` or `over`, not both")),
+        (Some(rate), None) => Speed::Paced(Pace::PerSecond(rate)),
+        (None, Some(over)) => Speed::Paced(Pace::Over(over.0)),
+        (None, None) => Speed::AtOnce,
+    };
+    if close
+        .per_second
+        .is_some_and(|rate| !(RATE_LEAST..=RATE_MOST).contains(&rate))
+    {
         return Err(Fault::wrong(format!(
             "`per_second` is from {RATE_LEAST} to {RATE_MOST}"
         )));
     }
-    let mut chosen: Vec<(Duration, Chosen)> = Vec::new();
-    let visit = |worker, found: Found| {
-        let named = found.name;
-        if found.ending.is_none() {
-            chosen.push((found.age, Chosen { worker, named }));
-        }
-        true
-    };
     let filter = Arc::new(close.filter.clone());
-    let all = view
-        .workers
-        .tunnels(&filter, Position::default(), visit)
-        .await;
-    all.map_err(|error| Fault::busy(error.to_string()))?;
-    chosen.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
-    let chosen: Vec<Chosen> = chosen.into_iter().map(|(_, chosen)| chosen).collect();
+    let order = close.order.unwrap_or_default();
+    let chosen = jobs::choose(view, &filter, order.into()).await;
+    let chosen = chosen.map_err(|error| Fault::busy(error.to_string()))?;
     let mut answer = Closed {
         matched: chosen.len(),
         closed: 0,
@@ -413,17 +436,22 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
         return Ok(answer);
     }
     let (code, reason) = (words.code, words.reason.clone());
-    let job = view.jobs.begin(view, chosen, rate, words)?;
+    let what = serde_json::to_string(&*filter).unwrap_or_default();
+    let closing = Closing { what, speed, words };
+    let job = view.jobs.begin(view, chosen, closing)?;
     tracing::info!(
         job = job.number,
         tunnels = answer.matched,
-        filter = serde_json::to_string(&*filter).unwrap_or_default(),
-        per_second = rate,
+        filter = job.what,
+        per_second = close.per_second,
+        over = close
+            .over
+            .map(|over| tracing::field::display(humantime::format_duration(over.0))),
         code,
         reason = &*reason,
         "an operator closes tunnels"
     );
-    if rate.is_none() {
+    if speed == Speed::AtOnce {
         // It goes on even if whoever asked goes away.
         job.finished().await;
         answer.closed = job.closed();
@@ -504,6 +532,7 @@ fn words(close: &Close) -> Result<Words, Fault> {
         )));
     }
     Ok(Words {
+        ended: Ended::Killed,
         code,
         reason: reason.into(),
     })

@@ -4,7 +4,7 @@ use clap::Args;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::Progress;
 use tidegate::admin::api::tunnels;
-use tidegate::admin::select::Id;
+use tidegate::admin::select::{Id, Span};
 
 use super::{Which, show_json, tunnels_in_words};
 use crate::cli::client::{Failure, Reach};
@@ -23,9 +23,15 @@ pub(in crate::cli) struct Close {
     /// Close them: without it, only tell how many that would be
     #[arg(long, short)]
     yes: bool,
-    /// So many per second, the oldest first; at once without it
-    #[arg(long, value_name = "COUNT")]
+    /// So many per second; at once if neither this nor --over is said
+    #[arg(long, value_name = "COUNT", conflicts_with = "over")]
     rate: Option<f64>,
+    /// Spread evenly over so long: 2m
+    #[arg(long, value_name = "TIME")]
+    over: Option<Span>,
+    /// Any of them first, and not the oldest
+    #[arg(long)]
+    random: bool,
     /// Stop a job that closes at a pace, instead
     #[arg(long, value_name = "JOB", conflicts_with_all = ["id", "all", "yes", "rate", "code", "reason"])]
     stop: Option<u64>,
@@ -46,6 +52,8 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
         all,
         yes,
         rate,
+        over,
+        random,
         stop,
         code,
         reason,
@@ -59,6 +67,8 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
         all,
         dry_run: !yes,
         per_second: rate,
+        over,
+        order: random.then_some(tunnels::First::Random),
         code,
         reason,
     };
@@ -69,12 +79,15 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
     }
     let closed: tunnels::Closed = reach.read(&answer)?;
     let matched = tunnels_in_words(closed.matched as u64);
+    let pace = match (rate, over) {
+        (_, Some(over)) => format!("over {}", humantime::format_duration(over.0)),
+        (rate, None) => format!("at {} per second", rate.unwrap_or_default()),
+    };
     out(&match closed.job {
         _ if !yes => format!("would close {matched}; --yes does\n"),
         Some(job) => format!(
-            "closing {matched} at {} per second, as job {job}: `tidegate status` tells how far it is, \
+            "closing {matched} {pace}, as job {job}: `tidegate status` tells how far it is, \
              `tidegate close --stop {job}` ends it\n",
-            rate.unwrap_or_default(),
             job = job.job
         ),
         None => format!("closed {} of {matched}\n", closed.closed),

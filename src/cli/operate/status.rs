@@ -93,8 +93,12 @@ fn overview(status: &Status) -> String {
     }
     for job in &status.jobs {
         lines.push(format!(
-            "closing tunnels, job {}: {} of {}",
-            job.job, job.done, job.tunnels
+            "closing tunnels, job {}: {} of {}; {}, {}",
+            job.job,
+            job.done,
+            job.tunnels,
+            job.reason,
+            harmless(&job.what)
         ));
     }
     let dropped = status.log_dropped + status.access_log_dropped;

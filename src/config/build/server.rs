@@ -33,6 +33,10 @@ impl Builder<'_> {
             shutdown: Shutdown {
                 grace: duration(&shutdown, "grace"),
                 delay: duration(&shutdown, "delay"),
+                close_code: shutdown
+                    .integer("close_code")
+                    .and_then(|code| code.try_into().ok())
+                    .unwrap_or(1012),
             },
             watch: match section.text("watch").as_deref() {
                 Some("off") => Watch::Off,

@@ -42,6 +42,9 @@ impl Builder<'_> {
             ejection: section
                 .optional("ejection")
                 .map(|section| self.ejection(&section)),
+            on_down: self.aftermath(section, "on_down"),
+            on_removed: self.aftermath(section, "on_removed"),
+            on_drain: self.aftermath(section, "on_drain"),
             reach: self.reach(section, &discovery, &endpoints),
             timeouts: timeouts(&section.section("timeouts")),
             discovery,

@@ -114,7 +114,7 @@ const SHUTDOWN: Table = Table {
             "grace",
             Kind::Duration,
             "\"30s\"",
-            "How long live tunnels may stay.",
+            "How long live tunnels may stay: they are closed one by one, spread over nine tenths of it.",
         )
         .shown(r#"grace = "2m""#),
         key(
@@ -133,7 +133,7 @@ const SHUTDOWN: Table = Table {
             "1012",
             "Status code of the Close frame that ends a tunnel.",
         )
-        .later(),
+        .shown("close_code = 1001"),
     ],
 };
 

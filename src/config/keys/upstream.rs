@@ -139,22 +139,19 @@ pub(super) const UPSTREAM: Table = Table {
             Kind::Table(&AFTERMATH),
             "",
             "Tunnels of an endpoint that is down.",
-        )
-        .later(),
+        ),
         key(
             "on_removed",
             Kind::Table(&AFTERMATH),
             "",
             "Tunnels of an endpoint that was removed.",
-        )
-        .later(),
+        ),
         key(
             "on_drain",
             Kind::Table(&AFTERMATH),
             "",
             "Tunnels of an endpoint that is drained.",
-        )
-        .later(),
+        ),
     ],
 };
 

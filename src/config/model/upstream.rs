@@ -1,9 +1,11 @@
 //! Upstreams: groups of endpoints, and how they are spoken to.
 
+mod aftermath;
 mod discovery;
 mod health;
 mod picking;
 
+pub use self::aftermath::{Aftermath, Order, Pace};
 pub use self::discovery::Discovery;
 pub use self::health::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
 pub use self::picking::{
@@ -40,6 +42,12 @@ pub struct Upstream {
     pub health: Option<Health>,
     /// When an endpoint is left out because of failures in use.
     pub ejection: Option<Ejection>,
+    /// What becomes of the tunnels of an endpoint that is down.
+    pub on_down: Aftermath,
+    /// The same, of one that is gone.
+    pub on_removed: Aftermath,
+    /// The same, of one that is drained.
+    pub on_drain: Aftermath,
     /// How endpoints are connected to.
     pub reach: Reach,
     /// Deadlines towards endpoints.
@@ -66,6 +74,9 @@ impl Upstream {
             },
             health: None,
             ejection: None,
+            on_down: Aftermath::Keep,
+            on_removed: Aftermath::Keep,
+            on_drain: Aftermath::Keep,
             reach: Reach {
                 tls: None,
                 send_proxy: SendProxy::Off,

@@ -1,12 +1,19 @@
-//! Which endpoints are left out: checks, and failures in use.
+//! Which endpoints are left out: checks, and failures in use; and what becomes of their tunnels.
+
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
 use super::super::{Builder, duration, positive, texts};
 use crate::config::diagnostic::Code;
-use crate::config::model::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
+use crate::config::model::{
+    Aftermath, Ejection, Health, HttpProbe, Order, Pace, Probe, WebSocketProbe,
+};
 use crate::config::raw::{At, Section, Value};
 use crate::config::value;
+
+/// The time over which tunnels are closed one by one, if nothing is said.
+const OVER_USUAL: Duration = Duration::from_secs(60);
 
 impl Builder<'_> {
     pub(super) fn health(&mut self, at: &At<Value>, section: &Section) -> Option<Health> {
@@ -109,6 +116,39 @@ impl Builder<'_> {
         let message = format!("`{text}` is no host; write `chat.internal` or `chat.internal:9000`");
         self.error(Code::Value, section.written("host")?, &message);
         None
+    }
+
+    /// `on_down`, `on_removed` or `on_drain`.
+    pub(super) fn aftermath(&mut self, section: &Section, name: &str) -> Aftermath {
+        let Some(section) = section.optional(name) else {
+            return Aftermath::Keep;
+        };
+        let (rate, over) = (section.rate("rate"), section.duration("over"));
+        if let (Some(_), Some(_), Some(at)) = (rate, over, section.written("over")) {
+            self.error(Code::Conflict, at, "`rate` and `over` exclude each other");
+        }
+        if let Some(at) = section
+            .written("over")
+            .filter(|_| over.is_some_and(|it| it.is_zero()))
+        {
+            self.error(
+                Code::Value,
+                at,
+                "it has to take some time; for none, `action = \"close\"`",
+            );
+        }
+        let order = match section.text("order").as_deref() {
+            Some("random") => Order::Random,
+            _ => Order::Oldest,
+        };
+        match section.text("action").as_deref() {
+            Some("close") => Aftermath::Close,
+            Some("drain") => {
+                let over = || Pace::Over(over.unwrap_or(OVER_USUAL));
+                Aftermath::Drain(rate.map_or_else(over, Pace::PerSecond), order)
+            }
+            _ => Aftermath::Keep,
+        }
     }
 
     pub(super) fn ejection(&mut self, section: &Section) -> Ejection {

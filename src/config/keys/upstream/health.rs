@@ -121,7 +121,13 @@ rate = "100/s""#,
             r#"action = "drain"
 rate = "100/s""#,
         ),
-        key("over", Kind::Duration, "", "Spread over so long.").shown(
+        key(
+            "over",
+            Kind::Duration,
+            "",
+            "Spread evenly over so long; a minute where neither is written.",
+        )
+        .shown(
             r#"action = "drain"
 over = "2m""#,
         ),

@@ -1,0 +1,198 @@
+//! What becomes of the live tunnels of endpoints that are down, gone or drained: `on_down`,
+//! `on_removed`, `on_drain`.
+//!
+//! Looked at once a second, on the control runtime. A cause that goes away stops what it has begun:
+//! what is closed is closed, and the rest stays.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::AbortHandle;
+
+use crate::admin::jobs::{self, Closing, Job, Speed};
+use crate::admin::plan::Live;
+use crate::admin::select::Filter;
+use crate::admin::view::View;
+use crate::config::model::{self, Aftermath};
+use crate::tunnel::ended::{Ended, Words};
+use crate::upstream::group::Member;
+use crate::upstream::health::Standing;
+
+/// How often it is looked whose tunnels are to be closed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Ends the looking when dropped.
+#[derive(Debug)]
+pub(super) struct Looking(AbortHandle);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Begins to look, on this runtime.
+pub(super) fn start(view: &Arc<View>) -> Looking {
+    let view = Arc::clone(view);
+    let control = tokio::runtime::Handle::current();
+    let looking = async move {
+        let mut causes = Causes::default();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            causes.look(&view).await;
+        }
+    };
+    Looking(control.spawn(looking).abort_handle())
+}
+
+/// Upstream and address.
+type Endpoint = (Arc<str>, Arc<str>);
+
+/// What has been begun, and why.
+#[derive(Debug, Default)]
+struct Causes {
+    begun: HashMap<Endpoint, Begun>,
+    /// What upstreams said of those that are removed, while they were there.
+    on_removed: HashMap<Arc<str>, Aftermath>,
+}
+
+#[derive(Debug)]
+struct Begun {
+    ended: Ended,
+    job: Option<Arc<Job>>,
+}
+
+/// Tunnels of an endpoint that are to be closed.
+#[derive(Debug, Clone, PartialEq)]
+struct Wanted {
+    endpoint: Endpoint,
+    ended: Ended,
+    aftermath: Aftermath,
+}
+
+impl Causes {
+    async fn look(&mut self, view: &Arc<View>) {
+        let wanted = self.wanted(view);
+        let still: HashSet<(&Endpoint, Ended)> =
+            wanted.iter().map(|it| (&it.endpoint, it.ended)).collect();
+        self.begun.retain(|endpoint, begun| {
+            let stays = still.contains(&(endpoint, begun.ended));
+            if let Some(job) = begun.job.as_ref().filter(|_| !stays) {
+                job.stop();
+            }
+            stays
+        });
+        for wanted in wanted {
+            let begun = self.begun.get(&wanted.endpoint);
+            let job = begun.and_then(|begun| begun.job.as_ref());
+            if job.is_some_and(|job| job.is_running()) {
+                continue;
+            }
+            // Those that came in between, too.
+            let job = begin(view, &wanted).await;
+            let ended = wanted.ended;
+            self.begun.insert(wanted.endpoint, Begun { ended, job });
+        }
+    }
+
+    /// Whose tunnels are to be closed now.
+    fn wanted(&mut self, view: &View) -> Vec<Wanted> {
+        let snapshot = view.shared.snapshot.load();
+        let upstreams = snapshot.upstreams();
+        for upstream in upstreams {
+            let aftermath = upstream.settings.on_removed;
+            self.on_removed
+                .insert(Arc::clone(&upstream.name), aftermath);
+        }
+        let quiet = |upstream: &model::Upstream| {
+            let all = [upstream.on_down, upstream.on_removed, upstream.on_drain];
+            all.iter().all(|it| *it == Aftermath::Keep)
+        };
+        let kept = self.on_removed.values().all(|it| *it == Aftermath::Keep);
+        if kept && upstreams.iter().all(|upstream| quiet(&upstream.settings)) {
+            return Vec::new();
+        }
+        let live = Live::of(&view.workers.counters());
+        let now = Instant::now();
+        let mut wanted = Vec::new();
+        let mut present = HashSet::new();
+        for upstream in upstreams {
+            for member in upstream.members() {
+                let endpoint = (Arc::clone(&upstream.name), Arc::clone(&member.state.label));
+                present.insert(endpoint.clone());
+                let Some((ended, aftermath)) = cause(&member, &upstream.settings, now) else {
+                    continue;
+                };
+                wanted.push(Wanted {
+                    endpoint,
+                    ended,
+                    aftermath,
+                });
+            }
+        }
+        for endpoint in live.endpoints().filter(|it| !present.contains(*it)) {
+            let aftermath = self
+                .on_removed
+                .get(&endpoint.0)
+                .copied()
+                .unwrap_or_default();
+            wanted.push(Wanted {
+                endpoint: endpoint.clone(),
+                ended: Ended::EndpointRemoved,
+                aftermath,
+            });
+        }
+        let has_tunnels = |(upstream, label): &Endpoint| live.of_endpoint(upstream, label) > 0;
+        wanted.retain(|it| it.aftermath != Aftermath::Keep && has_tunnels(&it.endpoint));
+        self.on_removed
+            .retain(|name, _| snapshot.upstream(name).is_some() || live.of_upstream(name) > 0);
+        wanted
+    }
+}
+
+/// Why the tunnels of an endpoint may have to go, and what is said about that.
+fn cause(member: &Member, settings: &model::Upstream, now: Instant) -> Option<(Ended, Aftermath)> {
+    if member.is_drained || member.state.is_drained() {
+        return Some((Ended::Drain, settings.on_drain));
+    }
+    let is_down = member.state.condition(now, |condition| {
+        matches!(condition.standing(now), Standing::Down { .. })
+    });
+    is_down.then_some((Ended::EndpointDown, settings.on_down))
+}
+
+async fn begin(view: &Arc<View>, wanted: &Wanted) -> Option<Arc<Job>> {
+    let (upstream, endpoint) = &wanted.endpoint;
+    let filter = Arc::new(Filter {
+        upstream: Some(upstream.to_string()),
+        endpoint: Some(endpoint.to_string()),
+        ..Filter::default()
+    });
+    let (speed, order) = match wanted.aftermath {
+        Aftermath::Keep => return None,
+        Aftermath::Close => (Speed::AtOnce, model::Order::Oldest),
+        Aftermath::Drain(pace, order) => (Speed::Paced(pace), order),
+    };
+    // A worker that does not answer is asked again at the next look.
+    let chosen = jobs::choose(view, &filter, order).await.ok()?;
+    if chosen.is_empty() {
+        return None;
+    }
+    let tunnels = chosen.len();
+    let closing = Closing {
+        what: format!("{endpoint} of {upstream}"),
+        speed,
+        words: Words::of(wanted.ended),
+    };
+    let job = view.jobs.begin(view, chosen, closing).ok()?;
+    tracing::info!(
+        job = job.number,
+        %upstream,
+        %endpoint,
+        tunnels,
+        reason = wanted.ended.token(),
+        "closing the tunnels of an endpoint"
+    );
+    Some(job)
+}

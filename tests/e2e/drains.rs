@@ -1,0 +1,166 @@
+//! Tunnels that are closed on purpose, one by one: when the process stops, and when their endpoint is
+//! drained, down or gone.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::frames::{frame, frames};
+use crate::harness::operator::{ADMIN, Operator};
+use crate::harness::proxy::{Proxy, Signal, simple};
+use crate::harness::until;
+use crate::harness::wire::Wire;
+
+/// What the last Close among these frames says.
+fn said(bytes: &[u8]) -> Option<Vec<u8>> {
+    let closes = frames(bytes).into_iter().filter(|it| it.0 == 0x88);
+    closes.map(|it| it.1).next_back()
+}
+
+fn close(code: u16, reason: &str) -> Option<Vec<u8>> {
+    Some([&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
+/// So many tunnels.
+async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        held.push(proxy.tunnel().await);
+    }
+    proxy.logged_times("tunnel opened", count).await;
+    held
+}
+
+/// Answers the Close that comes, as a client does; what it said.
+async fn goodbye(mut client: Wire, length: usize) -> Vec<u8> {
+    let bytes = client.exactly(length).await;
+    let payload = said(&bytes).unwrap();
+    client.send(frame(0x88, Some([0; 4]), &payload[..2])).await;
+    client.closed().await;
+    payload
+}
+
+#[tokio::test]
+async fn a_stop_says_goodbye_to_one_after_the_other() {
+    let echo = Echo::start("echo").await;
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\n\
+                  shutdown = { grace = \"4s\", close_code = 4012 }\n";
+    let config = [server, ADMIN, &simple(&[echo.address])].concat();
+    let folder = tempfile::TempDir::new().unwrap();
+    crate::harness::operator::write_token(folder.path());
+    let mut proxy = Proxy::start_in(folder, &config).await;
+    let operator = Operator::of(&proxy).await;
+    let held = tunnels(&proxy, 40).await;
+    proxy.signal(Signal::TERM);
+    let goodbyes = join_all(held.into_iter().map(|client| goodbye(client, 2 + 2 + 8)));
+    let watched = async {
+        // As long as it is sure to be there.
+        let mut seen = Vec::new();
+        while seen.last() < Some(&30) {
+            let status = operator.get("/v1/status").await;
+            assert_eq!(status["state"], "draining");
+            let done = status["jobs"][0]["done"].as_u64();
+            match done {
+                Some(done) if seen.last() != Some(&done) => seen.push(done),
+                // Not begun yet, or nothing new.
+                _ => tokio::task::yield_now().await,
+            }
+        }
+        seen
+    };
+    let (payloads, seen) = tokio::join!(goodbyes, watched);
+    for payload in payloads {
+        assert_eq!(Some(payload), close(4012, "shutdown"));
+    }
+    // Not all at once: many steps were to be seen.
+    assert!(seen.len() > 10, "{seen:?}");
+    assert_eq!(proxy.exit().await, 0);
+    let ended = proxy.logged_times("tunnel ended", 40).await;
+    assert!(ended.iter().all(|event| event["reason"] == "shutdown"));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_does_not_keep_its_endpoint_from_being_told() {
+    let endpoint = Endpoint::bind().await;
+    let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
+    let (_client, mut served) = proxy.tunnel_to(&endpoint).await;
+    proxy.logged("tunnel opened").await;
+    let (status, _) = operator
+        .post("/v1/tunnels/close", &json!({ "all": true }))
+        .await;
+    assert_eq!(status, 200);
+    assert_eq!(said(&served.rest().await.0), close(1001, "killed"));
+}
+
+#[tokio::test]
+async fn a_drain_of_an_endpoint_can_be_undone_until_a_tunnel_is_closed() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    // The first at once, the next a minute later.
+    let config = simple(&[one.address, other.address])
+        + "on_drain = { action = \"drain\", rate = \"1/m\" }\n";
+    let (proxy, operator) = Operator::start(&config).await;
+    let held = tunnels(&proxy, 6).await;
+    assert_eq!((one.open(), other.open()), (3, 3));
+    let which = json!({ "endpoint": one.address.to_string() });
+    assert_eq!(operator.post("/v1/endpoints/drain", &which).await.0, 200);
+    let begun = proxy.logged("closing the tunnels of an endpoint").await;
+    assert_eq!(
+        (&begun["reason"], &begun["tunnels"]),
+        (&json!("drain"), &json!(3))
+    );
+    let ended = proxy.logged("tunnel ended").await;
+    assert_eq!(ended["endpoint"], one.address.to_string());
+    // It was the oldest one there.
+    let opened = proxy.log().events("tunnel opened");
+    let first = opened.iter().find(|it| it["endpoint"] == ended["endpoint"]);
+    assert_eq!(first.unwrap()["session"], ended["session"]);
+    assert_eq!(operator.post("/v1/endpoints/undrain", &which).await.0, 200);
+    let stopped = proxy.logged("tunnels closed").await;
+    assert_eq!(
+        (&stopped["tunnels"], &stopped["closed"]),
+        (&json!(3), &json!(1))
+    );
+    assert_eq!(operator.get("/v1/status").await["tunnels"], 5);
+    drop(held);
+}
+
+#[tokio::test]
+async fn tunnels_of_an_endpoint_that_a_reload_removes_are_moved_on_over_a_time() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let rest = "on_removed = { action = \"drain\", over = \"2s\", order = \"random\" }\n";
+    let (proxy, _operator) = Operator::start(&(simple(&[one.address]) + rest)).await;
+    let held = tunnels(&proxy, 10).await;
+    proxy
+        .reload(&(ADMIN.to_owned() + &simple(&[other.address]) + rest))
+        .await;
+    let payloads = join_all(held.into_iter().map(|client| goodbye(client, 2 + 2 + 16))).await;
+    for payload in payloads {
+        assert_eq!(Some(payload), close(1012, "endpoint-removed"));
+    }
+    until("all to be gone", || one.open() == 0).await;
+    // Whoever comes back goes where something is.
+    let _back = proxy.tunnel().await;
+    assert_eq!(other.open(), 1);
+}
+
+#[tokio::test]
+async fn what_is_kept_is_kept() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let rest = "on_drain = { action = \"close\" }\n";
+    let (proxy, operator) = Operator::start(&(simple(&[one.address]) + rest)).await;
+    let mut held = tunnels(&proxy, 3).await;
+    // `on_removed` says nothing, and an upstream that is gone as a whole says nothing either.
+    let elsewhere = ADMIN.to_owned()
+        + &simple(&[other.address])
+            .replace("main]", "next]")
+            .replace("upstream = \"main\"", "upstream = \"next\"")
+            .replace("[listener.next]", "[listener.main]");
+    proxy.reload(&elsewhere).await;
+    // Long enough to be looked at twice.
+    crate::harness::quiet_for(2500, proxy.logged("tunnel ended")).await;
+    assert_eq!(operator.get("/v1/status").await["tunnels"], 3);
+    for wire in &mut held {
+        wire.send(frame(0x81, Some([0; 4]), b"still")).await;
+        wire.at_least(7).await;
+    }
+}
