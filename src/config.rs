@@ -26,6 +26,7 @@ pub use self::reference::reference;
 pub use self::schema::schema;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,7 +34,6 @@ use self::diagnostic::{Code, Diagnostic, Severity};
 use self::model::Config;
 
 /// A configuration that can run.
-#[derive(Debug)]
 pub struct Loaded {
     /// It.
     pub config: Config,
@@ -45,6 +45,16 @@ pub struct Loaded {
     pub source: Arc<str>,
     /// What is probably not meant so.
     pub warnings: Report,
+}
+
+/// Without the file, which may have secrets in it.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("config", &self.config)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads and checks the file at `path`, and the files that it names, from its folder on.

@@ -4,6 +4,7 @@
 //! during one are one more.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +61,6 @@ pub(super) enum Reloaded {
 pub(super) type Fingerprint = HashMap<PathBuf, u64>;
 
 /// Takes configurations.
-#[derive(Debug)]
 pub(super) struct Reloader {
     path: PathBuf,
     shared: Arc<Shared>,
@@ -79,6 +79,15 @@ pub(super) struct Reloader {
     /// Of each listener, whether it speaks TLS, and whether it sends requests there.
     secure: HashMap<Arc<str>, (bool, bool)>,
     expiries: Arc<Vec<Expiry>>,
+}
+
+/// Without the file, which may have secrets in it.
+impl fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reloader")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the process was started with, and what a reload does not change.

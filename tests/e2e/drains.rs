@@ -52,6 +52,7 @@ async fn a_stop_says_goodbye_to_one_after_the_other() {
     let operator = Operator::of(&proxy).await;
     let held = tunnels(&proxy, 40).await;
     proxy.signal(Signal::TERM);
+    proxy.logged("no longer listening").await;
     let goodbyes = join_all(held.into_iter().map(|client| goodbye(client, 2 + 2 + 8)));
     let watched = async {
         // As long as it is sure to be there.

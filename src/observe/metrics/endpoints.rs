@@ -1,0 +1,135 @@
+//! Metrics of endpoints: what they have, whether they serve, what went wrong on the way to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Gathered, labelled, open, sum};
+use crate::observe::exposition::{Exposition, Kind};
+use crate::observe::histogram::{SHORT, Spread};
+use crate::observe::series::{Unreached, Way};
+use crate::snapshot::Snapshot;
+use crate::tunnel::ended::Ended;
+use crate::upstream::endpoint::State;
+use crate::upstream::health::{Checked, Standing, Tally};
+
+pub(super) fn of_endpoints(metrics: &mut Exposition, gathered: &Gathered, snapshot: &Snapshot) {
+    let endpoints = gathered.by_endpoint();
+    let upstreams = snapshot.upstreams();
+    let states: Vec<_> = upstreams.iter().flat_map(|it| it.endpoints()).collect();
+    let configured: BTreeMap<[&str; 2], usize> = states
+        .iter()
+        .map(|state| ([&*state.upstream, &*state.label], state.in_flight()))
+        .collect();
+    let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
+    let help = "Tunnels that an endpoint has.";
+    metrics.family("tidegate_endpoint_tunnels", Kind::Gauge, help);
+    for (endpoint, series) in &endpoints {
+        let ended = |way: &Way| {
+            Ended::ALL
+                .iter()
+                .map(|it| way.ended.at(*it as usize).get())
+                .sum()
+        };
+        metrics.sample(
+            &labels(*endpoint),
+            open(series, |way| way.opened.get(), ended),
+        );
+    }
+    for endpoint in configured.keys().filter(|it| !endpoints.contains_key(*it)) {
+        metrics.sample(&labels(*endpoint), 0);
+    }
+    let help = "What counts as an endpoint's load: tunnels, handshakes and requests under way.";
+    metrics.family("tidegate_endpoint_in_flight", Kind::Gauge, help);
+    for (endpoint, in_flight) in &configured {
+        metrics.sample(&labels(*endpoint), in_flight);
+    }
+    let help = "Sessions that wait for an endpoint that is not full.";
+    metrics.family("tidegate_upstream_waiting", Kind::Gauge, help);
+    for upstream in upstreams {
+        metrics.sample(&[("upstream", &upstream.name)], upstream.waiting());
+    }
+    of_drains(metrics, snapshot);
+    of_health(metrics, &states);
+    of_attempts(metrics, gathered);
+}
+
+fn of_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
+    let help = "Whether the configuration or an operator has an endpoint take nothing new.";
+    metrics.family("tidegate_endpoint_drained", Kind::Gauge, help);
+    for upstream in snapshot.upstreams() {
+        for member in upstream.members() {
+            let is_drained = member.is_drained || member.state.is_drained();
+            let labels = [
+                ("upstream", &*upstream.name),
+                ("endpoint", &*member.state.label),
+            ];
+            metrics.sample(&labels, u8::from(is_drained));
+        }
+    }
+}
+
+fn of_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
+    let now = Instant::now();
+    let conditions: BTreeMap<[&str; 2], (bool, bool, Tally)> = endpoints
+        .iter()
+        .map(|state| {
+            let condition = state.condition(now, |condition| {
+                let is_up = condition.standing(now) == Standing::Up;
+                (is_up, condition.is_ejected(now), condition.tally())
+            });
+            ([&*state.upstream, &*state.label], condition)
+        })
+        .collect();
+    let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
+    let help = "Whether an endpoint gets sessions, as far as checks and ejection go.";
+    metrics.family("tidegate_endpoint_up", Kind::Gauge, help);
+    for (endpoint, (is_up, ..)) in &conditions {
+        metrics.sample(&labels(*endpoint), u8::from(*is_up));
+    }
+    let help = "Whether an endpoint is ejected because sessions failed.";
+    metrics.family("tidegate_endpoint_ejected", Kind::Gauge, help);
+    for (endpoint, (_, is_ejected, _)) in &conditions {
+        metrics.sample(&labels(*endpoint), u8::from(*is_ejected));
+    }
+    let help = "Checks of endpoints, by how they ended.";
+    metrics.family("tidegate_checks_total", Kind::Counter, help);
+    for (endpoint, (.., tally)) in &conditions {
+        let [upstream, endpoint] = labels(*endpoint);
+        for (checked, total) in Checked::ALL.iter().zip(tally.checks) {
+            metrics.sample(&[upstream, endpoint, ("result", checked.token())], total);
+        }
+    }
+    let help = "Ejections of endpoints because sessions failed.";
+    metrics.family("tidegate_endpoint_ejections_total", Kind::Counter, help);
+    for (endpoint, (.., tally)) in &conditions {
+        metrics.sample(&labels(*endpoint), tally.ejections);
+    }
+}
+
+fn of_attempts(metrics: &mut Exposition, gathered: &Gathered) {
+    let endpoints = gathered.by_endpoint();
+    let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
+    let help = "How long connecting to endpoints took, TLS included, where it succeeded.";
+    metrics.family("tidegate_connect_seconds", Kind::Histogram, help);
+    for ([upstream], series) in &gathered.by_upstream() {
+        let all = series.iter().map(|it| &it.connect_seconds);
+        metrics.histogram(&[("upstream", upstream)], &Spread::of(&SHORT, all));
+    }
+    let help = "Failures to connect to endpoints, by reason.";
+    metrics.family("tidegate_connect_failures_total", Kind::Counter, help);
+    for (endpoint, series) in &endpoints {
+        let [upstream, endpoint] = labels(*endpoint);
+        for reason in Unreached::ALL {
+            let total = sum(series, |it| it.unreached.at(*reason as usize).get());
+            metrics.sample(&[upstream, endpoint, ("reason", reason.token())], total);
+        }
+    }
+    let help = "Requests that went on to another endpoint because of what this one answered, or that \
+                it did not.";
+    metrics.family("tidegate_retries_total", Kind::Counter, help);
+    for (endpoint, series) in &endpoints {
+        let total = sum(series, |way| way.retried.get());
+        metrics.sample(&labels(*endpoint), total);
+    }
+}
