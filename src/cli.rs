@@ -9,18 +9,28 @@ mod operate;
 mod probe;
 mod run;
 mod table;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// A reverse proxy and load balancer made for WebSocket fleets.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "tidegate", arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    /// Print the version
+    // clap's own ends before it has seen what else there is.
+    #[arg(long, short = 'V')]
+    version: bool,
+    /// With --version: and the target, the TLS provider, the driver of tunnels, the crates that matter
+    #[arg(long, requires = "version")]
+    verbose: bool,
 }
 
 const EXIT_CODES: &str = "\
@@ -104,7 +114,17 @@ impl From<Code> for ExitCode {
 }
 
 pub(crate) fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    if cli.version {
+        return version::version(cli.verbose);
+    }
+    let Some(command) = cli.command else {
+        let missing = "a command is missing; `tidegate --help` lists them";
+        Cli::command()
+            .error(ErrorKind::MissingSubcommand, missing)
+            .exit();
+    };
+    match command {
         Command::Run { config } => run::run(&config, |_| {}),
         Command::Check { config, json } => check::check(&config, json),
         Command::Demo { port } => demo::demo(port),

@@ -60,6 +60,28 @@ fn completions_are_scripts_that_know_every_command() {
 }
 
 #[test]
+fn the_version_tells_what_it_is_made_of_when_asked() {
+    let short = format!("tidegate {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(printed(&["--version"]), short);
+    assert_eq!(printed(&["-V"]), short);
+    for order in [["--version", "--verbose"], ["--verbose", "--version"]] {
+        let whole = printed(&order);
+        let parts = whole.strip_prefix(&short).unwrap();
+        for part in [
+            format!("target   {}-", std::env::consts::ARCH),
+            "tls      rustls with aws-lc-rs\n".to_owned(),
+            "tunnels  copy\n".to_owned(),
+            "crate    rustls ".to_owned(),
+        ] {
+            assert!(parts.contains(&part), "{part}: {whole}");
+        }
+    }
+    for wrong in [&["--verbose"] as &[&str], &["--version", "schema"], &["--"]] {
+        assert_eq!(tidegate(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
 fn every_command_has_a_page_and_the_first_names_them_all() {
     let first = printed(&["man"]);
     for name in commands() {
