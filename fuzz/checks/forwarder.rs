@@ -7,6 +7,7 @@ use tidegate::tunnel::framing::HEADROOM;
 
 enum Step<'a> {
     From(Side, &'a [u8]),
+    Ping(Side),
     End,
 }
 
@@ -17,6 +18,8 @@ fn step<'a>(bytes: &mut &'a [u8]) -> Option<Step<'a>> {
     let (step, rest) = match what % 5 {
         0 | 1 => (Step::From(Side::Client, from), rest),
         2 | 3 => (Step::From(Side::Endpoint, from), rest),
+        _ if length % 4 == 1 => (Step::Ping(Side::Client), &bytes[2..]),
+        _ if length % 4 == 3 => (Step::Ping(Side::Endpoint), &bytes[2..]),
         _ => (Step::End, &bytes[2..]),
     };
     *bytes = rest;
@@ -36,8 +39,11 @@ pub(crate) fn check(bytes: &[u8]) {
     while let Some(step) = step(&mut steps) {
         let (side, bytes) = match step {
             Step::From(side, bytes) => (side, bytes),
-            Step::End => {
-                forwarder.end(Ended::Idle);
+            what => {
+                match what {
+                    Step::Ping(side) => forwarder.ping(side, *b"12345678"),
+                    _ => forwarder.end(Ended::Idle),
+                }
                 untouched = false;
                 for side in [Side::Client, Side::Endpoint] {
                     forwarder.inject(side, || [1, 2, 3, 4]);

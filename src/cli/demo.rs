@@ -145,7 +145,7 @@ tidegate demo
              wss://localhost:{port}/dashboard
              wss://localhost:{port}/echo
 
-  Terminal   tidegate probe --insecure wss://localhost:{port}/echo
+  Terminal   {program} probe --insecure wss://localhost:{port}/echo
              npx wscat --no-check -c wss://localhost:{port}/echo
              curl -k https://localhost:{port}/
 
