@@ -10,6 +10,7 @@ mod health;
 mod limits;
 mod listeners;
 mod mailbox;
+mod manager;
 mod operators;
 mod reload;
 mod signals;
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::discovery::Lookups;
 use self::listeners::{ListenError, Listeners};
 use self::mailbox::Message;
+use self::manager::Manager;
 use self::operators::Operators;
 use self::reload::{Parts, ReloadError, Reloaded, Reloader, Source, fingerprint};
 use self::signals::{Signal, Signals};
@@ -47,7 +49,7 @@ use crate::observe::metrics;
 use crate::observe::recorder::TargetError;
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};
-use crate::systemd;
+use crate::systemd::{self, passed::PassedSockets};
 use crate::tunnel::ended::{Ended, Words};
 use crate::upstream::connect::Resolver;
 
@@ -125,6 +127,8 @@ impl Running {
 /// # Errors
 /// [`StartError`]; nothing was served then.
 pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError> {
+    // Before there is any other thread.
+    let passed = PassedSockets::take();
     let loaded = config::load(path).map_err(StartError::Config)?;
     let logging = logging::start(loaded.config.server.log)?;
     log_warnings(&loaded.warnings);
@@ -133,7 +137,7 @@ pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     control.block_on(async {
-        let mut process = Process::start(path, &loaded, &logging).await?;
+        let mut process = Process::start(path, &loaded, &logging, passed).await?;
         ready(&Running {
             addresses: process.reloader.listeners().addresses(),
         });
@@ -158,12 +162,18 @@ struct Process {
     orders: mpsc::Receiver<Order>,
     signals: Signals,
     files: FileWatch,
+    _manager: Manager,
     _checks: health::Checks,
     aftermath: Option<aftermath::Looking>,
 }
 
 impl Process {
-    async fn start(path: &Path, loaded: &Loaded, logging: &Logging) -> Result<Self, StartError> {
+    async fn start(
+        path: &Path,
+        loaded: &Loaded,
+        logging: &Logging,
+        passed: PassedSockets,
+    ) -> Result<Self, StartError> {
         let config = &loaded.config;
         let signals = Signals::install()?;
         let descriptors = limits::raise_descriptors();
@@ -198,10 +208,9 @@ impl Process {
             jobs: Jobs::default(),
         });
         let operators = Operators::serve(&config.admin, Arc::clone(&view))?;
-        let listeners = Listeners::new(Arc::clone(&workers), Arc::clone(&admission), descriptors);
         let parts = Parts {
             shared: Arc::clone(&shared),
-            listeners,
+            listeners: Listeners::new(&workers, &admission, descriptors, passed),
             lookups,
         };
         let mut reloader = Reloader::start(path, loaded, parts).await?;
@@ -219,6 +228,7 @@ impl Process {
             orders,
             signals,
             files,
+            _manager: Manager::start(&view),
             _checks: health::start(&shared),
             aftermath: Some(aftermath::start(&view)),
         };
@@ -488,10 +498,9 @@ impl Process {
         Totals::of(self.workers.iter().map(|worker| &*worker.counters))
     }
 
-    fn status(&mut self) -> String {
-        let (routes, endpoints) = self.reloader.counts();
-        let sockets = self.reloader.listeners().addresses().len();
-        format!("listening on {sockets} addresses, {routes} routes, {endpoints} endpoints")
+    /// How it goes, for the service manager.
+    fn status(&self) -> String {
+        manager::line(self.operators.view())
     }
 }
 

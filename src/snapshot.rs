@@ -146,17 +146,6 @@ impl Snapshot {
         let route = self.routes.get(*self.by_name.get(route)?)?;
         route.upstream.as_ref()
     }
-
-    /// How many routes, and how many endpoints.
-    pub fn counts(&self) -> (usize, usize) {
-        (
-            self.routes.len(),
-            self.upstreams
-                .iter()
-                .map(|each| each.endpoints().len())
-                .sum(),
-        )
-    }
 }
 
 /// The id's field, and those of client certificates: of all listeners, as one that asks for no

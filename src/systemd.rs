@@ -1,12 +1,37 @@
-//! What tidegate tells the service manager (`sd_notify(3)`); silent where there is none.
+//! What the service manager tells tidegate, and is told (`sd_notify(3)`); silent where there is none.
 //!
 //! Owns the words; when they are said is `server`'s business.
 
+pub mod passed;
+
+use std::time::Duration;
+
 use sd_notify::NotifyState;
+
+/// Whether anybody listens.
+pub fn is_there() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// The time after which the manager takes a process for dead of which it has not heard
+/// [`alive`]; `None` if it does not.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|every| !every.is_zero())
+}
 
 /// The service is up.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// How it is.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// The service does its work.
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
 }
 
 /// A reload begins; [`ready`] says when it is over, whatever came of it.

@@ -282,7 +282,7 @@ impl Builder<'_> {
                 path: path.clone(),
                 mode: *mode,
             }),
-            (Value::Bind(Bind::Tcp(_)), Some(_)) => {
+            (Value::Bind(Bind::Tcp(_) | Bind::Systemd(_)), Some(_)) => {
                 self.error(Code::Value, at, "only a unix socket has a mode");
                 None
             }

@@ -94,6 +94,7 @@ pub(crate) fn overlap(one: &Bind, other: &Bind) -> bool {
     match (one, other) {
         (Bind::Tcp(one), Bind::Tcp(other)) => overlap_tcp(one, other),
         (Bind::Unix { path: one, .. }, Bind::Unix { path: other, .. }) => one == other,
+        (Bind::Systemd(one), Bind::Systemd(other)) => one == other,
         _ => false,
     }
 }

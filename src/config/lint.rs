@@ -170,7 +170,12 @@ fn takes_browsers(listener: &Listener) -> bool {
     let tls = listener.tls.as_ref();
     let auth = tls.and_then(|tls| tls.client_auth.as_ref());
     let mut binds = listener.binds.iter();
-    let open = binds.any(|bind| matches!(bind, Bind::Tcp(address) if !address.ip().is_loopback()));
+    let open = binds.any(|bind| match bind {
+        Bind::Tcp(address) => !address.ip().is_loopback(),
+        Bind::Unix { .. } => false,
+        // Where that is, only the socket unit knows; most are for everybody.
+        Bind::Systemd(_) => true,
+    });
     (open || is_behind_something(listener)) && !auth.is_some_and(|auth| auth.required)
 }
 

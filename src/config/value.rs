@@ -44,7 +44,7 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `0.0.0.0:443`, `[::]:443`, `unix:/run/tidegate/in.sock`.
+/// `0.0.0.0:443`, `[::]:443`, `unix:/run/tidegate/in.sock`, `systemd:web`.
 pub(super) fn bind(text: &str) -> Result<Bind, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(Bind::Unix {
@@ -52,11 +52,27 @@ pub(super) fn bind(text: &str) -> Result<Bind, String> {
             mode: SOCKET_MODE,
         });
     }
+    if let Some(name) = text.strip_prefix("systemd:") {
+        return passed(name).map(Bind::Systemd);
+    }
     text.parse().map(Bind::Tcp).map_err(|_| {
         format!(
-            "`{text}` is no address to listen on; write `0.0.0.0:443`, `[::]:443` or `unix:/path`"
+            "`{text}` is no address to listen on; write `0.0.0.0:443`, `[::]:443`, `unix:/path` \
+             or `systemd:NAME`"
         )
     })
+}
+
+/// A name as `FileDescriptorName=` takes it.
+fn passed(name: &str) -> Result<Box<str>, String> {
+    let allowed = |b: u8| (b' '..0x7f).contains(&b) && b != b':';
+    if (1..=255).contains(&name.len()) && name.bytes().all(allowed) {
+        Ok(name.into())
+    } else {
+        Err(format!(
+            "`{name}` is no name of a socket; write what `FileDescriptorName=` says, or `tidegate.socket`"
+        ))
+    }
 }
 
 /// `10.0.0.1:9000`, `[::1]:9000`, `chat.internal:9000`, `unix:/run/chat.sock`.
@@ -349,6 +365,10 @@ mod tests {
             assert!(address(text).is_err(), "{text}");
         }
         assert!(bind("127.0.0.1:0").is_ok() && bind("localhost:80").is_err());
+        assert_eq!(bind("systemd:web"), Ok(Bind::Systemd("web".into())));
+        for text in ["systemd:", "systemd:a:b", "systemd:a\nb", "systemd:ä"] {
+            assert!(bind(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A [`Listener`] is what a connection knows of where it came in; it outlives reloads, which only
 //! swap its [`Settings`]. A [`Bound`] is one listening socket. Accepting is `server`'s work.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,6 +23,7 @@ use super::gate::Gate;
 use super::stream::Peer;
 use crate::config::model::{Bind, ListenerLimits, ListenerTimeouts, Trust};
 use crate::drain::Drain;
+use crate::systemd::passed::Passed;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
@@ -63,7 +65,7 @@ pub struct Settings {
 pub enum Bound {
     /// TCP over IPv4 or IPv6, and its address: a port of 0 has become a real one.
     Tcp(TcpListener, SocketAddr),
-    /// A unix socket, and the file that goes when it closes.
+    /// A unix socket, and its file.
     Unix(UnixListener, SocketFile),
 }
 
@@ -104,6 +106,31 @@ impl Bound {
         match bind {
             Bind::Tcp(address) => bind_tcp(*address, Share::Begin),
             Bind::Unix { path, mode } => bind_unix(path, *mode),
+            Bind::Systemd(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// A socket that the service manager has bound. Whoever passed it may keep it: connections that
+    /// come while nobody accepts wait in its queue.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn passed(socket: &Passed) -> io::Result<Self> {
+        match socket {
+            Passed::Tcp(socket) => {
+                let socket = socket.try_clone()?;
+                socket.set_nonblocking(true)?;
+                // What is accepted inherits it.
+                SockRef::from(&socket).set_tcp_nodelay(true)?;
+                let local = socket.local_addr()?;
+                Ok(Self::Tcp(socket, local))
+            }
+            Passed::Unix(socket) => {
+                let socket = socket.try_clone()?;
+                socket.set_nonblocking(true)?;
+                let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
+                Ok(Self::Unix(socket, SocketFile::Theirs(path)))
+            }
         }
     }
 
@@ -123,7 +150,7 @@ impl Bound {
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(_, local) => local.to_string(),
-            Self::Unix(_, file) => format!("unix:{}", file.0.display()),
+            Self::Unix(_, file) => file.to_string(),
         }
     }
 
@@ -145,7 +172,7 @@ impl Bound {
                 } else {
                     *local
                 };
-                Ok(Accepted::Tcp(stream, peer, local))
+                Ok(Accepted::Tcp(stream, canonical(peer), canonical(local)))
             }
             Self::Unix(socket, _) => {
                 let stream = accept_with(socket, flags)?;
@@ -162,6 +189,11 @@ impl AsFd for Bound {
             Self::Unix(socket, _) => socket.as_fd(),
         }
     }
+}
+
+/// Over a socket for both families, which only others bind, IPv4 comes in IPv6 clothes.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whose an address is that several sockets are bound to (SO_REUSEPORT).
@@ -205,13 +237,13 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     aside.push(format!(".{}", std::process::id()));
     let aside = PathBuf::from(aside);
     let socket = UnixListener::bind(&aside)?;
-    let file = SocketFile(aside.clone());
+    let file = SocketFile::Ours(aside.clone());
     socket.set_nonblocking(true)?;
     SockRef::from(&socket).listen(BACKLOG)?;
     fs::set_permissions(&aside, fs::Permissions::from_mode(mode))?;
     fs::rename(&aside, path)?;
     std::mem::forget(file);
-    Ok(Bound::Unix(socket, SocketFile(path.to_owned())))
+    Ok(Bound::Unix(socket, SocketFile::Ours(path.to_owned())))
 }
 
 /// Removes a socket that its process left behind; one that still answers is somebody's.
@@ -232,13 +264,29 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file of a unix socket; removed with it.
+/// The file of a unix socket.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub enum SocketFile {
+    /// Removed with the socket.
+    Ours(PathBuf),
+    /// Of whoever passed the socket, and theirs to remove; some sockets have none.
+    Theirs(Option<PathBuf>),
+}
+
+impl fmt::Display for SocketFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ours(path) | Self::Theirs(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Theirs(None) => f.write_str("unix:"),
+        }
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if let Self::Ours(path) = self {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 

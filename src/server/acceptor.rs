@@ -35,13 +35,13 @@ const TAKEN_AT_ONCE: usize = 16;
 const SLACK: usize = 4;
 const SLACK_PART: usize = 32;
 
-/// An address that is being accepted from.
+/// What is being accepted from: one address, or what was passed under one name.
 #[derive(Debug)]
 pub(super) struct Accepting {
     /// The listener that its connections belong to.
     pub(super) owner: Arc<ArcSwap<Listener>>,
-    /// The address as bound.
-    pub(super) address: String,
+    /// The addresses as bound.
+    pub(super) addresses: Vec<String>,
     sockets: Vec<Socket>,
 }
 
@@ -53,18 +53,21 @@ struct Socket {
 }
 
 impl Accepting {
-    /// Has the workers accept from these sockets, which are bound to one address: one each.
+    /// Has the workers accept from these sockets: each is one worker's.
     pub(super) async fn start(
         bound: Vec<Bound>,
         listener: Arc<Listener>,
         workers: &Arc<[Handle]>,
     ) -> Self {
+        let mut addresses: Vec<_> = bound.iter().map(Bound::address).collect();
+        addresses.dedup();
         let mut accepting = Self {
             owner: Arc::new(ArcSwap::new(listener)),
-            address: bound.first().map(Bound::address).unwrap_or_default(),
+            addresses,
             sockets: Vec::with_capacity(bound.len()),
         };
-        for (own, (bound, worker)) in bound.into_iter().zip(workers.iter()).enumerate() {
+        let turns = workers.iter().enumerate().cycle();
+        for (bound, (own, worker)) in bound.into_iter().zip(turns) {
             let (stop, stopped) = oneshot::channel();
             let (done, is_done) = oneshot::channel();
             let duty = Duty {

@@ -21,6 +21,7 @@ use crate::net::gate::Gate;
 use crate::net::listen::{Bound, Listener, Settings};
 use crate::net::tickets::TicketKeys;
 use crate::net::tls::{self, TlsError};
+use crate::systemd::passed::PassedSockets;
 
 /// Why listeners cannot run as configured.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,8 @@ pub(super) enum ListenError {
 pub(super) struct Listeners {
     workers: Arc<[Handle]>,
     descriptors: Descriptors,
+    /// What the service manager has passed: open as long as the process, so that any reload may use it.
+    passed: PassedSockets,
     sockets: HashMap<Seat, Accepting>,
     running: HashMap<Arc<str>, Running>,
 }
@@ -118,16 +121,22 @@ pub(super) struct Plan {
 impl Listeners {
     /// None yet. All threads of the process have been started: what is left of the
     /// `descriptors` that it may have is for sockets.
-    pub(super) fn new(workers: Arc<[Handle]>, admission: Arc<Admission>, descriptors: u64) -> Self {
+    pub(super) fn new(
+        workers: &Arc<[Handle]>,
+        admission: &Arc<Admission>,
+        descriptors: u64,
+        passed: PassedSockets,
+    ) -> Self {
         let descriptors = Descriptors {
-            admission,
+            admission: Arc::clone(admission),
             limit: descriptors,
             taken: limits::open_descriptors(),
         };
         descriptors.leave(0);
         Self {
-            workers,
+            workers: Arc::clone(workers),
             descriptors,
+            passed,
             sockets: HashMap::new(),
             running: HashMap::new(),
         }
@@ -220,6 +229,12 @@ impl Listeners {
         }
         let sockets = self.sockets.values().map(Accepting::sockets).sum();
         self.descriptors.leave(sockets);
+        for name in self.unused() {
+            tracing::warn!(
+                name,
+                "a socket was passed that no listener has: who connects there waits"
+            );
+        }
     }
 
     /// Stops accepting everywhere, once what the kernel has queued has been taken, and tells every
@@ -243,15 +258,27 @@ impl Listeners {
         let mut addresses: Vec<_> = self
             .sockets
             .values()
-            .map(|socket| {
-                (
-                    Arc::clone(&socket.owner.load().name),
-                    socket.address.clone(),
-                )
+            .flat_map(|socket| {
+                let owner = socket.owner.load();
+                let addresses = socket.addresses.iter();
+                addresses.map(move |address| (Arc::clone(&owner.name), address.clone()))
             })
             .collect();
         addresses.sort();
         addresses
+    }
+
+    /// Names under which sockets were passed that no listener has.
+    fn unused(&self) -> Vec<String> {
+        let used = |name: &&str| {
+            let bind = Bind::Systemd((*name).into());
+            self.sockets.keys().any(|seat| seat.bind == bind)
+        };
+        let names = self.passed.names().into_iter();
+        names
+            .filter(|name| !used(name))
+            .map(str::to_owned)
+            .collect()
     }
 
     fn planned(&self, listener: &model::Listener) -> Result<Planned, ListenError> {
@@ -290,8 +317,12 @@ impl Listeners {
         })
     }
 
-    /// A socket for every worker, where one address can have several.
+    /// A socket for every worker, where one address can have several; or those that were passed.
     fn bind(&self, bind: &Bind) -> io::Result<Vec<Bound>> {
+        if let Bind::Systemd(name) = bind {
+            let passed = self.passed.named(name).map_err(io::Error::other)?;
+            return passed.into_iter().map(Bound::passed).collect();
+        }
         let first = Bound::bind(bind)?;
         let others: io::Result<Vec<Option<Bound>>> =
             (1..self.workers.len()).map(|_| first.beside()).collect();
@@ -305,7 +336,9 @@ impl Listeners {
         };
         let listener = Arc::clone(&running.listener);
         let accepting = Accepting::start(bound, listener, &self.workers).await;
-        tracing::info!(listener = %name, address = accepting.address, "listening");
+        for address in &accepting.addresses {
+            tracing::info!(listener = %name, address, "listening");
+        }
         self.sockets.insert(seat, accepting);
     }
 
@@ -318,9 +351,11 @@ impl Listeners {
             .collect();
         for seat in gone {
             if let Some(socket) = self.sockets.remove(&seat) {
-                let address = socket.address.clone();
+                let addresses = socket.addresses.clone();
                 socket.stop().await;
-                tracing::info!(address, "no longer listening");
+                for address in addresses {
+                    tracing::info!(address, "no longer listening");
+                }
             }
         }
     }

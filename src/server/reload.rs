@@ -188,11 +188,6 @@ impl Reloader {
         self.shared.access_log.flush();
     }
 
-    /// How many routes, and how many endpoints.
-    pub(super) fn counts(&self) -> (usize, usize) {
-        self.shared.snapshot.load().counts()
-    }
-
     /// What is alive of upstreams.
     pub(super) fn known(&self) -> Arc<Known> {
         Arc::clone(self.shared.snapshot.load().known())

@@ -47,6 +47,7 @@ mod source;
 mod steering;
 mod sticky;
 mod stop;
+mod systemd;
 mod tls;
 mod tunnel;
 mod tunnel_limits;

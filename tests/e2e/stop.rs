@@ -1,14 +1,14 @@
-//! Stopping, exit codes, and what the service manager is told.
+//! Stopping, and exit codes.
 
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::net::{TcpStream, UnixDatagram};
+use tokio::net::TcpStream;
 
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::proxy::{Proxy, Signal, simple};
+use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
-use crate::harness::{until, within};
 
 fn with_grace(grace: &str, config: &str) -> String {
     format!("[server]\nworkers = 2\nlog.format = \"json\"\nshutdown.grace = \"{grace}\"\n{config}")
@@ -106,40 +106,6 @@ async fn connections_are_still_accepted_for_the_delay() {
     proxy.signal(Signal::TERM);
     proxy.logged("draining").await;
     drop(proxy.tunnel().await);
-    assert_eq!(proxy.exit().await, 0);
-}
-
-#[tokio::test]
-async fn the_service_manager_is_told() {
-    let echo = Echo::start("echo").await;
-    let folder = Arc::new(TempDir::new().unwrap());
-    let path = folder.path().join("notify.sock");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    let config = simple(&[echo.address]);
-    let mut proxy = Proxy::spawn(folder, &config, |command| {
-        command.env("NOTIFY_SOCKET", &path);
-    });
-    let told = || async {
-        let mut buffer = [0; 1024];
-        let length = within("a notification", manager.recv(&mut buffer))
-            .await
-            .unwrap();
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
-    };
-    let ready = told().await;
-    assert!(ready.contains("READY=1"), "{ready}");
-    assert!(ready.contains("STATUS=listening on 1 address"), "{ready}");
-    proxy.logged("ready").await;
-    proxy.tunnel().await;
-    proxy.signal(Signal::HUP);
-    let reloading = told().await;
-    assert!(
-        reloading.contains("RELOADING=1") && reloading.contains("MONOTONIC_USEC="),
-        "{reloading}"
-    );
-    assert!(told().await.contains("READY=1"));
-    proxy.signal(Signal::TERM);
-    assert!(told().await.contains("STOPPING=1"));
     assert_eq!(proxy.exit().await, 0);
 }
 

@@ -19,13 +19,23 @@ impl Builder<'_> {
                 Some(at) => self.admin_bind(at, section),
             },
             token: self.token(section),
-            metrics_bind: metrics_bind.and_then(|at| self.bind(&at)),
+            metrics_bind: metrics_bind.and_then(|at| self.own_bind(&at)),
         }
+    }
+
+    /// What is passed is for clients: operators connect where tidegate itself listens.
+    fn own_bind(&mut self, at: &At<Value>) -> Option<Bind> {
+        let bind = self.bind(at)?;
+        if matches!(bind, Bind::Systemd(_)) {
+            self.error(Code::Value, at, "only a listener has a socket of systemd's");
+            return None;
+        }
+        Some(bind)
     }
 
     fn admin_bind(&mut self, at: &At<Value>, section: &Section) -> Option<Bind> {
         let mode = section.written("mode");
-        match self.bind(at)? {
+        match self.own_bind(at)? {
             Bind::Unix { path, .. } => Some(Bind::Unix {
                 path,
                 mode: section.mode("mode").unwrap_or(Admin::MODE),

@@ -9,7 +9,7 @@ pub(super) const LISTENER: Table = Table {
             "bind",
             Kind::List(&Kind::AnyOf(&[Kind::Bind, Kind::Table(&BIND)])),
             "",
-            "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`.",
+            "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`, or `systemd:NAME` for the sockets that a socket unit passes under that name.",
         )
         .shown(r#"bind = ["0.0.0.0:443", "[::]:443"]"#)
         .required(),

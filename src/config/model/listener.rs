@@ -42,6 +42,8 @@ pub enum Bind {
         /// Permission bits.
         mode: u32,
     },
+    /// The sockets that the service manager passes under this name.
+    Systemd(Box<str>),
 }
 
 impl fmt::Display for Bind {
@@ -49,6 +51,7 @@ impl fmt::Display for Bind {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix { path, .. } => write!(f, "unix:{}", path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
         }
     }
 }

@@ -1,0 +1,209 @@
+//! What the service manager hears while all is well: that every worker answers, and how it goes.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
+
+use crate::admin::ask::Workers;
+use crate::admin::view::View;
+use crate::observe::counters::Totals;
+use crate::systemd;
+use crate::upstream::health::Standing;
+
+/// How often it is told how it goes, if that has changed.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+
+/// Speaks to the service manager until it is dropped.
+#[derive(Debug)]
+pub(super) struct Manager(#[expect(dead_code, reason = "dropping it ends them")] JoinSet<()>);
+
+impl Manager {
+    /// Begins, where there is a manager.
+    pub(super) fn start(view: &Arc<View>) -> Self {
+        let mut tasks = JoinSet::new();
+        if !systemd::is_there() {
+            return Self(tasks);
+        }
+        if let Some(limit) = systemd::watchdog() {
+            tracing::debug!(?limit, "feeding the watchdog");
+            let view = Arc::clone(view);
+            tasks.spawn(async move { feed(&view.workers, limit, systemd::alive).await });
+        }
+        tasks.spawn(report(Arc::clone(view)));
+        Self(tasks)
+    }
+}
+
+/// Feeds twice within `limit`, but only after every worker has answered. That this runs at all shows
+/// that the control runtime does.
+async fn feed(workers: &Workers, limit: Duration, mut alive: impl FnMut()) {
+    let every = limit / 2;
+    let mut ticks = interval_at(tokio::time::Instant::now(), every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut asking = pin!(workers.show_carried(limit));
+        let answered = tokio::select! {
+            answered = &mut asking => answered,
+            () = sleep(every) => {
+                tracing::warn!("a worker does not answer: the watchdog waits");
+                asking.await
+            }
+        };
+        if answered {
+            alive();
+        } else {
+            tracing::error!("a worker does not answer: the watchdog is not fed");
+        }
+    }
+}
+
+async fn report(view: Arc<View>) {
+    let mut told = String::new();
+    let mut ticks = tokio::time::interval(STATUS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first one is at once, and has just been told.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let line = line(&view);
+        if line != told {
+            systemd::status(&line);
+            told = line;
+        }
+    }
+}
+
+/// How it goes, in a line.
+pub(super) fn line(view: &View) -> String {
+    let counters = view.workers.counters();
+    let tunnels = Totals::of(counters.iter().map(|each| &**each)).tunnels_open;
+    if view.process.is_draining() {
+        return format!("draining, {tunnels} tunnels left");
+    }
+    let (up, endpoints) = endpoints(view);
+    let taken = humantime::format_rfc3339_seconds(view.taken.load().at);
+    let reloaded = match view.process.fault().first() {
+        Some(fault) => format!("last reload failed: {}", fault.replace('\n', " ")),
+        None => format!("configuration taken {taken}"),
+    };
+    format!("{tunnels} tunnels, {up} of {endpoints} endpoints up, {reloaded}")
+}
+
+/// How many endpoints get sessions, as far as checks, ejection and operators go, and how many there are.
+fn endpoints(view: &View) -> (usize, usize) {
+    let now = std::time::Instant::now();
+    let snapshot = view.shared.snapshot.load();
+    let upstreams = snapshot.upstreams().iter();
+    let endpoints = upstreams.flat_map(|upstream| upstream.endpoints());
+    endpoints.fold((0, 0), |(up, all), endpoint| {
+        let stands = endpoint.condition(now, |it| matches!(it.standing(now), Standing::Up));
+        (up + usize::from(stands && !endpoint.is_drained()), all + 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::sync::mpsc;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::admin::ask::{Asked, QUESTIONS, Question};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn worker() -> (Asked, mpsc::Receiver<Question>) {
+        let (questions, asked) = mpsc::channel(QUESTIONS);
+        let counters = Arc::default();
+        (
+            Asked {
+                questions,
+                counters,
+            },
+            asked,
+        )
+    }
+
+    async fn answer(asked: &mut mpsc::Receiver<Question>) {
+        if let Some(Question::Carried(done)) = asked.recv().await {
+            done.send(()).unwrap();
+        }
+    }
+
+    async fn let_it_run() {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watchdog_is_fed_only_while_every_worker_answers() {
+        let (well, mut asked_well) = worker();
+        let (hanging, mut asked_hanging) = worker();
+        let workers = Workers::new(vec![well, hanging]);
+        let fed = Cell::new(0);
+        let feeding = feed(&workers, LIMIT, || fed.set(fed.get() + 1));
+        let story = async {
+            for times in 1..=3 {
+                answer(&mut asked_well).await;
+                assert_eq!(fed.get(), times - 1);
+                answer(&mut asked_hanging).await;
+                let_it_run().await;
+                assert_eq!(fed.get(), times);
+                advance(LIMIT / 2).await;
+            }
+            // From now on one does not answer.
+            for _ in 0..6 {
+                while let Ok(Question::Carried(done)) = asked_well.try_recv() {
+                    let _ = done.send(());
+                }
+                advance(LIMIT / 2).await;
+                let_it_run().await;
+            }
+            assert_eq!(fed.get(), 3);
+            // And is gone.
+            drop(asked_hanging);
+            for _ in 0..4 {
+                while let Ok(Question::Carried(done)) = asked_well.try_recv() {
+                    let _ = done.send(());
+                }
+                advance(LIMIT / 2).await;
+                let_it_run().await;
+            }
+            assert_eq!(fed.get(), 3);
+        };
+        tokio::select! {
+            () = feeding => unreachable!("it never ends"),
+            () = story => {}
+        }
+    }
+
+    /// What was late is not what hangs.
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_is_only_late_is_still_in_time() {
+        let (late, mut asked) = worker();
+        let workers = Workers::new(vec![late]);
+        let fed = Cell::new(0);
+        let feeding = feed(&workers, LIMIT, || fed.set(fed.get() + 1));
+        let story = async {
+            let Some(Question::Carried(done)) = asked.recv().await else {
+                unreachable!("nothing else is asked")
+            };
+            advance(LIMIT * 3 / 4).await;
+            let_it_run().await;
+            assert_eq!(fed.get(), 0);
+            done.send(()).unwrap();
+            let_it_run().await;
+            assert_eq!(fed.get(), 1);
+        };
+        tokio::select! {
+            () = feeding => unreachable!("it never ends"),
+            () = story => {}
+        }
+    }
+}

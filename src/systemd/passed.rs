@@ -1,0 +1,146 @@
+//! Sockets that the service manager has bound and passes to us (`sd_listen_fds(3)`).
+
+use std::collections::BTreeSet;
+use std::env;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+use socket2::SockRef;
+
+/// The name of what was passed without one.
+const NAMELESS: &str = "unknown";
+
+/// A listening socket that was passed.
+#[derive(Debug)]
+pub enum Passed {
+    /// TCP over IPv4, IPv6 or both.
+    Tcp(TcpListener),
+    /// A unix socket.
+    Unix(UnixListener),
+}
+
+/// All sockets that were passed, by name. They stay open as long as this lives.
+#[derive(Debug, Default)]
+pub struct PassedSockets(Vec<(String, io::Result<Passed>)>);
+
+/// Why there is nothing to be accepted from under a name.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPassed {
+    /// Nobody passes anything.
+    #[error("the service manager has passed no sockets: is there a socket unit?")]
+    Nothing,
+    /// Something else was passed.
+    #[error("no socket of that name was passed; there is {0}")]
+    Unknown(String),
+    /// It is no socket to accept from.
+    #[error("what was passed is {0}")]
+    Unusable(String),
+}
+
+impl PassedSockets {
+    /// Takes them out of the environment. Only for the first thread of the process, before there is
+    /// any other: variables go, so that no child believes that they are meant for it.
+    pub fn take() -> Self {
+        // They may be for whoever started us; or for nobody in particular, which is against the rules.
+        let is_ours = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+        if !is_ours {
+            return Self::default();
+        }
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut passed = ListenFd::from_env();
+        let sockets = (0..passed.len()).map(|number| {
+            let name = names.next().filter(|name| !name.is_empty());
+            let name = name.unwrap_or(NAMELESS).to_owned();
+            (name, socket(&mut passed, number))
+        });
+        Self(sockets.collect())
+    }
+
+    /// Those of this name, at least one.
+    ///
+    /// # Errors
+    /// [`NotPassed`].
+    pub fn named(&self, name: &str) -> Result<Vec<&Passed>, NotPassed> {
+        let named = self.0.iter().filter(|(its, _)| its == name);
+        let sockets: Result<Vec<_>, _> = named.map(|(_, socket)| socket.as_ref()).collect();
+        let sockets = sockets.map_err(|error| NotPassed::Unusable(error.to_string()))?;
+        if sockets.is_empty() {
+            return Err(self.missing());
+        }
+        Ok(sockets)
+    }
+
+    /// The names that there are.
+    pub fn names(&self) -> BTreeSet<&str> {
+        self.0.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn missing(&self) -> NotPassed {
+        let names: Vec<_> = self
+            .names()
+            .into_iter()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        if names.is_empty() {
+            NotPassed::Nothing
+        } else {
+            NotPassed::Unknown(names.join(", "))
+        }
+    }
+}
+
+fn socket(passed: &mut ListenFd, number: usize) -> io::Result<Passed> {
+    let gone = || io::Error::other("taken already");
+    let (socket, listens) = match passed.take_tcp_listener(number) {
+        Ok(socket) => {
+            let socket = socket.ok_or_else(gone)?;
+            let listens = SockRef::from(&socket).is_listener()?;
+            (Passed::Tcp(socket), listens)
+        }
+        Err(_) => {
+            let socket = passed
+                .take_unix_listener(number)
+                .map_err(|_| io::Error::other("neither a TCP socket nor a unix stream socket"))?
+                .ok_or_else(gone)?;
+            let listens = SockRef::from(&socket).is_listener()?;
+            (Passed::Unix(socket), listens)
+        }
+    };
+    if listens {
+        Ok(socket)
+    } else {
+        Err(io::Error::other(
+            "a connection, not a socket that listens: the socket unit must not say `Accept=yes`",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_all_its_sockets_and_others_are_told_of() {
+        let socket = || TcpListener::bind("127.0.0.1:0").map(Passed::Tcp);
+        let broken = || Err(io::Error::other("a connection"));
+        let passed = PassedSockets(vec![
+            ("web".to_owned(), socket()),
+            ("inner".to_owned(), socket()),
+            ("web".to_owned(), socket()),
+            ("odd".to_owned(), broken()),
+        ]);
+        assert_eq!(passed.named("web").unwrap().len(), 2);
+        assert_eq!(passed.named("inner").unwrap().len(), 1);
+        let told = |name| passed.named(name).unwrap_err().to_string();
+        assert_eq!(
+            told("api"),
+            "no socket of that name was passed; there is `inner`, `odd`, `web`"
+        );
+        assert_eq!(told("odd"), "what was passed is a connection");
+        let nothing = PassedSockets::default().named("web").unwrap_err();
+        assert!(nothing.to_string().contains("no sockets"));
+    }
+}

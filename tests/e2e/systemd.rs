@@ -1,0 +1,251 @@
+//! The service manager: what it is told, and the sockets that it passes.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::net::{UnixDatagram, UnixStream};
+
+use crate::harness::endpoint::Echo;
+use crate::harness::frames::frame;
+use crate::harness::proxy::{Proxy, Signal, simple};
+use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::{until, within};
+
+/// What stands in for the service manager.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn bind(path: &Path) -> Self {
+        Self(UnixDatagram::bind(path).unwrap())
+    }
+
+    /// The next notification that has this in it.
+    async fn told(&self, what: &str) -> String {
+        let mut buffer = [0; 1024];
+        within(what, async {
+            loop {
+                let length = self.0.recv(&mut buffer).await.unwrap();
+                let text = str::from_utf8(&buffer[..length]).unwrap();
+                if text.contains(what) {
+                    return text.to_owned();
+                }
+            }
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let path = folder.path().join("notify.sock");
+    let manager = Manager::bind(&path);
+    let config = simple(&[echo.address]);
+    let mut proxy = Proxy::spawn(folder, &config, |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    let ready = manager.told("READY=1").await;
+    let status = "STATUS=0 tunnels, 1 of 1 endpoints up, configuration taken 2";
+    assert!(ready.contains(status), "{ready}");
+    proxy.logged("ready").await;
+    let _tunnel = proxy.tunnel().await;
+    // By itself, a while later.
+    let status = manager.told("STATUS=1 tunnels").await;
+    assert!(!status.contains("READY=1"), "{status}");
+    proxy.signal(Signal::HUP);
+    let reloading = manager.told("RELOADING=1").await;
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    manager.told("READY=1").await;
+    proxy.rewrite("nonsense");
+    proxy.signal(Signal::HUP);
+    manager.told("RELOADING=1").await;
+    let ready = manager.told("READY=1").await;
+    assert!(ready.contains("last reload failed: "), "{ready}");
+    proxy.signal(Signal::TERM);
+    manager.told("STOPPING=1").await;
+    manager.told("STATUS=draining, 1 tunnels left").await;
+    drop(_tunnel);
+    assert_eq!(proxy.exit().await, 0);
+}
+
+#[tokio::test]
+async fn the_watchdog_is_fed_if_there_is_one() {
+    let echo = Echo::start("echo").await;
+    for (limit, is_fed) in [(Some("400000"), true), (None, false)] {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let path = folder.path().join("notify.sock");
+        let manager = Manager::bind(&path);
+        let proxy = Proxy::spawn(folder, &simple(&[echo.address]), |command| {
+            command.env("NOTIFY_SOCKET", &path);
+            command
+                .env_remove("WATCHDOG_PID")
+                .env_remove("WATCHDOG_USEC");
+            if let Some(limit) = limit {
+                command.env("WATCHDOG_USEC", limit);
+            }
+        });
+        manager.told("READY=1").await;
+        proxy.logged("ready").await;
+        if is_fed {
+            for _ in 0..3 {
+                manager.told("WATCHDOG=1").await;
+            }
+            continue;
+        }
+        let _tunnel = proxy.tunnel().await;
+        let mut told = manager.told("").await;
+        while !told.contains("STATUS=1 tunnels") {
+            assert!(!told.contains("WATCHDOG=1"), "{told}");
+            told = manager.told("").await;
+        }
+    }
+}
+
+/// The program, with these sockets passed under these names.
+fn activated(folder: &Arc<TempDir>, config: &str, sockets: [OwnedFd; 2], names: &str) -> Proxy {
+    let [first, second] = sockets;
+    Proxy::spawn(Arc::clone(folder), config, |command| {
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let program = command.get_program().to_owned();
+        *command = Command::new("sh");
+        command
+            .args([
+                "-c",
+                "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ exec \"$0\" \"$@\"",
+            ])
+            .arg(program)
+            .args(arguments)
+            .env("LISTEN_FDS", "2")
+            .env("LISTEN_FDNAMES", names)
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::from(first))
+            .stdout(Stdio::from(second))
+            .stderr(Stdio::piped());
+    })
+}
+
+fn on_passed(endpoint: std::net::SocketAddr, name: &str) -> String {
+    simple(&[endpoint]).replace("127.0.0.1:0", &format!("systemd:{name}"))
+}
+
+async fn is_served(client: &mut Wire) {
+    assert_eq!(client.head().await.status(), 101);
+    client.send(frame(0x81, Some([0; 4]), b"hello")).await;
+    assert_eq!(client.exactly(7).await, b"\x81\x05hello");
+}
+
+/// One name, both families; who came before the process, or while there was none, is served.
+#[tokio::test]
+async fn sockets_that_are_passed_lose_nobody() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let sockets = ["127.0.0.1:0", "[::1]:0"].map(|address| TcpListener::bind(address).unwrap());
+    let addresses = sockets.each_ref().map(|it| it.local_addr().unwrap());
+    let passed = || sockets.each_ref().map(|it| it.try_clone().unwrap().into());
+    let config = on_passed(echo.address, "web");
+    for _ in 0..2 {
+        let mut waiting = Vec::new();
+        for number in 0..20 {
+            let mut client = Wire::connect(addresses[number % 2]).await;
+            client.send(HANDSHAKE).await;
+            waiting.push(client);
+        }
+        let mut proxy = activated(&folder, &config, passed(), "web:web");
+        for client in &mut waiting {
+            is_served(client).await;
+        }
+        let mut told: Vec<_> = proxy.logged_times("listening", 2).await;
+        told.sort_by_key(|event| event["address"].to_string());
+        let expected = addresses.map(|address| address.to_string());
+        assert!(
+            told.iter()
+                .all(|it| expected.iter().any(|one| it["address"] == **one))
+        );
+        // A reload leaves them open, and so does a listener that goes and comes back.
+        proxy.reload(&(config.clone() + "# the same\n")).await;
+        assert!(proxy.logged_by_now("no longer listening").await.is_empty());
+        let other = config.replace("systemd:web", "127.0.0.1:0");
+        proxy.reload(&other).await;
+        proxy.logged_times("no longer listening", 2).await;
+        let mut late = Wire::connect(addresses[1]).await;
+        late.send(HANDSHAKE).await;
+        proxy.reload(&config).await;
+        is_served(&mut late).await;
+        drop((waiting, late));
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.exit().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn unix_sockets_are_passed_too_and_their_files_stay() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let path = folder.path().join("in.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = Wire::unix(UnixStream::connect(&path).await.unwrap());
+    client.send(HANDSHAKE).await;
+    let config = on_passed(echo.address, "inner");
+    let mut proxy = activated(&folder, &config, [socket.into(), other.into()], "inner:web");
+    is_served(&mut client).await;
+    let unused = "a socket was passed that no listener has: who connects there waits";
+    assert_eq!(proxy.logged(unused).await["name"], "web");
+    let listening = proxy.logged("listening").await;
+    assert_eq!(listening["address"], format!("unix:{}", path.display()));
+    drop(client);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.exit().await, 0);
+    assert!(path.exists());
+}
+
+/// Over a socket for both families, IPv4 clients have the addresses that they have elsewhere.
+#[tokio::test]
+async fn clients_of_a_socket_for_both_families_have_their_own_addresses() {
+    let endpoint = crate::harness::endpoint::Endpoint::bind().await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let both = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+    both.set_only_v6(false).unwrap();
+    let any: std::net::SocketAddr = "[::]:0".parse().unwrap();
+    both.bind(&any.into()).unwrap();
+    both.listen(16).unwrap();
+    let port = both.local_addr().unwrap().as_socket().unwrap().port();
+    let spare = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = on_passed(endpoint.address, "web");
+    let _proxy = activated(&folder, &config, [both.into(), spare.into()], "web:spare");
+    let mut client = Wire::connect(([127, 0, 0, 1], port).into()).await;
+    client.send(HANDSHAKE).await;
+    let (_served, head) = endpoint.request().await;
+    assert_eq!(head.value("x-forwarded-for"), Some("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_passed_is_a_clear_error() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let config = on_passed(echo.address, "wbe");
+    let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let sockets = [listener().into(), listener().into()];
+    let mut proxy = activated(&folder, &config, sockets, "web:api");
+    assert_eq!(proxy.exit().await, 3);
+    let expected = "error: listener `main`: cannot listen on `systemd:wbe`: \
+                    no socket of that name was passed; there is `api`, `web`";
+    until("the reason", || proxy.log().text().contains(expected)).await;
+    let mut proxy = Proxy::spawn(Arc::clone(&folder), &config, |_| {});
+    assert_eq!(proxy.exit().await, 3);
+    let expected = "the service manager has passed no sockets";
+    until("the reason", || proxy.log().text().contains(expected)).await;
+    // Its syntax can be checked anywhere.
+    let checked = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .arg("check")
+        .arg(folder.path().join("config.toml"))
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}
