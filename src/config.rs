@@ -22,6 +22,7 @@ mod example;
 
 pub(crate) use self::check::overlap;
 pub use self::diagnostic::Report;
+pub use self::raw::{compared, in_force};
 pub use self::reference::reference;
 pub use self::schema::schema;
 
@@ -37,10 +38,6 @@ use self::model::Config;
 pub struct Loaded {
     /// It.
     pub config: Config,
-    /// What the file says in full, secrets left out, for operators.
-    pub in_force: serde_json::Value,
-    /// The same for who compares it with another one: what is not shown makes a difference.
-    pub compared: serde_json::Value,
     /// The file as it was read.
     pub source: Arc<str>,
     /// What is probably not meant so.
@@ -105,8 +102,6 @@ pub fn parse(
     built.config.inputs.insert(0, path.to_owned());
     Ok(Loaded {
         config: built.config,
-        in_force: raw::in_force(source),
-        compared: raw::compared(source),
         source: source.into(),
         warnings: report,
     })

@@ -370,7 +370,7 @@ impl Process {
         let live = Live::of(&counters.collect::<Vec<_>>());
         let files = self.reloader.changed_files(&loaded.config);
         let running = plan::Running {
-            compared: self.reloader.compared(),
+            source: &self.reloader.taken_whole().source,
             snapshot: &self.reloader.snapshot(),
             live: &live,
         };

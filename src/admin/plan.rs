@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::api::fault::Fault;
-use crate::config::Loaded;
 use crate::config::model::{self, Discovery};
+use crate::config::{self, Loaded};
 use crate::observe::counters::Counters;
 use crate::snapshot::Snapshot;
 use crate::tunnel::ended::Ended;
@@ -63,8 +63,8 @@ const AT_NEXT_START: [&str; 6] = [
 /// What runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Running<'a> {
-    /// Its configuration, for comparison.
-    pub compared: &'a Value,
+    /// The file that it was read from.
+    pub source: &'a str,
     /// It.
     pub snapshot: &'a Snapshot,
     /// Its tunnels.
@@ -248,21 +248,22 @@ impl Live {
 /// What taking `new` instead of what runs would change; `files` that it names hold something else.
 pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
     let Running {
-        compared: old,
+        source,
         snapshot,
         live,
     } = running;
+    let (now, old) = (config::compared(&new.source), config::compared(source));
     let endpoints = endpoints(&new.config, snapshot, live);
-    let (new_routes, old_routes) = (named_routes(&new.compared), named_routes(old));
+    let (new_routes, old_routes) = (named_routes(&now), named_routes(&old));
     let routes = parts(&new_routes, &old_routes, &|name| live.of_route(name));
     let tables = |table: &str, tunnels: &dyn Fn(&str) -> u64| {
-        let (new, old) = (named(&new.compared[table]), named(&old[table]));
+        let (new, old) = (named(&now[table]), named(&old[table]));
         let mut parts = parts(&new, &old, tunnels);
         parts.retain(|part| part.change != Change::Kept);
         parts
     };
     let settings = ["server", "admin"].into_iter();
-    let settings = settings.flat_map(|table| settings_of(table, &new.compared[table], &old[table]));
+    let settings = settings.flat_map(|table| settings_of(table, &now[table], &old[table]));
     Plan {
         tunnels: live.total,
         displaced: displaced(&routes, &endpoints, live),

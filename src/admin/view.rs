@@ -1,5 +1,6 @@
 //! Everything that there is to see of a running process, and the way to have it changed.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -45,18 +46,27 @@ pub struct View {
 }
 
 /// A configuration, as it was taken.
-#[derive(Debug)]
 pub struct Taken {
     /// Every file that was read, the configuration file first.
     pub files: Vec<String>,
     /// When.
     pub at: SystemTime,
-    /// What it says in full, secrets left out.
-    pub in_force: serde_json::Value,
+    /// The configuration file, as it was read: it may have secrets in it.
+    pub source: Arc<str>,
     /// What was probably not meant so.
     pub warnings: Vec<String>,
     /// Keys in it that take effect at the next start.
     pub at_next_start: Vec<&'static str>,
+}
+
+/// Without the file, which may have secrets in it.
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taken")
+            .field("files", &self.files)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A listener that runs.

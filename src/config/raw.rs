@@ -7,7 +7,7 @@
 mod in_force;
 mod section;
 
-pub(super) use self::in_force::{compared, in_force};
+pub use self::in_force::{compared, in_force};
 pub(super) use self::section::Section;
 
 use std::net::{IpAddr, SocketAddr};

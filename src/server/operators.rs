@@ -61,7 +61,7 @@ pub(super) fn taken(loaded: &Loaded) -> Taken {
     Taken {
         files: files.map(|path| path.display().to_string()).collect(),
         at: SystemTime::now(),
-        in_force: loaded.in_force.clone(),
+        source: Arc::clone(&loaded.source),
         warnings: loaded.warnings.lines().collect(),
         at_next_start: Vec::new(),
     }

@@ -4,7 +4,6 @@
 //! during one are one more.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,16 +60,13 @@ pub(super) enum Reloaded {
 pub(super) type Fingerprint = HashMap<PathBuf, u64>;
 
 /// Takes configurations.
+#[derive(Debug)]
 pub(super) struct Reloader {
     path: PathBuf,
     shared: Arc<Shared>,
     listeners: Listeners,
     lookups: Lookups,
     taken: Fingerprint,
-    /// What the configuration file held then.
-    source: Arc<str>,
-    /// The same, for comparison with another one.
-    compared: Arc<serde_json::Value>,
     /// What operators are shown of it.
     shown: Arc<Taken>,
     started: Started,
@@ -79,15 +75,6 @@ pub(super) struct Reloader {
     /// Of each listener, whether it speaks TLS, and whether it sends requests there.
     secure: HashMap<Arc<str>, (bool, bool)>,
     expiries: Arc<Vec<Expiry>>,
-}
-
-/// Without the file, which may have secrets in it.
-impl fmt::Debug for Reloader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reloader")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What the process was started with, and what a reload does not change.
@@ -142,8 +129,6 @@ impl Reloader {
             listeners,
             lookups,
             taken: fingerprint(&config.inputs),
-            source: Arc::clone(&loaded.source),
-            compared: Arc::new(loaded.compared.clone()),
             shown: Arc::new(operators::taken(loaded)),
             started: Started::of(config),
             secure: secure(config),
@@ -218,11 +203,6 @@ impl Reloader {
         Arc::clone(&self.shown)
     }
 
-    /// The same, for comparison with another one.
-    pub(super) fn compared(&self) -> &serde_json::Value {
-        &self.compared
-    }
-
     /// Files whose contents are others than those that were taken, the configuration file aside.
     pub(super) fn changed_files(&self, config: &Config) -> Vec<String> {
         let now = fingerprint(&config.inputs);
@@ -266,7 +246,7 @@ impl Reloader {
     /// # Errors
     /// [`ReloadError::Config`].
     pub(super) async fn load(&self, from: Source) -> Result<Loaded, ReloadError> {
-        let (path, source) = (self.path.clone(), Arc::clone(&self.source));
+        let (path, source) = (self.path.clone(), Arc::clone(&self.shown.source));
         let load = move || match from {
             Source::File => config::load(&path),
             Source::Taken => config::parse(&source, &path, &|name| std::env::var(name).ok()),
@@ -297,7 +277,7 @@ impl Reloader {
     ) -> Result<Reloaded, ReloadError> {
         super::log_warnings(&loaded.warnings);
         let mut shown = operators::taken(&loaded);
-        let (config, source, compared) = (loaded.config, loaded.source, loaded.compared);
+        let config = loaded.config;
         shown.at_next_start = self.started.differs_from(&config);
         let shown = Arc::new(shown);
         let mut fingerprint = fingerprint(&config.inputs);
@@ -335,7 +315,6 @@ impl Reloader {
         drop(old);
         self.taken = fingerprint;
         self.shown = shown;
-        (self.source, self.compared) = (source, Arc::new(compared));
         self.secure = secure(&config);
         self.expiries = expiries(&config);
         self.server = config.server;

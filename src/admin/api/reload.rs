@@ -8,6 +8,7 @@ use super::status;
 use crate::admin::order::{self, Order};
 use crate::admin::plan::{Guard, Plan};
 use crate::admin::view::View;
+use crate::config;
 
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -49,7 +50,7 @@ pub fn config(view: &View) -> Config {
     Config {
         files: taken.files.clone(),
         taken: status::shown(taken.at),
-        config: taken.in_force.clone(),
+        config: config::in_force(&taken.source),
     }
 }
 

@@ -23,14 +23,14 @@ enum Secrets {
     Hashed,
 }
 
-/// All of it, in the shape of the file, for people.
-pub(in crate::config) fn in_force(source: &str) -> Value {
+/// What a file says in full: in its shape, defaults included, secrets left out.
+pub fn in_force(source: &str) -> Value {
     let (tree, _) = DeTable::parse_recoverable(source);
     Secrets::Hidden.table(&ROOT, tree.get_ref())
 }
 
 /// The same, for who compares it with another one: what is not shown makes a difference.
-pub(in crate::config) fn compared(source: &str) -> Value {
+pub fn compared(source: &str) -> Value {
     let (tree, _) = DeTable::parse_recoverable(source);
     Secrets::Hashed.table(&ROOT, tree.get_ref())
 }
