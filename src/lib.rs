@@ -7,6 +7,7 @@ pub mod config;
 pub mod protocol;
 pub mod drain;
 pub mod systemd;
+pub mod handover;
 pub mod quota;
 pub mod net;
 pub mod route;
