@@ -10,6 +10,8 @@ pub mod ask;
 pub mod plan;
 pub mod order;
 pub mod jobs;
+pub mod exchange;
+pub mod generations;
 pub mod view;
 pub mod http;
 pub mod public;

@@ -46,6 +46,7 @@ Exit codes:
 
 Signals to `run`:
   SIGHUP           reload the configuration; a broken one changes nothing
+  SIGUSR2          hand over to a new process of the same path; this one drains
   SIGTERM, SIGINT  stop in order; a second one stops at once";
 
 #[derive(Debug, Subcommand)]

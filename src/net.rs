@@ -5,6 +5,7 @@
 pub mod gate;
 pub mod admission;
 pub mod listen;
+pub mod inherited;
 pub mod stream;
 pub mod proxy_protocol;
 pub mod tickets;

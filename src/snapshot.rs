@@ -65,12 +65,28 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
+    /// Builds the first one of a process, with what the process before knew.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn first(config: &Config, known: Arc<Known>) -> Result<Self, SnapshotError> {
+        Self::build(config, known, None)
+    }
+
     /// Builds the snapshot, taking over from `before` what outlives a reload.
     ///
     /// # Errors
     /// [`SnapshotError`].
     pub fn new(config: &Config, before: Option<&Self>) -> Result<Self, SnapshotError> {
         let known = before.map_or_else(Arc::default, |before| Arc::clone(&before.known));
+        Self::build(config, known, before)
+    }
+
+    fn build(
+        config: &Config,
+        known: Arc<Known>,
+        before: Option<&Self>,
+    ) -> Result<Self, SnapshotError> {
         known.sweep();
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         let mut by_name = HashMap::new();

@@ -3,10 +3,17 @@
 //! Owns the words; when they are said is `server`'s business.
 
 pub mod passed;
+mod store;
 
+pub use self::store::{keep, let_go};
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+/// Whether another process has succeeded this one: then it is that one that the manager hears.
+static SUCCEEDED: AtomicBool = AtomicBool::new(false);
 
 /// Whether anybody listens.
 pub fn is_there() -> bool {
@@ -47,7 +54,16 @@ pub fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
+/// From now on the process with this number is the service, and speaks for it.
+pub fn succeeded_by(pid: u32) {
+    tell(&[NotifyState::MainPid(pid)]);
+    SUCCEEDED.store(true, Ordering::Relaxed);
+}
+
 fn tell(states: &[NotifyState<'_>]) {
+    if SUCCEEDED.load(Ordering::Relaxed) {
+        return;
+    }
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "could not notify the service manager");
     }

@@ -5,6 +5,7 @@
 pub mod balance;
 pub mod waiting;
 pub mod health;
+pub mod handover;
 pub mod endpoint;
 pub mod group;
 pub mod ejection;

@@ -11,6 +11,7 @@ pub mod upstreams;
 pub mod tunnels;
 pub mod steer;
 pub mod reload;
+pub mod upgrade;
 pub mod explain;
 pub mod operation;
 
@@ -26,7 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::fault::Fault;
-use self::operation::Operation;
+use self::operation::{GENERATION, Operation};
 use super::http::{Answer, Service, reply};
 use super::plan::Live;
 use super::select::Filter;
@@ -51,8 +52,8 @@ pub struct Api {
 
 impl Service for Api {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        match self.operate(request).await {
-            Ok(body) => reply(StatusCode::OK, JSON, body),
+        match self.answered(request).await {
+            Ok((status, body)) => reply(status, JSON, body),
             Err(fault) => refusal(&fault),
         }
     }
@@ -74,7 +75,7 @@ fn refusal(fault: &Fault) -> Answer {
 }
 
 impl Api {
-    async fn operate(&self, request: Request<Incoming>) -> Result<Bytes, Fault> {
+    async fn answered(&self, request: Request<Incoming>) -> Result<(StatusCode, Bytes), Fault> {
         let (parts, body) = request.into_parts();
         let operation = operation(&parts);
         if self.over_tcp {
@@ -84,6 +85,26 @@ impl Api {
         }
         let operation = operation?;
         let query = Query::of(parts.uri.query().unwrap_or_default(), operation)?;
+        let body = collected(body).await?;
+        match query.generation()? {
+            Some(generation) if generation != self.view.generation => {
+                let older = self.view.generations.find(generation)?;
+                let path = format!("{}?{}", operation.path(), query.without_generation());
+                older.ask(operation.method(), &path, body).await
+            }
+            _ => {
+                let done = self.operate(operation, &query, &body).await?;
+                Ok((StatusCode::OK, done))
+            }
+        }
+    }
+
+    async fn operate(
+        &self,
+        operation: Operation,
+        query: &Query,
+        body: &[u8],
+    ) -> Result<Bytes, Fault> {
         let view = &self.view;
         match operation {
             Operation::Status => json(&status::status(view)),
@@ -99,19 +120,23 @@ impl Api {
                 json(&tunnels::list(view, filter, &layout).await?)
             }
             Operation::CloseTunnels => {
-                let close = parsed(body).await?;
+                let close = parsed(body)?;
                 json(&tunnels::close(view, close).await?)
             }
-            Operation::StopClosing => json(&tunnels::stop(view, parsed(body).await?)?),
-            Operation::DrainEndpoint => json(&steer::drain(view, &parsed(body).await?)?),
-            Operation::UndrainEndpoint => json(&steer::undrain(view, &parsed(body).await?)?),
-            Operation::WeighEndpoint => json(&steer::weigh(view, &parsed(body).await?)?),
+            Operation::StopClosing => json(&tunnels::stop(view, parsed(body)?)?),
+            Operation::DrainEndpoint => json(&steer::drain(view, &parsed(body)?)?),
+            Operation::UndrainEndpoint => json(&steer::undrain(view, &parsed(body)?)?),
+            Operation::WeighEndpoint => json(&steer::weigh(view, &parsed(body)?)?),
             Operation::PlanReload => json(&reload::plan(view).await?),
             Operation::Reload => {
-                let how = parsed(body).await?;
+                let how = parsed(body)?;
                 json(&reload::reload(view, how).await?)
             }
-            Operation::Explain => json(&explain::explain(view, &parsed(body).await?)?),
+            Operation::Upgrade => {
+                let how = parsed(body)?;
+                json(&upgrade::upgrade(view, how, self.over_tcp).await?)
+            }
+            Operation::Explain => json(&explain::explain(view, &parsed(body)?)?),
             Operation::Describe => json(&operation::openapi()),
         }
     }
@@ -141,7 +166,7 @@ impl Query {
         let known = operation.parameters();
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if !known.contains(&&*name) {
+            if !known.contains(&&*name) && name != GENERATION {
                 let known = match known.as_slice() {
                     [] => "there are none here".to_owned(),
                     known => format!("known: {}", known.join(", ")),
@@ -154,6 +179,21 @@ impl Query {
             pairs.push((name.into_owned(), value.into_owned()));
         }
         Ok(Self(pairs))
+    }
+
+    /// Which generation is asked, if that is said.
+    fn generation(&self) -> Result<Option<u64>, Fault> {
+        let given = self.only(&[GENERATION]);
+        let number = given.first().map(|(_, text)| text.parse());
+        let wrong = |_| Fault::wrong("`generation` is a number, as the status has them");
+        number.transpose().map_err(wrong)
+    }
+
+    fn without_generation(&self) -> String {
+        let others = self.0.iter().filter(|(name, _)| name != GENERATION);
+        form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(others)
+            .finish()
     }
 
     /// Those of these names.
@@ -175,8 +215,7 @@ fn read<T: DeserializeOwned>(pairs: &[(&str, &str)]) -> Result<T, Fault> {
     serde_urlencoded::from_str(&query).map_err(|error| Fault::wrong(error.to_string()))
 }
 
-/// A body in JSON; none at all is an empty object.
-async fn parsed<T: DeserializeOwned>(body: Incoming) -> Result<T, Fault> {
+async fn collected(body: Incoming) -> Result<Bytes, Fault> {
     let body = Limited::new(body, BODY_MOST).collect();
     let body = tokio::time::timeout(BODY_WITHIN, body).await;
     let unread = |_| {
@@ -185,8 +224,12 @@ async fn parsed<T: DeserializeOwned>(body: Incoming) -> Result<T, Fault> {
         ))
     };
     let body = body.map_err(|_| unread(()))?.map_err(|_| unread(()))?;
-    let body = body.to_bytes();
-    let body = if body.is_empty() { b"{}" } else { &body[..] };
+    Ok(body.to_bytes())
+}
+
+/// A body in JSON; none at all is an empty object.
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|error| Fault::wrong(format!("the body: {error}")))
 }
 

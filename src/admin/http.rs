@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::config::model::Bind;
-use crate::net::listen::{Bound, SocketFile};
+use crate::drain::{Drain, Watch};
+use crate::handover::link::Link;
+use crate::net::listen::Bound;
 use crate::net::stream::Socket;
 
 /// Connections at once; more are closed.
@@ -44,8 +46,9 @@ pub type Answer = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub struct Server {
     /// Where it listens, as bound.
-    pub address: String,
-    _accepting: JoinSet<()>,
+    pub bound: Arc<Bound>,
+    drain: Drain,
+    accepting: JoinSet<()>,
 }
 
 /// Whatever answers requests.
@@ -55,79 +58,106 @@ pub trait Service: Send + Sync + 'static {
 }
 
 impl Server {
-    /// Listens on `bind`.
+    /// Serves who connects there.
     ///
     /// # Errors
     /// What the system said.
-    pub fn start(bind: &Bind, service: impl Service) -> io::Result<Self> {
-        let bound = Bound::bind(bind)?;
-        let address = bound.address();
-        let door = Door::open(bound)?;
+    pub fn start(bound: Bound, service: impl Service) -> io::Result<Self> {
+        let door = Door::open(&bound)?;
+        let drain = Drain::new();
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept_all(door, Arc::new(service)));
+        accepting.spawn(accept_all(door, Arc::new(service), drain.watch()));
         Ok(Self {
-            address,
-            _accepting: accepting,
+            bound: Arc::new(bound),
+            drain,
+            accepting,
         })
+    }
+
+    /// Leaves the socket to another process, which has it, too. Who is being answered is answered to the
+    /// end, which what this gives waits for.
+    pub fn retire(self) -> JoinSet<()> {
+        self.bound.leave();
+        self.drain.begin();
+        self.accepting
     }
 }
 
-/// A listening socket of the control runtime.
+/// Serves the process that has succeeded this one, until that is gone.
+pub async fn serve_successor(link: Link, service: impl Service) {
+    // Nobody begins it.
+    let drain = Drain::new();
+    accept_all(Door::Link(link), Arc::new(service), drain.watch()).await;
+}
+
+/// Where the control runtime takes connections from.
 enum Door {
     Tcp(TcpListener),
-    /// With the file that goes when it closes.
-    Unix(
-        UnixListener,
-        #[expect(dead_code, reason = "dropped with it")] SocketFile,
-    ),
+    Unix(UnixListener),
+    Link(Link),
 }
 
 impl Door {
-    fn open(bound: Bound) -> io::Result<Self> {
+    fn open(bound: &Bound) -> io::Result<Self> {
         Ok(match bound {
-            Bound::Tcp(listener, _) => Self::Tcp(TcpListener::from_std(listener)?),
-            Bound::Unix(listener, file) => Self::Unix(UnixListener::from_std(listener)?, file),
+            Bound::Tcp(listener, _) => Self::Tcp(TcpListener::from_std(listener.try_clone()?)?),
+            Bound::Unix(listener, _) => Self::Unix(UnixListener::from_std(listener.try_clone()?)?),
         })
     }
 
-    async fn accept(&self) -> io::Result<Socket> {
+    /// `None` when nobody comes any more.
+    async fn accept(&self) -> io::Result<Option<Socket>> {
         match self {
-            Self::Tcp(listener) => listener.accept().await.map(|it| Socket::Tcp(it.0)),
-            Self::Unix(listener, _) => listener.accept().await.map(|it| Socket::Unix(it.0)),
+            Self::Tcp(listener) => listener.accept().await.map(|it| Some(Socket::Tcp(it.0))),
+            Self::Unix(listener) => listener.accept().await.map(|it| Some(Socket::Unix(it.0))),
+            Self::Link(link) => Ok(link.accept().await?.map(Socket::Unix)),
         }
     }
 }
 
-async fn accept_all(door: Door, service: Arc<impl Service>) {
+async fn accept_all(door: Door, service: Arc<impl Service>, mut drain: Watch) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MOST));
     let mut connections = JoinSet::new();
+    let watch = drain.clone();
     loop {
         tokio::select! {
             accepted = door.accept() => match accepted {
-                Ok(socket) => {
+                Ok(None) => break,
+                Ok(Some(socket)) => {
                     // Without a place it is closed by being dropped.
                     let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-                    let service = Arc::clone(&service);
+                    let (service, watch) = (Arc::clone(&service), watch.clone());
                     connections.spawn(async move {
                         let _place = place;
-                        serve(socket, &*service).await;
+                        serve(socket, &*service, watch).await;
                     });
                 }
                 Err(_) => tokio::time::sleep(EXHAUSTED_REST).await,
             },
             Some(_) = connections.join_next() => {}
+            () = drain.begun() => break,
         }
     }
+    drop(door);
+    while connections.join_next().await.is_some() {}
 }
 
-async fn serve(socket: Socket, service: &impl Service) {
+async fn serve(socket: Socket, service: &impl Service, mut drain: Watch) {
     let answer = |request| async move { Ok::<_, Infallible>(service.answer(request).await) };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(HEAD_MOST)
         .serve_connection(TokioIo::new(socket), service_fn(answer));
-    if let Ok(Err(error)) = tokio::time::timeout(LIFETIME, connection).await {
+    let mut connection = pin!(connection);
+    let served = async {
+        tokio::select! {
+            served = &mut connection => return served,
+            () = drain.begun() => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(LIFETIME, served).await {
         tracing::debug!(%error, "an operator's connection ended");
     }
 }

@@ -1,10 +1,12 @@
 //! What operators have the process itself do: it reads configurations, one at a time.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::api::fault::Fault;
+use super::generations::Identity;
 use super::plan::{Guard, Plan};
 
 /// Orders that may wait.
@@ -20,6 +22,8 @@ pub enum Order {
     Plan(oneshot::Sender<Result<Plan, Fault>>),
     /// Reload.
     Reload(Guard, oneshot::Sender<Result<Reloaded, Fault>>),
+    /// Hand over to a new process, of this program or of that which this one was started with.
+    Upgrade(Option<PathBuf>, oneshot::Sender<Result<Identity, Fault>>),
 }
 
 /// What a reload did.

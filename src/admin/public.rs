@@ -55,6 +55,8 @@ impl View {
             tracing::warn!("a worker is too busy to tell what its tunnels have carried");
         }
         let counters = self.workers.counters();
+        let older = self.generations.all();
+        let older: Vec<u64> = older.iter().map(|it| it.glance().tunnels).collect();
         let body = metrics::write(
             Sources {
                 workers: &counters,
@@ -65,6 +67,7 @@ impl View {
                 log_dropped: self.log_dropped.get(),
                 access_log_dropped: self.shared.access_log.dropped(),
                 closing: &self.jobs.left(),
+                older: &older,
             },
             format,
         );

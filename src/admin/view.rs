@@ -8,9 +8,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
 use super::ask::Workers;
+use super::generations::Generations;
 use super::jobs::Jobs;
 use super::order::Order;
-use crate::config::model::Token;
+use crate::config::model::Secret;
 use crate::net::admission::Admission;
 use crate::observe::counters::Counter;
 use crate::observe::metrics::Process;
@@ -38,11 +39,15 @@ pub struct View {
     /// Where it listens.
     pub listening: ArcSwap<Vec<Listening>>,
     /// What changes over TCP need.
-    pub token: ArcSwapOption<Token>,
+    pub token: ArcSwapOption<Secret>,
     /// Takes what only the process itself can do.
     pub orders: mpsc::Sender<Order>,
     /// What takes its time.
     pub jobs: Jobs,
+    /// How many upgrades came before: 1 for a process that was started by itself.
+    pub generation: u64,
+    /// The processes that this one has succeeded.
+    pub generations: Generations,
 }
 
 /// A configuration, as it was taken.

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate::admin::api::fault::Refusal;
-use tidegate::admin::api::operation::Operation;
+use tidegate::admin::api::operation::{GENERATION, Operation};
+use tidegate::admin::api::status::{Generation, Status};
+use tidegate::admin::exchange::exchange;
 use tidegate::config::model::Admin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,11 +23,8 @@ use tokio::net::{TcpStream, UnixStream};
 /// How long an answer may take: a reload reads files and looks up names.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
-/// Bytes of an answer.
-const ANSWER_MOST: usize = 256 * 1024 * 1024;
-
 /// Where the running tidegate is reached, and how its answer is shown.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Reach {
     /// Where it serves operators (`admin.bind` in its configuration): unix:/path or ADDRESS:PORT
     #[arg(
@@ -39,6 +37,9 @@ pub(super) struct Reach {
     /// The token that changes over TCP need (`admin.token_file`)
     #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
     pub(super) token_file: Option<PathBuf>,
+    /// Ask an older generation, which drains after an upgrade; `tidegate status` lists them
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) generation: Option<u64>,
     /// Print the answer as JSON instead
     #[arg(long)]
     pub(super) json: bool,
@@ -101,6 +102,21 @@ impl Reach {
         })
     }
 
+    /// The ways to all generations, the youngest first; to the one that is asked for, if one is, and to
+    /// the one that serves where machines read the answer.
+    pub(super) fn generations(&self) -> Result<Vec<Self>, Failure> {
+        if self.generation.is_some() || self.json {
+            return Ok(vec![self.clone()]);
+        }
+        let status: Status = self.read(&self.ask(Operation::Status, "", None::<&()>)?)?;
+        let generations = status.generations.iter();
+        let to = |it: &Generation| Self {
+            generation: Some(it.identity.generation),
+            ..self.clone()
+        };
+        Ok(generations.map(to).collect())
+    }
+
     /// An answer, read.
     pub(super) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, Failure> {
         let unlike = |error| self.unreached(&format!("it speaks otherwise: {error}"));
@@ -142,29 +158,8 @@ impl Reach {
         body: Vec<u8>,
     ) -> Result<Bytes, Failure> {
         let request = self.request(operation, query, body)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
-            .await
-            .map_err(|error| self.unreached(&error))?;
-        let answered = async {
-            let answer = sender.send_request(request).await?;
-            let status = answer.status();
-            Ok::<_, hyper::Error>((status, answer.into_body()))
-        };
-        let body = async {
-            let (status, body) = answered.await.map_err(|error| self.unreached(&error))?;
-            let body = Limited::new(body, ANSWER_MOST).collect().await;
-            let body = body.map_err(|error| self.unreached(&error))?;
-            Ok::<_, Failure>((status, body.to_bytes()))
-        };
-        let mut connection = std::pin::pin!(connection);
-        let mut body = std::pin::pin!(body);
-        let (status, body) = tokio::select! {
-            done = &mut body => done?,
-            ended = &mut connection => match ended {
-                Ok(()) => body.await?,
-                Err(error) => return Err(self.unreached(&error)),
-            },
-        };
+        let answer = exchange(socket, request).await;
+        let (status, body) = answer.map_err(|error| self.unreached(&error))?;
         if status.is_success() {
             return Ok(body);
         }
@@ -177,6 +172,10 @@ impl Reach {
         query: &str,
         body: Vec<u8>,
     ) -> Result<Request<Full<Bytes>>, Failure> {
+        let generation = self.generation.map(|it| format!("{GENERATION}={it}"));
+        let query = [query.to_owned(), generation.unwrap_or_default()];
+        let query: Vec<String> = query.into_iter().filter(|it| !it.is_empty()).collect();
+        let query = query.join("&");
         let mark = if query.is_empty() { "" } else { "?" };
         let host = match self.admin.starts_with("unix:") {
             true => "localhost",

@@ -6,6 +6,7 @@ mod reload;
 mod status;
 mod steer;
 mod tunnels;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,8 @@ pub(super) enum Verb {
     Weight(steer::Weight),
     /// Reload the configuration, or tell what that would change
     Reload(reload::Reload),
+    /// Hand over to a new process, whose program may be another: no connection is refused or dropped
+    Upgrade(upgrade::Upgrade),
     /// Tell what would become of a request: which route, which endpoint, and why
     Explain(explain::Explain),
 }
@@ -94,6 +97,7 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
         Verb::Undrain(verb) => steer::undrain(&verb),
         Verb::Weight(verb) => steer::weight(&verb),
         Verb::Reload(verb) => reload::reload(&verb),
+        Verb::Upgrade(verb) => upgrade::upgrade(&verb),
         Verb::Explain(verb) => explain::explain(verb),
     };
     match done {
@@ -123,6 +127,32 @@ fn show_json(answer: &Bytes) {
 fn tunnels_in_words(count: u64) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} tunnel{plural}")
+}
+
+/// Has every generation do something, and shows what each says, under its name if there are several.
+/// What an older one refuses, or has left too early for, is no failure of the whole.
+fn each_generation(
+    reach: &Reach,
+    mut ask: impl FnMut(&Reach) -> Result<String, Failure>,
+) -> Result<(), Failure> {
+    let generations = reach.generations()?;
+    let Some((youngest, older)) = generations.split_first() else {
+        return Ok(());
+    };
+    let said = ask(youngest)?;
+    if older.is_empty() {
+        out(&said);
+        return Ok(());
+    }
+    let name = |reach: &Reach| format!("generation {}", reach.generation.unwrap_or_default());
+    out(&format!("{}:\n{said}", name(youngest)));
+    for reach in older {
+        let said = ask(reach);
+        let said =
+            said.unwrap_or_else(|failure| format!("{}\n", table::harmless(&failure.to_string())));
+        out(&format!("{}, which drains:\n{said}", name(reach)));
+    }
+    Ok(())
 }
 
 /// Nothing to send along.

@@ -19,8 +19,14 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::model::{Certificate, HostPattern, StickySecret, TicketSecret, Token};
+use super::model::{Certificate, HostPattern, Secret, TicketKeysFile};
 use super::value;
+
+/// Bytes that sticky cookies are signed with at least.
+const STICKY_LEAST: usize = 32;
+
+/// Characters that an operator's token has at least.
+const TOKEN_LEAST: usize = 16;
 
 /// What is wrong with a certificate and its key, told of the file that it is wrong with.
 pub(super) enum PairError {
@@ -73,7 +79,7 @@ pub(super) fn is_open_to_all(path: &Path) -> bool {
 }
 
 /// Keys of session tickets: one to a line in base64, as HAProxy has them.
-pub(super) fn ticket_keys(path: &Path) -> Result<Vec<TicketSecret>, String> {
+pub(super) fn ticket_keys(path: &Path) -> Result<Vec<Secret>, String> {
     let shown = path.display();
     let text = fs::read_to_string(path)
         .map(Zeroizing::new)
@@ -88,49 +94,47 @@ pub(super) fn ticket_keys(path: &Path) -> Result<Vec<TicketSecret>, String> {
         Ok(secrets) => Ok(secrets),
         Err(number) => Err(format!(
             "line {number} of `{shown}` is not {} or {} bytes in base64",
-            TicketSecret::SHORT,
-            TicketSecret::LONG
+            TicketKeysFile::SHORT,
+            TicketKeysFile::LONG
         )),
     }
 }
 
-fn ticket_secret(line: &str) -> Option<TicketSecret> {
+fn ticket_secret(line: &str) -> Option<Secret> {
     let bytes = Zeroizing::new(STANDARD.decode(line).ok()?);
-    matches!(bytes.len(), TicketSecret::SHORT | TicketSecret::LONG)
-        .then(|| TicketSecret::new(bytes))
+    matches!(bytes.len(), TicketKeysFile::SHORT | TicketKeysFile::LONG).then(|| Secret::new(bytes))
 }
 
 /// What sticky cookies are signed with: a file of chance bytes, in whatever form.
-pub(super) fn sticky_secret(path: &Path) -> Result<StickySecret, String> {
-    let shown = path.display();
-    let bytes = fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|error| format!("cannot read `{shown}`: {error}"))?;
-    // Editors end a file with a line break, and copies of it should agree.
-    let secret = Zeroizing::new(bytes.trim_ascii().to_vec());
-    if secret.len() < StickySecret::LEAST {
+pub(super) fn sticky_secret(path: &Path) -> Result<Secret, String> {
+    let secret = secret(path)?;
+    if secret.len() < STICKY_LEAST {
         return Err(format!(
-            "`{shown}` holds less than {} bytes: `openssl rand -hex 32` makes enough",
-            StickySecret::LEAST
+            "`{}` holds less than {STICKY_LEAST} bytes: `openssl rand -hex 32` makes enough",
+            path.display()
         ));
     }
-    Ok(StickySecret::new(secret))
+    Ok(Secret::new(secret))
 }
 
 /// What shows that a change over TCP is an operator's: one line of text.
-pub(super) fn token(path: &Path) -> Result<Token, String> {
-    let shown = path.display();
-    let bytes = fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|error| format!("cannot read `{shown}`: {error}"))?;
-    let token = Zeroizing::new(bytes.trim_ascii().to_vec());
-    if token.len() < Token::LEAST || !token.iter().all(u8::is_ascii_graphic) {
+pub(super) fn token(path: &Path) -> Result<Secret, String> {
+    let token = secret(path)?;
+    if token.len() < TOKEN_LEAST || !token.iter().all(u8::is_ascii_graphic) {
         return Err(format!(
-            "`{shown}` holds no token of {} visible characters or more: `openssl rand -hex 32` makes one",
-            Token::LEAST
+            "`{}` holds no token of {TOKEN_LEAST} visible characters or more: `openssl rand -hex 32` makes one",
+            path.display()
         ));
     }
-    Ok(Token::new(token))
+    Ok(Secret::new(token))
+}
+
+/// What a file holds, without the line break that editors end it with: copies of it should agree.
+fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let bytes = fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
+    Ok(Zeroizing::new(bytes.trim_ascii().to_vec()))
 }
 
 /// All authorities in a file; at least one, and each fit to be one.
@@ -253,8 +257,7 @@ mod tests {
         let [short, long] = [48, 80].map(|length| STANDARD.encode(vec![7; length]));
         let read = |text: &str| {
             fs::write(&path, text).unwrap();
-            let lengths =
-                |keys: Vec<TicketSecret>| keys.iter().map(|key| key.bytes().len()).collect();
+            let lengths = |keys: Vec<Secret>| keys.iter().map(|key| key.bytes().len()).collect();
             ticket_keys(&path).map(lengths)
         };
         let keys: Result<Vec<usize>, String> = read(&format!("# old\n{long}\n\n {short} \n"));

@@ -7,24 +7,25 @@ mod admin;
 mod headers;
 mod listener;
 mod log;
+mod secret;
 mod trust;
 mod upstream;
 
-pub use self::admin::{Admin, Token};
+pub use self::admin::Admin;
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
 pub use self::listener::{
     Bind, Certificate, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, TicketKeysFile,
-    TicketSecret, TlsVersion,
+    TlsVersion,
 };
 pub use self::log::{AccessLog, LogTo, Traceparent};
+pub use self::secret::Secret;
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
     Address, Aftermath, AllDown, Balance, Discovery, Ejection, Endpoint, EndpointTls, HashBy,
     HashKey, Health, HttpProbe, Keepalive, Order, Pace, Picking, Probe, Queue, Reach, Retry,
-    RetryOn, Roots, SameSite, SendProxy, Sticky, StickySecret, Upstream, UpstreamTimeouts,
-    WebSocketProbe,
+    RetryOn, Roots, SameSite, SendProxy, Sticky, Upstream, UpstreamTimeouts, WebSocketProbe,
 };
 
 use std::fmt;
@@ -75,6 +76,17 @@ pub struct Server {
     pub core_dumps: bool,
     /// Tunnels at once; `None` for what the limit on open files carries.
     pub max_tunnels: Option<usize>,
+    /// How the process hands over to another one.
+    pub upgrade: Upgrade,
+}
+
+/// How the process hands over to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upgrade {
+    /// Processes that may run at once, old and new.
+    pub max_generations: usize,
+    /// How long the tunnels of the old one may stay; `None` for as long as they last.
+    pub drain: Option<Duration>,
 }
 
 /// So many per time.

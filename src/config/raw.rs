@@ -581,11 +581,8 @@ mod tests {
             &[],
         );
         check(
-            "[listener.a]\nbind = [\"127.0.0.1:80\"]\nhttp2 = true\n[server]\nupgrade = { max_generations = 3 }\n",
-            &[
-                "`http2` is not in effect in this version",
-                "`upgrade` is not in effect in this version",
-            ],
+            "[listener.a]\nbind = [\"127.0.0.1:80\"]\nhttp2 = true\n",
+            &["`http2` is not in effect in this version"],
         );
     }
 

@@ -7,11 +7,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderName;
@@ -129,8 +130,40 @@ impl Bound {
                 let socket = socket.try_clone()?;
                 socket.set_nonblocking(true)?;
                 let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
-                Ok(Self::Unix(socket, SocketFile::Theirs(path)))
+                Ok(Self::Unix(socket, SocketFile::theirs(path)))
             }
+        }
+    }
+
+    /// A socket that listens already, for which another process has bound this address. Its file is
+    /// ours from now on, if it has one.
+    ///
+    /// # Errors
+    /// What the system said; that it is no such socket.
+    pub fn adopted(socket: OwnedFd, bind: &Bind) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        if !socket.is_listener()? {
+            return Err(io::Error::other("this is no socket that listens"));
+        }
+        socket.set_nonblocking(true)?;
+        match bind {
+            Bind::Tcp(_) => {
+                let socket = TcpListener::from(socket);
+                let local = socket.local_addr()?;
+                Ok(Self::Tcp(socket, local))
+            }
+            Bind::Unix { path, .. } => {
+                let file = SocketFile::ours(path.clone());
+                Ok(Self::Unix(OwnedFd::from(socket).into(), file))
+            }
+            Bind::Systemd(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Another process has the socket, too: its file stays when this end of it is closed.
+    pub fn leave(&self) {
+        if let Self::Unix(_, file) = self {
+            file.is_ours.store(false, Ordering::Relaxed);
         }
     }
 
@@ -237,13 +270,13 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     aside.push(format!(".{}", std::process::id()));
     let aside = PathBuf::from(aside);
     let socket = UnixListener::bind(&aside)?;
-    let file = SocketFile::Ours(aside.clone());
+    let file = SocketFile::ours(aside.clone());
     socket.set_nonblocking(true)?;
     SockRef::from(&socket).listen(BACKLOG)?;
     fs::set_permissions(&aside, fs::Permissions::from_mode(mode))?;
     fs::rename(&aside, path)?;
     std::mem::forget(file);
-    Ok(Bound::Unix(socket, SocketFile::Ours(path.to_owned())))
+    Ok(Bound::Unix(socket, SocketFile::ours(path.to_owned())))
 }
 
 /// Removes a socket that its process left behind; one that still answers is somebody's.
@@ -264,27 +297,43 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file of a unix socket.
+/// The file of a unix socket; removed with the socket, if it is ours.
 #[derive(Debug)]
-pub enum SocketFile {
-    /// Removed with the socket.
-    Ours(PathBuf),
-    /// Of whoever passed the socket, and theirs to remove; some sockets have none.
-    Theirs(Option<PathBuf>),
+pub struct SocketFile {
+    /// Some sockets have none.
+    path: Option<PathBuf>,
+    is_ours: AtomicBool,
+}
+
+impl SocketFile {
+    fn ours(path: PathBuf) -> Self {
+        Self {
+            path: Some(path),
+            is_ours: AtomicBool::new(true),
+        }
+    }
+
+    /// Of whoever passed the socket, and theirs to remove.
+    fn theirs(path: Option<PathBuf>) -> Self {
+        Self {
+            path,
+            is_ours: AtomicBool::new(false),
+        }
+    }
 }
 
 impl fmt::Display for SocketFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ours(path) | Self::Theirs(Some(path)) => write!(f, "unix:{}", path.display()),
-            Self::Theirs(None) => f.write_str("unix:"),
+        match &self.path {
+            Some(path) => write!(f, "unix:{}", path.display()),
+            None => f.write_str("unix:"),
         }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Self::Ours(path) = self {
+        if let Some(path) = self.path.as_ref().filter(|_| *self.is_ours.get_mut()) {
             let _ = fs::remove_file(path);
         }
     }

@@ -13,9 +13,10 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::config::model::TicketSecret;
+use crate::config::model::{Secret, TicketKeysFile};
 
 /// How long clients are told to keep a ticket, and how long one is good for: rustls does not ask
 /// how old it is.
@@ -54,10 +55,18 @@ struct Ring {
 
 /// One key, derived from a secret for a scope.
 struct Key {
-    secret: TicketSecret,
+    secret: Secret,
     made: SystemTime,
     name: [u8; NAME_LEN],
     aead: RandomizedNonceKey,
+}
+
+/// A key of our own, for another process.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedKey {
+    secret: Secret,
+    /// In seconds since 1970.
+    made: u64,
 }
 
 /// The system has no random bytes, or the library refuses a key.
@@ -97,7 +106,7 @@ impl TicketKeys {
     ///
     /// # Errors
     /// [`TicketKeysError`], also when there is none.
-    pub fn given(secrets: &[TicketSecret], scope: &str) -> Result<Self, TicketKeysError> {
+    pub fn given(secrets: &[Secret], scope: &str) -> Result<Self, TicketKeysError> {
         let now = SystemTime::now();
         let keys: Result<Vec<_>, _> = secrets
             .iter()
@@ -120,10 +129,38 @@ impl TicketKeys {
         self.rotating.is_some()
     }
 
-    /// What the keys are made of, for another process: oldest first.
-    pub fn export(&self) -> Vec<TicketSecret> {
+    /// Keys of our own, as another process has handed them over; rotated on.
+    ///
+    /// # Errors
+    /// [`TicketKeysError`], also when there is none.
+    pub fn taken_over(handed: Vec<HandedKey>, scope: &str) -> Result<Self, TicketKeysError> {
+        let keys: Result<Vec<_>, _> = handed
+            .into_iter()
+            .map(|key| {
+                let made = SystemTime::UNIX_EPOCH + Duration::from_secs(key.made);
+                Key::of(key.secret, made, scope).map(Arc::new)
+            })
+            .collect();
+        let keys = keys?;
+        Ok(Self {
+            ring: ArcSwap::from_pointee(Ring {
+                current: keys.len().checked_sub(1).ok_or(TicketKeysError)?,
+                keys,
+            }),
+            rotating: Some(Mutex::default()),
+            scope: scope.into(),
+        })
+    }
+
+    /// For another process, oldest first: none if they are given, as that reads them itself.
+    pub fn hand_over(&self) -> Vec<HandedKey> {
         let ring = self.ring.load();
-        ring.keys.iter().map(|key| key.secret.clone()).collect()
+        let own = ring.keys.iter().filter(|_| self.are_own());
+        own.map(|key| HandedKey {
+            secret: key.secret.clone(),
+            made: seconds(key.made),
+        })
+        .collect()
     }
 
     fn encrypt_at(&self, now: SystemTime, plain: &[u8]) -> Option<Vec<u8>> {
@@ -211,12 +248,12 @@ impl fmt::Debug for TicketKeys {
 
 impl Key {
     fn random(now: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
-        let mut secret = Zeroizing::new(vec![0; TicketSecret::LONG]);
+        let mut secret = Zeroizing::new(vec![0; TicketKeysFile::LONG]);
         rand::fill(&mut secret)?;
-        Self::of(TicketSecret::new(secret), now, scope)
+        Self::of(Secret::new(secret), now, scope)
     }
 
-    fn of(secret: TicketSecret, made: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
+    fn of(secret: Secret, made: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
         let mut derived = Zeroizing::new([0; NAME_LEN + KEY_LEN]);
         Salt::new(HKDF_SHA256, SALT)
             .extract(secret.bytes())
@@ -274,8 +311,14 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
 
-    fn secret(fill: u8) -> TicketSecret {
-        TicketSecret::new(Zeroizing::new(vec![fill; TicketSecret::LONG]))
+    impl TicketKeys {
+        fn count(&self) -> usize {
+            self.ring.load().keys.len()
+        }
+    }
+
+    fn secret(fill: u8) -> Secret {
+        Secret::new(Zeroizing::new(vec![fill; TicketKeysFile::LONG]))
     }
 
     fn given(fills: &[u8], scope: &str) -> TicketKeys {
@@ -300,7 +343,7 @@ mod tests {
             }
             assert_eq!(keys.decrypt_at(start + 18 * HOUR, &ticket), None);
             keys.encrypt_at(start + 19 * HOUR, b"another").unwrap();
-            assert!(keys.export().len() <= 4);
+            assert!(keys.count() <= 4);
         }
     }
 
@@ -320,7 +363,7 @@ mod tests {
                     });
                 }
             });
-            assert_eq!(keys.export().len(), 1, "it was one rotation");
+            assert_eq!(keys.count(), 1, "it was one rotation");
         }
     }
 
@@ -331,17 +374,24 @@ mod tests {
         let old = keys.encrypt_at(start, b"session").unwrap();
         let new = keys.encrypt_at(start + 100 * HOUR, b"session").unwrap();
         assert_ne!(old[..NAME_LEN], new[..NAME_LEN]);
-        assert_eq!(keys.export().len(), 1);
+        assert_eq!(keys.count(), 1);
     }
 
     #[test]
-    fn what_is_exported_opens_tickets_elsewhere() {
-        let keys = TicketKeys::own("public").unwrap();
-        let ticket = keys.encrypt(b"session").unwrap();
-        let other = TicketKeys::given(&keys.export(), "public").unwrap();
-        assert_eq!(other.decrypt(&ticket).unwrap(), b"session");
-        let back = other.encrypt(b"more").unwrap();
-        assert_eq!(keys.decrypt(&back).unwrap(), b"more");
+    fn what_is_handed_over_opens_tickets_elsewhere_and_is_rotated_on() {
+        let start = SystemTime::now() - 5 * HOUR;
+        let keys = TicketKeys::own_at(start, "public").unwrap();
+        let ticket = keys.encrypt_at(start, b"session").unwrap();
+        let other = TicketKeys::taken_over(keys.hand_over(), "public").unwrap();
+        let opened = |keys: &TicketKeys, now, ticket: &[u8]| keys.decrypt_at(now, ticket);
+        assert_eq!(opened(&other, start, &ticket).unwrap(), b"session");
+        let back = other.encrypt_at(start, b"more").unwrap();
+        assert_eq!(opened(&keys, start, &back).unwrap(), b"more");
+        // Its age goes with it.
+        other.encrypt_at(start + 6 * HOUR, b"later").unwrap();
+        assert_eq!(other.count(), 2);
+        assert!(opened(&other, start + 6 * HOUR, &ticket).is_some());
+        assert!(given(&[1, 2], "public").hand_over().is_empty());
     }
 
     #[test]
@@ -369,7 +419,14 @@ mod tests {
     #[test]
     fn nothing_shows_a_secret() {
         let keys = given(&[0xab], "public");
-        let shown = format!("{keys:?} {:?}", keys.export());
+        let own = TicketKeys::taken_over(
+            vec![HandedKey {
+                secret: secret(0xab),
+                made: 0,
+            }],
+            "public",
+        );
+        let shown = format!("{keys:?} {own:?} {:?}", secret(0xab));
         assert!(
             !shown.contains("171") && !shown.to_lowercase().contains("abab"),
             "{shown}"

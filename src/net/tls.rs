@@ -18,7 +18,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::tickets::{TicketKeys, TicketKeysError};
+use super::tickets::{HandedKey, TicketKeys, TicketKeysError};
 use crate::config::model::{ClientAuth, EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
 
 /// The only protocol that we speak inside TLS, on either side (RFC 7301).
@@ -63,12 +63,24 @@ pub fn ticket_keys(
     if tls.client_auth.is_some() {
         return Ok(None);
     }
-    let scope = format!("listener {name}, no client certificates");
+    let scope = ticket_scope(name);
     Ok(Some(match (&tls.ticket_keys, before) {
         (Some(file), _) => Arc::new(TicketKeys::given(&file.secrets, &scope)?),
         (None, Some(own)) if own.are_own() => Arc::clone(own),
         (None, _) => Arc::new(TicketKeys::own(&scope)?),
     }))
+}
+
+/// Keys that another process has handed over for the listener of this name.
+///
+/// # Errors
+/// [`TlsError::Tickets`].
+pub fn handed_ticket_keys(name: &str, keys: Vec<HandedKey>) -> Result<Arc<TicketKeys>, TlsError> {
+    Ok(Arc::new(TicketKeys::taken_over(keys, &ticket_scope(name))?))
+}
+
+fn ticket_scope(name: &str) -> String {
+    format!("listener {name}, no client certificates")
 }
 
 /// What is spoken with clients, and which of it rather.

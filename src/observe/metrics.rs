@@ -125,6 +125,8 @@ pub struct Sources<'a> {
     pub access_log_dropped: u64,
     /// Tunnels that are being closed one by one, those that are left, by reason.
     pub closing: &'a BTreeMap<&'static str, usize>,
+    /// Live tunnels of each older generation.
+    pub older: &'a [u64],
 }
 
 /// Writes all of them.
@@ -138,6 +140,7 @@ pub fn write(sources: Sources<'_>, format: Format) -> String {
     of_traffic(&mut metrics, &gathered);
     endpoints::of_endpoints(&mut metrics, &gathered, sources.snapshot);
     of_closing(&mut metrics, sources);
+    of_older(&mut metrics, sources);
     of_ports(&mut metrics, sources);
     process::write(&mut metrics, sources.process.began);
     metrics.finish()
@@ -480,6 +483,15 @@ fn of_closing(metrics: &mut Exposition, sources: Sources<'_>) {
     for (reason, left) in sources.closing {
         metrics.sample(&[("reason", reason)], *left);
     }
+}
+
+fn of_older(metrics: &mut Exposition, sources: Sources<'_>) {
+    let help = "Processes that this one has succeeded and that still drain.";
+    metrics.family("tidegate_older_generations", Kind::Gauge, help);
+    metrics.sample(&[], sources.older.len());
+    let help = "Live tunnels of the processes that this one has succeeded.";
+    metrics.family("tidegate_older_tunnels", Kind::Gauge, help);
+    metrics.sample(&[], sources.older.iter().sum::<u64>());
 }
 
 fn of_ports(metrics: &mut Exposition, sources: Sources<'_>) {

@@ -48,8 +48,18 @@ pub(super) struct Accepting {
 /// One of its sockets, which a worker has.
 #[derive(Debug)]
 struct Socket {
-    stop: oneshot::Sender<()>,
+    bound: Arc<Bound>,
+    stop: oneshot::Sender<Stop>,
     done: oneshot::Receiver<()>,
+}
+
+/// How accepting comes to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// What the kernel has queued by then is taken: nobody else would.
+    TakeQueued,
+    /// It is left to another process, which has the socket, too.
+    Leave,
 }
 
 impl Accepting {
@@ -70,8 +80,9 @@ impl Accepting {
         for (bound, (own, worker)) in bound.into_iter().zip(turns) {
             let (stop, stopped) = oneshot::channel();
             let (done, is_done) = oneshot::channel();
+            let bound = Arc::new(bound);
             let duty = Duty {
-                bound,
+                bound: Arc::clone(&bound),
                 owner: Arc::clone(&accepting.owner),
                 workers: Arc::clone(workers),
                 own,
@@ -81,6 +92,7 @@ impl Accepting {
             // A worker that is gone leaves `is_done` dropped.
             let _ = worker.mailbox.send(Message::Accept(Box::new(duty))).await;
             accepting.sockets.push(Socket {
+                bound,
                 stop,
                 done: is_done,
             });
@@ -88,19 +100,22 @@ impl Accepting {
         accepting
     }
 
-    /// How many sockets there are.
-    pub(super) fn sockets(&self) -> usize {
-        self.sockets.len()
+    /// The sockets.
+    pub(super) fn sockets(&self) -> impl ExactSizeIterator<Item = &Arc<Bound>> {
+        self.sockets.iter().map(|socket| &socket.bound)
     }
 
-    /// Takes what the kernel has already queued, then closes the sockets.
-    pub(super) async fn stop(self) {
+    /// Accepts no more, and closes the sockets.
+    pub(super) async fn stop(self, how: Stop) {
         let mut waits = Vec::with_capacity(self.sockets.len());
-        for Socket { stop, done } in self.sockets {
-            let _ = stop.send(());
-            waits.push(done);
+        for Socket { bound, stop, done } in self.sockets {
+            if how == Stop::Leave {
+                bound.leave();
+            }
+            let _ = stop.send(how);
+            waits.push((done, bound));
         }
-        for done in waits {
+        for (done, _bound) in waits {
             // It is dropped, not sent.
             let _ = done.await;
         }
@@ -108,7 +123,7 @@ impl Accepting {
 }
 
 /// What `AsyncFd` wants of a socket.
-struct Descriptor(Bound);
+struct Descriptor(Arc<Bound>);
 
 impl AsRawFd for Descriptor {
     fn as_raw_fd(&self) -> RawFd {
@@ -116,7 +131,7 @@ impl AsRawFd for Descriptor {
     }
 }
 
-/// Accepts on `worker` until told to stop, and then what has been queued by then.
+/// Accepts on `worker` until told to stop.
 pub(super) async fn accept_all(worker: Rc<Worker>, duty: Duty) {
     let Duty {
         bound,
@@ -135,7 +150,7 @@ pub(super) async fn accept_all(worker: Rc<Worker>, duty: Duty) {
     };
     #[expect(
         deprecated,
-        reason = "its successor is unsafe; `Bound` owns its one descriptor, and gives out no other"
+        reason = "its successor is unsafe; `Bound` owns its one descriptor, and never changes it"
     )]
     let socket = match AsyncFd::with_interest(Descriptor(bound), Interest::READABLE) {
         Ok(socket) => socket,
@@ -146,14 +161,20 @@ pub(super) async fn accept_all(worker: Rc<Worker>, duty: Duty) {
     };
     // Only the waits may be cut short: what has been accepted is always served.
     let bound = &socket.get_ref().0;
-    while let Some(Ok(mut ready)) = until(&mut stopped, socket.readable()).await {
+    let how = loop {
+        let mut ready = match until(&mut stopped, socket.readable()).await {
+            Ok(Ok(ready)) => ready,
+            Ok(Err(_)) => break Stop::TakeQueued,
+            Err(how) => break how,
+        };
         match to.accept_some(bound, &mut stopped).await {
             Queue::Empty => ready.clear_ready(),
             Queue::Unknown => tokio::task::yield_now().await,
-            Queue::Left => break,
+            Queue::Left(how) => break how,
         }
-    }
-    while let Some(permit) = own.load.admit()
+    };
+    while how == Stop::TakeQueued
+        && let Some(permit) = own.load.admit()
         && let Ok(accepted) = bound.accept()
     {
         to.hand_over(accepted, permit);
@@ -168,15 +189,18 @@ enum Queue {
     Empty,
     Unknown,
     /// Told to stop while there was no room.
-    Left,
+    Left(Stop),
 }
 
-/// What `wait` ends with, or `None` when accepting is to stop.
-async fn until<T>(stopped: &mut oneshot::Receiver<()>, wait: impl Future<Output = T>) -> Option<T> {
+/// What `wait` ends with, unless accepting is to stop before.
+async fn until<T>(
+    stopped: &mut oneshot::Receiver<Stop>,
+    wait: impl Future<Output = T>,
+) -> Result<T, Stop> {
     tokio::select! {
         biased;
-        _ = stopped => None,
-        value = wait => Some(value),
+        how = stopped => Err(how.unwrap_or(Stop::TakeQueued)),
+        value = wait => Ok(value),
     }
 }
 
@@ -198,13 +222,13 @@ struct Destination<'a> {
 impl Destination<'_> {
     /// Takes what is in the kernel's queue, up to a number. Where there is no room, new connections
     /// stay in the queue.
-    async fn accept_some(&self, bound: &Bound, stopped: &mut oneshot::Receiver<()>) -> Queue {
+    async fn accept_some(&self, bound: &Bound, stopped: &mut oneshot::Receiver<Stop>) -> Queue {
         for _ in 0..TAKEN_AT_ONCE {
             let permit = match self.own.load.admit() {
                 Some(permit) => permit,
                 None => match until(stopped, self.own.load.admitted()).await {
-                    Some(permit) => permit,
-                    None => return Queue::Left,
+                    Ok(permit) => permit,
+                    Err(how) => return Queue::Left(how),
                 },
             };
             match bound.accept() {

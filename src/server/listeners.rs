@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 
-use super::acceptor::Accepting;
+use super::acceptor::{Accepting, Stop};
 use super::limits;
 use super::mailbox::Handle;
 use crate::config;
@@ -18,10 +20,11 @@ use crate::config::model::{self, Bind};
 use crate::drain::Drain;
 use crate::net::admission::Admission;
 use crate::net::gate::Gate;
+use crate::net::inherited::{Inherited, Place, Purpose};
 use crate::net::listen::{Bound, Listener, Settings};
-use crate::net::tickets::TicketKeys;
+use crate::net::tickets::{HandedKey, TicketKeys};
 use crate::net::tls::{self, TlsError};
-use crate::systemd::passed::PassedSockets;
+use crate::systemd::{self, passed::PassedSockets};
 
 /// Why listeners cannot run as configured.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +56,25 @@ pub(super) struct Listeners {
     descriptors: Descriptors,
     /// What the service manager has passed: open as long as the process, so that any reload may use it.
     passed: PassedSockets,
+    before: Before,
     sockets: HashMap<Seat, Accepting>,
     running: HashMap<Arc<str>, Running>,
+}
+
+/// What there was before the process: taken by the listeners that it begins with.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Sockets that listen already.
+    pub(super) sockets: Inherited,
+    /// Keys of tickets, by listener.
+    pub(super) tickets: Vec<HandedTickets>,
+}
+
+/// Keys of a listener's tickets.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct HandedTickets {
+    listener: String,
+    keys: Vec<HandedKey>,
 }
 
 /// What the descriptors of the process are for, besides connections.
@@ -89,6 +109,20 @@ impl Seat {
         Self {
             bind: bind.clone(),
             of: any_port.then(|| Arc::clone(listener)),
+        }
+    }
+
+    /// Whether the service manager keeps its sockets through a crash. After a stop in order it does not:
+    /// who came meanwhile would wait for nobody.
+    fn is_kept(&self) -> bool {
+        self.of.is_none() && !matches!(self.bind, Bind::Systemd(_))
+    }
+
+    /// The same, for other processes.
+    fn place(&self) -> Place {
+        Place {
+            of: self.of.as_ref().map(ToString::to_string),
+            ..Place::new(Purpose::Listener, &self.bind)
         }
     }
 }
@@ -126,6 +160,7 @@ impl Listeners {
         admission: &Arc<Admission>,
         descriptors: u64,
         passed: PassedSockets,
+        before: Before,
     ) -> Self {
         let descriptors = Descriptors {
             admission: Arc::clone(admission),
@@ -137,6 +172,7 @@ impl Listeners {
             workers: Arc::clone(workers),
             descriptors,
             passed,
+            before,
             sockets: HashMap::new(),
             running: HashMap::new(),
         }
@@ -146,7 +182,7 @@ impl Listeners {
     ///
     /// # Errors
     /// [`ListenError`]; nothing has changed then.
-    pub(super) fn plan(&self, listeners: &[model::Listener]) -> Result<Plan, ListenError> {
+    pub(super) fn plan(&mut self, listeners: &[model::Listener]) -> Result<Plan, ListenError> {
         let mut plan = Plan {
             running: Vec::new(),
             bound: Vec::new(),
@@ -164,7 +200,7 @@ impl Listeners {
             if self.sockets.contains_key(seat) {
                 continue;
             }
-            match self.bind(&seat.bind) {
+            match self.bind(seat) {
                 Ok(bound) => plan.bound.push((seat.clone(), Arc::clone(name), bound)),
                 Err(_) if self.in_the_way(seat, &plan.wanted) => {
                     plan.late.push((seat.clone(), Arc::clone(name)));
@@ -220,14 +256,21 @@ impl Listeners {
             removed.listener.drain.begin();
         }
         for (seat, name) in plan.late {
-            match self.bind(&seat.bind) {
+            match self.bind(&seat) {
                 Ok(bound) => self.open(seat, &name, bound).await,
                 Err(error) => {
                     tracing::error!(listener = %name, address = %seat.bind, %error, "cannot listen");
                 }
             }
         }
-        let sockets = self.sockets.values().map(Accepting::sockets).sum();
+        // What nobody has taken by now is of no use to anybody.
+        let unclaimed = std::mem::take(&mut self.before).sockets;
+        for place in unclaimed.places() {
+            systemd::let_go(&place.bind);
+            tracing::info!(address = place.bind, "no longer listening");
+        }
+        drop(unclaimed);
+        let sockets = self.sockets.values().map(|it| it.sockets().len()).sum();
         self.descriptors.leave(sockets);
         for name in self.unused() {
             tracing::warn!(
@@ -241,9 +284,49 @@ impl Listeners {
     /// connection.
     pub(super) async fn stop(&mut self) {
         self.close_all_but(&HashMap::new()).await;
+        self.drain();
+    }
+
+    /// Stops accepting everywhere, and leaves what the kernel has queued to the process that has been
+    /// given the sockets.
+    pub(super) async fn leave(&mut self) {
+        for (_, socket) in self.sockets.drain() {
+            socket.stop(Stop::Leave).await;
+        }
+        self.drain();
+    }
+
+    fn drain(&self) {
         for running in self.running.values() {
             running.listener.drain.begin();
         }
+    }
+
+    /// The sockets, for another process.
+    pub(super) fn hand_over_sockets(&self) -> Vec<(Place, Arc<Bound>)> {
+        let sockets = self.sockets.iter().flat_map(|(seat, accepting)| {
+            let sockets = accepting.sockets();
+            sockets.map(move |socket| (seat.place(), Arc::clone(socket)))
+        });
+        sockets.collect()
+    }
+
+    /// What the service manager has passed, likewise.
+    pub(super) fn passed(&self) -> &PassedSockets {
+        &self.passed
+    }
+
+    /// The keys of tickets, likewise.
+    pub(super) fn hand_over_tickets(&self) -> Vec<HandedTickets> {
+        let running = self.running.iter();
+        let handed = running.filter_map(|(name, running)| {
+            let keys = running.tickets.as_ref()?.hand_over();
+            Some(HandedTickets {
+                listener: name.to_string(),
+                keys,
+            })
+        });
+        handed.filter(|it| !it.keys.is_empty()).collect()
     }
 
     /// Forgets what need not be remembered of clients.
@@ -281,13 +364,23 @@ impl Listeners {
             .collect()
     }
 
-    fn planned(&self, listener: &model::Listener) -> Result<Planned, ListenError> {
-        let known = self
-            .running
-            .get(&listener.name)
-            .and_then(|known| known.tickets.as_ref());
+    /// The keys of tickets that a listener has had so far.
+    fn known_tickets(&mut self, name: &Arc<str>) -> Result<Option<Arc<TicketKeys>>, TlsError> {
+        if let Some(running) = self.running.get(name) {
+            return Ok(running.tickets.clone());
+        }
+        let handed = &mut self.before.tickets;
+        let Some(position) = handed.iter().position(|it| *it.listener == **name) else {
+            return Ok(None);
+        };
+        let HandedTickets { keys, .. } = handed.swap_remove(position);
+        tls::handed_ticket_keys(name, keys).map(Some)
+    }
+
+    fn planned(&mut self, listener: &model::Listener) -> Result<Planned, ListenError> {
         let secured = listener.tls.as_ref().map(|settings| {
-            let tickets = tls::ticket_keys(&listener.name, settings, known)?;
+            let known = self.known_tickets(&listener.name)?;
+            let tickets = tls::ticket_keys(&listener.name, settings, known.as_ref())?;
             Ok((tls::listener(settings, tickets.as_ref())?, tickets))
         });
         let secured = secured.transpose().map_err(|source| ListenError::Tls {
@@ -317,17 +410,25 @@ impl Listeners {
         })
     }
 
-    /// A socket for every worker, where one address can have several; or those that were passed.
-    fn bind(&self, bind: &Bind) -> io::Result<Vec<Bound>> {
-        if let Bind::Systemd(name) = bind {
+    /// A socket for every worker, where one address can have several, those first that are there
+    /// already; or those that were passed.
+    fn bind(&mut self, seat: &Seat) -> io::Result<Vec<Bound>> {
+        if let Bind::Systemd(name) = &seat.bind {
             let passed = self.passed.named(name).map_err(io::Error::other)?;
             return passed.into_iter().map(Bound::passed).collect();
         }
-        let first = Bound::bind(bind)?;
-        let others: io::Result<Vec<Option<Bound>>> =
-            (1..self.workers.len()).map(|_| first.beside()).collect();
-        let others = others?.into_iter().flatten();
-        Ok(std::iter::once(first).chain(others).collect())
+        let there = self.before.sockets.take(&seat.place(), &seat.bind)?;
+        let mut there = there.into_iter();
+        let first = match there.next() {
+            Some(first) => first,
+            None => Bound::bind(&seat.bind)?,
+        };
+        let others: Vec<Bound> = there.collect();
+        let more: io::Result<Vec<Option<Bound>>> = (1 + others.len()..self.workers.len())
+            .map(|_| first.beside())
+            .collect();
+        let more = more?.into_iter().flatten();
+        Ok(std::iter::once(first).chain(others).chain(more).collect())
     }
 
     async fn open(&mut self, seat: Seat, name: &Arc<str>, bound: Vec<Bound>) {
@@ -338,6 +439,10 @@ impl Listeners {
         let accepting = Accepting::start(bound, listener, &self.workers).await;
         for address in &accepting.addresses {
             tracing::info!(listener = %name, address, "listening");
+        }
+        if seat.is_kept() {
+            let sockets: Vec<_> = accepting.sockets().map(|socket| socket.as_fd()).collect();
+            systemd::keep(&seat.bind.to_string(), &sockets);
         }
         self.sockets.insert(seat, accepting);
     }
@@ -350,9 +455,12 @@ impl Listeners {
             .cloned()
             .collect();
         for seat in gone {
+            if seat.is_kept() {
+                systemd::let_go(&seat.bind.to_string());
+            }
             if let Some(socket) = self.sockets.remove(&seat) {
                 let addresses = socket.addresses.clone();
-                socket.stop().await;
+                socket.stop(Stop::TakeQueued).await;
                 for address in addresses {
                     tracing::info!(address, "no longer listening");
                 }

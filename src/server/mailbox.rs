@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::acceptor::Stop;
 use crate::admin::ask::Question;
 use crate::front::accept::Arrival;
 use crate::net::admission::Load;
@@ -34,7 +35,7 @@ pub(super) enum Message {
 #[derive(Debug)]
 pub(super) struct Duty {
     /// The socket.
-    pub(super) bound: Bound,
+    pub(super) bound: Arc<Bound>,
     /// The listener that its connections belong to.
     pub(super) owner: Arc<ArcSwap<Listener>>,
     /// All workers.
@@ -42,7 +43,7 @@ pub(super) struct Duty {
     /// Which of them this one is.
     pub(super) own: usize,
     /// Ends when accepting is to stop.
-    pub(super) stopped: oneshot::Receiver<()>,
+    pub(super) stopped: oneshot::Receiver<Stop>,
     /// Dropped when it has.
     pub(super) done: oneshot::Sender<()>,
 }

@@ -4,42 +4,117 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::StartError;
 use super::reload::Reloader;
 use crate::admin::api::Api;
 use crate::admin::http::Server;
-use crate::admin::order::{ORDERS, Order};
 use crate::admin::public::Public;
 use crate::admin::view::{Taken, View};
 use crate::config::Loaded;
 use crate::config::model::{Admin, Bind};
+use crate::net::inherited::{Inherited, Place, Purpose};
+use crate::net::listen::Bound;
 
 /// Where operators connect. Dropping it closes that.
 #[derive(Debug)]
 pub(super) struct Operators {
     view: Arc<View>,
-    _public: Option<Server>,
-    _api: Option<Server>,
+    public: Option<(Place, Server)>,
+    api: Option<(Place, Server)>,
+    /// What is still answered where another process serves now.
+    retired: Vec<JoinSet<()>>,
 }
 
-/// What operators order, and where it is heard.
-pub(super) fn orders() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
-    mpsc::channel(ORDERS)
+/// The sockets for that, before anybody is served.
+#[derive(Debug)]
+pub(super) struct Doors {
+    public: Option<(Place, Bound)>,
+    api: Option<(Place, Bound)>,
 }
 
-impl Operators {
-    /// Serves `view` where `admin` says.
+impl Doors {
+    /// Binds them, unless they are inherited.
     ///
     /// # Errors
     /// [`StartError::Admin`].
-    pub(super) fn serve(admin: &Admin, view: Arc<View>) -> Result<Self, StartError> {
+    pub(super) fn open(admin: &Admin, inherited: &mut Inherited) -> Result<Self, StartError> {
+        let mut bound = |bind: &Bind, purpose| {
+            let place = Place::new(purpose, bind);
+            let there = inherited.take(&place, bind)?.into_iter().next();
+            let bound = there.map_or_else(|| Bound::bind(bind), Ok)?;
+            Ok((place, bound))
+        };
+        let public = admin.metrics_bind.as_ref().map(|bind| {
+            bound(bind, Purpose::Metrics).map_err(|error| StartError::Admin(bind.clone(), error))
+        });
+        let api = admin.bind.as_ref().map(|bind| match bound(bind, Purpose::Admin) {
+            Ok(bound) => Ok(Some(bound)),
+            // Nobody has asked for it: where there is no such folder, it is done without.
+            Err(error) if admin.is_default && error.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(address = %bind, %error, "not serving operators: `admin.bind` is only its default");
+                Ok(None)
+            }
+            Err(error) if admin.is_default => {
+                let why = "another process may be there: give each an `admin.bind` of its own";
+                tracing::warn!(address = %bind, %error, why, "not serving operators");
+                Ok(None)
+            }
+            Err(error) => Err(StartError::Admin(bind.clone(), error)),
+        });
         Ok(Self {
-            _public: metrics(admin, &view)?,
-            _api: api(admin, &view)?,
-            view,
+            public: public.transpose()?,
+            api: api.transpose()?.flatten(),
         })
+    }
+}
+
+impl Operators {
+    /// Serves `view` there.
+    pub(super) fn serve(doors: Doors, view: Arc<View>) -> Self {
+        let public = doors.public.and_then(|(place, bound)| {
+            tracing::info!(address = bound.address(), "serving metrics");
+            let server = Server::start(bound, Public(Arc::clone(&view)));
+            Some((place, started(server)?))
+        });
+        let api = doors.api.and_then(|(place, bound)| {
+            tracing::info!(address = bound.address(), "serving operators");
+            let api = Api {
+                view: Arc::clone(&view),
+                over_tcp: matches!(bound, Bound::Tcp(..)),
+            };
+            Some((place, started(Server::start(bound, api))?))
+        });
+        Self {
+            view,
+            public,
+            api,
+            retired: Vec::new(),
+        }
+    }
+
+    /// The sockets, for another process.
+    pub(super) fn hand_over(&self) -> Vec<(Place, Arc<Bound>)> {
+        let servers = self.public.iter().chain(&self.api);
+        servers
+            .map(|(place, server)| (place.clone(), Arc::clone(&server.bound)))
+            .collect()
+    }
+
+    /// Leaves them to another process; who is connected is served to the end.
+    pub(super) fn retire(&mut self) {
+        let servers = [self.public.take(), self.api.take()];
+        for (_, server) in servers.into_iter().flatten() {
+            self.retired.push(server.retire());
+        }
+    }
+
+    /// Waits until nobody is answered there any more.
+    pub(super) async fn retired(&mut self) {
+        for server in &mut self.retired {
+            while server.join_next().await.is_some() {}
+        }
     }
 
     /// What they see.
@@ -67,39 +142,8 @@ pub(super) fn taken(loaded: &Loaded) -> Taken {
     }
 }
 
-fn metrics(admin: &Admin, view: &Arc<View>) -> Result<Option<Server>, StartError> {
-    let Some(bind) = &admin.metrics_bind else {
-        return Ok(None);
-    };
-    let server = Server::start(bind, Public(Arc::clone(view)))
-        .map_err(|error| StartError::Admin(bind.clone(), error))?;
-    tracing::info!(address = server.address, "serving metrics");
-    Ok(Some(server))
-}
-
-fn api(admin: &Admin, view: &Arc<View>) -> Result<Option<Server>, StartError> {
-    let Some(bind) = &admin.bind else {
-        return Ok(None);
-    };
-    let api = Api {
-        view: Arc::clone(view),
-        over_tcp: matches!(bind, Bind::Tcp(_)),
-    };
-    match Server::start(bind, api) {
-        Ok(server) => {
-            tracing::info!(address = server.address, "serving operators");
-            Ok(Some(server))
-        }
-        // Nobody has asked for it: where there is no such folder, it is done without.
-        Err(error) if admin.is_default && error.kind() == io::ErrorKind::NotFound => {
-            tracing::info!(address = %bind, %error, "not serving operators: `admin.bind` is only its default");
-            Ok(None)
-        }
-        Err(error) if admin.is_default => {
-            let why = "another process may be there: give each an `admin.bind` of its own";
-            tracing::warn!(address = %bind, %error, why, "not serving operators");
-            Ok(None)
-        }
-        Err(error) => Err(StartError::Admin(bind.clone(), error)),
-    }
+/// Its event queue takes a socket that listens, unless there is no memory left.
+fn started(server: io::Result<Server>) -> Option<Server> {
+    let told = |error: &io::Error| tracing::error!(%error, "not serving operators");
+    server.inspect_err(told).ok()
 }

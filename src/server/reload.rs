@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::discovery::{self, Lookups};
-use super::listeners::{ListenError, Listeners};
+use super::listeners::{ListenError, Listeners, Plan};
 use super::operators;
 use crate::admin::view::{Listening, Taken};
-use crate::config::model::{Admin, Config, Server, Token};
+use crate::config::model::{Admin, Config, Secret, Server};
 use crate::config::{self, Loaded, Report};
 use crate::observe::metrics::Expiry;
 use crate::observe::recorder::TargetError;
@@ -106,24 +106,16 @@ pub(super) struct Parts {
 }
 
 impl Reloader {
-    /// Begins to listen with the first configuration.
-    ///
-    /// # Errors
-    /// [`ListenError`].
-    pub(super) async fn start(
-        path: &Path,
-        loaded: &Loaded,
-        parts: Parts,
-    ) -> Result<Self, ListenError> {
+    /// Begins to listen with the first configuration, as planned.
+    pub(super) async fn start(path: &Path, loaded: &Loaded, parts: Parts, plan: Plan) -> Self {
         let config = &loaded.config;
         let Parts {
             shared,
             mut listeners,
             lookups,
         } = parts;
-        let plan = listeners.plan(&config.listeners)?;
         listeners.apply(plan).await;
-        Ok(Self {
+        Self {
             path: path.to_owned(),
             shared,
             listeners,
@@ -135,7 +127,7 @@ impl Reloader {
             server: config.server.clone(),
             admin: config.admin.clone(),
             expiries: expiries(config),
-        })
+        }
     }
 
     /// The listeners that run.
@@ -218,7 +210,7 @@ impl Reloader {
     }
 
     /// What changes over TCP need.
-    pub(super) fn token(&self) -> Option<Arc<Token>> {
+    pub(super) fn token(&self) -> Option<Arc<Secret>> {
         self.admin.token.clone().map(Arc::new)
     }
 

@@ -9,6 +9,8 @@ use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 pub(super) enum Signal {
     /// SIGHUP.
     Reload,
+    /// SIGUSR2.
+    Upgrade,
     /// SIGTERM or SIGINT.
     Stop,
 }
@@ -20,6 +22,7 @@ pub(super) struct Signals(Option<Installed>);
 #[derive(Debug)]
 struct Installed {
     hangup: Source,
+    upgrade: Source,
     terminate: Source,
     interrupt: Source,
 }
@@ -32,6 +35,7 @@ impl Signals {
     pub(super) fn install() -> io::Result<Self> {
         Ok(Self(Some(Installed {
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })))
@@ -49,6 +53,7 @@ impl Signals {
         };
         tokio::select! {
             _ = installed.hangup.recv() => Signal::Reload,
+            _ = installed.upgrade.recv() => Signal::Upgrade,
             _ = installed.terminate.recv() => Signal::Stop,
             _ = installed.interrupt.recv() => Signal::Stop,
         }

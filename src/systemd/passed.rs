@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::env;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket};
+
+use super::store;
 
 /// The name of what was passed without one.
 const NAMELESS: &str = "unknown";
@@ -57,6 +60,48 @@ impl PassedSockets {
             (name, socket(&mut passed, number))
         });
         Self(sockets.collect())
+    }
+
+    /// What another process was passed, and hands over.
+    pub fn handed(sockets: Vec<(String, OwnedFd)>) -> Self {
+        let sockets = sockets.into_iter().map(|(name, socket)| {
+            let socket = Socket::from(socket);
+            let passed = match SockRef::from(&socket).domain() {
+                Ok(Domain::UNIX) => Ok(Passed::Unix(OwnedFd::from(socket).into())),
+                Ok(_) => Ok(Passed::Tcp(socket.into())),
+                Err(error) => Err(error),
+            };
+            (name, passed)
+        });
+        Self(sockets.collect())
+    }
+
+    /// For another process.
+    pub fn hand_over(&self) -> Vec<(String, OwnedFd)> {
+        let sockets = self.0.iter().filter_map(|(name, socket)| {
+            let socket: OwnedFd = match socket.as_ref().ok()? {
+                Passed::Tcp(socket) => socket.try_clone().ok()?.into(),
+                Passed::Unix(socket) => socket.try_clone().ok()?.into(),
+            };
+            Some((name.clone(), socket))
+        });
+        sockets.collect()
+    }
+
+    /// Takes out what this service had the manager keep for it, with the addresses.
+    pub fn kept(&mut self) -> Vec<(String, OwnedFd)> {
+        let (kept, passed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0)
+            .into_iter()
+            .partition(|(name, _)| store::address(name).is_some());
+        self.0 = passed;
+        let kept = kept.into_iter().filter_map(|(name, socket)| {
+            let socket: OwnedFd = match socket.ok()? {
+                Passed::Tcp(socket) => socket.into(),
+                Passed::Unix(socket) => socket.into(),
+            };
+            Some((store::address(&name)?, socket))
+        });
+        kept.collect()
     }
 
     /// Those of this name, at least one.

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use rustls::client::ClientConfig;
 
 use super::balance;
+use super::handover::{self, Estate, Handed, HandedEndpoint, HandedUpstream};
 use super::health::{Condition, Standing};
 use super::waiting::Room;
-use crate::config::model::{self, Address, Discovery, EndpointTls, Roots};
+use crate::config::model::{self, Address, Discovery, EndpointTls, Roots, Secret};
 use crate::net::tls::{self, TlsError};
 
 /// The least that an endpoint in its slow start gets of its share.
@@ -42,6 +43,8 @@ pub struct State {
     /// What its name resolved to, and when; empty for addresses that need no resolving.
     pub(super) resolved: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
     in_flight: AtomicUsize,
+    /// Those that the processes have out that this one has succeeded, and that still drain.
+    elsewhere: AtomicUsize,
     /// When it began to be there, in microseconds of the process; 0 for those that always were.
     since: AtomicU64,
     condition: Mutex<Condition>,
@@ -73,6 +76,7 @@ impl State {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             resolved: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            elsewhere: AtomicUsize::new(0),
             since: AtomicU64::new(since),
             condition: Mutex::default(),
             out_until: AtomicU64::new(0),
@@ -104,15 +108,60 @@ impl State {
         }
     }
 
-    /// Leases out: handshakes waiting for their 101, tunnels, running requests.
+    /// Leases out: handshakes waiting for their 101, tunnels, running requests. With those of processes
+    /// that this one has succeeded: the endpoint bears them, too.
     pub fn in_flight(&self) -> usize {
         // Ordered with the count of those who wait: see `Room::look`.
-        self.in_flight.load(Ordering::SeqCst)
+        self.in_flight.load(Ordering::SeqCst) + self.elsewhere()
+    }
+
+    /// Those of the processes that this one has succeeded.
+    pub fn elsewhere(&self) -> usize {
+        self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// Those processes have so many out by now.
+    pub fn set_elsewhere(&self, leases: usize) {
+        let before = self.elsewhere.swap(leases, Ordering::Relaxed);
+        if leases < before {
+            self.room.look();
+        }
     }
 
     /// Whether an operator has taken it out: it gets nothing new, and what it has stays.
     pub fn is_drained(&self) -> bool {
         self.is_drained.load(Ordering::Relaxed)
+    }
+
+    /// For whoever succeeds this process.
+    fn hand_over(&self, now: Instant) -> HandedEndpoint {
+        let since = self.since.load(Ordering::Relaxed);
+        let age = Duration::from_micros(micros(now).saturating_sub(since));
+        HandedEndpoint {
+            upstream: self.upstream.to_string(),
+            address: self.address.clone(),
+            in_flight: self.in_flight(),
+            age: (since > 0).then_some(age),
+            weight: self.weight(),
+            condition: locked(&self.condition).remembered(now),
+        }
+    }
+
+    /// As it was for the process before.
+    fn take_over(&self, handed: HandedEndpoint, now: Instant) {
+        let age = handed
+            .age
+            .map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+        self.elsewhere.store(handed.in_flight, Ordering::Relaxed);
+        self.set_weight(handed.weight);
+        self.condition(now, |condition| {
+            *condition = Condition::of(handed.condition, now)
+        });
+        // Last: an ejection has a say in it, too.
+        if self.out_until.load(Ordering::Relaxed) == 0 {
+            let since = age.map_or(0, |age| micros(now).saturating_sub(age).max(1));
+            self.since.store(since, Ordering::Relaxed);
+        }
     }
 
     fn set_drained(&self, is_drained: bool, now: Instant) {
@@ -188,9 +237,13 @@ impl State {
     }
 }
 
-/// Microseconds since the process first asked.
+/// Microseconds since long before the process began: what it has taken over is older than itself.
 pub(super) fn micros(now: Instant) -> u64 {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static BEGAN: LazyLock<Instant> = LazyLock::new(|| {
+        let now = Instant::now();
+        now.checked_sub(Duration::from_secs(365 * 24 * 60 * 60))
+            .unwrap_or(now)
+    });
     now.saturating_duration_since(*BEGAN).as_micros() as u64
 }
 
@@ -291,6 +344,30 @@ impl Lasting {
         })
     }
 
+    /// For whoever succeeds this process.
+    fn hand_over(&self) -> HandedUpstream {
+        let secret = self.secret.get();
+        let secret = secret.map(|secret| Secret::new(secret.to_vec().into()));
+        HandedUpstream {
+            name: self.name.to_string(),
+            secret,
+            found: locked(&self.found).clone(),
+        }
+    }
+
+    /// As it was for the process before.
+    fn take_over(&self, handed: HandedUpstream) {
+        let secret = handed
+            .secret
+            .as_ref()
+            .map(|secret| secret.bytes().try_into());
+        if let Some(Ok(secret)) = secret {
+            // It is the first that is heard of it.
+            let _ = self.secret.set(secret);
+        }
+        *locked(&self.found) = handed.found;
+    }
+
     /// What `discovery` has found so far.
     pub(super) fn found(&self, discovery: &Discovery) -> Option<Vec<model::Endpoint>> {
         let found = locked(&self.found);
@@ -304,7 +381,7 @@ impl Lasting {
 }
 
 /// What makes two endpoints the same: the name of the upstream, and the address.
-type EndpointKey = (Arc<str>, Address);
+pub(super) type EndpointKey = (Arc<str>, Address);
 
 /// Everything of upstreams that is alive: configured, or no more so but still with leases out. An
 /// endpoint that comes back while its tunnels live is the same as before.
@@ -315,9 +392,43 @@ pub struct Known {
     settled: AtomicBool,
     /// What operators have taken out: it stays out if it goes and comes back.
     drained: Mutex<HashSet<EndpointKey>>,
+    /// What the process before has handed over, until it is asked for.
+    estate: Mutex<Estate>,
 }
 
 impl Known {
+    /// Of the process before. What it did not have is new.
+    pub fn taken_over(handed: Handed) -> Self {
+        let Handed {
+            upstreams,
+            endpoints,
+            drained,
+        } = handed;
+        Self {
+            settled: AtomicBool::new(true),
+            drained: Mutex::new(handover::drained(drained)),
+            estate: Mutex::new(Estate::new(upstreams, endpoints)),
+            ..Self::default()
+        }
+    }
+
+    /// For whoever succeeds this process.
+    pub fn hand_over(&self, now: Instant) -> Handed {
+        let endpoints = locked(&self.endpoints);
+        let endpoints = endpoints.values().filter_map(Weak::upgrade);
+        let upstreams = locked(&self.upstreams);
+        let upstreams = upstreams.values().filter_map(Weak::upgrade);
+        let drained = locked(&self.drained);
+        let drained = drained.iter();
+        Handed {
+            endpoints: endpoints.map(|state| state.hand_over(now)).collect(),
+            upstreams: upstreams.map(|lasting| lasting.hand_over()).collect(),
+            drained: drained
+                .map(|(upstream, address)| (upstream.to_string(), address.clone()))
+                .collect(),
+        }
+    }
+
     /// From now on endpoints that appear are new ones.
     pub fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
@@ -346,6 +457,9 @@ impl Known {
             return lasting;
         }
         let lasting = Arc::new(Lasting::new(name));
+        if let Some(handed) = locked(&self.estate).take_upstream(name) {
+            lasting.take_over(handed);
+        }
         upstreams.insert(Arc::clone(name), Arc::downgrade(&lasting));
         lasting
     }
@@ -361,6 +475,11 @@ impl Known {
             false => 0,
         };
         let state = Arc::new(State::new(upstream, address.clone(), since));
+        let mut estate = locked(&self.estate);
+        if let (Some(handed), Some(at)) = (estate.take_endpoint(&key), estate.at) {
+            state.take_over(handed, at);
+        }
+        drop(estate);
         let is_drained = locked(&self.drained).contains(&key);
         state.is_drained.store(is_drained, Ordering::Relaxed);
         endpoints.insert(key, Arc::downgrade(&state));

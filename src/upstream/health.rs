@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::model::{Ejection, Health};
 
 /// Bytes that are kept of why a check failed.
@@ -103,8 +105,22 @@ struct Ejections {
     why: Option<Failure>,
 }
 
+/// What another process is told of it. Times are seconds from then, those that have passed less than 0.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Remembered {
+    is_down: bool,
+    streak: u32,
+    changed: Option<f64>,
+    fault: Option<Box<str>>,
+    ejected_until: Option<f64>,
+    doublings: u32,
+    why: Option<Failure>,
+}
+
 /// What an endpoint did wrong in a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Failure {
     /// No connection came about.
     Connect,
@@ -159,6 +175,39 @@ pub enum Standing<'a> {
 }
 
 impl Condition {
+    /// As another process has known it until `now`. How its latest sessions went is forgotten, and its
+    /// next check is due as if it were new.
+    pub fn of(remembered: Remembered, now: Instant) -> Self {
+        Self {
+            checks: Checks {
+                is_down: remembered.is_down,
+                streak: remembered.streak,
+                changed: remembered.changed.map(|time| moment(time, now)),
+                fault: remembered.fault,
+                due: None,
+            },
+            ejections: Ejections {
+                until: remembered.ejected_until.map(|time| moment(time, now)),
+                doublings: remembered.doublings,
+                why: remembered.why,
+            },
+            ..Self::default()
+        }
+    }
+
+    /// For another process.
+    pub fn remembered(&self, now: Instant) -> Remembered {
+        Remembered {
+            is_down: self.checks.is_down,
+            streak: self.checks.streak,
+            changed: self.checks.changed.map(|at| seconds(at, now)),
+            fault: self.checks.fault.clone(),
+            ejected_until: self.ejections.until.map(|at| seconds(at, now)),
+            doublings: self.ejections.doublings,
+            why: self.ejections.why,
+        }
+    }
+
     /// Whether it is ejected now.
     pub fn is_ejected(&self, now: Instant) -> bool {
         self.ejections.until.is_some_and(|until| now < until)
@@ -414,6 +463,24 @@ fn patience(settings: &Health, now: Instant) -> Instant {
 
 fn later(now: Instant, time: Duration) -> Instant {
     now.checked_add(time).unwrap_or(now + YEAR)
+}
+
+/// Seconds from `now` to a moment; less than 0 if it has passed.
+fn seconds(moment: Instant, now: Instant) -> f64 {
+    match moment.checked_duration_since(now) {
+        Some(ahead) => ahead.as_secs_f64(),
+        None => -now.duration_since(moment).as_secs_f64(),
+    }
+}
+
+fn moment(seconds: f64, now: Instant) -> Instant {
+    let time = Duration::try_from_secs_f64(seconds.abs())
+        .unwrap_or(YEAR)
+        .min(YEAR);
+    match seconds < 0.0 {
+        true => now.checked_sub(time).unwrap_or(now),
+        false => later(now, time),
+    }
 }
 
 /// As much of it as is kept.

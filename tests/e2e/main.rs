@@ -51,3 +51,4 @@ mod systemd;
 mod tls;
 mod tunnel;
 mod tunnel_limits;
+mod upgrade;

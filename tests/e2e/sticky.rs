@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, Signal, simple};
 use crate::harness::wire::{Head, Wire, handshake_with};
 
 const STICKY: &str = "[upstream.main.sticky]\ncookie = \"node\"\npath = \"/chat\"\nttl = \"1h\"\n";
@@ -57,6 +57,11 @@ async fn a_client_comes_back_to_where_it_was() {
     // A key of our own outlives a reload.
     let config = sticky(&[one.address, two.address]);
     proxy.reload(&(config + "# the same\n")).await;
+    let (_wire, head) = tunnel(&proxy, Some(cookie)).await;
+    assert_eq!(pair(&head), None);
+    // And an upgrade.
+    proxy.signal(Signal::USR2);
+    proxy.succeeded(1).await;
     let (_wire, head) = tunnel(&proxy, Some(cookie)).await;
     assert_eq!(pair(&head), None);
 }

@@ -1,5 +1,7 @@
 //! The service manager: what it is told, and the sockets that it passes.
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -7,12 +9,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
+use tokio::io::Interest;
 use tokio::net::{UnixDatagram, UnixStream};
 
 use crate::harness::endpoint::Echo;
 use crate::harness::frames::frame;
-use crate::harness::proxy::{Proxy, Signal, simple};
+use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{until, within};
 
@@ -38,6 +42,41 @@ impl Manager {
         })
         .await
     }
+
+    /// The next socket that it is to keep, and under which name.
+    async fn given(&self) -> (String, OwnedFd) {
+        let mut told = String::new();
+        let received = within("a socket to keep", async {
+            loop {
+                let mut buffer = [0; 1024];
+                let receive = || receive(&self.0, &mut buffer);
+                let (length, socket) = self.0.async_io(Interest::READABLE, receive).await.unwrap();
+                told.clear();
+                told.push_str(str::from_utf8(&buffer[..length]).unwrap());
+                if let Some(socket) = socket.filter(|_| told.contains("FDSTORE=1")) {
+                    break socket;
+                }
+            }
+        });
+        let socket = received.await;
+        let name = told.lines().find_map(|line| line.strip_prefix("FDNAME="));
+        (name.unwrap().to_owned(), socket)
+    }
+}
+
+/// A datagram, and the descriptor that came with it.
+fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> std::io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut into = [IoSliceMut::new(buffer)];
+    let received = recvmsg(socket, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let socket = descriptors.next();
+    drop(descriptors);
+    Ok((received.bytes, socket))
 }
 
 #[tokio::test]
@@ -72,6 +111,94 @@ async fn the_service_manager_is_told() {
     manager.told("STATUS=draining, 1 tunnels left").await;
     drop(_tunnel);
     assert_eq!(proxy.exit().await, 0);
+}
+
+/// The new process is the service from then on; it says so when the manager knows who it is.
+#[tokio::test]
+async fn the_manager_is_told_who_serves_after_an_upgrade() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let path = folder.path().join("notify.sock");
+    let manager = Manager::bind(&path);
+    let config = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.drain = \"off\"\n"
+        .to_owned()
+        + &simple(&[echo.address]);
+    let mut proxy = Proxy::spawn(folder, &config, |command| {
+        command.env("NOTIFY_SOCKET", &path);
+        command.env("WATCHDOG_USEC", "400000");
+        command.env_remove("WATCHDOG_PID");
+    });
+    manager.told("READY=1").await;
+    proxy.logged("ready").await;
+    let tunnel = proxy.tunnel().await;
+    proxy.signal(Signal::USR2);
+    let told = manager.told("MAINPID=").await;
+    let second = proxy.succeeded(1).await;
+    assert_eq!(told.trim(), format!("MAINPID={second}"));
+    let ready = manager.told("READY=1").await;
+    assert!(ready.contains("STATUS=0 tunnels"), "{ready}");
+    // The old one says nothing any more, not even that it stops; the new one feeds the watchdog.
+    drop(tunnel);
+    assert_eq!(proxy.exit().await, 0);
+    for _ in 0..3 {
+        let told = manager.told("").await;
+        assert!(!told.contains("STOPPING"), "{told}");
+    }
+    manager.told("WATCHDOG=1").await;
+    kill(second, Signal::TERM);
+    manager.told("STOPPING=1").await;
+}
+
+/// What a manager keeps of a service that dies, and passes when it starts it again.
+#[tokio::test]
+async fn a_crash_loses_nobody_who_waits() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let path = folder.path().join("notify.sock");
+    let manager = Manager::bind(&path);
+    let free = || {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap()
+    };
+    let (address, other) = (free(), free());
+    let bind = format!("{address}\", \"{other}");
+    let config = "[server]\nworkers = 1\nlog.format = \"json\"\n".to_owned()
+        + &simple(&[echo.address]).replace("127.0.0.1:0", &bind);
+    let mut proxy = Proxy::spawn(Arc::clone(&folder), &config, |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    let mut kept = [manager.given().await, manager.given().await];
+    kept.sort_by_key(|(name, _)| !name.contains(&address.port().to_string()));
+    let name = |it: std::net::SocketAddr| format!("listener=127.0.0.1%3A{}", it.port());
+    assert_eq!([&kept[0].0, &kept[1].0], [&name(address), &name(other)]);
+    proxy.logged("ready").await;
+    proxy.signal(Signal::KILL);
+    proxy.died().await;
+    // Nobody is there, and nobody is refused.
+    let mut waiting = Vec::new();
+    for number in 0..10 {
+        let mut client = Wire::connect([address, other][number % 2]).await;
+        client.send(HANDSHAKE).await;
+        waiting.push(client);
+    }
+    let [(first, one), (second, two)] = kept;
+    let names = format!("{first}:{second}");
+    let mut proxy = activated_with(&folder, &config, [one, two], &names, |command| {
+        command.env("NOTIFY_SOCKET", &path);
+    });
+    for client in &mut waiting {
+        is_served(client).await;
+    }
+    // Stopped in order, it wants nothing kept: who came then would wait for nobody.
+    proxy.logged("ready").await;
+    proxy.signal(Signal::TERM);
+    for _ in 0..2 {
+        let told = manager.told("FDSTOREREMOVE=1").await;
+        assert!(told.contains("FDNAME=listener=127.0.0.1%3A"), "{told}");
+    }
+    drop(waiting);
+    assert_eq!(proxy.exit().await, 0);
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]
@@ -109,6 +236,19 @@ async fn the_watchdog_is_fed_if_there_is_one() {
 
 /// The program, with these sockets passed under these names.
 fn activated(folder: &Arc<TempDir>, config: &str, sockets: [OwnedFd; 2], names: &str) -> Proxy {
+    activated_with(folder, config, sockets, names, |command| {
+        command.env_remove("NOTIFY_SOCKET");
+    })
+}
+
+/// The same, started as `change` says.
+fn activated_with(
+    folder: &Arc<TempDir>,
+    config: &str,
+    sockets: [OwnedFd; 2],
+    names: &str,
+    change: impl FnOnce(&mut Command),
+) -> Proxy {
     let [first, second] = sockets;
     Proxy::spawn(Arc::clone(folder), config, |command| {
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
@@ -123,10 +263,10 @@ fn activated(folder: &Arc<TempDir>, config: &str, sockets: [OwnedFd; 2], names: 
             .args(arguments)
             .env("LISTEN_FDS", "2")
             .env("LISTEN_FDNAMES", names)
-            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::from(first))
             .stdout(Stdio::from(second))
             .stderr(Stdio::piped());
+        change(command);
     })
 }
 
@@ -200,8 +340,16 @@ async fn unix_sockets_are_passed_too_and_their_files_stay() {
     let listening = proxy.logged("listening").await;
     assert_eq!(listening["address"], format!("unix:{}", path.display()));
     drop(client);
-    proxy.signal(Signal::TERM);
+    // They are passed on to whoever succeeds it.
+    proxy.signal(Signal::USR2);
+    proxy.succeeded(1).await;
     assert_eq!(proxy.exit().await, 0);
+    let mut client = Wire::unix(UnixStream::connect(&path).await.unwrap());
+    client.send(HANDSHAKE).await;
+    is_served(&mut client).await;
+    drop(client);
+    kill(proxy.successors()[0], Signal::TERM);
+    proxy.logged_times("stopped", 2).await;
     assert!(path.exists());
 }
 

@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::certificates::{Authority, write};
 use crate::harness::endpoint::Echo;
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 
 const TLS: &str = "[listener.main.tls]\n\
@@ -123,22 +123,28 @@ async fn both_versions_are_spoken_unless_the_older_is_ruled_out() {
 }
 
 #[tokio::test]
-async fn sessions_resume_even_after_a_reload() {
+async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
     let Setup {
         authority,
         proxy,
         echo: _echo,
     } = setup("").await;
-    for version in [&TLS12, &TLS13] {
+    for (number, version) in [&TLS12, &TLS13].into_iter().enumerate() {
         let client = authority.client_of(&[version]);
         for (turn, expected) in [
             (0, HandshakeKind::Full),
             (1, HandshakeKind::Resumed),
             (2, HandshakeKind::Resumed),
+            (3, HandshakeKind::Resumed),
         ] {
-            if turn == 2 {
+            if turn == 2 && number == 0 {
                 let config = std::fs::read_to_string(proxy.folder().join("config.toml")).unwrap();
                 proxy.reload(&config).await;
+            }
+            if turn == 3 {
+                let last = proxy.successors().last().copied();
+                kill(last.unwrap_or(proxy.pid()), Signal::USR2);
+                proxy.succeeded(number + 1).await;
             }
             let stream = handshake(&proxy, &client, "chat.example.com")
                 .await

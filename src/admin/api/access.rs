@@ -8,13 +8,13 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::fault::Fault;
-use crate::config::model::Token;
+use crate::config::model::Secret;
 
 /// Lets a request by TCP pass, or not.
 ///
 /// # Errors
 /// [`Fault`], with 401 or 403.
-pub fn check(parts: &Parts, needs_token: bool, token: Option<&Token>) -> Result<(), Fault> {
+pub fn check(parts: &Parts, needs_token: bool, token: Option<&Secret>) -> Result<(), Fault> {
     let forbidden = |error: &str| Err(Fault::new(StatusCode::FORBIDDEN, error));
     // A name in `Host` may be one of an attacker's that resolves to this address (DNS rebinding).
     let Some(host) = only(&parts.headers, HOST.as_str()).filter(|host| is_address(host)) else {
@@ -97,7 +97,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let token = token.then(|| Token::new(Zeroizing::new(SECRET.into())));
+        let token = token.then(|| Secret::new(Zeroizing::new(SECRET.into())));
         match check(&parts, changes, token.as_ref()) {
             Ok(()) => 200,
             Err(fault) => fault.status.as_u16(),

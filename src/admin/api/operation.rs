@@ -6,9 +6,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::fault::Refusal;
-use super::{explain, listeners, reload, status, steer, tunnels, upstreams};
+use super::{explain, listeners, reload, status, steer, tunnels, upgrade, upstreams};
+use crate::admin::generations::Identity;
 use crate::admin::plan::Plan;
 use crate::admin::select::Filter;
+
+/// The parameter that any of them takes.
+pub const GENERATION: &str = "generation";
 
 macro_rules! operations {
     ($( $(#[doc = $doc:literal])+ $name:ident = $method:ident $path:literal, $token:literal; )+) => {
@@ -74,6 +78,8 @@ operations! {
     PlanReload = GET "/v1/reload/plan", true;
     /// Reloads the configuration, unless that would displace too many tunnels.
     Reload = POST "/v1/reload", true;
+    /// Hands over to a new process: live tunnels stay with this one, which drains. Tells which serves now.
+    Upgrade = POST "/v1/upgrade", true;
     /// What would become of a request. Nothing is sent anywhere.
     Explain = POST "/v1/explain", false;
     /// This description (OpenAPI).
@@ -96,6 +102,7 @@ impl Operation {
             Self::DrainEndpoint | Self::UndrainEndpoint => of::<steer::Which>(schemas),
             Self::WeighEndpoint => of::<steer::Weigh>(schemas),
             Self::Reload => of::<reload::Reload>(schemas),
+            Self::Upgrade => of::<upgrade::Upgrade>(schemas),
             Self::Explain => of::<explain::Question>(schemas),
             _ => return None,
         })
@@ -115,6 +122,7 @@ impl Operation {
             }
             Self::PlanReload => of::<Plan>(schemas),
             Self::Reload => of::<reload::Reloaded>(schemas),
+            Self::Upgrade => of::<Identity>(schemas),
             Self::Explain => of::<explain::Explanation>(schemas),
             Self::Describe => of::<Map<String, Value>>(schemas),
         }
@@ -136,9 +144,17 @@ impl Operation {
             let takes = json!(takes);
             described["requestBody"] = json!({ "required": true, "content": body(&takes) });
         }
-        if self == Self::Tunnels {
-            described["parameters"] = parameters(schemas);
-        }
+        let mut parameters = match self {
+            Self::Tunnels => parameters(schemas),
+            _ => Vec::new(),
+        };
+        parameters.push(json!({
+            "name": GENERATION,
+            "in": "query",
+            "description": "The generation that is asked, as the status lists them: this one if nothing is said.",
+            "schema": { "type": "integer", "minimum": 1 },
+        }));
+        described["parameters"] = Value::Array(parameters);
         if self.needs_token() {
             described["security"] = json!([{ "token": [] }, {}]);
         }
@@ -147,7 +163,7 @@ impl Operation {
 }
 
 /// The filter's parts and the layout's, as parameters of a query.
-fn parameters(schemas: &mut SchemaGenerator) -> Value {
+fn parameters(schemas: &mut SchemaGenerator) -> Vec<Value> {
     let mut parameters = Vec::new();
     for schema in [
         Filter::json_schema(schemas),
@@ -167,7 +183,7 @@ fn parameters(schemas: &mut SchemaGenerator) -> Value {
             }));
         }
     }
-    Value::Array(parameters)
+    parameters
 }
 
 fn of<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Schema {

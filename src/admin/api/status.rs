@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::generations::{Glance, Identity};
 use crate::admin::jobs::Job;
 use crate::admin::plan::Live;
 use crate::admin::view::View;
@@ -17,6 +18,8 @@ pub struct Status {
     pub version: String,
     /// The process.
     pub pid: u32,
+    /// How many upgrades came before it: 1 if it was started by itself.
+    pub generation: u64,
     /// `serving`, or `draining` once a stop has begun.
     pub state: String,
     /// When it began.
@@ -63,6 +66,20 @@ pub struct Status {
     pub certificates: Vec<Certificate>,
     /// What is being closed at a pace.
     pub jobs: Vec<Progress>,
+    /// This process, and those that it has succeeded and that still drain: the youngest first.
+    pub generations: Vec<Generation>,
+}
+
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Generation {
+    /// Which it is.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// Its connections, tunnels included, as of a moment ago.
+    pub connections: usize,
+    /// Its live tunnels, likewise.
+    pub tunnels: u64,
 }
 
 /// A certificate of a listener.
@@ -132,6 +149,7 @@ pub fn status(view: &View) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
+        generation: view.generation,
         state: if draining { "draining" } else { "serving" }.to_owned(),
         started: shown(began.time()),
         uptime_seconds: began.elapsed().as_secs(),
@@ -164,7 +182,39 @@ pub fn status(view: &View) -> Status {
             .iter()
             .map(|job| Progress::of(job))
             .collect(),
+        generations: generations(view, totals.tunnels_open),
     }
+}
+
+/// Which process this is.
+pub fn identity(view: &View) -> Identity {
+    Identity {
+        generation: view.generation,
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: shown(view.process.began().time()),
+    }
+}
+
+fn generations(view: &View, tunnels: u64) -> Vec<Generation> {
+    let own = Generation {
+        identity: identity(view),
+        connections: view.admission.open(),
+        tunnels,
+    };
+    let older = view.generations.all().into_iter().rev();
+    let older = older.map(|it| {
+        let Glance {
+            tunnels,
+            connections,
+        } = it.glance();
+        Generation {
+            identity: it.identity.clone(),
+            connections,
+            tunnels,
+        }
+    });
+    std::iter::once(own).chain(older).collect()
 }
 
 fn certificates(view: &View) -> Vec<Certificate> {

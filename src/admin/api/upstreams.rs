@@ -58,6 +58,9 @@ pub struct Endpoint {
     pub max_tunnels: Option<usize>,
     /// Sessions that it has: handshakes, tunnels, plain requests.
     pub in_flight: usize,
+    /// Those of them that older generations have.
+    #[serde(default)]
+    pub in_flight_older: usize,
     /// Live tunnels.
     pub tunnels: u64,
     /// Tunnels that have ended since the start, by reason.
@@ -179,6 +182,7 @@ impl Endpoint {
                 backup: member.is_backup,
                 max_tunnels: member.most,
                 in_flight,
+                in_flight_older: endpoint.elsewhere(),
                 tunnels: live.of_endpoint(upstream, label),
                 ended: live.ended(upstream, label),
                 checks_passed: passed,

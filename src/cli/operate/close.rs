@@ -6,7 +6,7 @@ use tidegate::admin::api::status::Progress;
 use tidegate::admin::api::tunnels;
 use tidegate::admin::select::{Id, Span};
 
-use super::{Which, show_json, tunnels_in_words};
+use super::{Which, each_generation, show_json, tunnels_in_words};
 use crate::cli::client::{Failure, Reach};
 use crate::cli::out;
 
@@ -72,27 +72,33 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
         code,
         reason,
     };
-    let answer = reach.ask(Operation::CloseTunnels, "", Some(&close))?;
     if reach.json {
-        show_json(&answer);
+        show_json(&reach.ask(Operation::CloseTunnels, "", Some(&close))?);
         return Ok(());
     }
-    let closed: tunnels::Closed = reach.read(&answer)?;
+    each_generation(&reach, |reach| {
+        let answer = reach.ask(Operation::CloseTunnels, "", Some(&close))?;
+        Ok(said(&close, &reach.read(&answer)?, reach))
+    })
+}
+
+fn said(close: &tunnels::Close, closed: &tunnels::Closed, reach: &Reach) -> String {
     let matched = tunnels_in_words(closed.matched as u64);
-    let pace = match (rate, over) {
+    let pace = match (close.per_second, close.over) {
         (_, Some(over)) => format!("over {}", humantime::format_duration(over.0)),
         (rate, None) => format!("at {} per second", rate.unwrap_or_default()),
     };
-    out(&match closed.job {
-        _ if !yes => format!("would close {matched}; --yes does\n"),
+    let of = reach.generation.map(|it| format!(" --generation {it}"));
+    let of = of.unwrap_or_default();
+    match &closed.job {
+        _ if close.dry_run => format!("would close {matched}; --yes does\n"),
         Some(job) => format!(
             "closing {matched} {pace}, as job {job}: `tidegate status` tells how far it is, \
-             `tidegate close --stop {job}` ends it\n",
+             `tidegate close --stop {job}{of}` ends it\n",
             job = job.job
         ),
         None => format!("closed {} of {matched}\n", closed.closed),
-    });
-    Ok(())
+    }
 }
 
 fn stopped(job: u64, reach: &Reach) -> Result<(), Failure> {

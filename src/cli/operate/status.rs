@@ -3,10 +3,11 @@
 use serde_json::json;
 use tidegate::admin::api::listeners::Listener;
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::status::Status;
+use tidegate::admin::api::status::{Generation, Status};
 use tidegate::admin::api::upstreams::{Endpoint, State, Upstream};
+use tidegate::admin::generations::Identity;
 
-use super::NOTHING;
+use super::{NOTHING, tunnels_in_words};
 use crate::cli::client::{Failure, Reach};
 use crate::cli::table::{Cell, Mood, harmless, short, table};
 use crate::cli::{colour_out, out};
@@ -91,6 +92,28 @@ fn overview(status: &Status) -> String {
             });
         }
     }
+    lines.extend(in_progress(status));
+    let dropped = status.log_dropped + status.access_log_dropped;
+    if dropped > 0 {
+        lines.push(format!(
+            "{dropped} lines of logs were dropped: nobody reads them fast enough"
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What takes its time: older generations that drain, jobs.
+fn in_progress(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let [_, older @ ..] = status.generations.as_slice()
+        && !older.is_empty()
+    {
+        lines.push(format!(
+            "generation {}; older ones that drain:",
+            status.generation
+        ));
+        lines.extend(older.iter().map(generation));
+    }
     for job in &status.jobs {
         lines.push(format!(
             "closing tunnels, job {}: {} of {}; {}, {}",
@@ -101,13 +124,22 @@ fn overview(status: &Status) -> String {
             harmless(&job.what)
         ));
     }
-    let dropped = status.log_dropped + status.access_log_dropped;
-    if dropped > 0 {
-        lines.push(format!(
-            "{dropped} lines of logs were dropped: nobody reads them fast enough"
-        ));
-    }
-    lines.join("\n") + "\n"
+    lines
+}
+
+fn generation(older: &Generation) -> String {
+    let Identity {
+        generation,
+        pid,
+        version,
+        ..
+    } = &older.identity;
+    format!(
+        "  generation {generation}: process {pid}, tidegate {}, {} left on {} connections",
+        harmless(version),
+        tunnels_in_words(older.tunnels),
+        older.connections
+    )
 }
 
 fn of_listeners(listeners: &[Listener]) -> String {

@@ -46,7 +46,17 @@ impl Endpoint {
     }
 }
 
+/// Of older generations, too: what becomes of their tunnels, `on_drain` says there.
+fn on_older(verb: &Endpoint, operation: Operation) -> Result<(), Failure> {
+    for older in verb.reach.generations()?.iter().skip(1) {
+        // They may have left, or may not have this endpoint.
+        let _ = older.ask(operation, "", Some(&verb.which()));
+    }
+    Ok(())
+}
+
 pub(super) fn drain(verb: &Endpoint) -> Result<(), Failure> {
+    on_older(verb, Operation::DrainEndpoint)?;
     let Some(Steered { upstream, endpoint }) =
         steer(&verb.reach, Operation::DrainEndpoint, &verb.which())?
     else {
@@ -77,6 +87,7 @@ fn quoted(word: &str) -> String {
 }
 
 pub(super) fn undrain(verb: &Endpoint) -> Result<(), Failure> {
+    on_older(verb, Operation::UndrainEndpoint)?;
     let steered = steer(&verb.reach, Operation::UndrainEndpoint, &verb.which())?;
     if let Some(Steered { upstream, endpoint }) = steered {
         let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));

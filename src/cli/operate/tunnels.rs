@@ -5,10 +5,10 @@ use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::tunnels::{Layout, Listing, Sort, Tunnel};
 use tidegate::admin::select::{Filter, Id, Span};
 
-use super::{NOTHING, Which, show_json};
+use super::{NOTHING, Which, each_generation, show_json};
 use crate::cli::client::{Failure, Reach};
+use crate::cli::colour_out;
 use crate::cli::table::{Cell, table};
-use crate::cli::{colour_out, out};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Tunnels {
@@ -62,18 +62,15 @@ pub(super) fn tunnels(verb: Tunnels) -> Result<(), Failure> {
         after: None,
         over: rates,
     };
-    let answer = reach.ask(
-        Operation::Tunnels,
-        &query(&which.filter(id), &layout),
-        NOTHING,
-    )?;
+    let query = query(&which.filter(id), &layout);
     if reach.json {
-        show_json(&answer);
+        show_json(&reach.ask(Operation::Tunnels, &query, NOTHING)?);
         return Ok(());
     }
-    let listing: Listing = reach.read(&answer)?;
-    out(&shown(&listing));
-    Ok(())
+    each_generation(&reach, |reach| {
+        let answer = reach.ask(Operation::Tunnels, &query, NOTHING)?;
+        Ok(shown(&reach.read(&answer)?))
+    })
 }
 
 fn query(filter: &Filter, layout: &Layout) -> String {

@@ -3,7 +3,7 @@
 use super::Builder;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
-use crate::config::model::{Admin, Bind, Token};
+use crate::config::model::{Admin, Bind, Secret};
 use crate::config::raw::{At, Section, Value};
 
 impl Builder<'_> {
@@ -49,7 +49,7 @@ impl Builder<'_> {
         }
     }
 
-    fn token(&mut self, section: &Section) -> Option<Token> {
+    fn token(&mut self, section: &Section) -> Option<Secret> {
         let file = self.file(section, "token_file")?;
         self.check_mode(&file);
         let token = files::token(&file.value);

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::{Builder, count, duration, header, positive};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    AccessLog, Log, LogFormat, LogLevel, LogTo, Server, Shutdown, Traceparent, Watch,
+    AccessLog, Log, LogFormat, LogLevel, LogTo, Server, Shutdown, Traceparent, Upgrade, Watch,
 };
 use crate::config::raw::Section;
 
@@ -14,6 +14,7 @@ impl Builder<'_> {
         self.places.max_tunnels = section.written("max_tunnels").map(|at| at.span.clone());
         let log = section.section("log");
         let shutdown = section.section("shutdown");
+        let upgrade = section.section("upgrade");
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Server {
             workers: positive(section, "workers")
@@ -51,6 +52,11 @@ impl Builder<'_> {
             },
             core_dumps: section.bool("core_dumps"),
             max_tunnels: count(section, "max_tunnels"),
+            upgrade: Upgrade {
+                max_generations: positive(&upgrade, "max_generations")
+                    .map_or(1, |most| most.get() as usize),
+                drain: upgrade.duration("drain"),
+            },
         }
     }
 

@@ -1,6 +1,6 @@
 //! `[server]`.
 
-use super::{COUNT, Key, Kind, Table, key};
+use super::{COUNT, DURATION_OR_OFF, Key, Kind, Table, key};
 use crate::config::diagnostic::Code;
 
 const AUTO_OR_COUNT: Kind = Kind::AnyOf(&[Kind::OneOf(&["auto"]), COUNT]);
@@ -81,9 +81,8 @@ pub(super) const SERVER: Table = Table {
             "upgrade",
             Kind::Table(&UPGRADE),
             "{}",
-            "Handing over to a new binary.",
-        )
-        .later(),
+            "Handing over to a new binary, on SIGUSR2 or `tidegate upgrade`.",
+        ),
     ],
 };
 
@@ -163,11 +162,21 @@ const ACCESS_LOG: Key = key(
 );
 
 const UPGRADE: Table = Table {
-    doc: "Handing over to a new binary.",
-    keys: &[key(
-        "max_generations",
-        Kind::Integer { least: 1, most: 16 },
-        "2",
-        "Processes, old and new, that may run at once.",
-    )],
+    doc: "Handing over to a new binary, on SIGUSR2 or `tidegate upgrade`.",
+    keys: &[
+        key(
+            "max_generations",
+            Kind::Integer { least: 1, most: 16 },
+            "2",
+            "Processes, old and new, that may run at once; with 1 there are no upgrades.",
+        )
+        .shown("max_generations = 3"),
+        key(
+            "drain",
+            DURATION_OR_OFF,
+            "\"10m\"",
+            "How long the tunnels of the old process may stay: they are closed one by one, spread over nine tenths of it.",
+        )
+        .shown(r#"drain = "1h""#),
+    ],
 };

@@ -1,12 +1,8 @@
 //! Where operators connect.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
-use super::Bind;
+use super::{Bind, Secret};
 
 /// Where operators connect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,7 +12,7 @@ pub struct Admin {
     /// Whether that is only the default: then it is no reason not to start that it cannot be.
     pub is_default: bool,
     /// What changes over TCP need; there are none without it.
-    pub token: Option<Token>,
+    pub token: Option<Secret>,
     /// Where metrics and health are served; nowhere without it.
     pub metrics_bind: Option<Bind>,
 }
@@ -34,30 +30,5 @@ impl Admin {
             path: PathBuf::from(Self::PATH),
             mode: mode.unwrap_or(Self::MODE),
         }
-    }
-}
-
-/// What shows that a change is an operator's. Wiped when dropped; its `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(Arc<Zeroizing<Vec<u8>>>);
-
-impl Token {
-    /// Bytes that it has at least.
-    pub const LEAST: usize = 16;
-
-    /// Of these bytes.
-    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(Arc::new(bytes))
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
     }
 }

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
-use zeroize::Zeroizing;
 
-use super::{ClientAuth, HostPattern, Rate, Trust};
+use super::{ClientAuth, HostPattern, Rate, Secret, Trust};
 
 /// A bound address, or several, and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -77,34 +76,14 @@ pub struct TicketKeysFile {
     /// Where they were read.
     pub path: PathBuf,
     /// At least one, oldest first.
-    pub secrets: Vec<TicketSecret>,
+    pub secrets: Vec<Secret>,
 }
 
-/// What a key of session tickets is made of. Wiped when dropped; its `Debug` shows nothing.
-#[derive(Clone)]
-pub struct TicketSecret(Zeroizing<Vec<u8>>);
-
-impl TicketSecret {
-    /// Bytes of a short one.
+impl TicketKeysFile {
+    /// Bytes of a short key.
     pub const SHORT: usize = 48;
     /// Bytes of a long one.
     pub const LONG: usize = 80;
-
-    /// Of these bytes.
-    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for TicketSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TicketSecret")
-    }
 }
 
 /// A certificate chain with the key that fits it.

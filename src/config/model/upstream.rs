@@ -10,7 +10,6 @@ pub use self::discovery::Discovery;
 pub use self::health::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
 pub use self::picking::{
     AllDown, Balance, HashBy, HashKey, Picking, Queue, Retry, RetryOn, SameSite, Sticky,
-    StickySecret,
 };
 
 use std::fmt;
@@ -22,6 +21,7 @@ use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
+use serde::{Deserialize, Serialize};
 
 /// A named group of endpoints with a balancing policy.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ impl Upstream {
 }
 
 /// One address in an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: Address,
@@ -147,7 +147,8 @@ pub struct Keepalive {
 }
 
 /// Where an endpoint listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Address {
     /// An IP address and port.
     Ip(SocketAddr),

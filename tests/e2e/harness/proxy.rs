@@ -219,8 +219,29 @@ impl Proxy {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill(self.child.id(), signal);
+    }
+
+    /// Those that have succeeded it, the latest last: they log to the same place.
+    pub(crate) fn successors(&self) -> Vec<u32> {
+        let events = self.log.events("handed over");
+        let pid = |event: &Value| event["pid"].as_u64()?.try_into().ok();
+        events.iter().filter_map(pid).collect()
+    }
+
+    /// Waits until the latest process has succeeded so many: its number.
+    pub(crate) async fn succeeded(&self, times: usize) -> u32 {
+        self.logged_times("handed over", times).await;
+        self.logged_times("ready", times + 1).await;
+        self.successors()[times - 1]
+    }
+
+    /// Waits for its death by a signal.
+    pub(crate) async fn died(&mut self) {
+        until("the process to die", || {
+            self.child.try_wait().unwrap().is_some()
+        })
+        .await;
     }
 
     /// Waits for the end of the process: its exit code.
@@ -237,8 +258,19 @@ impl Proxy {
     }
 }
 
+/// Sends a signal to a process of ours.
+pub(crate) fn kill(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
+        for pid in self.successors() {
+            let pid = Pid::from_raw(pid.try_into().unwrap_or_default());
+            // It may have left by itself.
+            let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,12 +1,11 @@
 //! How an endpoint is picked, and what happens when there is none to pick.
 
-use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
-use zeroize::Zeroizing;
+
+use super::super::Secret;
 
 /// How an endpoint is picked.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,7 +109,7 @@ pub struct Sticky {
     /// Its `SameSite`.
     pub same_site: SameSite,
     /// What it is signed with; a key of our own without it.
-    pub secret: Option<StickySecret>,
+    pub secret: Option<Secret>,
 }
 
 /// When a browser sends a cookie along (RFC 6265bis section 5.6.7).
@@ -122,29 +121,4 @@ pub enum SameSite {
     Lax,
     /// Always; with https only.
     None,
-}
-
-/// What sticky cookies are signed with. Wiped when dropped; its `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StickySecret(Arc<Zeroizing<Vec<u8>>>);
-
-impl StickySecret {
-    /// Bytes that it has at least.
-    pub const LEAST: usize = 32;
-
-    /// Of these bytes.
-    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(Arc::new(bytes))
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for StickySecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StickySecret")
-    }
 }

@@ -1,0 +1,34 @@
+//! Handing over to a new process.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::fault::Fault;
+use crate::admin::generations::Identity;
+use crate::admin::order::{self, Order};
+use crate::admin::view::View;
+
+/// How to hand over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upgrade {
+    /// The program of the new process; that which this one was started with if nothing is said. Only
+    /// over a unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<PathBuf>,
+}
+
+/// Hands over: tells who serves from now on.
+///
+/// # Errors
+/// [`Fault`]; what runs runs on then.
+pub async fn upgrade(view: &View, how: Upgrade, over_tcp: bool) -> Result<Identity, Fault> {
+    if over_tcp && how.binary.is_some() {
+        return Err(Fault::wrong(
+            "over TCP nobody says which program is run: leave `binary` out",
+        ));
+    }
+    order::give(&view.orders, |done| Order::Upgrade(how.binary, done)).await
+}

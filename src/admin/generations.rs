@@ -1,0 +1,226 @@
+//! The processes that this one has succeeded, for as long as they drain: how they are, and the way
+//! to them. Operators reach them through the youngest one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use super::api::fault::Fault;
+use super::exchange::exchange;
+use super::view::View;
+use crate::handover::link::Link;
+
+/// How often it is looked how they are.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long an answer of theirs may take: rates are measured for ten seconds.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Which process it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Identity {
+    /// How many upgrades came before it: 1 for one that was started by itself.
+    pub generation: u64,
+    /// The process.
+    pub pid: u32,
+    /// Of tidegate.
+    pub version: String,
+    /// When it began.
+    pub started: String,
+}
+
+/// Those that there are, the oldest first.
+#[derive(Debug, Default)]
+pub struct Generations {
+    older: Mutex<Vec<Arc<Older>>>,
+    /// Each ends with the process that it looks at.
+    following: Mutex<JoinSet<()>>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Older {
+    /// Which it is.
+    pub identity: Identity,
+    link: Link,
+    seen: Mutex<Seen>,
+}
+
+/// What was seen of it last.
+#[derive(Debug, Default)]
+struct Seen {
+    glance: Glance,
+    /// Leases, by upstream and address.
+    in_flight: HashMap<(String, String), usize>,
+}
+
+/// What it tells of itself.
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+pub struct Glance {
+    /// Its live tunnels.
+    pub tunnels: u64,
+    /// Its connections, tunnels included.
+    pub connections: usize,
+}
+
+/// What it tells of its upstreams; it may be older than the rest of what it says.
+#[derive(Debug, Deserialize)]
+struct Upstream {
+    name: String,
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Endpoint {
+    endpoint: String,
+    in_flight: usize,
+    #[serde(default)]
+    in_flight_older: usize,
+}
+
+impl Older {
+    /// Reached by `link`.
+    pub fn new(identity: Identity, link: Link) -> Self {
+        Self {
+            identity,
+            link,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// The way to it, for one more process.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// How it was a moment ago.
+    pub fn glance(&self) -> Glance {
+        locked(&self.seen).glance
+    }
+
+    /// Has it answer.
+    ///
+    /// # Errors
+    /// [`Fault`], if it does not.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), Fault> {
+        let generation = self.identity.generation;
+        let silent = |error: String| {
+            Fault::busy(format!("generation {generation} does not answer: {error}"))
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "localhost")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| silent(error.to_string()))?;
+        let asked = async { exchange(self.link.connect().await?, request).await };
+        let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await;
+        let answer = answer.map_err(|_| silent("it takes too long".to_owned()))?;
+        answer.map_err(|error| silent(error.to_string()))
+    }
+
+    async fn look(&self) -> Option<()> {
+        let ask = |path| self.ask(Method::GET, path, Bytes::new());
+        let (status, upstreams) = (
+            ask("/v1/status").await.ok()?,
+            ask("/v1/upstreams").await.ok()?,
+        );
+        let glance = serde_json::from_slice(&status.1).ok()?;
+        let upstreams: Vec<Upstream> = serde_json::from_slice(&upstreams.1).ok()?;
+        let mut in_flight = HashMap::new();
+        for upstream in upstreams {
+            for endpoint in upstream.endpoints {
+                let own = endpoint.in_flight.saturating_sub(endpoint.in_flight_older);
+                in_flight.insert((upstream.name.clone(), endpoint.endpoint), own);
+            }
+        }
+        *locked(&self.seen) = Seen { glance, in_flight };
+        Some(())
+    }
+}
+
+impl Generations {
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Older>> {
+        locked(&self.older).clone()
+    }
+
+    /// That of this number.
+    ///
+    /// # Errors
+    /// [`Fault`], if there is none.
+    pub fn find(&self, generation: u64) -> Result<Arc<Older>, Fault> {
+        let all = self.all().into_iter();
+        let found = all.rev().find(|it| it.identity.generation == generation);
+        found.ok_or_else(|| {
+            Fault::unknown(format!(
+                "there is no generation {generation} (any more): the status lists them"
+            ))
+        })
+    }
+
+    fn remove(&self, gone: &Arc<Older>) {
+        locked(&self.older).retain(|it| !Arc::ptr_eq(it, gone));
+    }
+}
+
+/// Has `view` know of these, and follows each until it is gone.
+pub fn follow(view: &Arc<View>, older: Vec<Older>) {
+    for older in older {
+        let older = Arc::new(older);
+        locked(&view.generations.older).push(Arc::clone(&older));
+        let following = &view.generations.following;
+        let view = Arc::clone(view);
+        locked(following).spawn(async move {
+            let looking = async {
+                loop {
+                    if older.look().await.is_some() {
+                        count_leases(&view);
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            tokio::select! {
+                () = older.link.gone() => {}
+                () = looking => {}
+            }
+            view.generations.remove(&older);
+            count_leases(&view);
+            let Identity {
+                generation, pid, ..
+            } = older.identity;
+            tracing::info!(generation, pid, "an older generation has left");
+        });
+    }
+}
+
+/// What they have out at endpoints counts here, too.
+fn count_leases(view: &View) {
+    let older = view.generations.all();
+    let snapshot = view.shared.snapshot.load();
+    for upstream in snapshot.upstreams() {
+        for endpoint in upstream.endpoints() {
+            let key = (endpoint.upstream.to_string(), endpoint.label.to_string());
+            let of = |it: &Arc<Older>| locked(&it.seen).in_flight.get(&key).copied();
+            endpoint.set_elsewhere(older.iter().filter_map(of).sum());
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

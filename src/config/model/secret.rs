@@ -1,0 +1,44 @@
+//! What nobody else may know.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// Bytes that nobody else may know. Wiped when dropped; its `Debug` shows nothing.
+///
+/// Serialized only for the process that succeeds this one.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Zeroizing<Vec<u8>>", into = "Zeroizing<Vec<u8>>")]
+pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
+
+impl Secret {
+    /// Of these bytes.
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(Arc::new(bytes))
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for Secret {
+    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl From<Secret> for Zeroizing<Vec<u8>> {
+    fn from(secret: Secret) -> Self {
+        (*secret.0).clone()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}

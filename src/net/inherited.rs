@@ -1,0 +1,72 @@
+//! Listening sockets that are there already when the process starts: the one before it has handed
+//! them over, or the service manager has kept them through a crash. What waits in their queues is
+//! not lost.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
+use super::listen::Bound;
+use crate::config::model::Bind;
+
+/// What a socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// Clients.
+    Listener,
+    /// Operators.
+    Admin,
+    /// Whoever looks at metrics and health.
+    Metrics,
+}
+
+/// Which socket it is: what it is for, and where, as the configuration has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The address as configured.
+    pub bind: String,
+    /// For port 0, whose it is: that is another port for each listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+}
+
+impl Place {
+    /// For this, there.
+    pub fn new(purpose: Purpose, bind: &Bind) -> Self {
+        Self {
+            purpose,
+            bind: bind.to_string(),
+            of: None,
+        }
+    }
+}
+
+/// Sockets that nobody has asked for yet. Dropping it closes them.
+#[derive(Debug, Default)]
+pub struct Inherited(HashMap<Place, Vec<OwnedFd>>);
+
+impl Inherited {
+    /// One more.
+    pub fn add(&mut self, place: Place, socket: OwnedFd) {
+        self.0.entry(place).or_default().push(socket);
+    }
+
+    /// All that there are for a place; none if it has to be bound.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn take(&mut self, place: &Place, bind: &Bind) -> io::Result<Vec<Bound>> {
+        let sockets = self.0.remove(place).unwrap_or_default().into_iter();
+        sockets.map(|socket| Bound::adopted(socket, bind)).collect()
+    }
+
+    /// Places that nobody has asked for.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.0.keys()
+    }
+}

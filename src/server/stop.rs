@@ -1,0 +1,181 @@
+//! The end of the process: in order, at once, or after another one has taken over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::mailbox::Message;
+use super::signals::Signals;
+use super::{Exit, Process};
+use crate::admin::api::Api;
+use crate::admin::api::fault::Fault;
+use crate::admin::http::serve_successor;
+use crate::admin::jobs::{self, Closing, Job, Speed};
+use crate::admin::order::Order;
+use crate::config::model::{Order as Which, Pace, Shutdown};
+use crate::handover::link::Link;
+use crate::observe::counters::Totals;
+use crate::systemd;
+use crate::tunnel::ended::{Ended, Words};
+
+/// What is left to ended tunnels to have their last bytes taken.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The share of their time over which tunnels are closed; the rest is for their last words.
+const CLOSING_SHARE: f64 = 0.9;
+
+impl Process {
+    /// Listeners first, then requests, then tunnels, as far as the time allows.
+    pub(super) async fn stop(mut self) -> Exit {
+        let shutdown = self.reloader.server().shutdown;
+        let grace = shutdown.grace;
+        let mut signals = std::mem::replace(&mut self.signals, Signals::none());
+        tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
+        // Whoever waits for one is told that there is none any more.
+        self.orders.close();
+        while self.orders.try_recv().is_ok() {}
+        self.counted.drain();
+        systemd::stopping("draining");
+        let exit = tokio::select! {
+            () = self.drain(shutdown) => Exit::Graceful,
+            () = signals.stop() => Exit::Forced,
+        };
+        self.farewell(exit);
+        exit
+    }
+
+    /// Another process serves: ends what there still is, at its pace, and does what that one asks.
+    pub(super) async fn retire(mut self, link: Option<Link>) -> Exit {
+        let shutdown = self.reloader.server().shutdown;
+        let over = self.reloader.server().upgrade.drain;
+        let mut signals = std::mem::replace(&mut self.signals, Signals::none());
+        let (_nobody, none) = mpsc::channel(1);
+        let orders = std::mem::replace(&mut self.orders, none);
+        self.counted.drain();
+        let mut asked = JoinSet::new();
+        let api = Api {
+            view: Arc::clone(self.operators.view()),
+            over_tcp: false,
+        };
+        if let Some(link) = link {
+            asked.spawn(serve_successor(link, api));
+        }
+        asked.spawn(refuse(orders));
+        let tunnels = self.totals().tunnels_open;
+        tracing::info!(tunnels, ?over, "draining: another process serves");
+        let is_over = tokio::select! {
+            () = self.wind_down(over, shutdown.close_code) => true,
+            () = signals.stop() => false,
+        };
+        if !is_over {
+            self.signals = signals;
+            return self.stop().await;
+        }
+        // Whoever has asked for the upgrade wants to hear of it.
+        let _ = tokio::time::timeout(LAST_WORDS, self.operators.retired()).await;
+        self.farewell(Exit::Graceful);
+        Exit::Graceful
+    }
+
+    fn farewell(&self, exit: Exit) {
+        let totals = self.totals();
+        tracing::info!(
+            connections = totals.connections,
+            requests = totals.requests,
+            rejections = totals.rejections,
+            tunnels = totals.tunnels,
+            forced = exit == Exit::Forced,
+            "stopped"
+        );
+        self.reloader.flush_logs();
+    }
+
+    async fn drain(&mut self, shutdown: Shutdown) {
+        tokio::time::sleep(shutdown.delay).await;
+        self.reloader.listeners().stop().await;
+        // What endpoints do meanwhile no longer matters.
+        self.aftermath = None;
+        self.wind_down(Some(shutdown.grace), shutdown.close_code)
+            .await;
+    }
+
+    /// Nobody comes any more: waits for requests and tunnels to end, and ends them within `time`, if
+    /// that is bounded.
+    async fn wind_down(&mut self, time: Option<Duration>, code: u16) {
+        let mut done = Vec::with_capacity(self.workers.len());
+        for worker in self.workers.iter() {
+            let (sender, receiver) = oneshot::channel();
+            // A worker that is gone has nothing left to finish.
+            if worker.mailbox.send(Message::Finish(sender)).await.is_ok() {
+                done.push(receiver);
+            }
+        }
+        let mut all = std::pin::pin!(async {
+            for receiver in done {
+                let _ = receiver.await;
+            }
+        });
+        let Some(time) = time else {
+            return all.await;
+        };
+        let closing = self.close_evenly(time.mul_f64(CLOSING_SHARE), code).await;
+        if tokio::time::timeout(time, &mut all).await.is_ok() {
+            return;
+        }
+        // Those that came too late for that, and those that could not be told yet.
+        closing.iter().for_each(|job| job.stop());
+        self.tell_all(|| Message::EndTunnels(Ended::Shutdown)).await;
+        if tokio::time::timeout(LAST_WORDS, &mut all).await.is_ok() {
+            return;
+        }
+        self.tell_all(|| Message::CutTunnels).await;
+        if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+    }
+
+    /// Begins to close the tunnels that there are, spread over a time: clients that come back then do
+    /// not all do so at once. What is being closed at another pace gives way.
+    async fn close_evenly(&mut self, over: Duration, code: u16) -> Option<Arc<Job>> {
+        let view = self.operators.view();
+        view.jobs.running().iter().for_each(|job| job.stop());
+        let chosen = jobs::choose(view, &Arc::default(), Which::Random)
+            .await
+            .ok()?;
+        let closing = Closing {
+            what: "all tunnels".to_owned(),
+            speed: Speed::Paced(Pace::Over(over)),
+            words: Words {
+                code,
+                ..Words::of(Ended::Shutdown)
+            },
+        };
+        view.jobs.begin(view, chosen, closing).ok()
+    }
+
+    async fn tell_all(&self, message: impl Fn() -> Message) {
+        for worker in self.workers.iter() {
+            // A worker that is gone has nothing to be told.
+            let _ = worker.mailbox.send(message()).await;
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        Totals::of(self.workers.iter().map(|worker| &*worker.counters))
+    }
+}
+
+/// What only the process that serves can do.
+async fn refuse(mut orders: mpsc::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        let fault = || Fault::conflict("this generation drains: ask the one that serves");
+        // Whoever ordered it may have stopped waiting.
+        match order {
+            Order::Plan(done) => drop(done.send(Err(fault()))),
+            Order::Reload(_, done) => drop(done.send(Err(fault()))),
+            Order::Upgrade(_, done) => drop(done.send(Err(fault()))),
+        }
+    }
+}

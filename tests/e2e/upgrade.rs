@@ -1,0 +1,367 @@
+//! Handing over to a new process: what is there stays, what comes goes to the new one.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::endpoint::Echo;
+use crate::harness::frames::{frame, frames};
+use crate::harness::operator::{ADMIN, Operator};
+use crate::harness::proxy::{Proxy, Signal, kill, simple};
+use crate::harness::until;
+use crate::harness::wire::{HANDSHAKE, Wire};
+
+/// What operators upgrade by.
+async fn upgrade(operator: &Operator) -> Value {
+    let (status, answer) = operator.post("/v1/upgrade", &json!({})).await;
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+async fn echoes(wire: &mut Wire) {
+    wire.send(frame(0x81, Some([1, 2, 3, 4]), b"still")).await;
+    assert_eq!(wire.exactly(7).await, b"\x81\x05still");
+}
+
+/// A configuration with these settings of upgrades.
+fn with(upgrade: &str, rest: &str) -> String {
+    format!(
+        "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade = {{ {upgrade} }}\n{ADMIN}{rest}"
+    )
+}
+
+async fn start(config: &str) -> (Proxy, Operator) {
+    let folder = TempDir::new().unwrap();
+    crate::harness::operator::write_token(folder.path());
+    let proxy = Proxy::start_in(folder, config).await;
+    let operator = Operator::of(&proxy).await;
+    (proxy, operator)
+}
+
+#[tokio::test]
+async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let config = simple(&[one.address, two.address]);
+    let (mut proxy, operator) = start(&with("drain = \"off\"", &config)).await;
+    let mut old = proxy.tunnel().await;
+    let home = one.open();
+    let first = proxy.pid();
+    let now = upgrade(&operator).await;
+    assert_eq!(now["generation"], 2);
+    let second = proxy.succeeded(1).await;
+    assert_eq!(now["pid"], second);
+    // At the same address, where the other one has stopped to accept.
+    let mut new = Vec::new();
+    for _ in 0..3 {
+        new.push(proxy.tunnel().await);
+    }
+    echoes(&mut old).await;
+    for wire in &mut new {
+        echoes(wire).await;
+    }
+    // What the old one has counts: two each.
+    assert_eq!((one.open(), two.open()), (2, 2), "{home} before");
+    // Seen through the new one, which is asked at the same place.
+    let status = operator.get("/v1/status").await;
+    assert_eq!(
+        (&status["pid"], &status["tunnels"]),
+        (&json!(second), &json!(3))
+    );
+    let generations = status["generations"].as_array().unwrap();
+    assert_eq!(generations.len(), 2);
+    assert_eq!(generations[1]["pid"], first);
+    let listed = operator.get("/v1/tunnels?generation=1").await;
+    assert_eq!(listed["tunnels"].as_array().unwrap().len(), 1);
+    // The old one leaves with its last tunnel.
+    drop(old);
+    assert_eq!(proxy.exit().await, 0);
+    proxy.logged("an older generation has left").await;
+    let status = operator.get("/v1/status").await;
+    assert_eq!(status["generations"].as_array().unwrap().len(), 1);
+    for wire in &mut new {
+        echoes(wire).await;
+    }
+    // And what it had no longer counts.
+    let upstreams = operator.get("/v1/upstreams").await;
+    let endpoints = upstreams[0]["endpoints"].as_array().unwrap();
+    let older: u64 = endpoints
+        .iter()
+        .map(|it| it["in_flight_older"].as_u64().unwrap())
+        .sum();
+    assert_eq!(older, 0);
+    kill(second, Signal::TERM);
+    proxy.logged_times("draining", 1).await;
+    drop(new);
+    proxy.logged_times("stopped", 2).await;
+}
+
+#[tokio::test]
+async fn the_old_process_closes_its_tunnels_at_its_pace() {
+    let echo = Echo::start("echo").await;
+    let (mut proxy, _operator) = start(&with("drain = \"2s\"", &simple(&[echo.address]))).await;
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        held.push(proxy.tunnel().await);
+    }
+    proxy.signal(Signal::USR2);
+    proxy.succeeded(1).await;
+    for mut client in held {
+        let bytes = client.exactly(2 + 2 + 8).await;
+        let close = frames(&bytes).swap_remove(0);
+        assert_eq!(
+            close,
+            (0x88, [&1012_u16.to_be_bytes()[..], b"shutdown"].concat())
+        );
+        client
+            .send(frame(0x88, Some([0; 4]), &1012_u16.to_be_bytes()))
+            .await;
+        client.closed().await;
+    }
+    assert_eq!(proxy.exit().await, 0);
+    let mut back = proxy.tunnel().await;
+    echoes(&mut back).await;
+}
+
+#[tokio::test]
+async fn whatever_fails_leaves_the_old_process_as_it_was() {
+    let echo = Echo::start("echo").await;
+    let config = with("drain = \"off\"", &simple(&[echo.address]));
+    let (mut proxy, operator) = start(&config).await;
+    let mut tunnel = proxy.tunnel().await;
+    let unix = "[admin]\nbind = \"unix:";
+    assert!(!config.contains(unix));
+    // A configuration with mistakes.
+    proxy.rewrite(&config.replace("[[route]]", "[[rout]]"));
+    let (status, answer) = operator.post("/v1/upgrade", &json!({})).await;
+    assert_eq!(status, 409);
+    let details = answer["details"].to_string();
+    assert!(details.contains("unknown key `rout`"), "{answer}");
+    // One that cannot run.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let other = format!("[listener.other]\nbind = [\"{address}\"]\n[[route]]");
+    proxy.rewrite(&config.replacen("[[route]]", &other, 1));
+    let (status, answer) = operator.post("/v1/upgrade", &json!({})).await;
+    assert_eq!(status, 409);
+    let details = answer["details"].to_string();
+    assert!(
+        details.contains("listener `other`: cannot listen on"),
+        "{answer}"
+    );
+    proxy.rewrite(&config);
+    // Over TCP nobody says what is run.
+    let (status, _) = operator
+        .post("/v1/upgrade", &json!({ "binary": "/bin/true" }))
+        .await;
+    assert_eq!(status, 400);
+    echoes(&mut tunnel).await;
+    echoes(&mut proxy.tunnel().await).await;
+    assert_eq!(operator.get("/v1/status").await["generation"], 1);
+    // And then it goes well.
+    upgrade(&operator).await;
+    proxy.succeeded(1).await;
+    drop(tunnel);
+    assert_eq!(proxy.exit().await, 0);
+}
+
+#[tokio::test]
+async fn a_program_that_is_none_of_ours_takes_nothing_over() {
+    let echo = Echo::start("echo").await;
+    let folder = TempDir::new().unwrap();
+    let admin = folder.path().join("admin.sock");
+    let address = format!("unix:{}", admin.display());
+    let config = format!("[admin]\nbind = \"{address}\"\n{}", simple(&[echo.address]));
+    let mut proxy = Proxy::start_in(folder, &config).await;
+    let upgrade = async |binary: &str| {
+        crate::harness::operator::command(&["upgrade", binary], &address, None).await
+    };
+    for (binary, expected) in [
+        (
+            "/nonexistent/tidegate",
+            "cannot run `/nonexistent/tidegate`",
+        ),
+        ("/bin/true", "the new process does not answer"),
+    ] {
+        let printed = upgrade(binary).await;
+        assert_eq!(printed.code, 7, "{printed:?}");
+        assert!(printed.err.contains(expected), "{printed:?}");
+    }
+    echoes(&mut proxy.tunnel().await).await;
+    // The file of the socket outlives the process that made it.
+    let printed = upgrade(env!("CARGO_BIN_EXE_tidegate")).await;
+    assert!(
+        printed.out.starts_with("generation 2 serves"),
+        "{printed:?}"
+    );
+    proxy.succeeded(1).await;
+    assert_eq!(proxy.exit().await, 0);
+    let printed = crate::harness::operator::command(&["status"], &address, None).await;
+    assert_eq!(printed.code, 0, "{printed:?}");
+}
+
+#[tokio::test]
+async fn older_generations_are_seen_and_steered_through_the_youngest() {
+    let echo = Echo::start("echo").await;
+    let config = with(
+        "drain = \"off\", max_generations = 3",
+        &simple(&[echo.address]),
+    );
+    let (mut proxy, operator) = start(&config).await;
+    let mut tunnels = Vec::new();
+    for generation in 1..=3 {
+        tunnels.push(proxy.tunnel().await);
+        if generation < 3 {
+            upgrade(&operator).await;
+            proxy.succeeded(generation).await;
+        }
+    }
+    // No more than that.
+    let (status, answer) = operator.post("/v1/upgrade", &json!({})).await;
+    assert_eq!(status, 409);
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.contains("generation 1 still drains"), "{error}");
+    let printed = operator.types(&["status"]).await;
+    for line in [
+        "generation 3; older ones that drain:",
+        "  generation 2: process",
+        "  generation 1: process",
+    ] {
+        assert!(printed.out.contains(line), "{}", printed.out);
+    }
+    // What only the youngest can do, the others refuse.
+    let (status, _) = operator.post("/v1/reload?generation=1", &json!({})).await;
+    assert_eq!(status, 409);
+    let (status, _) = operator.post("/v1/reload?generation=4", &json!({})).await;
+    assert_eq!(status, 404);
+    // What closes or lists tunnels is about those of all generations, unless one is named.
+    let printed = operator.types(&["close", "--all"]).await;
+    let would = "would close 1 tunnel; --yes does\n";
+    let expected = format!(
+        "generation 3:\n{would}generation 2, which drains:\n{would}generation 1, which drains:\n{would}"
+    );
+    assert_eq!(printed.out, expected);
+    let printed = operator.types(&["tunnels"]).await;
+    assert_eq!(
+        printed.out.matches("127.0.0.1").count(),
+        6,
+        "{}",
+        printed.out
+    );
+    let close = ["close", "--generation", "1", "--all", "--yes"];
+    let printed = operator.types(&close).await;
+    assert_eq!(printed.out, "closed 1 of 1 tunnel\n");
+    let mut first = tunnels.remove(0);
+    let said = frames(&first.exactly(2 + 2 + 6).await).swap_remove(0).1;
+    first.send(frame(0x88, Some([0; 4]), &said[..2])).await;
+    assert_eq!(proxy.exit().await, 0);
+    for wire in &mut tunnels {
+        echoes(wire).await;
+    }
+    // Its place is free again.
+    until("generation 1 to be gone", || {
+        !proxy
+            .log()
+            .events("an older generation has left")
+            .is_empty()
+    })
+    .await;
+    upgrade(&operator).await;
+    proxy.succeeded(3).await;
+    for wire in &mut tunnels {
+        echoes(wire).await;
+    }
+    let status = operator.get("/v1/status").await;
+    assert_eq!(status["generations"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_stop_of_the_old_process_is_its_own() {
+    let echo = Echo::start("echo").await;
+    let config = with("drain = \"off\"", &simple(&[echo.address]));
+    let config = config.replace("[server]", "[server]\nshutdown = { grace = \"1s\" }");
+    let (mut proxy, operator) = start(&config).await;
+    let mut old = proxy.tunnel().await;
+    upgrade(&operator).await;
+    proxy.succeeded(1).await;
+    let mut new = proxy.tunnel().await;
+    proxy.signal(Signal::TERM);
+    let said = frames(&old.exactly(2 + 2 + 8).await).swap_remove(0).1;
+    assert_eq!(said, [&1012_u16.to_be_bytes()[..], b"shutdown"].concat());
+    assert_eq!(proxy.exit().await, 0);
+    echoes(&mut new).await;
+    echoes(&mut proxy.tunnel().await).await;
+}
+
+#[tokio::test]
+async fn who_waits_in_the_queue_of_a_unix_socket_is_served() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let path = folder.path().join("in.sock");
+    let bind = format!("unix:{}", path.display());
+    let config = simple(&[echo.address]).replace("127.0.0.1:0", &bind);
+    let mut proxy = Proxy::spawn(Arc::clone(&folder), &config, |_| {});
+    proxy.logged("ready").await;
+    for generation in 1..=2 {
+        proxy.signal(Signal::USR2);
+        if generation == 1 {
+            proxy.succeeded(1).await;
+            assert_eq!(proxy.exit().await, 0);
+        }
+        let mut client = proxy.connect_unix("in.sock").await;
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.head().await.status(), 101);
+        echoes(&mut client).await;
+        if generation == 1 {
+            kill(proxy.successors()[0], Signal::USR2);
+            proxy.succeeded(2).await;
+            break;
+        }
+    }
+    assert!(path.exists());
+}
+
+/// Who is kept out stays out: nobody has to find out again.
+#[tokio::test]
+async fn what_is_known_of_endpoints_is_known_on() {
+    let good = Echo::start("good").await;
+    let drained = Echo::start("drained").await;
+    let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = refusing.local_addr().unwrap();
+    drop(refusing);
+    let ejection =
+        "ejection = { failures = 2, window = \"10m\", base = \"10m\", ceiling = \"10m\" }\n";
+    let rest = simple(&[good.address, drained.address, refused])
+        .replace("endpoints", "balance = \"round_robin\"\nendpoints")
+        + ejection;
+    let (proxy, operator) = start(&with("drain = \"off\"", &rest)).await;
+    let which = json!({ "endpoint": drained.address.to_string() });
+    assert_eq!(operator.post("/v1/endpoints/drain", &which).await.0, 200);
+    let mut held = Vec::new();
+    while proxy.log().events("endpoint ejected").is_empty() {
+        held.push(proxy.tunnel().await);
+    }
+    let weigh = json!({ "endpoint": good.address.to_string(), "weight": 7 });
+    assert_eq!(operator.post("/v1/endpoints/weight", &weigh).await.0, 200);
+    upgrade(&operator).await;
+    proxy.succeeded(1).await;
+    let upstreams = operator.get("/v1/upstreams").await;
+    let endpoints = upstreams[0]["endpoints"].as_array().unwrap();
+    let states: Vec<_> = endpoints
+        .iter()
+        .map(|it| it["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(states, ["up", "drained", "ejected"]);
+    let back = endpoints[2]["back_in_seconds"].as_u64().unwrap();
+    assert!((400..=600).contains(&back), "{back}");
+    assert_eq!(endpoints[2]["why"], "connections fail");
+    assert_eq!(endpoints[0]["weight"], 7);
+    assert_eq!(endpoints[0]["in_flight_older"], held.len());
+    // Put back through the new one, it serves again.
+    assert_eq!(operator.post("/v1/endpoints/undrain", &which).await.0, 200);
+    let weigh = json!({ "endpoint": good.address.to_string() });
+    assert_eq!(operator.post("/v1/endpoints/weight", &weigh).await.0, 200);
+    held.push(proxy.tunnel().await);
+    held.push(proxy.tunnel().await);
+    assert_eq!(drained.open(), 1);
+}
