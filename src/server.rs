@@ -161,7 +161,7 @@ struct Process {
     files: FileWatch,
     /// Its program.
     program: PathBuf,
-    /// `None` once that hears of another process.
+    /// `None` as long as that hears of another process.
     manager: Option<Manager>,
     _checks: health::Checks,
     aftermath: Option<aftermath::Looking>,

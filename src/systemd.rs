@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Whether another process has succeeded this one: then it is that one that the manager hears.
-static SUCCEEDED: AtomicBool = AtomicBool::new(false);
+/// Whether another process is the service: then it is that one that the manager hears.
+static SILENT: AtomicBool = AtomicBool::new(false);
 
 /// Whether anybody listens.
 pub fn is_there() -> bool {
@@ -54,14 +54,24 @@ pub fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
+/// Another process is the service for now: nothing is said before [`speak`].
+pub fn be_silent() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+/// This process is the service.
+pub fn speak() {
+    SILENT.store(false, Ordering::Relaxed);
+}
+
 /// From now on the process with this number is the service, and speaks for it.
 pub fn succeeded_by(pid: u32) {
     tell(&[NotifyState::MainPid(pid)]);
-    SUCCEEDED.store(true, Ordering::Relaxed);
+    be_silent();
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    if SUCCEEDED.load(Ordering::Relaxed) {
+    if SILENT.load(Ordering::Relaxed) {
         return;
     }
     if let Err(error) = sd_notify::notify(states) {

@@ -12,6 +12,9 @@ pub const JOURNAL: &str = "/run/systemd/journal/socket";
 /// What ends a record for journald: it has several lines, and each is sent alone.
 pub const RECORD_END: char = '\0';
 
+/// Bytes that nobody else's get between, when they are written to a pipe at once (PIPE_BUF, `pipe(7)`).
+const PIPE_MOST: usize = 4096;
+
 /// Where lines go.
 #[derive(Debug)]
 pub enum Sink {
@@ -56,11 +59,8 @@ impl Sink {
     /// Writes whole lines; how many of them were lost.
     pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
         let written = match self {
-            Self::StandardError => io::stderr().write_all(lines),
-            Self::StandardOutput => {
-                let mut out = io::stdout().lock();
-                out.write_all(lines).and_then(|()| out.flush())
-            }
+            Self::StandardError => write_in_pieces(&mut io::stderr(), lines),
+            Self::StandardOutput => write_in_pieces(&mut io::stdout().lock(), lines),
             Self::File(log) => {
                 if log.has_moved() {
                     log.reopen();
@@ -87,6 +87,28 @@ impl Sink {
             log.reopen();
         }
     }
+}
+
+/// Writes lines so that those of another process, which may write to the same pipe after an upgrade,
+/// come before or after each and never within one.
+fn write_in_pieces(to: &mut impl Write, lines: &[u8]) -> io::Result<()> {
+    let mut rest = lines;
+    while !rest.is_empty() {
+        let (piece, more) = rest.split_at(piece(rest));
+        to.write_all(piece)?;
+        to.flush()?;
+        rest = more;
+    }
+    Ok(())
+}
+
+/// Bytes that are written at once: as many whole lines as a pipe takes in one piece, or a single one.
+fn piece(lines: &[u8]) -> usize {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let fitting = lines.get(..PIPE_MOST).unwrap_or(lines);
+    let end = fitting.iter().rposition(is_end);
+    let end = end.or_else(|| lines.iter().position(is_end));
+    end.map_or(lines.len(), |at| at + 1)
 }
 
 impl LogFile {
@@ -153,6 +175,26 @@ mod tests {
         }
         drop(journal);
         assert_eq!(sink.write(b"MESSAGE=c\n\0MESSAGE=d\n\0"), 2);
+    }
+
+    #[test]
+    fn pieces_are_whole_lines() {
+        let line = |length: usize| [vec![b'x'; length - 1], vec![b'\n']].concat();
+        let lines = |lengths: &[usize]| lengths.iter().copied().flat_map(line).collect::<Vec<u8>>();
+        for (lengths, expected) in [
+            (&[100][..], 100),
+            (&[4096, 1], 4096),
+            (&[2000, 2000, 2000], 4000),
+            (&[5000, 10], 5000),
+            (&[10, 5000], 10),
+        ] {
+            assert_eq!(piece(&lines(lengths)), expected, "{lengths:?}");
+        }
+        assert_eq!(piece(b"no end"), 6);
+        let given = lines(&[3000, 3000, 10, 9000, 1]);
+        let mut written = Vec::new();
+        write_in_pieces(&mut written, &given).unwrap();
+        assert_eq!(written, given);
     }
 
     #[test]

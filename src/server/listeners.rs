@@ -118,6 +118,13 @@ impl Seat {
         self.of.is_none() && !matches!(self.bind, Bind::Systemd(_))
     }
 
+    fn keep(&self, accepting: &Accepting) {
+        if self.is_kept() {
+            let sockets: Vec<_> = accepting.sockets().map(|socket| socket.as_fd()).collect();
+            systemd::keep(&self.bind.to_string(), &sockets);
+        }
+    }
+
     /// The same, for other processes.
     fn place(&self) -> Place {
         Place {
@@ -302,6 +309,13 @@ impl Listeners {
         }
     }
 
+    /// Has the service manager keep the sockets: it may not have heard of them yet.
+    pub(super) fn keep(&self) {
+        for (seat, accepting) in &self.sockets {
+            seat.keep(accepting);
+        }
+    }
+
     /// The sockets, for another process.
     pub(super) fn hand_over_sockets(&self) -> Vec<(Place, Arc<Bound>)> {
         let sockets = self.sockets.iter().flat_map(|(seat, accepting)| {
@@ -440,10 +454,7 @@ impl Listeners {
         for address in &accepting.addresses {
             tracing::info!(listener = %name, address, "listening");
         }
-        if seat.is_kept() {
-            let sockets: Vec<_> = accepting.sockets().map(|socket| socket.as_fd()).collect();
-            systemd::keep(&seat.bind.to_string(), &sockets);
-        }
+        seat.keep(&accepting);
         self.sockets.insert(seat, accepting);
     }
 

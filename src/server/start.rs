@@ -192,7 +192,7 @@ impl Process {
             signals,
             files,
             program: start.program,
-            manager: Some(Manager::start(&view)),
+            manager: None,
             _checks: health::start(&shared),
             aftermath: Some(aftermath::start(&view)),
         };
@@ -203,7 +203,9 @@ impl Process {
         process.settle();
         if let Some(predecessor) = predecessor.take() {
             older.extend(predecessor.serving().await);
+            process.reloader.listeners().keep();
         }
+        process.manager = Some(Manager::start(&view));
         generations::follow(&view, older);
         tracing::info!(
             generation = view.generation,

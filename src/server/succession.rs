@@ -31,7 +31,7 @@ use crate::admin::generations::{Identity, Older};
 use crate::handover::Channel;
 use crate::handover::link::Link;
 use crate::net::inherited::{Place, Purpose};
-use crate::systemd::passed::PassedSockets;
+use crate::systemd::{self, passed::PassedSockets};
 use crate::upstream::handover::Handed;
 
 /// The version of what is said.
@@ -136,6 +136,7 @@ impl Predecessor {
             return Ok(None);
         };
         channel.set_patience(STEP_WITHIN)?;
+        systemd::be_silent();
         Ok(Some(Self {
             channel: Some(channel),
             identity: None,
@@ -192,6 +193,7 @@ impl Predecessor {
             // It will not come back, and this one serves.
             tracing::warn!(%error, "the process before has not said that it steps back");
         }
+        systemd::speak();
         let socket = self.channel?.into_socket().ok()?;
         Some(Older::new(self.identity?, Link::new(socket).ok()?))
     }

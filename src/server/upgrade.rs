@@ -187,6 +187,10 @@ impl Process {
         let candidate = blocking(move || Candidate::start(&program, &config)).await?;
         let (estate, along) = self.estate();
         let mut candidate = blocking(move || candidate.hand(&estate, &along)).await?;
+        if let Ok(Some(status)) = candidate.child.try_wait() {
+            let error = io::Error::other(format!("it has ended: {status}"));
+            return Err(UpgradeError::Silent(error));
+        }
         let view = self.operators.view();
         let identity = Identity {
             generation: view.generation + 1,

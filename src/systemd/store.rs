@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use sd_notify::NotifyState;
 
-use super::{SUCCEEDED, is_there, tell};
+use super::{SILENT, is_there, tell};
 
 /// What the names of ours begin with.
 const OURS: &str = "listener=";
 
 /// Has the manager keep the sockets of this address, if it keeps any (`FileDescriptorStoreMax=`).
 pub fn keep(address: &str, sockets: &[BorrowedFd<'_>]) {
-    if !is_there() || SUCCEEDED.load(Ordering::Relaxed) {
+    if !is_there() || SILENT.load(Ordering::Relaxed) {
         return;
     }
     let name = name(address);

@@ -52,3 +52,4 @@ mod tls;
 mod tunnel;
 mod tunnel_limits;
 mod upgrade;
+mod upheaval;

@@ -135,6 +135,8 @@ async fn the_manager_is_told_who_serves_after_an_upgrade() {
     let told = manager.told("MAINPID=").await;
     let second = proxy.succeeded(1).await;
     assert_eq!(told.trim(), format!("MAINPID={second}"));
+    // What only it has would not be kept otherwise.
+    manager.given().await;
     let ready = manager.told("READY=1").await;
     assert!(ready.contains("STATUS=0 tunnels"), "{ready}");
     // The old one says nothing any more, not even that it stops; the new one feeds the watchdog.

@@ -1,0 +1,198 @@
+//! Everything at once that operators do: upgrades and reloads, under load, one of each broken.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::harness::endpoint::Echo;
+use crate::harness::proxy::{Proxy, Signal, kill, simple};
+use crate::harness::{until, within};
+
+const TUNNELS: usize = 500;
+
+/// Between two messages of a tunnel.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two handshakes.
+const NEXT_COMES: Duration = Duration::from_millis(5);
+
+/// What clients share.
+#[derive(Default)]
+struct Crowd {
+    stop: AtomicBool,
+    messages: AtomicUsize,
+    handshakes: AtomicUsize,
+    /// Tunnels that were closed by a drain, and opened anew.
+    moved: AtomicUsize,
+}
+
+async fn open(address: SocketAddr, crowd: &Crowd) -> WebSocketStream<TcpStream> {
+    let opened = async {
+        let socket = TcpStream::connect(address)
+            .await
+            .expect("nobody is refused");
+        let request = "ws://chat.example.com/chat";
+        client_async(request, socket)
+            .await
+            .expect("no handshake fails")
+            .0
+    };
+    let opened = within("a handshake", opened).await;
+    crowd.handshakes.fetch_add(1, Ordering::Relaxed);
+    opened
+}
+
+/// A client that talks until told to stop, checks each echo, and comes back when it is sent away.
+async fn talk(address: SocketAddr, crowd: Arc<Crowd>) {
+    let mut socket = open(address, &crowd).await;
+    let mut number = 0_u32;
+    while !crowd.stop.load(Ordering::Relaxed) {
+        number += 1;
+        let message = Message::text(format!("message {number}"));
+        // One that crosses our Close is answered or not; it is said again.
+        let _ = socket.send(message.clone()).await;
+        match within("an answer", socket.next()).await {
+            Some(Ok(Message::Close(said))) => {
+                let said = said.expect("a code and a reason");
+                assert_eq!(
+                    (u16::from(said.code), said.reason.as_str()),
+                    (1012, "shutdown")
+                );
+                // The answer goes out with the next poll.
+                while let Some(Ok(_)) = socket.next().await {}
+                crowd.moved.fetch_add(1, Ordering::Relaxed);
+                socket = open(address, &crowd).await;
+            }
+            Some(Ok(echo)) => {
+                assert_eq!(echo, message);
+                crowd.messages.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(PAUSE).await;
+            }
+            broken => panic!("a tunnel breaks: {broken:?}"),
+        }
+    }
+    let _ = socket.close(None).await;
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+/// New clients all the while, which only open and close.
+async fn come_and_go(address: SocketAddr, crowd: Arc<Crowd>) {
+    let mut visits = JoinSet::new();
+    let mut next = tokio::time::interval(NEXT_COMES);
+    while !crowd.stop.load(Ordering::Relaxed) {
+        next.tick().await;
+        let crowd = Arc::clone(&crowd);
+        visits.spawn(async move {
+            let mut socket = open(address, &crowd).await;
+            let _ = socket.close(None).await;
+            while let Some(Ok(_)) = socket.next().await {}
+        });
+        while let Some(visit) = visits.try_join_next() {
+            visit.unwrap();
+        }
+    }
+    while let Some(visit) = visits.join_next().await {
+        visit.unwrap();
+    }
+}
+
+/// The process that serves.
+fn serving(proxy: &Proxy) -> u32 {
+    proxy.successors().last().copied().unwrap_or(proxy.pid())
+}
+
+fn config(echoes: &[Echo; 3], turn: usize) -> String {
+    let [a, b, c] = [0, 1, 2].map(|at: usize| echoes[at].address);
+    let endpoints = [vec![a, b, c], vec![b, c], vec![c], vec![a, c]];
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.drain = \"1s\"\n";
+    server.to_owned() + &simple(&endpoints[turn % 4])
+}
+
+async fn reload(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
+    let events = if turn == 4 {
+        "reload failed"
+    } else {
+        "reloaded"
+    };
+    let before = proxy.log().events(events).len();
+    match turn {
+        4 => proxy.rewrite("[listener.main\nbind = 7\n"),
+        _ => proxy.rewrite(&config(echoes, turn)),
+    }
+    kill(serving(proxy), Signal::HUP);
+    proxy.logged_times(events, before + 1).await;
+}
+
+/// The third one has a broken file, and leaves everything as it is.
+async fn upgrade(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
+    let done = proxy.successors().len();
+    if turn == 2 {
+        proxy.rewrite("nonsense\n");
+        kill(serving(proxy), Signal::USR2);
+        proxy
+            .logged("upgrade failed: what ran before runs on")
+            .await;
+        return;
+    }
+    proxy.rewrite(&config(echoes, turn));
+    kill(serving(proxy), Signal::USR2);
+    proxy.succeeded(done + 1).await;
+    proxy
+        .logged_times("an older generation has left", done + 1)
+        .await;
+}
+
+#[tokio::test]
+async fn three_upgrades_and_ten_reloads_lose_nobody() {
+    let echoes = [
+        Echo::start("a").await,
+        Echo::start("b").await,
+        Echo::start("c").await,
+    ];
+    let proxy = Proxy::start(&config(&echoes, 0)).await;
+    let address = proxy.address();
+    let crowd = Arc::<Crowd>::default();
+    let mut clients = JoinSet::new();
+    for _ in 0..TUNNELS {
+        clients.spawn(talk(address, Arc::clone(&crowd)));
+    }
+    until("all tunnels to open", || {
+        crowd.handshakes.load(Ordering::Relaxed) == TUNNELS
+    })
+    .await;
+    clients.spawn(come_and_go(address, Arc::clone(&crowd)));
+    for turn in 0..10 {
+        reload(&proxy, &echoes, turn).await;
+        if turn % 3 == 0 {
+            upgrade(&proxy, &echoes, turn / 3).await;
+        }
+        let before = crowd.messages.load(Ordering::Relaxed);
+        until("traffic to go on", || {
+            crowd.messages.load(Ordering::Relaxed) >= before + TUNNELS
+        })
+        .await;
+    }
+    crowd.stop.store(true, Ordering::Relaxed);
+    while let Some(client) = within("clients to close", clients.join_next()).await {
+        client.unwrap();
+    }
+    // Three processes have handed over; each has moved on whoever it had.
+    assert_eq!(proxy.successors().len(), 3);
+    assert!(crowd.moved.load(Ordering::Relaxed) >= TUNNELS);
+    let handshakes = crowd.handshakes.load(Ordering::Relaxed);
+    let ended = proxy.logged_times("tunnel ended", handshakes).await;
+    assert_eq!(ended.len(), handshakes);
+    let reason = |event: &Value| event["reason"].as_str().unwrap().to_owned();
+    for reason in ended.iter().map(reason) {
+        assert!(["client-close", "shutdown"].contains(&&*reason), "{reason}");
+    }
+    assert!(proxy.log().events("rejected").is_empty());
+}
