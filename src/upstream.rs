@@ -3,6 +3,7 @@
 //! Knows nothing of clients, routes or tunnels.
 
 pub mod balance;
+pub mod rebalance;
 pub mod waiting;
 pub mod health;
 pub mod handover;

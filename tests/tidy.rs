@@ -17,10 +17,11 @@ const NAMELESS: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "mi
 const LEFTOVERS: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// Code that only decides: no waiting, no clock, no sockets.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "src/protocol/",
     "src/route.rs",
     "src/upstream/balance.rs",
+    "src/upstream/rebalance.rs",
     "src/upstream/discovery/answer.rs",
     "src/upstream/health.rs",
     "src/tunnel/forwarder.rs",

@@ -1,0 +1,314 @@
+//! How many tunnels endpoints are to give up, so that those that came later get their share.
+//!
+//! Pure: sees weights and counts, and time as what has passed. Whoever is moved is closed and comes
+//! back by itself, somewhere, a moment later; until then counts say less than there is, and must not
+//! be taken for a fleet that has shrunk.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How often it is looked who has too much.
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long whoever was moved counts as on the way back. Those that have come by then count twice
+/// meanwhile, which moves fewer, never more.
+pub const BACK_WITHIN: Duration = Duration::from_secs(30);
+
+/// What an endpoint has, of those that take something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Its share, relative to the others.
+    pub weight: u32,
+    /// Leases out on it.
+    pub in_flight: usize,
+    /// Leases that may be out at once; `None` for no limit.
+    pub most: Option<usize>,
+}
+
+/// How many each has above its share times `factor`, where `away` more are on the way back.
+///
+/// The share goes by weight, as far as every endpoint may have that many: what is above somebody's
+/// limit is the others' to carry. Nobody is asked for a tunnel that least connections would put
+/// where it was: with few of them that, and not the factor, is the bound.
+pub fn excess(loads: &[Load], away: usize, factor: f64) -> Vec<usize> {
+    let Some(level) = Level::of(loads, away) else {
+        return vec![0; loads.len()];
+    };
+    let above = |load: &Load| load.in_flight.saturating_sub(level.bound(load, factor));
+    loads.iter().map(above).collect()
+}
+
+/// What there is for a weight of one, where endpoints have what they should.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    share: f64,
+    /// Where least connections stops to put more.
+    filled: f64,
+}
+
+impl Level {
+    /// `None` if all are full: then nobody could take what others give up.
+    fn of(loads: &[Load], away: usize) -> Option<Self> {
+        let in_flight: usize = loads.iter().map(|load| load.in_flight).sum();
+        let mut left = (in_flight + away) as f64;
+        let mut roomy: Vec<&Load> = loads.iter().collect();
+        loop {
+            let weight: f64 = roomy.iter().map(|load| f64::from(load.weight)).sum();
+            if weight <= 0.0 {
+                return None;
+            }
+            let level = Self {
+                share: left / weight,
+                filled: (left + roomy.len() as f64) / weight,
+            };
+            let (full, others): (Vec<&Load>, Vec<&Load>) =
+                roomy.into_iter().partition(|load| level.fills(load));
+            if full.is_empty() {
+                return Some(level);
+            }
+            // What they leave raises the level for the others: they stay full.
+            let most = full.iter().filter_map(|load| load.most).sum::<usize>();
+            left -= most as f64;
+            roomy = others;
+        }
+    }
+
+    /// Whether its share is as much as it may have.
+    fn fills(self, load: &Load) -> bool {
+        let share = self.share * f64::from(load.weight);
+        load.most.is_some_and(|most| most as f64 <= share)
+    }
+
+    fn bound(self, load: &Load, factor: f64) -> usize {
+        if let Some(most) = load.most.filter(|_| self.fills(load)) {
+            return most;
+        }
+        let weight = f64::from(load.weight);
+        let most = (self.share * weight * factor).max(self.filled * weight);
+        // Less than what rounding has added, and more than nothing.
+        (most - 1e-6).ceil() as usize
+    }
+}
+
+/// How far moving has come in one upstream, and how far it may go. Time is what has passed since any
+/// moment, the same in all calls.
+#[derive(Debug, Default)]
+pub struct Pace {
+    moved: VecDeque<(Duration, usize)>,
+    /// Tunnels that may be moved now.
+    allowance: f64,
+    looked: Option<Duration>,
+}
+
+impl Pace {
+    /// Tunnels that are on the way back, as far as is known.
+    pub fn away(&mut self, now: Duration) -> usize {
+        let is_back = |at: &Duration| now.saturating_sub(*at) >= BACK_WITHIN;
+        while self.moved.front().is_some_and(|(at, _)| is_back(at)) {
+            self.moved.pop_front();
+        }
+        self.moved.iter().map(|(_, tunnels)| tunnels).sum()
+    }
+
+    /// How many may be moved now, at so many per second: as many as there are between two looks, and
+    /// one where that is less. What was not used before is not made up for.
+    pub fn allows(&mut self, now: Duration, rate: f64) -> usize {
+        let most = (rate * LOOK_EVERY.as_secs_f64()).max(1.0);
+        self.allowance = match self.looked {
+            None => most,
+            Some(before) => {
+                let passed = now.saturating_sub(before).as_secs_f64();
+                (self.allowance + rate * passed).min(most)
+            }
+        };
+        self.looked = Some(now);
+        self.allowance as usize
+    }
+
+    /// So many are moved now.
+    pub fn moved(&mut self, now: Duration, tunnels: usize) {
+        self.allowance -= tunnels as f64;
+        self.moved.push_back((now, tunnels));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::balance::{Balancer, Candidate, Policy};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn load(weight: u32, in_flight: usize, most: Option<usize>) -> Load {
+        Load {
+            weight,
+            in_flight,
+            most,
+        }
+    }
+
+    fn even(in_flight: &[usize]) -> Vec<Load> {
+        in_flight.iter().map(|&it| load(1, it, None)).collect()
+    }
+
+    #[test]
+    fn what_is_above_the_share_is_given_up_and_no_more() {
+        let check = |in_flight: &[usize], away, expected: &[usize]| {
+            assert_eq!(excess(&even(in_flight), away, 1.2), expected);
+        };
+        check(&[100, 100, 100, 0], 0, &[10, 10, 10, 0]);
+        check(&[20, 0], 0, &[8, 0]);
+        check(&[90, 75, 75, 60], 0, &[0, 0, 0, 0]);
+        check(&[91, 75, 75, 59], 0, &[1, 0, 0, 0]);
+        // Those that are on the way back are not missing.
+        check(&[95, 100, 100, 0], 5, &[5, 10, 10, 0]);
+        check(&[90, 90, 90, 0], 30, &[0, 0, 0, 0]);
+        // Few: they would come back to where they were.
+        check(&[1, 1, 1, 0], 0, &[0, 0, 0, 0]);
+        check(&[3, 3, 0], 0, &[0, 0, 0]);
+        check(&[4, 0], 0, &[1, 0]);
+        // Nobody to move to.
+        check(&[1000], 0, &[0]);
+        check(&[], 0, &[]);
+        check(&[0, 0], 0, &[0, 0]);
+    }
+
+    #[test]
+    fn shares_go_by_weight_and_end_at_limits() {
+        let check = |loads: &[Load], expected: &[usize]| {
+            assert_eq!(excess(loads, 0, 1.5), expected, "{loads:?}");
+        };
+        check(&[load(3, 300, None), load(1, 100, None)], &[0, 0]);
+        check(&[load(3, 400, None), load(1, 0, None)], &[0, 0]);
+        check(&[load(1, 400, None), load(3, 0, None)], &[250, 0]);
+        // The one that is full has what it may have, and the others share the rest.
+        let full = load(1, 100, Some(100));
+        check(&[full, load(1, 450, None), load(1, 450, None)], &[0, 0, 0]);
+        check(
+            &[full, load(1, 800, None), load(1, 100, None)],
+            &[0, 125, 0],
+        );
+        // Its limit is less than it was.
+        check(&[load(1, 100, Some(60)), load(1, 100, None)], &[40, 0]);
+        // All are full.
+        check(&[full, load(1, 90, Some(50))], &[0, 0]);
+    }
+
+    #[test]
+    fn a_pace_is_kept_and_not_made_up_for() {
+        let seconds = Duration::from_secs;
+        let mut pace = Pace::default();
+        assert_eq!(pace.allows(seconds(0), 5.0), 10);
+        pace.moved(seconds(0), 10);
+        assert_eq!(pace.allows(seconds(1), 5.0), 5);
+        pace.moved(seconds(1), 1);
+        assert_eq!(pace.allows(seconds(1000), 5.0), 10);
+        let mut slow = Pace::default();
+        assert_eq!(slow.allows(seconds(0), 1.0 / 3600.0), 1);
+        slow.moved(seconds(0), 1);
+        assert_eq!(slow.allows(seconds(3599), 1.0 / 3600.0), 0);
+        assert_eq!(slow.allows(seconds(3601), 1.0 / 3600.0), 1);
+        assert_eq!(slow.allows(seconds(36_000), 1.0 / 3600.0), 1);
+        assert_eq!(pace.away(seconds(2)), 11);
+        assert_eq!(pace.away(seconds(30)), 1);
+        assert_eq!(pace.away(seconds(31)), 0);
+    }
+
+    fn fleets() -> impl Strategy<Value = Vec<Load>> {
+        let most = prop_oneof![3 => Just(None), 1 => (1_usize..2000).prop_map(Some)];
+        let each = (1_u32..100, 0_usize..1000, most);
+        vec(
+            each.prop_map(|(weight, count, most)| load(weight, count, most)),
+            0..12,
+        )
+    }
+
+    /// Puts one where least connections would.
+    fn put(balancer: &mut Balancer, loads: &mut [Load]) -> Option<usize> {
+        let candidates = loads.iter().map(|load| Candidate {
+            weight: load.weight,
+            in_flight: load.in_flight,
+            eligible: load.most.is_none_or(|most| load.in_flight < most),
+            warmth: None,
+            identity: 0,
+        });
+        let at = balancer.pick(candidates, None)?;
+        loads[at].in_flight += 1;
+        Some(at)
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_falls_below_its_share(fleet in fleets(), away in 0_usize..100, factor in 1.05..3.0) {
+            let total: usize = fleet.iter().map(|load| load.in_flight).sum();
+            let weight: f64 = fleet.iter().map(|load| f64::from(load.weight)).sum();
+            for (load, above) in fleet.iter().zip(excess(&fleet, away, factor)) {
+                prop_assert!(above <= load.in_flight);
+                let share = total as f64 * f64::from(load.weight) / weight;
+                let least = load.most.map_or(share, |most| share.min(most as f64));
+                prop_assert!(above == 0 || (load.in_flight - above) as f64 >= least.floor());
+            }
+        }
+
+        #[test]
+        fn who_is_alone_or_has_its_share_gives_up_nothing(
+            weights in vec(1_u32..100, 1..12), times in 0_usize..100, count in 0_usize..1000,
+        ) {
+            let fair = |&weight: &u32| load(weight, weight as usize * times, None);
+            let fleet: Vec<Load> = weights.iter().map(fair).collect();
+            prop_assert_eq!(excess(&fleet, 0, 1.05), vec![0; fleet.len()]);
+            prop_assert_eq!(excess(&[load(weights[0], count, None)], 0, 1.05), [0]);
+        }
+
+        #[test]
+        fn what_least_connections_has_placed_is_nowhere_too_much(
+            weights in vec(prop_oneof![9 => 1_u32..3, 1 => 50_u32..100], 1..40),
+            count in 0_usize..300,
+            seed: u64,
+        ) {
+            let mut fleet: Vec<Load> = weights.iter().map(|&it| load(it, 0, None)).collect();
+            let mut balancer = Balancer::new(Policy::LeastConnections, fleet.len(), seed);
+            for _ in 0..count {
+                put(&mut balancer, &mut fleet);
+            }
+            prop_assert_eq!(excess(&fleet, 0, 1.05), vec![0; fleet.len()], "{:?}", fleet);
+        }
+
+        /// Whatever the order in which they are closed, and as if none came back meanwhile.
+        #[test]
+        fn no_more_are_moved_than_the_excess_that_there_was(
+            fleet in fleets(), factor in 1.05..3.0, steps in vec(1_usize..50, 1..40),
+        ) {
+            let first: usize = excess(&fleet, 0, factor).iter().sum();
+            let (mut fleet, mut away) = (fleet, 0);
+            for step in steps {
+                let now = excess(&fleet, away, factor);
+                let mut allowed = step;
+                for (load, above) in fleet.iter_mut().zip(now) {
+                    let moved = above.min(allowed);
+                    load.in_flight -= moved;
+                    allowed -= moved;
+                    away += moved;
+                }
+            }
+            prop_assert!(away <= first, "{away} of {first}");
+        }
+
+        /// Each comes back to where least connections puts it, and then nothing is left to do.
+        #[test]
+        fn it_settles_without_moving_anybody_twice(
+            fleet in fleets(), factor in 1.05..3.0, seed: u64,
+        ) {
+            let mut fleet = fleet;
+            let mut balancer = Balancer::new(Policy::LeastConnections, fleet.len(), seed);
+            let first: usize = excess(&fleet, 0, factor).iter().sum();
+            let mut moved = 0;
+            while let Some(at) = excess(&fleet, 0, factor).iter().position(|above| *above > 0) {
+                fleet[at].in_flight -= 1;
+                prop_assert_ne!(put(&mut balancer, &mut fleet), Some(at), "{:?}", fleet);
+                moved += 1;
+                prop_assert!(moved <= first, "{moved} of {first}");
+            }
+        }
+    }
+}
