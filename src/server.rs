@@ -12,6 +12,7 @@ mod listeners;
 mod mailbox;
 mod manager;
 mod operators;
+mod rebalance;
 mod reload;
 mod signals;
 mod start;
@@ -165,6 +166,7 @@ struct Process {
     manager: Option<Manager>,
     _checks: health::Checks,
     aftermath: Option<aftermath::Looking>,
+    _rebalance: aftermath::Looking,
 }
 
 impl Process {

@@ -24,8 +24,8 @@ pub use self::secret::Secret;
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
     Address, Aftermath, AllDown, Balance, Discovery, Ejection, Endpoint, EndpointTls, HashBy,
-    HashKey, Health, HttpProbe, Keepalive, Order, Pace, Picking, Probe, Queue, Reach, Retry,
-    RetryOn, Roots, SameSite, SendProxy, Sticky, Upstream, UpstreamTimeouts, WebSocketProbe,
+    HashKey, Health, HttpProbe, Keepalive, Order, Pace, Picking, Probe, Queue, Reach, Rebalance,
+    Retry, RetryOn, Roots, SameSite, SendProxy, Sticky, Upstream, UpstreamTimeouts, WebSocketProbe,
 };
 
 use std::fmt;

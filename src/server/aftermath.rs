@@ -26,6 +26,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Looking(AbortHandle);
 
+impl Looking {
+    /// Looks so, on this runtime.
+    pub(super) fn at(looking: impl Future<Output = ()> + Send + 'static) -> Self {
+        let control = tokio::runtime::Handle::current();
+        Self(control.spawn(looking).abort_handle())
+    }
+}
+
 impl Drop for Looking {
     fn drop(&mut self) {
         self.0.abort();
@@ -35,15 +43,13 @@ impl Drop for Looking {
 /// Begins to look, on this runtime.
 pub(super) fn start(view: &Arc<View>) -> Looking {
     let view = Arc::clone(view);
-    let control = tokio::runtime::Handle::current();
-    let looking = async move {
+    Looking::at(async move {
         let mut causes = Causes::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             causes.look(&view).await;
         }
-    };
-    Looking(control.spawn(looking).abort_handle())
+    })
 }
 
 /// Upstream and address.

@@ -18,7 +18,7 @@ use super::succession::{Inheritance, Predecessor};
 use super::watch::FileWatch;
 use super::{
     BLOCKING_THREADS, Exit, Process, Running, StartError, aftermath, health, limits, log_warnings,
-    mailbox, worker,
+    mailbox, rebalance, worker,
 };
 use crate::admin::ask::{Asked, Workers};
 use crate::admin::generations::{self, Generations};
@@ -195,6 +195,7 @@ impl Process {
             manager: None,
             _checks: health::start(&shared),
             aftermath: Some(aftermath::start(&view)),
+            _rebalance: rebalance::start(&view),
         };
         // Only now: afterwards we cannot count our own descriptors any more.
         if !config.server.core_dumps {

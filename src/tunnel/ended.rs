@@ -45,6 +45,8 @@ pub enum Ended {
     EndpointDown,
     /// Its endpoint is gone, and `on_removed` says so.
     EndpointRemoved,
+    /// Its endpoint had more than its share, and `rebalance` says so.
+    Rebalance,
     /// An operator closed it.
     Killed,
     /// The process stopped.
@@ -78,7 +80,7 @@ impl Words {
 
 impl Ended {
     /// Every way there is.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -99,6 +101,7 @@ impl Ended {
         Self::Drain,
         Self::EndpointDown,
         Self::EndpointRemoved,
+        Self::Rebalance,
         Self::Killed,
         Self::Shutdown,
     ];
@@ -126,6 +129,7 @@ impl Ended {
             Self::Drain => "drain",
             Self::EndpointDown => "endpoint-down",
             Self::EndpointRemoved => "endpoint-removed",
+            Self::Rebalance => "rebalance",
             Self::Killed => "killed",
             Self::Shutdown => "shutdown",
         }
@@ -138,6 +142,7 @@ impl Ended {
             Self::Drain
                 | Self::EndpointDown
                 | Self::EndpointRemoved
+                | Self::Rebalance
                 | Self::Killed
                 | Self::Shutdown
         )
@@ -151,7 +156,11 @@ impl Ended {
             Self::MessageTooBig => Some(1009),
             Self::SlowUpstream | Self::MessageRate | Self::ByteRate | Self::Killed => Some(1008),
             Self::ProtocolError => Some(1002),
-            Self::Drain | Self::EndpointDown | Self::EndpointRemoved | Self::Shutdown => Some(1012),
+            Self::Drain
+            | Self::EndpointDown
+            | Self::EndpointRemoved
+            | Self::Rebalance
+            | Self::Shutdown => Some(1012),
             _ => None,
         }
     }

@@ -2,9 +2,12 @@
 //!
 //! An [`Upstream`] belongs to one snapshot; its endpoints may change while it runs.
 
+mod excess;
+
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+pub use self::excess::Excess;
 use super::balance::{Balancer, Candidate, Policy};
 use super::endpoint::{Known, Lasting, Lease, State, Tls, locked, micros};
 use super::waiting::NoTurn;

@@ -36,6 +36,7 @@ mod ownership;
 mod probe;
 mod proxy_protocol;
 mod reasons;
+mod rebalance;
 mod redirects;
 mod reload;
 mod retries;

@@ -335,6 +335,7 @@ fn limits(ended: Ended) -> &'static str {
         | Ended::Drain
         | Ended::EndpointDown
         | Ended::EndpointRemoved
+        | Ended::Rebalance
         | Ended::Killed
         | Ended::Shutdown => "",
     }
@@ -361,6 +362,7 @@ fn aftermath(ended: Ended) -> &'static str {
              health = { tcp = {}, interval = \"100ms\", fall = 1 }\n"
         }
         Ended::EndpointRemoved => "on_removed = { action = \"close\" }\n",
+        Ended::Rebalance => "rebalance = { mode = \"on\", min_age = \"0s\" }\n",
         _ => "",
     }
 }
@@ -433,7 +435,7 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
             return (None, None);
         }
         // The endpoint's own doing, and the configuration's.
-        Ended::EndpointDown | Ended::EndpointRemoved => {}
+        Ended::EndpointDown | Ended::EndpointRemoved | Ended::Rebalance => {}
         Ended::Idle | Ended::MaxAge => {}
     }
     (Some(client), Some(served))
@@ -451,11 +453,20 @@ async fn end(ended: Ended) {
     client.send(HANDSHAKE).await;
     let served = endpoint.tunnel().await;
     assert_eq!(client.head().await.status(), 101);
-    if ended == Ended::EndpointRemoved {
-        let elsewhere = config.replace(&endpoint.address.to_string(), "127.0.0.1:1");
-        proxy
-            .reload(&[server, SEEN, token, &elsewhere].concat())
-            .await;
+    // With four it has one too many as soon as there is another endpoint.
+    let mut others = Vec::new();
+    while ended == Ended::Rebalance && others.len() < 3 {
+        others.push(proxy.tunnel_to(&endpoint).await);
+    }
+    let listed = format!("\"{}\"", endpoint.address);
+    let elsewhere = match ended {
+        Ended::EndpointRemoved => "\"127.0.0.1:1\"".to_owned(),
+        Ended::Rebalance => format!("{listed}, \"127.0.0.1:1\""),
+        _ => listed.clone(),
+    };
+    if elsewhere != listed {
+        let config = config.replace(&listed, &elsewhere);
+        proxy.reload(&[server, SEEN, token, &config].concat()).await;
     }
     // What it has accepted stays.
     let _kept = Some(endpoint).filter(|_| ended != Ended::EndpointDown);

@@ -24,8 +24,22 @@ pub struct Upstream {
     pub waiting: usize,
     /// Live tunnels, those to endpoints that are gone included.
     pub tunnels: u64,
+    /// What endpoints have above their share, where the configuration has it moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// What endpoints have above their share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rebalance {
+    /// Whether it stays where it is.
+    pub dry_run: bool,
+    /// Tunnels to move, those included that are too young for that.
+    pub excess: usize,
+    /// An endpoint is in its slow start: nothing is moved before the end of that.
+    pub waits_for_slow_start: bool,
 }
 
 /// An endpoint.
@@ -136,8 +150,18 @@ pub fn upstream(upstream: &Running, live: &Live) -> Upstream {
         .to_owned(),
         waiting: upstream.waiting(),
         tunnels: live.of_upstream(&upstream.name),
+        rebalance: rebalance(upstream),
         endpoints: upstream.members().iter().map(endpoint).collect(),
     }
+}
+
+fn rebalance(upstream: &Running) -> Option<Rebalance> {
+    let (settings, excess) = (upstream.settings.rebalance?, upstream.excess(0)?);
+    Some(Rebalance {
+        dry_run: settings.is_dry_run,
+        excess: excess.total(),
+        waits_for_slow_start: excess.is_warming,
+    })
 }
 
 fn balance(balance: &Balance) -> &'static str {

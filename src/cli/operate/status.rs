@@ -35,11 +35,28 @@ pub(super) fn status(reach: &Reach) -> Result<(), Failure> {
         "\n{}",
         of_listeners(&reach.read::<Vec<Listener>>(&listeners)?)
     ));
-    out(&format!(
-        "\n{}",
-        of_upstreams(&reach.read::<Vec<Upstream>>(&upstreams)?)
-    ));
+    let upstreams: Vec<Upstream> = reach.read(&upstreams)?;
+    out(&format!("\n{}", of_upstreams(&upstreams)));
+    out(&of_excess(&upstreams));
     Ok(())
+}
+
+/// What is to be moved from one endpoint to another, if anything.
+fn of_excess(upstreams: &[Upstream]) -> String {
+    let mut lines = String::new();
+    for upstream in upstreams {
+        let Some(it) = upstream.rebalance.as_ref().filter(|it| it.excess > 0) else {
+            continue;
+        };
+        let then = match (it.dry_run, it.waits_for_slow_start) {
+            (true, _) => "would be moved: this is a dry run",
+            (false, true) => "are moved after the slow start of an endpoint",
+            (false, false) => "are being moved, as they are old enough",
+        };
+        let name = harmless(&upstream.name);
+        lines += &format!("\nrebalance of {name}: {} tunnels {then}\n", it.excess);
+    }
+    lines
 }
 
 fn overview(status: &Status) -> String {

@@ -2,6 +2,7 @@
 
 mod care;
 mod picking;
+mod rebalance;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -29,9 +30,11 @@ impl Builder<'_> {
             http_check: span(&section.section("health"), "http"),
         });
         let (discovery, endpoints) = self.endpoints(name, section);
+        let picking = self.picking(section, &endpoints);
         let upstream = Upstream {
             name: name.value.as_str().into(),
-            picking: self.picking(section, &endpoints),
+            rebalance: self.rebalance(section, &picking),
+            picking,
             sticky: section
                 .optional("sticky")
                 .and_then(|sticky| self.sticky(&sticky)),

@@ -3,10 +3,12 @@
 mod discovery;
 mod health;
 mod picking;
+mod rebalance;
 
 use self::discovery::{DNS, SRV};
 use self::health::{AFTERMATH, EJECTION, HEALTH};
 use self::picking::{HASH, QUEUE, STICKY};
+use self::rebalance::REBALANCE;
 use super::{COUNT, DURATION_OR_OFF, Kind, Table, key};
 
 pub(super) const UPSTREAM: Table = Table {
@@ -151,6 +153,12 @@ pub(super) const UPSTREAM: Table = Table {
             Kind::Table(&AFTERMATH),
             "",
             "Tunnels of an endpoint that is drained.",
+        ),
+        key(
+            "rebalance",
+            Kind::Table(&REBALANCE),
+            "",
+            "Moves tunnels from endpoints that have more than their share.",
         ),
     ],
 };

@@ -4,6 +4,7 @@ mod aftermath;
 mod discovery;
 mod health;
 mod picking;
+mod rebalance;
 
 pub use self::aftermath::{Aftermath, Order, Pace};
 pub use self::discovery::Discovery;
@@ -11,6 +12,7 @@ pub use self::health::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
 pub use self::picking::{
     AllDown, Balance, HashBy, HashKey, Picking, Queue, Retry, RetryOn, SameSite, Sticky,
 };
+pub use self::rebalance::Rebalance;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -48,6 +50,8 @@ pub struct Upstream {
     pub on_removed: Aftermath,
     /// The same, of one that is drained.
     pub on_drain: Aftermath,
+    /// How tunnels are moved from endpoints that have too many.
+    pub rebalance: Option<Rebalance>,
     /// How endpoints are connected to.
     pub reach: Reach,
     /// Deadlines towards endpoints.
@@ -77,6 +81,7 @@ impl Upstream {
             on_down: Aftermath::Keep,
             on_removed: Aftermath::Keep,
             on_drain: Aftermath::Keep,
+            rebalance: None,
             reach: Reach {
                 tls: None,
                 send_proxy: SendProxy::Off,

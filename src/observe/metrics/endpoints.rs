@@ -49,9 +49,20 @@ pub(super) fn of_endpoints(metrics: &mut Exposition, gathered: &Gathered, snapsh
     for upstream in upstreams {
         metrics.sample(&[("upstream", &upstream.name)], upstream.waiting());
     }
+    of_excess(metrics, snapshot);
     of_drains(metrics, snapshot);
     of_health(metrics, &states);
     of_attempts(metrics, gathered);
+}
+
+fn of_excess(metrics: &mut Exposition, snapshot: &Snapshot) {
+    let help = "What endpoints have above their share, where `rebalance` is to move it.";
+    metrics.family("tidegate_rebalance_excess", Kind::Gauge, help);
+    for upstream in snapshot.upstreams() {
+        if let Some(excess) = upstream.excess(0) {
+            metrics.sample(&[("upstream", &upstream.name)], excess.total());
+        }
+    }
 }
 
 fn of_drains(metrics: &mut Exposition, snapshot: &Snapshot) {

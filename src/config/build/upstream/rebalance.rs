@@ -1,0 +1,38 @@
+//! What endpoints that have too much give up.
+
+use super::super::{Builder, duration};
+use crate::config::diagnostic::{Code, Diagnostic};
+use crate::config::model::{Balance, Picking, Rebalance};
+use crate::config::raw::Section;
+
+impl Builder<'_> {
+    pub(super) fn rebalance(&mut self, upstream: &Section, picking: &Picking) -> Option<Rebalance> {
+        let at = upstream.written("rebalance")?;
+        let section = upstream.optional("rebalance")?;
+        // Whoever is closed would come back to where it was, or anywhere, and be closed again.
+        let why = match picking.balance {
+            Balance::Hash(_) => Some("a key leads back to the endpoint that it came from"),
+            Balance::RoundRobin | Balance::Random => {
+                Some("this `balance` does not look at what endpoints have")
+            }
+            _ if upstream.written("sticky").is_some() => {
+                Some("a cookie leads back to the endpoint that it came from")
+            }
+            Balance::LeastConnections | Balance::PowerOfTwo => None,
+        };
+        if let Some(why) = why {
+            let message = format!("`rebalance` has nowhere to move tunnels to: {why}");
+            let hint =
+                "it takes `balance = \"least_connections\"` or `\"power_of_two\"`, and no `sticky`";
+            let span = at.span.clone();
+            self.found
+                .push(Diagnostic::error(Code::Conflict, span, message).hint(hint));
+        }
+        Some(Rebalance {
+            is_dry_run: section.text("mode").as_deref() != Some("on"),
+            factor: section.number("factor")?,
+            rate: section.rate("rate")?,
+            min_age: duration(&section, "min_age"),
+        })
+    }
+}

@@ -1,0 +1,238 @@
+//! Moves tunnels from endpoints that have more than their share: `rebalance`.
+//!
+//! Looked at every few seconds, on the control runtime. Each time a few are closed, as the rate says,
+//! and then it is counted again. Counts lag behind: a tunnel that is being closed is counted where it
+//! was until it is gone, and its client is counted nowhere until it is back. So the former are taken
+//! off what their endpoint has to give up, and the latter still belong to what there is to share.
+//!
+//! The oldest go first. They are those that live longest from here on, since most tunnels are short
+//! and some very long, so that what was moved stays moved; and whoever was moved is the youngest,
+//! and is left alone until all others had their turn.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::aftermath::Looking;
+use crate::admin::ask::{Found, Position};
+use crate::admin::jobs::{Chosen, Closing, Job, Speed};
+use crate::admin::select::Filter;
+use crate::admin::view::View;
+use crate::config::model::{self, Rebalance};
+use crate::tunnel::ended::{Ended, Words};
+use crate::upstream::group::{Excess, Upstream};
+use crate::upstream::rebalance::{BACK_WITHIN, LOOK_EVERY, Pace};
+
+/// The part of the time between two looks over which tunnels are closed: they are to be done by then.
+const CLOSING_SHARE: f64 = 0.8;
+
+/// Looks that find nothing before it is told that there is nothing: one tunnel more or less is no news.
+const QUIET_LOOKS: u32 = 3;
+
+/// Begins to look, on this runtime.
+pub(super) fn start(view: &Arc<View>) -> Looking {
+    let view = Arc::clone(view);
+    Looking::at(async move {
+        let mut fleet = Fleet::default();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            fleet.look(&view).await;
+        }
+    })
+}
+
+/// Upstreams that are looked at.
+#[derive(Debug)]
+struct Fleet {
+    upstreams: HashMap<Arc<str>, Moving>,
+    began: Instant,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            upstreams: HashMap::new(),
+            began: Instant::now(),
+        }
+    }
+}
+
+/// How far it has come in one of them. When this is dropped, nothing more is moved.
+#[derive(Debug, Default)]
+struct Moving {
+    pace: Pace,
+    /// Tunnels that it was last told of, while there are too many somewhere.
+    told: usize,
+    /// Looks since then that have found none.
+    quiet: u32,
+    job: Option<Arc<Job>>,
+    /// Nobody was old enough: tunnels are not looked through again until then.
+    not_before: Duration,
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Fleet {
+    async fn look(&mut self, view: &Arc<View>) {
+        let upstreams = match view.process.is_draining() {
+            // All of them go anyway.
+            true => Vec::new(),
+            false => view.shared.snapshot.load().upstreams().to_vec(),
+        };
+        self.upstreams.retain(|name, _| {
+            let mut wanted = upstreams
+                .iter()
+                .filter(|it| it.settings.rebalance.is_some());
+            wanted.any(|upstream| upstream.name == *name)
+        });
+        for upstream in upstreams {
+            if let Some(settings) = upstream.settings.rebalance {
+                let name = Arc::clone(&upstream.name);
+                let moving = self.upstreams.entry(name).or_default();
+                let now = self.began.elapsed();
+                moving.look(view, &upstream, settings, now).await;
+            }
+        }
+    }
+}
+
+impl Moving {
+    async fn look(
+        &mut self,
+        view: &Arc<View>,
+        upstream: &Upstream,
+        settings: Rebalance,
+        now: Duration,
+    ) {
+        let allowed = self.pace.allows(now, settings.rate);
+        let away = self.pace.away(now);
+        let Some(excess) = upstream.excess(away) else {
+            return;
+        };
+        self.tell(&upstream.name, settings, excess.total());
+        if settings.is_dry_run || excess.is_warming || excess.total() == 0 {
+            self.stop();
+            return;
+        }
+        let is_busy = self.job.as_ref().is_some_and(|job| job.is_running());
+        if is_busy || allowed == 0 || now < self.not_before {
+            return;
+        }
+        let Some(candidates) = candidates(view, upstream, &excess, settings.min_age).await else {
+            return;
+        };
+        let chosen = in_turn(&candidates, allowed);
+        if chosen.is_empty() {
+            self.not_before = now + BACK_WITHIN;
+            return;
+        }
+        let tunnels = chosen.len();
+        let closing = Closing {
+            what: format!("what is too much on endpoints of {}", upstream.name),
+            speed: Speed::Paced(model::Pace::Over(LOOK_EVERY.mul_f64(CLOSING_SHARE))),
+            words: Words::of(Ended::Rebalance),
+        };
+        // Where too many jobs are running, others close tunnels: it is looked again afterwards.
+        if let Ok(job) = view.jobs.begin(view, chosen, closing) {
+            self.pace.moved(now, tunnels);
+            self.job = Some(job);
+        }
+    }
+
+    /// Tells once that there is something to move, when that has become much more, and when it is over.
+    fn tell(&mut self, upstream: &str, settings: Rebalance, excess: usize) {
+        if excess == 0 {
+            self.quiet += 1;
+            if self.told > 0 && self.quiet == QUIET_LOOKS {
+                self.told = 0;
+                tracing::info!(upstream, "no endpoint has too many tunnels any more");
+            }
+            return;
+        }
+        self.quiet = 0;
+        if self.told == 0 || excess > self.told * 2 {
+            self.told = excess;
+            let dry_run = settings.is_dry_run;
+            tracing::info!(upstream, excess, dry_run, "endpoints have too many tunnels");
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(job) = self.job.take() {
+            job.stop();
+        }
+    }
+}
+
+/// Of each endpoint as many of the oldest as it has to give up, that are old enough. `None` if a
+/// worker does not answer: it is asked again at the next look.
+async fn candidates(
+    view: &View,
+    upstream: &Upstream,
+    excess: &Excess,
+    min_age: Duration,
+) -> Option<Vec<Vec<Chosen>>> {
+    let filter = Arc::new(Filter {
+        upstream: Some(upstream.name.to_string()),
+        ..Filter::default()
+    });
+    let giving = excess.of.iter().filter(|(_, above)| *above > 0);
+    let mut found: HashMap<&str, Giving> = giving
+        .map(|(state, above)| (&*state.label, Giving::new(*above)))
+        .collect();
+    let visit = |worker, tunnel: Found| {
+        if let Some(giving) = found.get_mut(&*tunnel.way.endpoint) {
+            giving.count(worker, &tunnel, min_age);
+        }
+        true
+    };
+    let listing = view.workers.tunnels(&filter, Position::default(), visit);
+    listing.await.ok()?;
+    Some(found.into_values().map(Giving::oldest).collect())
+}
+
+/// What an endpoint has to give up, and what it has.
+#[derive(Debug)]
+struct Giving {
+    above: usize,
+    /// Tunnels that are being closed already.
+    leaving: usize,
+    old: Vec<(Duration, Chosen)>,
+}
+
+impl Giving {
+    fn new(above: usize) -> Self {
+        Self {
+            above,
+            leaving: 0,
+            old: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, worker: usize, tunnel: &Found, min_age: Duration) {
+        let named = tunnel.name;
+        if tunnel.ending.is_some() {
+            self.leaving += 1;
+        } else if tunnel.age >= min_age {
+            self.old.push((tunnel.age, Chosen { worker, named }));
+        }
+    }
+
+    fn oldest(mut self) -> Vec<Chosen> {
+        self.old.sort_by_key(|(age, _)| Reverse(*age));
+        self.old.truncate(self.above.saturating_sub(self.leaving));
+        self.old.into_iter().map(|(_, chosen)| chosen).collect()
+    }
+}
+
+/// The first of each, then the second of each, and so on, up to so many.
+fn in_turn(candidates: &[Vec<Chosen>], most: usize) -> Vec<Chosen> {
+    let longest = candidates.iter().map(Vec::len).max().unwrap_or(0);
+    let turns = (0..longest).flat_map(|turn| candidates.iter().filter_map(move |it| it.get(turn)));
+    turns.take(most).copied().collect()
+}

@@ -1,0 +1,198 @@
+//! After a scale-out tunnels move to the endpoints that came later: those that are too much where
+//! they are, and no others.
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::endpoint::Echo;
+use crate::harness::frames::{frame, frames};
+use crate::harness::operator::{Operator, write_token};
+use crate::harness::proxy::{Proxy, simple};
+use crate::harness::scrape::Scrape;
+use crate::harness::wire::Wire;
+use crate::harness::{quiet_for, until};
+
+/// Operators, and metrics.
+const SEEN: &str = "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n\
+                    metrics_bind = \"127.0.0.1:0\"\n";
+
+/// Longer than it takes to look twice.
+const TWO_LOOKS: u64 = 4500;
+
+fn config(endpoints: &[&Echo], rebalance: &str) -> String {
+    let addresses: Vec<_> = endpoints.iter().map(|echo| echo.address).collect();
+    format!(
+        "{SEEN}{}rebalance = {{ {rebalance} }}\n",
+        simple(&addresses)
+    )
+}
+
+/// A proxy, and tunnels that all go to the first endpoint.
+async fn start(first: &Echo, rebalance: &str, count: usize) -> (Proxy, Operator, Vec<Wire>) {
+    let folder = tempfile::TempDir::new().unwrap();
+    write_token(folder.path());
+    let proxy = Proxy::start_in(folder, &config(&[first], rebalance)).await;
+    let operator = Operator::of(&proxy).await;
+    let mut held = Vec::new();
+    for _ in 0..count {
+        held.push(proxy.tunnel().await);
+    }
+    proxy.logged_times("tunnel opened", count).await;
+    (proxy, operator, held)
+}
+
+/// What stands in the sessions' ids of these events.
+fn sessions(events: &[Value]) -> Vec<&Value> {
+    events.iter().map(|event| &event["session"]).collect()
+}
+
+/// Answers the Close that comes, as a client does; what it said.
+async fn goodbye(client: &mut Wire) -> Vec<u8> {
+    let bytes = client.exactly(2 + 2 + "rebalance".len()).await;
+    let (_, payload) = frames(&bytes).remove(0);
+    client.send(frame(0x88, Some([0; 4]), &payload[..2])).await;
+    client.closed().await;
+    payload
+}
+
+async fn excess(operator: &Operator) -> Value {
+    operator.get("/v1/upstreams").await[0]["rebalance"]["excess"].clone()
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_it_would_move_and_moves_nothing() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    // As it is where nothing else is said.
+    let (proxy, operator, held) = start(&one, "min_age = \"0s\"", 20).await;
+    assert_eq!(excess(&operator).await, 0);
+    proxy
+        .reload(&config(&[&one, &other], "min_age = \"0s\""))
+        .await;
+    let told = proxy.logged("endpoints have too many tunnels").await;
+    assert_eq!(
+        (&told["upstream"], &told["excess"], &told["dry_run"]),
+        (&json!("main"), &json!(8), &json!(true))
+    );
+    quiet_for(TWO_LOOKS, proxy.logged("tunnel ended")).await;
+    assert_eq!(
+        proxy.log().events("endpoints have too many tunnels").len(),
+        1
+    );
+    assert_eq!((one.open(), other.open()), (20, 0));
+    let shown = operator.get("/v1/upstreams").await[0]["rebalance"].clone();
+    let expected = json!({ "dry_run": true, "excess": 8, "waits_for_slow_start": false });
+    assert_eq!(shown, expected);
+    let printed = operator.types(&["status"]).await.out;
+    let line = "rebalance of main: 8 tunnels would be moved: this is a dry run";
+    assert!(printed.contains(line), "{printed}");
+    let scrape = Scrape::of(&proxy).await;
+    let upstream = ["upstream=\"main\""];
+    assert_eq!(scrape.sum("tidegate_rebalance_excess", &upstream), 8.0);
+    // Who leaves is not too much any more.
+    drop(held);
+    proxy
+        .logged("no endpoint has too many tunnels any more")
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_too_much_moves_and_then_nothing_more() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let on = "mode = \"on\", rate = \"1000/s\", min_age = \"0s\"";
+    let (proxy, operator, mut held) = start(&one, on, 20).await;
+    let opened = proxy.log().events("tunnel opened");
+    proxy.reload(&config(&[&one, &other], on)).await;
+    // The oldest, and as many as that.
+    let rest = held.split_off(8);
+    let said = join_all(held.iter_mut().map(goodbye)).await;
+    let expected = [&1012_u16.to_be_bytes()[..], b"rebalance"].concat();
+    assert!(said.iter().all(|it| *it == expected), "{said:?}");
+    let ended = proxy.logged_times("tunnel ended", 8).await;
+    assert!(ended.iter().all(|event| event["reason"] == "rebalance"));
+    let (ended, opened) = (sessions(&ended), sessions(&opened));
+    assert!(opened[..8].iter().all(|session| ended.contains(session)));
+    // Some are back later than the next look: those that are missing are not taken for gone.
+    quiet_for(TWO_LOOKS, proxy.logged_times("tunnel ended", 9)).await;
+    assert_eq!((one.open(), other.open()), (12, 0));
+    for client in &mut held {
+        *client = proxy.tunnel().await;
+    }
+    assert_eq!((one.open(), other.open()), (12, 8));
+    assert_eq!(excess(&operator).await, 0);
+    quiet_for(TWO_LOOKS, proxy.logged_times("tunnel ended", 9)).await;
+    drop(rest);
+}
+
+#[tokio::test]
+async fn nobody_is_moved_too_early() {
+    tokio::join!(
+        young_ones_stay(),
+        slow_starts_come_first(),
+        drained_ones_stay()
+    );
+}
+
+async fn young_ones_stay() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let on = "mode = \"on\", rate = \"1000/s\", min_age = \"1h\"";
+    let (proxy, operator, held) = start(&one, on, 20).await;
+    proxy.reload(&config(&[&one, &other], on)).await;
+    proxy.logged("endpoints have too many tunnels").await;
+    quiet_for(TWO_LOOKS, proxy.logged("tunnel ended")).await;
+    assert_eq!(excess(&operator).await, 8);
+    drop(held);
+}
+
+#[tokio::test]
+async fn no_more_are_moved_than_the_rate_allows_and_a_reload_ends_it() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    // The first at once, the next an hour later.
+    let slow = "mode = \"on\", rate = \"1/h\", min_age = \"0s\"";
+    let (proxy, operator, held) = start(&one, slow, 20).await;
+    proxy.reload(&config(&[&one, &other], slow)).await;
+    proxy.logged("tunnel ended").await;
+    quiet_for(TWO_LOOKS, proxy.logged_times("tunnel ended", 2)).await;
+    assert_eq!(excess(&operator).await, 7);
+    let without = config(&[&one, &other], "").replace("rebalance = {  }\n", "");
+    proxy.reload(&without).await;
+    assert_eq!(excess(&operator).await, Value::Null);
+    drop(held);
+}
+
+/// Whoever came back would not get there.
+async fn slow_starts_come_first() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let on = "mode = \"on\", rate = \"1000/s\", min_age = \"0s\"";
+    let (proxy, operator, held) = start(&one, on, 20).await;
+    let cold = config(&[&one, &other], on) + "slow_start = \"1h\"\n";
+    proxy.reload(&cold).await;
+    proxy.logged("endpoints have too many tunnels").await;
+    quiet_for(TWO_LOOKS, proxy.logged("tunnel ended")).await;
+    let shown = operator.get("/v1/upstreams").await[0]["rebalance"].clone();
+    assert_eq!(
+        (&shown["excess"], &shown["waits_for_slow_start"]),
+        (&json!(8), &json!(true))
+    );
+    proxy.reload(&config(&[&one, &other], on)).await;
+    proxy.logged_times("tunnel ended", 8).await;
+    drop(held);
+}
+
+/// What becomes of those is another question.
+async fn drained_ones_stay() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let on = "mode = \"on\", rate = \"1000/s\", min_age = \"0s\"";
+    let (proxy, operator, held) = start(&one, on, 20).await;
+    let which = json!({ "endpoint": one.address.to_string() });
+    assert_eq!(operator.post("/v1/endpoints/drain", &which).await.0, 200);
+    proxy.reload(&config(&[&one, &other], on)).await;
+    quiet_for(TWO_LOOKS, proxy.logged("tunnel ended")).await;
+    assert_eq!(excess(&operator).await, 0);
+    assert_eq!(operator.post("/v1/endpoints/undrain", &which).await.0, 200);
+    proxy.logged_times("tunnel ended", 8).await;
+    until("all to have moved", || one.open() <= 12).await;
+    // These do not answer, and count for a while as if they stayed.
+    quiet_for(TWO_LOOKS, proxy.logged_times("tunnel ended", 9)).await;
+    assert_eq!(one.open(), 12);
+    drop(held);
+}
