@@ -4,12 +4,16 @@
 //! are down are known to be at once, and nothing takes time but the lives of tunnels and the way back
 //! of clients whose endpoint went away.
 
+mod rebalance;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use fastrand::Rng;
 use tidegate::upstream::balance::{Balancer, Candidate, Policy, identity, key_hash};
+use tidegate::upstream::rebalance::Pace;
 
+pub(crate) use self::rebalance::Rebalance;
 use crate::lifetime::{Keys, Lifetime, wait};
 
 /// Virtual time in microseconds.
@@ -36,6 +40,8 @@ pub(crate) struct World {
     pub(crate) keys: Keys,
     /// In seconds; 0 for none.
     pub(crate) slow_start: f64,
+    /// What is too much moves.
+    pub(crate) rebalance: Option<Rebalance>,
     /// When, in seconds, and what.
     pub(crate) changes: Vec<(f64, Change)>,
     /// Endpoints that are not there in the beginning.
@@ -80,6 +86,9 @@ pub(crate) struct History {
     pub(crate) looks: Vec<Look>,
     /// The part of the clients that came to where their key belongs.
     pub(crate) at_home: f64,
+    /// Tunnels that were moved, and those of them whose client had been moved before.
+    pub(crate) moved: usize,
+    pub(crate) moved_again: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +101,7 @@ enum Event {
     Back(usize),
     Change(Change),
     Look,
+    Rebalance,
 }
 
 struct Client {
@@ -99,6 +109,9 @@ struct Client {
     key: u64,
     /// Proxy and endpoint.
     tunnel: Option<(usize, usize)>,
+    /// When that was opened.
+    since: Time,
+    moves: u32,
 }
 
 struct Endpoint {
@@ -126,6 +139,10 @@ struct Fleet<'a> {
     free: Vec<usize>,
     endpoints: Vec<Endpoint>,
     proxies: Vec<Proxy>,
+    /// Of each, how it moves tunnels.
+    paces: Vec<Pace>,
+    moved: usize,
+    moved_again: usize,
     /// Where keys belong, for policies that have them.
     homes: Option<Balancer>,
     picks: u64,
@@ -146,6 +163,9 @@ pub(crate) fn run(world: &World, policy: Policy, seed: u64) -> History {
     }
     fleet.schedule(0, Event::Arrival);
     fleet.schedule(0, Event::Look);
+    if world.rebalance.is_some() {
+        fleet.schedule(0, Event::Rebalance);
+    }
     let end = time(world.duration);
     while let Some(Reverse((at, _, event))) = fleet.events.pop() {
         if at > end {
@@ -157,6 +177,8 @@ pub(crate) fn run(world: &World, policy: Policy, seed: u64) -> History {
     History {
         looks: fleet.history,
         at_home: fleet.at_home as f64 / fleet.picks.max(1) as f64,
+        moved: fleet.moved,
+        moved_again: fleet.moved_again,
     }
 }
 
@@ -187,6 +209,9 @@ impl<'a> Fleet<'a> {
             free: Vec::new(),
             endpoints: endpoints.collect(),
             proxies,
+            paces: (0..world.proxies).map(|_| Pace::default()).collect(),
+            moved: 0,
+            moved_again: 0,
             homes,
             picks: 0,
             at_home: 0,
@@ -237,6 +262,7 @@ impl<'a> Fleet<'a> {
                 self.look();
                 self.schedule_in(self.world.every, Event::Look);
             }
+            Event::Rebalance => self.rebalance(),
         }
     }
 
@@ -256,6 +282,8 @@ impl<'a> Fleet<'a> {
             ends: self.now + time(stay),
             key: key_hash(&key.to_be_bytes()),
             tunnel: None,
+            since: self.now,
+            moves: 0,
         };
         let ends = client.ends;
         let number = match self.free.pop() {
@@ -279,6 +307,7 @@ impl<'a> Fleet<'a> {
         match self.pick(proxy, key) {
             Some(endpoint) => {
                 self.clients[number].tunnel = Some((proxy, endpoint));
+                self.clients[number].since = self.now;
                 self.proxies[proxy].in_flight[endpoint] += 1;
                 self.endpoints[endpoint].live += 1;
                 self.endpoints[endpoint].arrivals += 1;

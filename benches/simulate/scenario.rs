@@ -1,5 +1,7 @@
 //! What happens to fleets, and what is shown of it.
 
+mod rebalance;
+
 use std::fmt::Write;
 
 use tidegate::upstream::balance::Policy;
@@ -22,7 +24,7 @@ pub(crate) struct Outcome {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self {
             name: "steady",
             title: "Most tunnels on one endpoint, relative to the mean",
@@ -37,6 +39,11 @@ impl Scenario {
             name: "scale-out",
             title: "One endpoint more",
             run: scale_out,
+        },
+        Self {
+            name: "rebalance",
+            title: "One endpoint more, and tunnels that live for hours",
+            run: rebalance::rebalance,
         },
         Self {
             name: "proxies",
@@ -77,6 +84,7 @@ fn quiet(endpoints: usize, tunnels: usize) -> World {
         },
         keys: Keys::Own,
         slow_start: 0.0,
+        rebalance: None,
         changes: Vec::new(),
         absent: Vec::new(),
         duration: 120.0 * MINUTE,
