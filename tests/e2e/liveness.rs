@@ -1,7 +1,7 @@
 //! Sides of quiet tunnels that are asked whether they are there.
 
 use crate::harness::endpoint::Endpoint;
-use crate::harness::frames::{frame, frames};
+use crate::harness::frames::{close, frame, frames, said};
 use crate::harness::proxy::{Proxy, settings};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::Wire;
@@ -39,16 +39,6 @@ async fn answer_as_client(client: &mut Wire) {
 async fn answer_as_endpoint(served: &mut Wire) {
     let payload = ping(served, MASKED_PING).await;
     served.send(frame(0x8a, None, &payload)).await;
-}
-
-/// What the last Close among these frames says.
-fn said(bytes: &[u8]) -> Option<Vec<u8>> {
-    let closes = frames(bytes).into_iter().filter(|it| it.0 == 0x88);
-    closes.map(|it| it.1).next_back()
-}
-
-fn close(code: u16, reason: &str) -> Option<Vec<u8>> {
-    Some([&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tidegate::tunnel::ended::Ended;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::frames::{frame, frames};
+use crate::harness::frames::{frame, frames, said};
 use crate::harness::operator::{Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal, settings};
 use crate::harness::scrape::Scrape;
@@ -474,11 +474,11 @@ async fn end(ended: Ended) {
     if let (Some(client), Some(code)) = (&mut client, ended.close_code()) {
         let close = [&code.to_be_bytes(), ended.token().as_bytes()].concat();
         let (rest, _) = client.rest().await;
-        assert_eq!(close_in(&rest), Some(close), "{ended}: {rest:?}");
+        assert_eq!(said(&rest), Some(close), "{ended}: {rest:?}");
     } else if let (Ended::SlowClient, Some(served)) = (ended, &mut served) {
         let (rest, _) = served.rest().await;
         let close = [&1001_u16.to_be_bytes(), ended.token().as_bytes()].concat();
-        assert_eq!(close_in(&rest), Some(close), "{ended}");
+        assert_eq!(said(&rest), Some(close), "{ended}");
     }
     let logged = proxy.logged("tunnel ended").await;
     assert_eq!(logged["reason"], ended.token());
@@ -500,14 +500,6 @@ async fn end(ended: Ended) {
         upstreams[0]["endpoints"][0]["ended"],
         json!({ ended.token(): 1 })
     );
-}
-
-/// What the last Close among these frames says.
-fn close_in(bytes: &[u8]) -> Option<Vec<u8>> {
-    let closes = frames(bytes)
-        .into_iter()
-        .filter(|(first, _)| *first == 0x88);
-    closes.map(|(_, payload)| payload).next_back()
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::proxy::{Proxy, Signal, simple};
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
-use crate::harness::{until, within};
+use crate::harness::{free_address, until, within};
 
 const TUNNELS: usize = 500;
 
@@ -311,9 +311,7 @@ async fn the_configuration_file_applies_by_itself_if_so_configured() {
 #[tokio::test]
 async fn an_overlapping_address_is_taken_over() {
     let echo = Echo::start("echo").await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_address().port();
     let config = |address: &str| {
         simple(&[echo.address]).replace("127.0.0.1:0", &format!("{address}:{port}"))
     };

@@ -6,21 +6,11 @@ use tempfile::TempDir;
 use crate::harness::certificates::Authority;
 
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::frames::{frame, frames};
+use crate::harness::frames::{close, frame, said};
 use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::until;
 use crate::harness::wire::Wire;
-
-/// What the last Close among these frames says.
-fn said(bytes: &[u8]) -> Option<Vec<u8>> {
-    let closes = frames(bytes).into_iter().filter(|it| it.0 == 0x88);
-    closes.map(|it| it.1).next_back()
-}
-
-fn close(code: u16, reason: &str) -> Option<Vec<u8>> {
-    Some([&code.to_be_bytes(), reason.as_bytes()].concat())
-}
 
 #[tokio::test]
 async fn a_tunnel_is_closed_with_the_code_and_reason_that_are_given() {

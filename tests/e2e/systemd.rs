@@ -18,7 +18,7 @@ use crate::harness::endpoint::Echo;
 use crate::harness::frames::frame;
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
-use crate::harness::{until, within};
+use crate::harness::{free_address, until, within};
 
 /// What stands in for the service manager.
 struct Manager(UnixDatagram);
@@ -122,7 +122,7 @@ async fn the_manager_is_told_who_serves_after_an_upgrade() {
     let manager = Manager::bind(&path);
     let config = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.drain = \"off\"\n"
         .to_owned()
-        + &simple(&[echo.address]);
+        + &simple(&[echo.address]).replace("127.0.0.1:0", &free_address().to_string());
     let mut proxy = Proxy::spawn(folder, &config, |command| {
         command.env("NOTIFY_SOCKET", &path);
         command.env("WATCHDOG_USEC", "400000");
@@ -158,11 +158,7 @@ async fn a_crash_loses_nobody_who_waits() {
     let folder = Arc::new(TempDir::new().unwrap());
     let path = folder.path().join("notify.sock");
     let manager = Manager::bind(&path);
-    let free = || {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        socket.local_addr().unwrap()
-    };
-    let (address, other) = (free(), free());
+    let (address, other) = (free_address(), free_address());
     let bind = format!("{address}\", \"{other}");
     let config = "[server]\nworkers = 1\nlog.format = \"json\"\n".to_owned()
         + &simple(&[echo.address]).replace("127.0.0.1:0", &bind);

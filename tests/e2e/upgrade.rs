@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::endpoint::Echo;
-use crate::harness::frames::{frame, frames};
+use crate::harness::frames::{close, frame, said};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::until;
@@ -108,11 +108,7 @@ async fn the_old_process_closes_its_tunnels_at_its_pace() {
     proxy.succeeded(1).await;
     for mut client in held {
         let bytes = client.exactly(2 + 2 + 8).await;
-        let close = frames(&bytes).swap_remove(0);
-        assert_eq!(
-            close,
-            (0x88, [&1012_u16.to_be_bytes()[..], b"shutdown"].concat())
-        );
+        assert_eq!(said(&bytes), close(1012, "shutdown"));
         client
             .send(frame(0x88, Some([0; 4]), &1012_u16.to_be_bytes()))
             .await;
@@ -252,8 +248,8 @@ async fn older_generations_are_seen_and_steered_through_the_youngest() {
     let printed = operator.types(&close).await;
     assert_eq!(printed.out, "closed 1 of 1 tunnel\n");
     let mut first = tunnels.remove(0);
-    let said = frames(&first.exactly(2 + 2 + 6).await).swap_remove(0).1;
-    first.send(frame(0x88, Some([0; 4]), &said[..2])).await;
+    let told = said(&first.exactly(2 + 2 + 6).await).unwrap();
+    first.send(frame(0x88, Some([0; 4]), &told[..2])).await;
     assert_eq!(proxy.exit().await, 0);
     for wire in &mut tunnels {
         echoes(wire).await;
@@ -286,8 +282,7 @@ async fn a_stop_of_the_old_process_is_its_own() {
     proxy.succeeded(1).await;
     let mut new = proxy.tunnel().await;
     proxy.signal(Signal::TERM);
-    let said = frames(&old.exactly(2 + 2 + 8).await).swap_remove(0).1;
-    assert_eq!(said, [&1012_u16.to_be_bytes()[..], b"shutdown"].concat());
+    assert_eq!(said(&old.exactly(2 + 2 + 8).await), close(1012, "shutdown"));
     assert_eq!(proxy.exit().await, 0);
     echoes(&mut new).await;
     echoes(&mut proxy.tunnel().await).await;

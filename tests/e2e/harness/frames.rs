@@ -53,6 +53,17 @@ pub(crate) fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8>
     frame
 }
 
+/// What the last Close among these frames says.
+pub(crate) fn said(bytes: &[u8]) -> Option<Vec<u8>> {
+    let closes = frames(bytes).into_iter().filter(|it| it.0 == 0x88);
+    closes.map(|it| it.1).next_back()
+}
+
+/// What a Close with this code and reason says.
+pub(crate) fn close(code: u16, reason: &str) -> Option<Vec<u8>> {
+    Some([&code.to_be_bytes(), reason.as_bytes()].concat())
+}
+
 /// The whole frames in these bytes: their first bytes, and their payloads without a mask.
 pub(crate) fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
