@@ -12,28 +12,37 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::sync::{Notify, watch};
 
+/// How much time there is for what has not quite begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// What drains will be there for a while.
+    None,
+    /// The process is about to end.
+    Some,
+}
+
 /// The side that starts a drain.
 #[derive(Debug)]
 pub struct Drain {
-    begun: watch::Sender<bool>,
+    begun: watch::Sender<Option<Haste>>,
 }
 
 impl Drain {
     /// A drain that has not begun.
     pub fn new() -> Self {
         Self {
-            begun: watch::Sender::new(false),
+            begun: watch::Sender::new(None),
         }
     }
 
     /// Begins it. There is no way back: whoever watches may have acted already.
-    pub fn begin(&self) {
-        self.begun.send_replace(true);
+    pub fn begin(&self, haste: Haste) {
+        self.begun.send_replace(Some(haste));
     }
 
     /// Whether it has begun.
     pub fn has_begun(&self) -> bool {
-        *self.begun.borrow()
+        self.begun.borrow().is_some()
     }
 
     /// A watch for something that has to end when the drain begins.
@@ -53,14 +62,15 @@ impl Default for Drain {
 /// The side that is told.
 #[derive(Debug, Clone)]
 pub struct Watch {
-    begun: watch::Receiver<bool>,
+    begun: watch::Receiver<Option<Haste>>,
 }
 
 impl Watch {
     /// Ends when the drain begins, or when nobody is left who could begin it.
-    pub async fn begun(&mut self) {
+    pub async fn begun(&mut self) -> Haste {
+        let begun = self.begun.wait_for(Option::is_some).await;
         // An error means that the sender is gone: what it stood for is gone too.
-        let _ = self.begun.wait_for(|begun| *begun).await;
+        begun.ok().and_then(|haste| *haste).unwrap_or(Haste::Some)
     }
 }
 
@@ -137,10 +147,12 @@ mod tests {
     async fn watches_end_when_the_drain_begins() {
         let drain = Drain::new();
         let mut early = drain.watch();
-        drain.begin();
-        early.begun().await;
-        drain.watch().begun().await;
+        drain.begin(Haste::None);
+        assert_eq!(early.begun().await, Haste::None);
+        assert_eq!(drain.watch().begun().await, Haste::None);
         assert!(drain.has_begun());
+        let mut orphan = Drain::new().watch();
+        assert_eq!(orphan.begun().await, Haste::Some);
     }
 
     #[test]

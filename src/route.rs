@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 use crate::config::model::{Conditions, HostPattern, PathMatch, Route};
 use crate::protocol::handshake::Handshake;
@@ -67,12 +67,8 @@ impl Entry {
 
     /// Whether it takes such requests, whatever their method.
     fn fits(&self, request: &Request<'_>) -> bool {
-        let bound = match &self.listeners {
-            None => !request.bound_only,
-            Some(names) => names.iter().any(|name| **name == *request.listener),
-        };
-        let conditions = self.conditions.as_ref();
-        bound && conditions.is_none_or(|conditions| meets(conditions, request))
+        let conditions = self.conditions.as_deref();
+        miss(self.listeners.as_deref(), conditions, request).is_none()
     }
 }
 
@@ -164,49 +160,77 @@ impl Paths {
     }
 }
 
-/// Why a route does not take a request that its host and path fit, for a person; `None` if nothing
-/// is against it.
-pub fn against(route: &Route, request: &Request<'_>) -> Option<String> {
+/// What keeps a request from a route, whatever its method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Miss<'a> {
+    /// It is not for the listener.
+    Listener,
+    /// It does not name the listener, which sends all others away.
+    Unbound,
+    /// This one does not have the value.
+    Header(&'a HeaderName),
+    /// Neither does this one.
+    Query(&'a str),
+    /// None is offered.
+    Subprotocols,
+}
+
+fn miss<'a>(
+    listeners: Option<&[Arc<str>]>,
+    conditions: Option<&'a Conditions>,
+    request: &Request<'_>,
+) -> Option<Miss<'a>> {
+    match listeners {
+        Some(names) if !names.iter().any(|name| **name == *request.listener) => {
+            return Some(Miss::Listener);
+        }
+        None if request.bound_only => return Some(Miss::Unbound),
+        _ => {}
+    }
     let Conditions {
-        methods,
+        methods: _,
         headers,
         query,
         subprotocols,
-    } = &route.conditions;
-    match &route.listeners {
-        Some(names) if !names.iter().any(|name| **name == *request.listener) => {
-            return Some(format!("it is not for listener `{}`", request.listener));
-        }
-        None if request.bound_only => {
-            return Some("its listener sends all others to https".to_owned());
-        }
-        _ => {}
-    }
-    if request.handshake.is_none() && !methods.is_empty() && !methods.contains(request.method) {
-        return Some(format!("it is not for {}", request.method));
-    }
+    } = conditions?;
     let missing = headers.iter().find(|(name, value)| {
         let mut lines = request.headers.get_all(name).iter();
         !lines.any(|line| line == value)
     });
     if let Some((name, _)) = missing {
-        return Some(format!("header `{name}` is another one, or none"));
+        return Some(Miss::Header(name));
     }
-    let given = request.query.unwrap_or_default();
-    let missing = query
-        .iter()
-        .find(|one| !has_all(given, std::slice::from_ref(one)));
+    let given = request.query.unwrap_or_default().as_bytes();
+    let missing = query.iter().find(|(name, value)| {
+        let mut pairs = form_urlencoded::parse(given);
+        !pairs.any(|(known, given)| known == **name && given == **value)
+    });
     if let Some((name, _)) = missing {
-        return Some(format!("`{name}` in the query is another one, or none"));
+        return Some(Miss::Query(name));
     }
     let offered = request.handshake.is_some_and(|handshake| {
         let mut wanted = subprotocols.iter();
         wanted.any(|name| handshake.offers_subprotocol(name))
     });
-    if !subprotocols.is_empty() && !offered {
-        return Some("none of its subprotocols is offered".to_owned());
-    }
-    None
+    (!subprotocols.is_empty() && !offered).then_some(Miss::Subprotocols)
+}
+
+/// Why a route does not take a request that its host and path fit, for a person; `None` if nothing
+/// is against it.
+pub fn against(route: &Route, request: &Request<'_>) -> Option<String> {
+    let methods = &route.conditions.methods;
+    let has_method =
+        request.handshake.is_some() || methods.is_empty() || methods.contains(request.method);
+    let missed = miss(route.listeners.as_deref(), Some(&route.conditions), request);
+    Some(match missed {
+        Some(Miss::Listener) => format!("it is not for listener `{}`", request.listener),
+        Some(Miss::Unbound) => "its listener sends all others to https".to_owned(),
+        _ if !has_method => format!("it is not for {}", request.method),
+        Some(Miss::Header(name)) => format!("header `{name}` is another one, or none"),
+        Some(Miss::Query(name)) => format!("`{name}` in the query is another one, or none"),
+        Some(Miss::Subprotocols) => "none of its subprotocols is offered".to_owned(),
+        None => return None,
+    })
 }
 
 /// Whether a request's host and path fit a route.
@@ -231,34 +255,6 @@ fn first(entries: &[Entry], request: &Request<'_>, methods: Methods) -> Option<u
     };
     let mut fitting = entries.iter().filter(|entry| entry.fits(request));
     fitting.find(has_method).map(|entry| entry.position)
-}
-
-/// Whether all conditions hold but for the method.
-fn meets(conditions: &Conditions, request: &Request<'_>) -> bool {
-    let Conditions {
-        methods: _,
-        headers,
-        query,
-        subprotocols,
-    } = conditions;
-    let subprotocol = subprotocols.is_empty()
-        || request.handshake.is_some_and(|handshake| {
-            let mut wanted = subprotocols.iter();
-            wanted.any(|name| handshake.offers_subprotocol(name))
-        });
-    subprotocol
-        && headers.iter().all(|(name, value)| {
-            let mut lines = request.headers.get_all(name).iter();
-            lines.any(|line| line == value)
-        })
-        && (query.is_empty() || has_all(request.query.unwrap_or_default(), query))
-}
-
-fn has_all(query: &str, wanted: &[(Box<str>, Box<str>)]) -> bool {
-    wanted.iter().all(|(name, value)| {
-        let mut pairs = form_urlencoded::parse(query.as_bytes());
-        pairs.any(|(known, given)| known == **name && given == **value)
-    })
 }
 
 #[cfg(test)]

@@ -39,7 +39,8 @@ use self::succession::Predecessor;
 use self::upgrade::Succeeded;
 use self::watch::FileWatch;
 use crate::admin::api::fault::Fault;
-use crate::admin::order::{self, Order};
+use crate::admin::api::reload as reload_api;
+use crate::admin::order::Order;
 use crate::admin::plan::{self, Guard, Live, Plan};
 use crate::config::model::{Bind, Watch};
 use crate::config::{Loaded, Report};
@@ -273,7 +274,7 @@ impl Process {
     }
 
     /// Reloads, if that displaces no more tunnels than it may.
-    async fn reload_if(&mut self, guard: Guard) -> Result<order::Reloaded, Fault> {
+    async fn reload_if(&mut self, guard: Guard) -> Result<reload_api::Reloaded, Fault> {
         systemd::reloading();
         self.reloader.reopen_logs();
         let result = match self.reloader.load(Source::File).await {
@@ -290,10 +291,8 @@ impl Process {
         self.reloaded(&result);
         let done = result.map_err(|error| not_taken(&error))?;
         let taken = self.reloader.taken_whole();
-        let waiting = taken.at_next_start.iter();
-        let waiting =
-            waiting.map(|it| format!("a change of `{it}` takes effect at the next start"));
-        Ok(order::Reloaded {
+        let waiting = taken.waiting();
+        Ok(reload_api::Reloaded {
             certificates_only: done == Reloaded::Certificates,
             warnings: taken.warnings.iter().cloned().chain(waiting).collect(),
         })
@@ -310,6 +309,7 @@ impl Process {
             source: &self.reloader.taken_whole().source,
             snapshot: &self.reloader.snapshot(),
             live: &live,
+            at_next_start: &self.reloader.at_next_start(&loaded.config),
         };
         plan::plan(loaded, files, &running)
     }

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::drain::{Drain, Watch};
+use crate::drain::{Drain, Haste, Watch};
 use crate::handover::link::Link;
 use crate::net::listen::Bound;
 use crate::net::stream::Socket;
@@ -78,7 +78,7 @@ impl Server {
     /// end, which what this gives waits for.
     pub fn retire(self) -> JoinSet<()> {
         self.bound.leave();
-        self.drain.begin();
+        self.drain.begin(Haste::None);
         self.accepting
     }
 }
@@ -135,7 +135,7 @@ async fn accept_all(door: Door, service: Arc<impl Service>, mut drain: Watch) {
                 Err(_) => tokio::time::sleep(EXHAUSTED_REST).await,
             },
             Some(_) = connections.join_next() => {}
-            () = drain.begun() => break,
+            _ = drain.begun() => break,
         }
     }
     drop(door);
@@ -153,7 +153,7 @@ async fn serve(socket: Socket, service: &impl Service, mut drain: Watch) {
     let served = async {
         tokio::select! {
             served = &mut connection => return served,
-            () = drain.begun() => connection.as_mut().graceful_shutdown(),
+            _ = drain.begun() => connection.as_mut().graceful_shutdown(),
         }
         connection.await
     };

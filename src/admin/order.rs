@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api::fault::Fault;
+use super::api::reload::Reloaded;
 use super::generations::Identity;
 use super::plan::{Guard, Plan};
 
@@ -24,15 +25,6 @@ pub enum Order {
     Reload(Guard, oneshot::Sender<Result<Reloaded, Fault>>),
     /// Hand over to a new process, of this program or of that which this one was started with.
     Upgrade(Option<PathBuf>, oneshot::Sender<Result<Identity, Fault>>),
-}
-
-/// What a reload did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
-    /// Only certificates had changed, and only they were swapped.
-    pub certificates_only: bool,
-    /// What was probably not meant so.
-    pub warnings: Vec<String>,
 }
 
 /// Has `orders` do something, and waits for it.

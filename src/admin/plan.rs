@@ -50,16 +50,6 @@ pub struct Setting {
     pub at_next_start: bool,
 }
 
-/// Those of them for which that is so.
-const AT_NEXT_START: [&str; 6] = [
-    "server.workers",
-    "server.core_dumps",
-    "server.log",
-    "admin.bind",
-    "admin.mode",
-    "admin.metrics_bind",
-];
-
 /// What runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Running<'a> {
@@ -69,6 +59,8 @@ pub struct Running<'a> {
     pub snapshot: &'a Snapshot,
     /// Its tunnels.
     pub live: &'a Live,
+    /// Keys that a reload does not change, and that the new one has otherwise.
+    pub at_next_start: &'a [&'static str],
 }
 
 /// What becomes of a part.
@@ -251,6 +243,7 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
         source,
         snapshot,
         live,
+        at_next_start,
     } = running;
     let (now, old) = (config::compared(&new.source), config::compared(source));
     let endpoints = endpoints(&new.config, snapshot, live);
@@ -263,7 +256,8 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
         parts
     };
     let settings = ["server", "admin"].into_iter();
-    let settings = settings.flat_map(|table| settings_of(table, &now[table], &old[table]));
+    let settings =
+        settings.flat_map(|table| settings_of(table, (&now[table], &old[table]), at_next_start));
     Plan {
         tunnels: live.total,
         displaced: displaced(&routes, &endpoints, live),
@@ -316,7 +310,7 @@ fn parts(new: &NamedValues<'_>, old: &NamedValues<'_>, tunnels: &dyn Fn(&str) ->
 }
 
 /// Names of keys of a table that differ.
-fn settings_of(table: &str, new: &Value, old: &Value) -> Vec<Setting> {
+fn settings_of(table: &str, (new, old): (&Value, &Value), wait: &[&str]) -> Vec<Setting> {
     let (new, old) = (named(new), named(old));
     let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
     let differs = |name: &&String| new.get(*name) != old.get(*name);
@@ -326,7 +320,7 @@ fn settings_of(table: &str, new: &Value, old: &Value) -> Vec<Setting> {
         .map(|name| {
             let name = format!("{table}.{name}");
             Setting {
-                at_next_start: AT_NEXT_START.contains(&&*name),
+                at_next_start: wait.contains(&&*name),
                 name,
             }
         })

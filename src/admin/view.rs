@@ -64,6 +64,14 @@ pub struct Taken {
     pub at_next_start: Vec<&'static str>,
 }
 
+impl Taken {
+    /// That these keys wait, a line each.
+    pub fn waiting(&self) -> impl Iterator<Item = String> {
+        let keys = self.at_next_start.iter();
+        keys.map(|key| format!("a change of `{key}` takes effect at the next start"))
+    }
+}
+
 /// Without the file, which may have secrets in it.
 impl fmt::Debug for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::client_io::{ClientIo, Pulse};
 use super::reply::{self, Content, ServedBody};
+use crate::drain::Haste;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::rejection::Rejection;
@@ -37,8 +38,8 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// that stalls costs no more. More only where heads may be longer.
 const BUFFER_MOST: usize = 64 * 1024;
 
-/// How long a connection that was accepted when a drain began may take to send its first request:
-/// it may have been in the kernel's queue, request and all.
+/// How long a connection that was accepted when the process began to stop may take to send its first
+/// request: it may have been in the kernel's queue, request and all.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How the HTTP part of a connection came to its end.
@@ -183,8 +184,12 @@ async fn drive(
         let is_stale = || due() < armed || (awaited && !pulse.awaits_first());
         tokio::select! {
             biased;
-            () = drain.begun(), if leave == Leave::No => {
-                leave = Leave::AfterFirst(Instant::now() + FIRST_REQUEST);
+            haste = drain.begun(), if leave == Leave::No => {
+                leave = Leave::AfterFirst(match haste {
+                    // Until it is due anyway.
+                    Haste::None => far,
+                    Haste::Some => Instant::now() + FIRST_REQUEST,
+                });
             }
             next = std::future::poll_fn(|cx| match poll(cx, std::mem::take(&mut finish)) {
                 Poll::Ready(next) => Poll::Ready(Some(next)),

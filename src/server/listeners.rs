@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::acceptor::{Accepting, Stop};
 use super::limits;
 use super::mailbox::Handle;
+use crate::admin::view::Listening;
 use crate::config;
 use crate::config::model::{self, Bind};
-use crate::drain::Drain;
+use crate::drain::{Drain, Haste};
 use crate::net::admission::Admission;
 use crate::net::gate::Gate;
 use crate::net::inherited::{Inherited, Place, Purpose};
@@ -260,7 +261,7 @@ impl Listeners {
         self.close_all_but(&plan.wanted).await;
         for (name, removed) in removed {
             tracing::info!(listener = %name, "listener removed: its tunnels stay");
-            removed.listener.drain.begin();
+            removed.listener.drain.begin(Haste::None);
         }
         for (seat, name) in plan.late {
             match self.bind(&seat) {
@@ -291,7 +292,7 @@ impl Listeners {
     /// connection.
     pub(super) async fn stop(&mut self) {
         self.close_all_but(&HashMap::new()).await;
-        self.drain();
+        self.drain(Haste::Some);
     }
 
     /// Stops accepting everywhere, and leaves what the kernel has queued to the process that has been
@@ -300,12 +301,12 @@ impl Listeners {
         for (_, socket) in self.sockets.drain() {
             socket.stop(Stop::Leave).await;
         }
-        self.drain();
+        self.drain(Haste::None);
     }
 
-    fn drain(&self) {
+    fn drain(&self, haste: Haste) {
         for running in self.running.values() {
-            running.listener.drain.begin();
+            running.listener.drain.begin(haste);
         }
     }
 
@@ -363,6 +364,26 @@ impl Listeners {
             .collect();
         addresses.sort();
         addresses
+    }
+
+    /// The listeners that run, for operators.
+    pub(super) fn listening(&self) -> Vec<Listening> {
+        let mut listening: Vec<Listening> = Vec::new();
+        for (name, address) in self.addresses() {
+            if let Some(known) = listening.iter_mut().find(|it| it.name == name) {
+                known.addresses.push(address);
+                continue;
+            }
+            let running = self.running.get(&name);
+            let settings = running.map(|it| it.listener.settings.load());
+            listening.push(Listening {
+                name,
+                addresses: vec![address],
+                tls: settings.as_ref().is_some_and(|it| it.tls.is_some()),
+                redirect_to_https: settings.is_some_and(|it| it.redirect_to_https),
+            });
+        }
+        listening
     }
 
     /// Names under which sockets were passed that no listener has.

@@ -126,7 +126,9 @@ impl Operators {
     pub(super) fn tell(&self, reloader: &mut Reloader) {
         self.view.token.store(reloader.token());
         self.view.taken.store(reloader.taken_whole());
-        self.view.listening.store(Arc::new(reloader.listening()));
+        self.view
+            .listening
+            .store(Arc::new(reloader.listeners().listening()));
     }
 }
 

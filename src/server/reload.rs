@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::discovery::{self, Lookups};
 use super::listeners::{ListenError, Listeners, Plan};
 use super::operators;
-use crate::admin::view::{Listening, Taken};
-use crate::config::model::{Admin, Config, Secret, Server};
+use crate::admin::view::Taken;
+use crate::config::model::{Admin, Bind, Config, Secret, Server};
 use crate::config::{self, Loaded, Report};
 use crate::observe::metrics::Expiry;
 use crate::observe::recorder::TargetError;
@@ -72,8 +72,6 @@ pub(super) struct Reloader {
     started: Started,
     server: Server,
     admin: Admin,
-    /// Of each listener, whether it speaks TLS, and whether it sends requests there.
-    secure: HashMap<Arc<str>, (bool, bool)>,
     expiries: Arc<Vec<Expiry>>,
 }
 
@@ -123,7 +121,6 @@ impl Reloader {
             taken: fingerprint(&config.inputs),
             shown: Arc::new(operators::taken(loaded)),
             started: Started::of(config),
-            secure: secure(config),
             server: config.server.clone(),
             admin: config.admin.clone(),
             expiries: expiries(config),
@@ -209,28 +206,14 @@ impl Reloader {
         changed
     }
 
+    /// Keys that say something else than at the start, and wait for the next one.
+    pub(super) fn at_next_start(&self, config: &Config) -> Vec<&'static str> {
+        self.started.differs_from(config)
+    }
+
     /// What changes over TCP need.
     pub(super) fn token(&self) -> Option<Arc<Secret>> {
         self.admin.token.clone().map(Arc::new)
-    }
-
-    /// The listeners that run, for operators.
-    pub(super) fn listening(&self) -> Vec<Listening> {
-        let mut listening: Vec<Listening> = Vec::new();
-        for (name, address) in self.listeners.addresses() {
-            if let Some(known) = listening.iter_mut().find(|it| it.name == name) {
-                known.addresses.push(address);
-                continue;
-            }
-            let (tls, redirect_to_https) = self.secure.get(&name).copied().unwrap_or_default();
-            listening.push(Listening {
-                name,
-                addresses: vec![address],
-                tls,
-                redirect_to_https,
-            });
-        }
-        listening
     }
 
     /// Reads the configuration again, and nothing more.
@@ -270,7 +253,7 @@ impl Reloader {
         super::log_warnings(&loaded.warnings);
         let mut shown = operators::taken(&loaded);
         let config = loaded.config;
-        shown.at_next_start = self.started.differs_from(&config);
+        shown.at_next_start = self.at_next_start(&config);
         let shown = Arc::new(shown);
         let mut fingerprint = fingerprint(&config.inputs);
         if let (Source::Taken, Some(known)) = (from, self.taken.get(&self.path)) {
@@ -296,8 +279,8 @@ impl Reloader {
         if let Some(target) = target {
             self.shared.access_log.set(target);
         }
-        for name in &shown.at_next_start {
-            tracing::warn!("a change of `{name}` takes effect at the next start");
+        for line in shown.waiting() {
+            tracing::warn!("{line}");
         }
         let old = self.shared.snapshot.swap(Arc::new(snapshot));
         self.forget_weights();
@@ -307,7 +290,6 @@ impl Reloader {
         drop(old);
         self.taken = fingerprint;
         self.shown = shown;
-        self.secure = secure(&config);
         self.expiries = expiries(&config);
         self.server = config.server;
         self.admin.token = config.admin.token;
@@ -322,17 +304,6 @@ impl Reloader {
             }
         }
     }
-}
-
-/// Of each listener, whether it speaks TLS, and whether it sends requests there.
-fn secure(config: &Config) -> HashMap<Arc<str>, (bool, bool)> {
-    let listeners = config.listeners.iter();
-    listeners
-        .map(|it| {
-            let name = Arc::clone(&it.name);
-            (name, (it.tls.is_some(), it.redirect_to_https))
-        })
-        .collect()
 }
 
 fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
@@ -404,7 +375,11 @@ impl Started {
                 self.server.core_dumps != server.core_dumps,
             ),
             ("server.log", self.server.log != server.log),
-            ("admin.bind", self.admin.bind != admin.bind),
+            (
+                "admin.bind",
+                address(&self.admin.bind) != address(&admin.bind),
+            ),
+            ("admin.mode", mode(&self.admin.bind) != mode(&admin.bind)),
             (
                 "admin.metrics_bind",
                 self.admin.metrics_bind != admin.metrics_bind,
@@ -412,5 +387,17 @@ impl Started {
         ];
         let differ = differ.into_iter().filter(|(_, differs)| *differs);
         differ.map(|(name, _)| name).collect()
+    }
+}
+
+fn address(bind: &Option<Bind>) -> Option<String> {
+    bind.as_ref().map(ToString::to_string)
+}
+
+/// Permission bits of its socket, if it is one in a folder.
+fn mode(bind: &Option<Bind>) -> Option<u32> {
+    match bind {
+        Some(Bind::Unix { mode, .. }) => Some(*mode),
+        _ => None,
     }
 }

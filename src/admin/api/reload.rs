@@ -72,9 +72,5 @@ pub async fn reload(view: &View, reload: Reload) -> Result<Reloaded, Fault> {
         Some(most) => Guard::Most(most),
         None => Guard::Half,
     };
-    let done = order::give(&view.orders, |done| Order::Reload(guard, done)).await?;
-    Ok(Reloaded {
-        certificates_only: done.certificates_only,
-        warnings: done.warnings,
-    })
+    order::give(&view.orders, |done| Order::Reload(guard, done)).await
 }
