@@ -232,7 +232,11 @@ fn files_are_short_and_named_and_finished() {
 }
 
 /// The one place that lets time pass, and the clients of the reload test, which talk at a pace.
-const SLEEPS: [&str; 2] = ["tests/e2e/harness.rs", "tests/e2e/reload.rs"];
+const SLEEPS: [&str; 3] = [
+    "tests/e2e/harness.rs",
+    "tests/e2e/reload.rs",
+    "tests/e2e/upheaval.rs",
+];
 
 #[test]
 fn tests_wait_for_events_and_not_for_time() {
