@@ -29,6 +29,8 @@ pub struct Counters {
     pub tunnels: Counter,
     /// Tunnels ended.
     pub ended: Counter,
+    /// Tasks that run, as of the last sweep.
+    pub tasks: Counter,
     /// What came in where, and what became of it.
     pub listeners: Labelled<Arc<str>, ListenerSeries>,
 }

@@ -244,6 +244,9 @@ fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
     metrics.sample(&version, 1);
     metrics.family("tidegate_workers", Kind::Gauge, "Data-plane threads.");
     metrics.sample(&[], workers.len());
+    let help = "Tasks of the data-plane threads, once a second.";
+    metrics.family("tidegate_tasks", Kind::Gauge, help);
+    metrics.sample(&[], workers.iter().map(|it| it.tasks.get()).sum::<u64>());
     metrics.family("tidegate_draining", Kind::Gauge, "1 once a stop has begun.");
     metrics.sample(&[], u8::from(process.is_draining()));
     let help = "Connections of clients that file descriptors carry.";

@@ -91,6 +91,8 @@ async fn run(
                 let now = Instant::now();
                 worker.tunnels.sweep(now);
                 worker.pool.sweep(now);
+                let running = worker.tasks.running() as u64;
+                worker.recorder.counters.tasks.set(running);
                 if finish.is_some() {
                     worker.pool.clear();
                 }

@@ -40,6 +40,9 @@ async fn what_is_documented_is_what_there_is() {
 async fn live_tunnels_are_in_the_sums() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[endpoint.address]))).await;
+    // Each worker accepts from the one address that there is.
+    let accepting = Scrape::of(&proxy).await.sum("tidegate_workers", &[]);
+    Scrape::until(&proxy, "tidegate_tasks", &[], accepting).await;
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
     let mut tunnelled = endpoint.tunnel().await;
@@ -72,6 +75,7 @@ async fn live_tunnels_are_in_the_sums() {
         assert_eq!(scrape.sum(name, labels), 1.0, "{name}\n{}", scrape.0);
     }
     assert_eq!(scrape.sum("tidegate_tunnel_seconds_count", &[]), 0.0);
+    Scrape::until(&proxy, "tidegate_tasks", &[], accepting + 1.0).await;
 
     client
         .send(frame(0x88, Some([0; 4]), &4001_u16.to_be_bytes()))
@@ -94,6 +98,7 @@ async fn live_tunnels_are_in_the_sums() {
     assert_eq!(scrape.sum("tidegate_tunnels_open", &at), 0.0);
     assert_eq!(scrape.sum("tidegate_endpoint_tunnels", &way[1..]), 0.0);
     Scrape::until(&proxy, "tidegate_connections_open", &at[..1], 0.0).await;
+    Scrape::until(&proxy, "tidegate_tasks", &[], accepting).await;
 }
 
 #[tokio::test]
