@@ -8,6 +8,7 @@ pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod fickle;
 pub(crate) mod frames;
+pub(crate) mod network;
 pub(crate) mod operator;
 pub(crate) mod proxy;
 pub(crate) mod scrape;

@@ -1,10 +1,13 @@
 //! Sides of quiet tunnels that are asked whether they are there.
 
+use std::net::{TcpListener, TcpStream};
+
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::{close, frame, frames, said};
+use crate::harness::network::{self, LINKS, Link};
 use crate::harness::proxy::{Proxy, settings};
 use crate::harness::scrape::{METRICS, Scrape};
-use crate::harness::wire::Wire;
+use crate::harness::wire::{HANDSHAKE, Wire};
 
 const PINGS: &str = "timeouts = { ping = \"1s\", pong = \"2s\" }";
 
@@ -41,6 +44,30 @@ async fn answer_as_endpoint(served: &mut Wire) {
     served.send(frame(0x8a, None, &payload)).await;
 }
 
+/// Answers as an endpoint until something else comes, which is longer: all that there is from then on.
+async fn endpoint_until_close(served: &mut Wire) -> Vec<u8> {
+    loop {
+        let bytes = served.exactly(MASKED_PING).await;
+        if bytes[0] != 0x89 {
+            return [bytes, served.rest().await.0].concat();
+        }
+        let (_, payload) = frames(&bytes).remove(0);
+        served.send(frame(0x8a, None, &payload)).await;
+    }
+}
+
+/// The same as a client.
+async fn client_until_close(client: &mut Wire) -> Vec<u8> {
+    loop {
+        let bytes = client.exactly(PING).await;
+        if bytes[0] != 0x89 {
+            return [bytes, client.rest().await.0].concat();
+        }
+        let (_, payload) = frames(&bytes).remove(0);
+        client.send(frame(0x8a, Some([0; 4]), &payload)).await;
+    }
+}
+
 #[tokio::test]
 async fn both_sides_are_asked_and_their_answers_go_no_further() {
     let (proxy, _endpoint, mut client, mut served) = tunnel(PINGS).await;
@@ -73,18 +100,7 @@ async fn both_sides_are_asked_and_their_answers_go_no_further() {
 async fn a_client_that_is_gone_is_noticed_and_its_endpoint_told() {
     let (proxy, _endpoint, _client, mut served) = tunnel(PINGS).await;
     let ended = async { proxy.logged("tunnel ended").await };
-    let answers = async {
-        loop {
-            // Until the Close comes, which is longer.
-            let bytes = served.exactly(MASKED_PING).await;
-            if bytes[0] != 0x89 {
-                return [bytes, served.rest().await.0].concat();
-            }
-            let (_, payload) = frames(&bytes).remove(0);
-            served.send(frame(0x8a, None, &payload)).await;
-        }
-    };
-    let (ended, last) = tokio::join!(ended, answers);
+    let (ended, last) = tokio::join!(ended, endpoint_until_close(&mut served));
     assert_eq!(ended["reason"], "dead-client");
     assert_eq!(said(&last), close(1001, "dead-client"));
 }
@@ -93,19 +109,66 @@ async fn a_client_that_is_gone_is_noticed_and_its_endpoint_told() {
 async fn an_endpoint_that_is_gone_is_noticed_and_its_client_told() {
     let (proxy, _endpoint, mut client, _served) = tunnel(PINGS).await;
     let ended = async { proxy.logged("tunnel ended").await };
-    let answers = async {
-        loop {
-            let bytes = client.exactly(PING).await;
-            if bytes[0] != 0x89 {
-                return [bytes, client.rest().await.0].concat();
-            }
-            let (_, payload) = frames(&bytes).remove(0);
-            client.send(frame(0x8a, Some([0; 4]), &payload)).await;
-        }
-    };
-    let (ended, last) = tokio::join!(ended, answers);
+    let (ended, last) = tokio::join!(ended, client_until_close(&mut client));
     assert_eq!(ended["reason"], "dead-upstream");
     assert_eq!(said(&last), close(1001, "dead-upstream"));
+}
+
+#[test]
+fn an_endpoint_that_vanishes_without_a_packet_is_noticed() {
+    network::run_in_own(LINKS, "liveness::beyond_a_link_an_endpoint_vanishes");
+}
+
+#[tokio::test]
+#[ignore = "needs a network of its own: run by the test before"]
+async fn beyond_a_link_an_endpoint_vanishes() {
+    let link = Link::new();
+    let listener = link.beyond(|| TcpListener::bind((Link::FAR, 0)).unwrap());
+    let endpoint = Endpoint::on(listener);
+    let proxy = Proxy::start(&settings(&[endpoint.address], "", PINGS)).await;
+    let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
+    // Both are there and answer, and go on to; it is the link that is gone.
+    tokio::join!(
+        answer_as_client(&mut client),
+        answer_as_endpoint(&mut served)
+    );
+    link.take_down();
+    tokio::spawn(async move { endpoint_until_close(&mut served).await });
+    let ended = async { proxy.logged("tunnel ended").await };
+    let (ended, last) = tokio::join!(ended, client_until_close(&mut client));
+    assert_eq!(ended["reason"], "dead-upstream");
+    assert_eq!(said(&last), close(1001, "dead-upstream"));
+}
+
+#[test]
+fn a_client_that_vanishes_without_a_packet_is_noticed() {
+    network::run_in_own(LINKS, "liveness::beyond_a_link_a_client_vanishes");
+}
+
+#[tokio::test]
+#[ignore = "needs a network of its own: run by the test before"]
+async fn beyond_a_link_a_client_vanishes() {
+    let link = Link::new();
+    let endpoint = Endpoint::bind().await;
+    let config = settings(&[endpoint.address], "", PINGS);
+    let near = format!("{}:0", Link::NEAR);
+    let proxy = Proxy::start(&config.replace("127.0.0.1:0", &near)).await;
+    let address = proxy.address();
+    let socket = link.beyond(|| TcpStream::connect(address).unwrap());
+    let mut client = Wire::std(socket);
+    client.send(HANDSHAKE).await;
+    let mut served = endpoint.tunnel().await;
+    assert_eq!(client.head().await.status(), 101);
+    tokio::join!(
+        answer_as_client(&mut client),
+        answer_as_endpoint(&mut served)
+    );
+    link.take_down();
+    tokio::spawn(async move { client_until_close(&mut client).await });
+    let ended = async { proxy.logged("tunnel ended").await };
+    let (ended, last) = tokio::join!(ended, endpoint_until_close(&mut served));
+    assert_eq!(ended["reason"], "dead-client");
+    assert_eq!(said(&last), close(1001, "dead-client"));
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! The local addresses that connections to endpoints come from.
 
 use std::net::IpAddr;
-use std::process::Command;
 
 use tokio::net::TcpListener;
 
 use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::network;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
@@ -103,10 +103,7 @@ async fn an_address_that_this_machine_does_not_have_is_passed_over() {
     assert_eq!(told[0]["source"], "192.0.2.1");
 }
 
-/// A network of our own, where there are eight ports; `sh` runs in it.
-const NARROW: [&str; 6] = ["--user", "--map-root-user", "--net", "--", "sh", "-c"];
-
-/// As many as this has.
+/// Ports in a network of our own.
 const PORTS: usize = 8;
 
 const NARROWED: &str = "ip link set lo up && \
@@ -114,20 +111,7 @@ const NARROWED: &str = "ip link set lo up && \
 
 #[test]
 fn a_source_without_a_free_port_is_passed_over() {
-    let run = |script: &str| {
-        let mut command = Command::new("unshare");
-        let test = std::env::current_exe().unwrap();
-        command.args(NARROW).arg(script).arg(test).output()
-    };
-    let narrowed = run(NARROWED);
-    if !narrowed.is_ok_and(|done| done.status.success()) {
-        // Not everybody may make networks. Nothing is shown here then.
-        return;
-    }
-    let inside = "exec \"$0\" --exact source::in_a_narrow_network --ignored";
-    let done = run(&format!("{NARROWED} && {inside}")).unwrap();
-    let text = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success() && text.contains("1 passed"), "{text}");
+    network::run_in_own(NARROWED, "source::in_a_narrow_network");
 }
 
 #[tokio::test]

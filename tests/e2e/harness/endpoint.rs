@@ -26,7 +26,16 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     pub(crate) async fn bind() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::of(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// That listens there, in whatever network that is.
+    pub(crate) fn on(listener: std::net::TcpListener) -> Self {
+        listener.set_nonblocking(true).unwrap();
+        Self::of(TcpListener::from_std(listener).unwrap())
+    }
+
+    fn of(listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         Self { listener, address }
     }

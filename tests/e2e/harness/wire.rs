@@ -71,6 +71,11 @@ impl Wire {
         }
     }
 
+    pub(crate) fn std(socket: std::net::TcpStream) -> Self {
+        socket.set_nonblocking(true).unwrap();
+        Self::tcp(TcpStream::from_std(socket).unwrap())
+    }
+
     pub(crate) fn unix(socket: UnixStream) -> Self {
         Self::over(socket)
     }

@@ -1,0 +1,98 @@
+//! Networks of a test's own, where those may be made: one for the whole test, and in it a link to
+//! another one, which can be taken down.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// `sh` in a network of its own.
+const OWN: [&str; 6] = ["--user", "--map-root-user", "--net", "--", "sh", "-c"];
+
+/// Runs an ignored test in a network of its own, in which `setup` has been run before. Not everybody
+/// may make networks; who may not is told that nothing is shown here.
+pub(crate) fn run_in_own(setup: &str, test: &str) {
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        let program = std::env::current_exe().unwrap();
+        command.args(OWN).arg(script).arg(program).output()
+    };
+    let refused = match run(setup) {
+        Ok(done) if done.status.success() => None,
+        Ok(done) => Some(String::from_utf8_lossy(&done.stderr).into_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(why) = refused {
+        // Not by the macro: what that writes is shown of tests that fail only.
+        let line = format!("{test} NOT RUN, no network of its own: {}\n", why.trim());
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        return;
+    }
+    let inside = format!("{setup} && exec \"$0\" --exact {test} --ignored");
+    let done = run(&inside).unwrap();
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// What a link needs of the network that it is made in: as `setup`.
+pub(crate) const LINKS: &str = "ip link set lo up && \
+    ip link add near type veth peer name far && ip link delete near && unshare --net true";
+
+/// A link to another network, as if to another machine.
+pub(crate) struct Link {
+    beyond: File,
+}
+
+impl Link {
+    /// The addresses of its two ends.
+    pub(crate) const NEAR: &str = "192.0.2.1";
+    pub(crate) const FAR: &str = "192.0.2.2";
+
+    pub(crate) fn new() -> Self {
+        let beyond = on_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let link = Self { beyond };
+        let network = format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            link.beyond.as_raw_fd()
+        );
+        ip("link add near type veth peer name far");
+        ip(&format!("link set far netns {network}"));
+        ip(&format!("address add {}/24 dev near", Self::NEAR));
+        ip("link set near up");
+        link.beyond(|| {
+            ip(&format!("address add {}/24 dev far", Self::FAR));
+            ip("link set far up");
+        });
+        link
+    }
+
+    /// Does something on its far side. Sockets that are made there stay there.
+    pub(crate) fn beyond<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        on_a_thread(|| {
+            setns(&self.beyond, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        })
+    }
+
+    /// Nothing comes through from now on, and nobody is told.
+    pub(crate) fn take_down(&self) {
+        self.beyond(|| ip("link set far down"));
+    }
+}
+
+/// A thread that ends with this: it may be in a network of its own.
+fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+fn ip(words: &str) {
+    let done = Command::new("ip").args(words.split(' ')).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "ip {words}: {said}");
+}
