@@ -67,22 +67,7 @@ impl Client {
 
     /// The same, where the proxy may refuse.
     pub(crate) async fn try_open(&self, path: &str) -> io::Result<Tunnel> {
-        let socket = TcpSocket::new_v4().unwrap();
-        let source = 2 + self.next.fetch_add(1, Ordering::Relaxed) % SOURCES;
-        let source: [u8; 4] = [127, 0, 0, source.try_into().unwrap()];
-        socket.bind((source, 0).into()).unwrap();
-        let socket = socket.connect(self.to).await?;
-        socket.set_nodelay(true)?;
-        let mut stream = match &self.tls {
-            None => Stream::Plain(socket),
-            Some(tls) => {
-                let name = ServerName::try_from("localhost").unwrap();
-                let stream = TlsConnector::from(Arc::clone(tls))
-                    .connect(name, socket)
-                    .await;
-                Stream::Tls(Box::new(stream?))
-            }
-        };
+        let mut stream = self.connect().await?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: load\r\nOrigin: http://localhost\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -105,6 +90,26 @@ impl Client {
         }
         let early = head.split_off(end);
         Ok(Tunnel { stream, early })
+    }
+
+    /// A connection, by TLS where it speaks that.
+    pub(crate) async fn connect(&self) -> io::Result<Stream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        let source = 2 + self.next.fetch_add(1, Ordering::Relaxed) % SOURCES;
+        let source: [u8; 4] = [127, 0, 0, source.try_into().unwrap()];
+        socket.bind((source, 0).into()).unwrap();
+        let socket = socket.connect(self.to).await?;
+        socket.set_nodelay(true)?;
+        match &self.tls {
+            None => Ok(Stream::Plain(socket)),
+            Some(tls) => {
+                let name = ServerName::try_from("localhost").unwrap();
+                let stream = TlsConnector::from(Arc::clone(tls))
+                    .connect(name, socket)
+                    .await;
+                Ok(Stream::Tls(Box::new(stream?)))
+            }
+        }
     }
 }
 

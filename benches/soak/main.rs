@@ -1,0 +1,332 @@
+//! A soak: tidegate under everything at once for a long time. Tunnels talk, are quiet, come and go in
+//! every way; meanwhile configurations change, endpoints die and come back, and new generations of
+//! the process take over. Every message is compared, every end has to have its reason, and in the end
+//! descriptors, tasks, threads and memory have to be what they were.
+//!
+//! `cargo bench --bench soak -- --minutes 30` runs for half an hour and a few minutes more. There is a
+//! minute of everything first; what an idle process holds after that is what the end is compared with.
+//! Generations change in the first half only: what leaks slowly needs a process that lives.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a measurement that fails has to stop, and to say so"
+)]
+
+mod clients;
+#[path = "../load/client.rs"]
+#[expect(dead_code, reason = "the benchmark that it is of uses the rest")]
+mod connect;
+mod endpoints;
+mod process;
+mod proxy;
+mod tally;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::clients::World;
+use self::connect::{Client, Security};
+use self::endpoints::Fleet;
+use self::proxy::{GRACE, Look, Proxy};
+use self::tally::Tally;
+
+const ENDPOINTS: usize = 3;
+
+/// How long there is everything before what is idle is looked at for the first time.
+const WARM_UP: Duration = Duration::from_secs(60);
+
+/// How long it may take until nobody is there any more.
+const SETTLE_WITHIN: Duration = Duration::from_secs(90);
+
+/// And from then on until memory and pools have been given back.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Looks at an idle process, and from one to the next. Checks of endpoints come and go: what is held
+/// all the time is what the least of them shows.
+const LOOKS: u32 = 40;
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Memory that it may have more of in the end, in KiB and as a share.
+const MORE_KIB: u64 = 4096;
+const MORE_SHARE: f64 = 0.25;
+
+/// A soak: everything at once for a long time, and nothing may be left behind.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How long it runs after a minute of warming up
+    #[arg(long, default_value_t = 30)]
+    minutes: u32,
+    /// Leave one process serving all the time
+    #[arg(long)]
+    no_upgrades: bool,
+    /// Write README.md into this folder, too
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// What cargo passes to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    process::adopt_orphans();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    let (passed, report) = runtime.block_on(soak(&options));
+    println!("{report}");
+    if let Some(folder) = options.out {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("README.md"), report).unwrap();
+    }
+    match passed {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+async fn soak(options: &Options) -> (bool, String) {
+    let tally = Rc::new(Tally::new());
+    let fleet = Rc::new(Fleet::start(ENDPOINTS));
+    let proxy = Rc::new(Proxy::start(fleet.addresses()).await);
+    let world = Rc::new(World {
+        plain: Client::new(proxy.plain, Security::Plain),
+        secure: Client::new(proxy.secure, Security::Resuming),
+        fleet,
+        tally: Rc::clone(&tally),
+    });
+    let whole = Duration::from_secs(60) * options.minutes;
+    let upgrades = |span: Duration| match options.no_upgrades {
+        true => Duration::ZERO,
+        false => span,
+    };
+    phase(&world, &proxy, WARM_UP, upgrades(WARM_UP)).await;
+    let first = idle(&world, &proxy, "idle after the warm-up").await;
+    phase(&world, &proxy, whole, upgrades(whole / 2)).await;
+    let last = idle(&world, &proxy, "idle in the end").await;
+    if let Some(wrong) = proxy.stop().await {
+        tally.fault(&wrong);
+    }
+    if proxy.has_panicked() {
+        tally.fault("it has panicked, says its log");
+    }
+    let returned = compare(&first, &last);
+    let passed = returned.is_ok() && tally.faults() == 0;
+    let (Ok(table) | Err(table)) = returned;
+    let verdict = match passed {
+        true => "Nothing was lost, nothing is left.",
+        false => "**Failed.**",
+    };
+    let report = format!(
+        "{}\n{verdict}\n\n{table}\n{}\n{}",
+        preamble(),
+        tally.markdown(),
+        proxy.told()
+    );
+    (passed, report)
+}
+
+fn preamble() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    format!(
+        "tidegate {}, 2 workers, with clients and endpoints on {cores} cores.\n\
+         Made by `cargo bench --bench soak -- {}`.\n",
+        env!("CARGO_PKG_VERSION"),
+        arguments.join(" ")
+    )
+}
+
+/// Everything at once for so long, with new generations for the first part of it.
+async fn phase(world: &Rc<World>, proxy: &Rc<Proxy>, span: Duration, upgrades: Duration) {
+    let (over, watched) = watch::channel(false);
+    let crowd = tokio::task::spawn_local(clients::crowd(Rc::clone(world), watched));
+    let fates = tokio::task::spawn_local(fates(Rc::clone(world), over.subscribe()));
+    let start = Instant::now();
+    let mut second = 0;
+    while start.elapsed() < span {
+        operate(world, proxy, second, start.elapsed() < upgrades).await;
+        if second % 60 == 59 {
+            show(world, proxy, "").await;
+        }
+        // What takes longer than a second does not make up for it.
+        second = (second + 1).max(start.elapsed().as_secs());
+        tokio::time::sleep_until(start + Duration::from_secs(second)).await;
+    }
+    over.send_replace(true);
+    for task in [crowd, fates] {
+        if let Err(error) = task.await {
+            world.tally.fault(&format!("ours: {error}"));
+        }
+    }
+}
+
+/// What an operator does in this second.
+async fn operate(world: &World, proxy: &Proxy, second: u64, upgrading: bool) {
+    let tally = &world.tally;
+    for wrong in proxy.watch_leaving() {
+        tally.fault(&wrong);
+    }
+    let turn = usize::try_from(second / 10).unwrap();
+    let done = match second % 60 {
+        _ if second % 10 == 5 && turn % 4 == 3 => proxy
+            .reload_broken(turn)
+            .await
+            .map(|()| "reloads of what is broken, refused"),
+        _ if second % 10 == 5 => proxy.reload(turn + 1).await.map(|()| "reloads"),
+        33 if upgrading => {
+            // Clients are told at once.
+            tally.count("upgrades, begun");
+            proxy.upgrade().await.map(|()| "upgrades, over")
+        }
+        57 if upgrading => proxy
+            .upgrade_broken(usize::try_from(second / 60).unwrap())
+            .await
+            .map(|()| "upgrades to what is broken, refused"),
+        _ => return,
+    };
+    match done {
+        Ok(what) => tally.count(what),
+        Err(wrong) => tally.fault(&wrong),
+    }
+}
+
+/// An endpoint dies every twenty seconds, and is back six seconds later.
+async fn fates(world: Rc<World>, mut over: watch::Receiver<bool>) {
+    for turn in 0.. {
+        for (wait, back) in [(14, false), (6, true)] {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(wait)) => {}
+                _ = over.changed() => {}
+            }
+            if back {
+                world.fleet.bring_back(turn);
+            }
+            if *over.borrow() {
+                return;
+            }
+            if !back {
+                world.fleet.kill(turn).await;
+                world.tally.count("endpoints killed");
+            }
+        }
+    }
+}
+
+/// Waits until nobody is there any more, and looks at what is left.
+async fn idle(world: &World, proxy: &Proxy, name: &str) -> Look {
+    // Both ends have the same configuration.
+    if let Err(wrong) = proxy.reload(0).await {
+        world.tally.fault(&wrong);
+    }
+    let deadline = Instant::now() + SETTLE_WITHIN + GRACE;
+    loop {
+        for wrong in proxy.watch_leaving() {
+            world.tally.fault(&wrong);
+        }
+        let look = proxy.look().await;
+        let quiet = look.is_some_and(|it| it.tunnels == 0 && it.connections == 0);
+        if quiet && proxy.nobody_leaves() {
+            break;
+        }
+        if Instant::now() > deadline {
+            world.tally.fault(&format!("still not idle: {look:?}"));
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let mut least: Option<Look> = None;
+    for _ in 0..LOOKS {
+        if let Some(look) = proxy.look().await {
+            least = Some(least.map_or(look, |least| least.least(look)));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    show(world, proxy, name).await;
+    least.expect("somebody serves")
+}
+
+/// A line about how things are.
+async fn show(world: &World, proxy: &Proxy, name: &str) {
+    let Some(look) = proxy.look().await else {
+        return world.tally.fault("it does not tell how it is");
+    };
+    let tally = &world.tally;
+    eprintln!(
+        "{:5.0} s: {name:<24} pid {}: {} tunnels, {} connections, {} tasks, {} descriptors, {} threads, \
+         {:.1} MiB; {} handshakes, {} messages, {} requests, {} reloads, {} kills, {} upgrades, {} faults",
+        tally.age().as_secs_f64(),
+        look.pid,
+        look.tunnels,
+        look.connections,
+        look.tasks,
+        look.holds.descriptors,
+        look.holds.threads,
+        look.holds.resident_kib as f64 / 1024.0,
+        tally.of("handshakes"),
+        tally.of("messages, echoed"),
+        tally.of("requests"),
+        tally.of("reloads"),
+        tally.of("endpoints killed"),
+        tally.of("upgrades, over"),
+        tally.faults(),
+    );
+}
+
+/// Both as a table; as an error if the last is not what the first was.
+fn compare(first: &Look, last: &Look) -> Result<String, String> {
+    let most_kib = (first.holds.resident_kib as f64 * (1.0 + MORE_SHARE)) as u64 + MORE_KIB;
+    let rows = [
+        ("tunnels", first.tunnels, last.tunnels, 0),
+        ("connections", first.connections, last.connections, 0),
+        ("tasks", first.tasks, last.tasks, first.tasks),
+        (
+            "descriptors",
+            first.holds.descriptors as u64,
+            last.holds.descriptors as u64,
+            first.holds.descriptors as u64,
+        ),
+        (
+            "threads",
+            first.holds.threads,
+            last.holds.threads,
+            first.holds.threads,
+        ),
+        (
+            "memory, KiB",
+            first.holds.resident_kib,
+            last.holds.resident_kib,
+            most_kib,
+        ),
+    ];
+    let mut text =
+        "| idle | after the warm-up | in the end | at most | |\n|---|---|---|---|---|\n".to_owned();
+    let mut returned = true;
+    for (what, first, last, most) in rows {
+        let verdict = if last <= most {
+            "returned"
+        } else {
+            "**grown**"
+        };
+        returned &= last <= most;
+        let _ = writeln!(text, "| {what} | {first} | {last} | {most} | {verdict} |");
+    }
+    match returned {
+        true => Ok(text),
+        false => Err(text),
+    }
+}
