@@ -7,6 +7,7 @@
 
 pub mod select;
 pub mod ask;
+pub mod live;
 pub mod plan;
 pub mod order;
 pub mod jobs;

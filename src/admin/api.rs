@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 use self::fault::Fault;
 use self::operation::{GENERATION, Operation};
 use super::http::{Answer, Service, reply};
-use super::plan::Live;
+use super::live::Live;
 use super::select::Filter;
 use super::view::View;
 

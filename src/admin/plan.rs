@@ -4,18 +4,16 @@
 //! are counted because a configuration that most of them have no place in is seldom meant so.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::api::fault::Fault;
+use super::live::Live;
 use crate::config::model::{self, Discovery};
 use crate::config::{self, Loaded};
-use crate::observe::counters::Counters;
 use crate::snapshot::Snapshot;
-use crate::tunnel::ended::Ended;
 use crate::upstream::group::Upstream;
 
 /// What would change.
@@ -142,101 +140,6 @@ impl Guard {
     }
 }
 
-/// Live tunnels, by what they belong to; and how those have ended that are no more.
-#[derive(Debug, Default)]
-pub struct Live {
-    total: u64,
-    by_listener: BTreeMap<Arc<str>, u64>,
-    by_route: BTreeMap<Arc<str>, u64>,
-    by_endpoint: BTreeMap<(Arc<str>, Arc<str>), u64>,
-    by_way: BTreeMap<Way, u64>,
-    ended: BTreeMap<(Arc<str>, Arc<str>), Ends>,
-}
-
-/// Tunnels that have ended, by reason.
-pub type Ends = BTreeMap<String, u64>;
-
-/// Route, upstream, endpoint.
-type Way = (Arc<str>, Arc<str>, Arc<str>);
-
-impl Live {
-    /// As these workers have counted.
-    pub fn of(workers: &[Arc<Counters>]) -> Self {
-        let mut live = Self::default();
-        for way in workers.iter().flat_map(|worker| worker.ways()) {
-            let (upstream, endpoint) = (Arc::clone(&way.upstream), Arc::clone(&way.endpoint));
-            let ends = live
-                .ended
-                .entry((Arc::clone(&upstream), Arc::clone(&endpoint)));
-            let ends = ends.or_default();
-            for ended in Ended::ALL {
-                let count = way.ended.at(ended as usize).get();
-                if count > 0 {
-                    *ends.entry(ended.token().to_owned()).or_default() += count;
-                }
-            }
-            let open = way.open();
-            if open == 0 {
-                continue;
-            }
-            let route = Arc::clone(&way.route.route);
-            live.total += open;
-            *live
-                .by_listener
-                .entry(Arc::clone(&way.route.listener))
-                .or_default() += open;
-            *live.by_route.entry(Arc::clone(&route)).or_default() += open;
-            let key = (Arc::clone(&upstream), Arc::clone(&endpoint));
-            *live.by_endpoint.entry(key).or_default() += open;
-            *live.by_way.entry((route, upstream, endpoint)).or_default() += open;
-        }
-        live
-    }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// Those that came by a listener.
-    pub fn of_listener(&self, name: &str) -> u64 {
-        self.by_listener.get(name).copied().unwrap_or_default()
-    }
-
-    /// Those that took a route.
-    pub fn of_route(&self, name: &str) -> u64 {
-        self.by_route.get(name).copied().unwrap_or_default()
-    }
-
-    /// Those of an upstream.
-    pub fn of_upstream(&self, name: &str) -> u64 {
-        let endpoints = self.by_endpoint.iter();
-        let own = endpoints.filter(|((upstream, _), _)| **upstream == *name);
-        own.map(|(_, tunnels)| tunnels).sum()
-    }
-
-    /// Those of an endpoint.
-    pub fn of_endpoint(&self, upstream: &str, endpoint: &str) -> u64 {
-        let key = (upstream.into(), endpoint.into());
-        self.by_endpoint.get(&key).copied().unwrap_or_default()
-    }
-
-    /// How those of an endpoint have ended.
-    pub fn ended(&self, upstream: &str, endpoint: &str) -> Ends {
-        let key = (upstream.into(), endpoint.into());
-        self.ended.get(&key).cloned().unwrap_or_default()
-    }
-
-    /// Endpoints that have some.
-    pub fn endpoints(&self) -> impl Iterator<Item = &(Arc<str>, Arc<str>)> {
-        self.by_endpoint.keys()
-    }
-
-    fn upstreams(&self) -> BTreeSet<&str> {
-        self.by_endpoint.keys().map(|(name, _)| &**name).collect()
-    }
-}
-
 /// What taking `new` instead of what runs would change; `files` that it names hold something else.
 pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
     let Running {
@@ -259,7 +162,7 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
     let settings =
         settings.flat_map(|table| settings_of(table, (&now[table], &old[table]), at_next_start));
     Plan {
-        tunnels: live.total,
+        tunnels: live.total(),
         displaced: displaced(&routes, &endpoints, live),
         listeners: tables("listener", &|name| live.of_listener(name)),
         upstreams: tables("upstream", &|name| live.of_upstream(name)),
@@ -333,7 +236,7 @@ fn endpoints(new: &model::Config, snapshot: &Snapshot, live: &Live) -> Vec<Plann
         .iter()
         .map(|it| &*it.name)
         .chain(snapshot.upstreams().iter().map(|it| &*it.name))
-        .chain(live.upstreams())
+        .chain(live.endpoints().map(|(upstream, _)| &**upstream))
         .collect();
     names
         .into_iter()
@@ -365,9 +268,8 @@ fn of_upstream(
     labels.extend(after.iter().flat_map(|after| after.keys().cloned()));
     // Those that went before, and still have tunnels.
     let here = live
-        .by_endpoint
-        .keys()
-        .filter(|(upstream, _)| **upstream == *name);
+        .endpoints()
+        .filter(|(upstream, _)| ***upstream == *name);
     labels.extend(here.map(|(_, endpoint)| endpoint.to_string()));
     labels
         .into_iter()
@@ -418,9 +320,7 @@ fn displaced(routes: &[Part], endpoints: &[PlannedEndpoint], live: &Live) -> u64
         .filter(|it| gone(it.change))
         .map(|it| (&*it.upstream, &*it.endpoint))
         .collect();
-    let displaced = |(route, upstream, endpoint): &Way| {
-        routes.contains(&**route) || endpoints.contains(&(&**upstream, &**endpoint))
-    };
-    let ways = live.by_way.iter().filter(|(way, _)| displaced(way));
-    ways.map(|(_, tunnels)| tunnels).sum()
+    live.count(|route, upstream, endpoint| {
+        routes.contains(route) || endpoints.contains(&(upstream, endpoint))
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
@@ -48,6 +48,19 @@ pub struct View {
     pub generation: u64,
     /// The processes that this one has succeeded.
     pub generations: Generations,
+}
+
+impl View {
+    /// How many endpoints take something new, and how many there are.
+    pub fn endpoints_up(&self) -> (usize, usize) {
+        let now = Instant::now();
+        let snapshot = self.shared.snapshot.load();
+        let upstreams = snapshot.upstreams().iter();
+        let members = upstreams.flat_map(|upstream| upstream.members());
+        members.fold((0, 0), |(up, all), member| {
+            (up + usize::from(member.takes_new(now)), all + 1)
+        })
+    }
 }
 
 /// A configuration, as it was taken.

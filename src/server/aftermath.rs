@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
 use crate::admin::jobs::{self, Closing, Job, Speed};
-use crate::admin::plan::Live;
+use crate::admin::live::Live;
 use crate::admin::select::Filter;
 use crate::admin::view::View;
 use crate::config::model::{self, Aftermath};
@@ -137,14 +137,18 @@ impl Causes {
                 });
             }
         }
-        for endpoint in live.endpoints().filter(|it| !present.contains(*it)) {
+        for (upstream, label) in live.endpoints() {
+            let endpoint = (Arc::clone(upstream), Arc::clone(label));
+            if present.contains(&endpoint) {
+                continue;
+            }
             let aftermath = self
                 .on_removed
                 .get(&endpoint.0)
                 .copied()
                 .unwrap_or_default();
             wanted.push(Wanted {
-                endpoint: endpoint.clone(),
+                endpoint,
                 ended: Ended::EndpointRemoved,
                 aftermath,
             });

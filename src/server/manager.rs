@@ -11,7 +11,6 @@ use crate::admin::ask::Workers;
 use crate::admin::view::View;
 use crate::observe::counters::Totals;
 use crate::systemd;
-use crate::upstream::health::Standing;
 
 /// How often it is told how it goes, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
@@ -84,25 +83,13 @@ pub(super) fn line(view: &View) -> String {
     if view.process.is_draining() {
         return format!("draining, {tunnels} tunnels left");
     }
-    let (up, endpoints) = endpoints(view);
+    let (up, endpoints) = view.endpoints_up();
     let taken = humantime::format_rfc3339_seconds(view.taken.load().at);
     let reloaded = match view.process.fault().first() {
         Some(fault) => format!("last reload failed: {}", fault.replace('\n', " ")),
         None => format!("configuration taken {taken}"),
     };
     format!("{tunnels} tunnels, {up} of {endpoints} endpoints up, {reloaded}")
-}
-
-/// How many endpoints get sessions, as far as checks, ejection and operators go, and how many there are.
-fn endpoints(view: &View) -> (usize, usize) {
-    let now = std::time::Instant::now();
-    let snapshot = view.shared.snapshot.load();
-    let upstreams = snapshot.upstreams().iter();
-    let endpoints = upstreams.flat_map(|upstream| upstream.endpoints());
-    endpoints.fold((0, 0), |(up, all), endpoint| {
-        let stands = endpoint.condition(now, |it| matches!(it.standing(now), Standing::Up));
-        (up + usize::from(stands && !endpoint.is_drained()), all + 1)
-    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Instant;
 pub use self::excess::Excess;
 use super::balance::{Balancer, Candidate, Policy};
 use super::endpoint::{Known, Lasting, Lease, State, Tls, locked, micros};
+use super::health::{Condition, Standing};
 use super::waiting::NoTurn;
 use crate::config::model::{
     self, AllDown, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,
@@ -74,6 +75,16 @@ pub struct Member {
     pub is_drained: bool,
     /// It is for when the others cannot.
     pub is_backup: bool,
+}
+
+impl Member {
+    /// Whether it takes something new: nobody has taken it out, it is fit, and has room and weight.
+    pub fn takes_new(&self, now: Instant) -> bool {
+        let is_in = !self.is_drained && !self.state.is_drained() && self.weight > 0;
+        let has_room = self.most.is_none_or(|most| self.state.in_flight() < most);
+        let is_fit = |it: &mut Condition| matches!(it.standing(now), Standing::Up);
+        is_in && has_room && self.state.condition(now, is_fit)
+    }
 }
 
 /// What a session wants of an upstream.

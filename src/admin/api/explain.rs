@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use super::upstreams::{self, Upstream};
-use crate::admin::plan::Live;
+use crate::admin::live::Live;
 use crate::admin::view::{Listening, View};
 use crate::config::model::{LeadsTo, PlainHttp};
 use crate::protocol::access::{self, Visitor};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::plan::Live;
+use crate::admin::live::Live;
 use crate::admin::view::{Listening, View};
 use crate::protocol::rejection::Rejection;
 

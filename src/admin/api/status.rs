@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::generations::{Glance, Identity};
 use crate::admin::jobs::Job;
-use crate::admin::plan::Live;
 use crate::admin::view::View;
 use crate::observe::counters::Totals;
 
@@ -138,13 +137,7 @@ pub fn status(view: &View) -> Status {
     let (reloads, failed_reloads) = view.process.reloads();
     let taken = view.taken.load();
     let began = view.process.began();
-    let (mut endpoints, mut endpoints_up) = (0, 0);
-    for endpoint in super::upstreams::upstreams(view, &Live::default()) {
-        for endpoint in endpoint.endpoints {
-            endpoints += 1;
-            endpoints_up += usize::from(endpoint.takes_new());
-        }
-    }
+    let (endpoints_up, endpoints) = view.endpoints_up();
     let draining = view.process.is_draining();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),

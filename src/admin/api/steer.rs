@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use super::upstreams::Endpoint;
-use crate::admin::plan::Live;
+use crate::admin::live::Live;
 use crate::admin::view::View;
 use crate::upstream::group::{Member, Upstream};
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::plan::{Ends, Live};
+use crate::admin::live::{Ends, Live};
 use crate::admin::view::View;
 use crate::config::model::{Balance, Discovery};
 use crate::upstream::group::{Member, Upstream as Running};

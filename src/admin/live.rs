@@ -1,0 +1,119 @@
+//! Live tunnels, counted by what they belong to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::observe::counters::Counters;
+use crate::tunnel::ended::Ended;
+
+/// Live tunnels, by what they belong to; and how those have ended that are no more.
+#[derive(Debug, Default)]
+pub struct Live {
+    total: u64,
+    by_listener: BTreeMap<Arc<str>, u64>,
+    by_route: BTreeMap<Arc<str>, u64>,
+    /// By upstream, and by the address of the endpoint.
+    by_endpoint: BTreeMap<Arc<str>, BTreeMap<Arc<str>, OfEndpoint>>,
+}
+
+/// The tunnels of one endpoint.
+#[derive(Debug, Default)]
+struct OfEndpoint {
+    open: u64,
+    by_route: BTreeMap<Arc<str>, u64>,
+    ended: [u64; Ended::ALL.len()],
+}
+
+/// Tunnels that have ended, by reason.
+pub type Ends = BTreeMap<String, u64>;
+
+impl Live {
+    /// As these workers have counted.
+    pub fn of(workers: &[Arc<Counters>]) -> Self {
+        let mut live = Self::default();
+        for way in workers.iter().flat_map(|worker| worker.ways()) {
+            let upstream = live.by_endpoint.entry(Arc::clone(&way.upstream));
+            let endpoint = upstream.or_default().entry(Arc::clone(&way.endpoint));
+            let endpoint = endpoint.or_default();
+            for (number, ended) in endpoint.ended.iter_mut().enumerate() {
+                *ended += way.ended.at(number).get();
+            }
+            let open = way.open();
+            if open == 0 {
+                continue;
+            }
+            let (listener, route) = (&way.route.listener, &way.route.route);
+            endpoint.open += open;
+            *endpoint.by_route.entry(Arc::clone(route)).or_default() += open;
+            live.total += open;
+            *live.by_listener.entry(Arc::clone(listener)).or_default() += open;
+            *live.by_route.entry(Arc::clone(route)).or_default() += open;
+        }
+        live
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Those that came by a listener.
+    pub fn of_listener(&self, name: &str) -> u64 {
+        self.by_listener.get(name).copied().unwrap_or_default()
+    }
+
+    /// Those that took a route.
+    pub fn of_route(&self, name: &str) -> u64 {
+        self.by_route.get(name).copied().unwrap_or_default()
+    }
+
+    /// Those of an upstream.
+    pub fn of_upstream(&self, name: &str) -> u64 {
+        let endpoints = self.by_endpoint.get(name);
+        let endpoints = endpoints.into_iter().flat_map(BTreeMap::values);
+        endpoints.map(|endpoint| endpoint.open).sum()
+    }
+
+    /// Those of an endpoint.
+    pub fn of_endpoint(&self, upstream: &str, endpoint: &str) -> u64 {
+        self.endpoint(upstream, endpoint).map_or(0, |it| it.open)
+    }
+
+    /// How those of an endpoint have ended.
+    pub fn ended(&self, upstream: &str, endpoint: &str) -> Ends {
+        let Some(endpoint) = self.endpoint(upstream, endpoint) else {
+            return Ends::new();
+        };
+        let counts = Ended::ALL.iter().zip(endpoint.ended);
+        let counts = counts.filter(|(_, count)| *count > 0);
+        counts
+            .map(|(ended, count)| (ended.token().to_owned(), count))
+            .collect()
+    }
+
+    /// Upstream and address of the endpoints that have some.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        let upstreams = self.by_endpoint.iter();
+        upstreams.flat_map(|(upstream, endpoints)| {
+            let live = endpoints.iter().filter(|(_, it)| it.open > 0);
+            live.map(move |(address, _)| (upstream, address))
+        })
+    }
+
+    /// How many there are of which `is_meant`, told route, upstream and address.
+    pub fn count(&self, is_meant: impl Fn(&str, &str, &str) -> bool) -> u64 {
+        let mut count = 0;
+        for (upstream, endpoints) in &self.by_endpoint {
+            for (address, endpoint) in endpoints {
+                let routes = endpoint.by_route.iter();
+                let meant = routes.filter(|(route, _)| is_meant(route, upstream, address));
+                count += meant.map(|(_, tunnels)| tunnels).sum::<u64>();
+            }
+        }
+        count
+    }
+
+    fn endpoint(&self, upstream: &str, address: &str) -> Option<&OfEndpoint> {
+        self.by_endpoint.get(upstream)?.get(address)
+    }
+}
