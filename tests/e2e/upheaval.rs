@@ -1,20 +1,20 @@
 //! Everything at once that operators do: upgrades and reloads, under load, one of each broken.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::harness::endpoint::Echo;
-use crate::harness::proxy::{Proxy, Signal, kill, simple};
+use crate::harness::proxy::{Proxy, Signal, kill, settings};
 use crate::harness::{until, within};
 
 const TUNNELS: usize = 500;
@@ -24,6 +24,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two handshakes.
 const NEXT_COMES: Duration = Duration::from_millis(5);
+
+/// Where clients come from, and tidegate goes on from: not where other tests want to have ports.
+const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 77, 1)), 0);
+
+/// Nobody is late here: clients, endpoints and the test itself share a thread on a busy machine.
+const LISTENER: &str = "timeouts = { request_header = \"1m\" }";
+const UPSTREAM: &str = "source = [\"127.0.77.2\"]\n\
+                        timeouts = { connect = \"1m\", handshake = \"1m\" }\n";
 
 /// Of those that only open and close.
 const VISITS_AT_ONCE: usize = 50;
@@ -41,7 +49,9 @@ struct Crowd {
 async fn open(address: SocketAddr, crowd: &Crowd) -> WebSocketStream<TcpStream> {
     let began = Instant::now();
     let opened = async {
-        let socket = TcpStream::connect(address).await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(FROM).unwrap();
+        let socket = socket.connect(address).await;
         let socket = socket.expect("nobody is refused");
         let own = socket.local_addr().unwrap();
         match client_async("ws://chat.example.com/chat", socket).await {
@@ -125,7 +135,8 @@ fn config(echoes: &[Echo; 3], turn: usize) -> String {
     let [a, b, c] = [0, 1, 2].map(|at: usize| echoes[at].address);
     let endpoints = [vec![a, b, c], vec![b, c], vec![c], vec![a, c]];
     let server = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.drain = \"5s\"\n";
-    server.to_owned() + &simple(&endpoints[turn % 4])
+    let config = settings(&endpoints[turn % 4], LISTENER, "");
+    [server, &config, UPSTREAM].concat()
 }
 
 async fn reload(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
