@@ -9,8 +9,8 @@ use crate::harness::endpoint::Echo;
 use crate::harness::frames::{close, frame, said};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
-use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::{quiet_for, until, within};
 
 /// What operators upgrade by.
 async fn upgrade(operator: &Operator) -> Value {
@@ -117,6 +117,29 @@ async fn the_old_process_closes_its_tunnels_at_its_pace() {
     assert_eq!(proxy.exit().await, 0);
     let mut back = proxy.tunnel().await;
     echoes(&mut back).await;
+}
+
+/// A connection that the old process has accepted has its time for a request, as always.
+#[tokio::test]
+async fn who_has_connected_and_asks_later_is_served() {
+    let echo = Echo::start("echo").await;
+    let (mut proxy, operator) = start(&with("drain = \"off\"", &simple(&[echo.address]))).await;
+    let mut slow = proxy.connect().await;
+    within("the connection to be accepted", async {
+        while operator.get("/v1/status").await["connections"] != 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    upgrade(&operator).await;
+    proxy.succeeded(1).await;
+    // Longer than one that stops would wait.
+    quiet_for(1500, slow.has_more()).await;
+    slow.send(HANDSHAKE).await;
+    assert_eq!(slow.head().await.status(), 101);
+    echoes(&mut slow).await;
+    drop(slow);
+    assert_eq!(proxy.exit().await, 0);
 }
 
 #[tokio::test]
