@@ -111,6 +111,18 @@ impl Bound {
         }
     }
 
+    /// Binds and listens although a socket of this process has an address that overlaps: nobody is
+    /// refused between the two.
+    ///
+    /// # Errors
+    /// What the system said; unix sockets do not overlap.
+    pub fn bind_over(bind: &Bind) -> io::Result<Self> {
+        match bind {
+            Bind::Tcp(address) => bind_tcp(*address, Share::Join),
+            Bind::Unix { .. } | Bind::Systemd(_) => Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+
     /// A socket that the service manager has bound. Whoever passed it may keep it: connections that
     /// come while nobody accepts wait in its queue.
     ///

@@ -155,7 +155,7 @@ struct Running {
 pub(super) struct Plan {
     running: Vec<Planned>,
     bound: Vec<(Seat, Arc<str>, Vec<Bound>)>,
-    /// To be bound when the sockets that are in their way have been closed.
+    /// To be bound when the change is made: sockets that are about to be closed are in their way.
     late: Vec<(Seat, Arc<str>)>,
     wanted: HashMap<Seat, Arc<str>>,
 }
@@ -258,12 +258,20 @@ impl Listeners {
         for (seat, name, bound) in plan.bound {
             self.open(seat, &name, bound).await;
         }
+        // Where that can be, an address is taken before that is closed which overlaps it.
+        let mut late = Vec::new();
+        for (seat, name) in plan.late {
+            match self.bind_over(&seat.bind) {
+                Ok(bound) => self.open(seat, &name, bound).await,
+                Err(_) => late.push((seat, name)),
+            }
+        }
         self.close_all_but(&plan.wanted).await;
         for (name, removed) in removed {
             tracing::info!(listener = %name, "listener removed: its tunnels stay");
             removed.listener.drain.begin(Haste::None);
         }
-        for (seat, name) in plan.late {
+        for (seat, name) in late {
             match self.bind(&seat) {
                 Ok(bound) => self.open(seat, &name, bound).await,
                 Err(error) => {
@@ -458,7 +466,16 @@ impl Listeners {
             Some(first) => first,
             None => Bound::bind(&seat.bind)?,
         };
-        let others: Vec<Bound> = there.collect();
+        self.one_for_each(first, there.collect())
+    }
+
+    /// The same, beside sockets of ours that are in the way.
+    fn bind_over(&self, bind: &Bind) -> io::Result<Vec<Bound>> {
+        self.one_for_each(Bound::bind_over(bind)?, Vec::new())
+    }
+
+    /// A socket for every worker, if the address can have several.
+    fn one_for_each(&self, first: Bound, others: Vec<Bound>) -> io::Result<Vec<Bound>> {
         let more: io::Result<Vec<Option<Bound>>> = (1 + others.len()..self.workers.len())
             .map(|_| first.beside())
             .collect();

@@ -308,6 +308,17 @@ async fn the_configuration_file_applies_by_itself_if_so_configured() {
     assert_eq!(client.head().await.status(), 101);
 }
 
+/// Connects again and again, until told to stop: how often.
+async fn knock(port: u16, stop: Arc<AtomicBool>) -> usize {
+    let mut knocked = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let socket = TcpStream::connect(("127.0.0.1", port)).await;
+        drop(socket.expect("nobody is refused"));
+        knocked += 1;
+    }
+    knocked
+}
+
 #[tokio::test]
 async fn an_overlapping_address_is_taken_over() {
     let echo = Echo::start("echo").await;
@@ -317,9 +328,21 @@ async fn an_overlapping_address_is_taken_over() {
     };
     let proxy = Proxy::start(&config("0.0.0.0")).await;
     let _held = Wire::connect(([127, 0, 0, 1], port).into()).await;
-    proxy.reload(&config("127.0.0.1")).await;
-    assert_eq!(proxy.address().to_string(), format!("127.0.0.1:{port}"));
-    proxy.tunnel().await;
+    for _ in 0..5 {
+        let stop = Arc::<AtomicBool>::default();
+        let knocking = tokio::spawn(knock(port, Arc::clone(&stop)));
+        // What is narrower gets all from its first moment on.
+        proxy.reload(&config("127.0.0.1")).await;
+        assert_eq!(proxy.address().to_string(), format!("127.0.0.1:{port}"));
+        stop.store(true, Ordering::Relaxed);
+        assert!(knocking.await.unwrap() > 0);
+        proxy.tunnel().await;
+        proxy.reload(&config("0.0.0.0")).await;
+        assert_eq!(proxy.address().to_string(), format!("0.0.0.0:{port}"));
+        let mut client = Wire::connect(([127, 0, 0, 1], port).into()).await;
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.head().await.status(), 101);
+    }
 }
 
 #[tokio::test]
