@@ -9,6 +9,7 @@ pub mod status;
 pub mod listeners;
 pub mod upstreams;
 pub mod tunnels;
+pub mod close;
 pub mod steer;
 pub mod reload;
 pub mod upgrade;
@@ -120,10 +121,10 @@ impl Api {
                 json(&tunnels::list(view, filter, &layout).await?)
             }
             Operation::CloseTunnels => {
-                let close = parsed(body)?;
-                json(&tunnels::close(view, close).await?)
+                let how = parsed(body)?;
+                json(&close::close(view, how).await?)
             }
-            Operation::StopClosing => json(&tunnels::stop(view, parsed(body)?)?),
+            Operation::StopClosing => json(&close::stop(view, parsed(body)?)?),
             Operation::DrainEndpoint => json(&steer::drain(view, &parsed(body)?)?),
             Operation::UndrainEndpoint => json(&steer::undrain(view, &parsed(body)?)?),
             Operation::WeighEndpoint => json(&steer::weigh(view, &parsed(body)?)?),

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::fault::Refusal;
-use super::{explain, listeners, reload, status, steer, tunnels, upgrade, upstreams};
+use super::{close, explain, listeners, reload, status, steer, tunnels, upgrade, upstreams};
 use crate::admin::generations::Identity;
 use crate::admin::plan::Plan;
 use crate::admin::select::Filter;
@@ -97,8 +97,8 @@ impl Operation {
 
     fn takes(self, schemas: &mut SchemaGenerator) -> Option<Schema> {
         Some(match self {
-            Self::CloseTunnels => of::<tunnels::Close>(schemas),
-            Self::StopClosing => of::<tunnels::Stop>(schemas),
+            Self::CloseTunnels => of::<close::Close>(schemas),
+            Self::StopClosing => of::<close::Stop>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint => of::<steer::Which>(schemas),
             Self::WeighEndpoint => of::<steer::Weigh>(schemas),
             Self::Reload => of::<reload::Reload>(schemas),
@@ -115,7 +115,7 @@ impl Operation {
             Self::Listeners => of::<Vec<listeners::Listener>>(schemas),
             Self::Upstreams => of::<Vec<upstreams::Upstream>>(schemas),
             Self::Tunnels => of::<tunnels::Listing>(schemas),
-            Self::CloseTunnels => of::<tunnels::Closed>(schemas),
+            Self::CloseTunnels => of::<close::Closed>(schemas),
             Self::StopClosing => of::<status::Progress>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint | Self::WeighEndpoint => {
                 of::<steer::Steered>(schemas)

@@ -1,9 +1,9 @@
 //! `tidegate close`.
 
 use clap::Args;
+use tidegate::admin::api::close as api;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::Progress;
-use tidegate::admin::api::tunnels;
 use tidegate::admin::select::{Id, Span};
 
 use super::{Which, each_generation, show_json, tunnels_in_words};
@@ -62,13 +62,13 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
     if let Some(job) = stop {
         return stopped(job, &reach);
     }
-    let close = tunnels::Close {
+    let close = api::Close {
         filter: which.filter(id),
         all,
         dry_run: !yes,
         per_second: rate,
         over,
-        order: random.then_some(tunnels::First::Random),
+        order: random.then_some(api::First::Random),
         code,
         reason,
     };
@@ -82,7 +82,7 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
     })
 }
 
-fn said(close: &tunnels::Close, closed: &tunnels::Closed, reach: &Reach) -> String {
+fn said(close: &api::Close, closed: &api::Closed, reach: &Reach) -> String {
     let matched = tunnels_in_words(closed.matched as u64);
     let pace = match (close.per_second, close.over) {
         (_, Some(over)) => format!("over {}", humantime::format_duration(over.0)),
@@ -102,7 +102,7 @@ fn said(close: &tunnels::Close, closed: &tunnels::Closed, reach: &Reach) -> Stri
 }
 
 fn stopped(job: u64, reach: &Reach) -> Result<(), Failure> {
-    let answer = reach.ask(Operation::StopClosing, "", Some(&tunnels::Stop { job }))?;
+    let answer = reach.ask(Operation::StopClosing, "", Some(&api::Stop { job }))?;
     if reach.json {
         show_json(&answer);
         return Ok(());

@@ -1,0 +1,224 @@
+//! An end to live tunnels: at once or at a pace.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::fault::Fault;
+use super::status::Progress;
+use crate::admin::jobs::{self, Closing, Speed};
+use crate::admin::select::{Filter, Span};
+use crate::admin::view::View;
+use crate::config::model::{Order, Pace};
+use crate::tunnel::ended::{Ended, Words};
+
+/// The slowest and the fastest pace, in tunnels per second.
+const RATE_LEAST: f64 = 0.1;
+const RATE_MOST: f64 = 1e6;
+
+/// Which tunnels are to be closed, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Close {
+    /// Those that this means; without anything in it, `all` must be true.
+    #[serde(default)]
+    pub filter: Filter,
+    /// All of them are meant.
+    #[serde(default)]
+    pub all: bool,
+    /// Only count them.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// So many per second; at once if neither this nor `over` is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<f64>,
+    /// Spread evenly over so long: `2m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Span>,
+    /// Which first: the oldest if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<First>,
+    /// The code of the Close frame for clients: 1000 to 1014 but for those that are never sent, or
+    /// 3000 to 4999. 1008 if nothing else is said. Endpoints get 1001.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// The reason in it, of at most 123 bytes: `killed` if nothing else is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Which tunnels are closed first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum First {
+    /// The oldest.
+    #[default]
+    Oldest,
+    /// Any.
+    Random,
+}
+
+impl From<First> for Order {
+    fn from(first: First) -> Self {
+        match first {
+            First::Oldest => Self::Oldest,
+            First::Random => Self::Random,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Closed {
+    /// Live tunnels that were meant.
+    pub matched: usize,
+    /// Those that were closed, where that was done at once.
+    pub closed: usize,
+    /// The job that closes them, where that takes its time; `status` tells how far it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Progress>,
+}
+
+/// Closes tunnels, or counts those that would be.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
+    let words = words(&close)?;
+    if close.filter.is_everything() && !close.all {
+        return Err(Fault::wrong(
+            "a filter without anything in it means all tunnels: say `all`, too",
+        ));
+    }
+    let speed = match (close.per_second, close.over) {
+        (Some(_), Some(_)) => return Err(Fault::wrong("`per_second` or `over`, not both")),
+        (Some(rate), None) => Speed::Paced(Pace::PerSecond(rate)),
+        (None, Some(over)) => Speed::Paced(Pace::Over(over.0)),
+        (None, None) => Speed::AtOnce,
+    };
+    if close
+        .per_second
+        .is_some_and(|rate| !(RATE_LEAST..=RATE_MOST).contains(&rate))
+    {
+        return Err(Fault::wrong(format!(
+            "`per_second` is from {RATE_LEAST} to {RATE_MOST}"
+        )));
+    }
+    let filter = Arc::new(close.filter.clone());
+    let order = close.order.unwrap_or_default();
+    let chosen = jobs::choose(view, &filter, order.into()).await;
+    let chosen = chosen.map_err(|error| Fault::busy(error.to_string()))?;
+    let mut answer = Closed {
+        matched: chosen.len(),
+        closed: 0,
+        job: None,
+    };
+    if chosen.is_empty() {
+        known(view, &filter)?;
+    }
+    if close.dry_run || chosen.is_empty() {
+        return Ok(answer);
+    }
+    let (code, reason) = (words.code, words.reason.clone());
+    let what = serde_json::to_string(&*filter).unwrap_or_default();
+    let closing = Closing { what, speed, words };
+    let job = view.jobs.begin(view, chosen, closing)?;
+    tracing::info!(
+        job = job.number,
+        tunnels = answer.matched,
+        filter = job.what,
+        per_second = close.per_second,
+        over = close
+            .over
+            .map(|over| tracing::field::display(humantime::format_duration(over.0))),
+        code,
+        reason = &*reason,
+        "an operator closes tunnels"
+    );
+    if speed == Speed::AtOnce {
+        // It goes on even if whoever asked goes away.
+        job.finished().await;
+        answer.closed = job.closed();
+    } else {
+        answer.job = Some(Progress::of(&job));
+    }
+    Ok(answer)
+}
+
+/// A filter that nothing fits may be a slip.
+fn known(view: &View, filter: &Filter) -> Result<(), Fault> {
+    let snapshot = view.shared.snapshot.load();
+    let unknown =
+        |what: &str, name: &str| Err(Fault::unknown(format!("there is no {what} `{name}`")));
+    if let Some(name) = filter.route.as_deref().filter(|it| !snapshot.has_route(it)) {
+        return unknown("route", name);
+    }
+    if let Some(name) = filter
+        .upstream
+        .as_deref()
+        .filter(|it| snapshot.upstream(it).is_none())
+    {
+        return unknown("upstream", name);
+    }
+    let listening = view.listening.load();
+    let has_listener = |name: &str| listening.iter().any(|it| *it.name == *name);
+    if let Some(name) = filter.listener.as_deref().filter(|it| !has_listener(it)) {
+        return unknown("listener", name);
+    }
+    let has_endpoint = |label: &str| {
+        let mut upstreams = snapshot.upstreams().iter();
+        upstreams.any(|it| it.endpoints().iter().any(|it| *it.label == *label))
+    };
+    if let Some(label) = filter.endpoint.as_deref().filter(|it| !has_endpoint(it)) {
+        return unknown("endpoint", label);
+    }
+    Ok(())
+}
+
+/// A job to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// Its number.
+    pub job: u64,
+}
+
+/// Stops closing: what is closed is closed, and the rest stays.
+///
+/// # Errors
+/// [`Fault`].
+pub fn stop(view: &View, stop: Stop) -> Result<Progress, Fault> {
+    let job = view.jobs.stop(stop.job);
+    let job = job.ok_or_else(|| Fault::unknown(format!("no job {} is running", stop.job)))?;
+    tracing::info!(
+        job = job.number,
+        closed = job.closed(),
+        "an operator stops closing tunnels"
+    );
+    Ok(Progress::of(&job))
+}
+
+fn words(close: &Close) -> Result<Words, Fault> {
+    let code = close
+        .code
+        .or(Ended::Killed.close_code())
+        .unwrap_or_default();
+    // RFC 6455 section 7.4: these are never sent, or nobody's.
+    let is_sendable = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    if !is_sendable {
+        return Err(Fault::wrong(format!("no Close frame has the code {code}")));
+    }
+    let reason = close.reason.as_deref().unwrap_or(Ended::Killed.token());
+    if reason.len() > Words::MOST {
+        let most = Words::MOST;
+        return Err(Fault::wrong(format!(
+            "a reason has at most {most} bytes (RFC 6455)"
+        )));
+    }
+    Ok(Words {
+        ended: Ended::Killed,
+        code,
+        reason: reason.into(),
+    })
+}
