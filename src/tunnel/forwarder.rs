@@ -138,8 +138,9 @@ impl Forwarder {
         frame
     }
 
-    /// The answer to our Close is not waited for any more.
+    /// Neither a place for our Close to the client nor its answer is waited for any more.
     pub fn stop_waiting(&mut self) {
+        self.framing.give_up(Side::Client);
         self.framing.side_is_done(Side::Client);
     }
 

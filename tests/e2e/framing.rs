@@ -2,6 +2,7 @@
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
@@ -9,6 +10,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config, client_async_with_config};
 
 use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::operator::Operator;
 use crate::harness::proxy::{Proxy, Signal, simple};
 use crate::harness::wire::Wire;
 use crate::harness::within;
@@ -105,6 +107,101 @@ async fn a_close_goes_between_megabytes_in_both_directions() {
     assert_eq!(proxy.exit().await, 0);
     for flood in floods {
         within("a flood to stop", flood).await.unwrap();
+    }
+}
+
+/// Sends messages of this size until it cannot any more.
+fn flood_of(length: usize, mut sink: SplitSink<Socket, Message>) -> JoinHandle<()> {
+    let payload = Bytes::from(vec![0x5a; length]);
+    tokio::spawn(async move { while sink.send(Message::Binary(payload.clone())).await.is_ok() {} })
+}
+
+/// What operators have Close frames say here.
+fn move_on() -> serde_json::Value {
+    json!({ "all": true, "code": 1012, "reason": "drain" })
+}
+
+/// Whoever reads gets a Close between two messages, however long these are; the endpoint likewise.
+#[tokio::test]
+async fn a_close_stands_between_messages_of_any_size() {
+    let endpoint = Endpoint::bind().await;
+    let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
+    let mut floods = Vec::new();
+    let mut readers = Vec::new();
+    let sizes = [0, 1, 125, 126, 65_535, 65_536, 1 << 20, 16 << 20];
+    for size in sizes {
+        let (client, served) = pair(&proxy, &endpoint).await;
+        let ((_client_sink, client), (served_sink, served)) = (client.split(), served.split());
+        floods.push(flood_of(size, served_sink));
+        let client = tokio::spawn(async move {
+            let mut client = client;
+            // What has come once is under way.
+            assert!(matches!(client.next().await, Some(Ok(Message::Binary(_)))));
+            (last_close(client).await, _client_sink)
+        });
+        readers.push((client, tokio::spawn(last_close(served))));
+    }
+    proxy.logged_times("tunnel opened", sizes.len()).await;
+    assert_eq!(operator.post("/v1/tunnels/close", &move_on()).await.0, 200);
+    for ((client, served), size) in readers.into_iter().zip(sizes) {
+        let (close, _sink) = within("the client's end", client).await.unwrap();
+        let close = close.unwrap_or_else(|| panic!("{size}: no Close for the client"));
+        assert_eq!(
+            (close.code, close.reason.as_str()),
+            (CloseCode::Restart, "drain")
+        );
+        let close = within("the endpoint's end", served).await.unwrap();
+        let close = close.unwrap_or_else(|| panic!("{size}: no Close for the endpoint"));
+        assert_eq!(
+            (close.code, close.reason.as_str()),
+            (CloseCode::Away, "drain")
+        );
+    }
+    for flood in floods {
+        within("a flood to stop", flood).await.unwrap();
+    }
+}
+
+/// One that stalls in the middle of a message gets its Close when it goes on in time, and a plain end if
+/// it does not: never one within a message. Its endpoint is told either way.
+#[tokio::test]
+async fn a_reader_that_stalls_gets_no_close_within_a_message() {
+    let endpoint = Endpoint::bind().await;
+    let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
+    for goes_on in [true, false] {
+        let (client, served) = pair(&proxy, &endpoint).await;
+        let ((_client_sink, client), (served_sink, served)) = (client.split(), served.split());
+        let served = tokio::spawn(last_close(served));
+        let flood = flood_of(8 << 20, served_sink);
+        // Nobody reads: it gets stuck before its first message is through.
+        let stuck = async {
+            let mut before = 0;
+            loop {
+                let listed = operator.get("/v1/tunnels").await;
+                let bytes = listed["tunnels"][0]["bytes_from_endpoint"].as_u64();
+                match bytes {
+                    Some(bytes) if bytes > 0 && bytes == before => break,
+                    other => before = other.unwrap_or_default(),
+                }
+            }
+        };
+        within("the flood to get stuck", stuck).await;
+        assert_eq!(operator.post("/v1/tunnels/close", &move_on()).await.0, 200);
+        if !goes_on {
+            let ended = proxy.logged_times("tunnel ended", 2).await;
+            assert_eq!(ended[1]["reason"], "killed");
+        }
+        let close = within("the client's end", last_close(client)).await;
+        let close = close.map(|it| (it.code, it.reason.to_string()));
+        let expected = (CloseCode::Restart, "drain".to_owned());
+        assert_eq!(close, goes_on.then_some(expected));
+        let close = within("the endpoint's end", served).await.unwrap();
+        let close = close.expect("a Close for the endpoint");
+        assert_eq!(
+            (close.code, close.reason.as_str()),
+            (CloseCode::Away, "drain")
+        );
+        within("the flood to stop", flood).await.unwrap();
     }
 }
 
