@@ -123,7 +123,7 @@ impl Running {
 pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError> {
     // Before there is any other thread.
     let passed = PassedSockets::take();
-    let program = std::env::current_exe()?;
+    let program = start::program()?;
     let mut predecessor = Predecessor::find()?;
     let started = Start {
         path,
@@ -264,6 +264,8 @@ impl Process {
             Order::Reload(guard, done) => {
                 let _ = done.send(self.reload_if(guard).await);
             }
+            // Whoever has been told that it takes too long must not be surprised.
+            Order::Upgrade(_, done) if done.is_closed() => {}
             Order::Upgrade(binary, done) => {
                 let upgraded = self.upgrade(binary).await;
                 let answer = upgraded.as_ref().map(|it| it.by.clone());

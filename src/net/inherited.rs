@@ -65,8 +65,26 @@ impl Inherited {
         sockets.map(|socket| Bound::adopted(socket, bind)).collect()
     }
 
-    /// Places that nobody has asked for.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
-        self.0.keys()
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Closes those that nobody has asked for, and removes their files, which are nobody else's; where
+    /// they were.
+    pub fn close(self) -> Vec<Place> {
+        let places = self.0.into_keys();
+        places
+            .inspect(|place| {
+                if let Some(path) = place.bind.strip_prefix("unix:") {
+                    let _ = std::fs::remove_file(path);
+                }
+            })
+            .collect()
     }
 }

@@ -58,6 +58,8 @@ pub(super) struct Listeners {
     /// What the service manager has passed: open as long as the process, so that any reload may use it.
     passed: PassedSockets,
     before: Before,
+    /// Addresses whose sockets the service manager may still keep.
+    let_go: Vec<String>,
     sockets: HashMap<Seat, Accepting>,
     running: HashMap<Arc<str>, Running>,
 }
@@ -173,7 +175,8 @@ impl Listeners {
         let descriptors = Descriptors {
             admission: Arc::clone(admission),
             limit: descriptors,
-            taken: limits::open_descriptors(),
+            // Those that are there already are counted as listeners'.
+            taken: limits::open_descriptors().saturating_sub(before.sockets.len() as u64),
         };
         descriptors.leave(0);
         Self {
@@ -181,6 +184,7 @@ impl Listeners {
             descriptors,
             passed,
             before,
+            let_go: Vec::new(),
             sockets: HashMap::new(),
             running: HashMap::new(),
         }
@@ -280,12 +284,11 @@ impl Listeners {
             }
         }
         // What nobody has taken by now is of no use to anybody.
-        let unclaimed = std::mem::take(&mut self.before).sockets;
-        for place in unclaimed.places() {
-            systemd::let_go(&place.bind);
+        for place in std::mem::take(&mut self.before).sockets.close() {
             tracing::info!(address = place.bind, "no longer listening");
+            systemd::let_go(&place.bind);
+            self.let_go.push(place.bind);
         }
-        drop(unclaimed);
         let sockets = self.sockets.values().map(|it| it.sockets().len()).sum();
         self.descriptors.leave(sockets);
         for name in self.unused() {
@@ -318,8 +321,11 @@ impl Listeners {
         }
     }
 
-    /// Has the service manager keep the sockets: it may not have heard of them yet.
-    pub(super) fn keep(&self) {
+    /// Has the service manager keep the sockets, and no others: it may not have heard of them yet.
+    pub(super) fn keep(&mut self) {
+        for address in self.let_go.drain(..) {
+            systemd::let_go(&address);
+        }
         for (seat, accepting) in &self.sockets {
             seat.keep(accepting);
         }

@@ -429,9 +429,11 @@ impl Known {
         }
     }
 
-    /// From now on endpoints that appear are new ones.
+    /// From now on endpoints that appear are new ones, whatever the process before knew of them: that
+    /// grows old.
     pub fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
+        *locked(&self.estate) = Estate::default();
     }
 
     /// Takes an endpoint out, or puts it back: then its slow start begins.

@@ -151,6 +151,43 @@ async fn the_manager_is_told_who_serves_after_an_upgrade() {
     manager.told("STOPPING=1").await;
 }
 
+/// What the new configuration no longer has is closed everywhere: here, with the manager, and on disk.
+#[tokio::test]
+async fn addresses_that_an_upgrade_drops_are_let_go() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let (notify, unix) = (
+        folder.path().join("notify.sock"),
+        folder.path().join("in.sock"),
+    );
+    let manager = Manager::bind(&notify);
+    let (stays, goes) = (free_address(), free_address());
+    let config = |binds: &str| {
+        "[server]\nworkers = 1\nlog.format = \"json\"\nupgrade.drain = \"off\"\n".to_owned()
+            + &simple(&[echo.address]).replace("127.0.0.1:0", binds)
+    };
+    let all = format!("{stays}\", \"{goes}\", \"unix:{}", unix.display());
+    let mut proxy = Proxy::spawn(Arc::clone(&folder), &config(&all), |command| {
+        command.env("NOTIFY_SOCKET", &notify);
+    });
+    proxy.logged("ready").await;
+    assert!(unix.exists());
+    proxy.rewrite(&config(&stays.to_string()));
+    proxy.signal(Signal::USR2);
+    let name = format!("FDNAME=listener=127.0.0.1%3A{}", goes.port());
+    let mut told = manager.told("FDSTOREREMOVE=1").await;
+    while !told.contains(&name) {
+        told = manager.told("FDSTOREREMOVE=1").await;
+    }
+    proxy.succeeded(1).await;
+    assert_eq!(proxy.exit().await, 0);
+    assert!(!unix.exists());
+    assert!(tokio::net::TcpStream::connect(goes).await.is_err());
+    let mut client = Wire::connect(stays).await;
+    client.send(HANDSHAKE).await;
+    is_served(&mut client).await;
+}
+
 /// What a manager keeps of a service that dies, and passes when it starts it again.
 #[tokio::test]
 async fn a_crash_loses_nobody_who_waits() {

@@ -1,5 +1,6 @@
 //! Handing over to a new process: what is there stays, what comes goes to the new one.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -148,8 +149,6 @@ async fn whatever_fails_leaves_the_old_process_as_it_was() {
     let config = with("drain = \"off\"", &simple(&[echo.address]));
     let (mut proxy, operator) = start(&config).await;
     let mut tunnel = proxy.tunnel().await;
-    let unix = "[admin]\nbind = \"unix:";
-    assert!(!config.contains(unix));
     // A configuration with mistakes.
     proxy.rewrite(&config.replace("[[route]]", "[[rout]]"));
     let (status, answer) = operator.post("/v1/upgrade", &json!({})).await;
@@ -311,8 +310,9 @@ async fn a_stop_of_the_old_process_is_its_own() {
     echoes(&mut proxy.tunnel().await).await;
 }
 
+/// Of a unix socket there is one for all workers, and a file that must not go with the old process.
 #[tokio::test]
-async fn who_waits_in_the_queue_of_a_unix_socket_is_served() {
+async fn who_comes_by_a_unix_socket_meanwhile_is_served() {
     let echo = Echo::start("echo").await;
     let folder = Arc::new(TempDir::new().unwrap());
     let path = folder.path().join("in.sock");
@@ -320,23 +320,49 @@ async fn who_waits_in_the_queue_of_a_unix_socket_is_served() {
     let config = simple(&[echo.address]).replace("127.0.0.1:0", &bind);
     let mut proxy = Proxy::spawn(Arc::clone(&folder), &config, |_| {});
     proxy.logged("ready").await;
-    for generation in 1..=2 {
-        proxy.signal(Signal::USR2);
-        if generation == 1 {
-            proxy.succeeded(1).await;
-            assert_eq!(proxy.exit().await, 0);
+    let served = async {
+        for _ in 0..2 {
+            let before = proxy.successors().len();
+            let last = proxy.successors().last().copied();
+            kill(last.unwrap_or(proxy.pid()), Signal::USR2);
+            while proxy.log().events("handed over").len() == before {
+                let mut client = proxy.connect_unix("in.sock").await;
+                client.send(HANDSHAKE).await;
+                assert_eq!(client.head().await.status(), 101);
+                echoes(&mut client).await;
+            }
+            proxy.succeeded(before + 1).await;
+            let left = "an older generation has left";
+            proxy.logged_times(left, before + 1).await;
         }
-        let mut client = proxy.connect_unix("in.sock").await;
-        client.send(HANDSHAKE).await;
-        assert_eq!(client.head().await.status(), 101);
-        echoes(&mut client).await;
-        if generation == 1 {
-            kill(proxy.successors()[0], Signal::USR2);
-            proxy.succeeded(2).await;
-            break;
-        }
-    }
+    };
+    within("two upgrades", served).await;
+    assert_eq!(proxy.exit().await, 0);
     assert!(path.exists());
+}
+
+/// What the process before had open at an endpoint that comes back later is long gone.
+#[tokio::test]
+async fn an_endpoint_that_comes_back_later_has_no_load_from_before() {
+    let (one, two) = (Echo::start("one").await, Echo::start("two").await);
+    let config = |endpoints: &[SocketAddr]| with("drain = \"off\"", &simple(endpoints));
+    let (mut proxy, operator) = start(&config(&[one.address])).await;
+    let tunnel = proxy.tunnel().await;
+    proxy.rewrite(&config(&[two.address]));
+    upgrade(&operator).await;
+    let now = proxy.succeeded(1).await;
+    drop(tunnel);
+    assert_eq!(proxy.exit().await, 0);
+    proxy.logged("an older generation has left").await;
+    proxy.rewrite(&config(&[one.address, two.address]));
+    kill(now, Signal::HUP);
+    proxy.logged("reloaded").await;
+    let upstreams = operator.get("/v1/upstreams").await;
+    let endpoints = upstreams[0]["endpoints"].as_array().unwrap();
+    assert!(
+        endpoints.iter().all(|it| it["in_flight"] == 0),
+        "{upstreams}"
+    );
 }
 
 /// Who is kept out stays out: nobody has to find out again.
