@@ -64,6 +64,7 @@ impl Server {
     /// What the system said.
     pub fn start(bound: Bound, service: impl Service) -> io::Result<Self> {
         let door = Door::open(&bound)?;
+        bound.claim();
         let drain = Drain::new();
         let mut accepting = JoinSet::new();
         accepting.spawn(accept_all(door, Arc::new(service), drain.watch()));

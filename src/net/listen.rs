@@ -147,8 +147,8 @@ impl Bound {
         }
     }
 
-    /// A socket that listens already, for which another process has bound this address. Its file is
-    /// ours from now on, if it has one.
+    /// A socket that listens already, for which another process has bound this address. Its file, if it
+    /// has one, stays with that process until this one [claims](Self::claim) it.
     ///
     /// # Errors
     /// What the system said; that it is no such socket.
@@ -165,10 +165,17 @@ impl Bound {
                 Ok(Self::Tcp(socket, local))
             }
             Bind::Unix { path, .. } => {
-                let file = SocketFile::ours(path.clone());
+                let file = SocketFile::heir(path.clone());
                 Ok(Self::Unix(OwnedFd::from(socket).into(), file))
             }
             Bind::Systemd(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// This process serves there: its file goes with it, unless it is of whoever passed the socket.
+    pub fn claim(&self) {
+        if let Self::Unix(_, file) = self {
+            file.is_ours.store(file.may_be_ours, Ordering::Relaxed);
         }
     }
 
@@ -315,6 +322,8 @@ pub struct SocketFile {
     /// Some sockets have none.
     path: Option<PathBuf>,
     is_ours: AtomicBool,
+    /// Nobody has only lent it to us.
+    may_be_ours: bool,
 }
 
 impl SocketFile {
@@ -322,6 +331,16 @@ impl SocketFile {
         Self {
             path: Some(path),
             is_ours: AtomicBool::new(true),
+            may_be_ours: true,
+        }
+    }
+
+    /// Of the process before, and ours once this one serves.
+    fn heir(path: PathBuf) -> Self {
+        Self {
+            path: Some(path),
+            is_ours: AtomicBool::new(false),
+            may_be_ours: true,
         }
     }
 
@@ -330,6 +349,7 @@ impl SocketFile {
         Self {
             path,
             is_ours: AtomicBool::new(false),
+            may_be_ours: false,
         }
     }
 }

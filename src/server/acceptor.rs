@@ -80,6 +80,7 @@ impl Accepting {
         for (bound, (own, worker)) in bound.into_iter().zip(turns) {
             let (stop, stopped) = oneshot::channel();
             let (done, is_done) = oneshot::channel();
+            bound.claim();
             let bound = Arc::new(bound);
             let duty = Duty {
                 bound: Arc::clone(&bound),

@@ -205,8 +205,20 @@ async fn a_program_that_is_none_of_ours_takes_nothing_over() {
         assert_eq!(printed.code, 7, "{printed:?}");
         assert!(printed.err.contains(expected), "{printed:?}");
     }
+    // One of ours that cannot start leaves the file of the socket to whoever serves there.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = format!(
+        "[listener.other]\nbind = [\"{}\"]\n[[route]]",
+        taken.local_addr().unwrap()
+    );
+    proxy.rewrite(&config.replacen("[[route]]", &other, 1));
+    let printed = upgrade(env!("CARGO_BIN_EXE_tidegate")).await;
+    assert_eq!(printed.code, 7, "{printed:?}");
+    assert!(printed.err.contains("cannot listen on"), "{printed:?}");
+    assert!(admin.exists());
+    proxy.rewrite(&config);
     echoes(&mut proxy.tunnel().await).await;
-    // The file of the socket outlives the process that made it.
+    // And it outlives the process that made it.
     let printed = upgrade(env!("CARGO_BIN_EXE_tidegate")).await;
     assert!(
         printed.out.starts_with("generation 2 serves"),
