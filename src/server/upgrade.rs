@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::succession::{Estate, STEP_WITHIN, Successor, Word};
 use super::{Process, blocking};
@@ -68,6 +68,8 @@ pub(super) struct Succeeded {
 struct Candidate {
     channel: Channel,
     child: Child,
+    /// Of tidegate, as it says.
+    version: String,
 }
 
 impl Candidate {
@@ -82,10 +84,17 @@ impl Candidate {
         channel.set_patience(STEP_WITHIN).map_err(cannot)?;
         let child = command.spawn().map_err(cannot)?;
         drop(command);
-        let candidate = Self { channel, child };
+        let candidate = Self {
+            channel,
+            child,
+            version: String::new(),
+        };
         match candidate.hear() {
-            Ok(Successor::Hello { protocol, .. }) if Successor::is_understood(protocol) => {
-                Ok(candidate)
+            Ok(Successor::Hello { protocol, version }) if Successor::is_understood(protocol) => {
+                Ok(Self {
+                    version,
+                    ..candidate
+                })
             }
             Ok(_) => Err(candidate.give_up(UpgradeError::Otherwise)),
             Err(error) => Err(candidate.give_up(error)),
@@ -195,7 +204,8 @@ impl Process {
         let identity = Identity {
             generation: view.generation + 1,
             pid: candidate.child.id(),
-            ..status::identity(view)
+            version: candidate.version,
+            started: status::shown(SystemTime::now()),
         };
         // First: what the new one says counts only then.
         systemd::succeeded_by(identity.pid);
