@@ -113,7 +113,7 @@ async fn an_unsupported_version_is_told_which_one_is_spoken() {
 async fn what_the_http_library_refuses_is_counted_and_logged_too() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
-    for (request, status) in [
+    let refused = [
         (with("Content-Length: 3, 4"), 400),
         (with("X: a\r\n folded"), 400),
         (with(&format!("X: {}", "a".repeat(20_000))), 431),
@@ -121,10 +121,13 @@ async fn what_the_http_library_refuses_is_counted_and_logged_too() {
             with(&"X: a\r\n".repeat(120)).replace("\r\n\r\n\r\n", "\r\n\r\n"),
             431,
         ),
-    ] {
+    ];
+    for (times, (request, status)) in (1..).zip(refused) {
         let mut client = proxy.connect().await;
         client.send(&request).await;
         assert_eq!(client.head().await.status(), status, "{request}");
+        // It is logged after the answer, and by whichever worker has it.
+        proxy.logged_times("rejected", times).await;
     }
     let logged = proxy.logged_times("rejected", 4).await;
     let reasons: Vec<_> = logged
