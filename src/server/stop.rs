@@ -23,13 +23,30 @@ use crate::tunnel::ended::{Ended, Words};
 /// What is left to ended tunnels to have their last bytes taken.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What tunnels have where nobody is served before this process has left.
+const FORSAKEN_GRACE: Duration = Duration::from_secs(2);
+
 /// The share of their time over which tunnels are closed; the rest is for their last words.
 const CLOSING_SHARE: f64 = 0.9;
 
+/// Why a process that drains for its successor goes on to something else.
+enum Retired {
+    /// Nothing is left.
+    Over,
+    /// It is told to stop.
+    Told,
+    /// The successor is gone, and the service manager waits for this process to go, too.
+    Forsaken,
+}
+
 impl Process {
     /// Listeners first, then requests, then tunnels, as far as the time allows.
-    pub(super) async fn stop(mut self) -> Exit {
+    pub(super) async fn stop(self) -> Exit {
         let shutdown = self.reloader.server().shutdown;
+        self.stop_by(shutdown).await
+    }
+
+    async fn stop_by(mut self, shutdown: Shutdown) -> Exit {
         let grace = shutdown.grace;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
@@ -54,24 +71,37 @@ impl Process {
         let (_nobody, none) = mpsc::channel(1);
         let orders = std::mem::replace(&mut self.orders, none);
         self.counted.drain();
-        let mut asked = JoinSet::new();
         let api = Api {
             view: Arc::clone(self.operators.view()),
             over_tcp: false,
         };
+        let mut asked = JoinSet::new();
         if let Some(link) = link {
             asked.spawn(serve_successor(link, api));
         }
-        asked.spawn(refuse(orders));
+        let mut refusing = JoinSet::new();
+        refusing.spawn(refuse(orders));
         let tunnels = self.totals().tunnels_open;
         tracing::info!(tunnels, ?over, "draining: another process serves");
-        let is_over = tokio::select! {
-            () = self.wind_down(over, shutdown.close_code) => true,
-            () = signals.stop() => false,
+        let why = tokio::select! {
+            biased;
+            () = signals.stop() => Retired::Told,
+            () = forsaken(&mut asked) => Retired::Forsaken,
+            () = self.wind_down(over, shutdown.close_code) => Retired::Over,
         };
-        if !is_over {
-            self.signals = signals;
-            return self.stop().await;
+        self.signals = signals;
+        match why {
+            Retired::Over => {}
+            Retired::Told => return self.stop().await,
+            Retired::Forsaken => {
+                return self
+                    .stop_by(Shutdown {
+                        delay: Duration::ZERO,
+                        grace: FORSAKEN_GRACE.min(shutdown.grace),
+                        ..shutdown
+                    })
+                    .await;
+            }
         }
         // Whoever has asked for the upgrade wants to hear of it.
         let _ = tokio::time::timeout(LAST_WORDS, self.operators.retired()).await;
@@ -164,6 +194,19 @@ impl Process {
 
     fn totals(&self) -> Totals {
         Totals::of(self.workers.iter().map(|worker| &*worker.counters))
+    }
+}
+
+/// Ends if the successor is gone, by which `asked` ends, and there is a service manager. That starts
+/// the service anew once this process has gone, too: until then it does not even hear of the end of a
+/// process that is no child of its own, and nobody is served.
+async fn forsaken(asked: &mut JoinSet<()>) {
+    while asked.join_next().await.is_some() {}
+    // If all of the service is being stopped, this process is told so.
+    tokio::time::sleep(LAST_WORDS).await;
+    tracing::error!("the process that has taken over is gone: nobody accepts connections");
+    if !systemd::is_there() {
+        std::future::pending().await
     }
 }
 

@@ -218,8 +218,7 @@ impl Process {
         let link = link.inspect_err(|error| tracing::error!(%error, "the new process is gone"));
         let (generation, pid) = (identity.generation, identity.pid);
         tracing::info!(generation, pid, "handed over");
-        // It is nobody's child when this one has left; until then somebody has to bury it.
-        std::thread::spawn(move || candidate.child.wait());
+        // Nobody waits for the child: how it ends is for the service manager to hear, whose it will be.
         Ok(Succeeded {
             by: identity,
             link: link.ok(),

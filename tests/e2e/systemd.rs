@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::net::{UnixDatagram, UnixStream};
 
 use crate::harness::endpoint::Echo;
-use crate::harness::frames::frame;
+use crate::harness::frames::{close, frame, said};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{free_address, until, within};
@@ -149,6 +149,36 @@ async fn the_manager_is_told_who_serves_after_an_upgrade() {
     manager.told("WATCHDOG=1").await;
     kill(second, Signal::TERM);
     manager.told("STOPPING=1").await;
+}
+
+/// The manager does not hear of the end of a process that is no child of its own before that one's
+/// parent has gone.
+#[tokio::test]
+async fn whose_successor_has_died_leaves_at_once_so_that_the_manager_starts_anew() {
+    let echo = Echo::start("echo").await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let notify = folder.path().join("notify.sock");
+    let manager = Manager::bind(&notify);
+    let config = "[server]\nworkers = 1\nlog.format = \"json\"\nupgrade.drain = \"off\"\n"
+        .to_owned()
+        + &simple(&[echo.address]);
+    let mut proxy = Proxy::spawn(folder, &config, |command| {
+        command.env("NOTIFY_SOCKET", &notify);
+    });
+    manager.told("READY=1").await;
+    proxy.logged("ready").await;
+    let mut tunnel = proxy.tunnel().await;
+    proxy.signal(Signal::USR2);
+    let second = proxy.succeeded(1).await;
+    kill(second, Signal::KILL);
+    assert_eq!(said(&tunnel.rest().await.0), close(1012, "shutdown"));
+    assert_eq!(proxy.exit().await, 0);
+    let log = proxy.log();
+    assert_eq!(
+        log.events("the process that has taken over is gone: nobody accepts connections")
+            .len(),
+        1
+    );
 }
 
 /// What the new configuration no longer has is closed everywhere: here, with the manager, and on disk.

@@ -1,0 +1,388 @@
+"""tidegate as a service of systemd: the unit as the package installs it, asked for what docs/systemd.md says of it.
+
+Runs in a virtual machine that is there for nothing else: .ci/systemd.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import ssl
+import subprocess
+import time
+import traceback
+from pathlib import Path
+
+import websockets
+
+ENDPOINT = 9001
+CONFIG = Path("/etc/tidegate/config.toml")
+DROP_INS = Path("/etc/systemd/system/tidegate.service.d")
+# An emulated machine is slow; what waits this long hangs.
+PATIENCE = 60
+
+LISTENER = """
+[server.shutdown]
+grace = "6s"
+
+[server.upgrade]
+drain = "8s"
+
+[listener.web]
+bind = %s
+
+[listener.web.tls]
+certificates = [{ cert = "/etc/tidegate/chat.pem", key = "${CREDENTIALS_DIRECTORY}/chat.key" }]
+
+[[route]]
+name = "all"
+upstream = "app"
+
+[upstream.app]
+endpoints = ["127.0.0.1:%d"]
+"""
+OWN = LISTENER % ('["0.0.0.0:443", "[::]:443"]', ENDPOINT)
+PASSED = LISTENER % ('["systemd:web"]', ENDPOINT)
+
+
+class Failed(Exception):
+    """What was expected, and what came instead."""
+
+
+class NotRun(Exception):
+    """What is not here."""
+
+
+def expect(is_so, what):
+    if not is_so:
+        raise Failed(what)
+
+
+def run(*command, check=True):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    if check and done.returncode != 0:
+        raise Failed(f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout.strip()
+
+
+def systemctl(*arguments, check=True):
+    return run("systemctl", *arguments, check=check)
+
+
+def show(name):
+    return systemctl("show", "--value", "--property", name, "tidegate.service")
+
+
+def main_pid():
+    return int(show("MainPID"))
+
+
+def processes():
+    group = show("ControlGroup")
+    if not group:
+        return set()
+    return {int(pid) for pid in Path(f"/sys/fs/cgroup{group}/cgroup.procs").read_text().split()}
+
+
+def journal():
+    return run("journalctl", "--unit", "tidegate.service", "--output", "cat", "--no-pager")
+
+
+def reloads():
+    return sum(line.endswith(" INFO reloaded") for line in journal().split("\n"))
+
+
+def drop_in(name, text):
+    DROP_INS.mkdir(exist_ok=True)
+    (DROP_INS / f"{name}.conf").write_text(text)
+    systemctl("daemon-reload")
+
+
+async def until(what, is_so):
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise Failed(f"waited in vain for: {what}\n{journal()}")
+        await asyncio.sleep(0.1)
+
+
+async def off_the_loop(work, *arguments):
+    """systemctl takes its time, and clients go on meanwhile."""
+    return await asyncio.get_running_loop().run_in_executor(None, lambda: work(*arguments))
+
+
+async def dial():
+    context = ssl.create_default_context(cafile="/etc/tidegate/chat.pem")
+    return await websockets.connect(
+        "wss://localhost/", ssl=context, server_hostname="localhost", open_timeout=PATIENCE
+    )
+
+
+async def talk(client, text):
+    await client.send(text)
+    expect(await client.recv() == text, "an echo")
+
+
+async def tunnels(count):
+    clients = [await dial() for _ in range(count)]
+    for number, client in enumerate(clients):
+        await talk(client, f"hello {number}")
+    return clients
+
+
+async def ends(clients):
+    """How each of them is closed, which has an answer to everything that it says until then."""
+
+    async def end(client):
+        try:
+            for number in range(10 * PATIENCE):
+                await asyncio.wait_for(talk(client, f"message {number}"), PATIENCE)
+                await asyncio.sleep(0.1)
+            return "never"
+        except websockets.ConnectionClosed as closed:
+            return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+
+    return await asyncio.gather(*(end(client) for client in clients))
+
+
+class Visitors:
+    """Clients that come one after the other, all the time, and count whom nobody served."""
+
+    async def __aenter__(self):
+        self.served, self.failed = 0, []
+        self._coming = asyncio.create_task(self._come())
+        return self
+
+    async def _come(self):
+        while True:
+            try:
+                client = await dial()
+                await talk(client, "still there?")
+                await client.close()
+                self.served += 1
+            except Exception as error:
+                self.failed.append(repr(error))
+            await asyncio.sleep(0.02)
+
+    async def more(self, count):
+        wanted = self.served + count
+        await until(f"{count} more are served ({self.failed})", lambda: self.served >= wanted)
+
+    async def __aexit__(self, *_):
+        self._coming.cancel()
+
+
+async def the_package_has_started_it_by_itself():
+    await until("it serves", lambda: show("ActiveState") == "active")
+    expect(show("NotifyAccess") == "main", "the unit as it is")
+    expect(show("User") == "" or show("DynamicUser") == "yes", "a user of its own")
+    uid = os.stat(f"/proc/{main_pid()}").st_uid
+    expect(uid != 0, f"it runs as user {uid}")
+    expect("0 tunnels" in show("StatusText"), show("StatusText"))
+    expect("tidegate" in run("tidegate", "status"), "operators reach it")
+
+
+async def a_key_comes_as_a_credential():
+    run(
+        *"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30".split(),
+        *"-subj /CN=localhost -addext subjectAltName=DNS:localhost".split(),
+        *"-keyout /root/chat.key -out /etc/tidegate/chat.pem".split(),
+    )
+    os.chmod("/etc/tidegate/chat.pem", 0o644)
+    os.chmod("/root/chat.key", 0o600)
+    drop_in("key", "[Service]\nLoadCredential=chat.key:/root/chat.key\n")
+    CONFIG.write_text(OWN)
+    systemctl("restart", "tidegate.service")
+    for client in await tunnels(3):
+        await client.close()
+
+
+async def reload_takes_the_file_and_shows_its_mistakes():
+    CONFIG.write_text(OWN.replace('name = "all"', 'name = "other"'))
+    systemctl("reload", "tidegate.service")
+    await until("the reload", lambda: reloads() == 1)
+    CONFIG.write_text(OWN + "colour = 3\n")
+    systemctl("reload", "tidegate.service")
+    await until("the mistake in the status", lambda: "colour" in show("StatusText"))
+    expect(show("ActiveState") == "active", "it goes on")
+    CONFIG.write_text(OWN)
+    systemctl("reload", "tidegate.service")
+    await until("a good status", lambda: "endpoints up" in show("StatusText"))
+
+
+async def with_notify_reload_a_reload_is_waited_for():
+    if int(run("systemctl", "--version").split()[1]) < 253:
+        raise NotRun("this systemd is older than 253")
+    drop_in("notify-reload", Path("/root/notify-reload.conf").read_text())
+    systemctl("restart", "tidegate.service")
+    for name in ["one", "two", "three"]:
+        CONFIG.write_text(OWN.replace('name = "all"', f'name = "{name}"'))
+        systemctl("reload", "tidegate.service")
+        shown = run("tidegate", "explain", "wss://localhost/").split("\n")
+        expect(f"route     {name}" in shown, shown)
+    CONFIG.write_text(OWN + "colour = 3\n")
+    systemctl("reload", "tidegate.service")
+    expect("colour" in show("StatusText"), show("StatusText"))
+    CONFIG.write_text(OWN)
+    systemctl("reload", "tidegate.service")
+    expect(show("ActiveState") == "active", "it is active again")
+
+
+async def an_upgrade_makes_the_new_process_the_main_one():
+    for ask in (
+        lambda: run("tidegate", "upgrade"),
+        lambda: systemctl("kill", "--kill-who=main", "--signal=USR2", "tidegate.service"),
+    ):
+        old = main_pid()
+        clients = await tunnels(20)
+        async with Visitors() as visitors:
+            await visitors.more(3)
+            await off_the_loop(ask)
+            await until("another main process", lambda: main_pid() not in (0, old))
+            new = main_pid()
+            expect(processes() == {old, new}, "both are there")
+            closed = await ends(clients)
+            await until("the old one leaves", lambda: processes() == {new})
+            await visitors.more(3)
+            expect(not visitors.failed, visitors.failed)
+        expect(set(closed) == {(1012, "shutdown")}, closed)
+        expect(show("ActiveState") == "active" and main_pid() == new, "it goes on as the main one")
+        expect(show("NRestarts") == "0", "nothing was restarted")
+        # It is the new one that is reached.
+        before = reloads()
+        systemctl("reload", "tidegate.service")
+        await until("a reload", lambda: reloads() > before)
+
+
+async def the_watchdog_is_fed_by_whoever_is_the_main_one():
+    drop_in("watchdog", "[Service]\nWatchdogSec=6s\nTimeoutAbortSec=2s\n")
+    systemctl("restart", "tidegate.service")
+    await off_the_loop(run, "tidegate", "upgrade")
+    new = main_pid()
+    await asyncio.sleep(15)
+    expect(main_pid() == new and show("NRestarts") == "0", "it is well, and left alone")
+    os.kill(new, signal.SIGSTOP)
+    await until("another one", lambda: main_pid() not in (0, new))
+    expect(show("NRestarts") == "1", show("NRestarts"))
+    await until("it serves", lambda: show("ActiveState") == "active")
+    await tunnels(1)
+    (DROP_INS / "watchdog.conf").unlink()
+    systemctl("daemon-reload")
+    systemctl("restart", "tidegate.service")
+
+
+async def if_the_new_process_dies_while_the_old_one_drains_it_is_restarted():
+    CONFIG.write_text(OWN.replace('drain = "8s"', 'drain = "10m"'))
+    systemctl("restart", "tidegate.service")
+    clients = await tunnels(5)
+    await off_the_loop(run, "tidegate", "upgrade")
+    new = main_pid()
+    os.kill(new, signal.SIGKILL)
+    await until("another one", lambda: main_pid() not in (0, new))
+    await until("it serves", lambda: show("ActiveState") == "active")
+    await tunnels(1)
+    expect(set(await ends(clients)) == {(1012, "shutdown")}, "the old one has left in order")
+    CONFIG.write_text(OWN)
+    systemctl("restart", "tidegate.service")
+
+
+async def through_a_crash_whoever_connects_waits():
+    # Or else systemd stops trying, after five.
+    drop_in("crash", "[Unit]\nStartLimitIntervalSec=0\n")
+    expect(int(show("NFileDescriptorStore")) >= 2, "systemd keeps the sockets")
+    for after_upgrade in (False, True, False):
+        if after_upgrade:
+            await off_the_loop(run, "tidegate", "upgrade")
+            await until("one process", lambda: len(processes()) == 1)
+        async with Visitors() as visitors:
+            await visitors.more(2)
+            old = main_pid()
+            # Who has a tunnel, or has been accepted, loses it: nobody else.
+            expected = len(visitors.failed)
+            os.kill(old, signal.SIGKILL)
+            await until("another one", lambda: main_pid() not in (0, old))
+            await visitors.more(3)
+            lost = visitors.failed[expected:]
+            expect(len(lost) <= 1, lost)
+            expect(not any("refused" in it.lower() for it in lost), lost)
+        expect(int(show("NFileDescriptorStore")) >= 2, "and keeps them on")
+
+
+async def a_stop_ends_every_generation_in_order():
+    clients = await tunnels(10)
+    await off_the_loop(run, "tidegate", "upgrade")
+    clients += await tunnels(10)
+    expect(len(processes()) == 2, processes())
+    stop = asyncio.create_task(off_the_loop(systemctl, "stop", "tidegate.service"))
+    closed = await ends(clients)
+    await stop
+    expect(set(closed) == {(1012, "shutdown")}, closed)
+    expect(not processes(), "nobody is left")
+    expect(show("ActiveState") == "inactive" and show("Result") == "success", show("Result"))
+    expect(show("NFileDescriptorStore") == "0", "and no socket")
+
+
+async def sockets_of_systemd_start_it_and_outlive_it():
+    Path("/etc/systemd/system/tidegate.socket").write_text(Path("/root/tidegate.socket").read_text())
+    CONFIG.write_text(PASSED)
+    systemctl("daemon-reload")
+    systemctl("start", "tidegate.socket")
+    expect(show("ActiveState") == "inactive", "nobody has come yet")
+    async with Visitors() as visitors:
+        await visitors.more(1)
+        expect(show("ActiveState") == "active", "somebody came")
+        first = main_pid()
+        for _ in range(2):
+            await off_the_loop(systemctl, "restart", "tidegate.service")
+            await visitors.more(3)
+        await off_the_loop(run, "tidegate", "upgrade")
+        await visitors.more(3)
+        expect(main_pid() != first, "another process")
+        lost = [it for it in visitors.failed if "1012" not in it]
+        expect(not lost, lost)
+    systemctl("stop", "tidegate.socket", "tidegate.service")
+
+
+CHECKS = [
+    the_package_has_started_it_by_itself,
+    a_key_comes_as_a_credential,
+    reload_takes_the_file_and_shows_its_mistakes,
+    with_notify_reload_a_reload_is_waited_for,
+    an_upgrade_makes_the_new_process_the_main_one,
+    the_watchdog_is_fed_by_whoever_is_the_main_one,
+    if_the_new_process_dies_while_the_old_one_drains_it_is_restarted,
+    through_a_crash_whoever_connects_waits,
+    a_stop_ends_every_generation_in_order,
+    sockets_of_systemd_start_it_and_outlive_it,
+]
+
+
+async def echo(client):
+    async for message in client:
+        await client.send(message)
+
+
+async def main():
+    # Who is killed in the middle of something is one of the checks.
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)
+    print(run("systemctl", "--version").split("\n")[0])
+    passed, failed = 0, 0
+    async with websockets.serve(echo, "127.0.0.1", ENDPOINT):
+        for check in CHECKS:
+            name = check.__name__.replace("_", " ")
+            try:
+                await check()
+                passed += 1
+                print(f"ok  {name}")
+            except NotRun as why:
+                print(f"NOT RUN  {name}: {why}")
+            except Exception:
+                failed += 1
+                print(f"not ok  {name}")
+                traceback.print_exc()
+                print(*(line[:200] for line in journal().split("\n")[-20:]), sep="\n")
+                print(systemctl("status", "--no-pager", "--lines=0", "tidegate.service", check=False))
+    print(f"{passed} passed, {failed} failed")
+
+
+asyncio.run(main())
