@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use self::listeners::ListenError;
+use self::listeners::{ListenError, SteerError};
 use self::manager::Manager;
 use self::operators::Operators;
 use self::reload::{ReloadError, Reloaded, Reloader, Source, fingerprint};
@@ -41,7 +41,7 @@ use self::watch::FileWatch;
 use crate::admin::api::fault::Fault;
 use crate::admin::api::reload as reload_api;
 use crate::admin::live::Live;
-use crate::admin::order::Order;
+use crate::admin::order::{Order, Steer};
 use crate::admin::plan::{self, Guard, Plan};
 use crate::config::model::{Bind, Watch};
 use crate::config::{Loaded, Report};
@@ -264,6 +264,9 @@ impl Process {
             Order::Reload(guard, done) => {
                 let _ = done.send(self.reload_if(guard).await);
             }
+            Order::Listener(steer, done) => {
+                let _ = done.send(self.steer_listener(&steer).await);
+            }
             // Whoever has been told that it takes too long must not be surprised.
             Order::Upgrade(_, done) if done.is_closed() => {}
             Order::Upgrade(binary, done) => {
@@ -274,6 +277,26 @@ impl Process {
             }
         }
         None
+    }
+
+    /// Takes a listener out, or puts it back.
+    async fn steer_listener(&mut self, steer: &Steer) -> Result<(), Fault> {
+        let Steer {
+            listener,
+            is_drained,
+        } = steer;
+        let listeners = self.reloader.listeners();
+        let done = listeners.set_drained(listener, *is_drained).await;
+        done.map_err(|error| match error {
+            SteerError::Unknown { .. } => Fault::unknown(error.to_string()),
+            SteerError::Listen(_) => Fault::conflict(format!("it stays out: {error}")),
+        })?;
+        match is_drained {
+            true => tracing::info!(listener, "listener drained by an operator"),
+            false => tracing::info!(listener, "listener put back by an operator"),
+        }
+        self.operators.tell(&mut self.reloader);
+        Ok(())
     }
 
     /// Reloads, if that displaces no more tunnels than it may.

@@ -111,6 +111,8 @@ impl Api {
             Operation::Status => json(&status::status(view)),
             Operation::Config => json(&reload::config(view)),
             Operation::Listeners => json(&listeners::listeners(view)),
+            Operation::DrainListener => json(&listeners::drain(view, parsed(body)?).await?),
+            Operation::UndrainListener => json(&listeners::undrain(view, parsed(body)?).await?),
             Operation::Upstreams => {
                 let live = Live::of(&view.workers.counters());
                 json(&upstreams::upstreams(view, &live))

@@ -23,8 +23,19 @@ pub enum Order {
     Plan(oneshot::Sender<Result<Plan, Fault>>),
     /// Reload.
     Reload(Guard, oneshot::Sender<Result<Reloaded, Fault>>),
+    /// Take a listener out, or put it back.
+    Listener(Steer, oneshot::Sender<Result<(), Fault>>),
     /// Hand over to a new process, of this program or of that which this one was started with.
     Upgrade(Option<PathBuf>, oneshot::Sender<Result<Identity, Fault>>),
+}
+
+/// What becomes of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steer {
+    /// Its name.
+    pub listener: String,
+    /// Whether it is to be out.
+    pub is_drained: bool,
 }
 
 /// Has `orders` do something, and waits for it.

@@ -57,6 +57,11 @@ impl View {
         let counters = self.workers.counters();
         let older = self.generations.all();
         let older: Vec<u64> = older.iter().map(|it| it.glance().tunnels).collect();
+        let listening = self.listening.load();
+        let drained = listening.iter();
+        let drained: Vec<_> = drained
+            .map(|it| (Arc::clone(&it.name), it.is_drained))
+            .collect();
         let body = metrics::write(
             Sources {
                 workers: &counters,
@@ -68,6 +73,7 @@ impl View {
                 access_log_dropped: self.shared.access_log.dropped(),
                 closing: &self.jobs.left(),
                 older: &older,
+                drained: &drained,
             },
             format,
         );

@@ -106,4 +106,6 @@ pub struct Listening {
     pub tls: bool,
     /// Whether it sends plain requests to https.
     pub redirect_to_https: bool,
+    /// Whether an operator has taken it out: then it listens nowhere.
+    pub is_drained: bool,
 }

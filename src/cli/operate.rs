@@ -28,10 +28,10 @@ pub(super) enum Verb {
     Tunnels(tunnels::Tunnels),
     /// Close live tunnels with a Close frame; without --yes, only tell how many that would be
     Close(close::Close),
-    /// Take an endpoint out: it gets nothing new, and its tunnels stay
-    Drain(steer::Endpoint),
-    /// Put an endpoint back
-    Undrain(steer::Endpoint),
+    /// Take an endpoint or a listener out: it gets nothing new, and its tunnels stay
+    Drain(steer::Drained),
+    /// Put an endpoint or a listener back
+    Undrain(steer::Drained),
     /// Weigh an endpoint until the next reload
     Weight(steer::Weight),
     /// Reload the configuration, or tell what that would change

@@ -127,6 +127,8 @@ pub struct Sources<'a> {
     pub closing: &'a BTreeMap<&'static str, usize>,
     /// Live tunnels of each older generation.
     pub older: &'a [u64],
+    /// Listeners, and whether an operator has taken them out.
+    pub drained: &'a [(Arc<str>, bool)],
 }
 
 /// Writes all of them.
@@ -135,6 +137,7 @@ pub fn write(sources: Sources<'_>, format: Format) -> String {
     let gathered = Gathered::from(sources.workers);
     of_process(&mut metrics, sources);
     of_listeners(&mut metrics, &gathered);
+    of_drained(&mut metrics, sources.drained);
     of_requests(&mut metrics, &gathered);
     of_tunnels(&mut metrics, &gathered);
     of_traffic(&mut metrics, &gathered);
@@ -280,6 +283,14 @@ fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
     let help = "Records of an access log of its own that were dropped for the same reason.";
     metrics.family("tidegate_access_log_dropped_total", Kind::Counter, help);
     metrics.sample(&[], access_log_dropped);
+}
+
+fn of_drained(metrics: &mut Exposition, drained: &[(Arc<str>, bool)]) {
+    let help = "Whether an operator has taken a listener out, which listens nowhere then.";
+    metrics.family("tidegate_listener_drained", Kind::Gauge, help);
+    for (listener, is_drained) in drained {
+        metrics.sample(&[("listener", listener)], u8::from(*is_drained));
+    }
 }
 
 fn of_listeners(metrics: &mut Exposition, gathered: &Gathered) {

@@ -4,16 +4,20 @@
 //! whatever else about its listener changes. Everything that can fail is done before anything is
 //! changed.
 
-use std::collections::HashMap;
+mod seat;
+mod steer;
+
+pub(super) use self::steer::SteerError;
+
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
+use self::seat::{Descriptors, Seat};
 use super::acceptor::{Accepting, Stop};
-use super::limits;
 use super::mailbox::Handle;
 use crate::admin::view::Listening;
 use crate::config;
@@ -21,7 +25,7 @@ use crate::config::model::{self, Bind};
 use crate::drain::{Drain, Haste};
 use crate::net::admission::Admission;
 use crate::net::gate::Gate;
-use crate::net::inherited::{Inherited, Place, Purpose};
+use crate::net::inherited::{Inherited, Place};
 use crate::net::listen::{Bound, Listener, Settings};
 use crate::net::tickets::{HandedKey, TicketKeys};
 use crate::net::tls::{self, TlsError};
@@ -62,6 +66,10 @@ pub(super) struct Listeners {
     let_go: Vec<String>,
     sockets: HashMap<Seat, Accepting>,
     running: HashMap<Arc<str>, Running>,
+    /// What was last taken.
+    configured: Vec<model::Listener>,
+    /// Whom operators have taken out, in the configuration or not.
+    drained: BTreeSet<Arc<str>>,
 }
 
 /// What there was before the process: taken by the listeners that it begins with.
@@ -71,6 +79,8 @@ pub(super) struct Before {
     pub(super) sockets: Inherited,
     /// Keys of tickets, by listener.
     pub(super) tickets: Vec<HandedTickets>,
+    /// Whom operators have taken out.
+    pub(super) drained: BTreeSet<Arc<str>>,
 }
 
 /// Keys of a listener's tickets.
@@ -78,63 +88,6 @@ pub(super) struct Before {
 pub(super) struct HandedTickets {
     listener: String,
     keys: Vec<HandedKey>,
-}
-
-/// What the descriptors of the process are for, besides connections.
-#[derive(Debug)]
-struct Descriptors {
-    admission: Arc<Admission>,
-    /// The limit of the process.
-    limit: u64,
-    /// In use before there was any socket.
-    taken: u64,
-}
-
-impl Descriptors {
-    /// What is left beside so many listening sockets is for connections.
-    fn leave(&self, sockets: usize) {
-        let most = Admission::most_for(self.limit, self.taken + sockets as u64);
-        self.admission.set_most(most);
-    }
-}
-
-/// What tells sockets apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Seat {
-    bind: Bind,
-    /// For port 0, whose it is: that is another port for each listener.
-    of: Option<Arc<str>>,
-}
-
-impl Seat {
-    fn new(bind: &Bind, listener: &Arc<str>) -> Self {
-        let any_port = matches!(bind, Bind::Tcp(address) if address.port() == 0);
-        Self {
-            bind: bind.clone(),
-            of: any_port.then(|| Arc::clone(listener)),
-        }
-    }
-
-    /// Whether the service manager keeps its sockets through a crash. After a stop in order it does not:
-    /// who came meanwhile would wait for nobody.
-    fn is_kept(&self) -> bool {
-        self.of.is_none() && !matches!(self.bind, Bind::Systemd(_))
-    }
-
-    fn keep(&self, accepting: &Accepting) {
-        if self.is_kept() {
-            let sockets: Vec<_> = accepting.sockets().map(|socket| socket.as_fd()).collect();
-            systemd::keep(&self.bind.to_string(), &sockets);
-        }
-    }
-
-    /// The same, for other processes.
-    fn place(&self) -> Place {
-        Place {
-            of: self.of.as_ref().map(ToString::to_string),
-            ..Place::new(Purpose::Listener, &self.bind)
-        }
-    }
 }
 
 /// A listener as it will be.
@@ -160,6 +113,7 @@ pub(super) struct Plan {
     /// To be bound when the change is made: sockets that are about to be closed are in their way.
     late: Vec<(Seat, Arc<str>)>,
     wanted: HashMap<Seat, Arc<str>>,
+    configured: Vec<model::Listener>,
 }
 
 impl Listeners {
@@ -170,23 +124,20 @@ impl Listeners {
         admission: &Arc<Admission>,
         descriptors: u64,
         passed: PassedSockets,
-        before: Before,
+        mut before: Before,
     ) -> Self {
-        let descriptors = Descriptors {
-            admission: Arc::clone(admission),
-            limit: descriptors,
-            // Those that are there already are counted as listeners'.
-            taken: limits::open_descriptors().saturating_sub(before.sockets.len() as u64),
-        };
-        descriptors.leave(0);
+        // Those that are there already are counted as listeners'.
+        let descriptors = Descriptors::new(admission, descriptors, before.sockets.len());
         Self {
             workers: Arc::clone(workers),
             descriptors,
             passed,
-            before,
             let_go: Vec::new(),
             sockets: HashMap::new(),
             running: HashMap::new(),
+            configured: Vec::new(),
+            drained: std::mem::take(&mut before.drained),
+            before,
         }
     }
 
@@ -200,9 +151,14 @@ impl Listeners {
             bound: Vec::new(),
             late: Vec::new(),
             wanted: HashMap::new(),
+            configured: listeners.to_vec(),
         };
         for listener in listeners {
-            plan.running.push(self.planned(listener)?);
+            let planned = self.planned(listener)?;
+            if self.drained.contains(&listener.name) {
+                continue;
+            }
+            plan.running.push(planned);
             for bind in &listener.binds {
                 plan.wanted
                     .insert(Seat::new(bind, &listener.name), Arc::clone(&listener.name));
@@ -253,6 +209,7 @@ impl Listeners {
             running.insert(name, Running { listener, tickets });
         }
         let removed = std::mem::replace(&mut self.running, running);
+        self.configured = plan.configured;
         for (seat, name) in &plan.wanted {
             if let (Some(socket), Some(running)) = (self.sockets.get(seat), self.running.get(name))
             {
@@ -272,7 +229,10 @@ impl Listeners {
         }
         self.close_all_but(&plan.wanted).await;
         for (name, removed) in removed {
-            tracing::info!(listener = %name, "listener removed: its tunnels stay");
+            match self.drained.contains(&name) {
+                true => tracing::info!(listener = %name, "listener drained: its tunnels stay"),
+                false => tracing::info!(listener = %name, "listener removed: its tunnels stay"),
+            }
             removed.listener.drain.begin(Haste::None);
         }
         for (seat, name) in late {
@@ -382,21 +342,23 @@ impl Listeners {
 
     /// The listeners that run, for operators.
     pub(super) fn listening(&self) -> Vec<Listening> {
-        let mut listening: Vec<Listening> = Vec::new();
-        for (name, address) in self.addresses() {
-            if let Some(known) = listening.iter_mut().find(|it| it.name == name) {
-                known.addresses.push(address);
-                continue;
-            }
-            let running = self.running.get(&name);
-            let settings = running.map(|it| it.listener.settings.load());
-            listening.push(Listening {
-                name,
-                addresses: vec![address],
-                tls: settings.as_ref().is_some_and(|it| it.tls.is_some()),
-                redirect_to_https: settings.is_some_and(|it| it.redirect_to_https),
-            });
-        }
+        let addresses = self.addresses();
+        let of = |name: &Arc<str>| {
+            let own = addresses.iter().filter(|(owner, _)| owner == name);
+            own.map(|(_, address)| address.clone()).collect()
+        };
+        let mut listening: Vec<Listening> = self
+            .configured
+            .iter()
+            .map(|listener| Listening {
+                name: Arc::clone(&listener.name),
+                addresses: of(&listener.name),
+                tls: listener.tls.is_some(),
+                redirect_to_https: listener.redirect_to_https,
+                is_drained: self.drained.contains(&listener.name),
+            })
+            .collect();
+        listening.sort_by(|one, other| one.name.cmp(&other.name));
         listening
     }
 

@@ -218,6 +218,7 @@ async fn refuse(mut orders: mpsc::Receiver<Order>) {
         match order {
             Order::Plan(done) => drop(done.send(Err(fault()))),
             Order::Reload(_, done) => drop(done.send(Err(fault()))),
+            Order::Listener(_, done) => drop(done.send(Err(fault()))),
             Order::Upgrade(_, done) => drop(done.send(Err(fault()))),
         }
     }

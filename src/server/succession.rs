@@ -21,6 +21,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,9 @@ pub(super) struct Estate {
     pub(super) older: Vec<Identity>,
     /// Keys of session tickets.
     pub(super) tickets: Vec<HandedTickets>,
+    /// Listeners that operators have taken out.
+    #[serde(default)]
+    pub(super) drained: Vec<String>,
     /// What is known of upstreams.
     pub(super) upstreams: Handed,
 }
@@ -163,6 +167,7 @@ impl Predecessor {
             ..Inheritance::default()
         };
         inheritance.before.tickets = estate.tickets;
+        inheritance.before.drained = estate.drained.into_iter().map(Arc::from).collect();
         for place in estate.sockets {
             inheritance.before.sockets.add(place, next()?);
         }

@@ -264,6 +264,7 @@ impl Process {
             passed: names,
             older: older.iter().map(|it| it.identity.clone()).collect(),
             tickets: listeners.hand_over_tickets(),
+            drained: listeners.hand_over_drained(),
             upstreams: self.reloader.known().hand_over(Instant::now()),
         };
         let along = Along {

@@ -8,8 +8,8 @@ use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::{close, frame, said};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, simple};
-use crate::harness::until;
-use crate::harness::wire::Wire;
+use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::{free_address, until};
 
 /// So many tunnels.
 async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
@@ -113,6 +113,69 @@ async fn a_drain_of_an_endpoint_can_be_undone_until_a_tunnel_is_closed() {
     );
     assert_eq!(operator.get("/v1/status").await["tunnels"], 5);
     drop(held);
+}
+
+#[tokio::test]
+async fn a_listener_is_taken_out_and_put_back_beside_another_one() {
+    let echo = Echo::start("echo").await;
+    let main = free_address();
+    let config = "[listener.other]\nbind = [\"127.0.0.1:0\"]\n".to_owned()
+        + &simple(&[echo.address]).replace("127.0.0.1:0", &main.to_string());
+    let (proxy, operator) = Operator::start(&config).await;
+    let mut held = tunnels(&proxy, 1).await.remove(0);
+    let mut kept_alive = Wire::connect(main).await;
+    let request = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    kept_alive.send(request).await;
+    kept_alive.reply().await;
+    let which = json!({ "listener": "main" });
+    let (status, drained) = operator.post("/v1/listeners/drain", &which).await;
+    assert_eq!((status, &drained["drained"]), (200, &json!(true)));
+    assert_eq!(drained["addresses"], json!([]));
+    // It takes nothing new, and ends what waits for nothing; the tunnel stays, and so does the other.
+    assert!(tokio::net::TcpStream::connect(main).await.is_err());
+    kept_alive.closed().await;
+    held.send(frame(0x81, Some([1, 2, 3, 4]), b"still")).await;
+    assert_eq!(held.exactly(7).await, b"\x81\x05still");
+    let is_served = async |address| {
+        let mut client = Wire::connect(address).await;
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.head().await.status(), 101);
+    };
+    is_served(proxy.address_of("other")).await;
+    // A reload does not forget it.
+    proxy
+        .reload(&(ADMIN.to_owned() + &config + "tries = 1\n"))
+        .await;
+    assert!(tokio::net::TcpStream::connect(main).await.is_err());
+    let (status, back) = operator.post("/v1/listeners/undrain", &which).await;
+    assert_eq!((status, &back["drained"]), (200, &json!(false)));
+    assert_eq!(back["addresses"], json!([main.to_string()]));
+    is_served(main).await;
+    let unknown = json!({ "listener": "mian" });
+    let (status, answer) = operator.post("/v1/listeners/drain", &unknown).await;
+    assert_eq!(status, 404);
+    assert!(answer["error"].as_str().unwrap().contains("other, main"));
+}
+
+#[tokio::test]
+async fn a_listener_whose_address_is_taken_meanwhile_stays_out() {
+    let echo = Echo::start("echo").await;
+    let main = free_address();
+    let config = simple(&[echo.address]).replace("127.0.0.1:0", &main.to_string());
+    let (_proxy, operator) = Operator::start(&config).await;
+    let which = json!({ "listener": "main" });
+    assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
+    let taken = std::net::TcpListener::bind(main).unwrap();
+    let (status, answer) = operator.post("/v1/listeners/undrain", &which).await;
+    let error = answer["error"].as_str().unwrap();
+    assert_eq!(status, 409);
+    assert!(
+        error.starts_with("it stays out: listener `main`"),
+        "{error}"
+    );
+    assert_eq!(operator.get("/v1/listeners").await[0]["drained"], true);
+    drop(taken);
+    assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
 }
 
 #[tokio::test]

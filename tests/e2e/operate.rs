@@ -146,6 +146,39 @@ async fn an_endpoint_is_taken_out_and_put_back() {
 }
 
 #[tokio::test]
+async fn a_listener_is_taken_out_and_put_back() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let _held = proxy.tunnel().await;
+    proxy.logged("tunnel opened").await;
+    let printed = operator.types(&["drain", "--listener", "main"]).await;
+    let mut lines = printed.out.lines();
+    assert_eq!(
+        (printed.code, lines.next()),
+        (0, Some("main listens no more; 1 tunnel of it for now"))
+    );
+    // The line that moves them away is one that works.
+    let advice = lines.next().unwrap().split_once("tidegate ").unwrap().1;
+    let words: Vec<&str> = advice.split(' ').collect();
+    assert_eq!(operator.types(&words).await.code, 0);
+    proxy.logged("tunnel ended").await;
+    let printed = operator.types(&["status"]).await;
+    let line = printed.out.lines().find(|it| it.starts_with("main  "));
+    assert!(line.unwrap().contains("drained by an operator"));
+    let printed = operator.types(&["undrain", "--listener", "main"]).await;
+    proxy.logged_times("listening", 2).await;
+    let again = format!("main listens again: {}\n", proxy.address());
+    assert_eq!((printed.code, printed.out), (0, again));
+    proxy.tunnel().await;
+    for wrong in [
+        &["drain"][..],
+        &["drain", "127.0.0.1:1", "--listener", "main"],
+    ] {
+        assert_eq!(operator.types(wrong).await.code, 2);
+    }
+}
+
+#[tokio::test]
 async fn a_reload_is_planned_and_then_done() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let (proxy, operator) = Operator::start(&simple(&[one.address])).await;

@@ -11,7 +11,7 @@ use crate::harness::frames::{close, frame, said};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
-use crate::harness::{quiet_for, until, within};
+use crate::harness::{free_address, quiet_for, until, within};
 
 /// What operators upgrade by.
 async fn upgrade(operator: &Operator) -> Value {
@@ -378,6 +378,22 @@ async fn an_endpoint_that_comes_back_later_has_no_load_from_before() {
 }
 
 /// Who is kept out stays out: nobody has to find out again.
+#[tokio::test]
+async fn a_listener_that_is_out_stays_out() {
+    let echo = Echo::start("echo").await;
+    let main = free_address();
+    let rest = simple(&[echo.address]).replace("127.0.0.1:0", &main.to_string());
+    let (proxy, operator) = start(&with("drain = \"off\"", &rest)).await;
+    let which = json!({ "listener": "main" });
+    assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
+    upgrade(&operator).await;
+    proxy.succeeded(1).await;
+    assert_eq!(operator.get("/v1/listeners").await[0]["drained"], true);
+    assert!(tokio::net::TcpStream::connect(main).await.is_err());
+    assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
+    proxy.tunnel().await;
+}
+
 #[tokio::test]
 async fn what_is_known_of_endpoints_is_known_on() {
     let good = Echo::start("good").await;

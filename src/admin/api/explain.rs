@@ -182,11 +182,11 @@ fn listener<'a>(
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let port = format!(":{port}");
     let fits = |it: &&Listening| it.addresses.iter().any(|address| address.ends_with(&port));
-    let mut all = listening.iter();
+    let mut all = listening.iter().filter(|it| !it.is_drained);
     let by_port = all.clone().find(fits);
     by_port
         .or_else(|| all.find(|it| it.tls == secure))
-        .or_else(|| listening.first())
+        .or_else(|| listening.iter().find(|it| !it.is_drained))
         .ok_or_else(|| Fault::conflict("nothing listens"))
 }
 

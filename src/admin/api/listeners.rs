@@ -1,11 +1,13 @@
-//! Where clients connect, and what came of it.
+//! Where clients connect, and what came of it; taking listeners out, and putting them back.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
 use crate::admin::live::Live;
+use crate::admin::order::{self, Order, Steer};
 use crate::admin::view::{Listening, View};
 use crate::protocol::rejection::Rejection;
 
@@ -16,6 +18,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens.
     pub addresses: Vec<String>,
+    /// Whether an operator has taken it out: then it listens nowhere.
+    pub drained: bool,
     /// Whether it speaks TLS.
     pub tls: bool,
     /// Connections of clients, tunnels included.
@@ -26,6 +30,43 @@ pub struct Listener {
     pub tunnels: u64,
     /// Requests refused since the start, by reason.
     pub rejections: BTreeMap<String, u64>,
+}
+
+/// Which listener is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Which {
+    /// Its name.
+    pub listener: String,
+}
+
+/// Takes a listener out: it listens no more, its connections end after what they are about, and its
+/// tunnels stay.
+///
+/// # Errors
+/// [`Fault`]; nothing has changed then.
+pub async fn drain(view: &View, which: Which) -> Result<Listener, Fault> {
+    steer(view, which, true).await
+}
+
+/// Puts it back.
+///
+/// # Errors
+/// [`Fault`]; it stays out then.
+pub async fn undrain(view: &View, which: Which) -> Result<Listener, Fault> {
+    steer(view, which, false).await
+}
+
+async fn steer(view: &View, which: Which, is_drained: bool) -> Result<Listener, Fault> {
+    let Which { listener } = which;
+    let steer = Steer {
+        listener: listener.clone(),
+        is_drained,
+    };
+    order::give(&view.orders, |done| Order::Listener(steer, done)).await?;
+    let mut listeners = listeners(view).into_iter();
+    let gone = || Fault::unknown(format!("`{listener}` has gone meanwhile"));
+    listeners.find(|it| it.name == listener).ok_or_else(gone)
 }
 
 /// All of them.
@@ -53,6 +94,7 @@ pub fn listeners(view: &View) -> Vec<Listener> {
         Listener {
             name: listening.name.to_string(),
             addresses: listening.addresses.clone(),
+            drained: listening.is_drained,
             tls: listening.tls,
             connections: taken.saturating_sub(closed),
             connections_taken: taken,

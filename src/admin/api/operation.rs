@@ -60,6 +60,10 @@ operations! {
     Config = GET "/v1/config", false;
     /// Listeners, and what came by them.
     Listeners = GET "/v1/listeners", false;
+    /// Takes a listener out: it listens no more, its tunnels stay. Reloads keep that.
+    DrainListener = POST "/v1/listeners/drain", true;
+    /// Puts it back.
+    UndrainListener = POST "/v1/listeners/undrain", true;
     /// Upstreams and their endpoints: who takes something new, and if not, why.
     Upstreams = GET "/v1/upstreams", false;
     /// Live tunnels, filtered, sorted, paged.
@@ -99,6 +103,7 @@ impl Operation {
         Some(match self {
             Self::CloseTunnels => of::<close::Close>(schemas),
             Self::StopClosing => of::<close::Stop>(schemas),
+            Self::DrainListener | Self::UndrainListener => of::<listeners::Which>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint => of::<steer::Which>(schemas),
             Self::WeighEndpoint => of::<steer::Weigh>(schemas),
             Self::Reload => of::<reload::Reload>(schemas),
@@ -113,6 +118,7 @@ impl Operation {
             Self::Status => of::<status::Status>(schemas),
             Self::Config => of::<reload::Config>(schemas),
             Self::Listeners => of::<Vec<listeners::Listener>>(schemas),
+            Self::DrainListener | Self::UndrainListener => of::<listeners::Listener>(schemas),
             Self::Upstreams => of::<Vec<upstreams::Upstream>>(schemas),
             Self::Tunnels => of::<tunnels::Listing>(schemas),
             Self::CloseTunnels => of::<close::Closed>(schemas),

@@ -165,7 +165,10 @@ fn of_listeners(listeners: &[Listener]) -> String {
         .map(|it| {
             vec![
                 Cell::text(&it.name),
-                Cell::text(&it.addresses.join(" ")),
+                match it.drained {
+                    true => Cell::text("drained by an operator").mood(Mood::Doubtful),
+                    false => Cell::text(&it.addresses.join(" ")),
+                },
                 Cell::text(if it.tls { "yes" } else { "no" }),
                 Cell::number(it.connections),
                 Cell::number(it.tunnels),

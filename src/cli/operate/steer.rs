@@ -2,6 +2,8 @@
 
 use clap::Args;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tidegate::admin::api::listeners::{self, Listener};
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::steer::{Steered, Weigh, Which};
 
@@ -10,14 +12,18 @@ use crate::cli::client::{Failure, Reach};
 use crate::cli::out;
 use crate::cli::table::harmless;
 
+/// An endpoint or a listener.
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Endpoint {
-    /// Its address, as `tidegate status` spells it
-    #[arg(value_name = "ENDPOINT")]
-    endpoint: String,
+pub(in crate::cli) struct Drained {
+    /// An endpoint's address, as `tidegate status` spells it
+    #[arg(value_name = "ENDPOINT", required_unless_present = "listener")]
+    endpoint: Option<String>,
     /// Its upstream; only needed where several have an endpoint at this address
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "endpoint")]
     upstream: Option<String>,
+    /// A listener instead: it listens no more
+    #[arg(long, value_name = "NAME", conflicts_with = "endpoint")]
+    listener: Option<String>,
     #[command(flatten)]
     reach: Reach,
 }
@@ -37,29 +43,46 @@ pub(in crate::cli) struct Weight {
     reach: Reach,
 }
 
-impl Endpoint {
-    fn which(&self) -> Which {
-        Which {
-            endpoint: self.endpoint.clone(),
-            upstream: self.upstream.clone(),
+enum Meant {
+    Endpoint(Which),
+    Listener(listeners::Which),
+}
+
+impl Drained {
+    fn meant(&self) -> Meant {
+        match &self.listener {
+            Some(listener) => Meant::Listener(listeners::Which {
+                listener: listener.clone(),
+            }),
+            None => Meant::Endpoint(Which {
+                // The command line has seen to it that it is there.
+                endpoint: self.endpoint.clone().unwrap_or_default(),
+                upstream: self.upstream.clone(),
+            }),
         }
     }
 }
 
 /// Of older generations, too: what becomes of their tunnels, `on_drain` says there.
-fn on_older(verb: &Endpoint, operation: Operation) -> Result<(), Failure> {
-    for older in verb.reach.generations()?.iter().skip(1) {
+fn on_older(reach: &Reach, operation: Operation, which: &Which) -> Result<(), Failure> {
+    for older in reach.generations()?.iter().skip(1) {
         // They may have left, or may not have this endpoint.
-        let _ = older.ask(operation, "", Some(&verb.which()));
+        let _ = older.ask(operation, "", Some(which));
     }
     Ok(())
 }
 
-pub(super) fn drain(verb: &Endpoint) -> Result<(), Failure> {
-    on_older(verb, Operation::DrainEndpoint)?;
-    let Some(Steered { upstream, endpoint }) =
-        steer(&verb.reach, Operation::DrainEndpoint, &verb.which())?
-    else {
+pub(super) fn drain(verb: &Drained) -> Result<(), Failure> {
+    match verb.meant() {
+        Meant::Endpoint(which) => drain_endpoint(&verb.reach, &which),
+        Meant::Listener(which) => drain_listener(&verb.reach, &which),
+    }
+}
+
+fn drain_endpoint(reach: &Reach, which: &Which) -> Result<(), Failure> {
+    on_older(reach, Operation::DrainEndpoint, which)?;
+    let steered = steer(reach, Operation::DrainEndpoint, which)?;
+    let Some(Steered { upstream, endpoint }) = steered else {
         return Ok(());
     };
     let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
@@ -77,6 +100,23 @@ pub(super) fn drain(verb: &Endpoint) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Older generations accept nothing as it is.
+fn drain_listener(reach: &Reach, which: &listeners::Which) -> Result<(), Failure> {
+    let Some(Listener { name, tunnels, .. }) = steer(reach, Operation::DrainListener, which)?
+    else {
+        return Ok(());
+    };
+    let (name, held) = (harmless(&name), tunnels_in_words(tunnels));
+    out(&format!("{name} listens no more; {held} of it for now\n"));
+    if tunnels > 0 {
+        out(&format!(
+            "to move them away: tidegate close --listener {} --code 1012 --reason drain --rate 50 --yes\n",
+            quoted(&name)
+        ));
+    }
+    Ok(())
+}
+
 /// As a shell takes it for one word.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:[]".contains(c);
@@ -86,9 +126,28 @@ fn quoted(word: &str) -> String {
     }
 }
 
-pub(super) fn undrain(verb: &Endpoint) -> Result<(), Failure> {
-    on_older(verb, Operation::UndrainEndpoint)?;
-    let steered = steer(&verb.reach, Operation::UndrainEndpoint, &verb.which())?;
+pub(super) fn undrain(verb: &Drained) -> Result<(), Failure> {
+    match verb.meant() {
+        Meant::Endpoint(which) => undrain_endpoint(&verb.reach, &which),
+        Meant::Listener(which) => undrain_listener(&verb.reach, &which),
+    }
+}
+
+fn undrain_listener(reach: &Reach, which: &listeners::Which) -> Result<(), Failure> {
+    let steered = steer::<Listener>(reach, Operation::UndrainListener, which)?;
+    if let Some(Listener {
+        name, addresses, ..
+    }) = steered
+    {
+        let (name, addresses) = (harmless(&name), harmless(&addresses.join(" and ")));
+        out(&format!("{name} listens again: {addresses}\n"));
+    }
+    Ok(())
+}
+
+fn undrain_endpoint(reach: &Reach, which: &Which) -> Result<(), Failure> {
+    on_older(reach, Operation::UndrainEndpoint, which)?;
+    let steered = steer(reach, Operation::UndrainEndpoint, which)?;
     if let Some(Steered { upstream, endpoint }) = steered {
         let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
         let why = endpoint.why.map(|why| format!(", but {}", harmless(&why)));
@@ -119,12 +178,12 @@ pub(super) fn weight(verb: &Weight) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The endpoint after the change, unless it was shown as JSON already.
-fn steer(
+/// What was steered, after the change, unless it was shown as JSON already.
+fn steer<T: DeserializeOwned>(
     reach: &Reach,
     operation: Operation,
     body: &impl Serialize,
-) -> Result<Option<Steered>, Failure> {
+) -> Result<Option<T>, Failure> {
     let answer = reach.ask(operation, "", Some(body))?;
     if reach.json {
         show_json(&answer);
