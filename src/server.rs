@@ -264,11 +264,12 @@ impl Process {
             Order::Reload(guard, done) => {
                 let _ = done.send(self.reload_if(guard).await);
             }
+            // Whoever has been told that it takes too long must not be surprised.
+            Order::Listener(_, done) if done.is_closed() => {}
+            Order::Upgrade(_, done) if done.is_closed() => {}
             Order::Listener(steer, done) => {
                 let _ = done.send(self.steer_listener(&steer).await);
             }
-            // Whoever has been told that it takes too long must not be surprised.
-            Order::Upgrade(_, done) if done.is_closed() => {}
             Order::Upgrade(binary, done) => {
                 let upgraded = self.upgrade(binary).await;
                 let answer = upgraded.as_ref().map(|it| it.by.clone());
@@ -286,9 +287,13 @@ impl Process {
             is_drained,
         } = steer;
         let listeners = self.reloader.listeners();
-        let done = listeners.set_drained(listener, *is_drained).await;
+        let done = match is_drained {
+            true => listeners.drain_one(listener).await,
+            false => listeners.undrain_one(listener).await,
+        };
         done.map_err(|error| match error {
             SteerError::Unknown { .. } => Fault::unknown(error.to_string()),
+            SteerError::Passed(_) => Fault::conflict(error.to_string()),
             SteerError::Listen(_) => Fault::conflict(format!("it stays out: {error}")),
         })?;
         match is_drained {

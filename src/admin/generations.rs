@@ -173,6 +173,12 @@ impl Generations {
         })
     }
 
+    /// They are another process's from now on.
+    pub fn leave(&self) {
+        locked(&self.following).abort_all();
+        locked(&self.older).clear();
+    }
+
     fn remove(&self, gone: &Arc<Older>) {
         locked(&self.older).retain(|it| !Arc::ptr_eq(it, gone));
     }

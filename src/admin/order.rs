@@ -50,10 +50,10 @@ pub async fn give<T>(
     let stopping = || Fault::busy("the process is stopping");
     let sent = orders.try_send(order(done));
     sent.map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => Fault::busy("too many reloads are waiting already"),
+        mpsc::error::TrySendError::Full(_) => Fault::busy("too many orders are waiting already"),
         mpsc::error::TrySendError::Closed(_) => stopping(),
     })?;
     let done = tokio::time::timeout(ORDER_WITHIN, is_done).await;
-    let done = done.map_err(|_| Fault::busy("the process is busy with others' reloads"))?;
+    let done = done.map_err(|_| Fault::busy("the process is busy with other orders"))?;
     done.map_err(|_| stopping())?
 }

@@ -42,6 +42,10 @@ impl Service for Public {
             "/readyz" if view.process.is_draining() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
+            "/readyz" if view.is_drained() => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "every listener is drained\n",
+            ),
             "/readyz" => text(StatusCode::OK, "ready\n"),
             _ => view.health().await,
         }

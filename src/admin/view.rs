@@ -51,6 +51,12 @@ pub struct View {
 }
 
 impl View {
+    /// Whether operators have taken all listeners out.
+    pub fn is_drained(&self) -> bool {
+        let listening = self.listening.load();
+        !listening.is_empty() && listening.iter().all(|it| it.is_drained)
+    }
+
     /// How many endpoints take something new, and how many there are.
     pub fn endpoints_up(&self) -> (usize, usize) {
         let now = Instant::now();
@@ -100,7 +106,7 @@ impl fmt::Debug for Taken {
 pub struct Listening {
     /// Its name.
     pub name: Arc<str>,
-    /// Where it listens; a port of 0 has become a real one.
+    /// Where it listens; a port of 0 has become a real one. As configured if it is drained.
     pub addresses: Vec<String>,
     /// Whether it speaks TLS.
     pub tls: bool,

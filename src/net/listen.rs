@@ -37,7 +37,7 @@ pub struct Listener {
     /// Begins when the listener is removed or the process stops.
     pub drain: Drain,
     /// What its clients have open.
-    pub gate: Gate,
+    pub gate: Arc<Gate>,
     /// What a reload changes.
     pub settings: ArcSwap<Settings>,
 }

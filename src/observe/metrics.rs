@@ -286,7 +286,7 @@ fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
 }
 
 fn of_drained(metrics: &mut Exposition, drained: &[(Arc<str>, bool)]) {
-    let help = "Whether an operator has taken a listener out, which listens nowhere then.";
+    let help = "Whether an operator has taken a listener out: then it listens nowhere.";
     metrics.family("tidegate_listener_drained", Kind::Gauge, help);
     for (listener, is_drained) in drained {
         metrics.sample(&[("listener", listener)], u8::from(*is_drained));

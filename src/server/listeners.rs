@@ -9,7 +9,7 @@ mod steer;
 
 pub(super) use self::steer::SteerError;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -68,8 +68,8 @@ pub(super) struct Listeners {
     running: HashMap<Arc<str>, Running>,
     /// What was last taken.
     configured: Vec<model::Listener>,
-    /// Whom operators have taken out, in the configuration or not.
-    drained: BTreeSet<Arc<str>>,
+    /// Whom operators have taken out.
+    drained: HashMap<Arc<str>, Rested>,
 }
 
 /// What there was before the process: taken by the listeners that it begins with.
@@ -80,7 +80,7 @@ pub(super) struct Before {
     /// Keys of tickets, by listener.
     pub(super) tickets: Vec<HandedTickets>,
     /// Whom operators have taken out.
-    pub(super) drained: BTreeSet<Arc<str>>,
+    pub(super) drained: Vec<Arc<str>>,
 }
 
 /// Keys of a listener's tickets.
@@ -102,6 +102,14 @@ struct Planned {
 struct Running {
     listener: Arc<Listener>,
     /// Kept across reloads: clients come back with tickets that these opened.
+    tickets: Option<Arc<TicketKeys>>,
+}
+
+/// What is kept of a listener that is out.
+#[derive(Debug, Default)]
+struct Rested {
+    /// Clients that are still there count.
+    gate: Arc<Gate>,
     tickets: Option<Arc<TicketKeys>>,
 }
 
@@ -136,7 +144,11 @@ impl Listeners {
             sockets: HashMap::new(),
             running: HashMap::new(),
             configured: Vec::new(),
-            drained: std::mem::take(&mut before.drained),
+            drained: before
+                .drained
+                .drain(..)
+                .map(|name| (name, Rested::default()))
+                .collect(),
             before,
         }
     }
@@ -154,11 +166,10 @@ impl Listeners {
             configured: listeners.to_vec(),
         };
         for listener in listeners {
-            let planned = self.planned(listener)?;
-            if self.drained.contains(&listener.name) {
+            plan.running.push(self.planned(listener)?);
+            if self.drained.contains_key(&listener.name) {
                 continue;
             }
-            plan.running.push(planned);
             for bind in &listener.binds {
                 plan.wanted
                     .insert(Seat::new(bind, &listener.name), Arc::clone(&listener.name));
@@ -188,28 +199,24 @@ impl Listeners {
     /// Makes the change.
     pub(super) async fn apply(&mut self, plan: Plan) {
         let mut running = HashMap::new();
-        for Planned {
-            name,
-            settings,
-            tickets,
-        } in plan.running
-        {
-            let listener = match self.running.remove(&name) {
-                Some(known) => {
-                    known.listener.settings.store(Arc::new(settings));
-                    known.listener
+        for planned in plan.running {
+            match self.drained.get_mut(&planned.name) {
+                Some(rested) => rested.tickets = planned.tickets,
+                None => {
+                    let name = Arc::clone(&planned.name);
+                    running.insert(name, self.running(planned, Arc::default()));
                 }
-                None => Arc::new(Listener {
-                    name: Arc::clone(&name),
-                    drain: Drain::new(),
-                    gate: Gate::default(),
-                    settings: ArcSwap::from_pointee(settings),
-                }),
-            };
-            running.insert(name, Running { listener, tickets });
+            }
         }
         let removed = std::mem::replace(&mut self.running, running);
         self.configured = plan.configured;
+        self.drained.retain(|name, _| {
+            let mut configured = self.configured.iter();
+            configured.any(|it| it.name == *name)
+        });
+        for name in self.drained.keys() {
+            tracing::info!(listener = %name, "not listening: drained by an operator");
+        }
         for (seat, name) in &plan.wanted {
             if let (Some(socket), Some(running)) = (self.sockets.get(seat), self.running.get(name))
             {
@@ -229,10 +236,7 @@ impl Listeners {
         }
         self.close_all_but(&plan.wanted).await;
         for (name, removed) in removed {
-            match self.drained.contains(&name) {
-                true => tracing::info!(listener = %name, "listener drained: its tunnels stay"),
-                false => tracing::info!(listener = %name, "listener removed: its tunnels stay"),
-            }
+            tracing::info!(listener = %name, "listener removed: its tunnels stay");
             removed.listener.drain.begin(Haste::None);
         }
         for (seat, name) in late {
@@ -249,14 +253,42 @@ impl Listeners {
             systemd::let_go(&place.bind);
             self.let_go.push(place.bind);
         }
-        let sockets = self.sockets.values().map(|it| it.sockets().len()).sum();
-        self.descriptors.leave(sockets);
+        self.leave_descriptors();
         for name in self.unused() {
             tracing::warn!(
                 name,
                 "a socket was passed that no listener has: who connects there waits"
             );
         }
+    }
+
+    /// A listener as it runs from now on; what is known of it stays known, and `gate` is for one that
+    /// did not run.
+    fn running(&mut self, planned: Planned, gate: Arc<Gate>) -> Running {
+        let Planned {
+            name,
+            settings,
+            tickets,
+        } = planned;
+        let listener = match self.running.remove(&name) {
+            Some(known) => {
+                known.listener.settings.store(Arc::new(settings));
+                known.listener
+            }
+            None => Arc::new(Listener {
+                drain: Drain::new(),
+                gate,
+                settings: ArcSwap::from_pointee(settings),
+                name,
+            }),
+        };
+        Running { listener, tickets }
+    }
+
+    /// What listening sockets take is not there for connections.
+    fn leave_descriptors(&self) {
+        let sockets = self.sockets.values().map(|it| it.sockets().len()).sum();
+        self.descriptors.leave(sockets);
     }
 
     /// Stops accepting everywhere, once what the kernel has queued has been taken, and tells every
@@ -307,9 +339,10 @@ impl Listeners {
 
     /// The keys of tickets, likewise.
     pub(super) fn hand_over_tickets(&self) -> Vec<HandedTickets> {
-        let running = self.running.iter();
-        let handed = running.filter_map(|(name, running)| {
-            let keys = running.tickets.as_ref()?.hand_over();
+        let running = self.running.iter().map(|(name, it)| (name, &it.tickets));
+        let drained = self.drained.iter().map(|(name, it)| (name, &it.tickets));
+        let handed = running.chain(drained).filter_map(|(name, tickets)| {
+            let keys = tickets.as_ref()?.hand_over();
             Some(HandedTickets {
                 listener: name.to_string(),
                 keys,
@@ -320,8 +353,9 @@ impl Listeners {
 
     /// Forgets what need not be remembered of clients.
     pub(super) fn sweep(&self) {
-        for running in self.running.values() {
-            running.listener.gate.sweep();
+        let running = self.running.values().map(|it| &it.listener.gate);
+        for gate in running.chain(self.drained.values().map(|it| &it.gate)) {
+            gate.sweep();
         }
     }
 
@@ -350,12 +384,18 @@ impl Listeners {
         let mut listening: Vec<Listening> = self
             .configured
             .iter()
-            .map(|listener| Listening {
-                name: Arc::clone(&listener.name),
-                addresses: of(&listener.name),
-                tls: listener.tls.is_some(),
-                redirect_to_https: listener.redirect_to_https,
-                is_drained: self.drained.contains(&listener.name),
+            .map(|listener| {
+                let is_drained = self.drained.contains_key(&listener.name);
+                Listening {
+                    name: Arc::clone(&listener.name),
+                    addresses: match is_drained {
+                        true => listener.binds.iter().map(ToString::to_string).collect(),
+                        false => of(&listener.name),
+                    },
+                    tls: listener.tls.is_some(),
+                    redirect_to_https: listener.redirect_to_https,
+                    is_drained,
+                }
             })
             .collect();
         listening.sort_by(|one, other| one.name.cmp(&other.name));
@@ -379,6 +419,9 @@ impl Listeners {
     fn known_tickets(&mut self, name: &Arc<str>) -> Result<Option<Arc<TicketKeys>>, TlsError> {
         if let Some(running) = self.running.get(name) {
             return Ok(running.tickets.clone());
+        }
+        if let Some(tickets) = self.drained.get(name).and_then(|it| it.tickets.as_ref()) {
+            return Ok(Some(Arc::clone(tickets)));
         }
         let handed = &mut self.before.tickets;
         let Some(position) = handed.iter().position(|it| *it.listener == **name) else {

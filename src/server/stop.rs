@@ -89,10 +89,13 @@ impl Process {
             () = forsaken(&mut asked) => Retired::Forsaken,
             () = self.wind_down(over, shutdown.close_code) => Retired::Over,
         };
-        self.signals = signals;
         match why {
             Retired::Over => {}
-            Retired::Told => return self.stop().await,
+            Retired::Told => {
+                self.signals = signals;
+                return self.stop().await;
+            }
+            // Already as fast as can be: the manager, which now hears of it, may say so all the same.
             Retired::Forsaken => {
                 return self
                     .stop_by(Shutdown {
@@ -202,8 +205,6 @@ impl Process {
 /// process that is no child of its own, and nobody is served.
 async fn forsaken(asked: &mut JoinSet<()>) {
     while asked.join_next().await.is_some() {}
-    // If all of the service is being stopped, this process is told so.
-    tokio::time::sleep(LAST_WORDS).await;
     tracing::error!("the process that has taken over is gone: nobody accepts connections");
     if !systemd::is_there() {
         std::future::pending().await

@@ -212,6 +212,8 @@ impl Process {
         self.manager = None;
         self.reloader.listeners().leave().await;
         self.operators.retire();
+        // It must not look to them as if somebody were there for them when that one is not.
+        self.operators.view().generations.leave();
         let left = candidate.channel.send(&Word::Left, &[]);
         let link = left.and_then(|()| candidate.channel.into_socket());
         let link = link.and_then(Link::new);

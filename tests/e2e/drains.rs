@@ -8,6 +8,7 @@ use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::{close, frame, said};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, simple};
+use crate::harness::scrape::{METRICS, Scrape, get};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{free_address, until};
 
@@ -176,6 +177,72 @@ async fn a_listener_whose_address_is_taken_meanwhile_stays_out() {
     assert_eq!(operator.get("/v1/listeners").await[0]["drained"], true);
     drop(taken);
     assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
+}
+
+/// Who is still there counts, and the file of a unix socket goes and comes.
+#[tokio::test]
+async fn a_listener_that_is_back_has_its_limits_and_its_files() {
+    let echo = Echo::start("echo").await;
+    let folder = tempfile::TempDir::new().unwrap();
+    crate::harness::operator::write_token(folder.path());
+    let socket = folder.path().join("in.sock");
+    let config = simple(&[echo.address])
+        .replace("127.0.0.1:0", &format!("unix:{}", socket.display()))
+        .replace("[[route]]", "limits.connections = 1\n[[route]]");
+    let proxy = Proxy::start_in(folder, &[ADMIN, &config].concat()).await;
+    let operator = Operator::of(&proxy).await;
+    let mut held = proxy.connect_unix("in.sock").await;
+    held.send(HANDSHAKE).await;
+    assert_eq!(held.head().await.status(), 101);
+    let which = json!({ "listener": "main" });
+    assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
+    assert!(!socket.exists());
+    assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
+    proxy.connect_unix("in.sock").await.until_gone().await;
+    drop(held);
+    proxy.logged("tunnel ended").await;
+    loop {
+        let mut client = proxy.connect_unix("in.sock").await;
+        if client.takes(HANDSHAKE.as_bytes())
+            && client
+                .head_if_any()
+                .await
+                .is_some_and(|it| it.status() == 101)
+        {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_is_taken_out_of_the_configuration_is_forgotten() {
+    let echo = Echo::start("echo").await;
+    let config = METRICS.replace("[admin]\n", ADMIN) + &simple(&[echo.address]);
+    let folder = tempfile::TempDir::new().unwrap();
+    crate::harness::operator::write_token(folder.path());
+    let proxy = Proxy::start_in(folder, &config).await;
+    let operator = Operator::of(&proxy).await;
+    assert_eq!(get(&proxy, "/readyz", "").await.0.status(), 200);
+    let which = json!({ "listener": "main" });
+    assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
+    let (head, body) = get(&proxy, "/readyz", "").await;
+    assert_eq!(
+        (head.status(), &*body),
+        (503, "every listener is drained\n")
+    );
+    let asked = json!({ "url": "ws://a.example/" });
+    let (status, answer) = operator.post("/v1/explain", &asked).await;
+    assert_eq!(status, 409, "{answer}");
+    let drained = Scrape::of(&proxy).await;
+    assert_eq!(
+        drained.sum("tidegate_listener_drained", &["listener=\"main\""]),
+        1.0
+    );
+    let other = config.replace("listener.main", "listener.other");
+    proxy.reload(&other).await;
+    proxy.reload(&config).await;
+    assert_eq!(operator.get("/v1/listeners").await[0]["drained"], false);
+    proxy.tunnel().await;
 }
 
 #[tokio::test]

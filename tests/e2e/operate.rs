@@ -155,7 +155,7 @@ async fn a_listener_is_taken_out_and_put_back() {
     let mut lines = printed.out.lines();
     assert_eq!(
         (printed.code, lines.next()),
-        (0, Some("main listens no more; 1 tunnel of it for now"))
+        (0, Some("main listens no more; it has 1 tunnel for now"))
     );
     // The line that moves them away is one that works.
     let advice = lines.next().unwrap().split_once("tidegate ").unwrap().1;

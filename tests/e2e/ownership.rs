@@ -14,7 +14,6 @@ use tidegate::config::model::{Config, ListenerLimits, ListenerTimeouts, Trust};
 use tidegate::drain::Drain;
 use tidegate::front;
 use tidegate::net::admission::{Admission, Load};
-use tidegate::net::gate::Gate;
 use tidegate::net::listen::{Listener, Settings};
 use tidegate::net::stream::{Peer, Socket, Stream};
 use tidegate::session::{Connection, Place, Shared, Worker};
@@ -65,7 +64,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let listener = Arc::new(Listener {
             name: "main".into(),
             drain: Drain::new(),
-            gate: Gate::default(),
+            gate: Arc::default(),
             settings: ArcSwap::from_pointee(settings(config.listeners[0].timeouts)),
         });
         let (mut client, accepted, peer) = accepted().await;

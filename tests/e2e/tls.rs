@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -13,6 +14,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::certificates::{Authority, write};
 use crate::harness::endpoint::Echo;
+use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 
@@ -166,6 +168,41 @@ async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
             assert_eq!(kind, expected, "turn {turn} of {version:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn sessions_resume_when_a_listener_that_was_out_is_back() {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::new();
+    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    write_token(folder.path());
+    let echo = Echo::start("echo").await;
+    let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let config = [ADMIN, &simple(&[echo.address]), tls].concat();
+    let proxy = Proxy::start_in(folder, &config).await;
+    let operator = Operator::of(&proxy).await;
+    let client = authority.client_of(&[&TLS12]);
+    let which = json!({ "listener": "main" });
+    for (times, expected) in [HandshakeKind::Full, HandshakeKind::Resumed]
+        .into_iter()
+        .enumerate()
+    {
+        let stream = handshake(&proxy, &client, "chat.example.com").await;
+        let kind = stream.unwrap().get_ref().1.handshake_kind();
+        assert_eq!(kind, Some(expected));
+        assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
+        // What it had, it has in another process, too.
+        kill(
+            proxy.successors().last().copied().unwrap_or(proxy.pid()),
+            Signal::USR2,
+        );
+        proxy.succeeded(times + 1).await;
+        assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
+        proxy.logged_times("listening", times + 2).await;
+    }
+    let stream = handshake(&proxy, &client, "chat.example.com").await;
+    let kind = stream.unwrap().get_ref().1.handshake_kind();
+    assert_eq!(kind, Some(HandshakeKind::Resumed));
 }
 
 /// A key for a file of ticket keys.

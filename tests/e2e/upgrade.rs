@@ -377,7 +377,6 @@ async fn an_endpoint_that_comes_back_later_has_no_load_from_before() {
     );
 }
 
-/// Who is kept out stays out: nobody has to find out again.
 #[tokio::test]
 async fn a_listener_that_is_out_stays_out() {
     let echo = Echo::start("echo").await;
@@ -394,6 +393,7 @@ async fn a_listener_that_is_out_stays_out() {
     proxy.tunnel().await;
 }
 
+/// Who is kept out stays out: nobody has to find out again.
 #[tokio::test]
 async fn what_is_known_of_endpoints_is_known_on() {
     let good = Echo::start("good").await;

@@ -102,7 +102,7 @@ async def until(what, is_so):
     deadline = time.monotonic() + PATIENCE
     while not is_so():
         if time.monotonic() > deadline:
-            raise Failed(f"waited in vain for: {what}\n{journal()}")
+            raise Failed(f"waited in vain for {what() if callable(what) else what}")
         await asyncio.sleep(0.1)
 
 
@@ -166,7 +166,7 @@ class Visitors:
 
     async def more(self, count):
         wanted = self.served + count
-        await until(f"{count} more are served ({self.failed})", lambda: self.served >= wanted)
+        await until(lambda: f"{count} more, not {self.failed}", lambda: self.served >= wanted)
 
     async def __aexit__(self, *_):
         self._coming.cancel()
@@ -244,7 +244,9 @@ async def an_upgrade_makes_the_new_process_the_main_one():
             closed = await ends(clients)
             await until("the old one leaves", lambda: processes() == {new})
             await visitors.more(3)
-            expect(not visitors.failed, visitors.failed)
+            # Who is at it when the old one closes is told so, as all its tunnels are.
+            lost = [it for it in visitors.failed if "1012" not in it]
+            expect(not lost, lost)
         expect(set(closed) == {(1012, "shutdown")}, closed)
         expect(show("ActiveState") == "active" and main_pid() == new, "it goes on as the main one")
         expect(show("NRestarts") == "0", "nothing was restarted")

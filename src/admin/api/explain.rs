@@ -175,18 +175,28 @@ fn listener<'a>(
     secure: bool,
     url: &Uri,
 ) -> Result<&'a Listening, Fault> {
+    let accepting = |it: &'a Listening| match it.is_drained {
+        true => Err(Fault::conflict(format!(
+            "an operator has drained listener `{}`: who connects there is refused",
+            it.name
+        ))),
+        false => Ok(it),
+    };
     if let Some(name) = name {
         let named = listening.iter().find(|it| *it.name == *name);
-        return named.ok_or_else(|| Fault::unknown(format!("there is no listener `{name}`")));
+        let named = named.ok_or_else(|| Fault::unknown(format!("there is no listener `{name}`")));
+        return named.and_then(accepting);
     }
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let port = format!(":{port}");
     let fits = |it: &&Listening| it.addresses.iter().any(|address| address.ends_with(&port));
-    let mut all = listening.iter().filter(|it| !it.is_drained);
-    let by_port = all.clone().find(fits);
-    by_port
-        .or_else(|| all.find(|it| it.tls == secure))
-        .or_else(|| listening.iter().find(|it| !it.is_drained))
+    if let Some(by_port) = listening.iter().find(fits) {
+        return accepting(by_port);
+    }
+    let mut open = listening.iter().filter(|it| !it.is_drained);
+    let first = open.clone().next();
+    open.find(|it| it.tls == secure)
+        .or(first)
         .ok_or_else(|| Fault::conflict("nothing listens"))
 }
 

@@ -93,7 +93,10 @@ pub fn listeners(view: &View) -> Vec<Listener> {
         }
         Listener {
             name: listening.name.to_string(),
-            addresses: listening.addresses.clone(),
+            addresses: match listening.is_drained {
+                true => Vec::new(),
+                false => listening.addresses.clone(),
+            },
             drained: listening.is_drained,
             tls: listening.tls,
             connections: taken.saturating_sub(closed),

@@ -21,7 +21,7 @@ pub(in crate::cli) struct Drained {
     /// Its upstream; only needed where several have an endpoint at this address
     #[arg(long, value_name = "NAME", requires = "endpoint")]
     upstream: Option<String>,
-    /// A listener instead: it listens no more
+    /// A listener instead
     #[arg(long, value_name = "NAME", conflicts_with = "endpoint")]
     listener: Option<String>,
     #[command(flatten)]
@@ -107,7 +107,7 @@ fn drain_listener(reach: &Reach, which: &listeners::Which) -> Result<(), Failure
         return Ok(());
     };
     let (name, held) = (harmless(&name), tunnels_in_words(tunnels));
-    out(&format!("{name} listens no more; {held} of it for now\n"));
+    out(&format!("{name} listens no more; it has {held} for now\n"));
     if tunnels > 0 {
         out(&format!(
             "to move them away: tidegate close --listener {} --code 1012 --reason drain --rate 50 --yes\n",
