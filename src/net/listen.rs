@@ -34,7 +34,7 @@ const BACKLOG: i32 = 4096;
 pub struct Listener {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Begins when the listener is removed or the process stops.
+    /// Begins when the listener is removed or drained, or the process stops.
     pub drain: Drain,
     /// What its clients have open.
     pub gate: Arc<Gate>,

@@ -190,10 +190,12 @@ fn listener<'a>(
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let port = format!(":{port}");
     let fits = |it: &&Listening| it.addresses.iter().any(|address| address.ends_with(&port));
-    if let Some(by_port) = listening.iter().find(fits) {
-        return accepting(by_port);
+    let open = |it: &&Listening| !it.is_drained;
+    let mut by_port = listening.iter().filter(fits);
+    if let Some(first) = by_port.clone().next() {
+        return accepting(by_port.find(open).unwrap_or(first));
     }
-    let mut open = listening.iter().filter(|it| !it.is_drained);
+    let mut open = listening.iter().filter(open);
     let first = open.clone().next();
     open.find(|it| it.tls == secure)
         .or(first)
@@ -391,5 +393,44 @@ impl Visit<'_> {
             .to_owned(),
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn listening(name: &str, address: &str, is_drained: bool) -> Listening {
+        Listening {
+            name: name.into(),
+            addresses: vec![address.to_owned()],
+            tls: true,
+            redirect_to_https: false,
+            is_drained,
+        }
+    }
+
+    #[test]
+    fn who_is_drained_is_not_meant_unless_nobody_else_has_the_port() {
+        let all = [
+            listening("out", "10.0.0.1:443", true),
+            listening("in", "10.0.0.2:443", false),
+            listening("alone", "10.0.0.1:8443", true),
+        ];
+        let of = |name, url: &'static str| {
+            let found = listener(&all, name, true, &Uri::from_static(url));
+            found.map(|it| &*it.name).map_err(|fault| fault.status)
+        };
+        let refused = Err(StatusCode::CONFLICT);
+        assert_eq!(of(None, "wss://a.example/"), Ok("in"));
+        assert_eq!(of(None, "wss://a.example:9443/"), Ok("in"));
+        assert_eq!(of(None, "wss://a.example:8443/"), refused);
+        assert_eq!(of(Some("out"), "wss://a.example/"), refused);
+        assert_eq!(
+            of(Some("none"), "wss://a.example/"),
+            Err(StatusCode::NOT_FOUND)
+        );
     }
 }
