@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -48,6 +49,8 @@ pub struct View {
     pub generation: u64,
     /// The processes that this one has succeeded.
     pub generations: Generations,
+    /// What is known of endpoints is on its way to another process: a change here would be lost.
+    pub handing_over: AtomicBool,
 }
 
 impl View {

@@ -96,6 +96,8 @@ struct Planned {
     name: Arc<str>,
     settings: Settings,
     tickets: Option<Arc<TicketKeys>>,
+    /// Operators have taken it out, and its sockets can be closed.
+    rests: bool,
 }
 
 #[derive(Debug)]
@@ -166,8 +168,10 @@ impl Listeners {
             configured: listeners.to_vec(),
         };
         for listener in listeners {
-            plan.running.push(self.planned(listener)?);
-            if self.drained.contains_key(&listener.name) {
+            let planned = self.planned(listener)?;
+            let rests = planned.rests;
+            plan.running.push(planned);
+            if rests {
                 continue;
             }
             for bind in &listener.binds {
@@ -200,13 +204,19 @@ impl Listeners {
     pub(super) async fn apply(&mut self, plan: Plan) {
         let mut running = HashMap::new();
         for planned in plan.running {
-            match self.drained.get_mut(&planned.name) {
-                Some(rested) => rested.tickets = planned.tickets,
-                None => {
-                    let name = Arc::clone(&planned.name);
-                    running.insert(name, self.running(planned, Arc::default()));
-                }
+            if planned.rests
+                && let Some(rested) = self.drained.get_mut(&planned.name)
+            {
+                rested.tickets = planned.tickets;
+                continue;
             }
+            let name = Arc::clone(&planned.name);
+            let rested = self.drained.remove(&name);
+            if rested.is_some() {
+                tracing::warn!(listener = %name, "drained no more: its sockets would stay open");
+            }
+            let Rested { gate, .. } = rested.unwrap_or_default();
+            running.insert(name, self.running(planned, gate));
         }
         let removed = std::mem::replace(&mut self.running, running);
         self.configured = plan.configured;
@@ -269,6 +279,7 @@ impl Listeners {
             name,
             settings,
             tickets,
+            ..
         } = planned;
         let listener = match self.running.remove(&name) {
             Some(known) => {
@@ -445,6 +456,7 @@ impl Listeners {
         let tickets = tickets.flatten();
         Ok(Planned {
             name: Arc::clone(&listener.name),
+            rests: self.drained.contains_key(&listener.name) && !has_passed(listener),
             settings: Settings {
                 tls,
                 handshakes_at_once: listener
@@ -536,4 +548,10 @@ impl Listeners {
             .filter(|open| !wanted.contains_key(open));
         closing.any(|open| config::overlap(&open.bind, &wanted_seat.bind))
     }
+}
+
+/// Whether it has sockets of the service manager's, which stay open whatever this process does.
+fn has_passed(listener: &model::Listener) -> bool {
+    let mut binds = listener.binds.iter();
+    binds.any(|bind| matches!(bind, Bind::Systemd(_)))
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::runtime::Handle;
@@ -149,6 +150,7 @@ impl Ground {
             jobs: Jobs::default(),
             generation,
             generations: Generations::default(),
+            handing_over: AtomicBool::new(false),
         };
         (Arc::new(view), orders)
     }

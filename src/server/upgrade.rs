@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use super::succession::{Estate, STEP_WITHIN, Successor, Word};
@@ -194,6 +195,15 @@ impl Process {
         self.may_upgrade()?;
         let (program, config) = (binary.to_owned(), self.reloader.path().to_owned());
         let candidate = blocking(move || Candidate::start(&program, &config)).await?;
+        let view = Arc::clone(self.operators.view());
+        view.handing_over.store(true, Ordering::Relaxed);
+        let succeeded = self.hand_estate(candidate).await;
+        view.handing_over.store(false, Ordering::Relaxed);
+        succeeded
+    }
+
+    /// Hands over all that there is, and steps back.
+    async fn hand_estate(&mut self, candidate: Candidate) -> Result<Succeeded, UpgradeError> {
         let (estate, along) = self.estate();
         let mut candidate = blocking(move || candidate.hand(&estate, &along)).await?;
         if let Ok(Some(status)) = candidate.child.try_wait() {
@@ -214,6 +224,7 @@ impl Process {
         self.operators.retire();
         // It must not look to them as if somebody were there for them when that one is not.
         self.operators.view().generations.leave();
+        self.operators.tell(&mut self.reloader);
         let left = candidate.channel.send(&Word::Left, &[]);
         let link = left.and_then(|()| candidate.channel.into_socket());
         let link = link.and_then(Link::new);

@@ -198,7 +198,8 @@ async fn a_listener_that_is_back_has_its_limits_and_its_files() {
     assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
     assert!(!socket.exists());
     assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
-    proxy.connect_unix("in.sock").await.until_gone().await;
+    let mut refused = proxy.connect_unix("in.sock").await;
+    assert!(!refused.takes(HANDSHAKE.as_bytes()) || refused.head_if_any().await.is_none());
     drop(held);
     proxy.logged("tunnel ended").await;
     loop {

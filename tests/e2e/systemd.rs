@@ -394,6 +394,8 @@ async fn sockets_that_are_passed_lose_nobody() {
         proxy.logged_times("no longer listening", 2).await;
         let mut late = Wire::connect(addresses[1]).await;
         late.send(HANDSHAKE).await;
+        // One that is out is out no longer: who waits would wait for nobody.
+        assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
         proxy.reload(&config).await;
         is_served(&mut late).await;
         drop((waiting, late));

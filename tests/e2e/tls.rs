@@ -197,6 +197,9 @@ async fn sessions_resume_when_a_listener_that_was_out_is_back() {
             Signal::USR2,
         );
         proxy.succeeded(times + 1).await;
+        proxy
+            .logged_times("an older generation has left", times + 1)
+            .await;
         assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
         proxy.logged_times("listening", times + 2).await;
     }

@@ -393,6 +393,33 @@ async fn a_listener_that_is_out_stays_out() {
     proxy.tunnel().await;
 }
 
+/// It would be lost: what is known of endpoints is on its way already.
+#[tokio::test]
+async fn nobody_steers_endpoints_while_they_are_handed_over() {
+    let echo = Echo::start("echo").await;
+    let config = with("drain = \"off\"", &simple(&[echo.address]));
+    let (proxy, operator) = start(&config).await;
+    // The new process waits for it in vain, for a while.
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let server = silent.local_addr().unwrap();
+    proxy.rewrite(&format!(
+        "{config}[upstream.named]\ndns = {{ name = \"chat.test\", port = 1, server = \"{server}\" }}\n"
+    ));
+    proxy.signal(Signal::USR2);
+    within("a question", silent.recv_from(&mut [0; 512]))
+        .await
+        .unwrap();
+    let which = json!({ "endpoint": echo.address.to_string() });
+    let (status, answer) = operator.post("/v1/endpoints/drain", &which).await;
+    assert_eq!(status, 503, "{answer}");
+    proxy.succeeded(1).await;
+    assert_eq!(operator.post("/v1/endpoints/drain", &which).await.0, 200);
+    let upstreams = operator.get("/v1/upstreams").await;
+    let main = upstreams.as_array().unwrap().iter();
+    let main = main.clone().find(|it| it["name"] == "main").unwrap();
+    assert_eq!(main["endpoints"][0]["state"], "drained");
+}
+
 /// Who is kept out stays out: nobody has to find out again.
 #[tokio::test]
 async fn what_is_known_of_endpoints_is_known_on() {

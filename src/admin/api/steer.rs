@@ -1,6 +1,7 @@
 //! Taking endpoints out, putting them back, and weighing them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use schemars::JsonSchema;
@@ -113,6 +114,11 @@ pub fn weigh(view: &View, weigh: &Weigh) -> Result<Steered, Fault> {
 }
 
 fn find(view: &View, which: &Which) -> Result<(Arc<Upstream>, Member), Fault> {
+    if view.handing_over.load(Ordering::Relaxed) {
+        return Err(Fault::busy(
+            "a new process is taking over, and would not hear of it: try again in a moment",
+        ));
+    }
     let snapshot = view.shared.snapshot.load();
     if let Some(name) = &which.upstream
         && snapshot.upstream(name).is_none()

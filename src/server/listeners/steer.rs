@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::seat::Seat;
-use super::{ListenError, Listeners, Rested};
-use crate::config::model::{self, Bind};
+use super::{ListenError, Listeners, Rested, has_passed};
+use crate::config::model;
 use crate::drain::Haste;
 
 /// Why that was not done.
@@ -38,8 +38,7 @@ impl Listeners {
     /// [`SteerError`]; nothing has changed then.
     pub(in crate::server) async fn drain_one(&mut self, name: &str) -> Result<(), SteerError> {
         let configured = self.configured(name)?;
-        let mut binds = configured.binds.iter();
-        if binds.any(|bind| matches!(bind, Bind::Systemd(_))) {
+        if has_passed(&configured) {
             return Err(SteerError::Passed(configured.name));
         }
         let Some(running) = self.running.remove(name) else {
