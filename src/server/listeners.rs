@@ -4,9 +4,11 @@
 //! whatever else about its listener changes. Everything that can fail is done before anything is
 //! changed.
 
+mod plan;
 mod seat;
 mod steer;
 
+pub(super) use self::plan::Plan;
 pub(super) use self::steer::SteerError;
 
 use std::collections::HashMap;
@@ -16,19 +18,19 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
+use self::plan::Planned;
 use self::seat::{Descriptors, Seat};
 use super::acceptor::{Accepting, Stop};
 use super::mailbox::Handle;
 use crate::admin::view::Listening;
-use crate::config;
 use crate::config::model::{self, Bind};
 use crate::drain::{Drain, Haste};
 use crate::net::admission::Admission;
 use crate::net::gate::Gate;
 use crate::net::inherited::{Inherited, Place};
-use crate::net::listen::{Bound, Listener, Settings};
+use crate::net::listen::{Bound, Listener};
 use crate::net::tickets::{HandedKey, TicketKeys};
-use crate::net::tls::{self, TlsError};
+use crate::net::tls::TlsError;
 use crate::systemd::{self, passed::PassedSockets};
 
 /// Why listeners cannot run as configured.
@@ -90,16 +92,6 @@ pub(super) struct HandedTickets {
     keys: Vec<HandedKey>,
 }
 
-/// A listener as it will be.
-#[derive(Debug)]
-struct Planned {
-    name: Arc<str>,
-    settings: Settings,
-    tickets: Option<Arc<TicketKeys>>,
-    /// Operators have taken it out, and its sockets can be closed.
-    rests: bool,
-}
-
 #[derive(Debug)]
 struct Running {
     listener: Arc<Listener>,
@@ -113,17 +105,6 @@ struct Rested {
     /// Clients that are still there count.
     gate: Arc<Gate>,
     tickets: Option<Arc<TicketKeys>>,
-}
-
-/// A change that is ready to be made: sockets bound, keys loaded.
-#[derive(Debug)]
-pub(super) struct Plan {
-    running: Vec<Planned>,
-    bound: Vec<(Seat, Arc<str>, Vec<Bound>)>,
-    /// To be bound when the change is made: sockets that are about to be closed are in their way.
-    late: Vec<(Seat, Arc<str>)>,
-    wanted: HashMap<Seat, Arc<str>>,
-    configured: Vec<model::Listener>,
 }
 
 impl Listeners {
@@ -153,51 +134,6 @@ impl Listeners {
                 .collect(),
             before,
         }
-    }
-
-    /// Prepares to run these instead.
-    ///
-    /// # Errors
-    /// [`ListenError`]; nothing has changed then.
-    pub(super) fn plan(&mut self, listeners: &[model::Listener]) -> Result<Plan, ListenError> {
-        let mut plan = Plan {
-            running: Vec::new(),
-            bound: Vec::new(),
-            late: Vec::new(),
-            wanted: HashMap::new(),
-            configured: listeners.to_vec(),
-        };
-        for listener in listeners {
-            let planned = self.planned(listener)?;
-            let rests = planned.rests;
-            plan.running.push(planned);
-            if rests {
-                continue;
-            }
-            for bind in &listener.binds {
-                plan.wanted
-                    .insert(Seat::new(bind, &listener.name), Arc::clone(&listener.name));
-            }
-        }
-        for (seat, name) in &plan.wanted {
-            if self.sockets.contains_key(seat) {
-                continue;
-            }
-            match self.bind(seat) {
-                Ok(bound) => plan.bound.push((seat.clone(), Arc::clone(name), bound)),
-                Err(_) if self.in_the_way(seat, &plan.wanted) => {
-                    plan.late.push((seat.clone(), Arc::clone(name)));
-                }
-                Err(source) => {
-                    return Err(ListenError::Bind {
-                        listener: Arc::clone(name),
-                        bind: seat.bind.clone(),
-                        source,
-                    });
-                }
-            }
-        }
-        Ok(plan)
     }
 
     /// Makes the change.
@@ -426,86 +362,6 @@ impl Listeners {
             .collect()
     }
 
-    /// The keys of tickets that a listener has had so far.
-    fn known_tickets(&mut self, name: &Arc<str>) -> Result<Option<Arc<TicketKeys>>, TlsError> {
-        if let Some(running) = self.running.get(name) {
-            return Ok(running.tickets.clone());
-        }
-        if let Some(tickets) = self.drained.get(name).and_then(|it| it.tickets.as_ref()) {
-            return Ok(Some(Arc::clone(tickets)));
-        }
-        let handed = &mut self.before.tickets;
-        let Some(position) = handed.iter().position(|it| *it.listener == **name) else {
-            return Ok(None);
-        };
-        let HandedTickets { keys, .. } = handed.swap_remove(position);
-        tls::handed_ticket_keys(name, keys).map(Some)
-    }
-
-    fn planned(&mut self, listener: &model::Listener) -> Result<Planned, ListenError> {
-        let secured = listener.tls.as_ref().map(|settings| {
-            let known = self.known_tickets(&listener.name)?;
-            let tickets = tls::ticket_keys(&listener.name, settings, known.as_ref())?;
-            Ok((tls::listener(settings, tickets.as_ref())?, tickets))
-        });
-        let secured = secured.transpose().map_err(|source| ListenError::Tls {
-            listener: Arc::clone(&listener.name),
-            source,
-        })?;
-        let (tls, tickets) = secured.unzip();
-        let tickets = tickets.flatten();
-        Ok(Planned {
-            name: Arc::clone(&listener.name),
-            rests: self.drained.contains_key(&listener.name) && !has_passed(listener),
-            settings: Settings {
-                tls,
-                handshakes_at_once: listener
-                    .tls
-                    .as_ref()
-                    .map_or(usize::MAX, |tls| tls.handshakes_at_once),
-                trust: listener.trust.clone(),
-                redirect_to_https: listener.redirect_to_https,
-                limits: listener.limits,
-                certificate_header: listener
-                    .tls
-                    .as_ref()
-                    .and_then(|tls| tls.client_auth.as_ref()?.header.clone()),
-                timeouts: listener.timeouts,
-            },
-            tickets,
-        })
-    }
-
-    /// A socket for every worker, where one address can have several, those first that are there
-    /// already; or those that were passed.
-    fn bind(&mut self, seat: &Seat) -> io::Result<Vec<Bound>> {
-        if let Bind::Systemd(name) = &seat.bind {
-            let passed = self.passed.named(name).map_err(io::Error::other)?;
-            return passed.into_iter().map(Bound::passed).collect();
-        }
-        let there = self.before.sockets.take(&seat.place(), &seat.bind)?;
-        let mut there = there.into_iter();
-        let first = match there.next() {
-            Some(first) => first,
-            None => Bound::bind(&seat.bind)?,
-        };
-        self.one_for_each(first, there.collect())
-    }
-
-    /// The same, beside sockets of ours that are in the way.
-    fn bind_over(&self, bind: &Bind) -> io::Result<Vec<Bound>> {
-        self.one_for_each(Bound::bind_over(bind)?, Vec::new())
-    }
-
-    /// A socket for every worker, if the address can have several.
-    fn one_for_each(&self, first: Bound, others: Vec<Bound>) -> io::Result<Vec<Bound>> {
-        let more: io::Result<Vec<Option<Bound>>> = (1 + others.len()..self.workers.len())
-            .map(|_| first.beside())
-            .collect();
-        let more = more?.into_iter().flatten();
-        Ok(std::iter::once(first).chain(others).chain(more).collect())
-    }
-
     async fn open(&mut self, seat: Seat, name: &Arc<str>, bound: Vec<Bound>) {
         let Some(running) = self.running.get(name) else {
             return;
@@ -539,19 +395,4 @@ impl Listeners {
             }
         }
     }
-
-    /// Whether a socket that is about to be closed keeps `wanted_seat` from being bound now.
-    fn in_the_way(&self, wanted_seat: &Seat, wanted: &HashMap<Seat, Arc<str>>) -> bool {
-        let mut closing = self
-            .sockets
-            .keys()
-            .filter(|open| !wanted.contains_key(open));
-        closing.any(|open| config::overlap(&open.bind, &wanted_seat.bind))
-    }
-}
-
-/// Whether it has sockets of the service manager's, which stay open whatever this process does.
-fn has_passed(listener: &model::Listener) -> bool {
-    let mut binds = listener.binds.iter();
-    binds.any(|bind| matches!(bind, Bind::Systemd(_)))
 }

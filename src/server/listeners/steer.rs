@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::plan::has_passed;
 use super::seat::Seat;
-use super::{ListenError, Listeners, Rested, has_passed};
+use super::{ListenError, Listeners, Rested};
 use crate::config::model;
 use crate::drain::Haste;
 

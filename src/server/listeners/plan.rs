@@ -1,0 +1,179 @@
+//! Preparing a change of listeners: everything that can fail.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use super::seat::Seat;
+use super::{HandedTickets, ListenError, Listeners};
+use crate::config;
+use crate::config::model::{self, Bind};
+use crate::net::listen::{Bound, Settings};
+use crate::net::tickets::TicketKeys;
+use crate::net::tls::{self, TlsError};
+
+/// A listener as it will be.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) name: Arc<str>,
+    pub(super) settings: Settings,
+    pub(super) tickets: Option<Arc<TicketKeys>>,
+    /// Operators have taken it out, and its sockets can be closed.
+    pub(super) rests: bool,
+}
+
+/// A change that is ready to be made: sockets bound, keys loaded.
+#[derive(Debug)]
+pub(in crate::server) struct Plan {
+    pub(super) running: Vec<Planned>,
+    pub(super) bound: Vec<(Seat, Arc<str>, Vec<Bound>)>,
+    /// To be bound when the change is made: sockets that are about to be closed are in their way.
+    pub(super) late: Vec<(Seat, Arc<str>)>,
+    pub(super) wanted: HashMap<Seat, Arc<str>>,
+    pub(super) configured: Vec<model::Listener>,
+}
+
+impl Listeners {
+    /// Prepares to run these instead.
+    ///
+    /// # Errors
+    /// [`ListenError`]; nothing has changed then.
+    pub(in crate::server) fn plan(
+        &mut self,
+        listeners: &[model::Listener],
+    ) -> Result<Plan, ListenError> {
+        let mut plan = Plan {
+            running: Vec::new(),
+            bound: Vec::new(),
+            late: Vec::new(),
+            wanted: HashMap::new(),
+            configured: listeners.to_vec(),
+        };
+        for listener in listeners {
+            let planned = self.planned(listener)?;
+            let rests = planned.rests;
+            plan.running.push(planned);
+            if rests {
+                continue;
+            }
+            for bind in &listener.binds {
+                plan.wanted
+                    .insert(Seat::new(bind, &listener.name), Arc::clone(&listener.name));
+            }
+        }
+        for (seat, name) in &plan.wanted {
+            if self.sockets.contains_key(seat) {
+                continue;
+            }
+            match self.bind(seat) {
+                Ok(bound) => plan.bound.push((seat.clone(), Arc::clone(name), bound)),
+                Err(_) if self.in_the_way(seat, &plan.wanted) => {
+                    plan.late.push((seat.clone(), Arc::clone(name)));
+                }
+                Err(source) => {
+                    return Err(ListenError::Bind {
+                        listener: Arc::clone(name),
+                        bind: seat.bind.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The keys of tickets that a listener has had so far.
+    fn known_tickets(&mut self, name: &Arc<str>) -> Result<Option<Arc<TicketKeys>>, TlsError> {
+        if let Some(running) = self.running.get(name) {
+            return Ok(running.tickets.clone());
+        }
+        if let Some(tickets) = self.drained.get(name).and_then(|it| it.tickets.as_ref()) {
+            return Ok(Some(Arc::clone(tickets)));
+        }
+        let handed = &mut self.before.tickets;
+        let Some(position) = handed.iter().position(|it| *it.listener == **name) else {
+            return Ok(None);
+        };
+        let HandedTickets { keys, .. } = handed.swap_remove(position);
+        tls::handed_ticket_keys(name, keys).map(Some)
+    }
+
+    pub(super) fn planned(&mut self, listener: &model::Listener) -> Result<Planned, ListenError> {
+        let secured = listener.tls.as_ref().map(|settings| {
+            let known = self.known_tickets(&listener.name)?;
+            let tickets = tls::ticket_keys(&listener.name, settings, known.as_ref())?;
+            Ok((tls::listener(settings, tickets.as_ref())?, tickets))
+        });
+        let secured = secured.transpose().map_err(|source| ListenError::Tls {
+            listener: Arc::clone(&listener.name),
+            source,
+        })?;
+        let (tls, tickets) = secured.unzip();
+        let tickets = tickets.flatten();
+        Ok(Planned {
+            name: Arc::clone(&listener.name),
+            rests: self.drained.contains_key(&listener.name) && !has_passed(listener),
+            settings: Settings {
+                tls,
+                handshakes_at_once: listener
+                    .tls
+                    .as_ref()
+                    .map_or(usize::MAX, |tls| tls.handshakes_at_once),
+                trust: listener.trust.clone(),
+                redirect_to_https: listener.redirect_to_https,
+                limits: listener.limits,
+                certificate_header: listener
+                    .tls
+                    .as_ref()
+                    .and_then(|tls| tls.client_auth.as_ref()?.header.clone()),
+                timeouts: listener.timeouts,
+            },
+            tickets,
+        })
+    }
+
+    /// A socket for every worker, where one address can have several, those first that are there
+    /// already; or those that were passed.
+    pub(super) fn bind(&mut self, seat: &Seat) -> io::Result<Vec<Bound>> {
+        if let Bind::Systemd(name) = &seat.bind {
+            let passed = self.passed.named(name).map_err(io::Error::other)?;
+            return passed.into_iter().map(Bound::passed).collect();
+        }
+        let there = self.before.sockets.take(&seat.place(), &seat.bind)?;
+        let mut there = there.into_iter();
+        let first = match there.next() {
+            Some(first) => first,
+            None => Bound::bind(&seat.bind)?,
+        };
+        self.one_for_each(first, there.collect())
+    }
+
+    /// The same, beside sockets of ours that are in the way.
+    pub(super) fn bind_over(&self, bind: &Bind) -> io::Result<Vec<Bound>> {
+        self.one_for_each(Bound::bind_over(bind)?, Vec::new())
+    }
+
+    /// A socket for every worker, if the address can have several.
+    fn one_for_each(&self, first: Bound, others: Vec<Bound>) -> io::Result<Vec<Bound>> {
+        let more: io::Result<Vec<Option<Bound>>> = (1 + others.len()..self.workers.len())
+            .map(|_| first.beside())
+            .collect();
+        let more = more?.into_iter().flatten();
+        Ok(std::iter::once(first).chain(others).chain(more).collect())
+    }
+
+    /// Whether a socket that is about to be closed keeps `wanted_seat` from being bound now.
+    fn in_the_way(&self, wanted_seat: &Seat, wanted: &HashMap<Seat, Arc<str>>) -> bool {
+        let mut closing = self
+            .sockets
+            .keys()
+            .filter(|open| !wanted.contains_key(open));
+        closing.any(|open| config::overlap(&open.bind, &wanted_seat.bind))
+    }
+}
+
+/// Whether it has sockets of the service manager's, which stay open whatever this process does.
+pub(super) fn has_passed(listener: &model::Listener) -> bool {
+    let mut binds = listener.binds.iter();
+    binds.any(|bind| matches!(bind, Bind::Systemd(_)))
+}
