@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread;
 
 use dhat::HeapStats;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use tidegate::config::model::TunnelLimits;
 use tidegate::net::stream::{Socket, Stream};
 use tidegate::tunnel::copy::{Owed, Scratch, Tunnel};
@@ -26,8 +27,11 @@ const WARM: usize = 200;
 
 const ROUNDS: usize = 5000;
 
-/// More than all socket buffers on the way take.
-const STALLED: usize = 64 << 20;
+/// Many times what the buffers of a slow reader take.
+const STALLED: usize = 2 << 20;
+
+/// Far less than a worker reads at once.
+const NARROW: usize = 16 << 10;
 
 /// Both ends of a connection.
 fn pair() -> (TcpStream, TcpStream) {
@@ -131,7 +135,21 @@ fn messages_cost_no_allocation_and_a_quiet_tunnel_holds_nothing() {
     rounds(WARM);
     assert_eq!(rounds(ROUNDS), 0, "allocations in {ROUNDS} rounds");
 
-    // A reader that is slow: what it does not take is kept, and let go when it has been taken.
+    client.shutdown(Shutdown::Write).unwrap();
+    endpoint.shutdown(Shutdown::Write).unwrap();
+    relay.join().unwrap();
+
+    // A reader that is slow: what it does not take is kept, and let go when it has been taken. Its
+    // buffers decide, as how fast it is does not: it may be no slower than the relay.
+    let (mut client, near_client) = pair();
+    set_socket_recv_buffer_size(&client, NARROW).unwrap();
+    set_socket_send_buffer_size(&near_client, NARROW).unwrap();
+    let (mut endpoint, near_endpoint) = pair();
+    let relay = self::relay(near_client, near_endpoint);
+    for _ in 0..WARM {
+        cross(&mut client, &mut endpoint, &frames[..70], &mut buffer);
+        cross(&mut endpoint, &mut client, &back[..66], &mut buffer);
+    }
     let mut flood = endpoint.try_clone().unwrap();
     let piece = message(1 << 19);
     let piece_bytes = piece.len();
