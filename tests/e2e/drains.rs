@@ -10,7 +10,7 @@ use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, simple};
 use crate::harness::scrape::{METRICS, Scrape, get};
 use crate::harness::wire::{HANDSHAKE, Wire};
-use crate::harness::{free_address, until};
+use crate::harness::{free_address, until, within};
 
 /// So many tunnels.
 async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
@@ -202,17 +202,21 @@ async fn a_listener_that_is_back_has_its_limits_and_its_files() {
     assert!(!refused.takes(HANDSHAKE.as_bytes()) || refused.head_if_any().await.is_none());
     drop(held);
     proxy.logged("tunnel ended").await;
-    loop {
-        let mut client = proxy.connect_unix("in.sock").await;
-        if client.takes(HANDSHAKE.as_bytes())
-            && client
-                .head_if_any()
-                .await
-                .is_some_and(|it| it.status() == 101)
-        {
-            break;
+    // Its place is free a moment later.
+    let served = async {
+        loop {
+            let mut client = proxy.connect_unix("in.sock").await;
+            if client.takes(HANDSHAKE.as_bytes())
+                && client
+                    .head_if_any()
+                    .await
+                    .is_some_and(|it| it.status() == 101)
+            {
+                break;
+            }
         }
-    }
+    };
+    within("a place", served).await;
 }
 
 #[tokio::test]

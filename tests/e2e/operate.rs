@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::frame;
-use crate::harness::operator::{ADMIN, Operator, command};
+use crate::harness::operator::{ADMIN, Operator, Printed, command};
 use crate::harness::proxy::simple;
 use crate::harness::wire::HANDSHAKE;
 
@@ -103,6 +103,13 @@ async fn nothing_is_closed_without_yes() {
     assert_eq!(held.exactly(4).await[2..], 1012_u16.to_be_bytes());
 }
 
+/// Types what a line advises.
+async fn followed(operator: &Operator, advice: &str) -> Printed {
+    let words = advice.split_once("tidegate ").unwrap().1;
+    let words: Vec<&str> = words.split(' ').collect();
+    operator.types(&words).await
+}
+
 #[tokio::test]
 async fn an_endpoint_is_taken_out_and_put_back() {
     let echo = Echo::start("echo").await;
@@ -118,10 +125,7 @@ async fn an_endpoint_is_taken_out_and_put_back() {
         format!("{address} of main gets nothing new; 1 tunnel on it for now")
     );
     // The line that moves them away is one that works.
-    let advice = printed.out.lines().nth(1).unwrap();
-    let words = advice.split_once("tidegate ").unwrap().1;
-    let words: Vec<&str> = words.split(' ').collect();
-    let printed = operator.types(&words).await;
+    let printed = followed(&operator, printed.out.lines().nth(1).unwrap()).await;
     assert_eq!(printed.code, 0, "{}", printed.err);
     assert!(
         printed.out.starts_with("closing 1 tunnel at 50 per second"),
@@ -158,9 +162,7 @@ async fn a_listener_is_taken_out_and_put_back() {
         (0, Some("main listens no more; it has 1 tunnel for now"))
     );
     // The line that moves them away is one that works.
-    let advice = lines.next().unwrap().split_once("tidegate ").unwrap().1;
-    let words: Vec<&str> = advice.split(' ').collect();
-    assert_eq!(operator.types(&words).await.code, 0);
+    assert_eq!(followed(&operator, lines.next().unwrap()).await.code, 0);
     proxy.logged("tunnel ended").await;
     let printed = operator.types(&["status"]).await;
     let line = printed.out.lines().find(|it| it.starts_with("main  "));

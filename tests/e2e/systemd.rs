@@ -81,16 +81,22 @@ fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> std::io::Result<(usize, 
     Ok((received.bytes, socket))
 }
 
-#[tokio::test]
-async fn the_service_manager_is_told() {
-    let echo = Echo::start("echo").await;
+/// The program, which has a manager, started as `change` says.
+fn managed(config: &str, change: impl FnOnce(&mut Command)) -> (Manager, Proxy) {
     let folder = Arc::new(TempDir::new().unwrap());
     let path = folder.path().join("notify.sock");
     let manager = Manager::bind(&path);
-    let config = simple(&[echo.address]);
-    let mut proxy = Proxy::spawn(folder, &config, |command| {
+    let proxy = Proxy::spawn(folder, config, |command| {
         command.env("NOTIFY_SOCKET", &path);
+        change(command);
     });
+    (manager, proxy)
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told() {
+    let echo = Echo::start("echo").await;
+    let (manager, mut proxy) = managed(&simple(&[echo.address]), |_| {});
     let ready = manager.told("READY=1").await;
     let status = "STATUS=0 tunnels, 1 of 1 endpoints up, configuration taken 2";
     assert!(ready.contains(status), "{ready}");
@@ -119,14 +125,10 @@ async fn the_service_manager_is_told() {
 #[tokio::test]
 async fn the_manager_is_told_who_serves_after_an_upgrade() {
     let echo = Echo::start("echo").await;
-    let folder = Arc::new(TempDir::new().unwrap());
-    let path = folder.path().join("notify.sock");
-    let manager = Manager::bind(&path);
     let config = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.drain = \"off\"\n"
         .to_owned()
         + &simple(&[echo.address]).replace("127.0.0.1:0", &free_address().to_string());
-    let mut proxy = Proxy::spawn(folder, &config, |command| {
-        command.env("NOTIFY_SOCKET", &path);
+    let (manager, mut proxy) = managed(&config, |command| {
         command.env("WATCHDOG_USEC", "400000");
         command.env_remove("WATCHDOG_PID");
     });
@@ -158,16 +160,11 @@ async fn the_manager_is_told_who_serves_after_an_upgrade() {
 #[tokio::test]
 async fn whose_successor_has_died_leaves_at_once_so_that_the_manager_starts_anew() {
     let echo = Echo::start("echo").await;
-    let folder = Arc::new(TempDir::new().unwrap());
-    let notify = folder.path().join("notify.sock");
-    let manager = Manager::bind(&notify);
     let config = "[server]\nworkers = 1\nlog.format = \"json\"\n\
                   upgrade = { drain = \"off\", max_generations = 3 }\n"
         .to_owned()
         + &simple(&[echo.address]);
-    let mut proxy = Proxy::spawn(folder, &config, |command| {
-        command.env("NOTIFY_SOCKET", &notify);
-    });
+    let (manager, mut proxy) = managed(&config, |_| {});
     manager.told("READY=1").await;
     proxy.logged("ready").await;
     let mut tunnels = vec![proxy.tunnel().await];
@@ -278,11 +275,7 @@ async fn a_crash_loses_nobody_who_waits() {
 async fn the_watchdog_is_fed_if_there_is_one() {
     let echo = Echo::start("echo").await;
     for (limit, is_fed) in [(Some("400000"), true), (None, false)] {
-        let folder = Arc::new(TempDir::new().unwrap());
-        let path = folder.path().join("notify.sock");
-        let manager = Manager::bind(&path);
-        let proxy = Proxy::spawn(folder, &simple(&[echo.address]), |command| {
-            command.env("NOTIFY_SOCKET", &path);
+        let (manager, proxy) = managed(&simple(&[echo.address]), |command| {
             command
                 .env_remove("WATCHDOG_PID")
                 .env_remove("WATCHDOG_USEC");

@@ -144,8 +144,7 @@ async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
                 proxy.reload(&config).await;
             }
             if turn == 3 {
-                let last = proxy.successors().last().copied();
-                kill(last.unwrap_or(proxy.pid()), Signal::USR2);
+                kill(proxy.serving(), Signal::USR2);
                 proxy.succeeded(number + 1).await;
             }
             let stream = handshake(&proxy, &client, "chat.example.com")
@@ -192,10 +191,7 @@ async fn sessions_resume_when_a_listener_that_was_out_is_back() {
         assert_eq!(kind, Some(expected));
         assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
         // What it had, it has in another process, too.
-        kill(
-            proxy.successors().last().copied().unwrap_or(proxy.pid()),
-            Signal::USR2,
-        );
+        kill(proxy.serving(), Signal::USR2);
         proxy.succeeded(times + 1).await;
         proxy
             .logged_times("an older generation has left", times + 1)

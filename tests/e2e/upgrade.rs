@@ -335,8 +335,7 @@ async fn who_comes_by_a_unix_socket_meanwhile_is_served() {
     let served = async {
         for _ in 0..2 {
             let before = proxy.successors().len();
-            let last = proxy.successors().last().copied();
-            kill(last.unwrap_or(proxy.pid()), Signal::USR2);
+            kill(proxy.serving(), Signal::USR2);
             while proxy.log().events("handed over").len() == before {
                 let mut client = proxy.connect_unix("in.sock").await;
                 client.send(HANDSHAKE).await;

@@ -126,11 +126,6 @@ async fn come_and_go(address: SocketAddr, crowd: Arc<Crowd>) {
     }
 }
 
-/// The process that serves.
-fn serving(proxy: &Proxy) -> u32 {
-    proxy.successors().last().copied().unwrap_or(proxy.pid())
-}
-
 fn config(echoes: &[Echo; 3], turn: usize) -> String {
     let [a, b, c] = [0, 1, 2].map(|at: usize| echoes[at].address);
     let endpoints = [vec![a, b, c], vec![b, c], vec![c], vec![a, c]];
@@ -150,7 +145,7 @@ async fn reload(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
         4 => proxy.rewrite("[listener.main\nbind = 7\n"),
         _ => proxy.rewrite(&config(echoes, turn)),
     }
-    kill(serving(proxy), Signal::HUP);
+    kill(proxy.serving(), Signal::HUP);
     proxy.logged_times(events, before + 1).await;
 }
 
@@ -159,14 +154,14 @@ async fn upgrade(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
     let done = proxy.successors().len();
     if turn == 2 {
         proxy.rewrite("nonsense\n");
-        kill(serving(proxy), Signal::USR2);
+        kill(proxy.serving(), Signal::USR2);
         proxy
             .logged("upgrade failed: what ran before runs on")
             .await;
         return;
     }
     proxy.rewrite(&config(echoes, turn));
-    kill(serving(proxy), Signal::USR2);
+    kill(proxy.serving(), Signal::USR2);
     proxy.succeeded(done + 1).await;
     proxy
         .logged_times("an older generation has left", done + 1)

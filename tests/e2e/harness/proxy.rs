@@ -229,6 +229,11 @@ impl Proxy {
         events.iter().filter_map(pid).collect()
     }
 
+    /// The process that serves.
+    pub(crate) fn serving(&self) -> u32 {
+        self.successors().last().copied().unwrap_or(self.pid())
+    }
+
     /// Waits until the latest process has succeeded so many: its number.
     pub(crate) async fn succeeded(&self, times: usize) -> u32 {
         self.logged_times("handed over", times).await;
