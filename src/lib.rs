@@ -1,7 +1,7 @@
 //! tidegate: a reverse proxy and load balancer for WebSocket fleets.
 //!
 //! The `mod` lines below are in layer order: a file imports only from modules above its own.
-//! `tests/tidy.rs` holds the tree to that. ARCHITECTURE.md has the map and the invariants.
+//! `tests/tidy` holds the tree to that. ARCHITECTURE.md has the map and the invariants.
 
 pub mod config;
 pub mod protocol;
