@@ -5,12 +5,10 @@
 //! queue of its own and in small steps, so that nobody's questions get in the way of connections.
 //! Reading a configuration is `server`'s business: it is given orders.
 
-pub mod select;
-pub mod ask;
-pub mod live;
+pub mod fault;
+pub mod identity;
 pub mod plan;
 pub mod order;
-pub mod jobs;
 pub mod exchange;
 pub mod generations;
 pub mod view;

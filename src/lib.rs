@@ -17,5 +17,6 @@ pub mod snapshot;
 pub mod observe;
 pub mod session;
 pub mod front;
+pub mod displace;
 pub mod admin;
 pub mod server;

@@ -4,7 +4,6 @@
 //! name resolution. Workers accept connections and carry the data.
 
 mod acceptor;
-mod aftermath;
 mod discovery;
 mod health;
 mod limits;
@@ -12,7 +11,6 @@ mod listeners;
 mod mailbox;
 mod manager;
 mod operators;
-mod rebalance;
 mod reload;
 mod signals;
 mod start;
@@ -38,13 +36,13 @@ use self::start::Start;
 use self::succession::Predecessor;
 use self::upgrade::Succeeded;
 use self::watch::FileWatch;
-use crate::admin::api::fault::Fault;
-use crate::admin::api::reload as reload_api;
-use crate::admin::live::Live;
-use crate::admin::order::{Order, Steer};
+use crate::admin::fault::Fault;
+use crate::admin::order::{self, Order, Steer};
 use crate::admin::plan::{self, Guard, Plan};
 use crate::config::model::{Bind, Watch};
 use crate::config::{Loaded, Report};
+use crate::displace::live::Live;
+use crate::displace::periodic::PeriodicTask;
 use crate::observe::metrics;
 use crate::observe::recorder::TargetError;
 use crate::snapshot::SnapshotError;
@@ -167,8 +165,8 @@ struct Process {
     /// `None` as long as that hears of another process.
     manager: Option<Manager>,
     _checks: health::Checks,
-    aftermath: Option<aftermath::Looking>,
-    _rebalance: aftermath::Looking,
+    evict: Option<PeriodicTask>,
+    _rebalance: PeriodicTask,
 }
 
 impl Process {
@@ -305,7 +303,7 @@ impl Process {
     }
 
     /// Reloads, if that displaces no more tunnels than it may.
-    async fn reload_if(&mut self, guard: Guard) -> Result<reload_api::Reloaded, Fault> {
+    async fn reload_if(&mut self, guard: Guard) -> Result<order::Reloaded, Fault> {
         systemd::reloading();
         self.reloader.reopen_logs();
         let result = match self.reloader.load(Source::File).await {
@@ -323,7 +321,7 @@ impl Process {
         let done = result.map_err(|error| not_taken(&error))?;
         let taken = self.reloader.taken_whole();
         let waiting = taken.waiting();
-        Ok(reload_api::Reloaded {
+        Ok(order::Reloaded {
             certificates_only: done == Reloaded::Certificates,
             warnings: taken.warnings.iter().cloned().chain(waiting).collect(),
         })

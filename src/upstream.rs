@@ -3,7 +3,6 @@
 //! Knows nothing of clients, routes or tunnels.
 
 pub mod balance;
-pub mod rebalance;
 pub mod waiting;
 pub mod health;
 pub mod handover;

@@ -10,8 +10,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use fastrand::Rng;
+use tidegate::displace::rebalance::pace::Pace;
 use tidegate::upstream::balance::{Balancer, Candidate, Policy, identity, key_hash};
-use tidegate::upstream::rebalance::Pace;
 
 pub(crate) use self::rebalance::Rebalance;
 use crate::lifetime::{Keys, Lifetime, wait};

@@ -3,7 +3,6 @@
 //! Each operation lives in the file of what it is about, with the types of what it takes and gives,
 //! which the command line reads, too.
 
-pub mod fault;
 pub mod access;
 pub mod status;
 pub mod listeners;
@@ -27,12 +26,12 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::fault::Fault;
 use self::operation::{GENERATION, Operation};
+use super::fault::Fault;
 use super::http::{Answer, Service, reply};
-use super::live::Live;
-use super::select::Filter;
 use super::view::View;
+use crate::displace::filter::Filter;
+use crate::displace::live::Live;
 
 /// Bytes of a request's body.
 const BODY_MOST: usize = 64 * 1024;

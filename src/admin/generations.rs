@@ -9,33 +9,20 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::task::JoinSet;
 
-use super::api::fault::Fault;
 use super::exchange::exchange;
-use super::view::View;
+use super::fault::Fault;
+use super::identity::Identity;
 use crate::handover::link::Link;
+use crate::session::Shared;
 
 /// How often it is looked how they are.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long an answer of theirs may take: rates are measured for ten seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-
-/// Which process it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Identity {
-    /// How many upgrades came before it: 1 for one that was started by itself.
-    pub generation: u64,
-    /// The process.
-    pub pid: u32,
-    /// Of tidegate.
-    pub version: String,
-    /// When it began.
-    pub started: String,
-}
 
 /// Those that there are, the oldest first.
 #[derive(Debug, Default)]
@@ -179,51 +166,51 @@ impl Generations {
         locked(&self.older).clear();
     }
 
+    /// Knows of these from now on, and follows each until it is gone.
+    pub fn follow(self: &Arc<Self>, shared: &Arc<Shared>, older: Vec<Older>) {
+        for older in older {
+            let older = Arc::new(older);
+            locked(&self.older).push(Arc::clone(&older));
+            let (generations, shared) = (Arc::clone(self), Arc::clone(shared));
+            locked(&self.following).spawn(async move {
+                tokio::select! {
+                    () = older.link.gone() => {}
+                    () = generations.look(&older, &shared) => {}
+                }
+                generations.remove(&older);
+                generations.count_leases(&shared);
+                let Identity {
+                    generation, pid, ..
+                } = older.identity;
+                tracing::info!(generation, pid, "an older generation has left");
+            });
+        }
+    }
+
+    async fn look(&self, older: &Older, shared: &Shared) {
+        loop {
+            if older.look().await.is_some() {
+                self.count_leases(shared);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What they have out at endpoints counts here, too.
+    fn count_leases(&self, shared: &Shared) {
+        let older = self.all();
+        let snapshot = shared.snapshot.load();
+        for upstream in snapshot.upstreams() {
+            for endpoint in upstream.endpoints() {
+                let key = (endpoint.upstream.to_string(), endpoint.label.to_string());
+                let of = |it: &Arc<Older>| locked(&it.seen).in_flight.get(&key).copied();
+                endpoint.set_elsewhere(older.iter().filter_map(of).sum());
+            }
+        }
+    }
+
     fn remove(&self, gone: &Arc<Older>) {
         locked(&self.older).retain(|it| !Arc::ptr_eq(it, gone));
-    }
-}
-
-/// Has `view` know of these, and follows each until it is gone.
-pub fn follow(view: &Arc<View>, older: Vec<Older>) {
-    for older in older {
-        let older = Arc::new(older);
-        locked(&view.generations.older).push(Arc::clone(&older));
-        let following = &view.generations.following;
-        let view = Arc::clone(view);
-        locked(following).spawn(async move {
-            let looking = async {
-                loop {
-                    if older.look().await.is_some() {
-                        count_leases(&view);
-                    }
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-            };
-            tokio::select! {
-                () = older.link.gone() => {}
-                () = looking => {}
-            }
-            view.generations.remove(&older);
-            count_leases(&view);
-            let Identity {
-                generation, pid, ..
-            } = older.identity;
-            tracing::info!(generation, pid, "an older generation has left");
-        });
-    }
-}
-
-/// What they have out at endpoints counts here, too.
-fn count_leases(view: &View) {
-    let older = view.generations.all();
-    let snapshot = view.shared.snapshot.load();
-    for upstream in snapshot.upstreams() {
-        for endpoint in upstream.endpoints() {
-            let key = (endpoint.upstream.to_string(), endpoint.label.to_string());
-            let of = |it: &Arc<Older>| locked(&it.seen).in_flight.get(&key).copied();
-            endpoint.set_elsewhere(older.iter().filter_map(of).sum());
-        }
     }
 }
 

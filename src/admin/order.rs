@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::api::fault::Fault;
-use super::api::reload::Reloaded;
-use super::generations::Identity;
+use super::fault::Fault;
+use super::identity::Identity;
 use super::plan::{Guard, Plan};
 
 /// Orders that may wait.
@@ -27,6 +28,15 @@ pub enum Order {
     Listener(Steer, oneshot::Sender<Result<(), Fault>>),
     /// Hand over to a new process, of this program or of that which this one was started with.
     Upgrade(Option<PathBuf>, oneshot::Sender<Result<Identity, Fault>>),
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// Whether only certificates had changed, and only they were swapped.
+    pub certificates_only: bool,
+    /// What is probably not meant so.
+    pub warnings: Vec<String>,
 }
 
 /// What becomes of a listener.

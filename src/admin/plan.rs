@@ -9,10 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::api::fault::Fault;
-use super::live::Live;
+use super::fault::Fault;
 use crate::config::model::{self, Discovery};
 use crate::config::{self, Loaded};
+use crate::displace::live::Live;
 use crate::snapshot::Snapshot;
 use crate::upstream::group::Upstream;
 

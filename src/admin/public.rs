@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use super::http::{Answer, Service, method_not_allowed, reply, text};
 use super::view::View;
+use crate::displace::rebalance::excess::Excess;
 use crate::observe::exposition::Format;
 use crate::observe::metrics::{self, Sources};
 
@@ -61,6 +62,14 @@ impl View {
         let counters = self.workers.counters();
         let older = self.generations.all();
         let older: Vec<u64> = older.iter().map(|it| it.glance().tunnels).collect();
+        let snapshot = self.shared.snapshot.load();
+        let upstreams = snapshot.upstreams().iter();
+        let excess: Vec<_> = upstreams
+            .filter_map(|upstream| {
+                let excess = Excess::of(upstream, 0)?;
+                Some((Arc::clone(&upstream.name), excess.total()))
+            })
+            .collect();
         let listening = self.listening.load();
         let drained = listening.iter();
         let drained: Vec<_> = drained
@@ -69,7 +78,7 @@ impl View {
         let body = metrics::write(
             Sources {
                 workers: &counters,
-                snapshot: &self.shared.snapshot.load(),
+                snapshot: &snapshot,
                 ports: self.shared.resolver.sources(),
                 admission: &self.admission,
                 process: &self.process,
@@ -77,6 +86,7 @@ impl View {
                 access_log_dropped: self.shared.access_log.dropped(),
                 closing: &self.jobs.left(),
                 older: &older,
+                excess: &excess,
                 drained: &drained,
             },
             format,

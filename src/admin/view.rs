@@ -8,11 +8,13 @@ use std::time::{Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
-use super::ask::Workers;
 use super::generations::Generations;
-use super::jobs::Jobs;
+use super::identity::{Identity, shown};
 use super::order::Order;
 use crate::config::model::Secret;
+use crate::displace::Displacer;
+use crate::displace::jobs::Jobs;
+use crate::displace::workers::Workers;
 use crate::net::admission::Admission;
 use crate::observe::counters::Counter;
 use crate::observe::metrics::Process;
@@ -22,7 +24,7 @@ use crate::session::Shared;
 #[derive(Debug)]
 pub struct View {
     /// The data plane.
-    pub workers: Workers,
+    pub workers: Arc<Workers>,
     /// What it runs.
     pub shared: Arc<Shared>,
     /// Connections of the process.
@@ -44,16 +46,36 @@ pub struct View {
     /// Takes what only the process itself can do.
     pub orders: mpsc::Sender<Order>,
     /// What takes its time.
-    pub jobs: Jobs,
+    pub jobs: Arc<Jobs>,
     /// How many upgrades came before: 1 for a process that was started by itself.
     pub generation: u64,
     /// The processes that this one has succeeded.
-    pub generations: Generations,
+    pub generations: Arc<Generations>,
     /// What is known of endpoints is on its way to another process: a change here would be lost.
     pub handing_over: AtomicBool,
 }
 
 impl View {
+    /// Which process this is.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            generation: self.generation,
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: shown(self.process.began().time()),
+        }
+    }
+
+    /// What closes tunnels for reasons that the process itself finds.
+    pub fn displacer(&self) -> Displacer {
+        Displacer {
+            workers: Arc::clone(&self.workers),
+            jobs: Arc::clone(&self.jobs),
+            shared: Arc::clone(&self.shared),
+            process: Arc::clone(&self.process),
+        }
+    }
+
     /// Whether operators have taken all listeners out.
     pub fn is_drained(&self) -> bool {
         let listening = self.listening.load();

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use tidegate::admin::select::{Clients, Filter, Id, Span};
+use tidegate::displace::filter::{Clients, Filter, Id, Span};
 
 use super::client::{Failure, Reach};
 use super::{Code, err, out, table};

@@ -127,6 +127,8 @@ pub struct Sources<'a> {
     pub closing: &'a BTreeMap<&'static str, usize>,
     /// Live tunnels of each older generation.
     pub older: &'a [u64],
+    /// What the endpoints of upstreams have above their share, where `rebalance` is to move it.
+    pub excess: &'a [(Arc<str>, usize)],
     /// Listeners, and whether an operator has taken them out.
     pub drained: &'a [(Arc<str>, bool)],
 }
@@ -141,7 +143,7 @@ pub fn write(sources: Sources<'_>, format: Format) -> String {
     of_requests(&mut metrics, &gathered);
     of_tunnels(&mut metrics, &gathered);
     of_traffic(&mut metrics, &gathered);
-    endpoints::of_endpoints(&mut metrics, &gathered, sources.snapshot);
+    endpoints::of_endpoints(&mut metrics, &gathered, sources);
     of_closing(&mut metrics, sources);
     of_older(&mut metrics, sources);
     of_ports(&mut metrics, sources);

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::acceptor::Stop;
-use crate::admin::ask::Question;
+use crate::displace::workers::Question;
 use crate::front::accept::Arrival;
 use crate::net::admission::Load;
 use crate::net::listen::{Bound, Listener};

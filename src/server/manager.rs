@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, sleep};
 
-use crate::admin::ask::Workers;
 use crate::admin::view::View;
+use crate::displace::workers::Workers;
 use crate::observe::counters::Totals;
 use crate::systemd;
 
@@ -100,7 +100,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::admin::ask::{Asked, QUESTIONS, Question};
+    use crate::displace::workers::{Asked, QUESTIONS, Question};
 
     const LIMIT: Duration = Duration::from_secs(10);
 

@@ -19,16 +19,17 @@ use super::signals::Signals;
 use super::succession::{Inheritance, Predecessor};
 use super::watch::FileWatch;
 use super::{
-    BLOCKING_THREADS, Exit, Process, Running, StartError, aftermath, health, limits, log_warnings,
-    mailbox, rebalance, worker,
+    BLOCKING_THREADS, Exit, Process, Running, StartError, health, limits, log_warnings, mailbox,
+    worker,
 };
-use crate::admin::ask::{Asked, Workers};
-use crate::admin::generations::{self, Generations};
-use crate::admin::jobs::Jobs;
+use crate::admin::generations::Generations;
 use crate::admin::order::{ORDERS, Order};
 use crate::admin::view::View;
 use crate::config::model::Config;
 use crate::config::{self, Loaded};
+use crate::displace::jobs::Jobs;
+use crate::displace::workers::{Asked, Workers};
+use crate::displace::{evict, rebalance};
 use crate::net::admission::Admission;
 use crate::observe::logging::{self, Logging};
 use crate::observe::metrics;
@@ -135,8 +136,10 @@ impl Ground {
         generation: u64,
     ) -> (Arc<View>, mpsc::Receiver<Order>) {
         let (ordering, orders) = mpsc::channel(ORDERS);
+        let workers = Arc::new(askable(&self.workers));
         let view = View {
-            workers: askable(&self.workers),
+            jobs: Arc::new(Jobs::new(Arc::clone(&workers))),
+            workers,
             shared: Arc::clone(&self.shared),
             admission: Arc::clone(&self.admission),
             process: Arc::<metrics::Process>::default(),
@@ -147,9 +150,8 @@ impl Ground {
             listening: ArcSwap::default(),
             token: ArcSwapOption::empty(),
             orders: ordering,
-            jobs: Jobs::default(),
             generation,
-            generations: Generations::default(),
+            generations: Arc::<Generations>::default(),
             handing_over: AtomicBool::new(false),
         };
         (Arc::new(view), orders)
@@ -218,8 +220,8 @@ impl Process {
             program: start.program,
             manager: None,
             _checks: health::start(&shared),
-            aftermath: Some(aftermath::start(&view)),
-            _rebalance: rebalance::start(&view),
+            evict: Some(evict::start(view.displacer())),
+            _rebalance: rebalance::start(view.displacer()),
         };
         // Only now: afterwards we cannot count our own descriptors any more.
         if !config.server.core_dumps {
@@ -231,7 +233,7 @@ impl Process {
             process.reloader.listeners().keep();
         }
         process.manager = Some(Manager::start(&view));
-        generations::follow(&view, older);
+        view.generations.follow(&view.shared, older);
         tracing::info!(
             generation = view.generation,
             version = env!("CARGO_PKG_VERSION"),

@@ -10,15 +10,14 @@ use super::mailbox::Message;
 use super::signals::Signals;
 use super::{Exit, Process};
 use crate::admin::api::Api;
-use crate::admin::api::fault::Fault;
+use crate::admin::fault::Fault;
 use crate::admin::http::serve_successor;
-use crate::admin::jobs::{self, Closing, Job, Speed};
 use crate::admin::order::Order;
-use crate::config::model::{Order as Which, Pace, Shutdown};
+use crate::config::model::Shutdown;
 use crate::handover::link::Link;
 use crate::observe::counters::Totals;
 use crate::systemd;
-use crate::tunnel::ended::{Ended, Words};
+use crate::tunnel::ended::Ended;
 
 /// What is left to ended tunnels to have their last bytes taken.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -129,7 +128,7 @@ impl Process {
         tokio::time::sleep(shutdown.delay).await;
         self.reloader.listeners().stop().await;
         // What endpoints do meanwhile no longer matters.
-        self.aftermath = None;
+        self.evict = None;
         self.wind_down(Some(shutdown.grace), shutdown.close_code)
             .await;
     }
@@ -153,7 +152,8 @@ impl Process {
         let Some(time) = time else {
             return all.await;
         };
-        let closing = self.close_evenly(time.mul_f64(CLOSING_SHARE), code).await;
+        let jobs = &self.operators.view().jobs;
+        let closing = jobs.close_all(time.mul_f64(CLOSING_SHARE), code).await;
         if tokio::time::timeout(time, &mut all).await.is_ok() {
             return;
         }
@@ -167,25 +167,6 @@ impl Process {
         if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
             tracing::warn!("some requests did not finish in time");
         }
-    }
-
-    /// Begins to close the tunnels that there are, spread over a time: clients that come back then do
-    /// not all do so at once. What is being closed at another pace gives way.
-    async fn close_evenly(&mut self, over: Duration, code: u16) -> Option<Arc<Job>> {
-        let view = self.operators.view();
-        view.jobs.running().iter().for_each(|job| job.stop());
-        let chosen = jobs::choose(view, &Arc::default(), Which::Random)
-            .await
-            .ok()?;
-        let closing = Closing {
-            what: "all tunnels".to_owned(),
-            speed: Speed::Paced(Pace::Over(over)),
-            words: Words {
-                code,
-                ..Words::of(Ended::Shutdown)
-            },
-        };
-        view.jobs.begin(view, chosen, closing).ok()
     }
 
     async fn tell_all(&self, message: impl Fn() -> Message) {

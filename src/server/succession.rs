@@ -28,7 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use super::listeners::{Before, HandedTickets};
 use super::{StartError, blocking};
-use crate::admin::generations::{Identity, Older};
+use crate::admin::generations::Older;
+use crate::admin::identity::Identity;
 use crate::handover::Channel;
 use crate::handover::link::Link;
 use crate::net::inherited::{Place, Purpose};

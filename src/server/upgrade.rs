@@ -12,9 +12,9 @@ use std::time::{Instant, SystemTime};
 
 use super::succession::{Estate, STEP_WITHIN, Successor, Word};
 use super::{Process, blocking};
-use crate::admin::api::fault::Fault;
-use crate::admin::api::status;
-use crate::admin::generations::{Identity, Older};
+use crate::admin::fault::Fault;
+use crate::admin::generations::Older;
+use crate::admin::identity::{Identity, shown};
 use crate::handover::Channel;
 use crate::handover::link::Link;
 use crate::net::listen::Bound;
@@ -215,7 +215,7 @@ impl Process {
             generation: view.generation + 1,
             pid: candidate.child.id(),
             version: candidate.version,
-            started: status::shown(SystemTime::now()),
+            started: shown(SystemTime::now()),
         };
         // First: what the new one says counts only then.
         systemd::succeeded_by(identity.pid);
@@ -272,7 +272,7 @@ impl Process {
         let listeners = self.reloader.listeners();
         let (names, passed) = listeners.passed().hand_over().into_iter().unzip();
         let estate = Estate {
-            from: status::identity(&view),
+            from: view.identity(),
             sockets: places,
             passed: names,
             older: older.iter().map(|it| it.identity.clone()).collect(),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::acceptor;
 use super::mailbox::{Handle, MAILBOX, Message};
-use crate::admin::ask::{self, QUESTIONS, Question};
+use crate::displace::workers::{self, QUESTIONS, Question};
 use crate::front::accept;
 use crate::net::admission::{Admission, Load};
 use crate::observe::counters::Counters;
@@ -86,7 +86,7 @@ async fn run(
                 }
                 None => return,
             },
-            Some(question) = asked.recv() => ask::answer(&worker, question),
+            Some(question) = asked.recv() => workers::answer(&worker, question),
             _ = sweep.tick() => {
                 let now = Instant::now();
                 worker.tunnels.sweep(now);

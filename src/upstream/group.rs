@@ -2,12 +2,9 @@
 //!
 //! An [`Upstream`] belongs to one snapshot; its endpoints may change while it runs.
 
-mod excess;
-
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-pub use self::excess::Excess;
 use super::balance::{Balancer, Candidate, Policy};
 use super::endpoint::{Known, Lasting, Lease, State, Tls, locked, micros};
 use super::health::{Condition, Standing};
@@ -84,6 +81,12 @@ impl Member {
         let has_room = self.most.is_none_or(|most| self.state.in_flight() < most);
         let is_fit = |it: &mut Condition| matches!(it.standing(now), Standing::Up);
         is_in && has_room && self.state.condition(now, is_fit)
+    }
+
+    /// Whether it has a share of what is new, full or not: backups have none.
+    pub fn has_share(&self, now: Instant) -> bool {
+        let is_in = !self.is_drained && !self.state.is_drained() && self.weight > 0;
+        is_in && !self.is_backup && !self.state.is_out(micros(now))
     }
 }
 
@@ -212,6 +215,12 @@ impl Upstream {
             is_backup: endpoint.backup,
         });
         members.collect()
+    }
+
+    /// Whether `endpoint` is in its slow start, and gets less than its share.
+    pub fn is_warming(&self, endpoint: &State, now: Instant) -> bool {
+        let slow_start = self.picking().slow_start;
+        slow_start.is_some_and(|time| endpoint.warmth(time, micros(now)) < 1.0)
     }
 
     /// Takes an endpoint out, until an operator puts it back: it gets nothing new, and what it has stays.

@@ -17,15 +17,16 @@ const NAMELESS: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "mi
 const LEFTOVERS: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// Code that only decides: no waiting, no clock, no sockets.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "src/protocol/",
     "src/route.rs",
     "src/upstream/balance.rs",
-    "src/upstream/rebalance.rs",
     "src/upstream/discovery/answer.rs",
     "src/upstream/health.rs",
     "src/tunnel/forwarder.rs",
     "src/tunnel/framing.rs",
+    "src/displace/rebalance/share.rs",
+    "src/displace/rebalance/pace.rs",
 ];
 
 /// Modules outside the order: the program on top of the library.

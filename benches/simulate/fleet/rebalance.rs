@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use tidegate::upstream::rebalance::{LOOK_EVERY, Load, Pace, excess};
+use tidegate::displace::rebalance::pace::{LOOK_EVERY, Pace};
+use tidegate::displace::rebalance::share::{Load, excess};
 
 use super::{BACK_WITHIN, Event, Fleet, Time, seconds, time};
 

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use tidegate::displace::rebalance::share::{Load, excess};
 use tidegate::upstream::balance::Policy;
-use tidegate::upstream::rebalance::{Load, excess};
 
 use super::{JOINS, MINUTE, Outcome, RATIO, after, imbalance, joined, line, most};
 use crate::fleet::{History, Rebalance, World, run};

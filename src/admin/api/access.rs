@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::fault::Fault;
+use crate::admin::fault::Fault;
 use crate::config::model::Secret;
 
 /// Lets a request by TCP pass, or not.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
 use super::status::Progress;
-use crate::admin::jobs::{self, Closing, Speed};
-use crate::admin::select::{Filter, Span};
+use crate::admin::fault::Fault;
 use crate::admin::view::View;
 use crate::config::model::{Order, Pace};
+use crate::displace::filter::{Filter, Span};
+use crate::displace::jobs::{self, Closing, Speed};
 use crate::tunnel::ended::{Ended, Words};
 
 /// The slowest and the fastest pace, in tunnels per second.
@@ -107,7 +107,7 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
     }
     let filter = Arc::new(close.filter.clone());
     let order = close.order.unwrap_or_default();
-    let chosen = jobs::choose(view, &filter, order.into()).await;
+    let chosen = jobs::choose(&view.workers, &filter, order.into()).await;
     let chosen = chosen.map_err(|error| Fault::busy(error.to_string()))?;
     let mut answer = Closed {
         matched: chosen.len(),
@@ -123,7 +123,8 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
     let (code, reason) = (words.code, words.reason.clone());
     let what = serde_json::to_string(&*filter).unwrap_or_default();
     let closing = Closing { what, speed, words };
-    let job = view.jobs.begin(view, chosen, closing)?;
+    let job = view.jobs.begin(chosen, closing);
+    let job = job.map_err(|error| Fault::conflict(error.to_string()))?;
     tracing::info!(
         job = job.number,
         tunnels = answer.matched,

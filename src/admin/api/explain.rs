@@ -10,11 +10,11 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
 use super::upstreams::{self, Upstream};
-use crate::admin::live::Live;
+use crate::admin::fault::Fault;
 use crate::admin::view::{Listening, View};
 use crate::config::model::{LeadsTo, PlainHttp};
+use crate::displace::live::Live;
 use crate::protocol::access::{self, Visitor};
 use crate::protocol::edit;
 use crate::protocol::handshake::{Handshake, Intent};

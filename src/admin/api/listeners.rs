@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
-use crate::admin::live::Live;
+use crate::admin::fault::Fault;
 use crate::admin::order::{self, Order, Steer};
 use crate::admin::view::{Listening, View};
+use crate::displace::live::Live;
 use crate::protocol::rejection::Rejection;
 
 /// A listener that runs.

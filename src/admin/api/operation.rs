@@ -5,11 +5,12 @@ use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::fault::Refusal;
 use super::{close, explain, listeners, reload, status, steer, tunnels, upgrade, upstreams};
-use crate::admin::generations::Identity;
+use crate::admin::fault::Refusal;
+use crate::admin::identity::Identity;
+use crate::admin::order::Reloaded;
 use crate::admin::plan::Plan;
-use crate::admin::select::Filter;
+use crate::displace::filter::Filter;
 
 /// The parameter that any of them takes.
 pub const GENERATION: &str = "generation";
@@ -127,7 +128,7 @@ impl Operation {
                 of::<steer::Steered>(schemas)
             }
             Self::PlanReload => of::<Plan>(schemas),
-            Self::Reload => of::<reload::Reloaded>(schemas),
+            Self::Reload => of::<Reloaded>(schemas),
             Self::Upgrade => of::<Identity>(schemas),
             Self::Explain => of::<explain::Explanation>(schemas),
             Self::Describe => of::<Map<String, Value>>(schemas),

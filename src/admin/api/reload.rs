@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
-use super::status;
-use crate::admin::order::{self, Order};
+use crate::admin::fault::Fault;
+use crate::admin::identity::shown;
+use crate::admin::order::{self, Order, Reloaded};
 use crate::admin::plan::{Guard, Plan};
 use crate::admin::view::View;
 use crate::config;
@@ -35,21 +35,12 @@ pub struct Reload {
     pub force: bool,
 }
 
-/// What a reload did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Reloaded {
-    /// Whether only certificates had changed, and only they were swapped.
-    pub certificates_only: bool,
-    /// What is probably not meant so.
-    pub warnings: Vec<String>,
-}
-
 /// The configuration in force.
 pub fn config(view: &View) -> Config {
     let taken = view.taken.load();
     Config {
         files: taken.files.clone(),
-        taken: status::shown(taken.at),
+        taken: shown(taken.at),
         config: config::in_force(&taken.source),
     }
 }

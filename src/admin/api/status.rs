@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::generations::{Glance, Identity};
-use crate::admin::jobs::Job;
+use crate::admin::generations::Glance;
+use crate::admin::identity::{Identity, shown};
 use crate::admin::view::View;
+use crate::displace::jobs::Job;
 use crate::observe::counters::Totals;
 
 /// How the process is.
@@ -125,11 +126,6 @@ impl Progress {
     }
 }
 
-/// A time, for people and machines (RFC 3339).
-pub fn shown(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
 /// How the process is now.
 pub fn status(view: &View) -> Status {
     let counters = view.workers.counters();
@@ -179,19 +175,9 @@ pub fn status(view: &View) -> Status {
     }
 }
 
-/// Which process this is.
-pub fn identity(view: &View) -> Identity {
-    Identity {
-        generation: view.generation,
-        pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: shown(view.process.began().time()),
-    }
-}
-
 fn generations(view: &View, tunnels: u64) -> Vec<Generation> {
     let own = Generation {
-        identity: identity(view),
+        identity: view.identity(),
         connections: view.admission.open(),
         tunnels,
     };

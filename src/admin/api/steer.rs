@@ -7,10 +7,10 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
 use super::upstreams::Endpoint;
-use crate::admin::live::Live;
+use crate::admin::fault::Fault;
 use crate::admin::view::View;
+use crate::displace::live::Live;
 use crate::upstream::group::{Member, Upstream};
 
 /// Which endpoint is meant.

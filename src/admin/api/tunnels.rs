@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::fault::Fault;
-use crate::admin::ask::{Carried, Found, Position};
-use crate::admin::select::{Filter, Id, Span};
+use crate::admin::fault::Fault;
 use crate::admin::view::View;
+use crate::displace::filter::{Filter, Id, Span};
+use crate::displace::workers::{Carried, Found, Position};
 
 /// Tunnels that one answer may list.
 const LIMIT_MOST: usize = 10_000;

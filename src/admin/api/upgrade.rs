@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
-use crate::admin::generations::Identity;
+use crate::admin::fault::Fault;
+use crate::admin::identity::Identity;
 use crate::admin::order::{self, Order};
 use crate::admin::view::View;
 

@@ -5,9 +5,10 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::live::{Ends, Live};
 use crate::admin::view::View;
 use crate::config::model::{Balance, Discovery};
+use crate::displace::live::{Ends, Live};
+use crate::displace::rebalance::excess::Excess;
 use crate::upstream::group::{Member, Upstream as Running};
 use crate::upstream::health::{Checked, Standing};
 
@@ -156,7 +157,7 @@ pub fn upstream(upstream: &Running, live: &Live) -> Upstream {
 }
 
 fn rebalance(upstream: &Running) -> Option<Rebalance> {
-    let (settings, excess) = (upstream.settings.rebalance?, upstream.excess(0)?);
+    let (settings, excess) = (upstream.settings.rebalance?, Excess::of(upstream, 0)?);
     Some(Rebalance {
         dry_run: settings.is_dry_run,
         excess: excess.total(),

@@ -4,7 +4,7 @@ use clap::Args;
 use tidegate::admin::api::close as api;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::Progress;
-use tidegate::admin::select::{Id, Span};
+use tidegate::displace::filter::{Id, Span};
 
 use super::{Which, each_generation, show_json, tunnels_in_words};
 use crate::cli::client::{Failure, Reach};

@@ -3,6 +3,7 @@
 use clap::Args;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::reload;
+use tidegate::admin::order::Reloaded;
 use tidegate::admin::plan::{Change, Part, Plan};
 
 use super::{NOTHING, show_json, tunnels_in_words};
@@ -45,7 +46,7 @@ pub(super) fn reload(verb: &Reload) -> Result<(), Failure> {
         show_json(&answer);
         return Ok(());
     }
-    let done: reload::Reloaded = reach.read(&answer)?;
+    let done: Reloaded = reach.read(&answer)?;
     for warning in &done.warnings {
         out(&format!("warning: {}\n", harmless(warning)));
     }

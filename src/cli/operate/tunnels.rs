@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::tunnels::{Layout, Listing, Sort, Tunnel};
-use tidegate::admin::select::{Filter, Id, Span};
+use tidegate::displace::filter::{Filter, Id, Span};
 
 use super::{NOTHING, Which, each_generation, show_json};
 use crate::cli::client::{Failure, Reach};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Gathered, labelled, open, sum};
+use super::{Gathered, Sources, labelled, open, sum};
 use crate::observe::exposition::{Exposition, Kind};
 use crate::observe::histogram::{SHORT, Spread};
 use crate::observe::series::{Unreached, Way};
@@ -13,7 +13,13 @@ use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::State;
 use crate::upstream::health::{Checked, Standing, Tally};
 
-pub(super) fn of_endpoints(metrics: &mut Exposition, gathered: &Gathered, snapshot: &Snapshot) {
+pub(super) fn of_endpoints(
+    metrics: &mut Exposition,
+    gathered: &Gathered,
+    Sources {
+        snapshot, excess, ..
+    }: Sources<'_>,
+) {
     let endpoints = gathered.by_endpoint();
     let upstreams = snapshot.upstreams();
     let states: Vec<_> = upstreams.iter().flat_map(|it| it.endpoints()).collect();
@@ -49,19 +55,17 @@ pub(super) fn of_endpoints(metrics: &mut Exposition, gathered: &Gathered, snapsh
     for upstream in upstreams {
         metrics.sample(&[("upstream", &upstream.name)], upstream.waiting());
     }
-    of_excess(metrics, snapshot);
+    of_excess(metrics, excess);
     of_drains(metrics, snapshot);
     of_health(metrics, &states);
     of_attempts(metrics, gathered);
 }
 
-fn of_excess(metrics: &mut Exposition, snapshot: &Snapshot) {
+fn of_excess(metrics: &mut Exposition, excess: &[(Arc<str>, usize)]) {
     let help = "What endpoints have above their share, where `rebalance` is to move it.";
     metrics.family("tidegate_rebalance_excess", Kind::Gauge, help);
-    for upstream in snapshot.upstreams() {
-        if let Some(excess) = upstream.excess(0) {
-            metrics.sample(&[("upstream", &upstream.name)], excess.total());
-        }
+    for (upstream, excess) in excess {
+        metrics.sample(&[("upstream", upstream)], excess);
     }
 }
 

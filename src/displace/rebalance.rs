@@ -9,20 +9,25 @@
 //! and some very long, so that what was moved stays moved; and whoever was moved is the youngest,
 //! and is left alone until all others had their turn.
 
+pub mod share;
+pub mod pace;
+pub mod excess;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::aftermath::Looking;
-use crate::admin::ask::{Found, Position};
-use crate::admin::jobs::{Chosen, Closing, Job, Speed};
-use crate::admin::select::Filter;
-use crate::admin::view::View;
+use self::excess::Excess;
+use self::pace::{BACK_WITHIN, LOOK_EVERY, Pace};
+use super::Displacer;
+use super::filter::Filter;
+use super::jobs::{Chosen, Closing, Job, Speed};
+use super::periodic::PeriodicTask;
+use super::workers::{Found, Position, Workers};
 use crate::config::model::{self, Rebalance};
 use crate::tunnel::ended::{Ended, Words};
-use crate::upstream::group::{Excess, Upstream};
-use crate::upstream::rebalance::{BACK_WITHIN, LOOK_EVERY, Pace};
+use crate::upstream::group::Upstream;
 
 /// The part of the time between two looks over which tunnels are closed: they are to be done by then.
 const CLOSING_SHARE: f64 = 0.8;
@@ -31,13 +36,12 @@ const CLOSING_SHARE: f64 = 0.8;
 const QUIET_LOOKS: u32 = 3;
 
 /// Begins to look, on this runtime.
-pub(super) fn start(view: &Arc<View>) -> Looking {
-    let view = Arc::clone(view);
-    Looking::at(async move {
+pub fn start(displacer: Displacer) -> PeriodicTask {
+    PeriodicTask::spawn(async move {
         let mut fleet = Fleet::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            fleet.look(&view).await;
+            fleet.look(&displacer).await;
         }
     })
 }
@@ -78,11 +82,11 @@ impl Drop for Moving {
 }
 
 impl Fleet {
-    async fn look(&mut self, view: &Arc<View>) {
-        let upstreams = match view.process.is_draining() {
+    async fn look(&mut self, displacer: &Displacer) {
+        let upstreams = match displacer.process.is_draining() {
             // All of them go anyway.
             true => Vec::new(),
-            false => view.shared.snapshot.load().upstreams().to_vec(),
+            false => displacer.shared.snapshot.load().upstreams().to_vec(),
         };
         self.upstreams.retain(|name, _| {
             let mut wanted = upstreams
@@ -95,7 +99,7 @@ impl Fleet {
                 let name = Arc::clone(&upstream.name);
                 let moving = self.upstreams.entry(name).or_default();
                 let now = self.began.elapsed();
-                moving.look(view, &upstream, settings, now).await;
+                moving.look(displacer, &upstream, settings, now).await;
             }
         }
     }
@@ -104,14 +108,14 @@ impl Fleet {
 impl Moving {
     async fn look(
         &mut self,
-        view: &Arc<View>,
+        displacer: &Displacer,
         upstream: &Upstream,
         settings: Rebalance,
         now: Duration,
     ) {
         let allowed = self.pace.allows(now, settings.rate);
         let away = self.pace.away(now);
-        let Some(excess) = upstream.excess(away) else {
+        let Some(excess) = Excess::of(upstream, away) else {
             return;
         };
         self.tell(&upstream.name, settings, excess.total());
@@ -123,7 +127,9 @@ impl Moving {
         if is_busy || allowed == 0 || now < self.not_before {
             return;
         }
-        let Some(candidates) = candidates(view, upstream, &excess, settings.min_age).await else {
+        let Some(candidates) =
+            candidates(&displacer.workers, upstream, &excess, settings.min_age).await
+        else {
             return;
         };
         let chosen = in_turn(&candidates, allowed);
@@ -138,7 +144,7 @@ impl Moving {
             words: Words::of(Ended::Rebalance),
         };
         // Where too many jobs are running, others close tunnels: it is looked again afterwards.
-        if let Ok(job) = view.jobs.begin(view, chosen, closing) {
+        if let Ok(job) = displacer.jobs.begin(chosen, closing) {
             self.pace.moved(now, tunnels);
             self.job = Some(job);
         }
@@ -172,7 +178,7 @@ impl Moving {
 /// Of each endpoint as many of the oldest as it has to give up, that are old enough. `None` if a
 /// worker does not answer: it is asked again at the next look.
 async fn candidates(
-    view: &View,
+    workers: &Workers,
     upstream: &Upstream,
     excess: &Excess,
     min_age: Duration,
@@ -191,7 +197,7 @@ async fn candidates(
         }
         true
     };
-    let listing = view.workers.tunnels(&filter, Position::default(), visit);
+    let listing = workers.tunnels(&filter, Position::default(), visit);
     listing.await.ok()?;
     Some(found.into_values().map(Giving::oldest).collect())
 }

@@ -10,10 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::api::fault::Fault;
-use super::ask::{Found, Named, Position, Unanswered};
-use super::select::Filter;
-use super::view::View;
+use super::filter::Filter;
+use super::workers::{Found, Named, Position, Unanswered, Workers};
 use crate::config::model::{Order, Pace};
 use crate::tunnel::ended::{Ended, Words};
 
@@ -30,8 +28,11 @@ const BATCH: usize = 256;
 const TUNNELS_MOST: usize = 4_000_000;
 
 /// The jobs that run.
-#[derive(Debug, Default)]
-pub struct Jobs(Mutex<Inner>);
+#[derive(Debug)]
+pub struct Jobs {
+    workers: Arc<Workers>,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -121,24 +122,31 @@ pub struct Chosen {
     pub named: Named,
 }
 
+/// There are too many jobs already, or too many tunnels in them.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("too many jobs are running already: wait for one, or stop one")]
+pub struct TooManyJobs;
+
 impl Jobs {
+    /// None so far; they will close tunnels of these workers.
+    pub fn new(workers: Arc<Workers>) -> Self {
+        Self {
+            workers,
+            inner: Mutex::default(),
+        }
+    }
+
     /// Closes these in this order.
     ///
     /// # Errors
-    /// [`Fault`], if that would be too many at once.
-    pub fn begin(
-        &self,
-        view: &Arc<View>,
-        chosen: Vec<Chosen>,
-        closing: Closing,
-    ) -> Result<Arc<Job>, Fault> {
+    /// [`TooManyJobs`].
+    pub fn begin(&self, chosen: Vec<Chosen>, closing: Closing) -> Result<Arc<Job>, TooManyJobs> {
         let mut inner = self.lock();
         while inner.running.try_join_next().is_some() {}
         inner.jobs.retain(|job| job.is_running());
         let tunnels: usize = inner.jobs.iter().map(|job| job.tunnels).sum();
         if inner.jobs.len() >= JOBS_MOST || tunnels + chosen.len() > TUNNELS_MOST {
-            let error = "too many jobs are running already: wait for one, or stop one";
-            return Err(Fault::conflict(error));
+            return Err(TooManyJobs);
         }
         inner.begun += 1;
         let job = Arc::new(Job {
@@ -152,9 +160,27 @@ impl Jobs {
             finished: watch::Sender::new(false),
         });
         inner.jobs.push(Arc::clone(&job));
-        let work = run(Arc::clone(view), Arc::clone(&job), chosen, closing);
+        let work = run(Arc::clone(&self.workers), Arc::clone(&job), chosen, closing);
         inner.running.spawn(work);
         Ok(job)
+    }
+
+    /// Begins to close the tunnels that there are, spread over a time: clients that come back then do
+    /// not all do so at once. What is being closed at another pace gives way.
+    pub async fn close_all(&self, over: Duration, code: u16) -> Option<Arc<Job>> {
+        self.running().iter().for_each(|job| job.stop());
+        let chosen = choose(&self.workers, &Arc::default(), Order::Random)
+            .await
+            .ok()?;
+        let closing = Closing {
+            what: "all tunnels".to_owned(),
+            speed: Speed::Paced(Pace::Over(over)),
+            words: Words {
+                code,
+                ..Words::of(Ended::Shutdown)
+            },
+        };
+        self.begin(chosen, closing).ok()
     }
 
     /// Has a job do no more; `None` if there is none of this number.
@@ -183,11 +209,11 @@ impl Jobs {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn run(view: Arc<View>, job: Arc<Job>, chosen: Vec<Chosen>, closing: Closing) {
+async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<Chosen>, closing: Closing) {
     let began = Instant::now();
     let mut rest = chosen.as_slice();
     while !rest.is_empty() && !job.stops.load(Ordering::Relaxed) {
@@ -198,7 +224,7 @@ async fn run(view: Arc<View>, job: Arc<Job>, chosen: Vec<Chosen>, closing: Closi
             .min(rest.len())
             .min(BATCH * 16);
         let (now, later) = rest.split_at(due);
-        let closed = close(&view, now, &closing.words).await;
+        let closed = close(&workers, now, &closing.words).await;
         job.closed.fetch_add(closed, Ordering::Relaxed);
         job.done.fetch_add(now.len(), Ordering::Relaxed);
         rest = later;
@@ -240,7 +266,7 @@ impl Speed {
 /// # Errors
 /// [`Unanswered`].
 pub async fn choose(
-    view: &View,
+    workers: &Workers,
     filter: &Arc<Filter>,
     order: Order,
 ) -> Result<Vec<Chosen>, Unanswered> {
@@ -252,9 +278,7 @@ pub async fn choose(
         }
         true
     };
-    view.workers
-        .tunnels(filter, Position::default(), visit)
-        .await?;
+    workers.tunnels(filter, Position::default(), visit).await?;
     match order {
         Order::Oldest => chosen.sort_by_key(|(age, _)| Reverse(*age)),
         Order::Random => fastrand::shuffle(&mut chosen),
@@ -263,13 +287,13 @@ pub async fn choose(
 }
 
 /// Closes these now; tells how many were still there, as far as workers answer.
-async fn close(view: &View, chosen: &[Chosen], words: &Words) -> usize {
+async fn close(workers: &Workers, chosen: &[Chosen], words: &Words) -> usize {
     let mut closed = 0;
-    for worker in 0..view.workers.len() {
+    for worker in 0..workers.len() {
         let here = chosen.iter().filter(|each| each.worker == worker);
         let here: Vec<Named> = here.map(|each| each.named).collect();
         for batch in here.chunks(BATCH) {
-            let count = view.workers.close(worker, batch.to_vec(), words.clone());
+            let count = workers.close(worker, batch.to_vec(), words.clone());
             // One that has stopped has closed them all.
             closed += count.await.unwrap_or(batch.len());
         }

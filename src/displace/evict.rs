@@ -8,12 +8,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::AbortHandle;
-
-use crate::admin::jobs::{self, Closing, Job, Speed};
-use crate::admin::live::Live;
-use crate::admin::select::Filter;
-use crate::admin::view::View;
+use super::Displacer;
+use super::filter::Filter;
+use super::jobs::{self, Closing, Job, Speed};
+use super::live::Live;
+use super::periodic::PeriodicTask;
 use crate::config::model::{self, Aftermath};
 use crate::tunnel::ended::{Ended, Words};
 use crate::upstream::group::Member;
@@ -22,32 +21,13 @@ use crate::upstream::health::Standing;
 /// How often it is looked whose tunnels are to be closed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Ends the looking when dropped.
-#[derive(Debug)]
-pub(super) struct Looking(AbortHandle);
-
-impl Looking {
-    /// Looks so, on this runtime.
-    pub(super) fn at(looking: impl Future<Output = ()> + Send + 'static) -> Self {
-        let control = tokio::runtime::Handle::current();
-        Self(control.spawn(looking).abort_handle())
-    }
-}
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// Begins to look, on this runtime.
-pub(super) fn start(view: &Arc<View>) -> Looking {
-    let view = Arc::clone(view);
-    Looking::at(async move {
+pub fn start(displacer: Displacer) -> PeriodicTask {
+    PeriodicTask::spawn(async move {
         let mut causes = Causes::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            causes.look(&view).await;
+            causes.look(&displacer).await;
         }
     })
 }
@@ -78,8 +58,8 @@ struct Wanted {
 }
 
 impl Causes {
-    async fn look(&mut self, view: &Arc<View>) {
-        let wanted = self.wanted(view);
+    async fn look(&mut self, displacer: &Displacer) {
+        let wanted = self.wanted(displacer);
         let still: HashSet<(&Endpoint, Ended)> =
             wanted.iter().map(|it| (&it.endpoint, it.ended)).collect();
         self.begun.retain(|endpoint, begun| {
@@ -96,15 +76,15 @@ impl Causes {
                 continue;
             }
             // Those that came in between, too.
-            let job = begin(view, &wanted).await;
+            let job = begin(displacer, &wanted).await;
             let ended = wanted.ended;
             self.begun.insert(wanted.endpoint, Begun { ended, job });
         }
     }
 
     /// Whose tunnels are to be closed now.
-    fn wanted(&mut self, view: &View) -> Vec<Wanted> {
-        let snapshot = view.shared.snapshot.load();
+    fn wanted(&mut self, displacer: &Displacer) -> Vec<Wanted> {
+        let snapshot = displacer.shared.snapshot.load();
         let upstreams = snapshot.upstreams();
         for upstream in upstreams {
             let aftermath = upstream.settings.on_removed;
@@ -119,7 +99,7 @@ impl Causes {
         if kept && upstreams.iter().all(|upstream| quiet(&upstream.settings)) {
             return Vec::new();
         }
-        let live = Live::of(&view.workers.counters());
+        let live = Live::of(&displacer.workers.counters());
         let now = Instant::now();
         let mut wanted = Vec::new();
         let mut present = HashSet::new();
@@ -172,7 +152,7 @@ fn cause(member: &Member, settings: &model::Upstream, now: Instant) -> Option<(E
     is_down.then_some((Ended::EndpointDown, settings.on_down))
 }
 
-async fn begin(view: &Arc<View>, wanted: &Wanted) -> Option<Arc<Job>> {
+async fn begin(displacer: &Displacer, wanted: &Wanted) -> Option<Arc<Job>> {
     let (upstream, endpoint) = &wanted.endpoint;
     let filter = Arc::new(Filter {
         upstream: Some(upstream.to_string()),
@@ -185,7 +165,9 @@ async fn begin(view: &Arc<View>, wanted: &Wanted) -> Option<Arc<Job>> {
         Aftermath::Drain(pace, order) => (Speed::Paced(pace), order),
     };
     // A worker that does not answer is asked again at the next look.
-    let chosen = jobs::choose(view, &filter, order).await.ok()?;
+    let chosen = jobs::choose(&displacer.workers, &filter, order)
+        .await
+        .ok()?;
     if chosen.is_empty() {
         return None;
     }
@@ -195,7 +177,7 @@ async fn begin(view: &Arc<View>, wanted: &Wanted) -> Option<Arc<Job>> {
         speed,
         words: Words::of(wanted.ended),
     };
-    let job = view.jobs.begin(view, chosen, closing).ok()?;
+    let job = displacer.jobs.begin(chosen, closing).ok()?;
     tracing::info!(
         job = job.number,
         %upstream,

@@ -1,0 +1,35 @@
+//! Everything that closes live tunnels on purpose, so that their clients come back elsewhere.
+//!
+//! An operator's `close`, a stop or an upgrade, endpoints that are down, drained or removed (`evict`), and
+//! endpoints that have more than their share (`rebalance`) all do the same: they choose tunnels with a
+//! filter and leave closing them at a pace to a job. All of it runs on the control runtime. What only
+//! a worker knows or can do, it is asked for through a queue of its own and in short steps, so that no
+//! question delays its connections.
+
+pub mod filter;
+pub mod workers;
+pub mod live;
+pub mod jobs;
+pub mod periodic;
+pub mod evict;
+pub mod rebalance;
+
+use std::sync::Arc;
+
+use self::jobs::Jobs;
+use self::workers::Workers;
+use crate::observe::metrics::Process;
+use crate::session::Shared;
+
+/// What it takes to close tunnels for a reason that the process itself finds.
+#[derive(Debug, Clone)]
+pub struct Displacer {
+    /// The data plane.
+    pub workers: Arc<Workers>,
+    /// What closes its tunnels.
+    pub jobs: Arc<Jobs>,
+    /// The configuration that it runs.
+    pub shared: Arc<Shared>,
+    /// The process.
+    pub process: Arc<Process>,
+}
