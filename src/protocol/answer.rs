@@ -5,7 +5,8 @@ use std::fmt;
 use http::StatusCode;
 
 use super::edit::Edit;
-use super::handshake::{Handshake, extension_names};
+use super::extensions;
+use super::handshake::Handshake;
 use super::spelling;
 use super::token::list;
 use crate::config::model::Strictness;
@@ -157,7 +158,7 @@ impl<'a> Answer<'a> {
         }
         let mut extensions = self
             .texts("sec-websocket-extensions")
-            .flat_map(extension_names);
+            .flat_map(extensions::names);
         match extensions.find(|name| !handshake.offers_extension(name)) {
             Some(name) => Err(SwitchFault::Extension(name.into())),
             None => Ok(subprotocol),

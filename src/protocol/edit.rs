@@ -1,5 +1,4 @@
-//! What the configuration changes in heads: fields set and removed, the path rewritten, an offer to
-//! compress withdrawn.
+//! What the configuration changes in heads: fields set and removed, the path rewritten.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,7 +8,6 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::certificate::TlsFacts;
-use super::handshake::{extension_elements, extension_name};
 use super::hop;
 use super::rejection::Rejection;
 use crate::config::model::{HeaderChanges, Piece, Rewrite, Template, Variable, same_variable};
@@ -201,28 +199,6 @@ pub fn rewrite<'a>(rewrite: &Rewrite, origin_form: &'a str) -> Result<Cow<'a, st
     })
 }
 
-/// The extensions that offer to compress messages (RFC 7692), those of browsers before it included.
-const COMPRESSION: [&str; 3] = [
-    "permessage-deflate",
-    "x-webkit-deflate-frame",
-    "deflate-frame",
-];
-
-/// Whether extension `name` compresses messages.
-pub fn compresses(name: &str) -> bool {
-    COMPRESSION
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known))
-}
-
-/// A line of `Sec-WebSocket-Extensions` without those; `None` if nothing is left.
-pub fn without_compression(line: &str) -> Option<String> {
-    let kept: Vec<&str> = extension_elements(line)
-        .filter(|element| !compresses(extension_name(element)))
-        .collect();
-    (!kept.is_empty()).then(|| kept.join(", "))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -329,22 +305,6 @@ pub(super) mod tests {
         ] {
             let result = rewrite(&with(strip, add), path).ok();
             assert_eq!(result.as_deref(), expected, "{strip} {add} {path}");
-        }
-    }
-
-    #[test]
-    fn offers_to_compress_are_taken_out_of_the_list() {
-        for (line, expected) in [
-            ("permessage-deflate; client_max_window_bits", None),
-            (
-                "Permessage-Deflate, foo; x=\"a, b\"",
-                Some("foo; x=\"a, b\""),
-            ),
-            ("foo, permessage-deflate; x, bar", Some("foo, bar")),
-            ("foo", Some("foo")),
-            ("", None),
-        ] {
-            assert_eq!(without_compression(line).as_deref(), expected, "{line}");
         }
     }
 

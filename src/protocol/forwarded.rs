@@ -9,16 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::forwarding_names::{FOR, FORWARDED, HOST, PORT, PROTO, is_forwarding};
 use super::hop;
 use super::rejection::Rejection;
 use super::target;
-use crate::config::model::{Family, Nets, Trust, claims_origin};
-
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+use crate::config::model::{Family, Nets, Trust};
 
 /// What is believed of a request that came through proxies that we trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,12 +246,6 @@ pub struct Via<'a> {
     pub host: &'a str,
     /// The port that the client connected to.
     pub port: Option<u16>,
-}
-
-/// Whether field `name` claims to tell about the client. Underscores count as dashes, because some
-/// endpoints make the same variable of both.
-pub fn is_forwarding(name: &HeaderName) -> bool {
-    claims_origin(name.as_str())
 }
 
 /// Replaces what is there.

@@ -10,8 +10,10 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Version};
 
-use super::edit::{self, Edit};
+use super::edit::Edit;
+use super::extensions;
 use super::forwarded::{self, Via};
+use super::forwarding_names;
 use super::hop;
 use super::rejection::Rejection;
 use super::spelling::{self, Spelling};
@@ -106,14 +108,14 @@ impl<'a> Handshake<'a> {
 
     /// Whether the endpoint was offered this extension, with whatever parameters.
     pub fn offers_extension(&self, name: &str) -> bool {
-        if !self.compression && edit::compresses(name) {
+        if !self.compression && extensions::compresses(name) {
             return false;
         }
         self.headers
             .get_all(SEC_WEBSOCKET_EXTENSIONS)
             .iter()
             .filter_map(|line| line.to_str().ok())
-            .flat_map(extension_names)
+            .flat_map(extensions::names)
             .any(|offered| offered.eq_ignore_ascii_case(name))
     }
 }
@@ -138,31 +140,6 @@ fn is_key(text: &str) -> bool {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
         })
-}
-
-/// The elements in one line of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1), parameters
-/// included. Commas in quoted parameters separate nothing.
-pub(super) fn extension_elements(line: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    line.split(move |c| {
-        if c == '"' {
-            quoted = !quoted;
-        }
-        c == ',' && !quoted
-    })
-    .map(|element| element.trim_matches([' ', '\t']))
-    .filter(|element| !extension_name(element).is_empty())
-}
-
-/// The name of an element: what comes before its parameters.
-pub(super) fn extension_name(element: &str) -> &str {
-    let name = element.split(';').next().unwrap_or_default();
-    name.trim_matches([' ', '\t'])
-}
-
-/// The names in one line.
-pub(super) fn extension_names(line: &str) -> impl Iterator<Item = &str> {
-    extension_elements(line).map(extension_name)
 }
 
 /// A handshake on its way to an endpoint.
@@ -204,7 +181,10 @@ impl Request<'_> {
             let ours = name.as_str().starts_with("sec-websocket-");
             let spelling = self.spelling.as_ref().filter(|_| !ours);
             if !self.compression && *name == SEC_WEBSOCKET_EXTENSIONS {
-                let kept = value.to_str().ok().and_then(edit::without_compression);
+                let kept = value
+                    .to_str()
+                    .ok()
+                    .and_then(extensions::without_compression);
                 if let Some(kept) = kept {
                     field(out, name, kept.as_bytes(), spelling);
                 }
@@ -229,7 +209,7 @@ fn is_written_anew(name: &HeaderName) -> bool {
     *name == HOST
         || *name == CONTENT_LENGTH
         || hop::is_ours_to_answer(name)
-        || forwarded::is_forwarding(name)
+        || forwarding_names::is_forwarding(name)
 }
 
 fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], spelling: Option<&Spelling<'_>>) {
@@ -243,6 +223,7 @@ fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], spelling: Option<&S
 mod tests {
     use super::*;
     use crate::config::model::HeaderChanges;
+    use crate::protocol::edit;
     use proptest::prelude::*;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";

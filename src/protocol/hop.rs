@@ -6,7 +6,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::forwarded;
+use super::forwarding_names::is_forwarding;
 use super::token::{has_token, tokens};
 use crate::config::model::same_variable;
 
@@ -147,7 +147,7 @@ fn is_protected(name: &HeaderName) -> bool {
         || *name == CONTENT_LENGTH
         || *name == COOKIE
         || name.as_str().starts_with("sec-websocket-")
-        || forwarded::is_forwarding(name)
+        || is_forwarding(name)
 }
 
 /// Whether a request field is dropped when it is passed on, besides those that are hop by hop.

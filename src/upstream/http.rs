@@ -25,7 +25,7 @@ use super::source::Share;
 use crate::config::model::{SendProxy, same_variable};
 use crate::drain::Tasks;
 use crate::protocol::hop::BodyLength;
-use crate::protocol::{forwarded, hop};
+use crate::protocol::{forwarding_names, hop};
 
 /// A connection that can take a request.
 pub type Sender = SendRequest<RequestBody>;
@@ -195,7 +195,7 @@ pub struct Barred(pub Rc<[HeaderName]>);
 impl Barred {
     fn bars(&self, name: &HeaderName) -> bool {
         hop::is_never_a_trailer(name)
-            || forwarded::is_forwarding(name)
+            || forwarding_names::is_forwarding(name)
             || self
                 .0
                 .iter()
