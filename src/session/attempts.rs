@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use ::http::StatusCode;
 
-use super::{Refusal, Session};
+use super::refusal::Refusal;
+use super::routed::Session;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::connect::{ConnectError, Reached, connect};
 use crate::upstream::endpoint::Lease;

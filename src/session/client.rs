@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ::http::HeaderMap;
 
-use super::Connection;
+use super::connection::Connection;
 use crate::config::model::Trust;
 use crate::net::stream::Peer;
 use crate::protocol::edit;

@@ -11,7 +11,9 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::attempts::Attempts;
-use super::{Outcome, Refusal, Session};
+use super::outcome::Outcome;
+use super::refusal::Refusal;
+use super::routed::Session;
 use crate::observe::access_log;
 use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;

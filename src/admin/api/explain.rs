@@ -21,7 +21,7 @@ use crate::protocol::handshake::{Handshake, Intent};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
 use crate::route;
-use crate::session::wish::{self, Traits};
+use crate::session::affinity::{self, Traits};
 use crate::snapshot::Route;
 use crate::upstream::group::Nobody;
 
@@ -370,7 +370,7 @@ impl Visit<'_> {
             headers: &self.parts.headers,
             target,
         };
-        let (wish, _) = wish::of(upstream, traits);
+        let (wish, _) = affinity::of(upstream, traits);
         let endpoint = upstream.preview(wish).map_err(|nobody| match nobody {
             Nobody::NotReady => Rejection::NoEndpoint,
             Nobody::Full => {

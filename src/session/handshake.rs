@@ -7,8 +7,11 @@ use ::http::request::Parts;
 use ::http::{Request, StatusCode};
 
 use super::attempts::Attempts;
+use super::outcome::Outcome;
 use super::plain;
-use super::{Opening, Outcome, Refusal, Session};
+use super::refusal::Refusal;
+use super::relay::Opening;
+use super::routed::Session;
 use crate::observe::access_log::TunnelFacts;
 use crate::protocol::answer::Switch;
 use crate::protocol::handshake::{self, Handshake};

@@ -9,7 +9,8 @@ use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::client::Client;
-use super::{Connection, Outcome, Refusal};
+use super::connection::Connection;
+use super::refusal::Refusal;
 use crate::config::model::{LeadsTo, Redirect, Traceparent};
 use crate::net::gate::Limit;
 use crate::net::listen::Settings;
@@ -83,8 +84,8 @@ impl Trace {
 pub(super) enum Way {
     /// To the upstream of this route.
     Route(Arc<Route>),
-    /// Nowhere: the client is told to go there itself.
-    Elsewhere(Outcome),
+    /// Nowhere: the client is told to go there itself; recorded already.
+    Redirect(StatusCode, HeaderValue),
 }
 
 impl<'a> Arrival<'a> {
@@ -206,7 +207,7 @@ impl<'a> Arrival<'a> {
                 Some(_) => Err(Rejection::HttpsRequired.into()),
                 None => {
                     let location = ["https://", target.host(), target.origin_form()].concat();
-                    self.elsewhere(StatusCode::PERMANENT_REDIRECT, &location)
+                    self.redirect(StatusCode::PERMANENT_REDIRECT, &location)
                 }
             };
         };
@@ -224,7 +225,7 @@ impl<'a> Arrival<'a> {
             LeadsTo::Redirect(Redirect { to, status }) => {
                 let name = &route.settings.name;
                 let location = edit::render(to, &self.known(target, name));
-                self.elsewhere(*status, &location)
+                self.redirect(*status, &location)
             }
         }
     }
@@ -242,10 +243,10 @@ impl<'a> Arrival<'a> {
         Ok(shares)
     }
 
-    fn elsewhere(&self, status: StatusCode, location: &str) -> Result<Way, Refusal> {
+    fn redirect(&self, status: StatusCode, location: &str) -> Result<Way, Refusal> {
         let location = HeaderValue::from_str(location).map_err(|_| Rejection::BadTarget)?;
         let recorder = &self.connection.worker.recorder;
         access_log::replied(recorder, self.facts(), None, status.as_u16());
-        Ok(Way::Elsewhere(Outcome::Redirect(status, location)))
+        Ok(Way::Redirect(status, location))
     }
 }

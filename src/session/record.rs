@@ -1,0 +1,35 @@
+//! What is recorded of a tunnel while it lives, and what it holds until it ends.
+
+use std::time::Duration;
+
+use crate::net::admission::Permit;
+use crate::observe::access_log::TunnelFacts;
+use crate::observe::series::Connected;
+use crate::tunnel::forwarder::Side;
+use crate::tunnel::table::Owner;
+use crate::upstream::endpoint::{Lease, State};
+use crate::upstream::source;
+
+/// What is recorded of a tunnel, and what it holds until it ends.
+#[derive(Debug)]
+pub struct Record {
+    /// What is told of it.
+    pub facts: TunnelFacts,
+    pub(super) lease: Lease,
+    pub(super) _ports: Option<source::Share>,
+    pub(super) _permit: Permit,
+    pub(super) _connected: Connected,
+}
+
+impl Record {
+    /// The endpoint.
+    pub fn endpoint(&self) -> &State {
+        self.lease.endpoint()
+    }
+}
+
+impl Owner for Record {
+    fn answered(&self, side: Side, after: Duration) {
+        self.facts.way.route.ping_rtt(side).observe(after);
+    }
+}

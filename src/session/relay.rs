@@ -1,0 +1,118 @@
+//! The relay: from a tunnel that both sides have agreed on to its end.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::connection::{Connection, Place};
+use super::passive_health;
+use super::record::Record;
+use super::worker::Worker;
+use crate::config::model::TunnelLimits;
+use crate::net::stream::Stream;
+use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
+use crate::protocol::trace::TraceId;
+use crate::quota::Share;
+use crate::tunnel::copy::{Owed, Tunnel};
+use crate::upstream::connect::Reached;
+use crate::upstream::endpoint::Lease;
+
+/// A tunnel that both sides have agreed on. The client has not been told yet.
+#[derive(Debug)]
+pub struct Opening {
+    pub(super) endpoint: Reached,
+    pub(super) lease: Lease,
+    pub(super) limits: Arc<TunnelLimits>,
+    /// The head of the 101 for the client, and what the endpoint sent behind its own.
+    pub(super) to_client: Vec<u8>,
+    /// How much of that is the endpoint's.
+    pub(super) read_ahead: usize,
+    pub(super) handshake: Duration,
+    pub(super) request_id: Option<Box<str>>,
+    pub(super) trace: Option<TraceId>,
+    pub(super) shares: Vec<Share>,
+    pub(super) facts: TunnelFacts,
+}
+
+/// Relays between the client and the endpoint of `opening` in a task of its own, until the tunnel
+/// ends. `read_ahead` is what the client sent behind its request.
+pub fn relay(
+    connection: &Connection,
+    opening: Opening,
+    client: Stream,
+    read_ahead: &[u8],
+    place: Place,
+) {
+    let Place {
+        mut permit,
+        connected,
+    } = place;
+    permit.hold_tunnel(opening.shares);
+    let worker = &connection.worker;
+    let record = Rc::new(Record {
+        facts: opening.facts,
+        lease: opening.lease,
+        _ports: opening.endpoint.share,
+        _permit: permit,
+        _connected: connected,
+    });
+    access_log::tunnel_opened(
+        &worker.recorder,
+        &record.facts,
+        TunnelOpening {
+            handshake: opening.handshake,
+            request_id: opening.request_id.as_deref(),
+            trace: opening.trace,
+        },
+    );
+    let owed = Owed {
+        to_client: opening.to_client,
+        from_endpoint: opening.read_ahead,
+        to_endpoint: read_ahead.to_vec(),
+    };
+    let place = worker.tunnels.enter(opening.limits, Rc::clone(&record));
+    let scratch = worker.scratch.clone();
+    let tunnel = Tunnel::new(client, opening.endpoint.stream, owed, place, scratch);
+    worker.tasks.spawn(Relay {
+        tunnel,
+        record,
+        worker: Rc::clone(worker),
+    });
+}
+
+/// The task of a tunnel. Written by hand because there are many at once: an `async` block would
+/// hold the tunnel twice.
+#[derive(Debug)]
+struct Relay {
+    tunnel: Tunnel<Record>,
+    record: Rc<Record>,
+    worker: Rc<Worker>,
+}
+
+impl Future for Relay {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let finished = ready!(Pin::new(&mut self.tunnel).poll(cx));
+        let Record { facts, lease, .. } = &*self.record;
+        let endpoint = lease.endpoint();
+        passive_health::ended(&self.worker, facts, endpoint, finished);
+        access_log::tunnel_ended(&self.worker.recorder, facts, self.tunnel.meter(), finished);
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_is_small() {
+        // With what tokio keeps of a task, 512 bytes; and a size class of the allocator.
+        assert!(size_of::<Relay>() <= 376, "{} bytes", size_of::<Relay>());
+        // With the counts of its `Rc`, a size class too.
+        assert!(size_of::<Record>() <= 144, "{} bytes", size_of::<Record>());
+    }
+}
