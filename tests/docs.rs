@@ -324,26 +324,35 @@ fn every_key_has_an_example_that_works() {
     assert!(examples > 140, "{examples}");
 }
 
+/// Pages whose configurations are not checked here, and why.
+const UNCHECKED: [&str; 2] = [
+    "docs/configuration.md", // each key has a test of its own, above
+    "docs/systemd.md",       // needs what systemd passes
+];
+
+/// README.md and the pages of docs/, by path.
+fn pages() -> Vec<String> {
+    let entries = fs::read_dir(root().join("docs")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut pages: Vec<String> = names
+        .filter(|name| name.ends_with(".md"))
+        .map(|name| format!("docs/{name}"))
+        .chain(["README.md".to_owned()])
+        .collect();
+    pages.sort();
+    assert!(pages.len() > 20, "{pages:?}");
+    pages
+}
+
 #[test]
 fn the_configurations_in_the_documents_work() {
     let folder = folder();
-    for name in [
-        "README.md",
-        "docs/logs.md",
-        "docs/metrics.md",
-        "docs/balancing.md",
-        "docs/sticky-sessions.md",
-        "docs/health.md",
-        "docs/discovery.md",
-        "docs/client-identity.md",
-        "docs/tls.md",
-        "docs/diagnostics.md",
-        "docs/migration.md",
-    ] {
-        let text = read(name);
-        let examples: Vec<&str> = text.split("```toml\n").skip(1).collect();
-        assert!(!examples.is_empty(), "{name}");
-        for example in examples {
+    let mut checked = 0;
+    for name in pages() {
+        if UNCHECKED.contains(&name.as_str()) {
+            continue;
+        }
+        for example in read(&name).split("```toml\n").skip(1) {
             let example = example.split("```").next().unwrap();
             let report = found(example, folder.path());
             assert!(
@@ -351,7 +360,66 @@ fn the_configurations_in_the_documents_work() {
                 "{name}:\n{example}{}",
                 report.render(false)
             );
+            checked += 1;
         }
+    }
+    assert!(checked > 35, "{checked}");
+}
+
+/// The anchor that a heading gets, as code hosting sites make it.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars()
+        .filter(kept)
+        .collect::<String>()
+        .replace(' ', "-")
+}
+
+/// `text` without what is in fenced blocks.
+fn prose(text: &str) -> String {
+    text.split("```").step_by(2).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let others = ["ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let mut links = 0;
+    for name in pages().into_iter().chain(others.map(str::to_owned)) {
+        let text = prose(&read(&name));
+        let folder = root().join(&name).parent().unwrap().to_owned();
+        for target in text.split("](").skip(1) {
+            let target = target.split(')').next().unwrap();
+            if target.starts_with("http") {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() {
+                root().join(&name)
+            } else {
+                folder.join(file)
+            };
+            assert!(path.exists(), "{name}: {target}");
+            let known = heading.is_empty()
+                || prose(&fs::read_to_string(&path).unwrap())
+                    .lines()
+                    .any(|line| line.starts_with('#') && anchor(line) == heading);
+            assert!(known, "{name}: {target} has no such heading");
+            links += 1;
+        }
+    }
+    assert!(links > 100, "{links}");
+}
+
+#[test]
+fn the_index_lists_every_page() {
+    let index = read("docs/README.md");
+    for name in pages() {
+        let name = name.trim_start_matches("docs/");
+        assert!(
+            name == "README.md" || index.contains(&format!("]({name})")),
+            "{name} is not in docs/README.md"
+        );
     }
 }
 
