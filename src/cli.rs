@@ -8,6 +8,7 @@ mod man;
 mod operate;
 mod probe;
 mod run;
+mod schema;
 mod table;
 mod version;
 
@@ -130,10 +131,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check { config, json } => check::check(&config, json),
         Command::Demo { port } => demo::demo(port),
         Command::Operate(verb) => operate::operate(verb),
-        Command::Schema => {
-            out(&format!("{:#}\n", tidegate::config::schema()));
-            ExitCode::SUCCESS
-        }
+        Command::Schema => schema::print(),
         Command::Probe(args) => probe::probe(&args),
         Command::Completions { shell } => completions::completions(shell),
         Command::Man { out } => man::man(out.as_deref()),

@@ -6,7 +6,7 @@
 pub mod model;
 mod value;
 pub mod diagnostic;
-mod keys;
+pub mod keys;
 mod raw;
 mod files;
 pub mod endpoints_file;
@@ -15,16 +15,10 @@ pub mod descriptors;
 mod build;
 mod check;
 mod lint;
-mod schema;
-mod reference;
-#[cfg(test)]
-mod example;
 
 pub(crate) use self::check::overlap;
 pub use self::diagnostic::Report;
-pub use self::raw::{compared, in_force};
-pub use self::reference::reference;
-pub use self::schema::schema;
+pub use self::raw::{compared, effective};
 
 use std::cell::RefCell;
 use std::fmt;

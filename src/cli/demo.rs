@@ -7,6 +7,7 @@ mod backend;
 mod control;
 mod fleet;
 mod sockets;
+mod state;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use tempfile::TempDir;
 use tidegate::server::Running;
 
-use self::fleet::Fleet;
+use self::fleet::DemoFleet;
 use super::{Code, err, out, run};
 
 /// Where the page is, if nobody else is there.
@@ -47,7 +48,7 @@ fn prepare(port: Option<u16>) -> io::Result<Stage> {
         .prefix("tidegate-demo-")
         .tempdir()?;
     write_certificate(folder.path())?;
-    let fleet = Fleet::start()?;
+    let fleet = DemoFleet::start()?;
     let control = control::start(&fleet)?;
     let port = port.unwrap_or_else(usual_port_if_free);
     let text = configuration(port, &fleet.addresses(), control, folder.path());

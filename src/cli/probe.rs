@@ -1,11 +1,14 @@
 //! `tidegate probe`: one WebSocket through a URL, opened as a client would open it, each leg timed.
 //!
 //! What is told is what clients would meet: names, certificates and answers are judged as a browser
-//! judges them. [`legs`] has what is done, `report` what is told of it.
+//! judges them. [`leg`] has the legs, `report` what is printed of them.
 
+mod connect;
 mod handshake;
-mod legs;
+mod leg;
+mod messages;
 mod report;
+mod text;
 mod tls;
 mod url;
 
@@ -20,8 +23,8 @@ use tidegate::net::stream::{Socket, Stream};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 
-use self::legs::{Failure, Leg, Outcome};
-use self::report::{Failed, Report};
+use self::leg::{Failed, Failure, Leg, Outcome};
+use self::report::Report;
 use self::tls::{Authorities, Trust};
 use self::url::Url;
 use super::{Code, err};
@@ -82,7 +85,7 @@ pub(super) fn probe(args: &Args) -> ExitCode {
         }
     };
     // The first chance in a process takes tens of milliseconds to gather, which are no leg's.
-    let _ = legs::random::<1>();
+    let _ = messages::random::<1>();
     let mut report = Report::new(&args.url, args.json);
     let outcome = runtime.block_on(walk(args, &mut report));
     // A look-up in a thread of its own may still go on; nobody waits for it any more.
@@ -105,9 +108,9 @@ async fn walk(args: &Args, report: &mut Report) -> Result<(), Failed> {
     };
     let addresses = match fixed(args) {
         Some(address) => vec![address],
-        None => way.leg(Leg::Name, legs::name(url)).await?,
+        None => way.leg(Leg::Name, connect::name(url)).await?,
     };
-    let connecting = legs::connect(&addresses, args.timeout);
+    let connecting = connect::connect(&addresses, args.timeout);
     let socket = Socket::Tcp(way.leg(Leg::Connect, connecting).await?);
     let stream = if url.secure {
         let trust = Trust::of(args.ca.as_ref(), args.insecure);
@@ -118,9 +121,9 @@ async fn walk(args: &Args, report: &mut Report) -> Result<(), Failed> {
     };
     let shaking = handshake::open(url, wishes(args), stream);
     let mut tunnel = way.leg(Leg::Handshake, shaking).await?;
-    way.leg(Leg::Ping, legs::ping(&mut tunnel)).await?;
-    way.leg(Leg::Close, legs::close(&mut tunnel)).await?;
-    legs::farewell(tunnel).await;
+    way.leg(Leg::Ping, messages::ping(&mut tunnel)).await?;
+    way.leg(Leg::Close, messages::close(&mut tunnel)).await?;
+    messages::farewell(tunnel).await;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ mod server;
 mod upstream;
 
 /// The whole file.
-pub(super) const ROOT: Table = Table {
+pub const ROOT: Table = Table {
     doc: "A configuration of tidegate.",
     keys: &[
         key(
@@ -48,32 +48,35 @@ pub(super) const ROOT: Table = Table {
 
 /// A table of keys.
 #[derive(Debug)]
-pub(super) struct Table {
+pub struct Table {
     /// What it is about, in one line.
-    pub(super) doc: &'static str,
+    pub doc: &'static str,
     /// Its keys, in the order that they are documented in.
-    pub(super) keys: &'static [Key],
+    pub keys: &'static [Key],
 }
 
 /// A key.
 #[derive(Debug)]
-pub(super) struct Key {
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
+pub struct Key {
+    /// As it is written.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
     /// As it would be written; empty where leaving the key out is a value of its own.
-    pub(super) default: &'static str,
+    pub default: &'static str,
     /// What it is, in one line.
-    pub(super) doc: &'static str,
+    pub doc: &'static str,
     /// Lines of its table that show it at work; empty where the default does.
     example: &'static str,
     /// Whether its table makes no sense without it.
-    pub(super) required: bool,
-    pub(super) status: Status,
+    pub required: bool,
+    /// Whether it does something in this version.
+    pub status: Status,
 }
 
 /// Whether a key does something in this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
+pub enum Status {
     /// It does.
     InEffect,
     /// Not yet; it warns.
@@ -82,24 +85,40 @@ pub(super) enum Status {
 
 /// What values a key takes.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// `true` or `false`.
     Bool,
+    /// A string.
     Text,
+    /// A whole number within these bounds.
     Integer {
+        /// The lowest value.
         least: i64,
+        /// The highest value.
         most: i64,
     },
+    /// A number within these bounds.
     Number {
+        /// The lowest value.
         least: f64,
+        /// The highest value.
         most: f64,
     },
+    /// A duration such as `30s`.
     Duration,
+    /// A size such as `64KiB`.
     Size,
+    /// A rate such as `20/s`.
     Rate,
+    /// An address to listen on.
     Bind,
+    /// The address of an endpoint.
     Address,
+    /// A host name or wildcard.
     Host,
+    /// A path without a query.
     Path,
+    /// An origin as browsers send it.
     Origin,
     /// An address or a network of them (CIDR).
     Net,
@@ -119,25 +138,30 @@ pub(super) enum Kind {
     File,
     /// Octal permission bits.
     Mode,
+    /// One of these words.
     OneOf(&'static [&'static str]),
+    /// A list of these values.
     List(&'static Self),
-    /// Names that the file chooses.
+    /// Names that the file chooses, each with such a value.
     Map(&'static Self),
     /// Texts that the file gives values to.
     Pairs(&'static Self),
+    /// A table of declared keys.
     Table(&'static Table),
+    /// A value of any of these kinds.
     AnyOf(&'static [Self]),
 }
 
 impl Table {
-    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+    /// The key of this name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
         self.keys.iter().find(|key| key.name == name)
     }
 }
 
 impl Key {
     /// Lines of its table that show it at work; `None` for a table, whose own keys do.
-    pub(super) fn example(&self) -> Option<String> {
+    pub fn example(&self) -> Option<String> {
         match (self.example, self.default) {
             ("", "" | "{}") => None,
             ("", default) => Some(format!("{} = {default}", self.name)),
@@ -188,7 +212,7 @@ const NETS: Kind = Kind::List(&Kind::Net);
 
 impl Kind {
     /// What is expected, for a person.
-    pub(super) fn expected(&self) -> String {
+    pub fn expected(&self) -> String {
         match self {
             Self::Bool => "`true` or `false`".into(),
             Self::Text => "a string".into(),

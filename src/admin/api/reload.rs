@@ -41,7 +41,7 @@ pub fn config(view: &View) -> Config {
     Config {
         files: taken.files.clone(),
         taken: shown(taken.at),
-        config: config::in_force(&taken.source),
+        config: config::effective(&taken.source),
     }
 }
 

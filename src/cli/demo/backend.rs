@@ -21,18 +21,18 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::fleet::Backend;
-use super::sockets::{self, Kind};
+use super::sockets::{self, SocketKind};
+use super::state::BackendState;
 
 /// The page may load its own files and talk to its own origin, and nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// A socket that a request asked for, once its 101 has been sent.
-type Slot = Mutex<Option<(Kind, OnUpgrade)>>;
+type Slot = Mutex<Option<(SocketKind, OnUpgrade)>>;
 
 /// Serves until it is aborted; its connections go with it.
-pub(super) async fn serve(backend: Arc<Backend>, listener: TcpListener) {
+pub(super) async fn serve(backend: Arc<BackendState>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -44,7 +44,7 @@ pub(super) async fn serve(backend: Arc<Backend>, listener: TcpListener) {
     }
 }
 
-async fn connection(backend: Arc<Backend>, stream: TcpStream) {
+async fn connection(backend: Arc<BackendState>, stream: TcpStream) {
     let slot = Arc::<Slot>::default();
     let service = {
         let slot = Arc::clone(&slot);
@@ -78,9 +78,9 @@ fn answer(mut request: Request<Incoming>, slot: &Slot) -> Response<Full<Bytes>> 
         "/" => return file("text/html; charset=utf-8", include_str!("page.html")),
         "/page.css" => return file("text/css; charset=utf-8", include_str!("page.css")),
         "/page.js" => return file("text/javascript; charset=utf-8", include_str!("page.js")),
-        "/chat" => Kind::Chat,
-        "/dashboard" => Kind::Dashboard,
-        "/echo" => Kind::Echo,
+        "/chat" => SocketKind::Chat,
+        "/dashboard" => SocketKind::Dashboard,
+        "/echo" => SocketKind::Echo,
         _ => return status(StatusCode::NOT_FOUND),
     };
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else {

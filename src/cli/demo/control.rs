@@ -13,13 +13,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use super::fleet::Fleet;
+use super::fleet::DemoFleet;
 
 /// What only a page of this origin can send without the browser asking us first.
 const OWN_HEADER: &str = "x-tidegate-demo";
 
 /// Starts it and tells where.
-pub(super) fn start(fleet: &Arc<Fleet>) -> std::io::Result<SocketAddr> {
+pub(super) fn start(fleet: &Arc<DemoFleet>) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -31,7 +31,7 @@ pub(super) fn start(fleet: &Arc<Fleet>) -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-async fn serve(fleet: Arc<Fleet>, listener: TcpListener) {
+async fn serve(fleet: Arc<DemoFleet>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -57,7 +57,7 @@ fn answer(status: StatusCode) -> Response<Full<Bytes>> {
 }
 
 /// `POST /control/backends/2/stop` or `/start`.
-fn carry_out<B>(fleet: &Fleet, request: &Request<B>) -> StatusCode {
+fn carry_out<B>(fleet: &DemoFleet, request: &Request<B>) -> StatusCode {
     let words: Vec<&str> = request.uri().path().split('/').skip(1).collect();
     let ["control", "backends", number, action @ ("start" | "stop")] = words.as_slice() else {
         return StatusCode::NOT_FOUND;
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn backends_stop_and_start_for_those_who_may() {
-        let fleet = Fleet::start().unwrap();
+        let fleet = DemoFleet::start().unwrap();
         let address = fleet.addresses()[1];
         let ask = |method: &str, path: &str, own: bool| {
             let mut request = Request::builder().method(method).uri(path);

@@ -1,84 +1,47 @@
-//! The three backends: which of them run, and what they have in common.
+//! The three backends: starting and stopping them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
 
-use serde::Serialize;
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
-use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
 
 use super::backend;
+use super::state::{BackendState, SharedState};
 
-/// How many there are.
+/// The number of backends.
 pub(super) const BACKENDS: usize = 3;
 
-/// Chat messages that a slow reader may be behind by.
-const ROOM: usize = 256;
-
 /// The backends.
-pub(super) struct Fleet {
+pub(super) struct DemoFleet {
     pub(super) runtime: Handle,
-    backends: Vec<Arc<Backend>>,
+    backends: Vec<Backend>,
 }
 
 /// One backend, running or stopped.
 pub(super) struct Backend {
-    pub(super) number: usize,
+    state: Arc<BackendState>,
     address: SocketAddr,
     /// The task that serves it and owns all of its connections; none while stopped.
-    running: Mutex<Option<AbortHandle>>,
-    pub(super) sockets: AtomicUsize,
-    pub(super) messages: AtomicU64,
-    pub(super) common: Arc<Common>,
+    task: Mutex<Option<AbortHandle>>,
 }
 
-/// What all backends share.
-pub(super) struct Common {
-    pub(super) room: broadcast::Sender<Arc<str>>,
-    pub(super) since: Instant,
-    all: Mutex<Vec<Arc<Backend>>>,
-}
-
-/// What the dashboard shows of a backend.
-#[derive(Debug, Serialize)]
-pub(super) struct Status {
-    number: usize,
-    up: bool,
-    tunnels: usize,
-    messages: u64,
-}
-
-impl Fleet {
+impl DemoFleet {
     /// Starts all of them, on a thread of their own.
     pub(super) fn start() -> io::Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let handle = runtime.handle().clone();
-        let common = Arc::new(Common {
-            room: broadcast::Sender::new(ROOM),
-            since: Instant::now(),
-            all: Mutex::default(),
-        });
+        let shared = SharedState::new();
         let mut backends = Vec::with_capacity(BACKENDS);
         for number in 1..=BACKENDS {
-            let backend = {
-                let _entered = handle.enter();
-                Backend::first_start(number, &common, &handle)?
-            };
-            backends.push(backend);
+            backends.push(Backend::first_start(shared.add(number), &handle)?);
         }
-        common
-            .all
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&backends);
         thread::Builder::new()
             .name("demo-backends".into())
             .spawn(move || {
@@ -98,76 +61,52 @@ impl Fleet {
     }
 
     /// The backend with this number, from 1.
-    pub(super) fn backend(&self, number: usize) -> Option<&Arc<Backend>> {
+    pub(super) fn backend(&self, number: usize) -> Option<&Backend> {
         self.backends
             .iter()
-            .find(|backend| backend.number == number)
+            .find(|backend| backend.state.number == number)
     }
 }
 
 impl Backend {
-    fn first_start(number: usize, common: &Arc<Common>, runtime: &Handle) -> io::Result<Arc<Self>> {
+    /// Starts it on a port that is free.
+    fn first_start(state: Arc<BackendState>, runtime: &Handle) -> io::Result<Self> {
+        let _entered = runtime.enter();
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
-        let backend = Arc::new(Self {
-            number,
+        let backend = Self {
+            state,
             address: listener.local_addr()?,
-            running: Mutex::default(),
-            sockets: AtomicUsize::new(0),
-            messages: AtomicU64::new(0),
-            common: Arc::clone(common),
-        });
-        let task = runtime
-            .spawn(backend::serve(Arc::clone(&backend), listener))
-            .abort_handle();
-        *backend
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(task);
+            task: Mutex::default(),
+        };
+        *backend.task.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(backend.serve(listener, runtime));
         Ok(backend)
     }
 
     /// Starts it again where it was.
-    pub(super) fn start(self: &Arc<Self>, runtime: &Handle) -> io::Result<()> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.is_none() {
+    pub(super) fn start(&self, runtime: &Handle) -> io::Result<()> {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.is_none() {
             let _entered = runtime.enter();
             let listener = listen(self.address)?;
-            let task = runtime.spawn(backend::serve(Arc::clone(self), listener));
-            *running = Some(task.abort_handle());
+            *task = Some(self.serve(listener, runtime));
         }
         Ok(())
     }
 
+    fn serve(&self, listener: tokio::net::TcpListener, runtime: &Handle) -> AbortHandle {
+        self.state.is_up.store(true, Ordering::Relaxed);
+        let serving = backend::serve(Arc::clone(&self.state), listener);
+        runtime.spawn(serving).abort_handle()
+    }
+
     /// Ends it as a kill would: its listening socket and its connections are simply gone.
     pub(super) fn stop(&self) {
-        if let Some(task) = self
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = task.take() {
+            self.state.is_up.store(false, Ordering::Relaxed);
             task.abort();
         }
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            number: self.number,
-            up: self
-                .running
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_some(),
-            tunnels: self.sockets.load(Ordering::Relaxed),
-            messages: self.messages.load(Ordering::Relaxed),
-        }
-    }
-}
-
-impl Common {
-    pub(super) fn status(&self) -> Vec<Status> {
-        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|backend| backend.status()).collect()
     }
 }
 

@@ -1,6 +1,5 @@
 //! What the backends' WebSockets do: a chat room, a dashboard, an echo.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::fleet::Backend;
+use super::state::BackendState;
 
 /// How often the dashboard is pushed.
 const PUSH_EVERY: Duration = Duration::from_millis(250);
@@ -23,7 +22,7 @@ const TEXT_MOST: usize = 500;
 
 /// What a socket does.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum SocketKind {
     Chat,
     Dashboard,
     Echo,
@@ -47,25 +46,25 @@ impl Drop for Counted<'_> {
 
 /// Runs a socket until either side ends it.
 pub(super) async fn run<S>(
-    kind: Kind,
+    kind: SocketKind,
     mut socket: WebSocketStream<S>,
-    backend: &Arc<Backend>,
+    backend: &BackendState,
 ) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    backend.sockets.fetch_add(1, Ordering::Relaxed);
-    let _counted = Counted(&backend.sockets);
+    backend.tunnels.fetch_add(1, Ordering::Relaxed);
+    let _counted = Counted(&backend.tunnels);
     let hello = json!({ "type": "hello", "backend": backend.number });
     socket.send(text(&hello)).await?;
     match kind {
-        Kind::Chat => chat(&mut socket, backend).await,
-        Kind::Dashboard => dashboard(&mut socket, backend).await,
-        Kind::Echo => echo(&mut socket, backend).await,
+        SocketKind::Chat => chat(&mut socket, backend).await,
+        SocketKind::Dashboard => dashboard(&mut socket, backend).await,
+        SocketKind::Echo => echo(&mut socket, backend).await,
     }
 }
 
-async fn echo<S>(socket: &mut WebSocketStream<S>, backend: &Backend) -> Result<(), Error>
+async fn echo<S>(socket: &mut WebSocketStream<S>, backend: &BackendState) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -79,11 +78,11 @@ where
     Ok(())
 }
 
-async fn chat<S>(socket: &mut WebSocketStream<S>, backend: &Backend) -> Result<(), Error>
+async fn chat<S>(socket: &mut WebSocketStream<S>, backend: &BackendState) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut room = backend.common.room.subscribe();
+    let mut room = backend.shared.room.subscribe();
     loop {
         tokio::select! {
             message = socket.next() => {
@@ -98,7 +97,7 @@ where
                     "type": "said", "name": name, "text": words, "backend": backend.number,
                 });
                 // Nobody there is fine: then nobody misses it.
-                let _ = backend.common.room.send(line.to_string().into());
+                let _ = backend.shared.room.send(line.to_string().into());
             }
             line = room.recv() => match line {
                 Ok(line) => socket.send(Message::text(&*line)).await?,
@@ -110,7 +109,7 @@ where
     }
 }
 
-async fn dashboard<S>(socket: &mut WebSocketStream<S>, backend: &Backend) -> Result<(), Error>
+async fn dashboard<S>(socket: &mut WebSocketStream<S>, backend: &BackendState) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -123,8 +122,8 @@ where
                 socket.send(text(&json!({
                     "type": "status",
                     "backend": backend.number,
-                    "seconds": backend.common.since.elapsed().as_secs(),
-                    "backends": backend.common.status(),
+                    "seconds": backend.shared.since.elapsed().as_secs(),
+                    "backends": backend.shared.status(),
                 }))).await?;
             }
         }

@@ -15,8 +15,9 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::legs::{Failure, Outcome, Tunnel, random};
-use super::report::{Told, harmless};
+use super::leg::{Failure, Outcome, Told};
+use super::messages::{Tunnel, random};
+use super::text::harmless;
 use super::url::Url;
 
 /// How much of the body of a refusal is read, to find its first line.

@@ -19,8 +19,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::legs::{Failure, Outcome};
-use super::report::{Told, harmless, some};
+use super::leg::{Failure, Outcome, Told};
+use super::text::{harmless, some};
 use super::url::Url;
 
 /// Certificate authorities out of a file.

@@ -1,6 +1,6 @@
 //! `[upstream.NAME]`.
 
-mod care;
+mod health;
 mod picking;
 mod rebalance;
 

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 
-use super::{ClientAuth, HostPattern, Rate, Secret, Trust};
+use super::{ClientAuth, HostPattern, Secret, Trust};
 
 /// A bound address, or several, and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -152,4 +153,13 @@ impl Default for ListenerLimits {
             header_count: 100,
         }
     }
+}
+
+/// So many per time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// More than 0.
+    pub per_second: f64,
+    /// So many at once.
+    pub burst: NonZeroU32,
 }

@@ -1,11 +1,19 @@
-//! The JSON schema of the file, for editors; made from the declared keys.
+//! `tidegate schema`: the JSON schema of the configuration file, for editors.
+
+use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
+use tidegate::config::keys::{Kind, ROOT, Status, Table};
 
-use super::keys::{Kind, ROOT, Status, Table};
+use super::out;
 
-/// The schema (JSON Schema, draft 2020-12).
-pub fn schema() -> Value {
+/// Prints the schema (JSON Schema, draft 2020-12).
+pub(super) fn print() -> ExitCode {
+    out(&format!("{:#}\n", schema()));
+    ExitCode::SUCCESS
+}
+
+fn schema() -> Value {
     let mut schema = table(&ROOT);
     if let Some(object) = schema.as_object_mut() {
         object.insert(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{Key, Kind, ROOT, Status, Table};
+use tidegate::config::keys::{Key, Kind, ROOT, Status, Table};
 
 const BEGINNING: &str = "# Configuration
 
@@ -21,7 +21,7 @@ What is *not in effect yet* warns, or is refused where it would keep somebody ou
 ";
 
 /// The reference, in Markdown.
-pub fn reference() -> String {
+pub(crate) fn reference() -> String {
     let mut text = BEGINNING.to_owned();
     for key in ROOT.keys {
         let path = match key.kind {

@@ -24,7 +24,7 @@ enum Secrets {
 }
 
 /// What a file says in full: in its shape, defaults included, secrets left out.
-pub fn in_force(source: &str) -> Value {
+pub fn effective(source: &str) -> Value {
     let (tree, _) = DeTable::parse_recoverable(source);
     Secrets::Hidden.table(&ROOT, tree.get_ref())
 }
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn defaults_are_filled_in_and_secrets_left_out() {
-        let shown = in_force(
+        let shown = effective(
             "[listener.a]\nbind = [\"127.0.0.1:80\"]\n\
              [[route]]\nupstream = \"${NAME}\"\nrequest_headers.set = { authorization = \"Basic abc\" }\n\
              [upstream.a]\nendpoints = [{ address = \"10.0.0.1:9000\", weight = 1_0 }]\n",
@@ -185,13 +185,13 @@ mod tests {
         let (one, other) = (with("tops3cret"), with("0thersecret"));
         let loaded = crate::config::raw::read(&one, &|_| None, &mut Vec::new());
         assert!(loaded.has_any("route"));
-        let text = in_force(&one).to_string() + &compared(&one).to_string();
+        let text = effective(&one).to_string() + &compared(&one).to_string();
         assert!(!text.contains("tops3cret"), "{text}");
         assert!(
             text.contains("/health?") && text.contains("@a.example/b?"),
             "{text}"
         );
-        assert_eq!(in_force(&one), in_force(&other));
+        assert_eq!(effective(&one), effective(&other));
         let (one, other) = (compared(&one), compared(&other));
         assert_ne!(one["route"][0]["headers"], other["route"][0]["headers"]);
         assert_ne!(one["route"][0]["query"], other["route"][0]["query"]);

@@ -1,0 +1,222 @@
+//! `[listener.NAME]`.
+
+use std::num::NonZeroU32;
+
+use super::{Builder, ListenerPlaces, count, duration, header, is_empty_list, nets, positive};
+use crate::config::diagnostic::{Code, Diagnostic};
+use crate::config::files;
+use crate::config::model::{
+    Bind, Certificate, ClientAuth, Family, Listener, ListenerLimits, ListenerTimeouts, ListenerTls,
+    Rate, TicketKeysFile, TlsVersion, Trust,
+};
+use crate::config::raw::{At, Section, Value};
+
+impl Builder<'_> {
+    pub(super) fn listener(&mut self, name: &At<String>, section: &Section) -> Listener {
+        let mut binds = Vec::new();
+        let mut places = Vec::new();
+        for at in section.list("bind") {
+            if let Some(bind) = self.bind(&at) {
+                binds.push(bind);
+                places.push(at.span);
+            }
+        }
+        if let Some(at) = section.written("bind").filter(is_empty_list) {
+            self.error(Code::Value, at, "a listener needs at least one address");
+        }
+        let span = |section: &Section, name: &str| section.written(name).map(|at| at.span.clone());
+        self.places.listeners.push(ListenerPlaces {
+            binds: places,
+            tls: span(section, "tls"),
+            connections: span(&section.section("limits"), "connections"),
+        });
+        let timeouts = section.section("timeouts");
+        let redirect_to_https = section.bool("redirect_to_https");
+        if let Some(at) = section.written("tls").filter(|_| redirect_to_https) {
+            let message =
+                "`redirect_to_https` is for listeners without TLS: here it would go round";
+            self.error(Code::Conflict, at, message);
+        }
+        let trust = self.trust(section);
+        let unix = binds.iter().any(|bind| matches!(bind, Bind::Unix { .. }));
+        if let Some(at) = section.written("trusted_proxies")
+            && trust.proxy_protocol
+            && unix
+            && !trust.proxies.is_empty()
+            && !trust.proxies.contain(None)
+        {
+            let message = "nobody comes in through the unix socket: add `unix:`";
+            self.error(Code::Unreachable, at, message);
+        }
+        Listener {
+            name: name.value.as_str().into(),
+            binds,
+            tls: section.optional("tls").map(|tls| self.listener_tls(&tls)),
+            trust,
+            redirect_to_https,
+            limits: self.listener_limits(&section.section("limits")),
+            timeouts: ListenerTimeouts {
+                tls_handshake: duration(&timeouts, "tls_handshake"),
+                request_header: duration(&timeouts, "request_header"),
+                keep_alive: duration(&timeouts, "keep_alive"),
+                request_body: duration(&timeouts, "request_body"),
+                response_body: duration(&timeouts, "response_body"),
+            },
+        }
+    }
+
+    fn listener_limits(&mut self, section: &Section) -> ListenerLimits {
+        const BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
+        let per_ip = section.optional("handshakes_per_ip");
+        let per_ip = per_ip.and_then(|section| {
+            Some(Rate {
+                per_second: section.rate("rate")?,
+                burst: positive(&section, "burst")?,
+            })
+        });
+        let per_second = positive(section, "handshakes_per_second");
+        if let Some(at) = section.written("header_bytes")
+            && !section
+                .size("header_bytes")
+                .is_some_and(|size| BYTES.contains(&size))
+        {
+            self.error(Code::Value, at, "a head has 1KiB to 1MiB");
+        }
+        let default = ListenerLimits::default();
+        ListenerLimits {
+            connections: count(section, "connections"),
+            connections_per_ip: positive(section, "connections_per_ip").map(NonZeroU32::get),
+            handshakes: per_second.map(|burst| Rate {
+                per_second: f64::from(burst.get()),
+                burst,
+            }),
+            handshakes_per_ip: per_ip,
+            header_bytes: section
+                .size("header_bytes")
+                .and_then(|size| usize::try_from(size).ok())
+                .unwrap_or(default.header_bytes),
+            header_count: count(section, "header_count").unwrap_or(default.header_count),
+        }
+    }
+
+    fn trust(&mut self, section: &Section) -> Trust {
+        let trust = Trust {
+            proxies: nets(section, "trusted_proxies"),
+            family: match section.text("trusted_header").as_deref() {
+                Some("forwarded") => Family::Forwarded,
+                _ => Family::XForwarded,
+            },
+            proxy_protocol: section.text("proxy_protocol").as_deref() == Some("required"),
+        };
+        for at in section.list("trusted_proxies") {
+            if matches!(at.value, Value::Net(net) if net.is_everybody()) {
+                let message = "everybody is trusted to say who they are";
+                let hint = "list the addresses of your load balancers";
+                self.found
+                    .push(Diagnostic::warning(Code::TrustsEverybody, at.span, message).hint(hint));
+            }
+        }
+        if !trust.proxies.is_empty() {
+            return trust;
+        }
+        if let Some(at) = section
+            .written("proxy_protocol")
+            .filter(|_| trust.proxy_protocol)
+        {
+            let message = "whoever connects may claim any address in a PROXY header";
+            self.found.push(
+                Diagnostic::warning(Code::TrustsEverybody, at.span.clone(), message)
+                    .hint("list the addresses of your load balancers in `trusted_proxies`"),
+            );
+        }
+        if let Some(at) = section.written("trusted_header") {
+            let message = "no forwarding header is believed without `trusted_proxies`";
+            self.found.push(Diagnostic::warning(
+                Code::NoEffect,
+                at.span.clone(),
+                message,
+            ));
+        }
+        trust
+    }
+
+    fn client_auth(&mut self, section: &Section) -> Option<ClientAuth> {
+        let ca = self.file(section, "ca")?;
+        let authorities = self.read(&ca, files::roots)?;
+        Some(ClientAuth {
+            ca: ca.value,
+            authorities,
+            required: section.text("mode").as_deref() == Some("required"),
+            header: header(section, "header"),
+        })
+    }
+
+    pub(super) fn bind(&mut self, at: &At<Value>) -> Option<Bind> {
+        let section = match &at.value {
+            Value::Bind(bind) => return Some(bind.clone()),
+            Value::Section(section) => section,
+            _ => return None,
+        };
+        match (
+            &section.written("address")?.value,
+            section.written("mode").map(|at| &at.value),
+        ) {
+            (Value::Bind(Bind::Unix { path, .. }), Some(Value::Mode(mode))) => Some(Bind::Unix {
+                path: path.clone(),
+                mode: *mode,
+            }),
+            (Value::Bind(Bind::Tcp(_) | Bind::Systemd(_)), Some(_)) => {
+                self.error(Code::Value, at, "only a unix socket has a mode");
+                None
+            }
+            (Value::Bind(bind), _) => Some(bind.clone()),
+            _ => None,
+        }
+    }
+
+    fn listener_tls(&mut self, section: &Section) -> ListenerTls {
+        let mut certificates = Vec::new();
+        for at in section.list("certificates") {
+            if let Value::Section(pair) = &at.value {
+                certificates.extend(self.certificate(pair));
+            }
+        }
+        if let Some(at) = section.written("certificates").filter(is_empty_list) {
+            self.error(Code::Value, at, "TLS needs at least one certificate");
+        }
+        let min_version = match section.text("min_version").as_deref() {
+            Some("1.3") => TlsVersion::Tls13,
+            _ => TlsVersion::Tls12,
+        };
+        ListenerTls {
+            certificates,
+            min_version,
+            ticket_keys: self.ticket_keys(section),
+            handshakes_at_once: count(section, "handshakes_at_once").unwrap_or(usize::MAX),
+            client_auth: section
+                .optional("client_auth")
+                .and_then(|section| self.client_auth(&section)),
+        }
+    }
+
+    fn ticket_keys(&mut self, section: &Section) -> Option<TicketKeysFile> {
+        let file = self.file(section, "ticket_keys_file")?;
+        self.check_mode(&file);
+        let secrets = self.read(&file, files::ticket_keys)?;
+        Some(TicketKeysFile {
+            path: file.value,
+            secrets,
+        })
+    }
+
+    fn certificate(&mut self, section: &Section) -> Option<Certificate> {
+        let (cert, key) = (self.file(section, "cert")?, self.file(section, "key")?);
+        let certificate = self.pair(&cert, &key)?;
+        if certificate.not_after < std::time::SystemTime::now() {
+            let message = format!("the certificate in `{}` has expired", cert.value.display());
+            self.found
+                .push(Diagnostic::warning(Code::Expired, cert.span, message));
+        }
+        Some(certificate)
+    }
+}
