@@ -2,9 +2,11 @@
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
+use tidegate::config::model::TunnelLimits;
 use tidegate::protocol::frame::{Masking, Tracker};
-use tidegate::tunnel::forwarder::{Forwarder, Side};
+use tidegate::tunnel::forwarder::Forwarder;
 use tidegate::tunnel::framing::HEADROOM;
+use tidegate::tunnel::side::Side;
 
 /// What a worker reads at once.
 const READ: usize = 64 << 10;
@@ -52,7 +54,10 @@ fn forwarder_step(bencher: Bencher<'_, '_>, payload: usize) {
     let one = &bytes[..(bytes.len()).min(payload + 8)];
     let mut buffer = [&[0; HEADROOM], one].concat();
     let end = buffer.len();
-    let mut forwarder = Forwarder::new(Some(1 << 20));
+    let mut forwarder = Forwarder::new(&TunnelLimits {
+        message_bytes: Some(1 << 20),
+        ..TunnelLimits::default()
+    });
     bencher.bench_local(|| {
         black_box(forwarder.take(Side::Client, black_box(&mut buffer), end));
         forwarder.step(Side::Client)

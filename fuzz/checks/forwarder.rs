@@ -1,9 +1,11 @@
 //! Any bytes both ways, in any pieces, with a Ping or a Close of ours in between: nothing is invented,
 //! what does go on is in order, and without anything of ours all of it goes on.
 
+use tidegate::config::model::TunnelLimits;
 use tidegate::tunnel::ended::Ended;
-use tidegate::tunnel::forwarder::{Forwarder, Side};
+use tidegate::tunnel::forwarder::Forwarder;
 use tidegate::tunnel::framing::HEADROOM;
+use tidegate::tunnel::side::Side;
 
 enum Step<'a> {
     From(Side, &'a [u8]),
@@ -32,7 +34,10 @@ pub(crate) fn check(bytes: &[u8]) {
         return;
     };
     let limit = Some(u16::from_be_bytes(*limit).into()).filter(|limit| *limit > 0);
-    let mut forwarder = Forwarder::new(limit);
+    let mut forwarder = Forwarder::new(&TunnelLimits {
+        message_bytes: limit,
+        ..TunnelLimits::default()
+    });
     let mut came: [Vec<u8>; 2] = Default::default();
     let mut went: [Vec<u8>; 2] = Default::default();
     let mut untouched = limit.is_none();

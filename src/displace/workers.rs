@@ -17,8 +17,8 @@ use crate::observe::counters::Counters;
 use crate::observe::series::Way;
 use crate::session::{Record, Worker};
 use crate::tunnel::ended::{Ended, Words};
-use crate::tunnel::forwarder::Side;
-use crate::tunnel::table::Entry;
+use crate::tunnel::entry::Entry;
+use crate::tunnel::side::Side;
 
 /// Questions that may wait for a worker.
 pub const QUESTIONS: usize = 64;

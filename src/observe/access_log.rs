@@ -14,8 +14,8 @@ use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::trace::TraceId;
 use crate::tunnel::copy::Finished;
-use crate::tunnel::forwarder::Side;
-use crate::tunnel::table::Meter;
+use crate::tunnel::meter::Meter;
+use crate::tunnel::side::Side;
 use crate::upstream::endpoint::State;
 
 /// Records that something happened: in the log, or wherever else events are logged.

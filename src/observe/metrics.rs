@@ -20,7 +20,7 @@ use crate::net::admission::Admission;
 use crate::protocol::rejection::Rejection;
 use crate::snapshot::Snapshot;
 use crate::tunnel::ended::Ended;
-use crate::tunnel::forwarder::Side;
+use crate::tunnel::side::Side;
 use crate::upstream::source;
 
 /// What metrics tell of the process as a whole; written by the control runtime.

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::counters::{Counter, Each, Ends, Labelled, Rejections};
 use super::histogram::{Histogram, LONG, SHORT};
 use crate::tunnel::ended::Ended;
-use crate::tunnel::forwarder::Side;
-use crate::tunnel::table::Meter;
+use crate::tunnel::meter::Meter;
+use crate::tunnel::side::Side;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::State;
 

@@ -16,7 +16,7 @@ use crate::front::accept;
 use crate::net::admission::{Admission, Load};
 use crate::observe::counters::Counters;
 use crate::session::{Shared, Worker};
-use crate::tunnel::table::SWEEP_EVERY;
+use crate::tunnel::entry::SWEEP_EVERY;
 
 /// Starts worker number `number`, whose connections count for `admission` too.
 ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::net::admission::Permit;
 use crate::observe::access_log::TunnelFacts;
 use crate::observe::series::Connected;
-use crate::tunnel::forwarder::Side;
+use crate::tunnel::side::Side;
 use crate::tunnel::table::Owner;
 use crate::upstream::endpoint::{Lease, State};
 use crate::upstream::source;

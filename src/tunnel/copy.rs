@@ -13,10 +13,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ended::{Ended, Words};
-use super::forwarder::{Forwarder, Side, Step};
+use super::forwarder::{Forwarder, Step};
 use super::framing::{HEADROOM, Notice};
-use super::table::{Meter, Owner, Place};
-use crate::config::model::TunnelLimits;
+use super::meter::Meter;
+use super::side::Side;
+use super::table::{Owner, Place};
 use crate::net::stream::Stream;
 
 /// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message of
@@ -117,7 +118,7 @@ impl<K: Owner> Tunnel<K> {
             endpoint,
             to_client: Unwritten::default(),
             to_endpoint: Unwritten::default(),
-            forwarder: Forwarder::new(message_most(&place.entry().limits)),
+            forwarder: Forwarder::new(&place.entry().limits),
             place,
             scratch,
         };
@@ -267,12 +268,6 @@ impl<K: Owner> Tunnel<K> {
             unframed: self.forwarder.is_blind(),
         })
     }
-}
-
-/// The longest message; where there is a limit of any kind to messages, what is no framing would be
-/// the way around it.
-fn message_most(limits: &TunnelLimits) -> Option<u64> {
-    limits.message_bytes.or(limits.messages.map(|_| u64::MAX))
 }
 
 /// Counts `buffer[HEADROOM..end]`, which has come from `side`, and returns what of it goes on.

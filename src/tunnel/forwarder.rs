@@ -7,34 +7,9 @@
 
 use super::ended::Ended;
 use super::framing::{Framing, Notice, PingPayload, Taken};
+use super::side::Side;
+use crate::config::model::TunnelLimits;
 use crate::protocol::frame::Frame;
-
-/// One of the two ends of a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Who connected to us.
-    Client,
-    /// Whom we connected to.
-    Endpoint,
-}
-
-impl Side {
-    /// What logs call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Endpoint => "endpoint",
-        }
-    }
-
-    /// The other end.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Endpoint,
-            Self::Endpoint => Self::Client,
-        }
-    }
-}
 
 /// What the direction that starts at a side is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +46,11 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Both directions open; messages of more than `message_most` bytes end the tunnel.
-    pub fn new(message_most: Option<u64>) -> Self {
+    /// Both directions open, and these limits to what may pass.
+    pub fn new(limits: &TunnelLimits) -> Self {
+        // Where there is a limit of any kind to messages, what is no framing would be the way around it.
+        let any_length = limits.messages.map(|_| u64::MAX);
+        let message_most = limits.message_bytes.or(any_length);
         Self {
             from_client: Flow::Open,
             from_endpoint: Flow::Open,
@@ -271,7 +249,7 @@ mod tests {
     use Side::{Client, Endpoint};
 
     fn after(events: &[Event]) -> Forwarder {
-        let mut forwarder = Forwarder::new(None);
+        let mut forwarder = Forwarder::new(&TunnelLimits::default());
         for event in events {
             match *event {
                 SourceEnded(side) => forwarder.source_ended(side),

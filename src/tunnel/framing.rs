@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::forwarder::Side;
+use super::side::Side;
 use crate::protocol::frame::{Control, Event, Frame, KEPT, Masking, Tracker};
 
 /// Free bytes that [`Framing::take`] needs in front of what it is given.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::forwarder::Side;
+use super::side::Side;
 use crate::config::model::Ping;
 
 /// Time since the table began, in microseconds.

@@ -1,0 +1,100 @@
+//! What a client has sent lately, held against the rates of its route.
+
+use super::ended::Ended;
+use super::entry::{Entry, Flags};
+use super::liveness::Micros;
+use crate::config::model::RateAction;
+
+/// What a client has sent lately, as debt: time that it has to wait until it has kept to the rate.
+#[derive(Debug, Default)]
+pub(super) struct Debt {
+    messages: Micros,
+    pub(super) bytes: Micros,
+}
+
+/// What may be sent at once: as much as in this time at the rate.
+pub(super) const BURST: Micros = 1_000_000;
+
+impl Debt {
+    /// Adds what has come from the client of this tunnel; ends the tunnel, or pauses it, if that is
+    /// too much.
+    pub(super) fn charge(&mut self, entry: &Entry, now: Micros, bytes: usize, messages: u32) {
+        if let Some(rate) = entry.limits.messages {
+            let rate = u64::from(rate.get());
+            if messages > 0 && !Self::add(&mut self.messages, now, u64::from(messages), rate) {
+                entry.end(Ended::MessageRate);
+            }
+        }
+        if let Some(rate) = entry.limits.bytes
+            && !Self::add(&mut self.bytes, now, bytes as u64, rate.per_second.get())
+        {
+            match rate.action {
+                RateAction::Close => entry.end(Ended::ByteRate),
+                RateAction::Throttle => entry.flags.set(Flags::PAUSED, true),
+            }
+        }
+    }
+
+    /// Adds `count` to what is owed, at so many per second; whether that is within the burst.
+    fn add(owed: &mut Micros, now: Micros, count: u64, per_second: u64) -> bool {
+        let time = count.saturating_mul(1_000_000) / per_second;
+        *owed = (*owed).max(now).saturating_add(time);
+        *owed - now <= BURST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{ByteRate, TunnelLimits};
+    use crate::tunnel::table::{Place, Table};
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    fn paced(table: &Rc<Table>, messages: u32, bytes: u64, action: RateAction) -> Place {
+        table.enter(
+            Arc::new(TunnelLimits {
+                messages: messages.try_into().ok(),
+                bytes: bytes
+                    .try_into()
+                    .ok()
+                    .map(|per_second| ByteRate { per_second, action }),
+                ..TunnelLimits::default()
+            }),
+            Rc::default(),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_too_much_is_ended_or_paused() {
+        let table = Rc::new(Table::<()>::default());
+        let messages = paced(&table, 10, 0, RateAction::Close);
+        let bytes = paced(&table, 0, 1000, RateAction::Close);
+        let slowed = paced(&table, 0, 1000, RateAction::Throttle);
+        for _ in 0..10 {
+            messages.pace(1, 1);
+            bytes.pace(100, 0);
+            slowed.pace(100, 0);
+        }
+        assert_eq!(messages.entry().verdict(), None);
+        assert_eq!(
+            (bytes.entry().verdict(), slowed.entry().is_paused()),
+            (None, false)
+        );
+        for place in [&messages, &bytes, &slowed] {
+            place.pace(1500, 1);
+        }
+        assert_eq!(messages.entry().verdict(), Some(Ended::MessageRate));
+        assert_eq!(bytes.entry().verdict(), Some(Ended::ByteRate));
+        // 2500 bytes at 1000 a second: goes on when less than a second is owed.
+        for (second, paused) in [(1, true), (2, false)] {
+            table.sweep(Instant::now() + Duration::from_secs(second));
+            assert_eq!(slowed.entry().is_paused(), paused, "after {second} s");
+        }
+        assert_eq!(slowed.entry().verdict(), None);
+        drop((messages, bytes, slowed));
+        assert!(table.debts.borrow().is_empty());
+    }
+}

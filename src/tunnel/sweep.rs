@@ -1,0 +1,229 @@
+//! The look at all tunnels of a worker, once a second: which limits have passed, and which sides are
+//! to be asked whether they are there.
+//!
+//! There is no timer per tunnel: a sweep compares each meter with what it was, so that activity costs
+//! a tunnel nothing but the counting it does anyway.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ended::Ended;
+use super::entry::{Entry, Flags};
+use super::liveness::{Micros, Todo};
+use super::rates::BURST;
+use super::side::Side;
+use super::table::{Listed, Table};
+
+impl<K> Table<K> {
+    /// Ends those whose limits have passed.
+    pub fn sweep(&self, now: Instant) {
+        let now = self.micros(now);
+        let (debts, due) = (self.debts.borrow(), self.due.borrow());
+        for (key, Listed { entry, .. }) in self.entries.borrow().iter() {
+            if entry.limits.max_age.is_some() && due.get(&key).is_some_and(|due| *due <= now) {
+                entry.end(Ended::MaxAge);
+            }
+            entry.sweep(now);
+            self.look(key, entry, now);
+            let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
+            if entry.flags.has(Flags::PAUSED) && owed <= now + BURST {
+                entry.flags.set(Flags::PAUSED, false);
+                entry.wake();
+            }
+        }
+    }
+
+    /// Whether the sides of a tunnel are still there, where that is asked.
+    fn look(&self, key: usize, entry: &Entry, now: Micros) {
+        let Some(times) = entry.limits.ping.filter(|_| entry.verdict().is_none()) else {
+            return;
+        };
+        let mut alive = self.alive.borrow_mut();
+        let Some(liveness) = alive.get_mut(&key) else {
+            return;
+        };
+        for side in [Side::Client, Side::Endpoint] {
+            let (stall, gone) = match side {
+                Side::Client => (&entry.to_client, Ended::DeadClient),
+                Side::Endpoint => (&entry.to_endpoint, Ended::DeadUpstream),
+            };
+            match liveness.look(side, entry.meter.bytes(side), stall.time(), (now, times)) {
+                Todo::Nothing => {}
+                Todo::Ask => {
+                    entry.flags.set(Flags::ASK[side as usize], true);
+                    entry.wake();
+                }
+                Todo::GiveUp => entry.end(gone),
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Looks at the limits.
+    fn sweep(&self, now: Micros) {
+        if self.verdict().is_some() {
+            self.overdue.set(self.overdue.get().saturating_add(1));
+            if self.is_overdue() {
+                self.wake();
+            }
+        } else if let Some(reason) = self.slow().or_else(|| self.expired(now)) {
+            self.end(reason);
+        }
+    }
+
+    /// Whether a side has not taken anything for too long.
+    fn slow(&self) -> Option<Ended> {
+        let (client, endpoint) = (self.to_client.sweep(), self.to_endpoint.sweep());
+        let limit = self.limits.slow_reader?;
+        if client >= limit {
+            Some(Ended::SlowClient)
+        } else if endpoint >= limit {
+            Some(Ended::SlowUpstream)
+        } else {
+            None
+        }
+    }
+
+    /// Which limit has passed, if any.
+    fn expired(&self, now: Micros) -> Option<Ended> {
+        let moved = self.moved();
+        let (seen, since) = self.seen.get();
+        if moved != seen {
+            self.seen.set((moved, now));
+            return None;
+        }
+        let (limit, reason) = if self.flags.has(Flags::HALF_CLOSED) {
+            (self.limits.half_closed?, Ended::HalfClosed)
+        } else {
+            (self.limits.idle?, Ended::Idle)
+        };
+        (Duration::from_micros(now.saturating_sub(since)) >= limit).then_some(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{MaxAge, TunnelLimits};
+    use crate::tunnel::table::Place;
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    const IDLE: Duration = Duration::from_secs(10);
+    const HALF_CLOSED: Duration = Duration::from_secs(3);
+
+    fn place(table: &Rc<Table>) -> Place {
+        table.enter(
+            Arc::new(TunnelLimits {
+                idle: Some(IDLE),
+                half_closed: Some(HALF_CLOSED),
+                ..TunnelLimits::default()
+            }),
+            Rc::default(),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_tunnel_is_ended_and_a_busy_one_is_not() {
+        let table = Rc::new(Table::<()>::default());
+        let (quiet, busy) = (place(&table), place(&table));
+        let start = Instant::now();
+        for second in 1..=10 {
+            busy.entry().meter.count(Side::Client, 1);
+            assert_eq!(quiet.entry().verdict(), None, "after {second} s");
+            table.sweep(start + Duration::from_secs(second));
+        }
+        assert_eq!(quiet.entry().verdict(), Some(Ended::Idle));
+        assert_eq!(busy.entry().verdict(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_that_is_old_is_ended_however_busy_and_not_all_at_once() {
+        let table = Rc::new(Table::default());
+        let aging = || {
+            let limits = TunnelLimits {
+                max_age: Some(MaxAge {
+                    age: Duration::from_secs(100),
+                    jitter: 500,
+                }),
+                ..TunnelLimits::default()
+            };
+            table.enter(Arc::new(limits), Rc::default())
+        };
+        let tunnels: Vec<Place<()>> = (0..100).map(|_| aging()).collect();
+        let start = Instant::now();
+        let ended_by = |second| {
+            for tunnel in &tunnels {
+                tunnel.entry().meter.count(Side::Client, 1);
+            }
+            table.sweep(start + Duration::from_secs(second));
+            let verdicts = tunnels.iter().map(|tunnel| tunnel.entry().verdict());
+            verdicts.filter(|it| *it == Some(Ended::MaxAge)).count()
+        };
+        assert_eq!(ended_by(49), 0);
+        // Chance has it: half of them, give or take five standard deviations.
+        let half = ended_by(75);
+        assert!((25..=75).contains(&half), "{half}");
+        assert_eq!(ended_by(100), 100);
+        drop(tunnels);
+        assert!(table.due.borrow().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_closed_runs_from_the_last_sign_of_life() {
+        let table = Rc::new(Table::<()>::default());
+        let tunnel = place(&table);
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        table.sweep(at(5));
+        tunnel.entry().set_half_closed();
+        table.sweep(at(6));
+        tunnel.entry().meter.count(Side::Endpoint, 1);
+        table.sweep(at(8));
+        table.sweep(at(10));
+        assert_eq!(tunnel.entry().verdict(), None);
+        table.sweep(at(11));
+        assert_eq!(tunnel.entry().verdict(), Some(Ended::HalfClosed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_side_that_takes_nothing_for_too_long_is_slow() {
+        let table = Rc::new(Table::<()>::default());
+        let limited = || {
+            table.enter(
+                Arc::new(TunnelLimits {
+                    slow_reader: Some(Duration::from_secs(3)),
+                    ..TunnelLimits::default()
+                }),
+                Rc::default(),
+            )
+        };
+        let (client, endpoint, slow, done) = (limited(), limited(), limited(), limited());
+        client.entry().set_stuck(Side::Client, true, false);
+        endpoint.entry().set_stuck(Side::Endpoint, true, false);
+        done.entry().set_stuck(Side::Client, true, false);
+        done.entry().set_stuck(Side::Client, false, true);
+        for second in 1..=4 {
+            // It takes a little now and then.
+            slow.entry().set_stuck(Side::Client, true, second % 2 == 0);
+            assert_eq!(client.entry().verdict(), None, "after {second} s");
+            table.sweep(Instant::now() + Duration::from_secs(second));
+        }
+        assert_eq!(client.entry().verdict(), Some(Ended::SlowClient));
+        assert_eq!(endpoint.entry().verdict(), Some(Ended::SlowUpstream));
+        assert_eq!(
+            (slow.entry().verdict(), done.entry().verdict()),
+            (None, None)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_limit_is_no_end() {
+        let table = Rc::new(Table::<()>::default());
+        let tunnel = table.enter(Arc::default(), Rc::default());
+        table.sweep(Instant::now() + Duration::from_secs(1_000_000));
+        assert_eq!(tunnel.entry().verdict(), None);
+    }
+}
