@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use self::jobs::Jobs;
 use self::workers::Workers;
-use crate::observe::metrics::Process;
+use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 
 /// What it takes to close tunnels for a reason that the process itself finds.
@@ -31,5 +31,5 @@ pub struct Displacer {
     /// The configuration that it runs.
     pub shared: Arc<Shared>,
     /// The process.
-    pub process: Arc<Process>,
+    pub process: Arc<ProcessStatus>,
 }

@@ -4,10 +4,13 @@
 //! never tell different stories.
 
 pub mod access_log;
+pub mod counter;
 pub mod counters;
 pub mod exposition;
 pub mod fields;
 pub mod histogram;
+pub mod labelled;
+pub mod labels;
 pub mod lines;
 pub mod logging;
 pub mod metrics;
@@ -16,3 +19,4 @@ pub mod record;
 pub mod recorder;
 pub mod series;
 pub mod sink;
+pub mod traffic;

@@ -43,7 +43,7 @@ use crate::config::model::{Bind, Watch};
 use crate::config::{Loaded, Report};
 use crate::displace::live::Live;
 use crate::displace::periodic::PeriodicTask;
-use crate::observe::metrics;
+use crate::observe::process::ProcessStatus;
 use crate::observe::recorder::TargetError;
 use crate::snapshot::SnapshotError;
 use crate::systemd::{self, passed::PassedSockets};
@@ -154,7 +154,7 @@ struct Process {
     reloader: Reloader,
     workers: Arc<[mailbox::Handle]>,
     /// What metrics tell of it.
-    counted: Arc<metrics::Process>,
+    counted: Arc<ProcessStatus>,
     operators: Operators,
     /// What operators order.
     orders: mpsc::Receiver<Order>,

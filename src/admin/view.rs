@@ -16,8 +16,8 @@ use crate::displace::Displacer;
 use crate::displace::jobs::Jobs;
 use crate::displace::workers::Workers;
 use crate::net::admission::Admission;
-use crate::observe::counters::Counter;
-use crate::observe::metrics::Process;
+use crate::observe::counter::Counter;
+use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 
 /// Everything that there is to see.
@@ -30,7 +30,7 @@ pub struct View {
     /// Connections of the process.
     pub admission: Arc<Admission>,
     /// The process.
-    pub process: Arc<Process>,
+    pub process: Arc<ProcessStatus>,
     /// Lines of the log that were dropped.
     pub log_dropped: Arc<Counter>,
     /// Scrapes come one after the other.

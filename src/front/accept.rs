@@ -18,7 +18,8 @@ use crate::net::handshakes::{Full, PLACE_FOR};
 use crate::net::listen::{Accepted, Listener, Settings};
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
-use crate::observe::series::{ListenerSeries, Turned};
+use crate::observe::labels::Turned;
+use crate::observe::series::ListenerSeries;
 use crate::session::{Connection, Place, Worker};
 
 /// An accepted connection on its way to a worker.

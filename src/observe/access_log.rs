@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tracing::field::display;
 
+use super::labels::Outcome;
 use super::record::Record;
 use super::recorder::{Recorder, Target};
-use super::series::{ListenerSeries, Outcome, RouteSeries, Way};
+use super::series::{ListenerSeries, RouteSeries, Way};
 use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::trace::TraceId;

@@ -5,16 +5,13 @@
 //! locks of the tree are taken to find a node, never per message, and nobody but who reads all of it
 //! is ever in the way.
 
-use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
-use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 
+use super::counter::Counter;
+use super::labelled::Labelled;
 use super::series::{ListenerSeries, RouteSeries, Way};
-use crate::protocol::rejection::Rejection;
 use crate::snapshot::Snapshot;
-use crate::tunnel::ended::Ended;
 
 /// One worker's counters since the start of the process.
 #[derive(Debug, Default)]
@@ -78,114 +75,6 @@ impl Counters {
     }
 }
 
-/// A counter with one writer.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds to it.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Shows this from now on.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// What it shows.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// One counter for each of a fixed set of things.
-#[derive(Debug)]
-pub struct Each<const N: usize>([Counter; N]);
-
-impl<const N: usize> Default for Each<N> {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Counter::default()))
-    }
-}
-
-impl<const N: usize> Each<N> {
-    /// That of the thing in this place; the last one for places that there are not.
-    pub fn at(&self, position: usize) -> &Counter {
-        &self.0[position.min(N - 1)]
-    }
-}
-
-/// Refusals, by reason.
-pub type Rejections = Each<{ Rejection::ALL.len() }>;
-
-/// Ended tunnels, by reason.
-pub type Ends = Each<{ Ended::ALL.len() }>;
-
-/// Counters by label, made when they are first written to.
-#[derive(Debug)]
-pub struct Labelled<K, V>(Mutex<HashMap<K, Known<V>>>);
-
-#[derive(Debug)]
-struct Known<V> {
-    series: Arc<V>,
-    /// Sweeps for which nobody has had a use for it.
-    unused: u32,
-}
-
-impl<K, V> Default for Labelled<K, V> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-/// Sweeps after which what nobody uses is forgotten: longer than anybody's scrape interval.
-const FORGET_AFTER: u32 = 60;
-
-impl<K: Eq + Hash, V> Labelled<K, V> {
-    /// The counters under this label.
-    pub fn get<Q: Eq + Hash + ?Sized>(&self, label: &Q, new: impl FnOnce() -> (K, V)) -> Arc<V>
-    where
-        K: Borrow<Q>,
-    {
-        let mut known = self.lock();
-        if let Some(known) = known.get(label) {
-            return Arc::clone(&known.series);
-        }
-        let (label, series) = new();
-        let series = Arc::new(series);
-        let entry = Known {
-            series: Arc::clone(&series),
-            unused: 0,
-        };
-        known.insert(label, entry);
-        series
-    }
-
-    /// All of them.
-    pub fn all(&self) -> Vec<Arc<V>> {
-        let known = self.lock();
-        known
-            .values()
-            .map(|known| Arc::clone(&known.series))
-            .collect()
-    }
-
-    /// Forgets those that nobody holds and that have not been `wanted` for some time: endpoints come
-    /// and go, and their counters would stay.
-    pub fn sweep(&self, wanted: impl Fn(&V) -> bool) {
-        self.lock().retain(|_, known| {
-            let used = Arc::strong_count(&known.series) > 1 || wanted(&known.series);
-            known.unused = if used { 0 } else { known.unused + 1 };
-            known.unused <= FORGET_AFTER
-        });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Known<V>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The sums over all workers that a stop or a status line tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -233,22 +122,5 @@ mod tests {
             (totals.tunnels, totals.tunnels_open, totals.rejections),
             (5, 4, 4)
         );
-    }
-
-    #[test]
-    fn what_nobody_uses_is_forgotten_in_the_end() {
-        let labelled = Labelled::<u64, Counter>::default();
-        let get = |label| labelled.get(&label, || (label, Counter::default()));
-        let held = get(1);
-        get(2).add(1);
-        get(3).add(3);
-        assert_eq!(get(2).get(), 1, "the same each time");
-        for _ in 0..FORGET_AFTER {
-            labelled.sweep(|series| series.get() == 3);
-        }
-        assert_eq!(labelled.all().len(), 3);
-        labelled.sweep(|series| series.get() == 3);
-        assert_eq!(labelled.all().len(), 2);
-        assert_eq!((get(1).get(), get(2).get()), (held.get(), 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::counters::Counter;
+use super::counter::Counter;
 
 /// Upper bounds of the buckets of a histogram, in seconds, but for the last, which has none.
 pub type Bounds<const N: usize> = [f64; N];

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::counters::Counter;
+use super::counter::Counter;
 use super::sink::Sink;
 
 /// Bytes that may wait; what comes when there are more is dropped and counted.

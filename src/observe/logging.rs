@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
-use super::counters::Counter;
+use super::counter::Counter;
 use super::fields::Fields;
 use super::lines::Lines;
 use super::sink::Sink;

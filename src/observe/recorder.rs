@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::counters::{Counter, Counters};
+use super::counter::Counter;
+use super::counters::Counters;
 use super::lines::Lines;
 use super::record::Shape;
 use super::sink::{JOURNAL, Sink};

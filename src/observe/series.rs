@@ -2,100 +2,22 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::counters::{Counter, Each, Ends, Labelled, Rejections};
+use super::counter::{Counter, Each};
 use super::histogram::{Histogram, LONG, SHORT};
+use super::labelled::Labelled;
+use super::labels::{CLOSE_CODES, Outcome, TLS, Turned, Unreached, close_code_position};
+use super::traffic::Carried;
+use crate::protocol::rejection::Rejection;
 use crate::tunnel::ended::Ended;
-use crate::tunnel::meter::Meter;
 use crate::tunnel::side::Side;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::State;
 
-macro_rules! labels {
-    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $each:literal])+ $variant:ident = $token:literal,)+ }) => {
-        $(#[doc = $doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[doc = $each])+ $variant,)+ }
+/// Refusals, by reason.
+pub type Rejections = Each<{ Rejection::ALL.len() }>;
 
-        impl $name {
-            /// All of them, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// How metrics spell it.
-            pub fn token(self) -> &'static str {
-                match self { $(Self::$variant => $token,)+ }
-            }
-        }
-    };
-}
-
-labels! {
-    /// Why a connection was closed before it came to a request.
-    Turned {
-        /// `limits.connections`.
-        Connections = "connections",
-        /// `limits.connections_per_ip`.
-        ConnectionsPerIp = "connections-per-ip",
-        /// Its PROXY header, or the want of one.
-        ProxyHeader = "proxy-header",
-        /// As many TLS handshakes wait as may.
-        TlsQueue = "tls-queue",
-        /// The TLS handshake failed, or took too long.
-        Tls = "tls",
-    }
-}
-
-labels! {
-    /// What a handshake came to.
-    Outcome {
-        /// A tunnel.
-        Opened = "opened",
-        /// An endpoint answered something other than a 101.
-        Declined = "declined",
-        /// We refused it.
-        Rejected = "rejected",
-        /// The client went away before there was an answer.
-        Abandoned = "abandoned",
-    }
-}
-
-labels! {
-    /// Why an endpoint was not reached.
-    Unreached {
-        /// The deadline passed.
-        Timeout = "timeout",
-        /// Its name has no address.
-        Resolve = "resolve",
-        /// It, or the network, refused.
-        Refused = "refused",
-        /// No local address has a port left for it.
-        Ports = "ports",
-        /// This process has no descriptor left.
-        Descriptors = "descriptors",
-        /// The TLS handshake failed.
-        Tls = "tls",
-    }
-}
-
-impl Unreached {
-    fn of(error: &ConnectError) -> Self {
-        match error {
-            ConnectError::Timeout(_) => Self::Timeout,
-            ConnectError::Resolve(_) => Self::Resolve,
-            ConnectError::Refused(_) => Self::Refused,
-            ConnectError::Ports(_) => Self::Ports,
-            ConnectError::Descriptors(_) => Self::Descriptors,
-            ConnectError::Tls(_) | ConnectError::NoServerName => Self::Tls,
-        }
-    }
-}
-
-/// Versions of TLS, fresh and resumed.
-pub const TLS: [(&str, bool); 4] = [
-    ("TLSv1.2", false),
-    ("TLSv1.2", true),
-    ("TLSv1.3", false),
-    ("TLSv1.3", true),
-];
+/// Ended tunnels, by reason.
+pub type Ends = Each<{ Ended::ALL.len() }>;
 
 /// What came in by a listener.
 #[derive(Debug)]
@@ -263,21 +185,6 @@ impl RouteSeries {
 /// Codes of Close frames, those of applications by the thousand: whoever sends them chooses them.
 pub type CloseCodes = Each<{ CLOSE_CODES.len() }>;
 
-/// How metrics spell them.
-pub const CLOSE_CODES: [&str; 19] = [
-    "1000", "1001", "1002", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1010", "1011",
-    "1012", "1013", "1014", "1015", "3xxx", "4xxx", "other",
-];
-
-fn close_code_position(code: u16) -> usize {
-    match code {
-        1000..=1015 => usize::from(code) - 1000,
-        3000..=3999 => 16,
-        4000..=4999 => 17,
-        _ => 18,
-    }
-}
-
 /// What came by a listener, took a route and went to an endpoint.
 #[derive(Debug)]
 pub struct Way {
@@ -328,146 +235,5 @@ impl Way {
     /// Counts a failure to connect.
     pub fn unreached(&self, error: &ConnectError) {
         self.unreached.at(Unreached::of(error) as usize).add(1);
-    }
-}
-
-/// What meters show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carriage {
-    /// Bytes that came from a side.
-    Bytes(Side),
-    /// Messages that began to come from a side.
-    Messages(Side),
-}
-
-impl Carriage {
-    const ALL: [Self; 4] = [
-        Self::Bytes(Side::Client),
-        Self::Bytes(Side::Endpoint),
-        Self::Messages(Side::Client),
-        Self::Messages(Side::Endpoint),
-    ];
-
-    fn of(self, meter: &Meter) -> u64 {
-        match self {
-            Self::Bytes(side) => meter.bytes(side),
-            Self::Messages(side) => meter.messages(side),
-        }
-    }
-
-    fn position(self) -> usize {
-        match self {
-            Self::Bytes(Side::Client) => 0,
-            Self::Bytes(Side::Endpoint) => 1,
-            Self::Messages(Side::Client) => 2,
-            Self::Messages(Side::Endpoint) => 3,
-        }
-    }
-}
-
-/// What tunnels carried. Live ones count too, so it is summed anew whenever it is to be shown; what
-/// is shown never goes back, because a tunnel's end and a sum are the same worker's work.
-#[derive(Debug, Default)]
-pub struct Carried {
-    ended: Each<4>,
-    sum: Each<4>,
-    shown: Each<4>,
-}
-
-impl Carried {
-    /// A tunnel has ended.
-    pub fn end(&self, meter: &Meter) {
-        for carriage in Carriage::ALL {
-            self.ended.at(carriage.position()).add(carriage.of(meter));
-        }
-    }
-
-    /// Begins a sum, with the tunnels that have ended.
-    pub fn begin_sum(&self) {
-        for position in 0..Carriage::ALL.len() {
-            self.sum.at(position).set(self.ended.at(position).get());
-        }
-    }
-
-    /// Adds a live tunnel.
-    pub fn add_live(&self, meter: &Meter) {
-        for carriage in Carriage::ALL {
-            self.sum.at(carriage.position()).add(carriage.of(meter));
-        }
-    }
-
-    /// Shows the sum.
-    pub fn show(&self) {
-        for position in 0..Carriage::ALL.len() {
-            self.shown.at(position).set(self.sum.at(position).get());
-        }
-    }
-
-    /// What is shown.
-    pub fn shown(&self, carriage: Carriage) -> u64 {
-        self.shown.at(carriage.position()).get()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_live_tunnels_carry_is_shown_and_never_goes_back() {
-        let carried = Carried::default();
-        let meter = Meter::default();
-        meter.count(Side::Client, 5);
-        meter.count_messages(Side::Endpoint, 2);
-        let sum = |live: Option<&Meter>| {
-            carried.begin_sum();
-            live.into_iter().for_each(|meter| carried.add_live(meter));
-            carried.show();
-            let shown = |carriage| carried.shown(carriage);
-            (
-                shown(Carriage::Bytes(Side::Client)),
-                shown(Carriage::Messages(Side::Endpoint)),
-            )
-        };
-        assert_eq!(sum(Some(&meter)), (5, 2));
-        meter.count(Side::Client, 1);
-        carried.end(&meter);
-        assert_eq!(sum(None), (6, 2));
-    }
-
-    #[test]
-    fn close_codes_are_told_apart_as_far_as_there_are_few() {
-        for (code, shown) in [
-            (1000, "1000"),
-            (1015, "1015"),
-            (3000, "3xxx"),
-            (4999, "4xxx"),
-            (1016, "other"),
-            (0, "other"),
-        ] {
-            assert_eq!(CLOSE_CODES[close_code_position(code)], shown, "{code}");
-        }
-    }
-
-    #[test]
-    fn labels_are_in_the_order_of_their_counters() {
-        assert!(
-            Turned::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, it)| *it as usize == at)
-        );
-        assert!(
-            Outcome::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, it)| *it as usize == at)
-        );
-        assert!(
-            Unreached::ALL
-                .iter()
-                .enumerate()
-                .all(|(at, it)| *it as usize == at)
-        );
     }
 }

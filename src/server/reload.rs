@@ -14,7 +14,7 @@ use super::operators;
 use crate::admin::view::Taken;
 use crate::config::model::{Admin, Bind, Config, Secret, Server};
 use crate::config::{self, Loaded, Report};
-use crate::observe::metrics::Expiry;
+use crate::observe::process::Expiry;
 use crate::observe::recorder::TargetError;
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};

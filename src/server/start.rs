@@ -32,7 +32,7 @@ use crate::displace::workers::{Asked, Workers};
 use crate::displace::{evict, rebalance};
 use crate::net::admission::Admission;
 use crate::observe::logging::{self, Logging};
-use crate::observe::metrics;
+use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::systemd::{self, passed::PassedSockets};
@@ -142,7 +142,7 @@ impl Ground {
             workers,
             shared: Arc::clone(&self.shared),
             admission: Arc::clone(&self.admission),
-            process: Arc::<metrics::Process>::default(),
+            process: Arc::<ProcessStatus>::default(),
             log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
             measuring: tokio::sync::Mutex::default(),

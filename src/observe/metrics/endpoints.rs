@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Gathered, Sources, labelled, open, sum};
+use super::Sources;
+use super::gathered::{Gathered, labelled, open, sum};
 use crate::observe::exposition::{Exposition, Kind};
 use crate::observe::histogram::{SHORT, Spread};
-use crate::observe::series::{Unreached, Way};
+use crate::observe::labels::Unreached;
+use crate::observe::series::Way;
 use crate::snapshot::Snapshot;
 use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::State;
@@ -146,5 +148,21 @@ fn of_attempts(metrics: &mut Exposition, gathered: &Gathered) {
     for (endpoint, series) in &endpoints {
         let total = sum(series, |way| way.retried.get());
         metrics.sample(&labels(*endpoint), total);
+    }
+}
+
+pub(super) fn of_ports(metrics: &mut Exposition, sources: Sources<'_>) {
+    let help = "Connections that there still could be to an endpoint from a local address.";
+    metrics.family("tidegate_source_ports_free", Kind::Gauge, help);
+    for upstream in sources.snapshot.upstreams() {
+        for ports in sources.ports.of(upstream) {
+            let source = match ports.source {
+                Some(source) => source.to_string(),
+                None => "default".into(),
+            };
+            let names = ["upstream", "endpoint", "source"];
+            let labels = labelled(names, [&upstream.name, &ports.endpoint.label, &source]);
+            metrics.sample(&labels, ports.free);
+        }
     }
 }

@@ -1,0 +1,93 @@
+//! Counters by label: made when they are first needed, forgotten when nobody has needed them for long.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Counters by label, made when they are first written to.
+#[derive(Debug)]
+pub struct Labelled<K, V>(Mutex<HashMap<K, Known<V>>>);
+
+#[derive(Debug)]
+struct Known<V> {
+    series: Arc<V>,
+    /// Sweeps for which nobody has had a use for it.
+    unused: u32,
+}
+
+impl<K, V> Default for Labelled<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// Sweeps after which what nobody uses is forgotten: longer than anybody's scrape interval.
+const FORGET_AFTER: u32 = 60;
+
+impl<K: Eq + Hash, V> Labelled<K, V> {
+    /// The counters under this label.
+    pub fn get<Q: Eq + Hash + ?Sized>(&self, label: &Q, new: impl FnOnce() -> (K, V)) -> Arc<V>
+    where
+        K: Borrow<Q>,
+    {
+        let mut known = self.lock();
+        if let Some(known) = known.get(label) {
+            return Arc::clone(&known.series);
+        }
+        let (label, series) = new();
+        let series = Arc::new(series);
+        let entry = Known {
+            series: Arc::clone(&series),
+            unused: 0,
+        };
+        known.insert(label, entry);
+        series
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<V>> {
+        let known = self.lock();
+        known
+            .values()
+            .map(|known| Arc::clone(&known.series))
+            .collect()
+    }
+
+    /// Forgets those that nobody holds and that have not been `wanted` for some time: endpoints come
+    /// and go, and their counters would stay.
+    pub fn sweep(&self, wanted: impl Fn(&V) -> bool) {
+        self.lock().retain(|_, known| {
+            let used = Arc::strong_count(&known.series) > 1 || wanted(&known.series);
+            known.unused = if used { 0 } else { known.unused + 1 };
+            known.unused <= FORGET_AFTER
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Known<V>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::counter::Counter;
+
+    #[test]
+    fn what_nobody_uses_is_forgotten_in_the_end() {
+        let labelled = Labelled::<u64, Counter>::default();
+        let get = |label| labelled.get(&label, || (label, Counter::default()));
+        let held = get(1);
+        get(2).add(1);
+        get(3).add(3);
+        assert_eq!(get(2).get(), 1, "the same each time");
+        for _ in 0..FORGET_AFTER {
+            labelled.sweep(|series| series.get() == 3);
+        }
+        assert_eq!(labelled.all().len(), 3);
+        labelled.sweep(|series| series.get() == 3);
+        assert_eq!(labelled.all().len(), 2);
+        assert_eq!((get(1).get(), get(2).get()), (held.get(), 0));
+    }
+}

@@ -1,0 +1,87 @@
+//! The series of all workers, grouped by their labels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::observe::counters::Counters;
+use crate::observe::series::{ListenerSeries, RouteSeries, Way};
+
+/// The series of all workers.
+pub(super) struct Gathered {
+    pub(super) listeners: Vec<Arc<ListenerSeries>>,
+    pub(super) routes: Vec<Arc<RouteSeries>>,
+    pub(super) ways: Vec<Arc<Way>>,
+}
+
+impl Gathered {
+    pub(super) fn from(workers: &[Arc<Counters>]) -> Self {
+        Self {
+            listeners: workers
+                .iter()
+                .flat_map(|each| each.listeners.all())
+                .collect(),
+            routes: workers.iter().flat_map(|each| each.routes()).collect(),
+            ways: workers.iter().flat_map(|each| each.ways()).collect(),
+        }
+    }
+
+    pub(super) fn by_listener(&self) -> Groups<'_, ListenerSeries, 1> {
+        groups(&self.listeners, |series| [&series.name])
+    }
+
+    pub(super) fn by_listener_and_route(&self) -> Groups<'_, RouteSeries, 2> {
+        groups(&self.routes, |series| [&series.listener, &series.route])
+    }
+
+    /// Without what came to no route.
+    pub(super) fn by_route(&self) -> Groups<'_, RouteSeries, 1> {
+        let mut routes = groups(&self.routes, |series| [&*series.route]);
+        routes.remove(&[""]);
+        routes
+    }
+
+    pub(super) fn by_way(&self) -> Groups<'_, Way, 3> {
+        groups(&self.ways, |way| {
+            [&way.route.route, &way.upstream, &way.endpoint]
+        })
+    }
+
+    pub(super) fn by_endpoint(&self) -> Groups<'_, Way, 2> {
+        groups(&self.ways, |way| [&way.upstream, &way.endpoint])
+    }
+
+    pub(super) fn by_upstream(&self) -> Groups<'_, Way, 1> {
+        groups(&self.ways, |way| [&*way.upstream])
+    }
+}
+
+/// Series with the same labels.
+pub(super) type Groups<'a, S, const N: usize> = BTreeMap<[&'a str; N], Vec<&'a S>>;
+
+fn groups<'a, S, const N: usize>(
+    series: &'a [Arc<S>],
+    labels: impl Fn(&'a S) -> [&'a str; N],
+) -> Groups<'a, S, N> {
+    let mut groups = Groups::new();
+    for each in series {
+        groups.entry(labels(each)).or_default().push(&**each);
+    }
+    groups
+}
+
+pub(super) fn sum<S>(series: &[&S], counter: impl Fn(&S) -> u64) -> u64 {
+    series.iter().map(|each| counter(each)).sum()
+}
+
+/// What is open: that which has ended is read first, so that it is never less than nothing.
+pub(super) fn open<S>(series: &[&S], opened: impl Fn(&S) -> u64, ended: impl Fn(&S) -> u64) -> u64 {
+    let ended = sum(series, ended);
+    sum(series, opened).saturating_sub(ended)
+}
+
+pub(super) fn labelled<'a, const N: usize>(
+    names: [&'a str; N],
+    values: [&'a str; N],
+) -> [(&'a str, &'a str); N] {
+    std::array::from_fn(|position| (names[position], values[position]))
+}

@@ -1,0 +1,115 @@
+//! What the kernel says of this process, under the names that every Prometheus client gives it.
+
+use std::fs;
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::observe::exposition::{Exposition, Kind};
+use crate::observe::process::Began;
+
+/// Writes `process_*`; what the system does not tell is left out.
+pub(super) fn of_kernel(metrics: &mut Exposition, began: Began) {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = Stat::of(&stat);
+    let mut family = |name, kind, help, value: Option<f64>| {
+        metrics.family(name, kind, help);
+        if let Some(value) = value {
+            metrics.sample(&[], value);
+        }
+    };
+    family(
+        "process_cpu_seconds_total",
+        Kind::Counter,
+        "CPU time spent, in the kernel too.",
+        stat.map(|stat| stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64),
+    );
+    family(
+        "process_resident_memory_bytes",
+        Kind::Gauge,
+        "Memory in use.",
+        stat.map(|stat| (stat.resident_pages * rustix::param::page_size() as u64) as f64),
+    );
+    family(
+        "process_virtual_memory_bytes",
+        Kind::Gauge,
+        "Address space in use.",
+        stat.map(|stat| stat.virtual_bytes as f64),
+    );
+    family(
+        "process_threads",
+        Kind::Gauge,
+        "Threads.",
+        stat.map(|stat| stat.threads as f64),
+    );
+    family(
+        "process_open_fds",
+        Kind::Gauge,
+        "File descriptors in use.",
+        open_descriptors().map(|open| open as f64),
+    );
+    let most = getrlimit(Resource::Nofile).current;
+    family(
+        "process_max_fds",
+        Kind::Gauge,
+        "File descriptors that may be in use.",
+        most.map(|most| most as f64),
+    );
+    family(
+        "process_start_time_seconds",
+        Kind::Gauge,
+        "When the process began, in seconds of the Unix epoch.",
+        Some(began.timestamp()),
+    );
+}
+
+/// Since Linux 6.2 the folder's size is the number; counting a hundred thousand takes its time.
+fn open_descriptors() -> Option<u64> {
+    let folder = "/proc/self/fd";
+    match fs::metadata(folder).ok()?.len() {
+        0 => Some(fs::read_dir(folder).ok()?.count() as u64),
+        open => Some(open),
+    }
+}
+
+/// What is of interest in `/proc/self/stat` (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    cpu_ticks: u64,
+    threads: u64,
+    virtual_bytes: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    fn of(text: &str) -> Option<Self> {
+        // The name, in parentheses, may have anything in it. The third field comes behind it.
+        let (_, fields) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            cpu_ticks: field(14)? + field(15)?,
+            threads: field(20)?,
+            virtual_bytes: field(23)?,
+            resident_pages: field(24)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_line_is_read() {
+        let line = "7 (a) b)) S 1 7 7 0 -1 4194560 100 0 0 0 12 34 0 0 20 0 5 0 999 4096 17 18";
+        let stat = Stat {
+            cpu_ticks: 46,
+            threads: 5,
+            virtual_bytes: 4096,
+            resident_pages: 17,
+        };
+        assert_eq!(Stat::of(line), Some(stat));
+        assert_eq!(Stat::of("7 (a) S 1"), None);
+        assert_eq!(Stat::of(""), None);
+    }
+}

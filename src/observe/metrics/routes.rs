@@ -1,0 +1,71 @@
+//! Metrics of routes: handshakes and requests, by what they came to.
+
+use std::collections::BTreeMap;
+
+use super::gathered::{Gathered, sum};
+use crate::observe::exposition::{Exposition, Kind};
+use crate::observe::histogram::{SHORT, Spread};
+use crate::observe::labels::Outcome;
+use crate::protocol::rejection::Rejection;
+
+pub(super) fn of_requests(metrics: &mut Exposition, gathered: &Gathered) {
+    let routes = gathered.by_listener_and_route();
+    let help = "WebSocket handshakes, by what they came to.";
+    metrics.family("tidegate_handshakes_total", Kind::Counter, help);
+    for ([listener, route], series) in &routes {
+        for outcome in Outcome::ALL {
+            let total = sum(series, |it| it.handshakes.at(*outcome as usize).get());
+            metrics.sample(
+                &[
+                    ("listener", listener),
+                    ("route", route),
+                    ("outcome", outcome.token()),
+                ],
+                total,
+            );
+        }
+    }
+    let help = "Handshakes whose answer `handshake = \"lenient\"` has excused.";
+    metrics.family("tidegate_handshakes_excused_total", Kind::Counter, help);
+    for ([route], series) in &gathered.by_route() {
+        let total = sum(series, |it| it.excused.get());
+        metrics.sample(&[("route", route)], total);
+    }
+    let help = "From the request of a handshake to the 101.";
+    metrics.family("tidegate_handshake_seconds", Kind::Histogram, help);
+    for ([route], series) in &gathered.by_route() {
+        let all = series.iter().map(|it| &it.handshake_seconds);
+        metrics.histogram(&[("route", route)], &Spread::of(&SHORT, all));
+    }
+    let help = "Requests that we refused, handshakes and others, by reason.";
+    metrics.family("tidegate_rejections_total", Kind::Counter, help);
+    for ([listener, route], series) in &routes {
+        for rejection in Rejection::ALL {
+            let total = sum(series, |it| it.rejections.at(*rejection as usize).get());
+            if total > 0 {
+                let reason = rejection.token();
+                metrics.sample(
+                    &[("listener", listener), ("route", route), ("reason", reason)],
+                    total,
+                );
+            }
+        }
+    }
+    let help = "Requests answered in HTTP, by status: all but the handshakes that became tunnels.";
+    metrics.family("tidegate_http_requests_total", Kind::Counter, help);
+    for ([listener, route], series) in &routes {
+        let mut statuses = BTreeMap::new();
+        for (status, count) in series.iter().flat_map(|it| it.statuses()) {
+            *statuses.entry(status).or_insert(0) += count;
+        }
+        for (status, count) in statuses {
+            let status = status.to_string();
+            let labels = [
+                ("listener", *listener),
+                ("route", *route),
+                ("status", &status),
+            ];
+            metrics.sample(&labels, count);
+        }
+    }
+}

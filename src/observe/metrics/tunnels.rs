@@ -1,0 +1,97 @@
+//! Metrics of tunnels: how many there are, how they ended, and what went through them.
+
+use super::gathered::{Gathered, labelled, open, sum};
+use crate::observe::exposition::{Exposition, Kind};
+use crate::observe::histogram::{LONG, SHORT, Spread};
+use crate::observe::labels::{CLOSE_CODES, Outcome};
+use crate::observe::series::RouteSeries;
+use crate::observe::traffic::Carriage;
+use crate::tunnel::ended::Ended;
+use crate::tunnel::side::Side;
+
+pub(super) fn of_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
+    let help = "Tunnels that are alive.";
+    metrics.family("tidegate_tunnels_open", Kind::Gauge, help);
+    let opened = |it: &RouteSeries| it.handshakes.at(Outcome::Opened as usize).get();
+    for ([listener, route], series) in &gathered.by_listener_and_route() {
+        if !route.is_empty() {
+            let open = open(series, opened, |it| it.ended.get());
+            metrics.sample(&[("listener", listener), ("route", route)], open);
+        }
+    }
+    let routes = gathered.by_route();
+    let help = "How long tunnels lived that have ended.";
+    metrics.family("tidegate_tunnel_seconds", Kind::Histogram, help);
+    for ([route], series) in &routes {
+        let all = series.iter().map(|it| &it.tunnel_seconds);
+        metrics.histogram(&[("route", route)], &Spread::of(&LONG, all));
+    }
+    let help = "How long sides took to answer our Pings.";
+    metrics.family("tidegate_ping_rtt_seconds", Kind::Histogram, help);
+    for ([route], series) in &routes {
+        for side in [Side::Client, Side::Endpoint] {
+            let all = series.iter().map(|it| it.ping_rtt(side));
+            let labels = [("route", *route), ("side", side.name())];
+            metrics.histogram(&labels, &Spread::of(&SHORT, all));
+        }
+    }
+    let help = "The first Close frame of each tunnel that has ended, by its code and who sent it.";
+    metrics.family("tidegate_close_codes_total", Kind::Counter, help);
+    for ([route], series) in &routes {
+        for (position, code) in CLOSE_CODES.iter().enumerate() {
+            for side in [Side::Client, Side::Endpoint] {
+                let total = sum(series, |it| it.closes_from(side).at(position).get());
+                if total > 0 {
+                    let labels = [("route", *route), ("code", *code), ("from", side.name())];
+                    metrics.sample(&labels, total);
+                }
+            }
+        }
+    }
+    let help = "Tunnels that have ended and carried something that is no WebSocket framing.";
+    metrics.family("tidegate_tunnels_unframed_total", Kind::Counter, help);
+    for ([route], series) in &routes {
+        let total = sum(series, |it| it.unframed.get());
+        metrics.sample(&[("route", route)], total);
+    }
+}
+
+pub(super) fn of_traffic(metrics: &mut Exposition, gathered: &Gathered) {
+    let ways = gathered.by_way();
+    let labels = |way| labelled(["route", "upstream", "endpoint"], way);
+    let help = "Tunnels that have ended, by reason.";
+    metrics.family("tidegate_tunnels_ended_total", Kind::Counter, help);
+    for (way, series) in &ways {
+        let [route, upstream, endpoint] = labels(*way);
+        for ended in Ended::ALL {
+            let total = sum(series, |it| it.ended.at(ended as usize).get());
+            if total > 0 {
+                metrics.sample(
+                    &[route, upstream, endpoint, ("reason", ended.token())],
+                    total,
+                );
+            }
+        }
+    }
+    let both = [
+        ("from_client", Side::Client),
+        ("from_endpoint", Side::Endpoint),
+    ];
+    let mut carried = |name, help, of: fn(Side) -> Carriage| {
+        metrics.family(name, Kind::Counter, help);
+        for (way, series) in &ways {
+            let [route, upstream, endpoint] = labels(*way);
+            for (direction, side) in both {
+                let total = sum(series, |it| it.carried.shown(of(side)));
+                metrics.sample(
+                    &[route, upstream, endpoint, ("direction", direction)],
+                    total,
+                );
+            }
+        }
+    };
+    let help = "Bytes that came through tunnels, live ones too.";
+    carried("tidegate_tunnel_bytes_total", help, Carriage::Bytes);
+    let help = "Messages that came through tunnels, live ones too.";
+    carried("tidegate_tunnel_messages_total", help, Carriage::Messages);
+}
