@@ -19,8 +19,34 @@ use crate::tunnel::meter::Meter;
 use crate::tunnel::side::Side;
 use crate::upstream::endpoint::State;
 
-/// Records that something happened: in the log, or wherever else events are logged.
+/// The fields that every line begins with.
+struct Subject<'a> {
+    session: SessionId,
+    request_id: Option<&'a str>,
+    trace: Option<TraceId>,
+    client: Peer,
+    listener: &'a str,
+    route: Option<&'a str>,
+}
+
+/// Records that something happened to `$subject`: in the log, or wherever else events are logged.
 macro_rules! event {
+    ($recorder:expr, $level:ident, $what:literal, $subject:expr, { $($name:ident = $value:expr,)+ }) => {{
+        let Subject { session, request_id, trace, client, listener, route } = $subject;
+        fields!($recorder, $level, $what, {
+            session = display(session),
+            request_id = request_id,
+            trace = trace.map(display),
+            client = display(client),
+            listener = listener,
+            route = route,
+            $($name = $value,)+
+        });
+    }};
+}
+
+/// Writes these fields to where events are logged.
+macro_rules! fields {
     ($recorder:expr, $level:ident, $what:literal, { $($name:ident = $value:expr,)+ }) => {
         match &**$recorder.log.target() {
             Target::Log => tracing::$level!($($name = $value,)+ $what),
@@ -62,6 +88,18 @@ pub struct TunnelFacts {
 }
 
 impl TunnelFacts {
+    /// Without what is told once, when it opens.
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            session: self.session,
+            request_id: None,
+            trace: None,
+            client: self.client,
+            listener: &self.way.route.listener,
+            route: Some(&self.way.route.route),
+        }
+    }
+
     /// The host asked for, and the path.
     pub fn host_and_path(&self) -> (&str, &str) {
         let slash = self.target.find('/').unwrap_or(self.target.len());
@@ -88,13 +126,12 @@ pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOp
     route.handshakes.at(Outcome::Opened as usize).add(1);
     route.handshake_seconds.observe(opening.handshake);
     let (host, path) = facts.host_and_path();
-    event!(recorder, info, "tunnel opened", {
-        session = display(facts.session),
-        request_id = opening.request_id,
-        trace = opening.trace.map(display),
-        client = display(facts.client),
-        listener = &*route.listener,
-        route = &*route.route,
+    let subject = Subject {
+        request_id: opening.request_id,
+        trace: opening.trace,
+        ..facts.subject()
+    };
+    event!(recorder, info, "tunnel opened", subject, {
         upstream = &*facts.way.upstream,
         endpoint = &*facts.way.endpoint,
         host = host,
@@ -123,11 +160,7 @@ pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, fin
     if let Some((side, code)) = closed {
         route.closed(side, code);
     }
-    event!(recorder, info, "tunnel ended", {
-        session = display(facts.session),
-        client = display(facts.client),
-        listener = &*route.listener,
-        route = &*route.route,
+    event!(recorder, info, "tunnel ended", facts.subject(), {
         upstream = &*facts.way.upstream,
         endpoint = &*facts.way.endpoint,
         reason = ended.token(),
@@ -168,7 +201,18 @@ pub struct RequestFacts<'a> {
     pub started: Instant,
 }
 
-impl RequestFacts<'_> {
+impl<'a> RequestFacts<'a> {
+    fn subject(&self) -> Subject<'a> {
+        Subject {
+            session: self.session,
+            request_id: self.request_id,
+            trace: self.trace,
+            client: self.client,
+            listener: &self.listener.name,
+            route: self.route,
+        }
+    }
+
     /// What is counted of its route.
     fn counted(&self) -> Arc<RouteSeries> {
         self.listener.route(self.route.unwrap_or_default())
@@ -179,13 +223,7 @@ impl RequestFacts<'_> {
 pub fn abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
     let route = facts.counted();
     route.handshakes.at(Outcome::Abandoned as usize).add(1);
-    event!(recorder, info, "handshake abandoned", {
-        session = display(facts.session),
-        request_id = facts.request_id,
-        trace = facts.trace.map(display),
-        client = display(facts.client),
-        listener = &*facts.listener.name,
-        route = facts.route,
+    event!(recorder, info, "handshake abandoned", facts.subject(), {
         host = facts.host,
         path = facts.path,
         duration_ms = milliseconds(facts.started.elapsed()),
@@ -214,13 +252,7 @@ pub fn rejected(
     }
     macro_rules! rejected {
         ($level:ident) => {
-            event!(recorder, $level, "rejected", {
-                session = display(facts.session),
-                request_id = facts.request_id,
-                trace = facts.trace.map(display),
-                client = display(facts.client),
-                listener = &*facts.listener.name,
-                route = facts.route,
+            event!(recorder, $level, "rejected", facts.subject(), {
                 method = facts.method,
                 host = facts.host,
                 path = facts.path,
@@ -252,13 +284,7 @@ pub fn replied(
     if facts.is_handshake {
         route.handshakes.at(Outcome::Declined as usize).add(1);
     }
-    event!(recorder, info, "request", {
-        session = display(facts.session),
-        request_id = facts.request_id,
-        trace = facts.trace.map(display),
-        client = display(facts.client),
-        listener = &*facts.listener.name,
-        route = facts.route,
+    event!(recorder, info, "request", facts.subject(), {
         upstream = endpoint.map(|endpoint| &*endpoint.upstream),
         endpoint = endpoint.map(|endpoint| &*endpoint.label),
         method = facts.method,
