@@ -3,7 +3,7 @@
 //! Knows nothing of clients, routes or tunnels.
 
 pub mod balance;
-pub mod waiting;
+pub mod queue;
 pub mod health;
 pub mod handover;
 pub mod endpoint;

@@ -15,7 +15,7 @@ use rustls::client::ClientConfig;
 use super::balance;
 use super::handover::{self, Estate, Handed, HandedEndpoint, HandedUpstream};
 use super::health::{Condition, Standing};
-use super::waiting::Room;
+use super::queue::Room;
 use crate::config::model::{self, Address, Discovery, EndpointTls, Roots, Secret};
 use crate::net::tls::{self, TlsError};
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::balance::{Balancer, Candidate, Policy};
 use super::endpoint::{Known, Lasting, Lease, State, Tls, locked, micros};
 use super::health::{Condition, Standing};
-use super::waiting::NoTurn;
+use super::queue::NoTurn;
 use crate::config::model::{
     self, AllDown, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,
 };
