@@ -4,11 +4,13 @@
 
 pub mod balance;
 pub mod queue;
+mod time;
 pub mod health;
+pub mod ejection;
+pub mod condition;
 pub mod handover;
 pub mod endpoint;
 pub mod group;
-pub mod ejection;
 pub mod discovery;
 pub mod source;
 pub mod connect;

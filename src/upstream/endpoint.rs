@@ -7,15 +7,16 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustls::client::ClientConfig;
 
 use super::balance;
 use super::handover::{self, Estate, Handed, HandedEndpoint, HandedUpstream};
-use super::health::{Condition, Standing};
+use super::condition::{Condition, Standing};
 use super::queue::Room;
+use super::time::micros;
 use crate::config::model::{self, Address, Discovery, EndpointTls, Roots, Secret};
 use crate::net::tls::{self, TlsError};
 
@@ -235,16 +236,6 @@ impl State {
         let share = age.as_secs_f32() / slow_start.as_secs_f32().max(f32::MIN_POSITIVE);
         share.clamp(WARMTH_LEAST, 1.0)
     }
-}
-
-/// Microseconds since long before the process began: what it has taken over is older than itself.
-pub(super) fn micros(now: Instant) -> u64 {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(|| {
-        let now = Instant::now();
-        now.checked_sub(Duration::from_secs(365 * 24 * 60 * 60))
-            .unwrap_or(now)
-    });
-    now.saturating_duration_since(*BEGAN).as_micros() as u64
 }
 
 /// The right to use an endpoint: it counts as load until this is dropped.

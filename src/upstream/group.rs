@@ -2,13 +2,16 @@
 //!
 //! An [`Upstream`] belongs to one snapshot; its endpoints may change while it runs.
 
+mod ejection;
+
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::balance::{Balancer, Candidate, Policy};
-use super::endpoint::{Known, Lasting, Lease, State, Tls, locked, micros};
-use super::health::{Condition, Standing};
+use super::endpoint::{Known, Lasting, Lease, State, Tls, locked};
+use super::condition::{Condition, Standing};
 use super::queue::NoTurn;
+use super::time::micros;
 use crate::config::model::{
     self, AllDown, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,
 };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::EndpointKey;
-use super::health::Remembered;
+use super::condition::Remembered;
 use crate::config::model::{self, Address, Discovery, Secret};
 
 /// What is handed over.

@@ -10,7 +10,8 @@ use crate::config::model::{Balance, Discovery};
 use crate::displace::live::{Ends, Live};
 use crate::displace::rebalance::excess::Excess;
 use crate::upstream::group::{Member, Upstream as Running};
-use crate::upstream::health::{Checked, Standing};
+use crate::upstream::condition::Standing;
+use crate::upstream::health::Checked;
 
 /// An upstream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
