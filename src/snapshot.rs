@@ -12,7 +12,7 @@ use crate::config::model::{self, Config, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
 use crate::quota::Quota;
 use crate::route::{self, Table};
-use crate::upstream::endpoint::Known;
+use crate::upstream::registry::Known;
 use crate::upstream::group::Upstream;
 
 /// The configuration as running.

@@ -10,6 +10,7 @@ pub mod ejection;
 pub mod condition;
 pub mod handover;
 pub mod endpoint;
+pub mod registry;
 pub mod group;
 pub mod discovery;
 pub mod source;

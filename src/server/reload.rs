@@ -18,7 +18,7 @@ use crate::observe::process::Expiry;
 use crate::observe::recorder::TargetError;
 use crate::session::Shared;
 use crate::snapshot::{Snapshot, SnapshotError};
-use crate::upstream::endpoint::Known;
+use crate::upstream::registry::Known;
 
 /// Why a configuration was not taken.
 #[derive(Debug, thiserror::Error)]

@@ -37,7 +37,7 @@ use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::systemd::{self, passed::PassedSockets};
 use crate::upstream::connect::Resolver;
-use crate::upstream::endpoint::Known;
+use crate::upstream::registry::Known;
 
 /// What a process is started with.
 pub(super) struct Start<'a> {

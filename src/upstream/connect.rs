@@ -14,8 +14,9 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::{State, Tls};
+use super::endpoint::State;
 use super::group::Upstream;
+use super::registry::Tls;
 use super::source::{Share, Sources};
 use crate::config::model::{Address, Keepalive, Reach};
 use crate::net::stream::{Socket, Stream};

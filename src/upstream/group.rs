@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::balance::{Balancer, Candidate, Policy};
-use super::endpoint::{Known, Lasting, Lease, State, Tls, locked};
+use super::endpoint::{Lease, State, locked};
 use super::condition::{Condition, Standing};
 use super::queue::NoTurn;
+use super::registry::{Known, Lasting, Tls};
 use super::time::micros;
 use crate::config::model::{
     self, AllDown, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,

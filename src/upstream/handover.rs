@@ -2,13 +2,11 @@
 //! sends clients to an endpoint that is known to be down, nor forgets what the tunnels of the older
 //! one still load, nor sends back whoever has a sticky cookie to somebody else.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoint::EndpointKey;
 use super::condition::Remembered;
 use crate::config::model::{self, Address, Discovery, Secret};
 
@@ -80,19 +78,13 @@ impl Estate {
 
     pub(super) fn take_endpoint(
         &mut self,
-        (upstream, address): &EndpointKey,
+        upstream: &str,
+        address: &Address,
     ) -> Option<HandedEndpoint> {
         if self.endpoints.is_empty() {
             return None;
         }
         self.endpoints
-            .remove(&(upstream.to_string(), address.clone()))
+            .remove(&(upstream.to_owned(), address.clone()))
     }
-}
-
-pub(super) fn drained(handed: Vec<(String, Address)>) -> HashSet<EndpointKey> {
-    let handed = handed.into_iter();
-    handed
-        .map(|(upstream, address)| (Arc::from(upstream), address))
-        .collect()
 }
