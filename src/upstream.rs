@@ -14,6 +14,7 @@ pub mod registry;
 pub mod group;
 pub mod discovery;
 pub mod source;
+mod resolve;
 pub mod connect;
 pub mod exchange;
 pub mod probe;

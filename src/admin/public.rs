@@ -79,7 +79,7 @@ impl View {
             Sources {
                 workers: &counters,
                 snapshot: &snapshot,
-                ports: self.shared.resolver.sources(),
+                ports: self.shared.connector.sources(),
                 admission: &self.admission,
                 process: &self.process,
                 log_dropped: self.log_dropped.get(),

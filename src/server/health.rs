@@ -115,7 +115,7 @@ impl Check {
             endpoint,
             ..
         } = &self;
-        let result = probe(settings, upstream, endpoint, &shared.resolver).await;
+        let result = probe(settings, upstream, endpoint, &shared.connector).await;
         if let Err(ProbeError::Connect(error)) = &result
             && error.is_our_own()
         {

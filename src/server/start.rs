@@ -36,7 +36,7 @@ use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::systemd::{self, passed::PassedSockets};
-use crate::upstream::connect::Resolver;
+use crate::upstream::connect::Connector;
 use crate::upstream::registry::Known;
 
 /// What a process is started with.
@@ -109,7 +109,7 @@ impl Ground {
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
             Snapshot::first(config, Arc::new(known))?,
-            Resolver::new(Handle::current()),
+            Connector::new(Handle::current()),
         ));
         let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));
         lookups.begin(&config.upstreams).await;

@@ -76,15 +76,15 @@ impl<'a> Attempts<'a> {
         let upstream = self.session.upstream;
         let endpoint = Arc::clone(lease.endpoint());
         let worker = &self.session.connection.worker;
-        let resolver = worker.resolver();
+        let connector = worker.connector();
         let proxy_header = self.session.proxy_header();
         let way = self.session.way(lease);
         let began = Instant::now();
-        let mut connected = connect(upstream, &endpoint, resolver, &proxy_header).await;
+        let mut connected = connect(upstream, &endpoint, connector, &proxy_header).await;
         if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
             // Their tasks have to run once to close them.
             tokio::task::yield_now().await;
-            connected = connect(upstream, &endpoint, resolver, &proxy_header).await;
+            connected = connect(upstream, &endpoint, connector, &proxy_header).await;
         }
         match connected {
             Ok(reached) => {

@@ -18,7 +18,7 @@ use crate::quota::Quota;
 use crate::snapshot::Snapshot;
 use crate::tunnel::copy::Scratch;
 use crate::tunnel::table::Table;
-use crate::upstream::connect::Resolver;
+use crate::upstream::connect::Connector;
 use crate::upstream::http::Pool;
 
 /// What all workers share.
@@ -31,17 +31,17 @@ pub struct Shared {
     /// Tunnels of the process, as far as they are limited.
     tunnels: Arc<Quota>,
     /// Finds the addresses of endpoints.
-    pub resolver: Resolver,
+    pub connector: Connector,
 }
 
 impl Shared {
     /// Begins with this configuration.
-    pub fn new(snapshot: Snapshot, resolver: Resolver) -> Self {
+    pub fn new(snapshot: Snapshot, connector: Connector) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             access_log: Arc::default(),
             tunnels: Arc::default(),
-            resolver,
+            connector,
         }
     }
 }
@@ -114,7 +114,7 @@ impl Worker {
         &self.shared.tunnels
     }
 
-    pub(super) fn resolver(&self) -> &Resolver {
-        &self.shared.resolver
+    pub(super) fn connector(&self) -> &Connector {
+        &self.shared.connector
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
@@ -17,12 +17,10 @@ use tokio_rustls::TlsConnector;
 use super::endpoint::State;
 use super::group::Upstream;
 use super::registry::Tls;
+use super::resolve::Resolver;
 use super::source::{Share, Sources};
 use crate::config::model::{Address, Keepalive, Reach};
 use crate::net::stream::{Socket, Stream};
-
-/// How long the addresses of a name are used before it is looked up again.
-const RESOLVED_FOR: Duration = Duration::from_secs(5);
 
 /// Why there is no connection. No byte of a request was written: another endpoint may be tried.
 #[derive(Debug, thiserror::Error)]
@@ -70,19 +68,18 @@ pub struct Reached {
     pub share: Option<Share>,
 }
 
-/// Resolves names on the control runtime, so that no worker waits for a slow name server, and knows
-/// where the connections of the process come from.
+/// Connects to endpoints, and knows where the connections of the process come from.
 #[derive(Debug, Clone)]
-pub struct Resolver {
-    control: Handle,
+pub struct Connector {
+    resolver: Resolver,
     sources: Arc<Sources>,
 }
 
-impl Resolver {
+impl Connector {
     /// Look-ups run on `control`.
     pub fn new(control: Handle) -> Self {
         Self {
-            control,
+            resolver: Resolver::new(control),
             sources: Arc::default(),
         }
     }
@@ -90,45 +87,6 @@ impl Resolver {
     /// Where connections come from.
     pub fn sources(&self) -> &Sources {
         &self.sources
-    }
-
-    async fn addresses(
-        &self,
-        state: &State,
-        host: &str,
-        port: u16,
-    ) -> io::Result<Arc<[SocketAddr]>> {
-        if let Some((at, addresses)) = &*state
-            .resolved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            && at.elapsed() < RESOLVED_FOR
-        {
-            return Ok(Arc::clone(addresses));
-        }
-        let name = host.to_owned();
-        let found = self
-            .control
-            .spawn(async move {
-                tokio::net::lookup_host((name, port))
-                    .await
-                    .map(Iterator::collect::<Vec<_>>)
-            })
-            .await
-            .map_err(io::Error::other)??;
-        if found.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                "the name has no address",
-            ));
-        }
-        let addresses: Arc<[SocketAddr]> = found.into();
-        *state
-            .resolved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) =
-            Some((Instant::now(), Arc::clone(&addresses)));
-        Ok(addresses)
     }
 }
 
@@ -139,12 +97,12 @@ impl Resolver {
 pub async fn connect(
     upstream: &Upstream,
     endpoint: &State,
-    resolver: &Resolver,
+    connector: &Connector,
     proxy_header: &[u8],
 ) -> Result<Reached, ConnectError> {
     let limit = upstream.timeouts().connect;
     let work = async {
-        let (mut socket, share) = open(upstream, endpoint, resolver).await?;
+        let (mut socket, share) = open(upstream, endpoint, connector).await?;
         if !proxy_header.is_empty() {
             socket.write_all(proxy_header).await.map_err(refused)?;
         }
@@ -163,7 +121,7 @@ pub async fn connect(
 async fn open(
     upstream: &Upstream,
     endpoint: &State,
-    resolver: &Resolver,
+    connector: &Connector,
 ) -> Result<(Socket, Option<Share>), ConnectError> {
     let resolved;
     let addresses = match &endpoint.address {
@@ -173,7 +131,8 @@ async fn open(
             return Ok((Socket::Unix(socket), None));
         }
         Address::Name { host, port } => {
-            resolved = resolver
+            resolved = connector
+                .resolver
                 .addresses(endpoint, host, *port)
                 .await
                 .map_err(ConnectError::Resolve)?;
@@ -182,7 +141,7 @@ async fn open(
     };
     let mut failure = None;
     for address in addresses {
-        match open_tcp(*address, upstream.reach(), &resolver.sources).await {
+        match open_tcp(*address, upstream.reach(), &connector.sources).await {
             Ok((socket, share)) => return Ok((Socket::Tcp(socket), Some(share))),
             Err(error) => failure = Some(error),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect::{ConnectError, Reached, Resolver, connect};
+use super::connect::{ConnectError, Connector, Reached, connect};
 use super::endpoint::State;
 use super::exchange::{Answered, ExchangeError, exchange};
 use super::group::Upstream;
@@ -88,7 +88,7 @@ pub async fn probe(
     settings: &Health,
     upstream: &Upstream,
     endpoint: &State,
-    resolver: &Resolver,
+    connector: &Connector,
 ) -> Result<(), ProbeError> {
     let limit = settings.timeout;
     let check = Check {
@@ -96,7 +96,7 @@ pub async fn probe(
         deadline: Instant::now().checked_add(limit),
     };
     let proxy_header = proxy_header::write(upstream.reach().send_proxy, None);
-    let connecting = connect(upstream, endpoint, resolver, &proxy_header);
+    let connecting = connect(upstream, endpoint, connector, &proxy_header);
     let reached = check.within("connection", connecting).await??;
     let host = endpoint.host().unwrap_or(HOST_OF_UNIX);
     match &settings.probe {

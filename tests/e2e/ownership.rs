@@ -18,7 +18,7 @@ use tidegate::net::listen::{Listener, Settings};
 use tidegate::net::stream::{Peer, Socket, Stream};
 use tidegate::session::{Connection, Place, Shared, Worker};
 use tidegate::snapshot::Snapshot;
-use tidegate::upstream::connect::Resolver;
+use tidegate::upstream::connect::Connector;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle, LocalOptions};
 
@@ -57,7 +57,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let config = parsed(&simple(&[echo.address]));
         let shared = Arc::new(Shared::new(
             Snapshot::new(&config, None).unwrap(),
-            Resolver::new(Handle::current()),
+            Connector::new(Handle::current()),
         ));
         let snapshot = Arc::downgrade(&shared.snapshot.load_full());
         let worker = Rc::new(Worker::new(Arc::clone(&shared), Arc::default()));
