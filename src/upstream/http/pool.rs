@@ -1,0 +1,93 @@
+//! The idle connections of one worker.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::request::Sender;
+use crate::config::model::SendProxy;
+use crate::upstream::endpoint::Lease;
+use crate::upstream::group::Upstream;
+
+/// How long a connection may lie idle: Node closes its own after 5 s, and a request that crosses
+/// that close would be lost.
+const IDLE_FOR: Duration = Duration::from_secs(4);
+
+/// Idle connections kept per worker and endpoint.
+const IDLE_MOST: usize = 32;
+
+/// The idle connections of one worker.
+#[derive(Debug, Default)]
+pub struct Pool {
+    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+}
+
+/// What makes two connections interchangeable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    endpoint: u64,
+    /// 0 for plain text.
+    tls: u64,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: Sender,
+    since: Instant,
+}
+
+impl Key {
+    /// For connections of `upstream` to the leased endpoint; `None` where one that has begun with a
+    /// client's PROXY header is that client's alone.
+    pub fn of(upstream: &Upstream, lease: &Lease) -> Option<Self> {
+        let tls = upstream.tls.as_ref().map_or(0, |tls| tls.generation);
+        (upstream.reach().send_proxy == SendProxy::Off).then(|| Self {
+            endpoint: lease.endpoint().id,
+            tls,
+        })
+    }
+}
+
+impl Pool {
+    /// Takes the connection that was used last, if one is fit for a request.
+    pub fn take(&self, key: Key) -> Option<Sender> {
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.get_mut(&key)?;
+        while let Some(Idle { sender, since }) = connections.pop() {
+            if sender.is_ready() && since.elapsed() < IDLE_FOR {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    /// Drops what has lain idle for too long.
+    pub fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|_, connections| {
+            connections.retain(|idle| now.duration_since(idle.since) < IDLE_FOR);
+            !connections.is_empty()
+        });
+    }
+
+    /// Drops everything; whether there was anything.
+    pub fn clear(&self) -> bool {
+        let idle = self.idle.take();
+        !idle.is_empty()
+    }
+
+    pub(super) fn put(&self, key: Key, sender: Sender) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.entry(key).or_default();
+        if connections.len() < IDLE_MOST {
+            connections.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+    }
+}
