@@ -12,8 +12,8 @@ use crate::config::model::{self, Config, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
 use crate::quota::Quota;
 use crate::route::{self, Table};
-use crate::upstream::registry::Known;
 use crate::upstream::group::Upstream;
+use crate::upstream::registry::Known;
 
 /// The configuration as running.
 #[derive(Debug)]

@@ -6,8 +6,6 @@ pub mod balance;
 pub mod queue;
 mod time;
 pub mod health;
-pub mod ejection;
-pub mod condition;
 pub mod handover;
 pub mod endpoint;
 pub mod registry;

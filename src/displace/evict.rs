@@ -16,7 +16,7 @@ use super::periodic::PeriodicTask;
 use crate::config::model::{self, Aftermath};
 use crate::tunnel::ended::{Ended, Words};
 use crate::upstream::group::Member;
-use crate::upstream::condition::Standing;
+use crate::upstream::health::Standing;
 
 /// How often it is looked whose tunnels are to be closed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use crate::protocol::rejection::Rejection;
 use crate::upstream::connect::{ConnectError, Reached, connect};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Nobody;
-use crate::upstream::ejection::Failure;
+use crate::upstream::health::Failure;
 
 /// The endpoints that were tried for a session, and how many more may be.
 pub(super) struct Attempts<'a> {

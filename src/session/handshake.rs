@@ -20,7 +20,7 @@ use crate::protocol::spelling::Spelling;
 use crate::quota::Share;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::exchange::{Answered, exchange};
-use crate::upstream::ejection::Failure;
+use crate::upstream::health::Failure;
 use crate::upstream::http::{self, Loan, RequestBody};
 
 /// What a request to an endpoint usually takes.

@@ -14,7 +14,7 @@ use crate::tunnel::copy::Finished;
 use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::State;
 use crate::upstream::group::Upstream;
-use crate::upstream::ejection::Failure;
+use crate::upstream::health::Failure;
 
 /// A tunnel that its endpoint cuts so soon after its opening has failed.
 const EARLY: Duration = Duration::from_secs(10);

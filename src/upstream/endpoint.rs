@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::balance;
 use super::handover::HandedEndpoint;
-use super::condition::{Condition, Standing};
+use super::health::{Condition, Standing};
 use super::queue::Room;
 use super::time::micros;
 use crate::config::model::Address;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::balance::{Balancer, Candidate, Policy};
 use super::endpoint::{Lease, State, locked};
-use super::condition::{Condition, Standing};
+use super::health::{Condition, Standing};
 use super::queue::NoTurn;
 use super::registry::{Known, Lasting, Tls};
 use super::time::micros;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::condition::Remembered;
+use super::health::Remembered;
 use crate::config::model::{self, Address, Discovery, Secret};
 
 /// What is handed over.

@@ -146,7 +146,12 @@ impl Known {
         } = handed;
         Self {
             settled: AtomicBool::new(true),
-            drained: Mutex::new(drained.into_iter().map(|(upstream, address)| (Arc::from(upstream), address)).collect()),
+            drained: Mutex::new(
+                drained
+                    .into_iter()
+                    .map(|(upstream, address)| (Arc::from(upstream), address))
+                    .collect(),
+            ),
             estate: Mutex::new(Estate::new(upstreams, endpoints)),
             ..Self::default()
         }

@@ -10,8 +10,7 @@ use crate::config::model::{Balance, Discovery};
 use crate::displace::live::{Ends, Live};
 use crate::displace::rebalance::excess::Excess;
 use crate::upstream::group::{Member, Upstream as Running};
-use crate::upstream::condition::Standing;
-use crate::upstream::health::Checked;
+use crate::upstream::health::{Checked, Standing};
 
 /// An upstream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -13,8 +13,7 @@ use crate::observe::series::Way;
 use crate::snapshot::Snapshot;
 use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::State;
-use crate::upstream::condition::{Standing, Tally};
-use crate::upstream::health::Checked;
+use crate::upstream::health::{Checked, Standing, Tally};
 
 pub(super) fn of_endpoints(
     metrics: &mut Exposition,

@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Upstream;
-use crate::upstream::condition::Standing;
-use crate::upstream::ejection::{Failure, ejected_most};
 use crate::upstream::endpoint::{State, locked};
+use crate::upstream::health::{Failure, Standing, ejected_most};
 
 /// Whoever ejects, or counts who is ejected, does so alone: otherwise two workers might each eject
 /// the last one that may be.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::model::{Address, Discovery, Ejection, Health, Probe, Queue, SameSite};
-use crate::upstream::ejection::Failure;
+use crate::upstream::health::Failure;
 
 const CHECKS: Health = Health {
     probe: Probe::Tcp,

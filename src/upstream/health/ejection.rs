@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::time::later;
 use crate::config::model::Ejection;
+use crate::upstream::time::later;
 
 /// Parts that the window of ejection has. Outcomes are forgotten part by part.
 const PARTS: usize = 8;
@@ -44,7 +44,7 @@ impl fmt::Display for Failure {
 /// How often and how long it has been ejected.
 #[derive(Debug, Default)]
 pub(super) struct Ejections {
-    outcomes: Outcomes,
+    pub(super) outcomes: Outcomes,
     /// When the latest one ends, or has ended.
     pub(super) until: Option<Instant>,
     /// How often the time of the next one is doubled.
@@ -114,7 +114,7 @@ impl Ejections {
 
 /// How sessions went within the window.
 #[derive(Debug, Default)]
-struct Outcomes {
+pub(super) struct Outcomes {
     /// The latest one first.
     parts: [Part; PARTS],
     /// How long each is.

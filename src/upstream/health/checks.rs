@@ -1,0 +1,258 @@
+//! What checks say of an endpoint: how many in a row it takes to go down and to come up, and when
+//! the next one is due.
+//!
+//! Pure: told results and the time, it tells what changed.
+
+use std::time::Instant;
+
+use crate::config::model::Health;
+use crate::upstream::time::{YEAR, later};
+
+/// Bytes that are kept of why a check failed.
+pub(super) const WHY_MOST: usize = 200;
+
+/// How a check ended, as it is counted. The tokens are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// It passed.
+    Passed,
+    /// No connection came about.
+    Connect,
+    /// It took too long.
+    Timeout,
+    /// The answer was another one than is expected, or none.
+    Answer,
+    /// The answer was good, but no Pong came to the Ping.
+    Pong,
+}
+
+impl Checked {
+    /// Every way there is.
+    pub const ALL: [Self; 5] = [
+        Self::Passed,
+        Self::Connect,
+        Self::Timeout,
+        Self::Answer,
+        Self::Pong,
+    ];
+
+    /// The stable token.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Answer => "answer",
+            Self::Pong => "pong",
+        }
+    }
+}
+
+/// What its checks have found.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    pub(super) is_down: bool,
+    /// Results in a row that speak for the opposite.
+    pub(super) streak: u32,
+    /// When it went down, or came up again.
+    pub(super) changed: Option<Instant>,
+    /// What the latest check found wrong.
+    pub(super) fault: Option<Box<str>>,
+    /// When the next one is due.
+    pub(super) due: Option<Instant>,
+}
+
+/// What the result of a check has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It failed, where the one before had passed or had failed for another reason.
+    Failing,
+    /// So many in a row have failed: it gets nothing new.
+    Down,
+    /// So many in a row have passed: it serves again.
+    Up,
+    /// It passed, which has ended an ejection.
+    Readmitted,
+}
+
+impl Checks {
+    /// When the next one is due.
+    pub(super) fn due(
+        &mut self,
+        settings: &Health,
+        chance: impl FnOnce() -> f64,
+        now: Instant,
+    ) -> Instant {
+        let first = || later(now, settings.interval.min(YEAR).mul_f64(chance()));
+        let due = self.due.get_or_insert_with(first);
+        // The settings may have changed.
+        *due = patience(settings, now).min(*due);
+        *due
+    }
+
+    /// One begins.
+    pub(super) fn begin(&mut self, settings: &Health, now: Instant) {
+        self.due = Some(patience(settings, now));
+    }
+
+    /// The one that was due last has ended like this.
+    pub(super) fn take(
+        &mut self,
+        result: Result<(), &str>,
+        settings: &Health,
+        chance: f64,
+        now: Instant,
+    ) -> Option<Change> {
+        let interval = settings.interval.min(YEAR).mul_f64(0.9 + 0.2 * chance);
+        self.due = Some(later(now, interval));
+        let fault = result.err().map(bounded);
+        let differs = self.fault.as_deref() != fault;
+        self.fault = fault.map(Into::into);
+        if result.is_err() == self.is_down {
+            self.streak = 0;
+            return (self.is_down && differs).then_some(Change::Failing);
+        }
+        self.streak += 1;
+        let (enough, turned) = match self.is_down {
+            true => (settings.rise, Change::Up),
+            false => (settings.fall, Change::Down),
+        };
+        if self.streak < enough {
+            return (result.is_err() && differs).then_some(Change::Failing);
+        }
+        self.is_down = !self.is_down;
+        self.streak = 0;
+        self.changed = Some(now);
+        Some(turned)
+    }
+}
+
+/// When to give up on a check that was begun, or the latest that one can be due.
+fn patience(settings: &Health, now: Instant) -> Instant {
+    let longest = settings.interval.max(settings.timeout);
+    later(now, longest.min(YEAR) * 2)
+}
+
+/// As much of it as is kept.
+fn bounded(why: &str) -> &str {
+    let end = (0..=WHY_MOST.min(why.len())).rfind(|&end| why.is_char_boundary(end));
+    why.get(..end.unwrap_or_default()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Probe;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn health(rise: u32, fall: u32) -> Health {
+        Health {
+            probe: Probe::Tcp,
+            interval: 10 * SECOND,
+            timeout: SECOND,
+            rise,
+            fall,
+        }
+    }
+
+    /// Checks with these results, one a second: `.` for one that passed, other letters for the reason.
+    #[track_caller]
+    fn check(results: &str, expected: &[Option<Change>]) {
+        let now = Instant::now();
+        let mut checks = Checks::default();
+        let changes: Vec<_> = (0..)
+            .zip(results.chars())
+            .map(|(at, result)| {
+                let why = result.to_string();
+                let result = if result == '.' { Ok(()) } else { Err(&*why) };
+                checks.take(result, &health(2, 3), 0.5, now + at * SECOND)
+            })
+            .collect();
+        assert_eq!(changes, expected);
+    }
+
+    #[test]
+    fn fall_and_rise_are_counted_in_a_row() {
+        use Change::{Down, Failing, Up};
+        check("...", &[None; 3]);
+        check("aaa", &[Some(Failing), None, Some(Down)]);
+        check("aa.aa", &[Some(Failing), None, None, Some(Failing), None]);
+        check("ab", &[Some(Failing), Some(Failing)]);
+        check(
+            "aaa.a..",
+            &[
+                Some(Failing),
+                None,
+                Some(Down),
+                None,
+                Some(Failing),
+                None,
+                Some(Up),
+            ],
+        );
+        check(
+            "aaabb..",
+            &[
+                Some(Failing),
+                None,
+                Some(Down),
+                Some(Failing),
+                None,
+                None,
+                Some(Up),
+            ],
+        );
+    }
+
+    #[test]
+    fn checks_are_spread_and_never_lost() {
+        let now = Instant::now();
+        let settings = health(1, 1);
+        let mut checks = Checks::default();
+        let first = checks.due(&settings, || 0.3, now);
+        assert_eq!(first, now + 3 * SECOND);
+        assert_eq!(checks.due(&settings, || 0.9, now + SECOND), first);
+        // Nothing is heard of it.
+        checks.begin(&settings, first);
+        let again = checks.due(&settings, || 0.0, first);
+        assert_eq!(again, first + 20 * SECOND);
+        for (chance, next) in [(0.0, 9), (0.5, 10), (1.0, 11)] {
+            checks.take(Ok(()), &settings, chance, now);
+            let due = checks.due(&settings, || 0.0, now);
+            assert_eq!((due - now).as_secs_f64().round() as u32, next);
+        }
+        // A shorter interval holds at once.
+        let often = Health {
+            interval: SECOND,
+            ..settings
+        };
+        assert_eq!(checks.due(&often, || 0.0, now), now + 2 * SECOND);
+    }
+
+    proptest! {
+        #[test]
+        fn it_turns_when_all_of_the_latest_checks_agree(
+            results in prop::collection::vec(any::<bool>(), 0..60),
+            rise in 1..5u32,
+            fall in 1..5u32,
+        ) {
+            let now = Instant::now();
+            let mut checks = Checks::default();
+            let (mut up, mut last_turn) = (true, 0);
+            for (at, &passed) in results.iter().enumerate() {
+                let result = if passed { Ok(()) } else { Err("no") };
+                checks.take(result, &health(rise, fall), 0.5, now);
+                let latest = &results[last_turn..=at];
+                let needed = if up { fall } else { rise } as usize;
+                let run = latest.iter().rev().take_while(|&&passed| passed != up).count();
+                if run >= needed {
+                    (up, last_turn) = (!up, at + 1);
+                }
+                prop_assert_eq!(!checks.is_down, up);
+            }
+        }
+    }
+}
