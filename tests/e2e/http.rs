@@ -302,8 +302,8 @@ async fn a_route_may_refuse_plain_http() {
 async fn waiting_has_an_end_everywhere() {
     let endpoint = Endpoint::bind().await;
     let timeouts = "[listener.main.timeouts]\n\
-        request_header = \"300ms\"\nkeep_alive = \"300ms\"\nrequest_body = \"300ms\"\n\
-        [upstream.main.timeouts]\nresponse = \"300ms\"\n";
+        request_header = \"1s\"\nkeep_alive = \"1s\"\nrequest_body = \"1s\"\n\
+        [upstream.main.timeouts]\nresponse = \"1s\"\n";
     let proxy = Proxy::start(&(simple(&[endpoint.address]) + timeouts)).await;
     // For a head that does not come, or not whole.
     proxy.connect().await.closed().await;

@@ -195,14 +195,15 @@ async fn answers_are_no_activity() {
 
 #[tokio::test]
 async fn whoever_talks_is_not_asked() {
-    let (proxy, _endpoint, mut client, mut served) = tunnel(PINGS).await;
+    let pings = PINGS.replace("ping = \"1s\"", "ping = \"3s\"");
+    let (proxy, _endpoint, mut client, mut served) = tunnel(&pings).await;
     let (hello, reply) = (frame(0x81, Some([1; 4]), b"x"), frame(0x81, None, b"x"));
-    for _ in 0..40 {
+    for _ in 0..80 {
         client.send(&hello).await;
         assert_eq!(served.exactly(hello.len()).await, hello);
         served.send(&reply).await;
         assert_eq!(client.exactly(reply.len()).await, reply);
-        // Less than a second later.
+        // Far less than the time after which a quiet side is pinged.
         crate::harness::quiet_for(50, client.at_least(1)).await;
     }
     let scrape = Scrape::of(&proxy).await;

@@ -79,7 +79,7 @@ async fn the_header_says_who_connected() {
 
 #[tokio::test]
 async fn garbage_and_silence_are_closed_without_an_answer() {
-    let listener = format!("{REQUIRED}timeouts.request_header = \"300ms\"\n");
+    let listener = format!("{REQUIRED}timeouts.request_header = \"1s\"\n");
     let (endpoint, proxy) = start(&listener).await;
     let huge = [SIGNATURE, &[0x21, 0x11, 0xff, 0xff]].concat();
     let cases: [&[u8]; 10] = [

@@ -97,7 +97,7 @@ async fn nothing_is_sent_twice_unless_the_configuration_says_so() {
 async fn silence_leads_to_another_endpoint_if_so_configured() {
     let endpoints = endpoints().await;
     let addresses = endpoints.each_ref().map(|each| each.address);
-    let timeouts = "timeouts = { handshake = \"200ms\", response = \"200ms\" }\n";
+    let timeouts = "timeouts = { handshake = \"1s\", response = \"1s\" }\n";
     let settings = format!("{timeouts}retry_on = [\"timeout\"]");
     let proxy = Proxy::start(&config(&addresses, &settings)).await;
     for (request, answer) in [(HANDSHAKE, SWITCH), (GET, BUSY)] {

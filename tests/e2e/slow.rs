@@ -9,8 +9,8 @@ use crate::harness::wire::{End, HANDSHAKE, Wire};
 
 /// Short ones, so that they are waited for; all that follows waits for events.
 const DEADLINES: &str = "[listener.main.timeouts]\n\
-    tls_handshake = \"1s\"\nrequest_header = \"1s\"\nkeep_alive = \"1s\"\n\
-    request_body = \"1s\"\nresponse_body = \"1s\"\n";
+    tls_handshake = \"2s\"\nrequest_header = \"2s\"\nkeep_alive = \"2s\"\n\
+    request_body = \"2s\"\nresponse_body = \"2s\"\n";
 
 /// Of each kind.
 const ATTACKERS: usize = 40;
@@ -97,7 +97,7 @@ async fn a_reply_that_is_not_read_ends_at_its_deadline_beside_good_clients() {
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);
     let (echo, endpoint) = (Echo::start("echo").await, Endpoint::bind().await);
-    let tls = "[listener.tls]\nbind = [\"127.0.0.1:0\"]\ntimeouts.response_body = \"1s\"\n\
+    let tls = "[listener.tls]\nbind = [\"127.0.0.1:0\"]\ntimeouts.response_body = \"2s\"\n\
         tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
     let config = config(&echo, &endpoint) + tls;
     let proxy = Proxy::start_in(folder, &config).await;

@@ -101,7 +101,7 @@ async fn nobody_in_the_queue_is_turned_away() {
 async fn connections_are_still_accepted_for_the_delay() {
     let echo = Echo::start("echo").await;
     let config = with_grace("30s", &simple(&[echo.address]))
-        .replace("shutdown.grace", "shutdown.delay = \"1s\"\nshutdown.grace");
+        .replace("shutdown.grace", "shutdown.delay = \"3s\"\nshutdown.grace");
     let mut proxy = Proxy::start(&config).await;
     proxy.signal(Signal::TERM);
     proxy.logged("draining").await;

@@ -377,7 +377,7 @@ async fn the_cipher_is_ours_to_choose() {
 async fn a_client_that_does_not_speak_tls_or_does_not_go_on_is_let_go() {
     let Setup {
         proxy, echo: _echo, ..
-    } = setup("[listener.main.timeouts]\ntls_handshake = \"300ms\"\n").await;
+    } = setup("[listener.main.timeouts]\ntls_handshake = \"1s\"\n").await;
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
     client.rest().await;

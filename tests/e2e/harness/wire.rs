@@ -17,6 +17,10 @@ use super::within;
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
+/// A connection on which nothing has moved for this long is stuck: longer than a busy machine keeps
+/// a process waiting, shorter than the deadlines for slow readers.
+const STALLED: Duration = Duration::from_secs(1);
+
 /// A handshake as any client would send it.
 pub(crate) const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\n\
     Host: chat.example.com\r\n\
@@ -97,8 +101,7 @@ impl Wire {
 
     /// Sends this again and again, until nobody takes it any more.
     pub(crate) async fn flood(&mut self, bytes: &[u8]) {
-        let patience = Duration::from_millis(300);
-        while let Ok(sent) = tokio::time::timeout(patience, self.io.write_all(bytes)).await {
+        while let Ok(sent) = tokio::time::timeout(STALLED, self.io.write_all(bytes)).await {
             if sent.is_err() {
                 break;
             }
@@ -107,11 +110,10 @@ impl Wire {
 
     /// The same, so often at most: how many bytes were taken.
     pub(crate) async fn flood_most(&mut self, bytes: &[u8], times: usize) -> usize {
-        let patience = Duration::from_millis(300);
         let mut taken = 0;
         while taken < bytes.len() * times {
             let rest = &bytes[taken % bytes.len()..];
-            match tokio::time::timeout(patience, self.io.write(rest)).await {
+            match tokio::time::timeout(STALLED, self.io.write(rest)).await {
                 Ok(Ok(length)) => taken += length,
                 _ => break,
             }
@@ -122,8 +124,7 @@ impl Wire {
     /// Sends this as far as the other side lets us.
     pub(crate) async fn flood_once(&mut self, bytes: &[u8]) {
         // It may have closed by now, or not read on.
-        let patience = Duration::from_millis(300);
-        let _ = tokio::time::timeout(patience, self.io.write_all(bytes)).await;
+        let _ = tokio::time::timeout(STALLED, self.io.write_all(bytes)).await;
     }
 
     /// Sends this again and again, until the other side has gone.
@@ -143,8 +144,7 @@ impl Wire {
 
     /// Reads until nothing comes for a while: how many bytes that was.
     pub(crate) async fn until_quiet(&mut self) -> usize {
-        let patience = Duration::from_millis(300);
-        while let Ok(Ok(1..)) = tokio::time::timeout(patience, self.more()).await {}
+        while let Ok(Ok(1..)) = tokio::time::timeout(STALLED, self.more()).await {}
         std::mem::take(&mut self.unread).len()
     }
 
