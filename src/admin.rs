@@ -6,7 +6,6 @@
 //! Reading a configuration is `server`'s business: it is given orders.
 
 pub mod fault;
-pub mod identity;
 pub mod plan;
 pub mod order;
 pub mod exchange;

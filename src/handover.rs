@@ -1,172 +1,30 @@
-//! The way between a process and the one that succeeds it: a socket over which state and descriptors
-//! go (`unix(7)`, `SCM_RIGHTS`), and later, while the older one drains, the questions of operators.
+//! Handing over from a running process to the one that succeeds it: listening sockets, keys and what is
+//! known of upstreams.
 //!
-//! Owns how things get across. What is handed over, and when, is `server`'s business.
+//! ```text
+//! successor                         predecessor
+//!    │ hello: the configuration is good  │
+//!    │──────────────────────────────────►│
+//!    │    state: sockets, keys, counts   │
+//!    │◄──────────────────────────────────│
+//!    │ prepared (or failed, and why)     │
+//!    │──────────────────────────────────►│
+//!    │                                go │
+//!    │◄──────────────────────────────────│
+//!    │ serving                           │
+//!    │──────────────────────────────────►│ stops accepting, tells the service manager
+//!    │                              left │
+//!    │◄──────────────────────────────────│
+//! ```
+//!
+//! Until `serving`, whatever goes wrong leaves the predecessor as it was. `predecessor` and `successor`
+//! are the two sides; both block, and `server` says when they run.
 
+mod channel;
 mod descriptors;
+pub mod identity;
 pub mod link;
-
-use std::env;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
-
-/// Tells a successor that there is a channel on its standard input, and whose it is.
-const FROM: &str = "TIDEGATE_UPGRADE_FROM";
-
-/// Bytes of a message.
-const MESSAGE_MOST: usize = 256 * 1024 * 1024;
-
-/// Descriptors that come with a message.
-const DESCRIPTORS_MOST: usize = 64 * 1024;
-
-/// One end of the way, before it becomes a [`link::Link`].
-#[derive(Debug)]
-pub struct Channel(UnixStream);
-
-impl Channel {
-    /// Has `command` start with the other end on its standard input, once it is run by this process.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn to(command: &mut Command) -> io::Result<Self> {
-        let (own, theirs) = UnixStream::pair()?;
-        command.stdin(Stdio::from(OwnedFd::from(theirs)));
-        command.env(FROM, std::process::id().to_string());
-        Ok(Self(own))
-    }
-
-    /// The way to whom this process succeeds; `None` if it succeeds nobody. Only once: standard input
-    /// is empty from then on.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn inherited() -> io::Result<Option<Self>> {
-        let Ok(from) = env::var(FROM) else {
-            return Ok(None);
-        };
-        let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().to_string());
-        if parent.as_deref() != Some(&*from) {
-            return Ok(None);
-        }
-        let inherited = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
-        let nothing = std::fs::File::open("/dev/null")?;
-        rustix::stdio::dup2_stdin(&nothing)?;
-        Ok(Some(Self(inherited.into())))
-    }
-
-    /// How long either side may take for a message from now on.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(Some(patience))?;
-        self.0.set_write_timeout(Some(patience))
-    }
-
-    /// Sends a message, and these descriptors along.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn send(&self, message: &impl Serialize, along: &[BorrowedFd<'_>]) -> io::Result<()> {
-        // There may be keys in it.
-        let body = Zeroizing::new(serde_json::to_vec(message)?);
-        let too_many = |_| io::Error::other("more than a message can have");
-        let length = u32::try_from(body.len()).map_err(too_many)?;
-        let count = u32::try_from(along.len()).map_err(too_many)?;
-        let mut socket = &self.0;
-        socket.write_all(&[length.to_be_bytes(), count.to_be_bytes()].concat())?;
-        socket.write_all(&body)?;
-        for some in along.chunks(descriptors::AT_ONCE) {
-            descriptors::send(self.0.as_fd(), some)?;
-        }
-        Ok(())
-    }
-
-    /// Waits for a message, and what comes along.
-    ///
-    /// # Errors
-    /// What the system said; that the other side is gone; that it speaks otherwise.
-    pub fn receive<T: DeserializeOwned>(&self) -> io::Result<(T, Vec<OwnedFd>)> {
-        let mut socket = &self.0;
-        let mut head = [[0; 4]; 2];
-        socket.read_exact(head.as_flattened_mut())?;
-        let [length, count] = head.map(|it| u32::from_be_bytes(it) as usize);
-        if length > MESSAGE_MOST || count > DESCRIPTORS_MOST {
-            return Err(io::Error::other("the other side speaks otherwise"));
-        }
-        let mut body = Zeroizing::new(vec![0; length]);
-        socket.read_exact(&mut body)?;
-        let mut along = Vec::new();
-        while along.len() < count {
-            let some = descriptors::receive(self.0.as_fd())?;
-            if some.is_empty() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            along.extend(some);
-        }
-        Ok((serde_json::from_slice(&body)?, along))
-    }
-
-    /// The socket, for what comes afterwards.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn into_socket(self) -> io::Result<OwnedFd> {
-        self.0.set_read_timeout(None)?;
-        self.0.set_write_timeout(None)?;
-        self.0.set_nonblocking(true)?;
-        Ok(self.0.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pair() -> [Channel; 2] {
-        let (one, other) = UnixStream::pair().unwrap();
-        [one, other].map(Channel)
-    }
-
-    #[test]
-    fn messages_arrive_whole_with_what_was_sent_along() {
-        let [one, other] = pair();
-        let sockets: Vec<UnixStream> = (0..600).map(|_| UnixStream::pair().unwrap().0).collect();
-        let long = "x".repeat(300_000);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let along: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-                one.send(&long, &along).unwrap();
-                one.send(&"and another", &[]).unwrap();
-            });
-            let (message, along) = other.receive::<String>().unwrap();
-            assert_eq!((message.len(), along.len()), (300_000, 600));
-            let (message, along) = other.receive::<String>().unwrap();
-            assert_eq!((&*message, along.len()), ("and another", 0));
-        });
-        drop(one);
-        let gone = other.receive::<String>().unwrap_err();
-        assert_eq!(gone.kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn whoever_says_nothing_is_not_waited_for() {
-        let [_one, other] = pair();
-        other.set_patience(Duration::from_millis(10)).unwrap();
-        assert!(other.receive::<String>().is_err());
-    }
-
-    #[test]
-    fn nonsense_is_not_believed() {
-        let [one, other] = pair();
-        (&one.0).write_all(&[0xff; 8]).unwrap();
-        assert!(other.receive::<String>().is_err());
-    }
-}
+mod message;
+pub mod predecessor;
+pub mod state;
+pub mod successor;

@@ -4,6 +4,8 @@
 
 pub mod gate;
 pub mod admission;
+pub mod listener;
+pub mod socket_file;
 pub mod listen;
 pub mod inherited;
 pub mod stream;

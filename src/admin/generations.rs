@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::exchange::exchange;
 use super::fault::Fault;
-use super::identity::Identity;
+use crate::handover::identity::Identity;
 use crate::handover::link::Link;
 use crate::session::Shared;
 
@@ -37,7 +37,7 @@ pub struct Generations {
 pub struct Older {
     /// Which it is.
     pub identity: Identity,
-    link: Link,
+    link: Arc<Link>,
     seen: Mutex<Seen>,
 }
 
@@ -78,13 +78,13 @@ impl Older {
     pub fn new(identity: Identity, link: Link) -> Self {
         Self {
             identity,
-            link,
+            link: Arc::new(link),
             seen: Mutex::default(),
         }
     }
 
     /// The way to it, for one more process.
-    pub fn link(&self) -> &Link {
+    pub fn link(&self) -> &Arc<Link> {
         &self.link
     }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::fault::Fault;
-use super::identity::Identity;
 use super::plan::{Guard, Plan};
+use crate::handover::identity::Identity;
 
 /// Orders that may wait.
 pub const ORDERS: usize = 16;

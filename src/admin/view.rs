@@ -9,12 +9,12 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
 use super::generations::Generations;
-use super::identity::{Identity, shown};
 use super::order::Order;
 use crate::config::model::Secret;
 use crate::displace::Displacer;
 use crate::displace::jobs::Jobs;
 use crate::displace::workers::Workers;
+use crate::handover::identity::{Identity, shown};
 use crate::net::admission::Admission;
 use crate::observe::counter::Counter;
 use crate::observe::process::ProcessStatus;

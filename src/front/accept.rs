@@ -15,7 +15,8 @@ use super::http;
 use crate::net::admission::Permit;
 use crate::net::gate::{Limit, Pass};
 use crate::net::handshakes::{Full, PLACE_FOR};
-use crate::net::listen::{Accepted, Listener, Settings};
+use crate::net::listen::Accepted;
+use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
 use crate::observe::labels::Turned;
@@ -133,7 +134,7 @@ enum PrepareError {
 struct Entrance<'a> {
     worker: &'a Worker,
     listener: &'a Listener,
-    settings: &'a Settings,
+    settings: &'a ListenerSettings,
     counts: &'a ListenerSeries,
     since: Instant,
 }
@@ -207,7 +208,7 @@ fn enter(entrance: &Entrance<'_>, origin: &Origin) -> Result<Pass, PrepareError>
 /// From then on the connection is that of whom the header names.
 async fn take_proxy_header(
     socket: &Socket,
-    settings: &Settings,
+    settings: &ListenerSettings,
     origin: &mut Origin,
     since: Instant,
 ) -> Result<(), PrepareError> {

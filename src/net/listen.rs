@@ -1,65 +1,25 @@
-//! Listening sockets, and the listener that stands behind them.
+//! Listening sockets: bound here, passed by the service manager, or handed over by another process.
 //!
-//! A [`Listener`] is what a connection knows of where it came in; it outlives reloads, which only
-//! swap its [`Settings`]. A [`Bound`] is one listening socket. Accepting is `server`'s work.
+//! A [`Bound`] is one of them. Accepting is `server`'s work.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
-use http::HeaderName;
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::gate::Gate;
+use super::socket_file::{SocketFile, remove_stale};
 use super::stream::Peer;
-use crate::config::model::{Bind, ListenerLimits, ListenerTimeouts, Trust};
-use crate::drain::Drain;
+use crate::config::model::Bind;
 use crate::systemd::passed::Passed;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
-
-/// A listener while it runs.
-#[derive(Debug)]
-pub struct Listener {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// Begins when the listener is removed or drained, or the process stops.
-    pub drain: Drain,
-    /// What its clients have open.
-    pub gate: Arc<Gate>,
-    /// What a reload changes.
-    pub settings: ArcSwap<Settings>,
-}
-
-/// What a reload changes of a listener.
-#[derive(Debug)]
-pub struct Settings {
-    /// `None` for plain text.
-    pub tls: Option<Arc<ServerConfig>>,
-    /// TLS handshakes at once, per worker.
-    pub handshakes_at_once: usize,
-    /// What is believed about where connections come from.
-    pub trust: Trust,
-    /// Whether plain requests are sent to https.
-    pub redirect_to_https: bool,
-    /// The field that tells endpoints about client certificates.
-    pub certificate_header: Option<HeaderName>,
-    /// What clients may take.
-    pub limits: ListenerLimits,
-    /// Deadlines towards clients.
-    pub timeouts: ListenerTimeouts,
-}
 
 /// One bound, listening, non-blocking socket.
 #[derive(Debug)]
@@ -175,14 +135,14 @@ impl Bound {
     /// This process serves there: its file goes with it, unless it is of whoever passed the socket.
     pub fn claim(&self) {
         if let Self::Unix(_, file) = self {
-            file.is_ours.store(file.may_be_ours, Ordering::Relaxed);
+            file.claim();
         }
     }
 
     /// Another process has the socket, too: its file stays when this end of it is closed.
     pub fn leave(&self) {
         if let Self::Unix(_, file) = self {
-            file.is_ours.store(false, Ordering::Relaxed);
+            file.leave();
         }
     }
 
@@ -296,79 +256,6 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     fs::rename(&aside, path)?;
     std::mem::forget(file);
     Ok(Bound::Unix(socket, SocketFile::ours(path.to_owned())))
-}
-
-/// Removes a socket that its process left behind; one that still answers is somebody's.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "the path is not a socket",
-        ));
-    }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
-    }
-}
-
-/// The file of a unix socket; removed with the socket, if it is ours.
-#[derive(Debug)]
-pub struct SocketFile {
-    /// Some sockets have none.
-    path: Option<PathBuf>,
-    is_ours: AtomicBool,
-    /// Nobody has only lent it to us.
-    may_be_ours: bool,
-}
-
-impl SocketFile {
-    fn ours(path: PathBuf) -> Self {
-        Self {
-            path: Some(path),
-            is_ours: AtomicBool::new(true),
-            may_be_ours: true,
-        }
-    }
-
-    /// Of the process before, and ours once this one serves.
-    fn heir(path: PathBuf) -> Self {
-        Self {
-            path: Some(path),
-            is_ours: AtomicBool::new(false),
-            may_be_ours: true,
-        }
-    }
-
-    /// Of whoever passed the socket, and theirs to remove.
-    fn theirs(path: Option<PathBuf>) -> Self {
-        Self {
-            path,
-            is_ours: AtomicBool::new(false),
-            may_be_ours: false,
-        }
-    }
-}
-
-impl fmt::Display for SocketFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "unix:{}", path.display()),
-            None => f.write_str("unix:"),
-        }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Some(path) = self.path.as_ref().filter(|_| *self.is_ours.get_mut()) {
-            let _ = fs::remove_file(path);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -18,10 +18,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::mailbox::{Duty, Handle, Message};
+use super::mailbox::{Duty, Handle, Message, Stop};
 use crate::front::accept::{self, Arrival};
 use crate::net::admission::Permit;
-use crate::net::listen::{Accepted, Bound, Listener};
+use crate::net::listen::{Accepted, Bound};
+use crate::net::listener::Listener;
 use crate::session::Worker;
 
 /// How long accepting rests when the system is out of descriptors or memory.
@@ -51,15 +52,6 @@ struct Socket {
     bound: Arc<Bound>,
     stop: oneshot::Sender<Stop>,
     done: oneshot::Receiver<()>,
-}
-
-/// How accepting comes to an end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// What the kernel has queued by then is taken: nobody else would.
-    TakeQueued,
-    /// It is left to another process, which has the socket, too.
-    Leave,
 }
 
 impl Accepting {

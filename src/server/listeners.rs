@@ -4,96 +4,56 @@
 //! whatever else about its listener changes. Everything that can fail is done before anything is
 //! changed.
 
+mod descriptors;
+mod drain;
+mod hand_over;
 mod plan;
-mod seat;
-mod steer;
+mod socket_key;
 
-pub(super) use self::plan::Plan;
-pub(super) use self::steer::SteerError;
+pub(super) use self::drain::SteerError;
+pub(super) use self::plan::ListenerPlan;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 
-use self::plan::Planned;
-use self::seat::{Descriptors, Seat};
-use super::acceptor::{Accepting, Stop};
-use super::mailbox::Handle;
+use self::descriptors::DescriptorBudget;
+use self::plan::PlannedListener;
+use self::socket_key::SocketKey;
+use super::acceptor::Accepting;
+use super::mailbox::{Handle, Stop};
 use crate::admin::view::Listening;
 use crate::config::model::{self, Bind};
 use crate::drain::{Drain, Haste};
+use crate::handover::state::InheritedListeners;
 use crate::net::admission::Admission;
 use crate::net::gate::Gate;
-use crate::net::inherited::{Inherited, Place};
-use crate::net::listen::{Bound, Listener};
-use crate::net::tickets::{HandedKey, TicketKeys};
-use crate::net::tls::TlsError;
+use crate::net::listen::Bound;
+use crate::net::listener::Listener;
+use crate::net::tickets::TicketKeys;
 use crate::systemd::{self, passed::PassedSockets};
-
-/// Why listeners cannot run as configured.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ListenError {
-    /// An address cannot be bound.
-    #[error("listener `{listener}`: cannot listen on `{bind}`: {source}")]
-    Bind {
-        /// Its name.
-        listener: Arc<str>,
-        /// The address.
-        bind: Bind,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// TLS cannot be set up.
-    #[error("listener `{listener}`: {source}")]
-    Tls {
-        /// Its name.
-        listener: Arc<str>,
-        /// What went wrong.
-        source: TlsError,
-    },
-}
 
 /// The listeners that run.
 #[derive(Debug)]
 pub(super) struct Listeners {
     workers: Arc<[Handle]>,
-    descriptors: Descriptors,
+    descriptors: DescriptorBudget,
     /// What the service manager has passed: open as long as the process, so that any reload may use it.
     passed: PassedSockets,
-    before: Before,
+    inherited: InheritedListeners,
     /// Addresses whose sockets the service manager may still keep.
     let_go: Vec<String>,
-    sockets: HashMap<Seat, Accepting>,
-    running: HashMap<Arc<str>, Running>,
+    sockets: HashMap<SocketKey, Accepting>,
+    running: HashMap<Arc<str>, RunningListener>,
     /// What was last taken.
     configured: Vec<model::Listener>,
     /// Whom operators have taken out.
-    drained: HashMap<Arc<str>, Rested>,
-}
-
-/// What there was before the process: taken by the listeners that it begins with.
-#[derive(Debug, Default)]
-pub(super) struct Before {
-    /// Sockets that listen already.
-    pub(super) sockets: Inherited,
-    /// Keys of tickets, by listener.
-    pub(super) tickets: Vec<HandedTickets>,
-    /// Whom operators have taken out.
-    pub(super) drained: Vec<Arc<str>>,
-}
-
-/// Keys of a listener's tickets.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct HandedTickets {
-    listener: String,
-    keys: Vec<HandedKey>,
+    drained: HashMap<Arc<str>, DrainedListener>,
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningListener {
     listener: Arc<Listener>,
     /// Kept across reloads: clients come back with tickets that these opened.
     tickets: Option<Arc<TicketKeys>>,
@@ -101,7 +61,7 @@ struct Running {
 
 /// What is kept of a listener that is out.
 #[derive(Debug, Default)]
-struct Rested {
+struct DrainedListener {
     /// Clients that are still there count.
     gate: Arc<Gate>,
     tickets: Option<Arc<TicketKeys>>,
@@ -115,10 +75,10 @@ impl Listeners {
         admission: &Arc<Admission>,
         descriptors: u64,
         passed: PassedSockets,
-        mut before: Before,
+        mut inherited: InheritedListeners,
     ) -> Self {
         // Those that are there already are counted as listeners'.
-        let descriptors = Descriptors::new(admission, descriptors, before.sockets.len());
+        let descriptors = DescriptorBudget::new(admission, descriptors, inherited.sockets.len());
         Self {
             workers: Arc::clone(workers),
             descriptors,
@@ -127,31 +87,31 @@ impl Listeners {
             sockets: HashMap::new(),
             running: HashMap::new(),
             configured: Vec::new(),
-            drained: before
+            drained: inherited
                 .drained
                 .drain(..)
-                .map(|name| (name, Rested::default()))
+                .map(|name| (name, DrainedListener::default()))
                 .collect(),
-            before,
+            inherited,
         }
     }
 
     /// Makes the change.
-    pub(super) async fn apply(&mut self, plan: Plan) {
+    pub(super) async fn apply(&mut self, plan: ListenerPlan) {
         let mut running = HashMap::new();
         for planned in plan.running {
             if planned.rests
-                && let Some(rested) = self.drained.get_mut(&planned.name)
+                && let Some(drained) = self.drained.get_mut(&planned.name)
             {
-                rested.tickets = planned.tickets;
+                drained.tickets = planned.tickets;
                 continue;
             }
             let name = Arc::clone(&planned.name);
-            let rested = self.drained.remove(&name);
-            if rested.is_some() {
+            let drained = self.drained.remove(&name);
+            if drained.is_some() {
                 tracing::warn!(listener = %name, "drained no more: its sockets would stay open");
             }
-            let Rested { gate, .. } = rested.unwrap_or_default();
+            let DrainedListener { gate, .. } = drained.unwrap_or_default();
             running.insert(name, self.running(planned, gate));
         }
         let removed = std::mem::replace(&mut self.running, running);
@@ -163,21 +123,20 @@ impl Listeners {
         for name in self.drained.keys() {
             tracing::info!(listener = %name, "not listening: drained by an operator");
         }
-        for (seat, name) in &plan.wanted {
-            if let (Some(socket), Some(running)) = (self.sockets.get(seat), self.running.get(name))
-            {
+        for (key, name) in &plan.wanted {
+            if let (Some(socket), Some(running)) = (self.sockets.get(key), self.running.get(name)) {
                 socket.owner.store(Arc::clone(&running.listener));
             }
         }
-        for (seat, name, bound) in plan.bound {
-            self.open(seat, &name, bound).await;
+        for (key, name, bound) in plan.bound {
+            self.open(key, &name, bound).await;
         }
         // Where that can be, an address is taken before that is closed which overlaps it.
         let mut late = Vec::new();
-        for (seat, name) in plan.late {
-            match self.bind_over(&seat.bind) {
-                Ok(bound) => self.open(seat, &name, bound).await,
-                Err(_) => late.push((seat, name)),
+        for (key, name) in plan.late {
+            match self.bind_over(&key.bind) {
+                Ok(bound) => self.open(key, &name, bound).await,
+                Err(_) => late.push((key, name)),
             }
         }
         self.close_all_but(&plan.wanted).await;
@@ -185,16 +144,16 @@ impl Listeners {
             tracing::info!(listener = %name, "listener removed: its tunnels stay");
             removed.listener.drain.begin(Haste::None);
         }
-        for (seat, name) in late {
-            match self.bind(&seat) {
-                Ok(bound) => self.open(seat, &name, bound).await,
+        for (key, name) in late {
+            match self.bind(&key) {
+                Ok(bound) => self.open(key, &name, bound).await,
                 Err(error) => {
-                    tracing::error!(listener = %name, address = %seat.bind, %error, "cannot listen");
+                    tracing::error!(listener = %name, address = %key.bind, %error, "cannot listen");
                 }
             }
         }
         // What nobody has taken by now is of no use to anybody.
-        for place in std::mem::take(&mut self.before).sockets.close() {
+        for place in std::mem::take(&mut self.inherited).sockets.close() {
             tracing::info!(address = place.bind, "no longer listening");
             systemd::let_go(&place.bind);
             self.let_go.push(place.bind);
@@ -210,8 +169,8 @@ impl Listeners {
 
     /// A listener as it runs from now on; what is known of it stays known, and `gate` is for one that
     /// did not run.
-    fn running(&mut self, planned: Planned, gate: Arc<Gate>) -> Running {
-        let Planned {
+    fn running(&mut self, planned: PlannedListener, gate: Arc<Gate>) -> RunningListener {
+        let PlannedListener {
             name,
             settings,
             tickets,
@@ -229,7 +188,7 @@ impl Listeners {
                 name,
             }),
         };
-        Running { listener, tickets }
+        RunningListener { listener, tickets }
     }
 
     /// What listening sockets take is not there for connections.
@@ -258,44 +217,6 @@ impl Listeners {
         for running in self.running.values() {
             running.listener.drain.begin(haste);
         }
-    }
-
-    /// Has the service manager keep the sockets, and no others: it may not have heard of them yet.
-    pub(super) fn keep(&mut self) {
-        for address in self.let_go.drain(..) {
-            systemd::let_go(&address);
-        }
-        for (seat, accepting) in &self.sockets {
-            seat.keep(accepting);
-        }
-    }
-
-    /// The sockets, for another process.
-    pub(super) fn hand_over_sockets(&self) -> Vec<(Place, Arc<Bound>)> {
-        let sockets = self.sockets.iter().flat_map(|(seat, accepting)| {
-            let sockets = accepting.sockets();
-            sockets.map(move |socket| (seat.place(), Arc::clone(socket)))
-        });
-        sockets.collect()
-    }
-
-    /// What the service manager has passed, likewise.
-    pub(super) fn passed(&self) -> &PassedSockets {
-        &self.passed
-    }
-
-    /// The keys of tickets, likewise.
-    pub(super) fn hand_over_tickets(&self) -> Vec<HandedTickets> {
-        let running = self.running.iter().map(|(name, it)| (name, &it.tickets));
-        let drained = self.drained.iter().map(|(name, it)| (name, &it.tickets));
-        let handed = running.chain(drained).filter_map(|(name, tickets)| {
-            let keys = tickets.as_ref()?.hand_over();
-            Some(HandedTickets {
-                listener: name.to_string(),
-                keys,
-            })
-        });
-        handed.filter(|it| !it.keys.is_empty()).collect()
     }
 
     /// Forgets what need not be remembered of clients.
@@ -353,7 +274,7 @@ impl Listeners {
     fn unused(&self) -> Vec<String> {
         let used = |name: &&str| {
             let bind = Bind::Systemd((*name).into());
-            self.sockets.keys().any(|seat| seat.bind == bind)
+            self.sockets.keys().any(|key| key.bind == bind)
         };
         let names = self.passed.names().into_iter();
         names
@@ -362,7 +283,7 @@ impl Listeners {
             .collect()
     }
 
-    async fn open(&mut self, seat: Seat, name: &Arc<str>, bound: Vec<Bound>) {
+    async fn open(&mut self, key: SocketKey, name: &Arc<str>, bound: Vec<Bound>) {
         let Some(running) = self.running.get(name) else {
             return;
         };
@@ -371,22 +292,22 @@ impl Listeners {
         for address in &accepting.addresses {
             tracing::info!(listener = %name, address, "listening");
         }
-        seat.keep(&accepting);
-        self.sockets.insert(seat, accepting);
+        key.keep(&accepting);
+        self.sockets.insert(key, accepting);
     }
 
-    async fn close_all_but(&mut self, wanted: &HashMap<Seat, Arc<str>>) {
-        let gone: Vec<Seat> = self
+    async fn close_all_but(&mut self, wanted: &HashMap<SocketKey, Arc<str>>) {
+        let gone: Vec<SocketKey> = self
             .sockets
             .keys()
-            .filter(|seat| !wanted.contains_key(seat))
+            .filter(|key| !wanted.contains_key(key))
             .cloned()
             .collect();
-        for seat in gone {
-            if seat.is_kept() {
-                systemd::let_go(&seat.bind.to_string());
+        for key in gone {
+            if key.is_kept() {
+                systemd::let_go(&key.bind.to_string());
             }
-            if let Some(socket) = self.sockets.remove(&seat) {
+            if let Some(socket) = self.sockets.remove(&key) {
                 let addresses = socket.addresses.clone();
                 socket.stop(Stop::TakeQueued).await;
                 for address in addresses {

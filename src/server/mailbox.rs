@@ -5,11 +5,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use super::acceptor::Stop;
 use crate::displace::workers::Question;
 use crate::front::accept::Arrival;
 use crate::net::admission::Load;
-use crate::net::listen::{Bound, Listener};
+use crate::net::listen::Bound;
+use crate::net::listener::Listener;
 use crate::observe::counters::Counters;
 use crate::tunnel::ended::Ended;
 
@@ -46,6 +46,15 @@ pub(super) struct Duty {
     pub(super) stopped: oneshot::Receiver<Stop>,
     /// Dropped when it has.
     pub(super) done: oneshot::Sender<()>,
+}
+
+/// How accepting comes to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// What the kernel has queued by then is taken: nobody else would.
+    TakeQueued,
+    /// It is left to another process, which has the socket, too.
+    Leave,
 }
 
 /// A worker, as the others see it.

@@ -2,17 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::task::JoinSet;
 
-use super::StartError;
+use super::errors::StartError;
 use super::reload::Reloader;
 use crate::admin::api::Api;
 use crate::admin::http::Server;
 use crate::admin::public::Public;
-use crate::admin::view::{Taken, View};
-use crate::config::Loaded;
+use crate::admin::view::View;
 use crate::config::model::{Admin, Bind};
 use crate::net::inherited::{Inherited, Place, Purpose};
 use crate::net::listen::Bound;
@@ -129,18 +127,6 @@ impl Operators {
         self.view
             .listening
             .store(Arc::new(reloader.listeners().listening()));
-    }
-}
-
-/// What operators are shown of a configuration.
-pub(super) fn taken(loaded: &Loaded) -> Taken {
-    let files = loaded.config.inputs.iter();
-    Taken {
-        files: files.map(|path| path.display().to_string()).collect(),
-        at: SystemTime::now(),
-        source: Arc::clone(&loaded.source),
-        warnings: loaded.warnings.lines().collect(),
-        at_next_start: Vec::new(),
     }
 }
 

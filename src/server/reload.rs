@@ -3,49 +3,23 @@
 //! On any failure the old one keeps running. Reloads come one after the other; requests that come
 //! during one are one more.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use super::blocking::blocking;
 use super::discovery::{self, Lookups};
-use super::listeners::{ListenError, Listeners, Plan};
-use super::operators;
+use super::errors::ReloadError;
+use super::fingerprint::{Fingerprint, fingerprint, only_certificates_changed};
+use super::listeners::{ListenerPlan, Listeners};
+use super::restart::StartedWith;
 use crate::admin::view::Taken;
-use crate::config::model::{Admin, Bind, Config, Secret, Server};
+use crate::config::model::{Admin, Config, Secret, Server};
 use crate::config::{self, Loaded, Report};
 use crate::observe::process::Expiry;
-use crate::observe::recorder::TargetError;
 use crate::session::Shared;
-use crate::snapshot::{Snapshot, SnapshotError};
+use crate::snapshot::Snapshot;
 use crate::upstream::registry::Known;
-
-/// Why a configuration was not taken.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReloadError {
-    /// It has mistakes.
-    #[error("{}", .0.one_line())]
-    Config(Report),
-    /// Its upstreams cannot be set up.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    /// There is nowhere to log to.
-    #[error(transparent)]
-    AccessLog(#[from] TargetError),
-    /// Its listeners cannot be set up.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-}
-
-impl ReloadError {
-    /// All that is wrong, a line each.
-    pub(super) fn lines(&self) -> Vec<String> {
-        match self {
-            Self::Config(report) => report.error_lines().collect(),
-            other => vec![other.to_string()],
-        }
-    }
-}
 
 /// What a reload did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +29,6 @@ pub(super) enum Reloaded {
     /// Only certificates had changed, and only they were swapped.
     Certificates,
 }
-
-/// What the files held when they were last taken.
-pub(super) type Fingerprint = HashMap<PathBuf, u64>;
 
 /// Takes configurations.
 #[derive(Debug)]
@@ -69,17 +40,10 @@ pub(super) struct Reloader {
     taken: Fingerprint,
     /// What operators are shown of it.
     shown: Arc<Taken>,
-    started: Started,
+    started: StartedWith,
     server: Server,
     admin: Admin,
     expiries: Arc<Vec<Expiry>>,
-}
-
-/// What the process was started with, and what a reload does not change.
-#[derive(Debug)]
-struct Started {
-    server: Server,
-    admin: Admin,
 }
 
 /// Where a configuration is read from.
@@ -105,7 +69,12 @@ pub(super) struct Parts {
 
 impl Reloader {
     /// Begins to listen with the first configuration, as planned.
-    pub(super) async fn start(path: &Path, loaded: &Loaded, parts: Parts, plan: Plan) -> Self {
+    pub(super) async fn start(
+        path: &Path,
+        loaded: &Loaded,
+        parts: Parts,
+        plan: ListenerPlan,
+    ) -> Self {
         let config = &loaded.config;
         let Parts {
             shared,
@@ -119,8 +88,8 @@ impl Reloader {
             listeners,
             lookups,
             taken: fingerprint(&config.inputs),
-            shown: Arc::new(operators::taken(loaded)),
-            started: Started::of(config),
+            shown: Arc::new(taken(loaded)),
+            started: StartedWith::of(config),
             server: config.server.clone(),
             admin: config.admin.clone(),
             expiries: expiries(config),
@@ -226,10 +195,7 @@ impl Reloader {
             Source::File => config::load(&path),
             Source::Taken => config::parse(&source, &path, &|name| std::env::var(name).ok()),
         };
-        match tokio::task::spawn_blocking(load).await {
-            Ok(loaded) => loaded.map_err(ReloadError::Config),
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        blocking(load).await.map_err(ReloadError::Config)
     }
 
     /// Reads the configuration again and swaps it in.
@@ -250,8 +216,8 @@ impl Reloader {
         loaded: Loaded,
         from: Source,
     ) -> Result<Reloaded, ReloadError> {
-        super::log_warnings(&loaded.warnings);
-        let mut shown = operators::taken(&loaded);
+        log_warnings(&loaded.warnings);
+        let mut shown = taken(&loaded);
         let config = loaded.config;
         shown.at_next_start = self.at_next_start(&config);
         let shown = Arc::new(shown);
@@ -319,85 +285,20 @@ fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
     Arc::new(expiries)
 }
 
-/// What files hold now. One that cannot be read holds nothing.
-pub(super) fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint {
-    let hash = |path: &PathBuf| {
-        let mut hasher = DefaultHasher::new();
-        std::fs::read(path).ok().hash(&mut hasher);
-        hasher.finish()
-    };
-    files
-        .into_iter()
-        .map(|path| (path.clone(), hash(path)))
-        .collect()
-}
-
-/// Whether the files that changed are listeners' certificates, authorities and ticket keys and
-/// nothing else.
-fn only_certificates_changed(config: &Config, before: &Fingerprint, now: &Fingerprint) -> bool {
-    let certificates: Vec<&PathBuf> = config
-        .listeners
-        .iter()
-        .filter_map(|listener| listener.tls.as_ref())
-        .flat_map(|tls| {
-            let pairs = tls.certificates.iter();
-            let pairs = pairs.flat_map(|certificate| [&certificate.cert, &certificate.key]);
-            pairs
-                .chain(tls.ticket_keys.as_ref().map(|file| &file.path))
-                .chain(tls.client_auth.as_ref().map(|auth| &auth.ca))
-        })
-        .collect();
-    let changed: Vec<&PathBuf> = now
-        .iter()
-        .filter(|(path, hash)| before.get(*path) != Some(hash))
-        .map(|each| each.0)
-        .collect();
-    before.len() == now.len()
-        && !changed.is_empty()
-        && changed.iter().all(|path| certificates.contains(path))
-}
-
-impl Started {
-    fn of(config: &Config) -> Self {
-        Self {
-            server: config.server.clone(),
-            admin: config.admin.clone(),
-        }
-    }
-
-    /// Keys that say something else by now, and wait for the next start.
-    fn differs_from(&self, config: &Config) -> Vec<&'static str> {
-        let (server, admin) = (&config.server, &config.admin);
-        let differ = [
-            ("server.workers", self.server.workers != server.workers),
-            (
-                "server.core_dumps",
-                self.server.core_dumps != server.core_dumps,
-            ),
-            ("server.log", self.server.log != server.log),
-            (
-                "admin.bind",
-                address(&self.admin.bind) != address(&admin.bind),
-            ),
-            ("admin.mode", mode(&self.admin.bind) != mode(&admin.bind)),
-            (
-                "admin.metrics_bind",
-                self.admin.metrics_bind != admin.metrics_bind,
-            ),
-        ];
-        let differ = differ.into_iter().filter(|(_, differs)| *differs);
-        differ.map(|(name, _)| name).collect()
+/// What operators are shown of a configuration.
+pub(super) fn taken(loaded: &Loaded) -> Taken {
+    let files = loaded.config.inputs.iter();
+    Taken {
+        files: files.map(|path| path.display().to_string()).collect(),
+        at: SystemTime::now(),
+        source: Arc::clone(&loaded.source),
+        warnings: loaded.warnings.lines().collect(),
+        at_next_start: Vec::new(),
     }
 }
 
-fn address(bind: &Option<Bind>) -> Option<String> {
-    bind.as_ref().map(ToString::to_string)
-}
-
-/// Permission bits of its socket, if it is one in a folder.
-fn mode(bind: &Option<Bind>) -> Option<u32> {
-    match bind {
-        Some(Bind::Unix { mode, .. }) => Some(*mode),
-        _ => None,
+pub(super) fn log_warnings(warnings: &Report) {
+    for warning in warnings.lines() {
+        tracing::warn!("{warning}");
     }
 }

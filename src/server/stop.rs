@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::Exit;
 use super::mailbox::Message;
+use super::process::Process;
 use super::signals::Signals;
-use super::{Exit, Process};
 use crate::admin::api::Api;
 use crate::admin::fault::Fault;
 use crate::admin::http::serve_successor;

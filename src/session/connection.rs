@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::worker::Worker;
 use crate::config::model::{ListenerLimits, ListenerTimeouts};
 use crate::net::admission::Permit;
-use crate::net::listen::Listener;
+use crate::net::listener::Listener;
 use crate::net::stream::Peer;
 use crate::observe::series::{Connected, ListenerSeries};
 use crate::protocol::certificate::TlsFacts;

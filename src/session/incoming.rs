@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::refusal::Refusal;
 use crate::config::model::{LeadsTo, Redirect, Traceparent};
 use crate::net::gate::Limit;
-use crate::net::listen::Settings;
+use crate::net::listener::ListenerSettings;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
 use crate::protocol::access::{self, Visitor};
 use crate::protocol::certificate::Certificate;
@@ -30,7 +30,7 @@ use crate::snapshot::{Route, Snapshot};
 pub(super) struct Arrival<'a> {
     pub(super) connection: &'a Connection,
     pub(super) snapshot: Arc<Snapshot>,
-    pub(super) settings: Arc<Settings>,
+    pub(super) settings: Arc<ListenerSettings>,
     pub(super) client: Client,
     session: SessionId,
     /// The id that a proxy gave it whom we trust.

@@ -14,7 +14,7 @@ use tidegate::config::model::{Config, ListenerLimits, ListenerTimeouts, Trust};
 use tidegate::drain::Drain;
 use tidegate::front;
 use tidegate::net::admission::{Admission, Load};
-use tidegate::net::listen::{Listener, Settings};
+use tidegate::net::listener::{Listener, ListenerSettings};
 use tidegate::net::stream::{Peer, Socket, Stream};
 use tidegate::session::{Connection, Place, Shared, Worker};
 use tidegate::snapshot::Snapshot;
@@ -34,8 +34,8 @@ fn parsed(text: &str) -> Config {
     }
 }
 
-fn settings(timeouts: ListenerTimeouts) -> Settings {
-    Settings {
+fn settings(timeouts: ListenerTimeouts) -> ListenerSettings {
+    ListenerSettings {
         handshakes_at_once: 1,
         trust: Trust::default(),
         redirect_to_https: false,

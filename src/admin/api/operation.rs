@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::{close, explain, listeners, reload, status, steer, tunnels, upgrade, upstreams};
 use crate::admin::fault::Refusal;
-use crate::admin::identity::Identity;
 use crate::admin::order::Reloaded;
 use crate::admin::plan::Plan;
 use crate::displace::filter::Filter;
+use crate::handover::identity::Identity;
 
 /// The parameter that any of them takes.
 pub const GENERATION: &str = "generation";

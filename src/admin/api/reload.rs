@@ -4,11 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::fault::Fault;
-use crate::admin::identity::shown;
 use crate::admin::order::{self, Order, Reloaded};
 use crate::admin::plan::{Guard, Plan};
 use crate::admin::view::View;
 use crate::config;
+use crate::handover::identity::shown;
 
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::generations::Glance;
-use crate::admin::identity::{Identity, shown};
 use crate::admin::view::View;
 use crate::displace::jobs::Job;
+use crate::handover::identity::{Identity, shown};
 use crate::observe::counters::Totals;
 
 /// How the process is.

@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::fault::Fault;
-use crate::admin::identity::Identity;
 use crate::admin::order::{self, Order};
 use crate::admin::view::View;
+use crate::handover::identity::Identity;
 
 /// How to hand over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -5,7 +5,7 @@ use tidegate::admin::api::listeners::Listener;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::{Generation, Status};
 use tidegate::admin::api::upstreams::{Endpoint, State, Upstream};
-use tidegate::admin::identity::Identity;
+use tidegate::handover::identity::Identity;
 
 use super::{NOTHING, tunnels_in_words};
 use crate::cli::client::{Failure, Reach};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::upgrade;
-use tidegate::admin::identity::Identity;
+use tidegate::handover::identity::Identity;
 
 use super::show_json;
 use crate::cli::client::{Failure, Reach};

@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use super::seat::Seat;
-use super::{HandedTickets, ListenError, Listeners};
+use super::Listeners;
+use super::socket_key::SocketKey;
 use crate::config;
 use crate::config::model::{self, Bind};
-use crate::net::listen::{Bound, Settings};
+use crate::handover::state::ListenerTickets;
+use crate::net::listen::Bound;
+use crate::net::listener::ListenerSettings;
 use crate::net::tickets::TicketKeys;
 use crate::net::tls::{self, TlsError};
+use crate::server::errors::ListenError;
 
 /// A listener as it will be.
 #[derive(Debug)]
-pub(super) struct Planned {
+pub(super) struct PlannedListener {
     pub(super) name: Arc<str>,
-    pub(super) settings: Settings,
+    pub(super) settings: ListenerSettings,
     pub(super) tickets: Option<Arc<TicketKeys>>,
     /// Operators have taken it out, and its sockets can be closed.
     pub(super) rests: bool,
@@ -24,12 +27,12 @@ pub(super) struct Planned {
 
 /// A change that is ready to be made: sockets bound, keys loaded.
 #[derive(Debug)]
-pub(in crate::server) struct Plan {
-    pub(super) running: Vec<Planned>,
-    pub(super) bound: Vec<(Seat, Arc<str>, Vec<Bound>)>,
+pub(in crate::server) struct ListenerPlan {
+    pub(super) running: Vec<PlannedListener>,
+    pub(super) bound: Vec<(SocketKey, Arc<str>, Vec<Bound>)>,
     /// To be bound when the change is made: sockets that are about to be closed are in their way.
-    pub(super) late: Vec<(Seat, Arc<str>)>,
-    pub(super) wanted: HashMap<Seat, Arc<str>>,
+    pub(super) late: Vec<(SocketKey, Arc<str>)>,
+    pub(super) wanted: HashMap<SocketKey, Arc<str>>,
     pub(super) configured: Vec<model::Listener>,
 }
 
@@ -41,8 +44,8 @@ impl Listeners {
     pub(in crate::server) fn plan(
         &mut self,
         listeners: &[model::Listener],
-    ) -> Result<Plan, ListenError> {
-        let mut plan = Plan {
+    ) -> Result<ListenerPlan, ListenError> {
+        let mut plan = ListenerPlan {
             running: Vec::new(),
             bound: Vec::new(),
             late: Vec::new(),
@@ -57,23 +60,25 @@ impl Listeners {
                 continue;
             }
             for bind in &listener.binds {
-                plan.wanted
-                    .insert(Seat::new(bind, &listener.name), Arc::clone(&listener.name));
+                plan.wanted.insert(
+                    SocketKey::new(bind, &listener.name),
+                    Arc::clone(&listener.name),
+                );
             }
         }
-        for (seat, name) in &plan.wanted {
-            if self.sockets.contains_key(seat) {
+        for (key, name) in &plan.wanted {
+            if self.sockets.contains_key(key) {
                 continue;
             }
-            match self.bind(seat) {
-                Ok(bound) => plan.bound.push((seat.clone(), Arc::clone(name), bound)),
-                Err(_) if self.in_the_way(seat, &plan.wanted) => {
-                    plan.late.push((seat.clone(), Arc::clone(name)));
+            match self.bind(key) {
+                Ok(bound) => plan.bound.push((key.clone(), Arc::clone(name), bound)),
+                Err(_) if self.in_the_way(key, &plan.wanted) => {
+                    plan.late.push((key.clone(), Arc::clone(name)));
                 }
                 Err(source) => {
                     return Err(ListenError::Bind {
                         listener: Arc::clone(name),
-                        bind: seat.bind.clone(),
+                        bind: key.bind.clone(),
                         source,
                     });
                 }
@@ -90,15 +95,18 @@ impl Listeners {
         if let Some(tickets) = self.drained.get(name).and_then(|it| it.tickets.as_ref()) {
             return Ok(Some(Arc::clone(tickets)));
         }
-        let handed = &mut self.before.tickets;
+        let handed = &mut self.inherited.tickets;
         let Some(position) = handed.iter().position(|it| *it.listener == **name) else {
             return Ok(None);
         };
-        let HandedTickets { keys, .. } = handed.swap_remove(position);
+        let ListenerTickets { keys, .. } = handed.swap_remove(position);
         tls::handed_ticket_keys(name, keys).map(Some)
     }
 
-    pub(super) fn planned(&mut self, listener: &model::Listener) -> Result<Planned, ListenError> {
+    pub(super) fn planned(
+        &mut self,
+        listener: &model::Listener,
+    ) -> Result<PlannedListener, ListenError> {
         let secured = listener.tls.as_ref().map(|settings| {
             let known = self.known_tickets(&listener.name)?;
             let tickets = tls::ticket_keys(&listener.name, settings, known.as_ref())?;
@@ -110,10 +118,10 @@ impl Listeners {
         })?;
         let (tls, tickets) = secured.unzip();
         let tickets = tickets.flatten();
-        Ok(Planned {
+        Ok(PlannedListener {
             name: Arc::clone(&listener.name),
             rests: self.drained.contains_key(&listener.name) && !has_passed(listener),
-            settings: Settings {
+            settings: ListenerSettings {
                 tls,
                 handshakes_at_once: listener
                     .tls
@@ -134,16 +142,16 @@ impl Listeners {
 
     /// A socket for every worker, where one address can have several, those first that are there
     /// already; or those that were passed.
-    pub(super) fn bind(&mut self, seat: &Seat) -> io::Result<Vec<Bound>> {
-        if let Bind::Systemd(name) = &seat.bind {
+    pub(super) fn bind(&mut self, key: &SocketKey) -> io::Result<Vec<Bound>> {
+        if let Bind::Systemd(name) = &key.bind {
             let passed = self.passed.named(name).map_err(io::Error::other)?;
             return passed.into_iter().map(Bound::passed).collect();
         }
-        let there = self.before.sockets.take(&seat.place(), &seat.bind)?;
+        let there = self.inherited.sockets.take(&key.place(), &key.bind)?;
         let mut there = there.into_iter();
         let first = match there.next() {
             Some(first) => first,
-            None => Bound::bind(&seat.bind)?,
+            None => Bound::bind(&key.bind)?,
         };
         self.one_for_each(first, there.collect())
     }
@@ -162,13 +170,13 @@ impl Listeners {
         Ok(std::iter::once(first).chain(others).chain(more).collect())
     }
 
-    /// Whether a socket that is about to be closed keeps `wanted_seat` from being bound now.
-    fn in_the_way(&self, wanted_seat: &Seat, wanted: &HashMap<Seat, Arc<str>>) -> bool {
+    /// Whether a socket that is about to be closed keeps `wanted_key` from being bound now.
+    fn in_the_way(&self, wanted_key: &SocketKey, wanted: &HashMap<SocketKey, Arc<str>>) -> bool {
         let mut closing = self
             .sockets
             .keys()
             .filter(|open| !wanted.contains_key(open));
-        closing.any(|open| config::overlap(&open.bind, &wanted_seat.bind))
+        closing.any(|open| config::overlap(&open.bind, &wanted_key.bind))
     }
 }
 

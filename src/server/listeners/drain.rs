@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::plan::has_passed;
-use super::seat::Seat;
-use super::{ListenError, Listeners, Rested};
+use super::socket_key::SocketKey;
+use super::{DrainedListener, Listeners};
 use crate::config::model;
 use crate::drain::Haste;
+use crate::server::errors::ListenError;
 
 /// Why that was not done.
 #[derive(Debug, thiserror::Error)]
@@ -45,15 +46,15 @@ impl Listeners {
         let Some(running) = self.running.remove(name) else {
             return Ok(());
         };
-        let rested = Rested {
+        let drained = DrainedListener {
             gate: Arc::clone(&running.listener.gate),
             tickets: running.tickets,
         };
-        self.drained.insert(configured.name, rested);
-        let others: HashMap<Seat, Arc<str>> = self
+        self.drained.insert(configured.name, drained);
+        let others: HashMap<SocketKey, Arc<str>> = self
             .sockets
             .iter()
-            .map(|(seat, socket)| (seat.clone(), Arc::clone(&socket.owner.load().name)))
+            .map(|(key, socket)| (key.clone(), Arc::clone(&socket.owner.load().name)))
             .filter(|(_, owner)| **owner != *name)
             .collect();
         self.close_all_but(&others).await;
@@ -75,9 +76,9 @@ impl Listeners {
         let name = configured.name;
         let mut bound = Vec::new();
         for bind in configured.binds {
-            let seat = Seat::new(&bind, &name);
-            match self.bind(&seat) {
-                Ok(sockets) => bound.push((seat, sockets)),
+            let key = SocketKey::new(&bind, &name);
+            match self.bind(&key) {
+                Ok(sockets) => bound.push((key, sockets)),
                 Err(source) => {
                     let listener = name;
                     return Err(ListenError::Bind {
@@ -89,19 +90,14 @@ impl Listeners {
                 }
             }
         }
-        let Rested { gate, .. } = self.drained.remove(&name).unwrap_or_default();
+        let DrainedListener { gate, .. } = self.drained.remove(&name).unwrap_or_default();
         let running = self.running(planned, gate);
         self.running.insert(Arc::clone(&name), running);
-        for (seat, sockets) in bound {
-            self.open(seat, &name, sockets).await;
+        for (key, sockets) in bound {
+            self.open(key, &name, sockets).await;
         }
         self.leave_descriptors();
         Ok(())
-    }
-
-    /// Whom operators have taken out, for another process.
-    pub(in crate::server) fn hand_over_drained(&self) -> Vec<String> {
-        self.drained.keys().map(ToString::to_string).collect()
     }
 
     fn configured(&self, name: &str) -> Result<model::Listener, SteerError> {

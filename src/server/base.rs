@@ -1,0 +1,99 @@
+//! What everything else in the process stands on: what workers share, the workers themselves, and the
+//! lookups that fill it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::discovery::Lookups;
+use super::errors::StartError;
+use super::{limits, mailbox, reload, worker};
+use crate::admin::generations::Generations;
+use crate::admin::order::{ORDERS, Order};
+use crate::admin::view::View;
+use crate::config::Loaded;
+use crate::config::model::Config;
+use crate::displace::jobs::Jobs;
+use crate::displace::workers::{Asked, Workers};
+use crate::net::admission::Admission;
+use crate::observe::logging::Logging;
+use crate::observe::process::ProcessStatus;
+use crate::session::Shared;
+use crate::snapshot::Snapshot;
+use crate::upstream::connect::Connector;
+use crate::upstream::registry::Known;
+
+/// What everything else stands on.
+pub(super) struct Base {
+    pub(super) shared: Arc<Shared>,
+    pub(super) workers: Arc<[mailbox::Handle]>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) lookups: Lookups,
+    /// That the process may have.
+    pub(super) descriptors: u64,
+}
+
+impl Base {
+    pub(super) async fn build(config: &Config, known: Known) -> Result<Self, StartError> {
+        let descriptors = limits::raise_descriptors();
+        let shared = Arc::new(Shared::new(
+            Snapshot::first(config, Arc::new(known))?,
+            Connector::new(Handle::current()),
+        ));
+        let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));
+        lookups.begin(&config.upstreams).await;
+        let admission = Arc::<Admission>::default();
+        let workers: Result<Vec<_>, _> = (0..config.server.workers.get())
+            .map(|number| worker::start(number, &shared, &admission))
+            .collect();
+        let target = shared.access_log.open(&config.server.access_log)?;
+        shared.access_log.set(target);
+        Ok(Self {
+            shared,
+            workers: workers?.into(),
+            admission,
+            lookups,
+            descriptors,
+        })
+    }
+
+    /// What operators see of it, and where their orders are heard.
+    pub(super) fn view(
+        &self,
+        loaded: &Loaded,
+        logging: &Logging,
+        generation: u64,
+    ) -> (Arc<View>, mpsc::Receiver<Order>) {
+        let (ordering, orders) = mpsc::channel(ORDERS);
+        let workers = Arc::new(askable(&self.workers));
+        let view = View {
+            jobs: Arc::new(Jobs::new(Arc::clone(&workers))),
+            workers,
+            shared: Arc::clone(&self.shared),
+            admission: Arc::clone(&self.admission),
+            process: Arc::<ProcessStatus>::default(),
+            log_dropped: Arc::clone(logging.dropped()),
+            scraping: tokio::sync::Mutex::default(),
+            measuring: tokio::sync::Mutex::default(),
+            taken: ArcSwap::from_pointee(reload::taken(loaded)),
+            listening: ArcSwap::default(),
+            token: ArcSwapOption::empty(),
+            orders: ordering,
+            generation,
+            generations: Arc::<Generations>::default(),
+            handing_over: AtomicBool::new(false),
+        };
+        (Arc::new(view), orders)
+    }
+}
+
+fn askable(workers: &[mailbox::Handle]) -> Workers {
+    let asked = workers.iter().map(|worker| Asked {
+        questions: worker.questions.clone(),
+        counters: Arc::clone(&worker.counters),
+    });
+    Workers::new(asked.collect())
+}

@@ -1,0 +1,54 @@
+//! What is handed over of listeners, to the service manager and to another process.
+
+use std::sync::Arc;
+
+use super::Listeners;
+use crate::handover::state::ListenerTickets;
+use crate::net::inherited::Place;
+use crate::net::listen::Bound;
+use crate::systemd::{self, passed::PassedSockets};
+
+impl Listeners {
+    /// Has the service manager keep the sockets, and no others: it may not have heard of them yet.
+    pub(in crate::server) fn keep(&mut self) {
+        for address in self.let_go.drain(..) {
+            systemd::let_go(&address);
+        }
+        for (key, accepting) in &self.sockets {
+            key.keep(accepting);
+        }
+    }
+
+    /// The sockets, for another process.
+    pub(in crate::server) fn hand_over_sockets(&self) -> Vec<(Place, Arc<Bound>)> {
+        let sockets = self.sockets.iter().flat_map(|(key, accepting)| {
+            let sockets = accepting.sockets();
+            sockets.map(move |socket| (key.place(), Arc::clone(socket)))
+        });
+        sockets.collect()
+    }
+
+    /// What the service manager has passed, likewise.
+    pub(in crate::server) fn passed(&self) -> &PassedSockets {
+        &self.passed
+    }
+
+    /// The keys of tickets, likewise.
+    pub(in crate::server) fn hand_over_tickets(&self) -> Vec<ListenerTickets> {
+        let running = self.running.iter().map(|(name, it)| (name, &it.tickets));
+        let drained = self.drained.iter().map(|(name, it)| (name, &it.tickets));
+        let handed = running.chain(drained).filter_map(|(name, tickets)| {
+            let keys = tickets.as_ref()?.hand_over();
+            Some(ListenerTickets {
+                listener: name.to_string(),
+                keys,
+            })
+        });
+        handed.filter(|it| !it.keys.is_empty()).collect()
+    }
+
+    /// Whom operators have taken out, for another process.
+    pub(in crate::server) fn hand_over_drained(&self) -> Vec<String> {
+        self.drained.keys().map(ToString::to_string).collect()
+    }
+}

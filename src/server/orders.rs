@@ -1,0 +1,113 @@
+//! What operators have the process do.
+
+use std::sync::Arc;
+
+use super::errors::ReloadError;
+use super::listeners::SteerError;
+use super::process::Process;
+use super::reload::{Reloaded, Source};
+use crate::admin::fault::Fault;
+use crate::admin::order::{self, Order, Steer};
+use crate::admin::plan::{self, Guard, Plan};
+use crate::config::Loaded;
+use crate::displace::live::Live;
+use crate::handover::predecessor::HandedOver;
+use crate::systemd;
+
+impl Process {
+    /// Does what an operator orders. Whoever ordered it may have stopped waiting.
+    pub(super) async fn obey(&mut self, order: Order) -> Option<HandedOver> {
+        match order {
+            Order::Plan(done) => {
+                let loaded = self.reloader.load(Source::File).await;
+                let planned = loaded.map(|loaded| self.plan(&loaded));
+                let _ = done.send(planned.map_err(|error| not_taken(&error)));
+            }
+            Order::Reload(guard, done) => {
+                let _ = done.send(self.reload_if(guard).await);
+            }
+            // Whoever has been told that it takes too long must not be surprised.
+            Order::Listener(_, done) if done.is_closed() => {}
+            Order::Upgrade(_, done) if done.is_closed() => {}
+            Order::Listener(steer, done) => {
+                let _ = done.send(self.steer_listener(&steer).await);
+            }
+            Order::Upgrade(binary, done) => {
+                let upgraded = self.upgrade(binary).await;
+                let answer = upgraded.as_ref().map(|it| it.by.clone());
+                let _ = done.send(answer.map_err(Clone::clone));
+                return upgraded.ok();
+            }
+        }
+        None
+    }
+
+    /// Takes a listener out, or puts it back.
+    async fn steer_listener(&mut self, steer: &Steer) -> Result<(), Fault> {
+        let Steer {
+            listener,
+            is_drained,
+        } = steer;
+        let listeners = self.reloader.listeners();
+        let done = match is_drained {
+            true => listeners.drain_one(listener).await,
+            false => listeners.undrain_one(listener).await,
+        };
+        done.map_err(|error| match error {
+            SteerError::Unknown { .. } => Fault::unknown(error.to_string()),
+            SteerError::Passed(_) => Fault::conflict(error.to_string()),
+            SteerError::Listen(_) => Fault::conflict(format!("it stays out: {error}")),
+        })?;
+        match is_drained {
+            true => tracing::info!(listener, "listener drained by an operator"),
+            false => tracing::info!(listener, "listener put back by an operator"),
+        }
+        self.operators.tell(&mut self.reloader);
+        Ok(())
+    }
+
+    /// Reloads, if that displaces no more tunnels than it may.
+    async fn reload_if(&mut self, guard: Guard) -> Result<order::Reloaded, Fault> {
+        systemd::reloading();
+        self.reloader.reopen_logs();
+        let result = match self.reloader.load(Source::File).await {
+            Ok(loaded) => {
+                if let Err(fault) = guard.check(&self.plan(&loaded)) {
+                    tracing::warn!(error = %fault, "reload refused");
+                    systemd::ready(&self.status());
+                    return Err(fault);
+                }
+                self.reloader.take(loaded, Source::File).await
+            }
+            Err(error) => Err(error),
+        };
+        self.reloaded(&result);
+        let done = result.map_err(|error| not_taken(&error))?;
+        let taken = self.reloader.taken_whole();
+        let waiting = taken.waiting();
+        Ok(order::Reloaded {
+            certificates_only: done == Reloaded::Certificates,
+            warnings: taken.warnings.iter().cloned().chain(waiting).collect(),
+        })
+    }
+
+    fn plan(&self, loaded: &Loaded) -> Plan {
+        let counters = self
+            .workers
+            .iter()
+            .map(|worker| Arc::clone(&worker.counters));
+        let live = Live::of(&counters.collect::<Vec<_>>());
+        let files = self.reloader.changed_files(&loaded.config);
+        let running = plan::Running {
+            source: &self.reloader.taken_whole().source,
+            snapshot: &self.reloader.snapshot(),
+            live: &live,
+            at_next_start: &self.reloader.at_next_start(&loaded.config),
+        };
+        plan::plan(loaded, files, &running)
+    }
+}
+
+fn not_taken(error: &ReloadError) -> Fault {
+    Fault::conflict("the configuration is not taken; what ran before runs on").with(error.lines())
+}

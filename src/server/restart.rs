@@ -1,0 +1,55 @@
+//! What a reload does not change: keys that take effect when the process is started again.
+
+use crate::config::model::{Admin, Bind, Config, Server};
+
+/// What the process was started with, and what a reload does not change.
+#[derive(Debug)]
+pub(super) struct StartedWith {
+    server: Server,
+    admin: Admin,
+}
+
+impl StartedWith {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            server: config.server.clone(),
+            admin: config.admin.clone(),
+        }
+    }
+
+    /// Keys that say something else by now, and wait for the next start.
+    pub(super) fn differs_from(&self, config: &Config) -> Vec<&'static str> {
+        let (server, admin) = (&config.server, &config.admin);
+        let differ = [
+            ("server.workers", self.server.workers != server.workers),
+            (
+                "server.core_dumps",
+                self.server.core_dumps != server.core_dumps,
+            ),
+            ("server.log", self.server.log != server.log),
+            (
+                "admin.bind",
+                address(&self.admin.bind) != address(&admin.bind),
+            ),
+            ("admin.mode", mode(&self.admin.bind) != mode(&admin.bind)),
+            (
+                "admin.metrics_bind",
+                self.admin.metrics_bind != admin.metrics_bind,
+            ),
+        ];
+        let differ = differ.into_iter().filter(|(_, differs)| *differs);
+        differ.map(|(name, _)| name).collect()
+    }
+}
+
+fn address(bind: &Option<Bind>) -> Option<String> {
+    bind.as_ref().map(ToString::to_string)
+}
+
+/// Permission bits of its socket, if it is one in a folder.
+fn mode(bind: &Option<Bind>) -> Option<u32> {
+    match bind {
+        Some(Bind::Unix { mode, .. }) => Some(*mode),
+        _ => None,
+    }
+}
