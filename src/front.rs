@@ -6,4 +6,4 @@
 pub mod accept;
 pub mod http;
 pub mod client_io;
-pub mod reply;
+pub mod response;

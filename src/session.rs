@@ -2,7 +2,7 @@
 //! back, and the tunnel that may come of it.
 //!
 //! Only this module strings the stages together. It sends nothing to clients itself: what a
-//! session came to is an [`Outcome`], which `front` makes into bytes.
+//! session came to is an [`SessionOutcome`], which `front` makes into bytes.
 
 pub mod affinity;
 mod attempts;
@@ -14,7 +14,7 @@ mod outcome;
 mod passive_health;
 mod plain;
 mod record;
-mod refusal;
+mod error;
 mod relay;
 mod routed;
 mod worker;
@@ -23,13 +23,13 @@ use ::http::Request;
 use ::http::request::Parts;
 use hyper::body::Incoming;
 
-pub use self::connection::{Connection, Place};
-use self::incoming::{Arrival, Way};
-pub use self::outcome::Outcome;
-pub use self::record::Record;
-use self::refusal::Refusal;
+pub use self::connection::{Connection, ConnectionGuards};
+use self::error::SessionError;
+use self::incoming::{IncomingRequest, RouteDecision};
+pub use self::outcome::SessionOutcome;
+pub use self::record::TunnelRecord;
 pub use self::relay::{Opening, relay};
-use self::routed::Session;
+use self::routed::RoutedRequest;
 pub use self::worker::{Shared, Worker};
 use crate::config::model::PlainHttp;
 use crate::observe::access_log;
@@ -43,77 +43,79 @@ pub async fn serve(
     connection: &Connection,
     request: Request<Incoming>,
     first_head: Option<&[u8]>,
-) -> Outcome {
+) -> SessionOutcome {
     let (parts, body) = request.into_parts();
-    let (arrival, read) = Arrival::new(connection, &parts);
+    let (incoming, read) = IncomingRequest::new(connection, &parts);
     let answered = match read {
-        Ok(()) => answer(&arrival, parts, body, first_head).await,
+        Ok(()) => respond(&incoming, parts, body, first_head).await,
         Err(rejection) => Err(rejection.into()),
     };
-    arrival.is_answered();
+    incoming.mark_answered();
     match answered {
         Ok(outcome) => outcome,
-        Err(Refusal { rejection, detail }) => {
+        Err(SessionError { rejection, detail }) => {
             access_log::rejected(
                 &connection.worker.recorder,
-                arrival.facts(),
+                incoming.facts(),
                 rejection,
                 detail.as_deref(),
             );
-            Outcome::Rejected(rejection)
+            SessionOutcome::Rejected(rejection)
         }
     }
 }
 
-async fn answer(
-    arrival: &Arrival<'_>,
+async fn respond(
+    incoming: &IncomingRequest<'_>,
     parts: Parts,
     body: Incoming,
     first_head: Option<&[u8]>,
-) -> Result<Outcome, Refusal> {
+) -> Result<SessionOutcome, SessionError> {
     let intent = Intent::of(&parts)?;
-    let target = arrival.asks_for(Target::of(&parts)?);
+    let target = incoming.set_target(Target::of(&parts)?);
     let handshake = match &intent {
         Intent::Handshake(handshake) => Some(handshake),
         Intent::Plain => None,
     };
-    let route = match arrival.way(&parts, target, handshake)? {
-        Way::Route(route) => route,
-        Way::Redirect(status, location) => return Ok(Outcome::Redirect(status, location)),
+    let route = match incoming.decide_route(&parts, target, handshake)? {
+        RouteDecision::Route(route) => route,
+        RouteDecision::Redirect(status, location) => {
+            return Ok(SessionOutcome::Redirect(status, location));
+        }
     };
     let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
-    let tls = arrival.connection.tls.as_ref();
-    let traits = affinity::Traits {
-        client: arrival.client.address(),
+    let tls = incoming.connection.tls.as_ref();
+    let traits = affinity::AffinityTraits {
+        client: incoming.client.address(),
         server_name: tls.and_then(|tls| tls.server_name.as_deref()),
         headers: &parts.headers,
         target,
     };
-    let (wish, led) = affinity::of(upstream, traits);
-    let session = Session {
-        connection: arrival.connection,
-        arrival,
+    let (affinity, sticky_cookie) = affinity::of(upstream, traits);
+    let routed = RoutedRequest {
+        connection: incoming.connection,
+        incoming,
         target,
         route: &route,
         upstream,
-        wish,
-        led,
+        affinity,
+        sticky_cookie,
         uri: &edit::rewrite(&route.settings.rewrite, target.origin_form())?,
-        facts: arrival.facts(),
+        facts: incoming.facts(),
     };
     match intent {
         Intent::Handshake(handshake) => {
             drop(body);
-            let shares = arrival.tunnel_shares(&route)?;
+            let shares = incoming.tunnel_permits(&route)?;
             let handshake = match route.settings.compression {
                 true => handshake,
                 false => handshake.without_compression(),
             };
-            handshake::open(&session, &parts, &handshake, first_head, shares).await
+            handshake::open(&routed, &parts, &handshake, first_head, shares).await
         }
         Intent::Plain if route.settings.http == PlainHttp::Reject => {
             Err(Rejection::WebSocketRequired.into())
         }
-        Intent::Plain => plain::proxy(&session, parts, body).await,
+        Intent::Plain => plain::proxy(&routed, parts, body).await,
     }
 }

@@ -21,7 +21,7 @@ pub struct Snapshot {
     /// Process-wide settings.
     pub server: model::Server,
     /// Fields that tell endpoints what only we know: the same, from a client, is a lie.
-    pub vouched: Box<[HeaderName]>,
+    pub reserved: Box<[HeaderName]>,
     table: Table,
     routes: Vec<Arc<Route>>,
     /// Positions of routes.
@@ -111,7 +111,7 @@ impl Snapshot {
         let names = config.routes.iter().enumerate();
         Ok(Self {
             server: config.server.clone(),
-            vouched: vouched(config),
+            reserved: reserved(config),
             table: Table::new(&config.routes),
             routes: routes?,
             by_name: names
@@ -166,7 +166,7 @@ impl Snapshot {
 
 /// The id's field, and those of client certificates: of all listeners, as one that asks for no
 /// certificate may lead to the same endpoints.
-fn vouched(config: &Config) -> Box<[HeaderName]> {
+fn reserved(config: &Config) -> Box<[HeaderName]> {
     let certificates = config.listeners.iter().filter_map(|listener| {
         let client_auth = listener.tls.as_ref()?.client_auth.as_ref()?;
         client_auth.header.as_ref()

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use divan::{Bencher, black_box};
 use http::request::Parts;
 use tidegate::config::model::{HeaderChanges, Strictness};
-use tidegate::protocol::answer::Answer;
-use tidegate::protocol::edit::{Edit, Known};
-use tidegate::protocol::forwarded::Via;
-use tidegate::protocol::handshake::{Handshake, Intent, Request};
-use tidegate::protocol::spelling::Spelling;
+use tidegate::protocol::edit::{Edit, TemplateValues};
+use tidegate::protocol::forwarded::ForwardingFacts;
+use tidegate::protocol::handshake::{Handshake, HandshakeRequest, Intent};
+use tidegate::protocol::handshake_response::ResponseHead;
+use tidegate::protocol::header_case::HeaderCase;
 use tidegate::protocol::target::Target;
 
 /// As Chromium sends it.
@@ -67,15 +67,15 @@ fn request_check(bencher: Bencher<'_, '_>) {
 fn request_write(bencher: Bencher<'_, '_>) {
     let parts = parts();
     let changes = HeaderChanges::default();
-    let edit = Edit::new(&changes, &[], &Known::default());
+    let edit = Edit::new(&changes, &[], &TemplateValues::default());
     let mut out = Vec::with_capacity(2048);
     bencher.bench_local(|| {
         out.clear();
-        Request {
+        HandshakeRequest {
             parts: black_box(&parts),
             origin_form: "/realtime?room=7",
             host: "chat.example.com",
-            via: Via {
+            forwarding: ForwardingFacts {
                 client: Some(IpAddr::from([192, 0, 2, 1])),
                 is_known: true,
                 proxies: &[],
@@ -85,7 +85,7 @@ fn request_write(bencher: Bencher<'_, '_>) {
             },
             edit: &edit,
             compression: true,
-            spelling: Spelling::of(HEAD.as_bytes()),
+            header_case: HeaderCase::of(HEAD.as_bytes()),
         }
         .write(&mut out);
         out.len()
@@ -97,7 +97,7 @@ fn answer_check(bencher: Bencher<'_, '_>) {
     let parts = parts();
     let handshake = handshake(&parts);
     bencher.bench_local(|| {
-        let (answer, _) = Answer::parse(black_box(ANSWER.as_bytes()))
+        let (answer, _) = ResponseHead::parse(black_box(ANSWER.as_bytes()))
             .unwrap()
             .unwrap();
         let switch = answer.check_switch(&handshake, Strictness::Strict).unwrap();

@@ -1,13 +1,13 @@
 //! Any bytes as an endpoint's answer: parsed and judged without a panic, within what came.
 
 use tidegate::config::model::{HeaderChanges, Strictness};
-use tidegate::protocol::answer::Answer;
-use tidegate::protocol::edit::{Edit, Known};
+use tidegate::protocol::edit::{Edit, TemplateValues};
 use tidegate::protocol::handshake::Intent;
+use tidegate::protocol::handshake_response::ResponseHead;
 
 /// Panics where it does not hold.
 pub(crate) fn check(bytes: &[u8]) {
-    let Ok(Some((answer, head))) = Answer::parse(bytes) else {
+    let Ok(Some((answer, head))) = ResponseHead::parse(bytes) else {
         return;
     };
     assert!(head <= bytes.len());
@@ -27,8 +27,11 @@ pub(crate) fn check(bytes: &[u8]) {
     for strictness in [Strictness::Strict, Strictness::Lenient] {
         if let Ok(switch) = answer.check_switch(&handshake, strictness) {
             let mut out = Vec::new();
-            switch.write(&mut out, &Edit::new(&changes, &[], &Known::default()));
-            assert!(Answer::parse(&out).is_ok_and(|answer| answer.is_some()));
+            switch.write(
+                &mut out,
+                &Edit::new(&changes, &[], &TemplateValues::default()),
+            );
+            assert!(ResponseHead::parse(&out).is_ok_and(|answer| answer.is_some()));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue};
 use tidegate::config::model::{Family, Net, Nets, Trust};
-use tidegate::protocol::forwarded::{Via, believe, each};
+use tidegate::protocol::forwarded::{ForwardingFacts, for_each_field, trusted_claim};
 
 /// Panics where it does not hold.
 pub(crate) fn check(bytes: &[u8]) {
@@ -22,8 +22,8 @@ pub(crate) fn check(bytes: &[u8]) {
         };
         let mut headers = HeaderMap::new();
         headers.append(name, line);
-        assert_eq!(believe(&headers, &trust, Some(client)), Ok(None));
-        let claim = match believe(&headers, &trust, Some(peer)) {
+        assert_eq!(trusted_claim(&headers, &trust, Some(client)), Ok(None));
+        let claim = match trusted_claim(&headers, &trust, Some(peer)) {
             Ok(claim) => claim.expect("it is trusted"),
             // Nobody can tell what of it the proxy wrote.
             Err(_) if family == Family::Forwarded => continue,
@@ -34,7 +34,7 @@ pub(crate) fn check(bytes: &[u8]) {
             (Some(client), true),
             "{claim:?}"
         );
-        let via = Via {
+        let forwarding = ForwardingFacts {
             client: claim.client,
             is_known: claim.is_known(),
             proxies: &claim.proxies,
@@ -42,7 +42,7 @@ pub(crate) fn check(bytes: &[u8]) {
             host: claim.host.as_deref().unwrap_or("a"),
             port: claim.port,
         };
-        each(&via, |_, value| {
+        for_each_field(&forwarding, |_, value| {
             assert!(HeaderValue::from_str(value).is_ok())
         });
     }

@@ -2,10 +2,10 @@
 //! whole head again.
 
 use tidegate::config::model::HeaderChanges;
-use tidegate::protocol::edit::{Edit, Known};
-use tidegate::protocol::forwarded::Via;
-use tidegate::protocol::handshake::{Intent, Request};
-use tidegate::protocol::spelling::Spelling;
+use tidegate::protocol::edit::{Edit, TemplateValues};
+use tidegate::protocol::forwarded::ForwardingFacts;
+use tidegate::protocol::handshake::{HandshakeRequest, Intent};
+use tidegate::protocol::header_case::HeaderCase;
 use tidegate::protocol::target::Target;
 
 const LINES: usize = 100;
@@ -41,11 +41,11 @@ pub(crate) fn check(bytes: &[u8]) {
     assert_eq!(handshake.accept().len(), 28);
     let mut out = Vec::new();
     let changes = HeaderChanges::default();
-    Request {
+    HandshakeRequest {
         parts: &parts,
         origin_form: target.origin_form(),
         host: target.authority(),
-        via: Via {
+        forwarding: ForwardingFacts {
             client: None,
             is_known: true,
             proxies: &[],
@@ -53,9 +53,9 @@ pub(crate) fn check(bytes: &[u8]) {
             host: target.authority(),
             port: Some(80),
         },
-        edit: &Edit::new(&changes, &[], &Known::default()),
+        edit: &Edit::new(&changes, &[], &TemplateValues::default()),
         compression: true,
-        spelling: Spelling::of(bytes),
+        header_case: HeaderCase::of(bytes),
     }
     .write(&mut out);
     let mut lines = [httparse::EMPTY_HEADER; LINES + 8];

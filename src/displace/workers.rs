@@ -15,7 +15,7 @@ use crate::net::stream::Peer;
 use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::observe::counters::Counters;
 use crate::observe::series::Way;
-use crate::session::{Record, Worker};
+use crate::session::{TunnelRecord, Worker};
 use crate::tunnel::ended::{Ended, Words};
 use crate::tunnel::entry::Entry;
 use crate::tunnel::side::Side;
@@ -115,7 +115,8 @@ pub fn answer(worker: &Worker, question: Question) {
         Question::Close(named, words, closed) => {
             let words = Rc::new(words);
             let close = |named: &Named| {
-                let is_it = |record: &Record| record.facts.session == SessionId(named.session);
+                let is_it =
+                    |record: &TunnelRecord| record.facts.session == SessionId(named.session);
                 worker.tunnels.close(named.place, &words, is_it)
             };
             let count = named.iter().filter(|named| close(named)).count();

@@ -21,11 +21,11 @@ use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
 use crate::observe::labels::Turned;
 use crate::observe::series::ListenerSeries;
-use crate::session::{Connection, Place, Worker};
+use crate::session::{Connection, ConnectionGuards, Worker};
 
 /// An accepted connection on its way to a worker.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct IncomingConnection {
     /// The socket.
     pub accepted: Accepted,
     /// Where it came in.
@@ -35,8 +35,8 @@ pub struct Arrival {
 }
 
 /// Serves an arrival until its connection, or the tunnel that came of it, has ended.
-pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
-    let Arrival {
+pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
+    let IncomingConnection {
         accepted,
         listener,
         mut permit,
@@ -54,7 +54,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         counts: &counts,
         since,
     };
-    let mut origin = Origin {
+    let mut origin = ConnectionOrigin {
         peer: accepted.peer(),
         local: accepted.local(),
         secure: settings.tls.is_some(),
@@ -99,12 +99,12 @@ pub async fn serve(worker: Rc<Worker>, arrival: Arrival) {
         counts,
     };
     drop(settings);
-    let place = Place { permit, connected };
+    let place = ConnectionGuards { permit, connected };
     http::serve(Rc::new(connection), stream, place, since).await;
 }
 
 /// Where a connection comes from.
-struct Origin {
+struct ConnectionOrigin {
     peer: Peer,
     local: Option<SocketAddr>,
     secure: bool,
@@ -142,7 +142,7 @@ struct Entrance<'a> {
 async fn prepare(
     entrance: &Entrance<'_>,
     accepted: Accepted,
-    origin: &mut Origin,
+    origin: &mut ConnectionOrigin,
 ) -> Result<(Stream, Pass), PrepareError> {
     let Entrance {
         settings,
@@ -178,7 +178,7 @@ async fn prepare(
 }
 
 /// Holds a connection against the listener's limits, now that it is known whose it is.
-fn enter(entrance: &Entrance<'_>, origin: &Origin) -> Result<Pass, PrepareError> {
+fn enter(entrance: &Entrance<'_>, origin: &ConnectionOrigin) -> Result<Pass, PrepareError> {
     let Entrance {
         listener,
         settings,
@@ -209,7 +209,7 @@ fn enter(entrance: &Entrance<'_>, origin: &Origin) -> Result<Pass, PrepareError>
 async fn take_proxy_header(
     socket: &Socket,
     settings: &ListenerSettings,
-    origin: &mut Origin,
+    origin: &mut ConnectionOrigin,
     since: Instant,
 ) -> Result<(), PrepareError> {
     let proxies = &settings.trust.proxies;

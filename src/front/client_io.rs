@@ -22,14 +22,14 @@ enum Phase {
     /// Waiting for the end of a head that should have begun, or has.
     Head { since: Instant },
     /// A session has it; that has deadlines of its own.
-    Busy,
+    BusyGuard,
     /// Answered, and nothing has come since.
     Idle { since: Instant },
 }
 
 /// Noted by the stream and the service, read by the connection's task.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct ClientActivity {
     phase: Cell<Phase>,
     /// No request has come yet.
     first_due: Cell<bool>,
@@ -41,9 +41,9 @@ pub struct Pulse {
 }
 
 /// Bytes of a first head that are kept for the spelling of its names.
-const FIRST_HEAD_MOST: usize = 16 * 1024;
+const MAX_FIRST_HEAD: usize = 16 * 1024;
 
-impl Pulse {
+impl ClientActivity {
     /// For a connection whose first request is expected since then.
     pub fn new(since: Instant) -> Self {
         Self {
@@ -55,10 +55,10 @@ impl Pulse {
     }
 
     /// A head has come whole: a session begins. Ends when the result is dropped.
-    pub fn busy(self: &Rc<Self>) -> Busy {
-        self.phase.set(Phase::Busy);
+    pub fn busy(self: &Rc<Self>) -> BusyGuard {
+        self.phase.set(Phase::BusyGuard);
         self.first_due.set(false);
-        Busy(Rc::clone(self))
+        BusyGuard(Rc::clone(self))
     }
 
     /// When the client has to have gone on, if it is its turn: to send, or to read.
@@ -69,7 +69,7 @@ impl Pulse {
         match self.phase.get() {
             Phase::Head { since } => Some(since + timeouts.request_header),
             Phase::Idle { since } => Some(since + timeouts.keep_alive),
-            Phase::Busy => None,
+            Phase::BusyGuard => None,
         }
     }
 
@@ -114,7 +114,7 @@ impl Pulse {
         }
         let mut kept = self.first_head.borrow_mut();
         if let Some(head) = kept.as_mut() {
-            if head.len() + bytes.len() > FIRST_HEAD_MOST {
+            if head.len() + bytes.len() > MAX_FIRST_HEAD {
                 *kept = None;
             } else {
                 head.extend_from_slice(bytes);
@@ -125,9 +125,9 @@ impl Pulse {
 
 /// A running session; when it is over, the client is to send its next request.
 #[derive(Debug)]
-pub struct Busy(Rc<Pulse>);
+pub struct BusyGuard(Rc<ClientActivity>);
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.phase.set(Phase::Idle {
             since: Instant::now(),
@@ -139,13 +139,13 @@ impl Drop for Busy {
 #[derive(Debug)]
 pub struct ClientIo {
     stream: Stream,
-    pulse: Rc<Pulse>,
+    activity: Rc<ClientActivity>,
 }
 
 impl ClientIo {
-    /// Notes what happens on `stream` in `pulse`.
-    pub fn new(stream: Stream, pulse: Rc<Pulse>) -> Self {
-        Self { stream, pulse }
+    /// Notes what happens on `stream` in `activity`.
+    pub fn new(stream: Stream, activity: Rc<ClientActivity>) -> Self {
+        Self { stream, activity }
     }
 
     /// The stream, for a tunnel.
@@ -155,8 +155,8 @@ impl ClientIo {
 
     fn note_write<T>(&self, result: Poll<T>) -> Poll<T> {
         match result {
-            Poll::Ready(_) => self.pulse.bytes_went(),
-            Poll::Pending => self.pulse.bytes_stuck(),
+            Poll::Ready(_) => self.activity.bytes_went(),
+            Poll::Pending => self.activity.bytes_stuck(),
         }
         result
     }
@@ -171,7 +171,7 @@ impl AsyncRead for ClientIo {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         if result.is_ready() {
-            self.pulse
+            self.activity
                 .bytes_came(buf.filled().get(before..).unwrap_or_default());
         }
         result
@@ -229,28 +229,28 @@ mod tests {
         response_body: Duration::from_secs(5),
     };
 
-    type Event = fn(&Rc<Pulse>, &mut Option<Busy>);
+    type Event = fn(&Rc<ClientActivity>, &mut Option<BusyGuard>);
 
     /// Seconds from the beginning to the deadline, after `events` a second apart.
     async fn due_after(events: &[Event]) -> Option<u64> {
         let began = Instant::now();
-        let pulse = Rc::new(Pulse::new(began));
+        let activity = Rc::new(ClientActivity::new(began));
         let mut busy = None;
         for event in events {
             tokio::time::advance(Duration::from_secs(1)).await;
-            event(&pulse, &mut busy);
+            event(&activity, &mut busy);
         }
-        let deadline = pulse.deadline(&TIMEOUTS)?;
+        let deadline = activity.deadline(&TIMEOUTS)?;
         Some(deadline.duration_since(began).as_secs())
     }
 
     #[tokio::test(start_paused = true)]
     async fn it_is_the_clients_turn_to_send_or_to_read() {
-        let comes: Event = |pulse, _| pulse.bytes_came(b"GET");
-        let begins: Event = |pulse, busy| *busy = Some(pulse.busy());
+        let comes: Event = |activity, _| activity.bytes_came(b"GET");
+        let begins: Event = |activity, busy| *busy = Some(activity.busy());
         let ends: Event = |_, busy| *busy = None;
-        let stuck: Event = |pulse, _| pulse.bytes_stuck();
-        let goes: Event = |pulse, _| pulse.bytes_went();
+        let stuck: Event = |activity, _| activity.bytes_stuck();
+        let goes: Event = |activity, _| activity.bytes_went();
         for (events, due) in [
             (&[][..], Some(2)),
             // The head has one deadline, however many pieces it comes in.

@@ -19,13 +19,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::client_io::{ClientIo, Pulse};
-use super::reply::{self, Content, ServedBody};
+use super::client_io::{ClientActivity, ClientIo};
+use super::response::{self, Content, ServedBody};
 use crate::drain::Haste;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::rejection::Rejection;
-use crate::session::{self, Connection, Opening, Outcome, Place};
+use crate::session::{self, Connection, ConnectionGuards, Opening, SessionOutcome};
 
 /// How long a client may go on sending after we have closed our side, so that it sees our last
 /// answer rather than a reset.
@@ -36,14 +36,14 @@ const LINGER_BYTES: usize = 256 * 1024;
 
 /// Bytes that hyper may read ahead of a client, and as many that it may have ready for it: a client
 /// that stalls costs no more. More only where heads may be longer.
-const BUFFER_MOST: usize = 64 * 1024;
+const MAX_BUFFER: usize = 64 * 1024;
 
 /// How long a connection that was accepted when the process began to stop may take to send its first
 /// request: it may have been in the kernel's queue, request and all.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How the HTTP part of a connection came to its end.
-enum Next {
+enum HttpExit {
     /// A session has agreed on a tunnel.
     Tunnel(Box<Opening>),
     /// hyper is done.
@@ -54,32 +54,40 @@ enum Next {
 
 /// Serves a connection until it has ended, or has become a tunnel with a task of its own.
 /// Its first request is due as if it had been expected since `since`.
-pub async fn serve(connection: Rc<Connection>, stream: Stream, place: Place, since: Instant) {
-    let pulse = Rc::new(Pulse::new(since));
+pub async fn serve(
+    connection: Rc<Connection>,
+    stream: Stream,
+    place: ConnectionGuards,
+    since: Instant,
+) {
+    let activity = Rc::new(ClientActivity::new(since));
     let slot: Rc<Cell<Option<Box<Opening>>>> = Rc::default();
     let service = {
-        let (connection, pulse, slot) =
-            (Rc::clone(&connection), Rc::clone(&pulse), Rc::clone(&slot));
+        let (connection, activity, slot) = (
+            Rc::clone(&connection),
+            Rc::clone(&activity),
+            Rc::clone(&slot),
+        );
         // Boxed, because hyper lets a connection be taken apart only if its future may move.
         service_fn(move |request| {
             Box::pin(answer(
                 Rc::clone(&connection),
-                Rc::clone(&pulse),
+                Rc::clone(&activity),
                 Rc::clone(&slot),
                 request,
             ))
         })
     };
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&pulse)));
+    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&activity)));
     let mut http = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
-        .max_buf_size(connection.limits.header_bytes.max(BUFFER_MOST))
+        .max_buf_size(connection.limits.header_bytes.max(MAX_BUFFER))
         .max_header_size(connection.limits.header_bytes)
         .max_headers(connection.limits.header_count)
         .header_read_timeout(None)
         .serve_connection(io, service);
-    let next = drive(&connection, &pulse, &slot, |cx, drain| {
+    let next = drive(&connection, &activity, &slot, |cx, drain| {
         if drain {
             Pin::new(&mut http).graceful_shutdown();
         }
@@ -89,22 +97,22 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, place: Place, sin
     let parts = http.into_parts();
     let stream = parts.io.into_inner().into_stream();
     match next {
-        Next::Tunnel(opening) if pulse.write_blocked() => {
+        HttpExit::Tunnel(opening) if activity.write_blocked() => {
             // An answer before this one is stuck: what the client would read next is not the 101.
             drop((opening, stream));
         }
-        Next::Tunnel(opening) => {
+        HttpExit::Tunnel(opening) => {
             session::relay(&connection, *opening, stream, &parts.read_buf, place);
         }
-        Next::Done(Ok(())) => Box::pin(linger(stream)).await,
-        Next::Done(Err(error)) => {
+        HttpExit::Done(Ok(())) => Box::pin(linger(stream)).await,
+        HttpExit::Done(Err(error)) => {
             record_refusal_by_hyper(&connection, &error);
             Box::pin(linger(stream)).await;
         }
-        Next::Expired => {
+        HttpExit::Expired => {
             connection.counts.expired.add(1);
             // What it has not read by now would stay with the kernel until it does.
-            if pulse.write_blocked() {
+            if activity.write_blocked() {
                 stream.reset_on_close();
             }
         }
@@ -114,19 +122,19 @@ pub async fn serve(connection: Rc<Connection>, stream: Stream, place: Place, sin
 /// Answers one request.
 async fn answer(
     connection: Rc<Connection>,
-    pulse: Rc<Pulse>,
+    activity: Rc<ClientActivity>,
     slot: Rc<Cell<Option<Box<Opening>>>>,
     request: Request<Incoming>,
 ) -> Result<Response<ServedBody>, Infallible> {
-    let busy = pulse.busy();
-    let first_head = pulse.take_first_head();
+    let busy = activity.busy();
+    let first_head = activity.take_first_head();
     let response = match session::serve(&connection, request, first_head.as_deref()).await {
-        Outcome::Reply(reply) => reply.map(Content::Endpoint),
-        Outcome::Redirect(status, location) => reply::redirect(status, location),
-        Outcome::Rejected(refusal) => {
-            reply::rejection(refusal, connection.worker.snapshot().server.reason_header)
+        SessionOutcome::Response(response) => response.map(Content::Endpoint),
+        SessionOutcome::Redirect(status, location) => response::redirect(status, location),
+        SessionOutcome::Rejected(refusal) => {
+            response::rejection(refusal, connection.worker.snapshot().server.reason_header)
         }
-        Outcome::Tunnel(opening) => {
+        SessionOutcome::Tunnel(opening) => {
             slot.set(Some(opening));
             // Whoever polled us looks into the slot; there is nothing to come back to.
             std::future::pending().await
@@ -137,7 +145,7 @@ async fn answer(
 
 /// How far a connection has come in taking its leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
+enum DrainStep {
     /// No drain has begun.
     No,
     /// One has, but the first request, which may be on its way, has until then.
@@ -150,42 +158,42 @@ enum Leave {
 /// `poll_http` is told when to finish what runs and take nothing new.
 async fn drive(
     connection: &Connection,
-    pulse: &Pulse,
+    activity: &ClientActivity,
     slot: &Cell<Option<Box<Opening>>>,
     mut poll_http: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
-) -> Next {
+) -> HttpExit {
     let mut drain = connection.listener.drain.watch();
-    let mut leave = Leave::No;
+    let mut leave = DrainStep::No;
     let far = Instant::now() + Duration::from_secs(86_400);
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(far));
-    let due = || pulse.deadline(&connection.timeouts).unwrap_or(far);
+    let due = || activity.deadline(&connection.timeouts).unwrap_or(far);
     let mut poll = |cx: &mut Context<'_>, finish: bool| {
         let done = poll_http(cx, finish);
         match (slot.take(), done) {
-            (Some(opening), _) => Poll::Ready(Next::Tunnel(opening)),
-            (None, Poll::Ready(result)) => Poll::Ready(Next::Done(result)),
+            (Some(opening), _) => Poll::Ready(HttpExit::Tunnel(opening)),
+            (None, Poll::Ready(result)) => Poll::Ready(HttpExit::Done(result)),
             (None, Poll::Pending) => Poll::Pending,
         }
     };
     loop {
         let mut finish = false;
         let mut wake_at = due();
-        if let Leave::AfterFirst(until) = leave {
-            finish = !pulse.awaits_first() || until <= Instant::now();
-            leave = if finish { Leave::Taken } else { leave };
+        if let DrainStep::AfterFirst(until) = leave {
+            finish = !activity.awaits_first() || until <= Instant::now();
+            leave = if finish { DrainStep::Taken } else { leave };
             wake_at = wake_at.min(until);
         }
         if alarm.deadline() != wake_at {
             alarm.as_mut().reset(wake_at);
         }
         let armed = due();
-        let awaited = matches!(leave, Leave::AfterFirst(_));
+        let awaited = matches!(leave, DrainStep::AfterFirst(_));
         // A deadline that has moved on is looked at when the alarm for the old one goes off.
-        let is_stale = || due() < armed || (awaited && !pulse.awaits_first());
+        let is_stale = || due() < armed || (awaited && !activity.awaits_first());
         tokio::select! {
             biased;
-            haste = drain.begun(), if leave == Leave::No => {
-                leave = Leave::AfterFirst(match haste {
+            haste = drain.begun(), if leave == DrainStep::No => {
+                leave = DrainStep::AfterFirst(match haste {
                     // Until it is due anyway.
                     Haste::None => far,
                     Haste::Some => Instant::now() + FIRST_REQUEST,
@@ -202,7 +210,7 @@ async fn drive(
             }
             () = alarm.as_mut() => {
                 if due() <= Instant::now() {
-                    return Next::Expired;
+                    return HttpExit::Expired;
                 }
             }
         }

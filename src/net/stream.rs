@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
-use crate::protocol::certificate::{Certificate, TlsFacts};
+use crate::protocol::certificate::{ClientCertificate, TlsFacts};
 
 /// A connected socket.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Stream {
         };
         let agreed = stream.get_ref().1;
         let certificate = match agreed.peer_certificates().and_then(|chain| chain.first()) {
-            Some(first) => Some(Certificate::parse(first).ok_or(UnreadableCertificate)?),
+            Some(first) => Some(ClientCertificate::parse(first).ok_or(UnreadableCertificate)?),
             None => None,
         };
         Ok(Some(TlsFacts {

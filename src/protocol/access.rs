@@ -10,7 +10,7 @@ use crate::config::model::{Access, Origin};
 
 /// What is asked of a request besides its fields.
 #[derive(Debug, Clone, Copy)]
-pub struct Visitor {
+pub struct AccessSubject {
     /// The client's address, as far as it is believed; `None` through a unix socket.
     pub address: Option<IpAddr>,
     /// Whether it is known who that is.
@@ -26,7 +26,11 @@ pub struct Visitor {
 /// # Errors
 /// [`Rejection::AddressDenied`], [`Rejection::CertificateRequired`], [`Rejection::OriginDenied`],
 /// [`Rejection::OriginMissing`].
-pub fn check(access: &Access, visitor: Visitor, headers: &HeaderMap) -> Result<(), Rejection> {
+pub fn check(
+    access: &Access,
+    visitor: AccessSubject,
+    headers: &HeaderMap,
+) -> Result<(), Rejection> {
     let denied = access.deny.contain(visitor.address);
     let allowed = access.allow.is_empty() || access.allow.contain(visitor.address);
     let asked = !(access.deny.is_empty() && access.allow.is_empty());
@@ -41,7 +45,11 @@ pub fn check(access: &Access, visitor: Visitor, headers: &HeaderMap) -> Result<(
 
 /// Browsers send `Origin` with every handshake (RFC 6455 section 10.2), and with plain requests
 /// that another site may have caused.
-fn check_origin(access: &Access, visitor: Visitor, headers: &HeaderMap) -> Result<(), Rejection> {
+fn check_origin(
+    access: &Access,
+    visitor: AccessSubject,
+    headers: &HeaderMap,
+) -> Result<(), Rejection> {
     let mut lines = headers.get_all(ORIGIN).iter();
     let Some(line) = lines.next() else {
         let missing = access.origins_required && visitor.is_handshake;
@@ -68,7 +76,7 @@ mod tests {
     use crate::config::model::{Net, Nets};
     use http::HeaderValue;
 
-    const PAGE: Visitor = Visitor {
+    const PAGE: AccessSubject = AccessSubject {
         address: None,
         is_known: true,
         has_certificate: false,
@@ -76,7 +84,11 @@ mod tests {
     };
 
     #[track_caller]
-    fn origins(access: &Access, visitor: Visitor, lines: &[&'static str]) -> Result<(), Rejection> {
+    fn origins(
+        access: &Access,
+        visitor: AccessSubject,
+        lines: &[&'static str],
+    ) -> Result<(), Rejection> {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(ORIGIN, HeaderValue::from_static(line));
@@ -119,7 +131,7 @@ mod tests {
         }
         let twice = ["https://chat.example.com", "https://chat.example.com"];
         assert_eq!(origins(&access, PAGE, &twice), Err(Rejection::OriginDenied));
-        let plain = Visitor {
+        let plain = AccessSubject {
             is_handshake: false,
             ..PAGE
         };
@@ -151,7 +163,7 @@ mod tests {
         };
         assert_eq!(origins(&access, PAGE, &[]), Err(Rejection::OriginMissing));
         assert_eq!(origins(&access, PAGE, &["https://any.example.com"]), Ok(()));
-        let plain = Visitor {
+        let plain = AccessSubject {
             is_handshake: false,
             ..PAGE
         };
@@ -177,13 +189,13 @@ mod tests {
             (Some("192.0.2.1"), false),
             (None, false),
         ] {
-            let visitor = Visitor {
+            let visitor = AccessSubject {
                 address: address.map(|text| text.parse().unwrap()),
                 ..PAGE
             };
             let result = check(&access, visitor, &HeaderMap::new());
             assert_eq!(result.is_ok(), passes, "{address:?}");
-            let hidden = Visitor {
+            let hidden = AccessSubject {
                 is_known: false,
                 ..visitor
             };
@@ -197,7 +209,7 @@ mod tests {
             origins(&access, PAGE, &[]),
             Err(Rejection::CertificateRequired)
         );
-        let known = Visitor {
+        let known = AccessSubject {
             has_certificate: true,
             ..PAGE
         };

@@ -18,12 +18,12 @@ pub struct TlsFacts {
     /// The name that the client asked for.
     pub server_name: Option<Box<str>>,
     /// What the client has shown; its chain has been verified.
-    pub certificate: Option<Certificate>,
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// A client's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
+pub struct ClientCertificate {
     /// The subject, as in RFC 4514, most specific part first.
     pub subject: Box<str>,
     /// SHA-256 of the certificate, in hexadecimal.
@@ -31,7 +31,7 @@ pub struct Certificate {
     not_after: SystemTime,
 }
 
-impl Certificate {
+impl ClientCertificate {
     /// Reads it; `None` if it is none.
     pub fn parse(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
@@ -117,14 +117,14 @@ mod tests {
     use super::*;
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
-    fn certificate(names: &[(DnType, &str)]) -> Certificate {
+    fn certificate(names: &[(DnType, &str)]) -> ClientCertificate {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         for (kind, value) in names {
             params.distinguished_name.push(kind.clone(), *value);
         }
         let key = KeyPair::generate().unwrap();
-        Certificate::parse(params.self_signed(&key).unwrap().der()).unwrap()
+        ClientCertificate::parse(params.self_signed(&key).unwrap().der()).unwrap()
     }
 
     #[test]
@@ -155,6 +155,6 @@ mod tests {
             assert_eq!(&*read.subject, expected);
             assert!(read.header().is_some());
         }
-        assert_eq!(Certificate::parse(b"no certificate"), None);
+        assert_eq!(ClientCertificate::parse(b"no certificate"), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::config::model::{HeaderChanges, Piece, Rewrite, Template, Variable, sa
 
 /// What is known of a request.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Known<'a> {
+pub struct TemplateValues<'a> {
     /// The client's address, as far as it is believed; `None` through a unix socket.
     pub client: Option<IpAddr>,
     /// The host asked for, without a port.
@@ -34,7 +34,7 @@ pub struct Known<'a> {
 }
 
 /// The text that a template comes to.
-pub fn render(template: &Template, known: &Known<'_>) -> String {
+pub fn render(template: &Template, known: &TemplateValues<'_>) -> String {
     let mut text = String::new();
     let certificate = known.tls.and_then(|tls| tls.certificate.as_ref());
     for piece in template.pieces() {
@@ -81,7 +81,7 @@ pub fn render(template: &Template, known: &Known<'_>) -> String {
 pub struct Edit<'a> {
     changes: &'a HeaderChanges,
     /// Fields that we vouch for: what comes in under their names is nobody's word.
-    vouched: &'a [HeaderName],
+    reserved: &'a [HeaderName],
     added: Vec<(HeaderName, HeaderValue)>,
     replaced: Vec<HeaderName>,
     /// One more line beside those of the same name.
@@ -91,7 +91,11 @@ pub struct Edit<'a> {
 impl<'a> Edit<'a> {
     /// The changes, besides fields that we write ourselves. One whose value comes to nothing is
     /// removed.
-    pub fn new(changes: &'a HeaderChanges, vouched: &'a [HeaderName], known: &Known<'_>) -> Self {
+    pub fn new(
+        changes: &'a HeaderChanges,
+        reserved: &'a [HeaderName],
+        known: &TemplateValues<'_>,
+    ) -> Self {
         let added = changes.set.iter().filter_map(|(name, template)| {
             let value = HeaderValue::try_from(render(template, known)).ok()?;
             (!value.is_empty()).then(|| (name.clone(), value))
@@ -100,7 +104,7 @@ impl<'a> Edit<'a> {
             added: added.collect(),
             replaced: Vec::new(),
             changes,
-            vouched,
+            reserved,
             cookie: None,
         }
     }
@@ -111,7 +115,7 @@ impl<'a> Edit<'a> {
     }
 
     /// One more field of ours, unless the configuration decides about it.
-    pub fn vouch(&mut self, name: &HeaderName, value: HeaderValue) {
+    pub fn add_own(&mut self, name: &HeaderName, value: HeaderValue) {
         if !self.changes.drops(name.as_str()) {
             self.added.push((name.clone(), value));
         }
@@ -119,7 +123,7 @@ impl<'a> Edit<'a> {
 
     /// One more field of ours, instead of what came under its name, likewise.
     pub fn replace(&mut self, name: HeaderName, value: HeaderValue) {
-        self.vouch(&name, value);
+        self.add_own(&name, value);
         self.replaced.push(name);
     }
 
@@ -130,18 +134,18 @@ impl<'a> Edit<'a> {
 
     /// Whether field `name` does not go on as it came.
     pub fn drops(&self, name: &str) -> bool {
-        self.barred()
-            .any(|barred| same_variable(barred.as_str(), name))
+        self.blocked()
+            .any(|blocked| same_variable(blocked.as_str(), name))
     }
 
     /// Fields that do not go on as they came, besides those that nobody may send.
-    pub fn barred(&self) -> impl Iterator<Item = &HeaderName> {
-        let others = self.vouched.iter().chain(&self.replaced);
+    pub fn blocked(&self) -> impl Iterator<Item = &HeaderName> {
+        let others = self.reserved.iter().chain(&self.replaced);
         self.changes.names().chain(others)
     }
 
     /// Whether forwarding field `name`, which we would write, is the configuration's instead.
-    pub fn replaces(&self, name: &HeaderName) -> bool {
+    pub fn overrides(&self, name: &HeaderName) -> bool {
         self.changes.drops(name.as_str())
     }
 
@@ -203,8 +207,8 @@ pub fn rewrite<'a>(rewrite: &Rewrite, origin_form: &'a str) -> Result<Cow<'a, st
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::protocol) fn known() -> Known<'static> {
-        Known {
+    pub(in crate::protocol) fn known() -> TemplateValues<'static> {
+        TemplateValues {
             client: Some("192.0.2.1".parse().unwrap()),
             host: "chat.example.com",
             uri: "/a?b",
@@ -252,10 +256,10 @@ pub(super) mod tests {
             ],
             remove: vec![name("x-debug")],
         };
-        let vouched = [name("x-request-id")];
-        let mut edit = Edit::new(&changes, &vouched, &known());
-        edit.vouch(&vouched[0], HeaderValue::from_static("id-1"));
-        edit.vouch(&name("x-env"), HeaderValue::from_static("not this one"));
+        let reserved = [name("x-request-id")];
+        let mut edit = Edit::new(&changes, &reserved, &known());
+        edit.add_own(&reserved[0], HeaderValue::from_static("id-1"));
+        edit.add_own(&name("x-env"), HeaderValue::from_static("not this one"));
         let mut headers = HeaderMap::new();
         for field in [
             "x_env",

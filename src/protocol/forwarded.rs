@@ -41,15 +41,15 @@ impl Claim {
 
 /// What one proxy says of who connected to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Hop {
-    who: Who,
+struct ForwardedHop {
+    who: ForwardedFor,
     secure: Option<bool>,
     host: Option<Box<str>>,
     port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Who {
+enum ForwardedFor {
     /// It says nothing about that.
     #[default]
     Silent,
@@ -63,7 +63,7 @@ enum Who {
 ///
 /// # Errors
 /// [`Rejection::BadForwarded`].
-pub fn believe(
+pub fn trusted_claim(
     headers: &HeaderMap,
     trust: &Trust,
     peer: Option<IpAddr>,
@@ -82,7 +82,7 @@ pub fn believe(
 
 /// `hops` from our end on: the first address that is nobody's that we trust is the client's. Where a
 /// proxy does not say who connected, it is the end of what is known.
-fn walk(hops: impl Iterator<Item = Hop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
+fn walk(hops: impl Iterator<Item = ForwardedHop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
     let mut claim = Claim {
         client: peer,
         is_hidden: false,
@@ -96,9 +96,9 @@ fn walk(hops: impl Iterator<Item = Hop>, trusted: &Nets, peer: Option<IpAddr>) -
         claim.host = hop.host.or(claim.host);
         claim.port = hop.port.or(claim.port);
         let address = match hop.who {
-            Who::Silent => break,
-            Who::Hidden => None,
-            Who::Address(address) => Some(address),
+            ForwardedFor::Silent => break,
+            ForwardedFor::Hidden => None,
+            ForwardedFor::Address(address) => Some(address),
         };
         claim.proxies.extend(claim.client);
         claim.client = address;
@@ -124,7 +124,7 @@ fn list(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
 
 /// The lists of `X-Forwarded-*`, each proxy having added to their ends, from there on. Lists may be
 /// shorter than that of addresses: many proxies say only once how the client spoke.
-fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop> {
+fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = ForwardedHop> {
     let (addresses, protos) = (list(headers, FOR), list(headers, PROTO));
     let (hosts, ports) = (list(headers, HOST), list(headers, PORT));
     (0..addresses.len().max(1)).map(move |from_end| {
@@ -132,9 +132,9 @@ fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop> {
             let text = list.get(list.len().saturating_sub(1 + from_end));
             text.map_or(String::new(), ToString::to_string)
         };
-        Hop {
+        ForwardedHop {
             who: if addresses.is_empty() {
-                Who::Silent
+                ForwardedFor::Silent
             } else {
                 who(&at(&addresses))
             },
@@ -149,7 +149,7 @@ fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop> {
 
 /// The elements of `Forwarded`; `None` if it is not valid: whoever wrote the beginning of a line may
 /// have meant to swallow its end.
-fn forwarded(headers: &HeaderMap) -> Option<Vec<Hop>> {
+fn forwarded(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     let mut hops = Vec::new();
     for line in headers.get_all(FORWARDED) {
         hops.append(&mut elements(line.to_str().ok()?)?);
@@ -158,7 +158,7 @@ fn forwarded(headers: &HeaderMap) -> Option<Vec<Hop>> {
 }
 
 /// RFC 7239 section 4. Empty elements are none (RFC 9110 section 5.6.1.2).
-fn elements(line: &str) -> Option<Vec<Hop>> {
+fn elements(line: &str) -> Option<Vec<ForwardedHop>> {
     const SPACE: [char; 2] = [' ', '\t'];
     let mut hops = Vec::new();
     let mut hop = None;
@@ -171,7 +171,7 @@ fn elements(line: &str) -> Option<Vec<Hop>> {
         }
         let (name, after) = rest.split_once('=')?;
         let (value, after) = value(after)?;
-        let known = hop.get_or_insert_with(Hop::default);
+        let known = hop.get_or_insert_with(ForwardedHop::default);
         match name.trim_matches(SPACE).to_ascii_lowercase().as_str() {
             "for" => known.who = who(&value),
             "proto" => known.secure = is_secure(&value),
@@ -209,8 +209,8 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-fn who(text: &str) -> Who {
-    address(text).map_or(Who::Hidden, Who::Address)
+fn who(text: &str) -> ForwardedFor {
+    address(text).map_or(ForwardedFor::Hidden, ForwardedFor::Address)
 }
 
 /// `192.0.2.1`, `192.0.2.1:1234`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:1234`.
@@ -233,7 +233,7 @@ fn is_secure(proto: &str) -> Option<bool> {
 
 /// How a request came, as far as it is believed.
 #[derive(Debug, Clone, Copy)]
-pub struct Via<'a> {
+pub struct ForwardingFacts<'a> {
     /// The client's address; `None` through a unix socket.
     pub client: Option<IpAddr>,
     /// Whether it is known: a proxy may have kept it to itself.
@@ -249,9 +249,9 @@ pub struct Via<'a> {
 }
 
 /// Replaces what is there.
-pub fn write(headers: &mut HeaderMap, via: &Via<'_>) {
+pub fn write(headers: &mut HeaderMap, forwarding: &ForwardingFacts<'_>) {
     hop::remove_where(headers, is_forwarding);
-    each(via, |name, value| {
+    for_each_field(forwarding, |name, value| {
         // Addresses, ports and a host that was a header before: always valid.
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
@@ -260,12 +260,12 @@ pub fn write(headers: &mut HeaderMap, via: &Via<'_>) {
 }
 
 /// Calls `field` with each name and value that we write.
-pub fn each(via: &Via<'_>, mut field: impl FnMut(HeaderName, &str)) {
+pub fn for_each_field(forwarding: &ForwardingFacts<'_>, mut field: impl FnMut(HeaderName, &str)) {
     let mut list = String::new();
-    if !via.is_known {
+    if !forwarding.is_known {
         list.push_str("unknown");
     }
-    for address in via.client.iter().chain(via.proxies) {
+    for address in forwarding.client.iter().chain(forwarding.proxies) {
         let comma = if list.is_empty() { "" } else { ", " };
         // Writing to a string does not fail.
         let _ = write!(list, "{comma}{address}");
@@ -273,21 +273,21 @@ pub fn each(via: &Via<'_>, mut field: impl FnMut(HeaderName, &str)) {
     if !list.is_empty() {
         field(FOR, &list);
     }
-    let proto = if via.secure { "https" } else { "http" };
+    let proto = if forwarding.secure { "https" } else { "http" };
     field(PROTO, proto);
-    field(HOST, via.host);
-    if let Some(port) = via.port {
+    field(HOST, forwarding.host);
+    if let Some(port) = forwarding.port {
         let mut text = String::with_capacity(5);
         let _ = write!(text, "{port}");
         field(PORT, &text);
     }
     let mut value = String::with_capacity(96);
-    node(&mut value, via.client);
+    node(&mut value, forwarding.client);
     value.push_str(";host=\"");
-    value.push_str(via.host);
+    value.push_str(forwarding.host);
     value.push_str("\";proto=");
     value.push_str(proto);
-    for proxy in via.proxies {
+    for proxy in forwarding.proxies {
         value.push_str(", ");
         node(&mut value, Some(*proxy));
     }
@@ -309,8 +309,8 @@ mod tests {
     use crate::config::model::Net;
     use proptest::prelude::*;
 
-    fn via(client: Option<&str>) -> Via<'static> {
-        Via {
+    fn forwarding(client: Option<&str>) -> ForwardingFacts<'static> {
+        ForwardingFacts {
             client: client.map(|client| client.parse().unwrap()),
             is_known: true,
             proxies: &[],
@@ -337,7 +337,7 @@ mod tests {
         }
         headers.append("x-other", HeaderValue::from_static("kept"));
         for _ in 0..2 {
-            write(&mut headers, &via(client));
+            write(&mut headers, &forwarding(client));
             let mut seen: Vec<(&str, &str)> = headers
                 .iter()
                 .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
@@ -392,10 +392,12 @@ mod tests {
     #[test]
     fn proxies_are_listed_behind_the_client() {
         let proxies = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
-        let mut via = via(Some("192.0.2.1"));
-        via.proxies = &proxies;
+        let mut forwarding = forwarding(Some("192.0.2.1"));
+        forwarding.proxies = &proxies;
         let mut seen = Vec::new();
-        each(&via, |name, value| seen.push((name, value.to_owned())));
+        for_each_field(&forwarding, |name, value| {
+            seen.push((name, value.to_owned()))
+        });
         assert_eq!(seen[0].1, "192.0.2.1, 10.0.0.1, fd00::1");
         assert_eq!(
             seen[4].1,
@@ -420,7 +422,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        believe(&headers, &trust(family), Some(peer.parse().unwrap())).unwrap()
+        trusted_claim(&headers, &trust(family), Some(peer.parse().unwrap())).unwrap()
     }
 
     /// The client and the proxies that are believed, as one list.
@@ -572,9 +574,9 @@ mod tests {
                 let trust = trust(Family::Forwarded);
                 let peer = Some("10.0.0.9".parse().unwrap());
                 let refused = Err(Rejection::BadForwarded);
-                assert_eq!(believe(&headers, &trust, peer), refused, "{begin}");
+                assert_eq!(trusted_claim(&headers, &trust, peer), refused, "{begin}");
                 assert_eq!(
-                    believe(&headers, &trust, Some([1, 1, 1, 1].into())),
+                    trusted_claim(&headers, &trust, Some([1, 1, 1, 1].into())),
                     Ok(None)
                 );
             }
@@ -592,7 +594,7 @@ mod tests {
                 let line = HeaderValue::from_str(&format!("{junk}, {own}")).unwrap();
                 let mut headers = HeaderMap::new();
                 headers.append(name, line);
-                match believe(&headers, &trust(family), Some([10, 0, 0, 9].into())) {
+                match trusted_claim(&headers, &trust(family), Some([10, 0, 0, 9].into())) {
                     Ok(claim) => prop_assert_eq!(chain(&claim.unwrap()), "192.0.2.1 10.0.0.9"),
                     Err(_) => prop_assert_eq!(family, Family::Forwarded),
                 }

@@ -7,13 +7,13 @@
 //! sides agreed on.
 
 /// The most that the payload of a control frame may have (RFC 6455 section 5.5).
-pub const CONTROL_MOST: u64 = 125;
+pub const MAX_CONTROL_PAYLOAD: u64 = 125;
 
 /// Bytes of a control frame's payload that are kept: a close code, or all of a Ping of ours.
 pub const KEPT: usize = 8;
 
 /// The longest header: two bytes, eight of length, four of mask.
-const HEADER_MOST: usize = 14;
+const MAX_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;
 const OPCODE: u8 = 0x0f;
@@ -80,12 +80,12 @@ pub enum Event {
         payload: [u8; KEPT],
     },
     /// This is no framing: nothing can be told of what follows.
-    Invalid(Fault),
+    Invalid(FrameError),
 }
 
 /// What is wrong with a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum FrameError {
     /// A reserved opcode.
     #[error("a frame has a reserved opcode")]
     Opcode,
@@ -112,25 +112,25 @@ pub struct Tracker {
     message_bytes: u64,
     mask: [u8; 4],
     /// A header in pieces, or what was kept of a control frame's payload.
-    buffer: [u8; HEADER_MOST],
+    buffer: [u8; MAX_HEADER],
     /// How much of the buffer is in use.
     filled: u8,
     /// Bytes of the control frame's payload that were read.
     seen: u8,
     /// Bytes of the last header.
     header: u8,
-    place: Place,
+    position: FramePosition,
     in_message: bool,
     masking: Masking,
 }
 
 /// Where in a frame the next byte belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum FramePosition {
     Header,
     Data,
     Control(Control),
-    Lost(Fault),
+    Lost(FrameError),
 }
 
 /// A header that was read whole.
@@ -151,11 +151,11 @@ impl Tracker {
             left: 0,
             message_bytes: 0,
             mask: [0; 4],
-            buffer: [0; HEADER_MOST],
+            buffer: [0; MAX_HEADER],
             filled: 0,
             seen: 0,
             header: 0,
-            place: Place::Header,
+            position: FramePosition::Header,
             in_message: false,
             masking,
         }
@@ -163,21 +163,21 @@ impl Tracker {
 
     /// Whether the next byte begins a frame.
     pub fn at_boundary(&self) -> bool {
-        self.place == Place::Header && self.filled == 0
+        self.position == FramePosition::Header && self.filled == 0
     }
 
     /// Whether anything can still be told.
-    pub fn fault(&self) -> Option<Fault> {
-        match self.place {
-            Place::Lost(fault) => Some(fault),
+    pub fn fault(&self) -> Option<FrameError> {
+        match self.position {
+            FramePosition::Lost(fault) => Some(fault),
             _ => None,
         }
     }
 
     /// Bytes of a header that is not whole yet.
     pub fn partial(&self) -> usize {
-        match self.place {
-            Place::Header => self.filled.into(),
+        match self.position {
+            FramePosition::Header => self.filled.into(),
             _ => 0,
         }
     }
@@ -195,20 +195,20 @@ impl Tracker {
     /// Goes on to the next event in `bytes`, and tells how many of them come before it; all of them
     /// if there is none.
     pub fn step(&mut self, bytes: &[u8]) -> (usize, Option<Event>) {
-        match self.place {
-            Place::Header => self.read_header(bytes),
-            Place::Data => {
+        match self.position {
+            FramePosition::Header => self.read_header(bytes),
+            FramePosition::Data => {
                 let length = self.skip(bytes.len());
                 if self.left == 0 {
-                    self.place = Place::Header;
+                    self.position = FramePosition::Header;
                     let (more, event) = self.read_header(bytes.get(length..).unwrap_or_default());
                     (length + more, event)
                 } else {
                     (length, None)
                 }
             }
-            Place::Control(kind) => self.read_control(kind, bytes),
-            Place::Lost(_) => (bytes.len(), None),
+            FramePosition::Control(kind) => self.read_control(kind, bytes),
+            FramePosition::Lost(_) => (bytes.len(), None),
         }
     }
 
@@ -232,8 +232,8 @@ impl Tracker {
         let mut taken = 0;
         for &byte in bytes {
             let filled = usize::from(self.filled);
-            if let Some(place) = self.buffer.get_mut(filled) {
-                *place = byte;
+            if let Some(position) = self.buffer.get_mut(filled) {
+                *position = byte;
             }
             self.filled += 1;
             taken += 1;
@@ -251,38 +251,38 @@ impl Tracker {
         (self.left, self.mask) = (header.length, header.mask);
         // At most 14.
         self.header = header.size as u8;
-        self.place = match event {
+        self.position = match event {
             Ok(Event::Control(kind)) => {
-                (self.seen, self.buffer) = (0, [0; HEADER_MOST]);
-                Place::Control(kind)
+                (self.seen, self.buffer) = (0, [0; MAX_HEADER]);
+                FramePosition::Control(kind)
             }
-            Ok(_) => Place::Data,
-            Err(fault) => Place::Lost(fault),
+            Ok(_) => FramePosition::Data,
+            Err(fault) => FramePosition::Lost(fault),
         };
         event.unwrap_or_else(Event::Invalid)
     }
 
-    fn judge(&mut self, header: &Header) -> Result<Event, Fault> {
+    fn judge(&mut self, header: &Header) -> Result<Event, FrameError> {
         if header.masked != (self.masking == Masking::Required) {
-            return Err(Fault::Masking);
+            return Err(FrameError::Masking);
         }
         if !header.length_is_minimal() {
-            return Err(Fault::Length);
+            return Err(FrameError::Length);
         }
         if let Some(kind) = Control::of(header.opcode) {
-            return if header.fin && header.length <= CONTROL_MOST {
+            return if header.fin && header.length <= MAX_CONTROL_PAYLOAD {
                 Ok(Event::Control(kind))
             } else {
-                Err(Fault::Control)
+                Err(FrameError::Control)
             };
         }
         let begins = match header.opcode {
             0x0 => false,
             0x1 | 0x2 => true,
-            _ => return Err(Fault::Opcode),
+            _ => return Err(FrameError::Opcode),
         };
         if begins == self.in_message {
-            return Err(Fault::Fragments);
+            return Err(FrameError::Fragments);
         }
         let before = if begins { 0 } else { self.message_bytes };
         self.message_bytes = before.saturating_add(header.length);
@@ -297,10 +297,10 @@ impl Tracker {
         let length = self.skip(bytes.len());
         for byte in bytes.iter().take(length) {
             let at = usize::from(self.seen);
-            if let (true, Some(place), Some(mask)) =
+            if let (true, Some(position), Some(mask)) =
                 (at < KEPT, self.buffer.get_mut(at), self.mask.get(at % 4))
             {
-                *place = byte ^ mask;
+                *position = byte ^ mask;
             }
             self.seen += 1;
         }
@@ -309,7 +309,7 @@ impl Tracker {
         }
         let mut payload = [0; KEPT];
         payload.copy_from_slice(&self.buffer[..KEPT]);
-        self.place = Place::Header;
+        self.position = FramePosition::Header;
         let event = Event::ControlEnd {
             kind,
             length: self.seen,
@@ -369,10 +369,12 @@ impl Header {
 pub struct Frame(Vec<u8>);
 
 impl Frame {
-    /// With up to [`CONTROL_MOST`] bytes of `payload`; masked towards an endpoint, with an
+    /// With up to [`MAX_CONTROL_PAYLOAD`] bytes of `payload`; masked towards an endpoint, with an
     /// unpredictable `mask`.
     pub fn control(kind: Control, payload: &[u8], mask: Option<[u8; 4]>) -> Self {
-        let payload = payload.get(..CONTROL_MOST as usize).unwrap_or(payload);
+        let payload = payload
+            .get(..MAX_CONTROL_PAYLOAD as usize)
+            .unwrap_or(payload);
         let mut bytes = Vec::with_capacity(payload.len() + 6);
         bytes.push(FIN | kind.opcode());
         // At most 125.

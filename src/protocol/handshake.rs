@@ -12,11 +12,11 @@ use http::{HeaderMap, HeaderName, Method, Version};
 
 use super::edit::Edit;
 use super::extensions;
-use super::forwarded::{self, Via};
+use super::forwarded::{self, ForwardingFacts};
 use super::forwarding_names;
+use super::header_case::{self, HeaderCase};
 use super::hop;
 use super::rejection::Rejection;
-use super::spelling::{self, Spelling};
 use super::token::{has_token, tokens};
 
 /// What the key is joined with before it is hashed (RFC 6455 section 1.3).
@@ -144,7 +144,7 @@ fn is_key(text: &str) -> bool {
 
 /// A handshake on its way to an endpoint.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct HandshakeRequest<'a> {
     /// The client's.
     pub parts: &'a Parts,
     /// Path and query.
@@ -152,16 +152,16 @@ pub struct Request<'a> {
     /// The `Host` field.
     pub host: &'a str,
     /// How it came.
-    pub via: Via<'a>,
+    pub forwarding: ForwardingFacts<'a>,
     /// What the configuration changes.
     pub edit: &'a Edit<'a>,
     /// Whether offers to compress are passed on.
     pub compression: bool,
     /// How the client spelled its names, if known.
-    pub spelling: Option<Spelling<'a>>,
+    pub header_case: Option<HeaderCase<'a>>,
 }
 
-impl Request<'_> {
+impl HandshakeRequest<'_> {
     /// Writes the head. Key, version and offers are the client's own.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"GET ");
@@ -171,7 +171,7 @@ impl Request<'_> {
         out.extend_from_slice(b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
         let headers = &self.parts.headers;
         for (name, value) in headers {
-            if is_written_anew(name)
+            if is_rewritten(name)
                 || hop::is_hop_by_hop(headers, name)
                 || self.edit.drops(name.as_str())
             {
@@ -179,21 +179,21 @@ impl Request<'_> {
             }
             // These are spelled as in RFC 6455 whatever the client wrote.
             let ours = name.as_str().starts_with("sec-websocket-");
-            let spelling = self.spelling.as_ref().filter(|_| !ours);
+            let header_case = self.header_case.as_ref().filter(|_| !ours);
             if !self.compression && *name == SEC_WEBSOCKET_EXTENSIONS {
                 let kept = value
                     .to_str()
                     .ok()
                     .and_then(extensions::without_compression);
                 if let Some(kept) = kept {
-                    field(out, name, kept.as_bytes(), spelling);
+                    field(out, name, kept.as_bytes(), header_case);
                 }
                 continue;
             }
-            field(out, name, value.as_bytes(), spelling);
+            field(out, name, value.as_bytes(), header_case);
         }
-        forwarded::each(&self.via, |name, value| {
-            if !self.edit.replaces(&name) {
+        forwarded::for_each_field(&self.forwarding, |name, value| {
+            if !self.edit.overrides(&name) {
                 field(out, &name, value.as_bytes(), None);
             }
         });
@@ -205,15 +205,15 @@ impl Request<'_> {
 }
 
 /// Fields of the client's that are not passed on as they are, or not at all.
-fn is_written_anew(name: &HeaderName) -> bool {
+fn is_rewritten(name: &HeaderName) -> bool {
     *name == HOST
         || *name == CONTENT_LENGTH
-        || hop::is_ours_to_answer(name)
+        || hop::is_request_only(name)
         || forwarding_names::is_forwarding(name)
 }
 
-fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], spelling: Option<&Spelling<'_>>) {
-    spelling::write(out, name, spelling);
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], header_case: Option<&HeaderCase<'_>>) {
+    header_case::write(out, name, header_case);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
@@ -406,13 +406,13 @@ mod tests {
         ]);
         let changes = HeaderChanges::default();
         let edit = Edit::new(&changes, &[], &edit::tests::known());
-        let request = Request {
+        let request = HandshakeRequest {
             parts: &parts,
             origin_form: "/chat?x",
             host: "chat.example.com",
             edit: &edit,
             compression: true,
-            via: Via {
+            forwarding: ForwardingFacts {
                 client: None,
                 is_known: true,
                 proxies: &[],
@@ -420,7 +420,7 @@ mod tests {
                 host: "chat.example.com",
                 port: None,
             },
-            spelling: Spelling::of(b"GET / HTTP/1.1\r\nX-API-Key: k\r\nCOOKIE: a=b\r\n\r\n"),
+            header_case: HeaderCase::of(b"GET / HTTP/1.1\r\nX-API-Key: k\r\nCOOKIE: a=b\r\n\r\n"),
         };
         let mut out = Vec::new();
         request.write(&mut out);
@@ -456,12 +456,12 @@ mod tests {
                 parts.headers.append(name, value);
             }
             let Ok(Intent::Handshake(_)) = Intent::of(&parts) else { return Ok(()) };
-            let via = Via { client: None, is_known: true, proxies: &[], secure: false, host: "a", port: None };
+            let forwarding = ForwardingFacts { client: None, is_known: true, proxies: &[], secure: false, host: "a", port: None };
             let changes = HeaderChanges::default();
             let edit = Edit::new(&changes, &[], &edit::tests::known());
-            let request = Request {
-                parts: &parts, origin_form: "/", host: "a", via, edit: &edit, compression: true,
-                spelling: None,
+            let request = HandshakeRequest {
+                parts: &parts, origin_form: "/", host: "a", forwarding, edit: &edit, compression: true,
+                header_case: None,
             };
             let mut out = Vec::new();
             request.write(&mut out);

@@ -74,7 +74,7 @@ pub fn strip_response(headers: &mut HeaderMap) {
 
 /// Whether the body of a message is coded in a way that can be written anew: `chunked`, once, or not
 /// at all. hyper takes that off, and would take any other coding in front of it for the content.
-pub fn is_simply_coded(headers: &HeaderMap) -> bool {
+pub fn is_plain_or_chunked(headers: &HeaderMap) -> bool {
     let mut codings = tokens(headers, TRANSFER_ENCODING);
     match (codings.next(), codings.next()) {
         (None, _) => true,
@@ -85,11 +85,11 @@ pub fn is_simply_coded(headers: &HeaderMap) -> bool {
 
 /// What is wrong with how an answer's body is framed, and passes hyper all the same: whoever reads it
 /// after us might believe the other length (RFC 9112 section 6.3), or miss a coding.
-pub fn framing_fault(headers: &HeaderMap) -> Option<&'static str> {
+pub fn framing_error(headers: &HeaderMap) -> Option<&'static str> {
     if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
         return Some("both Content-Length and Transfer-Encoding");
     }
-    (!is_simply_coded(headers)).then_some("a transfer coding other than chunked")
+    (!is_plain_or_chunked(headers)).then_some("a transfer coding other than chunked")
 }
 
 /// Writes down how a request's body is framed, as we have understood it and not as it came.
@@ -151,7 +151,7 @@ fn is_protected(name: &HeaderName) -> bool {
 }
 
 /// Whether a request field is dropped when it is passed on, besides those that are hop by hop.
-pub fn is_ours_to_answer(name: &HeaderName) -> bool {
+pub fn is_request_only(name: &HeaderName) -> bool {
     REQUEST_ONLY.contains(name)
 }
 
@@ -219,12 +219,12 @@ mod tests {
                 .iter()
                 .map(|each| ("transfer-encoding", *each))
                 .collect();
-            assert_eq!(is_simply_coded(&headers(&lines)), simple, "{codings:?}");
-            let fault = framing_fault(&headers(&lines));
+            assert_eq!(is_plain_or_chunked(&headers(&lines)), simple, "{codings:?}");
+            let fault = framing_error(&headers(&lines));
             assert_eq!(fault.is_none(), simple, "{codings:?}");
         }
         let both = headers(&[("transfer-encoding", "chunked"), ("content-length", "1")]);
-        assert!(framing_fault(&both).is_some());
+        assert!(framing_error(&both).is_some());
     }
 
     #[test]

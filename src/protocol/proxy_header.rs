@@ -9,10 +9,10 @@ use crate::config::model::SendProxy;
 
 /// Bytes that a header may have. Version 1 has 107; what makes version 2 longer is what load
 /// balancers add to it, certificates at most.
-pub const MOST: usize = 16 * 1024;
+pub const MAX_LENGTH: usize = 16 * 1024;
 
 /// Bytes that version 1 may have, its line end included.
-const V1_MOST: usize = 107;
+const V1_MAX_LENGTH: usize = 107;
 
 const V1_BEGINS: &[u8] = b"PROXY ";
 
@@ -47,8 +47,8 @@ pub enum ProxyHeaderError {
     /// They begin like one, and go on otherwise.
     #[error("a malformed PROXY header")]
     Malformed,
-    /// Longer than [`MOST`].
-    #[error("a PROXY header of more than {MOST} bytes")]
+    /// Longer than [`MAX_LENGTH`].
+    #[error("a PROXY header of more than {MAX_LENGTH} bytes")]
     TooLong,
 }
 
@@ -72,9 +72,9 @@ pub fn parse(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderErro
 }
 
 fn parse_v1(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderError> {
-    let line = bytes.get(..V1_MOST).unwrap_or(bytes);
+    let line = bytes.get(..V1_MAX_LENGTH).unwrap_or(bytes);
     let Some(end) = line.iter().position(|b| *b == b'\n') else {
-        if line.len() == V1_MOST {
+        if line.len() == V1_MAX_LENGTH {
             return Err(ProxyHeaderError::Malformed);
         }
         return Ok(Err(bytes.len() + 1));
@@ -120,7 +120,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderError
         return Ok(Err(V2_FIXED));
     };
     let length = V2_FIXED + usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
-    if length > MOST {
+    if length > MAX_LENGTH {
         return Err(ProxyHeaderError::TooLong);
     }
     if fixed[12] == LOCAL && bytes.len() < length {

@@ -49,7 +49,7 @@ impl TraceId {
 
     /// A new trace out of what nobody can predict: its id, and the field that tells of it. Whoever
     /// gets it is to record it: nobody before them has decided.
-    pub fn made(random: [u8; 24]) -> Option<(Self, HeaderValue)> {
+    pub fn generate(random: [u8; 24]) -> Option<(Self, HeaderValue)> {
         let (trace, span) = random.split_at(16);
         let trace = u128::from_be_bytes(trace.try_into().ok()?);
         let span = u64::from_be_bytes(span.try_into().ok()?);
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn what_is_made_is_valid() {
         for random in [[0; 24], [0xab; 24]] {
-            let (id, field) = TraceId::made(random).unwrap();
+            let (id, field) = TraceId::generate(random).unwrap();
             check(&[field.to_str().unwrap()], Some(&id.to_string()));
         }
     }

@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::mailbox::{Duty, Handle, Message, Stop};
-use crate::front::accept::{self, Arrival};
+use crate::front::accept::{self, IncomingConnection};
 use crate::net::admission::Permit;
 use crate::net::listen::{Accepted, Bound};
 use crate::net::listener::Listener;
@@ -242,7 +242,7 @@ impl Destination<'_> {
 
     /// Serves a connection here, or has it served by a worker that has clearly fewer of them.
     fn hand_over(&self, accepted: Accepted, permit: Permit) {
-        let mut arrival = Arrival {
+        let mut arrival = IncomingConnection {
             accepted,
             listener: self.owner.load_full(),
             permit,
@@ -251,7 +251,7 @@ impl Destination<'_> {
             && let Ok(place) = other.mailbox.try_reserve()
         {
             arrival.permit = arrival.permit.hand_over(&other.load);
-            place.send(Message::Arrival(Box::new(arrival)));
+            place.send(Message::IncomingConnection(Box::new(arrival)));
         } else {
             let serve = accept::serve(Rc::clone(&self.worker), arrival);
             self.worker.tasks.spawn(serve);

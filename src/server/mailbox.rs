@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::displace::workers::Question;
-use crate::front::accept::Arrival;
+use crate::front::accept::IncomingConnection;
 use crate::net::admission::Load;
 use crate::net::listen::Bound;
 use crate::net::listener::Listener;
@@ -22,7 +22,7 @@ pub(super) enum Message {
     /// Accept from a socket.
     Accept(Box<Duty>),
     /// A connection that is its own from now on.
-    Arrival(Box<Arrival>),
+    IncomingConnection(Box<IncomingConnection>),
     /// End every tunnel, as this, in order.
     EndTunnels(Ended),
     /// Those that are still there have had their time.

@@ -75,7 +75,7 @@ async fn run(
                     worker.recorder.counters.listener(&duty.owner.load().name);
                     worker.tasks.spawn(acceptor::accept_all(Rc::clone(&worker), *duty));
                 }
-                Some(Message::Arrival(arrival)) => {
+                Some(Message::IncomingConnection(arrival)) => {
                     worker.tasks.spawn(accept::serve(Rc::clone(&worker), *arrival));
                 }
                 Some(Message::EndTunnels(reason)) => worker.tunnels.end_all(reason),

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use ::http::HeaderMap;
 
 use crate::config::model::HashKey;
-use crate::protocol::cookie::{self, Led};
+use crate::protocol::sticky_cookie::{self, StickyCookie};
 use crate::protocol::target::Target;
 use crate::upstream::balance;
 use crate::upstream::group::{Upstream, Wish};
@@ -21,7 +21,7 @@ pub(super) fn seconds() -> u64 {
 
 /// What a request is known by.
 #[derive(Debug, Clone, Copy)]
-pub struct Traits<'a> {
+pub struct AffinityTraits<'a> {
     /// The client's address, as far as it is believed.
     pub client: Option<IpAddr>,
     /// The name that it gave in its TLS handshake.
@@ -33,22 +33,22 @@ pub struct Traits<'a> {
 }
 
 /// What a request wants of `upstream`, and what its cookie says.
-pub fn of(upstream: &Upstream, traits: Traits<'_>) -> (Wish, Option<Led>) {
-    let led = upstream.sticky.as_ref().and_then(|sticky| {
-        let value = cookie::value(traits.headers, &sticky.settings.cookie)?;
+pub fn of(upstream: &Upstream, traits: AffinityTraits<'_>) -> (Wish, Option<StickyCookie>) {
+    let sticky_cookie = upstream.sticky.as_ref().and_then(|sticky| {
+        let value = sticky_cookie::cookie_value(traits.headers, &sticky.settings.cookie)?;
         sticky.signer.read(value, &sticky.settings, seconds())
     });
     let key = upstream.hash_key();
     let wish = Wish {
         key: key.and_then(|key| hash_of(key, traits)),
-        back_to: led.map(|led| led.to),
+        back_to: sticky_cookie.map(|sticky_cookie| sticky_cookie.to),
     };
-    (wish, led)
+    (wish, sticky_cookie)
 }
 
 /// The hash of a request's key; `None` for a request that has none.
-fn hash_of(key: &HashKey, traits: Traits<'_>) -> Option<u64> {
-    let Traits {
+fn hash_of(key: &HashKey, traits: AffinityTraits<'_>) -> Option<u64> {
+    let AffinityTraits {
         client,
         server_name,
         headers,
@@ -66,7 +66,7 @@ fn hash_of(key: &HashKey, traits: Traits<'_>) -> Option<u64> {
             let value = headers.get(name)?;
             Some(balance::key_hash(value.as_bytes()))
         }
-        HashKey::Cookie(name) => cookie::value(headers, name).map(hash),
+        HashKey::Cookie(name) => sticky_cookie::cookie_value(headers, name).map(hash),
         HashKey::Query(name) => {
             let query = target.query().unwrap_or_default();
             let mut pairs = form_urlencoded::parse(query.as_bytes());

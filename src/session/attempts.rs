@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use ::http::StatusCode;
 
-use super::refusal::Refusal;
-use super::routed::Session;
+use super::error::SessionError;
+use super::routed::RoutedRequest;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::connect::{ConnectError, Reached, connect};
 use crate::upstream::endpoint::Lease;
@@ -16,33 +16,34 @@ use crate::upstream::health::Failure;
 
 /// The endpoints that were tried for a session, and how many more may be.
 pub(super) struct Attempts<'a> {
-    session: &'a Session<'a>,
+    routed: &'a RoutedRequest<'a>,
     tried: Vec<u64>,
     left: u32,
     /// What the client is told when there is nobody left to try.
-    refusal: Refusal,
+    last_error: SessionError,
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(session: &'a Session<'a>) -> Self {
+    pub(super) fn new(routed: &'a RoutedRequest<'a>) -> Self {
         Self {
-            session,
+            routed,
             tried: Vec::new(),
-            left: session.upstream.retry().tries.get(),
-            refusal: Rejection::NoEndpoint.into(),
+            left: routed.upstream.retry().tries.get(),
+            last_error: Rejection::NoEndpoint.into(),
         }
     }
 
     /// The next endpoint, leased. The first one may have to be waited for.
-    pub(super) async fn next(&mut self) -> Result<Lease, Refusal> {
+    pub(super) async fn next(&mut self) -> Result<Lease, SessionError> {
         if !self.tried.is_empty() {
-            let lease = self.another();
+            let lease = self.next_untried();
             // What went wrong with those that were tried says more than that nobody is left.
-            return lease
-                .ok_or_else(|| std::mem::replace(&mut self.refusal, Rejection::NoEndpoint.into()));
+            return lease.ok_or_else(|| {
+                std::mem::replace(&mut self.last_error, Rejection::NoEndpoint.into())
+            });
         }
-        let upstream = self.session.upstream;
-        let picked = upstream.pick_in_turn(self.session.wish, &[]).await;
+        let upstream = self.routed.upstream;
+        let picked = upstream.pick_in_turn(self.routed.affinity, &[]).await;
         let lease = picked.map_err(|nobody| match nobody {
             Nobody::Full => Rejection::EndpointsFull,
             Nobody::NotReady => Rejection::NoEndpoint,
@@ -51,11 +52,11 @@ impl<'a> Attempts<'a> {
     }
 
     /// One more endpoint, if there is one and it may be tried.
-    pub(super) fn another(&mut self) -> Option<Lease> {
+    pub(super) fn next_untried(&mut self) -> Option<Lease> {
         if self.left == 0 {
             return None;
         }
-        let picked = self.session.upstream.pick(self.session.wish, &self.tried);
+        let picked = self.routed.upstream.pick(self.routed.affinity, &self.tried);
         picked.ok().map(|lease| self.take(lease))
     }
 
@@ -67,18 +68,18 @@ impl<'a> Attempts<'a> {
 
     /// Whether an answer, or the want of one, may lead to another endpoint.
     pub(super) fn may_repeat(&self) -> bool {
-        let on = &self.session.upstream.retry().on;
+        let on = &self.routed.upstream.retry().on;
         self.left > 0 && (on.timeout || !on.statuses.is_empty())
     }
 
     /// A fresh connection to it, or none, which is remembered.
     pub(super) async fn connect(&mut self, lease: &Lease) -> Option<Reached> {
-        let upstream = self.session.upstream;
+        let upstream = self.routed.upstream;
         let endpoint = Arc::clone(lease.endpoint());
-        let worker = &self.session.connection.worker;
+        let worker = &self.routed.connection.worker;
         let connector = worker.connector();
-        let proxy_header = self.session.proxy_header();
-        let way = self.session.way(lease);
+        let proxy_header = self.routed.proxy_header();
+        let way = self.routed.endpoint_series(lease);
         let began = Instant::now();
         let mut connected = connect(upstream, &endpoint, connector, &proxy_header).await;
         if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
@@ -94,16 +95,16 @@ impl<'a> Attempts<'a> {
             Err(error) => {
                 way.unreached(&error);
                 tracing::warn!(
-                    session = %self.session.facts.session,
+                    session = %self.routed.facts.session,
                     upstream = %upstream.name,
                     endpoint = %endpoint.label,
                     %error,
                     "endpoint not reached"
                 );
                 if !error.is_our_own() {
-                    self.session.failed(&endpoint, Failure::Connect);
+                    self.routed.failed(&endpoint, Failure::Connect);
                 }
-                self.refusal = unreachable(&endpoint.label, &error);
+                self.last_error = unreachable(&endpoint.label, &error);
                 None
             }
         }
@@ -111,26 +112,33 @@ impl<'a> Attempts<'a> {
 
     /// Another endpoint instead of the leased one, which gave this answer, if the configuration
     /// wants that and there is one.
-    pub(super) fn instead_of(&mut self, lease: &Lease, status: StatusCode) -> Option<Lease> {
-        let wanted = &self.session.upstream.retry().on.statuses;
-        let next = wanted.contains(&status).then(|| self.another()).flatten()?;
-        self.tell(lease, &next, status.as_str());
+    pub(super) fn retry_after_status(
+        &mut self,
+        lease: &Lease,
+        status: StatusCode,
+    ) -> Option<Lease> {
+        let wanted = &self.routed.upstream.retry().on.statuses;
+        let next = wanted
+            .contains(&status)
+            .then(|| self.next_untried())
+            .flatten()?;
+        self.log_retry(lease, &next, status.as_str());
         Some(next)
     }
 
     /// The same for one that gave none in time.
-    pub(super) fn instead_of_silent(&mut self, lease: &Lease) -> Option<Lease> {
-        let wanted = self.session.upstream.retry().on.timeout;
-        let next = wanted.then(|| self.another()).flatten()?;
-        self.tell(lease, &next, "timeout");
+    pub(super) fn retry_after_timeout(&mut self, lease: &Lease) -> Option<Lease> {
+        let wanted = self.routed.upstream.retry().on.timeout;
+        let next = wanted.then(|| self.next_untried()).flatten()?;
+        self.log_retry(lease, &next, "timeout");
         Some(next)
     }
 
-    fn tell(&self, lease: &Lease, next: &Lease, answer: &str) {
-        self.session.way(lease).retried.add(1);
+    fn log_retry(&self, lease: &Lease, next: &Lease, answer: &str) {
+        self.routed.endpoint_series(lease).retried.add(1);
         tracing::warn!(
-            session = %self.session.facts.session,
-            upstream = %self.session.upstream.name,
+            session = %self.routed.facts.session,
+            upstream = %self.routed.upstream.name,
             endpoint = %lease.endpoint().label,
             answer,
             next = %next.endpoint().label,
@@ -139,11 +147,11 @@ impl<'a> Attempts<'a> {
     }
 }
 
-fn unreachable(endpoint: &str, error: &ConnectError) -> Refusal {
+fn unreachable(endpoint: &str, error: &ConnectError) -> SessionError {
     let rejection = match error {
         ConnectError::Timeout(_) => Rejection::ConnectTimeout,
         ConnectError::Descriptors(_) => Rejection::DescriptorsExhausted,
         _ => Rejection::ConnectFailed,
     };
-    Refusal::because(rejection, endpoint, error)
+    SessionError::caused_by(rejection, endpoint, error)
 }

@@ -8,20 +8,20 @@ use super::connection::Connection;
 use crate::config::model::Trust;
 use crate::net::stream::Peer;
 use crate::protocol::edit;
-use crate::protocol::forwarded::{self, Claim, Via};
+use crate::protocol::forwarded::{self, Claim, ForwardingFacts};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::{self, Target};
 use http::HeaderName;
 
 /// The client of a request.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct ClientIdentity {
     peer: Peer,
     claim: Option<Claim>,
     secure: bool,
 }
 
-impl Client {
+impl ClientIdentity {
     /// What the proxies that the listener trusts say, or else what we see.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl Client {
         let claim = if connection.is_anonymous {
             None
         } else {
-            forwarded::believe(headers, trust, connection.peer.ip())?
+            forwarded::trusted_claim(headers, trust, connection.peer.ip())?
         };
         let secure = claim.as_ref().and_then(|claim| claim.secure);
         Ok(Self {
@@ -59,7 +59,7 @@ impl Client {
     }
 
     /// For logs.
-    pub(super) fn shown(&self) -> Peer {
+    pub(super) fn logged_as(&self) -> Peer {
         match &self.claim {
             Some(claim) if claim.client != self.peer.ip() => {
                 claim.client.map_or(self.peer, Peer::Address)
@@ -78,7 +78,7 @@ impl Client {
 
     /// Its address and port, which is 0 where nobody says it.
     pub(super) fn source(&self) -> Option<SocketAddr> {
-        match self.shown() {
+        match self.logged_as() {
             _ if !self.is_known() => None,
             Peer::Ip(address) => Some(address),
             Peer::Address(address) => Some(SocketAddr::new(address, 0)),
@@ -102,7 +102,11 @@ impl Client {
     }
 
     /// How the request came, as endpoints are told.
-    pub(super) fn via<'a>(&'a self, target: &'a Target, local_port: Option<u16>) -> Via<'a> {
+    pub(super) fn forwarding<'a>(
+        &'a self,
+        target: &'a Target,
+        local_port: Option<u16>,
+    ) -> ForwardingFacts<'a> {
         let claim = self.claim.as_ref();
         let claimed_host = claim.and_then(|claim| claim.host.as_deref());
         let host = claimed_host.unwrap_or(target.authority());
@@ -113,7 +117,7 @@ impl Client {
             let implied = says_how.then(|| target::port_of(host).unwrap_or(default));
             claim.port.or(implied)
         });
-        Via {
+        ForwardingFacts {
             client: self.address(),
             is_known: self.is_known(),
             proxies: claim.map_or(&[], |claim| &claim.proxies),

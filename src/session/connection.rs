@@ -39,7 +39,7 @@ pub struct Connection {
 
 /// What a client's connection counts for as long as it lasts.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionGuards {
     /// In the process and on its worker.
     pub permit: Permit,
     /// At its listener.

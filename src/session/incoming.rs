@@ -8,16 +8,16 @@ use std::time::{Instant, SystemTime};
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::client::Client;
+use super::client::ClientIdentity;
 use super::connection::Connection;
-use super::refusal::Refusal;
+use super::error::SessionError;
 use crate::config::model::{LeadsTo, Redirect, Traceparent};
 use crate::net::gate::Limit;
 use crate::net::listener::ListenerSettings;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
-use crate::protocol::access::{self, Visitor};
-use crate::protocol::certificate::Certificate;
-use crate::protocol::edit::{self, Known};
+use crate::protocol::access::{self, AccessSubject};
+use crate::protocol::certificate::ClientCertificate;
+use crate::protocol::edit::{self, TemplateValues};
 use crate::protocol::handshake::Handshake;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
@@ -27,14 +27,14 @@ use crate::route;
 use crate::snapshot::{Route, Snapshot};
 
 /// A request that has just come.
-pub(super) struct Arrival<'a> {
+pub(super) struct IncomingRequest<'a> {
     pub(super) connection: &'a Connection,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) settings: Arc<ListenerSettings>,
-    pub(super) client: Client,
+    pub(super) client: ClientIdentity,
     session: SessionId,
     /// The id that a proxy gave it whom we trust.
-    given_id: Option<Box<str>>,
+    trusted_id: Option<Box<str>>,
     /// Ours, or that one.
     pub(super) id: Box<str>,
     /// The trace that it is part of.
@@ -50,7 +50,7 @@ pub(super) struct Arrival<'a> {
     started: Instant,
 }
 
-impl Drop for Arrival<'_> {
+impl Drop for IncomingRequest<'_> {
     fn drop(&mut self) {
         if self.awaits_tunnel.get() {
             access_log::abandoned(&self.connection.worker.recorder, self.facts());
@@ -74,21 +74,21 @@ impl Trace {
         let mut random = [0; 24];
         // If that failed, there would just be no trace.
         let made = aws_lc_rs::rand::fill(&mut random).ok();
-        let made = made.and_then(|()| TraceId::made(random));
+        let made = made.and_then(|()| TraceId::generate(random));
         let (id, parent) = made.unzip();
         Self { id, parent }
     }
 }
 
 /// Where a request goes on.
-pub(super) enum Way {
+pub(super) enum RouteDecision {
     /// To the upstream of this route.
     Route(Arc<Route>),
     /// Nowhere: the client is told to go there itself; recorded already.
     Redirect(StatusCode, HeaderValue),
 }
 
-impl<'a> Arrival<'a> {
+impl<'a> IncomingRequest<'a> {
     /// The rejection, if there is one, is for later: this is what it is recorded with.
     pub(super) fn new(connection: &'a Connection, parts: &Parts) -> (Self, Result<(), Rejection>) {
         let headers = &parts.headers;
@@ -96,16 +96,16 @@ impl<'a> Arrival<'a> {
         // trusted is not trusted from now on.
         let settings = connection.listener.settings.load_full();
         let snapshot = Arc::clone(&connection.worker.snapshot());
-        let (client, read) = match Client::of(connection, &settings.trust, headers) {
+        let (client, read) = match ClientIdentity::of(connection, &settings.trust, headers) {
             Ok(client) => (client, Ok(())),
-            Err(rejection) => (Client::unknown(connection), Err(rejection)),
+            Err(rejection) => (ClientIdentity::unknown(connection), Err(rejection)),
         };
         let session = connection.worker.next_session();
         let given = client.request_id(headers, snapshot.server.request_id.as_ref());
-        let given_id: Option<Box<str>> = given.map(Into::into);
-        let arrival = Self {
+        let trusted_id: Option<Box<str>> = given.map(Into::into);
+        let incoming = Self {
             started: Instant::now(),
-            id: given_id
+            id: trusted_id
                 .clone()
                 .unwrap_or_else(|| session.to_string().into()),
             connection,
@@ -113,7 +113,7 @@ impl<'a> Arrival<'a> {
             settings,
             client,
             session,
-            given_id,
+            trusted_id,
             trace: Trace::of(headers, snapshot.server.traceparent),
             method: parts.method.clone(),
             target: OnceCell::new(),
@@ -121,11 +121,11 @@ impl<'a> Arrival<'a> {
             awaits_tunnel: Cell::new(false),
             is_handshake: Cell::new(false),
         };
-        (arrival, read)
+        (incoming, read)
     }
 
     /// What the client has shown, as long as it is good: connections may last longer.
-    pub(super) fn certificate(&self) -> Option<&Certificate> {
+    pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
         let certificate = self.connection.tls.as_ref()?.certificate.as_ref()?;
         (!certificate.has_expired(SystemTime::now())).then_some(certificate)
     }
@@ -134,11 +134,11 @@ impl<'a> Arrival<'a> {
     pub(super) fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
             session: self.session,
-            client: self.client.shown(),
+            client: self.client.logged_as(),
             listener: &self.connection.counts,
             route: self.route.get().map(|route| &*route.settings.name),
             is_handshake: self.is_handshake.get(),
-            request_id: self.given_id.as_deref(),
+            request_id: self.trusted_id.as_deref(),
             trace: self.trace.id,
             method: Some(self.method.as_str()),
             host: self.target.get().map(|target| target.host()),
@@ -148,8 +148,12 @@ impl<'a> Arrival<'a> {
     }
 
     /// What headers may tell of it.
-    pub(super) fn known<'b>(&'b self, target: &'b Target, route: &'b str) -> Known<'b> {
-        Known {
+    pub(super) fn template_values<'b>(
+        &'b self,
+        target: &'b Target,
+        route: &'b str,
+    ) -> TemplateValues<'b> {
+        TemplateValues {
             client: self.client.address(),
             host: target.host(),
             uri: target.origin_form(),
@@ -162,22 +166,22 @@ impl<'a> Arrival<'a> {
     }
 
     /// It asks for this.
-    pub(super) fn asks_for(&self, target: Target) -> &Target {
+    pub(super) fn set_target(&self, target: Target) -> &Target {
         self.target.get_or_init(|| target)
     }
 
     /// There is an answer.
-    pub(super) fn is_answered(&self) {
+    pub(super) fn mark_answered(&self) {
         self.awaits_tunnel.set(false);
     }
 
     /// Finds its way, if there is one that it may take.
-    pub(super) fn way(
+    pub(super) fn decide_route(
         &self,
         parts: &Parts,
         target: &Target,
         handshake: Option<&Handshake<'_>>,
-    ) -> Result<Way, Refusal> {
+    ) -> Result<RouteDecision, SessionError> {
         if handshake.is_some() {
             self.is_handshake.set(true);
             self.awaits_tunnel.set(true);
@@ -212,7 +216,7 @@ impl<'a> Arrival<'a> {
             };
         };
         let route = self.route.get_or_init(|| Arc::clone(route));
-        let visitor = Visitor {
+        let visitor = AccessSubject {
             address: self.client.address(),
             is_known: self.client.is_known(),
             has_certificate: self.certificate().is_some(),
@@ -220,18 +224,18 @@ impl<'a> Arrival<'a> {
         };
         access::check(&route.settings.access, visitor, &parts.headers)?;
         match &route.settings.leads_to {
-            LeadsTo::Upstream(_) => Ok(Way::Route(Arc::clone(route))),
+            LeadsTo::Upstream(_) => Ok(RouteDecision::Route(Arc::clone(route))),
             LeadsTo::Redirect(_) if handshake.is_some() => Err(Rejection::RedirectOnly.into()),
             LeadsTo::Redirect(Redirect { to, status }) => {
                 let name = &route.settings.name;
-                let location = edit::render(to, &self.known(target, name));
+                let location = edit::render(to, &self.template_values(target, name));
                 self.redirect(*status, &location)
             }
         }
     }
 
     /// What a tunnel takes of what is limited, from its handshake on.
-    pub(super) fn tunnel_shares(&self, route: &Route) -> Result<Vec<Share>, Refusal> {
+    pub(super) fn tunnel_permits(&self, route: &Route) -> Result<Vec<Share>, SessionError> {
         let mut shares = Vec::new();
         if let Some(most) = self.snapshot.server.max_tunnels {
             let quota = self.connection.worker.tunnel_quota();
@@ -243,10 +247,10 @@ impl<'a> Arrival<'a> {
         Ok(shares)
     }
 
-    fn redirect(&self, status: StatusCode, location: &str) -> Result<Way, Refusal> {
+    fn redirect(&self, status: StatusCode, location: &str) -> Result<RouteDecision, SessionError> {
         let location = HeaderValue::from_str(location).map_err(|_| Rejection::BadTarget)?;
         let recorder = &self.connection.worker.recorder;
         access_log::replied(recorder, self.facts(), None, status.as_u16());
-        Ok(Way::Redirect(status, location))
+        Ok(RouteDecision::Redirect(status, location))
     }
 }

@@ -8,11 +8,11 @@ use crate::upstream::http::ReplyBody;
 
 /// What a session came to.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum SessionOutcome {
     /// Both sides agreed: the connection becomes a tunnel.
     Tunnel(Box<Opening>),
     /// An endpoint's reply.
-    Reply(Response<ReplyBody>),
+    Response(Response<ReplyBody>),
     /// A redirect of ours, recorded already.
     Redirect(StatusCode, HeaderValue),
     /// A refusal of ours, recorded already.

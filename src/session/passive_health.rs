@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
 
-use super::routed::Session;
+use super::routed::RoutedRequest;
 use super::worker::Worker;
 use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::tunnel::copy::Finished;
@@ -19,7 +19,7 @@ use crate::upstream::health::Failure;
 /// A tunnel that its endpoint cuts so soon after its opening has failed.
 const EARLY: Duration = Duration::from_secs(10);
 
-impl Session<'_> {
+impl RoutedRequest<'_> {
     /// `endpoint` failed this session.
     pub(super) fn failed(&self, endpoint: &State, failure: Failure) {
         failed(self.upstream, endpoint, failure, self.facts.session);
@@ -32,7 +32,7 @@ impl Session<'_> {
 
     /// `endpoint` answered a handshake like this, instead of agreeing.
     pub(super) fn declined(&self, endpoint: &State, status: StatusCode) {
-        if is_nobody_there(status) {
+        if is_unavailable(status) {
             self.failed(endpoint, Failure::Handshake);
         } else {
             self.passed(endpoint);
@@ -42,14 +42,14 @@ impl Session<'_> {
     /// `endpoint` answered a plain request like this. Who has an application answer that nobody is
     /// there has found out nothing about its endpoint, but has not been served well either.
     pub(super) fn replied(&self, endpoint: &State, status: StatusCode) {
-        if !is_nobody_there(status) {
+        if !is_unavailable(status) {
             self.passed(endpoint);
         }
     }
 }
 
 /// Whether it says that whoever should have answered is not there, or not now.
-fn is_nobody_there(status: StatusCode) -> bool {
+fn is_unavailable(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT

@@ -11,9 +11,9 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::attempts::Attempts;
-use super::outcome::Outcome;
-use super::refusal::Refusal;
-use super::routed::Session;
+use super::error::SessionError;
+use super::outcome::SessionOutcome;
+use super::routed::RoutedRequest;
 use crate::observe::access_log;
 use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
@@ -23,41 +23,49 @@ use crate::upstream::http::{self, Barred, Key, Loan, ReplyBody, RequestBody, Sen
 
 /// Passes the request on and the reply back.
 pub(super) async fn proxy(
-    session: &Session<'_>,
+    routed: &RoutedRequest<'_>,
     parts: Parts,
     body: Incoming,
-) -> Result<Outcome, Refusal> {
-    if !hop::is_simply_coded(&parts.headers) {
+) -> Result<SessionOutcome, SessionError> {
+    if !hop::is_plain_or_chunked(&parts.headers) {
         return Err(Rejection::TransferCoding.into());
     }
-    let edit = session.request_edit();
-    let limit = session.connection.timeouts.request_body;
-    let (body, upload) = RequestBody::new(body, limit, || Barred(edit.barred().cloned().collect()));
+    let edit = routed.request_edit();
+    let limit = routed.connection.timeouts.request_body;
+    let (body, upload) =
+        RequestBody::new(body, limit, || Barred(edit.blocked().cloned().collect()));
     let mut request = Request::from_parts(parts, body);
-    let mut attempts = Attempts::new(session);
+    let mut attempts = Attempts::new(routed);
     let mut lease = attempts.next().await?;
     loop {
-        prepare(session, &mut request, &lease, &edit)?;
-        let spare = attempts.may_repeat().then(|| spare(&request)).flatten();
-        let asked = ask(session, &mut attempts, &lease, request, &upload).await;
-        if let Asked::Replied(response, _) = &asked {
-            session.replied(lease.endpoint(), response.status());
+        prepare(routed, &mut request, &lease, &edit)?;
+        let repeatable_copy = attempts
+            .may_repeat()
+            .then(|| repeatable_copy(&request))
+            .flatten();
+        let asked = ask(routed, &mut attempts, &lease, request, &upload).await;
+        if let PlainAttempt::Replied(response, _) = &asked {
+            routed.replied(lease.endpoint(), response.status());
         }
-        let next = spare.and_then(|spare| {
+        let next = repeatable_copy.and_then(|repeatable_copy| {
             let next = match &asked {
-                Asked::Replied(response, _) => attempts.instead_of(&lease, response.status()),
-                Asked::Failed(Failure::TooSlow) => attempts.instead_of_silent(&lease),
-                Asked::Failed(_) | Asked::NotReached(_) => None,
+                PlainAttempt::Replied(response, _) => {
+                    attempts.retry_after_status(&lease, response.status())
+                }
+                PlainAttempt::Failed(RequestFailure::TooSlow) => {
+                    attempts.retry_after_timeout(&lease)
+                }
+                PlainAttempt::Failed(_) | PlainAttempt::NotReached(_) => None,
             };
-            Some((spare, next?))
+            Some((repeatable_copy, next?))
         });
         match (next, asked) {
             (Some(next), _) => (request, lease) = next,
-            (None, Asked::Replied(response, sender)) => {
-                return finish(session, response, sender, lease);
+            (None, PlainAttempt::Replied(response, sender)) => {
+                return finish(routed, response, sender, lease);
             }
-            (None, Asked::Failed(failure)) => return Err(failure.into_refusal(&lease)),
-            (None, Asked::NotReached(unsent)) => {
+            (None, PlainAttempt::Failed(failure)) => return Err(failure.into_error(&lease)),
+            (None, PlainAttempt::NotReached(unsent)) => {
                 // Its count ends before another is picked.
                 drop(lease);
                 lease = attempts.next().await?;
@@ -68,44 +76,44 @@ pub(super) async fn proxy(
 }
 
 /// What came of asking one endpoint.
-enum Asked {
+enum PlainAttempt {
     Replied(Response<Incoming>, Sender),
-    Failed(Failure),
+    Failed(RequestFailure),
     /// There is no connection: the request as it was.
     NotReached(Box<Request<RequestBody>>),
 }
 
 /// Asks the leased endpoint, over an idle connection or a fresh one.
 async fn ask(
-    session: &Session<'_>,
+    routed: &RoutedRequest<'_>,
     attempts: &mut Attempts<'_>,
     lease: &Lease,
     mut request: Request<RequestBody>,
     upload: &Upload,
-) -> Asked {
-    let worker = &session.connection.worker;
-    let key = Key::of(session.upstream, lease);
+) -> PlainAttempt {
+    let worker = &routed.connection.worker;
+    let key = Key::of(routed.upstream, lease);
     if let Some(mut sender) = key.and_then(|key| worker.pool.take(key)) {
-        match reuse(session, &mut sender, request, upload).await {
-            Ok(response) => return Asked::Replied(response, sender),
-            Err(Failure::Retry(again)) => request = *again,
-            Err(failure) => return Asked::Failed(failure),
+        match reuse(routed, &mut sender, request, upload).await {
+            Ok(response) => return PlainAttempt::Replied(response, sender),
+            Err(RequestFailure::Retry(again)) => request = *again,
+            Err(failure) => return PlainAttempt::Failed(failure),
         }
     }
     let Some(reached) = attempts.connect(lease).await else {
-        return Asked::NotReached(Box::new(request));
+        return PlainAttempt::NotReached(Box::new(request));
     };
     match http::open(reached.stream, reached.share, &worker.tasks).await {
-        Err(error) => Asked::Failed(Failure::NoReply(error)),
-        Ok(mut sender) => match send(session, &mut sender, request, upload).await {
-            Ok(response) => Asked::Replied(response, sender),
-            Err(failure) => Asked::Failed(failure),
+        Err(error) => PlainAttempt::Failed(RequestFailure::NoReply(error)),
+        Ok(mut sender) => match send(routed, &mut sender, request, upload).await {
+            Ok(response) => PlainAttempt::Replied(response, sender),
+            Err(failure) => PlainAttempt::Failed(failure),
         },
     }
 }
 
 /// The same request once more, if sending it twice does no harm (RFC 9110 section 9.2.2).
-fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn repeatable_copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
     (safe && request.body().is_empty()).then(|| {
         let mut copy = Request::new(RequestBody::Empty);
@@ -118,7 +126,7 @@ fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 }
 
 /// Why a request has no reply.
-enum Failure {
+enum RequestFailure {
     /// It may be sent again, elsewhere or over another connection.
     Retry(Box<Request<RequestBody>>),
     /// The endpoint did not answer, or not in HTTP.
@@ -131,18 +139,20 @@ enum Failure {
     TooSlow,
 }
 
-impl Failure {
-    fn into_refusal(self, lease: &Lease) -> Refusal {
+impl RequestFailure {
+    fn into_error(self, lease: &Lease) -> SessionError {
         let endpoint = &lease.endpoint().label;
         match self {
-            Self::Retry(_) => Refusal {
+            Self::Retry(_) => SessionError {
                 rejection: Rejection::BadAnswer,
                 detail: Some(format!("{endpoint}: closed before the request was sent")),
             },
-            Self::NoReply(error) => Refusal::because(Rejection::BadAnswer, endpoint, &error),
-            Self::UploadBroken(error) => Refusal::because(Rejection::BadRequest, "body", &error),
+            Self::NoReply(error) => SessionError::caused_by(Rejection::BadAnswer, endpoint, &error),
+            Self::UploadBroken(error) => {
+                SessionError::caused_by(Rejection::BadRequest, "body", &error)
+            }
             Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
-            Self::TooSlow => Refusal {
+            Self::TooSlow => SessionError {
                 rejection: Rejection::ResponseTimeout,
                 detail: Some(format!("{endpoint}: no reply in time")),
             },
@@ -152,20 +162,20 @@ impl Failure {
 
 /// Makes the request one of ours to this endpoint.
 fn prepare(
-    session: &Session<'_>,
+    routed: &RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
     lease: &Lease,
     edit: &Edit<'_>,
-) -> Result<(), Refusal> {
-    *request.uri_mut() = session.uri.parse().map_err(|_| Rejection::BadTarget)?;
+) -> Result<(), SessionError> {
+    *request.uri_mut() = routed.uri.parse().map_err(|_| Rejection::BadTarget)?;
     *request.version_mut() = Version::HTTP_11;
     let length = request.body().length();
     let headers = request.headers_mut();
     hop::strip_request(headers);
     hop::frame_request(headers, length);
-    forwarded::write(headers, &session.via());
+    forwarded::write(headers, &routed.forwarding());
     edit.apply(headers);
-    let host = session.host_for(lease);
+    let host = routed.host_for(lease);
     headers.insert(
         HOST,
         HeaderValue::from_str(host).map_err(|_| Rejection::BadHost)?,
@@ -176,18 +186,18 @@ fn prepare(
 /// Sends over a connection that was used before: the endpoint may be closing it right now. What it
 /// cannot have acted on is sent again.
 async fn reuse(
-    session: &Session<'_>,
+    routed: &RoutedRequest<'_>,
     sender: &mut Sender,
     request: Request<RequestBody>,
     upload: &Upload,
-) -> Result<Response<Incoming>, Failure> {
-    let again = spare(&request);
-    match (send(session, sender, request, upload).await, again) {
+) -> Result<Response<Incoming>, RequestFailure> {
+    let again = repeatable_copy(&request);
+    match (send(routed, sender, request, upload).await, again) {
         // No byte of a reply: hyper would have called it a parse error otherwise.
-        (Err(Failure::NoReply(error)), Some(again))
+        (Err(RequestFailure::NoReply(error)), Some(again))
             if error.is_incomplete_message() || error.is_closed() || error.is_canceled() =>
         {
-            Err(Failure::Retry(Box::new(again)))
+            Err(RequestFailure::Retry(Box::new(again)))
         }
         (result, _) => result,
     }
@@ -196,12 +206,12 @@ async fn reuse(
 /// Sends, and waits for the head of the reply: so long after the last piece of the request. While
 /// the client has to go on sending, the endpoint need not answer.
 async fn send(
-    session: &Session<'_>,
+    routed: &RoutedRequest<'_>,
     sender: &mut Sender,
     request: Request<RequestBody>,
     upload: &Upload,
-) -> Result<Response<Incoming>, Failure> {
-    let limit = session.upstream.timeouts().response;
+) -> Result<Response<Incoming>, RequestFailure> {
+    let limit = routed.upstream.timeouts().response;
     let mut reply = std::pin::pin!(sender.try_send_request(request));
     let mut deadline = Instant::now() + limit;
     loop {
@@ -209,10 +219,12 @@ async fn send(
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(mut failure)) => {
                 return Err(match failure.take_message() {
-                    Some(request) => Failure::Retry(Box::new(request)),
-                    None if upload.expired() => Failure::UploadStalled,
-                    None if upload.is_broken() => Failure::UploadBroken(failure.into_error()),
-                    None => Failure::NoReply(failure.into_error()),
+                    Some(request) => RequestFailure::Retry(Box::new(request)),
+                    None if upload.expired() => RequestFailure::UploadStalled,
+                    None if upload.is_broken() => {
+                        RequestFailure::UploadBroken(failure.into_error())
+                    }
+                    None => RequestFailure::NoReply(failure.into_error()),
                 });
             }
             Err(_) => {
@@ -222,7 +234,7 @@ async fn send(
                     upload.last_progress()
                 };
                 if last + limit <= deadline {
-                    return Err(Failure::TooSlow);
+                    return Err(RequestFailure::TooSlow);
                 }
                 deadline = last + limit;
             }
@@ -231,15 +243,15 @@ async fn send(
 }
 
 fn finish(
-    session: &Session<'_>,
+    routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
     sender: Sender,
     lease: Lease,
-) -> Result<Outcome, Refusal> {
-    let home = Key::of(session.upstream, &lease);
-    let home = home.map(|key| (Rc::clone(&session.connection.worker.pool), key));
+) -> Result<SessionOutcome, SessionError> {
+    let home = Key::of(routed.upstream, &lease);
+    let home = home.map(|key| (Rc::clone(&routed.connection.worker.pool), key));
     reply(
-        session,
+        routed,
         response,
         Loan {
             sender,
@@ -251,30 +263,30 @@ fn finish(
 
 /// Makes an endpoint's reply one of ours to the client.
 pub(super) fn reply(
-    session: &Session<'_>,
+    routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
     loan: Loan,
-) -> Result<Outcome, Refusal> {
+) -> Result<SessionOutcome, SessionError> {
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Rejection::UnexpectedSwitch.into());
     }
-    if let Some(fault) = hop::framing_fault(&parts.headers) {
-        return Err(Refusal {
+    if let Some(fault) = hop::framing_error(&parts.headers) {
+        return Err(SessionError {
             rejection: Rejection::BadAnswer,
             detail: Some(format!("{}: {fault}", loan.lease.endpoint().label)),
         });
     }
     hop::strip_response(&mut parts.headers);
-    session.response_edit(&loan.lease).apply(&mut parts.headers);
+    routed.response_edit(&loan.lease).apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
     access_log::replied(
-        &session.connection.worker.recorder,
-        session.facts,
+        &routed.connection.worker.recorder,
+        routed.facts,
         Some(loan.lease.endpoint()),
         parts.status.as_u16(),
     );
-    Ok(Outcome::Reply(Response::from_parts(
+    Ok(SessionOutcome::Response(Response::from_parts(
         parts,
         ReplyBody::new(body, loan),
     )))

@@ -12,7 +12,7 @@ use crate::upstream::source;
 
 /// What is recorded of a tunnel, and what it holds until it ends.
 #[derive(Debug)]
-pub struct Record {
+pub struct TunnelRecord {
     /// What is told of it.
     pub facts: TunnelFacts,
     pub(super) lease: Lease,
@@ -21,14 +21,14 @@ pub struct Record {
     pub(super) _connected: Connected,
 }
 
-impl Record {
+impl TunnelRecord {
     /// The endpoint.
     pub fn endpoint(&self) -> &State {
         self.lease.endpoint()
     }
 }
 
-impl Owner for Record {
+impl Owner for TunnelRecord {
     fn answered(&self, side: Side, after: Duration) {
         self.facts.way.route.ping_rtt(side).observe(after);
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::connection::{Connection, Place};
+use super::connection::{Connection, ConnectionGuards};
 use super::passive_health;
-use super::record::Record;
+use super::record::TunnelRecord;
 use super::worker::Worker;
 use crate::config::model::TunnelLimits;
 use crate::net::stream::Stream;
@@ -43,15 +43,15 @@ pub fn relay(
     opening: Opening,
     client: Stream,
     read_ahead: &[u8],
-    place: Place,
+    place: ConnectionGuards,
 ) {
-    let Place {
+    let ConnectionGuards {
         mut permit,
         connected,
     } = place;
     permit.hold_tunnel(opening.shares);
     let worker = &connection.worker;
-    let record = Rc::new(Record {
+    let record = Rc::new(TunnelRecord {
         facts: opening.facts,
         lease: opening.lease,
         _ports: opening.endpoint.share,
@@ -86,8 +86,8 @@ pub fn relay(
 /// hold the tunnel twice.
 #[derive(Debug)]
 struct Relay {
-    tunnel: Tunnel<Record>,
-    record: Rc<Record>,
+    tunnel: Tunnel<TunnelRecord>,
+    record: Rc<TunnelRecord>,
     worker: Rc<Worker>,
 }
 
@@ -96,7 +96,7 @@ impl Future for Relay {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let finished = ready!(Pin::new(&mut self.tunnel).poll(cx));
-        let Record { facts, lease, .. } = &*self.record;
+        let TunnelRecord { facts, lease, .. } = &*self.record;
         let endpoint = lease.endpoint();
         passive_health::ended(&self.worker, facts, endpoint, finished);
         access_log::tunnel_ended(&self.worker.recorder, facts, self.tunnel.meter(), finished);
@@ -113,6 +113,10 @@ mod tests {
         // With what tokio keeps of a task, 512 bytes; and a size class of the allocator.
         assert!(size_of::<Relay>() <= 376, "{} bytes", size_of::<Relay>());
         // With the counts of its `Rc`, a size class too.
-        assert!(size_of::<Record>() <= 144, "{} bytes", size_of::<Record>());
+        assert!(
+            size_of::<TunnelRecord>() <= 144,
+            "{} bytes",
+            size_of::<TunnelRecord>()
+        );
     }
 }

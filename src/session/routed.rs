@@ -6,13 +6,13 @@ use ::http::HeaderValue;
 
 use super::affinity;
 use super::connection::Connection;
-use super::incoming::Arrival;
+use super::incoming::IncomingRequest;
 use crate::observe::access_log::RequestFacts;
 use crate::observe::series::Way;
-use crate::protocol::cookie::Led;
 use crate::protocol::edit::Edit;
-use crate::protocol::forwarded::Via;
+use crate::protocol::forwarded::ForwardingFacts;
 use crate::protocol::proxy_header;
+use crate::protocol::sticky_cookie::StickyCookie;
 use crate::protocol::target::Target;
 use crate::protocol::trace::{TRACEPARENT, TRACESTATE};
 use crate::snapshot::Route;
@@ -20,22 +20,22 @@ use crate::upstream::endpoint::Lease;
 use crate::upstream::group::{Upstream, Wish};
 
 /// One request on its way to an upstream.
-pub(super) struct Session<'a> {
+pub(super) struct RoutedRequest<'a> {
     pub(super) connection: &'a Connection,
-    pub(super) arrival: &'a Arrival<'a>,
+    pub(super) incoming: &'a IncomingRequest<'a>,
     pub(super) target: &'a Target,
     pub(super) route: &'a Route,
     pub(super) upstream: &'a Upstream,
     /// Path and query for the endpoint.
     pub(super) uri: &'a str,
     /// Which endpoint it should be.
-    pub(super) wish: Wish,
+    pub(super) affinity: Wish,
     /// What the cookie that it came with says, where one leads back to an endpoint.
-    pub(super) led: Option<Led>,
+    pub(super) sticky_cookie: Option<StickyCookie>,
     pub(super) facts: RequestFacts<'a>,
 }
 
-impl Session<'_> {
+impl RoutedRequest<'_> {
     /// The `Host` that the leased endpoint sees.
     pub(super) fn host_for<'a>(&'a self, lease: &'a Lease) -> &'a str {
         match lease.endpoint().host() {
@@ -45,43 +45,45 @@ impl Session<'_> {
     }
 
     /// What is counted of the way to the leased endpoint.
-    pub(super) fn way(&self, lease: &Lease) -> Arc<Way> {
+    pub(super) fn endpoint_series(&self, lease: &Lease) -> Arc<Way> {
         let route = self.connection.counts.route(&self.route.settings.name);
         route.way(lease.endpoint())
     }
 
     /// How the request came, as endpoints are told.
-    pub(super) fn via(&self) -> Via<'_> {
+    pub(super) fn forwarding(&self) -> ForwardingFacts<'_> {
         let port = self.connection.local.map(|local| local.port());
-        self.arrival.client.via(self.target, port)
+        self.incoming.client.forwarding(self.target, port)
     }
 
     /// What connections to the endpoint begin with.
     pub(super) fn proxy_header(&self) -> Vec<u8> {
-        let addresses = self.arrival.client.source().zip(self.connection.local);
+        let addresses = self.incoming.client.source().zip(self.connection.local);
         proxy_header::write(self.upstream.reach().send_proxy, addresses)
     }
 
     /// Changes to the request's fields: those of the route, and what only we know.
     pub(super) fn request_edit(&self) -> Edit<'_> {
-        let snapshot = &self.arrival.snapshot;
+        let snapshot = &self.incoming.snapshot;
         let changes = &self.route.settings.request_headers;
-        let known = self.arrival.known(self.target, &self.route.settings.name);
-        let mut edit = Edit::new(changes, &snapshot.vouched, &known);
+        let template_values = self
+            .incoming
+            .template_values(self.target, &self.route.settings.name);
+        let mut edit = Edit::new(changes, &snapshot.reserved, &template_values);
         if let Some(name) = &snapshot.server.request_id
-            && let Ok(id) = HeaderValue::from_str(&self.arrival.id)
+            && let Ok(id) = HeaderValue::from_str(&self.incoming.id)
         {
-            edit.vouch(name, id);
+            edit.add_own(name, id);
         }
-        if let Some(parent) = &self.arrival.trace.parent {
+        if let Some(parent) = &self.incoming.trace.parent {
             edit.replace(TRACEPARENT, parent.clone());
             edit.remove(TRACESTATE);
         }
-        let certificate = self.arrival.certificate();
+        let certificate = self.incoming.certificate();
         let certificate = certificate.and_then(|certificate| certificate.header());
-        let header = &self.arrival.settings.certificate_header;
+        let header = &self.incoming.settings.certificate_header;
         if let (Some(name), Some(value)) = (header, certificate) {
-            edit.vouch(name, value);
+            edit.add_own(name, value);
         }
         edit
     }
@@ -89,8 +91,10 @@ impl Session<'_> {
     /// Changes to the fields of what the leased endpoint answers.
     pub(super) fn response_edit(&self, lease: &Lease) -> Edit<'_> {
         let changes = &self.route.settings.response_headers;
-        let known = self.arrival.known(self.target, &self.route.settings.name);
-        let mut edit = Edit::new(changes, &[], &known);
+        let template_values = self
+            .incoming
+            .template_values(self.target, &self.route.settings.name);
+        let mut edit = Edit::new(changes, &[], &template_values);
         edit.set_cookie(self.cookie_to(lease));
         edit
     }
@@ -99,10 +103,13 @@ impl Session<'_> {
     fn cookie_to(&self, lease: &Lease) -> Option<HeaderValue> {
         let sticky = self.upstream.sticky.as_ref()?;
         let tag = sticky.signer.tag(&lease.endpoint().label);
-        if self.led.is_some_and(|led| led.to == tag && !led.is_aging) {
+        if self
+            .sticky_cookie
+            .is_some_and(|sticky_cookie| sticky_cookie.to == tag && !sticky_cookie.is_aging)
+        {
             return None;
         }
-        let secure = self.arrival.client.secure();
+        let secure = self.incoming.client.secure();
         sticky
             .signer
             .set(tag, &sticky.settings, secure, affinity::seconds())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::record::Record;
+use super::record::TunnelRecord;
 use crate::drain::Tasks;
 use crate::net::handshakes::Handshakes;
 use crate::observe::access_log::SessionId;
@@ -55,7 +55,7 @@ pub struct Worker {
     /// Its tasks.
     pub tasks: Tasks,
     /// Its live tunnels.
-    pub tunnels: Rc<Table<Record>>,
+    pub tunnels: Rc<Table<TunnelRecord>>,
     /// Its idle connections to endpoints.
     pub pool: Rc<Pool>,
     /// Its TLS handshakes, by listener.

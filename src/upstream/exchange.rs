@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::connect::Reached;
 use super::source::Share;
 use crate::net::stream::Stream;
-use crate::protocol::answer::{Answer, AnswerError};
+use crate::protocol::handshake_response::{ResponseHead, ResponseHeadError};
 
 /// Bytes that the head of an answer may have.
 const HEAD_MOST: usize = 64 * 1024;
@@ -44,7 +44,7 @@ pub enum ExchangeError {
     TooManyInterim,
     /// What came is no answer.
     #[error(transparent)]
-    Broken(#[from] AnswerError),
+    Broken(#[from] ResponseHeadError),
 }
 
 /// An answer and where it came from.
@@ -60,8 +60,8 @@ pub struct Answered {
 
 impl Answered {
     /// The head, parsed. It was found whole and valid when it was read.
-    pub fn answer(&self) -> Option<Answer<'_>> {
-        Answer::parse(&self.bytes)
+    pub fn answer(&self) -> Option<ResponseHead<'_>> {
+        ResponseHead::parse(&self.bytes)
             .ok()
             .flatten()
             .map(|(answer, _)| answer)
@@ -99,7 +99,7 @@ pub async fn exchange(mut reached: Reached, request: &[u8]) -> Result<Answered, 
     let mut bytes = Vec::with_capacity(HEAD_USUAL);
     let mut interim = 0;
     loop {
-        match Answer::parse(&bytes)? {
+        match ResponseHead::parse(&bytes)? {
             Some((answer, head)) if answer.is_interim() => {
                 bytes.drain(..head);
                 interim += 1;

@@ -17,7 +17,7 @@ use crate::config::model::{
     self, AllDown, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
-use crate::protocol::cookie::{Signer, Tag};
+use crate::protocol::sticky_cookie::{CookieSigner, EndpointTag};
 
 /// A named group of endpoints.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Stickiness {
     /// As configured.
     pub settings: Sticky,
     /// Makes and reads it.
-    pub signer: Signer,
+    pub signer: CookieSigner,
 }
 
 /// Endpoints, and where the rotation over them stands.
@@ -59,7 +59,7 @@ struct Endpoint {
     drain: bool,
     backup: bool,
     /// What stands for it in cookies.
-    tag: Option<Tag>,
+    tag: Option<EndpointTag>,
     state: Arc<State>,
 }
 
@@ -100,7 +100,7 @@ pub struct Wish {
     /// The hash of its key, where endpoints are picked by one.
     pub key: Option<u64>,
     /// The endpoint that its cookie leads to.
-    pub back_to: Option<Tag>,
+    pub back_to: Option<EndpointTag>,
 }
 
 /// Why there is no endpoint.
@@ -125,7 +125,7 @@ impl Upstream {
             let secret = secret.map_or_else(|| lasting.secret(), |secret| secret.bytes());
             Stickiness {
                 settings: sticky.clone(),
-                signer: Signer::new(secret, &settings.name),
+                signer: CookieSigner::new(secret, &settings.name),
             }
         });
         let upstream = Self {
@@ -253,7 +253,7 @@ impl Upstream {
     }
 
     /// What stands in cookies for an endpoint, where there are any.
-    pub fn tag_of(&self, endpoint: &State) -> Option<Tag> {
+    pub fn tag_of(&self, endpoint: &State) -> Option<EndpointTag> {
         let sticky = self.sticky.as_ref()?;
         Some(sticky.signer.tag(&endpoint.label))
     }
@@ -392,7 +392,7 @@ impl Group {
     }
 
     /// The endpoint that a cookie leads to, whatever its weight.
-    fn back_to(&self, tag: Tag, look: &Look<'_>) -> Option<Lease> {
+    fn back_to(&self, tag: EndpointTag, look: &Look<'_>) -> Option<Lease> {
         let endpoint = self.endpoints.iter().find(|each| each.tag == Some(tag))?;
         let has_room = endpoint.state.in_flight() < endpoint.most;
         (has_room && look.may_try(endpoint)).then(|| Lease::on(&endpoint.state))

@@ -13,8 +13,8 @@ use super::group::Upstream;
 use super::health::Checked;
 use crate::config::model::{Health, Probe, WebSocketProbe};
 use crate::net::stream::Stream;
-use crate::protocol::checkup::{Checkup, CheckupFault, Unsendable};
-use crate::protocol::frame::{Control, Event, Fault, Frame, KEPT, Masking, Tracker};
+use crate::protocol::frame::{Control, Event, Frame, FrameError, KEPT, Masking, Tracker};
+use crate::protocol::health_request::{HealthRequest, HealthResponseError, UnsendableRequest};
 use crate::protocol::proxy_header;
 
 /// How long an endpoint that has passed may take to end the connection, before it is dropped.
@@ -45,13 +45,13 @@ pub enum ProbeError {
     },
     /// What is configured cannot be sent.
     #[error(transparent)]
-    Unsendable(#[from] Unsendable),
+    UnsendableRequest(#[from] UnsendableRequest),
     /// There is no answer.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
     /// There is another one.
     #[error(transparent)]
-    Answer(#[from] CheckupFault),
+    ResponseHead(#[from] HealthResponseError),
     /// The connection broke before there was a Pong.
     #[error("no Pong: {0}")]
     Broken(#[source] io::Error),
@@ -63,7 +63,7 @@ pub enum ProbeError {
     ClosedWith(u16),
     /// What came is no framing.
     #[error("no Pong: {0}")]
-    Framing(#[from] Fault),
+    Framing(#[from] FrameError),
 }
 
 impl ProbeError {
@@ -72,7 +72,9 @@ impl ProbeError {
         match self {
             Self::Connect(ConnectError::Timeout(_)) | Self::Timeout { .. } => Checked::Timeout,
             Self::Connect(_) => Checked::Connect,
-            Self::Unsendable(_) | Self::Exchange(_) | Self::Answer(_) => Checked::Answer,
+            Self::UnsendableRequest(_) | Self::Exchange(_) | Self::ResponseHead(_) => {
+                Checked::Answer
+            }
             Self::Broken(_) | Self::Closed | Self::ClosedWith(_) | Self::Framing(_) => {
                 Checked::Pong
             }
@@ -102,13 +104,13 @@ pub async fn probe(
     match &settings.probe {
         Probe::Tcp => {}
         Probe::Http(settings) => {
-            let checkup = Checkup::plain(settings, host)?;
-            let answered = check.answer(reached, &checkup).await?;
+            let health_request = HealthRequest::plain(settings, host)?;
+            let answered = check.answer(reached, &health_request).await?;
             farewell(answered.reached.stream, &[]).await;
         }
         Probe::WebSocket(settings) => {
-            let checkup = Checkup::handshake(settings, host, random())?;
-            let answered = check.answer(reached, &checkup).await?;
+            let health_request = HealthRequest::handshake(settings, host, random())?;
+            let answered = check.answer(reached, &health_request).await?;
             let reached = check.liveness(answered, settings).await?;
             let close = Frame::close(1000, "", Some(random()));
             farewell(reached.stream, &close.into_bytes()).await;
@@ -142,13 +144,13 @@ impl Check {
     async fn answer(
         &self,
         reached: Reached,
-        checkup: &Checkup<'_>,
+        health_request: &HealthRequest<'_>,
     ) -> Result<Answered, ProbeError> {
-        let request = checkup.to_bytes();
+        let request = health_request.to_bytes();
         let exchanging = exchange(reached, &request);
         let answered = self.within("answer", exchanging).await??;
         if let Some(answer) = answered.answer() {
-            checkup.judge(&answer)?;
+            health_request.judge(&answer)?;
         }
         Ok(answered)
     }

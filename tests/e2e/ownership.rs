@@ -16,7 +16,7 @@ use tidegate::front;
 use tidegate::net::admission::{Admission, Load};
 use tidegate::net::listener::{Listener, ListenerSettings};
 use tidegate::net::stream::{Peer, Socket, Stream};
-use tidegate::session::{Connection, Place, Shared, Worker};
+use tidegate::session::{Connection, ConnectionGuards, Shared, Worker};
 use tidegate::snapshot::Snapshot;
 use tidegate::upstream::connect::Connector;
 use tokio::net::{TcpListener, TcpStream};
@@ -89,7 +89,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         worker.tasks.spawn(front::http::serve(
             connection,
             stream,
-            Place { permit, connected },
+            ConnectionGuards { permit, connected },
             tokio::time::Instant::now(),
         ));
 

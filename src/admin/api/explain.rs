@@ -15,13 +15,13 @@ use crate::admin::fault::Fault;
 use crate::admin::view::{Listening, View};
 use crate::config::model::{LeadsTo, PlainHttp};
 use crate::displace::live::Live;
-use crate::protocol::access::{self, Visitor};
+use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::edit;
 use crate::protocol::handshake::{Handshake, Intent};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
 use crate::route;
-use crate::session::affinity::{self, Traits};
+use crate::session::affinity::{self, AffinityTraits};
 use crate::snapshot::Route;
 use crate::upstream::group::Nobody;
 
@@ -268,7 +268,7 @@ impl Visit<'_> {
         let Some(route) = self.route(&target, handshake, told) else {
             return self.no_route(handshake.is_some(), &target, told);
         };
-        let visitor = Visitor {
+        let visitor = AccessSubject {
             address: self.question.client,
             is_known: true,
             has_certificate: self.question.certificate,
@@ -364,7 +364,7 @@ impl Visit<'_> {
         let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
         let live = Live::of(&self.view.workers.counters());
         told.upstream = Some(upstreams::upstream(upstream, &live));
-        let traits = Traits {
+        let traits = AffinityTraits {
             client: self.question.client,
             server_name: self.secure.then_some(target.host()),
             headers: &self.parts.headers,

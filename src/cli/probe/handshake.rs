@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use httparse::Status;
 use tidegate::config::model::{Strictness, WebSocketProbe};
 use tidegate::net::stream::Stream;
-use tidegate::protocol::checkup::Checkup;
+use tidegate::protocol::health_request::HealthRequest;
 use tidegate::upstream::connect::Reached;
 use tidegate::upstream::exchange::{Answered, ExchangeError, exchange};
 use tokio::io::AsyncReadExt;
@@ -90,13 +90,13 @@ pub(super) async fn open(url: &Url, wishes: Wishes, stream: Stream) -> Outcome<T
         headers,
         ping: true,
     };
-    let checkup = Checkup::handshake(&settings, &url.authority, random())
+    let health_request = HealthRequest::handshake(&settings, &url.authority, random())
         .map_err(|_| Failure::new("the path, the host or a field cannot be sent"))?;
     let reached = Reached {
         stream,
         share: None,
     };
-    let answered = exchange(reached, &checkup.to_bytes())
+    let answered = exchange(reached, &health_request.to_bytes())
         .await
         .map_err(|error| unanswered(url, &error))?;
     let Some(answer) = answered.answer() else {
@@ -106,7 +106,7 @@ pub(super) async fn open(url: &Url, wishes: Wishes, stream: Stream) -> Outcome<T
         return Err(refused(answered).await);
     }
     let told = Told::default().fact("status", 101);
-    let told = match checkup.switch(&answer, Strictness::Strict) {
+    let told = match health_request.switch(&answer, Strictness::Strict) {
         Ok(switch) => match switch.subprotocol() {
             Some(name) => told
                 .line(format!("101, subprotocol {}", harmless(name)))

@@ -163,27 +163,30 @@ fn every_fault() {
     };
     let plain = |first, length| Written::minimal(first, MASK, vec![0; length]);
     for opcode in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
-        assert_eq!(one(plain(0x80 | opcode, 1)), Event::Invalid(Fault::Opcode));
+        assert_eq!(
+            one(plain(0x80 | opcode, 1)),
+            Event::Invalid(FrameError::Opcode)
+        );
     }
     assert_eq!(
         one(Written::minimal(0x81, None, vec![0])),
-        Event::Invalid(Fault::Masking)
+        Event::Invalid(FrameError::Masking)
     );
     for extended in [2, 8] {
         let wasteful = Written {
             extended,
             ..plain(0x81, 125)
         };
-        assert_eq!(one(wasteful), Event::Invalid(Fault::Length));
+        assert_eq!(one(wasteful), Event::Invalid(FrameError::Length));
     }
-    assert_eq!(one(plain(0x89, 126)), Event::Invalid(Fault::Control));
-    assert_eq!(one(plain(0x09, 1)), Event::Invalid(Fault::Control));
-    assert_eq!(one(plain(0x80, 1)), Event::Invalid(Fault::Fragments));
+    assert_eq!(one(plain(0x89, 126)), Event::Invalid(FrameError::Control));
+    assert_eq!(one(plain(0x09, 1)), Event::Invalid(FrameError::Control));
+    assert_eq!(one(plain(0x80, 1)), Event::Invalid(FrameError::Fragments));
     let mut huge = plain(0x82, 0).bytes();
     huge[1] = 0x80 | 127;
     huge.splice(2..2, u64::MAX.to_be_bytes());
     let (found, _) = events(Masking::Required, &[&huge]);
-    assert_eq!(found[0].1, Event::Invalid(Fault::Length));
+    assert_eq!(found[0].1, Event::Invalid(FrameError::Length));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
-use super::client_io::Busy;
+use super::client_io::BusyGuard;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::http::ReplyBody;
 
@@ -57,12 +57,12 @@ pub enum Content {
 #[derive(Debug)]
 pub struct ServedBody {
     content: Content,
-    _busy: Busy,
+    _busy: BusyGuard,
 }
 
 impl ServedBody {
     /// Keeps the connection busy while `content` is sent.
-    pub fn new(content: Content, busy: Busy) -> Self {
+    pub fn new(content: Content, busy: BusyGuard) -> Self {
         Self {
             content,
             _busy: busy,

@@ -24,7 +24,7 @@ const TIME: usize = 4;
 const SIGNATURE: usize = 16;
 
 /// The value of the first cookie of this name (RFC 6265 section 4.2.1).
-pub fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let lines = headers.get_all(COOKIE).iter();
     let pairs = lines
         .filter_map(|line| line.to_str().ok())
@@ -37,30 +37,30 @@ pub fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// What stands for an endpoint in cookies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tag([u8; TAG]);
+pub struct EndpointTag([u8; TAG]);
 
 /// What a cookie says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Led {
+pub struct StickyCookie {
     /// The endpoint that it leads to.
-    pub to: Tag,
+    pub to: EndpointTag,
     /// Whether it is time for a new one.
     pub is_aging: bool,
 }
 
 /// Makes and reads the cookies of an upstream.
-pub struct Signer {
+pub struct CookieSigner {
     key: hmac::Key,
     upstream: Box<str>,
 }
 
-impl fmt::Debug for Signer {
+impl fmt::Debug for CookieSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Signer({})", self.upstream)
     }
 }
 
-impl Signer {
+impl CookieSigner {
     /// With this secret, for the cookies of `upstream`.
     pub fn new(secret: &[u8], upstream: &str) -> Self {
         Self {
@@ -70,11 +70,11 @@ impl Signer {
     }
 
     /// The tag of the endpoint with this address: the same wherever the key is.
-    pub fn tag(&self, address: &str) -> Tag {
+    pub fn tag(&self, address: &str) -> EndpointTag {
         let mut tag = [0; TAG];
         let made = self.sign(b"endpoint", address.as_bytes());
         tag.copy_from_slice(made.as_ref().get(..TAG).unwrap_or(&[0; TAG]));
-        Tag(tag)
+        EndpointTag(tag)
     }
 
     fn sign(&self, purpose: &[u8], message: &[u8]) -> hmac::Tag {
@@ -87,7 +87,7 @@ impl Signer {
     }
 
     /// The value of a cookie made at `now`, seconds since 1970.
-    fn seal(&self, tag: Tag, now: u64) -> String {
+    fn seal(&self, tag: EndpointTag, now: u64) -> String {
         let mut bytes = Vec::with_capacity(TAG + TIME + SIGNATURE);
         bytes.extend(tag.0);
         bytes.extend(u32::try_from(now).unwrap_or(u32::MAX).to_be_bytes());
@@ -97,7 +97,7 @@ impl Signer {
     }
 
     /// The endpoint that a cookie leads to, if it is one of ours and has not outlived `settings.ttl`.
-    pub fn read(&self, value: &str, settings: &Sticky, now: u64) -> Option<Led> {
+    pub fn read(&self, value: &str, settings: &Sticky, now: u64) -> Option<StickyCookie> {
         // Longer than any of ours: nothing that is worth decoding.
         if value.len() > 2 * (TAG + TIME + SIGNATURE) {
             return None;
@@ -110,15 +110,21 @@ impl Signer {
         let (tag, made) = signed.split_first_chunk::<TAG>()?;
         let made = u64::from(u32::from_be_bytes(made.try_into().ok()?));
         let age = Duration::from_secs(now.saturating_sub(made));
-        (age <= settings.ttl).then_some(Led {
-            to: Tag(*tag),
+        (age <= settings.ttl).then_some(StickyCookie {
+            to: EndpointTag(*tag),
             is_aging: age > settings.ttl / 2,
         })
     }
 
     /// The `Set-Cookie` that leads back to `tag` (RFC 6265 section 4.1). `Secure` where the client
     /// speaks https: elsewhere browsers would not send it back.
-    pub fn set(&self, tag: Tag, settings: &Sticky, secure: bool, now: u64) -> Option<HeaderValue> {
+    pub fn set(
+        &self,
+        tag: EndpointTag,
+        settings: &Sticky,
+        secure: bool,
+        now: u64,
+    ) -> Option<HeaderValue> {
         let Sticky {
             cookie, ttl, path, ..
         } = settings;
@@ -160,7 +166,7 @@ mod tests {
         for line in lines {
             headers.append(COOKIE, HeaderValue::from_str(line).unwrap());
         }
-        assert_eq!(value(&headers, "sid"), expected, "{lines:?}");
+        assert_eq!(cookie_value(&headers, "sid"), expected, "{lines:?}");
     }
 
     #[test]
@@ -176,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_cookie_leads_back_and_shows_no_address() {
-        let signer = Signer::new(&[7; 32], "chat");
+        let signer = CookieSigner::new(&[7; 32], "chat");
         let tag = signer.tag("10.0.0.1:9000");
         let set = signer.set(tag, &settings(), true, NOW).unwrap();
         let set = set.to_str().unwrap();
@@ -187,15 +193,15 @@ mod tests {
         );
         assert!(!set.contains("10.0.0.1"));
         let value = pair.strip_prefix("tidegate=").unwrap();
-        let read = |signer: &Signer, now| signer.read(value, &settings(), now);
-        let led = |is_aging| Some(Led { to: tag, is_aging });
+        let read = |signer: &CookieSigner, now| signer.read(value, &settings(), now);
+        let led = |is_aging| Some(StickyCookie { to: tag, is_aging });
         assert_eq!(read(&signer, NOW), led(false));
         assert_eq!(read(&signer, NOW + 1801), led(true));
         assert_eq!(read(&signer, NOW + 3601), None, "it has outlived its time");
         // Another node with the same key understands it; nobody else does.
-        assert_eq!(read(&Signer::new(&[7; 32], "chat"), NOW), led(false));
-        assert_eq!(read(&Signer::new(&[8; 32], "chat"), NOW), None);
-        assert_eq!(read(&Signer::new(&[7; 32], "games"), NOW), None);
+        assert_eq!(read(&CookieSigner::new(&[7; 32], "chat"), NOW), led(false));
+        assert_eq!(read(&CookieSigner::new(&[8; 32], "chat"), NOW), None);
+        assert_eq!(read(&CookieSigner::new(&[7; 32], "games"), NOW), None);
         assert_ne!(signer.tag("10.0.0.2:9000"), tag);
         let plain = signer.set(tag, &settings(), false, NOW).unwrap();
         assert!(!plain.to_str().unwrap().contains("Secure"));
@@ -203,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_changed_cookie_is_none_of_ours() {
-        let signer = Signer::new(&[7; 32], "chat");
+        let signer = CookieSigner::new(&[7; 32], "chat");
         let value = signer.seal(signer.tag("a:1"), NOW);
         let bytes = URL_SAFE_NO_PAD.decode(&value).unwrap();
         for at in 0..bytes.len() {
@@ -218,7 +224,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_that_comes_in_panics(text in "\\PC{0,90}") {
-            let signer = Signer::new(&[7; 32], "chat");
+            let signer = CookieSigner::new(&[7; 32], "chat");
             prop_assert_eq!(signer.read(&text, &settings(), NOW), None);
         }
     }

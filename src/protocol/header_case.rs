@@ -4,18 +4,18 @@
 use http::HeaderName;
 
 /// Lines of a head that are looked at.
-const LINES_MOST: usize = 100;
+const MAX_LINES: usize = 100;
 
 /// The names in one head, as they were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spelling<'a> {
+pub struct HeaderCase<'a> {
     names: Vec<&'a str>,
 }
 
-impl<'a> Spelling<'a> {
+impl<'a> HeaderCase<'a> {
     /// Reads the names in the head at the beginning of `bytes`; `None` if there is no whole head.
     pub fn of(bytes: &'a [u8]) -> Option<Self> {
-        let mut lines = [httparse::EMPTY_HEADER; LINES_MOST];
+        let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
         let mut head = httparse::Request::new(&mut lines);
         let httparse::Status::Complete(_) = head.parse(bytes).ok()? else {
             return None;
@@ -45,8 +45,8 @@ const OFTEN: [&str; 7] = [
 ];
 
 /// Writes `name` as it was spelled, or else as it usually is.
-pub fn write(out: &mut Vec<u8>, name: &HeaderName, spelling: Option<&Spelling<'_>>) {
-    match spelling.and_then(|spelling| spelling.find(name.as_str())) {
+pub fn write(out: &mut Vec<u8>, name: &HeaderName, header_case: Option<&HeaderCase<'_>>) {
+    match header_case.and_then(|header_case| header_case.find(name.as_str())) {
         Some(known) => out.extend_from_slice(known.as_bytes()),
         None => write_usual(out, name.as_str()),
     }
@@ -82,12 +82,12 @@ mod tests {
 
     #[track_caller]
     fn check(head: Option<&[u8]>, name: &str, expected: &str) {
-        let spelling = head.and_then(Spelling::of);
+        let header_case = head.and_then(HeaderCase::of);
         let mut out = Vec::new();
         write(
             &mut out,
             &HeaderName::from_bytes(name.as_bytes()).unwrap(),
-            spelling.as_ref(),
+            header_case.as_ref(),
         );
         assert_eq!(out, expected.as_bytes());
     }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn half_a_head_has_no_spelling() {
-        assert_eq!(Spelling::of(b"GET / HTTP/1.1\r\nX-API"), None);
-        assert_eq!(Spelling::of(b"\x16\x03\x01"), None);
+        assert_eq!(HeaderCase::of(b"GET / HTTP/1.1\r\nX-API"), None);
+        assert_eq!(HeaderCase::of(b"\x16\x03\x01"), None);
     }
 }

@@ -7,16 +7,16 @@ use http::StatusCode;
 use super::edit::Edit;
 use super::extensions;
 use super::handshake::Handshake;
-use super::spelling;
+use super::header_case;
 use super::token::list;
 use crate::config::model::Strictness;
 
 /// Lines that the head of an answer may have.
-const LINES_MOST: usize = 100;
+const MAX_LINES: usize = 100;
 
 /// The head of an answer, as it lies in the bytes that were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct ResponseHead<'a> {
     status: u16,
     /// The 1 of HTTP/1.1.
     minor_version: u8,
@@ -25,7 +25,7 @@ pub struct Answer<'a> {
 
 /// Why bytes are no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AnswerError {
+pub enum ResponseHeadError {
     /// Not HTTP/1.
     #[error("the answer is not HTTP: {0}")]
     Malformed(httparse::Error),
@@ -34,21 +34,21 @@ pub enum AnswerError {
     AmbiguousLength,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> ResponseHead<'a> {
     /// Parses the head at the beginning of `bytes`, and tells its length; `None` as long as it is
     /// not whole.
     ///
     /// # Errors
-    /// [`AnswerError`].
-    pub fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, AnswerError> {
-        let mut lines = [httparse::EMPTY_HEADER; LINES_MOST];
+    /// [`ResponseHeadError`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, ResponseHeadError> {
+        let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
         let mut head = httparse::Response::new(&mut lines);
-        let length = match head.parse(bytes).map_err(AnswerError::Malformed)? {
+        let length = match head.parse(bytes).map_err(ResponseHeadError::Malformed)? {
             httparse::Status::Partial => return Ok(None),
             httparse::Status::Complete(length) => length,
         };
         let (Some(status), Some(minor_version)) = (head.code, head.version) else {
-            return Err(AnswerError::Malformed(httparse::Error::Status));
+            return Err(ResponseHeadError::Malformed(httparse::Error::Status));
         };
         let lines = head
             .headers
@@ -64,13 +64,13 @@ impl<'a> Answer<'a> {
         Ok(Some((answer, length)))
     }
 
-    fn check_length(&self) -> Result<(), AnswerError> {
+    fn check_length(&self) -> Result<(), ResponseHeadError> {
         let mut lengths = self.values("content-length");
         let first = lengths.next();
         let several = lengths.any(|length| Some(length) != first);
         let chunked = self.values("transfer-encoding").next().is_some();
         if several || (first.is_some() && chunked) {
-            return Err(AnswerError::AmbiguousLength);
+            return Err(ResponseHeadError::AmbiguousLength);
         }
         Ok(())
     }
@@ -99,22 +99,22 @@ impl<'a> Answer<'a> {
     /// Judges a 101 by the handshake that it answers.
     ///
     /// # Errors
-    /// [`SwitchFault`]: the connection must not become a tunnel.
+    /// [`SwitchError`]: the connection must not become a tunnel.
     pub fn check_switch(
         &self,
         handshake: &Handshake<'_>,
         strictness: Strictness,
-    ) -> Result<Switch<'_>, SwitchFault> {
+    ) -> Result<Switch<'_>, SwitchError> {
         if !self.is_switch() {
-            return Err(SwitchFault::Status(self.status));
+            return Err(SwitchError::Status(self.status));
         }
         if self.minor_version != 1 {
-            return Err(SwitchFault::Version);
+            return Err(SwitchError::Version);
         }
         let mut protocols = self.elements("upgrade");
         match (protocols.next(), protocols.next()) {
             (Some(protocol), None) if protocol.eq_ignore_ascii_case("websocket") => {}
-            _ => return Err(SwitchFault::Upgrade),
+            _ => return Err(SwitchError::Upgrade),
         }
         let mut excused = Excused::default();
         let lenient = strictness == Strictness::Lenient;
@@ -123,7 +123,7 @@ impl<'a> Answer<'a> {
             .any(|token| token.eq_ignore_ascii_case("upgrade"))
         {
             if !lenient {
-                return Err(SwitchFault::Connection);
+                return Err(SwitchError::Connection);
             }
             excused.connection = true;
         }
@@ -132,8 +132,8 @@ impl<'a> Answer<'a> {
         match (answers.next(), answers.next()) {
             (Some(answer), None) if answer == accept.as_bytes() => {}
             (None, None) if lenient => excused.accept = true,
-            (None, None) => return Err(SwitchFault::NoAccept),
-            _ => return Err(SwitchFault::WrongAccept),
+            (None, None) => return Err(SwitchError::NoAccept),
+            _ => return Err(SwitchError::WrongAccept),
         }
         let subprotocol = self.check_offers(handshake)?;
         Ok(Switch {
@@ -145,22 +145,22 @@ impl<'a> Answer<'a> {
     }
 
     /// Nothing may be agreed on that was not offered.
-    fn check_offers(&self, handshake: &Handshake<'_>) -> Result<Option<&'a str>, SwitchFault> {
+    fn check_offers(&self, handshake: &Handshake<'_>) -> Result<Option<&'a str>, SwitchError> {
         let mut subprotocols = self.elements("sec-websocket-protocol");
         let subprotocol = subprotocols.next();
         if subprotocols.next().is_some() {
-            return Err(SwitchFault::SeveralSubprotocols);
+            return Err(SwitchError::SeveralSubprotocols);
         }
         if let Some(name) = subprotocol
             && !handshake.offers_subprotocol(name)
         {
-            return Err(SwitchFault::Subprotocol(name.into()));
+            return Err(SwitchError::Subprotocol(name.into()));
         }
         let mut extensions = self
             .texts("sec-websocket-extensions")
             .flat_map(extensions::names);
         match extensions.find(|name| !handshake.offers_extension(name)) {
-            Some(name) => Err(SwitchFault::Extension(name.into())),
+            Some(name) => Err(SwitchError::Extension(name.into())),
             None => Ok(subprotocol),
         }
     }
@@ -185,7 +185,7 @@ impl<'a> Answer<'a> {
 
 /// What is wrong with a 101.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SwitchFault {
+pub enum SwitchError {
     /// It is none.
     #[error("status {0} instead of 101")]
     Status(u16),
@@ -245,7 +245,7 @@ impl fmt::Display for Excused {
 /// A valid 101.
 #[derive(Debug, Clone)]
 pub struct Switch<'a> {
-    answer: &'a Answer<'a>,
+    answer: &'a ResponseHead<'a>,
     accept: String,
     subprotocol: Option<&'a str>,
     excused: Excused,
@@ -271,7 +271,7 @@ impl Switch<'_> {
         out.extend_from_slice(self.accept.as_bytes());
         out.extend_from_slice(b"\r\n");
         for (name, value) in &self.answer.lines {
-            if self.is_written_anew(name) || edit.drops(name) {
+            if self.is_rewritten(name) || edit.drops(name) {
                 continue;
             }
             out.extend_from_slice(name.as_bytes());
@@ -280,7 +280,7 @@ impl Switch<'_> {
             out.extend_from_slice(b"\r\n");
         }
         for (name, value) in edit.added() {
-            spelling::write(out, name, None);
+            header_case::write(out, name, None);
             out.extend_from_slice(b": ");
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -290,7 +290,7 @@ impl Switch<'_> {
 
     /// Whether a line of the endpoint's is ours to write, or nobody's: it belongs to the
     /// connection, or frames a body, which a 101 has not.
-    fn is_written_anew(&self, name: &str) -> bool {
+    fn is_rewritten(&self, name: &str) -> bool {
         const NAMES: [&str; 9] = [
             "connection",
             "content-length",
@@ -343,13 +343,13 @@ mod tests {
             .0
     }
 
-    fn judge(head: &str, strictness: Strictness) -> Result<(Excused, String), SwitchFault> {
+    fn judge(head: &str, strictness: Strictness) -> Result<(Excused, String), SwitchError> {
         let parts = request();
         let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
             panic!("not a handshake")
         };
         let bytes = format!("{head}\r\n");
-        let (answer, length) = Answer::parse(bytes.as_bytes()).unwrap().unwrap();
+        let (answer, length) = ResponseHead::parse(bytes.as_bytes()).unwrap().unwrap();
         assert_eq!(length, bytes.len());
         let switch = answer.check_switch(&handshake, strictness)?;
         let mut out = Vec::new();
@@ -360,7 +360,7 @@ mod tests {
 
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "the cases read better")]
-    fn check(head: &str, expected: Result<(), SwitchFault>) {
+    fn check(head: &str, expected: Result<(), SwitchError>) {
         assert_eq!(
             judge(head, Strictness::Strict).map(|_| ()),
             expected,
@@ -382,41 +382,41 @@ mod tests {
 
     #[test]
     fn every_rule_can_be_broken() {
-        check(&GOOD.replace("101", "200"), Err(SwitchFault::Status(200)));
-        check(&GOOD.replace("1.1", "1.0"), Err(SwitchFault::Version));
+        check(&GOOD.replace("101", "200"), Err(SwitchError::Status(200)));
+        check(&GOOD.replace("1.1", "1.0"), Err(SwitchError::Version));
         check(
             &GOOD.replace("Upgrade: websocket\r\n", ""),
-            Err(SwitchFault::Upgrade),
+            Err(SwitchError::Upgrade),
         );
-        check(&GOOD.replace("websocket", "h2c"), Err(SwitchFault::Upgrade));
+        check(&GOOD.replace("websocket", "h2c"), Err(SwitchError::Upgrade));
         check(
             &GOOD.replace("websocket", "websocket, h2c"),
-            Err(SwitchFault::Upgrade),
+            Err(SwitchError::Upgrade),
         );
         check(
             &GOOD.replace("Connection: Upgrade\r\n", ""),
-            Err(SwitchFault::Connection),
+            Err(SwitchError::Connection),
         );
         check(
             &GOOD.replace("Connection: Upgrade", "Connection: close"),
-            Err(SwitchFault::Connection),
+            Err(SwitchError::Connection),
         );
         let extra = |line: &str| format!("{GOOD}{line}\r\n");
         check(
             &extra("Sec-WebSocket-Protocol: chat, v2"),
-            Err(SwitchFault::SeveralSubprotocols),
+            Err(SwitchError::SeveralSubprotocols),
         );
         check(
             &extra("Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: v2"),
-            Err(SwitchFault::SeveralSubprotocols),
+            Err(SwitchError::SeveralSubprotocols),
         );
         check(
             &extra("Sec-WebSocket-Protocol: other"),
-            Err(SwitchFault::Subprotocol("other".into())),
+            Err(SwitchError::Subprotocol("other".into())),
         );
         check(
             &extra("Sec-WebSocket-Extensions: permessage-deflate, mux"),
-            Err(SwitchFault::Extension("mux".into())),
+            Err(SwitchError::Extension("mux".into())),
         );
     }
 
@@ -425,20 +425,20 @@ mod tests {
     #[test]
     fn a_foreign_101_never_becomes_a_tunnel() {
         let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
-        check(&GOOD.replace(accept, ""), Err(SwitchFault::NoAccept));
+        check(&GOOD.replace(accept, ""), Err(SwitchError::NoAccept));
         for other in [
             "",
             "s3pPLMBiTxaQ9kYGzzhZRbK+xOp=",
             "S3PPLMBITXAQ9KYGZZHZRBK+XOO=",
         ] {
             let head = GOOD.replace(accept, &format!("Sec-WebSocket-Accept: {other}\r\n"));
-            check(&head, Err(SwitchFault::WrongAccept));
+            check(&head, Err(SwitchError::WrongAccept));
             assert_eq!(
                 judge(&head, Strictness::Lenient).unwrap_err(),
-                SwitchFault::WrongAccept
+                SwitchError::WrongAccept
             );
         }
-        check(&format!("{GOOD}{accept}"), Err(SwitchFault::WrongAccept));
+        check(&format!("{GOOD}{accept}"), Err(SwitchError::WrongAccept));
     }
 
     #[test]
@@ -460,7 +460,7 @@ mod tests {
         let wrong = "HTTP/1.1 101 x\r\nUpgrade: h2c\r\n";
         assert_eq!(
             judge(wrong, Strictness::Lenient).unwrap_err(),
-            SwitchFault::Upgrade
+            SwitchError::Upgrade
         );
     }
 
@@ -480,7 +480,7 @@ mod tests {
 
     #[test]
     fn broken_heads_are_no_answers() {
-        let bad = |head: &str| Answer::parse(head.as_bytes()).unwrap_err();
+        let bad = |head: &str| ResponseHead::parse(head.as_bytes()).unwrap_err();
         for head in [
             "SMTP ready\r\n\r\n",
             "HTTP/1.1 2x0 OK\r\n\r\n",
@@ -489,13 +489,16 @@ mod tests {
             "HTTP/1.1 200 OK\r\na: \x01\r\n\r\n",
             "HTTP/1.1 200 OK\r\na b: c\r\n\r\n",
         ] {
-            assert!(matches!(bad(head), AnswerError::Malformed(_)), "{head:?}");
+            assert!(
+                matches!(bad(head), ResponseHeadError::Malformed(_)),
+                "{head:?}"
+            );
         }
         for head in [
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
-            assert_eq!(bad(head), AnswerError::AmbiguousLength, "{head:?}");
+            assert_eq!(bad(head), ResponseHeadError::AmbiguousLength, "{head:?}");
         }
     }
 
@@ -504,7 +507,7 @@ mod tests {
         for (status, interim) in [(100, true), (103, true), (101, false), (200, false)] {
             let head = format!("HTTP/1.1 {status} x\r\n\r\n");
             assert_eq!(
-                Answer::parse(head.as_bytes())
+                ResponseHead::parse(head.as_bytes())
                     .unwrap()
                     .unwrap()
                     .0
@@ -527,17 +530,17 @@ mod tests {
             bytes.extend_from_slice(b"\r\n");
             let head = bytes.len();
             bytes.extend_from_slice(&after);
-            let whole = Answer::parse(&bytes).unwrap().unwrap();
+            let whole = ResponseHead::parse(&bytes).unwrap().unwrap();
             prop_assert_eq!(whole.1, head);
             for end in 0..head {
-                prop_assert_eq!(Answer::parse(&bytes[..end]).unwrap(), None);
+                prop_assert_eq!(ResponseHead::parse(&bytes[..end]).unwrap(), None);
             }
         }
 
         #[test]
         fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Answer::parse(&bytes);
-            let _ = Answer::parse(&[b"HTTP/1.1 101 x\r\n".as_slice(), &bytes].concat());
+            let _ = ResponseHead::parse(&bytes);
+            let _ = ResponseHead::parse(&[b"HTTP/1.1 101 x\r\n".as_slice(), &bytes].concat());
         }
     }
 }

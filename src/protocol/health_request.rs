@@ -11,9 +11,9 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Uri};
 
-use super::answer::{Answer, Switch, SwitchFault};
 use super::handshake::Intent;
-use super::spelling;
+use super::handshake_response::{ResponseHead, Switch, SwitchError};
+use super::header_case;
 use crate::config::model::{HttpProbe, Strictness, WebSocketProbe};
 
 /// What endpoints see in their logs.
@@ -25,14 +25,14 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!(
 
 /// A request of our own.
 #[derive(Debug)]
-pub struct Checkup<'a> {
+pub struct HealthRequest<'a> {
     parts: Parts,
-    passes: Passes<'a>,
+    expected: Expected<'a>,
 }
 
 /// Which answer passes.
 #[derive(Debug)]
-enum Passes<'a> {
+enum Expected<'a> {
     /// A valid 101, which agrees on a subprotocol if any was offered.
     Switch { offers: bool },
     /// One of these.
@@ -41,13 +41,13 @@ enum Passes<'a> {
 
 /// Why an answer does not pass.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CheckupFault {
+pub enum HealthResponseError {
     /// Its status.
     #[error("answered {0}")]
     Status(u16),
     /// It is a 101 that no client should believe.
     #[error(transparent)]
-    Switch(SwitchFault),
+    Switch(SwitchError),
     /// Browsers would close the connection now.
     #[error("the 101 agrees on none of the subprotocols")]
     NoSubprotocol,
@@ -56,22 +56,22 @@ pub enum CheckupFault {
 /// What is configured cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the check's path, host or headers cannot be sent")]
-pub struct Unsendable;
+pub struct UnsendableRequest;
 
-impl<'a> Checkup<'a> {
+impl<'a> HealthRequest<'a> {
     /// A handshake, with `host` unless another one is configured, and a `key` that nobody can guess.
     ///
     /// # Errors
-    /// [`Unsendable`].
+    /// [`UnsendableRequest`].
     pub fn handshake(
         settings: &'a WebSocketProbe,
         host: &str,
         key: [u8; 16],
-    ) -> Result<Self, Unsendable> {
+    ) -> Result<Self, UnsendableRequest> {
         let host = settings.host.as_deref().unwrap_or(host);
         let mut parts = get(&settings.path, host, &settings.headers)?;
         let mut set = |name: HeaderName, text: &str| {
-            let value = HeaderValue::from_str(text).map_err(|_| Unsendable)?;
+            let value = HeaderValue::from_str(text).map_err(|_| UnsendableRequest)?;
             parts.headers.insert(name, value);
             Ok(())
         };
@@ -90,17 +90,17 @@ impl<'a> Checkup<'a> {
         match Intent::of(&parts) {
             Ok(Intent::Handshake(_)) => Ok(Self {
                 parts,
-                passes: Passes::Switch { offers },
+                expected: Expected::Switch { offers },
             }),
-            _ => Err(Unsendable),
+            _ => Err(UnsendableRequest),
         }
     }
 
     /// A plain request, with `host` unless another one is configured.
     ///
     /// # Errors
-    /// [`Unsendable`].
-    pub fn plain(settings: &'a HttpProbe, host: &str) -> Result<Self, Unsendable> {
+    /// [`UnsendableRequest`].
+    pub fn plain(settings: &'a HttpProbe, host: &str) -> Result<Self, UnsendableRequest> {
         let host = settings.host.as_deref().unwrap_or(host);
         let mut parts = get(&settings.path, host, &[])?;
         let close = HeaderValue::from_static("close");
@@ -109,7 +109,7 @@ impl<'a> Checkup<'a> {
         parts.headers.insert(ACCEPT, any);
         Ok(Self {
             parts,
-            passes: Passes::Status(&settings.expect),
+            expected: Expected::Status(&settings.expect),
         })
     }
 
@@ -117,7 +117,7 @@ impl<'a> Checkup<'a> {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = format!("GET {} HTTP/1.1\r\n", self.parts.uri).into_bytes();
         for (name, value) in &self.parts.headers {
-            spelling::write(&mut out, name, None);
+            header_case::write(&mut out, name, None);
             out.extend_from_slice(b": ");
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -129,61 +129,65 @@ impl<'a> Checkup<'a> {
     /// Whether `answer` passes.
     ///
     /// # Errors
-    /// [`CheckupFault`].
-    pub fn judge(&self, answer: &Answer<'_>) -> Result<(), CheckupFault> {
-        match self.passes {
-            Passes::Status(expected) => {
+    /// [`HealthResponseError`].
+    pub fn judge(&self, answer: &ResponseHead<'_>) -> Result<(), HealthResponseError> {
+        match self.expected {
+            Expected::Status(expected) => {
                 let status = code_of(answer);
                 if expected.iter().any(|range| range.contains(&status)) {
                     Ok(())
                 } else {
-                    Err(CheckupFault::Status(status))
+                    Err(HealthResponseError::Status(status))
                 }
             }
             // Whether clients are excused or not is their routes' business: this must not be what
             // keeps an endpoint down that serves them.
-            Passes::Switch { .. } => self.switch(answer, Strictness::Lenient).map(drop),
+            Expected::Switch { .. } => self.switch(answer, Strictness::Lenient).map(drop),
         }
     }
 
     /// What was agreed on, if `answer` is a 101 that a client takes, and a browser too.
     ///
     /// # Errors
-    /// [`CheckupFault`].
+    /// [`HealthResponseError`].
     pub fn switch<'b>(
         &self,
-        answer: &'b Answer<'_>,
+        answer: &'b ResponseHead<'_>,
         strictness: Strictness,
-    ) -> Result<Switch<'b>, CheckupFault> {
-        let (Passes::Switch { offers }, Ok(Intent::Handshake(handshake))) =
-            (&self.passes, Intent::of(&self.parts))
+    ) -> Result<Switch<'b>, HealthResponseError> {
+        let (Expected::Switch { offers }, Ok(Intent::Handshake(handshake))) =
+            (&self.expected, Intent::of(&self.parts))
         else {
-            return Err(CheckupFault::Status(code_of(answer)));
+            return Err(HealthResponseError::Status(code_of(answer)));
         };
         match answer.check_switch(&handshake, strictness) {
             Ok(switch) if *offers && switch.subprotocol().is_none() => {
-                Err(CheckupFault::NoSubprotocol)
+                Err(HealthResponseError::NoSubprotocol)
             }
             Ok(switch) => Ok(switch),
-            Err(SwitchFault::Status(status)) => Err(CheckupFault::Status(status)),
-            Err(fault) => Err(CheckupFault::Switch(fault)),
+            Err(SwitchError::Status(status)) => Err(HealthResponseError::Status(status)),
+            Err(fault) => Err(HealthResponseError::Switch(fault)),
         }
     }
 }
 
-fn code_of(answer: &Answer<'_>) -> u16 {
+fn code_of(answer: &ResponseHead<'_>) -> u16 {
     answer.status().map_or(0, |status| status.as_u16())
 }
 
 /// A GET with these fields.
-fn get(path: &str, host: &str, fields: &[(HeaderName, HeaderValue)]) -> Result<Parts, Unsendable> {
-    let uri: Uri = path.parse().map_err(|_| Unsendable)?;
+fn get(
+    path: &str,
+    host: &str,
+    fields: &[(HeaderName, HeaderValue)],
+) -> Result<Parts, UnsendableRequest> {
+    let uri: Uri = path.parse().map_err(|_| UnsendableRequest)?;
     if !path.starts_with('/') {
-        return Err(Unsendable);
+        return Err(UnsendableRequest);
     }
     let mut parts = Request::new(()).into_parts().0;
     parts.uri = uri;
-    let host = HeaderValue::from_str(host).map_err(|_| Unsendable)?;
+    let host = HeaderValue::from_str(host).map_err(|_| UnsendableRequest)?;
     parts.headers.insert(HOST, host);
     if fields.iter().all(|(name, _)| *name != USER_AGENT) {
         parts.headers.insert(USER_AGENT, AGENT);
@@ -233,18 +237,20 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(checkup: &Checkup<'_>, answer: &str, expected: Result<(), &str>) {
+    fn check(health_request: &HealthRequest<'_>, answer: &str, expected: Result<(), &str>) {
         let answer = format!("{answer}\r\n");
-        let (answer, _) = Answer::parse(answer.as_bytes()).unwrap().unwrap();
-        let judged = checkup.judge(&answer).map_err(|fault| fault.to_string());
+        let (answer, _) = ResponseHead::parse(answer.as_bytes()).unwrap().unwrap();
+        let judged = health_request
+            .judge(&answer)
+            .map_err(|fault| fault.to_string());
         assert_eq!(judged, expected.map_err(str::to_owned));
     }
 
     #[test]
     fn a_handshake_is_as_configured_and_remains_one() {
         let settings = websocket(&["chat", "v2"]);
-        let checkup = Checkup::handshake(&settings, "10.0.0.11:9000", KEY).unwrap();
-        let text = String::from_utf8(checkup.to_bytes()).unwrap();
+        let health_request = HealthRequest::handshake(&settings, "10.0.0.11:9000", KEY).unwrap();
+        let text = String::from_utf8(health_request.to_bytes()).unwrap();
         let mut lines: Vec<_> = text.split_terminator("\r\n").collect();
         assert_eq!(lines.remove(0), "GET /health?deep=1 HTTP/1.1");
         assert_eq!(lines.pop(), Some(""));
@@ -268,40 +274,48 @@ mod tests {
     #[test]
     fn a_101_passes_if_a_client_would_take_it() {
         let settings = websocket(&[]);
-        let checkup = Checkup::handshake(&settings, "a", KEY).unwrap();
-        check(&checkup, SWITCH, Ok(()));
+        let health_request = HealthRequest::handshake(&settings, "a", KEY).unwrap();
+        check(&health_request, SWITCH, Ok(()));
         let wrong = SWITCH.replace("s3p", "s4p");
         check(
-            &checkup,
+            &health_request,
             &wrong,
             Err("the 101 has a wrong `Sec-WebSocket-Accept`"),
         );
         let unasked = format!("{SWITCH}Sec-WebSocket-Protocol: chat\r\n");
         let fault = "the 101 agrees on subprotocol `chat`, which was not offered";
-        check(&checkup, &unasked, Err(fault));
-        check(&checkup, "HTTP/1.1 503 No\r\n", Err("answered 503"));
+        check(&health_request, &unasked, Err(fault));
+        check(&health_request, "HTTP/1.1 503 No\r\n", Err("answered 503"));
 
         let settings = websocket(&["chat"]);
-        let checkup = Checkup::handshake(&settings, "a", KEY).unwrap();
-        check(&checkup, &unasked, Ok(()));
+        let health_request = HealthRequest::handshake(&settings, "a", KEY).unwrap();
+        check(&health_request, &unasked, Ok(()));
         let fault = "the 101 agrees on none of the subprotocols";
-        check(&checkup, SWITCH, Err(fault));
+        check(&health_request, SWITCH, Err(fault));
     }
 
     #[test]
     fn a_plain_answer_passes_by_its_status() {
         let settings = http(&[200..=299, 404..=404]);
-        let checkup = Checkup::plain(&settings, "10.0.0.11:9000").unwrap();
-        let text = String::from_utf8(checkup.to_bytes()).unwrap();
+        let health_request = HealthRequest::plain(&settings, "10.0.0.11:9000").unwrap();
+        let text = String::from_utf8(health_request.to_bytes()).unwrap();
         assert!(text.starts_with("GET /health HTTP/1.1\r\n"), "{text}");
         assert!(text.contains("\r\nHost: chat.internal\r\n"), "{text}");
         assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
         for status in [200, 299, 404] {
-            check(&checkup, &format!("HTTP/1.0 {status} Ok\r\n"), Ok(()));
+            check(
+                &health_request,
+                &format!("HTTP/1.0 {status} Ok\r\n"),
+                Ok(()),
+            );
         }
         for status in [101, 301, 426, 500] {
             let fault = format!("answered {status}");
-            check(&checkup, &format!("HTTP/1.1 {status} No\r\n"), Err(&fault));
+            check(
+                &health_request,
+                &format!("HTTP/1.1 {status} No\r\n"),
+                Err(&fault),
+            );
         }
     }
 
@@ -312,15 +326,18 @@ mod tests {
                 path: path.into(),
                 ..http(&[])
             };
-            assert_eq!(Checkup::plain(&settings, "a").err(), Some(Unsendable));
+            assert_eq!(
+                HealthRequest::plain(&settings, "a").err(),
+                Some(UnsendableRequest)
+            );
         }
         let settings = websocket(&["chat\r\nx: y"]);
-        assert!(Checkup::handshake(&settings, "a", KEY).is_err());
+        assert!(HealthRequest::handshake(&settings, "a", KEY).is_err());
         let length = (CONTENT_LENGTH, HeaderValue::from_static("5"));
         let settings = WebSocketProbe {
             headers: vec![length],
             ..websocket(&[])
         };
-        assert!(Checkup::handshake(&settings, "a", KEY).is_err());
+        assert!(HealthRequest::handshake(&settings, "a", KEY).is_err());
     }
 }

@@ -4,12 +4,12 @@ use crate::protocol::rejection::Rejection;
 
 /// A refusal, and what else the operator should know of it.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct SessionError {
     pub(super) rejection: Rejection,
     pub(super) detail: Option<String>,
 }
 
-impl From<Rejection> for Refusal {
+impl From<Rejection> for SessionError {
     fn from(rejection: Rejection) -> Self {
         Self {
             rejection,
@@ -18,9 +18,9 @@ impl From<Rejection> for Refusal {
     }
 }
 
-impl Refusal {
+impl SessionError {
     /// On account of `endpoint`.
-    pub(super) fn because(
+    pub(super) fn caused_by(
         rejection: Rejection,
         endpoint: &str,
         error: &dyn std::error::Error,
