@@ -16,8 +16,8 @@ use dhat::HeapStats;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use tidegate::config::model::TunnelLimits;
 use tidegate::net::stream::{Socket, Stream};
-use tidegate::tunnel::copy::{Owed, Scratch, Tunnel};
-use tidegate::tunnel::table::Table;
+use tidegate::tunnel::copy::{InitialBytes, Scratch, Tunnel};
+use tidegate::tunnel::table::TunnelTable;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -63,11 +63,11 @@ fn relay(client: TcpStream, endpoint: TcpStream) -> thread::JoinHandle<()> {
                 message_bytes: Some(1 << 20),
                 ..TunnelLimits::default()
             });
-            let place = Rc::new(Table::<()>::default()).enter(limits, Rc::default());
+            let place = Rc::new(TunnelTable::<()>::default()).enter(limits, Rc::default());
             let tunnel = Tunnel::new(
                 stream(client),
                 stream(endpoint),
-                Owed::default(),
+                InitialBytes::default(),
                 place,
                 Scratch::new(),
             );

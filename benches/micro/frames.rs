@@ -59,7 +59,7 @@ fn forwarder_step(bencher: Bencher<'_, '_>, payload: usize) {
         ..TunnelLimits::default()
     });
     bencher.bench_local(|| {
-        black_box(forwarder.take(Side::Client, black_box(&mut buffer), end));
-        forwarder.step(Side::Client)
+        black_box(forwarder.filter(Side::Client, black_box(&mut buffer), end));
+        forwarder.next_step(Side::Client)
     });
 }

@@ -59,9 +59,9 @@ pub(crate) fn check(bytes: &[u8]) {
         let way = usize::from(side == Side::Endpoint);
         let mut buffer = [&[0; HEADROOM][..], bytes].concat();
         let end = buffer.len();
-        let taken = forwarder.take(side, &mut buffer, end);
+        let filtered = forwarder.filter(side, &mut buffer, end);
         came[way].extend(bytes);
-        went[way].extend_from_slice(&buffer[taken.pass]);
+        went[way].extend_from_slice(&buffer[filtered.pass]);
     }
     for (came, went) in came.iter().zip(&went) {
         if untouched {

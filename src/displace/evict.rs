@@ -14,7 +14,7 @@ use super::jobs::{self, Closing, Job, Speed};
 use super::live::Live;
 use super::periodic::PeriodicTask;
 use crate::config::model::{self, Aftermath};
-use crate::tunnel::ended::{Ended, Words};
+use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Member;
 use crate::upstream::health::Standing;
 
@@ -175,7 +175,7 @@ async fn begin(displacer: &Displacer, wanted: &Wanted) -> Option<Arc<Job>> {
     let closing = Closing {
         what: format!("{endpoint} of {upstream}"),
         speed,
-        words: Words::of(wanted.ended),
+        words: CloseMessage::standard(wanted.ended),
     };
     let job = displacer.jobs.begin(chosen, closing).ok()?;
     tracing::info!(

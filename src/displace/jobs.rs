@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::filter::Filter;
 use super::workers::{Found, Named, Position, Unanswered, Workers};
 use crate::config::model::{Order, Pace};
-use crate::tunnel::ended::{Ended, Words};
+use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// Jobs at once.
 const JOBS_MOST: usize = 1024;
@@ -101,7 +101,7 @@ pub struct Closing {
     /// How fast.
     pub speed: Speed,
     /// As what they end, and what their Close frames say.
-    pub words: Words,
+    pub words: CloseMessage,
 }
 
 /// How fast tunnels are closed.
@@ -175,9 +175,9 @@ impl Jobs {
         let closing = Closing {
             what: "all tunnels".to_owned(),
             speed: Speed::Paced(Pace::Over(over)),
-            words: Words {
+            words: CloseMessage {
                 code,
-                ..Words::of(Ended::Shutdown)
+                ..CloseMessage::standard(Ended::Shutdown)
             },
         };
         self.begin(chosen, closing).ok()
@@ -287,7 +287,7 @@ pub async fn choose(
 }
 
 /// Closes these now; tells how many were still there, as far as workers answer.
-async fn close(workers: &Workers, chosen: &[Chosen], words: &Words) -> usize {
+async fn close(workers: &Workers, chosen: &[Chosen], words: &CloseMessage) -> usize {
     let mut closed = 0;
     for worker in 0..workers.len() {
         let here = chosen.iter().filter(|each| each.worker == worker);

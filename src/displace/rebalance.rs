@@ -26,7 +26,7 @@ use super::jobs::{Chosen, Closing, Job, Speed};
 use super::periodic::PeriodicTask;
 use super::workers::{Found, Position, Workers};
 use crate::config::model::{self, Rebalance};
-use crate::tunnel::ended::{Ended, Words};
+use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Upstream;
 
 /// The part of the time between two looks over which tunnels are closed: they are to be done by then.
@@ -141,7 +141,7 @@ impl Moving {
         let closing = Closing {
             what: format!("what is too much on endpoints of {}", upstream.name),
             speed: Speed::Paced(model::Pace::Over(LOOK_EVERY.mul_f64(CLOSING_SHARE))),
-            words: Words::of(Ended::Rebalance),
+            words: CloseMessage::standard(Ended::Rebalance),
         };
         // Where too many jobs are running, others close tunnels: it is looked again afterwards.
         if let Ok(job) = displacer.jobs.begin(chosen, closing) {

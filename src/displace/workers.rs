@@ -16,8 +16,8 @@ use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::observe::counters::Counters;
 use crate::observe::series::Way;
 use crate::session::{TunnelRecord, Worker};
-use crate::tunnel::ended::{Ended, Words};
-use crate::tunnel::entry::Entry;
+use crate::tunnel::ended::{CloseMessage, Ended};
+use crate::tunnel::entry::TunnelEntry;
 use crate::tunnel::side::Side;
 
 /// Questions that may wait for a worker.
@@ -44,7 +44,7 @@ pub enum Question {
         answer: oneshot::Sender<Step>,
     },
     /// To close these, if they are still there, with these words; tells how many.
-    Close(Vec<Named>, Words, oneshot::Sender<usize>),
+    Close(Vec<Named>, CloseMessage, oneshot::Sender<usize>),
 }
 
 /// A tunnel of a worker: its place, and whose that was.
@@ -143,7 +143,7 @@ fn step(worker: &Worker, from: usize, filter: &Filter) -> Step {
 impl Found {
     fn new(
         place: usize,
-        entry: &Entry,
+        entry: &TunnelEntry,
         facts: &TunnelFacts,
         (age, quiet): (Duration, Duration),
     ) -> Self {
@@ -261,7 +261,7 @@ impl Workers {
         &self,
         worker: usize,
         named: Vec<Named>,
-        words: Words,
+        words: CloseMessage,
     ) -> Result<usize, Unanswered> {
         let asked = self.0.get(worker).ok_or(Unanswered)?;
         let (closed, count) = oneshot::channel();

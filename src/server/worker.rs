@@ -16,7 +16,7 @@ use crate::front::accept;
 use crate::net::admission::{Admission, Load};
 use crate::observe::counters::Counters;
 use crate::session::{Shared, Worker};
-use crate::tunnel::entry::SWEEP_EVERY;
+use crate::tunnel::entry::SWEEP_INTERVAL;
 
 /// Starts worker number `number`, whose connections count for `admission` too.
 ///
@@ -65,7 +65,7 @@ async fn run(
     mut messages: mpsc::Receiver<Message>,
     mut asked: mpsc::Receiver<Question>,
 ) {
-    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut finish: Option<oneshot::Sender<()>> = None;
     loop {

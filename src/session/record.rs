@@ -6,7 +6,7 @@ use crate::net::admission::Permit;
 use crate::observe::access_log::TunnelFacts;
 use crate::observe::series::Connected;
 use crate::tunnel::side::Side;
-use crate::tunnel::table::Owner;
+use crate::tunnel::table::TunnelOwner;
 use crate::upstream::endpoint::{Lease, State};
 use crate::upstream::source;
 
@@ -28,8 +28,8 @@ impl TunnelRecord {
     }
 }
 
-impl Owner for TunnelRecord {
-    fn answered(&self, side: Side, after: Duration) {
+impl TunnelOwner for TunnelRecord {
+    fn ping_answered(&self, side: Side, after: Duration) {
         self.facts.way.route.ping_rtt(side).observe(after);
     }
 }

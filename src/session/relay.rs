@@ -15,7 +15,7 @@ use crate::net::stream::Stream;
 use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
 use crate::protocol::trace::TraceId;
 use crate::quota::Share;
-use crate::tunnel::copy::{Owed, Tunnel};
+use crate::tunnel::copy::{InitialBytes, Tunnel};
 use crate::upstream::connect::Reached;
 use crate::upstream::endpoint::Lease;
 
@@ -67,14 +67,14 @@ pub fn relay(
             trace: opening.trace,
         },
     );
-    let owed = Owed {
+    let initial = InitialBytes {
         to_client: opening.to_client,
         from_endpoint: opening.read_ahead,
         to_endpoint: read_ahead.to_vec(),
     };
-    let place = worker.tunnels.enter(opening.limits, Rc::clone(&record));
+    let slot = worker.tunnels.enter(opening.limits, Rc::clone(&record));
     let scratch = worker.scratch.clone();
-    let tunnel = Tunnel::new(client, opening.endpoint.stream, owed, place, scratch);
+    let tunnel = Tunnel::new(client, opening.endpoint.stream, initial, slot, scratch);
     worker.tasks.spawn(Relay {
         tunnel,
         record,

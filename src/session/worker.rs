@@ -17,7 +17,7 @@ use crate::observe::recorder::{AccessLog, Recorder};
 use crate::quota::Quota;
 use crate::snapshot::Snapshot;
 use crate::tunnel::copy::Scratch;
-use crate::tunnel::table::Table;
+use crate::tunnel::table::TunnelTable;
 use crate::upstream::connect::Connector;
 use crate::upstream::http::Pool;
 
@@ -55,7 +55,7 @@ pub struct Worker {
     /// Its tasks.
     pub tasks: Tasks,
     /// Its live tunnels.
-    pub tunnels: Rc<Table<TunnelRecord>>,
+    pub tunnels: Rc<TunnelTable<TunnelRecord>>,
     /// Its idle connections to endpoints.
     pub pool: Rc<Pool>,
     /// Its TLS handshakes, by listener.
@@ -104,7 +104,7 @@ impl Worker {
     pub fn show_carried(&self) {
         let ways = self.recorder.counters.ways();
         ways.iter().for_each(|way| way.carried.begin_sum());
-        self.tunnels.each(|entry, record| {
+        self.tunnels.for_each(|entry, record| {
             record.facts.way.carried.add_live(&entry.meter);
         });
         ways.iter().for_each(|way| way.carried.show());

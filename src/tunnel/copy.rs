@@ -12,12 +12,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::ended::{Ended, Words};
-use super::forwarder::{Forwarder, Step};
+use super::ended::{CloseMessage, Ended};
+use super::forwarder::{Forwarder, NextStep};
 use super::framing::{HEADROOM, Notice};
 use super::meter::Meter;
 use super::side::Side;
-use super::table::{Owner, Place};
+use super::table::{TableSlot, TunnelOwner};
 use crate::net::stream::Stream;
 
 /// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message of
@@ -32,16 +32,16 @@ const ROUNDS: usize = 8;
 
 /// The buffer that all tunnels of a worker read into, one after the other.
 #[derive(Debug, Clone)]
-pub struct Scratch(Rc<RefCell<Aligned>>);
+pub struct Scratch(Rc<RefCell<AlignedBuffer>>);
 
 /// Memory whose bytes behind the headroom begin a page: the kernel copies whole pages faster.
 #[derive(Debug)]
-struct Aligned {
+struct AlignedBuffer {
     memory: Box<[u8]>,
     start: usize,
 }
 
-impl Aligned {
+impl AlignedBuffer {
     fn new() -> Self {
         let memory: Box<[u8]> = vec![0; 2 * PAGE + SCRATCH_BYTES].into();
         let page = memory.as_ptr().align_offset(PAGE);
@@ -60,7 +60,7 @@ impl Aligned {
 impl Scratch {
     /// One per worker.
     pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(Aligned::new())))
+        Self(Rc::new(RefCell::new(AlignedBuffer::new())))
     }
 }
 
@@ -72,7 +72,7 @@ impl Default for Scratch {
 
 /// What is to be written before anything is relayed.
 #[derive(Debug, Default)]
-pub struct Owed {
+pub struct InitialBytes {
     /// The head of our 101, and what the endpoint sent right behind its own.
     pub to_client: Vec<u8>,
     /// How much of that is the endpoint's.
@@ -94,23 +94,23 @@ pub struct Finished {
 
 /// A tunnel: a future that ends with the tunnel.
 #[derive(Debug)]
-pub struct Tunnel<K = ()> {
+pub struct Tunnel<O = ()> {
     client: Stream,
     endpoint: Stream,
     to_client: Unwritten,
     to_endpoint: Unwritten,
     forwarder: Forwarder,
-    place: Place<K>,
+    slot: TableSlot<O>,
     scratch: Scratch,
 }
 
-impl<K: Owner> Tunnel<K> {
+impl<O: TunnelOwner> Tunnel<O> {
     /// Relays between `client` and `endpoint`, after what is `owed` to them.
     pub fn new(
         client: Stream,
         endpoint: Stream,
-        owed: Owed,
-        place: Place<K>,
+        initial: InitialBytes,
+        slot: TableSlot<O>,
         scratch: Scratch,
     ) -> Self {
         let mut tunnel = Self {
@@ -118,26 +118,26 @@ impl<K: Owner> Tunnel<K> {
             endpoint,
             to_client: Unwritten::default(),
             to_endpoint: Unwritten::default(),
-            forwarder: Forwarder::new(&place.entry().limits),
-            place,
+            forwarder: Forwarder::new(&slot.entry().limits),
+            slot,
             scratch,
         };
-        let mut to_client = owed.to_client;
-        let early = to_client.split_off(to_client.len().saturating_sub(owed.from_endpoint));
-        to_client.extend(tunnel.take_early(Side::Endpoint, &early));
+        let mut to_client = initial.to_client;
+        let early = to_client.split_off(to_client.len().saturating_sub(initial.from_endpoint));
+        to_client.extend(tunnel.filter_early(Side::Endpoint, &early));
         tunnel.to_client.keep(to_client.into());
-        let early = tunnel.take_early(Side::Client, &owed.to_endpoint);
+        let early = tunnel.filter_early(Side::Client, &initial.to_endpoint);
         tunnel.to_endpoint.keep(early.into());
         tunnel
     }
 
     /// What went through it.
     pub fn meter(&self) -> &Meter {
-        &self.place.entry().meter
+        &self.slot.entry().meter
     }
 
     /// What goes on of the bytes that came before the tunnel was one.
-    fn take_early(&mut self, side: Side, bytes: &[u8]) -> Vec<u8> {
+    fn filter_early(&mut self, side: Side, bytes: &[u8]) -> Vec<u8> {
         let mut passed = Vec::with_capacity(bytes.len());
         let mut scratch = self.scratch.0.borrow_mut();
         let scratch = scratch.bytes();
@@ -146,7 +146,7 @@ impl<K: Owner> Tunnel<K> {
             if let Some(place) = scratch.get_mut(HEADROOM..end) {
                 place.copy_from_slice(piece);
             }
-            passed.extend_from_slice(take(&mut self.forwarder, &self.place, side, scratch, end));
+            passed.extend_from_slice(filter(&mut self.forwarder, &self.slot, side, scratch, end));
         }
         passed
     }
@@ -157,10 +157,10 @@ impl<K: Owner> Tunnel<K> {
             Side::Client => (&mut self.client, &mut self.endpoint, &mut self.to_endpoint),
             Side::Endpoint => (&mut self.endpoint, &mut self.client, &mut self.to_client),
         };
-        let entry = self.place.entry();
+        let entry = self.slot.entry();
         for _ in 0..ROUNDS {
-            let step = self.forwarder.step(side);
-            if step == Step::Done {
+            let step = self.forwarder.next_step(side);
+            if step == NextStep::Done {
                 unwritten.forget();
                 return Poll::Ready(());
             }
@@ -174,10 +174,11 @@ impl<K: Owner> Tunnel<K> {
                 self.forwarder.sink_broke(side.other());
                 continue;
             }
-            if step == Step::PassEnd {
+            if step == NextStep::PassEnd {
                 // A reset is not announced by an orderly end, and the last end is told by closing,
                 // except where it takes a message of its own.
-                let last = self.forwarder.step(side.other()) == Step::Done && !sink.is_tls();
+                let last =
+                    self.forwarder.next_step(side.other()) == NextStep::Done && !sink.is_tls();
                 if !last && self.forwarder.reset_to() != Some(side.other()) {
                     // Whether the sink took it changes nothing for us.
                     let _ = ready!(Pin::new(&mut *sink).poll_shutdown(cx));
@@ -196,7 +197,7 @@ impl<K: Owner> Tunnel<K> {
                 Ok(()) if buffer.filled().is_empty() => self.forwarder.source_ended(side),
                 Ok(()) => {
                     let end = HEADROOM + buffer.filled().len();
-                    let bytes = take(&mut self.forwarder, &self.place, side, scratch, end);
+                    let bytes = filter(&mut self.forwarder, &self.slot, side, scratch, end);
                     if unwritten.write(sink, bytes, cx).is_err() {
                         self.forwarder.sink_broke(side.other());
                     }
@@ -211,20 +212,20 @@ impl<K: Owner> Tunnel<K> {
     }
 
     /// Sends what we have to say ourselves, where a frame has just ended and nothing is unwritten.
-    fn speak(&mut self, cx: &mut Context<'_>) {
+    fn send_own_frames(&mut self, cx: &mut Context<'_>) {
         for side in [Side::Client, Side::Endpoint] {
-            if self.place.entry().takes_ask(side) {
-                self.forwarder.ping(side, chance());
+            if self.slot.entry().take_ping_request(side) {
+                self.forwarder.ping(side, random_bytes());
             }
             let unwritten = match side {
                 Side::Client => &mut self.to_client,
                 Side::Endpoint => &mut self.to_endpoint,
             };
             if unwritten.is_clear()
-                && let Some(frame) = self.forwarder.inject(side, mask)
+                && let Some(frame) = self.forwarder.inject(side, random_mask)
             {
                 if frame.is_ping() {
-                    self.place.pinged(side);
+                    self.slot.ping_sent(side);
                 }
                 unwritten.keep(frame.into_bytes().into());
                 let _ = self.pump(side.other(), cx);
@@ -234,11 +235,11 @@ impl<K: Owner> Tunnel<K> {
 
     /// Ends it as this, in an operator's words where there are any.
     fn end(&mut self, verdict: Ended) {
-        let words = verdict.is_on_purpose().then(|| self.place.words());
+        let words = verdict.is_on_purpose().then(|| self.slot.close_message());
         match words.flatten() {
             Some(words) => {
-                let Words { code, reason, .. } = &*words;
-                self.forwarder.end_saying(verdict, Some(*code), reason);
+                let CloseMessage { code, reason, .. } = &*words;
+                self.forwarder.end_with_close(verdict, Some(*code), reason);
             }
             None => self.forwarder.end(verdict),
         }
@@ -265,72 +266,72 @@ impl<K: Owner> Tunnel<K> {
         Poll::Ready(Finished {
             ended,
             closed: self.forwarder.closed(),
-            unframed: self.forwarder.is_blind(),
+            unframed: self.forwarder.is_unframed(),
         })
     }
 }
 
 /// Counts `buffer[HEADROOM..end]`, which has come from `side`, and returns what of it goes on.
-fn take<'a, K: Owner>(
+fn filter<'a, O: TunnelOwner>(
     forwarder: &mut Forwarder,
-    place: &Place<K>,
+    slot: &TableSlot<O>,
     side: Side,
     buffer: &'a mut [u8],
     end: usize,
 ) -> &'a [u8] {
-    let meter = &place.entry().meter;
-    let taken = forwarder.take(side, buffer, end);
+    let meter = &slot.entry().meter;
+    let filtered = forwarder.filter(side, buffer, end);
     // Not what is only for us: an answer to our Ping is no sign that anybody uses the tunnel.
-    meter.count(side, taken.pass.len());
-    if taken.notice == Some(Notice::Pong) {
-        place.answered(side);
+    meter.count(side, filtered.pass.len());
+    if filtered.notice == Some(Notice::Pong) {
+        slot.pong_received(side);
     }
-    if taken.messages > 0 {
-        meter.count_messages(side, taken.messages);
+    if filtered.messages > 0 {
+        meter.count_messages(side, filtered.messages);
     }
     if side == Side::Client {
-        place.pace(end - HEADROOM, taken.messages);
+        slot.pace(end - HEADROOM, filtered.messages);
     }
     if let Some(reason) = forwarder.ending() {
-        place.entry().end(reason);
+        slot.entry().end(reason);
     }
-    buffer.get(taken.pass).unwrap_or_default()
+    buffer.get(filtered.pass).unwrap_or_default()
 }
 
 /// What nobody can predict, so that no payload of ours can be made to look like something else on
 /// its way (RFC 6455 section 10.3).
-fn mask() -> [u8; 4] {
-    chance()
+fn random_mask() -> [u8; 4] {
+    random_bytes()
 }
 
-fn chance<const N: usize>() -> [u8; N] {
+fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     // It does not fail; if it did, the frame would still be valid.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     bytes
 }
 
-impl<K: Owner> Future for Tunnel<K> {
+impl<O: TunnelOwner> Future for Tunnel<O> {
     type Output = Finished;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
         let tunnel = self.get_mut();
-        tunnel.place.entry().set_waker(cx.waker());
-        if let Some(verdict) = tunnel.place.entry().verdict() {
+        tunnel.slot.entry().set_waker(cx.waker());
+        if let Some(verdict) = tunnel.slot.entry().verdict() {
             tunnel.end(verdict);
-            if tunnel.place.entry().is_overdue() {
+            if tunnel.slot.entry().is_overdue() {
                 // Whoever has not answered is not waited for: the other side is still told.
                 tunnel.forwarder.stop_waiting();
-                tunnel.speak(cx);
+                tunnel.send_own_frames(cx);
                 let ended = tunnel.forwarder.reason().unwrap_or(verdict);
                 return tunnel.finish(ended, cx);
             }
         }
         let _ = tunnel.pump(Side::Client, cx);
         let _ = tunnel.pump(Side::Endpoint, cx);
-        tunnel.speak(cx);
+        tunnel.send_own_frames(cx);
         if tunnel.forwarder.is_half_closed() {
-            tunnel.place.entry().set_half_closed();
+            tunnel.slot.entry().set_half_closed();
         }
         let delivered = tunnel.to_client.is_clear() && tunnel.to_endpoint.is_clear();
         match tunnel.forwarder.ended() {
@@ -343,13 +344,13 @@ impl<K: Owner> Future for Tunnel<K> {
 /// What one direction has read and not yet written.
 #[derive(Debug, Default)]
 struct Unwritten {
-    rest: Option<Box<Rest>>,
+    remainder: Option<Box<Remainder>>,
     /// Bytes were written that may still be inside TLS.
     unflushed: bool,
 }
 
 #[derive(Debug)]
-struct Rest {
+struct Remainder {
     bytes: Box<[u8]>,
     written: usize,
 }
@@ -357,36 +358,36 @@ struct Rest {
 impl Unwritten {
     fn keep(&mut self, bytes: Box<[u8]>) {
         if !bytes.is_empty() {
-            self.rest = Some(Box::new(Rest { bytes, written: 0 }));
+            self.remainder = Some(Box::new(Remainder { bytes, written: 0 }));
         }
     }
 
     /// Bytes that are kept.
     fn left(&self) -> usize {
-        let rest = self.rest.as_ref();
-        rest.map_or(0, |rest| rest.bytes.len() - rest.written)
+        let remainder = self.remainder.as_ref();
+        remainder.map_or(0, |remainder| remainder.bytes.len() - remainder.written)
     }
 
     /// Whether everything was written, as far as the kernel.
     fn is_clear(&self) -> bool {
-        self.rest.is_none() && !self.unflushed
+        self.remainder.is_none() && !self.unflushed
     }
 
     fn forget(&mut self) {
-        self.rest = None;
+        self.remainder = None;
     }
 
     /// Ready when nothing is left, not even inside TLS.
     fn deliver(&mut self, sink: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = &mut self.rest {
-            let left = rest.bytes.get(rest.written..).unwrap_or_default();
+        while let Some(remainder) = &mut self.remainder {
+            let left = remainder.bytes.get(remainder.written..).unwrap_or_default();
             if left.is_empty() {
-                self.rest = None;
+                self.remainder = None;
                 break;
             }
             match ready!(Pin::new(&mut *sink).poll_write(cx, left))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => rest.written += written,
+                written => remainder.written += written,
             }
             self.unflushed = true;
         }
@@ -425,7 +426,7 @@ impl Unwritten {
 mod tests {
     use super::*;
     use crate::net::stream::Socket;
-    use crate::tunnel::table::Table;
+    use crate::tunnel::table::TunnelTable;
     use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
@@ -444,14 +445,14 @@ mod tests {
         tunnel: Tunnel,
         client: TcpStream,
         endpoint: TcpStream,
-        table: Rc<Table>,
+        table: Rc<TunnelTable>,
     }
 
-    async fn ends(owed: Owed) -> Ends {
+    async fn ends(initial: InitialBytes) -> Ends {
         let ((near_client, client), (near_endpoint, endpoint)) = (pair().await, pair().await);
-        let table = Rc::new(Table::default());
-        let place = table.enter(Arc::default(), Rc::default());
-        let tunnel = Tunnel::new(near_client, near_endpoint, owed, place, Scratch::new());
+        let table = Rc::new(TunnelTable::default());
+        let slot = table.enter(Arc::default(), Rc::default());
+        let tunnel = Tunnel::new(near_client, near_endpoint, initial, slot, Scratch::new());
         Ends {
             tunnel,
             client,
@@ -468,7 +469,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_owed_comes_first() {
-        let owed = Owed {
+        let initial = InitialBytes {
             to_client: b"101 ".to_vec(),
             from_endpoint: 0,
             to_endpoint: b"early ".to_vec(),
@@ -478,7 +479,7 @@ mod tests {
             mut client,
             mut endpoint,
             ..
-        } = ends(owed).await;
+        } = ends(initial).await;
         client.write_all(b"up").await.unwrap();
         client.shutdown().await.unwrap();
         endpoint.write_all(b"down").await.unwrap();
@@ -503,7 +504,7 @@ mod tests {
             client,
             endpoint,
             table,
-        } = ends(Owed::default()).await;
+        } = ends(InitialBytes::default()).await;
         const TOTAL: usize = 32 << 20;
         let pattern = |at: usize| (at % 251) as u8;
         let (mut client_read, client_write) = client.into_split();
@@ -546,7 +547,7 @@ mod tests {
             mut client,
             endpoint,
             ..
-        } = ends(Owed::default()).await;
+        } = ends(InitialBytes::default()).await;
         client.write_all(b"last words").await.unwrap();
         let mut endpoint = endpoint;
         let (Finished { ended, .. }, ()) = tokio::join!(tunnel, async {
@@ -568,7 +569,7 @@ mod tests {
             mut client,
             mut endpoint,
             table,
-        } = ends(Owed::default()).await;
+        } = ends(InitialBytes::default()).await;
         let (finished, ()) = tokio::join!(tunnel, async {
             table.end_all(Ended::Shutdown);
             let mut close = [0; 12];
@@ -596,7 +597,7 @@ mod tests {
             client,
             endpoint,
             table,
-        } = ends(Owed::default()).await;
+        } = ends(InitialBytes::default()).await;
         let (finished, ()) = tokio::join!(tunnel, async {
             table.end_all(Ended::Idle);
             while !table.is_empty() {

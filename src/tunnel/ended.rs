@@ -55,21 +55,21 @@ pub enum Ended {
 
 /// How a tunnel is to end that is closed on purpose, and what its Close frame says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words {
+pub struct CloseMessage {
     /// As what it ends.
     pub ended: Ended,
     /// Its code (RFC 6455 section 7.4).
     pub code: u16,
-    /// Its reason, of at most [`Words::MOST`] bytes.
+    /// Its reason, of at most [`CloseMessage::MAX_REASON_BYTES`] bytes.
     pub reason: Box<str>,
 }
 
-impl Words {
+impl CloseMessage {
     /// Bytes that a reason may have (RFC 6455 section 5.5).
-    pub const MOST: usize = 123;
+    pub const MAX_REASON_BYTES: usize = 123;
 
     /// What is said if nobody says something else.
-    pub fn of(ended: Ended) -> Self {
+    pub fn standard(ended: Ended) -> Self {
         Self {
             ended,
             code: ended.close_code().unwrap_or(1001),

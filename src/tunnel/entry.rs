@@ -13,14 +13,14 @@ use super::side::Side;
 use crate::config::model::TunnelLimits;
 
 /// How often limits are looked at, and so how late a tunnel may be ended.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sweeps that a tunnel may go on after its end was decided: for the last frame to come to its end,
 /// and for closing handshakes. After that it ends as it is.
 pub(super) const SWEEPS_TO_CLOSE: u8 = 3;
 
 /// One live tunnel, as seen from outside of it.
-pub struct Entry {
+pub struct TunnelEntry {
     /// What went through it.
     pub meter: Meter,
     /// What holds for it.
@@ -47,7 +47,7 @@ impl Flags {
     /// Nothing is read from the client until the next sweep allows it.
     pub(super) const PAUSED: u8 = 2;
     /// The client is to be pinged; the endpoint is.
-    pub(super) const ASK: [u8; 2] = [4, 8];
+    pub(super) const PING: [u8; 2] = [4, 8];
 
     pub(super) fn has(&self, flag: u8) -> bool {
         self.0.get() & flag != 0
@@ -76,7 +76,7 @@ impl Stall {
     /// For how long it has been stuck at least.
     pub(super) fn time(&self) -> Duration {
         // It may have begun right before the first sweep.
-        SWEEP_EVERY * u32::from(self.0.get().saturating_sub(1))
+        SWEEP_INTERVAL * u32::from(self.0.get().saturating_sub(1))
     }
 
     /// One more sweep: for how long it has been stuck at least.
@@ -85,20 +85,20 @@ impl Stall {
         if seen > 0 {
             self.0.set(seen.saturating_add(1));
         }
-        SWEEP_EVERY * u32::from(seen.saturating_sub(1))
+        SWEEP_INTERVAL * u32::from(seen.saturating_sub(1))
     }
 }
 
-impl fmt::Debug for Entry {
+impl fmt::Debug for TunnelEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
+        f.debug_struct("TunnelEntry")
             .field("meter", &self.meter)
             .field("verdict", &self.verdict)
             .finish_non_exhaustive()
     }
 }
 
-impl Entry {
+impl TunnelEntry {
     pub(super) fn new(limits: Arc<TunnelLimits>, now: Micros) -> Self {
         Self {
             meter: Meter::default(),
@@ -143,8 +143,8 @@ impl Entry {
     }
 
     /// Whether `side` is to be pinged, as was not told before.
-    pub fn takes_ask(&self, side: Side) -> bool {
-        let flag = Flags::ASK[side as usize];
+    pub fn take_ping_request(&self, side: Side) -> bool {
+        let flag = Flags::PING[side as usize];
         let asks = self.flags.has(flag);
         self.flags.set(flag, false);
         asks
@@ -195,6 +195,10 @@ mod tests {
     #[test]
     fn a_tunnels_entry_is_small() {
         // With the counts of its `Rc`, a size class of the allocator.
-        assert!(size_of::<Entry>() <= 80, "{} bytes", size_of::<Entry>());
+        assert!(
+            size_of::<TunnelEntry>() <= 80,
+            "{} bytes",
+            size_of::<TunnelEntry>()
+        );
     }
 }

@@ -6,14 +6,14 @@
 //! an end.
 
 use super::ended::Ended;
-use super::framing::{Framing, Notice, PingPayload, Taken};
+use super::framing::{Filtered, Framing, Notice, PingPayload};
 use super::side::Side;
 use crate::config::model::TunnelLimits;
 use crate::protocol::frame::Frame;
 
 /// What the direction that starts at a side is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum NextStep {
     /// Read there, write across.
     Relay,
     /// Write what is left across, then end the stream there (FIN).
@@ -50,21 +50,21 @@ impl Forwarder {
     pub fn new(limits: &TunnelLimits) -> Self {
         // Where there is a limit of any kind to messages, what is no framing would be the way around it.
         let any_length = limits.messages.map(|_| u64::MAX);
-        let message_most = limits.message_bytes.or(any_length);
+        let max_message_bytes = limits.message_bytes.or(any_length);
         Self {
             from_client: Flow::Open,
             from_endpoint: Flow::Open,
             first: None,
             broken: None,
             closed: None,
-            framing: Framing::new(message_most),
+            framing: Framing::new(max_message_bytes),
         }
     }
 
     /// Looks at the next bytes from `side`, which are in `buffer[HEADROOM..end]`.
-    pub fn take(&mut self, side: Side, buffer: &mut [u8], end: usize) -> Taken {
-        let taken = self.framing.take(side, buffer, end);
-        match taken.notice {
+    pub fn filter(&mut self, side: Side, buffer: &mut [u8], end: usize) -> Filtered {
+        let filtered = self.framing.filter(side, buffer, end);
+        match filtered.notice {
             Some(Notice::Close { code }) => {
                 self.closed.get_or_insert((side, code));
                 self.first.get_or_insert(match side {
@@ -72,20 +72,20 @@ impl Forwarder {
                     Side::Endpoint => Ended::UpstreamClose,
                 });
             }
-            Some(Notice::TooBig) => self.end(Ended::MessageTooBig),
-            Some(Notice::Protocol) => self.end(Ended::ProtocolError),
-            Some(Notice::Pong | Notice::Blind) | None => {}
+            Some(Notice::MessageTooBig) => self.end(Ended::MessageTooBig),
+            Some(Notice::ProtocolError) => self.end(Ended::ProtocolError),
+            Some(Notice::Pong | Notice::Unframed) | None => {}
         }
-        taken
+        filtered
     }
 
     /// Ends the tunnel, for this reason: both sides are told as far as they can be.
     pub fn end(&mut self, reason: Ended) {
-        self.end_saying(reason, reason.close_code(), reason.token());
+        self.end_with_close(reason, reason.close_code(), reason.token());
     }
 
     /// The same; the client is told this instead.
-    pub fn end_saying(&mut self, reason: Ended, code: Option<u16>, text: &str) {
+    pub fn end_with_close(&mut self, reason: Ended, code: Option<u16>, text: &str) {
         // One of the sides had said that it is over: nobody else ended it.
         let theirs = matches!(self.first, Some(Ended::ClientClose | Ended::UpstreamClose));
         if !theirs && !self.framing.is_closing() {
@@ -102,7 +102,7 @@ impl Forwarder {
     /// A frame of ours that is to go to `side` now. Only to be asked for when nothing is unwritten
     /// in that direction; `mask` is called for a mask that nobody can predict.
     pub fn inject(&mut self, side: Side, mask: impl FnOnce() -> [u8; 4]) -> Option<Frame> {
-        if !self.framing.owes(side) {
+        if !self.framing.has_frame_for(side) {
             return None;
         }
         if self.flow(side.other()) != Flow::Open {
@@ -143,16 +143,16 @@ impl Forwarder {
     }
 
     /// Whether something of either stream was no framing.
-    pub fn is_blind(&self) -> bool {
-        self.framing.is_blind()
+    pub fn is_unframed(&self) -> bool {
+        self.framing.is_unframed()
     }
 
     /// What the direction from `side` is to do next.
-    pub fn step(&self, side: Side) -> Step {
+    pub fn next_step(&self, side: Side) -> NextStep {
         match self.flow(side) {
-            Flow::Open => Step::Relay,
-            Flow::Ending => Step::PassEnd,
-            Flow::Done => Step::Done,
+            Flow::Open => NextStep::Relay,
+            Flow::Ending => NextStep::PassEnd,
+            Flow::Done => NextStep::Done,
         }
     }
 
@@ -262,19 +262,26 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(events: &[Event], steps: (Step, Step), ended: Option<Ended>) {
+    fn check(events: &[Event], steps: (NextStep, NextStep), ended: Option<Ended>) {
         let forwarder = after(events);
-        assert_eq!((forwarder.step(Client), forwarder.step(Endpoint)), steps);
+        assert_eq!(
+            (forwarder.next_step(Client), forwarder.next_step(Endpoint)),
+            steps
+        );
         assert_eq!(forwarder.ended(), ended);
     }
 
     #[test]
     fn an_end_is_passed_on_and_the_other_direction_goes_on() {
-        check(&[], (Step::Relay, Step::Relay), None);
-        check(&[SourceEnded(Client)], (Step::PassEnd, Step::Relay), None);
+        check(&[], (NextStep::Relay, NextStep::Relay), None);
+        check(
+            &[SourceEnded(Client)],
+            (NextStep::PassEnd, NextStep::Relay),
+            None,
+        );
         check(
             &[SourceEnded(Client), EndPassed(Client)],
-            (Step::Done, Step::Relay),
+            (NextStep::Done, NextStep::Relay),
             None,
         );
         assert!(after(&[SourceEnded(Client)]).is_half_closed());
@@ -291,7 +298,7 @@ mod tests {
         ];
         check(
             &client_first,
-            (Step::Done, Step::Done),
+            (NextStep::Done, NextStep::Done),
             Some(Ended::ClientEof),
         );
         let endpoint_first = [
@@ -302,7 +309,7 @@ mod tests {
         ];
         check(
             &endpoint_first,
-            (Step::Done, Step::Done),
+            (NextStep::Done, NextStep::Done),
             Some(Ended::UpstreamEof),
         );
     }
@@ -310,21 +317,25 @@ mod tests {
     #[test]
     fn a_broken_source_still_delivers_what_it_sent() {
         let events = [SourceBroke(Client)];
-        check(&events, (Step::PassEnd, Step::Done), None);
+        check(&events, (NextStep::PassEnd, NextStep::Done), None);
         assert_eq!(after(&events).reset_to(), Some(Endpoint));
         check(
             &[SourceBroke(Client), EndPassed(Client)],
-            (Step::Done, Step::Done),
+            (NextStep::Done, NextStep::Done),
             Some(Ended::ClientReset),
         );
     }
 
     #[test]
     fn a_broken_sink_leaves_what_its_side_sent_before() {
-        check(&[SinkBroke(Client)], (Step::Relay, Step::Done), None);
+        check(
+            &[SinkBroke(Client)],
+            (NextStep::Relay, NextStep::Done),
+            None,
+        );
         check(
             &[SinkBroke(Client), SourceBroke(Client), EndPassed(Client)],
-            (Step::Done, Step::Done),
+            (NextStep::Done, NextStep::Done),
             Some(Ended::ClientReset),
         );
         check(
@@ -333,7 +344,7 @@ mod tests {
                 SourceEnded(Endpoint),
                 EndPassed(Endpoint),
             ],
-            (Step::Done, Step::Done),
+            (NextStep::Done, NextStep::Done),
             Some(Ended::UpstreamReset),
         );
     }
@@ -357,7 +368,7 @@ mod tests {
             prop_assume!(!events.is_empty());
             let mut forwarder = after(&events);
             for side in [Client, Endpoint] {
-                if forwarder.step(side) == Step::Relay {
+                if forwarder.next_step(side) == NextStep::Relay {
                     forwarder.source_ended(side);
                 }
                 forwarder.end_passed(side);

@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::side::Side;
 use crate::protocol::frame::{Control, Event, Frame, KEPT, Masking, Tracker};
 
-/// Free bytes that [`Framing::take`] needs in front of what it is given.
+/// Free bytes that [`Framing::filter`] needs in front of what it is given.
 pub const HEADROOM: usize = 16;
 
 /// What an endpoint is told, whatever the reason: some refuse other codes.
@@ -28,26 +28,26 @@ pub type PingPayload = [u8; KEPT];
 pub struct Framing {
     from_client: Lane,
     from_endpoint: Lane,
-    closing: Closing,
+    closing: ClosePhase,
     /// What our Close frames say besides their codes.
     reason: Box<str>,
-    message_most: Option<u64>,
+    max_message_bytes: Option<u64>,
 }
 
 /// The frames from one side.
 #[derive(Debug)]
 struct Lane {
     tracker: Tracker,
-    ping: Ping,
+    ping: PingState,
     /// The other side's Ping has passed, and this side has not answered yet.
-    asked: bool,
+    owes_pong: bool,
     /// This side's Close has passed.
     closed: bool,
     /// A Close of this side is the answer to ours.
-    answer_due: bool,
+    close_answer_due: bool,
     /// Nothing more of this side goes on.
     cut: bool,
-    fate: Fate,
+    disposition: Disposition,
     /// Bytes that may be part of an answer to us.
     held: [u8; HEADROOM],
     held_length: u8,
@@ -55,15 +55,15 @@ struct Lane {
 
 /// Our Ping to a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ping {
-    None,
+enum PingState {
+    Idle,
     Due(PingPayload),
     Sent(PingPayload),
 }
 
 /// What becomes of the control frame at hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Disposition {
     Pass,
     /// It may be the Pong to our Ping.
     Hold,
@@ -72,18 +72,18 @@ enum Fate {
 
 /// How far our own closing handshakes have come: the client's first, then the endpoint's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Closing {
-    No,
-    TellClient { code: u16 },
+enum ClosePhase {
+    Open,
+    SendToClient { code: u16 },
     AwaitClient,
-    TellEndpoint,
+    SendToEndpoint,
     AwaitEndpoint,
     Done,
 }
 
-/// What comes of bytes that were taken.
+/// What comes of bytes that were filtered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub struct Filtered {
     /// Where in the buffer those that go on are.
     pub pass: Range<usize>,
     /// Messages that began.
@@ -103,87 +103,87 @@ pub enum Notice {
     /// Our Ping was answered.
     Pong,
     /// From here on this side's stream is no framing.
-    Blind,
+    Unframed,
     /// A message is longer than the limit; it does not go on.
-    TooBig,
+    MessageTooBig,
     /// No framing, where there is a limit: it would be the way around that.
-    Protocol,
+    ProtocolError,
 }
 
 impl Framing {
-    /// Of a tunnel at its beginning; longer messages than `message_most` bytes end it.
-    pub fn new(message_most: Option<u64>) -> Self {
+    /// Of a tunnel at its beginning; longer messages than `max_message_bytes` bytes end it.
+    pub fn new(max_message_bytes: Option<u64>) -> Self {
         Self {
             from_client: Lane::new(Masking::Required),
             from_endpoint: Lane::new(Masking::Forbidden),
-            closing: Closing::No,
+            closing: ClosePhase::Open,
             reason: Box::default(),
-            message_most,
+            max_message_bytes,
         }
     }
 
     /// Looks at `buffer[HEADROOM..end]`, the next bytes from side `from`.
-    pub fn take(&mut self, from: Side, buffer: &mut [u8], end: usize) -> Taken {
-        let limit = self.message_most;
+    pub fn filter(&mut self, from: Side, buffer: &mut [u8], end: usize) -> Filtered {
+        let limit = self.max_message_bytes;
         let (lane, other) = match from {
             Side::Client => (&mut self.from_client, &mut self.from_endpoint),
             Side::Endpoint => (&mut self.from_endpoint, &mut self.from_client),
         };
-        let mut taking = Taking::new(lane, buffer, end);
+        let mut scan = BufferScan::new(lane, buffer, end);
         let mut asks = false;
         let mut answered = false;
-        while let Some(event) = taking.next(lane, buffer) {
+        while let Some(event) = scan.next(lane, buffer) {
             match event {
                 Event::Data { message_bytes, .. }
                     if limit.is_some_and(|most| message_bytes > most) =>
                 {
-                    taking.cut(lane, Notice::TooBig);
+                    scan.cut(lane, Notice::MessageTooBig);
                 }
-                Event::Data { begins, .. } => taking.messages += u32::from(begins),
-                Event::Control(kind) => taking.judge(lane, kind),
+                Event::Data { begins, .. } => scan.messages += u32::from(begins),
+                Event::Control(kind) => scan.judge(lane, kind),
                 Event::ControlEnd {
                     kind,
                     length,
                     payload,
                 } => {
-                    let fate = std::mem::replace(&mut lane.fate, Fate::Pass);
-                    match (fate, kind) {
-                        (Fate::Swallow, _) => {
-                            taking.remove(buffer);
-                            (lane.answer_due, answered) = (false, true);
+                    let disposition = std::mem::replace(&mut lane.disposition, Disposition::Pass);
+                    match (disposition, kind) {
+                        (Disposition::Swallow, _) => {
+                            scan.remove(buffer);
+                            (lane.close_answer_due, answered) = (false, true);
                         }
-                        (Fate::Hold, _) if lane.ping == Ping::Sent(payload) => {
-                            taking.remove(buffer);
-                            lane.ping = Ping::None;
-                            taking.notice = Some(Notice::Pong);
+                        (Disposition::Hold, _) if lane.ping == PingState::Sent(payload) => {
+                            scan.remove(buffer);
+                            lane.ping = PingState::Idle;
+                            scan.notice = Some(Notice::Pong);
                         }
                         (_, Control::Close) => {
                             lane.closed = true;
-                            taking.notice = Some(Notice::Close {
+                            scan.notice = Some(Notice::Close {
                                 code: code_of(length, payload),
                             });
                         }
                         (_, Control::Ping) => asks = true,
-                        (_, Control::Pong) => lane.asked = false,
+                        (_, Control::Pong) => lane.owes_pong = false,
                     }
                 }
-                Event::Invalid(_) if limit.is_some() => taking.cut(lane, Notice::Protocol),
-                Event::Invalid(_) => taking.notice = Some(Notice::Blind),
+                Event::Invalid(_) if limit.is_some() => scan.cut(lane, Notice::ProtocolError),
+                Event::Invalid(_) => scan.notice = Some(Notice::Unframed),
             }
         }
-        other.asked |= asks;
-        let taken = taking.finish(lane, buffer);
+        other.owes_pong |= asks;
+        let filtered = scan.finish(lane, buffer);
         if answered {
             self.side_is_done(from);
         }
-        taken
+        filtered
     }
 
     /// Wants a Ping to go to `side` when it can.
     pub fn ping(&mut self, side: Side, payload: PingPayload) {
         let lane = self.lane(side);
-        if lane.ping == Ping::None {
-            lane.ping = Ping::Due(payload);
+        if lane.ping == PingState::Idle {
+            lane.ping = PingState::Due(payload);
         }
     }
 
@@ -192,39 +192,39 @@ impl Framing {
     /// There is nothing to say where a closing handshake has begun without us, or where what goes to
     /// them is no framing.
     pub fn close(&mut self, code: Option<u16>, reason: &str) {
-        if self.closing != Closing::No {
+        if self.closing != ClosePhase::Open {
             return;
         }
         let begun = self.from_client.closed || self.from_endpoint.closed;
         // Where there is a limit, nothing that is no framing has gone on: the client can be told.
-        let unspeakable = match self.message_most {
-            Some(_) => self.from_endpoint.is_lost(),
-            None => self.is_blind(),
+        let unspeakable = match self.max_message_bytes {
+            Some(_) => self.from_endpoint.is_unframed(),
+            None => self.is_unframed(),
         };
         self.reason = reason.into();
         self.closing = match code {
-            _ if begun || unspeakable => Closing::Done,
-            Some(code) => Closing::TellClient { code },
-            None if self.is_blind() => Closing::Done,
-            None => Closing::TellEndpoint,
+            _ if begun || unspeakable => ClosePhase::Done,
+            Some(code) => ClosePhase::SendToClient { code },
+            None if self.is_unframed() => ClosePhase::Done,
+            None => ClosePhase::SendToEndpoint,
         };
     }
 
     /// Whether we are closing, or have closed.
     pub fn is_closing(&self) -> bool {
-        self.closing != Closing::No
+        self.closing != ClosePhase::Open
     }
 
     /// Whether nothing is left to say to either side.
     pub fn has_closed(&self) -> bool {
-        self.closing == Closing::Done
+        self.closing == ClosePhase::Done
     }
 
     /// Nothing more comes from `side`: its answer is not waited for.
     pub fn side_is_done(&mut self, side: Side) {
         self.closing = match (self.closing, side) {
-            (Closing::AwaitClient, Side::Client) => Closing::TellEndpoint,
-            (Closing::AwaitEndpoint, Side::Endpoint) => Closing::Done,
+            (ClosePhase::AwaitClient, Side::Client) => ClosePhase::SendToEndpoint,
+            (ClosePhase::AwaitEndpoint, Side::Endpoint) => ClosePhase::Done,
             (other, _) => other,
         };
     }
@@ -232,24 +232,24 @@ impl Framing {
     /// Nothing more can go to `side`: it will not be told.
     pub fn give_up(&mut self, side: Side) {
         self.closing = match (self.closing, side) {
-            (Closing::TellClient { .. }, Side::Client) => Closing::TellEndpoint,
-            (Closing::TellEndpoint, Side::Endpoint) => Closing::Done,
+            (ClosePhase::SendToClient { .. }, Side::Client) => ClosePhase::SendToEndpoint,
+            (ClosePhase::SendToEndpoint, Side::Endpoint) => ClosePhase::Done,
             (other, _) => other,
         };
-        self.lane(side).ping = Ping::None;
+        self.lane(side).ping = PingState::Idle;
     }
 
     /// Whether there is a frame of ours for `side`, now or later.
-    pub fn owes(&self, side: Side) -> bool {
+    pub fn has_frame_for(&self, side: Side) -> bool {
         let closing = match side {
-            Side::Client => matches!(self.closing, Closing::TellClient { .. }),
-            Side::Endpoint => matches!(self.closing, Closing::TellEndpoint),
+            Side::Client => matches!(self.closing, ClosePhase::SendToClient { .. }),
+            Side::Endpoint => matches!(self.closing, ClosePhase::SendToEndpoint),
         };
         let lane = match side {
             Side::Client => &self.from_client,
             Side::Endpoint => &self.from_endpoint,
         };
-        closing || matches!(lane.ping, Ping::Due(_))
+        closing || matches!(lane.ping, PingState::Due(_))
     }
 
     /// A frame of ours that goes to `side` now. Only to be asked for when nothing is unwritten in
@@ -261,24 +261,24 @@ impl Framing {
         }
         let mask = (to == Side::Endpoint).then_some(mask);
         match (self.closing, to) {
-            (Closing::TellClient { code }, Side::Client) => {
+            (ClosePhase::SendToClient { code }, Side::Client) => {
                 // The answer of a client whose stream is no framing cannot be told from anything, and
                 // nobody knows where a Close for the endpoint could stand.
-                self.closing = match self.from_client.is_lost() {
-                    true => Closing::Done,
-                    false => Closing::AwaitClient,
+                self.closing = match self.from_client.is_unframed() {
+                    true => ClosePhase::Done,
+                    false => ClosePhase::AwaitClient,
                 };
                 self.from_endpoint.cut = true;
-                self.from_client.answer_due = true;
+                self.from_client.close_answer_due = true;
                 Some(Frame::close(code, &self.reason, mask))
             }
-            (Closing::TellEndpoint, Side::Endpoint) => {
-                self.closing = Closing::AwaitEndpoint;
+            (ClosePhase::SendToEndpoint, Side::Endpoint) => {
+                self.closing = ClosePhase::AwaitEndpoint;
                 self.from_client.cut = true;
-                self.from_endpoint.answer_due = true;
+                self.from_endpoint.close_answer_due = true;
                 Some(Frame::close(GOING_AWAY, &self.reason, mask))
             }
-            (Closing::No, _) if !self.is_blind() => self.inject_ping(to, mask),
+            (ClosePhase::Open, _) if !self.is_unframed() => self.inject_ping(to, mask),
             _ => None,
         }
     }
@@ -291,8 +291,8 @@ impl Framing {
         }
         let lane = self.lane(to);
         match lane.ping {
-            Ping::Due(payload) if !lane.asked => {
-                lane.ping = Ping::Sent(payload);
+            PingState::Due(payload) if !lane.owes_pong => {
+                lane.ping = PingState::Sent(payload);
                 Some(Frame::control(Control::Ping, &payload, mask))
             }
             _ => None,
@@ -300,8 +300,8 @@ impl Framing {
     }
 
     /// Whether a stream is no framing: nothing is known of it any more.
-    pub fn is_blind(&self) -> bool {
-        self.from_client.is_lost() || self.from_endpoint.is_lost()
+    pub fn is_unframed(&self) -> bool {
+        self.from_client.is_unframed() || self.from_endpoint.is_unframed()
     }
 
     fn lane(&mut self, from: Side) -> &mut Lane {
@@ -324,30 +324,30 @@ impl Lane {
     fn new(masking: Masking) -> Self {
         Self {
             tracker: Tracker::new(masking),
-            ping: Ping::None,
-            asked: false,
+            ping: PingState::Idle,
+            owes_pong: false,
             closed: false,
-            answer_due: false,
+            close_answer_due: false,
             cut: false,
-            fate: Fate::Pass,
+            disposition: Disposition::Pass,
             held: [0; HEADROOM],
             held_length: 0,
         }
     }
 
     /// Whether it is no framing.
-    fn is_lost(&self) -> bool {
+    fn is_unframed(&self) -> bool {
         self.tracker.fault().is_some()
     }
 
     /// Whether an answer to us may come.
-    fn watches(&self) -> bool {
-        self.answer_due || matches!(self.ping, Ping::Sent(_))
+    fn expects_answer(&self) -> bool {
+        self.close_answer_due || matches!(self.ping, PingState::Sent(_))
     }
 }
 
 /// One buffer on its way through a lane.
-struct Taking {
+struct BufferScan {
     start: usize,
     /// What the tracker has seen.
     at: usize,
@@ -358,7 +358,7 @@ struct Taking {
     notice: Option<Notice>,
 }
 
-impl Taking {
+impl BufferScan {
     /// Puts what was held back in front.
     fn new(lane: &mut Lane, buffer: &mut [u8], end: usize) -> Self {
         let held = usize::from(std::mem::take(&mut lane.held_length));
@@ -390,10 +390,10 @@ impl Taking {
             None => return,
         };
         let ours = lane.tracker.payload_left() == KEPT as u64;
-        lane.fate = match (kind, lane.ping) {
-            (Control::Close, _) if lane.answer_due => Fate::Swallow,
-            (Control::Pong, Ping::Sent(_)) if ours && !lane.cut => Fate::Hold,
-            _ => Fate::Pass,
+        lane.disposition = match (kind, lane.ping) {
+            (Control::Close, _) if lane.close_answer_due => Disposition::Swallow,
+            (Control::Pong, PingState::Sent(_)) if ours && !lane.cut => Disposition::Hold,
+            _ => Disposition::Pass,
         };
     }
 
@@ -414,20 +414,23 @@ impl Taking {
         }
     }
 
-    fn finish(self, lane: &mut Lane, buffer: &[u8]) -> Taken {
-        let cut_here = matches!(self.notice, Some(Notice::TooBig | Notice::Protocol));
-        let end = match lane.fate {
+    fn finish(self, lane: &mut Lane, buffer: &[u8]) -> Filtered {
+        let cut_here = matches!(
+            self.notice,
+            Some(Notice::MessageTooBig | Notice::ProtocolError)
+        );
+        let end = match lane.disposition {
             _ if cut_here => self.frame,
             _ if lane.cut => self.start,
-            Fate::Swallow => self.frame,
-            Fate::Hold => lane.hold(buffer, self.frame..self.end),
-            Fate::Pass if lane.watches() => {
+            Disposition::Swallow => self.frame,
+            Disposition::Hold => lane.hold(buffer, self.frame..self.end),
+            Disposition::Pass if lane.expects_answer() => {
                 let partial = lane.tracker.partial().min(self.end - self.start);
                 lane.hold(buffer, self.end - partial..self.end)
             }
-            Fate::Pass => self.end,
+            Disposition::Pass => self.end,
         };
-        Taken {
+        Filtered {
             pass: self.start..end,
             messages: self.messages,
             notice: self.notice,

@@ -1,7 +1,7 @@
 //! What a client has sent lately, held against the rates of its route.
 
 use super::ended::Ended;
-use super::entry::{Entry, Flags};
+use super::entry::{Flags, TunnelEntry};
 use super::liveness::Micros;
 use crate::config::model::RateAction;
 
@@ -18,7 +18,7 @@ pub(super) const BURST: Micros = 1_000_000;
 impl Debt {
     /// Adds what has come from the client of this tunnel; ends the tunnel, or pauses it, if that is
     /// too much.
-    pub(super) fn charge(&mut self, entry: &Entry, now: Micros, bytes: usize, messages: u32) {
+    pub(super) fn charge(&mut self, entry: &TunnelEntry, now: Micros, bytes: usize, messages: u32) {
         if let Some(rate) = entry.limits.messages {
             let rate = u64::from(rate.get());
             if messages > 0 && !Self::add(&mut self.messages, now, u64::from(messages), rate) {
@@ -47,13 +47,13 @@ impl Debt {
 mod tests {
     use super::*;
     use crate::config::model::{ByteRate, TunnelLimits};
-    use crate::tunnel::table::{Place, Table};
+    use crate::tunnel::table::{TableSlot, TunnelTable};
     use std::rc::Rc;
     use std::sync::Arc;
     use std::time::Duration;
     use tokio::time::Instant;
 
-    fn paced(table: &Rc<Table>, messages: u32, bytes: u64, action: RateAction) -> Place {
+    fn paced(table: &Rc<TunnelTable>, messages: u32, bytes: u64, action: RateAction) -> TableSlot {
         table.enter(
             Arc::new(TunnelLimits {
                 messages: messages.try_into().ok(),
@@ -69,7 +69,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_too_much_is_ended_or_paused() {
-        let table = Rc::new(Table::<()>::default());
+        let table = Rc::new(TunnelTable::<()>::default());
         let messages = paced(&table, 10, 0, RateAction::Close);
         let bytes = paced(&table, 0, 1000, RateAction::Close);
         let slowed = paced(&table, 0, 1000, RateAction::Throttle);

@@ -9,23 +9,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ended::Ended;
-use super::entry::{Entry, Flags};
-use super::liveness::{Micros, Todo};
+use super::entry::{Flags, TunnelEntry};
+use super::liveness::{LivenessAction, Micros};
 use super::rates::BURST;
 use super::side::Side;
-use super::table::{Listed, Table};
+use super::table::{Occupant, TunnelTable};
 
-impl<K> Table<K> {
+impl<O> TunnelTable<O> {
     /// Ends those whose limits have passed.
     pub fn sweep(&self, now: Instant) {
         let now = self.micros(now);
-        let (debts, due) = (self.debts.borrow(), self.due.borrow());
-        for (key, Listed { entry, .. }) in self.entries.borrow().iter() {
-            if entry.limits.max_age.is_some() && due.get(&key).is_some_and(|due| *due <= now) {
+        let (debts, deadlines) = (self.debts.borrow(), self.deadlines.borrow());
+        for (key, Occupant { entry, .. }) in self.entries.borrow().iter() {
+            if entry.limits.max_age.is_some()
+                && deadlines.get(&key).is_some_and(|deadline| *deadline <= now)
+            {
                 entry.end(Ended::MaxAge);
             }
             entry.sweep(now);
-            self.look(key, entry, now);
+            self.check_liveness(key, entry, now);
             let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
             if entry.flags.has(Flags::PAUSED) && owed <= now + BURST {
                 entry.flags.set(Flags::PAUSED, false);
@@ -35,12 +37,12 @@ impl<K> Table<K> {
     }
 
     /// Whether the sides of a tunnel are still there, where that is asked.
-    fn look(&self, key: usize, entry: &Entry, now: Micros) {
+    fn check_liveness(&self, key: usize, entry: &TunnelEntry, now: Micros) {
         let Some(times) = entry.limits.ping.filter(|_| entry.verdict().is_none()) else {
             return;
         };
-        let mut alive = self.alive.borrow_mut();
-        let Some(liveness) = alive.get_mut(&key) else {
+        let mut table = self.liveness.borrow_mut();
+        let Some(liveness) = table.get_mut(&key) else {
             return;
         };
         for side in [Side::Client, Side::Endpoint] {
@@ -48,19 +50,19 @@ impl<K> Table<K> {
                 Side::Client => (&entry.to_client, Ended::DeadClient),
                 Side::Endpoint => (&entry.to_endpoint, Ended::DeadUpstream),
             };
-            match liveness.look(side, entry.meter.bytes(side), stall.time(), (now, times)) {
-                Todo::Nothing => {}
-                Todo::Ask => {
-                    entry.flags.set(Flags::ASK[side as usize], true);
+            match liveness.check(side, entry.meter.bytes(side), stall.time(), (now, times)) {
+                LivenessAction::Wait => {}
+                LivenessAction::Ping => {
+                    entry.flags.set(Flags::PING[side as usize], true);
                     entry.wake();
                 }
-                Todo::GiveUp => entry.end(gone),
+                LivenessAction::GiveUp => entry.end(gone),
             }
         }
     }
 }
 
-impl Entry {
+impl TunnelEntry {
     /// Looks at the limits.
     fn sweep(&self, now: Micros) {
         if self.verdict().is_some() {
@@ -68,13 +70,13 @@ impl Entry {
             if self.is_overdue() {
                 self.wake();
             }
-        } else if let Some(reason) = self.slow().or_else(|| self.expired(now)) {
+        } else if let Some(reason) = self.slow_reader().or_else(|| self.expired(now)) {
             self.end(reason);
         }
     }
 
     /// Whether a side has not taken anything for too long.
-    fn slow(&self) -> Option<Ended> {
+    fn slow_reader(&self) -> Option<Ended> {
         let (client, endpoint) = (self.to_client.sweep(), self.to_endpoint.sweep());
         let limit = self.limits.slow_reader?;
         if client >= limit {
@@ -107,14 +109,14 @@ impl Entry {
 mod tests {
     use super::*;
     use crate::config::model::{MaxAge, TunnelLimits};
-    use crate::tunnel::table::Place;
+    use crate::tunnel::table::TableSlot;
     use std::rc::Rc;
     use std::sync::Arc;
 
     const IDLE: Duration = Duration::from_secs(10);
     const HALF_CLOSED: Duration = Duration::from_secs(3);
 
-    fn place(table: &Rc<Table>) -> Place {
+    fn place(table: &Rc<TunnelTable>) -> TableSlot {
         table.enter(
             Arc::new(TunnelLimits {
                 idle: Some(IDLE),
@@ -127,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_quiet_tunnel_is_ended_and_a_busy_one_is_not() {
-        let table = Rc::new(Table::<()>::default());
+        let table = Rc::new(TunnelTable::<()>::default());
         let (quiet, busy) = (place(&table), place(&table));
         let start = Instant::now();
         for second in 1..=10 {
@@ -141,7 +143,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_tunnel_that_is_old_is_ended_however_busy_and_not_all_at_once() {
-        let table = Rc::new(Table::default());
+        let table = Rc::new(TunnelTable::default());
         let aging = || {
             let limits = TunnelLimits {
                 max_age: Some(MaxAge {
@@ -152,7 +154,7 @@ mod tests {
             };
             table.enter(Arc::new(limits), Rc::default())
         };
-        let tunnels: Vec<Place<()>> = (0..100).map(|_| aging()).collect();
+        let tunnels: Vec<TableSlot<()>> = (0..100).map(|_| aging()).collect();
         let start = Instant::now();
         let ended_by = |second| {
             for tunnel in &tunnels {
@@ -168,12 +170,12 @@ mod tests {
         assert!((25..=75).contains(&half), "{half}");
         assert_eq!(ended_by(100), 100);
         drop(tunnels);
-        assert!(table.due.borrow().is_empty());
+        assert!(table.deadlines.borrow().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn half_closed_runs_from_the_last_sign_of_life() {
-        let table = Rc::new(Table::<()>::default());
+        let table = Rc::new(TunnelTable::<()>::default());
         let tunnel = place(&table);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
@@ -190,7 +192,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_side_that_takes_nothing_for_too_long_is_slow() {
-        let table = Rc::new(Table::<()>::default());
+        let table = Rc::new(TunnelTable::<()>::default());
         let limited = || {
             table.enter(
                 Arc::new(TunnelLimits {
@@ -221,7 +223,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_limit_is_no_end() {
-        let table = Rc::new(Table::<()>::default());
+        let table = Rc::new(TunnelTable::<()>::default());
         let tunnel = table.enter(Arc::default(), Rc::default());
         table.sweep(Instant::now() + Duration::from_secs(1_000_000));
         assert_eq!(tunnel.entry().verdict(), None);

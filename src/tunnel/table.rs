@@ -9,8 +9,8 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::ended::{Ended, Words};
-use super::entry::{Entry, SWEEPS_TO_CLOSE};
+use super::ended::{CloseMessage, Ended};
+use super::entry::{SWEEPS_TO_CLOSE, TunnelEntry};
 use super::liveness::{Liveness, Micros};
 use super::rates::Debt;
 use super::side::Side;
@@ -18,58 +18,60 @@ use crate::config::model::TunnelLimits;
 
 /// The live tunnels of one worker, and of each what its owner knows of it.
 #[derive(Debug)]
-pub struct Table<K = ()> {
-    pub(super) entries: RefCell<Slab<Listed<K>>>,
+pub struct TunnelTable<O = ()> {
+    pub(super) entries: RefCell<Slab<Occupant<O>>>,
     /// Of those whose clients have to keep to a rate; the others need no room for it.
     pub(super) debts: RefCell<HashMap<usize, Debt>>,
     /// When those are too old that may become so, likewise.
-    pub(super) due: RefCell<HashMap<usize, Micros>>,
+    pub(super) deadlines: RefCell<HashMap<usize, Micros>>,
     /// Whether the sides of those are there whose quiet ones are asked.
-    pub(super) alive: RefCell<HashMap<usize, Liveness>>,
+    pub(super) liveness: RefCell<HashMap<usize, Liveness>>,
     /// What operators have Close frames say, likewise.
-    words: RefCell<HashMap<usize, Rc<Words>>>,
+    close_messages: RefCell<HashMap<usize, Rc<CloseMessage>>>,
     /// Times are kept as what has passed since then: half the size.
     began: Instant,
 }
 
 #[derive(Debug)]
-pub(super) struct Listed<K> {
-    pub(super) entry: Rc<Entry>,
-    known: Rc<K>,
+pub(super) struct Occupant<O> {
+    pub(super) entry: Rc<TunnelEntry>,
+    owner: Rc<O>,
 }
 
-impl<K> Default for Table<K> {
+impl<O> Default for TunnelTable<O> {
     fn default() -> Self {
         Self {
             entries: RefCell::default(),
             debts: RefCell::default(),
-            due: RefCell::default(),
-            alive: RefCell::default(),
-            words: RefCell::default(),
+            deadlines: RefCell::default(),
+            liveness: RefCell::default(),
+            close_messages: RefCell::default(),
             began: Instant::now(),
         }
     }
 }
 
-impl<K> Table<K> {
+impl<O> TunnelTable<O> {
     /// Enters a tunnel, of which this is known.
-    pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>, known: Rc<K>) -> Place<K> {
+    pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>, owner: Rc<O>) -> TableSlot<O> {
         let now = self.micros(Instant::now());
         let (max_age, ping) = (limits.max_age, limits.ping);
-        let entry = Rc::new(Entry::new(limits, now));
-        let listed = Listed {
+        let entry = Rc::new(TunnelEntry::new(limits, now));
+        let occupant = Occupant {
             entry: Rc::clone(&entry),
-            known,
+            owner,
         };
-        let key = self.entries.borrow_mut().insert(listed);
+        let key = self.entries.borrow_mut().insert(occupant);
         if let Some(max_age) = max_age {
             let age = max_age.of(fastrand::f64()).as_micros() as Micros;
-            self.due.borrow_mut().insert(key, now.saturating_add(age));
+            self.deadlines
+                .borrow_mut()
+                .insert(key, now.saturating_add(age));
         }
         if ping.is_some() {
-            self.alive.borrow_mut().insert(key, Liveness::new(now));
+            self.liveness.borrow_mut().insert(key, Liveness::new(now));
         }
-        Place {
+        TableSlot {
             table: Rc::clone(self),
             key,
             entry,
@@ -87,9 +89,9 @@ impl<K> Table<K> {
     }
 
     /// Shows all of them to `visit`.
-    pub fn each(&self, mut visit: impl FnMut(&Entry, &K)) {
-        for (_, Listed { entry, known }) in self.entries.borrow().iter() {
-            visit(entry, known);
+    pub fn for_each(&self, mut visit: impl FnMut(&TunnelEntry, &O)) {
+        for (_, Occupant { entry, owner }) in self.entries.borrow().iter() {
+            visit(entry, owner);
         }
     }
 
@@ -98,29 +100,39 @@ impl<K> Table<K> {
     pub fn page(
         &self,
         from: usize,
-        most: usize,
-        mut visit: impl FnMut(usize, &Entry, Duration, &K),
+        limit: usize,
+        mut visit: impl FnMut(usize, &TunnelEntry, Duration, &O),
     ) -> Option<usize> {
         let now = self.micros(Instant::now());
         let entries = self.entries.borrow();
-        let end = from.saturating_add(most).min(entries.capacity());
+        let end = from.saturating_add(limit).min(entries.capacity());
         for place in from..end {
-            if let Some(Listed { entry, known }) = entries.get(place) {
-                visit(place, entry, entry.quiet(now), known);
+            if let Some(Occupant { entry, owner }) = entries.get(place) {
+                visit(place, entry, entry.quiet(now), owner);
             }
         }
         (end < entries.capacity()).then_some(end)
     }
 
     /// Ends the tunnel in this place with these words, if `is_it`; whether that was so, and nothing else had ended it.
-    pub fn close(&self, place: usize, words: &Rc<Words>, is_it: impl FnOnce(&K) -> bool) -> bool {
+    pub fn close(
+        &self,
+        place: usize,
+        message: &Rc<CloseMessage>,
+        is_same: impl FnOnce(&O) -> bool,
+    ) -> bool {
         let entries = self.entries.borrow();
-        let listed = entries.get(place).filter(|listed| is_it(&listed.known));
-        let Some(Listed { entry, .. }) = listed.filter(|it| it.entry.verdict().is_none()) else {
+        let occupant = entries
+            .get(place)
+            .filter(|occupant| is_same(&occupant.owner));
+        let Some(Occupant { entry, .. }) = occupant.filter(|it| it.entry.verdict().is_none())
+        else {
             return false;
         };
-        self.words.borrow_mut().insert(place, Rc::clone(words));
-        entry.end(words.ended);
+        self.close_messages
+            .borrow_mut()
+            .insert(place, Rc::clone(message));
+        entry.end(message.ended);
         true
     }
 
@@ -131,7 +143,7 @@ impl<K> Table<K> {
 
     /// Gives those that have been ended no more time to end in order.
     pub fn cut_all(&self) {
-        for (_, Listed { entry, .. }) in self.entries.borrow().iter() {
+        for (_, Occupant { entry, .. }) in self.entries.borrow().iter() {
             entry.overdue.set(SWEEPS_TO_CLOSE);
             entry.wake();
         }
@@ -139,63 +151,63 @@ impl<K> Table<K> {
 
     /// Ends all of them.
     pub fn end_all(&self, reason: Ended) {
-        for (_, Listed { entry, .. }) in self.entries.borrow().iter() {
+        for (_, Occupant { entry, .. }) in self.entries.borrow().iter() {
             entry.end(reason);
         }
     }
 }
 
 /// Whoever records what is noticed of a tunnel while it lives.
-pub trait Owner {
+pub trait TunnelOwner {
     /// `side` has answered a Ping after so long.
-    fn answered(&self, side: Side, after: Duration);
+    fn ping_answered(&self, side: Side, after: Duration);
 }
 
-impl Owner for () {
-    fn answered(&self, _side: Side, _after: Duration) {}
+impl TunnelOwner for () {
+    fn ping_answered(&self, _side: Side, _after: Duration) {}
 }
 
 /// A tunnel's place in its worker's table; leaves it when dropped.
 #[derive(Debug)]
-pub struct Place<K = ()> {
-    table: Rc<Table<K>>,
+pub struct TableSlot<O = ()> {
+    table: Rc<TunnelTable<O>>,
     key: usize,
-    entry: Rc<Entry>,
+    entry: Rc<TunnelEntry>,
 }
 
-impl<K> Place<K> {
+impl<O> TableSlot<O> {
     /// What is shared with the table.
-    pub fn entry(&self) -> &Rc<Entry> {
+    pub fn entry(&self) -> &Rc<TunnelEntry> {
         &self.entry
     }
 
     /// A Ping goes to `side`.
-    pub fn pinged(&self, side: Side) {
+    pub fn ping_sent(&self, side: Side) {
         let now = self.table.micros(Instant::now());
-        if let Some(liveness) = self.table.alive.borrow_mut().get_mut(&self.key) {
-            liveness.sent(side, now);
+        if let Some(state) = self.table.liveness.borrow_mut().get_mut(&self.key) {
+            state.ping_sent(side, now);
         }
     }
 
     /// `side` has answered it.
-    pub fn answered(&self, side: Side)
+    pub fn pong_received(&self, side: Side)
     where
-        K: Owner,
+        O: TunnelOwner,
     {
         let now = self.table.micros(Instant::now());
-        let mut alive = self.table.alive.borrow_mut();
-        let took = alive
+        let mut liveness = self.table.liveness.borrow_mut();
+        let took = liveness
             .get_mut(&self.key)
-            .and_then(|it| it.answered(side, now));
+            .and_then(|state| state.pong_received(side, now));
         let entries = self.table.entries.borrow();
-        if let (Some(took), Some(listed)) = (took, entries.get(self.key)) {
-            listed.known.answered(side, took);
+        if let (Some(took), Some(occupant)) = (took, entries.get(self.key)) {
+            occupant.owner.ping_answered(side, took);
         }
     }
 
     /// What its Close frame is to say, where that is an operator's words.
-    pub fn words(&self) -> Option<Rc<Words>> {
-        self.table.words.borrow().get(&self.key).cloned()
+    pub fn close_message(&self) -> Option<Rc<CloseMessage>> {
+        self.table.close_messages.borrow().get(&self.key).cloned()
     }
 
     /// Holds what has come from the client against its rates: ends the tunnel, or pauses it.
@@ -211,7 +223,7 @@ impl<K> Place<K> {
     }
 }
 
-impl<K> Drop for Place<K> {
+impl<O> Drop for TableSlot<O> {
     fn drop(&mut self) {
         self.table.entries.borrow_mut().try_remove(self.key);
         let limits = &self.entry.limits;
@@ -219,13 +231,13 @@ impl<K> Drop for Place<K> {
             self.table.debts.borrow_mut().remove(&self.key);
         }
         if limits.max_age.is_some() {
-            self.table.due.borrow_mut().remove(&self.key);
+            self.table.deadlines.borrow_mut().remove(&self.key);
         }
         if limits.ping.is_some() {
-            self.table.alive.borrow_mut().remove(&self.key);
+            self.table.liveness.borrow_mut().remove(&self.key);
         }
         if self.entry.verdict().is_some_and(Ended::is_on_purpose) {
-            self.table.words.borrow_mut().remove(&self.key);
+            self.table.close_messages.borrow_mut().remove(&self.key);
         }
     }
 }
@@ -234,15 +246,15 @@ impl<K> Drop for Place<K> {
 mod tests {
     use super::*;
 
-    fn place(table: &Rc<Table>) -> Place {
+    fn place(table: &Rc<TunnelTable>) -> TableSlot {
         table.enter(Arc::default(), Rc::default())
     }
 
     #[tokio::test(start_paused = true)]
     async fn all_are_shown_step_by_step_and_only_who_is_meant_is_killed() {
-        let table = Rc::new(Table::<u32>::default());
+        let table = Rc::new(TunnelTable::<u32>::default());
         let enter = |known| table.enter(Arc::new(TunnelLimits::default()), Rc::new(known));
-        let mut places: Vec<Place<u32>> = (0..10).map(enter).collect();
+        let mut places: Vec<TableSlot<u32>> = (0..10).map(enter).collect();
         places.remove(4);
         let mut seen = Vec::new();
         let mut next = Some(0);
@@ -256,7 +268,7 @@ mod tests {
         assert_eq!(seen, expected);
         // The place has another owner by now.
         places.push(enter(77));
-        let words = Rc::new(Words {
+        let words = Rc::new(CloseMessage {
             ended: Ended::Killed,
             code: 4000,
             reason: "moved".into(),
@@ -269,14 +281,14 @@ mod tests {
         );
         let killed = places.last().unwrap();
         assert_eq!(killed.entry().verdict(), Some(Ended::Killed));
-        assert_eq!(killed.words(), Some(words));
+        assert_eq!(killed.close_message(), Some(words));
         drop(places);
-        assert!(table.words.borrow().is_empty());
+        assert!(table.close_messages.borrow().is_empty());
     }
 
     #[tokio::test]
     async fn the_first_verdict_stands_and_places_are_given_up() {
-        let table = Rc::new(Table::<()>::default());
+        let table = Rc::new(TunnelTable::<()>::default());
         let (one, two) = (place(&table), place(&table));
         one.entry().end(Ended::Idle);
         table.end_all(Ended::Shutdown);

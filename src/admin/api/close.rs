@@ -11,7 +11,7 @@ use crate::admin::view::View;
 use crate::config::model::{Order, Pace};
 use crate::displace::filter::{Filter, Span};
 use crate::displace::jobs::{self, Closing, Speed};
-use crate::tunnel::ended::{Ended, Words};
+use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// The slowest and the fastest pace, in tunnels per second.
 const RATE_LEAST: f64 = 0.1;
@@ -200,7 +200,7 @@ pub fn stop(view: &View, stop: Stop) -> Result<Progress, Fault> {
     Ok(Progress::of(&job))
 }
 
-fn words(close: &Close) -> Result<Words, Fault> {
+fn words(close: &Close) -> Result<CloseMessage, Fault> {
     let code = close
         .code
         .or(Ended::Killed.close_code())
@@ -211,13 +211,13 @@ fn words(close: &Close) -> Result<Words, Fault> {
         return Err(Fault::wrong(format!("no Close frame has the code {code}")));
     }
     let reason = close.reason.as_deref().unwrap_or(Ended::Killed.token());
-    if reason.len() > Words::MOST {
-        let most = Words::MOST;
+    if reason.len() > CloseMessage::MAX_REASON_BYTES {
+        let most = CloseMessage::MAX_REASON_BYTES;
         return Err(Fault::wrong(format!(
             "a reason has at most {most} bytes (RFC 6455)"
         )));
     }
-    Ok(Words {
+    Ok(CloseMessage {
         ended: Ended::Killed,
         code,
         reason: reason.into(),

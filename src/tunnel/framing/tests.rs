@@ -34,8 +34,12 @@ fn pass(framing: &mut Framing, from: Side, bytes: &[u8]) -> (Vec<u8>, u32, Optio
     let mut buffer = vec![0xee; HEADROOM + bytes.len()];
     buffer[HEADROOM..].copy_from_slice(bytes);
     let end = buffer.len();
-    let taken = framing.take(from, &mut buffer, end);
-    (buffer[taken.pass].to_vec(), taken.messages, taken.notice)
+    let filtered = framing.filter(from, &mut buffer, end);
+    (
+        buffer[filtered.pass].to_vec(),
+        filtered.messages,
+        filtered.notice,
+    )
 }
 
 /// The same in pieces that end at `cuts`.
@@ -164,7 +168,7 @@ fn a_message_beyond_the_limit_does_not_go_on() {
     let good = frame(Side::Client, 0x02, b"123456");
     let rest = frame(Side::Client, 0x80, b"78901");
     let (passed, _, notice) = pass(&mut framing, Side::Client, &[good.clone(), rest].concat());
-    assert_eq!((passed, notice), (good, Some(Notice::TooBig)));
+    assert_eq!((passed, notice), (good, Some(Notice::MessageTooBig)));
     framing.close(Some(1009), "message-too-big");
     assert!(injected(&mut framing, Side::Client).is_some());
     let answer = frame(Side::Client, 0x88, b"\x03\xf1");
@@ -180,14 +184,17 @@ fn what_is_no_framing_passes_unless_there_is_a_limit() {
     let odd = b"\x83\x80\0\0\0\0 not a frame";
     let mut framing = Framing::new(None);
     let (passed, _, notice) = pass(&mut framing, Side::Client, odd);
-    assert_eq!((passed.as_slice(), notice), (&odd[..], Some(Notice::Blind)));
+    assert_eq!(
+        (passed.as_slice(), notice),
+        (&odd[..], Some(Notice::Unframed))
+    );
     framing.close(Some(1001), "idle");
     assert!(framing.has_closed(), "there is nothing to say");
     let mut framing = Framing::new(Some(1000));
     let (passed, _, notice) = pass(&mut framing, Side::Client, odd);
     assert_eq!(
         (passed.as_slice(), notice),
-        (&b""[..], Some(Notice::Protocol))
+        (&b""[..], Some(Notice::ProtocolError))
     );
     // Its client is told, and that is all that can be done.
     framing.close(Some(1002), "protocol-error");
