@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a certificate for localhost, good for trying things out and for nothing else.
+# Creates a certificate for localhost. Use it for this example only.
 set -eu
 cd "$(dirname "$0")"
 umask 077

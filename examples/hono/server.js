@@ -1,5 +1,5 @@
-// The classic Hono app, made real: one route that is a WebSocket for those who ask for one, and
-// the app's own text for everybody else.
+// A Hono app with one route, which is a WebSocket for clients that ask for one, and plain text for all
+// others.
 
 import { serve } from '@hono/node-server'
 import { createNodeWebSocket } from '@hono/node-ws'
@@ -23,7 +23,7 @@ app.get(
     },
     onMessage(event, socket) {
       if (typeof event.data === 'string' && event.data.startsWith('all:')) {
-        for (const each of sockets) each.send(event.data.slice(4))
+        for (const other of sockets) other.send(event.data.slice(4))
       } else {
         socket.send(event.data)
       }
@@ -32,7 +32,7 @@ app.get(
       sockets.delete(socket)
     },
   })),
-  // Whoever did not ask for a WebSocket ends up here.
+  // Requests without an upgrade arrive here.
   (c) => c.text(`This is ${name}. Connect with a WebSocket to talk.\n`),
 )
 
