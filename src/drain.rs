@@ -14,17 +14,17 @@ use tokio::sync::{Notify, watch};
 
 /// How much time there is for what has not quite begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Haste {
+pub enum Urgency {
     /// What drains will be there for a while.
-    None,
+    Low,
     /// The process is about to end.
-    Some,
+    High,
 }
 
 /// The side that starts a drain.
 #[derive(Debug)]
 pub struct Drain {
-    begun: watch::Sender<Option<Haste>>,
+    begun: watch::Sender<Option<Urgency>>,
 }
 
 impl Drain {
@@ -36,8 +36,8 @@ impl Drain {
     }
 
     /// Begins it. There is no way back: whoever watches may have acted already.
-    pub fn begin(&self, haste: Haste) {
-        self.begun.send_replace(Some(haste));
+    pub fn begin(&self, urgency: Urgency) {
+        self.begun.send_replace(Some(urgency));
     }
 
     /// Whether it has begun.
@@ -46,8 +46,8 @@ impl Drain {
     }
 
     /// A watch for something that has to end when the drain begins.
-    pub fn watch(&self) -> Watch {
-        Watch {
+    pub fn watch(&self) -> DrainWatch {
+        DrainWatch {
             begun: self.begun.subscribe(),
         }
     }
@@ -61,27 +61,30 @@ impl Default for Drain {
 
 /// The side that is told.
 #[derive(Debug, Clone)]
-pub struct Watch {
-    begun: watch::Receiver<Option<Haste>>,
+pub struct DrainWatch {
+    begun: watch::Receiver<Option<Urgency>>,
 }
 
-impl Watch {
+impl DrainWatch {
     /// Ends when the drain begins, or when nobody is left who could begin it.
-    pub async fn begun(&mut self) -> Haste {
+    pub async fn begun(&mut self) -> Urgency {
         let begun = self.begun.wait_for(Option::is_some).await;
         // An error means that the sender is gone: what it stood for is gone too.
-        begun.ok().and_then(|haste| *haste).unwrap_or(Haste::Some)
+        begun
+            .ok()
+            .and_then(|urgency| *urgency)
+            .unwrap_or(Urgency::High)
     }
 }
 
 /// The tasks of one worker, counted, so that a stop can wait for the last.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
-    shared: Rc<Running>,
+    shared: Rc<TaskCounter>,
 }
 
 #[derive(Debug, Default)]
-struct Running {
+struct TaskCounter {
     count: Cell<usize>,
     all_done: Notify,
 }
@@ -90,7 +93,7 @@ impl Tasks {
     /// Runs `task` on this thread's runtime until it ends.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.shared.count.set(self.shared.count.get() + 1);
-        let done = Done(Rc::clone(&self.shared));
+        let done = TaskGuard(Rc::clone(&self.shared));
         #[expect(clippy::disallowed_methods, reason = "this is the tracker")]
         tokio::task::spawn_local(Tracked { task, _done: done });
     }
@@ -114,7 +117,7 @@ pin_project! {
     struct Tracked<F> {
         #[pin]
         task: F,
-        _done: Done,
+        _done: TaskGuard,
     }
 }
 
@@ -127,9 +130,9 @@ impl<F: Future<Output = ()>> Future for Tracked<F> {
 }
 
 /// Counts its task down, however that ends.
-struct Done(Rc<Running>);
+struct TaskGuard(Rc<TaskCounter>);
 
-impl Drop for Done {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         let left = self.0.count.get() - 1;
         self.0.count.set(left);
@@ -147,12 +150,12 @@ mod tests {
     async fn watches_end_when_the_drain_begins() {
         let drain = Drain::new();
         let mut early = drain.watch();
-        drain.begin(Haste::None);
-        assert_eq!(early.begun().await, Haste::None);
-        assert_eq!(drain.watch().begun().await, Haste::None);
+        drain.begin(Urgency::Low);
+        assert_eq!(early.begun().await, Urgency::Low);
+        assert_eq!(drain.watch().begun().await, Urgency::Low);
         assert!(drain.has_begun());
         let mut orphan = Drain::new().watch();
-        assert_eq!(orphan.begun().await, Haste::Some);
+        assert_eq!(orphan.begun().await, Urgency::High);
     }
 
     #[test]

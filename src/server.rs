@@ -13,8 +13,8 @@ mod health;
 mod limits;
 mod listeners;
 mod mailbox;
-mod manager;
-mod operators;
+mod watchdog;
+mod admin_servers;
 mod orders;
 mod process;
 mod program;
@@ -32,7 +32,7 @@ pub use self::errors::StartError;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::start::Start;
+use self::start::Startup;
 use crate::handover::successor::Predecessor;
 use crate::systemd::passed::PassedSockets;
 
@@ -47,11 +47,11 @@ pub enum Exit {
 
 /// A process that serves.
 #[derive(Debug)]
-pub struct Running {
+pub struct ServingProcess {
     addresses: Vec<(Arc<str>, String)>,
 }
 
-impl Running {
+impl ServingProcess {
     /// Listener and address of every open socket; a port of 0 has become a real one.
     pub fn addresses(&self) -> &[(Arc<str>, String)] {
         &self.addresses
@@ -62,12 +62,12 @@ impl Running {
 ///
 /// # Errors
 /// [`StartError`]; nothing was served then.
-pub fn run(path: &Path, ready: impl FnOnce(&Running)) -> Result<Exit, StartError> {
+pub fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> Result<Exit, StartError> {
     // Before there is any other thread.
     let passed = PassedSockets::take();
     let program = program::program()?;
     let mut predecessor = Predecessor::find()?;
-    let started = Start {
+    let started = Startup {
         path,
         program,
         passed,

@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::drain::{Drain, Haste, Watch};
+use crate::drain::{Drain, DrainWatch, Urgency};
 use crate::handover::link::Link;
-use crate::net::listen::Bound;
+use crate::net::listen::ListeningSocket;
 use crate::net::stream::Socket;
 
 /// Connections at once; more are closed.
@@ -46,7 +46,7 @@ pub type Answer = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub struct Server {
     /// Where it listens, as bound.
-    pub bound: Arc<Bound>,
+    pub bound: Arc<ListeningSocket>,
     drain: Drain,
     accepting: JoinSet<()>,
 }
@@ -62,7 +62,7 @@ impl Server {
     ///
     /// # Errors
     /// What the system said.
-    pub fn start(bound: Bound, service: impl Service) -> io::Result<Self> {
+    pub fn start(bound: ListeningSocket, service: impl Service) -> io::Result<Self> {
         let door = Door::open(&bound)?;
         bound.claim();
         let drain = Drain::new();
@@ -79,7 +79,7 @@ impl Server {
     /// end, which what this gives waits for.
     pub fn retire(self) -> JoinSet<()> {
         self.bound.leave();
-        self.drain.begin(Haste::None);
+        self.drain.begin(Urgency::Low);
         self.accepting
     }
 }
@@ -99,10 +99,14 @@ enum Door {
 }
 
 impl Door {
-    fn open(bound: &Bound) -> io::Result<Self> {
+    fn open(bound: &ListeningSocket) -> io::Result<Self> {
         Ok(match bound {
-            Bound::Tcp(listener, _) => Self::Tcp(TcpListener::from_std(listener.try_clone()?)?),
-            Bound::Unix(listener, _) => Self::Unix(UnixListener::from_std(listener.try_clone()?)?),
+            ListeningSocket::Tcp(listener, _) => {
+                Self::Tcp(TcpListener::from_std(listener.try_clone()?)?)
+            }
+            ListeningSocket::Unix(listener, _) => {
+                Self::Unix(UnixListener::from_std(listener.try_clone()?)?)
+            }
         })
     }
 
@@ -116,7 +120,7 @@ impl Door {
     }
 }
 
-async fn accept_all(door: Door, service: Arc<impl Service>, mut drain: Watch) {
+async fn accept_all(door: Door, service: Arc<impl Service>, mut drain: DrainWatch) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MOST));
     let mut connections = JoinSet::new();
     let watch = drain.clone();
@@ -143,7 +147,7 @@ async fn accept_all(door: Door, service: Arc<impl Service>, mut drain: Watch) {
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(socket: Socket, service: &impl Service, mut drain: Watch) {
+async fn serve(socket: Socket, service: &impl Service, mut drain: DrainWatch) {
     let answer = |request| async move { Ok::<_, Infallible>(service.answer(request).await) };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tempfile::TempDir;
-use tidegate::server::Running;
+use tidegate::server::ServingProcess;
 
 use self::fleet::DemoFleet;
 use super::{Code, err, out, run};
@@ -122,7 +122,7 @@ endpoints = [\"{control}\"]
 }
 
 impl Stage {
-    fn welcome(&self, running: &Running) -> String {
+    fn welcome(&self, running: &ServingProcess) -> String {
         let address = running
             .addresses()
             .first()

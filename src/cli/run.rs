@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use tidegate::server::{self, Exit, Running, StartError};
+use tidegate::server::{self, Exit, ServingProcess, StartError};
 
 use super::{Code, check, colour, err};
 
 /// Serves until a signal stops it.
-pub(super) fn run(path: &Path, ready: impl FnOnce(&Running)) -> ExitCode {
+pub(super) fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> ExitCode {
     match server::run(path, ready) {
         Ok(Exit::Graceful) => ExitCode::SUCCESS,
         Ok(Exit::Forced) => Code::Forced.into(),

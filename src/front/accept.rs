@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::http;
-use crate::net::admission::Permit;
-use crate::net::gate::{Limit, Pass};
-use crate::net::handshakes::{Full, PLACE_FOR};
-use crate::net::listen::Accepted;
+use crate::net::admission::ConnectionPermit;
+use crate::net::gate::{LimitReached, ListenerPermit};
+use crate::net::handshakes::{PERMIT_TIMEOUT, TooManyHandshakes};
+use crate::net::listen::AcceptedSocket;
 use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
@@ -27,11 +27,11 @@ use crate::session::{Connection, ConnectionGuards, Worker};
 #[derive(Debug)]
 pub struct IncomingConnection {
     /// The socket.
-    pub accepted: Accepted,
+    pub accepted: AcceptedSocket,
     /// Where it came in.
     pub listener: Arc<Listener>,
     /// Its place among the connections of the process.
-    pub permit: Permit,
+    pub permit: ConnectionPermit,
 }
 
 /// Serves an arrival until its connection, or the tunnel that came of it, has ended.
@@ -125,9 +125,9 @@ enum PrepareError {
     #[error(transparent)]
     Proxy(#[from] ReceiveError),
     #[error(transparent)]
-    Limit(Limit),
+    LimitReached(LimitReached),
     #[error(transparent)]
-    Full(#[from] Full),
+    TooManyHandshakes(#[from] TooManyHandshakes),
 }
 
 /// Where a connection came in, and when.
@@ -141,9 +141,9 @@ struct Entrance<'a> {
 
 async fn prepare(
     entrance: &Entrance<'_>,
-    accepted: Accepted,
+    accepted: AcceptedSocket,
     origin: &mut ConnectionOrigin,
-) -> Result<(Stream, Pass), PrepareError> {
+) -> Result<(Stream, ListenerPermit), PrepareError> {
     let Entrance {
         settings,
         counts,
@@ -171,14 +171,19 @@ async fn prepare(
                 counts.secured(version, resumed);
             }
         }
-        Err(PrepareError::Full(_)) => counts.turned.at(Turned::TlsQueue as usize).add(1),
+        Err(PrepareError::TooManyHandshakes(_)) => {
+            counts.turned.at(Turned::TlsQueue as usize).add(1)
+        }
         Err(_) => counts.turned.at(Turned::Tls as usize).add(1),
     }
     Ok((result?, pass))
 }
 
 /// Holds a connection against the listener's limits, now that it is known whose it is.
-fn enter(entrance: &Entrance<'_>, origin: &ConnectionOrigin) -> Result<Pass, PrepareError> {
+fn enter(
+    entrance: &Entrance<'_>,
+    origin: &ConnectionOrigin,
+) -> Result<ListenerPermit, PrepareError> {
     let Entrance {
         listener,
         settings,
@@ -191,7 +196,7 @@ fn enter(entrance: &Entrance<'_>, origin: &ConnectionOrigin) -> Result<Pass, Pre
     let entered = listener.gate.enter(&settings.limits, address);
     entered.map_err(|limit| {
         let turned = match limit {
-            Limit::ConnectionsPerIp => Turned::ConnectionsPerIp,
+            LimitReached::ConnectionsPerIp => Turned::ConnectionsPerIp,
             _ => Turned::Connections,
         };
         counts.turned.at(turned as usize).add(1);
@@ -201,7 +206,7 @@ fn enter(entrance: &Entrance<'_>, origin: &ConnectionOrigin) -> Result<Pass, Pre
                 "connections refused"
             );
         }
-        PrepareError::Limit(limit)
+        PrepareError::LimitReached(limit)
     })
 }
 
@@ -233,10 +238,10 @@ async fn take_proxy_header(
 }
 
 /// Hands the socket to this worker's event loop.
-fn register(accepted: Accepted) -> io::Result<Socket> {
+fn register(accepted: AcceptedSocket) -> io::Result<Socket> {
     match accepted {
-        Accepted::Tcp(socket, ..) => TcpStream::from_std(socket).map(Socket::Tcp),
-        Accepted::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
+        AcceptedSocket::Tcp(socket, ..) => TcpStream::from_std(socket).map(Socket::Tcp),
+        AcceptedSocket::Unix(socket) => UnixStream::from_std(socket).map(Socket::Unix),
     }
 }
 
@@ -259,11 +264,11 @@ async fn secure(
         .map_err(late)??;
     // Who waits for us has time: it is the client's that is limited.
     let handshakes = worker.handshakes(&listener.name);
-    let place = handshakes.enter(settings.handshakes_at_once);
+    let place = handshakes.acquire(settings.handshakes_at_once);
     let place = tokio::time::timeout(limit, place).await.map_err(late)??;
     let deadline = Instant::now() + limit;
     let mut handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
-    let soon = tokio::time::timeout(PLACE_FOR.min(limit), &mut handshake).await;
+    let soon = tokio::time::timeout(PERMIT_TIMEOUT.min(limit), &mut handshake).await;
     drop(place);
     let stream = match soon {
         Ok(stream) => stream?,

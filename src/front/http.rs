@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::client_io::{ClientActivity, ClientIo};
 use super::response::{self, Content, ServedBody};
-use crate::drain::Haste;
+use crate::drain::Urgency;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::rejection::Rejection;
@@ -192,11 +192,11 @@ async fn drive(
         let is_stale = || due() < armed || (awaited && !activity.awaits_first());
         tokio::select! {
             biased;
-            haste = drain.begun(), if leave == DrainStep::No => {
-                leave = DrainStep::AfterFirst(match haste {
+            urgency = drain.begun(), if leave == DrainStep::No => {
+                leave = DrainStep::AfterFirst(match urgency {
                     // Until it is due anyway.
-                    Haste::None => far,
-                    Haste::Some => Instant::now() + FIRST_REQUEST,
+                    Urgency::Low => far,
+                    Urgency::High => Instant::now() + FIRST_REQUEST,
                 });
             }
             next = std::future::poll_fn(|cx| match poll(cx, std::mem::take(&mut finish)) {

@@ -18,10 +18,10 @@ use super::descriptors;
 const FROM: &str = "TIDEGATE_UPGRADE_FROM";
 
 /// Bytes of a message.
-const MESSAGE_MOST: usize = 256 * 1024 * 1024;
+const MAX_MESSAGE_BYTES: usize = 256 * 1024 * 1024;
 
 /// Descriptors that come with a message.
-const DESCRIPTORS_MOST: usize = 64 * 1024;
+const MAX_DESCRIPTORS: usize = 64 * 1024;
 
 /// One end of the way, before it becomes a [`Link`](super::link::Link).
 #[derive(Debug)]
@@ -62,9 +62,9 @@ impl Channel {
     ///
     /// # Errors
     /// What the system said.
-    pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(Some(patience))?;
-        self.0.set_write_timeout(Some(patience))
+    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(timeout))?;
+        self.0.set_write_timeout(Some(timeout))
     }
 
     /// Sends a message, and these descriptors along.
@@ -84,7 +84,7 @@ impl Channel {
         let mut socket = &self.0;
         socket.write_all(&[length.to_be_bytes(), count.to_be_bytes()].concat())?;
         socket.write_all(&body)?;
-        for some in along.chunks(descriptors::AT_ONCE) {
+        for some in along.chunks(descriptors::MAX_PER_SEND) {
             descriptors::send(self.0.as_fd(), some)?;
         }
         Ok(())
@@ -99,7 +99,7 @@ impl Channel {
         let mut head = [[0; 4]; 2];
         socket.read_exact(head.as_flattened_mut())?;
         let [length, count] = head.map(|it| u32::from_be_bytes(it) as usize);
-        if length > MESSAGE_MOST || count > DESCRIPTORS_MOST {
+        if length > MAX_MESSAGE_BYTES || count > MAX_DESCRIPTORS {
             return Err(io::Error::other("the other side speaks otherwise"));
         }
         let mut body = Zeroizing::new(vec![0; length]);
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn whoever_says_nothing_is_not_waited_for() {
         let [_one, other] = pair();
-        other.set_patience(Duration::from_millis(10)).unwrap();
+        other.set_timeout(Duration::from_millis(10)).unwrap();
         assert!(other.receive::<String>().is_err());
     }
 

@@ -10,11 +10,11 @@ use rustix::net::{
 };
 
 /// Descriptors that one send takes: the kernel takes 253.
-pub(super) const AT_ONCE: usize = 64;
+pub(super) const MAX_PER_SEND: usize = 64;
 
-/// Sends these, at most [`AT_ONCE`], with a byte that stands for them.
+/// Sends these, at most [`MAX_PER_SEND`], with a byte that stands for them.
 pub(super) fn send(socket: BorrowedFd<'_>, along: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PER_SEND))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(along)) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -26,7 +26,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, along: &[BorrowedFd<'_>]) -> io::Resu
 
 /// Those that came with one byte; none if the other side is gone.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PER_SEND))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let mut into = [IoSliceMut::new(&mut byte)];

@@ -12,31 +12,33 @@ use super::identity::Identity;
 use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::HandoverState;
-use crate::net::listen::Bound;
+use crate::net::listen::ListeningSocket;
 
 /// Why there is no successor.
 #[derive(Debug)]
 pub enum UpgradeError {
     /// It may not be.
-    Forbidden(String),
+    NotAllowed(String),
     /// Its program cannot be run.
     Run(PathBuf, io::Error),
     /// It has told what is wrong.
     Failed(Vec<String>),
     /// It has ended, or has not said anything in time.
-    Silent(io::Error),
+    NoResponse(io::Error),
     /// It is too old or too new.
-    Otherwise,
+    ProtocolMismatch,
 }
 
 impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Forbidden(why) => f.write_str(why),
+            Self::NotAllowed(why) => f.write_str(why),
             Self::Run(binary, error) => write!(f, "cannot run `{}`: {error}", binary.display()),
             Self::Failed(_) => f.write_str("the new process does not start"),
-            Self::Silent(error) => write!(f, "the new process does not answer: {error}"),
-            Self::Otherwise => f.write_str("the new process speaks otherwise: restart instead"),
+            Self::NoResponse(error) => write!(f, "the new process does not answer: {error}"),
+            Self::ProtocolMismatch => {
+                f.write_str("the new process speaks otherwise: restart instead")
+            }
         }
     }
 }
@@ -81,7 +83,7 @@ impl SuccessorProcess {
         // It is for this process: the new one is told by systemd itself.
         command.env_remove("WATCHDOG_PID");
         let channel = Channel::to(&mut command).map_err(cannot)?;
-        channel.set_patience(STEP_TIMEOUT).map_err(cannot)?;
+        channel.set_timeout(STEP_TIMEOUT).map_err(cannot)?;
         let child = command.spawn().map_err(cannot)?;
         drop(command);
         let successor = Self {
@@ -89,7 +91,7 @@ impl SuccessorProcess {
             child,
             version: String::new(),
         };
-        match successor.hear() {
+        match successor.receive() {
             Ok(SuccessorMessage::Hello { protocol, version })
                 if SuccessorMessage::is_understood(protocol) =>
             {
@@ -98,7 +100,7 @@ impl SuccessorProcess {
                     ..successor
                 })
             }
-            Ok(_) => Err(successor.give_up(UpgradeError::Otherwise)),
+            Ok(_) => Err(successor.give_up(UpgradeError::ProtocolMismatch)),
             Err(error) => Err(successor.give_up(error)),
         }
     }
@@ -112,19 +114,19 @@ impl SuccessorProcess {
         state: &HandoverState,
         descriptors: &PassedDescriptors,
     ) -> Result<Self, UpgradeError> {
-        let handed = || {
+        let exchanged = || {
             self.send(state, &descriptors.borrowed())?;
-            match self.hear()? {
+            match self.receive()? {
                 SuccessorMessage::Prepared => {}
-                _ => return Err(UpgradeError::Otherwise),
+                _ => return Err(UpgradeError::ProtocolMismatch),
             }
             self.send(&PredecessorMessage::Go, &[])?;
-            match self.hear()? {
+            match self.receive()? {
                 SuccessorMessage::Serving => Ok(()),
-                _ => Err(UpgradeError::Otherwise),
+                _ => Err(UpgradeError::ProtocolMismatch),
             }
         };
-        match handed() {
+        match exchanged() {
             Ok(()) => Ok(self),
             Err(error) => Err(self.give_up(error)),
         }
@@ -162,17 +164,17 @@ impl SuccessorProcess {
     ) -> Result<(), UpgradeError> {
         let sent = self.channel.send(message, descriptors);
         // It may have said why before it went.
-        sent.map_err(|error| match self.hear() {
+        sent.map_err(|error| match self.receive() {
             Err(UpgradeError::Failed(lines)) => UpgradeError::Failed(lines),
-            _ => UpgradeError::Silent(error),
+            _ => UpgradeError::NoResponse(error),
         })
     }
 
-    fn hear(&self) -> Result<SuccessorMessage, UpgradeError> {
+    fn receive(&self) -> Result<SuccessorMessage, UpgradeError> {
         match self.channel.receive() {
             Ok((SuccessorMessage::Failed { lines }, _)) => Err(UpgradeError::Failed(lines)),
             Ok((says, _)) => Ok(says),
-            Err(error) => Err(UpgradeError::Silent(error)),
+            Err(error) => Err(UpgradeError::NoResponse(error)),
         }
     }
 
@@ -188,7 +190,7 @@ impl SuccessorProcess {
 #[derive(Debug)]
 pub struct PassedDescriptors {
     /// Listening sockets.
-    pub sockets: Vec<Arc<Bound>>,
+    pub sockets: Vec<Arc<ListeningSocket>>,
     /// What the service manager has passed.
     pub passed: Vec<OwnedFd>,
     /// The ways to processes that drain already.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
-use crate::net::inherited::{Inherited, Place};
-use crate::net::tickets::HandedKey;
+use crate::net::inherited::{InheritedSockets, SocketId};
+use crate::net::tickets::HandoverTicketKey;
 use crate::upstream::handover::Handed;
 
 /// All that is handed over. Descriptors come along: first one for each of `sockets`, then for each of
@@ -16,7 +16,7 @@ pub struct HandoverState {
     /// Who hands over.
     pub from: Identity,
     /// Listening sockets, those of operators included.
-    pub sockets: Vec<Place>,
+    pub sockets: Vec<SocketId>,
     /// Names of what the service manager has passed.
     pub passed: Vec<String>,
     /// Processes that drain already.
@@ -36,14 +36,14 @@ pub struct ListenerTickets {
     /// Its name.
     pub listener: String,
     /// The keys.
-    pub keys: Vec<HandedKey>,
+    pub keys: Vec<HandoverTicketKey>,
 }
 
 /// What listeners had before this process: taken by those that it begins with.
 #[derive(Debug, Default)]
 pub struct InheritedListeners {
     /// Sockets that listen already.
-    pub sockets: Inherited,
+    pub sockets: InheritedSockets,
     /// Keys of tickets, by listener.
     pub tickets: Vec<ListenerTickets>,
     /// Listeners that operators have taken out.

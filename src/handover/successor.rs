@@ -10,7 +10,7 @@ use super::identity::Identity;
 use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::{HandoverState, InheritedListeners};
-use crate::net::inherited::{Place, Purpose};
+use crate::net::inherited::{Purpose, SocketId};
 use crate::systemd::{self, passed::PassedSockets};
 use crate::upstream::handover::Handed;
 
@@ -45,8 +45,8 @@ impl Predecessor {
         let Some(channel) = Channel::inherited()? else {
             return Ok(None);
         };
-        channel.set_patience(STEP_TIMEOUT)?;
-        systemd::be_silent();
+        channel.set_timeout(STEP_TIMEOUT)?;
+        systemd::mute();
         Ok(Some(Self {
             channel,
             identity: None,
@@ -73,8 +73,8 @@ impl Predecessor {
         };
         inheritance.listeners.tickets = state.tickets;
         inheritance.listeners.drained = state.drained.into_iter().map(Arc::from).collect();
-        for place in state.sockets {
-            inheritance.listeners.sockets.add(place, next()?);
+        for id in state.sockets {
+            inheritance.listeners.sockets.add(id, next()?);
         }
         let mut passed = Vec::new();
         for name in state.passed {
@@ -93,7 +93,7 @@ impl Predecessor {
     /// # Errors
     /// Why that does not come.
     pub fn prepared(&self) -> io::Result<()> {
-        self.say(SuccessorMessage::Prepared, PredecessorMessage::Go)
+        self.exchange(SuccessorMessage::Prepared, PredecessorMessage::Go)
     }
 
     /// This process serves: waits for the other one to step back.
@@ -101,7 +101,7 @@ impl Predecessor {
     /// # Errors
     /// Why it does not say so.
     pub fn serving(&self) -> io::Result<()> {
-        self.say(SuccessorMessage::Serving, PredecessorMessage::Left)
+        self.exchange(SuccessorMessage::Serving, PredecessorMessage::Left)
     }
 
     /// What it is from then on: an older generation, within a runtime. `None` if it is gone already.
@@ -116,7 +116,7 @@ impl Predecessor {
         let _ = self.channel.send(&SuccessorMessage::Failed { lines }, &[]);
     }
 
-    fn say(&self, says: SuccessorMessage, expected: PredecessorMessage) -> io::Result<()> {
+    fn exchange(&self, says: SuccessorMessage, expected: PredecessorMessage) -> io::Result<()> {
         self.channel.send(&says, &[])?;
         let (said, _) = self.channel.receive::<PredecessorMessage>()?;
         match said == expected {
@@ -128,18 +128,18 @@ impl Predecessor {
 
 impl Inheritance {
     /// Of a process that was started by itself: what the service manager has kept and passes.
-    pub fn of_nobody(mut passed: PassedSockets) -> Self {
+    pub fn without_predecessor(mut passed: PassedSockets) -> Self {
         let mut inheritance = Self {
             generation: 1,
             ..Self::default()
         };
-        for (bind, socket) in passed.kept() {
-            let place = Place {
+        for (bind, socket) in passed.take_kept() {
+            let id = SocketId {
                 purpose: Purpose::Listener,
                 bind,
                 of: None,
             };
-            inheritance.listeners.sockets.add(place, socket);
+            inheritance.listeners.sockets.add(id, socket);
         }
         inheritance.passed = passed;
         inheritance

@@ -1,6 +1,6 @@
 //! How many connections there may be at once, and who counts them.
 //!
-//! A [`Permit`] is one client's connection, from accept until its last byte, tunnel included; it
+//! A [`ConnectionPermit`] is one client's connection, from accept until its last byte, tunnel included; it
 //! counts for the process and for the worker that has it, and stops counting when dropped.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::gate::Pass;
+use super::gate::ListenerPermit;
 use crate::config::descriptors;
 use crate::quota::Share;
 
@@ -16,7 +16,7 @@ use crate::quota::Share;
 #[derive(Debug, Default)]
 pub struct Admission {
     open: AtomicUsize,
-    most: AtomicUsize,
+    limit: AtomicUsize,
     /// Somebody has been told that there is no room.
     full: AtomicBool,
     freed: Notify,
@@ -26,22 +26,22 @@ impl Admission {
     /// How many connections a limit of `descriptors` carries when `taken` are in use already: each
     /// connection may need one towards its endpoint, and some stay in reserve, so that a dial never
     /// fails for want of one.
-    pub fn most_for(descriptors: u64, taken: u64) -> usize {
+    pub fn limit_for(descriptors: u64, taken: u64) -> usize {
         let free = descriptors.saturating_sub(descriptors::reserve(descriptors) + taken);
         usize::try_from(free / descriptors::PER_TUNNEL)
             .unwrap_or(usize::MAX)
             .max(1)
     }
 
-    /// Room for `most` connections from now on; none before this is called.
-    pub fn set_most(&self, most: usize) {
-        self.most.store(most, Ordering::Relaxed);
+    /// Room for `limit` connections from now on; none before this is called.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
         self.freed.notify_waiters();
     }
 
     /// Connections at once, at most.
-    pub fn most(&self) -> usize {
-        self.most.load(Ordering::Relaxed)
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// Connections now.
@@ -51,8 +51,8 @@ impl Admission {
 
     /// Counts one more, if there is room.
     fn enter(&self) -> bool {
-        let most = self.most();
-        let one_more = |open| (open < most).then_some(open + 1);
+        let limit = self.limit();
+        let one_more = |open| (open < limit).then_some(open + 1);
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok()
@@ -60,7 +60,7 @@ impl Admission {
 
     fn leave(&self) {
         let before = self.open.fetch_sub(1, Ordering::Relaxed);
-        if before >= self.most() {
+        if before >= self.limit() {
             self.freed.notify_waiters();
         }
     }
@@ -68,12 +68,12 @@ impl Admission {
 
 /// The connections that one worker has.
 #[derive(Debug)]
-pub struct Load {
+pub struct WorkerLoad {
     connections: AtomicUsize,
     process: Arc<Admission>,
 }
 
-impl Load {
+impl WorkerLoad {
     /// Of a worker that has none, in a process that counts with `process`.
     pub fn new(process: Arc<Admission>) -> Self {
         Self {
@@ -88,10 +88,10 @@ impl Load {
     }
 
     /// Counts one more connection, for this worker and for the process, if there is room.
-    pub fn admit(self: &Arc<Self>) -> Option<Permit> {
+    pub fn admit(self: &Arc<Self>) -> Option<ConnectionPermit> {
         self.process.enter().then(|| {
             self.connections.fetch_add(1, Ordering::Relaxed);
-            Permit {
+            ConnectionPermit {
                 load: Arc::clone(self),
                 held: None,
             }
@@ -99,7 +99,7 @@ impl Load {
     }
 
     /// The same, but waits for room.
-    pub async fn admitted(self: &Arc<Self>) -> Permit {
+    pub async fn admit_or_wait(self: &Arc<Self>) -> ConnectionPermit {
         loop {
             let freed = self.process.freed.notified();
             if let Some(permit) = self.admit() {
@@ -121,21 +121,21 @@ impl Load {
 
 /// One counted connection, and what else it takes of what is limited.
 #[derive(Debug)]
-pub struct Permit {
-    load: Arc<Load>,
+pub struct ConnectionPermit {
+    load: Arc<WorkerLoad>,
     /// In a box: most connections take nothing that is limited.
     held: Option<Box<Held>>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    _pass: Pass,
+    _pass: ListenerPermit,
     _tunnels: Vec<Share>,
 }
 
-impl Permit {
+impl ConnectionPermit {
     /// Counts for that worker instead.
-    pub fn hand_over(mut self, to: &Arc<Load>) -> Self {
+    pub fn hand_over(mut self, to: &Arc<WorkerLoad>) -> Self {
         self.load.process.open.fetch_add(1, Ordering::Relaxed);
         to.connections.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -145,8 +145,8 @@ impl Permit {
     }
 
     /// Holds what the listener has let in as long as the connection lasts.
-    pub fn hold(&mut self, pass: Pass) {
-        if !pass.is_free() {
+    pub fn hold(&mut self, pass: ListenerPermit) {
+        if !pass.holds_nothing() {
             self.held.get_or_insert_default()._pass = pass;
         }
     }
@@ -159,7 +159,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.load.connections.fetch_sub(1, Ordering::Relaxed);
         self.load.process.leave();
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_reserve_is_kept_of_every_limit() {
-        for (descriptors, taken, most) in [
+        for (descriptors, taken, limit) in [
             (64, 20, 18),
             (1024, 24, 436),
             (20_000, 24, 9924),
@@ -180,17 +180,17 @@ mod tests {
             (0, 0, 1),
         ] {
             assert_eq!(
-                Admission::most_for(descriptors, taken),
-                most,
+                Admission::limit_for(descriptors, taken),
+                limit,
                 "{descriptors} descriptors"
             );
         }
     }
 
-    fn two_workers(most: usize) -> (Arc<Admission>, [Arc<Load>; 2]) {
+    fn two_workers(limit: usize) -> (Arc<Admission>, [Arc<WorkerLoad>; 2]) {
         let process = Arc::new(Admission::default());
-        process.set_most(most);
-        let load = || Arc::new(Load::new(Arc::clone(&process)));
+        process.set_limit(limit);
+        let load = || Arc::new(WorkerLoad::new(Arc::clone(&process)));
         let loads = [load(), load()];
         (process, loads)
     }
@@ -200,7 +200,7 @@ mod tests {
         let (process, [one, other]) = two_workers(1);
         let permit = one.admit().unwrap();
         assert!(one.admit().is_none() && other.admit().is_none());
-        let waiter = other.admitted();
+        let waiter = other.admit_or_wait();
         tokio::pin!(waiter);
         assert!(futures_util::poll!(&mut waiter).is_pending());
         drop(permit);

@@ -11,7 +11,7 @@ use crate::config::model::ListenerLimits;
 use crate::quota::{Addresses, Pace, Quota, Seat, Share};
 
 /// Seconds between two lines in the log about connections that were refused.
-const TOLD_EVERY: u64 = 10;
+const REPORT_INTERVAL: u64 = 10;
 
 /// The counts of one listener.
 #[derive(Debug)]
@@ -20,28 +20,28 @@ pub struct Gate {
     pace: Pace,
     addresses: Arc<Addresses>,
     began: Instant,
-    /// Second in which refusals were last told of, and refusals since.
-    told: AtomicU64,
-    untold: AtomicU64,
+    /// Second in which refusals were last reported, and refusals since.
+    reported_at: AtomicU64,
+    unreported: AtomicU64,
 }
 
 /// What a connection takes, until it is dropped.
 #[derive(Debug, Default)]
-pub struct Pass {
+pub struct ListenerPermit {
     _open: Option<Share>,
     _seat: Option<Seat>,
 }
 
-impl Pass {
+impl ListenerPermit {
     /// Whether it takes nothing that is limited.
-    pub fn is_free(&self) -> bool {
+    pub fn holds_nothing(&self) -> bool {
         self._open.is_none() && self._seat.is_none()
     }
 }
 
 /// Why a connection is closed at once, or a handshake refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Limit {
+pub enum LimitReached {
     /// `connections`.
     #[error("as many connections as the listener's `limits.connections`")]
     Connections,
@@ -63,8 +63,8 @@ impl Default for Gate {
             pace: Pace::default(),
             addresses: Arc::default(),
             began: Instant::now(),
-            told: AtomicU64::new(0),
-            untold: AtomicU64::new(0),
+            reported_at: AtomicU64::new(0),
+            unreported: AtomicU64::new(0),
         }
     }
 }
@@ -73,20 +73,24 @@ impl Gate {
     /// Lets one more connection in. `address` is `None` where no single client is behind it.
     ///
     /// # Errors
-    /// [`Limit`].
-    pub fn enter(&self, limits: &ListenerLimits, address: Option<IpAddr>) -> Result<Pass, Limit> {
+    /// [`LimitReached`].
+    pub fn enter(
+        &self,
+        limits: &ListenerLimits,
+        address: Option<IpAddr>,
+    ) -> Result<ListenerPermit, LimitReached> {
         let open = match limits.connections {
             None => None,
-            Some(most) => Some(self.open.take(most).ok_or(Limit::Connections)?),
+            Some(most) => Some(self.open.take(most).ok_or(LimitReached::Connections)?),
         };
         let seat = match (limits.connections_per_ip, address) {
             (Some(most), Some(address)) => self
                 .addresses
                 .connect(address, most)
-                .map_err(|_| Limit::ConnectionsPerIp)?,
+                .map_err(|_| LimitReached::ConnectionsPerIp)?,
             _ => None,
         };
-        Ok(Pass {
+        Ok(ListenerPermit {
             _open: open,
             _seat: seat,
         })
@@ -95,33 +99,37 @@ impl Gate {
     /// Lets one more handshake through: of `address`, as it is believed.
     ///
     /// # Errors
-    /// [`Limit`].
-    pub fn handshake(&self, limits: &ListenerLimits, address: Option<IpAddr>) -> Result<(), Limit> {
+    /// [`LimitReached`].
+    pub fn handshake(
+        &self,
+        limits: &ListenerLimits,
+        address: Option<IpAddr>,
+    ) -> Result<(), LimitReached> {
         // The address first: one that goes too fast does not use up what others may have.
         if let (Some(rate), Some(address)) = (limits.handshakes_per_ip, address)
             && !self.addresses.handshake(address, rate)
         {
-            return Err(Limit::HandshakesPerIp);
+            return Err(LimitReached::HandshakesPerIp);
         }
         match limits.handshakes {
-            Some(rate) if !self.pace.take(rate) => Err(Limit::Handshakes),
+            Some(rate) if !self.pace.take(rate) => Err(LimitReached::Handshakes),
             _ => Ok(()),
         }
     }
 
     /// Counts a refusal; now and then the number of those that the operator has not been told of.
     pub fn refused(&self) -> Option<u64> {
-        let count = self.untold.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = self.began.elapsed().as_secs() + TOLD_EVERY;
-        let told = self.told.load(Ordering::Relaxed);
-        let due = now >= told + TOLD_EVERY;
+        let count = self.unreported.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = self.began.elapsed().as_secs() + REPORT_INTERVAL;
+        let reported_at = self.reported_at.load(Ordering::Relaxed);
+        let due = now >= reported_at + REPORT_INTERVAL;
         let ours = due
             && self
-                .told
-                .compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed)
+                .reported_at
+                .compare_exchange(reported_at, now, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         ours.then(|| {
-            self.untold.fetch_sub(count, Ordering::Relaxed);
+            self.unreported.fetch_sub(count, Ordering::Relaxed);
             count
         })
     }

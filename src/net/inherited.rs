@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::listen::Bound;
+use super::listen::ListeningSocket;
 use crate::config::model::Bind;
 
 /// What a socket is for.
@@ -25,7 +25,7 @@ pub enum Purpose {
 
 /// Which socket it is: what it is for, and where, as the configuration has it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct SocketId {
     /// What it is for.
     pub purpose: Purpose,
     /// The address as configured.
@@ -35,7 +35,7 @@ pub struct Place {
     pub of: Option<String>,
 }
 
-impl Place {
+impl SocketId {
     /// For this, there.
     pub fn new(purpose: Purpose, bind: &Bind) -> Self {
         Self {
@@ -48,21 +48,23 @@ impl Place {
 
 /// Sockets that nobody has asked for yet. Dropping it closes them.
 #[derive(Debug, Default)]
-pub struct Inherited(HashMap<Place, Vec<OwnedFd>>);
+pub struct InheritedSockets(HashMap<SocketId, Vec<OwnedFd>>);
 
-impl Inherited {
+impl InheritedSockets {
     /// One more.
-    pub fn add(&mut self, place: Place, socket: OwnedFd) {
-        self.0.entry(place).or_default().push(socket);
+    pub fn add(&mut self, id: SocketId, socket: OwnedFd) {
+        self.0.entry(id).or_default().push(socket);
     }
 
-    /// All that there are for a place; none if it has to be bound.
+    /// All that there are for an ID; none if it has to be bound.
     ///
     /// # Errors
     /// What the system said.
-    pub fn take(&mut self, place: &Place, bind: &Bind) -> io::Result<Vec<Bound>> {
-        let sockets = self.0.remove(place).unwrap_or_default().into_iter();
-        sockets.map(|socket| Bound::adopted(socket, bind)).collect()
+    pub fn take(&mut self, id: &SocketId, bind: &Bind) -> io::Result<Vec<ListeningSocket>> {
+        let sockets = self.0.remove(id).unwrap_or_default().into_iter();
+        sockets
+            .map(|socket| ListeningSocket::adopted(socket, bind))
+            .collect()
     }
 
     /// How many there are.
@@ -77,14 +79,13 @@ impl Inherited {
 
     /// Closes those that nobody has asked for, and removes their files, which are nobody else's; where
     /// they were.
-    pub fn close(self) -> Vec<Place> {
-        let places = self.0.into_keys();
-        places
-            .inspect(|place| {
-                if let Some(path) = place.bind.strip_prefix("unix:") {
-                    let _ = std::fs::remove_file(path);
-                }
-            })
-            .collect()
+    pub fn close(self) -> Vec<SocketId> {
+        let ids = self.0.into_keys();
+        ids.inspect(|id| {
+            if let Some(path) = id.bind.strip_prefix("unix:") {
+                let _ = std::fs::remove_file(path);
+            }
+        })
+        .collect()
     }
 }

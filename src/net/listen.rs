@@ -1,6 +1,6 @@
 //! Listening sockets: bound here, passed by the service manager, or handed over by another process.
 //!
-//! A [`Bound`] is one of them. Accepting is `server`'s work.
+//! A [`ListeningSocket`] is one of them. Accepting is `server`'s work.
 
 use std::fs;
 use std::io;
@@ -16,14 +16,14 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::socket_file::{SocketFile, remove_stale};
 use super::stream::Peer;
 use crate::config::model::Bind;
-use crate::systemd::passed::Passed;
+use crate::systemd::passed::PassedSocket;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 4096;
 
 /// One bound, listening, non-blocking socket.
 #[derive(Debug)]
-pub enum Bound {
+pub enum ListeningSocket {
     /// TCP over IPv4 or IPv6, and its address: a port of 0 has become a real one.
     Tcp(TcpListener, SocketAddr),
     /// A unix socket, and its file.
@@ -32,14 +32,14 @@ pub enum Bound {
 
 /// An accepted, non-blocking socket that belongs to no runtime yet.
 #[derive(Debug)]
-pub enum Accepted {
+pub enum AcceptedSocket {
     /// TCP, with Nagle's algorithm off: who connected, and to which of our addresses.
     Tcp(TcpStream, SocketAddr, SocketAddr),
     /// A unix socket.
     Unix(UnixStream),
 }
 
-impl Accepted {
+impl AcceptedSocket {
     /// Who connected.
     pub fn peer(&self) -> Peer {
         match self {
@@ -57,7 +57,7 @@ impl Accepted {
     }
 }
 
-impl Bound {
+impl ListeningSocket {
     /// Binds and listens.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Bound {
     /// path is something other than a socket.
     pub fn bind(bind: &Bind) -> io::Result<Self> {
         match bind {
-            Bind::Tcp(address) => bind_tcp(*address, Share::Begin),
+            Bind::Tcp(address) => bind_tcp(*address, PortReuse::First),
             Bind::Unix { path, mode } => bind_unix(path, *mode),
             Bind::Systemd(_) => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -76,9 +76,9 @@ impl Bound {
     ///
     /// # Errors
     /// What the system said; unix sockets do not overlap.
-    pub fn bind_over(bind: &Bind) -> io::Result<Self> {
+    pub fn bind_alongside(bind: &Bind) -> io::Result<Self> {
         match bind {
-            Bind::Tcp(address) => bind_tcp(*address, Share::Join),
+            Bind::Tcp(address) => bind_tcp(*address, PortReuse::Additional),
             Bind::Unix { .. } | Bind::Systemd(_) => Err(io::ErrorKind::AddrInUse.into()),
         }
     }
@@ -88,9 +88,9 @@ impl Bound {
     ///
     /// # Errors
     /// What the system said.
-    pub fn passed(socket: &Passed) -> io::Result<Self> {
+    pub fn passed(socket: &PassedSocket) -> io::Result<Self> {
         match socket {
-            Passed::Tcp(socket) => {
+            PassedSocket::Tcp(socket) => {
                 let socket = socket.try_clone()?;
                 socket.set_nonblocking(true)?;
                 // What is accepted inherits it.
@@ -98,7 +98,7 @@ impl Bound {
                 let local = socket.local_addr()?;
                 Ok(Self::Tcp(socket, local))
             }
-            Passed::Unix(socket) => {
+            PassedSocket::Unix(socket) => {
                 let socket = socket.try_clone()?;
                 socket.set_nonblocking(true)?;
                 let path = socket.local_addr()?.as_pathname().map(Path::to_owned);
@@ -151,9 +151,9 @@ impl Bound {
     ///
     /// # Errors
     /// What the system said.
-    pub fn beside(&self) -> io::Result<Option<Self>> {
+    pub fn bind_another(&self) -> io::Result<Option<Self>> {
         match self {
-            Self::Tcp(_, local) => bind_tcp(*local, Share::Join).map(Some),
+            Self::Tcp(_, local) => bind_tcp(*local, PortReuse::Additional).map(Some),
             Self::Unix(..) => Ok(None),
         }
     }
@@ -170,7 +170,7 @@ impl Bound {
     ///
     /// # Errors
     /// `WouldBlock` when there is none; else what the system said.
-    pub fn accept(&self) -> io::Result<Accepted> {
+    pub fn accept(&self) -> io::Result<AcceptedSocket> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match self {
             Self::Tcp(socket, local) => {
@@ -184,17 +184,21 @@ impl Bound {
                 } else {
                     *local
                 };
-                Ok(Accepted::Tcp(stream, canonical(peer), canonical(local)))
+                Ok(AcceptedSocket::Tcp(
+                    stream,
+                    canonical(peer),
+                    canonical(local),
+                ))
             }
             Self::Unix(socket, _) => {
                 let stream = accept_with(socket, flags)?;
-                Ok(Accepted::Unix(stream.into()))
+                Ok(AcceptedSocket::Unix(stream.into()))
             }
         }
     }
 }
 
-impl AsFd for Bound {
+impl AsFd for ListeningSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(socket, _) => socket.as_fd(),
@@ -210,14 +214,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 /// Whose an address is that several sockets are bound to (SO_REUSEPORT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Share {
+enum PortReuse {
     /// Ours, from now on: an error if anybody else has it, who might be another tidegate.
-    Begin,
+    First,
     /// Ours already.
-    Join,
+    Additional,
 }
 
-fn bind_tcp(address: SocketAddr, share: Share) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, reuse: PortReuse) -> io::Result<ListeningSocket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -228,7 +232,7 @@ fn bind_tcp(address: SocketAddr, share: Share) -> io::Result<Bound> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    if share == Share::Join {
+    if reuse == PortReuse::Additional {
         socket.set_reuse_port(true)?;
     }
     socket.bind(&address.into())?;
@@ -239,10 +243,10 @@ fn bind_tcp(address: SocketAddr, share: Share) -> io::Result<Bound> {
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from(socket);
     let local = listener.local_addr()?;
-    Ok(Bound::Tcp(listener, local))
+    Ok(ListeningSocket::Tcp(listener, local))
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<ListeningSocket> {
     remove_stale(path)?;
     // Bound under another name first, so that nobody can connect before the mode is set.
     let mut aside = path.as_os_str().to_owned();
@@ -255,7 +259,10 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Bound> {
     fs::set_permissions(&aside, fs::Permissions::from_mode(mode))?;
     fs::rename(&aside, path)?;
     std::mem::forget(file);
-    Ok(Bound::Unix(socket, SocketFile::ours(path.to_owned())))
+    Ok(ListeningSocket::Unix(
+        socket,
+        SocketFile::ours(path.to_owned()),
+    ))
 }
 
 #[cfg(test)]
@@ -273,7 +280,7 @@ mod tests {
     fn a_unix_socket_has_its_mode_and_goes_with_its_listener() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in.sock");
-        let bound = Bound::bind(&unix(&path)).unwrap();
+        let bound = ListeningSocket::bind(&unix(&path)).unwrap();
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
@@ -290,8 +297,8 @@ mod tests {
         let path = folder.path().join("in.sock");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "the standard library leaves the file behind");
-        let _bound = Bound::bind(&unix(&path)).unwrap();
-        let error = Bound::bind(&unix(&path)).unwrap_err();
+        let _bound = ListeningSocket::bind(&unix(&path)).unwrap();
+        let error = ListeningSocket::bind(&unix(&path)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(UnixStream::connect(&path).is_ok());
     }
@@ -301,13 +308,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
-        assert!(Bound::bind(&unix(&path)).is_err());
+        assert!(ListeningSocket::bind(&unix(&path)).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 
     #[test]
     fn port_0_becomes_a_real_one() {
-        let bound = Bound::bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let bound = ListeningSocket::bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         assert!(!bound.address().ends_with(":0"));
         assert_eq!(
             bound.accept().unwrap_err().kind(),

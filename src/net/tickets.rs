@@ -40,21 +40,21 @@ const SALT: &[u8] = b"tidegate session ticket 1";
 /// The keys of one listener: what another one demands may be more, so a ticket must be worth nothing
 /// there.
 pub struct TicketKeys {
-    ring: ArcSwap<Ring>,
+    ring: ArcSwap<KeyRing>,
     /// Held while the ring of our own keys is changed; `None` for given keys, which stay.
     rotating: Option<Mutex<()>>,
     scope: Box<str>,
 }
 
 /// All keys in use at one time.
-struct Ring {
-    keys: Vec<Arc<Key>>,
+struct KeyRing {
+    keys: Vec<Arc<TicketKey>>,
     /// The one that makes tickets.
     current: usize,
 }
 
 /// One key, derived from a secret for a scope.
-struct Key {
+struct TicketKey {
     secret: Secret,
     made: SystemTime,
     name: [u8; NAME_LEN],
@@ -63,7 +63,7 @@ struct Key {
 
 /// A key of our own, for another process.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct HandedKey {
+pub struct HandoverTicketKey {
     secret: Secret,
     /// In seconds since 1970.
     made: u64,
@@ -90,8 +90,8 @@ impl TicketKeys {
     }
 
     fn own_at(now: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
-        let ring = Ring {
-            keys: vec![Key::random(now, scope)?.into()],
+        let ring = KeyRing {
+            keys: vec![TicketKey::random(now, scope)?.into()],
             current: 0,
         };
         Ok(Self {
@@ -110,12 +110,12 @@ impl TicketKeys {
         let now = SystemTime::now();
         let keys: Result<Vec<_>, _> = secrets
             .iter()
-            .map(|secret| Key::of(secret.clone(), now, scope).map(Into::into))
+            .map(|secret| TicketKey::of(secret.clone(), now, scope).map(Into::into))
             .collect();
         let keys = keys?;
         let last = keys.len().checked_sub(1).ok_or(TicketKeysError)?;
         Ok(Self {
-            ring: ArcSwap::from_pointee(Ring {
+            ring: ArcSwap::from_pointee(KeyRing {
                 current: last.saturating_sub(1),
                 keys,
             }),
@@ -133,17 +133,20 @@ impl TicketKeys {
     ///
     /// # Errors
     /// [`TicketKeysError`], also when there is none.
-    pub fn taken_over(handed: Vec<HandedKey>, scope: &str) -> Result<Self, TicketKeysError> {
+    pub fn taken_over(
+        handed: Vec<HandoverTicketKey>,
+        scope: &str,
+    ) -> Result<Self, TicketKeysError> {
         let keys: Result<Vec<_>, _> = handed
             .into_iter()
             .map(|key| {
                 let made = SystemTime::UNIX_EPOCH + Duration::from_secs(key.made);
-                Key::of(key.secret, made, scope).map(Arc::new)
+                TicketKey::of(key.secret, made, scope).map(Arc::new)
             })
             .collect();
         let keys = keys?;
         Ok(Self {
-            ring: ArcSwap::from_pointee(Ring {
+            ring: ArcSwap::from_pointee(KeyRing {
                 current: keys.len().checked_sub(1).ok_or(TicketKeysError)?,
                 keys,
             }),
@@ -153,10 +156,10 @@ impl TicketKeys {
     }
 
     /// For another process, oldest first: none if they are given, as that reads them itself.
-    pub fn hand_over(&self) -> Vec<HandedKey> {
+    pub fn hand_over(&self) -> Vec<HandoverTicketKey> {
         let ring = self.ring.load();
         let own = ring.keys.iter().filter(|_| self.are_own());
-        own.map(|key| HandedKey {
+        own.map(|key| HandoverTicketKey {
             secret: key.secret.clone(),
             made: seconds(key.made),
         })
@@ -185,7 +188,7 @@ impl TicketKeys {
     /// whoever needs a ticket then: nothing runs where there are no handshakes. Whoever comes
     /// meanwhile waits: the key of a listener that was quiet for long may be too old to be used.
     fn rotate(&self, now: SystemTime) {
-        let is_due = |ring: &Ring| {
+        let is_due = |ring: &KeyRing| {
             let current = ring.keys.get(ring.current);
             current.is_none_or(|key| key.age(now) >= ROTATED_EVERY)
         };
@@ -200,14 +203,14 @@ impl TicketKeys {
         if !is_due(&ring) {
             return;
         }
-        let Ok(new) = Key::random(now, &self.scope) else {
+        let Ok(new) = TicketKey::random(now, &self.scope) else {
             tracing::error!("no new key for session tickets: the old one stays in use");
             return;
         };
-        let living = |key: &&Arc<Key>| key.age(now) <= ROTATED_EVERY + LIFETIME;
+        let living = |key: &&Arc<TicketKey>| key.age(now) <= ROTATED_EVERY + LIFETIME;
         let mut keys: Vec<_> = ring.keys.iter().filter(living).cloned().collect();
         keys.push(new.into());
-        self.ring.store(Arc::new(Ring {
+        self.ring.store(Arc::new(KeyRing {
             current: keys.len() - 1,
             keys,
         }));
@@ -246,7 +249,7 @@ impl fmt::Debug for TicketKeys {
     }
 }
 
-impl Key {
+impl TicketKey {
     fn random(now: SystemTime, scope: &str) -> Result<Self, TicketKeysError> {
         let mut secret = Zeroizing::new(vec![0; TicketKeysFile::LONG]);
         rand::fill(&mut secret)?;
@@ -257,7 +260,7 @@ impl Key {
         let mut derived = Zeroizing::new([0; NAME_LEN + KEY_LEN]);
         Salt::new(HKDF_SHA256, SALT)
             .extract(secret.bytes())
-            .expand(&[scope.as_bytes()], Derived)?
+            .expand(&[scope.as_bytes()], DerivedLength)?
             .fill(&mut *derived)?;
         let (name, key) = derived.split_first_chunk().ok_or(TicketKeysError)?;
         Ok(Self {
@@ -296,9 +299,9 @@ impl Key {
 }
 
 /// How much is derived.
-struct Derived;
+struct DerivedLength;
 
-impl KeyType for Derived {
+impl KeyType for DerivedLength {
     fn len(&self) -> usize {
         NAME_LEN + KEY_LEN
     }
@@ -420,7 +423,7 @@ mod tests {
     fn nothing_shows_a_secret() {
         let keys = given(&[0xab], "public");
         let own = TicketKeys::taken_over(
-            vec![HandedKey {
+            vec![HandoverTicketKey {
                 secret: secret(0xab),
                 made: 0,
             }],

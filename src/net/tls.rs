@@ -18,7 +18,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::tickets::{HandedKey, TicketKeys, TicketKeysError};
+use super::tickets::{HandoverTicketKey, TicketKeys, TicketKeysError};
 use crate::config::model::{ClientAuth, EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
 
 /// The only protocol that we speak inside TLS, on either side (RFC 7301).
@@ -75,7 +75,10 @@ pub fn ticket_keys(
 ///
 /// # Errors
 /// [`TlsError::Tickets`].
-pub fn handed_ticket_keys(name: &str, keys: Vec<HandedKey>) -> Result<Arc<TicketKeys>, TlsError> {
+pub fn inherited_ticket_keys(
+    name: &str,
+    keys: Vec<HandoverTicketKey>,
+) -> Result<Arc<TicketKeys>, TlsError> {
     Ok(Arc::new(TicketKeys::taken_over(keys, &ticket_scope(name))?))
 }
 

@@ -18,50 +18,50 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::mailbox::{Duty, Handle, Message, Stop};
+use super::mailbox::{AcceptTask, StopMode, WorkerHandle, WorkerMessage};
 use crate::front::accept::{self, IncomingConnection};
-use crate::net::admission::Permit;
-use crate::net::listen::{Accepted, Bound};
+use crate::net::admission::ConnectionPermit;
+use crate::net::listen::{AcceptedSocket, ListeningSocket};
 use crate::net::listener::Listener;
 use crate::session::Worker;
 
 /// How long accepting rests when the system is out of descriptors or memory.
-const EXHAUSTED_REST: Duration = Duration::from_millis(100);
+const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections taken from one socket before the worker's other work gets its turn.
-const TAKEN_AT_ONCE: usize = 16;
+const ACCEPTS_PER_TURN: usize = 16;
 
 /// How many connections more than another a worker may have and still keep a new one: these, and
-/// one for every [`SLACK_PART`] that the other has.
-const SLACK: usize = 4;
-const SLACK_PART: usize = 32;
+/// one for every [`SPREAD_FRACTION`] that the other has.
+const SPREAD: usize = 4;
+const SPREAD_FRACTION: usize = 32;
 
 /// What is being accepted from: one address, or what was passed under one name.
 #[derive(Debug)]
-pub(super) struct Accepting {
+pub(super) struct BoundAddress {
     /// The listener that its connections belong to.
     pub(super) owner: Arc<ArcSwap<Listener>>,
     /// The addresses as bound.
     pub(super) addresses: Vec<String>,
-    sockets: Vec<Socket>,
+    sockets: Vec<AcceptingSocket>,
 }
 
 /// One of its sockets, which a worker has.
 #[derive(Debug)]
-struct Socket {
-    bound: Arc<Bound>,
-    stop: oneshot::Sender<Stop>,
+struct AcceptingSocket {
+    bound: Arc<ListeningSocket>,
+    stop: oneshot::Sender<StopMode>,
     done: oneshot::Receiver<()>,
 }
 
-impl Accepting {
+impl BoundAddress {
     /// Has the workers accept from these sockets: each is one worker's.
     pub(super) async fn start(
-        bound: Vec<Bound>,
+        bound: Vec<ListeningSocket>,
         listener: Arc<Listener>,
-        workers: &Arc<[Handle]>,
+        workers: &Arc<[WorkerHandle]>,
     ) -> Self {
-        let mut addresses: Vec<_> = bound.iter().map(Bound::address).collect();
+        let mut addresses: Vec<_> = bound.iter().map(ListeningSocket::address).collect();
         addresses.dedup();
         let mut accepting = Self {
             owner: Arc::new(ArcSwap::new(listener)),
@@ -74,7 +74,7 @@ impl Accepting {
             let (done, is_done) = oneshot::channel();
             bound.claim();
             let bound = Arc::new(bound);
-            let duty = Duty {
+            let task = AcceptTask {
                 bound: Arc::clone(&bound),
                 owner: Arc::clone(&accepting.owner),
                 workers: Arc::clone(workers),
@@ -83,8 +83,11 @@ impl Accepting {
                 done,
             };
             // A worker that is gone leaves `is_done` dropped.
-            let _ = worker.mailbox.send(Message::Accept(Box::new(duty))).await;
-            accepting.sockets.push(Socket {
+            let _ = worker
+                .mailbox
+                .send(WorkerMessage::Accept(Box::new(task)))
+                .await;
+            accepting.sockets.push(AcceptingSocket {
                 bound,
                 stop,
                 done: is_done,
@@ -94,15 +97,15 @@ impl Accepting {
     }
 
     /// The sockets.
-    pub(super) fn sockets(&self) -> impl ExactSizeIterator<Item = &Arc<Bound>> {
+    pub(super) fn sockets(&self) -> impl ExactSizeIterator<Item = &Arc<ListeningSocket>> {
         self.sockets.iter().map(|socket| &socket.bound)
     }
 
     /// Accepts no more, and closes the sockets.
-    pub(super) async fn stop(self, how: Stop) {
+    pub(super) async fn stop(self, how: StopMode) {
         let mut waits = Vec::with_capacity(self.sockets.len());
-        for Socket { bound, stop, done } in self.sockets {
-            if how == Stop::Leave {
+        for AcceptingSocket { bound, stop, done } in self.sockets {
+            if how == StopMode::LeaveBacklog {
                 bound.leave();
             }
             let _ = stop.send(how);
@@ -116,7 +119,7 @@ impl Accepting {
 }
 
 /// What `AsyncFd` wants of a socket.
-struct Descriptor(Arc<Bound>);
+struct Descriptor(Arc<ListeningSocket>);
 
 impl AsRawFd for Descriptor {
     fn as_raw_fd(&self) -> RawFd {
@@ -125,17 +128,17 @@ impl AsRawFd for Descriptor {
 }
 
 /// Accepts on `worker` until told to stop.
-pub(super) async fn accept_all(worker: Rc<Worker>, duty: Duty) {
-    let Duty {
+pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
+    let AcceptTask {
         bound,
         owner,
         workers,
         own,
         mut stopped,
         done,
-    } = duty;
+    } = task;
     let Some(own) = workers.get(own) else { return };
-    let to = Destination {
+    let to = Dispatcher {
         worker,
         own,
         workers: &workers,
@@ -143,7 +146,7 @@ pub(super) async fn accept_all(worker: Rc<Worker>, duty: Duty) {
     };
     #[expect(
         deprecated,
-        reason = "its successor is unsafe; `Bound` owns its one descriptor, and never changes it"
+        reason = "its successor is unsafe; `ListeningSocket` owns its one descriptor, and never changes it"
     )]
     let socket = match AsyncFd::with_interest(Descriptor(bound), Interest::READABLE) {
         Ok(socket) => socket,
@@ -157,16 +160,16 @@ pub(super) async fn accept_all(worker: Rc<Worker>, duty: Duty) {
     let how = loop {
         let mut ready = match until(&mut stopped, socket.readable()).await {
             Ok(Ok(ready)) => ready,
-            Ok(Err(_)) => break Stop::TakeQueued,
+            Ok(Err(_)) => break StopMode::EmptyBacklog,
             Err(how) => break how,
         };
         match to.accept_some(bound, &mut stopped).await {
-            Queue::Empty => ready.clear_ready(),
-            Queue::Unknown => tokio::task::yield_now().await,
-            Queue::Left(how) => break how,
+            Backlog::Empty => ready.clear_ready(),
+            Backlog::Unknown => tokio::task::yield_now().await,
+            Backlog::Left(how) => break how,
         }
     };
-    while how == Stop::TakeQueued
+    while how == StopMode::EmptyBacklog
         && let Some(permit) = own.load.admit()
         && let Ok(accepted) = bound.accept()
     {
@@ -178,21 +181,21 @@ pub(super) async fn accept_all(worker: Rc<Worker>, duty: Duty) {
 
 /// What accepting has left in the kernel's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Queue {
+enum Backlog {
     Empty,
     Unknown,
     /// Told to stop while there was no room.
-    Left(Stop),
+    Left(StopMode),
 }
 
 /// What `wait` ends with, unless accepting is to stop before.
 async fn until<T>(
-    stopped: &mut oneshot::Receiver<Stop>,
+    stopped: &mut oneshot::Receiver<StopMode>,
     wait: impl Future<Output = T>,
-) -> Result<T, Stop> {
+) -> Result<T, StopMode> {
     tokio::select! {
         biased;
-        how = stopped => Err(how.unwrap_or(Stop::TakeQueued)),
+        how = stopped => Err(how.unwrap_or(StopMode::EmptyBacklog)),
         value = wait => Ok(value),
     }
 }
@@ -205,53 +208,57 @@ fn is_exhaustion(error: &io::Error) -> bool {
 }
 
 /// Where connections go.
-struct Destination<'a> {
+struct Dispatcher<'a> {
     worker: Rc<Worker>,
-    own: &'a Handle,
-    workers: &'a [Handle],
+    own: &'a WorkerHandle,
+    workers: &'a [WorkerHandle],
     owner: &'a ArcSwap<Listener>,
 }
 
-impl Destination<'_> {
+impl Dispatcher<'_> {
     /// Takes what is in the kernel's queue, up to a number. Where there is no room, new connections
     /// stay in the queue.
-    async fn accept_some(&self, bound: &Bound, stopped: &mut oneshot::Receiver<Stop>) -> Queue {
-        for _ in 0..TAKEN_AT_ONCE {
+    async fn accept_some(
+        &self,
+        bound: &ListeningSocket,
+        stopped: &mut oneshot::Receiver<StopMode>,
+    ) -> Backlog {
+        for _ in 0..ACCEPTS_PER_TURN {
             let permit = match self.own.load.admit() {
                 Some(permit) => permit,
-                None => match until(stopped, self.own.load.admitted()).await {
+                None => match until(stopped, self.own.load.admit_or_wait()).await {
                     Ok(permit) => permit,
-                    Err(how) => return Queue::Left(how),
+                    Err(how) => return Backlog::Left(how),
                 },
             };
             match bound.accept() {
                 Ok(accepted) => self.hand_over(accepted, permit),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Queue::Empty,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Backlog::Empty,
                 Err(error) if is_exhaustion(&error) => {
                     let listener = &self.owner.load().name;
                     tracing::error!(%listener, %error, "cannot accept: new connections wait");
-                    tokio::time::sleep(EXHAUSTED_REST).await;
-                    return Queue::Unknown;
+                    tokio::time::sleep(EXHAUSTION_PAUSE).await;
+                    return Backlog::Unknown;
                 }
                 // The client was gone before we came to it.
                 Err(error) => tracing::debug!(%error, "accept"),
             }
         }
-        Queue::Unknown
+        Backlog::Unknown
     }
 
     /// Serves a connection here, or has it served by a worker that has clearly fewer of them.
-    fn hand_over(&self, accepted: Accepted, permit: Permit) {
+    fn hand_over(&self, accepted: AcceptedSocket, permit: ConnectionPermit) {
         let mut arrival = IncomingConnection {
             accepted,
             listener: self.owner.load_full(),
             permit,
         };
-        if let Some(other) = self.less_loaded()
+        if let Some(other) = self.least_loaded()
             && let Ok(place) = other.mailbox.try_reserve()
         {
             arrival.permit = arrival.permit.hand_over(&other.load);
-            place.send(Message::IncomingConnection(Box::new(arrival)));
+            place.send(WorkerMessage::IncomingConnection(Box::new(arrival)));
         } else {
             let serve = accept::serve(Rc::clone(&self.worker), arrival);
             self.worker.tasks.spawn(serve);
@@ -259,7 +266,7 @@ impl Destination<'_> {
     }
 
     /// The worker with the fewest connections, if this one, with a new one, has too many more.
-    fn less_loaded(&self) -> Option<&Handle> {
+    fn least_loaded(&self) -> Option<&WorkerHandle> {
         let fewest = self
             .workers
             .iter()
@@ -270,7 +277,7 @@ impl Destination<'_> {
 
 /// Whether a worker has so many more connections than another that it should not keep a new one.
 fn is_uneven(own: usize, other: usize) -> bool {
-    own > other + SLACK + other / SLACK_PART
+    own > other + SPREAD + other / SPREAD_FRACTION
 }
 
 #[cfg(test)]

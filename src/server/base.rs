@@ -29,7 +29,7 @@ use crate::upstream::registry::Known;
 /// What everything else stands on.
 pub(super) struct Base {
     pub(super) shared: Arc<Shared>,
-    pub(super) workers: Arc<[mailbox::Handle]>,
+    pub(super) workers: Arc<[mailbox::WorkerHandle]>,
     pub(super) admission: Arc<Admission>,
     pub(super) lookups: Lookups,
     /// That the process may have.
@@ -90,7 +90,7 @@ impl Base {
     }
 }
 
-fn askable(workers: &[mailbox::Handle]) -> Workers {
+fn askable(workers: &[mailbox::WorkerHandle]) -> Workers {
     let asked = workers.iter().map(|worker| Asked {
         questions: worker.questions.clone(),
         counters: Arc::clone(&worker.counters),

@@ -21,32 +21,32 @@ use crate::upstream::discovery::{Found, Lookup, LookupError};
 use crate::upstream::group::Upstream;
 
 /// How long a start or a reload waits for first answers, so that first clients are not refused.
-const FIRST_WITHIN: Duration = Duration::from_secs(5);
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The lookups that run.
 #[derive(Debug)]
 pub(super) struct Lookups {
     control: Handle,
     shared: Arc<Shared>,
-    running: Vec<Running>,
+    running: Vec<RunningLookup>,
 }
 
 /// A lookup that repeats itself; ends when dropped.
 #[derive(Debug)]
-struct Running {
-    asks: Arc<Asks>,
+struct RunningLookup {
+    target: Arc<LookupTarget>,
     task: JoinHandle<()>,
 }
 
 /// What is looked up, and what was found last.
 #[derive(Debug)]
-struct Asks {
+struct LookupTarget {
     upstream: Arc<str>,
     discovery: Discovery,
     found: Mutex<Option<Vec<Endpoint>>>,
 }
 
-impl Drop for Running {
+impl Drop for RunningLookup {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -70,21 +70,22 @@ impl Lookups {
                 upstream.discovery,
                 Discovery::Dns { .. } | Discovery::Srv { .. }
             );
-            let known =
-                |running: &Running| running.asks.is_for(&upstream.name, &upstream.discovery);
+            let known = |running: &RunningLookup| {
+                running.target.is_for(&upstream.name, &upstream.discovery)
+            };
             if !asked || self.running.iter().any(known) {
                 continue;
             }
-            let asks = Arc::new(Asks {
+            let target = Arc::new(LookupTarget {
                 upstream: Arc::clone(&upstream.name),
                 discovery: upstream.discovery.clone(),
                 found: Mutex::default(),
             });
             let (sender, answered) = watch::channel(false);
-            let task = repeat(Arc::clone(&asks), Arc::clone(&self.shared), sender);
+            let task = repeat(Arc::clone(&target), Arc::clone(&self.shared), sender);
             answers.push(answered);
-            self.running.push(Running {
-                asks,
+            self.running.push(RunningLookup {
+                target,
                 task: self.control.spawn(task),
             });
         }
@@ -95,7 +96,7 @@ impl Lookups {
             }
         };
         // Those that take longer are logged when they are decided.
-        let _ = tokio::time::timeout(FIRST_WITHIN, all).await;
+        let _ = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, all).await;
     }
 
     /// Gives a snapshot that is about to run what was found for it.
@@ -107,8 +108,8 @@ impl Lookups {
             }
         }
         for running in &self.running {
-            if let Some(upstream) = running.asks.upstream_in(snapshot)
-                && let Some(found) = &*running.asks.found()
+            if let Some(upstream) = running.target.upstream_in(snapshot)
+                && let Some(found) = &*running.target.found()
             {
                 upstream.set_endpoints(found);
             }
@@ -119,11 +120,11 @@ impl Lookups {
     pub(super) fn settle(&mut self) {
         let snapshot = self.shared.snapshot.load();
         self.running
-            .retain(|running| running.asks.upstream_in(&snapshot).is_some());
+            .retain(|running| running.target.upstream_in(&snapshot).is_some());
     }
 }
 
-impl Asks {
+impl LookupTarget {
     fn is_for(&self, upstream: &str, discovery: &Discovery) -> bool {
         *self.upstream == *upstream && self.discovery == *discovery
     }
@@ -153,11 +154,11 @@ impl Asks {
 
 /// Looks up again and again. What goes wrong is told when it begins, when it becomes something else,
 /// and when it is over.
-async fn repeat(asks: Arc<Asks>, shared: Arc<Shared>, answered: watch::Sender<bool>) {
-    let mut lookup = Lookup::new(asks.discovery.clone());
+async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch::Sender<bool>) {
+    let mut lookup = Lookup::new(target.discovery.clone());
     let mut failures = 0;
     let mut wrong: Option<LookupError> = None;
-    let upstream = &asks.upstream;
+    let upstream = &target.upstream;
     loop {
         let wait = match lookup.run().await {
             Ok(Found { endpoints, ttl }) => {
@@ -166,7 +167,7 @@ async fn repeat(asks: Arc<Asks>, shared: Arc<Shared>, answered: watch::Sender<bo
                 }
                 failures = 0;
                 let count = endpoints.len();
-                if asks.take(&shared, endpoints) {
+                if target.take(&shared, endpoints) {
                     tracing::info!(%upstream, endpoints = count, "endpoints found");
                 }
                 next_after(ttl)
@@ -174,7 +175,7 @@ async fn repeat(asks: Arc<Asks>, shared: Arc<Shared>, answered: watch::Sender<bo
             Err(error) => {
                 failures += 1;
                 if wrong.as_ref() != Some(&error) {
-                    let kept = asks.found().as_ref().map_or(0, Vec::len);
+                    let kept = target.found().as_ref().map_or(0, Vec::len);
                     tracing::warn!(%upstream, %error, kept, "endpoints not found");
                 }
                 wrong = Some(error);
@@ -197,7 +198,7 @@ pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
 }
 
 /// Takes what the file at `path` holds now. If that makes no sense, the endpoints stay.
-pub(super) fn take_file(snapshot: &Snapshot, path: &Path) {
+pub(super) fn apply_file(snapshot: &Snapshot, path: &Path) {
     let read = endpoints_file::read(path);
     let upstreams = snapshot.upstreams().iter();
     for upstream in upstreams.filter(

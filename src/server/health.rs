@@ -17,30 +17,30 @@ use crate::upstream::health::{Change, Checked};
 use crate::upstream::probe::{ProbeError, probe};
 
 /// How often it is looked who is due.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const SCAN_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The same where nobody is checked: only for who has come back.
-const LOOK_EVERY_IDLE: Duration = Duration::from_secs(1);
+const IDLE_SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks that run at once: less than the descriptors that are kept in reserve. Who is due longest
 /// comes first.
-const CHECKS_AT_ONCE: usize = 64;
+const MAX_RUNNING_CHECKS: usize = 64;
 
 /// The checks; dropping it ends them.
 #[derive(Debug)]
-pub(super) struct Checks(AbortHandle);
+pub(super) struct HealthCheckTask(AbortHandle);
 
-impl Drop for Checks {
+impl Drop for HealthCheckTask {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Begins to check on this runtime.
-pub(super) fn start(shared: &Arc<Shared>) -> Checks {
+pub(super) fn start(shared: &Arc<Shared>) -> HealthCheckTask {
     let shared = Arc::clone(shared);
     let control = tokio::runtime::Handle::current();
-    Checks(control.spawn(run(shared)).abort_handle())
+    HealthCheckTask(control.spawn(run(shared)).abort_handle())
 }
 
 async fn run(shared: Arc<Shared>) {
@@ -48,25 +48,29 @@ async fn run(shared: Arc<Shared>) {
     loop {
         while running.try_join_next().is_some() {}
         // Not held while others run: whoever swaps it also frees it.
-        let pause = look(&shared, &shared.snapshot.load_full(), &mut running);
+        let pause = start_due_checks(&shared, &shared.snapshot.load_full(), &mut running);
         tokio::time::sleep(pause).await;
     }
 }
 
 /// Looks who is due, begins their checks, and tells how long that will do.
-fn look(shared: &Arc<Shared>, snapshot: &Snapshot, running: &mut JoinSet<()>) -> Duration {
+fn start_due_checks(
+    shared: &Arc<Shared>,
+    snapshot: &Snapshot,
+    running: &mut JoinSet<()>,
+) -> Duration {
     let now = Instant::now();
-    let mut due: Vec<Check> = Vec::new();
-    let mut pause = LOOK_EVERY_IDLE;
+    let mut due: Vec<DueCheck> = Vec::new();
+    let mut pause = IDLE_SCAN_INTERVAL;
     for upstream in snapshot.upstreams() {
         if upstream.settings.health.is_some() {
-            pause = LOOK_EVERY;
+            pause = SCAN_INTERVAL;
         }
         let endpoints = upstream.endpoints().into_iter();
-        due.extend(endpoints.filter_map(|endpoint| Check::if_due(upstream, endpoint, now)));
+        due.extend(endpoints.filter_map(|endpoint| DueCheck::if_due(upstream, endpoint, now)));
     }
     due.sort_by_key(|check| check.due);
-    let free = CHECKS_AT_ONCE.saturating_sub(running.len());
+    let free = MAX_RUNNING_CHECKS.saturating_sub(running.len());
     for check in due.into_iter().take(free) {
         check.endpoint.condition(now, |condition| {
             condition.check_begins(&check.settings, now)
@@ -77,18 +81,18 @@ fn look(shared: &Arc<Shared>, snapshot: &Snapshot, running: &mut JoinSet<()>) ->
 }
 
 /// A check of one endpoint.
-struct Check {
+struct DueCheck {
     due: Instant,
     settings: Health,
     upstream: Arc<Upstream>,
     endpoint: Arc<State>,
 }
 
-impl Check {
+impl DueCheck {
     /// Keeps the condition of `endpoint` to what is configured by now. Its check, if that is due.
     fn if_due(upstream: &Arc<Upstream>, endpoint: Arc<State>, now: Instant) -> Option<Self> {
         if endpoint.is_back(now) {
-            tell_readmitted(&endpoint, "time");
+            log_readmitted(&endpoint, "time");
         }
         let settings = upstream.settings.health.as_ref();
         let due = endpoint.condition(now, |condition| {
@@ -98,7 +102,7 @@ impl Check {
             if settings.is_none() {
                 condition.forget_checks();
             }
-            settings.map(|settings| condition.check_due(settings, chance, now))
+            settings.map(|settings| condition.check_due(settings, random_fraction, now))
         })?;
         (due <= now).then_some(Self {
             due,
@@ -138,7 +142,7 @@ fn record(endpoint: &State, settings: &Health, error: Option<&ProbeError>) {
     let result = why.as_deref().map_or(Ok(()), Err);
     let change = endpoint.condition(now, |condition| {
         condition.count(error.map_or(Checked::Passed, ProbeError::checked));
-        condition.checked(result, settings, chance(), now)
+        condition.checked(result, settings, random_fraction(), now)
     });
     let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
     match change {
@@ -151,17 +155,17 @@ fn record(endpoint: &State, settings: &Health, error: Option<&ProbeError>) {
             tracing::warn!(upstream, endpoint = label, why, in_flight, "endpoint down");
         }
         Some(Change::Up) => tracing::info!(upstream, endpoint = label, "endpoint up"),
-        Some(Change::Readmitted) => tell_readmitted(endpoint, "check"),
+        Some(Change::Readmitted) => log_readmitted(endpoint, "check"),
     }
 }
 
-fn tell_readmitted(endpoint: &State, by: &str) {
+fn log_readmitted(endpoint: &State, by: &str) {
     let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
     tracing::info!(upstream, endpoint, by, "endpoint readmitted");
 }
 
 /// From 0 to 1.
-fn chance() -> f64 {
+fn random_fraction() -> f64 {
     let mut bytes = [0; 4];
     // It does not fail; if it did, checks would be in step for once.
     let _ = aws_lc_rs::rand::fill(&mut bytes);

@@ -10,7 +10,7 @@ mod hand_over;
 mod plan;
 mod socket_key;
 
-pub(super) use self::drain::SteerError;
+pub(super) use self::drain::ListenerDrainError;
 pub(super) use self::plan::ListenerPlan;
 
 use std::collections::HashMap;
@@ -21,15 +21,15 @@ use arc_swap::ArcSwap;
 use self::descriptors::DescriptorBudget;
 use self::plan::PlannedListener;
 use self::socket_key::SocketKey;
-use super::acceptor::Accepting;
-use super::mailbox::{Handle, Stop};
+use super::acceptor::BoundAddress;
+use super::mailbox::{StopMode, WorkerHandle};
 use crate::admin::view::Listening;
 use crate::config::model::{self, Bind};
-use crate::drain::{Drain, Haste};
+use crate::drain::{Drain, Urgency};
 use crate::handover::state::InheritedListeners;
 use crate::net::admission::Admission;
 use crate::net::gate::Gate;
-use crate::net::listen::Bound;
+use crate::net::listen::ListeningSocket;
 use crate::net::listener::Listener;
 use crate::net::tickets::TicketKeys;
 use crate::systemd::{self, passed::PassedSockets};
@@ -37,14 +37,14 @@ use crate::systemd::{self, passed::PassedSockets};
 /// The listeners that run.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    workers: Arc<[Handle]>,
+    workers: Arc<[WorkerHandle]>,
     descriptors: DescriptorBudget,
     /// What the service manager has passed: open as long as the process, so that any reload may use it.
     passed: PassedSockets,
     inherited: InheritedListeners,
     /// Addresses whose sockets the service manager may still keep.
-    let_go: Vec<String>,
-    sockets: HashMap<SocketKey, Accepting>,
+    released: Vec<String>,
+    sockets: HashMap<SocketKey, BoundAddress>,
     running: HashMap<Arc<str>, RunningListener>,
     /// What was last taken.
     configured: Vec<model::Listener>,
@@ -71,7 +71,7 @@ impl Listeners {
     /// None yet. All threads of the process have been started: what is left of the
     /// `descriptors` that it may have is for sockets.
     pub(super) fn new(
-        workers: &Arc<[Handle]>,
+        workers: &Arc<[WorkerHandle]>,
         admission: &Arc<Admission>,
         descriptors: u64,
         passed: PassedSockets,
@@ -83,7 +83,7 @@ impl Listeners {
             workers: Arc::clone(workers),
             descriptors,
             passed,
-            let_go: Vec::new(),
+            released: Vec::new(),
             sockets: HashMap::new(),
             running: HashMap::new(),
             configured: Vec::new(),
@@ -100,7 +100,7 @@ impl Listeners {
     pub(super) async fn apply(&mut self, plan: ListenerPlan) {
         let mut running = HashMap::new();
         for planned in plan.running {
-            if planned.rests
+            if planned.is_drained
                 && let Some(drained) = self.drained.get_mut(&planned.name)
             {
                 drained.tickets = planned.tickets;
@@ -133,8 +133,8 @@ impl Listeners {
         }
         // Where that can be, an address is taken before that is closed which overlaps it.
         let mut late = Vec::new();
-        for (key, name) in plan.late {
-            match self.bind_over(&key.bind) {
+        for (key, name) in plan.bind_late {
+            match self.bind_alongside(&key.bind) {
                 Ok(bound) => self.open(key, &name, bound).await,
                 Err(_) => late.push((key, name)),
             }
@@ -142,7 +142,7 @@ impl Listeners {
         self.close_all_but(&plan.wanted).await;
         for (name, removed) in removed {
             tracing::info!(listener = %name, "listener removed: its tunnels stay");
-            removed.listener.drain.begin(Haste::None);
+            removed.listener.drain.begin(Urgency::Low);
         }
         for (key, name) in late {
             match self.bind(&key) {
@@ -153,12 +153,12 @@ impl Listeners {
             }
         }
         // What nobody has taken by now is of no use to anybody.
-        for place in std::mem::take(&mut self.inherited).sockets.close() {
-            tracing::info!(address = place.bind, "no longer listening");
-            systemd::let_go(&place.bind);
-            self.let_go.push(place.bind);
+        for id in std::mem::take(&mut self.inherited).sockets.close() {
+            tracing::info!(address = id.bind, "no longer listening");
+            systemd::release(&id.bind);
+            self.released.push(id.bind);
         }
-        self.leave_descriptors();
+        self.update_connection_limit();
         for name in self.unused() {
             tracing::warn!(
                 name,
@@ -192,30 +192,30 @@ impl Listeners {
     }
 
     /// What listening sockets take is not there for connections.
-    fn leave_descriptors(&self) {
+    fn update_connection_limit(&self) {
         let sockets = self.sockets.values().map(|it| it.sockets().len()).sum();
-        self.descriptors.leave(sockets);
+        self.descriptors.reserve_for_sockets(sockets);
     }
 
     /// Stops accepting everywhere, once what the kernel has queued has been taken, and tells every
     /// connection.
     pub(super) async fn stop(&mut self) {
         self.close_all_but(&HashMap::new()).await;
-        self.drain(Haste::Some);
+        self.drain(Urgency::High);
     }
 
     /// Stops accepting everywhere, and leaves what the kernel has queued to the process that has been
     /// given the sockets.
-    pub(super) async fn leave(&mut self) {
+    pub(super) async fn stop_for_successor(&mut self) {
         for (_, socket) in self.sockets.drain() {
-            socket.stop(Stop::Leave).await;
+            socket.stop(StopMode::LeaveBacklog).await;
         }
-        self.drain(Haste::None);
+        self.drain(Urgency::Low);
     }
 
-    fn drain(&self, haste: Haste) {
+    fn drain(&self, urgency: Urgency) {
         for running in self.running.values() {
-            running.listener.drain.begin(haste);
+            running.listener.drain.begin(urgency);
         }
     }
 
@@ -283,12 +283,12 @@ impl Listeners {
             .collect()
     }
 
-    async fn open(&mut self, key: SocketKey, name: &Arc<str>, bound: Vec<Bound>) {
+    async fn open(&mut self, key: SocketKey, name: &Arc<str>, bound: Vec<ListeningSocket>) {
         let Some(running) = self.running.get(name) else {
             return;
         };
         let listener = Arc::clone(&running.listener);
-        let accepting = Accepting::start(bound, listener, &self.workers).await;
+        let accepting = BoundAddress::start(bound, listener, &self.workers).await;
         for address in &accepting.addresses {
             tracing::info!(listener = %name, address, "listening");
         }
@@ -305,11 +305,11 @@ impl Listeners {
             .collect();
         for key in gone {
             if key.is_kept() {
-                systemd::let_go(&key.bind.to_string());
+                systemd::release(&key.bind.to_string());
             }
             if let Some(socket) = self.sockets.remove(&key) {
                 let addresses = socket.addresses.clone();
-                socket.stop(Stop::TakeQueued).await;
+                socket.stop(StopMode::EmptyBacklog).await;
                 for address in addresses {
                     tracing::info!(address, "no longer listening");
                 }

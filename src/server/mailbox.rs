@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::displace::workers::Question;
 use crate::front::accept::IncomingConnection;
-use crate::net::admission::Load;
-use crate::net::listen::Bound;
+use crate::net::admission::WorkerLoad;
+use crate::net::listen::ListeningSocket;
 use crate::net::listener::Listener;
 use crate::observe::counters::Counters;
 use crate::tunnel::ended::Ended;
@@ -18,9 +18,9 @@ pub(super) const MAILBOX: usize = 1024;
 
 /// What a worker is told.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum WorkerMessage {
     /// Accept from a socket.
-    Accept(Box<Duty>),
+    Accept(Box<AcceptTask>),
     /// A connection that is its own from now on.
     IncomingConnection(Box<IncomingConnection>),
     /// End every tunnel, as this, in order.
@@ -33,39 +33,39 @@ pub(super) enum Message {
 
 /// A socket to accept from.
 #[derive(Debug)]
-pub(super) struct Duty {
+pub(super) struct AcceptTask {
     /// The socket.
-    pub(super) bound: Arc<Bound>,
+    pub(super) bound: Arc<ListeningSocket>,
     /// The listener that its connections belong to.
     pub(super) owner: Arc<ArcSwap<Listener>>,
     /// All workers.
-    pub(super) workers: Arc<[Handle]>,
+    pub(super) workers: Arc<[WorkerHandle]>,
     /// Which of them this one is.
     pub(super) own: usize,
     /// Ends when accepting is to stop.
-    pub(super) stopped: oneshot::Receiver<Stop>,
+    pub(super) stopped: oneshot::Receiver<StopMode>,
     /// Dropped when it has.
     pub(super) done: oneshot::Sender<()>,
 }
 
 /// How accepting comes to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum StopMode {
     /// What the kernel has queued by then is taken: nobody else would.
-    TakeQueued,
+    EmptyBacklog,
     /// It is left to another process, which has the socket, too.
-    Leave,
+    LeaveBacklog,
 }
 
 /// A worker, as the others see it.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(super) struct WorkerHandle {
     /// Its mailbox.
-    pub(super) mailbox: mpsc::Sender<Message>,
+    pub(super) mailbox: mpsc::Sender<WorkerMessage>,
     /// What operators want to know of it.
     pub(super) questions: mpsc::Sender<Question>,
     /// Its connections.
-    pub(super) load: Arc<Load>,
+    pub(super) load: Arc<WorkerLoad>,
     /// Its counters.
     pub(super) counters: Arc<Counters>,
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::errors::ReloadError;
-use super::listeners::SteerError;
+use super::listeners::ListenerDrainError;
 use super::process::Process;
-use super::reload::{Reloaded, Source};
+use super::reload::{ReloadOutcome, Source};
 use crate::admin::fault::Fault;
 use crate::admin::order::{self, Order, Steer};
 use crate::admin::plan::{self, Guard, Plan};
@@ -16,12 +16,12 @@ use crate::systemd;
 
 impl Process {
     /// Does what an operator orders. Whoever ordered it may have stopped waiting.
-    pub(super) async fn obey(&mut self, order: Order) -> Option<HandedOver> {
+    pub(super) async fn execute(&mut self, order: Order) -> Option<HandedOver> {
         match order {
             Order::Plan(done) => {
                 let loaded = self.reloader.load(Source::File).await;
                 let planned = loaded.map(|loaded| self.plan(&loaded));
-                let _ = done.send(planned.map_err(|error| not_taken(&error)));
+                let _ = done.send(planned.map_err(|error| rejected(&error)));
             }
             Order::Reload(guard, done) => {
                 let _ = done.send(self.reload_if(guard).await);
@@ -30,7 +30,7 @@ impl Process {
             Order::Listener(_, done) if done.is_closed() => {}
             Order::Upgrade(_, done) if done.is_closed() => {}
             Order::Listener(steer, done) => {
-                let _ = done.send(self.steer_listener(&steer).await);
+                let _ = done.send(self.set_listener_drained(&steer).await);
             }
             Order::Upgrade(binary, done) => {
                 let upgraded = self.upgrade(binary).await;
@@ -43,26 +43,26 @@ impl Process {
     }
 
     /// Takes a listener out, or puts it back.
-    async fn steer_listener(&mut self, steer: &Steer) -> Result<(), Fault> {
+    async fn set_listener_drained(&mut self, steer: &Steer) -> Result<(), Fault> {
         let Steer {
             listener,
             is_drained,
         } = steer;
         let listeners = self.reloader.listeners();
         let done = match is_drained {
-            true => listeners.drain_one(listener).await,
-            false => listeners.undrain_one(listener).await,
+            true => listeners.drain_listener(listener).await,
+            false => listeners.undrain_listener(listener).await,
         };
         done.map_err(|error| match error {
-            SteerError::Unknown { .. } => Fault::unknown(error.to_string()),
-            SteerError::Passed(_) => Fault::conflict(error.to_string()),
-            SteerError::Listen(_) => Fault::conflict(format!("it stays out: {error}")),
+            ListenerDrainError::Unknown { .. } => Fault::unknown(error.to_string()),
+            ListenerDrainError::Passed(_) => Fault::conflict(error.to_string()),
+            ListenerDrainError::Listen(_) => Fault::conflict(format!("it stays out: {error}")),
         })?;
         match is_drained {
             true => tracing::info!(listener, "listener drained by an operator"),
             false => tracing::info!(listener, "listener put back by an operator"),
         }
-        self.operators.tell(&mut self.reloader);
+        self.admin.publish(&mut self.reloader);
         Ok(())
     }
 
@@ -77,16 +77,16 @@ impl Process {
                     systemd::ready(&self.status());
                     return Err(fault);
                 }
-                self.reloader.take(loaded, Source::File).await
+                self.reloader.apply(loaded, Source::File).await
             }
             Err(error) => Err(error),
         };
         self.reloaded(&result);
-        let done = result.map_err(|error| not_taken(&error))?;
-        let taken = self.reloader.taken_whole();
+        let done = result.map_err(|error| rejected(&error))?;
+        let taken = self.reloader.loaded();
         let waiting = taken.waiting();
         Ok(order::Reloaded {
-            certificates_only: done == Reloaded::Certificates,
+            certificates_only: done == ReloadOutcome::Certificates,
             warnings: taken.warnings.iter().cloned().chain(waiting).collect(),
         })
     }
@@ -99,7 +99,7 @@ impl Process {
         let live = Live::of(&counters.collect::<Vec<_>>());
         let files = self.reloader.changed_files(&loaded.config);
         let running = plan::Running {
-            source: &self.reloader.taken_whole().source,
+            source: &self.reloader.loaded().source,
             snapshot: &self.reloader.snapshot(),
             live: &live,
             at_next_start: &self.reloader.at_next_start(&loaded.config),
@@ -108,6 +108,6 @@ impl Process {
     }
 }
 
-fn not_taken(error: &ReloadError) -> Fault {
+fn rejected(error: &ReloadError) -> Fault {
     Fault::conflict("the configuration is not taken; what ran before runs on").with(error.lines())
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::admin_servers::AdminServers;
 use super::errors::ReloadError;
 use super::fingerprint::{Fingerprint, fingerprint};
-use super::manager::{self, Manager};
-use super::operators::Operators;
-use super::reload::{Reloaded, Reloader, Source};
+use super::reload::{ReloadOutcome, Reloader, Source};
 use super::signals::{Signal, Signals};
 use super::watch::FileWatch;
+use super::watchdog::{self, ServiceNotifier};
 use super::{Exit, health, mailbox};
 use crate::admin::order::Order;
 use crate::config::model::Watch;
@@ -25,27 +25,27 @@ use crate::systemd;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// A file that does not fit another may be half of a change: how long the other half may take.
-const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often it is looked at meanwhile.
-const SETTLE_STEP: Duration = Duration::from_millis(250);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Everything that runs, as the control runtime sees it.
 pub(super) struct Process {
     pub(super) reloader: Reloader,
-    pub(super) workers: Arc<[mailbox::Handle]>,
+    pub(super) workers: Arc<[mailbox::WorkerHandle]>,
     /// What metrics tell of it.
-    pub(super) counted: Arc<ProcessStatus>,
-    pub(super) operators: Operators,
+    pub(super) process_status: Arc<ProcessStatus>,
+    pub(super) admin: AdminServers,
     /// What operators order.
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) signals: Signals,
-    pub(super) files: FileWatch,
+    pub(super) file_watch: FileWatch,
     /// Its program.
     pub(super) program: PathBuf,
     /// `None` as long as that hears of another process.
-    pub(super) manager: Option<Manager>,
-    pub(super) _checks: health::Checks,
+    pub(super) notifier: Option<ServiceNotifier>,
+    pub(super) _health_checks: health::HealthCheckTask,
     pub(super) evict: Option<PeriodicTask>,
     pub(super) _rebalance: PeriodicTask,
 }
@@ -62,17 +62,17 @@ impl Process {
                     Signal::Upgrade => succeeded = self.upgrade(None).await.ok(),
                     Signal::Stop => return self.stop().await,
                 },
-                Some(order) = self.orders.recv() => succeeded = self.obey(order).await,
+                Some(order) = self.orders.recv() => succeeded = self.execute(order).await,
                 _ = sweep.tick() => self.sweep(),
-                () = self.files.look() => {
-                    self.take_endpoints();
-                    if fingerprint(self.watched().iter()) != self.taken_of_watched() {
-                        self.reload(self.watched_source(), SETTLES_WITHIN).await;
+                () = self.file_watch.look() => {
+                    self.apply_endpoint_files();
+                    if fingerprint(self.watched().iter()) != self.watched_fingerprint() {
+                        self.reload(self.watched_source(), SETTLE_TIMEOUT).await;
                     }
                 }
             }
             if let Some(HandedOver { link, .. }) = succeeded {
-                return self.retire(link).await;
+                return self.drain_for_successor(link).await;
             }
         }
     }
@@ -87,8 +87,8 @@ impl Process {
 
     /// Takes what files of endpoints hold now: that is no reason to take the rest of the
     /// configuration, too.
-    fn take_endpoints(&mut self) {
-        if self.reloader.server().watch != Watch::Off && self.reloader.take_endpoints() {
+    fn apply_endpoint_files(&mut self) {
+        if self.reloader.server().watch != Watch::Off && self.reloader.apply_endpoint_files() {
             // What the files are links to may be elsewhere now.
             self.watch_files();
         }
@@ -104,7 +104,7 @@ impl Process {
             if result.is_ok() || tokio::time::Instant::now() >= deadline {
                 break result;
             }
-            tokio::time::sleep(SETTLE_STEP).await;
+            tokio::time::sleep(SETTLE_INTERVAL).await;
         };
         self.reloaded(&result);
     }
@@ -113,28 +113,30 @@ impl Process {
     fn watched_source(&self) -> Source {
         match self.reloader.server().watch {
             Watch::All => Source::File,
-            Watch::Certificates | Watch::Off => Source::Taken,
+            Watch::Certificates | Watch::Off => Source::Effective,
         }
     }
 
     /// Tells what came of a reload.
-    pub(super) fn reloaded(&mut self, result: &Result<Reloaded, ReloadError>) {
+    pub(super) fn reloaded(&mut self, result: &Result<ReloadOutcome, ReloadError>) {
         let fault = result.as_ref().err().map(ReloadError::lines);
-        self.counted.reloaded(fault.unwrap_or_default());
-        self.counted.certificates.store(self.reloader.expiries());
+        self.process_status.reloaded(fault.unwrap_or_default());
+        self.process_status
+            .certificates
+            .store(self.reloader.expiries());
         match result {
-            Ok(Reloaded::Everything) => tracing::info!("reloaded"),
-            Ok(Reloaded::Certificates) => tracing::info!("certificates reloaded"),
+            Ok(ReloadOutcome::Everything) => tracing::info!("reloaded"),
+            Ok(ReloadOutcome::Certificates) => tracing::info!("certificates reloaded"),
             Err(error) => report_failure(error),
         }
-        self.operators.tell(&mut self.reloader);
+        self.admin.publish(&mut self.reloader);
         self.watch_files();
         systemd::ready(&self.status());
     }
 
     /// The files whose changes apply by themselves.
     fn watched(&self) -> Vec<PathBuf> {
-        let mut files: Vec<_> = self.reloader.taken().keys().cloned().collect();
+        let mut files: Vec<_> = self.reloader.fingerprint().keys().cloned().collect();
         files.retain(|file| match self.reloader.server().watch {
             Watch::Off => false,
             Watch::Certificates => file != self.reloader.path(),
@@ -143,9 +145,9 @@ impl Process {
         files
     }
 
-    fn taken_of_watched(&self) -> Fingerprint {
+    fn watched_fingerprint(&self) -> Fingerprint {
         let watched = self.watched();
-        let taken = self.reloader.taken();
+        let taken = self.reloader.fingerprint();
         watched
             .into_iter()
             .filter_map(|file| {
@@ -158,12 +160,12 @@ impl Process {
 
     pub(super) fn watch_files(&mut self) {
         let watched = self.watched();
-        self.files.set(&watched);
+        self.file_watch.set(&watched);
     }
 
     /// How it goes, for the service manager.
     pub(super) fn status(&self) -> String {
-        manager::line(self.operators.view())
+        watchdog::status_line(self.admin.view())
     }
 }
 

@@ -23,7 +23,7 @@ use crate::upstream::registry::Known;
 
 /// What a reload did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reloaded {
+pub(super) enum ReloadOutcome {
     /// A new configuration runs.
     Everything,
     /// Only certificates had changed, and only they were swapped.
@@ -37,9 +37,9 @@ pub(super) struct Reloader {
     shared: Arc<Shared>,
     listeners: Listeners,
     lookups: Lookups,
-    taken: Fingerprint,
+    fingerprint: Fingerprint,
     /// What operators are shown of it.
-    shown: Arc<Taken>,
+    loaded: Arc<Taken>,
     started: StartedWith,
     server: Server,
     admin: Admin,
@@ -53,12 +53,12 @@ pub(super) enum Source {
     File,
     /// What its file held when it was last taken: it may have been edited since, and nobody has asked
     /// for that to be taken. The files that it names are read again.
-    Taken,
+    Effective,
 }
 
 /// What configurations are taken into.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct ReloaderParts {
     /// What workers share.
     pub(super) shared: Arc<Shared>,
     /// Nothing listens yet.
@@ -72,11 +72,11 @@ impl Reloader {
     pub(super) async fn start(
         path: &Path,
         loaded: &Loaded,
-        parts: Parts,
+        parts: ReloaderParts,
         plan: ListenerPlan,
     ) -> Self {
         let config = &loaded.config;
-        let Parts {
+        let ReloaderParts {
             shared,
             mut listeners,
             lookups,
@@ -87,8 +87,8 @@ impl Reloader {
             shared,
             listeners,
             lookups,
-            taken: fingerprint(&config.inputs),
-            shown: Arc::new(taken(loaded)),
+            fingerprint: fingerprint(&config.inputs),
+            loaded: Arc::new(taken(loaded)),
             started: StartedWith::of(config),
             server: config.server.clone(),
             admin: config.admin.clone(),
@@ -137,19 +137,19 @@ impl Reloader {
     }
 
     /// The files that the running configuration was read from, and what they held.
-    pub(super) fn taken(&self) -> &Fingerprint {
-        &self.taken
+    pub(super) fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
     }
 
     /// Takes what the files of endpoints hold now, where that has changed; whether any has.
-    pub(super) fn take_endpoints(&mut self) -> bool {
+    pub(super) fn apply_endpoint_files(&mut self) -> bool {
         let snapshot = self.shared.snapshot.load();
         let now = fingerprint(&discovery::files(&snapshot));
         let mut changed = false;
         for (path, hash) in now {
-            if self.taken.get(&path) != Some(&hash) {
-                discovery::take_file(&snapshot, &path);
-                self.taken.insert(path, hash);
+            if self.fingerprint.get(&path) != Some(&hash) {
+                discovery::apply_file(&snapshot, &path);
+                self.fingerprint.insert(path, hash);
                 changed = true;
             }
         }
@@ -157,15 +157,15 @@ impl Reloader {
     }
 
     /// What operators are shown of the configuration as running.
-    pub(super) fn taken_whole(&self) -> Arc<Taken> {
-        Arc::clone(&self.shown)
+    pub(super) fn loaded(&self) -> Arc<Taken> {
+        Arc::clone(&self.loaded)
     }
 
     /// Files whose contents are others than those that were taken, the configuration file aside.
     pub(super) fn changed_files(&self, config: &Config) -> Vec<String> {
         let now = fingerprint(&config.inputs);
         let differs = |(path, hash): &(&PathBuf, &u64)| {
-            **path != self.path && self.taken.get(*path) != Some(*hash)
+            **path != self.path && self.fingerprint.get(*path) != Some(*hash)
         };
         let changed = now.iter().filter(differs);
         let mut changed: Vec<String> = changed
@@ -190,10 +190,10 @@ impl Reloader {
     /// # Errors
     /// [`ReloadError::Config`].
     pub(super) async fn load(&self, from: Source) -> Result<Loaded, ReloadError> {
-        let (path, source) = (self.path.clone(), Arc::clone(&self.shown.source));
+        let (path, source) = (self.path.clone(), Arc::clone(&self.loaded.source));
         let load = move || match from {
             Source::File => config::load(&path),
-            Source::Taken => config::parse(&source, &path, &|name| std::env::var(name).ok()),
+            Source::Effective => config::parse(&source, &path, &|name| std::env::var(name).ok()),
         };
         blocking(load).await.map_err(ReloadError::Config)
     }
@@ -202,37 +202,37 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ReloadError`]; what ran before keeps running.
-    pub(super) async fn reload(&mut self, from: Source) -> Result<Reloaded, ReloadError> {
+    pub(super) async fn reload(&mut self, from: Source) -> Result<ReloadOutcome, ReloadError> {
         let loaded = self.load(from).await?;
-        self.take(loaded, from).await
+        self.apply(loaded, from).await
     }
 
     /// Swaps in a configuration.
     ///
     /// # Errors
     /// [`ReloadError`]; what ran before keeps running.
-    pub(super) async fn take(
+    pub(super) async fn apply(
         &mut self,
         loaded: Loaded,
         from: Source,
-    ) -> Result<Reloaded, ReloadError> {
+    ) -> Result<ReloadOutcome, ReloadError> {
         log_warnings(&loaded.warnings);
         let mut shown = taken(&loaded);
         let config = loaded.config;
         shown.at_next_start = self.at_next_start(&config);
         let shown = Arc::new(shown);
         let mut fingerprint = fingerprint(&config.inputs);
-        if let (Source::Taken, Some(known)) = (from, self.taken.get(&self.path)) {
+        if let (Source::Effective, Some(known)) = (from, self.fingerprint.get(&self.path)) {
             // What it holds now has not been taken.
             fingerprint.insert(self.path.clone(), *known);
         }
         let plan = self.listeners.plan(&config.listeners)?;
-        if only_certificates_changed(&config, &self.taken, &fingerprint) {
+        if only_certificates_changed(&config, &self.fingerprint, &fingerprint) {
             self.listeners.apply(plan).await;
-            self.taken = fingerprint;
-            self.shown = shown;
+            self.fingerprint = fingerprint;
+            self.loaded = shown;
             self.expiries = expiries(&config);
-            return Ok(Reloaded::Certificates);
+            return Ok(ReloadOutcome::Certificates);
         }
         let log = &self.shared.access_log;
         let changed = self.server.access_log != config.server.access_log;
@@ -249,21 +249,21 @@ impl Reloader {
             tracing::warn!("{line}");
         }
         let old = self.shared.snapshot.swap(Arc::new(snapshot));
-        self.forget_weights();
+        self.reset_weights();
         self.lookups.settle();
         self.listeners.apply(plan).await;
         // Freed here rather than on a worker, where ten thousand endpoints would be a stall.
         drop(old);
-        self.taken = fingerprint;
-        self.shown = shown;
+        self.fingerprint = fingerprint;
+        self.loaded = shown;
         self.expiries = expiries(&config);
         self.server = config.server;
         self.admin.token = config.admin.token;
-        Ok(Reloaded::Everything)
+        Ok(ReloadOutcome::Everything)
     }
 
     /// What operators have weighed counts as configured from now on.
-    fn forget_weights(&self) {
+    fn reset_weights(&self) {
         for upstream in self.snapshot().upstreams() {
             for endpoint in upstream.endpoints() {
                 endpoint.set_weight(None);

@@ -17,10 +17,10 @@ pub(super) enum Signal {
 
 /// The installed handlers; none once they have been given away.
 #[derive(Debug)]
-pub(super) struct Signals(Option<Installed>);
+pub(super) struct Signals(Option<SignalHandlers>);
 
 #[derive(Debug)]
-struct Installed {
+struct SignalHandlers {
     hangup: Source,
     upgrade: Source,
     terminate: Source,
@@ -33,7 +33,7 @@ impl Signals {
     /// # Errors
     /// What the system said.
     pub(super) fn install() -> io::Result<Self> {
-        Ok(Self(Some(Installed {
+        Ok(Self(Some(SignalHandlers {
             hangup: signal(SignalKind::hangup())?,
             upgrade: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,

@@ -4,17 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::admin_servers::{AdminServers, AdminSockets};
 use super::base::Base;
 use super::blocking::blocking;
 use super::errors::StartError;
 use super::listeners::Listeners;
-use super::manager::Manager;
-use super::operators::{Doors, Operators};
 use super::process::Process;
-use super::reload::{Parts, Reloader, log_warnings};
+use super::reload::{Reloader, ReloaderParts, log_warnings};
 use super::signals::Signals;
 use super::watch::FileWatch;
-use super::{Exit, Running, health, limits};
+use super::watchdog::ServiceNotifier;
+use super::{Exit, ServingProcess, health, limits};
 use crate::admin::generations::Older;
 use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
@@ -29,7 +29,7 @@ use crate::upstream::registry::Known;
 const BLOCKING_THREADS: usize = 4;
 
 /// What a process is started with.
-pub(super) struct Start<'a> {
+pub(super) struct Startup<'a> {
     /// The configuration file.
     pub(super) path: &'a Path,
     /// Before anybody puts another one in its place.
@@ -38,12 +38,12 @@ pub(super) struct Start<'a> {
     pub(super) passed: PassedSockets,
 }
 
-impl Start<'_> {
+impl Startup<'_> {
     /// Serves; calls `ready` when it does.
     pub(super) fn run(
         self,
         predecessor: &mut Option<Predecessor>,
-        ready: impl FnOnce(&Running),
+        ready: impl FnOnce(&ServingProcess),
     ) -> Result<Exit, StartError> {
         let loaded = config::load(self.path).map_err(StartError::Config)?;
         let logging = logging::start(loaded.config.server.log)?;
@@ -54,7 +54,7 @@ impl Start<'_> {
             .build()?;
         control.block_on(async {
             let mut process = Process::start(self, &loaded, &logging, predecessor).await?;
-            ready(&Running {
+            ready(&ServingProcess {
                 addresses: process.reloader.listeners().addresses(),
             });
             Ok(process.serve().await)
@@ -68,7 +68,7 @@ impl Process {
     /// # Errors
     /// [`StartError`]; then nothing was served.
     async fn start(
-        start: Start<'_>,
+        start: Startup<'_>,
         loaded: &Loaded,
         logging: &Logging,
         predecessor: &mut Option<Predecessor>,
@@ -76,7 +76,7 @@ impl Process {
         let config = &loaded.config;
         let mut inheritance = match predecessor {
             Some(predecessor) => predecessor.inherit().map_err(StartError::Succession)?,
-            None => Inheritance::of_nobody(start.passed),
+            None => Inheritance::without_predecessor(start.passed),
         };
         let signals = Signals::install()?;
         let known = inheritance.upstreams.take().map(Known::taken_over);
@@ -84,7 +84,7 @@ impl Process {
         let files = FileWatch::new();
         let (view, orders) = base.view(loaded, logging, inheritance.generation);
         let older = inheritance.older();
-        let doors = Doors::open(&config.admin, &mut inheritance.listeners.sockets)?;
+        let admin_sockets = AdminSockets::open(&config.admin, &mut inheritance.listeners.sockets)?;
         let Base {
             shared,
             workers,
@@ -97,7 +97,7 @@ impl Process {
         let plan = listeners.plan(&config.listeners)?;
         prepared(predecessor).await?;
         // From here on nothing fails.
-        let parts = Parts {
+        let parts = ReloaderParts {
             shared: Arc::clone(&shared),
             listeners,
             lookups,
@@ -106,14 +106,14 @@ impl Process {
         let mut process = Self {
             reloader,
             workers,
-            counted: Arc::clone(&view.process),
-            operators: Operators::serve(doors, Arc::clone(&view)),
+            process_status: Arc::clone(&view.process),
+            admin: AdminServers::serve(admin_sockets, Arc::clone(&view)),
             orders,
             signals,
-            files,
+            file_watch: files,
             program: start.program,
-            manager: None,
-            _checks: health::start(&shared),
+            notifier: None,
+            _health_checks: health::start(&shared),
             evict: Some(evict::start(view.displacer())),
             _rebalance: rebalance::start(view.displacer()),
         };
@@ -132,8 +132,8 @@ impl Process {
             older.extend(take_over(predecessor).await);
             self.reloader.listeners().keep();
         }
-        let view = Arc::clone(self.operators.view());
-        self.manager = Some(Manager::start(&view));
+        let view = Arc::clone(self.admin.view());
+        self.notifier = Some(ServiceNotifier::start(&view));
         let older = older.into_iter();
         let older = older.map(|(identity, link)| Older::new(identity, link));
         view.generations.follow(&view.shared, older.collect());
@@ -141,7 +141,7 @@ impl Process {
             generation = view.generation,
             version = env!("CARGO_PKG_VERSION"),
             workers = self.workers.len(),
-            connections_most = view.admission.most(),
+            connections_most = view.admission.limit(),
             "ready"
         );
         systemd::ready(&self.status());
@@ -149,8 +149,10 @@ impl Process {
 
     /// The first configuration is taken.
     fn settle(&mut self) {
-        self.operators.tell(&mut self.reloader);
-        self.counted.certificates.store(self.reloader.expiries());
+        self.admin.publish(&mut self.reloader);
+        self.process_status
+            .certificates
+            .store(self.reloader.expiries());
         self.watch_files();
         self.reloader.known().settle();
     }
@@ -182,6 +184,6 @@ async fn take_over(predecessor: Predecessor) -> Option<(Identity, Link)> {
         // It will not come back, and this one serves.
         tracing::warn!(%error, "the process before has not said that it steps back");
     }
-    systemd::speak();
+    systemd::unmute();
     predecessor.into_older()
 }

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Exit;
-use super::mailbox::Message;
+use super::mailbox::WorkerMessage;
 use super::process::Process;
 use super::signals::Signals;
 use crate::admin::api::Api;
@@ -21,22 +21,22 @@ use crate::systemd;
 use crate::tunnel::ended::Ended;
 
 /// What is left to ended tunnels to have their last bytes taken.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What tunnels have where nobody is served before this process has left.
-const FORSAKEN_GRACE: Duration = Duration::from_secs(2);
+const SUCCESSOR_GONE_GRACE: Duration = Duration::from_secs(2);
 
 /// The share of their time over which tunnels are closed; the rest is for their last words.
 const CLOSING_SHARE: f64 = 0.9;
 
 /// Why a process that drains for its successor goes on to something else.
-enum Retired {
+enum DrainEnd {
     /// Nothing is left.
-    Over,
+    Drained,
     /// It is told to stop.
-    Told,
+    StopRequested,
     /// The successor is gone, and the service manager waits for this process to go, too.
-    Forsaken,
+    SuccessorGone,
 }
 
 impl Process {
@@ -53,26 +53,26 @@ impl Process {
         // Whoever waits for one is told that there is none any more.
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
-        self.counted.drain();
+        self.process_status.drain();
         systemd::stopping("draining");
         let exit = tokio::select! {
             () = self.drain(shutdown) => Exit::Graceful,
             () = signals.stop() => Exit::Forced,
         };
-        self.farewell(exit);
+        self.log_totals(exit);
         exit
     }
 
     /// Another process serves: ends what there still is, at its pace, and does what that one asks.
-    pub(super) async fn retire(mut self, link: Option<Link>) -> Exit {
+    pub(super) async fn drain_for_successor(mut self, link: Option<Link>) -> Exit {
         let shutdown = self.reloader.server().shutdown;
         let over = self.reloader.server().upgrade.drain;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         let (_nobody, none) = mpsc::channel(1);
         let orders = std::mem::replace(&mut self.orders, none);
-        self.counted.drain();
+        self.process_status.drain();
         let api = Api {
-            view: Arc::clone(self.operators.view()),
+            view: Arc::clone(self.admin.view()),
             over_tcp: false,
         };
         let mut asked = JoinSet::new();
@@ -85,34 +85,34 @@ impl Process {
         tracing::info!(tunnels, ?over, "draining: another process serves");
         let why = tokio::select! {
             biased;
-            () = signals.stop() => Retired::Told,
-            () = forsaken(&mut asked) => Retired::Forsaken,
-            () = self.wind_down(over, shutdown.close_code) => Retired::Over,
+            () = signals.stop() => DrainEnd::StopRequested,
+            () = successor_gone(&mut asked) => DrainEnd::SuccessorGone,
+            () = self.wind_down(over, shutdown.close_code) => DrainEnd::Drained,
         };
         match why {
-            Retired::Over => {}
-            Retired::Told => {
+            DrainEnd::Drained => {}
+            DrainEnd::StopRequested => {
                 self.signals = signals;
                 return self.stop().await;
             }
             // Already as fast as can be: the manager, which now hears of it, may say so all the same.
-            Retired::Forsaken => {
+            DrainEnd::SuccessorGone => {
                 return self
                     .stop_by(Shutdown {
                         delay: Duration::ZERO,
-                        grace: FORSAKEN_GRACE.min(shutdown.grace),
+                        grace: SUCCESSOR_GONE_GRACE.min(shutdown.grace),
                         ..shutdown
                     })
                     .await;
             }
         }
         // Whoever has asked for the upgrade wants to hear of it.
-        let _ = tokio::time::timeout(LAST_WORDS, self.operators.retired()).await;
-        self.farewell(Exit::Graceful);
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.admin.retired()).await;
+        self.log_totals(Exit::Graceful);
         Exit::Graceful
     }
 
-    fn farewell(&self, exit: Exit) {
+    fn log_totals(&self, exit: Exit) {
         let totals = self.totals();
         tracing::info!(
             connections = totals.connections,
@@ -141,7 +141,12 @@ impl Process {
         for worker in self.workers.iter() {
             let (sender, receiver) = oneshot::channel();
             // A worker that is gone has nothing left to finish.
-            if worker.mailbox.send(Message::Finish(sender)).await.is_ok() {
+            if worker
+                .mailbox
+                .send(WorkerMessage::Finish(sender))
+                .await
+                .is_ok()
+            {
                 done.push(receiver);
             }
         }
@@ -153,24 +158,25 @@ impl Process {
         let Some(time) = time else {
             return all.await;
         };
-        let jobs = &self.operators.view().jobs;
+        let jobs = &self.admin.view().jobs;
         let closing = jobs.close_all(time.mul_f64(CLOSING_SHARE), code).await;
         if tokio::time::timeout(time, &mut all).await.is_ok() {
             return;
         }
         // Those that came too late for that, and those that could not be told yet.
         closing.iter().for_each(|job| job.stop());
-        self.tell_all(|| Message::EndTunnels(Ended::Shutdown)).await;
-        if tokio::time::timeout(LAST_WORDS, &mut all).await.is_ok() {
+        self.send_to_workers(|| WorkerMessage::EndTunnels(Ended::Shutdown))
+            .await;
+        if tokio::time::timeout(CLOSE_TIMEOUT, &mut all).await.is_ok() {
             return;
         }
-        self.tell_all(|| Message::CutTunnels).await;
-        if tokio::time::timeout(LAST_WORDS, all).await.is_err() {
+        self.send_to_workers(|| WorkerMessage::CutTunnels).await;
+        if tokio::time::timeout(CLOSE_TIMEOUT, all).await.is_err() {
             tracing::warn!("some requests did not finish in time");
         }
     }
 
-    async fn tell_all(&self, message: impl Fn() -> Message) {
+    async fn send_to_workers(&self, message: impl Fn() -> WorkerMessage) {
         for worker in self.workers.iter() {
             // A worker that is gone has nothing to be told.
             let _ = worker.mailbox.send(message()).await;
@@ -185,10 +191,10 @@ impl Process {
 /// Ends if the successor is gone, by which `asked` ends, and there is a service manager. That starts
 /// the service anew once this process has gone, too: until then it does not even hear of the end of a
 /// process that is no child of its own, and nobody is served.
-async fn forsaken(asked: &mut JoinSet<()>) {
+async fn successor_gone(asked: &mut JoinSet<()>) {
     while asked.join_next().await.is_some() {}
     tracing::error!("the process that has taken over is gone: nobody accepts connections");
-    if !systemd::is_there() {
+    if !systemd::is_available() {
         std::future::pending().await
     }
 }

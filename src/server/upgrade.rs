@@ -42,7 +42,7 @@ impl Process {
         self.may_upgrade()?;
         let (program, config) = (binary.to_owned(), self.reloader.path().to_owned());
         let successor = blocking(move || SuccessorProcess::start(&program, &config)).await?;
-        let view = Arc::clone(self.operators.view());
+        let view = Arc::clone(self.admin.view());
         view.handing_over.store(true, Ordering::Relaxed);
         let succeeded = self.hand_state(successor).await;
         view.handing_over.store(false, Ordering::Relaxed);
@@ -58,9 +58,9 @@ impl Process {
         let mut successor = blocking(move || successor.hand_over(&state, &descriptors)).await?;
         if let Some(status) = successor.ended() {
             let error = io::Error::other(format!("it has ended: {status}"));
-            return Err(UpgradeError::Silent(error));
+            return Err(UpgradeError::NoResponse(error));
         }
-        let view = self.operators.view();
+        let view = self.admin.view();
         let identity = Identity {
             generation: view.generation + 1,
             pid: successor.pid(),
@@ -69,12 +69,12 @@ impl Process {
         };
         // First: what the new one says counts only then.
         systemd::succeeded_by(identity.pid);
-        self.manager = None;
-        self.reloader.listeners().leave().await;
-        self.operators.retire();
+        self.notifier = None;
+        self.reloader.listeners().stop_for_successor().await;
+        self.admin.retire();
         // It must not look to them as if somebody were there for them when that one is not.
-        self.operators.view().generations.leave();
-        self.operators.tell(&mut self.reloader);
+        self.admin.view().generations.leave();
+        self.admin.publish(&mut self.reloader);
         let link = successor.leave();
         let link = link.inspect_err(|error| tracing::error!(%error, "the new process is gone"));
         let (generation, pid) = (identity.generation, identity.pid);
@@ -88,23 +88,23 @@ impl Process {
 
     fn may_upgrade(&self) -> Result<(), UpgradeError> {
         if std::process::id() == 1 {
-            return Err(UpgradeError::Forbidden(
+            return Err(UpgradeError::NotAllowed(
                 "this is process 1: when it leaves, the system ends all others; replace the container"
                     .to_owned(),
             ));
         }
         let most = self.reloader.server().upgrade.max_generations;
-        let older = self.operators.view().generations.all();
+        let older = self.admin.view().generations.all();
         if older.len() + 1 < most {
             return Ok(());
         }
         let Some(oldest) = older.first() else {
-            return Err(UpgradeError::Forbidden(
+            return Err(UpgradeError::NotAllowed(
                 "`server.upgrade.max_generations` is 1".to_owned(),
             ));
         };
         let (number, tunnels) = (oldest.identity.generation, oldest.glance().tunnels);
-        Err(UpgradeError::Forbidden(format!(
+        Err(UpgradeError::NotAllowed(format!(
             "generation {number} still drains {tunnels} tunnels, and \
              `server.upgrade.max_generations` is {most}: wait, or close them by \
              `tidegate close --generation {number} --all --over 1m --yes`"
@@ -112,11 +112,11 @@ impl Process {
     }
 
     fn handover_state(&mut self) -> (HandoverState, PassedDescriptors) {
-        let view = Arc::clone(self.operators.view());
+        let view = Arc::clone(self.admin.view());
         let older = view.generations.all();
         let listeners = self.reloader.listeners();
         let handed = listeners.hand_over_sockets().into_iter();
-        let (places, sockets) = handed.chain(self.operators.hand_over()).unzip();
+        let (places, sockets) = handed.chain(self.admin.hand_over()).unzip();
         let listeners = self.reloader.listeners();
         let (names, passed) = listeners.passed().hand_over().into_iter().unzip();
         let state = HandoverState {

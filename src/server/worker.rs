@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::acceptor;
-use super::mailbox::{Handle, MAILBOX, Message};
+use super::mailbox::{MAILBOX, WorkerHandle, WorkerMessage};
 use crate::displace::workers::{self, QUESTIONS, Question};
 use crate::front::accept;
-use crate::net::admission::{Admission, Load};
+use crate::net::admission::{Admission, WorkerLoad};
 use crate::observe::counters::Counters;
 use crate::session::{Shared, Worker};
 use crate::tunnel::entry::SWEEP_INTERVAL;
@@ -26,14 +26,14 @@ pub(super) fn start(
     number: usize,
     shared: &Arc<Shared>,
     admission: &Arc<Admission>,
-) -> io::Result<Handle> {
+) -> io::Result<WorkerHandle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let (questions, asked) = mpsc::channel(QUESTIONS);
     let counters = Arc::<Counters>::default();
-    let handle = Handle {
+    let handle = WorkerHandle {
         mailbox,
         questions,
-        load: Arc::new(Load::new(Arc::clone(admission))),
+        load: Arc::new(WorkerLoad::new(Arc::clone(admission))),
         counters: Arc::clone(&counters),
     };
     let shared = Arc::clone(shared);
@@ -62,7 +62,7 @@ pub(super) fn start(
 
 async fn run(
     worker: Rc<Worker>,
-    mut messages: mpsc::Receiver<Message>,
+    mut messages: mpsc::Receiver<WorkerMessage>,
     mut asked: mpsc::Receiver<Question>,
 ) {
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
@@ -71,16 +71,16 @@ async fn run(
     loop {
         tokio::select! {
             message = messages.recv() => match message {
-                Some(Message::Accept(duty)) => {
-                    worker.recorder.counters.listener(&duty.owner.load().name);
-                    worker.tasks.spawn(acceptor::accept_all(Rc::clone(&worker), *duty));
+                Some(WorkerMessage::Accept(task)) => {
+                    worker.recorder.counters.listener(&task.owner.load().name);
+                    worker.tasks.spawn(acceptor::accept_all(Rc::clone(&worker), *task));
                 }
-                Some(Message::IncomingConnection(arrival)) => {
+                Some(WorkerMessage::IncomingConnection(arrival)) => {
                     worker.tasks.spawn(accept::serve(Rc::clone(&worker), *arrival));
                 }
-                Some(Message::EndTunnels(reason)) => worker.tunnels.end_all(reason),
-                Some(Message::CutTunnels) => worker.tunnels.cut_all(),
-                Some(Message::Finish(done)) => {
+                Some(WorkerMessage::EndTunnels(reason)) => worker.tunnels.end_all(reason),
+                Some(WorkerMessage::CutTunnels) => worker.tunnels.cut_all(),
+                Some(WorkerMessage::Finish(done)) => {
                     worker.pool.clear();
                     finish = Some(done);
                 }

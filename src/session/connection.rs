@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::worker::Worker;
 use crate::config::model::{ListenerLimits, ListenerTimeouts};
-use crate::net::admission::Permit;
+use crate::net::admission::ConnectionPermit;
 use crate::net::listener::Listener;
 use crate::net::stream::Peer;
 use crate::observe::series::{Connected, ListenerSeries};
@@ -41,7 +41,7 @@ pub struct Connection {
 #[derive(Debug)]
 pub struct ConnectionGuards {
     /// In the process and on its worker.
-    pub permit: Permit,
+    pub permit: ConnectionPermit,
     /// At its listener.
     pub connected: Connected,
 }

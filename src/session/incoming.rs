@@ -12,7 +12,7 @@ use super::client::ClientIdentity;
 use super::connection::Connection;
 use super::error::SessionError;
 use crate::config::model::{LeadsTo, Redirect, Traceparent};
-use crate::net::gate::Limit;
+use crate::net::gate::LimitReached;
 use crate::net::listener::ListenerSettings;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
 use crate::protocol::access::{self, AccessSubject};
@@ -189,7 +189,7 @@ impl<'a> IncomingRequest<'a> {
             let gate = &self.connection.listener.gate;
             gate.handshake(&self.settings.limits, address)
                 .map_err(|limit| match limit {
-                    Limit::HandshakesPerIp => Rejection::AddressRate,
+                    LimitReached::HandshakesPerIp => Rejection::AddressRate,
                     _ => Rejection::HandshakeRate,
                 })?;
         }

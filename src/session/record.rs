@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::admission::Permit;
+use crate::net::admission::ConnectionPermit;
 use crate::observe::access_log::TunnelFacts;
 use crate::observe::series::Connected;
 use crate::tunnel::side::Side;
@@ -17,7 +17,7 @@ pub struct TunnelRecord {
     pub facts: TunnelFacts,
     pub(super) lease: Lease,
     pub(super) _ports: Option<source::Share>,
-    pub(super) _permit: Permit,
+    pub(super) _permit: ConnectionPermit,
     pub(super) _connected: Connected,
 }
 

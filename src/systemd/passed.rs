@@ -17,7 +17,7 @@ const NAMELESS: &str = "unknown";
 
 /// A listening socket that was passed.
 #[derive(Debug)]
-pub enum Passed {
+pub enum PassedSocket {
     /// TCP over IPv4, IPv6 or both.
     Tcp(TcpListener),
     /// A unix socket.
@@ -26,11 +26,11 @@ pub enum Passed {
 
 /// All sockets that were passed, by name. They stay open as long as this lives.
 #[derive(Debug, Default)]
-pub struct PassedSockets(Vec<(String, io::Result<Passed>)>);
+pub struct PassedSockets(Vec<(String, io::Result<PassedSocket>)>);
 
 /// Why there is nothing to be accepted from under a name.
 #[derive(Debug, thiserror::Error)]
-pub enum NotPassed {
+pub enum PassedSocketError {
     /// Nobody passes anything.
     #[error("the service manager has passed no sockets: is there a socket unit?")]
     Nothing,
@@ -67,8 +67,8 @@ impl PassedSockets {
         let sockets = sockets.into_iter().map(|(name, socket)| {
             let socket = Socket::from(socket);
             let passed = match SockRef::from(&socket).domain() {
-                Ok(Domain::UNIX) => Ok(Passed::Unix(OwnedFd::from(socket).into())),
-                Ok(_) => Ok(Passed::Tcp(socket.into())),
+                Ok(Domain::UNIX) => Ok(PassedSocket::Unix(OwnedFd::from(socket).into())),
+                Ok(_) => Ok(PassedSocket::Tcp(socket.into())),
                 Err(error) => Err(error),
             };
             (name, passed)
@@ -80,8 +80,8 @@ impl PassedSockets {
     pub fn hand_over(&self) -> Vec<(String, OwnedFd)> {
         let sockets = self.0.iter().filter_map(|(name, socket)| {
             let socket: OwnedFd = match socket.as_ref().ok()? {
-                Passed::Tcp(socket) => socket.try_clone().ok()?.into(),
-                Passed::Unix(socket) => socket.try_clone().ok()?.into(),
+                PassedSocket::Tcp(socket) => socket.try_clone().ok()?.into(),
+                PassedSocket::Unix(socket) => socket.try_clone().ok()?.into(),
             };
             Some((name.clone(), socket))
         });
@@ -89,15 +89,15 @@ impl PassedSockets {
     }
 
     /// Takes out what this service had the manager keep for it, with the addresses.
-    pub fn kept(&mut self) -> Vec<(String, OwnedFd)> {
+    pub fn take_kept(&mut self) -> Vec<(String, OwnedFd)> {
         let (kept, passed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0)
             .into_iter()
             .partition(|(name, _)| store::address(name).is_some());
         self.0 = passed;
         let kept = kept.into_iter().filter_map(|(name, socket)| {
             let socket: OwnedFd = match socket.ok()? {
-                Passed::Tcp(socket) => socket.into(),
-                Passed::Unix(socket) => socket.into(),
+                PassedSocket::Tcp(socket) => socket.into(),
+                PassedSocket::Unix(socket) => socket.into(),
             };
             Some((store::address(&name)?, socket))
         });
@@ -107,11 +107,11 @@ impl PassedSockets {
     /// Those of this name, at least one.
     ///
     /// # Errors
-    /// [`NotPassed`].
-    pub fn named(&self, name: &str) -> Result<Vec<&Passed>, NotPassed> {
+    /// [`PassedSocketError`].
+    pub fn named(&self, name: &str) -> Result<Vec<&PassedSocket>, PassedSocketError> {
         let named = self.0.iter().filter(|(its, _)| its == name);
         let sockets: Result<Vec<_>, _> = named.map(|(_, socket)| socket.as_ref()).collect();
-        let sockets = sockets.map_err(|error| NotPassed::Unusable(error.to_string()))?;
+        let sockets = sockets.map_err(|error| PassedSocketError::Unusable(error.to_string()))?;
         if sockets.is_empty() {
             return Err(self.missing());
         }
@@ -123,27 +123,27 @@ impl PassedSockets {
         self.0.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    fn missing(&self) -> NotPassed {
+    fn missing(&self) -> PassedSocketError {
         let names: Vec<_> = self
             .names()
             .into_iter()
             .map(|name| format!("`{name}`"))
             .collect();
         if names.is_empty() {
-            NotPassed::Nothing
+            PassedSocketError::Nothing
         } else {
-            NotPassed::Unknown(names.join(", "))
+            PassedSocketError::Unknown(names.join(", "))
         }
     }
 }
 
-fn socket(passed: &mut ListenFd, number: usize) -> io::Result<Passed> {
+fn socket(passed: &mut ListenFd, number: usize) -> io::Result<PassedSocket> {
     let gone = || io::Error::other("taken already");
     let (socket, listens) = match passed.take_tcp_listener(number) {
         Ok(socket) => {
             let socket = socket.ok_or_else(gone)?;
             let listens = SockRef::from(&socket).is_listener()?;
-            (Passed::Tcp(socket), listens)
+            (PassedSocket::Tcp(socket), listens)
         }
         Err(_) => {
             let socket = passed
@@ -151,7 +151,7 @@ fn socket(passed: &mut ListenFd, number: usize) -> io::Result<Passed> {
                 .map_err(|_| io::Error::other("neither a TCP socket nor a unix stream socket"))?
                 .ok_or_else(gone)?;
             let listens = SockRef::from(&socket).is_listener()?;
-            (Passed::Unix(socket), listens)
+            (PassedSocket::Unix(socket), listens)
         }
     };
     if listens {
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_name_has_all_its_sockets_and_others_are_told_of() {
-        let socket = || TcpListener::bind("127.0.0.1:0").map(Passed::Tcp);
+        let socket = || TcpListener::bind("127.0.0.1:0").map(PassedSocket::Tcp);
         let broken = || Err(io::Error::other("a connection"));
         let passed = PassedSockets(vec![
             ("web".to_owned(), socket()),

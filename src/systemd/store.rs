@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 
 use sd_notify::NotifyState;
 
-use super::{SILENT, is_there, tell};
+use super::{MUTED, is_available, notify};
 
 /// What the names of ours begin with.
 const OURS: &str = "listener=";
 
 /// Has the manager keep the sockets of this address, if it keeps any (`FileDescriptorStoreMax=`).
-pub fn keep(address: &str, sockets: &[BorrowedFd<'_>]) {
-    if !is_there() || SILENT.load(Ordering::Relaxed) {
+pub fn keep_open(address: &str, sockets: &[BorrowedFd<'_>]) {
+    if !is_available() || MUTED.load(Ordering::Relaxed) {
         return;
     }
     let name = name(address);
@@ -24,8 +24,8 @@ pub fn keep(address: &str, sockets: &[BorrowedFd<'_>]) {
 }
 
 /// Has it keep them no longer.
-pub fn let_go(address: &str) {
-    tell(&[
+pub fn release(address: &str) {
+    notify(&[
         NotifyState::FdStoreRemove,
         NotifyState::FdName(&name(address)),
     ]);

@@ -13,7 +13,7 @@ use tidegate::config;
 use tidegate::config::model::{Config, ListenerLimits, ListenerTimeouts, Trust};
 use tidegate::drain::Drain;
 use tidegate::front;
-use tidegate::net::admission::{Admission, Load};
+use tidegate::net::admission::{Admission, WorkerLoad};
 use tidegate::net::listener::{Listener, ListenerSettings};
 use tidegate::net::stream::{Peer, Socket, Stream};
 use tidegate::session::{Connection, ConnectionGuards, Shared, Worker};
@@ -82,8 +82,10 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         });
         let http = Rc::downgrade(&connection);
         let admission = Arc::<Admission>::default();
-        admission.set_most(10);
-        let permit = Arc::new(Load::new(Arc::clone(&admission))).admit().unwrap();
+        admission.set_limit(10);
+        let permit = Arc::new(WorkerLoad::new(Arc::clone(&admission)))
+            .admit()
+            .unwrap();
         let connected = connection.counts.connected();
         let stream = Stream::Plain(Socket::Tcp(accepted));
         worker.tasks.spawn(front::http::serve(

@@ -155,7 +155,7 @@ pub fn status(view: &View) -> Status {
         reload_fault: view.process.fault().to_vec(),
         workers: view.workers.len(),
         connections: view.admission.open(),
-        connections_most: view.admission.most(),
+        connections_most: view.admission.limit(),
         tunnels: totals.tunnels_open,
         tunnels_opened: totals.tunnels,
         requests: totals.requests,

@@ -29,7 +29,7 @@ pub(super) fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
     metrics.sample(&[], u8::from(process.is_draining()));
     let help = "Connections of clients that file descriptors carry.";
     metrics.family("tidegate_connections_limit", Kind::Gauge, help);
-    metrics.sample(&[], admission.most());
+    metrics.sample(&[], admission.limit());
     let (reloads, failed_reloads) = process.reloads();
     let help = "Reloads, by what came of them.";
     metrics.family("tidegate_reloads_total", Kind::Counter, help);

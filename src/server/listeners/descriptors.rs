@@ -24,13 +24,13 @@ impl DescriptorBudget {
             limit,
             taken: limits::open_descriptors().saturating_sub(there as u64),
         };
-        descriptors.leave(0);
+        descriptors.reserve_for_sockets(0);
         descriptors
     }
 
     /// What is left beside so many listening sockets is for connections.
-    pub(super) fn leave(&self, sockets: usize) {
-        let most = Admission::most_for(self.limit, self.taken + sockets as u64);
-        self.admission.set_most(most);
+    pub(super) fn reserve_for_sockets(&self, sockets: usize) {
+        let most = Admission::limit_for(self.limit, self.taken + sockets as u64);
+        self.admission.set_limit(most);
     }
 }

@@ -7,12 +7,12 @@ use super::plan::has_passed;
 use super::socket_key::SocketKey;
 use super::{DrainedListener, Listeners};
 use crate::config::model;
-use crate::drain::Haste;
+use crate::drain::Urgency;
 use crate::server::errors::ListenError;
 
 /// Why that was not done.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::server) enum SteerError {
+pub(in crate::server) enum ListenerDrainError {
     /// There is none of this name.
     #[error("there is no listener `{name}`; known: {known}")]
     Unknown {
@@ -37,11 +37,14 @@ impl Listeners {
     /// connections are told. Its tunnels stay.
     ///
     /// # Errors
-    /// [`SteerError`]; nothing has changed then.
-    pub(in crate::server) async fn drain_one(&mut self, name: &str) -> Result<(), SteerError> {
+    /// [`ListenerDrainError`]; nothing has changed then.
+    pub(in crate::server) async fn drain_listener(
+        &mut self,
+        name: &str,
+    ) -> Result<(), ListenerDrainError> {
         let configured = self.configured(name)?;
         if has_passed(&configured) {
-            return Err(SteerError::Passed(configured.name));
+            return Err(ListenerDrainError::Passed(configured.name));
         }
         let Some(running) = self.running.remove(name) else {
             return Ok(());
@@ -58,16 +61,19 @@ impl Listeners {
             .filter(|(_, owner)| **owner != *name)
             .collect();
         self.close_all_but(&others).await;
-        running.listener.drain.begin(Haste::None);
-        self.leave_descriptors();
+        running.listener.drain.begin(Urgency::Low);
+        self.update_connection_limit();
         Ok(())
     }
 
     /// Puts it back.
     ///
     /// # Errors
-    /// [`SteerError`]; nothing has changed then.
-    pub(in crate::server) async fn undrain_one(&mut self, name: &str) -> Result<(), SteerError> {
+    /// [`ListenerDrainError`]; nothing has changed then.
+    pub(in crate::server) async fn undrain_listener(
+        &mut self,
+        name: &str,
+    ) -> Result<(), ListenerDrainError> {
         let configured = self.configured(name)?;
         if !self.drained.contains_key(name) {
             return Ok(());
@@ -96,15 +102,15 @@ impl Listeners {
         for (key, sockets) in bound {
             self.open(key, &name, sockets).await;
         }
-        self.leave_descriptors();
+        self.update_connection_limit();
         Ok(())
     }
 
-    fn configured(&self, name: &str) -> Result<model::Listener, SteerError> {
+    fn configured(&self, name: &str) -> Result<model::Listener, ListenerDrainError> {
         let found = self.configured.iter().find(|it| *it.name == *name);
         found.cloned().ok_or_else(|| {
             let known: Vec<&str> = self.configured.iter().map(|it| &*it.name).collect();
-            SteerError::Unknown {
+            ListenerDrainError::Unknown {
                 name: name.to_owned(),
                 known: known.join(", "),
             }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::Listeners;
 use crate::handover::state::ListenerTickets;
-use crate::net::inherited::Place;
-use crate::net::listen::Bound;
+use crate::net::inherited::SocketId;
+use crate::net::listen::ListeningSocket;
 use crate::systemd::{self, passed::PassedSockets};
 
 impl Listeners {
     /// Has the service manager keep the sockets, and no others: it may not have heard of them yet.
     pub(in crate::server) fn keep(&mut self) {
-        for address in self.let_go.drain(..) {
-            systemd::let_go(&address);
+        for address in self.released.drain(..) {
+            systemd::release(&address);
         }
         for (key, accepting) in &self.sockets {
             key.keep(accepting);
@@ -20,10 +20,10 @@ impl Listeners {
     }
 
     /// The sockets, for another process.
-    pub(in crate::server) fn hand_over_sockets(&self) -> Vec<(Place, Arc<Bound>)> {
+    pub(in crate::server) fn hand_over_sockets(&self) -> Vec<(SocketId, Arc<ListeningSocket>)> {
         let sockets = self.sockets.iter().flat_map(|(key, accepting)| {
             let sockets = accepting.sockets();
-            sockets.map(move |socket| (key.place(), Arc::clone(socket)))
+            sockets.map(move |socket| (key.id(), Arc::clone(socket)))
         });
         sockets.collect()
     }

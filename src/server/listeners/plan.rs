@@ -9,7 +9,7 @@ use super::socket_key::SocketKey;
 use crate::config;
 use crate::config::model::{self, Bind};
 use crate::handover::state::ListenerTickets;
-use crate::net::listen::Bound;
+use crate::net::listen::ListeningSocket;
 use crate::net::listener::ListenerSettings;
 use crate::net::tickets::TicketKeys;
 use crate::net::tls::{self, TlsError};
@@ -22,16 +22,16 @@ pub(super) struct PlannedListener {
     pub(super) settings: ListenerSettings,
     pub(super) tickets: Option<Arc<TicketKeys>>,
     /// Operators have taken it out, and its sockets can be closed.
-    pub(super) rests: bool,
+    pub(super) is_drained: bool,
 }
 
 /// A change that is ready to be made: sockets bound, keys loaded.
 #[derive(Debug)]
 pub(in crate::server) struct ListenerPlan {
     pub(super) running: Vec<PlannedListener>,
-    pub(super) bound: Vec<(SocketKey, Arc<str>, Vec<Bound>)>,
+    pub(super) bound: Vec<(SocketKey, Arc<str>, Vec<ListeningSocket>)>,
     /// To be bound when the change is made: sockets that are about to be closed are in their way.
-    pub(super) late: Vec<(SocketKey, Arc<str>)>,
+    pub(super) bind_late: Vec<(SocketKey, Arc<str>)>,
     pub(super) wanted: HashMap<SocketKey, Arc<str>>,
     pub(super) configured: Vec<model::Listener>,
 }
@@ -48,15 +48,15 @@ impl Listeners {
         let mut plan = ListenerPlan {
             running: Vec::new(),
             bound: Vec::new(),
-            late: Vec::new(),
+            bind_late: Vec::new(),
             wanted: HashMap::new(),
             configured: listeners.to_vec(),
         };
         for listener in listeners {
             let planned = self.planned(listener)?;
-            let rests = planned.rests;
+            let is_drained = planned.is_drained;
             plan.running.push(planned);
-            if rests {
+            if is_drained {
                 continue;
             }
             for bind in &listener.binds {
@@ -73,7 +73,7 @@ impl Listeners {
             match self.bind(key) {
                 Ok(bound) => plan.bound.push((key.clone(), Arc::clone(name), bound)),
                 Err(_) if self.in_the_way(key, &plan.wanted) => {
-                    plan.late.push((key.clone(), Arc::clone(name)));
+                    plan.bind_late.push((key.clone(), Arc::clone(name)));
                 }
                 Err(source) => {
                     return Err(ListenError::Bind {
@@ -100,7 +100,7 @@ impl Listeners {
             return Ok(None);
         };
         let ListenerTickets { keys, .. } = handed.swap_remove(position);
-        tls::handed_ticket_keys(name, keys).map(Some)
+        tls::inherited_ticket_keys(name, keys).map(Some)
     }
 
     pub(super) fn planned(
@@ -120,7 +120,7 @@ impl Listeners {
         let tickets = tickets.flatten();
         Ok(PlannedListener {
             name: Arc::clone(&listener.name),
-            rests: self.drained.contains_key(&listener.name) && !has_passed(listener),
+            is_drained: self.drained.contains_key(&listener.name) && !has_passed(listener),
             settings: ListenerSettings {
                 tls,
                 handshakes_at_once: listener
@@ -142,29 +142,33 @@ impl Listeners {
 
     /// A socket for every worker, where one address can have several, those first that are there
     /// already; or those that were passed.
-    pub(super) fn bind(&mut self, key: &SocketKey) -> io::Result<Vec<Bound>> {
+    pub(super) fn bind(&mut self, key: &SocketKey) -> io::Result<Vec<ListeningSocket>> {
         if let Bind::Systemd(name) = &key.bind {
             let passed = self.passed.named(name).map_err(io::Error::other)?;
-            return passed.into_iter().map(Bound::passed).collect();
+            return passed.into_iter().map(ListeningSocket::passed).collect();
         }
-        let there = self.inherited.sockets.take(&key.place(), &key.bind)?;
+        let there = self.inherited.sockets.take(&key.id(), &key.bind)?;
         let mut there = there.into_iter();
         let first = match there.next() {
             Some(first) => first,
-            None => Bound::bind(&key.bind)?,
+            None => ListeningSocket::bind(&key.bind)?,
         };
         self.one_for_each(first, there.collect())
     }
 
     /// The same, beside sockets of ours that are in the way.
-    pub(super) fn bind_over(&self, bind: &Bind) -> io::Result<Vec<Bound>> {
-        self.one_for_each(Bound::bind_over(bind)?, Vec::new())
+    pub(super) fn bind_alongside(&self, bind: &Bind) -> io::Result<Vec<ListeningSocket>> {
+        self.one_for_each(ListeningSocket::bind_alongside(bind)?, Vec::new())
     }
 
     /// A socket for every worker, if the address can have several.
-    fn one_for_each(&self, first: Bound, others: Vec<Bound>) -> io::Result<Vec<Bound>> {
-        let more: io::Result<Vec<Option<Bound>>> = (1 + others.len()..self.workers.len())
-            .map(|_| first.beside())
+    fn one_for_each(
+        &self,
+        first: ListeningSocket,
+        others: Vec<ListeningSocket>,
+    ) -> io::Result<Vec<ListeningSocket>> {
+        let more: io::Result<Vec<Option<ListeningSocket>>> = (1 + others.len()..self.workers.len())
+            .map(|_| first.bind_another())
             .collect();
         let more = more?.into_iter().flatten();
         Ok(std::iter::once(first).chain(others).chain(more).collect())

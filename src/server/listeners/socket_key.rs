@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::config::model::Bind;
-use crate::net::inherited::{Place, Purpose};
-use crate::server::acceptor::Accepting;
+use crate::net::inherited::{Purpose, SocketId};
+use crate::server::acceptor::BoundAddress;
 use crate::systemd;
 
 /// What tells sockets apart.
@@ -31,18 +31,18 @@ impl SocketKey {
         self.of.is_none() && !matches!(self.bind, Bind::Systemd(_))
     }
 
-    pub(super) fn keep(&self, accepting: &Accepting) {
+    pub(super) fn keep(&self, accepting: &BoundAddress) {
         if self.is_kept() {
             let sockets: Vec<_> = accepting.sockets().map(|socket| socket.as_fd()).collect();
-            systemd::keep(&self.bind.to_string(), &sockets);
+            systemd::keep_open(&self.bind.to_string(), &sockets);
         }
     }
 
     /// The same, for other processes.
-    pub(super) fn place(&self) -> Place {
-        Place {
+    pub(super) fn id(&self) -> SocketId {
+        SocketId {
             of: self.of.as_ref().map(ToString::to_string),
-            ..Place::new(Purpose::Listener, &self.bind)
+            ..SocketId::new(Purpose::Listener, &self.bind)
         }
     }
 }

@@ -12,24 +12,26 @@ use crate::displace::workers::Workers;
 use crate::observe::counters::Totals;
 use crate::systemd;
 
-/// How often it is told how it goes, if that has changed.
-const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// How often it is reported how it goes, if that has changed.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Speaks to the service manager until it is dropped.
 #[derive(Debug)]
-pub(super) struct Manager(#[expect(dead_code, reason = "dropping it ends them")] JoinSet<()>);
+pub(super) struct ServiceNotifier(
+    #[expect(dead_code, reason = "dropping it ends them")] JoinSet<()>,
+);
 
-impl Manager {
+impl ServiceNotifier {
     /// Begins, where there is a manager.
     pub(super) fn start(view: &Arc<View>) -> Self {
         let mut tasks = JoinSet::new();
-        if !systemd::is_there() {
+        if !systemd::is_available() {
             return Self(tasks);
         }
         if let Some(limit) = systemd::watchdog() {
             tracing::debug!(?limit, "feeding the watchdog");
             let view = Arc::clone(view);
-            tasks.spawn(async move { feed(&view.workers, limit, systemd::alive).await });
+            tasks.spawn(async move { feed(&view.workers, limit, systemd::feed_watchdog).await });
         }
         tasks.spawn(report(Arc::clone(view)));
         Self(tasks)
@@ -61,23 +63,23 @@ async fn feed(workers: &Workers, limit: Duration, mut alive: impl FnMut()) {
 }
 
 async fn report(view: Arc<View>) {
-    let mut told = String::new();
-    let mut ticks = tokio::time::interval(STATUS_EVERY);
+    let mut reported = String::new();
+    let mut ticks = tokio::time::interval(STATUS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first one is at once, and has just been told.
+    // The first one is at once, and has just been reported.
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let line = line(&view);
-        if line != told {
+        let line = status_line(&view);
+        if line != reported {
             systemd::status(&line);
-            told = line;
+            reported = line;
         }
     }
 }
 
 /// How it goes, in a line.
-pub(super) fn line(view: &View) -> String {
+pub(super) fn status_line(view: &View) -> String {
     let counters = view.workers.counters();
     let tunnels = Totals::of(counters.iter().map(|each| &**each)).tunnels_open;
     if view.process.is_draining() {

@@ -12,37 +12,40 @@ use crate::admin::http::Server;
 use crate::admin::public::Public;
 use crate::admin::view::View;
 use crate::config::model::{Admin, Bind};
-use crate::net::inherited::{Inherited, Place, Purpose};
-use crate::net::listen::Bound;
+use crate::net::inherited::{InheritedSockets, Purpose, SocketId};
+use crate::net::listen::ListeningSocket;
 
 /// Where operators connect. Dropping it closes that.
 #[derive(Debug)]
-pub(super) struct Operators {
+pub(super) struct AdminServers {
     view: Arc<View>,
-    public: Option<(Place, Server)>,
-    api: Option<(Place, Server)>,
+    public: Option<(SocketId, Server)>,
+    api: Option<(SocketId, Server)>,
     /// What is still answered where another process serves now.
     retired: Vec<JoinSet<()>>,
 }
 
 /// The sockets for that, before anybody is served.
 #[derive(Debug)]
-pub(super) struct Doors {
-    public: Option<(Place, Bound)>,
-    api: Option<(Place, Bound)>,
+pub(super) struct AdminSockets {
+    public: Option<(SocketId, ListeningSocket)>,
+    api: Option<(SocketId, ListeningSocket)>,
 }
 
-impl Doors {
+impl AdminSockets {
     /// Binds them, unless they are inherited.
     ///
     /// # Errors
     /// [`StartError::Admin`].
-    pub(super) fn open(admin: &Admin, inherited: &mut Inherited) -> Result<Self, StartError> {
+    pub(super) fn open(
+        admin: &Admin,
+        inherited: &mut InheritedSockets,
+    ) -> Result<Self, StartError> {
         let mut bound = |bind: &Bind, purpose| {
-            let place = Place::new(purpose, bind);
-            let there = inherited.take(&place, bind)?.into_iter().next();
-            let bound = there.map_or_else(|| Bound::bind(bind), Ok)?;
-            Ok((place, bound))
+            let id = SocketId::new(purpose, bind);
+            let there = inherited.take(&id, bind)?.into_iter().next();
+            let bound = there.map_or_else(|| ListeningSocket::bind(bind), Ok)?;
+            Ok((id, bound))
         };
         let public = admin.metrics_bind.as_ref().map(|bind| {
             bound(bind, Purpose::Metrics).map_err(|error| StartError::Admin(bind.clone(), error))
@@ -68,21 +71,21 @@ impl Doors {
     }
 }
 
-impl Operators {
+impl AdminServers {
     /// Serves `view` there.
-    pub(super) fn serve(doors: Doors, view: Arc<View>) -> Self {
-        let public = doors.public.and_then(|(place, bound)| {
+    pub(super) fn serve(admin_sockets: AdminSockets, view: Arc<View>) -> Self {
+        let public = admin_sockets.public.and_then(|(id, bound)| {
             tracing::info!(address = bound.address(), "serving metrics");
             let server = Server::start(bound, Public(Arc::clone(&view)));
-            Some((place, started(server)?))
+            Some((id, started(server)?))
         });
-        let api = doors.api.and_then(|(place, bound)| {
+        let api = admin_sockets.api.and_then(|(id, bound)| {
             tracing::info!(address = bound.address(), "serving operators");
             let api = Api {
                 view: Arc::clone(&view),
-                over_tcp: matches!(bound, Bound::Tcp(..)),
+                over_tcp: matches!(bound, ListeningSocket::Tcp(..)),
             };
-            Some((place, started(Server::start(bound, api))?))
+            Some((id, started(Server::start(bound, api))?))
         });
         Self {
             view,
@@ -93,10 +96,10 @@ impl Operators {
     }
 
     /// The sockets, for another process.
-    pub(super) fn hand_over(&self) -> Vec<(Place, Arc<Bound>)> {
+    pub(super) fn hand_over(&self) -> Vec<(SocketId, Arc<ListeningSocket>)> {
         let servers = self.public.iter().chain(&self.api);
         servers
-            .map(|(place, server)| (place.clone(), Arc::clone(&server.bound)))
+            .map(|(id, server)| (id.clone(), Arc::clone(&server.bound)))
             .collect()
     }
 
@@ -121,9 +124,9 @@ impl Operators {
     }
 
     /// After a reload, or the first configuration.
-    pub(super) fn tell(&self, reloader: &mut Reloader) {
+    pub(super) fn publish(&self, reloader: &mut Reloader) {
         self.view.token.store(reloader.token());
-        self.view.taken.store(reloader.taken_whole());
+        self.view.taken.store(reloader.loaded());
         self.view
             .listening
             .store(Arc::new(reloader.listeners().listening()));
