@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 
-use crate::config::model::{Conditions, HostPattern, PathMatch, Route};
+use crate::config::model::{Conditions, HostPattern, PathMatch, RouteConfig};
 use crate::protocol::handshake::Handshake;
 
 /// What routes are found by.
@@ -74,7 +74,7 @@ impl Entry {
 
 impl Table {
     /// Builds the table; the result of [`find`](Self::find) is a position in `routes`.
-    pub fn new(routes: &[Route]) -> Self {
+    pub fn new(routes: &[RouteConfig]) -> Self {
         let mut table = Self::default();
         for (position, route) in routes.iter().enumerate() {
             let entry = Entry {
@@ -217,7 +217,7 @@ fn miss<'a>(
 
 /// Why a route does not take a request that its host and path fit, for a person; `None` if nothing
 /// is against it.
-pub fn against(route: &Route, request: &Request<'_>) -> Option<String> {
+pub fn against(route: &RouteConfig, request: &Request<'_>) -> Option<String> {
     let methods = &route.conditions.methods;
     let has_method =
         request.handshake.is_some() || methods.is_empty() || methods.contains(request.method);
@@ -234,7 +234,7 @@ pub fn against(route: &Route, request: &Request<'_>) -> Option<String> {
 }
 
 /// Whether a request's host and path fit a route.
-pub fn is_candidate(route: &Route, request: &Request<'_>) -> bool {
+pub fn is_candidate(route: &RouteConfig, request: &Request<'_>) -> bool {
     let mut hosts = route.hosts.iter();
     (route.hosts.is_empty() || hosts.any(|host| host.fits(request.host)))
         && route.path.fits(request.path)

@@ -19,7 +19,7 @@ use crate::upstream::registry::Known;
 #[derive(Debug)]
 pub struct Snapshot {
     /// Process-wide settings.
-    pub server: model::Server,
+    pub server: model::ServerConfig,
     /// Fields that tell endpoints what only we know: the same, from a client, is a lie.
     pub reserved: Box<[HeaderName]>,
     table: Table,
@@ -34,7 +34,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Route {
     /// As configured.
-    pub settings: model::Route,
+    pub settings: model::RouteConfig,
     /// Where requests go; `None` where they are redirected.
     pub upstream: Option<Arc<Upstream>>,
     /// Its tunnels, as far as they are limited; counted across reloads.
@@ -182,7 +182,7 @@ fn reserved(config: &Config) -> Box<[HeaderName]> {
 
 impl Route {
     fn new(
-        settings: &model::Route,
+        settings: &model::RouteConfig,
         upstreams: &HashMap<Arc<str>, Arc<Upstream>>,
         tunnels: Arc<Quota>,
     ) -> Result<Arc<Self>, SnapshotError> {

@@ -11,13 +11,13 @@ use tidegate::upstream::group::{Upstream, Wish};
 const HELD_EACH: usize = 3;
 
 fn upstream(balance: Balance, endpoints: usize) -> Upstream {
-    let endpoints = (0..endpoints).map(|number| model::Endpoint {
+    let endpoints = (0..endpoints).map(|number| model::EndpointConfig {
         weight: 1 + number as u32 % 2,
-        ..model::Endpoint::at(Address::Ip(
+        ..model::EndpointConfig::at(Address::Ip(
             ([10, 0, (number / 250) as u8, (number % 250) as u8], 9000).into(),
         ))
     });
-    let mut settings = model::Upstream::listed("chat", endpoints.collect());
+    let mut settings = model::UpstreamConfig::listed("chat", endpoints.collect());
     settings.picking.balance = balance;
     Upstream::new(&settings, &Arc::default()).unwrap()
 }

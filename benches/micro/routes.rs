@@ -2,13 +2,13 @@
 
 use divan::{Bencher, black_box};
 use http::{HeaderMap, Method};
-use tidegate::config::model::{HostPattern, PathMatch, Route};
+use tidegate::config::model::{HostPattern, PathMatch, RouteConfig};
 use tidegate::route::{Request, Table};
 
 /// Routes of a fleet of tenants: exact hosts and wildcards, each with an exact path, a prefix or any.
-fn routes(count: usize) -> Vec<Route> {
+fn routes(count: usize) -> Vec<RouteConfig> {
     (0..count)
-        .map(|number| Route {
+        .map(|number| RouteConfig {
             hosts: vec![match number % 4 {
                 0 => HostPattern::Wildcard(host(number).into()),
                 _ => HostPattern::Exact(host(number).into()),
@@ -18,7 +18,7 @@ fn routes(count: usize) -> Vec<Route> {
                 1 => PathMatch::Prefix("/socket.io".into()),
                 _ => PathMatch::Any,
             },
-            ..Route::to_upstream("route", "backend")
+            ..RouteConfig::to_upstream("route", "backend")
         })
         .collect()
 }

@@ -192,7 +192,7 @@ fn named_routes(in_force: &Value) -> NamedValues<'_> {
     let routes = in_force["route"].as_array().into_iter().flatten();
     let name = |(position, route): (usize, &Value)| match route["name"].as_str() {
         Some(name) => name.to_owned(),
-        None => model::Route::name_at(position),
+        None => model::RouteConfig::name_at(position),
     };
     routes.enumerate().map(|it| (name(it), it.1)).collect()
 }
@@ -253,7 +253,7 @@ type Members = BTreeMap<String, bool>;
 
 fn of_upstream(
     name: &str,
-    new: Option<&model::Upstream>,
+    new: Option<&model::UpstreamConfig>,
     old: Option<&Upstream>,
     live: &Live,
 ) -> Vec<PlannedEndpoint> {
@@ -293,7 +293,7 @@ fn of_upstream(
 }
 
 /// What an upstream will have; `None` if that has to be looked up first.
-fn after(new: &model::Upstream, old: Option<&Upstream>, before: &Members) -> Option<Members> {
+fn after(new: &model::UpstreamConfig, old: Option<&Upstream>, before: &Members) -> Option<Members> {
     let looked_up = matches!(new.discovery, Discovery::Dns { .. } | Discovery::Srv { .. });
     if looked_up {
         let same = old.is_some_and(|old| old.settings.discovery == new.discovery);

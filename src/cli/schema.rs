@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
-use tidegate::config::keys::{Kind, ROOT, Status, Table};
+use tidegate::config::keys::{KeyStatus, KeyTable, ROOT, ValueKind};
 
 use super::out;
 
@@ -25,13 +25,13 @@ fn schema() -> Value {
     schema
 }
 
-fn table(declared: &Table) -> Value {
+fn table(declared: &KeyTable) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     for key in declared.keys {
         let mut property = kind(&key.kind);
         if let Some(object) = property.as_object_mut() {
-            let note = if key.status == Status::InEffect {
+            let note = if key.status == KeyStatus::InEffect {
                 ""
             } else {
                 " Not in effect yet."
@@ -55,25 +55,25 @@ fn table(declared: &Table) -> Value {
     })
 }
 
-fn kind(declared: &Kind) -> Value {
+fn kind(declared: &ValueKind) -> Value {
     match declared {
-        Kind::Bool => json!({ "type": "boolean" }),
-        Kind::Integer { least, most } => {
+        ValueKind::Bool => json!({ "type": "boolean" }),
+        ValueKind::Integer { least, most } => {
             json!({ "type": "integer", "minimum": least, "maximum": most })
         }
-        Kind::Number { least, most } => {
+        ValueKind::Number { least, most } => {
             json!({ "type": "number", "minimum": least, "maximum": most })
         }
-        Kind::OneOf(names) => json!({ "enum": names }),
-        Kind::List(each) => json!({ "type": "array", "items": kind(each) }),
-        Kind::Map(each) | Kind::Pairs(each) => {
+        ValueKind::OneOf(names) => json!({ "enum": names }),
+        ValueKind::List(each) => json!({ "type": "array", "items": kind(each) }),
+        ValueKind::Map(each) | ValueKind::Pairs(each) => {
             json!({ "type": "object", "additionalProperties": kind(each) })
         }
-        Kind::Table(declared) => table(declared),
-        Kind::AnyOf(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
-        Kind::Path => json!({ "type": "string", "pattern": "^/[^?#]*$" }),
-        Kind::Mode => json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
-        Kind::Rate => json!({ "type": "string", "pattern": "^[0-9]+ */ *[smh]$" }),
+        ValueKind::Table(declared) => table(declared),
+        ValueKind::AnyOf(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
+        ValueKind::Path => json!({ "type": "string", "pattern": "^/[^?#]*$" }),
+        ValueKind::Mode => json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),
+        ValueKind::Rate => json!({ "type": "string", "pattern": "^[0-9]+ */ *[smh]$" }),
         _ => json!({ "type": "string" }),
     }
 }

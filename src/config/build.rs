@@ -16,8 +16,8 @@ use http::HeaderName;
 
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
-use super::model::{Certificate, Config, Nets};
-use super::raw::{At, Section, Value};
+use super::model::{CertificateConfig, Config, Nets};
+use super::raw::{At, ConfigValue, Section};
 
 /// The model, and where its parts stand.
 pub(super) struct Built {
@@ -33,45 +33,45 @@ pub(super) struct Places {
     /// Whether the file has listeners and routes at all, good or not.
     pub(super) has_listeners: bool,
     pub(super) has_routes: bool,
-    pub(super) max_tunnels: Option<Span>,
-    pub(super) admin_bind: Option<Span>,
-    pub(super) metrics_bind: Option<Span>,
+    pub(super) max_tunnels: Option<SourceSpan>,
+    pub(super) admin_bind: Option<SourceSpan>,
+    pub(super) metrics_bind: Option<SourceSpan>,
     pub(super) listeners: Vec<ListenerPlaces>,
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<UpstreamPlaces>,
 }
 
 /// Where something stands in the file, in bytes.
-type Span = std::ops::Range<usize>;
+type SourceSpan = std::ops::Range<usize>;
 
 /// Where the parts of a listener stand.
 pub(super) struct ListenerPlaces {
     /// Each of its addresses.
-    pub(super) binds: Vec<Span>,
-    pub(super) tls: Option<Span>,
-    pub(super) connections: Option<Span>,
+    pub(super) binds: Vec<SourceSpan>,
+    pub(super) tls: Option<SourceSpan>,
+    pub(super) connections: Option<SourceSpan>,
 }
 
 /// Where the parts of a route stand.
 pub(super) struct RoutePlaces {
-    pub(super) route: Span,
-    pub(super) name: Option<Span>,
-    pub(super) leads_to: Span,
-    pub(super) client_certificate: Option<Span>,
-    pub(super) listeners: Vec<Span>,
-    pub(super) hosts: Vec<Span>,
-    pub(super) idle: Option<Span>,
-    pub(super) max_age: Option<Span>,
-    pub(super) max_age_jitter: Option<Span>,
+    pub(super) route: SourceSpan,
+    pub(super) name: Option<SourceSpan>,
+    pub(super) leads_to: SourceSpan,
+    pub(super) client_certificate: Option<SourceSpan>,
+    pub(super) listeners: Vec<SourceSpan>,
+    pub(super) hosts: Vec<SourceSpan>,
+    pub(super) idle: Option<SourceSpan>,
+    pub(super) max_age: Option<SourceSpan>,
+    pub(super) max_age_jitter: Option<SourceSpan>,
     /// If it is on. The model does not have it as long as it is not in effect.
     pub(super) ping: Option<At<Duration>>,
 }
 
 /// Where the parts of an upstream stand.
 pub(super) struct UpstreamPlaces {
-    pub(super) name: Span,
-    pub(super) sticky: Option<Span>,
-    pub(super) http_check: Option<Span>,
+    pub(super) name: SourceSpan,
+    pub(super) sticky: Option<SourceSpan>,
+    pub(super) http_check: Option<SourceSpan>,
 }
 
 /// Builds the model; relative names of files start at `folder`.
@@ -91,7 +91,7 @@ pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) 
         .collect();
     let mut routes = Vec::new();
     for (position, at) in root.list("route").iter().enumerate() {
-        if let Value::Section(section) = &at.value {
+        if let ConfigValue::Section(section) = &at.value {
             routes.extend(builder.route(position, at, section));
         }
     }
@@ -128,7 +128,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// A chain and the key that fits it.
-    fn pair(&mut self, cert: &At<PathBuf>, key: &At<PathBuf>) -> Option<Certificate> {
+    fn pair(&mut self, cert: &At<PathBuf>, key: &At<PathBuf>) -> Option<CertificateConfig> {
         self.check_mode(key);
         let (at, wrong) = match files::certificate(&cert.value, &key.value) {
             Ok(certificate) => return Some(certificate),
@@ -170,7 +170,7 @@ impl Builder<'_> {
     /// The name of a file that the configuration is made of.
     fn file(&mut self, section: &Section, name: &str) -> Option<At<PathBuf>> {
         let at = section.written(name)?;
-        let Value::Text(text) = &at.value else {
+        let ConfigValue::Text(text) = &at.value else {
             return None;
         };
         let path = self.folder.join(text);
@@ -181,19 +181,19 @@ impl Builder<'_> {
         })
     }
 
-    fn error(&mut self, code: Code, at: &At<Value>, message: &str) {
+    fn error(&mut self, code: Code, at: &At<ConfigValue>, message: &str) {
         self.found
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
 }
 
-fn is_empty_list(at: &&At<Value>) -> bool {
-    matches!(&at.value, Value::List(list) if list.is_empty())
+fn is_empty_list(at: &&At<ConfigValue>) -> bool {
+    matches!(&at.value, ConfigValue::List(list) if list.is_empty())
 }
 
 fn nets(section: &Section, name: &str) -> Nets {
-    let net = |at: At<Value>| match at.value {
-        Value::Net(net) => Some(net),
+    let net = |at: At<ConfigValue>| match at.value {
+        ConfigValue::Net(net) => Some(net),
         _ => None,
     };
     Nets::new(section.list(name).into_iter().filter_map(net).collect())
@@ -201,14 +201,14 @@ fn nets(section: &Section, name: &str) -> Nets {
 
 fn header(section: &Section, name: &str) -> Option<HeaderName> {
     match &section.written(name)?.value {
-        Value::Header(name) => Some(name.clone()),
+        ConfigValue::Header(name) => Some(name.clone()),
         _ => None,
     }
 }
 
-fn texts(list: &[At<Value>]) -> Vec<Arc<str>> {
-    let text = |at: &At<Value>| match &at.value {
-        Value::Text(text) => Some(text.as_str().into()),
+fn texts(list: &[At<ConfigValue>]) -> Vec<Arc<str>> {
+    let text = |at: &At<ConfigValue>| match &at.value {
+        ConfigValue::Text(text) => Some(text.as_str().into()),
         _ => None,
     };
     list.iter().filter_map(text).collect()

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
 use super::diagnostic::{Code, Diagnostic, Severity, nearest};
 use super::model::{
-    Address, Admin, Bind, Conditions, Config, Endpoint, LeadsTo, Listener, PathMatch, Route,
-    same_variable,
+    Address, Admin, Bind, Conditions, Config, EndpointConfig, LeadsTo, ListenerConfig, PathMatch,
+    RouteConfig, same_variable,
 };
 use super::ports;
 
@@ -148,7 +148,7 @@ fn dangling(kind: &str, name: &str, known: &[&str], span: &Range<usize>) -> Diag
     })
 }
 
-pub(super) fn upstream_of(route: &Route) -> Option<&Arc<str>> {
+pub(super) fn upstream_of(route: &RouteConfig) -> Option<&Arc<str>> {
     match &route.leads_to {
         LeadsTo::Upstream(name) => Some(name),
         LeadsTo::Redirect(_) => None,
@@ -156,14 +156,14 @@ pub(super) fn upstream_of(route: &Route) -> Option<&Arc<str>> {
 }
 
 /// Whether requests that come in by `listener` may take `route`.
-pub(super) fn is_bound_to(route: &Route, listener: &Listener) -> bool {
+pub(super) fn is_bound_to(route: &RouteConfig, listener: &ListenerConfig) -> bool {
     let bound = route.listeners.as_ref();
     bound.is_none_or(|names| names.contains(&listener.name))
 }
 
 /// A route that wants a certificate must have a listener that asks for one.
 fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
-    let asks = |listener: &&Listener| {
+    let asks = |listener: &&ListenerConfig| {
         let tls = listener.tls.as_ref();
         tls.is_some_and(|tls| tls.client_auth.is_some())
     };
@@ -207,7 +207,7 @@ fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
 
 /// Where every listener sends plain requests to https, only routes that name one are ever taken.
 fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
-    let redirects = |listener: &Listener| {
+    let redirects = |listener: &ListenerConfig| {
         let trust = &listener.trust;
         listener.redirect_to_https && trust.proxies.is_empty() && !trust.proxy_protocol
     };
@@ -234,7 +234,7 @@ fn check_source_ports(
 ) {
     for (upstream, place) in config.upstreams.iter().zip(places) {
         let sources = &upstream.reach.sources;
-        let most = |endpoint: &Endpoint| {
+        let most = |endpoint: &EndpointConfig| {
             let own = match &endpoint.address {
                 Address::Unix(_) => return usize::MAX,
                 Address::Ip(to) => sources
@@ -267,15 +267,15 @@ fn check_source_ports(
 /// same path under conditions that its own include. A more specific route never loses, and a less
 /// specific one keeps the rest.
 fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
-    let mut taken: HashMap<(Option<String>, &PathMatch), Vec<&Route>> = HashMap::new();
+    let mut taken: HashMap<(Option<String>, &PathMatch), Vec<&RouteConfig>> = HashMap::new();
     for (route, place) in config.routes.iter().zip(places) {
         let hosts: Vec<Option<String>> = match route.hosts.as_slice() {
             [] => vec![None],
             hosts => hosts.iter().map(|host| Some(host.to_string())).collect(),
         };
-        let winner = |host: &Option<String>, listener: &Listener| {
+        let winner = |host: &Option<String>, listener: &ListenerConfig| {
             let earlier = taken.get(&(host.clone(), &route.path))?;
-            let takes = |earlier: &&&Route| {
+            let takes = |earlier: &&&RouteConfig| {
                 // Where plain requests are redirected, only routes that name the listener count.
                 let aside = listener.redirect_to_https
                     && earlier.listeners.is_none()
@@ -287,17 +287,17 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
             earlier.iter().find(takes).copied()
         };
         // Of each host, the first route that takes its requests, if it is lost on every listener.
-        let lost: Vec<Option<&Route>> = hosts
+        let lost: Vec<Option<&RouteConfig>> = hosts
             .iter()
             .map(|host| {
                 let listeners = config.listeners.iter();
                 let bound = listeners.filter(|listener| is_bound_to(route, listener));
-                let winners: Option<Vec<&Route>> =
+                let winners: Option<Vec<&RouteConfig>> =
                     bound.map(|listener| winner(host, listener)).collect();
                 winners?.first().copied()
             })
             .collect();
-        let hint = |first: &Route| {
+        let hint = |first: &RouteConfig| {
             format!(
                 "route `{}` comes first and takes the same requests",
                 first.name

@@ -105,7 +105,7 @@ pub struct Report {
 
 /// A diagnostic for machines. Lines and columns begin at 1; columns count characters.
 #[derive(Debug, Serialize)]
-struct Record<'a> {
+struct DiagnosticRecord<'a> {
     file: &'a str,
     line: Option<usize>,
     column: Option<usize>,
@@ -226,12 +226,12 @@ impl Report {
 
     /// For machines.
     pub fn to_json(&self) -> serde_json::Value {
-        let records: Vec<Record<'_>> = self
+        let records: Vec<DiagnosticRecord<'_>> = self
             .diagnostics
             .iter()
             .map(|each| {
                 let (line, column) = self.position(each).unzip();
-                Record {
+                DiagnosticRecord {
                     file: &self.file,
                     line,
                     column,

@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
-use super::model::{Address, Endpoint};
+use super::model::{Address, EndpointConfig};
 use super::value;
 
 /// Bytes that a file may have.
@@ -69,7 +69,7 @@ impl fmt::Display for More {
 ///
 /// # Errors
 /// [`FileError`].
-pub fn read(path: &Path) -> Result<Vec<Endpoint>, FileError> {
+pub fn read(path: &Path) -> Result<Vec<EndpointConfig>, FileError> {
     let unreadable = |error: io::Error| FileError::Unreadable(error.to_string());
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
@@ -83,7 +83,7 @@ pub fn read(path: &Path) -> Result<Vec<Endpoint>, FileError> {
 ///
 /// # Errors
 /// [`FileError`].
-pub fn parse(bytes: &[u8]) -> Result<Vec<Endpoint>, FileError> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<EndpointConfig>, FileError> {
     if bytes.len() as u64 > BYTES_MOST {
         return Err(FileError::TooLong);
     }
@@ -128,7 +128,7 @@ fn wrong(found: Vec<(usize, String)>) -> Result<(), FileError> {
     }
 }
 
-fn from_lines(text: &str) -> Result<Vec<Endpoint>, FileError> {
+fn from_lines(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
     let mut endpoints = Vec::new();
     let mut known = HashSet::new();
     let mut found = Vec::new();
@@ -150,10 +150,13 @@ fn from_lines(text: &str) -> Result<Vec<Endpoint>, FileError> {
     Ok(endpoints)
 }
 
-fn from_words<'a>(address: &str, words: impl Iterator<Item = &'a str>) -> Result<Endpoint, String> {
-    let mut table = Table {
+fn from_words<'a>(
+    address: &str,
+    words: impl Iterator<Item = &'a str>,
+) -> Result<EndpointConfig, String> {
+    let mut table = EndpointEntry {
         address: address.to_owned(),
-        ..Table::default()
+        ..EndpointEntry::default()
     };
     for (at, word) in words.enumerate() {
         let (key, number) = match word.split_once('=') {
@@ -190,7 +193,7 @@ fn from_words<'a>(address: &str, words: impl Iterator<Item = &'a str>) -> Result
 /// An endpoint as the configuration spells it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct EndpointEntry {
     address: String,
     weight: Option<u64>,
     max_tunnels: Option<u64>,
@@ -200,8 +203,8 @@ struct Table {
     drain: bool,
 }
 
-impl Table {
-    fn endpoint(self) -> Result<Endpoint, String> {
+impl EndpointEntry {
+    fn endpoint(self) -> Result<EndpointConfig, String> {
         let weight = u32::try_from(self.weight.unwrap_or(1)).ok();
         let weight = weight
             .filter(|weight| *weight <= WEIGHT_MOST)
@@ -211,7 +214,7 @@ impl Table {
             Some(Ok(most @ 1..)) => Some(most),
             Some(_) => return Err("`max_tunnels` is at least 1".into()),
         };
-        Ok(Endpoint {
+        Ok(EndpointConfig {
             address: value::address(&self.address)?,
             weight,
             max_tunnels,
@@ -222,10 +225,10 @@ impl Table {
 }
 
 /// One of an array: an address, or a table.
-struct Listed(Endpoint);
+struct ListedEndpoint(EndpointConfig);
 
-fn from_json(text: &str) -> Result<Vec<Endpoint>, FileError> {
-    let listed: Vec<Listed> = serde_json::from_str(text).map_err(|error| {
+fn from_json(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
+    let listed: Vec<ListedEndpoint> = serde_json::from_str(text).map_err(|error| {
         // It says the line and column at its end, but the line is said already.
         let message = error.to_string();
         let end = message.rfind(" at line ").unwrap_or(message.len());
@@ -235,7 +238,7 @@ fn from_json(text: &str) -> Result<Vec<Endpoint>, FileError> {
             more: 0,
         }
     })?;
-    let endpoints: Vec<Endpoint> = listed.into_iter().map(|listed| listed.0).collect();
+    let endpoints: Vec<EndpointConfig> = listed.into_iter().map(|listed| listed.0).collect();
     let mut known = HashSet::with_capacity(endpoints.len());
     match endpoints.iter().find(|each| !known.insert(&each.address)) {
         Some(twice) => Err(FileError::Twice(twice.address.clone())),
@@ -243,7 +246,7 @@ fn from_json(text: &str) -> Result<Vec<Endpoint>, FileError> {
     }
 }
 
-impl<'de> Deserialize<'de> for Listed {
+impl<'de> Deserialize<'de> for ListedEndpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Either)
     }
@@ -252,23 +255,26 @@ impl<'de> Deserialize<'de> for Listed {
 struct Either;
 
 impl<'de> Visitor<'de> for Either {
-    type Value = Listed;
+    type Value = ListedEndpoint;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an address, or an object with `address`")
     }
 
-    fn visit_str<E: de::Error>(self, address: &str) -> Result<Listed, E> {
-        let table = Table {
+    fn visit_str<E: de::Error>(self, address: &str) -> Result<ListedEndpoint, E> {
+        let table = EndpointEntry {
             address: address.to_owned(),
-            ..Table::default()
+            ..EndpointEntry::default()
         };
-        table.endpoint().map(Listed).map_err(E::custom)
+        table.endpoint().map(ListedEndpoint).map_err(E::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listed, A::Error> {
-        let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-        table.endpoint().map(Listed).map_err(de::Error::custom)
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ListedEndpoint, A::Error> {
+        let table = EndpointEntry::deserialize(MapAccessDeserializer::new(map))?;
+        table
+            .endpoint()
+            .map(ListedEndpoint)
+            .map_err(de::Error::custom)
     }
 }
 

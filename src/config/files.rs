@@ -19,7 +19,7 @@ use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::model::{Certificate, HostPattern, Secret, TicketKeysFile};
+use super::model::{CertificateConfig, HostPattern, Secret, TicketKeysFile};
 use super::value;
 
 /// Bytes that sticky cookies are signed with at least.
@@ -35,7 +35,7 @@ pub(super) enum PairError {
 }
 
 /// A chain and the key that fits it.
-pub(super) fn certificate(cert: &Path, key: &Path) -> Result<Certificate, PairError> {
+pub(super) fn certificate(cert: &Path, key: &Path) -> Result<CertificateConfig, PairError> {
     let chain = authorities(cert).map_err(PairError::Cert)?;
     let secret = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| PairError::Key(unreadable(key, "private key", &error)))?;
@@ -63,7 +63,7 @@ pub(super) fn certificate(cert: &Path, key: &Path) -> Result<Certificate, PairEr
                 ),
             })
         })?;
-    Ok(Certificate {
+    Ok(CertificateConfig {
         cert: cert.to_owned(),
         key: key.to_owned(),
         certified: Arc::new(certified),

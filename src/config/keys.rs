@@ -10,36 +10,36 @@ mod server;
 mod upstream;
 
 /// The whole file.
-pub const ROOT: Table = Table {
+pub const ROOT: KeyTable = KeyTable {
     doc: "A configuration of tidegate.",
     keys: &[
         key(
             "server",
-            Kind::Table(&server::SERVER),
+            ValueKind::Table(&server::SERVER),
             "{}",
             "Process-wide settings.",
         ),
         key(
             "admin",
-            Kind::Table(&admin::ADMIN),
+            ValueKind::Table(&admin::ADMIN),
             "{}",
             "Where operators connect.",
         ),
         key(
             "listener",
-            Kind::Map(&Kind::Table(&listener::LISTENER)),
+            ValueKind::Map(&ValueKind::Table(&listener::LISTENER)),
             "",
             "Listeners by name.",
         ),
         key(
             "route",
-            Kind::List(&Kind::Table(&route::ROUTE)),
+            ValueKind::List(&ValueKind::Table(&route::ROUTE)),
             "",
             "Routes.",
         ),
         key(
             "upstream",
-            Kind::Map(&Kind::Table(&upstream::UPSTREAM)),
+            ValueKind::Map(&ValueKind::Table(&upstream::UPSTREAM)),
             "",
             "Upstreams by name.",
         ),
@@ -48,20 +48,20 @@ pub const ROOT: Table = Table {
 
 /// A table of keys.
 #[derive(Debug)]
-pub struct Table {
+pub struct KeyTable {
     /// What it is about, in one line.
     pub doc: &'static str,
     /// Its keys, in the order that they are documented in.
-    pub keys: &'static [Key],
+    pub keys: &'static [ConfigKey],
 }
 
 /// A key.
 #[derive(Debug)]
-pub struct Key {
+pub struct ConfigKey {
     /// As it is written.
     pub name: &'static str,
     /// What values it takes.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// As it would be written; empty where leaving the key out is a value of its own.
     pub default: &'static str,
     /// What it is, in one line.
@@ -71,12 +71,12 @@ pub struct Key {
     /// Whether its table makes no sense without it.
     pub required: bool,
     /// Whether it does something in this version.
-    pub status: Status,
+    pub status: KeyStatus,
 }
 
 /// Whether a key does something in this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum KeyStatus {
     /// It does.
     InEffect,
     /// Not yet; it warns.
@@ -85,7 +85,7 @@ pub enum Status {
 
 /// What values a key takes.
 #[derive(Debug)]
-pub enum Kind {
+pub enum ValueKind {
     /// `true` or `false`.
     Bool,
     /// A string.
@@ -147,19 +147,19 @@ pub enum Kind {
     /// Texts that the file gives values to.
     Pairs(&'static Self),
     /// A table of declared keys.
-    Table(&'static Table),
+    Table(&'static KeyTable),
     /// A value of any of these kinds.
     AnyOf(&'static [Self]),
 }
 
-impl Table {
+impl KeyTable {
     /// The key of this name.
-    pub fn key(&self, name: &str) -> Option<&'static Key> {
+    pub fn key(&self, name: &str) -> Option<&'static ConfigKey> {
         self.keys.iter().find(|key| key.name == name)
     }
 }
 
-impl Key {
+impl ConfigKey {
     /// Lines of its table that show it at work; `None` for a table, whose own keys do.
     pub fn example(&self) -> Option<String> {
         match (self.example, self.default) {
@@ -180,37 +180,43 @@ impl Key {
     }
 
     const fn later(mut self) -> Self {
-        self.status = Status::Later;
+        self.status = KeyStatus::Later;
         self
     }
 }
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key {
+const fn key(
+    name: &'static str,
+    kind: ValueKind,
+    default: &'static str,
+    doc: &'static str,
+) -> ConfigKey {
+    ConfigKey {
         name,
         kind,
         default,
         doc,
         example: "",
         required: false,
-        status: Status::InEffect,
+        status: KeyStatus::InEffect,
     }
 }
 
 /// A duration, or none at all.
-const DURATION_OR_OFF: Kind = Kind::AnyOf(&[Kind::Duration, Kind::OneOf(&["off"])]);
+const DURATION_OR_OFF: ValueKind =
+    ValueKind::AnyOf(&[ValueKind::Duration, ValueKind::OneOf(&["off"])]);
 
 /// Anything that can be counted.
-const COUNT: Kind = Kind::Integer {
+const COUNT: ValueKind = ValueKind::Integer {
     least: 1,
     most: i64::MAX,
 };
 
-const NAMES: Kind = Kind::List(&Kind::Text);
+const NAMES: ValueKind = ValueKind::List(&ValueKind::Text);
 
-const NETS: Kind = Kind::List(&Kind::Net);
+const NETS: ValueKind = ValueKind::List(&ValueKind::Net);
 
-impl Kind {
+impl ValueKind {
     /// What is expected, for a person.
     pub fn expected(&self) -> String {
         match self {

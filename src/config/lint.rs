@@ -11,7 +11,9 @@ use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
 use super::check::{is_bound_to, upstream_of};
 use super::descriptors;
 use super::diagnostic::{Code, Diagnostic, Severity};
-use super::model::{Bind, Config, LeadsTo, Listener, PathMatch, PlainHttp, Probe, Route, Upstream};
+use super::model::{
+    Bind, Config, LeadsTo, ListenerConfig, PathMatch, PlainHttp, Probe, RouteConfig, UpstreamConfig,
+};
 
 /// A tunnel that lives shorter is hardly worth its handshake.
 const LEAST_AGE: Duration = Duration::from_secs(60);
@@ -55,18 +57,24 @@ pub(super) fn lint(built: &Built, found: &mut Vec<Diagnostic>) {
 }
 
 /// Whether something in front tells this listener who is asking: a load balancer, a CDN.
-fn is_behind_something(listener: &Listener) -> bool {
+fn is_behind_something(listener: &ListenerConfig) -> bool {
     listener.trust.proxy_protocol || !listener.trust.proxies.is_empty()
 }
 
 /// The listeners that requests for `route` come in by.
-fn listeners_of<'a>(config: &'a Config, route: &'a Route) -> impl Iterator<Item = &'a Listener> {
+fn listeners_of<'a>(
+    config: &'a Config,
+    route: &'a RouteConfig,
+) -> impl Iterator<Item = &'a ListenerConfig> {
     let listeners = config.listeners.iter();
     listeners.filter(|listener| is_bound_to(route, listener))
 }
 
 /// The routes that lead to `upstream`.
-fn routes_to<'a>(config: &'a Config, upstream: &'a Upstream) -> impl Iterator<Item = &'a Route> {
+fn routes_to<'a>(
+    config: &'a Config,
+    upstream: &'a UpstreamConfig,
+) -> impl Iterator<Item = &'a RouteConfig> {
     let routes = config.routes.iter();
     routes.filter(|route| upstream_of(route) == Some(&upstream.name))
 }
@@ -86,7 +94,7 @@ fn lint_admin(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn lint_age(route: &Route, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
+fn lint_age(route: &RouteConfig, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
     let Some(max_age) = route.limits.max_age else {
         return;
     };
@@ -103,7 +111,7 @@ fn lint_age(route: &Route, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn lint_ping(route: &Route, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
+fn lint_ping(route: &RouteConfig, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
     let Some(ping) = &place.ping else {
         return;
     };
@@ -125,7 +133,12 @@ fn lint_ping(route: &Route, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
 }
 
 /// The default of `idle` says nothing about how long somebody wants quiet tunnels to live.
-fn lint_idle(config: &Config, route: &Route, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
+fn lint_idle(
+    config: &Config,
+    route: &RouteConfig,
+    place: &RoutePlaces,
+    found: &mut Vec<Diagnostic>,
+) {
     let long = route.limits.idle.is_none_or(|idle| idle > OUTER_IDLE);
     let Some(span) = place.idle.clone().filter(|_| long && place.ping.is_none()) else {
         return;
@@ -139,7 +152,12 @@ fn lint_idle(config: &Config, route: &Route, place: &RoutePlaces, found: &mut Ve
 }
 
 /// A browser lets any page open a WebSocket to any host, and sends its cookies along.
-fn lint_origins(config: &Config, route: &Route, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
+fn lint_origins(
+    config: &Config,
+    route: &RouteConfig,
+    place: &RoutePlaces,
+    found: &mut Vec<Diagnostic>,
+) {
     let access = &route.access;
     if !matches!(route.leads_to, LeadsTo::Upstream(_)) || !access.origins.is_empty() {
         return;
@@ -166,7 +184,7 @@ fn lint_origins(config: &Config, route: &Route, place: &RoutePlaces, found: &mut
 }
 
 /// Whether browsers on other machines get to it.
-fn takes_browsers(listener: &Listener) -> bool {
+fn takes_browsers(listener: &ListenerConfig) -> bool {
     let tls = listener.tls.as_ref();
     let auth = tls.and_then(|tls| tls.client_auth.as_ref());
     let mut binds = listener.binds.iter();
@@ -181,7 +199,7 @@ fn takes_browsers(listener: &Listener) -> bool {
 
 fn lint_sticky(
     config: &Config,
-    upstream: &Upstream,
+    upstream: &UpstreamConfig,
     place: &UpstreamPlaces,
     found: &mut Vec<Diagnostic>,
 ) {
@@ -216,7 +234,7 @@ fn lint_tickets(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
 
 fn lint_check(
     config: &Config,
-    upstream: &Upstream,
+    upstream: &UpstreamConfig,
     place: &UpstreamPlaces,
     found: &mut Vec<Diagnostic>,
 ) {
@@ -231,9 +249,9 @@ fn lint_check(
     }
     let path = probe.path.split('?').next().unwrap_or_default();
     let mut routes = routes_to(config, upstream).peekable();
-    let reject = |route: &Route| route.http == PlainHttp::Reject;
+    let reject = |route: &RouteConfig| route.http == PlainHttp::Reject;
     // Another path than those of WebSockets is there for checks.
-    let is_tunnels = |route: &Route| match &route.path {
+    let is_tunnels = |route: &RouteConfig| match &route.path {
         PathMatch::Any => path == "/",
         PathMatch::Exact(own) | PathMatch::Prefix(own) => path == "/" || *path == **own,
     };

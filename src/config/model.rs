@@ -18,20 +18,23 @@ pub use self::admin::Admin;
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
-pub use self::limits::{ByteRate, MaxAge, Ping, RateAction, TunnelLimits};
+pub use self::limits::{ByteRate, MaxAge, PingConfig, RateAction, TunnelLimits};
 pub use self::listener::{
-    Bind, Certificate, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, Rate,
+    Bind, CertificateConfig, ListenerConfig, ListenerLimits, ListenerTimeouts, ListenerTls, Rate,
     TicketKeysFile, TlsVersion,
 };
-pub use self::log::{AccessLog, Log, LogFormat, LogLevel, LogTo, Traceparent};
-pub use self::route::{Conditions, HostPattern, LeadsTo, PathMatch, PlainHttp, Route, Strictness};
+pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
+pub use self::route::{
+    Conditions, HostPattern, LeadsTo, PathMatch, PlainHttp, RouteConfig, Strictness,
+};
 pub use self::secret::Secret;
-pub use self::server::{Server, Shutdown, Upgrade, Watch};
+pub use self::server::{ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
-    Address, Aftermath, AllDown, Balance, Discovery, Ejection, Endpoint, EndpointTls, HashBy,
-    HashKey, Health, HttpProbe, Keepalive, Order, Pace, Picking, Probe, Queue, Reach, Rebalance,
-    Retry, RetryOn, Roots, SameSite, SendProxy, Sticky, Upstream, UpstreamTimeouts, WebSocketProbe,
+    Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
+    Ejection, EndpointConfig, EndpointTls, HashBy, HashKey, Health, HttpProbe, Keepalive, Picking,
+    Probe, QueueConfig, RebalanceConfig, Retry, RetryOn, Roots, SameSite, SendProxy, Sticky,
+    UpstreamConfig, UpstreamTimeouts, WebSocketProbe,
 };
 
 use std::path::PathBuf;
@@ -40,15 +43,15 @@ use std::path::PathBuf;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Process-wide settings.
-    pub server: Server,
+    pub server: ServerConfig,
     /// Where operators connect.
     pub admin: Admin,
     /// In the order of the file.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// In the order of the file, which breaks ties between equally specific routes.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteConfig>,
     /// In the order of the file.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<UpstreamConfig>,
     /// Every file that was read, the configuration file first: what a watcher watches.
     pub inputs: Vec<PathBuf>,
 }

@@ -20,7 +20,7 @@ use toml::de::{DeTable, DeValue};
 
 use self::reader::Reader;
 use super::diagnostic::{Code, Diagnostic};
-use super::keys::{Key, Kind, ROOT};
+use super::keys::{ConfigKey, ROOT, ValueKind};
 use super::model::{Address, Bind, HostPattern, Net, Origin, Template};
 
 /// A value and where it stands. Two are equal if their values are, wherever they stand.
@@ -38,7 +38,7 @@ impl<T: PartialEq> PartialEq for At<T> {
 
 /// A value of a declared kind.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum ConfigValue {
     Bool(bool),
     Integer(i64),
     Number(f64),
@@ -94,9 +94,9 @@ pub(super) fn read(
     Reader { environment, found }.table(&ROOT, tree.get_ref(), tree.span())
 }
 
-impl Key {
+impl ConfigKey {
     /// What leaving it out means, if that is a value.
-    pub(super) fn default_value(&'static self) -> Option<Value> {
+    pub(super) fn default_value(&'static self) -> Option<ConfigValue> {
         if self.default.is_empty() {
             return None;
         }
@@ -112,7 +112,7 @@ impl Key {
     }
 }
 
-impl Kind {
+impl ValueKind {
     fn is_textual(&self) -> bool {
         matches!(
             self,
@@ -153,15 +153,17 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::super::keys::Table;
+    use super::super::keys::KeyTable;
     use super::*;
 
-    fn each_key(table: &'static Table, visit: &mut dyn FnMut(&'static Key)) {
-        fn each_kind(kind: &'static Kind, visit: &mut dyn FnMut(&'static Key)) {
+    fn each_key(table: &'static KeyTable, visit: &mut dyn FnMut(&'static ConfigKey)) {
+        fn each_kind(kind: &'static ValueKind, visit: &mut dyn FnMut(&'static ConfigKey)) {
             match kind {
-                Kind::Table(table) => each_key(table, visit),
-                Kind::List(kind) | Kind::Map(kind) | Kind::Pairs(kind) => each_kind(kind, visit),
-                Kind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_kind(kind, visit)),
+                ValueKind::Table(table) => each_key(table, visit),
+                ValueKind::List(kind) | ValueKind::Map(kind) | ValueKind::Pairs(kind) => {
+                    each_kind(kind, visit)
+                }
+                ValueKind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_kind(kind, visit)),
                 _ => {}
             }
         }

@@ -13,7 +13,7 @@ use super::filter::Filter;
 use super::jobs::{self, Closing, Job, Speed};
 use super::live::Live;
 use super::periodic::PeriodicTask;
-use crate::config::model::{self, Aftermath};
+use crate::config::model::{self, DisplacementPolicy};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Member;
 use crate::upstream::health::Standing;
@@ -40,7 +40,7 @@ type Endpoint = (Arc<str>, Arc<str>);
 struct Causes {
     begun: HashMap<Endpoint, Begun>,
     /// What upstreams said of those that are removed, while they were there.
-    on_removed: HashMap<Arc<str>, Aftermath>,
+    on_removed: HashMap<Arc<str>, DisplacementPolicy>,
 }
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ struct Begun {
 struct Wanted {
     endpoint: Endpoint,
     ended: Ended,
-    aftermath: Aftermath,
+    aftermath: DisplacementPolicy,
 }
 
 impl Causes {
@@ -91,11 +91,14 @@ impl Causes {
             self.on_removed
                 .insert(Arc::clone(&upstream.name), aftermath);
         }
-        let quiet = |upstream: &model::Upstream| {
+        let quiet = |upstream: &model::UpstreamConfig| {
             let all = [upstream.on_down, upstream.on_removed, upstream.on_drain];
-            all.iter().all(|it| *it == Aftermath::Keep)
+            all.iter().all(|it| *it == DisplacementPolicy::Keep)
         };
-        let kept = self.on_removed.values().all(|it| *it == Aftermath::Keep);
+        let kept = self
+            .on_removed
+            .values()
+            .all(|it| *it == DisplacementPolicy::Keep);
         if kept && upstreams.iter().all(|upstream| quiet(&upstream.settings)) {
             return Vec::new();
         }
@@ -134,7 +137,7 @@ impl Causes {
             });
         }
         let has_tunnels = |(upstream, label): &Endpoint| live.of_endpoint(upstream, label) > 0;
-        wanted.retain(|it| it.aftermath != Aftermath::Keep && has_tunnels(&it.endpoint));
+        wanted.retain(|it| it.aftermath != DisplacementPolicy::Keep && has_tunnels(&it.endpoint));
         self.on_removed
             .retain(|name, _| snapshot.upstream(name).is_some() || live.of_upstream(name) > 0);
         wanted
@@ -142,7 +145,11 @@ impl Causes {
 }
 
 /// Why the tunnels of an endpoint may have to go, and what is said about that.
-fn cause(member: &Member, settings: &model::Upstream, now: Instant) -> Option<(Ended, Aftermath)> {
+fn cause(
+    member: &Member,
+    settings: &model::UpstreamConfig,
+    now: Instant,
+) -> Option<(Ended, DisplacementPolicy)> {
     if member.is_drained || member.state.is_drained() {
         return Some((Ended::Drain, settings.on_drain));
     }
@@ -160,9 +167,9 @@ async fn begin(displacer: &Displacer, wanted: &Wanted) -> Option<Arc<Job>> {
         ..Filter::default()
     });
     let (speed, order) = match wanted.aftermath {
-        Aftermath::Keep => return None,
-        Aftermath::Close => (Speed::AtOnce, model::Order::Oldest),
-        Aftermath::Drain(pace, order) => (Speed::Paced(pace), order),
+        DisplacementPolicy::Keep => return None,
+        DisplacementPolicy::Close => (Speed::AtOnce, model::CloseOrder::Oldest),
+        DisplacementPolicy::Drain(pace, order) => (Speed::Paced(pace), order),
     };
     // A worker that does not answer is asked again at the next look.
     let chosen = jobs::choose(&displacer.workers, &filter, order)

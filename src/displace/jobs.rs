@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::filter::Filter;
 use super::workers::{Found, Named, Position, Unanswered, Workers};
-use crate::config::model::{Order, Pace};
+use crate::config::model::{CloseOrder, ClosePace};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// Jobs at once.
@@ -110,7 +110,7 @@ pub enum Speed {
     /// As fast as that goes.
     AtOnce,
     /// At a pace.
-    Paced(Pace),
+    Paced(ClosePace),
 }
 
 /// A tunnel, and the worker that has it.
@@ -169,12 +169,12 @@ impl Jobs {
     /// not all do so at once. What is being closed at another pace gives way.
     pub async fn close_all(&self, over: Duration, code: u16) -> Option<Arc<Job>> {
         self.running().iter().for_each(|job| job.stop());
-        let chosen = choose(&self.workers, &Arc::default(), Order::Random)
+        let chosen = choose(&self.workers, &Arc::default(), CloseOrder::Random)
             .await
             .ok()?;
         let closing = Closing {
             what: "all tunnels".to_owned(),
-            speed: Speed::Paced(Pace::Over(over)),
+            speed: Speed::Paced(ClosePace::Over(over)),
             words: CloseMessage {
                 code,
                 ..CloseMessage::standard(Ended::Shutdown)
@@ -249,9 +249,9 @@ impl Speed {
         let due = match self {
             Self::AtOnce => return tunnels,
             // The first at once.
-            Self::Paced(Pace::PerSecond(rate)) => elapsed.as_secs_f64() * rate + 1.0,
+            Self::Paced(ClosePace::PerSecond(rate)) => elapsed.as_secs_f64() * rate + 1.0,
             // Each in the middle of its part of the time.
-            Self::Paced(Pace::Over(time)) => {
+            Self::Paced(ClosePace::Over(time)) => {
                 let share = elapsed.as_secs_f64() / time.as_secs_f64().max(f64::MIN_POSITIVE);
                 share * tunnels as f64 + 0.5
             }
@@ -268,7 +268,7 @@ impl Speed {
 pub async fn choose(
     workers: &Workers,
     filter: &Arc<Filter>,
-    order: Order,
+    order: CloseOrder,
 ) -> Result<Vec<Chosen>, Unanswered> {
     let mut chosen: Vec<(Duration, Chosen)> = Vec::new();
     let visit = |worker, found: Found| {
@@ -280,8 +280,8 @@ pub async fn choose(
     };
     workers.tunnels(filter, Position::default(), visit).await?;
     match order {
-        Order::Oldest => chosen.sort_by_key(|(age, _)| Reverse(*age)),
-        Order::Random => fastrand::shuffle(&mut chosen),
+        CloseOrder::Oldest => chosen.sort_by_key(|(age, _)| Reverse(*age)),
+        CloseOrder::Random => fastrand::shuffle(&mut chosen),
     }
     Ok(chosen.into_iter().map(|(_, chosen)| chosen).collect())
 }
@@ -308,13 +308,13 @@ mod tests {
     #[test]
     fn a_pace_is_even() {
         let seconds = Duration::from_secs_f64;
-        let rate = Speed::Paced(Pace::PerSecond(10.0));
+        let rate = Speed::Paced(ClosePace::PerSecond(10.0));
         let due = |speed: Speed, time| speed.due(seconds(time), 100);
         assert_eq!(
             [due(rate, 0.0), due(rate, 1.0), due(rate, 5.05)],
             [1, 11, 51]
         );
-        let over = Speed::Paced(Pace::Over(seconds(10.0)));
+        let over = Speed::Paced(ClosePace::Over(seconds(10.0)));
         assert_eq!(
             [
                 due(over, 0.0),

@@ -25,7 +25,7 @@ use super::filter::Filter;
 use super::jobs::{Chosen, Closing, Job, Speed};
 use super::periodic::PeriodicTask;
 use super::workers::{Found, Position, Workers};
-use crate::config::model::{self, Rebalance};
+use crate::config::model::{self, RebalanceConfig};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Upstream;
 
@@ -110,7 +110,7 @@ impl Moving {
         &mut self,
         displacer: &Displacer,
         upstream: &Upstream,
-        settings: Rebalance,
+        settings: RebalanceConfig,
         now: Duration,
     ) {
         let allowed = self.pace.allows(now, settings.rate);
@@ -140,7 +140,7 @@ impl Moving {
         let tunnels = chosen.len();
         let closing = Closing {
             what: format!("what is too much on endpoints of {}", upstream.name),
-            speed: Speed::Paced(model::Pace::Over(LOOK_EVERY.mul_f64(CLOSING_SHARE))),
+            speed: Speed::Paced(model::ClosePace::Over(LOOK_EVERY.mul_f64(CLOSING_SHARE))),
             words: CloseMessage::standard(Ended::Rebalance),
         };
         // Where too many jobs are running, others close tunnels: it is looked again afterwards.
@@ -151,7 +151,7 @@ impl Moving {
     }
 
     /// Tells once that there is something to move, when that has become much more, and when it is over.
-    fn tell(&mut self, upstream: &str, settings: Rebalance, excess: usize) {
+    fn tell(&mut self, upstream: &str, settings: RebalanceConfig, excess: usize) {
         if excess == 0 {
             self.quiet += 1;
             if self.told > 0 && self.quiet == QUIET_LOOKS {

@@ -64,7 +64,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// [`TargetError`].
-    pub fn open(&self, settings: &model::AccessLog) -> Result<Target, TargetError> {
+    pub fn open(&self, settings: &model::AccessLogConfig) -> Result<Target, TargetError> {
         let sink = match &settings.to {
             LogTo::StandardError => return Ok(Target::Log),
             LogTo::Off => return Ok(Target::Off),

@@ -4,17 +4,17 @@ use super::*;
 use crate::protocol::handshake::Intent;
 use http::{HeaderName, HeaderValue};
 
-fn route(listeners: &[&str], hosts: &[&str], path: PathMatch) -> Route {
+fn route(listeners: &[&str], hosts: &[&str], path: PathMatch) -> RouteConfig {
     let pattern = |host: &&str| match host.strip_prefix("*.") {
         Some(parent) => HostPattern::Wildcard(parent.into()),
         None => HostPattern::Exact((*host).into()),
     };
-    Route {
+    RouteConfig {
         listeners: (!listeners.is_empty())
             .then(|| listeners.iter().map(|name| Arc::from(*name)).collect()),
         hosts: hosts.iter().map(pattern).collect(),
         path,
-        ..Route::to_upstream("r", "u")
+        ..RouteConfig::to_upstream("r", "u")
     }
 }
 
@@ -40,7 +40,7 @@ fn prefix(path: &str) -> PathMatch {
 }
 
 #[track_caller]
-fn check(routes: &[Route], cases: &[(&str, &str, Option<usize>)]) {
+fn check(routes: &[RouteConfig], cases: &[(&str, &str, Option<usize>)]) {
     let table = Table::new(routes);
     for (host, path, expected) in cases {
         assert_eq!(
@@ -148,10 +148,10 @@ fn only_routes_of_the_listener_where_only_those_count() {
 }
 
 /// Routes of one path that differ in their conditions.
-fn routes_with_conditions() -> [Route; 5] {
-    let with = |conditions: Conditions| Route {
+fn routes_with_conditions() -> [RouteConfig; 5] {
+    let with = |conditions: Conditions| RouteConfig {
         conditions,
-        ..Route::to_upstream("r", "u")
+        ..RouteConfig::to_upstream("r", "u")
     };
     let tenant = |value: &'static str| {
         let name = HeaderName::from_static("x-tenant");
@@ -241,7 +241,7 @@ proptest::proptest! {
         path in "(/[ab]){1,4}",
     ) {
         let hosts: [&[&str]; 4] = [&[], &["a.c"], &["*.c"], &["c", "b.c"]];
-        let routes: Vec<Route> = specs.iter().map(|(host, kind, path)| {
+        let routes: Vec<RouteConfig> = specs.iter().map(|(host, kind, path)| {
             let path = match kind {
                 0 => PathMatch::Any,
                 1 => exact(path),
@@ -249,7 +249,7 @@ proptest::proptest! {
             };
             route(&[], hosts[*host], path)
         }).collect();
-        let rank = |route: &Route| {
+        let rank = |route: &RouteConfig| {
             let host_rank = if route.hosts.is_empty() {
                 1
             } else {
@@ -278,12 +278,12 @@ proptest::proptest! {
 
 #[test]
 fn a_handshake_that_no_route_for_get_takes_goes_where_others_go() {
-    let routes = [Route {
+    let routes = [RouteConfig {
         conditions: Conditions {
             methods: vec![Method::POST],
             ..Conditions::default()
         },
-        ..Route::to_upstream("r", "u")
+        ..RouteConfig::to_upstream("r", "u")
     }];
     let parts = http::Request::builder()
         .uri("/")

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::endpoints_file;
-use crate::config::model::{self, Discovery, Endpoint};
+use crate::config::model::{self, Discovery, EndpointConfig};
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::discovery::answer::{next_after, retry_after};
@@ -43,7 +43,7 @@ struct RunningLookup {
 struct LookupTarget {
     upstream: Arc<str>,
     discovery: Discovery,
-    found: Mutex<Option<Vec<Endpoint>>>,
+    found: Mutex<Option<Vec<EndpointConfig>>>,
 }
 
 impl Drop for RunningLookup {
@@ -63,7 +63,7 @@ impl Lookups {
     }
 
     /// Begins those of `upstreams` that are new, and waits for their first answers for a while.
-    pub(super) async fn begin(&mut self, upstreams: &[model::Upstream]) {
+    pub(super) async fn begin(&mut self, upstreams: &[model::UpstreamConfig]) {
         let mut answers = Vec::new();
         for upstream in upstreams {
             let asked = matches!(
@@ -134,12 +134,12 @@ impl LookupTarget {
         upstreams.find(|each| self.is_for(&each.name, &each.settings.discovery))
     }
 
-    fn found(&self) -> std::sync::MutexGuard<'_, Option<Vec<Endpoint>>> {
+    fn found(&self) -> std::sync::MutexGuard<'_, Option<Vec<EndpointConfig>>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what was found; whether that is news.
-    fn take(&self, shared: &Shared, endpoints: Vec<Endpoint>) -> bool {
+    fn take(&self, shared: &Shared, endpoints: Vec<EndpointConfig>) -> bool {
         let mut found = self.found();
         if found.as_ref() == Some(&endpoints) {
             return false;

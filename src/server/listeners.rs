@@ -47,7 +47,7 @@ pub(super) struct Listeners {
     sockets: HashMap<SocketKey, BoundAddress>,
     running: HashMap<Arc<str>, RunningListener>,
     /// What was last taken.
-    configured: Vec<model::Listener>,
+    configured: Vec<model::ListenerConfig>,
     /// Whom operators have taken out.
     drained: HashMap<Arc<str>, DrainedListener>,
 }

@@ -15,7 +15,7 @@ use super::watch::FileWatch;
 use super::watchdog::{self, ServiceNotifier};
 use super::{Exit, health, mailbox};
 use crate::admin::order::Order;
-use crate::config::model::Watch;
+use crate::config::model::WatchedFiles;
 use crate::displace::periodic::PeriodicTask;
 use crate::handover::predecessor::HandedOver;
 use crate::observe::process::ProcessStatus;
@@ -88,7 +88,8 @@ impl Process {
     /// Takes what files of endpoints hold now: that is no reason to take the rest of the
     /// configuration, too.
     fn apply_endpoint_files(&mut self) {
-        if self.reloader.server().watch != Watch::Off && self.reloader.apply_endpoint_files() {
+        if self.reloader.server().watch != WatchedFiles::Off && self.reloader.apply_endpoint_files()
+        {
             // What the files are links to may be elsewhere now.
             self.watch_files();
         }
@@ -112,8 +113,8 @@ impl Process {
     /// Files that changed apply by themselves; the configuration file only where it is watched, too.
     fn watched_source(&self) -> Source {
         match self.reloader.server().watch {
-            Watch::All => Source::File,
-            Watch::Certificates | Watch::Off => Source::Effective,
+            WatchedFiles::All => Source::File,
+            WatchedFiles::Certificates | WatchedFiles::Off => Source::Effective,
         }
     }
 
@@ -138,9 +139,9 @@ impl Process {
     fn watched(&self) -> Vec<PathBuf> {
         let mut files: Vec<_> = self.reloader.fingerprint().keys().cloned().collect();
         files.retain(|file| match self.reloader.server().watch {
-            Watch::Off => false,
-            Watch::Certificates => file != self.reloader.path(),
-            Watch::All => true,
+            WatchedFiles::Off => false,
+            WatchedFiles::Certificates => file != self.reloader.path(),
+            WatchedFiles::All => true,
         });
         files
     }

@@ -14,7 +14,7 @@ use super::fingerprint::{Fingerprint, fingerprint, only_certificates_changed};
 use super::listeners::{ListenerPlan, Listeners};
 use super::restart::StartedWith;
 use crate::admin::view::Taken;
-use crate::config::model::{Admin, Config, Secret, Server};
+use crate::config::model::{Admin, Config, Secret, ServerConfig};
 use crate::config::{self, Loaded, Report};
 use crate::observe::process::Expiry;
 use crate::session::Shared;
@@ -41,7 +41,7 @@ pub(super) struct Reloader {
     /// What operators are shown of it.
     loaded: Arc<Taken>,
     started: StartedWith,
-    server: Server,
+    server: ServerConfig,
     admin: Admin,
     expiries: Arc<Vec<Expiry>>,
 }
@@ -102,7 +102,7 @@ impl Reloader {
     }
 
     /// What runs.
-    pub(super) fn server(&self) -> &Server {
+    pub(super) fn server(&self) -> &ServerConfig {
         &self.server
     }
 

@@ -1,11 +1,11 @@
 //! What a reload does not change: keys that take effect when the process is started again.
 
-use crate::config::model::{Admin, Bind, Config, Server};
+use crate::config::model::{Admin, Bind, Config, ServerConfig};
 
 /// What the process was started with, and what a reload does not change.
 #[derive(Debug)]
 pub(super) struct StartedWith {
-    server: Server,
+    server: ServerConfig,
     admin: Admin,
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::side::Side;
-use crate::config::model::Ping;
+use crate::config::model::PingConfig;
 
 /// Time since the table began, in microseconds.
 pub(super) type Micros = u64;
@@ -37,7 +37,7 @@ pub enum LivenessAction {
     /// Nothing.
     Wait,
     /// Ask it, by a Ping.
-    Ping,
+    PingConfig,
     /// It is gone.
     GiveUp,
 }
@@ -64,7 +64,7 @@ impl Liveness {
         side: Side,
         bytes: u64,
         stuck: Duration,
-        (now, times): (Micros, Ping),
+        (now, times): (Micros, PingConfig),
     ) -> LivenessAction {
         let state = self.side(side);
         if bytes != state.seen {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     const SECOND: Micros = 1_000_000;
-    const TIMES: Ping = Ping {
+    const TIMES: PingConfig = PingConfig {
         every: Duration::from_secs(25),
         pong: Duration::from_secs(20),
     };

@@ -19,7 +19,7 @@ use super::group::Upstream;
 use super::registry::Tls;
 use super::resolve::Resolver;
 use super::source::{Share, Sources};
-use crate::config::model::{Address, Keepalive, Reach};
+use crate::config::model::{Address, ConnectConfig, Keepalive};
 use crate::net::stream::{Socket, Stream};
 
 /// Why there is no connection. No byte of a request was written: another endpoint may be tried.
@@ -153,7 +153,7 @@ async fn open(
 /// connection.
 async fn open_tcp(
     to: SocketAddr,
-    reach: &Reach,
+    reach: &ConnectConfig,
     sources: &Sources,
 ) -> Result<(TcpStream, Share), ConnectError> {
     let mut failure = io::Error::from(Errno::ADDRNOTAVAIL);

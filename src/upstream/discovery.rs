@@ -20,7 +20,7 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
 use self::answer::{Answer, Service};
 use self::runtime::Here;
-use crate::config::model::{Discovery, Endpoint};
+use crate::config::model::{Discovery, EndpointConfig};
 
 /// How long a name server may take for one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ pub enum LookupError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// At least one; sorted, each once.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<EndpointConfig>,
     /// How long that holds.
     pub ttl: Duration,
 }

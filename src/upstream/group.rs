@@ -14,7 +14,7 @@ use super::queue::NoTurn;
 use super::registry::{Known, Lasting, Tls};
 use super::time::micros;
 use crate::config::model::{
-    self, AllDown, Balance, HashKey, Picking, Reach, Retry, Sticky, UpstreamTimeouts,
+    self, AllDown, Balance, ConnectConfig, HashKey, Picking, Retry, Sticky, UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
 use crate::protocol::sticky_cookie::{CookieSigner, EndpointTag};
@@ -25,7 +25,7 @@ pub struct Upstream {
     /// Its name in the configuration.
     pub name: Arc<str>,
     /// As configured.
-    pub settings: model::Upstream,
+    pub settings: model::UpstreamConfig,
     /// `None` for plain text.
     pub tls: Option<Arc<Tls>>,
     /// The cookie that leads back to an endpoint.
@@ -117,7 +117,7 @@ impl Upstream {
     ///
     /// # Errors
     /// [`TlsError`], when TLS towards the endpoints cannot be set up.
-    pub fn new(settings: &model::Upstream, known: &Arc<Known>) -> Result<Self, TlsError> {
+    pub fn new(settings: &model::UpstreamConfig, known: &Arc<Known>) -> Result<Self, TlsError> {
         let lasting = known.upstream(&settings.name);
         let tls = settings.reach.tls.as_ref();
         let sticky = settings.sticky.as_ref().map(|sticky| {
@@ -153,7 +153,7 @@ impl Upstream {
     }
 
     /// How they are connected to.
-    pub fn reach(&self) -> &Reach {
+    pub fn reach(&self) -> &ConnectConfig {
         &self.settings.reach
     }
 
@@ -172,13 +172,13 @@ impl Upstream {
 
     /// Takes these endpoints, as discovery has found them, instead of those that it has. What is
     /// known of those that stay is kept; their tunnels, and those of the others, live on.
-    pub fn set_endpoints(&self, endpoints: &[model::Endpoint]) {
+    pub fn set_endpoints(&self, endpoints: &[model::EndpointConfig]) {
         self.lasting.keep_found(&self.settings.discovery, endpoints);
         self.replace(endpoints);
         self.lasting.room.look();
     }
 
-    fn replace(&self, endpoints: &[model::Endpoint]) {
+    fn replace(&self, endpoints: &[model::EndpointConfig]) {
         let endpoints = endpoints
             .iter()
             .map(|endpoint| {

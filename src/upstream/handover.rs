@@ -30,7 +30,7 @@ pub struct HandedUpstream {
     /// What its cookies are signed with, if that is a secret of our own.
     pub secret: Option<Secret>,
     /// What was looked up, and what was found.
-    pub found: Option<(Discovery, Vec<model::Endpoint>)>,
+    pub found: Option<(Discovery, Vec<model::EndpointConfig>)>,
 }
 
 /// What is known of an endpoint.

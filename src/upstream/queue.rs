@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
-use crate::config::model::Queue;
+use crate::config::model::QueueConfig;
 
 /// A waiting room. Outlives reloads.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Room {
     /// [`NoTurn`].
     pub async fn wait<T>(
         &self,
-        queue: Queue,
+        queue: QueueConfig,
         mut attempt: impl FnMut() -> Option<T>,
     ) -> Result<T, NoTurn> {
         let _place = Place::take(&self.waiting, queue.size).ok_or(NoTurn::Full)?;
@@ -93,7 +93,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::time::Duration;
 
-    const QUEUE: Queue = Queue {
+    const QUEUE: QueueConfig = QueueConfig {
         size: 2,
         timeout: Duration::from_secs(5),
     };

@@ -48,7 +48,7 @@ pub struct Lasting {
     pub room: Arc<Room>,
     tls: Mutex<Option<Arc<Tls>>>,
     secret: OnceLock<[u8; 32]>,
-    found: Mutex<Option<(Discovery, Vec<model::Endpoint>)>>,
+    found: Mutex<Option<(Discovery, Vec<model::EndpointConfig>)>>,
 }
 
 impl Lasting {
@@ -112,13 +112,13 @@ impl Lasting {
     }
 
     /// What `discovery` has found so far.
-    pub(super) fn found(&self, discovery: &Discovery) -> Option<Vec<model::Endpoint>> {
+    pub(super) fn found(&self, discovery: &Discovery) -> Option<Vec<model::EndpointConfig>> {
         let found = locked(&self.found);
         let (of, endpoints) = found.as_ref()?;
         (of == discovery).then(|| endpoints.clone())
     }
 
-    pub(super) fn keep_found(&self, discovery: &Discovery, endpoints: &[model::Endpoint]) {
+    pub(super) fn keep_found(&self, discovery: &Discovery, endpoints: &[model::EndpointConfig]) {
         *locked(&self.found) = Some((discovery.clone(), endpoints.to_vec()));
     }
 }

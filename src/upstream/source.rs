@@ -257,9 +257,9 @@ mod tests {
                 Some(path) => Address::Unix(path.into()),
                 None => Address::Ip(to(address)),
             };
-            model::Endpoint::at(address)
+            model::EndpointConfig::at(address)
         });
-        let mut settings = model::Upstream::listed("chat", endpoints.into());
+        let mut settings = model::UpstreamConfig::listed("chat", endpoints.into());
         settings.reach.sources = ips(&["127.0.0.1", "127.0.0.2"]).into();
         let upstream = Upstream::new(&settings, &Arc::default()).unwrap();
         let sources = Sources::default();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tidegate::config::diagnostic::{Code, Severity};
-use tidegate::config::keys::{Key, Kind, ROOT, Status, Table};
+use tidegate::config::keys::{ConfigKey, KeyStatus, KeyTable, ROOT, ValueKind};
 use tidegate::config::parse;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -43,12 +43,12 @@ fn collect<'a>(
     source: &'a str,
     path: &str,
     tree: &'a DeTable<'a>,
-    kind: &Kind,
+    kind: &ValueKind,
     into: &mut BTreeMap<String, Vec<Written<'a>>>,
 ) {
     for (name, value) in tree {
         let child = match kind {
-            Kind::Map(_) => path.to_owned(),
+            ValueKind::Map(_) => path.to_owned(),
             _ if path.is_empty() => name.get_ref().to_string(),
             _ => format!("{path}.{}", name.get_ref()),
         };
@@ -65,12 +65,12 @@ fn collect<'a>(
         };
         for table in below {
             let kind = match child.as_str() {
-                "listener" | "upstream" if path.is_empty() => &Kind::Map(&Kind::Bool),
-                _ => &Kind::Bool,
+                "listener" | "upstream" if path.is_empty() => &ValueKind::Map(&ValueKind::Bool),
+                _ => &ValueKind::Bool,
             };
             collect(source, &child, table, kind, into);
         }
-        if !matches!(kind, Kind::Map(_)) {
+        if !matches!(kind, ValueKind::Map(_)) {
             into.entry(child).or_default().push(Written { value, line });
         }
     }
@@ -79,22 +79,22 @@ fn collect<'a>(
 /// Visits every key as `path`, with whether something above it is not in effect either.
 fn each_key(
     path: &str,
-    table: &'static Table,
+    table: &'static KeyTable,
     later: bool,
-    visit: &mut dyn FnMut(&str, &'static Key, bool),
+    visit: &mut dyn FnMut(&str, &'static ConfigKey, bool),
 ) {
     fn below(
         path: &str,
-        kind: &'static Kind,
+        kind: &'static ValueKind,
         later: bool,
-        visit: &mut dyn FnMut(&str, &'static Key, bool),
+        visit: &mut dyn FnMut(&str, &'static ConfigKey, bool),
     ) {
         match kind {
-            Kind::Table(table) => each_key(path, table, later, visit),
-            Kind::List(kind) | Kind::Map(kind) | Kind::Pairs(kind) => {
+            ValueKind::Table(table) => each_key(path, table, later, visit),
+            ValueKind::List(kind) | ValueKind::Map(kind) | ValueKind::Pairs(kind) => {
                 below(path, kind, later, visit)
             }
-            Kind::AnyOf(kinds) => kinds
+            ValueKind::AnyOf(kinds) => kinds
                 .iter()
                 .for_each(|kind| below(path, kind, later, visit)),
             _ => {}
@@ -110,7 +110,7 @@ fn each_key(
         below(
             &path,
             &key.kind,
-            later || key.status != Status::InEffect,
+            later || key.status != KeyStatus::InEffect,
             visit,
         );
     }
@@ -126,7 +126,7 @@ fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
     let source = all_on();
     let tree = DeTable::parse(&source).unwrap();
     let mut written = BTreeMap::new();
-    collect(&source, "", tree.get_ref(), &Kind::Bool, &mut written);
+    collect(&source, "", tree.get_ref(), &ValueKind::Bool, &mut written);
     let mut missing = Vec::new();
     each_key("", &ROOT, false, &mut |path, key, later_above| {
         if ALTERNATIVES.contains(&path) {
@@ -147,7 +147,7 @@ fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
             );
         }
         let marked = |place: &Written<'_>| place.line.contains(NOT_YET);
-        let later = key.status != Status::InEffect;
+        let later = key.status != KeyStatus::InEffect;
         if !later_above {
             assert_eq!(places.iter().all(marked), later, "the mark of {path}");
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tidegate::config::keys::{Key, Kind, ROOT, Status, Table};
+use tidegate::config::keys::{ConfigKey, KeyStatus, KeyTable, ROOT, ValueKind};
 
 const BEGINNING: &str = "# Configuration
 
@@ -25,11 +25,11 @@ pub(crate) fn reference() -> String {
     let mut text = BEGINNING.to_owned();
     for key in ROOT.keys {
         let path = match key.kind {
-            Kind::Map(_) => Place::new(key.name, name_of(key.name)),
-            Kind::List(_) => Place::list(key.name),
+            ValueKind::Map(_) => Place::new(key.name, name_of(key.name)),
+            ValueKind::List(_) => Place::list(key.name),
             _ => Place::new(key.name, ""),
         };
-        let later = key.status != Status::InEffect;
+        let later = key.status != KeyStatus::InEffect;
         each_table(&key.kind, later, &mut |declared, later| {
             let _ = write!(text, "\n## `{}`\n\n{}\n", path.header(), declared.doc);
             table(&mut text, declared, &path, later);
@@ -74,10 +74,10 @@ impl Place {
         }
     }
 
-    fn below(&self, key: &Key) -> Self {
+    fn below(&self, key: &ConfigKey) -> Self {
         Self {
             path: format!("{}.{}", self.path, key.name),
-            listed: matches!(key.kind, Kind::List(_)),
+            listed: matches!(key.kind, ValueKind::List(_)),
             above: if self.listed {
                 Some(self.header())
             } else {
@@ -95,9 +95,9 @@ impl Place {
     }
 }
 
-fn table(text: &mut String, declared: &'static Table, place: &Place, later: bool) {
+fn table(text: &mut String, declared: &'static KeyTable, place: &Place, later: bool) {
     for key in declared.keys {
-        let later = later || key.status != Status::InEffect;
+        let later = later || key.status != KeyStatus::InEffect;
         entry(text, key, place, later);
         each_table(&key.kind, later, &mut |declared, later| {
             table(text, declared, &place.below(key), later);
@@ -105,7 +105,7 @@ fn table(text: &mut String, declared: &'static Table, place: &Place, later: bool
     }
 }
 
-fn entry(text: &mut String, key: &Key, place: &Place, later: bool) {
+fn entry(text: &mut String, key: &ConfigKey, place: &Place, later: bool) {
     let path = &place.path;
     let _ = write!(text, "\n### `{path}.{}`\n\n{}", key.name, key.doc);
     if key.required {
@@ -126,11 +126,15 @@ fn entry(text: &mut String, key: &Key, place: &Place, later: bool) {
 }
 
 /// Every table that values of this kind may be, and whether that is not in effect yet.
-fn each_table(kind: &'static Kind, later: bool, visit: &mut dyn FnMut(&'static Table, bool)) {
+fn each_table(
+    kind: &'static ValueKind,
+    later: bool,
+    visit: &mut dyn FnMut(&'static KeyTable, bool),
+) {
     match kind {
-        Kind::Table(declared) => visit(declared, later),
-        Kind::List(kind) | Kind::Map(kind) => each_table(kind, later, visit),
-        Kind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_table(kind, later, visit)),
+        ValueKind::Table(declared) => visit(declared, later),
+        ValueKind::List(kind) | ValueKind::Map(kind) => each_table(kind, later, visit),
+        ValueKind::AnyOf(kinds) => kinds.iter().for_each(|kind| each_table(kind, later, visit)),
         _ => {}
     }
 }

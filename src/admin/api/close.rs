@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::status::Progress;
 use crate::admin::fault::Fault;
 use crate::admin::view::View;
-use crate::config::model::{Order, Pace};
+use crate::config::model::{CloseOrder, ClosePace};
 use crate::displace::filter::{Filter, Span};
 use crate::displace::jobs::{self, Closing, Speed};
 use crate::tunnel::ended::{CloseMessage, Ended};
@@ -59,7 +59,7 @@ pub enum First {
     Random,
 }
 
-impl From<First> for Order {
+impl From<First> for CloseOrder {
     fn from(first: First) -> Self {
         match first {
             First::Oldest => Self::Oldest,
@@ -93,8 +93,8 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
     }
     let speed = match (close.per_second, close.over) {
         (Some(_), Some(_)) => return Err(Fault::wrong("`per_second` or `over`, not both")),
-        (Some(rate), None) => Speed::Paced(Pace::PerSecond(rate)),
-        (None, Some(over)) => Speed::Paced(Pace::Over(over.0)),
+        (Some(rate), None) => Speed::Paced(ClosePace::PerSecond(rate)),
+        (None, Some(over)) => Speed::Paced(ClosePace::Over(over.0)),
         (None, None) => Speed::AtOnce,
     };
     if close

@@ -4,7 +4,7 @@ use super::Builder;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{Admin, Bind, Secret};
-use crate::config::raw::{At, Section, Value};
+use crate::config::raw::{At, ConfigValue, Section};
 
 impl Builder<'_> {
     pub(super) fn admin(&mut self, section: &Section) -> Admin {
@@ -24,7 +24,7 @@ impl Builder<'_> {
     }
 
     /// What is passed is for clients: operators connect where tidegate itself listens.
-    fn own_bind(&mut self, at: &At<Value>) -> Option<Bind> {
+    fn own_bind(&mut self, at: &At<ConfigValue>) -> Option<Bind> {
         let bind = self.bind(at)?;
         if matches!(bind, Bind::Systemd(_)) {
             self.error(Code::Value, at, "only a listener has a socket of systemd's");
@@ -33,7 +33,7 @@ impl Builder<'_> {
         Some(bind)
     }
 
-    fn admin_bind(&mut self, at: &At<Value>, section: &Section) -> Option<Bind> {
+    fn admin_bind(&mut self, at: &At<ConfigValue>, section: &Section) -> Option<Bind> {
         let mode = section.written("mode");
         match self.own_bind(at)? {
             Bind::Unix { path, .. } => Some(Bind::Unix {

@@ -6,13 +6,13 @@ use super::{Builder, ListenerPlaces, count, duration, header, is_empty_list, net
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{
-    Bind, Certificate, ClientAuth, Family, Listener, ListenerLimits, ListenerTimeouts, ListenerTls,
-    Rate, TicketKeysFile, TlsVersion, Trust,
+    Bind, CertificateConfig, ClientAuth, Family, ListenerConfig, ListenerLimits, ListenerTimeouts,
+    ListenerTls, Rate, TicketKeysFile, TlsVersion, Trust,
 };
-use crate::config::raw::{At, Section, Value};
+use crate::config::raw::{At, ConfigValue, Section};
 
 impl Builder<'_> {
-    pub(super) fn listener(&mut self, name: &At<String>, section: &Section) -> Listener {
+    pub(super) fn listener(&mut self, name: &At<String>, section: &Section) -> ListenerConfig {
         let mut binds = Vec::new();
         let mut places = Vec::new();
         for at in section.list("bind") {
@@ -48,7 +48,7 @@ impl Builder<'_> {
             let message = "nobody comes in through the unix socket: add `unix:`";
             self.error(Code::Unreachable, at, message);
         }
-        Listener {
+        ListenerConfig {
             name: name.value.as_str().into(),
             binds,
             tls: section.optional("tls").map(|tls| self.listener_tls(&tls)),
@@ -109,7 +109,7 @@ impl Builder<'_> {
             proxy_protocol: section.text("proxy_protocol").as_deref() == Some("required"),
         };
         for at in section.list("trusted_proxies") {
-            if matches!(at.value, Value::Net(net) if net.is_everybody()) {
+            if matches!(at.value, ConfigValue::Net(net) if net.is_everybody()) {
                 let message = "everybody is trusted to say who they are";
                 let hint = "list the addresses of your load balancers";
                 self.found
@@ -151,25 +151,27 @@ impl Builder<'_> {
         })
     }
 
-    pub(super) fn bind(&mut self, at: &At<Value>) -> Option<Bind> {
+    pub(super) fn bind(&mut self, at: &At<ConfigValue>) -> Option<Bind> {
         let section = match &at.value {
-            Value::Bind(bind) => return Some(bind.clone()),
-            Value::Section(section) => section,
+            ConfigValue::Bind(bind) => return Some(bind.clone()),
+            ConfigValue::Section(section) => section,
             _ => return None,
         };
         match (
             &section.written("address")?.value,
             section.written("mode").map(|at| &at.value),
         ) {
-            (Value::Bind(Bind::Unix { path, .. }), Some(Value::Mode(mode))) => Some(Bind::Unix {
-                path: path.clone(),
-                mode: *mode,
-            }),
-            (Value::Bind(Bind::Tcp(_) | Bind::Systemd(_)), Some(_)) => {
+            (ConfigValue::Bind(Bind::Unix { path, .. }), Some(ConfigValue::Mode(mode))) => {
+                Some(Bind::Unix {
+                    path: path.clone(),
+                    mode: *mode,
+                })
+            }
+            (ConfigValue::Bind(Bind::Tcp(_) | Bind::Systemd(_)), Some(_)) => {
                 self.error(Code::Value, at, "only a unix socket has a mode");
                 None
             }
-            (Value::Bind(bind), _) => Some(bind.clone()),
+            (ConfigValue::Bind(bind), _) => Some(bind.clone()),
             _ => None,
         }
     }
@@ -177,7 +179,7 @@ impl Builder<'_> {
     fn listener_tls(&mut self, section: &Section) -> ListenerTls {
         let mut certificates = Vec::new();
         for at in section.list("certificates") {
-            if let Value::Section(pair) = &at.value {
+            if let ConfigValue::Section(pair) = &at.value {
                 certificates.extend(self.certificate(pair));
             }
         }
@@ -209,7 +211,7 @@ impl Builder<'_> {
         })
     }
 
-    fn certificate(&mut self, section: &Section) -> Option<Certificate> {
+    fn certificate(&mut self, section: &Section) -> Option<CertificateConfig> {
         let (cert, key) = (self.file(section, "cert")?, self.file(section, "key")?);
         let certificate = self.pair(&cert, &key)?;
         if certificate.not_after < std::time::SystemTime::now() {

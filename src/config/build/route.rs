@@ -7,11 +7,11 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    Access, ByteRate, Conditions, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece, Ping,
-    PlainHttp, RateAction, Redirect, Rewrite, Route, Strictness, Template, TunnelLimits, Variable,
-    claims_origin,
+    Access, ByteRate, Conditions, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece, PingConfig,
+    PlainHttp, RateAction, Redirect, Rewrite, RouteConfig, Strictness, Template, TunnelLimits,
+    Variable, claims_origin,
 };
-use crate::config::raw::{At, Section, Value};
+use crate::config::raw::{At, ConfigValue, Section};
 use crate::config::value;
 
 /// What says nothing about a route that leads to no upstream.
@@ -31,25 +31,25 @@ impl Builder<'_> {
     pub(super) fn route(
         &mut self,
         position: usize,
-        at: &At<Value>,
+        at: &At<ConfigValue>,
         section: &Section,
-    ) -> Option<Route> {
+    ) -> Option<RouteConfig> {
         let path = self.path(section);
         let (leads_to, place) = self.leads_to(at, section)?;
         let listeners = section
             .written("listeners")
-            .filter(|at| at.value != Value::Broken)
+            .filter(|at| at.value != ConfigValue::Broken)
             .map(|_| texts(&section.list("listeners")));
         let timeouts = section.section("timeouts");
         let limits = section.section("limits");
-        let route = Route {
+        let route = RouteConfig {
             name: section
                 .text("name")
-                .unwrap_or_else(|| Route::name_at(position))
+                .unwrap_or_else(|| RouteConfig::name_at(position))
                 .into(),
             listeners,
             hosts: each(section, "hosts", |value| match value {
-                Value::Host(host) => Some(host),
+                ConfigValue::Host(host) => Some(host),
                 _ => None,
             }),
             conditions: self.conditions(section),
@@ -81,9 +81,11 @@ impl Builder<'_> {
             client_certificate: span("client_certificate")
                 .filter(|_| route.access.client_certificate),
             listeners: spans(section, "listeners", |value| {
-                matches!(value, Value::Text(_))
+                matches!(value, ConfigValue::Text(_))
             }),
-            hosts: spans(section, "hosts", |value| matches!(value, Value::Host(_))),
+            hosts: spans(section, "hosts", |value| {
+                matches!(value, ConfigValue::Host(_))
+            }),
             idle: timeout("idle"),
             max_age: timeout("max_age"),
             max_age_jitter: timeout("max_age_jitter"),
@@ -96,7 +98,7 @@ impl Builder<'_> {
     }
 
     fn tunnel_limits(&mut self, timeouts: &Section, limits: &Section) -> TunnelLimits {
-        let ping = timeouts.duration("ping").map(|every| Ping {
+        let ping = timeouts.duration("ping").map(|every| PingConfig {
             every,
             pong: timeouts.duration("pong").unwrap_or_default(),
         });
@@ -152,7 +154,7 @@ impl Builder<'_> {
     /// Where it leads, and where that is written.
     fn leads_to(
         &mut self,
-        at: &At<Value>,
+        at: &At<ConfigValue>,
         section: &Section,
     ) -> Option<(LeadsTo, std::ops::Range<usize>)> {
         match (section.written("upstream"), section.written("redirect")) {
@@ -186,7 +188,7 @@ impl Builder<'_> {
 
     fn redirect(&mut self, section: &Section) -> Option<Redirect> {
         let to = section.written("to")?;
-        let Value::Template(template) = &to.value else {
+        let ConfigValue::Template(template) = &to.value else {
             return None;
         };
         if !leads_somewhere(template) || !Self::is_writable(template) {
@@ -210,7 +212,7 @@ impl Builder<'_> {
     fn conditions(&mut self, section: &Section) -> Conditions {
         let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
         for (name, value) in section.pairs("headers") {
-            let Value::Text(text) = &value.value else {
+            let ConfigValue::Text(text) = &value.value else {
                 continue;
             };
             match condition_header(&name.value).and_then(|name| Ok((name, header_value(text)?))) {
@@ -221,13 +223,13 @@ impl Builder<'_> {
                 Err(wrong) => self.error_at(Code::Value, &name, &wrong),
             }
         }
-        let text = |at: At<Value>| match at.value {
-            Value::Text(text) => Some(text.into_boxed_str()),
+        let text = |at: At<ConfigValue>| match at.value {
+            ConfigValue::Text(text) => Some(text.into_boxed_str()),
             _ => None,
         };
         Conditions {
             methods: each(section, "methods", |value| match value {
-                Value::Method(method) => Some(method),
+                ConfigValue::Method(method) => Some(method),
                 _ => None,
             }),
             headers,
@@ -277,12 +279,12 @@ impl Builder<'_> {
         let mut changes = HeaderChanges {
             set: Vec::new(),
             remove: each(&section, "remove", |value| match value {
-                Value::Header(name) => Some(name),
+                ConfigValue::Header(name) => Some(name),
                 _ => None,
             }),
         };
         for (name, value) in section.pairs("set") {
-            let Value::Template(template) = &value.value else {
+            let ConfigValue::Template(template) = &value.value else {
                 continue;
             };
             match value::header(&name.value) {
@@ -346,7 +348,7 @@ fn access(section: &Section) -> Access {
         allow: nets(section, "allow"),
         deny: nets(section, "deny"),
         origins: each(section, "origins", |value| match value {
-            Value::Origin(origin) => Some(origin),
+            ConfigValue::Origin(origin) => Some(origin),
             _ => None,
         }),
         origins_required: section.bool("origins_required"),
@@ -355,7 +357,7 @@ fn access(section: &Section) -> Access {
 }
 
 /// Everything in a list that is what it should be.
-fn each<T>(section: &Section, name: &str, take: impl Fn(Value) -> Option<T>) -> Vec<T> {
+fn each<T>(section: &Section, name: &str, take: impl Fn(ConfigValue) -> Option<T>) -> Vec<T> {
     let list = section.list(name).into_iter();
     list.filter_map(|at| take(at.value)).collect()
 }
@@ -364,7 +366,7 @@ fn each<T>(section: &Section, name: &str, take: impl Fn(Value) -> Option<T>) -> 
 fn spans(
     section: &Section,
     name: &str,
-    is_good: impl Fn(&Value) -> bool,
+    is_good: impl Fn(&ConfigValue) -> bool,
 ) -> Vec<std::ops::Range<usize>> {
     let list = section.list(name).into_iter();
     list.filter(|at| is_good(&at.value))

@@ -5,18 +5,19 @@ use std::num::NonZeroUsize;
 use super::{Builder, count, duration, header, positive};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    AccessLog, Log, LogFormat, LogLevel, LogTo, Server, Shutdown, Traceparent, Upgrade, Watch,
+    AccessLogConfig, Log, LogFormat, LogLevel, LogTo, ServerConfig, Shutdown, Traceparent,
+    UpgradeConfig, WatchedFiles,
 };
 use crate::config::raw::Section;
 
 impl Builder<'_> {
-    pub(super) fn server(&mut self, section: &Section) -> Server {
+    pub(super) fn server(&mut self, section: &Section) -> ServerConfig {
         self.places.max_tunnels = section.written("max_tunnels").map(|at| at.span.clone());
         let log = section.section("log");
         let shutdown = section.section("shutdown");
         let upgrade = section.section("upgrade");
         let available = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Server {
+        ServerConfig {
             workers: positive(section, "workers")
                 .and_then(|workers| workers.try_into().ok())
                 .unwrap_or_else(available),
@@ -40,9 +41,9 @@ impl Builder<'_> {
                     .unwrap_or(1012),
             },
             watch: match section.text("watch").as_deref() {
-                Some("off") => Watch::Off,
-                Some("all") => Watch::All,
-                _ => Watch::Certificates,
+                Some("off") => WatchedFiles::Off,
+                Some("all") => WatchedFiles::All,
+                _ => WatchedFiles::Certificates,
             },
             reason_header: section.bool("reason_header"),
             request_id: header(section, "request_id"),
@@ -52,7 +53,7 @@ impl Builder<'_> {
             },
             core_dumps: section.bool("core_dumps"),
             max_tunnels: count(section, "max_tunnels"),
-            upgrade: Upgrade {
+            upgrade: UpgradeConfig {
                 max_generations: positive(&upgrade, "max_generations")
                     .map_or(1, |most| most.get() as usize),
                 drain: upgrade.duration("drain"),
@@ -60,7 +61,7 @@ impl Builder<'_> {
         }
     }
 
-    fn access_log(&mut self, section: &Section) -> AccessLog {
+    fn access_log(&mut self, section: &Section) -> AccessLogConfig {
         let to = match section.text("to").as_deref() {
             None | Some("stderr") => LogTo::StandardError,
             Some("stdout") => LogTo::StandardOutput,
@@ -89,7 +90,7 @@ impl Builder<'_> {
             let wrong = Diagnostic::warning(Code::NoEffect, at.span.clone(), message);
             self.found.push(wrong);
         }
-        AccessLog { to, format }
+        AccessLogConfig { to, format }
     }
 }
 

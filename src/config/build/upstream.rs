@@ -15,14 +15,18 @@ use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
-    Address, Discovery, Endpoint, EndpointTls, Keepalive, Reach, Retry, RetryOn, Roots, SendProxy,
-    Upstream, UpstreamTimeouts,
+    Address, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Keepalive, Retry, RetryOn,
+    Roots, SendProxy, UpstreamConfig, UpstreamTimeouts,
 };
-use crate::config::raw::{At, Section, Value};
+use crate::config::raw::{At, ConfigValue, Section};
 use crate::config::value;
 
 impl Builder<'_> {
-    pub(super) fn upstream(&mut self, name: &At<String>, section: &Section) -> Option<Upstream> {
+    pub(super) fn upstream(
+        &mut self,
+        name: &At<String>,
+        section: &Section,
+    ) -> Option<UpstreamConfig> {
         let span = |section: &Section, name: &str| section.written(name).map(|at| at.span.clone());
         self.places.upstreams.push(UpstreamPlaces {
             name: name.span.clone(),
@@ -31,7 +35,7 @@ impl Builder<'_> {
         });
         let (discovery, endpoints) = self.endpoints(name, section);
         let picking = self.picking(section, &endpoints);
-        let upstream = Upstream {
+        let upstream = UpstreamConfig {
             name: name.value.as_str().into(),
             rebalance: self.rebalance(section, &picking),
             picking,
@@ -56,7 +60,11 @@ impl Builder<'_> {
         Some(upstream)
     }
 
-    fn endpoints(&mut self, name: &At<String>, section: &Section) -> (Discovery, Vec<Endpoint>) {
+    fn endpoints(
+        &mut self,
+        name: &At<String>,
+        section: &Section,
+    ) -> (Discovery, Vec<EndpointConfig>) {
         const ORIGINS: [&str; 4] = ["endpoints", "dns", "srv", "endpoints_file"];
         let written: Vec<&str> = ORIGINS
             .into_iter()
@@ -112,12 +120,12 @@ impl Builder<'_> {
         name.into()
     }
 
-    fn listed(&mut self, section: &Section) -> Vec<Endpoint> {
+    fn listed(&mut self, section: &Section) -> Vec<EndpointConfig> {
         let listed = section.list("endpoints");
         if let Some(at) = section.written("endpoints").filter(is_empty_list) {
             self.error(Code::Value, at, "an upstream needs at least one endpoint");
         }
-        let mut endpoints: Vec<Endpoint> = Vec::with_capacity(listed.len());
+        let mut endpoints: Vec<EndpointConfig> = Vec::with_capacity(listed.len());
         for at in &listed {
             let Some(endpoint) = endpoint(&at.value) else {
                 continue;
@@ -133,13 +141,18 @@ impl Builder<'_> {
         endpoints
     }
 
-    fn reach(&mut self, section: &Section, discovery: &Discovery, endpoints: &[Endpoint]) -> Reach {
+    fn reach(
+        &mut self,
+        section: &Section,
+        discovery: &Discovery,
+        endpoints: &[EndpointConfig],
+    ) -> ConnectConfig {
         let tls = section.optional("tls");
-        let ip = |at: At<Value>| match at.value {
-            Value::Ip(address) => Some(address),
+        let ip = |at: At<ConfigValue>| match at.value {
+            ConfigValue::Ip(address) => Some(address),
             _ => None,
         };
-        Reach {
+        ConnectConfig {
             tls: tls.and_then(|tls| self.endpoint_tls(section, &tls, discovery, endpoints)),
             send_proxy: match section.text("send_proxy").as_deref() {
                 Some("v1") => SendProxy::V1,
@@ -161,7 +174,7 @@ impl Builder<'_> {
         upstream: &Section,
         section: &Section,
         discovery: &Discovery,
-        endpoints: &[Endpoint],
+        endpoints: &[EndpointConfig],
     ) -> Option<EndpointTls> {
         let roots = match self.file(section, "ca") {
             None => Some(Roots::Platform),
@@ -216,17 +229,17 @@ impl Builder<'_> {
     }
 }
 
-fn endpoint(value: &Value) -> Option<Endpoint> {
+fn endpoint(value: &ConfigValue) -> Option<EndpointConfig> {
     let section = match value {
-        Value::Address(address) => return Some(Endpoint::at(address.clone())),
-        Value::Section(section) => section,
+        ConfigValue::Address(address) => return Some(EndpointConfig::at(address.clone())),
+        ConfigValue::Section(section) => section,
         _ => return None,
     };
-    let Value::Address(address) = &section.written("address")?.value else {
+    let ConfigValue::Address(address) = &section.written("address")?.value else {
         return None;
     };
     let weight = section.integer("weight");
-    Some(Endpoint {
+    Some(EndpointConfig {
         address: address.clone(),
         weight: weight
             .and_then(|weight| u32::try_from(weight).ok())
@@ -243,7 +256,7 @@ fn port(section: &Section) -> Option<u16> {
 
 fn socket(section: &Section) -> Option<SocketAddr> {
     match &section.written("server")?.value {
-        Value::Socket(address) => Some(*address),
+        ConfigValue::Socket(address) => Some(*address),
         _ => None,
     }
 }

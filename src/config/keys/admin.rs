@@ -1,34 +1,34 @@
 //! `[admin]`.
 
-use super::{Kind, Table, key};
+use super::{KeyTable, ValueKind, key};
 
-pub(super) const ADMIN: Table = Table {
+pub(super) const ADMIN: KeyTable = KeyTable {
     doc: "Where operators connect.",
     keys: &[
         key(
             "bind",
-            Kind::AnyOf(&[Kind::OneOf(&["off"]), Kind::Bind]),
+            ValueKind::AnyOf(&[ValueKind::OneOf(&["off"]), ValueKind::Bind]),
             "\"unix:/run/tidegate/admin.sock\"",
             "Where `tidegate status` and its like, and the HTTP interface under `/v1`, are served; `off` for nowhere.",
         )
         .shown(r#"bind = "127.0.0.1:9900""#),
         key(
             "mode",
-            Kind::Mode,
+            ValueKind::Mode,
             "\"0600\"",
             "Permission bits of that, if it is a unix socket: who may write to it may do everything.",
         )
         .shown(r#"mode = "0660""#),
         key(
             "token_file",
-            Kind::File,
+            ValueKind::File,
             "",
             "The token that changes over TCP need, as `Authorization: Bearer`; without it there are none.",
         )
         .shown(r#"token_file = "admin.token""#),
         key(
             "metrics_bind",
-            Kind::Bind,
+            ValueKind::Bind,
             "",
             "Where `/metrics`, `/healthz` and `/readyz` are served, read-only, to anybody who can connect.",
         )

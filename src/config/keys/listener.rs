@@ -1,13 +1,13 @@
 //! `[listener.NAME]`.
 
-use super::{COUNT, Kind, NETS, Table, key};
+use super::{COUNT, KeyTable, NETS, ValueKind, key};
 
-pub(super) const LISTENER: Table = Table {
+pub(super) const LISTENER: KeyTable = KeyTable {
     doc: "A bound address, or several, and how it is spoken to.",
     keys: &[
         key(
             "bind",
-            Kind::List(&Kind::AnyOf(&[Kind::Bind, Kind::Table(&BIND)])),
+            ValueKind::List(&ValueKind::AnyOf(&[ValueKind::Bind, ValueKind::Table(&BIND)])),
             "",
             "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`, or `systemd:NAME` for the sockets that a socket unit passes under that name.",
         )
@@ -15,19 +15,19 @@ pub(super) const LISTENER: Table = Table {
         .required(),
         key(
             "tls",
-            Kind::Table(&TLS),
+            ValueKind::Table(&TLS),
             "",
             "TLS towards clients; plain text without it.",
         ),
         key(
             "timeouts",
-            Kind::Table(&TIMEOUTS),
+            ValueKind::Table(&TIMEOUTS),
             "{}",
             "Deadlines towards clients.",
         ),
         key(
             "http2",
-            Kind::Bool,
+            ValueKind::Bool,
             "false",
             "Whether HTTP/2 is offered, WebSockets over it too.",
         )
@@ -35,7 +35,7 @@ pub(super) const LISTENER: Table = Table {
         .later(),
         key(
             "proxy_protocol",
-            Kind::OneOf(&["off", "required"]),
+            ValueKind::OneOf(&["off", "required"]),
             "\"off\"",
             "Whether connections begin with a PROXY header.",
         )
@@ -52,7 +52,7 @@ trusted_proxies = ["10.0.0.0/8"]"#,
         .shown(r#"trusted_proxies = ["10.0.0.0/8", "2001:db8::/32", "unix:"]"#),
         key(
             "trusted_header",
-            Kind::OneOf(&["x-forwarded", "forwarded"]),
+            ValueKind::OneOf(&["x-forwarded", "forwarded"]),
             "\"x-forwarded\"",
             "The family of forwarding headers that is believed.",
         )
@@ -62,29 +62,29 @@ trusted_proxies = ["10.0.0.0/8"]"#,
         ),
         key(
             "redirect_to_https",
-            Kind::Bool,
+            ValueKind::Bool,
             "false",
             "Whether plain requests are sent to https, and handshakes refused.",
         )
         .shown("redirect_to_https = true"),
         key(
             "limits",
-            Kind::Table(&LIMITS),
+            ValueKind::Table(&LIMITS),
             "{}",
             "What clients may take.",
         ),
     ],
 };
 
-const BIND: Table = Table {
+const BIND: KeyTable = KeyTable {
     doc: "A unix socket with a mode.",
     keys: &[
-        key("address", Kind::Bind, "", "Where it listens.")
+        key("address", ValueKind::Bind, "", "Where it listens.")
             .shown(r#"address = "unix:/run/tidegate/http.sock""#)
             .required(),
         key(
             "mode",
-            Kind::Mode,
+            ValueKind::Mode,
             "\"0660\"",
             "Permission bits of a unix socket.",
         )
@@ -95,31 +95,31 @@ mode = "0600""#,
     ],
 };
 
-const TLS: Table = Table {
+const TLS: KeyTable = KeyTable {
     doc: "TLS towards clients.",
     keys: &[
         key(
             "certificates",
-            Kind::List(&Kind::Table(&CERTIFICATE)),
+            ValueKind::List(&ValueKind::Table(&CERTIFICATE)),
             "",
             "Chosen by the name that the client asks for; the first is the default.",
         )
         .required(),
         key(
             "min_version",
-            Kind::OneOf(&["1.2", "1.3"]),
+            ValueKind::OneOf(&["1.2", "1.3"]),
             "\"1.2\"",
             "The oldest version of TLS that is spoken.",
         ).shown(r#"min_version = "1.3""#),
         key(
             "client_auth",
-            Kind::Table(&CLIENT_AUTH),
+            ValueKind::Table(&CLIENT_AUTH),
             "",
             "Certificates that clients show.",
         ),
         key(
             "ticket_keys_file",
-            Kind::File,
+            ValueKind::File,
             "",
             "Keys of session tickets that several nodes share; without it, keys of each node's own.",
         ).shown(r#"ticket_keys_file = "tickets.key""#),
@@ -132,12 +132,12 @@ const TLS: Table = Table {
     ],
 };
 
-const CERTIFICATE: Table = Table {
+const CERTIFICATE: KeyTable = KeyTable {
     doc: "A certificate and its key, in PEM.",
     keys: &[
         key(
             "cert",
-            Kind::File,
+            ValueKind::File,
             "",
             "The chain, the server's own certificate first.",
         )
@@ -146,7 +146,7 @@ const CERTIFICATE: Table = Table {
 key = "chat.key""#,
         )
         .required(),
-        key("key", Kind::File, "", "Its private key.")
+        key("key", ValueKind::File, "", "Its private key.")
             .shown(
                 r#"cert = "chat.pem"
 key = "chat.key""#,
@@ -155,15 +155,20 @@ key = "chat.key""#,
     ],
 };
 
-const CLIENT_AUTH: Table = Table {
+const CLIENT_AUTH: KeyTable = KeyTable {
     doc: "Certificates that clients show.",
     keys: &[
-        key("ca", Kind::File, "", "The authorities that are believed.")
-            .shown(r#"ca = "clients.pem""#)
-            .required(),
+        key(
+            "ca",
+            ValueKind::File,
+            "",
+            "The authorities that are believed.",
+        )
+        .shown(r#"ca = "clients.pem""#)
+        .required(),
         key(
             "mode",
-            Kind::OneOf(&["required", "optional"]),
+            ValueKind::OneOf(&["required", "optional"]),
             "\"required\"",
             "Whether one must be shown.",
         )
@@ -173,7 +178,7 @@ mode = "optional""#,
         ),
         key(
             "header",
-            Kind::Header,
+            ValueKind::Header,
             "",
             "The header that tells endpoints about it.",
         )
@@ -184,40 +189,40 @@ header = "x-client-cert""#,
     ],
 };
 
-const TIMEOUTS: Table = Table {
+const TIMEOUTS: KeyTable = KeyTable {
     doc: "Deadlines towards clients.",
     keys: &[
         key(
             "tls_handshake",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"10s\"",
             "For the TLS handshake.",
         )
         .shown(r#"tls_handshake = "5s""#),
         key(
             "request_header",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"10s\"",
             "For the head of a request, from the accepted connection or its first byte.",
         )
         .shown(r#"request_header = "5s""#),
         key(
             "keep_alive",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"60s\"",
             "Between an answer and the next request.",
         )
         .shown(r#"keep_alive = "2m""#),
         key(
             "request_body",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"30s\"",
             "Between two pieces of a request's body.",
         )
         .shown(r#"request_body = "1m""#),
         key(
             "response_body",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"60s\"",
             "While a client takes nothing of an answer that waits for it.",
         )
@@ -225,7 +230,7 @@ const TIMEOUTS: Table = Table {
     ],
 };
 
-const LIMITS: Table = Table {
+const LIMITS: KeyTable = KeyTable {
     doc: "What clients may take.",
     keys: &[
         key("connections", COUNT, "", "Connections at once.").shown("connections = 100_000"),
@@ -240,10 +245,10 @@ const LIMITS: Table = Table {
             .shown("handshakes_per_second = 2_000"),
         key(
             "handshakes_per_ip",
-            Kind::Table(&Table {
+            ValueKind::Table(&KeyTable {
                 doc: "Handshakes per address.",
                 keys: &[
-                    key("rate", Kind::Rate, "", "So many per time.")
+                    key("rate", ValueKind::Rate, "", "So many per time.")
                         .shown(r#"rate = "20/s""#)
                         .required(),
                     key("burst", COUNT, "1", "So many at once.").shown(
@@ -257,13 +262,13 @@ burst = 40"#,
         ),
         key(
             "header_bytes",
-            Kind::Size,
+            ValueKind::Size,
             "\"16KiB\"",
             "Size of a request's head.",
         ),
         key(
             "header_count",
-            Kind::Integer {
+            ValueKind::Integer {
                 least: 1,
                 most: 1000,
             },

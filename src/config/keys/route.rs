@@ -1,17 +1,17 @@
 //! `[[route]]`.
 
-use super::{COUNT, DURATION_OR_OFF, Kind, NAMES, NETS, Table, key};
+use super::{COUNT, DURATION_OR_OFF, KeyTable, NAMES, NETS, ValueKind, key};
 
-const STRINGS: Kind = Kind::Pairs(&Kind::Text);
+const STRINGS: ValueKind = ValueKind::Pairs(&ValueKind::Text);
 
-const HEADERS: Kind = Kind::List(&Kind::Header);
+const HEADERS: ValueKind = ValueKind::List(&ValueKind::Header);
 
-pub(super) const ROUTE: Table = Table {
+pub(super) const ROUTE: KeyTable = KeyTable {
     doc: "A match, and where its requests go.",
     keys: &[
         key(
             "name",
-            Kind::Text,
+            ValueKind::Text,
             "",
             "Its name in logs and metrics; default: from its position.",
         ).shown(r#"name = "lobby""#),
@@ -23,56 +23,56 @@ pub(super) const ROUTE: Table = Table {
         ).shown(r#"listeners = ["public"]"#),
         key(
             "hosts",
-            Kind::List(&Kind::Host),
+            ValueKind::List(&ValueKind::Host),
             "[]",
             "Hosts; `*.` at the start fits one label; default: any.",
         ).shown(r#"hosts = ["chat.example.com", "*.chat.example.com"]"#),
-        key("path", Kind::Path, "", "This path.").shown(r#"path = "/realtime""#),
+        key("path", ValueKind::Path, "", "This path.").shown(r#"path = "/realtime""#),
         key(
             "path_prefix",
-            Kind::Path,
+            ValueKind::Path,
             "",
             "This path and all below it, by whole segments.",
         ).shown(r#"path_prefix = "/socket.io/""#),
         key(
             "upstream",
-            Kind::Text,
+            ValueKind::Text,
             "",
             "Where its requests go. Required, unless it redirects.",
         ).shown(r#"upstream = "chat""#),
         key(
             "http",
-            Kind::OneOf(&["proxy", "reject"]),
+            ValueKind::OneOf(&["proxy", "reject"]),
             "\"proxy\"",
             "What plain HTTP gets: passed on, or 426.",
         ).shown(r#"http = "reject""#),
         key(
             "handshake",
-            Kind::OneOf(&["strict", "lenient"]),
+            ValueKind::OneOf(&["strict", "lenient"]),
             "\"strict\"",
             "How an endpoint's 101 is judged; \"lenient\" excuses what is missing, never what is wrong.",
         ).shown(r#"handshake = "lenient""#),
         key(
             "preserve_host",
-            Kind::Bool,
+            ValueKind::Bool,
             "true",
             "Whether endpoints see the client's Host rather than their own address.",
         ).shown("preserve_host = false"),
         key(
             "timeouts",
-            Kind::Table(&TIMEOUTS),
+            ValueKind::Table(&TIMEOUTS),
             "{}",
             "Deadlines of its tunnels.",
         ),
         key(
             "limits",
-            Kind::Table(&LIMITS),
+            ValueKind::Table(&LIMITS),
             "{}",
             "What its tunnels may take.",
         ),
         key(
             "methods",
-            Kind::List(&Kind::Method),
+            ValueKind::List(&ValueKind::Method),
             "[]",
             "Methods that plain requests may have here; default: any.",
         ).shown(r#"methods = ["GET", "POST"]"#),
@@ -90,25 +90,25 @@ pub(super) const ROUTE: Table = Table {
         ).shown(r#"query = { v = "2" }"#),
         key(
             "subprotocols",
-            Kind::List(&Kind::Token),
+            ValueKind::List(&ValueKind::Token),
             "[]",
             "Subprotocols, one of which a handshake offers; default: any or none.",
         ).shown(r#"subprotocols = ["graphql-transport-ws", "graphql-ws"]"#),
         key(
             "redirect",
-            Kind::Table(&REDIRECT),
+            ValueKind::Table(&REDIRECT),
             "",
             "Where plain requests are sent instead; handshakes are refused.",
         ),
         key(
             "origins",
-            Kind::List(&Kind::Origin),
+            ValueKind::List(&ValueKind::Origin),
             "[]",
             "Origins whose pages may connect, by scheme, host and port; default: any.",
         ).shown(r#"origins = ["https://chat.example.com", "http://localhost:3000"]"#),
         key(
             "origins_required",
-            Kind::Bool,
+            ValueKind::Bool,
             "false",
             "Whether a handshake must have an Origin.",
         ).shown(r#"origins = ["https://chat.example.com"]
@@ -122,38 +122,38 @@ origins_required = true"#),
         key("deny", NETS, "[]", "Client addresses that may not connect.").shown(r#"deny = ["10.0.0.66"]"#),
         key(
             "client_certificate",
-            Kind::OneOf(&["off", "required"]),
+            ValueKind::OneOf(&["off", "required"]),
             "\"off\"",
             "Whether a client certificate is needed.",
         ).shown(r#"client_certificate = "required""#),
         key(
             "rewrite",
-            Kind::Table(&REWRITE),
+            ValueKind::Table(&REWRITE),
             "",
             "What becomes of the path.",
         ),
         key(
             "request_headers",
-            Kind::Table(&HEADER_CHANGES),
+            ValueKind::Table(&HEADER_CHANGES),
             "{}",
             "Changes to the headers that endpoints get.",
         ),
         key(
             "response_headers",
-            Kind::Table(&HEADER_CHANGES),
+            ValueKind::Table(&HEADER_CHANGES),
             "{}",
             "Changes to the headers that come back from endpoints.",
         ),
         key(
             "compression",
-            Kind::OneOf(&["pass", "strip"]),
+            ValueKind::OneOf(&["pass", "strip"]),
             "\"pass\"",
             "Whether the offer to compress messages is passed on.",
         ).shown(r#"compression = "strip""#),
     ],
 };
 
-const TIMEOUTS: Table = Table {
+const TIMEOUTS: KeyTable = KeyTable {
     doc: "Deadlines of tunnels.",
     keys: &[
         key(
@@ -179,7 +179,7 @@ const TIMEOUTS: Table = Table {
         .shown(r#"max_age = "12h""#),
         key(
             "max_age_jitter",
-            Kind::Number {
+            ValueKind::Number {
                 least: 0.0,
                 most: 1.0,
             },
@@ -195,7 +195,7 @@ const TIMEOUTS: Table = Table {
         .shown(r#"ping = "25s""#),
         key(
             "pong",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"20s\"",
             "How long an answer to that may take before the side is taken for gone.",
         )
@@ -203,13 +203,13 @@ const TIMEOUTS: Table = Table {
     ],
 };
 
-const LIMITS: Table = Table {
+const LIMITS: KeyTable = KeyTable {
     doc: "What tunnels may take.",
     keys: &[
         key("tunnels", COUNT, "", "Tunnels at once.").shown("tunnels = 50_000"),
         key(
             "message_bytes",
-            Kind::Size,
+            ValueKind::Size,
             "",
             "Size of a message; longer ones close with 1009.",
         )
@@ -223,15 +223,15 @@ const LIMITS: Table = Table {
         .shown("messages_per_second = 100"),
         key(
             "bytes_per_second",
-            Kind::Table(&Table {
+            ValueKind::Table(&KeyTable {
                 doc: "Bytes of the client's per second, and so many at once.",
                 keys: &[
-                    key("rate", Kind::Size, "", "So many bytes.")
+                    key("rate", ValueKind::Size, "", "So many bytes.")
                         .shown(r#"rate = "256KiB""#)
                         .required(),
                     key(
                         "action",
-                        Kind::OneOf(&["throttle", "close"]),
+                        ValueKind::OneOf(&["throttle", "close"]),
                         "\"throttle\"",
                         "What happens beyond: it is read more slowly, or closed with 1008.",
                     )
@@ -254,12 +254,12 @@ action = "close""#,
     ],
 };
 
-const REDIRECT: Table = Table {
+const REDIRECT: KeyTable = KeyTable {
     doc: "Where plain requests are sent.",
     keys: &[
         key(
             "to",
-            Kind::Template,
+            ValueKind::Template,
             "",
             "The address; `${host}` and `${uri}` are those of the request.",
         )
@@ -267,7 +267,7 @@ const REDIRECT: Table = Table {
         .required(),
         key(
             "status",
-            Kind::Integer {
+            ValueKind::Integer {
                 least: 301,
                 most: 308,
             },
@@ -281,26 +281,27 @@ status = 302"#,
     ],
 };
 
-const REWRITE: Table = Table {
+const REWRITE: KeyTable = KeyTable {
     doc: "What becomes of the path.",
     keys: &[
         key(
             "strip_prefix",
-            Kind::Path,
+            ValueKind::Path,
             "",
             "Taken off the front: the beginning of the route's path.",
         )
         .shown(r#"strip_prefix = "/socket.io""#),
-        key("add_prefix", Kind::Path, "", "Then put on the front.").shown(r#"add_prefix = "/v1""#),
+        key("add_prefix", ValueKind::Path, "", "Then put on the front.")
+            .shown(r#"add_prefix = "/v1""#),
     ],
 };
 
-const HEADER_CHANGES: Table = Table {
+const HEADER_CHANGES: KeyTable = KeyTable {
     doc: "Changes to headers.",
     keys: &[
         key(
             "set",
-            Kind::Pairs(&Kind::Template),
+            ValueKind::Pairs(&ValueKind::Template),
             "{}",
             "Names and values that are set; `${client_address}` and the like stand for what is known.",
         ).shown(r#"set = { x-env = "prod", x-real-ip = "${client_address}" }"#),

@@ -1,18 +1,18 @@
 //! `[server]`.
 
-use super::{COUNT, DURATION_OR_OFF, Key, Kind, Table, key};
+use super::{COUNT, ConfigKey, DURATION_OR_OFF, KeyTable, ValueKind, key};
 use crate::config::diagnostic::Code;
 
-const AUTO_OR_COUNT: Kind = Kind::AnyOf(&[Kind::OneOf(&["auto"]), COUNT]);
+const AUTO_OR_COUNT: ValueKind = ValueKind::AnyOf(&[ValueKind::OneOf(&["auto"]), COUNT]);
 
-pub(super) const SERVER: Table = Table {
+pub(super) const SERVER: KeyTable = KeyTable {
     doc: "Process-wide settings.",
     keys: &[
         key(
             "workers",
-            Kind::AnyOf(&[
-                Kind::OneOf(&["auto"]),
-                Kind::Integer {
+            ValueKind::AnyOf(&[
+                ValueKind::OneOf(&["auto"]),
+                ValueKind::Integer {
                     least: 1,
                     most: 1024,
                 },
@@ -22,7 +22,7 @@ pub(super) const SERVER: Table = Table {
         ).shown("workers = 4"),
         key(
             "log",
-            Kind::Table(&LOG),
+            ValueKind::Table(&LOG),
             "{}",
             "What is logged to standard error, and how.",
         ),
@@ -34,13 +34,13 @@ pub(super) const SERVER: Table = Table {
         ).shown("max_tunnels = 100_000"),
         key(
             "shutdown",
-            Kind::Table(&SHUTDOWN),
+            ValueKind::Table(&SHUTDOWN),
             "{}",
             "How the process stops on SIGTERM.",
         ),
         key(
             "allow_warnings",
-            Kind::List(&Kind::OneOf(Code::WARNINGS)),
+            ValueKind::List(&ValueKind::OneOf(Code::WARNINGS)),
             "[]",
             "Warnings that are not told, by their codes; `docs/diagnostics.md` lists them.",
         )
@@ -48,57 +48,57 @@ pub(super) const SERVER: Table = Table {
         ACCESS_LOG,
         key(
             "watch",
-            Kind::OneOf(&["certificates", "all", "off"]),
+            ValueKind::OneOf(&["certificates", "all", "off"]),
             "\"certificates\"",
             "Which changed files apply by themselves: certificates and keys, the configuration too, or none.",
         ).shown(r#"watch = "all""#),
         key(
             "reason_header",
-            Kind::Bool,
+            ValueKind::Bool,
             "true",
             "Whether our own answers carry `tidegate-reason`.",
         ).shown("reason_header = false"),
         key(
             "request_id",
-            Kind::Header,
+            ValueKind::Header,
             "",
             "The header that carries a request's id to endpoints and logs.",
         ).shown(r#"request_id = "x-request-id""#),
         key(
             "traceparent",
-            Kind::OneOf(&["pass", "make"]),
+            ValueKind::OneOf(&["pass", "make"]),
             "\"pass\"",
             "Whether a trace begins here for requests that are part of none, sampled, so that endpoints record it.",
         ).shown(r#"traceparent = "make""#),
         key(
             "core_dumps",
-            Kind::Bool,
+            ValueKind::Bool,
             "false",
             "Whether a crash may leave an image of the memory behind, keys of certificates included.",
         )
         .shown("core_dumps = true"),
         key(
             "upgrade",
-            Kind::Table(&UPGRADE),
+            ValueKind::Table(&UPGRADE),
             "{}",
             "Handing over to a new binary, on SIGUSR2 or `tidegate upgrade`.",
         ),
     ],
 };
 
-const LOG: Table = Table {
+const LOG: KeyTable = KeyTable {
     doc: "What is logged to standard error, and how.",
     keys: &[
         key(
             "level",
-            Kind::OneOf(&["error", "warn", "info", "debug", "trace"]),
+            ValueKind::OneOf(&["error", "warn", "info", "debug", "trace"]),
             "\"info\"",
             "The least severe level that is written.",
         )
         .shown(r#"level = "debug""#),
         key(
             "format",
-            Kind::OneOf(&["text", "json"]),
+            ValueKind::OneOf(&["text", "json"]),
             "\"text\"",
             "Lines for people, or one JSON object per line.",
         )
@@ -106,26 +106,26 @@ const LOG: Table = Table {
     ],
 };
 
-const SHUTDOWN: Table = Table {
+const SHUTDOWN: KeyTable = KeyTable {
     doc: "How the process stops on SIGTERM.",
     keys: &[
         key(
             "grace",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"30s\"",
             "How long live tunnels may stay: they are closed one by one, spread over nine tenths of it.",
         )
         .shown(r#"grace = "2m""#),
         key(
             "delay",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"0s\"",
             "How long connections are still accepted.",
         )
         .shown(r#"delay = "5s""#),
         key(
             "close_code",
-            Kind::Integer {
+            ValueKind::Integer {
                 least: 1000,
                 most: 4999,
             },
@@ -136,21 +136,21 @@ const SHUTDOWN: Table = Table {
     ],
 };
 
-const ACCESS_LOG: Key = key(
+const ACCESS_LOG: ConfigKey = key(
     "access_log",
-    Kind::Table(&Table {
+    ValueKind::Table(&KeyTable {
         doc: "Where the events of sessions are logged.",
         keys: &[
             key(
                 "to",
-                Kind::Text,
+                ValueKind::Text,
                 "\"stderr\"",
                 "`stderr`, with everything else in the log, `stdout`, `journald`, `off`, or a path of a file.",
             )
             .shown(r#"to = "/var/log/tidegate/access.log""#),
             key(
                 "format",
-                Kind::OneOf(&["text", "json"]),
+                ValueKind::OneOf(&["text", "json"]),
                 "\"text\"",
                 "The shape of its lines on standard output and in a file.",
             )
@@ -161,12 +161,12 @@ const ACCESS_LOG: Key = key(
     "Where the events of sessions are logged.",
 );
 
-const UPGRADE: Table = Table {
+const UPGRADE: KeyTable = KeyTable {
     doc: "Handing over to a new binary, on SIGUSR2 or `tidegate upgrade`.",
     keys: &[
         key(
             "max_generations",
-            Kind::Integer { least: 1, most: 16 },
+            ValueKind::Integer { least: 1, most: 16 },
             "2",
             "Processes, old and new, that may run at once; with 1 there are no upgrades.",
         )

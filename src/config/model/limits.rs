@@ -21,12 +21,12 @@ pub struct TunnelLimits {
     /// The age at which it is closed; `None` for no limit.
     pub max_age: Option<MaxAge>,
     /// When quiet sides are asked whether they are there; `None` if never.
-    pub ping: Option<Ping>,
+    pub ping: Option<PingConfig>,
 }
 
 /// When a quiet side of a tunnel is asked whether it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ping {
+pub struct PingConfig {
     /// When nothing has come from it for so long.
     pub every: Duration,
     /// When it has not answered, nor sent anything else, for so long, it is gone.

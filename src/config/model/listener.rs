@@ -13,7 +13,7 @@ use super::{ClientAuth, HostPattern, Secret, Trust};
 
 /// A bound address, or several, and how it is spoken to.
 #[derive(Debug, Clone)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// Unique.
     pub name: Arc<str>,
     /// At least one.
@@ -60,7 +60,7 @@ impl fmt::Display for Bind {
 #[derive(Debug, Clone)]
 pub struct ListenerTls {
     /// At least one; the first serves clients whose SNI fits none.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<CertificateConfig>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// What session tickets are made with; keys of our own without it.
@@ -89,7 +89,7 @@ impl TicketKeysFile {
 
 /// A certificate chain with the key that fits it.
 #[derive(Debug, Clone)]
-pub struct Certificate {
+pub struct CertificateConfig {
     /// The file that the chain was read from.
     pub cert: PathBuf,
     /// The file that the key was read from.

@@ -34,7 +34,7 @@ pub enum LogFormat {
 
 /// Where the events of sessions are logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessLog {
+pub struct AccessLogConfig {
     /// Where.
     pub to: LogTo,
     /// The shape of its lines, where it has some of its own.

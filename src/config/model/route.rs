@@ -9,7 +9,7 @@ use super::{Access, HeaderChanges, Redirect, Rewrite, TunnelLimits};
 
 /// A match, and what happens to the requests that fit it.
 #[derive(Debug, Clone)]
-pub struct Route {
+pub struct RouteConfig {
     /// Unique; from its position in the file if not given.
     pub name: Arc<str>,
     /// Names of the listeners it is bound to; `None` for all.
@@ -44,7 +44,7 @@ pub struct Route {
     pub limits: TunnelLimits,
 }
 
-impl Route {
+impl RouteConfig {
     /// What the route in this place is called, counted from 0, if the file does not name it.
     pub fn name_at(position: usize) -> String {
         format!("route-{}", position + 1)

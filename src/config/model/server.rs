@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{AccessLog, Log, Traceparent};
+use super::{AccessLogConfig, Log, Traceparent};
 
 /// Process-wide settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerConfig {
     /// Data-plane threads.
     pub workers: NonZeroUsize,
     /// What is logged, and how.
     pub log: Log,
     /// Where the events of sessions are logged.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogConfig,
     /// How the process stops.
     pub shutdown: Shutdown,
     /// Which changed files apply by themselves.
-    pub watch: Watch,
+    pub watch: WatchedFiles,
     /// Whether our own answers carry `tidegate-reason`.
     pub reason_header: bool,
     /// The header that carries a request's id.
@@ -31,12 +31,12 @@ pub struct Server {
     /// Tunnels at once; `None` for what the limit on open files carries.
     pub max_tunnels: Option<usize>,
     /// How the process hands over to another one.
-    pub upgrade: Upgrade,
+    pub upgrade: UpgradeConfig,
 }
 
 /// How the process hands over to another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Upgrade {
+pub struct UpgradeConfig {
     /// Processes that may run at once, old and new.
     pub max_generations: usize,
     /// How long the tunnels of the old one may stay; `None` for as long as they last.
@@ -56,7 +56,7 @@ pub struct Shutdown {
 
 /// Which changed files apply by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watch {
+pub enum WatchedFiles {
     /// None.
     Off,
     /// Certificates and their keys.

@@ -1,18 +1,18 @@
 //! Upstreams: groups of endpoints, and how they are spoken to.
 
-mod aftermath;
+mod displacement;
 mod discovery;
 mod health;
 mod picking;
 mod rebalance;
 
-pub use self::aftermath::{Aftermath, Order, Pace};
 pub use self::discovery::Discovery;
+pub use self::displacement::{CloseOrder, ClosePace, DisplacementPolicy};
 pub use self::health::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
 pub use self::picking::{
-    AllDown, Balance, HashBy, HashKey, Picking, Queue, Retry, RetryOn, SameSite, Sticky,
+    AllDown, Balance, HashBy, HashKey, Picking, QueueConfig, Retry, RetryOn, SameSite, Sticky,
 };
-pub use self::rebalance::Rebalance;
+pub use self::rebalance::RebalanceConfig;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -27,11 +27,11 @@ use serde::{Deserialize, Serialize};
 
 /// A named group of endpoints with a balancing policy.
 #[derive(Debug, Clone)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// Unique.
     pub name: Arc<str>,
     /// Those that are known from the files. Without discovery there is at least one.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<EndpointConfig>,
     /// Where endpoints come from.
     pub discovery: Discovery,
     /// How an endpoint is picked.
@@ -45,22 +45,22 @@ pub struct Upstream {
     /// When an endpoint is left out because of failures in use.
     pub ejection: Option<Ejection>,
     /// What becomes of the tunnels of an endpoint that is down.
-    pub on_down: Aftermath,
+    pub on_down: DisplacementPolicy,
     /// The same, of one that is gone.
-    pub on_removed: Aftermath,
+    pub on_removed: DisplacementPolicy,
     /// The same, of one that is drained.
-    pub on_drain: Aftermath,
+    pub on_drain: DisplacementPolicy,
     /// How tunnels are moved from endpoints that have too many.
-    pub rebalance: Option<Rebalance>,
+    pub rebalance: Option<RebalanceConfig>,
     /// How endpoints are connected to.
-    pub reach: Reach,
+    pub reach: ConnectConfig,
     /// Deadlines towards endpoints.
     pub timeouts: UpstreamTimeouts,
 }
 
-impl Upstream {
+impl UpstreamConfig {
     /// One with all the defaults.
-    pub fn listed(name: &str, endpoints: Vec<Endpoint>) -> Self {
+    pub fn listed(name: &str, endpoints: Vec<EndpointConfig>) -> Self {
         Self {
             name: name.into(),
             endpoints,
@@ -78,11 +78,11 @@ impl Upstream {
             },
             health: None,
             ejection: None,
-            on_down: Aftermath::Keep,
-            on_removed: Aftermath::Keep,
-            on_drain: Aftermath::Keep,
+            on_down: DisplacementPolicy::Keep,
+            on_removed: DisplacementPolicy::Keep,
+            on_drain: DisplacementPolicy::Keep,
             rebalance: None,
-            reach: Reach {
+            reach: ConnectConfig {
                 tls: None,
                 send_proxy: SendProxy::Off,
                 sources: [].into(),
@@ -99,7 +99,7 @@ impl Upstream {
 
 /// One address in an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
+pub struct EndpointConfig {
     /// Where it listens.
     pub address: Address,
     /// Its share, relative to the others; with 0 only a cookie leads to it.
@@ -112,7 +112,7 @@ pub struct Endpoint {
     pub backup: bool,
 }
 
-impl Endpoint {
+impl EndpointConfig {
     /// One with all the defaults.
     pub fn at(address: Address) -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Endpoint {
 
 /// How endpoints are connected to.
 #[derive(Debug, Clone)]
-pub struct Reach {
+pub struct ConnectConfig {
     /// `None` for plain text.
     pub tls: Option<EndpointTls>,
     /// Whether connections begin with a PROXY header.

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
-use crate::config::keys::{Kind, ROOT, Table};
+use crate::config::keys::{KeyTable, ROOT, ValueKind};
 
 /// What stands for a value that may be a secret.
 const MASK: &str = "(not shown)";
@@ -36,7 +36,7 @@ pub fn compared(source: &str) -> Value {
 }
 
 impl Secrets {
-    fn table(self, declared: &Table, tree: &DeTable<'_>) -> Value {
+    fn table(self, declared: &KeyTable, tree: &DeTable<'_>) -> Value {
         let mut shown = Map::new();
         for key in declared.keys {
             let value = match tree.get(key.name) {
@@ -49,7 +49,7 @@ impl Secrets {
         Value::Object(shown)
     }
 
-    fn default(self, kind: &Kind, text: &str) -> Value {
+    fn default(self, kind: &ValueKind, text: &str) -> Value {
         let text = format!("x = {text}");
         let (tree, _) = DeTable::parse_recoverable(&text);
         let tree = tree.get_ref();
@@ -57,16 +57,16 @@ impl Secrets {
             .map_or(Value::Null, |written| self.value(kind, written.get_ref()))
     }
 
-    fn value(self, kind: &Kind, written: &DeValue<'_>) -> Value {
+    fn value(self, kind: &ValueKind, written: &DeValue<'_>) -> Value {
         match (kind, written) {
-            (Kind::Table(declared), DeValue::Table(tree)) => self.table(declared, tree),
-            (Kind::AnyOf(kinds), DeValue::Table(_) | DeValue::Array(_)) => {
+            (ValueKind::Table(declared), DeValue::Table(tree)) => self.table(declared, tree),
+            (ValueKind::AnyOf(kinds), DeValue::Table(_) | DeValue::Array(_)) => {
                 let mut fitting = kinds.iter().filter(|kind| kind.takes(written));
                 fitting
                     .next()
                     .map_or_else(|| plain(written), |kind| self.value(kind, written))
             }
-            (Kind::Map(each), DeValue::Table(tree)) => {
+            (ValueKind::Map(each), DeValue::Table(tree)) => {
                 let entries = tree.iter();
                 let shown = |value_of: &DeValue<'_>| self.value(each, value_of);
                 Value::Object(
@@ -75,7 +75,7 @@ impl Secrets {
                         .collect(),
                 )
             }
-            (Kind::Pairs(_), DeValue::Table(tree)) => {
+            (ValueKind::Pairs(_), DeValue::Table(tree)) => {
                 let entries = tree.iter();
                 let shown = |value_of: &DeValue<'_>| self.mask(&plain(value_of).to_string());
                 Value::Object(
@@ -84,7 +84,7 @@ impl Secrets {
                         .collect(),
                 )
             }
-            (Kind::List(each), DeValue::Array(list)) => {
+            (ValueKind::List(each), DeValue::Array(list)) => {
                 let shown = list.iter().map(|it| self.value(each, it.get_ref()));
                 Value::Array(shown.collect())
             }

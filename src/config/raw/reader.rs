@@ -5,9 +5,9 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{At, Section, Value};
+use super::{At, ConfigValue, Section};
 use crate::config::diagnostic::{Code, Diagnostic, nearest};
-use crate::config::keys::{Key, Kind, Status, Table};
+use crate::config::keys::{ConfigKey, KeyStatus, KeyTable, ValueKind};
 use crate::config::model::{Piece, Template, Variable};
 use crate::config::value;
 
@@ -19,7 +19,7 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     pub(super) fn table(
         &mut self,
-        declared: &'static Table,
+        declared: &'static KeyTable,
         tree: &DeTable<'_>,
         span: Range<usize>,
     ) -> Section {
@@ -35,7 +35,7 @@ impl Reader<'_> {
             }
             let at = At {
                 span: value.span(),
-                value: read.unwrap_or(Value::Broken),
+                value: read.unwrap_or(ConfigValue::Broken),
             };
             section.written.insert(key.name, at);
         }
@@ -54,7 +54,7 @@ impl Reader<'_> {
         section
     }
 
-    fn unknown(&mut self, declared: &Table, name: &Spanned<impl AsRef<str>>) {
+    fn unknown(&mut self, declared: &KeyTable, name: &Spanned<impl AsRef<str>>) {
         let written = name.get_ref().as_ref();
         let known: Vec<&str> = declared.keys.iter().map(|key| key.name).collect();
         let diagnostic = Diagnostic::error(
@@ -70,8 +70,8 @@ impl Reader<'_> {
     }
 
     /// What has no effect yet says so, unless it says the same as leaving it out.
-    fn check_status(&mut self, key: &'static Key, value: &Value, span: Range<usize>) {
-        if key.status == Status::InEffect || key.default_value().as_ref() == Some(value) {
+    fn check_status(&mut self, key: &'static ConfigKey, value: &ConfigValue, span: Range<usize>) {
+        if key.status == KeyStatus::InEffect || key.default_value().as_ref() == Some(value) {
             return;
         }
         let message = format!("`{}` is not in effect in this version", key.name);
@@ -81,32 +81,32 @@ impl Reader<'_> {
 
     pub(super) fn value(
         &mut self,
-        kind: &'static Kind,
+        kind: &'static ValueKind,
         value: &Spanned<DeValue<'_>>,
-    ) -> Option<Value> {
+    ) -> Option<ConfigValue> {
         // What stands in for a value that is not there: the syntax error has been told.
         if value.span().is_empty() {
             return None;
         }
         match (kind, value.get_ref()) {
-            (Kind::AnyOf(kinds), _) => self.any_of(kind, kinds, value),
-            (Kind::Table(declared), DeValue::Table(tree)) => {
-                Some(Value::Section(self.table(declared, tree, value.span())))
-            }
-            (Kind::Map(kind), DeValue::Table(tree)) => {
+            (ValueKind::AnyOf(kinds), _) => self.any_of(kind, kinds, value),
+            (ValueKind::Table(declared), DeValue::Table(tree)) => Some(ConfigValue::Section(
+                self.table(declared, tree, value.span()),
+            )),
+            (ValueKind::Map(kind), DeValue::Table(tree)) => {
                 self.check_names(tree);
                 Some(self.map(kind, tree))
             }
-            (Kind::Pairs(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
-            (Kind::List(kind), DeValue::Array(list)) => {
+            (ValueKind::Pairs(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
+            (ValueKind::List(kind), DeValue::Array(list)) => {
                 let each = |each: &Spanned<DeValue<'_>>| At {
                     span: each.span(),
-                    value: self.value(kind, each).unwrap_or(Value::Broken),
+                    value: self.value(kind, each).unwrap_or(ConfigValue::Broken),
                 };
-                Some(Value::List(list.iter().map(each).collect()))
+                Some(ConfigValue::List(list.iter().map(each).collect()))
             }
-            (Kind::Bool, DeValue::Boolean(value)) => Some(Value::Bool(*value)),
-            (Kind::Integer { .. } | Kind::Number { .. }, DeValue::Integer(number)) => {
+            (ValueKind::Bool, DeValue::Boolean(value)) => Some(ConfigValue::Bool(*value)),
+            (ValueKind::Integer { .. } | ValueKind::Number { .. }, DeValue::Integer(number)) => {
                 let digits = number.as_str().replace('_', "");
                 let number = i64::from_str_radix(&digits, number.radix()).ok();
                 self.number(
@@ -116,16 +116,16 @@ impl Reader<'_> {
                     value.span(),
                 )
             }
-            (Kind::Number { .. }, DeValue::Float(number)) => {
+            (ValueKind::Number { .. }, DeValue::Float(number)) => {
                 let number = number.as_str().replace('_', "").parse().ok();
                 self.number(kind, None, number, value.span())
             }
-            (Kind::Template, DeValue::String(text)) => {
-                self.template(text, value.span()).map(Value::Template)
+            (ValueKind::Template, DeValue::String(text)) => {
+                self.template(text, value.span()).map(ConfigValue::Template)
             }
             (_, DeValue::String(text)) if kind.is_textual() => {
                 let text = self.expand(text, value.span())?;
-                if let Kind::OneOf(names) = kind
+                if let ValueKind::OneOf(names) = kind
                     && !names.contains(&text.as_str())
                 {
                     self.none_of(names, kind, &text, value.span());
@@ -145,11 +145,11 @@ impl Reader<'_> {
     /// with it is told by that one.
     fn any_of(
         &mut self,
-        kind: &Kind,
-        kinds: &'static [Kind],
+        kind: &ValueKind,
+        kinds: &'static [ValueKind],
         value: &Spanned<DeValue<'_>>,
-    ) -> Option<Value> {
-        let fitting: Vec<&'static Kind> = kinds
+    ) -> Option<ConfigValue> {
+        let fitting: Vec<&'static ValueKind> = kinds
             .iter()
             .filter(|kind| kind.takes(value.get_ref()))
             .collect();
@@ -177,7 +177,7 @@ impl Reader<'_> {
     }
 
     /// Says what there is instead of `text`; a long list is not told where a name of it is meant.
-    fn none_of(&mut self, names: &[&str], kind: &Kind, text: &str, span: Range<usize>) {
+    fn none_of(&mut self, names: &[&str], kind: &ValueKind, text: &str, span: Range<usize>) {
         /// Names that fit into a sentence.
         const FEW: usize = 6;
         let near = nearest(text, names).map(|near| format!("did you mean `\"{near}\"`?"));
@@ -212,7 +212,7 @@ impl Reader<'_> {
         }
     }
 
-    fn map(&mut self, kind: &'static Kind, tree: &DeTable<'_>) -> Value {
+    fn map(&mut self, kind: &'static ValueKind, tree: &DeTable<'_>) -> ConfigValue {
         let mut entries = Vec::with_capacity(tree.len());
         for (name, value) in tree {
             let name = At {
@@ -221,30 +221,30 @@ impl Reader<'_> {
             };
             let value = At {
                 span: value.span(),
-                value: self.value(kind, value).unwrap_or(Value::Broken),
+                value: self.value(kind, value).unwrap_or(ConfigValue::Broken),
             };
             entries.push((name, value));
         }
-        Value::Map(entries)
+        ConfigValue::Map(entries)
     }
 
     fn number(
         &mut self,
-        kind: &Kind,
+        kind: &ValueKind,
         whole: Option<i64>,
         number: Option<f64>,
         span: Range<usize>,
-    ) -> Option<Value> {
+    ) -> Option<ConfigValue> {
         let value = match (kind, whole, number) {
-            (Kind::Integer { least, most }, Some(whole), _)
+            (ValueKind::Integer { least, most }, Some(whole), _)
                 if (*least..=*most).contains(&whole) =>
             {
-                Some(Value::Integer(whole))
+                Some(ConfigValue::Integer(whole))
             }
-            (Kind::Number { least, most }, _, Some(number))
+            (ValueKind::Number { least, most }, _, Some(number))
                 if (*least..=*most).contains(&number) =>
             {
-                Some(Value::Number(number))
+                Some(ConfigValue::Number(number))
             }
             _ => None,
         };
@@ -309,7 +309,7 @@ impl Reader<'_> {
         Some(pieces)
     }
 
-    fn wrong_type(&mut self, kind: &Kind, value: &Spanned<DeValue<'_>>) {
+    fn wrong_type(&mut self, kind: &ValueKind, value: &Spanned<DeValue<'_>>) {
         let found = match value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a whole number",
@@ -330,23 +330,23 @@ impl Reader<'_> {
     }
 }
 
-fn parse(kind: &Kind, text: String) -> Result<Value, String> {
+fn parse(kind: &ValueKind, text: String) -> Result<ConfigValue, String> {
     match kind {
-        Kind::Duration => value::duration(&text).map(Value::Duration),
-        Kind::Size => value::size(&text).map(Value::Size),
-        Kind::Rate => value::rate(&text).map(Value::Rate),
-        Kind::Bind => value::bind(&text).map(Value::Bind),
-        Kind::Address => value::address(&text).map(Value::Address),
-        Kind::Host => value::host(&text).map(Value::Host),
-        Kind::Mode => value::mode(&text).map(Value::Mode),
-        Kind::Path => value::path(&text).map(|path| Value::Text(path.into())),
-        Kind::Origin => value::origin(&text).map(Value::Origin),
-        Kind::Net => value::net(&text).map(Value::Net),
-        Kind::Ip => value::ip(&text).map(Value::Ip),
-        Kind::Socket => value::socket(&text).map(Value::Socket),
-        Kind::Header => value::header(&text).map(Value::Header),
-        Kind::Method => value::method(&text).map(Value::Method),
-        Kind::Token => value::token(&text).map(|()| Value::Text(text)),
-        _ => Ok(Value::Text(text)),
+        ValueKind::Duration => value::duration(&text).map(ConfigValue::Duration),
+        ValueKind::Size => value::size(&text).map(ConfigValue::Size),
+        ValueKind::Rate => value::rate(&text).map(ConfigValue::Rate),
+        ValueKind::Bind => value::bind(&text).map(ConfigValue::Bind),
+        ValueKind::Address => value::address(&text).map(ConfigValue::Address),
+        ValueKind::Host => value::host(&text).map(ConfigValue::Host),
+        ValueKind::Mode => value::mode(&text).map(ConfigValue::Mode),
+        ValueKind::Path => value::path(&text).map(|path| ConfigValue::Text(path.into())),
+        ValueKind::Origin => value::origin(&text).map(ConfigValue::Origin),
+        ValueKind::Net => value::net(&text).map(ConfigValue::Net),
+        ValueKind::Ip => value::ip(&text).map(ConfigValue::Ip),
+        ValueKind::Socket => value::socket(&text).map(ConfigValue::Socket),
+        ValueKind::Header => value::header(&text).map(ConfigValue::Header),
+        ValueKind::Method => value::method(&text).map(ConfigValue::Method),
+        ValueKind::Token => value::token(&text).map(|()| ConfigValue::Text(text)),
+        _ => Ok(ConfigValue::Text(text)),
     }
 }

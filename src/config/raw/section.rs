@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{At, Value};
-use crate::config::keys::{Key, Kind, Table};
+use super::{At, ConfigValue};
+use crate::config::keys::{ConfigKey, KeyTable, ValueKind};
 
 /// A table that was read by its declaration.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Section {
-    declared: &'static Table,
-    pub(in crate::config) written: BTreeMap<&'static str, At<Value>>,
+    declared: &'static KeyTable,
+    pub(in crate::config) written: BTreeMap<&'static str, At<ConfigValue>>,
 }
 
 impl PartialEq for Section {
@@ -21,56 +21,56 @@ impl PartialEq for Section {
 
 impl Section {
     /// What was written for `name`.
-    pub(in crate::config) fn written(&self, name: &str) -> Option<&At<Value>> {
+    pub(in crate::config) fn written(&self, name: &str) -> Option<&At<ConfigValue>> {
         self.written.get(name)
     }
 
     /// Whether there is anything under `name`, good or bad.
     pub(in crate::config) fn has_any(&self, name: &str) -> bool {
         self.written(name).is_some_and(|at| match &at.value {
-            Value::List(list) => !list.is_empty(),
-            Value::Map(entries) => !entries.is_empty(),
+            ConfigValue::List(list) => !list.is_empty(),
+            ConfigValue::Map(entries) => !entries.is_empty(),
             _ => true,
         })
     }
 
     /// What was written for `name`, or its default.
-    fn value(&self, name: &str) -> Option<Value> {
+    fn value(&self, name: &str) -> Option<ConfigValue> {
         match self.written.get(name) {
-            Some(at) if at.value != Value::Broken => Some(at.value.clone()),
-            _ => self.declared.key(name).and_then(Key::default_value),
+            Some(at) if at.value != ConfigValue::Broken => Some(at.value.clone()),
+            _ => self.declared.key(name).and_then(ConfigKey::default_value),
         }
     }
 
     pub(in crate::config) fn bool(&self, name: &str) -> bool {
-        matches!(self.value(name), Some(Value::Bool(true)))
+        matches!(self.value(name), Some(ConfigValue::Bool(true)))
     }
 
     /// A text, or one of several.
     pub(in crate::config) fn text(&self, name: &str) -> Option<String> {
         match self.value(name) {
-            Some(Value::Text(text)) => Some(text),
+            Some(ConfigValue::Text(text)) => Some(text),
             _ => None,
         }
     }
 
     pub(in crate::config) fn mode(&self, name: &str) -> Option<u32> {
         match self.value(name) {
-            Some(Value::Mode(mode)) => Some(mode),
+            Some(ConfigValue::Mode(mode)) => Some(mode),
             _ => None,
         }
     }
 
     pub(in crate::config) fn integer(&self, name: &str) -> Option<i64> {
         match self.value(name) {
-            Some(Value::Integer(number)) => Some(number),
+            Some(ConfigValue::Integer(number)) => Some(number),
             _ => None,
         }
     }
 
     pub(in crate::config) fn number(&self, name: &str) -> Option<f64> {
         match self.value(name) {
-            Some(Value::Number(number)) => Some(number),
+            Some(ConfigValue::Number(number)) => Some(number),
             _ => None,
         }
     }
@@ -78,7 +78,7 @@ impl Section {
     /// `None` for "off".
     pub(in crate::config) fn duration(&self, name: &str) -> Option<Duration> {
         match self.value(name) {
-            Some(Value::Duration(duration)) => Some(duration),
+            Some(ConfigValue::Duration(duration)) => Some(duration),
             _ => None,
         }
     }
@@ -86,7 +86,7 @@ impl Section {
     /// Per second.
     pub(in crate::config) fn rate(&self, name: &str) -> Option<f64> {
         match self.value(name) {
-            Some(Value::Rate(rate)) => Some(rate),
+            Some(ConfigValue::Rate(rate)) => Some(rate),
             _ => None,
         }
     }
@@ -94,14 +94,14 @@ impl Section {
     /// In bytes.
     pub(in crate::config) fn size(&self, name: &str) -> Option<u64> {
         match self.value(name) {
-            Some(Value::Size(size)) => Some(size),
+            Some(ConfigValue::Size(size)) => Some(size),
             _ => None,
         }
     }
 
-    pub(in crate::config) fn list(&self, name: &str) -> Vec<At<Value>> {
+    pub(in crate::config) fn list(&self, name: &str) -> Vec<At<ConfigValue>> {
         match self.value(name) {
-            Some(Value::List(list)) => list,
+            Some(ConfigValue::List(list)) => list,
             _ => Vec::new(),
         }
     }
@@ -112,8 +112,8 @@ impl Section {
             self.value(name),
             self.declared.key(name).map(|key| &key.kind),
         ) {
-            (Some(Value::Section(section)), _) => section,
-            (_, Some(Kind::Table(declared))) => Self::empty(declared),
+            (Some(ConfigValue::Section(section)), _) => section,
+            (_, Some(ValueKind::Table(declared))) => Self::empty(declared),
             _ => Self::empty(self.declared),
         }
     }
@@ -125,11 +125,11 @@ impl Section {
 
     /// Tables by the names that the file gave them.
     pub(in crate::config) fn named(&self, name: &str) -> Vec<(At<String>, At<Self>)> {
-        let Some(Value::Map(entries)) = self.value(name) else {
+        let Some(ConfigValue::Map(entries)) = self.value(name) else {
             return Vec::new();
         };
-        let section = |(name, at): (At<String>, At<Value>)| match at.value {
-            Value::Section(value) => Some((
+        let section = |(name, at): (At<String>, At<ConfigValue>)| match at.value {
+            ConfigValue::Section(value) => Some((
                 name,
                 At {
                     span: at.span,
@@ -142,14 +142,14 @@ impl Section {
     }
 
     /// Names that the file chose, and what it gave them.
-    pub(in crate::config) fn pairs(&self, name: &str) -> Vec<(At<String>, At<Value>)> {
+    pub(in crate::config) fn pairs(&self, name: &str) -> Vec<(At<String>, At<ConfigValue>)> {
         match self.value(name) {
-            Some(Value::Map(entries)) => entries,
+            Some(ConfigValue::Map(entries)) => entries,
             _ => Vec::new(),
         }
     }
 
-    pub(in crate::config) const fn empty(declared: &'static Table) -> Self {
+    pub(in crate::config) const fn empty(declared: &'static KeyTable) -> Self {
         Self {
             declared,
             written: BTreeMap::new(),

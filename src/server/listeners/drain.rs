@@ -106,7 +106,7 @@ impl Listeners {
         Ok(())
     }
 
-    fn configured(&self, name: &str) -> Result<model::Listener, ListenerDrainError> {
+    fn configured(&self, name: &str) -> Result<model::ListenerConfig, ListenerDrainError> {
         let found = self.configured.iter().find(|it| *it.name == *name);
         found.cloned().ok_or_else(|| {
             let known: Vec<&str> = self.configured.iter().map(|it| &*it.name).collect();

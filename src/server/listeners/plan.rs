@@ -33,7 +33,7 @@ pub(in crate::server) struct ListenerPlan {
     /// To be bound when the change is made: sockets that are about to be closed are in their way.
     pub(super) bind_late: Vec<(SocketKey, Arc<str>)>,
     pub(super) wanted: HashMap<SocketKey, Arc<str>>,
-    pub(super) configured: Vec<model::Listener>,
+    pub(super) configured: Vec<model::ListenerConfig>,
 }
 
 impl Listeners {
@@ -43,7 +43,7 @@ impl Listeners {
     /// [`ListenError`]; nothing has changed then.
     pub(in crate::server) fn plan(
         &mut self,
-        listeners: &[model::Listener],
+        listeners: &[model::ListenerConfig],
     ) -> Result<ListenerPlan, ListenError> {
         let mut plan = ListenerPlan {
             running: Vec::new(),
@@ -105,7 +105,7 @@ impl Listeners {
 
     pub(super) fn planned(
         &mut self,
-        listener: &model::Listener,
+        listener: &model::ListenerConfig,
     ) -> Result<PlannedListener, ListenError> {
         let secured = listener.tls.as_ref().map(|settings| {
             let known = self.known_tickets(&listener.name)?;
@@ -185,7 +185,7 @@ impl Listeners {
 }
 
 /// Whether it has sockets of the service manager's, which stay open whatever this process does.
-pub(super) fn has_passed(listener: &model::Listener) -> bool {
+pub(super) fn has_passed(listener: &model::ListenerConfig) -> bool {
     let mut binds = listener.binds.iter();
     binds.any(|bind| matches!(bind, Bind::Systemd(_)))
 }

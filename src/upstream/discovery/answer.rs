@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::model::{Address, Endpoint};
+use crate::config::model::{Address, EndpointConfig};
 
 /// The shortest time between two lookups, whatever the TTL says.
 pub const INTERVAL_LEAST: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ pub fn addresses(before: &[IpAddr], v4: Answer<IpAddr>, v6: Answer<IpAddr>) -> A
 }
 
 /// The endpoints at a host's addresses.
-pub fn of_host(addresses: &[IpAddr], port: u16) -> Vec<Endpoint> {
+pub fn of_host(addresses: &[IpAddr], port: u16) -> Vec<EndpointConfig> {
     let sockets = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
     let shares = sockets.map(|address| (address, Share::ALONE));
     endpoints(shares)
@@ -83,7 +83,10 @@ pub fn of_host(addresses: &[IpAddr], port: u16) -> Vec<Endpoint> {
 
 /// The endpoints of SRV records, as far as their targets have addresses. Of several addresses of one
 /// target, each has its part of the weight.
-pub fn of_services(services: &[Service], hosts: &BTreeMap<Box<str>, Vec<IpAddr>>) -> Vec<Endpoint> {
+pub fn of_services(
+    services: &[Service],
+    hosts: &BTreeMap<Box<str>, Vec<IpAddr>>,
+) -> Vec<EndpointConfig> {
     let known = |service: &&Service| {
         hosts
             .get(&service.target)
@@ -128,7 +131,7 @@ impl Share {
 
 /// In the order of addresses, each once; that of an address which is there more than once is the
 /// sum, and it is no backup if it is none once.
-fn endpoints(shares: impl Iterator<Item = (SocketAddr, Share)>) -> Vec<Endpoint> {
+fn endpoints(shares: impl Iterator<Item = (SocketAddr, Share)>) -> Vec<EndpointConfig> {
     let mut all: BTreeMap<SocketAddr, Share> = BTreeMap::new();
     for (address, share) in shares.filter(|(address, _)| address.port() != 0) {
         let known = all.entry(address);
@@ -141,10 +144,10 @@ fn endpoints(shares: impl Iterator<Item = (SocketAddr, Share)>) -> Vec<Endpoint>
             .or_insert(share);
     }
     let all = all.into_iter().take(ENDPOINTS_MOST);
-    all.map(|(address, share)| Endpoint {
+    all.map(|(address, share)| EndpointConfig {
         weight: share.weight,
         backup: share.backup,
-        ..Endpoint::at(Address::Ip(address))
+        ..EndpointConfig::at(Address::Ip(address))
     })
     .collect()
 }
@@ -226,7 +229,7 @@ mod tests {
         }
     }
 
-    fn shown(endpoints: &[Endpoint]) -> Vec<String> {
+    fn shown(endpoints: &[EndpointConfig]) -> Vec<String> {
         let shown = endpoints.iter().map(|each| {
             let backup = if each.backup { " backup" } else { "" };
             format!("{} {}{backup}", each.address, each.weight)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{Address, Discovery, Ejection, Health, Probe, Queue, SameSite};
+use crate::config::model::{Address, Discovery, Ejection, Health, Probe, QueueConfig, SameSite};
 use crate::upstream::health::Failure;
 
 const CHECKS: Health = Health {
@@ -22,19 +22,19 @@ const EJECTION: Ejection = Ejection {
     max_share: 0.5,
 };
 
-fn endpoint(address: &str) -> model::Endpoint {
-    model::Endpoint::at(Address::Ip(address.parse().unwrap()))
+fn endpoint(address: &str) -> model::EndpointConfig {
+    model::EndpointConfig::at(Address::Ip(address.parse().unwrap()))
 }
 
-fn settings(endpoints: Vec<model::Endpoint>) -> model::Upstream {
-    model::Upstream::listed("chat", endpoints)
+fn settings(endpoints: Vec<model::EndpointConfig>) -> model::UpstreamConfig {
+    model::UpstreamConfig::listed("chat", endpoints)
 }
 
-fn of(addresses: &[&str]) -> model::Upstream {
+fn of(addresses: &[&str]) -> model::UpstreamConfig {
     settings(addresses.iter().map(|address| endpoint(address)).collect())
 }
 
-fn upstream(settings: &model::Upstream) -> Upstream {
+fn upstream(settings: &model::UpstreamConfig) -> Upstream {
     Upstream::new(settings, &Arc::default()).unwrap()
 }
 
@@ -99,15 +99,15 @@ fn a_changed_set_keeps_what_is_known_of_those_that_stay() {
 
 #[test]
 fn backups_serve_when_no_other_does_and_what_drains_never() {
-    let backup = model::Endpoint {
+    let backup = model::EndpointConfig {
         backup: true,
         ..endpoint("127.0.0.1:2")
     };
-    let draining = model::Endpoint {
+    let draining = model::EndpointConfig {
         drain: true,
         ..endpoint("127.0.0.1:3")
     };
-    let first = model::Endpoint {
+    let first = model::EndpointConfig {
         max_tunnels: Some(2),
         ..endpoint("127.0.0.1:1")
     };
@@ -153,7 +153,7 @@ fn a_cookie_leads_back_whatever_the_weight_but_not_where_nothing_new_goes() {
 async fn whoever_waits_gets_the_place_that_becomes_free() {
     let mut settings = of(&["127.0.0.1:1"]);
     settings.endpoints[0].max_tunnels = Some(1);
-    settings.picking.queue = Some(Queue {
+    settings.picking.queue = Some(QueueConfig {
         size: 1,
         timeout: Duration::from_secs(5),
     });
@@ -291,7 +291,7 @@ fn no_more_than_their_share_is_ejected() {
     assert_eq!(out(&upstream), 4);
     let left = settings.endpoints.iter().zip(upstream.endpoints());
     let left = left.filter(|(_, state)| state.is_out(micros(now)));
-    let left: Vec<model::Endpoint> = left.map(|(endpoint, _)| endpoint.clone()).collect();
+    let left: Vec<model::EndpointConfig> = left.map(|(endpoint, _)| endpoint.clone()).collect();
     settings.endpoints = left;
     let after = Upstream::new(&settings, &known).unwrap();
     assert_eq!((after.endpoints().len(), out(&after)), (4, 2));
@@ -322,7 +322,7 @@ async fn what_an_operator_has_drained_gets_nothing_new_in_any_way() {
     let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2"]);
     settings.picking.all_down = AllDown::TryAny;
     settings.picking.slow_start = Some(Duration::from_secs(100));
-    settings.picking.queue = Some(Queue {
+    settings.picking.queue = Some(QueueConfig {
         size: 5,
         timeout: Duration::from_secs(5),
     });

@@ -7,16 +7,16 @@ use http::{HeaderName, HeaderValue};
 use super::super::{Builder, duration, positive, texts};
 use crate::config::diagnostic::Code;
 use crate::config::model::{
-    Aftermath, Ejection, Health, HttpProbe, Order, Pace, Probe, WebSocketProbe,
+    CloseOrder, ClosePace, DisplacementPolicy, Ejection, Health, HttpProbe, Probe, WebSocketProbe,
 };
-use crate::config::raw::{At, Section, Value};
+use crate::config::raw::{At, ConfigValue, Section};
 use crate::config::value;
 
 /// The time over which tunnels are closed one by one, if nothing is said.
 const OVER_USUAL: Duration = Duration::from_secs(60);
 
 impl Builder<'_> {
-    pub(super) fn health(&mut self, at: &At<Value>, section: &Section) -> Option<Health> {
+    pub(super) fn health(&mut self, at: &At<ConfigValue>, section: &Section) -> Option<Health> {
         let probe = match (
             section.optional("websocket"),
             section.optional("http"),
@@ -50,12 +50,12 @@ impl Builder<'_> {
 
     fn websocket_probe(&mut self, section: &Section) -> Option<WebSocketProbe> {
         let origin = section.written("origin").and_then(|at| match &at.value {
-            Value::Origin(origin) => Some(origin.clone()),
+            ConfigValue::Origin(origin) => Some(origin.clone()),
             _ => None,
         });
         let mut headers = Vec::new();
         for (name, value) in section.pairs("headers") {
-            let Value::Text(text) = &value.value else {
+            let ConfigValue::Text(text) = &value.value else {
                 continue;
             };
             let known: Result<HeaderName, String> = value::header(&name.value);
@@ -119,9 +119,9 @@ impl Builder<'_> {
     }
 
     /// `on_down`, `on_removed` or `on_drain`.
-    pub(super) fn aftermath(&mut self, section: &Section, name: &str) -> Aftermath {
+    pub(super) fn aftermath(&mut self, section: &Section, name: &str) -> DisplacementPolicy {
         let Some(section) = section.optional(name) else {
-            return Aftermath::Keep;
+            return DisplacementPolicy::Keep;
         };
         let (rate, over) = (section.rate("rate"), section.duration("over"));
         if let (Some(_), Some(_), Some(at)) = (rate, over, section.written("over")) {
@@ -138,16 +138,16 @@ impl Builder<'_> {
             );
         }
         let order = match section.text("order").as_deref() {
-            Some("random") => Order::Random,
-            _ => Order::Oldest,
+            Some("random") => CloseOrder::Random,
+            _ => CloseOrder::Oldest,
         };
         match section.text("action").as_deref() {
-            Some("close") => Aftermath::Close,
+            Some("close") => DisplacementPolicy::Close,
             Some("drain") => {
-                let over = || Pace::Over(over.unwrap_or(OVER_USUAL));
-                Aftermath::Drain(rate.map_or_else(over, Pace::PerSecond), order)
+                let over = || ClosePace::Over(over.unwrap_or(OVER_USUAL));
+                DisplacementPolicy::Drain(rate.map_or_else(over, ClosePace::PerSecond), order)
             }
-            _ => Aftermath::Keep,
+            _ => DisplacementPolicy::Keep,
         }
     }
 

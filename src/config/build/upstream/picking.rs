@@ -6,12 +6,12 @@ use super::super::{Builder, count, duration};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{
-    AllDown, Balance, Endpoint, HashBy, HashKey, Picking, Queue, SameSite, Sticky,
+    AllDown, Balance, EndpointConfig, HashBy, HashKey, Picking, QueueConfig, SameSite, Sticky,
 };
-use crate::config::raw::{Section, Value};
+use crate::config::raw::{ConfigValue, Section};
 
 impl Builder<'_> {
-    pub(super) fn picking(&mut self, section: &Section, endpoints: &[Endpoint]) -> Picking {
+    pub(super) fn picking(&mut self, section: &Section, endpoints: &[EndpointConfig]) -> Picking {
         let balance = match section.text("balance").as_deref() {
             Some("round_robin") => Balance::RoundRobin,
             Some("random") => Balance::Random,
@@ -47,7 +47,7 @@ impl Builder<'_> {
                 Some("try_any") => AllDown::TryAny,
                 _ => AllDown::Refuse,
             },
-            queue: section.optional("queue").map(|section| Queue {
+            queue: section.optional("queue").map(|section| QueueConfig {
                 size: count(&section, "size").unwrap_or(1),
                 timeout: duration(&section, "timeout"),
             }),
@@ -57,28 +57,30 @@ impl Builder<'_> {
     fn hash(&mut self, section: &Section) -> Option<HashBy> {
         let at = section.written("hash")?;
         let key = match &at.value {
-            Value::Text(text) => match text.as_str() {
+            ConfigValue::Text(text) => match text.as_str() {
                 "path" => HashKey::Path,
                 "sni" => HashKey::Sni,
                 _ => HashKey::ClientIp,
             },
-            Value::Section(by) => match (by.text("header"), by.text("cookie"), by.text("query")) {
-                (Some(name), None, None) => {
-                    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-                        let message = format!("`{name}` is no name of a header");
-                        self.error(Code::Value, at, &message);
+            ConfigValue::Section(by) => {
+                match (by.text("header"), by.text("cookie"), by.text("query")) {
+                    (Some(name), None, None) => {
+                        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+                            let message = format!("`{name}` is no name of a header");
+                            self.error(Code::Value, at, &message);
+                            return None;
+                        };
+                        HashKey::Header(name)
+                    }
+                    (None, Some(name), None) => HashKey::Cookie(name.into()),
+                    (None, None, Some(name)) => HashKey::Query(name.into()),
+                    _ => {
+                        let message = "a hash takes one of `header`, `cookie` and `query`";
+                        self.error(Code::Value, at, message);
                         return None;
-                    };
-                    HashKey::Header(name)
+                    }
                 }
-                (None, Some(name), None) => HashKey::Cookie(name.into()),
-                (None, None, Some(name)) => HashKey::Query(name.into()),
-                _ => {
-                    let message = "a hash takes one of `header`, `cookie` and `query`";
-                    self.error(Code::Value, at, message);
-                    return None;
-                }
-            },
+            }
             _ => return None,
         };
         Some(HashBy {

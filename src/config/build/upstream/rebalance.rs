@@ -2,11 +2,15 @@
 
 use super::super::{Builder, duration};
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::model::{Balance, Picking, Rebalance};
+use crate::config::model::{Balance, Picking, RebalanceConfig};
 use crate::config::raw::Section;
 
 impl Builder<'_> {
-    pub(super) fn rebalance(&mut self, upstream: &Section, picking: &Picking) -> Option<Rebalance> {
+    pub(super) fn rebalance(
+        &mut self,
+        upstream: &Section,
+        picking: &Picking,
+    ) -> Option<RebalanceConfig> {
         let at = upstream.written("rebalance")?;
         let section = upstream.optional("rebalance")?;
         // Whoever is closed would come back to where it was, or anywhere, and be closed again.
@@ -28,7 +32,7 @@ impl Builder<'_> {
             self.found
                 .push(Diagnostic::error(Code::Conflict, span, message).hint(hint));
         }
-        Some(Rebalance {
+        Some(RebalanceConfig {
             is_dry_run: section.text("mode").as_deref() != Some("on"),
             factor: section.number("factor")?,
             rate: section.rate("rate")?,

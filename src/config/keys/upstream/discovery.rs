@@ -1,11 +1,11 @@
 //! Where endpoints come from besides a list.
 
-use super::super::{Kind, Table, key};
+use super::super::{KeyTable, ValueKind, key};
 
-pub(super) const DNS: Table = Table {
+pub(super) const DNS: KeyTable = KeyTable {
     doc: "Endpoints from a name.",
     keys: &[
-        key("name", Kind::Text, "", "The name.")
+        key("name", ValueKind::Text, "", "The name.")
             .shown(
                 r#"name = "chat.svc"
 port = 9000"#,
@@ -13,7 +13,7 @@ port = 9000"#,
             .required(),
         key(
             "port",
-            Kind::Integer {
+            ValueKind::Integer {
                 least: 1,
                 most: 65_535,
             },
@@ -27,7 +27,7 @@ port = 9000"#,
         .required(),
         key(
             "server",
-            Kind::Socket,
+            ValueKind::Socket,
             "",
             "The name server that is asked; default: those of the operating system.",
         )
@@ -39,15 +39,15 @@ server = "127.0.0.1:8600""#,
     ],
 };
 
-pub(super) const SRV: Table = Table {
+pub(super) const SRV: KeyTable = KeyTable {
     doc: "Endpoints from SRV records.",
     keys: &[
-        key("name", Kind::Text, "", "The name.")
+        key("name", ValueKind::Text, "", "The name.")
             .shown(r#"name = "_ws._tcp.chat.svc""#)
             .required(),
         key(
             "server",
-            Kind::Socket,
+            ValueKind::Socket,
             "",
             "The name server that is asked; default: those of the operating system.",
         )

@@ -1,20 +1,25 @@
 //! Which endpoints are left out, and what becomes of their tunnels.
 
-use super::super::{COUNT, Kind, NAMES, Table, key};
+use super::super::{COUNT, KeyTable, NAMES, ValueKind, key};
 
-pub(super) const HEALTH: Table = Table {
+pub(super) const HEALTH: KeyTable = KeyTable {
     doc: "Checks that endpoints must pass.",
     keys: &[
         key(
             "websocket",
-            Kind::Table(&HEALTH_WEBSOCKET),
+            ValueKind::Table(&HEALTH_WEBSOCKET),
             "",
             "By a WebSocket handshake.",
         ),
-        key("http", Kind::Table(&HEALTH_HTTP), "", "By a plain request."),
+        key(
+            "http",
+            ValueKind::Table(&HEALTH_HTTP),
+            "",
+            "By a plain request.",
+        ),
         key(
             "tcp",
-            Kind::Table(&Table {
+            ValueKind::Table(&KeyTable {
                 doc: "By a connection.",
                 keys: &[],
             }),
@@ -22,8 +27,13 @@ pub(super) const HEALTH: Table = Table {
             "By a connection.",
         )
         .shown("tcp = {}"),
-        key("interval", Kind::Duration, "\"5s\"", "Time between checks."),
-        key("timeout", Kind::Duration, "\"2s\"", "For one check."),
+        key(
+            "interval",
+            ValueKind::Duration,
+            "\"5s\"",
+            "Time between checks.",
+        ),
+        key("timeout", ValueKind::Duration, "\"2s\"", "For one check."),
         key(
             "rise",
             COUNT,
@@ -34,12 +44,12 @@ pub(super) const HEALTH: Table = Table {
     ],
 };
 
-const HEALTH_WEBSOCKET: Table = Table {
+const HEALTH_WEBSOCKET: KeyTable = KeyTable {
     doc: "By a WebSocket handshake.",
     keys: &[
-        key("path", Kind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
-        key("host", Kind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
-        key("origin", Kind::Origin, "", "The Origin.")
+        key("path", ValueKind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
+        key("host", ValueKind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
+        key("origin", ValueKind::Origin, "", "The Origin.")
             .shown(r#"origin = "https://chat.example.com""#),
         key(
             "subprotocols",
@@ -50,14 +60,14 @@ const HEALTH_WEBSOCKET: Table = Table {
         .shown(r#"subprotocols = ["chat"]"#),
         key(
             "headers",
-            Kind::Pairs(&Kind::Text),
+            ValueKind::Pairs(&ValueKind::Text),
             "{}",
             "Further headers.",
         )
         .shown(r#"headers = { x-probe = "1" }"#),
         key(
             "ping",
-            Kind::Bool,
+            ValueKind::Bool,
             "false",
             "Whether a Ping must be answered, too.",
         )
@@ -65,14 +75,14 @@ const HEALTH_WEBSOCKET: Table = Table {
     ],
 };
 
-const HEALTH_HTTP: Table = Table {
+const HEALTH_HTTP: KeyTable = KeyTable {
     doc: "By a plain request.",
     keys: &[
-        key("path", Kind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
-        key("host", Kind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
+        key("path", ValueKind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
+        key("host", ValueKind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
         key(
             "expect",
-            Kind::Text,
+            ValueKind::Text,
             "\"200-299\"",
             "Status codes that pass.",
         )
@@ -80,21 +90,26 @@ const HEALTH_HTTP: Table = Table {
     ],
 };
 
-pub(super) const EJECTION: Table = Table {
+pub(super) const EJECTION: KeyTable = KeyTable {
     doc: "When an endpoint is left out because of failures.",
     keys: &[
         key("failures", COUNT, "5", "Failures within the window."),
-        key("window", Kind::Duration, "\"30s\"", "The window."),
+        key("window", ValueKind::Duration, "\"30s\"", "The window."),
         key(
             "base",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"10s\"",
             "How long at first; doubled each time.",
         ),
-        key("ceiling", Kind::Duration, "\"5m\"", "How long at most."),
+        key(
+            "ceiling",
+            ValueKind::Duration,
+            "\"5m\"",
+            "How long at most.",
+        ),
         key(
             "max_share",
-            Kind::Number {
+            ValueKind::Number {
                 least: 0.0,
                 most: 1.0,
             },
@@ -104,12 +119,12 @@ pub(super) const EJECTION: Table = Table {
     ],
 };
 
-pub(super) const AFTERMATH: Table = Table {
+pub(super) const AFTERMATH: KeyTable = KeyTable {
     doc: "What happens to live tunnels.",
     keys: &[
         key(
             "action",
-            Kind::OneOf(&["keep", "close", "drain"]),
+            ValueKind::OneOf(&["keep", "close", "drain"]),
             "\"keep\"",
             "They stay, end at once, or are closed one by one.",
         )
@@ -117,13 +132,13 @@ pub(super) const AFTERMATH: Table = Table {
             r#"action = "drain"
 rate = "100/s""#,
         ),
-        key("rate", Kind::Rate, "", "So many per time.").shown(
+        key("rate", ValueKind::Rate, "", "So many per time.").shown(
             r#"action = "drain"
 rate = "100/s""#,
         ),
         key(
             "over",
-            Kind::Duration,
+            ValueKind::Duration,
             "",
             "Spread evenly over so long; a minute where neither is written.",
         )
@@ -133,7 +148,7 @@ over = "2m""#,
         ),
         key(
             "order",
-            Kind::OneOf(&["oldest", "random"]),
+            ValueKind::OneOf(&["oldest", "random"]),
             "\"oldest\"",
             "Which first.",
         )

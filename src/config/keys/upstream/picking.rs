@@ -1,24 +1,24 @@
 //! How an endpoint is picked: hashing, the cookie that leads back, the waiting room.
 
-use super::super::{COUNT, Kind, Table, key};
+use super::super::{COUNT, KeyTable, ValueKind, key};
 
-pub(super) const HASH: Table = Table {
+pub(super) const HASH: KeyTable = KeyTable {
     doc: "The same endpoint for the same key.",
     keys: &[
         key(
         "hash",
-        Kind::AnyOf(&[
-            Kind::OneOf(&["client_ip", "path", "sni"]),
-            Kind::Table(&Table {
+        ValueKind::AnyOf(&[
+            ValueKind::OneOf(&["client_ip", "path", "sni"]),
+            ValueKind::Table(&KeyTable {
                 doc: "What the key is.",
                 keys: &[
-                    key("header", Kind::Text, "", "The value of this header.")
+                    key("header", ValueKind::Text, "", "The value of this header.")
                         .shown(r#"header = "x-user""#),
-                    key("cookie", Kind::Text, "", "The value of this cookie.")
+                    key("cookie", ValueKind::Text, "", "The value of this cookie.")
                         .shown(r#"cookie = "sid""#),
                     key(
                         "query",
-                        Kind::Text,
+                        ValueKind::Text,
                         "",
                         "The value of this query parameter.",
                     )
@@ -33,7 +33,7 @@ pub(super) const HASH: Table = Table {
     .required(),
         key(
             "load_factor",
-            Kind::Number {
+            ValueKind::Number {
                 least: 1.0,
                 most: 100.0,
             },
@@ -47,21 +47,21 @@ load_factor = 1.5"#,
     ],
 };
 
-pub(super) const STICKY: Table = Table {
+pub(super) const STICKY: KeyTable = KeyTable {
     doc: "A cookie that leads back to the same endpoint.",
     keys: &[
-        key("cookie", Kind::Token, "\"tidegate\"", "Its name."),
-        key("ttl", Kind::Duration, "\"1h\"", "How long it holds."),
-        key("path", Kind::Path, "\"/\"", "Its `Path`."),
+        key("cookie", ValueKind::Token, "\"tidegate\"", "Its name."),
+        key("ttl", ValueKind::Duration, "\"1h\"", "How long it holds."),
+        key("path", ValueKind::Path, "\"/\"", "Its `Path`."),
         key(
             "same_site",
-            Kind::OneOf(&["strict", "lax", "none"]),
+            ValueKind::OneOf(&["strict", "lax", "none"]),
             "\"lax\"",
             "Its `SameSite`; browsers take `none` with https only.",
         ),
         key(
             "secret_file",
-            Kind::File,
+            ValueKind::File,
             "",
             "The key that it is signed with; several nodes with the same one understand each other. Default: one of our own, kept across reloads.",
         )
@@ -69,10 +69,10 @@ pub(super) const STICKY: Table = Table {
     ],
 };
 
-pub(super) const QUEUE: Table = Table {
+pub(super) const QUEUE: KeyTable = KeyTable {
     doc: "Where requests wait when every endpoint has its `max_tunnels`.",
     keys: &[
         key("size", COUNT, "1000", "Requests that may wait."),
-        key("timeout", Kind::Duration, "\"5s\"", "How long."),
+        key("timeout", ValueKind::Duration, "\"5s\"", "How long."),
     ],
 };

@@ -1,20 +1,20 @@
 //! What endpoints that have too much give up.
 
-use super::super::{Kind, Table, key};
+use super::super::{KeyTable, ValueKind, key};
 
-pub(super) const REBALANCE: Table = Table {
+pub(super) const REBALANCE: KeyTable = KeyTable {
     doc: "Moves tunnels from endpoints that have more than their share.",
     keys: &[
         key(
             "mode",
-            Kind::OneOf(&["dry_run", "on"]),
+            ValueKind::OneOf(&["dry_run", "on"]),
             "\"dry_run\"",
             "Whether they are moved, or it is only told how many would be.",
         )
         .shown(r#"mode = "on""#),
         key(
             "factor",
-            Kind::Number {
+            ValueKind::Number {
                 least: 1.05,
                 most: 100.0,
             },
@@ -22,10 +22,10 @@ pub(super) const REBALANCE: Table = Table {
             "What an endpoint may have, relative to its share.",
         )
         .shown("factor = 1.5"),
-        key("rate", Kind::Rate, "\"5/s\"", "So many per time.").shown(r#"rate = "20/s""#),
+        key("rate", ValueKind::Rate, "\"5/s\"", "So many per time.").shown(r#"rate = "20/s""#),
         key(
             "min_age",
-            Kind::Duration,
+            ValueKind::Duration,
             "\"10m\"",
             "Younger tunnels stay.",
         )

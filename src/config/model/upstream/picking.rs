@@ -17,7 +17,7 @@ pub struct Picking {
     /// When none is up.
     pub all_down: AllDown,
     /// Where handshakes wait when all are full.
-    pub queue: Option<Queue>,
+    pub queue: Option<QueueConfig>,
 }
 
 /// A balancing policy. All of them go by weight.
@@ -72,7 +72,7 @@ pub enum AllDown {
 
 /// Where handshakes wait when every endpoint is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
+pub struct QueueConfig {
     /// So many at once.
     pub size: usize,
     /// So long.

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 /// What becomes of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Aftermath {
+pub enum DisplacementPolicy {
     /// They stay.
     #[default]
     Keep,
     /// They are closed, at once.
     Close,
     /// They are closed one by one.
-    Drain(Pace, Order),
+    Drain(ClosePace, CloseOrder),
 }
 
 /// How fast tunnels are closed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
+pub enum ClosePace {
     /// So many per second.
     PerSecond(f64),
     /// Spread evenly over so long.
@@ -25,7 +25,7 @@ pub enum Pace {
 
 /// Which tunnels are closed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum CloseOrder {
     /// The oldest.
     Oldest,
     /// Any.
