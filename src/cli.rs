@@ -100,7 +100,7 @@ enum Command {
 
 /// How the program ends; documented in `--help`.
 #[derive(Debug, Clone, Copy)]
-enum Code {
+enum ExitStatus {
     Config = 1,
     Start = 3,
     Forced = 4,
@@ -109,8 +109,8 @@ enum Code {
     Refused = 7,
 }
 
-impl From<Code> for ExitCode {
-    fn from(code: Code) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(code: ExitStatus) -> Self {
         Self::from(code as u8)
     }
 }

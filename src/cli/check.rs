@@ -7,7 +7,7 @@ use serde_json::json;
 use tidegate::config::diagnostic::Severity;
 use tidegate::config::{self, Report};
 
-use super::{Code, colour, err, out};
+use super::{ExitStatus, colour, err, out};
 
 /// Tells all that is wrong with a file.
 pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
@@ -29,7 +29,7 @@ pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
     if loaded.is_ok() {
         ExitCode::SUCCESS
     } else {
-        Code::Config.into()
+        ExitStatus::Config.into()
     }
 }
 

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tidegate::server::ServingProcess;
 
 use self::fleet::DemoFleet;
-use super::{Code, err, out, run};
+use super::{ExitStatus, err, out, run};
 
 /// Where the page is, if nobody else is there.
 const USUAL_PORT: u16 = 8443;
@@ -31,7 +31,7 @@ pub(super) fn demo(port: Option<u16>) -> ExitCode {
         Ok(stage) => run::run(&stage.config, |running| out(&stage.welcome(running))),
         Err(error) => {
             err(&format!("error: cannot set up the demo: {error}\n"));
-            Code::Start.into()
+            ExitStatus::Start.into()
         }
     }
 }

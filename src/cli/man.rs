@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Cli, Code, err, out};
+use super::{Cli, ExitStatus, err, out};
 
 /// Who stands at the foot of each page.
 const SOURCE: &str = concat!("tidegate ", env!("CARGO_PKG_VERSION"));
@@ -31,7 +31,7 @@ pub(super) fn man(folder: Option<&Path>) -> ExitCode {
             err(&format!(
                 "error: cannot write pages into {folder}: {error}\n"
             ));
-            Code::Start.into()
+            ExitStatus::Start.into()
         }
     }
 }

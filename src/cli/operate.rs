@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use tidegate::displace::filter::{Clients, Filter, Id, Span};
 
 use super::client::{Failure, Reach};
-use super::{Code, err, out, table};
+use super::{ExitStatus, err, out, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -108,8 +108,8 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
                 err(&format!("{}\n", table::harmless(line)));
             }
             match failure {
-                Failure::Unreached { .. } => Code::Unreached.into(),
-                Failure::Refused(..) => Code::Refused.into(),
+                Failure::Unreached { .. } => ExitStatus::Unreached.into(),
+                Failure::Refused(..) => ExitStatus::Refused.into(),
             }
         }
     }

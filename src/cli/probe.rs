@@ -23,11 +23,11 @@ use tidegate::net::stream::{Socket, Stream};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 
-use self::leg::{Failed, Failure, Leg, Outcome};
-use self::report::Report;
-use self::tls::{Authorities, Trust};
+use self::leg::{FailedLeg, LegFailure, LegOutcome, ProbeLeg};
+use self::report::ProbeReport;
+use self::tls::{Authorities, ServerTrust};
 use self::url::Url;
-use super::{Code, err};
+use super::{ExitStatus, err};
 
 /// What to probe, and as whom.
 #[derive(Debug, clap::Args)]
@@ -81,12 +81,12 @@ pub(super) fn probe(args: &Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             err(&format!("error: cannot start: {error}\n"));
-            return Code::Start.into();
+            return ExitStatus::Start.into();
         }
     };
     // The first chance in a process takes tens of milliseconds to gather, which are no leg's.
     let _ = messages::random::<1>();
-    let mut report = Report::new(&args.url, args.json);
+    let mut report = ProbeReport::new(&args.url, args.json);
     let outcome = runtime.block_on(walk(args, &mut report));
     // A look-up in a thread of its own may still go on; nobody waits for it any more.
     runtime.shutdown_background();
@@ -95,34 +95,35 @@ pub(super) fn probe(args: &Args) -> ExitCode {
     if passed {
         ExitCode::SUCCESS
     } else {
-        Code::Probe.into()
+        ExitStatus::Probe.into()
     }
 }
 
 /// Goes leg by leg, as far as it leads.
-async fn walk(args: &Args, report: &mut Report) -> Result<(), Failed> {
+async fn walk(args: &Args, report: &mut ProbeReport) -> Result<(), FailedLeg> {
     let url = &args.url;
-    let mut way = Way {
+    let mut way = ProbeRun {
         limit: args.timeout,
         report,
     };
     let addresses = match fixed(args) {
         Some(address) => vec![address],
-        None => way.leg(Leg::Name, connect::name(url)).await?,
+        None => way.leg(ProbeLeg::Name, connect::name(url)).await?,
     };
     let connecting = connect::connect(&addresses, args.timeout);
-    let socket = Socket::Tcp(way.leg(Leg::Connect, connecting).await?);
+    let socket = Socket::Tcp(way.leg(ProbeLeg::Connect, connecting).await?);
     let stream = if url.secure {
-        let trust = Trust::of(args.ca.as_ref(), args.insecure);
+        let trust = ServerTrust::of(args.ca.as_ref(), args.insecure);
         let securing = tls::begin(url, &trust, socket);
-        way.leg(Leg::Tls, securing).await?
+        way.leg(ProbeLeg::Tls, securing).await?
     } else {
         Stream::Plain(socket)
     };
     let shaking = handshake::open(url, wishes(args), stream);
-    let mut tunnel = way.leg(Leg::Handshake, shaking).await?;
-    way.leg(Leg::Ping, messages::ping(&mut tunnel)).await?;
-    way.leg(Leg::Close, messages::close(&mut tunnel)).await?;
+    let mut tunnel = way.leg(ProbeLeg::Handshake, shaking).await?;
+    way.leg(ProbeLeg::Ping, messages::ping(&mut tunnel)).await?;
+    way.leg(ProbeLeg::Close, messages::close(&mut tunnel))
+        .await?;
     messages::farewell(tunnel).await;
     Ok(())
 }
@@ -136,31 +137,31 @@ fn fixed(args: &Args) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, port.unwrap_or(args.url.port)))
 }
 
-fn wishes(args: &Args) -> handshake::Wishes {
+fn wishes(args: &Args) -> handshake::RequestExtras {
     let mut headers = args.headers.clone();
     headers.extend(args.origin.clone().map(|origin| (ORIGIN, origin)));
-    handshake::Wishes {
+    handshake::RequestExtras {
         headers,
         subprotocols: args.subprotocols.clone(),
     }
 }
 
 /// A probe under way.
-struct Way<'a> {
+struct ProbeRun<'a> {
     limit: Duration,
-    report: &'a mut Report,
+    report: &'a mut ProbeReport,
 }
 
-impl Way<'_> {
+impl ProbeRun<'_> {
     async fn leg<T>(
         &mut self,
-        leg: Leg,
-        work: impl Future<Output = Outcome<T>>,
-    ) -> Result<T, Failed> {
+        leg: ProbeLeg,
+        work: impl Future<Output = LegOutcome<T>>,
+    ) -> Result<T, FailedLeg> {
         let begun = Instant::now();
         let outcome = match timeout(self.limit, work).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::late(leg, self.limit)),
+            Err(_) => Err(LegFailure::late(leg, self.limit)),
         };
         let took = begun.elapsed();
         match outcome {
@@ -170,7 +171,7 @@ impl Way<'_> {
             }
             Err(failure) => {
                 self.report.leg(leg, took, &failure.told);
-                Err(Failed { leg, failure })
+                Err(FailedLeg { leg, failure })
             }
         }
     }

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use tidegate::server::{self, Exit, ServingProcess, StartError};
 
-use super::{Code, check, colour, err};
+use super::{ExitStatus, check, colour, err};
 
 /// Serves until a signal stops it.
 pub(super) fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> ExitCode {
     match server::run(path, ready) {
         Ok(Exit::Graceful) => ExitCode::SUCCESS,
-        Ok(Exit::Forced) => Code::Forced.into(),
+        Ok(Exit::Forced) => ExitStatus::Forced.into(),
         Err(StartError::Config(report)) => {
             err(&report.render(colour()));
             err(&format!(
@@ -19,11 +19,11 @@ pub(super) fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> ExitCode 
                 path.display(),
                 check::verdict(&report)
             ));
-            Code::Config.into()
+            ExitStatus::Config.into()
         }
         Err(error) => {
             err(&format!("error: {error}\n"));
-            Code::Start.into()
+            ExitStatus::Start.into()
         }
     }
 }

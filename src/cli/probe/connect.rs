@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
-use super::leg::{Failure, Outcome, Told};
+use super::leg::{Findings, LegFailure, LegOutcome};
 use super::text::some;
 use super::url::Url;
 
 /// Looks the host up, as programs on this machine do.
-pub(super) async fn name(url: &Url) -> Outcome<Vec<SocketAddr>> {
+pub(super) async fn name(url: &Url) -> LegOutcome<Vec<SocketAddr>> {
     let found = lookup_host((&*url.host, url.port)).await;
     let addresses: Vec<SocketAddr> = match found {
         Ok(found) => found.collect(),
@@ -22,19 +22,19 @@ pub(super) async fn name(url: &Url) -> Outcome<Vec<SocketAddr>> {
         return Err(unknown(url, "it has no address"));
     }
     let shown: Vec<String> = addresses.iter().map(|each| each.ip().to_string()).collect();
-    let told = Told::default()
+    let told = Findings::default()
         .line(format!("{} is {}", url.host, some(&shown)))
         .fact("addresses", shown);
     Ok((addresses, told))
 }
 
-fn unknown(url: &Url, why: &str) -> Failure {
-    Failure::new(format!("`{}` was not found: {why}", url.host))
+fn unknown(url: &Url, why: &str) -> LegFailure {
+    LegFailure::new(format!("`{}` was not found: {why}", url.host))
         .hint("is it spelled right? `--resolve ADDRESS` does without a name server")
 }
 
 /// Connects to the first of `addresses` that takes it. Each but the last has its share of the time.
-pub(super) async fn connect(addresses: &[SocketAddr], limit: Duration) -> Outcome<TcpStream> {
+pub(super) async fn connect(addresses: &[SocketAddr], limit: Duration) -> LegOutcome<TcpStream> {
     let begun = Instant::now();
     let mut failures = Vec::new();
     let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
@@ -50,7 +50,7 @@ pub(super) async fn connect(addresses: &[SocketAddr], limit: Duration) -> Outcom
             Ok(Ok(socket)) => {
                 // Frames are small, and each is waited for.
                 let _ = socket.set_nodelay(true);
-                let mut told = Told::default().line(address.to_string());
+                let mut told = Findings::default().line(address.to_string());
                 told.lines.extend(failures);
                 return Ok((socket, told.fact("address", address.to_string())));
             }
@@ -60,7 +60,7 @@ pub(super) async fn connect(addresses: &[SocketAddr], limit: Duration) -> Outcom
         nobody &= error.kind() == io::ErrorKind::ConnectionRefused;
         failures.push(format!("{address}: {error}"));
     }
-    let failure = Failure::new(some(&failures));
+    let failure = LegFailure::new(some(&failures));
     Err(if nobody {
         failure.hint("nobody listens there: is the port right, and is the program running?")
     } else {

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::leg::{Failure, Outcome, Told};
-use super::messages::{Tunnel, random};
+use super::leg::{Findings, LegFailure, LegOutcome};
+use super::messages::{ProbeTunnel, random};
 use super::text::harmless;
 use super::url::Url;
 
@@ -35,7 +35,7 @@ const AGENT: HeaderValue =
 
 /// What a handshake has besides what each has.
 #[derive(Debug)]
-pub(super) struct Wishes {
+pub(super) struct RequestExtras {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) subprotocols: Vec<Box<str>>,
 }
@@ -71,8 +71,12 @@ pub(super) fn subprotocol(text: &str) -> Result<Box<str>, String> {
 }
 
 /// Asks for a tunnel.
-pub(super) async fn open(url: &Url, wishes: Wishes, stream: Stream) -> Outcome<Tunnel> {
-    let Wishes {
+pub(super) async fn open(
+    url: &Url,
+    wishes: RequestExtras,
+    stream: Stream,
+) -> LegOutcome<ProbeTunnel> {
+    let RequestExtras {
         mut headers,
         subprotocols,
     } = wishes;
@@ -91,7 +95,7 @@ pub(super) async fn open(url: &Url, wishes: Wishes, stream: Stream) -> Outcome<T
         ping: true,
     };
     let health_request = HealthRequest::handshake(&settings, &url.authority, random())
-        .map_err(|_| Failure::new("the path, the host or a field cannot be sent"))?;
+        .map_err(|_| LegFailure::new("the path, the host or a field cannot be sent"))?;
     let reached = Reached {
         stream,
         share: None,
@@ -100,12 +104,12 @@ pub(super) async fn open(url: &Url, wishes: Wishes, stream: Stream) -> Outcome<T
         .await
         .map_err(|error| unanswered(url, &error))?;
     let Some(answer) = answered.answer() else {
-        return Err(Failure::new("the answer cannot be read"));
+        return Err(LegFailure::new("the answer cannot be read"));
     };
     if !answer.is_switch() {
         return Err(refused(answered).await);
     }
-    let told = Told::default().fact("status", 101);
+    let told = Findings::default().fact("status", 101);
     let told = match health_request.switch(&answer, Strictness::Strict) {
         Ok(switch) => match switch.subprotocol() {
             Some(name) => told
@@ -116,7 +120,7 @@ pub(super) async fn open(url: &Url, wishes: Wishes, stream: Stream) -> Outcome<T
                 .fact("subprotocol", None::<&str>),
         },
         Err(fault) => {
-            let failure = Failure::new(format!(
+            let failure = LegFailure::new(format!(
                 "clients refuse the answer: {}",
                 harmless(&fault.to_string())
             ));
@@ -136,9 +140,9 @@ pub(super) async fn open(url: &Url, wishes: Wishes, stream: Stream) -> Outcome<T
 }
 
 /// There is no answer, or none in HTTP.
-fn unanswered(url: &Url, error: &ExchangeError) -> Failure {
+fn unanswered(url: &Url, error: &ExchangeError) -> LegFailure {
     let text = error.to_string();
-    let failure = Failure::new(&*text);
+    let failure = LegFailure::new(&*text);
     if text.contains("CertificateRequired") {
         return failure
             .hint("clients have to show a certificate there, which a probe does not have");
@@ -153,10 +157,10 @@ fn unanswered(url: &Url, error: &ExchangeError) -> Failure {
 }
 
 /// What a refusal says.
-async fn refused(mut answered: Answered) -> Failure {
+async fn refused(mut answered: Answered) -> LegFailure {
     let body = first_line(&mut answered).await;
     let Some(answer) = answered.answer() else {
-        return Failure::new("the answer cannot be read");
+        return LegFailure::new("the answer cannot be read");
     };
     let status = answer.status().map_or(0, |status| status.as_u16());
     let reason = answer.first("tidegate-reason").map(harmless);
@@ -167,7 +171,7 @@ async fn refused(mut answered: Answered) -> Failure {
         short.push_str(&format!(" {reason}"));
         why.push_str(&format!(" ({reason})"));
     }
-    let mut told = Told::default().line(short);
+    let mut told = Findings::default().line(short);
     if let Some(body) = &body {
         why.push_str(&format!(": {body}"));
         told = told.line(body);
@@ -176,7 +180,7 @@ async fn refused(mut answered: Answered) -> Failure {
         .fact("status", status)
         .fact("reason", reason.clone())
         .fact("body", body);
-    let failure = Failure::new(why).told(told);
+    let failure = LegFailure::new(why).told(told);
     match (reason, location, status) {
         (Some(reason), ..) => failure.hint(format!(
             "this is tidegate's own answer: docs/reasons.md tells what `{reason}` is about, and \

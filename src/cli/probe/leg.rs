@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// A part of the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leg {
+pub(super) enum ProbeLeg {
     Name,
     Connect,
     Tls,
@@ -15,7 +15,7 @@ pub(super) enum Leg {
     Close,
 }
 
-impl Leg {
+impl ProbeLeg {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Name => "name",
@@ -61,36 +61,36 @@ impl Leg {
 }
 
 /// What a leg comes to.
-pub(super) type Outcome<T> = Result<(T, Told), Failure>;
+pub(super) type LegOutcome<T> = Result<(T, Findings), LegFailure>;
 
 /// Where a probe ended before its end.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) leg: Leg,
-    pub(super) failure: Failure,
+pub(super) struct FailedLeg {
+    pub(super) leg: ProbeLeg,
+    pub(super) failure: LegFailure,
 }
 
 /// Why a leg did not lead on.
 #[derive(Debug, Default)]
-pub(super) struct Failure {
+pub(super) struct LegFailure {
     pub(super) why: String,
     /// What to do about it.
     pub(super) hint: Option<String>,
     /// What was seen nevertheless.
-    pub(super) told: Told,
+    pub(super) told: Findings,
 }
 
-impl Failure {
+impl LegFailure {
     pub(super) fn new(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
             hint: None,
-            told: Told::default().line("failed"),
+            told: Findings::default().line("failed"),
         }
     }
 
     /// It took too long.
-    pub(super) fn late(leg: Leg, limit: Duration) -> Self {
+    pub(super) fn late(leg: ProbeLeg, limit: Duration) -> Self {
         let (what, hint) = leg.late();
         let limit = humantime::format_duration(limit);
         Self::new(format!("{what} within {limit}")).hint(hint)
@@ -101,7 +101,7 @@ impl Failure {
         self
     }
 
-    pub(super) fn told(mut self, told: Told) -> Self {
+    pub(super) fn told(mut self, told: Findings) -> Self {
         self.told = told;
         self
     }
@@ -109,14 +109,14 @@ impl Failure {
 
 /// What a leg has shown, also where it failed.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Findings {
     /// For people; the first beside the name of the leg.
     pub(super) lines: Vec<String>,
     /// For programs.
     pub(super) facts: Map<String, Value>,
 }
 
-impl Told {
+impl Findings {
     /// Adds a line.
     pub(super) fn line(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());

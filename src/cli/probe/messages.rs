@@ -10,17 +10,17 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::leg::{Failure, Outcome, Told};
+use super::leg::{Findings, LegFailure, LegOutcome};
 use super::text::harmless;
 
 /// How long the other side may take to end the connection after its Close, before it is dropped.
 const FAREWELL_MOST: Duration = Duration::from_millis(500);
 
 /// A tunnel through the URL.
-pub(super) type Tunnel = WebSocketStream<Stream>;
+pub(super) type ProbeTunnel = WebSocketStream<Stream>;
 
 /// Sends a Ping and waits for its Pong.
-pub(super) async fn ping(tunnel: &mut Tunnel) -> Outcome<()> {
+pub(super) async fn ping(tunnel: &mut ProbeTunnel) -> LegOutcome<()> {
     let payload = random::<8>().to_vec();
     let ping = Message::Ping(payload.clone().into());
     if let Err(error) = tunnel.send(ping).await {
@@ -33,7 +33,7 @@ pub(super) async fn ping(tunnel: &mut Tunnel) -> Outcome<()> {
             Some(Ok(Message::Close(frame))) => {
                 let how = frame.as_ref().map_or_else(|| "no code".into(), spelled);
                 return Err(
-                    Failure::new(format!("closed with {how} instead of a Pong")).hint(
+                    LegFailure::new(format!("closed with {how} instead of a Pong")).hint(
                         "it may want something of its clients that the probe has not sent: see \
                      `--header`, `--subprotocol` and `--origin`",
                     ),
@@ -50,12 +50,12 @@ pub(super) async fn ping(tunnel: &mut Tunnel) -> Outcome<()> {
         1 => "Pong, after 1 message".to_owned(),
         many => format!("Pong, after {many} messages"),
     };
-    let told = Told::default().line(line).fact("messages", passed_over);
+    let told = Findings::default().line(line).fact("messages", passed_over);
     Ok(((), told))
 }
 
 /// Sends a Close and waits for the other one.
-pub(super) async fn close(tunnel: &mut Tunnel) -> Outcome<()> {
+pub(super) async fn close(tunnel: &mut ProbeTunnel) -> LegOutcome<()> {
     let frame = CloseFrame {
         code: CloseCode::Normal,
         reason: "".into(),
@@ -67,7 +67,7 @@ pub(super) async fn close(tunnel: &mut Tunnel) -> Outcome<()> {
         match tunnel.next().await {
             Some(Ok(Message::Close(frame))) => {
                 let frame = frame.as_ref();
-                let told = Told::default()
+                let told = Findings::default()
                     .line(frame.map_or_else(|| "no code".into(), spelled))
                     .fact("code", frame.map(|frame| u16::from(frame.code)))
                     .fact("reason", frame.map(|frame| harmless(&frame.reason)));
@@ -81,20 +81,20 @@ pub(super) async fn close(tunnel: &mut Tunnel) -> Outcome<()> {
 }
 
 /// Lets the other side end the connection, as the protocol has it. Nothing depends on that any more.
-pub(super) async fn farewell(mut tunnel: Tunnel) {
+pub(super) async fn farewell(mut tunnel: ProbeTunnel) {
     let _ = timeout(FAREWELL_MOST, async {
         while let Some(Ok(_)) = tunnel.next().await {}
     })
     .await;
 }
 
-fn broken(awaited: &str, error: &Error) -> Failure {
+fn broken(awaited: &str, error: &Error) -> LegFailure {
     let how = match error {
         Error::ConnectionClosed | Error::AlreadyClosed => "the connection was ended".into(),
         Error::Protocol(fault) => format!("what came is no WebSocket: {fault}"),
         other => other.to_string(),
     };
-    Failure::new(format!("no {awaited}: {how}"))
+    LegFailure::new(format!("no {awaited}: {how}"))
         .hint("the log of tidegate says how the tunnel ended, and whose doing that was")
 }
 

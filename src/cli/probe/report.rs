@@ -5,18 +5,18 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::super::{err, out};
-use super::leg::{Failed, Leg, Told};
+use super::leg::{FailedLeg, Findings, ProbeLeg};
 use super::url::Url;
 
 /// A probe, as far as it has been told.
-pub(super) struct Report {
+pub(super) struct ProbeReport {
     /// The legs so far, where nothing is told before the end.
     json: Option<Map<String, Value>>,
     url: Box<str>,
     total: Duration,
 }
 
-impl Report {
+impl ProbeReport {
     pub(super) fn new(url: &Url, json: bool) -> Self {
         Self {
             json: json.then(Map::new),
@@ -26,7 +26,7 @@ impl Report {
     }
 
     /// Tells of one leg.
-    pub(super) fn leg(&mut self, leg: Leg, took: Duration, told: &Told) {
+    pub(super) fn leg(&mut self, leg: ProbeLeg, took: Duration, told: &Findings) {
         self.total += took;
         match &mut self.json {
             Some(legs) => {
@@ -39,9 +39,9 @@ impl Report {
     }
 
     /// Tells how it ended.
-    pub(super) fn finish(self, failed: Option<&Failed>) {
+    pub(super) fn finish(self, failed: Option<&FailedLeg>) {
         let Some(legs) = self.json else {
-            if let Some(Failed { leg, failure }) = failed {
+            if let Some(FailedLeg { leg, failure }) = failed {
                 err(&format!("error: {}: {}\n", leg.name(), failure.why));
                 if let Some(hint) = &failure.hint {
                     err(&format!("\nhint: {hint}\n"));
@@ -56,7 +56,7 @@ impl Report {
             "ok": failed.is_none(),
             "seconds": seconds(self.total),
             "legs": legs,
-            "failed": failed.map(|Failed { leg, failure }| json!({
+            "failed": failed.map(|FailedLeg { leg, failure }| json!({
                 "leg": leg.name(),
                 "error": failure.why,
                 "hint": failure.hint,

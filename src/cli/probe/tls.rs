@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::leg::{Failure, Outcome, Told};
+use super::leg::{Findings, LegFailure, LegOutcome};
 use super::text::{harmless, some};
 use super::url::Url;
 
@@ -50,12 +50,12 @@ impl Authorities {
 
 /// Whom we believe.
 #[derive(Debug)]
-pub(super) struct Trust {
+pub(super) struct ServerTrust {
     judge: Result<Arc<dyn ServerCertVerifier>, String>,
     insecure: bool,
 }
 
-impl Trust {
+impl ServerTrust {
     /// The authorities in the file, or else the operating system's; nobody has to be believed if it
     /// is `insecure`.
     pub(super) fn of(given: Option<&Authorities>, insecure: bool) -> Self {
@@ -80,22 +80,22 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// Judges, and remembers what it has seen, also where that leads no further.
 #[derive(Debug)]
-struct Witness {
+struct RecordingVerifier {
     judge: Result<Arc<dyn ServerCertVerifier>, String>,
     insecure: bool,
     provider: Arc<CryptoProvider>,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<ShownCertificate>>,
 }
 
 /// A certificate that was shown.
 #[derive(Debug)]
-struct Seen {
+struct ShownCertificate {
     certificate: CertificateDer<'static>,
     /// Why it is not to be believed.
     fault: Option<Error>,
 }
 
-impl ServerCertVerifier for Witness {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -110,7 +110,7 @@ impl ServerCertVerifier for Witness {
             }
             Err(why) => Err(Error::General(why.clone())),
         };
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(ShownCertificate {
             certificate: end_entity.clone().into_owned(),
             fault: judged.as_ref().err().cloned(),
         });
@@ -148,19 +148,19 @@ impl ServerCertVerifier for Witness {
 }
 
 /// Does the TLS handshake on `socket`.
-pub(super) async fn begin(url: &Url, trust: &Trust, socket: Socket) -> Outcome<Stream> {
+pub(super) async fn begin(url: &Url, trust: &ServerTrust, socket: Socket) -> LegOutcome<Stream> {
     let name = ServerName::try_from(url.host.to_string())
-        .map_err(|_| Failure::new(format!("`{}` is no name for TLS", url.host)))?;
-    let witness = Arc::new(Witness {
+        .map_err(|_| LegFailure::new(format!("`{}` is no name for TLS", url.host)))?;
+    let witness = Arc::new(RecordingVerifier {
         judge: trust.judge.clone(),
         insecure: trust.insecure,
         provider: provider(),
         seen: Mutex::new(None),
     });
-    let verifier: Arc<dyn ServerCertVerifier> = Arc::<Witness>::clone(&witness);
+    let verifier: Arc<dyn ServerCertVerifier> = Arc::<RecordingVerifier>::clone(&witness);
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::new(error.to_string()))?
+        .map_err(|error| LegFailure::new(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
@@ -181,7 +181,7 @@ pub(super) async fn begin(url: &Url, trust: &Trust, socket: Socket) -> Outcome<S
     }
 }
 
-fn agreed(stream: &TlsStream<Socket>) -> Told {
+fn agreed(stream: &TlsStream<Socket>) -> Findings {
     let agreed = stream.get_ref().1;
     let version = agreed
         .protocol_version()
@@ -195,7 +195,7 @@ fn agreed(stream: &TlsStream<Socket>) -> Told {
     let group = group
         .and_then(|group| group.name().as_str())
         .unwrap_or_default();
-    Told::default()
+    Findings::default()
         .line(format!("{version}, {cipher}, {group}"))
         .fact("version", version)
         .fact("cipher", cipher)
@@ -203,7 +203,7 @@ fn agreed(stream: &TlsStream<Socket>) -> Told {
 }
 
 /// Whose it is, until when, from whom, and whether that is to be believed.
-fn of_certificate(told: Told, seen: Option<&Seen>) -> Told {
+fn of_certificate(told: Findings, seen: Option<&ShownCertificate>) -> Findings {
     let Some(seen) = seen else { return told };
     let fault = seen.fault.as_ref().map(spelled);
     let Ok((_, certificate)) = X509Certificate::from_der(&seen.certificate) else {
@@ -294,9 +294,9 @@ fn spelled(fault: &Error) -> String {
     }
 }
 
-fn failure(error: &io::Error, seen: Option<&Seen>) -> Failure {
+fn failure(error: &io::Error, seen: Option<&ShownCertificate>) -> LegFailure {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    if let Some(Seen {
+    if let Some(ShownCertificate {
         fault: Some(fault), ..
     }) = seen
     {
@@ -312,8 +312,8 @@ fn failure(error: &io::Error, seen: Option<&Seen>) -> Failure {
             ) => "it has to be renewed; `--insecure` goes on with it",
             _ => "`--ca FILE` believes the authority in FILE, `--insecure` goes on without",
         };
-        let told = of_certificate(Told::default().line("failed"), seen);
-        return Failure::new(format!(
+        let told = of_certificate(Findings::default().line("failed"), seen);
+        return LegFailure::new(format!(
             "the certificate is not to be believed: {}",
             spelled(fault)
         ))
@@ -322,15 +322,15 @@ fn failure(error: &io::Error, seen: Option<&Seen>) -> Failure {
     }
     match inner {
         Some(Error::InvalidMessage(_)) => {
-            Failure::new("what answers does not speak TLS").hint("try ws:// instead of wss://")
+            LegFailure::new("what answers does not speak TLS").hint("try ws:// instead of wss://")
         }
-        Some(fault) => Failure::new(fault.to_string()),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => Failure::new(
+        Some(fault) => LegFailure::new(fault.to_string()),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => LegFailure::new(
             "the connection was ended within the TLS handshake",
         )
         .hint(
             "does it speak TLS, and without a PROXY header before it? try ws:// instead of wss://",
         ),
-        None => Failure::new(error.to_string()),
+        None => LegFailure::new(error.to_string()),
     }
 }
