@@ -37,7 +37,7 @@ pub enum LivenessAction {
     /// Nothing.
     Wait,
     /// Ask it, by a Ping.
-    PingConfig,
+    Ping,
     /// It is gone.
     GiveUp,
 }
