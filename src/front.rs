@@ -1,7 +1,7 @@
-//! The side that clients see: accepted sockets become requests, and what a session made of them is
-//! sent back.
+//! The client side: accepted sockets become requests, and the results of their sessions are sent
+//! back.
 //!
-//! hyper frames HTTP/1.1 here. What an answer is, is decided in `session`.
+//! hyper frames HTTP/1.1 here. What the response is, is decided in `session`.
 
 pub mod accept;
 pub mod http;

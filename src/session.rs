@@ -1,8 +1,9 @@
-//! The story of a request: what it is, which route it takes, which endpoint gets it, what comes
-//! back, and the tunnel that may come of it.
+//! A session: from the head of a request to the response, or to the end of the tunnel that the
+//! request opened.
 //!
-//! Only this module strings the stages together. It sends nothing to clients itself: what a
-//! session came to is an [`SessionOutcome`], which `front` makes into bytes.
+//! Only this module strings the stages together: recognising a handshake, finding a route, picking
+//! an endpoint, forwarding the request, judging the response. It sends nothing to clients itself:
+//! the result of a session is a [`SessionOutcome`], which `front` writes to the client.
 
 pub mod affinity;
 mod attempts;
@@ -38,7 +39,7 @@ use crate::protocol::handshake::Intent;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
 
-/// Serves one request. `first_head` is its head as it came, if it is the connection's first.
+/// Serves one request. `first_head` is its head as received, if it is the first on its connection.
 pub async fn serve(
     connection: &Connection,
     request: Request<Incoming>,
@@ -50,6 +51,7 @@ pub async fn serve(
         Ok(()) => respond(&incoming, parts, body, first_head).await,
         Err(rejection) => Err(rejection.into()),
     };
+    // From here on there is a response: a client that disconnects now has not abandoned its handshake.
     incoming.mark_answered();
     match answered {
         Ok(outcome) => outcome,
@@ -65,6 +67,8 @@ pub async fn serve(
     }
 }
 
+/// Carries a request through all stages, in an order that spends nothing on a request before it is
+/// known to be allowed to cost that much.
 async fn respond(
     incoming: &IncomingRequest<'_>,
     parts: Parts,
@@ -105,6 +109,7 @@ async fn respond(
     };
     match intent {
         Intent::Handshake(handshake) => {
+            // A valid handshake has no body: `Intent::of` has checked that.
             drop(body);
             let shares = incoming.tunnel_permits(&route)?;
             let handshake = match route.settings.compression {

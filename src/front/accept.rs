@@ -26,15 +26,15 @@ use crate::session::{Connection, ConnectionGuards, Worker};
 /// An accepted connection on its way to a worker.
 #[derive(Debug)]
 pub struct IncomingConnection {
-    /// The socket.
+    /// The socket and its addresses.
     pub accepted: AcceptedSocket,
-    /// Where it came in.
+    /// The listener that accepted the connection.
     pub listener: Arc<Listener>,
-    /// Its place among the connections of the process.
+    /// The permit that counts it among the connections of the process.
     pub permit: ConnectionPermit,
 }
 
-/// Serves an arrival until its connection, or the tunnel that came of it, has ended.
+/// Serves an accepted connection until it has ended or has become a tunnel with a task of its own.
 pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
     let IncomingConnection {
         accepted,
@@ -46,6 +46,8 @@ pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
     let counts = counters.listener(&listener.name);
     let connected = counts.connected();
     let since = Instant::now();
+    // Read once: a reload in the middle must not mix the deadlines of one configuration with the
+    // certificates of another.
     let settings = listener.settings.load_full();
     let entrance = Entrance {
         worker: &worker,
@@ -68,11 +70,12 @@ pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
         }
         Err(error) => {
             let client = origin.peer;
-            tracing::debug!(%client, listener = %listener.name, %error, "no connection came of it");
+            tracing::debug!(%client, listener = %listener.name, %error, "connection closed before its first request");
             return;
         }
     };
-    // TLS had a deadline of its own, and the request's begins when it is up.
+    // TLS has a deadline of its own, so the time for the first request begins after it. Without TLS
+    // it began at accept: a PROXY header is part of that time.
     let since = if settings.tls.is_some() {
         Instant::now()
     } else {
@@ -98,12 +101,13 @@ pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
         listener,
         counts,
     };
+    // A connection lives for days and must not keep the certificates of an old configuration.
     drop(settings);
     let place = ConnectionGuards { permit, connected };
     http::serve(Rc::new(connection), stream, place, since).await;
 }
 
-/// Where a connection comes from.
+/// The addresses of a connection, from the socket or from a PROXY header.
 struct ConnectionOrigin {
     peer: Peer,
     local: Option<SocketAddr>,
@@ -111,16 +115,16 @@ struct ConnectionOrigin {
     is_anonymous: bool,
 }
 
-/// Why a socket does not become a connection that speaks HTTP.
+/// Why an accepted socket is closed before HTTP begins.
 #[derive(Debug, thiserror::Error)]
 enum PrepareError {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("no TLS handshake in time")]
+    #[error("the TLS handshake timed out")]
     TlsTimeout,
-    #[error("no PROXY header in time")]
+    #[error("no PROXY header was received in time")]
     ProxyTimeout,
-    #[error("a PROXY header is taken from `trusted_proxies` only")]
+    #[error("PROXY headers are accepted from `trusted_proxies` only")]
     ProxyUntrusted,
     #[error(transparent)]
     Proxy(#[from] ReceiveError),
@@ -130,7 +134,7 @@ enum PrepareError {
     TooManyHandshakes(#[from] TooManyHandshakes),
 }
 
-/// Where a connection came in, and when.
+/// The worker and listener that accepted a connection, and the time.
 struct Entrance<'a> {
     worker: &'a Worker,
     listener: &'a Listener,
@@ -155,7 +159,8 @@ async fn prepare(
         && let Err(error) = take_proxy_header(&socket, settings, origin, since).await
     {
         counts.turned.at(Turned::ProxyHeader as usize).add(1);
-        // Whoever set the listener up so has to know.
+        // Logged at `info`, unlike a failed TLS handshake: it usually means that listener and load
+        // balancer are configured differently, and then no client gets through.
         tracing::info!(client = %origin.peer, %error, "connection refused");
         return Err(error);
     }
@@ -163,7 +168,8 @@ async fn prepare(
     let Some(tls) = &settings.tls else {
         return Ok((Stream::Plain(socket), pass));
     };
-    // In a box: what a handshake needs is large, and is over soon.
+    // Boxed, because the state of a TLS handshake is large: unboxed, this task would keep room for
+    // it as long as the connection lasts.
     let result = Box::pin(secure(entrance, tls, socket)).await;
     match &result {
         Ok(stream) => {
@@ -179,7 +185,8 @@ async fn prepare(
     Ok((result?, pass))
 }
 
-/// Holds a connection against the listener's limits, now that it is known whose it is.
+/// Checks the listener's connection limits. This comes after the PROXY header, because only then the
+/// client's address is known.
 fn enter(
     entrance: &Entrance<'_>,
     origin: &ConnectionOrigin,
@@ -190,7 +197,7 @@ fn enter(
         counts,
         ..
     } = *entrance;
-    // Behind a proxy that we trust there are many clients.
+    // The limit per address is for clients. A trusted proxy has one address for all of its clients.
     let single = !settings.trust.proxies.contain(origin.peer.ip());
     let address = origin.peer.ip().filter(|_| single);
     let entered = listener.gate.enter(&settings.limits, address);
@@ -210,7 +217,7 @@ fn enter(
     })
 }
 
-/// From then on the connection is that of whom the header names.
+/// Reads the PROXY header. From then on the connection is attributed to the client that it names.
 async fn take_proxy_header(
     socket: &Socket,
     settings: &ListenerSettings,
@@ -226,6 +233,8 @@ async fn take_proxy_header(
         None => settings.timeouts.request_header,
     };
     let received = tokio::time::timeout_at(since + limit, receive(socket)).await;
+    // One deadline for the whole header, from accept on: a client that sends it byte by byte gains
+    // no time.
     let header = received.map_err(|_| PrepareError::ProxyTimeout)??;
     if let Some((source, destination)) = header.addresses {
         origin.peer = Peer::Ip(source);
@@ -237,7 +246,7 @@ async fn take_proxy_header(
     Ok(())
 }
 
-/// Hands the socket to this worker's event loop.
+/// Registers the socket with this worker's event loop.
 fn register(accepted: AcceptedSocket) -> io::Result<Socket> {
     match accepted {
         AcceptedSocket::Tcp(socket, ..) => TcpStream::from_std(socket).map(Socket::Tcp),
@@ -245,6 +254,7 @@ fn register(accepted: AcceptedSocket) -> io::Result<Socket> {
     }
 }
 
+/// Does the TLS handshake, when the client has begun it and a permit is free.
 async fn secure(
     entrance: &Entrance<'_>,
     tls: &Arc<ServerConfig>,
@@ -262,12 +272,16 @@ async fn secure(
     tokio::time::timeout_at(since + limit, socket.ready(Interest::READABLE))
         .await
         .map_err(late)??;
-    // Who waits for us has time: it is the client's that is limited.
+    // The wait for a permit is ours and not the client's: it has a deadline of its own and does not
+    // shorten the client's, which begins when the handshake does. Clients that have sent nothing do not
+    // get this far, so they cannot hold permits.
     let handshakes = worker.handshakes(&listener.name);
     let place = handshakes.acquire(settings.handshakes_at_once);
     let place = tokio::time::timeout(limit, place).await.map_err(late)??;
     let deadline = Instant::now() + limit;
     let mut handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
+    // The permit limits how many handshakes compete for the CPU. A client that is slow to continue
+    // does not use any, so it loses the permit soon and goes on without.
     let soon = tokio::time::timeout(PERMIT_TIMEOUT.min(limit), &mut handshake).await;
     drop(place);
     let stream = match soon {

@@ -1,8 +1,8 @@
-//! A client's stream while hyper has it, and the pulse that its deadlines are read from.
+//! A client's stream while hyper owns it, and the record of its activity that deadlines follow from.
 //!
-//! hyper has one deadline for silence, head and keep-alive alike. Ours are told apart by what the
-//! connection is doing and by when bytes came, so the stream notes that. It also keeps the first
-//! bytes, because hyper forgets how header names were spelled.
+//! hyper has one timer for reading a head, and uses it for keep-alive, too. Our deadlines depend on
+//! what the connection is doing and on when bytes arrived, so the stream notes both. It also keeps
+//! the first bytes, because hyper keeps the case of header names to itself.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,35 +16,35 @@ use tokio::time::Instant;
 use crate::config::model::ListenerTimeouts;
 use crate::net::stream::Stream;
 
-/// What a connection is doing, as its deadlines see it.
+/// The phase of a connection, which decides about its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Waiting for the end of a head that should have begun, or has.
+    /// Waiting for a complete request head, which has begun or is expected now.
     Head { since: Instant },
-    /// A session has it; that has deadlines of its own.
+    /// A session is running; it has deadlines of its own.
     BusyGuard,
-    /// Answered, and nothing has come since.
+    /// The response is complete, and nothing has been received since.
     Idle { since: Instant },
 }
 
-/// Noted by the stream and the service, read by the connection's task.
+/// The activity of a connection: noted by the stream and the service, read by the connection's task.
 #[derive(Debug)]
 pub struct ClientActivity {
     phase: Cell<Phase>,
-    /// No request has come yet.
+    /// No request has been received yet.
     first_due: Cell<bool>,
-    /// Since when the client has taken nothing of what hyper has for it.
+    /// Since when the client has not accepted any of the bytes that hyper has for it.
     blocked_since: Cell<Option<Instant>>,
-    /// The first bytes of the connection, up to the end of the first head; `None` once taken, or
-    /// when that head is longer than is worth it.
+    /// The first bytes of the connection, up to the end of the first head; `None` once they have been
+    /// handed out, or if the head is too long to be kept.
     first_head: RefCell<Option<Vec<u8>>>,
 }
 
-/// Bytes of a first head that are kept for the spelling of its names.
+/// The longest first head that is kept for the case of its header names.
 const MAX_FIRST_HEAD: usize = 16 * 1024;
 
 impl ClientActivity {
-    /// For a connection whose first request is expected since then.
+    /// For a connection whose first request has been expected since then.
     pub fn new(since: Instant) -> Self {
         Self {
             phase: Cell::new(Phase::Head { since }),
@@ -54,15 +54,17 @@ impl ClientActivity {
         }
     }
 
-    /// A head has come whole: a session begins. Ends when the result is dropped.
+    /// Notes that a head is complete and a session begins. It ends when the guard is dropped.
     pub fn busy(self: &Rc<Self>) -> BusyGuard {
         self.phase.set(Phase::BusyGuard);
         self.first_due.set(false);
         BusyGuard(Rc::clone(self))
     }
 
-    /// When the client has to have gone on, if it is its turn: to send, or to read.
+    /// The time by which the client has to continue, if it is its turn: to send, or to read.
     pub fn deadline(&self, timeouts: &ListenerTimeouts) -> Option<Instant> {
+        // A client that does not read comes first, in every phase: it could otherwise hold the response
+        // of a session, and the memory for it, without a limit.
         if let Some(since) = self.blocked_since.get() {
             return Some(since + timeouts.response_body);
         }
@@ -73,17 +75,17 @@ impl ClientActivity {
         }
     }
 
-    /// Whether no request has come yet.
+    /// Whether no request has been received yet.
     pub fn awaits_first(&self) -> bool {
         self.first_due.get()
     }
 
-    /// Whether something that hyper wrote may still be with hyper.
+    /// Whether bytes for the client may still be in hyper's buffer.
     pub fn write_blocked(&self) -> bool {
         self.blocked_since.get().is_some()
     }
 
-    /// The first head of the connection as it came, for the first request.
+    /// The first head of the connection as received, for the first request.
     pub fn take_first_head(&self) -> Option<Vec<u8>> {
         self.first_head.take()
     }
@@ -92,7 +94,8 @@ impl ClientActivity {
         if self.blocked_since.take().is_none() {
             return;
         }
-        // What it has of its answer it has only now.
+        // The session ended while its response was stuck: the keep-alive time begins only now that the
+        // client has accepted more of it.
         if matches!(self.phase.get(), Phase::Idle { .. }) {
             self.phase.set(Phase::Idle {
                 since: Instant::now(),
@@ -107,6 +110,8 @@ impl ClientActivity {
     }
 
     fn bytes_came(&self, bytes: &[u8]) {
+        // Only the first byte of a head sets its deadline: one that is sent byte by byte gets no more
+        // time than any other (slowloris).
         if matches!(self.phase.get(), Phase::Idle { .. }) && !bytes.is_empty() {
             self.phase.set(Phase::Head {
                 since: Instant::now(),
@@ -123,7 +128,7 @@ impl ClientActivity {
     }
 }
 
-/// A running session; when it is over, the client is to send its next request.
+/// The guard of a running session: when it is dropped, the client may send its next request.
 #[derive(Debug)]
 pub struct BusyGuard(Rc<ClientActivity>);
 
@@ -143,7 +148,7 @@ pub struct ClientIo {
 }
 
 impl ClientIo {
-    /// Notes what happens on `stream` in `activity`.
+    /// Notes the activity of `stream` in `activity`.
     pub fn new(stream: Stream, activity: Rc<ClientActivity>) -> Self {
         Self { stream, activity }
     }

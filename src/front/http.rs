@@ -1,8 +1,8 @@
-//! One client connection: HTTP/1.1 by hyper, our deadlines, and the way out of it into a tunnel.
+//! One client connection: HTTP/1.1 by hyper, our deadlines, and the way from there into a tunnel.
 //!
 //! hyper never sees an upgrade. When a session has agreed on a tunnel, its service stays pending,
-//! the socket and what hyper read ahead are taken out of the connection, everything else of the
-//! request is dropped, and a fresh task relays.
+//! the socket and hyper's read-ahead are extracted from the connection, the rest of the request is
+//! dropped, and a new task relays.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -28,32 +28,32 @@ use crate::protocol::rejection::Rejection;
 use crate::session::{self, Connection, ConnectionGuards, Opening, SessionOutcome};
 
 /// How long a client may go on sending after we have closed our side, so that it sees our last
-/// answer rather than a reset.
+/// response and not a reset (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Bytes that it may go on sending meanwhile.
+/// How many bytes it may send in that time.
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// Bytes that hyper may read ahead of a client, and as many that it may have ready for it: a client
-/// that stalls costs no more. More only where heads may be longer.
+/// Bytes that hyper may buffer in each direction, which is what a stalled client can cost. The limit
+/// is higher only where heads may be longer.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// How long a connection that was accepted when the process began to stop may take to send its first
-/// request: it may have been in the kernel's queue, request and all.
+/// How long a connection that was accepted just before a stop has for its first request: it may have
+/// been in the kernel's backlog, together with that request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// How the HTTP part of a connection came to its end.
+/// How the HTTP part of a connection ended.
 enum HttpExit {
     /// A session has agreed on a tunnel.
     Tunnel(Box<Opening>),
     /// hyper is done.
     Done(hyper::Result<()>),
-    /// The client did not go on in time.
+    /// The client missed a deadline.
     Expired,
 }
 
-/// Serves a connection until it has ended, or has become a tunnel with a task of its own.
-/// Its first request is due as if it had been expected since `since`.
+/// Serves a connection until it has ended or has become a tunnel with a task of its own. The deadline
+/// of its first request counts from `since`.
 pub async fn serve(
     connection: Rc<Connection>,
     stream: Stream,
@@ -68,7 +68,7 @@ pub async fn serve(
             Rc::clone(&activity),
             Rc::clone(&slot),
         );
-        // Boxed, because hyper lets a connection be taken apart only if its future may move.
+        // Boxed, because `poll_without_shutdown` requires a service future that is `Unpin`.
         service_fn(move |request| {
             Box::pin(answer(
                 Rc::clone(&connection),
@@ -85,8 +85,10 @@ pub async fn serve(
         .max_buf_size(connection.limits.header_bytes.max(MAX_BUFFER))
         .max_header_size(connection.limits.header_bytes)
         .max_headers(connection.limits.header_count)
+        // hyper has one timer for heads and keep-alive. It is off: `drive` enforces our deadlines.
         .header_read_timeout(None)
         .serve_connection(io, service);
+    // hyper must leave the socket open when it is done: a tunnel needs it, and `linger` closes it.
     let next = drive(&connection, &activity, &slot, |cx, drain| {
         if drain {
             Pin::new(&mut http).graceful_shutdown();
@@ -98,7 +100,8 @@ pub async fn serve(
     let stream = parts.io.into_inner().into_stream();
     match next {
         HttpExit::Tunnel(opening) if activity.write_blocked() => {
-            // An answer before this one is stuck: what the client would read next is not the 101.
+            // With pipelining, part of an earlier response is still in hyper's buffer, and hyper has no
+            // way to give it back. Without it, our 101 would stand in the middle of that response.
             drop((opening, stream));
         }
         HttpExit::Tunnel(opening) => {
@@ -111,7 +114,8 @@ pub async fn serve(
         }
         HttpExit::Expired => {
             connection.counts.expired.add(1);
-            // What it has not read by now would stay with the kernel until it does.
+            // A reset discards what the client has not read. A normal close would leave it in the
+            // kernel's send buffer, for as long as a client that does not read cares to stay.
             if activity.write_blocked() {
                 stream.reset_on_close();
             }
@@ -119,7 +123,7 @@ pub async fn serve(
     }
 }
 
-/// Answers one request.
+/// Serves one request.
 async fn answer(
     connection: Rc<Connection>,
     activity: Rc<ClientActivity>,
@@ -136,26 +140,27 @@ async fn answer(
         }
         SessionOutcome::Tunnel(opening) => {
             slot.set(Some(opening));
-            // Whoever polled us looks into the slot; there is nothing to come back to.
+            // `drive` finds the opening in the slot right after this poll and drops this future. To
+            // return would make hyper write a response, and finish it.
             std::future::pending().await
         }
     };
     Ok(response.map(|content| ServedBody::new(content, busy)))
 }
 
-/// How far a connection has come in taking its leave.
+/// How far a connection has come in a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DrainStep {
     /// No drain has begun.
-    No,
-    /// One has, but the first request, which may be on its way, has until then.
-    AfterFirst(Instant),
-    /// hyper knows.
-    Taken,
+    NotDraining,
+    /// A drain has begun, but the first request may be on its way and has until then.
+    AwaitingFirstRequest(Instant),
+    /// hyper has been asked to finish.
+    Finishing,
 }
 
-/// Polls hyper until there is something to do after it: a tunnel in the slot, its end, a deadline.
-/// `poll_http` is told when to finish what runs and take nothing new.
+/// Polls hyper until a tunnel is in the slot, the connection has ended, or a deadline has passed.
+/// With `true`, `poll_http` asks hyper to finish the current request and accept no further one.
 async fn drive(
     connection: &Connection,
     activity: &ClientActivity,
@@ -163,12 +168,15 @@ async fn drive(
     mut poll_http: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
 ) -> HttpExit {
     let mut drain = connection.listener.drain.watch();
-    let mut leave = DrainStep::No;
+    let mut drain_step = DrainStep::NotDraining;
+    // One timer for all deadlines of the connection, and it is moved rarely: most of them are met, and
+    // a timer that is reset with every request costs more than one that goes off for nothing.
     let far = Instant::now() + Duration::from_secs(86_400);
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(far));
     let due = || activity.deadline(&connection.timeouts).unwrap_or(far);
     let mut poll = |cx: &mut Context<'_>, finish: bool| {
         let done = poll_http(cx, finish);
+        // The slot comes first: once it is full, hyper's own result no longer matters.
         match (slot.take(), done) {
             (Some(opening), _) => Poll::Ready(HttpExit::Tunnel(opening)),
             (None, Poll::Ready(result)) => Poll::Ready(HttpExit::Done(result)),
@@ -178,23 +186,30 @@ async fn drive(
     loop {
         let mut finish = false;
         let mut wake_at = due();
-        if let DrainStep::AfterFirst(until) = leave {
+        if let DrainStep::AwaitingFirstRequest(until) = drain_step {
             finish = !activity.awaits_first() || until <= Instant::now();
-            leave = if finish { DrainStep::Taken } else { leave };
+            drain_step = if finish {
+                DrainStep::Finishing
+            } else {
+                drain_step
+            };
             wake_at = wake_at.min(until);
         }
         if alarm.deadline() != wake_at {
             alarm.as_mut().reset(wake_at);
         }
         let armed = due();
-        let awaited = matches!(leave, DrainStep::AfterFirst(_));
-        // A deadline that has moved on is looked at when the alarm for the old one goes off.
+        let awaited = matches!(drain_step, DrainStep::AwaitingFirstRequest(_));
+        // A deadline that has moved to later needs nothing: when the alarm of the old one goes off, the
+        // loop sees that nothing is due. Only one that has become earlier needs the alarm reset.
         let is_stale = || due() < armed || (awaited && !activity.awaits_first());
+        // The order is that of the branches: a drain must be known before hyper starts the next request,
+        // and a response that is ready wins against a deadline that passes in the same moment.
         tokio::select! {
             biased;
-            urgency = drain.begun(), if leave == DrainStep::No => {
-                leave = DrainStep::AfterFirst(match urgency {
-                    // Until it is due anyway.
+            urgency = drain.begun(), if drain_step == DrainStep::NotDraining => {
+                drain_step = DrainStep::AwaitingFirstRequest(match urgency {
+                    // No hurry: the first request has its ordinary deadline.
                     Urgency::Low => far,
                     Urgency::High => Instant::now() + FIRST_REQUEST,
                 });
@@ -217,7 +232,8 @@ async fn drive(
     }
 }
 
-/// hyper has answered these by itself: they are counted from the connection's error.
+/// Logs and counts a request that hyper has rejected by itself. All that is known is the connection's
+/// error.
 fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
     let rejection = if error.is_parse_too_large() {
         Rejection::HeadTooLarge
@@ -248,7 +264,8 @@ fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
     );
 }
 
-/// Closes our side and gives the client a moment to see it.
+/// Closes our side and reads on for a moment: a close with unread bytes would be a reset, which may
+/// destroy our last response before the client has read it (RFC 9112 section 9.6).
 async fn linger(mut stream: Stream) {
     let work = async {
         stream.shutdown().await?;
@@ -263,6 +280,6 @@ async fn linger(mut stream: Stream) {
         }
         std::io::Result::Ok(())
     };
-    // A client that is gone, or will not go, is closed either way.
+    // The connection is closed in any case, whether the client has closed it or did not in time.
     let _ = tokio::time::timeout(LINGER, work).await;
 }

@@ -1,4 +1,4 @@
-//! What goes back to a client: an endpoint's reply, or our own.
+//! The response to a client: an endpoint's, or our own.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,10 +12,10 @@ use super::client_io::BusyGuard;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::http::ReplyBody;
 
-/// The header that tells why we refused, as a stable token.
+/// The header field with the stable token of a rejection.
 const REASON: HeaderName = HeaderName::from_static("tidegate-reason");
 
-/// Our own answer to a request that we refuse.
+/// Our response to a request that is rejected.
 pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content> {
     let mut response = Response::new(Content::Text(rejection.text()));
     *response.status_mut() = rejection.status();
@@ -36,7 +36,7 @@ pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content>
     response
 }
 
-/// Our own answer to a request that belongs elsewhere.
+/// Our response to a request that is redirected.
 pub fn redirect(status: StatusCode, location: HeaderValue) -> Response<Content> {
     let mut response = Response::new(Content::Text(""));
     *response.status_mut() = status;
@@ -44,16 +44,17 @@ pub fn redirect(status: StatusCode, location: HeaderValue) -> Response<Content> 
     response
 }
 
-/// What a reply contains.
+/// The content of a response.
 #[derive(Debug)]
 pub enum Content {
-    /// A text of ours.
+    /// Our own text.
     Text(&'static str),
-    /// What an endpoint sends.
+    /// An endpoint's response body.
     Endpoint(ReplyBody),
 }
 
-/// A reply's body; the connection is busy until it has been sent.
+/// The body of a response. The connection counts as busy until it has been sent: keep-alive begins
+/// when the client has the whole response.
 #[derive(Debug)]
 pub struct ServedBody {
     content: Content,

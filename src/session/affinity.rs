@@ -1,6 +1,6 @@
-//! Which endpoint a session should get, by its key or by its cookie.
+//! Affinity: which endpoint a client should get, by its hash key or by its sticky cookie.
 //!
-//! What operators ask about requests that nobody has sent is answered here, too.
+//! `tidegate explain` asks the same for requests that were never sent.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -13,26 +13,26 @@ use crate::protocol::target::Target;
 use crate::upstream::balance;
 use crate::upstream::group::{Upstream, Wish};
 
-/// Seconds since 1970, as cookies count them.
+/// The time as sticky cookies count it: seconds since 1970.
 pub(super) fn seconds() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
 }
 
-/// What a request is known by.
+/// The parts of a request that affinity may depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct AffinityTraits<'a> {
-    /// The client's address, as far as it is believed.
+    /// The client's address, as determined by `trusted_proxies`.
     pub client: Option<IpAddr>,
-    /// The name that it gave in its TLS handshake.
+    /// The server name that the client sent in its TLS handshake.
     pub server_name: Option<&'a str>,
-    /// Its fields.
+    /// The header fields.
     pub headers: &'a HeaderMap,
-    /// What it asks for.
+    /// Host, path and query.
     pub target: &'a Target,
 }
 
-/// What a request wants of `upstream`, and what its cookie says.
+/// The affinity of a request in `upstream`, and the valid sticky cookie that it carries.
 pub fn of(upstream: &Upstream, traits: AffinityTraits<'_>) -> (Wish, Option<StickyCookie>) {
     let sticky_cookie = upstream.sticky.as_ref().and_then(|sticky| {
         let value = sticky_cookie::cookie_value(traits.headers, &sticky.settings.cookie)?;
@@ -46,7 +46,7 @@ pub fn of(upstream: &Upstream, traits: AffinityTraits<'_>) -> (Wish, Option<Stic
     (wish, sticky_cookie)
 }
 
-/// The hash of a request's key; `None` for a request that has none.
+/// The hash of a request's key; `None` for a request without that key.
 fn hash_of(key: &HashKey, traits: AffinityTraits<'_>) -> Option<u64> {
     let AffinityTraits {
         client,

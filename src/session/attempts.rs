@@ -1,5 +1,5 @@
-//! One endpoint after the other: as long as no byte of the request was written, and later where the
-//! configuration says so.
+//! The attempts of a session: one endpoint after another, while no byte of the request has been
+//! written, and after that where `retry_on` allows it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,12 +14,12 @@ use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Nobody;
 use crate::upstream::health::Failure;
 
-/// The endpoints that were tried for a session, and how many more may be.
+/// The endpoints that a session has tried, and the number of attempts that are left.
 pub(super) struct Attempts<'a> {
     routed: &'a RoutedRequest<'a>,
     tried: Vec<u64>,
     left: u32,
-    /// What the client is told when there is nobody left to try.
+    /// The error of the last attempt, for when no endpoint is left to try.
     last_error: SessionError,
 }
 
@@ -33,11 +33,11 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The next endpoint, leased. The first one may have to be waited for.
+    /// Leases the next endpoint. The first one may have to wait in the upstream's queue.
     pub(super) async fn next(&mut self) -> Result<Lease, SessionError> {
         if !self.tried.is_empty() {
             let lease = self.next_untried();
-            // What went wrong with those that were tried says more than that nobody is left.
+            // The failure of the last attempt says more than "no endpoint left".
             return lease.ok_or_else(|| {
                 std::mem::replace(&mut self.last_error, Rejection::NoEndpoint.into())
             });
@@ -51,7 +51,7 @@ impl<'a> Attempts<'a> {
         Ok(self.take(lease))
     }
 
-    /// One more endpoint, if there is one and it may be tried.
+    /// Leases one more endpoint, if an attempt and an untried endpoint are left.
     pub(super) fn next_untried(&mut self) -> Option<Lease> {
         if self.left == 0 {
             return None;
@@ -66,13 +66,14 @@ impl<'a> Attempts<'a> {
         lease
     }
 
-    /// Whether an answer, or the want of one, may lead to another endpoint.
+    /// Whether a response or a timeout may lead to another attempt.
     pub(super) fn may_repeat(&self) -> bool {
         let on = &self.routed.upstream.retry().on;
         self.left > 0 && (on.timeout || !on.statuses.is_empty())
     }
 
-    /// A fresh connection to it, or none, which is remembered.
+    /// Opens a new connection to the leased endpoint. A failure is logged, counted and kept for
+    /// [`next`](Self::next).
     pub(super) async fn connect(&mut self, lease: &Lease) -> Option<Reached> {
         let upstream = self.routed.upstream;
         let endpoint = Arc::clone(lease.endpoint());
@@ -83,7 +84,8 @@ impl<'a> Attempts<'a> {
         let began = Instant::now();
         let mut connected = connect(upstream, &endpoint, connector, &proxy_header).await;
         if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
-            // Their tasks have to run once to close them.
+            // File descriptors were out, and idle connections have just been given up for this one.
+            // Their tasks have to run once before their sockets are closed.
             tokio::task::yield_now().await;
             connected = connect(upstream, &endpoint, connector, &proxy_header).await;
         }
@@ -99,7 +101,7 @@ impl<'a> Attempts<'a> {
                     upstream = %upstream.name,
                     endpoint = %endpoint.label,
                     %error,
-                    "endpoint not reached"
+                    "cannot connect to endpoint"
                 );
                 if !error.is_our_own() {
                     self.routed.failed(&endpoint, Failure::Connect);
@@ -110,8 +112,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Another endpoint instead of the leased one, which gave this answer, if the configuration
-    /// wants that and there is one.
+    /// Leases another endpoint if `retry_on` has the status that the leased one responded with.
     pub(super) fn retry_after_status(
         &mut self,
         lease: &Lease,
@@ -126,7 +127,7 @@ impl<'a> Attempts<'a> {
         Some(next)
     }
 
-    /// The same for one that gave none in time.
+    /// Leases another endpoint if `retry_on` has timeouts: the leased one did not respond in time.
     pub(super) fn retry_after_timeout(&mut self, lease: &Lease) -> Option<Lease> {
         let wanted = self.routed.upstream.retry().on.timeout;
         let next = wanted.then(|| self.next_untried()).flatten()?;
@@ -134,15 +135,15 @@ impl<'a> Attempts<'a> {
         Some(next)
     }
 
-    fn log_retry(&self, lease: &Lease, next: &Lease, answer: &str) {
+    fn log_retry(&self, lease: &Lease, next: &Lease, response: &str) {
         self.routed.endpoint_series(lease).retried.add(1);
         tracing::warn!(
             session = %self.routed.facts.session,
             upstream = %self.routed.upstream.name,
             endpoint = %lease.endpoint().label,
-            answer,
+            response,
             next = %next.endpoint().label,
-            "trying another endpoint"
+            "retrying on another endpoint"
         );
     }
 }

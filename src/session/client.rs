@@ -1,4 +1,4 @@
-//! Who a request comes from, as far as it is believed.
+//! The identity of a request's client: what trusted proxies say, or else what the socket says.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,7 +13,7 @@ use crate::protocol::rejection::Rejection;
 use crate::protocol::target::{self, Target};
 use http::HeaderName;
 
-/// The client of a request.
+/// The identity of a request's client.
 #[derive(Debug)]
 pub(super) struct ClientIdentity {
     peer: Peer,
@@ -22,7 +22,7 @@ pub(super) struct ClientIdentity {
 }
 
 impl ClientIdentity {
-    /// What the proxies that the listener trusts say, or else what we see.
+    /// The client that a trusted proxy names, or else the peer of the connection.
     ///
     /// # Errors
     /// [`Rejection::BadForwarded`].
@@ -31,6 +31,8 @@ impl ClientIdentity {
         trust: &Trust,
         headers: &HeaderMap,
     ) -> Result<Self, Rejection> {
+        // After a PROXY header without addresses, all that is known is the load balancer: its address
+        // must not make the forwarding fields of a client trusted that it did not identify.
         let claim = if connection.is_anonymous {
             None
         } else {
@@ -44,7 +46,7 @@ impl ClientIdentity {
         })
     }
 
-    /// Before anything is known of it.
+    /// The peer of the connection, for a request whose forwarding fields are not valid.
     pub(super) fn unknown(connection: &Connection) -> Self {
         Self {
             peer: connection.peer,
@@ -53,12 +55,12 @@ impl ClientIdentity {
         }
     }
 
-    /// Whether it is known who it is: a proxy may have kept it to itself.
+    /// Whether the client is known: a proxy may have withheld its address.
     pub(super) fn is_known(&self) -> bool {
         self.claim.as_ref().is_none_or(|claim| claim.is_known())
     }
 
-    /// For logs.
+    /// The client as logs show it.
     pub(super) fn logged_as(&self) -> Peer {
         match &self.claim {
             Some(claim) if claim.client != self.peer.ip() => {
@@ -68,7 +70,7 @@ impl ClientIdentity {
         }
     }
 
-    /// Its address; `None` through a unix socket.
+    /// The client's address; `None` through a unix socket.
     pub(super) fn address(&self) -> Option<IpAddr> {
         match &self.claim {
             Some(claim) => claim.client,
@@ -76,7 +78,7 @@ impl ClientIdentity {
         }
     }
 
-    /// Its address and port, which is 0 where nobody says it.
+    /// The client's address and port; the port is 0 where no proxy states it.
     pub(super) fn source(&self) -> Option<SocketAddr> {
         match self.logged_as() {
             _ if !self.is_known() => None,
@@ -86,12 +88,12 @@ impl ClientIdentity {
         }
     }
 
-    /// Whether it speaks https.
+    /// Whether the client uses https.
     pub(super) fn secure(&self) -> bool {
         self.secure
     }
 
-    /// The id that a trusted proxy gave its request.
+    /// The id that a trusted proxy gave the request.
     pub(super) fn request_id<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -101,7 +103,7 @@ impl ClientIdentity {
         edit::request_id(headers, name?)
     }
 
-    /// How the request came, as endpoints are told.
+    /// The forwarding fields for the endpoint.
     pub(super) fn forwarding<'a>(
         &'a self,
         target: &'a Target,
@@ -111,7 +113,8 @@ impl ClientIdentity {
         let claimed_host = claim.and_then(|claim| claim.host.as_deref());
         let host = claimed_host.unwrap_or(target.authority());
         let default = if self.secure { 443 } else { 80 };
-        // Our own port is not the one that the client connected to if somebody was before us.
+        // Behind a proxy, our own port is not the one that the client connected to. A proxy that states
+        // scheme or host but no port implies the port: that of the host, or the scheme's default.
         let claimed_port = claim.and_then(|claim| {
             let says_how = claim.secure.is_some() || claim.host.is_some();
             let implied = says_how.then(|| target::port_of(host).unwrap_or(default));

@@ -1,4 +1,4 @@
-//! A client's connection, as its sessions see it, and what it counts for while it lasts.
+//! A client connection as its sessions see it, and the permits that it holds while it is open.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,36 +12,37 @@ use crate::net::stream::Peer;
 use crate::observe::series::{Connected, ListenerSeries};
 use crate::protocol::certificate::TlsFacts;
 
-/// What sessions know of the connection that their requests came by.
+/// The client connection that a session's request arrived on.
 #[derive(Debug)]
 pub struct Connection {
-    /// The worker that has it.
+    /// The worker that carries the connection.
     pub worker: Rc<Worker>,
-    /// Where it came in.
+    /// The listener that accepted the connection.
     pub listener: Arc<Listener>,
-    /// What is counted of that on this worker.
+    /// The listener's counters on this worker.
     pub counts: Arc<ListenerSeries>,
-    /// Deadlines towards the client, as they were when it came in.
+    /// The client's deadlines, as configured when the connection was accepted.
     pub timeouts: ListenerTimeouts,
-    /// What the client may take, likewise.
+    /// The client's limits, as configured when the connection was accepted.
     pub limits: ListenerLimits,
-    /// Who connected: the socket's other end, or who a PROXY header says.
+    /// The client: the peer of the socket, or the source address in a PROXY header.
     pub peer: Peer,
-    /// A PROXY header came with it that names nobody: whoever it is, they are not the peer.
+    /// Whether a PROXY header came without addresses: the client is unknown, and not the peer.
     pub is_anonymous: bool,
-    /// The address that was connected to, likewise; `None` for a unix socket.
+    /// The local address of the socket, or the destination address in a PROXY header; `None` for a
+    /// unix socket.
     pub local: Option<SocketAddr>,
-    /// Whether it came by TLS, to us or to who sent the PROXY header.
+    /// Whether the client used TLS, to us or to the load balancer that sent the PROXY header.
     pub secure: bool,
-    /// What is known of our TLS.
+    /// The parameters of our own TLS, if any.
     pub tls: Option<TlsFacts>,
 }
 
-/// What a client's connection counts for as long as it lasts.
+/// The permits that a client connection holds while it is open.
 #[derive(Debug)]
 pub struct ConnectionGuards {
-    /// In the process and on its worker.
+    /// Counts in the process and on the worker.
     pub permit: ConnectionPermit,
-    /// At its listener.
+    /// Counts in the listener's gauge of open connections.
     pub connected: Connected,
 }

@@ -1,8 +1,8 @@
-//! Why a session is refused: what the client is told, and what only the log says.
+//! The error of a session: the rejection that the client gets, and the detail that only the log shows.
 
 use crate::protocol::rejection::Rejection;
 
-/// A refusal, and what else the operator should know of it.
+/// A rejection, and the detail that the log shows with it.
 #[derive(Debug)]
 pub(super) struct SessionError {
     pub(super) rejection: Rejection,
@@ -19,13 +19,14 @@ impl From<Rejection> for SessionError {
 }
 
 impl SessionError {
-    /// On account of `endpoint`.
+    /// A rejection because of an error at `endpoint`, with the whole chain of causes as detail.
     pub(super) fn caused_by(
         rejection: Rejection,
         endpoint: &str,
         error: &dyn std::error::Error,
     ) -> Self {
-        // The chain matters here: hyper's own words are only the first link.
+        // hyper's own message ("connection error") is only the first link of the chain: the cause that
+        // an operator can act on comes later.
         let mut detail = format!("{endpoint}: {error}");
         let mut source = error.source();
         while let Some(error) = source {

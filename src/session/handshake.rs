@@ -1,4 +1,5 @@
-//! A handshake: an endpoint that takes the connection, our request to it, its answer judged.
+//! Forwarding a handshake: an endpoint that accepts the connection, our request to it, its response
+//! judged.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,10 +24,10 @@ use crate::upstream::exchange::{Answered, exchange};
 use crate::upstream::health::Failure;
 use crate::upstream::http::{self, Loan, RequestBody};
 
-/// What a request to an endpoint usually takes.
+/// Bytes that are enough for most request and response heads.
 const REQUEST_USUAL: usize = 1024;
 
-/// Opens a tunnel, or passes on what the endpoint answered instead.
+/// Opens a tunnel, or passes on the response that the endpoint sent instead of a 101.
 pub(super) async fn open(
     routed: &RoutedRequest<'_>,
     parts: &Parts,
@@ -49,6 +50,8 @@ pub(super) async fn open(
             routed.failed(lease.endpoint(), Failure::Handshake);
             SessionError::caused_by(Rejection::BadSwitch, &endpoint, &fault)
         })?;
+    // Only a valid 101 counts as a success: a server that switches protocols in a wrong way is not
+    // one that clients can use.
     routed.passed(lease.endpoint());
     if switch.excused().any() {
         routed.endpoint_series(&lease).route.excused.add(1);
@@ -57,12 +60,13 @@ pub(super) async fn open(
             route = %routed.route.settings.name,
             %endpoint,
             excused = %switch.excused(),
-            "lenient handshake"
+            "lenient handshake accepted"
         );
     }
     let facts = facts(routed, &lease, &switch);
     let mut to_client = Vec::with_capacity(REQUEST_USUAL);
     switch.write(&mut to_client, &routed.response_edit(&lease));
+    // An endpoint may send frames right behind its 101. They go out with ours, in one write.
     to_client.extend_from_slice(answered.read_ahead());
     let read_ahead = answered.read_ahead().len();
     Ok(SessionOutcome::Tunnel(Box::new(Opening {
@@ -79,7 +83,7 @@ pub(super) async fn open(
     })))
 }
 
-/// The answer of an endpoint, the first that is taken or the last that there is.
+/// The response of an endpoint: the first that no retry replaces.
 async fn answer_to(
     routed: &RoutedRequest<'_>,
     parts: &Parts,
@@ -90,7 +94,7 @@ async fn answer_to(
     let mut lease = attempts.next().await?;
     loop {
         let Some(reached) = attempts.connect(&lease).await else {
-            // Its count ends before another is picked.
+            // Dropped first: the next pick must not count an attempt on this endpoint any more.
             drop(lease);
             lease = attempts.next().await?;
             continue;
@@ -159,7 +163,8 @@ fn facts(routed: &RoutedRequest<'_>, lease: &Lease, switch: &Switch<'_>) -> Tunn
     }
 }
 
-/// Passes on an answer that is no 101, its body included. hyper reads it once more from the start.
+/// Passes on a response that is not a 101, including its body. hyper reads it again from the start,
+/// because framing bodies is its part.
 async fn pass_on(
     routed: &RoutedRequest<'_>,
     answered: Answered,
@@ -172,7 +177,8 @@ async fn pass_on(
     let mut sender = http::open(replay, share, &routed.connection.worker.tasks)
         .await
         .map_err(broken)?;
-    // It was written long ago: this one goes nowhere.
+    // hyper reads no response without a request. The real one was written long ago, and what this
+    // one writes is discarded by `Replay`.
     let response = sender
         .send_request(Request::new(RequestBody::Empty))
         .await

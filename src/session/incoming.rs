@@ -1,5 +1,5 @@
-//! A request before it has come anywhere: who sent it, as far as that is believed, which route
-//! takes it, and whether that lets it pass.
+//! An incoming request: the identity of its client, the route that matches, and whether the route
+//! admits it.
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
@@ -26,25 +26,25 @@ use crate::quota::Share;
 use crate::route;
 use crate::snapshot::{Route, Snapshot};
 
-/// A request that has just come.
+/// A request whose head has just been received.
 pub(super) struct IncomingRequest<'a> {
     pub(super) connection: &'a Connection,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) client: ClientIdentity,
     session: SessionId,
-    /// The id that a proxy gave it whom we trust.
+    /// The id that a trusted proxy gave the request.
     trusted_id: Option<Box<str>>,
-    /// Ours, or that one.
+    /// The id that endpoints get: that of a trusted proxy, or the session's.
     pub(super) id: Box<str>,
-    /// The trace that it is part of.
+    /// The trace that the request is part of.
     pub(super) trace: Trace,
     method: Method,
-    /// What it asks for, once that is known.
+    /// Host and path, once they have been parsed.
     target: OnceCell<Target>,
-    /// The route, once it is found.
+    /// The route, once one has matched.
     route: OnceCell<Arc<Route>>,
-    /// Whether it asks for a tunnel, and has not been answered.
+    /// Whether the request is a handshake without a response so far.
     awaits_tunnel: Cell<bool>,
     is_handshake: Cell<bool>,
     started: Instant,
@@ -52,6 +52,8 @@ pub(super) struct IncomingRequest<'a> {
 
 impl Drop for IncomingRequest<'_> {
     fn drop(&mut self) {
+        // hyper drops the future of a request whose client disconnects: there is no other place
+        // where an abandoned handshake could be noticed.
         if self.awaits_tunnel.get() {
             access_log::abandoned(&self.connection.worker.recorder, self.facts());
         }
@@ -61,7 +63,7 @@ impl Drop for IncomingRequest<'_> {
 /// The trace that a request is part of.
 pub(super) struct Trace {
     pub(super) id: Option<TraceId>,
-    /// The field that tells endpoints of it, if it begins here.
+    /// The `traceparent` field for the endpoint, if the trace begins here.
     pub(super) parent: Option<HeaderValue>,
 }
 
@@ -72,7 +74,7 @@ impl Trace {
             return Self { id, parent: None };
         }
         let mut random = [0; 24];
-        // If that failed, there would just be no trace.
+        // A request is worth more than its trace: without random bytes it goes on without one.
         let made = aws_lc_rs::rand::fill(&mut random).ok();
         let made = made.and_then(|()| TraceId::generate(random));
         let (id, parent) = made.unzip();
@@ -80,20 +82,21 @@ impl Trace {
     }
 }
 
-/// Where a request goes on.
+/// The decision about a request: forward it or redirect it.
 pub(super) enum RouteDecision {
-    /// To the upstream of this route.
+    /// Forward to the upstream of this route.
     Route(Arc<Route>),
-    /// Nowhere: the client is told to go there itself; recorded already.
+    /// Redirect the client with this status and `Location`; already logged and counted.
     Redirect(StatusCode, HeaderValue),
 }
 
 impl<'a> IncomingRequest<'a> {
-    /// The rejection, if there is one, is for later: this is what it is recorded with.
+    /// The request, and whether its forwarding fields were valid. There is a request in either case,
+    /// so that a rejection can be logged with it.
     pub(super) fn new(connection: &'a Connection, parts: &Parts) -> (Self, Result<(), Rejection>) {
         let headers = &parts.headers;
-        // As they are now, not as they were when the connection was opened: whoever is no longer
-        // trusted is not trusted from now on.
+        // The settings of now, not those from when the connection was opened: a proxy that a reload has
+        // removed from `trusted_proxies` must not be trusted any longer.
         let settings = connection.listener.settings.load_full();
         let snapshot = Arc::clone(&connection.worker.snapshot());
         let (client, read) = match ClientIdentity::of(connection, &settings.trust, headers) {
@@ -124,13 +127,13 @@ impl<'a> IncomingRequest<'a> {
         (incoming, read)
     }
 
-    /// What the client has shown, as long as it is good: connections may last longer.
+    /// The client's certificate, unless it has expired: a connection may outlive its certificate.
     pub(super) fn certificate(&self) -> Option<&ClientCertificate> {
         let certificate = self.connection.tls.as_ref()?.certificate.as_ref()?;
         (!certificate.has_expired(SystemTime::now())).then_some(certificate)
     }
 
-    /// What log lines tell of it.
+    /// The facts for log lines about this request.
     pub(super) fn facts(&self) -> RequestFacts<'_> {
         RequestFacts {
             session: self.session,
@@ -147,7 +150,7 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
-    /// What headers may tell of it.
+    /// The values of the variables in header templates.
     pub(super) fn template_values<'b>(
         &'b self,
         target: &'b Target,
@@ -165,17 +168,17 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
-    /// It asks for this.
+    /// Notes the parsed target, for log lines from here on.
     pub(super) fn set_target(&self, target: Target) -> &Target {
         self.target.get_or_init(|| target)
     }
 
-    /// There is an answer.
+    /// Notes that there is a response: the handshake is not abandoned any more.
     pub(super) fn mark_answered(&self) {
         self.awaits_tunnel.set(false);
     }
 
-    /// Finds its way, if there is one that it may take.
+    /// Finds the route that matches, and checks whether it admits the request.
     pub(super) fn decide_route(
         &self,
         parts: &Parts,
@@ -185,6 +188,8 @@ impl<'a> IncomingRequest<'a> {
         if handshake.is_some() {
             self.is_handshake.set(true);
             self.awaits_tunnel.set(true);
+            // Rate limits come before the search for a route: they protect against floods of
+            // handshakes, also against those that no route matches.
             let address = self.client.address();
             let gate = &self.connection.listener.gate;
             gate.handshake(&self.settings.limits, address)
@@ -193,7 +198,8 @@ impl<'a> IncomingRequest<'a> {
                     _ => Rejection::HandshakeRate,
                 })?;
         }
-        // Plain requests go to https, except on routes that are bound to the listener by name.
+        // With `redirect_to_https`, requests without TLS match only routes that name this listener:
+        // ACME challenges, for example, must still be served here.
         let to_https = self.settings.redirect_to_https && !self.client.secure();
         let found = self.snapshot.route(&route::Request {
             listener: &self.connection.listener.name,
@@ -234,7 +240,7 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
-    /// What a tunnel takes of what is limited, from its handshake on.
+    /// The permits that a tunnel holds from its handshake on: of the process and of the route.
     pub(super) fn tunnel_permits(&self, route: &Route) -> Result<Vec<Share>, SessionError> {
         let mut shares = Vec::new();
         if let Some(most) = self.snapshot.server.max_tunnels {

@@ -1,4 +1,4 @@
-//! What a session came to: what `front` makes into bytes.
+//! The result of a session, which `front` writes to the client.
 
 use ::http::{HeaderValue, Response, StatusCode};
 
@@ -6,15 +6,15 @@ use super::relay::Opening;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::http::ReplyBody;
 
-/// What a session came to.
+/// The result of a session.
 #[derive(Debug)]
 pub enum SessionOutcome {
-    /// Both sides agreed: the connection becomes a tunnel.
+    /// Client and endpoint agreed on a WebSocket: the connection becomes a tunnel.
     Tunnel(Box<Opening>),
-    /// An endpoint's reply.
+    /// An endpoint's response.
     Response(Response<ReplyBody>),
-    /// A redirect of ours, recorded already.
+    /// A redirect by the configuration, already logged and counted.
     Redirect(StatusCode, HeaderValue),
-    /// A refusal of ours, recorded already.
+    /// A rejection, already logged and counted.
     Rejected(Rejection),
 }

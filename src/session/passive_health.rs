@@ -1,7 +1,7 @@
-//! What sessions tell of their endpoints: who of them failed, and by whose doing.
+//! Passive health checks: which results of sessions count as failures of their endpoints.
 //!
-//! What clients can bring about by what they ask for, a 404, a 500, a Close, is never an endpoint's
-//! failure: nobody must be able to have endpoints ejected.
+//! Anything that a client can cause by its request (a 404, a 500, a Close) is never a failure of the
+//! endpoint: otherwise a client could get endpoints ejected.
 
 use std::time::{Duration, Instant};
 
@@ -16,21 +16,21 @@ use crate::upstream::endpoint::State;
 use crate::upstream::group::Upstream;
 use crate::upstream::health::Failure;
 
-/// A tunnel that its endpoint cuts so soon after its opening has failed.
+/// An endpoint that cuts a tunnel sooner than this after its opening has failed.
 const EARLY: Duration = Duration::from_secs(10);
 
 impl RoutedRequest<'_> {
-    /// `endpoint` failed this session.
+    /// Reports that `endpoint` failed this session.
     pub(super) fn failed(&self, endpoint: &State, failure: Failure) {
         failed(self.upstream, endpoint, failure, self.facts.session);
     }
 
-    /// `endpoint` agreed to a tunnel, or answered a request.
+    /// Reports that `endpoint` agreed to a tunnel, or responded to a request.
     pub(super) fn passed(&self, endpoint: &State) {
         self.upstream.passed(endpoint, Instant::now());
     }
 
-    /// `endpoint` answered a handshake like this, instead of agreeing.
+    /// Reports that `endpoint` declined a handshake with this status.
     pub(super) fn declined(&self, endpoint: &State, status: StatusCode) {
         if is_unavailable(status) {
             self.failed(endpoint, Failure::Handshake);
@@ -39,8 +39,8 @@ impl RoutedRequest<'_> {
         }
     }
 
-    /// `endpoint` answered a plain request like this. Who has an application answer that nobody is
-    /// there has found out nothing about its endpoint, but has not been served well either.
+    /// Reports that `endpoint` responded to a plain request with this status. A 502, 503 or 504 is
+    /// neither a success nor a failure: an application may send it for one path on a client's request.
     pub(super) fn replied(&self, endpoint: &State, status: StatusCode) {
         if !is_unavailable(status) {
             self.passed(endpoint);
@@ -48,7 +48,7 @@ impl RoutedRequest<'_> {
     }
 }
 
-/// Whether it says that whoever should have answered is not there, or not now.
+/// Whether a status says that the server behind the endpoint is not available.
 fn is_unavailable(status: StatusCode) -> bool {
     matches!(
         status,
@@ -56,21 +56,22 @@ fn is_unavailable(status: StatusCode) -> bool {
     )
 }
 
-/// A tunnel to `endpoint` has ended.
+/// Reports that a tunnel to `endpoint` has ended.
 pub(super) fn ended(worker: &Worker, facts: &TunnelFacts, endpoint: &State, finished: Finished) {
     if !is_cut_early(finished.ended, facts.opened.elapsed(), finished.unframed) {
         return;
     }
-    // That of now: a tunnel holds none.
+    // A tunnel holds no snapshot, so that a reload frees the old one. The current one may not have
+    // the upstream any more; then there is nothing to eject from.
     let snapshot = worker.snapshot();
     if let Some(upstream) = snapshot.upstream(&endpoint.upstream) {
         failed(upstream, endpoint, Failure::EarlyEnd, facts.session);
     }
 }
 
-/// Whether the endpoint has cut a tunnel of this age. A Close, from either side, would have made
-/// another end of it. What is no framing has no Close, and where that is the client's doing, the endpoint
-/// does well to go.
+/// Whether the endpoint has cut a tunnel of this age: ended it without a Close frame, which would have
+/// made it another `Ended`. Streams that are not valid WebSocket frames are left out: they have no
+/// Close, and if the client sent the invalid bytes, closing is the right answer.
 fn is_cut_early(ended: Ended, age: Duration, unframed: bool) -> bool {
     let cut = matches!(ended, Ended::UpstreamReset | Ended::UpstreamEof);
     cut && age < EARLY && !unframed

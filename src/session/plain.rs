@@ -1,6 +1,6 @@
-//! Plain HTTP: a request passed on and its reply passed back, both streaming.
+//! Plain HTTP: a request is forwarded and its response passed back, both streaming.
 //!
-//! Long-polling and event streams live here, so nothing is collected, in either direction.
+//! Long polling and event streams come this way, so nothing is buffered, in either direction.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ use crate::protocol::{forwarded, hop};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{self, Barred, Key, Loan, ReplyBody, RequestBody, Sender, Upload};
 
-/// Passes the request on and the reply back.
+/// Forwards the request and passes the response back.
 pub(super) async fn proxy(
     routed: &RoutedRequest<'_>,
     parts: Parts,
@@ -66,7 +66,7 @@ pub(super) async fn proxy(
             }
             (None, PlainAttempt::Failed(failure)) => return Err(failure.into_error(&lease)),
             (None, PlainAttempt::NotReached(unsent)) => {
-                // Its count ends before another is picked.
+                // Dropped first: the next pick must not count an attempt on this endpoint any more.
                 drop(lease);
                 lease = attempts.next().await?;
                 request = *unsent;
@@ -75,15 +75,15 @@ pub(super) async fn proxy(
     }
 }
 
-/// What came of asking one endpoint.
+/// The result of one attempt.
 enum PlainAttempt {
     Replied(Response<Incoming>, Sender),
     Failed(RequestFailure),
-    /// There is no connection: the request as it was.
+    /// No connection could be opened: the request, unsent.
     NotReached(Box<Request<RequestBody>>),
 }
 
-/// Asks the leased endpoint, over an idle connection or a fresh one.
+/// Sends the request to the leased endpoint, over an idle connection or a new one.
 async fn ask(
     routed: &RoutedRequest<'_>,
     attempts: &mut Attempts<'_>,
@@ -112,7 +112,8 @@ async fn ask(
     }
 }
 
-/// The same request once more, if sending it twice does no harm (RFC 9110 section 9.2.2).
+/// A copy of the request, if it may be sent twice: GET or HEAD, which are safe (RFC 9110 section
+/// 9.2.1), without a body, which could be read only once.
 fn repeatable_copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
     (safe && request.body().is_empty()).then(|| {
@@ -125,17 +126,17 @@ fn repeatable_copy(request: &Request<RequestBody>) -> Option<Request<RequestBody
     })
 }
 
-/// Why a request has no reply.
+/// Why a request got no response.
 enum RequestFailure {
-    /// It may be sent again, elsewhere or over another connection.
+    /// The endpoint cannot have acted on the request: it may be sent again.
     Retry(Box<Request<RequestBody>>),
-    /// The endpoint did not answer, or not in HTTP.
+    /// The endpoint closed the connection, or its response is not valid HTTP.
     NoReply(hyper::Error),
-    /// What the client sent is no body.
+    /// The client's request body is not valid, or ended early.
     UploadBroken(hyper::Error),
-    /// The client did not go on sending.
+    /// The client stopped sending its request body.
     UploadStalled,
-    /// The endpoint did not answer in time.
+    /// The endpoint sent no response head in time.
     TooSlow,
 }
 
@@ -149,18 +150,18 @@ impl RequestFailure {
             },
             Self::NoReply(error) => SessionError::caused_by(Rejection::BadAnswer, endpoint, &error),
             Self::UploadBroken(error) => {
-                SessionError::caused_by(Rejection::BadRequest, "body", &error)
+                SessionError::caused_by(Rejection::BadRequest, "request body", &error)
             }
             Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
             Self::TooSlow => SessionError {
                 rejection: Rejection::ResponseTimeout,
-                detail: Some(format!("{endpoint}: no reply in time")),
+                detail: Some(format!("{endpoint}: no response in time")),
             },
         }
     }
 }
 
-/// Makes the request one of ours to this endpoint.
+/// Turns the client's request into ours to this endpoint.
 fn prepare(
     routed: &RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
@@ -171,6 +172,8 @@ fn prepare(
     *request.version_mut() = Version::HTTP_11;
     let length = request.body().length();
     let headers = request.headers_mut();
+    // The order matters: what a client sent under names of ours is gone before we write them, and
+    // the configured changes come last, so that they can override all of it but the `Host`.
     hop::strip_request(headers);
     hop::frame_request(headers, length);
     forwarded::write(headers, &routed.forwarding());
@@ -183,8 +186,8 @@ fn prepare(
     Ok(())
 }
 
-/// Sends over a connection that was used before: the endpoint may be closing it right now. What it
-/// cannot have acted on is sent again.
+/// Sends over a connection that was used before, which the endpoint may be closing right now (RFC 9112
+/// section 9.3.1). A request that it cannot have acted on is sent again.
 async fn reuse(
     routed: &RoutedRequest<'_>,
     sender: &mut Sender,
@@ -193,7 +196,7 @@ async fn reuse(
 ) -> Result<Response<Incoming>, RequestFailure> {
     let again = repeatable_copy(&request);
     match (send(routed, sender, request, upload).await, again) {
-        // No byte of a reply: hyper would have called it a parse error otherwise.
+        // Not one byte of a response has come: after the first, hyper would report a parse error.
         (Err(RequestFailure::NoReply(error)), Some(again))
             if error.is_incomplete_message() || error.is_closed() || error.is_canceled() =>
         {
@@ -203,8 +206,8 @@ async fn reuse(
     }
 }
 
-/// Sends, and waits for the head of the reply: so long after the last piece of the request. While
-/// the client has to go on sending, the endpoint need not answer.
+/// Sends the request and waits for the response head, for `timeouts.response` after the last piece of
+/// the request. While the client is still sending, the endpoint need not respond.
 async fn send(
     routed: &RoutedRequest<'_>,
     sender: &mut Sender,
@@ -228,6 +231,8 @@ async fn send(
                 });
             }
             Err(_) => {
+                // The deadline is not moved with each piece of the body, which would cost a timer
+                // update each time, but when it has passed: by how much the upload has advanced.
                 let last = if upload.is_waiting() {
                     Instant::now()
                 } else {
@@ -261,7 +266,7 @@ fn finish(
     )
 }
 
-/// Makes an endpoint's reply one of ours to the client.
+/// Turns an endpoint's response into ours to the client.
 pub(super) fn reply(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,

@@ -1,4 +1,5 @@
-//! What is recorded of a tunnel while it lives, and what it holds until it ends.
+//! The record of a tunnel: the facts that are logged and shown about it, and the permits that it
+//! holds until it ends.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use crate::tunnel::table::TunnelOwner;
 use crate::upstream::endpoint::{Lease, State};
 use crate::upstream::source;
 
-/// What is recorded of a tunnel, and what it holds until it ends.
+/// The facts about a live tunnel, and the permits that it holds until it ends.
 #[derive(Debug)]
 pub struct TunnelRecord {
-    /// What is told of it.
+    /// The facts that logs and the admin interface show.
     pub facts: TunnelFacts,
     pub(super) lease: Lease,
     pub(super) _ports: Option<source::Share>,
@@ -22,7 +23,7 @@ pub struct TunnelRecord {
 }
 
 impl TunnelRecord {
-    /// The endpoint.
+    /// The endpoint that the tunnel leads to.
     pub fn endpoint(&self) -> &State {
         self.lease.endpoint()
     }

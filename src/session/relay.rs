@@ -1,4 +1,4 @@
-//! The relay: from a tunnel that both sides have agreed on to its end.
+//! The relay task of a tunnel: from the agreement of both sides to the log line of its end.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,15 +19,15 @@ use crate::tunnel::copy::{InitialBytes, Tunnel};
 use crate::upstream::connect::Reached;
 use crate::upstream::endpoint::Lease;
 
-/// A tunnel that both sides have agreed on. The client has not been told yet.
+/// A tunnel that both sides have agreed on. The client's 101 has not been sent yet.
 #[derive(Debug)]
 pub struct Opening {
     pub(super) endpoint: Reached,
     pub(super) lease: Lease,
     pub(super) limits: Arc<TunnelLimits>,
-    /// The head of the 101 for the client, and what the endpoint sent behind its own.
+    /// The 101 for the client, and the bytes that the endpoint sent behind its own 101.
     pub(super) to_client: Vec<u8>,
-    /// How much of that is the endpoint's.
+    /// How many of these bytes are the endpoint's.
     pub(super) read_ahead: usize,
     pub(super) handshake: Duration,
     pub(super) request_id: Option<Box<str>>,
@@ -36,8 +36,8 @@ pub struct Opening {
     pub(super) facts: TunnelFacts,
 }
 
-/// Relays between the client and the endpoint of `opening` in a task of its own, until the tunnel
-/// ends. `read_ahead` is what the client sent behind its request.
+/// Starts a task that relays between the client and the endpoint of `opening` until the tunnel ends.
+/// `read_ahead` holds the bytes that the client sent behind its request.
 pub fn relay(
     connection: &Connection,
     opening: Opening,
@@ -82,8 +82,8 @@ pub fn relay(
     });
 }
 
-/// The task of a tunnel. Written by hand because there are many at once: an `async` block would
-/// hold the tunnel twice.
+/// The task of a tunnel. Written by hand because there are hundreds of thousands at once: an `async`
+/// block would keep the tunnel twice, as a captured variable and as a local one.
 #[derive(Debug)]
 struct Relay {
     tunnel: Tunnel<TunnelRecord>,
@@ -110,9 +110,9 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_small() {
-        // With what tokio keeps of a task, 512 bytes; and a size class of the allocator.
+        // With what tokio adds to a task, this is 512 bytes, a size class of the allocator.
         assert!(size_of::<Relay>() <= 376, "{} bytes", size_of::<Relay>());
-        // With the counts of its `Rc`, a size class too.
+        // With the counts of its `Rc`, this is a size class, too.
         assert!(
             size_of::<TunnelRecord>() <= 144,
             "{} bytes",

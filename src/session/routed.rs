@@ -1,4 +1,4 @@
-//! A request that has found its route and its upstream, on its way to an endpoint.
+//! A request whose route and upstream are known, on its way to an endpoint.
 
 use std::sync::Arc;
 
@@ -19,24 +19,24 @@ use crate::snapshot::Route;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::{Upstream, Wish};
 
-/// One request on its way to an upstream.
+/// A request whose route and upstream are known: all that forwarding it needs.
 pub(super) struct RoutedRequest<'a> {
     pub(super) connection: &'a Connection,
     pub(super) incoming: &'a IncomingRequest<'a>,
     pub(super) target: &'a Target,
     pub(super) route: &'a Route,
     pub(super) upstream: &'a Upstream,
-    /// Path and query for the endpoint.
+    /// Path and query as the endpoint gets them.
     pub(super) uri: &'a str,
-    /// Which endpoint it should be.
+    /// The endpoint that this client should get, if any.
     pub(super) affinity: Wish,
-    /// What the cookie that it came with says, where one leads back to an endpoint.
+    /// The valid sticky cookie that the request carries, if any.
     pub(super) sticky_cookie: Option<StickyCookie>,
     pub(super) facts: RequestFacts<'a>,
 }
 
 impl RoutedRequest<'_> {
-    /// The `Host` that the leased endpoint sees.
+    /// The `Host` field for the leased endpoint.
     pub(super) fn host_for<'a>(&'a self, lease: &'a Lease) -> &'a str {
         match lease.endpoint().host() {
             Some(host) if !self.route.settings.preserve_host => host,
@@ -44,25 +44,26 @@ impl RoutedRequest<'_> {
         }
     }
 
-    /// What is counted of the way to the leased endpoint.
+    /// The counters of this listener, route and leased endpoint.
     pub(super) fn endpoint_series(&self, lease: &Lease) -> Arc<Way> {
         let route = self.connection.counts.route(&self.route.settings.name);
         route.way(lease.endpoint())
     }
 
-    /// How the request came, as endpoints are told.
+    /// The forwarding fields that the endpoint gets: client, proxies, scheme, host and port.
     pub(super) fn forwarding(&self) -> ForwardingFacts<'_> {
         let port = self.connection.local.map(|local| local.port());
         self.incoming.client.forwarding(self.target, port)
     }
 
-    /// What connections to the endpoint begin with.
+    /// The PROXY header that a connection to the endpoint begins with; empty if there is none.
     pub(super) fn proxy_header(&self) -> Vec<u8> {
         let addresses = self.incoming.client.source().zip(self.connection.local);
         proxy_header::write(self.upstream.reach().send_proxy, addresses)
     }
 
-    /// Changes to the request's fields: those of the route, and what only we know.
+    /// The changes to the request's fields: the configured ones, then request id, trace and client
+    /// certificate.
     pub(super) fn request_edit(&self) -> Edit<'_> {
         let snapshot = &self.incoming.snapshot;
         let changes = &self.route.settings.request_headers;
@@ -76,6 +77,8 @@ impl RoutedRequest<'_> {
             edit.add_own(name, id);
         }
         if let Some(parent) = &self.incoming.trace.parent {
+            // The trace begins here: a `tracestate` without a valid parent has no meaning and must not
+            // reach the endpoint beside ours (W3C Trace Context).
             edit.replace(TRACEPARENT, parent.clone());
             edit.remove(TRACESTATE);
         }
@@ -88,7 +91,7 @@ impl RoutedRequest<'_> {
         edit
     }
 
-    /// Changes to the fields of what the leased endpoint answers.
+    /// The changes to the fields of the leased endpoint's response.
     pub(super) fn response_edit(&self, lease: &Lease) -> Edit<'_> {
         let changes = &self.route.settings.response_headers;
         let template_values = self
@@ -99,7 +102,7 @@ impl RoutedRequest<'_> {
         edit
     }
 
-    /// The cookie that leads back to the leased endpoint, unless the client has a good one.
+    /// The sticky cookie for the leased endpoint, unless the client has one that is still fresh.
     fn cookie_to(&self, lease: &Lease) -> Option<HeaderValue> {
         let sticky = self.upstream.sticky.as_ref()?;
         let tag = sticky.signer.tag(&lease.endpoint().label);

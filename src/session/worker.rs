@@ -1,4 +1,4 @@
-//! What the sessions of one worker share, and what all workers share.
+//! The state that the sessions of one worker share, and the state that all workers share.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -21,21 +21,21 @@ use crate::tunnel::table::TunnelTable;
 use crate::upstream::connect::Connector;
 use crate::upstream::http::Pool;
 
-/// What all workers share.
+/// The state that all workers share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The configuration as running; read once per session.
+    /// The running configuration. Each session reads it once.
     pub snapshot: ArcSwap<Snapshot>,
-    /// Where the events of sessions are logged.
+    /// The log that session events go to.
     pub access_log: Arc<AccessLog>,
-    /// Tunnels of the process, as far as they are limited.
+    /// The tunnels of the process, counted against `server.max_tunnels`.
     tunnels: Arc<Quota>,
-    /// Finds the addresses of endpoints.
+    /// Resolves the names of endpoints and connects to them.
     pub connector: Connector,
 }
 
 impl Shared {
-    /// Begins with this configuration.
+    /// Starts with this configuration.
     pub fn new(snapshot: Snapshot, connector: Connector) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -46,19 +46,19 @@ impl Shared {
     }
 }
 
-/// What one worker's sessions share.
+/// The state that the sessions of one worker share.
 #[derive(Debug)]
 pub struct Worker {
     shared: Arc<Shared>,
-    /// What it records with.
+    /// Counters and access log.
     pub recorder: Rc<Recorder>,
-    /// Its tasks.
+    /// The worker's tasks.
     pub tasks: Tasks,
-    /// Its live tunnels.
+    /// The worker's live tunnels.
     pub tunnels: Rc<TunnelTable<TunnelRecord>>,
-    /// Its idle connections to endpoints.
+    /// The worker's idle connections to endpoints.
     pub pool: Rc<Pool>,
-    /// Its TLS handshakes, by listener.
+    /// The TLS handshakes in progress, by listener.
     handshakes: RefCell<HashMap<Arc<str>, Rc<Handshakes>>>,
     pub(super) scratch: Scratch,
     ids: RandomState,
@@ -66,7 +66,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// With nothing running.
+    /// A worker with no connections yet.
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
         let log = Arc::clone(&shared.access_log);
         Self {
@@ -82,19 +82,21 @@ impl Worker {
         }
     }
 
-    /// The configuration as running.
+    /// The running configuration.
     pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.shared.snapshot.load()
     }
 
-    /// An id that no other session has.
+    /// A new session id, unique in practice across workers and processes.
     pub fn next_session(&self) -> SessionId {
+        // A hash with a random key instead of a counter: ids of different workers, and of a process
+        // and its successor, do not repeat in the log, without any state that they share.
         let number = self.sessions.get();
         self.sessions.set(number + 1);
         SessionId(self.ids.hash_one(number))
     }
 
-    /// The TLS handshakes of `listener` here.
+    /// The TLS handshakes of `listener` on this worker.
     pub fn handshakes(&self, listener: &Arc<str>) -> Rc<Handshakes> {
         let mut handshakes = self.handshakes.borrow_mut();
         Rc::clone(handshakes.entry(Arc::clone(listener)).or_default())

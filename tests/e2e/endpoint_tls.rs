@@ -56,7 +56,7 @@ async fn endpoints_over_tls_are_verified() {
                 Some("connect-failed"),
                 "{tls}"
             );
-            let failure = proxy.logged("endpoint not reached").await;
+            let failure = proxy.logged("cannot connect to endpoint").await;
             let error = failure["error"].as_str().unwrap();
             assert!(
                 error.contains("TLS handshake failed: invalid peer certificate"),

@@ -265,7 +265,13 @@ async fn an_endpoint_that_refuses_is_ejected() {
     assert_eq!(ejected["endpoint"], refusing.to_string());
     assert_eq!(ejected["why"], "connections fail");
     assert_eq!(ejected["for_s"], 600.0);
-    assert_eq!(proxy.logged_by_now("endpoint not reached").await.len(), 3);
+    assert_eq!(
+        proxy
+            .logged_by_now("cannot connect to endpoint")
+            .await
+            .len(),
+        3
+    );
     // A reload forgets nothing of that.
     proxy
         .reload(&config(&[echo.address, refusing], EJECTION))
@@ -273,7 +279,13 @@ async fn an_endpoint_that_refuses_is_ejected() {
     for _ in 0..4 {
         proxy.tunnel().await;
     }
-    assert_eq!(proxy.logged_by_now("endpoint not reached").await.len(), 3);
+    assert_eq!(
+        proxy
+            .logged_by_now("cannot connect to endpoint")
+            .await
+            .len(),
+        3
+    );
 }
 
 #[tokio::test]
@@ -407,10 +419,16 @@ async fn no_more_than_its_share_of_an_upstream_is_ejected() {
     assert_eq!(ejected.len(), 2, "{ejected:?}");
     // Of fewer endpoints, fewer may be out: one of them comes back.
     let left: Vec<SocketAddr> = ejected.iter().map(|each| each.parse().unwrap()).collect();
-    let before = proxy.logged_by_now("endpoint not reached").await.len();
+    let before = proxy
+        .logged_by_now("cannot connect to endpoint")
+        .await
+        .len();
     proxy.reload(&config(&left, EJECTION)).await;
     assert_eq!(handshake(&proxy).await, 503);
-    let after = proxy.logged_by_now("endpoint not reached").await.len();
+    let after = proxy
+        .logged_by_now("cannot connect to endpoint")
+        .await
+        .len();
     assert_eq!(after - before, 1);
 }
 
