@@ -56,7 +56,7 @@ pub async fn serve(
     match answered {
         Ok(outcome) => outcome,
         Err(SessionError { rejection, detail }) => {
-            access_log::rejected(
+            access_log::request_rejected(
                 &connection.worker.recorder,
                 incoming.facts(),
                 rejection,

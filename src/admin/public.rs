@@ -11,7 +11,7 @@ use super::http::{Answer, Service, method_not_allowed, reply, text};
 use super::view::View;
 use crate::displace::rebalance::excess::Excess;
 use crate::observe::exposition::Format;
-use crate::observe::metrics::{self, Sources};
+use crate::observe::metrics::{self, MetricSources};
 
 /// How long a scrape waits for workers: what one has not told by then is as old as the last scrape.
 const METERS_WITHIN: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ impl View {
             .map(|it| (Arc::clone(&it.name), it.is_drained))
             .collect();
         let body = metrics::write(
-            Sources {
+            MetricSources {
                 workers: &counters,
                 snapshot: &snapshot,
                 ports: self.shared.connector.sources(),

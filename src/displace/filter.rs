@@ -77,13 +77,13 @@ impl Filter {
         fn fits(wanted: Option<&String>, is: &str) -> bool {
             wanted.is_none_or(|wanted| wanted == is)
         }
-        let way = &facts.way;
+        let series = &facts.series;
         let (host, _) = facts.host_and_path();
         self.id.is_none_or(|id| id.0 == facts.session.0)
-            && fits(self.listener.as_ref(), &way.route.listener)
-            && fits(self.route.as_ref(), &way.route.route)
-            && fits(self.upstream.as_ref(), &way.upstream)
-            && fits(self.endpoint.as_ref(), &way.endpoint)
+            && fits(self.listener.as_ref(), &series.route.listener)
+            && fits(self.route.as_ref(), &series.route.route)
+            && fits(self.upstream.as_ref(), &series.upstream)
+            && fits(self.endpoint.as_ref(), &series.endpoint)
             && fits(self.host.as_ref(), host)
             && self.client.is_none_or(|clients| clients.have(facts.client))
             && self.older_than.is_none_or(|least| age >= least.0)

@@ -31,18 +31,18 @@ impl Live {
     /// As these workers have counted.
     pub fn of(workers: &[Arc<Counters>]) -> Self {
         let mut live = Self::default();
-        for way in workers.iter().flat_map(|worker| worker.ways()) {
-            let upstream = live.by_endpoint.entry(Arc::clone(&way.upstream));
-            let endpoint = upstream.or_default().entry(Arc::clone(&way.endpoint));
+        for series in workers.iter().flat_map(|worker| worker.endpoint_series()) {
+            let upstream = live.by_endpoint.entry(Arc::clone(&series.upstream));
+            let endpoint = upstream.or_default().entry(Arc::clone(&series.endpoint));
             let endpoint = endpoint.or_default();
             for (number, ended) in endpoint.ended.iter_mut().enumerate() {
-                *ended += way.ended.at(number).get();
+                *ended += series.ended.at(number).get();
             }
-            let open = way.open();
+            let open = series.open();
             if open == 0 {
                 continue;
             }
-            let (listener, route) = (&way.route.listener, &way.route.route);
+            let (listener, route) = (&series.route.listener, &series.route.route);
             endpoint.open += open;
             *endpoint.by_route.entry(Arc::clone(route)).or_default() += open;
             live.total += open;

@@ -192,7 +192,7 @@ async fn candidates(
         .map(|(state, above)| (&*state.label, Giving::new(*above)))
         .collect();
     let visit = |worker, tunnel: Found| {
-        if let Some(giving) = found.get_mut(&*tunnel.way.endpoint) {
+        if let Some(giving) = found.get_mut(&*tunnel.series.endpoint) {
             giving.count(worker, &tunnel, min_age);
         }
         true

@@ -14,7 +14,7 @@ use super::filter::Filter;
 use crate::net::stream::Peer;
 use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::observe::counters::Counters;
-use crate::observe::series::Way;
+use crate::observe::series::EndpointSeries;
 use crate::session::{TunnelRecord, Worker};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::tunnel::entry::TunnelEntry;
@@ -73,7 +73,7 @@ pub struct Found {
     /// Who connected.
     pub client: Peer,
     /// Listener, route, upstream, endpoint.
-    pub way: Arc<Way>,
+    pub series: Arc<EndpointSeries>,
     /// Host and path asked for.
     pub target: Box<str>,
     /// What was agreed on.
@@ -102,7 +102,7 @@ pub struct Carried {
 pub fn answer(worker: &Worker, question: Question) {
     match question {
         Question::Carried(done) => {
-            worker.show_carried();
+            worker.publish_traffic();
             let _ = done.send(());
         }
         Question::Tunnels {
@@ -154,7 +154,7 @@ impl Found {
                 session: facts.session.0,
             },
             client: facts.client,
-            way: Arc::clone(&facts.way),
+            series: Arc::clone(&facts.series),
             target: facts.target.clone(),
             subprotocol: facts.subprotocol.clone(),
             age,

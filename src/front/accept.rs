@@ -19,7 +19,7 @@ use crate::net::listen::AcceptedSocket;
 use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
-use crate::observe::labels::Turned;
+use crate::observe::labels::RefusedConnection;
 use crate::observe::series::ListenerSeries;
 use crate::session::{Connection, ConnectionGuards, Worker};
 
@@ -44,7 +44,7 @@ pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
     let counters = &worker.recorder.counters;
     counters.connections.add(1);
     let counts = counters.listener(&listener.name);
-    let connected = counts.connected();
+    let connected = counts.open_connection();
     let since = Instant::now();
     // Read once: a reload in the middle must not mix the deadlines of one configuration with the
     // certificates of another.
@@ -158,7 +158,10 @@ async fn prepare(
     if settings.trust.proxy_protocol
         && let Err(error) = take_proxy_header(&socket, settings, origin, since).await
     {
-        counts.turned.at(Turned::ProxyHeader as usize).add(1);
+        counts
+            .refused
+            .at(RefusedConnection::ProxyHeader as usize)
+            .add(1);
         // Logged at `info`, unlike a failed TLS handshake: it usually means that listener and load
         // balancer are configured differently, and then no client gets through.
         tracing::info!(client = %origin.peer, %error, "connection refused");
@@ -174,13 +177,14 @@ async fn prepare(
     match &result {
         Ok(stream) => {
             if let Some((version, resumed)) = stream.tls_version() {
-                counts.secured(version, resumed);
+                counts.count_tls_handshake(version, resumed);
             }
         }
-        Err(PrepareError::TooManyHandshakes(_)) => {
-            counts.turned.at(Turned::TlsQueue as usize).add(1)
-        }
-        Err(_) => counts.turned.at(Turned::Tls as usize).add(1),
+        Err(PrepareError::TooManyHandshakes(_)) => counts
+            .refused
+            .at(RefusedConnection::TlsQueue as usize)
+            .add(1),
+        Err(_) => counts.refused.at(RefusedConnection::Tls as usize).add(1),
     }
     Ok((result?, pass))
 }
@@ -203,10 +207,10 @@ fn enter(
     let entered = listener.gate.enter(&settings.limits, address);
     entered.map_err(|limit| {
         let turned = match limit {
-            LimitReached::ConnectionsPerIp => Turned::ConnectionsPerIp,
-            _ => Turned::Connections,
+            LimitReached::ConnectionsPerIp => RefusedConnection::ConnectionsPerIp,
+            _ => RefusedConnection::Connections,
         };
-        counts.turned.at(turned as usize).add(1);
+        counts.refused.at(turned as usize).add(1);
         if let Some(refused) = listener.gate.refused() {
             tracing::warn!(
                 listener = %listener.name, client = %origin.peer, refused, reason = %limit,

@@ -256,7 +256,7 @@ fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
         path: None,
         started: StdInstant::now(),
     };
-    access_log::rejected(
+    access_log::request_rejected(
         &connection.worker.recorder,
         facts,
         rejection,

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tracing::field::display;
 
-use super::labels::Outcome;
-use super::record::Record;
-use super::recorder::{Recorder, Target};
-use super::series::{ListenerSeries, RouteSeries, Way};
+use super::labels::HandshakeOutcome;
+use super::record::LogRecord;
+use super::recorder::{AccessLogTarget, Recorder};
+use super::series::{EndpointSeries, ListenerSeries, RouteSeries};
 use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::trace::TraceId;
@@ -49,10 +49,10 @@ macro_rules! event {
 macro_rules! fields {
     ($recorder:expr, $level:ident, $what:literal, { $($name:ident = $value:expr,)+ }) => {
         match &**$recorder.log.target() {
-            Target::Log => tracing::$level!($($name = $value,)+ $what),
-            Target::Off => {}
-            Target::Own(lines, shape) => {
-                let mut record = Record::begin(*shape, $what);
+            AccessLogTarget::Log => tracing::$level!($($name = $value,)+ $what),
+            AccessLogTarget::Off => {}
+            AccessLogTarget::Own(lines, format) => {
+                let mut record = LogRecord::begin(*format, $what);
                 $(record.field(stringify!($name), &$value);)+
                 lines.push(record.end().as_bytes());
             }
@@ -78,7 +78,7 @@ pub struct TunnelFacts {
     /// Who connected.
     pub client: Peer,
     /// The listener, the route taken and the endpoint, and what is counted of them.
-    pub way: Arc<Way>,
+    pub series: Arc<EndpointSeries>,
     /// Host and path asked for, without the query: that may hold secrets.
     pub target: Box<str>,
     /// What was agreed on.
@@ -95,8 +95,8 @@ impl TunnelFacts {
             request_id: None,
             trace: None,
             client: self.client,
-            listener: &self.way.route.listener,
-            route: Some(&self.way.route.route),
+            listener: &self.series.route.listener,
+            route: Some(&self.series.route.route),
         }
     }
 
@@ -120,10 +120,13 @@ pub struct TunnelOpening<'a> {
 
 /// Records that a tunnel opened.
 pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOpening<'_>) {
-    let Way { route, .. } = &*facts.way;
+    let EndpointSeries { route, .. } = &*facts.series;
     recorder.counters.tunnels.add(1);
-    facts.way.opened.add(1);
-    route.handshakes.at(Outcome::Opened as usize).add(1);
+    facts.series.opened.add(1);
+    route
+        .handshakes
+        .at(HandshakeOutcome::Opened as usize)
+        .add(1);
     route.handshake_seconds.observe(opening.handshake);
     let (host, path) = facts.host_and_path();
     let subject = Subject {
@@ -132,8 +135,8 @@ pub fn tunnel_opened(recorder: &Recorder, facts: &TunnelFacts, opening: TunnelOp
         ..facts.subject()
     };
     event!(recorder, info, "tunnel opened", subject, {
-        upstream = &*facts.way.upstream,
-        endpoint = &*facts.way.endpoint,
+        upstream = &*facts.series.upstream,
+        endpoint = &*facts.series.endpoint,
         host = host,
         path = path,
         status = 101_u16,
@@ -150,19 +153,19 @@ pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, fin
         unframed,
     } = finished;
     let lived = facts.opened.elapsed();
-    let Way { route, .. } = &*facts.way;
+    let EndpointSeries { route, .. } = &*facts.series;
     recorder.counters.ended.add(1);
-    facts.way.ended.at(ended as usize).add(1);
-    facts.way.carried.end(meter);
+    facts.series.ended.at(ended as usize).add(1);
+    facts.series.traffic.add_ended(meter);
     route.ended.add(1);
     route.unframed.add(unframed.into());
     route.tunnel_seconds.observe(lived);
     if let Some((side, code)) = closed {
-        route.closed(side, code);
+        route.count_close(side, code);
     }
     event!(recorder, info, "tunnel ended", facts.subject(), {
-        upstream = &*facts.way.upstream,
-        endpoint = &*facts.way.endpoint,
+        upstream = &*facts.series.upstream,
+        endpoint = &*facts.series.endpoint,
         reason = ended.token(),
         bytes_from_client = meter.bytes(Side::Client),
         bytes_from_endpoint = meter.bytes(Side::Endpoint),
@@ -220,9 +223,12 @@ impl<'a> RequestFacts<'a> {
 }
 
 /// Records that a client went away before there was an answer to its handshake.
-pub fn abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
+pub fn handshake_abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
     let route = facts.counted();
-    route.handshakes.at(Outcome::Abandoned as usize).add(1);
+    route
+        .handshakes
+        .at(HandshakeOutcome::Abandoned as usize)
+        .add(1);
     event!(recorder, info, "handshake abandoned", facts.subject(), {
         host = facts.host,
         path = facts.path,
@@ -231,7 +237,7 @@ pub fn abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
 }
 
 /// Records that we refused a request ourselves, and why in detail if there is more to say.
-pub fn rejected(
+pub fn request_rejected(
     recorder: &Recorder,
     facts: RequestFacts<'_>,
     rejection: Rejection,
@@ -241,14 +247,17 @@ pub fn rejected(
     let route = facts.counted();
     recorder.counters.rejections.add(1);
     route.rejections.at(rejection as usize).add(1);
-    route.answered(status);
+    route.count_response(status);
     // These are what is wrong with a handshake: it could not become one.
     let broken = matches!(
         rejection,
         Rejection::VersionUnsupported | Rejection::KeyInvalid | Rejection::HandshakeBody
     );
     if facts.is_handshake || broken {
-        route.handshakes.at(Outcome::Rejected as usize).add(1);
+        route
+            .handshakes
+            .at(HandshakeOutcome::Rejected as usize)
+            .add(1);
     }
     macro_rules! rejected {
         ($level:ident) => {
@@ -272,7 +281,7 @@ pub fn rejected(
 
 /// Records the reply to a plain request, or to a handshake that was declined: an endpoint's, or a
 /// redirect of ours.
-pub fn replied(
+pub fn response_sent(
     recorder: &Recorder,
     facts: RequestFacts<'_>,
     endpoint: Option<&State>,
@@ -280,9 +289,12 @@ pub fn replied(
 ) {
     recorder.counters.requests.add(1);
     let route = facts.counted();
-    route.answered(status);
+    route.count_response(status);
     if facts.is_handshake {
-        route.handshakes.at(Outcome::Declined as usize).add(1);
+        route
+            .handshakes
+            .at(HandshakeOutcome::Declined as usize)
+            .add(1);
     }
     event!(recorder, info, "request", facts.subject(), {
         upstream = endpoint.map(|endpoint| &*endpoint.upstream),

@@ -25,15 +25,15 @@ impl Counter {
 
 /// One counter for each of a fixed set of things.
 #[derive(Debug)]
-pub struct Each<const N: usize>([Counter; N]);
+pub struct CounterArray<const N: usize>([Counter; N]);
 
-impl<const N: usize> Default for Each<N> {
+impl<const N: usize> Default for CounterArray<N> {
     fn default() -> Self {
         Self(std::array::from_fn(|_| Counter::default()))
     }
 }
 
-impl<const N: usize> Each<N> {
+impl<const N: usize> CounterArray<N> {
     /// That of the thing in this place; the last one for places that there are not.
     pub fn at(&self, position: usize) -> &Counter {
         &self.0[position.min(N - 1)]

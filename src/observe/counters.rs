@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::counter::Counter;
 use super::labelled::Labelled;
-use super::series::{ListenerSeries, RouteSeries, Way};
+use super::series::{EndpointSeries, ListenerSeries, RouteSeries};
 use crate::snapshot::Snapshot;
 
 /// One worker's counters since the start of the process.
@@ -49,9 +49,12 @@ impl Counters {
     }
 
     /// Those of all ways to endpoints.
-    pub fn ways(&self) -> Vec<Arc<Way>> {
+    pub fn endpoint_series(&self) -> Vec<Arc<EndpointSeries>> {
         let routes = self.routes();
-        routes.iter().flat_map(|each| each.ways.all()).collect()
+        routes
+            .iter()
+            .flat_map(|each| each.endpoints.all())
+            .collect()
     }
 
     /// Forgets what `snapshot` does not have, when nobody has used it for some time.
@@ -63,8 +66,9 @@ impl Counters {
                 .iter()
                 .map(|it| (&it.upstream, &it.label))
                 .collect();
-            let wanted = |way: &Way| known.contains(&(&way.upstream, &way.endpoint));
-            route.ways.sweep(wanted);
+            let wanted =
+                |series: &EndpointSeries| known.contains(&(&series.upstream, &series.endpoint));
+            route.endpoints.sweep(wanted);
         }
         for listener in self.listeners.all() {
             let has = |route: &RouteSeries| snapshot.has_route(&route.route);

@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::histogram::Spread;
+use super::histogram::HistogramSum;
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Format {
 
 /// What a family of metrics is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Goes up only.
     Counter,
     /// Goes up and down.
@@ -83,16 +83,16 @@ impl Exposition {
     }
 
     /// Begins a family; the samples that follow are its.
-    pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
+    pub fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) {
         self.family = name;
         let declared = match self.format {
             Format::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
             Format::Prometheus => name,
         };
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         self.put(format_args!(
             "# HELP {declared} {help}\n# TYPE {declared} {kind}\n"
@@ -105,17 +105,17 @@ impl Exposition {
     }
 
     /// A histogram.
-    pub fn histogram(&mut self, labels: Labels<'_>, spread: &Spread) {
-        for (bound, count) in &spread.buckets {
+    pub fn histogram(&mut self, labels: Labels<'_>, sum: &HistogramSum) {
+        for (bound, count) in &sum.buckets {
             let bound = match self.format {
                 Format::OpenMetrics => format!("{bound:?}"),
                 Format::Prometheus => bound.to_string(),
             };
             self.line("_bucket", labels, Some(&bound), count);
         }
-        self.line("_bucket", labels, Some("+Inf"), spread.count);
-        self.line("_sum", labels, None, spread.sum);
-        self.line("_count", labels, None, spread.count);
+        self.line("_bucket", labels, Some("+Inf"), sum.count);
+        self.line("_sum", labels, None, sum.sum);
+        self.line("_count", labels, None, sum.count);
     }
 
     /// All of it.
@@ -166,17 +166,17 @@ mod tests {
 
     fn written(format: Format) -> String {
         let mut metrics = Exposition::new(format);
-        metrics.family("x_total", Kind::Counter, "What came.");
+        metrics.family("x_total", MetricKind::Counter, "What came.");
         metrics.sample(&[("path", "a\"\\\n"), ("of", "b")], 3);
-        metrics.family("y", Kind::Gauge, "What is.");
+        metrics.family("y", MetricKind::Gauge, "What is.");
         metrics.sample(&[], 0.5);
-        metrics.family("z_seconds", Kind::Histogram, "What it took.");
-        let spread = Spread {
+        metrics.family("z_seconds", MetricKind::Histogram, "What it took.");
+        let sum = HistogramSum {
             buckets: vec![(0.5, 1), (1.0, 2)],
             count: 3,
             sum: 9.25,
         };
-        metrics.histogram(&[("of", "b")], &spread);
+        metrics.histogram(&[("of", "b")], &sum);
         metrics.finish()
     }
 

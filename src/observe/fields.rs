@@ -23,7 +23,7 @@ impl<'writer> FormatFields<'writer> for Fields {
         if writer.has_ansi_escapes() {
             return DefaultFields::new().format_fields(writer, fields);
         }
-        let mut line = Line {
+        let mut line = FieldVisitor {
             to: Escaping(&mut writer),
             any: false,
             result: Ok(()),
@@ -33,13 +33,13 @@ impl<'writer> FormatFields<'writer> for Fields {
     }
 }
 
-struct Line<'a, 'writer> {
+struct FieldVisitor<'a, 'writer> {
     to: Escaping<'a, Writer<'writer>>,
     any: bool,
     result: fmt::Result,
 }
 
-impl Line<'_, '_> {
+impl FieldVisitor<'_, '_> {
     fn field(
         &mut self,
         field: &Field,
@@ -62,7 +62,7 @@ impl Line<'_, '_> {
     }
 }
 
-impl Visit for Line<'_, '_> {
+impl Visit for FieldVisitor<'_, '_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.field(field, |to| to.quote_if_needed(value));
     }
@@ -113,8 +113,8 @@ mod tests {
     /// What is logged while `work` runs, without time and level.
     fn logged(work: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
-        struct Shared(Arc<Mutex<Vec<u8>>>);
-        impl std::io::Write for Shared {
+        struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for SharedBuffer {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
                 self.0.lock().unwrap().write(bytes)
             }
@@ -122,7 +122,7 @@ mod tests {
                 Ok(())
             }
         }
-        let text = Shared::default();
+        let text = SharedBuffer::default();
         let writer = text.clone();
         let subscriber = fmt()
             .with_ansi(false)

@@ -8,12 +8,12 @@ use super::counter::Counter;
 pub type Bounds<const N: usize> = [f64; N];
 
 /// From half a millisecond to ten seconds: connecting, shaking hands.
-pub const SHORT: Bounds<14> = [
+pub const LATENCY_SECONDS: Bounds<14> = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 /// From a second to a week: how long tunnels live.
-pub const LONG: Bounds<14> = [
+pub const LIFETIME_SECONDS: Bounds<14> = [
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0,
     259_200.0, 604_800.0,
 ];
@@ -51,7 +51,7 @@ impl<const N: usize> Histogram<N> {
 
 /// The sum of several histograms with the same bounds, as they are read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Spread {
+pub struct HistogramSum {
     /// Upper bounds and what was within them, all that was within lower ones included.
     pub buckets: Vec<(f64, u64)>,
     /// How many there were.
@@ -60,7 +60,7 @@ pub struct Spread {
     pub sum: f64,
 }
 
-impl Spread {
+impl HistogramSum {
     /// Of these.
     pub fn of<'a, const N: usize>(
         bounds: &Bounds<N>,
@@ -100,8 +100,8 @@ mod tests {
             one.observe(Duration::from_secs_f64(seconds));
         }
         two.observe(Duration::from_secs(2));
-        let spread = Spread::of(bounds, [&one, &two].into_iter());
-        assert_eq!(spread.buckets, [(1.0, 2), (10.0, 3)]);
-        assert_eq!((spread.count, spread.sum), (4, 14.0));
+        let sum = HistogramSum::of(bounds, [&one, &two].into_iter());
+        assert_eq!(sum.buckets, [(1.0, 2), (10.0, 3)]);
+        assert_eq!((sum.count, sum.sum), (4, 14.0));
     }
 }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counters by label, made when they are first written to.
 #[derive(Debug)]
-pub struct Labelled<K, V>(Mutex<HashMap<K, Known<V>>>);
+pub struct Labelled<K, V>(Mutex<HashMap<K, TrackedSeries<V>>>);
 
 #[derive(Debug)]
-struct Known<V> {
+struct TrackedSeries<V> {
     series: Arc<V>,
     /// Sweeps for which nobody has had a use for it.
     unused: u32,
@@ -31,40 +31,39 @@ impl<K: Eq + Hash, V> Labelled<K, V> {
     where
         K: Borrow<Q>,
     {
-        let mut known = self.lock();
-        if let Some(known) = known.get(label) {
-            return Arc::clone(&known.series);
+        let mut all = self.lock();
+        if let Some(tracked) = all.get(label) {
+            return Arc::clone(&tracked.series);
         }
         let (label, series) = new();
         let series = Arc::new(series);
-        let entry = Known {
+        let tracked = TrackedSeries {
             series: Arc::clone(&series),
             unused: 0,
         };
-        known.insert(label, entry);
+        all.insert(label, tracked);
         series
     }
 
     /// All of them.
     pub fn all(&self) -> Vec<Arc<V>> {
-        let known = self.lock();
-        known
-            .values()
-            .map(|known| Arc::clone(&known.series))
+        let all = self.lock();
+        all.values()
+            .map(|tracked| Arc::clone(&tracked.series))
             .collect()
     }
 
     /// Forgets those that nobody holds and that have not been `wanted` for some time: endpoints come
     /// and go, and their counters would stay.
     pub fn sweep(&self, wanted: impl Fn(&V) -> bool) {
-        self.lock().retain(|_, known| {
-            let used = Arc::strong_count(&known.series) > 1 || wanted(&known.series);
-            known.unused = if used { 0 } else { known.unused + 1 };
-            known.unused <= FORGET_AFTER
+        self.lock().retain(|_, tracked| {
+            let used = Arc::strong_count(&tracked.series) > 1 || wanted(&tracked.series);
+            tracked.unused = if used { 0 } else { tracked.unused + 1 };
+            tracked.unused <= FORGET_AFTER
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Known<V>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, TrackedSeries<V>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -22,7 +22,7 @@ macro_rules! labels {
 
 labels! {
     /// Why a connection was closed before it came to a request.
-    Turned {
+    RefusedConnection {
         /// `limits.connections`.
         Connections = "connections",
         /// `limits.connections_per_ip`.
@@ -38,7 +38,7 @@ labels! {
 
 labels! {
     /// What a handshake came to.
-    Outcome {
+    HandshakeOutcome {
         /// A tunnel.
         Opened = "opened",
         /// An endpoint answered something other than a 101.
@@ -52,7 +52,7 @@ labels! {
 
 labels! {
     /// Why an endpoint was not reached.
-    Unreached {
+    ConnectFailure {
         /// The deadline passed.
         Timeout = "timeout",
         /// Its name has no address.
@@ -68,7 +68,7 @@ labels! {
     }
 }
 
-impl Unreached {
+impl ConnectFailure {
     pub(super) fn of(error: &ConnectError) -> Self {
         match error {
             ConnectError::Timeout(_) => Self::Timeout,
@@ -125,19 +125,19 @@ mod tests {
     #[test]
     fn labels_are_in_the_order_of_their_counters() {
         assert!(
-            Turned::ALL
+            RefusedConnection::ALL
                 .iter()
                 .enumerate()
                 .all(|(at, it)| *it as usize == at)
         );
         assert!(
-            Outcome::ALL
+            HandshakeOutcome::ALL
                 .iter()
                 .enumerate()
                 .all(|(at, it)| *it as usize == at)
         );
         assert!(
-            Unreached::ALL
+            ConnectFailure::ALL
                 .iter()
                 .enumerate()
                 .all(|(at, it)| *it as usize == at)

@@ -12,23 +12,23 @@ use super::counter::Counter;
 use super::sink::Sink;
 
 /// Bytes that may wait; what comes when there are more is dropped and counted.
-const WAITING_MOST: usize = 4 << 20;
+const MAX_QUEUED_BYTES: usize = 4 << 20;
 
 /// How long lines are gathered before they are written together.
-const GATHER: Duration = Duration::from_millis(5);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long the end of the program may wait for a reader that has stalled.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Takes lines. The thread ends when nobody has it any more.
 #[derive(Debug, Clone)]
-pub struct Lines(Arc<End>);
+pub struct Lines(Arc<QueueCloser>);
 
 /// The end of the queue that lines are put in by.
 #[derive(Debug)]
-struct End(Arc<Shared>);
+struct QueueCloser(Arc<LineQueue>);
 
-impl Drop for End {
+impl Drop for QueueCloser {
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.changed.notify_all();
@@ -36,8 +36,8 @@ impl Drop for End {
 }
 
 #[derive(Debug)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct LineQueue {
+    state: Mutex<QueueState>,
     changed: Condvar,
     /// What the lines are of, for the log.
     of: &'static str,
@@ -46,13 +46,13 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct QueueState {
     waiting: Vec<u8>,
     dropped: u64,
     /// The thread has taken lines and not written them yet.
     writing: bool,
     /// Somebody waits for all to be written.
-    hurry: bool,
+    flush_requested: bool,
     /// The file is to be opened again.
     reopen: bool,
     closed: bool,
@@ -73,8 +73,8 @@ impl Lines {
     }
 
     fn unwritten(of: &'static str, dropped: &Arc<Counter>) -> Self {
-        Self(Arc::new(End(Arc::new(Shared {
-            queue: Mutex::default(),
+        Self(Arc::new(QueueCloser(Arc::new(LineQueue {
+            state: Mutex::default(),
             changed: Condvar::new(),
             of,
             dropped: Arc::clone(dropped),
@@ -85,14 +85,14 @@ impl Lines {
     pub fn flush(&self) {
         let shared = &self.0.0;
         let mut queue = shared.lock();
-        queue.hurry = true;
+        queue.flush_requested = true;
         shared.changed.notify_all();
-        let unwritten = |queue: &mut Queue| queue.writing || !queue.waiting.is_empty();
+        let unwritten = |queue: &mut QueueState| queue.writing || !queue.waiting.is_empty();
         let (mut queue, _) = shared
             .changed
-            .wait_timeout_while(queue, LAST_WORDS, unwritten)
+            .wait_timeout_while(queue, FLUSH_TIMEOUT, unwritten)
             .unwrap_or_else(PoisonError::into_inner);
-        queue.hurry = false;
+        queue.flush_requested = false;
     }
 
     /// Has the file opened again, if it is one.
@@ -105,7 +105,7 @@ impl Lines {
     pub fn push(&self, line: &[u8]) {
         let shared = &self.0.0;
         let mut queue = shared.lock();
-        if queue.waiting.len() + line.len() > WAITING_MOST {
+        if queue.waiting.len() + line.len() > MAX_QUEUED_BYTES {
             queue.dropped += 1;
             return;
         }
@@ -118,22 +118,22 @@ impl Lines {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+impl LineQueue {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_all(&self, mut sink: Sink) {
         let mut batch = Vec::new();
         loop {
-            let idle = |queue: &mut Queue| {
+            let idle = |queue: &mut QueueState| {
                 queue.waiting.is_empty() && queue.dropped == 0 && !queue.reopen && !queue.closed
             };
             let queue = self.changed.wait_while(self.lock(), idle);
             let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
-            if !queue.hurry && !queue.closed && !queue.reopen {
+            if !queue.flush_requested && !queue.closed && !queue.reopen {
                 drop(queue);
-                thread::sleep(GATHER);
+                thread::sleep(FLUSH_INTERVAL);
                 queue = self.lock();
             }
             if queue.closed && queue.waiting.is_empty() {
@@ -164,18 +164,18 @@ impl Shared {
 }
 
 impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Line<'a>;
+    type Writer = LineWriter<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line(self)
+    fn make_writer(&'a self) -> LineWriter<'a> {
+        LineWriter(self)
     }
 }
 
 /// Where one line goes.
 #[derive(Debug)]
-pub struct Line<'a>(&'a Lines);
+pub struct LineWriter<'a>(&'a Lines);
 
-impl io::Write for Line<'_> {
+impl io::Write for LineWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.push(bytes);
         Ok(bytes.len())
@@ -195,12 +195,12 @@ mod tests {
     fn what_is_too_much_to_keep_is_dropped_and_counted() {
         // No thread writes them.
         let lines = Lines::unwritten("log", &Arc::default());
-        let line = vec![b'x'; WAITING_MOST / 4];
+        let line = vec![b'x'; MAX_QUEUED_BYTES / 4];
         for _ in 0..6 {
             lines.make_writer().write_all(&line).unwrap();
         }
         let queue = lines.0.0.lock();
-        assert_eq!((queue.waiting.len(), queue.dropped), (WAITING_MOST, 2));
+        assert_eq!((queue.waiting.len(), queue.dropped), (MAX_QUEUED_BYTES, 2));
     }
 
     #[test]

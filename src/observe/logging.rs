@@ -1,4 +1,4 @@
-//! What is logged, and in what shape.
+//! What is logged, and in what format.
 
 use std::io;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ use crate::upstream::source;
 
 /// Where metrics are gathered from.
 #[derive(Debug, Clone, Copy)]
-pub struct Sources<'a> {
+pub struct MetricSources<'a> {
     /// Each worker's.
     pub workers: &'a [Arc<Counters>],
     /// The configuration as running.
@@ -47,19 +47,19 @@ pub struct Sources<'a> {
 }
 
 /// Writes all of them.
-pub fn write(sources: Sources<'_>, format: Format) -> String {
+pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     let mut metrics = Exposition::new(format);
     let gathered = Gathered::from(sources.workers);
-    process::of_process(&mut metrics, sources);
-    listeners::of_listeners(&mut metrics, &gathered);
-    listeners::of_drained(&mut metrics, sources.drained);
-    routes::of_requests(&mut metrics, &gathered);
-    tunnels::of_tunnels(&mut metrics, &gathered);
-    tunnels::of_traffic(&mut metrics, &gathered);
-    endpoints::of_endpoints(&mut metrics, &gathered, sources);
-    process::of_closing(&mut metrics, sources);
-    process::of_older(&mut metrics, sources);
-    endpoints::of_ports(&mut metrics, sources);
-    kernel::of_kernel(&mut metrics, sources.process.began());
+    process::write_process(&mut metrics, sources);
+    listeners::write_listeners(&mut metrics, &gathered);
+    listeners::write_drained(&mut metrics, sources.drained);
+    routes::write_requests(&mut metrics, &gathered);
+    tunnels::write_tunnels(&mut metrics, &gathered);
+    tunnels::write_traffic(&mut metrics, &gathered);
+    endpoints::write_endpoints(&mut metrics, &gathered, sources);
+    process::write_closing(&mut metrics, sources);
+    process::write_older(&mut metrics, sources);
+    endpoints::write_ports(&mut metrics, sources);
+    kernel::write_kernel(&mut metrics, sources.process.began());
     metrics.finish()
 }

@@ -11,13 +11,13 @@ use super::counter::Counter;
 /// What metrics tell of the process as a whole; written by the control runtime.
 #[derive(Debug)]
 pub struct ProcessStatus {
-    began: Began,
+    began: StartTime,
     reloads: Counter,
     failed_reloads: Counter,
     /// What was wrong with the last reload, if anything.
     fault: ArcSwap<Vec<String>>,
     /// Milliseconds of the Unix epoch.
-    taken: Counter,
+    applied: Counter,
     draining: AtomicBool,
     /// The certificates of the listeners.
     pub certificates: ArcSwap<Vec<Expiry>>,
@@ -37,16 +37,16 @@ pub struct Expiry {
 impl Default for ProcessStatus {
     fn default() -> Self {
         let process = Self {
-            began: Began::now(),
+            began: StartTime::now(),
             reloads: Counter::default(),
             failed_reloads: Counter::default(),
             fault: ArcSwap::default(),
-            taken: Counter::default(),
+            applied: Counter::default(),
             draining: AtomicBool::new(false),
             certificates: ArcSwap::default(),
         };
         process
-            .taken
+            .applied
             .set((timestamp(SystemTime::now()) * 1e3) as u64);
         process
     }
@@ -64,7 +64,7 @@ impl ProcessStatus {
     }
 
     /// When it began.
-    pub fn began(&self) -> Began {
+    pub fn began(&self) -> StartTime {
         self.began
     }
 
@@ -74,8 +74,8 @@ impl ProcessStatus {
     }
 
     /// When the configuration was last taken, in seconds of the Unix epoch.
-    pub fn last_taken(&self) -> f64 {
-        self.taken.get() as f64 / 1e3
+    pub fn last_applied(&self) -> f64 {
+        self.applied.get() as f64 / 1e3
     }
 
     /// What was wrong with the last reload, line by line; nothing if it was taken.
@@ -89,7 +89,8 @@ impl ProcessStatus {
         self.fault.store(Arc::new(fault));
         if taken {
             self.reloads.add(1);
-            self.taken.set((timestamp(SystemTime::now()) * 1e3) as u64);
+            self.applied
+                .set((timestamp(SystemTime::now()) * 1e3) as u64);
         } else {
             self.failed_reloads.add(1);
         }
@@ -98,9 +99,9 @@ impl ProcessStatus {
 
 /// When the process began, for who reads metrics.
 #[derive(Debug, Clone, Copy)]
-pub struct Began(SystemTime);
+pub struct StartTime(SystemTime);
 
-impl Began {
+impl StartTime {
     /// Now.
     pub fn now() -> Self {
         Self(SystemTime::now())

@@ -11,7 +11,7 @@ use super::sink::RECORD_END;
 
 /// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum RecordFormat {
     /// `name=value`.
     Text,
     /// One object on a line.
@@ -22,63 +22,63 @@ pub enum Shape {
 
 /// A record that is being written.
 #[derive(Debug)]
-pub struct Record {
+pub struct LogRecord {
     text: String,
-    shape: Shape,
+    format: RecordFormat,
 }
 
 /// What most records take.
 const USUAL: usize = 512;
 
-impl Record {
+impl LogRecord {
     /// Something happened now.
-    pub fn begin(shape: Shape, what: &str) -> Self {
-        Self::begin_at(SystemTime::now(), shape, what)
+    pub fn begin(format: RecordFormat, what: &str) -> Self {
+        Self::begin_at(SystemTime::now(), format, what)
     }
 
-    fn begin_at(time: SystemTime, shape: Shape, what: &str) -> Self {
+    fn begin_at(time: SystemTime, format: RecordFormat, what: &str) -> Self {
         let mut text = String::with_capacity(USUAL);
         let time = humantime::format_rfc3339_micros(time);
         // A string takes everything.
-        let _ = match shape {
-            Shape::Text => write!(text, "{time} {what}"),
-            Shape::Json => write!(text, "{{\"timestamp\":\"{time}\",\"message\":\"{what}\""),
-            Shape::Journal => write!(
+        let _ = match format {
+            RecordFormat::Text => write!(text, "{time} {what}"),
+            RecordFormat::Json => write!(text, "{{\"timestamp\":\"{time}\",\"message\":\"{what}\""),
+            RecordFormat::Journal => write!(
                 text,
                 "MESSAGE={what}\nPRIORITY=6\nSYSLOG_IDENTIFIER=tidegate\n"
             ),
         };
-        Self { text, shape }
+        Self { text, format }
     }
 
     /// One more value, if there is one.
-    pub fn field(&mut self, name: &'static str, value: &impl Value) {
+    pub fn field(&mut self, name: &'static str, value: &impl RecordValue) {
         value.put(name, self);
     }
 
     /// All of it, with its end.
     pub fn end(mut self) -> String {
-        match self.shape {
-            Shape::Text => self.text.push('\n'),
-            Shape::Json => self.text.push_str("}\n"),
-            Shape::Journal => self.text.push(RECORD_END),
+        match self.format {
+            RecordFormat::Text => self.text.push('\n'),
+            RecordFormat::Json => self.text.push_str("}\n"),
+            RecordFormat::Journal => self.text.push(RECORD_END),
         }
         self.text
     }
 
     fn name(&mut self, name: &str) {
-        match self.shape {
-            Shape::Text => {
+        match self.format {
+            RecordFormat::Text => {
                 self.text.push(' ');
                 self.text.push_str(name);
                 self.text.push('=');
             }
-            Shape::Json => {
+            RecordFormat::Json => {
                 self.text.push_str(",\"");
                 self.text.push_str(name);
                 self.text.push_str("\":");
             }
-            Shape::Journal => {
+            RecordFormat::Journal => {
                 self.text.push_str("TIDEGATE_");
                 self.text
                     .extend(name.chars().map(|it| it.to_ascii_uppercase()));
@@ -95,10 +95,10 @@ impl Record {
 
     fn string(&mut self, name: &str, value: &str) {
         self.name(name);
-        match self.shape {
-            Shape::Text => Escaping(&mut self.text).quote_if_needed(value),
-            Shape::Journal => Escaping(&mut self.text).write_str(value),
-            Shape::Json => {
+        match self.format {
+            RecordFormat::Text => Escaping(&mut self.text).quote_if_needed(value),
+            RecordFormat::Journal => Escaping(&mut self.text).write_str(value),
+            RecordFormat::Json => {
                 // Text can always be written so.
                 self.text
                     .push_str(&serde_json::to_string(value).unwrap_or_default());
@@ -110,32 +110,32 @@ impl Record {
     }
 
     fn end_value(&mut self) {
-        if self.shape == Shape::Journal {
+        if self.format == RecordFormat::Journal {
             self.text.push('\n');
         }
     }
 }
 
 /// What records have values of.
-pub trait Value {
+pub trait RecordValue {
     /// Writes it, or nothing.
-    fn put(&self, name: &'static str, record: &mut Record);
+    fn put(&self, name: &'static str, record: &mut LogRecord);
 }
 
-impl Value for &str {
-    fn put(&self, name: &'static str, record: &mut Record) {
+impl RecordValue for &str {
+    fn put(&self, name: &'static str, record: &mut LogRecord) {
         record.string(name, self);
     }
 }
 
-impl<T: Display> Value for DisplayValue<T> {
-    fn put(&self, name: &'static str, record: &mut Record) {
+impl<T: Display> RecordValue for DisplayValue<T> {
+    fn put(&self, name: &'static str, record: &mut LogRecord) {
         record.string(name, &format!("{self}"));
     }
 }
 
-impl<T: Value> Value for Option<T> {
-    fn put(&self, name: &'static str, record: &mut Record) {
+impl<T: RecordValue> RecordValue for Option<T> {
+    fn put(&self, name: &'static str, record: &mut LogRecord) {
         if let Some(value) = self {
             value.put(name, record);
         }
@@ -144,8 +144,8 @@ impl<T: Value> Value for Option<T> {
 
 macro_rules! numbers {
     ($($number:ty),+) => {$(
-        impl Value for $number {
-            fn put(&self, name: &'static str, record: &mut Record) {
+        impl RecordValue for $number {
+            fn put(&self, name: &'static str, record: &mut LogRecord) {
                 record.number(name, self);
             }
         }
@@ -160,9 +160,9 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
     use tracing::field::display;
 
-    fn written(shape: Shape) -> String {
+    fn written(format: RecordFormat) -> String {
         let time = UNIX_EPOCH + Duration::from_micros(1_500_000);
-        let mut record = Record::begin_at(time, shape, "it happened");
+        let mut record = LogRecord::begin_at(time, format, "it happened");
         record.field("bare", &"a/b");
         record.field("odd", &"a \"b\"\n\u{1b}é");
         record.field("missing", &None::<&str>);
@@ -175,18 +175,18 @@ mod tests {
     #[test]
     fn all_shapes_are_written_and_nobody_can_forge_a_record() {
         assert_eq!(
-            written(Shape::Text),
+            written(RecordFormat::Text),
             "1970-01-01T00:00:01.500000Z it happened bare=a/b odd=\"a \\\"b\\\"\\n\\u{1b}é\" \
              shown=127.0.0.1:1 count=3 ms=0.25\n"
         );
         assert_eq!(
-            written(Shape::Json),
+            written(RecordFormat::Json),
             "{\"timestamp\":\"1970-01-01T00:00:01.500000Z\",\"message\":\"it happened\",\
              \"bare\":\"a/b\",\"odd\":\"a \\\"b\\\"\\n\\u001bé\",\"shown\":\"127.0.0.1:1\",\
              \"count\":3,\"ms\":0.25}\n"
         );
         assert_eq!(
-            written(Shape::Journal),
+            written(RecordFormat::Journal),
             "MESSAGE=it happened\nPRIORITY=6\nSYSLOG_IDENTIFIER=tidegate\nTIDEGATE_BARE=a/b\n\
              TIDEGATE_ODD=a \"b\"\\n\\u{1b}é\nTIDEGATE_SHOWN=127.0.0.1:1\nTIDEGATE_COUNT=3\n\
              TIDEGATE_MS=0.25\n\0"

@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::counter::Counter;
 use super::counters::Counters;
 use super::lines::Lines;
-use super::record::Shape;
+use super::record::RecordFormat;
 use super::sink::{JOURNAL, Sink};
 use crate::config::model::{self, LogFormat, LogTo};
 
@@ -25,25 +25,25 @@ pub struct Recorder {
 /// Where the events of sessions are logged, by all workers.
 #[derive(Debug)]
 pub struct AccessLog {
-    target: ArcSwap<Target>,
+    target: ArcSwap<AccessLogTarget>,
     dropped: Arc<Counter>,
 }
 
 /// Where they are logged now.
 #[derive(Debug)]
-pub enum Target {
+pub enum AccessLogTarget {
     /// In the log, with everything else.
     Log,
     /// Nowhere.
     Off,
     /// In a log of their own.
-    Own(Lines, Shape),
+    Own(Lines, RecordFormat),
 }
 
 /// Why there is nowhere to log to.
 #[derive(Debug, thiserror::Error)]
 #[error("access log: cannot write to `{to}`: {source}")]
-pub struct TargetError {
+pub struct AccessLogError {
     to: String,
     #[source]
     source: io::Error,
@@ -53,7 +53,7 @@ impl Default for AccessLog {
     /// In the log.
     fn default() -> Self {
         Self {
-            target: ArcSwap::from_pointee(Target::Log),
+            target: ArcSwap::from_pointee(AccessLogTarget::Log),
             dropped: Arc::default(),
         }
     }
@@ -63,48 +63,51 @@ impl AccessLog {
     /// Opens what `settings` names; for [`AccessLog::set`], once nothing else can go wrong.
     ///
     /// # Errors
-    /// [`TargetError`].
-    pub fn open(&self, settings: &model::AccessLogConfig) -> Result<Target, TargetError> {
+    /// [`AccessLogError`].
+    pub fn open(
+        &self,
+        settings: &model::AccessLogConfig,
+    ) -> Result<AccessLogTarget, AccessLogError> {
         let sink = match &settings.to {
-            LogTo::StandardError => return Ok(Target::Log),
-            LogTo::Off => return Ok(Target::Off),
+            LogTo::StandardError => return Ok(AccessLogTarget::Log),
+            LogTo::Off => return Ok(AccessLogTarget::Off),
             LogTo::StandardOutput => Ok(Sink::StandardOutput),
             LogTo::Journal => Sink::journal(&PathBuf::from(JOURNAL)),
             LogTo::File(path) => Sink::file(path),
         };
-        let shape = match (&settings.to, settings.format) {
-            (LogTo::Journal, _) => Shape::Journal,
-            (_, LogFormat::Text) => Shape::Text,
-            (_, LogFormat::Json) => Shape::Json,
+        let format = match (&settings.to, settings.format) {
+            (LogTo::Journal, _) => RecordFormat::Journal,
+            (_, LogFormat::Text) => RecordFormat::Text,
+            (_, LogFormat::Json) => RecordFormat::Json,
         };
         let lines = sink.and_then(|sink| Lines::start("access log", sink, &self.dropped));
-        let lines = lines.map_err(|source| TargetError {
+        let lines = lines.map_err(|source| AccessLogError {
             to: settings.to.to_string(),
             source,
         })?;
-        Ok(Target::Own(lines, shape))
+        Ok(AccessLogTarget::Own(lines, format))
     }
 
     /// Logs there from now on.
-    pub fn set(&self, target: Target) {
+    pub fn set(&self, target: AccessLogTarget) {
         self.target.store(Arc::new(target));
     }
 
     /// Where events are logged.
-    pub fn target(&self) -> Guard<Arc<Target>> {
+    pub fn target(&self) -> Guard<Arc<AccessLogTarget>> {
         self.target.load()
     }
 
     /// Begins the file anew, where it was renamed away.
     pub fn reopen(&self) {
-        if let Target::Own(lines, _) = &**self.target() {
+        if let AccessLogTarget::Own(lines, _) = &**self.target() {
             lines.reopen();
         }
     }
 
     /// Waits until what has happened by now is written; not for ever.
     pub fn flush(&self) {
-        if let Target::Own(lines, _) = &**self.target() {
+        if let AccessLogTarget::Own(lines, _) = &**self.target() {
             lines.flush();
         }
     }

@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::counter::{Counter, Each};
-use super::histogram::{Histogram, LONG, SHORT};
+use super::counter::{Counter, CounterArray};
+use super::histogram::{Histogram, LATENCY_SECONDS, LIFETIME_SECONDS};
 use super::labelled::Labelled;
-use super::labels::{CLOSE_CODES, Outcome, TLS, Turned, Unreached, close_code_position};
-use super::traffic::Carried;
+use super::labels::{
+    CLOSE_CODES, ConnectFailure, HandshakeOutcome, RefusedConnection, TLS, close_code_position,
+};
+use super::traffic::Traffic;
 use crate::protocol::rejection::Rejection;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
@@ -14,10 +16,10 @@ use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::State;
 
 /// Refusals, by reason.
-pub type Rejections = Each<{ Rejection::ALL.len() }>;
+pub type RejectionCounts = CounterArray<{ Rejection::ALL.len() }>;
 
 /// Ended tunnels, by reason.
-pub type Ends = Each<{ Ended::ALL.len() }>;
+pub type EndedCounts = CounterArray<{ Ended::ALL.len() }>;
 
 /// What came in by a listener.
 #[derive(Debug)]
@@ -31,9 +33,9 @@ pub struct ListenerSeries {
     /// Connections closed because the client did not go on, to send or to read, in time.
     pub expired: Counter,
     /// Connections closed early, by reason.
-    pub turned: Each<{ Turned::ALL.len() }>,
+    pub refused: CounterArray<{ RefusedConnection::ALL.len() }>,
     /// TLS handshakes, as in [`TLS`].
-    pub tls: Each<{ TLS.len() }>,
+    pub tls: CounterArray<{ TLS.len() }>,
     /// Its routes.
     pub routes: Labelled<Arc<str>, RouteSeries>,
 }
@@ -46,8 +48,8 @@ impl ListenerSeries {
             connections: Counter::default(),
             closed: Counter::default(),
             expired: Counter::default(),
-            turned: Each::default(),
-            tls: Each::default(),
+            refused: CounterArray::default(),
+            tls: CounterArray::default(),
             routes: Labelled::default(),
         }
     }
@@ -62,13 +64,13 @@ impl ListenerSeries {
     }
 
     /// Counts a connection until the result is dropped.
-    pub fn connected(self: &Arc<Self>) -> Connected {
+    pub fn open_connection(self: &Arc<Self>) -> OpenConnection {
         self.connections.add(1);
-        Connected(Arc::clone(self))
+        OpenConnection(Arc::clone(self))
     }
 
     /// Counts a TLS handshake.
-    pub fn secured(&self, version: &str, resumed: bool) {
+    pub fn count_tls_handshake(&self, version: &str, resumed: bool) {
         if let Some(position) = TLS.iter().position(|known| *known == (version, resumed)) {
             self.tls.at(position).add(1);
         }
@@ -77,16 +79,16 @@ impl ListenerSeries {
 
 /// An open connection, counted.
 #[derive(Debug)]
-pub struct Connected(Arc<ListenerSeries>);
+pub struct OpenConnection(Arc<ListenerSeries>);
 
-impl Drop for Connected {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.closed.add(1);
     }
 }
 
 /// Upstream and address: one that comes back goes on counting where it was.
-pub type Endpoint = (Arc<str>, Arc<str>);
+pub type EndpointLabel = (Arc<str>, Arc<str>);
 
 /// What came by a listener and took a route.
 #[derive(Debug)]
@@ -96,25 +98,25 @@ pub struct RouteSeries {
     /// The route; empty for what came to none.
     pub route: Arc<str>,
     /// Handshakes, by what they came to.
-    pub handshakes: Each<{ Outcome::ALL.len() }>,
+    pub handshakes: CounterArray<{ HandshakeOutcome::ALL.len() }>,
     /// Those of them that `handshake = "lenient"` has excused.
     pub excused: Counter,
     /// From a handshake's request to its 101.
-    pub handshake_seconds: Histogram<{ SHORT.len() }>,
+    pub handshake_seconds: Histogram<{ LATENCY_SECONDS.len() }>,
     /// Refusals, of plain requests too.
-    pub rejections: Rejections,
+    pub rejections: RejectionCounts,
     /// Tunnels that have ended.
     pub ended: Counter,
     /// Those of them that were no framing, at least in part.
     pub unframed: Counter,
     /// How long these had lived.
-    pub tunnel_seconds: Histogram<{ LONG.len() }>,
-    ping_rtt: [Histogram<{ SHORT.len() }>; 2],
-    closes_from_client: CloseCodes,
-    closes_from_endpoint: CloseCodes,
+    pub tunnel_seconds: Histogram<{ LIFETIME_SECONDS.len() }>,
+    ping_rtt: [Histogram<{ LATENCY_SECONDS.len() }>; 2],
+    closes_from_client: CloseCodeCounts,
+    closes_from_endpoint: CloseCodeCounts,
     statuses: Mutex<Vec<(u16, u64)>>,
     /// The endpoints that it led to.
-    pub ways: Labelled<Endpoint, Way>,
+    pub endpoints: Labelled<EndpointLabel, EndpointSeries>,
 }
 
 impl RouteSeries {
@@ -122,23 +124,26 @@ impl RouteSeries {
         Self {
             listener,
             route,
-            handshakes: Each::default(),
+            handshakes: CounterArray::default(),
             excused: Counter::default(),
-            handshake_seconds: Histogram::new(&SHORT),
-            rejections: Each::default(),
+            handshake_seconds: Histogram::new(&LATENCY_SECONDS),
+            rejections: CounterArray::default(),
             ended: Counter::default(),
             unframed: Counter::default(),
-            tunnel_seconds: Histogram::new(&LONG),
-            ping_rtt: [Histogram::new(&SHORT), Histogram::new(&SHORT)],
-            closes_from_client: Each::default(),
-            closes_from_endpoint: Each::default(),
+            tunnel_seconds: Histogram::new(&LIFETIME_SECONDS),
+            ping_rtt: [
+                Histogram::new(&LATENCY_SECONDS),
+                Histogram::new(&LATENCY_SECONDS),
+            ],
+            closes_from_client: CounterArray::default(),
+            closes_from_endpoint: CounterArray::default(),
             statuses: Mutex::default(),
-            ways: Labelled::default(),
+            endpoints: Labelled::default(),
         }
     }
 
     /// How long a side took to answer our Pings.
-    pub fn ping_rtt(&self, side: Side) -> &Histogram<{ SHORT.len() }> {
+    pub fn ping_rtt(&self, side: Side) -> &Histogram<{ LATENCY_SECONDS.len() }> {
         let [client, endpoint] = &self.ping_rtt;
         match side {
             Side::Client => client,
@@ -147,14 +152,15 @@ impl RouteSeries {
     }
 
     /// What went on to `endpoint`.
-    pub fn way(self: &Arc<Self>, endpoint: &State) -> Arc<Way> {
+    pub fn endpoint(self: &Arc<Self>, endpoint: &State) -> Arc<EndpointSeries> {
         let label = (Arc::clone(&endpoint.upstream), Arc::clone(&endpoint.label));
-        self.ways
-            .get(&label, || (label.clone(), Way::new(self, endpoint)))
+        self.endpoints.get(&label, || {
+            (label.clone(), EndpointSeries::new(self, endpoint))
+        })
     }
 
     /// Counts an answer in HTTP.
-    pub fn answered(&self, status: u16) {
+    pub fn count_response(&self, status: u16) {
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
         match statuses.iter_mut().find(|known| known.0 == status) {
             Some(known) => known.1 += 1,
@@ -169,12 +175,12 @@ impl RouteSeries {
     }
 
     /// Counts the first Close of a tunnel.
-    pub fn closed(&self, side: Side, code: u16) {
+    pub fn count_close(&self, side: Side, code: u16) {
         self.closes_from(side).at(close_code_position(code)).add(1);
     }
 
     /// Codes of the first Close of tunnels that have ended, where this side sent it.
-    pub fn closes_from(&self, side: Side) -> &CloseCodes {
+    pub fn closes_from(&self, side: Side) -> &CloseCodeCounts {
         match side {
             Side::Client => &self.closes_from_client,
             Side::Endpoint => &self.closes_from_endpoint,
@@ -183,11 +189,11 @@ impl RouteSeries {
 }
 
 /// Codes of Close frames, those of applications by the thousand: whoever sends them chooses them.
-pub type CloseCodes = Each<{ CLOSE_CODES.len() }>;
+pub type CloseCodeCounts = CounterArray<{ CLOSE_CODES.len() }>;
 
 /// What came by a listener, took a route and went to an endpoint.
 #[derive(Debug)]
-pub struct Way {
+pub struct EndpointSeries {
     /// Listener and route.
     pub route: Arc<RouteSeries>,
     /// The upstream.
@@ -197,28 +203,28 @@ pub struct Way {
     /// Tunnels opened.
     pub opened: Counter,
     /// Tunnels ended, by reason.
-    pub ended: Ends,
-    /// What went through them: ended ones always, live ones as of the last [`Carried::show`].
-    pub carried: Carried,
+    pub ended: EndedCounts,
+    /// What went through them: ended ones always, live ones as of the last [`Traffic::show`].
+    pub traffic: Traffic,
     /// How long connecting took.
-    pub connect_seconds: Histogram<{ SHORT.len() }>,
+    pub connect_seconds: Histogram<{ LATENCY_SECONDS.len() }>,
     /// Failures to connect.
-    pub unreached: Each<{ Unreached::ALL.len() }>,
+    pub connect_failures: CounterArray<{ ConnectFailure::ALL.len() }>,
     /// Requests that went on to another endpoint after this one's answer, or the want of it.
     pub retried: Counter,
 }
 
-impl Way {
+impl EndpointSeries {
     fn new(route: &Arc<RouteSeries>, endpoint: &State) -> Self {
         Self {
             route: Arc::clone(route),
             upstream: Arc::clone(&endpoint.upstream),
             endpoint: Arc::clone(&endpoint.label),
             opened: Counter::default(),
-            ended: Each::default(),
-            carried: Carried::default(),
-            connect_seconds: Histogram::new(&SHORT),
-            unreached: Each::default(),
+            ended: CounterArray::default(),
+            traffic: Traffic::default(),
+            connect_seconds: Histogram::new(&LATENCY_SECONDS),
+            connect_failures: CounterArray::default(),
             retried: Counter::default(),
         }
     }
@@ -233,7 +239,9 @@ impl Way {
     }
 
     /// Counts a failure to connect.
-    pub fn unreached(&self, error: &ConnectError) {
-        self.unreached.at(Unreached::of(error) as usize).add(1);
+    pub fn count_connect_failure(&self, error: &ConnectError) {
+        self.connect_failures
+            .at(ConnectFailure::of(error) as usize)
+            .add(1);
     }
 }

@@ -13,7 +13,7 @@ pub const JOURNAL: &str = "/run/systemd/journal/socket";
 pub const RECORD_END: char = '\0';
 
 /// Bytes that nobody else's get between, when they are written to a pipe at once (PIPE_BUF, `pipe(7)`).
-const PIPE_MOST: usize = 4096;
+const PIPE_BUF: usize = 4096;
 
 /// Where lines go.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ fn write_in_pieces(to: &mut impl Write, lines: &[u8]) -> io::Result<()> {
 /// Bytes that are written at once: as many whole lines as a pipe takes in one piece, or a single one.
 fn piece(lines: &[u8]) -> usize {
     let is_end = |byte: &u8| *byte == b'\n';
-    let fitting = lines.get(..PIPE_MOST).unwrap_or(lines);
+    let fitting = lines.get(..PIPE_BUF).unwrap_or(lines);
     let end = fitting.iter().rposition(is_end);
     let end = end.or_else(|| lines.iter().position(is_end));
     end.map_or(lines.len(), |at| at + 1)

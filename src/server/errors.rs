@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::Report;
 use crate::config::model::Bind;
 use crate::net::tls::TlsError;
-use crate::observe::recorder::TargetError;
+use crate::observe::recorder::AccessLogError;
 use crate::snapshot::SnapshotError;
 
 /// Why the process did not start.
@@ -23,7 +23,7 @@ pub enum StartError {
     Snapshot(#[from] SnapshotError),
     /// There is nowhere to log to.
     #[error(transparent)]
-    AccessLog(#[from] TargetError),
+    AccessLog(#[from] AccessLogError),
     /// Operators cannot connect.
     #[error("admin: cannot listen on `{0}`: {1}")]
     Admin(Bind, #[source] io::Error),
@@ -62,7 +62,7 @@ pub(super) enum ReloadError {
     Snapshot(#[from] SnapshotError),
     /// There is nowhere to log to.
     #[error(transparent)]
-    AccessLog(#[from] TargetError),
+    AccessLog(#[from] AccessLogError),
     /// Its listeners cannot be set up.
     #[error(transparent)]
     Listen(#[from] ListenError),

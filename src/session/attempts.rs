@@ -80,7 +80,7 @@ impl<'a> Attempts<'a> {
         let worker = &self.routed.connection.worker;
         let connector = worker.connector();
         let proxy_header = self.routed.proxy_header();
-        let way = self.routed.endpoint_series(lease);
+        let series = self.routed.endpoint_series(lease);
         let began = Instant::now();
         let mut connected = connect(upstream, &endpoint, connector, &proxy_header).await;
         if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
@@ -91,11 +91,11 @@ impl<'a> Attempts<'a> {
         }
         match connected {
             Ok(reached) => {
-                way.connect_seconds.observe(began.elapsed());
+                series.connect_seconds.observe(began.elapsed());
                 Some(reached)
             }
             Err(error) => {
-                way.unreached(&error);
+                series.count_connect_failure(&error);
                 tracing::warn!(
                     session = %self.routed.facts.session,
                     upstream = %upstream.name,

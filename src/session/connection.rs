@@ -9,7 +9,7 @@ use crate::config::model::{ListenerLimits, ListenerTimeouts};
 use crate::net::admission::ConnectionPermit;
 use crate::net::listener::Listener;
 use crate::net::stream::Peer;
-use crate::observe::series::{Connected, ListenerSeries};
+use crate::observe::series::{ListenerSeries, OpenConnection};
 use crate::protocol::certificate::TlsFacts;
 
 /// The client connection that a session's request arrived on.
@@ -44,5 +44,5 @@ pub struct ConnectionGuards {
     /// Counts in the process and on the worker.
     pub permit: ConnectionPermit,
     /// Counts in the listener's gauge of open connections.
-    pub connected: Connected,
+    pub connected: OpenConnection,
 }

@@ -156,7 +156,7 @@ fn facts(routed: &RoutedRequest<'_>, lease: &Lease, switch: &Switch<'_>) -> Tunn
     TunnelFacts {
         session: routed.facts.session,
         client: routed.facts.client,
-        way: routed.endpoint_series(lease),
+        series: routed.endpoint_series(lease),
         target: [routed.target.host(), routed.target.path()].concat().into(),
         subprotocol: switch.subprotocol().map(Into::into),
         opened: Instant::now(),

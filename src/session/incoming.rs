@@ -55,7 +55,7 @@ impl Drop for IncomingRequest<'_> {
         // hyper drops the future of a request whose client disconnects: there is no other place
         // where an abandoned handshake could be noticed.
         if self.awaits_tunnel.get() {
-            access_log::abandoned(&self.connection.worker.recorder, self.facts());
+            access_log::handshake_abandoned(&self.connection.worker.recorder, self.facts());
         }
     }
 }
@@ -256,7 +256,7 @@ impl<'a> IncomingRequest<'a> {
     fn redirect(&self, status: StatusCode, location: &str) -> Result<RouteDecision, SessionError> {
         let location = HeaderValue::from_str(location).map_err(|_| Rejection::BadTarget)?;
         let recorder = &self.connection.worker.recorder;
-        access_log::replied(recorder, self.facts(), None, status.as_u16());
+        access_log::response_sent(recorder, self.facts(), None, status.as_u16());
         Ok(RouteDecision::Redirect(status, location))
     }
 }

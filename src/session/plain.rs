@@ -285,7 +285,7 @@ pub(super) fn reply(
     hop::strip_response(&mut parts.headers);
     routed.response_edit(&loan.lease).apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    access_log::replied(
+    access_log::response_sent(
         &routed.connection.worker.recorder,
         routed.facts,
         Some(loan.lease.endpoint()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::net::admission::ConnectionPermit;
 use crate::observe::access_log::TunnelFacts;
-use crate::observe::series::Connected;
+use crate::observe::series::OpenConnection;
 use crate::tunnel::side::Side;
 use crate::tunnel::table::TunnelOwner;
 use crate::upstream::endpoint::{Lease, State};
@@ -19,7 +19,7 @@ pub struct TunnelRecord {
     pub(super) lease: Lease,
     pub(super) _ports: Option<source::Share>,
     pub(super) _permit: ConnectionPermit,
-    pub(super) _connected: Connected,
+    pub(super) _connected: OpenConnection,
 }
 
 impl TunnelRecord {
@@ -31,6 +31,6 @@ impl TunnelRecord {
 
 impl TunnelOwner for TunnelRecord {
     fn ping_answered(&self, side: Side, after: Duration) {
-        self.facts.way.route.ping_rtt(side).observe(after);
+        self.facts.series.route.ping_rtt(side).observe(after);
     }
 }

@@ -8,7 +8,7 @@ use super::affinity;
 use super::connection::Connection;
 use super::incoming::IncomingRequest;
 use crate::observe::access_log::RequestFacts;
-use crate::observe::series::Way;
+use crate::observe::series::EndpointSeries;
 use crate::protocol::edit::Edit;
 use crate::protocol::forwarded::ForwardingFacts;
 use crate::protocol::proxy_header;
@@ -45,9 +45,9 @@ impl RoutedRequest<'_> {
     }
 
     /// The counters of this listener, route and leased endpoint.
-    pub(super) fn endpoint_series(&self, lease: &Lease) -> Arc<Way> {
+    pub(super) fn endpoint_series(&self, lease: &Lease) -> Arc<EndpointSeries> {
         let route = self.connection.counts.route(&self.route.settings.name);
-        route.way(lease.endpoint())
+        route.endpoint(lease.endpoint())
     }
 
     /// The forwarding fields that the endpoint gets: client, proxies, scheme, host and port.

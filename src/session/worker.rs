@@ -103,13 +103,17 @@ impl Worker {
     }
 
     /// Shows in the counters what live tunnels have carried by now, too.
-    pub fn show_carried(&self) {
-        let ways = self.recorder.counters.ways();
-        ways.iter().for_each(|way| way.carried.begin_sum());
+    pub fn publish_traffic(&self) {
+        let all_series = self.recorder.counters.endpoint_series();
+        all_series
+            .iter()
+            .for_each(|series| series.traffic.begin_sum());
         self.tunnels.for_each(|entry, record| {
-            record.facts.way.carried.add_live(&entry.meter);
+            record.facts.series.traffic.add_live(&entry.meter);
         });
-        ways.iter().for_each(|way| way.carried.show());
+        all_series
+            .iter()
+            .for_each(|series| series.traffic.publish());
     }
 
     pub(super) fn tunnel_quota(&self) -> &Arc<Quota> {

@@ -86,7 +86,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let permit = Arc::new(WorkerLoad::new(Arc::clone(&admission)))
             .admit()
             .unwrap();
-        let connected = connection.counts.connected();
+        let connected = connection.counts.open_connection();
         let stream = Stream::Plain(Socket::Tcp(accepted));
         worker.tasks.spawn(front::http::serve(
             connection,

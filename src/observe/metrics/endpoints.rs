@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Sources;
+use super::MetricSources;
 use super::gathered::{Gathered, labelled, open, sum};
-use crate::observe::exposition::{Exposition, Kind};
-use crate::observe::histogram::{SHORT, Spread};
-use crate::observe::labels::Unreached;
-use crate::observe::series::Way;
+use crate::observe::exposition::{Exposition, MetricKind};
+use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS};
+use crate::observe::labels::ConnectFailure;
+use crate::observe::series::EndpointSeries;
 use crate::snapshot::Snapshot;
 use crate::tunnel::ended::Ended;
 use crate::upstream::endpoint::State;
 use crate::upstream::health::{Checked, Standing, Tally};
 
-pub(super) fn of_endpoints(
+pub(super) fn write_endpoints(
     metrics: &mut Exposition,
     gathered: &Gathered,
-    Sources {
+    MetricSources {
         snapshot, excess, ..
-    }: Sources<'_>,
+    }: MetricSources<'_>,
 ) {
     let endpoints = gathered.by_endpoint();
     let upstreams = snapshot.upstreams();
@@ -31,49 +31,49 @@ pub(super) fn of_endpoints(
         .collect();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
     let help = "Tunnels that an endpoint has.";
-    metrics.family("tidegate_endpoint_tunnels", Kind::Gauge, help);
+    metrics.family("tidegate_endpoint_tunnels", MetricKind::Gauge, help);
     for (endpoint, series) in &endpoints {
-        let ended = |way: &Way| {
+        let ended = |series: &EndpointSeries| {
             Ended::ALL
                 .iter()
-                .map(|it| way.ended.at(*it as usize).get())
+                .map(|it| series.ended.at(*it as usize).get())
                 .sum()
         };
         metrics.sample(
             &labels(*endpoint),
-            open(series, |way| way.opened.get(), ended),
+            open(series, |series| series.opened.get(), ended),
         );
     }
     for endpoint in configured.keys().filter(|it| !endpoints.contains_key(*it)) {
         metrics.sample(&labels(*endpoint), 0);
     }
     let help = "What counts as an endpoint's load: tunnels, handshakes and requests under way.";
-    metrics.family("tidegate_endpoint_in_flight", Kind::Gauge, help);
+    metrics.family("tidegate_endpoint_in_flight", MetricKind::Gauge, help);
     for (endpoint, in_flight) in &configured {
         metrics.sample(&labels(*endpoint), in_flight);
     }
     let help = "Sessions that wait for an endpoint that is not full.";
-    metrics.family("tidegate_upstream_waiting", Kind::Gauge, help);
+    metrics.family("tidegate_upstream_waiting", MetricKind::Gauge, help);
     for upstream in upstreams {
         metrics.sample(&[("upstream", &upstream.name)], upstream.waiting());
     }
-    of_excess(metrics, excess);
-    of_drains(metrics, snapshot);
-    of_health(metrics, &states);
-    of_attempts(metrics, gathered);
+    write_excess(metrics, excess);
+    write_drains(metrics, snapshot);
+    write_health(metrics, &states);
+    write_attempts(metrics, gathered);
 }
 
-fn of_excess(metrics: &mut Exposition, excess: &[(Arc<str>, usize)]) {
+fn write_excess(metrics: &mut Exposition, excess: &[(Arc<str>, usize)]) {
     let help = "What endpoints have above their share, where `rebalance` is to move it.";
-    metrics.family("tidegate_rebalance_excess", Kind::Gauge, help);
+    metrics.family("tidegate_rebalance_excess", MetricKind::Gauge, help);
     for (upstream, excess) in excess {
         metrics.sample(&[("upstream", upstream)], excess);
     }
 }
 
-fn of_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
+fn write_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
     let help = "Whether the configuration or an operator has an endpoint take nothing new.";
-    metrics.family("tidegate_endpoint_drained", Kind::Gauge, help);
+    metrics.family("tidegate_endpoint_drained", MetricKind::Gauge, help);
     for upstream in snapshot.upstreams() {
         for member in upstream.members() {
             let is_drained = member.is_drained || member.state.is_drained();
@@ -86,7 +86,7 @@ fn of_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
     }
 }
 
-fn of_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
+fn write_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
     let now = Instant::now();
     let conditions: BTreeMap<[&str; 2], (bool, bool, Tally)> = endpoints
         .iter()
@@ -100,17 +100,17 @@ fn of_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
         .collect();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
     let help = "Whether an endpoint gets sessions, as far as checks and ejection go.";
-    metrics.family("tidegate_endpoint_up", Kind::Gauge, help);
+    metrics.family("tidegate_endpoint_up", MetricKind::Gauge, help);
     for (endpoint, (is_up, ..)) in &conditions {
         metrics.sample(&labels(*endpoint), u8::from(*is_up));
     }
     let help = "Whether an endpoint is ejected because sessions failed.";
-    metrics.family("tidegate_endpoint_ejected", Kind::Gauge, help);
+    metrics.family("tidegate_endpoint_ejected", MetricKind::Gauge, help);
     for (endpoint, (_, is_ejected, _)) in &conditions {
         metrics.sample(&labels(*endpoint), u8::from(*is_ejected));
     }
     let help = "Checks of endpoints, by how they ended.";
-    metrics.family("tidegate_checks_total", Kind::Counter, help);
+    metrics.family("tidegate_checks_total", MetricKind::Counter, help);
     for (endpoint, (.., tally)) in &conditions {
         let [upstream, endpoint] = labels(*endpoint);
         for (checked, total) in Checked::ALL.iter().zip(tally.checks) {
@@ -118,42 +118,49 @@ fn of_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
         }
     }
     let help = "Ejections of endpoints because sessions failed.";
-    metrics.family("tidegate_endpoint_ejections_total", Kind::Counter, help);
+    metrics.family(
+        "tidegate_endpoint_ejections_total",
+        MetricKind::Counter,
+        help,
+    );
     for (endpoint, (.., tally)) in &conditions {
         metrics.sample(&labels(*endpoint), tally.ejections);
     }
 }
 
-fn of_attempts(metrics: &mut Exposition, gathered: &Gathered) {
+fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
     let endpoints = gathered.by_endpoint();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
     let help = "How long connecting to endpoints took, TLS included, where it succeeded.";
-    metrics.family("tidegate_connect_seconds", Kind::Histogram, help);
+    metrics.family("tidegate_connect_seconds", MetricKind::Histogram, help);
     for ([upstream], series) in &gathered.by_upstream() {
         let all = series.iter().map(|it| &it.connect_seconds);
-        metrics.histogram(&[("upstream", upstream)], &Spread::of(&SHORT, all));
+        metrics.histogram(
+            &[("upstream", upstream)],
+            &HistogramSum::of(&LATENCY_SECONDS, all),
+        );
     }
     let help = "Failures to connect to endpoints, by reason.";
-    metrics.family("tidegate_connect_failures_total", Kind::Counter, help);
+    metrics.family("tidegate_connect_failures_total", MetricKind::Counter, help);
     for (endpoint, series) in &endpoints {
         let [upstream, endpoint] = labels(*endpoint);
-        for reason in Unreached::ALL {
-            let total = sum(series, |it| it.unreached.at(*reason as usize).get());
+        for reason in ConnectFailure::ALL {
+            let total = sum(series, |it| it.connect_failures.at(*reason as usize).get());
             metrics.sample(&[upstream, endpoint, ("reason", reason.token())], total);
         }
     }
     let help = "Requests that went on to another endpoint because of what this one answered, or that \
                 it did not.";
-    metrics.family("tidegate_retries_total", Kind::Counter, help);
+    metrics.family("tidegate_retries_total", MetricKind::Counter, help);
     for (endpoint, series) in &endpoints {
-        let total = sum(series, |way| way.retried.get());
+        let total = sum(series, |series| series.retried.get());
         metrics.sample(&labels(*endpoint), total);
     }
 }
 
-pub(super) fn of_ports(metrics: &mut Exposition, sources: Sources<'_>) {
+pub(super) fn write_ports(metrics: &mut Exposition, sources: MetricSources<'_>) {
     let help = "Connections that there still could be to an endpoint from a local address.";
-    metrics.family("tidegate_source_ports_free", Kind::Gauge, help);
+    metrics.family("tidegate_source_ports_free", MetricKind::Gauge, help);
     for upstream in sources.snapshot.upstreams() {
         for ports in sources.ports.of(upstream) {
             let source = match ports.source {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::observe::counters::Counters;
-use crate::observe::series::{ListenerSeries, RouteSeries, Way};
+use crate::observe::series::{EndpointSeries, ListenerSeries, RouteSeries};
 
 /// The series of all workers.
 pub(super) struct Gathered {
     pub(super) listeners: Vec<Arc<ListenerSeries>>,
     pub(super) routes: Vec<Arc<RouteSeries>>,
-    pub(super) ways: Vec<Arc<Way>>,
+    pub(super) endpoints: Vec<Arc<EndpointSeries>>,
 }
 
 impl Gathered {
@@ -21,7 +21,10 @@ impl Gathered {
                 .flat_map(|each| each.listeners.all())
                 .collect(),
             routes: workers.iter().flat_map(|each| each.routes()).collect(),
-            ways: workers.iter().flat_map(|each| each.ways()).collect(),
+            endpoints: workers
+                .iter()
+                .flat_map(|each| each.endpoint_series())
+                .collect(),
         }
     }
 
@@ -40,18 +43,20 @@ impl Gathered {
         routes
     }
 
-    pub(super) fn by_way(&self) -> Groups<'_, Way, 3> {
-        groups(&self.ways, |way| {
-            [&way.route.route, &way.upstream, &way.endpoint]
+    pub(super) fn by_route_and_endpoint(&self) -> Groups<'_, EndpointSeries, 3> {
+        groups(&self.endpoints, |series| {
+            [&series.route.route, &series.upstream, &series.endpoint]
         })
     }
 
-    pub(super) fn by_endpoint(&self) -> Groups<'_, Way, 2> {
-        groups(&self.ways, |way| [&way.upstream, &way.endpoint])
+    pub(super) fn by_endpoint(&self) -> Groups<'_, EndpointSeries, 2> {
+        groups(&self.endpoints, |series| {
+            [&series.upstream, &series.endpoint]
+        })
     }
 
-    pub(super) fn by_upstream(&self) -> Groups<'_, Way, 1> {
-        groups(&self.ways, |way| [&*way.upstream])
+    pub(super) fn by_upstream(&self) -> Groups<'_, EndpointSeries, 1> {
+        groups(&self.endpoints, |series| [&*series.upstream])
     }
 }
 

@@ -4,11 +4,11 @@ use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::observe::exposition::{Exposition, Kind};
-use crate::observe::process::Began;
+use crate::observe::exposition::{Exposition, MetricKind};
+use crate::observe::process::StartTime;
 
 /// Writes `process_*`; what the system does not tell is left out.
-pub(super) fn of_kernel(metrics: &mut Exposition, began: Began) {
+pub(super) fn write_kernel(metrics: &mut Exposition, began: StartTime) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let stat = Stat::of(&stat);
     let mut family = |name, kind, help, value: Option<f64>| {
@@ -19,44 +19,44 @@ pub(super) fn of_kernel(metrics: &mut Exposition, began: Began) {
     };
     family(
         "process_cpu_seconds_total",
-        Kind::Counter,
+        MetricKind::Counter,
         "CPU time spent, in the kernel too.",
         stat.map(|stat| stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64),
     );
     family(
         "process_resident_memory_bytes",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Memory in use.",
         stat.map(|stat| (stat.resident_pages * rustix::param::page_size() as u64) as f64),
     );
     family(
         "process_virtual_memory_bytes",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Address space in use.",
         stat.map(|stat| stat.virtual_bytes as f64),
     );
     family(
         "process_threads",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Threads.",
         stat.map(|stat| stat.threads as f64),
     );
     family(
         "process_open_fds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "File descriptors in use.",
         open_descriptors().map(|open| open as f64),
     );
     let most = getrlimit(Resource::Nofile).current;
     family(
         "process_max_fds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "File descriptors that may be in use.",
         most.map(|most| most as f64),
     );
     family(
         "process_start_time_seconds",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "When the process began, in seconds of the Unix epoch.",
         Some(began.timestamp()),
     );

@@ -1,11 +1,11 @@
 //! Metrics of the process as a whole: its reloads, its log, its older generations.
 
-use super::Sources;
-use crate::observe::exposition::{Exposition, Kind};
+use super::MetricSources;
+use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::process::timestamp;
 
-pub(super) fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
-    let Sources {
+pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>) {
+    let MetricSources {
         workers,
         admission,
         process,
@@ -16,36 +16,40 @@ pub(super) fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     metrics.family(
         "tidegate_build_info",
-        Kind::Gauge,
+        MetricKind::Gauge,
         "Which tidegate this is.",
     );
     metrics.sample(&version, 1);
-    metrics.family("tidegate_workers", Kind::Gauge, "Data-plane threads.");
+    metrics.family("tidegate_workers", MetricKind::Gauge, "Data-plane threads.");
     metrics.sample(&[], workers.len());
     let help = "Tasks of the data-plane threads, once a second.";
-    metrics.family("tidegate_tasks", Kind::Gauge, help);
+    metrics.family("tidegate_tasks", MetricKind::Gauge, help);
     metrics.sample(&[], workers.iter().map(|it| it.tasks.get()).sum::<u64>());
-    metrics.family("tidegate_draining", Kind::Gauge, "1 once a stop has begun.");
+    metrics.family(
+        "tidegate_draining",
+        MetricKind::Gauge,
+        "1 once a stop has begun.",
+    );
     metrics.sample(&[], u8::from(process.is_draining()));
     let help = "Connections of clients that file descriptors carry.";
-    metrics.family("tidegate_connections_limit", Kind::Gauge, help);
+    metrics.family("tidegate_connections_limit", MetricKind::Gauge, help);
     metrics.sample(&[], admission.limit());
     let (reloads, failed_reloads) = process.reloads();
     let help = "Reloads, by what came of them.";
-    metrics.family("tidegate_reloads_total", Kind::Counter, help);
+    metrics.family("tidegate_reloads_total", MetricKind::Counter, help);
     metrics.sample(&[("result", "taken")], reloads);
     metrics.sample(&[("result", "failed")], failed_reloads);
     let help = "1 if the last reload was taken, 0 if an older configuration still runs.";
-    metrics.family("tidegate_last_reload_successful", Kind::Gauge, help);
+    metrics.family("tidegate_last_reload_successful", MetricKind::Gauge, help);
     let successful = process.fault().is_empty();
     metrics.sample(&[], u8::from(successful));
     let help = "When the configuration was last taken, in seconds of the Unix epoch.";
     let name = "tidegate_last_reload_success_timestamp_seconds";
-    metrics.family(name, Kind::Gauge, help);
-    metrics.sample(&[], process.last_taken());
+    metrics.family(name, MetricKind::Gauge, help);
+    metrics.sample(&[], process.last_applied());
     let help = "When a listener's certificate expires, in seconds of the Unix epoch.";
     let name = "tidegate_certificate_expiry_timestamp_seconds";
-    metrics.family(name, Kind::Gauge, help);
+    metrics.family(name, MetricKind::Gauge, help);
     for expiry in process.certificates.load().iter() {
         let labels = [
             ("listener", &*expiry.listener),
@@ -54,26 +58,30 @@ pub(super) fn of_process(metrics: &mut Exposition, sources: Sources<'_>) {
         metrics.sample(&labels, timestamp(expiry.not_after));
     }
     let help = "Lines of the log that were dropped because nobody read them fast enough.";
-    metrics.family("tidegate_log_dropped_total", Kind::Counter, help);
+    metrics.family("tidegate_log_dropped_total", MetricKind::Counter, help);
     metrics.sample(&[], log_dropped);
     let help = "Records of an access log of its own that were dropped for the same reason.";
-    metrics.family("tidegate_access_log_dropped_total", Kind::Counter, help);
+    metrics.family(
+        "tidegate_access_log_dropped_total",
+        MetricKind::Counter,
+        help,
+    );
     metrics.sample(&[], access_log_dropped);
 }
 
-pub(super) fn of_closing(metrics: &mut Exposition, sources: Sources<'_>) {
+pub(super) fn write_closing(metrics: &mut Exposition, sources: MetricSources<'_>) {
     let help = "Tunnels that are being closed one by one: those that are left, by reason.";
-    metrics.family("tidegate_closing_tunnels", Kind::Gauge, help);
+    metrics.family("tidegate_closing_tunnels", MetricKind::Gauge, help);
     for (reason, left) in sources.closing {
         metrics.sample(&[("reason", reason)], *left);
     }
 }
 
-pub(super) fn of_older(metrics: &mut Exposition, sources: Sources<'_>) {
+pub(super) fn write_older(metrics: &mut Exposition, sources: MetricSources<'_>) {
     let help = "Processes that this one has succeeded and that still drain.";
-    metrics.family("tidegate_older_generations", Kind::Gauge, help);
+    metrics.family("tidegate_older_generations", MetricKind::Gauge, help);
     metrics.sample(&[], sources.older.len());
     let help = "Live tunnels of the processes that this one has succeeded.";
-    metrics.family("tidegate_older_tunnels", Kind::Gauge, help);
+    metrics.family("tidegate_older_tunnels", MetricKind::Gauge, help);
     metrics.sample(&[], sources.older.iter().sum::<u64>());
 }

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::gathered::{Gathered, sum};
-use crate::observe::exposition::{Exposition, Kind};
-use crate::observe::histogram::{SHORT, Spread};
-use crate::observe::labels::Outcome;
+use crate::observe::exposition::{Exposition, MetricKind};
+use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS};
+use crate::observe::labels::HandshakeOutcome;
 use crate::protocol::rejection::Rejection;
 
-pub(super) fn of_requests(metrics: &mut Exposition, gathered: &Gathered) {
+pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
     let routes = gathered.by_listener_and_route();
     let help = "WebSocket handshakes, by what they came to.";
-    metrics.family("tidegate_handshakes_total", Kind::Counter, help);
+    metrics.family("tidegate_handshakes_total", MetricKind::Counter, help);
     for ([listener, route], series) in &routes {
-        for outcome in Outcome::ALL {
+        for outcome in HandshakeOutcome::ALL {
             let total = sum(series, |it| it.handshakes.at(*outcome as usize).get());
             metrics.sample(
                 &[
@@ -26,19 +26,26 @@ pub(super) fn of_requests(metrics: &mut Exposition, gathered: &Gathered) {
         }
     }
     let help = "Handshakes whose answer `handshake = \"lenient\"` has excused.";
-    metrics.family("tidegate_handshakes_excused_total", Kind::Counter, help);
+    metrics.family(
+        "tidegate_handshakes_excused_total",
+        MetricKind::Counter,
+        help,
+    );
     for ([route], series) in &gathered.by_route() {
         let total = sum(series, |it| it.excused.get());
         metrics.sample(&[("route", route)], total);
     }
     let help = "From the request of a handshake to the 101.";
-    metrics.family("tidegate_handshake_seconds", Kind::Histogram, help);
+    metrics.family("tidegate_handshake_seconds", MetricKind::Histogram, help);
     for ([route], series) in &gathered.by_route() {
         let all = series.iter().map(|it| &it.handshake_seconds);
-        metrics.histogram(&[("route", route)], &Spread::of(&SHORT, all));
+        metrics.histogram(
+            &[("route", route)],
+            &HistogramSum::of(&LATENCY_SECONDS, all),
+        );
     }
     let help = "Requests that we refused, handshakes and others, by reason.";
-    metrics.family("tidegate_rejections_total", Kind::Counter, help);
+    metrics.family("tidegate_rejections_total", MetricKind::Counter, help);
     for ([listener, route], series) in &routes {
         for rejection in Rejection::ALL {
             let total = sum(series, |it| it.rejections.at(*rejection as usize).get());
@@ -52,7 +59,7 @@ pub(super) fn of_requests(metrics: &mut Exposition, gathered: &Gathered) {
         }
     }
     let help = "Requests answered in HTTP, by status: all but the handshakes that became tunnels.";
-    metrics.family("tidegate_http_requests_total", Kind::Counter, help);
+    metrics.family("tidegate_http_requests_total", MetricKind::Counter, help);
     for ([listener, route], series) in &routes {
         let mut statuses = BTreeMap::new();
         for (status, count) in series.iter().flat_map(|it| it.statuses()) {

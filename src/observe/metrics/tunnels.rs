@@ -1,18 +1,18 @@
 //! Metrics of tunnels: how many there are, how they ended, and what went through them.
 
 use super::gathered::{Gathered, labelled, open, sum};
-use crate::observe::exposition::{Exposition, Kind};
-use crate::observe::histogram::{LONG, SHORT, Spread};
-use crate::observe::labels::{CLOSE_CODES, Outcome};
+use crate::observe::exposition::{Exposition, MetricKind};
+use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS, LIFETIME_SECONDS};
+use crate::observe::labels::{CLOSE_CODES, HandshakeOutcome};
 use crate::observe::series::RouteSeries;
-use crate::observe::traffic::Carriage;
+use crate::observe::traffic::TrafficKind;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
 
-pub(super) fn of_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
+pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
     let help = "Tunnels that are alive.";
-    metrics.family("tidegate_tunnels_open", Kind::Gauge, help);
-    let opened = |it: &RouteSeries| it.handshakes.at(Outcome::Opened as usize).get();
+    metrics.family("tidegate_tunnels_open", MetricKind::Gauge, help);
+    let opened = |it: &RouteSeries| it.handshakes.at(HandshakeOutcome::Opened as usize).get();
     for ([listener, route], series) in &gathered.by_listener_and_route() {
         if !route.is_empty() {
             let open = open(series, opened, |it| it.ended.get());
@@ -21,22 +21,25 @@ pub(super) fn of_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
     }
     let routes = gathered.by_route();
     let help = "How long tunnels lived that have ended.";
-    metrics.family("tidegate_tunnel_seconds", Kind::Histogram, help);
+    metrics.family("tidegate_tunnel_seconds", MetricKind::Histogram, help);
     for ([route], series) in &routes {
         let all = series.iter().map(|it| &it.tunnel_seconds);
-        metrics.histogram(&[("route", route)], &Spread::of(&LONG, all));
+        metrics.histogram(
+            &[("route", route)],
+            &HistogramSum::of(&LIFETIME_SECONDS, all),
+        );
     }
     let help = "How long sides took to answer our Pings.";
-    metrics.family("tidegate_ping_rtt_seconds", Kind::Histogram, help);
+    metrics.family("tidegate_ping_rtt_seconds", MetricKind::Histogram, help);
     for ([route], series) in &routes {
         for side in [Side::Client, Side::Endpoint] {
             let all = series.iter().map(|it| it.ping_rtt(side));
             let labels = [("route", *route), ("side", side.name())];
-            metrics.histogram(&labels, &Spread::of(&SHORT, all));
+            metrics.histogram(&labels, &HistogramSum::of(&LATENCY_SECONDS, all));
         }
     }
     let help = "The first Close frame of each tunnel that has ended, by its code and who sent it.";
-    metrics.family("tidegate_close_codes_total", Kind::Counter, help);
+    metrics.family("tidegate_close_codes_total", MetricKind::Counter, help);
     for ([route], series) in &routes {
         for (position, code) in CLOSE_CODES.iter().enumerate() {
             for side in [Side::Client, Side::Endpoint] {
@@ -49,20 +52,20 @@ pub(super) fn of_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
         }
     }
     let help = "Tunnels that have ended and carried something that is no WebSocket framing.";
-    metrics.family("tidegate_tunnels_unframed_total", Kind::Counter, help);
+    metrics.family("tidegate_tunnels_unframed_total", MetricKind::Counter, help);
     for ([route], series) in &routes {
         let total = sum(series, |it| it.unframed.get());
         metrics.sample(&[("route", route)], total);
     }
 }
 
-pub(super) fn of_traffic(metrics: &mut Exposition, gathered: &Gathered) {
-    let ways = gathered.by_way();
-    let labels = |way| labelled(["route", "upstream", "endpoint"], way);
+pub(super) fn write_traffic(metrics: &mut Exposition, gathered: &Gathered) {
+    let endpoints = gathered.by_route_and_endpoint();
+    let labels = |endpoint| labelled(["route", "upstream", "endpoint"], endpoint);
     let help = "Tunnels that have ended, by reason.";
-    metrics.family("tidegate_tunnels_ended_total", Kind::Counter, help);
-    for (way, series) in &ways {
-        let [route, upstream, endpoint] = labels(*way);
+    metrics.family("tidegate_tunnels_ended_total", MetricKind::Counter, help);
+    for (endpoint, series) in &endpoints {
+        let [route, upstream, endpoint] = labels(*endpoint);
         for ended in Ended::ALL {
             let total = sum(series, |it| it.ended.at(ended as usize).get());
             if total > 0 {
@@ -77,12 +80,12 @@ pub(super) fn of_traffic(metrics: &mut Exposition, gathered: &Gathered) {
         ("from_client", Side::Client),
         ("from_endpoint", Side::Endpoint),
     ];
-    let mut carried = |name, help, of: fn(Side) -> Carriage| {
-        metrics.family(name, Kind::Counter, help);
-        for (way, series) in &ways {
-            let [route, upstream, endpoint] = labels(*way);
+    let mut write = |name, help, of: fn(Side) -> TrafficKind| {
+        metrics.family(name, MetricKind::Counter, help);
+        for (endpoint, series) in &endpoints {
+            let [route, upstream, endpoint] = labels(*endpoint);
             for (direction, side) in both {
-                let total = sum(series, |it| it.carried.shown(of(side)));
+                let total = sum(series, |it| it.traffic.published(of(side)));
                 metrics.sample(
                     &[route, upstream, endpoint, ("direction", direction)],
                     total,
@@ -91,7 +94,11 @@ pub(super) fn of_traffic(metrics: &mut Exposition, gathered: &Gathered) {
         }
     };
     let help = "Bytes that came through tunnels, live ones too.";
-    carried("tidegate_tunnel_bytes_total", help, Carriage::Bytes);
+    write("tidegate_tunnel_bytes_total", help, TrafficKind::Bytes);
     let help = "Messages that came through tunnels, live ones too.";
-    carried("tidegate_tunnel_messages_total", help, Carriage::Messages);
+    write(
+        "tidegate_tunnel_messages_total",
+        help,
+        TrafficKind::Messages,
+    );
 }
