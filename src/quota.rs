@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use crate::config::model::Rate;
 
 /// Client addresses that are remembered at once; of more, nothing is known.
-pub const ADDRESSES_MOST: usize = 1 << 18;
+pub const MAX_ADDRESSES: usize = 1 << 18;
 
 /// Parts of their table, so that workers seldom wait for one another.
 const SHARDS: usize = 16;
 
 /// How often a part that is full is searched for what can be forgotten.
-const SEARCHED_EVERY: Duration = Duration::from_secs(1);
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A count that may have a bound.
 #[derive(Debug, Default)]
@@ -28,16 +28,16 @@ pub struct Quota(AtomicUsize);
 
 /// One of what is counted, until it is dropped.
 #[derive(Debug)]
-pub struct Share(Arc<Quota>);
+pub struct QuotaPermit(Arc<Quota>);
 
 impl Quota {
-    /// Takes one more, if that is not more than `most`.
-    pub fn take(self: &Arc<Self>, most: usize) -> Option<Share> {
-        let one_more = |used| (used < most).then_some(used + 1);
+    /// Takes one more, if that is not more than `max`.
+    pub fn take(self: &Arc<Self>, max: usize) -> Option<QuotaPermit> {
+        let one_more = |used| (used < max).then_some(used + 1);
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()
-            .map(|_| Share(Arc::clone(self)))
+            .map(|_| QuotaPermit(Arc::clone(self)))
     }
 
     /// How many there are.
@@ -46,7 +46,7 @@ impl Quota {
     }
 }
 
-impl Drop for Share {
+impl Drop for QuotaPermit {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -68,12 +68,12 @@ fn nanos(since: Instant) -> u64 {
 
 /// A rate that all keep to together.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RateLimiter {
     began: Instant,
     due: AtomicU64,
 }
 
-impl Default for Pace {
+impl Default for RateLimiter {
     fn default() -> Self {
         Self {
             began: Instant::now(),
@@ -82,7 +82,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl RateLimiter {
     /// Whether one more is within `rate`; it counts if it is.
     pub fn take(&self, rate: Rate) -> bool {
         let now = nanos(self.began);
@@ -97,12 +97,12 @@ impl Pace {
 /// What counts as one client: an IPv4 address, or the network that an IPv6 host has to itself
 /// (/64: RFC 4291 section 2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Client {
+enum ClientKey {
     V4(u32),
     V6(u64),
 }
 
-impl Client {
+impl ClientKey {
     fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
@@ -113,7 +113,7 @@ impl Client {
 
 /// What is known of one client.
 #[derive(Debug, Default)]
-struct Known {
+struct ClientUsage {
     connections: u32,
     /// Of its handshakes.
     due: u64,
@@ -129,15 +129,15 @@ pub struct Addresses {
 
 #[derive(Debug, Default)]
 struct Shard {
-    known: HashMap<Client, Known>,
-    searched: Option<Instant>,
+    known: HashMap<ClientKey, ClientUsage>,
+    last_search: Option<Instant>,
 }
 
 /// One connection of a client's, until it is dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct AddressPermit {
     addresses: Arc<Addresses>,
-    client: Client,
+    client: ClientKey,
 }
 
 /// It would be more than there may be.
@@ -156,22 +156,26 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// Counts one more connection of `address`, if that is not more than `most`. `Ok(None)` where
+    /// Counts one more connection of `address`, if that is not more than `max`. `Ok(None)` where
     /// nothing can be remembered.
     ///
     /// # Errors
     /// [`TooMany`].
-    pub fn connect(self: &Arc<Self>, address: IpAddr, most: u32) -> Result<Option<Seat>, TooMany> {
-        let client = Client::of(address);
+    pub fn connect(
+        self: &Arc<Self>,
+        address: IpAddr,
+        max: u32,
+    ) -> Result<Option<AddressPermit>, TooMany> {
+        let client = ClientKey::of(address);
         let mut shard = self.shard(client);
         let Some(known) = shard.entry(client, nanos(self.began)) else {
             return Ok(None);
         };
-        if known.connections >= most {
+        if known.connections >= max {
             return Err(TooMany);
         }
         known.connections += 1;
-        Ok(Some(Seat {
+        Ok(Some(AddressPermit {
             addresses: Arc::clone(self),
             client,
         }))
@@ -179,7 +183,7 @@ impl Addresses {
 
     /// Whether one more handshake of `address` is within `rate`; it counts if it is.
     pub fn handshake(&self, address: IpAddr, rate: Rate) -> bool {
-        let client = Client::of(address);
+        let client = ClientKey::of(address);
         let now = nanos(self.began);
         let mut shard = self.shard(client);
         let Some(known) = shard.entry(client, now) else {
@@ -209,7 +213,7 @@ impl Addresses {
         }
     }
 
-    fn shard(&self, client: Client) -> MutexGuard<'_, Shard> {
+    fn shard(&self, client: ClientKey) -> MutexGuard<'_, Shard> {
         let at = self.hasher.hash_one(client) as usize % SHARDS;
         locked(&self.shards[at])
     }
@@ -221,18 +225,18 @@ fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 
 impl Shard {
     /// What is known of `client`; `None` for a new one when there is no room.
-    fn entry(&mut self, client: Client, now: u64) -> Option<&mut Known> {
-        let full = self.known.len() >= ADDRESSES_MOST / SHARDS;
+    fn entry(&mut self, client: ClientKey, now: u64) -> Option<&mut ClientUsage> {
+        let full = self.known.len() >= MAX_ADDRESSES / SHARDS;
         if full && !self.known.contains_key(&client) {
             if self
-                .searched
-                .is_some_and(|at| at.elapsed() < SEARCHED_EVERY)
+                .last_search
+                .is_some_and(|at| at.elapsed() < SEARCH_INTERVAL)
             {
                 return None;
             }
-            self.searched = Some(Instant::now());
+            self.last_search = Some(Instant::now());
             self.forget(now);
-            if self.known.len() >= ADDRESSES_MOST / SHARDS {
+            if self.known.len() >= MAX_ADDRESSES / SHARDS {
                 return None;
             }
         }
@@ -247,7 +251,7 @@ impl Shard {
     }
 }
 
-impl Drop for Seat {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut shard = self.addresses.shard(self.client);
         if let Some(known) = shard.known.get_mut(&self.client) {
@@ -336,17 +340,17 @@ mod tests {
         assert!(!shake("192.0.2.1") && shake("192.0.2.2"));
         addresses.sweep();
         assert_eq!(addresses.len(), 2, "they are still to wait");
-        let pace = Pace::default();
-        assert!((0..3).all(|_| pace.take(slow)) && !pace.take(slow));
+        let limiter = RateLimiter::default();
+        assert!((0..3).all(|_| limiter.take(slow)) && !limiter.take(slow));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let addresses = Addresses::default();
-        for number in 0..(ADDRESSES_MOST as u32 + 50_000) {
+        for number in 0..(MAX_ADDRESSES as u32 + 50_000) {
             addresses.handshake(IpAddr::from(number.to_be_bytes()), rate(0.001, 1));
         }
-        assert!(addresses.len() <= ADDRESSES_MOST);
+        assert!(addresses.len() <= MAX_ADDRESSES);
         // Whoever is known stays known; of the others nothing is.
         assert!(!addresses.handshake(IpAddr::from([0, 0, 0, 1]), rate(0.001, 1)));
         assert!(addresses.handshake(IpAddr::from([255, 0, 0, 1]), rate(0.001, 1)));

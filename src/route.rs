@@ -15,7 +15,7 @@ use crate::protocol::handshake::Handshake;
 
 /// What routes are found by.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct RouteQuery<'a> {
     /// The listener that it came in by.
     pub listener: &'a str,
     /// Whether only routes that are bound to that listener by name may take it.
@@ -37,47 +37,47 @@ pub struct Request<'a> {
 /// All routes, by host and then by path. Cost does not grow with their number, only with the
 /// number of segments in the path.
 #[derive(Debug, Default)]
-pub struct Table {
-    exact: HashMap<Box<str>, Paths>,
-    wildcard: HashMap<Box<str>, Paths>,
-    any: Paths,
+pub struct RouteTable {
+    exact: HashMap<Box<str>, HostRoutes>,
+    wildcard: HashMap<Box<str>, HostRoutes>,
+    any: HostRoutes,
 }
 
 /// The routes of one host.
 #[derive(Debug, Default)]
-struct Paths {
-    exact: HashMap<Box<str>, Vec<Entry>>,
-    prefix: HashMap<Box<str>, Vec<Entry>>,
-    any: Vec<Entry>,
+struct HostRoutes {
+    exact: HashMap<Box<str>, Vec<RouteEntry>>,
+    prefix: HashMap<Box<str>, Vec<RouteEntry>>,
+    any: Vec<RouteEntry>,
 }
 
 /// One route under one host and path.
 #[derive(Debug, Clone)]
-struct Entry {
+struct RouteEntry {
     position: usize,
     listeners: Option<Arc<[Arc<str>]>>,
     conditions: Option<Arc<Conditions>>,
 }
 
-impl Entry {
+impl RouteEntry {
     /// How many conditions it has.
     fn count(&self) -> usize {
         self.conditions.as_ref().map_or(0, |them| them.count())
     }
 
     /// Whether it takes such requests, whatever their method.
-    fn fits(&self, request: &Request<'_>) -> bool {
+    fn fits(&self, request: &RouteQuery<'_>) -> bool {
         let conditions = self.conditions.as_deref();
-        miss(self.listeners.as_deref(), conditions, request).is_none()
+        mismatch(self.listeners.as_deref(), conditions, request).is_none()
     }
 }
 
-impl Table {
+impl RouteTable {
     /// Builds the table; the result of [`find`](Self::find) is a position in `routes`.
     pub fn new(routes: &[RouteConfig]) -> Self {
         let mut table = Self::default();
         for (position, route) in routes.iter().enumerate() {
-            let entry = Entry {
+            let entry = RouteEntry {
                 position,
                 listeners: route.listeners.as_deref().map(Arc::from),
                 conditions: (route.conditions.count() > 0)
@@ -99,13 +99,13 @@ impl Table {
 
     /// The route that takes `request`. A handshake is a GET, and goes where a GET would go; methods
     /// keep none out, though: where only routes for others are left, it takes the first of them.
-    pub fn find(&self, request: &Request<'_>) -> Option<usize> {
+    pub fn find(&self, request: &RouteQuery<'_>) -> Option<usize> {
         let otherwise = || self.find_by(request, Methods::Any);
         self.find_by(request, Methods::Enforced)
             .or_else(|| request.handshake.and_then(|_| otherwise()))
     }
 
-    fn find_by(&self, request: &Request<'_>, methods: Methods) -> Option<usize> {
+    fn find_by(&self, request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
         let wildcard = || {
             let (label, parent) = request.host.split_once('.')?;
             if label.is_empty() {
@@ -122,8 +122,8 @@ impl Table {
     }
 }
 
-impl Paths {
-    fn insert(&mut self, path: &PathMatch, entry: Entry) {
+impl HostRoutes {
+    fn insert(&mut self, path: &PathMatch, entry: RouteEntry) {
         let entries = match path {
             PathMatch::Any => &mut self.any,
             PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default(),
@@ -133,7 +133,7 @@ impl Paths {
         entries.insert(at, entry);
     }
 
-    fn find(&self, request: &Request<'_>, methods: Methods) -> Option<usize> {
+    fn find(&self, request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
         self.exact
             .get(request.path)
             .and_then(|entries| first(entries, request, methods))
@@ -142,7 +142,7 @@ impl Paths {
     }
 
     /// From the whole path up, one segment shorter each time.
-    fn find_prefix(&self, request: &Request<'_>, methods: Methods) -> Option<usize> {
+    fn find_prefix(&self, request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
         if self.prefix.is_empty() {
             return None;
         }
@@ -162,7 +162,7 @@ impl Paths {
 
 /// What keeps a request from a route, whatever its method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Miss<'a> {
+enum Mismatch<'a> {
     /// It is not for the listener.
     Listener,
     /// It does not name the listener, which sends all others away.
@@ -175,16 +175,16 @@ enum Miss<'a> {
     Subprotocols,
 }
 
-fn miss<'a>(
+fn mismatch<'a>(
     listeners: Option<&[Arc<str>]>,
     conditions: Option<&'a Conditions>,
-    request: &Request<'_>,
-) -> Option<Miss<'a>> {
+    request: &RouteQuery<'_>,
+) -> Option<Mismatch<'a>> {
     match listeners {
         Some(names) if !names.iter().any(|name| **name == *request.listener) => {
-            return Some(Miss::Listener);
+            return Some(Mismatch::Listener);
         }
-        None if request.bound_only => return Some(Miss::Unbound),
+        None if request.bound_only => return Some(Mismatch::Unbound),
         _ => {}
     }
     let Conditions {
@@ -198,7 +198,7 @@ fn miss<'a>(
         !lines.any(|line| line == value)
     });
     if let Some((name, _)) = missing {
-        return Some(Miss::Header(name));
+        return Some(Mismatch::Header(name));
     }
     let given = request.query.unwrap_or_default().as_bytes();
     let missing = query.iter().find(|(name, value)| {
@@ -206,35 +206,35 @@ fn miss<'a>(
         !pairs.any(|(known, given)| known == **name && given == **value)
     });
     if let Some((name, _)) = missing {
-        return Some(Miss::Query(name));
+        return Some(Mismatch::Query(name));
     }
     let offered = request.handshake.is_some_and(|handshake| {
         let mut wanted = subprotocols.iter();
         wanted.any(|name| handshake.offers_subprotocol(name))
     });
-    (!subprotocols.is_empty() && !offered).then_some(Miss::Subprotocols)
+    (!subprotocols.is_empty() && !offered).then_some(Mismatch::Subprotocols)
 }
 
 /// Why a route does not take a request that its host and path fit, for a person; `None` if nothing
 /// is against it.
-pub fn against(route: &RouteConfig, request: &Request<'_>) -> Option<String> {
+pub fn why_not(route: &RouteConfig, request: &RouteQuery<'_>) -> Option<String> {
     let methods = &route.conditions.methods;
     let has_method =
         request.handshake.is_some() || methods.is_empty() || methods.contains(request.method);
-    let missed = miss(route.listeners.as_deref(), Some(&route.conditions), request);
-    Some(match missed {
-        Some(Miss::Listener) => format!("it is not for listener `{}`", request.listener),
-        Some(Miss::Unbound) => "its listener sends all others to https".to_owned(),
+    let mismatch = mismatch(route.listeners.as_deref(), Some(&route.conditions), request);
+    Some(match mismatch {
+        Some(Mismatch::Listener) => format!("it is not for listener `{}`", request.listener),
+        Some(Mismatch::Unbound) => "its listener sends all others to https".to_owned(),
         _ if !has_method => format!("it is not for {}", request.method),
-        Some(Miss::Header(name)) => format!("header `{name}` is another one, or none"),
-        Some(Miss::Query(name)) => format!("`{name}` in the query is another one, or none"),
-        Some(Miss::Subprotocols) => "none of its subprotocols is offered".to_owned(),
+        Some(Mismatch::Header(name)) => format!("header `{name}` is another one, or none"),
+        Some(Mismatch::Query(name)) => format!("`{name}` in the query is another one, or none"),
+        Some(Mismatch::Subprotocols) => "none of its subprotocols is offered".to_owned(),
         None => return None,
     })
 }
 
 /// Whether a request's host and path fit a route.
-pub fn is_candidate(route: &RouteConfig, request: &Request<'_>) -> bool {
+pub fn is_candidate(route: &RouteConfig, request: &RouteQuery<'_>) -> bool {
     let mut hosts = route.hosts.iter();
     (route.hosts.is_empty() || hosts.any(|host| host.fits(request.host)))
         && route.path.fits(request.path)
@@ -247,8 +247,8 @@ enum Methods {
     Any,
 }
 
-fn first(entries: &[Entry], request: &Request<'_>, methods: Methods) -> Option<usize> {
-    let has_method = |entry: &&Entry| {
+fn first(entries: &[RouteEntry], request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
+    let has_method = |entry: &&RouteEntry| {
         let conditions = entry.conditions.as_ref();
         let listed = conditions.map_or(&[][..], |conditions| &conditions.methods);
         methods == Methods::Any || listed.is_empty() || listed.contains(request.method)

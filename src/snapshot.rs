@@ -11,9 +11,9 @@ use http::HeaderName;
 use crate::config::model::{self, Config, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
 use crate::quota::Quota;
-use crate::route::{self, Table};
+use crate::route::{self, RouteTable};
 use crate::upstream::group::Upstream;
-use crate::upstream::registry::Known;
+use crate::upstream::registry::Registry;
 
 /// The configuration as running.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct Snapshot {
     pub server: model::ServerConfig,
     /// Fields that tell endpoints what only we know: the same, from a client, is a lie.
     pub reserved: Box<[HeaderName]>,
-    table: Table,
+    table: RouteTable,
     routes: Vec<Arc<Route>>,
     /// Positions of routes.
     by_name: HashMap<Arc<str>, usize>,
     upstreams: Vec<Arc<Upstream>>,
-    known: Arc<Known>,
+    registry: Arc<Registry>,
 }
 
 /// What a matched request is handled with.
@@ -69,8 +69,8 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub fn first(config: &Config, known: Arc<Known>) -> Result<Self, SnapshotError> {
-        Self::build(config, known, None)
+    pub fn first(config: &Config, registry: Arc<Registry>) -> Result<Self, SnapshotError> {
+        Self::build(config, registry, None)
     }
 
     /// Builds the snapshot, taking over from `before` what outlives a reload.
@@ -78,21 +78,21 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError`].
     pub fn new(config: &Config, before: Option<&Self>) -> Result<Self, SnapshotError> {
-        let known = before.map_or_else(Arc::default, |before| Arc::clone(&before.known));
-        Self::build(config, known, before)
+        let registry = before.map_or_else(Arc::default, |before| Arc::clone(&before.registry));
+        Self::build(config, registry, before)
     }
 
     fn build(
         config: &Config,
-        known: Arc<Known>,
+        registry: Arc<Registry>,
         before: Option<&Self>,
     ) -> Result<Self, SnapshotError> {
-        known.sweep();
+        registry.sweep();
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         let mut by_name = HashMap::new();
         for settings in &config.upstreams {
             let upstream =
-                Upstream::new(settings, &known).map_err(|source| SnapshotError::Tls {
+                Upstream::new(settings, &registry).map_err(|source| SnapshotError::Tls {
                     upstream: Arc::clone(&settings.name),
                     source,
                 })?;
@@ -104,26 +104,26 @@ impl Snapshot {
             .routes
             .iter()
             .map(|route| {
-                let known = before.and_then(|before| before.tunnels_of(&route.name));
-                Route::new(route, &by_name, known.unwrap_or_default())
+                let registry = before.and_then(|before| before.tunnels_of(&route.name));
+                Route::new(route, &by_name, registry.unwrap_or_default())
             })
             .collect();
         let names = config.routes.iter().enumerate();
         Ok(Self {
             server: config.server.clone(),
             reserved: reserved(config),
-            table: Table::new(&config.routes),
+            table: RouteTable::new(&config.routes),
             routes: routes?,
             by_name: names
                 .map(|(at, route)| (Arc::clone(&route.name), at))
                 .collect(),
             upstreams,
-            known,
+            registry,
         })
     }
 
     /// The route that takes `request`.
-    pub fn route(&self, request: &route::Request<'_>) -> Option<&Arc<Route>> {
+    pub fn route(&self, request: &route::RouteQuery<'_>) -> Option<&Arc<Route>> {
         self.routes.get(self.table.find(request)?)
     }
 
@@ -133,8 +133,8 @@ impl Snapshot {
     }
 
     /// What is alive of upstreams.
-    pub fn known(&self) -> &Arc<Known> {
-        &self.known
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// Its upstreams, in the order of the file.

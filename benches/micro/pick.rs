@@ -5,7 +5,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use tidegate::config::model::{self, Address, Balance, HashBy, HashKey};
 use tidegate::upstream::endpoint::Lease;
-use tidegate::upstream::group::{Upstream, Wish};
+use tidegate::upstream::group::{Affinity, Upstream};
 
 /// Leases that are out while one more is picked: tunnels.
 const HELD_EACH: usize = 3;
@@ -24,14 +24,14 @@ fn upstream(balance: Balance, endpoints: usize) -> Upstream {
 
 fn measure(bencher: Bencher<'_, '_>, balance: Balance, endpoints: usize) {
     let upstream = upstream(balance, endpoints);
-    let wish = Wish {
-        key: Some(7),
-        back_to: None,
+    let affinity = Affinity {
+        hash: Some(7),
+        sticky: None,
     };
     let held: Vec<Lease> = (0..endpoints * HELD_EACH)
-        .map(|_| upstream.pick(Wish::default(), &[]).unwrap())
+        .map(|_| upstream.pick(Affinity::default(), &[]).unwrap())
         .collect();
-    bencher.bench_local(|| upstream.pick(wish, &[]).unwrap());
+    bencher.bench_local(|| upstream.pick(affinity, &[]).unwrap());
     drop(held);
 }
 

@@ -3,7 +3,7 @@
 use divan::{Bencher, black_box};
 use http::{HeaderMap, Method};
 use tidegate::config::model::{HostPattern, PathMatch, RouteConfig};
-use tidegate::route::{Request, Table};
+use tidegate::route::{RouteQuery, RouteTable};
 
 /// Routes of a fleet of tenants: exact hosts and wildcards, each with an exact path, a prefix or any.
 fn routes(count: usize) -> Vec<RouteConfig> {
@@ -43,7 +43,7 @@ fn request(number: usize) -> (String, &'static str) {
 
 #[divan::bench(args = [10, 1000, 10_000])]
 fn find(bencher: Bencher<'_, '_>, count: usize) {
-    let table = Table::new(&routes(count));
+    let table = RouteTable::new(&routes(count));
     let headers = HeaderMap::new();
     let requests: Vec<_> = (0..count).map(request).collect();
     // In no order, so that nothing is where the last request has just looked.
@@ -51,7 +51,7 @@ fn find(bencher: Bencher<'_, '_>, count: usize) {
     bencher.bench_local(|| {
         at = (at + 7919) % count;
         let (host, path) = &requests[at];
-        let found = table.find(&Request {
+        let found = table.find(&RouteQuery {
             listener: black_box("public"),
             bound_only: false,
             host,

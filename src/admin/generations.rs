@@ -204,7 +204,7 @@ impl Generations {
             for endpoint in upstream.endpoints() {
                 let key = (endpoint.upstream.to_string(), endpoint.label.to_string());
                 let of = |it: &Arc<Older>| locked(&it.seen).in_flight.get(&key).copied();
-                endpoint.set_elsewhere(older.iter().filter_map(of).sum());
+                endpoint.set_older_generations(older.iter().filter_map(of).sum());
             }
         }
     }

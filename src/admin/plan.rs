@@ -77,7 +77,7 @@ pub enum Change {
     Drained,
     /// It went before; its last tunnels are still there.
     Gone,
-    /// Nobody knows before it is looked up.
+    /// It is unknown before it is looked up.
     Unknown,
 }
 

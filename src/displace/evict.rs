@@ -16,7 +16,7 @@ use super::periodic::PeriodicTask;
 use crate::config::model::{self, DisplacementPolicy};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Member;
-use crate::upstream::health::Standing;
+use crate::upstream::health::HealthStatus;
 
 /// How often it is looked whose tunnels are to be closed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -153,8 +153,8 @@ fn cause(
     if member.is_drained || member.state.is_drained() {
         return Some((Ended::Drain, settings.on_drain));
     }
-    let is_down = member.state.condition(now, |condition| {
-        matches!(condition.standing(now), Standing::Down { .. })
+    let is_down = member.state.health(now, |health| {
+        matches!(health.status(now), HealthStatus::Down { .. })
     });
     is_down.then_some((Ended::EndpointDown, settings.on_down))
 }

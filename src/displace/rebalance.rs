@@ -71,7 +71,7 @@ struct Moving {
     /// Looks since then that have found none.
     quiet: u32,
     job: Option<Arc<Job>>,
-    /// Nobody was old enough: tunnels are not looked through again until then.
+    /// No tunnel was old enough: tunnels are not looked through again until then.
     not_before: Duration,
 }
 

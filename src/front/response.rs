@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::client_io::BusyGuard;
 use crate::protocol::rejection::Rejection;
-use crate::upstream::http::ReplyBody;
+use crate::upstream::http::ResponseBody;
 
 /// The header field with the stable token of a rejection.
 const REASON: HeaderName = HeaderName::from_static("tidegate-reason");
@@ -50,7 +50,7 @@ pub enum Content {
     /// Our own text.
     Text(&'static str),
     /// An endpoint's response body.
-    Endpoint(ReplyBody),
+    Endpoint(ResponseBody),
 }
 
 /// The body of a response. The connection counts as busy until it has been sent: keep-alive begins

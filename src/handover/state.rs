@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::identity::Identity;
 use crate::net::inherited::{InheritedSockets, SocketId};
 use crate::net::tickets::HandoverTicketKey;
-use crate::upstream::handover::Handed;
+use crate::upstream::handover::UpstreamsHandover;
 
 /// All that is handed over. Descriptors come along: first one for each of `sockets`, then for each of
 /// `passed`, then for each of `older`.
@@ -27,7 +27,7 @@ pub struct HandoverState {
     #[serde(default)]
     pub drained: Vec<String>,
     /// What is known of upstreams.
-    pub upstreams: Handed,
+    pub upstreams: UpstreamsHandover,
 }
 
 /// Keys of a listener's tickets.

@@ -12,7 +12,7 @@ use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::{HandoverState, InheritedListeners};
 use crate::net::inherited::{Purpose, SocketId};
 use crate::systemd::{self, passed::PassedSockets};
-use crate::upstream::handover::Handed;
+use crate::upstream::handover::UpstreamsHandover;
 
 /// Whom this process succeeds.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Inheritance {
     /// What the service manager has passed to it.
     pub passed: PassedSockets,
     /// What is known of upstreams; `None` if nobody knows anything.
-    pub upstreams: Option<Handed>,
+    pub upstreams: Option<UpstreamsHandover>,
     /// The ways to processes that drain already.
     older: Vec<(Identity, OwnedFd)>,
 }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::gate::ListenerPermit;
 use crate::config::descriptors;
-use crate::quota::Share;
+use crate::quota::QuotaPermit;
 
 /// The process-wide count and its bound.
 #[derive(Debug, Default)]
@@ -130,7 +130,7 @@ pub struct ConnectionPermit {
 #[derive(Debug, Default)]
 struct Held {
     _pass: ListenerPermit,
-    _tunnels: Vec<Share>,
+    _tunnels: Vec<QuotaPermit>,
 }
 
 impl ConnectionPermit {
@@ -152,7 +152,7 @@ impl ConnectionPermit {
     }
 
     /// Holds what counts a tunnel, likewise.
-    pub fn hold_tunnel(&mut self, shares: Vec<Share>) {
+    pub fn hold_tunnel(&mut self, shares: Vec<QuotaPermit>) {
         if !shares.is_empty() {
             self.held.get_or_insert_default()._tunnels = shares;
         }

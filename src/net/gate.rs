@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::config::model::ListenerLimits;
-use crate::quota::{Addresses, Pace, Quota, Seat, Share};
+use crate::quota::{AddressPermit, Addresses, Quota, QuotaPermit, RateLimiter};
 
 /// Seconds between two lines in the log about connections that were refused.
 const REPORT_INTERVAL: u64 = 10;
@@ -17,7 +17,7 @@ const REPORT_INTERVAL: u64 = 10;
 #[derive(Debug)]
 pub struct Gate {
     open: Arc<Quota>,
-    pace: Pace,
+    pace: RateLimiter,
     addresses: Arc<Addresses>,
     began: Instant,
     /// Second in which refusals were last reported, and refusals since.
@@ -28,8 +28,8 @@ pub struct Gate {
 /// What a connection takes, until it is dropped.
 #[derive(Debug, Default)]
 pub struct ListenerPermit {
-    _open: Option<Share>,
-    _seat: Option<Seat>,
+    _open: Option<QuotaPermit>,
+    _seat: Option<AddressPermit>,
 }
 
 impl ListenerPermit {
@@ -60,7 +60,7 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             open: Arc::default(),
-            pace: Pace::default(),
+            pace: RateLimiter::default(),
             addresses: Arc::default(),
             began: Instant::now(),
             reported_at: AtomicU64::new(0),

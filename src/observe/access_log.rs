@@ -17,7 +17,7 @@ use crate::protocol::trace::TraceId;
 use crate::tunnel::copy::Finished;
 use crate::tunnel::meter::Meter;
 use crate::tunnel::side::Side;
-use crate::upstream::endpoint::State;
+use crate::upstream::endpoint::EndpointState;
 
 /// The fields that every line begins with.
 struct Subject<'a> {
@@ -284,7 +284,7 @@ pub fn request_rejected(
 pub fn response_sent(
     recorder: &Recorder,
     facts: RequestFacts<'_>,
-    endpoint: Option<&State>,
+    endpoint: Option<&EndpointState>,
     status: u16,
 ) {
     recorder.counters.requests.add(1);

@@ -27,7 +27,7 @@ pub struct MetricSources<'a> {
     /// The configuration as running.
     pub snapshot: &'a Snapshot,
     /// Where connections to endpoints come from.
-    pub ports: &'a source::Sources,
+    pub ports: &'a source::SourcePorts,
     /// Connections of the process.
     pub admission: &'a Admission,
     /// The process.

@@ -13,7 +13,7 @@ use crate::protocol::rejection::Rejection;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
 use crate::upstream::connect::ConnectError;
-use crate::upstream::endpoint::State;
+use crate::upstream::endpoint::EndpointState;
 
 /// Refusals, by reason.
 pub type RejectionCounts = CounterArray<{ Rejection::ALL.len() }>;
@@ -152,7 +152,7 @@ impl RouteSeries {
     }
 
     /// What went on to `endpoint`.
-    pub fn endpoint(self: &Arc<Self>, endpoint: &State) -> Arc<EndpointSeries> {
+    pub fn endpoint(self: &Arc<Self>, endpoint: &EndpointState) -> Arc<EndpointSeries> {
         let label = (Arc::clone(&endpoint.upstream), Arc::clone(&endpoint.label));
         self.endpoints.get(&label, || {
             (label.clone(), EndpointSeries::new(self, endpoint))
@@ -215,7 +215,7 @@ pub struct EndpointSeries {
 }
 
 impl EndpointSeries {
-    fn new(route: &Arc<RouteSeries>, endpoint: &State) -> Self {
+    fn new(route: &Arc<RouteSeries>, endpoint: &EndpointState) -> Self {
         Self {
             route: Arc::clone(route),
             upstream: Arc::clone(&endpoint.upstream),

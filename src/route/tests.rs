@@ -18,8 +18,8 @@ fn route(listeners: &[&str], hosts: &[&str], path: PathMatch) -> RouteConfig {
     }
 }
 
-fn find(table: &Table, listener: &str, host: &str, path: &str) -> Option<usize> {
-    table.find(&Request {
+fn find(table: &RouteTable, listener: &str, host: &str, path: &str) -> Option<usize> {
+    table.find(&RouteQuery {
         listener,
         bound_only: false,
         host,
@@ -41,7 +41,7 @@ fn prefix(path: &str) -> PathMatch {
 
 #[track_caller]
 fn check(routes: &[RouteConfig], cases: &[(&str, &str, Option<usize>)]) {
-    let table = Table::new(routes);
+    let table = RouteTable::new(routes);
     for (host, path, expected) in cases {
         assert_eq!(
             find(&table, "public", host, path),
@@ -119,7 +119,7 @@ fn equals_are_taken_in_the_order_of_the_file_among_those_of_the_listener() {
         route(&["public", "internal"], &[], prefix("/x")),
         route(&[], &[], prefix("/x")),
     ];
-    let table = Table::new(&routes);
+    let table = RouteTable::new(&routes);
     assert_eq!(find(&table, "internal", "h", "/x"), Some(0));
     assert_eq!(find(&table, "public", "h", "/x"), Some(1));
     assert_eq!(find(&table, "other", "h", "/x"), Some(2));
@@ -131,9 +131,9 @@ fn only_routes_of_the_listener_where_only_those_count() {
         route(&[], &["a.example.com"], PathMatch::Any),
         route(&["plain"], &[], prefix("/.well-known")),
     ];
-    let table = Table::new(&routes);
+    let table = RouteTable::new(&routes);
     for (bound_only, expected) in [(false, Some(0)), (true, Some(1))] {
-        let found = table.find(&Request {
+        let found = table.find(&RouteQuery {
             listener: "plain",
             bound_only,
             host: "a.example.com",
@@ -181,7 +181,7 @@ fn routes_with_conditions() -> [RouteConfig; 5] {
 
 #[test]
 fn conditions_tell_routes_of_one_path_apart() {
-    let table = Table::new(&routes_with_conditions());
+    let table = RouteTable::new(&routes_with_conditions());
     let check = |method: &str, query, lines: &[(&'static str, &str)], expected| {
         let mut request = http::Request::builder().method(method).uri("/");
         for (name, value) in lines {
@@ -192,7 +192,7 @@ fn conditions_tell_routes_of_one_path_apart() {
             Ok(Intent::Handshake(handshake)) => Some(handshake),
             _ => None,
         };
-        let found = table.find(&Request {
+        let found = table.find(&RouteQuery {
             listener: "public",
             bound_only: false,
             host: "h",
@@ -272,7 +272,7 @@ proptest::proptest! {
             .filter_map(|at| rank(&routes[at]).map(|rank| (rank, std::cmp::Reverse(at))))
             .max()
             .map(|(_, at)| at.0);
-        proptest::prop_assert_eq!(find(&Table::new(&routes), "l", &host, &path), expected);
+        proptest::prop_assert_eq!(find(&RouteTable::new(&routes), "l", &host, &path), expected);
     }
 }
 
@@ -298,9 +298,9 @@ fn a_handshake_that_no_route_for_get_takes_goes_where_others_go() {
     let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
         panic!("not a handshake")
     };
-    let table = Table::new(&routes);
+    let table = RouteTable::new(&routes);
     for (handshake, expected) in [(Some(&handshake), Some(0)), (None, None)] {
-        let found = table.find(&Request {
+        let found = table.find(&RouteQuery {
             listener: "public",
             bound_only: false,
             host: "h",

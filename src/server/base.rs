@@ -24,7 +24,7 @@ use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
-use crate::upstream::registry::Known;
+use crate::upstream::registry::Registry;
 
 /// What everything else stands on.
 pub(super) struct Base {
@@ -37,10 +37,10 @@ pub(super) struct Base {
 }
 
 impl Base {
-    pub(super) async fn build(config: &Config, known: Known) -> Result<Self, StartError> {
+    pub(super) async fn build(config: &Config, registry: Registry) -> Result<Self, StartError> {
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
-            Snapshot::first(config, Arc::new(known))?,
+            Snapshot::first(config, Arc::new(registry))?,
             Connector::new(Handle::current()),
         ));
         let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));

@@ -17,7 +17,7 @@ use crate::config::model::{self, Discovery, EndpointConfig};
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::discovery::answer::{next_after, retry_after};
-use crate::upstream::discovery::{Found, Lookup, LookupError};
+use crate::upstream::discovery::{Discovered, Lookup, LookupError};
 use crate::upstream::group::Upstream;
 
 /// How long a start or a reload waits for first answers, so that first clients are not refused.
@@ -161,7 +161,7 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
     let upstream = &target.upstream;
     loop {
         let wait = match lookup.run().await {
-            Ok(Found { endpoints, ttl }) => {
+            Ok(Discovered { endpoints, ttl }) => {
                 if wrong.take().is_some() {
                     tracing::info!(%upstream, "endpoints are found again");
                 }

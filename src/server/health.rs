@@ -11,9 +11,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::config::model::Health;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
-use crate::upstream::endpoint::State;
+use crate::upstream::endpoint::EndpointState;
 use crate::upstream::group::Upstream;
-use crate::upstream::health::{Change, Checked};
+use crate::upstream::health::{CheckOutcome, HealthChange};
 use crate::upstream::probe::{ProbeError, probe};
 
 /// How often it is looked who is due.
@@ -72,9 +72,9 @@ fn start_due_checks(
     due.sort_by_key(|check| check.due);
     let free = MAX_RUNNING_CHECKS.saturating_sub(running.len());
     for check in due.into_iter().take(free) {
-        check.endpoint.condition(now, |condition| {
-            condition.check_begins(&check.settings, now)
-        });
+        check
+            .endpoint
+            .health(now, |health| health.check_begins(&check.settings, now));
         running.spawn(check.run(Arc::clone(shared)));
     }
     pause
@@ -85,24 +85,28 @@ struct DueCheck {
     due: Instant,
     settings: Health,
     upstream: Arc<Upstream>,
-    endpoint: Arc<State>,
+    endpoint: Arc<EndpointState>,
 }
 
 impl DueCheck {
-    /// Keeps the condition of `endpoint` to what is configured by now. Its check, if that is due.
-    fn if_due(upstream: &Arc<Upstream>, endpoint: Arc<State>, now: Instant) -> Option<Self> {
+    /// Keeps the health of `endpoint` to what is configured by now. Its check, if that is due.
+    fn if_due(
+        upstream: &Arc<Upstream>,
+        endpoint: Arc<EndpointState>,
+        now: Instant,
+    ) -> Option<Self> {
         if endpoint.is_back(now) {
             log_readmitted(&endpoint, "time");
         }
         let settings = upstream.settings.health.as_ref();
-        let due = endpoint.condition(now, |condition| {
+        let due = endpoint.health(now, |health| {
             if upstream.settings.ejection.is_none() {
-                condition.forget_outcomes();
+                health.forget_outcomes();
             }
             if settings.is_none() {
-                condition.forget_checks();
+                health.forget_checks();
             }
-            settings.map(|settings| condition.check_due(settings, random_fraction, now))
+            settings.map(|settings| health.check_due(settings, random_fraction, now))
         })?;
         (due <= now).then_some(Self {
             due,
@@ -136,30 +140,30 @@ impl DueCheck {
 }
 
 /// Takes down the result of a check: what was wrong, if anything.
-fn record(endpoint: &State, settings: &Health, error: Option<&ProbeError>) {
+fn record(endpoint: &EndpointState, settings: &Health, error: Option<&ProbeError>) {
     let now = Instant::now();
     let why = error.map(ToString::to_string);
     let result = why.as_deref().map_or(Ok(()), Err);
-    let change = endpoint.condition(now, |condition| {
-        condition.count(error.map_or(Checked::Passed, ProbeError::checked));
-        condition.checked(result, settings, random_fraction(), now)
+    let change = endpoint.health(now, |health| {
+        health.count(error.map_or(CheckOutcome::Passed, ProbeError::checked));
+        health.checked(result, settings, random_fraction(), now)
     });
     let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
     match change {
         None => {}
-        Some(Change::Failing) => {
+        Some(HealthChange::Failing) => {
             tracing::info!(upstream, endpoint = label, why, "check failed");
         }
-        Some(Change::Down) => {
+        Some(HealthChange::Down) => {
             let in_flight = endpoint.in_flight();
             tracing::warn!(upstream, endpoint = label, why, in_flight, "endpoint down");
         }
-        Some(Change::Up) => tracing::info!(upstream, endpoint = label, "endpoint up"),
-        Some(Change::Readmitted) => log_readmitted(endpoint, "check"),
+        Some(HealthChange::Up) => tracing::info!(upstream, endpoint = label, "endpoint up"),
+        Some(HealthChange::Readmitted) => log_readmitted(endpoint, "check"),
     }
 }
 
-fn log_readmitted(endpoint: &State, by: &str) {
+fn log_readmitted(endpoint: &EndpointState, by: &str) {
     let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
     tracing::info!(upstream, endpoint, by, "endpoint readmitted");
 }

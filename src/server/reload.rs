@@ -19,7 +19,7 @@ use crate::config::{self, Loaded, Report};
 use crate::observe::process::Expiry;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
-use crate::upstream::registry::Known;
+use crate::upstream::registry::Registry;
 
 /// What a reload did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +132,8 @@ impl Reloader {
     }
 
     /// What is alive of upstreams.
-    pub(super) fn known(&self) -> Arc<Known> {
-        Arc::clone(self.shared.snapshot.load().known())
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(self.shared.snapshot.load().registry())
     }
 
     /// The files that the running configuration was read from, and what they held.

@@ -23,7 +23,7 @@ use crate::handover::link::Link;
 use crate::handover::successor::{Inheritance, Predecessor};
 use crate::observe::logging::{self, Logging};
 use crate::systemd::{self, passed::PassedSockets};
-use crate::upstream::registry::Known;
+use crate::upstream::registry::Registry;
 
 /// Threads that may wait for the system at once, for names and files.
 const BLOCKING_THREADS: usize = 4;
@@ -79,8 +79,8 @@ impl Process {
             None => Inheritance::without_predecessor(start.passed),
         };
         let signals = Signals::install()?;
-        let known = inheritance.upstreams.take().map(Known::taken_over);
-        let base = Base::build(config, known.unwrap_or_default()).await?;
+        let registry = inheritance.upstreams.take().map(Registry::taken_over);
+        let base = Base::build(config, registry.unwrap_or_default()).await?;
         let files = FileWatch::new();
         let (view, orders) = base.view(loaded, logging, inheritance.generation);
         let older = inheritance.older();
@@ -154,7 +154,7 @@ impl Process {
             .certificates
             .store(self.reloader.expiries());
         self.watch_files();
-        self.reloader.known().settle();
+        self.reloader.registry().settle();
     }
 }
 

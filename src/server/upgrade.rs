@@ -126,7 +126,7 @@ impl Process {
             older: older.iter().map(|it| it.identity.clone()).collect(),
             tickets: listeners.hand_over_tickets(),
             drained: listeners.hand_over_drained(),
-            upstreams: self.reloader.known().hand_over(Instant::now()),
+            upstreams: self.reloader.registry().hand_over(Instant::now()),
         };
         let descriptors = PassedDescriptors {
             sockets,

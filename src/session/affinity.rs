@@ -11,7 +11,7 @@ use crate::config::model::HashKey;
 use crate::protocol::sticky_cookie::{self, StickyCookie};
 use crate::protocol::target::Target;
 use crate::upstream::balance;
-use crate::upstream::group::{Upstream, Wish};
+use crate::upstream::group::{Affinity, Upstream};
 
 /// The time as sticky cookies count it: seconds since 1970.
 pub(super) fn seconds() -> u64 {
@@ -33,15 +33,15 @@ pub struct AffinityTraits<'a> {
 }
 
 /// The affinity of a request in `upstream`, and the valid sticky cookie that it carries.
-pub fn of(upstream: &Upstream, traits: AffinityTraits<'_>) -> (Wish, Option<StickyCookie>) {
+pub fn of(upstream: &Upstream, traits: AffinityTraits<'_>) -> (Affinity, Option<StickyCookie>) {
     let sticky_cookie = upstream.sticky.as_ref().and_then(|sticky| {
         let value = sticky_cookie::cookie_value(traits.headers, &sticky.settings.cookie)?;
         sticky.signer.read(value, &sticky.settings, seconds())
     });
     let key = upstream.hash_key();
-    let wish = Wish {
-        key: key.and_then(|key| hash_of(key, traits)),
-        back_to: sticky_cookie.map(|sticky_cookie| sticky_cookie.to),
+    let wish = Affinity {
+        hash: key.and_then(|key| hash_of(key, traits)),
+        sticky: sticky_cookie.map(|sticky_cookie| sticky_cookie.to),
     };
     (wish, sticky_cookie)
 }

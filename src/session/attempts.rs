@@ -9,10 +9,10 @@ use ::http::StatusCode;
 use super::error::SessionError;
 use super::routed::RoutedRequest;
 use crate::protocol::rejection::Rejection;
-use crate::upstream::connect::{ConnectError, Reached, connect};
+use crate::upstream::connect::{ConnectError, EndpointConnection, connect};
 use crate::upstream::endpoint::Lease;
-use crate::upstream::group::Nobody;
-use crate::upstream::health::Failure;
+use crate::upstream::group::PickError;
+use crate::upstream::health::SessionFailure;
 
 /// The endpoints that a session has tried, and the number of attempts that are left.
 pub(super) struct Attempts<'a> {
@@ -45,8 +45,8 @@ impl<'a> Attempts<'a> {
         let upstream = self.routed.upstream;
         let picked = upstream.pick_in_turn(self.routed.affinity, &[]).await;
         let lease = picked.map_err(|nobody| match nobody {
-            Nobody::Full => Rejection::EndpointsFull,
-            Nobody::NotReady => Rejection::NoEndpoint,
+            PickError::Full => Rejection::EndpointsFull,
+            PickError::NotReady => Rejection::NoEndpoint,
         })?;
         Ok(self.take(lease))
     }
@@ -74,7 +74,7 @@ impl<'a> Attempts<'a> {
 
     /// Opens a new connection to the leased endpoint. A failure is logged, counted and kept for
     /// [`next`](Self::next).
-    pub(super) async fn connect(&mut self, lease: &Lease) -> Option<Reached> {
+    pub(super) async fn connect(&mut self, lease: &Lease) -> Option<EndpointConnection> {
         let upstream = self.routed.upstream;
         let endpoint = Arc::clone(lease.endpoint());
         let worker = &self.routed.connection.worker;
@@ -104,7 +104,7 @@ impl<'a> Attempts<'a> {
                     "cannot connect to endpoint"
                 );
                 if !error.is_our_own() {
-                    self.routed.failed(&endpoint, Failure::Connect);
+                    self.routed.failed(&endpoint, SessionFailure::Connect);
                 }
                 self.last_error = unreachable(&endpoint.label, &error);
                 None

@@ -18,11 +18,11 @@ use crate::protocol::handshake::{self, Handshake};
 use crate::protocol::handshake_response::Switch;
 use crate::protocol::header_case::HeaderCase;
 use crate::protocol::rejection::Rejection;
-use crate::quota::Share;
+use crate::quota::QuotaPermit;
 use crate::upstream::endpoint::Lease;
-use crate::upstream::exchange::{Answered, exchange};
-use crate::upstream::health::Failure;
-use crate::upstream::http::{self, Loan, RequestBody};
+use crate::upstream::exchange::{EndpointResponse, exchange};
+use crate::upstream::health::SessionFailure;
+use crate::upstream::http::{self, BorrowedConnection, RequestBody};
 
 /// Bytes that are enough for most request and response heads.
 const REQUEST_USUAL: usize = 1024;
@@ -33,7 +33,7 @@ pub(super) async fn open(
     parts: &Parts,
     handshake: &Handshake<'_>,
     first_head: Option<&[u8]>,
-    shares: Vec<Share>,
+    shares: Vec<QuotaPermit>,
 ) -> Result<SessionOutcome, SessionError> {
     let (answered, lease) = answer_to(routed, parts, first_head).await?;
     let endpoint = Arc::clone(&lease.endpoint().label);
@@ -47,7 +47,7 @@ pub(super) async fn open(
     let switch = answer
         .check_switch(handshake, routed.route.settings.handshake)
         .map_err(|fault| {
-            routed.failed(lease.endpoint(), Failure::Handshake);
+            routed.failed(lease.endpoint(), SessionFailure::Handshake);
             SessionError::caused_by(Rejection::BadSwitch, &endpoint, &fault)
         })?;
     // Only a valid 101 counts as a success: a server that switches protocols in a wrong way is not
@@ -88,7 +88,7 @@ async fn answer_to(
     routed: &RoutedRequest<'_>,
     parts: &Parts,
     first_head: Option<&[u8]>,
-) -> Result<(Answered, Lease), SessionError> {
+) -> Result<(EndpointResponse, Lease), SessionError> {
     let limit = routed.upstream.timeouts().handshake;
     let mut attempts = Attempts::new(routed);
     let mut lease = attempts.next().await?;
@@ -114,7 +114,7 @@ async fn answer_to(
                 }
             }
             Ok(Err(error)) => {
-                routed.failed(lease.endpoint(), Failure::Handshake);
+                routed.failed(lease.endpoint(), SessionFailure::Handshake);
                 let endpoint = &lease.endpoint().label;
                 return Err(SessionError::caused_by(
                     Rejection::BadAnswer,
@@ -123,7 +123,7 @@ async fn answer_to(
                 ));
             }
             Err(_) => {
-                routed.failed(lease.endpoint(), Failure::Handshake);
+                routed.failed(lease.endpoint(), SessionFailure::Handshake);
                 let next = attempts.retry_after_timeout(&lease);
                 next.ok_or(Rejection::HandshakeTimeout)?
             }
@@ -167,7 +167,7 @@ fn facts(routed: &RoutedRequest<'_>, lease: &Lease, switch: &Switch<'_>) -> Tunn
 /// because framing bodies is its part.
 async fn pass_on(
     routed: &RoutedRequest<'_>,
-    answered: Answered,
+    answered: EndpointResponse,
     lease: Lease,
 ) -> Result<SessionOutcome, SessionError> {
     let endpoint = Arc::clone(&lease.endpoint().label);
@@ -186,7 +186,7 @@ async fn pass_on(
     plain::reply(
         routed,
         response,
-        Loan {
+        BorrowedConnection {
             sender,
             lease,
             home: None,

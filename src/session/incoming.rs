@@ -22,7 +22,7 @@ use crate::protocol::handshake::Handshake;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::Target;
 use crate::protocol::trace::TraceId;
-use crate::quota::Share;
+use crate::quota::QuotaPermit;
 use crate::route;
 use crate::snapshot::{Route, Snapshot};
 
@@ -201,7 +201,7 @@ impl<'a> IncomingRequest<'a> {
         // With `redirect_to_https`, requests without TLS match only routes that name this listener:
         // ACME challenges, for example, must still be served here.
         let to_https = self.settings.redirect_to_https && !self.client.secure();
-        let found = self.snapshot.route(&route::Request {
+        let found = self.snapshot.route(&route::RouteQuery {
             listener: &self.connection.listener.name,
             bound_only: to_https,
             host: target.host(),
@@ -241,7 +241,7 @@ impl<'a> IncomingRequest<'a> {
     }
 
     /// The permits that a tunnel holds from its handshake on: of the process and of the route.
-    pub(super) fn tunnel_permits(&self, route: &Route) -> Result<Vec<Share>, SessionError> {
+    pub(super) fn tunnel_permits(&self, route: &Route) -> Result<Vec<QuotaPermit>, SessionError> {
         let mut shares = Vec::new();
         if let Some(most) = self.snapshot.server.max_tunnels {
             let quota = self.connection.worker.tunnel_quota();

@@ -4,7 +4,7 @@ use ::http::{HeaderValue, Response, StatusCode};
 
 use super::relay::Opening;
 use crate::protocol::rejection::Rejection;
-use crate::upstream::http::ReplyBody;
+use crate::upstream::http::ResponseBody;
 
 /// The result of a session.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub enum SessionOutcome {
     /// Client and endpoint agreed on a WebSocket: the connection becomes a tunnel.
     Tunnel(Box<Opening>),
     /// An endpoint's response.
-    Response(Response<ReplyBody>),
+    Response(Response<ResponseBody>),
     /// A redirect by the configuration, already logged and counted.
     Redirect(StatusCode, HeaderValue),
     /// A rejection, already logged and counted.

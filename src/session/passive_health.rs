@@ -12,28 +12,28 @@ use super::worker::Worker;
 use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::tunnel::copy::Finished;
 use crate::tunnel::ended::Ended;
-use crate::upstream::endpoint::State;
+use crate::upstream::endpoint::EndpointState;
 use crate::upstream::group::Upstream;
-use crate::upstream::health::Failure;
+use crate::upstream::health::SessionFailure;
 
 /// An endpoint that cuts a tunnel sooner than this after its opening has failed.
 const EARLY: Duration = Duration::from_secs(10);
 
 impl RoutedRequest<'_> {
     /// Reports that `endpoint` failed this session.
-    pub(super) fn failed(&self, endpoint: &State, failure: Failure) {
+    pub(super) fn failed(&self, endpoint: &EndpointState, failure: SessionFailure) {
         failed(self.upstream, endpoint, failure, self.facts.session);
     }
 
     /// Reports that `endpoint` agreed to a tunnel, or responded to a request.
-    pub(super) fn passed(&self, endpoint: &State) {
+    pub(super) fn passed(&self, endpoint: &EndpointState) {
         self.upstream.passed(endpoint, Instant::now());
     }
 
     /// Reports that `endpoint` declined a handshake with this status.
-    pub(super) fn declined(&self, endpoint: &State, status: StatusCode) {
+    pub(super) fn declined(&self, endpoint: &EndpointState, status: StatusCode) {
         if is_unavailable(status) {
-            self.failed(endpoint, Failure::Handshake);
+            self.failed(endpoint, SessionFailure::Handshake);
         } else {
             self.passed(endpoint);
         }
@@ -41,7 +41,7 @@ impl RoutedRequest<'_> {
 
     /// Reports that `endpoint` responded to a plain request with this status. A 502, 503 or 504 is
     /// neither a success nor a failure: an application may send it for one path on a client's request.
-    pub(super) fn replied(&self, endpoint: &State, status: StatusCode) {
+    pub(super) fn replied(&self, endpoint: &EndpointState, status: StatusCode) {
         if !is_unavailable(status) {
             self.passed(endpoint);
         }
@@ -57,7 +57,12 @@ fn is_unavailable(status: StatusCode) -> bool {
 }
 
 /// Reports that a tunnel to `endpoint` has ended.
-pub(super) fn ended(worker: &Worker, facts: &TunnelFacts, endpoint: &State, finished: Finished) {
+pub(super) fn ended(
+    worker: &Worker,
+    facts: &TunnelFacts,
+    endpoint: &EndpointState,
+    finished: Finished,
+) {
     if !is_cut_early(finished.ended, facts.opened.elapsed(), finished.unframed) {
         return;
     }
@@ -65,7 +70,7 @@ pub(super) fn ended(worker: &Worker, facts: &TunnelFacts, endpoint: &State, fini
     // the upstream any more; then there is nothing to eject from.
     let snapshot = worker.snapshot();
     if let Some(upstream) = snapshot.upstream(&endpoint.upstream) {
-        failed(upstream, endpoint, Failure::EarlyEnd, facts.session);
+        failed(upstream, endpoint, SessionFailure::EarlyEnd, facts.session);
     }
 }
 
@@ -77,7 +82,12 @@ fn is_cut_early(ended: Ended, age: Duration, unframed: bool) -> bool {
     cut && age < EARLY && !unframed
 }
 
-fn failed(upstream: &Upstream, endpoint: &State, failure: Failure, session: SessionId) {
+fn failed(
+    upstream: &Upstream,
+    endpoint: &EndpointState,
+    failure: SessionFailure,
+    session: SessionId,
+) {
     if let Some(time) = upstream.failed(endpoint, failure, Instant::now()) {
         tracing::warn!(
             %session,

@@ -19,7 +19,10 @@ use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::{forwarded, hop};
 use crate::upstream::endpoint::Lease;
-use crate::upstream::http::{self, Barred, Key, Loan, ReplyBody, RequestBody, Sender, Upload};
+use crate::upstream::http::{
+    self, BlockedFields, BorrowedConnection, PoolKey, RequestBody, RequestSender, ResponseBody,
+    UploadProgress,
+};
 
 /// Forwards the request and passes the response back.
 pub(super) async fn proxy(
@@ -32,8 +35,9 @@ pub(super) async fn proxy(
     }
     let edit = routed.request_edit();
     let limit = routed.connection.timeouts.request_body;
-    let (body, upload) =
-        RequestBody::new(body, limit, || Barred(edit.blocked().cloned().collect()));
+    let (body, upload) = RequestBody::new(body, limit, || {
+        BlockedFields(edit.blocked().cloned().collect())
+    });
     let mut request = Request::from_parts(parts, body);
     let mut attempts = Attempts::new(routed);
     let mut lease = attempts.next().await?;
@@ -77,7 +81,7 @@ pub(super) async fn proxy(
 
 /// The result of one attempt.
 enum PlainAttempt {
-    Replied(Response<Incoming>, Sender),
+    Replied(Response<Incoming>, RequestSender),
     Failed(RequestFailure),
     /// No connection could be opened: the request, unsent.
     NotReached(Box<Request<RequestBody>>),
@@ -89,10 +93,10 @@ async fn ask(
     attempts: &mut Attempts<'_>,
     lease: &Lease,
     mut request: Request<RequestBody>,
-    upload: &Upload,
+    upload: &UploadProgress,
 ) -> PlainAttempt {
     let worker = &routed.connection.worker;
-    let key = Key::of(routed.upstream, lease);
+    let key = PoolKey::of(routed.upstream, lease);
     if let Some(mut sender) = key.and_then(|key| worker.pool.take(key)) {
         match reuse(routed, &mut sender, request, upload).await {
             Ok(response) => return PlainAttempt::Replied(response, sender),
@@ -103,7 +107,7 @@ async fn ask(
     let Some(reached) = attempts.connect(lease).await else {
         return PlainAttempt::NotReached(Box::new(request));
     };
-    match http::open(reached.stream, reached.share, &worker.tasks).await {
+    match http::open(reached.stream, reached.port, &worker.tasks).await {
         Err(error) => PlainAttempt::Failed(RequestFailure::NoReply(error)),
         Ok(mut sender) => match send(routed, &mut sender, request, upload).await {
             Ok(response) => PlainAttempt::Replied(response, sender),
@@ -190,9 +194,9 @@ fn prepare(
 /// section 9.3.1). A request that it cannot have acted on is sent again.
 async fn reuse(
     routed: &RoutedRequest<'_>,
-    sender: &mut Sender,
+    sender: &mut RequestSender,
     request: Request<RequestBody>,
-    upload: &Upload,
+    upload: &UploadProgress,
 ) -> Result<Response<Incoming>, RequestFailure> {
     let again = repeatable_copy(&request);
     match (send(routed, sender, request, upload).await, again) {
@@ -210,9 +214,9 @@ async fn reuse(
 /// the request. While the client is still sending, the endpoint need not respond.
 async fn send(
     routed: &RoutedRequest<'_>,
-    sender: &mut Sender,
+    sender: &mut RequestSender,
     request: Request<RequestBody>,
-    upload: &Upload,
+    upload: &UploadProgress,
 ) -> Result<Response<Incoming>, RequestFailure> {
     let limit = routed.upstream.timeouts().response;
     let mut reply = std::pin::pin!(sender.try_send_request(request));
@@ -250,15 +254,15 @@ async fn send(
 fn finish(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
-    sender: Sender,
+    sender: RequestSender,
     lease: Lease,
 ) -> Result<SessionOutcome, SessionError> {
-    let home = Key::of(routed.upstream, &lease);
+    let home = PoolKey::of(routed.upstream, &lease);
     let home = home.map(|key| (Rc::clone(&routed.connection.worker.pool), key));
     reply(
         routed,
         response,
-        Loan {
+        BorrowedConnection {
             sender,
             lease,
             home,
@@ -270,7 +274,7 @@ fn finish(
 pub(super) fn reply(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
-    loan: Loan,
+    loan: BorrowedConnection,
 ) -> Result<SessionOutcome, SessionError> {
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -293,6 +297,6 @@ pub(super) fn reply(
     );
     Ok(SessionOutcome::Response(Response::from_parts(
         parts,
-        ReplyBody::new(body, loan),
+        ResponseBody::new(body, loan),
     )))
 }

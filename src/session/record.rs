@@ -8,7 +8,7 @@ use crate::observe::access_log::TunnelFacts;
 use crate::observe::series::OpenConnection;
 use crate::tunnel::side::Side;
 use crate::tunnel::table::TunnelOwner;
-use crate::upstream::endpoint::{Lease, State};
+use crate::upstream::endpoint::{EndpointState, Lease};
 use crate::upstream::source;
 
 /// The facts about a live tunnel, and the permits that it holds until it ends.
@@ -17,14 +17,14 @@ pub struct TunnelRecord {
     /// The facts that logs and the admin interface show.
     pub facts: TunnelFacts,
     pub(super) lease: Lease,
-    pub(super) _ports: Option<source::Share>,
+    pub(super) _ports: Option<source::PortPermit>,
     pub(super) _permit: ConnectionPermit,
     pub(super) _connected: OpenConnection,
 }
 
 impl TunnelRecord {
     /// The endpoint that the tunnel leads to.
-    pub fn endpoint(&self) -> &State {
+    pub fn endpoint(&self) -> &EndpointState {
         self.lease.endpoint()
     }
 }

@@ -14,15 +14,15 @@ use crate::config::model::TunnelLimits;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
 use crate::protocol::trace::TraceId;
-use crate::quota::Share;
+use crate::quota::QuotaPermit;
 use crate::tunnel::copy::{InitialBytes, Tunnel};
-use crate::upstream::connect::Reached;
+use crate::upstream::connect::EndpointConnection;
 use crate::upstream::endpoint::Lease;
 
 /// A tunnel that both sides have agreed on. The client's 101 has not been sent yet.
 #[derive(Debug)]
 pub struct Opening {
-    pub(super) endpoint: Reached,
+    pub(super) endpoint: EndpointConnection,
     pub(super) lease: Lease,
     pub(super) limits: Arc<TunnelLimits>,
     /// The 101 for the client, and the bytes that the endpoint sent behind its own 101.
@@ -32,7 +32,7 @@ pub struct Opening {
     pub(super) handshake: Duration,
     pub(super) request_id: Option<Box<str>>,
     pub(super) trace: Option<TraceId>,
-    pub(super) shares: Vec<Share>,
+    pub(super) shares: Vec<QuotaPermit>,
     pub(super) facts: TunnelFacts,
 }
 
@@ -54,7 +54,7 @@ pub fn relay(
     let record = Rc::new(TunnelRecord {
         facts: opening.facts,
         lease: opening.lease,
-        _ports: opening.endpoint.share,
+        _ports: opening.endpoint.port,
         _permit: permit,
         _connected: connected,
     });

@@ -17,7 +17,7 @@ use crate::protocol::target::Target;
 use crate::protocol::trace::{TRACEPARENT, TRACESTATE};
 use crate::snapshot::Route;
 use crate::upstream::endpoint::Lease;
-use crate::upstream::group::{Upstream, Wish};
+use crate::upstream::group::{Affinity, Upstream};
 
 /// A request whose route and upstream are known: all that forwarding it needs.
 pub(super) struct RoutedRequest<'a> {
@@ -29,7 +29,7 @@ pub(super) struct RoutedRequest<'a> {
     /// Path and query as the endpoint gets them.
     pub(super) uri: &'a str,
     /// The endpoint that this client should get, if any.
-    pub(super) affinity: Wish,
+    pub(super) affinity: Affinity,
     /// The valid sticky cookie that the request carries, if any.
     pub(super) sticky_cookie: Option<StickyCookie>,
     pub(super) facts: RequestFacts<'a>,

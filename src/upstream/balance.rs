@@ -63,7 +63,7 @@ pub struct Balancer {
 }
 
 /// The least warmth that counts: slow start never holds back more than this.
-const COLDEST: f32 = 0.1;
+const MIN_WARMTH: f32 = 0.1;
 
 /// The parts that a weight is divided in, so that a warm-up has steps.
 const PARTS: u32 = 1000;
@@ -198,15 +198,15 @@ impl Balancer {
 
     /// The one with the least load for its weight, unless it is behind and chance is against it.
     fn least(&mut self, candidates: impl Iterator<Item = Candidate> + Clone) -> Option<usize> {
-        let mut fleet = Fleet::default();
-        let counted = candidates.clone().inspect(|each| fleet.count(each));
+        let mut totals = CandidateTotals::default();
+        let counted = candidates.clone().inspect(|each| totals.count(each));
         let (mut position, least) = self.least_of(counted)?;
-        if least.warmth.is_some() && fleet.is_ahead_of(&least) {
+        if least.warmth.is_some() && totals.is_ahead_of(&least) {
             // Others may be behind, too, but not all of them: somebody takes part.
             let mut chance = self.chance.fork();
             let taking_part = candidates.map(|each| Candidate {
                 eligible: each.eligible
-                    && (!fleet.is_ahead_of(&each) || chance.f64() < fleet.catch_up(&each)),
+                    && (!totals.is_ahead_of(&each) || chance.f64() < totals.catch_up(&each)),
                 ..each
             });
             if let Some((other, _)) = self.least_of(taking_part) {
@@ -248,7 +248,7 @@ impl Candidate {
     fn share(&self) -> u64 {
         let parts = match self.warmth {
             _ if !self.eligible => 0,
-            Some(warmth) => (warmth.clamp(COLDEST, 1.0) * PARTS as f32) as u32,
+            Some(warmth) => (warmth.clamp(MIN_WARMTH, 1.0) * PARTS as f32) as u32,
             None => PARTS,
         };
         u64::from(self.weight) * u64::from(parts)
@@ -257,12 +257,12 @@ impl Candidate {
 
 /// What those that may be picked carry together.
 #[derive(Debug, Default)]
-struct Fleet {
+struct CandidateTotals {
     weight: u64,
     in_flight: u64,
 }
 
-impl Fleet {
+impl CandidateTotals {
     fn count(&mut self, candidate: &Candidate) {
         if candidate.may_be_picked() {
             self.weight += u64::from(candidate.weight);
@@ -283,7 +283,9 @@ impl Fleet {
 
     /// How often one that is behind takes part. It gets every pick in which it does.
     fn catch_up(&self, one: &Candidate) -> f64 {
-        let warmth = one.warmth.map_or(1.0, |warmth| warmth.clamp(COLDEST, 1.0));
+        let warmth = one
+            .warmth
+            .map_or(1.0, |warmth| warmth.clamp(MIN_WARMTH, 1.0));
         let share = f64::from(one.weight) / self.weight as f64;
         let most = (share * CATCH_UP).min(share + (1.0 - share) * TAKEN_OVER);
         f64::from(warmth) * most
@@ -303,14 +305,14 @@ fn place(
     key: u64,
     load_factor: f64,
 ) -> Option<usize> {
-    let mut fleet = Fleet::default();
-    let counted = candidates.clone().inspect(|each| fleet.count(each));
+    let mut totals = CandidateTotals::default();
+    let counted = candidates.clone().inspect(|each| totals.count(each));
     let (position, home) = highest(counted, key)?;
-    if fleet.leaves_room_on(&home, load_factor) {
+    if totals.leaves_room_on(&home, load_factor) {
         return Some(position);
     }
     let roomy = candidates.map(|each| Candidate {
-        eligible: each.eligible && fleet.leaves_room_on(&each, load_factor),
+        eligible: each.eligible && totals.leaves_room_on(&each, load_factor),
         ..each
     });
     highest(roomy, key).map_or(Some(position), |(other, _)| Some(other))

@@ -14,11 +14,11 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::State;
+use super::endpoint::EndpointState;
 use super::group::Upstream;
-use super::registry::Tls;
+use super::registry::UpstreamTls;
 use super::resolve::Resolver;
-use super::source::{Share, Sources};
+use super::source::{PortPermit, SourcePorts};
 use crate::config::model::{Address, ConnectConfig, Keepalive};
 use crate::net::stream::{Socket, Stream};
 
@@ -61,22 +61,22 @@ impl ConnectError {
 
 /// A connection to an endpoint.
 #[derive(Debug)]
-pub struct Reached {
+pub struct EndpointConnection {
     /// It.
     pub stream: Stream,
     /// Its part of the ports here, to be kept for as long as it is open; a unix socket has none.
-    pub share: Option<Share>,
+    pub port: Option<PortPermit>,
 }
 
 /// Connects to endpoints, and knows where the connections of the process come from.
 #[derive(Debug, Clone)]
 pub struct Connector {
     resolver: Resolver,
-    sources: Arc<Sources>,
+    sources: Arc<SourcePorts>,
 }
 
 impl Connector {
-    /// Look-ups run on `control`.
+    /// Lookups run on `control`.
     pub fn new(control: Handle) -> Self {
         Self {
             resolver: Resolver::new(control),
@@ -85,7 +85,7 @@ impl Connector {
     }
 
     /// Where connections come from.
-    pub fn sources(&self) -> &Sources {
+    pub fn sources(&self) -> &SourcePorts {
         &self.sources
     }
 }
@@ -96,13 +96,13 @@ impl Connector {
 /// [`ConnectError`].
 pub async fn connect(
     upstream: &Upstream,
-    endpoint: &State,
+    endpoint: &EndpointState,
     connector: &Connector,
     proxy_header: &[u8],
-) -> Result<Reached, ConnectError> {
+) -> Result<EndpointConnection, ConnectError> {
     let limit = upstream.timeouts().connect;
     let work = async {
-        let (mut socket, share) = open(upstream, endpoint, connector).await?;
+        let (mut socket, port) = open(upstream, endpoint, connector).await?;
         if !proxy_header.is_empty() {
             socket.write_all(proxy_header).await.map_err(refused)?;
         }
@@ -110,7 +110,7 @@ pub async fn connect(
             None => Stream::Plain(socket),
             Some(tls) => secure(tls, &endpoint.address, socket).await?,
         };
-        Ok(Reached { stream, share })
+        Ok(EndpointConnection { stream, port })
     };
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
@@ -120,9 +120,9 @@ pub async fn connect(
 
 async fn open(
     upstream: &Upstream,
-    endpoint: &State,
+    endpoint: &EndpointState,
     connector: &Connector,
-) -> Result<(Socket, Option<Share>), ConnectError> {
+) -> Result<(Socket, Option<PortPermit>), ConnectError> {
     let resolved;
     let addresses = match &endpoint.address {
         Address::Ip(address) => std::slice::from_ref(address),
@@ -142,7 +142,7 @@ async fn open(
     let mut failure = None;
     for address in addresses {
         match open_tcp(*address, upstream.reach(), &connector.sources).await {
-            Ok((socket, share)) => return Ok((Socket::Tcp(socket), Some(share))),
+            Ok((socket, port)) => return Ok((Socket::Tcp(socket), Some(port))),
             Err(error) => failure = Some(error),
         }
     }
@@ -154,22 +154,22 @@ async fn open(
 async fn open_tcp(
     to: SocketAddr,
     reach: &ConnectConfig,
-    sources: &Sources,
-) -> Result<(TcpStream, Share), ConnectError> {
+    sources: &SourcePorts,
+) -> Result<(TcpStream, PortPermit), ConnectError> {
     let mut failure = io::Error::from(Errno::ADDRNOTAVAIL);
     for from in sources.order(to, &reach.sources) {
-        let share = sources.take(to, from);
+        let port = sources.take(to, from);
         match open_from(from, to).await {
             Ok(socket) => {
-                share.connected();
+                port.connected();
                 socket.set_nodelay(true).map_err(refused)?;
                 if let Some(keepalive) = &reach.keepalive {
                     keep_alive(&socket, keepalive).map_err(refused)?;
                 }
-                return Ok((socket, share));
+                return Ok((socket, port));
             }
             Err(error) if errno(&error) == Some(Errno::ADDRNOTAVAIL) => {
-                if share.exhausted() {
+                if port.exhausted() {
                     let from = from.map(tracing::field::display);
                     tracing::warn!(endpoint = %to, source = from, %error, "source not usable");
                 }
@@ -218,7 +218,11 @@ fn refused(error: io::Error) -> ConnectError {
     }
 }
 
-async fn secure(tls: &Tls, address: &Address, socket: Socket) -> Result<Stream, ConnectError> {
+async fn secure(
+    tls: &UpstreamTls,
+    address: &Address,
+    socket: Socket,
+) -> Result<Stream, ConnectError> {
     let name = match &tls.settings.server_name {
         Some(name) => name.clone(),
         None => name_of(address).ok_or(ConnectError::NoServerName)?,

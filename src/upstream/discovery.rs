@@ -18,21 +18,21 @@ use hickory_resolver::config::{
 use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
-use self::answer::{Answer, Service};
-use self::runtime::Here;
+use self::answer::{LookupAnswer, SrvRecord};
+use self::runtime::CurrentRuntime;
 use crate::config::model::{Discovery, EndpointConfig};
 
 /// How long a name server may take for one answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often it is asked again where none comes.
 const RETRIES: usize = 1;
 
 /// How long one lookup may take in all: the names of a search list, the targets of services.
-const LOOKUP_WITHIN: Duration = Duration::from_secs(10);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Targets of services that are looked up at once.
-const TARGETS_AT_ONCE: usize = 16;
+const CONCURRENT_TARGETS: usize = 16;
 
 /// Why a lookup brought no endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,7 @@ pub enum LookupError {
 
 /// What a lookup found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct Discovered {
     /// At least one; sorted, each once.
     pub endpoints: Vec<EndpointConfig>,
     /// How long that holds.
@@ -78,25 +78,25 @@ impl Lookup {
     ///
     /// # Errors
     /// [`LookupError`].
-    pub async fn run(&mut self) -> Result<Found, LookupError> {
-        match tokio::time::timeout(LOOKUP_WITHIN, self.look_up()).await {
+    pub async fn run(&mut self) -> Result<Discovered, LookupError> {
+        match tokio::time::timeout(LOOKUP_TIMEOUT, self.look_up()).await {
             Ok(found) => found,
-            Err(_) => Err(LookupError::TooSlow(LOOKUP_WITHIN)),
+            Err(_) => Err(LookupError::TooSlow(LOOKUP_TIMEOUT)),
         }
     }
 
-    async fn look_up(&mut self) -> Result<Found, LookupError> {
+    async fn look_up(&mut self) -> Result<Discovered, LookupError> {
         match self.discovery.clone() {
             Discovery::Dns { name, port, server } => {
-                let servers = Servers::new(server)?;
+                let servers = NameServers::new(server)?;
                 let before = self.hosts.get(&name).map_or(&[][..], Vec::as_slice);
                 let (addresses, ttl) = match servers.addresses(&name, before).await {
-                    Answer::Records(addresses, ttl) => (addresses, ttl),
+                    LookupAnswer::Records(addresses, ttl) => (addresses, ttl),
                     other => return Err(other.into()),
                 };
                 let endpoints = answer::of_host(&addresses, port);
                 self.hosts.insert(name, addresses);
-                Ok(Found { endpoints, ttl })
+                Ok(Discovered { endpoints, ttl })
             }
             Discovery::Srv { name, server } => self.services(&name, server).await,
             Discovery::Listed | Discovery::File(_) => Err(LookupError::Nothing),
@@ -107,17 +107,17 @@ impl Lookup {
         &mut self,
         name: &str,
         server: Option<SocketAddr>,
-    ) -> Result<Found, LookupError> {
-        let servers = Servers::new(server)?;
+    ) -> Result<Discovered, LookupError> {
+        let servers = NameServers::new(server)?;
         let (services, mut ttl) = match servers.services(name).await {
-            Answer::Records(services, ttl) => (services, ttl),
-            Answer::Nothing => return Err(LookupError::Nothing),
-            Answer::Failed(why) => return Err(LookupError::Failed(why)),
+            LookupAnswer::Records(services, ttl) => (services, ttl),
+            LookupAnswer::Nothing => return Err(LookupError::Nothing),
+            LookupAnswer::Failed(why) => return Err(LookupError::Failed(why)),
         };
         let mut targets: Vec<Box<str>> = services.iter().map(|each| each.target.clone()).collect();
         targets.sort_unstable();
         targets.dedup();
-        targets.truncate(answer::TARGETS_MOST);
+        targets.truncate(answer::MAX_TARGETS);
         let hosts = &self.hosts;
         let answers: Vec<_> = stream::iter(targets)
             .map(|target| {
@@ -129,20 +129,20 @@ impl Lookup {
                     (target, answer)
                 }
             })
-            .buffer_unordered(TARGETS_AT_ONCE)
+            .buffer_unordered(CONCURRENT_TARGETS)
             .collect()
             .await;
         let mut hosts = BTreeMap::new();
         let mut failure = None;
         for (target, answer) in answers {
             let addresses = match answer {
-                Answer::Records(addresses, until) => {
+                LookupAnswer::Records(addresses, until) => {
                     ttl = ttl.min(until);
                     addresses
                 }
-                Answer::Nothing => continue,
-                Answer::Failed(why) => {
-                    ttl = ttl.min(answer::RETRY_MOST);
+                LookupAnswer::Nothing => continue,
+                LookupAnswer::Failed(why) => {
+                    ttl = ttl.min(answer::MAX_RETRY_INTERVAL);
                     failure = Some(why);
                     self.hosts.remove(&target).unwrap_or_default()
                 }
@@ -154,32 +154,32 @@ impl Lookup {
         if endpoints.is_empty() {
             return Err(failure.map_or(LookupError::Nothing, LookupError::Failed));
         }
-        Ok(Found { endpoints, ttl })
+        Ok(Discovered { endpoints, ttl })
     }
 }
 
-impl<T> From<Answer<T>> for LookupError {
-    fn from(answer: Answer<T>) -> Self {
+impl<T> From<LookupAnswer<T>> for LookupError {
+    fn from(answer: LookupAnswer<T>) -> Self {
         match answer {
-            Answer::Failed(why) => Self::Failed(why),
-            Answer::Records(..) | Answer::Nothing => Self::Nothing,
+            LookupAnswer::Failed(why) => Self::Failed(why),
+            LookupAnswer::Records(..) | LookupAnswer::Nothing => Self::Nothing,
         }
     }
 }
 
 /// Whom to ask.
-struct Servers {
-    resolver: Resolver<Here>,
+struct NameServers {
+    resolver: Resolver<CurrentRuntime>,
     /// One that was named in the configuration: what it says is all there is, and names are whole.
     given: bool,
 }
 
-impl Servers {
+impl NameServers {
     /// Made anew for each lookup: what the system's files say may have changed, and nothing is kept
     /// that is worth it.
     fn new(server: Option<SocketAddr>) -> Result<Self, LookupError> {
         let failed = |error: NetError| LookupError::Failed(text(&error));
-        let provider = Here::default();
+        let provider = CurrentRuntime::default();
         let mut builder = match server {
             None => Resolver::builder(provider).map_err(failed)?,
             Some(server) => {
@@ -203,7 +203,7 @@ impl Servers {
         })
     }
 
-    async fn addresses(&self, name: &str, before: &[IpAddr]) -> Answer<IpAddr> {
+    async fn addresses(&self, name: &str, before: &[IpAddr]) -> LookupAnswer<IpAddr> {
         let whole = self.whole(name);
         let (v4, found_at) = self.records(&whole, RecordType::A, ip).await;
         // Where a search list led to the name, both families are looked up under the same one.
@@ -212,7 +212,7 @@ impl Servers {
         answer::addresses(before, v4, v6)
     }
 
-    async fn services(&self, name: &str) -> Answer<Service> {
+    async fn services(&self, name: &str) -> LookupAnswer<SrvRecord> {
         let (services, _) = self
             .records(&self.whole(name), RecordType::SRV, service)
             .await;
@@ -232,11 +232,11 @@ impl Servers {
         name: &str,
         kind: RecordType,
         read: fn(&RData) -> Option<T>,
-    ) -> (Answer<T>, Option<Name>) {
+    ) -> (LookupAnswer<T>, Option<Name>) {
         let lookup = match self.resolver.lookup(name, kind).await {
             Ok(lookup) => lookup,
-            Err(error) if error.is_no_records_found() => return (Answer::Nothing, None),
-            Err(error) => return (Answer::Failed(text(&error)), None),
+            Err(error) if error.is_no_records_found() => return (LookupAnswer::Nothing, None),
+            Err(error) => return (LookupAnswer::Failed(text(&error)), None),
         };
         let records = lookup.answers();
         let ttl = records.iter().map(|record| record.ttl).min();
@@ -245,18 +245,18 @@ impl Servers {
             .filter_map(|record| read(&record.data))
             .collect();
         if found.is_empty() {
-            return (Answer::Nothing, None);
+            return (LookupAnswer::Nothing, None);
         }
         let ttl = Duration::from_secs(ttl.unwrap_or_default().into());
         (
-            Answer::Records(found, ttl),
+            LookupAnswer::Records(found, ttl),
             Some(lookup.query().name().clone()),
         )
     }
 }
 
 fn set(options: &mut ResolverOpts, given: bool) {
-    options.timeout = ANSWER_WITHIN;
+    options.timeout = ANSWER_TIMEOUT;
     options.attempts = RETRIES;
     options.cache_size = 0;
     if given {
@@ -272,7 +272,7 @@ fn ip(data: &RData) -> Option<IpAddr> {
     }
 }
 
-fn service(data: &RData) -> Option<Service> {
+fn service(data: &RData) -> Option<SrvRecord> {
     let RData::SRV(record) = data else {
         return None;
     };
@@ -281,7 +281,7 @@ fn service(data: &RData) -> Option<Service> {
         return None;
     }
     let target = record.target.to_ascii().to_ascii_lowercase();
-    Some(Service {
+    Some(SrvRecord {
         priority: record.priority,
         weight: record.weight,
         port: record.port,

@@ -1,6 +1,6 @@
 //! One endpoint while it runs, and the lease on it.
 //!
-//! [`State`] outlives reloads: `registry` has every snapshot with the same endpoint share it. Which
+//! [`EndpointState`] outlives reloads: `registry` has every snapshot with the same endpoint share it. Which
 //! endpoint is picked is `group`'s business.
 
 use std::fmt;
@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::balance;
-use super::handover::HandedEndpoint;
-use super::health::{Condition, Standing};
-use super::queue::Room;
+use super::handover::EndpointHandover;
+use super::health::{EndpointHealth, HealthStatus};
+use super::queue::Queue;
 use super::time::micros;
 use crate::config::model::Address;
 
@@ -29,7 +29,7 @@ const DOWN: u64 = u64::MAX;
 pub(super) type EndpointKey = (Arc<str>, Address);
 
 /// What outlives a reload of one endpoint.
-pub struct State {
+pub struct EndpointState {
     /// The name of its upstream.
     pub upstream: Arc<str>,
     /// Where it listens.
@@ -44,10 +44,10 @@ pub struct State {
     pub(super) resolved: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
     in_flight: AtomicUsize,
     /// Those that the processes have out that this one has succeeded, and that still drain.
-    elsewhere: AtomicUsize,
+    older_generations: AtomicUsize,
     /// When it began to be there, in microseconds of the process; 0 for those that always were.
     since: AtomicU64,
-    condition: Mutex<Condition>,
+    health: Mutex<EndpointHealth>,
     /// When it may get sessions again, in the same measure: 0 if it may, [`DOWN`] if nobody knows.
     out_until: AtomicU64,
     /// An operator has taken it out, until an operator puts it back.
@@ -55,17 +55,17 @@ pub struct State {
     /// What an operator weighs it, until the next reload; or [`AS_CONFIGURED`].
     weight: AtomicU32,
     /// Who waits for it, or for its like.
-    room: Arc<Room>,
+    queue: Arc<Queue>,
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for EndpointState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} in flight)", self.label, self.in_flight())
     }
 }
 
-impl State {
-    pub(super) fn new((upstream, address): EndpointKey, room: Arc<Room>, since: u64) -> Self {
+impl EndpointState {
+    pub(super) fn new((upstream, address): EndpointKey, queue: Arc<Queue>, since: u64) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let label: Arc<str> = address.to_string().into();
         Self {
@@ -76,13 +76,13 @@ impl State {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             resolved: Mutex::default(),
             in_flight: AtomicUsize::new(0),
-            elsewhere: AtomicUsize::new(0),
+            older_generations: AtomicUsize::new(0),
             since: AtomicU64::new(since),
-            condition: Mutex::default(),
+            health: Mutex::default(),
             out_until: AtomicU64::new(0),
             is_drained: AtomicBool::new(false),
             weight: AtomicU32::new(AS_CONFIGURED),
-            room,
+            queue,
         }
     }
 
@@ -111,20 +111,20 @@ impl State {
     /// Leases out: handshakes waiting for their 101, tunnels, running requests. With those of processes
     /// that this one has succeeded: the endpoint bears them, too.
     pub fn in_flight(&self) -> usize {
-        // Ordered with the count of those who wait: see `Room::look`.
-        self.in_flight.load(Ordering::SeqCst) + self.elsewhere()
+        // Ordered with the count of those who wait: see `Queue::wake_next`.
+        self.in_flight.load(Ordering::SeqCst) + self.older_generations()
     }
 
     /// Those of the processes that this one has succeeded.
-    pub fn elsewhere(&self) -> usize {
-        self.elsewhere.load(Ordering::Relaxed)
+    pub fn older_generations(&self) -> usize {
+        self.older_generations.load(Ordering::Relaxed)
     }
 
     /// Those processes have so many out by now.
-    pub fn set_elsewhere(&self, leases: usize) {
-        let before = self.elsewhere.swap(leases, Ordering::Relaxed);
+    pub fn set_older_generations(&self, leases: usize) {
+        let before = self.older_generations.swap(leases, Ordering::Relaxed);
         if leases < before {
-            self.room.look();
+            self.queue.wake_next();
         }
     }
 
@@ -134,28 +134,29 @@ impl State {
     }
 
     /// For whoever succeeds this process.
-    pub(super) fn hand_over(&self, now: Instant) -> HandedEndpoint {
+    pub(super) fn hand_over(&self, now: Instant) -> EndpointHandover {
         let since = self.since.load(Ordering::Relaxed);
         let age = Duration::from_micros(micros(now).saturating_sub(since));
-        HandedEndpoint {
+        EndpointHandover {
             upstream: self.upstream.to_string(),
             address: self.address.clone(),
             in_flight: self.in_flight(),
             age: (since > 0).then_some(age),
             weight: self.weight(),
-            condition: locked(&self.condition).remembered(now),
+            health: locked(&self.health).remembered(now),
         }
     }
 
     /// As it was for the process before.
-    pub(super) fn take_over(&self, handed: HandedEndpoint, now: Instant) {
+    pub(super) fn take_over(&self, handed: EndpointHandover, now: Instant) {
         let age = handed
             .age
             .map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
-        self.elsewhere.store(handed.in_flight, Ordering::Relaxed);
+        self.older_generations
+            .store(handed.in_flight, Ordering::Relaxed);
         self.set_weight(handed.weight);
-        self.condition(now, |condition| {
-            *condition = Condition::of(handed.condition, now)
+        self.health(now, |health| {
+            *health = EndpointHealth::of(handed.health, now)
         });
         // Last: an ejection has a say in it, too.
         if self.out_until.load(Ordering::Relaxed) == 0 {
@@ -186,23 +187,23 @@ impl State {
     pub fn set_weight(&self, weight: Option<u32>) {
         let weight = weight.unwrap_or(AS_CONFIGURED);
         self.weight.store(weight, Ordering::Relaxed);
-        self.room.look();
+        self.queue.wake_next();
     }
 
-    /// Looks at its condition, or changes it. What follows from that for picks follows at once.
-    pub fn condition<T>(&self, now: Instant, work: impl FnOnce(&mut Condition) -> T) -> T {
-        let mut condition = locked(&self.condition);
-        let result = work(&mut condition);
-        let out_until = match condition.standing(now) {
-            Standing::Up => 0,
-            Standing::Down { .. } => DOWN,
-            Standing::Ejected { until, .. } => micros(until),
+    /// Looks at its health, or changes it. What follows from that for picks follows at once.
+    pub fn health<T>(&self, now: Instant, work: impl FnOnce(&mut EndpointHealth) -> T) -> T {
+        let mut health = locked(&self.health);
+        let result = work(&mut health);
+        let out_until = match health.status(now) {
+            HealthStatus::Up => 0,
+            HealthStatus::Down { .. } => DOWN,
+            HealthStatus::Ejected { until, .. } => micros(until),
         };
         let before = self.out_until.swap(out_until, Ordering::Relaxed);
         match out_until {
             0 if before > micros(now) => self.begins(now),
             0 | DOWN => {}
-            // Nobody will say when that is over.
+            // No event marks the end of an ejection.
             until => self.since.store(until, Ordering::Relaxed),
         }
         result
@@ -219,15 +220,15 @@ impl State {
         if !(1..=micros(now)).contains(&out_until) {
             return false;
         }
-        self.condition(now, |_| ());
-        self.room.look();
+        self.health(now, |_| ());
+        self.queue.wake_next();
         true
     }
 
     /// It comes back now: its slow start begins.
     fn begins(&self, now: Instant) {
         self.since.store(micros(now).max(1), Ordering::Relaxed);
-        self.room.look();
+        self.queue.wake_next();
     }
 
     /// How far it has come in a slow start of so long: up to 1.
@@ -245,11 +246,11 @@ impl State {
 /// The right to use an endpoint: it counts as load until this is dropped.
 #[derive(Debug)]
 pub struct Lease {
-    state: Arc<State>,
+    state: Arc<EndpointState>,
 }
 
 impl Lease {
-    pub(super) fn on(state: &Arc<State>) -> Self {
+    pub(super) fn on(state: &Arc<EndpointState>) -> Self {
         state.in_flight.fetch_add(1, Ordering::SeqCst);
         Self {
             state: Arc::clone(state),
@@ -257,7 +258,7 @@ impl Lease {
     }
 
     /// The endpoint.
-    pub fn endpoint(&self) -> &Arc<State> {
+    pub fn endpoint(&self) -> &Arc<EndpointState> {
         &self.state
     }
 }
@@ -265,7 +266,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.state.in_flight.fetch_sub(1, Ordering::SeqCst);
-        self.state.room.look();
+        self.state.queue.wake_next();
     }
 }
 

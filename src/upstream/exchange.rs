@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::connect::Reached;
-use super::source::Share;
+use super::connect::EndpointConnection;
+use super::source::PortPermit;
 use crate::net::stream::Stream;
 use crate::protocol::handshake_response::{ResponseHead, ResponseHeadError};
 
@@ -49,16 +49,16 @@ pub enum ExchangeError {
 
 /// An answer and where it came from.
 #[derive(Debug)]
-pub struct Answered {
+pub struct EndpointResponse {
     /// The connection, read up to the end of [`bytes`](Self::bytes).
-    pub reached: Reached,
+    pub reached: EndpointConnection,
     /// The head as received, and whatever came with it.
     pub bytes: Vec<u8>,
     /// Length of the head in [`bytes`](Self::bytes).
     pub head: usize,
 }
 
-impl Answered {
+impl EndpointResponse {
     /// The head, parsed. It was found whole and valid when it was read.
     pub fn answer(&self) -> Option<ResponseHead<'_>> {
         ResponseHead::parse(&self.bytes)
@@ -73,15 +73,15 @@ impl Answered {
     }
 
     /// The connection as if nothing had been read, for a reader that wants the head too.
-    pub fn replay(self) -> (Replay, Option<Share>) {
-        let Reached { stream, share } = self.reached;
-        let replay = Replay {
+    pub fn replay(self) -> (ReplayStream, Option<PortPermit>) {
+        let EndpointConnection { stream, port } = self.reached;
+        let replay = ReplayStream {
             unread: self.bytes.into(),
             stream,
             asked: false,
             reader: None,
         };
-        (replay, share)
+        (replay, port)
     }
 }
 
@@ -89,7 +89,10 @@ impl Answered {
 ///
 /// # Errors
 /// [`ExchangeError`]. The connection is of no further use.
-pub async fn exchange(mut reached: Reached, request: &[u8]) -> Result<Answered, ExchangeError> {
+pub async fn exchange(
+    mut reached: EndpointConnection,
+    request: &[u8],
+) -> Result<EndpointResponse, ExchangeError> {
     let stream = &mut reached.stream;
     stream
         .write_all(request)
@@ -109,7 +112,7 @@ pub async fn exchange(mut reached: Reached, request: &[u8]) -> Result<Answered, 
                 continue;
             }
             Some((_, head)) => {
-                return Ok(Answered {
+                return Ok(EndpointResponse {
                     reached,
                     bytes,
                     head,
@@ -132,7 +135,7 @@ pub async fn exchange(mut reached: Reached, request: &[u8]) -> Result<Answered, 
 /// A connection whose request has been written and whose answer has been read in part: hyper's
 /// client reads that part again, and what it writes for the request goes nowhere.
 #[derive(Debug)]
-pub struct Replay {
+pub struct ReplayStream {
     unread: Bytes,
     stream: Stream,
     /// hyper takes bytes that come before it has asked for a protocol error.
@@ -140,7 +143,7 @@ pub struct Replay {
     reader: Option<Waker>,
 }
 
-impl AsyncRead for Replay {
+impl AsyncRead for ReplayStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -159,7 +162,7 @@ impl AsyncRead for Replay {
     }
 }
 
-impl AsyncWrite for Replay {
+impl AsyncWrite for ReplayStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::balance::{Balancer, Candidate, Policy};
-use super::endpoint::{Lease, State, locked};
-use super::health::{Condition, Standing};
-use super::queue::NoTurn;
-use super::registry::{Known, Lasting, Tls};
+use super::endpoint::{EndpointState, Lease, locked};
+use super::health::{EndpointHealth, HealthStatus};
+use super::queue::QueueError;
+use super::registry::{Registry, UpstreamState, UpstreamTls};
 use super::time::micros;
 use crate::config::model::{
     self, AllDown, Balance, ConnectConfig, HashKey, Picking, Retry, Sticky, UpstreamTimeouts,
@@ -27,12 +27,12 @@ pub struct Upstream {
     /// As configured.
     pub settings: model::UpstreamConfig,
     /// `None` for plain text.
-    pub tls: Option<Arc<Tls>>,
+    pub tls: Option<Arc<UpstreamTls>>,
     /// The cookie that leads back to an endpoint.
     pub sticky: Option<Stickiness>,
     group: Mutex<Group>,
-    lasting: Arc<Lasting>,
-    known: Arc<Known>,
+    state: Arc<UpstreamState>,
+    known: Arc<Registry>,
 }
 
 /// The cookie that leads back to an endpoint.
@@ -60,14 +60,14 @@ struct Endpoint {
     backup: bool,
     /// What stands for it in cookies.
     tag: Option<EndpointTag>,
-    state: Arc<State>,
+    state: Arc<EndpointState>,
 }
 
 /// An endpoint of an upstream, as it stands.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// The endpoint.
-    pub state: Arc<State>,
+    pub state: Arc<EndpointState>,
     /// Its weight, an operator's or the configured one.
     pub weight: u32,
     /// Leases that may be out at once; `None` for no limit.
@@ -83,8 +83,8 @@ impl Member {
     pub fn takes_new(&self, now: Instant) -> bool {
         let is_in = !self.is_drained && !self.state.is_drained() && self.weight > 0;
         let has_room = self.most.is_none_or(|most| self.state.in_flight() < most);
-        let is_fit = |it: &mut Condition| matches!(it.standing(now), Standing::Up);
-        is_in && has_room && self.state.condition(now, is_fit)
+        let is_fit = |it: &mut EndpointHealth| matches!(it.status(now), HealthStatus::Up);
+        is_in && has_room && self.state.health(now, is_fit)
     }
 
     /// Whether it has a share of what is new, full or not: backups have none.
@@ -96,16 +96,16 @@ impl Member {
 
 /// What a session wants of an upstream.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wish {
+pub struct Affinity {
     /// The hash of its key, where endpoints are picked by one.
-    pub key: Option<u64>,
+    pub hash: Option<u64>,
     /// The endpoint that its cookie leads to.
-    pub back_to: Option<EndpointTag>,
+    pub sticky: Option<EndpointTag>,
 }
 
 /// Why there is no endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Nobody {
+pub enum PickError {
     /// None is ready.
     NotReady,
     /// Some are, but have all that they may.
@@ -117,12 +117,12 @@ impl Upstream {
     ///
     /// # Errors
     /// [`TlsError`], when TLS towards the endpoints cannot be set up.
-    pub fn new(settings: &model::UpstreamConfig, known: &Arc<Known>) -> Result<Self, TlsError> {
-        let lasting = known.upstream(&settings.name);
+    pub fn new(settings: &model::UpstreamConfig, known: &Arc<Registry>) -> Result<Self, TlsError> {
+        let state = known.upstream(&settings.name);
         let tls = settings.reach.tls.as_ref();
         let sticky = settings.sticky.as_ref().map(|sticky| {
             let secret = sticky.secret.as_ref();
-            let secret = secret.map_or_else(|| lasting.secret(), |secret| secret.bytes());
+            let secret = secret.map_or_else(|| state.secret(), |secret| secret.bytes());
             Stickiness {
                 settings: sticky.clone(),
                 signer: CookieSigner::new(secret, &settings.name),
@@ -130,14 +130,14 @@ impl Upstream {
         });
         let upstream = Self {
             name: Arc::clone(&settings.name),
-            tls: tls.map(|tls| lasting.tls(tls)).transpose()?,
+            tls: tls.map(|tls| state.tls(tls)).transpose()?,
             sticky,
             group: Mutex::new(Group::new(Vec::new(), &settings.picking)),
-            lasting,
+            state,
             known: Arc::clone(known),
             settings: settings.clone(),
         };
-        let found = upstream.lasting.found(&settings.discovery);
+        let found = upstream.state.found(&settings.discovery);
         upstream.replace(found.as_deref().unwrap_or(&settings.endpoints));
         Ok(upstream)
     }
@@ -173,16 +173,16 @@ impl Upstream {
     /// Takes these endpoints, as discovery has found them, instead of those that it has. What is
     /// known of those that stay is kept; their tunnels, and those of the others, live on.
     pub fn set_endpoints(&self, endpoints: &[model::EndpointConfig]) {
-        self.lasting.keep_found(&self.settings.discovery, endpoints);
+        self.state.keep_found(&self.settings.discovery, endpoints);
         self.replace(endpoints);
-        self.lasting.room.look();
+        self.state.queue.wake_next();
     }
 
     fn replace(&self, endpoints: &[model::EndpointConfig]) {
         let endpoints = endpoints
             .iter()
             .map(|endpoint| {
-                let state = self.known.endpoint(&self.lasting, &endpoint.address);
+                let state = self.known.endpoint(&self.state, &endpoint.address);
                 let sticky = self.sticky.as_ref();
                 Endpoint {
                     weight: endpoint.weight,
@@ -202,7 +202,7 @@ impl Upstream {
     }
 
     /// Its endpoints.
-    pub fn endpoints(&self) -> Vec<Arc<State>> {
+    pub fn endpoints(&self) -> Vec<Arc<EndpointState>> {
         let group = locked(&self.group);
         let states = group.endpoints.iter();
         states.map(|endpoint| Arc::clone(&endpoint.state)).collect()
@@ -222,21 +222,21 @@ impl Upstream {
     }
 
     /// Whether `endpoint` is in its slow start, and gets less than its share.
-    pub fn is_warming(&self, endpoint: &State, now: Instant) -> bool {
+    pub fn is_warming(&self, endpoint: &EndpointState, now: Instant) -> bool {
         let slow_start = self.picking().slow_start;
         slow_start.is_some_and(|time| endpoint.warmth(time, micros(now)) < 1.0)
     }
 
     /// Takes an endpoint out, until an operator puts it back: it gets nothing new, and what it has stays.
-    pub fn set_drained(&self, endpoint: &State, is_drained: bool) {
+    pub fn set_drained(&self, endpoint: &EndpointState, is_drained: bool) {
         let now = Instant::now();
         self.known.set_drained(endpoint, is_drained, now);
         self.keep_share(now);
-        self.lasting.room.look();
+        self.state.queue.wake_next();
     }
 
     /// Endpoints that take something new, as far as they are fit.
-    pub(super) fn serving(&self) -> Vec<Arc<State>> {
+    pub(super) fn serving(&self) -> Vec<Arc<EndpointState>> {
         let group = locked(&self.group);
         let serving = group
             .endpoints
@@ -249,11 +249,11 @@ impl Upstream {
 
     /// Sessions that wait for an endpoint that is not full.
     pub fn waiting(&self) -> usize {
-        self.lasting.room.waiting()
+        self.state.queue.waiting()
     }
 
     /// What stands in cookies for an endpoint, where there are any.
-    pub fn tag_of(&self, endpoint: &State) -> Option<EndpointTag> {
+    pub fn tag_of(&self, endpoint: &EndpointState) -> Option<EndpointTag> {
         let sticky = self.sticky.as_ref()?;
         Some(sticky.signer.tag(&endpoint.label))
     }
@@ -262,27 +262,33 @@ impl Upstream {
     /// that pick at once see each other's lease.
     ///
     /// # Errors
-    /// [`Nobody`].
-    pub fn pick(&self, wish: Wish, tried: &[u64]) -> Result<Lease, Nobody> {
-        self.pick_from(&mut locked(&self.group), wish, tried)
+    /// [`PickError`].
+    pub fn pick(&self, affinity: Affinity, tried: &[u64]) -> Result<Lease, PickError> {
+        self.pick_from(&mut locked(&self.group), affinity, tried)
     }
 
-    fn pick_from(&self, group: &mut Group, wish: Wish, tried: &[u64]) -> Result<Lease, Nobody> {
-        let look = Look {
+    fn pick_from(
+        &self,
+        group: &mut Group,
+        affinity: Affinity,
+        tried: &[u64],
+    ) -> Result<Lease, PickError> {
+        let context = PickContext {
             tried,
             now: micros(Instant::now()),
             picking: self.picking(),
-            despite: false,
+            ignore_health: false,
         };
-        match group.pick(wish, &look) {
-            Err(Nobody::NotReady)
-                if look.picking.all_down == AllDown::TryAny && group.all_are_out(look.now) =>
+        match group.pick(affinity, &context) {
+            Err(PickError::NotReady)
+                if context.picking.all_down == AllDown::TryAny
+                    && group.all_are_out(context.now) =>
             {
                 group.pick(
-                    wish,
-                    &Look {
-                        despite: true,
-                        ..look
+                    affinity,
+                    &PickContext {
+                        ignore_health: true,
+                        ..context
                     },
                 )
             }
@@ -293,12 +299,12 @@ impl Upstream {
     /// Which endpoint a session would get now, without a lease on it.
     ///
     /// # Errors
-    /// [`Nobody`].
-    pub fn preview(&self, wish: Wish) -> Result<Arc<State>, Nobody> {
+    /// [`PickError`].
+    pub fn preview(&self, affinity: Affinity) -> Result<Arc<EndpointState>, PickError> {
         let mut group = locked(&self.group);
-        // Nobody's turn is taken by a look.
+        // Nobody's turn is taken by a context.
         let before = group.balancer.clone();
-        let picked = self.pick_from(&mut group, wish, &[]);
+        let picked = self.pick_from(&mut group, affinity, &[]);
         group.balancer = before;
         picked.map(|lease| Arc::clone(lease.endpoint()))
     }
@@ -306,44 +312,48 @@ impl Upstream {
     /// The same; where all are full, waits for its turn as far as the configuration lets it.
     ///
     /// # Errors
-    /// [`Nobody`], after the wait.
-    pub async fn pick_in_turn(&self, wish: Wish, tried: &[u64]) -> Result<Lease, Nobody> {
-        let room = &self.lasting.room;
-        let Some(queue) = self.picking().queue else {
-            return self.pick(wish, tried);
+    /// [`PickError`], after the wait.
+    pub async fn pick_in_turn(
+        &self,
+        affinity: Affinity,
+        tried: &[u64],
+    ) -> Result<Lease, PickError> {
+        let queue = &self.state.queue;
+        let Some(limits) = self.picking().queue else {
+            return self.pick(affinity, tried);
         };
         // Where others wait, nobody overtakes them.
-        if room.waiting() == 0 {
-            match self.pick(wish, tried) {
-                Err(Nobody::Full) => {}
+        if queue.waiting() == 0 {
+            match self.pick(affinity, tried) {
+                Err(PickError::Full) => {}
                 decided => return decided,
             }
         }
-        let attempt = || match self.pick(wish, tried) {
-            Err(Nobody::Full) => None,
+        let attempt = || match self.pick(affinity, tried) {
+            Err(PickError::Full) => None,
             decided => Some(decided),
         };
-        match room.wait(queue, attempt).await {
+        match queue.wait(limits, attempt).await {
             Ok(decided) => decided,
-            Err(NoTurn::Full | NoTurn::TooLong) => Err(Nobody::Full),
+            Err(QueueError::Full | QueueError::Timeout) => Err(PickError::Full),
         }
     }
 }
 
 /// What one pick goes by.
-struct Look<'a> {
+struct PickContext<'a> {
     tried: &'a [u64],
     now: u64,
     picking: &'a Picking,
     /// Even those that checks or ejection keep out.
-    despite: bool,
+    ignore_health: bool,
 }
 
-impl Look<'_> {
+impl PickContext<'_> {
     /// Whether it may be picked at all, full or not.
     fn may_try(&self, endpoint: &Endpoint) -> bool {
         let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
-        let is_in = self.despite || !endpoint.state.is_out(self.now);
+        let is_in = self.ignore_health || !endpoint.state.is_out(self.now);
         untried && endpoint.takes() && is_in
     }
 }
@@ -370,17 +380,21 @@ impl Group {
         }
     }
 
-    fn pick(&mut self, wish: Wish, look: &Look<'_>) -> Result<Lease, Nobody> {
-        if let Some(lease) = wish.back_to.and_then(|tag| self.back_to(tag, look)) {
+    fn pick(&mut self, affinity: Affinity, context: &PickContext<'_>) -> Result<Lease, PickError> {
+        if let Some(lease) = affinity
+            .sticky
+            .and_then(|tag| self.pick_sticky(tag, context))
+        {
             return Ok(lease);
         }
-        let first = self.pick_among(wish, look, |endpoint| !endpoint.backup);
-        let picked = first.or_else(|| self.pick_among(wish, look, |endpoint| endpoint.backup));
+        let first = self.pick_among(affinity, context, |endpoint| !endpoint.backup);
+        let picked =
+            first.or_else(|| self.pick_among(affinity, context, |endpoint| endpoint.backup));
         picked.ok_or_else(|| {
-            let mut left = self.endpoints.iter().filter(|each| look.may_try(each));
+            let mut left = self.endpoints.iter().filter(|each| context.may_try(each));
             match left.any(|endpoint| endpoint.state.in_flight() >= endpoint.most) {
-                true => Nobody::Full,
-                false => Nobody::NotReady,
+                true => PickError::Full,
+                false => PickError::NotReady,
             }
         })
     }
@@ -392,16 +406,16 @@ impl Group {
     }
 
     /// The endpoint that a cookie leads to, whatever its weight.
-    fn back_to(&self, tag: EndpointTag, look: &Look<'_>) -> Option<Lease> {
+    fn pick_sticky(&self, tag: EndpointTag, context: &PickContext<'_>) -> Option<Lease> {
         let endpoint = self.endpoints.iter().find(|each| each.tag == Some(tag))?;
         let has_room = endpoint.state.in_flight() < endpoint.most;
-        (has_room && look.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
+        (has_room && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
     }
 
     fn pick_among(
         &mut self,
-        wish: Wish,
-        look: &Look<'_>,
+        affinity: Affinity,
+        context: &PickContext<'_>,
         among: impl Fn(&Endpoint) -> bool + Copy,
     ) -> Option<Lease> {
         let candidates = self.endpoints.iter().map(|endpoint| {
@@ -409,15 +423,15 @@ impl Group {
             Candidate {
                 weight: endpoint.weight(),
                 in_flight,
-                eligible: in_flight < endpoint.most && among(endpoint) && look.may_try(endpoint),
-                warmth: look
+                eligible: in_flight < endpoint.most && among(endpoint) && context.may_try(endpoint),
+                warmth: context
                     .picking
                     .slow_start
-                    .map(|slow_start| endpoint.state.warmth(slow_start, look.now)),
+                    .map(|slow_start| endpoint.state.warmth(slow_start, context.now)),
                 identity: endpoint.state.identity,
             }
         });
-        let position = self.balancer.pick(candidates, wish.key)?;
+        let position = self.balancer.pick(candidates, affinity.hash)?;
         let endpoint = self.endpoints.get(position)?;
         Some(Lease::on(&endpoint.state))
     }

@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::health::Remembered;
+use super::health::HealthHandover;
 use crate::config::model::{self, Address, Discovery, Secret};
 
 /// What is handed over.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Handed {
+pub struct UpstreamsHandover {
     /// What is known of upstreams.
-    pub upstreams: Vec<HandedUpstream>,
+    pub upstreams: Vec<UpstreamHandover>,
     /// What is known of endpoints.
-    pub endpoints: Vec<HandedEndpoint>,
+    pub endpoints: Vec<EndpointHandover>,
     /// What operators have taken out, whether it is there or not.
     pub drained: Vec<(String, Address)>,
 }
 
 /// What is known of an upstream.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct HandedUpstream {
+pub struct UpstreamHandover {
     /// Its name.
     pub name: String,
     /// What its cookies are signed with, if that is a secret of our own.
@@ -35,7 +35,7 @@ pub struct HandedUpstream {
 
 /// What is known of an endpoint.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct HandedEndpoint {
+pub struct EndpointHandover {
     /// Its upstream.
     pub upstream: String,
     /// Where it listens.
@@ -47,20 +47,20 @@ pub struct HandedEndpoint {
     /// What an operator weighs it.
     pub weight: Option<u32>,
     /// What its checks and sessions say.
-    pub condition: Remembered,
+    pub health: HealthHandover,
 }
 
 /// What was handed over and has not been asked for yet.
 #[derive(Debug, Default)]
-pub(super) struct Estate {
+pub(super) struct UnclaimedHandover {
     /// When.
     pub(super) at: Option<Instant>,
-    upstreams: HashMap<String, HandedUpstream>,
-    endpoints: HashMap<(String, Address), HandedEndpoint>,
+    upstreams: HashMap<String, UpstreamHandover>,
+    endpoints: HashMap<(String, Address), EndpointHandover>,
 }
 
-impl Estate {
-    pub(super) fn new(upstreams: Vec<HandedUpstream>, endpoints: Vec<HandedEndpoint>) -> Self {
+impl UnclaimedHandover {
+    pub(super) fn new(upstreams: Vec<UpstreamHandover>, endpoints: Vec<EndpointHandover>) -> Self {
         let upstreams = upstreams.into_iter();
         let endpoints = endpoints.into_iter();
         Self {
@@ -72,7 +72,7 @@ impl Estate {
         }
     }
 
-    pub(super) fn take_upstream(&mut self, name: &str) -> Option<HandedUpstream> {
+    pub(super) fn take_upstream(&mut self, name: &str) -> Option<UpstreamHandover> {
         self.upstreams.remove(name)
     }
 
@@ -80,7 +80,7 @@ impl Estate {
         &mut self,
         upstream: &str,
         address: &Address,
-    ) -> Option<HandedEndpoint> {
+    ) -> Option<EndpointHandover> {
         if self.endpoints.is_empty() {
             return None;
         }

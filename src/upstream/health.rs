@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use self::checks::Checks;
-pub use self::checks::{Change, Checked};
-use self::ejection::Ejections;
-pub use self::ejection::{Failure, ejected_most};
+use self::checks::CheckHistory;
+pub use self::checks::{CheckOutcome, HealthChange};
+use self::ejection::EjectionHistory;
+pub use self::ejection::{SessionFailure, max_ejected};
 use super::time::{moment, seconds};
 use crate::config::model::{Ejection, Health};
 
 /// What is known of an endpoint's fitness.
 #[derive(Debug, Default)]
-pub struct Condition {
-    checks: Checks,
-    ejections: Ejections,
-    tally: Tally,
+pub struct EndpointHealth {
+    checks: CheckHistory,
+    ejections: EjectionHistory,
+    counts: HealthCounts,
 }
 
 /// What has happened since the start of the process.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Tally {
+pub struct HealthCounts {
     /// Checks, by how they ended.
-    pub checks: [u64; Checked::ALL.len()],
+    pub checks: [u64; CheckOutcome::ALL.len()],
     /// Ejections.
     pub ejections: u64,
 }
@@ -37,19 +37,19 @@ pub struct Tally {
 /// What another process is told of it. Times are seconds from then, those that have passed less than 0.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Remembered {
+pub struct HealthHandover {
     is_down: bool,
     streak: u32,
     changed: Option<f64>,
     fault: Option<Box<str>>,
     ejected_until: Option<f64>,
     doublings: u32,
-    why: Option<Failure>,
+    why: Option<SessionFailure>,
 }
 
 /// Whether an endpoint serves, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing<'a> {
+pub enum HealthStatus<'a> {
     /// It does.
     Up,
     /// Its checks fail.
@@ -64,35 +64,35 @@ pub enum Standing<'a> {
         /// When it comes back.
         until: Instant,
         /// What the last of them failed by.
-        why: Failure,
+        why: SessionFailure,
     },
 }
 
-impl Condition {
+impl EndpointHealth {
     /// As another process has known it until `now`. How its latest sessions went is forgotten, and its
     /// next check is due as if it were new.
-    pub fn of(remembered: Remembered, now: Instant) -> Self {
+    pub fn of(remembered: HealthHandover, now: Instant) -> Self {
         Self {
-            checks: Checks {
+            checks: CheckHistory {
                 is_down: remembered.is_down,
                 streak: remembered.streak,
                 changed: remembered.changed.map(|time| moment(time, now)),
                 fault: remembered.fault,
                 due: None,
             },
-            ejections: Ejections {
+            ejections: EjectionHistory {
                 until: remembered.ejected_until.map(|time| moment(time, now)),
                 doublings: remembered.doublings,
                 why: remembered.why,
-                ..Ejections::default()
+                ..EjectionHistory::default()
             },
             ..Self::default()
         }
     }
 
     /// For another process.
-    pub fn remembered(&self, now: Instant) -> Remembered {
-        Remembered {
+    pub fn remembered(&self, now: Instant) -> HealthHandover {
+        HealthHandover {
             is_down: self.checks.is_down,
             streak: self.checks.streak,
             changed: self.checks.changed.map(|at| seconds(at, now)),
@@ -114,27 +114,27 @@ impl Condition {
     }
 
     /// Whether it serves, and if not, why.
-    pub fn standing(&self, now: Instant) -> Standing<'_> {
+    pub fn status(&self, now: Instant) -> HealthStatus<'_> {
         if self.checks.is_down
             && let Some(since) = self.checks.changed
         {
             let why = self.fault().unwrap_or_default();
-            return Standing::Down { since, why };
+            return HealthStatus::Down { since, why };
         }
         match (self.ejections.until, self.ejections.why) {
-            (Some(until), Some(why)) if now < until => Standing::Ejected { until, why },
-            _ => Standing::Up,
+            (Some(until), Some(why)) if now < until => HealthStatus::Ejected { until, why },
+            _ => HealthStatus::Up,
         }
     }
 
     /// What has happened since the start of the process.
-    pub fn tally(&self) -> Tally {
-        self.tally
+    pub fn counts(&self) -> HealthCounts {
+        self.counts
     }
 
     /// Counts a check that ended like this.
-    pub fn count(&mut self, checked: Checked) {
-        self.tally.checks[checked as usize] += 1;
+    pub fn count(&mut self, checked: CheckOutcome) {
+        self.counts.checks[checked as usize] += 1;
     }
 
     /// What the latest check found wrong, even if nothing has followed from it yet.
@@ -166,13 +166,13 @@ impl Condition {
         settings: &Health,
         chance: f64,
         now: Instant,
-    ) -> Option<Change> {
+    ) -> Option<HealthChange> {
         let readmitted = result.is_ok() && self.is_ejected(now);
         if readmitted {
             self.readmit(now);
         }
         let change = self.checks.take(result, settings, chance, now);
-        change.or((readmitted && !self.checks.is_down).then_some(Change::Readmitted))
+        change.or((readmitted && !self.checks.is_down).then_some(HealthChange::Readmitted))
     }
 
     /// A session went well: it got an answer, and that was none of the failures.
@@ -182,30 +182,30 @@ impl Condition {
 
     /// A session failed by the endpoint's doing. Tells whether that makes it due to be ejected. While
     /// it is out anyway, what comes is left over from older sessions, and says nothing new.
-    pub fn failed(&mut self, failure: Failure, settings: &Ejection, now: Instant) -> bool {
+    pub fn failed(&mut self, failure: SessionFailure, settings: &Ejection, now: Instant) -> bool {
         !self.checks.is_down && self.ejections.failed(failure, settings, now)
     }
 
     /// Ejects it, and tells for how long.
     pub fn eject(&mut self, settings: &Ejection, now: Instant) -> Duration {
-        self.tally.ejections += 1;
+        self.counts.ejections += 1;
         self.ejections.eject(settings, now)
     }
 
     /// Forgets what its checks have found: there are none any more.
     pub fn forget_checks(&mut self) {
-        self.checks = Checks::default();
+        self.checks = CheckHistory::default();
     }
 
     /// Forgets how its sessions went: nothing follows from that any more.
     pub fn forget_outcomes(&mut self) {
-        self.ejections = Ejections::default();
+        self.ejections = EjectionHistory::default();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::checks::WHY_MOST;
+    use super::checks::MAX_REASON_LENGTH;
     use super::*;
     use crate::config::model::Probe;
 
@@ -233,74 +233,74 @@ mod tests {
 
     #[test]
     fn what_happens_is_counted() {
-        let mut condition = Condition::default();
-        for (position, checked) in Checked::ALL.into_iter().enumerate() {
+        let mut endpoint = EndpointHealth::default();
+        for (position, checked) in CheckOutcome::ALL.into_iter().enumerate() {
             assert_eq!(checked as usize, position, "counters are indexed by it");
-            condition.count(checked);
+            endpoint.count(checked);
         }
-        condition.eject(&ejection(1), Instant::now());
-        condition.forget_checks();
-        condition.forget_outcomes();
-        let expected = Tally {
+        endpoint.eject(&ejection(1), Instant::now());
+        endpoint.forget_checks();
+        endpoint.forget_outcomes();
+        let expected = HealthCounts {
             checks: [1; 5],
             ejections: 1,
         };
-        assert_eq!(condition.tally(), expected);
+        assert_eq!(endpoint.counts(), expected);
     }
 
     #[test]
     fn what_is_down_says_why_and_since_when() {
         let now = Instant::now();
-        let mut condition = Condition::default();
-        assert_eq!(condition.standing(now), Standing::Up);
+        let mut endpoint = EndpointHealth::default();
+        assert_eq!(endpoint.status(now), HealthStatus::Up);
         let down = now + SECOND;
-        let long = "é".repeat(WHY_MOST);
-        condition.checked(Err(&long), &health(1, 1), 0.5, down);
-        let why = "é".repeat(WHY_MOST / 2);
+        let long = "é".repeat(MAX_REASON_LENGTH);
+        endpoint.checked(Err(&long), &health(1, 1), 0.5, down);
+        let why = "é".repeat(MAX_REASON_LENGTH / 2);
         assert_eq!(
-            condition.standing(down + SECOND),
-            Standing::Down {
+            endpoint.status(down + SECOND),
+            HealthStatus::Down {
                 since: down,
                 why: &why
             }
         );
         let up = down + 2 * SECOND;
-        condition.checked(Ok(()), &health(1, 1), 0.5, up);
-        assert_eq!(condition.standing(up), Standing::Up);
-        assert_eq!(condition.fault(), None);
+        endpoint.checked(Ok(()), &health(1, 1), 0.5, up);
+        assert_eq!(endpoint.status(up), HealthStatus::Up);
+        assert_eq!(endpoint.fault(), None);
     }
 
     #[test]
     fn what_is_forgotten_keeps_nobody_out() {
         let now = Instant::now();
-        let mut condition = Condition::default();
-        condition.checked(Err("gone"), &health(1, 1), 0.5, now);
-        condition.forget_checks();
-        assert_eq!(condition.standing(now), Standing::Up);
-        condition.failed(Failure::Connect, &ejection(1), now);
-        condition.eject(&ejection(1), now);
-        condition.forget_outcomes();
-        assert_eq!(condition.standing(now), Standing::Up);
+        let mut endpoint = EndpointHealth::default();
+        endpoint.checked(Err("gone"), &health(1, 1), 0.5, now);
+        endpoint.forget_checks();
+        assert_eq!(endpoint.status(now), HealthStatus::Up);
+        endpoint.failed(SessionFailure::Connect, &ejection(1), now);
+        endpoint.eject(&ejection(1), now);
+        endpoint.forget_outcomes();
+        assert_eq!(endpoint.status(now), HealthStatus::Up);
     }
 
     #[test]
     fn a_passing_check_ends_an_ejection_unless_it_is_down() {
         let now = Instant::now();
         for is_down in [false, true] {
-            let mut condition = Condition::default();
-            assert!(condition.failed(Failure::Connect, &ejection(1), now));
-            condition.eject(&ejection(1), now);
+            let mut endpoint = EndpointHealth::default();
+            assert!(endpoint.failed(SessionFailure::Connect, &ejection(1), now));
+            endpoint.eject(&ejection(1), now);
             if is_down {
-                condition.checked(Err("gone"), &health(2, 1), 0.5, now);
+                endpoint.checked(Err("gone"), &health(2, 1), 0.5, now);
             }
-            assert!(!condition.failed(Failure::Connect, &ejection(1), now));
-            let failed = condition.checked(Err("gone"), &health(2, 3), 0.5, now);
-            assert_eq!(failed, (!is_down).then_some(Change::Failing));
-            assert!(condition.is_ejected(now));
-            let change = condition.checked(Ok(()), &health(2, 1), 0.5, now);
-            assert_eq!(change, (!is_down).then_some(Change::Readmitted));
-            assert!(!condition.is_ejected(now));
-            assert_eq!(condition.standing(now) == Standing::Up, !is_down);
+            assert!(!endpoint.failed(SessionFailure::Connect, &ejection(1), now));
+            let failed = endpoint.checked(Err("gone"), &health(2, 3), 0.5, now);
+            assert_eq!(failed, (!is_down).then_some(HealthChange::Failing));
+            assert!(endpoint.is_ejected(now));
+            let change = endpoint.checked(Ok(()), &health(2, 1), 0.5, now);
+            assert_eq!(change, (!is_down).then_some(HealthChange::Readmitted));
+            assert!(!endpoint.is_ejected(now));
+            assert_eq!(endpoint.status(now) == HealthStatus::Up, !is_down);
         }
     }
 
@@ -319,24 +319,24 @@ mod tests {
             ceiling: ever,
             ..ejection(1)
         };
-        let mut condition = Condition::default();
-        condition.check_due(&health, || 1.0, now);
-        condition.check_begins(&health, now);
-        condition.checked(Ok(()), &health, 1.0, now);
-        assert!(condition.failed(Failure::Connect, &ejection, now));
-        condition.eject(&ejection, now);
-        condition.eject(&ejection, now);
-        assert!(condition.is_ejected(now + 100 * SECOND));
+        let mut endpoint = EndpointHealth::default();
+        endpoint.check_due(&health, || 1.0, now);
+        endpoint.check_begins(&health, now);
+        endpoint.checked(Ok(()), &health, 1.0, now);
+        assert!(endpoint.failed(SessionFailure::Connect, &ejection, now));
+        endpoint.eject(&ejection, now);
+        endpoint.eject(&ejection, now);
+        assert!(endpoint.is_ejected(now + 100 * SECOND));
         let none = Ejection {
             window: Duration::ZERO,
             base: Duration::ZERO,
             ceiling: Duration::ZERO,
             ..ejection
         };
-        let mut condition = Condition::default();
-        assert!(condition.failed(Failure::Connect, &none, now));
-        condition.eject(&none, now);
-        condition.eject(&none, now + SECOND);
-        assert!(!condition.is_ejected(now + SECOND));
+        let mut endpoint = EndpointHealth::default();
+        assert!(endpoint.failed(SessionFailure::Connect, &none, now));
+        endpoint.eject(&none, now);
+        endpoint.eject(&none, now + SECOND);
+        assert!(!endpoint.is_ejected(now + SECOND));
     }
 }

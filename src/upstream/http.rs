@@ -11,24 +11,24 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use self::pool::{Key, Pool};
-pub use self::request::{Barred, RequestBody, Sender, Upload, UploadStalled};
-pub use self::response::{Loan, ReplyBody};
-use super::source::Share;
+pub use self::pool::{Pool, PoolKey};
+pub use self::request::{BlockedFields, RequestBody, RequestSender, UploadProgress, UploadStalled};
+pub use self::response::{BorrowedConnection, ResponseBody};
+use super::source::PortPermit;
 use crate::drain::Tasks;
 
 /// Bytes that hyper may buffer of one message: the bound on the head of an answer.
 const BUFFER_MOST: usize = 64 * 1024;
 
-/// Puts HTTP/1.1 on a fresh connection; the task that drives it is one of `tasks`, and holds `share`.
+/// Puts HTTP/1.1 on a fresh connection; the task that drives it is one of `tasks`, and holds `port`.
 ///
 /// # Errors
 /// None in practice: hyper's handshake for HTTP/1.1 sends nothing.
 pub async fn open(
     io: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    share: Option<Share>,
+    port: Option<PortPermit>,
     tasks: &Tasks,
-) -> hyper::Result<Sender> {
+) -> hyper::Result<RequestSender> {
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
@@ -38,7 +38,7 @@ pub async fn open(
     tasks.spawn(async move {
         // What goes wrong is told to the request that it goes wrong for.
         let _ = connection.await;
-        drop(share);
+        drop(port);
     });
     Ok(sender)
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connect::{ConnectError, Connector, Reached, connect};
-use super::endpoint::State;
-use super::exchange::{Answered, ExchangeError, exchange};
+use super::connect::{ConnectError, Connector, EndpointConnection, connect};
+use super::endpoint::EndpointState;
+use super::exchange::{EndpointResponse, ExchangeError, exchange};
 use super::group::Upstream;
-use super::health::Checked;
+use super::health::CheckOutcome;
 use crate::config::model::{Health, Probe, WebSocketProbe};
 use crate::net::stream::Stream;
 use crate::protocol::frame::{Control, Event, Frame, FrameError, KEPT, Masking, Tracker};
@@ -68,15 +68,15 @@ pub enum ProbeError {
 
 impl ProbeError {
     /// How it is counted.
-    pub fn checked(&self) -> Checked {
+    pub fn checked(&self) -> CheckOutcome {
         match self {
-            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout { .. } => Checked::Timeout,
-            Self::Connect(_) => Checked::Connect,
+            Self::Connect(ConnectError::Timeout(_)) | Self::Timeout { .. } => CheckOutcome::Timeout,
+            Self::Connect(_) => CheckOutcome::Connect,
             Self::UnsendableRequest(_) | Self::Exchange(_) | Self::ResponseHead(_) => {
-                Checked::Answer
+                CheckOutcome::Answer
             }
             Self::Broken(_) | Self::Closed | Self::ClosedWith(_) | Self::Framing(_) => {
-                Checked::Pong
+                CheckOutcome::Pong
             }
         }
     }
@@ -89,7 +89,7 @@ impl ProbeError {
 pub async fn probe(
     settings: &Health,
     upstream: &Upstream,
-    endpoint: &State,
+    endpoint: &EndpointState,
     connector: &Connector,
 ) -> Result<(), ProbeError> {
     let limit = settings.timeout;
@@ -143,9 +143,9 @@ impl Check {
 
     async fn answer(
         &self,
-        reached: Reached,
+        reached: EndpointConnection,
         health_request: &HealthRequest<'_>,
-    ) -> Result<Answered, ProbeError> {
+    ) -> Result<EndpointResponse, ProbeError> {
         let request = health_request.to_bytes();
         let exchanging = exchange(reached, &request);
         let answered = self.within("answer", exchanging).await??;
@@ -158,9 +158,9 @@ impl Check {
     /// Sends a Ping and waits for its Pong, if it is configured so.
     async fn liveness(
         &self,
-        answered: Answered,
+        answered: EndpointResponse,
         settings: &WebSocketProbe,
-    ) -> Result<Reached, ProbeError> {
+    ) -> Result<EndpointConnection, ProbeError> {
         if !settings.ping {
             return Ok(answered.reached);
         }

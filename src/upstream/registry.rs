@@ -10,16 +10,16 @@ use std::time::Instant;
 
 use rustls::client::ClientConfig;
 
-use super::endpoint::{EndpointKey, State, locked};
-use super::handover::{Estate, Handed, HandedUpstream};
-use super::queue::Room;
+use super::endpoint::{EndpointKey, EndpointState, locked};
+use super::handover::{UnclaimedHandover, UpstreamHandover, UpstreamsHandover};
+use super::queue::Queue;
 use super::time::micros;
 use crate::config::model::{self, Address, Discovery, EndpointTls, Roots, Secret};
 use crate::net::tls::{self, TlsError};
 
 /// TLS towards the endpoints of an upstream.
 #[derive(Debug)]
-pub struct Tls {
+pub struct UpstreamTls {
     /// What connections are made with.
     pub config: Arc<ClientConfig>,
     /// What it was made from.
@@ -28,7 +28,7 @@ pub struct Tls {
     pub generation: u64,
 }
 
-impl Tls {
+impl UpstreamTls {
     fn new(settings: &EndpointTls) -> Result<Self, TlsError> {
         static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
         Ok(Self {
@@ -41,21 +41,21 @@ impl Tls {
 
 /// What outlives a reload of one upstream.
 #[derive(Debug)]
-pub struct Lasting {
+pub struct UpstreamState {
     /// Its name.
     pub name: Arc<str>,
     /// Who waits for its endpoints.
-    pub room: Arc<Room>,
-    tls: Mutex<Option<Arc<Tls>>>,
+    pub queue: Arc<Queue>,
+    tls: Mutex<Option<Arc<UpstreamTls>>>,
     secret: OnceLock<[u8; 32]>,
     found: Mutex<Option<(Discovery, Vec<model::EndpointConfig>)>>,
 }
 
-impl Lasting {
+impl UpstreamState {
     fn new(name: &Arc<str>) -> Self {
         Self {
             name: Arc::clone(name),
-            room: Arc::default(),
+            queue: Arc::default(),
             tls: Mutex::default(),
             secret: OnceLock::new(),
             found: Mutex::default(),
@@ -63,7 +63,7 @@ impl Lasting {
     }
 
     /// The same as before, sessions that can be resumed included, if it is set up in the same way.
-    pub(super) fn tls(&self, settings: &EndpointTls) -> Result<Arc<Tls>, TlsError> {
+    pub(super) fn tls(&self, settings: &EndpointTls) -> Result<Arc<UpstreamTls>, TlsError> {
         let mut known = locked(&self.tls);
         if let Some(before) = known.as_ref()
             && before.settings == *settings
@@ -72,7 +72,7 @@ impl Lasting {
         {
             return Ok(Arc::clone(before));
         }
-        let tls = Arc::new(Tls::new(settings)?);
+        let tls = Arc::new(UpstreamTls::new(settings)?);
         *known = Some(Arc::clone(&tls));
         Ok(tls)
     }
@@ -88,10 +88,10 @@ impl Lasting {
     }
 
     /// For whoever succeeds this process.
-    fn hand_over(&self) -> HandedUpstream {
+    fn hand_over(&self) -> UpstreamHandover {
         let secret = self.secret.get();
         let secret = secret.map(|secret| Secret::new(secret.to_vec().into()));
-        HandedUpstream {
+        UpstreamHandover {
             name: self.name.to_string(),
             secret,
             found: locked(&self.found).clone(),
@@ -99,7 +99,7 @@ impl Lasting {
     }
 
     /// As it was for the process before.
-    fn take_over(&self, handed: HandedUpstream) {
+    fn take_over(&self, handed: UpstreamHandover) {
         let secret = handed
             .secret
             .as_ref()
@@ -126,20 +126,20 @@ impl Lasting {
 /// Everything of upstreams that is alive: configured, or no more so but still with leases out. An
 /// endpoint that comes back while its tunnels live is the same as before.
 #[derive(Debug, Default)]
-pub struct Known {
-    endpoints: Mutex<HashMap<EndpointKey, Weak<State>>>,
-    upstreams: Mutex<HashMap<Arc<str>, Weak<Lasting>>>,
+pub struct Registry {
+    endpoints: Mutex<HashMap<EndpointKey, Weak<EndpointState>>>,
+    upstreams: Mutex<HashMap<Arc<str>, Weak<UpstreamState>>>,
     settled: AtomicBool,
     /// What operators have taken out: it stays out if it goes and comes back.
     drained: Mutex<HashSet<EndpointKey>>,
     /// What the process before has handed over, until it is asked for.
-    estate: Mutex<Estate>,
+    estate: Mutex<UnclaimedHandover>,
 }
 
-impl Known {
+impl Registry {
     /// Of the process before. What it did not have is new.
-    pub fn taken_over(handed: Handed) -> Self {
-        let Handed {
+    pub fn taken_over(handed: UpstreamsHandover) -> Self {
+        let UpstreamsHandover {
             upstreams,
             endpoints,
             drained,
@@ -152,22 +152,22 @@ impl Known {
                     .map(|(upstream, address)| (Arc::from(upstream), address))
                     .collect(),
             ),
-            estate: Mutex::new(Estate::new(upstreams, endpoints)),
+            estate: Mutex::new(UnclaimedHandover::new(upstreams, endpoints)),
             ..Self::default()
         }
     }
 
     /// For whoever succeeds this process.
-    pub fn hand_over(&self, now: Instant) -> Handed {
+    pub fn hand_over(&self, now: Instant) -> UpstreamsHandover {
         let endpoints = locked(&self.endpoints);
         let endpoints = endpoints.values().filter_map(Weak::upgrade);
         let upstreams = locked(&self.upstreams);
         let upstreams = upstreams.values().filter_map(Weak::upgrade);
         let drained = locked(&self.drained);
         let drained = drained.iter();
-        Handed {
+        UpstreamsHandover {
             endpoints: endpoints.map(|state| state.hand_over(now)).collect(),
-            upstreams: upstreams.map(|lasting| lasting.hand_over()).collect(),
+            upstreams: upstreams.map(|state| state.hand_over()).collect(),
             drained: drained
                 .map(|(upstream, address)| (upstream.to_string(), address.clone()))
                 .collect(),
@@ -178,11 +178,11 @@ impl Known {
     /// grows old.
     pub fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
-        *locked(&self.estate) = Estate::default();
+        *locked(&self.estate) = UnclaimedHandover::default();
     }
 
     /// Takes an endpoint out, or puts it back: then its slow start begins.
-    pub(super) fn set_drained(&self, endpoint: &State, is_drained: bool, now: Instant) {
+    pub(super) fn set_drained(&self, endpoint: &EndpointState, is_drained: bool, now: Instant) {
         let key = (Arc::clone(&endpoint.upstream), endpoint.address.clone());
         let mut drained = locked(&self.drained);
         match is_drained {
@@ -195,23 +195,27 @@ impl Known {
     /// Forgets those that have died.
     pub fn sweep(&self) {
         locked(&self.endpoints).retain(|_, state| state.strong_count() > 0);
-        locked(&self.upstreams).retain(|_, lasting| lasting.strong_count() > 0);
+        locked(&self.upstreams).retain(|_, state| state.strong_count() > 0);
     }
 
-    pub(super) fn upstream(&self, name: &Arc<str>) -> Arc<Lasting> {
+    pub(super) fn upstream(&self, name: &Arc<str>) -> Arc<UpstreamState> {
         let mut upstreams = locked(&self.upstreams);
-        if let Some(lasting) = upstreams.get(name).and_then(Weak::upgrade) {
-            return lasting;
+        if let Some(state) = upstreams.get(name).and_then(Weak::upgrade) {
+            return state;
         }
-        let lasting = Arc::new(Lasting::new(name));
+        let state = Arc::new(UpstreamState::new(name));
         if let Some(handed) = locked(&self.estate).take_upstream(name) {
-            lasting.take_over(handed);
+            state.take_over(handed);
         }
-        upstreams.insert(Arc::clone(name), Arc::downgrade(&lasting));
-        lasting
+        upstreams.insert(Arc::clone(name), Arc::downgrade(&state));
+        state
     }
 
-    pub(super) fn endpoint(&self, upstream: &Lasting, address: &Address) -> Arc<State> {
+    pub(super) fn endpoint(
+        &self,
+        upstream: &UpstreamState,
+        address: &Address,
+    ) -> Arc<EndpointState> {
         let key = (Arc::clone(&upstream.name), address.clone());
         let mut endpoints = locked(&self.endpoints);
         if let Some(state) = endpoints.get(&key).and_then(Weak::upgrade) {
@@ -221,7 +225,11 @@ impl Known {
             true => micros(Instant::now()).max(1),
             false => 0,
         };
-        let state = Arc::new(State::new(key.clone(), Arc::clone(&upstream.room), since));
+        let state = Arc::new(EndpointState::new(
+            key.clone(),
+            Arc::clone(&upstream.queue),
+            since,
+        ));
         let mut estate = locked(&self.estate);
         let handed = estate.take_endpoint(&upstream.name, address);
         if let (Some(handed), Some(at)) = (handed, estate.at) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use super::endpoint::{State, locked};
+use super::endpoint::{EndpointState, locked};
 
 /// How long the addresses of a name are used before it is looked up again.
 const RESOLVED_FOR: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    /// Look-ups run on `control`.
+    /// Lookups run on `control`.
     pub(super) fn new(control: Handle) -> Self {
         Self { control }
     }
@@ -27,7 +27,7 @@ impl Resolver {
     /// The addresses of `host`, at least one.
     pub(super) async fn addresses(
         &self,
-        state: &State,
+        state: &EndpointState,
         host: &str,
         port: u16,
     ) -> io::Result<Arc<[SocketAddr]>> {

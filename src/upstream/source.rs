@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::endpoint::State;
+use super::endpoint::EndpointState;
 use super::group::Upstream;
 use crate::config::ports;
 
@@ -18,26 +18,26 @@ const SWEEP_AT: usize = 256;
 
 /// The connections of the process, by where they go and where they come from.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub struct SourcePorts {
     destinations: Mutex<Destinations>,
 }
 
 #[derive(Debug, Default)]
 struct Destinations {
-    known: HashMap<SocketAddr, Destination>,
+    known: HashMap<SocketAddr, DestinationPorts>,
     /// How many there are when it is time to forget some.
     sweep_at: usize,
 }
 
 #[derive(Debug, Default)]
-struct Destination {
+struct DestinationPorts {
     turn: usize,
     /// A handful: a search from the front is the fastest.
-    used: Vec<(Option<IpAddr>, Arc<Used>)>,
+    used: Vec<(Option<IpAddr>, Arc<PortCount>)>,
 }
 
 #[derive(Debug, Default)]
-struct Used {
+struct PortCount {
     connections: AtomicUsize,
     /// Nothing could be had from it the last time.
     exhausted: AtomicBool,
@@ -45,9 +45,9 @@ struct Used {
 
 /// What is known of the ports between a source and an endpoint.
 #[derive(Debug)]
-pub struct Ports {
+pub struct PortUsage {
     /// The endpoint.
-    pub endpoint: Arc<State>,
+    pub endpoint: Arc<EndpointState>,
     /// The local address; `None` where the kernel chooses it.
     pub source: Option<IpAddr>,
     /// Connections of ours.
@@ -58,10 +58,10 @@ pub struct Ports {
 
 /// A connection's part of a source's ports, until this is dropped.
 #[derive(Debug)]
-pub struct Share(Arc<Used>);
+pub struct PortPermit(Arc<PortCount>);
 
-impl Share {
-    fn of(used: &Arc<Used>) -> Self {
+impl PortPermit {
+    fn of(used: &Arc<PortCount>) -> Self {
         used.connections.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(used))
     }
@@ -77,13 +77,13 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for PortPermit {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Sources {
+impl SourcePorts {
     /// Which of `sources` to try for a connection to `to`, one after the other; `None` leaves it to
     /// the kernel, where none of them is of the right family.
     pub(super) fn order(&self, to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
@@ -98,15 +98,15 @@ impl Sources {
     }
 
     /// Counts a connection to `to` that comes from there.
-    pub(super) fn take(&self, to: SocketAddr, from: Option<IpAddr>) -> Share {
+    pub(super) fn take(&self, to: SocketAddr, from: Option<IpAddr>) -> PortPermit {
         let mut destinations = self.lock();
         let destination = destinations.at(to);
         if let Some((_, used)) = destination.used.iter().find(|(source, _)| *source == from) {
-            return Share::of(used);
+            return PortPermit::of(used);
         }
-        let used = Arc::<Used>::default();
+        let used = Arc::<PortCount>::default();
         destination.used.push((from, Arc::clone(&used)));
-        Share::of(&used)
+        PortPermit::of(&used)
     }
 
     /// Connections to `to` that come from there.
@@ -121,7 +121,7 @@ impl Sources {
 
     /// The ports of every endpoint and source of `upstream`. Unix sockets have none, and neither do
     /// names that have not been resolved.
-    pub fn of(&self, upstream: &Upstream) -> Vec<Ports> {
+    pub fn of(&self, upstream: &Upstream) -> Vec<PortUsage> {
         let local = ports::local();
         let mut all = Vec::new();
         for endpoint in upstream.endpoints() {
@@ -140,7 +140,7 @@ impl Sources {
                     |to: &&SocketAddr| source.is_none_or(|source| source.is_ipv4() == to.is_ipv4());
                 let reached: Vec<&SocketAddr> = to.iter().filter(of_family).collect();
                 let used = reached.iter().map(|to| self.used(**to, source)).sum();
-                all.push(Ports {
+                all.push(PortUsage {
                     endpoint: Arc::clone(&endpoint),
                     source,
                     used,
@@ -172,7 +172,7 @@ fn candidates(to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
 }
 
 impl Destinations {
-    fn at(&mut self, to: SocketAddr) -> &mut Destination {
+    fn at(&mut self, to: SocketAddr) -> &mut DestinationPorts {
         if self.known.len() >= self.sweep_at.max(SWEEP_AT) && !self.known.contains_key(&to) {
             self.known.retain(|_, destination| destination.is_used());
             // Often enough to stay small, seldom enough to cost nothing.
@@ -189,7 +189,7 @@ impl Destinations {
     }
 }
 
-impl Destination {
+impl DestinationPorts {
     fn is_used(&self) -> bool {
         self.used.iter().any(|(_, used)| {
             // A share that is being taken is one, too.
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn each_destination_has_its_turn() {
-        let sources = Sources::default();
+        let sources = SourcePorts::default();
         let own = ips(&["127.0.0.1", "127.0.0.2", "127.0.0.3", "::1"]);
         let first = |address| sources.order(to(address), &own)[0].unwrap().to_string();
         for expected in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1"] {
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn connections_count_until_they_are_closed() {
-        let sources = Sources::default();
+        let sources = SourcePorts::default();
         let [from, other] = [Some(ips(&["127.0.0.1"])[0]), None];
         let there = to("10.0.0.1:1");
         let held = [sources.take(there, from), sources.take(there, from)];
@@ -262,7 +262,7 @@ mod tests {
         let mut settings = model::UpstreamConfig::listed("chat", endpoints.into());
         settings.reach.sources = ips(&["127.0.0.1", "127.0.0.2"]).into();
         let upstream = Upstream::new(&settings, &Arc::default()).unwrap();
-        let sources = Sources::default();
+        let sources = SourcePorts::default();
         let held = sources.take(to("10.0.0.1:1"), Some(ips(&["127.0.0.2"])[0]));
         let shown: Vec<String> = sources
             .of(&upstream)
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn destinations_without_connections_are_forgotten() {
-        let sources = Sources::default();
+        let sources = SourcePorts::default();
         let held = sources.take(to("10.0.0.1:1"), None);
         for port in 1..2000 {
             drop(sources.take(SocketAddr::from(([10, 0, 0, 2], port)), None));
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_source_that_has_nothing_left_is_told_of_once() {
-        let sources = Sources::default();
+        let sources = SourcePorts::default();
         let share = sources.take(to("10.0.0.1:1"), None);
         assert!(share.exhausted());
         assert!(!sources.take(to("10.0.0.1:1"), None).exhausted());

@@ -23,7 +23,7 @@ use crate::protocol::target::Target;
 use crate::route;
 use crate::session::affinity::{self, AffinityTraits};
 use crate::snapshot::Route;
-use crate::upstream::group::Nobody;
+use crate::upstream::group::PickError;
 
 /// Routes that are told of besides the one that takes the request.
 const OTHERS_MOST: usize = 20;
@@ -308,7 +308,7 @@ impl Visit<'_> {
         told: &mut Explanation,
     ) -> Option<Arc<Route>> {
         let snapshot = self.view.shared.snapshot.load();
-        let request = route::Request {
+        let request = route::RouteQuery {
             listener: &self.listener.name,
             bound_only: self.listener.redirect_to_https && !self.secure,
             host: target.host(),
@@ -327,7 +327,7 @@ impl Visit<'_> {
         told.others = others
             .map(|other| Other {
                 route: other.settings.name.to_string(),
-                why: route::against(&other.settings, &request)
+                why: route::why_not(&other.settings, &request)
                     .unwrap_or_else(|| "a more specific or an earlier one takes it".to_owned()),
             })
             .collect();
@@ -372,8 +372,8 @@ impl Visit<'_> {
         };
         let (wish, _) = affinity::of(upstream, traits);
         let endpoint = upstream.preview(wish).map_err(|nobody| match nobody {
-            Nobody::NotReady => Rejection::NoEndpoint,
-            Nobody::Full => {
+            PickError::NotReady => Rejection::NoEndpoint,
+            PickError::Full => {
                 if upstream.picking().queue.is_some() {
                     told.depends
                         .push("whether an endpoint has room in time: it waits".to_owned());
@@ -381,10 +381,10 @@ impl Visit<'_> {
                 Rejection::EndpointsFull
             }
         })?;
-        let led_back = wish.back_to.is_some() && upstream.tag_of(&endpoint) == wish.back_to;
+        let led_back = wish.sticky.is_some() && upstream.tag_of(&endpoint) == wish.sticky;
         told.endpoint = Some(endpoint.label.to_string());
         told.why = Some(
-            match (led_back, upstream.hash_key(), wish.key) {
+            match (led_back, upstream.hash_key(), wish.hash) {
                 (true, _, _) => "its cookie leads there",
                 (_, Some(_), Some(_)) => "the hash of its key leads there",
                 (_, Some(_), None) => "it has no key to hash: the fewest sessions in flight",

@@ -10,7 +10,7 @@ use crate::config::model::{Balance, Discovery};
 use crate::displace::live::{Ends, Live};
 use crate::displace::rebalance::excess::Excess;
 use crate::upstream::group::{Member, Upstream as Running};
-use crate::upstream::health::{Checked, Standing};
+use crate::upstream::health::{CheckOutcome, HealthStatus};
 
 /// An upstream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -181,16 +181,16 @@ impl Endpoint {
         let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
         let in_flight = endpoint.in_flight();
         let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs();
-        let mut shown = endpoint.condition(now, |condition| {
-            let tally = condition.tally();
-            let passed = tally.checks[Checked::Passed as usize];
-            let (state, why, down, back) = match condition.standing(now) {
-                Standing::Up => (State::Up, None, None, None),
-                Standing::Down { since, why } => {
+        let mut shown = endpoint.health(now, |health| {
+            let tally = health.counts();
+            let passed = tally.checks[CheckOutcome::Passed as usize];
+            let (state, why, down, back) = match health.status(now) {
+                HealthStatus::Up => (State::Up, None, None, None),
+                HealthStatus::Down { since, why } => {
                     let why = format!("checks fail: {why}");
                     (State::Down, Some(why), Some(seconds(since, now)), None)
                 }
-                Standing::Ejected { until, why } => {
+                HealthStatus::Ejected { until, why } => {
                     let back = Some(seconds(now, until));
                     (State::Ejected, Some(why.to_string()), None, back)
                 }
@@ -201,13 +201,13 @@ impl Endpoint {
                 why,
                 down_seconds: down,
                 back_in_seconds: back,
-                check_fault: condition.fault().map(Into::into),
+                check_fault: health.fault().map(Into::into),
                 weight: member.weight,
                 weight_is_set: endpoint.weight().is_some(),
                 backup: member.is_backup,
                 max_tunnels: member.most,
                 in_flight,
-                in_flight_older: endpoint.elsewhere(),
+                in_flight_older: endpoint.older_generations(),
                 tunnels: live.of_endpoint(upstream, label),
                 ended: live.ended(upstream, label),
                 checks_passed: passed,

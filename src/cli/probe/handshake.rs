@@ -8,8 +8,8 @@ use httparse::Status;
 use tidegate::config::model::{Strictness, WebSocketProbe};
 use tidegate::net::stream::Stream;
 use tidegate::protocol::health_request::HealthRequest;
-use tidegate::upstream::connect::Reached;
-use tidegate::upstream::exchange::{Answered, ExchangeError, exchange};
+use tidegate::upstream::connect::EndpointConnection;
+use tidegate::upstream::exchange::{EndpointResponse, ExchangeError, exchange};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -96,10 +96,7 @@ pub(super) async fn open(
     };
     let health_request = HealthRequest::handshake(&settings, &url.authority, random())
         .map_err(|_| LegFailure::new("the path, the host or a field cannot be sent"))?;
-    let reached = Reached {
-        stream,
-        share: None,
-    };
+    let reached = EndpointConnection { stream, port: None };
     let answered = exchange(reached, &health_request.to_bytes())
         .await
         .map_err(|error| unanswered(url, &error))?;
@@ -157,7 +154,7 @@ fn unanswered(url: &Url, error: &ExchangeError) -> LegFailure {
 }
 
 /// What a refusal says.
-async fn refused(mut answered: Answered) -> LegFailure {
+async fn refused(mut answered: EndpointResponse) -> LegFailure {
     let body = first_line(&mut answered).await;
     let Some(answer) = answered.answer() else {
         return LegFailure::new("the answer cannot be read");
@@ -204,7 +201,7 @@ async fn refused(mut answered: Answered) -> LegFailure {
 }
 
 /// The first line of the body that says something, as far as it comes soon.
-async fn first_line(answered: &mut Answered) -> Option<String> {
+async fn first_line(answered: &mut EndpointResponse) -> Option<String> {
     let answer = answered.answer()?;
     let chunked = answer.first("transfer-encoding").is_some();
     let length = answer.first("content-length");

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::share::{self, Load};
-use crate::upstream::endpoint::State;
+use crate::upstream::endpoint::EndpointState;
 use crate::upstream::group::{Member, Upstream};
 
 /// What endpoints have above their share.
 #[derive(Debug, Default)]
 pub struct Excess {
     /// Those that take something new, and how many each would give up.
-    pub of: Vec<(Arc<State>, usize)>,
+    pub of: Vec<(Arc<EndpointState>, usize)>,
     /// One of them is in its slow start: for now whoever was moved would hardly get there.
     pub is_warming: bool,
 }

@@ -12,8 +12,8 @@ use crate::observe::labels::ConnectFailure;
 use crate::observe::series::EndpointSeries;
 use crate::snapshot::Snapshot;
 use crate::tunnel::ended::Ended;
-use crate::upstream::endpoint::State;
-use crate::upstream::health::{Checked, Standing, Tally};
+use crate::upstream::endpoint::EndpointState;
+use crate::upstream::health::{CheckOutcome, HealthCounts, HealthStatus};
 
 pub(super) fn write_endpoints(
     metrics: &mut Exposition,
@@ -86,16 +86,16 @@ fn write_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
     }
 }
 
-fn write_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
+fn write_health(metrics: &mut Exposition, endpoints: &[Arc<EndpointState>]) {
     let now = Instant::now();
-    let conditions: BTreeMap<[&str; 2], (bool, bool, Tally)> = endpoints
+    let conditions: BTreeMap<[&str; 2], (bool, bool, HealthCounts)> = endpoints
         .iter()
         .map(|state| {
-            let condition = state.condition(now, |condition| {
-                let is_up = condition.standing(now) == Standing::Up;
-                (is_up, condition.is_ejected(now), condition.tally())
+            let health = state.health(now, |health| {
+                let is_up = health.status(now) == HealthStatus::Up;
+                (is_up, health.is_ejected(now), health.counts())
             });
-            ([&*state.upstream, &*state.label], condition)
+            ([&*state.upstream, &*state.label], health)
         })
         .collect();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
@@ -113,7 +113,7 @@ fn write_health(metrics: &mut Exposition, endpoints: &[Arc<State>]) {
     metrics.family("tidegate_checks_total", MetricKind::Counter, help);
     for (endpoint, (.., tally)) in &conditions {
         let [upstream, endpoint] = labels(*endpoint);
-        for (checked, total) in Checked::ALL.iter().zip(tally.checks) {
+        for (checked, total) in CheckOutcome::ALL.iter().zip(tally.checks) {
             metrics.sample(&[upstream, endpoint, ("result", checked.token())], total);
         }
     }

@@ -9,23 +9,23 @@ use std::time::Duration;
 use crate::config::model::{Address, EndpointConfig};
 
 /// The shortest time between two lookups, whatever the TTL says.
-pub const INTERVAL_LEAST: Duration = Duration::from_secs(1);
+pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest, likewise: a TTL of a day is a mistake that somebody would have to wait for.
-pub const INTERVAL_MOST: Duration = Duration::from_secs(5 * 60);
+pub const MAX_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// The longest time between two tries while lookups fail.
-pub const RETRY_MOST: Duration = Duration::from_secs(30);
+pub const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Endpoints taken from one answer; of more, the first.
-pub const ENDPOINTS_MOST: usize = 4096;
+pub const MAX_ENDPOINTS: usize = 4096;
 
 /// Targets of SRV records that are looked up; of more, the first.
-pub const TARGETS_MOST: usize = 1024;
+pub const MAX_TARGETS: usize = 1024;
 
 /// What a lookup came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer<T> {
+pub enum LookupAnswer<T> {
     /// These, for so long.
     Records(Vec<T>, Duration),
     /// The name server says that there are none.
@@ -36,7 +36,7 @@ pub enum Answer<T> {
 
 /// An SRV record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Service {
+pub struct SrvRecord {
     /// The lowest goes first.
     pub priority: u16,
     /// Lower case, without the dot at its end.
@@ -49,45 +49,49 @@ pub struct Service {
 
 /// The addresses of a host from both lookups for it. Those of a family whose lookup failed are the
 /// ones it had `before`: half of an answer is no reason to lose the other half.
-pub fn addresses(before: &[IpAddr], v4: Answer<IpAddr>, v6: Answer<IpAddr>) -> Answer<IpAddr> {
-    if let (Answer::Failed(why), Answer::Failed(_)) = (&v4, &v6) {
-        return Answer::Failed(why.clone());
+pub fn addresses(
+    before: &[IpAddr],
+    v4: LookupAnswer<IpAddr>,
+    v6: LookupAnswer<IpAddr>,
+) -> LookupAnswer<IpAddr> {
+    if let (LookupAnswer::Failed(why), LookupAnswer::Failed(_)) = (&v4, &v6) {
+        return LookupAnswer::Failed(why.clone());
     }
     let mut all = BTreeSet::new();
-    let mut ttl = INTERVAL_MOST;
+    let mut ttl = MAX_INTERVAL;
     for (answer, is_v4) in [(v4, true), (v6, false)] {
         match answer {
-            Answer::Records(found, until) => {
+            LookupAnswer::Records(found, until) => {
                 ttl = ttl.min(until);
                 all.extend(found);
             }
-            Answer::Nothing => {}
-            Answer::Failed(_) => {
-                ttl = ttl.min(RETRY_MOST);
+            LookupAnswer::Nothing => {}
+            LookupAnswer::Failed(_) => {
+                ttl = ttl.min(MAX_RETRY_INTERVAL);
                 all.extend(before.iter().filter(|address| address.is_ipv4() == is_v4));
             }
         }
     }
     match all.len() {
-        0 => Answer::Nothing,
-        _ => Answer::Records(all.into_iter().collect(), ttl),
+        0 => LookupAnswer::Nothing,
+        _ => LookupAnswer::Records(all.into_iter().collect(), ttl),
     }
 }
 
 /// The endpoints at a host's addresses.
 pub fn of_host(addresses: &[IpAddr], port: u16) -> Vec<EndpointConfig> {
     let sockets = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
-    let shares = sockets.map(|address| (address, Share::ALONE));
+    let shares = sockets.map(|address| (address, Weighting::ALONE));
     endpoints(shares)
 }
 
 /// The endpoints of SRV records, as far as their targets have addresses. Of several addresses of one
 /// target, each has its part of the weight.
 pub fn of_services(
-    services: &[Service],
+    services: &[SrvRecord],
     hosts: &BTreeMap<Box<str>, Vec<IpAddr>>,
 ) -> Vec<EndpointConfig> {
-    let known = |service: &&Service| {
+    let known = |service: &&SrvRecord| {
         hosts
             .get(&service.target)
             .is_some_and(|all| !all.is_empty())
@@ -102,7 +106,7 @@ pub fn of_services(
         let addresses = hosts.get(&service.target).map_or(&[][..], Vec::as_slice);
         let parts = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         let weight = u32::from(service.weight).div_ceil(parts);
-        let share = Share {
+        let share = Weighting {
             // Of such a weight is said that it gets very little, not nothing (RFC 2782).
             weight: weight.max(1),
             backup: Some(service.priority) != first,
@@ -117,12 +121,12 @@ pub fn of_services(
 
 /// What an endpoint gets of the tunnels.
 #[derive(Debug, Clone, Copy)]
-struct Share {
+struct Weighting {
     weight: u32,
     backup: bool,
 }
 
-impl Share {
+impl Weighting {
     const ALONE: Self = Self {
         weight: 1,
         backup: false,
@@ -131,8 +135,8 @@ impl Share {
 
 /// In the order of addresses, each once; that of an address which is there more than once is the
 /// sum, and it is no backup if it is none once.
-fn endpoints(shares: impl Iterator<Item = (SocketAddr, Share)>) -> Vec<EndpointConfig> {
-    let mut all: BTreeMap<SocketAddr, Share> = BTreeMap::new();
+fn endpoints(shares: impl Iterator<Item = (SocketAddr, Weighting)>) -> Vec<EndpointConfig> {
+    let mut all: BTreeMap<SocketAddr, Weighting> = BTreeMap::new();
     for (address, share) in shares.filter(|(address, _)| address.port() != 0) {
         let known = all.entry(address);
         known
@@ -143,7 +147,7 @@ fn endpoints(shares: impl Iterator<Item = (SocketAddr, Share)>) -> Vec<EndpointC
             })
             .or_insert(share);
     }
-    let all = all.into_iter().take(ENDPOINTS_MOST);
+    let all = all.into_iter().take(MAX_ENDPOINTS);
     all.map(|(address, share)| EndpointConfig {
         weight: share.weight,
         backup: share.backup,
@@ -154,13 +158,15 @@ fn endpoints(shares: impl Iterator<Item = (SocketAddr, Share)>) -> Vec<EndpointC
 
 /// When to ask again after an answer that holds for `ttl`.
 pub fn next_after(ttl: Duration) -> Duration {
-    ttl.clamp(INTERVAL_LEAST, INTERVAL_MOST)
+    ttl.clamp(MIN_INTERVAL, MAX_INTERVAL)
 }
 
 /// When to ask again after so many `failures`, which is at least 1.
 pub fn retry_after(failures: u32) -> Duration {
     let doubled = failures.saturating_sub(1).min(16);
-    INTERVAL_LEAST.saturating_mul(1 << doubled).min(RETRY_MOST)
+    MIN_INTERVAL
+        .saturating_mul(1 << doubled)
+        .min(MAX_RETRY_INTERVAL)
 }
 
 #[cfg(test)]
@@ -172,12 +178,12 @@ mod tests {
         all.iter().map(|each| each.parse().unwrap()).collect()
     }
 
-    fn records(all: &[&str], ttl: u64) -> Answer<IpAddr> {
-        Answer::Records(ips(all), Duration::from_secs(ttl))
+    fn records(all: &[&str], ttl: u64) -> LookupAnswer<IpAddr> {
+        LookupAnswer::Records(ips(all), Duration::from_secs(ttl))
     }
 
-    fn failed() -> Answer<IpAddr> {
-        Answer::Failed("no answer".into())
+    fn failed() -> LookupAnswer<IpAddr> {
+        LookupAnswer::Failed("no answer".into())
     }
 
     #[test]
@@ -194,14 +200,14 @@ mod tests {
         check(
             &["10.0.0.9"],
             records(&["10.0.0.1"], 20),
-            Answer::Nothing,
+            LookupAnswer::Nothing,
             records(&["10.0.0.1"], 20),
         );
         check(
             &["10.0.0.9"],
-            Answer::Nothing,
-            Answer::Nothing,
-            Answer::Nothing,
+            LookupAnswer::Nothing,
+            LookupAnswer::Nothing,
+            LookupAnswer::Nothing,
         );
         check(&["10.0.0.9"], failed(), failed(), failed());
         // The family that nobody knows anything about stays, and is asked for soon.
@@ -211,17 +217,22 @@ mod tests {
             failed(),
             records(&["10.0.0.1", "::9"], 30),
         );
-        check(&["::9"], failed(), Answer::Nothing, Answer::Nothing);
+        check(
+            &["::9"],
+            failed(),
+            LookupAnswer::Nothing,
+            LookupAnswer::Nothing,
+        );
         check(
             &["10.0.0.9"],
             failed(),
-            Answer::Nothing,
+            LookupAnswer::Nothing,
             records(&["10.0.0.9"], 30),
         );
     }
 
-    fn service(priority: u16, weight: u16, target: &str) -> Service {
-        Service {
+    fn service(priority: u16, weight: u16, target: &str) -> SrvRecord {
+        SrvRecord {
             priority,
             weight,
             port: 9000,
@@ -251,7 +262,7 @@ mod tests {
             ("c", &["10.0.0.4"]),
             ("gone", &[]),
         ]);
-        let check = |services: &[Service], expected: &[&str]| {
+        let check = |services: &[SrvRecord], expected: &[&str]| {
             assert_eq!(shown(&of_services(services, &hosts)), expected);
         };
         check(
@@ -282,7 +293,7 @@ mod tests {
         );
         check(&[service(10, 1, "nobody"), service(10, 1, "gone")], &[]);
         check(
-            &[Service {
+            &[SrvRecord {
                 port: 0,
                 ..service(10, 1, "a")
             }],
@@ -300,7 +311,7 @@ mod tests {
         }
         let tries: Vec<u64> = (1..8).map(|n| retry_after(n).as_secs()).collect();
         assert_eq!(tries, [1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(retry_after(u32::MAX), RETRY_MOST);
+        assert_eq!(retry_after(u32::MAX), MAX_RETRY_INTERVAL);
     }
 
     proptest! {

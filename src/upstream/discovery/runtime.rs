@@ -13,15 +13,15 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The runtime of whoever polls; what is begun on it ends with the last clone of this.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Here {
+pub(super) struct CurrentRuntime {
     tasks: Arc<Mutex<JoinSet<()>>>,
 }
 
-impl Spawn for Here {
+impl Spawn for CurrentRuntime {
     fn spawn_bg(&mut self, future: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -29,7 +29,7 @@ impl Spawn for Here {
     }
 }
 
-impl RuntimeProvider for Here {
+impl RuntimeProvider for CurrentRuntime {
     type Handle = Self;
     type Timer = Timer;
     type Udp = Udp;
@@ -44,7 +44,7 @@ impl RuntimeProvider for Here {
         server: SocketAddr,
         bind: Option<SocketAddr>,
         timeout: Option<Duration>,
-    ) -> Later<io::Result<Tcp>> {
+    ) -> BoxFuture<io::Result<Tcp>> {
         Box::pin(async move {
             let socket = match server {
                 SocketAddr::V4(_) => TcpSocket::new_v4(),
@@ -53,14 +53,14 @@ impl RuntimeProvider for Here {
             if let Some(bind) = bind {
                 socket.bind(bind)?;
             }
-            let limit = timeout.unwrap_or(super::ANSWER_WITHIN);
+            let limit = timeout.unwrap_or(super::ANSWER_TIMEOUT);
             let stream = tokio::time::timeout(limit, socket.connect(server)).await??;
             stream.set_nodelay(true)?;
             Ok(Tcp(stream))
         })
     }
 
-    fn bind_udp(&self, local: SocketAddr, _server: SocketAddr) -> Later<io::Result<Udp>> {
+    fn bind_udp(&self, local: SocketAddr, _server: SocketAddr) -> BoxFuture<io::Result<Udp>> {
         Box::pin(async move { UdpSocket::bind(local).await.map(Udp) })
     }
 }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Upstream;
-use crate::upstream::endpoint::{State, locked};
-use crate::upstream::health::{Failure, Standing, ejected_most};
+use crate::upstream::endpoint::{EndpointState, locked};
+use crate::upstream::health::{HealthStatus, SessionFailure, max_ejected};
 
 /// Whoever ejects, or counts who is ejected, does so alone: otherwise two workers might each eject
 /// the last one that may be.
@@ -13,16 +13,21 @@ static EJECTING: Mutex<()> = Mutex::new(());
 
 impl Upstream {
     /// A session with `endpoint` went well.
-    pub fn passed(&self, endpoint: &State, now: Instant) {
+    pub fn passed(&self, endpoint: &EndpointState, now: Instant) {
         if let Some(settings) = &self.settings.ejection {
-            endpoint.condition(now, |condition| condition.passed(settings, now));
+            endpoint.health(now, |health| health.passed(settings, now));
         }
     }
 
     /// A session with `endpoint` failed by its doing. If it is ejected for that, tells for how long.
-    pub fn failed(&self, endpoint: &State, failure: Failure, now: Instant) -> Option<Duration> {
+    pub fn failed(
+        &self,
+        endpoint: &EndpointState,
+        failure: SessionFailure,
+        now: Instant,
+    ) -> Option<Duration> {
         let settings = self.settings.ejection.as_ref()?;
-        if !endpoint.condition(now, |condition| condition.failed(failure, settings, now)) {
+        if !endpoint.health(now, |health| health.failed(failure, settings, now)) {
             return None;
         }
         let endpoints = self.serving();
@@ -30,11 +35,11 @@ impl Upstream {
             return None;
         }
         let _alone = locked(&EJECTING);
-        if ejected(&endpoints, now).len() >= ejected_most(settings, endpoints.len()) {
+        if ejected(&endpoints, now).len() >= max_ejected(settings, endpoints.len()) {
             return None;
         }
-        endpoint.condition(now, |condition| {
-            (!condition.is_ejected(now)).then(|| condition.eject(settings, now))
+        endpoint.health(now, |health| {
+            (!health.is_ejected(now)).then(|| health.eject(settings, now))
         })
     }
 
@@ -45,23 +50,23 @@ impl Upstream {
             return;
         };
         let endpoints = self.serving();
-        let most = ejected_most(settings, endpoints.len());
+        let most = max_ejected(settings, endpoints.len());
         let _alone = locked(&EJECTING);
         let mut ejected = ejected(&endpoints, now);
         ejected.sort_by_key(|(until, _)| *until);
         let excess = ejected.len().saturating_sub(most);
         for (_, endpoint) in ejected.iter().take(excess) {
-            endpoint.condition(now, |condition| condition.readmit(now));
+            endpoint.health(now, |health| health.readmit(now));
         }
     }
 }
 
 /// Those that are ejected, and until when.
-fn ejected(endpoints: &[Arc<State>], now: Instant) -> Vec<(Instant, &Arc<State>)> {
-    let until = |endpoint: &Arc<State>| {
-        endpoint.condition(now, |condition| match condition.standing(now) {
-            Standing::Ejected { until, .. } => Some(until),
-            Standing::Up | Standing::Down { .. } => None,
+fn ejected(endpoints: &[Arc<EndpointState>], now: Instant) -> Vec<(Instant, &Arc<EndpointState>)> {
+    let until = |endpoint: &Arc<EndpointState>| {
+        endpoint.health(now, |health| match health.status(now) {
+            HealthStatus::Ejected { until, .. } => Some(until),
+            HealthStatus::Up | HealthStatus::Down { .. } => None,
         })
     };
     endpoints

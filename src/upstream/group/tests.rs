@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::model::{Address, Discovery, Ejection, Health, Probe, QueueConfig, SameSite};
-use crate::upstream::health::Failure;
+use crate::upstream::health::SessionFailure;
 
 const CHECKS: Health = Health {
     probe: Probe::Tcp,
@@ -38,30 +38,30 @@ fn upstream(settings: &model::UpstreamConfig) -> Upstream {
     Upstream::new(settings, &Arc::default()).unwrap()
 }
 
-fn label(picked: Result<Lease, Nobody>) -> String {
+fn label(picked: Result<Lease, PickError>) -> String {
     picked.unwrap().endpoint().label.to_string()
 }
 
 #[test]
 fn a_lease_counts_from_the_pick_until_it_is_dropped() {
     let upstream = upstream(&of(&["127.0.0.1:1", "127.0.0.1:2"]));
-    let first = upstream.pick(Wish::default(), &[]).unwrap();
-    let second = upstream.pick(Wish::default(), &[]).unwrap();
+    let first = upstream.pick(Affinity::default(), &[]).unwrap();
+    let second = upstream.pick(Affinity::default(), &[]).unwrap();
     assert_ne!(first.endpoint().id, second.endpoint().id);
     assert_eq!(first.endpoint().in_flight(), 1);
     let state = Arc::clone(first.endpoint());
     drop(first);
     assert_eq!(state.in_flight(), 0);
     let tried: Vec<u64> = upstream.endpoints().iter().map(|state| state.id).collect();
-    let picked = upstream.pick(Wish::default(), &tried);
-    assert_eq!(picked.unwrap_err(), Nobody::NotReady);
+    let picked = upstream.pick(Affinity::default(), &tried);
+    assert_eq!(picked.unwrap_err(), PickError::NotReady);
 }
 
 #[test]
 fn counts_survive_a_reload() {
-    let known = Arc::<Known>::default();
+    let known = Arc::<Registry>::default();
     let before = Upstream::new(&of(&["127.0.0.1:1"]), &known).unwrap();
-    let held = before.pick(Wish::default(), &[]).unwrap();
+    let held = before.pick(Affinity::default(), &[]).unwrap();
     drop(before);
     // Gone from the configuration for a while.
     let between = Upstream::new(&of(&["127.0.0.1:3"]), &known).unwrap();
@@ -69,7 +69,7 @@ fn counts_survive_a_reload() {
     drop(between);
     let counts: Vec<usize> = after.endpoints().iter().map(|it| it.in_flight()).collect();
     assert_eq!(counts, [1, 0]);
-    assert_eq!(label(after.pick(Wish::default(), &[])), "127.0.0.1:2");
+    assert_eq!(label(after.pick(Affinity::default(), &[])), "127.0.0.1:2");
     drop(held);
     assert_eq!(after.endpoints()[0].in_flight(), 0);
     drop(after);
@@ -83,12 +83,15 @@ fn a_changed_set_keeps_what_is_known_of_those_that_stay() {
         name: "chat".into(),
         server: None,
     };
-    let known = Arc::<Known>::default();
+    let known = Arc::<Registry>::default();
     let upstream = Upstream::new(&settings, &known).unwrap();
-    let held = upstream.pick(Wish::default(), &[]).unwrap();
+    let held = upstream.pick(Affinity::default(), &[]).unwrap();
     upstream.set_endpoints(&[endpoint("127.0.0.1:2"), endpoint("127.0.0.1:1")]);
     assert_eq!(upstream.endpoints()[1].id, held.endpoint().id);
-    assert_eq!(label(upstream.pick(Wish::default(), &[])), "127.0.0.1:2");
+    assert_eq!(
+        label(upstream.pick(Affinity::default(), &[])),
+        "127.0.0.1:2"
+    );
     // And a reload knows what was found.
     let after = Upstream::new(&settings, &known).unwrap();
     assert_eq!(after.endpoints().len(), 2);
@@ -113,7 +116,7 @@ fn backups_serve_when_no_other_does_and_what_drains_never() {
     };
     let upstream = upstream(&settings(vec![backup, draining, first]));
     let leases: Vec<Lease> = (0..4)
-        .map(|_| upstream.pick(Wish::default(), &[]).unwrap())
+        .map(|_| upstream.pick(Affinity::default(), &[]).unwrap())
         .collect();
     let ports: Vec<&str> = leases
         .iter()
@@ -134,17 +137,26 @@ fn a_cookie_leads_back_whatever_the_weight_but_not_where_nothing_new_goes() {
     });
     settings.endpoints[1].weight = 0;
     settings.endpoints[2].drain = true;
-    let known = Arc::<Known>::default();
+    let known = Arc::<Registry>::default();
     let upstream = Upstream::new(&settings, &known).unwrap();
-    let wish = |upstream: &Upstream, at: usize| Wish {
-        back_to: upstream.tag_of(&upstream.endpoints()[at]),
-        key: None,
+    let affinity = |upstream: &Upstream, at: usize| Affinity {
+        sticky: upstream.tag_of(&upstream.endpoints()[at]),
+        hash: None,
     };
-    assert_eq!(label(upstream.pick(wish(&upstream, 1), &[])), "127.0.0.1:2");
-    assert_eq!(label(upstream.pick(wish(&upstream, 2), &[])), "127.0.0.1:1");
-    assert_eq!(label(upstream.pick(Wish::default(), &[])), "127.0.0.1:1");
+    assert_eq!(
+        label(upstream.pick(affinity(&upstream, 1), &[])),
+        "127.0.0.1:2"
+    );
+    assert_eq!(
+        label(upstream.pick(affinity(&upstream, 2), &[])),
+        "127.0.0.1:1"
+    );
+    assert_eq!(
+        label(upstream.pick(Affinity::default(), &[])),
+        "127.0.0.1:1"
+    );
     // Our own secret outlives a reload.
-    let cookie = wish(&upstream, 1);
+    let cookie = affinity(&upstream, 1);
     let after = Upstream::new(&settings, &known).unwrap();
     assert_eq!(label(after.pick(cookie, &[])), "127.0.0.1:2");
 }
@@ -158,16 +170,20 @@ async fn whoever_waits_gets_the_place_that_becomes_free() {
         timeout: Duration::from_secs(5),
     });
     let upstream = upstream(&settings);
-    let wish = Wish::default();
-    let held = upstream.pick_in_turn(wish, &[]).await.unwrap();
-    let mut waits = Box::pin(upstream.pick_in_turn(wish, &[]));
+    let affinity = Affinity::default();
+    let held = upstream.pick_in_turn(affinity, &[]).await.unwrap();
+    let mut waits = Box::pin(upstream.pick_in_turn(affinity, &[]));
     assert!(futures_util::poll!(&mut waits).is_pending());
-    let second = upstream.pick_in_turn(wish, &[]).await;
-    assert_eq!(second.unwrap_err(), Nobody::Full, "one may wait");
+    let second = upstream.pick_in_turn(affinity, &[]).await;
+    assert_eq!(second.unwrap_err(), PickError::Full, "one may wait");
     drop(held);
     let lease = waits.await.unwrap();
-    let late = upstream.pick_in_turn(wish, &[]).await;
-    assert_eq!(late.unwrap_err(), Nobody::Full, "it has waited long enough");
+    let late = upstream.pick_in_turn(affinity, &[]).await;
+    assert_eq!(
+        late.unwrap_err(),
+        PickError::Full,
+        "it has waited long enough"
+    );
     drop(lease);
 }
 
@@ -176,7 +192,7 @@ fn slow_start_is_for_those_that_come_later() {
     let mut settings = of(&["127.0.0.1:1"]);
     let ramp = Duration::from_secs(10);
     settings.picking.slow_start = Some(ramp);
-    let known = Arc::<Known>::default();
+    let known = Arc::<Registry>::default();
     let upstream = Upstream::new(&settings, &known).unwrap();
     let warmth = |upstream: &Upstream, at: usize, seconds: u64| {
         let now = micros(Instant::now()) + seconds * 1_000_000;
@@ -198,12 +214,12 @@ fn what_is_out_is_not_picked_unless_all_are_and_any_may_be_tried() {
     let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
     settings.endpoints[2].drain = true;
     settings.picking.balance = Balance::RoundRobin;
-    let known = Arc::<Known>::default();
+    let known = Arc::<Registry>::default();
     let upstream = Upstream::new(&settings, &known).unwrap();
     settings.picking.all_down = AllDown::TryAny;
     let any = Upstream::new(&settings, &known).unwrap();
     let ports = |upstream: &Upstream| -> Vec<String> {
-        let picked = (0..4).filter_map(|_| upstream.pick(Wish::default(), &[]).ok());
+        let picked = (0..4).filter_map(|_| upstream.pick(Affinity::default(), &[]).ok());
         let mut ports: Vec<String> = picked
             .map(|lease| lease.endpoint().label.rsplit(':').next().unwrap().into())
             .collect();
@@ -213,16 +229,16 @@ fn what_is_out_is_not_picked_unless_all_are_and_any_may_be_tried() {
     let turn = |at: usize, down: bool| {
         let result = if down { Err("gone") } else { Ok(()) };
         let now = Instant::now();
-        upstream.endpoints()[at].condition(now, |condition| {
-            condition.checked(result, &CHECKS, 0.5, now);
+        upstream.endpoints()[at].health(now, |health| {
+            health.checked(result, &CHECKS, 0.5, now);
         });
     };
     turn(0, true);
     assert_eq!(ports(&upstream), ["2", "2", "2", "2"]);
     assert_eq!(ports(&any), ["2", "2", "2", "2"]);
     turn(1, true);
-    let picked = upstream.pick(Wish::default(), &[]);
-    assert_eq!(picked.unwrap_err(), Nobody::NotReady);
+    let picked = upstream.pick(Affinity::default(), &[]);
+    assert_eq!(picked.unwrap_err(), PickError::NotReady);
     assert_eq!(ports(&any), ["1", "1", "2", "2"]);
     turn(0, false);
     assert_eq!(ports(&any), ["1", "1", "1", "1"]);
@@ -237,8 +253,8 @@ fn those_that_come_back_start_slowly_too() {
     let at = |seconds: u64| began + Duration::from_secs(seconds);
     let warmth = |seconds| endpoint.warmth(ramp, micros(at(seconds)));
     let checked = |result, seconds| {
-        endpoint.condition(at(seconds), |condition| {
-            condition.checked(result, &CHECKS, 0.5, at(seconds));
+        endpoint.health(at(seconds), |health| {
+            health.checked(result, &CHECKS, 0.5, at(seconds));
         });
     };
     checked(Ok(()), 0);
@@ -246,17 +262,17 @@ fn those_that_come_back_start_slowly_too() {
     checked(Err("gone"), 20);
     checked(Ok(()), 30);
     assert_eq!((warmth(30), warmth(41)), (0.1, 1.0));
-    // Nobody says when an ejection is over.
-    endpoint.condition(at(50), |condition| {
-        condition.failed(Failure::Connect, &EJECTION, at(50));
-        condition.eject(&EJECTION, at(50));
+    // No event marks the end of an ejection.
+    endpoint.health(at(50), |health| {
+        health.failed(SessionFailure::Connect, &EJECTION, at(50));
+        health.eject(&EJECTION, at(50));
     });
     assert!(endpoint.is_out(micros(at(59))) && !endpoint.is_out(micros(at(60))));
     assert_eq!((warmth(61), warmth(71)), (0.1, 1.0));
     assert!(!endpoint.is_back(at(59)));
     assert!(endpoint.is_back(at(60)) && !endpoint.is_back(at(60)));
     // Neither does a check that ends one before its time; what is down stays so.
-    endpoint.condition(at(80), |condition| condition.eject(&EJECTION, at(80)));
+    endpoint.health(at(80), |health| health.eject(&EJECTION, at(80)));
     checked(Ok(()), 85);
     assert_eq!((warmth(85), warmth(96)), (0.1, 1.0));
 }
@@ -268,7 +284,7 @@ fn no_more_than_their_share_is_ejected() {
     let addresses: Vec<&str> = addresses.iter().map(|address| &**address).collect();
     let mut settings = of(&addresses);
     settings.ejection = Some(EJECTION);
-    let known = Arc::<Known>::default();
+    let known = Arc::<Registry>::default();
     let upstream = Upstream::new(&settings, &known).unwrap();
     let now = Instant::now();
     std::thread::scope(|scope| {
@@ -278,7 +294,7 @@ fn no_more_than_their_share_is_ejected() {
                 let mut endpoints = upstream.endpoints();
                 endpoints.rotate_left(first);
                 for endpoint in endpoints {
-                    upstream.failed(&endpoint, Failure::Handshake, now);
+                    upstream.failed(&endpoint, SessionFailure::Handshake, now);
                 }
             });
         }
@@ -298,7 +314,7 @@ fn no_more_than_their_share_is_ejected() {
     // One that is no more configured takes nobody's place.
     let gone = upstream.endpoints();
     let gone = gone.iter().find(|it| !it.is_out(micros(now))).unwrap();
-    assert_eq!(after.failed(gone, Failure::Handshake, now), None);
+    assert_eq!(after.failed(gone, SessionFailure::Handshake, now), None);
 }
 
 #[test]
@@ -308,9 +324,9 @@ fn a_look_takes_nobodys_turn() {
     let upstream = upstream(&settings);
     let mut held = Vec::new();
     for _ in 0..6 {
-        let looked = upstream.preview(Wish::default()).unwrap();
-        let again = upstream.preview(Wish::default()).unwrap();
-        let lease = upstream.pick(Wish::default(), &[]).unwrap();
+        let looked = upstream.preview(Affinity::default()).unwrap();
+        let again = upstream.preview(Affinity::default()).unwrap();
+        let lease = upstream.pick(Affinity::default(), &[]).unwrap();
         assert_eq!((looked.id, again.id), (lease.endpoint().id, looked.id));
         held.push(lease);
     }
@@ -337,20 +353,23 @@ async fn what_an_operator_has_drained_gets_nothing_new_in_any_way() {
     let [one, other] = &upstream.endpoints()[..] else {
         panic!("two")
     };
-    let back = Wish {
-        back_to: upstream.tag_of(one),
-        key: None,
+    let back = Affinity {
+        sticky: upstream.tag_of(one),
+        hash: None,
     };
     assert_eq!(label(upstream.pick(back, &[])), "127.0.0.1:1");
     upstream.set_drained(one, true);
     assert_eq!(label(upstream.pick(back, &[])), "127.0.0.1:2");
     upstream.set_drained(other, true);
     // `try_any` is for those that checks keep out, and nobody waits for what does not come.
-    assert_eq!(upstream.pick(back, &[]).unwrap_err(), Nobody::NotReady);
+    assert_eq!(upstream.pick(back, &[]).unwrap_err(), PickError::NotReady);
     let picked = upstream.pick_in_turn(back, &[]).await;
-    assert_eq!(picked.unwrap_err(), Nobody::NotReady);
+    assert_eq!(picked.unwrap_err(), PickError::NotReady);
     upstream.set_drained(one, false);
-    assert_eq!(label(upstream.pick(Wish::default(), &[])), "127.0.0.1:1");
+    assert_eq!(
+        label(upstream.pick(Affinity::default(), &[])),
+        "127.0.0.1:1"
+    );
     let warmth = one.warmth(Duration::from_secs(100), micros(Instant::now()));
     assert!(warmth < 0.5, "it comes back slowly");
 }
@@ -368,7 +387,7 @@ fn the_share_that_may_be_ejected_is_of_those_that_serve() {
     let now = Instant::now();
     assert!(
         upstream
-            .failed(&endpoints[0], Failure::Connect, now)
+            .failed(&endpoints[0], SessionFailure::Connect, now)
             .is_some()
     );
     // One of three that serve is out; of two it would be half, of one it is too many.
@@ -376,5 +395,8 @@ fn the_share_that_may_be_ejected_is_of_those_that_serve() {
     assert!(endpoints[0].is_out(micros(now)));
     upstream.set_drained(&endpoints[3], true);
     assert!(!endpoints[0].is_out(micros(now)), "it comes back");
-    assert_eq!(upstream.failed(&endpoints[0], Failure::Connect, now), None);
+    assert_eq!(
+        upstream.failed(&endpoints[0], SessionFailure::Connect, now),
+        None
+    );
 }

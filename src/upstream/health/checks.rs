@@ -9,11 +9,11 @@ use crate::config::model::Health;
 use crate::upstream::time::{YEAR, later};
 
 /// Bytes that are kept of why a check failed.
-pub(super) const WHY_MOST: usize = 200;
+pub(super) const MAX_REASON_LENGTH: usize = 200;
 
 /// How a check ended, as it is counted. The tokens are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checked {
+pub enum CheckOutcome {
     /// It passed.
     Passed,
     /// No connection came about.
@@ -26,7 +26,7 @@ pub enum Checked {
     Pong,
 }
 
-impl Checked {
+impl CheckOutcome {
     /// Every way there is.
     pub const ALL: [Self; 5] = [
         Self::Passed,
@@ -50,7 +50,7 @@ impl Checked {
 
 /// What its checks have found.
 #[derive(Debug, Default)]
-pub(super) struct Checks {
+pub(super) struct CheckHistory {
     pub(super) is_down: bool,
     /// Results in a row that speak for the opposite.
     pub(super) streak: u32,
@@ -64,7 +64,7 @@ pub(super) struct Checks {
 
 /// What the result of a check has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum HealthChange {
     /// It failed, where the one before had passed or had failed for another reason.
     Failing,
     /// So many in a row have failed: it gets nothing new.
@@ -75,7 +75,7 @@ pub enum Change {
     Readmitted,
 }
 
-impl Checks {
+impl CheckHistory {
     /// When the next one is due.
     pub(super) fn due(
         &mut self,
@@ -86,13 +86,13 @@ impl Checks {
         let first = || later(now, settings.interval.min(YEAR).mul_f64(chance()));
         let due = self.due.get_or_insert_with(first);
         // The settings may have changed.
-        *due = patience(settings, now).min(*due);
+        *due = overdue_at(settings, now).min(*due);
         *due
     }
 
     /// One begins.
     pub(super) fn begin(&mut self, settings: &Health, now: Instant) {
-        self.due = Some(patience(settings, now));
+        self.due = Some(overdue_at(settings, now));
     }
 
     /// The one that was due last has ended like this.
@@ -102,7 +102,7 @@ impl Checks {
         settings: &Health,
         chance: f64,
         now: Instant,
-    ) -> Option<Change> {
+    ) -> Option<HealthChange> {
         let interval = settings.interval.min(YEAR).mul_f64(0.9 + 0.2 * chance);
         self.due = Some(later(now, interval));
         let fault = result.err().map(bounded);
@@ -110,15 +110,15 @@ impl Checks {
         self.fault = fault.map(Into::into);
         if result.is_err() == self.is_down {
             self.streak = 0;
-            return (self.is_down && differs).then_some(Change::Failing);
+            return (self.is_down && differs).then_some(HealthChange::Failing);
         }
         self.streak += 1;
         let (enough, turned) = match self.is_down {
-            true => (settings.rise, Change::Up),
-            false => (settings.fall, Change::Down),
+            true => (settings.rise, HealthChange::Up),
+            false => (settings.fall, HealthChange::Down),
         };
         if self.streak < enough {
-            return (result.is_err() && differs).then_some(Change::Failing);
+            return (result.is_err() && differs).then_some(HealthChange::Failing);
         }
         self.is_down = !self.is_down;
         self.streak = 0;
@@ -128,14 +128,14 @@ impl Checks {
 }
 
 /// When to give up on a check that was begun, or the latest that one can be due.
-fn patience(settings: &Health, now: Instant) -> Instant {
+fn overdue_at(settings: &Health, now: Instant) -> Instant {
     let longest = settings.interval.max(settings.timeout);
     later(now, longest.min(YEAR) * 2)
 }
 
 /// As much of it as is kept.
 fn bounded(why: &str) -> &str {
-    let end = (0..=WHY_MOST.min(why.len())).rfind(|&end| why.is_char_boundary(end));
+    let end = (0..=MAX_REASON_LENGTH.min(why.len())).rfind(|&end| why.is_char_boundary(end));
     why.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
@@ -160,9 +160,9 @@ mod tests {
 
     /// Checks with these results, one a second: `.` for one that passed, other letters for the reason.
     #[track_caller]
-    fn check(results: &str, expected: &[Option<Change>]) {
+    fn check(results: &str, expected: &[Option<HealthChange>]) {
         let now = Instant::now();
-        let mut checks = Checks::default();
+        let mut checks = CheckHistory::default();
         let changes: Vec<_> = (0..)
             .zip(results.chars())
             .map(|(at, result)| {
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn fall_and_rise_are_counted_in_a_row() {
-        use Change::{Down, Failing, Up};
+        use HealthChange::{Down, Failing, Up};
         check("...", &[None; 3]);
         check("aaa", &[Some(Failing), None, Some(Down)]);
         check("aa.aa", &[Some(Failing), None, None, Some(Failing), None]);
@@ -211,7 +211,7 @@ mod tests {
     fn checks_are_spread_and_never_lost() {
         let now = Instant::now();
         let settings = health(1, 1);
-        let mut checks = Checks::default();
+        let mut checks = CheckHistory::default();
         let first = checks.due(&settings, || 0.3, now);
         assert_eq!(first, now + 3 * SECOND);
         assert_eq!(checks.due(&settings, || 0.9, now + SECOND), first);
@@ -240,7 +240,7 @@ mod tests {
             fall in 1..5u32,
         ) {
             let now = Instant::now();
-            let mut checks = Checks::default();
+            let mut checks = CheckHistory::default();
             let (mut up, mut last_turn) = (true, 0);
             for (at, &passed) in results.iter().enumerate() {
                 let result = if passed { Ok(()) } else { Err("no") };

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::model::Ejection;
 use crate::upstream::time::later;
 
-/// Parts that the window of ejection has. Outcomes are forgotten part by part.
-const PARTS: usize = 8;
+/// Parts that the window of ejection has. Outcomes are forgotten bucket by bucket.
+const BUCKETS: usize = 8;
 
 /// The narrowest that a part can be.
-const PART_LEAST: Duration = Duration::from_millis(1);
+const MIN_BUCKET: Duration = Duration::from_millis(1);
 
 /// Failures that mean something in less than the whole window.
 const SUDDEN: u64 = 5;
@@ -22,7 +22,7 @@ const SUDDEN: u64 = 5;
 /// What an endpoint did wrong in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Failure {
+pub enum SessionFailure {
     /// No connection came about.
     Connect,
     /// A handshake had no answer in time, or a broken one, or a 502, 503 or 504.
@@ -31,7 +31,7 @@ pub enum Failure {
     EarlyEnd,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for SessionFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "connections fail",
@@ -43,17 +43,17 @@ impl fmt::Display for Failure {
 
 /// How often and how long it has been ejected.
 #[derive(Debug, Default)]
-pub(super) struct Ejections {
-    pub(super) outcomes: Outcomes,
+pub(super) struct EjectionHistory {
+    pub(super) outcomes: OutcomeWindow,
     /// When the latest one ends, or has ended.
     pub(super) until: Option<Instant>,
     /// How often the time of the next one is doubled.
     pub(super) doublings: u32,
     /// What the latest was for.
-    pub(super) why: Option<Failure>,
+    pub(super) why: Option<SessionFailure>,
 }
 
-impl Ejections {
+impl EjectionHistory {
     /// Whether it is ejected now.
     pub(super) fn is_ejected(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
@@ -79,15 +79,20 @@ impl Ejections {
     /// the latest parts of the window, from a handful of failures. There, early ends do not count: the
     /// successes that opened those tunnels may lie before that part, and somebody who has their own
     /// tunnels cut must not get an endpoint ejected that serves others well.
-    pub(super) fn failed(&mut self, failure: Failure, settings: &Ejection, now: Instant) -> bool {
+    pub(super) fn failed(
+        &mut self,
+        failure: SessionFailure,
+        settings: &Ejection,
+        now: Instant,
+    ) -> bool {
         if self.is_ejected(now) {
             return false;
         }
         self.why = Some(failure);
         let part = self.outcomes.now(settings, now);
         match failure {
-            Failure::Connect | Failure::Handshake => part.failures += 1,
-            Failure::EarlyEnd => part.early_ends += 1,
+            SessionFailure::Connect | SessionFailure::Handshake => part.failures += 1,
+            SessionFailure::EarlyEnd => part.early_ends += 1,
         }
         self.outcomes.are_bad(settings)
     }
@@ -96,7 +101,7 @@ impl Ejections {
     /// time, as long as the longer of `window` and `base`, that it has served in between.
     pub(super) fn eject(&mut self, settings: &Ejection, now: Instant) -> Duration {
         if let Some(until) = self.until {
-            let step = settings.window.max(settings.base).max(PART_LEAST);
+            let step = settings.window.max(settings.base).max(MIN_BUCKET);
             let good = now.saturating_duration_since(until).as_nanos() / step.as_nanos();
             let good = u32::try_from(good).unwrap_or(u32::MAX);
             self.doublings = self.doublings.saturating_sub(good);
@@ -107,16 +112,16 @@ impl Ejections {
             self.doublings += 1;
         }
         self.until = Some(later(now, time));
-        self.outcomes = Outcomes::default();
+        self.outcomes = OutcomeWindow::default();
         time
     }
 }
 
 /// How sessions went within the window.
 #[derive(Debug, Default)]
-pub(super) struct Outcomes {
+pub(super) struct OutcomeWindow {
     /// The latest one first.
-    parts: [Part; PARTS],
+    parts: [Bucket; BUCKETS],
     /// How long each is.
     length: Duration,
     /// When the latest began.
@@ -124,16 +129,16 @@ pub(super) struct Outcomes {
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Part {
+struct Bucket {
     successes: u64,
     failures: u64,
     early_ends: u64,
 }
 
-impl Outcomes {
+impl OutcomeWindow {
     /// The part that `now` falls into; the latest one, too, for a worker that comes a hair late.
-    fn now(&mut self, settings: &Ejection, now: Instant) -> &mut Part {
-        let length = (settings.window / PARTS as u32).max(PART_LEAST);
+    fn now(&mut self, settings: &Ejection, now: Instant) -> &mut Bucket {
+        let length = (settings.window / BUCKETS as u32).max(MIN_BUCKET);
         let began = match self.began {
             Some(began) if length == self.length => began,
             _ => {
@@ -147,9 +152,9 @@ impl Outcomes {
         };
         let passed = now.saturating_duration_since(began).as_nanos() / length.as_nanos();
         match usize::try_from(passed) {
-            Ok(passed @ 0..PARTS) => {
+            Ok(passed @ 0..BUCKETS) => {
                 self.parts.rotate_right(passed);
-                self.parts.iter_mut().take(passed).for_each(Part::clear);
+                self.parts.iter_mut().take(passed).for_each(Bucket::clear);
                 self.began = Some(later(began, length * passed as u32));
             }
             _ => {
@@ -162,7 +167,7 @@ impl Outcomes {
 
     fn are_bad(&self, settings: &Ejection) -> bool {
         let least = u64::from(settings.failures);
-        let mut sum = Part::default();
+        let mut sum = Bucket::default();
         let suddenly = self.parts.iter().any(|part| {
             sum.add(part);
             sum.failures >= least.max(SUDDEN) && sum.failures >= sum.successes
@@ -172,7 +177,7 @@ impl Outcomes {
     }
 }
 
-impl Part {
+impl Bucket {
     fn clear(&mut self) {
         *self = Self::default();
     }
@@ -185,7 +190,7 @@ impl Part {
 }
 
 /// How many of so many endpoints may be ejected at once.
-pub fn ejected_most(settings: &Ejection, endpoints: usize) -> usize {
+pub fn max_ejected(settings: &Ejection, endpoints: usize) -> usize {
     // A share of 0.3 of ten is three, although 0.3 * 10.0 might be a hair less.
     (settings.max_share * endpoints as f64 + 1e-9).floor() as usize
 }
@@ -211,7 +216,7 @@ mod tests {
     /// After how many it is due to be ejected.
     fn due(settings: &Ejection, outcomes: &str, apart: Duration) -> Option<usize> {
         let now = Instant::now();
-        let mut ejections = Ejections::default();
+        let mut ejections = EjectionHistory::default();
         let times = (0..).map(|at| now + apart * at);
         outcomes.chars().zip(times).position(|(outcome, now)| {
             let failure = match outcome {
@@ -219,8 +224,8 @@ mod tests {
                     ejections.passed(settings, now);
                     return false;
                 }
-                'h' => Failure::Handshake,
-                _ => Failure::EarlyEnd,
+                'h' => SessionFailure::Handshake,
+                _ => SessionFailure::EarlyEnd,
             };
             ejections.failed(failure, settings, now)
         })
@@ -266,7 +271,7 @@ mod tests {
     #[test]
     fn each_ejection_is_twice_as_long_and_good_times_are_remembered() {
         let settings = ejection(1);
-        let mut ejections = Ejections::default();
+        let mut ejections = EjectionHistory::default();
         let mut now = Instant::now();
         let mut times = Vec::new();
         for good in [0, 0, 0, 0, 31, 32, 64, 1000] {
@@ -294,7 +299,7 @@ mod tests {
                 max_share: share,
                 ..ejection(1)
             };
-            assert_eq!(ejected_most(&settings, endpoints), most);
+            assert_eq!(max_ejected(&settings, endpoints), most);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::request::Sender;
+use super::request::RequestSender;
 use crate::config::model::SendProxy;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Upstream;
@@ -21,12 +21,12 @@ const IDLE_MOST: usize = 32;
 /// The idle connections of one worker.
 #[derive(Debug, Default)]
 pub struct Pool {
-    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    idle: RefCell<HashMap<PoolKey, Vec<Idle>>>,
 }
 
 /// What makes two connections interchangeable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct PoolKey {
     endpoint: u64,
     /// 0 for plain text.
     tls: u64,
@@ -34,11 +34,11 @@ pub struct Key {
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
+    sender: RequestSender,
     since: Instant,
 }
 
-impl Key {
+impl PoolKey {
     /// For connections of `upstream` to the leased endpoint; `None` where one that has begun with a
     /// client's PROXY header is that client's alone.
     pub fn of(upstream: &Upstream, lease: &Lease) -> Option<Self> {
@@ -52,7 +52,7 @@ impl Key {
 
 impl Pool {
     /// Takes the connection that was used last, if one is fit for a request.
-    pub fn take(&self, key: Key) -> Option<Sender> {
+    pub fn take(&self, key: PoolKey) -> Option<RequestSender> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
         while let Some(Idle { sender, since }) = connections.pop() {
@@ -77,7 +77,7 @@ impl Pool {
         !idle.is_empty()
     }
 
-    pub(super) fn put(&self, key: Key, sender: Sender) {
+    pub(super) fn put(&self, key: PoolKey, sender: RequestSender) {
         if sender.is_closed() {
             return;
         }

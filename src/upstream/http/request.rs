@@ -18,11 +18,11 @@ use crate::protocol::hop::BodyLength;
 use crate::protocol::{forwarding_names, hop};
 
 /// A connection that can take a request.
-pub type Sender = SendRequest<RequestBody>;
+pub type RequestSender = SendRequest<RequestBody>;
 
 /// What is known of a request's body while it is passed on.
 #[derive(Debug)]
-pub struct Upload {
+pub struct UploadProgress {
     limit: Duration,
     progress: Cell<Instant>,
     /// Whether we wait for the client, rather than it for us.
@@ -31,7 +31,7 @@ pub struct Upload {
     broken: Cell<bool>,
 }
 
-impl Upload {
+impl UploadProgress {
     /// When its last piece came, or it began.
     pub fn last_progress(&self) -> Instant {
         self.progress.get()
@@ -63,19 +63,19 @@ pub enum RequestBody {
         /// What the client sends.
         body: Incoming,
         /// Seen from outside, too.
-        upload: Rc<Upload>,
+        upload: Rc<UploadProgress>,
         /// Wakes when the deadline has passed.
         alarm: Pin<Box<Sleep>>,
         /// Which fields may not come in trailers: those that may not come in the head.
-        barred: Barred,
+        barred: BlockedFields,
     },
 }
 
 /// Fields of a client's that do not go on.
 #[derive(Debug, Clone)]
-pub struct Barred(pub Rc<[HeaderName]>);
+pub struct BlockedFields(pub Rc<[HeaderName]>);
 
-impl Barred {
+impl BlockedFields {
     fn bars(&self, name: &HeaderName) -> bool {
         hop::is_never_a_trailer(name)
             || forwarding_names::is_forwarding(name)
@@ -107,10 +107,10 @@ impl RequestBody {
     pub fn new(
         body: Incoming,
         limit: Duration,
-        barred: impl FnOnce() -> Barred,
-    ) -> (Self, Rc<Upload>) {
+        barred: impl FnOnce() -> BlockedFields,
+    ) -> (Self, Rc<UploadProgress>) {
         let now = Instant::now();
-        let upload = Rc::new(Upload {
+        let upload = Rc::new(UploadProgress {
             limit,
             progress: Cell::new(now),
             waiting: Cell::new(false),

@@ -8,22 +8,22 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::pool::{Key, Pool};
-use super::request::Sender;
+use super::pool::{Pool, PoolKey};
+use super::request::RequestSender;
 use crate::upstream::endpoint::Lease;
 
 /// A connection that a request has, and where it goes afterwards.
 #[derive(Debug)]
-pub struct Loan {
+pub struct BorrowedConnection {
     /// The connection.
-    pub sender: Sender,
+    pub sender: RequestSender,
     /// The right to use its endpoint.
     pub lease: Lease,
     /// Where it is given back; `None` for one that must not be used again.
-    pub home: Option<(Rc<Pool>, Key)>,
+    pub home: Option<(Rc<Pool>, PoolKey)>,
 }
 
-impl Loan {
+impl BorrowedConnection {
     fn give_back(self) {
         if let Some((pool, key)) = self.home {
             pool.put(key, self.sender);
@@ -34,14 +34,14 @@ impl Loan {
 /// The body of an endpoint's reply on its way to the client. Holds the lease, and gives the
 /// connection back when it has ended well.
 #[derive(Debug)]
-pub struct ReplyBody {
+pub struct ResponseBody {
     body: Incoming,
-    loan: Option<Loan>,
+    loan: Option<BorrowedConnection>,
 }
 
-impl ReplyBody {
+impl ResponseBody {
     /// The reply that came over `loan`.
-    pub fn new(body: Incoming, loan: Loan) -> Self {
+    pub fn new(body: Incoming, loan: BorrowedConnection) -> Self {
         let mut reply = Self {
             body,
             loan: Some(loan),
@@ -59,7 +59,7 @@ impl ReplyBody {
     }
 }
 
-impl Body for ReplyBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
