@@ -5,9 +5,9 @@
 //! queue of its own and in small steps, so that nobody's questions get in the way of connections.
 //! Reading a configuration is `server`'s business: it is given orders.
 
-pub mod fault;
+pub mod error;
 pub mod plan;
-pub mod order;
+pub mod command;
 pub mod exchange;
 pub mod generations;
 pub mod view;

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use fastrand::Rng;
-use tidegate::displace::rebalance::pace::Pace;
+use tidegate::displace::rebalance::budget::MoveBudget;
 use tidegate::upstream::balance::{Balancer, Candidate, Policy, identity, key_hash};
 
 pub(crate) use self::rebalance::Rebalance;
@@ -140,7 +140,7 @@ struct Fleet<'a> {
     endpoints: Vec<Endpoint>,
     proxies: Vec<Proxy>,
     /// Of each, how it moves tunnels.
-    paces: Vec<Pace>,
+    paces: Vec<MoveBudget>,
     moved: usize,
     moved_again: usize,
     /// Where keys belong, for policies that have them.
@@ -209,7 +209,7 @@ impl<'a> Fleet<'a> {
             free: Vec::new(),
             endpoints: endpoints.collect(),
             proxies,
-            paces: (0..world.proxies).map(|_| Pace::default()).collect(),
+            paces: (0..world.proxies).map(|_| MoveBudget::default()).collect(),
             moved: 0,
             moved_again: 0,
             homes,

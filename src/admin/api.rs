@@ -9,7 +9,7 @@ pub mod listeners;
 pub mod upstreams;
 pub mod tunnels;
 pub mod close;
-pub mod steer;
+pub mod endpoints;
 pub mod reload;
 pub mod upgrade;
 pub mod explain;
@@ -27,11 +27,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::operation::{GENERATION, Operation};
-use super::fault::Fault;
-use super::http::{Answer, Service, reply};
+use super::error::ApiError;
+use super::http::{AdminResponse, AdminService, response};
 use super::view::View;
-use crate::displace::filter::Filter;
-use crate::displace::live::Live;
+use crate::displace::filter::TunnelFilter;
+use crate::displace::live::LiveTunnels;
 
 /// Bytes of a request's body.
 const BODY_MOST: usize = 64 * 1024;
@@ -50,24 +50,24 @@ pub struct Api {
     pub over_tcp: bool,
 }
 
-impl Service for Api {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+impl AdminService for Api {
+    async fn respond(&self, request: Request<Incoming>) -> AdminResponse {
         match self.answered(request).await {
-            Ok((status, body)) => reply(status, JSON, body),
-            Err(fault) => refusal(&fault),
+            Ok((status, body)) => response(status, JSON, body),
+            Err(error) => error_response(&error),
         }
     }
 }
 
-fn refusal(fault: &Fault) -> Answer {
-    let body = serde_json::to_vec(&fault.refusal).unwrap_or_default();
-    let mut answer = reply(fault.status, JSON, body);
-    if fault.status == StatusCode::UNAUTHORIZED {
+fn error_response(error: &ApiError) -> AdminResponse {
+    let body = serde_json::to_vec(&error.body).unwrap_or_default();
+    let mut answer = response(error.status, JSON, body);
+    if error.status == StatusCode::UNAUTHORIZED {
         let scheme = HeaderValue::from_static("Bearer");
         answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     }
-    if fault.status == StatusCode::METHOD_NOT_ALLOWED
-        && let Ok(allowed) = HeaderValue::from_str(&fault.refusal.details.join(", "))
+    if error.status == StatusCode::METHOD_NOT_ALLOWED
+        && let Ok(allowed) = HeaderValue::from_str(&error.body.details.join(", "))
     {
         answer.headers_mut().insert(ALLOW, allowed);
     }
@@ -75,7 +75,7 @@ fn refusal(fault: &Fault) -> Answer {
 }
 
 impl Api {
-    async fn answered(&self, request: Request<Incoming>) -> Result<(StatusCode, Bytes), Fault> {
+    async fn answered(&self, request: Request<Incoming>) -> Result<(StatusCode, Bytes), ApiError> {
         let (parts, body) = request.into_parts();
         let operation = operation(&parts);
         if self.over_tcp {
@@ -104,7 +104,7 @@ impl Api {
         operation: Operation,
         query: &Query,
         body: &[u8],
-    ) -> Result<Bytes, Fault> {
+    ) -> Result<Bytes, ApiError> {
         let view = &self.view;
         match operation {
             Operation::Status => json(&status::status(view)),
@@ -113,12 +113,12 @@ impl Api {
             Operation::DrainListener => json(&listeners::drain(view, parsed(body)?).await?),
             Operation::UndrainListener => json(&listeners::undrain(view, parsed(body)?).await?),
             Operation::Upstreams => {
-                let live = Live::of(&view.workers.counters());
+                let live = LiveTunnels::of(&view.workers.counters());
                 json(&upstreams::upstreams(view, &live))
             }
             Operation::Tunnels => {
-                let filter = read(&query.only(&Filter::NAMES))?;
-                let layout = read(&query.only(&tunnels::Layout::NAMES))?;
+                let filter = read(&query.only(&TunnelFilter::NAMES))?;
+                let layout = read(&query.only(&tunnels::ListTunnelsRequest::NAMES))?;
                 json(&tunnels::list(view, filter, &layout).await?)
             }
             Operation::CloseTunnels => {
@@ -126,9 +126,9 @@ impl Api {
                 json(&close::close(view, how).await?)
             }
             Operation::StopClosing => json(&close::stop(view, parsed(body)?)?),
-            Operation::DrainEndpoint => json(&steer::drain(view, &parsed(body)?)?),
-            Operation::UndrainEndpoint => json(&steer::undrain(view, &parsed(body)?)?),
-            Operation::WeighEndpoint => json(&steer::weigh(view, &parsed(body)?)?),
+            Operation::DrainEndpoint => json(&endpoints::drain(view, &parsed(body)?)?),
+            Operation::UndrainEndpoint => json(&endpoints::undrain(view, &parsed(body)?)?),
+            Operation::WeighEndpoint => json(&endpoints::weigh(view, &parsed(body)?)?),
             Operation::PlanReload => json(&reload::plan(view).await?),
             Operation::Reload => {
                 let how = parsed(body)?;
@@ -144,19 +144,19 @@ impl Api {
     }
 }
 
-fn operation(parts: &http::request::Parts) -> Result<Operation, Fault> {
+fn operation(parts: &http::request::Parts) -> Result<Operation, ApiError> {
     let path = parts.uri.path();
     let here = Operation::ALL.iter().filter(|it| it.path() == path);
     let mut here = here.peekable();
     if here.peek().is_none() {
         let error = format!("there is no `{path}`; `/v1/openapi.json` describes what there is");
-        return Err(Fault::unknown(error));
+        return Err(ApiError::not_found(error));
     }
     let methods: Vec<String> = here.clone().map(|it| it.method().to_string()).collect();
     let found = here.find(|it| it.method() == parts.method);
     found.copied().ok_or_else(|| {
-        let fault = Fault::new(StatusCode::METHOD_NOT_ALLOWED, "not with this method");
-        fault.with(methods)
+        let fault = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "not with this method");
+        fault.with_details(methods)
     })
 }
 
@@ -164,7 +164,7 @@ fn operation(parts: &http::request::Parts) -> Result<Operation, Fault> {
 struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn of(query: &str, operation: Operation) -> Result<Self, Fault> {
+    fn of(query: &str, operation: Operation) -> Result<Self, ApiError> {
         let known = operation.parameters();
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -173,10 +173,12 @@ impl Query {
                     [] => "there are none here".to_owned(),
                     known => format!("known: {}", known.join(", ")),
                 };
-                return Err(Fault::wrong(format!("unknown parameter `{name}`; {known}")));
+                return Err(ApiError::bad_request(format!(
+                    "unknown parameter `{name}`; {known}"
+                )));
             }
             if pairs.iter().any(|(given, _)| *given == *name) {
-                return Err(Fault::wrong(format!("`{name}` is there twice")));
+                return Err(ApiError::bad_request(format!("`{name}` is there twice")));
             }
             pairs.push((name.into_owned(), value.into_owned()));
         }
@@ -184,10 +186,10 @@ impl Query {
     }
 
     /// Which generation is asked, if that is said.
-    fn generation(&self) -> Result<Option<u64>, Fault> {
+    fn generation(&self) -> Result<Option<u64>, ApiError> {
         let given = self.only(&[GENERATION]);
         let number = given.first().map(|(_, text)| text.parse());
-        let wrong = |_| Fault::wrong("`generation` is a number, as the status has them");
+        let wrong = |_| ApiError::bad_request("`generation` is a number, as the status has them");
         number.transpose().map_err(wrong)
     }
 
@@ -210,18 +212,18 @@ impl Query {
     }
 }
 
-fn read<T: DeserializeOwned>(pairs: &[(&str, &str)]) -> Result<T, Fault> {
+fn read<T: DeserializeOwned>(pairs: &[(&str, &str)]) -> Result<T, ApiError> {
     let query = form_urlencoded::Serializer::new(String::new())
         .extend_pairs(pairs)
         .finish();
-    serde_urlencoded::from_str(&query).map_err(|error| Fault::wrong(error.to_string()))
+    serde_urlencoded::from_str(&query).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
-async fn collected(body: Incoming) -> Result<Bytes, Fault> {
+async fn collected(body: Incoming) -> Result<Bytes, ApiError> {
     let body = Limited::new(body, BODY_MOST).collect();
     let body = tokio::time::timeout(BODY_WITHIN, body).await;
     let unread = |_| {
-        Fault::wrong(format!(
+        ApiError::bad_request(format!(
             "the body did not come, or has more than {BODY_MOST} bytes"
         ))
     };
@@ -230,12 +232,14 @@ async fn collected(body: Incoming) -> Result<Bytes, Fault> {
 }
 
 /// A body in JSON; none at all is an empty object.
-fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| Fault::wrong(format!("the body: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("the body: {error}")))
 }
 
-fn json(value: &impl Serialize) -> Result<Bytes, Fault> {
-    let body = serde_json::to_vec(value).map_err(|error| Fault::busy(error.to_string()))?;
+fn json(value: &impl Serialize) -> Result<Bytes, ApiError> {
+    let body =
+        serde_json::to_vec(value).map_err(|error| ApiError::unavailable(error.to_string()))?;
     Ok(body.into())
 }

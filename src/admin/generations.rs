@@ -12,8 +12,8 @@ use http_body_util::Full;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
+use super::error::ApiError;
 use super::exchange::exchange;
-use super::fault::Fault;
 use crate::handover::identity::Identity;
 use crate::handover::link::Link;
 use crate::session::Shared;
@@ -27,31 +27,31 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Those that there are, the oldest first.
 #[derive(Debug, Default)]
 pub struct Generations {
-    older: Mutex<Vec<Arc<Older>>>,
+    older: Mutex<Vec<Arc<OlderGeneration>>>,
     /// Each ends with the process that it looks at.
     following: Mutex<JoinSet<()>>,
 }
 
 /// One of them.
 #[derive(Debug)]
-pub struct Older {
+pub struct OlderGeneration {
     /// Which it is.
     pub identity: Identity,
     link: Arc<Link>,
-    seen: Mutex<Seen>,
+    seen: Mutex<LastSeen>,
 }
 
 /// What was seen of it last.
 #[derive(Debug, Default)]
-struct Seen {
-    glance: Glance,
+struct LastSeen {
+    glance: GenerationCounts,
     /// Leases, by upstream and address.
     in_flight: HashMap<(String, String), usize>,
 }
 
 /// What it tells of itself.
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
-pub struct Glance {
+pub struct GenerationCounts {
     /// Its live tunnels.
     pub tunnels: u64,
     /// Its connections, tunnels included.
@@ -60,20 +60,20 @@ pub struct Glance {
 
 /// What it tells of its upstreams; it may be older than the rest of what it says.
 #[derive(Debug, Deserialize)]
-struct Upstream {
+struct UpstreamReport {
     name: String,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<EndpointReport>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Endpoint {
+struct EndpointReport {
     endpoint: String,
     in_flight: usize,
     #[serde(default)]
     in_flight_older: usize,
 }
 
-impl Older {
+impl OlderGeneration {
     /// Reached by `link`.
     pub fn new(identity: Identity, link: Link) -> Self {
         Self {
@@ -89,23 +89,23 @@ impl Older {
     }
 
     /// How it was a moment ago.
-    pub fn glance(&self) -> Glance {
+    pub fn glance(&self) -> GenerationCounts {
         locked(&self.seen).glance
     }
 
     /// Has it answer.
     ///
     /// # Errors
-    /// [`Fault`], if it does not.
+    /// [`ApiError`], if it does not.
     pub async fn ask(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<(StatusCode, Bytes), Fault> {
+    ) -> Result<(StatusCode, Bytes), ApiError> {
         let generation = self.identity.generation;
         let silent = |error: String| {
-            Fault::busy(format!("generation {generation} does not answer: {error}"))
+            ApiError::unavailable(format!("generation {generation} does not answer: {error}"))
         };
         let request = Request::builder()
             .method(method)
@@ -127,7 +127,7 @@ impl Older {
             ask("/v1/upstreams").await.ok()?,
         );
         let glance = serde_json::from_slice(&status.1).ok()?;
-        let upstreams: Vec<Upstream> = serde_json::from_slice(&upstreams.1).ok()?;
+        let upstreams: Vec<UpstreamReport> = serde_json::from_slice(&upstreams.1).ok()?;
         let mut in_flight = HashMap::new();
         for upstream in upstreams {
             for endpoint in upstream.endpoints {
@@ -135,26 +135,26 @@ impl Older {
                 in_flight.insert((upstream.name.clone(), endpoint.endpoint), own);
             }
         }
-        *locked(&self.seen) = Seen { glance, in_flight };
+        *locked(&self.seen) = LastSeen { glance, in_flight };
         Some(())
     }
 }
 
 impl Generations {
     /// All of them.
-    pub fn all(&self) -> Vec<Arc<Older>> {
+    pub fn all(&self) -> Vec<Arc<OlderGeneration>> {
         locked(&self.older).clone()
     }
 
     /// That of this number.
     ///
     /// # Errors
-    /// [`Fault`], if there is none.
-    pub fn find(&self, generation: u64) -> Result<Arc<Older>, Fault> {
+    /// [`ApiError`], if there is none.
+    pub fn find(&self, generation: u64) -> Result<Arc<OlderGeneration>, ApiError> {
         let all = self.all().into_iter();
         let found = all.rev().find(|it| it.identity.generation == generation);
         found.ok_or_else(|| {
-            Fault::unknown(format!(
+            ApiError::not_found(format!(
                 "there is no generation {generation} (any more): the status lists them"
             ))
         })
@@ -167,7 +167,7 @@ impl Generations {
     }
 
     /// Knows of these from now on, and follows each until it is gone.
-    pub fn follow(self: &Arc<Self>, shared: &Arc<Shared>, older: Vec<Older>) {
+    pub fn follow(self: &Arc<Self>, shared: &Arc<Shared>, older: Vec<OlderGeneration>) {
         for older in older {
             let older = Arc::new(older);
             locked(&self.older).push(Arc::clone(&older));
@@ -187,7 +187,7 @@ impl Generations {
         }
     }
 
-    async fn look(&self, older: &Older, shared: &Shared) {
+    async fn look(&self, older: &OlderGeneration, shared: &Shared) {
         loop {
             if older.look().await.is_some() {
                 self.count_leases(shared);
@@ -203,13 +203,13 @@ impl Generations {
         for upstream in snapshot.upstreams() {
             for endpoint in upstream.endpoints() {
                 let key = (endpoint.upstream.to_string(), endpoint.label.to_string());
-                let of = |it: &Arc<Older>| locked(&it.seen).in_flight.get(&key).copied();
+                let of = |it: &Arc<OlderGeneration>| locked(&it.seen).in_flight.get(&key).copied();
                 endpoint.set_older_generations(older.iter().filter_map(of).sum());
             }
         }
     }
 
-    fn remove(&self, gone: &Arc<Older>) {
+    fn remove(&self, gone: &Arc<OlderGeneration>) {
         locked(&self.older).retain(|it| !Arc::ptr_eq(it, gone));
     }
 }

@@ -40,11 +40,11 @@ const EXHAUSTED_REST: Duration = Duration::from_millis(100);
 const HEAD_MOST: usize = 16 * 1024;
 
 /// What is answered.
-pub type Answer = Response<Full<Bytes>>;
+pub type AdminResponse = Response<Full<Bytes>>;
 
 /// A server; it stops when dropped.
 #[derive(Debug)]
-pub struct Server {
+pub struct AdminServer {
     /// Where it listens, as bound.
     pub bound: Arc<ListeningSocket>,
     drain: Drain,
@@ -52,22 +52,22 @@ pub struct Server {
 }
 
 /// Whatever answers requests.
-pub trait Service: Send + Sync + 'static {
+pub trait AdminService: Send + Sync + 'static {
     /// Answers one.
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+    fn respond(&self, request: Request<Incoming>) -> impl Future<Output = AdminResponse> + Send;
 }
 
-impl Server {
+impl AdminServer {
     /// Serves who connects there.
     ///
     /// # Errors
     /// What the system said.
-    pub fn start(bound: ListeningSocket, service: impl Service) -> io::Result<Self> {
-        let door = Door::open(&bound)?;
+    pub fn start(bound: ListeningSocket, service: impl AdminService) -> io::Result<Self> {
+        let source = AcceptSource::open(&bound)?;
         bound.claim();
         let drain = Drain::new();
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept_all(door, Arc::new(service), drain.watch()));
+        accepting.spawn(accept_all(source, Arc::new(service), drain.watch()));
         Ok(Self {
             bound: Arc::new(bound),
             drain,
@@ -85,20 +85,20 @@ impl Server {
 }
 
 /// Serves the process that has succeeded this one, until that is gone.
-pub async fn serve_successor(link: Link, service: impl Service) {
+pub async fn serve_successor(link: Link, service: impl AdminService) {
     // Nobody begins it.
     let drain = Drain::new();
-    accept_all(Door::Link(link), Arc::new(service), drain.watch()).await;
+    accept_all(AcceptSource::Link(link), Arc::new(service), drain.watch()).await;
 }
 
 /// Where the control runtime takes connections from.
-enum Door {
+enum AcceptSource {
     Tcp(TcpListener),
     Unix(UnixListener),
     Link(Link),
 }
 
-impl Door {
+impl AcceptSource {
     fn open(bound: &ListeningSocket) -> io::Result<Self> {
         Ok(match bound {
             ListeningSocket::Tcp(listener, _) => {
@@ -120,13 +120,13 @@ impl Door {
     }
 }
 
-async fn accept_all(door: Door, service: Arc<impl Service>, mut drain: DrainWatch) {
+async fn accept_all(source: AcceptSource, service: Arc<impl AdminService>, mut drain: DrainWatch) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MOST));
     let mut connections = JoinSet::new();
     let watch = drain.clone();
     loop {
         tokio::select! {
-            accepted = door.accept() => match accepted {
+            accepted = source.accept() => match accepted {
                 Ok(None) => break,
                 Ok(Some(socket)) => {
                     // Without a place it is closed by being dropped.
@@ -143,12 +143,12 @@ async fn accept_all(door: Door, service: Arc<impl Service>, mut drain: DrainWatc
             _ = drain.begun() => break,
         }
     }
-    drop(door);
+    drop(source);
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(socket: Socket, service: &impl Service, mut drain: DrainWatch) {
-    let answer = |request| async move { Ok::<_, Infallible>(service.answer(request).await) };
+async fn serve(socket: Socket, service: &impl AdminService, mut drain: DrainWatch) {
+    let answer = |request| async move { Ok::<_, Infallible>(service.respond(request).await) };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
@@ -168,7 +168,11 @@ async fn serve(socket: Socket, service: &impl Service, mut drain: DrainWatch) {
 }
 
 /// An answer with this body.
-pub fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+pub fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> AdminResponse {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
     let content_type = HeaderValue::from_static(content_type);
@@ -177,12 +181,12 @@ pub fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Byt
 }
 
 /// A text for a person.
-pub fn text(status: StatusCode, body: &'static str) -> Answer {
-    reply(status, "text/plain; charset=utf-8", body)
+pub fn text(status: StatusCode, body: &'static str) -> AdminResponse {
+    response(status, "text/plain; charset=utf-8", body)
 }
 
 /// There is something here, but not for this method.
-pub fn method_not_allowed(allowed: &'static str) -> Answer {
+pub fn method_not_allowed(allowed: &'static str) -> AdminResponse {
     let mut answer = text(
         StatusCode::METHOD_NOT_ALLOWED,
         "This method is not served here.\n",

@@ -9,30 +9,30 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fault::Fault;
+use super::error::ApiError;
 use crate::config::model::{self, Discovery};
 use crate::config::{self, Loaded};
-use crate::displace::live::Live;
+use crate::displace::live::LiveTunnels;
 use crate::snapshot::Snapshot;
 use crate::upstream::group::Upstream;
 
 /// What would change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Plan {
+pub struct ReloadPlan {
     /// Live tunnels.
     pub tunnels: u64,
     /// Those of them whose route or endpoint goes, or is to take nothing new. They stay.
     pub displaced: u64,
     /// Listeners that change, come or go.
-    pub listeners: Vec<Part>,
+    pub listeners: Vec<PlannedPart>,
     /// Routes, those that stay as they are included where they have tunnels.
-    pub routes: Vec<Part>,
+    pub routes: Vec<PlannedPart>,
     /// Upstreams that change, come or go.
-    pub upstreams: Vec<Part>,
+    pub upstreams: Vec<PlannedPart>,
     /// Endpoints, likewise as routes.
     pub endpoints: Vec<PlannedEndpoint>,
     /// Settings of the process that change.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<PlannedSetting>,
     /// Files that the configuration names and that hold something else by now.
     pub files: Vec<String>,
     /// What is probably not meant so.
@@ -41,7 +41,7 @@ pub struct Plan {
 
 /// A setting of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Setting {
+pub struct PlannedSetting {
     /// Its key.
     pub name: String,
     /// Whether a reload does not change it: it waits for the next start.
@@ -50,13 +50,13 @@ pub struct Setting {
 
 /// What runs.
 #[derive(Debug, Clone, Copy)]
-pub struct Running<'a> {
+pub struct Current<'a> {
     /// The file that it was read from.
     pub source: &'a str,
     /// It.
     pub snapshot: &'a Snapshot,
     /// Its tunnels.
-    pub live: &'a Live,
+    pub live: &'a LiveTunnels,
     /// Keys that a reload does not change, and that the new one has otherwise.
     pub at_next_start: &'a [&'static str],
 }
@@ -64,7 +64,7 @@ pub struct Running<'a> {
 /// What becomes of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Change {
+pub enum PlannedChange {
     /// It stays as it is.
     Kept,
     /// It stays, but not as it is.
@@ -83,11 +83,11 @@ pub enum Change {
 
 /// A listener, a route or an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Part {
+pub struct PlannedPart {
     /// Its name.
     pub name: String,
     /// What becomes of it.
-    pub change: Change,
+    pub change: PlannedChange,
     /// Its live tunnels. They stay.
     pub tunnels: u64,
 }
@@ -100,7 +100,7 @@ pub struct PlannedEndpoint {
     /// Its address.
     pub endpoint: String,
     /// What becomes of it.
-    pub change: Change,
+    pub change: PlannedChange,
     /// Its live tunnels. They stay.
     pub tunnels: u64,
 }
@@ -122,8 +122,8 @@ impl Guard {
     /// Lets a plan pass, or not.
     ///
     /// # Errors
-    /// [`Fault`], with what it would displace.
-    pub fn check(self, plan: &Plan) -> Result<(), Fault> {
+    /// [`ApiError`], with what it would displace.
+    pub fn check(self, plan: &ReloadPlan) -> Result<(), ApiError> {
         let most = match self {
             Self::Force => return Ok(()),
             Self::Half => plan.tunnels / 2,
@@ -132,7 +132,7 @@ impl Guard {
         if plan.displaced <= most {
             return Ok(());
         }
-        Err(Fault::conflict(format!(
+        Err(ApiError::conflict(format!(
             "not reloaded: {} of {} live tunnels have no place in the new configuration, and {most} may; \
              look at the plan, then force it",
             plan.displaced, plan.tunnels
@@ -141,8 +141,8 @@ impl Guard {
 }
 
 /// What taking `new` instead of what runs would change; `files` that it names hold something else.
-pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
-    let Running {
+pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPlan {
+    let Current {
         source,
         snapshot,
         live,
@@ -155,13 +155,13 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
     let tables = |table: &str, tunnels: &dyn Fn(&str) -> u64| {
         let (new, old) = (named(&now[table]), named(&old[table]));
         let mut parts = parts(&new, &old, tunnels);
-        parts.retain(|part| part.change != Change::Kept);
+        parts.retain(|part| part.change != PlannedChange::Kept);
         parts
     };
     let settings = ["server", "admin"].into_iter();
     let settings =
         settings.flat_map(|table| settings_of(table, (&now[table], &old[table]), at_next_start));
-    Plan {
+    ReloadPlan {
         tunnels: live.total(),
         displaced: displaced(&routes, &endpoints, live),
         listeners: tables("listener", &|name| live.of_listener(name)),
@@ -171,11 +171,11 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Running<'_>) -> Plan {
         warnings: new.warnings.lines().collect(),
         routes: routes
             .into_iter()
-            .filter(|it| it.change != Change::Kept || it.tunnels > 0)
+            .filter(|it| it.change != PlannedChange::Kept || it.tunnels > 0)
             .collect(),
         endpoints: endpoints
             .into_iter()
-            .filter(|it| it.change != Change::Kept || it.tunnels > 0)
+            .filter(|it| it.change != PlannedChange::Kept || it.tunnels > 0)
             .collect(),
     }
 }
@@ -197,14 +197,18 @@ fn named_routes(in_force: &Value) -> NamedValues<'_> {
     routes.enumerate().map(|it| (name(it), it.1)).collect()
 }
 
-fn parts(new: &NamedValues<'_>, old: &NamedValues<'_>, tunnels: &dyn Fn(&str) -> u64) -> Vec<Part> {
+fn parts(
+    new: &NamedValues<'_>,
+    old: &NamedValues<'_>,
+    tunnels: &dyn Fn(&str) -> u64,
+) -> Vec<PlannedPart> {
     let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
-    let part = |name: &String| Part {
+    let part = |name: &String| PlannedPart {
         change: match (new.get(name), old.get(name)) {
-            (Some(new), Some(old)) if new == old => Change::Kept,
-            (Some(_), Some(_)) => Change::Changed,
-            (Some(_), None) => Change::Added,
-            _ => Change::Removed,
+            (Some(new), Some(old)) if new == old => PlannedChange::Kept,
+            (Some(_), Some(_)) => PlannedChange::Changed,
+            (Some(_), None) => PlannedChange::Added,
+            _ => PlannedChange::Removed,
         },
         tunnels: tunnels(name),
         name: name.clone(),
@@ -213,7 +217,7 @@ fn parts(new: &NamedValues<'_>, old: &NamedValues<'_>, tunnels: &dyn Fn(&str) ->
 }
 
 /// Names of keys of a table that differ.
-fn settings_of(table: &str, (new, old): (&Value, &Value), wait: &[&str]) -> Vec<Setting> {
+fn settings_of(table: &str, (new, old): (&Value, &Value), wait: &[&str]) -> Vec<PlannedSetting> {
     let (new, old) = (named(new), named(old));
     let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
     let differs = |name: &&String| new.get(*name) != old.get(*name);
@@ -222,7 +226,7 @@ fn settings_of(table: &str, (new, old): (&Value, &Value), wait: &[&str]) -> Vec<
         .filter(differs)
         .map(|name| {
             let name = format!("{table}.{name}");
-            Setting {
+            PlannedSetting {
                 at_next_start: wait.contains(&&*name),
                 name,
             }
@@ -230,7 +234,7 @@ fn settings_of(table: &str, (new, old): (&Value, &Value), wait: &[&str]) -> Vec<
         .collect()
 }
 
-fn endpoints(new: &model::Config, snapshot: &Snapshot, live: &Live) -> Vec<PlannedEndpoint> {
+fn endpoints(new: &model::Config, snapshot: &Snapshot, live: &LiveTunnels) -> Vec<PlannedEndpoint> {
     let names: BTreeSet<&str> = new
         .upstreams
         .iter()
@@ -255,7 +259,7 @@ fn of_upstream(
     name: &str,
     new: Option<&model::UpstreamConfig>,
     old: Option<&Upstream>,
-    live: &Live,
+    live: &LiveTunnels,
 ) -> Vec<PlannedEndpoint> {
     let before: Members = old.map_or_else(Members::new, |old| {
         let members = old.members().into_iter();
@@ -276,14 +280,14 @@ fn of_upstream(
         .map(|label| PlannedEndpoint {
             upstream: name.to_owned(),
             change: match (&after, before.get(&label)) {
-                (None, _) => Change::Unknown,
+                (None, _) => PlannedChange::Unknown,
                 (Some(after), before) => match (after.get(&label), before) {
-                    (None, Some(_)) => Change::Removed,
-                    (None, None) => Change::Gone,
-                    (Some(false), Some(true) | None) => Change::Drained,
-                    (Some(_), None) => Change::Added,
-                    (Some(true), Some(false)) => Change::Changed,
-                    (Some(_), Some(_)) => Change::Kept,
+                    (None, Some(_)) => PlannedChange::Removed,
+                    (None, None) => PlannedChange::Gone,
+                    (Some(false), Some(true) | None) => PlannedChange::Drained,
+                    (Some(_), None) => PlannedChange::Added,
+                    (Some(true), Some(false)) => PlannedChange::Changed,
+                    (Some(_), Some(_)) => PlannedChange::Kept,
                 },
             },
             tunnels: live.of_endpoint(name, &label),
@@ -308,8 +312,9 @@ fn after(new: &model::UpstreamConfig, old: Option<&Upstream>, before: &Members) 
 }
 
 /// Live tunnels whose route or endpoint goes, or is to take nothing new.
-fn displaced(routes: &[Part], endpoints: &[PlannedEndpoint], live: &Live) -> u64 {
-    let gone = |change: Change| matches!(change, Change::Removed | Change::Drained);
+fn displaced(routes: &[PlannedPart], endpoints: &[PlannedEndpoint], live: &LiveTunnels) -> u64 {
+    let gone =
+        |change: PlannedChange| matches!(change, PlannedChange::Removed | PlannedChange::Drained);
     let routes: BTreeSet<&str> = routes
         .iter()
         .filter(|it| gone(it.change))

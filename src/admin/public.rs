@@ -7,7 +7,7 @@ use http::header::ACCEPT;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
-use super::http::{Answer, Service, method_not_allowed, reply, text};
+use super::http::{AdminResponse, AdminService, method_not_allowed, response, text};
 use super::view::View;
 use crate::displace::rebalance::excess::Excess;
 use crate::observe::exposition::Format;
@@ -23,8 +23,8 @@ const WELL_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Public(pub Arc<View>);
 
-impl Service for Public {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+impl AdminService for Public {
+    async fn respond(&self, request: Request<Incoming>) -> AdminResponse {
         let view = &self.0;
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
@@ -54,7 +54,7 @@ impl Service for Public {
 }
 
 impl View {
-    async fn metrics(&self, format: Format) -> Answer {
+    async fn metrics(&self, format: Format) -> AdminResponse {
         let _one = self.scraping.lock().await;
         if !self.workers.show_carried(METERS_WITHIN).await {
             tracing::warn!("a worker is too busy to tell what its tunnels have carried");
@@ -91,11 +91,11 @@ impl View {
             },
             format,
         );
-        reply(StatusCode::OK, format.content_type(), body)
+        response(StatusCode::OK, format.content_type(), body)
     }
 
     /// Whether every worker still does its work.
-    async fn health(&self) -> Answer {
+    async fn health(&self) -> AdminResponse {
         if self.workers.show_carried(WELL_WITHIN).await {
             text(StatusCode::OK, "well\n")
         } else {

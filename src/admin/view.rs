@@ -8,8 +8,8 @@ use std::time::{Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
+use super::command::ControlCommand;
 use super::generations::Generations;
-use super::order::Order;
 use crate::config::model::Secret;
 use crate::displace::Displacer;
 use crate::displace::jobs::Jobs;
@@ -38,13 +38,13 @@ pub struct View {
     /// Rates are measured by one at a time.
     pub measuring: tokio::sync::Mutex<()>,
     /// The configuration, as it was taken.
-    pub taken: ArcSwap<Taken>,
+    pub loaded: ArcSwap<LoadedConfig>,
     /// Where it listens.
-    pub listening: ArcSwap<Vec<Listening>>,
+    pub listening: ArcSwap<Vec<ListenerState>>,
     /// What changes over TCP need.
     pub token: ArcSwapOption<Secret>,
     /// Takes what only the process itself can do.
-    pub orders: mpsc::Sender<Order>,
+    pub commands: mpsc::Sender<ControlCommand>,
     /// What takes its time.
     pub jobs: Arc<Jobs>,
     /// How many upgrades came before: 1 for a process that was started by itself.
@@ -95,7 +95,7 @@ impl View {
 }
 
 /// A configuration, as it was taken.
-pub struct Taken {
+pub struct LoadedConfig {
     /// Every file that was read, the configuration file first.
     pub files: Vec<String>,
     /// When.
@@ -108,7 +108,7 @@ pub struct Taken {
     pub at_next_start: Vec<&'static str>,
 }
 
-impl Taken {
+impl LoadedConfig {
     /// That these keys wait, a line each.
     pub fn waiting(&self) -> impl Iterator<Item = String> {
         let keys = self.at_next_start.iter();
@@ -117,9 +117,9 @@ impl Taken {
 }
 
 /// Without the file, which may have secrets in it.
-impl fmt::Debug for Taken {
+impl fmt::Debug for LoadedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Taken")
+        f.debug_struct("LoadedConfig")
             .field("files", &self.files)
             .field("at", &self.at)
             .finish_non_exhaustive()
@@ -128,7 +128,7 @@ impl fmt::Debug for Taken {
 
 /// A listener that runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listening {
+pub struct ListenerState {
     /// Its name.
     pub name: Arc<str>,
     /// Where it listens; a port of 0 has become a real one. As configured if it is drained.

@@ -13,9 +13,9 @@ use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate::admin::api::operation::{GENERATION, Operation};
-use tidegate::admin::api::status::{Generation, Status};
+use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
+use tidegate::admin::error::ErrorResponse;
 use tidegate::admin::exchange::exchange;
-use tidegate::admin::fault::Refusal;
 use tidegate::config::model::Admin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -25,7 +25,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
 /// Where the running tidegate is reached, and how its answer is shown.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Reach {
+pub(super) struct AdminClient {
     /// Where it serves operators (`admin.bind` in its configuration): unix:/path or ADDRESS:PORT
     #[arg(
         long,
@@ -47,14 +47,14 @@ pub(super) struct Reach {
 
 /// Why there is no answer, or not the one that was wanted.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ClientError {
     /// Nobody answers there.
     Unreached { admin: String, why: String },
     /// It says no.
-    Refused(Refusal, StatusCode),
+    Refused(ErrorResponse, StatusCode),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreached { admin, why } => {
@@ -82,14 +82,14 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Reach {
+impl AdminClient {
     /// Has it do something, with these parameters or this body; its answer as it came.
     pub(super) fn ask(
         &self,
         operation: Operation,
         query: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -104,13 +104,13 @@ impl Reach {
 
     /// The ways to all generations, the youngest first; to the one that is asked for, if one is, and to
     /// the one that serves where machines read the answer.
-    pub(super) fn generations(&self) -> Result<Vec<Self>, Failure> {
+    pub(super) fn generations(&self) -> Result<Vec<Self>, ClientError> {
         if self.generation.is_some() || self.json {
             return Ok(vec![self.clone()]);
         }
-        let status: Status = self.read(&self.ask(Operation::Status, "", None::<&()>)?)?;
+        let status: StatusInfo = self.read(&self.ask(Operation::Status, "", None::<&()>)?)?;
         let generations = status.generations.iter();
-        let to = |it: &Generation| Self {
+        let to = |it: &GenerationInfo| Self {
             generation: Some(it.identity.generation),
             ..self.clone()
         };
@@ -118,13 +118,13 @@ impl Reach {
     }
 
     /// An answer, read.
-    pub(super) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, Failure> {
+    pub(super) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
         let unlike = |error| self.unreached(&format!("it speaks otherwise: {error}"));
         serde_json::from_slice(answer).map_err(unlike)
     }
 
-    fn unreached(&self, why: &dyn fmt::Display) -> Failure {
-        Failure::Unreached {
+    fn unreached(&self, why: &dyn fmt::Display) -> ClientError {
+        ClientError::Unreached {
             admin: self.admin.clone(),
             why: why.to_string(),
         }
@@ -135,7 +135,7 @@ impl Reach {
         operation: Operation,
         query: &str,
         body: Vec<u8>,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, ClientError> {
         let unreached = |error: io::Error| self.unreached(&error);
         match self.admin.strip_prefix("unix:") {
             Some(path) => {
@@ -156,14 +156,14 @@ impl Reach {
         operation: Operation,
         query: &str,
         body: Vec<u8>,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, ClientError> {
         let request = self.request(operation, query, body)?;
         let answer = exchange(socket, request).await;
         let (status, body) = answer.map_err(|error| self.unreached(&error))?;
         if status.is_success() {
             return Ok(body);
         }
-        Err(Failure::Refused(self.read(&body)?, status))
+        Err(ClientError::Refused(self.read(&body)?, status))
     }
 
     fn request(
@@ -171,7 +171,7 @@ impl Reach {
         operation: Operation,
         query: &str,
         body: Vec<u8>,
-    ) -> Result<Request<Full<Bytes>>, Failure> {
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
         let generation = self.generation.map(|it| format!("{GENERATION}={it}"));
         let query = [query.to_owned(), generation.unwrap_or_default()];
         let query: Vec<String> = query.into_iter().filter(|it| !it.is_empty()).collect();
@@ -192,7 +192,7 @@ impl Reach {
             let token = token(path).map_err(|error| {
                 let error = format!("cannot read `{}`: {error}", path.display());
                 let details = Vec::new();
-                Failure::Refused(Refusal { error, details }, StatusCode::BAD_REQUEST)
+                ClientError::Refused(ErrorResponse { error, details }, StatusCode::BAD_REQUEST)
             })?;
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }

@@ -1,10 +1,10 @@
 //! The verbs that speak to a running tidegate.
 
 mod close;
+mod drain;
 mod explain;
 mod reload;
 mod status;
-mod steer;
 mod tunnels;
 mod upgrade;
 
@@ -12,9 +12,9 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use tidegate::displace::filter::{Clients, Filter, Id, Span};
+use tidegate::displace::filter::{ClientNet, HumanDuration, TunnelFilter, TunnelId};
 
-use super::client::{Failure, Reach};
+use super::client::{AdminClient, ClientError};
 use super::{ExitStatus, err, out, table};
 
 #[derive(Debug, Subcommand)]
@@ -22,30 +22,30 @@ pub(super) enum Verb {
     /// Tell how a running tidegate is: its upstreams and endpoints, and why one is out
     Status {
         #[command(flatten)]
-        reach: Reach,
+        client: AdminClient,
     },
     /// List live tunnels: who is connected to what, since when, how busy
-    Tunnels(tunnels::Tunnels),
+    Tunnels(tunnels::TunnelsArgs),
     /// Close live tunnels with a Close frame; without --yes, only tell how many that would be
-    Close(close::Close),
+    Close(close::CloseArgs),
     /// Take an endpoint or a listener out: it gets nothing new, and its tunnels stay
-    Drain(steer::Drained),
+    Drain(drain::DrainArgs),
     /// Put an endpoint or a listener back
-    Undrain(steer::Drained),
+    Undrain(drain::DrainArgs),
     /// Weigh an endpoint until the next reload
-    Weight(steer::Weight),
+    Weight(drain::WeightArgs),
     /// Reload the configuration, or tell what that would change
-    Reload(reload::Reload),
+    Reload(reload::ReloadArgs),
     /// Hand over to a new process, whose program may be another: no connection is refused or dropped
-    Upgrade(upgrade::Upgrade),
+    Upgrade(upgrade::UpgradeArgs),
     /// Tell what would become of a request: which route, which endpoint, and why
-    Explain(explain::Explain),
+    Explain(explain::ExplainArgs),
 }
 
 /// Which tunnels are meant: those for which all of this holds
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Which tunnels")]
-pub(super) struct Which {
+pub(super) struct FilterArgs {
     /// That came by this listener
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
@@ -60,21 +60,21 @@ pub(super) struct Which {
     endpoint: Option<String>,
     /// Of this client, or of this network of them
     #[arg(long, value_name = "ADDRESS|NET")]
-    client: Option<Clients>,
+    client: Option<ClientNet>,
     /// That asked for this host
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// That have been open for so long: 10m
     #[arg(long, value_name = "TIME")]
-    older_than: Option<Span>,
+    older_than: Option<HumanDuration>,
     /// That have carried nothing for so long: 30s
     #[arg(long, value_name = "TIME")]
-    idle_for: Option<Span>,
+    idle_for: Option<HumanDuration>,
 }
 
-impl Which {
-    fn filter(self, id: Option<Id>) -> Filter {
-        Filter {
+impl FilterArgs {
+    fn filter(self, id: Option<TunnelId>) -> TunnelFilter {
+        TunnelFilter {
             id,
             listener: self.listener,
             route: self.route,
@@ -90,12 +90,12 @@ impl Which {
 
 pub(super) fn operate(verb: Verb) -> ExitCode {
     let done = match verb {
-        Verb::Status { reach } => status::status(&reach),
+        Verb::Status { client } => status::status(&client),
         Verb::Tunnels(verb) => tunnels::tunnels(verb),
         Verb::Close(verb) => close::close(verb),
-        Verb::Drain(verb) => steer::drain(&verb),
-        Verb::Undrain(verb) => steer::undrain(&verb),
-        Verb::Weight(verb) => steer::weight(&verb),
+        Verb::Drain(verb) => drain::drain(&verb),
+        Verb::Undrain(verb) => drain::undrain(&verb),
+        Verb::Weight(verb) => drain::weight(&verb),
         Verb::Reload(verb) => reload::reload(&verb),
         Verb::Upgrade(verb) => upgrade::upgrade(&verb),
         Verb::Explain(verb) => explain::explain(verb),
@@ -108,8 +108,8 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
                 err(&format!("{}\n", table::harmless(line)));
             }
             match failure {
-                Failure::Unreached { .. } => ExitStatus::Unreached.into(),
-                Failure::Refused(..) => ExitStatus::Refused.into(),
+                ClientError::Unreached { .. } => ExitStatus::Unreached.into(),
+                ClientError::Refused(..) => ExitStatus::Refused.into(),
             }
         }
     }
@@ -132,10 +132,10 @@ fn tunnels_in_words(count: u64) -> String {
 /// Has every generation do something, and shows what each says, under its name if there are several.
 /// What an older one refuses, or has left too early for, is no failure of the whole.
 fn each_generation(
-    reach: &Reach,
-    mut ask: impl FnMut(&Reach) -> Result<String, Failure>,
-) -> Result<(), Failure> {
-    let generations = reach.generations()?;
+    client: &AdminClient,
+    mut ask: impl FnMut(&AdminClient) -> Result<String, ClientError>,
+) -> Result<(), ClientError> {
+    let generations = client.generations()?;
     let Some((youngest, older)) = generations.split_first() else {
         return Ok(());
     };
@@ -144,13 +144,14 @@ fn each_generation(
         out(&said);
         return Ok(());
     }
-    let name = |reach: &Reach| format!("generation {}", reach.generation.unwrap_or_default());
+    let name =
+        |client: &AdminClient| format!("generation {}", client.generation.unwrap_or_default());
     out(&format!("{}:\n{said}", name(youngest)));
-    for reach in older {
-        let said = ask(reach);
+    for client in older {
+        let said = ask(client);
         let said =
             said.unwrap_or_else(|failure| format!("{}\n", table::harmless(&failure.to_string())));
-        out(&format!("{}, which drains:\n{said}", name(reach)));
+        out(&format!("{}, which drains:\n{said}", name(client)));
     }
     Ok(())
 }

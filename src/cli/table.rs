@@ -10,17 +10,17 @@ use bytesize::ByteSize;
 pub(super) struct Cell {
     text: String,
     right: bool,
-    mood: Mood,
+    style: Style,
 }
 
 /// What a cell means. Its text says so, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(super) enum Style {
     #[default]
     Plain,
     Good,
     Bad,
-    Doubtful,
+    Warning,
 }
 
 impl Cell {
@@ -51,8 +51,8 @@ impl Cell {
         Self::number(short(seconds))
     }
 
-    pub(super) fn mood(mut self, mood: Mood) -> Self {
-        self.mood = mood;
+    pub(super) fn style(mut self, style: Style) -> Self {
+        self.style = style;
         self
     }
 }
@@ -117,12 +117,12 @@ pub(super) fn table(header: &[&str], rows: &[Vec<Cell>], colour: bool) -> String
 }
 
 fn painted(cell: &Cell, colour: bool) -> String {
-    let code = match cell.mood {
+    let code = match cell.style {
         _ if !colour => return cell.text.clone(),
-        Mood::Plain => return cell.text.clone(),
-        Mood::Good => 32,
-        Mood::Bad => 31,
-        Mood::Doubtful => 33,
+        Style::Plain => return cell.text.clone(),
+        Style::Good => 32,
+        Style::Bad => 31,
+        Style::Warning => 33,
     };
     format!("\u{1b}[{code}m{}\u{1b}[0m", cell.text)
 }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn colour_is_never_all_there_is() {
-        let rows = [vec![Cell::text("down").mood(Mood::Bad)]];
+        let rows = [vec![Cell::text("down").style(Style::Bad)]];
         let plain = table(&["STATE"], &rows, false);
         let painted = table(&["STATE"], &rows, true);
         assert_eq!(

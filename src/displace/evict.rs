@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Displacer;
-use super::filter::Filter;
-use super::jobs::{self, Closing, Job, Speed};
-use super::live::Live;
+use super::filter::TunnelFilter;
+use super::jobs::{self, Job, JobSpec, Speed};
+use super::live::LiveTunnels;
 use super::periodic::PeriodicTask;
 use crate::config::model::{self, DisplacementPolicy};
 use crate::tunnel::ended::{CloseMessage, Ended};
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Begins to look, on this runtime.
 pub fn start(displacer: Displacer) -> PeriodicTask {
     PeriodicTask::spawn(async move {
-        let mut causes = Causes::default();
+        let mut causes = Evictions::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             causes.look(&displacer).await;
@@ -33,34 +33,34 @@ pub fn start(displacer: Displacer) -> PeriodicTask {
 }
 
 /// Upstream and address.
-type Endpoint = (Arc<str>, Arc<str>);
+type EndpointName = (Arc<str>, Arc<str>);
 
 /// What has been begun, and why.
 #[derive(Debug, Default)]
-struct Causes {
-    begun: HashMap<Endpoint, Begun>,
+struct Evictions {
+    begun: HashMap<EndpointName, Eviction>,
     /// What upstreams said of those that are removed, while they were there.
     on_removed: HashMap<Arc<str>, DisplacementPolicy>,
 }
 
 #[derive(Debug)]
-struct Begun {
+struct Eviction {
     ended: Ended,
     job: Option<Arc<Job>>,
 }
 
 /// Tunnels of an endpoint that are to be closed.
 #[derive(Debug, Clone, PartialEq)]
-struct Wanted {
-    endpoint: Endpoint,
+struct DueEviction {
+    endpoint: EndpointName,
     ended: Ended,
     aftermath: DisplacementPolicy,
 }
 
-impl Causes {
+impl Evictions {
     async fn look(&mut self, displacer: &Displacer) {
         let wanted = self.wanted(displacer);
-        let still: HashSet<(&Endpoint, Ended)> =
+        let still: HashSet<(&EndpointName, Ended)> =
             wanted.iter().map(|it| (&it.endpoint, it.ended)).collect();
         self.begun.retain(|endpoint, begun| {
             let stays = still.contains(&(endpoint, begun.ended));
@@ -78,12 +78,12 @@ impl Causes {
             // Those that came in between, too.
             let job = begin(displacer, &wanted).await;
             let ended = wanted.ended;
-            self.begun.insert(wanted.endpoint, Begun { ended, job });
+            self.begun.insert(wanted.endpoint, Eviction { ended, job });
         }
     }
 
     /// Whose tunnels are to be closed now.
-    fn wanted(&mut self, displacer: &Displacer) -> Vec<Wanted> {
+    fn wanted(&mut self, displacer: &Displacer) -> Vec<DueEviction> {
         let snapshot = displacer.shared.snapshot.load();
         let upstreams = snapshot.upstreams();
         for upstream in upstreams {
@@ -102,7 +102,7 @@ impl Causes {
         if kept && upstreams.iter().all(|upstream| quiet(&upstream.settings)) {
             return Vec::new();
         }
-        let live = Live::of(&displacer.workers.counters());
+        let live = LiveTunnels::of(&displacer.workers.counters());
         let now = Instant::now();
         let mut wanted = Vec::new();
         let mut present = HashSet::new();
@@ -113,7 +113,7 @@ impl Causes {
                 let Some((ended, aftermath)) = cause(&member, &upstream.settings, now) else {
                     continue;
                 };
-                wanted.push(Wanted {
+                wanted.push(DueEviction {
                     endpoint,
                     ended,
                     aftermath,
@@ -130,13 +130,13 @@ impl Causes {
                 .get(&endpoint.0)
                 .copied()
                 .unwrap_or_default();
-            wanted.push(Wanted {
+            wanted.push(DueEviction {
                 endpoint,
                 ended: Ended::EndpointRemoved,
                 aftermath,
             });
         }
-        let has_tunnels = |(upstream, label): &Endpoint| live.of_endpoint(upstream, label) > 0;
+        let has_tunnels = |(upstream, label): &EndpointName| live.of_endpoint(upstream, label) > 0;
         wanted.retain(|it| it.aftermath != DisplacementPolicy::Keep && has_tunnels(&it.endpoint));
         self.on_removed
             .retain(|name, _| snapshot.upstream(name).is_some() || live.of_upstream(name) > 0);
@@ -159,12 +159,12 @@ fn cause(
     is_down.then_some((Ended::EndpointDown, settings.on_down))
 }
 
-async fn begin(displacer: &Displacer, wanted: &Wanted) -> Option<Arc<Job>> {
+async fn begin(displacer: &Displacer, wanted: &DueEviction) -> Option<Arc<Job>> {
     let (upstream, endpoint) = &wanted.endpoint;
-    let filter = Arc::new(Filter {
+    let filter = Arc::new(TunnelFilter {
         upstream: Some(upstream.to_string()),
         endpoint: Some(endpoint.to_string()),
-        ..Filter::default()
+        ..TunnelFilter::default()
     });
     let (speed, order) = match wanted.aftermath {
         DisplacementPolicy::Keep => return None,
@@ -179,7 +179,7 @@ async fn begin(displacer: &Displacer, wanted: &Wanted) -> Option<Arc<Job>> {
         return None;
     }
     let tunnels = chosen.len();
-    let closing = Closing {
+    let closing = JobSpec {
         what: format!("{endpoint} of {upstream}"),
         speed,
         words: CloseMessage::standard(wanted.ended),

@@ -14,10 +14,10 @@ use crate::observe::access_log::TunnelFacts;
 /// Which tunnels are meant: those for which all of this holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
+pub struct TunnelFilter {
     /// The tunnel, by its session's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<Id>,
+    pub id: Option<TunnelId>,
     /// The listener it came by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
@@ -32,19 +32,19 @@ pub struct Filter {
     pub endpoint: Option<String>,
     /// The client's address, or a network of them: `203.0.113.7`, `10.0.0.0/8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client: Option<Clients>,
+    pub client: Option<ClientNet>,
     /// The host that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Open for so long at least: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub older_than: Option<Span>,
+    pub older_than: Option<HumanDuration>,
     /// Without a byte from either side for so long at least: `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle_for: Option<Span>,
+    pub idle_for: Option<HumanDuration>,
 }
 
-impl Filter {
+impl TunnelFilter {
     /// The names of its parts.
     pub const NAMES: [&str; 9] = [
         "id",
@@ -60,7 +60,8 @@ impl Filter {
 
     /// Whether it means all tunnels.
     pub fn is_everything(&self) -> bool {
-        let means_something = |span: &Option<Span>| span.is_some_and(|span| !span.0.is_zero());
+        let means_something =
+            |span: &Option<HumanDuration>| span.is_some_and(|span| !span.0.is_zero());
         let narrowed = Self {
             client: self.client.filter(|clients| clients.0.prefix_len() > 0),
             older_than: self
@@ -109,21 +110,21 @@ macro_rules! as_text {
     )+ };
 }
 
-as_text!(Clients, Span, Id);
+as_text!(ClientNet, HumanDuration, TunnelId);
 
 /// Addresses of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
-pub struct Clients(pub IpNet);
+pub struct ClientNet(pub IpNet);
 
-impl Clients {
+impl ClientNet {
     fn have(self, peer: Peer) -> bool {
         let ip = peer.ip().map(|ip| ip.to_canonical());
         ip.is_some_and(|ip| self.0.contains(&ip))
     }
 }
 
-impl std::str::FromStr for Clients {
+impl std::str::FromStr for ClientNet {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -134,7 +135,7 @@ impl std::str::FromStr for Clients {
     }
 }
 
-impl fmt::Display for Clients {
+impl fmt::Display for ClientNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
@@ -143,9 +144,9 @@ impl fmt::Display for Clients {
 /// A time, as it is written in the configuration: `90s`, `10m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl std::str::FromStr for Span {
+impl std::str::FromStr for HumanDuration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -154,7 +155,7 @@ impl std::str::FromStr for Span {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_duration(self.0).fmt(f)
     }
@@ -163,9 +164,9 @@ impl fmt::Display for Span {
 /// A session's id, as logs spell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
-pub struct Id(pub u64);
+pub struct TunnelId(pub u64);
 
-impl std::str::FromStr for Id {
+impl std::str::FromStr for TunnelId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -175,7 +176,7 @@ impl std::str::FromStr for Id {
     }
 }
 
-impl fmt::Display for Id {
+impl fmt::Display for TunnelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
     }
@@ -188,12 +189,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let text = r#"{"id":"00000000000000ff","client":"10.0.0.0/8","older_than":"1m 30s"}"#;
-        let filter: Filter = serde_json::from_str(text).unwrap();
-        assert_eq!(filter.id, Some(Id(255)));
+        let filter: TunnelFilter = serde_json::from_str(text).unwrap();
+        assert_eq!(filter.id, Some(TunnelId(255)));
         assert_eq!(serde_json::to_string(&filter).unwrap(), text);
         assert!(!filter.is_everything());
-        assert!(Filter::default().is_everything());
-        let all: Filter =
+        assert!(TunnelFilter::default().is_everything());
+        let all: TunnelFilter =
             serde_json::from_str(r#"{"client":"0.0.0.0/0","older_than":"0s"}"#).unwrap();
         assert!(all.is_everything());
     }
@@ -206,16 +207,19 @@ mod tests {
             r#"{"older_than":"10"}"#,
             r#"{"id":"ff"}"#,
         ] {
-            assert!(serde_json::from_str::<Filter>(wrong).is_err(), "{wrong}");
+            assert!(
+                serde_json::from_str::<TunnelFilter>(wrong).is_err(),
+                "{wrong}"
+            );
         }
     }
 
     #[test]
     fn names_are_those_of_the_schema() {
-        let schema = schemars::schema_for!(Filter);
+        let schema = schemars::schema_for!(TunnelFilter);
         let properties = schema.get("properties").and_then(|it| it.as_object());
         let mut names: Vec<&str> = properties.unwrap().keys().map(String::as_str).collect();
-        let mut known = Filter::NAMES;
+        let mut known = TunnelFilter::NAMES;
         names.sort_unstable();
         known.sort_unstable();
         assert_eq!(names, known);

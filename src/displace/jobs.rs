@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::filter::Filter;
-use super::workers::{Found, Named, Position, Unanswered, Workers};
+use super::filter::TunnelFilter;
+use super::workers::{ListPosition, LiveTunnel, TunnelRef, WorkerUnresponsive, Workers};
 use crate::config::model::{CloseOrder, ClosePace};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
@@ -95,7 +95,7 @@ impl Job {
 
 /// How tunnels are closed.
 #[derive(Debug, Clone)]
-pub struct Closing {
+pub struct JobSpec {
     /// Whose they are, for people.
     pub what: String,
     /// How fast.
@@ -115,11 +115,11 @@ pub enum Speed {
 
 /// A tunnel, and the worker that has it.
 #[derive(Debug, Clone, Copy)]
-pub struct Chosen {
+pub struct ChosenTunnel {
     /// The worker.
     pub worker: usize,
     /// The tunnel there.
-    pub named: Named,
+    pub named: TunnelRef,
 }
 
 /// There are too many jobs already, or too many tunnels in them.
@@ -140,7 +140,11 @@ impl Jobs {
     ///
     /// # Errors
     /// [`TooManyJobs`].
-    pub fn begin(&self, chosen: Vec<Chosen>, closing: Closing) -> Result<Arc<Job>, TooManyJobs> {
+    pub fn begin(
+        &self,
+        chosen: Vec<ChosenTunnel>,
+        closing: JobSpec,
+    ) -> Result<Arc<Job>, TooManyJobs> {
         let mut inner = self.lock();
         while inner.running.try_join_next().is_some() {}
         inner.jobs.retain(|job| job.is_running());
@@ -172,7 +176,7 @@ impl Jobs {
         let chosen = choose(&self.workers, &Arc::default(), CloseOrder::Random)
             .await
             .ok()?;
-        let closing = Closing {
+        let closing = JobSpec {
             what: "all tunnels".to_owned(),
             speed: Speed::Paced(ClosePace::Over(over)),
             words: CloseMessage {
@@ -213,7 +217,7 @@ impl Jobs {
     }
 }
 
-async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<Chosen>, closing: Closing) {
+async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<ChosenTunnel>, closing: JobSpec) {
     let began = Instant::now();
     let mut rest = chosen.as_slice();
     while !rest.is_empty() && !job.stops.load(Ordering::Relaxed) {
@@ -264,21 +268,23 @@ impl Speed {
 /// closed.
 ///
 /// # Errors
-/// [`Unanswered`].
+/// [`WorkerUnresponsive`].
 pub async fn choose(
     workers: &Workers,
-    filter: &Arc<Filter>,
+    filter: &Arc<TunnelFilter>,
     order: CloseOrder,
-) -> Result<Vec<Chosen>, Unanswered> {
-    let mut chosen: Vec<(Duration, Chosen)> = Vec::new();
-    let visit = |worker, found: Found| {
+) -> Result<Vec<ChosenTunnel>, WorkerUnresponsive> {
+    let mut chosen: Vec<(Duration, ChosenTunnel)> = Vec::new();
+    let visit = |worker, found: LiveTunnel| {
         let named = found.name;
         if found.ending.is_none() {
-            chosen.push((found.age, Chosen { worker, named }));
+            chosen.push((found.age, ChosenTunnel { worker, named }));
         }
         true
     };
-    workers.tunnels(filter, Position::default(), visit).await?;
+    workers
+        .tunnels(filter, ListPosition::default(), visit)
+        .await?;
     match order {
         CloseOrder::Oldest => chosen.sort_by_key(|(age, _)| Reverse(*age)),
         CloseOrder::Random => fastrand::shuffle(&mut chosen),
@@ -287,11 +293,11 @@ pub async fn choose(
 }
 
 /// Closes these now; tells how many were still there, as far as workers answer.
-async fn close(workers: &Workers, chosen: &[Chosen], words: &CloseMessage) -> usize {
+async fn close(workers: &Workers, chosen: &[ChosenTunnel], words: &CloseMessage) -> usize {
     let mut closed = 0;
     for worker in 0..workers.len() {
         let here = chosen.iter().filter(|each| each.worker == worker);
-        let here: Vec<Named> = here.map(|each| each.named).collect();
+        let here: Vec<TunnelRef> = here.map(|each| each.named).collect();
         for batch in here.chunks(BATCH) {
             let count = workers.close(worker, batch.to_vec(), words.clone());
             // One that has stopped has closed them all.

@@ -8,26 +8,26 @@ use crate::tunnel::ended::Ended;
 
 /// Live tunnels, by what they belong to; and how those have ended that are no more.
 #[derive(Debug, Default)]
-pub struct Live {
+pub struct LiveTunnels {
     total: u64,
     by_listener: BTreeMap<Arc<str>, u64>,
     by_route: BTreeMap<Arc<str>, u64>,
     /// By upstream, and by the address of the endpoint.
-    by_endpoint: BTreeMap<Arc<str>, BTreeMap<Arc<str>, OfEndpoint>>,
+    by_endpoint: BTreeMap<Arc<str>, BTreeMap<Arc<str>, EndpointTunnels>>,
 }
 
 /// The tunnels of one endpoint.
 #[derive(Debug, Default)]
-struct OfEndpoint {
+struct EndpointTunnels {
     open: u64,
     by_route: BTreeMap<Arc<str>, u64>,
     ended: [u64; Ended::ALL.len()],
 }
 
 /// Tunnels that have ended, by reason.
-pub type Ends = BTreeMap<String, u64>;
+pub type EndCounts = BTreeMap<String, u64>;
 
-impl Live {
+impl LiveTunnels {
     /// As these workers have counted.
     pub fn of(workers: &[Arc<Counters>]) -> Self {
         let mut live = Self::default();
@@ -80,9 +80,9 @@ impl Live {
     }
 
     /// How those of an endpoint have ended.
-    pub fn ended(&self, upstream: &str, endpoint: &str) -> Ends {
+    pub fn ended(&self, upstream: &str, endpoint: &str) -> EndCounts {
         let Some(endpoint) = self.endpoint(upstream, endpoint) else {
-            return Ends::new();
+            return EndCounts::new();
         };
         let counts = Ended::ALL.iter().zip(endpoint.ended);
         let counts = counts.filter(|(_, count)| *count > 0);
@@ -113,7 +113,7 @@ impl Live {
         count
     }
 
-    fn endpoint(&self, upstream: &str, address: &str) -> Option<&OfEndpoint> {
+    fn endpoint(&self, upstream: &str, address: &str) -> Option<&EndpointTunnels> {
         self.by_endpoint.get(upstream)?.get(address)
     }
 }

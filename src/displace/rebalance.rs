@@ -10,7 +10,7 @@
 //! and is left alone until all others had their turn.
 
 pub mod share;
-pub mod pace;
+pub mod budget;
 pub mod excess;
 
 use std::cmp::Reverse;
@@ -18,13 +18,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::budget::{BACK_WITHIN, LOOK_EVERY, MoveBudget};
 use self::excess::Excess;
-use self::pace::{BACK_WITHIN, LOOK_EVERY, Pace};
 use super::Displacer;
-use super::filter::Filter;
-use super::jobs::{Chosen, Closing, Job, Speed};
+use super::filter::TunnelFilter;
+use super::jobs::{ChosenTunnel, Job, JobSpec, Speed};
 use super::periodic::PeriodicTask;
-use super::workers::{Found, Position, Workers};
+use super::workers::{ListPosition, LiveTunnel, Workers};
 use crate::config::model::{self, RebalanceConfig};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Upstream;
@@ -38,7 +38,7 @@ const QUIET_LOOKS: u32 = 3;
 /// Begins to look, on this runtime.
 pub fn start(displacer: Displacer) -> PeriodicTask {
     PeriodicTask::spawn(async move {
-        let mut fleet = Fleet::default();
+        let mut fleet = Rebalancer::default();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             fleet.look(&displacer).await;
@@ -48,12 +48,12 @@ pub fn start(displacer: Displacer) -> PeriodicTask {
 
 /// Upstreams that are looked at.
 #[derive(Debug)]
-struct Fleet {
-    upstreams: HashMap<Arc<str>, Moving>,
+struct Rebalancer {
+    upstreams: HashMap<Arc<str>, UpstreamRebalancer>,
     began: Instant,
 }
 
-impl Default for Fleet {
+impl Default for Rebalancer {
     fn default() -> Self {
         Self {
             upstreams: HashMap::new(),
@@ -64,8 +64,8 @@ impl Default for Fleet {
 
 /// How far it has come in one of them. When this is dropped, nothing more is moved.
 #[derive(Debug, Default)]
-struct Moving {
-    pace: Pace,
+struct UpstreamRebalancer {
+    pace: MoveBudget,
     /// Tunnels that it was last told of, while there are too many somewhere.
     told: usize,
     /// Looks since then that have found none.
@@ -75,13 +75,13 @@ struct Moving {
     not_before: Duration,
 }
 
-impl Drop for Moving {
+impl Drop for UpstreamRebalancer {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-impl Fleet {
+impl Rebalancer {
     async fn look(&mut self, displacer: &Displacer) {
         let upstreams = match displacer.process.is_draining() {
             // All of them go anyway.
@@ -105,7 +105,7 @@ impl Fleet {
     }
 }
 
-impl Moving {
+impl UpstreamRebalancer {
     async fn look(
         &mut self,
         displacer: &Displacer,
@@ -138,7 +138,7 @@ impl Moving {
             return;
         }
         let tunnels = chosen.len();
-        let closing = Closing {
+        let closing = JobSpec {
             what: format!("what is too much on endpoints of {}", upstream.name),
             speed: Speed::Paced(model::ClosePace::Over(LOOK_EVERY.mul_f64(CLOSING_SHARE))),
             words: CloseMessage::standard(Ended::Rebalance),
@@ -182,36 +182,36 @@ async fn candidates(
     upstream: &Upstream,
     excess: &Excess,
     min_age: Duration,
-) -> Option<Vec<Vec<Chosen>>> {
-    let filter = Arc::new(Filter {
+) -> Option<Vec<Vec<ChosenTunnel>>> {
+    let filter = Arc::new(TunnelFilter {
         upstream: Some(upstream.name.to_string()),
-        ..Filter::default()
+        ..TunnelFilter::default()
     });
     let giving = excess.of.iter().filter(|(_, above)| *above > 0);
-    let mut found: HashMap<&str, Giving> = giving
-        .map(|(state, above)| (&*state.label, Giving::new(*above)))
+    let mut found: HashMap<&str, Donor> = giving
+        .map(|(state, above)| (&*state.label, Donor::new(*above)))
         .collect();
-    let visit = |worker, tunnel: Found| {
+    let visit = |worker, tunnel: LiveTunnel| {
         if let Some(giving) = found.get_mut(&*tunnel.series.endpoint) {
             giving.count(worker, &tunnel, min_age);
         }
         true
     };
-    let listing = workers.tunnels(&filter, Position::default(), visit);
+    let listing = workers.tunnels(&filter, ListPosition::default(), visit);
     listing.await.ok()?;
-    Some(found.into_values().map(Giving::oldest).collect())
+    Some(found.into_values().map(Donor::oldest).collect())
 }
 
 /// What an endpoint has to give up, and what it has.
 #[derive(Debug)]
-struct Giving {
+struct Donor {
     above: usize,
     /// Tunnels that are being closed already.
     leaving: usize,
-    old: Vec<(Duration, Chosen)>,
+    old: Vec<(Duration, ChosenTunnel)>,
 }
 
-impl Giving {
+impl Donor {
     fn new(above: usize) -> Self {
         Self {
             above,
@@ -220,16 +220,16 @@ impl Giving {
         }
     }
 
-    fn count(&mut self, worker: usize, tunnel: &Found, min_age: Duration) {
+    fn count(&mut self, worker: usize, tunnel: &LiveTunnel, min_age: Duration) {
         let named = tunnel.name;
         if tunnel.ending.is_some() {
             self.leaving += 1;
         } else if tunnel.age >= min_age {
-            self.old.push((tunnel.age, Chosen { worker, named }));
+            self.old.push((tunnel.age, ChosenTunnel { worker, named }));
         }
     }
 
-    fn oldest(mut self) -> Vec<Chosen> {
+    fn oldest(mut self) -> Vec<ChosenTunnel> {
         self.old.sort_by_key(|(age, _)| Reverse(*age));
         self.old.truncate(self.above.saturating_sub(self.leaving));
         self.old.into_iter().map(|(_, chosen)| chosen).collect()
@@ -237,7 +237,7 @@ impl Giving {
 }
 
 /// The first of each, then the second of each, and so on, up to so many.
-fn in_turn(candidates: &[Vec<Chosen>], most: usize) -> Vec<Chosen> {
+fn in_turn(candidates: &[Vec<ChosenTunnel>], most: usize) -> Vec<ChosenTunnel> {
     let longest = candidates.iter().map(Vec::len).max().unwrap_or(0);
     let turns = (0..longest).flat_map(|turn| candidates.iter().filter_map(move |it| it.get(turn)));
     turns.take(most).copied().collect()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use super::filter::Filter;
+use super::filter::TunnelFilter;
 use crate::net::stream::Peer;
 use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::observe::counters::Counters;
@@ -21,35 +21,35 @@ use crate::tunnel::entry::TunnelEntry;
 use crate::tunnel::side::Side;
 
 /// Questions that may wait for a worker.
-pub const QUESTIONS: usize = 64;
+pub const QUERY_QUEUE: usize = 64;
 
 /// Tunnels that a worker looks at in one step: a tenth of a millisecond, as long as a handshake takes.
-const STEP: usize = 256;
+const PAGE_LENGTH: usize = 256;
 
 /// How long a worker may take for a step before nobody waits for it any more.
-const STEP_WITHIN: Duration = Duration::from_secs(10);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a worker is asked.
 #[derive(Debug)]
-pub enum Question {
+pub enum WorkerQuery {
     /// To show in its counters what live tunnels have carried, and that it is well.
-    Carried(oneshot::Sender<()>),
+    PublishTraffic(oneshot::Sender<()>),
     /// Which of the tunnels in the next places from `from` on are meant.
     Tunnels {
         /// Where to begin.
         from: usize,
         /// Which are meant.
-        filter: Arc<Filter>,
+        filter: Arc<TunnelFilter>,
         /// Takes the answer.
-        answer: oneshot::Sender<Step>,
+        answer: oneshot::Sender<TunnelPage>,
     },
     /// To close these, if they are still there, with these words; tells how many.
-    Close(Vec<Named>, CloseMessage, oneshot::Sender<usize>),
+    Close(Vec<TunnelRef>, CloseMessage, oneshot::Sender<usize>),
 }
 
 /// A tunnel of a worker: its place, and whose that was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Named {
+pub struct TunnelRef {
     /// Its place in the worker's table.
     pub place: usize,
     /// Its session.
@@ -58,18 +58,18 @@ pub struct Named {
 
 /// What a worker found in one step.
 #[derive(Debug)]
-pub struct Step {
+pub struct TunnelPage {
     /// Tunnels that are meant.
-    pub found: Vec<Found>,
+    pub found: Vec<LiveTunnel>,
     /// Where to go on, if there is more.
     pub next: Option<usize>,
 }
 
 /// A live tunnel, as it was a moment ago.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct LiveTunnel {
     /// Which it is.
-    pub name: Named,
+    pub name: TunnelRef,
     /// Who connected.
     pub client: Peer,
     /// Listener, route, upstream, endpoint.
@@ -83,7 +83,7 @@ pub struct Found {
     /// How long no byte has come from either side.
     pub quiet: Duration,
     /// What it has carried.
-    pub carried: Carried,
+    pub carried: TunnelTraffic,
     /// What it is being closed for.
     pub ending: Option<Ended>,
 }
@@ -91,7 +91,7 @@ pub struct Found {
 /// What a tunnel has carried since it opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
-pub struct Carried {
+pub struct TunnelTraffic {
     pub bytes_from_client: u64,
     pub bytes_from_endpoint: u64,
     pub messages_from_client: u64,
@@ -99,22 +99,22 @@ pub struct Carried {
 }
 
 /// Answers for `worker`. Whoever asked may have stopped waiting.
-pub fn answer(worker: &Worker, question: Question) {
+pub fn answer(worker: &Worker, question: WorkerQuery) {
     match question {
-        Question::Carried(done) => {
+        WorkerQuery::PublishTraffic(done) => {
             worker.publish_traffic();
             let _ = done.send(());
         }
-        Question::Tunnels {
+        WorkerQuery::Tunnels {
             from,
             filter,
             answer,
         } => {
             let _ = answer.send(step(worker, from, &filter));
         }
-        Question::Close(named, words, closed) => {
+        WorkerQuery::Close(named, words, closed) => {
             let words = Rc::new(words);
-            let close = |named: &Named| {
+            let close = |named: &TunnelRef| {
                 let is_it =
                     |record: &TunnelRecord| record.facts.session == SessionId(named.session);
                 worker.tunnels.close(named.place, &words, is_it)
@@ -125,22 +125,22 @@ pub fn answer(worker: &Worker, question: Question) {
     }
 }
 
-fn step(worker: &Worker, from: usize, filter: &Filter) -> Step {
+fn step(worker: &Worker, from: usize, filter: &TunnelFilter) -> TunnelPage {
     let now = Instant::now();
     let mut found = Vec::new();
     let next = worker
         .tunnels
-        .page(from, STEP, |place, entry, quiet, record| {
+        .page(from, PAGE_LENGTH, |place, entry, quiet, record| {
             let facts = &record.facts;
             let age = now.saturating_duration_since(facts.opened);
             if filter.takes(facts, age, quiet) {
-                found.push(Found::new(place, entry, facts, (age, quiet)));
+                found.push(LiveTunnel::new(place, entry, facts, (age, quiet)));
             }
         });
-    Step { found, next }
+    TunnelPage { found, next }
 }
 
-impl Found {
+impl LiveTunnel {
     fn new(
         place: usize,
         entry: &TunnelEntry,
@@ -149,7 +149,7 @@ impl Found {
     ) -> Self {
         let meter = &entry.meter;
         Self {
-            name: Named {
+            name: TunnelRef {
                 place,
                 session: facts.session.0,
             },
@@ -159,7 +159,7 @@ impl Found {
             subprotocol: facts.subprotocol.clone(),
             age,
             quiet,
-            carried: Carried {
+            carried: TunnelTraffic {
                 bytes_from_client: meter.bytes(Side::Client),
                 bytes_from_endpoint: meter.bytes(Side::Endpoint),
                 messages_from_client: meter.messages(Side::Client),
@@ -172,20 +172,20 @@ impl Found {
 
 /// A worker, as it is asked.
 #[derive(Debug)]
-pub struct Asked {
+pub struct WorkerLink {
     /// Takes questions.
-    pub questions: mpsc::Sender<Question>,
+    pub questions: mpsc::Sender<WorkerQuery>,
     /// Its counters.
     pub counters: Arc<Counters>,
 }
 
 /// All workers.
 #[derive(Debug)]
-pub struct Workers(Vec<Asked>);
+pub struct Workers(Vec<WorkerLink>);
 
 /// Where a listing stands: the worker, and the place there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct ListPosition {
     /// The worker.
     pub worker: usize,
     /// The place.
@@ -194,7 +194,7 @@ pub struct Position {
 
 impl Workers {
     /// These.
-    pub fn new(workers: Vec<Asked>) -> Self {
+    pub fn new(workers: Vec<WorkerLink>) -> Self {
         Self(workers)
     }
 
@@ -218,7 +218,10 @@ impl Workers {
     pub async fn show_carried(&self, limit: Duration) -> bool {
         let answers = self.0.iter().map(|worker| async {
             let (done, is_done) = oneshot::channel();
-            let asked = worker.questions.send(Question::Carried(done)).await;
+            let asked = worker
+                .questions
+                .send(WorkerQuery::PublishTraffic(done))
+                .await;
             asked.is_ok() && is_done.await.is_ok()
         });
         let all = tokio::time::timeout(limit, join_all(answers)).await;
@@ -229,13 +232,13 @@ impl Workers {
     /// until that returns `false`. Tells where that was.
     ///
     /// # Errors
-    /// [`Unanswered`].
+    /// [`WorkerUnresponsive`].
     pub async fn tunnels(
         &self,
-        filter: &Arc<Filter>,
-        from: Position,
-        mut visit: impl FnMut(usize, Found) -> bool,
-    ) -> Result<Option<Position>, Unanswered> {
+        filter: &Arc<TunnelFilter>,
+        from: ListPosition,
+        mut visit: impl FnMut(usize, LiveTunnel) -> bool,
+    ) -> Result<Option<ListPosition>, WorkerUnresponsive> {
         let mut place = from.place;
         for (worker, asked) in self.0.iter().enumerate().skip(from.worker) {
             let mut next = Some(std::mem::take(&mut place));
@@ -244,7 +247,7 @@ impl Workers {
                 for found in step.found {
                     let place = found.name.place + 1;
                     if !visit(worker, found) {
-                        return Ok(Some(Position { worker, place }));
+                        return Ok(Some(ListPosition { worker, place }));
                     }
                 }
                 next = step.next;
@@ -256,25 +259,29 @@ impl Workers {
     /// Closes tunnels of one worker, with these words; tells how many were still there.
     ///
     /// # Errors
-    /// [`Unanswered`].
+    /// [`WorkerUnresponsive`].
     pub async fn close(
         &self,
         worker: usize,
-        named: Vec<Named>,
+        named: Vec<TunnelRef>,
         words: CloseMessage,
-    ) -> Result<usize, Unanswered> {
-        let asked = self.0.get(worker).ok_or(Unanswered)?;
+    ) -> Result<usize, WorkerUnresponsive> {
+        let asked = self.0.get(worker).ok_or(WorkerUnresponsive)?;
         let (closed, count) = oneshot::channel();
         asked
-            .ask(Question::Close(named, words, closed), count)
+            .ask(WorkerQuery::Close(named, words, closed), count)
             .await
     }
 }
 
-impl Asked {
-    async fn step(&self, from: usize, filter: &Arc<Filter>) -> Result<Step, Unanswered> {
+impl WorkerLink {
+    async fn step(
+        &self,
+        from: usize,
+        filter: &Arc<TunnelFilter>,
+    ) -> Result<TunnelPage, WorkerUnresponsive> {
         let (answer, step) = oneshot::channel();
-        let question = Question::Tunnels {
+        let question = WorkerQuery::Tunnels {
             from,
             filter: Arc::clone(filter),
             answer,
@@ -284,19 +291,19 @@ impl Asked {
 
     async fn ask<T>(
         &self,
-        question: Question,
+        question: WorkerQuery,
         answer: oneshot::Receiver<T>,
-    ) -> Result<T, Unanswered> {
+    ) -> Result<T, WorkerUnresponsive> {
         let asking = async {
             self.questions.send(question).await.ok()?;
             answer.await.ok()
         };
-        let answered = tokio::time::timeout(STEP_WITHIN, asking).await;
-        answered.ok().flatten().ok_or(Unanswered)
+        let answered = tokio::time::timeout(PAGE_TIMEOUT, asking).await;
+        answered.ok().flatten().ok_or(WorkerUnresponsive)
     }
 }
 
 /// A worker has not answered.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("a worker does not answer")]
-pub struct Unanswered;
+pub struct WorkerUnresponsive;

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::errors::StartError;
 use super::reload::Reloader;
 use crate::admin::api::Api;
-use crate::admin::http::Server;
+use crate::admin::http::AdminServer;
 use crate::admin::public::Public;
 use crate::admin::view::View;
 use crate::config::model::{Admin, Bind};
@@ -19,8 +19,8 @@ use crate::net::listen::ListeningSocket;
 #[derive(Debug)]
 pub(super) struct AdminServers {
     view: Arc<View>,
-    public: Option<(SocketId, Server)>,
-    api: Option<(SocketId, Server)>,
+    public: Option<(SocketId, AdminServer)>,
+    api: Option<(SocketId, AdminServer)>,
     /// What is still answered where another process serves now.
     retired: Vec<JoinSet<()>>,
 }
@@ -76,7 +76,7 @@ impl AdminServers {
     pub(super) fn serve(admin_sockets: AdminSockets, view: Arc<View>) -> Self {
         let public = admin_sockets.public.and_then(|(id, bound)| {
             tracing::info!(address = bound.address(), "serving metrics");
-            let server = Server::start(bound, Public(Arc::clone(&view)));
+            let server = AdminServer::start(bound, Public(Arc::clone(&view)));
             Some((id, started(server)?))
         });
         let api = admin_sockets.api.and_then(|(id, bound)| {
@@ -85,7 +85,7 @@ impl AdminServers {
                 view: Arc::clone(&view),
                 over_tcp: matches!(bound, ListeningSocket::Tcp(..)),
             };
-            Some((id, started(Server::start(bound, api))?))
+            Some((id, started(AdminServer::start(bound, api))?))
         });
         Self {
             view,
@@ -126,7 +126,7 @@ impl AdminServers {
     /// After a reload, or the first configuration.
     pub(super) fn publish(&self, reloader: &mut Reloader) {
         self.view.token.store(reloader.token());
-        self.view.taken.store(reloader.loaded());
+        self.view.loaded.store(reloader.loaded());
         self.view
             .listening
             .store(Arc::new(reloader.listeners().listening()));
@@ -134,7 +134,7 @@ impl AdminServers {
 }
 
 /// Its event queue takes a socket that listens, unless there is no memory left.
-fn started(server: io::Result<Server>) -> Option<Server> {
+fn started(server: io::Result<AdminServer>) -> Option<AdminServer> {
     let told = |error: &io::Error| tracing::error!(%error, "not serving operators");
     server.inspect_err(told).ok()
 }

@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 use super::discovery::Lookups;
 use super::errors::StartError;
 use super::{limits, mailbox, reload, worker};
+use crate::admin::command::{COMMAND_QUEUE, ControlCommand};
 use crate::admin::generations::Generations;
-use crate::admin::order::{ORDERS, Order};
 use crate::admin::view::View;
 use crate::config::Loaded;
 use crate::config::model::Config;
 use crate::displace::jobs::Jobs;
-use crate::displace::workers::{Asked, Workers};
+use crate::displace::workers::{WorkerLink, Workers};
 use crate::net::admission::Admission;
 use crate::observe::logging::Logging;
 use crate::observe::process::ProcessStatus;
@@ -66,8 +66,8 @@ impl Base {
         loaded: &Loaded,
         logging: &Logging,
         generation: u64,
-    ) -> (Arc<View>, mpsc::Receiver<Order>) {
-        let (ordering, orders) = mpsc::channel(ORDERS);
+    ) -> (Arc<View>, mpsc::Receiver<ControlCommand>) {
+        let (ordering, orders) = mpsc::channel(COMMAND_QUEUE);
         let workers = Arc::new(askable(&self.workers));
         let view = View {
             jobs: Arc::new(Jobs::new(Arc::clone(&workers))),
@@ -78,10 +78,10 @@ impl Base {
             log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
             measuring: tokio::sync::Mutex::default(),
-            taken: ArcSwap::from_pointee(reload::taken(loaded)),
+            loaded: ArcSwap::from_pointee(reload::taken(loaded)),
             listening: ArcSwap::default(),
             token: ArcSwapOption::empty(),
-            orders: ordering,
+            commands: ordering,
             generation,
             generations: Arc::<Generations>::default(),
             handing_over: AtomicBool::new(false),
@@ -91,7 +91,7 @@ impl Base {
 }
 
 fn askable(workers: &[mailbox::WorkerHandle]) -> Workers {
-    let asked = workers.iter().map(|worker| Asked {
+    let asked = workers.iter().map(|worker| WorkerLink {
         questions: worker.questions.clone(),
         counters: Arc::clone(&worker.counters),
     });

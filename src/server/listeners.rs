@@ -23,7 +23,7 @@ use self::plan::PlannedListener;
 use self::socket_key::SocketKey;
 use super::acceptor::BoundAddress;
 use super::mailbox::{StopMode, WorkerHandle};
-use crate::admin::view::Listening;
+use crate::admin::view::ListenerState;
 use crate::config::model::{self, Bind};
 use crate::drain::{Drain, Urgency};
 use crate::handover::state::InheritedListeners;
@@ -243,18 +243,18 @@ impl Listeners {
     }
 
     /// The listeners that run, for operators.
-    pub(super) fn listening(&self) -> Vec<Listening> {
+    pub(super) fn listening(&self) -> Vec<ListenerState> {
         let addresses = self.addresses();
         let of = |name: &Arc<str>| {
             let own = addresses.iter().filter(|(owner, _)| owner == name);
             own.map(|(_, address)| address.clone()).collect()
         };
-        let mut listening: Vec<Listening> = self
+        let mut listening: Vec<ListenerState> = self
             .configured
             .iter()
             .map(|listener| {
                 let is_drained = self.drained.contains_key(&listener.name);
-                Listening {
+                ListenerState {
                     name: Arc::clone(&listener.name),
                     addresses: match is_drained {
                         true => listener.binds.iter().map(ToString::to_string).collect(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::displace::workers::Question;
+use crate::displace::workers::WorkerQuery;
 use crate::front::accept::IncomingConnection;
 use crate::net::admission::WorkerLoad;
 use crate::net::listen::ListeningSocket;
@@ -63,7 +63,7 @@ pub(super) struct WorkerHandle {
     /// Its mailbox.
     pub(super) mailbox: mpsc::Sender<WorkerMessage>,
     /// What operators want to know of it.
-    pub(super) questions: mpsc::Sender<Question>,
+    pub(super) questions: mpsc::Sender<WorkerQuery>,
     /// Its connections.
     pub(super) load: Arc<WorkerLoad>,
     /// Its counters.

@@ -6,33 +6,33 @@ use super::errors::ReloadError;
 use super::listeners::ListenerDrainError;
 use super::process::Process;
 use super::reload::{ReloadOutcome, Source};
-use crate::admin::fault::Fault;
-use crate::admin::order::{self, Order, Steer};
-use crate::admin::plan::{self, Guard, Plan};
+use crate::admin::command::{self, ControlCommand, SteerListener};
+use crate::admin::error::ApiError;
+use crate::admin::plan::{self, Guard, ReloadPlan};
 use crate::config::Loaded;
-use crate::displace::live::Live;
+use crate::displace::live::LiveTunnels;
 use crate::handover::predecessor::HandedOver;
 use crate::systemd;
 
 impl Process {
     /// Does what an operator orders. Whoever ordered it may have stopped waiting.
-    pub(super) async fn execute(&mut self, order: Order) -> Option<HandedOver> {
+    pub(super) async fn execute(&mut self, order: ControlCommand) -> Option<HandedOver> {
         match order {
-            Order::Plan(done) => {
+            ControlCommand::Plan(done) => {
                 let loaded = self.reloader.load(Source::File).await;
                 let planned = loaded.map(|loaded| self.plan(&loaded));
                 let _ = done.send(planned.map_err(|error| rejected(&error)));
             }
-            Order::Reload(guard, done) => {
+            ControlCommand::Reload(guard, done) => {
                 let _ = done.send(self.reload_if(guard).await);
             }
             // Whoever has been told that it takes too long must not be surprised.
-            Order::Listener(_, done) if done.is_closed() => {}
-            Order::Upgrade(_, done) if done.is_closed() => {}
-            Order::Listener(steer, done) => {
+            ControlCommand::Listener(_, done) if done.is_closed() => {}
+            ControlCommand::Upgrade(_, done) if done.is_closed() => {}
+            ControlCommand::Listener(steer, done) => {
                 let _ = done.send(self.set_listener_drained(&steer).await);
             }
-            Order::Upgrade(binary, done) => {
+            ControlCommand::Upgrade(binary, done) => {
                 let upgraded = self.upgrade(binary).await;
                 let answer = upgraded.as_ref().map(|it| it.by.clone());
                 let _ = done.send(answer.map_err(Clone::clone));
@@ -43,8 +43,8 @@ impl Process {
     }
 
     /// Takes a listener out, or puts it back.
-    async fn set_listener_drained(&mut self, steer: &Steer) -> Result<(), Fault> {
-        let Steer {
+    async fn set_listener_drained(&mut self, steer: &SteerListener) -> Result<(), ApiError> {
+        let SteerListener {
             listener,
             is_drained,
         } = steer;
@@ -54,9 +54,9 @@ impl Process {
             false => listeners.undrain_listener(listener).await,
         };
         done.map_err(|error| match error {
-            ListenerDrainError::Unknown { .. } => Fault::unknown(error.to_string()),
-            ListenerDrainError::Passed(_) => Fault::conflict(error.to_string()),
-            ListenerDrainError::Listen(_) => Fault::conflict(format!("it stays out: {error}")),
+            ListenerDrainError::Unknown { .. } => ApiError::not_found(error.to_string()),
+            ListenerDrainError::Passed(_) => ApiError::conflict(error.to_string()),
+            ListenerDrainError::Listen(_) => ApiError::conflict(format!("it stays out: {error}")),
         })?;
         match is_drained {
             true => tracing::info!(listener, "listener drained by an operator"),
@@ -67,7 +67,7 @@ impl Process {
     }
 
     /// Reloads, if that displaces no more tunnels than it may.
-    async fn reload_if(&mut self, guard: Guard) -> Result<order::Reloaded, Fault> {
+    async fn reload_if(&mut self, guard: Guard) -> Result<command::ReloadResponse, ApiError> {
         systemd::reloading();
         self.reloader.reopen_logs();
         let result = match self.reloader.load(Source::File).await {
@@ -85,20 +85,20 @@ impl Process {
         let done = result.map_err(|error| rejected(&error))?;
         let taken = self.reloader.loaded();
         let waiting = taken.waiting();
-        Ok(order::Reloaded {
+        Ok(command::ReloadResponse {
             certificates_only: done == ReloadOutcome::Certificates,
             warnings: taken.warnings.iter().cloned().chain(waiting).collect(),
         })
     }
 
-    fn plan(&self, loaded: &Loaded) -> Plan {
+    fn plan(&self, loaded: &Loaded) -> ReloadPlan {
         let counters = self
             .workers
             .iter()
             .map(|worker| Arc::clone(&worker.counters));
-        let live = Live::of(&counters.collect::<Vec<_>>());
+        let live = LiveTunnels::of(&counters.collect::<Vec<_>>());
         let files = self.reloader.changed_files(&loaded.config);
-        let running = plan::Running {
+        let running = plan::Current {
             source: &self.reloader.loaded().source,
             snapshot: &self.reloader.snapshot(),
             live: &live,
@@ -108,6 +108,7 @@ impl Process {
     }
 }
 
-fn rejected(error: &ReloadError) -> Fault {
-    Fault::conflict("the configuration is not taken; what ran before runs on").with(error.lines())
+fn rejected(error: &ReloadError) -> ApiError {
+    ApiError::conflict("the configuration is not taken; what ran before runs on")
+        .with_details(error.lines())
 }

@@ -14,7 +14,7 @@ use super::signals::{Signal, Signals};
 use super::watch::FileWatch;
 use super::watchdog::{self, ServiceNotifier};
 use super::{Exit, health, mailbox};
-use crate::admin::order::Order;
+use crate::admin::command::ControlCommand;
 use crate::config::model::WatchedFiles;
 use crate::displace::periodic::PeriodicTask;
 use crate::handover::predecessor::HandedOver;
@@ -38,7 +38,7 @@ pub(super) struct Process {
     pub(super) process_status: Arc<ProcessStatus>,
     pub(super) admin: AdminServers,
     /// What operators order.
-    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) orders: mpsc::Receiver<ControlCommand>,
     pub(super) signals: Signals,
     pub(super) file_watch: FileWatch,
     /// Its program.

@@ -13,7 +13,7 @@ use super::errors::ReloadError;
 use super::fingerprint::{Fingerprint, fingerprint, only_certificates_changed};
 use super::listeners::{ListenerPlan, Listeners};
 use super::restart::StartedWith;
-use crate::admin::view::Taken;
+use crate::admin::view::LoadedConfig;
 use crate::config::model::{Admin, Config, Secret, ServerConfig};
 use crate::config::{self, Loaded, Report};
 use crate::observe::process::Expiry;
@@ -39,7 +39,7 @@ pub(super) struct Reloader {
     lookups: Lookups,
     fingerprint: Fingerprint,
     /// What operators are shown of it.
-    loaded: Arc<Taken>,
+    loaded: Arc<LoadedConfig>,
     started: StartedWith,
     server: ServerConfig,
     admin: Admin,
@@ -157,7 +157,7 @@ impl Reloader {
     }
 
     /// What operators are shown of the configuration as running.
-    pub(super) fn loaded(&self) -> Arc<Taken> {
+    pub(super) fn loaded(&self) -> Arc<LoadedConfig> {
         Arc::clone(&self.loaded)
     }
 
@@ -286,9 +286,9 @@ fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
 }
 
 /// What operators are shown of a configuration.
-pub(super) fn taken(loaded: &Loaded) -> Taken {
+pub(super) fn taken(loaded: &Loaded) -> LoadedConfig {
     let files = loaded.config.inputs.iter();
-    Taken {
+    LoadedConfig {
         files: files.map(|path| path.display().to_string()).collect(),
         at: SystemTime::now(),
         source: Arc::clone(&loaded.source),

@@ -15,7 +15,7 @@ use super::signals::Signals;
 use super::watch::FileWatch;
 use super::watchdog::ServiceNotifier;
 use super::{Exit, ServingProcess, health, limits};
-use crate::admin::generations::Older;
+use crate::admin::generations::OlderGeneration;
 use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
 use crate::handover::identity::Identity;
@@ -135,7 +135,7 @@ impl Process {
         let view = Arc::clone(self.admin.view());
         self.notifier = Some(ServiceNotifier::start(&view));
         let older = older.into_iter();
-        let older = older.map(|(identity, link)| Older::new(identity, link));
+        let older = older.map(|(identity, link)| OlderGeneration::new(identity, link));
         view.generations.follow(&view.shared, older.collect());
         tracing::info!(
             generation = view.generation,

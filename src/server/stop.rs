@@ -11,9 +11,9 @@ use super::mailbox::WorkerMessage;
 use super::process::Process;
 use super::signals::Signals;
 use crate::admin::api::Api;
-use crate::admin::fault::Fault;
+use crate::admin::command::ControlCommand;
+use crate::admin::error::ApiError;
 use crate::admin::http::serve_successor;
-use crate::admin::order::Order;
 use crate::config::model::Shutdown;
 use crate::handover::link::Link;
 use crate::observe::counters::Totals;
@@ -200,15 +200,15 @@ async fn successor_gone(asked: &mut JoinSet<()>) {
 }
 
 /// What only the process that serves can do.
-async fn refuse(mut orders: mpsc::Receiver<Order>) {
+async fn refuse(mut orders: mpsc::Receiver<ControlCommand>) {
     while let Some(order) = orders.recv().await {
-        let fault = || Fault::conflict("this generation drains: ask the one that serves");
+        let fault = || ApiError::conflict("this generation drains: ask the one that serves");
         // Whoever ordered it may have stopped waiting.
         match order {
-            Order::Plan(done) => drop(done.send(Err(fault()))),
-            Order::Reload(_, done) => drop(done.send(Err(fault()))),
-            Order::Listener(_, done) => drop(done.send(Err(fault()))),
-            Order::Upgrade(_, done) => drop(done.send(Err(fault()))),
+            ControlCommand::Plan(done) => drop(done.send(Err(fault()))),
+            ControlCommand::Reload(_, done) => drop(done.send(Err(fault()))),
+            ControlCommand::Listener(_, done) => drop(done.send(Err(fault()))),
+            ControlCommand::Upgrade(_, done) => drop(done.send(Err(fault()))),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use super::blocking::blocking;
 use super::process::Process;
-use crate::admin::fault::Fault;
+use crate::admin::error::ApiError;
 use crate::handover::identity::{Identity, shown};
 use crate::handover::predecessor::{HandedOver, PassedDescriptors, SuccessorProcess, UpgradeError};
 use crate::handover::state::HandoverState;
@@ -19,8 +19,11 @@ impl Process {
     /// that serves, this one accepts nothing any more.
     ///
     /// # Errors
-    /// [`Fault`]; what ran before runs on.
-    pub(super) async fn upgrade(&mut self, binary: Option<PathBuf>) -> Result<HandedOver, Fault> {
+    /// [`ApiError`]; what ran before runs on.
+    pub(super) async fn upgrade(
+        &mut self,
+        binary: Option<PathBuf>,
+    ) -> Result<HandedOver, ApiError> {
         let binary = binary.unwrap_or_else(|| self.program.clone());
         tracing::info!(binary = %binary.display(), "handing over to a new process");
         match self.hand_over(&binary).await {
@@ -32,8 +35,8 @@ impl Process {
                 }
                 tracing::error!(%error, "upgrade failed: what ran before runs on");
                 let fault =
-                    Fault::conflict(format!("not upgraded, what ran before runs on: {error}"));
-                Err(fault.with(details))
+                    ApiError::conflict(format!("not upgraded, what ran before runs on: {error}"));
+                Err(fault.with_details(details))
             }
         }
     }

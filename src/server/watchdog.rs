@@ -86,7 +86,7 @@ pub(super) fn status_line(view: &View) -> String {
         return format!("draining, {tunnels} tunnels left");
     }
     let (up, endpoints) = view.endpoints_up();
-    let taken = humantime::format_rfc3339_seconds(view.taken.load().at);
+    let taken = humantime::format_rfc3339_seconds(view.loaded.load().at);
     let reloaded = match view.process.fault().first() {
         Some(fault) => format!("last reload failed: {}", fault.replace('\n', " ")),
         None => format!("configuration taken {taken}"),
@@ -102,15 +102,15 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::displace::workers::{Asked, QUESTIONS, Question};
+    use crate::displace::workers::{QUERY_QUEUE, WorkerLink, WorkerQuery};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    fn worker() -> (Asked, mpsc::Receiver<Question>) {
-        let (questions, asked) = mpsc::channel(QUESTIONS);
+    fn worker() -> (WorkerLink, mpsc::Receiver<WorkerQuery>) {
+        let (questions, asked) = mpsc::channel(QUERY_QUEUE);
         let counters = Arc::default();
         (
-            Asked {
+            WorkerLink {
                 questions,
                 counters,
             },
@@ -118,8 +118,8 @@ mod tests {
         )
     }
 
-    async fn answer(asked: &mut mpsc::Receiver<Question>) {
-        if let Some(Question::Carried(done)) = asked.recv().await {
+    async fn answer(asked: &mut mpsc::Receiver<WorkerQuery>) {
+        if let Some(WorkerQuery::PublishTraffic(done)) = asked.recv().await {
             done.send(()).unwrap();
         }
     }
@@ -148,7 +148,7 @@ mod tests {
             }
             // From now on one does not answer.
             for _ in 0..6 {
-                while let Ok(Question::Carried(done)) = asked_well.try_recv() {
+                while let Ok(WorkerQuery::PublishTraffic(done)) = asked_well.try_recv() {
                     let _ = done.send(());
                 }
                 advance(LIMIT / 2).await;
@@ -158,7 +158,7 @@ mod tests {
             // And is gone.
             drop(asked_hanging);
             for _ in 0..4 {
-                while let Ok(Question::Carried(done)) = asked_well.try_recv() {
+                while let Ok(WorkerQuery::PublishTraffic(done)) = asked_well.try_recv() {
                     let _ = done.send(());
                 }
                 advance(LIMIT / 2).await;
@@ -180,7 +180,7 @@ mod tests {
         let fed = Cell::new(0);
         let feeding = feed(&workers, LIMIT, || fed.set(fed.get() + 1));
         let story = async {
-            let Some(Question::Carried(done)) = asked.recv().await else {
+            let Some(WorkerQuery::PublishTraffic(done)) = asked.recv().await else {
                 unreachable!("nothing else is asked")
             };
             advance(LIMIT * 3 / 4).await;

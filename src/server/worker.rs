@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::acceptor;
 use super::mailbox::{MAILBOX, WorkerHandle, WorkerMessage};
-use crate::displace::workers::{self, QUESTIONS, Question};
+use crate::displace::workers::{self, QUERY_QUEUE, WorkerQuery};
 use crate::front::accept;
 use crate::net::admission::{Admission, WorkerLoad};
 use crate::observe::counters::Counters;
@@ -28,7 +28,7 @@ pub(super) fn start(
     admission: &Arc<Admission>,
 ) -> io::Result<WorkerHandle> {
     let (mailbox, messages) = mpsc::channel(MAILBOX);
-    let (questions, asked) = mpsc::channel(QUESTIONS);
+    let (questions, asked) = mpsc::channel(QUERY_QUEUE);
     let counters = Arc::<Counters>::default();
     let handle = WorkerHandle {
         mailbox,
@@ -63,7 +63,7 @@ pub(super) fn start(
 async fn run(
     worker: Rc<Worker>,
     mut messages: mpsc::Receiver<WorkerMessage>,
-    mut asked: mpsc::Receiver<Question>,
+    mut asked: mpsc::Receiver<WorkerQuery>,
 ) {
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -26,7 +26,7 @@ const PURE: [&str; 9] = [
     "src/tunnel/forwarder.rs",
     "src/tunnel/framing.rs",
     "src/displace/rebalance/share.rs",
-    "src/displace/rebalance/pace.rs",
+    "src/displace/rebalance/budget.rs",
 ];
 
 /// Modules outside the order: the program on top of the library.

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use tidegate::displace::rebalance::pace::{LOOK_EVERY, Pace};
-use tidegate::displace::rebalance::share::{Load, excess};
+use tidegate::displace::rebalance::budget::{LOOK_EVERY, MoveBudget};
+use tidegate::displace::rebalance::share::{EndpointLoad, excess};
 
 use super::{BACK_WITHIN, Event, Fleet, Time, seconds, time};
 
@@ -31,7 +31,7 @@ impl Fleet<'_> {
         self.paces = paces;
     }
 
-    fn rebalance_of(&mut self, proxy: usize, pace: &mut Pace, settings: Rebalance) {
+    fn rebalance_of(&mut self, proxy: usize, pace: &mut MoveBudget, settings: Rebalance) {
         let now = Duration::from_micros(self.now);
         let allowed = pace.allows(now, settings.rate);
         let away = pace.away(now);
@@ -42,9 +42,9 @@ impl Fleet<'_> {
             return;
         }
         let in_flight = &self.proxies[proxy].in_flight;
-        let loads: Vec<Load> = serving
+        let loads: Vec<EndpointLoad> = serving
             .iter()
-            .map(|&number| Load {
+            .map(|&number| EndpointLoad {
                 weight: 1,
                 in_flight: in_flight[number],
                 most: None,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tidegate::displace::rebalance::share::{Load, excess};
+use tidegate::displace::rebalance::share::{EndpointLoad, excess};
 use tidegate::upstream::balance::Policy;
 
 use super::{JOINS, MINUTE, Outcome, RATIO, after, imbalance, joined, line, most};
@@ -134,7 +134,7 @@ fn settled(history: &History, factor: f64) -> String {
 
 /// What is too much right after the new one has come.
 fn least(factor: f64) -> usize {
-    let load = |in_flight| Load {
+    let load = |in_flight| EndpointLoad {
         weight: 1,
         in_flight,
         most: None,

@@ -7,15 +7,15 @@ use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
-use crate::admin::fault::Fault;
+use crate::admin::error::ApiError;
 use crate::config::model::Secret;
 
 /// Lets a request by TCP pass, or not.
 ///
 /// # Errors
-/// [`Fault`], with 401 or 403.
-pub fn check(parts: &Parts, needs_token: bool, token: Option<&Secret>) -> Result<(), Fault> {
-    let forbidden = |error: &str| Err(Fault::new(StatusCode::FORBIDDEN, error));
+/// [`ApiError`], with 401 or 403.
+pub fn check(parts: &Parts, needs_token: bool, token: Option<&Secret>) -> Result<(), ApiError> {
+    let forbidden = |error: &str| Err(ApiError::new(StatusCode::FORBIDDEN, error));
     // A name in `Host` may be one of an attacker's that resolves to this address (DNS rebinding).
     let Some(host) = only(&parts.headers, HOST.as_str()).filter(|host| is_address(host)) else {
         return forbidden("over TCP this is served under its IP address, or `localhost`, only");
@@ -47,7 +47,7 @@ pub fn check(parts: &Parts, needs_token: bool, token: Option<&Secret>) -> Result
     });
     match matches {
         true => Ok(()),
-        false => Err(Fault::new(
+        false => Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
             "over TCP this needs the token in `Authorization: Bearer …`",
         )),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::status::Progress;
-use crate::admin::fault::Fault;
+use super::status::JobInfo;
+use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::config::model::{CloseOrder, ClosePace};
-use crate::displace::filter::{Filter, Span};
-use crate::displace::jobs::{self, Closing, Speed};
+use crate::displace::filter::{HumanDuration, TunnelFilter};
+use crate::displace::jobs::{self, JobSpec, Speed};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// The slowest and the fastest pace, in tunnels per second.
@@ -20,10 +20,10 @@ const RATE_MOST: f64 = 1e6;
 /// Which tunnels are to be closed, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Close {
+pub struct CloseRequest {
     /// Those that this means; without anything in it, `all` must be true.
     #[serde(default)]
-    pub filter: Filter,
+    pub filter: TunnelFilter,
     /// All of them are meant.
     #[serde(default)]
     pub all: bool,
@@ -35,10 +35,10 @@ pub struct Close {
     pub per_second: Option<f64>,
     /// Spread evenly over so long: `2m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub over: Option<Span>,
+    pub over: Option<HumanDuration>,
     /// Which first: the oldest if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub order: Option<First>,
+    pub order: Option<ClosingOrder>,
     /// The code of the Close frame for clients: 1000 to 1014 but for those that are never sent, or
     /// 3000 to 4999. 1008 if nothing else is said. Endpoints get 1001.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +51,7 @@ pub struct Close {
 /// Which tunnels are closed first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum First {
+pub enum ClosingOrder {
     /// The oldest.
     #[default]
     Oldest,
@@ -59,40 +59,42 @@ pub enum First {
     Random,
 }
 
-impl From<First> for CloseOrder {
-    fn from(first: First) -> Self {
+impl From<ClosingOrder> for CloseOrder {
+    fn from(first: ClosingOrder) -> Self {
         match first {
-            First::Oldest => Self::Oldest,
-            First::Random => Self::Random,
+            ClosingOrder::Oldest => Self::Oldest,
+            ClosingOrder::Random => Self::Random,
         }
     }
 }
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Closed {
+pub struct CloseResponse {
     /// Live tunnels that were meant.
     pub matched: usize,
     /// Those that were closed, where that was done at once.
     pub closed: usize,
     /// The job that closes them, where that takes its time; `status` tells how far it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<Progress>,
+    pub job: Option<JobInfo>,
 }
 
 /// Closes tunnels, or counts those that would be.
 ///
 /// # Errors
-/// [`Fault`].
-pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
+/// [`ApiError`].
+pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseResponse, ApiError> {
     let words = words(&close)?;
     if close.filter.is_everything() && !close.all {
-        return Err(Fault::wrong(
+        return Err(ApiError::bad_request(
             "a filter without anything in it means all tunnels: say `all`, too",
         ));
     }
     let speed = match (close.per_second, close.over) {
-        (Some(_), Some(_)) => return Err(Fault::wrong("`per_second` or `over`, not both")),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request("`per_second` or `over`, not both"));
+        }
         (Some(rate), None) => Speed::Paced(ClosePace::PerSecond(rate)),
         (None, Some(over)) => Speed::Paced(ClosePace::Over(over.0)),
         (None, None) => Speed::AtOnce,
@@ -101,15 +103,15 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
         .per_second
         .is_some_and(|rate| !(RATE_LEAST..=RATE_MOST).contains(&rate))
     {
-        return Err(Fault::wrong(format!(
+        return Err(ApiError::bad_request(format!(
             "`per_second` is from {RATE_LEAST} to {RATE_MOST}"
         )));
     }
     let filter = Arc::new(close.filter.clone());
     let order = close.order.unwrap_or_default();
     let chosen = jobs::choose(&view.workers, &filter, order.into()).await;
-    let chosen = chosen.map_err(|error| Fault::busy(error.to_string()))?;
-    let mut answer = Closed {
+    let chosen = chosen.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let mut answer = CloseResponse {
         matched: chosen.len(),
         closed: 0,
         job: None,
@@ -122,9 +124,9 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
     }
     let (code, reason) = (words.code, words.reason.clone());
     let what = serde_json::to_string(&*filter).unwrap_or_default();
-    let closing = Closing { what, speed, words };
+    let closing = JobSpec { what, speed, words };
     let job = view.jobs.begin(chosen, closing);
-    let job = job.map_err(|error| Fault::conflict(error.to_string()))?;
+    let job = job.map_err(|error| ApiError::conflict(error.to_string()))?;
     tracing::info!(
         job = job.number,
         tunnels = answer.matched,
@@ -142,16 +144,16 @@ pub async fn close(view: &Arc<View>, close: Close) -> Result<Closed, Fault> {
         job.finished().await;
         answer.closed = job.closed();
     } else {
-        answer.job = Some(Progress::of(&job));
+        answer.job = Some(JobInfo::of(&job));
     }
     Ok(answer)
 }
 
 /// A filter that nothing fits may be a slip.
-fn known(view: &View, filter: &Filter) -> Result<(), Fault> {
+fn known(view: &View, filter: &TunnelFilter) -> Result<(), ApiError> {
     let snapshot = view.shared.snapshot.load();
     let unknown =
-        |what: &str, name: &str| Err(Fault::unknown(format!("there is no {what} `{name}`")));
+        |what: &str, name: &str| Err(ApiError::not_found(format!("there is no {what} `{name}`")));
     if let Some(name) = filter.route.as_deref().filter(|it| !snapshot.has_route(it)) {
         return unknown("route", name);
     }
@@ -180,7 +182,7 @@ fn known(view: &View, filter: &Filter) -> Result<(), Fault> {
 /// A job to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Stop {
+pub struct StopJobRequest {
     /// Its number.
     pub job: u64,
 }
@@ -188,19 +190,19 @@ pub struct Stop {
 /// Stops closing: what is closed is closed, and the rest stays.
 ///
 /// # Errors
-/// [`Fault`].
-pub fn stop(view: &View, stop: Stop) -> Result<Progress, Fault> {
+/// [`ApiError`].
+pub fn stop(view: &View, stop: StopJobRequest) -> Result<JobInfo, ApiError> {
     let job = view.jobs.stop(stop.job);
-    let job = job.ok_or_else(|| Fault::unknown(format!("no job {} is running", stop.job)))?;
+    let job = job.ok_or_else(|| ApiError::not_found(format!("no job {} is running", stop.job)))?;
     tracing::info!(
         job = job.number,
         closed = job.closed(),
         "an operator stops closing tunnels"
     );
-    Ok(Progress::of(&job))
+    Ok(JobInfo::of(&job))
 }
 
-fn words(close: &Close) -> Result<CloseMessage, Fault> {
+fn words(close: &CloseRequest) -> Result<CloseMessage, ApiError> {
     let code = close
         .code
         .or(Ended::Killed.close_code())
@@ -208,12 +210,14 @@ fn words(close: &Close) -> Result<CloseMessage, Fault> {
     // RFC 6455 section 7.4: these are never sent, or nobody's.
     let is_sendable = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
     if !is_sendable {
-        return Err(Fault::wrong(format!("no Close frame has the code {code}")));
+        return Err(ApiError::bad_request(format!(
+            "no Close frame has the code {code}"
+        )));
     }
     let reason = close.reason.as_deref().unwrap_or(Ended::Killed.token());
     if reason.len() > CloseMessage::MAX_REASON_BYTES {
         let most = CloseMessage::MAX_REASON_BYTES;
-        return Err(Fault::wrong(format!(
+        return Err(ApiError::bad_request(format!(
             "a reason has at most {most} bytes (RFC 6455)"
         )));
     }

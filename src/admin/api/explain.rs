@@ -10,11 +10,11 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::upstreams::{self, Upstream};
-use crate::admin::fault::Fault;
-use crate::admin::view::{Listening, View};
+use super::upstreams::{self, UpstreamInfo};
+use crate::admin::error::ApiError;
+use crate::admin::view::{ListenerState, View};
 use crate::config::model::{LeadsTo, PlainHttp};
-use crate::displace::live::Live;
+use crate::displace::live::LiveTunnels;
 use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::edit;
 use crate::protocol::handshake::{Handshake, Intent};
@@ -31,7 +31,7 @@ const OTHERS_MOST: usize = 20;
 /// A request that nobody has sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Question {
+pub struct ExplainRequest {
     /// What it asks for: `wss://chat.example.com/room?v=2`. With `ws` and `wss` it is a handshake.
     pub url: String,
     /// The listener that it comes by: the first one that fits the URL without it.
@@ -53,7 +53,7 @@ pub struct Question {
 
 /// What would become of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Explanation {
+pub struct ExplainResponse {
     /// The listener that it comes by.
     pub listener: String,
     /// Whether it is a handshake.
@@ -66,10 +66,10 @@ pub struct Explanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// Routes for its host and path that do not take it.
-    pub others: Vec<Other>,
+    pub others: Vec<OtherRoute>,
     /// What tidegate answers itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<Answer>,
+    pub answer: Option<OwnResponse>,
     /// What else that depends on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends: Vec<String>,
@@ -84,12 +84,12 @@ pub struct Explanation {
     pub why: Option<String>,
     /// The upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<UpstreamInfo>,
 }
 
 /// A route that does not take it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Other {
+pub struct OtherRoute {
     /// Its name.
     pub route: String,
     /// Why not.
@@ -98,7 +98,7 @@ pub struct Other {
 
 /// An answer of tidegate's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Answer {
+pub struct OwnResponse {
     /// Its status.
     pub status: u16,
     /// Its reason, as in logs and metrics; `redirect` for a redirect.
@@ -107,7 +107,7 @@ pub struct Answer {
     pub text: String,
 }
 
-impl Answer {
+impl OwnResponse {
     fn of(rejection: Rejection) -> Self {
         Self {
             status: rejection.status().as_u16(),
@@ -120,12 +120,12 @@ impl Answer {
 /// Tells what would become of a request.
 ///
 /// # Errors
-/// [`Fault`], if it is none.
-pub fn explain(view: &View, question: &Question) -> Result<Explanation, Fault> {
+/// [`ApiError`], if it is none.
+pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse, ApiError> {
     let url: Uri = question
         .url
         .parse()
-        .map_err(|error| Fault::wrong(format!("`{}` is no URL: {error}", question.url)))?;
+        .map_err(|error| ApiError::bad_request(format!("`{}` is no URL: {error}", question.url)))?;
     let scheme = url.scheme_str().unwrap_or_default();
     let (handshake, secure) = match scheme {
         "ws" => (true, false),
@@ -133,7 +133,7 @@ pub fn explain(view: &View, question: &Question) -> Result<Explanation, Fault> {
         "http" => (false, false),
         "https" => (false, true),
         _ => {
-            return Err(Fault::wrong(
+            return Err(ApiError::bad_request(
                 "the URL begins with ws://, wss://, http:// or https://",
             ));
         }
@@ -141,7 +141,7 @@ pub fn explain(view: &View, question: &Question) -> Result<Explanation, Fault> {
     let listening = view.listening.load();
     let listener = listener(&listening, question.listener.as_deref(), secure, &url)?;
     let parts = parts(question, &url, handshake)?;
-    let mut told = Explanation {
+    let mut told = ExplainResponse {
         listener: listener.name.to_string(),
         handshake,
         host: url.host().unwrap_or_default().to_owned(),
@@ -163,20 +163,20 @@ pub fn explain(view: &View, question: &Question) -> Result<Explanation, Fault> {
         parts: &parts,
     };
     if let Err(rejection) = visit.follow(&mut told) {
-        told.answer = Some(Answer::of(rejection));
+        told.answer = Some(OwnResponse::of(rejection));
     }
     Ok(told)
 }
 
 /// The listener that is named, or the first that fits: by port, else by TLS.
 fn listener<'a>(
-    listening: &'a [Listening],
+    listening: &'a [ListenerState],
     name: Option<&str>,
     secure: bool,
     url: &Uri,
-) -> Result<&'a Listening, Fault> {
-    let accepting = |it: &'a Listening| match it.is_drained {
-        true => Err(Fault::conflict(format!(
+) -> Result<&'a ListenerState, ApiError> {
+    let accepting = |it: &'a ListenerState| match it.is_drained {
+        true => Err(ApiError::conflict(format!(
             "an operator has drained listener `{}`: who connects there is refused",
             it.name
         ))),
@@ -184,13 +184,14 @@ fn listener<'a>(
     };
     if let Some(name) = name {
         let named = listening.iter().find(|it| *it.name == *name);
-        let named = named.ok_or_else(|| Fault::unknown(format!("there is no listener `{name}`")));
+        let named =
+            named.ok_or_else(|| ApiError::not_found(format!("there is no listener `{name}`")));
         return named.and_then(accepting);
     }
     let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let port = format!(":{port}");
-    let fits = |it: &&Listening| it.addresses.iter().any(|address| address.ends_with(&port));
-    let open = |it: &&Listening| !it.is_drained;
+    let fits = |it: &&ListenerState| it.addresses.iter().any(|address| address.ends_with(&port));
+    let open = |it: &&ListenerState| !it.is_drained;
     let mut by_port = listening.iter().filter(fits);
     if let Some(first) = by_port.clone().next() {
         return accepting(by_port.find(open).unwrap_or(first));
@@ -199,17 +200,17 @@ fn listener<'a>(
     let first = open.clone().next();
     open.find(|it| it.tls == secure)
         .or(first)
-        .ok_or_else(|| Fault::conflict("nothing listens"))
+        .ok_or_else(|| ApiError::conflict("nothing listens"))
 }
 
 /// The request, as it would come.
-fn parts(question: &Question, url: &Uri, handshake: bool) -> Result<Parts, Fault> {
+fn parts(question: &ExplainRequest, url: &Uri, handshake: bool) -> Result<Parts, ApiError> {
     let method = question.method.as_deref().unwrap_or("GET");
     let method: Method = method
         .parse()
-        .map_err(|_| Fault::wrong(format!("`{method}` is no method")))?;
+        .map_err(|_| ApiError::bad_request(format!("`{method}` is no method")))?;
     if handshake && method != Method::GET {
-        return Err(Fault::wrong("a handshake is a GET"));
+        return Err(ApiError::bad_request("a handshake is a GET"));
     }
     let authority = url.authority().map_or("", |authority| authority.as_str());
     let path = url.path_and_query().map_or("/", |path| path.as_str());
@@ -235,27 +236,28 @@ fn parts(question: &Question, url: &Uri, handshake: bool) -> Result<Parts, Fault
     for (name, value) in &question.headers {
         let field = name.parse::<HeaderName>().ok();
         let field = field.zip(HeaderValue::from_str(value).ok());
-        let (name, value) =
-            field.ok_or_else(|| Fault::wrong(format!("`{name}: {value}` is no header")))?;
+        let (name, value) = field
+            .ok_or_else(|| ApiError::bad_request(format!("`{name}: {value}` is no header")))?;
         request = request.header(name, value);
     }
     let request = request.body(());
-    let request = request.map_err(|error| Fault::wrong(format!("no such request: {error}")))?;
+    let request =
+        request.map_err(|error| ApiError::bad_request(format!("no such request: {error}")))?;
     Ok(request.into_parts().0)
 }
 
 /// A request on its way.
 struct Visit<'a> {
     view: &'a View,
-    question: &'a Question,
-    listener: &'a Listening,
+    question: &'a ExplainRequest,
+    listener: &'a ListenerState,
     secure: bool,
     parts: &'a Parts,
 }
 
 impl Visit<'_> {
     /// As a session would go.
-    fn follow(&self, told: &mut Explanation) -> Result<(), Rejection> {
+    fn follow(&self, told: &mut ExplainResponse) -> Result<(), Rejection> {
         let parts = self.parts;
         let intent = Intent::of(parts)?;
         let target = Target::of(parts)?;
@@ -285,7 +287,7 @@ impl Visit<'_> {
             LeadsTo::Upstream(_) => {}
             LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),
             LeadsTo::Redirect(redirect) => {
-                told.answer = Some(Answer {
+                told.answer = Some(OwnResponse {
                     status: redirect.status.as_u16(),
                     reason: "redirect".to_owned(),
                     text: "the client is sent elsewhere".to_owned(),
@@ -305,7 +307,7 @@ impl Visit<'_> {
         &self,
         target: &Target,
         handshake: Option<&Handshake<'_>>,
-        told: &mut Explanation,
+        told: &mut ExplainResponse,
     ) -> Option<Arc<Route>> {
         let snapshot = self.view.shared.snapshot.load();
         let request = route::RouteQuery {
@@ -325,7 +327,7 @@ impl Visit<'_> {
         };
         let others = snapshot.routes().iter().filter(is_other).take(OTHERS_MOST);
         told.others = others
-            .map(|other| Other {
+            .map(|other| OtherRoute {
                 route: other.settings.name.to_string(),
                 why: route::why_not(&other.settings, &request)
                     .unwrap_or_else(|| "a more specific or an earlier one takes it".to_owned()),
@@ -339,7 +341,7 @@ impl Visit<'_> {
         &self,
         is_handshake: bool,
         target: &Target,
-        told: &mut Explanation,
+        told: &mut ExplainResponse,
     ) -> Result<(), Rejection> {
         if !self.listener.redirect_to_https || self.secure {
             return Err(Rejection::NoRoute);
@@ -347,7 +349,7 @@ impl Visit<'_> {
         if is_handshake {
             return Err(Rejection::HttpsRequired);
         }
-        told.answer = Some(Answer {
+        told.answer = Some(OwnResponse {
             status: 308,
             reason: "redirect".to_owned(),
             text: ["https://", target.host(), target.origin_form()].concat(),
@@ -359,10 +361,10 @@ impl Visit<'_> {
         &self,
         route: &Route,
         target: &Target,
-        told: &mut Explanation,
+        told: &mut ExplainResponse,
     ) -> Result<(), Rejection> {
         let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
-        let live = Live::of(&self.view.workers.counters());
+        let live = LiveTunnels::of(&self.view.workers.counters());
         told.upstream = Some(upstreams::upstream(upstream, &live));
         let traits = AffinityTraits {
             client: self.question.client,
@@ -402,8 +404,8 @@ mod tests {
 
     use super::*;
 
-    fn listening(name: &str, address: &str, is_drained: bool) -> Listening {
-        Listening {
+    fn listening(name: &str, address: &str, is_drained: bool) -> ListenerState {
+        ListenerState {
             name: name.into(),
             addresses: vec![address.to_owned()],
             tls: true,

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::fault::Fault;
-use crate::admin::order::{self, Order, Steer};
-use crate::admin::view::{Listening, View};
-use crate::displace::live::Live;
+use crate::admin::command::{self, ControlCommand, SteerListener};
+use crate::admin::error::ApiError;
+use crate::admin::view::{ListenerState, View};
+use crate::displace::live::LiveTunnels;
 use crate::protocol::rejection::Rejection;
 
 /// A listener that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Listener {
+pub struct ListenerInfo {
     /// Its name.
     pub name: String,
     /// Where it listens.
@@ -35,7 +35,7 @@ pub struct Listener {
 /// Which listener is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Which {
+pub struct ListenerRequest {
     /// Its name.
     pub listener: String,
 }
@@ -44,38 +44,42 @@ pub struct Which {
 /// tunnels stay.
 ///
 /// # Errors
-/// [`Fault`]; nothing has changed then.
-pub async fn drain(view: &View, which: Which) -> Result<Listener, Fault> {
+/// [`ApiError`]; nothing has changed then.
+pub async fn drain(view: &View, which: ListenerRequest) -> Result<ListenerInfo, ApiError> {
     steer(view, which, true).await
 }
 
 /// Puts it back.
 ///
 /// # Errors
-/// [`Fault`]; it stays out then.
-pub async fn undrain(view: &View, which: Which) -> Result<Listener, Fault> {
+/// [`ApiError`]; it stays out then.
+pub async fn undrain(view: &View, which: ListenerRequest) -> Result<ListenerInfo, ApiError> {
     steer(view, which, false).await
 }
 
-async fn steer(view: &View, which: Which, is_drained: bool) -> Result<Listener, Fault> {
-    let Which { listener } = which;
-    let steer = Steer {
+async fn steer(
+    view: &View,
+    which: ListenerRequest,
+    is_drained: bool,
+) -> Result<ListenerInfo, ApiError> {
+    let ListenerRequest { listener } = which;
+    let steer = SteerListener {
         listener: listener.clone(),
         is_drained,
     };
-    order::give(&view.orders, |done| Order::Listener(steer, done)).await?;
+    command::send(&view.commands, |done| ControlCommand::Listener(steer, done)).await?;
     let mut listeners = listeners(view).into_iter();
-    let gone = || Fault::unknown(format!("`{listener}` has gone meanwhile"));
+    let gone = || ApiError::not_found(format!("`{listener}` has gone meanwhile"));
     listeners.find(|it| it.name == listener).ok_or_else(gone)
 }
 
 /// All of them.
-pub fn listeners(view: &View) -> Vec<Listener> {
+pub fn listeners(view: &View) -> Vec<ListenerInfo> {
     let counters = view.workers.counters();
-    let live = Live::of(&counters);
+    let live = LiveTunnels::of(&counters);
     let all: Vec<_> = counters.iter().flat_map(|it| it.listeners.all()).collect();
     let listening = view.listening.load();
-    let listener = |listening: &Listening| {
+    let listener = |listening: &ListenerState| {
         let series = all.iter().filter(|it| it.name == listening.name);
         let (mut taken, mut closed) = (0, 0);
         let mut rejections = BTreeMap::new();
@@ -91,7 +95,7 @@ pub fn listeners(view: &View) -> Vec<Listener> {
                 }
             }
         }
-        Listener {
+        ListenerInfo {
             name: listening.name.to_string(),
             addresses: match listening.is_drained {
                 true => Vec::new(),

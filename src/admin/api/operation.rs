@@ -5,11 +5,11 @@ use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{close, explain, listeners, reload, status, steer, tunnels, upgrade, upstreams};
-use crate::admin::fault::Refusal;
-use crate::admin::order::Reloaded;
-use crate::admin::plan::Plan;
-use crate::displace::filter::Filter;
+use super::{close, endpoints, explain, listeners, reload, status, tunnels, upgrade, upstreams};
+use crate::admin::command::ReloadResponse;
+use crate::admin::error::ErrorResponse;
+use crate::admin::plan::ReloadPlan;
+use crate::displace::filter::TunnelFilter;
 use crate::handover::identity::Identity;
 
 /// The parameter that any of them takes.
@@ -95,50 +95,58 @@ impl Operation {
     /// The parameters of its query.
     pub fn parameters(self) -> Vec<&'static str> {
         match self {
-            Self::Tunnels => [&Filter::NAMES[..], &tunnels::Layout::NAMES].concat(),
+            Self::Tunnels => [
+                &TunnelFilter::NAMES[..],
+                &tunnels::ListTunnelsRequest::NAMES,
+            ]
+            .concat(),
             _ => Vec::new(),
         }
     }
 
-    fn takes(self, schemas: &mut SchemaGenerator) -> Option<Schema> {
+    fn request_schema(self, schemas: &mut SchemaGenerator) -> Option<Schema> {
         Some(match self {
-            Self::CloseTunnels => of::<close::Close>(schemas),
-            Self::StopClosing => of::<close::Stop>(schemas),
-            Self::DrainListener | Self::UndrainListener => of::<listeners::Which>(schemas),
-            Self::DrainEndpoint | Self::UndrainEndpoint => of::<steer::Which>(schemas),
-            Self::WeighEndpoint => of::<steer::Weigh>(schemas),
-            Self::Reload => of::<reload::Reload>(schemas),
-            Self::Upgrade => of::<upgrade::Upgrade>(schemas),
-            Self::Explain => of::<explain::Question>(schemas),
+            Self::CloseTunnels => of::<close::CloseRequest>(schemas),
+            Self::StopClosing => of::<close::StopJobRequest>(schemas),
+            Self::DrainListener | Self::UndrainListener => {
+                of::<listeners::ListenerRequest>(schemas)
+            }
+            Self::DrainEndpoint | Self::UndrainEndpoint => {
+                of::<endpoints::EndpointRequest>(schemas)
+            }
+            Self::WeighEndpoint => of::<endpoints::WeightRequest>(schemas),
+            Self::Reload => of::<reload::ReloadRequest>(schemas),
+            Self::Upgrade => of::<upgrade::UpgradeRequest>(schemas),
+            Self::Explain => of::<explain::ExplainRequest>(schemas),
             _ => return None,
         })
     }
 
-    fn gives(self, schemas: &mut SchemaGenerator) -> Schema {
+    fn response_schema(self, schemas: &mut SchemaGenerator) -> Schema {
         match self {
-            Self::Status => of::<status::Status>(schemas),
-            Self::Config => of::<reload::Config>(schemas),
-            Self::Listeners => of::<Vec<listeners::Listener>>(schemas),
-            Self::DrainListener | Self::UndrainListener => of::<listeners::Listener>(schemas),
-            Self::Upstreams => of::<Vec<upstreams::Upstream>>(schemas),
-            Self::Tunnels => of::<tunnels::Listing>(schemas),
-            Self::CloseTunnels => of::<close::Closed>(schemas),
-            Self::StopClosing => of::<status::Progress>(schemas),
+            Self::Status => of::<status::StatusInfo>(schemas),
+            Self::Config => of::<reload::ConfigInfo>(schemas),
+            Self::Listeners => of::<Vec<listeners::ListenerInfo>>(schemas),
+            Self::DrainListener | Self::UndrainListener => of::<listeners::ListenerInfo>(schemas),
+            Self::Upstreams => of::<Vec<upstreams::UpstreamInfo>>(schemas),
+            Self::Tunnels => of::<tunnels::ListTunnelsResponse>(schemas),
+            Self::CloseTunnels => of::<close::CloseResponse>(schemas),
+            Self::StopClosing => of::<status::JobInfo>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint | Self::WeighEndpoint => {
-                of::<steer::Steered>(schemas)
+                of::<endpoints::EndpointResponse>(schemas)
             }
-            Self::PlanReload => of::<Plan>(schemas),
-            Self::Reload => of::<Reloaded>(schemas),
+            Self::PlanReload => of::<ReloadPlan>(schemas),
+            Self::Reload => of::<ReloadResponse>(schemas),
             Self::Upgrade => of::<Identity>(schemas),
-            Self::Explain => of::<explain::Explanation>(schemas),
+            Self::Explain => of::<explain::ExplainResponse>(schemas),
             Self::Describe => of::<Map<String, Value>>(schemas),
         }
     }
 
     fn described(self, schemas: &mut SchemaGenerator) -> Value {
         let body = |schema: &Value| json!({ "application/json": { "schema": schema } });
-        let gives = json!(self.gives(schemas));
-        let refusal = json!(of::<Refusal>(schemas));
+        let gives = json!(self.response_schema(schemas));
+        let refusal = json!(of::<ErrorResponse>(schemas));
         let mut described = json!({
             "operationId": self.name(),
             "summary": self.summary(),
@@ -147,7 +155,7 @@ impl Operation {
                 "default": { "description": "not done, and why", "content": body(&refusal) },
             },
         });
-        if let Some(takes) = self.takes(schemas) {
+        if let Some(takes) = self.request_schema(schemas) {
             let takes = json!(takes);
             described["requestBody"] = json!({ "required": true, "content": body(&takes) });
         }
@@ -173,8 +181,8 @@ impl Operation {
 fn parameters(schemas: &mut SchemaGenerator) -> Vec<Value> {
     let mut parameters = Vec::new();
     for schema in [
-        Filter::json_schema(schemas),
-        tunnels::Layout::json_schema(schemas),
+        TunnelFilter::json_schema(schemas),
+        tunnels::ListTunnelsRequest::json_schema(schemas),
     ] {
         let properties = schema.get("properties").and_then(Value::as_object);
         for (name, property) in properties.into_iter().flatten() {

@@ -3,16 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::fault::Fault;
-use crate::admin::order::{self, Order, Reloaded};
-use crate::admin::plan::{Guard, Plan};
+use crate::admin::command::{self, ControlCommand, ReloadResponse};
+use crate::admin::error::ApiError;
+use crate::admin::plan::{Guard, ReloadPlan};
 use crate::admin::view::View;
 use crate::config;
 use crate::handover::identity::shown;
 
 /// The configuration in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Config {
+pub struct ConfigInfo {
     /// Every file that was read, the configuration file first.
     pub files: Vec<String>,
     /// When.
@@ -25,7 +25,7 @@ pub struct Config {
 /// How to reload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Reload {
+pub struct ReloadRequest {
     /// Live tunnels whose route or endpoint may go or be drained: half of all if nothing is said.
     /// Beyond, nothing is reloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,9 +36,9 @@ pub struct Reload {
 }
 
 /// The configuration in force.
-pub fn config(view: &View) -> Config {
-    let taken = view.taken.load();
-    Config {
+pub fn config(view: &View) -> ConfigInfo {
+    let taken = view.loaded.load();
+    ConfigInfo {
         files: taken.files.clone(),
         taken: shown(taken.at),
         config: config::effective(&taken.source),
@@ -48,20 +48,20 @@ pub fn config(view: &View) -> Config {
 /// What a reload would change.
 ///
 /// # Errors
-/// [`Fault`].
-pub async fn plan(view: &View) -> Result<Plan, Fault> {
-    order::give(&view.orders, Order::Plan).await
+/// [`ApiError`].
+pub async fn plan(view: &View) -> Result<ReloadPlan, ApiError> {
+    command::send(&view.commands, ControlCommand::Plan).await
 }
 
 /// Reloads.
 ///
 /// # Errors
-/// [`Fault`]; what ran before runs on then.
-pub async fn reload(view: &View, reload: Reload) -> Result<Reloaded, Fault> {
+/// [`ApiError`]; what ran before runs on then.
+pub async fn reload(view: &View, reload: ReloadRequest) -> Result<ReloadResponse, ApiError> {
     let guard = match reload.displaced_most {
         _ if reload.force => Guard::Force,
         Some(most) => Guard::Most(most),
         None => Guard::Half,
     };
-    order::give(&view.orders, |done| Order::Reload(guard, done)).await
+    command::send(&view.commands, |done| ControlCommand::Reload(guard, done)).await
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::generations::Glance;
+use crate::admin::generations::GenerationCounts;
 use crate::admin::view::View;
 use crate::displace::jobs::Job;
 use crate::handover::identity::{Identity, shown};
@@ -13,7 +13,7 @@ use crate::observe::counters::Totals;
 
 /// How the process is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Status {
+pub struct StatusInfo {
     /// Of tidegate.
     pub version: String,
     /// The process.
@@ -63,16 +63,16 @@ pub struct Status {
     /// See there.
     pub endpoints_up: usize,
     /// Certificates of listeners.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<CertificateInfo>,
     /// What is being closed at a pace.
-    pub jobs: Vec<Progress>,
+    pub jobs: Vec<JobInfo>,
     /// This process, and those that it has succeeded and that still drain: the youngest first.
-    pub generations: Vec<Generation>,
+    pub generations: Vec<GenerationInfo>,
 }
 
 /// A process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Generation {
+pub struct GenerationInfo {
     /// Which it is.
     #[serde(flatten)]
     pub identity: Identity,
@@ -84,7 +84,7 @@ pub struct Generation {
 
 /// A certificate of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Certificate {
+pub struct CertificateInfo {
     /// The listener.
     pub listener: String,
     /// Its file.
@@ -97,7 +97,7 @@ pub struct Certificate {
 
 /// How far tunnels that are closed at a pace are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Progress {
+pub struct JobInfo {
     /// The number that the job was given.
     pub job: u64,
     /// Whose tunnels it closes, for people.
@@ -112,7 +112,7 @@ pub struct Progress {
     pub closed: usize,
 }
 
-impl Progress {
+impl JobInfo {
     /// Of `job`.
     pub fn of(job: &Job) -> Self {
         Self {
@@ -127,15 +127,15 @@ impl Progress {
 }
 
 /// How the process is now.
-pub fn status(view: &View) -> Status {
+pub fn status(view: &View) -> StatusInfo {
     let counters = view.workers.counters();
     let totals = Totals::of(counters.iter().map(|each| &**each));
     let (reloads, failed_reloads) = view.process.reloads();
-    let taken = view.taken.load();
+    let taken = view.loaded.load();
     let began = view.process.began();
     let (endpoints_up, endpoints) = view.endpoints_up();
     let draining = view.process.is_draining();
-    Status {
+    StatusInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         generation: view.generation,
@@ -169,25 +169,25 @@ pub fn status(view: &View) -> Status {
             .jobs
             .running()
             .iter()
-            .map(|job| Progress::of(job))
+            .map(|job| JobInfo::of(job))
             .collect(),
         generations: generations(view, totals.tunnels_open),
     }
 }
 
-fn generations(view: &View, tunnels: u64) -> Vec<Generation> {
-    let own = Generation {
+fn generations(view: &View, tunnels: u64) -> Vec<GenerationInfo> {
+    let own = GenerationInfo {
         identity: view.identity(),
         connections: view.admission.open(),
         tunnels,
     };
     let older = view.generations.all().into_iter().rev();
     let older = older.map(|it| {
-        let Glance {
+        let GenerationCounts {
             tunnels,
             connections,
         } = it.glance();
-        Generation {
+        GenerationInfo {
             identity: it.identity.clone(),
             connections,
             tunnels,
@@ -196,11 +196,11 @@ fn generations(view: &View, tunnels: u64) -> Vec<Generation> {
     std::iter::once(own).chain(older).collect()
 }
 
-fn certificates(view: &View) -> Vec<Certificate> {
+fn certificates(view: &View) -> Vec<CertificateInfo> {
     const DAY: i64 = 24 * 60 * 60;
     let now = SystemTime::now();
     let expiries = view.process.certificates.load();
-    let certificates = expiries.iter().map(|expiry| Certificate {
+    let certificates = expiries.iter().map(|expiry| CertificateInfo {
         listener: expiry.listener.to_string(),
         file: expiry.file.clone(),
         expires: shown(expiry.not_after),

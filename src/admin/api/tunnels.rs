@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::admin::fault::Fault;
+use crate::admin::error::ApiError;
 use crate::admin::view::View;
-use crate::displace::filter::{Filter, Id, Span};
-use crate::displace::workers::{Carried, Found, Position};
+use crate::displace::filter::{HumanDuration, TunnelFilter, TunnelId};
+use crate::displace::workers::{ListPosition, LiveTunnel, TunnelTraffic};
 
 /// Tunnels that one answer may list.
 const LIMIT_MOST: usize = 10_000;
@@ -25,11 +25,11 @@ const OVER_MOST: Duration = Duration::from_secs(10);
 /// How a listing is to be, besides which tunnels it is of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Layout {
+pub struct ListTunnelsRequest {
     /// What comes first: the greatest of these. Without it the order is arbitrary, and pages follow
     /// one another by `after`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sort: Option<Sort>,
+    pub sort: Option<TunnelSort>,
     /// So many at most: 100 if nothing else is said, up to 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -38,10 +38,10 @@ pub struct Layout {
     pub after: Option<String>,
     /// Measure rates for so long, up to 10 s, and tell them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub over: Option<Span>,
+    pub over: Option<HumanDuration>,
 }
 
-impl Layout {
+impl ListTunnelsRequest {
     /// The names of its parts.
     pub const NAMES: [&str; 4] = ["sort", "limit", "after", "over"];
 }
@@ -49,7 +49,7 @@ impl Layout {
 /// What tunnels are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Sort {
+pub enum TunnelSort {
     /// How long they have been open.
     Age,
     /// How long no byte has come.
@@ -62,9 +62,9 @@ pub enum Sort {
 
 /// A listing of tunnels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Listing {
+pub struct ListTunnelsResponse {
     /// Those that fit, or the first of them.
-    pub tunnels: Vec<Tunnel>,
+    pub tunnels: Vec<TunnelInfo>,
     /// How many fit, where all were looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<usize>,
@@ -75,9 +75,9 @@ pub struct Listing {
 
 /// A live tunnel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Tunnel {
+pub struct TunnelInfo {
     /// Its session, as in logs.
-    pub id: Id,
+    pub id: TunnelId,
     /// The client.
     pub client: String,
     /// The listener it came by.
@@ -109,7 +109,7 @@ pub struct Tunnel {
     pub messages_from_endpoint: u64,
     /// What it carries, where that is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rates: Option<Rates>,
+    pub rates: Option<TunnelRates>,
     /// What it is being closed for, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<String>,
@@ -118,15 +118,15 @@ pub struct Tunnel {
 /// What a tunnel carries, each per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the names say it")]
-pub struct Rates {
+pub struct TunnelRates {
     pub bytes_from_client: f64,
     pub bytes_from_endpoint: f64,
     pub messages_from_client: f64,
     pub messages_from_endpoint: f64,
 }
 
-impl Rates {
-    fn between(before: Carried, after: Carried, seconds: f64) -> Self {
+impl TunnelRates {
+    fn between(before: TunnelTraffic, after: TunnelTraffic, seconds: f64) -> Self {
         let rate = |before: u64, after: u64| after.saturating_sub(before) as f64 / seconds;
         Self {
             bytes_from_client: rate(before.bytes_from_client, after.bytes_from_client),
@@ -140,12 +140,12 @@ impl Rates {
     }
 }
 
-impl Tunnel {
-    fn of(found: Found, rates: Option<Rates>) -> Self {
+impl TunnelInfo {
+    fn of(found: LiveTunnel, rates: Option<TunnelRates>) -> Self {
         let slash = found.target.find('/').unwrap_or(found.target.len());
         let (host, path) = found.target.split_at(slash);
         Self {
-            id: Id(found.name.session),
+            id: TunnelId(found.name.session),
             client: found.client.to_string(),
             listener: found.series.route.listener.to_string(),
             route: found.series.route.route.to_string(),
@@ -169,14 +169,20 @@ impl Tunnel {
 /// Lists tunnels.
 ///
 /// # Errors
-/// [`Fault`].
-pub async fn list(view: &View, filter: Filter, layout: &Layout) -> Result<Listing, Fault> {
+/// [`ApiError`].
+pub async fn list(
+    view: &View,
+    filter: TunnelFilter,
+    layout: &ListTunnelsRequest,
+) -> Result<ListTunnelsResponse, ApiError> {
     let limit = layout.limit.unwrap_or(LIMIT_USUAL);
     if !(1..=LIMIT_MOST).contains(&limit) {
-        return Err(Fault::wrong(format!("`limit` is from 1 to {LIMIT_MOST}")));
+        return Err(ApiError::bad_request(format!(
+            "`limit` is from 1 to {LIMIT_MOST}"
+        )));
     }
     if layout.after.is_some() && layout.sort.is_some() {
-        return Err(Fault::wrong(
+        return Err(ApiError::bad_request(
             "what is sorted has no pages: raise `limit` instead of `after`",
         ));
     }
@@ -184,36 +190,39 @@ pub async fn list(view: &View, filter: Filter, layout: &Layout) -> Result<Listin
         .over
         .is_some_and(|over| over.0 > OVER_MOST || over.0.is_zero())
     {
-        return Err(Fault::wrong("rates are measured over 10 s at most"));
+        return Err(ApiError::bad_request(
+            "rates are measured over 10 s at most",
+        ));
     }
     let from = layout
         .after
         .as_deref()
-        .map_or(Ok(Position::default()), position)?;
+        .map_or(Ok(ListPosition::default()), position)?;
     let filter = Arc::new(filter);
     let before = match layout.over {
         Some(over) => {
             // It holds something of every tunnel meanwhile.
             let one = view.measuring.try_lock();
-            let _one = one.map_err(|_| Fault::busy("somebody else measures rates: try again"))?;
-            Some(Before::measure(view, &filter, over.0).await?)
+            let _one =
+                one.map_err(|_| ApiError::unavailable("somebody else measures rates: try again"))?;
+            Some(Baseline::measure(view, &filter, over.0).await?)
         }
         None => None,
     };
-    let seen = |found: Found| match &before {
+    let seen = |found: LiveTunnel| match &before {
         Some(before) => before.seen(found),
-        None => Seen { found, rates: None },
+        None => Row { found, rates: None },
     };
-    let mut rows: Vec<Seen> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     let Some(sort) = layout.sort else {
         let visit = |_, found| {
             rows.push(seen(found));
             rows.len() < limit
         };
         let next = view.workers.tunnels(&filter, from, visit).await;
-        let next = next.map_err(|error| Fault::busy(error.to_string()))?;
-        return Ok(Listing {
-            tunnels: rows.into_iter().map(Seen::shown).collect(),
+        let next = next.map_err(|error| ApiError::unavailable(error.to_string()))?;
+        return Ok(ListTunnelsResponse {
+            tunnels: rows.into_iter().map(Row::shown).collect(),
             matched: None,
             next: next.map(|it| format!("{}-{}", it.worker, it.place)),
         });
@@ -229,95 +238,95 @@ pub async fn list(view: &View, filter: Filter, layout: &Layout) -> Result<Listin
         true
     };
     let listed = view.workers.tunnels(&filter, from, visit).await;
-    listed.map_err(|error| Fault::busy(error.to_string()))?;
+    listed.map_err(|error| ApiError::unavailable(error.to_string()))?;
     keep_first(&mut rows, sort, limit);
-    Ok(Listing {
-        tunnels: rows.into_iter().map(Seen::shown).collect(),
+    Ok(ListTunnelsResponse {
+        tunnels: rows.into_iter().map(Row::shown).collect(),
         matched: Some(matched),
         next: None,
     })
 }
 
-fn keep_first(rows: &mut Vec<Seen>, sort: Sort, limit: usize) {
+fn keep_first(rows: &mut Vec<Row>, sort: TunnelSort, limit: usize) {
     rows.sort_by(|one, other| other.rank(sort).total_cmp(&one.rank(sort)));
     rows.truncate(limit);
 }
 
-fn position(text: &str) -> Result<Position, Fault> {
+fn position(text: &str) -> Result<ListPosition, ApiError> {
     let parsed = text.split_once('-').and_then(|(worker, place)| {
-        Some(Position {
+        Some(ListPosition {
             worker: worker.parse().ok()?,
             place: place.parse().ok()?,
         })
     });
-    parsed.ok_or_else(|| Fault::wrong("`after` is `next` of the page before"))
+    parsed.ok_or_else(|| ApiError::bad_request("`after` is `next` of the page before"))
 }
 
 /// A tunnel, and what it carried meanwhile.
-struct Seen {
-    found: Found,
-    rates: Option<Rates>,
+struct Row {
+    found: LiveTunnel,
+    rates: Option<TunnelRates>,
 }
 
-impl Seen {
-    fn rank(&self, sort: Sort) -> f64 {
-        let Carried {
+impl Row {
+    fn rank(&self, sort: TunnelSort) -> f64 {
+        let TunnelTraffic {
             bytes_from_client,
             bytes_from_endpoint,
             messages_from_client,
             messages_from_endpoint,
         } = self.found.carried;
         match (sort, &self.rates) {
-            (Sort::Age, _) => self.found.age.as_secs_f64(),
-            (Sort::Idle, _) => self.found.quiet.as_secs_f64(),
-            (Sort::Bytes, None) => (bytes_from_client + bytes_from_endpoint) as f64,
-            (Sort::Messages, None) => (messages_from_client + messages_from_endpoint) as f64,
-            (Sort::Bytes, Some(rates)) => rates.bytes_from_client + rates.bytes_from_endpoint,
-            (Sort::Messages, Some(rates)) => {
+            (TunnelSort::Age, _) => self.found.age.as_secs_f64(),
+            (TunnelSort::Idle, _) => self.found.quiet.as_secs_f64(),
+            (TunnelSort::Bytes, None) => (bytes_from_client + bytes_from_endpoint) as f64,
+            (TunnelSort::Messages, None) => (messages_from_client + messages_from_endpoint) as f64,
+            (TunnelSort::Bytes, Some(rates)) => rates.bytes_from_client + rates.bytes_from_endpoint,
+            (TunnelSort::Messages, Some(rates)) => {
                 rates.messages_from_client + rates.messages_from_endpoint
             }
         }
     }
 
-    fn shown(self) -> Tunnel {
-        Tunnel::of(self.found, self.rates)
+    fn shown(self) -> TunnelInfo {
+        TunnelInfo::of(self.found, self.rates)
     }
 }
 
 /// What tunnels had carried a while ago, and when that was.
-struct Before(HashMap<u64, (Carried, Instant)>);
+struct Baseline(HashMap<u64, (TunnelTraffic, Instant)>);
 
-impl Before {
-    async fn measure(view: &View, filter: &Filter, over: Duration) -> Result<Self, Fault> {
+impl Baseline {
+    async fn measure(view: &View, filter: &TunnelFilter, over: Duration) -> Result<Self, ApiError> {
         // Whoever comes to be old or quiet enough meanwhile has been there all along.
-        let filter = Arc::new(Filter {
+        let filter = Arc::new(TunnelFilter {
             older_than: None,
             idle_for: None,
             ..filter.clone()
         });
         let mut carried = HashMap::new();
-        let visit = |_, found: Found| {
+        let visit = |_, found: LiveTunnel| {
             carried.insert(found.name.session, (found.carried, Instant::now()));
             true
         };
         let seen = view
             .workers
-            .tunnels(&filter, Position::default(), visit)
+            .tunnels(&filter, ListPosition::default(), visit)
             .await;
-        seen.map_err(|error| Fault::busy(error.to_string()))?;
+        seen.map_err(|error| ApiError::unavailable(error.to_string()))?;
         tokio::time::sleep(over).await;
         Ok(Self(carried))
     }
 
     /// What is new has carried all of it since it opened.
-    fn seen(&self, found: Found) -> Seen {
+    fn seen(&self, found: LiveTunnel) -> Row {
         let (before, time) = match self.0.get(&found.name.session) {
             Some((before, at)) => (*before, at.elapsed()),
-            None => (Carried::default(), found.age),
+            None => (TunnelTraffic::default(), found.age),
         };
         let seconds = time.as_secs_f64().max(1e-3);
-        let rates = Rates::between(before, found.carried, seconds);
-        Seen {
+        let rates = TunnelRates::between(before, found.carried, seconds);
+        Row {
             found,
             rates: Some(rates),
         }

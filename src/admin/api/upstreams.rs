@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::view::View;
 use crate::config::model::{Balance, Discovery};
-use crate::displace::live::{Ends, Live};
+use crate::displace::live::{EndCounts, LiveTunnels};
 use crate::displace::rebalance::excess::Excess;
-use crate::upstream::group::{Member, Upstream as Running};
+use crate::upstream::group::{Member, Upstream};
 use crate::upstream::health::{CheckOutcome, HealthStatus};
 
 /// An upstream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Upstream {
+pub struct UpstreamInfo {
     /// Its name.
     pub name: String,
     /// How endpoints are picked.
@@ -27,14 +27,14 @@ pub struct Upstream {
     pub tunnels: u64,
     /// What endpoints have above their share, where the configuration has it moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rebalance: Option<Rebalance>,
+    pub rebalance: Option<RebalanceInfo>,
     /// Its endpoints.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<EndpointInfo>,
 }
 
 /// What endpoints have above their share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Rebalance {
+pub struct RebalanceInfo {
     /// Whether it stays where it is.
     pub dry_run: bool,
     /// Tunnels to move, those included that are too young for that.
@@ -45,11 +45,11 @@ pub struct Rebalance {
 
 /// An endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Endpoint {
+pub struct EndpointInfo {
     /// Its address.
     pub endpoint: String,
     /// What becomes of new sessions.
-    pub state: State,
+    pub state: EndpointStatus,
     /// Why that is not `up`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
@@ -79,7 +79,7 @@ pub struct Endpoint {
     /// Live tunnels.
     pub tunnels: u64,
     /// Tunnels that have ended since the start, by reason.
-    pub ended: Ends,
+    pub ended: EndCounts,
     /// Checks that it passed since the start.
     pub checks_passed: u64,
     /// Checks that it failed.
@@ -91,7 +91,7 @@ pub struct Endpoint {
 /// What becomes of new sessions at an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum EndpointStatus {
     /// It gets its share.
     Up,
     /// Its checks fail: none.
@@ -107,7 +107,7 @@ pub enum State {
     Full,
 }
 
-impl State {
+impl EndpointStatus {
     /// Its name.
     pub fn token(self) -> &'static str {
         match self {
@@ -121,25 +121,25 @@ impl State {
     }
 }
 
-impl Endpoint {
+impl EndpointInfo {
     /// Whether it takes something new.
     pub fn takes_new(&self) -> bool {
-        self.state == State::Up && self.weight > 0
+        self.state == EndpointStatus::Up && self.weight > 0
     }
 }
 
 /// All of them.
-pub fn upstreams(view: &View, live: &Live) -> Vec<Upstream> {
+pub fn upstreams(view: &View, live: &LiveTunnels) -> Vec<UpstreamInfo> {
     let snapshot = view.shared.snapshot.load();
     let upstreams = snapshot.upstreams().iter();
     upstreams.map(|it| upstream(it, live)).collect()
 }
 
 /// One of them, as it is now.
-pub fn upstream(upstream: &Running, live: &Live) -> Upstream {
+pub fn upstream(upstream: &Upstream, live: &LiveTunnels) -> UpstreamInfo {
     let now = Instant::now();
-    let endpoint = |member: &Member| Endpoint::of(member, live, now);
-    Upstream {
+    let endpoint = |member: &Member| EndpointInfo::of(member, live, now);
+    UpstreamInfo {
         name: upstream.name.to_string(),
         balance: balance(&upstream.picking().balance).to_owned(),
         discovery: match &upstream.settings.discovery {
@@ -156,9 +156,9 @@ pub fn upstream(upstream: &Running, live: &Live) -> Upstream {
     }
 }
 
-fn rebalance(upstream: &Running) -> Option<Rebalance> {
+fn rebalance(upstream: &Upstream) -> Option<RebalanceInfo> {
     let (settings, excess) = (upstream.settings.rebalance?, Excess::of(upstream, 0)?);
-    Some(Rebalance {
+    Some(RebalanceInfo {
         dry_run: settings.is_dry_run,
         excess: excess.total(),
         waits_for_slow_start: excess.is_warming,
@@ -175,8 +175,8 @@ fn balance(balance: &Balance) -> &'static str {
     }
 }
 
-impl Endpoint {
-    pub(super) fn of(member: &Member, live: &Live, now: Instant) -> Self {
+impl EndpointInfo {
+    pub(super) fn of(member: &Member, live: &LiveTunnels, now: Instant) -> Self {
         let endpoint = &member.state;
         let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);
         let in_flight = endpoint.in_flight();
@@ -185,14 +185,19 @@ impl Endpoint {
             let tally = health.counts();
             let passed = tally.checks[CheckOutcome::Passed as usize];
             let (state, why, down, back) = match health.status(now) {
-                HealthStatus::Up => (State::Up, None, None, None),
+                HealthStatus::Up => (EndpointStatus::Up, None, None, None),
                 HealthStatus::Down { since, why } => {
                     let why = format!("checks fail: {why}");
-                    (State::Down, Some(why), Some(seconds(since, now)), None)
+                    (
+                        EndpointStatus::Down,
+                        Some(why),
+                        Some(seconds(since, now)),
+                        None,
+                    )
                 }
                 HealthStatus::Ejected { until, why } => {
                     let back = Some(seconds(now, until));
-                    (State::Ejected, Some(why.to_string()), None, back)
+                    (EndpointStatus::Ejected, Some(why.to_string()), None, back)
                 }
             };
             Self {
@@ -216,15 +221,17 @@ impl Endpoint {
             }
         });
         if endpoint.is_drained() {
-            shown.state = State::Drained;
+            shown.state = EndpointStatus::Drained;
             shown.why = Some("drained by an operator".to_owned());
         } else if member.is_drained {
-            shown.state = State::DrainedByConfig;
+            shown.state = EndpointStatus::DrainedByConfig;
             shown.why = Some("`drain = true` in the configuration".to_owned());
-        } else if shown.state == State::Up && member.most.is_some_and(|most| in_flight >= most) {
-            shown.state = State::Full;
+        } else if shown.state == EndpointStatus::Up
+            && member.most.is_some_and(|most| in_flight >= most)
+        {
+            shown.state = EndpointStatus::Full;
             shown.why = Some("it has `max_tunnels`".to_owned());
-        } else if shown.state == State::Up && member.weight == 0 {
+        } else if shown.state == EndpointStatus::Up && member.weight == 0 {
             shown.why = Some("weight 0: only sticky cookies lead here".to_owned());
         }
         shown

@@ -3,20 +3,20 @@
 use clap::Args;
 use tidegate::admin::api::close as api;
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::status::Progress;
-use tidegate::displace::filter::{Id, Span};
+use tidegate::admin::api::status::JobInfo;
+use tidegate::displace::filter::{HumanDuration, TunnelId};
 
-use super::{Which, each_generation, show_json, tunnels_in_words};
-use crate::cli::client::{Failure, Reach};
+use super::{FilterArgs, each_generation, show_json, tunnels_in_words};
+use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Close {
+pub(in crate::cli) struct CloseArgs {
     /// The tunnel with this id, as in logs and listings
     #[arg(value_name = "ID")]
-    id: Option<Id>,
+    id: Option<TunnelId>,
     #[command(flatten)]
-    which: Which,
+    which: FilterArgs,
     /// All of them
     #[arg(long)]
     all: bool,
@@ -28,7 +28,7 @@ pub(in crate::cli) struct Close {
     rate: Option<f64>,
     /// Spread evenly over so long: 2m
     #[arg(long, value_name = "TIME")]
-    over: Option<Span>,
+    over: Option<HumanDuration>,
     /// Any of them first, and not the oldest
     #[arg(long)]
     random: bool,
@@ -42,11 +42,11 @@ pub(in crate::cli) struct Close {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
-    reach: Reach,
+    client: AdminClient,
 }
 
-pub(super) fn close(verb: Close) -> Result<(), Failure> {
-    let Close {
+pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
+    let CloseArgs {
         id,
         which,
         all,
@@ -57,38 +57,38 @@ pub(super) fn close(verb: Close) -> Result<(), Failure> {
         stop,
         code,
         reason,
-        reach,
+        client,
     } = verb;
     if let Some(job) = stop {
-        return stopped(job, &reach);
+        return stopped(job, &client);
     }
-    let close = api::Close {
+    let close = api::CloseRequest {
         filter: which.filter(id),
         all,
         dry_run: !yes,
         per_second: rate,
         over,
-        order: random.then_some(api::First::Random),
+        order: random.then_some(api::ClosingOrder::Random),
         code,
         reason,
     };
-    if reach.json {
-        show_json(&reach.ask(Operation::CloseTunnels, "", Some(&close))?);
+    if client.json {
+        show_json(&client.ask(Operation::CloseTunnels, "", Some(&close))?);
         return Ok(());
     }
-    each_generation(&reach, |reach| {
-        let answer = reach.ask(Operation::CloseTunnels, "", Some(&close))?;
-        Ok(said(&close, &reach.read(&answer)?, reach))
+    each_generation(&client, |client| {
+        let answer = client.ask(Operation::CloseTunnels, "", Some(&close))?;
+        Ok(said(&close, &client.read(&answer)?, client))
     })
 }
 
-fn said(close: &api::Close, closed: &api::Closed, reach: &Reach) -> String {
+fn said(close: &api::CloseRequest, closed: &api::CloseResponse, client: &AdminClient) -> String {
     let matched = tunnels_in_words(closed.matched as u64);
     let pace = match (close.per_second, close.over) {
         (_, Some(over)) => format!("over {}", humantime::format_duration(over.0)),
         (rate, None) => format!("at {} per second", rate.unwrap_or_default()),
     };
-    let of = reach.generation.map(|it| format!(" --generation {it}"));
+    let of = client.generation.map(|it| format!(" --generation {it}"));
     let of = of.unwrap_or_default();
     match &closed.job {
         _ if close.dry_run => format!("would close {matched}; --yes does\n"),
@@ -101,13 +101,17 @@ fn said(close: &api::Close, closed: &api::Closed, reach: &Reach) -> String {
     }
 }
 
-fn stopped(job: u64, reach: &Reach) -> Result<(), Failure> {
-    let answer = reach.ask(Operation::StopClosing, "", Some(&api::Stop { job }))?;
-    if reach.json {
+fn stopped(job: u64, client: &AdminClient) -> Result<(), ClientError> {
+    let answer = client.ask(
+        Operation::StopClosing,
+        "",
+        Some(&api::StopJobRequest { job }),
+    )?;
+    if client.json {
         show_json(&answer);
         return Ok(());
     }
-    let progress: Progress = reach.read(&answer)?;
+    let progress: JobInfo = client.read(&answer)?;
     let (closed, tunnels) = (progress.closed, progress.tunnels);
     out(&format!(
         "stopped job {job}: {closed} of {tunnels} tunnels are closed\n"

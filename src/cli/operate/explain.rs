@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use clap::Args;
-use tidegate::admin::api::explain::{Explanation, Question};
+use tidegate::admin::api::explain::{ExplainRequest, ExplainResponse};
 use tidegate::admin::api::operation::Operation;
 
 use super::{show_json, status};
-use crate::cli::client::{Failure, Reach};
+use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 use crate::cli::table::harmless;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Explain {
+pub(in crate::cli) struct ExplainArgs {
     /// What is asked for: with ws:// and wss:// a handshake
     #[arg(value_name = "URL")]
     url: String,
@@ -33,7 +33,7 @@ pub(in crate::cli) struct Explain {
     #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
     #[command(flatten)]
-    reach: Reach,
+    admin: AdminClient,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -41,8 +41,8 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-pub(super) fn explain(verb: Explain) -> Result<(), Failure> {
-    let question = Question {
+pub(super) fn explain(verb: ExplainArgs) -> Result<(), ClientError> {
+    let question = ExplainRequest {
         url: verb.url,
         listener: verb.listener,
         client: verb.client,
@@ -50,16 +50,16 @@ pub(super) fn explain(verb: Explain) -> Result<(), Failure> {
         method: verb.method,
         headers: verb.headers.into_iter().collect::<BTreeMap<_, _>>(),
     };
-    let answer = verb.reach.ask(Operation::Explain, "", Some(&question))?;
-    if verb.reach.json {
+    let answer = verb.admin.ask(Operation::Explain, "", Some(&question))?;
+    if verb.admin.json {
         show_json(&answer);
         return Ok(());
     }
-    out(&shown(&verb.reach.read(&answer)?));
+    out(&shown(&verb.admin.read(&answer)?));
     Ok(())
 }
 
-fn shown(told: &Explanation) -> String {
+fn shown(told: &ExplainResponse) -> String {
     let kind = if told.handshake {
         "handshake"
     } else {

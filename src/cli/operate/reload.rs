@@ -3,16 +3,16 @@
 use clap::Args;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::reload;
-use tidegate::admin::order::Reloaded;
-use tidegate::admin::plan::{Change, Part, Plan};
+use tidegate::admin::command::ReloadResponse;
+use tidegate::admin::plan::{PlannedChange, PlannedPart, ReloadPlan};
 
 use super::{NOTHING, show_json, tunnels_in_words};
-use crate::cli::client::{Failure, Reach};
-use crate::cli::table::{Cell, Mood, harmless, table};
+use crate::cli::client::{AdminClient, ClientError};
+use crate::cli::table::{Cell, Style, harmless, table};
 use crate::cli::{colour_out, out};
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Reload {
+pub(in crate::cli) struct ReloadArgs {
     /// Only tell what would change, and how many live tunnels that is about
     #[arg(long)]
     plan: bool,
@@ -24,29 +24,29 @@ pub(in crate::cli) struct Reload {
     #[arg(long, conflicts_with = "plan")]
     force: bool,
     #[command(flatten)]
-    reach: Reach,
+    client: AdminClient,
 }
 
-pub(super) fn reload(verb: &Reload) -> Result<(), Failure> {
-    let reach = &verb.reach;
+pub(super) fn reload(verb: &ReloadArgs) -> Result<(), ClientError> {
+    let client = &verb.client;
     if verb.plan {
-        let answer = reach.ask(Operation::PlanReload, "", NOTHING)?;
-        match reach.json {
+        let answer = client.ask(Operation::PlanReload, "", NOTHING)?;
+        match client.json {
             true => show_json(&answer),
-            false => out(&planned(&reach.read(&answer)?)),
+            false => out(&planned(&client.read(&answer)?)),
         }
         return Ok(());
     }
-    let how = reload::Reload {
+    let how = reload::ReloadRequest {
         displaced_most: verb.displaced_most,
         force: verb.force,
     };
-    let answer = reach.ask(Operation::Reload, "", Some(&how))?;
-    if reach.json {
+    let answer = client.ask(Operation::Reload, "", Some(&how))?;
+    if client.json {
         show_json(&answer);
         return Ok(());
     }
-    let done: Reloaded = reach.read(&answer)?;
+    let done: ReloadResponse = client.read(&answer)?;
     for warning in &done.warnings {
         out(&format!("warning: {}\n", harmless(warning)));
     }
@@ -57,9 +57,9 @@ pub(super) fn reload(verb: &Reload) -> Result<(), Failure> {
     Ok(())
 }
 
-fn planned(plan: &Plan) -> String {
+fn planned(plan: &ReloadPlan) -> String {
     let mut rows = Vec::new();
-    let mut part = |kind: &str, name: &str, change: Change, tunnels: u64| {
+    let mut part = |kind: &str, name: &str, change: PlannedChange, tunnels: u64| {
         rows.push(vec![
             Cell::text(kind),
             Cell::text(name),
@@ -67,7 +67,7 @@ fn planned(plan: &Plan) -> String {
             Cell::number(tunnels),
         ]);
     };
-    let mut parts = |kind: &str, parts: &[Part]| {
+    let mut parts = |kind: &str, parts: &[PlannedPart]| {
         for it in parts {
             part(kind, &it.name, it.change, it.tunnels);
         }
@@ -80,7 +80,7 @@ fn planned(plan: &Plan) -> String {
         part("endpoint", &name, it.change, it.tunnels);
     }
     for file in &plan.files {
-        part("file", file, Change::Changed, 0);
+        part("file", file, PlannedChange::Changed, 0);
     }
     for setting in &plan.settings {
         let wait = if setting.at_next_start {
@@ -91,7 +91,7 @@ fn planned(plan: &Plan) -> String {
         part(
             "setting",
             &format!("{}{wait}", setting.name),
-            Change::Changed,
+            PlannedChange::Changed,
             0,
         );
     }
@@ -114,15 +114,15 @@ fn planned(plan: &Plan) -> String {
     text
 }
 
-fn word(change: Change) -> Cell {
-    let (text, mood) = match change {
-        Change::Kept => ("kept", Mood::Plain),
-        Change::Changed => ("changed", Mood::Plain),
-        Change::Added => ("added", Mood::Good),
-        Change::Removed => ("removed", Mood::Bad),
-        Change::Drained => ("drained", Mood::Doubtful),
-        Change::Gone => ("gone already", Mood::Doubtful),
-        Change::Unknown => ("to be looked up", Mood::Doubtful),
+fn word(change: PlannedChange) -> Cell {
+    let (text, style) = match change {
+        PlannedChange::Kept => ("kept", Style::Plain),
+        PlannedChange::Changed => ("changed", Style::Plain),
+        PlannedChange::Added => ("added", Style::Good),
+        PlannedChange::Removed => ("removed", Style::Bad),
+        PlannedChange::Drained => ("drained", Style::Warning),
+        PlannedChange::Gone => ("gone already", Style::Warning),
+        PlannedChange::Unknown => ("to be looked up", Style::Warning),
     };
-    Cell::text(text).mood(mood)
+    Cell::text(text).style(style)
 }

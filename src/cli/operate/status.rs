@@ -1,26 +1,26 @@
 //! `tidegate status`.
 
 use serde_json::json;
-use tidegate::admin::api::listeners::Listener;
+use tidegate::admin::api::listeners::ListenerInfo;
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::status::{Generation, Status};
-use tidegate::admin::api::upstreams::{Endpoint, State, Upstream};
+use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
+use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo};
 use tidegate::handover::identity::Identity;
 
 use super::{NOTHING, tunnels_in_words};
-use crate::cli::client::{Failure, Reach};
-use crate::cli::table::{Cell, Mood, harmless, short, table};
+use crate::cli::client::{AdminClient, ClientError};
+use crate::cli::table::{Cell, Style, harmless, short, table};
 use crate::cli::{colour_out, out};
 
 /// Days before its end from which a certificate is worth a word.
 const EXPIRES_SOON: i64 = 14;
 
-pub(super) fn status(reach: &Reach) -> Result<(), Failure> {
-    let ask = |operation| reach.ask(operation, "", NOTHING);
+pub(super) fn status(client: &AdminClient) -> Result<(), ClientError> {
+    let ask = |operation| client.ask(operation, "", NOTHING);
     let (status, listeners) = (ask(Operation::Status)?, ask(Operation::Listeners)?);
     let upstreams = ask(Operation::Upstreams)?;
-    if reach.json {
-        let value = |bytes: &[u8]| reach.read::<serde_json::Value>(bytes);
+    if client.json {
+        let value = |bytes: &[u8]| client.read::<serde_json::Value>(bytes);
         let all = json!({
             "status": value(&status)?,
             "listeners": value(&listeners)?,
@@ -29,20 +29,20 @@ pub(super) fn status(reach: &Reach) -> Result<(), Failure> {
         out(&format!("{all:#}\n"));
         return Ok(());
     }
-    let status: Status = reach.read(&status)?;
+    let status: StatusInfo = client.read(&status)?;
     out(&overview(&status));
     out(&format!(
         "\n{}",
-        of_listeners(&reach.read::<Vec<Listener>>(&listeners)?)
+        of_listeners(&client.read::<Vec<ListenerInfo>>(&listeners)?)
     ));
-    let upstreams: Vec<Upstream> = reach.read(&upstreams)?;
+    let upstreams: Vec<UpstreamInfo> = client.read(&upstreams)?;
     out(&format!("\n{}", of_upstreams(&upstreams)));
     out(&of_excess(&upstreams));
     Ok(())
 }
 
 /// What is to be moved from one endpoint to another, if anything.
-fn of_excess(upstreams: &[Upstream]) -> String {
+fn of_excess(upstreams: &[UpstreamInfo]) -> String {
     let mut lines = String::new();
     for upstream in upstreams {
         let Some(it) = upstream.rebalance.as_ref().filter(|it| it.excess > 0) else {
@@ -59,7 +59,7 @@ fn of_excess(upstreams: &[Upstream]) -> String {
     lines
 }
 
-fn overview(status: &Status) -> String {
+fn overview(status: &StatusInfo) -> String {
     let mut lines = vec![
         format!(
             "tidegate {} is {}, process {}, for {}",
@@ -120,7 +120,7 @@ fn overview(status: &Status) -> String {
 }
 
 /// What takes its time: older generations that drain, jobs.
-fn in_progress(status: &Status) -> Vec<String> {
+fn in_progress(status: &StatusInfo) -> Vec<String> {
     let mut lines = Vec::new();
     if let [_, older @ ..] = status.generations.as_slice()
         && !older.is_empty()
@@ -144,7 +144,7 @@ fn in_progress(status: &Status) -> Vec<String> {
     lines
 }
 
-fn generation(older: &Generation) -> String {
+fn generation(older: &GenerationInfo) -> String {
     let Identity {
         generation,
         pid,
@@ -159,14 +159,14 @@ fn generation(older: &Generation) -> String {
     )
 }
 
-fn of_listeners(listeners: &[Listener]) -> String {
+fn of_listeners(listeners: &[ListenerInfo]) -> String {
     let rows: Vec<Vec<Cell>> = listeners
         .iter()
         .map(|it| {
             vec![
                 Cell::text(&it.name),
                 match it.drained {
-                    true => Cell::text("drained by an operator").mood(Mood::Doubtful),
+                    true => Cell::text("drained by an operator").style(Style::Warning),
                     false => Cell::text(&it.addresses.join(" ")),
                 },
                 Cell::text(if it.tls { "yes" } else { "no" }),
@@ -179,14 +179,14 @@ fn of_listeners(listeners: &[Listener]) -> String {
     table(&header, &rows, colour_out())
 }
 
-pub(super) fn of_upstreams(upstreams: &[Upstream]) -> String {
+pub(super) fn of_upstreams(upstreams: &[UpstreamInfo]) -> String {
     let mut rows = Vec::new();
     for upstream in upstreams {
         for endpoint in &upstream.endpoints {
             rows.push(row(upstream, endpoint));
         }
         if upstream.endpoints.is_empty() {
-            let none = Cell::text("none").mood(Mood::Bad);
+            let none = Cell::text("none").style(Style::Bad);
             rows.push(vec![Cell::text(&upstream.name), Cell::text("-"), none]);
         }
     }
@@ -202,18 +202,20 @@ pub(super) fn of_upstreams(upstreams: &[Upstream]) -> String {
     table(&header, &rows, colour_out())
 }
 
-fn row(upstream: &Upstream, endpoint: &Endpoint) -> Vec<Cell> {
-    let mood = match endpoint.state {
-        State::Up if !endpoint.takes_new() => Mood::Doubtful,
-        State::Up => Mood::Good,
-        State::Down | State::Ejected => Mood::Bad,
-        State::Drained | State::DrainedByConfig | State::Full => Mood::Doubtful,
+fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {
+    let style = match endpoint.state {
+        EndpointStatus::Up if !endpoint.takes_new() => Style::Warning,
+        EndpointStatus::Up => Style::Good,
+        EndpointStatus::Down | EndpointStatus::Ejected => Style::Bad,
+        EndpointStatus::Drained | EndpointStatus::DrainedByConfig | EndpointStatus::Full => {
+            Style::Warning
+        }
     };
     let set = if endpoint.weight_is_set { "*" } else { "" };
     vec![
         Cell::text(&upstream.name),
         Cell::text(&endpoint.endpoint),
-        Cell::text(endpoint.state.token()).mood(mood),
+        Cell::text(endpoint.state.token()).style(style),
         Cell::number(endpoint.tunnels),
         Cell::number(endpoint.in_flight),
         Cell::number(format!("{}{set}", endpoint.weight)),
@@ -221,7 +223,7 @@ fn row(upstream: &Upstream, endpoint: &Endpoint) -> Vec<Cell> {
     ]
 }
 
-fn why(endpoint: &Endpoint) -> String {
+fn why(endpoint: &EndpointInfo) -> String {
     let mut parts: Vec<String> = endpoint.why.iter().cloned().collect();
     if endpoint.weight_is_set {
         parts.push("* weighed by an operator, until the next reload".to_owned());
@@ -232,7 +234,7 @@ fn why(endpoint: &Endpoint) -> String {
     if let Some(seconds) = endpoint.back_in_seconds {
         parts.push(format!("back in {}", short(seconds)));
     }
-    if endpoint.state == State::Up
+    if endpoint.state == EndpointStatus::Up
         && let Some(fault) = &endpoint.check_fault
     {
         parts.push(format!("its latest check failed: {fault}"));

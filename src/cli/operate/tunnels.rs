@@ -2,78 +2,80 @@
 
 use clap::{Args, ValueEnum};
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::tunnels::{Layout, Listing, Sort, Tunnel};
-use tidegate::displace::filter::{Filter, Id, Span};
+use tidegate::admin::api::tunnels::{
+    ListTunnelsRequest, ListTunnelsResponse, TunnelInfo, TunnelSort,
+};
+use tidegate::displace::filter::{HumanDuration, TunnelFilter, TunnelId};
 
-use super::{NOTHING, Which, each_generation, show_json};
-use crate::cli::client::{Failure, Reach};
+use super::{FilterArgs, NOTHING, each_generation, show_json};
+use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::colour_out;
 use crate::cli::table::{Cell, table};
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Tunnels {
+pub(in crate::cli) struct TunnelsArgs {
     /// Only the tunnel with this id, as in logs
     #[arg(value_name = "ID")]
-    id: Option<Id>,
+    id: Option<TunnelId>,
     #[command(flatten)]
-    which: Which,
+    which: FilterArgs,
     /// What comes first: the greatest of these
-    #[arg(long, value_enum, default_value_t = By::Age)]
-    sort: By,
+    #[arg(long, value_enum, default_value_t = SortArg::Age)]
+    sort: SortArg,
     /// So many at most
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     limit: usize,
     /// Measure rates for so long, up to 10s, and sort by these: finds who floods
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s")]
-    rates: Option<Span>,
+    rates: Option<HumanDuration>,
     #[command(flatten)]
-    reach: Reach,
+    client: AdminClient,
 }
 
 /// What tunnels are sorted by.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum By {
+enum SortArg {
     Age,
     Idle,
     Bytes,
     Messages,
 }
 
-pub(super) fn tunnels(verb: Tunnels) -> Result<(), Failure> {
-    let Tunnels {
+pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
+    let TunnelsArgs {
         id,
         which,
         sort,
         limit,
         rates,
-        reach,
+        client,
     } = verb;
     let sort = match sort {
         // Whoever measures rates wants to see them.
-        By::Age if rates.is_some() => Sort::Messages,
-        By::Age => Sort::Age,
-        By::Idle => Sort::Idle,
-        By::Bytes => Sort::Bytes,
-        By::Messages => Sort::Messages,
+        SortArg::Age if rates.is_some() => TunnelSort::Messages,
+        SortArg::Age => TunnelSort::Age,
+        SortArg::Idle => TunnelSort::Idle,
+        SortArg::Bytes => TunnelSort::Bytes,
+        SortArg::Messages => TunnelSort::Messages,
     };
-    let layout = Layout {
+    let layout = ListTunnelsRequest {
         sort: Some(sort),
         limit: Some(limit),
         after: None,
         over: rates,
     };
     let query = query(&which.filter(id), &layout);
-    if reach.json {
-        show_json(&reach.ask(Operation::Tunnels, &query, NOTHING)?);
+    if client.json {
+        show_json(&client.ask(Operation::Tunnels, &query, NOTHING)?);
         return Ok(());
     }
-    each_generation(&reach, |reach| {
-        let answer = reach.ask(Operation::Tunnels, &query, NOTHING)?;
-        Ok(shown(&reach.read(&answer)?))
+    each_generation(&client, |client| {
+        let answer = client.ask(Operation::Tunnels, &query, NOTHING)?;
+        Ok(shown(&client.read(&answer)?))
     })
 }
 
-fn query(filter: &Filter, layout: &Layout) -> String {
+fn query(filter: &TunnelFilter, layout: &ListTunnelsRequest) -> String {
     let pairs = [
         serde_urlencoded::to_string(filter),
         serde_urlencoded::to_string(layout),
@@ -82,7 +84,7 @@ fn query(filter: &Filter, layout: &Layout) -> String {
     pairs.join("&")
 }
 
-fn shown(listing: &Listing) -> String {
+fn shown(listing: &ListTunnelsResponse) -> String {
     let measured = listing.tunnels.iter().any(|it| it.rates.is_some());
     let rows: Vec<Vec<Cell>> = listing.tunnels.iter().map(|it| row(it, measured)).collect();
     let (messages, bytes) = match measured {
@@ -115,7 +117,7 @@ fn shown(listing: &Listing) -> String {
     text
 }
 
-fn row(tunnel: &Tunnel, measured: bool) -> Vec<Cell> {
+fn row(tunnel: &TunnelInfo, measured: bool) -> Vec<Cell> {
     let [messages_in, messages_out, bytes_in, bytes_out] = match &tunnel.rates {
         Some(rates) if measured => [
             Cell::number(format!("{:.1}", rates.messages_from_client)),

@@ -8,31 +8,31 @@ use tidegate::admin::api::upgrade;
 use tidegate::handover::identity::Identity;
 
 use super::show_json;
-use crate::cli::client::{Failure, Reach};
+use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 use crate::cli::table::harmless;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Upgrade {
+pub(in crate::cli) struct UpgradeArgs {
     /// The program of the new process [default: the path that the running one was started from]
     #[arg(value_name = "BINARY")]
     binary: Option<PathBuf>,
     #[command(flatten)]
-    reach: Reach,
+    client: AdminClient,
 }
 
-pub(super) fn upgrade(verb: &Upgrade) -> Result<(), Failure> {
+pub(super) fn upgrade(verb: &UpgradeArgs) -> Result<(), ClientError> {
     let binary = verb.binary.as_ref();
-    let how = upgrade::Upgrade {
+    let how = upgrade::UpgradeRequest {
         // The running one may be in another folder.
         binary: binary.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
     };
-    let answer = verb.reach.ask(Operation::Upgrade, "", Some(&how))?;
-    if verb.reach.json {
+    let answer = verb.client.ask(Operation::Upgrade, "", Some(&how))?;
+    if verb.client.json {
         show_json(&answer);
         return Ok(());
     }
-    let now: Identity = verb.reach.read(&answer)?;
+    let now: Identity = verb.client.read(&answer)?;
     let (generation, pid, version) = (now.generation, now.pid, harmless(&now.version));
     out(&format!(
         "generation {generation} serves: tidegate {version}, process {pid}; `tidegate status` shows \

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::share::{self, Load};
+use super::share::{self, EndpointLoad};
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::group::{Member, Upstream};
 
@@ -25,12 +25,12 @@ impl Excess {
         let now = Instant::now();
         let mut members = upstream.members();
         members.retain(|member| member.has_share(now));
-        let load = |member: &Member| Load {
+        let load = |member: &Member| EndpointLoad {
             weight: member.weight,
             in_flight: member.state.in_flight(),
             most: member.most,
         };
-        let loads: Vec<Load> = members.iter().map(load).collect();
+        let loads: Vec<EndpointLoad> = members.iter().map(load).collect();
         let above = share::excess(&loads, away, settings.factor);
         let mut states = members.iter().map(|member| &member.state);
         Some(Self {

@@ -6,7 +6,7 @@
 
 /// What an endpoint has, of those that take something new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
+pub struct EndpointLoad {
     /// Its share, relative to the others.
     pub weight: u32,
     /// Leases out on it.
@@ -20,11 +20,11 @@ pub struct Load {
 /// The share goes by weight, as far as every endpoint may have that many: what is above somebody's
 /// limit is the others' to carry. Nobody is asked for a tunnel that least connections would put
 /// where it was: with few of them that, and not the factor, is the bound.
-pub fn excess(loads: &[Load], away: usize, factor: f64) -> Vec<usize> {
+pub fn excess(loads: &[EndpointLoad], away: usize, factor: f64) -> Vec<usize> {
     let Some(level) = Level::of(loads, away) else {
         return vec![0; loads.len()];
     };
-    let above = |load: &Load| load.in_flight.saturating_sub(level.bound(load, factor));
+    let above = |load: &EndpointLoad| load.in_flight.saturating_sub(level.bound(load, factor));
     loads.iter().map(above).collect()
 }
 
@@ -38,10 +38,10 @@ struct Level {
 
 impl Level {
     /// `None` if all are full: then nobody could take what others give up.
-    fn of(loads: &[Load], away: usize) -> Option<Self> {
+    fn of(loads: &[EndpointLoad], away: usize) -> Option<Self> {
         let in_flight: usize = loads.iter().map(|load| load.in_flight).sum();
         let mut left = (in_flight + away) as f64;
-        let mut roomy: Vec<&Load> = loads.iter().collect();
+        let mut roomy: Vec<&EndpointLoad> = loads.iter().collect();
         loop {
             let weight: f64 = roomy.iter().map(|load| f64::from(load.weight)).sum();
             if weight <= 0.0 {
@@ -51,7 +51,7 @@ impl Level {
                 share: left / weight,
                 filled: (left + roomy.len() as f64) / weight,
             };
-            let (full, others): (Vec<&Load>, Vec<&Load>) =
+            let (full, others): (Vec<&EndpointLoad>, Vec<&EndpointLoad>) =
                 roomy.into_iter().partition(|load| level.fills(load));
             if full.is_empty() {
                 return Some(level);
@@ -64,12 +64,12 @@ impl Level {
     }
 
     /// Whether its share is as much as it may have.
-    fn fills(self, load: &Load) -> bool {
+    fn fills(self, load: &EndpointLoad) -> bool {
         let share = self.share * f64::from(load.weight);
         load.most.is_some_and(|most| most as f64 <= share)
     }
 
-    fn bound(self, load: &Load, factor: f64) -> usize {
+    fn bound(self, load: &EndpointLoad, factor: f64) -> usize {
         if let Some(most) = load.most.filter(|_| self.fills(load)) {
             return most;
         }
@@ -87,15 +87,15 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    fn load(weight: u32, in_flight: usize, most: Option<usize>) -> Load {
-        Load {
+    fn load(weight: u32, in_flight: usize, most: Option<usize>) -> EndpointLoad {
+        EndpointLoad {
             weight,
             in_flight,
             most,
         }
     }
 
-    fn even(in_flight: &[usize]) -> Vec<Load> {
+    fn even(in_flight: &[usize]) -> Vec<EndpointLoad> {
         in_flight.iter().map(|&it| load(1, it, None)).collect()
     }
 
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn shares_go_by_weight_and_end_at_limits() {
-        let check = |loads: &[Load], expected: &[usize]| {
+        let check = |loads: &[EndpointLoad], expected: &[usize]| {
             assert_eq!(excess(loads, 0, 1.5), expected, "{loads:?}");
         };
         check(&[load(3, 300, None), load(1, 100, None)], &[0, 0]);
@@ -142,7 +142,7 @@ mod tests {
         check(&[full, load(1, 90, Some(50))], &[0, 0]);
     }
 
-    fn fleets() -> impl Strategy<Value = Vec<Load>> {
+    fn fleets() -> impl Strategy<Value = Vec<EndpointLoad>> {
         let most = prop_oneof![3 => Just(None), 1 => (1_usize..2000).prop_map(Some)];
         let each = (1_u32..100, 0_usize..1000, most);
         vec(
@@ -152,7 +152,7 @@ mod tests {
     }
 
     /// Puts one where least connections would.
-    fn put(balancer: &mut Balancer, loads: &mut [Load]) -> Option<usize> {
+    fn put(balancer: &mut Balancer, loads: &mut [EndpointLoad]) -> Option<usize> {
         let candidates = loads.iter().map(|load| Candidate {
             weight: load.weight,
             in_flight: load.in_flight,
@@ -183,7 +183,7 @@ mod tests {
             weights in vec(1_u32..100, 1..12), times in 0_usize..100, count in 0_usize..1000,
         ) {
             let fair = |&weight: &u32| load(weight, weight as usize * times, None);
-            let fleet: Vec<Load> = weights.iter().map(fair).collect();
+            let fleet: Vec<EndpointLoad> = weights.iter().map(fair).collect();
             prop_assert_eq!(excess(&fleet, 0, 1.05), vec![0; fleet.len()]);
             prop_assert_eq!(excess(&[load(weights[0], count, None)], 0, 1.05), [0]);
         }
@@ -194,7 +194,7 @@ mod tests {
             count in 0_usize..300,
             seed: u64,
         ) {
-            let mut fleet: Vec<Load> = weights.iter().map(|&it| load(it, 0, None)).collect();
+            let mut fleet: Vec<EndpointLoad> = weights.iter().map(|&it| load(it, 0, None)).collect();
             let mut balancer = Balancer::new(Policy::LeastConnections, fleet.len(), seed);
             for _ in 0..count {
                 put(&mut balancer, &mut fleet);

@@ -7,16 +7,16 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::upstreams::Endpoint;
-use crate::admin::fault::Fault;
+use super::upstreams::EndpointInfo;
+use crate::admin::error::ApiError;
 use crate::admin::view::View;
-use crate::displace::live::Live;
+use crate::displace::live::LiveTunnels;
 use crate::upstream::group::{Member, Upstream};
 
 /// Which endpoint is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Which {
+pub struct EndpointRequest {
     /// Its address, as it is spelled in the listing.
     pub endpoint: String,
     /// Its upstream; only needed where several have an endpoint at this address.
@@ -27,7 +27,7 @@ pub struct Which {
 /// What an endpoint is to weigh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Weigh {
+pub struct WeightRequest {
     /// Its address, as it is spelled in the listing.
     pub endpoint: String,
     /// Its upstream; only needed where several have an endpoint at this address.
@@ -43,18 +43,18 @@ pub const WEIGHT_MOST: u32 = 10_000;
 
 /// An endpoint, after a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Steered {
+pub struct EndpointResponse {
     /// Its upstream.
     pub upstream: String,
     /// How it is now.
-    pub endpoint: Endpoint,
+    pub endpoint: EndpointInfo,
 }
 
 /// Takes an endpoint out: it gets nothing new, and its tunnels stay.
 ///
 /// # Errors
-/// [`Fault`].
-pub fn drain(view: &View, which: &Which) -> Result<Steered, Fault> {
+/// [`ApiError`].
+pub fn drain(view: &View, which: &EndpointRequest) -> Result<EndpointResponse, ApiError> {
     let (upstream, member) = find(view, which)?;
     upstream.set_drained(&member.state, true);
     let in_flight = member.state.in_flight();
@@ -71,13 +71,13 @@ pub fn drain(view: &View, which: &Which) -> Result<Steered, Fault> {
 /// Puts it back.
 ///
 /// # Errors
-/// [`Fault`].
-pub fn undrain(view: &View, which: &Which) -> Result<Steered, Fault> {
+/// [`ApiError`].
+pub fn undrain(view: &View, which: &EndpointRequest) -> Result<EndpointResponse, ApiError> {
     let (upstream, member) = find(view, which)?;
     let (name, endpoint) = (&*upstream.name, &*member.state.label);
     upstream.set_drained(&member.state, false);
     if member.is_drained {
-        return Err(Fault::conflict(format!(
+        return Err(ApiError::conflict(format!(
             "the configuration drains `{endpoint}`: take `drain = true` away there, and reload"
         )));
     }
@@ -92,12 +92,14 @@ pub fn undrain(view: &View, which: &Which) -> Result<Steered, Fault> {
 /// Weighs it, until the next reload.
 ///
 /// # Errors
-/// [`Fault`].
-pub fn weigh(view: &View, weigh: &Weigh) -> Result<Steered, Fault> {
+/// [`ApiError`].
+pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointResponse, ApiError> {
     if weigh.weight.is_some_and(|weight| weight > WEIGHT_MOST) {
-        return Err(Fault::wrong(format!("a weight is at most {WEIGHT_MOST}")));
+        return Err(ApiError::bad_request(format!(
+            "a weight is at most {WEIGHT_MOST}"
+        )));
     }
-    let which = Which {
+    let which = EndpointRequest {
         endpoint: weigh.endpoint.clone(),
         upstream: weigh.upstream.clone(),
     };
@@ -113,9 +115,9 @@ pub fn weigh(view: &View, weigh: &Weigh) -> Result<Steered, Fault> {
     Ok(steered(view, &upstream, &member))
 }
 
-fn find(view: &View, which: &Which) -> Result<(Arc<Upstream>, Member), Fault> {
+fn find(view: &View, which: &EndpointRequest) -> Result<(Arc<Upstream>, Member), ApiError> {
     if view.handing_over.load(Ordering::Relaxed) {
-        return Err(Fault::busy(
+        return Err(ApiError::unavailable(
             "a new process is taking over, and would not hear of it: try again in a moment",
         ));
     }
@@ -125,7 +127,7 @@ fn find(view: &View, which: &Which) -> Result<(Arc<Upstream>, Member), Fault> {
     {
         let known: Vec<&str> = snapshot.upstreams().iter().map(|it| &*it.name).collect();
         let known = known.join(", ");
-        return Err(Fault::unknown(format!(
+        return Err(ApiError::not_found(format!(
             "there is no upstream `{name}`; known: {known}"
         )));
     }
@@ -140,14 +142,14 @@ fn find(view: &View, which: &Which) -> Result<(Arc<Upstream>, Member), Fault> {
         found.extend(member.map(|member| (Arc::clone(upstream), member)));
     }
     match found.as_slice() {
-        [] => Err(Fault::unknown(format!(
+        [] => Err(ApiError::not_found(format!(
             "there is no endpoint `{}`: the listing of upstreams has their addresses",
             which.endpoint
         ))),
         [_] => Ok(found.swap_remove(0)),
         several => {
             let names: Vec<&str> = several.iter().map(|(it, _)| &*it.name).collect();
-            Err(Fault::conflict(format!(
+            Err(ApiError::conflict(format!(
                 "several upstreams have `{}`: name one of {}",
                 which.endpoint,
                 names.join(", ")
@@ -156,13 +158,13 @@ fn find(view: &View, which: &Which) -> Result<(Arc<Upstream>, Member), Fault> {
     }
 }
 
-fn steered(view: &View, upstream: &Upstream, member: &Member) -> Steered {
-    let live = Live::of(&view.workers.counters());
+fn steered(view: &View, upstream: &Upstream, member: &Member) -> EndpointResponse {
+    let live = LiveTunnels::of(&view.workers.counters());
     let members = upstream.members().into_iter();
     // It may have gone meanwhile.
     let now = members.rev().find(|it| it.state.id == member.state.id);
-    Steered {
+    EndpointResponse {
         upstream: upstream.name.to_string(),
-        endpoint: Endpoint::of(now.as_ref().unwrap_or(member), &live, Instant::now()),
+        endpoint: EndpointInfo::of(now.as_ref().unwrap_or(member), &live, Instant::now()),
     }
 }

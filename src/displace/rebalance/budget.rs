@@ -15,14 +15,14 @@ pub const BACK_WITHIN: Duration = Duration::from_secs(30);
 /// How far moving has come in one upstream, and how far it may go. Time is what has passed since any
 /// moment, the same in all calls.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct MoveBudget {
     moved: VecDeque<(Duration, usize)>,
     /// Tunnels that may be moved now.
     allowance: f64,
     looked: Option<Duration>,
 }
 
-impl Pace {
+impl MoveBudget {
     /// Tunnels that are on the way back, as far as is known.
     pub fn away(&mut self, now: Duration) -> usize {
         let is_back = |at: &Duration| now.saturating_sub(*at) >= BACK_WITHIN;
@@ -61,13 +61,13 @@ mod tests {
     #[test]
     fn a_pace_is_kept_and_not_made_up_for() {
         let seconds = Duration::from_secs;
-        let mut pace = Pace::default();
+        let mut pace = MoveBudget::default();
         assert_eq!(pace.allows(seconds(0), 5.0), 10);
         pace.moved(seconds(0), 10);
         assert_eq!(pace.allows(seconds(1), 5.0), 5);
         pace.moved(seconds(1), 1);
         assert_eq!(pace.allows(seconds(1000), 5.0), 10);
-        let mut slow = Pace::default();
+        let mut slow = MoveBudget::default();
         assert_eq!(slow.allows(seconds(0), 1.0 / 3600.0), 1);
         slow.moved(seconds(0), 1);
         assert_eq!(slow.allows(seconds(3599), 1.0 / 3600.0), 0);

@@ -3,18 +3,18 @@
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tidegate::admin::api::listeners::{self, Listener};
+use tidegate::admin::api::endpoints::{EndpointRequest, EndpointResponse, WeightRequest};
+use tidegate::admin::api::listeners::{self, ListenerInfo};
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::steer::{Steered, Weigh, Which};
 
 use super::{show_json, tunnels_in_words};
-use crate::cli::client::{Failure, Reach};
+use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 use crate::cli::table::harmless;
 
 /// An endpoint or a listener.
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Drained {
+pub(in crate::cli) struct DrainArgs {
     /// An endpoint's address, as `tidegate status` spells it
     #[arg(value_name = "ENDPOINT", required_unless_present = "listener")]
     endpoint: Option<String>,
@@ -25,11 +25,11 @@ pub(in crate::cli) struct Drained {
     #[arg(long, value_name = "NAME", conflicts_with = "endpoint")]
     listener: Option<String>,
     #[command(flatten)]
-    reach: Reach,
+    client: AdminClient,
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Weight {
+pub(in crate::cli) struct WeightArgs {
     /// Its address, as `tidegate status` spells it
     #[arg(value_name = "ENDPOINT")]
     endpoint: String,
@@ -40,21 +40,21 @@ pub(in crate::cli) struct Weight {
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     #[command(flatten)]
-    reach: Reach,
+    client: AdminClient,
 }
 
-enum Meant {
-    Endpoint(Which),
-    Listener(listeners::Which),
+enum DrainTarget {
+    Endpoint(EndpointRequest),
+    ListenerInfo(listeners::ListenerRequest),
 }
 
-impl Drained {
-    fn meant(&self) -> Meant {
+impl DrainArgs {
+    fn meant(&self) -> DrainTarget {
         match &self.listener {
-            Some(listener) => Meant::Listener(listeners::Which {
+            Some(listener) => DrainTarget::ListenerInfo(listeners::ListenerRequest {
                 listener: listener.clone(),
             }),
-            None => Meant::Endpoint(Which {
+            None => DrainTarget::Endpoint(EndpointRequest {
                 // The command line has seen to it that it is there.
                 endpoint: self.endpoint.clone().unwrap_or_default(),
                 upstream: self.upstream.clone(),
@@ -64,25 +64,29 @@ impl Drained {
 }
 
 /// Of older generations, too: what becomes of their tunnels, `on_drain` says there.
-fn on_older(reach: &Reach, operation: Operation, which: &Which) -> Result<(), Failure> {
-    for older in reach.generations()?.iter().skip(1) {
+fn on_older(
+    client: &AdminClient,
+    operation: Operation,
+    which: &EndpointRequest,
+) -> Result<(), ClientError> {
+    for older in client.generations()?.iter().skip(1) {
         // They may have left, or may not have this endpoint.
         let _ = older.ask(operation, "", Some(which));
     }
     Ok(())
 }
 
-pub(super) fn drain(verb: &Drained) -> Result<(), Failure> {
+pub(super) fn drain(verb: &DrainArgs) -> Result<(), ClientError> {
     match verb.meant() {
-        Meant::Endpoint(which) => drain_endpoint(&verb.reach, &which),
-        Meant::Listener(which) => drain_listener(&verb.reach, &which),
+        DrainTarget::Endpoint(which) => drain_endpoint(&verb.client, &which),
+        DrainTarget::ListenerInfo(which) => drain_listener(&verb.client, &which),
     }
 }
 
-fn drain_endpoint(reach: &Reach, which: &Which) -> Result<(), Failure> {
-    on_older(reach, Operation::DrainEndpoint, which)?;
-    let steered = steer(reach, Operation::DrainEndpoint, which)?;
-    let Some(Steered { upstream, endpoint }) = steered else {
+fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), ClientError> {
+    on_older(client, Operation::DrainEndpoint, which)?;
+    let steered = steer(client, Operation::DrainEndpoint, which)?;
+    let Some(EndpointResponse { upstream, endpoint }) = steered else {
         return Ok(());
     };
     let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
@@ -101,8 +105,11 @@ fn drain_endpoint(reach: &Reach, which: &Which) -> Result<(), Failure> {
 }
 
 /// Older generations accept nothing as it is.
-fn drain_listener(reach: &Reach, which: &listeners::Which) -> Result<(), Failure> {
-    let Some(Listener { name, tunnels, .. }) = steer(reach, Operation::DrainListener, which)?
+fn drain_listener(
+    client: &AdminClient,
+    which: &listeners::ListenerRequest,
+) -> Result<(), ClientError> {
+    let Some(ListenerInfo { name, tunnels, .. }) = steer(client, Operation::DrainListener, which)?
     else {
         return Ok(());
     };
@@ -126,16 +133,19 @@ fn quoted(word: &str) -> String {
     }
 }
 
-pub(super) fn undrain(verb: &Drained) -> Result<(), Failure> {
+pub(super) fn undrain(verb: &DrainArgs) -> Result<(), ClientError> {
     match verb.meant() {
-        Meant::Endpoint(which) => undrain_endpoint(&verb.reach, &which),
-        Meant::Listener(which) => undrain_listener(&verb.reach, &which),
+        DrainTarget::Endpoint(which) => undrain_endpoint(&verb.client, &which),
+        DrainTarget::ListenerInfo(which) => undrain_listener(&verb.client, &which),
     }
 }
 
-fn undrain_listener(reach: &Reach, which: &listeners::Which) -> Result<(), Failure> {
-    let steered = steer::<Listener>(reach, Operation::UndrainListener, which)?;
-    if let Some(Listener {
+fn undrain_listener(
+    client: &AdminClient,
+    which: &listeners::ListenerRequest,
+) -> Result<(), ClientError> {
+    let steered = steer::<ListenerInfo>(client, Operation::UndrainListener, which)?;
+    if let Some(ListenerInfo {
         name, addresses, ..
     }) = steered
     {
@@ -145,10 +155,10 @@ fn undrain_listener(reach: &Reach, which: &listeners::Which) -> Result<(), Failu
     Ok(())
 }
 
-fn undrain_endpoint(reach: &Reach, which: &Which) -> Result<(), Failure> {
-    on_older(reach, Operation::UndrainEndpoint, which)?;
-    let steered = steer(reach, Operation::UndrainEndpoint, which)?;
-    if let Some(Steered { upstream, endpoint }) = steered {
+fn undrain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), ClientError> {
+    on_older(client, Operation::UndrainEndpoint, which)?;
+    let steered = steer(client, Operation::UndrainEndpoint, which)?;
+    if let Some(EndpointResponse { upstream, endpoint }) = steered {
         let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
         let why = endpoint.why.map(|why| format!(", but {}", harmless(&why)));
         let why = why.unwrap_or_default();
@@ -157,14 +167,14 @@ fn undrain_endpoint(reach: &Reach, which: &Which) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn weight(verb: &Weight) -> Result<(), Failure> {
-    let weigh = Weigh {
+pub(super) fn weight(verb: &WeightArgs) -> Result<(), ClientError> {
+    let weigh = WeightRequest {
         endpoint: verb.endpoint.clone(),
         upstream: verb.upstream.clone(),
         weight: verb.weight,
     };
-    let steered = steer(&verb.reach, Operation::WeighEndpoint, &weigh)?;
-    if let Some(Steered { upstream, endpoint }) = steered {
+    let steered = steer(&verb.client, Operation::WeighEndpoint, &weigh)?;
+    if let Some(EndpointResponse { upstream, endpoint }) = steered {
         let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
         let until = match endpoint.weight_is_set {
             true => " until the next reload",
@@ -180,14 +190,14 @@ pub(super) fn weight(verb: &Weight) -> Result<(), Failure> {
 
 /// What was steered, after the change, unless it was shown as JSON already.
 fn steer<T: DeserializeOwned>(
-    reach: &Reach,
+    client: &AdminClient,
     operation: Operation,
     body: &impl Serialize,
-) -> Result<Option<T>, Failure> {
-    let answer = reach.ask(operation, "", Some(body))?;
-    if reach.json {
+) -> Result<Option<T>, ClientError> {
+    let answer = client.ask(operation, "", Some(body))?;
+    if client.json {
         show_json(&answer);
         return Ok(None);
     }
-    reach.read(&answer).map(Some)
+    client.read(&answer).map(Some)
 }

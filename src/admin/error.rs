@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ApiError {
     /// The status of the answer.
     pub status: StatusCode,
     /// What its body says.
-    pub refusal: Refusal,
+    pub body: ErrorResponse,
 }
 
 /// The body of an answer that says no.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Refusal {
+pub struct ErrorResponse {
     /// What is wrong, and what to do about it, in a sentence.
     pub error: String,
     /// All that is wrong, a line each, where it is more than that.
@@ -25,12 +25,12 @@ pub struct Refusal {
     pub details: Vec<String>,
 }
 
-impl Fault {
+impl ApiError {
     /// With this status and sentence.
     pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self {
             status,
-            refusal: Refusal {
+            body: ErrorResponse {
                 error: error.into(),
                 details: Vec::new(),
             },
@@ -38,12 +38,12 @@ impl Fault {
     }
 
     /// What was asked for makes no sense.
-    pub fn wrong(error: impl Into<String>) -> Self {
+    pub fn bad_request(error: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
 
     /// There is no such thing.
-    pub fn unknown(error: impl Into<String>) -> Self {
+    pub fn not_found(error: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, error)
     }
 
@@ -53,19 +53,19 @@ impl Fault {
     }
 
     /// Nobody is there who could do it.
-    pub fn busy(error: impl Into<String>) -> Self {
+    pub fn unavailable(error: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 
     /// With all that is wrong.
-    pub fn with(mut self, details: Vec<String>) -> Self {
-        self.refusal.details = details;
+    pub fn with_details(mut self, details: Vec<String>) -> Self {
+        self.body.details = details;
         self
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.refusal.error)
+        f.write_str(&self.body.error)
     }
 }
