@@ -15,5 +15,5 @@ pub mod source;
 mod resolve;
 pub mod connect;
 pub mod exchange;
-pub mod probe;
+pub mod health_check;
 pub mod http;

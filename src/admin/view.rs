@@ -89,7 +89,7 @@ impl View {
         let upstreams = snapshot.upstreams().iter();
         let members = upstreams.flat_map(|upstream| upstream.members());
         members.fold((0, 0), |(up, all), member| {
-            (up + usize::from(member.takes_new(now)), all + 1)
+            (up + usize::from(member.accepts_sessions(now)), all + 1)
         })
     }
 }

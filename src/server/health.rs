@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::group::Upstream;
 use crate::upstream::health::{CheckOutcome, HealthChange};
-use crate::upstream::probe::{ProbeError, probe};
+use crate::upstream::health_check::{HealthCheckError, health_check};
 
 /// How often it is looked who is due.
 const SCAN_INTERVAL: Duration = Duration::from_millis(50);
@@ -95,7 +95,7 @@ impl DueCheck {
         endpoint: Arc<EndpointState>,
         now: Instant,
     ) -> Option<Self> {
-        if endpoint.is_back(now) {
+        if endpoint.ejection_has_ended(now) {
             log_readmitted(&endpoint, "time");
         }
         let settings = upstream.settings.health.as_ref();
@@ -123,9 +123,9 @@ impl DueCheck {
             endpoint,
             ..
         } = &self;
-        let result = probe(settings, upstream, endpoint, &shared.connector).await;
-        if let Err(ProbeError::Connect(error)) = &result
-            && error.is_our_own()
+        let result = health_check(settings, upstream, endpoint, &shared.connector).await;
+        if let Err(HealthCheckError::Connect(error)) = &result
+            && error.is_local()
         {
             tracing::warn!(endpoint = &*endpoint.label, %error, "no check");
             return;
@@ -140,12 +140,12 @@ impl DueCheck {
 }
 
 /// Takes down the result of a check: what was wrong, if anything.
-fn record(endpoint: &EndpointState, settings: &Health, error: Option<&ProbeError>) {
+fn record(endpoint: &EndpointState, settings: &Health, error: Option<&HealthCheckError>) {
     let now = Instant::now();
     let why = error.map(ToString::to_string);
     let result = why.as_deref().map_or(Ok(()), Err);
     let change = endpoint.health(now, |health| {
-        health.count(error.map_or(CheckOutcome::Passed, ProbeError::checked));
+        health.count(error.map_or(CheckOutcome::Passed, HealthCheckError::outcome));
         health.checked(result, settings, random_fraction(), now)
     });
     let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);

@@ -79,7 +79,7 @@ impl Process {
             None => Inheritance::without_predecessor(start.passed),
         };
         let signals = Signals::install()?;
-        let registry = inheritance.upstreams.take().map(Registry::taken_over);
+        let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
         let base = Base::build(config, registry.unwrap_or_default()).await?;
         let files = FileWatch::new();
         let (view, orders) = base.view(loaded, logging, inheritance.generation);

@@ -103,7 +103,7 @@ impl<'a> Attempts<'a> {
                     %error,
                     "cannot connect to endpoint"
                 );
-                if !error.is_our_own() {
+                if !error.is_local() {
                     self.routed.failed(&endpoint, SessionFailure::Connect);
                 }
                 self.last_error = unreachable(&endpoint.label, &error);

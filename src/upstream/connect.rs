@@ -50,7 +50,7 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Whether it is we who have run out of something: that says nothing of the endpoint.
-    pub fn is_our_own(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         match self {
             Self::Descriptors(_) | Self::Ports(_) => true,
             Self::Timeout(_) | Self::Resolve(_) | Self::Refused(_) => false,
@@ -157,11 +157,11 @@ async fn open_tcp(
     sources: &SourcePorts,
 ) -> Result<(TcpStream, PortPermit), ConnectError> {
     let mut failure = io::Error::from(Errno::ADDRNOTAVAIL);
-    for from in sources.order(to, &reach.sources) {
-        let port = sources.take(to, from);
+    for from in sources.candidates_for(to, &reach.sources) {
+        let port = sources.acquire(to, from);
         match open_from(from, to).await {
             Ok(socket) => {
-                port.connected();
+                port.mark_connected();
                 socket.set_nodelay(true).map_err(refused)?;
                 if let Some(keepalive) = &reach.keepalive {
                     keep_alive(&socket, keepalive).map_err(refused)?;
@@ -169,7 +169,7 @@ async fn open_tcp(
                 return Ok((socket, port));
             }
             Err(error) if errno(&error) == Some(Errno::ADDRNOTAVAIL) => {
-                if port.exhausted() {
+                if port.mark_exhausted() {
                     let from = from.map(tracing::field::display);
                     tracing::warn!(endpoint = %to, source = from, %error, "source not usable");
                 }

@@ -17,7 +17,7 @@ use super::time::micros;
 use crate::config::model::Address;
 
 /// The least that an endpoint in its slow start gets of its share.
-const WARMTH_LEAST: f32 = 0.1;
+const MIN_WARMTH: f32 = 0.1;
 
 /// As a weight, that there is none but the configured one.
 const AS_CONFIGURED: u32 = u32::MAX;
@@ -168,7 +168,7 @@ impl EndpointState {
     pub(super) fn set_drained(&self, is_drained: bool, now: Instant) {
         let was_drained = self.is_drained.swap(is_drained, Ordering::Relaxed);
         if was_drained && !is_drained {
-            self.begins(now);
+            self.begin_slow_start(now);
         }
     }
 
@@ -201,7 +201,7 @@ impl EndpointState {
         };
         let before = self.out_until.swap(out_until, Ordering::Relaxed);
         match out_until {
-            0 if before > micros(now) => self.begins(now),
+            0 if before > micros(now) => self.begin_slow_start(now),
             0 | DOWN => {}
             // No event marks the end of an ejection.
             until => self.since.store(until, Ordering::Relaxed),
@@ -215,7 +215,7 @@ impl EndpointState {
     }
 
     /// Whether its ejection has ended by itself since this was asked last: whoever waits looks again.
-    pub fn is_back(&self, now: Instant) -> bool {
+    pub fn ejection_has_ended(&self, now: Instant) -> bool {
         let out_until = self.out_until.load(Ordering::Relaxed);
         if !(1..=micros(now)).contains(&out_until) {
             return false;
@@ -226,7 +226,7 @@ impl EndpointState {
     }
 
     /// It comes back now: its slow start begins.
-    fn begins(&self, now: Instant) {
+    fn begin_slow_start(&self, now: Instant) {
         self.since.store(micros(now).max(1), Ordering::Relaxed);
         self.queue.wake_next();
     }
@@ -239,7 +239,7 @@ impl EndpointState {
         }
         let age = Duration::from_micros(now.saturating_sub(since));
         let share = age.as_secs_f32() / slow_start.as_secs_f32().max(f32::MIN_POSITIVE);
-        share.clamp(WARMTH_LEAST, 1.0)
+        share.clamp(MIN_WARMTH, 1.0)
     }
 }
 

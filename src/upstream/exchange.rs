@@ -16,13 +16,13 @@ use crate::net::stream::Stream;
 use crate::protocol::handshake_response::{ResponseHead, ResponseHeadError};
 
 /// Bytes that the head of an answer may have.
-const HEAD_MOST: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// What a first read takes; answers to handshakes are shorter.
-const HEAD_USUAL: usize = 1024;
+const INITIAL_HEAD_BYTES: usize = 1024;
 
 /// Interim answers (1xx) that are dropped before an endpoint is taken for broken.
-const INTERIM_MOST: usize = 16;
+const MAX_INTERIM: usize = 16;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +37,10 @@ pub enum ExchangeError {
     #[error("closed before the answer")]
     Closed,
     /// The head has no end.
-    #[error("the head of the answer is longer than {HEAD_MOST} bytes")]
+    #[error("the head of the answer is longer than {MAX_HEAD_BYTES} bytes")]
     TooLong,
     /// One interim answer after the other.
-    #[error("more than {INTERIM_MOST} interim answers")]
+    #[error("more than {MAX_INTERIM} interim answers")]
     TooManyInterim,
     /// What came is no answer.
     #[error(transparent)]
@@ -99,14 +99,14 @@ pub async fn exchange(
         .await
         .map_err(ExchangeError::Write)?;
     stream.flush().await.map_err(ExchangeError::Write)?;
-    let mut bytes = Vec::with_capacity(HEAD_USUAL);
+    let mut bytes = Vec::with_capacity(INITIAL_HEAD_BYTES);
     let mut interim = 0;
     loop {
         match ResponseHead::parse(&bytes)? {
             Some((answer, head)) if answer.is_interim() => {
                 bytes.drain(..head);
                 interim += 1;
-                if interim > INTERIM_MOST {
+                if interim > MAX_INTERIM {
                     return Err(ExchangeError::TooManyInterim);
                 }
                 continue;
@@ -118,7 +118,7 @@ pub async fn exchange(
                     head,
                 });
             }
-            None if bytes.len() >= HEAD_MOST => return Err(ExchangeError::TooLong),
+            None if bytes.len() >= MAX_HEAD_BYTES => return Err(ExchangeError::TooLong),
             None => {}
         }
         if stream

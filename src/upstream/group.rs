@@ -55,9 +55,9 @@ struct Group {
 struct Endpoint {
     weight: u32,
     /// Leases that may be out at once.
-    most: usize,
-    drain: bool,
-    backup: bool,
+    max_in_flight: usize,
+    is_drained: bool,
+    is_backup: bool,
     /// What stands for it in cookies.
     tag: Option<EndpointTag>,
     state: Arc<EndpointState>,
@@ -71,7 +71,7 @@ pub struct Member {
     /// Its weight, an operator's or the configured one.
     pub weight: u32,
     /// Leases that may be out at once; `None` for no limit.
-    pub most: Option<usize>,
+    pub max_in_flight: Option<usize>,
     /// The configuration has it take nothing new.
     pub is_drained: bool,
     /// It is for when the others cannot.
@@ -79,10 +79,12 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether it takes something new: nobody has taken it out, it is fit, and has room and weight.
-    pub fn takes_new(&self, now: Instant) -> bool {
+    /// Whether it accepts new sessions: nobody has taken it out, it is fit, and has room and weight.
+    pub fn accepts_sessions(&self, now: Instant) -> bool {
         let is_in = !self.is_drained && !self.state.is_drained() && self.weight > 0;
-        let has_room = self.most.is_none_or(|most| self.state.in_flight() < most);
+        let has_room = self
+            .max_in_flight
+            .is_none_or(|max_in_flight| self.state.in_flight() < max_in_flight);
         let is_fit = |it: &mut EndpointHealth| matches!(it.status(now), HealthStatus::Up);
         is_in && has_room && self.state.health(now, is_fit)
     }
@@ -173,7 +175,8 @@ impl Upstream {
     /// Takes these endpoints, as discovery has found them, instead of those that it has. What is
     /// known of those that stay is kept; their tunnels, and those of the others, live on.
     pub fn set_endpoints(&self, endpoints: &[model::EndpointConfig]) {
-        self.state.keep_found(&self.settings.discovery, endpoints);
+        self.state
+            .remember_discovered(&self.settings.discovery, endpoints);
         self.replace(endpoints);
         self.state.queue.wake_next();
     }
@@ -186,9 +189,9 @@ impl Upstream {
                 let sticky = self.sticky.as_ref();
                 Endpoint {
                     weight: endpoint.weight,
-                    most: endpoint.max_tunnels.unwrap_or(usize::MAX),
-                    drain: endpoint.drain,
-                    backup: endpoint.backup,
+                    max_in_flight: endpoint.max_tunnels.unwrap_or(usize::MAX),
+                    is_drained: endpoint.drain,
+                    is_backup: endpoint.backup,
                     tag: sticky.map(|sticky| sticky.signer.tag(&state.label)),
                     state,
                 }
@@ -198,7 +201,7 @@ impl Upstream {
         let before = std::mem::replace(&mut *locked(&self.group), group);
         // Not while others wait for the lock.
         drop(before);
-        self.keep_share(Instant::now());
+        self.limit_ejected(Instant::now());
     }
 
     /// Its endpoints.
@@ -214,9 +217,9 @@ impl Upstream {
         let members = group.endpoints.iter().map(|endpoint| Member {
             state: Arc::clone(&endpoint.state),
             weight: endpoint.weight(),
-            most: (endpoint.most != usize::MAX).then_some(endpoint.most),
-            is_drained: endpoint.drain,
-            is_backup: endpoint.backup,
+            max_in_flight: (endpoint.max_in_flight != usize::MAX).then_some(endpoint.max_in_flight),
+            is_drained: endpoint.is_drained,
+            is_backup: endpoint.is_backup,
         });
         members.collect()
     }
@@ -231,7 +234,7 @@ impl Upstream {
     pub fn set_drained(&self, endpoint: &EndpointState, is_drained: bool) {
         let now = Instant::now();
         self.known.set_drained(endpoint, is_drained, now);
-        self.keep_share(now);
+        self.limit_ejected(now);
         self.state.queue.wake_next();
     }
 
@@ -241,7 +244,7 @@ impl Upstream {
         let serving = group
             .endpoints
             .iter()
-            .filter(|it| it.takes() && it.weight() > 0);
+            .filter(|it| it.is_undrained() && it.weight() > 0);
         serving
             .map(|endpoint| Arc::clone(&endpoint.state))
             .collect()
@@ -354,7 +357,7 @@ impl PickContext<'_> {
     fn may_try(&self, endpoint: &Endpoint) -> bool {
         let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
         let is_in = self.ignore_health || !endpoint.state.is_out(self.now);
-        untried && endpoint.takes() && is_in
+        untried && endpoint.is_undrained() && is_in
     }
 }
 
@@ -364,8 +367,8 @@ impl Endpoint {
     }
 
     /// Whether neither the configuration nor an operator has it take nothing new.
-    fn takes(&self) -> bool {
-        !self.drain && !self.state.is_drained()
+    fn is_undrained(&self) -> bool {
+        !self.is_drained && !self.state.is_drained()
     }
 }
 
@@ -387,12 +390,12 @@ impl Group {
         {
             return Ok(lease);
         }
-        let first = self.pick_among(affinity, context, |endpoint| !endpoint.backup);
+        let first = self.pick_among(affinity, context, |endpoint| !endpoint.is_backup);
         let picked =
-            first.or_else(|| self.pick_among(affinity, context, |endpoint| endpoint.backup));
+            first.or_else(|| self.pick_among(affinity, context, |endpoint| endpoint.is_backup));
         picked.ok_or_else(|| {
             let mut left = self.endpoints.iter().filter(|each| context.may_try(each));
-            match left.any(|endpoint| endpoint.state.in_flight() >= endpoint.most) {
+            match left.any(|endpoint| endpoint.state.in_flight() >= endpoint.max_in_flight) {
                 true => PickError::Full,
                 false => PickError::NotReady,
             }
@@ -401,14 +404,17 @@ impl Group {
 
     /// Whether checks or ejection keep out everybody who would take something.
     fn all_are_out(&self, now: u64) -> bool {
-        let mut others = self.endpoints.iter().filter(|endpoint| endpoint.takes());
+        let mut others = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_undrained());
         others.all(|endpoint| endpoint.state.is_out(now))
     }
 
     /// The endpoint that a cookie leads to, whatever its weight.
     fn pick_sticky(&self, tag: EndpointTag, context: &PickContext<'_>) -> Option<Lease> {
         let endpoint = self.endpoints.iter().find(|each| each.tag == Some(tag))?;
-        let has_room = endpoint.state.in_flight() < endpoint.most;
+        let has_room = endpoint.state.in_flight() < endpoint.max_in_flight;
         (has_room && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
     }
 
@@ -423,7 +429,9 @@ impl Group {
             Candidate {
                 weight: endpoint.weight(),
                 in_flight,
-                eligible: in_flight < endpoint.most && among(endpoint) && context.may_try(endpoint),
+                eligible: in_flight < endpoint.max_in_flight
+                    && among(endpoint)
+                    && context.may_try(endpoint),
                 warmth: context
                     .picking
                     .slow_start

@@ -18,7 +18,7 @@ use super::source::PortPermit;
 use crate::drain::Tasks;
 
 /// Bytes that hyper may buffer of one message: the bound on the head of an answer.
-const BUFFER_MOST: usize = 64 * 1024;
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Puts HTTP/1.1 on a fresh connection; the task that drives it is one of `tasks`, and holds `port`.
 ///
@@ -32,7 +32,7 @@ pub async fn open(
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
-        .max_buf_size(BUFFER_MOST)
+        .max_buf_size(MAX_BUFFER_BYTES)
         .handshake(TokioIo::new(io))
         .await?;
     tasks.spawn(async move {

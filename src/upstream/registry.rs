@@ -118,7 +118,11 @@ impl UpstreamState {
         (of == discovery).then(|| endpoints.clone())
     }
 
-    pub(super) fn keep_found(&self, discovery: &Discovery, endpoints: &[model::EndpointConfig]) {
+    pub(super) fn remember_discovered(
+        &self,
+        discovery: &Discovery,
+        endpoints: &[model::EndpointConfig],
+    ) {
         *locked(&self.found) = Some((discovery.clone(), endpoints.to_vec()));
     }
 }
@@ -138,7 +142,7 @@ pub struct Registry {
 
 impl Registry {
     /// Of the process before. What it did not have is new.
-    pub fn taken_over(handed: UpstreamsHandover) -> Self {
+    pub fn from_predecessor(handed: UpstreamsHandover) -> Self {
         let UpstreamsHandover {
             upstreams,
             endpoints,

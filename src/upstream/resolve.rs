@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::endpoint::{EndpointState, locked};
 
 /// How long the addresses of a name are used before it is looked up again.
-const RESOLVED_FOR: Duration = Duration::from_secs(5);
+const ADDRESSES_TTL: Duration = Duration::from_secs(5);
 
 /// Resolves names on the control runtime, so that no worker waits for a slow name server.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Resolver {
         port: u16,
     ) -> io::Result<Arc<[SocketAddr]>> {
         if let Some((at, addresses)) = &*locked(&state.resolved)
-            && at.elapsed() < RESOLVED_FOR
+            && at.elapsed() < ADDRESSES_TTL
         {
             return Ok(Arc::clone(addresses));
         }

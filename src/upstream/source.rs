@@ -40,7 +40,7 @@ struct DestinationPorts {
 struct PortCount {
     connections: AtomicUsize,
     /// Nothing could be had from it the last time.
-    exhausted: AtomicBool,
+    mark_exhausted: AtomicBool,
 }
 
 /// What is known of the ports between a source and an endpoint.
@@ -67,13 +67,13 @@ impl PortPermit {
     }
 
     /// There was no port left; whether there was one the last time.
-    pub(super) fn exhausted(&self) -> bool {
-        !self.0.exhausted.swap(true, Ordering::Relaxed)
+    pub(super) fn mark_exhausted(&self) -> bool {
+        !self.0.mark_exhausted.swap(true, Ordering::Relaxed)
     }
 
     /// There was one.
-    pub(super) fn connected(&self) {
-        self.0.exhausted.store(false, Ordering::Relaxed);
+    pub(super) fn mark_connected(&self) {
+        self.0.mark_exhausted.store(false, Ordering::Relaxed);
     }
 }
 
@@ -86,19 +86,19 @@ impl Drop for PortPermit {
 impl SourcePorts {
     /// Which of `sources` to try for a connection to `to`, one after the other; `None` leaves it to
     /// the kernel, where none of them is of the right family.
-    pub(super) fn order(&self, to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
-        let mut order = candidates(to, sources);
-        match order.len() {
+    pub(super) fn candidates_for(&self, to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
+        let mut candidates_for = candidates(to, sources);
+        match candidates_for.len() {
             ..2 => {}
             // Each destination has a turn of its own: with one for all, endpoints that are taken in
             // turn as well would always be reached from the same.
-            several => order.rotate_left(self.lock().turn(to) % several),
+            several => candidates_for.rotate_left(self.lock().turn(to) % several),
         }
-        order
+        candidates_for
     }
 
     /// Counts a connection to `to` that comes from there.
-    pub(super) fn take(&self, to: SocketAddr, from: Option<IpAddr>) -> PortPermit {
+    pub(super) fn acquire(&self, to: SocketAddr, from: Option<IpAddr>) -> PortPermit {
         let mut destinations = self.lock();
         let destination = destinations.at(to);
         if let Some((_, used)) = destination.used.iter().find(|(source, _)| *source == from) {
@@ -215,17 +215,24 @@ mod tests {
     fn each_destination_has_its_turn() {
         let sources = SourcePorts::default();
         let own = ips(&["127.0.0.1", "127.0.0.2", "127.0.0.3", "::1"]);
-        let first = |address| sources.order(to(address), &own)[0].unwrap().to_string();
+        let first = |address| {
+            sources.candidates_for(to(address), &own)[0]
+                .unwrap()
+                .to_string()
+        };
         for expected in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.1"] {
             assert_eq!(first("10.0.0.1:1"), expected);
             assert_eq!(first("10.0.0.2:1"), expected);
         }
-        let order = sources.order(to("10.0.0.1:1"), &own);
-        let rest: Vec<String> = order.iter().map(|each| each.unwrap().to_string()).collect();
+        let candidates_for = sources.candidates_for(to("10.0.0.1:1"), &own);
+        let rest: Vec<String> = candidates_for
+            .iter()
+            .map(|each| each.unwrap().to_string())
+            .collect();
         assert_eq!(rest, ["127.0.0.2", "127.0.0.3", "127.0.0.1"]);
         assert_eq!(first("[::2]:1"), "::1");
-        assert_eq!(sources.order(to("[::2]:1"), &own[..2]), [None]);
-        assert_eq!(sources.order(to("10.0.0.1:1"), &[]), [None]);
+        assert_eq!(sources.candidates_for(to("[::2]:1"), &own[..2]), [None]);
+        assert_eq!(sources.candidates_for(to("10.0.0.1:1"), &[]), [None]);
     }
 
     #[test]
@@ -233,7 +240,7 @@ mod tests {
         let sources = SourcePorts::default();
         let [from, other] = [Some(ips(&["127.0.0.1"])[0]), None];
         let there = to("10.0.0.1:1");
-        let held = [sources.take(there, from), sources.take(there, from)];
+        let held = [sources.acquire(there, from), sources.acquire(there, from)];
         let counts = || {
             [
                 sources.used(there, from),
@@ -242,7 +249,7 @@ mod tests {
             ]
         };
         assert_eq!(counts(), [2, 0, 0]);
-        let third = sources.take(there, other);
+        let third = sources.acquire(there, other);
         assert_eq!(counts(), [2, 1, 0]);
         drop(held);
         assert_eq!(counts(), [0, 1, 0]);
@@ -263,7 +270,7 @@ mod tests {
         settings.reach.sources = ips(&["127.0.0.1", "127.0.0.2"]).into();
         let upstream = Upstream::new(&settings, &Arc::default()).unwrap();
         let sources = SourcePorts::default();
-        let held = sources.take(to("10.0.0.1:1"), Some(ips(&["127.0.0.2"])[0]));
+        let held = sources.acquire(to("10.0.0.1:1"), Some(ips(&["127.0.0.2"])[0]));
         let shown: Vec<String> = sources
             .of(&upstream)
             .iter()
@@ -287,9 +294,9 @@ mod tests {
     #[test]
     fn destinations_without_connections_are_forgotten() {
         let sources = SourcePorts::default();
-        let held = sources.take(to("10.0.0.1:1"), None);
+        let held = sources.acquire(to("10.0.0.1:1"), None);
         for port in 1..2000 {
-            drop(sources.take(SocketAddr::from(([10, 0, 0, 2], port)), None));
+            drop(sources.acquire(SocketAddr::from(([10, 0, 0, 2], port)), None));
         }
         assert!(sources.lock().known.len() <= SWEEP_AT);
         assert_eq!(sources.used(to("10.0.0.1:1"), None), 1);
@@ -299,10 +306,10 @@ mod tests {
     #[test]
     fn a_source_that_has_nothing_left_is_told_of_once() {
         let sources = SourcePorts::default();
-        let share = sources.take(to("10.0.0.1:1"), None);
-        assert!(share.exhausted());
-        assert!(!sources.take(to("10.0.0.1:1"), None).exhausted());
-        share.connected();
-        assert!(share.exhausted());
+        let share = sources.acquire(to("10.0.0.1:1"), None);
+        assert!(share.mark_exhausted());
+        assert!(!sources.acquire(to("10.0.0.1:1"), None).mark_exhausted());
+        share.mark_connected();
+        assert!(share.mark_exhausted());
     }
 }

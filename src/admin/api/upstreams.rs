@@ -210,7 +210,7 @@ impl EndpointInfo {
                 weight: member.weight,
                 weight_is_set: endpoint.weight().is_some(),
                 backup: member.is_backup,
-                max_tunnels: member.most,
+                max_tunnels: member.max_in_flight,
                 in_flight,
                 in_flight_older: endpoint.older_generations(),
                 tunnels: live.of_endpoint(upstream, label),
@@ -227,7 +227,7 @@ impl EndpointInfo {
             shown.state = EndpointStatus::DrainedByConfig;
             shown.why = Some("`drain = true` in the configuration".to_owned());
         } else if shown.state == EndpointStatus::Up
-            && member.most.is_some_and(|most| in_flight >= most)
+            && member.max_in_flight.is_some_and(|most| in_flight >= most)
         {
             shown.state = EndpointStatus::Full;
             shown.why = Some("it has `max_tunnels`".to_owned());

@@ -28,7 +28,7 @@ impl Excess {
         let load = |member: &Member| EndpointLoad {
             weight: member.weight,
             in_flight: member.state.in_flight(),
-            most: member.most,
+            most: member.max_in_flight,
         };
         let loads: Vec<EndpointLoad> = members.iter().map(load).collect();
         let above = share::excess(&loads, away, settings.factor);

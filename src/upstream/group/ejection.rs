@@ -45,7 +45,7 @@ impl Upstream {
 
     /// After those that serve have changed: those that would have come back first come back now, as far
     /// as more are ejected than may be.
-    pub(super) fn keep_share(&self, now: Instant) {
+    pub(super) fn limit_ejected(&self, now: Instant) {
         let Some(settings) = &self.settings.ejection else {
             return;
         };

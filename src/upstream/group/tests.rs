@@ -269,8 +269,8 @@ fn those_that_come_back_start_slowly_too() {
     });
     assert!(endpoint.is_out(micros(at(59))) && !endpoint.is_out(micros(at(60))));
     assert_eq!((warmth(61), warmth(71)), (0.1, 1.0));
-    assert!(!endpoint.is_back(at(59)));
-    assert!(endpoint.is_back(at(60)) && !endpoint.is_back(at(60)));
+    assert!(!endpoint.ejection_has_ended(at(59)));
+    assert!(endpoint.ejection_has_ended(at(60)) && !endpoint.ejection_has_ended(at(60)));
     // Neither does a check that ends one before its time; what is down stays so.
     endpoint.health(at(80), |health| health.eject(&EJECTION, at(80)));
     checked(Ok(()), 85);

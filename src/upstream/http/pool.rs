@@ -13,10 +13,10 @@ use crate::upstream::group::Upstream;
 
 /// How long a connection may lie idle: Node closes its own after 5 s, and a request that crosses
 /// that close would be lost.
-const IDLE_FOR: Duration = Duration::from_secs(4);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Idle connections kept per worker and endpoint.
-const IDLE_MOST: usize = 32;
+const MAX_IDLE: usize = 32;
 
 /// The idle connections of one worker.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
         while let Some(Idle { sender, since }) = connections.pop() {
-            if sender.is_ready() && since.elapsed() < IDLE_FOR {
+            if sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
                 return Some(sender);
             }
         }
@@ -66,7 +66,7 @@ impl Pool {
     /// Drops what has lain idle for too long.
     pub fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|idle| now.duration_since(idle.since) < IDLE_FOR);
+            connections.retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT);
             !connections.is_empty()
         });
     }
@@ -83,7 +83,7 @@ impl Pool {
         }
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
-        if connections.len() < IDLE_MOST {
+        if connections.len() < MAX_IDLE {
             connections.push(Idle {
                 sender,
                 since: Instant::now(),

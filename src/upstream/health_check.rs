@@ -18,20 +18,20 @@ use crate::protocol::health_request::{HealthRequest, HealthResponseError, Unsend
 use crate::protocol::proxy_header;
 
 /// How long an endpoint that has passed may take to end the connection, before it is dropped.
-const FAREWELL_MOST: Duration = Duration::from_millis(500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Bytes that are read at once.
 const READ_AT_ONCE: usize = 2048;
 
 /// Bytes that are read after the last one that matters.
-const REST_MOST: usize = 64 * 1024;
+const MAX_REST_BYTES: usize = 64 * 1024;
 
 /// What an endpoint without a name of its own gets as `Host`.
 const HOST_OF_UNIX: &str = "localhost";
 
 /// Why an endpoint did not pass.
 #[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
+pub enum HealthCheckError {
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -66,9 +66,9 @@ pub enum ProbeError {
     Framing(#[from] FrameError),
 }
 
-impl ProbeError {
+impl HealthCheckError {
     /// How it is counted.
-    pub fn checked(&self) -> CheckOutcome {
+    pub fn outcome(&self) -> CheckOutcome {
         match self {
             Self::Connect(ConnectError::Timeout(_)) | Self::Timeout { .. } => CheckOutcome::Timeout,
             Self::Connect(_) => CheckOutcome::Connect,
@@ -85,15 +85,15 @@ impl ProbeError {
 /// Checks `endpoint` as `settings` say.
 ///
 /// # Errors
-/// [`ProbeError`], which says in one line why it did not pass.
-pub async fn probe(
+/// [`HealthCheckError`], which says in one line why it did not pass.
+pub async fn health_check(
     settings: &Health,
     upstream: &Upstream,
     endpoint: &EndpointState,
     connector: &Connector,
-) -> Result<(), ProbeError> {
+) -> Result<(), HealthCheckError> {
     let limit = settings.timeout;
-    let check = Check {
+    let check = CheckDeadline {
         limit,
         deadline: Instant::now().checked_add(limit),
     };
@@ -106,46 +106,46 @@ pub async fn probe(
         Probe::Http(settings) => {
             let health_request = HealthRequest::plain(settings, host)?;
             let answered = check.answer(reached, &health_request).await?;
-            farewell(answered.reached.stream, &[]).await;
+            close_politely(answered.reached.stream, &[]).await;
         }
         Probe::WebSocket(settings) => {
             let health_request = HealthRequest::handshake(settings, host, random())?;
             let answered = check.answer(reached, &health_request).await?;
             let reached = check.liveness(answered, settings).await?;
             let close = Frame::close(1000, "", Some(random()));
-            farewell(reached.stream, &close.into_bytes()).await;
+            close_politely(reached.stream, &close.into_bytes()).await;
         }
     }
     Ok(())
 }
 
 /// A check under way.
-struct Check {
+struct CheckDeadline {
     limit: Duration,
     /// `None` beyond what the clock can tell.
     deadline: Option<Instant>,
 }
 
-impl Check {
+impl CheckDeadline {
     async fn within<T>(
         &self,
         what: &'static str,
         work: impl Future<Output = T>,
-    ) -> Result<T, ProbeError> {
+    ) -> Result<T, HealthCheckError> {
         let Some(deadline) = self.deadline else {
             return Ok(work.await);
         };
         let limit = self.limit;
         timeout_at(deadline, work)
             .await
-            .map_err(|_| ProbeError::Timeout { what, limit })
+            .map_err(|_| HealthCheckError::Timeout { what, limit })
     }
 
     async fn answer(
         &self,
         reached: EndpointConnection,
         health_request: &HealthRequest<'_>,
-    ) -> Result<EndpointResponse, ProbeError> {
+    ) -> Result<EndpointResponse, HealthCheckError> {
         let request = health_request.to_bytes();
         let exchanging = exchange(reached, &request);
         let answered = self.within("answer", exchanging).await??;
@@ -160,26 +160,26 @@ impl Check {
         &self,
         answered: EndpointResponse,
         settings: &WebSocketProbe,
-    ) -> Result<EndpointConnection, ProbeError> {
+    ) -> Result<EndpointConnection, HealthCheckError> {
         if !settings.ping {
             return Ok(answered.reached);
         }
-        let mut pings = Pings::new();
-        pings.read(answered.read_ahead())?;
+        let mut ping = PingExchange::new();
+        ping.read(answered.read_ahead())?;
         let mut reached = answered.reached;
-        let playing = pings.play(&mut reached.stream);
+        let playing = ping.play(&mut reached.stream);
         self.within("Pong", playing).await??;
         Ok(reached)
     }
 }
 
 /// A Ping of ours, and what came since.
-struct Pings {
+struct PingExchange {
     payload: [u8; KEPT],
     tracker: Tracker,
 }
 
-impl Pings {
+impl PingExchange {
     fn new() -> Self {
         Self {
             payload: random(),
@@ -187,19 +187,22 @@ impl Pings {
         }
     }
 
-    async fn play(&mut self, stream: &mut Stream) -> Result<(), ProbeError> {
+    async fn play(&mut self, stream: &mut Stream) -> Result<(), HealthCheckError> {
         let ping = Frame::control(Control::Ping, &self.payload, Some(random()));
         stream
             .write_all(&ping.into_bytes())
             .await
-            .map_err(ProbeError::Broken)?;
-        stream.flush().await.map_err(ProbeError::Broken)?;
+            .map_err(HealthCheckError::Broken)?;
+        stream.flush().await.map_err(HealthCheckError::Broken)?;
         let mut bytes = [0; READ_AT_ONCE];
         loop {
-            let length = stream.read(&mut bytes).await.map_err(ProbeError::Broken)?;
+            let length = stream
+                .read(&mut bytes)
+                .await
+                .map_err(HealthCheckError::Broken)?;
             let read = bytes.get(..length).unwrap_or_default();
             if read.is_empty() {
-                return Err(ProbeError::Closed);
+                return Err(HealthCheckError::Closed);
             }
             if self.read(read)? {
                 return Ok(());
@@ -208,7 +211,7 @@ impl Pings {
     }
 
     /// Whether the Pong is in these bytes. Whatever else the endpoint says is passed over.
-    fn read(&mut self, mut bytes: &[u8]) -> Result<bool, ProbeError> {
+    fn read(&mut self, mut bytes: &[u8]) -> Result<bool, HealthCheckError> {
         loop {
             let (length, event) = self.tracker.step(bytes);
             bytes = bytes.get(length..).unwrap_or_default();
@@ -226,8 +229,8 @@ impl Pings {
                     length,
                 }) => {
                     return Err(match length {
-                        0 | 1 => ProbeError::Closed,
-                        _ => ProbeError::ClosedWith(u16::from_be_bytes([high, low])),
+                        0 | 1 => HealthCheckError::Closed,
+                        _ => HealthCheckError::ClosedWith(u16::from_be_bytes([high, low])),
                     });
                 }
                 Some(_) => {}
@@ -238,13 +241,13 @@ impl Pings {
 
 /// Takes leave of an endpoint that has passed, so that it sees no broken connection: `last` is sent,
 /// and what still comes is read, until it ends the connection. Nothing depends on that any more.
-async fn farewell(mut stream: Stream, last: &[u8]) {
+async fn close_politely(mut stream: Stream, last: &[u8]) {
     let work = async {
         stream.write_all(last).await?;
         stream.flush().await?;
         let mut bytes = [0; READ_AT_ONCE];
         let mut rest = 0;
-        while rest < REST_MOST {
+        while rest < MAX_REST_BYTES {
             match stream.read(&mut bytes).await? {
                 0 => break,
                 length => rest += length,
@@ -252,7 +255,7 @@ async fn farewell(mut stream: Stream, last: &[u8]) {
         }
         io::Result::Ok(())
     };
-    let _ = timeout(FAREWELL_MOST, work).await;
+    let _ = timeout(CLOSE_TIMEOUT, work).await;
 }
 
 /// What nobody can guess.
