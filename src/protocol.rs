@@ -1,8 +1,8 @@
-//! Network bytes become types here, once: handshakes, targets, answers, PROXY and forwarding
-//! headers, certificates.
+//! Network bytes become types here, once: handshakes, targets, response heads, frames, PROXY
+//! headers, forwarding headers, certificates.
 //!
-//! Pure: no I/O, no clock, no async. No other module decides framing, upgrades, trust or hosts
-//! from raw header bytes.
+//! This module is pure: it has no I/O, no clock and no async. No other module decides about
+//! framing, upgrades, trust or hosts from raw header bytes.
 
 pub mod token;
 pub mod rejection;

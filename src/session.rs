@@ -51,7 +51,8 @@ pub async fn serve(
         Ok(()) => respond(&incoming, parts, body, first_head).await,
         Err(rejection) => Err(rejection.into()),
     };
-    // From here on there is a response: a client that disconnects now has not abandoned its handshake.
+    // From here on there is a response: a client that disconnects now has not abandoned its
+    // handshake.
     incoming.mark_answered();
     match answered {
         Ok(outcome) => outcome,

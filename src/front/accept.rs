@@ -1,4 +1,5 @@
-//! From an accepted socket to a stream that speaks HTTP: PROXY header and TLS, within their deadline.
+//! From an accepted socket to a stream that speaks HTTP: PROXY header and TLS, within their
+//! deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -70,7 +71,10 @@ pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
         }
         Err(error) => {
             let client = origin.peer;
-            tracing::debug!(%client, listener = %listener.name, %error, "connection closed before its first request");
+            tracing::debug!(
+                %client, listener = %listener.name, %error,
+                "connection closed before its first request"
+            );
             return;
         }
     };
@@ -189,8 +193,8 @@ async fn prepare(
     Ok((result?, pass))
 }
 
-/// Checks the listener's connection limits. This comes after the PROXY header, because only then the
-/// client's address is known.
+/// Checks the listener's connection limits. This comes after the PROXY header, because only then
+/// the client's address is known.
 fn enter(
     entrance: &Entrance<'_>,
     origin: &ConnectionOrigin,
@@ -277,8 +281,8 @@ async fn secure(
         .await
         .map_err(late)??;
     // The wait for a permit is ours and not the client's: it has a deadline of its own and does not
-    // shorten the client's, which begins when the handshake does. Clients that have sent nothing do not
-    // get this far, so they cannot hold permits.
+    // shorten the client's, which begins when the handshake does. Clients that have sent nothing do
+    // not get this far, so they cannot hold permits.
     let handshakes = worker.handshakes(&listener.name);
     let place = handshakes.acquire(settings.handshakes_at_once);
     let place = tokio::time::timeout(limit, place).await.map_err(late)??;

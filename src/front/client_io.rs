@@ -1,4 +1,5 @@
-//! A client's stream while hyper owns it, and the record of its activity that deadlines follow from.
+//! A client's stream while hyper owns it, and the record of its activity that deadlines follow
+//! from.
 //!
 //! hyper has one timer for reading a head, and uses it for keep-alive, too. Our deadlines depend on
 //! what the connection is doing and on when bytes arrived, so the stream notes both. It also keeps
@@ -27,7 +28,8 @@ enum Phase {
     Idle { since: Instant },
 }
 
-/// The activity of a connection: noted by the stream and the service, read by the connection's task.
+/// The activity of a connection: noted by the stream and the service, read by the connection's
+/// task.
 #[derive(Debug)]
 pub struct ClientActivity {
     phase: Cell<Phase>,
@@ -35,8 +37,8 @@ pub struct ClientActivity {
     first_due: Cell<bool>,
     /// Since when the client has not accepted any of the bytes that hyper has for it.
     blocked_since: Cell<Option<Instant>>,
-    /// The first bytes of the connection, up to the end of the first head; `None` once they have been
-    /// handed out, or if the head is too long to be kept.
+    /// The first bytes of the connection, up to the end of the first head; `None` once they have
+    /// been handed out, or if the head is too long to be kept.
     first_head: RefCell<Option<Vec<u8>>>,
 }
 
@@ -63,8 +65,8 @@ impl ClientActivity {
 
     /// The time by which the client has to continue, if it is its turn: to send, or to read.
     pub fn deadline(&self, timeouts: &ListenerTimeouts) -> Option<Instant> {
-        // A client that does not read comes first, in every phase: it could otherwise hold the response
-        // of a session, and the memory for it, without a limit.
+        // A client that does not read comes first, in every phase: it could otherwise hold the
+        // response of a session, and the memory for it, without a limit.
         if let Some(since) = self.blocked_since.get() {
             return Some(since + timeouts.response_body);
         }
@@ -94,8 +96,8 @@ impl ClientActivity {
         if self.blocked_since.take().is_none() {
             return;
         }
-        // The session ended while its response was stuck: the keep-alive time begins only now that the
-        // client has accepted more of it.
+        // The session ended while its response was stuck: the keep-alive time begins only now that
+        // the client has accepted more of it.
         if matches!(self.phase.get(), Phase::Idle { .. }) {
             self.phase.set(Phase::Idle {
                 since: Instant::now(),
@@ -110,8 +112,8 @@ impl ClientActivity {
     }
 
     fn bytes_came(&self, bytes: &[u8]) {
-        // Only the first byte of a head sets its deadline: one that is sent byte by byte gets no more
-        // time than any other (slowloris).
+        // Only the first byte of a head sets its deadline: one that is sent byte by byte gets no
+        // more time than any other (slowloris).
         if matches!(self.phase.get(), Phase::Idle { .. }) && !bytes.is_empty() {
             self.phase.set(Phase::Head {
                 since: Instant::now(),

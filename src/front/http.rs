@@ -34,12 +34,12 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How many bytes it may send in that time.
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// Bytes that hyper may buffer in each direction, which is what a stalled client can cost. The limit
-/// is higher only where heads may be longer.
+/// Bytes that hyper may buffer in each direction, which is what a stalled client can cost. The
+/// limit is higher only where heads may be longer.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// How long a connection that was accepted just before a stop has for its first request: it may have
-/// been in the kernel's backlog, together with that request.
+/// How long a connection that was accepted just before a stop has for its first request: it may
+/// have been in the kernel's backlog, together with that request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// How the HTTP part of a connection ended.
@@ -52,8 +52,8 @@ enum HttpExit {
     Expired,
 }
 
-/// Serves a connection until it has ended or has become a tunnel with a task of its own. The deadline
-/// of its first request counts from `since`.
+/// Serves a connection until it has ended or has become a tunnel with a task of its own. The
+/// deadline of its first request counts from `since`.
 pub async fn serve(
     connection: Rc<Connection>,
     stream: Stream,
@@ -100,8 +100,9 @@ pub async fn serve(
     let stream = parts.io.into_inner().into_stream();
     match next {
         HttpExit::Tunnel(opening) if activity.write_blocked() => {
-            // With pipelining, part of an earlier response is still in hyper's buffer, and hyper has no
-            // way to give it back. Without it, our 101 would stand in the middle of that response.
+            // With pipelining, part of an earlier response is still in hyper's buffer, and hyper
+            // has no way to give it back. Without it, our 101 would stand in the middle of that
+            // response.
             drop((opening, stream));
         }
         HttpExit::Tunnel(opening) => {
@@ -169,8 +170,8 @@ async fn drive(
 ) -> HttpExit {
     let mut drain = connection.listener.drain.watch();
     let mut drain_step = DrainStep::NotDraining;
-    // One timer for all deadlines of the connection, and it is moved rarely: most of them are met, and
-    // a timer that is reset with every request costs more than one that goes off for nothing.
+    // One timer for all deadlines of the connection, and it is moved rarely: most of them are met,
+    // and a timer that is reset with every request costs more than one that goes off for nothing.
     let far = Instant::now() + Duration::from_secs(86_400);
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(far));
     let due = || activity.deadline(&connection.timeouts).unwrap_or(far);
@@ -200,11 +201,13 @@ async fn drive(
         }
         let armed = due();
         let awaited = matches!(drain_step, DrainStep::AwaitingFirstRequest(_));
-        // A deadline that has moved to later needs nothing: when the alarm of the old one goes off, the
-        // loop sees that nothing is due. Only one that has become earlier needs the alarm reset.
+        // A deadline that has moved to later needs nothing: when the alarm of the old one goes off,
+        // the loop sees that nothing is due. Only one that has become earlier needs the alarm
+        // reset.
         let is_stale = || due() < armed || (awaited && !activity.awaits_first());
-        // The order is that of the branches: a drain must be known before hyper starts the next request,
-        // and a response that is ready wins against a deadline that passes in the same moment.
+        // The order is that of the branches: a drain must be known before hyper starts the next
+        // request, and a response that is ready wins against a deadline that passes in the same
+        // moment.
         tokio::select! {
             biased;
             urgency = drain.begun(), if drain_step == DrainStep::NotDraining => {
@@ -232,8 +235,8 @@ async fn drive(
     }
 }
 
-/// Logs and counts a request that hyper has rejected by itself. All that is known is the connection's
-/// error.
+/// Logs and counts a request that hyper has rejected by itself. All that is known is the
+/// connection's error.
 fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
     let rejection = if error.is_parse_too_large() {
         Rejection::HeadTooLarge

@@ -1,4 +1,4 @@
-//! Who may use a route, by what is known of the request.
+//! Access control: which requests a route admits, by address, certificate and origin.
 
 use std::net::IpAddr;
 
@@ -8,20 +8,20 @@ use http::header::ORIGIN;
 use super::rejection::Rejection;
 use crate::config::model::{Access, Origin};
 
-/// What is asked of a request besides its fields.
+/// The facts about a request, apart from its header fields, that access depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessSubject {
-    /// The client's address, as far as it is believed; `None` through a unix socket.
+    /// The client's address, as determined by `trusted_proxies`; `None` through a unix socket.
     pub address: Option<IpAddr>,
-    /// Whether it is known who that is.
+    /// Whether the client is known: a proxy may have withheld its address.
     pub is_known: bool,
-    /// Whether the client has shown a certificate.
+    /// Whether the client has a valid certificate.
     pub has_certificate: bool,
-    /// Whether this is a WebSocket handshake.
+    /// Whether the request is a WebSocket handshake.
     pub is_handshake: bool,
 }
 
-/// Lets a request pass, or not.
+/// Checks whether a route admits a request.
 ///
 /// # Errors
 /// [`Rejection::AddressDenied`], [`Rejection::CertificateRequired`], [`Rejection::OriginDenied`],
@@ -33,6 +33,7 @@ pub fn check(
 ) -> Result<(), Rejection> {
     let denied = access.deny.contain(visitor.address);
     let allowed = access.allow.is_empty() || access.allow.contain(visitor.address);
+    // A client whose address a proxy withholds may be any client: it passes no list.
     let asked = !(access.deny.is_empty() && access.allow.is_empty());
     if denied || !allowed || (asked && !visitor.is_known) {
         return Err(Rejection::AddressDenied);

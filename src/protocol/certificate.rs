@@ -1,4 +1,4 @@
-//! What is known of a TLS connection, and what a client's certificate says about the client.
+//! The parameters of a TLS connection, and the client's certificate.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -8,31 +8,31 @@ use http::HeaderValue;
 use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
-/// What both sides of a TLS connection agreed on.
+/// The parameters of a TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFacts {
-    /// `TLSv1.3`, `TLSv1.2`.
+    /// The protocol version: `TLSv1.3` or `TLSv1.2`.
     pub version: &'static str,
     /// The cipher suite.
     pub cipher: &'static str,
-    /// The name that the client asked for.
+    /// The server name that the client sent (SNI).
     pub server_name: Option<Box<str>>,
-    /// What the client has shown; its chain has been verified.
+    /// The client's certificate, if it sent one. Its chain has been verified.
     pub certificate: Option<ClientCertificate>,
 }
 
-/// A client's certificate.
+/// A client's certificate, as far as headers and logs show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// The subject, as in RFC 4514, most specific part first.
+    /// The subject in the form of RFC 4514, most specific part first.
     pub subject: Box<str>,
-    /// SHA-256 of the certificate, in hexadecimal.
+    /// The SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: Box<str>,
     not_after: SystemTime,
 }
 
 impl ClientCertificate {
-    /// Reads it; `None` if it is none.
+    /// Parses a certificate in DER; `None` if it is not valid.
     pub fn parse(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
@@ -48,12 +48,13 @@ impl ClientCertificate {
         })
     }
 
-    /// Whether its time is over. A session that is resumed was verified when it began.
+    /// Whether the certificate has expired. Verification alone does not show that: a resumed TLS
+    /// session was verified when it began.
     pub fn has_expired(&self, now: SystemTime) -> bool {
         self.not_after < now
     }
 
-    /// How endpoints are told: in the form of Envoy's `X-Forwarded-Client-Cert`.
+    /// The header value for endpoints, in the form of Envoy's `X-Forwarded-Client-Cert`.
     pub fn header(&self) -> Option<HeaderValue> {
         let mut value = format!("Hash={};Subject=\"", self.fingerprint);
         for c in self.subject.chars() {
@@ -67,7 +68,7 @@ impl ClientCertificate {
     }
 }
 
-/// The name as in RFC 4514, all of it visible ASCII: it goes into headers and logs.
+/// The name in the form of RFC 4514, in visible ASCII only, because it goes into headers and logs.
 fn subject(name: &X509Name<'_>) -> String {
     let mut text = String::new();
     let parts: Vec<_> = name.iter_rdn().collect();
@@ -90,7 +91,8 @@ fn subject(name: &X509Name<'_>) -> String {
     text
 }
 
-/// RFC 4514 section 2.4.
+/// Appends an attribute value, escaped as in RFC 4514 section 2.4: a value cannot look like two
+/// attributes, however it is chosen.
 fn escape(text: &mut String, value: &str) {
     for (position, c) in value.char_indices() {
         let at_an_end = position == 0 || position + c.len_utf8() == value.len();

@@ -1,4 +1,4 @@
-//! What the configuration changes in heads: fields set and removed, the path rewritten.
+//! Configured changes to heads: fields that are set or removed, and the rewritten path.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,16 +12,16 @@ use super::hop;
 use super::rejection::Rejection;
 use crate::config::model::{HeaderChanges, Piece, Rewrite, Template, Variable, same_variable};
 
-/// What is known of a request.
+/// The values of the variables in header templates, for one request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TemplateValues<'a> {
-    /// The client's address, as far as it is believed; `None` through a unix socket.
+    /// The client's address, as determined by `trusted_proxies`; `None` through a unix socket.
     pub client: Option<IpAddr>,
-    /// The host asked for, without a port.
+    /// The requested host, without a port.
     pub host: &'a str,
-    /// Path and query.
+    /// The requested path and query.
     pub uri: &'a str,
-    /// Whether the client speaks https.
+    /// Whether the client uses https.
     pub secure: bool,
     /// The request's id.
     pub request_id: &'a str,
@@ -29,11 +29,11 @@ pub struct TemplateValues<'a> {
     pub listener: &'a str,
     /// The route's name.
     pub route: &'a str,
-    /// `None` for plain text.
+    /// The parameters of the client's TLS; `None` without TLS.
     pub tls: Option<&'a TlsFacts>,
 }
 
-/// The text that a template comes to.
+/// Renders a template with the values of a request.
 pub fn render(template: &Template, known: &TemplateValues<'_>) -> String {
     let mut text = String::new();
     let certificate = known.tls.and_then(|tls| tls.certificate.as_ref());
@@ -76,21 +76,20 @@ pub fn render(template: &Template, known: &TemplateValues<'_>) -> String {
     text
 }
 
-/// Changes to one head, with the values that they have for this request.
+/// The changes to one head, with their values for one request.
 #[derive(Debug)]
 pub struct Edit<'a> {
     changes: &'a HeaderChanges,
-    /// Fields that we vouch for: what comes in under their names is nobody's word.
+    /// Names that are reserved for our own fields: what a client sends under them is removed.
     reserved: &'a [HeaderName],
     added: Vec<(HeaderName, HeaderValue)>,
     replaced: Vec<HeaderName>,
-    /// One more line beside those of the same name.
+    /// One more `Set-Cookie`, in addition to the endpoint's.
     cookie: Option<HeaderValue>,
 }
 
 impl<'a> Edit<'a> {
-    /// The changes, besides fields that we write ourselves. One whose value comes to nothing is
-    /// removed.
+    /// The configured changes. A field whose value is empty for this request is removed.
     pub fn new(
         changes: &'a HeaderChanges,
         reserved: &'a [HeaderName],
@@ -109,54 +108,54 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// One more `Set-Cookie`, beside the endpoint's.
+    /// Adds one `Set-Cookie`, in addition to the endpoint's.
     pub fn set_cookie(&mut self, cookie: Option<HeaderValue>) {
         self.cookie = cookie;
     }
 
-    /// One more field of ours, unless the configuration decides about it.
+    /// Adds a field of ours, unless the configuration sets or removes that field.
     pub fn add_own(&mut self, name: &HeaderName, value: HeaderValue) {
         if !self.changes.drops(name.as_str()) {
             self.added.push((name.clone(), value));
         }
     }
 
-    /// One more field of ours, instead of what came under its name, likewise.
+    /// Adds a field of ours in place of the client's, unless the configuration sets or removes it.
     pub fn replace(&mut self, name: HeaderName, value: HeaderValue) {
         self.add_own(&name, value);
         self.replaced.push(name);
     }
 
-    /// A field that does not go on.
+    /// Removes a field.
     pub fn remove(&mut self, name: HeaderName) {
         self.replaced.push(name);
     }
 
-    /// Whether field `name` does not go on as it came.
+    /// Whether field `name` is not forwarded as received.
     pub fn drops(&self, name: &str) -> bool {
         self.blocked()
             .any(|blocked| same_variable(blocked.as_str(), name))
     }
 
-    /// Fields that do not go on as they came, besides those that nobody may send.
+    /// Fields that are not forwarded as received, in addition to those that clients may never send.
     pub fn blocked(&self) -> impl Iterator<Item = &HeaderName> {
         let others = self.reserved.iter().chain(&self.replaced);
         self.changes.names().chain(others)
     }
 
-    /// Whether forwarding field `name`, which we would write, is the configuration's instead.
+    /// Whether the configuration sets or removes forwarding field `name`, which we would write.
     pub fn overrides(&self, name: &HeaderName) -> bool {
         self.changes.drops(name.as_str())
     }
 
-    /// Names and values that are added.
+    /// The names and values of the fields that are added.
     pub fn added(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let cookie = self.cookie.iter().map(|value| (&SET_COOKIE, value));
         let added = self.added.iter().map(|(name, value)| (name, value));
         added.chain(cookie)
     }
 
-    /// Makes the changes.
+    /// Applies the changes.
     pub fn apply(&self, headers: &mut HeaderMap) {
         hop::remove_where(headers, |name| self.drops(name.as_str()));
         for (name, value) in &self.added {
@@ -168,7 +167,7 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// The id that a trusted peer gave a request; `None` for one that is no id.
+/// The request id that a trusted proxy sent; `None` if it is repeated or not a valid id.
 pub fn request_id<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut lines = headers.get_all(name).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else {
@@ -180,11 +179,11 @@ pub fn request_id<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a s
         .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(allowed))
 }
 
-/// Path and query for the endpoint.
+/// Rewrites path and query for the endpoint.
 ///
 /// # Errors
-/// [`Rejection::PathPrefix`]: the client has written the prefix in another way, with escapes.
-/// Taking it off would mean to say what the rest means.
+/// [`Rejection::PathPrefix`]: the client has percent-encoded part of the prefix. To strip it would
+/// require normalising the rest, which must reach the endpoint as received.
 pub fn rewrite<'a>(rewrite: &Rewrite, origin_form: &'a str) -> Result<Cow<'a, str>, Rejection> {
     let mut rest = origin_form;
     if let Some(strip) = &rewrite.strip {

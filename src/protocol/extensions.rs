@@ -1,7 +1,7 @@
-//! Lists of WebSocket extensions, and the offers to compress in them (RFC 6455 section 9.1).
+//! Lists of WebSocket extensions (RFC 6455 section 9.1), and the compression offers in them.
 
-/// The elements in one line of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1), parameters
-/// included. Commas in quoted parameters separate nothing.
+/// The elements in one line of `Sec-WebSocket-Extensions`, including their parameters. A comma in a
+/// quoted parameter does not separate elements.
 fn elements(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     line.split(move |c| {
@@ -14,18 +14,18 @@ fn elements(line: &str) -> impl Iterator<Item = &str> {
     .filter(|element| !name(element).is_empty())
 }
 
-/// The name of an element: what comes before its parameters.
+/// The name of an element, without its parameters.
 fn name(element: &str) -> &str {
     let name = element.split(';').next().unwrap_or_default();
     name.trim_matches([' ', '\t'])
 }
 
-/// The names in one line.
+/// The extension names in one line.
 pub(super) fn names(line: &str) -> impl Iterator<Item = &str> {
     elements(line).map(name)
 }
 
-/// The extensions that offer to compress messages (RFC 7692), those of browsers before it included.
+/// The extensions that compress messages: that of RFC 7692, and those that browsers had before it.
 const COMPRESSION: [&str; 3] = [
     "permessage-deflate",
     "x-webkit-deflate-frame",
@@ -39,7 +39,7 @@ pub(super) fn compresses(name: &str) -> bool {
         .any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// A line of `Sec-WebSocket-Extensions` without those; `None` if nothing is left.
+/// A line of `Sec-WebSocket-Extensions` without compression offers; `None` if nothing is left.
 pub(super) fn without_compression(line: &str) -> Option<String> {
     let kept: Vec<&str> = elements(line)
         .filter(|element| !compresses(name(element)))

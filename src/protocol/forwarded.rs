@@ -1,8 +1,8 @@
-//! Who the client is, as the proxies before us say, and what we tell endpoints about it:
+//! The client's identity as trusted proxies state it, and as we state it to endpoints:
 //! `X-Forwarded-*` and `Forwarded` (RFC 7239).
 //!
-//! One family is believed, and only of peers that the listener trusts. Whatever came in under any
-//! of these names is replaced by what is believed.
+//! Only one family of fields is trusted, and only from `trusted_proxies`. Whatever a request has
+//! under any of these names is replaced.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -15,31 +15,31 @@ use super::rejection::Rejection;
 use super::target;
 use crate::config::model::{Family, Nets, Trust};
 
-/// What is believed of a request that came through proxies that we trust.
+/// What trusted proxies state about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The right-most address that is not one of theirs; `None` if a proxy keeps it to itself, or
+    /// The right-most address that is not a trusted proxy's; `None` if a proxy withholds it, or if
     /// the request came through a unix socket.
     pub client: Option<IpAddr>,
     is_hidden: bool,
-    /// The proxies between the client and us, the client's end first.
+    /// The trusted proxies between the client and us, the one next to the client first.
     pub proxies: Vec<IpAddr>,
-    /// Whether the client spoke https.
+    /// Whether the client used https.
     pub secure: Option<bool>,
-    /// The host that the client asked for.
+    /// The host that the client requested.
     pub host: Option<Box<str>>,
     /// The port that the client connected to.
     pub port: Option<u16>,
 }
 
 impl Claim {
-    /// Whether it says who the client is.
+    /// Whether the client is known: a proxy may have withheld its address.
     pub fn is_known(&self) -> bool {
         !self.is_hidden
     }
 }
 
-/// What one proxy says of who connected to it.
+/// What one proxy states about the peer that connected to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct ForwardedHop {
     who: ForwardedFor,
@@ -50,16 +50,17 @@ struct ForwardedHop {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum ForwardedFor {
-    /// It says nothing about that.
+    /// The proxy states nothing about the peer.
     #[default]
     Silent,
-    /// `unknown`, a name of its own (`_hidden`), or nothing that we can read.
+    /// `unknown`, an obfuscated name (`_hidden`), or a value that is not valid.
     Hidden,
+    /// The peer's address.
     Address(IpAddr),
 }
 
-/// What is believed of what `headers` claim, when they came from `peer` (`None` for a unix socket);
-/// `None` if that is no proxy that is trusted.
+/// The claim in `headers` that came from `peer` (`None` for a unix socket); `None` if the peer is
+/// not a trusted proxy.
 ///
 /// # Errors
 /// [`Rejection::BadForwarded`].
@@ -80,8 +81,8 @@ pub fn trusted_claim(
     }))
 }
 
-/// `hops` from our end on: the first address that is nobody's that we trust is the client's. Where a
-/// proxy does not say who connected, it is the end of what is known.
+/// Follows `hops` from our end: the first address that is not a trusted proxy's is the client's. A
+/// proxy that does not state its peer ends the walk, because everything before it is unattributed.
 fn walk(hops: impl Iterator<Item = ForwardedHop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
     let mut claim = Claim {
         client: peer,
@@ -92,6 +93,8 @@ fn walk(hops: impl Iterator<Item = ForwardedHop>, trusted: &Nets, peer: Option<I
         port: None,
     };
     for hop in hops {
+        // Scheme, host and port of the outermost trusted hop win: it is the one that saw what the
+        // client used, the others saw the proxies before them.
         claim.secure = hop.secure.or(claim.secure);
         claim.host = hop.host.or(claim.host);
         claim.port = hop.port.or(claim.port);
@@ -111,8 +114,8 @@ fn walk(hops: impl Iterator<Item = ForwardedHop>, trusted: &Nets, peer: Option<I
     claim
 }
 
-/// The elements of all lines of a field, in order; what is not text is an element too, so that
-/// nobody can hide what stands behind it.
+/// The elements of all lines of a field, in order. An element that is not text counts, too, so that
+/// a client cannot shift the positions of the elements that proxies append.
 fn list(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
     let lines = headers.get_all(name).into_iter();
     lines
@@ -122,8 +125,8 @@ fn list(headers: &HeaderMap, name: HeaderName) -> Vec<&str> {
         .collect()
 }
 
-/// The lists of `X-Forwarded-*`, each proxy having added to their ends, from there on. Lists may be
-/// shorter than that of addresses: many proxies say only once how the client spoke.
+/// The hops in `X-Forwarded-*`, from our end: each proxy appends to these lists. The other lists
+/// may be shorter than that of addresses, because many proxies state scheme and host only once.
 fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = ForwardedHop> {
     let (addresses, protos) = (list(headers, FOR), list(headers, PROTO));
     let (hosts, ports) = (list(headers, HOST), list(headers, PORT));
@@ -147,8 +150,8 @@ fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = ForwardedHop> {
     })
 }
 
-/// The elements of `Forwarded`; `None` if it is not valid: whoever wrote the beginning of a line may
-/// have meant to swallow its end.
+/// The hops in `Forwarded`; `None` if it is not valid: a client that writes the beginning of a
+/// line, such as an open quote, could otherwise swallow what a proxy appends.
 fn forwarded(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     let mut hops = Vec::new();
     for line in headers.get_all(FORWARDED) {
@@ -157,7 +160,8 @@ fn forwarded(headers: &HeaderMap) -> Option<Vec<ForwardedHop>> {
     Some(hops)
 }
 
-/// RFC 7239 section 4. Empty elements are none (RFC 9110 section 5.6.1.2).
+/// The hops in one line of `Forwarded` (RFC 7239 section 4). Empty elements are skipped (RFC 9110
+/// section 5.6.1.2).
 fn elements(line: &str) -> Option<Vec<ForwardedHop>> {
     const SPACE: [char; 2] = [' ', '\t'];
     let mut hops = Vec::new();
@@ -190,7 +194,7 @@ fn elements(line: &str) -> Option<Vec<ForwardedHop>> {
     Some(hops)
 }
 
-/// A token or quoted string, and what follows.
+/// A token or quoted string at the beginning of `text`, and the rest.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([';', ',', ' ', '\t', '"']).unwrap_or(text.len());
@@ -213,7 +217,7 @@ fn who(text: &str) -> ForwardedFor {
     address(text).map_or(ForwardedFor::Hidden, ForwardedFor::Address)
 }
 
-/// `192.0.2.1`, `192.0.2.1:1234`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:1234`.
+/// Parses `192.0.2.1`, `192.0.2.1:1234`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:1234`.
 fn address(text: &str) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let plain = text.parse::<IpAddr>().ok().or_else(bracketed);
@@ -231,7 +235,7 @@ fn is_secure(proto: &str) -> Option<bool> {
     }
 }
 
-/// How a request came, as far as it is believed.
+/// The content of the forwarding fields that endpoints get.
 #[derive(Debug, Clone, Copy)]
 pub struct ForwardingFacts<'a> {
     /// The client's address; `None` through a unix socket.
@@ -240,15 +244,15 @@ pub struct ForwardingFacts<'a> {
     pub is_known: bool,
     /// The proxies between the client and us that we trust, the client's end first.
     pub proxies: &'a [IpAddr],
-    /// Whether the client speaks https.
+    /// Whether the client uses https.
     pub secure: bool,
-    /// The host that the client asked for.
+    /// The host that the client requested.
     pub host: &'a str,
     /// The port that the client connected to.
     pub port: Option<u16>,
 }
 
-/// Replaces what is there.
+/// Replaces all forwarding fields in `headers`.
 pub fn write(headers: &mut HeaderMap, forwarding: &ForwardingFacts<'_>) {
     hop::remove_where(headers, is_forwarding);
     for_each_field(forwarding, |name, value| {
@@ -259,7 +263,7 @@ pub fn write(headers: &mut HeaderMap, forwarding: &ForwardingFacts<'_>) {
     });
 }
 
-/// Calls `field` with each name and value that we write.
+/// Calls `field` with the name and value of each forwarding field that we write.
 pub fn for_each_field(forwarding: &ForwardingFacts<'_>, mut field: impl FnMut(HeaderName, &str)) {
     let mut list = String::new();
     if !forwarding.is_known {

@@ -1,4 +1,4 @@
-//! The names of the fields in which proxies say who the client is.
+//! The names of forwarding headers: the fields in which proxies state the client's identity.
 
 use http::HeaderName;
 
@@ -10,8 +10,8 @@ pub(super) const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
-/// Whether field `name` claims to tell about the client. Underscores count as dashes, because some
-/// endpoints make the same variable of both.
+/// Whether field `name` states something about the client. Underscores count as dashes, because
+/// CGI-like interfaces turn both into the same variable.
 pub fn is_forwarding(name: &HeaderName) -> bool {
     claims_origin(name.as_str())
 }

@@ -1,30 +1,31 @@
-//! WebSocket frames as a stream shows them: headers read, payloads skipped by length (RFC 6455
-//! section 5).
+//! WebSocket frames in a byte stream: headers are parsed, payloads are skipped by their length (RFC
+//! 6455 section 5).
 //!
-//! A [`Tracker`] sees the bytes of one direction in whatever pieces they come, and tells what begins
-//! and ends in them. It never looks into the payload of a message, only into that of control frames,
-//! which are small and say why a connection ends. Reserved bits are left to the extensions that both
-//! sides agreed on.
+//! A [`Tracker`] sees the bytes of one direction in arbitrary pieces, and reports where frames
+//! begin and end. It never looks into the payload of a message, only into that of control frames,
+//! which are small and say why a connection ends. Reserved bits are left to the extensions that
+//! both sides negotiated.
 
-/// The most that the payload of a control frame may have (RFC 6455 section 5.5).
+/// The longest payload of a control frame (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: u64 = 125;
 
-/// Bytes of a control frame's payload that are kept: a close code, or all of a Ping of ours.
+/// How many bytes of a control frame's payload are kept: enough for a close code, and for all of a
+/// Ping of ours.
 pub const KEPT: usize = 8;
 
-/// The longest header: two bytes, eight of length, four of mask.
+/// The longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 
-/// Who sends the frames: clients mask theirs, endpoints must not (RFC 6455 section 5.1).
+/// Whether frames are masked: clients must do that, servers must not (RFC 6455 section 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Masking {
-    /// As a client does.
+    /// In the stream of a client.
     Required,
-    /// As a server does.
+    /// In the stream of a server.
     Forbidden,
 }
 
@@ -33,9 +34,9 @@ pub enum Masking {
 pub enum Control {
     /// The last frame of a direction.
     Close,
-    /// To be answered by a Pong with the same payload.
+    /// A request for a Pong with the same payload.
     Ping,
-    /// The answer.
+    /// The answer to a Ping.
     Pong,
 }
 
@@ -58,48 +59,48 @@ impl Control {
     }
 }
 
-/// What is in the stream at the point that the tracker has come to.
+/// An event in the stream, at the position that the tracker has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// The header of a frame of a message was read; its payload comes next.
+    /// The header of a data frame was read; its payload comes next.
     Data {
         /// Whether the message begins with this frame.
         begins: bool,
-        /// Bytes of the message so far, this frame's included.
+        /// The length of the message so far, including this frame.
         message_bytes: u64,
     },
     /// The header of a control frame was read; its payload comes next.
     Control(Control),
     /// The last byte of a control frame was read.
     ControlEnd {
-        /// Its kind.
+        /// The kind of the frame.
         kind: Control,
-        /// Bytes of its payload.
+        /// The length of its payload.
         length: u8,
-        /// The first of them, unmasked, and zeros.
+        /// The first bytes of its payload, unmasked, padded with zeros.
         payload: [u8; KEPT],
     },
-    /// This is no framing: nothing can be told of what follows.
+    /// The bytes are not valid frames: what follows cannot be interpreted.
     Invalid(FrameError),
 }
 
-/// What is wrong with a header.
+/// Why a frame header is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// A reserved opcode.
+    /// The opcode is reserved.
     #[error("a frame has a reserved opcode")]
     Opcode,
-    /// A client's frame is not masked, or an endpoint's is.
-    #[error("a frame is masked in the wrong direction")]
+    /// A frame of a client is not masked, or a frame of an endpoint is.
+    #[error("a client's frame is not masked, or an endpoint's is")]
     Masking,
-    /// A length that is not written as short as can be, or is beyond 63 bits.
-    #[error("the length of a frame is not written as it should be")]
+    /// The length is not encoded in the shortest form, or has more than 63 bits.
+    #[error("the length of a frame is not encoded in the shortest form")]
     Length,
-    /// A control frame that is long, or in fragments.
-    #[error("a control frame is too long or in fragments")]
+    /// A control frame is too long, or fragmented.
+    #[error("a control frame is too long or fragmented")]
     Control,
-    /// A continuation of nothing, or a message within a message.
-    #[error("the fragments of messages do not fit together")]
+    /// A continuation frame without a message, or a new message within a fragmented one.
+    #[error("the fragments of messages are out of order")]
     Fragments,
 }
 
@@ -108,23 +109,23 @@ pub enum FrameError {
 pub struct Tracker {
     /// Payload bytes of the current frame that are still to come.
     left: u64,
-    /// Bytes of the message that is not at its end yet.
+    /// Payload bytes of the current message so far.
     message_bytes: u64,
     mask: [u8; 4],
-    /// A header in pieces, or what was kept of a control frame's payload.
+    /// The part of a header that has been read, or the kept part of a control frame's payload.
     buffer: [u8; MAX_HEADER],
-    /// How much of the buffer is in use.
+    /// How many bytes of a header the buffer holds.
     filled: u8,
-    /// Bytes of the control frame's payload that were read.
+    /// Payload bytes of the control frame that were read.
     seen: u8,
-    /// Bytes of the last header.
+    /// The length of the last header.
     header: u8,
     position: FramePosition,
     in_message: bool,
     masking: Masking,
 }
 
-/// Where in a frame the next byte belongs.
+/// The part of a frame that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FramePosition {
     Header,
@@ -133,19 +134,19 @@ enum FramePosition {
     Lost(FrameError),
 }
 
-/// A header that was read whole.
+/// A complete frame header.
 struct Header {
     fin: bool,
     opcode: u8,
     masked: bool,
     length: u64,
     mask: [u8; 4],
-    /// Bytes of itself.
+    /// The length of the header itself.
     size: usize,
 }
 
 impl Tracker {
-    /// At the beginning of a stream.
+    /// A tracker at the beginning of a stream.
     pub fn new(masking: Masking) -> Self {
         Self {
             left: 0,
@@ -166,7 +167,7 @@ impl Tracker {
         self.position == FramePosition::Header && self.filled == 0
     }
 
-    /// Whether anything can still be told.
+    /// Why the stream cannot be followed any longer, if so.
     pub fn fault(&self) -> Option<FrameError> {
         match self.position {
             FramePosition::Lost(fault) => Some(fault),
@@ -174,7 +175,7 @@ impl Tracker {
         }
     }
 
-    /// Bytes of a header that is not whole yet.
+    /// How many bytes of an incomplete header have been read.
     pub fn partial(&self) -> usize {
         match self.position {
             FramePosition::Header => self.filled.into(),
@@ -182,18 +183,18 @@ impl Tracker {
         }
     }
 
-    /// Bytes of the last header that was read.
+    /// The length of the last complete header.
     pub fn header_size(&self) -> usize {
         self.header.into()
     }
 
-    /// Payload bytes of the frame at hand that are still to come.
+    /// How many payload bytes of the current frame are still to come.
     pub fn payload_left(&self) -> u64 {
         self.left
     }
 
-    /// Goes on to the next event in `bytes`, and tells how many of them come before it; all of them
-    /// if there is none.
+    /// Advances to the next event in `bytes`. Returns how many bytes come before it: all of them if
+    /// there is no event.
     pub fn step(&mut self, bytes: &[u8]) -> (usize, Option<Event>) {
         match self.position {
             FramePosition::Header => self.read_header(bytes),
@@ -228,7 +229,8 @@ impl Tracker {
             let event = self.begin(&header);
             return (header.size, Some(event));
         }
-        // In pieces: collected until it is whole. What is looked at early is what makes it long.
+        // The header arrives in pieces and is collected byte by byte until it is complete: its
+        // length depends on its second byte.
         let mut taken = 0;
         for &byte in bytes {
             let filled = usize::from(self.filled);
@@ -249,7 +251,7 @@ impl Tracker {
     fn begin(&mut self, header: &Header) -> Event {
         let event = self.judge(header);
         (self.left, self.mask) = (header.length, header.mask);
-        // At most 14.
+        // At most 14, so the cast loses nothing.
         self.header = header.size as u8;
         self.position = match event {
             Ok(Event::Control(kind)) => {
@@ -262,6 +264,7 @@ impl Tracker {
         event.unwrap_or_else(Event::Invalid)
     }
 
+    /// Checks a header by the rules of RFC 6455 sections 5.1, 5.2, 5.4 and 5.5.
     fn judge(&mut self, header: &Header) -> Result<Event, FrameError> {
         if header.masked != (self.masking == Masking::Required) {
             return Err(FrameError::Masking);
@@ -284,6 +287,7 @@ impl Tracker {
         if begins == self.in_message {
             return Err(FrameError::Fragments);
         }
+        // Saturating: a peer that announces lengths near 2^63 must not make a long message short.
         let before = if begins { 0 } else { self.message_bytes };
         self.message_bytes = before.saturating_add(header.length);
         self.in_message = !header.fin;
@@ -320,7 +324,7 @@ impl Tracker {
 }
 
 impl Header {
-    /// The header at the beginning of `bytes`, if it is there whole.
+    /// The header at the beginning of `bytes`, if it is complete.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let &[first, second, ref rest @ ..] = bytes else {
             return None;
@@ -353,7 +357,8 @@ impl Header {
         })
     }
 
-    /// Whether the length is written in the shortest form, and within 63 bits (section 5.2).
+    /// Whether the length is encoded in the shortest form, and within 63 bits (RFC 6455 section
+    /// 5.2).
     fn length_is_minimal(&self) -> bool {
         let extended = self.size - 2 - if self.masked { 4 } else { 0 };
         match extended {
@@ -369,15 +374,15 @@ impl Header {
 pub struct Frame(Vec<u8>);
 
 impl Frame {
-    /// With up to [`MAX_CONTROL_PAYLOAD`] bytes of `payload`; masked towards an endpoint, with an
-    /// unpredictable `mask`.
+    /// A control frame with up to [`MAX_CONTROL_PAYLOAD`] bytes of `payload`. Towards an endpoint
+    /// it is masked, with a `mask` that must not be predictable (RFC 6455 section 5.3).
     pub fn control(kind: Control, payload: &[u8], mask: Option<[u8; 4]>) -> Self {
         let payload = payload
             .get(..MAX_CONTROL_PAYLOAD as usize)
             .unwrap_or(payload);
         let mut bytes = Vec::with_capacity(payload.len() + 6);
         bytes.push(FIN | kind.opcode());
-        // At most 125.
+        // At most 125, so the cast loses nothing.
         let length = payload.len() as u8;
         bytes.push(length | if mask.is_some() { MASKED } else { 0 });
         bytes.extend(mask.into_iter().flatten());
@@ -386,18 +391,18 @@ impl Frame {
         Self(bytes)
     }
 
-    /// A Close with a code and a reason (section 5.5.1).
+    /// A Close frame with a code and a reason (RFC 6455 section 5.5.1).
     pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Self {
         let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
         Self::control(Control::Close, &payload, mask)
     }
 
-    /// Whether it is a Ping.
+    /// Whether the frame is a Ping.
     pub fn is_ping(&self) -> bool {
         self.0.first() == Some(&0x89)
     }
 
-    /// Its bytes.
+    /// The bytes of the frame.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }

@@ -1,4 +1,5 @@
-//! The opening handshake as clients send it, and as we send it on (RFC 6455 section 4).
+//! The opening handshake: the client's request, and the request that we send to the endpoint (RFC
+//! 6455 section 4).
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -19,20 +20,20 @@ use super::hop;
 use super::rejection::Rejection;
 use super::token::{has_token, tokens};
 
-/// What the key is joined with before it is hashed (RFC 6455 section 1.3).
+/// The constant that is appended to the key before it is hashed (RFC 6455 section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What a request wants.
+/// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 pub enum Intent<'a> {
-    /// A WebSocket.
+    /// A WebSocket connection.
     Handshake(Handshake<'a>),
-    /// Anything else: plain HTTP, whatever upgrade it offers besides.
+    /// Anything else: plain HTTP. Other upgrades that it may offer are ignored.
     Plain,
 }
 
 impl<'a> Intent<'a> {
-    /// Tells what a request wants.
+    /// Determines what a request asks for.
     ///
     /// # Errors
     /// [`Rejection::MethodNotAllowed`], [`Rejection::VersionUnsupported`],
@@ -46,6 +47,8 @@ impl<'a> Intent<'a> {
             && parts.version == Version::HTTP_11
             && has_token(headers, &UPGRADE, "websocket")
             && has_token(headers, &CONNECTION, "upgrade");
+        // A request for a WebSocket must be a valid handshake. It is rejected otherwise, and never
+        // forwarded as plain HTTP without its `Upgrade`, which the client would not understand.
         if asks_for_websocket {
             Handshake::new(headers).map(Self::Handshake)
         } else {
@@ -59,7 +62,7 @@ impl<'a> Intent<'a> {
 pub struct Handshake<'a> {
     headers: &'a HeaderMap,
     key: &'a str,
-    /// Whether offers to compress reach the endpoint.
+    /// Whether compression offers reach the endpoint.
     compression: bool,
 }
 
@@ -85,7 +88,7 @@ impl<'a> Handshake<'a> {
         })
     }
 
-    /// The same, but as if the client had not offered to compress.
+    /// The same handshake, as if the client had not offered compression.
     pub fn without_compression(self) -> Self {
         Self {
             compression: false,
@@ -93,7 +96,8 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// What an endpoint that understood must answer in `Sec-WebSocket-Accept`.
+    /// The `Sec-WebSocket-Accept` that proves that an endpoint understood the handshake (RFC 6455
+    /// section 4.2.2).
     pub fn accept(&self) -> String {
         let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
         hash.update(self.key.as_bytes());
@@ -101,12 +105,12 @@ impl<'a> Handshake<'a> {
         STANDARD.encode(hash.finish())
     }
 
-    /// Whether the client offered this subprotocol; case matters (RFC 6455 section 4.1).
+    /// Whether the client offered this subprotocol. Case matters (RFC 6455 section 4.1).
     pub fn offers_subprotocol(&self, name: &str) -> bool {
         tokens(self.headers, SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == name)
     }
 
-    /// Whether the endpoint was offered this extension, with whatever parameters.
+    /// Whether the endpoint was offered this extension, with any parameters.
     pub fn offers_extension(&self, name: &str) -> bool {
         if !self.compression && extensions::compresses(name) {
             return false;
@@ -120,7 +124,7 @@ impl<'a> Handshake<'a> {
     }
 }
 
-/// The value of a field that must be there once.
+/// The value of a field that must be present exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
@@ -132,7 +136,8 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     }
 }
 
-/// 16 bytes in base64. Their last bits are not judged: some clients leave rubbish there.
+/// Whether `text` is the base64 of 16 bytes. The unused bits of the last digit are not checked,
+/// because some clients do not clear them.
 fn is_key(text: &str) -> bool {
     text.len() == 24
         && text.strip_suffix("==").is_some_and(|digits| {
@@ -142,27 +147,28 @@ fn is_key(text: &str) -> bool {
         })
 }
 
-/// A handshake on its way to an endpoint.
+/// The request that we send to an endpoint for a client's handshake.
 #[derive(Debug)]
 pub struct HandshakeRequest<'a> {
-    /// The client's.
+    /// The client's request.
     pub parts: &'a Parts,
     /// Path and query.
     pub origin_form: &'a str,
     /// The `Host` field.
     pub host: &'a str,
-    /// How it came.
+    /// The forwarding fields.
     pub forwarding: ForwardingFacts<'a>,
-    /// What the configuration changes.
+    /// The configured changes.
     pub edit: &'a Edit<'a>,
-    /// Whether offers to compress are passed on.
+    /// Whether compression offers are passed on.
     pub compression: bool,
-    /// How the client spelled its names, if known.
+    /// The case of the client's header names, if known.
     pub header_case: Option<HeaderCase<'a>>,
 }
 
 impl HandshakeRequest<'_> {
-    /// Writes the head. Key, version and offers are the client's own.
+    /// Writes the request head. Key, version and offers are the client's own, so that the
+    /// endpoint's response answers the client's handshake.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"GET ");
         out.extend_from_slice(self.origin_form.as_bytes());
@@ -177,7 +183,8 @@ impl HandshakeRequest<'_> {
             {
                 continue;
             }
-            // These are spelled as in RFC 6455 whatever the client wrote.
+            // These are written as in RFC 6455, whatever the client wrote: some servers compare
+            // them with case.
             let ours = name.as_str().starts_with("sec-websocket-");
             let header_case = self.header_case.as_ref().filter(|_| !ours);
             if !self.compression && *name == SEC_WEBSOCKET_EXTENSIONS {
@@ -204,7 +211,7 @@ impl HandshakeRequest<'_> {
     }
 }
 
-/// Fields of the client's that are not passed on as they are, or not at all.
+/// Fields of the client's request that are rewritten or dropped.
 fn is_rewritten(name: &HeaderName) -> bool {
     *name == HOST
         || *name == CONTENT_LENGTH

@@ -1,4 +1,5 @@
-//! What endpoints answer to a handshake, and the 101 that we make of it (RFC 6455 section 4.1).
+//! The response of an endpoint to a handshake, and the 101 that the client gets for it (RFC 6455
+//! section 4.1).
 
 use std::fmt;
 
@@ -11,32 +12,33 @@ use super::header_case;
 use super::token::list;
 use crate::config::model::Strictness;
 
-/// Lines that the head of an answer may have.
+/// The most lines that a response head may have.
 const MAX_LINES: usize = 100;
 
-/// The head of an answer, as it lies in the bytes that were read.
+/// A response head, borrowed from the bytes that were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseHead<'a> {
     status: u16,
-    /// The 1 of HTTP/1.1.
+    /// The minor version: 1 in HTTP/1.1.
     minor_version: u8,
     lines: Vec<(&'a str, &'a [u8])>,
 }
 
-/// Why bytes are no answer.
+/// Why bytes are not a valid response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseHeadError {
     /// Not HTTP/1.
-    #[error("the answer is not HTTP: {0}")]
+    #[error("the response is not valid HTTP: {0}")]
     Malformed(httparse::Error),
-    /// Two lengths: two readers might disagree about the end (RFC 9112 section 6.3).
-    #[error("the answer has more than one length")]
+    /// The response has two lengths: two readers might disagree about its end (RFC 9112 section
+    /// 6.3).
+    #[error("the response has more than one length")]
     AmbiguousLength,
 }
 
 impl<'a> ResponseHead<'a> {
-    /// Parses the head at the beginning of `bytes`, and tells its length; `None` as long as it is
-    /// not whole.
+    /// Parses the head at the beginning of `bytes`, and returns it with its length; `None` while it
+    /// is incomplete.
     ///
     /// # Errors
     /// [`ResponseHeadError`].
@@ -75,28 +77,28 @@ impl<'a> ResponseHead<'a> {
         Ok(())
     }
 
-    /// Its status code; `None` for a number that is none.
+    /// The status code; `None` for a number that is not a valid one.
     pub fn status(&self) -> Option<StatusCode> {
         StatusCode::from_u16(self.status).ok()
     }
 
-    /// Whether another answer follows (RFC 9110 section 15.2).
+    /// Whether another response follows (RFC 9110 section 15.2).
     pub fn is_interim(&self) -> bool {
         (100..200).contains(&self.status) && !self.is_switch()
     }
 
-    /// Whether it claims to have switched protocols.
+    /// Whether the response is a 101.
     pub fn is_switch(&self) -> bool {
         self.status == StatusCode::SWITCHING_PROTOCOLS.as_u16()
     }
 
-    /// The first line of a field, if it is text.
+    /// The first line of a field, if it is valid UTF-8.
     pub fn first(&self, name: &'static str) -> Option<&'a str> {
         let value = self.values(name).next()?;
         std::str::from_utf8(value).ok()
     }
 
-    /// Judges a 101 by the handshake that it answers.
+    /// Checks a 101 against the handshake that it answers.
     ///
     /// # Errors
     /// [`SwitchError`]: the connection must not become a tunnel.
@@ -131,6 +133,8 @@ impl<'a> ResponseHead<'a> {
         let mut answers = self.values("sec-websocket-accept");
         match (answers.next(), answers.next()) {
             (Some(answer), None) if answer == accept.as_bytes() => {}
+            // A missing value may be excused, a wrong one never: it proves that the 101 answers
+            // somebody else's handshake.
             (None, None) if lenient => excused.accept = true,
             (None, None) => return Err(SwitchError::NoAccept),
             _ => return Err(SwitchError::WrongAccept),
@@ -144,7 +148,8 @@ impl<'a> ResponseHead<'a> {
         })
     }
 
-    /// Nothing may be agreed on that was not offered.
+    /// Checks that the endpoint selects only what the client offered (RFC 6455 section 4.1):
+    /// otherwise the client closes the connection, and the tunnel has been opened in vain.
     fn check_offers(&self, handshake: &Handshake<'_>) -> Result<Option<&'a str>, SwitchError> {
         let mut subprotocols = self.elements("sec-websocket-protocol");
         let subprotocol = subprotocols.next();
@@ -172,7 +177,8 @@ impl<'a> ResponseHead<'a> {
             .map(|(_, value)| value.trim_ascii())
     }
 
-    /// The lines of a field; one that is not ASCII stands as something that nothing equals.
+    /// The lines of a field. One that is not text becomes a value that equals nothing, so that it
+    /// cannot pass as absent.
     fn texts(&self, name: &'static str) -> impl Iterator<Item = &'a str> {
         self.values(name)
             .map(|value| std::str::from_utf8(value).unwrap_or("\u{fffd}"))
@@ -183,49 +189,49 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-/// What is wrong with a 101.
+/// Why a 101 is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchError {
-    /// It is none.
+    /// The status is another one.
     #[error("status {0} instead of 101")]
     Status(u16),
-    /// HTTP/1.0 has no upgrades.
+    /// The version is HTTP/1.0, which has no upgrades.
     #[error("the 101 is not HTTP/1.1")]
     Version,
     /// `Upgrade` is missing, or names something else or more.
     #[error("the 101 has no `Upgrade: websocket`")]
     Upgrade,
-    /// `Connection` lacks the token.
-    #[error("the 101 has no `Connection: Upgrade`; `handshake = \"lenient\"` would excuse it")]
+    /// `Connection` does not contain `Upgrade`.
+    #[error("the 101 has no `Connection: Upgrade`; `handshake = \"lenient\"` would accept it")]
     Connection,
-    /// There is no proof that the endpoint understood the handshake.
-    #[error("the 101 has no `Sec-WebSocket-Accept`; `handshake = \"lenient\"` would excuse it")]
+    /// The proof that the endpoint understood the handshake is missing.
+    #[error("the 101 has no `Sec-WebSocket-Accept`; `handshake = \"lenient\"` would accept it")]
     NoAccept,
-    /// The proof is wrong: somebody else's 101.
+    /// The proof is wrong: the 101 is for another handshake.
     #[error("the 101 has a wrong `Sec-WebSocket-Accept`")]
     WrongAccept,
-    /// More than one subprotocol.
-    #[error("the 101 agrees on more than one subprotocol")]
+    /// The 101 selects more than one subprotocol.
+    #[error("the 101 selects more than one subprotocol")]
     SeveralSubprotocols,
-    /// A subprotocol that the client did not offer.
-    #[error("the 101 agrees on subprotocol `{0}`, which was not offered")]
+    /// The 101 selects a subprotocol that the client did not offer.
+    #[error("the 101 selects subprotocol `{0}`, which was not offered")]
     Subprotocol(Box<str>),
-    /// An extension that the client did not offer.
-    #[error("the 101 agrees on extension `{0}`, which was not offered")]
+    /// The 101 selects an extension that the client did not offer.
+    #[error("the 101 selects extension `{0}`, which was not offered")]
     Extension(Box<str>),
 }
 
-/// What `handshake = "lenient"` excused.
+/// The violations that `handshake = "lenient"` has excused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Excused {
-    /// There was no `Connection: Upgrade`.
+    /// `Connection: Upgrade` is missing.
     pub connection: bool,
-    /// There was no `Sec-WebSocket-Accept`.
+    /// `Sec-WebSocket-Accept` is missing.
     pub accept: bool,
 }
 
 impl Excused {
-    /// Whether there was anything to excuse.
+    /// Whether anything was excused.
     pub fn any(self) -> bool {
         self.connection || self.accept
     }
@@ -252,12 +258,12 @@ pub struct Switch<'a> {
 }
 
 impl Switch<'_> {
-    /// What both sides agreed on.
+    /// The negotiated subprotocol.
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol
     }
 
-    /// What had to be excused.
+    /// The violations that were excused.
     pub fn excused(&self) -> Excused {
         self.excused
     }
@@ -288,8 +294,8 @@ impl Switch<'_> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Whether a line of the endpoint's is ours to write, or nobody's: it belongs to the
-    /// connection, or frames a body, which a 101 has not.
+    /// Whether a line of the endpoint's is replaced by ours or dropped: it belongs to the
+    /// endpoint's connection (RFC 9110 section 7.6.1), or frames a body, which a 101 does not have.
     fn is_rewritten(&self, name: &str) -> bool {
         const NAMES: [&str; 9] = [
             "connection",

@@ -1,19 +1,19 @@
-//! How header names are spelled towards endpoints. Names have no case (RFC 9110 section 5.1), but
-//! some endpoints think they have, so what the client wrote is kept where it is known.
+//! The case of header names towards endpoints. Names are case-insensitive (RFC 9110 section 5.1),
+//! but some endpoints compare them with case, so the client's case is kept where it is known.
 
 use http::HeaderName;
 
-/// Lines of a head that are looked at.
+/// The most lines that a head may have for its names to be kept.
 const MAX_LINES: usize = 100;
 
-/// The names in one head, as they were written.
+/// The header names in one head, in their original case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderCase<'a> {
     names: Vec<&'a str>,
 }
 
 impl<'a> HeaderCase<'a> {
-    /// Reads the names in the head at the beginning of `bytes`; `None` if there is no whole head.
+    /// Reads the names in the head at the beginning of `bytes`; `None` if the head is incomplete.
     pub fn of(bytes: &'a [u8]) -> Option<Self> {
         let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
         let mut head = httparse::Request::new(&mut lines);
@@ -33,7 +33,7 @@ impl<'a> HeaderCase<'a> {
     }
 }
 
-/// Names in almost every handshake.
+/// Names that occur in almost every handshake.
 const OFTEN: [&str; 7] = [
     "X-Forwarded-For",
     "X-Forwarded-Proto",
@@ -44,7 +44,7 @@ const OFTEN: [&str; 7] = [
     "Sec-WebSocket-Version",
 ];
 
-/// Writes `name` as it was spelled, or else as it usually is.
+/// Writes `name` in its original case, or else in its usual case.
 pub fn write(out: &mut Vec<u8>, name: &HeaderName, header_case: Option<&HeaderCase<'_>>) {
     match header_case.and_then(|header_case| header_case.find(name.as_str())) {
         Some(known) => out.extend_from_slice(known.as_bytes()),
@@ -54,7 +54,7 @@ pub fn write(out: &mut Vec<u8>, name: &HeaderName, header_case: Option<&HeaderCa
 
 /// `sec-websocket-key` becomes `Sec-WebSocket-Key`, `x-request-id` becomes `X-Request-Id`.
 fn write_usual(out: &mut Vec<u8>, name: &str) {
-    // Those of every handshake need no looking at.
+    // Names of every handshake are looked up, because to work out their case costs more.
     if let Some(known) = OFTEN.iter().find(|known| known.eq_ignore_ascii_case(name)) {
         out.extend_from_slice(known.as_bytes());
         return;

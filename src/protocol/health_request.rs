@@ -1,4 +1,4 @@
-//! Requests of our own, by which endpoints are checked, and which answers pass.
+//! The requests of health checks, and the responses that pass.
 
 use std::ops::RangeInclusive;
 
@@ -16,50 +16,51 @@ use super::handshake_response::{ResponseHead, Switch, SwitchError};
 use super::header_case;
 use crate::config::model::{HttpProbe, Strictness, WebSocketProbe};
 
-/// What endpoints see in their logs.
+/// The `User-Agent` of health checks.
 const AGENT: HeaderValue = HeaderValue::from_static(concat!(
     "tidegate/",
     env!("CARGO_PKG_VERSION"),
     " (health check)"
 ));
 
-/// A request of our own.
+/// The request of a health check.
 #[derive(Debug)]
 pub struct HealthRequest<'a> {
     parts: Parts,
     expected: Expected<'a>,
 }
 
-/// Which answer passes.
+/// The response that passes.
 #[derive(Debug)]
 enum Expected<'a> {
-    /// A valid 101, which agrees on a subprotocol if any was offered.
+    /// A valid 101, which selects a subprotocol if any was offered.
     Switch { offers: bool },
-    /// One of these.
+    /// One of these status codes.
     Status(&'a [RangeInclusive<u16>]),
 }
 
-/// Why an answer does not pass.
+/// Why a response does not pass.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HealthResponseError {
-    /// Its status.
+    /// The status is another one.
     #[error("answered {0}")]
     Status(u16),
-    /// It is a 101 that no client should believe.
+    /// The 101 is not valid: clients would close the connection.
     #[error(transparent)]
     Switch(SwitchError),
-    /// Browsers would close the connection now.
-    #[error("the 101 agrees on none of the subprotocols")]
+    /// The 101 selects no subprotocol, although some were offered: browsers would close the
+    /// connection.
+    #[error("the 101 selects none of the subprotocols")]
     NoSubprotocol,
 }
 
-/// What is configured cannot be sent.
+/// The configured request cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the check's path, host or headers cannot be sent")]
 pub struct UnsendableRequest;
 
 impl<'a> HealthRequest<'a> {
-    /// A handshake, with `host` unless another one is configured, and a `key` that nobody can guess.
+    /// A handshake, with `host` unless another one is configured, and a random `key`.
     ///
     /// # Errors
     /// [`UnsendableRequest`].
@@ -86,7 +87,7 @@ impl<'a> HealthRequest<'a> {
         if offers {
             set(SEC_WEBSOCKET_PROTOCOL, &settings.subprotocols.join(", "))?;
         }
-        // Fields that are configured may have made something else of it.
+        // Configured fields may have made it something other than a handshake.
         match Intent::of(&parts) {
             Ok(Intent::Handshake(_)) => Ok(Self {
                 parts,
@@ -113,7 +114,7 @@ impl<'a> HealthRequest<'a> {
         })
     }
 
-    /// Its head, which is all of it.
+    /// The bytes of the request, which has no body.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = format!("GET {} HTTP/1.1\r\n", self.parts.uri).into_bytes();
         for (name, value) in &self.parts.headers {
@@ -140,13 +141,13 @@ impl<'a> HealthRequest<'a> {
                     Err(HealthResponseError::Status(status))
                 }
             }
-            // Whether clients are excused or not is their routes' business: this must not be what
-            // keeps an endpoint down that serves them.
+            // Strictness is a setting of routes. A health check knows no route, and must not keep
+            // an endpoint down that lenient routes could use.
             Expected::Switch { .. } => self.switch(answer, Strictness::Lenient).map(drop),
         }
     }
 
-    /// What was agreed on, if `answer` is a 101 that a client takes, and a browser too.
+    /// The parameters of a 101 that clients accept, including browsers.
     ///
     /// # Errors
     /// [`HealthResponseError`].
@@ -175,7 +176,7 @@ fn code_of(answer: &ResponseHead<'_>) -> u16 {
     answer.status().map_or(0, |status| status.as_u16())
 }
 
-/// A GET with these fields.
+/// A GET request with these fields.
 fn get(
     path: &str,
     host: &str,
@@ -283,14 +284,14 @@ mod tests {
             Err("the 101 has a wrong `Sec-WebSocket-Accept`"),
         );
         let unasked = format!("{SWITCH}Sec-WebSocket-Protocol: chat\r\n");
-        let fault = "the 101 agrees on subprotocol `chat`, which was not offered";
+        let fault = "the 101 selects subprotocol `chat`, which was not offered";
         check(&health_request, &unasked, Err(fault));
         check(&health_request, "HTTP/1.1 503 No\r\n", Err("answered 503"));
 
         let settings = websocket(&["chat"]);
         let health_request = HealthRequest::handshake(&settings, "a", KEY).unwrap();
         check(&health_request, &unasked, Ok(()));
-        let fault = "the 101 agrees on none of the subprotocols";
+        let fault = "the 101 selects none of the subprotocols";
         check(&health_request, SWITCH, Err(fault));
     }
 

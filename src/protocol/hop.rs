@@ -1,4 +1,5 @@
-//! Fields that belong to one connection and go no further (RFC 9110 section 7.6.1).
+//! Hop-by-hop fields, which belong to one connection and are not forwarded (RFC 9110 section
+//! 7.6.1), and the framing of bodies.
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, ORIGIN, TE, TRANSFER_ENCODING,
@@ -10,7 +11,7 @@ use super::forwarding_names::is_forwarding;
 use super::token::{has_token, tokens};
 use crate::config::model::same_variable;
 
-/// Never passed on, whether `Connection` names them or not.
+/// Fields that are never forwarded, whether `Connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -21,11 +22,12 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Of a request only.
+/// Request fields that are never forwarded: credentials for a proxy, and an expectation that hyper
+/// has met already.
 const REQUEST_ONLY: [HeaderName; 2] = [HeaderName::from_static("proxy-authorization"), EXPECT];
 
-/// Whether field `name` belongs to the connection, by its own nature or because one of the lines of
-/// `Connection` names it. Some fields are not a client's to hide from the endpoint that way.
+/// Whether field `name` is hop-by-hop, by its definition or because `Connection` names it. A client
+/// cannot remove protected fields that way, such as `Host`, `Cookie` or forwarding headers.
 pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
         || *name == TE
@@ -34,7 +36,7 @@ pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
             && !is_protected(name))
 }
 
-/// Removes every field that `drops`.
+/// Removes every field for which `drops` is true.
 pub fn remove_where(headers: &mut HeaderMap, drops: impl Fn(&HeaderName) -> bool) {
     let dropped: Vec<HeaderName> = headers.keys().filter(|name| drops(name)).cloned().collect();
     for name in dropped {
@@ -42,8 +44,10 @@ pub fn remove_where(headers: &mut HeaderMap, drops: impl Fn(&HeaderName) -> bool
     }
 }
 
-/// Removes what belongs to the client's connection from a request that is passed on.
+/// Removes the fields of the client's connection from a request that is forwarded.
 pub fn strip_request(headers: &mut HeaderMap) {
+    // `TE` is hop-by-hop, so ours takes the place of the client's: trailers do pass through here
+    // (RFC 9110 section 10.1.4).
     let trailers = has_token(headers, &TE, "trailers");
     strip_response(headers);
     for name in REQUEST_ONLY {
@@ -55,7 +59,7 @@ pub fn strip_request(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what belongs to the endpoint's connection from a reply that is passed back.
+/// Removes the fields of the endpoint's connection from a response that is passed back.
 pub fn strip_response(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers, CONNECTION)
@@ -72,8 +76,8 @@ pub fn strip_response(headers: &mut HeaderMap) {
     remove_where(headers, is_disguised);
 }
 
-/// Whether the body of a message is coded in a way that can be written anew: `chunked`, once, or not
-/// at all. hyper takes that off, and would take any other coding in front of it for the content.
+/// Whether a body has no transfer coding, or only `chunked`, once. hyper decodes that, but would
+/// pass on any coding before it as if it were content.
 pub fn is_plain_or_chunked(headers: &HeaderMap) -> bool {
     let mut codings = tokens(headers, TRANSFER_ENCODING);
     match (codings.next(), codings.next()) {
@@ -83,8 +87,8 @@ pub fn is_plain_or_chunked(headers: &HeaderMap) -> bool {
     }
 }
 
-/// What is wrong with how an answer's body is framed, and passes hyper all the same: whoever reads it
-/// after us might believe the other length (RFC 9112 section 6.3), or miss a coding.
+/// Why the framing of a response body is not acceptable, although hyper accepts it: the next reader
+/// might use the other length (RFC 9112 section 6.3), or miss a coding.
 pub fn framing_error(headers: &HeaderMap) -> Option<&'static str> {
     if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
         return Some("both Content-Length and Transfer-Encoding");
@@ -92,7 +96,8 @@ pub fn framing_error(headers: &HeaderMap) -> Option<&'static str> {
     (!is_plain_or_chunked(headers)).then_some("a transfer coding other than chunked")
 }
 
-/// Writes down how a request's body is framed, as we have understood it and not as it came.
+/// Writes the fields that frame a request's body, from our understanding of it and not as received:
+/// endpoint and proxy cannot disagree about where it ends.
 pub fn frame_request(headers: &mut HeaderMap, length: BodyLength) {
     let had_length = headers.remove(CONTENT_LENGTH).is_some();
     headers.remove(TRANSFER_ENCODING);
@@ -104,26 +109,26 @@ pub fn frame_request(headers: &mut HeaderMap, length: BodyLength) {
         BodyLength::Known(length) => {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        // Said here, or hyper would send no body with a GET.
+        // Stated explicitly, or hyper would send no body with a GET.
         BodyLength::Unknown => {
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
     }
 }
 
-/// How long the body of a message is.
+/// The length of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyLength {
-    /// There is none.
+    /// There is no body.
     Nothing,
-    /// So many bytes.
+    /// The number of bytes.
     Known(u64),
-    /// Until its end.
+    /// Known only at the end of the body.
     Unknown,
 }
 
-/// Whether a field says how a body is framed to those who read fields as variables, and to nobody
-/// else (`Transfer_Encoding`).
+/// Whether a field such as `Transfer_Encoding` frames a body only for servers that turn header
+/// fields into variables, where dash and underscore are the same.
 fn is_disguised(name: &HeaderName) -> bool {
     name.as_str().contains('_')
         && [CONTENT_LENGTH, TRANSFER_ENCODING]
@@ -131,8 +136,8 @@ fn is_disguised(name: &HeaderName) -> bool {
             .any(|framing| same_variable(framing.as_str(), name.as_str()))
 }
 
-/// Whether a field is never one of a body's trailers: it says what a request is, where it goes, or
-/// who sends it (RFC 9110 section 6.5.1).
+/// Whether a field must not be a trailer: it decides about framing, routing or authentication (RFC
+/// 9110 section 6.5.1).
 pub fn is_never_a_trailer(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
         || REQUEST_ONLY.contains(name)
@@ -150,7 +155,7 @@ fn is_protected(name: &HeaderName) -> bool {
         || is_forwarding(name)
 }
 
-/// Whether a request field is dropped when it is passed on, besides those that are hop by hop.
+/// Whether a request field is never forwarded, in addition to hop-by-hop fields.
 pub fn is_request_only(name: &HeaderName) -> bool {
     REQUEST_ONLY.contains(name)
 }

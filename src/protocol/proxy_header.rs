@@ -1,5 +1,5 @@
-//! The PROXY header in front of a connection: who is at its other end, as the load balancer before
-//! us says, and as we say to endpoints (haproxy.org, `proxy-protocol.txt`, versions 1 and 2).
+//! The PROXY header at the beginning of a connection, as a load balancer sends it to us and as we
+//! send it to endpoints (haproxy.org, `proxy-protocol.txt`, versions 1 and 2).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,53 +7,54 @@ use ppp::{v1, v2};
 
 use crate::config::model::SendProxy;
 
-/// Bytes that a header may have. Version 1 has 107; what makes version 2 longer is what load
-/// balancers add to it, certificates at most.
+/// The longest header that is accepted. Version 1 has at most 107 bytes; version 2 is longer if
+/// load balancers add fields to it, such as certificates.
 pub const MAX_LENGTH: usize = 16 * 1024;
 
-/// Bytes that version 1 may have, its line end included.
+/// The longest header of version 1, including the line end.
 const V1_MAX_LENGTH: usize = 107;
 
 const V1_BEGINS: &[u8] = b"PROXY ";
 
-/// Bytes of version 2 in front of addresses, after which its length is known.
+/// The length of version 2's fixed part, which states how much follows.
 const V2_FIXED: usize = 16;
 
-/// Version 2, command LOCAL.
+/// Version 2 with the command LOCAL: the connection is the load balancer's own.
 const LOCAL: u8 = 0x20;
 
-/// The kind of addition that tells about TLS (section 2.2.5), and the bit that says there was some.
+/// The type of the TLV about TLS (section 2.2.5), and the bit in it that says that the client used
+/// TLS.
 const TLV_SSL: u8 = 0x20;
 const CLIENT_SSL: u8 = 0x01;
 
-/// What a header says.
+/// A valid PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// Its length in bytes.
+    /// The length of the header in bytes.
     pub length: usize,
-    /// Source and destination of the connection; `None` where it is the load balancer's own (a
-    /// health check), or of a kind that has no addresses.
+    /// Source and destination of the client's connection; `None` if it is the load balancer's own
+    /// (a health check), or of a kind without addresses.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// Whether it came to the load balancer by TLS.
+    /// Whether the client used TLS to the load balancer.
     pub secure: bool,
 }
 
-/// Why bytes are no header.
+/// Why bytes are not a valid PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyHeaderError {
-    /// They begin like no PROXY header.
-    #[error("no PROXY header")]
+    /// The bytes do not begin like a PROXY header.
+    #[error("the connection does not begin with a PROXY header")]
     None,
-    /// They begin like one, and go on otherwise.
-    #[error("a malformed PROXY header")]
+    /// The bytes begin like a PROXY header, but are not a valid one.
+    #[error("the PROXY header is malformed")]
     Malformed,
-    /// Longer than [`MAX_LENGTH`].
-    #[error("a PROXY header of more than {MAX_LENGTH} bytes")]
+    /// The header is longer than [`MAX_LENGTH`].
+    #[error("the PROXY header is longer than {MAX_LENGTH} bytes")]
     TooLong,
 }
 
-/// Reads the header at the beginning of `bytes`; `Err` with how many bytes there must be at least
-/// as long as it is not whole.
+/// Parses the header at the beginning of `bytes`. While it is incomplete, the inner `Err` has the
+/// number of bytes that are needed at least.
 ///
 /// # Errors
 /// [`ProxyHeaderError`].
@@ -84,7 +85,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderError
     let body = text
         .strip_suffix("\r\n")
         .ok_or(ProxyHeaderError::Malformed)?;
-    // The rest of such a line has no meaning (section 2.1).
+    // The rest of such a line must be ignored (section 2.1).
     if body == "PROXY UNKNOWN" || body.starts_with("PROXY UNKNOWN ") {
         return Ok(Ok(ProxyHeader {
             length: line.len(),
@@ -127,13 +128,13 @@ fn parse_v2(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderError
         return Ok(Err(length));
     }
     let Some(whole) = bytes.get(..length) else {
-        // What is wrong with it may be known already.
+        // An error may show before the header is complete: then the client need not be waited for.
         return match v2::Header::try_from(bytes) {
             Err(v2::ParseError::Incomplete(_) | v2::ParseError::Partial(..)) => Ok(Err(length)),
             _ => Err(ProxyHeaderError::Malformed),
         };
     };
-    // Of the load balancer itself: whatever else it says is to be ignored (section 2.2).
+    // The load balancer's own connection: the rest of the header must be ignored (section 2.2).
     if fixed[12] == LOCAL {
         return Ok(Ok(ProxyHeader {
             length,
@@ -153,7 +154,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderError
     }
     let addresses = match (&header.command, &header.addresses) {
         (v2::Command::Local, _) | (_, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => None,
-        // We listen for streams only.
+        // Listeners accept streams only.
         _ if header.protocol == v2::Protocol::Datagram => return Err(ProxyHeaderError::Malformed),
         (_, v2::Addresses::IPv4(ip)) => Some((
             SocketAddr::new(ip.source_address.into(), ip.source_port),
@@ -176,8 +177,8 @@ fn canonical((one, other): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr)
     (canonical(one), canonical(other))
 }
 
-/// The header for an endpoint: who connected, and to which of our addresses. Without both it says
-/// that it does not know.
+/// The header for an endpoint: the client's address, and the address that it connected to. Without
+/// both, the header says "unknown".
 pub fn write(version: SendProxy, addresses: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     let addresses = addresses.map(of_one_family);
     match (version, addresses) {
@@ -202,7 +203,8 @@ pub fn write(version: SendProxy, addresses: Option<(SocketAddr, SocketAddr)>) ->
     }
 }
 
-/// A header has addresses of one family: where they differ, IPv4 takes on IPv6 clothes.
+/// Makes both addresses the same family, as a header requires: if they differ, the IPv4 address is
+/// mapped to IPv6 (`::ffff:192.0.2.1`).
 fn of_one_family((from, to): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr) {
     if from.is_ipv4() == to.is_ipv4() {
         return (from, to);

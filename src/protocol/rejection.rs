@@ -1,4 +1,4 @@
-//! Every refusal that tidegate answers itself: status, stable token, words.
+//! The rejections: every refusal that tidegate answers itself, with status, stable token and text.
 
 use std::fmt;
 
@@ -7,27 +7,27 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 macro_rules! rejections {
     ($( $(#[doc = $doc:literal])+ $name:ident = $status:ident, $token:literal, $text:literal; )+) => {
-        /// A refusal that we answer ourselves.
+        /// A request that tidegate refuses by itself.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Rejection {
             $( $(#[doc = $doc])+ $name, )+
         }
 
         impl Rejection {
-            /// Every refusal there is.
+            /// All rejections.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The status code of the answer.
+            /// The status code of the response.
             pub fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)+ }
             }
 
-            /// The stable token: in `tidegate-reason`, in logs and in metrics.
+            /// The stable token that `tidegate-reason`, logs and metrics have.
             pub fn token(self) -> &'static str {
                 match self { $(Self::$name => $token,)+ }
             }
 
-            /// The body of the answer: one sentence for a person.
+            /// The body of the response: one sentence for a person.
             pub fn text(self) -> &'static str {
                 match self { $(Self::$name => concat!($text, "\n"),)+ }
             }
@@ -36,103 +36,105 @@ macro_rules! rejections {
 }
 
 rejections! {
-    /// hyper found the request malformed and said so itself.
+    /// The request is not valid HTTP. hyper responds to most of these itself.
     BadRequest = BAD_REQUEST, "bad-request", "The request is malformed.";
-    /// hyper found the head too large and said so itself.
+    /// The request head is too large. hyper responds to these itself.
     HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large",
-        "The header of the request is too large.";
-    /// No `Host`, several, or one that is none (RFC 9112 section 3.2).
+        "The request headers are too large.";
+    /// `Host` is missing, repeated or not valid (RFC 9112 section 3.2).
     BadHost = BAD_REQUEST, "bad-host", "The request must have exactly one valid Host header.";
     /// The authority of an absolute target differs from `Host` (RFC 9112 section 3.2.2).
     HostMismatch = BAD_REQUEST, "host-mismatch",
-        "The host in the request's target differs from its Host header.";
-    /// The target has characters that RFC 3986 does not allow, or a form that fits no request here.
-    BadTarget = BAD_REQUEST, "bad-target", "The request's target is malformed.";
-    /// A dot segment in the path, plain or encoded: what it means depends on who reads it.
-    DotSegment = BAD_REQUEST, "dot-segment", "The path of the request must not have dot segments.";
-    /// CONNECT or TRACE.
-    MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not served here.";
-    /// A handshake for another version (RFC 6455 section 4.2.2).
+        "The host in the request target differs from the Host header.";
+    /// The target has characters that RFC 3986 does not allow, or a form that is not served.
+    BadTarget = BAD_REQUEST, "bad-target", "The request target is malformed.";
+    /// The path has a dot segment, plain or encoded: different servers resolve these differently.
+    DotSegment = BAD_REQUEST, "dot-segment", "The request path must not contain dot segments.";
+    /// The method is CONNECT or TRACE.
+    MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not supported.";
+    /// The handshake is for a version other than 13 (RFC 6455 section 4.2.2).
     VersionUnsupported = UPGRADE_REQUIRED, "websocket-version",
-        "Only version 13 of the WebSocket protocol is spoken here.";
-    /// No `Sec-WebSocket-Key`, several, or one that is none (RFC 6455 section 4.2.1).
+        "Only version 13 of the WebSocket protocol is supported.";
+    /// `Sec-WebSocket-Key` is missing, repeated or not valid (RFC 6455 section 4.2.1).
     KeyInvalid = BAD_REQUEST, "websocket-key",
-        "The handshake must have exactly one Sec-WebSocket-Key of 16 bytes in base64.";
-    /// A handshake with a body.
+        "The handshake must have exactly one Sec-WebSocket-Key: 16 bytes in base64.";
+    /// The handshake has a body.
     HandshakeBody = BAD_REQUEST, "websocket-body", "A WebSocket handshake must not have a body.";
-    /// Plain HTTP on a route with `http = "reject"`.
+    /// The request is plain HTTP, and the route has `http = "reject"`.
     WebSocketRequired = UPGRADE_REQUIRED, "websocket-required",
         "Only WebSocket connections are served here.";
-    /// `Forwarded`, which is believed here, is not valid: nobody can tell what of it a proxy wrote.
-    BadForwarded = BAD_REQUEST, "bad-forwarded", "The Forwarded header of the request is malformed.";
-    /// The path does not begin with what is to be taken off it as it is written.
+    /// `Forwarded` from a trusted proxy is not valid, so its end cannot be attributed to the proxy.
+    BadForwarded = BAD_REQUEST, "bad-forwarded", "The Forwarded header is malformed.";
+    /// The path does not literally begin with the route's `strip_prefix`.
     PathPrefix = BAD_REQUEST, "path-prefix",
-        "The beginning of the path must be written without escapes.";
-    /// A handshake without TLS where https is asked for.
+        "The beginning of the path must not be percent-encoded.";
+    /// The handshake came without TLS, and the listener redirects to https.
     HttpsRequired = FORBIDDEN, "https-required",
-        "Only wss:// is served here: WebSocket handshakes are not redirected.";
-    /// A handshake on a route that redirects.
+        "A wss:// address is required: WebSocket handshakes are not redirected.";
+    /// The request is a handshake, and the route redirects.
     RedirectOnly = FORBIDDEN, "redirect-only",
         "This address has moved, and WebSocket handshakes are not redirected.";
-    /// The client's address is denied, or not allowed.
-    AddressDenied = FORBIDDEN, "address-denied", "Your address is not allowed here.";
-    /// No client certificate on a route that requires one.
+    /// The client's address is in `deny`, or not in `allow`.
+    AddressDenied = FORBIDDEN, "address-denied", "Connections from your address are not allowed.";
+    /// The client has no certificate, and the route requires one.
     CertificateRequired = FORBIDDEN, "client-certificate",
-        "A client certificate is required here.";
-    /// The origin is not listed, or there are several.
-    OriginDenied = FORBIDDEN, "origin-denied", "Pages of this origin are not allowed here.";
-    /// No origin where there must be one.
+        "A client certificate is required.";
+    /// `Origin` is not in `origins`, or is repeated.
+    OriginDenied = FORBIDDEN, "origin-denied", "Connections from this origin are not allowed.";
+    /// The handshake has no `Origin`, and the route has `origins_required`.
     OriginMissing = FORBIDDEN, "origin-missing", "The handshake must have an Origin header.";
-    /// No route fits.
-    NoRoute = NOT_FOUND, "no-route", "Nothing is served under this host and path.";
-    /// The client did not go on sending the body of its request.
+    /// No route matches.
+    NoRoute = NOT_FOUND, "no-route", "Nothing is served at this host and path.";
+    /// The client stopped sending the request body.
     RequestBodyTimeout = REQUEST_TIMEOUT, "request-body-timeout",
-        "The body of the request did not come in time.";
-    /// A transfer coding besides `chunked` (RFC 9112 section 6.1).
+        "The request body was not received in time.";
+    /// The body has a transfer coding other than `chunked` (RFC 9112 section 6.1).
     TransferCoding = NOT_IMPLEMENTED, "transfer-coding",
-        "Bodies of requests are taken chunked, and in no other transfer coding.";
-    /// The endpoint closed, or what it sent is not HTTP.
-    BadAnswer = BAD_GATEWAY, "bad-answer", "The backend gave no valid answer.";
-    /// The endpoint's 101 breaks the rules (RFC 6455 section 4.1).
-    BadSwitch = BAD_GATEWAY, "bad-switch", "The backend's WebSocket handshake is not valid.";
-    /// A 101 that nobody asked for.
+        "Request bodies must not have a transfer coding other than chunked.";
+    /// The endpoint closed the connection, or its response is not valid HTTP.
+    BadAnswer = BAD_GATEWAY, "bad-answer", "The backend did not send a valid response.";
+    /// The endpoint's 101 violates RFC 6455 section 4.1.
+    BadSwitch = BAD_GATEWAY, "bad-switch",
+        "The backend's response to the WebSocket handshake is not valid.";
+    /// The endpoint sent a 101 that was not requested.
     UnexpectedSwitch = BAD_GATEWAY, "unexpected-switch",
         "The backend switched protocols without being asked to.";
-    /// More handshakes of one client address than `limits.handshakes_per_ip`.
+    /// The client's address exceeds `limits.handshakes_per_ip`.
     AddressRate = TOO_MANY_REQUESTS, "address-rate",
         "Too many handshakes from your address. Please try again soon.";
-    /// More handshakes than the listener's `limits.handshakes_per_second`.
+    /// The listener exceeds `limits.handshakes_per_second`.
     HandshakeRate = SERVICE_UNAVAILABLE, "handshake-rate",
         "Too many handshakes at the moment. Please try again soon.";
-    /// As many tunnels as `server.max_tunnels`.
+    /// The process has as many tunnels as `server.max_tunnels`.
     TunnelsFull = SERVICE_UNAVAILABLE, "tunnels-full",
         "Too many connections at the moment. Please try again soon.";
-    /// As many tunnels as the route's `limits.tunnels`.
+    /// The route has as many tunnels as its `limits.tunnels`.
     RouteFull = SERVICE_UNAVAILABLE, "route-full",
         "Too many connections at the moment. Please try again soon.";
     /// Every endpoint has as many tunnels as its `max_tunnels`.
     EndpointsFull = SERVICE_UNAVAILABLE, "endpoints-full",
-        "Every backend is full. Please try again soon.";
-    /// No endpoint is ready.
-    NoEndpoint = SERVICE_UNAVAILABLE, "no-endpoint", "No backend is ready. Please try again soon.";
-    /// Every endpoint that was tried refused the connection.
+        "All backends are at capacity. Please try again soon.";
+    /// No endpoint is in rotation, or none is left to try.
+    NoEndpoint = SERVICE_UNAVAILABLE, "no-endpoint",
+        "No backend is available. Please try again soon.";
+    /// The last endpoint that was tried refused the connection.
     ConnectFailed = SERVICE_UNAVAILABLE, "connect-failed",
         "No backend could be reached. Please try again soon.";
-    /// This process has no descriptor left.
+    /// The process has no file descriptor left.
     DescriptorsExhausted = SERVICE_UNAVAILABLE, "descriptors-exhausted",
         "Too many connections at the moment. Please try again soon.";
-    /// No connection to an endpoint in time.
+    /// The connection to an endpoint timed out.
     ConnectTimeout = GATEWAY_TIMEOUT, "connect-timeout", "No backend could be reached in time.";
-    /// No answer to the handshake in time.
+    /// The endpoint's response to the handshake timed out.
     HandshakeTimeout = GATEWAY_TIMEOUT, "handshake-timeout",
-        "The backend did not answer the WebSocket handshake in time.";
-    /// No head of a plain reply in time.
-    ResponseTimeout = GATEWAY_TIMEOUT, "response-timeout", "The backend did not answer in time.";
+        "The backend did not respond to the WebSocket handshake in time.";
+    /// The endpoint's response to a plain request timed out.
+    ResponseTimeout = GATEWAY_TIMEOUT, "response-timeout", "The backend did not respond in time.";
 }
 
 impl Rejection {
-    /// Whether the connection is closed afterwards: after our own 400s, where it is doubtful what
-    /// comes next, and after a body that did not come or was not looked at.
+    /// Whether the connection is closed afterwards: after our own 400s, because it is doubtful
+    /// where the next request begins, and after a body that was not received or not read.
     pub fn closes(self) -> bool {
         matches!(
             self.status(),
@@ -140,7 +142,7 @@ impl Rejection {
         )
     }
 
-    /// Header fields that the answer has besides those every answer has.
+    /// Header fields that this response has in addition to those of every rejection.
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let fixed = HeaderValue::from_static;
         match self.status() {

@@ -1,7 +1,7 @@
-//! Cookies: one read out of a request, and the one that leads back to an endpoint.
+//! The sticky cookie, which leads a client back to its endpoint, and reading cookies from requests.
 //!
-//! That one names its endpoint by a tag that only who has the key can make or understand, and is
-//! signed, so that nobody can choose an endpoint or learn how many there are.
+//! A sticky cookie names its endpoint by a tag that can be computed only with the key, and it is
+//! signed: clients can neither choose an endpoint nor learn how many there are.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::config::model::{SameSite, Sticky};
 
-/// Bytes of an endpoint's tag.
+/// The length of an endpoint's tag in bytes.
 const TAG: usize = 8;
 
-/// Bytes of the time that a cookie was made at: seconds since 1970, enough until 2106.
+/// The length in bytes of the time of issue: seconds since 1970, which is enough until 2106.
 const TIME: usize = 4;
 
-/// Bytes of the signature, of an HMAC-SHA-256.
+/// The length in bytes of the signature, a truncated HMAC-SHA-256 (RFC 2104 section 5).
 const SIGNATURE: usize = 16;
 
 /// The value of the first cookie of this name (RFC 6265 section 4.2.1).
@@ -35,20 +35,20 @@ pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// What stands for an endpoint in cookies.
+/// The tag that stands for an endpoint in cookies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EndpointTag([u8; TAG]);
 
-/// What a cookie says.
+/// A valid sticky cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StickyCookie {
-    /// The endpoint that it leads to.
+    /// The tag of the endpoint that it leads to.
     pub to: EndpointTag,
-    /// Whether it is time for a new one.
+    /// Whether more than half of its lifetime has passed: the client should get a new one.
     pub is_aging: bool,
 }
 
-/// Makes and reads the cookies of an upstream.
+/// Issues and verifies the sticky cookies of an upstream.
 pub struct CookieSigner {
     key: hmac::Key,
     upstream: Box<str>,
@@ -61,7 +61,7 @@ impl fmt::Debug for CookieSigner {
 }
 
 impl CookieSigner {
-    /// With this secret, for the cookies of `upstream`.
+    /// A signer with this secret, for the cookies of `upstream`.
     pub fn new(secret: &[u8], upstream: &str) -> Self {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, secret),
@@ -69,7 +69,7 @@ impl CookieSigner {
         }
     }
 
-    /// The tag of the endpoint with this address: the same wherever the key is.
+    /// The tag of the endpoint with this address: the same in every process with the same key.
     pub fn tag(&self, address: &str) -> EndpointTag {
         let mut tag = [0; TAG];
         let made = self.sign(b"endpoint", address.as_bytes());
@@ -79,14 +79,15 @@ impl CookieSigner {
 
     fn sign(&self, purpose: &[u8], message: &[u8]) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.key);
-        // Names of upstreams have no zero bytes: no two parts can be taken for others.
+        // Names of upstreams have no zero bytes, so no two lists of parts give the same bytes. With
+        // the purpose and the upstream in them, a signature is good for nothing else.
         for part in [purpose, b"\0", self.upstream.as_bytes(), b"\0", message] {
             context.update(part);
         }
         context.sign()
     }
 
-    /// The value of a cookie made at `now`, seconds since 1970.
+    /// The value of a cookie that is issued at `now`, in seconds since 1970.
     fn seal(&self, tag: EndpointTag, now: u64) -> String {
         let mut bytes = Vec::with_capacity(TAG + TIME + SIGNATURE);
         bytes.extend(tag.0);
@@ -96,15 +97,17 @@ impl CookieSigner {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The endpoint that a cookie leads to, if it is one of ours and has not outlived `settings.ttl`.
+    /// Verifies a cookie's value: `None` if it is not one of ours, or older than `settings.ttl`.
     pub fn read(&self, value: &str, settings: &Sticky, now: u64) -> Option<StickyCookie> {
-        // Longer than any of ours: nothing that is worth decoding.
+        // Longer than any of ours. Without this, decoding would cost what the client decides.
         if value.len() > 2 * (TAG + TIME + SIGNATURE) {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
         let (signed, signature) = bytes.split_at_checked(TAG + TIME)?;
         let expected = self.sign(b"cookie", signed);
+        // In constant time: the time of an ordinary comparison would reveal how many bytes of a
+        // forged signature are right.
         constant_time::verify_slices_are_equal(expected.as_ref().get(..SIGNATURE)?, signature)
             .ok()?;
         let (tag, made) = signed.split_first_chunk::<TAG>()?;
@@ -116,8 +119,8 @@ impl CookieSigner {
         })
     }
 
-    /// The `Set-Cookie` that leads back to `tag` (RFC 6265 section 4.1). `Secure` where the client
-    /// speaks https: elsewhere browsers would not send it back.
+    /// The `Set-Cookie` that leads back to `tag` (RFC 6265 section 4.1). It has `Secure` only if
+    /// the client uses https: otherwise browsers would not send the cookie back.
     pub fn set(
         &self,
         tag: EndpointTag,

@@ -1,5 +1,5 @@
-//! Where a request goes: host and path, read in one way, so that we and the endpoint cannot
-//! disagree about them (RFC 9112 section 3, RFC 3986).
+//! The target of a request: host and path, accepted only if proxy and endpoint cannot disagree
+//! about them (RFC 9112 section 3, RFC 3986).
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads it.
+    /// Reads the target of a request.
     ///
     /// # Errors
     /// [`Rejection::BadHost`], [`Rejection::HostMismatch`], [`Rejection::BadTarget`],
@@ -144,7 +144,7 @@ impl<'a> HostPort<'a> {
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
             None => return None,
-            // An empty port is the default one.
+            // An empty port means the default port (RFC 3986 section 3.2.3).
             Some("") => None,
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
                 Some(digits.parse().ok()?)
@@ -168,7 +168,8 @@ fn absolute_form<'a>(
     named: &'a Authority,
     scheme: Option<&Scheme>,
 ) -> Result<HostPort<'a>, Rejection> {
-    // Without a scheme it is the authority form, which is CONNECT's.
+    // Without a scheme this is the authority form, which is for CONNECT only (RFC 9112 section
+    // 3.2.3).
     match scheme.map(Scheme::as_str) {
         Some("http" | "https" | "ws" | "wss") => {
             HostPort::parse(named.as_str()).ok_or(Rejection::BadTarget)
@@ -177,14 +178,16 @@ fn absolute_form<'a>(
     }
 }
 
-/// Whether all is `pchar` (RFC 3986 section 3.3), or one of `besides`; escapes are looked at later.
+/// Whether all bytes are `pchar` (RFC 3986 section 3.3) or one of `besides`. Escapes are checked
+/// later.
 fn valid(text: &str, besides: &[u8]) -> bool {
     text.bytes().all(|b| {
         b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b) || besides.contains(&b)
     })
 }
 
-/// Decodes what need not be encoded (RFC 3986 section 6.2.2); `None` for an escape that is none.
+/// Decodes the escapes that are not needed (RFC 3986 section 6.2.2); `None` if an escape is not
+/// valid.
 fn normalise(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
         return Some(Cow::Borrowed(path));
@@ -194,7 +197,7 @@ fn normalise(path: &str) -> Option<Cow<'_, str>> {
     while let Some(at) = rest.find('%') {
         normal.push_str(rest.get(..at)?);
         let byte = u8::from_str_radix(rest.get(at + 1..at + 3)?, 16).ok()?;
-        // `from_str_radix` takes a sign.
+        // `from_str_radix` would accept a sign.
         if !rest.as_bytes().get(at + 1)?.is_ascii_hexdigit() {
             return None;
         }
@@ -209,8 +212,8 @@ fn normalise(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(normal))
 }
 
-/// Whether some reader may see a `.` or `..` segment: one that takes encoded slashes or backslashes
-/// for slashes, that cuts off path parameters (`..;x`), or that decodes more than once.
+/// Whether any server might see a `.` or `..` segment: also one that treats encoded slashes or
+/// backslashes as slashes, that cuts off path parameters (`..;x`), or that decodes more than once.
 fn has_dot_segment(path: &str) -> bool {
     let mut bytes = Cow::Borrowed(path.as_bytes());
     loop {
@@ -227,7 +230,7 @@ fn has_dot_segment(path: &str) -> bool {
     }
 }
 
-/// Decodes every escape once; what is none stays.
+/// Decodes every escape once. An invalid escape stays as it is.
 fn decode(bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;

@@ -1,10 +1,10 @@
-//! Lists of tokens in header fields (RFC 9110 section 5.6.1): one reading of them, for everybody.
+//! Lists of tokens in header fields (RFC 9110 section 5.6.1), parsed in one way for all users.
 
 use http::header::AsHeaderName;
 use http::{HeaderMap, HeaderName};
 
 /// The elements of every line of field `name`, in order, white space trimmed, empty ones left out.
-/// Lines that are not ASCII have none.
+/// Lines that are not ASCII have no elements.
 pub fn tokens(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &str> {
     headers
         .get_all(name)
@@ -25,7 +25,7 @@ pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|element| element.eq_ignore_ascii_case(token))
 }
 
-/// Whether every byte may be in a token (RFC 9110 section 5.6.2), and there is one.
+/// Whether `text` is a token: one or more of the bytes that RFC 9110 section 5.6.2 allows.
 pub fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text

@@ -1,17 +1,17 @@
-//! The trace that a request is part of (W3C Trace Context): its id for our logs, and a new trace
-//! where there is none.
+//! The trace that a request belongs to (W3C Trace Context): its id for our logs, and a new trace
+//! for requests without one.
 
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The field that carries it.
+/// The field with a trace's id.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What vendors say beside it; of no worth without it.
+/// The field with vendor-specific data about a trace, which has no meaning without `traceparent`.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// A trace's id: not all zeroes.
+/// The id of a trace; never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId(u128);
 
@@ -22,7 +22,7 @@ impl fmt::Display for TraceId {
 }
 
 impl TraceId {
-    /// The trace that a request says it is part of; `None` without exactly one valid field.
+    /// The trace that a request belongs to; `None` without exactly one valid `traceparent`.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(TRACEPARENT).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else {
@@ -40,15 +40,15 @@ impl TraceId {
         };
         let (version, trace) = (part(2)?, part(32)?);
         let (span, _flags) = (part(16)?, part(2)?);
-        // Later versions may have more parts.
+        // Version 00 has exactly four parts; later versions may have more.
         let whole = parts.next().is_none() || version != "00";
         let trace = u128::from_str_radix(trace, 16).ok()?;
         let valid = version != "ff" && trace != 0 && span.bytes().any(|byte| byte != b'0');
         (whole && valid).then_some(Self(trace))
     }
 
-    /// A new trace out of what nobody can predict: its id, and the field that tells of it. Whoever
-    /// gets it is to record it: nobody before them has decided.
+    /// A new trace from random bytes: its id, and the `traceparent` field. The trace is marked as
+    /// sampled, because nothing before the endpoint has decided about that.
     pub fn generate(random: [u8; 24]) -> Option<(Self, HeaderValue)> {
         let (trace, span) = random.split_at(16);
         let trace = u128::from_be_bytes(trace.try_into().ok()?);

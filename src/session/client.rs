@@ -31,8 +31,8 @@ impl ClientIdentity {
         trust: &Trust,
         headers: &HeaderMap,
     ) -> Result<Self, Rejection> {
-        // After a PROXY header without addresses, all that is known is the load balancer: its address
-        // must not make the forwarding fields of a client trusted that it did not identify.
+        // After a PROXY header without addresses, all that is known is the load balancer: its
+        // address must not make the forwarding fields of a client trusted that it did not identify.
         let claim = if connection.is_anonymous {
             None
         } else {
@@ -113,8 +113,9 @@ impl ClientIdentity {
         let claimed_host = claim.and_then(|claim| claim.host.as_deref());
         let host = claimed_host.unwrap_or(target.authority());
         let default = if self.secure { 443 } else { 80 };
-        // Behind a proxy, our own port is not the one that the client connected to. A proxy that states
-        // scheme or host but no port implies the port: that of the host, or the scheme's default.
+        // Behind a proxy, our own port is not the one that the client connected to. A proxy that
+        // states scheme or host but no port implies the port: that of the host, or the scheme's
+        // default.
         let claimed_port = claim.and_then(|claim| {
             let says_how = claim.secure.is_some() || claim.host.is_some();
             let implied = says_how.then(|| target::port_of(host).unwrap_or(default));

@@ -1,4 +1,5 @@
-//! The error of a session: the rejection that the client gets, and the detail that only the log shows.
+//! The error of a session: the rejection that the client gets, and the detail that only the log
+//! shows.
 
 use crate::protocol::rejection::Rejection;
 
@@ -25,8 +26,8 @@ impl SessionError {
         endpoint: &str,
         error: &dyn std::error::Error,
     ) -> Self {
-        // hyper's own message ("connection error") is only the first link of the chain: the cause that
-        // an operator can act on comes later.
+        // hyper's own message ("connection error") is only the first link of the chain: the cause
+        // that an operator can act on comes later.
         let mut detail = format!("{endpoint}: {error}");
         let mut source = error.source();
         while let Some(error) = source {

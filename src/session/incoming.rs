@@ -91,12 +91,12 @@ pub(super) enum RouteDecision {
 }
 
 impl<'a> IncomingRequest<'a> {
-    /// The request, and whether its forwarding fields were valid. There is a request in either case,
-    /// so that a rejection can be logged with it.
+    /// The request, and whether its forwarding fields were valid. There is a request in either
+    /// case, so that a rejection can be logged with it.
     pub(super) fn new(connection: &'a Connection, parts: &Parts) -> (Self, Result<(), Rejection>) {
         let headers = &parts.headers;
-        // The settings of now, not those from when the connection was opened: a proxy that a reload has
-        // removed from `trusted_proxies` must not be trusted any longer.
+        // The settings of now, not those from when the connection was opened: a proxy that a reload
+        // has removed from `trusted_proxies` must not be trusted any longer.
         let settings = connection.listener.settings.load_full();
         let snapshot = Arc::clone(&connection.worker.snapshot());
         let (client, read) = match ClientIdentity::of(connection, &settings.trust, headers) {

@@ -1,7 +1,7 @@
 //! Passive health checks: which results of sessions count as failures of their endpoints.
 //!
-//! Anything that a client can cause by its request (a 404, a 500, a Close) is never a failure of the
-//! endpoint: otherwise a client could get endpoints ejected.
+//! Anything that a client can cause by its request (a 404, a 500, a Close) is never a failure of
+//! the endpoint: otherwise a client could get endpoints ejected.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,8 @@ impl RoutedRequest<'_> {
     }
 
     /// Reports that `endpoint` responded to a plain request with this status. A 502, 503 or 504 is
-    /// neither a success nor a failure: an application may send it for one path on a client's request.
+    /// neither a success nor a failure: an application may send it for one path on a client's
+    /// request.
     pub(super) fn replied(&self, endpoint: &EndpointState, status: StatusCode) {
         if !is_unavailable(status) {
             self.passed(endpoint);
@@ -74,9 +75,9 @@ pub(super) fn ended(
     }
 }
 
-/// Whether the endpoint has cut a tunnel of this age: ended it without a Close frame, which would have
-/// made it another `Ended`. Streams that are not valid WebSocket frames are left out: they have no
-/// Close, and if the client sent the invalid bytes, closing is the right answer.
+/// Whether the endpoint has cut a tunnel of this age: ended it without a Close frame, which would
+/// have made it another `Ended`. Streams that are not valid WebSocket frames are left out: they
+/// have no Close, and if the client sent the invalid bytes, closing is the right answer.
 fn is_cut_early(ended: Ended, age: Duration, unframed: bool) -> bool {
     let cut = matches!(ended, Ended::UpstreamReset | Ended::UpstreamEof);
     cut && age < EARLY && !unframed

@@ -190,8 +190,8 @@ fn prepare(
     Ok(())
 }
 
-/// Sends over a connection that was used before, which the endpoint may be closing right now (RFC 9112
-/// section 9.3.1). A request that it cannot have acted on is sent again.
+/// Sends over a connection that was used before, which the endpoint may be closing right now (RFC
+/// 9112 section 9.3.1). A request that it cannot have acted on is sent again.
 async fn reuse(
     routed: &RoutedRequest<'_>,
     sender: &mut RequestSender,
@@ -210,8 +210,8 @@ async fn reuse(
     }
 }
 
-/// Sends the request and waits for the response head, for `timeouts.response` after the last piece of
-/// the request. While the client is still sending, the endpoint need not respond.
+/// Sends the request and waits for the response head, for `timeouts.response` after the last piece
+/// of the request. While the client is still sending, the endpoint need not respond.
 async fn send(
     routed: &RoutedRequest<'_>,
     sender: &mut RequestSender,

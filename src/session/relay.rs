@@ -36,8 +36,8 @@ pub struct Opening {
     pub(super) facts: TunnelFacts,
 }
 
-/// Starts a task that relays between the client and the endpoint of `opening` until the tunnel ends.
-/// `read_ahead` holds the bytes that the client sent behind its request.
+/// Starts a task that relays between the client and the endpoint of `opening` until the tunnel
+/// ends. `read_ahead` holds the bytes that the client sent behind its request.
 pub fn relay(
     connection: &Connection,
     opening: Opening,
@@ -82,8 +82,8 @@ pub fn relay(
     });
 }
 
-/// The task of a tunnel. Written by hand because there are hundreds of thousands at once: an `async`
-/// block would keep the tunnel twice, as a captured variable and as a local one.
+/// The task of a tunnel. Written by hand because there are hundreds of thousands at once: an
+/// `async` block would keep the tunnel twice, as a captured variable and as a local one.
 #[derive(Debug)]
 struct Relay {
     tunnel: Tunnel<TunnelRecord>,

@@ -77,8 +77,8 @@ impl RoutedRequest<'_> {
             edit.add_own(name, id);
         }
         if let Some(parent) = &self.incoming.trace.parent {
-            // The trace begins here: a `tracestate` without a valid parent has no meaning and must not
-            // reach the endpoint beside ours (W3C Trace Context).
+            // The trace begins here: a `tracestate` without a valid parent has no meaning and must
+            // not reach the endpoint beside ours (W3C Trace Context).
             edit.replace(TRACEPARENT, parent.clone());
             edit.remove(TRACESTATE);
         }

@@ -68,7 +68,7 @@ async fn a_failing_check_says_why() {
         (
             Some(Does::Echo),
             chat,
-            "the 101 agrees on none of the subprotocols",
+            "the 101 selects none of the subprotocols",
         ),
         // What it sends back is masked: as a Ping, and as the wrong side's.
         (Some(Does::Echo), pinging, "no Pong: a frame is masked"),
