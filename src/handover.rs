@@ -1,9 +1,9 @@
-//! Handing over from a running process to the one that succeeds it: listening sockets, keys and what is
-//! known of upstreams.
+//! The handover from a running process (the predecessor) to the one that replaces it (the successor):
+//! listening sockets, session ticket keys, and the state of upstreams.
 //!
 //! ```text
 //! successor                         predecessor
-//!    │ hello: the configuration is good  │
+//!    │ hello: the configuration is valid │
 //!    │──────────────────────────────────►│
 //!    │    state: sockets, keys, counts   │
 //!    │◄──────────────────────────────────│
@@ -12,13 +12,13 @@
 //!    │                                go │
 //!    │◄──────────────────────────────────│
 //!    │ serving                           │
-//!    │──────────────────────────────────►│ stops accepting, tells the service manager
+//!    │──────────────────────────────────►│ stops accepting, notifies systemd
 //!    │                              left │
 //!    │◄──────────────────────────────────│
 //! ```
 //!
-//! Until `serving`, whatever goes wrong leaves the predecessor as it was. `predecessor` and `successor`
-//! are the two sides; both block, and `server` says when they run.
+//! Until `serving`, any failure leaves the predecessor in service, unchanged. `predecessor` and
+//! `successor` are the two sides. Their functions block: `server` runs them on a blocking thread.
 
 mod channel;
 mod descriptors;

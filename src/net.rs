@@ -1,4 +1,4 @@
-//! Sockets: listening ones, accepted and dialled ones, TLS around them, and how many there may be.
+//! Sockets: listening, accepted and dialled ones, TLS around them, and limits on their number.
 //!
 //! Knows nothing of HTTP, routes or upstreams.
 

@@ -1,7 +1,7 @@
-//! The process: start, reload, stop.
+//! The process: start, reload, upgrade, stop.
 //!
-//! The control runtime lives on the thread that calls [`run`]: signals, reloads, file watching and
-//! name resolution. Workers accept connections and carry the data.
+//! The control runtime runs on the thread that calls [`run`]: signals, reloads, file watching, health
+//! checks and name resolution. Workers accept connections and carry the data.
 
 mod acceptor;
 mod base;
@@ -36,7 +36,7 @@ use self::start::Startup;
 use crate::handover::successor::Predecessor;
 use crate::systemd::passed::PassedSockets;
 
-/// How the process stopped.
+/// How the process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// In order: listeners first, then requests, then tunnels.
@@ -45,25 +45,26 @@ pub enum Exit {
     Forced,
 }
 
-/// A process that serves.
+/// A process that accepts connections.
 #[derive(Debug)]
 pub struct ServingProcess {
     addresses: Vec<(Arc<str>, String)>,
 }
 
 impl ServingProcess {
-    /// Listener and address of every open socket; a port of 0 has become a real one.
+    /// Listener and address of every listening socket, with the actual port for a configured port 0.
     pub fn addresses(&self) -> &[(Arc<str>, String)] {
         &self.addresses
     }
 }
 
-/// Serves what the file at `path` says until a signal stops it; calls `ready` when it serves.
+/// Runs tidegate with the configuration file at `path` until a signal stops it; calls `ready` once it
+/// accepts connections.
 ///
 /// # Errors
-/// [`StartError`]; nothing was served then.
+/// [`StartError`]: the process did not start.
 pub fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> Result<Exit, StartError> {
-    // Before there is any other thread.
+    // It changes the environment, which is only safe before there is any other thread.
     let passed = PassedSockets::take();
     let program = program::program()?;
     let mut predecessor = Predecessor::find()?;
@@ -74,6 +75,7 @@ pub fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> Result<Exit, Sta
     };
     let result = started.run(&mut predecessor, ready);
     if let (Err(error), Some(predecessor)) = (&result, &predecessor) {
+        // The operator asked the predecessor for this upgrade, and reads the reason there.
         predecessor.failed(error.lines());
     }
     result

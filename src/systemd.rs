@@ -75,6 +75,6 @@ fn notify(states: &[NotifyState<'_>]) {
         return;
     }
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "could not notify the service manager");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }

@@ -1,5 +1,5 @@
-//! The way between a process and the one that succeeds it: a socket over which state and descriptors
-//! go (`unix(7)`, `SCM_RIGHTS`).
+//! The socket between a process and its successor. It carries messages, and file descriptors with them
+//! (`unix(7)`, `SCM_RIGHTS`).
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -14,40 +14,43 @@ use zeroize::Zeroizing;
 
 use super::descriptors;
 
-/// Tells a successor that there is a channel on its standard input, and whose it is.
+/// The environment variable that tells a successor that its standard input is a channel, and the process
+/// ID of the predecessor.
 const FROM: &str = "TIDEGATE_UPGRADE_FROM";
 
-/// Bytes of a message.
+/// Maximum length of a message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024 * 1024;
 
-/// Descriptors that come with a message.
+/// Maximum number of descriptors with a message.
 const MAX_DESCRIPTORS: usize = 64 * 1024;
 
-/// One end of the way, before it becomes a [`Link`](super::link::Link).
+/// One end of the channel. After the handover it becomes a [`Link`](super::link::Link).
 #[derive(Debug)]
 pub(super) struct Channel(UnixStream);
 
 impl Channel {
-    /// Has `command` start with the other end on its standard input, once it is run by this process.
+    /// Creates a channel and gives `command` the other end as its standard input.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub(super) fn to(command: &mut Command) -> io::Result<Self> {
         let (own, theirs) = UnixStream::pair()?;
+        // Standard input needs no agreement about a descriptor number, and no `unsafe` to inherit one.
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         command.env(FROM, std::process::id().to_string());
         Ok(Self(own))
     }
 
-    /// The way to whom this process succeeds; `None` if it succeeds nobody. Only once: standard input
-    /// is empty from then on.
+    /// Takes the channel to the predecessor from standard input; `None` if this process was started by
+    /// itself. Works only once: standard input is `/dev/null` from then on.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub(super) fn inherited() -> io::Result<Option<Self>> {
         let Ok(from) = env::var(FROM) else {
             return Ok(None);
         };
+        // The variable may have been inherited by a grandchild, whose standard input is something else.
         let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().to_string());
         if parent.as_deref() != Some(&*from) {
             return Ok(None);
@@ -58,67 +61,69 @@ impl Channel {
         Ok(Some(Self(inherited.into())))
     }
 
-    /// How long either side may take for a message from now on.
+    /// Sets how long sending or receiving may block from now on.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.0.set_read_timeout(Some(timeout))?;
         self.0.set_write_timeout(Some(timeout))
     }
 
-    /// Sends a message, and these descriptors along.
+    /// Sends a message and descriptors.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub(super) fn send(
         &self,
         message: &impl Serialize,
-        along: &[BorrowedFd<'_>],
+        descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        // There may be keys in it.
+        // The message may contain ticket keys: erased from memory after use.
         let body = Zeroizing::new(serde_json::to_vec(message)?);
-        let too_many = |_| io::Error::other("more than a message can have");
+        let too_many = |_| io::Error::other("the handover message is too large");
         let length = u32::try_from(body.len()).map_err(too_many)?;
-        let count = u32::try_from(along.len()).map_err(too_many)?;
+        let count = u32::try_from(descriptors.len()).map_err(too_many)?;
         let mut socket = &self.0;
         socket.write_all(&[length.to_be_bytes(), count.to_be_bytes()].concat())?;
         socket.write_all(&body)?;
-        for some in along.chunks(descriptors::MAX_PER_SEND) {
-            descriptors::send(self.0.as_fd(), some)?;
+        for chunk in descriptors.chunks(descriptors::MAX_PER_SEND) {
+            descriptors::send(self.0.as_fd(), chunk)?;
         }
         Ok(())
     }
 
-    /// Waits for a message, and what comes along.
+    /// Waits for a message and its descriptors.
     ///
     /// # Errors
-    /// What the system said; that the other side is gone; that it speaks otherwise.
+    /// The system's error; the other process is gone, too slow, or does not follow the protocol.
     pub(super) fn receive<T: DeserializeOwned>(&self) -> io::Result<(T, Vec<OwnedFd>)> {
         let mut socket = &self.0;
         let mut head = [[0; 4]; 2];
         socket.read_exact(head.as_flattened_mut())?;
         let [length, count] = head.map(|it| u32::from_be_bytes(it) as usize);
         if length > MAX_MESSAGE_BYTES || count > MAX_DESCRIPTORS {
-            return Err(io::Error::other("the other side speaks otherwise"));
+            return Err(io::Error::other(
+                "the other process does not follow the handover protocol",
+            ));
         }
         let mut body = Zeroizing::new(vec![0; length]);
         socket.read_exact(&mut body)?;
-        let mut along = Vec::new();
-        while along.len() < count {
+        let mut descriptors = Vec::new();
+        while descriptors.len() < count {
             let some = descriptors::receive(self.0.as_fd())?;
             if some.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            along.extend(some);
+            descriptors.extend(some);
         }
-        Ok((serde_json::from_slice(&body)?, along))
+        Ok((serde_json::from_slice(&body)?, descriptors))
     }
 
-    /// The socket, for what comes afterwards.
+    /// The socket, to make a link of it.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub(super) fn into_socket(self) -> io::Result<OwnedFd> {
         self.0.set_read_timeout(None)?;
         self.0.set_write_timeout(None)?;
@@ -143,14 +148,14 @@ mod tests {
         let long = "x".repeat(300_000);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let along: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-                one.send(&long, &along).unwrap();
+                let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+                one.send(&long, &descriptors).unwrap();
                 one.send(&"and another", &[]).unwrap();
             });
-            let (message, along) = other.receive::<String>().unwrap();
-            assert_eq!((message.len(), along.len()), (300_000, 600));
-            let (message, along) = other.receive::<String>().unwrap();
-            assert_eq!((&*message, along.len()), ("and another", 0));
+            let (message, descriptors) = other.receive::<String>().unwrap();
+            assert_eq!((message.len(), descriptors.len()), (300_000, 600));
+            let (message, descriptors) = other.receive::<String>().unwrap();
+            assert_eq!((&*message, descriptors.len()), ("and another", 0));
         });
         drop(one);
         let gone = other.receive::<String>().unwrap_err();

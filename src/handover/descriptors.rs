@@ -1,4 +1,4 @@
-//! Descriptors in ancillary data (`SCM_RIGHTS`).
+//! Passing file descriptors in ancillary data (`SCM_RIGHTS`, `unix(7)`).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -9,36 +9,40 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// Descriptors that one send takes: the kernel takes 253.
+/// Descriptors per `sendmsg`; the kernel's limit is 253.
 pub(super) const MAX_PER_SEND: usize = 64;
 
-/// Sends these, at most [`MAX_PER_SEND`], with a byte that stands for them.
-pub(super) fn send(socket: BorrowedFd<'_>, along: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Sends up to [`MAX_PER_SEND`] descriptors, with one byte of data.
+pub(super) fn send(socket: BorrowedFd<'_>, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PER_SEND))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(along)) {
+    if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
+    // Ancillary data needs at least one byte of real data on a stream socket.
     let byte = [IoSlice::new(&[0])];
     sendmsg(socket, &byte, &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// Those that came with one byte; none if the other side is gone.
+/// Receives the descriptors that came with one byte; none if the other side has closed.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PER_SEND))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let mut into = [IoSliceMut::new(&mut byte)];
     let received = recvmsg(socket, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    let mut along = Vec::new();
+    let mut descriptors = Vec::new();
     for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            along.extend(descriptors);
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
         }
     }
-    if received.bytes > 0 && along.is_empty() {
-        return Err(io::Error::other("the other side speaks otherwise"));
+    // A byte without descriptors is not the end of the stream: the sender is out of step.
+    if received.bytes > 0 && descriptors.is_empty() {
+        return Err(io::Error::other(
+            "the other process does not follow the handover protocol",
+        ));
     }
-    Ok(along)
+    Ok(descriptors)
 }

@@ -1,4 +1,4 @@
-//! Which process this is, among those that an upgrade has left running beside one another.
+//! Which process this is, among the generations that run side by side after an upgrade.
 
 use std::time::SystemTime;
 

@@ -1,5 +1,5 @@
-//! The way on which a process reaches the one that it has succeeded, for as long as that lives: each
-//! connection is a socket pair, one end of which is sent across.
+//! The link from a process to its predecessor while that drains: operators' requests to the older
+//! generation travel on it. Each connection is a socket pair, one end of which is sent across.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,25 +9,25 @@ use tokio::net::UnixStream;
 
 use super::descriptors;
 
-/// One end. Which of the two connects is for them to know: the successor does.
+/// One end of the link. The successor connects, the predecessor accepts.
 #[derive(Debug)]
 pub struct Link(UnixStream);
 
 impl Link {
-    /// On what was a channel, within a runtime.
+    /// Makes a link of the socket of a handover channel. Must be called within a runtime.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let socket = std::os::unix::net::UnixStream::from(socket);
         socket.set_nonblocking(true)?;
         UnixStream::from_std(socket).map(Self)
     }
 
-    /// Connects to the other side.
+    /// Opens a connection to the other process.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub async fn connect(&self) -> io::Result<UnixStream> {
         let (own, theirs) = UnixStream::pair()?;
         let send = || descriptors::send(self.0.as_fd(), &[theirs.as_fd()]);
@@ -35,10 +35,10 @@ impl Link {
         Ok(own)
     }
 
-    /// Waits for the other side to connect; `None` when it is gone.
+    /// Waits for a connection from the other process; `None` when that is gone.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub async fn accept(&self) -> io::Result<Option<UnixStream>> {
         let receive = || descriptors::receive(self.0.as_fd());
         let received = self.0.async_io(Interest::READABLE, receive).await?;
@@ -50,13 +50,13 @@ impl Link {
         UnixStream::from_std(socket).map(Some)
     }
 
-    /// Waits until the other side is gone. It sends nothing by itself.
+    /// Waits until the other process is gone. It sends nothing by itself.
     pub async fn gone(&self) {
-        // What cannot be read from is gone, too.
+        // An error also means that the link is of no use any more.
         let _ = self.accept().await;
     }
 
-    /// The socket itself, for one more process.
+    /// The socket itself, to hand it over to the next successor.
     pub fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }

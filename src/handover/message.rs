@@ -1,34 +1,34 @@
-//! What the two processes say to each other, the state aside.
+//! The messages that the two processes exchange, apart from the state.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of what is said.
+/// The version of the protocol. A successor of another version is refused.
 const PROTOCOL: u32 = 1;
 
-/// How long the other side may take for a step. A start looks up names and reads files.
+/// How long the other process may take for a step: a start resolves names and reads files.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a successor says.
+/// A message from the successor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "says", rename_all = "lowercase")]
 pub(super) enum SuccessorMessage {
-    /// It has read its configuration.
+    /// The configuration is valid.
     Hello {
         /// See [`PROTOCOL`].
         protocol: u32,
-        /// Of tidegate.
+        /// The version of tidegate.
         version: String,
     },
-    /// It cannot take over.
+    /// The successor cannot take over.
     Failed {
-        /// Why.
+        /// The reasons, one per line.
         lines: Vec<String>,
     },
-    /// It has all that it needs.
+    /// Everything that can fail is done.
     Prepared,
-    /// It accepts connections.
+    /// The successor accepts connections.
     Serving,
 }
 
@@ -40,18 +40,18 @@ impl SuccessorMessage {
         }
     }
 
-    /// Whether a successor of this protocol is understood.
+    /// Whether this process understands a successor of this protocol version.
     pub(super) fn is_understood(protocol: u32) -> bool {
         protocol == PROTOCOL
     }
 }
 
-/// What a predecessor says besides the state.
+/// A message from the predecessor, which otherwise sends only the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum PredecessorMessage {
-    /// Accept connections.
+    /// The successor may accept connections.
     Go,
-    /// They are all yours.
+    /// The predecessor has stopped accepting.
     Left,
 }

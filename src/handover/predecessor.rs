@@ -1,4 +1,4 @@
-//! The predecessor's side: it runs a new process, and hands over to it.
+//! The predecessor's side of a handover: it starts a new process and hands over to it.
 
 use std::fmt;
 use std::io;
@@ -14,18 +14,18 @@ use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::HandoverState;
 use crate::net::listen::ListeningSocket;
 
-/// Why there is no successor.
+/// Why an upgrade failed.
 #[derive(Debug)]
 pub enum UpgradeError {
-    /// It may not be.
+    /// An upgrade is not possible now.
     NotAllowed(String),
-    /// Its program cannot be run.
+    /// The program cannot be run.
     Run(PathBuf, io::Error),
-    /// It has told what is wrong.
+    /// The new process reported what is wrong, one line each.
     Failed(Vec<String>),
-    /// It has ended, or has not said anything in time.
+    /// The new process exited, or did not answer in time.
     NoResponse(io::Error),
-    /// It is too old or too new.
+    /// The new process is too old or too new.
     ProtocolMismatch,
 }
 
@@ -34,17 +34,17 @@ impl fmt::Display for UpgradeError {
         match self {
             Self::NotAllowed(why) => f.write_str(why),
             Self::Run(binary, error) => write!(f, "cannot run `{}`: {error}", binary.display()),
-            Self::Failed(_) => f.write_str("the new process does not start"),
-            Self::NoResponse(error) => write!(f, "the new process does not answer: {error}"),
+            Self::Failed(_) => f.write_str("the new process failed to start"),
+            Self::NoResponse(error) => write!(f, "no response from the new process: {error}"),
             Self::ProtocolMismatch => {
-                f.write_str("the new process speaks otherwise: restart instead")
+                f.write_str("the new process uses another handover protocol; restart instead")
             }
         }
     }
 }
 
 impl UpgradeError {
-    /// What the new process says of it, a line each.
+    /// What the new process reported, one line each.
     pub fn details(&self) -> Vec<String> {
         match self {
             Self::Failed(lines) => lines.clone(),
@@ -53,38 +53,39 @@ impl UpgradeError {
     }
 }
 
-/// What came of an upgrade.
+/// The result of an upgrade.
 #[derive(Debug)]
 pub struct HandedOver {
-    /// Who serves now.
+    /// The process that accepts connections now.
     pub by: Identity,
-    /// The way on which it asks; none if it is gone already.
+    /// The link on which it forwards operators' requests; `None` if it is gone already.
     pub link: Option<Link>,
 }
 
-/// A new process, which this one started.
+/// A new process, started by this one.
 #[derive(Debug)]
 pub struct SuccessorProcess {
     channel: Channel,
     child: Child,
-    /// Of tidegate, as it says.
+    /// The version of tidegate that it reported.
     version: String,
 }
 
 impl SuccessorProcess {
-    /// Runs `binary`, and waits until it has read the configuration.
+    /// Runs `binary` and waits until it has read the configuration.
     ///
     /// # Errors
-    /// [`UpgradeError`]; then there is no such process any more.
+    /// [`UpgradeError`]; the new process is gone then.
     pub fn start(binary: &Path, config: &Path) -> Result<Self, UpgradeError> {
         let cannot = |error| UpgradeError::Run(binary.to_owned(), error);
         let mut command = Command::new(binary);
         command.args(["run", "--config"]).arg(config);
-        // It is for this process: the new one is told by systemd itself.
+        // It names this process: with it, the new one would take the watchdog for another's.
         command.env_remove("WATCHDOG_PID");
         let channel = Channel::to(&mut command).map_err(cannot)?;
         channel.set_timeout(STEP_TIMEOUT).map_err(cannot)?;
         let child = command.spawn().map_err(cannot)?;
+        // The command holds our copy of the other end: with it open, an exit would not be noticed.
         drop(command);
         let successor = Self {
             channel,
@@ -105,10 +106,10 @@ impl SuccessorProcess {
         }
     }
 
-    /// Hands over, and waits until it serves.
+    /// Hands over the state, and waits until the new process accepts connections.
     ///
     /// # Errors
-    /// [`UpgradeError`]; then there is no such process any more.
+    /// [`UpgradeError`]; the new process is gone then.
     pub fn hand_over(
         self,
         state: &HandoverState,
@@ -117,6 +118,7 @@ impl SuccessorProcess {
         let exchanged = || {
             self.send(state, &descriptors.borrowed())?;
             match self.receive()? {
+                // Everything that can fail has succeeded there. Nothing has changed here yet.
                 SuccessorMessage::Prepared => {}
                 _ => return Err(UpgradeError::ProtocolMismatch),
             }
@@ -132,26 +134,26 @@ impl SuccessorProcess {
         }
     }
 
-    /// Its process ID.
+    /// The process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Of tidegate, as it says.
+    /// The version of tidegate that the new process reported.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// How it has ended, if it has.
+    /// The exit status, if the new process has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Tells it that this process accepts nothing any more; the way on which it asks from then on,
-    /// within a runtime.
+    /// Confirms that this process has stopped accepting. The channel becomes the link on which the new
+    /// process forwards operators' requests. Must be called within a runtime.
     ///
     /// # Errors
-    /// What the system said, when it is gone.
+    /// The new process is gone.
     pub fn leave(self) -> io::Result<Link> {
         self.channel.send(&PredecessorMessage::Left, &[])?;
         Link::new(self.channel.into_socket()?)
@@ -163,7 +165,7 @@ impl SuccessorProcess {
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), UpgradeError> {
         let sent = self.channel.send(message, descriptors);
-        // It may have said why before it went.
+        // The process may have reported a reason before it exited.
         sent.map_err(|error| match self.receive() {
             Err(UpgradeError::Failed(lines)) => UpgradeError::Failed(lines),
             _ => UpgradeError::NoResponse(error),
@@ -178,7 +180,7 @@ impl SuccessorProcess {
         }
     }
 
-    /// It has not taken over, and must not do so later.
+    /// Kills the new process: it has not taken over, and must not do so later.
     fn give_up(mut self, error: UpgradeError) -> UpgradeError {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -186,14 +188,14 @@ impl SuccessorProcess {
     }
 }
 
-/// The descriptors that go along with a [`HandoverState`].
+/// The descriptors that are sent with a [`HandoverState`], in its order.
 #[derive(Debug)]
 pub struct PassedDescriptors {
     /// Listening sockets.
     pub sockets: Vec<Arc<ListeningSocket>>,
-    /// What the service manager has passed.
+    /// Sockets that the service manager passed.
     pub passed: Vec<OwnedFd>,
-    /// The ways to processes that drain already.
+    /// The links to older generations that still drain.
     pub older: Vec<Arc<Link>>,
 }
 

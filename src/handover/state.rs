@@ -1,4 +1,4 @@
-//! What a process hands over to the one that succeeds it.
+//! The state that a process hands over to its successor.
 
 use std::sync::Arc;
 
@@ -9,43 +9,44 @@ use crate::net::inherited::{InheritedSockets, SocketId};
 use crate::net::tickets::HandoverTicketKey;
 use crate::upstream::handover::UpstreamsHandover;
 
-/// All that is handed over. Descriptors come along: first one for each of `sockets`, then for each of
-/// `passed`, then for each of `older`.
+/// Everything that is handed over. The descriptors follow the message, in this order: one for each of
+/// `sockets`, then for each of `passed`, then for each of `older`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HandoverState {
-    /// Who hands over.
+    /// The process that hands over.
     pub from: Identity,
-    /// Listening sockets, those of operators included.
+    /// Listening sockets, including those of the admin interface.
     pub sockets: Vec<SocketId>,
-    /// Names of what the service manager has passed.
+    /// Names of the sockets that the service manager passed.
     pub passed: Vec<String>,
-    /// Processes that drain already.
+    /// Older generations that still drain.
     pub older: Vec<Identity>,
-    /// Keys of session tickets.
+    /// Session ticket keys.
     pub tickets: Vec<ListenerTickets>,
-    /// Listeners that operators have taken out.
+    /// Listeners that operators have drained.
     #[serde(default)]
     pub drained: Vec<String>,
-    /// What is known of upstreams.
+    /// The state of upstreams and endpoints.
     pub upstreams: UpstreamsHandover,
 }
 
-/// Keys of a listener's tickets.
+/// The session ticket keys of one listener.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ListenerTickets {
-    /// Its name.
+    /// The name of the listener.
     pub listener: String,
-    /// The keys.
+    /// The keys, oldest first.
     pub keys: Vec<HandoverTicketKey>,
 }
 
-/// What listeners had before this process: taken by those that it begins with.
+/// What the listeners of this process take over from its predecessor, or from the service manager
+/// after a crash.
 #[derive(Debug, Default)]
 pub struct InheritedListeners {
-    /// Sockets that listen already.
+    /// Sockets that are already listening.
     pub sockets: InheritedSockets,
-    /// Keys of tickets, by listener.
+    /// Session ticket keys, by listener.
     pub tickets: Vec<ListenerTickets>,
-    /// Listeners that operators have taken out.
+    /// Listeners that operators have drained.
     pub drained: Vec<Arc<str>>,
 }

@@ -1,5 +1,5 @@
-//! The successor's side: it takes what there is, prepares all that can fail, and accepts its first
-//! connection only when told to.
+//! The successor's side of a handover: it takes over the state, prepares everything that can fail, and
+//! accepts its first connection only when the predecessor allows it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,38 +14,39 @@ use crate::net::inherited::{Purpose, SocketId};
 use crate::systemd::{self, passed::PassedSockets};
 use crate::upstream::handover::UpstreamsHandover;
 
-/// Whom this process succeeds.
+/// The process that this one replaces.
 #[derive(Debug)]
 pub struct Predecessor {
     channel: Channel,
     identity: Option<Identity>,
 }
 
-/// What it has left to this process.
+/// What this process starts with.
 #[derive(Debug, Default)]
 pub struct Inheritance {
-    /// Which generation this one is.
+    /// The generation of this process.
     pub generation: u64,
-    /// What listeners begin with.
+    /// Sockets and ticket keys for listeners.
     pub listeners: InheritedListeners,
-    /// What the service manager has passed to it.
+    /// Sockets that the service manager passed.
     pub passed: PassedSockets,
-    /// What is known of upstreams; `None` if nobody knows anything.
+    /// The state of upstreams; `None` without a predecessor.
     pub upstreams: Option<UpstreamsHandover>,
-    /// The ways to processes that drain already.
+    /// The links to older generations that still drain.
     older: Vec<(Identity, OwnedFd)>,
 }
 
 impl Predecessor {
-    /// There may be none.
+    /// Finds the predecessor, if an upgrade started this process.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub fn find() -> io::Result<Option<Self>> {
         let Some(channel) = Channel::inherited()? else {
             return Ok(None);
         };
         channel.set_timeout(STEP_TIMEOUT)?;
+        // The predecessor is still the service: systemd must not hear two processes.
         systemd::mute();
         Ok(Some(Self {
             channel,
@@ -53,10 +54,10 @@ impl Predecessor {
         }))
     }
 
-    /// Takes what it leaves: the configuration is good.
+    /// Reports that the configuration is valid, and receives the state.
     ///
     /// # Errors
-    /// Why it does not hand over.
+    /// The predecessor does not hand over.
     pub fn inherit(&mut self) -> io::Result<Inheritance> {
         self.channel.send(&SuccessorMessage::hello(), &[])?;
         let (state, descriptors) = self.channel.receive::<HandoverState>()?;
@@ -64,7 +65,7 @@ impl Predecessor {
         let mut next = || {
             descriptors
                 .next()
-                .ok_or_else(|| io::Error::other("it has left less than it says"))
+                .ok_or_else(|| io::Error::other("it passed fewer descriptors than it announced"))
         };
         let mut inheritance = Inheritance {
             generation: state.from.generation + 1,
@@ -88,31 +89,32 @@ impl Predecessor {
         Ok(inheritance)
     }
 
-    /// All that can fail is done: waits for the word to begin.
+    /// Reports that everything that can fail is done, and waits for permission to accept.
     ///
     /// # Errors
-    /// Why that does not come.
+    /// The permission does not come.
     pub fn prepared(&self) -> io::Result<()> {
         self.exchange(SuccessorMessage::Prepared, PredecessorMessage::Go)
     }
 
-    /// This process serves: waits for the other one to step back.
+    /// Reports that this process accepts connections, and waits until the predecessor has stopped.
     ///
     /// # Errors
-    /// Why it does not say so.
+    /// The predecessor does not confirm.
     pub fn serving(&self) -> io::Result<()> {
         self.exchange(SuccessorMessage::Serving, PredecessorMessage::Left)
     }
 
-    /// What it is from then on: an older generation, within a runtime. `None` if it is gone already.
+    /// The predecessor as the older generation that it is from now on; `None` if it is gone already. Must
+    /// be called within a runtime.
     pub fn into_older(self) -> Option<(Identity, Link)> {
         let socket = self.channel.into_socket().ok()?;
         Some((self.identity?, Link::new(socket).ok()?))
     }
 
-    /// This process does not start.
+    /// Reports why this process does not start.
     pub fn failed(&self, lines: Vec<String>) {
-        // If that does not arrive, its end does.
+        // If the message does not arrive, the end of the channel does.
         let _ = self.channel.send(&SuccessorMessage::Failed { lines }, &[]);
     }
 
@@ -121,13 +123,14 @@ impl Predecessor {
         let (said, _) = self.channel.receive::<PredecessorMessage>()?;
         match said == expected {
             true => Ok(()),
-            false => Err(io::Error::other("it speaks otherwise")),
+            false => Err(io::Error::other("it sent an unexpected message")),
         }
     }
 }
 
 impl Inheritance {
-    /// Of a process that was started by itself: what the service manager has kept and passes.
+    /// What a process starts with that no upgrade started: the sockets that the service manager has stored
+    /// through a crash, or passes from socket units.
     pub fn without_predecessor(mut passed: PassedSockets) -> Self {
         let mut inheritance = Self {
             generation: 1,
@@ -145,10 +148,10 @@ impl Inheritance {
         inheritance
     }
 
-    /// Older generations, within a runtime.
+    /// The older generations. Must be called within a runtime.
     pub fn older(&mut self) -> Vec<(Identity, Link)> {
         let older = std::mem::take(&mut self.older).into_iter();
-        // One that cannot be reached drains by itself.
+        // A generation that cannot be reached still drains by itself.
         older
             .filter_map(|(identity, socket)| Some((identity, Link::new(socket).ok()?)))
             .collect()

@@ -1,7 +1,7 @@
-//! How many connections there may be at once, and who counts them.
+//! The connection limit of the process.
 //!
-//! A [`ConnectionPermit`] is one client's connection, from accept until its last byte, tunnel included; it
-//! counts for the process and for the worker that has it, and stops counting when dropped.
+//! Every client connection holds a [`ConnectionPermit`] from accept until its last byte, tunnel included. It
+//! counts for the process and for the worker that has the connection, until it is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,20 +12,20 @@ use super::gate::ListenerPermit;
 use crate::config::descriptors;
 use crate::quota::QuotaPermit;
 
-/// The process-wide count and its bound.
+/// The number of connections in the process, and its limit.
 #[derive(Debug, Default)]
 pub struct Admission {
     open: AtomicUsize,
     limit: AtomicUsize,
-    /// Somebody has been told that there is no room.
+    /// Whether the log already says that the limit is reached.
     full: AtomicBool,
     freed: Notify,
 }
 
 impl Admission {
-    /// How many connections a limit of `descriptors` carries when `taken` are in use already: each
-    /// connection may need one towards its endpoint, and some stay in reserve, so that a dial never
-    /// fails for want of one.
+    /// The connection limit for a limit of `descriptors`, `taken` of which are in use already. Each connection
+    /// may need a second descriptor for its endpoint, and some are reserved, so that connecting to an
+    /// endpoint never fails for lack of one.
     pub fn limit_for(descriptors: u64, taken: u64) -> usize {
         let free = descriptors.saturating_sub(descriptors::reserve(descriptors) + taken);
         usize::try_from(free / descriptors::PER_TUNNEL)
@@ -33,23 +33,23 @@ impl Admission {
             .max(1)
     }
 
-    /// Room for `limit` connections from now on; none before this is called.
+    /// Sets the limit. Before the first call no connection is admitted.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
         self.freed.notify_waiters();
     }
 
-    /// Connections at once, at most.
+    /// The limit.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Connections now.
+    /// The number of connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Counts one more, if there is room.
+    /// Counts one more connection, unless the limit is reached.
     fn enter(&self) -> bool {
         let limit = self.limit();
         let one_more = |open| (open < limit).then_some(open + 1);
@@ -66,7 +66,7 @@ impl Admission {
     }
 }
 
-/// The connections that one worker has.
+/// The number of connections of one worker.
 #[derive(Debug)]
 pub struct WorkerLoad {
     connections: AtomicUsize,
@@ -74,7 +74,7 @@ pub struct WorkerLoad {
 }
 
 impl WorkerLoad {
-    /// Of a worker that has none, in a process that counts with `process`.
+    /// A worker without connections, in a process that counts with `process`.
     pub fn new(process: Arc<Admission>) -> Self {
         Self {
             connections: AtomicUsize::new(0),
@@ -82,12 +82,12 @@ impl WorkerLoad {
         }
     }
 
-    /// Connections now.
+    /// The number of connections.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Counts one more connection, for this worker and for the process, if there is room.
+    /// Counts one more connection for this worker and for the process, unless the limit is reached.
     pub fn admit(self: &Arc<Self>) -> Option<ConnectionPermit> {
         self.process.enter().then(|| {
             self.connections.fetch_add(1, Ordering::Relaxed);
@@ -98,20 +98,21 @@ impl WorkerLoad {
         })
     }
 
-    /// The same, but waits for room.
+    /// The same, but waits while the limit is reached.
     pub async fn admit_or_wait(self: &Arc<Self>) -> ConnectionPermit {
         loop {
+            // Registered before the attempt: a permit that is freed in between is not missed.
             let freed = self.process.freed.notified();
             if let Some(permit) = self.admit() {
                 if self.process.full.swap(false, Ordering::Relaxed) {
-                    tracing::info!("accepting again");
+                    tracing::info!("below the connection limit, accepting again");
                 }
                 return permit;
             }
             if !self.process.full.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     connections = self.process.open(),
-                    "as many connections as file descriptors allow: new ones wait"
+                    "connection limit reached (file descriptors); new connections wait in the backlog"
                 );
             }
             freed.await;
@@ -119,23 +120,24 @@ impl WorkerLoad {
     }
 }
 
-/// One counted connection, and what else it takes of what is limited.
+/// One counted connection, and the other permits that it holds.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     load: Arc<WorkerLoad>,
-    /// In a box: most connections take nothing that is limited.
+    /// Boxed, because most connections hold nothing else.
     held: Option<Box<Held>>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    _pass: ListenerPermit,
+    _listener: ListenerPermit,
     _tunnels: Vec<QuotaPermit>,
 }
 
 impl ConnectionPermit {
-    /// Counts for that worker instead.
+    /// Moves the connection to another worker.
     pub fn hand_over(mut self, to: &Arc<WorkerLoad>) -> Self {
+        // Counted twice for a moment: the drop of `self` subtracts it again.
         self.load.process.open.fetch_add(1, Ordering::Relaxed);
         to.connections.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -144,17 +146,17 @@ impl ConnectionPermit {
         }
     }
 
-    /// Holds what the listener has let in as long as the connection lasts.
-    pub fn hold(&mut self, pass: ListenerPermit) {
-        if !pass.holds_nothing() {
-            self.held.get_or_insert_default()._pass = pass;
+    /// Holds the listener's permit as long as the connection lasts.
+    pub fn hold(&mut self, permit: ListenerPermit) {
+        if !permit.holds_nothing() {
+            self.held.get_or_insert_default()._listener = permit;
         }
     }
 
-    /// Holds what counts a tunnel, likewise.
-    pub fn hold_tunnel(&mut self, shares: Vec<QuotaPermit>) {
-        if !shares.is_empty() {
-            self.held.get_or_insert_default()._tunnels = shares;
+    /// Holds the permits that count a tunnel as long as the connection lasts.
+    pub fn hold_tunnel(&mut self, permits: Vec<QuotaPermit>) {
+        if !permits.is_empty() {
+            self.held.get_or_insert_default()._tunnels = permits;
         }
     }
 }

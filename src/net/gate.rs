@@ -1,6 +1,6 @@
-//! What the clients of one listener have open, and how fast they come: held against its limits.
+//! The limits of one listener: its open connections, and the rate of its handshakes.
 //!
-//! Outlives reloads, as the listener does; the limits are those of the moment.
+//! The counts outlive reloads, as the listener does; the limits are those in effect at the moment.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use std::time::Instant;
 use crate::config::model::ListenerLimits;
 use crate::quota::{AddressPermit, Addresses, Quota, QuotaPermit, RateLimiter};
 
-/// Seconds between two lines in the log about connections that were refused.
+/// Seconds between two log lines about refused connections.
 const REPORT_INTERVAL: u64 = 10;
 
-/// The counts of one listener.
+/// The counts of one listener, total and per client address.
 #[derive(Debug)]
 pub struct Gate {
     open: Arc<Quota>,
     pace: RateLimiter,
     addresses: Arc<Addresses>,
     began: Instant,
-    /// Second in which refusals were last reported, and refusals since.
+    /// The second in which refusals were last reported, and the refusals since.
     reported_at: AtomicU64,
     unreported: AtomicU64,
 }
 
-/// What a connection takes, until it is dropped.
+/// What a connection counts against its listener's limits, until dropped.
 #[derive(Debug, Default)]
 pub struct ListenerPermit {
     _open: Option<QuotaPermit>,
@@ -33,26 +33,30 @@ pub struct ListenerPermit {
 }
 
 impl ListenerPermit {
-    /// Whether it takes nothing that is limited.
+    /// Whether the connection counts against no limit.
     pub fn holds_nothing(&self) -> bool {
         self._open.is_none() && self._seat.is_none()
     }
 }
 
-/// Why a connection is closed at once, or a handshake refused.
+/// The limit for which a connection is closed at once, or a handshake is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitReached {
     /// `connections`.
-    #[error("as many connections as the listener's `limits.connections`")]
+    #[error("the listener's connection limit is reached (`limits.connections`)")]
     Connections,
     /// `connections_per_ip`.
-    #[error("as many connections of one address as the listener's `limits.connections_per_ip`")]
+    #[error(
+        "the listener's connection limit per client address is reached (`limits.connections_per_ip`)"
+    )]
     ConnectionsPerIp,
     /// `handshakes_per_second`.
-    #[error("more handshakes than the listener's `limits.handshakes_per_second`")]
+    #[error("the listener's handshake rate limit is exceeded (`limits.handshakes_per_second`)")]
     Handshakes,
     /// `handshakes_per_ip`.
-    #[error("more handshakes of one address than the listener's `limits.handshakes_per_ip`")]
+    #[error(
+        "the listener's handshake rate limit per client address is exceeded (`limits.handshakes_per_ip`)"
+    )]
     HandshakesPerIp,
 }
 
@@ -70,7 +74,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Lets one more connection in. `address` is `None` where no single client is behind it.
+    /// Counts one more connection. `address` is `None` where the connection is not a single client's.
     ///
     /// # Errors
     /// [`LimitReached`].
@@ -96,7 +100,7 @@ impl Gate {
         })
     }
 
-    /// Lets one more handshake through: of `address`, as it is believed.
+    /// Counts one more handshake of the client at `address`, which may come from a trusted proxy.
     ///
     /// # Errors
     /// [`LimitReached`].
@@ -105,7 +109,7 @@ impl Gate {
         limits: &ListenerLimits,
         address: Option<IpAddr>,
     ) -> Result<(), LimitReached> {
-        // The address first: one that goes too fast does not use up what others may have.
+        // The address first: a client over its own limit must not use up the listener's.
         if let (Some(rate), Some(address)) = (limits.handshakes_per_ip, address)
             && !self.addresses.handshake(address, rate)
         {
@@ -117,12 +121,13 @@ impl Gate {
         }
     }
 
-    /// Counts a refusal; now and then the number of those that the operator has not been told of.
+    /// Counts a refusal. Returns the number of unreported ones when they are due to be logged.
     pub fn refused(&self) -> Option<u64> {
         let count = self.unreported.fetch_add(1, Ordering::Relaxed) + 1;
         let now = self.began.elapsed().as_secs() + REPORT_INTERVAL;
         let reported_at = self.reported_at.load(Ordering::Relaxed);
         let due = now >= reported_at + REPORT_INTERVAL;
+        // Several workers may find it due: the exchange lets one of them log it.
         let ours = due
             && self
                 .reported_at
@@ -134,7 +139,7 @@ impl Gate {
         })
     }
 
-    /// Forgets addresses of which there is nothing to remember.
+    /// Drops the counts of addresses that no longer matter.
     pub fn sweep(&self) {
         self.addresses.sweep();
     }

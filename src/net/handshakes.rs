@@ -1,9 +1,9 @@
-//! TLS handshakes at once: when more clients come back at a time than can be served, most of them
-//! wait, and the work goes into handshakes that will be finished rather than into all of them a
-//! little, until every one has taken too long.
+//! The limit on concurrent TLS handshakes. When more clients return at the same time than can be served,
+//! most of them queue, and the work goes into handshakes that will be finished, rather than a little into
+//! each until all of them time out.
 //!
-//! A permit is taken by a client that has begun to speak, and for a moment only: neither silent
-//! connections nor slow ones keep others out.
+//! A client acquires a permit once it has sent something, and holds it briefly: neither silent connections
+//! nor slow ones block others.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a handshake keeps its permit at most. What takes longer waits for the client, and costs
-/// nobody anything meanwhile.
+/// How long a handshake holds its permit at most. A handshake that takes longer is waiting for its client,
+/// which costs nothing.
 pub const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Clients that may wait for each permit that there is.
+/// Maximum number of queued handshakes per permit.
 const QUEUE_PER_PERMIT: usize = 4;
 
-/// The handshakes of one listener on one worker.
+/// The TLS handshakes of one listener on one worker.
 #[derive(Debug)]
 pub struct Handshakes {
     permits: Arc<Semaphore>,
@@ -26,15 +26,15 @@ pub struct Handshakes {
     waiting: Cell<usize>,
 }
 
-/// A permit; free again when dropped.
+/// The permit of one handshake, until dropped.
 #[derive(Debug)]
 pub struct HandshakePermit(
     #[expect(dead_code, reason = "what matters is when it is dropped")] OwnedSemaphorePermit,
 );
 
-/// Too many wait already.
+/// All permits are in use and the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more TLS handshakes than `handshakes_at_once`, and as many waiting as may wait")]
+#[error("too many TLS handshakes: all of `handshakes_at_once` are running and the queue is full")]
 pub struct TooManyHandshakes;
 
 impl Default for Handshakes {
@@ -48,7 +48,7 @@ impl Default for Handshakes {
 }
 
 impl Handshakes {
-    /// Waits for a permit, of which there are `limit`. Whoever comes first is first.
+    /// Waits for one of `limit` permits, first come, first served.
     ///
     /// # Errors
     /// [`TooManyHandshakes`].
@@ -62,11 +62,11 @@ impl Handshakes {
         }
         let _waiting = QueuedHandshake::new(&self.waiting);
         let permit = Arc::clone(&self.permits).acquire_owned().await;
-        // It is never closed.
+        // The semaphore is never closed.
         permit.map(HandshakePermit).map_err(|_| TooManyHandshakes)
     }
 
-    /// A reload may have changed the number.
+    /// Applies a limit that a reload may have changed.
     fn resize(&self, limit: usize) {
         let limit = limit.min(Semaphore::MAX_PERMITS);
         let before = self.limit.replace(limit);
@@ -74,13 +74,13 @@ impl Handshakes {
             self.permits.add_permits(limit - before);
         } else if limit < before {
             let gone = self.permits.forget_permits(before - limit);
-            // What is taken at the moment cannot be forgotten: the next one sees to the rest.
+            // Permits in use cannot be removed now: the next call removes the rest.
             self.limit.set(before - gone);
         }
     }
 }
 
-/// One more who waits, however that ends.
+/// Counts a queued handshake, until it has a permit or is cancelled.
 struct QueuedHandshake<'a>(&'a Cell<usize>);
 
 impl<'a> QueuedHandshake<'a> {
@@ -102,20 +102,20 @@ mod tests {
     use futures_util::poll;
 
     #[tokio::test]
-    async fn so_many_at_once_and_so_many_more_wait_in_turn() {
+    async fn handshakes_up_to_the_limit_run_and_more_queue_in_order() {
         let handshakes = Handshakes::default();
         let first = handshakes.acquire(1).await.unwrap();
         let mut waiting: Vec<_> = (0..QUEUE_PER_PERMIT)
             .map(|_| Box::pin(handshakes.acquire(1)))
             .collect();
-        for each in &mut waiting {
-            assert!(poll!(each).is_pending());
+        for handshake in &mut waiting {
+            assert!(poll!(handshake).is_pending());
         }
         assert_eq!(handshakes.acquire(1).await.unwrap_err(), TooManyHandshakes);
         drop(first);
         let second = waiting.remove(0).await.unwrap();
         assert!(poll!(&mut waiting[0]).is_pending());
-        // Whoever gives up waiting makes room.
+        // A client that gives up makes room in the queue.
         waiting.pop();
         let mut another = Box::pin(handshakes.acquire(1));
         assert!(poll!(&mut another).is_pending());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_number_may_change() {
+    async fn the_limit_may_change() {
         let handshakes = Handshakes::default();
         let _one = handshakes.acquire(1).await.unwrap();
         let two = handshakes.acquire(2).await.unwrap();

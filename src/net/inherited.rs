@@ -1,6 +1,5 @@
-//! Listening sockets that are there already when the process starts: the one before it has handed
-//! them over, or the service manager has kept them through a crash. What waits in their queues is
-//! not lost.
+//! Listening sockets that are open already when the process starts: a predecessor has handed them over,
+//! or the service manager has stored them through a crash. Connections in their backlogs are not lost.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,32 +10,32 @@ use serde::{Deserialize, Serialize};
 use super::listen::ListeningSocket;
 use crate::config::model::Bind;
 
-/// What a socket is for.
+/// The purpose of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
-    /// Clients.
+    /// Connections of clients.
     Listener,
-    /// Operators.
+    /// The admin interface.
     Admin,
-    /// Whoever looks at metrics and health.
+    /// Public metrics and health.
     Metrics,
 }
 
-/// Which socket it is: what it is for, and where, as the configuration has it.
+/// What identifies a listening socket to other processes: its purpose and its address as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SocketId {
-    /// What it is for.
+    /// The purpose.
     pub purpose: Purpose,
     /// The address as configured.
     pub bind: String,
-    /// For port 0, whose it is: that is another port for each listener.
+    /// The listener, for port 0 only: each listener gets a port of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
 }
 
 impl SocketId {
-    /// For this, there.
+    /// A socket for this purpose at this address.
     pub fn new(purpose: Purpose, bind: &Bind) -> Self {
         Self {
             purpose,
@@ -46,20 +45,20 @@ impl SocketId {
     }
 }
 
-/// Sockets that nobody has asked for yet. Dropping it closes them.
+/// Inherited sockets that no listener has taken yet. Dropping this closes them.
 #[derive(Debug, Default)]
 pub struct InheritedSockets(HashMap<SocketId, Vec<OwnedFd>>);
 
 impl InheritedSockets {
-    /// One more.
+    /// Adds a socket.
     pub fn add(&mut self, id: SocketId, socket: OwnedFd) {
         self.0.entry(id).or_default().push(socket);
     }
 
-    /// All that there are for an ID; none if it has to be bound.
+    /// Takes the sockets with this identity; none if it has to be bound.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub fn take(&mut self, id: &SocketId, bind: &Bind) -> io::Result<Vec<ListeningSocket>> {
         let sockets = self.0.remove(id).unwrap_or_default().into_iter();
         sockets
@@ -67,18 +66,18 @@ impl InheritedSockets {
             .collect()
     }
 
-    /// How many there are.
+    /// The number of sockets.
     pub fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// Whether there is none.
+    /// Whether there are no sockets.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Closes those that nobody has asked for, and removes their files, which are nobody else's; where
-    /// they were.
+    /// Closes the sockets that are left and removes their files, which no other process uses; returns their
+    /// identities.
     pub fn close(self) -> Vec<SocketId> {
         let ids = self.0.into_keys();
         ids.inspect(|id| {

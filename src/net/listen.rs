@@ -1,6 +1,6 @@
 //! Listening sockets: bound here, passed by the service manager, or handed over by another process.
 //!
-//! A [`ListeningSocket`] is one of them. Accepting is `server`'s work.
+//! `server` decides when to accept from them.
 
 use std::fs;
 use std::io;
@@ -18,29 +18,29 @@ use super::stream::Peer;
 use crate::config::model::Bind;
 use crate::systemd::passed::PassedSocket;
 
-/// Connections that the kernel keeps for us while we are busy.
+/// The length of a backlog: connections that the kernel has accepted and a worker has not.
 const BACKLOG: i32 = 4096;
 
-/// One bound, listening, non-blocking socket.
+/// A bound, listening, non-blocking socket.
 #[derive(Debug)]
 pub enum ListeningSocket {
-    /// TCP over IPv4 or IPv6, and its address: a port of 0 has become a real one.
+    /// TCP over IPv4 or IPv6, and the address with its actual port.
     Tcp(TcpListener, SocketAddr),
-    /// A unix socket, and its file.
+    /// A unix socket and its file.
     Unix(UnixListener, SocketFile),
 }
 
-/// An accepted, non-blocking socket that belongs to no runtime yet.
+/// An accepted, non-blocking socket that is not registered with a runtime yet.
 #[derive(Debug)]
 pub enum AcceptedSocket {
-    /// TCP, with Nagle's algorithm off: who connected, and to which of our addresses.
+    /// TCP, with Nagle's algorithm off; the client's address, and the address that it connected to.
     Tcp(TcpStream, SocketAddr, SocketAddr),
     /// A unix socket.
     Unix(UnixStream),
 }
 
 impl AcceptedSocket {
-    /// Who connected.
+    /// The client.
     pub fn peer(&self) -> Peer {
         match self {
             Self::Tcp(_, address, _) => Peer::Ip(*address),
@@ -48,7 +48,7 @@ impl AcceptedSocket {
         }
     }
 
-    /// The address that was connected to.
+    /// The address that the client connected to.
     pub fn local(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(_, _, local) => Some(*local),
@@ -61,8 +61,8 @@ impl ListeningSocket {
     /// Binds and listens.
     ///
     /// # Errors
-    /// What the system said; for a unix socket also that somebody else listens there, or that the
-    /// path is something other than a socket.
+    /// The error of the system. For a unix socket also: another process listens there, or the path is not
+    /// a socket.
     pub fn bind(bind: &Bind) -> io::Result<Self> {
         match bind {
             Bind::Tcp(address) => bind_tcp(*address, PortReuse::First),
@@ -71,11 +71,11 @@ impl ListeningSocket {
         }
     }
 
-    /// Binds and listens although a socket of this process has an address that overlaps: nobody is
-    /// refused between the two.
+    /// Binds and listens although a socket of this process has an overlapping address, so that no connection
+    /// is refused between the two.
     ///
     /// # Errors
-    /// What the system said; unix sockets do not overlap.
+    /// The error of the system. Unix sockets cannot overlap.
     pub fn bind_alongside(bind: &Bind) -> io::Result<Self> {
         match bind {
             Bind::Tcp(address) => bind_tcp(*address, PortReuse::Additional),
@@ -83,17 +83,17 @@ impl ListeningSocket {
         }
     }
 
-    /// A socket that the service manager has bound. Whoever passed it may keep it: connections that
-    /// come while nobody accepts wait in its queue.
+    /// A socket that the service manager has bound. The manager may keep it open: connections then wait in
+    /// its backlog while no process accepts.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub fn passed(socket: &PassedSocket) -> io::Result<Self> {
         match socket {
             PassedSocket::Tcp(socket) => {
                 let socket = socket.try_clone()?;
                 socket.set_nonblocking(true)?;
-                // What is accepted inherits it.
+                // Accepted sockets inherit it: one call less per connection.
                 SockRef::from(&socket).set_tcp_nodelay(true)?;
                 let local = socket.local_addr()?;
                 Ok(Self::Tcp(socket, local))
@@ -107,15 +107,15 @@ impl ListeningSocket {
         }
     }
 
-    /// A socket that listens already, for which another process has bound this address. Its file, if it
-    /// has one, stays with that process until this one [claims](Self::claim) it.
+    /// A listening socket that another process has bound to this address. A unix socket's file belongs to
+    /// that process until this one [claims](Self::claim) it.
     ///
     /// # Errors
-    /// What the system said; that it is no such socket.
+    /// The error of the system, or it is not a listening socket.
     pub fn adopted(socket: OwnedFd, bind: &Bind) -> io::Result<Self> {
         let socket = Socket::from(socket);
         if !socket.is_listener()? {
-            return Err(io::Error::other("this is no socket that listens"));
+            return Err(io::Error::other("this is not a listening socket"));
         }
         socket.set_nonblocking(true)?;
         match bind {
@@ -132,25 +132,26 @@ impl ListeningSocket {
         }
     }
 
-    /// This process serves there: its file goes with it, unless it is of whoever passed the socket.
+    /// This process accepts connections on the socket: from now on its file is removed with it, unless the
+    /// service manager owns the file.
     pub fn claim(&self) {
         if let Self::Unix(_, file) = self {
             file.claim();
         }
     }
 
-    /// Another process has the socket, too: its file stays when this end of it is closed.
+    /// A successor has the socket as well: the file stays when this process closes the socket.
     pub fn leave(&self) {
         if let Self::Unix(_, file) = self {
             file.leave();
         }
     }
 
-    /// One more socket on the same address, with a queue of its own: the kernel spreads connections
-    /// over them. A unix socket stays alone.
+    /// Another socket on the same address, with a backlog of its own: the kernel spreads connections over
+    /// them. `None` for a unix socket, which cannot share its address.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub fn bind_another(&self) -> io::Result<Option<Self>> {
         match self {
             Self::Tcp(_, local) => bind_tcp(*local, PortReuse::Additional).map(Some),
@@ -158,7 +159,7 @@ impl ListeningSocket {
         }
     }
 
-    /// The address as bound: a port of 0 has become a real one.
+    /// The address as bound, with the actual port.
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(_, local) => local.to_string(),
@@ -166,10 +167,10 @@ impl ListeningSocket {
         }
     }
 
-    /// Takes one connection out of the kernel's queue.
+    /// Accepts one connection from the backlog.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none; else what the system said.
+    /// `WouldBlock` if the backlog is empty; else the error of the system.
     pub fn accept(&self) -> io::Result<AcceptedSocket> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match self {
@@ -207,17 +208,17 @@ impl AsFd for ListeningSocket {
     }
 }
 
-/// Over a socket for both families, which only others bind, IPv4 comes in IPv6 clothes.
+/// A dual-stack socket, which only the service manager binds, reports IPv4 addresses as mapped IPv6 ones.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whose an address is that several sockets are bound to (SO_REUSEPORT).
+/// Which socket of an address this is, as several may be bound to it (SO_REUSEPORT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PortReuse {
-    /// Ours, from now on: an error if anybody else has it, who might be another tidegate.
+    /// The first one: an error if another process has the address, which may be another tidegate.
     First,
-    /// Ours already.
+    /// A further one: this process has the address already.
     Additional,
 }
 
@@ -236,9 +237,9 @@ fn bind_tcp(address: SocketAddr, reuse: PortReuse) -> io::Result<ListeningSocket
         socket.set_reuse_port(true)?;
     }
     socket.bind(&address.into())?;
-    // Only now: a bind that allows sharing would share with anybody.
+    // Only after the bind: a socket bound with SO_REUSEPORT would share the address with another process.
     socket.set_reuse_port(true)?;
-    // What is accepted inherits it.
+    // Accepted sockets inherit it: one call less per connection.
     socket.set_tcp_nodelay(true)?;
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from(socket);
@@ -248,7 +249,7 @@ fn bind_tcp(address: SocketAddr, reuse: PortReuse) -> io::Result<ListeningSocket
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<ListeningSocket> {
     remove_stale(path)?;
-    // Bound under another name first, so that nobody can connect before the mode is set.
+    // Bound under another name first, so that no client can connect before the mode is set.
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}", std::process::id()));
     let aside = PathBuf::from(aside);
@@ -258,6 +259,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<ListeningSocket> {
     SockRef::from(&socket).listen(BACKLOG)?;
     fs::set_permissions(&aside, fs::Permissions::from_mode(mode))?;
     fs::rename(&aside, path)?;
+    // The name that this would remove has just been renamed away.
     std::mem::forget(file);
     Ok(ListeningSocket::Unix(
         socket,
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_socket_is_left_alone() {
+    fn a_file_that_is_not_a_socket_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();

@@ -1,4 +1,4 @@
-//! What a connection knows of where it came in: a [`Listener`] outlives reloads, which only swap its
+//! A listener as its connections see it. A [`Listener`] outlives reloads, which only swap its
 //! [`ListenerSettings`].
 
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use super::gate::Gate;
 use crate::config::model::{ListenerLimits, ListenerTimeouts, Trust};
 use crate::drain::Drain;
 
-/// A listener while it runs.
+/// A running listener.
 #[derive(Debug)]
 pub struct Listener {
-    /// Its name in the configuration.
+    /// The name in the configuration.
     pub name: Arc<str>,
     /// Begins when the listener is removed or drained, or the process stops.
     pub drain: Drain,
-    /// What its clients have open.
+    /// The connections of its clients, counted against its limits.
     pub gate: Arc<Gate>,
-    /// What a reload changes.
+    /// The settings, swapped by a reload.
     pub settings: ArcSwap<ListenerSettings>,
 }
 
-/// What a reload changes of a listener.
+/// The part of a listener that a reload changes.
 #[derive(Debug)]
 pub struct ListenerSettings {
-    /// `None` for plain text.
+    /// TLS; `None` for plain text.
     pub tls: Option<Arc<ServerConfig>>,
-    /// TLS handshakes at once, per worker.
+    /// Maximum number of concurrent TLS handshakes, per worker.
     pub handshakes_at_once: usize,
-    /// What is believed about where connections come from.
+    /// Which claims about a client's address are trusted.
     pub trust: Trust,
-    /// Whether plain requests are sent to https.
+    /// Whether requests are redirected to https.
     pub redirect_to_https: bool,
-    /// The field that tells endpoints about client certificates.
+    /// The header field that describes the client certificate to endpoints.
     pub certificate_header: Option<HeaderName>,
-    /// What clients may take.
+    /// Limits on connections and handshakes.
     pub limits: ListenerLimits,
-    /// Deadlines towards clients.
+    /// Timeouts for clients.
     pub timeouts: ListenerTimeouts,
 }

@@ -1,7 +1,7 @@
-//! Takes the PROXY header off the front of a connection.
+//! Reads the PROXY header at the start of a connection.
 //!
-//! What is behind the header stays with the kernel: it is looked at first, and only the header is
-//! taken, so that TLS or HTTP begins with its own first byte.
+//! The bytes behind the header stay in the kernel: they are peeked first, and only the header is consumed,
+//! so that TLS or HTTP begins with its own first byte.
 
 use std::io;
 
@@ -11,21 +11,21 @@ use tokio::io::Interest;
 use super::stream::Socket;
 use crate::protocol::proxy_header::{self, ProxyHeader, ProxyHeaderError};
 
-/// What is looked at first: version 1 as a whole, version 2 with its addresses.
+/// Bytes to peek at first: enough for version 1, and for version 2 with its addresses.
 const USUAL: usize = 128;
 
-/// Why there is no header.
+/// Why no header was received.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// What came is none.
+    /// The bytes are not a valid PROXY header.
     #[error(transparent)]
     Header(#[from] ProxyHeaderError),
-    /// The connection ended or broke.
+    /// The connection ended or failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Waits for the header and takes it. The caller has a deadline.
+/// Waits for the header and consumes it. The caller has a deadline.
 ///
 /// # Errors
 /// [`ReceiveError`].
@@ -37,7 +37,7 @@ pub async fn receive(socket: &Socket) -> Result<ProxyHeader, ReceiveError> {
         match proxy_header::parse(bytes.get(..seen).unwrap_or_default())? {
             Ok(header) => {
                 bytes.truncate(header.length);
-                // As much has just been seen.
+                // This does not wait: the same bytes have just been peeked.
                 ready(socket, &mut bytes, RecvFlags::empty(), header.length).await?;
                 return Ok(header);
             }
@@ -49,7 +49,7 @@ pub async fn receive(socket: &Socket) -> Result<ProxyHeader, ReceiveError> {
     }
 }
 
-/// Receives once there are `least` bytes.
+/// Receives once at least `least` bytes have arrived.
 async fn ready(
     socket: &Socket,
     bytes: &mut [u8],
@@ -62,13 +62,13 @@ async fn ready(
             let (received, _) = recv(fd, &mut *bytes, flags)?;
             match received {
                 0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                // Not readable enough: the next segment wakes us.
+                // Fewer than needed: `WouldBlock` makes the next segment wake this task.
                 few if few < least => Err(io::ErrorKind::WouldBlock.into()),
                 enough => Ok(enough),
             }
         });
         match received {
-            // A stream that has ended stays readable for ever, and no more will come.
+            // A stream that has ended stays readable forever: waiting for more would be a busy loop.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

@@ -1,4 +1,4 @@
-//! The files of unix sockets: whose they are, and who removes them.
+//! The files of unix sockets: which process owns a file, and removes it.
 
 use std::fmt;
 use std::fs;
@@ -8,13 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The file of a unix socket; removed with the socket, if it is ours.
+/// The file of a unix socket; removed with the socket, if this process owns it.
 #[derive(Debug)]
 pub struct SocketFile {
-    /// Some sockets have none.
+    /// `None` for a socket without a file.
     path: Option<PathBuf>,
     is_ours: AtomicBool,
-    /// Nobody has only lent it to us.
+    /// Whether this process may own the file at all: not if the service manager bound the socket.
     may_be_ours: bool,
 }
 
@@ -27,7 +27,7 @@ impl SocketFile {
         }
     }
 
-    /// Of the process before, and ours once this one serves.
+    /// A file of the predecessor. This process owns it once it has claimed it.
     pub(super) fn heir(path: PathBuf) -> Self {
         Self {
             path: Some(path),
@@ -36,7 +36,7 @@ impl SocketFile {
         }
     }
 
-    /// Of whoever passed the socket, and theirs to remove.
+    /// A file of the service manager, which also removes it.
     pub(super) fn theirs(path: Option<PathBuf>) -> Self {
         Self {
             path,
@@ -45,12 +45,12 @@ impl SocketFile {
         }
     }
 
-    /// This process serves there: the file goes with its socket, unless it is of whoever passed that.
+    /// From now on the file is removed with the socket, unless the service manager owns it.
     pub(super) fn claim(&self) {
         self.is_ours.store(self.may_be_ours, Ordering::Relaxed);
     }
 
-    /// Another process has the socket, too: the file stays when this end of it is closed.
+    /// A successor owns the file from now on.
     pub(super) fn leave(&self) {
         self.is_ours.store(false, Ordering::Relaxed);
     }
@@ -73,7 +73,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes a socket that its process left behind; one that still answers is somebody's.
+/// Removes the file of a socket whose process is gone. A socket that still answers is in use.
 pub(super) fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return Ok(());

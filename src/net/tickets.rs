@@ -71,7 +71,7 @@ pub struct HandoverTicketKey {
 
 /// The system has no random bytes, or the library refuses a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("session tickets: no key can be made")]
+#[error("cannot create a session ticket key")]
 pub struct TicketKeysError;
 
 impl From<aws_lc_rs::error::Unspecified> for TicketKeysError {
@@ -204,7 +204,7 @@ impl TicketKeys {
             return;
         }
         let Ok(new) = TicketKey::random(now, &self.scope) else {
-            tracing::error!("no new key for session tickets: the old one stays in use");
+            tracing::error!("cannot create a new session ticket key; the old one stays in use");
             return;
         };
         let living = |key: &&Arc<TicketKey>| key.age(now) <= ROTATED_EVERY + LIFETIME;

@@ -38,7 +38,7 @@ pub enum TlsError {
     #[error("TLS settings: {0}")]
     Settings(#[from] rustls::Error),
     /// Clients' certificates cannot be verified.
-    #[error("authorities of client certificates: {0}")]
+    #[error("CA certificates for client authentication: {0}")]
     Clients(#[from] VerifierBuilderError),
     /// Session tickets cannot be made.
     #[error(transparent)]

@@ -1,10 +1,10 @@
-//! Accepting: every worker takes connections from sockets of its own, and keeps them, unless
-//! another worker has clearly fewer.
+//! Accepting: every worker accepts connections from sockets of its own, and keeps them, unless another
+//! worker has clearly fewer.
 //!
-//! The kernel spreads connections over the sockets of an address by hash (SO_REUSEPORT), which is
-//! even only in the long run, while connections that live for days stay where they fell. Handing
-//! each to the worker with the fewest is even, but takes two more threads' wake-ups for every one.
-//! So most stay where they came, and those that would make it uneven are handed over.
+//! The kernel spreads connections over the sockets of an address by hash (SO_REUSEPORT). That is even
+//! only in the long run, while a connection that lives for days stays where it arrived. Handing every
+//! connection to the worker with the fewest is even, but wakes another thread for each. So most
+//! connections stay on their worker, and only those that would make the load uneven are handed over.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -25,28 +25,28 @@ use crate::net::listen::{AcceptedSocket, ListeningSocket};
 use crate::net::listener::Listener;
 use crate::session::Worker;
 
-/// How long accepting rests when the system is out of descriptors or memory.
+/// How long accepting pauses when the system is out of descriptors or memory.
 const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections taken from one socket before the worker's other work gets its turn.
+/// Connections accepted from one socket before the worker's other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 16;
 
-/// How many connections more than another a worker may have and still keep a new one: these, and
-/// one for every [`SPREAD_FRACTION`] that the other has.
+/// A worker keeps a new connection as long as it has at most this many more than the worker with the
+/// fewest, plus one for every [`SPREAD_FRACTION`] that the other has.
 const SPREAD: usize = 4;
 const SPREAD_FRACTION: usize = 32;
 
-/// What is being accepted from: one address, or what was passed under one name.
+/// The sockets of one address, or those passed under one name, while workers accept from them.
 #[derive(Debug)]
 pub(super) struct BoundAddress {
-    /// The listener that its connections belong to.
+    /// The listener that the connections belong to; a reload may change it.
     pub(super) owner: Arc<ArcSwap<Listener>>,
-    /// The addresses as bound.
+    /// The addresses as bound, with actual ports.
     pub(super) addresses: Vec<String>,
     sockets: Vec<AcceptingSocket>,
 }
 
-/// One of its sockets, which a worker has.
+/// One of these sockets. It belongs to one worker.
 #[derive(Debug)]
 struct AcceptingSocket {
     bound: Arc<ListeningSocket>,
@@ -55,7 +55,7 @@ struct AcceptingSocket {
 }
 
 impl BoundAddress {
-    /// Has the workers accept from these sockets: each is one worker's.
+    /// Starts accepting from these sockets, each on one worker.
     pub(super) async fn start(
         bound: Vec<ListeningSocket>,
         listener: Arc<Listener>,
@@ -72,6 +72,7 @@ impl BoundAddress {
         for (bound, (own, worker)) in bound.into_iter().zip(turns) {
             let (stop, stopped) = oneshot::channel();
             let (done, is_done) = oneshot::channel();
+            // From here on this process removes the file of a unix socket.
             bound.claim();
             let bound = Arc::new(bound);
             let task = AcceptTask {
@@ -101,8 +102,9 @@ impl BoundAddress {
         self.sockets.iter().map(|socket| &socket.bound)
     }
 
-    /// Accepts no more, and closes the sockets.
+    /// Stops accepting, and closes the sockets.
     pub(super) async fn stop(self, how: StopMode) {
+        // All workers are told before any is waited for: they empty their backlogs at the same time.
         let mut waits = Vec::with_capacity(self.sockets.len());
         for AcceptingSocket { bound, stop, done } in self.sockets {
             if how == StopMode::LeaveBacklog {
@@ -112,13 +114,13 @@ impl BoundAddress {
             waits.push((done, bound));
         }
         for (done, _bound) in waits {
-            // It is dropped, not sent.
+            // The worker drops its end, and sends nothing.
             let _ = done.await;
         }
     }
 }
 
-/// What `AsyncFd` wants of a socket.
+/// A listening socket as `AsyncFd` needs it.
 struct Descriptor(Arc<ListeningSocket>);
 
 impl AsRawFd for Descriptor {
@@ -127,7 +129,7 @@ impl AsRawFd for Descriptor {
     }
 }
 
-/// Accepts on `worker` until told to stop.
+/// Accepts on `worker` until asked to stop.
 pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
     let AcceptTask {
         bound,
@@ -155,7 +157,7 @@ pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
             return;
         }
     };
-    // Only the waits may be cut short: what has been accepted is always served.
+    // Only waits are cancelled by a stop: a connection that has been accepted is always served.
     let bound = &socket.get_ref().0;
     let how = loop {
         let mut ready = match until(&mut stopped, socket.readable()).await {
@@ -164,11 +166,14 @@ pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
             Err(how) => break how,
         };
         match to.accept_some(bound, &mut stopped).await {
+            // Readiness is edge-triggered: only `WouldBlock` proves that the next wait is not in vain.
             Backlog::Empty => ready.clear_ready(),
             Backlog::Unknown => tokio::task::yield_now().await,
             Backlog::Left(how) => break how,
         }
     };
+    // The kernel has completed these handshakes: closing the socket would reset connections that the
+    // clients believe to be open.
     while how == StopMode::EmptyBacklog
         && let Some(permit) = own.load.admit()
         && let Ok(accepted) = bound.accept()
@@ -179,22 +184,23 @@ pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
     drop(done);
 }
 
-/// What accepting has left in the kernel's queue.
+/// The backlog of a socket, after some of it was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Backlog {
     Empty,
     Unknown,
-    /// Told to stop while there was no room.
+    /// Asked to stop while the connection limit was reached.
     Left(StopMode),
 }
 
-/// What `wait` ends with, unless accepting is to stop before.
+/// The result of `wait`, unless a stop comes first.
 async fn until<T>(
     stopped: &mut oneshot::Receiver<StopMode>,
     wait: impl Future<Output = T>,
 ) -> Result<T, StopMode> {
     tokio::select! {
         biased;
+        // A dropped sender means that the control runtime is gone: no process accepts what is left.
         how = stopped => Err(how.unwrap_or(StopMode::EmptyBacklog)),
         value = wait => Ok(value),
     }
@@ -207,7 +213,7 @@ fn is_exhaustion(error: &io::Error) -> bool {
     )
 }
 
-/// Where connections go.
+/// Decides which worker serves a connection.
 struct Dispatcher<'a> {
     worker: Rc<Worker>,
     own: &'a WorkerHandle,
@@ -216,14 +222,15 @@ struct Dispatcher<'a> {
 }
 
 impl Dispatcher<'_> {
-    /// Takes what is in the kernel's queue, up to a number. Where there is no room, new connections
-    /// stay in the queue.
+    /// Accepts up to [`ACCEPTS_PER_TURN`] connections. At the connection limit, new connections stay in the
+    /// backlog.
     async fn accept_some(
         &self,
         bound: &ListeningSocket,
         stopped: &mut oneshot::Receiver<StopMode>,
     ) -> Backlog {
         for _ in 0..ACCEPTS_PER_TURN {
+            // The permit comes before the accept: what cannot be served is left to the kernel.
             let permit = match self.own.load.admit() {
                 Some(permit) => permit,
                 None => match until(stopped, self.own.load.admit_or_wait()).await {
@@ -236,36 +243,38 @@ impl Dispatcher<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Backlog::Empty,
                 Err(error) if is_exhaustion(&error) => {
                     let listener = &self.owner.load().name;
-                    tracing::error!(%listener, %error, "cannot accept: new connections wait");
+                    tracing::error!(%listener, %error, "cannot accept connections; new ones wait in the backlog");
+                    // The socket stays readable: without a pause this would be a busy loop.
                     tokio::time::sleep(EXHAUSTION_PAUSE).await;
                     return Backlog::Unknown;
                 }
-                // The client was gone before we came to it.
-                Err(error) => tracing::debug!(%error, "accept"),
+                // The client has disconnected while in the backlog.
+                Err(error) => tracing::debug!(%error, "cannot accept a connection"),
             }
         }
         Backlog::Unknown
     }
 
-    /// Serves a connection here, or has it served by a worker that has clearly fewer of them.
+    /// Serves a connection on this worker, or hands it to one that has clearly fewer.
     fn hand_over(&self, accepted: AcceptedSocket, permit: ConnectionPermit) {
         let mut arrival = IncomingConnection {
             accepted,
             listener: self.owner.load_full(),
             permit,
         };
+        // With its mailbox full the other worker is busier than its count says: the connection stays.
         if let Some(other) = self.least_loaded()
-            && let Ok(place) = other.mailbox.try_reserve()
+            && let Ok(slot) = other.mailbox.try_reserve()
         {
             arrival.permit = arrival.permit.hand_over(&other.load);
-            place.send(WorkerMessage::IncomingConnection(Box::new(arrival)));
+            slot.send(WorkerMessage::IncomingConnection(Box::new(arrival)));
         } else {
             let serve = accept::serve(Rc::clone(&self.worker), arrival);
             self.worker.tasks.spawn(serve);
         }
     }
 
-    /// The worker with the fewest connections, if this one, with a new one, has too many more.
+    /// The worker with the fewest connections, if this one has too many more, the new one included.
     fn least_loaded(&self) -> Option<&WorkerHandle> {
         let fewest = self
             .workers
@@ -275,7 +284,7 @@ impl Dispatcher<'_> {
     }
 }
 
-/// Whether a worker has so many more connections than another that it should not keep a new one.
+/// Whether a worker has too many more connections than another to keep a new one.
 fn is_uneven(own: usize, other: usize) -> bool {
     own > other + SPREAD + other / SPREAD_FRACTION
 }

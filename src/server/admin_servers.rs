@@ -1,4 +1,4 @@
-//! What operators connect to: where it is served, and what it is told after every reload.
+//! The servers of the admin interface and of public metrics, and what they show after every reload.
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::config::model::{Admin, Bind};
 use crate::net::inherited::{InheritedSockets, Purpose, SocketId};
 use crate::net::listen::ListeningSocket;
 
-/// Where operators connect. Dropping it closes that.
+/// The running servers. Dropping this closes them.
 #[derive(Debug)]
 pub(super) struct AdminServers {
     view: Arc<View>,
     public: Option<(SocketId, AdminServer)>,
     api: Option<(SocketId, AdminServer)>,
-    /// What is still answered where another process serves now.
+    /// Connections that are still open after the servers were left to a successor.
     retired: Vec<JoinSet<()>>,
 }
 
-/// The sockets for that, before anybody is served.
+/// The sockets of these servers, before they are served.
 #[derive(Debug)]
 pub(super) struct AdminSockets {
     public: Option<(SocketId, ListeningSocket)>,
@@ -33,7 +33,7 @@ pub(super) struct AdminSockets {
 }
 
 impl AdminSockets {
-    /// Binds them, unless they are inherited.
+    /// Binds the sockets that are not inherited.
     ///
     /// # Errors
     /// [`StartError::Admin`].
@@ -52,14 +52,15 @@ impl AdminSockets {
         });
         let api = admin.bind.as_ref().map(|bind| match bound(bind, Purpose::Admin) {
             Ok(bound) => Ok(Some(bound)),
-            // Nobody has asked for it: where there is no such folder, it is done without.
+            // The default was not asked for: without its folder, the process runs without it.
             Err(error) if admin.is_default && error.kind() == io::ErrorKind::NotFound => {
-                tracing::info!(address = %bind, %error, "not serving operators: `admin.bind` is only its default");
+                tracing::info!(address = %bind, %error, "not serving the admin interface: the default `admin.bind` is not available");
                 Ok(None)
             }
+            // Nor is it a reason not to start if another process has the default path.
             Err(error) if admin.is_default => {
-                let why = "another process may be there: give each an `admin.bind` of its own";
-                tracing::warn!(address = %bind, %error, why, "not serving operators");
+                let why = "another process may use this socket: give each process its own `admin.bind`";
+                tracing::warn!(address = %bind, %error, why, "not serving the admin interface");
                 Ok(None)
             }
             Err(error) => Err(StartError::Admin(bind.clone(), error)),
@@ -72,7 +73,7 @@ impl AdminSockets {
 }
 
 impl AdminServers {
-    /// Serves `view` there.
+    /// Serves `view` on the sockets.
     pub(super) fn serve(admin_sockets: AdminSockets, view: Arc<View>) -> Self {
         let public = admin_sockets.public.and_then(|(id, bound)| {
             tracing::info!(address = bound.address(), "serving metrics");
@@ -80,7 +81,7 @@ impl AdminServers {
             Some((id, started(server)?))
         });
         let api = admin_sockets.api.and_then(|(id, bound)| {
-            tracing::info!(address = bound.address(), "serving operators");
+            tracing::info!(address = bound.address(), "serving the admin interface");
             let api = Api {
                 view: Arc::clone(&view),
                 over_tcp: matches!(bound, ListeningSocket::Tcp(..)),
@@ -95,7 +96,7 @@ impl AdminServers {
         }
     }
 
-    /// The sockets, for another process.
+    /// The sockets, for a successor.
     pub(super) fn hand_over(&self) -> Vec<(SocketId, Arc<ListeningSocket>)> {
         let servers = self.public.iter().chain(&self.api);
         servers
@@ -103,7 +104,7 @@ impl AdminServers {
             .collect()
     }
 
-    /// Leaves them to another process; who is connected is served to the end.
+    /// Leaves the sockets to a successor; open connections are served to their end.
     pub(super) fn retire(&mut self) {
         let servers = [self.public.take(), self.api.take()];
         for (_, server) in servers.into_iter().flatten() {
@@ -111,19 +112,19 @@ impl AdminServers {
         }
     }
 
-    /// Waits until nobody is answered there any more.
+    /// Waits until the last of these connections is closed.
     pub(super) async fn retired(&mut self) {
         for server in &mut self.retired {
             while server.join_next().await.is_some() {}
         }
     }
 
-    /// What they see.
+    /// The view that the servers show.
     pub(super) fn view(&self) -> &Arc<View> {
         &self.view
     }
 
-    /// After a reload, or the first configuration.
+    /// Publishes the configuration in effect.
     pub(super) fn publish(&self, reloader: &mut Reloader) {
         self.view.token.store(reloader.token());
         self.view.loaded.store(reloader.loaded());
@@ -133,8 +134,8 @@ impl AdminServers {
     }
 }
 
-/// Its event queue takes a socket that listens, unless there is no memory left.
+/// The server, if it started. Registering a listening socket fails only without memory.
 fn started(server: io::Result<AdminServer>) -> Option<AdminServer> {
-    let told = |error: &io::Error| tracing::error!(%error, "not serving operators");
+    let told = |error: &io::Error| tracing::error!(%error, "not serving the admin interface");
     server.inspect_err(told).ok()
 }

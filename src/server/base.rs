@@ -1,5 +1,4 @@
-//! What everything else in the process stands on: what workers share, the workers themselves, and the
-//! lookups that fill it.
+//! The base of the process: the state that workers share, the workers, and discovery.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -26,24 +25,26 @@ use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
 use crate::upstream::registry::Registry;
 
-/// What everything else stands on.
+/// What every other part of the process needs.
 pub(super) struct Base {
     pub(super) shared: Arc<Shared>,
     pub(super) workers: Arc<[mailbox::WorkerHandle]>,
     pub(super) admission: Arc<Admission>,
     pub(super) lookups: Lookups,
-    /// That the process may have.
+    /// File descriptors that the process may have open.
     pub(super) descriptors: u64,
 }
 
 impl Base {
     pub(super) async fn build(config: &Config, registry: Registry) -> Result<Self, StartError> {
+        // First of all: workers and lookups need descriptors, too.
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
             Snapshot::first(config, Arc::new(registry))?,
             Connector::new(Handle::current()),
         ));
         let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));
+        // Before any worker accepts, so that the first clients find endpoints.
         lookups.begin(&config.upstreams).await;
         let admission = Arc::<Admission>::default();
         let workers: Result<Vec<_>, _> = (0..config.server.workers.get())
@@ -60,7 +61,7 @@ impl Base {
         })
     }
 
-    /// What operators see of it, and where their orders are heard.
+    /// The view for operators, and the receiver of their orders.
     pub(super) fn view(
         &self,
         loaded: &Loaded,

@@ -1,8 +1,8 @@
-//! Endpoints that change while a configuration runs: looked up, or read from files of their own.
+//! Endpoints that change while a configuration is in effect: from DNS, or from endpoint files.
 //!
-//! A lookup belongs to an upstream and what it asks for. As long as neither changes it lives on
-//! across reloads, with its last answer and its schedule. What it does not find is no reason to
-//! take anything away: the last endpoints stay.
+//! A lookup belongs to an upstream and a query. As long as neither changes, it continues across reloads,
+//! with its last answer and its schedule. A failed lookup removes nothing: the last known endpoints stay
+//! in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +20,10 @@ use crate::upstream::discovery::answer::{next_after, retry_after};
 use crate::upstream::discovery::{Discovered, Lookup, LookupError};
 use crate::upstream::group::Upstream;
 
-/// How long a start or a reload waits for first answers, so that first clients are not refused.
+/// How long a start or a reload waits for the first answers, so that the first clients are not refused.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The lookups that run.
+/// The running lookups.
 #[derive(Debug)]
 pub(super) struct Lookups {
     control: Handle,
@@ -31,14 +31,14 @@ pub(super) struct Lookups {
     running: Vec<RunningLookup>,
 }
 
-/// A lookup that repeats itself; ends when dropped.
+/// A repeating lookup; ends when dropped.
 #[derive(Debug)]
 struct RunningLookup {
     target: Arc<LookupTarget>,
     task: JoinHandle<()>,
 }
 
-/// What is looked up, and what was found last.
+/// What is looked up, and the last result.
 #[derive(Debug)]
 struct LookupTarget {
     upstream: Arc<str>,
@@ -53,7 +53,7 @@ impl Drop for RunningLookup {
 }
 
 impl Lookups {
-    /// None yet; they will run on `control`.
+    /// No lookups yet; they will run on `control`.
     pub(super) fn new(control: Handle, shared: Arc<Shared>) -> Self {
         Self {
             control,
@@ -62,7 +62,7 @@ impl Lookups {
         }
     }
 
-    /// Begins those of `upstreams` that are new, and waits for their first answers for a while.
+    /// Starts the new lookups of `upstreams`, and waits up to [`FIRST_ANSWER_TIMEOUT`] for their answers.
     pub(super) async fn begin(&mut self, upstreams: &[model::UpstreamConfig]) {
         let mut answers = Vec::new();
         for upstream in upstreams {
@@ -91,19 +91,19 @@ impl Lookups {
         }
         let all = async {
             for mut answered in answers {
-                // One that is gone has nothing to say.
+                // An error means that the lookup has been dropped.
                 let _ = answered.wait_for(|answered| *answered).await;
             }
         };
-        // Those that take longer are logged when they are decided.
+        // Slower lookups continue, and log their result later.
         let _ = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, all).await;
     }
 
-    /// Gives a snapshot that is about to run what was found for it.
+    /// Gives a new snapshot the endpoints that lookups have found.
     pub(super) fn fill(&self, snapshot: &Snapshot) {
         for upstream in snapshot.upstreams() {
             if let Discovery::File(_) = upstream.settings.discovery {
-                // Read with the configuration, and so newer than what was found before.
+                // The file was read with the configuration: it is newer than the endpoints known so far.
                 upstream.set_endpoints(&upstream.settings.endpoints);
             }
         }
@@ -116,7 +116,7 @@ impl Lookups {
         }
     }
 
-    /// Ends those that the running snapshot has no use for.
+    /// Ends lookups that the running snapshot does not need.
     pub(super) fn settle(&mut self) {
         let snapshot = self.shared.snapshot.load();
         self.running
@@ -138,7 +138,7 @@ impl LookupTarget {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what was found; whether that is news.
+    /// Applies a result; returns whether it differs from the last one.
     fn take(&self, shared: &Shared, endpoints: Vec<EndpointConfig>) -> bool {
         let mut found = self.found();
         if found.as_ref() == Some(&endpoints) {
@@ -152,8 +152,7 @@ impl LookupTarget {
     }
 }
 
-/// Looks up again and again. What goes wrong is told when it begins, when it becomes something else,
-/// and when it is over.
+/// Repeats a lookup. A failure is logged when it begins, when its cause changes, and when it is over.
 async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch::Sender<bool>) {
     let mut lookup = Lookup::new(target.discovery.clone());
     let mut failures = 0;
@@ -163,12 +162,12 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
         let wait = match lookup.run().await {
             Ok(Discovered { endpoints, ttl }) => {
                 if wrong.take().is_some() {
-                    tracing::info!(%upstream, "endpoints are found again");
+                    tracing::info!(%upstream, "endpoint discovery works again");
                 }
                 failures = 0;
                 let count = endpoints.len();
                 if target.take(&shared, endpoints) {
-                    tracing::info!(%upstream, endpoints = count, "endpoints found");
+                    tracing::info!(%upstream, endpoints = count, "endpoints discovered");
                 }
                 next_after(ttl)
             }
@@ -176,7 +175,7 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
                 failures += 1;
                 if wrong.as_ref() != Some(&error) {
                     let kept = target.found().as_ref().map_or(0, Vec::len);
-                    tracing::warn!(%upstream, %error, kept, "endpoints not found");
+                    tracing::warn!(%upstream, %error, kept, "endpoint discovery failed; the last known endpoints stay in use");
                 }
                 wrong = Some(error);
                 retry_after(failures)
@@ -187,7 +186,7 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
     }
 }
 
-/// The files of endpoints that a snapshot was made with.
+/// The endpoint files that a snapshot uses.
 pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     let upstreams = snapshot.upstreams().iter();
     let files = upstreams.filter_map(|upstream| match &upstream.settings.discovery {
@@ -197,7 +196,7 @@ pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     files.collect()
 }
 
-/// Takes what the file at `path` holds now. If that makes no sense, the endpoints stay.
+/// Applies the endpoint file at `path`. If it has errors, the present endpoints stay.
 pub(super) fn apply_file(snapshot: &Snapshot, path: &Path) {
     let read = endpoints_file::read(path);
     let upstreams = snapshot.upstreams().iter();
@@ -209,11 +208,11 @@ pub(super) fn apply_file(snapshot: &Snapshot, path: &Path) {
             Ok(endpoints) => {
                 upstream.set_endpoints(endpoints);
                 let endpoints = endpoints.len();
-                tracing::info!(upstream = %upstream_name, %file, endpoints, "endpoints read");
+                tracing::info!(upstream = %upstream_name, %file, endpoints, "endpoints file loaded");
             }
             Err(error) => {
                 let kept = upstream.endpoints().len();
-                tracing::error!(upstream = %upstream_name, %file, %error, kept, "endpoints not read");
+                tracing::error!(upstream = %upstream_name, %file, %error, kept, "endpoints file rejected; the last known endpoints stay in use");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Why the process does not start, or a configuration does not run.
+//! Why the process does not start, or a configuration is rejected.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::snapshot::SnapshotError;
 /// Why the process did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration has mistakes.
+    /// The configuration has errors.
     #[error("{}", .0.one_line())]
     Config(Report),
     /// A listener cannot run.
@@ -21,22 +21,22 @@ pub enum StartError {
     /// An upstream cannot be set up.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// There is nowhere to log to.
+    /// The access log cannot be opened.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
-    /// Operators cannot connect.
+    /// The admin interface cannot listen.
     #[error("admin: cannot listen on `{0}`: {1}")]
     Admin(Bind, #[source] io::Error),
-    /// It was to succeed another process, and that does not hand over.
-    #[error("the process before does not hand over: {0}")]
+    /// An upgrade started this process, and the previous process does not hand over.
+    #[error("the previous process did not hand over: {0}")]
     Succession(#[source] io::Error),
-    /// The system has no thread, event queue or signal handler for us.
-    #[error("the system refused: {0}")]
+    /// The system refuses a thread, an event queue or a signal handler.
+    #[error("operating system error: {0}")]
     System(#[from] io::Error),
 }
 
 impl StartError {
-    /// All that is wrong, a line each.
+    /// Every error, one line each.
     pub(super) fn lines(&self) -> Vec<String> {
         match self {
             Self::Config(report) => report.error_lines().collect(),
@@ -51,25 +51,25 @@ impl From<ListenError> for StartError {
     }
 }
 
-/// Why a configuration was not taken.
+/// Why a configuration was rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReloadError {
-    /// It has mistakes.
+    /// The configuration has errors.
     #[error("{}", .0.one_line())]
     Config(Report),
-    /// Its upstreams cannot be set up.
+    /// An upstream cannot be set up.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// There is nowhere to log to.
+    /// The access log cannot be opened.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
-    /// Its listeners cannot be set up.
+    /// A listener cannot run.
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
 
 impl ReloadError {
-    /// All that is wrong, a line each.
+    /// Every error, one line each.
     pub(super) fn lines(&self) -> Vec<String> {
         match self {
             Self::Config(report) => report.error_lines().collect(),
@@ -78,25 +78,25 @@ impl ReloadError {
     }
 }
 
-/// Why listeners cannot run as configured.
+/// Why a listener cannot run as configured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListenError {
     /// An address cannot be bound.
     #[error("listener `{listener}`: cannot listen on `{bind}`: {source}")]
     Bind {
-        /// Its name.
+        /// The name of the listener.
         listener: Arc<str>,
         /// The address.
         bind: Bind,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// TLS cannot be set up.
     #[error("listener `{listener}`: {source}")]
     Tls {
-        /// Its name.
+        /// The name of the listener.
         listener: Arc<str>,
-        /// What went wrong.
+        /// The error.
         source: TlsError,
     },
 }

@@ -1,4 +1,4 @@
-//! What files hold, to notice that they changed.
+//! Fingerprints of files, to notice that their contents changed.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use crate::config::model::Config;
 
-/// What files held: a hash of each.
+/// A hash of the contents of each file.
 pub(super) type Fingerprint = HashMap<PathBuf, u64>;
 
-/// What files hold now. One that cannot be read holds nothing.
+/// The fingerprint of files as they are now. A file that cannot be read has that of no contents.
 pub(super) fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint {
     let hash = |path: &PathBuf| {
         let mut hasher = DefaultHasher::new();
@@ -22,8 +22,7 @@ pub(super) fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> F
         .collect()
 }
 
-/// Whether the files that changed are listeners' certificates, authorities and ticket keys and
-/// nothing else.
+/// Whether only certificates, client CAs and ticket keys of listeners have changed.
 pub(super) fn only_certificates_changed(
     config: &Config,
     before: &Fingerprint,
@@ -44,8 +43,9 @@ pub(super) fn only_certificates_changed(
     let changed: Vec<&PathBuf> = now
         .iter()
         .filter(|(path, hash)| before.get(*path) != Some(hash))
-        .map(|each| each.0)
+        .map(|(path, _)| path)
         .collect();
+    // A file more or less means that the configuration file has changed as well.
     before.len() == now.len()
         && !changed.is_empty()
         && changed.iter().all(|path| certificates.contains(path))

@@ -1,7 +1,7 @@
-//! Checks of every endpoint, once per process, on the control runtime.
+//! Runs the health checks of all endpoints, once per process, on the control runtime.
 //!
-//! When an endpoint is due lies in its state: reloads that come faster than checks do not put them off,
-//! endpoints that discovery brings are found, and those that are gone have nothing left behind.
+//! The time of the next check is part of an endpoint's state: frequent reloads do not postpone checks,
+//! endpoints from discovery are included, and removed ones leave nothing behind.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,17 +16,17 @@ use crate::upstream::group::Upstream;
 use crate::upstream::health::{CheckOutcome, HealthChange};
 use crate::upstream::health_check::{HealthCheckError, health_check};
 
-/// How often it is looked who is due.
+/// How often endpoints are scanned for due checks.
 const SCAN_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The same where nobody is checked: only for who has come back.
+/// The same without any health checks: only to notice the end of ejections.
 const IDLE_SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Checks that run at once: less than the descriptors that are kept in reserve. Who is due longest
-/// comes first.
+/// Checks that run at the same time: fewer than the reserved file descriptors. The most overdue come
+/// first.
 const MAX_RUNNING_CHECKS: usize = 64;
 
-/// The checks; dropping it ends them.
+/// The task that runs the checks; dropping it ends them.
 #[derive(Debug)]
 pub(super) struct HealthCheckTask(AbortHandle);
 
@@ -36,7 +36,7 @@ impl Drop for HealthCheckTask {
     }
 }
 
-/// Begins to check on this runtime.
+/// Starts the checks on this runtime.
 pub(super) fn start(shared: &Arc<Shared>) -> HealthCheckTask {
     let shared = Arc::clone(shared);
     let control = tokio::runtime::Handle::current();
@@ -47,13 +47,13 @@ async fn run(shared: Arc<Shared>) {
     let mut running = JoinSet::new();
     loop {
         while running.try_join_next().is_some() {}
-        // Not held while others run: whoever swaps it also frees it.
+        // The snapshot is not held during the pause: a reload frees the old one where it swaps it.
         let pause = start_due_checks(&shared, &shared.snapshot.load_full(), &mut running);
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Looks who is due, begins their checks, and tells how long that will do.
+/// Starts the checks that are due; returns the pause until the next scan.
 fn start_due_checks(
     shared: &Arc<Shared>,
     snapshot: &Snapshot,
@@ -80,7 +80,7 @@ fn start_due_checks(
     pause
 }
 
-/// A check of one endpoint.
+/// A check of one endpoint that is due.
 struct DueCheck {
     due: Instant,
     settings: Health,
@@ -89,7 +89,7 @@ struct DueCheck {
 }
 
 impl DueCheck {
-    /// Keeps the health of `endpoint` to what is configured by now. Its check, if that is due.
+    /// The check of `endpoint`, if it is due. Also drops state that the configuration no longer needs.
     fn if_due(
         upstream: &Arc<Upstream>,
         endpoint: Arc<EndpointState>,
@@ -127,10 +127,11 @@ impl DueCheck {
         if let Err(HealthCheckError::Connect(error)) = &result
             && error.is_local()
         {
-            tracing::warn!(endpoint = &*endpoint.label, %error, "no check");
+            // Nothing to hold against the endpoint: this process is short of ports or descriptors.
+            tracing::warn!(endpoint = &*endpoint.label, %error, "health check skipped (local resource exhaustion)");
             return;
         }
-        // Of what is configured otherwise by now, it says nothing.
+        // After a reload with other settings the result says nothing about the endpoint.
         let snapshot = shared.snapshot.load();
         let current = snapshot.upstream(&upstream.name);
         if current.and_then(|current| current.settings.health.as_ref()) == Some(settings) {
@@ -139,7 +140,7 @@ impl DueCheck {
     }
 }
 
-/// Takes down the result of a check: what was wrong, if anything.
+/// Records the result of a check, and logs what it changes.
 fn record(endpoint: &EndpointState, settings: &Health, error: Option<&HealthCheckError>) {
     let now = Instant::now();
     let why = error.map(ToString::to_string);
@@ -152,7 +153,7 @@ fn record(endpoint: &EndpointState, settings: &Health, error: Option<&HealthChec
     match change {
         None => {}
         Some(HealthChange::Failing) => {
-            tracing::info!(upstream, endpoint = label, why, "check failed");
+            tracing::info!(upstream, endpoint = label, why, "health check failed");
         }
         Some(HealthChange::Down) => {
             let in_flight = endpoint.in_flight();
@@ -168,10 +169,10 @@ fn log_readmitted(endpoint: &EndpointState, by: &str) {
     tracing::info!(upstream, endpoint, by, "endpoint readmitted");
 }
 
-/// From 0 to 1.
+/// A random number from 0 to 1.
 fn random_fraction() -> f64 {
     let mut bytes = [0; 4];
-    // It does not fail; if it did, checks would be in step for once.
+    // It does not fail in practice; if it did, checks would lose their jitter once.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }

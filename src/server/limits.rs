@@ -1,12 +1,12 @@
-//! How many descriptors the process may have, and has.
+//! Resource limits of the process: file descriptors and core dumps.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 
-/// Where the system knows no limit we still keep books; no process serves more.
+/// The limit that is assumed where the system has none: admission needs a number.
 const UNLIMITED: u64 = 1 << 20;
 
-/// Raises the soft limit to the hard one and returns it: the default of 1024 is there for programs
-/// that use `select(2)`.
+/// Raises the soft limit on open files to the hard limit and returns it. The soft default of 1024 exists
+/// for programs that use `select(2)`.
 pub(super) fn raise_descriptors() -> u64 {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -20,24 +20,24 @@ pub(super) fn raise_descriptors() -> u64 {
     before.maximum.unwrap_or(UNLIMITED)
 }
 
-/// Keeps the kernel from writing the memory to disk when the process crashes, and other processes of
-/// the same user from looking into it: there are keys in it.
+/// Disables core dumps, and reading the process's memory by other processes of the same user: there are
+/// private keys in it.
 pub(super) fn forbid_core_dumps() {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    // A handler that core dumps are piped to does not ask for the limit, but for the other one.
+    // A core dump handler behind a pipe ignores the limit, but respects the dumpable flag.
     let limited = setrlimit(Resource::Core, none);
     let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     if let Err(error) = limited.and(hidden) {
-        tracing::warn!(%error, "cannot switch core dumps off");
+        tracing::warn!(%error, "cannot disable core dumps");
     }
 }
 
-/// Those that the process has by now, listeners and connections not yet among them.
+/// The number of file descriptors that the process has open now.
 pub(super) fn open_descriptors() -> u64 {
-    /// Where the system does not tell: event queues of a few workers, logs, signals.
+    /// Assumed without `/proc`: event queues of a few workers, logs, signals.
     const USUAL: u64 = 64;
     std::fs::read_dir("/proc/self/fd").map_or(USUAL, |entries| entries.count() as u64)
 }

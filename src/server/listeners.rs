@@ -1,6 +1,6 @@
-//! The listeners that run, and how a reload changes them.
+//! The running listeners, and how a reload changes them.
 //!
-//! Sockets are told apart by what they are bound to, so that one stays open, its queue included,
+//! Sockets are identified by what they are bound to, so that a socket stays open, its backlog included,
 //! whatever else about its listener changes. Everything that can fail is done before anything is
 //! changed.
 
@@ -34,42 +34,43 @@ use crate::net::listener::Listener;
 use crate::net::tickets::TicketKeys;
 use crate::systemd::{self, passed::PassedSockets};
 
-/// The listeners that run.
+/// The running listeners.
 #[derive(Debug)]
 pub(super) struct Listeners {
     workers: Arc<[WorkerHandle]>,
     descriptors: DescriptorBudget,
-    /// What the service manager has passed: open as long as the process, so that any reload may use it.
+    /// Sockets that the service manager passed: they stay open as long as the process, so that any reload
+    /// may use them.
     passed: PassedSockets,
     inherited: InheritedListeners,
-    /// Addresses whose sockets the service manager may still keep.
+    /// Addresses whose sockets the service manager may still store, although they are no longer used.
     released: Vec<String>,
     sockets: HashMap<SocketKey, BoundAddress>,
     running: HashMap<Arc<str>, RunningListener>,
-    /// What was last taken.
+    /// The listeners as last configured.
     configured: Vec<model::ListenerConfig>,
-    /// Whom operators have taken out.
+    /// Listeners that operators have drained.
     drained: HashMap<Arc<str>, DrainedListener>,
 }
 
 #[derive(Debug)]
 struct RunningListener {
     listener: Arc<Listener>,
-    /// Kept across reloads: clients come back with tickets that these opened.
+    /// Kept across reloads: clients return with tickets that these keys made.
     tickets: Option<Arc<TicketKeys>>,
 }
 
-/// What is kept of a listener that is out.
+/// What is kept of a drained listener.
 #[derive(Debug, Default)]
 struct DrainedListener {
-    /// Clients that are still there count.
+    /// Its open connections still count against its limits.
     gate: Arc<Gate>,
     tickets: Option<Arc<TicketKeys>>,
 }
 
 impl Listeners {
-    /// None yet. All threads of the process have been started: what is left of the
-    /// `descriptors` that it may have is for sockets.
+    /// No listeners yet. All threads of the process have been started by now: what is left of the
+    /// `descriptors` that it may have open is for sockets.
     pub(super) fn new(
         workers: &Arc<[WorkerHandle]>,
         admission: &Arc<Admission>,
@@ -77,7 +78,7 @@ impl Listeners {
         passed: PassedSockets,
         mut inherited: InheritedListeners,
     ) -> Self {
-        // Those that are there already are counted as listeners'.
+        // Inherited sockets are open already, but will be counted as listeners' sockets.
         let descriptors = DescriptorBudget::new(admission, descriptors, inherited.sockets.len());
         Self {
             workers: Arc::clone(workers),
@@ -96,7 +97,7 @@ impl Listeners {
         }
     }
 
-    /// Makes the change.
+    /// Applies a planned change.
     pub(super) async fn apply(&mut self, plan: ListenerPlan) {
         let mut running = HashMap::new();
         for planned in plan.running {
@@ -109,11 +110,12 @@ impl Listeners {
             let name = Arc::clone(&planned.name);
             let drained = self.drained.remove(&name);
             if drained.is_some() {
-                tracing::warn!(listener = %name, "drained no more: its sockets would stay open");
+                tracing::warn!(listener = %name, "listener put back into service: its systemd sockets cannot be closed");
             }
             let DrainedListener { gate, .. } = drained.unwrap_or_default();
             running.insert(name, self.running(planned, gate));
         }
+        // What is left of the old map is no longer configured.
         let removed = std::mem::replace(&mut self.running, running);
         self.configured = plan.configured;
         self.drained.retain(|name, _| {
@@ -123,6 +125,7 @@ impl Listeners {
         for name in self.drained.keys() {
             tracing::info!(listener = %name, "not listening: drained by an operator");
         }
+        // A socket that stays may belong to another listener from now on.
         for (key, name) in &plan.wanted {
             if let (Some(socket), Some(running)) = (self.sockets.get(key), self.running.get(name)) {
                 socket.owner.store(Arc::clone(&running.listener));
@@ -131,7 +134,8 @@ impl Listeners {
         for (key, name, bound) in plan.bound {
             self.open(key, &name, bound).await;
         }
-        // Where that can be, an address is taken before that is closed which overlaps it.
+        // If possible, a new address is bound before one that overlaps it is closed, so that no connection
+        // is refused in between.
         let mut late = Vec::new();
         for (key, name) in plan.bind_late {
             match self.bind_alongside(&key.bind) {
@@ -140,8 +144,9 @@ impl Listeners {
             }
         }
         self.close_all_but(&plan.wanted).await;
+        // Only after its sockets are closed: what was in their backlogs is drained like the rest.
         for (name, removed) in removed {
-            tracing::info!(listener = %name, "listener removed: its tunnels stay");
+            tracing::info!(listener = %name, "listener removed; its tunnels stay open");
             removed.listener.drain.begin(Urgency::Low);
         }
         for (key, name) in late {
@@ -152,7 +157,7 @@ impl Listeners {
                 }
             }
         }
-        // What nobody has taken by now is of no use to anybody.
+        // Inherited sockets that no listener has claimed: connections to them would hang.
         for id in std::mem::take(&mut self.inherited).sockets.close() {
             tracing::info!(address = id.bind, "no longer listening");
             systemd::release(&id.bind);
@@ -162,13 +167,12 @@ impl Listeners {
         for name in self.unused() {
             tracing::warn!(
                 name,
-                "a socket was passed that no listener has: who connects there waits"
+                "inherited socket is not used by any listener; connections to it will hang"
             );
         }
     }
 
-    /// A listener as it runs from now on; what is known of it stays known, and `gate` is for one that
-    /// did not run.
+    /// A listener with its new settings. A running one keeps its state; a new one starts with `gate`.
     fn running(&mut self, planned: PlannedListener, gate: Arc<Gate>) -> RunningListener {
         let PlannedListener {
             name,
@@ -191,21 +195,19 @@ impl Listeners {
         RunningListener { listener, tickets }
     }
 
-    /// What listening sockets take is not there for connections.
+    /// Descriptors of listening sockets are not available for connections.
     fn update_connection_limit(&self) {
         let sockets = self.sockets.values().map(|it| it.sockets().len()).sum();
         self.descriptors.reserve_for_sockets(sockets);
     }
 
-    /// Stops accepting everywhere, once what the kernel has queued has been taken, and tells every
-    /// connection.
+    /// Stops accepting everywhere once the backlogs are empty, and begins the drain of every connection.
     pub(super) async fn stop(&mut self) {
         self.close_all_but(&HashMap::new()).await;
         self.drain(Urgency::High);
     }
 
-    /// Stops accepting everywhere, and leaves what the kernel has queued to the process that has been
-    /// given the sockets.
+    /// Stops accepting everywhere, and leaves the backlogs to the successor, which has the same sockets.
     pub(super) async fn stop_for_successor(&mut self) {
         for (_, socket) in self.sockets.drain() {
             socket.stop(StopMode::LeaveBacklog).await;
@@ -219,7 +221,7 @@ impl Listeners {
         }
     }
 
-    /// Forgets what need not be remembered of clients.
+    /// Drops state about client addresses that no longer matters.
     pub(super) fn sweep(&self) {
         let running = self.running.values().map(|it| &it.listener.gate);
         for gate in running.chain(self.drained.values().map(|it| &it.gate)) {
@@ -227,7 +229,7 @@ impl Listeners {
         }
     }
 
-    /// Listener and address of every open socket, by listener.
+    /// Listener and address of every listening socket, sorted by listener.
     pub(super) fn addresses(&self) -> Vec<(Arc<str>, String)> {
         let mut addresses: Vec<_> = self
             .sockets
@@ -242,7 +244,7 @@ impl Listeners {
         addresses
     }
 
-    /// The listeners that run, for operators.
+    /// The configured listeners, as shown to operators.
     pub(super) fn listening(&self) -> Vec<ListenerState> {
         let addresses = self.addresses();
         let of = |name: &Arc<str>| {
@@ -270,7 +272,7 @@ impl Listeners {
         listening
     }
 
-    /// Names under which sockets were passed that no listener has.
+    /// Names of passed sockets that no listener uses.
     fn unused(&self) -> Vec<String> {
         let used = |name: &&str| {
             let bind = Bind::Systemd((*name).into());
@@ -309,6 +311,7 @@ impl Listeners {
             }
             if let Some(socket) = self.sockets.remove(&key) {
                 let addresses = socket.addresses.clone();
+                // No other process has this socket: connections in its backlog would be reset.
                 socket.stop(StopMode::EmptyBacklog).await;
                 for address in addresses {
                     tracing::info!(address, "no longer listening");

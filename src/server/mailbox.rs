@@ -1,4 +1,4 @@
-//! What the workers are told, by the control runtime and by one another.
+//! Messages to workers, from the control runtime and from each other.
 
 use std::sync::Arc;
 
@@ -13,59 +13,59 @@ use crate::net::listener::Listener;
 use crate::observe::counters::Counters;
 use crate::tunnel::ended::Ended;
 
-/// Messages that may wait for a worker.
+/// Maximum number of pending messages per worker.
 pub(super) const MAILBOX: usize = 1024;
 
-/// What a worker is told.
+/// A message to a worker.
 #[derive(Debug)]
 pub(super) enum WorkerMessage {
     /// Accept from a socket.
     Accept(Box<AcceptTask>),
-    /// A connection that is its own from now on.
+    /// Serve a connection that another worker accepted.
     IncomingConnection(Box<IncomingConnection>),
-    /// End every tunnel, as this, in order.
+    /// End every tunnel with a Close frame, for this reason.
     EndTunnels(Ended),
-    /// Those that are still there have had their time.
+    /// Cut the tunnels that are still open, without waiting for their peers.
     CutTunnels,
-    /// Tell when nothing runs any more. No arrivals come after this.
+    /// Report when no task is left. No connections follow this message.
     Finish(oneshot::Sender<()>),
 }
 
-/// A socket to accept from.
+/// A socket for a worker to accept from.
 #[derive(Debug)]
 pub(super) struct AcceptTask {
     /// The socket.
     pub(super) bound: Arc<ListeningSocket>,
-    /// The listener that its connections belong to.
+    /// The listener that the connections belong to.
     pub(super) owner: Arc<ArcSwap<Listener>>,
     /// All workers.
     pub(super) workers: Arc<[WorkerHandle]>,
-    /// Which of them this one is.
+    /// The index of this worker among them.
     pub(super) own: usize,
-    /// Ends when accepting is to stop.
+    /// Completes when accepting is to stop.
     pub(super) stopped: oneshot::Receiver<StopMode>,
-    /// Dropped when it has.
+    /// Dropped when accepting has stopped.
     pub(super) done: oneshot::Sender<()>,
 }
 
-/// How accepting comes to an end.
+/// How to stop accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopMode {
-    /// What the kernel has queued by then is taken: nobody else would.
+    /// Accept what is in the backlog first: no other process has the socket.
     EmptyBacklog,
-    /// It is left to another process, which has the socket, too.
+    /// Leave the backlog to the successor, which has the same socket.
     LeaveBacklog,
 }
 
-/// A worker, as the others see it.
+/// A worker, as the control runtime and other workers see it.
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
-    /// Its mailbox.
+    /// The mailbox.
     pub(super) mailbox: mpsc::Sender<WorkerMessage>,
-    /// What operators want to know of it.
+    /// Questions from operators.
     pub(super) questions: mpsc::Sender<WorkerQuery>,
-    /// Its connections.
+    /// The number of its connections.
     pub(super) load: Arc<WorkerLoad>,
-    /// Its counters.
+    /// The counters for metrics.
     pub(super) counters: Arc<Counters>,
 }

@@ -1,4 +1,4 @@
-//! What operators have the process do.
+//! Orders from operators: reload, plan a reload, drain a listener, upgrade.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::handover::predecessor::HandedOver;
 use crate::systemd;
 
 impl Process {
-    /// Does what an operator orders. Whoever ordered it may have stopped waiting.
+    /// Executes an order. Its result is dropped if the operator no longer waits for it.
     pub(super) async fn execute(&mut self, order: ControlCommand) -> Option<HandedOver> {
         match order {
             ControlCommand::Plan(done) => {
@@ -26,7 +26,7 @@ impl Process {
             ControlCommand::Reload(guard, done) => {
                 let _ = done.send(self.reload_if(guard).await);
             }
-            // Whoever has been told that it takes too long must not be surprised.
+            // The operator was told that the order timed out: executing it now would be a surprise.
             ControlCommand::Listener(_, done) if done.is_closed() => {}
             ControlCommand::Upgrade(_, done) if done.is_closed() => {}
             ControlCommand::Listener(steer, done) => {
@@ -42,7 +42,7 @@ impl Process {
         None
     }
 
-    /// Takes a listener out, or puts it back.
+    /// Drains a listener, or puts it back into service.
     async fn set_listener_drained(&mut self, steer: &SteerListener) -> Result<(), ApiError> {
         let SteerListener {
             listener,
@@ -56,17 +56,19 @@ impl Process {
         done.map_err(|error| match error {
             ListenerDrainError::Unknown { .. } => ApiError::not_found(error.to_string()),
             ListenerDrainError::Passed(_) => ApiError::conflict(error.to_string()),
-            ListenerDrainError::Listen(_) => ApiError::conflict(format!("it stays out: {error}")),
+            ListenerDrainError::Listen(_) => {
+                ApiError::conflict(format!("it stays drained: {error}"))
+            }
         })?;
         match is_drained {
             true => tracing::info!(listener, "listener drained by an operator"),
-            false => tracing::info!(listener, "listener put back by an operator"),
+            false => tracing::info!(listener, "listener put back into service by an operator"),
         }
         self.admin.publish(&mut self.reloader);
         Ok(())
     }
 
-    /// Reloads, if that displaces no more tunnels than it may.
+    /// Reloads, unless that would displace more tunnels than the operator allows.
     async fn reload_if(&mut self, guard: Guard) -> Result<command::ReloadResponse, ApiError> {
         systemd::reloading();
         self.reloader.reopen_logs();
@@ -74,6 +76,7 @@ impl Process {
             Ok(loaded) => {
                 if let Err(fault) = guard.check(&self.plan(&loaded)) {
                     tracing::warn!(error = %fault, "reload refused");
+                    // systemd was told that a reload began, and waits for its end.
                     systemd::ready(&self.status());
                     return Err(fault);
                 }
@@ -109,6 +112,6 @@ impl Process {
 }
 
 fn rejected(error: &ReloadError) -> ApiError {
-    ApiError::conflict("the configuration is not taken; what ran before runs on")
+    ApiError::conflict("configuration rejected; the previous one stays in effect")
         .with_details(error.lines())
 }

@@ -1,4 +1,4 @@
-//! The process as it runs: its parts, and the loop that keeps them up to date.
+//! The running process: its parts, and the loop that reacts to signals, orders and changed files.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,29 +21,30 @@ use crate::handover::predecessor::HandedOver;
 use crate::observe::process::ProcessStatus;
 use crate::systemd;
 
-/// How often client addresses of which there is nothing to remember are forgotten.
+/// How often state about client addresses that no longer matter is dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// A file that does not fit another may be half of a change: how long the other half may take.
+/// How long a reload of changed files is retried before its failure is final: a certificate that does not
+/// match its key may be half of a change.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often it is looked at meanwhile.
+/// The time between these attempts.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Everything that runs, as the control runtime sees it.
+/// Everything that runs, as owned by the control runtime.
 pub(super) struct Process {
     pub(super) reloader: Reloader,
     pub(super) workers: Arc<[mailbox::WorkerHandle]>,
-    /// What metrics tell of it.
+    /// What metrics show of the process itself.
     pub(super) process_status: Arc<ProcessStatus>,
     pub(super) admin: AdminServers,
-    /// What operators order.
+    /// Orders from operators.
     pub(super) orders: mpsc::Receiver<ControlCommand>,
     pub(super) signals: Signals,
     pub(super) file_watch: FileWatch,
-    /// Its program.
+    /// The path of the program, for an upgrade.
     pub(super) program: PathBuf,
-    /// `None` as long as that hears of another process.
+    /// `None` while another process speaks for the service.
     pub(super) notifier: Option<ServiceNotifier>,
     pub(super) _health_checks: health::HealthCheckTask,
     pub(super) evict: Option<PeriodicTask>,
@@ -51,9 +52,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Reloads as asked until asked to stop, or succeeded by another process; then stops.
+    /// Handles events until a signal to stop, or until a successor has taken over; then drains.
     pub(super) async fn serve(mut self) -> Exit {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        // One event at a time: a reload, an order and an upgrade never run beside one another, so that none
+        // sees listeners or a snapshot half changed.
         loop {
             let mut succeeded = None;
             tokio::select! {
@@ -65,7 +68,9 @@ impl Process {
                 Some(order) = self.orders.recv() => succeeded = self.execute(order).await,
                 _ = sweep.tick() => self.sweep(),
                 () = self.file_watch.look() => {
+                    // Endpoint files first: they are applied by themselves, without a reload.
                     self.apply_endpoint_files();
+                    // An event may be a touch or a read: only different contents are a reason to reload.
                     if fingerprint(self.watched().iter()) != self.watched_fingerprint() {
                         self.reload(self.watched_source(), SETTLE_TIMEOUT).await;
                     }
@@ -77,7 +82,7 @@ impl Process {
         }
     }
 
-    /// Forgets what need not be remembered.
+    /// Drops state that no longer matters.
     fn sweep(&mut self) {
         self.reloader.listeners().sweep();
         for worker in self.workers.iter() {
@@ -85,18 +90,18 @@ impl Process {
         }
     }
 
-    /// Takes what files of endpoints hold now: that is no reason to take the rest of the
-    /// configuration, too.
+    /// Applies endpoint files that have changed. The rest of the configuration stays as it is.
     fn apply_endpoint_files(&mut self) {
         if self.reloader.server().watch != WatchedFiles::Off && self.reloader.apply_endpoint_files()
         {
-            // What the files are links to may be elsewhere now.
+            // Links may lead to other folders now.
             self.watch_files();
         }
     }
 
-    /// Reloads; a failure is final once files have had time to settle.
+    /// Reloads; retries a failure for as long as `settle`, until the files fit together.
     pub(super) async fn reload(&mut self, from: Source, settle: Duration) {
+        // systemd waits for `ready` after this, whatever the result is.
         systemd::reloading();
         self.reloader.reopen_logs();
         let deadline = tokio::time::Instant::now() + settle;
@@ -110,7 +115,8 @@ impl Process {
         self.reloaded(&result);
     }
 
-    /// Files that changed apply by themselves; the configuration file only where it is watched, too.
+    /// Where a reload after a change of files reads the configuration: from the configuration file only if
+    /// that is watched as well.
     fn watched_source(&self) -> Source {
         match self.reloader.server().watch {
             WatchedFiles::All => Source::File,
@@ -118,7 +124,7 @@ impl Process {
         }
     }
 
-    /// Tells what came of a reload.
+    /// Publishes the result of a reload: in the log, metrics, the admin interface and to systemd.
     pub(super) fn reloaded(&mut self, result: &Result<ReloadOutcome, ReloadError>) {
         let fault = result.as_ref().err().map(ReloadError::lines);
         self.process_status.reloaded(fault.unwrap_or_default());
@@ -135,7 +141,7 @@ impl Process {
         systemd::ready(&self.status());
     }
 
-    /// The files whose changes apply by themselves.
+    /// The files whose changes are applied automatically.
     fn watched(&self) -> Vec<PathBuf> {
         let mut files: Vec<_> = self.reloader.fingerprint().keys().cloned().collect();
         files.retain(|file| match self.reloader.server().watch {
@@ -164,7 +170,7 @@ impl Process {
         self.file_watch.set(&watched);
     }
 
-    /// How it goes, for the service manager.
+    /// The status line for the service manager.
     pub(super) fn status(&self) -> String {
         watchdog::status_line(self.admin.view())
     }
@@ -172,6 +178,9 @@ impl Process {
 
 fn report_failure(error: &ReloadError) {
     for line in error.lines() {
-        tracing::error!(error = line, "reload failed");
+        tracing::error!(
+            error = line,
+            "reload failed; the previous configuration stays in effect"
+        );
     }
 }

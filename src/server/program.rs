@@ -1,10 +1,10 @@
-//! The program that this process runs.
+//! The path of the program that this process runs, for upgrades.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Where the program was started from: under the name that was given, which may lead to another file by
-/// the time of an upgrade, if it leads here now.
+/// The path under which the program was started. It may be a link that leads to another version by the
+/// time of an upgrade, so the name as given is kept, if it leads to this program now.
 pub(super) fn program() -> io::Result<PathBuf> {
     let resolved = std::env::current_exe()?;
     let given = std::env::args_os().next().map(PathBuf::from);
@@ -18,8 +18,9 @@ pub(super) fn program() -> io::Result<PathBuf> {
         });
         found.chain((!is_name).then_some(given))
     });
-    let is_it = |path: &PathBuf| path.canonicalize().is_ok_and(|it| it == resolved);
-    let mut candidates = candidates.filter(is_it);
+    // A relative name may mean another file in this directory: only one that leads here is trusted.
+    let is_this = |path: &PathBuf| path.canonicalize().is_ok_and(|target| target == resolved);
+    let mut candidates = candidates.filter(is_this);
     let found = candidates.next().map(std::path::absolute).transpose()?;
     Ok(found.unwrap_or(resolved))
 }

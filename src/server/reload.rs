@@ -1,7 +1,6 @@
-//! Taking a new configuration: read, checked and built beside the old one, then swapped.
+//! Reloading: a new configuration is read, checked and built beside the running one, then swapped in.
 //!
-//! On any failure the old one keeps running. Reloads come one after the other; requests that come
-//! during one are one more.
+//! On any failure the old configuration stays in effect. Reloads run one after the other.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,16 +20,16 @@ use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::registry::Registry;
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReloadOutcome {
-    /// A new configuration runs.
+    /// A new configuration is in effect.
     Everything,
-    /// Only certificates had changed, and only they were swapped.
+    /// Only certificates had changed, and only they were swapped in.
     Certificates,
 }
 
-/// Takes configurations.
+/// Loads and applies configurations.
 #[derive(Debug)]
 pub(super) struct Reloader {
     path: PathBuf,
@@ -38,7 +37,7 @@ pub(super) struct Reloader {
     listeners: Listeners,
     lookups: Lookups,
     fingerprint: Fingerprint,
-    /// What operators are shown of it.
+    /// What operators are shown of the configuration in effect.
     loaded: Arc<LoadedConfig>,
     started: StartedWith,
     server: ServerConfig,
@@ -49,26 +48,26 @@ pub(super) struct Reloader {
 /// Where a configuration is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// Its file.
+    /// The configuration file.
     File,
-    /// What its file held when it was last taken: it may have been edited since, and nobody has asked
-    /// for that to be taken. The files that it names are read again.
+    /// The text in effect: the configuration file may have been edited since, and no operator has asked for
+    /// that to be applied. The files that it refers to are read again.
     Effective,
 }
 
-/// What configurations are taken into.
+/// What a reloader is made of.
 #[derive(Debug)]
 pub(super) struct ReloaderParts {
-    /// What workers share.
+    /// The state that workers share.
     pub(super) shared: Arc<Shared>,
-    /// Nothing listens yet.
+    /// No listener is running yet.
     pub(super) listeners: Listeners,
-    /// Those of the first configuration have begun.
+    /// The lookups of the first configuration have begun.
     pub(super) lookups: Lookups,
 }
 
 impl Reloader {
-    /// Begins to listen with the first configuration, as planned.
+    /// Applies the planned listeners of the first configuration.
     pub(super) async fn start(
         path: &Path,
         loaded: &Loaded,
@@ -96,52 +95,52 @@ impl Reloader {
         }
     }
 
-    /// The listeners that run.
+    /// The running listeners.
     pub(super) fn listeners(&mut self) -> &mut Listeners {
         &mut self.listeners
     }
 
-    /// What runs.
+    /// The `server` section in effect.
     pub(super) fn server(&self) -> &ServerConfig {
         &self.server
     }
 
-    /// The configuration file.
+    /// The path of the configuration file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The configuration as running.
+    /// The running snapshot.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.shared.snapshot.load_full()
     }
 
-    /// When the certificates of the listeners expire.
+    /// When the listeners' certificates expire.
     pub(super) fn expiries(&self) -> Arc<Vec<Expiry>> {
         Arc::clone(&self.expiries)
     }
 
-    /// Files of logs may have been renamed away.
+    /// Opens log files again: they may have been renamed.
     pub(super) fn reopen_logs(&self) {
         self.shared.access_log.reopen();
     }
 
-    /// What has happened by now is written.
+    /// Writes what is buffered of the access log.
     pub(super) fn flush_logs(&self) {
         self.shared.access_log.flush();
     }
 
-    /// What is alive of upstreams.
+    /// The registry of upstreams and endpoints.
     pub(super) fn registry(&self) -> Arc<Registry> {
         Arc::clone(self.shared.snapshot.load().registry())
     }
 
-    /// The files that the running configuration was read from, and what they held.
+    /// The files that the running configuration was read from, and their contents.
     pub(super) fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
 
-    /// Takes what the files of endpoints hold now, where that has changed; whether any has.
+    /// Applies endpoint files that have changed; returns whether any has.
     pub(super) fn apply_endpoint_files(&mut self) -> bool {
         let snapshot = self.shared.snapshot.load();
         let now = fingerprint(&discovery::files(&snapshot));
@@ -156,12 +155,12 @@ impl Reloader {
         changed
     }
 
-    /// What operators are shown of the configuration as running.
+    /// What operators are shown of the configuration in effect.
     pub(super) fn loaded(&self) -> Arc<LoadedConfig> {
         Arc::clone(&self.loaded)
     }
 
-    /// Files whose contents are others than those that were taken, the configuration file aside.
+    /// Files other than the configuration file whose contents differ from those in effect.
     pub(super) fn changed_files(&self, config: &Config) -> Vec<String> {
         let now = fingerprint(&config.inputs);
         let differs = |(path, hash): &(&PathBuf, &u64)| {
@@ -175,17 +174,17 @@ impl Reloader {
         changed
     }
 
-    /// Keys that say something else than at the start, and wait for the next one.
+    /// Keys that have changed, and take effect only at the next start.
     pub(super) fn at_next_start(&self, config: &Config) -> Vec<&'static str> {
         self.started.differs_from(config)
     }
 
-    /// What changes over TCP need.
+    /// The token that changes over TCP need.
     pub(super) fn token(&self) -> Option<Arc<Secret>> {
         self.admin.token.clone().map(Arc::new)
     }
 
-    /// Reads the configuration again, and nothing more.
+    /// Reads and checks the configuration again; applies nothing.
     ///
     /// # Errors
     /// [`ReloadError::Config`].
@@ -198,19 +197,19 @@ impl Reloader {
         blocking(load).await.map_err(ReloadError::Config)
     }
 
-    /// Reads the configuration again and swaps it in.
+    /// Reads the configuration again and applies it.
     ///
     /// # Errors
-    /// [`ReloadError`]; what ran before keeps running.
+    /// [`ReloadError`]; the previous configuration stays in effect.
     pub(super) async fn reload(&mut self, from: Source) -> Result<ReloadOutcome, ReloadError> {
         let loaded = self.load(from).await?;
         self.apply(loaded, from).await
     }
 
-    /// Swaps in a configuration.
+    /// Applies a configuration.
     ///
     /// # Errors
-    /// [`ReloadError`]; what ran before keeps running.
+    /// [`ReloadError`]; the previous configuration stays in effect.
     pub(super) async fn apply(
         &mut self,
         loaded: Loaded,
@@ -223,9 +222,10 @@ impl Reloader {
         let shown = Arc::new(shown);
         let mut fingerprint = fingerprint(&config.inputs);
         if let (Source::Effective, Some(known)) = (from, self.fingerprint.get(&self.path)) {
-            // What it holds now has not been taken.
+            // Its present contents have not been applied: an edit must still count as a change.
             fingerprint.insert(self.path.clone(), *known);
         }
+        // Everything that can fail comes first, and leaves what is in effect untouched.
         let plan = self.listeners.plan(&config.listeners)?;
         if only_certificates_changed(&config, &self.fingerprint, &fingerprint) {
             self.listeners.apply(plan).await;
@@ -241,6 +241,7 @@ impl Reloader {
         self.lookups.begin(&config.upstreams).await;
         let snapshot = Snapshot::new(&config, Some(&self.shared.snapshot.load()));
         let snapshot = snapshot.inspect_err(|_| self.lookups.settle())?;
+        // Before the swap: a session must not find an upstream whose endpoints are known without them.
         self.lookups.fill(&snapshot);
         if let Some(target) = target {
             self.shared.access_log.set(target);
@@ -251,6 +252,7 @@ impl Reloader {
         let old = self.shared.snapshot.swap(Arc::new(snapshot));
         self.reset_weights();
         self.lookups.settle();
+        // After the snapshot: the first connection to a new listener needs the new routes.
         self.listeners.apply(plan).await;
         // Freed here rather than on a worker, where ten thousand endpoints would be a stall.
         drop(old);
@@ -262,7 +264,7 @@ impl Reloader {
         Ok(ReloadOutcome::Everything)
     }
 
-    /// What operators have weighed counts as configured from now on.
+    /// Drops the weights that operators have set: the configured ones count from now on.
     fn reset_weights(&self) {
         for upstream in self.snapshot().upstreams() {
             for endpoint in upstream.endpoints() {
@@ -285,7 +287,7 @@ fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
     Arc::new(expiries)
 }
 
-/// What operators are shown of a configuration.
+/// What operators are shown of a loaded configuration.
 pub(super) fn taken(loaded: &Loaded) -> LoadedConfig {
     let files = loaded.config.inputs.iter();
     LoadedConfig {

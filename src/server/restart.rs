@@ -1,8 +1,8 @@
-//! What a reload does not change: keys that take effect when the process is started again.
+//! Configuration keys that a reload does not change: they take effect at the next start.
 
 use crate::config::model::{Admin, Bind, Config, ServerConfig};
 
-/// What the process was started with, and what a reload does not change.
+/// The values that the process was started with.
 #[derive(Debug)]
 pub(super) struct StartedWith {
     server: ServerConfig,
@@ -17,7 +17,7 @@ impl StartedWith {
         }
     }
 
-    /// Keys that say something else by now, and wait for the next start.
+    /// The keys whose configured values differ from those in effect until the next start.
     pub(super) fn differs_from(&self, config: &Config) -> Vec<&'static str> {
         let (server, admin) = (&config.server, &config.admin);
         let differ = [
@@ -46,7 +46,7 @@ fn address(bind: &Option<Bind>) -> Option<String> {
     bind.as_ref().map(ToString::to_string)
 }
 
-/// Permission bits of its socket, if it is one in a folder.
+/// The permission bits of a unix socket.
 fn mode(bind: &Option<Bind>) -> Option<u32> {
     match bind {
         Some(Bind::Unix { mode, .. }) => Some(*mode),

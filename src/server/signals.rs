@@ -1,10 +1,10 @@
-//! The signals that steer the process.
+//! The signals that control the process.
 
 use std::io;
 
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
-/// What a signal asks for.
+/// The meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     /// SIGHUP.
@@ -15,7 +15,7 @@ pub(super) enum Signal {
     Stop,
 }
 
-/// The installed handlers; none once they have been given away.
+/// The installed signal handlers, or none.
 #[derive(Debug)]
 pub(super) struct Signals(Option<SignalHandlers>);
 
@@ -28,10 +28,10 @@ struct SignalHandlers {
 }
 
 impl Signals {
-    /// Installs them.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub(super) fn install() -> io::Result<Self> {
         Ok(Self(Some(SignalHandlers {
             hangup: signal(SignalKind::hangup())?,
@@ -41,7 +41,7 @@ impl Signals {
         })))
     }
 
-    /// None: waits for ever.
+    /// No handlers: [`next`](Self::next) never returns. For a process whose signals are awaited elsewhere.
     pub(super) fn none() -> Self {
         Self(None)
     }
@@ -59,7 +59,7 @@ impl Signals {
         }
     }
 
-    /// Waits for one that asks to stop.
+    /// Waits for a signal to stop; others are ignored.
     pub(super) async fn stop(&mut self) {
         while self.next().await != Signal::Stop {}
     }

@@ -1,5 +1,5 @@
-//! The beginning of the process: everything that can fail first, then listeners, and then the word that
-//! it serves.
+//! The start of the process: first everything that can fail, then the listeners, and then the
+//! announcement that it accepts connections.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,21 +25,21 @@ use crate::observe::logging::{self, Logging};
 use crate::systemd::{self, passed::PassedSockets};
 use crate::upstream::registry::Registry;
 
-/// Threads that may wait for the system at once, for names and files.
+/// Maximum number of blocking threads, for name resolution and files.
 const BLOCKING_THREADS: usize = 4;
 
-/// What a process is started with.
+/// What the process is started with.
 pub(super) struct Startup<'a> {
     /// The configuration file.
     pub(super) path: &'a Path,
-    /// Before anybody puts another one in its place.
+    /// The path of the program, found before another file can take its place.
     pub(super) program: PathBuf,
-    /// What the service manager passes.
+    /// Sockets that the service manager passed.
     pub(super) passed: PassedSockets,
 }
 
 impl Startup<'_> {
-    /// Serves; calls `ready` when it does.
+    /// Runs the process to its end; calls `ready` once it accepts connections.
     pub(super) fn run(
         self,
         predecessor: &mut Option<Predecessor>,
@@ -63,10 +63,10 @@ impl Startup<'_> {
 }
 
 impl Process {
-    /// Begins to serve.
+    /// Starts the process.
     ///
     /// # Errors
-    /// [`StartError`]; then nothing was served.
+    /// [`StartError`]: no connection was accepted.
     async fn start(
         start: Startup<'_>,
         loaded: &Loaded,
@@ -78,6 +78,7 @@ impl Process {
             Some(predecessor) => predecessor.inherit().map_err(StartError::Succession)?,
             None => Inheritance::without_predecessor(start.passed),
         };
+        // Early: a signal during a slow start must not kill the process without a word.
         let signals = Signals::install()?;
         let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
         let base = Base::build(config, registry.unwrap_or_default()).await?;
@@ -94,9 +95,10 @@ impl Process {
         } = base;
         let (passed, inherited) = (inheritance.passed, inheritance.listeners);
         let mut listeners = Listeners::new(&workers, &admission, descriptors, passed, inherited);
+        // Binds everything but accepts nothing: the predecessor still serves the same addresses.
         let plan = listeners.plan(&config.listeners)?;
         prepared(predecessor).await?;
-        // From here on nothing fails.
+        // Nothing fails from here on: the predecessor has given its permission.
         let parts = ReloaderParts {
             shared: Arc::clone(&shared),
             listeners,
@@ -117,7 +119,8 @@ impl Process {
             evict: Some(evict::start(view.displacer())),
             _rebalance: rebalance::start(view.displacer()),
         };
-        // Only now: afterwards we cannot count our own descriptors any more.
+        // Only after listeners have counted open descriptors: a process that is not dumpable cannot read
+        // its own `/proc/self/fd`.
         if !config.server.core_dumps {
             limits::forbid_core_dumps();
         }
@@ -125,14 +128,16 @@ impl Process {
         Ok(process)
     }
 
-    /// Everything is there: takes over from the predecessor, if there is one, and says that it serves.
+    /// Takes over from the predecessor, if there is one, and announces that this process is the service.
     async fn begin(&mut self, predecessor: Option<Predecessor>, mut older: Vec<(Identity, Link)>) {
         self.settle();
         if let Some(predecessor) = predecessor {
             older.extend(take_over(predecessor).await);
+            // Only now does systemd listen to this process.
             self.reloader.listeners().keep();
         }
         let view = Arc::clone(self.admin.view());
+        // After the handover: until then the watchdog is the predecessor's.
         self.notifier = Some(ServiceNotifier::start(&view));
         let older = older.into_iter();
         let older = older.map(|(identity, link)| OlderGeneration::new(identity, link));
@@ -141,13 +146,13 @@ impl Process {
             generation = view.generation,
             version = env!("CARGO_PKG_VERSION"),
             workers = self.workers.len(),
-            connections_most = view.admission.limit(),
+            max_connections = view.admission.limit(),
             "ready"
         );
         systemd::ready(&self.status());
     }
 
-    /// The first configuration is taken.
+    /// Publishes the first configuration, and watches its files.
     fn settle(&mut self) {
         self.admin.publish(&mut self.reloader);
         self.process_status
@@ -158,7 +163,7 @@ impl Process {
     }
 }
 
-/// All that can fail is done: waits until the predecessor, if there is one, lets this process begin.
+/// Everything that can fail is done: waits for the predecessor's permission to accept, if there is one.
 async fn prepared(predecessor: &mut Option<Predecessor>) -> Result<(), StartError> {
     let Some(waiting) = predecessor.take() else {
         return Ok(());
@@ -172,8 +177,8 @@ async fn prepared(predecessor: &mut Option<Predecessor>) -> Result<(), StartErro
     answered.map_err(StartError::Succession)
 }
 
-/// This process serves: waits for the predecessor to step back. From then on that is an older
-/// generation; `None` if it is gone already.
+/// This process accepts connections: waits until the predecessor has stopped. From then on that is an
+/// older generation; `None` if it is gone already.
 async fn take_over(predecessor: Predecessor) -> Option<(Identity, Link)> {
     let (predecessor, answered) = blocking(move || {
         let answered = predecessor.serving();
@@ -181,8 +186,8 @@ async fn take_over(predecessor: Predecessor) -> Option<(Identity, Link)> {
     })
     .await;
     if let Err(error) = answered {
-        // It will not come back, and this one serves.
-        tracing::warn!(%error, "the process before has not said that it steps back");
+        // Not fatal: this process accepts connections, and the predecessor is most likely gone.
+        tracing::warn!(%error, "no confirmation from the previous process that it stopped accepting");
     }
     systemd::unmute();
     predecessor.into_older()

@@ -1,4 +1,4 @@
-//! The end of the process: in order, at once, or after another one has taken over.
+//! The end of the process: a drain with a grace period, at once, or after a successor has taken over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,27 +20,27 @@ use crate::observe::counters::Totals;
 use crate::systemd;
 use crate::tunnel::ended::Ended;
 
-/// What is left to ended tunnels to have their last bytes taken.
+/// How long ended tunnels may take to send their last bytes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What tunnels have where nobody is served before this process has left.
+/// The grace period if the successor is gone: no connection is accepted before this process has exited.
 const SUCCESSOR_GONE_GRACE: Duration = Duration::from_secs(2);
 
-/// The share of their time over which tunnels are closed; the rest is for their last words.
+/// The part of the grace period over which tunnels are closed; the rest is for their Close handshakes.
 const CLOSING_SHARE: f64 = 0.9;
 
-/// Why a process that drains for its successor goes on to something else.
+/// Why draining for a successor ended.
 enum DrainEnd {
-    /// Nothing is left.
+    /// No tunnel or request is left.
     Drained,
-    /// It is told to stop.
+    /// A signal asked this process to stop.
     StopRequested,
-    /// The successor is gone, and the service manager waits for this process to go, too.
+    /// The successor is gone, and the service manager waits for this process to exit as well.
     SuccessorGone,
 }
 
 impl Process {
-    /// Listeners first, then requests, then tunnels, as far as the time allows.
+    /// Stops accepting, then waits for requests and tunnels, within the grace period.
     pub(super) async fn stop(self) -> Exit {
         let shutdown = self.reloader.server().shutdown;
         self.stop_by(shutdown).await
@@ -50,7 +50,7 @@ impl Process {
         let grace = shutdown.grace;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
-        // Whoever waits for one is told that there is none any more.
+        // Dropping the orders tells the operators who wait for them that the process is stopping.
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
         self.process_status.drain();
@@ -63,11 +63,13 @@ impl Process {
         exit
     }
 
-    /// Another process serves: ends what there still is, at its pace, and does what that one asks.
+    /// A successor accepts connections now: waits for requests and tunnels of this process, and answers
+    /// what operators ask through the successor.
     pub(super) async fn drain_for_successor(mut self, link: Option<Link>) -> Exit {
         let shutdown = self.reloader.server().shutdown;
         let over = self.reloader.server().upgrade.drain;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
+        // The receiver is moved into the task that refuses orders; this one takes its place.
         let (_nobody, none) = mpsc::channel(1);
         let orders = std::mem::replace(&mut self.orders, none);
         self.process_status.drain();
@@ -82,7 +84,11 @@ impl Process {
         let mut refusing = JoinSet::new();
         refusing.spawn(refuse(orders));
         let tunnels = self.totals().tunnels_open;
-        tracing::info!(tunnels, ?over, "draining: another process serves");
+        tracing::info!(
+            tunnels,
+            ?over,
+            "draining; the new process accepts connections now"
+        );
         let why = tokio::select! {
             biased;
             () = signals.stop() => DrainEnd::StopRequested,
@@ -95,7 +101,7 @@ impl Process {
                 self.signals = signals;
                 return self.stop().await;
             }
-            // Already as fast as can be: the manager, which now hears of it, may say so all the same.
+            // `stop_by` reports to systemd again, although the drain is short.
             DrainEnd::SuccessorGone => {
                 return self
                     .stop_by(Shutdown {
@@ -106,7 +112,7 @@ impl Process {
                     .await;
             }
         }
-        // Whoever has asked for the upgrade wants to hear of it.
+        // The operator who asked for the upgrade may still be reading the response.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.admin.retired()).await;
         self.log_totals(Exit::Graceful);
         Exit::Graceful
@@ -128,14 +134,14 @@ impl Process {
     async fn drain(&mut self, shutdown: Shutdown) {
         tokio::time::sleep(shutdown.delay).await;
         self.reloader.listeners().stop().await;
-        // What endpoints do meanwhile no longer matters.
+        // All tunnels are about to be closed: moving some of them for their endpoints' sake is pointless.
         self.evict = None;
         self.wind_down(Some(shutdown.grace), shutdown.close_code)
             .await;
     }
 
-    /// Nobody comes any more: waits for requests and tunnels to end, and ends them within `time`, if
-    /// that is bounded.
+    /// Waits for requests and tunnels to end; closes those that are left within `time`, if there is a bound.
+    /// No connections are accepted any more.
     async fn wind_down(&mut self, time: Option<Duration>, code: u16) {
         let mut done = Vec::with_capacity(self.workers.len());
         for worker in self.workers.iter() {
@@ -163,7 +169,7 @@ impl Process {
         if tokio::time::timeout(time, &mut all).await.is_ok() {
             return;
         }
-        // Those that came too late for that, and those that could not be told yet.
+        // Tunnels opened since the list was made, and those that the paced job has not reached.
         closing.iter().for_each(|job| job.stop());
         self.send_to_workers(|| WorkerMessage::EndTunnels(Ended::Shutdown))
             .await;
@@ -178,7 +184,7 @@ impl Process {
 
     async fn send_to_workers(&self, message: impl Fn() -> WorkerMessage) {
         for worker in self.workers.iter() {
-            // A worker that is gone has nothing to be told.
+            // A worker that is gone needs no message.
             let _ = worker.mailbox.send(message()).await;
         }
     }
@@ -188,22 +194,26 @@ impl Process {
     }
 }
 
-/// Ends if the successor is gone, by which `asked` ends, and there is a service manager. That starts
-/// the service anew once this process has gone, too: until then it does not even hear of the end of a
-/// process that is no child of its own, and nobody is served.
+/// Returns if the successor is gone (which ends `asked`) and there is a service manager. The manager starts
+/// the service again only when this process has exited as well: it is not notified of the end of a
+/// process that is not its own child, and no connection is accepted until then.
 async fn successor_gone(asked: &mut JoinSet<()>) {
     while asked.join_next().await.is_some() {}
-    tracing::error!("the process that has taken over is gone: nobody accepts connections");
+    tracing::error!("the new process is gone; no process accepts connections");
     if !systemd::is_available() {
         std::future::pending().await
     }
 }
 
-/// What only the process that serves can do.
+/// Refuses orders that only the process that accepts connections can execute.
 async fn refuse(mut orders: mpsc::Receiver<ControlCommand>) {
     while let Some(order) = orders.recv().await {
-        let fault = || ApiError::conflict("this generation drains: ask the one that serves");
-        // Whoever ordered it may have stopped waiting.
+        let fault = || {
+            ApiError::conflict(
+                "this generation is draining; ask the process that accepts connections",
+            )
+        };
+        // The operator may have stopped waiting.
         match order {
             ControlCommand::Plan(done) => drop(done.send(Err(fault()))),
             ControlCommand::Reload(_, done) => drop(done.send(Err(fault()))),

@@ -1,4 +1,4 @@
-//! Handing over to a new process. `handover` has the whole exchange.
+//! Upgrade: handing over to a new process. `handover` describes the whole exchange.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ use crate::handover::state::HandoverState;
 use crate::systemd;
 
 impl Process {
-    /// Hands over to a new process, of `binary` or of the program that this one was started with. When
-    /// that serves, this one accepts nothing any more.
+    /// Hands over to a new process that runs `binary`, or the program that this one was started with. Once
+    /// the new process accepts connections, this one has stopped accepting.
     ///
     /// # Errors
-    /// [`ApiError`]; what ran before runs on.
+    /// [`ApiError`]: this process stays in service.
     pub(super) async fn upgrade(
         &mut self,
         binary: Option<PathBuf>,
     ) -> Result<HandedOver, ApiError> {
         let binary = binary.unwrap_or_else(|| self.program.clone());
-        tracing::info!(binary = %binary.display(), "handing over to a new process");
+        tracing::info!(binary = %binary.display(), "starting a new process to hand over to");
         match self.hand_over(&binary).await {
             Ok(done) => Ok(done),
             Err(error) => {
@@ -33,9 +33,10 @@ impl Process {
                 for line in &details {
                     tracing::error!(error = line, "upgrade failed");
                 }
-                tracing::error!(%error, "upgrade failed: what ran before runs on");
-                let fault =
-                    ApiError::conflict(format!("not upgraded, what ran before runs on: {error}"));
+                tracing::error!(%error, "upgrade failed; this process stays in service");
+                let fault = ApiError::conflict(format!(
+                    "upgrade failed, this process stays in service: {error}"
+                ));
                 Err(fault.with_details(details))
             }
         }
@@ -46,21 +47,23 @@ impl Process {
         let (program, config) = (binary.to_owned(), self.reloader.path().to_owned());
         let successor = blocking(move || SuccessorProcess::start(&program, &config)).await?;
         let view = Arc::clone(self.admin.view());
+        // From the copy of the state until the outcome is known, a change by an operator would be lost.
         view.handing_over.store(true, Ordering::Relaxed);
         let succeeded = self.hand_state(successor).await;
         view.handing_over.store(false, Ordering::Relaxed);
         succeeded
     }
 
-    /// Hands over all that there is, and steps back.
+    /// Hands over the state, and stops accepting.
     async fn hand_state(
         &mut self,
         successor: SuccessorProcess,
     ) -> Result<HandedOver, UpgradeError> {
         let (state, descriptors) = self.handover_state();
         let mut successor = blocking(move || successor.hand_over(&state, &descriptors)).await?;
+        // Last chance to stay in service: a successor that dies right after `serving` serves no client.
         if let Some(status) = successor.ended() {
-            let error = io::Error::other(format!("it has ended: {status}"));
+            let error = io::Error::other(format!("it exited: {status}"));
             return Err(UpgradeError::NoResponse(error));
         }
         let view = self.admin.view();
@@ -70,19 +73,22 @@ impl Process {
             version: successor.version().to_owned(),
             started: shown(SystemTime::now()),
         };
-        // First: what the new one says counts only then.
+        // First: systemd ignores what the new process reports until it is the main process.
         systemd::succeeded_by(identity.pid);
+        // Before the listeners stop, so that no late message of this process passes for the service's.
         self.notifier = None;
         self.reloader.listeners().stop_for_successor().await;
         self.admin.retire();
-        // It must not look to them as if somebody were there for them when that one is not.
+        // Older generations are followed by the successor from now on: with two links open they would not
+        // notice its death.
         self.admin.view().generations.leave();
         self.admin.publish(&mut self.reloader);
         let link = successor.leave();
-        let link = link.inspect_err(|error| tracing::error!(%error, "the new process is gone"));
+        let link = link
+            .inspect_err(|error| tracing::error!(%error, "lost the connection to the new process"));
         let (generation, pid) = (identity.generation, identity.pid);
-        tracing::info!(generation, pid, "handed over");
-        // Nobody waits for the child: how it ends is for the service manager to hear, whose it will be.
+        tracing::info!(generation, pid, "handover complete");
+        // The child is not waited for: once this process has exited, it belongs to the service manager.
         Ok(HandedOver {
             by: identity,
             link: link.ok(),
@@ -92,13 +98,13 @@ impl Process {
     fn may_upgrade(&self) -> Result<(), UpgradeError> {
         if std::process::id() == 1 {
             return Err(UpgradeError::NotAllowed(
-                "this is process 1: when it leaves, the system ends all others; replace the container"
+                "this is process 1: when it exits, the container stops; replace the container instead"
                     .to_owned(),
             ));
         }
-        let most = self.reloader.server().upgrade.max_generations;
+        let limit = self.reloader.server().upgrade.max_generations;
         let older = self.admin.view().generations.all();
-        if older.len() + 1 < most {
+        if older.len() + 1 < limit {
             return Ok(());
         }
         let Some(oldest) = older.first() else {
@@ -108,8 +114,8 @@ impl Process {
         };
         let (number, tunnels) = (oldest.identity.generation, oldest.glance().tunnels);
         Err(UpgradeError::NotAllowed(format!(
-            "generation {number} still drains {tunnels} tunnels, and \
-             `server.upgrade.max_generations` is {most}: wait, or close them by \
+            "generation {number} is still draining {tunnels} tunnels, and \
+             `server.upgrade.max_generations` is {limit}: wait, or close them with \
              `tidegate close --generation {number} --all --over 1m --yes`"
         )))
     }

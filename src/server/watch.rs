@@ -1,8 +1,8 @@
-//! Noticing that files changed.
+//! Watching files for changes.
 //!
-//! Events only say "look": what counts is whether the contents differ from what was taken, because
-//! reading and touching raise events too. A look every ten seconds is the net for file systems
-//! that raise none.
+//! An event only says that it is time to compare: what counts is whether the contents differ from those in
+//! effect, because reading and touching a file raise events as well. A comparison every ten seconds is the
+//! fallback for file systems without events.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,28 +12,28 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How long files must have been quiet: what is being written comes in several events.
+/// How long files must have been quiet: writing a file raises several events.
 const QUIET_FOR: Duration = Duration::from_millis(200);
 
-/// How often files are looked at whatever the events say.
+/// How often files are compared, whatever the events say.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Tells when files may have changed.
+/// Reports when files may have changed.
 #[derive(Debug)]
 pub(super) struct FileWatch {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
     folders: HashSet<PathBuf>,
-    /// When files that something happened to will have been quiet long enough.
+    /// When files with events will have been quiet long enough.
     quiet_at: Option<Instant>,
-    /// When to look at the latest, so that files that are never quiet are looked at, too.
+    /// The latest time of the next comparison, so that files that are never quiet are compared as well.
     latest: Instant,
 }
 
 impl FileWatch {
     /// Watches nothing yet.
     pub(super) fn new() -> Self {
-        // One pending "look" is as good as many.
+        // One pending event is as good as many.
         let (sender, events) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_))) {
@@ -42,7 +42,7 @@ impl FileWatch {
         });
         let watcher = watcher
             .inspect_err(|error| {
-                tracing::warn!(%error, "cannot watch files: looking at them every 10 s");
+                tracing::warn!(%error, "cannot watch files for changes; checking them every 10 s");
             })
             .ok();
         Self::on(watcher, events)
@@ -58,7 +58,7 @@ impl FileWatch {
         }
     }
 
-    /// Watches the folders of these files, and of what they link to, and no others.
+    /// Watches the folders of these files, and of the files that they link to, and no others.
     pub(super) fn set<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) {
         let Some(watcher) = &mut self.watcher else {
             return;
@@ -67,24 +67,25 @@ impl FileWatch {
             .into_iter()
             .flat_map(|file| folders_of(file))
             .collect();
+        // Folders, not files: a file that is replaced by a rename has no watch of its own any more.
         for gone in self.folders.difference(&folders) {
             let _ = watcher.unwatch(gone);
         }
         for new in folders.difference(&self.folders) {
             if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %new.display(), %error, "cannot watch");
+                tracing::warn!(folder = %new.display(), %error, "cannot watch a folder for changes; checking its files every 10 s");
             }
         }
         self.folders = folders;
     }
 
-    /// Ends when it is time to look at the files. Whoever drops this and asks again has missed
-    /// nothing: the loop that asks has other things to do in between.
+    /// Completes when it is time to compare the files. Cancel safe: all state is in `self`, because the loop
+    /// that calls this handles other events in between.
     pub(super) async fn look(&mut self) {
         loop {
-            let due = self.quiet_at.map_or(self.latest, |it| it.min(self.latest));
+            let due = self.quiet_at.map_or(self.latest, |at| at.min(self.latest));
             tokio::select! {
-                // Without a watcher nobody sends, and only the net is left.
+                // Without a watcher there are no events, and only the fallback is left.
                 Some(()) = self.events.recv() => self.quiet_at = Some(Instant::now() + QUIET_FOR),
                 () = tokio::time::sleep_until(due) => {
                     self.quiet_at = None;
@@ -102,8 +103,7 @@ impl Default for FileWatch {
     }
 }
 
-/// The folder of a file, and that of what it links to: certificates are often renewed by moving a
-/// link.
+/// The folders of a file and of its link targets: certificates are often renewed by replacing a link.
 fn folders_of(file: &Path) -> Vec<PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -113,7 +113,7 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
     if let Ok(target) = file.canonicalize() {
         folders.push(parent(&target));
     }
-    // The links on the way may lie in folders of their own: as with Kubernetes' secrets.
+    // The links in between may be in other folders, as with Kubernetes' secrets.
     let mut link = file.to_owned();
     while let Ok(next) = std::fs::read_link(&link) {
         link = parent(&link).join(next);

@@ -1,4 +1,4 @@
-//! What the service manager hears while all is well: that every worker answers, and how it goes.
+//! The systemd watchdog, notified only while every worker answers, and the status line.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use crate::displace::workers::Workers;
 use crate::observe::counters::Totals;
 use crate::systemd;
 
-/// How often it is reported how it goes, if that has changed.
+/// How often the status line is sent, if it has changed.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Speaks to the service manager until it is dropped.
+/// Notifies the service manager until it is dropped.
 #[derive(Debug)]
 pub(super) struct ServiceNotifier(
     #[expect(dead_code, reason = "dropping it ends them")] JoinSet<()>,
 );
 
 impl ServiceNotifier {
-    /// Begins, where there is a manager.
+    /// Starts, if there is a service manager.
     pub(super) fn start(view: &Arc<View>) -> Self {
         let mut tasks = JoinSet::new();
         if !systemd::is_available() {
             return Self(tasks);
         }
         if let Some(limit) = systemd::watchdog() {
-            tracing::debug!(?limit, "feeding the watchdog");
+            tracing::debug!(?limit, "notifying the systemd watchdog");
             let view = Arc::clone(view);
             tasks.spawn(async move { feed(&view.workers, limit, systemd::feed_watchdog).await });
         }
@@ -38,26 +38,29 @@ impl ServiceNotifier {
     }
 }
 
-/// Feeds twice within `limit`, but only after every worker has answered. That this runs at all shows
-/// that the control runtime does.
+/// Notifies the watchdog twice within `limit`, but only after every worker has answered. That this runs at
+/// all shows that the control runtime works.
 async fn feed(workers: &Workers, limit: Duration, mut alive: impl FnMut()) {
     let every = limit / 2;
     let mut ticks = interval_at(tokio::time::Instant::now(), every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A worker that hangs is answered by silence: the manager then restarts the service.
     loop {
         ticks.tick().await;
         let mut asking = pin!(workers.show_carried(limit));
         let answered = tokio::select! {
             answered = &mut asking => answered,
             () = sleep(every) => {
-                tracing::warn!("a worker does not answer: the watchdog waits");
+                tracing::warn!("a worker is slow to answer; the systemd watchdog notification is delayed");
                 asking.await
             }
         };
         if answered {
             alive();
         } else {
-            tracing::error!("a worker does not answer: the watchdog is not fed");
+            tracing::error!(
+                "a worker did not answer in time; the systemd watchdog is not notified"
+            );
         }
     }
 }
@@ -66,7 +69,7 @@ async fn report(view: Arc<View>) {
     let mut reported = String::new();
     let mut ticks = tokio::time::interval(STATUS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first one is at once, and has just been reported.
+    // The first tick completes at once, and `ready` has just sent the status.
     ticks.tick().await;
     loop {
         ticks.tick().await;
@@ -78,10 +81,10 @@ async fn report(view: Arc<View>) {
     }
 }
 
-/// How it goes, in a line.
+/// The status, in one line.
 pub(super) fn status_line(view: &View) -> String {
     let counters = view.workers.counters();
-    let tunnels = Totals::of(counters.iter().map(|each| &**each)).tunnels_open;
+    let tunnels = Totals::of(counters.iter().map(|worker| &**worker)).tunnels_open;
     if view.process.is_draining() {
         return format!("draining, {tunnels} tunnels left");
     }
@@ -89,7 +92,7 @@ pub(super) fn status_line(view: &View) -> String {
     let taken = humantime::format_rfc3339_seconds(view.loaded.load().at);
     let reloaded = match view.process.fault().first() {
         Some(fault) => format!("last reload failed: {}", fault.replace('\n', " ")),
-        None => format!("configuration taken {taken}"),
+        None => format!("configuration loaded {taken}"),
     };
     format!("{tunnels} tunnels, {up} of {endpoints} endpoints up, {reloaded}")
 }

@@ -1,4 +1,4 @@
-//! The data plane's threads: each one runtime, its connections, its tunnels, its counters.
+//! Worker threads: each has a single-threaded runtime, its own connections, tunnels and counters.
 
 use std::io;
 use std::rc::Rc;
@@ -18,10 +18,10 @@ use crate::observe::counters::Counters;
 use crate::session::{Shared, Worker};
 use crate::tunnel::entry::SWEEP_INTERVAL;
 
-/// Starts worker number `number`, whose connections count for `admission` too.
+/// Starts worker `number`. Its connections count against `admission`.
 ///
 /// # Errors
-/// When the system has no thread or no event queue for it.
+/// The system refuses a thread or an event queue.
 pub(super) fn start(
     number: usize,
     shared: &Arc<Shared>,
@@ -37,6 +37,7 @@ pub(super) fn start(
         counters: Arc::clone(&counters),
     };
     let shared = Arc::clone(shared);
+    // The runtime is created on its own thread, and its failure must still fail the start.
     let (started, has_started) = std::sync::mpsc::sync_channel(1);
     thread::Builder::new()
         .name(format!("worker-{number}"))
@@ -93,13 +94,14 @@ async fn run(
                 worker.pool.sweep(now);
                 let running = worker.tasks.running() as u64;
                 worker.recorder.counters.tasks.set(running);
+                // The last requests have returned their connections to the pool since `Finish`.
                 if finish.is_some() {
                     worker.pool.clear();
                 }
             }
             () = worker.tasks.all_done(), if finish.is_some() => {
                 if let Some(done) = finish.take() {
-                    // Whoever asked may have stopped waiting.
+                    // The control runtime may have stopped waiting.
                     let _ = done.send(());
                 }
             }

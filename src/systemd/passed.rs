@@ -32,13 +32,13 @@ pub struct PassedSockets(Vec<(String, io::Result<PassedSocket>)>);
 #[derive(Debug, thiserror::Error)]
 pub enum PassedSocketError {
     /// Nobody passes anything.
-    #[error("the service manager has passed no sockets: is there a socket unit?")]
+    #[error("the service manager passed no sockets; is there a socket unit?")]
     Nothing,
     /// Something else was passed.
-    #[error("no socket of that name was passed; there is {0}")]
+    #[error("no socket with that name was passed; available: {0}")]
     Unknown(String),
     /// It is no socket to accept from.
-    #[error("what was passed is {0}")]
+    #[error("the socket that was passed cannot be used: {0}")]
     Unusable(String),
 }
 
@@ -138,7 +138,7 @@ impl PassedSockets {
 }
 
 fn socket(passed: &mut ListenFd, number: usize) -> io::Result<PassedSocket> {
-    let gone = || io::Error::other("taken already");
+    let gone = || io::Error::other("already taken");
     let (socket, listens) = match passed.take_tcp_listener(number) {
         Ok(socket) => {
             let socket = socket.ok_or_else(gone)?;
@@ -158,7 +158,7 @@ fn socket(passed: &mut ListenFd, number: usize) -> io::Result<PassedSocket> {
         Ok(socket)
     } else {
         Err(io::Error::other(
-            "a connection, not a socket that listens: the socket unit must not say `Accept=yes`",
+            "it is a connection, not a listening socket; remove `Accept=yes` from the socket unit",
         ))
     }
 }
@@ -182,9 +182,12 @@ mod tests {
         let told = |name| passed.named(name).unwrap_err().to_string();
         assert_eq!(
             told("api"),
-            "no socket of that name was passed; there is `inner`, `odd`, `web`"
+            "no socket with that name was passed; available: `inner`, `odd`, `web`"
         );
-        assert_eq!(told("odd"), "what was passed is a connection");
+        assert_eq!(
+            told("odd"),
+            "the socket that was passed cannot be used: a connection"
+        );
         let nothing = PassedSockets::default().named("web").unwrap_err();
         assert!(nothing.to_string().contains("no sockets"));
     }

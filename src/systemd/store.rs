@@ -19,7 +19,7 @@ pub fn keep_open(address: &str, sockets: &[BorrowedFd<'_>]) {
     let name = name(address);
     let states = [NotifyState::FdStore, NotifyState::FdName(&name)];
     if let Err(error) = sd_notify::notify_with_fds(&states, sockets) {
-        tracing::warn!(%error, "could not give sockets to the service manager");
+        tracing::warn!(%error, "cannot store sockets with the service manager");
     }
 }
 

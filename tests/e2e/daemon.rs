@@ -187,9 +187,17 @@ async fn secrets_are_in_no_log_and_no_dump() {
         let text = fs::read_to_string(&path).unwrap();
         let half = text.get(..text.len() / 2).unwrap().to_owned();
         fs::write(&path, half).unwrap();
-        let before = proxy.log().events("reload failed").len();
+        let before = proxy
+            .log()
+            .events("reload failed; the previous configuration stays in effect")
+            .len();
         proxy.signal(crate::harness::proxy::Signal::HUP);
-        proxy.logged_times("reload failed", before + 1).await;
+        proxy
+            .logged_times(
+                "reload failed; the previous configuration stays in effect",
+                before + 1,
+            )
+            .await;
         fs::write(&path, text).unwrap();
     }
     let log = proxy.log().text();

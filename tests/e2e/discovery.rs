@@ -82,7 +82,7 @@ async fn an_address_that_goes_keeps_its_tunnels_and_one_that_comes_gets_some() {
     assert_eq!(served(&echoes), [1, 1, 0]);
 
     server.addresses("chat.test", &["127.0.0.2", "127.0.0.3"]);
-    let found = proxy.logged_times("endpoints found", 2).await;
+    let found = proxy.logged_times("endpoints discovered", 2).await;
     assert_eq!(found[1]["endpoints"], 2);
     tunnels(&proxy, 4).await;
     assert_eq!(served(&echoes), [1, 3, 2]);
@@ -110,7 +110,12 @@ async fn what_cannot_be_looked_up_stays_and_is_told_of_once() {
     for (expected, fail) in failures {
         fail();
         lost += 1;
-        let told = proxy.logged_times("endpoints not found", lost).await;
+        let told = proxy
+            .logged_times(
+                "endpoint discovery failed; the last known endpoints stay in use",
+                lost,
+            )
+            .await;
         let told = told.last().unwrap();
         assert!(told["error"].as_str().unwrap().contains(expected), "{told}");
         assert_eq!(told["kept"], 1);
@@ -119,13 +124,21 @@ async fn what_cannot_be_looked_up_stays_and_is_told_of_once() {
         tunnels(&proxy, 1).await;
         server.recover();
         server.addresses("chat.test", &["127.0.0.1"]);
-        proxy.logged_times("endpoints are found again", lost).await;
+        proxy
+            .logged_times("endpoint discovery works again", lost)
+            .await;
         // That there were more tries than one was nothing to tell.
-        assert_eq!(proxy.log().events("endpoints not found").len(), lost);
+        assert_eq!(
+            proxy
+                .log()
+                .events("endpoint discovery failed; the last known endpoints stay in use")
+                .len(),
+            lost
+        );
     }
     assert_eq!(served(&echoes), [3]);
     // They were the same all the time.
-    assert_eq!(proxy.log().events("endpoints found").len(), 1);
+    assert_eq!(proxy.log().events("endpoints discovered").len(), 1);
 }
 
 #[tokio::test]
@@ -137,7 +150,7 @@ async fn without_a_first_answer_it_serves_as_soon_as_there_is_one() {
     assert_eq!(status(&proxy).await, 503);
     server.addresses("chat.test", &["127.0.0.1"]);
     server.recover();
-    proxy.logged("endpoints found").await;
+    proxy.logged("endpoints discovered").await;
     tunnels(&proxy, 1).await;
     assert_eq!(served(&echoes), [1]);
 }
@@ -170,7 +183,7 @@ async fn services_get_shares_by_their_weights_and_backups_nothing() {
     assert_eq!(served(&echoes), [6, 2, 0]);
     // The backup is all there is left.
     server.services("_ws._tcp.chat.test", &services[..1]);
-    proxy.logged_times("endpoints found", 2).await;
+    proxy.logged_times("endpoints discovered", 2).await;
     tunnels(&proxy, 1).await;
     assert_eq!(served(&echoes), [6, 2, 1]);
 }
@@ -225,13 +238,15 @@ async fn a_file_of_endpoints_applies_by_itself_and_takes_nothing_else_along() {
         proxy.folder(),
         &format!("127.0.0.2:{port} 2\n127.0.0.3:{port} # slow\n"),
     );
-    proxy.logged("endpoints read").await;
+    proxy.logged("endpoints file loaded").await;
     tunnels(&proxy, 3).await;
     assert_eq!(served(&echoes), [1, 2, 1]);
     says_the_same(&mut held[0]).await;
 
     write(proxy.folder(), &format!("127.0.0.1:{port}\nnonsense\n"));
-    let told = proxy.logged("endpoints not read").await;
+    let told = proxy
+        .logged("endpoints file rejected; the last known endpoints stay in use")
+        .await;
     assert_eq!(told["kept"], 2);
     let error = told["error"].as_str().unwrap();
     assert!(
@@ -242,11 +257,16 @@ async fn a_file_of_endpoints_applies_by_itself_and_takes_nothing_else_along() {
     assert_eq!(served(&echoes), [1, 4, 2]);
 
     write(proxy.folder(), &format!("[\"127.0.0.1:{port}\"]\n"));
-    proxy.logged_times("endpoints read", 2).await;
+    proxy.logged_times("endpoints file loaded", 2).await;
     tunnels(&proxy, 1).await;
     assert_eq!(served(&echoes), [2, 4, 2]);
     assert!(proxy.log().events("reloaded").is_empty());
-    assert!(proxy.log().events("reload failed").is_empty());
+    assert!(
+        proxy
+            .log()
+            .events("reload failed; the previous configuration stays in effect")
+            .is_empty()
+    );
 }
 
 #[tokio::test]
@@ -257,13 +277,15 @@ async fn a_reload_reads_the_file_and_refuses_a_broken_one() {
     let config = found_by("endpoints_file = \"chat.endpoints\"");
     let proxy = Proxy::start_in(folder, &config).await;
     write(proxy.folder(), &format!("127.0.0.2:{port}\n"));
-    proxy.logged("endpoints read").await;
+    proxy.logged("endpoints file loaded").await;
     // From here on nobody looks.
     let config = format!("[server]\nlog.format = \"json\"\nwatch = \"off\"\n{config}");
     proxy.reload(&config).await;
     write(proxy.folder(), "# nothing\n");
     proxy.signal(Signal::HUP);
-    let told = proxy.logged("reload failed").await;
+    let told = proxy
+        .logged("reload failed; the previous configuration stays in effect")
+        .await;
     let error = told["error"].as_str().unwrap();
     assert!(
         error.contains("chat.endpoints") && error.contains("no endpoint"),

@@ -171,7 +171,7 @@ async fn a_listener_whose_address_is_taken_meanwhile_stays_out() {
     let error = answer["error"].as_str().unwrap();
     assert_eq!(status, 409);
     assert!(
-        error.starts_with("it stays out: listener `main`"),
+        error.starts_with("it stays drained: listener `main`"),
         "{error}"
     );
     assert_eq!(operator.get("/v1/listeners").await[0]["drained"], true);

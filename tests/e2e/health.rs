@@ -109,7 +109,7 @@ async fn a_failing_check_says_why() {
         );
     }
     // Before that, it was said that they fail.
-    let failing = proxy.logged_by_now("check failed").await;
+    let failing = proxy.logged_by_now("health check failed").await;
     assert_eq!(failing.len(), cases.len(), "{failing:#?}");
 }
 

@@ -132,7 +132,7 @@ async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
     let echo = Echo::start("echo").await;
     let config = simple(&[echo.address]);
     let proxy = with_descriptors(64, &config);
-    let room = proxy.logged("ready").await["connections_most"]
+    let room = proxy.logged("ready").await["max_connections"]
         .as_u64()
         .unwrap();
     assert!((5..28).contains(&room), "{room}");
@@ -148,7 +148,7 @@ async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
         waiting.push(client);
     }
     proxy
-        .logged("as many connections as file descriptors allow: new ones wait")
+        .logged("connection limit reached (file descriptors); new connections wait in the backlog")
         .await;
     waiting[0].stays_quiet().await;
     // Those that are in work as before.

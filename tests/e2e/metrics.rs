@@ -186,7 +186,9 @@ async fn reloads_are_told() {
     proxy.reload(&config).await;
     proxy.rewrite("nonsense");
     proxy.signal(Signal::HUP);
-    proxy.logged("reload failed").await;
+    proxy
+        .logged("reload failed; the previous configuration stays in effect")
+        .await;
     let scrape = Scrape::until(&proxy, "tidegate_last_reload_successful", &[], 0.0).await;
     for result in ["taken", "failed"] {
         let result = format!("result=\"{result}\"");

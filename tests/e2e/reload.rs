@@ -82,7 +82,9 @@ async fn change(turn: usize, proxy: &Proxy, authority: &Authority, [a, b, c]: [S
         4 => {
             proxy.rewrite("[listener.main\nbind = 7\n");
             proxy.signal(Signal::HUP);
-            proxy.logged("reload failed").await;
+            proxy
+                .logged("reload failed; the previous configuration stays in effect")
+                .await;
         }
         _ => {
             let endpoints = [vec![a, b, c], vec![b, c], vec![c], vec![a, c]];
@@ -168,7 +170,12 @@ async fn a_broken_file_changes_nothing_and_tells_all_that_is_wrong() {
         .replace("127.0.0.1:0", "localhost");
     proxy.rewrite(&broken);
     proxy.signal(Signal::HUP);
-    let failures = proxy.logged_times("reload failed", 3).await;
+    let failures = proxy
+        .logged_times(
+            "reload failed; the previous configuration stays in effect",
+            3,
+        )
+        .await;
     let errors: Vec<&str> = failures
         .iter()
         .map(|each| each["error"].as_str().unwrap())
@@ -197,7 +204,9 @@ async fn an_address_that_cannot_be_bound_changes_nothing() {
     let more = format!("{config}[listener.second]\nbind = [\"{}\"]\n", echo.address);
     proxy.rewrite(&more);
     proxy.signal(Signal::HUP);
-    let failure = proxy.logged("reload failed").await;
+    let failure = proxy
+        .logged("reload failed; the previous configuration stays in effect")
+        .await;
     assert!(
         failure["error"]
             .as_str()

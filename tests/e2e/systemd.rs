@@ -98,7 +98,7 @@ async fn the_service_manager_is_told() {
     let echo = Echo::start("echo").await;
     let (manager, mut proxy) = managed(&simple(&[echo.address]), |_| {});
     let ready = manager.told("READY=1").await;
-    let status = "STATUS=0 tunnels, 1 of 1 endpoints up, configuration taken 2";
+    let status = "STATUS=0 tunnels, 1 of 1 endpoints up, configuration loaded 2";
     assert!(ready.contains(status), "{ready}");
     proxy.logged("ready").await;
     let _tunnel = proxy.tunnel().await;
@@ -173,7 +173,7 @@ async fn whose_successor_has_died_leaves_at_once_so_that_the_manager_starts_anew
     tunnels.push(proxy.tunnel().await);
     kill(second, Signal::USR2);
     kill(proxy.succeeded(2).await, Signal::KILL);
-    let gone = "the process that has taken over is gone: nobody accepts connections";
+    let gone = "the new process is gone; no process accepts connections";
     proxy.logged_times(gone, 2).await;
     // The manager, which hears of it in one way or the other, may say so: that hastens nothing.
     proxy.signal(Signal::TERM);
@@ -409,7 +409,7 @@ async fn unix_sockets_are_passed_too_and_their_files_stay() {
     let config = on_passed(echo.address, "inner");
     let mut proxy = activated(&folder, &config, [socket.into(), other.into()], "inner:web");
     is_served(&mut client).await;
-    let unused = "a socket was passed that no listener has: who connects there waits";
+    let unused = "inherited socket is not used by any listener; connections to it will hang";
     assert_eq!(proxy.logged(unused).await["name"], "web");
     let listening = proxy.logged("listening").await;
     assert_eq!(listening["address"], format!("unix:{}", path.display()));
@@ -457,7 +457,7 @@ async fn a_name_that_is_not_passed_is_a_clear_error() {
     let mut proxy = activated(&folder, &config, sockets, "web:api");
     assert_eq!(proxy.exit().await, 3);
     let expected = "error: listener `main`: cannot listen on `systemd:wbe`: \
-                    no socket of that name was passed; there is `api`, `web`";
+                    no socket with that name was passed; available: `api`, `web`";
     until("the reason", || proxy.log().text().contains(expected)).await;
     let mut proxy = Proxy::spawn(Arc::clone(&folder), &config, |_| {});
     assert_eq!(proxy.exit().await, 3);

@@ -305,7 +305,9 @@ async fn changed_ticket_keys_apply_by_themselves_and_broken_ones_do_not() {
         assert_eq!(kind, expected, "{fills:?}");
     }
     write(&file, "not a key\n");
-    let failure = proxy.logged("reload failed").await;
+    let failure = proxy
+        .logged("reload failed; the previous configuration stays in effect")
+        .await;
     let told = failure["error"].as_str().unwrap();
     assert!(told.contains("line 1 of"), "{told}");
     assert_eq!(next_handshake(&proxy, "main", &client).await, Resumed);
@@ -335,7 +337,9 @@ async fn a_changed_certificate_applies_by_itself_and_tunnels_stay() {
     // Half of a change is waited for, then reported; what ran keeps running.
     let current = certificate(&proxy, &client).await;
     std::fs::write(proxy.folder().join("chat.pem"), "not a certificate").unwrap();
-    let failure = proxy.logged("reload failed").await;
+    let failure = proxy
+        .logged("reload failed; the previous configuration stays in effect")
+        .await;
     assert!(
         failure["error"].as_str().unwrap().contains("chat.pem"),
         "{failure}"

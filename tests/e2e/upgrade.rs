@@ -199,7 +199,7 @@ async fn a_program_that_is_none_of_ours_takes_nothing_over() {
             "/nonexistent/tidegate",
             "cannot run `/nonexistent/tidegate`",
         ),
-        ("/bin/true", "the new process does not answer"),
+        ("/bin/true", "no response from the new process"),
     ] {
         let printed = upgrade(binary).await;
         assert_eq!(printed.code, 7, "{printed:?}");
@@ -250,7 +250,7 @@ async fn older_generations_are_seen_and_steered_through_the_youngest() {
     let (status, answer) = operator.post("/v1/upgrade", &json!({})).await;
     assert_eq!(status, 409);
     let error = answer["error"].as_str().unwrap();
-    assert!(error.contains("generation 1 still drains"), "{error}");
+    assert!(error.contains("generation 1 is still draining"), "{error}");
     let printed = operator.types(&["status"]).await;
     for line in [
         "generation 3; older ones that drain:",
@@ -336,7 +336,7 @@ async fn who_comes_by_a_unix_socket_meanwhile_is_served() {
         for _ in 0..2 {
             let before = proxy.successors().len();
             kill(proxy.serving(), Signal::USR2);
-            while proxy.log().events("handed over").len() == before {
+            while proxy.log().events("handover complete").len() == before {
                 let mut client = proxy.connect_unix("in.sock").await;
                 client.send(HANDSHAKE).await;
                 assert_eq!(client.head().await.status(), 101);

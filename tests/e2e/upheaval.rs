@@ -136,7 +136,7 @@ fn config(echoes: &[Echo; 3], turn: usize) -> String {
 
 async fn reload(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
     let events = if turn == 4 {
-        "reload failed"
+        "reload failed; the previous configuration stays in effect"
     } else {
         "reloaded"
     };
@@ -156,7 +156,7 @@ async fn upgrade(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
         proxy.rewrite("nonsense\n");
         kill(proxy.serving(), Signal::USR2);
         proxy
-            .logged("upgrade failed: what ran before runs on")
+            .logged("upgrade failed; this process stays in service")
             .await;
         return;
     }

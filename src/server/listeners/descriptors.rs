@@ -1,23 +1,23 @@
-//! What listening sockets leave of the descriptors that the process may have.
+//! File descriptors: what listening sockets leave for connections.
 
 use std::sync::Arc;
 
 use crate::net::admission::Admission;
 use crate::server::limits;
 
-/// What the descriptors of the process are for, besides connections.
+/// The file descriptors of the process, and how many connections they allow.
 #[derive(Debug)]
 pub(super) struct DescriptorBudget {
     admission: Arc<Admission>,
-    /// The limit of the process.
+    /// The limit on open files.
     limit: u64,
-    /// In use before there was any socket.
+    /// Descriptors in use before the first listening socket.
     taken: u64,
 }
 
 impl DescriptorBudget {
-    /// All threads of the process have been started: what is left of the `limit` is for sockets, of
-    /// which so many are there already.
+    /// Counts the descriptors in use, now that all threads of the process have been started. `there` of them
+    /// are inherited listening sockets.
     pub(super) fn new(admission: &Arc<Admission>, limit: u64, there: usize) -> Self {
         let descriptors = Self {
             admission: Arc::clone(admission),
@@ -28,7 +28,7 @@ impl DescriptorBudget {
         descriptors
     }
 
-    /// What is left beside so many listening sockets is for connections.
+    /// Leaves what `sockets` listening sockets do not need to connections.
     pub(super) fn reserve_for_sockets(&self, sockets: usize) {
         let most = Admission::limit_for(self.limit, self.taken + sockets as u64);
         self.admission.set_limit(most);

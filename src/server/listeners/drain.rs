@@ -1,4 +1,4 @@
-//! Listeners that operators take out and put back.
+//! Listeners that operators drain and put back into service.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use crate::config::model;
 use crate::drain::Urgency;
 use crate::server::errors::ListenError;
 
-/// Why that was not done.
+/// Why a listener was not drained or put back.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::server) enum ListenerDrainError {
-    /// There is none of this name.
+    /// There is no listener of this name.
     #[error("there is no listener `{name}`; known: {known}")]
     Unknown {
-        /// The name.
+        /// The requested name.
         name: String,
-        /// Those that there are.
+        /// The names of all listeners.
         known: String,
     },
-    /// It has sockets that stay open whatever this process does.
+    /// The listener uses sockets that stay open whatever this process does.
     #[error(
-        "listener `{0}` has sockets of the service manager's: they stay open, and who connects would \
-         wait for nobody; stop its socket unit instead"
+        "listener `{0}` uses sockets of the service manager, which stay open: connections would hang; \
+         stop its socket unit instead"
     )]
     Passed(Arc<str>),
-    /// It cannot listen.
+    /// The listener cannot listen again.
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
 
 impl Listeners {
-    /// Takes a listener out: what the kernel has queued is taken, its sockets are closed, and
-    /// connections are told. Its tunnels stay.
+    /// Drains a listener: accepts what is in the backlogs, closes the sockets, and begins the drain of its
+    /// connections. Tunnels stay open.
     ///
     /// # Errors
-    /// [`ListenerDrainError`]; nothing has changed then.
+    /// [`ListenerDrainError`]: nothing has changed.
     pub(in crate::server) async fn drain_listener(
         &mut self,
         name: &str,
@@ -66,10 +66,10 @@ impl Listeners {
         Ok(())
     }
 
-    /// Puts it back.
+    /// Puts a listener back into service.
     ///
     /// # Errors
-    /// [`ListenerDrainError`]; nothing has changed then.
+    /// [`ListenerDrainError`]: nothing has changed.
     pub(in crate::server) async fn undrain_listener(
         &mut self,
         name: &str,
@@ -80,6 +80,7 @@ impl Listeners {
         }
         let planned = self.planned(&configured)?;
         let name = configured.name;
+        // All addresses are bound before the first one accepts: a failure leaves the listener drained.
         let mut bound = Vec::new();
         for bind in configured.binds {
             let key = SocketKey::new(&bind, &name);

@@ -1,4 +1,5 @@
-//! What is handed over of listeners, to the service manager and to another process.
+//! What listeners hand over: sockets to the service manager's store; sockets, ticket keys and drained
+//! listeners to a successor.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::net::listen::ListeningSocket;
 use crate::systemd::{self, passed::PassedSockets};
 
 impl Listeners {
-    /// Has the service manager keep the sockets, and no others: it may not have heard of them yet.
+    /// Stores the sockets with the service manager, and no others. Until now it may have ignored this
+    /// process.
     pub(in crate::server) fn keep(&mut self) {
         for address in self.released.drain(..) {
             systemd::release(&address);
@@ -19,7 +21,7 @@ impl Listeners {
         }
     }
 
-    /// The sockets, for another process.
+    /// The listening sockets, for a successor.
     pub(in crate::server) fn hand_over_sockets(&self) -> Vec<(SocketId, Arc<ListeningSocket>)> {
         let sockets = self.sockets.iter().flat_map(|(key, accepting)| {
             let sockets = accepting.sockets();
@@ -28,12 +30,12 @@ impl Listeners {
         sockets.collect()
     }
 
-    /// What the service manager has passed, likewise.
+    /// The sockets that the service manager passed, for a successor.
     pub(in crate::server) fn passed(&self) -> &PassedSockets {
         &self.passed
     }
 
-    /// The keys of tickets, likewise.
+    /// The session ticket keys, for a successor.
     pub(in crate::server) fn hand_over_tickets(&self) -> Vec<ListenerTickets> {
         let running = self.running.iter().map(|(name, it)| (name, &it.tickets));
         let drained = self.drained.iter().map(|(name, it)| (name, &it.tickets));
@@ -47,7 +49,7 @@ impl Listeners {
         handed.filter(|it| !it.keys.is_empty()).collect()
     }
 
-    /// Whom operators have taken out, for another process.
+    /// The names of drained listeners, for a successor.
     pub(in crate::server) fn hand_over_drained(&self) -> Vec<String> {
         self.drained.keys().map(ToString::to_string).collect()
     }

@@ -1,4 +1,4 @@
-//! Preparing a change of listeners: everything that can fail.
+//! Planning a change of listeners: everything that can fail.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,32 +15,32 @@ use crate::net::tickets::TicketKeys;
 use crate::net::tls::{self, TlsError};
 use crate::server::errors::ListenError;
 
-/// A listener as it will be.
+/// A listener as it will run.
 #[derive(Debug)]
 pub(super) struct PlannedListener {
     pub(super) name: Arc<str>,
     pub(super) settings: ListenerSettings,
     pub(super) tickets: Option<Arc<TicketKeys>>,
-    /// Operators have taken it out, and its sockets can be closed.
+    /// An operator has drained the listener, and its sockets can stay closed.
     pub(super) is_drained: bool,
 }
 
-/// A change that is ready to be made: sockets bound, keys loaded.
+/// A change that is ready to be applied: sockets are bound, keys are loaded.
 #[derive(Debug)]
 pub(in crate::server) struct ListenerPlan {
     pub(super) running: Vec<PlannedListener>,
     pub(super) bound: Vec<(SocketKey, Arc<str>, Vec<ListeningSocket>)>,
-    /// To be bound when the change is made: sockets that are about to be closed are in their way.
+    /// To be bound while the change is applied: sockets that are still to be closed are in the way.
     pub(super) bind_late: Vec<(SocketKey, Arc<str>)>,
     pub(super) wanted: HashMap<SocketKey, Arc<str>>,
     pub(super) configured: Vec<model::ListenerConfig>,
 }
 
 impl Listeners {
-    /// Prepares to run these instead.
+    /// Plans to run `listeners` instead of the present ones.
     ///
     /// # Errors
-    /// [`ListenError`]; nothing has changed then.
+    /// [`ListenError`]: nothing has changed.
     pub(in crate::server) fn plan(
         &mut self,
         listeners: &[model::ListenerConfig],
@@ -87,7 +87,7 @@ impl Listeners {
         Ok(plan)
     }
 
-    /// The keys of tickets that a listener has had so far.
+    /// The session ticket keys that a listener has used so far, here or in the predecessor.
     fn known_tickets(&mut self, name: &Arc<str>) -> Result<Option<Arc<TicketKeys>>, TlsError> {
         if let Some(running) = self.running.get(name) {
             return Ok(running.tickets.clone());
@@ -140,13 +140,14 @@ impl Listeners {
         })
     }
 
-    /// A socket for every worker, where one address can have several, those first that are there
-    /// already; or those that were passed.
+    /// Sockets for an address: the passed ones, or one for every worker where an address can have several.
+    /// Inherited sockets come first.
     pub(super) fn bind(&mut self, key: &SocketKey) -> io::Result<Vec<ListeningSocket>> {
         if let Bind::Systemd(name) = &key.bind {
             let passed = self.passed.named(name).map_err(io::Error::other)?;
             return passed.into_iter().map(ListeningSocket::passed).collect();
         }
+        // Before a new bind: the address is in use as long as an inherited socket is open.
         let there = self.inherited.sockets.take(&key.id(), &key.bind)?;
         let mut there = there.into_iter();
         let first = match there.next() {
@@ -156,12 +157,12 @@ impl Listeners {
         self.one_for_each(first, there.collect())
     }
 
-    /// The same, beside sockets of ours that are in the way.
+    /// Sockets for an address that overlaps one of our own open sockets.
     pub(super) fn bind_alongside(&self, bind: &Bind) -> io::Result<Vec<ListeningSocket>> {
         self.one_for_each(ListeningSocket::bind_alongside(bind)?, Vec::new())
     }
 
-    /// A socket for every worker, if the address can have several.
+    /// Adds sockets until every worker has one, if the address can have several.
     fn one_for_each(
         &self,
         first: ListeningSocket,
@@ -174,7 +175,7 @@ impl Listeners {
         Ok(std::iter::once(first).chain(others).chain(more).collect())
     }
 
-    /// Whether a socket that is about to be closed keeps `wanted_key` from being bound now.
+    /// Whether a socket that is about to be closed prevents `wanted_key` from being bound now.
     fn in_the_way(&self, wanted_key: &SocketKey, wanted: &HashMap<SocketKey, Arc<str>>) -> bool {
         let mut closing = self
             .sockets
@@ -184,7 +185,7 @@ impl Listeners {
     }
 }
 
-/// Whether it has sockets of the service manager's, which stay open whatever this process does.
+/// Whether the listener uses sockets of the service manager, which stay open whatever this process does.
 pub(super) fn has_passed(listener: &model::ListenerConfig) -> bool {
     let mut binds = listener.binds.iter();
     binds.any(|bind| matches!(bind, Bind::Systemd(_)))

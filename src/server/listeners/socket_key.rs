@@ -1,4 +1,4 @@
-//! Where listening sockets are, and what tells them apart.
+//! What identifies a listening socket across reloads.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use crate::net::inherited::{Purpose, SocketId};
 use crate::server::acceptor::BoundAddress;
 use crate::systemd;
 
-/// What tells sockets apart.
+/// What identifies a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct SocketKey {
     pub(super) bind: Bind,
-    /// For port 0, whose it is: that is another port for each listener.
+    /// The listener, for port 0 only: each listener gets a port of its own.
     of: Option<Arc<str>>,
 }
 
@@ -25,8 +25,8 @@ impl SocketKey {
         }
     }
 
-    /// Whether the service manager keeps its sockets through a crash. After a stop in order it does not:
-    /// who came meanwhile would wait for nobody.
+    /// Whether the service manager stores the sockets, so that they survive a crash. A graceful stop removes
+    /// them from the store: connections that arrive after it would hang.
     pub(super) fn is_kept(&self) -> bool {
         self.of.is_none() && !matches!(self.bind, Bind::Systemd(_))
     }
@@ -38,7 +38,7 @@ impl SocketKey {
         }
     }
 
-    /// The same, for other processes.
+    /// The same identity, as other processes know it.
     pub(super) fn id(&self) -> SocketId {
         SocketId {
             of: self.of.as_ref().map(ToString::to_string),

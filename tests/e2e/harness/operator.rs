@@ -50,7 +50,7 @@ impl Operator {
 
     /// Of a running proxy.
     pub(crate) async fn of(proxy: &Proxy) -> Self {
-        let logged = proxy.logged("serving operators").await;
+        let logged = proxy.logged("serving the admin interface").await;
         Self {
             address: logged["address"].as_str().unwrap().to_owned(),
             token_file: proxy.folder().join("admin.token").display().to_string(),

@@ -224,7 +224,7 @@ impl Proxy {
 
     /// Those that have succeeded it, the latest last: they log to the same place.
     pub(crate) fn successors(&self) -> Vec<u32> {
-        let events = self.log.events("handed over");
+        let events = self.log.events("handover complete");
         let pid = |event: &Value| event["pid"].as_u64()?.try_into().ok();
         events.iter().filter_map(pid).collect()
     }
@@ -236,7 +236,7 @@ impl Proxy {
 
     /// Waits until the latest process has succeeded so many: its number.
     pub(crate) async fn succeeded(&self, times: usize) -> u32 {
-        self.logged_times("handed over", times).await;
+        self.logged_times("handover complete", times).await;
         self.logged_times("ready", times + 1).await;
         self.successors()[times - 1]
     }
