@@ -30,7 +30,7 @@ pub(super) fn write_endpoints(
         .map(|state| ([&*state.upstream, &*state.label], state.in_flight()))
         .collect();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
-    let help = "Tunnels that an endpoint has.";
+    let help = "Open tunnels of an endpoint.";
     metrics.family("tidegate_endpoint_tunnels", MetricKind::Gauge, help);
     for (endpoint, series) in &endpoints {
         let ended = |series: &EndpointSeries| {
@@ -47,12 +47,12 @@ pub(super) fn write_endpoints(
     for endpoint in configured.keys().filter(|it| !endpoints.contains_key(*it)) {
         metrics.sample(&labels(*endpoint), 0);
     }
-    let help = "What counts as an endpoint's load: tunnels, handshakes and requests under way.";
+    let help = "Load of an endpoint as the balancer counts it: tunnels, handshakes and requests in progress.";
     metrics.family("tidegate_endpoint_in_flight", MetricKind::Gauge, help);
     for (endpoint, in_flight) in &configured {
         metrics.sample(&labels(*endpoint), in_flight);
     }
-    let help = "Sessions that wait for an endpoint that is not full.";
+    let help = "Requests waiting in the queue because every endpoint is at its limit.";
     metrics.family("tidegate_upstream_waiting", MetricKind::Gauge, help);
     for upstream in upstreams {
         metrics.sample(&[("upstream", &upstream.name)], upstream.waiting());
@@ -64,7 +64,7 @@ pub(super) fn write_endpoints(
 }
 
 fn write_excess(metrics: &mut Exposition, excess: &[(Arc<str>, usize)]) {
-    let help = "What endpoints have above their share, where `rebalance` is to move it.";
+    let help = "Tunnels above the endpoints' share that `rebalance` is to move.";
     metrics.family("tidegate_rebalance_excess", MetricKind::Gauge, help);
     for (upstream, excess) in excess {
         metrics.sample(&[("upstream", upstream)], excess);
@@ -72,7 +72,7 @@ fn write_excess(metrics: &mut Exposition, excess: &[(Arc<str>, usize)]) {
 }
 
 fn write_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
-    let help = "Whether the configuration or an operator has an endpoint take nothing new.";
+    let help = "1 while an endpoint is drained by the configuration or an operator.";
     metrics.family("tidegate_endpoint_drained", MetricKind::Gauge, help);
     for upstream in snapshot.upstreams() {
         for member in upstream.members() {
@@ -99,17 +99,17 @@ fn write_health(metrics: &mut Exposition, endpoints: &[Arc<EndpointState>]) {
         })
         .collect();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
-    let help = "Whether an endpoint gets sessions, as far as checks and ejection go.";
+    let help = "1 if an endpoint is in rotation, as far as health checks and ejection decide.";
     metrics.family("tidegate_endpoint_up", MetricKind::Gauge, help);
     for (endpoint, (is_up, ..)) in &conditions {
         metrics.sample(&labels(*endpoint), u8::from(*is_up));
     }
-    let help = "Whether an endpoint is ejected because sessions failed.";
+    let help = "1 while an endpoint is ejected because sessions failed.";
     metrics.family("tidegate_endpoint_ejected", MetricKind::Gauge, help);
     for (endpoint, (_, is_ejected, _)) in &conditions {
         metrics.sample(&labels(*endpoint), u8::from(*is_ejected));
     }
-    let help = "Checks of endpoints, by how they ended.";
+    let help = "Health checks of endpoints, by result.";
     metrics.family("tidegate_checks_total", MetricKind::Counter, help);
     for (endpoint, (.., tally)) in &conditions {
         let [upstream, endpoint] = labels(*endpoint);
@@ -117,7 +117,7 @@ fn write_health(metrics: &mut Exposition, endpoints: &[Arc<EndpointState>]) {
             metrics.sample(&[upstream, endpoint, ("result", checked.token())], total);
         }
     }
-    let help = "Ejections of endpoints because sessions failed.";
+    let help = "Ejections of an endpoint because sessions failed.";
     metrics.family(
         "tidegate_endpoint_ejections_total",
         MetricKind::Counter,
@@ -131,7 +131,8 @@ fn write_health(metrics: &mut Exposition, endpoints: &[Arc<EndpointState>]) {
 fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
     let endpoints = gathered.by_endpoint();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
-    let help = "How long connecting to endpoints took, TLS included, where it succeeded.";
+    let help =
+        "Time to open a connection to an endpoint, TLS included, for attempts that succeeded.";
     metrics.family("tidegate_connect_seconds", MetricKind::Histogram, help);
     for ([upstream], series) in &gathered.by_upstream() {
         let all = series.iter().map(|it| &it.connect_seconds);
@@ -140,7 +141,7 @@ fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
             &HistogramSum::of(&LATENCY_SECONDS, all),
         );
     }
-    let help = "Failures to connect to endpoints, by reason.";
+    let help = "Failed attempts to connect to endpoints, by reason.";
     metrics.family("tidegate_connect_failures_total", MetricKind::Counter, help);
     for (endpoint, series) in &endpoints {
         let [upstream, endpoint] = labels(*endpoint);
@@ -149,8 +150,8 @@ fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
             metrics.sample(&[upstream, endpoint, ("reason", reason.token())], total);
         }
     }
-    let help = "Requests that went on to another endpoint because of what this one answered, or that \
-                it did not.";
+    let help =
+        "Requests retried on another endpoint because of this one's response, or the lack of one.";
     metrics.family("tidegate_retries_total", MetricKind::Counter, help);
     for (endpoint, series) in &endpoints {
         let total = sum(series, |series| series.retried.get());
@@ -159,7 +160,7 @@ fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
 }
 
 pub(super) fn write_ports(metrics: &mut Exposition, sources: MetricSources<'_>) {
-    let help = "Connections that there still could be to an endpoint from a local address.";
+    let help = "Further connections possible from a local address to an endpoint.";
     metrics.family("tidegate_source_ports_free", MetricKind::Gauge, help);
     for upstream in sources.snapshot.upstreams() {
         for ports in sources.ports.of(upstream) {

@@ -20,44 +20,44 @@ pub(super) fn write_kernel(metrics: &mut Exposition, began: StartTime) {
     family(
         "process_cpu_seconds_total",
         MetricKind::Counter,
-        "CPU time spent, in the kernel too.",
+        "CPU time in seconds, user and system.",
         stat.map(|stat| stat.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64),
     );
     family(
         "process_resident_memory_bytes",
         MetricKind::Gauge,
-        "Memory in use.",
+        "Resident memory in bytes.",
         stat.map(|stat| (stat.resident_pages * rustix::param::page_size() as u64) as f64),
     );
     family(
         "process_virtual_memory_bytes",
         MetricKind::Gauge,
-        "Address space in use.",
+        "Virtual memory in bytes.",
         stat.map(|stat| stat.virtual_bytes as f64),
     );
     family(
         "process_threads",
         MetricKind::Gauge,
-        "Threads.",
+        "Threads of the process.",
         stat.map(|stat| stat.threads as f64),
     );
     family(
         "process_open_fds",
         MetricKind::Gauge,
-        "File descriptors in use.",
+        "Open file descriptors.",
         open_descriptors().map(|open| open as f64),
     );
     let most = getrlimit(Resource::Nofile).current;
     family(
         "process_max_fds",
         MetricKind::Gauge,
-        "File descriptors that may be in use.",
+        "Limit on open file descriptors.",
         most.map(|most| most as f64),
     );
     family(
         "process_start_time_seconds",
         MetricKind::Gauge,
-        "When the process began, in seconds of the Unix epoch.",
+        "Start time of the process, in seconds since the Unix epoch.",
         Some(began.timestamp()),
     );
 }

@@ -7,7 +7,7 @@ use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::labels::{RefusedConnection, TLS};
 
 pub(super) fn write_drained(metrics: &mut Exposition, drained: &[(Arc<str>, bool)]) {
-    let help = "Whether an operator has taken a listener out: then it listens nowhere.";
+    let help = "1 while a listener is drained by an operator and accepts nothing.";
     metrics.family("tidegate_listener_drained", MetricKind::Gauge, help);
     for (listener, is_drained) in drained {
         metrics.sample(&[("listener", listener)], u8::from(*is_drained));
@@ -16,19 +16,19 @@ pub(super) fn write_drained(metrics: &mut Exposition, drained: &[(Arc<str>, bool
 
 pub(super) fn write_listeners(metrics: &mut Exposition, gathered: &Gathered) {
     let listeners = gathered.by_listener();
-    let help = "Connections of clients, tunnels included.";
+    let help = "Open client connections, tunnels included.";
     metrics.family("tidegate_connections_open", MetricKind::Gauge, help);
     for ([listener], series) in &listeners {
         let open = open(series, |it| it.connections.get(), |it| it.closed.get());
         metrics.sample(&[("listener", listener)], open);
     }
-    let help = "Connections that clients have opened.";
+    let help = "Client connections accepted.";
     metrics.family("tidegate_connections_total", MetricKind::Counter, help);
     for ([listener], series) in &listeners {
         let total = sum(series, |it| it.connections.get());
         metrics.sample(&[("listener", listener)], total);
     }
-    let help = "Connections that were closed before there was a request, by reason.";
+    let help = "Client connections closed before a request, by reason.";
     metrics.family(
         "tidegate_connections_refused_total",
         MetricKind::Counter,
@@ -41,7 +41,7 @@ pub(super) fn write_listeners(metrics: &mut Exposition, gathered: &Gathered) {
             metrics.sample(&labels, total);
         }
     }
-    let help = "Connections closed because the client did not go on, to send or to read, in time.";
+    let help = "Client connections closed because the client neither sent nor read in time.";
     metrics.family(
         "tidegate_connections_expired_total",
         MetricKind::Counter,
@@ -51,7 +51,7 @@ pub(super) fn write_listeners(metrics: &mut Exposition, gathered: &Gathered) {
         let total = sum(series, |it| it.expired.get());
         metrics.sample(&[("listener", listener)], total);
     }
-    let help = "TLS handshakes of clients that succeeded.";
+    let help = "Successful TLS handshakes of clients.";
     metrics.family("tidegate_tls_handshakes_total", MetricKind::Counter, help);
     for ([listener], series) in &listeners {
         for (position, (version, resumed)) in TLS.iter().enumerate() {

@@ -17,12 +17,12 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
     metrics.family(
         "tidegate_build_info",
         MetricKind::Gauge,
-        "Which tidegate this is.",
+        "Version of tidegate; always 1.",
     );
     metrics.sample(&version, 1);
-    metrics.family("tidegate_workers", MetricKind::Gauge, "Data-plane threads.");
+    metrics.family("tidegate_workers", MetricKind::Gauge, "Worker threads.");
     metrics.sample(&[], workers.len());
-    let help = "Tasks of the data-plane threads, once a second.";
+    let help = "Tasks on the worker threads, counted once a second.";
     metrics.family("tidegate_tasks", MetricKind::Gauge, help);
     metrics.sample(&[], workers.iter().map(|it| it.tasks.get()).sum::<u64>());
     metrics.family(
@@ -31,23 +31,23 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
         "1 once a stop has begun.",
     );
     metrics.sample(&[], u8::from(process.is_draining()));
-    let help = "Connections of clients that file descriptors carry.";
+    let help = "Client connections that the limit on open files allows.";
     metrics.family("tidegate_connections_limit", MetricKind::Gauge, help);
     metrics.sample(&[], admission.limit());
     let (reloads, failed_reloads) = process.reloads();
-    let help = "Reloads, by what came of them.";
+    let help = "Reloads of the configuration, by result.";
     metrics.family("tidegate_reloads_total", MetricKind::Counter, help);
     metrics.sample(&[("result", "taken")], reloads);
     metrics.sample(&[("result", "failed")], failed_reloads);
-    let help = "1 if the last reload was taken, 0 if an older configuration still runs.";
+    let help = "1 if the last reload was applied, 0 if it failed and the previous configuration is in effect.";
     metrics.family("tidegate_last_reload_successful", MetricKind::Gauge, help);
     let successful = process.fault().is_empty();
     metrics.sample(&[], u8::from(successful));
-    let help = "When the configuration was last taken, in seconds of the Unix epoch.";
+    let help = "Time when a configuration was last applied, in seconds since the Unix epoch.";
     let name = "tidegate_last_reload_success_timestamp_seconds";
     metrics.family(name, MetricKind::Gauge, help);
     metrics.sample(&[], process.last_applied());
-    let help = "When a listener's certificate expires, in seconds of the Unix epoch.";
+    let help = "Time when a listener's certificate expires, in seconds since the Unix epoch.";
     let name = "tidegate_certificate_expiry_timestamp_seconds";
     metrics.family(name, MetricKind::Gauge, help);
     for expiry in process.certificates.load().iter() {
@@ -57,10 +57,11 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
         ];
         metrics.sample(&labels, timestamp(expiry.not_after));
     }
-    let help = "Lines of the log that were dropped because nobody read them fast enough.";
+    let help = "Log lines dropped because the reader was too slow.";
     metrics.family("tidegate_log_dropped_total", MetricKind::Counter, help);
     metrics.sample(&[], log_dropped);
-    let help = "Records of an access log of its own that were dropped for the same reason.";
+    let help =
+        "Records of a separate access log dropped because the disk or the reader was too slow.";
     metrics.family(
         "tidegate_access_log_dropped_total",
         MetricKind::Counter,
@@ -70,7 +71,7 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
 }
 
 pub(super) fn write_closing(metrics: &mut Exposition, sources: MetricSources<'_>) {
-    let help = "Tunnels that are being closed one by one: those that are left, by reason.";
+    let help = "Tunnels still to be closed by closing jobs, by reason.";
     metrics.family("tidegate_closing_tunnels", MetricKind::Gauge, help);
     for (reason, left) in sources.closing {
         metrics.sample(&[("reason", reason)], *left);
@@ -78,10 +79,10 @@ pub(super) fn write_closing(metrics: &mut Exposition, sources: MetricSources<'_>
 }
 
 pub(super) fn write_older(metrics: &mut Exposition, sources: MetricSources<'_>) {
-    let help = "Processes that this one has succeeded and that still drain.";
+    let help = "Older generations: processes that an upgrade replaced and that still drain.";
     metrics.family("tidegate_older_generations", MetricKind::Gauge, help);
     metrics.sample(&[], sources.older.len());
-    let help = "Live tunnels of the processes that this one has succeeded.";
+    let help = "Open tunnels of older generations, which no other metric includes.";
     metrics.family("tidegate_older_tunnels", MetricKind::Gauge, help);
     metrics.sample(&[], sources.older.iter().sum::<u64>());
 }

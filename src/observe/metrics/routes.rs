@@ -10,7 +10,7 @@ use crate::protocol::rejection::Rejection;
 
 pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
     let routes = gathered.by_listener_and_route();
-    let help = "WebSocket handshakes, by what they came to.";
+    let help = "WebSocket handshakes, by outcome.";
     metrics.family("tidegate_handshakes_total", MetricKind::Counter, help);
     for ([listener, route], series) in &routes {
         for outcome in HandshakeOutcome::ALL {
@@ -25,7 +25,7 @@ pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
             );
         }
     }
-    let help = "Handshakes whose answer `handshake = \"lenient\"` has excused.";
+    let help = "101 responses that only `handshake = \"lenient\"` accepts.";
     metrics.family(
         "tidegate_handshakes_excused_total",
         MetricKind::Counter,
@@ -35,7 +35,7 @@ pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
         let total = sum(series, |it| it.excused.get());
         metrics.sample(&[("route", route)], total);
     }
-    let help = "From the request of a handshake to the 101.";
+    let help = "Time from a handshake's request to its 101 response.";
     metrics.family("tidegate_handshake_seconds", MetricKind::Histogram, help);
     for ([route], series) in &gathered.by_route() {
         let all = series.iter().map(|it| &it.handshake_seconds);
@@ -44,7 +44,7 @@ pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
             &HistogramSum::of(&LATENCY_SECONDS, all),
         );
     }
-    let help = "Requests that we refused, handshakes and others, by reason.";
+    let help = "Requests rejected by tidegate, handshakes and plain ones, by reason.";
     metrics.family("tidegate_rejections_total", MetricKind::Counter, help);
     for ([listener, route], series) in &routes {
         for rejection in Rejection::ALL {
@@ -58,7 +58,7 @@ pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
             }
         }
     }
-    let help = "Requests answered in HTTP, by status: all but the handshakes that became tunnels.";
+    let help = "Requests answered in HTTP, by status: all except handshakes that became tunnels.";
     metrics.family("tidegate_http_requests_total", MetricKind::Counter, help);
     for ([listener, route], series) in &routes {
         let mut statuses = BTreeMap::new();

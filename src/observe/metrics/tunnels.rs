@@ -10,7 +10,7 @@ use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
 
 pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
-    let help = "Tunnels that are alive.";
+    let help = "Open tunnels.";
     metrics.family("tidegate_tunnels_open", MetricKind::Gauge, help);
     let opened = |it: &RouteSeries| it.handshakes.at(HandshakeOutcome::Opened as usize).get();
     for ([listener, route], series) in &gathered.by_listener_and_route() {
@@ -20,7 +20,7 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
         }
     }
     let routes = gathered.by_route();
-    let help = "How long tunnels lived that have ended.";
+    let help = "Lifetime of ended tunnels.";
     metrics.family("tidegate_tunnel_seconds", MetricKind::Histogram, help);
     for ([route], series) in &routes {
         let all = series.iter().map(|it| &it.tunnel_seconds);
@@ -29,7 +29,7 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
             &HistogramSum::of(&LIFETIME_SECONDS, all),
         );
     }
-    let help = "How long sides took to answer our Pings.";
+    let help = "Time that clients and endpoints took to answer tidegate's Pings.";
     metrics.family("tidegate_ping_rtt_seconds", MetricKind::Histogram, help);
     for ([route], series) in &routes {
         for side in [Side::Client, Side::Endpoint] {
@@ -38,7 +38,7 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
             metrics.histogram(&labels, &HistogramSum::of(&LATENCY_SECONDS, all));
         }
     }
-    let help = "The first Close frame of each tunnel that has ended, by its code and who sent it.";
+    let help = "First Close frame of each ended tunnel, by code and sender.";
     metrics.family("tidegate_close_codes_total", MetricKind::Counter, help);
     for ([route], series) in &routes {
         for (position, code) in CLOSE_CODES.iter().enumerate() {
@@ -51,7 +51,7 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
             }
         }
     }
-    let help = "Tunnels that have ended and carried something that is no WebSocket framing.";
+    let help = "Ended tunnels that carried bytes which were not valid WebSocket frames.";
     metrics.family("tidegate_tunnels_unframed_total", MetricKind::Counter, help);
     for ([route], series) in &routes {
         let total = sum(series, |it| it.unframed.get());
@@ -62,7 +62,7 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
 pub(super) fn write_traffic(metrics: &mut Exposition, gathered: &Gathered) {
     let endpoints = gathered.by_route_and_endpoint();
     let labels = |endpoint| labelled(["route", "upstream", "endpoint"], endpoint);
-    let help = "Tunnels that have ended, by reason.";
+    let help = "Ended tunnels, by reason.";
     metrics.family("tidegate_tunnels_ended_total", MetricKind::Counter, help);
     for (endpoint, series) in &endpoints {
         let [route, upstream, endpoint] = labels(*endpoint);
@@ -93,9 +93,9 @@ pub(super) fn write_traffic(metrics: &mut Exposition, gathered: &Gathered) {
             }
         }
     };
-    let help = "Bytes that came through tunnels, live ones too.";
+    let help = "Bytes relayed through tunnels, open ones included.";
     write("tidegate_tunnel_bytes_total", help, TrafficKind::Bytes);
-    let help = "Messages that came through tunnels, live ones too.";
+    let help = "Messages relayed through tunnels, open ones included.";
     write(
         "tidegate_tunnel_messages_total",
         help,
