@@ -1,7 +1,7 @@
-//! Tunnels: the two byte streams after the handshake, their relay, and the table of those alive.
+//! Tunnels: the two byte streams after a handshake, their relay, and each worker's table of open ones.
 //!
-//! A tunnel holds its two sockets, a lease and its own limits; never a snapshot. What is recorded
-//! of it is `observe`'s business.
+//! A tunnel holds its two sockets, a lease and its own limits, never a snapshot. Recording what
+//! happens to tunnels is the business of `observe`.
 
 pub mod side;
 pub mod ended;

@@ -1,8 +1,8 @@
-//! The portable driver: moves a tunnel's bytes by readiness, over any [`Stream`].
+//! The driver of a tunnel: moves its bytes by readiness, over any [`Stream`].
 //!
-//! Bytes are read into a scratch buffer that belongs to the worker and written across at once;
-//! only what the other side does not take is kept, in a box, and its direction reads no more until
-//! that is gone. So a tunnel that is quiet, or whose peers keep up, holds no buffer.
+//! Bytes are read into a scratch buffer that belongs to the worker and written to the other side at
+//! once. Only what that side does not accept is kept, in a box, and its direction reads nothing more
+//! until the box is empty. So a tunnel that is quiet, or whose peers keep up, holds no buffer.
 
 use std::cell::RefCell;
 use std::io;
@@ -21,20 +21,21 @@ use super::table::{TableSlot, TunnelOwner};
 use crate::net::stream::Stream;
 
 /// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message of
-/// 64 KiB with its header: what is a few bytes too long costs two more system calls.
+/// 64 KiB with its header: with exactly 64 KiB, those few bytes would cost two more system calls.
 const SCRATCH_BYTES: usize = 128 * 1024;
 
-/// What the start of the buffer is aligned to.
+/// The alignment of the buffer.
 const PAGE: usize = 4096;
 
-/// Reads of one direction before the other tunnels of the worker get their turn.
+/// Reads of one direction before the other tunnels of the worker get a turn: a sender at full speed must
+/// not hold up thousands of others.
 const ROUNDS: usize = 8;
 
-/// The buffer that all tunnels of a worker read into, one after the other.
+/// The buffer into which all tunnels of a worker read, one after the other.
 #[derive(Debug, Clone)]
 pub struct Scratch(Rc<RefCell<AlignedBuffer>>);
 
-/// Memory whose bytes behind the headroom begin a page: the kernel copies whole pages faster.
+/// Memory in which the bytes behind the headroom begin a page: the kernel copies whole pages faster.
 #[derive(Debug)]
 struct AlignedBuffer {
     memory: Box<[u8]>,
@@ -58,7 +59,7 @@ impl AlignedBuffer {
 }
 
 impl Scratch {
-    /// One per worker.
+    /// A buffer; one is enough for a worker.
     pub fn new() -> Self {
         Self(Rc::new(RefCell::new(AlignedBuffer::new())))
     }
@@ -70,29 +71,32 @@ impl Default for Scratch {
     }
 }
 
-/// What is to be written before anything is relayed.
+/// Bytes to be written before anything is relayed.
 #[derive(Debug, Default)]
 pub struct InitialBytes {
-    /// The head of our 101, and what the endpoint sent right behind its own.
+    /// The head of our 101, followed by the read-ahead of the endpoint.
     pub to_client: Vec<u8>,
-    /// How much of that is the endpoint's.
+    /// The length of that read-ahead.
     pub from_endpoint: usize,
-    /// What the client sent right behind its request.
+    /// The read-ahead of the client: what came right behind its request.
     pub to_endpoint: Vec<u8>,
 }
 
-/// How a tunnel finished, and the first Close frame that passed: whose it was, and its code.
+/// How a tunnel finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
-    /// How.
+    /// The reason.
     pub ended: Ended,
-    /// The Close.
+    /// The first Close frame that passed: its sender and its code.
     pub closed: Option<(Side, u16)>,
-    /// Something of it was no framing, and was passed on unseen.
+    /// Whether either stream held bytes that were not valid frames, and was passed on unseen from there.
     pub unframed: bool,
 }
 
-/// A tunnel: a future that ends with the tunnel.
+/// A tunnel: a future that completes when the tunnel has ended.
+//
+// A struct with a hand-written poll: an async block would keep everything that is alive across an await,
+// and a worker has tens of thousands of idle tunnels for a few that move bytes.
 #[derive(Debug)]
 pub struct Tunnel<O = ()> {
     client: Stream,
@@ -105,7 +109,7 @@ pub struct Tunnel<O = ()> {
 }
 
 impl<O: TunnelOwner> Tunnel<O> {
-    /// Relays between `client` and `endpoint`, after what is `owed` to them.
+    /// A tunnel that relays between `client` and `endpoint`, after the `initial` bytes.
     pub fn new(
         client: Stream,
         endpoint: Stream,
@@ -122,6 +126,8 @@ impl<O: TunnelOwner> Tunnel<O> {
             slot,
             scratch,
         };
+        // The read-ahead is filtered like everything after it: a frame may begin in it and end in the
+        // first read. The head of our 101 is not part of the stream of frames and goes around.
         let mut to_client = initial.to_client;
         let early = to_client.split_off(to_client.len().saturating_sub(initial.from_endpoint));
         to_client.extend(tunnel.filter_early(Side::Endpoint, &early));
@@ -131,12 +137,12 @@ impl<O: TunnelOwner> Tunnel<O> {
         tunnel
     }
 
-    /// What went through it.
+    /// Bytes and messages so far.
     pub fn meter(&self) -> &Meter {
         &self.slot.entry().meter
     }
 
-    /// What goes on of the bytes that came before the tunnel was one.
+    /// Filters read-ahead; returns what of it goes on.
     fn filter_early(&mut self, side: Side, bytes: &[u8]) -> Vec<u8> {
         let mut passed = Vec::with_capacity(bytes.len());
         let mut scratch = self.scratch.0.borrow_mut();
@@ -151,7 +157,11 @@ impl<O: TunnelOwner> Tunnel<O> {
         passed
     }
 
-    /// Moves what can be moved from `side`, until it would have to wait.
+    /// Moves bytes from `side` to the other until it would have to wait.
+    //
+    // The order is what keeps a slow reader from costing memory: first deliver what was kept, and only
+    // then read. Whenever this returns Pending, what it waits for (the sink, the source, or the next sweep
+    // for a paused client) has the waker, so that a tunnel is not polled in vain.
     fn pump(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<()> {
         let (source, sink, unwritten) = match side {
             Side::Client => (&mut self.client, &mut self.endpoint, &mut self.to_endpoint),
@@ -161,9 +171,12 @@ impl<O: TunnelOwner> Tunnel<O> {
         for _ in 0..ROUNDS {
             let step = self.forwarder.next_step(side);
             if step == NextStep::Done {
+                // If the sink is gone, the box is freed now: the other direction may go on for hours.
                 unwritten.forget();
                 return Poll::Ready(());
             }
+            // Whether a reader is slow is judged by progress and not by emptiness: a client that takes a
+            // little now and then is slow, but not stuck.
             let (was_clear, before) = (unwritten.is_clear(), unwritten.left());
             let delivered = unwritten.deliver(sink, cx);
             if !was_clear {
@@ -171,24 +184,29 @@ impl<O: TunnelOwner> Tunnel<O> {
                 entry.set_stuck(side.other(), !clear, clear || unwritten.left() < before);
             }
             if ready!(delivered).is_err() {
+                // Not the end of the tunnel: what that side sent before it broke may still be unread.
                 self.forwarder.sink_broke(side.other());
                 continue;
             }
             if step == NextStep::PassEnd {
-                // A reset is not announced by an orderly end, and the last end is told by closing,
-                // except where it takes a message of its own.
+                // No orderly end where a reset is to follow: the peer would take what it has for complete.
+                // The last end needs no shutdown, closing the socket sends it; except over TLS, where
+                // close_notify is a message of its own and a stream without it looks truncated.
                 let last =
                     self.forwarder.next_step(side.other()) == NextStep::Done && !sink.is_tls();
                 if !last && self.forwarder.reset_to() != Some(side.other()) {
-                    // Whether the sink took it changes nothing for us.
+                    // A failure changes nothing: reading from that side shows whether it is gone.
                     let _ = ready!(Pin::new(&mut *sink).poll_shutdown(cx));
                 }
                 self.forwarder.end_passed(side);
                 continue;
             }
+            // Nothing is registered here: the sweep wakes the tunnel when the client may go on. Until then
+            // its bytes stay in the kernel, whose window slows it down.
             if side == Side::Client && entry.is_paused() {
                 return Poll::Pending;
             }
+            // Shared by all tunnels of the worker: each is done with it when its poll returns.
             let mut scratch = self.scratch.0.borrow_mut();
             let scratch = scratch.bytes();
             let mut buffer = ReadBuf::new(scratch.get_mut(HEADROOM..).unwrap_or_default());
@@ -201,17 +219,22 @@ impl<O: TunnelOwner> Tunnel<O> {
                     if unwritten.write(sink, bytes, cx).is_err() {
                         self.forwarder.sink_broke(side.other());
                     }
+                    // The clock of `slow_reader` starts with the first bytes that have to wait.
                     if unwritten.left() > 0 {
                         entry.set_stuck(side.other(), true, false);
                     }
                 }
             }
         }
+        // The source may have more, but has not registered the waker, because no read was Pending.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Sends what we have to say ourselves, where a frame has just ended and nothing is unwritten.
+    /// Sends frames of our own, where a frame of the sender's has just ended and nothing is unwritten.
+    //
+    // After both pumps: only then is it known what is unwritten. With a remainder, the end of the last
+    // frame read is not the end of what the sink has got.
     fn send_own_frames(&mut self, cx: &mut Context<'_>) {
         for side in [Side::Client, Side::Endpoint] {
             if self.slot.entry().take_ping_request(side) {
@@ -225,6 +248,8 @@ impl<O: TunnelOwner> Tunnel<O> {
                 && let Some(frame) = self.forwarder.inject(side, random_mask)
             {
                 if frame.is_ping() {
+                    // The round trip is timed from here: the request may have waited for a long message
+                    // to end.
                     self.slot.ping_sent(side);
                 }
                 unwritten.keep(frame.into_bytes().into());
@@ -233,12 +258,12 @@ impl<O: TunnelOwner> Tunnel<O> {
         }
     }
 
-    /// Ends it as this, in an operator's words where there are any.
+    /// Ends the tunnel for this reason, with the message of the operator or job that closes it, if any.
     fn end(&mut self, verdict: Ended) {
-        let words = verdict.is_on_purpose().then(|| self.slot.close_message());
-        match words.flatten() {
-            Some(words) => {
-                let CloseMessage { code, reason, .. } = &*words;
+        let message = verdict.is_on_purpose().then(|| self.slot.close_message());
+        match message.flatten() {
+            Some(message) => {
+                let CloseMessage { code, reason, .. } = &*message;
                 self.forwarder.end_with_close(verdict, Some(*code), reason);
             }
             None => self.forwarder.end(verdict),
@@ -247,7 +272,7 @@ impl<O: TunnelOwner> Tunnel<O> {
 
     fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Finished> {
         match ended {
-            // What the kernel still has for it would keep the kernel busy for long.
+            // The kernel would keep its full send buffer for a peer that does not read, for minutes.
             Ended::SlowClient => self.client.reset_on_close(),
             Ended::SlowUpstream => self.endpoint.reset_on_close(),
             _ => {}
@@ -255,10 +280,11 @@ impl<O: TunnelOwner> Tunnel<O> {
         match self.forwarder.reset_to() {
             Some(Side::Client) => self.client.reset_on_close(),
             Some(Side::Endpoint) => self.endpoint.reset_on_close(),
-            // Both have ended, and were told so when it was passed on.
+            // Both sides have ended, and each end was passed on to the other.
             None if !self.forwarder.has_closed() => {}
             None => {
-                // Over TLS this says goodbye; a side that does not take it now goes without.
+                // Over TLS this sends close_notify. It is tried once: a side that cannot accept it now is
+                // not worth waiting for, because the tunnel has had its time.
                 let _ = Pin::new(&mut self.client).poll_shutdown(cx);
                 let _ = Pin::new(&mut self.endpoint).poll_shutdown(cx);
             }
@@ -271,7 +297,7 @@ impl<O: TunnelOwner> Tunnel<O> {
     }
 }
 
-/// Counts `buffer[HEADROOM..end]`, which has come from `side`, and returns what of it goes on.
+/// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes on.
 fn filter<'a, O: TunnelOwner>(
     forwarder: &mut Forwarder,
     slot: &TableSlot<O>,
@@ -281,7 +307,8 @@ fn filter<'a, O: TunnelOwner>(
 ) -> &'a [u8] {
     let meter = &slot.entry().meter;
     let filtered = forwarder.filter(side, buffer, end);
-    // Not what is only for us: an answer to our Ping is no sign that anybody uses the tunnel.
+    // Only what goes on: a Pong to our own Ping does not mean that the tunnel is used, and must not
+    // keep it from being idle.
     meter.count(side, filtered.pass.len());
     if filtered.notice == Some(Notice::Pong) {
         slot.pong_received(side);
@@ -292,21 +319,22 @@ fn filter<'a, O: TunnelOwner>(
     if side == Side::Client {
         slot.pace(end - HEADROOM, filtered.messages);
     }
+    // Through the entry, so that the sweeps count from here and the same path ends every tunnel.
     if let Some(reason) = forwarder.ending() {
         slot.entry().end(reason);
     }
     buffer.get(filtered.pass).unwrap_or_default()
 }
 
-/// What nobody can predict, so that no payload of ours can be made to look like something else on
-/// its way (RFC 6455 section 10.3).
+/// An unpredictable mask: otherwise a payload could be chosen to look like something else to an
+/// intermediary (RFC 6455 section 10.3).
 fn random_mask() -> [u8; 4] {
     random_bytes()
 }
 
 fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // It does not fail; if it did, the frame would still be valid.
+    // This does not fail in practice; if it did, the frame would still be valid.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     bytes
 }
@@ -320,7 +348,8 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
         if let Some(verdict) = tunnel.slot.entry().verdict() {
             tunnel.end(verdict);
             if tunnel.slot.entry().is_overdue() {
-                // Whoever has not answered is not waited for: the other side is still told.
+                // Time is up. A client that has not answered is not waited for any longer, but the endpoint
+                // still gets its Close.
                 tunnel.forwarder.stop_waiting();
                 tunnel.send_own_frames(cx);
                 let ended = tunnel.forwarder.reason().unwrap_or(verdict);
@@ -333,6 +362,8 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
         if tunnel.forwarder.is_half_closed() {
             tunnel.slot.entry().set_half_closed();
         }
+        // Where we have closed, our last frame has to leave first. Ends that were merely passed on were
+        // passed on after everything else, and a broken side must not hold the tunnel up.
         let delivered = tunnel.to_client.is_clear() && tunnel.to_endpoint.is_clear();
         match tunnel.forwarder.ended() {
             Some(ended) if delivered || !tunnel.forwarder.has_closed() => tunnel.finish(ended, cx),
@@ -341,11 +372,11 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
     }
 }
 
-/// What one direction has read and not yet written.
+/// The bytes that one direction has read and not yet written.
 #[derive(Debug, Default)]
 struct Unwritten {
     remainder: Option<Box<Remainder>>,
-    /// Bytes were written that may still be inside TLS.
+    /// Whether bytes were written that may still be inside TLS.
     unflushed: bool,
 }
 
@@ -362,13 +393,13 @@ impl Unwritten {
         }
     }
 
-    /// Bytes that are kept.
+    /// The number of bytes that are kept.
     fn left(&self) -> usize {
         let remainder = self.remainder.as_ref();
         remainder.map_or(0, |remainder| remainder.bytes.len() - remainder.written)
     }
 
-    /// Whether everything was written, as far as the kernel.
+    /// Whether everything was handed to the kernel.
     fn is_clear(&self) -> bool {
         self.remainder.is_none() && !self.unflushed
     }
@@ -377,7 +408,7 @@ impl Unwritten {
         self.remainder = None;
     }
 
-    /// Ready when nothing is left, not even inside TLS.
+    /// Writes what is kept. Ready when nothing is left, not even inside TLS.
     fn deliver(&mut self, sink: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(remainder) = &mut self.remainder {
             let left = remainder.bytes.get(remainder.written..).unwrap_or_default();
@@ -398,13 +429,14 @@ impl Unwritten {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what the sink takes and keeps the rest.
+    /// Writes what the sink accepts and keeps the rest.
     fn write(
         &mut self,
         sink: &mut Stream,
         mut bytes: &[u8],
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
+        // The next `deliver` flushes, before anything else is read.
         self.unflushed = true;
         while !bytes.is_empty() {
             match Pin::new(&mut *sink).poll_write(cx, bytes) {
@@ -412,6 +444,7 @@ impl Unwritten {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     written => bytes = bytes.get(written..).unwrap_or_default(),
                 },
+                // The only allocation in relaying, and only for a peer that does not keep up.
                 Poll::Pending => {
                     self.keep(bytes.into());
                     break;
@@ -463,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_small() {
-        // Two sockets, at most one remainder each way, where the frames are, its place in the table.
+        // Two sockets, a remainder for each direction, the state of the framing, a slot in the table.
         assert!(size_of::<Tunnel>() <= 352, "{} bytes", size_of::<Tunnel>());
     }
 

@@ -19,56 +19,56 @@ pub enum Ended {
     UpstreamReset,
     /// No bytes either way for the route's `idle`.
     Idle,
-    /// It was as old as the route's `max_age` lets it become.
+    /// The tunnel reached the route's `max_age`.
     MaxAge,
     /// The client has not answered a Ping, nor sent anything else, for the route's `pong`.
     DeadClient,
-    /// The endpoint has not, likewise.
+    /// The endpoint has not answered a Ping, nor sent anything else, for the route's `pong`.
     DeadUpstream,
     /// One side had ended, and no bytes came from the other for the route's `half_closed`.
     HalfClosed,
     /// A message was longer than the route's `message_bytes`.
     MessageTooBig,
-    /// The client had bytes to take and took none for the route's `slow_reader`.
+    /// The client had bytes to take and accepted none for the route's `slow_reader`.
     SlowClient,
-    /// The endpoint had, likewise.
+    /// The endpoint had bytes to take and accepted none for the route's `slow_reader`.
     SlowUpstream,
     /// The client sent more messages than the route's `messages_per_second`.
     MessageRate,
     /// The client sent more bytes than the route's `bytes_per_second`.
     ByteRate,
-    /// What came was no WebSocket framing, on a route that limits messages.
+    /// Bytes were not valid WebSocket frames, on a route that limits messages.
     ProtocolError,
-    /// Its endpoint is drained, and `on_drain` says so.
+    /// Its endpoint is drained, and `on_drain` closes tunnels.
     Drain,
-    /// Its endpoint is down, and `on_down` says so.
+    /// Its endpoint is down, and `on_down` closes tunnels.
     EndpointDown,
-    /// Its endpoint is gone, and `on_removed` says so.
+    /// Its endpoint was removed, and `on_removed` closes tunnels.
     EndpointRemoved,
-    /// Its endpoint had more than its share, and `rebalance` says so.
+    /// Its endpoint had more than its share, and `rebalance` moves tunnels.
     Rebalance,
-    /// An operator closed it.
+    /// An operator closed the tunnel.
     Killed,
     /// The process stopped.
     Shutdown,
 }
 
-/// How a tunnel is to end that is closed on purpose, and what its Close frame says.
+/// The Close frame of a tunnel that is closed on purpose, and the reason with which it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseMessage {
-    /// As what it ends.
+    /// The reason with which the tunnel ends.
     pub ended: Ended,
-    /// Its code (RFC 6455 section 7.4).
+    /// The code of the Close frame (RFC 6455 section 7.4).
     pub code: u16,
-    /// Its reason, of at most [`CloseMessage::MAX_REASON_BYTES`] bytes.
+    /// The text of the Close frame, of at most [`CloseMessage::MAX_REASON_BYTES`] bytes.
     pub reason: Box<str>,
 }
 
 impl CloseMessage {
-    /// Bytes that a reason may have (RFC 6455 section 5.5).
+    /// The length limit of the text: the payload of a control frame less the code (RFC 6455 section 5.5).
     pub const MAX_REASON_BYTES: usize = 123;
 
-    /// What is said if nobody says something else.
+    /// The message with the usual code and the token as text.
     pub fn standard(ended: Ended) -> Self {
         Self {
             ended,
@@ -79,7 +79,7 @@ impl CloseMessage {
 }
 
 impl Ended {
-    /// Every way there is.
+    /// All reasons, in order.
     pub const ALL: [Self; 23] = [
         Self::ClientClose,
         Self::UpstreamClose,
@@ -135,7 +135,7 @@ impl Ended {
         }
     }
 
-    /// Whether it may have words of its own.
+    /// Whether a tunnel that ends so may have a [`CloseMessage`].
     pub(super) fn is_on_purpose(self) -> bool {
         matches!(
             self,
@@ -148,8 +148,8 @@ impl Ended {
         )
     }
 
-    /// The code of the Close that the client gets (RFC 6455 section 7.4); none where it was one of
-    /// the two sides that ended the tunnel, or where it takes nothing.
+    /// The code of the Close frame to the client (RFC 6455 section 7.4). There is none where one of the
+    /// two sides ended the tunnel, or where the client accepts nothing.
     pub fn close_code(self) -> Option<u16> {
         match self {
             Self::Idle | Self::MaxAge | Self::HalfClosed | Self::DeadUpstream => Some(1001),

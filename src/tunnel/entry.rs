@@ -1,4 +1,7 @@
-//! One live tunnel, as its worker's table and its own task share it.
+//! The state of one open tunnel that its own task and its worker's table share.
+//!
+//! There may be a hundred thousand of these, so what fits into a bit or a small integer is one, and
+//! what only some tunnels need is in the table's maps.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,41 +15,41 @@ use super::meter::Meter;
 use super::side::Side;
 use crate::config::model::TunnelLimits;
 
-/// How often limits are looked at, and so how late a tunnel may be ended.
+/// How often limits are checked, and so by how much a tunnel may outlive one.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sweeps that a tunnel may go on after its end was decided: for the last frame to come to its end,
-/// and for closing handshakes. After that it ends as it is.
+/// Sweeps for which a tunnel may go on after its end was decided: to finish the frame that is under way
+/// and for the closing handshakes. After that it is cut off.
 pub(super) const SWEEPS_TO_CLOSE: u8 = 3;
 
-/// One live tunnel, as seen from outside of it.
+/// One open tunnel, as seen from outside of its task.
 pub struct TunnelEntry {
-    /// What went through it.
+    /// Bytes and messages so far.
     pub meter: Meter,
-    /// What holds for it.
+    /// The limits of its route when it opened; a reload does not change them.
     pub limits: Arc<TunnelLimits>,
-    /// Whether what goes to each side is stuck, and since how many sweeps.
+    /// For how many sweeps bytes for each side have been waiting.
     pub(super) to_client: Stall,
     pub(super) to_endpoint: Stall,
     pub(super) flags: Flags,
-    /// What the meter showed at the last sweep that saw it move, and when that was.
+    /// The activity mark at the last sweep that saw it change, and the time of that sweep.
     pub(super) seen: Cell<(u64, Micros)>,
-    /// Set from outside: the tunnel is to end, as this.
+    /// The reason with which the tunnel is to end, once there is one. The first one stands.
     verdict: Cell<Option<Ended>>,
-    /// Sweeps that have seen the verdict.
+    /// Sweeps that have passed since the verdict.
     pub(super) overdue: Cell<u8>,
     waker: Cell<Option<Waker>>,
 }
 
-/// What is so of a tunnel or not, in a byte.
+/// Yes-or-no state of a tunnel, packed into a byte.
 #[derive(Debug, Default)]
 pub(super) struct Flags(Cell<u8>);
 
 impl Flags {
     pub(super) const HALF_CLOSED: u8 = 1;
-    /// Nothing is read from the client until the next sweep allows it.
+    /// Reading from the client is paused until a sweep resumes it.
     pub(super) const PAUSED: u8 = 2;
-    /// The client is to be pinged; the endpoint is.
+    /// A Ping is to be sent to the client, to the endpoint: indexed by [`Side`].
     pub(super) const PING: [u8; 2] = [4, 8];
 
     pub(super) fn has(&self, flag: u8) -> bool {
@@ -59,7 +62,7 @@ impl Flags {
     }
 }
 
-/// How long what goes to one side has been stuck, in sweeps: 0 if it is not.
+/// For how many sweeps bytes for one side have been waiting: 0 if none are.
 #[derive(Debug, Default)]
 pub(super) struct Stall(Cell<u16>);
 
@@ -67,19 +70,20 @@ impl Stall {
     fn set(&self, stuck: bool, moved: bool) {
         let seen = self.0.get();
         self.0.set(match stuck {
+            // Progress restarts the clock: a slow reader that reads is not a stuck one.
             true if moved || seen == 0 => 1,
             true => seen,
             false => 0,
         });
     }
 
-    /// For how long it has been stuck at least.
+    /// The minimum time for which bytes have been waiting.
     pub(super) fn time(&self) -> Duration {
-        // It may have begun right before the first sweep.
+        // The stall may have begun right before the first sweep, so that one counts for nothing.
         SWEEP_INTERVAL * u32::from(self.0.get().saturating_sub(1))
     }
 
-    /// One more sweep: for how long it has been stuck at least.
+    /// Counts one more sweep; returns the minimum time for which bytes have been waiting.
     pub(super) fn sweep(&self) -> Duration {
         let seen = self.0.get();
         if seen > 0 {
@@ -113,22 +117,22 @@ impl TunnelEntry {
         }
     }
 
-    /// The tunnel has to be ended, as this.
+    /// The reason with which the tunnel has to end, if it has to.
     pub fn verdict(&self) -> Option<Ended> {
         self.verdict.get()
     }
 
-    /// Whether the tunnel has had its time to end in order.
+    /// Whether the time for an orderly end is over.
     pub fn is_overdue(&self) -> bool {
         self.overdue.get() >= SWEEPS_TO_CLOSE
     }
 
-    /// One side has ended: from the next sweep on, `half_closed` is the limit.
+    /// Notes that one side has ended: from the next sweep on, `half_closed` is the limit.
     pub fn set_half_closed(&self) {
         self.flags.set(Flags::HALF_CLOSED, true);
     }
 
-    /// Whether something is left that `side` has not taken; `moved` if it has taken some.
+    /// Notes whether bytes are waiting for `side`, and whether it has accepted some since the last call.
     pub fn set_stuck(&self, side: Side, left: bool, moved: bool) {
         let stall = match side {
             Side::Client => &self.to_client,
@@ -137,12 +141,12 @@ impl TunnelEntry {
         stall.set(left, moved);
     }
 
-    /// Whether nothing is to be read from the client now.
+    /// Whether reading from the client is paused.
     pub fn is_paused(&self) -> bool {
         self.flags.has(Flags::PAUSED)
     }
 
-    /// Whether `side` is to be pinged, as was not told before.
+    /// Whether a Ping to `side` was requested since the last call.
     pub fn take_ping_request(&self, side: Side) -> bool {
         let flag = Flags::PING[side as usize];
         let asks = self.flags.has(flag);
@@ -150,14 +154,16 @@ impl TunnelEntry {
         asks
     }
 
-    /// Whom to wake when there is a verdict.
+    /// Sets the task to wake when there is a verdict.
     pub fn set_waker(&self, waker: &Waker) {
-        let known = self.waker.take();
-        let known = known.filter(|known| known.will_wake(waker));
-        self.waker.set(Some(known.unwrap_or_else(|| waker.clone())));
+        // Cloning a waker counts references, and this runs with every poll: keep the one there is.
+        let current = self.waker.take();
+        let current = current.filter(|current| current.will_wake(waker));
+        self.waker
+            .set(Some(current.unwrap_or_else(|| waker.clone())));
     }
 
-    /// Ends the tunnel, unless something else already has.
+    /// Ends the tunnel for this reason, unless it already has one.
     pub fn end(&self, reason: Ended) {
         if self.verdict.get().is_none() {
             self.verdict.set(Some(reason));
@@ -166,13 +172,13 @@ impl TunnelEntry {
     }
 
     pub(super) fn wake(&self) {
-        // It sets another one when it runs.
+        // The task sets it again when it runs.
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// How long nothing has come from either side, to the second: it is the sweep that notices.
+    /// For how long nothing has come from either side. Accurate to a sweep, which is what notices.
     pub(super) fn quiet(&self, now: Micros) -> Duration {
         let (seen, since) = self.seen.get();
         match self.moved() == seen {
@@ -181,9 +187,9 @@ impl TunnelEntry {
         }
     }
 
-    /// What changes with every sign of life.
+    /// A number that changes with every sign of activity.
     pub(super) fn moved(&self) -> u64 {
-        // Moving from open to half-closed is one, too: its clock starts there.
+        // Becoming half-closed counts as activity, because the clock of that limit starts there.
         self.meter.total() * 2 + u64::from(self.flags.has(Flags::HALF_CLOSED))
     }
 }

@@ -1,9 +1,9 @@
-//! What a tunnel does next: what goes on, half-closes, breaks and ends, without a socket or a clock.
+//! The decisions of a tunnel: which direction goes on, half-closes, breaks or ends, without a socket or
+//! a clock.
 //!
-//! The driver moves bytes and tells the forwarder what happened; the forwarder says what each
-//! direction may do and when, and as what, the tunnel is over. Frames are `framing`'s business.
-//! Bytes that were read and not yet written (the remainder) are the driver's; here they only delay
-//! an end.
+//! The driver (`copy`) moves bytes and reports what happened; the forwarder answers what each direction
+//! does next, and when the tunnel has ended and why. Frames are the business of `framing`. Bytes that
+//! were read and not yet written (the remainder) belong to the driver; here they only delay an end.
 
 use super::ended::Ended;
 use super::framing::{Filtered, Framing, Notice, PingPayload};
@@ -11,23 +11,23 @@ use super::side::Side;
 use crate::config::model::TunnelLimits;
 use crate::protocol::frame::Frame;
 
-/// What the direction that starts at a side is to do next.
+/// The next step of the direction that starts at a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// Read there, write across.
+    /// Read from the side and write to the other.
     Relay,
-    /// Write what is left across, then end the stream there (FIN).
+    /// Write the remainder to the other side, then end the stream there (FIN).
     PassEnd,
-    /// Nothing any more.
+    /// Nothing: the direction is done.
     Done,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Open,
-    /// Its source has ended, or broken: what was read before is still delivered.
+    /// The source has ended or broken: what was read before is still delivered.
     Ending,
-    /// Its end was passed on, or its sink is gone.
+    /// The end was passed on, or the sink is gone.
     Done,
 }
 
@@ -36,19 +36,20 @@ enum Flow {
 pub struct Forwarder {
     from_client: Flow,
     from_endpoint: Flow,
-    /// The first thing that went wrong or ended: it gives the tunnel its reason.
+    /// The reason of the tunnel's end: the first thing that ended or went wrong.
     first: Option<Ended>,
-    /// The side whose connection broke: the other one is told so once it has what it is owed.
+    /// The side whose connection broke: the other one sees a reset after everything that came before.
     broken: Option<Side>,
-    /// The first Close that passed: whose, and its code.
+    /// The first Close that passed: its sender and its code.
     closed: Option<(Side, u16)>,
     framing: Framing,
 }
 
 impl Forwarder {
-    /// Both directions open, and these limits to what may pass.
+    /// A tunnel whose directions are both open, with these limits.
     pub fn new(limits: &TunnelLimits) -> Self {
-        // Where there is a limit of any kind to messages, what is no framing would be the way around it.
+        // Any limit on messages makes framing strict: bytes that are not frames would be the way around
+        // it. So a rate of messages alone is a limit of their length that no message exceeds.
         let any_length = limits.messages.map(|_| u64::MAX);
         let max_message_bytes = limits.message_bytes.or(any_length);
         Self {
@@ -61,12 +62,14 @@ impl Forwarder {
         }
     }
 
-    /// Looks at the next bytes from `side`, which are in `buffer[HEADROOM..end]`.
+    /// Filters the next bytes from `side`, which are in `buffer[HEADROOM..end]`: see [`Framing::filter`].
     pub fn filter(&mut self, side: Side, buffer: &mut [u8], end: usize) -> Filtered {
         let filtered = self.framing.filter(side, buffer, end);
         match filtered.notice {
             Some(Notice::Close { code }) => {
                 self.closed.get_or_insert((side, code));
+                // A side that says goodbye ends the tunnel, though both still have to answer and to hang
+                // up: whatever happens from here on is a consequence.
                 self.first.get_or_insert(match side {
                     Side::Client => Ended::ClientClose,
                     Side::Endpoint => Ended::UpstreamClose,
@@ -79,14 +82,16 @@ impl Forwarder {
         filtered
     }
 
-    /// Ends the tunnel, for this reason: both sides are told as far as they can be.
+    /// Ends the tunnel for this reason. Both sides get a Close frame, if one can be sent to them.
     pub fn end(&mut self, reason: Ended) {
         self.end_with_close(reason, reason.close_code(), reason.token());
     }
 
-    /// The same; the client is told this instead.
+    /// Ends the tunnel for this reason, with this code and text in the Close frame to the client.
     pub fn end_with_close(&mut self, reason: Ended, code: Option<u16>, text: &str) {
-        // One of the sides had said that it is over: nobody else ended it.
+        // Not where a side had sent its Close: a limit that passes during the closing handshake did not
+        // end the tunnel. A side that merely ended its stream is different: a half-closed tunnel may go
+        // on for long, and does end by its limit.
         let theirs = matches!(self.first, Some(Ended::ClientClose | Ended::UpstreamClose));
         if !theirs && !self.framing.is_closing() {
             self.first = Some(reason);
@@ -94,60 +99,62 @@ impl Forwarder {
         self.framing.close(code, text);
     }
 
-    /// Wants a Ping to go to `side` when it can.
+    /// Requests a Ping to `side`, to be sent where a frame may stand.
     pub fn ping(&mut self, side: Side, payload: PingPayload) {
         self.framing.ping(side, payload);
     }
 
-    /// A frame of ours that is to go to `side` now. Only to be asked for when nothing is unwritten
-    /// in that direction; `mask` is called for a mask that nobody can predict.
+    /// Takes a frame of our own that is to go to `side` now. The caller must have nothing unwritten in
+    /// that direction. `mask` is called for an unpredictable mask, and only if there may be a frame.
     pub fn inject(&mut self, side: Side, mask: impl FnOnce() -> [u8; 4]) -> Option<Frame> {
         if !self.framing.has_frame_for(side) {
             return None;
         }
+        // The end of that stream was passed on, or is about to be: nothing may follow it.
         if self.flow(side.other()) != Flow::Open {
             self.framing.give_up(side);
             return None;
         }
         let frame = self.framing.inject(side, mask());
+        // Sent, but the side will not answer: it has ended its own stream already.
         if frame.is_some() && self.flow(side) != Flow::Open {
             self.framing.side_is_done(side);
         }
         frame
     }
 
-    /// Neither a place for our Close to the client nor its answer is waited for any more.
+    /// Stops waiting for a place for our Close to the client, and for the answer to it.
     pub fn stop_waiting(&mut self) {
         self.framing.give_up(Side::Client);
         self.framing.side_is_done(Side::Client);
     }
 
-    /// Why we are ending the tunnel, if we are.
+    /// The reason for which we are ending the tunnel, if we are.
     pub fn ending(&self) -> Option<Ended> {
         self.framing.is_closing().then_some(self.first).flatten()
     }
 
-    /// What the tunnel ended or will end as, as far as that is known.
+    /// The reason of the tunnel's end, as far as it is known.
     pub fn reason(&self) -> Option<Ended> {
         self.first
     }
 
-    /// Whether we have ended the tunnel, and nothing is left to say or to hear.
+    /// Whether we have ended the tunnel, and no Close is left to send or to wait for.
     pub fn has_closed(&self) -> bool {
         self.framing.has_closed()
     }
 
-    /// The first Close that passed: whose it was, and its code.
+    /// The first Close that passed: its sender and its code.
     pub fn closed(&self) -> Option<(Side, u16)> {
         self.closed
     }
 
-    /// Whether something of either stream was no framing.
+    /// Whether either stream held bytes that were not valid frames.
     pub fn is_unframed(&self) -> bool {
         self.framing.is_unframed()
     }
 
-    /// What the direction from `side` is to do next.
+    /// The next step of the direction that starts at `side`.
     pub fn next_step(&self, side: Side) -> NextStep {
         match self.flow(side) {
             Flow::Open => NextStep::Relay,
@@ -156,7 +163,7 @@ impl Forwarder {
         }
     }
 
-    /// `side` ended its stream in order.
+    /// Notes that `side` ended its stream in order.
     pub fn source_ended(&mut self, side: Side) {
         if self.flow(side) == Flow::Open {
             *self.flow_mut(side) = Flow::Ending;
@@ -168,35 +175,37 @@ impl Forwarder {
         }
     }
 
-    /// Reading from `side` failed: its connection is gone both ways.
+    /// Notes that reading from `side` failed: its connection is gone both ways.
     pub fn source_broke(&mut self, side: Side) {
         if self.flow(side) == Flow::Open {
             *self.flow_mut(side) = Flow::Ending;
         }
+        // Nothing can be delivered there any more, so nothing needs to be read for it.
         *self.flow_mut(side.other()) = Flow::Done;
         self.framing.side_is_done(side);
         self.break_off(side);
     }
 
-    /// Writing to `side` failed. What it sent before may still be unread, so that direction goes
-    /// on until reading fails or ends too.
+    /// Notes that writing to `side` failed. What the side sent before may still be unread, so the
+    /// direction from it goes on until reading fails or ends, too.
     pub fn sink_broke(&mut self, side: Side) {
         *self.flow_mut(side.other()) = Flow::Done;
         self.break_off(side);
     }
 
-    /// Everything from `side`, its end included, was delivered.
+    /// Notes that everything from `side`, its end included, was delivered.
     pub fn end_passed(&mut self, side: Side) {
         *self.flow_mut(side) = Flow::Done;
     }
 
-    /// Whether exactly one direction is over: what remains is on borrowed time.
+    /// Whether exactly one direction is over, so that the limit `half_closed` applies.
     pub fn is_half_closed(&self) -> bool {
         (self.from_client == Flow::Open) != (self.from_endpoint == Flow::Open)
     }
 
-    /// How the tunnel ended, once it has.
+    /// The reason of the tunnel's end, once it has ended.
     pub fn ended(&self) -> Option<Ended> {
+        // With our own Close handshakes done, what either side may still send has no reader.
         let over = self.from_client == Flow::Done && self.from_endpoint == Flow::Done;
         if over || self.has_closed() {
             self.first
@@ -205,12 +214,13 @@ impl Forwarder {
         }
     }
 
-    /// The side that has to see a reset, because the other one's connection broke.
+    /// The side whose connection has to be reset, because the other side's broke.
     pub fn reset_to(&self) -> Option<Side> {
         self.broken.map(Side::other)
     }
 
     fn break_off(&mut self, side: Side) {
+        // The first of both: a reset that we cause ourselves breaks the other side, too.
         self.broken.get_or_insert(side);
         self.first.get_or_insert(match side {
             Side::Client => Ended::ClientReset,

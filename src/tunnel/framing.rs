@@ -1,10 +1,10 @@
-//! What framing makes possible: messages counted and held to a limit, and frames of our own between
-//! theirs.
+//! The frames in a tunnel's bytes: counting messages, limiting them, and placing frames of our own.
 //!
-//! Pure: sees bytes on their way from one side to the other, and says which of them go on. All do,
-//! but for the answers to what we sent ourselves, which are nobody else's business. Frames of ours
-//! go only where a frame has just ended. A stream that is no framing is left alone: then nothing is
-//! known, and nothing is added.
+//! Pure: it sees bytes on their way from one side to the other and decides which of them go on. All do,
+//! except the answers to frames that we sent ourselves: the other side did not ask for them. Our frames
+//! are placed only where a frame of the sender's has just ended. A stream that does not consist of valid
+//! frames is passed on untouched, and nothing is added to it, because nothing shows where a frame
+//! could stand.
 
 use std::ops::Range;
 
@@ -12,9 +12,13 @@ use super::side::Side;
 use crate::protocol::frame::{Control, Event, Frame, KEPT, Masking, Tracker};
 
 /// Free bytes that [`Framing::filter`] needs in front of what it is given.
+//
+// The most that is ever held back of a stream: a Pong of ours with the longest header, or a header that
+// is not complete yet. With this room in front, it goes before the next bytes without moving them.
 pub const HEADROOM: usize = 16;
 
-/// What an endpoint is told, whatever the reason: some refuse other codes.
+/// The code of every Close to an endpoint, whatever the reason: some libraries reject codes that RFC 6455
+/// does not define, such as 1012.
 const GOING_AWAY: u16 = 1001;
 
 /// The code of a Close that has none (RFC 6455 section 7.1.5).
@@ -29,7 +33,7 @@ pub struct Framing {
     from_client: Lane,
     from_endpoint: Lane,
     closing: ClosePhase,
-    /// What our Close frames say besides their codes.
+    /// The text of our Close frames.
     reason: Box<str>,
     max_message_bytes: Option<u64>,
 }
@@ -39,21 +43,21 @@ pub struct Framing {
 struct Lane {
     tracker: Tracker,
     ping: PingState,
-    /// The other side's Ping has passed, and this side has not answered yet.
+    /// The other side's Ping has passed, and this side has not answered it yet.
     owes_pong: bool,
     /// This side's Close has passed.
     closed: bool,
-    /// A Close of this side is the answer to ours.
+    /// We have sent a Close to this side: its next Close is the answer.
     close_answer_due: bool,
-    /// Nothing more of this side goes on.
+    /// Nothing more from this side goes on: the other side got our Close in its place.
     cut: bool,
     disposition: Disposition,
-    /// Bytes that may be part of an answer to us.
+    /// Bytes at the end of the last read that may be part of an answer to us.
     held: [u8; HEADROOM],
     held_length: u8,
 }
 
-/// Our Ping to a side.
+/// The state of our Ping to a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PingState {
     Idle,
@@ -61,16 +65,16 @@ enum PingState {
     Sent(PingPayload),
 }
 
-/// What becomes of the control frame at hand.
+/// What is to become of the control frame that is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disposition {
     Pass,
-    /// It may be the Pong to our Ping.
+    /// It may be the Pong to our Ping: that is decided when all of its payload is there.
     Hold,
     Swallow,
 }
 
-/// How far our own closing handshakes have come: the client's first, then the endpoint's.
+/// The phase of our own closing handshakes: the client's comes first, then the endpoint's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClosePhase {
     Open,
@@ -81,37 +85,38 @@ enum ClosePhase {
     Done,
 }
 
-/// What comes of bytes that were filtered.
+/// The result of filtering bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filtered {
-    /// Where in the buffer those that go on are.
+    /// The range of the buffer that goes on.
     pub pass: Range<usize>,
-    /// Messages that began.
+    /// The number of messages that began.
     pub messages: u32,
-    /// What happened besides.
+    /// An event that the tunnel has to know, if there was one.
     pub notice: Option<Notice>,
 }
 
-/// Something that the tunnel has to know.
+/// An event that the tunnel has to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// A Close has passed, the first of its side.
+    /// A Close has passed.
     Close {
-        /// Its code, or 1005.
+        /// Its code, or 1005 if it has none.
         code: u16,
     },
     /// Our Ping was answered.
     Pong,
-    /// From here on this side's stream is no framing.
+    /// From here on this side's stream does not consist of valid frames.
     Unframed,
-    /// A message is longer than the limit; it does not go on.
+    /// A message exceeds the limit. Its last bytes do not go on.
     MessageTooBig,
-    /// No framing, where there is a limit: it would be the way around that.
+    /// Bytes are not valid frames, where a limit requires that they are. They do not go on.
     ProtocolError,
 }
 
 impl Framing {
-    /// Of a tunnel at its beginning; longer messages than `max_message_bytes` bytes end it.
+    /// The framing of a new tunnel. With a limit, longer messages end it, and so do bytes that are not
+    /// valid frames.
     pub fn new(max_message_bytes: Option<u64>) -> Self {
         Self {
             from_client: Lane::new(Masking::Required),
@@ -122,7 +127,7 @@ impl Framing {
         }
     }
 
-    /// Looks at `buffer[HEADROOM..end]`, the next bytes from side `from`.
+    /// Filters `buffer[HEADROOM..end]`, the next bytes from side `from`, in place.
     pub fn filter(&mut self, from: Side, buffer: &mut [u8], end: usize) -> Filtered {
         let limit = self.max_message_bytes;
         let (lane, other) = match from {
@@ -130,6 +135,7 @@ impl Framing {
             Side::Endpoint => (&mut self.from_endpoint, &mut self.from_client),
         };
         let mut scan = BufferScan::new(lane, buffer, end);
+        // Applied after the loop, because both concern more than the lane that is borrowed here.
         let mut asks = false;
         let mut answered = false;
         while let Some(event) = scan.next(lane, buffer) {
@@ -152,6 +158,8 @@ impl Framing {
                             scan.remove(buffer);
                             (lane.close_answer_due, answered) = (false, true);
                         }
+                        // By its payload: a Pong to the other side's Ping, or one that was not asked for,
+                        // has another one and goes on.
                         (Disposition::Hold, _) if lane.ping == PingState::Sent(payload) => {
                             scan.remove(buffer);
                             lane.ping = PingState::Idle;
@@ -167,6 +175,7 @@ impl Framing {
                         (_, Control::Pong) => lane.owes_pong = false,
                     }
                 }
+                // Without a limit, the tunnel serves what the sides speak, even if it is not WebSocket.
                 Event::Invalid(_) if limit.is_some() => scan.cut(lane, Notice::ProtocolError),
                 Event::Invalid(_) => scan.notice = Some(Notice::Unframed),
             }
@@ -179,7 +188,7 @@ impl Framing {
         filtered
     }
 
-    /// Wants a Ping to go to `side` when it can.
+    /// Requests a Ping to `side`, to be sent where a frame may stand.
     pub fn ping(&mut self, side: Side, payload: PingPayload) {
         let lane = self.lane(side);
         if lane.ping == PingState::Idle {
@@ -187,16 +196,22 @@ impl Framing {
         }
     }
 
-    /// Wants to close both sides: the client with `code`, if it is to be told, then the endpoint;
-    /// both for this reason, which has at most 123 bytes (RFC 6455 section 5.5).
-    /// There is nothing to say where a closing handshake has begun without us, or where what goes to
-    /// them is no framing.
+    /// Begins to close both sides: the client with `code`, if there is one, then the endpoint; both with
+    /// `reason`, which has at most 123 bytes (RFC 6455 section 5.5).
+    ///
+    /// Nothing is sent where a side has begun a closing handshake itself, or where the stream to a side
+    /// does not consist of valid frames.
+    //
+    // One after the other: what the client sends until it answers still reaches the endpoint, so that
+    // nothing of the client's is lost that it sent before it knew.
     pub fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.closing != ClosePhase::Open {
             return;
         }
+        // A second Close would follow the first, after which nothing may come (RFC 6455 section 5.5.1).
         let begun = self.from_client.closed || self.from_endpoint.closed;
-        // Where there is a limit, nothing that is no framing has gone on: the client can be told.
+        // With a limit, invalid bytes were cut off before they went on, so that the stream to the client
+        // can still take a frame even if the client's own is broken.
         let unspeakable = match self.max_message_bytes {
             Some(_) => self.from_endpoint.is_unframed(),
             None => self.is_unframed(),
@@ -210,17 +225,17 @@ impl Framing {
         };
     }
 
-    /// Whether we are closing, or have closed.
+    /// Whether we have begun to close the tunnel.
     pub fn is_closing(&self) -> bool {
         self.closing != ClosePhase::Open
     }
 
-    /// Whether nothing is left to say to either side.
+    /// Whether our closing handshakes are done.
     pub fn has_closed(&self) -> bool {
         self.closing == ClosePhase::Done
     }
 
-    /// Nothing more comes from `side`: its answer is not waited for.
+    /// Notes that nothing more comes from `side`, so that its answer is not waited for.
     pub fn side_is_done(&mut self, side: Side) {
         self.closing = match (self.closing, side) {
             (ClosePhase::AwaitClient, Side::Client) => ClosePhase::SendToEndpoint,
@@ -229,7 +244,7 @@ impl Framing {
         };
     }
 
-    /// Nothing more can go to `side`: it will not be told.
+    /// Notes that nothing more can be sent to `side`, so that its frames are dropped.
     pub fn give_up(&mut self, side: Side) {
         self.closing = match (self.closing, side) {
             (ClosePhase::SendToClient { .. }, Side::Client) => ClosePhase::SendToEndpoint,
@@ -239,7 +254,7 @@ impl Framing {
         self.lane(side).ping = PingState::Idle;
     }
 
-    /// Whether there is a frame of ours for `side`, now or later.
+    /// Whether a frame of our own is to go to `side`, now or later.
     pub fn has_frame_for(&self, side: Side) -> bool {
         let closing = match side {
             Side::Client => matches!(self.closing, ClosePhase::SendToClient { .. }),
@@ -252,22 +267,27 @@ impl Framing {
         closing || matches!(lane.ping, PingState::Due(_))
     }
 
-    /// A frame of ours that goes to `side` now. Only to be asked for when nothing is unwritten in
-    /// that direction. `mask` is what a frame towards an endpoint is masked with; unpredictable.
+    /// Takes a frame of our own that is to go to side `to` now, if one may stand here. The caller must
+    /// have nothing unwritten in that direction. `mask` must be unpredictable; it masks a frame to an
+    /// endpoint.
     pub fn inject(&mut self, to: Side, mask: [u8; 4]) -> Option<Frame> {
+        // Our frame goes between the frames of the other side, so it is that stream that counts. A frame in
+        // the middle of another would make it part of its payload.
         let on_the_way = &self.lane(to.other()).tracker;
         if on_the_way.fault().is_some() || !on_the_way.at_boundary() {
             return None;
         }
+        // To an endpoint we are a client, and clients mask (RFC 6455 section 5.3).
         let mask = (to == Side::Endpoint).then_some(mask);
         match (self.closing, to) {
             (ClosePhase::SendToClient { code }, Side::Client) => {
-                // The answer of a client whose stream is no framing cannot be told from anything, and
-                // nobody knows where a Close for the endpoint could stand.
+                // In a stream without valid frames the client's answer cannot be recognized, and a place
+                // for a Close to the endpoint cannot be found: done with this one.
                 self.closing = match self.from_client.is_unframed() {
                     true => ClosePhase::Done,
                     false => ClosePhase::AwaitClient,
                 };
+                // Nothing may follow our Close, and the next Close of the client is not for the endpoint.
                 self.from_endpoint.cut = true;
                 self.from_client.close_answer_due = true;
                 Some(Frame::close(code, &self.reason, mask))
@@ -283,8 +303,9 @@ impl Framing {
         }
     }
 
-    /// None while theirs is unanswered: only the latest has to be answered (RFC 6455 section 5.5.3),
-    /// so ours would take its place. None after a Close.
+    /// Takes our Ping, if it may be sent: not while the other side's Ping is unanswered, because a side
+    /// only has to answer the latest (RFC 6455 section 5.5.3) and ours would replace it; and not after a
+    /// Close.
     fn inject_ping(&mut self, to: Side, mask: Option<[u8; 4]>) -> Option<Frame> {
         if self.lane(to.other()).closed {
             return None;
@@ -299,7 +320,7 @@ impl Framing {
         }
     }
 
-    /// Whether a stream is no framing: nothing is known of it any more.
+    /// Whether either stream has ceased to consist of valid frames.
     pub fn is_unframed(&self) -> bool {
         self.from_client.is_unframed() || self.from_endpoint.is_unframed()
     }
@@ -335,37 +356,38 @@ impl Lane {
         }
     }
 
-    /// Whether it is no framing.
+    /// Whether the stream has ceased to consist of valid frames.
     fn is_unframed(&self) -> bool {
         self.tracker.fault().is_some()
     }
 
-    /// Whether an answer to us may come.
+    /// Whether this side may send an answer to a frame of ours.
     fn expects_answer(&self) -> bool {
         self.close_answer_due || matches!(self.ping, PingState::Sent(_))
     }
 }
 
-/// One buffer on its way through a lane.
+/// The walk over one buffer, frame by frame.
 struct BufferScan {
     start: usize,
-    /// What the tracker has seen.
+    /// The end of what the tracker has seen.
     at: usize,
     end: usize,
-    /// Where the control frame at hand begins, or what of it is in this buffer.
+    /// Where the current control frame begins, or the part of it that is in this buffer.
     frame: usize,
     messages: u32,
     notice: Option<Notice>,
 }
 
 impl BufferScan {
-    /// Puts what was held back in front.
+    /// Begins a walk, with the bytes that were held back of the last buffer put in front.
     fn new(lane: &mut Lane, buffer: &mut [u8], end: usize) -> Self {
         let held = usize::from(std::mem::take(&mut lane.held_length));
         let start = HEADROOM - held;
         buffer[start..HEADROOM].copy_from_slice(&lane.held[..held]);
         Self {
             start,
+            // The tracker has seen the bytes that were held back.
             at: HEADROOM,
             end,
             frame: start,
@@ -380,15 +402,17 @@ impl BufferScan {
         event
     }
 
-    /// Decides about a control frame whose header has been read.
+    /// Decides about a control frame whose header was just read.
     fn judge(&mut self, lane: &mut Lane, kind: Control) {
         let frame = self.at.checked_sub(lane.tracker.header_size());
         self.frame = match frame.filter(|frame| *frame >= self.start) {
             Some(frame) => frame,
             None if lane.cut => self.start,
-            // It began before we were watching and has gone on in part: all of it has to.
+            // It began before an answer was expected, and the first part has gone on: the rest has to
+            // follow. It cannot be an answer, because what it would answer was not sent yet.
             None => return,
         };
+        // Only a Pong of this length can be ours; what cannot is not held back.
         let ours = lane.tracker.payload_left() == KEPT as u64;
         lane.disposition = match (kind, lane.ping) {
             (Control::Close, _) if lane.close_answer_due => Disposition::Swallow,
@@ -397,24 +421,30 @@ impl BufferScan {
         };
     }
 
-    /// Takes the control frame that has just ended out of the buffer.
+    /// Removes the control frame that has just ended from the buffer.
     fn remove(&mut self, buffer: &mut [u8]) {
+        // The rest moves forward: a Pong is rare, and usually the last thing in a read.
         buffer.copy_within(self.at..self.end, self.frame);
         self.end -= self.at - self.frame;
         self.at = self.frame;
     }
 
-    /// Lets nothing go on from the frame at hand.
+    /// Cuts the stream off before the current frame.
     fn cut(&mut self, lane: &mut Lane, notice: Notice) {
         if !lane.cut {
             lane.cut = true;
+            // The header is cut off, too; but not what belongs to frames before it, nor what has gone on.
             let frame = self.at.saturating_sub(lane.tracker.header_size());
             self.frame = frame.max(self.start);
             self.notice = Some(notice);
         }
     }
 
+    /// Decides where the bytes that go on end. Everything between there and the end of the buffer is
+    /// either dropped or held back until more of it is there.
     fn finish(self, lane: &mut Lane, buffer: &[u8]) -> Filtered {
+        // The order matters: a stream that is cut passes nothing, whatever its last frame would have
+        // been; only the buffer in which it was cut passes what came before that frame.
         let cut_here = matches!(
             self.notice,
             Some(Notice::MessageTooBig | Notice::ProtocolError)
@@ -422,8 +452,12 @@ impl BufferScan {
         let end = match lane.disposition {
             _ if cut_here => self.frame,
             _ if lane.cut => self.start,
+            // The part of our answer that is here goes no further; the rest of it is swallowed when it
+            // comes.
             Disposition::Swallow => self.frame,
             Disposition::Hold => lane.hold(buffer, self.frame..self.end),
+            // The buffer may end within a header, and the next bytes may reveal an answer to us, which
+            // must not have gone on in part. Without an answer to expect, nothing is held back.
             Disposition::Pass if lane.expects_answer() => {
                 let partial = lane.tracker.partial().min(self.end - self.start);
                 lane.hold(buffer, self.end - partial..self.end)
@@ -439,12 +473,12 @@ impl BufferScan {
 }
 
 impl Lane {
-    /// Keeps these bytes for later; tells where they begin.
+    /// Holds these bytes back for the next buffer. Returns where they begin.
     fn hold(&mut self, buffer: &[u8], bytes: Range<usize>) -> usize {
         let start = bytes.start;
         let length = bytes.len();
         self.held[..length].copy_from_slice(&buffer[bytes]);
-        // At most the longest header, or a Pong of ours.
+        // At most the longest header, or a Pong of ours: see HEADROOM.
         self.held_length = length as u8;
         start
     }

@@ -1,49 +1,50 @@
-//! Whether the two sides of a quiet tunnel are still there: when to ask, and when to give up.
+//! Dead peers: when to send a Ping to a quiet side of a tunnel, and when to give the side up.
 //!
-//! Pure: told the time and what has come, it tells what to do. A side that sends anything is there. One
-//! that is quiet for `ping` is asked; if it stays quiet for `pong` more, it is gone. Nobody is given up
-//! whom nothing could be asked, as long as it takes what it is sent.
+//! Pure: the caller brings the time and the byte counts, and gets what to do. A side that sends
+//! anything is alive. A side that is silent for `ping` gets a Ping; if it stays silent for another
+//! `pong`, it is dead. If the Ping cannot be sent, because a frame is under way, a side is only given up
+//! if it has not accepted any data for that long either.
 
 use std::time::Duration;
 
 use super::side::Side;
 use crate::config::model::PingConfig;
 
-/// Time since the table began, in microseconds.
+/// Microseconds since the table was created.
 pub(super) type Micros = u64;
 
-/// What is known of the two sides of a tunnel.
+/// The liveness of the two sides of a tunnel.
 #[derive(Debug, Clone, Copy)]
 pub struct Liveness {
     client: SideLiveness,
     endpoint: SideLiveness,
 }
 
-/// One side.
+/// The liveness of one side.
 #[derive(Debug, Clone, Copy)]
 struct SideLiveness {
-    /// Bytes that had come from it by the last sweep.
+    /// Bytes that had come from the side by the last sweep.
     seen: u64,
-    /// When the last of them came, as far as sweeps tell.
+    /// When the last byte or Pong came; for bytes, the time of the sweep that noticed.
     heard: Micros,
-    /// When it was to be asked, and when the Ping went out.
+    /// When a Ping was requested, and when it was sent.
     asked: Option<Micros>,
     sent: Option<Micros>,
 }
 
-/// What to do about a side.
+/// What has to be done about a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LivenessAction {
-    /// Nothing.
+    /// Nothing has to be done.
     Wait,
-    /// Ask it, by a Ping.
+    /// A Ping has to be sent.
     Ping,
-    /// It is gone.
+    /// The side is dead: the tunnel has to end.
     GiveUp,
 }
 
 impl Liveness {
-    /// Both are there.
+    /// Both sides are alive.
     pub fn new(now: Micros) -> Self {
         let state = SideLiveness {
             seen: 0,
@@ -57,8 +58,8 @@ impl Liveness {
         }
     }
 
-    /// Looks at a side from which `bytes` have come so far, and which has taken nothing of what waits for
-    /// it for so long.
+    /// Checks a side. `bytes` have come from it so far, and for `stuck` it has accepted none of the data
+    /// that waits for it.
     pub fn check(
         &mut self,
         side: Side,
@@ -81,21 +82,23 @@ impl Liveness {
         };
         let has_waited = match state.sent {
             Some(sent) => since(sent) >= times.pong,
-            // What cannot be asked because it takes nothing is no better than what does not answer.
+            // The Ping could not be sent. A side that accepts data is alive, whatever the reason; a side
+            // that accepts none is as bad as one that does not answer.
             None => since(asked) >= times.pong && stuck >= times.pong,
         };
+        // Both: the Ping may have been sent late, and bytes may have come since.
         match has_waited && quiet >= times.every.saturating_add(times.pong) {
             true => LivenessAction::GiveUp,
             false => LivenessAction::Wait,
         }
     }
 
-    /// The Ping for a side goes out.
+    /// Notes that the Ping to a side was sent.
     pub fn ping_sent(&mut self, side: Side, now: Micros) {
         self.side(side).sent = Some(now);
     }
 
-    /// Its answer has come: how long that took.
+    /// Notes that the Pong has come. Returns the round-trip time.
     pub fn pong_received(&mut self, side: Side, now: Micros) -> Option<Duration> {
         let state = self.side(side);
         state.heard = now;
@@ -122,7 +125,7 @@ mod tests {
         pong: Duration::from_secs(20),
     };
 
-    /// Looks once a second from `from` to `to`; when there was something to do, and what.
+    /// Checks once a second from `from` to `to`; returns when something had to be done, and what.
     fn check(
         liveness: &mut Liveness,
         (from, to): (Micros, Micros),

@@ -1,10 +1,12 @@
-//! What went through a tunnel: bytes and messages, counted by the tunnel itself.
+//! The byte and message counters of a tunnel, kept by the tunnel itself.
 
 use std::cell::Cell;
 
 use super::side::Side;
 
-/// A tunnel's counters; written by the tunnel alone.
+// Plain cells and not atomics: a tunnel and the sweep that reads its meter live on one thread, and
+// this is counted with every read.
+/// A tunnel's counters. Only the tunnel writes them; its worker may read them at any time.
 #[derive(Debug, Default)]
 pub struct Meter {
     from_client: Cell<u64>,
@@ -23,7 +25,7 @@ impl Meter {
         counter.set(counter.get() + bytes as u64);
     }
 
-    /// Bytes that came from `side`.
+    /// Bytes that came from `side` and were passed on.
     pub fn bytes(&self, side: Side) -> u64 {
         match side {
             Side::Client => self.from_client.get(),
@@ -40,7 +42,7 @@ impl Meter {
         counter.set(counter.get() + u64::from(messages));
     }
 
-    /// Messages that came from `side`; none of what is no framing.
+    /// Messages that came from `side`. Bytes that are not valid frames hold none.
     pub fn messages(&self, side: Side) -> u64 {
         match side {
             Side::Client => self.messages_from_client.get(),

@@ -1,26 +1,30 @@
-//! What a client has sent lately, held against the rates of its route.
+//! Rate limits on what a client sends through its tunnel.
+//!
+//! This is the generic cell rate algorithm: instead of a bucket that has to be refilled, one time per
+//! rate says when everything that was sent is paid for. An idle client costs nothing.
 
 use super::ended::Ended;
 use super::entry::{Flags, TunnelEntry};
 use super::liveness::Micros;
 use crate::config::model::RateAction;
 
-/// What a client has sent lately, as debt: time that it has to wait until it has kept to the rate.
+/// What a client has sent lately, as debt: the times at which it will have kept to each rate.
 #[derive(Debug, Default)]
 pub(super) struct Debt {
     messages: Micros,
     pub(super) bytes: Micros,
 }
 
-/// What may be sent at once: as much as in this time at the rate.
+/// The burst: a client may be ahead of its rate by this much time.
 pub(super) const BURST: Micros = 1_000_000;
 
 impl Debt {
-    /// Adds what has come from the client of this tunnel; ends the tunnel, or pauses it, if that is
-    /// too much.
+    /// Charges what has come from the client of this tunnel; ends or pauses the tunnel if that exceeds
+    /// a limit.
     pub(super) fn charge(&mut self, entry: &TunnelEntry, now: Micros, bytes: usize, messages: u32) {
         if let Some(rate) = entry.limits.messages {
             let rate = u64::from(rate.get());
+
             if messages > 0 && !Self::add(&mut self.messages, now, u64::from(messages), rate) {
                 entry.end(Ended::MessageRate);
             }
@@ -30,15 +34,19 @@ impl Debt {
         {
             match rate.action {
                 RateAction::Close => entry.end(Ended::ByteRate),
+                // The bytes are here and go on; it is the next read that waits. A sweep resumes it.
                 RateAction::Throttle => entry.flags.set(Flags::PAUSED, true),
             }
         }
     }
 
-    /// Adds `count` to what is owed, at so many per second; whether that is within the burst.
+    /// Adds the time that `count` events take at the rate `per_second`. Returns whether the debt is still
+    /// within the burst.
     fn add(owed: &mut Micros, now: Micros, count: u64, per_second: u64) -> bool {
+        // A rate is never 0: the configuration has it as a NonZero.
         let time = count.saturating_mul(1_000_000) / per_second;
         *owed = (*owed).max(now).saturating_add(time);
+        // Never below `now`, so this cannot underflow.
         *owed - now <= BURST
     }
 }

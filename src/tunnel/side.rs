@@ -3,14 +3,14 @@
 /// One of the two ends of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Who connected to us.
+    /// The client, which connected to us.
     Client,
-    /// Whom we connected to.
+    /// The endpoint, which we connected to.
     Endpoint,
 }
 
 impl Side {
-    /// What logs call it.
+    /// The name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Client => "client",

@@ -1,8 +1,9 @@
-//! The look at all tunnels of a worker, once a second: which limits have passed, and which sides are
-//! to be asked whether they are there.
+//! The sweep: once a second a worker checks all of its tunnels for limits that have passed and for
+//! sides that need a Ping.
 //!
-//! There is no timer per tunnel: a sweep compares each meter with what it was, so that activity costs
-//! a tunnel nothing but the counting it does anyway.
+//! A tunnel has no timer of its own. A timer would have to be moved with every byte; a sweep only
+//! compares each meter with its last value, so that activity costs a tunnel nothing but the counting
+//! that it does anyway.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::side::Side;
 use super::table::{Occupant, TunnelTable};
 
 impl<O> TunnelTable<O> {
-    /// Ends those whose limits have passed.
+    /// Ends the tunnels whose limits have passed, and resumes paused clients that have kept to their rate.
     pub fn sweep(&self, now: Instant) {
         let now = self.micros(now);
         let (debts, deadlines) = (self.debts.borrow(), self.deadlines.borrow());
@@ -26,8 +27,11 @@ impl<O> TunnelTable<O> {
             {
                 entry.end(Ended::MaxAge);
             }
+            // After the age: where two limits have passed, the reason is the one that no activity moves.
             entry.sweep(now);
             self.check_liveness(key, entry, now);
+            // Resumed while up to a burst is still owed: the client may send at its rate without stopping
+            // for every read, and the next read too many pauses it again.
             let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
             if entry.flags.has(Flags::PAUSED) && owed <= now + BURST {
                 entry.flags.set(Flags::PAUSED, false);
@@ -36,8 +40,9 @@ impl<O> TunnelTable<O> {
         }
     }
 
-    /// Whether the sides of a tunnel are still there, where that is asked.
+    /// Checks whether the sides of a tunnel are alive, if its route has `ping`.
     fn check_liveness(&self, key: usize, entry: &TunnelEntry, now: Micros) {
+        // A tunnel that is ending sends no Pings: its Close frames ask for an answer already.
         let Some(times) = entry.limits.ping.filter(|_| entry.verdict().is_none()) else {
             return;
         };
@@ -53,6 +58,7 @@ impl<O> TunnelTable<O> {
             match liveness.check(side, entry.meter.bytes(side), stall.time(), (now, times)) {
                 LivenessAction::Wait => {}
                 LivenessAction::Ping => {
+                    // Only the task knows where in the stream a frame may stand: it is woken and sees to it.
                     entry.flags.set(Flags::PING[side as usize], true);
                     entry.wake();
                 }
@@ -63,10 +69,11 @@ impl<O> TunnelTable<O> {
 }
 
 impl TunnelEntry {
-    /// Looks at the limits.
+    /// Checks the limits of one tunnel.
     fn sweep(&self, now: Micros) {
         if self.verdict().is_some() {
             self.overdue.set(self.overdue.get().saturating_add(1));
+            // The task may be waiting for a side that will never answer: it has to give up.
             if self.is_overdue() {
                 self.wake();
             }
@@ -75,8 +82,9 @@ impl TunnelEntry {
         }
     }
 
-    /// Whether a side has not taken anything for too long.
+    /// The reason to end, if a side has accepted nothing for too long.
     fn slow_reader(&self) -> Option<Ended> {
+        // Both counts go on whether or not there is a limit: liveness needs them too.
         let (client, endpoint) = (self.to_client.sweep(), self.to_endpoint.sweep());
         let limit = self.limits.slow_reader?;
         if client >= limit {
@@ -88,7 +96,7 @@ impl TunnelEntry {
         }
     }
 
-    /// Which limit has passed, if any.
+    /// The reason to end, if the tunnel has been quiet for too long.
     fn expired(&self, now: Micros) -> Option<Ended> {
         let moved = self.moved();
         let (seen, since) = self.seen.get();

@@ -1,4 +1,6 @@
-//! The live tunnels of one worker, and the way to end them.
+//! The open tunnels of one worker: finding them, showing them, ending them.
+//!
+//! All of it is used by one thread, so that cells are enough: no lock, no atomic.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,19 +18,21 @@ use super::rates::Debt;
 use super::side::Side;
 use crate::config::model::TunnelLimits;
 
-/// The live tunnels of one worker, and of each what its owner knows of it.
+/// The open tunnels of one worker, each with its owner: the caller's own record of it.
 #[derive(Debug)]
 pub struct TunnelTable<O = ()> {
     pub(super) entries: RefCell<Slab<Occupant<O>>>,
-    /// Of those whose clients have to keep to a rate; the others need no room for it.
+    // What only some tunnels need is here and not in their entries: most routes have no such limits, and
+    // without it an entry fits a small size class of the allocator.
+    /// What clients owe, for tunnels with a rate limit.
     pub(super) debts: RefCell<HashMap<usize, Debt>>,
-    /// When those are too old that may become so, likewise.
+    /// When tunnels reach `max_age`, for those that have one.
     pub(super) deadlines: RefCell<HashMap<usize, Micros>>,
-    /// Whether the sides of those are there whose quiet ones are asked.
+    /// When sides were last heard and asked, for tunnels with `ping`.
     pub(super) liveness: RefCell<HashMap<usize, Liveness>>,
-    /// What operators have Close frames say, likewise.
+    /// What the Close frame is to say, for tunnels that are closed on purpose.
     close_messages: RefCell<HashMap<usize, Rc<CloseMessage>>>,
-    /// Times are kept as what has passed since then: half the size.
+    /// The origin of [`Micros`]: a time kept relative to it has half the size of an [`Instant`].
     began: Instant,
 }
 
@@ -52,7 +56,7 @@ impl<O> Default for TunnelTable<O> {
 }
 
 impl<O> TunnelTable<O> {
-    /// Enters a tunnel, of which this is known.
+    /// Enters a tunnel that belongs to `owner`.
     pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>, owner: Rc<O>) -> TableSlot<O> {
         let now = self.micros(Instant::now());
         let (max_age, ping) = (limits.max_age, limits.ping);
@@ -63,6 +67,7 @@ impl<O> TunnelTable<O> {
         };
         let key = self.entries.borrow_mut().insert(occupant);
         if let Some(max_age) = max_age {
+            // The jitter is drawn once, so that tunnels opened together do not end together.
             let age = max_age.of(fastrand::f64()).as_micros() as Micros;
             self.deadlines
                 .borrow_mut()
@@ -78,25 +83,28 @@ impl<O> TunnelTable<O> {
         }
     }
 
-    /// How many there are.
+    /// The number of open tunnels.
     pub fn len(&self) -> usize {
         self.entries.borrow().len()
     }
 
-    /// Whether there is none.
+    /// Whether no tunnel is open.
     pub fn is_empty(&self) -> bool {
         self.entries.borrow().is_empty()
     }
 
-    /// Shows all of them to `visit`.
+    /// Shows all tunnels to `visit`.
     pub fn for_each(&self, mut visit: impl FnMut(&TunnelEntry, &O)) {
         for (_, Occupant { entry, owner }) in self.entries.borrow().iter() {
             visit(entry, owner);
         }
     }
 
-    /// Shows up to `most` places, those from `from` on, to `visit`: the place, the tunnel, how long it
-    /// has been quiet, and what is known of it. Tells where to go on, if there is more.
+    /// Shows to `visit` the tunnels in the next `limit` slots beginning with `from`: the slot, the entry,
+    /// for how long the tunnel has been quiet, and its owner. Returns where to continue, if there is more.
+    //
+    // By slots and not by tunnels: a step has a bounded cost however sparse the table is, and a tunnel
+    // that stays open keeps its slot, so that a walk in steps neither misses nor repeats it.
     pub fn page(
         &self,
         from: usize,
@@ -114,7 +122,8 @@ impl<O> TunnelTable<O> {
         (end < entries.capacity()).then_some(end)
     }
 
-    /// Ends the tunnel in this place with these words, if `is_it`; whether that was so, and nothing else had ended it.
+    /// Ends the tunnel in this slot with `message`, if its owner satisfies `is_same`. Returns whether it
+    /// did: false if another tunnel has the slot by now, or if this one was already ending.
     pub fn close(
         &self,
         place: usize,
@@ -125,10 +134,12 @@ impl<O> TunnelTable<O> {
         let occupant = entries
             .get(place)
             .filter(|occupant| is_same(&occupant.owner));
-        let Some(Occupant { entry, .. }) = occupant.filter(|it| it.entry.verdict().is_none())
+        let Some(Occupant { entry, .. }) =
+            occupant.filter(|occupant| occupant.entry.verdict().is_none())
         else {
             return false;
         };
+
         self.close_messages
             .borrow_mut()
             .insert(place, Rc::clone(message));
@@ -137,11 +148,11 @@ impl<O> TunnelTable<O> {
     }
 
     pub(super) fn micros(&self, now: Instant) -> Micros {
-        // Half a million years.
+        // Enough for half a million years.
         now.duration_since(self.began).as_micros() as Micros
     }
 
-    /// Gives those that have been ended no more time to end in order.
+    /// Cuts off the tunnels that have been ended: they get no more time to end in order.
     pub fn cut_all(&self) {
         for (_, Occupant { entry, .. }) in self.entries.borrow().iter() {
             entry.overdue.set(SWEEPS_TO_CLOSE);
@@ -149,7 +160,7 @@ impl<O> TunnelTable<O> {
         }
     }
 
-    /// Ends all of them.
+    /// Ends all tunnels for this reason.
     pub fn end_all(&self, reason: Ended) {
         for (_, Occupant { entry, .. }) in self.entries.borrow().iter() {
             entry.end(reason);
@@ -157,9 +168,9 @@ impl<O> TunnelTable<O> {
     }
 }
 
-/// Whoever records what is noticed of a tunnel while it lives.
+/// The record of a tunnel that learns what is observed while the tunnel is open.
 pub trait TunnelOwner {
-    /// `side` has answered a Ping after so long.
+    /// `side` has answered a Ping, `after` this time.
     fn ping_answered(&self, side: Side, after: Duration);
 }
 
@@ -167,7 +178,7 @@ impl TunnelOwner for () {
     fn ping_answered(&self, _side: Side, _after: Duration) {}
 }
 
-/// A tunnel's place in its worker's table; leaves it when dropped.
+/// A tunnel's slot in its worker's table. Dropping it removes the tunnel from the table.
 #[derive(Debug)]
 pub struct TableSlot<O = ()> {
     table: Rc<TunnelTable<O>>,
@@ -176,12 +187,12 @@ pub struct TableSlot<O = ()> {
 }
 
 impl<O> TableSlot<O> {
-    /// What is shared with the table.
+    /// The state shared with the table.
     pub fn entry(&self) -> &Rc<TunnelEntry> {
         &self.entry
     }
 
-    /// A Ping goes to `side`.
+    /// Notes that a Ping has gone to `side`.
     pub fn ping_sent(&self, side: Side) {
         let now = self.table.micros(Instant::now());
         if let Some(state) = self.table.liveness.borrow_mut().get_mut(&self.key) {
@@ -189,7 +200,7 @@ impl<O> TableSlot<O> {
         }
     }
 
-    /// `side` has answered it.
+    /// Notes that `side` has answered the Ping.
     pub fn pong_received(&self, side: Side)
     where
         O: TunnelOwner,
@@ -205,14 +216,15 @@ impl<O> TableSlot<O> {
         }
     }
 
-    /// What its Close frame is to say, where that is an operator's words.
+    /// What the Close frame is to say, if the tunnel is being closed on purpose.
     pub fn close_message(&self) -> Option<Rc<CloseMessage>> {
         self.table.close_messages.borrow().get(&self.key).cloned()
     }
 
-    /// Holds what has come from the client against its rates: ends the tunnel, or pauses it.
+    /// Charges what has come from the client against its rate limits: may end or pause the tunnel.
     pub fn pace(&self, bytes: usize, messages: u32) {
         let limits = &self.entry.limits;
+        // Most tunnels have no such limit; they must not pay for a clock and a map with every read.
         if limits.messages.is_none() && limits.bytes.is_none() {
             return;
         }
@@ -225,6 +237,8 @@ impl<O> TableSlot<O> {
 
 impl<O> Drop for TableSlot<O> {
     fn drop(&mut self) {
+        // The slab gives the slot to the next tunnel: whatever the maps hold under this key has to go
+        // with it. The limits say which maps that can be.
         self.table.entries.borrow_mut().try_remove(self.key);
         let limits = &self.entry.limits;
         if limits.messages.is_some() || limits.bytes.is_some() {
