@@ -206,7 +206,7 @@ z_seconds_count{of=\"b\"} 3
     }
 
     #[test]
-    fn who_names_open_metrics_gets_it() {
+    fn open_metrics_is_written_if_the_client_prefers_it() {
         for (accept, format) in [
             ("", Format::Prometheus),
             ("*/*", Format::Prometheus),

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_forge_a_line() {
+    fn a_value_cannot_forge_a_line() {
         let text = logged(|| {
             let said = "x\n2026 INFO ready\u{1b}[31m\u{9b}é";
             tracing::info!(path = %said, text = said);

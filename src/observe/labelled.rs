@@ -74,7 +74,7 @@ mod tests {
     use crate::observe::counter::Counter;
 
     #[test]
-    fn what_nobody_uses_is_forgotten_in_the_end() {
+    fn unused_series_are_forgotten_in_the_end() {
         let labelled = Labelled::<u64, Counter>::default();
         let get = |label| labelled.get(&label, || (label, Counter::default()));
         let held = get(1);

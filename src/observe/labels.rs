@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn close_codes_are_told_apart_as_far_as_there_are_few() {
+    fn close_codes_of_applications_are_grouped() {
         for (code, shown) in [
             (1000, "1000"),
             (1015, "1015"),

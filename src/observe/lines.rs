@@ -192,7 +192,7 @@ mod tests {
     use std::io::Write as _;
 
     #[test]
-    fn what_is_too_much_to_keep_is_dropped_and_counted() {
+    fn lines_beyond_the_limit_are_dropped_and_counted() {
         // No thread writes them.
         let lines = Lines::unwritten("log", &Arc::default());
         let line = vec![b'x'; MAX_QUEUED_BYTES / 4];
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_in_is_written_before_the_thread_ends() {
+    fn pushed_lines_are_written_before_the_thread_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let dropped = Arc::default();

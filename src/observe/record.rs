@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn all_shapes_are_written_and_nobody_can_forge_a_record() {
+    fn all_formats_are_written_and_a_value_cannot_forge_a_record() {
         assert_eq!(
             written(RecordFormat::Text),
             "1970-01-01T00:00:01.500000Z it happened bare=a/b odd=\"a \\\"b\\\"\\n\\u{1b}é\" \

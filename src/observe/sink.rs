@@ -143,7 +143,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_file_that_was_renamed_away_is_begun_anew() {
+    fn a_file_that_was_renamed_away_is_reopened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let aside = folder.path().join("access.log.1");
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted() {
+    fn lines_that_cannot_be_written_are_counted() {
         // Always full.
         let mut sink = Sink::file(Path::new("/dev/full")).unwrap();
         assert_eq!(sink.write(b"one\ntwo\n"), 2);

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_live_tunnels_carry_is_shown_and_never_goes_back() {
+    fn traffic_of_open_tunnels_is_published_and_never_goes_back() {
         let traffic = Traffic::default();
         let meter = Meter::default();
         meter.count(Side::Client, 5);

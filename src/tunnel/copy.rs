@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_owed_comes_first() {
+    async fn initial_bytes_come_first() {
         let initial = InitialBytes {
             to_client: b"101 ".to_vec(),
             from_endpoint: 0,
@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_verdict_is_told_to_the_client_and_then_to_the_endpoint() {
+    async fn a_verdict_closes_the_client_and_then_the_endpoint() {
         let Ends {
             tunnel,
             mut client,
@@ -624,7 +624,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_has_to_answer_for_a_tunnel_to_end() {
+    async fn a_tunnel_ends_even_if_neither_side_answers() {
         let Ends {
             tunnel,
             client,

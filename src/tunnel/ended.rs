@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_unique_and_all_is_in_order() {
+    fn tokens_are_unique_and_in_the_order_of_the_counters() {
         for (position, ended) in Ended::ALL.into_iter().enumerate() {
             assert_eq!(ended as usize, position, "counters are indexed by it");
             assert!(

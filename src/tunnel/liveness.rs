@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_side_is_asked_and_given_up_when_nothing_comes() {
+    fn a_quiet_side_gets_a_ping_and_is_given_up_without_an_answer() {
         let mut liveness = Liveness::new(0);
         let asked = check(&mut liveness, (1, 25), 0, Duration::ZERO);
         assert_eq!(asked, [(25, LivenessAction::Ping)]);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_answers_is_there_and_is_asked_again_later() {
+    fn a_side_that_answers_is_alive_and_gets_another_ping_later() {
         let mut liveness = Liveness::new(0);
         check(&mut liveness, (1, 25), 0, Duration::ZERO);
         liveness.ping_sent(Side::Client, 25 * SECOND);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_sends_is_there_even_without_an_answer() {
+    fn a_side_that_sends_is_alive_even_without_an_answer() {
         let mut liveness = Liveness::new(0);
         check(&mut liveness, (1, 25), 0, Duration::ZERO);
         liveness.ping_sent(Side::Client, 25 * SECOND);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn whom_nothing_could_be_asked_is_given_up_only_if_it_takes_nothing() {
+    fn a_side_without_a_ping_is_given_up_only_if_it_accepts_nothing() {
         let mut liveness = Liveness::new(0);
         check(&mut liveness, (1, 25), 0, Duration::ZERO);
         assert_eq!(check(&mut liveness, (26, 200), 0, Duration::ZERO), []);

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn half_closed_runs_from_the_last_sign_of_life() {
+    async fn half_closed_runs_from_the_last_activity() {
         let table = Rc::new(TunnelTable::<()>::default());
         let tunnel = place(&table);
         let start = Instant::now();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_side_that_takes_nothing_for_too_long_is_slow() {
+    async fn a_side_that_accepts_nothing_for_too_long_is_slow() {
         let table = Rc::new(TunnelTable::<()>::default());
         let limited = || {
             table.enter(
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_limit_is_no_end() {
+    async fn without_limits_a_tunnel_is_never_ended() {
         let table = Rc::new(TunnelTable::<()>::default());
         let tunnel = table.enter(Arc::default(), Rc::default());
         table.sweep(Instant::now() + Duration::from_secs(1_000_000));

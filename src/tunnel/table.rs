@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_are_shown_step_by_step_and_only_who_is_meant_is_killed() {
+    async fn pages_show_every_tunnel_and_close_only_the_one_named() {
         let table = Rc::new(TunnelTable::<u32>::default());
         let enter = |known| table.enter(Arc::new(TunnelLimits::default()), Rc::new(known));
         let mut places: Vec<TableSlot<u32>> = (0..10).map(enter).collect();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_verdict_stands_and_places_are_given_up() {
+    async fn the_first_verdict_stands_and_dropped_slots_are_free() {
         let table = Rc::new(TunnelTable::<()>::default());
         let (one, two) = (place(&table), place(&table));
         one.entry().end(Ended::Idle);

@@ -67,7 +67,7 @@ fn injected(framing: &mut Framing, to: Side) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_ping_goes_between_frames_and_its_pong_to_nobody() {
+fn a_ping_goes_between_frames_and_its_pong_is_removed() {
     let mut framing = Framing::new(None);
     framing.ping(Side::Client, PING);
     let message = frame(Side::Endpoint, 0x82, b"abcdef");
@@ -86,7 +86,7 @@ fn a_ping_goes_between_frames_and_its_pong_to_nobody() {
 }
 
 #[test]
-fn none_of_ours_while_theirs_is_unanswered() {
+fn no_ping_of_ours_while_theirs_is_unanswered() {
     let mut framing = Framing::new(None);
     pass(
         &mut framing,
@@ -106,7 +106,7 @@ fn none_of_ours_while_theirs_is_unanswered() {
 }
 
 #[test]
-fn a_close_is_told_to_the_client_and_then_to_the_endpoint() {
+fn a_close_goes_to_the_client_and_then_to_the_endpoint() {
     let mut framing = Framing::new(None);
     framing.close(Some(1012), "shutdown");
     assert_eq!(injected(&mut framing, Side::Endpoint), None, "not its turn");
@@ -180,7 +180,7 @@ fn a_message_beyond_the_limit_does_not_go_on() {
 }
 
 #[test]
-fn what_is_no_framing_passes_unless_there_is_a_limit() {
+fn invalid_frames_pass_unless_there_is_a_limit() {
     let odd = b"\x83\x80\0\0\0\0 not a frame";
     let mut framing = Framing::new(None);
     let (passed, _, notice) = pass(&mut framing, Side::Client, odd);
