@@ -1,7 +1,7 @@
 //! The configuration: from a TOML file to typed, checked values, every problem reported at once.
 //!
-//! Owns the file format and its diagnostics. Knows no sockets; only `raw` knows TOML. What the file
-//! says becomes a [`model::Config`] once, and nothing after this module checks it again.
+//! This module owns the file format and its diagnostics. It knows no sockets; only `raw` knows TOML. A
+//! file becomes a [`model::Config`] once, and nothing after this module checks it again.
 
 pub mod model;
 mod value;
@@ -30,15 +30,15 @@ use self::model::Config;
 
 /// A configuration that can run.
 pub struct Loaded {
-    /// It.
+    /// The configuration.
     pub config: Config,
-    /// The file as it was read.
+    /// The text of the file.
     pub source: Arc<str>,
-    /// What is probably not meant so.
+    /// Warnings about what is probably not intended.
     pub warnings: Report,
 }
 
-/// Without the file, which may have secrets in it.
+/// Leaves the file out, because it may contain secrets.
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded")
@@ -48,10 +48,10 @@ impl fmt::Debug for Loaded {
     }
 }
 
-/// Reads and checks the file at `path`, and the files that it names, from its folder on.
+/// Reads and checks the file at `path` and the files that it refers to, relative to its folder.
 ///
 /// # Errors
-/// Everything that is wrong, warnings included.
+/// All errors, together with the warnings.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     match std::fs::read_to_string(path) {
         Ok(source) => parse(&source, path, &|name| std::env::var(name).ok()),
@@ -63,7 +63,8 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     }
 }
 
-/// Checks `source` as if it stood in the file at `path`; `environment` looks up `${NAME}`.
+/// Checks `source` as if it was the file at `path`. `environment` looks up variables of the form
+/// `${NAME}`.
 ///
 /// # Errors
 /// As [`load`].
@@ -86,7 +87,7 @@ pub fn parse(
     lint::lint(&built, &mut found);
     found.retain(|each| each.severity == Severity::Error || !built.allowed.contains(&each.code));
     for diagnostic in &mut found {
-        // They may be secrets: what is told is what is written.
+        // Values of variables may be secrets: messages show the names instead.
         diagnostic.mask(&used.borrow());
     }
     let report = Report::new(path.display().to_string().into(), Arc::from(source), found);

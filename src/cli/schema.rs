@@ -34,7 +34,7 @@ fn table(declared: &KeyTable) -> Value {
             let note = if key.status == KeyStatus::InEffect {
                 ""
             } else {
-                " Not in effect yet."
+                " This key has no effect yet."
             };
             object.insert("description".into(), json!(format!("{}{note}", key.doc)));
             if !key.default.is_empty() {
@@ -58,11 +58,11 @@ fn table(declared: &KeyTable) -> Value {
 fn kind(declared: &ValueKind) -> Value {
     match declared {
         ValueKind::Bool => json!({ "type": "boolean" }),
-        ValueKind::Integer { least, most } => {
-            json!({ "type": "integer", "minimum": least, "maximum": most })
+        ValueKind::Integer { min, max } => {
+            json!({ "type": "integer", "minimum": min, "maximum": max })
         }
-        ValueKind::Number { least, most } => {
-            json!({ "type": "number", "minimum": least, "maximum": most })
+        ValueKind::Number { min, max } => {
+            json!({ "type": "number", "minimum": min, "maximum": max })
         }
         ValueKind::OneOf(names) => json!({ "enum": names }),
         ValueKind::List(each) => json!({ "type": "array", "items": kind(each) }),

@@ -1,4 +1,4 @@
-//! From what was written to what is meant: the model, and what is wrong with single tables.
+//! Builds the model from the values that were read, and reports what is wrong within single tables.
 
 mod admin;
 mod listener;
@@ -19,18 +19,18 @@ use super::files;
 use super::model::{CertificateConfig, Config, Nets};
 use super::raw::{At, ConfigValue, Section};
 
-/// The model, and where its parts stand.
+/// The model, and the places of its parts in the file.
 pub(super) struct Built {
     pub(super) config: Config,
     pub(super) places: Places,
-    /// What need not be warned about.
+    /// Codes of the warnings that are not reported.
     pub(super) allowed: Vec<Code>,
 }
 
-/// Where the parts of the model stand in the file, for what is checked between them.
+/// The places of the model's parts in the file, for diagnostics about several of them.
 #[derive(Default)]
 pub(super) struct Places {
-    /// Whether the file has listeners and routes at all, good or not.
+    /// Whether the file has listeners and routes at all, valid or not.
     pub(super) has_listeners: bool,
     pub(super) has_routes: bool,
     pub(super) max_tunnels: Option<SourceSpan>,
@@ -41,18 +41,18 @@ pub(super) struct Places {
     pub(super) upstreams: Vec<UpstreamPlaces>,
 }
 
-/// Where something stands in the file, in bytes.
+/// A place in the file, in bytes.
 type SourceSpan = std::ops::Range<usize>;
 
-/// Where the parts of a listener stand.
+/// The places of a listener's parts.
 pub(super) struct ListenerPlaces {
-    /// Each of its addresses.
+    /// The place of each listen address.
     pub(super) binds: Vec<SourceSpan>,
     pub(super) tls: Option<SourceSpan>,
     pub(super) connections: Option<SourceSpan>,
 }
 
-/// Where the parts of a route stand.
+/// The places of a route's parts.
 pub(super) struct RoutePlaces {
     pub(super) route: SourceSpan,
     pub(super) name: Option<SourceSpan>,
@@ -63,18 +63,18 @@ pub(super) struct RoutePlaces {
     pub(super) idle: Option<SourceSpan>,
     pub(super) max_age: Option<SourceSpan>,
     pub(super) max_age_jitter: Option<SourceSpan>,
-    /// If it is on. The model does not have it as long as it is not in effect.
+    /// The place and the value of `ping`, if it is on.
     pub(super) ping: Option<At<Duration>>,
 }
 
-/// Where the parts of an upstream stand.
+/// The places of an upstream's parts.
 pub(super) struct UpstreamPlaces {
     pub(super) name: SourceSpan,
     pub(super) sticky: Option<SourceSpan>,
     pub(super) http_check: Option<SourceSpan>,
 }
 
-/// Builds the model; relative names of files start at `folder`.
+/// Builds the model. Relative file names start at `folder`.
 pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) -> Built {
     let mut builder = Builder {
         folder,
@@ -140,7 +140,7 @@ impl Builder<'_> {
         None
     }
 
-    /// What a file holds, or what is wrong with it.
+    /// Reads a file with `read`, and reports what is wrong with it.
     fn read<T>(
         &mut self,
         file: &At<PathBuf>,
@@ -155,11 +155,11 @@ impl Builder<'_> {
         None
     }
 
-    /// A key is nobody else's business.
+    /// Warns about a key that every user of the machine can access.
     fn check_mode(&mut self, key: &At<PathBuf>) {
         if files::is_open_to_all(&key.value) {
             let shown = key.value.display();
-            let message = format!("every user of this machine can get at `{shown}`");
+            let message = format!("every user of this machine can read or write `{shown}`");
             self.found.push(
                 Diagnostic::warning(Code::LooseMode, key.span.clone(), message)
                     .hint(format!("chmod o= {shown}")),
@@ -167,7 +167,7 @@ impl Builder<'_> {
         }
     }
 
-    /// The name of a file that the configuration is made of.
+    /// The name of a file that the configuration refers to.
     fn file(&mut self, section: &Section, name: &str) -> Option<At<PathBuf>> {
         let at = section.written(name)?;
         let ConfigValue::Text(text) = &at.value else {
@@ -214,19 +214,19 @@ fn texts(list: &[At<ConfigValue>]) -> Vec<Arc<str>> {
     list.iter().filter_map(text).collect()
 }
 
-/// Every duration that cannot be "off" has a default.
+/// A duration that has a default, because it cannot be "off".
 fn duration(section: &Section, name: &str) -> Duration {
     section.duration(name).unwrap_or_default()
 }
 
-/// A number that its kind has bounded to 1 and more.
+/// A number that is at least 1 by its kind.
 fn positive(section: &Section, name: &str) -> Option<NonZeroU32> {
     section
         .integer(name)
         .and_then(|number| NonZeroU32::new(u32::try_from(number).ok()?))
 }
 
-/// A number of things, if there is one.
+/// A number of things, if it is written.
 fn count(section: &Section, name: &str) -> Option<usize> {
     usize::try_from(section.integer(name)?).ok()
 }

@@ -1,4 +1,4 @@
-//! What is wrong between parts of a configuration: names that lead nowhere, addresses bound twice,
+//! What is wrong between parts of a configuration: unknown names, addresses that are bound twice,
 //! routes that can never match.
 
 use std::collections::{HashMap, HashSet};
@@ -14,21 +14,21 @@ use super::model::{
 };
 use super::ports;
 
-/// Checks everything; the model is valid if this finds no error.
+/// Checks everything. The model is valid if this reports no error.
 pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     let Built { config, places, .. } = built;
-    // What is missing is not told of a file whose syntax is wrong: it may be there.
+    // In a file with syntax errors, the parser skips parts: what seems missing may be there.
     let readable = found.iter().all(|each| each.code != Code::Syntax);
     if readable && !places.has_listeners {
         found.push(
-            Diagnostic::of_file(Code::Missing, "there is no listener")
-                .hint("begin with `[listener.public]` and `bind = [\"0.0.0.0:80\"]`"),
+            Diagnostic::of_file(Code::Missing, "the configuration has no listener")
+                .hint("add e.g. `[listener.public]` with `bind = [\"0.0.0.0:80\"]`"),
         );
     }
     if readable && !places.has_routes {
         found.push(
-            Diagnostic::of_file(Code::Missing, "there is no route")
-                .hint("begin with `[[route]]` and `upstream = \"…\"`"),
+            Diagnostic::of_file(Code::Missing, "the configuration has no route")
+                .hint("add e.g. `[[route]]` with `upstream = \"…\"`"),
         );
     }
     check_binds(config, places, found);
@@ -44,7 +44,7 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     let used: HashSet<&Arc<str>> = config.routes.iter().filter_map(upstream_of).collect();
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         if !used.contains(&upstream.name) {
-            let message = format!("no route leads to upstream `{}`", upstream.name);
+            let message = format!("no route uses upstream `{}`", upstream.name);
             found.push(Diagnostic::warning(
                 Code::Unused,
                 place.name.clone(),
@@ -59,7 +59,8 @@ fn check_binds(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
     for (listener, place) in config.listeners.iter().zip(&places.listeners) {
         for (bind, span) in listener.binds.iter().zip(&place.binds) {
             if let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind)) {
-                let message = format!("`{bind}` is taken by `{other}` of listener `{name}`");
+                let message =
+                    format!("`{bind}` is already in use by `{other}` of listener `{name}`");
                 found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
             }
             known.push((bind, &listener.name));
@@ -77,19 +78,19 @@ fn check_binds(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
             continue;
         };
         if let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind)) {
-            let message = format!("`{bind}` is taken by `{other}` of listener `{name}`");
+            let message = format!("`{bind}` is already in use by `{other}` of listener `{name}`");
             found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
         }
     }
     if let (Some(bind), Some(metrics), Some(span)) = (bind, metrics_bind, &places.metrics_bind)
         && overlap(bind, metrics)
     {
-        let message = format!("`{metrics}` is taken by `admin.bind`");
+        let message = format!("`{metrics}` is already in use by `admin.bind`");
         found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
     }
 }
 
-/// Whether both cannot be bound at once.
+/// Whether the two addresses cannot both be bound at once.
 pub(crate) fn overlap(one: &Bind, other: &Bind) -> bool {
     match (one, other) {
         (Bind::Tcp(one), Bind::Tcp(other)) => overlap_tcp(one, other),
@@ -124,7 +125,7 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
             }
         }
         if route.listeners.as_ref().is_some_and(Vec::is_empty) {
-            let message = "a route that is bound to no listener can never match";
+            let message = "the list is empty, so the route can never match";
             found.push(Diagnostic::error(
                 Code::Unreachable,
                 place.route.clone(),
@@ -133,7 +134,7 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
         }
         if !names.insert(&route.name) {
             let span = place.name.clone().unwrap_or_else(|| place.route.clone());
-            let message = format!("another route has the name `{}`", route.name);
+            let message = format!("another route already has the name `{}`", route.name);
             found.push(Diagnostic::error(Code::Duplicate, span, message));
         }
     }
@@ -144,7 +145,7 @@ fn dangling(kind: &str, name: &str, known: &[&str], span: &Range<usize>) -> Diag
     Diagnostic::error(Code::Dangling, span.clone(), message).hint(match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => format!("add `[{kind}.{name}]`"),
-        None => format!("known: {}", known.join(", ")),
+        None => format!("the configuration has: {}", known.join(", ")),
     })
 }
 
@@ -155,13 +156,13 @@ pub(super) fn upstream_of(route: &RouteConfig) -> Option<&Arc<str>> {
     }
 }
 
-/// Whether requests that come in by `listener` may take `route`.
+/// Whether `route` applies to requests on `listener`.
 pub(super) fn is_bound_to(route: &RouteConfig, listener: &ListenerConfig) -> bool {
     let bound = route.listeners.as_ref();
     bound.is_none_or(|names| names.contains(&listener.name))
 }
 
-/// A route that wants a certificate must have a listener that asks for one.
+/// A route that requires a client certificate must have a listener that asks for one.
 fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
     let asks = |listener: &&ListenerConfig| {
         let tls = listener.tls.as_ref();
@@ -173,7 +174,7 @@ fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mu
         };
         let mut listeners = config.listeners.iter();
         if !listeners.any(|listener| is_bound_to(route, listener) && asks(&listener)) {
-            let message = "none of its listeners asks clients for a certificate";
+            let message = "no listener of the route asks clients for a certificate";
             found.push(
                 Diagnostic::error(Code::Unreachable, span.clone(), message)
                     .hint("add `[listener.NAME.tls.client_auth]`"),
@@ -182,7 +183,7 @@ fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mu
     }
 }
 
-/// Fields that only tidegate fills in tell nothing as long as they come from clients.
+/// A route cannot depend on headers that tidegate itself writes: in a client's request they mean nothing.
 fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
     let certificates = config.listeners.iter().filter_map(|listener| {
         let auth = listener.tls.as_ref()?.client_auth.as_ref()?;
@@ -196,7 +197,7 @@ fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
                 .any(|ours| same_variable(ours.as_str(), name.as_str()))
             {
                 let message = format!(
-                    "route `{}` depends on `{name}`, which tidegate writes",
+                    "route `{}` depends on header `{name}`, which tidegate itself writes",
                     route.name
                 );
                 found.push(Diagnostic::error(Code::Value, place.route.clone(), message));
@@ -205,7 +206,7 @@ fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
     }
 }
 
-/// Where every listener sends plain requests to https, only routes that name one are ever taken.
+/// If every listener redirects to https, only routes that name a listener can ever match.
 fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
     let redirects = |listener: &ListenerConfig| {
         let trust = &listener.trust;
@@ -219,13 +220,13 @@ fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
             let message = format!("route `{}` can never match", route.name);
             found.push(
                 Diagnostic::warning(Code::Unreachable, place.route.clone(), message)
-                    .hint("every listener sends its requests to https; name one in `listeners`"),
+                    .hint("every listener redirects to https; name one of them in `listeners`"),
             );
         }
     }
 }
 
-/// An endpoint cannot have more connections than there are ports to reach it from.
+/// An endpoint cannot have more connections than there are local ports to connect to it from.
 fn check_source_ports(
     config: &Config,
     places: &[UpstreamPlaces],
@@ -234,7 +235,7 @@ fn check_source_ports(
 ) {
     for (upstream, place) in config.upstreams.iter().zip(places) {
         let sources = &upstream.reach.sources;
-        let most = |endpoint: &EndpointConfig| {
+        let max_tunnels = |endpoint: &EndpointConfig| {
             let own = match &endpoint.address {
                 Address::Unix(_) => return usize::MAX,
                 Address::Ip(to) => sources
@@ -247,15 +248,16 @@ fn check_source_ports(
         };
         let mut endpoints = upstream.endpoints.iter();
         let beyond = endpoints.find_map(|each| {
-            let (most, wanted) = (most(each), each.max_tunnels?);
-            (wanted > most).then_some((&each.address, wanted, most))
+            let (max, wanted) = (max_tunnels(each), each.max_tunnels?);
+            (wanted > max).then_some((&each.address, wanted, max))
         });
-        if let Some((address, wanted, most)) = beyond {
-            let message =
-                format!("`{address}` may have {wanted} tunnels, and there are {most} ports");
+        if let Some((address, wanted, max)) = beyond {
+            let message = format!(
+                "`{address}` may have {wanted} tunnels, but there are only {max} local ports"
+            );
             found.push(
                 Diagnostic::warning(Code::SourcePorts, place.name.clone(), message).hint(
-                    "name more addresses of this machine in `source`, or widen \
+                    "list more addresses of this machine in `source`, or widen \
                      `net.ipv4.ip_local_port_range`",
                 ),
             );
@@ -263,9 +265,9 @@ fn check_source_ports(
     }
 }
 
-/// A route is lost if, for each of its hosts and on each of its listeners, an earlier one takes the
-/// same path under conditions that its own include. A more specific route never loses, and a less
-/// specific one keeps the rest.
+/// A route is unreachable if, for each of its hosts and on each of its listeners, an earlier route
+/// matches the same path under conditions that the route's own conditions include. A more specific
+/// route always wins, and a less specific one keeps the remaining requests.
 fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
     let mut taken: HashMap<(Option<String>, &PathMatch), Vec<&RouteConfig>> = HashMap::new();
     for (route, place) in config.routes.iter().zip(places) {
@@ -276,7 +278,7 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
         let winner = |host: &Option<String>, listener: &ListenerConfig| {
             let earlier = taken.get(&(host.clone(), &route.path))?;
             let takes = |earlier: &&&RouteConfig| {
-                // Where plain requests are redirected, only routes that name the listener count.
+                // On a listener that redirects to https, only routes that name it take requests.
                 let aside = listener.redirect_to_https
                     && earlier.listeners.is_none()
                     && route.listeners.is_some();
@@ -286,7 +288,7 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
             };
             earlier.iter().find(takes).copied()
         };
-        // Of each host, the first route that takes its requests, if it is lost on every listener.
+        // For each host, the first route that takes its requests on every listener, if there is one.
         let lost: Vec<Option<&RouteConfig>> = hosts
             .iter()
             .map(|host| {
@@ -299,7 +301,7 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
             .collect();
         let hint = |first: &RouteConfig| {
             format!(
-                "route `{}` comes first and takes the same requests",
+                "route `{}` comes first and matches the same requests",
                 first.name
             )
         };
@@ -313,7 +315,8 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
             let hosts = route.hosts.iter().zip(&place.hosts);
             for ((host, span), first) in hosts.zip(lost) {
                 if let Some(first) = first {
-                    let message = format!("`{host}` never gets to route `{}`", route.name);
+                    let message =
+                        format!("requests for `{host}` never reach route `{}`", route.name);
                     let wrong = Diagnostic::warning(Code::Shadowed, span.clone(), message);
                     found.push(wrong.hint(hint(first)));
                 }
@@ -325,12 +328,13 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
     }
 }
 
-/// Whether what fits `own` fits `other`, too, which goes first as it has as many.
+/// Whether every request that fulfils `own` fulfils `other`, too. With as many conditions, the earlier
+/// route wins then.
 fn includes(own: &Conditions, other: &Conditions) -> bool {
     fn all_in<T: PartialEq>(few: &[T], many: &[T]) -> bool {
         few.iter().all(|each| many.contains(each))
     }
-    // An empty list is any; otherwise those that fit `own` must be among those that fit `other`.
+    // An empty list means any value; otherwise, `other` must list all values of `own`.
     fn narrower<T: PartialEq>(own: &[T], other: &[T]) -> bool {
         other.is_empty() || (!own.is_empty() && all_in(own, other))
     }
@@ -398,7 +402,7 @@ mod tests {
         check(
             "hosts = [\"a.example\"]",
             both,
-            &["`a.example` never gets to route `route-2`"],
+            &["requests for `a.example` never reach route `route-2`"],
         );
         check("hosts = [\"*.example\"]", both, &[]);
         check("hosts = [\"a.example\"]\npath = \"/a\"", both, &[]);

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, all of it at once, with the lines under it.
+//! Diagnostics: everything that is wrong with a configuration file, with the lines that it concerns.
 
 mod code;
 
@@ -12,28 +12,28 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
-/// How bad it is.
+/// The severity of a diagnostic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The file is not taken.
+    /// The file is rejected.
     Error,
-    /// The file is taken, but something in it is probably not meant so.
+    /// The file is accepted, but something in it is probably not intended.
     Warning,
 }
 
-/// One thing that is wrong.
+/// One problem of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What kind of thing, as a stable token.
+    /// The kind of problem, as a stable token.
     pub code: Code,
-    /// What is wrong.
+    /// The problem, in one sentence.
     pub message: String,
-    /// What to do about it.
+    /// Advice about the problem.
     pub hint: Option<String>,
-    /// Where, as bytes of the file; `None` for the file as a whole.
+    /// The place, in bytes of the file; `None` for the file as a whole.
     pub span: Option<Range<usize>>,
 }
 
@@ -57,7 +57,7 @@ impl Diagnostic {
         }
     }
 
-    /// About the file as a whole.
+    /// An error of the file as a whole.
     pub fn of_file(code: Code, message: impl Into<String>) -> Self {
         Self {
             span: None,
@@ -65,17 +65,20 @@ impl Diagnostic {
         }
     }
 
-    /// With advice.
+    /// Adds advice.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Puts `${NAME}` in place of the value of each of these variables.
+    /// Replaces the values of environment variables by `${NAME}`, because they may be secrets.
     pub(super) fn mask(&mut self, variables: &[(String, String)]) {
-        /// Bytes of a value below which it says nothing, and would be found anywhere.
-        const LEAST: usize = 4;
-        for (name, value) in variables.iter().filter(|(_, value)| value.len() >= LEAST) {
+        /// Shorter values are no secrets, and would be found in unrelated words.
+        const MIN_BYTES: usize = 4;
+        for (name, value) in variables
+            .iter()
+            .filter(|(_, value)| value.len() >= MIN_BYTES)
+        {
             let written = format!("${{{name}}}");
             self.message = self.message.replace(value, &written);
             self.hint = self.hint.take().map(|hint| hint.replace(value, &written));
@@ -83,19 +86,19 @@ impl Diagnostic {
     }
 }
 
-/// The name among `known` that `written` was probably meant to be.
+/// The name in `known` that is most similar to `written`, if one is similar enough to suggest.
 pub(super) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
-    /// Below this, two names have nothing to do with each other.
-    const LIKENESS: f64 = 0.8;
+    /// Names are suggested only if they are more similar than this.
+    const SIMILARITY: f64 = 0.8;
     let rated = known
         .iter()
         .map(|known| (strsim::jaro_winkler(written, known), *known));
     let best = rated.max_by(|one, other| one.0.total_cmp(&other.0));
-    best.filter(|(likeness, _)| *likeness > LIKENESS)
+    best.filter(|(similarity, _)| *similarity > SIMILARITY)
         .map(|(_, near)| near)
 }
 
-/// Everything that is wrong with one file.
+/// All diagnostics about one file.
 #[derive(Clone)]
 pub struct Report {
     file: Arc<str>,
@@ -103,7 +106,7 @@ pub struct Report {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// A diagnostic for machines. Lines and columns begin at 1; columns count characters.
+/// A diagnostic in JSON. Lines and columns start at 1; columns count characters.
 #[derive(Debug, Serialize)]
 struct DiagnosticRecord<'a> {
     file: &'a str,
@@ -115,7 +118,7 @@ struct DiagnosticRecord<'a> {
     hint: Option<&'a str>,
 }
 
-/// Without the file, which may have secrets in it.
+/// Leaves the file out, because it may contain secrets.
 impl fmt::Debug for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Report")
@@ -126,7 +129,7 @@ impl fmt::Debug for Report {
 }
 
 impl Report {
-    /// On the file of this name and content; in the order of the file.
+    /// A report about the file with this name and content; sorts the diagnostics by their places.
     pub fn new(file: Arc<str>, source: Arc<str>, mut diagnostics: Vec<Diagnostic>) -> Self {
         diagnostics.sort_by_key(|each| each.span.as_ref().map(|span| (span.start, span.end)));
         Self {
@@ -136,17 +139,17 @@ impl Report {
         }
     }
 
-    /// What is wrong, in the order of the file.
+    /// The diagnostics, in the order of the file.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
 
-    /// Whether the file must not be taken.
+    /// Whether the file is rejected.
     pub fn has_errors(&self) -> bool {
         self.count(Severity::Error) > 0
     }
 
-    /// How many there are of this severity.
+    /// The number of diagnostics with this severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.diagnostics
             .iter()
@@ -154,12 +157,12 @@ impl Report {
             .count()
     }
 
-    /// One line for each, for logs: `file:line: message (hint) [code]`.
+    /// One log line per diagnostic: `file:line: message (hint) [code]`.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         self.diagnostics.iter().map(|each| self.line(each))
     }
 
-    /// The same for errors only.
+    /// One log line per error.
     pub fn error_lines(&self) -> impl Iterator<Item = String> + '_ {
         let errors = self.diagnostics.iter();
         let errors = errors.filter(|each| each.severity == Severity::Error);
@@ -180,7 +183,7 @@ impl Report {
         line
     }
 
-    /// The first error, and how many more there are.
+    /// The first error, and the number of further ones.
     pub fn one_line(&self) -> String {
         let errors = self.count(Severity::Error);
         let first = self.error_lines().next();
@@ -191,7 +194,7 @@ impl Report {
         }
     }
 
-    /// For a person: each with its line and what to do about it.
+    /// The report for people: each diagnostic with its line of the file and its hint.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour {
             Renderer::styled()
@@ -224,7 +227,7 @@ impl Report {
         text
     }
 
-    /// For machines.
+    /// The report in JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let records: Vec<DiagnosticRecord<'_>> = self
             .diagnostics
@@ -251,7 +254,7 @@ impl Report {
         Some((before.matches('\n').count() + 1, line.chars().count() + 1))
     }
 
-    /// The part of a span on its first line: a table that is wrong as a whole is not shown whole.
+    /// The part of a span on its first line, so that a wrong table is not printed as a whole.
     fn visible(&self, span: &Range<usize>) -> Range<usize> {
         let text = self.source.get(span.clone()).unwrap_or_default();
         let line = text.lines().next().unwrap_or_default();

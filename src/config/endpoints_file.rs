@@ -1,7 +1,7 @@
-//! Files of endpoints, for whoever feeds tidegate from a template, a script or a controller.
+//! Files of endpoints, written by a template, a script or a controller.
 //!
-//! One address to a line, with a weight and other words behind it, or an array in JSON. A file that
-//! holds nothing is a mistake: it is what is seen of one that is just being written.
+//! A file has one address per line, followed by a weight and other attributes, or it is a JSON array. An
+//! empty file is an error: that is how a file looks that is just being written.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,41 +15,41 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use super::model::{Address, EndpointConfig};
 use super::value;
 
-/// Bytes that a file may have.
-pub const BYTES_MOST: u64 = 1024 * 1024;
+/// The maximum size of a file, in bytes.
+pub const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Endpoints that a file may hold.
-pub const ENDPOINTS_MOST: usize = 10_000;
+/// The maximum number of endpoints in a file.
+pub const MAX_ENDPOINTS: usize = 10_000;
 
-/// The largest weight, as in the configuration.
-const WEIGHT_MOST: u32 = 10_000;
+/// The maximum weight, the same as in the configuration.
+const MAX_WEIGHT: u32 = 10_000;
 
-/// What is wrong with a file.
+/// An error of a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the file: {0}")]
     Unreadable(String),
-    /// It is no list of endpoints.
-    #[error("the file is longer than {BYTES_MOST} bytes")]
+    /// The file is too long to be a list of endpoints.
+    #[error("the file is larger than {MAX_BYTES} bytes")]
     TooLong,
-    /// Or holds too many.
-    #[error("the file holds more than {ENDPOINTS_MOST} endpoints")]
+    /// The file has too many endpoints.
+    #[error("the file contains more than {MAX_ENDPOINTS} endpoints")]
     TooMany,
-    /// Or none.
-    #[error("the file holds no endpoint")]
+    /// The file has no endpoints.
+    #[error("the file contains no endpoint")]
     Empty,
-    /// Or one of them twice.
+    /// An endpoint is listed twice.
     #[error("`{0}` is listed twice")]
     Twice(Address),
-    /// A line of it makes no sense.
+    /// A line is not valid.
     #[error("line {line}: {message}{}", More(*.more))]
     Line {
-        /// Counted from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The error.
         message: String,
-        /// How many more are wrong.
+        /// The number of further lines that are not valid.
         more: usize,
     },
 }
@@ -73,29 +73,29 @@ pub fn read(path: &Path) -> Result<Vec<EndpointConfig>, FileError> {
     let unreadable = |error: io::Error| FileError::Unreadable(error.to_string());
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    file.take(BYTES_MOST + 1)
+    file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     parse(&bytes)
 }
 
-/// Reads what a file holds.
+/// Reads the content of a file.
 ///
 /// # Errors
 /// [`FileError`].
 pub fn parse(bytes: &[u8]) -> Result<Vec<EndpointConfig>, FileError> {
-    if bytes.len() as u64 > BYTES_MOST {
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(FileError::TooLong);
     }
     let text = str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         FileError::Line {
             line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
-            message: "this is no text".into(),
+            message: "not valid UTF-8".into(),
             more: 0,
         }
     })?;
-    // Editors on other systems put a mark there.
+    // Editors on Windows put a byte order mark there.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let endpoints = match is_json(text) {
         true => from_json(text)?,
@@ -103,19 +103,19 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<EndpointConfig>, FileError> {
     };
     match endpoints.len() {
         0 => Err(FileError::Empty),
-        1..=ENDPOINTS_MOST => Ok(endpoints),
+        1..=MAX_ENDPOINTS => Ok(endpoints),
         _ => Err(FileError::TooMany),
     }
 }
 
-/// `[::1]:9000` begins with a bracket, too.
+/// Whether a file is JSON. A line such as `[::1]:9000` begins with a bracket, too.
 fn is_json(text: &str) -> bool {
     let text = text.trim_start();
     let array = text.strip_prefix('[').map(str::trim_start);
     text.starts_with('{') || array.is_some_and(|rest| rest.starts_with(['"', '{', ']']))
 }
 
-/// The first that is wrong, if any is.
+/// The first of these errors, if there is one.
 fn wrong(found: Vec<(usize, String)>) -> Result<(), FileError> {
     let more = found.len().saturating_sub(1);
     match found.into_iter().next() {
@@ -177,20 +177,20 @@ fn from_words<'a>(
             ("max_tunnels", _) => &mut table.max_tunnels,
             _ => {
                 return Err(format!(
-                    "`{word}` is unknown; write a weight, `max_tunnels=1000`, `backup` or `drain`"
+                    "`{word}` is not a valid attribute; use a weight, `max_tunnels=1000`, `backup` or `drain`"
                 ));
             }
         };
         let number = number.parse();
-        let number = number.map_err(|_| format!("`{word}`: a whole number is missing"))?;
+        let number = number.map_err(|_| format!("`{word}` requires a whole number"))?;
         if place.replace(number).is_some() {
-            return Err(format!("`{word}`: `{key}` is said twice"));
+            return Err(format!("`{word}` sets `{key}` a second time"));
         }
     }
     table.endpoint()
 }
 
-/// An endpoint as the configuration spells it.
+/// An endpoint with the same keys as in the configuration.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EndpointEntry {
@@ -207,12 +207,12 @@ impl EndpointEntry {
     fn endpoint(self) -> Result<EndpointConfig, String> {
         let weight = u32::try_from(self.weight.unwrap_or(1)).ok();
         let weight = weight
-            .filter(|weight| *weight <= WEIGHT_MOST)
-            .ok_or_else(|| format!("a weight is at most {WEIGHT_MOST}"))?;
+            .filter(|weight| *weight <= MAX_WEIGHT)
+            .ok_or_else(|| format!("a weight must not be greater than {MAX_WEIGHT}"))?;
         let max_tunnels = match self.max_tunnels.map(usize::try_from) {
             None => None,
             Some(Ok(most @ 1..)) => Some(most),
-            Some(_) => return Err("`max_tunnels` is at least 1".into()),
+            Some(_) => return Err("`max_tunnels` must be at least 1".into()),
         };
         Ok(EndpointConfig {
             address: value::address(&self.address)?,
@@ -224,12 +224,12 @@ impl EndpointEntry {
     }
 }
 
-/// One of an array: an address, or a table.
+/// An item of a JSON array: an address, or an object.
 struct ListedEndpoint(EndpointConfig);
 
 fn from_json(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
     let listed: Vec<ListedEndpoint> = serde_json::from_str(text).map_err(|error| {
-        // It says the line and column at its end, but the line is said already.
+        // The message ends with line and column, but our own message begins with the line.
         let message = error.to_string();
         let end = message.rfind(" at line ").unwrap_or(message.len());
         FileError::Line {
@@ -248,13 +248,14 @@ fn from_json(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
 
 impl<'de> Deserialize<'de> for ListedEndpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(ItemVisitor)
     }
 }
 
-struct Either;
+/// Reads an address or an object.
+struct ItemVisitor;
 
-impl<'de> Visitor<'de> for Either {
+impl<'de> Visitor<'de> for ItemVisitor {
     type Value = ListedEndpoint;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -330,29 +331,41 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
         for (text, expected) in [
-            ("", "holds no endpoint"),
-            ("# nothing yet\n", "holds no endpoint"),
-            ("[]", "holds no endpoint"),
-            ("10.0.0.1:1\nnonsense\n", "line 2: `nonsense` is no address"),
+            ("", "contains no endpoint"),
+            ("# nothing yet\n", "contains no endpoint"),
+            ("[]", "contains no endpoint"),
+            (
+                "10.0.0.1:1\nnonsense\n",
+                "line 2: `nonsense` is not a valid address",
+            ),
             ("10.0.0.1\n10.0.0.2\n", "and 1 more"),
-            ("10.0.0.1:1 1000000", "line 1: a weight is at most 10000"),
-            ("10.0.0.1:1 2x", "line 1: `2x`: a whole number is missing"),
+            (
+                "10.0.0.1:1 1000000",
+                "line 1: a weight must not be greater than 10000",
+            ),
+            ("10.0.0.1:1 2x", "line 1: `2x` requires a whole number"),
             (
                 "10.0.0.1:1 2 weight=3",
-                "line 1: `weight=3`: `weight` is said twice",
+                "line 1: `weight=3` sets `weight` a second time",
             ),
             (
                 "10.0.0.1:1 max_tunnels=0",
-                "line 1: `max_tunnels` is at least 1",
+                "line 1: `max_tunnels` must be at least 1",
             ),
-            ("10.0.0.1:1 fast", "line 1: `fast` is unknown"),
-            ("10.0.0.1:1 2 3", "line 1: `3` is unknown"),
-            ("10.0.0.1:1 backup=1", "line 1: `backup=1` is unknown"),
+            ("10.0.0.1:1 fast", "line 1: `fast` is not a valid attribute"),
+            ("10.0.0.1:1 2 3", "line 1: `3` is not a valid attribute"),
+            (
+                "10.0.0.1:1 backup=1",
+                "line 1: `backup=1` is not a valid attribute",
+            ),
             (
                 "10.0.0.1:1\n10.0.0.1:1\n",
                 "line 2: `10.0.0.1:1` is listed twice",
             ),
-            ("[\"10.0.0.1:1\",\n\"x\"]", "line 2: `x` is no address"),
+            (
+                "[\"10.0.0.1:1\",\n\"x\"]",
+                "line 2: `x` is not a valid address",
+            ),
             (
                 "[\"10.0.0.1:1\",\n7]",
                 "line 2: invalid type: integer `7`, expected an address",
@@ -376,10 +389,10 @@ mod tests {
             assert!(error.contains(expected), "{text:?}: {error}");
         }
         let error = parse(b"10.0.0.1:1\n\xff\n").unwrap_err().to_string();
-        assert_eq!(error, "line 2: this is no text");
-        let long = vec![b'#'; usize::try_from(BYTES_MOST).unwrap() + 1];
+        assert_eq!(error, "line 2: not valid UTF-8");
+        let long = vec![b'#'; usize::try_from(MAX_BYTES).unwrap() + 1];
         assert_eq!(parse(&long).unwrap_err(), FileError::TooLong);
-        let many: String = (0..=ENDPOINTS_MOST).map(|n| format!("h{n}:1\n")).collect();
+        let many: String = (0..=MAX_ENDPOINTS).map(|n| format!("h{n}:1\n")).collect();
         assert_eq!(parse(many.as_bytes()).unwrap_err(), FileError::TooMany);
     }
 
@@ -407,7 +420,7 @@ mod tests {
 
         #[test]
         fn what_was_written_is_read(
-            all in prop::collection::btree_map(any::<std::net::SocketAddr>(), 0..=WEIGHT_MOST, 1..20),
+            all in prop::collection::btree_map(any::<std::net::SocketAddr>(), 0..=MAX_WEIGHT, 1..20),
         ) {
             let all: Vec<_> = all.into_iter().filter(|(address, _)| address.port() != 0).collect();
             prop_assume!(!all.is_empty());

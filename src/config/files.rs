@@ -1,7 +1,7 @@
-//! The files that a configuration names: certificates, keys and authorities in PEM, keys of session
-//! tickets.
+//! The files that a configuration refers to: certificates, keys and CA certificates in PEM, session
+//! ticket keys, secrets.
 //!
-//! What is read here never appears in a message; only names of files do.
+//! The contents of these files never appear in a message; only their names do.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,19 +22,19 @@ use zeroize::Zeroizing;
 use super::model::{CertificateConfig, HostPattern, Secret, TicketKeysFile};
 use super::value;
 
-/// Bytes that sticky cookies are signed with at least.
-const STICKY_LEAST: usize = 32;
+/// The minimum size of the secret that signs sticky cookies, in bytes.
+const MIN_STICKY_BYTES: usize = 32;
 
-/// Characters that an operator's token has at least.
-const TOKEN_LEAST: usize = 16;
+/// The minimum length of the admin token, in characters.
+const MIN_TOKEN_LENGTH: usize = 16;
 
-/// What is wrong with a certificate and its key, told of the file that it is wrong with.
+/// An error of a certificate and its key, with the file that causes it.
 pub(super) enum PairError {
     Cert(String),
     Key(String),
 }
 
-/// A chain and the key that fits it.
+/// Reads a certificate chain and the key that fits it.
 pub(super) fn certificate(cert: &Path, key: &Path) -> Result<CertificateConfig, PairError> {
     let chain = authorities(cert).map_err(PairError::Cert)?;
     let secret = PrivateKeyDer::from_pem_file(key)
@@ -45,7 +45,7 @@ pub(super) fn certificate(cert: &Path, key: &Path) -> Result<CertificateConfig, 
         .map(|(_, parsed)| (names(&parsed), not_after(&parsed)));
     let Some((names, not_after)) = facts else {
         return Err(PairError::Cert(format!(
-            "`{}` holds no valid certificate",
+            "`{}` does not contain a valid certificate",
             cert.display()
         )));
     };
@@ -57,10 +57,7 @@ pub(super) fn certificate(cert: &Path, key: &Path) -> Result<CertificateConfig, 
                     key.display(),
                     cert.display()
                 ),
-                _ => format!(
-                    "the key in `{}` is of no kind that is known here",
-                    key.display()
-                ),
+                _ => format!("the key in `{}` is of an unsupported type", key.display()),
             })
         })?;
     Ok(CertificateConfig {
@@ -78,7 +75,7 @@ pub(super) fn is_open_to_all(path: &Path) -> bool {
     metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o006 != 0)
 }
 
-/// Keys of session tickets: one to a line in base64, as HAProxy has them.
+/// Reads session ticket keys: one per line in base64, as in HAProxy's `tls-ticket-keys`.
 pub(super) fn ticket_keys(path: &Path) -> Result<Vec<Secret>, String> {
     let shown = path.display();
     let text = fs::read_to_string(path)
@@ -90,7 +87,7 @@ pub(super) fn ticket_keys(path: &Path) -> Result<Vec<Secret>, String> {
         .map(|(number, line)| ticket_secret(line).ok_or(number + 1))
         .collect();
     match secrets {
-        Ok(secrets) if secrets.is_empty() => Err(format!("`{shown}` holds no key")),
+        Ok(secrets) if secrets.is_empty() => Err(format!("`{shown}` does not contain a key")),
         Ok(secrets) => Ok(secrets),
         Err(number) => Err(format!(
             "line {number} of `{shown}` is not {} or {} bytes in base64",
@@ -105,31 +102,32 @@ fn ticket_secret(line: &str) -> Option<Secret> {
     matches!(bytes.len(), TicketKeysFile::SHORT | TicketKeysFile::LONG).then(|| Secret::new(bytes))
 }
 
-/// What sticky cookies are signed with: a file of chance bytes, in whatever form.
+/// Reads the secret that signs sticky cookies: random bytes in any form.
 pub(super) fn sticky_secret(path: &Path) -> Result<Secret, String> {
     let secret = secret(path)?;
-    if secret.len() < STICKY_LEAST {
+    if secret.len() < MIN_STICKY_BYTES {
         return Err(format!(
-            "`{}` holds less than {STICKY_LEAST} bytes: `openssl rand -hex 32` makes enough",
+            "`{}` contains less than {MIN_STICKY_BYTES} bytes; create one with `openssl rand -hex 32`",
             path.display()
         ));
     }
     Ok(Secret::new(secret))
 }
 
-/// What shows that a change over TCP is an operator's: one line of text.
+/// Reads the admin token, which authorizes changes over TCP: one line of text.
 pub(super) fn token(path: &Path) -> Result<Secret, String> {
     let token = secret(path)?;
-    if token.len() < TOKEN_LEAST || !token.iter().all(u8::is_ascii_graphic) {
+    if token.len() < MIN_TOKEN_LENGTH || !token.iter().all(u8::is_ascii_graphic) {
         return Err(format!(
-            "`{}` holds no token of {TOKEN_LEAST} visible characters or more: `openssl rand -hex 32` makes one",
+            "`{}` does not contain a token of at least {MIN_TOKEN_LENGTH} visible characters; create one with `openssl rand -hex 32`",
             path.display()
         ));
     }
     Ok(Secret::new(token))
 }
 
-/// What a file holds, without the line break that editors end it with: copies of it should agree.
+/// Reads a secret without surrounding white space: an editor that adds a line break must not make two
+/// copies differ.
 fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let bytes = fs::read(path)
         .map(Zeroizing::new)
@@ -137,29 +135,27 @@ fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(Zeroizing::new(bytes.trim_ascii().to_vec()))
 }
 
-/// All authorities in a file; at least one, and each fit to be one.
+/// Reads all CA certificates in a file: at least one, each usable as a trust anchor.
 pub(super) fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let authorities = authorities(path)?;
     let mut store = RootCertStore::empty();
     for authority in &authorities {
-        store.add(authority.clone()).map_err(|_| {
-            format!(
-                "`{}` holds a certificate that cannot be read",
-                path.display()
-            )
-        })?;
+        store
+            .add(authority.clone())
+            .map_err(|_| format!("`{}` contains an invalid certificate", path.display()))?;
     }
     Ok(authorities)
 }
 
-/// All certificates in a file; at least one.
+/// Reads all certificates in a file: at least one.
 pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     match certificates {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(format!("`{}` holds no certificate in PEM", path.display()))
-        }
+        Ok(certificates) if certificates.is_empty() => Err(format!(
+            "`{}` does not contain a PEM certificate",
+            path.display()
+        )),
         Ok(certificates) => Ok(certificates),
         Err(error) => Err(unreadable(path, "certificate", &error)),
     }
@@ -169,12 +165,12 @@ fn unreadable(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) ->
     use rustls::pki_types::pem::Error;
     match error {
         Error::Io(error) => format!("cannot read `{}`: {error}", path.display()),
-        Error::NoItemsFound => format!("`{}` holds no {what} in PEM", path.display()),
+        Error::NoItemsFound => format!("`{}` does not contain a PEM {what}", path.display()),
         _ => format!("`{}` is not valid PEM", path.display()),
     }
 }
 
-/// Subject alternative names, or else the common name, as far as they can be hosts.
+/// The host names of a certificate: its subject alternative names, or else its common name.
 fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
     let alternative = alternative.map(|extension| &extension.value.general_names);
@@ -262,7 +258,11 @@ mod tests {
         };
         let keys: Result<Vec<usize>, String> = read(&format!("# old\n{long}\n\n {short} \n"));
         assert_eq!(keys.unwrap(), [80, 48]);
-        assert!(read("\n# nothing\n").unwrap_err().ends_with("holds no key"));
+        assert!(
+            read("\n# nothing\n")
+                .unwrap_err()
+                .ends_with("does not contain a key")
+        );
         for wrong in ["Zm9v", "?", "AAAA=AAAA"] {
             let error = read(&format!("{long}\n{wrong}\n")).unwrap_err();
             assert!(error.starts_with("line 2 of"), "{error}");
@@ -280,7 +280,11 @@ mod tests {
         let file = |name: &str| folder.path().join(name);
         assert!(message(&file("a.pem"), &file("b.key")).contains("does not fit"));
         assert!(message(&file("none.pem"), &file("a.key")).contains("cannot read"));
-        assert!(message(&file("a.key"), &file("a.key")).contains("no certificate"));
-        assert!(message(&file("a.pem"), &file("a.pem")).contains("no private key"));
+        assert!(
+            message(&file("a.key"), &file("a.key")).contains("does not contain a PEM certificate")
+        );
+        assert!(
+            message(&file("a.pem"), &file("a.pem")).contains("does not contain a PEM private key")
+        );
     }
 }

@@ -1,7 +1,10 @@
-//! Every key of the file, declared once: name, kind, default, one line of what it is.
+//! Every key of the file, declared once: its name, kind, default, example and documentation.
 //!
-//! Reading, the JSON schema and the check of the example all follow these declarations. A key
-//! stands in the table that it belongs to; the tables are in the files below.
+//! Reading, the JSON schema, the reference and the check of the example follow these declarations. A
+//! key stands in the table that it belongs to; the tables are in the files below.
+//!
+//! The documentation of a key is a tooltip in editors and a line of the reference. It has to stand
+//! alone: a full sentence with a subject, the unit, and what happens otherwise.
 
 mod admin;
 mod listener;
@@ -11,37 +14,27 @@ mod upstream;
 
 /// The whole file.
 pub const ROOT: KeyTable = KeyTable {
-    doc: "A configuration of tidegate.",
+    doc: "The configuration file of tidegate.",
     keys: &[
-        key(
-            "server",
-            ValueKind::Table(&server::SERVER),
-            "{}",
-            "Process-wide settings.",
-        ),
-        key(
-            "admin",
-            ValueKind::Table(&admin::ADMIN),
-            "{}",
-            "Where operators connect.",
-        ),
+        table("server", &server::SERVER),
+        table("admin", &admin::ADMIN),
         key(
             "listener",
             ValueKind::Map(&ValueKind::Table(&listener::LISTENER)),
             "",
-            "Listeners by name.",
+            "Listeners accept client connections. Routes, logs and metrics refer to a listener by its name.",
         ),
         key(
             "route",
             ValueKind::List(&ValueKind::Table(&route::ROUTE)),
             "",
-            "Routes.",
+            "Routes send requests to upstreams. The max specific match wins; among equally specific ones, the first in the file wins.",
         ),
         key(
             "upstream",
             ValueKind::Map(&ValueKind::Table(&upstream::UPSTREAM)),
             "",
-            "Upstreams by name.",
+            "Upstreams are groups of endpoints (backends). Routes, logs and metrics refer to an upstream by its name.",
         ),
     ],
 };
@@ -49,41 +42,41 @@ pub const ROOT: KeyTable = KeyTable {
 /// A table of keys.
 #[derive(Debug)]
 pub struct KeyTable {
-    /// What it is about, in one line.
+    /// The documentation of the table, in one line.
     pub doc: &'static str,
-    /// Its keys, in the order that they are documented in.
+    /// The keys, in the order of the documentation.
     pub keys: &'static [ConfigKey],
 }
 
 /// A key.
 #[derive(Debug)]
 pub struct ConfigKey {
-    /// As it is written.
+    /// The name, as it is written in the file.
     pub name: &'static str,
-    /// What values it takes.
+    /// The kind of values that the key takes.
     pub kind: ValueKind,
-    /// As it would be written; empty where leaving the key out is a value of its own.
+    /// The default in TOML; empty where leaving the key out is a value of its own.
     pub default: &'static str,
-    /// What it is, in one line.
+    /// The documentation of the key, in one line.
     pub doc: &'static str,
-    /// Lines of its table that show it at work; empty where the default does.
+    /// Lines of the key's table that show it at work; empty where the default does.
     example: &'static str,
-    /// Whether its table makes no sense without it.
+    /// Whether the table makes no sense without the key.
     pub required: bool,
-    /// Whether it does something in this version.
+    /// Whether the key has an effect in this version.
     pub status: KeyStatus,
 }
 
-/// Whether a key does something in this version.
+/// Whether a key has an effect in this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyStatus {
-    /// It does.
+    /// The key has an effect.
     InEffect,
-    /// Not yet; it warns.
+    /// The key has no effect yet; writing it causes a warning.
     Later,
 }
 
-/// What values a key takes.
+/// The kind of values that a key takes.
 #[derive(Debug)]
 pub enum ValueKind {
     /// `true` or `false`.
@@ -93,16 +86,16 @@ pub enum ValueKind {
     /// A whole number within these bounds.
     Integer {
         /// The lowest value.
-        least: i64,
+        min: i64,
         /// The highest value.
-        most: i64,
+        max: i64,
     },
     /// A number within these bounds.
     Number {
         /// The lowest value.
-        least: f64,
+        min: f64,
         /// The highest value.
-        most: f64,
+        max: f64,
     },
     /// A duration such as `30s`.
     Duration,
@@ -126,13 +119,13 @@ pub enum ValueKind {
     Ip,
     /// An IP address and a port.
     Socket,
-    /// A name of a header field that the file may decide about.
+    /// The name of a header that the file may decide about.
     Header,
     /// A method of plain requests.
     Method,
     /// A token (RFC 9110 section 5.6.2).
     Token,
-    /// A text with `${…}` for what is known of a request.
+    /// A string in which `${…}` stands for properties of the request.
     Template,
     /// The name of a file, relative to the configuration's folder.
     File,
@@ -140,11 +133,11 @@ pub enum ValueKind {
     Mode,
     /// One of these words.
     OneOf(&'static [&'static str]),
-    /// A list of these values.
+    /// A list of values of this kind.
     List(&'static Self),
-    /// Names that the file chooses, each with such a value.
+    /// Names that the file chooses, each with a value of this kind.
     Map(&'static Self),
-    /// Texts that the file gives values to.
+    /// Strings that the file chooses, each with a value of this kind.
     Pairs(&'static Self),
     /// A table of declared keys.
     Table(&'static KeyTable),
@@ -160,7 +153,7 @@ impl KeyTable {
 }
 
 impl ConfigKey {
-    /// Lines of its table that show it at work; `None` for a table, whose own keys do.
+    /// Lines of the key's table that show it at work; `None` for a table, whose own keys have examples.
     pub fn example(&self) -> Option<String> {
         match (self.example, self.default) {
             ("", "" | "{}") => None,
@@ -202,36 +195,71 @@ const fn key(
     }
 }
 
+/// A table that has all the defaults if it is left out.
+const fn table(name: &'static str, declared: &'static KeyTable) -> ConfigKey {
+    key(name, ValueKind::Table(declared), "{}", declared.doc)
+}
+
+/// A table that turns something on; leaving it out is a value of its own.
+const fn optional_table(name: &'static str, declared: &'static KeyTable) -> ConfigKey {
+    key(name, ValueKind::Table(declared), "", declared.doc)
+}
+
 /// A duration, or none at all.
 const DURATION_OR_OFF: ValueKind =
     ValueKind::AnyOf(&[ValueKind::Duration, ValueKind::OneOf(&["off"])]);
 
-/// Anything that can be counted.
+/// A number of things, at least 1.
 const COUNT: ValueKind = ValueKind::Integer {
-    least: 1,
-    most: i64::MAX,
+    min: 1,
+    max: i64::MAX,
 };
 
 const NAMES: ValueKind = ValueKind::List(&ValueKind::Text);
 
 const NETS: ValueKind = ValueKind::List(&ValueKind::Net);
 
+/// A fraction of something.
+const FRACTION: ValueKind = ValueKind::Number { min: 0.0, max: 1.0 };
+
+/// The keys of a table that limits how often something happens.
+const RATE_AND_BURST: [ConfigKey; 2] = [
+    key(
+        "rate",
+        ValueKind::Rate,
+        "",
+        "This rate is allowed in the long run, for example `20/s` or `100/m`.",
+    )
+    .shown(r#"rate = "20/s""#)
+    .required(),
+    key(
+        "burst",
+        COUNT,
+        "1",
+        "A burst of this many at once is allowed before the rate applies.",
+    )
+    .shown(
+        r#"rate = "20/s"
+burst = 40"#,
+    ),
+];
+
+/// The name server of a lookup.
+const NAME_SERVER: &str = "Lookups go to this name server; without this key, to the name servers of the operating system.";
+
 impl ValueKind {
-    /// What is expected, for a person.
+    /// The values that are expected, as messages put it.
     pub fn expected(&self) -> String {
         match self {
             Self::Bool => "`true` or `false`".into(),
             Self::Text => "a string".into(),
-            Self::Integer {
-                least,
-                most: i64::MAX,
-            } => format!("a whole number from {least}"),
-            Self::Integer { least, most } => format!("a whole number from {least} to {most}"),
-            Self::Number { least, most } => format!("a number from {least} to {most}"),
+            Self::Integer { min, max: i64::MAX } => format!("a whole number from {min}"),
+            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Number { min, max } => format!("a number from {min} to {max}"),
             Self::Duration => "a duration such as `\"30s\"`".into(),
             Self::Size => "a size such as `\"64KiB\"`".into(),
             Self::Rate => "a rate such as `\"20/s\"`".into(),
-            Self::Bind => "an address to listen on such as `\"0.0.0.0:443\"`".into(),
+            Self::Bind => "a listen address such as `\"0.0.0.0:443\"`".into(),
             Self::Address => "an address such as `\"10.0.0.1:9000\"`".into(),
             Self::Host => "a host such as `\"chat.example.com\"`".into(),
             Self::Path => "a path such as `\"/chat\"`".into(),
@@ -239,18 +267,20 @@ impl ValueKind {
             Self::Net => "an address or network such as `\"10.0.0.0/8\"`".into(),
             Self::Ip => "an IP address such as `\"10.0.0.2\"`".into(),
             Self::Socket => "an IP address and port such as `\"127.0.0.1:53\"`".into(),
-            Self::Header => "the name of a header such as `\"x-tenant\"`".into(),
+            Self::Header => "a header name such as `\"x-tenant\"`".into(),
             Self::Method => "a method such as `\"GET\"`".into(),
             Self::Token => "a token such as `\"graphql-ws\"`".into(),
-            Self::Template => "a string, perhaps with `${client_address}`".into(),
-            Self::File => "the name of a file".into(),
-            Self::Mode => "a mode such as `\"0660\"`".into(),
+            Self::Template => {
+                "a string, in which variables such as `${client_address}` may stand".into()
+            }
+            Self::File => "a file name".into(),
+            Self::Mode => "permission bits such as `\"0660\"`".into(),
             Self::OneOf(names) => names
                 .iter()
                 .map(|name| format!("`\"{name}\"`"))
                 .collect::<Vec<_>>()
                 .join(" or "),
-            Self::List(kind) => format!("a list, each {}", kind.expected()),
+            Self::List(kind) => format!("a list, each item of which is {}", kind.expected()),
             Self::Map(_) | Self::Pairs(_) | Self::Table(_) => "a table".into(),
             Self::AnyOf(kinds) => kinds
                 .iter()

@@ -1,7 +1,8 @@
-//! What a good configuration may still not mean: habits that cost tunnels, or let strangers in.
+//! Warnings about valid configurations that are probably not intended: settings that cost tunnels, or
+//! that let strangers in.
 //!
-//! Everything here is a warning, told of files without errors only. A lint speaks up where the file
-//! itself says that it matters; a default that nobody wrote down is not blamed.
+//! Warnings are reported for files without errors only. A lint warns where the file itself shows that
+//! it matters; it does not warn about defaults that were not written.
 
 use std::time::Duration;
 
@@ -15,14 +16,13 @@ use super::model::{
     Bind, Config, LeadsTo, ListenerConfig, PathMatch, PlainHttp, Probe, RouteConfig, UpstreamConfig,
 };
 
-/// A tunnel that lives shorter is hardly worth its handshake.
-const LEAST_AGE: Duration = Duration::from_secs(60);
+/// A shorter `max_age` is hardly worth the handshakes that it costs.
+const MIN_AGE: Duration = Duration::from_secs(60);
 
-/// How long nginx and AWS' load balancers leave a quiet connection open by default; Cloudflare waits
-/// for 100 s.
+/// The default idle timeout of nginx and of AWS load balancers; that of Cloudflare is 100 s.
 const OUTER_IDLE: Duration = Duration::from_secs(60);
 
-/// What browsers send by themselves, and pages cannot choose for a handshake.
+/// Headers that browsers send by themselves: a route that depends on them is open to any page.
 const FROM_BROWSERS: [HeaderName; 6] = [
     http::header::ACCEPT_ENCODING,
     http::header::ACCEPT_LANGUAGE,
@@ -32,10 +32,10 @@ const FROM_BROWSERS: [HeaderName; 6] = [
     http::header::USER_AGENT,
 ];
 
-/// Warns about everything.
+/// Adds all warnings to `found`.
 pub(super) fn lint(built: &Built, found: &mut Vec<Diagnostic>) {
     let Built { config, places, .. } = built;
-    // Of a file with errors, parts are missing in the model.
+    // The model of a file with errors is incomplete, so lints would report what is not there.
     if found.iter().any(|each| each.severity == Severity::Error) {
         return;
     }
@@ -51,17 +51,17 @@ pub(super) fn lint(built: &Built, found: &mut Vec<Diagnostic>) {
     }
     lint_tickets(config, places, found);
     lint_admin(config, places, found);
-    if let Some(most) = descriptors::most() {
-        lint_descriptors(config, places, most, found);
+    if let Some(max) = descriptors::hard_limit() {
+        lint_descriptors(config, places, max, found);
     }
 }
 
-/// Whether something in front tells this listener who is asking: a load balancer, a CDN.
+/// Whether a load balancer or a CDN in front of the listener states client addresses.
 fn is_behind_something(listener: &ListenerConfig) -> bool {
     listener.trust.proxy_protocol || !listener.trust.proxies.is_empty()
 }
 
-/// The listeners that requests for `route` come in by.
+/// The listeners whose requests `route` applies to.
 fn listeners_of<'a>(
     config: &'a Config,
     route: &'a RouteConfig,
@@ -88,8 +88,10 @@ fn lint_admin(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
         .clone()
         .filter(|_| !address.ip().is_loopback())
     {
-        let message = format!("whoever reaches `{address}` sees all clients and the configuration");
-        let hint = "bind a unix socket, or a loopback address";
+        let message = format!(
+            "everyone who can connect to `{address}` sees all clients and the configuration"
+        );
+        let hint = "use a unix socket or a loopback address";
         found.push(Diagnostic::warning(Code::OpenAdmin, span, message).hint(hint));
     }
 }
@@ -98,15 +100,15 @@ fn lint_age(route: &RouteConfig, place: &RoutePlaces, found: &mut Vec<Diagnostic
     let Some(max_age) = route.limits.max_age else {
         return;
     };
-    if let Some(span) = place.max_age.clone().filter(|_| max_age.age < LEAST_AGE) {
-        let message = "every tunnel is closed within a minute, and comes back with a new handshake";
-        let hint = "`idle` ends quiet tunnels; an age is for moving clients on, after hours";
+    if let Some(span) = place.max_age.clone().filter(|_| max_age.age < MIN_AGE) {
+        let message = "every tunnel is closed within a minute, and its client reconnects with a new handshake";
+        let hint = "use `idle` to close quiet tunnels; `max_age` is for moving clients to other endpoints after hours";
         found.push(Diagnostic::warning(Code::ShortMaxAge, span, message).hint(hint));
     }
     let together = place.max_age_jitter.clone();
     if let Some(span) = together.filter(|_| max_age.jitter == 0) {
-        let message = "tunnels that were opened together are closed together, and come back so";
-        let hint = "leave it at 0.2: ages are spread over a fifth of `max_age`";
+        let message = "tunnels that were opened together are closed together, and their clients reconnect together";
+        let hint = "use e.g. 0.2, the default, which spreads ages over a fifth of `max_age`";
         found.push(Diagnostic::warning(Code::NoJitter, span, message).hint(hint));
     }
 }
@@ -118,13 +120,13 @@ fn lint_ping(route: &RouteConfig, place: &RoutePlaces, found: &mut Vec<Diagnosti
     let idle = route.limits.idle.filter(|_| place.idle.is_some());
     let (message, hint) = if ping.value >= OUTER_IDLE {
         (
-            "what stands between the two ends may have dropped the tunnel by then",
-            "nginx and AWS' load balancers wait for 60 s: write less",
+            "a device between the two ends may have dropped the tunnel before the first Ping",
+            "use less than 60s, the default idle timeout of nginx and of AWS load balancers",
         )
     } else if idle.is_some_and(|idle| ping.value >= idle / 2) {
         (
-            "`idle` ends a quiet tunnel before a lost answer to a ping tells anything",
-            "write less than half of `idle`",
+            "`idle` closes a quiet tunnel before a missing Pong can be noticed",
+            "use less than half of `idle`",
         )
     } else {
         return;
@@ -132,7 +134,7 @@ fn lint_ping(route: &RouteConfig, place: &RoutePlaces, found: &mut Vec<Diagnosti
     found.push(Diagnostic::warning(Code::LatePing, ping.span.clone(), message).hint(hint));
 }
 
-/// The default of `idle` says nothing about how long somebody wants quiet tunnels to live.
+/// Warns only where `idle` is written: the default does not show how long quiet tunnels should live.
 fn lint_idle(
     config: &Config,
     route: &RouteConfig,
@@ -144,14 +146,15 @@ fn lint_idle(
         return;
     };
     if listeners_of(config, route).any(is_behind_something) {
-        let message = "what is in front may end quiet tunnels sooner";
-        let hint = "nginx and AWS' load balancers wait for 60 s, Cloudflare for 100 s: raise that \
-                    (nginx: `proxy_read_timeout`), or have applications send something in time";
+        let message = "the proxy in front may close quiet tunnels sooner";
+        let hint = "nginx and AWS load balancers close idle connections after 60s by default, \
+                    Cloudflare after 100s: raise that limit (nginx: `proxy_read_timeout`), or use \
+                    `ping`";
         found.push(Diagnostic::warning(Code::LongIdle, span, message).hint(hint));
     }
 }
 
-/// A browser lets any page open a WebSocket to any host, and sends its cookies along.
+/// A browser lets any page open a WebSocket to any host, and sends the cookies of that host along.
 fn lint_origins(
     config: &Config,
     route: &RouteConfig,
@@ -172,18 +175,18 @@ fn lint_origins(
         || conditions.any(|(name, _)| !FROM_BROWSERS.contains(name));
     if !for_programs && listeners_of(config, route).any(takes_browsers) {
         let message = format!(
-            "pages of any site may connect by route `{}`, with the cookies of whoever looks at them",
+            "pages of any site may open WebSockets on route `{}`, with the cookies of their visitors",
             route.name
         );
         found.push(
             Diagnostic::warning(Code::AnyOrigin, place.route.clone(), message).hint(
-                "list yours in `origins`; where cookies mean nothing, `request_headers.remove` them",
+                "list your sites in `origins`, or remove cookies with `request_headers.remove`",
             ),
         );
     }
 }
 
-/// Whether browsers on other machines get to it.
+/// Whether browsers on other machines can connect to the listener.
 fn takes_browsers(listener: &ListenerConfig) -> bool {
     let tls = listener.tls.as_ref();
     let auth = tls.and_then(|tls| tls.client_auth.as_ref());
@@ -191,7 +194,7 @@ fn takes_browsers(listener: &ListenerConfig) -> bool {
     let open = binds.any(|bind| match bind {
         Bind::Tcp(address) => !address.ip().is_loopback(),
         Bind::Unix { .. } => false,
-        // Where that is, only the socket unit knows; most are for everybody.
+        // Only the socket unit knows the address. Most such units listen on public ones.
         Bind::Systemd(_) => true,
     });
     (open || is_behind_something(listener)) && !auth.is_some_and(|auth| auth.required)
@@ -210,23 +213,24 @@ fn lint_sticky(
     };
     let mut routes = routes_to(config, upstream);
     if routes.any(|route| listeners_of(config, route).any(is_behind_something)) {
-        let message = "only the process that sets these cookies understands them";
-        let hint = "another node, or this one after a restart, does not: write `secret_file`";
+        let message = "only the process that sets these sticky cookies can read them";
+        let hint = "set `secret_file`, so that other nodes, and this one after a restart, can read them, too";
         found.push(Diagnostic::warning(Code::UnsharedKey, span, message).hint(hint));
     }
 }
 
-/// Who speaks HTTP in front keeps its connections; who passes bytes spreads clients over nodes.
+/// A proxy in front that passes connections on spreads clients over nodes; one that speaks HTTP keeps
+/// its connections, and resumes sessions where it has them.
 fn lint_tickets(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
     for (listener, place) in config.listeners.iter().zip(&places.listeners) {
         let tls = listener.tls.as_ref();
-        // Where certificates are asked for, there are no tickets.
+        // A listener that asks for client certificates issues no tickets.
         let alone = tls.is_some_and(|tls| tls.ticket_keys.is_none() && tls.client_auth.is_none());
         let alone = alone && listener.trust.proxy_protocol;
         if let Some(span) = place.tls.clone().filter(|_| alone) {
-            let message = "only the process that makes TLS session tickets opens them";
-            let hint =
-                "another node behind the same load balancer does not: write `ticket_keys_file`";
+            let message =
+                "only the process that issues a TLS session ticket can resume the session";
+            let hint = "set `ticket_keys_file`, so that other nodes behind the same load balancer can, too";
             found.push(Diagnostic::warning(Code::UnsharedKey, span, message).hint(hint));
         }
     }
@@ -238,7 +242,7 @@ fn lint_check(
     place: &UpstreamPlaces,
     found: &mut Vec<Diagnostic>,
 ) {
-    /// What a WebSocket server says to plain requests.
+    /// Status codes with which a WebSocket server answers plain requests.
     const REFUSALS: [u16; 2] = [400, 426];
     let Some(Probe::Http(probe)) = upstream.health.as_ref().map(|health| &health.probe) else {
         return;
@@ -250,21 +254,21 @@ fn lint_check(
     let path = probe.path.split('?').next().unwrap_or_default();
     let mut routes = routes_to(config, upstream).peekable();
     let reject = |route: &RouteConfig| route.http == PlainHttp::Reject;
-    // Another path than those of WebSockets is there for checks.
+    // A path that no WebSocket route has exists for checks.
     let is_tunnels = |route: &RouteConfig| match &route.path {
         PathMatch::Any => path == "/",
         PathMatch::Exact(own) | PathMatch::Prefix(own) => path == "/" || *path == **own,
     };
     let alike = routes.peek().is_some() && routes.all(|route| reject(route) && is_tunnels(route));
     if let Some(span) = place.http_check.clone().filter(|_| alike) {
-        let message = "what speaks WebSocket only refuses plain requests, and will count as down";
-        let hint = "check it by a handshake, `websocket = { path = \"…\" }`, or expect \"426\"";
+        let message = "a server that speaks only WebSocket refuses plain requests, and its endpoint will count as down";
+        let hint = "use a WebSocket check, `websocket = { path = \"…\" }`, or `expect = \"426\"`";
         found.push(Diagnostic::warning(Code::HttpCheck, span, message).hint(hint));
     }
 }
 
-/// `most` is what the process may raise its limit to.
-fn lint_descriptors(config: &Config, places: &Places, most: u64, found: &mut Vec<Diagnostic>) {
+/// Warns about limits that need more open files than `max`, the hard limit of this process.
+fn lint_descriptors(config: &Config, places: &Places, max: u64, found: &mut Vec<Diagnostic>) {
     let listeners = config.listeners.iter().zip(&places.listeners);
     let connections = listeners.map(|(listener, place)| {
         let wanted = listener.limits.connections;
@@ -276,11 +280,11 @@ fn lint_descriptors(config: &Config, places: &Places, most: u64, found: &mut Vec
             continue;
         };
         let needed = descriptors::needed(wanted);
-        if needed > most {
+        if needed > max {
             let message =
-                format!("{wanted} {what} take {needed} open files, and there may be {most} here");
-            let hint = "raise `LimitNOFILE=` of the unit, or `ulimit -Hn`; where it runs, the limit \
-                        may be another one than where it is checked";
+                format!("{wanted} {what} require {needed} open files, but the limit here is {max}");
+            let hint = "raise `LimitNOFILE=` in the unit, or `ulimit -Hn`; the service may have another \
+                        limit than this shell";
             found.push(Diagnostic::warning(Code::Descriptors, span.clone(), message).hint(hint));
         }
     }

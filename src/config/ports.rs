@@ -1,20 +1,20 @@
-//! How many connections one address of this machine can have to one endpoint.
+//! The number of connections that one local address can have to one endpoint.
 
 use std::fs;
 
-/// Where Linux says which ports it chooses from.
+/// The file with the port range that Linux chooses local ports from.
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// What it says if nobody has changed it.
-const USUAL: usize = 60_999 - 32_768 + 1;
+/// The size of the range by default.
+const DEFAULT_COUNT: usize = 60_999 - 32_768 + 1;
 
-/// Ports that the kernel chooses from for connections of ours.
+/// The number of local ports that the kernel chooses from for outgoing connections.
 pub fn local() -> usize {
     let text = fs::read_to_string(RANGE).ok();
-    text.and_then(|text| count(&text)).unwrap_or(USUAL)
+    text.and_then(|text| count(&text)).unwrap_or(DEFAULT_COUNT)
 }
 
-/// `32768 60999`: both are among them.
+/// The size of a range such as `32768 60999`, which includes both ends.
 fn count(text: &str) -> Option<usize> {
     let mut bounds = text.split_whitespace().map(str::parse::<u16>);
     let (first, last) = (bounds.next()?.ok()?, bounds.next()?.ok()?);

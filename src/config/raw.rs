@@ -1,7 +1,7 @@
 //! The configuration as written: the TOML tree held against the declared keys.
 //!
-//! The only module that knows TOML. It finds what is wrong with single keys and values; what they
-//! mean together is `build`'s and `check`'s business. serde's derive would stop at the first
+//! This is the only module that knows TOML. It finds what is wrong with single keys and values;
+//! `build` and `check` decide what they mean together. serde's derive would stop at the first
 //! mistake and lose its place behind untagged values, so the tree is walked by hand.
 
 mod effective;
@@ -23,7 +23,7 @@ use super::diagnostic::{Code, Diagnostic};
 use super::keys::{ConfigKey, ROOT, ValueKind};
 use super::model::{Address, Bind, HostPattern, Net, Origin, Template};
 
-/// A value and where it stands. Two are equal if their values are, wherever they stand.
+/// A value and its place in the file. Two are equal if their values are, wherever they stand.
 #[derive(Debug, Clone)]
 pub(super) struct At<T> {
     pub(super) span: Range<usize>,
@@ -60,11 +60,11 @@ pub(super) enum ConfigValue {
     List(Vec<At<Self>>),
     Map(Vec<(At<String>, At<Self>)>),
     Section(Section),
-    /// Something that is wrong, as was said: it is there, though nobody knows what it is.
+    /// A value that is wrong and was reported: the key is present, but its value is unknown.
     Broken,
 }
 
-/// Reads a whole file; `environment` looks up `${NAME}`.
+/// Reads a whole file. `environment` looks up variables of the form `${NAME}`.
 pub(super) fn read(
     source: &str,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -78,8 +78,8 @@ pub(super) fn read(
         let line = error
             .span()
             .and_then(|span| Some(source.get(..span.start)?.matches('\n').count()));
-        // One mistake makes the parser stumble more than once: over the rest of its line, and if
-        // it leaves an array open, over every line after it.
+        // One mistake causes several parser errors: for the rest of its line, and if it leaves an
+        // array open, for every line after it. Only the first one helps.
         let repeated =
             (line.is_some() && line == last_line) || (in_array && message.contains("array"));
         (in_array, last_line) = (message.contains("array"), line);
@@ -95,7 +95,7 @@ pub(super) fn read(
 }
 
 impl ConfigKey {
-    /// What leaving it out means, if that is a value.
+    /// The value that the key has if it is left out, if that is a value.
     pub(super) fn default_value(&'static self) -> Option<ConfigValue> {
         if self.default.is_empty() {
             return None;
@@ -137,7 +137,7 @@ impl ValueKind {
         )
     }
 
-    /// Whether the TOML type could be right.
+    /// Whether a value of this kind has the TOML type of `value`.
     fn takes(&self, value: &DeValue<'_>) -> bool {
         match self {
             Self::AnyOf(kinds) => kinds.iter().any(|kind| kind.takes(value)),
@@ -220,7 +220,7 @@ mod tests {
         check("[upstream.a]\nendpoints = [\"127.0.0.1:${PORT}\"]\n", &[]);
         check(
             "[upstream.a]\nendpoints = [\"127.0.0.1:${OTHER}\"]\n",
-            &["the environment has no variable `OTHER`"],
+            &["environment variable `OTHER` is not set"],
         );
     }
 
@@ -232,12 +232,12 @@ mod tests {
         check(&header("${PORT}-${client_address}"), &[]);
         check(
             &header("${nobody}"),
-            &["the environment has no variable `nobody`"],
+            &["environment variable `nobody` is not set"],
         );
-        check(&header("${host"), &["`${` without `}`"]);
+        check(&header("${host"), &["`${` is not closed by `}`"]);
         check(
             "[upstream.a]\nendpoints = [\"127.0.0.1:${host}\"]\n",
-            &["the environment has no variable `host`"],
+            &["environment variable `host` is not set"],
         );
     }
 
@@ -249,7 +249,7 @@ mod tests {
         );
         check(
             "[listener.a]\nbind = [\"127.0.0.1:80\"]\nhttp2 = true\n",
-            &["`http2` is not in effect in this version"],
+            &["`http2` has no effect in this version"],
         );
     }
 

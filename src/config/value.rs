@@ -1,4 +1,4 @@
-//! The scalar values of the file: each parser says in one line what it expected.
+//! The scalar values of the file. The error of each parser says in one line what it expected.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -15,20 +15,21 @@ pub(super) const SOCKET_MODE: u32 = 0o660;
 
 /// `30s`, `5m`, `1h 30m`, `250ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| format!("`{text}` is no duration; write `250ms`, `30s`, `5m` or `1h 30m`"))
+    humantime::parse_duration(text).map_err(|_| {
+        format!("`{text}` is not a valid duration; use e.g. `250ms`, `30s`, `5m` or `1h 30m`")
+    })
 }
 
 /// `64KiB`, `1MiB`, `500`, in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>()
         .map(|size| size.as_u64())
-        .map_err(|_| format!("`{text}` is no size; write `512B`, `64KiB` or `1MiB`"))
+        .map_err(|_| format!("`{text}` is not a valid size; use e.g. `512B`, `64KiB` or `1MiB`"))
 }
 
-/// `20/s`, `100/m`, `256KiB/s`: so much per second.
+/// `20/s`, `100/m`, `1000/h`: as a number per second.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
-    let expected = || format!("`{text}` is no rate; write `20/s`, `100/m` or `1000/h`");
+    let expected = || format!("`{text}` is not a valid rate; use e.g. `20/s`, `100/m` or `1000/h`");
     let (count, unit) = text.split_once('/').ok_or_else(expected)?;
     let per = match unit.trim() {
         "s" => 1.0,
@@ -57,20 +58,20 @@ pub(super) fn bind(text: &str) -> Result<Bind, String> {
     }
     text.parse().map(Bind::Tcp).map_err(|_| {
         format!(
-            "`{text}` is no address to listen on; write `0.0.0.0:443`, `[::]:443`, `unix:/path` \
-             or `systemd:NAME`"
+            "`{text}` is not a valid listen address; use e.g. `0.0.0.0:443`, `[::]:443`, \
+             `unix:/path` or `systemd:NAME`"
         )
     })
 }
 
-/// A name as `FileDescriptorName=` takes it.
+/// A name that systemd's `FileDescriptorName=` accepts.
 fn passed(name: &str) -> Result<Box<str>, String> {
     let allowed = |b: u8| (b' '..0x7f).contains(&b) && b != b':';
     if (1..=255).contains(&name.len()) && name.bytes().all(allowed) {
         Ok(name.into())
     } else {
         Err(format!(
-            "`{name}` is no name of a socket; write what `FileDescriptorName=` says, or `tidegate.socket`"
+            "`{name}` is not a valid socket name; use the value of `FileDescriptorName=`, by default e.g. `tidegate.socket`"
         ))
     }
 }
@@ -80,8 +81,11 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(Address::Unix(unix_path(path)?));
     }
-    let expected =
-        || format!("`{text}` is no address; write `10.0.0.1:9000`, `name:9000` or `unix:/path`");
+    let expected = || {
+        format!(
+            "`{text}` is not a valid address; use e.g. `10.0.0.1:9000`, `name:9000` or `unix:/path`"
+        )
+    };
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 {
             Err(expected())
@@ -103,7 +107,7 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
 
 fn unix_path(path: &str) -> Result<PathBuf, String> {
     if path.is_empty() {
-        Err("the path of the socket is missing".into())
+        Err("`unix:` requires the path of the socket".into())
     } else {
         Ok(path.into())
     }
@@ -113,7 +117,7 @@ fn unix_path(path: &str) -> Result<PathBuf, String> {
 pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     if !text.is_ascii() {
         return Err(format!(
-            "`{text}`: write international names in their `xn--` form"
+            "`{text}` is not ASCII; write international names in their `xn--` form"
         ));
     }
     let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
@@ -123,12 +127,12 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     {
         return match address.parse::<IpAddr>() {
             Ok(IpAddr::V6(_)) => Ok(HostPattern::Exact(name.into())),
-            _ => Err(format!("`{text}` is no IPv6 address in brackets")),
+            _ => Err(format!("`{text}` is not a valid IPv6 address in brackets")),
         };
     }
     if name.contains(':') {
         return Err(format!(
-            "`{text}`: a host has no port here; it is the listener's"
+            "`{text}` contains a port; a host is written without one, because the listener determines the port"
         ));
     }
     let (wildcard, rest) = match name.strip_prefix("*.") {
@@ -143,7 +147,7 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     };
     if !rest.split('.').all(label) {
         return Err(format!(
-            "`{text}` is no host; write `chat.example.com` or `*.example.com`"
+            "`{text}` is not a valid host; use e.g. `chat.example.com` or `*.example.com`"
         ));
     }
     let rest = rest.into();
@@ -154,7 +158,7 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     })
 }
 
-/// `chat.svc`, `_ws._tcp.chat.example.com.`: a name that name servers know.
+/// `chat.svc`, `_ws._tcp.chat.example.com.`: a name for DNS lookups.
 pub(super) fn domain(text: &str) -> Result<(), String> {
     let label = |label: &str| {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
@@ -165,7 +169,7 @@ pub(super) fn domain(text: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "`{text}` is no name to look up; write `chat.svc` or `_ws._tcp.chat.svc`"
+            "`{text}` is not a valid DNS name; use e.g. `chat.svc` or `_ws._tcp.chat.svc`"
         ))
     }
 }
@@ -173,20 +177,24 @@ pub(super) fn domain(text: &str) -> Result<(), String> {
 /// A path as it is matched: from the first slash, no query, no dot segments.
 pub(super) fn path(text: &str) -> Result<Box<str>, String> {
     if !text.starts_with('/') {
-        return Err(format!("`{text}`: a path starts with `/`"));
+        return Err(format!(
+            "`{text}` is not a valid path; it must start with `/`"
+        ));
     }
     if text.contains(['?', '#']) {
-        return Err(format!("`{text}`: a path has no query and no fragment"));
+        return Err(format!(
+            "`{text}` is not a valid path; it must not contain a query or a fragment"
+        ));
     }
     if text.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(format!(
-            "`{text}`: a path has no dot segments; such requests are refused"
+            "`{text}` contains a dot segment; requests with such paths are always rejected"
         ));
     }
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&b);
     if !text.bytes().all(allowed) {
         return Err(format!(
-            "`{text}`: a path is written as in an address, `%20` for a space"
+            "`{text}` contains characters that must be percent-encoded, e.g. a space as `%20`"
         ));
     }
     Ok(text.into())
@@ -197,13 +205,15 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| format!("`{text}` is no mode; write `0660`"))
+        .ok_or_else(|| format!("`{text}` are not valid permission bits; use e.g. `0660`"))
 }
 
 /// `https://chat.example.com`, `null`: an origin as browsers send it.
 pub(super) fn origin(text: &str) -> Result<Origin, String> {
     Origin::parse(text).ok_or_else(|| {
-        format!("`{text}` is no origin; write `https://chat.example.com`, without a path")
+        format!(
+            "`{text}` is not a valid origin; use e.g. `https://chat.example.com`, without a path"
+        )
     })
 }
 
@@ -215,14 +225,14 @@ pub(super) fn net(text: &str) -> Result<Net, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Net::Ip(address.to_canonical().into()));
     }
-    let net: IpNet = text
-        .parse()
-        .map_err(|_| format!("`{text}` is no address or network; write `10.0.0.0/8`"))?;
+    let net: IpNet = text.parse().map_err(|_| {
+        format!("`{text}` is not a valid address or network; use e.g. `10.0.0.0/8`")
+    })?;
     if net.trunc() == net {
         Ok(Net::Ip(canonical(net)))
     } else {
         Err(format!(
-            "`{text}` is an address within a network; write `{}` or `{}`",
+            "`{text}` has bits set beyond the prefix length; use `{}` for the network or `{}` for the address",
             net.trunc(),
             net.addr()
         ))
@@ -232,7 +242,7 @@ pub(super) fn net(text: &str) -> Result<Net, String> {
 /// `10.0.0.2`, `2001:db8::2`.
 pub(super) fn ip(text: &str) -> Result<IpAddr, String> {
     text.parse()
-        .map_err(|_| format!("`{text}` is no IP address; write `10.0.0.2`"))
+        .map_err(|_| format!("`{text}` is not a valid IP address; use e.g. `10.0.0.2`"))
 }
 
 /// `127.0.0.1:53`.
@@ -240,12 +250,15 @@ pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .ok()
         .filter(|address: &SocketAddr| address.port() != 0)
-        .ok_or_else(|| format!("`{text}` is no IP address and port; write `127.0.0.1:53`"))
+        .ok_or_else(|| {
+            format!("`{text}` is not a valid IP address and port; use e.g. `127.0.0.1:53`")
+        })
 }
 
 /// `200-299, 404`: status codes.
 pub(super) fn statuses(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
-    let expected = || format!("`{text}` are no status codes; write `200-299, 404`");
+    let expected =
+        || format!("`{text}` is not a valid list of status codes; use e.g. `200-299, 404`");
     let code = |text: &str| {
         let code = text.trim().parse().ok();
         code.filter(|code| (100..=599).contains(code))
@@ -260,7 +273,7 @@ pub(super) fn statuses(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
         .collect()
 }
 
-/// IPv4 networks in IPv6 clothes are IPv4 networks, as their addresses are (RFC 4291 section 2.5.5.2).
+/// IPv4-mapped IPv6 networks become IPv4 networks, as their addresses do (RFC 4291 section 2.5.5.2).
 fn canonical(net: IpNet) -> IpNet {
     let mapped = match net.addr().to_canonical() {
         IpAddr::V4(address) if matches!(net, IpNet::V6(_)) => net
@@ -272,15 +285,16 @@ fn canonical(net: IpNet) -> IpNet {
     mapped.unwrap_or(net)
 }
 
-/// A field that the configuration may decide about: those that make up messages and handshakes are
-/// tidegate's own.
+/// The name of a header that the configuration may decide about. tidegate itself writes those that
+/// frame messages and make up handshakes.
 pub(super) fn header(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_| format!("`{text}` is no name of a header"))?;
-    // Some endpoints make the same variable of dashes and underscores.
+        .map_err(|_| format!("`{text}` is not a valid header name"))?;
+    // CGI and WSGI endpoints map dashes and underscores to the same variable: `transfer_encoding`
+    // must be no way around this list.
     let dashed = name.as_str().replace('_', "-");
     let hint = match dashed.as_str() {
-        "host" => "; `preserve_host` says which one endpoints see",
+        "host" => "; use `preserve_host` to choose which one endpoints receive",
         "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "te" | "trailer"
         | "transfer-encoding" | "content-length" | "expect" | "http2-settings" => "",
         name if name.starts_with("sec-websocket-") => "",
@@ -289,25 +303,29 @@ pub(super) fn header(text: &str) -> Result<HeaderName, String> {
     Err(format!("`{text}` is written by tidegate itself{hint}"))
 }
 
-/// `GET`, `POST`: methods have a case.
+/// `GET`, `POST`: methods are case-sensitive (RFC 9110 section 9.1).
 pub(super) fn method(text: &str) -> Result<Method, String> {
     let upper = text.to_ascii_uppercase();
     match Method::from_bytes(text.as_bytes()) {
-        Ok(Method::CONNECT | Method::TRACE) => Err(format!("`{text}` is never served")),
+        Ok(Method::CONNECT | Method::TRACE) => Err(format!(
+            "`{text}` is never allowed; tidegate rejects it with 405"
+        )),
         Ok(method) if upper == text => Ok(method),
-        Ok(_) => Err(format!("`{text}`: methods have a case; write `{upper}`")),
-        Err(_) => Err(format!("`{text}` is no method; write `GET`")),
+        Ok(_) => Err(format!(
+            "`{text}` is not a valid method; methods are case-sensitive, use `{upper}`"
+        )),
+        Err(_) => Err(format!("`{text}` is not a valid method; use e.g. `GET`")),
     }
 }
 
 /// `graphql-transport-ws`.
 pub(super) fn token(text: &str) -> Result<(), String> {
-    // A field's name is a token too, and nothing else is.
+    // Header names have exactly the syntax of tokens, so their parser decides.
     if HeaderName::from_bytes(text.as_bytes()).is_ok() {
         Ok(())
     } else {
         Err(format!(
-            "`{text}` is no token: no spaces, no commas, no quotes"
+            "`{text}` is not a valid token; it must not contain spaces, commas or quotes"
         ))
     }
 }

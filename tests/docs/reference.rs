@@ -1,4 +1,4 @@
-//! The reference of the file, for people; made from the declared keys, as the schema is.
+//! The reference of the configuration file, generated from the declared keys, as the schema is.
 
 use std::fmt::Write as _;
 
@@ -6,18 +6,20 @@ use tidegate::config::keys::{ConfigKey, KeyStatus, KeyTable, ROOT, ValueKind};
 
 const BEGINNING: &str = "# Configuration
 
-Every key, with what it is, its default, and an example that works. This page is made from the program
-itself; `config.example.toml` shows the same keys in one file, and `config.schema.json` tells them to
-editors. `tidegate check FILE` says what is wrong with a file, and where.
+This page describes every key of the configuration file, with its default and an example that works. It
+is generated from the program. `config.example.toml` shows the same keys in one file, and
+`config.schema.json` describes them to editors. `tidegate check FILE` reports what is wrong with a file,
+and where.
 
 Durations are written `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"1h 30m\"`; sizes `\"512B\"`, `\"64KiB\"`,
-`\"1MiB\"`; rates `\"20/s\"`. Names of files are relative to the folder of the configuration. `${NAME}` in
-a string is the environment's variable. In headers that are set and in redirects, these stand for what
-is known of the request, and for nothing where nothing is known: `${client_address}`, `${host}`,
-`${uri}`, `${scheme}`, `${request_id}`, `${listener}`, `${route}`, `${tls_version}`, `${tls_cipher}`,
-`${tls_server_name}`, `${client_certificate_subject}`, `${client_certificate_fingerprint}`.
+`\"1MiB\"`; rates `\"20/s\"`. File names are relative to the folder of the configuration file. `${NAME}`
+in a string stands for the environment variable of that name. In headers that are set and in redirects,
+the following variables stand for properties of the request; a property that a request does not have is
+empty: `${client_address}`, `${host}`, `${uri}`, `${scheme}`, `${request_id}`, `${listener}`, `${route}`,
+`${tls_version}`, `${tls_cipher}`, `${tls_server_name}`, `${client_certificate_subject}`,
+`${client_certificate_fingerprint}`.
 
-What is *not in effect yet* warns, or is refused where it would keep somebody out.
+A key that has *no effect yet* causes a warning when it is used.
 ";
 
 /// The reference, in Markdown.
@@ -25,9 +27,9 @@ pub(crate) fn reference() -> String {
     let mut text = BEGINNING.to_owned();
     for key in ROOT.keys {
         let path = match key.kind {
-            ValueKind::Map(_) => Place::new(key.name, name_of(key.name)),
-            ValueKind::List(_) => Place::list(key.name),
-            _ => Place::new(key.name, ""),
+            ValueKind::Map(_) => TablePlace::new(key.name, name_of(key.name)),
+            ValueKind::List(_) => TablePlace::list(key.name),
+            _ => TablePlace::new(key.name, ""),
         };
         let later = key.status != KeyStatus::InEffect;
         each_table(&key.kind, later, &mut |declared, later| {
@@ -38,7 +40,7 @@ pub(crate) fn reference() -> String {
     text
 }
 
-/// What examples call the things that the file names.
+/// The names that examples use for listeners and upstreams.
 fn name_of(kind: &str) -> &'static str {
     match kind {
         "listener" => "public",
@@ -46,17 +48,17 @@ fn name_of(kind: &str) -> &'static str {
     }
 }
 
-/// Where a table stands in the file.
+/// The place of a table in the file.
 #[derive(Debug, Clone)]
-struct Place {
+struct TablePlace {
     path: String,
-    /// Whether it is one of a list.
+    /// Whether the table is an item of a list.
     listed: bool,
-    /// The list above it, which has to be written, too.
+    /// The header of the list above the table, which has to be written, too.
     above: Option<String>,
 }
 
-impl Place {
+impl TablePlace {
     fn new(name: &str, below: &str) -> Self {
         let dot = if below.is_empty() { "" } else { "." };
         Self {
@@ -95,7 +97,7 @@ impl Place {
     }
 }
 
-fn table(text: &mut String, declared: &'static KeyTable, place: &Place, later: bool) {
+fn table(text: &mut String, declared: &'static KeyTable, place: &TablePlace, later: bool) {
     for key in declared.keys {
         let later = later || key.status != KeyStatus::InEffect;
         entry(text, key, place, later);
@@ -105,7 +107,7 @@ fn table(text: &mut String, declared: &'static KeyTable, place: &Place, later: b
     }
 }
 
-fn entry(text: &mut String, key: &ConfigKey, place: &Place, later: bool) {
+fn entry(text: &mut String, key: &ConfigKey, place: &TablePlace, later: bool) {
     let path = &place.path;
     let _ = write!(text, "\n### `{path}.{}`\n\n{}", key.name, key.doc);
     if key.required {
@@ -114,7 +116,7 @@ fn entry(text: &mut String, key: &ConfigKey, place: &Place, later: bool) {
         let _ = write!(text, " Default: `{}`.", key.default);
     }
     if later {
-        text.push_str(" *Not in effect yet.*");
+        text.push_str(" *This key has no effect yet.*");
     }
     text.push('\n');
     if let Some(example) = key.example() {
@@ -125,7 +127,7 @@ fn entry(text: &mut String, key: &ConfigKey, place: &Place, later: bool) {
     }
 }
 
-/// Every table that values of this kind may be, and whether that is not in effect yet.
+/// Visits every table that a value of this kind may be, and whether it has no effect yet.
 fn each_table(
     kind: &'static ValueKind,
     later: bool,

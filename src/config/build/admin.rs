@@ -1,4 +1,4 @@
-//! Where operators connect.
+//! `[admin]`.
 
 use super::Builder;
 use crate::config::diagnostic::{Code, Diagnostic};
@@ -23,11 +23,15 @@ impl Builder<'_> {
         }
     }
 
-    /// What is passed is for clients: operators connect where tidegate itself listens.
+    /// A listen address of the admin interface. Sockets that systemd passes are for clients only.
     fn own_bind(&mut self, at: &At<ConfigValue>) -> Option<Bind> {
         let bind = self.bind(at)?;
         if matches!(bind, Bind::Systemd(_)) {
-            self.error(Code::Value, at, "only a listener has a socket of systemd's");
+            self.error(
+                Code::Value,
+                at,
+                "`systemd:` addresses are allowed for listeners only",
+            );
             return None;
         }
         Some(bind)
@@ -42,7 +46,7 @@ impl Builder<'_> {
             }),
             bind => {
                 if let Some(at) = mode {
-                    self.error(Code::Value, at, "only a unix socket has a mode");
+                    self.error(Code::Value, at, "`mode` applies to unix sockets only");
                 }
                 Some(bind)
             }

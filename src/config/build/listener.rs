@@ -22,7 +22,7 @@ impl Builder<'_> {
             }
         }
         if let Some(at) = section.written("bind").filter(is_empty_list) {
-            self.error(Code::Value, at, "a listener needs at least one address");
+            self.error(Code::Value, at, "a listener requires at least one address");
         }
         let span = |section: &Section, name: &str| section.written(name).map(|at| at.span.clone());
         self.places.listeners.push(ListenerPlaces {
@@ -33,8 +33,7 @@ impl Builder<'_> {
         let timeouts = section.section("timeouts");
         let redirect_to_https = section.bool("redirect_to_https");
         if let Some(at) = section.written("tls").filter(|_| redirect_to_https) {
-            let message =
-                "`redirect_to_https` is for listeners without TLS: here it would go round";
+            let message = "`redirect_to_https` on a listener with TLS would redirect in a loop";
             self.error(Code::Conflict, at, message);
         }
         let trust = self.trust(section);
@@ -45,7 +44,7 @@ impl Builder<'_> {
             && !trust.proxies.is_empty()
             && !trust.proxies.contain(None)
         {
-            let message = "nobody comes in through the unix socket: add `unix:`";
+            let message = "connections through the unix socket would all be refused: add `unix:`";
             self.error(Code::Unreachable, at, message);
         }
         ListenerConfig {
@@ -80,7 +79,11 @@ impl Builder<'_> {
                 .size("header_bytes")
                 .is_some_and(|size| BYTES.contains(&size))
         {
-            self.error(Code::Value, at, "a head has 1KiB to 1MiB");
+            self.error(
+                Code::Value,
+                at,
+                "`header_bytes` must be between 1KiB and 1MiB",
+            );
         }
         let default = ListenerLimits::default();
         ListenerLimits {
@@ -110,7 +113,7 @@ impl Builder<'_> {
         };
         for at in section.list("trusted_proxies") {
             if matches!(at.value, ConfigValue::Net(net) if net.is_everybody()) {
-                let message = "everybody is trusted to say who they are";
+                let message = "every peer is trusted to state any client address";
                 let hint = "list the addresses of your load balancers";
                 self.found
                     .push(Diagnostic::warning(Code::TrustsEverybody, at.span, message).hint(hint));
@@ -123,14 +126,14 @@ impl Builder<'_> {
             .written("proxy_protocol")
             .filter(|_| trust.proxy_protocol)
         {
-            let message = "whoever connects may claim any address in a PROXY header";
+            let message = "every peer may claim any client address in a PROXY header";
             self.found.push(
                 Diagnostic::warning(Code::TrustsEverybody, at.span.clone(), message)
                     .hint("list the addresses of your load balancers in `trusted_proxies`"),
             );
         }
         if let Some(at) = section.written("trusted_header") {
-            let message = "no forwarding header is believed without `trusted_proxies`";
+            let message = "`trusted_header` has no effect without `trusted_proxies`";
             self.found.push(Diagnostic::warning(
                 Code::NoEffect,
                 at.span.clone(),
@@ -168,7 +171,7 @@ impl Builder<'_> {
                 })
             }
             (ConfigValue::Bind(Bind::Tcp(_) | Bind::Systemd(_)), Some(_)) => {
-                self.error(Code::Value, at, "only a unix socket has a mode");
+                self.error(Code::Value, at, "`mode` applies to unix sockets only");
                 None
             }
             (ConfigValue::Bind(bind), _) => Some(bind.clone()),
@@ -184,7 +187,7 @@ impl Builder<'_> {
             }
         }
         if let Some(at) = section.written("certificates").filter(is_empty_list) {
-            self.error(Code::Value, at, "TLS needs at least one certificate");
+            self.error(Code::Value, at, "TLS requires at least one certificate");
         }
         let min_version = match section.text("min_version").as_deref() {
             Some("1.3") => TlsVersion::Tls13,

@@ -14,7 +14,7 @@ use crate::config::model::{
 use crate::config::raw::{At, ConfigValue, Section};
 use crate::config::value;
 
-/// What says nothing about a route that leads to no upstream.
+/// Keys that have no meaning on a route that redirects.
 const UPSTREAM_ONLY: [&str; 9] = [
     "http",
     "handshake",
@@ -103,7 +103,7 @@ impl Builder<'_> {
             pong: timeouts.duration("pong").unwrap_or_default(),
         });
         TunnelLimits {
-            // Where quiet tunnels are kept alive on purpose, they are not ended for being quiet.
+            // Pings keep quiet tunnels alive on purpose: closing them as idle would defeat that.
             idle: match (&ping, timeouts.written("idle")) {
                 (Some(_), None) => None,
                 _ => timeouts.duration("idle"),
@@ -125,7 +125,11 @@ impl Builder<'_> {
         let section = limits.optional("bytes_per_second")?;
         let per_second = NonZeroU64::new(section.size("rate")?);
         if let (None, Some(at)) = (per_second, section.written("rate")) {
-            self.error(Code::Value, at, "nothing would pass: write at least `1B`");
+            self.error(
+                Code::Value,
+                at,
+                "a rate of 0 would let nothing pass; the minimum is `1B`",
+            );
         }
         Some(ByteRate {
             per_second: per_second?,
@@ -151,7 +155,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Where it leads, and where that is written.
+    /// Where the route leads, and the place where that is written.
     fn leads_to(
         &mut self,
         at: &At<ConfigValue>,
@@ -159,7 +163,7 @@ impl Builder<'_> {
     ) -> Option<(LeadsTo, std::ops::Range<usize>)> {
         match (section.written("upstream"), section.written("redirect")) {
             (None, None) => {
-                let message = "`upstream` is missing: the route leads nowhere";
+                let message = "the route has neither `upstream` nor `redirect`";
                 self.found
                     .push(Diagnostic::error(Code::Missing, at.span.clone(), message));
                 None
@@ -176,7 +180,7 @@ impl Builder<'_> {
             (None, Some(at)) => {
                 for key in UPSTREAM_ONLY {
                     if let Some(at) = section.written(key) {
-                        let message = format!("`{key}` says nothing about a redirect");
+                        let message = format!("`{key}` has no meaning on a route that redirects");
                         self.error(Code::Conflict, at, &message);
                     }
                 }
@@ -192,7 +196,7 @@ impl Builder<'_> {
             return None;
         };
         if !leads_somewhere(template) || !Self::is_writable(template) {
-            let message = "a redirect leads to an address such as `https://${host}${uri}`";
+            let message = "this is not a valid redirect target; use e.g. `https://${host}${uri}`";
             self.error(Code::Value, to, message);
             return None;
         }
@@ -200,7 +204,11 @@ impl Builder<'_> {
         if !matches!(status, 301 | 302 | 303 | 307 | 308)
             && let Some(at) = section.written("status")
         {
-            self.error(Code::Value, at, "a redirect is 301, 302, 303, 307 or 308");
+            self.error(
+                Code::Value,
+                at,
+                "the status of a redirect must be 301, 302, 303, 307 or 308",
+            );
             return None;
         }
         Some(Redirect {
@@ -265,7 +273,7 @@ impl Builder<'_> {
                     Diagnostic::error(
                         Code::Value,
                         at.span.clone(),
-                        "not every path of this route begins with it",
+                        "some paths of this route do not begin with this prefix",
                     )
                     .hint(format!("add `path_prefix = \"{strip}\"` to the route")),
                 );
@@ -294,14 +302,14 @@ impl Builder<'_> {
                 Ok(name) if Self::is_writable(template) => {
                     changes.set.push((name, template.clone()));
                 }
-                Ok(_) => self.error(Code::Value, &value, "a header cannot have such a value"),
+                Ok(_) => self.error(Code::Value, &value, "this is not a valid header value"),
                 Err(wrong) => self.error_at(Code::Value, &name, &wrong),
             }
         }
         changes
     }
 
-    /// Whether its texts may stand in a header.
+    /// Whether the texts of a template may stand in a header.
     fn is_writable(template: &Template) -> bool {
         template.pieces().iter().all(|piece| match piece {
             Piece::Text(text) => HeaderValue::from_str(text).is_ok(),
@@ -315,8 +323,8 @@ impl Builder<'_> {
     }
 }
 
-/// Whether nothing that the client writes can become the host: an address with its scheme, or a path
-/// whose first segment is ours.
+/// Whether a redirect target is safe: nothing that the client writes can become its host. It is a URL
+/// with a scheme, or a path whose first segment is fixed.
 fn leads_somewhere(template: &Template) -> bool {
     let mut pieces = template.pieces().iter().filter(|piece| match piece {
         Piece::Text(text) => !text.is_empty(),
@@ -356,13 +364,13 @@ fn access(section: &Section) -> Access {
     }
 }
 
-/// Everything in a list that is what it should be.
+/// The valid values of a list.
 fn each<T>(section: &Section, name: &str, take: impl Fn(ConfigValue) -> Option<T>) -> Vec<T> {
     let list = section.list(name).into_iter();
     list.filter_map(|at| take(at.value)).collect()
 }
 
-/// Where everything in a list stands that is what it should be.
+/// The places of the valid values of a list.
 fn spans(
     section: &Section,
     name: &str,
@@ -376,15 +384,15 @@ fn spans(
 
 fn condition_header(name: &str) -> Result<HeaderName, String> {
     match name.to_ascii_lowercase().as_str() {
-        "host" => Err("`hosts` says which hosts a route is for".into()),
-        "sec-websocket-protocol" => Err("`subprotocols` says which ones a route is for".into()),
+        "host" => Err("use `hosts` to match the host".into()),
+        "sec-websocket-protocol" => Err("use `subprotocols` to match subprotocols".into()),
         _ if claims_origin(name) => Err(format!(
-            "anybody can send `{name}`: a route cannot depend on what it claims"
+            "a route cannot depend on `{name}`, because any client can send it"
         )),
         _ => value::header(name).map_err(|_| format!("a route cannot depend on `{name}`")),
     }
 }
 
 fn header_value(text: &str) -> Result<HeaderValue, String> {
-    HeaderValue::from_str(text).map_err(|_| "no header has such a value".into())
+    HeaderValue::from_str(text).map_err(|_| "this is not a valid header value".into())
 }

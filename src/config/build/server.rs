@@ -69,8 +69,9 @@ impl Builder<'_> {
             Some("off") => LogTo::Off,
             Some(path) => {
                 if let Some(at) = section.written("to").filter(|_| !path.contains('/')) {
-                    let message = "neither `stdout`, `stderr`, `journald`, `off` nor a path";
-                    let hint = format!("a file in the folder of this one is `./{path}`");
+                    let message = "expected `stdout`, `stderr`, `journald`, `off` or a path";
+                    let hint =
+                        format!("for a file next to the configuration file, write `./{path}`");
                     let wrong = Diagnostic::error(Code::Value, at.span.clone(), message);
                     self.found.push(wrong.hint(hint));
                 }
@@ -84,8 +85,8 @@ impl Builder<'_> {
             .filter(|_| format == LogFormat::Json);
         if let Some(at) = wanted.filter(|_| !shaped) {
             let message = match to {
-                LogTo::StandardError => "on standard error, lines are shaped as in `server.log`",
-                _ => "there are no lines to shape there",
+                LogTo::StandardError => "on standard error, `server.log.format` applies",
+                _ => "`format` has no effect on this destination",
             };
             let wrong = Diagnostic::warning(Code::NoEffect, at.span.clone(), message);
             self.found.push(wrong);

@@ -49,9 +49,9 @@ impl Builder<'_> {
             ejection: section
                 .optional("ejection")
                 .map(|section| self.ejection(&section)),
-            on_down: self.aftermath(section, "on_down"),
-            on_removed: self.aftermath(section, "on_removed"),
-            on_drain: self.aftermath(section, "on_drain"),
+            on_down: self.displacement(section, "on_down"),
+            on_removed: self.displacement(section, "on_removed"),
+            on_drain: self.displacement(section, "on_drain"),
             reach: self.reach(section, &discovery, &endpoints),
             timeouts: timeouts(&section.section("timeouts")),
             discovery,
@@ -72,9 +72,12 @@ impl Builder<'_> {
             .collect();
         match written.as_slice() {
             [] => self.found.push(
-                Diagnostic::error(Code::Missing, name.span.clone(), "it has no endpoints").hint(
-                    "it takes one of `endpoints`, `dns`, `srv` and `endpoints_file`".to_owned(),
-                ),
+                Diagnostic::error(
+                    Code::Missing,
+                    name.span.clone(),
+                    "the upstream has no endpoints",
+                )
+                .hint("add one of `endpoints`, `dns`, `srv` and `endpoints_file`"),
             ),
             [_] => {}
             [first, .., last] => {
@@ -109,7 +112,7 @@ impl Builder<'_> {
         (discovery, endpoints)
     }
 
-    /// A name that name servers are asked for.
+    /// The DNS name of a lookup.
     fn looked_up(&mut self, section: &Section) -> Box<str> {
         let Some(name) = section.text("name") else {
             return Box::default();
@@ -123,7 +126,11 @@ impl Builder<'_> {
     fn listed(&mut self, section: &Section) -> Vec<EndpointConfig> {
         let listed = section.list("endpoints");
         if let Some(at) = section.written("endpoints").filter(is_empty_list) {
-            self.error(Code::Value, at, "an upstream needs at least one endpoint");
+            self.error(
+                Code::Value,
+                at,
+                "an upstream requires at least one endpoint",
+            );
         }
         let mut endpoints: Vec<EndpointConfig> = Vec::with_capacity(listed.len());
         for at in &listed {
@@ -186,7 +193,7 @@ impl Builder<'_> {
         {
             match ServerName::try_from(name) {
                 Ok(name) => server_name = Some(name),
-                Err(_) => self.error(Code::Value, at, "this is no name for TLS"),
+                Err(_) => self.error(Code::Value, at, "this is not a valid TLS server name"),
             }
         }
         let nameless = endpoints
@@ -197,13 +204,13 @@ impl Builder<'_> {
                 self.error(
                     Code::Missing,
                     at,
-                    "TLS over a unix socket needs `server_name`",
+                    "TLS over a unix socket requires `server_name`",
                 );
             } else if matches!(discovery, Discovery::Srv { .. }) {
-                let message = "TLS to the targets of a service needs `server_name`";
+                let message = "TLS to the targets of SRV records requires `server_name`";
                 self.error(Code::Missing, at, message);
             } else if let Discovery::Dns { name, .. } = discovery {
-                // What it resolves to are addresses, and certificates are for names.
+                // Endpoints are addresses then, and certificates are issued for the name.
                 server_name = ServerName::try_from(name.to_string()).ok();
             }
         }
@@ -215,7 +222,7 @@ impl Builder<'_> {
             (None, None) => None,
             (Some(cert), Some(key)) => self.pair(&cert, &key).map(|pair| pair.certified),
             (Some(one), None) | (None, Some(one)) => {
-                let message = "`client_cert` and `client_key` belong together";
+                let message = "`client_cert` and `client_key` require each other";
                 self.found
                     .push(Diagnostic::error(Code::Missing, one.span, message));
                 None

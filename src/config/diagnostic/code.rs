@@ -1,4 +1,4 @@
-//! Every kind of thing that can be wrong with a configuration, as a stable token.
+//! The codes of diagnostics: every kind of problem that a configuration can have, as a stable token.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ macro_rules! codes {
         errors { $( $(#[doc = $error_doc:literal])+ $error:ident = $error_token:literal; )+ }
         warnings { $( $(#[doc = $doc:literal])+ $warning:ident = $token:literal; )+ }
     ) => {
-        /// What kind of thing is wrong.
+        /// The kind of a problem.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
             $( $(#[doc = $error_doc])+ $error, )+
@@ -17,13 +17,13 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// Every code there is.
+            /// Every code.
             pub const ALL: &'static [Self] = &[$(Self::$error,)+ $(Self::$warning,)+];
 
-            /// The tokens of those that warnings have.
+            /// The tokens of all codes that warnings can have.
             pub(in crate::config) const WARNINGS: &'static [&'static str] = &[$($token,)+];
 
-            /// The stable token: in what `tidegate check` prints, and in `server.allow_warnings`.
+            /// The stable token, which `tidegate check` prints and `server.allow_warnings` lists.
             pub fn token(self) -> &'static str {
                 match self {
                     $(Self::$error => $error_token,)+
@@ -36,77 +36,77 @@ macro_rules! codes {
 
 codes! {
     errors {
-        /// The file is no TOML.
+        /// The file is not valid TOML.
         Syntax = "syntax";
-        /// Nobody knows this key.
+        /// The key does not exist.
         UnknownKey = "unknown-key";
-        /// A number where there should be a string, say.
+        /// The value has the wrong type, such as a number instead of a string.
         Type = "type";
-        /// A value that its key does not take.
+        /// The key does not accept this value.
         Value = "value";
-        /// A name of a listener or upstream that could not be told apart in logs and metrics.
+        /// The name of a listener or upstream contains characters that are not allowed.
         Name = "name";
-        /// Something that must be there is not.
+        /// A required key or table is missing.
         Missing = "missing";
-        /// Two things that exclude each other.
+        /// Two settings exclude each other.
         Conflict = "conflict";
-        /// Something that is there twice.
+        /// Something is defined twice.
         Duplicate = "duplicate";
-        /// A name that leads nowhere.
+        /// A name refers to nothing.
         Dangling = "dangling";
-        /// A variable that the environment does not have.
+        /// An environment variable is not set.
         Environment = "environment";
-        /// A file that cannot be read, or has something else in it.
+        /// A file cannot be read, or has the wrong content.
         File = "file";
     }
     warnings {
-        /// What can never match. An error, unless it is so only because of redirects to https.
+        /// Something can never match. This is an error, unless redirects to https are the only cause.
         Unreachable = "unreachable";
-        /// A key that does nothing in this version.
+        /// A key has no effect in this version.
         NotInEffect = "not-in-effect";
-        /// A key that does nothing where it stands.
+        /// A key has no effect together with the others.
         NoEffect = "no-effect";
-        /// An upstream that no route leads to.
+        /// No route uses an upstream.
         Unused = "unused";
-        /// A host of a route that an earlier route takes all requests of.
+        /// An earlier route takes all requests for one host of a route.
         Shadowed = "shadowed";
-        /// Who is asking is believed of whoever connects.
+        /// Every peer is trusted to state a client's address.
         TrustsEverybody = "trusts-everybody";
-        /// Pages of any site may connect in the name of whoever looks at them.
+        /// Pages of any site may open WebSockets on behalf of their visitors.
         AnyOrigin = "any-origin";
-        /// Operators' interface where everybody may connect.
+        /// The admin interface is reachable from other machines.
         OpenAdmin = "open-admin";
-        /// A key that every user of the machine can read or write.
+        /// Every user of the machine can read or write a key.
         LooseMode = "loose-mode";
-        /// A certificate whose time is over.
+        /// A certificate has expired.
         Expired = "expired";
-        /// Cookies or tickets that only the process that made them understands.
+        /// Only the process that issues cookies or tickets can read them.
         UnsharedKey = "unshared-key";
-        /// Fewer local ports than tunnels are wanted.
+        /// There are fewer local ports than tunnels allowed.
         SourcePorts = "source-ports";
-        /// Fewer open files than tunnels are wanted.
+        /// The limit on open files is lower than the tunnels allowed require.
         Descriptors = "descriptors";
-        /// Tunnels that hardly live.
+        /// Tunnels are closed after a very short time.
         ShortMaxAge = "short-max-age";
-        /// Tunnels that were opened together come back together.
+        /// Clients whose tunnels opened together reconnect together.
         NoJitter = "no-jitter";
-        /// Quiet tunnels that are left open longer than what is in front leaves them.
+        /// The proxy in front may close quiet tunnels before tidegate does.
         LongIdle = "long-idle";
-        /// Pings that come too late to keep a tunnel.
+        /// Pings come too late to keep a tunnel open.
         LatePing = "late-ping";
-        /// A check by plain HTTP of what seems to speak WebSocket only.
+        /// A plain HTTP check asks an endpoint that seems to speak WebSocket only.
         HttpCheck = "http-check";
     }
 }
 
 impl Code {
-    /// That of a warning, by its token.
+    /// The code with this token, if warnings can have it.
     pub(in crate::config) fn of_warning(token: &str) -> Option<Self> {
         let mut known = Self::ALL.iter().copied();
         known.find(|code| code.token() == token && code.may_warn())
     }
 
-    /// Whether warnings have it.
+    /// Whether warnings can have this code.
     pub fn may_warn(self) -> bool {
         Self::WARNINGS.contains(&self.token())
     }

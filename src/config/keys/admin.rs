@@ -3,34 +3,34 @@
 use super::{KeyTable, ValueKind, key};
 
 pub(super) const ADMIN: KeyTable = KeyTable {
-    doc: "Where operators connect.",
+    doc: "These settings control the admin interface, which `tidegate status` and other operator commands connect to.",
     keys: &[
         key(
             "bind",
             ValueKind::AnyOf(&[ValueKind::OneOf(&["off"]), ValueKind::Bind]),
             "\"unix:/run/tidegate/admin.sock\"",
-            "Where `tidegate status` and its like, and the HTTP interface under `/v1`, are served; `off` for nowhere.",
+            "The admin interface (operator commands such as `tidegate status`, and the HTTP API under `/v1`) listens on this address; `off` disables it.",
         )
         .shown(r#"bind = "127.0.0.1:9900""#),
         key(
             "mode",
             ValueKind::Mode,
             "\"0600\"",
-            "Permission bits of that, if it is a unix socket: who may write to it may do everything.",
+            "The unix socket of the admin interface has these permission bits (octal). Every user who may write to the socket has full control.",
         )
         .shown(r#"mode = "0660""#),
         key(
             "token_file",
             ValueKind::File,
             "",
-            "The token that changes over TCP need, as `Authorization: Bearer`; without it there are none.",
+            "This file contains the token that changes over TCP require as `Authorization: Bearer`; without it, changes over TCP are refused.",
         )
         .shown(r#"token_file = "admin.token""#),
         key(
             "metrics_bind",
             ValueKind::Bind,
             "",
-            "Where `/metrics`, `/healthz` and `/readyz` are served, read-only, to anybody who can connect.",
+            "`/metrics`, `/healthz` and `/readyz` are served on this address, read-only and without authentication; without this key, they are not served.",
         )
         .shown(r#"metrics_bind = "127.0.0.1:9901""#),
     ],

@@ -1,35 +1,25 @@
 //! `[listener.NAME]`.
 
-use super::{COUNT, KeyTable, NETS, ValueKind, key};
+use super::{COUNT, KeyTable, NETS, RATE_AND_BURST, ValueKind, key, optional_table, table};
 
 pub(super) const LISTENER: KeyTable = KeyTable {
-    doc: "A bound address, or several, and how it is spoken to.",
+    doc: "A listener accepts client connections on one or more addresses.",
     keys: &[
         key(
             "bind",
             ValueKind::List(&ValueKind::AnyOf(&[ValueKind::Bind, ValueKind::Table(&BIND)])),
             "",
-            "Where it listens: `0.0.0.0:443`, `[::]:443`, `unix:/path`, or `systemd:NAME` for the sockets that a socket unit passes under that name.",
+            "The listener accepts connections on these addresses: `0.0.0.0:443`, `[::]:443`, `unix:/path`, or `systemd:NAME` for the sockets that a systemd socket unit passes under that name.",
         )
         .shown(r#"bind = ["0.0.0.0:443", "[::]:443"]"#)
         .required(),
-        key(
-            "tls",
-            ValueKind::Table(&TLS),
-            "",
-            "TLS towards clients; plain text without it.",
-        ),
-        key(
-            "timeouts",
-            ValueKind::Table(&TIMEOUTS),
-            "{}",
-            "Deadlines towards clients.",
-        ),
+        optional_table("tls", &TLS),
+        table("timeouts", &TIMEOUTS),
         key(
             "http2",
             ValueKind::Bool,
             "false",
-            "Whether HTTP/2 is offered, WebSockets over it too.",
+            "If `true`, the listener offers HTTP/2, and WebSockets over it.",
         )
         .shown("http2 = true")
         .later(),
@@ -37,7 +27,7 @@ pub(super) const LISTENER: KeyTable = KeyTable {
             "proxy_protocol",
             ValueKind::OneOf(&["off", "required"]),
             "\"off\"",
-            "Whether connections begin with a PROXY header.",
+            "With `required`, every connection must begin with a PROXY protocol header (version 1 or 2), which states the client's address.",
         )
         .shown(
             r#"proxy_protocol = "required"
@@ -47,14 +37,14 @@ trusted_proxies = ["10.0.0.0/8"]"#,
             "trusted_proxies",
             NETS,
             "[]",
-            "Whose PROXY header and forwarding headers are believed; `unix:` for unix sockets.",
+            "tidegate trusts PROXY protocol headers and forwarding headers from peers with these addresses or networks; `unix:` stands for peers on a unix socket. Forwarding headers from other peers are replaced.",
         )
         .shown(r#"trusted_proxies = ["10.0.0.0/8", "2001:db8::/32", "unix:"]"#),
         key(
             "trusted_header",
             ValueKind::OneOf(&["x-forwarded", "forwarded"]),
             "\"x-forwarded\"",
-            "The family of forwarding headers that is believed.",
+            "Trusted proxies state the client's address in this family of headers: `x-forwarded` (`X-Forwarded-For` and related) or `forwarded` (RFC 7239). The other family is ignored.",
         )
         .shown(
             r#"trusted_header = "forwarded"
@@ -64,29 +54,29 @@ trusted_proxies = ["10.0.0.0/8"]"#,
             "redirect_to_https",
             ValueKind::Bool,
             "false",
-            "Whether plain requests are sent to https, and handshakes refused.",
+            "If `true`, the listener redirects plain HTTP requests to `https` and rejects handshakes with 403, except on routes that name this listener.",
         )
         .shown("redirect_to_https = true"),
-        key(
-            "limits",
-            ValueKind::Table(&LIMITS),
-            "{}",
-            "What clients may take.",
-        ),
+        table("limits", &LIMITS),
     ],
 };
 
 const BIND: KeyTable = KeyTable {
-    doc: "A unix socket with a mode.",
+    doc: "A listen address with the permission bits of its unix socket.",
     keys: &[
-        key("address", ValueKind::Bind, "", "Where it listens.")
-            .shown(r#"address = "unix:/run/tidegate/http.sock""#)
-            .required(),
+        key(
+            "address",
+            ValueKind::Bind,
+            "",
+            "The listener accepts connections on this address.",
+        )
+        .shown(r#"address = "unix:/run/tidegate/http.sock""#)
+        .required(),
         key(
             "mode",
             ValueKind::Mode,
             "\"0660\"",
-            "Permission bits of a unix socket.",
+            "The unix socket has these permission bits (octal).",
         )
         .shown(
             r#"address = "unix:/run/tidegate/http.sock"
@@ -96,73 +86,76 @@ mode = "0600""#,
 };
 
 const TLS: KeyTable = KeyTable {
-    doc: "TLS towards clients.",
+    doc: "These settings enable TLS for client connections; without this table, the listener speaks plain text.",
     keys: &[
         key(
             "certificates",
             ValueKind::List(&ValueKind::Table(&CERTIFICATE)),
             "",
-            "Chosen by the name that the client asks for; the first is the default.",
+            "The listener selects one of these certificates by the server name (SNI) that the client asks for; the first one is the default.",
         )
         .required(),
         key(
             "min_version",
             ValueKind::OneOf(&["1.2", "1.3"]),
             "\"1.2\"",
-            "The oldest version of TLS that is spoken.",
-        ).shown(r#"min_version = "1.3""#),
-        key(
-            "client_auth",
-            ValueKind::Table(&CLIENT_AUTH),
-            "",
-            "Certificates that clients show.",
-        ),
+            "The listener refuses TLS versions older than this.",
+        )
+        .shown(r#"min_version = "1.3""#),
+        optional_table("client_auth", &CLIENT_AUTH),
         key(
             "ticket_keys_file",
             ValueKind::File,
             "",
-            "Keys of session tickets that several nodes share; without it, keys of each node's own.",
-        ).shown(r#"ticket_keys_file = "tickets.key""#),
+            "This file contains the keys of TLS session tickets, so that several nodes can resume each other's sessions; without it, each node uses keys of its own.",
+        )
+        .shown(r#"ticket_keys_file = "tickets.key""#),
         key(
             "handshakes_at_once",
             COUNT,
             "1024",
-            "TLS handshakes at once, per worker; four times as many may wait, more are closed.",
-        ).shown("handshakes_at_once = 64"),
+            "Each worker performs at most this many TLS handshakes at once. Four times as many connections may wait for one; further connections are closed.",
+        )
+        .shown("handshakes_at_once = 64"),
     ],
 };
 
 const CERTIFICATE: KeyTable = KeyTable {
-    doc: "A certificate and its key, in PEM.",
+    doc: "A certificate and its private key, both in PEM.",
     keys: &[
         key(
             "cert",
             ValueKind::File,
             "",
-            "The chain, the server's own certificate first.",
+            "This PEM file contains the certificate chain, the server's own certificate first.",
         )
         .shown(
             r#"cert = "chat.pem"
 key = "chat.key""#,
         )
         .required(),
-        key("key", ValueKind::File, "", "Its private key.")
-            .shown(
-                r#"cert = "chat.pem"
+        key(
+            "key",
+            ValueKind::File,
+            "",
+            "This PEM file contains the private key of the certificate.",
+        )
+        .shown(
+            r#"cert = "chat.pem"
 key = "chat.key""#,
-            )
-            .required(),
+        )
+        .required(),
     ],
 };
 
 const CLIENT_AUTH: KeyTable = KeyTable {
-    doc: "Certificates that clients show.",
+    doc: "These settings make the listener ask clients for a certificate (mutual TLS).",
     keys: &[
         key(
             "ca",
             ValueKind::File,
             "",
-            "The authorities that are believed.",
+            "A client certificate must be issued by one of the CA certificates in this PEM file.",
         )
         .shown(r#"ca = "clients.pem""#)
         .required(),
@@ -170,7 +163,7 @@ const CLIENT_AUTH: KeyTable = KeyTable {
             "mode",
             ValueKind::OneOf(&["required", "optional"]),
             "\"required\"",
-            "Whether one must be shown.",
+            "With `required`, connections without a client certificate are refused; with `optional`, each route decides by `client_certificate`.",
         )
         .shown(
             r#"ca = "clients.pem"
@@ -180,7 +173,7 @@ mode = "optional""#,
             "header",
             ValueKind::Header,
             "",
-            "The header that tells endpoints about it.",
+            "This header describes the client certificate to endpoints; without this key, endpoints receive no such header.",
         )
         .shown(
             r#"ca = "clients.pem"
@@ -190,90 +183,87 @@ header = "x-client-cert""#,
 };
 
 const TIMEOUTS: KeyTable = KeyTable {
-    doc: "Deadlines towards clients.",
+    doc: "These timeouts apply to client connections.",
     keys: &[
         key(
             "tls_handshake",
             ValueKind::Duration,
             "\"10s\"",
-            "For the TLS handshake.",
+            "A TLS handshake must be complete within this time, or the connection is closed.",
         )
         .shown(r#"tls_handshake = "5s""#),
         key(
             "request_header",
             ValueKind::Duration,
             "\"10s\"",
-            "For the head of a request, from the accepted connection or its first byte.",
+            "A request head must be complete within this time, or the connection is closed. The time starts with the connection, or with the first byte of a further request.",
         )
         .shown(r#"request_header = "5s""#),
         key(
             "keep_alive",
             ValueKind::Duration,
             "\"60s\"",
-            "Between an answer and the next request.",
+            "A connection is closed if no further request begins within this time after a response.",
         )
         .shown(r#"keep_alive = "2m""#),
         key(
             "request_body",
             ValueKind::Duration,
             "\"30s\"",
-            "Between two pieces of a request's body.",
+            "A request is rejected with 408 if no further part of its body arrives within this time.",
         )
         .shown(r#"request_body = "1m""#),
         key(
             "response_body",
             ValueKind::Duration,
             "\"60s\"",
-            "While a client takes nothing of an answer that waits for it.",
+            "A connection is closed if the client accepts no part of a pending response for this long.",
         )
         .shown(r#"response_body = "30s""#),
     ],
 };
 
 const LIMITS: KeyTable = KeyTable {
-    doc: "What clients may take.",
+    doc: "These limits apply to the clients of the listener.",
     keys: &[
-        key("connections", COUNT, "", "Connections at once.").shown("connections = 100_000"),
+        key(
+            "connections",
+            COUNT,
+            "",
+            "The listener carries at most this many connections at once and closes further ones. By default, there is no limit.",
+        )
+        .shown("connections = 100_000"),
         key(
             "connections_per_ip",
             COUNT,
             "",
-            "Connections at once per address (IPv6: per /64).",
+            "A client address (IPv6: a /64 network) may have at most this many connections at once; further ones are closed. By default, there is no limit.",
         )
         .shown("connections_per_ip = 256"),
-        key("handshakes_per_second", COUNT, "", "Handshakes per second.")
-            .shown("handshakes_per_second = 2_000"),
         key(
-            "handshakes_per_ip",
-            ValueKind::Table(&KeyTable {
-                doc: "Handshakes per address.",
-                keys: &[
-                    key("rate", ValueKind::Rate, "", "So many per time.")
-                        .shown(r#"rate = "20/s""#)
-                        .required(),
-                    key("burst", COUNT, "1", "So many at once.").shown(
-                        r#"rate = "20/s"
-burst = 40"#,
-                    ),
-                ],
-            }),
+            "handshakes_per_second",
+            COUNT,
             "",
-            "Handshakes per address.",
-        ),
+            "The listener accepts at most this many WebSocket handshakes per second and rejects further ones with 503. By default, there is no limit.",
+        )
+        .shown("handshakes_per_second = 2_000"),
+        optional_table("handshakes_per_ip", &HANDSHAKES_PER_IP),
         key(
             "header_bytes",
             ValueKind::Size,
             "\"16KiB\"",
-            "Size of a request's head.",
+            "A request head may have at most this size; larger ones are rejected with 431.",
         ),
         key(
             "header_count",
-            ValueKind::Integer {
-                least: 1,
-                most: 1000,
-            },
+            ValueKind::Integer { min: 1, max: 1000 },
             "100",
-            "Lines of a request's head.",
+            "A request head may have at most this many header lines; more are rejected with 431.",
         ),
     ],
+};
+
+const HANDSHAKES_PER_IP: KeyTable = KeyTable {
+    doc: "A client address (IPv6: a /64 network) may open WebSocket handshakes at this rate; further ones are rejected with 429. By default, there is no limit.",
+    keys: &RATE_AND_BURST,
 };

@@ -1,278 +1,293 @@
 //! `[[route]]`.
 
-use super::{COUNT, DURATION_OR_OFF, KeyTable, NAMES, NETS, ValueKind, key};
+use super::{
+    COUNT, DURATION_OR_OFF, FRACTION, KeyTable, NAMES, NETS, ValueKind, key, optional_table, table,
+};
 
 const STRINGS: ValueKind = ValueKind::Pairs(&ValueKind::Text);
 
 const HEADERS: ValueKind = ValueKind::List(&ValueKind::Header);
 
 pub(super) const ROUTE: KeyTable = KeyTable {
-    doc: "A match, and where its requests go.",
+    doc: "A route matches requests and sends them to an upstream, or redirects them.",
     keys: &[
         key(
             "name",
             ValueKind::Text,
             "",
-            "Its name in logs and metrics; default: from its position.",
-        ).shown(r#"name = "lobby""#),
+            "Logs and metrics show the route under this name; without this key, under its position, for example `route-1`.",
+        )
+        .shown(r#"name = "lobby""#),
         key(
             "listeners",
             NAMES,
             "",
-            "The listeners it is bound to; default: all.",
-        ).shown(r#"listeners = ["public"]"#),
+            "The route applies only to requests on these listeners; without this key, to requests on all listeners.",
+        )
+        .shown(r#"listeners = ["public"]"#),
         key(
             "hosts",
             ValueKind::List(&ValueKind::Host),
             "[]",
-            "Hosts; `*.` at the start fits one label; default: any.",
-        ).shown(r#"hosts = ["chat.example.com", "*.chat.example.com"]"#),
-        key("path", ValueKind::Path, "", "This path.").shown(r#"path = "/realtime""#),
+            "The route matches only requests for these hosts; `*.` at the start stands for exactly one label. An empty list matches any host.",
+        )
+        .shown(r#"hosts = ["chat.example.com", "*.chat.example.com"]"#),
+        key(
+            "path",
+            ValueKind::Path,
+            "",
+            "The route matches only this path. It excludes `path_prefix`; without either, the route matches any path.",
+        )
+        .shown(r#"path = "/realtime""#),
         key(
             "path_prefix",
             ValueKind::Path,
             "",
-            "This path and all below it, by whole segments.",
-        ).shown(r#"path_prefix = "/socket.io/""#),
+            "The route matches this path and all paths below it, by whole segments. It excludes `path`; without either, the route matches any path.",
+        )
+        .shown(r#"path_prefix = "/socket.io/""#),
         key(
             "upstream",
             ValueKind::Text,
             "",
-            "Where its requests go. Required, unless it redirects.",
-        ).shown(r#"upstream = "chat""#),
+            "Requests that match go to the upstream with this name. It is required unless the route has `redirect`.",
+        )
+        .shown(r#"upstream = "chat""#),
         key(
             "http",
             ValueKind::OneOf(&["proxy", "reject"]),
             "\"proxy\"",
-            "What plain HTTP gets: passed on, or 426.",
-        ).shown(r#"http = "reject""#),
+            "`proxy` forwards plain HTTP requests to the upstream; `reject` answers them with 426 (Upgrade Required).",
+        )
+        .shown(r#"http = "reject""#),
         key(
             "handshake",
             ValueKind::OneOf(&["strict", "lenient"]),
             "\"strict\"",
-            "How an endpoint's 101 is judged; \"lenient\" excuses what is missing, never what is wrong.",
-        ).shown(r#"handshake = "lenient""#),
+            "`strict` requires that an endpoint's 101 response is complete and correct; `lenient` also accepts one in which headers are missing, but none in which they are wrong.",
+        )
+        .shown(r#"handshake = "lenient""#),
         key(
             "preserve_host",
             ValueKind::Bool,
             "true",
-            "Whether endpoints see the client's Host rather than their own address.",
-        ).shown("preserve_host = false"),
-        key(
-            "timeouts",
-            ValueKind::Table(&TIMEOUTS),
-            "{}",
-            "Deadlines of its tunnels.",
-        ),
-        key(
-            "limits",
-            ValueKind::Table(&LIMITS),
-            "{}",
-            "What its tunnels may take.",
-        ),
+            "If `true`, endpoints receive the client's `Host` header; if `false`, they receive their own address in it.",
+        )
+        .shown("preserve_host = false"),
+        table("timeouts", &TIMEOUTS),
+        table("limits", &LIMITS),
         key(
             "methods",
             ValueKind::List(&ValueKind::Method),
             "[]",
-            "Methods that plain requests may have here; default: any.",
-        ).shown(r#"methods = ["GET", "POST"]"#),
+            "The route matches only plain HTTP requests with these methods; handshakes are not affected. An empty list matches any method.",
+        )
+        .shown(r#"methods = ["GET", "POST"]"#),
         key(
             "headers",
             STRINGS,
             "{}",
-            "Headers that a request has, with these values.",
-        ).shown(r#"headers = { x-tenant = "acme" }"#),
+            "The route matches only requests that carry all of these headers with these values.",
+        )
+        .shown(r#"headers = { x-tenant = "acme" }"#),
         key(
             "query",
             STRINGS,
             "{}",
-            "Query parameters that a request has, with these values, decoded.",
-        ).shown(r#"query = { v = "2" }"#),
+            "The route matches only requests that have all of these query parameters with these values (compared after decoding).",
+        )
+        .shown(r#"query = { v = "2" }"#),
         key(
             "subprotocols",
             ValueKind::List(&ValueKind::Token),
             "[]",
-            "Subprotocols, one of which a handshake offers; default: any or none.",
-        ).shown(r#"subprotocols = ["graphql-transport-ws", "graphql-ws"]"#),
-        key(
-            "redirect",
-            ValueKind::Table(&REDIRECT),
-            "",
-            "Where plain requests are sent instead; handshakes are refused.",
-        ),
+            "The route matches only handshakes that offer one of these subprotocols. An empty list matches any handshake.",
+        )
+        .shown(r#"subprotocols = ["graphql-transport-ws", "graphql-ws"]"#),
+        optional_table("redirect", &REDIRECT),
         key(
             "origins",
             ValueKind::List(&ValueKind::Origin),
             "[]",
-            "Origins whose pages may connect, by scheme, host and port; default: any.",
-        ).shown(r#"origins = ["https://chat.example.com", "http://localhost:3000"]"#),
+            "Only pages from these origins (scheme, host and port) may open a WebSocket; others are rejected with 403. An empty list allows any origin.",
+        )
+        .shown(r#"origins = ["https://chat.example.com", "http://localhost:3000"]"#),
         key(
             "origins_required",
             ValueKind::Bool,
             "false",
-            "Whether a handshake must have an Origin.",
-        ).shown(r#"origins = ["https://chat.example.com"]
-origins_required = true"#),
+            "If `true`, handshakes without an `Origin` header are rejected with 403.",
+        )
+        .shown(
+            r#"origins = ["https://chat.example.com"]
+origins_required = true"#,
+        ),
         key(
             "allow",
             NETS,
             "[]",
-            "Client addresses that may connect; default: any.",
-        ).shown(r#"allow = ["10.0.0.0/8", "2001:db8::/32"]"#),
-        key("deny", NETS, "[]", "Client addresses that may not connect.").shown(r#"deny = ["10.0.0.66"]"#),
+            "Only clients with these addresses or networks may use the route; others are rejected with 403. An empty list allows any client.",
+        )
+        .shown(r#"allow = ["10.0.0.0/8", "2001:db8::/32"]"#),
+        key(
+            "deny",
+            NETS,
+            "[]",
+            "Clients with these addresses or networks are rejected with 403, even if `allow` lists them.",
+        )
+        .shown(r#"deny = ["10.0.0.66"]"#),
         key(
             "client_certificate",
             ValueKind::OneOf(&["off", "required"]),
             "\"off\"",
-            "Whether a client certificate is needed.",
-        ).shown(r#"client_certificate = "required""#),
-        key(
-            "rewrite",
-            ValueKind::Table(&REWRITE),
-            "",
-            "What becomes of the path.",
-        ),
+            "With `required`, requests on connections without a client certificate are rejected with 403.",
+        )
+        .shown(r#"client_certificate = "required""#),
+        optional_table("rewrite", &REWRITE),
         key(
             "request_headers",
             ValueKind::Table(&HEADER_CHANGES),
             "{}",
-            "Changes to the headers that endpoints get.",
+            "These settings change the request headers that endpoints receive.",
         ),
         key(
             "response_headers",
             ValueKind::Table(&HEADER_CHANGES),
             "{}",
-            "Changes to the headers that come back from endpoints.",
+            "These settings change the response headers of endpoints, the 101 included, before clients receive them.",
         ),
         key(
             "compression",
             ValueKind::OneOf(&["pass", "strip"]),
             "\"pass\"",
-            "Whether the offer to compress messages is passed on.",
-        ).shown(r#"compression = "strip""#),
+            "`pass` forwards a client's offer to compress messages; `strip` removes it, so that messages are not compressed.",
+        )
+        .shown(r#"compression = "strip""#),
     ],
 };
 
 const TIMEOUTS: KeyTable = KeyTable {
-    doc: "Deadlines of tunnels.",
+    doc: "These timeouts apply to the tunnels of the route.",
     keys: &[
         key(
             "idle",
             DURATION_OR_OFF,
             "\"10m\"",
-            "No bytes either way for so long.",
+            "A tunnel is closed if no bytes pass in either direction for this long.",
         )
         .shown(r#"idle = "1h""#),
         key(
             "half_closed",
             DURATION_OR_OFF,
             "\"10s\"",
-            "No bytes for so long in the direction that is still open.",
+            "After one side has ended its stream, the tunnel is closed if the other side sends nothing for this long.",
         )
         .shown(r#"half_closed = "30s""#),
         key(
             "max_age",
             DURATION_OR_OFF,
             "\"off\"",
-            "Age at which a tunnel is closed.",
+            "A tunnel is closed when it reaches this age.",
         )
         .shown(r#"max_age = "12h""#),
         key(
             "max_age_jitter",
-            ValueKind::Number {
-                least: 0.0,
-                most: 1.0,
-            },
+            FRACTION,
             "0.2",
-            "Share of that age by which a tunnel may be younger, so that not all come back together.",
+            "`max_age` is shortened for each tunnel by a random part of up to this fraction, so that tunnels that opened together do not reconnect together.",
         ),
         key(
             "ping",
             DURATION_OR_OFF,
             "\"off\"",
-            "A side that has sent nothing for so long is pinged. `idle` is off then, unless it is written.",
+            "tidegate sends a Ping to a side that has sent nothing for this long. This disables `idle`, unless `idle` is written.",
         )
         .shown(r#"ping = "25s""#),
         key(
             "pong",
             ValueKind::Duration,
             "\"20s\"",
-            "How long an answer to that may take before the side is taken for gone.",
+            "A side that sends neither a Pong nor anything else within this time after a Ping counts as dead, and its tunnel is closed.",
         )
         .shown(r#"pong = "10s""#),
     ],
 };
 
 const LIMITS: KeyTable = KeyTable {
-    doc: "What tunnels may take.",
+    doc: "These limits apply to the tunnels of the route.",
     keys: &[
-        key("tunnels", COUNT, "", "Tunnels at once.").shown("tunnels = 50_000"),
+        key(
+            "tunnels",
+            COUNT,
+            "",
+            "The route carries at most this many tunnels at once and rejects further handshakes with 503. By default, there is no limit.",
+        )
+        .shown("tunnels = 50_000"),
         key(
             "message_bytes",
             ValueKind::Size,
             "",
-            "Size of a message; longer ones close with 1009.",
+            "A message may have at most this size, in either direction; a longer one closes the tunnel with 1009. By default, there is no limit.",
         )
         .shown(r#"message_bytes = "1MiB""#),
         key(
             "messages_per_second",
             COUNT,
             "",
-            "Messages of the client's per second, and so many at once; more close with 1008.",
+            "A client may send at most this many messages per second, and as many in one burst; more close the tunnel with 1008. By default, there is no limit.",
         )
         .shown("messages_per_second = 100"),
-        key(
-            "bytes_per_second",
-            ValueKind::Table(&KeyTable {
-                doc: "Bytes of the client's per second, and so many at once.",
-                keys: &[
-                    key("rate", ValueKind::Size, "", "So many bytes.")
-                        .shown(r#"rate = "256KiB""#)
-                        .required(),
-                    key(
-                        "action",
-                        ValueKind::OneOf(&["throttle", "close"]),
-                        "\"throttle\"",
-                        "What happens beyond: it is read more slowly, or closed with 1008.",
-                    )
-                    .shown(
-                        r#"rate = "256KiB"
-action = "close""#,
-                    ),
-                ],
-            }),
-            "",
-            "Bytes of the client's per second, and so many at once.",
-        ),
+        optional_table("bytes_per_second", &BYTES_PER_SECOND),
         key(
             "slow_reader",
             DURATION_OR_OFF,
             "\"off\"",
-            "Bytes wait for a side and it has taken none for so long: closed with 1008.",
+            "A tunnel is closed with 1008 if one of its sides accepts no data for this long while data is waiting for it.",
         )
         .shown(r#"slow_reader = "30s""#),
     ],
 };
 
+const BYTES_PER_SECOND: KeyTable = KeyTable {
+    doc: "A client may send bytes at this rate, and as many in one burst as in one second. By default, there is no limit.",
+    keys: &[
+        key(
+            "rate",
+            ValueKind::Size,
+            "",
+            "A client may send at most this many bytes per second, and as many in one burst.",
+        )
+        .shown(r#"rate = "256KiB""#)
+        .required(),
+        key(
+            "action",
+            ValueKind::OneOf(&["throttle", "close"]),
+            "\"throttle\"",
+            "When a client exceeds the rate, `throttle` reads from it more slowly, and `close` closes the tunnel with 1008.",
+        )
+        .shown(
+            r#"rate = "256KiB"
+action = "close""#,
+        ),
+    ],
+};
+
 const REDIRECT: KeyTable = KeyTable {
-    doc: "Where plain requests are sent.",
+    doc: "The route redirects plain HTTP requests instead of sending them to an upstream; it rejects handshakes with 403.",
     keys: &[
         key(
             "to",
             ValueKind::Template,
             "",
-            "The address; `${host}` and `${uri}` are those of the request.",
+            "Requests are redirected to this address; `${host}` and `${uri}` stand for those of the request.",
         )
         .shown(r#"to = "https://chat.example.com${uri}""#)
         .required(),
         key(
             "status",
-            ValueKind::Integer {
-                least: 301,
-                most: 308,
-            },
+            ValueKind::Integer { min: 301, max: 308 },
             "308",
-            "301, 302, 303, 307 or 308.",
+            "The redirect has this status code: 301, 302, 303, 307 or 308.",
         )
         .shown(
             r#"to = "https://chat.example.com/"
@@ -282,29 +297,41 @@ status = 302"#,
 };
 
 const REWRITE: KeyTable = KeyTable {
-    doc: "What becomes of the path.",
+    doc: "These settings change the path that endpoints receive.",
     keys: &[
         key(
             "strip_prefix",
             ValueKind::Path,
             "",
-            "Taken off the front: the beginning of the route's path.",
+            "tidegate removes this prefix from the path. The route's own `path` or `path_prefix` must begin with it.",
         )
         .shown(r#"strip_prefix = "/socket.io""#),
-        key("add_prefix", ValueKind::Path, "", "Then put on the front.")
-            .shown(r#"add_prefix = "/v1""#),
+        key(
+            "add_prefix",
+            ValueKind::Path,
+            "",
+            "tidegate puts this prefix in front of the path, after it has removed `strip_prefix`.",
+        )
+        .shown(r#"add_prefix = "/v1""#),
     ],
 };
 
 const HEADER_CHANGES: KeyTable = KeyTable {
-    doc: "Changes to headers.",
+    doc: "These settings change headers.",
     keys: &[
         key(
             "set",
             ValueKind::Pairs(&ValueKind::Template),
             "{}",
-            "Names and values that are set; `${client_address}` and the like stand for what is known.",
-        ).shown(r#"set = { x-env = "prod", x-real-ip = "${client_address}" }"#),
-        key("remove", HEADERS, "[]", "Names that are removed.").shown(r#"remove = ["x-debug"]"#),
+            "tidegate sets these headers to these values and replaces existing ones; variables such as `${client_address}` stand for properties of the request.",
+        )
+        .shown(r#"set = { x-env = "prod", x-real-ip = "${client_address}" }"#),
+        key(
+            "remove",
+            HEADERS,
+            "[]",
+            "tidegate removes these headers.",
+        )
+        .shown(r#"remove = ["x-debug"]"#),
     ],
 };

@@ -1,181 +1,164 @@
 //! `[server]`.
 
-use super::{COUNT, ConfigKey, DURATION_OR_OFF, KeyTable, ValueKind, key};
+use super::{COUNT, DURATION_OR_OFF, KeyTable, ValueKind, key, table};
 use crate::config::diagnostic::Code;
 
 const AUTO_OR_COUNT: ValueKind = ValueKind::AnyOf(&[ValueKind::OneOf(&["auto"]), COUNT]);
 
 pub(super) const SERVER: KeyTable = KeyTable {
-    doc: "Process-wide settings.",
+    doc: "These settings apply to the whole process.",
     keys: &[
         key(
             "workers",
             ValueKind::AnyOf(&[
                 ValueKind::OneOf(&["auto"]),
-                ValueKind::Integer {
-                    least: 1,
-                    most: 1024,
-                },
+                ValueKind::Integer { min: 1, max: 1024 },
             ]),
             "\"auto\"",
-            "Data-plane threads; \"auto\" for one per available core.",
-        ).shown("workers = 4"),
-        key(
-            "log",
-            ValueKind::Table(&LOG),
-            "{}",
-            "What is logged to standard error, and how.",
-        ),
+            "tidegate runs this many worker threads; `auto` means one per available CPU core. A change requires a restart.",
+        )
+        .shown("workers = 4"),
+        table("log", &LOG),
         key(
             "max_tunnels",
             AUTO_OR_COUNT,
             "\"auto\"",
-            "Tunnels at once; \"auto\" for what the limit on open files carries.",
-        ).shown("max_tunnels = 100_000"),
-        key(
-            "shutdown",
-            ValueKind::Table(&SHUTDOWN),
-            "{}",
-            "How the process stops on SIGTERM.",
-        ),
+            "The process carries at most this many tunnels at once and rejects further handshakes with 503; `auto` means as many as the limit on open files allows.",
+        )
+        .shown("max_tunnels = 100_000"),
+        table("shutdown", &SHUTDOWN),
         key(
             "allow_warnings",
             ValueKind::List(&ValueKind::OneOf(Code::WARNINGS)),
             "[]",
-            "Warnings that are not told, by their codes; `docs/diagnostics.md` lists them.",
+            "Configuration warnings with these codes are not reported; `docs/diagnostics.md` lists all codes.",
         )
         .shown(r#"allow_warnings = ["any-origin"]"#),
-        ACCESS_LOG,
+        table("access_log", &ACCESS_LOG),
         key(
             "watch",
             ValueKind::OneOf(&["certificates", "all", "off"]),
             "\"certificates\"",
-            "Which changed files apply by themselves: certificates and keys, the configuration too, or none.",
-        ).shown(r#"watch = "all""#),
+            "tidegate reloads these files when they change: `certificates` (certificates and their keys), `all` (the configuration file as well) or `off` (none).",
+        )
+        .shown(r#"watch = "all""#),
         key(
             "reason_header",
             ValueKind::Bool,
             "true",
-            "Whether our own answers carry `tidegate-reason`.",
-        ).shown("reason_header = false"),
+            "If `true`, responses that tidegate generates itself carry a `tidegate-reason` header, which says why a request was rejected.",
+        )
+        .shown("reason_header = false"),
         key(
             "request_id",
             ValueKind::Header,
             "",
-            "The header that carries a request's id to endpoints and logs.",
-        ).shown(r#"request_id = "x-request-id""#),
+            "This header carries a request ID to endpoints and into the log; tidegate generates the ID unless a trusted proxy has sent one. Without this key, there are no request IDs.",
+        )
+        .shown(r#"request_id = "x-request-id""#),
         key(
             "traceparent",
             ValueKind::OneOf(&["pass", "make"]),
             "\"pass\"",
-            "Whether a trace begins here for requests that are part of none, sampled, so that endpoints record it.",
-        ).shown(r#"traceparent = "make""#),
+            "`pass` forwards the `traceparent` header of a request unchanged; `make` also starts a new, sampled trace for requests that have none.",
+        )
+        .shown(r#"traceparent = "make""#),
         key(
             "core_dumps",
             ValueKind::Bool,
             "false",
-            "Whether a crash may leave an image of the memory behind, keys of certificates included.",
+            "If `true`, a crash may write a core dump, which contains the private keys; if `false`, core dumps are disabled.",
         )
         .shown("core_dumps = true"),
-        key(
-            "upgrade",
-            ValueKind::Table(&UPGRADE),
-            "{}",
-            "Handing over to a new binary, on SIGUSR2 or `tidegate upgrade`.",
-        ),
+        table("upgrade", &UPGRADE),
     ],
 };
 
 const LOG: KeyTable = KeyTable {
-    doc: "What is logged to standard error, and how.",
+    doc: "These settings control the log on standard error.",
     keys: &[
         key(
             "level",
             ValueKind::OneOf(&["error", "warn", "info", "debug", "trace"]),
             "\"info\"",
-            "The least severe level that is written.",
+            "Log lines that are less severe than this level are not written.",
         )
         .shown(r#"level = "debug""#),
         key(
             "format",
             ValueKind::OneOf(&["text", "json"]),
             "\"text\"",
-            "Lines for people, or one JSON object per line.",
+            "`text` writes one readable line per event; `json` writes one JSON object per line.",
         )
         .shown(r#"format = "json""#),
     ],
 };
 
 const SHUTDOWN: KeyTable = KeyTable {
-    doc: "How the process stops on SIGTERM.",
+    doc: "These settings control how the process stops on SIGTERM or SIGINT.",
     keys: &[
         key(
             "grace",
             ValueKind::Duration,
             "\"30s\"",
-            "How long live tunnels may stay: they are closed one by one, spread over nine tenths of it.",
+            "Live tunnels have this long to end: tidegate closes them one by one over the first nine tenths of it, and ends the remaining ones at its end.",
         )
         .shown(r#"grace = "2m""#),
         key(
             "delay",
             ValueKind::Duration,
             "\"0s\"",
-            "How long connections are still accepted.",
+            "After SIGTERM, tidegate still accepts connections for this long, so that load balancers can take it out of rotation first.",
         )
         .shown(r#"delay = "5s""#),
         key(
             "close_code",
             ValueKind::Integer {
-                least: 1000,
-                most: 4999,
+                min: 1000,
+                max: 4999,
             },
             "1012",
-            "Status code of the Close frame that ends a tunnel.",
+            "The Close frame that ends a tunnel at shutdown carries this status code.",
         )
         .shown("close_code = 1001"),
     ],
 };
 
-const ACCESS_LOG: ConfigKey = key(
-    "access_log",
-    ValueKind::Table(&KeyTable {
-        doc: "Where the events of sessions are logged.",
-        keys: &[
-            key(
-                "to",
-                ValueKind::Text,
-                "\"stderr\"",
-                "`stderr`, with everything else in the log, `stdout`, `journald`, `off`, or a path of a file.",
-            )
-            .shown(r#"to = "/var/log/tidegate/access.log""#),
-            key(
-                "format",
-                ValueKind::OneOf(&["text", "json"]),
-                "\"text\"",
-                "The shape of its lines on standard output and in a file.",
-            )
-            .shown("to = \"stdout\"\nformat = \"json\""),
-        ],
-    }),
-    "{}",
-    "Where the events of sessions are logged.",
-);
+const ACCESS_LOG: KeyTable = KeyTable {
+    doc: "These settings control where session events (tunnels, requests, rejections) are logged.",
+    keys: &[
+        key(
+            "to",
+            ValueKind::Text,
+            "\"stderr\"",
+            "Session events are logged to `stderr` (together with all other log lines), `stdout`, `journald`, a file (given by its path), or nowhere (`off`).",
+        )
+        .shown(r#"to = "/var/log/tidegate/access.log""#),
+        key(
+            "format",
+            ValueKind::OneOf(&["text", "json"]),
+            "\"text\"",
+            "Session events have this format on standard output and in files; on standard error, `server.log.format` applies.",
+        )
+        .shown("to = \"stdout\"\nformat = \"json\""),
+    ],
+};
 
 const UPGRADE: KeyTable = KeyTable {
-    doc: "Handing over to a new binary, on SIGUSR2 or `tidegate upgrade`.",
+    doc: "These settings control how the process hands over to a new binary, on SIGUSR2 or `tidegate upgrade`.",
     keys: &[
         key(
             "max_generations",
-            ValueKind::Integer { least: 1, most: 16 },
+            ValueKind::Integer { min: 1, max: 16 },
             "2",
-            "Processes, old and new, that may run at once; with 1 there are no upgrades.",
+            "At most this many processes, old and new ones together, run at once; `1` disables upgrades.",
         )
         .shown("max_generations = 3"),
         key(
             "drain",
             DURATION_OR_OFF,
             "\"10m\"",
-            "How long the tunnels of the old process may stay: they are closed one by one, spread over nine tenths of it.",
+            "Live tunnels of the old process have this long to end: it closes them one by one over the first nine tenths of it, and ends the remaining ones at its end. With `off`, they stay open.",
         )
         .shown(r#"drain = "1h""#),
     ],

@@ -6,13 +6,13 @@ mod picking;
 mod rebalance;
 
 use self::discovery::{DNS, SRV};
-use self::health::{AFTERMATH, EJECTION, HEALTH};
+use self::health::{DISPLACEMENT, EJECTION, HEALTH};
 use self::picking::{HASH, QUEUE, STICKY};
 use self::rebalance::REBALANCE;
-use super::{COUNT, DURATION_OR_OFF, KeyTable, ValueKind, key};
+use super::{COUNT, DURATION_OR_OFF, KeyTable, ValueKind, key, optional_table, table};
 
 pub(super) const UPSTREAM: KeyTable = KeyTable {
-    doc: "A named group of endpoints with a balancing policy.",
+    doc: "An upstream is a named group of endpoints that share a balancing policy.",
     keys: &[
         key(
             "endpoints",
@@ -21,7 +21,7 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
                 ValueKind::Table(&ENDPOINT),
             ])),
             "",
-            "Addresses: `10.0.0.1:9000`, `name:9000`, `unix:/path`, or tables.",
+            "The upstream consists of these endpoints: addresses (`10.0.0.1:9000`, `name:9000`, `unix:/path`) or tables.",
         )
         .shown(r#"endpoints = ["10.0.0.11:9000", "chat.internal:9000", "unix:/run/chat.sock"]"#),
         key(
@@ -31,58 +31,33 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
                 ValueKind::Table(&HASH),
             ]),
             "\"least_connections\"",
-            "How an endpoint is picked.",
+            "tidegate selects the endpoint of each request by this policy. Every policy respects the weights of endpoints.",
         )
         .shown(r#"balance = "round_robin""#),
         key(
             "tries",
-            ValueKind::Integer { least: 1, most: 16 },
+            ValueKind::Integer { min: 1, max: 16 },
             "2",
-            "Endpoints tried for one request.",
+            "tidegate tries at most this many endpoints for one request, as long as it has sent no byte of the request.",
         )
         .shown("tries = 3"),
-        key(
-            "tls",
-            ValueKind::Table(&TLS),
-            "",
-            "TLS towards endpoints; plain text without it.",
-        ),
-        key(
-            "timeouts",
-            ValueKind::Table(&TIMEOUTS),
-            "{}",
-            "Deadlines towards endpoints.",
-        ),
-        key(
-            "dns",
-            ValueKind::Table(&DNS),
-            "",
-            "Endpoints from a name, instead of a list.",
-        ),
-        key(
-            "srv",
-            ValueKind::Table(&SRV),
-            "",
-            "Endpoints from SRV records, instead of a list.",
-        ),
+        optional_table("tls", &TLS),
+        table("timeouts", &TIMEOUTS),
+        optional_table("dns", &DNS),
+        optional_table("srv", &SRV),
         key(
             "endpoints_file",
             ValueKind::File,
             "",
-            "Endpoints from a file, instead of a list.",
+            "The endpoints are listed in this file, one per line or as JSON. This excludes the other sources of endpoints.",
         )
         .shown(r#"endpoints_file = "chat.endpoints""#),
-        key(
-            "sticky",
-            ValueKind::Table(&STICKY),
-            "",
-            "A cookie that leads back to the same endpoint.",
-        ),
+        optional_table("sticky", &STICKY),
         key(
             "slow_start",
             DURATION_OR_OFF,
             "\"off\"",
-            "How long a new endpoint takes to get its share.",
+            "The share of a new endpoint grows to its full size over this time; with `off`, it has its full share at once.",
         )
         .shown(r#"slow_start = "30s""#),
         key(
@@ -91,101 +66,76 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
                 "429", "500", "502", "503", "504", "timeout",
             ])),
             "[]",
-            "Answers after which another endpoint is tried, before the 101.",
+            "tidegate tries another endpoint after a response with one of these status codes, or (`timeout`) after no response in time. After a 101, it never does.",
         )
         .shown(r#"retry_on = ["502", "503", "timeout"]"#),
-        key(
-            "queue",
-            ValueKind::Table(&QUEUE),
-            "",
-            "Where requests wait when every endpoint has its `max_tunnels`.",
-        ),
+        optional_table("queue", &QUEUE),
         key(
             "all_down",
             ValueKind::OneOf(&["refuse", "try_any"]),
             "\"refuse\"",
-            "What happens when no endpoint is up.",
+            "When no endpoint is up, `refuse` rejects requests with 503, and `try_any` sends them to any endpoint nevertheless.",
         )
         .shown(r#"all_down = "try_any""#),
         key(
             "send_proxy",
             ValueKind::OneOf(&["off", "v1", "v2"]),
             "\"off\"",
-            "The PROXY header that endpoints get; each request then has a connection of its own.",
+            "Connections to endpoints begin with a PROXY protocol header of this version, and each request uses a connection of its own; with `off`, there is no such header.",
         )
         .shown(r#"send_proxy = "v2""#),
-        key(
-            "keepalive",
-            ValueKind::Table(&KEEPALIVE),
-            "",
-            "TCP keepalive towards endpoints; the system's own settings without it.",
-        ),
+        optional_table("keepalive", &KEEPALIVE),
         key(
             "source",
             ValueKind::List(&ValueKind::Ip),
             "[]",
-            "Local addresses that connections are spread over.",
+            "Connections to endpoints come from these local addresses in turn; with an empty list, the operating system chooses the address.",
         )
         .shown(r#"source = ["10.0.0.2", "10.0.0.3"]"#),
-        key(
-            "health",
-            ValueKind::Table(&HEALTH),
-            "",
-            "Checks that endpoints must pass.",
-        ),
-        key(
-            "ejection",
-            ValueKind::Table(&EJECTION),
-            "",
-            "When an endpoint is left out because of failures.",
-        ),
+        optional_table("health", &HEALTH),
+        optional_table("ejection", &EJECTION),
         key(
             "on_down",
-            ValueKind::Table(&AFTERMATH),
+            ValueKind::Table(&DISPLACEMENT),
             "",
-            "Tunnels of an endpoint that is down.",
+            "These settings decide what happens to the live tunnels of an endpoint that is down.",
         ),
         key(
             "on_removed",
-            ValueKind::Table(&AFTERMATH),
+            ValueKind::Table(&DISPLACEMENT),
             "",
-            "Tunnels of an endpoint that was removed.",
+            "These settings decide what happens to the live tunnels of an endpoint that a reload or service discovery has removed.",
         ),
         key(
             "on_drain",
-            ValueKind::Table(&AFTERMATH),
+            ValueKind::Table(&DISPLACEMENT),
             "",
-            "Tunnels of an endpoint that is drained.",
+            "These settings decide what happens to the live tunnels of an endpoint that is drained.",
         ),
-        key(
-            "rebalance",
-            ValueKind::Table(&REBALANCE),
-            "",
-            "Moves tunnels from endpoints that have more than their share.",
-        ),
+        optional_table("rebalance", &REBALANCE),
     ],
 };
 
 const ENDPOINT: KeyTable = KeyTable {
-    doc: "One address, with settings of its own.",
+    doc: "An endpoint with settings of its own.",
     keys: &[
-        key("address", ValueKind::Address, "", "Where it listens.")
+        key("address", ValueKind::Address, "", "The endpoint listens on this address.")
             .shown(r#"address = "10.0.0.11:9000""#)
             .required(),
         key(
             "weight",
             ValueKind::Integer {
-                least: 0,
-                most: 10_000,
+                min: 0,
+                max: 10_000,
             },
             "1",
-            "Its share, relative to the others; with 0 only a cookie leads to it.",
+            "The endpoint receives a share of the requests in proportion to this weight; with `0`, it receives only requests with a sticky cookie for it.",
         )
         .shown(
             r#"address = "10.0.0.11:9000"
 weight = 2"#,
         ),
-        key("max_tunnels", COUNT, "", "Tunnels at once.").shown(
+        key("max_tunnels", COUNT, "", "The endpoint carries at most this many tunnels, handshakes and requests at once. By default, there is no limit.").shown(
             r#"address = "10.0.0.11:9000"
 max_tunnels = 10_000"#,
         ),
@@ -193,7 +143,7 @@ max_tunnels = 10_000"#,
             "drain",
             ValueKind::Bool,
             "false",
-            "Whether it takes nothing new.",
+            "If `true`, the endpoint is drained: it receives no new tunnels and requests.",
         )
         .shown(
             r#"address = "10.0.0.11:9000"
@@ -203,7 +153,7 @@ drain = true"#,
             "backup",
             ValueKind::Bool,
             "false",
-            "Whether it serves only when no other does.",
+            "If `true`, the endpoint receives requests only when no other endpoint can.",
         )
         .shown(
             r#"address = "10.0.0.11:9000"
@@ -213,33 +163,33 @@ backup = true"#,
 };
 
 const TLS: KeyTable = KeyTable {
-    doc: "TLS towards endpoints.",
+    doc: "These settings enable TLS for connections to endpoints; without this table, they are plain text.",
     keys: &[
         key(
             "ca",
             ValueKind::File,
             "",
-            "The authorities that are believed; default: the operating system's.",
+            "An endpoint's certificate must be issued by one of the CA certificates in this PEM file; without this key, by one that the operating system trusts.",
         )
         .shown(r#"ca = "internal.pem""#),
         key(
             "server_name",
             ValueKind::Text,
             "",
-            "The name that is asked for and checked; default: the address.",
+            "tidegate asks for this server name (SNI), and the endpoint's certificate must be valid for it; without this key, the host of the endpoint's address is used.",
         )
         .shown(r#"server_name = "chat.internal""#),
         key(
             "client_cert",
             ValueKind::File,
             "",
-            "The certificate that we show.",
+            "tidegate presents the certificate in this PEM file to endpoints that ask for one. It requires `client_key`.",
         )
         .shown(
             r#"client_cert = "tidegate.pem"
 client_key = "tidegate.key""#,
         ),
-        key("client_key", ValueKind::File, "", "Its private key.").shown(
+        key("client_key", ValueKind::File, "", "This PEM file contains the private key of `client_cert`.").shown(
             r#"client_cert = "tidegate.pem"
 client_key = "tidegate.key""#,
         ),
@@ -247,61 +197,58 @@ client_key = "tidegate.key""#,
 };
 
 const TIMEOUTS: KeyTable = KeyTable {
-    doc: "Deadlines towards endpoints.",
+    doc: "These timeouts apply to connections to endpoints.",
     keys: &[
         key(
             "connect",
             ValueKind::Duration,
             "\"3s\"",
-            "For one connection, TLS included.",
+            "A connection to an endpoint must be established within this time, TLS included; otherwise, the attempt fails.",
         )
         .shown(r#"connect = "1s""#),
         key(
             "handshake",
             ValueKind::Duration,
             "\"10s\"",
-            "For the answer to a handshake.",
+            "An endpoint must answer a WebSocket handshake within this time; otherwise, the client receives 504.",
         )
         .shown(r#"handshake = "5s""#),
         key(
             "response",
             ValueKind::Duration,
             "\"60s\"",
-            "For the head of a plain reply.",
+            "An endpoint must send the head of its response to a plain HTTP request within this time; otherwise, the client receives 504.",
         )
         .shown(r#"response = "2m""#),
     ],
 };
 
 const KEEPALIVE: KeyTable = KeyTable {
-    doc: "TCP keepalive towards endpoints.",
+    doc: "These settings control TCP keepalive on connections to endpoints; without this table, those of the operating system apply.",
     keys: &[
         key(
             "idle",
             ValueKind::Duration,
             "\"30s\"",
-            "Quiet time before the first probe.",
+            "TCP sends the first keepalive probe after a connection has been silent for this long.",
         ),
         key(
             "interval",
             ValueKind::Duration,
             "\"10s\"",
-            "Time between probes.",
+            "TCP sends further keepalive probes in this interval.",
         ),
         key(
             "count",
-            ValueKind::Integer {
-                least: 1,
-                most: 127,
-            },
+            ValueKind::Integer { min: 1, max: 127 },
             "3",
-            "Probes without an answer.",
+            "A connection is given up after this many keepalive probes without an answer.",
         ),
         key(
             "user_timeout",
             ValueKind::Duration,
             "\"30s\"",
-            "How long sent bytes may stay unacknowledged.",
+            "A connection is given up if sent bytes stay unacknowledged for this long.",
         ),
     ],
 };

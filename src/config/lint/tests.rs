@@ -7,7 +7,7 @@ use super::*;
 const CERTIFICATE: &str = "tls.certificates = [{ cert = \"a.pem\", key = \"a.key\" }]\n";
 const BEHIND: &str = "trusted_proxies = [\"10.0.0.0/8\"]\n";
 
-/// A folder with the files that the configurations here name.
+/// A folder with the files that these configurations refer to.
 fn folder() -> tempfile::TempDir {
     use base64::Engine as _;
     let folder = tempfile::tempdir().unwrap();
@@ -26,7 +26,7 @@ fn folder() -> tempfile::TempDir {
     folder
 }
 
-/// One of each, with these lines besides.
+/// A listener, a route and an upstream, with these lines in addition.
 fn whole(listener: &str, route: &str, upstream: &str) -> String {
     let bind = "bind = [\"127.0.0.1:8080\"]\n";
     let bind = if listener.contains("bind") { "" } else { bind };
@@ -65,7 +65,7 @@ fn warned(folder: &Path, source: &str) -> Vec<&'static str> {
     }
 }
 
-/// What is warned about with each of these lines of a listener, a route and an upstream.
+/// Checks the warnings for each of these lines of a listener, a route and an upstream.
 #[track_caller]
 fn check(cases: &[(&str, &str, &str, &[&str])]) {
     let folder = folder();
@@ -232,7 +232,7 @@ fn more_tunnels_than_files_may_be_open() {
     assert!(at_most(&tunnels, 2192).is_empty());
     assert_eq!(
         at_most(&tunnels, 2191),
-        ["descriptors: 1000 tunnels take 2192 open files, and there may be 2191 here"]
+        ["descriptors: 1000 tunnels require 2192 open files, but the limit here is 2191"]
     );
     let connections = whole("limits.connections = 1000", "", "");
     assert!(at_most(&connections, 2192).is_empty());
@@ -273,7 +273,10 @@ fn what_is_allowed_is_not_told_and_what_is_no_warning_cannot_be() {
     assert!(warned(folder.path(), &source(&all.join(", "))).is_empty());
     for (wrong, hint) in [
         ("any-origins", "did you mean `\"any-origin\"`?"),
-        ("dangling", "known here: unreachable, not-in-effect, "),
+        (
+            "dangling",
+            "the possible values are: unreachable, not-in-effect, ",
+        ),
     ] {
         let source = source(&format!("\"{wrong}\""));
         let report = super::super::parse(&source, Path::new("a.toml"), &|_| None).unwrap_err();

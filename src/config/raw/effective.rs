@@ -1,7 +1,7 @@
-//! What a file says in full, for operators: every key, with its default where nothing is written.
+//! The effective configuration, for operators: every key, with its default where it is not written.
 //!
-//! Strings are as they are written, `${NAME}` and all. What may be a secret is not shown: values that
-//! headers and queries are given, queries in paths and addresses, and names of users before these.
+//! Strings are shown as they are written, including `${NAME}`. What may be a secret is not shown: values
+//! of headers and query parameters, queries in paths and URLs, and user names and passwords in URLs.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -11,25 +11,25 @@ use toml::de::{DeTable, DeValue};
 
 use crate::config::keys::{KeyTable, ROOT, ValueKind};
 
-/// What stands for a value that may be a secret.
+/// The text that replaces a value that may be a secret.
 const MASK: &str = "(not shown)";
 
-/// What stands for what may be a secret.
+/// How values that may be secrets are replaced.
 #[derive(Debug, Clone, Copy)]
 enum Secrets {
-    /// Always the same.
+    /// By the same text, always.
     Hidden,
-    /// The same for the same, in this process: for who compares.
+    /// By a hash that is stable within this process, so that two configurations can be compared.
     Hashed,
 }
 
-/// What a file says in full: in its shape, defaults included, secrets left out.
+/// The effective configuration in the shape of the file, with defaults and without secrets.
 pub fn effective(source: &str) -> Value {
     let (tree, _) = DeTable::parse_recoverable(source);
     Secrets::Hidden.table(&ROOT, tree.get_ref())
 }
 
-/// The same, for who compares it with another one: what is not shown makes a difference.
+/// The same, for comparison with another configuration: a changed secret makes a difference.
 pub fn compared(source: &str) -> Value {
     let (tree, _) = DeTable::parse_recoverable(source);
     Secrets::Hashed.table(&ROOT, tree.get_ref())
@@ -93,16 +93,16 @@ impl Secrets {
         }
     }
 
-    /// What stands for a secret.
+    /// The text that replaces `secret`.
     fn mask(self, secret: &str) -> String {
-        static CHANCE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         match self {
             Self::Hidden => MASK.to_owned(),
-            Self::Hashed => format!("#{:x}", CHANCE.hash_one(secret)),
+            Self::Hashed => format!("#{:x}", SEED.hash_one(secret)),
         }
     }
 
-    /// Without the query, and without the user's name and password, where it is a path or an address.
+    /// A path or URL without its query, user name and password; other strings as they are.
     fn address(self, text: &str) -> String {
         let (before, query) = match text.split_once('?') {
             Some((before, query)) if before.contains('/') => (before, Some(query)),
@@ -123,7 +123,7 @@ impl Secrets {
     }
 }
 
-/// As it is written.
+/// A value as it is written.
 fn plain(written: &DeValue<'_>) -> Value {
     match written {
         DeValue::String(text) => json!(text),

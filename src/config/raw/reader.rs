@@ -47,7 +47,7 @@ impl Reader<'_> {
                         span.clone(),
                         format!("`{}` is missing", key.name),
                     )
-                    .hint(format!("it takes {}", key.kind.expected())),
+                    .hint(format!("it must be {}", key.kind.expected())),
                 );
             }
         }
@@ -65,16 +65,16 @@ impl Reader<'_> {
         self.found
             .push(diagnostic.hint(match nearest(written, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known here: {}", known.join(", ")),
+                None => format!("the keys of this table are: {}", known.join(", ")),
             }));
     }
 
-    /// What has no effect yet says so, unless it says the same as leaving it out.
+    /// Warns about a key that has no effect yet, unless its value is the default.
     fn check_status(&mut self, key: &'static ConfigKey, value: &ConfigValue, span: Range<usize>) {
         if key.status == KeyStatus::InEffect || key.default_value().as_ref() == Some(value) {
             return;
         }
-        let message = format!("`{}` is not in effect in this version", key.name);
+        let message = format!("`{}` has no effect in this version", key.name);
         self.found
             .push(Diagnostic::warning(Code::NotInEffect, span, message));
     }
@@ -84,7 +84,8 @@ impl Reader<'_> {
         kind: &'static ValueKind,
         value: &Spanned<DeValue<'_>>,
     ) -> Option<ConfigValue> {
-        // What stands in for a value that is not there: the syntax error has been told.
+        // The parser puts an empty placeholder in place of a missing value. The syntax error that caused
+        // it was reported.
         if value.span().is_empty() {
             return None;
         }
@@ -141,8 +142,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The first alternative that the value fits. If there is only one of its type, what is wrong
-    /// with it is told by that one.
+    /// Reads a value by the first alternative that it fits. If only one alternative has its type, the
+    /// error is that of this alternative.
     fn any_of(
         &mut self,
         kind: &ValueKind,
@@ -176,18 +177,19 @@ impl Reader<'_> {
         None
     }
 
-    /// Says what there is instead of `text`; a long list is not told where a name of it is meant.
+    /// Reports that `text` is none of `names`. A long list of names is left out where one of them is
+    /// similar.
     fn none_of(&mut self, names: &[&str], kind: &ValueKind, text: &str, span: Range<usize>) {
-        /// Names that fit into a sentence.
+        /// The number of names that fit into a sentence.
         const FEW: usize = 6;
         let near = nearest(text, names).map(|near| format!("did you mean `\"{near}\"`?"));
         let (message, hint) = if names.len() > FEW {
-            let known = || format!("known here: {}", names.join(", "));
-            let message = format!("`\"{text}\"` is none of what this takes");
+            let known = || format!("the possible values are: {}", names.join(", "));
+            let message = format!("`\"{text}\"` is not one of the possible values");
             (message, Some(near.unwrap_or_else(known)))
         } else {
             (
-                format!("expected {}, not `\"{text}\"`", kind.expected()),
+                format!("expected {}, found `\"{text}\"`", kind.expected()),
                 near,
             )
         };
@@ -204,9 +206,9 @@ impl Reader<'_> {
                     Diagnostic::error(
                         Code::Name,
                         name.span(),
-                        format!("`{}` cannot be a name", name.get_ref()),
+                        format!("`{}` is not a valid name", name.get_ref()),
                     )
-                    .hint("names have letters, digits, `-`, `_` and `.`"),
+                    .hint("a name consists of letters, digits, `-`, `_` and `.`"),
                 );
             }
         }
@@ -236,13 +238,11 @@ impl Reader<'_> {
         span: Range<usize>,
     ) -> Option<ConfigValue> {
         let value = match (kind, whole, number) {
-            (ValueKind::Integer { least, most }, Some(whole), _)
-                if (*least..=*most).contains(&whole) =>
-            {
+            (ValueKind::Integer { min, max }, Some(whole), _) if (*min..=*max).contains(&whole) => {
                 Some(ConfigValue::Integer(whole))
             }
-            (ValueKind::Number { least, most }, _, Some(number))
-                if (*least..=*most).contains(&number) =>
+            (ValueKind::Number { min, max }, _, Some(number))
+                if (*min..=*max).contains(&number) =>
             {
                 Some(ConfigValue::Number(number))
             }
@@ -254,7 +254,7 @@ impl Reader<'_> {
         value
     }
 
-    /// Puts in what `${NAME}` stands for.
+    /// Replaces `${NAME}` by the environment variable.
     fn expand(&mut self, text: &str, span: Range<usize>) -> Option<String> {
         let pieces = self.pieces(text, span, &|_| None)?;
         let text = |piece| match piece {
@@ -264,7 +264,7 @@ impl Reader<'_> {
         pieces.into_iter().map(text).collect()
     }
 
-    /// The same, but leaves what stands for something of a request.
+    /// The same, but keeps variables that stand for properties of a request.
     fn template(&mut self, text: &str, span: Range<usize>) -> Option<Template> {
         self.pieces(text, span, &Variable::named).map(Template::new)
     }
@@ -281,7 +281,7 @@ impl Reader<'_> {
         while let Some((text, after)) = rest.split_once("${") {
             before.push_str(text);
             let Some((name, after)) = after.split_once('}') else {
-                self.wrong(span, "`${` without `}`".to_owned());
+                self.wrong(span, "`${` is not closed by `}`".to_owned());
                 return None;
             };
             if let Some(variable) = variable(name) {
@@ -290,11 +290,11 @@ impl Reader<'_> {
             } else if let Some(value) = (self.environment)(name) {
                 before.push_str(&value);
             } else {
-                let message = format!("the environment has no variable `{name}`");
+                let message = format!("environment variable `{name}` is not set");
                 let diagnostic = Diagnostic::error(Code::Environment, span, message);
                 self.found.push(if variable("host").is_some() {
                     diagnostic.hint(format!(
-                        "of requests there are: {}",
+                        "the variables of a request are: {}",
                         Variable::NAMES.join(", ")
                     ))
                 } else {
@@ -313,13 +313,13 @@ impl Reader<'_> {
         let found = match value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a whole number",
-            DeValue::Float(_) => "a fraction",
+            DeValue::Float(_) => "a decimal number",
             DeValue::Boolean(_) => "a boolean",
             DeValue::Datetime(_) => "a date or time",
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        let message = format!("expected {}, not {found}", kind.expected());
+        let message = format!("expected {}, found {found}", kind.expected());
         self.found
             .push(Diagnostic::error(Code::Type, value.span(), message));
     }

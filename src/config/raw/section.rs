@@ -1,4 +1,4 @@
-//! A table as it was read: what was written for its keys, or their defaults.
+//! A table as it was read: the values of its keys, written or default.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,12 +20,12 @@ impl PartialEq for Section {
 }
 
 impl Section {
-    /// What was written for `name`.
+    /// The value that was written for `name`.
     pub(in crate::config) fn written(&self, name: &str) -> Option<&At<ConfigValue>> {
         self.written.get(name)
     }
 
-    /// Whether there is anything under `name`, good or bad.
+    /// Whether anything was written under `name`, valid or not.
     pub(in crate::config) fn has_any(&self, name: &str) -> bool {
         self.written(name).is_some_and(|at| match &at.value {
             ConfigValue::List(list) => !list.is_empty(),
@@ -34,7 +34,7 @@ impl Section {
         })
     }
 
-    /// What was written for `name`, or its default.
+    /// The value that was written for `name`, or its default.
     fn value(&self, name: &str) -> Option<ConfigValue> {
         match self.written.get(name) {
             Some(at) if at.value != ConfigValue::Broken => Some(at.value.clone()),
@@ -46,7 +46,7 @@ impl Section {
         matches!(self.value(name), Some(ConfigValue::Bool(true)))
     }
 
-    /// A text, or one of several.
+    /// A string, or one of several words.
     pub(in crate::config) fn text(&self, name: &str) -> Option<String> {
         match self.value(name) {
             Some(ConfigValue::Text(text)) => Some(text),

@@ -1,4 +1,4 @@
-//! Which endpoints are left out: checks, and failures in use; and what becomes of their tunnels.
+//! Taking endpoints out of rotation (health checks, ejection), and what happens to their tunnels.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::config::model::{
 use crate::config::raw::{At, ConfigValue, Section};
 use crate::config::value;
 
-/// The time over which tunnels are closed one by one, if nothing is said.
-const OVER_USUAL: Duration = Duration::from_secs(60);
+/// The time over which `drain` closes tunnels if neither `rate` nor `over` is written.
+const DEFAULT_OVER: Duration = Duration::from_secs(60);
 
 impl Builder<'_> {
     pub(super) fn health(&mut self, at: &At<ConfigValue>, section: &Section) -> Option<Health> {
@@ -26,7 +26,7 @@ impl Builder<'_> {
             (None, Some(section), None) => Probe::Http(self.http_probe(&section)?),
             (None, None, Some(_)) => Probe::Tcp,
             _ => {
-                let message = "a check is one of `websocket`, `http` and `tcp`";
+                let message = "a health check must be exactly one of `websocket`, `http` and `tcp`";
                 self.error(Code::Value, at, message);
                 return None;
             }
@@ -36,7 +36,8 @@ impl Builder<'_> {
             if let Some(at) = section.written(key)
                 && duration(section, key).is_zero()
             {
-                self.error(Code::Value, at, "it has to take some time");
+                let message = format!("`{key}` must be greater than zero");
+                self.error(Code::Value, at, &message);
             }
         }
         Some(Health {
@@ -62,7 +63,7 @@ impl Builder<'_> {
             match (known, HeaderValue::from_str(text)) {
                 (Ok(name), Ok(text)) => headers.push((name, text)),
                 (Err(wrong), _) => self.error(Code::Value, &value, &wrong),
-                (_, Err(_)) => self.error(Code::Value, &value, "a header cannot have such a value"),
+                (_, Err(_)) => self.error(Code::Value, &value, "this is not a valid header value"),
             }
         }
         Some(WebSocketProbe {
@@ -113,13 +114,15 @@ impl Builder<'_> {
         {
             return Some(text.into());
         }
-        let message = format!("`{text}` is no host; write `chat.internal` or `chat.internal:9000`");
+        let message = format!(
+            "`{text}` is not a valid host; use e.g. `chat.internal` or `chat.internal:9000`"
+        );
         self.error(Code::Value, section.written("host")?, &message);
         None
     }
 
     /// `on_down`, `on_removed` or `on_drain`.
-    pub(super) fn aftermath(&mut self, section: &Section, name: &str) -> DisplacementPolicy {
+    pub(super) fn displacement(&mut self, section: &Section, name: &str) -> DisplacementPolicy {
         let Some(section) = section.optional(name) else {
             return DisplacementPolicy::Keep;
         };
@@ -134,7 +137,7 @@ impl Builder<'_> {
             self.error(
                 Code::Value,
                 at,
-                "it has to take some time; for none, `action = \"close\"`",
+                "`over` must be greater than zero; to close all tunnels at once, use `action = \"close\"`",
             );
         }
         let order = match section.text("order").as_deref() {
@@ -144,7 +147,7 @@ impl Builder<'_> {
         match section.text("action").as_deref() {
             Some("close") => DisplacementPolicy::Close,
             Some("drain") => {
-                let over = || ClosePace::Over(over.unwrap_or(OVER_USUAL));
+                let over = || ClosePace::Over(over.unwrap_or(DEFAULT_OVER));
                 DisplacementPolicy::Drain(rate.map_or_else(over, ClosePace::PerSecond), order)
             }
             _ => DisplacementPolicy::Keep,
@@ -156,7 +159,7 @@ impl Builder<'_> {
         if let Some(at) = section.written("ceiling").or(section.written("base"))
             && ceiling < base
         {
-            self.error(Code::Value, at, "`ceiling` is less than `base`");
+            self.error(Code::Value, at, "`ceiling` must not be less than `base`");
         }
         Ejection {
             failures: positive(section, "failures").map_or(1, std::num::NonZeroU32::get),

@@ -1,4 +1,4 @@
-//! How endpoints are picked: policy, cookie, waiting room.
+//! Selecting an endpoint: policy, sticky cookie, queue.
 
 use http::HeaderName;
 
@@ -22,7 +22,8 @@ impl Builder<'_> {
                 .map_or(Balance::LeastConnections, Balance::Hash),
         };
         if let (Some(at), Balance::Hash(_)) = (section.written("slow_start"), &balance) {
-            let message = "a key has its place whatever the time: `slow_start` does nothing here";
+            let message =
+                "`slow_start` has no effect with `hash`: a key always leads to its endpoint";
             self.found.push(Diagnostic::warning(
                 Code::NoEffect,
                 at.span.clone(),
@@ -33,7 +34,7 @@ impl Builder<'_> {
         if let Some(at) = section.written("queue").filter(|_| !limited)
             && !endpoints.is_empty()
         {
-            let message = "no endpoint has `max_tunnels`: nobody ever waits";
+            let message = "`queue` has no effect, because no endpoint has `max_tunnels`";
             self.found.push(Diagnostic::warning(
                 Code::NoEffect,
                 at.span.clone(),
@@ -66,7 +67,7 @@ impl Builder<'_> {
                 match (by.text("header"), by.text("cookie"), by.text("query")) {
                     (Some(name), None, None) => {
                         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-                            let message = format!("`{name}` is no name of a header");
+                            let message = format!("`{name}` is not a valid header name");
                             self.error(Code::Value, at, &message);
                             return None;
                         };
@@ -75,7 +76,8 @@ impl Builder<'_> {
                     (None, Some(name), None) => HashKey::Cookie(name.into()),
                     (None, None, Some(name)) => HashKey::Query(name.into()),
                     _ => {
-                        let message = "a hash takes one of `header`, `cookie` and `query`";
+                        let message =
+                            "`hash` must have exactly one of `header`, `cookie` and `query`";
                         self.error(Code::Value, at, message);
                         return None;
                     }

@@ -1,4 +1,4 @@
-//! What endpoints that have too much give up.
+//! Moving tunnels away from endpoints that have more than their share.
 
 use super::super::{Builder, duration};
 use crate::config::diagnostic::{Code, Diagnostic};
@@ -13,21 +13,22 @@ impl Builder<'_> {
     ) -> Option<RebalanceConfig> {
         let at = upstream.written("rebalance")?;
         let section = upstream.optional("rebalance")?;
-        // Whoever is closed would come back to where it was, or anywhere, and be closed again.
+        // A client whose tunnel is closed would return to the same endpoint, or to any, and its next
+        // tunnel would be closed again.
         let why = match picking.balance {
-            Balance::Hash(_) => Some("a key leads back to the endpoint that it came from"),
+            Balance::Hash(_) => Some("a hash key always leads back to the same endpoint"),
             Balance::RoundRobin | Balance::Random => {
-                Some("this `balance` does not look at what endpoints have")
+                Some("this `balance` does not look at the number of tunnels")
             }
             _ if upstream.written("sticky").is_some() => {
-                Some("a cookie leads back to the endpoint that it came from")
+                Some("a sticky cookie leads back to the same endpoint")
             }
             Balance::LeastConnections | Balance::PowerOfTwo => None,
         };
         if let Some(why) = why {
             let message = format!("`rebalance` has nowhere to move tunnels to: {why}");
             let hint =
-                "it takes `balance = \"least_connections\"` or `\"power_of_two\"`, and no `sticky`";
+                "use `balance = \"least_connections\"` or `\"power_of_two\"`, and no `sticky`";
             let span = at.span.clone();
             self.found
                 .push(Diagnostic::error(Code::Conflict, span, message).hint(hint));

@@ -1,24 +1,15 @@
-//! Where endpoints come from besides a list.
+//! Sources of endpoints other than a list.
 
-use super::super::{KeyTable, ValueKind, key};
+use super::super::{KeyTable, NAME_SERVER, ValueKind, key};
 
 pub(super) const DNS: KeyTable = KeyTable {
-    doc: "Endpoints from a name.",
+    doc: "The endpoints are the addresses of a DNS name (A and AAAA records). This excludes the other sources of endpoints.",
     keys: &[
-        key("name", ValueKind::Text, "", "The name.")
-            .shown(
-                r#"name = "chat.svc"
-port = 9000"#,
-            )
-            .required(),
         key(
-            "port",
-            ValueKind::Integer {
-                least: 1,
-                most: 65_535,
-            },
+            "name",
+            ValueKind::Text,
             "",
-            "The port.",
+            "The addresses of this DNS name are the endpoints.",
         )
         .shown(
             r#"name = "chat.svc"
@@ -26,12 +17,20 @@ port = 9000"#,
         )
         .required(),
         key(
-            "server",
-            ValueKind::Socket,
+            "port",
+            ValueKind::Integer {
+                min: 1,
+                max: 65_535,
+            },
             "",
-            "The name server that is asked; default: those of the operating system.",
+            "Every endpoint listens on this port.",
         )
         .shown(
+            r#"name = "chat.svc"
+port = 9000"#,
+        )
+        .required(),
+        key("server", ValueKind::Socket, "", NAME_SERVER).shown(
             r#"name = "chat.svc"
 port = 9000
 server = "127.0.0.1:8600""#,
@@ -40,18 +39,17 @@ server = "127.0.0.1:8600""#,
 };
 
 pub(super) const SRV: KeyTable = KeyTable {
-    doc: "Endpoints from SRV records.",
+    doc: "The endpoints are the targets of DNS SRV records. This excludes the other sources of endpoints.",
     keys: &[
-        key("name", ValueKind::Text, "", "The name.")
-            .shown(r#"name = "_ws._tcp.chat.svc""#)
-            .required(),
         key(
-            "server",
-            ValueKind::Socket,
+            "name",
+            ValueKind::Text,
             "",
-            "The name server that is asked; default: those of the operating system.",
+            "The targets of the SRV records of this name are the endpoints.",
         )
-        .shown(
+        .shown(r#"name = "_ws._tcp.chat.svc""#)
+        .required(),
+        key("server", ValueKind::Socket, "", NAME_SERVER).shown(
             r#"name = "_ws._tcp.chat.svc"
 server = "127.0.0.1:8600""#,
         ),

@@ -1,138 +1,157 @@
-//! Which endpoints are left out, and what becomes of their tunnels.
+//! Taking endpoints out of rotation, and what happens to their tunnels.
 
-use super::super::{COUNT, KeyTable, NAMES, ValueKind, key};
+use super::super::{COUNT, FRACTION, KeyTable, NAMES, ValueKind, key, optional_table};
+
+const PATH: &str = "The health check requests this path and query.";
+
+const HOST: &str =
+    "The health check sends this `Host` header; without this key, the endpoint's address.";
 
 pub(super) const HEALTH: KeyTable = KeyTable {
-    doc: "Checks that endpoints must pass.",
+    doc: "Endpoints must pass health checks to be in rotation. A check is one of `websocket`, `http` and `tcp`.",
     keys: &[
-        key(
-            "websocket",
-            ValueKind::Table(&HEALTH_WEBSOCKET),
-            "",
-            "By a WebSocket handshake.",
-        ),
-        key(
-            "http",
-            ValueKind::Table(&HEALTH_HTTP),
-            "",
-            "By a plain request.",
-        ),
-        key(
-            "tcp",
-            ValueKind::Table(&KeyTable {
-                doc: "By a connection.",
-                keys: &[],
-            }),
-            "",
-            "By a connection.",
-        )
-        .shown("tcp = {}"),
+        optional_table("websocket", &HEALTH_WEBSOCKET),
+        optional_table("http", &HEALTH_HTTP),
+        optional_table("tcp", &HEALTH_TCP).shown("tcp = {}"),
         key(
             "interval",
             ValueKind::Duration,
             "\"5s\"",
-            "Time between checks.",
+            "Each endpoint is checked once in this interval.",
         ),
-        key("timeout", ValueKind::Duration, "\"2s\"", "For one check."),
+        key(
+            "timeout",
+            ValueKind::Duration,
+            "\"2s\"",
+            "A health check that takes longer than this fails.",
+        ),
         key(
             "rise",
             COUNT,
             "2",
-            "Checks passed before an endpoint is up.",
+            "An endpoint counts as up after this many successful checks in a row.",
         ),
-        key("fall", COUNT, "3", "Checks failed before it is down."),
+        key(
+            "fall",
+            COUNT,
+            "3",
+            "An endpoint counts as down after this many failed checks in a row.",
+        ),
     ],
 };
 
+const HEALTH_TCP: KeyTable = KeyTable {
+    doc: "The health check connects to the endpoint, by TLS where the upstream uses it, and succeeds if the connection does.",
+    keys: &[],
+};
+
 const HEALTH_WEBSOCKET: KeyTable = KeyTable {
-    doc: "By a WebSocket handshake.",
+    doc: "The health check performs a WebSocket handshake and succeeds if the handshake does.",
     keys: &[
-        key("path", ValueKind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
-        key("host", ValueKind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
-        key("origin", ValueKind::Origin, "", "The Origin.")
-            .shown(r#"origin = "https://chat.example.com""#),
+        key("path", ValueKind::Text, "\"/\"", PATH).shown(r#"path = "/health""#),
+        key("host", ValueKind::Text, "", HOST).shown(r#"host = "chat.internal""#),
+        key(
+            "origin",
+            ValueKind::Origin,
+            "",
+            "The health check sends this `Origin` header; without this key, none.",
+        )
+        .shown(r#"origin = "https://chat.example.com""#),
         key(
             "subprotocols",
             NAMES,
             "[]",
-            "Subprotocols that are offered.",
+            "The health check offers these subprotocols.",
         )
         .shown(r#"subprotocols = ["chat"]"#),
         key(
             "headers",
             ValueKind::Pairs(&ValueKind::Text),
             "{}",
-            "Further headers.",
+            "The health check sends these headers in addition.",
         )
         .shown(r#"headers = { x-probe = "1" }"#),
         key(
             "ping",
             ValueKind::Bool,
             "false",
-            "Whether a Ping must be answered, too.",
+            "If `true`, the endpoint must also answer a Ping after the handshake.",
         )
         .shown("ping = true"),
     ],
 };
 
 const HEALTH_HTTP: KeyTable = KeyTable {
-    doc: "By a plain request.",
+    doc: "The health check sends a plain HTTP request and succeeds if the response has an expected status code.",
     keys: &[
-        key("path", ValueKind::Text, "\"/\"", "Path and query.").shown(r#"path = "/health""#),
-        key("host", ValueKind::Text, "", "The Host.").shown(r#"host = "chat.internal""#),
+        key("path", ValueKind::Text, "\"/\"", PATH).shown(r#"path = "/health""#),
+        key("host", ValueKind::Text, "", HOST).shown(r#"host = "chat.internal""#),
         key(
             "expect",
             ValueKind::Text,
             "\"200-299\"",
-            "Status codes that pass.",
+            "The health check succeeds if the response has one of these status codes.",
         )
         .shown(r#"expect = "200-299, 404""#),
     ],
 };
 
 pub(super) const EJECTION: KeyTable = KeyTable {
-    doc: "When an endpoint is left out because of failures.",
+    doc: "An endpoint that fails in use is ejected: it is taken out of rotation for a while.",
     keys: &[
-        key("failures", COUNT, "5", "Failures within the window."),
-        key("window", ValueKind::Duration, "\"30s\"", "The window."),
+        key(
+            "failures",
+            COUNT,
+            "5",
+            "An endpoint is ejected after this many failures within `window`.",
+        ),
+        key(
+            "window",
+            ValueKind::Duration,
+            "\"30s\"",
+            "Failures count towards an ejection for this long.",
+        ),
         key(
             "base",
             ValueKind::Duration,
             "\"10s\"",
-            "How long at first; doubled each time.",
+            "The first ejection of an endpoint lasts this long; each further one lasts twice as long as the one before.",
         ),
         key(
             "ceiling",
             ValueKind::Duration,
             "\"5m\"",
-            "How long at most.",
+            "An ejection lasts at most this long.",
         ),
         key(
             "max_share",
-            ValueKind::Number {
-                least: 0.0,
-                most: 1.0,
-            },
+            FRACTION,
             "0.5",
-            "Share of endpoints left out at most.",
+            "At most this fraction of the upstream's endpoints is ejected at once.",
         ),
     ],
 };
 
-pub(super) const AFTERMATH: KeyTable = KeyTable {
-    doc: "What happens to live tunnels.",
+pub(super) const DISPLACEMENT: KeyTable = KeyTable {
+    doc: "These settings decide what happens to live tunnels.",
     keys: &[
         key(
             "action",
             ValueKind::OneOf(&["keep", "close", "drain"]),
             "\"keep\"",
-            "They stay, end at once, or are closed one by one.",
+            "`keep` leaves live tunnels open, `close` closes all of them at once, and `drain` closes them one by one.",
         )
         .shown(
             r#"action = "drain"
 rate = "100/s""#,
         ),
-        key("rate", ValueKind::Rate, "", "So many per time.").shown(
+        key(
+            "rate",
+            ValueKind::Rate,
+            "",
+            "`drain` closes tunnels at this rate, for example `100/s`. It excludes `over`.",
+        )
+        .shown(
             r#"action = "drain"
 rate = "100/s""#,
         ),
@@ -140,7 +159,7 @@ rate = "100/s""#,
             "over",
             ValueKind::Duration,
             "",
-            "Spread evenly over so long; a minute where neither is written.",
+            "`drain` spreads the closing of all tunnels evenly over this time: over one minute, if neither `rate` nor `over` is written.",
         )
         .shown(
             r#"action = "drain"
@@ -150,7 +169,7 @@ over = "2m""#,
             "order",
             ValueKind::OneOf(&["oldest", "random"]),
             "\"oldest\"",
-            "Which first.",
+            "`drain` closes the oldest tunnels first (`oldest`), or tunnels in random order (`random`).",
         )
         .shown(
             r#"action = "drain"

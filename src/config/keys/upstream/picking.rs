@@ -1,44 +1,29 @@
-//! How an endpoint is picked: hashing, the cookie that leads back, the waiting room.
+//! Selecting an endpoint: hashing, sticky cookies, and the queue for times when all are full.
 
 use super::super::{COUNT, KeyTable, ValueKind, key};
 
 pub(super) const HASH: KeyTable = KeyTable {
-    doc: "The same endpoint for the same key.",
+    doc: "Requests with the same key go to the same endpoint.",
     keys: &[
         key(
-        "hash",
-        ValueKind::AnyOf(&[
-            ValueKind::OneOf(&["client_ip", "path", "sni"]),
-            ValueKind::Table(&KeyTable {
-                doc: "What the key is.",
-                keys: &[
-                    key("header", ValueKind::Text, "", "The value of this header.")
-                        .shown(r#"header = "x-user""#),
-                    key("cookie", ValueKind::Text, "", "The value of this cookie.")
-                        .shown(r#"cookie = "sid""#),
-                    key(
-                        "query",
-                        ValueKind::Text,
-                        "",
-                        "The value of this query parameter.",
-                    )
-                    .shown(r#"query = "room""#),
-                ],
-            }),
-        ]),
-        "",
-        "What the key is.",
-    )
-    .shown(r#"hash = "client_ip""#)
-    .required(),
+            "hash",
+            ValueKind::AnyOf(&[
+                ValueKind::OneOf(&["client_ip", "path", "sni"]),
+                ValueKind::Table(&HASH_KEY),
+            ]),
+            "",
+            "The key is the client's address (`client_ip`), the path of the request (`path`), the TLS server name that the client asked for (`sni`), or the value of a header, cookie or query parameter.",
+        )
+        .shown(r#"hash = "client_ip""#)
+        .required(),
         key(
             "load_factor",
             ValueKind::Number {
-                least: 1.0,
-                most: 100.0,
+                min: 1.0,
+                max: 100.0,
             },
             "1.25",
-            "What an endpoint may have in flight, relative to its fair share, before a key goes to the next one.",
+            "An endpoint may have this many times its fair share in flight before a key goes to the next endpoint.",
         )
         .shown(
             r#"hash = "path"
@@ -47,32 +32,84 @@ load_factor = 1.5"#,
     ],
 };
 
-pub(super) const STICKY: KeyTable = KeyTable {
-    doc: "A cookie that leads back to the same endpoint.",
+const HASH_KEY: KeyTable = KeyTable {
+    doc: "The key is the value of a header, cookie or query parameter.",
     keys: &[
-        key("cookie", ValueKind::Token, "\"tidegate\"", "Its name."),
-        key("ttl", ValueKind::Duration, "\"1h\"", "How long it holds."),
-        key("path", ValueKind::Path, "\"/\"", "Its `Path`."),
+        key(
+            "header",
+            ValueKind::Text,
+            "",
+            "The key is the value of this header.",
+        )
+        .shown(r#"header = "x-user""#),
+        key(
+            "cookie",
+            ValueKind::Text,
+            "",
+            "The key is the value of this cookie.",
+        )
+        .shown(r#"cookie = "sid""#),
+        key(
+            "query",
+            ValueKind::Text,
+            "",
+            "The key is the value of this query parameter.",
+        )
+        .shown(r#"query = "room""#),
+    ],
+};
+
+pub(super) const STICKY: KeyTable = KeyTable {
+    doc: "A sticky cookie brings each client back to the endpoint that it used before.",
+    keys: &[
+        key(
+            "cookie",
+            ValueKind::Token,
+            "\"tidegate\"",
+            "The sticky cookie has this name.",
+        ),
+        key(
+            "ttl",
+            ValueKind::Duration,
+            "\"1h\"",
+            "The sticky cookie is valid for this long.",
+        ),
+        key(
+            "path",
+            ValueKind::Path,
+            "\"/\"",
+            "The sticky cookie has this `Path` attribute.",
+        ),
         key(
             "same_site",
             ValueKind::OneOf(&["strict", "lax", "none"]),
             "\"lax\"",
-            "Its `SameSite`; browsers take `none` with https only.",
+            "The sticky cookie has this `SameSite` attribute; browsers accept `none` over https only.",
         ),
         key(
             "secret_file",
             ValueKind::File,
             "",
-            "The key that it is signed with; several nodes with the same one understand each other. Default: one of our own, kept across reloads.",
+            "This file contains the key that signs the sticky cookie; nodes with the same key accept each other's cookies. Without it, tidegate generates a key, which it keeps across reloads.",
         )
         .shown(r#"secret_file = "sticky.key""#),
     ],
 };
 
 pub(super) const QUEUE: KeyTable = KeyTable {
-    doc: "Where requests wait when every endpoint has its `max_tunnels`.",
+    doc: "Requests wait in a queue when every endpoint has reached its `max_tunnels`; without this table, they are rejected with 503.",
     keys: &[
-        key("size", COUNT, "1000", "Requests that may wait."),
-        key("timeout", ValueKind::Duration, "\"5s\"", "How long."),
+        key(
+            "size",
+            COUNT,
+            "1000",
+            "At most this many requests wait in the queue; further ones are rejected with 503.",
+        ),
+        key(
+            "timeout",
+            ValueKind::Duration,
+            "\"5s\"",
+            "A request that has waited in the queue for this long is rejected with 503.",
+        ),
     ],
 };

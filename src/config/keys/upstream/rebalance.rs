@@ -1,33 +1,39 @@
-//! What endpoints that have too much give up.
+//! Moving tunnels away from endpoints that have more than their share.
 
 use super::super::{KeyTable, ValueKind, key};
 
 pub(super) const REBALANCE: KeyTable = KeyTable {
-    doc: "Moves tunnels from endpoints that have more than their share.",
+    doc: "tidegate moves tunnels away from endpoints that have more than their share, by closing them so that the clients reconnect elsewhere.",
     keys: &[
         key(
             "mode",
             ValueKind::OneOf(&["dry_run", "on"]),
             "\"dry_run\"",
-            "Whether they are moved, or it is only told how many would be.",
+            "`on` moves tunnels; `dry_run` only reports how many it would move.",
         )
         .shown(r#"mode = "on""#),
         key(
             "factor",
             ValueKind::Number {
-                least: 1.05,
-                most: 100.0,
+                min: 1.05,
+                max: 100.0,
             },
             "1.2",
-            "What an endpoint may have, relative to its share.",
+            "An endpoint gives up tunnels when it has more than this many times its share of them.",
         )
         .shown("factor = 1.5"),
-        key("rate", ValueKind::Rate, "\"5/s\"", "So many per time.").shown(r#"rate = "20/s""#),
+        key(
+            "rate",
+            ValueKind::Rate,
+            "\"5/s\"",
+            "Tunnels are moved at this rate, for example `20/s` or `100/m`.",
+        )
+        .shown(r#"rate = "20/s""#),
         key(
             "min_age",
             ValueKind::Duration,
             "\"10m\"",
-            "Younger tunnels stay.",
+            "Tunnels younger than this are not moved.",
         )
         .shown(r#"min_age = "1h""#),
     ],
