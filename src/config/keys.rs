@@ -275,11 +275,16 @@ impl ValueKind {
             }
             Self::File => "a file name".into(),
             Self::Mode => "permission bits such as `\"0660\"`".into(),
-            Self::OneOf(names) => names
-                .iter()
-                .map(|name| format!("`\"{name}\"`"))
-                .collect::<Vec<_>>()
-                .join(" or "),
+            Self::OneOf(names) => {
+                let mut quoted: Vec<String> =
+                    names.iter().map(|name| format!("`\"{name}\"`")).collect();
+                let last = quoted.pop().unwrap_or_default();
+                if quoted.is_empty() {
+                    last
+                } else {
+                    format!("{} or {last}", quoted.join(", "))
+                }
+            }
             Self::List(kind) => format!("a list, each item of which is {}", kind.expected()),
             Self::Map(_) | Self::Pairs(_) | Self::Table(_) => "a table".into(),
             Self::AnyOf(kinds) => kinds

@@ -205,14 +205,14 @@ mod tests {
         );
         check(
             "[server]\nworkers = true\n",
-            &["expected `\"auto\"`, or a whole number from 1 to 1024, not a boolean"],
+            &["expected `\"auto\"`, or a whole number from 1 to 1024, found a boolean"],
         );
         check(
             "[server]\nwatch = \"some\"\n",
-            &["expected `\"certificates\"` or `\"all\"` or `\"off\"`, not `\"some\"`"],
+            &["expected `\"certificates\"`, `\"all\"` or `\"off\"`, found `\"some\"`"],
         );
         check("[listener.a]\n", &["`bind` is missing"]);
-        check("[upstream.\"a b\"]\n", &["`a b` cannot be a name"]);
+        check("[upstream.\"a b\"]\n", &["`a b` is not a valid name"]);
     }
 
     #[test]

@@ -232,7 +232,7 @@ pub(super) fn net(text: &str) -> Result<Net, String> {
         Ok(Net::Ip(canonical(net)))
     } else {
         Err(format!(
-            "`{text}` has bits set beyond the prefix length; use `{}` for the network or `{}` for the address",
+            "`{text}` has bits set beyond the prefix length; use `{}` or `{}`",
             net.trunc(),
             net.addr()
         ))

@@ -168,7 +168,10 @@ fn every_setting_in_it_is_a_setting() {
     let found = report.diagnostics().iter();
     let found = found.filter(|diagnostic| !beside.contains(&diagnostic.code));
     let found: Vec<&str> = found.map(|diagnostic| &*diagnostic.message).collect();
-    assert_eq!(found, ["a check is one of `websocket`, `http` and `tcp`"]);
+    assert_eq!(
+        found,
+        ["a health check must be exactly one of `websocket`, `http` and `tcp`"]
+    );
 }
 
 #[test]
