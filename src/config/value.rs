@@ -205,7 +205,7 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| format!("`{text}` are not valid permission bits; use e.g. `0660`"))
+        .ok_or_else(|| format!("`{text}` is not a valid mode; use permission bits such as `0660`"))
 }
 
 /// `https://chat.example.com`, `null`: an origin as browsers send it.

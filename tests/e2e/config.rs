@@ -173,7 +173,7 @@ fn a_warning_is_no_error() {
     assert!(
         checked
             .stderr
-            .contains("warning[not-in-effect]: `http2` is not in effect"),
+            .contains("warning[not-in-effect]: `http2` has no effect"),
         "{}",
         checked.stderr
     );

@@ -250,7 +250,7 @@ async fn a_file_of_endpoints_applies_by_itself_and_takes_nothing_else_along() {
     assert_eq!(told["kept"], 2);
     let error = told["error"].as_str().unwrap();
     assert!(
-        error.starts_with("line 2: `nonsense` is no address"),
+        error.starts_with("line 2: `nonsense` is not a valid address"),
         "{error}"
     );
     tunnels(&proxy, 3).await;
