@@ -45,7 +45,7 @@ pub struct PlannedSetting {
     /// Its key.
     pub name: String,
     /// Whether a reload does not change it: it waits for the next start.
-    pub at_next_start: bool,
+    pub needs_restart: bool,
 }
 
 /// What runs.
@@ -58,7 +58,7 @@ pub struct Current<'a> {
     /// Its tunnels.
     pub live: &'a LiveTunnels,
     /// Keys that a reload does not change, and that the new one has otherwise.
-    pub at_next_start: &'a [&'static str],
+    pub needs_restart: &'a [&'static str],
 }
 
 /// What becomes of a part.
@@ -106,16 +106,14 @@ pub struct PlannedEndpoint {
 }
 
 /// How much a reload may displace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
     /// Whatever it is.
     Force,
     /// At most half of the live tunnels.
     Half,
     /// So many of them.
-    #[serde(rename = "displaced_most")]
-    Most(u64),
+    Max(u64),
 }
 
 impl Guard {
@@ -127,7 +125,7 @@ impl Guard {
         let most = match self {
             Self::Force => return Ok(()),
             Self::Half => plan.tunnels / 2,
-            Self::Most(most) => most,
+            Self::Max(max) => max,
         };
         if plan.displaced <= most {
             return Ok(());
@@ -146,7 +144,7 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPl
         source,
         snapshot,
         live,
-        at_next_start,
+        needs_restart,
     } = running;
     let (now, old) = (config::compared(&new.source), config::compared(source));
     let endpoints = endpoints(&new.config, snapshot, live);
@@ -160,7 +158,7 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPl
     };
     let settings = ["server", "admin"].into_iter();
     let settings =
-        settings.flat_map(|table| settings_of(table, (&now[table], &old[table]), at_next_start));
+        settings.flat_map(|table| settings_of(table, (&now[table], &old[table]), needs_restart));
     ReloadPlan {
         tunnels: live.total(),
         displaced: displaced(&routes, &endpoints, live),
@@ -227,7 +225,7 @@ fn settings_of(table: &str, (new, old): (&Value, &Value), wait: &[&str]) -> Vec<
         .map(|name| {
             let name = format!("{table}.{name}");
             PlannedSetting {
-                at_next_start: wait.contains(&&*name),
+                needs_restart: wait.contains(&&*name),
                 name,
             }
         })

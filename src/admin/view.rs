@@ -105,13 +105,13 @@ pub struct LoadedConfig {
     /// What was probably not meant so.
     pub warnings: Vec<String>,
     /// Keys in it that take effect at the next start.
-    pub at_next_start: Vec<&'static str>,
+    pub needs_restart: Vec<&'static str>,
 }
 
 impl LoadedConfig {
     /// That these keys wait, a line each.
     pub fn waiting(&self) -> impl Iterator<Item = String> {
-        let keys = self.at_next_start.iter();
+        let keys = self.needs_restart.iter();
         keys.map(|key| format!("a change of `{key}` takes effect at the next start"))
     }
 }

@@ -180,7 +180,7 @@ async fn begin(displacer: &Displacer, wanted: &DueEviction) -> Option<Arc<Job>> 
     }
     let tunnels = chosen.len();
     let closing = JobSpec {
-        what: format!("{endpoint} of {upstream}"),
+        description: format!("{endpoint} of {upstream}"),
         speed,
         words: CloseMessage::standard(wanted.ended),
     };

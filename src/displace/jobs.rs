@@ -47,7 +47,7 @@ pub struct Job {
     /// Unique in the process.
     pub number: u64,
     /// Whose tunnels it closes, for people.
-    pub what: String,
+    pub description: String,
     /// As what they end.
     pub ended: Ended,
     /// Tunnels that it is to close.
@@ -97,7 +97,7 @@ impl Job {
 #[derive(Debug, Clone)]
 pub struct JobSpec {
     /// Whose they are, for people.
-    pub what: String,
+    pub description: String,
     /// How fast.
     pub speed: Speed,
     /// As what they end, and what their Close frames say.
@@ -155,7 +155,7 @@ impl Jobs {
         inner.begun += 1;
         let job = Arc::new(Job {
             number: inner.begun,
-            what: closing.what.clone(),
+            description: closing.description.clone(),
             ended: closing.words.ended,
             tunnels: chosen.len(),
             done: AtomicUsize::new(0),
@@ -177,7 +177,7 @@ impl Jobs {
             .await
             .ok()?;
         let closing = JobSpec {
-            what: "all tunnels".to_owned(),
+            description: "all tunnels".to_owned(),
             speed: Speed::Paced(ClosePace::Over(over)),
             words: CloseMessage {
                 code,
@@ -239,7 +239,7 @@ async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<ChosenTunnel>, cl
     let (tunnels, closed) = (job.tunnels, job.closed());
     tracing::info!(
         job = job.number,
-        what = job.what,
+        description = job.description,
         tunnels,
         closed,
         "tunnels closed"

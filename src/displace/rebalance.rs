@@ -139,7 +139,7 @@ impl UpstreamRebalancer {
         }
         let tunnels = chosen.len();
         let closing = JobSpec {
-            what: format!("what is too much on endpoints of {}", upstream.name),
+            description: format!("what is too much on endpoints of {}", upstream.name),
             speed: Speed::Paced(model::ClosePace::Over(LOOK_EVERY.mul_f64(CLOSING_SHARE))),
             words: CloseMessage::standard(Ended::Rebalance),
         };

@@ -105,7 +105,7 @@ impl Process {
             source: &self.reloader.loaded().source,
             snapshot: &self.reloader.snapshot(),
             live: &live,
-            at_next_start: &self.reloader.at_next_start(&loaded.config),
+            needs_restart: &self.reloader.at_next_start(&loaded.config),
         };
         plan::plan(loaded, files, &running)
     }

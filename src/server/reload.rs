@@ -218,7 +218,7 @@ impl Reloader {
         log_warnings(&loaded.warnings);
         let mut shown = taken(&loaded);
         let config = loaded.config;
-        shown.at_next_start = self.at_next_start(&config);
+        shown.needs_restart = self.at_next_start(&config);
         let shown = Arc::new(shown);
         let mut fingerprint = fingerprint(&config.inputs);
         if let (Source::Effective, Some(known)) = (from, self.fingerprint.get(&self.path)) {
@@ -295,7 +295,7 @@ pub(super) fn taken(loaded: &Loaded) -> LoadedConfig {
         at: SystemTime::now(),
         source: Arc::clone(&loaded.source),
         warnings: loaded.warnings.lines().collect(),
-        at_next_start: Vec::new(),
+        needs_restart: Vec::new(),
     }
 }
 

@@ -58,7 +58,7 @@ async fn a_tunnel_is_listed_with_all_that_is_known_of_it() {
         ("older_than=1h".to_owned(), 0),
         (format!("id={}", tunnel["id"].as_str().unwrap()), 1),
         ("id=0000000000000000&sort=bytes".to_owned(), 0),
-        ("sort=messages&over=100ms".to_owned(), 1),
+        ("sort=messages&rate_window=100ms".to_owned(), 1),
     ] {
         let listing = operator.get(&format!("/v1/tunnels?{query}")).await;
         assert_eq!(
@@ -181,9 +181,9 @@ async fn what_would_become_of_a_request_is_told() {
         (&json!("chat"), &json!("/room?x=1"))
     );
     assert_eq!(told["endpoint"], echo.address.to_string());
-    assert_eq!(told["others"][0]["route"], "acme");
+    assert_eq!(told["other_routes"][0]["route"], "acme");
     assert!(
-        told["others"][0]["why"]
+        told["other_routes"][0]["why"]
             .as_str()
             .unwrap()
             .contains("x-tenant")
@@ -196,11 +196,11 @@ async fn what_would_become_of_a_request_is_told() {
     let told =
         explain(json!({ "url": url, "headers": { "origin": "https://evil.example" } })).await;
     assert_eq!(
-        (&told["answer"]["reason"], &told["answer"]["status"]),
+        (&told["response"]["reason"], &told["response"]["status"]),
         (&json!("origin-denied"), &json!(403))
     );
     let told = explain(json!({ "url": "wss://a.example/other" })).await;
-    assert_eq!(told["answer"]["reason"], "no-route");
+    assert_eq!(told["response"]["reason"], "no-route");
     // None of that has come to the endpoint, or to anybody's count.
     assert_eq!(echo.served(), 0);
     assert_eq!(operator.get("/v1/status").await["rejections"], 0);
@@ -230,11 +230,11 @@ async fn a_client_certificate_and_its_listener_are_told_apart() {
     );
     let plain = told("ws://chat.example.com/").await;
     assert_eq!(
-        (&plain["listener"], &plain["answer"]["reason"]),
+        (&plain["listener"], &plain["response"]["reason"]),
         (&json!("main"), &json!("https-required"))
     );
     let plain = told("http://chat.example.com/x").await;
-    assert_eq!(plain["answer"]["text"], "https://chat.example.com/x");
+    assert_eq!(plain["response"]["text"], "https://chat.example.com/x");
     let certificates = operator.get("/v1/status").await["certificates"].clone();
     assert_eq!(certificates[0]["listener"], "secure");
 }

@@ -259,7 +259,7 @@ async fn a_weight_holds_until_the_next_reload() {
     let upstreams = operator.get("/v1/upstreams").await;
     let endpoint = &upstreams[0]["endpoints"][0];
     assert_eq!(
-        (&endpoint["weight"], &endpoint["weight_is_set"]),
+        (&endpoint["weight"], &endpoint["weight_overridden"]),
         (&json!(1), &json!(false))
     );
     let heavy = json!({ "endpoint": one.address.to_string(), "weight": 10_001 });
@@ -327,14 +327,14 @@ async fn a_reload_that_displaces_most_tunnels_is_seldom_meant_so() {
     let third = Echo::start("third").await;
     let (proxy, operator, mut held) = with_six(&one, &other).await;
     proxy.rewrite(&(ADMIN.to_owned() + &simple(&[third.address])));
-    for refused in [json!({}), json!({ "displaced_most": 5 })] {
+    for refused in [json!({}), json!({ "max_displaced": 5 })] {
         let (status, answer) = operator.post("/v1/reload", &refused).await;
         assert_eq!(status, 409, "{answer}");
     }
     let upstreams = operator.get("/v1/upstreams").await;
     assert_eq!(upstreams[0]["endpoints"].as_array().unwrap().len(), 2);
     let (status, done) = operator
-        .post("/v1/reload", &json!({ "displaced_most": 6 }))
+        .post("/v1/reload", &json!({ "max_displaced": 6 }))
         .await;
     assert_eq!((status, &done["certificates_only"]), (200, &json!(false)));
     let upstreams = operator.get("/v1/upstreams").await;
@@ -391,13 +391,13 @@ async fn a_plan_tells_of_secrets_files_and_what_waits_for_the_next_start() {
         after["files"][0].as_str().unwrap().ends_with("sticky.key"),
         "{after}"
     );
-    let workers = json!([{ "name": "server.workers", "at_next_start": true }]);
+    let workers = json!([{ "name": "server.workers", "needs_restart": true }]);
     assert_eq!(after["settings"], workers);
     let (_, done) = operator.post("/v1/reload", &json!({})).await;
     let warnings = done["warnings"].to_string();
     assert!(warnings.contains("server.workers"), "{warnings}");
     assert_eq!(
-        operator.get("/v1/status").await["at_next_start"],
+        operator.get("/v1/status").await["needs_restart"],
         json!(["server.workers"])
     );
 }
@@ -454,12 +454,12 @@ async fn a_broken_configuration_is_told_line_by_line_and_stays_in_status() {
         (&json!(2), &json!(0))
     );
     assert!(
-        status["reload_fault"][0]
+        status["reload_errors"][0]
             .as_str()
             .unwrap()
             .contains("colour")
     );
     proxy.rewrite(&(ADMIN.to_owned() + &config));
     assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 200);
-    assert_eq!(operator.get("/v1/status").await["reload_fault"], json!([]));
+    assert_eq!(operator.get("/v1/status").await["reload_errors"], json!([]));
 }

@@ -123,14 +123,18 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
         return Ok(answer);
     }
     let (code, reason) = (words.code, words.reason.clone());
-    let what = serde_json::to_string(&*filter).unwrap_or_default();
-    let closing = JobSpec { what, speed, words };
+    let description = serde_json::to_string(&*filter).unwrap_or_default();
+    let closing = JobSpec {
+        description,
+        speed,
+        words,
+    };
     let job = view.jobs.begin(chosen, closing);
     let job = job.map_err(|error| ApiError::conflict(error.to_string()))?;
     tracing::info!(
         job = job.number,
         tunnels = answer.matched,
-        filter = job.what,
+        filter = job.description,
         per_second = close.per_second,
         over = close
             .over

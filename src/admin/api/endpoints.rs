@@ -43,7 +43,7 @@ pub const WEIGHT_MOST: u32 = 10_000;
 
 /// An endpoint, after a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct EndpointResponse {
+pub struct EndpointChangeResponse {
     /// Its upstream.
     pub upstream: String,
     /// How it is now.
@@ -54,7 +54,7 @@ pub struct EndpointResponse {
 ///
 /// # Errors
 /// [`ApiError`].
-pub fn drain(view: &View, which: &EndpointRequest) -> Result<EndpointResponse, ApiError> {
+pub fn drain(view: &View, which: &EndpointRequest) -> Result<EndpointChangeResponse, ApiError> {
     let (upstream, member) = find(view, which)?;
     upstream.set_drained(&member.state, true);
     let in_flight = member.state.in_flight();
@@ -72,7 +72,7 @@ pub fn drain(view: &View, which: &EndpointRequest) -> Result<EndpointResponse, A
 ///
 /// # Errors
 /// [`ApiError`].
-pub fn undrain(view: &View, which: &EndpointRequest) -> Result<EndpointResponse, ApiError> {
+pub fn undrain(view: &View, which: &EndpointRequest) -> Result<EndpointChangeResponse, ApiError> {
     let (upstream, member) = find(view, which)?;
     let (name, endpoint) = (&*upstream.name, &*member.state.label);
     upstream.set_drained(&member.state, false);
@@ -93,7 +93,7 @@ pub fn undrain(view: &View, which: &EndpointRequest) -> Result<EndpointResponse,
 ///
 /// # Errors
 /// [`ApiError`].
-pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointResponse, ApiError> {
+pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointChangeResponse, ApiError> {
     if weigh.weight.is_some_and(|weight| weight > WEIGHT_MOST) {
         return Err(ApiError::bad_request(format!(
             "a weight is at most {WEIGHT_MOST}"
@@ -158,12 +158,12 @@ fn find(view: &View, which: &EndpointRequest) -> Result<(Arc<Upstream>, Member),
     }
 }
 
-fn steered(view: &View, upstream: &Upstream, member: &Member) -> EndpointResponse {
+fn steered(view: &View, upstream: &Upstream, member: &Member) -> EndpointChangeResponse {
     let live = LiveTunnels::of(&view.workers.counters());
     let members = upstream.members().into_iter();
     // It may have gone meanwhile.
     let now = members.rev().find(|it| it.state.id == member.state.id);
-    EndpointResponse {
+    EndpointChangeResponse {
         upstream: upstream.name.to_string(),
         endpoint: EndpointInfo::of(now.as_ref().unwrap_or(member), &live, Instant::now()),
     }

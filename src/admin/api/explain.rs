@@ -66,13 +66,13 @@ pub struct ExplainResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// Routes for its host and path that do not take it.
-    pub others: Vec<OtherRoute>,
+    pub other_routes: Vec<OtherRoute>,
     /// What tidegate answers itself, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<OwnResponse>,
+    pub response: Option<OwnResponse>,
     /// What else that depends on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub depends: Vec<String>,
+    pub depends_on: Vec<String>,
     /// Path and query that the endpoint gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_path: Option<String>,
@@ -147,9 +147,9 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         host: url.host().unwrap_or_default().to_owned(),
         path: url.path().to_owned(),
         route: None,
-        others: Vec::new(),
-        answer: None,
-        depends: Vec::new(),
+        other_routes: Vec::new(),
+        response: None,
+        depends_on: Vec::new(),
         endpoint_path: None,
         endpoint: None,
         why: None,
@@ -163,7 +163,7 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         parts: &parts,
     };
     if let Err(rejection) = visit.follow(&mut told) {
-        told.answer = Some(OwnResponse::of(rejection));
+        told.response = Some(OwnResponse::of(rejection));
     }
     Ok(told)
 }
@@ -279,7 +279,7 @@ impl Visit<'_> {
         let mut wanted = route.settings.access.clone();
         if self.question.client.is_none() && !(wanted.allow.is_empty() && wanted.deny.is_empty()) {
             let depends = "the client's address: name one (`client`)".to_owned();
-            told.depends.push(depends);
+            told.depends_on.push(depends);
             (wanted.allow, wanted.deny) = Default::default();
         }
         access::check(&wanted, visitor, &parts.headers)?;
@@ -287,7 +287,7 @@ impl Visit<'_> {
             LeadsTo::Upstream(_) => {}
             LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),
             LeadsTo::Redirect(redirect) => {
-                told.answer = Some(OwnResponse {
+                told.response = Some(OwnResponse {
                     status: redirect.status.as_u16(),
                     reason: "redirect".to_owned(),
                     text: "the client is sent elsewhere".to_owned(),
@@ -326,7 +326,7 @@ impl Visit<'_> {
             !is_it && route::is_candidate(&route.settings, &request)
         };
         let others = snapshot.routes().iter().filter(is_other).take(OTHERS_MOST);
-        told.others = others
+        told.other_routes = others
             .map(|other| OtherRoute {
                 route: other.settings.name.to_string(),
                 why: route::why_not(&other.settings, &request)
@@ -349,7 +349,7 @@ impl Visit<'_> {
         if is_handshake {
             return Err(Rejection::HttpsRequired);
         }
-        told.answer = Some(OwnResponse {
+        told.response = Some(OwnResponse {
             status: 308,
             reason: "redirect".to_owned(),
             text: ["https://", target.host(), target.origin_form()].concat(),
@@ -377,7 +377,7 @@ impl Visit<'_> {
             PickError::NotReady => Rejection::NoEndpoint,
             PickError::Full => {
                 if upstream.picking().queue.is_some() {
-                    told.depends
+                    told.depends_on
                         .push("whether an endpoint has room in time: it waits".to_owned());
                 }
                 Rejection::EndpointsFull

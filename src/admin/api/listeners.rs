@@ -25,7 +25,7 @@ pub struct ListenerInfo {
     /// Connections of clients, tunnels included.
     pub connections: u64,
     /// Connections taken since the start.
-    pub connections_taken: u64,
+    pub connections_total: u64,
     /// Live tunnels.
     pub tunnels: u64,
     /// Requests refused since the start, by reason.
@@ -104,7 +104,7 @@ pub fn listeners(view: &View) -> Vec<ListenerInfo> {
             drained: listening.is_drained,
             tls: listening.tls,
             connections: taken.saturating_sub(closed),
-            connections_taken: taken,
+            connections_total: taken,
             tunnels: live.of_listener(&listening.name),
             rejections,
         }

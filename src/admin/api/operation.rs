@@ -133,7 +133,7 @@ impl Operation {
             Self::CloseTunnels => of::<close::CloseResponse>(schemas),
             Self::StopClosing => of::<status::JobInfo>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint | Self::WeighEndpoint => {
-                of::<endpoints::EndpointResponse>(schemas)
+                of::<endpoints::EndpointChangeResponse>(schemas)
             }
             Self::PlanReload => of::<ReloadPlan>(schemas),
             Self::Reload => of::<ReloadResponse>(schemas),

@@ -15,8 +15,8 @@ use crate::handover::identity::shown;
 pub struct ConfigInfo {
     /// Every file that was read, the configuration file first.
     pub files: Vec<String>,
-    /// When.
-    pub taken: String,
+    /// When it was loaded.
+    pub loaded: String,
     /// What it says in full, in the shape of the file. Values of headers and queries are left out, and
     /// of secrets there is only the name of their file.
     pub config: serde_json::Value,
@@ -29,7 +29,7 @@ pub struct ReloadRequest {
     /// Live tunnels whose route or endpoint may go or be drained: half of all if nothing is said.
     /// Beyond, nothing is reloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub displaced_most: Option<u64>,
+    pub max_displaced: Option<u64>,
     /// However many that are.
     #[serde(default)]
     pub force: bool,
@@ -40,7 +40,7 @@ pub fn config(view: &View) -> ConfigInfo {
     let taken = view.loaded.load();
     ConfigInfo {
         files: taken.files.clone(),
-        taken: shown(taken.at),
+        loaded: shown(taken.at),
         config: config::effective(&taken.source),
     }
 }
@@ -58,9 +58,9 @@ pub async fn plan(view: &View) -> Result<ReloadPlan, ApiError> {
 /// # Errors
 /// [`ApiError`]; what ran before runs on then.
 pub async fn reload(view: &View, reload: ReloadRequest) -> Result<ReloadResponse, ApiError> {
-    let guard = match reload.displaced_most {
+    let guard = match reload.max_displaced {
         _ if reload.force => Guard::Force,
-        Some(most) => Guard::Most(most),
+        Some(max) => Guard::Max(max),
         None => Guard::Half,
     };
     command::send(&view.commands, |done| ControlCommand::Reload(guard, done)).await

@@ -29,23 +29,23 @@ pub struct StatusInfo {
     /// The configuration file.
     pub config: String,
     /// When what runs was taken from it.
-    pub config_taken: String,
+    pub config_loaded: String,
     /// What is probably not meant so in it.
     pub config_warnings: Vec<String>,
     /// Keys that say something else than at the start, and wait for the next one.
-    pub at_next_start: Vec<String>,
+    pub needs_restart: Vec<String>,
     /// Reloads that were taken.
     pub reloads: u64,
     /// Reloads that failed: what ran before went on.
     pub failed_reloads: u64,
     /// What was wrong with the last reload; empty if it was taken.
-    pub reload_fault: Vec<String>,
+    pub reload_errors: Vec<String>,
     /// Data-plane threads.
     pub workers: usize,
     /// Connections of clients, tunnels included.
     pub connections: usize,
     /// Those that descriptors carry.
-    pub connections_most: usize,
+    pub max_connections: usize,
     /// Live tunnels.
     pub tunnels: u64,
     /// Tunnels opened since the start.
@@ -101,7 +101,7 @@ pub struct JobInfo {
     /// The number that the job was given.
     pub job: u64,
     /// Whose tunnels it closes, for people.
-    pub what: String,
+    pub description: String,
     /// As what they end.
     pub reason: String,
     /// Tunnels that it is to close.
@@ -117,7 +117,7 @@ impl JobInfo {
     pub fn of(job: &Job) -> Self {
         Self {
             job: job.number,
-            what: job.what.clone(),
+            description: job.description.clone(),
             reason: job.ended.token().to_owned(),
             tunnels: job.tunnels,
             done: job.done(),
@@ -143,19 +143,19 @@ pub fn status(view: &View) -> StatusInfo {
         started: shown(began.time()),
         uptime_seconds: began.elapsed().as_secs(),
         config: taken.files.first().cloned().unwrap_or_default(),
-        config_taken: shown(taken.at),
+        config_loaded: shown(taken.at),
         config_warnings: taken.warnings.clone(),
-        at_next_start: taken
-            .at_next_start
+        needs_restart: taken
+            .needs_restart
             .iter()
             .map(|it| (*it).to_owned())
             .collect(),
         reloads,
         failed_reloads,
-        reload_fault: view.process.fault().to_vec(),
+        reload_errors: view.process.fault().to_vec(),
         workers: view.workers.len(),
         connections: view.admission.open(),
-        connections_most: view.admission.limit(),
+        max_connections: view.admission.limit(),
         tunnels: totals.tunnels_open,
         tunnels_opened: totals.tunnels,
         requests: totals.requests,

@@ -38,12 +38,12 @@ pub struct ListTunnelsRequest {
     pub after: Option<String>,
     /// Measure rates for so long, up to 10 s, and tell them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub over: Option<HumanDuration>,
+    pub rate_window: Option<HumanDuration>,
 }
 
 impl ListTunnelsRequest {
     /// The names of its parts.
-    pub const NAMES: [&str; 4] = ["sort", "limit", "after", "over"];
+    pub const NAMES: [&str; 4] = ["sort", "limit", "after", "rate_window"];
 }
 
 /// What tunnels are sorted by.
@@ -187,7 +187,7 @@ pub async fn list(
         ));
     }
     if layout
-        .over
+        .rate_window
         .is_some_and(|over| over.0 > OVER_MOST || over.0.is_zero())
     {
         return Err(ApiError::bad_request(
@@ -199,7 +199,7 @@ pub async fn list(
         .as_deref()
         .map_or(Ok(ListPosition::default()), position)?;
     let filter = Arc::new(filter);
-    let before = match layout.over {
+    let before = match layout.rate_window {
         Some(over) => {
             // It holds something of every tunnel meanwhile.
             let one = view.measuring.try_lock();

@@ -61,11 +61,11 @@ pub struct EndpointInfo {
     pub back_in_seconds: Option<u64>,
     /// What the latest check found wrong, even if nothing has followed from it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check_fault: Option<String>,
+    pub check_error: Option<String>,
     /// Its weight, an operator's if one has set it.
     pub weight: u32,
     /// Whether an operator has set it; the next reload forgets that.
-    pub weight_is_set: bool,
+    pub weight_overridden: bool,
     /// Whether it is for when the others cannot.
     pub backup: bool,
     /// Sessions that it may have at once.
@@ -206,9 +206,9 @@ impl EndpointInfo {
                 why,
                 down_seconds: down,
                 back_in_seconds: back,
-                check_fault: health.fault().map(Into::into),
+                check_error: health.fault().map(Into::into),
                 weight: member.weight,
-                weight_is_set: endpoint.weight().is_some(),
+                weight_overridden: endpoint.weight().is_some(),
                 backup: member.is_backup,
                 max_tunnels: member.max_in_flight,
                 in_flight,

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tidegate::admin::api::endpoints::{EndpointRequest, EndpointResponse, WeightRequest};
+use tidegate::admin::api::endpoints::{EndpointChangeResponse, EndpointRequest, WeightRequest};
 use tidegate::admin::api::listeners::{self, ListenerInfo};
 use tidegate::admin::api::operation::Operation;
 
@@ -86,7 +86,7 @@ pub(super) fn drain(verb: &DrainArgs) -> Result<(), ClientError> {
 fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), ClientError> {
     on_older(client, Operation::DrainEndpoint, which)?;
     let steered = steer(client, Operation::DrainEndpoint, which)?;
-    let Some(EndpointResponse { upstream, endpoint }) = steered else {
+    let Some(EndpointChangeResponse { upstream, endpoint }) = steered else {
         return Ok(());
     };
     let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
@@ -158,7 +158,7 @@ fn undrain_listener(
 fn undrain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), ClientError> {
     on_older(client, Operation::UndrainEndpoint, which)?;
     let steered = steer(client, Operation::UndrainEndpoint, which)?;
-    if let Some(EndpointResponse { upstream, endpoint }) = steered {
+    if let Some(EndpointChangeResponse { upstream, endpoint }) = steered {
         let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
         let why = endpoint.why.map(|why| format!(", but {}", harmless(&why)));
         let why = why.unwrap_or_default();
@@ -174,9 +174,9 @@ pub(super) fn weight(verb: &WeightArgs) -> Result<(), ClientError> {
         weight: verb.weight,
     };
     let steered = steer(&verb.client, Operation::WeighEndpoint, &weigh)?;
-    if let Some(EndpointResponse { upstream, endpoint }) = steered {
+    if let Some(EndpointChangeResponse { upstream, endpoint }) = steered {
         let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
-        let until = match endpoint.weight_is_set {
+        let until = match endpoint.weight_overridden {
             true => " until the next reload",
             false => ", as configured",
         };

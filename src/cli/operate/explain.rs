@@ -74,14 +74,14 @@ fn shown(told: &ExplainResponse) -> String {
         ),
         format!("route     {}", told.route.as_deref().unwrap_or("none")),
     ];
-    for other in &told.others {
+    for other in &told.other_routes {
         lines.push(format!(
             "          not {}: {}",
             other.route,
             harmless(&other.why)
         ));
     }
-    if let Some(answer) = &told.answer {
+    if let Some(answer) = &told.response {
         lines.push(format!(
             "answer    {} {}: {}",
             answer.status,
@@ -89,7 +89,7 @@ fn shown(told: &ExplainResponse) -> String {
             harmless(&answer.text)
         ));
     }
-    for what in &told.depends {
+    for what in &told.depends_on {
         lines.push(format!("depends   on {}", harmless(what)));
     }
     if let (Some(endpoint), Some(why)) = (&told.endpoint, &told.why) {

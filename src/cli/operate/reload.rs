@@ -19,7 +19,7 @@ pub(in crate::cli) struct ReloadArgs {
     /// Reload only if at most so many live tunnels have their route or endpoint removed or drained
     /// [default: half of all]
     #[arg(long, value_name = "TUNNELS", conflicts_with_all = ["plan", "force"])]
-    displaced_most: Option<u64>,
+    max_displaced: Option<u64>,
     /// Reload however many that are
     #[arg(long, conflicts_with = "plan")]
     force: bool,
@@ -38,7 +38,7 @@ pub(super) fn reload(verb: &ReloadArgs) -> Result<(), ClientError> {
         return Ok(());
     }
     let how = reload::ReloadRequest {
-        displaced_most: verb.displaced_most,
+        max_displaced: verb.max_displaced,
         force: verb.force,
     };
     let answer = client.ask(Operation::Reload, "", Some(&how))?;
@@ -83,7 +83,7 @@ fn planned(plan: &ReloadPlan) -> String {
         part("file", file, PlannedChange::Changed, 0);
     }
     for setting in &plan.settings {
-        let wait = if setting.at_next_start {
+        let wait = if setting.needs_restart {
             " (at the next start)"
         } else {
             ""

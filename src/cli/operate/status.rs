@@ -71,7 +71,7 @@ fn overview(status: &StatusInfo) -> String {
         format!(
             "{} of {} connections, {} live tunnels ({} since the start), {} requests, {} refused",
             status.connections,
-            status.connections_most,
+            status.max_connections,
             status.tunnels,
             status.tunnels_opened,
             status.requests,
@@ -80,22 +80,22 @@ fn overview(status: &StatusInfo) -> String {
         format!(
             "configuration {}, taken {}; {} reloads taken, {} failed",
             harmless(&status.config),
-            status.config_taken,
+            status.config_loaded,
             status.reloads,
             status.failed_reloads
         ),
     ];
-    if !status.reload_fault.is_empty() {
+    if !status.reload_errors.is_empty() {
         lines.push("the last reload failed, and what ran before runs on:".to_owned());
         lines.extend(
             status
-                .reload_fault
+                .reload_errors
                 .iter()
                 .map(|it| format!("  {}", harmless(it))),
         );
     }
-    if !status.at_next_start.is_empty() {
-        let keys = status.at_next_start.join(", ");
+    if !status.needs_restart.is_empty() {
+        let keys = status.needs_restart.join(", ");
         lines.push(format!(
             "changed, but only in effect from the next start on: {keys}"
         ));
@@ -138,7 +138,7 @@ fn in_progress(status: &StatusInfo) -> Vec<String> {
             job.done,
             job.tunnels,
             job.reason,
-            harmless(&job.what)
+            harmless(&job.description)
         ));
     }
     lines
@@ -211,7 +211,7 @@ fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {
             Style::Warning
         }
     };
-    let set = if endpoint.weight_is_set { "*" } else { "" };
+    let set = if endpoint.weight_overridden { "*" } else { "" };
     vec![
         Cell::text(&upstream.name),
         Cell::text(&endpoint.endpoint),
@@ -225,7 +225,7 @@ fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {
 
 fn why(endpoint: &EndpointInfo) -> String {
     let mut parts: Vec<String> = endpoint.why.iter().cloned().collect();
-    if endpoint.weight_is_set {
+    if endpoint.weight_overridden {
         parts.push("* weighed by an operator, until the next reload".to_owned());
     }
     if let Some(seconds) = endpoint.down_seconds {
@@ -235,7 +235,7 @@ fn why(endpoint: &EndpointInfo) -> String {
         parts.push(format!("back in {}", short(seconds)));
     }
     if endpoint.state == EndpointStatus::Up
-        && let Some(fault) = &endpoint.check_fault
+        && let Some(fault) = &endpoint.check_error
     {
         parts.push(format!("its latest check failed: {fault}"));
     }

@@ -62,7 +62,7 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
         sort: Some(sort),
         limit: Some(limit),
         after: None,
-        over: rates,
+        rate_window: rates,
     };
     let query = query(&which.filter(id), &layout);
     if client.json {
