@@ -47,14 +47,14 @@ pub async fn serve(
 ) -> SessionOutcome {
     let (parts, body) = request.into_parts();
     let (incoming, read) = IncomingRequest::new(connection, &parts);
-    let answered = match read {
+    let result = match read {
         Ok(()) => respond(&incoming, parts, body, first_head).await,
         Err(rejection) => Err(rejection.into()),
     };
     // From here on there is a response: a client that disconnects now has not abandoned its
     // handshake.
     incoming.mark_answered();
-    match answered {
+    match result {
         Ok(outcome) => outcome,
         Err(SessionError { rejection, detail }) => {
             access_log::request_rejected(
@@ -112,12 +112,12 @@ async fn respond(
         Intent::Handshake(handshake) => {
             // A valid handshake has no body: `Intent::of` has checked that.
             drop(body);
-            let shares = incoming.tunnel_permits(&route)?;
+            let permits = incoming.tunnel_permits(&route)?;
             let handshake = match route.settings.compression {
                 true => handshake,
                 false => handshake.without_compression(),
             };
-            handshake::open(&routed, &parts, &handshake, first_head, shares).await
+            handshake::open(&routed, &parts, &handshake, first_head, permits).await
         }
         Intent::Plain if route.settings.http == PlainHttp::Reject => {
             Err(Rejection::WebSocketRequired.into())

@@ -270,7 +270,7 @@ mod tests {
             (&[comes, begins, stuck, stuck], Some(3 + 5)),
             (&[comes, begins, stuck, goes], None),
             (&[comes, begins, stuck, goes, stuck], Some(5 + 5)),
-            // An answer that has been given to the kernel only in part is not answered.
+            // A response that the kernel has accepted only in part is not complete.
             (&[comes, begins, stuck, ends], Some(3 + 5)),
             (&[comes, begins, stuck, ends, goes], Some(5 + 3)),
         ] {

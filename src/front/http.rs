@@ -57,7 +57,7 @@ enum HttpExit {
 pub async fn serve(
     connection: Rc<Connection>,
     stream: Stream,
-    place: ConnectionGuards,
+    guards: ConnectionGuards,
     since: Instant,
 ) {
     let activity = Rc::new(ClientActivity::new(since));
@@ -70,7 +70,7 @@ pub async fn serve(
         );
         // Boxed, because `poll_without_shutdown` requires a service future that is `Unpin`.
         service_fn(move |request| {
-            Box::pin(answer(
+            Box::pin(respond(
                 Rc::clone(&connection),
                 Rc::clone(&activity),
                 Rc::clone(&slot),
@@ -106,7 +106,7 @@ pub async fn serve(
             drop((opening, stream));
         }
         HttpExit::Tunnel(opening) => {
-            session::relay(&connection, *opening, stream, &parts.read_buf, place);
+            session::relay(&connection, *opening, stream, &parts.read_buf, guards);
         }
         HttpExit::Done(Ok(())) => Box::pin(linger(stream)).await,
         HttpExit::Done(Err(error)) => {
@@ -125,7 +125,7 @@ pub async fn serve(
 }
 
 /// Serves one request.
-async fn answer(
+async fn respond(
     connection: Rc<Connection>,
     activity: Rc<ClientActivity>,
     slot: Rc<Cell<Option<Box<Opening>>>>,

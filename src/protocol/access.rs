@@ -28,32 +28,32 @@ pub struct AccessSubject {
 /// [`Rejection::OriginMissing`].
 pub fn check(
     access: &Access,
-    visitor: AccessSubject,
+    subject: AccessSubject,
     headers: &HeaderMap,
 ) -> Result<(), Rejection> {
-    let denied = access.deny.contain(visitor.address);
-    let allowed = access.allow.is_empty() || access.allow.contain(visitor.address);
+    let is_denied = access.deny.contain(subject.address);
+    let is_allowed = access.allow.is_empty() || access.allow.contain(subject.address);
     // A client whose address a proxy withholds may be any client: it passes no list.
-    let asked = !(access.deny.is_empty() && access.allow.is_empty());
-    if denied || !allowed || (asked && !visitor.is_known) {
+    let is_limited = !(access.deny.is_empty() && access.allow.is_empty());
+    if is_denied || !is_allowed || (is_limited && !subject.is_known) {
         return Err(Rejection::AddressDenied);
     }
-    if access.client_certificate && !visitor.has_certificate {
+    if access.client_certificate && !subject.has_certificate {
         return Err(Rejection::CertificateRequired);
     }
-    check_origin(access, visitor, headers)
+    check_origin(access, subject, headers)
 }
 
 /// Browsers send `Origin` with every handshake (RFC 6455 section 10.2), and with plain requests
 /// that another site may have caused.
 fn check_origin(
     access: &Access,
-    visitor: AccessSubject,
+    subject: AccessSubject,
     headers: &HeaderMap,
 ) -> Result<(), Rejection> {
     let mut lines = headers.get_all(ORIGIN).iter();
     let Some(line) = lines.next() else {
-        let missing = access.origins_required && visitor.is_handshake;
+        let missing = access.origins_required && subject.is_handshake;
         return if missing {
             Err(Rejection::OriginMissing)
         } else {
@@ -63,9 +63,9 @@ fn check_origin(
     if access.origins.is_empty() {
         return Ok(());
     }
-    let only = lines.next().is_none();
+    let is_single = lines.next().is_none();
     let origin = line.to_str().ok().and_then(Origin::parse);
-    match origin.filter(|origin| only && access.origins.contains(origin)) {
+    match origin.filter(|origin| is_single && access.origins.contains(origin)) {
         Some(_) => Ok(()),
         None => Err(Rejection::OriginDenied),
     }
@@ -87,14 +87,14 @@ mod tests {
     #[track_caller]
     fn origins(
         access: &Access,
-        visitor: AccessSubject,
+        subject: AccessSubject,
         lines: &[&'static str],
     ) -> Result<(), Rejection> {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(ORIGIN, HeaderValue::from_static(line));
         }
-        check(access, visitor, &headers)
+        check(access, subject, &headers)
     }
 
     #[test]
@@ -190,15 +190,15 @@ mod tests {
             (Some("192.0.2.1"), false),
             (None, false),
         ] {
-            let visitor = AccessSubject {
+            let subject = AccessSubject {
                 address: address.map(|text| text.parse().unwrap()),
                 ..PAGE
             };
-            let result = check(&access, visitor, &HeaderMap::new());
+            let result = check(&access, subject, &HeaderMap::new());
             assert_eq!(result.is_ok(), passes, "{address:?}");
             let hidden = AccessSubject {
                 is_known: false,
-                ..visitor
+                ..subject
             };
             assert!(check(&access, hidden, &HeaderMap::new()).is_err());
         }

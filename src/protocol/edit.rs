@@ -34,9 +34,9 @@ pub struct TemplateValues<'a> {
 }
 
 /// Renders a template with the values of a request.
-pub fn render(template: &Template, known: &TemplateValues<'_>) -> String {
+pub fn render(template: &Template, values: &TemplateValues<'_>) -> String {
     let mut text = String::new();
-    let certificate = known.tls.and_then(|tls| tls.certificate.as_ref());
+    let certificate = values.tls.and_then(|tls| tls.certificate.as_ref());
     for piece in template.pieces() {
         let variable = match piece {
             Piece::Text(piece) => {
@@ -47,28 +47,28 @@ pub fn render(template: &Template, known: &TemplateValues<'_>) -> String {
         };
         let value = match variable {
             Variable::ClientAddress => {
-                if let Some(address) = known.client {
+                if let Some(address) = values.client {
                     // Writing to a string does not fail.
                     let _ = write!(text, "{address}");
                 }
                 ""
             }
-            Variable::Host => known.host,
-            Variable::Uri => known.uri,
-            Variable::Scheme if known.secure => "https",
+            Variable::Host => values.host,
+            Variable::Uri => values.uri,
+            Variable::Scheme if values.secure => "https",
             Variable::Scheme => "http",
-            Variable::RequestId => known.request_id,
-            Variable::Listener => known.listener,
-            Variable::Route => known.route,
-            Variable::TlsVersion => known.tls.map_or("", |tls| tls.version),
-            Variable::TlsCipher => known.tls.map_or("", |tls| tls.cipher),
-            Variable::TlsServerName => known
+            Variable::RequestId => values.request_id,
+            Variable::Listener => values.listener,
+            Variable::Route => values.route,
+            Variable::TlsVersion => values.tls.map_or("", |tls| tls.version),
+            Variable::TlsCipher => values.tls.map_or("", |tls| tls.cipher),
+            Variable::TlsServerName => values
                 .tls
                 .and_then(|tls| tls.server_name.as_deref())
                 .unwrap_or_default(),
-            Variable::ClientCertificateSubject => certificate.map_or("", |known| &known.subject),
+            Variable::ClientCertificateSubject => certificate.map_or("", |values| &values.subject),
             Variable::ClientCertificateFingerprint => {
-                certificate.map_or("", |known| &known.fingerprint)
+                certificate.map_or("", |values| &values.fingerprint)
             }
         };
         text.push_str(value);
@@ -93,10 +93,10 @@ impl<'a> Edit<'a> {
     pub fn new(
         changes: &'a HeaderChanges,
         reserved: &'a [HeaderName],
-        known: &TemplateValues<'_>,
+        values: &TemplateValues<'_>,
     ) -> Self {
         let added = changes.set.iter().filter_map(|(name, template)| {
-            let value = HeaderValue::try_from(render(template, known)).ok()?;
+            let value = HeaderValue::try_from(render(template, values)).ok()?;
             (!value.is_empty()).then(|| (name.clone(), value))
         });
         Self {
@@ -206,7 +206,7 @@ pub fn rewrite<'a>(rewrite: &Rewrite, origin_form: &'a str) -> Result<Cow<'a, st
 pub(super) mod tests {
     use super::*;
 
-    pub(in crate::protocol) fn known() -> TemplateValues<'static> {
+    pub(in crate::protocol) fn values() -> TemplateValues<'static> {
         TemplateValues {
             client: Some("192.0.2.1".parse().unwrap()),
             host: "chat.example.com",
@@ -241,7 +241,7 @@ pub(super) mod tests {
             ),
             (&["tls_version", "client_certificate_subject"], ""),
         ] {
-            assert_eq!(render(&template(pieces), &known()), expected);
+            assert_eq!(render(&template(pieces), &values()), expected);
         }
     }
 
@@ -256,7 +256,7 @@ pub(super) mod tests {
             remove: vec![name("x-debug")],
         };
         let reserved = [name("x-request-id")];
-        let mut edit = Edit::new(&changes, &reserved, &known());
+        let mut edit = Edit::new(&changes, &reserved, &values());
         edit.add_own(&reserved[0], HeaderValue::from_static("id-1"));
         edit.add_own(&name("x-env"), HeaderValue::from_static("not this one"));
         let mut headers = HeaderMap::new();

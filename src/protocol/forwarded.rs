@@ -42,7 +42,7 @@ impl Claim {
 /// What one proxy states about the peer that connected to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct ForwardedHop {
-    who: ForwardedFor,
+    forwarded_for: ForwardedFor,
     secure: Option<bool>,
     host: Option<Box<str>>,
     port: Option<u16>,
@@ -73,17 +73,17 @@ pub fn trusted_claim(
         return Ok(None);
     }
     Ok(Some(match trust.family {
-        Family::XForwarded => walk(x_forwarded(headers), &trust.proxies, peer),
+        Family::XForwarded => follow(x_forwarded(headers), &trust.proxies, peer),
         Family::Forwarded => {
             let hops = forwarded(headers).ok_or(Rejection::BadForwarded)?;
-            walk(hops.into_iter().rev(), &trust.proxies, peer)
+            follow(hops.into_iter().rev(), &trust.proxies, peer)
         }
     }))
 }
 
 /// Follows `hops` from our end: the first address that is not a trusted proxy's is the client's. A
 /// proxy that does not state its peer ends the walk, because everything before it is unattributed.
-fn walk(hops: impl Iterator<Item = ForwardedHop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
+fn follow(hops: impl Iterator<Item = ForwardedHop>, trusted: &Nets, peer: Option<IpAddr>) -> Claim {
     let mut claim = Claim {
         client: peer,
         is_hidden: false,
@@ -98,7 +98,7 @@ fn walk(hops: impl Iterator<Item = ForwardedHop>, trusted: &Nets, peer: Option<I
         claim.secure = hop.secure.or(claim.secure);
         claim.host = hop.host.or(claim.host);
         claim.port = hop.port.or(claim.port);
-        let address = match hop.who {
+        let address = match hop.forwarded_for {
             ForwardedFor::Silent => break,
             ForwardedFor::Hidden => None,
             ForwardedFor::Address(address) => Some(address),
@@ -136,10 +136,10 @@ fn x_forwarded(headers: &HeaderMap) -> impl Iterator<Item = ForwardedHop> {
             text.map_or(String::new(), ToString::to_string)
         };
         ForwardedHop {
-            who: if addresses.is_empty() {
+            forwarded_for: if addresses.is_empty() {
                 ForwardedFor::Silent
             } else {
-                who(&at(&addresses))
+                parse_node(&at(&addresses))
             },
             secure: is_secure(&at(&protos)),
             host: Some(at(&hosts))
@@ -175,11 +175,11 @@ fn elements(line: &str) -> Option<Vec<ForwardedHop>> {
         }
         let (name, after) = rest.split_once('=')?;
         let (value, after) = value(after)?;
-        let known = hop.get_or_insert_with(ForwardedHop::default);
+        let current = hop.get_or_insert_with(ForwardedHop::default);
         match name.trim_matches(SPACE).to_ascii_lowercase().as_str() {
-            "for" => known.who = who(&value),
-            "proto" => known.secure = is_secure(&value),
-            "host" => known.host = target::is_authority(&value).then(|| value.into()),
+            "for" => current.forwarded_for = parse_node(&value),
+            "proto" => current.secure = is_secure(&value),
+            "host" => current.host = target::is_authority(&value).then(|| value.into()),
             name if super::token::is_token(name) => {}
             _ => return None,
         }
@@ -213,7 +213,7 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-fn who(text: &str) -> ForwardedFor {
+fn parse_node(text: &str) -> ForwardedFor {
     address(text).map_or(ForwardedFor::Hidden, ForwardedFor::Address)
 }
 

@@ -168,9 +168,9 @@ impl Tracker {
     }
 
     /// Why the stream cannot be followed any longer, if so.
-    pub fn fault(&self) -> Option<FrameError> {
+    pub fn error(&self) -> Option<FrameError> {
         match self.position {
-            FramePosition::Lost(fault) => Some(fault),
+            FramePosition::Lost(error) => Some(error),
             _ => None,
         }
     }
@@ -213,8 +213,8 @@ impl Tracker {
         }
     }
 
-    fn skip(&mut self, most: usize) -> usize {
-        let length = usize::try_from(self.left).map_or(most, |left| left.min(most));
+    fn skip(&mut self, limit: usize) -> usize {
+        let length = usize::try_from(self.left).map_or(limit, |left| left.min(limit));
         self.left -= length as u64;
         length
     }
@@ -249,7 +249,7 @@ impl Tracker {
     }
 
     fn begin(&mut self, header: &Header) -> Event {
-        let event = self.judge(header);
+        let event = self.check(header);
         (self.left, self.mask) = (header.length, header.mask);
         // At most 14, so the cast loses nothing.
         self.header = header.size as u8;
@@ -259,13 +259,13 @@ impl Tracker {
                 FramePosition::Control(kind)
             }
             Ok(_) => FramePosition::Data,
-            Err(fault) => FramePosition::Lost(fault),
+            Err(error) => FramePosition::Lost(error),
         };
         event.unwrap_or_else(Event::Invalid)
     }
 
     /// Checks a header by the rules of RFC 6455 sections 5.1, 5.2, 5.4 and 5.5.
-    fn judge(&mut self, header: &Header) -> Result<Event, FrameError> {
+    fn check(&mut self, header: &Header) -> Result<Event, FrameError> {
         if header.masked != (self.masking == Masking::Required) {
             return Err(FrameError::Masking);
         }

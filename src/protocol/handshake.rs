@@ -412,7 +412,7 @@ mod tests {
             ("cookie", Some("a=b")),
         ]);
         let changes = HeaderChanges::default();
-        let edit = Edit::new(&changes, &[], &edit::tests::known());
+        let edit = Edit::new(&changes, &[], &edit::tests::values());
         let request = HandshakeRequest {
             parts: &parts,
             origin_form: "/chat?x",
@@ -465,7 +465,7 @@ mod tests {
             let Ok(Intent::Handshake(_)) = Intent::of(&parts) else { return Ok(()) };
             let forwarding = ForwardingFacts { client: None, is_known: true, proxies: &[], secure: false, host: "a", port: None };
             let changes = HeaderChanges::default();
-            let edit = Edit::new(&changes, &[], &edit::tests::known());
+            let edit = Edit::new(&changes, &[], &edit::tests::values());
             let request = HandshakeRequest {
                 parts: &parts, origin_form: "/", host: "a", forwarding, edit: &edit, compression: true,
                 header_case: None,

@@ -57,13 +57,13 @@ impl<'a> ResponseHead<'a> {
             .iter()
             .map(|line| (line.name, line.value))
             .collect();
-        let answer = Self {
+        let response = Self {
             status,
             minor_version,
             lines,
         };
-        answer.check_length()?;
-        Ok(Some((answer, length)))
+        response.check_length()?;
+        Ok(Some((response, length)))
     }
 
     fn check_length(&self) -> Result<(), ResponseHeadError> {
@@ -132,7 +132,7 @@ impl<'a> ResponseHead<'a> {
         let accept = handshake.accept();
         let mut answers = self.values("sec-websocket-accept");
         match (answers.next(), answers.next()) {
-            (Some(answer), None) if answer == accept.as_bytes() => {}
+            (Some(response), None) if response == accept.as_bytes() => {}
             // A missing value may be excused, a wrong one never: it proves that the 101 answers
             // somebody else's handshake.
             (None, None) if lenient => excused.accept = true,
@@ -141,7 +141,7 @@ impl<'a> ResponseHead<'a> {
         }
         let subprotocol = self.check_offers(handshake)?;
         Ok(Switch {
-            answer: self,
+            response: self,
             accept,
             subprotocol,
             excused,
@@ -251,7 +251,7 @@ impl fmt::Display for Excused {
 /// A valid 101.
 #[derive(Debug, Clone)]
 pub struct Switch<'a> {
-    answer: &'a ResponseHead<'a>,
+    response: &'a ResponseHead<'a>,
     accept: String,
     subprotocol: Option<&'a str>,
     excused: Excused,
@@ -276,7 +276,7 @@ impl Switch<'_> {
         out.extend_from_slice(b"Sec-WebSocket-Accept: ");
         out.extend_from_slice(self.accept.as_bytes());
         out.extend_from_slice(b"\r\n");
-        for (name, value) in &self.answer.lines {
+        for (name, value) in &self.response.lines {
             if self.is_rewritten(name) || edit.drops(name) {
                 continue;
             }
@@ -311,7 +311,7 @@ impl Switch<'_> {
         NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
             || (!name.to_ascii_lowercase().starts_with("sec-websocket-")
                 && self
-                    .answer
+                    .response
                     .elements("connection")
                     .any(|named| named.eq_ignore_ascii_case(name)))
     }
@@ -355,12 +355,12 @@ mod tests {
             panic!("not a handshake")
         };
         let bytes = format!("{head}\r\n");
-        let (answer, length) = ResponseHead::parse(bytes.as_bytes()).unwrap().unwrap();
+        let (response, length) = ResponseHead::parse(bytes.as_bytes()).unwrap().unwrap();
         assert_eq!(length, bytes.len());
-        let switch = answer.check_switch(&handshake, strictness)?;
+        let switch = response.check_switch(&handshake, strictness)?;
         let mut out = Vec::new();
         let changes = HeaderChanges::default();
-        switch.write(&mut out, &Edit::new(&changes, &[], &edit::tests::known()));
+        switch.write(&mut out, &Edit::new(&changes, &[], &edit::tests::values()));
         Ok((switch.excused(), String::from_utf8(out).unwrap()))
     }
 

@@ -127,14 +127,14 @@ impl<'a> HealthRequest<'a> {
         out
     }
 
-    /// Whether `answer` passes.
+    /// Whether `response` passes.
     ///
     /// # Errors
     /// [`HealthResponseError`].
-    pub fn judge(&self, answer: &ResponseHead<'_>) -> Result<(), HealthResponseError> {
+    pub fn check(&self, response: &ResponseHead<'_>) -> Result<(), HealthResponseError> {
         match self.expected {
             Expected::Status(expected) => {
-                let status = code_of(answer);
+                let status = status_of(response);
                 if expected.iter().any(|range| range.contains(&status)) {
                     Ok(())
                 } else {
@@ -143,7 +143,7 @@ impl<'a> HealthRequest<'a> {
             }
             // Strictness is a setting of routes. A health check knows no route, and must not keep
             // an endpoint down that lenient routes could use.
-            Expected::Switch { .. } => self.switch(answer, Strictness::Lenient).map(drop),
+            Expected::Switch { .. } => self.switch(response, Strictness::Lenient).map(drop),
         }
     }
 
@@ -153,27 +153,27 @@ impl<'a> HealthRequest<'a> {
     /// [`HealthResponseError`].
     pub fn switch<'b>(
         &self,
-        answer: &'b ResponseHead<'_>,
+        response: &'b ResponseHead<'_>,
         strictness: Strictness,
     ) -> Result<Switch<'b>, HealthResponseError> {
         let (Expected::Switch { offers }, Ok(Intent::Handshake(handshake))) =
             (&self.expected, Intent::of(&self.parts))
         else {
-            return Err(HealthResponseError::Status(code_of(answer)));
+            return Err(HealthResponseError::Status(status_of(response)));
         };
-        match answer.check_switch(&handshake, strictness) {
+        match response.check_switch(&handshake, strictness) {
             Ok(switch) if *offers && switch.subprotocol().is_none() => {
                 Err(HealthResponseError::NoSubprotocol)
             }
             Ok(switch) => Ok(switch),
             Err(SwitchError::Status(status)) => Err(HealthResponseError::Status(status)),
-            Err(fault) => Err(HealthResponseError::Switch(fault)),
+            Err(error) => Err(HealthResponseError::Switch(error)),
         }
     }
 }
 
-fn code_of(answer: &ResponseHead<'_>) -> u16 {
-    answer.status().map_or(0, |status| status.as_u16())
+fn status_of(response: &ResponseHead<'_>) -> u16 {
+    response.status().map_or(0, |status| status.as_u16())
 }
 
 /// A GET request with these fields.
@@ -238,12 +238,12 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(health_request: &HealthRequest<'_>, answer: &str, expected: Result<(), &str>) {
-        let answer = format!("{answer}\r\n");
-        let (answer, _) = ResponseHead::parse(answer.as_bytes()).unwrap().unwrap();
+    fn check(health_request: &HealthRequest<'_>, response: &str, expected: Result<(), &str>) {
+        let response = format!("{response}\r\n");
+        let (response, _) = ResponseHead::parse(response.as_bytes()).unwrap().unwrap();
         let judged = health_request
-            .judge(&answer)
-            .map_err(|fault| fault.to_string());
+            .check(&response)
+            .map_err(|error| error.to_string());
         assert_eq!(judged, expected.map_err(str::to_owned));
     }
 
@@ -284,15 +284,15 @@ mod tests {
             Err("the 101 has a wrong `Sec-WebSocket-Accept`"),
         );
         let unasked = format!("{SWITCH}Sec-WebSocket-Protocol: chat\r\n");
-        let fault = "the 101 selects subprotocol `chat`, which was not offered";
-        check(&health_request, &unasked, Err(fault));
+        let error = "the 101 selects subprotocol `chat`, which was not offered";
+        check(&health_request, &unasked, Err(error));
         check(&health_request, "HTTP/1.1 503 No\r\n", Err("answered 503"));
 
         let settings = websocket(&["chat"]);
         let health_request = HealthRequest::handshake(&settings, "a", KEY).unwrap();
         check(&health_request, &unasked, Ok(()));
-        let fault = "the 101 selects none of the subprotocols";
-        check(&health_request, SWITCH, Err(fault));
+        let error = "the 101 selects none of the subprotocols";
+        check(&health_request, SWITCH, Err(error));
     }
 
     #[test]
@@ -311,11 +311,11 @@ mod tests {
             );
         }
         for status in [101, 301, 426, 500] {
-            let fault = format!("answered {status}");
+            let error = format!("answered {status}");
             check(
                 &health_request,
                 &format!("HTTP/1.1 {status} No\r\n"),
-                Err(&fault),
+                Err(&error),
             );
         }
     }

@@ -61,7 +61,7 @@ impl Target {
             Some((path, query)) => (path, Some(query)),
             None => (origin_form, None),
         };
-        if !valid(path, b"/") || !query.is_none_or(|query| valid(query, b"/?")) {
+        if !is_valid(path, b"/") || !query.is_none_or(|query| is_valid(query, b"/?")) {
             return Err(Rejection::BadTarget);
         }
         let normal = normalise(path).ok_or(Rejection::BadTarget)?;
@@ -178,11 +178,11 @@ fn absolute_form<'a>(
     }
 }
 
-/// Whether all bytes are `pchar` (RFC 3986 section 3.3) or one of `besides`. Escapes are checked
+/// Whether all bytes are `pchar` (RFC 3986 section 3.3) or one of `extra`. Escapes are checked
 /// later.
-fn valid(text: &str, besides: &[u8]) -> bool {
+fn is_valid(text: &str, extra: &[u8]) -> bool {
     text.bytes().all(|b| {
-        b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b) || besides.contains(&b)
+        b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b) || extra.contains(&b)
     })
 }
 

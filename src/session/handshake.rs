@@ -33,22 +33,22 @@ pub(super) async fn open(
     parts: &Parts,
     handshake: &Handshake<'_>,
     first_head: Option<&[u8]>,
-    shares: Vec<QuotaPermit>,
+    permits: Vec<QuotaPermit>,
 ) -> Result<SessionOutcome, SessionError> {
-    let (answered, lease) = answer_to(routed, parts, first_head).await?;
+    let (response, lease) = request_tunnel(routed, parts, first_head).await?;
     let endpoint = Arc::clone(&lease.endpoint().label);
-    let Some(answer) = answered.answer() else {
+    let Some(head) = response.answer() else {
         return Err(Rejection::BadAnswer.into());
     };
-    if !answer.is_switch() {
-        drop(answer);
-        return pass_on(routed, answered, lease).await;
+    if !head.is_switch() {
+        drop(head);
+        return pass_on(routed, response, lease).await;
     }
-    let switch = answer
+    let switch = head
         .check_switch(handshake, routed.route.settings.handshake)
-        .map_err(|fault| {
+        .map_err(|error| {
             routed.failed(lease.endpoint(), SessionFailure::Handshake);
-            SessionError::caused_by(Rejection::BadSwitch, &endpoint, &fault)
+            SessionError::caused_by(Rejection::BadSwitch, &endpoint, &error)
         })?;
     // Only a valid 101 counts as a success: a server that switches protocols in a wrong way is not
     // one that clients can use.
@@ -67,8 +67,8 @@ pub(super) async fn open(
     let mut to_client = Vec::with_capacity(REQUEST_USUAL);
     switch.write(&mut to_client, &routed.response_edit(&lease));
     // An endpoint may send frames right behind its 101. They go out with ours, in one write.
-    to_client.extend_from_slice(answered.read_ahead());
-    let read_ahead = answered.read_ahead().len();
+    to_client.extend_from_slice(response.read_ahead());
+    let read_ahead = response.read_ahead().len();
     Ok(SessionOutcome::Tunnel(Box::new(Opening {
         read_ahead,
         to_client,
@@ -76,15 +76,15 @@ pub(super) async fn open(
         handshake: facts.opened - routed.facts.started,
         facts,
         lease,
-        shares,
+        permits,
         request_id: routed.facts.request_id.map(Into::into),
         trace: routed.facts.trace,
-        endpoint: answered.reached,
+        endpoint: response.reached,
     })))
 }
 
 /// The response of an endpoint: the first that no retry replaces.
-async fn answer_to(
+async fn request_tunnel(
     routed: &RoutedRequest<'_>,
     parts: &Parts,
     first_head: Option<&[u8]>,
@@ -100,9 +100,9 @@ async fn answer_to(
             continue;
         };
         let request = write_request(routed, parts, &lease, first_head);
-        let instead = match tokio::time::timeout(limit, exchange(reached, &request)).await {
-            Ok(Ok(answered)) => {
-                let status = answered.answer().and_then(|answer| answer.status());
+        let next_lease = match tokio::time::timeout(limit, exchange(reached, &request)).await {
+            Ok(Ok(response)) => {
+                let status = response.answer().and_then(|head| head.status());
                 if let Some(status) = status
                     && status != StatusCode::SWITCHING_PROTOCOLS
                 {
@@ -110,7 +110,7 @@ async fn answer_to(
                 }
                 match status.and_then(|status| attempts.retry_after_status(&lease, status)) {
                     Some(next) => next,
-                    None => return Ok((answered, lease)),
+                    None => return Ok((response, lease)),
                 }
             }
             Ok(Err(error)) => {
@@ -128,7 +128,7 @@ async fn answer_to(
                 next.ok_or(Rejection::HandshakeTimeout)?
             }
         };
-        lease = instead;
+        lease = next_lease;
     }
 }
 
@@ -167,13 +167,13 @@ fn facts(routed: &RoutedRequest<'_>, lease: &Lease, switch: &Switch<'_>) -> Tunn
 /// because framing bodies is its part.
 async fn pass_on(
     routed: &RoutedRequest<'_>,
-    answered: EndpointResponse,
+    response: EndpointResponse,
     lease: Lease,
 ) -> Result<SessionOutcome, SessionError> {
     let endpoint = Arc::clone(&lease.endpoint().label);
     let broken =
         |error: hyper::Error| SessionError::caused_by(Rejection::BadAnswer, &endpoint, &error);
-    let (replay, share) = answered.replay();
+    let (replay, share) = response.replay();
     let mut sender = http::open(replay, share, &routed.connection.worker.tasks)
         .await
         .map_err(broken)?;
@@ -183,7 +183,7 @@ async fn pass_on(
         .send_request(Request::new(RequestBody::Empty))
         .await
         .map_err(broken)?;
-    plain::reply(
+    plain::pass_back(
         routed,
         response,
         BorrowedConnection {

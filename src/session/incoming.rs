@@ -222,13 +222,13 @@ impl<'a> IncomingRequest<'a> {
             };
         };
         let route = self.route.get_or_init(|| Arc::clone(route));
-        let visitor = AccessSubject {
+        let subject = AccessSubject {
             address: self.client.address(),
             is_known: self.client.is_known(),
             has_certificate: self.certificate().is_some(),
             is_handshake: handshake.is_some(),
         };
-        access::check(&route.settings.access, visitor, &parts.headers)?;
+        access::check(&route.settings.access, subject, &parts.headers)?;
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) => Ok(RouteDecision::Route(Arc::clone(route))),
             LeadsTo::Redirect(_) if handshake.is_some() => Err(Rejection::RedirectOnly.into()),
@@ -242,15 +242,15 @@ impl<'a> IncomingRequest<'a> {
 
     /// The permits that a tunnel holds from its handshake on: of the process and of the route.
     pub(super) fn tunnel_permits(&self, route: &Route) -> Result<Vec<QuotaPermit>, SessionError> {
-        let mut shares = Vec::new();
+        let mut permits = Vec::new();
         if let Some(most) = self.snapshot.server.max_tunnels {
             let quota = self.connection.worker.tunnel_quota();
-            shares.push(quota.take(most).ok_or(Rejection::TunnelsFull)?);
+            permits.push(quota.take(most).ok_or(Rejection::TunnelsFull)?);
         }
         if let Some(most) = route.settings.max_tunnels {
-            shares.push(route.tunnels.take(most).ok_or(Rejection::RouteFull)?);
+            permits.push(route.tunnels.take(most).ok_or(Rejection::RouteFull)?);
         }
-        Ok(shares)
+        Ok(permits)
     }
 
     fn redirect(&self, status: StatusCode, location: &str) -> Result<RouteDecision, SessionError> {

@@ -42,7 +42,7 @@ impl RoutedRequest<'_> {
     /// Reports that `endpoint` responded to a plain request with this status. A 502, 503 or 504 is
     /// neither a success nor a failure: an application may send it for one path on a client's
     /// request.
-    pub(super) fn replied(&self, endpoint: &EndpointState, status: StatusCode) {
+    pub(super) fn responded(&self, endpoint: &EndpointState, status: StatusCode) {
         if !is_unavailable(status) {
             self.passed(endpoint);
         }

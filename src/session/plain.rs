@@ -47,13 +47,13 @@ pub(super) async fn proxy(
             .may_repeat()
             .then(|| repeatable_copy(&request))
             .flatten();
-        let asked = ask(routed, &mut attempts, &lease, request, &upload).await;
-        if let PlainAttempt::Replied(response, _) = &asked {
-            routed.replied(lease.endpoint(), response.status());
+        let attempt = try_endpoint(routed, &mut attempts, &lease, request, &upload).await;
+        if let PlainAttempt::Responded(response, _) = &attempt {
+            routed.responded(lease.endpoint(), response.status());
         }
         let next = repeatable_copy.and_then(|repeatable_copy| {
-            let next = match &asked {
-                PlainAttempt::Replied(response, _) => {
+            let next = match &attempt {
+                PlainAttempt::Responded(response, _) => {
                     attempts.retry_after_status(&lease, response.status())
                 }
                 PlainAttempt::Failed(RequestFailure::TooSlow) => {
@@ -63,9 +63,9 @@ pub(super) async fn proxy(
             };
             Some((repeatable_copy, next?))
         });
-        match (next, asked) {
+        match (next, attempt) {
             (Some(next), _) => (request, lease) = next,
-            (None, PlainAttempt::Replied(response, sender)) => {
+            (None, PlainAttempt::Responded(response, sender)) => {
                 return finish(routed, response, sender, lease);
             }
             (None, PlainAttempt::Failed(failure)) => return Err(failure.into_error(&lease)),
@@ -81,14 +81,14 @@ pub(super) async fn proxy(
 
 /// The result of one attempt.
 enum PlainAttempt {
-    Replied(Response<Incoming>, RequestSender),
+    Responded(Response<Incoming>, RequestSender),
     Failed(RequestFailure),
     /// No connection could be opened: the request, unsent.
     NotReached(Box<Request<RequestBody>>),
 }
 
 /// Sends the request to the leased endpoint, over an idle connection or a new one.
-async fn ask(
+async fn try_endpoint(
     routed: &RoutedRequest<'_>,
     attempts: &mut Attempts<'_>,
     lease: &Lease,
@@ -99,8 +99,8 @@ async fn ask(
     let key = PoolKey::of(routed.upstream, lease);
     if let Some(mut sender) = key.and_then(|key| worker.pool.take(key)) {
         match reuse(routed, &mut sender, request, upload).await {
-            Ok(response) => return PlainAttempt::Replied(response, sender),
-            Err(RequestFailure::Retry(again)) => request = *again,
+            Ok(response) => return PlainAttempt::Responded(response, sender),
+            Err(RequestFailure::Retry(copy)) => request = *copy,
             Err(failure) => return PlainAttempt::Failed(failure),
         }
     }
@@ -108,9 +108,9 @@ async fn ask(
         return PlainAttempt::NotReached(Box::new(request));
     };
     match http::open(reached.stream, reached.port, &worker.tasks).await {
-        Err(error) => PlainAttempt::Failed(RequestFailure::NoReply(error)),
+        Err(error) => PlainAttempt::Failed(RequestFailure::NoResponse(error)),
         Ok(mut sender) => match send(routed, &mut sender, request, upload).await {
-            Ok(response) => PlainAttempt::Replied(response, sender),
+            Ok(response) => PlainAttempt::Responded(response, sender),
             Err(failure) => PlainAttempt::Failed(failure),
         },
     }
@@ -135,7 +135,7 @@ enum RequestFailure {
     /// The endpoint cannot have acted on the request: it may be sent again.
     Retry(Box<Request<RequestBody>>),
     /// The endpoint closed the connection, or its response is not valid HTTP.
-    NoReply(hyper::Error),
+    NoResponse(hyper::Error),
     /// The client's request body is not valid, or ended early.
     UploadBroken(hyper::Error),
     /// The client stopped sending its request body.
@@ -152,7 +152,9 @@ impl RequestFailure {
                 rejection: Rejection::BadAnswer,
                 detail: Some(format!("{endpoint}: closed before the request was sent")),
             },
-            Self::NoReply(error) => SessionError::caused_by(Rejection::BadAnswer, endpoint, &error),
+            Self::NoResponse(error) => {
+                SessionError::caused_by(Rejection::BadAnswer, endpoint, &error)
+            }
             Self::UploadBroken(error) => {
                 SessionError::caused_by(Rejection::BadRequest, "request body", &error)
             }
@@ -198,13 +200,13 @@ async fn reuse(
     request: Request<RequestBody>,
     upload: &UploadProgress,
 ) -> Result<Response<Incoming>, RequestFailure> {
-    let again = repeatable_copy(&request);
-    match (send(routed, sender, request, upload).await, again) {
+    let copy = repeatable_copy(&request);
+    match (send(routed, sender, request, upload).await, copy) {
         // Not one byte of a response has come: after the first, hyper would report a parse error.
-        (Err(RequestFailure::NoReply(error)), Some(again))
+        (Err(RequestFailure::NoResponse(error)), Some(copy))
             if error.is_incomplete_message() || error.is_closed() || error.is_canceled() =>
         {
-            Err(RequestFailure::Retry(Box::new(again)))
+            Err(RequestFailure::Retry(Box::new(copy)))
         }
         (result, _) => result,
     }
@@ -219,10 +221,10 @@ async fn send(
     upload: &UploadProgress,
 ) -> Result<Response<Incoming>, RequestFailure> {
     let limit = routed.upstream.timeouts().response;
-    let mut reply = std::pin::pin!(sender.try_send_request(request));
+    let mut pass_back = std::pin::pin!(sender.try_send_request(request));
     let mut deadline = Instant::now() + limit;
     loop {
-        match tokio::time::timeout_at(deadline, &mut reply).await {
+        match tokio::time::timeout_at(deadline, &mut pass_back).await {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(mut failure)) => {
                 return Err(match failure.take_message() {
@@ -231,7 +233,7 @@ async fn send(
                     None if upload.is_broken() => {
                         RequestFailure::UploadBroken(failure.into_error())
                     }
-                    None => RequestFailure::NoReply(failure.into_error()),
+                    None => RequestFailure::NoResponse(failure.into_error()),
                 });
             }
             Err(_) => {
@@ -259,7 +261,7 @@ fn finish(
 ) -> Result<SessionOutcome, SessionError> {
     let home = PoolKey::of(routed.upstream, &lease);
     let home = home.map(|key| (Rc::clone(&routed.connection.worker.pool), key));
-    reply(
+    pass_back(
         routed,
         response,
         BorrowedConnection {
@@ -271,7 +273,7 @@ fn finish(
 }
 
 /// Turns an endpoint's response into ours to the client.
-pub(super) fn reply(
+pub(super) fn pass_back(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
     loan: BorrowedConnection,

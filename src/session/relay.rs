@@ -32,7 +32,7 @@ pub struct Opening {
     pub(super) handshake: Duration,
     pub(super) request_id: Option<Box<str>>,
     pub(super) trace: Option<TraceId>,
-    pub(super) shares: Vec<QuotaPermit>,
+    pub(super) permits: Vec<QuotaPermit>,
     pub(super) facts: TunnelFacts,
 }
 
@@ -43,13 +43,13 @@ pub fn relay(
     opening: Opening,
     client: Stream,
     read_ahead: &[u8],
-    place: ConnectionGuards,
+    guards: ConnectionGuards,
 ) {
     let ConnectionGuards {
         mut permit,
         connected,
-    } = place;
-    permit.hold_tunnel(opening.shares);
+    } = guards;
+    permit.hold_tunnel(opening.permits);
     let worker = &connection.worker;
     let record = Rc::new(TunnelRecord {
         facts: opening.facts,

@@ -274,7 +274,7 @@ impl Framing {
         // Our frame goes between the frames of the other side, so it is that stream that counts. A frame in
         // the middle of another would make it part of its payload.
         let on_the_way = &self.lane(to.other()).tracker;
-        if on_the_way.fault().is_some() || !on_the_way.at_boundary() {
+        if on_the_way.error().is_some() || !on_the_way.at_boundary() {
             return None;
         }
         // To an endpoint we are a client, and clients mask (RFC 6455 section 5.3).
@@ -358,7 +358,7 @@ impl Lane {
 
     /// Whether the stream has ceased to consist of valid frames.
     fn is_unframed(&self) -> bool {
-        self.tracker.fault().is_some()
+        self.tracker.error().is_some()
     }
 
     /// Whether this side may send an answer to a frame of ours.

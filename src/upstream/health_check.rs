@@ -150,7 +150,7 @@ impl CheckDeadline {
         let exchanging = exchange(reached, &request);
         let answered = self.within("answer", exchanging).await??;
         if let Some(answer) = answered.answer() {
-            health_request.judge(&answer)?;
+            health_request.check(&answer)?;
         }
         Ok(answered)
     }

@@ -270,7 +270,7 @@ impl Visit<'_> {
         let Some(route) = self.route(&target, handshake, told) else {
             return self.no_route(handshake.is_some(), &target, told);
         };
-        let visitor = AccessSubject {
+        let subject = AccessSubject {
             address: self.question.client,
             is_known: true,
             has_certificate: self.question.certificate,
@@ -282,7 +282,7 @@ impl Visit<'_> {
             told.depends_on.push(depends);
             (wanted.allow, wanted.deny) = Default::default();
         }
-        access::check(&wanted, visitor, &parts.headers)?;
+        access::check(&wanted, subject, &parts.headers)?;
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) => {}
             LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),

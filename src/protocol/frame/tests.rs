@@ -157,7 +157,7 @@ fn every_fault() {
     let one = |written: Written| -> Event {
         let masking = Masking::Required;
         let (found, tracker) = events(masking, &[&written.bytes()]);
-        assert!(matches!(found[0].1, Event::Invalid(fault) if tracker.fault() == Some(fault)));
+        assert!(matches!(found[0].1, Event::Invalid(fault) if tracker.error() == Some(fault)));
         assert!(!tracker.at_boundary());
         found[0].1
     };
