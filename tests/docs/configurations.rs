@@ -1,0 +1,242 @@
+//! Every configuration in the documents is one that `tidegate check` accepts without a warning.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tidegate::config::{self, diagnostic::Code};
+
+use super::{pages, read};
+
+/// The configuration around an example that shows only one key or table.
+const AROUND: &str = r#"
+    [listener.public]
+    bind = ["127.0.0.1:8443"]
+    [[route]]
+    [upstream.chat]
+    endpoints = ["127.0.0.1:9000"]
+"#;
+
+/// Merges `example` into `into`, table by table.
+fn merge(into: &mut toml::Table, example: toml::Table) {
+    for (name, value) in example {
+        match (into.get_mut(&name), value) {
+            (Some(toml::Value::Table(into)), toml::Value::Table(example)) => merge(into, example),
+            (Some(toml::Value::Array(into)), toml::Value::Array(example))
+                if into.first().is_some_and(toml::Value::is_table) =>
+            {
+                for (into, example) in into.iter_mut().zip(example) {
+                    if let (Some(into), toml::Value::Table(example)) =
+                        (into.as_table_mut(), example)
+                    {
+                        merge(into, example);
+                    }
+                }
+            }
+            (_, value) => {
+                into.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Adds what the example of a single key needs to be valid in its route or listener.
+fn complete(table: &mut toml::Table) {
+    let certificate = || {
+        let pair = toml::Table::from_iter([
+            ("cert".to_owned(), "chat.pem".into()),
+            ("key".to_owned(), "chat.key".into()),
+        ]);
+        toml::Value::Array(vec![pair.into()])
+    };
+    let wants_certificate = table["route"][0].get("client_certificate").is_some();
+    let strips = table["route"][0]
+        .get("rewrite")
+        .is_some_and(|rewrite| rewrite.get("strip_prefix").is_some());
+    let listener = table["listener"]["public"].as_table_mut().unwrap();
+    if wants_certificate {
+        let auth = toml::Table::from_iter([("ca".to_owned(), "clients.pem".into())]);
+        let tls = toml::Table::from_iter([("client_auth".to_owned(), auth.into())]);
+        listener.insert("tls".to_owned(), tls.into());
+    }
+    if let Some(tls) = listener.get_mut("tls") {
+        let tls = tls.as_table_mut().unwrap();
+        tls.entry("certificates").or_insert_with(certificate);
+    }
+    complete_upstream(table);
+    let listener = table["listener"]["public"].as_table_mut().unwrap();
+    let redirects = listener.contains_key("redirect_to_https");
+    let route = table["route"][0].as_table_mut().unwrap();
+    if redirects {
+        route.insert("listeners".to_owned(), vec!["public"].into());
+    }
+    if !route.contains_key("redirect") {
+        route.insert("upstream".to_owned(), "chat".into());
+    } else {
+        table.remove("upstream");
+    }
+    if strips {
+        let route = table["route"][0].as_table_mut().unwrap();
+        route.insert("path_prefix".to_owned(), "/socket.io".into());
+    }
+}
+
+/// Adds what the example of a single key needs to be valid in its upstream.
+fn complete_upstream(table: &mut toml::Table) {
+    let upstream = table["upstream"]["chat"].as_table_mut().unwrap();
+    let elsewhere = ["dns", "srv", "endpoints_file"];
+    if elsewhere.iter().any(|key| upstream.contains_key(*key)) {
+        upstream.remove("endpoints");
+    }
+    if upstream.contains_key("queue") {
+        let full: toml::Table =
+            toml::from_str("x = [{ address = \"127.0.0.1:9000\", max_tunnels = 9 }]").unwrap();
+        upstream.insert("endpoints".to_owned(), full["x"].clone());
+    }
+    if let Some(health) = upstream.get_mut("health") {
+        let health = health.as_table_mut().unwrap();
+        if !["websocket", "http"]
+            .iter()
+            .any(|key| health.contains_key(*key))
+        {
+            health.insert("tcp".to_owned(), toml::Table::new().into());
+        }
+    }
+}
+
+/// A directory with every file that the examples name.
+pub(super) fn folder() -> tempfile::TempDir {
+    use base64::Engine as _;
+    let folder = tempfile::tempdir().unwrap();
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    for name in ["chat", "clients", "internal", "tidegate"] {
+        let write = |kind, text| fs::write(folder.path().join(format!("{name}.{kind}")), text);
+        write("pem", generated.cert.pem()).unwrap();
+        write("key", generated.signing_key.serialize_pem()).unwrap();
+    }
+    for name in [
+        "chat.key",
+        "clients.key",
+        "internal.key",
+        "tidegate.key",
+        "tickets.key",
+        "sticky.key",
+        "admin.token",
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, fs::read(&path).unwrap_or_default()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
+    fs::write(folder.path().join("tickets.key"), tickets).unwrap();
+    fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("admin.token"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("chat.endpoints"), "10.0.0.1:9000\n").unwrap();
+    folder
+}
+
+/// The report of `tidegate check` on an example, completed if it is not a whole configuration.
+pub(super) fn check(example: &str, folder: &Path) -> config::Report {
+    let example: toml::Table = toml::from_str(example).unwrap();
+    let is_whole = ["listener", "route", "upstream"]
+        .iter()
+        .all(|key| example.contains_key(*key));
+    let own_route = example.contains_key("route");
+    let mut whole = if is_whole {
+        example
+    } else {
+        let mut around: toml::Table = toml::from_str(AROUND).unwrap();
+        merge(&mut around, example);
+        complete(&mut around);
+        around
+    };
+    if !own_route {
+        let route = whole["route"][0].as_table_mut().unwrap();
+        route.insert("origins".to_owned(), vec!["https://example.com"].into());
+    }
+    // The limits of this machine do not matter for the examples.
+    let server = whole.entry("server").or_insert(toml::Table::new().into());
+    let server = server.as_table_mut().unwrap().entry("allow_warnings");
+    server.or_insert(vec!["descriptors", "source-ports"].into());
+    let source = toml::to_string(&whole).unwrap();
+    match config::parse(&source, &folder.join("tidegate.toml"), &|_| None) {
+        Ok(loaded) => loaded.warnings,
+        Err(report) => report,
+    }
+}
+
+#[test]
+fn every_key_has_an_example_that_works() {
+    let folder = folder();
+    let text = read("docs/configuration.md");
+    let mut examples = 0;
+    for entry in text.split("\n### ").skip(1) {
+        let path = entry.split('`').nth(1).unwrap();
+        let Some((_, example)) = entry.split_once("```toml\n") else {
+            assert!(
+                text.contains(&format!("\n### `{path}.")),
+                "{path} has no example"
+            );
+            continue;
+        };
+        let example = example.split("```").next().unwrap();
+        let name = path.rsplit('.').next().unwrap();
+        assert!(
+            example.contains(&format!("{name} = ")),
+            "{path}:\n{example}"
+        );
+        let report = check(example, folder.path());
+        let later = entry.contains("*Not in effect yet.*");
+        let mut diagnostics = report.diagnostics().iter();
+        let expected = diagnostics.all(|diagnostic| later && diagnostic.code == Code::NotInEffect);
+        assert!(expected, "{path}:\n{}", report.render(false));
+        examples += 1;
+    }
+    assert!(examples > 140, "{examples}");
+}
+
+/// Pages whose configurations this test skips, and why.
+const UNCHECKED: [&str; 2] = [
+    "docs/configuration.md", // `every_key_has_an_example_that_works` checks them
+    "docs/systemd.md",       // needs sockets and credentials from systemd
+];
+
+#[test]
+fn the_configurations_in_the_documents_work() {
+    let folder = folder();
+    let mut checked = 0;
+    for name in pages() {
+        if UNCHECKED.contains(&name.as_str()) {
+            continue;
+        }
+        for example in read(&name).split("```toml\n").skip(1) {
+            let example = example.split("```").next().unwrap();
+            let report = check(example, folder.path());
+            assert!(
+                report.diagnostics().is_empty(),
+                "{name}:\n{example}{}",
+                report.render(false)
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 35, "{checked}");
+}
+
+#[test]
+fn the_hono_example_is_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let write = |name, text: String| fs::write(folder.path().join(name), text).unwrap();
+    write("localhost.pem", generated.cert.pem());
+    write("localhost.key", generated.signing_key.serialize_pem());
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(folder.path().join("localhost.key"), private).unwrap();
+    let source = read("examples/hono/tidegate.toml");
+    let loaded = config::parse(&source, &folder.path().join("tidegate.toml"), &|_| None).unwrap();
+    assert!(
+        loaded.warnings.diagnostics().is_empty(),
+        "{}",
+        loaded.warnings.render(false)
+    );
+}
