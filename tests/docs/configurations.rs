@@ -186,7 +186,7 @@ fn every_key_has_an_example_that_works() {
             "{path}:\n{example}"
         );
         let report = check(example, folder.path());
-        let later = entry.contains("*Not in effect yet.*");
+        let later = entry.contains("*This key has no effect yet.*");
         let mut diagnostics = report.diagnostics().iter();
         let expected = diagnostics.all(|diagnostic| later && diagnostic.code == Code::NotInEffect);
         assert!(expected, "{path}:\n{}", report.render(false));

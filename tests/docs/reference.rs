@@ -20,24 +20,55 @@ empty: `${client_address}`, `${host}`, `${uri}`, `${scheme}`, `${request_id}`, `
 `${client_certificate_fingerprint}`.
 
 A key that has *no effect yet* causes a warning when it is used.
+
+## Contents
+
 ";
 
 /// The reference, in Markdown.
 pub(crate) fn reference() -> String {
     let mut text = BEGINNING.to_owned();
     for key in ROOT.keys {
-        let path = match key.kind {
-            ValueKind::Map(_) => TablePlace::new(key.name, name_of(key.name)),
-            ValueKind::List(_) => TablePlace::list(key.name),
-            _ => TablePlace::new(key.name, ""),
-        };
+        contents(&mut text, key);
+    }
+    for key in ROOT.keys {
+        let place = place_of(key);
         let later = key.status != KeyStatus::InEffect;
         each_table(&key.kind, later, &mut |declared, later| {
-            let _ = write!(text, "\n## `{}`\n\n{}\n", path.header(), declared.doc);
-            table(&mut text, declared, &path, later);
+            let _ = write!(text, "\n## `{}`\n\n{}\n", place.header(), declared.doc);
+            table(&mut text, declared, &place, later);
         });
     }
     text
+}
+
+/// Where the table of a key of the root is.
+fn place_of(key: &ConfigKey) -> TablePlace {
+    match key.kind {
+        ValueKind::Map(_) => TablePlace::new(key.name, name_of(key.name)),
+        ValueKind::List(_) => TablePlace::list(key.name),
+        _ => TablePlace::new(key.name, ""),
+    }
+}
+
+/// The line of the table of contents for a key of the root: links to its table and the keys in that.
+fn contents(text: &mut String, key: &'static ConfigKey) {
+    // Anchors are headings without their punctuation.
+    let anchor = |heading: &str| heading.replace(['.', '[', ']'], "");
+    let place = place_of(key);
+    let header = place.header();
+    each_table(&key.kind, false, &mut |declared, _| {
+        let links: Vec<String> = declared
+            .keys
+            .iter()
+            .map(|key| {
+                let path = format!("{}.{}", place.path, key.name);
+                format!("[`{}`](#{})", key.name, anchor(&path))
+            })
+            .collect();
+        let links = links.join(", ");
+        let _ = writeln!(text, "- [`{header}`](#{}): {links}", anchor(&header));
+    });
 }
 
 /// The names that examples use for listeners and upstreams.
