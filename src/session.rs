@@ -68,8 +68,8 @@ pub async fn serve(
     }
 }
 
-/// Carries a request through all stages, in an order that spends nothing on a request before it is
-/// known to be allowed to cost that much.
+/// Carries a request through all stages. Cheap checks come before expensive ones, and nothing is
+/// held for a request before it is known to be admitted.
 async fn respond(
     incoming: &IncomingRequest<'_>,
     parts: Parts,

@@ -210,7 +210,7 @@ impl AsyncWrite for ClientIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        // A flush with nothing before it says nothing about what waits in hyper.
+        // A flush without a write before it says nothing about the bytes in hyper's buffer.
         if result.is_pending() {
             self.note_write(result)
         } else {

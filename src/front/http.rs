@@ -89,7 +89,7 @@ pub async fn serve(
         .header_read_timeout(None)
         .serve_connection(io, service);
     // hyper must leave the socket open when it is done: a tunnel needs it, and `linger` closes it.
-    let next = drive(&connection, &activity, &slot, |cx, drain| {
+    let exit = drive(&connection, &activity, &slot, |cx, drain| {
         if drain {
             Pin::new(&mut http).graceful_shutdown();
         }
@@ -98,7 +98,7 @@ pub async fn serve(
     .await;
     let parts = http.into_parts();
     let stream = parts.io.into_inner().into_stream();
-    match next {
+    match exit {
         HttpExit::Tunnel(opening) if activity.write_blocked() => {
             // With pipelining, part of an earlier response is still in hyper's buffer, and hyper
             // has no way to give it back. Without it, our 101 would stand in the middle of that
@@ -110,7 +110,7 @@ pub async fn serve(
         }
         HttpExit::Done(Ok(())) => Box::pin(linger(stream)).await,
         HttpExit::Done(Err(error)) => {
-            record_refusal_by_hyper(&connection, &error);
+            record_rejection_by_hyper(&connection, &error);
             Box::pin(linger(stream)).await;
         }
         HttpExit::Expired => {
@@ -136,8 +136,8 @@ async fn respond(
     let response = match session::serve(&connection, request, first_head.as_deref()).await {
         SessionOutcome::Response(response) => response.map(Content::Endpoint),
         SessionOutcome::Redirect(status, location) => response::redirect(status, location),
-        SessionOutcome::Rejected(refusal) => {
-            response::rejection(refusal, connection.worker.snapshot().server.reason_header)
+        SessionOutcome::Rejected(rejection) => {
+            response::rejection(rejection, connection.worker.snapshot().server.reason_header)
         }
         SessionOutcome::Tunnel(opening) => {
             slot.set(Some(opening));
@@ -237,7 +237,7 @@ async fn drive(
 
 /// Logs and counts a request that hyper has rejected by itself. All that is known is the
 /// connection's error.
-fn record_refusal_by_hyper(connection: &Connection, error: &hyper::Error) {
+fn record_rejection_by_hyper(connection: &Connection, error: &hyper::Error) {
     let rejection = if error.is_parse_too_large() {
         Rejection::HeadTooLarge
     } else if error.is_parse() {

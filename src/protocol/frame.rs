@@ -94,7 +94,7 @@ pub enum FrameError {
     #[error("a client's frame is not masked, or an endpoint's is")]
     Masking,
     /// The length is not encoded in the shortest form, or has more than 63 bits.
-    #[error("the length of a frame is not encoded in the shortest form")]
+    #[error("the length of a frame is not in the shortest form, or exceeds 63 bits")]
     Length,
     /// A control frame is too long, or fragmented.
     #[error("a control frame is too long or fragmented")]

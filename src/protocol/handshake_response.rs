@@ -27,7 +27,7 @@ pub struct ResponseHead<'a> {
 /// Why bytes are not a valid response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseHeadError {
-    /// Not HTTP/1.
+    /// The bytes are not HTTP/1.
     #[error("the response is not valid HTTP: {0}")]
     Malformed(httparse::Error),
     /// The response has two lengths: two readers might disagree about its end (RFC 9112 section

@@ -84,8 +84,8 @@ impl<'a> Attempts<'a> {
         let began = Instant::now();
         let mut connected = connect(upstream, &endpoint, connector, &proxy_header).await;
         if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
-            // File descriptors were out, and idle connections have just been given up for this one.
-            // Their tasks have to run once before their sockets are closed.
+            // The process was out of file descriptors, and has just given up its idle connections
+            // for this one. Their tasks have to run once before their sockets are closed.
             tokio::task::yield_now().await;
             connected = connect(upstream, &endpoint, connector, &proxy_header).await;
         }

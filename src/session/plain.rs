@@ -237,8 +237,8 @@ async fn send(
                 });
             }
             Err(_) => {
-                // The deadline is not moved with each piece of the body, which would cost a timer
-                // update each time, but when it has passed: by how much the upload has advanced.
+                // Pieces of the body do not reset the timer, which would cost something each time.
+                // When it goes off, the deadline moves to where the last piece puts it.
                 let last = if upload.is_waiting() {
                     Instant::now()
                 } else {

@@ -102,8 +102,9 @@ impl Worker {
         Rc::clone(handshakes.entry(Arc::clone(listener)).or_default())
     }
 
-    /// Shows in the counters what live tunnels have carried by now, too.
+    /// Publishes the traffic of live tunnels, so that a scrape includes it.
     pub fn publish_traffic(&self) {
+        // Summed up from zero each time: a tunnel's meter is added for good when the tunnel ends.
         let all_series = self.recorder.counters.endpoint_series();
         all_series
             .iter()
