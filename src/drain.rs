@@ -1,8 +1,8 @@
 //! Draining, and the tasks that a drain waits for.
 //!
-//! A [`Drain`] is a value handed down to every connection: "take nothing new, end what runs when
-//! it is done". Tunnels are not told through it: they stay, and their worker's table ends them.
-//! Which drain begins when is `server`'s business.
+//! Every connection holds a watch on a [`Drain`]. When the drain begins, the connection accepts nothing new,
+//! and ends after the request that it is serving. Tunnels do not watch it: they stay open, and their
+//! worker's table ends them. `server` decides which drain begins when.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::sync::{Notify, watch};
 
-/// How much time there is for what has not quite begun.
+/// How soon connections that have not sent a request yet must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
-    /// What drains will be there for a while.
+    /// The process will run for a while: such a connection may still send a request.
     Low,
-    /// The process is about to end.
+    /// The process is about to exit.
     High,
 }
 
@@ -35,17 +35,17 @@ impl Drain {
         }
     }
 
-    /// Begins it. There is no way back: whoever watches may have acted already.
+    /// Begins the drain. It cannot be undone: watching connections may have acted on it already.
     pub fn begin(&self, urgency: Urgency) {
         self.begun.send_replace(Some(urgency));
     }
 
-    /// Whether it has begun.
+    /// Whether the drain has begun.
     pub fn has_begun(&self) -> bool {
         self.begun.borrow().is_some()
     }
 
-    /// A watch for something that has to end when the drain begins.
+    /// A watch, for a connection that has to end when the drain begins.
     pub fn watch(&self) -> DrainWatch {
         DrainWatch {
             begun: self.begun.subscribe(),
@@ -59,17 +59,17 @@ impl Default for Drain {
     }
 }
 
-/// The side that is told.
+/// The side that waits for a drain.
 #[derive(Debug, Clone)]
 pub struct DrainWatch {
     begun: watch::Receiver<Option<Urgency>>,
 }
 
 impl DrainWatch {
-    /// Ends when the drain begins, or when nobody is left who could begin it.
+    /// Completes when the drain begins, or when the [`Drain`] has been dropped.
     pub async fn begun(&mut self) -> Urgency {
         let begun = self.begun.wait_for(Option::is_some).await;
-        // An error means that the sender is gone: what it stood for is gone too.
+        // An error means that the drain was dropped: what it belonged to is gone as well.
         begun
             .ok()
             .and_then(|urgency| *urgency)
@@ -77,7 +77,7 @@ impl DrainWatch {
     }
 }
 
-/// The tasks of one worker, counted, so that a stop can wait for the last.
+/// The tasks of one worker, counted, so that a stop can wait for the last one.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     shared: Rc<TaskCounter>,
@@ -98,12 +98,12 @@ impl Tasks {
         tokio::task::spawn_local(Tracked { task, _done: done });
     }
 
-    /// How many run.
+    /// The number of running tasks.
     pub fn running(&self) -> usize {
         self.shared.count.get()
     }
 
-    /// Waits until none runs.
+    /// Waits until no task is running.
     pub async fn all_done(&self) {
         while self.running() > 0 {
             self.shared.all_done.notified().await;
@@ -112,8 +112,8 @@ impl Tasks {
 }
 
 pin_project! {
-    /// A task and its place in the count. An `async` block would hold the task twice: as what it
-    /// was given, and as what it awaits.
+    /// A task and the guard that counts it. An `async` block would store the task twice: as its captured
+    /// variable, and as the future that it awaits.
     struct Tracked<F> {
         #[pin]
         task: F,
@@ -129,14 +129,14 @@ impl<F: Future<Output = ()>> Future for Tracked<F> {
     }
 }
 
-/// Counts its task down, however that ends.
+/// Counts its task as ended when dropped, even after a panic.
 struct TaskGuard(Rc<TaskCounter>);
 
 impl Drop for TaskGuard {
     fn drop(&mut self) {
-        let left = self.0.count.get() - 1;
-        self.0.count.set(left);
-        if left == 0 {
+        let remaining = self.0.count.get() - 1;
+        self.0.count.set(remaining);
+        if remaining == 0 {
             self.0.all_done.notify_one();
         }
     }

@@ -1,6 +1,7 @@
-//! What the service manager tells tidegate, and is told (`sd_notify(3)`); silent where there is none.
+//! The interface to the service manager: notifications (`sd_notify(3)`), passed and stored sockets. Without a
+//! manager it does nothing.
 //!
-//! Owns the words; when they are said is `server`'s business.
+//! `server` decides when to notify.
 
 pub mod passed;
 mod store;
@@ -12,36 +13,36 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Whether another process is the service: then it is that one that the manager hears.
+/// Whether another process speaks for the service: then this one sends no notifications.
 static MUTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether anybody listens.
+/// Whether there is a service manager to notify.
 pub fn is_available() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// The time after which the manager takes a process for dead of which it has not heard
-/// [`feed_watchdog`]; `None` if it does not.
+/// The time within which the manager expects [`feed_watchdog`], before it takes the process for dead; `None`
+/// without a watchdog.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|every| !every.is_zero())
 }
 
-/// The service is up.
+/// Reports that the service is up, or that a reload is over.
 pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// How it is.
+/// Sends the status line.
 pub fn status(status: &str) {
     notify(&[NotifyState::Status(status)]);
 }
 
-/// The service does its work.
+/// Notifies the watchdog that the service works.
 pub fn feed_watchdog() {
     notify(&[NotifyState::Watchdog]);
 }
 
-/// A reload begins; [`ready`] says when it is over, whatever came of it.
+/// Reports that a reload begins. [`ready`] must follow, whatever the result.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -49,22 +50,22 @@ pub fn reloading() {
     }
 }
 
-/// The service takes nothing new and is on its way out.
+/// Reports that the service accepts nothing new and is about to end.
 pub fn stopping(status: &str) {
     notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Another process is the service for now: nothing is said before [`unmute`].
+/// Stops notifications until [`unmute`]: another process is the service for now.
 pub fn mute() {
     MUTED.store(true, Ordering::Relaxed);
 }
 
-/// This process is the service.
+/// Allows notifications: this process is the service.
 pub fn unmute() {
     MUTED.store(false, Ordering::Relaxed);
 }
 
-/// From now on the process with this number is the service, and speaks for it.
+/// Reports that process `pid` is the service from now on, and stops notifications of this one.
 pub fn succeeded_by(pid: u32) {
     notify(&[NotifyState::MainPid(pid)]);
     mute();

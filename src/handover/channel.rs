@@ -14,8 +14,7 @@ use zeroize::Zeroizing;
 
 use super::descriptors;
 
-/// The environment variable that tells a successor that its standard input is a channel, and the process
-/// ID of the predecessor.
+/// The environment variable with the predecessor's process ID: standard input is a channel to it.
 const FROM: &str = "TIDEGATE_UPGRADE_FROM";
 
 /// Maximum length of a message, in bytes.
@@ -101,7 +100,7 @@ impl Channel {
         let mut socket = &self.0;
         let mut head = [[0; 4]; 2];
         socket.read_exact(head.as_flattened_mut())?;
-        let [length, count] = head.map(|it| u32::from_be_bytes(it) as usize);
+        let [length, count] = head.map(|bytes| u32::from_be_bytes(bytes) as usize);
         if length > MAX_MESSAGE_BYTES || count > MAX_DESCRIPTORS {
             return Err(io::Error::other(
                 "the other process does not follow the handover protocol",
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_arrive_whole_with_what_was_sent_along() {
+    fn messages_arrive_whole_with_their_descriptors() {
         let [one, other] = pair();
         let sockets: Vec<UnixStream> = (0..600).map(|_| UnixStream::pair().unwrap().0).collect();
         let long = "x".repeat(300_000);
@@ -163,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_says_nothing_is_not_waited_for() {
+    fn a_silent_process_is_not_waited_for() {
         let [_one, other] = pair();
         other.set_timeout(Duration::from_millis(10)).unwrap();
         assert!(other.receive::<String>().is_err());
     }
 
     #[test]
-    fn nonsense_is_not_believed() {
+    fn a_malformed_message_is_an_error() {
         let [one, other] = pair();
         (&one.0).write_all(&[0xff; 8]).unwrap();
         assert!(other.receive::<String>().is_err());

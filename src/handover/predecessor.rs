@@ -180,7 +180,7 @@ impl SuccessorProcess {
         }
     }
 
-    /// Kills the new process: it has not taken over, and must not do so later.
+    /// Kills the new process, so that it cannot start to accept connections later.
     fn give_up(mut self, error: UpgradeError) -> UpgradeError {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -45,7 +45,7 @@ impl SocketId {
     }
 }
 
-/// Inherited sockets that no listener has taken yet. Dropping this closes them.
+/// Inherited sockets that no listener has claimed yet. Dropping this closes them.
 #[derive(Debug, Default)]
 pub struct InheritedSockets(HashMap<SocketId, Vec<OwnedFd>>);
 
@@ -71,7 +71,7 @@ impl InheritedSockets {
         self.0.values().map(Vec::len).sum()
     }
 
-    /// Whether there are no sockets.
+    /// Whether no socket is left.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,6 +1,6 @@
-//! One concrete stream for everything that carries bytes, on either side.
+//! One concrete type for every connected byte stream, on either side.
 //!
-//! Owns the differences between plain and TLS that a relay must not see.
+//! It hides the differences between plain text and TLS from the relay.
 
 use std::fmt;
 use std::io;
@@ -27,30 +27,30 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// A connected byte stream: what tunnels and HTTP connections are made of.
+/// A connected byte stream, as tunnels and HTTP connections use it.
 #[derive(Debug)]
 pub enum Stream {
-    /// Nothing around the socket.
+    /// Plain text.
     Plain(Socket),
-    /// TLS that a client began.
+    /// TLS, with a client.
     Client(Box<server::TlsStream<Socket>>),
-    /// TLS that we began towards an endpoint.
+    /// TLS, with an endpoint.
     Endpoint(Box<client::TlsStream<Socket>>),
 }
 
-/// Who is at the other end of a client's connection.
+/// The peer of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// An address and port.
     Ip(SocketAddr),
-    /// An address, as somebody says whom we believe.
+    /// An address without a port, as a trusted proxy reports it.
     Address(IpAddr),
-    /// Somebody on this machine, through a unix socket.
+    /// A process on this machine, connected through a unix socket.
     Unix,
 }
 
 impl Peer {
-    /// The address, if there is one.
+    /// The address; `None` for a unix socket.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip()),
@@ -70,12 +70,12 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A client has shown a certificate that was verified, and that we cannot read.
+/// A client certificate was verified but cannot be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the client's certificate cannot be read")]
 pub struct UnreadableCertificate;
 
-fn spelled(version: Option<ProtocolVersion>) -> &'static str {
+fn version_name(version: Option<ProtocolVersion>) -> &'static str {
     match version {
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -84,10 +84,10 @@ fn spelled(version: Option<ProtocolVersion>) -> &'static str {
 }
 
 impl Socket {
-    /// Waits until it is ready; for reading, that is bytes, or the end.
+    /// Waits until the socket is ready. Ready for reading means bytes or the end of the stream.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         match self {
             Self::Tcp(socket) => socket.ready(interest).await,
@@ -95,7 +95,7 @@ impl Socket {
         }
     }
 
-    /// Calls `io` if it is ready; it is not any more if that comes to `WouldBlock`.
+    /// Calls `io` if the socket is ready. `WouldBlock` from it means that it is not ready any more.
     pub(super) fn try_io<T>(
         &self,
         interest: Interest,
@@ -116,25 +116,25 @@ impl Socket {
 }
 
 impl Stream {
-    /// Whether an orderly end is more than closing the socket.
+    /// Whether the stream is TLS: then an orderly end is more than closing the socket.
     pub fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
     }
 
-    /// The version that was agreed on, and whether a session was resumed, where a client began TLS.
+    /// The negotiated TLS version, and whether a session was resumed; `None` but for TLS with a client.
     pub fn tls_version(&self) -> Option<(&'static str, bool)> {
         let Self::Client(stream) = self else {
             return None;
         };
         let agreed = stream.get_ref().1;
         let resumed = agreed.handshake_kind() == Some(HandshakeKind::Resumed);
-        Some((spelled(agreed.protocol_version()), resumed))
+        Some((version_name(agreed.protocol_version()), resumed))
     }
 
-    /// What both sides agreed on, where a client began TLS.
+    /// What was negotiated, and the client's certificate; `None` but for TLS with a client.
     ///
     /// # Errors
-    /// [`UnreadableCertificate`]: nobody could be told about it.
+    /// [`UnreadableCertificate`]: the client could not be described to endpoints.
     pub fn tls_facts(&self) -> Result<Option<TlsFacts>, UnreadableCertificate> {
         let Self::Client(stream) = self else {
             return Ok(None);
@@ -145,7 +145,7 @@ impl Stream {
             None => None,
         };
         Ok(Some(TlsFacts {
-            version: spelled(agreed.protocol_version()),
+            version: version_name(agreed.protocol_version()),
             cipher: agreed
                 .negotiated_cipher_suite()
                 .and_then(|suite| suite.suite().as_str())
@@ -155,14 +155,14 @@ impl Stream {
         }))
     }
 
-    /// Makes the drop that follows a reset (RST) rather than an orderly end (FIN).
+    /// Makes dropping the stream reset the connection (RST) instead of ending it in order (FIN).
     pub fn reset_on_close(&self) {
         let socket = match self {
             Self::Plain(socket) => socket,
             Self::Client(stream) => stream.get_ref().0,
             Self::Endpoint(stream) => stream.get_ref().0,
         };
-        // Where it cannot be set the peer sees a FIN: late news, but not wrong bytes.
+        // If the option cannot be set, the peer sees a FIN: less clear, but no wrong bytes.
         let _ = socket.reset_on_close();
     }
 }
@@ -201,7 +201,7 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match bufs {
-            // One record, mostly: send(2) has less to do than writev(2).
+            // Mostly it is one buffer: send(2) does less work than writev(2).
             [one] => self.poll_write(cx, one),
             _ => each_socket!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs)),
         }
@@ -212,7 +212,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The kernel has what was written.
+        // Nothing is buffered here: the kernel has every written byte.
         Poll::Ready(Ok(()))
     }
 
@@ -238,8 +238,8 @@ impl AsyncRead for Stream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match ready!(each_stream!(self, inner => Pin::new(inner).poll_read(cx, buf))) {
-            // A peer that ends TCP without close_notify: WebSocket and HTTP/1.1 frame their own
-            // messages, so truncation shows there, and the tunnel passes on an ordinary end.
+            // The peer ended TCP without a close_notify. WebSocket and HTTP/1.1 frame their own messages, so
+            // truncation shows there, and the tunnel may pass on an ordinary end.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
             result => Poll::Ready(result),
         }

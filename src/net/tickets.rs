@@ -1,8 +1,8 @@
-//! Session tickets: what a client brings back so that its next handshake is cheaper (RFC 5077,
-//! RFC 8446 section 4.6.1). Stateless here: a ticket is the session, sealed with a key of ours.
+//! Session tickets: a client presents one to make its next TLS handshake cheaper (RFC 5077, RFC 8446
+//! section 4.6.1). They are stateless here: a ticket is the session, encrypted with a key of ours.
 //!
-//! Owns the keys: made and rotated here, or read from a file that several nodes share. Which
-//! listener has which is `server`'s business.
+//! This file owns the keys. They are generated and rotated here, or read from a file that several nodes
+//! share. `server` decides which listener uses which.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,38 +18,37 @@ use zeroize::Zeroizing;
 
 use crate::config::model::{Secret, TicketKeysFile};
 
-/// How long clients are told to keep a ticket, and how long one is good for: rustls does not ask
-/// how old it is.
+/// The lifetime of a ticket, as announced to clients, and as enforced here: rustls does not check its age.
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// How long a key of our own makes tickets. Whoever gets hold of one can read sessions of this time
-/// and of the lifetime before it.
+/// How long a generated key encrypts tickets. A leaked key reveals the sessions of this time and of the
+/// lifetime before it.
 const ROTATED_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// What tells keys apart; in front of every ticket.
+/// The length of a key's name, which identifies the key at the start of every ticket.
 const NAME_LEN: usize = 16;
 
-/// When a ticket was made, in seconds since 1970; in front of the session, and sealed with it.
+/// The length of a ticket's creation time, in seconds since 1970, encrypted in front of the session.
 const MADE_LEN: usize = 8;
 
 const KEY_LEN: usize = 32;
 
-/// What keys are derived under: no other use of the same secret comes to the same key.
+/// The salt of key derivation: no other use of the same secret derives the same key.
 const SALT: &[u8] = b"tidegate session ticket 1";
 
-/// The keys of one listener: what another one demands may be more, so a ticket must be worth nothing
-/// there.
+/// The ticket keys of one listener. A ticket is worthless at another listener, which may demand more of
+/// its clients.
 pub struct TicketKeys {
     ring: ArcSwap<KeyRing>,
-    /// Held while the ring of our own keys is changed; `None` for given keys, which stay.
+    /// Locked while generated keys are rotated; `None` for keys from a file, which are not rotated here.
     rotating: Option<Mutex<()>>,
     scope: Box<str>,
 }
 
-/// All keys in use at one time.
+/// All keys in use.
 struct KeyRing {
     keys: Vec<Arc<TicketKey>>,
-    /// The one that makes tickets.
+    /// The index of the key that encrypts new tickets.
     current: usize,
 }
 
@@ -61,15 +60,15 @@ struct TicketKey {
     aead: RandomizedNonceKey,
 }
 
-/// A key of our own, for another process.
+/// A generated key, for a successor.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HandoverTicketKey {
     secret: Secret,
-    /// In seconds since 1970.
+    /// When the key was generated, in seconds since 1970.
     made: u64,
 }
 
-/// The system has no random bytes, or the library refuses a key.
+/// The system has no random bytes, or the library rejects a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot create a session ticket key")]
 pub struct TicketKeysError;
@@ -81,7 +80,7 @@ impl From<aws_lc_rs::error::Unspecified> for TicketKeysError {
 }
 
 impl TicketKeys {
-    /// Keys of our own, rotated as time goes by.
+    /// Generated keys, rotated over time.
     ///
     /// # Errors
     /// [`TicketKeysError`].
@@ -101,8 +100,8 @@ impl TicketKeys {
         })
     }
 
-    /// Keys that several nodes share, oldest first. The last but one makes tickets, so that a new
-    /// one at the end is known everywhere before any node uses it; the only one, if there is one.
+    /// Keys that several nodes share, oldest first. The last but one encrypts new tickets, so that a new key
+    /// at the end is known to all nodes before any of them uses it. A single key does both.
     ///
     /// # Errors
     /// [`TicketKeysError`], also when there is none.
@@ -124,12 +123,12 @@ impl TicketKeys {
         })
     }
 
-    /// Whether these are our own, which a reload keeps.
+    /// Whether the keys were generated here; a reload keeps such keys.
     pub fn are_own(&self) -> bool {
         self.rotating.is_some()
     }
 
-    /// Keys of our own, as another process has handed them over; rotated on.
+    /// Generated keys that a predecessor has handed over; rotation continues.
     ///
     /// # Errors
     /// [`TicketKeysError`], also when there is none.
@@ -155,7 +154,8 @@ impl TicketKeys {
         })
     }
 
-    /// For another process, oldest first: none if they are given, as that reads them itself.
+    /// The generated keys, for a successor, oldest first. Keys from a file are not handed over: the successor
+    /// reads the file itself.
     pub fn hand_over(&self) -> Vec<HandoverTicketKey> {
         let ring = self.ring.load();
         let own = ring.keys.iter().filter(|_| self.are_own());
@@ -179,14 +179,14 @@ impl TicketKeys {
         let key = ring.keys.iter().find(|key| key.name == *name)?;
         let mut plain = key.open(sealed)?;
         let made = u64::from_be_bytes(*plain.first_chunk::<MADE_LEN>()?);
-        // One from the future was made by a node whose clock is ahead.
+        // A ticket from the future was made by a node whose clock is ahead.
         let age = seconds(now).saturating_sub(made);
         (age <= LIFETIME.as_secs()).then(|| plain.split_off(MADE_LEN))
     }
 
-    /// Makes a new key when it is time, and forgets those whose tickets have expired. Done by
-    /// whoever needs a ticket then: nothing runs where there are no handshakes. Whoever comes
-    /// meanwhile waits: the key of a listener that was quiet for long may be too old to be used.
+    /// Generates a new key when it is due, and drops keys whose tickets have all expired. The handshake that
+    /// needs a ticket does this, so that nothing runs without handshakes. Other handshakes wait for it: the
+    /// key of a listener that was idle for long may be too old to be used.
     fn rotate(&self, now: SystemTime) {
         let is_due = |ring: &KeyRing| {
             let current = ring.keys.get(ring.current);
@@ -198,6 +198,7 @@ impl TicketKeys {
         if !is_due(&self.ring.load()) {
             return;
         }
+        // Another handshake may have rotated while this one waited for the lock.
         let _turn = rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let ring = self.ring.load();
         if !is_due(&ring) {
@@ -267,8 +268,8 @@ impl TicketKey {
             secret,
             made,
             name: *name,
-            // Nonces are drawn by every node for itself, from a key that may be used for long: this
-            // cipher bears it when two are the same.
+            // Every node draws its own random nonces, for a key that may be in use for long: this cipher
+            // (RFC 8452) tolerates a repeated nonce.
             aead: RandomizedNonceKey::new(&AES_256_GCM_SIV, key)?,
         })
     }
@@ -277,7 +278,7 @@ impl TicketKey {
         now.duration_since(self.made).unwrap_or_default()
     }
 
-    /// Name, nonce, and what is sealed; the name is authenticated too.
+    /// Encrypts: key name, nonce, ciphertext. The name is authenticated as well.
     fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let mut sealed = plain.to_vec();
         let nonce = self
@@ -298,7 +299,7 @@ impl TicketKey {
     }
 }
 
-/// How much is derived.
+/// The length of derived key material.
 struct DerivedLength;
 
 impl KeyType for DerivedLength {
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_who_wakes_a_quiet_listener_gets_a_ticket_that_opens() {
+    fn clients_that_wake_an_idle_listener_get_tickets_that_open() {
         let start = SystemTime::now();
         for _ in 0..50 {
             let keys = TicketKeys::own_at(start, "public").unwrap();

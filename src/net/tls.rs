@@ -1,6 +1,6 @@
-//! TLS towards clients and towards endpoints, built from checked configuration.
+//! TLS for client connections and for endpoints, built from checked configuration.
 //!
-//! rustls is named here and in the stream only, so that its next interface is one file's work.
+//! Only this file and `stream` name rustls, so that a new version of its interface changes little else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,37 +21,37 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use super::tickets::{HandoverTicketKey, TicketKeys, TicketKeysError};
 use crate::config::model::{ClientAuth, EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
 
-/// The only protocol that we speak inside TLS, on either side (RFC 7301).
+/// The only protocol offered inside TLS, on either side (RFC 7301).
 const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Sessions remembered towards the endpoints of one upstream.
+/// TLS sessions that are remembered per upstream, for resumption with its endpoints.
 const SESSIONS_REMEMBERED: usize = 256;
 
-/// Tickets that a client gets with each handshake of TLS 1.3: it opens one connection and, when that
-/// ends, one again, and gets the next ticket then. Go's servers send one, OpenSSL's two.
+/// Tickets per TLS 1.3 handshake. A WebSocket client opens one connection at a time, and gets the next
+/// ticket when it reconnects. Go's servers send one, OpenSSL's two.
 const TICKETS_EACH: usize = 1;
 
-/// What TLS could not be set up with.
+/// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// rustls refused the settings.
+    /// rustls rejects the settings.
     #[error("TLS settings: {0}")]
     Settings(#[from] rustls::Error),
-    /// Clients' certificates cannot be verified.
+    /// The CA certificates for client authentication cannot be used.
     #[error("CA certificates for client authentication: {0}")]
     Clients(#[from] VerifierBuilderError),
-    /// Session tickets cannot be made.
+    /// No session ticket key can be created.
     #[error(transparent)]
     Tickets(#[from] TicketKeysError),
-    /// A certificate authority cannot be used.
+    /// The CA certificates of the operating system cannot be used.
     #[error("the operating system's certificate authorities: {0}")]
     Platform(rustls::Error),
 }
 
-/// The keys of the tickets of listener `name`: those of the file, or else its own, which are kept
-/// across reloads: with new ones every returning client would pay for a full handshake. None where
-/// clients are asked for certificates: a session that is resumed is not verified again, and each
-/// time brings a new ticket, so whoever has shown a certificate once would never have to again.
+/// The session ticket keys of listener `name`: those of its file, or generated ones. Generated keys are kept
+/// across reloads, because new ones would cost every returning client a full handshake. There are none
+/// where clients are asked for certificates: a resumed session is not verified again, and each resumption
+/// brings a new ticket, so a client would have to present its certificate only once, ever.
 ///
 /// # Errors
 /// [`TlsError::Tickets`].
@@ -71,7 +71,7 @@ pub fn ticket_keys(
     }))
 }
 
-/// Keys that another process has handed over for the listener of this name.
+/// Ticket keys that a predecessor has handed over for the listener of this name.
 ///
 /// # Errors
 /// [`TlsError::Tickets`].
@@ -86,7 +86,7 @@ fn ticket_scope(name: &str) -> String {
     format!("listener {name}, no client certificates")
 }
 
-/// What is spoken with clients, and which of it rather.
+/// The cipher suites for clients, in order of preference.
 const CHEAPEST_FIRST: [SupportedCipherSuite; 9] = [
     cipher_suite::TLS13_AES_128_GCM_SHA256,
     cipher_suite::TLS13_AES_256_GCM_SHA384,
@@ -99,7 +99,7 @@ const CHEAPEST_FIRST: [SupportedCipherSuite; 9] = [
     cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 ];
 
-/// TLS towards clients.
+/// The TLS configuration of a listener.
 ///
 /// # Errors
 /// [`TlsError::Settings`].
@@ -119,7 +119,7 @@ pub fn listener(
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(client_verifier(tls.client_auth.as_ref())?)
         .with_cert_resolver(Arc::new(Certificates::of(tls)));
-    // All of them are good, so that it is ours to choose what costs least.
+    // All of these suites are secure, so the server may choose the one that costs it least.
     config.ignore_client_order = true;
     config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
     config.send_tls13_tickets = match tickets {
@@ -129,12 +129,12 @@ pub fn listener(
         }
         None => 0,
     };
-    // TLS 1.2 resumes by ticket too; a memory of sessions would be a second way for nothing.
+    // TLS 1.2 resumes by ticket as well: a session cache would only be a second way to do it.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
-/// How clients' certificates are judged.
+/// The verifier of client certificates.
 fn client_verifier(
     client_auth: Option<&ClientAuth>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
@@ -151,10 +151,10 @@ fn client_verifier(
     Ok(builder.build()?)
 }
 
-/// TLS towards endpoints.
+/// The TLS configuration for the endpoints of an upstream.
 ///
 /// # Errors
-/// [`TlsError`], when the authorities or our own certificate cannot be used.
+/// [`TlsError`]: the CA certificates or the client certificate cannot be used.
 pub fn endpoint(tls: &EndpointTls) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])?;
@@ -183,12 +183,12 @@ fn store(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustl
     Ok(store)
 }
 
-/// aws-lc-rs as it comes: X25519MLKEM768 first (the crate feature `prefer-post-quantum`).
+/// The default provider of aws-lc-rs: X25519MLKEM768 first (the crate feature `prefer-post-quantum`).
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Which certificate a client gets, by the name it asks for.
+/// Chooses a listener's certificate by the server name that the client asks for.
 #[derive(Debug)]
 struct Certificates {
     exact: HashMap<Box<str>, Arc<CertifiedKey>>,
@@ -206,7 +206,7 @@ impl Certificates {
                     HostPattern::Exact(name) => (&mut exact, name),
                     HostPattern::Wildcard(parent) => (&mut wildcard, parent),
                 };
-                // The first certificate in the file wins, as it does as the default.
+                // The first configured certificate with a name wins; the first of all is the default.
                 table
                     .entry(name.clone())
                     .or_insert_with(|| Arc::clone(&certificate.certified));
@@ -233,7 +233,7 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls has checked the name and made it lower case.
+        // rustls has validated the name and lower-cased it.
         hello
             .server_name()
             .and_then(|name| self.find(name))

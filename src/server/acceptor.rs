@@ -104,7 +104,7 @@ impl BoundAddress {
 
     /// Stops accepting, and closes the sockets.
     pub(super) async fn stop(self, how: StopMode) {
-        // All workers are told before any is waited for: they empty their backlogs at the same time.
+        // All workers get the signal before any is waited for: they empty their backlogs at the same time.
         let mut waits = Vec::with_capacity(self.sockets.len());
         for AcceptingSocket { bound, stop, done } in self.sockets {
             if how == StopMode::LeaveBacklog {
@@ -172,8 +172,8 @@ pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
             Backlog::Left(how) => break how,
         }
     };
-    // The kernel has completed these handshakes: closing the socket would reset connections that the
-    // clients believe to be open.
+    // The kernel has completed these handshakes: closing the socket would reset connections that are
+    // open to the clients.
     while how == StopMode::EmptyBacklog
         && let Some(permit) = own.load.admit()
         && let Ok(accepted) = bound.accept()

@@ -43,8 +43,8 @@ impl AdminSockets {
     ) -> Result<Self, StartError> {
         let mut bound = |bind: &Bind, purpose| {
             let id = SocketId::new(purpose, bind);
-            let there = inherited.take(&id, bind)?.into_iter().next();
-            let bound = there.map_or_else(|| ListeningSocket::bind(bind), Ok)?;
+            let inherited = inherited.take(&id, bind)?.into_iter().next();
+            let bound = inherited.map_or_else(|| ListeningSocket::bind(bind), Ok)?;
             Ok((id, bound))
         };
         let public = admin.metrics_bind.as_ref().map(|bind| {

@@ -46,6 +46,7 @@ impl Base {
         let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));
         // Before any worker accepts, so that the first clients find endpoints.
         lookups.begin(&config.upstreams).await;
+        // Admits nothing yet: the limit is known once all workers have their descriptors.
         let admission = Arc::<Admission>::default();
         let workers: Result<Vec<_>, _> = (0..config.server.workers.get())
             .map(|number| worker::start(number, &shared, &admission))

@@ -70,10 +70,10 @@ impl Lookups {
                 upstream.discovery,
                 Discovery::Dns { .. } | Discovery::Srv { .. }
             );
-            let known = |running: &RunningLookup| {
+            let is_running = |running: &RunningLookup| {
                 running.target.is_for(&upstream.name, &upstream.discovery)
             };
-            if !asked || self.running.iter().any(known) {
+            if !asked || self.running.iter().any(is_running) {
                 continue;
             }
             let target = Arc::new(LookupTarget {
@@ -89,14 +89,14 @@ impl Lookups {
                 task: self.control.spawn(task),
             });
         }
-        let all = async {
+        let all_answered = async {
             for mut answered in answers {
                 // An error means that the lookup has been dropped.
                 let _ = answered.wait_for(|answered| *answered).await;
             }
         };
         // Slower lookups continue, and log their result later.
-        let _ = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, all).await;
+        let _ = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, all_answered).await;
     }
 
     /// Gives a new snapshot the endpoints that lookups have found.
@@ -131,7 +131,7 @@ impl LookupTarget {
 
     fn upstream_in<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Arc<Upstream>> {
         let mut upstreams = snapshot.upstreams().iter();
-        upstreams.find(|each| self.is_for(&each.name, &each.settings.discovery))
+        upstreams.find(|upstream| self.is_for(&upstream.name, &upstream.settings.discovery))
     }
 
     fn found(&self) -> std::sync::MutexGuard<'_, Option<Vec<EndpointConfig>>> {

@@ -97,34 +97,11 @@ impl Listeners {
         }
     }
 
-    /// Applies a planned change.
+    /// Applies a planned change: settings first, then new sockets, and old ones are closed last.
     pub(super) async fn apply(&mut self, plan: ListenerPlan) {
-        let mut running = HashMap::new();
-        for planned in plan.running {
-            if planned.is_drained
-                && let Some(drained) = self.drained.get_mut(&planned.name)
-            {
-                drained.tickets = planned.tickets;
-                continue;
-            }
-            let name = Arc::clone(&planned.name);
-            let drained = self.drained.remove(&name);
-            if drained.is_some() {
-                tracing::warn!(listener = %name, "listener put back into service: its systemd sockets cannot be closed");
-            }
-            let DrainedListener { gate, .. } = drained.unwrap_or_default();
-            running.insert(name, self.running(planned, gate));
-        }
-        // What is left of the old map is no longer configured.
-        let removed = std::mem::replace(&mut self.running, running);
+        let removed = self.apply_settings(plan.running);
         self.configured = plan.configured;
-        self.drained.retain(|name, _| {
-            let mut configured = self.configured.iter();
-            configured.any(|it| it.name == *name)
-        });
-        for name in self.drained.keys() {
-            tracing::info!(listener = %name, "not listening: drained by an operator");
-        }
+        self.forget_removed_drains();
         // A socket that stays may belong to another listener from now on.
         for (key, name) in &plan.wanted {
             if let (Some(socket), Some(running)) = (self.sockets.get(key), self.running.get(name)) {
@@ -152,23 +129,65 @@ impl Listeners {
         for (key, name) in late {
             match self.bind(&key) {
                 Ok(bound) => self.open(key, &name, bound).await,
+                // Too late to fail: the rest of the configuration is in effect already.
                 Err(error) => {
                     tracing::error!(listener = %name, address = %key.bind, %error, "cannot listen");
                 }
             }
         }
-        // Inherited sockets that no listener has claimed: connections to them would hang.
-        for id in std::mem::take(&mut self.inherited).sockets.close() {
-            tracing::info!(address = id.bind, "no longer listening");
-            systemd::release(&id.bind);
-            self.released.push(id.bind);
-        }
+        self.close_unclaimed();
         self.update_connection_limit();
         for name in self.unused() {
             tracing::warn!(
                 name,
                 "inherited socket is not used by any listener; connections to it will hang"
             );
+        }
+    }
+
+    /// Applies the settings of listeners that run from now on; returns those that are no longer configured.
+    fn apply_settings(
+        &mut self,
+        planned: Vec<PlannedListener>,
+    ) -> HashMap<Arc<str>, RunningListener> {
+        let mut running = HashMap::new();
+        for planned in planned {
+            if planned.is_drained
+                && let Some(drained) = self.drained.get_mut(&planned.name)
+            {
+                // It does not run, but a client that returns later should still resume its session.
+                drained.tickets = planned.tickets;
+                continue;
+            }
+            let name = Arc::clone(&planned.name);
+            let drained = self.drained.remove(&name);
+            if drained.is_some() {
+                tracing::warn!(listener = %name, "listener put back into service: its systemd sockets cannot be closed");
+            }
+            let DrainedListener { gate, .. } = drained.unwrap_or_default();
+            running.insert(name, self.running(planned, gate));
+        }
+        // `running` has taken the others out of the old map.
+        std::mem::replace(&mut self.running, running)
+    }
+
+    /// Forgets that listeners were drained that are no longer configured.
+    fn forget_removed_drains(&mut self) {
+        self.drained.retain(|name, _| {
+            let mut configured = self.configured.iter();
+            configured.any(|listener| listener.name == *name)
+        });
+        for name in self.drained.keys() {
+            tracing::info!(listener = %name, "not listening: drained by an operator");
+        }
+    }
+
+    /// Closes inherited sockets that no listener has claimed: connections to them would hang.
+    fn close_unclaimed(&mut self) {
+        for id in std::mem::take(&mut self.inherited).sockets.close() {
+            tracing::info!(address = id.bind, "no longer listening");
+            systemd::release(&id.bind);
+            self.released.push(id.bind);
         }
     }
 
@@ -197,7 +216,11 @@ impl Listeners {
 
     /// Descriptors of listening sockets are not available for connections.
     fn update_connection_limit(&self) {
-        let sockets = self.sockets.values().map(|it| it.sockets().len()).sum();
+        let sockets = self
+            .sockets
+            .values()
+            .map(|socket| socket.sockets().len())
+            .sum();
         self.descriptors.reserve_for_sockets(sockets);
     }
 
@@ -223,8 +246,8 @@ impl Listeners {
 
     /// Drops state about client addresses that no longer matters.
     pub(super) fn sweep(&self) {
-        let running = self.running.values().map(|it| &it.listener.gate);
-        for gate in running.chain(self.drained.values().map(|it| &it.gate)) {
+        let running = self.running.values().map(|running| &running.listener.gate);
+        for gate in running.chain(self.drained.values().map(|drained| &drained.gate)) {
             gate.sweep();
         }
     }

@@ -26,7 +26,7 @@ impl Process {
             ControlCommand::Reload(guard, done) => {
                 let _ = done.send(self.reload_if(guard).await);
             }
-            // The operator was told that the order timed out: executing it now would be a surprise.
+            // The order has timed out for the operator: executing it now would be a surprise.
             ControlCommand::Listener(_, done) if done.is_closed() => {}
             ControlCommand::Upgrade(_, done) if done.is_closed() => {}
             ControlCommand::Listener(steer, done) => {
@@ -34,7 +34,7 @@ impl Process {
             }
             ControlCommand::Upgrade(binary, done) => {
                 let upgraded = self.upgrade(binary).await;
-                let answer = upgraded.as_ref().map(|it| it.by.clone());
+                let answer = upgraded.as_ref().map(|handed_over| handed_over.by.clone());
                 let _ = done.send(answer.map_err(Clone::clone));
                 return upgraded.ok();
             }
@@ -49,11 +49,11 @@ impl Process {
             is_drained,
         } = steer;
         let listeners = self.reloader.listeners();
-        let done = match is_drained {
+        let result = match is_drained {
             true => listeners.drain_listener(listener).await,
             false => listeners.undrain_listener(listener).await,
         };
-        done.map_err(|error| match error {
+        result.map_err(|error| match error {
             ListenerDrainError::Unknown { .. } => ApiError::not_found(error.to_string()),
             ListenerDrainError::Passed(_) => ApiError::conflict(error.to_string()),
             ListenerDrainError::Listen(_) => {
@@ -76,7 +76,7 @@ impl Process {
             Ok(loaded) => {
                 if let Err(fault) = guard.check(&self.plan(&loaded)) {
                     tracing::warn!(error = %fault, "reload refused");
-                    // systemd was told that a reload began, and waits for its end.
+                    // systemd knows that a reload began, and waits for its end.
                     systemd::ready(&self.status());
                     return Err(fault);
                 }
@@ -84,6 +84,7 @@ impl Process {
             }
             Err(error) => Err(error),
         };
+        // Published before the response, so that the operator's next request shows the new state.
         self.reloaded(&result);
         let done = result.map_err(|error| rejected(&error))?;
         let taken = self.reloader.loaded();

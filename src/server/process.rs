@@ -52,7 +52,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Handles events until a signal to stop, or until a successor has taken over; then drains.
+    /// Handles events until a signal to stop, or until a successor accepts connections; then drains.
     pub(super) async fn serve(mut self) -> Exit {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         // One event at a time: a reload, an order and an upgrade never run beside one another, so that none

@@ -12,11 +12,11 @@ pub(super) fn program() -> io::Result<PathBuf> {
         let is_name = given.components().count() == 1;
         let path = std::env::var_os("PATH").filter(|_| is_name);
         let folders: Vec<PathBuf> = path.iter().flat_map(std::env::split_paths).collect();
-        let found = folders.into_iter().map({
+        let in_path = folders.into_iter().map({
             let given = given.clone();
             move |folder| folder.join(&given)
         });
-        found.chain((!is_name).then_some(given))
+        in_path.chain((!is_name).then_some(given))
     });
     // A relative name may mean another file in this directory: only one that leads here is trusted.
     let is_this = |path: &PathBuf| path.canonicalize().is_ok_and(|target| target == resolved);

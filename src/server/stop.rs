@@ -1,4 +1,4 @@
-//! The end of the process: a drain with a grace period, at once, or after a successor has taken over.
+//! The end of the process: a drain with a grace period, at once, or when a successor accepts connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Process {
         let grace = shutdown.grace;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
-        // Dropping the orders tells the operators who wait for them that the process is stopping.
+        // Dropping the orders wakes the operators who wait: they are answered that the process is stopping.
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
         self.process_status.drain();
@@ -133,6 +133,7 @@ impl Process {
 
     async fn drain(&mut self, shutdown: Shutdown) {
         tokio::time::sleep(shutdown.delay).await;
+        // During the delay, load balancers in front notice that this process reports its drain.
         self.reloader.listeners().stop().await;
         // All tunnels are about to be closed: moving some of them for their endpoints' sake is pointless.
         self.evict = None;
@@ -143,7 +144,7 @@ impl Process {
     /// Waits for requests and tunnels to end; closes those that are left within `time`, if there is a bound.
     /// No connections are accepted any more.
     async fn wind_down(&mut self, time: Option<Duration>, code: u16) {
-        let mut done = Vec::with_capacity(self.workers.len());
+        let mut finished = Vec::with_capacity(self.workers.len());
         for worker in self.workers.iter() {
             let (sender, receiver) = oneshot::channel();
             // A worker that is gone has nothing left to finish.
@@ -153,31 +154,37 @@ impl Process {
                 .await
                 .is_ok()
             {
-                done.push(receiver);
+                finished.push(receiver);
             }
         }
-        let mut all = std::pin::pin!(async {
-            for receiver in done {
+        let mut all_finished = std::pin::pin!(async {
+            for receiver in finished {
                 let _ = receiver.await;
             }
         });
         let Some(time) = time else {
-            return all.await;
+            return all_finished.await;
         };
         let jobs = &self.admin.view().jobs;
         let closing = jobs.close_all(time.mul_f64(CLOSING_SHARE), code).await;
-        if tokio::time::timeout(time, &mut all).await.is_ok() {
+        if tokio::time::timeout(time, &mut all_finished).await.is_ok() {
             return;
         }
         // Tunnels opened since the list was made, and those that the paced job has not reached.
         closing.iter().for_each(|job| job.stop());
         self.send_to_workers(|| WorkerMessage::EndTunnels(Ended::Shutdown))
             .await;
-        if tokio::time::timeout(CLOSE_TIMEOUT, &mut all).await.is_ok() {
+        if tokio::time::timeout(CLOSE_TIMEOUT, &mut all_finished)
+            .await
+            .is_ok()
+        {
             return;
         }
         self.send_to_workers(|| WorkerMessage::CutTunnels).await;
-        if tokio::time::timeout(CLOSE_TIMEOUT, all).await.is_err() {
+        if tokio::time::timeout(CLOSE_TIMEOUT, all_finished)
+            .await
+            .is_err()
+        {
             tracing::warn!("some requests did not finish in time");
         }
     }

@@ -132,7 +132,10 @@ impl Process {
             from: view.identity(),
             sockets: places,
             passed: names,
-            older: older.iter().map(|it| it.identity.clone()).collect(),
+            older: older
+                .iter()
+                .map(|process| process.identity.clone())
+                .collect(),
             tickets: listeners.hand_over_tickets(),
             drained: listeners.hand_over_drained(),
             upstreams: self.reloader.registry().hand_over(Instant::now()),
@@ -140,7 +143,10 @@ impl Process {
         let descriptors = PassedDescriptors {
             sockets,
             passed,
-            older: older.iter().map(|it| Arc::clone(it.link())).collect(),
+            older: older
+                .iter()
+                .map(|process| Arc::clone(process.link()))
+                .collect(),
         };
         (state, descriptors)
     }

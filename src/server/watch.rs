@@ -85,9 +85,10 @@ impl FileWatch {
         loop {
             let due = self.quiet_at.map_or(self.latest, |at| at.min(self.latest));
             tokio::select! {
-                // Without a watcher there are no events, and only the fallback is left.
+                // Without a watcher no event ever arrives, and only the fallback is left.
                 Some(()) = self.events.recv() => self.quiet_at = Some(Instant::now() + QUIET_FOR),
                 () = tokio::time::sleep_until(due) => {
+                    // Reset only when it is due: a cancelled call must not lose an event.
                     self.quiet_at = None;
                     self.latest = Instant::now() + LOOK_EVERY;
                     return;

@@ -1,4 +1,4 @@
-//! Sockets that the service manager has bound and passes to us (`sd_listen_fds(3)`).
+//! Sockets that the service manager has bound and passes to the process (`sd_listen_fds(3)`).
 
 use std::collections::BTreeSet;
 use std::env;
@@ -12,7 +12,7 @@ use socket2::{Domain, SockRef, Socket};
 
 use super::store;
 
-/// The name of what was passed without one.
+/// The name of a socket that was passed without one.
 const NAMELESS: &str = "unknown";
 
 /// A listening socket that was passed.
@@ -24,29 +24,29 @@ pub enum PassedSocket {
     Unix(UnixListener),
 }
 
-/// All sockets that were passed, by name. They stay open as long as this lives.
+/// All passed sockets, by name. They stay open as long as this value lives.
 #[derive(Debug, Default)]
 pub struct PassedSockets(Vec<(String, io::Result<PassedSocket>)>);
 
-/// Why there is nothing to be accepted from under a name.
+/// Why no usable socket has a name.
 #[derive(Debug, thiserror::Error)]
 pub enum PassedSocketError {
-    /// Nobody passes anything.
+    /// The service manager passed no sockets.
     #[error("the service manager passed no sockets; is there a socket unit?")]
     Nothing,
-    /// Something else was passed.
+    /// Only sockets with other names were passed.
     #[error("no socket with that name was passed; available: {0}")]
     Unknown(String),
-    /// It is no socket to accept from.
+    /// The socket is not a listening stream socket.
     #[error("the socket that was passed cannot be used: {0}")]
     Unusable(String),
 }
 
 impl PassedSockets {
-    /// Takes them out of the environment. Only for the first thread of the process, before there is
-    /// any other: variables go, so that no child believes that they are meant for it.
+    /// Takes the sockets, and removes the variables that describe them from the environment, so that no child
+    /// process claims them. Must be called before there is a second thread.
     pub fn take() -> Self {
-        // They may be for whoever started us; or for nobody in particular, which is against the rules.
+        // The sockets may be meant for the parent process. Without a process ID they are against the protocol.
         let is_ours = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
         if !is_ours {
             return Self::default();
@@ -62,7 +62,7 @@ impl PassedSockets {
         Self(sockets.collect())
     }
 
-    /// What another process was passed, and hands over.
+    /// Passed sockets that a predecessor hands over.
     pub fn handed(sockets: Vec<(String, OwnedFd)>) -> Self {
         let sockets = sockets.into_iter().map(|(name, socket)| {
             let socket = Socket::from(socket);
@@ -76,7 +76,7 @@ impl PassedSockets {
         Self(sockets.collect())
     }
 
-    /// For another process.
+    /// Copies of the sockets, for a successor.
     pub fn hand_over(&self) -> Vec<(String, OwnedFd)> {
         let sockets = self.0.iter().filter_map(|(name, socket)| {
             let socket: OwnedFd = match socket.as_ref().ok()? {
@@ -88,7 +88,8 @@ impl PassedSockets {
         sockets.collect()
     }
 
-    /// Takes out what this service had the manager keep for it, with the addresses.
+    /// Takes the sockets that a previous process of this service has stored with the manager, with their
+    /// addresses.
     pub fn take_kept(&mut self) -> Vec<(String, OwnedFd)> {
         let (kept, passed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0)
             .into_iter()
@@ -104,7 +105,7 @@ impl PassedSockets {
         kept.collect()
     }
 
-    /// Those of this name, at least one.
+    /// The sockets of this name, at least one.
     ///
     /// # Errors
     /// [`PassedSocketError`].
@@ -118,7 +119,7 @@ impl PassedSockets {
         Ok(sockets)
     }
 
-    /// The names that there are.
+    /// The names of all sockets.
     pub fn names(&self) -> BTreeSet<&str> {
         self.0.iter().map(|(name, _)| name.as_str()).collect()
     }
@@ -168,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_has_all_its_sockets_and_others_are_told_of() {
+    fn a_name_has_all_its_sockets_and_errors_list_the_others() {
         let socket = || TcpListener::bind("127.0.0.1:0").map(PassedSocket::Tcp);
         let broken = || Err(io::Error::other("a connection"));
         let passed = PassedSockets(vec![

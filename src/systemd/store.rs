@@ -1,5 +1,5 @@
-//! The manager's store of descriptors: listening sockets that it keeps while the service is dead, and
-//! passes to it when it has started it again (`sd_pid_notify_with_fds(3)`).
+//! The service manager's file descriptor store: it keeps listening sockets open while the service is dead,
+//! and passes them to the service when it has started it again (`sd_pid_notify_with_fds(3)`).
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
@@ -8,11 +8,12 @@ use sd_notify::NotifyState;
 
 use super::{MUTED, is_available, notify};
 
-/// What the names of ours begin with.
+/// The prefix of names of sockets in the store.
 const OURS: &str = "listener=";
 
-/// Has the manager keep the sockets of this address, if it keeps any (`FileDescriptorStoreMax=`).
+/// Stores the sockets of this address, if the service has a store (`FileDescriptorStoreMax=`).
 pub fn keep_open(address: &str, sockets: &[BorrowedFd<'_>]) {
+    // A successor is muted until it is the service: it stores its sockets then.
     if !is_available() || MUTED.load(Ordering::Relaxed) {
         return;
     }
@@ -23,7 +24,7 @@ pub fn keep_open(address: &str, sockets: &[BorrowedFd<'_>]) {
     }
 }
 
-/// Has it keep them no longer.
+/// Removes the sockets of this address from the store.
 pub fn release(address: &str) {
     notify(&[
         NotifyState::FdStoreRemove,
@@ -31,13 +32,13 @@ pub fn release(address: &str) {
     ]);
 }
 
-/// No name has a colon in it: they stand between names.
+/// The name for an address, without colons: they separate names.
 fn name(address: &str) -> String {
     let escaped = address.replace('%', "%25").replace(':', "%3A");
     format!("{OURS}{escaped}")
 }
 
-/// The address that a name stands for, if it is one of ours.
+/// The address of a name; `None` if the name is not one of the store's.
 pub(super) fn address(name: &str) -> Option<String> {
     let escaped = name.strip_prefix(OURS)?;
     Some(escaped.replace("%3A", ":").replace("%25", "%"))

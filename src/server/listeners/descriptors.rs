@@ -30,7 +30,7 @@ impl DescriptorBudget {
 
     /// Leaves what `sockets` listening sockets do not need to connections.
     pub(super) fn reserve_for_sockets(&self, sockets: usize) {
-        let most = Admission::limit_for(self.limit, self.taken + sockets as u64);
-        self.admission.set_limit(most);
+        let limit = Admission::limit_for(self.limit, self.taken + sockets as u64);
+        self.admission.set_limit(limit);
     }
 }

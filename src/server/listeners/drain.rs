@@ -13,7 +13,7 @@ use crate::server::errors::ListenError;
 /// Why a listener was not drained or put back.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::server) enum ListenerDrainError {
-    /// There is no listener of this name.
+    /// No listener has this name.
     #[error("there is no listener `{name}`; known: {known}")]
     Unknown {
         /// The requested name.
@@ -61,6 +61,7 @@ impl Listeners {
             .filter(|(_, owner)| **owner != *name)
             .collect();
         self.close_all_but(&others).await;
+        // After the backlogs: connections accepted until now are part of the drain.
         running.listener.drain.begin(Urgency::Low);
         self.update_connection_limit();
         Ok(())
@@ -108,9 +109,14 @@ impl Listeners {
     }
 
     fn configured(&self, name: &str) -> Result<model::ListenerConfig, ListenerDrainError> {
-        let found = self.configured.iter().find(|it| *it.name == *name);
-        found.cloned().ok_or_else(|| {
-            let known: Vec<&str> = self.configured.iter().map(|it| &*it.name).collect();
+        let mut listeners = self.configured.iter();
+        let configured = listeners.find(|listener| *listener.name == *name);
+        configured.cloned().ok_or_else(|| {
+            let known: Vec<&str> = self
+                .configured
+                .iter()
+                .map(|listener| &*listener.name)
+                .collect();
             ListenerDrainError::Unknown {
                 name: name.to_owned(),
                 known: known.join(", "),

@@ -37,8 +37,14 @@ impl Listeners {
 
     /// The session ticket keys, for a successor.
     pub(in crate::server) fn hand_over_tickets(&self) -> Vec<ListenerTickets> {
-        let running = self.running.iter().map(|(name, it)| (name, &it.tickets));
-        let drained = self.drained.iter().map(|(name, it)| (name, &it.tickets));
+        let running = self
+            .running
+            .iter()
+            .map(|(name, listener)| (name, &listener.tickets));
+        let drained = self
+            .drained
+            .iter()
+            .map(|(name, listener)| (name, &listener.tickets));
         let handed = running.chain(drained).filter_map(|(name, tickets)| {
             let keys = tickets.as_ref()?.hand_over();
             Some(ListenerTickets {
@@ -46,7 +52,7 @@ impl Listeners {
                 keys,
             })
         });
-        handed.filter(|it| !it.keys.is_empty()).collect()
+        handed.filter(|tickets| !tickets.keys.is_empty()).collect()
     }
 
     /// The names of drained listeners, for a successor.

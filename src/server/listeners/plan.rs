@@ -88,15 +88,22 @@ impl Listeners {
     }
 
     /// The session ticket keys that a listener has used so far, here or in the predecessor.
-    fn known_tickets(&mut self, name: &Arc<str>) -> Result<Option<Arc<TicketKeys>>, TlsError> {
+    fn present_tickets(&mut self, name: &Arc<str>) -> Result<Option<Arc<TicketKeys>>, TlsError> {
         if let Some(running) = self.running.get(name) {
             return Ok(running.tickets.clone());
         }
-        if let Some(tickets) = self.drained.get(name).and_then(|it| it.tickets.as_ref()) {
+        if let Some(tickets) = self
+            .drained
+            .get(name)
+            .and_then(|drained| drained.tickets.as_ref())
+        {
             return Ok(Some(Arc::clone(tickets)));
         }
         let handed = &mut self.inherited.tickets;
-        let Some(position) = handed.iter().position(|it| *it.listener == **name) else {
+        let Some(position) = handed
+            .iter()
+            .position(|tickets| *tickets.listener == **name)
+        else {
             return Ok(None);
         };
         let ListenerTickets { keys, .. } = handed.swap_remove(position);
@@ -108,8 +115,8 @@ impl Listeners {
         listener: &model::ListenerConfig,
     ) -> Result<PlannedListener, ListenError> {
         let secured = listener.tls.as_ref().map(|settings| {
-            let known = self.known_tickets(&listener.name)?;
-            let tickets = tls::ticket_keys(&listener.name, settings, known.as_ref())?;
+            let tickets = self.present_tickets(&listener.name)?;
+            let tickets = tls::ticket_keys(&listener.name, settings, tickets.as_ref())?;
             Ok((tls::listener(settings, tickets.as_ref())?, tickets))
         });
         let secured = secured.transpose().map_err(|source| ListenError::Tls {
@@ -148,13 +155,13 @@ impl Listeners {
             return passed.into_iter().map(ListeningSocket::passed).collect();
         }
         // Before a new bind: the address is in use as long as an inherited socket is open.
-        let there = self.inherited.sockets.take(&key.id(), &key.bind)?;
-        let mut there = there.into_iter();
-        let first = match there.next() {
+        let inherited = self.inherited.sockets.take(&key.id(), &key.bind)?;
+        let mut inherited = inherited.into_iter();
+        let first = match inherited.next() {
             Some(first) => first,
             None => ListeningSocket::bind(&key.bind)?,
         };
-        self.one_for_each(first, there.collect())
+        self.one_for_each(first, inherited.collect())
     }
 
     /// Sockets for an address that overlaps one of our own open sockets.
