@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::rig::endpoint::{listen, read_head, switch};
 
 /// What it does with what comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +46,8 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub(crate) fn start() -> Self {
+        let listener = listen(([127, 0, 0, 1], 0).into());
         let address = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Serve);
         let task = tokio::spawn(run(listener, address, modes));
@@ -77,7 +78,7 @@ async fn run(first: TcpListener, address: SocketAddr, mut modes: watch::Receiver
         match mode {
             Mode::Serve | Mode::Hang => {
                 let known = listener.get_or_insert_with(|| listen(address));
-                SockRef::from(&*known).listen(1024).unwrap();
+                SockRef::from(&*known).listen(4096).unwrap();
             }
             Mode::Blackhole => {
                 // A queue that is full: the kernel drops what would be one more.
@@ -110,13 +111,6 @@ async fn run(first: TcpListener, address: SocketAddr, mut modes: watch::Receiver
     }
 }
 
-fn listen(address: SocketAddr) -> TcpListener {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(address).unwrap();
-    socket.listen(1024).unwrap()
-}
-
 async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     match listener {
         Some(listener) => listener.accept().await.unwrap().0,
@@ -127,28 +121,17 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
 /// A handshake, and then silence until the other side ends.
 async fn serve(mut stream: TcpStream, mode: Mode) {
     let mut bytes = Vec::with_capacity(1024);
-    while mode == Mode::Hang || !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
-        if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+    if mode != Mode::Hang {
+        let Some(head) = read_head(&mut stream, &mut bytes).await else {
+            return;
+        };
+        let bad_request = || "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_owned();
+        let response = switch(&head).unwrap_or_else(bad_request);
+        if stream.write_all(response.as_bytes()).await.is_err() {
             return;
         }
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let key = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("sec-websocket-key")
-            .then_some(value)
-    });
-    let answer = match key {
-        Some(key) => format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n\r\n",
-            derive_accept_key(key.as_bytes())
-        ),
-        None => "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_owned(),
-    };
-    if stream.write_all(answer.as_bytes()).await.is_ok() {
-        while matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
-            bytes.clear();
-        }
+    while matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+        bytes.clear();
     }
 }

@@ -11,21 +11,24 @@
     reason = "a measurement that fails has to stop, and to say so"
 )]
 
+mod config;
 mod endpoint;
-mod peer;
+#[path = "../rig/lib.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
+mod rig;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::endpoint::{Endpoint, Mode};
-use self::peer::{Peer, Running};
+use self::rig::client::{Client, Security};
+use self::rig::peer::{Peer, Running};
+use self::rig::{CargoArgs, free_addresses, runtime};
 
 /// Handshakes a second.
 const RATE: u32 = 400;
@@ -38,12 +41,8 @@ const BACK_AT: Duration = Duration::from_secs(8);
 /// How long a client waits for its 101.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Source addresses: one has too few ports for thousands of short connections.
-const SOURCES: usize = 8;
-
-const HANDSHAKE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// The proxies that can have three endpoints.
+const PEERS: [Peer; 3] = [Peer::Tidegate, Peer::Haproxy, Peer::Nginx];
 
 /// What clients notice when one of three endpoints fails, beside HAProxy and nginx.
 #[derive(Debug, Parser)]
@@ -54,15 +53,14 @@ struct Options {
     /// Only failures whose names contain this
     #[arg(long)]
     only: Option<String>,
-    /// What cargo passes to every benchmark
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    _cargo: CargoArgs,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let peers = options.peers.unwrap_or_else(|| Peer::ALL.to_vec());
-    if let Some(missing) = peers.iter().find(|peer| !peer.is_installed()) {
+    let peers = options.peers.unwrap_or_else(|| PEERS.to_vec());
+    if let Some(missing) = peers.iter().find(|peer| peer.version().is_none()) {
         eprintln!("not installed: {missing:?}; leave it out with --peers");
         return ExitCode::FAILURE;
     }
@@ -70,10 +68,7 @@ fn main() -> ExitCode {
         let only = options.only.as_deref().unwrap_or_default();
         mode.name().contains(only)
     });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     println!("| one of three endpoints | proxy | handshakes | failed | longest, ms |");
     println!("|---|---|---|---|---|");
     for mode in failures {
@@ -100,13 +95,13 @@ struct Seen {
 }
 
 async fn measure(peer: Peer, failure: Mode) -> Seen {
-    let endpoints = [
-        Endpoint::start().await,
-        Endpoint::start().await,
-        Endpoint::start().await,
-    ];
+    let endpoints = [Endpoint::start(), Endpoint::start(), Endpoint::start()];
     let addresses = endpoints.each_ref().map(|endpoint| endpoint.address);
-    let running = Running::start(peer, addresses).await;
+    let folder = TempDir::new().unwrap();
+    let [address] = free_addresses();
+    let config = config::config(peer, address, addresses, folder.path());
+    let _running = Running::start(peer, folder, &config, address);
+    let client = Client::new(address, Security::Plain);
     // Checks have found everybody up, connections are warm.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let start = Instant::now();
@@ -121,7 +116,7 @@ async fn measure(peer: Peer, failure: Mode) -> Seen {
         for number in 0..RUN.as_secs() as u32 * RATE {
             let due = start + Duration::from_secs(1) * number / RATE;
             tokio::time::sleep_until(due).await;
-            clients.spawn(handshake(running.address, number as usize));
+            clients.spawn(handshake(client.clone()));
         }
         clients.join_all().await
     };
@@ -136,18 +131,8 @@ async fn measure(peer: Peer, failure: Mode) -> Seen {
 }
 
 /// Whether a 101 came, and how long that took.
-async fn handshake(to: SocketAddr, number: usize) -> (bool, Duration) {
+async fn handshake(client: Client) -> (bool, Duration) {
     let start = Instant::now();
-    let work = async {
-        let socket = TcpSocket::new_v4()?;
-        let source: u8 = (2 + number % SOURCES).try_into().unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 0, source], 0)))?;
-        let mut stream = socket.connect(to).await?;
-        stream.write_all(HANDSHAKE.as_bytes()).await?;
-        let mut status = [0; 13];
-        stream.read_exact(&mut status).await?;
-        std::io::Result::Ok(&status == b"HTTP/1.1 101 ")
-    };
-    let result = tokio::time::timeout(PATIENCE, work).await;
-    (matches!(result, Ok(Ok(true))), start.elapsed())
+    let result = tokio::time::timeout(PATIENCE, client.try_open("/")).await;
+    (matches!(result, Ok(Ok(_))), start.elapsed())
 }

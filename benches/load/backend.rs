@@ -6,20 +6,20 @@ use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::rig::client::frame;
+use super::rig::endpoint::{listen_std, path, read_head, switch};
+use super::rig::runtime;
+
+/// Bytes after which a backend that swallows them acknowledges them.
+pub(crate) const ACKNOWLEDGED: usize = 4 << 20;
 
 /// Starts the backend on a thread of its own.
 pub(crate) fn start() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    rustix::net::listen(&listener, 4096).unwrap();
+    let listener = listen_std(([127, 0, 0, 1], 0).into());
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(tokio::runtime::LocalOptions::default())
-            .unwrap();
-        runtime.block_on(async move {
+        runtime().block_on(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
@@ -32,32 +32,16 @@ pub(crate) fn start() -> SocketAddr {
 
 async fn serve(mut socket: TcpStream) {
     socket.set_nodelay(true).unwrap();
-    let mut head = Vec::with_capacity(1024);
-    while !head.ends_with(b"\r\n\r\n") {
-        match socket.read_buf(&mut head).await {
-            Ok(1..) => {}
-            _ => return,
-        }
-    }
-    let head = String::from_utf8(head).unwrap();
-    let value = |name: &str| {
-        head.lines()
-            .filter_map(|line| line.split_once(": "))
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
-    };
-    let Some(key) = value("sec-websocket-key") else {
+    let Some(head) = read_head(&mut socket, &mut Vec::with_capacity(1024)).await else {
         return;
     };
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        derive_accept_key(key.as_bytes())
-    );
-    if socket.write_all(answer.as_bytes()).await.is_err() {
+    let Some(response) = switch(&head) else {
+        return;
+    };
+    if socket.write_all(response.as_bytes()).await.is_err() {
         return;
     }
-    let path = head.split(' ').nth(1).unwrap_or("/");
+    let path = path(&head);
     match path
         .strip_prefix("/down/")
         .map(|rest| rest.split('/').collect::<Vec<_>>())
@@ -83,9 +67,9 @@ async fn swallow(socket: &mut TcpStream) {
         let Ok(length @ 1..) = socket.read(&mut buffer).await else {
             return;
         };
-        let before = total / super::client::ACKNOWLEDGED;
+        let before = total / ACKNOWLEDGED;
         total += length;
-        for _ in before..total / super::client::ACKNOWLEDGED {
+        for _ in before..total / ACKNOWLEDGED {
             if socket.write_all(b"+").await.is_err() {
                 return;
             }
@@ -94,7 +78,7 @@ async fn swallow(socket: &mut TcpStream) {
 }
 
 async fn send(socket: &mut TcpStream, length: usize, count: usize) {
-    let frame = super::client::frame(length, false);
+    let frame = frame(length, false);
     for _ in 0..count {
         if socket.write_all(&frame).await.is_err() {
             return;

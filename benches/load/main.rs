@@ -14,23 +14,26 @@
 )]
 
 mod backend;
-mod client;
 mod measure;
 mod operators;
-mod peer;
 mod relay;
 mod reload;
 mod report;
+#[path = "../rig/lib.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
+mod rig;
 mod scenario;
 mod storm;
+mod target;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use self::peer::Peer;
 use self::report::{Report, Row};
+use self::rig::CargoArgs;
+use self::rig::peer::Peer;
 use self::scenario::{Scale, Scenario};
 
 /// What a message, a gigabyte, a handshake and an idle tunnel cost, beside HAProxy and nginx.
@@ -51,9 +54,8 @@ struct Options {
     /// Write README.md and raw.csv into this folder, too
     #[arg(long)]
     out: Option<PathBuf>,
-    /// What cargo passes to every benchmark
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    _cargo: CargoArgs,
     /// Be the bare relay: listen here, connect there
     #[arg(long, hide = true, num_args = 2)]
     relay: Option<Vec<std::net::SocketAddr>>,

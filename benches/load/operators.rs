@@ -1,15 +1,15 @@
 //! Operators looking while others work: many quiet tunnels, some busy ones, and all of the tunnels
 //! listed and all of the metrics scraped over and over. What the busy ones notice of that.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::client::Client;
-use super::peer::Running;
+use super::rig::client::Client;
+use super::rig::{runtime, unix};
 use super::scenario::{Results, open, paced_echoes, percentile, settle};
+use super::target::Target;
 
 /// Tunnels that are only there.
 const QUIET: usize = 5000;
@@ -23,7 +23,7 @@ const TURNS: usize = 3;
 const SECONDS: usize = 5;
 
 /// Measures it.
-pub(crate) async fn measure(running: &Running, client: &Client, scale: usize) -> Results {
+pub(crate) async fn measure(target: &Target, client: &Client, scale: usize) -> Results {
     let (quiet, seconds) = (QUIET / scale, (SECONDS / scale).max(1));
     let held = open(client, "/echo", quiet).await;
     settle().await;
@@ -34,8 +34,9 @@ pub(crate) async fn measure(running: &Running, client: &Client, scale: usize) ->
         without.extend(paced_echoes(busy, PER_SECOND, seconds).await);
         let busy = open(client, "/echo", BUSY).await;
         let over = Arc::<AtomicBool>::default();
-        let (admin, metrics, until) = (running.admin(), running.metrics(), Arc::clone(&over));
-        let looking = std::thread::spawn(move || look(&admin, &metrics, quiet, &until));
+        let (admin, metrics, until) = (target.admin(), target.metrics(), Arc::clone(&over));
+        let looking =
+            std::thread::spawn(move || runtime().block_on(look(&admin, &metrics, quiet, &until)));
         with.extend(paced_echoes(busy, PER_SECOND, seconds).await);
         over.store(true, Ordering::Relaxed);
         let looked = looking.join().unwrap();
@@ -70,30 +71,20 @@ struct Looks {
 
 /// Four times a second, which no operator does: all tunnels, then all metrics. On a thread of its own:
 /// what the busy clients have to wait for must be the proxy.
-fn look(admin: &str, metrics: &str, least: usize, over: &AtomicBool) -> Looks {
+async fn look(admin: &Path, metrics: &Path, least: usize, over: &AtomicBool) -> Looks {
     let mut looks = Looks::default();
     while !over.load(Ordering::Relaxed) {
         let began = Instant::now();
-        let listing = get(admin, "/v1/tunnels?limit=10000&sort=age");
+        let listing = unix::get(admin, "/v1/tunnels?limit=10000&sort=age").await;
+        let listing = listing.unwrap();
         looks.listing += began.elapsed();
         assert!(listing.matches("\"age_seconds\":").count() >= least);
         let began = Instant::now();
-        let text = get(metrics, "/metrics");
+        let text = unix::get(metrics, "/metrics").await.unwrap();
         looks.scrape += began.elapsed();
         assert!(text.contains("\ntidegate_tunnels_open{"));
         looks.listings += 1;
-        std::thread::sleep(Duration::from_millis(250));
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     looks
-}
-
-/// A whole answer.
-fn get(socket: &str, path: &str) -> String {
-    let mut socket = UnixStream::connect(socket).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{path}");
-    answer
 }

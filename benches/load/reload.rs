@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 
-use super::client::{Client, Tunnel, frame};
 use super::measure;
-use super::peer::Running;
+use super::rig::client::{Client, Tunnel, frame};
 use super::scenario::{Results, open, settle};
+use super::target::Target;
 
 const RELOADS: usize = 20;
 const ROUTES: usize = 1000;
@@ -46,9 +46,9 @@ impl Seen {
 }
 
 /// Measures it.
-pub(crate) async fn measure(running: &Running, client: &Client) -> Results {
-    let pid = running.pid();
-    reload(running, 0).await;
+pub(crate) async fn measure(target: &Target, client: &Client) -> Results {
+    let pid = target.pid();
+    reload(target, 0).await;
     let seen = Rc::new(Seen::default());
     let opened = open(client, "/echo", TUNNELS).await;
     let mut tasks: Vec<JoinHandle<()>> = opened
@@ -74,7 +74,7 @@ pub(crate) async fn measure(running: &Running, client: &Client) -> Results {
     seen.take_longest();
     let (start, before) = (Instant::now(), measure::cpu(pid));
     for turn in 1..=RELOADS {
-        reload(running, turn).await;
+        reload(target, turn).await;
         tokio::time::sleep(PAUSE).await;
     }
     let (took, busy) = (start.elapsed(), measure::cpu(pid) - before);
@@ -121,15 +121,15 @@ async fn beat(mut tunnel: Tunnel, seen: Rc<Seen>, offset: Duration) {
 }
 
 /// Gives it another configuration and waits until that is in effect.
-async fn reload(running: &Running, turn: usize) {
-    let file = running.folder().join("config.toml");
-    let base = fs::read_to_string(running.folder().join("base.toml")).unwrap_or_else(|_| {
+async fn reload(target: &Target, turn: usize) {
+    let file = target.folder().join("config.toml");
+    let base = fs::read_to_string(target.folder().join("base.toml")).unwrap_or_else(|_| {
         let base = fs::read_to_string(&file).unwrap();
-        fs::write(running.folder().join("base.toml"), &base).unwrap();
+        fs::write(target.folder().join("base.toml"), &base).unwrap();
         base
     });
     fs::write(&file, base + &large(turn)).unwrap();
-    let log = running.folder().join("log/stderr");
+    let log = target.log();
     let taken = || {
         let text = fs::read_to_string(&log).unwrap();
         assert!(!text.contains("reload failed"), "{text}");
@@ -138,7 +138,7 @@ async fn reload(running: &Running, turn: usize) {
             .count()
     };
     let before = taken();
-    let pid = Pid::from_raw(running.pid().try_into().unwrap()).unwrap();
+    let pid = Pid::from_raw(target.pid().try_into().unwrap()).unwrap();
     kill_process(pid, Signal::HUP).unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while taken() == before {

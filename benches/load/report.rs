@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 
-use super::peer::Peer;
+use super::rig::peer::Peer;
+use super::rig::{cores, made_by};
 use super::scenario::Scale;
 
 /// All results of one run.
@@ -92,7 +93,7 @@ impl Report {
         let model = cpu
             .lines()
             .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let cores = cores();
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let _ = writeln!(
             text,
@@ -102,15 +103,7 @@ impl Report {
             model.unwrap_or("unknown"),
             kernel.trim(),
         );
-        let arguments: Vec<String> = std::env::args()
-            .skip(1)
-            .filter(|argument| argument != "--bench")
-            .collect();
-        let _ = writeln!(
-            text,
-            "Made by `cargo bench --bench load -- {}`.",
-            arguments.join(" ")
-        );
+        let _ = writeln!(text, "{}", made_by("load"));
         let missing: Vec<&str> = Peer::ALL
             .iter()
             .filter(|peer| !self.peers.contains(peer))

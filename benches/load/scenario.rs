@@ -4,12 +4,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::runtime::{Builder, LocalOptions};
 use tokio::task::JoinHandle;
 
-use super::client::{ACKNOWLEDGED, Client, Security, Tunnel, frame};
-use super::peer::{Peer, Running};
-use super::{backend, measure, operators, reload, storm};
+use super::backend::{self, ACKNOWLEDGED};
+use super::rig::client::{Client, Security, Tunnel, frame};
+use super::rig::peer::Peer;
+use super::rig::runtime;
+use super::target::Target;
+use super::{measure, operators, reload, storm};
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,18 +183,14 @@ impl Scenario {
 
     /// Measures it on a fresh process of `peer`.
     pub(crate) fn run(&self, peer: Peer, scale: Scale) -> Results {
-        let running = Running::start(peer, backend::start(), self.is_bulk());
+        let target = Target::start(peer, backend::start(), self.is_bulk());
         let to = match self.security {
-            Security::Plain => running.plain,
-            _ => running.tls,
+            Security::Plain => target.plain,
+            _ => target.tls,
         };
         let client = Client::new(to, self.security);
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build_local(LocalOptions::default())
-            .unwrap();
-        let pid = running.pid();
-        runtime.block_on(async {
+        let pid = target.pid();
+        runtime().block_on(async {
             match self.kind {
                 Kind::Echo {
                     tunnels,
@@ -209,8 +207,8 @@ impl Scenario {
                     seconds,
                 } => latency(&client, pid, tunnels, per_second, scale.of(seconds)).await,
                 Kind::Storm { clients } => storm::measure(&client, pid, scale.of(clients)).await,
-                Kind::Reload => reload::measure(&running, &client).await,
-                Kind::Operators => operators::measure(&running, &client, 10 / scale.of(10)).await,
+                Kind::Reload => reload::measure(&target, &client).await,
+                Kind::Operators => operators::measure(&target, &client, 10 / scale.of(10)).await,
             }
         })
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use super::client::{Client, frame};
 use super::measure;
+use super::rig::client::{Client, frame};
 use super::scenario::Results;
 
 /// Under way at once; HAProxy's `maxconn` here is a little more.

@@ -16,8 +16,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::connect::{Client, Stream};
 use super::endpoints::{Fleet, Life};
+use super::rig::client::{Client, Stream};
 use super::tally::Tally;
 
 /// Tunnels that talk, and tunnels that are quiet; half of them over TLS.

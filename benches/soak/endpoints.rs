@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::rig::endpoint::{listen, path, read_head, switch};
 
 /// Which endpoint somebody is connected to, and which of its lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,13 +124,6 @@ impl Drop for Fleet {
     }
 }
 
-fn listen(address: SocketAddr) -> TcpListener {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(address).unwrap();
-    socket.listen(1024).unwrap()
-}
-
 async fn serve_all(listener: TcpListener, life: Life) {
     let name: Rc<str> = life.to_string().into();
     // They end with this task.
@@ -149,42 +143,21 @@ async fn serve_all(listener: TcpListener, life: Life) {
 /// Requests are answered with their path, one after the other; a handshake becomes a tunnel.
 async fn serve(mut stream: TcpStream, name: Rc<str>) {
     let mut bytes = Vec::with_capacity(1024);
-    loop {
-        let end = loop {
-            if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-                break at + 4;
-            }
-            if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
-                return;
-            }
-        };
-        let early = bytes.split_off(end);
-        let head = String::from_utf8_lossy(&bytes);
-        let key = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("sec-websocket-key")
-                .then_some(value)
-        });
-        let Some(key) = key else {
-            let path = head.split(' ').nth(1).unwrap_or_default();
+    while let Some(head) = read_head(&mut stream, &mut bytes).await {
+        let Some(response) = switch(&head) else {
+            let path = path(&head);
             let length = path.len();
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{path}");
-            if stream.write_all(answer.as_bytes()).await.is_err() {
+            let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{path}");
+            if stream.write_all(response.as_bytes()).await.is_err() {
                 return;
             }
-            bytes = early;
             continue;
         };
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n\r\n",
-            derive_accept_key(key.as_bytes())
-        );
         // The first message comes with the head, as servers do that greet.
         let greeting = [&[0x81, name.len() as u8], name.as_bytes()].concat();
-        let answer = [answer.as_bytes(), &greeting].concat();
-        if stream.write_all(&answer).await.is_ok() {
-            echo(WebSocketStream::from_partially_read(stream, early, Role::Server, None).await)
+        let response = [response.as_bytes(), &greeting].concat();
+        if stream.write_all(&response).await.is_ok() {
+            echo(WebSocketStream::from_partially_read(stream, bytes, Role::Server, None).await)
                 .await;
         }
         return;

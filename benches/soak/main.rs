@@ -15,12 +15,12 @@
 )]
 
 mod clients;
-#[path = "../load/client.rs"]
-#[expect(dead_code, reason = "the benchmark that it is of uses the rest")]
-mod connect;
 mod endpoints;
 mod process;
 mod proxy;
+#[path = "../rig/lib.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
+mod rig;
 mod tally;
 
 use std::fmt::Write as _;
@@ -34,9 +34,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::clients::World;
-use self::connect::{Client, Security};
 use self::endpoints::Fleet;
 use self::proxy::{GRACE, Look, Proxy};
+use self::rig::client::{Client, Security};
+use self::rig::{CargoArgs, cores, made_by, runtime};
 use self::tally::Tally;
 
 const ENDPOINTS: usize = 3;
@@ -71,19 +72,14 @@ struct Options {
     /// Write README.md into this folder, too
     #[arg(long)]
     out: Option<PathBuf>,
-    /// What cargo passes to every benchmark
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    _cargo: CargoArgs,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     process::adopt_orphans();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .unwrap();
-    let (passed, report) = runtime.block_on(soak(&options));
+    let (passed, report) = runtime().block_on(soak(&options));
     println!("{report}");
     if let Some(folder) = options.out {
         std::fs::create_dir_all(&folder).unwrap();
@@ -137,16 +133,11 @@ async fn soak(options: &Options) -> (bool, String) {
 }
 
 fn preamble() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
     format!(
-        "tidegate {}, 2 workers, with clients and endpoints on {cores} cores.\n\
-         Made by `cargo bench --bench soak -- {}`.\n",
+        "tidegate {}, 2 workers, with clients and endpoints on {} cores.\n{}\n",
         env!("CARGO_PKG_VERSION"),
-        arguments.join(" ")
+        cores(),
+        made_by("soak")
     )
 }
 

@@ -5,22 +5,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rcgen::generate_simple_self_signed;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::process::{End, Holds, Process};
+use super::rig::peer::Peer;
+use super::rig::{free_addresses, unix, write_certificate};
 
 /// What a stop, and so an old generation, gives its tunnels.
 pub(crate) const GRACE: Duration = Duration::from_secs(15);
@@ -80,28 +78,17 @@ impl Look {
 impl Proxy {
     pub(crate) async fn start(endpoints: Vec<SocketAddr>) -> Self {
         let folder = TempDir::new().unwrap();
-        let [plain, secure, now_and_then] = free();
-        // Not beside the certificates: their folder is watched.
-        fs::create_dir(folder.path().join("log")).unwrap();
-        certify(folder.path());
-        let file = folder.path().join("config.toml");
-        let log = fs::File::create(folder.path().join("log/stderr")).unwrap();
+        let [plain, secure, now_and_then] = free_addresses();
+        write_certificate(folder.path());
         let addresses = Addresses {
             plain,
             secure,
             now_and_then,
         };
-        fs::write(&file, config(folder.path(), addresses, &endpoints, 0)).unwrap();
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let config = config(folder.path(), addresses, &endpoints, 0);
+        let mut command = Peer::Tidegate.command(folder.path(), &config);
         #[expect(clippy::zombie_processes, reason = "`Process::end` waits for it")]
-        let child = command
-            .args(["run", "--config"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = command.spawn().unwrap();
         let first = Process::of(child.id()).unwrap();
         let proxy = Self {
             folder,
@@ -129,7 +116,7 @@ impl Proxy {
             now_and_then: self.now_and_then,
         };
         if turn % 3 == 2 {
-            certify(self.folder.path());
+            write_certificate(self.folder.path());
         }
         self.take(&config(
             self.folder.path(),
@@ -267,9 +254,8 @@ impl Proxy {
     }
 
     async fn status(&self) -> Option<Value> {
-        let answer = self.get("log/admin.sock", "/v1/status").await?;
-        let (_, body) = answer.split_once("\r\n\r\n")?;
-        serde_json::from_str(body).ok()
+        let body = self.get("log/admin.sock", "/v1/status").await?;
+        serde_json::from_str(&body).ok()
     }
 
     async fn metrics(&self) -> Option<String> {
@@ -277,17 +263,9 @@ impl Proxy {
     }
 
     async fn get(&self, socket: &str, path: &str) -> Option<String> {
-        let asked = async {
-            let mut stream = UnixStream::connect(self.folder.path().join(socket)).await?;
-            let request =
-                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer)
-        };
-        let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?;
-        answer.starts_with("HTTP/1.1 200 ").then_some(answer)
+        let socket = self.folder.path().join(socket);
+        let asked = unix::get(&socket, path);
+        tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()
     }
 
     async fn verb(&self, words: &[&str]) -> Result<(), String> {
@@ -371,20 +349,6 @@ struct Addresses {
     plain: SocketAddr,
     secure: SocketAddr,
     now_and_then: SocketAddr,
-}
-
-fn free<const N: usize>() -> [SocketAddr; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap())
-}
-
-/// A new certificate, and a new key.
-fn certify(folder: &Path) {
-    let certified = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    fs::write(folder.join("cert.pem"), certified.cert.pem()).unwrap();
-    let key = folder.join("key.pem");
-    fs::write(&key, certified.signing_key.serialize_pem()).unwrap();
-    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// Number 0 is what the ends are compared with. In others there is a listener more, weights and

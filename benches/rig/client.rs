@@ -17,9 +17,6 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Bytes after which the swallowing backend says so.
-pub(crate) const ACKNOWLEDGED: usize = 4 << 20;
-
 /// Source addresses: one has too few ports for thousands of short connections.
 const SOURCES: usize = 8;
 
@@ -69,7 +66,7 @@ impl Client {
     pub(crate) async fn try_open(&self, path: &str) -> io::Result<Tunnel> {
         let mut stream = self.connect().await?;
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: load\r\nOrigin: http://localhost\r\n\
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nOrigin: http://localhost\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: {KEY}\r\n\r\n"
         );

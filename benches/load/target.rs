@@ -1,0 +1,116 @@
+//! The proxy that is measured: configured for one endpoint, with and without TLS.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::rig::peer::{Peer, Running, log_folder};
+use super::rig::{free_addresses, write_certificate};
+
+/// Threads of every proxy.
+const THREADS: usize = 2;
+
+/// A proxy that runs.
+pub(crate) struct Target {
+    running: Running,
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
+}
+
+impl Target {
+    /// With large buffers for `bulk`, where that is a setting.
+    pub(crate) fn start(peer: Peer, backend: SocketAddr, bulk: bool) -> Self {
+        let folder = TempDir::new().unwrap();
+        write_certificate(folder.path());
+        let [plain, tls] = free_addresses();
+        let addresses = Addresses {
+            plain,
+            tls,
+            backend,
+        };
+        let config = config(peer, folder.path(), addresses, bulk);
+        Self {
+            running: Running::start(peer, folder, &config, plain),
+            plain,
+            tls,
+        }
+    }
+
+    /// The folder of its configuration.
+    pub(crate) fn folder(&self) -> &Path {
+        self.running.folder()
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> PathBuf {
+        log_folder(self.folder()).join("stderr")
+    }
+
+    /// The socket of tidegate's admin interface.
+    pub(crate) fn admin(&self) -> PathBuf {
+        log_folder(self.folder()).join("admin.sock")
+    }
+
+    /// The socket of its metrics.
+    pub(crate) fn metrics(&self) -> PathBuf {
+        log_folder(self.folder()).join("metrics.sock")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Addresses {
+    plain: SocketAddr,
+    tls: SocketAddr,
+    backend: SocketAddr,
+}
+
+fn config(peer: Peer, folder: &Path, addresses: Addresses, bulk: bool) -> String {
+    let Addresses {
+        plain,
+        tls,
+        backend,
+    } = addresses;
+    let shown = folder.display();
+    let nginx_buffers = match bulk {
+        true => "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;",
+        false => "",
+    };
+    match peer {
+        Peer::Tidegate => format!(
+            "[server]\nworkers = {THREADS}\nshutdown.grace = \"0s\"\n\
+             [admin]\nbind = \"unix:{shown}/log/admin.sock\"\n\
+             metrics_bind = \"unix:{shown}/log/metrics.sock\"\n\
+             [listener.plain]\nbind = [\"{plain}\"]\n\
+             [listener.secure]\nbind = [\"{tls}\"]\n\
+             [listener.secure.tls]\ncertificates = [{{ cert = \"cert.pem\", key = \"key.pem\" }}]\n\
+             [[route]]\nupstream = \"backend\"\n\
+             [upstream.backend]\nendpoints = [\"{backend}\"]\n"
+        ),
+        Peer::Haproxy => format!(
+            "global\n nbthread {THREADS}\n maxconn 9000\n log stdout format raw local0\n\
+             defaults\n mode http\n log global\n option httplog\n timeout connect 5s\n\
+             timeout client 1h\n timeout server 1h\n timeout tunnel 1h\n\
+             frontend front\n bind {plain}\n bind {tls} ssl crt {shown}/both.pem\n\
+             default_backend back\nbackend back\n server one {backend}\n"
+        ),
+        Peer::Nginx => format!(
+            "worker_processes {THREADS};\nworker_rlimit_nofile 20000;\ndaemon off;\n\
+             pid {shown}/nginx.pid;\nerror_log {shown}/log/error;\n\
+             events {{ worker_connections 9000; }}\n\
+             http {{ access_log {shown}/log/access;\n\
+             server {{ listen {plain} backlog=4096; listen {tls} ssl backlog=4096;\n\
+             ssl_certificate {shown}/cert.pem; ssl_certificate_key {shown}/key.pem;\n\
+             ssl_protocols TLSv1.2 TLSv1.3;\n\
+             location / {{ proxy_pass http://{backend}; proxy_http_version 1.1;\n\
+             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;\n\
+             proxy_set_header Host $host; proxy_read_timeout 1h; proxy_send_timeout 1h;\n\
+             {nginx_buffers} }} }} }}\n"
+        ),
+        Peer::Relay => format!("{plain} {backend}"),
+    }
+}
