@@ -26,33 +26,33 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// Print the version
-    // clap's own ends before it has seen what else there is.
+    // clap's own flag exits before clap has seen `--verbose`.
     #[arg(long, short = 'V')]
     version: bool,
-    /// With --version: and the target, the TLS provider, the driver of tunnels, the crates that matter
+    /// With --version: also print the target, the TLS provider, the tunnel driver and security-relevant crates
     #[arg(long, requires = "version")]
     verbose: bool,
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; for `run`: stopped in order
-  1  the configuration has mistakes
-  2  the command line has mistakes
-  3  could not start: an address is taken, a folder cannot be written
-  4  stopped at once by a second signal
+  0  success; for `run`: an orderly stop
+  1  the configuration is not valid
+  2  the command line is not valid
+  3  tidegate could not start, for example because an address is in use
+  4  a second signal stopped tidegate immediately
   5  the probe failed
-  6  no running tidegate answers
-  7  the running tidegate refused
+  6  no running tidegate responded
+  7  the running tidegate rejected the request
 
 Signals to `run`:
-  SIGHUP           reload the configuration; a broken one changes nothing
-  SIGUSR2          hand over to a new process of the same path; this one drains
-  SIGTERM, SIGINT  stop in order; a second one stops at once";
+  SIGHUP           reload the configuration; one that is not valid changes nothing
+  SIGUSR2          hand over to a new process of the same binary; this one drains
+  SIGTERM, SIGINT  stop in order; a second signal stops immediately";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve what a configuration file says, until a signal stops it
+    /// Run the proxy with a configuration file until a signal stops it
     Run {
         /// The configuration file
         #[arg(
@@ -63,42 +63,42 @@ enum Command {
         )]
         config: PathBuf,
     },
-    /// Check a configuration file, and the files that it names, and tell all that is wrong
+    /// Check a configuration file and everything it references; report all problems
     Check {
         /// The configuration file
         #[arg(value_name = "FILE")]
         config: PathBuf,
-        /// Print one JSON object instead
+        /// Print the result as one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Try it: three backends, a certificate and a page, all made on the spot
+    /// Run a demo: a page, three backends and a certificate, all created on the spot
     Demo {
-        /// The port of the page; 0 for any that is free [default: 8443, or any if that is taken]
+        /// The port of the page; 0 selects any free port [default: 8443, or any free port if it is in use]
         #[arg(long)]
         port: Option<u16>,
     },
     #[command(flatten)]
     Operate(operate::Verb),
-    /// Open a WebSocket through a URL, Ping, close, and tell how long each leg took
+    /// Open a WebSocket to a URL, send a Ping, close it, and report how long each step took
     Probe(probe::Args),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
-    /// Print what makes a shell complete the command line
+    /// Print a completion script for a shell
     Completions {
         /// The shell
         #[arg(value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write that of every command
+    /// Print the manual page, or write the manual pages of all commands
     Man {
-        /// Write tidegate.1, tidegate-run.1 and so on into this folder, which is there
+        /// Write tidegate.1, tidegate-run.1 and so on into this existing folder
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
 }
 
-/// How the program ends; documented in `--help`.
+/// The exit status of the program on failure; `--help` documents it.
 #[derive(Debug, Clone, Copy)]
 enum ExitStatus {
     Config = 1,
@@ -138,25 +138,25 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Prints what was asked for. A reader that has gone away wants no more of it.
+/// Prints the result of a command. A reader that has closed the pipe is not an error.
 fn out(text: &str) {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// Prints what went wrong.
+/// Prints an error message.
 fn err(text: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Whether what goes to standard error may be coloured (<https://no-color.org>).
+/// Whether output to standard error may be coloured (<https://no-color.org>).
 fn colour() -> bool {
     use std::io::IsTerminal;
     std::io::stderr().is_terminal() && wants_colour()
 }
 
-/// The same for standard output.
+/// Whether output to standard output may be coloured.
 fn colour_out() -> bool {
     use std::io::IsTerminal;
     std::io::stdout().is_terminal() && wants_colour()

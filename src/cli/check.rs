@@ -9,7 +9,7 @@ use tidegate::config::{self, Report};
 
 use super::{ExitStatus, colour, err, out};
 
-/// Tells all that is wrong with a file.
+/// Reports everything that is wrong with a file.
 pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
     let loaded = config::load(path);
     let report = match &loaded {
@@ -33,7 +33,7 @@ pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
     }
 }
 
-/// What a good file has.
+/// The parts of a valid file, in numbers.
 fn summary(loaded: &config::Loaded) -> String {
     let config = &loaded.config;
     let mut parts = vec![
@@ -48,7 +48,7 @@ fn summary(loaded: &config::Loaded) -> String {
     parts.join(", ")
 }
 
-/// What is wrong with a bad one, in numbers.
+/// The problems of a file, in numbers.
 pub(super) fn verdict(report: &Report) -> String {
     let errors = plural(report.count(Severity::Error), "error");
     match report.count(Severity::Warning) {

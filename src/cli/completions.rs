@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::{Cli, out};
 
-/// Prints what `shell` reads to complete the command line.
+/// Prints the completion script for `shell`.
 pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);

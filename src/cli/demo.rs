@@ -1,7 +1,7 @@
-//! `tidegate demo`: everything that is needed to see it work, made on the spot.
+//! `tidegate demo`: everything that is needed to see tidegate work, created on the spot.
 //!
-//! Three backends, a certificate and a configuration file, and tidegate running with that file as
-//! it would with any other. Nothing outlives it.
+//! The demo consists of three backends, a certificate and a configuration file. tidegate runs with that
+//! file as with any other. Nothing remains after it has stopped.
 
 mod backend;
 mod control;
@@ -22,8 +22,8 @@ use tidegate::server::ServingProcess;
 use self::fleet::DemoFleet;
 use super::{ExitStatus, err, out, run};
 
-/// Where the page is, if nobody else is there.
-const USUAL_PORT: u16 = 8443;
+/// The port of the page, if it is free.
+const DEFAULT_PORT: u16 = 8443;
 
 /// Runs the demo until a signal stops it.
 pub(super) fn demo(port: Option<u16>) -> ExitCode {
@@ -36,7 +36,7 @@ pub(super) fn demo(port: Option<u16>) -> ExitCode {
     }
 }
 
-/// What the demo runs on; its folder goes with it.
+/// The files of the demo; the folder is removed when this is dropped.
 struct Stage {
     folder: TempDir,
     config: PathBuf,
@@ -50,7 +50,7 @@ fn prepare(port: Option<u16>) -> io::Result<Stage> {
     write_certificate(folder.path())?;
     let fleet = DemoFleet::start()?;
     let control = control::start(&fleet)?;
-    let port = port.unwrap_or_else(usual_port_if_free);
+    let port = port.unwrap_or_else(default_port_if_free);
     let text = configuration(port, &fleet.addresses(), control, folder.path());
     let config = folder.path().join("demo.toml");
     fs::write(&config, &text)?;
@@ -61,9 +61,9 @@ fn prepare(port: Option<u16>) -> io::Result<Stage> {
     })
 }
 
-fn usual_port_if_free() -> u16 {
-    match TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT)) {
-        Ok(_) => USUAL_PORT,
+fn default_port_if_free() -> u16 {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)) {
+        Ok(_) => DEFAULT_PORT,
         Err(_) => 0,
     }
 }
@@ -140,7 +140,7 @@ impl Stage {
 tidegate demo
 
   Page       https://localhost:{port}/
-             The certificate was made a moment ago, so the browser will ask.
+             The certificate is self-signed, so the browser shows a warning.
 
   Sockets    wss://localhost:{port}/chat
              wss://localhost:{port}/dashboard
@@ -150,14 +150,14 @@ tidegate demo
              npx wscat --no-check -c wss://localhost:{port}/echo
              curl -k https://localhost:{port}/
 
-  Look in    export TIDEGATE_ADMIN=unix:{}/admin.sock
+  Inspect    export TIDEGATE_ADMIN=unix:{}/admin.sock
              {program} status
              {program} tunnels
 
-  Running with {}:
+  Configuration ({}):
 
 {indented}
-  Ctrl-C stops it.
+  Press Ctrl-C to stop the demo.
 ",
             self.folder.path().display(),
             self.config.display(),

@@ -11,15 +11,15 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::{Cli, ExitStatus, err, out};
 
-/// Who stands at the foot of each page.
+/// The footer of each page.
 const SOURCE: &str = concat!("tidegate ", env!("CARGO_PKG_VERSION"));
 
-/// Prints the page of the program, or writes it into `folder` with those of its commands.
+/// Prints the manual page of the program, or writes it and those of all commands into `folder`.
 pub(super) fn man(folder: Option<&Path>) -> ExitCode {
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
     let Some(folder) = folder else {
-        // Memory takes everything.
+        // Writing to memory does not fail.
         let page = page(&program).unwrap_or_default();
         out(&String::from_utf8_lossy(&page));
         return ExitCode::SUCCESS;
@@ -29,7 +29,7 @@ pub(super) fn man(folder: Option<&Path>) -> ExitCode {
         Err(error) => {
             let folder = folder.display();
             err(&format!(
-                "error: cannot write pages into {folder}: {error}\n"
+                "error: cannot write manual pages to {folder}: {error}\n"
             ));
             ExitStatus::Start.into()
         }
@@ -44,7 +44,7 @@ fn write(program: &Command, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// As clap_mangen has it, but with what stands below the help in sections of their own.
+/// A page as clap_mangen renders it, but with the text below the help in sections of its own.
 fn page(command: &Command) -> io::Result<Vec<u8>> {
     let man = Man::new(command.clone()).source(SOURCE);
     let mut page = Vec::new();
@@ -70,7 +70,7 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// `Heading:`, and lines of a term, two spaces or more, and what it means.
+/// Renders a paragraph: `Heading:`, then lines of a term, two or more spaces, and its meaning.
 fn section(page: &mut Roff, paragraph: &str) {
     let mut lines = paragraph.lines();
     let heading = lines.next().unwrap_or_default().trim_end_matches(':');

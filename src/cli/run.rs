@@ -7,7 +7,7 @@ use tidegate::server::{self, Exit, ServingProcess, StartError};
 
 use super::{ExitStatus, check, colour, err};
 
-/// Serves until a signal stops it.
+/// Runs the proxy until a signal stops it.
 pub(super) fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> ExitCode {
     match server::run(path, ready) {
         Ok(Exit::Graceful) => ExitCode::SUCCESS,

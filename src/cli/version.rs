@@ -7,8 +7,8 @@ use super::out;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Crates that answer for bytes, secrets and memory, as `Cargo.lock` has them: what to look up when
-/// there is an advisory. A test holds them to that file.
+/// The security-relevant crates, with their versions in `Cargo.lock`: what to look up when there is an
+/// advisory. A test compares them with that file.
 const CRATES: [(&str, &str); 10] = [
     ("aws-lc-rs", "1.19.0"),
     ("aws-lc-sys", "0.47.0"),
@@ -22,7 +22,7 @@ const CRATES: [(&str, &str); 10] = [
     ("x509-parser", "0.18.1"),
 ];
 
-/// Prints which tidegate this is, and what it is made of if `verbose`.
+/// Prints the version of tidegate, and with `verbose` how it was built.
 pub(super) fn version(verbose: bool) -> ExitCode {
     out(&format!("tidegate {VERSION}\n"));
     if verbose {

@@ -24,14 +24,14 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::sockets::{self, SocketKind};
 use super::state::BackendState;
 
-/// The page may load its own files and talk to its own origin, and nothing else.
+/// The content security policy of the page: its own files and its own origin, nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A socket that a request asked for, once its 101 has been sent.
+/// The socket of a request, once its 101 has been sent.
 type Slot = Mutex<Option<(SocketKind, OnUpgrade)>>;
 
-/// Serves until it is aborted; its connections go with it.
+/// Serves a backend until the task is aborted; its connections end with it.
 pub(super) async fn serve(backend: Arc<BackendState>, listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
@@ -49,7 +49,7 @@ async fn connection(backend: Arc<BackendState>, stream: TcpStream) {
     let service = {
         let slot = Arc::clone(&slot);
         service_fn(move |request| {
-            let response = answer(request, &slot);
+            let response = respond(request, &slot);
             async move { Ok::<_, Infallible>(response) }
         })
     };
@@ -57,15 +57,17 @@ async fn connection(backend: Arc<BackendState>, stream: TcpStream) {
     if http.with_upgrades().await.is_err() {
         return;
     }
-    let asked = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some((kind, upgrade)) = asked else { return };
+    let requested = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((kind, upgrade)) = requested else {
+        return;
+    };
     let Ok(upgraded) = upgrade.await else { return };
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-    // Peers that go away are what this demo is about.
+    // Connections that break are what this demo shows: they are not errors.
     let _ = sockets::run(kind, socket, &backend).await;
 }
 
-fn answer(mut request: Request<Incoming>, slot: &Slot) -> Response<Full<Bytes>> {
+fn respond(mut request: Request<Incoming>, slot: &Slot) -> Response<Full<Bytes>> {
     let file = |kind: &'static str, text: &'static str| {
         let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
         let headers = response.headers_mut();

@@ -1,4 +1,4 @@
-//! The demo's own control server: stops and starts backends when the page asks.
+//! The control server of the demo: stops and starts backends on request of the page.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 
 use super::fleet::DemoFleet;
 
-/// What only a page of this origin can send without the browser asking us first.
+/// A header that only pages of this origin can send: for any other page, the browser would ask the
+/// server first (a CORS preflight request).
 const OWN_HEADER: &str = "x-tidegate-demo";
 
-/// Starts it and tells where.
+/// Starts the control server and returns its address.
 pub(super) fn start(fleet: &Arc<DemoFleet>) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
@@ -38,8 +39,8 @@ async fn serve(fleet: Arc<DemoFleet>, listener: TcpListener) {
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
                 let fleet = Arc::clone(&fleet);
                 let service = service_fn(move |request| {
-                    let status = carry_out(&fleet, &request);
-                    async move { Ok::<_, Infallible>(answer(status)) }
+                    let status = execute(&fleet, &request);
+                    async move { Ok::<_, Infallible>(respond(status)) }
                 });
                 connections.spawn(
                     http1::Builder::new().serve_connection(TokioIo::new(stream), service),
@@ -50,14 +51,14 @@ async fn serve(fleet: Arc<DemoFleet>, listener: TcpListener) {
     }
 }
 
-fn answer(status: StatusCode) -> Response<Full<Bytes>> {
+fn respond(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
     response
 }
 
 /// `POST /control/backends/2/stop` or `/start`.
-fn carry_out<B>(fleet: &DemoFleet, request: &Request<B>) -> StatusCode {
+fn execute<B>(fleet: &DemoFleet, request: &Request<B>) -> StatusCode {
     let words: Vec<&str> = request.uri().path().split('/').skip(1).collect();
     let ["control", "backends", number, action @ ("start" | "stop")] = words.as_slice() else {
         return StatusCode::NOT_FOUND;
@@ -96,7 +97,7 @@ mod tests {
             if own {
                 request = request.header(OWN_HEADER, "1");
             }
-            carry_out(&fleet, &request.body(()).unwrap())
+            execute(&fleet, &request.body(()).unwrap())
         };
         assert_eq!(
             ask("POST", "/control/backends/2/stop", false),
@@ -119,7 +120,7 @@ mod tests {
             ask("POST", "/control/backends/2/stop", true),
             StatusCode::NO_CONTENT
         );
-        // The socket closes on the backends' own thread.
+        // The socket closes on the thread of the backends, some time after this request.
         let deadline = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(address).is_ok() {
             assert!(Instant::now() < deadline, "it still listens");

@@ -16,7 +16,7 @@ use super::state::{BackendState, SharedState};
 /// The number of backends.
 pub(super) const BACKENDS: usize = 3;
 
-/// The backends.
+/// All backends, and the runtime that they share.
 pub(super) struct DemoFleet {
     pub(super) runtime: Handle,
     backends: Vec<Backend>,
@@ -31,7 +31,7 @@ pub(super) struct Backend {
 }
 
 impl DemoFleet {
-    /// Starts all of them, on a thread of their own.
+    /// Starts all backends on a thread of their own.
     pub(super) fn start() -> io::Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -69,7 +69,7 @@ impl DemoFleet {
 }
 
 impl Backend {
-    /// Starts it on a port that is free.
+    /// Starts a backend for the first time, on a free port.
     fn first_start(state: Arc<BackendState>, runtime: &Handle) -> io::Result<Self> {
         let _entered = runtime.enter();
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into())?;
@@ -83,7 +83,7 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Starts it again where it was.
+    /// Starts the backend again on the same port.
     pub(super) fn start(&self, runtime: &Handle) -> io::Result<()> {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
@@ -100,7 +100,7 @@ impl Backend {
         runtime.spawn(serving).abort_handle()
     }
 
-    /// Ends it as a kill would: its listening socket and its connections are simply gone.
+    /// Stops the backend as a kill would: its listening socket and its connections vanish at once.
     pub(super) fn stop(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(task) = task.take() {

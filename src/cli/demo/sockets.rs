@@ -1,4 +1,4 @@
-//! What the backends' WebSockets do: a chat room, a dashboard, an echo.
+//! The WebSockets of the backends: a chat room, a dashboard and an echo.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::state::BackendState;
 
-/// How often the dashboard is pushed.
-const PUSH_EVERY: Duration = Duration::from_millis(250);
+/// The interval of dashboard messages.
+const PUSH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Characters of a name and of a chat message.
-const NAME_MOST: usize = 24;
-const TEXT_MOST: usize = 500;
+/// The maximum length of a name and of a chat message, in characters.
+const MAX_NAME_LENGTH: usize = 24;
+const MAX_TEXT_LENGTH: usize = 500;
 
-/// What a socket does.
+/// The kind of a WebSocket.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SocketKind {
     Chat,
@@ -28,23 +28,23 @@ pub(super) enum SocketKind {
     Echo,
 }
 
-/// What a client says in the chat room.
+/// A message of a client in the chat room.
 #[derive(Debug, Deserialize)]
-struct Said {
+struct ChatMessage {
     name: String,
     text: String,
 }
 
-/// A live socket of a backend.
-struct Counted<'a>(&'a AtomicUsize);
+/// Counts a live socket of a backend until it is dropped.
+struct SocketCount<'a>(&'a AtomicUsize);
 
-impl Drop for Counted<'_> {
+impl Drop for SocketCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Runs a socket until either side ends it.
+/// Runs a WebSocket until either side ends it.
 pub(super) async fn run<S>(
     kind: SocketKind,
     mut socket: WebSocketStream<S>,
@@ -54,7 +54,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     backend.tunnels.fetch_add(1, Ordering::Relaxed);
-    let _counted = Counted(&backend.tunnels);
+    let _count = SocketCount(&backend.tunnels);
     let hello = json!({ "type": "hello", "backend": backend.number });
     socket.send(text(&hello)).await?;
     match kind {
@@ -88,20 +88,20 @@ where
             message = socket.next() => {
                 let Some(message) = message.transpose()? else { return Ok(()) };
                 let Ok(said) = message.to_text().map_err(drop).and_then(|text| {
-                    serde_json::from_str::<Said>(text).map_err(drop)
+                    serde_json::from_str::<ChatMessage>(text).map_err(drop)
                 }) else { continue };
                 backend.messages.fetch_add(1, Ordering::Relaxed);
-                let name: String = said.name.chars().take(NAME_MOST).collect();
-                let words: String = said.text.chars().take(TEXT_MOST).collect();
+                let name: String = said.name.chars().take(MAX_NAME_LENGTH).collect();
+                let words: String = said.text.chars().take(MAX_TEXT_LENGTH).collect();
                 let line = json!({
                     "type": "said", "name": name, "text": words, "backend": backend.number,
                 });
-                // Nobody there is fine: then nobody misses it.
+                // Fails only if no client is in the room.
                 let _ = backend.shared.room.send(line.to_string().into());
             }
             line = room.recv() => match line {
                 Ok(line) => socket.send(Message::text(&*line)).await?,
-                // A reader that fell behind goes on with what is new.
+                // A slow reader continues with the newest messages.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return Ok(()),
             },
@@ -113,7 +113,7 @@ async fn dashboard<S>(socket: &mut WebSocketStream<S>, backend: &BackendState) -
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut push = tokio::time::interval(PUSH_EVERY);
+    let mut push = tokio::time::interval(PUSH_INTERVAL);
     loop {
         tokio::select! {
             message = socket.next() => if message.transpose()?.is_none() { return Ok(()) },

@@ -1,4 +1,4 @@
-//! What runs of the backends: their counters, and what they share.
+//! The state of the backends: their counters, and what they share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,8 +7,8 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-/// Chat messages that a slow reader may be behind by.
-const ROOM: usize = 256;
+/// The number of chat messages that a slow reader may be behind by.
+const ROOM_CAPACITY: usize = 256;
 
 /// The state of one backend; it outlives stops.
 pub(super) struct BackendState {
@@ -20,7 +20,7 @@ pub(super) struct BackendState {
     pub(super) shared: Arc<SharedState>,
 }
 
-/// What all backends share.
+/// The state that all backends share.
 pub(super) struct SharedState {
     /// The chat room.
     pub(super) room: broadcast::Sender<Arc<str>>,
@@ -28,7 +28,7 @@ pub(super) struct SharedState {
     backends: Mutex<Vec<Arc<BackendState>>>,
 }
 
-/// What the dashboard shows of a backend.
+/// The status of a backend, as the dashboard shows it.
 #[derive(Debug, Serialize)]
 pub(super) struct BackendStatus {
     number: usize,
@@ -40,7 +40,7 @@ pub(super) struct BackendStatus {
 impl SharedState {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            room: broadcast::Sender::new(ROOM),
+            room: broadcast::Sender::new(ROOM_CAPACITY),
             since: Instant::now(),
             backends: Mutex::default(),
         })
