@@ -1,7 +1,7 @@
-//! `tidegate probe`: one WebSocket through a URL, opened as a client would open it, each leg timed.
+//! `tidegate probe`: opens one WebSocket as a client would, and reports the time of each step.
 //!
-//! What is told is what clients would meet: names, certificates and answers are judged as a browser
-//! judges them. [`leg`] has the legs, `report` what is printed of them.
+//! The result is what clients would see: names, certificates and responses are checked as browsers
+//! check them. [`leg`] declares the steps, `report` prints them.
 
 mod connect;
 mod handshake;
@@ -29,22 +29,22 @@ use self::tls::{Authorities, ServerTrust};
 use self::url::Url;
 use super::{ExitStatus, err};
 
-/// What to probe, and as whom.
+/// What to probe, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where to: ws://HOST[:PORT][/PATH] or wss://…
+    /// The URL to open: ws://HOST[:PORT][/PATH] or wss://…
     #[arg(value_name = "URL", value_parser = Url::parse)]
     url: Url,
-    /// The page that asks, as browsers tell it: https://chat.example.com
+    /// The Origin header, as browsers send it: https://chat.example.com
     #[arg(long, value_name = "ORIGIN")]
     origin: Option<HeaderValue>,
-    /// A field of the handshake besides; can be given several times
+    /// An additional request header; repeatable
     #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = handshake::field)]
     headers: Vec<(HeaderName, HeaderValue)>,
-    /// A subprotocol to offer; can be given several times
+    /// A subprotocol to offer; repeatable
     #[arg(long = "subprotocol", value_name = "NAME", value_parser = handshake::subprotocol)]
     subprotocols: Vec<Box<str>>,
-    /// Believe the certificate authorities in this file (PEM), not those of the operating system
+    /// Trust the CA certificates in this file (PEM) instead of the operating system's
     #[arg(
         long,
         value_name = "FILE",
@@ -53,29 +53,29 @@ pub(super) struct Args {
         conflicts_with = "insecure"
     )]
     ca: Option<Authorities>,
-    /// Go on with a certificate that is not to be believed, and say so
+    /// Continue with an untrusted certificate, and report what is wrong with it
     #[arg(long)]
     insecure: bool,
-    /// Connect to this address, IP or IP:PORT, whatever the name says; it stays in Host and SNI
-    #[arg(long, value_name = "ADDRESS", value_parser = url::instead)]
+    /// Connect to this IP or IP:PORT instead of resolving the name; Host and SNI keep the name
+    #[arg(long, value_name = "ADDRESS", value_parser = url::address)]
     resolve: Option<(IpAddr, Option<u16>)>,
-    /// How long each leg may take
+    /// The time limit for each step
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
-    /// Print one JSON object instead
+    /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("nothing can be done in no time".into()),
+        Ok(Duration::ZERO) => Err("the time limit must be greater than zero".into()),
         Ok(duration) => Ok(duration),
-        Err(_) => Err("write `250ms`, `10s` or `1m`".into()),
+        Err(_) => Err("use e.g. `250ms`, `10s` or `1m`".into()),
     }
 }
 
-/// Probes, and tells.
+/// Runs the probe and prints its report.
 pub(super) fn probe(args: &Args) -> ExitCode {
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -84,11 +84,11 @@ pub(super) fn probe(args: &Args) -> ExitCode {
             return ExitStatus::Start.into();
         }
     };
-    // The first chance in a process takes tens of milliseconds to gather, which are no leg's.
+    // The first random bytes of a process take tens of milliseconds, which belong to no step.
     let _ = messages::random::<1>();
     let mut report = ProbeReport::new(&args.url, args.json);
-    let outcome = runtime.block_on(walk(args, &mut report));
-    // A look-up in a thread of its own may still go on; nobody waits for it any more.
+    let outcome = runtime.block_on(steps(args, &mut report));
+    // A name lookup may still run on a thread of its own; waiting for it would delay the exit.
     runtime.shutdown_background();
     let passed = outcome.is_ok();
     report.finish(outcome.err().as_ref());
@@ -99,36 +99,36 @@ pub(super) fn probe(args: &Args) -> ExitCode {
     }
 }
 
-/// Goes leg by leg, as far as it leads.
-async fn walk(args: &Args, report: &mut ProbeReport) -> Result<(), FailedLeg> {
+/// Runs one step after the other until one fails.
+async fn steps(args: &Args, report: &mut ProbeReport) -> Result<(), FailedLeg> {
     let url = &args.url;
-    let mut way = ProbeRun {
+    let mut run = ProbeRun {
         limit: args.timeout,
         report,
     };
     let addresses = match fixed(args) {
         Some(address) => vec![address],
-        None => way.leg(ProbeLeg::Name, connect::name(url)).await?,
+        None => run.leg(ProbeLeg::Name, connect::name(url)).await?,
     };
     let connecting = connect::connect(&addresses, args.timeout);
-    let socket = Socket::Tcp(way.leg(ProbeLeg::Connect, connecting).await?);
+    let socket = Socket::Tcp(run.leg(ProbeLeg::Connect, connecting).await?);
     let stream = if url.secure {
         let trust = ServerTrust::of(args.ca.as_ref(), args.insecure);
         let securing = tls::begin(url, &trust, socket);
-        way.leg(ProbeLeg::Tls, securing).await?
+        run.leg(ProbeLeg::Tls, securing).await?
     } else {
         Stream::Plain(socket)
     };
-    let shaking = handshake::open(url, wishes(args), stream);
-    let mut tunnel = way.leg(ProbeLeg::Handshake, shaking).await?;
-    way.leg(ProbeLeg::Ping, messages::ping(&mut tunnel)).await?;
-    way.leg(ProbeLeg::Close, messages::close(&mut tunnel))
+    let shaking = handshake::open(url, request_extras(args), stream);
+    let mut tunnel = run.leg(ProbeLeg::Handshake, shaking).await?;
+    run.leg(ProbeLeg::Ping, messages::ping(&mut tunnel)).await?;
+    run.leg(ProbeLeg::Close, messages::close(&mut tunnel))
         .await?;
-    messages::farewell(tunnel).await;
+    messages::await_end(tunnel).await;
     Ok(())
 }
 
-/// The address to connect to, where no name has to be looked up.
+/// The address to connect to, if no name has to be looked up.
 fn fixed(args: &Args) -> Option<SocketAddr> {
     let (address, port) = match args.resolve {
         Some((address, port)) => (address, port),
@@ -137,7 +137,7 @@ fn fixed(args: &Args) -> Option<SocketAddr> {
     Some(SocketAddr::new(address, port.unwrap_or(args.url.port)))
 }
 
-fn wishes(args: &Args) -> handshake::RequestExtras {
+fn request_extras(args: &Args) -> handshake::RequestExtras {
     let mut headers = args.headers.clone();
     headers.extend(args.origin.clone().map(|origin| (ORIGIN, origin)));
     handshake::RequestExtras {
@@ -146,13 +146,14 @@ fn wishes(args: &Args) -> handshake::RequestExtras {
     }
 }
 
-/// A probe under way.
+/// A probe in progress.
 struct ProbeRun<'a> {
     limit: Duration,
     report: &'a mut ProbeReport,
 }
 
 impl ProbeRun<'_> {
+    /// Runs one step within the time limit and reports it.
     async fn leg<T>(
         &mut self,
         leg: ProbeLeg,
@@ -165,12 +166,12 @@ impl ProbeRun<'_> {
         };
         let took = begun.elapsed();
         match outcome {
-            Ok((value, told)) => {
-                self.report.leg(leg, took, &told);
+            Ok((value, findings)) => {
+                self.report.leg(leg, took, &findings);
                 Ok(value)
             }
             Err(failure) => {
-                self.report.leg(leg, took, &failure.told);
+                self.report.leg(leg, took, &failure.findings);
                 Err(FailedLeg { leg, failure })
             }
         }

@@ -213,7 +213,10 @@ async fn a_certificate_that_is_not_to_be_believed_is_shown_and_told_why() {
 
     let other = "wss://other.example.com/chat";
     let told = probe(&[other, "--resolve", &there, "--ca", ca.to_str().unwrap()]).await;
-    told.failed("tls", &["it is for other names", "chat.example.com"]);
+    told.failed(
+        "tls",
+        &["it is valid for other names only", "chat.example.com"],
+    );
 }
 
 #[tokio::test]
@@ -286,7 +289,7 @@ async fn an_endpoint_is_asked_as_the_command_line_says_and_its_refusal_is_quoted
     told.failed(
         "handshake",
         &[
-            "answered 403 instead of 101: who are you\u{fffd}[2J?\n",
+            "the response was 403 instead of 101: who are you\u{fffd}[2J?\n",
             "--origin",
         ],
     );
@@ -321,7 +324,7 @@ async fn nobody_at_a_port_is_a_failure_to_connect() {
     drop(endpoint);
     probe(&[&url])
         .await
-        .failed("connect", &["refused", "hint: nobody listens there"]);
+        .failed("connect", &["refused", "hint: no server listens there"]);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The first legs of a probe: the host's addresses, and a connection to one of them.
+//! The first steps of a probe: looking up the host, and connecting to one of its addresses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,10 +8,10 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
 use super::leg::{Findings, LegFailure, LegOutcome};
-use super::text::some;
+use super::text::first_few;
 use super::url::Url;
 
-/// Looks the host up, as programs on this machine do.
+/// Looks up the host, as programs on this machine do.
 pub(super) async fn name(url: &Url) -> LegOutcome<Vec<SocketAddr>> {
     let found = lookup_host((&*url.host, url.port)).await;
     let addresses: Vec<SocketAddr> = match found {
@@ -22,48 +22,49 @@ pub(super) async fn name(url: &Url) -> LegOutcome<Vec<SocketAddr>> {
         return Err(unknown(url, "it has no address"));
     }
     let shown: Vec<String> = addresses.iter().map(|each| each.ip().to_string()).collect();
-    let told = Findings::default()
-        .line(format!("{} is {}", url.host, some(&shown)))
+    let findings = Findings::default()
+        .line(format!("{} is {}", url.host, first_few(&shown)))
         .fact("addresses", shown);
-    Ok((addresses, told))
+    Ok((addresses, findings))
 }
 
 fn unknown(url: &Url, why: &str) -> LegFailure {
     LegFailure::new(format!("`{}` was not found: {why}", url.host))
-        .hint("is it spelled right? `--resolve ADDRESS` does without a name server")
+        .hint("check the spelling; `--resolve ADDRESS` works without a name server")
 }
 
-/// Connects to the first of `addresses` that takes it. Each but the last has its share of the time.
+/// Connects to the first of `addresses` that accepts the connection. Each but the last gets its share of
+/// the time.
 pub(super) async fn connect(addresses: &[SocketAddr], limit: Duration) -> LegOutcome<TcpStream> {
     let begun = Instant::now();
     let mut failures = Vec::new();
     let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    let mut nobody = true;
+    let mut all_refused = true;
     for &address in addresses {
         let share = match left {
-            // The leg itself ends in time.
+            // The time limit of the step applies to the last one.
             0 | 1 => Duration::MAX,
             more => limit.saturating_sub(begun.elapsed()) / more,
         };
         left = left.saturating_sub(1);
         let error = match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => {
-                // Frames are small, and each is waited for.
+                // Frames are small, and the probe waits for the answer to each.
                 let _ = socket.set_nodelay(true);
-                let mut told = Findings::default().line(address.to_string());
-                told.lines.extend(failures);
-                return Ok((socket, told.fact("address", address.to_string())));
+                let mut findings = Findings::default().line(address.to_string());
+                findings.lines.extend(failures);
+                return Ok((socket, findings.fact("address", address.to_string())));
             }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
-        nobody &= error.kind() == io::ErrorKind::ConnectionRefused;
+        all_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
         failures.push(format!("{address}: {error}"));
     }
-    let failure = LegFailure::new(some(&failures));
-    Err(if nobody {
-        failure.hint("nobody listens there: is the port right, and is the program running?")
+    let failure = LegFailure::new(first_few(&failures));
+    Err(if all_refused {
+        failure.hint("no server listens there: check the port, and whether the server is running")
     } else {
-        failure.hint("is there a way to this address from here, and no firewall in it?")
+        failure.hint("check the route to this address, and any firewall on the way")
     })
 }

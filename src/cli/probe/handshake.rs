@@ -1,4 +1,4 @@
-//! The handshake of a probe: what is asked, and what a refusal says.
+//! The handshake of a probe: the request, and the response.
 
 use std::time::Duration;
 
@@ -17,23 +17,23 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::leg::{Findings, LegFailure, LegOutcome};
 use super::messages::{ProbeTunnel, random};
-use super::text::harmless;
+use super::text::printable;
 use super::url::Url;
 
-/// How much of the body of a refusal is read, to find its first line.
-const BODY_MOST: usize = 4 * 1024;
+/// The part of a rejection's body that is read to find its first line, in bytes.
+const MAX_BODY_BYTES: usize = 4 * 1024;
 
-/// How long that may take.
-const BODY_WITHIN: Duration = Duration::from_secs(1);
+/// The time limit for reading that body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a message may be that comes before the Pong.
-const MESSAGE_MOST: usize = 16 * 1024 * 1024;
+/// The maximum size of a message that arrives before the Pong, in bytes.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
-/// What servers see in their logs.
+/// The `User-Agent` of the probe.
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"), " (probe)"));
 
-/// What a handshake has besides what each has.
+/// What the options add to the handshake.
 #[derive(Debug)]
 pub(super) struct RequestExtras {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
@@ -42,35 +42,35 @@ pub(super) struct RequestExtras {
 
 /// `NAME:VALUE`.
 pub(super) fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or("write NAME:VALUE")?;
+    let (name, value) = text.split_once(':').ok_or("use NAME:VALUE")?;
     let name: HeaderName = name
         .trim()
         .parse()
-        .map_err(|_| format!("`{}` is no name of a field", name.trim()))?;
+        .map_err(|_| format!("`{}` is not a valid header name", name.trim()))?;
     let value = value
         .trim()
         .parse()
-        .map_err(|_| format!("the value of `{name}` cannot be sent"))?;
+        .map_err(|_| format!("the value of `{name}` is not a valid header value"))?;
     if name == "sec-websocket-protocol" {
-        return Err("`--subprotocol` offers subprotocols".into());
+        return Err("use `--subprotocol` to offer subprotocols".into());
     }
     let framing = [CONNECTION, UPGRADE, CONTENT_LENGTH, TRANSFER_ENCODING];
     if framing.contains(&name) || name.as_str().starts_with("sec-websocket-") {
-        return Err(format!("`{name}` is the handshake's own"));
+        return Err(format!("`{name}` is set by the handshake itself"));
     }
     Ok((name, value))
 }
 
 /// A token (RFC 6455 section 4.1).
 pub(super) fn subprotocol(text: &str) -> Result<Box<str>, String> {
-    // Names of fields are tokens, too.
+    // Header names have exactly the syntax of tokens, so their parser decides.
     match text.parse::<HeaderName>() {
         Ok(_) => Ok(text.into()),
-        Err(_) => Err("a subprotocol is one word, without spaces and commas".into()),
+        Err(_) => Err("a subprotocol must not contain spaces or commas".into()),
     }
 }
 
-/// Asks for a tunnel.
+/// Performs the handshake.
 pub(super) async fn open(
     url: &Url,
     wishes: RequestExtras,
@@ -87,7 +87,7 @@ pub(super) async fn open(
     }
     let settings = WebSocketProbe {
         path: url.path.clone(),
-        // The one of the URL, unless there is a field for it.
+        // The host of the URL, unless `--header` sets one.
         host,
         origin: None,
         subprotocols,
@@ -95,118 +95,118 @@ pub(super) async fn open(
         ping: true,
     };
     let health_request = HealthRequest::handshake(&settings, &url.authority, random())
-        .map_err(|_| LegFailure::new("the path, the host or a field cannot be sent"))?;
+        .map_err(|_| LegFailure::new("the path, the host or a header is not valid"))?;
     let reached = EndpointConnection { stream, port: None };
     let answered = exchange(reached, &health_request.to_bytes())
         .await
         .map_err(|error| unanswered(url, &error))?;
     let Some(answer) = answered.answer() else {
-        return Err(LegFailure::new("the answer cannot be read"));
+        return Err(LegFailure::new("the response is not valid HTTP"));
     };
     if !answer.is_switch() {
         return Err(refused(answered).await);
     }
-    let told = Findings::default().fact("status", 101);
-    let told = match health_request.switch(&answer, Strictness::Strict) {
+    let findings = Findings::default().fact("status", 101);
+    let findings = match health_request.switch(&answer, Strictness::Strict) {
         Ok(switch) => match switch.subprotocol() {
-            Some(name) => told
-                .line(format!("101, subprotocol {}", harmless(name)))
+            Some(name) => findings
+                .line(format!("101, subprotocol {}", printable(name)))
                 .fact("subprotocol", name),
-            None => told
+            None => findings
                 .line("101, no subprotocol")
                 .fact("subprotocol", None::<&str>),
         },
         Err(fault) => {
             let failure = LegFailure::new(format!(
-                "clients refuse the answer: {}",
-                harmless(&fault.to_string())
+                "clients would refuse the response: {}",
+                printable(&fault.to_string())
             ));
-            let told = told.line("101, but not one that clients take");
-            return Err(failure.told(told));
+            let findings = findings.line("101, but not one that clients accept");
+            return Err(failure.findings(findings));
         }
     };
     let read_ahead = answered.read_ahead().to_vec();
     let stream = answered.reached.stream;
     let limits = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_MOST))
-        .max_frame_size(Some(MESSAGE_MOST));
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES));
     let tunnel =
         WebSocketStream::from_partially_read(stream, read_ahead, Role::Client, Some(limits));
     let tunnel = tunnel.await;
-    Ok((tunnel, told))
+    Ok((tunnel, findings))
 }
 
-/// There is no answer, or none in HTTP.
+/// The failure if there is no response in HTTP.
 fn unanswered(url: &Url, error: &ExchangeError) -> LegFailure {
     let text = error.to_string();
     let failure = LegFailure::new(&*text);
     if text.contains("CertificateRequired") {
         return failure
-            .hint("clients have to show a certificate there, which a probe does not have");
+            .hint("the server requires a client certificate, which a probe cannot present");
     }
     match error {
         ExchangeError::TooLong | ExchangeError::TooManyInterim => failure,
         ExchangeError::Broken(_) if url.secure => failure,
-        ExchangeError::Broken(_) => failure.hint("does it speak TLS? try wss://"),
-        _ if url.secure => failure.hint("does a WebSocket server listen there?"),
-        _ => failure.hint("does it speak TLS (try wss://), or wait for a PROXY header?"),
+        ExchangeError::Broken(_) => failure.hint("the server may speak TLS: try wss://"),
+        _ if url.secure => failure.hint("check whether a WebSocket server listens there"),
+        _ => failure
+            .hint("the server may speak TLS (try wss://), or it may be waiting for a PROXY header"),
     }
 }
 
-/// What a refusal says.
+/// The failure if the response is not a 101.
 async fn refused(mut answered: EndpointResponse) -> LegFailure {
     let body = first_line(&mut answered).await;
     let Some(answer) = answered.answer() else {
-        return LegFailure::new("the answer cannot be read");
+        return LegFailure::new("the response is not valid HTTP");
     };
     let status = answer.status().map_or(0, |status| status.as_u16());
-    let reason = answer.first("tidegate-reason").map(harmless);
-    let location = answer.first("location").map(harmless);
+    let reason = answer.first("tidegate-reason").map(printable);
+    let location = answer.first("location").map(printable);
     let mut short = status.to_string();
-    let mut why = format!("answered {status} instead of 101");
+    let mut why = format!("the response was {status} instead of 101");
     if let Some(reason) = &reason {
         short.push_str(&format!(" {reason}"));
         why.push_str(&format!(" ({reason})"));
     }
-    let mut told = Findings::default().line(short);
+    let mut findings = Findings::default().line(short);
     if let Some(body) = &body {
         why.push_str(&format!(": {body}"));
-        told = told.line(body);
+        findings = findings.line(body);
     }
-    let told = told
+    let findings = findings
         .fact("status", status)
         .fact("reason", reason.clone())
         .fact("body", body);
-    let failure = LegFailure::new(why).told(told);
+    let failure = LegFailure::new(why).findings(findings);
     match (reason, location, status) {
         (Some(reason), ..) => failure.hint(format!(
-            "this is tidegate's own answer: docs/reasons.md tells what `{reason}` is about, and \
-             `tidegate explain URL` on its machine how it came to that"
+            "tidegate itself sent this response: docs/reasons.md explains `{reason}`, and \
+             `tidegate explain URL` on its machine shows how it was decided"
         )),
         (None, Some(location), 300..=399) => failure.hint(format!(
-            "browsers follow no redirects of WebSockets; it leads to {location}"
+            "browsers do not follow redirects of WebSockets; this one leads to {location}"
         )),
         (None, _, 401 | 403) => failure.hint(
-            "the server wants to know who asks: `--origin` or `--header` (cookie, authorization) \
-             may tell it",
+            "the server may require `--origin` or `--header` (cookie, authorization)",
         ),
         (None, _, 200..=299) => {
-            failure.hint("what listens at this path is plain HTTP, no WebSocket server")
+            failure.hint("this path is served by plain HTTP, not by a WebSocket server")
         }
         _ => failure.hint(
-            "an answer without `tidegate-reason` is the endpoint's, not tidegate's, unless \
+            "a response without `tidegate-reason` comes from the endpoint, not from tidegate, unless \
              `server.reason_header` is off",
         ),
     }
 }
 
-/// The first line of the body that says something, as far as it comes soon.
+/// The first line of the body that is not empty, if it arrives soon.
 async fn first_line(answered: &mut EndpointResponse) -> Option<String> {
     let answer = answered.answer()?;
     let chunked = answer.first("transfer-encoding").is_some();
     let length = answer.first("content-length");
     let length = length.and_then(|length| length.parse().ok());
-    let length = length.unwrap_or(BODY_MOST).min(BODY_MOST);
+    let length = length.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
     let reading = async {
         loop {
             let (body, ended) = body(answered.read_ahead(), length, chunked);
@@ -219,11 +219,11 @@ async fn first_line(answered: &mut EndpointResponse) -> Option<String> {
             }
         }
     };
-    let _ = timeout(BODY_WITHIN, reading).await;
+    let _ = timeout(BODY_TIMEOUT, reading).await;
     line(&body(answered.read_ahead(), length, chunked).0, true)
 }
 
-/// The body in `bytes`, of `length` at most, and whether no more of it is wanted.
+/// The body in `bytes`, up to `length`, and whether it is complete.
 fn body(bytes: &[u8], length: usize, chunked: bool) -> (Vec<u8>, bool) {
     if !chunked {
         let body = bytes.get(..length).unwrap_or(bytes);
@@ -237,10 +237,10 @@ fn body(bytes: &[u8], length: usize, chunked: bool) -> (Vec<u8>, bool) {
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
                 let (chunk, behind) = rest.split_at(size.min(rest.len()));
                 body.extend_from_slice(chunk);
-                // Its line break.
+                // Skips the line break after the chunk.
                 rest = behind.get(2..).unwrap_or_default();
             }
-            // The last one, or what is none.
+            // The last chunk, or something that is not one.
             Ok(Status::Complete(_)) | Err(_) => return (body, true),
             Ok(Status::Partial) => return (body, false),
         }
@@ -248,7 +248,7 @@ fn body(bytes: &[u8], length: usize, chunked: bool) -> (Vec<u8>, bool) {
     (body, true)
 }
 
-/// The first line that is not empty; one without an end only where no more comes.
+/// The first line that is not empty. An incomplete line counts only if nothing follows.
 fn line(body: &[u8], ended: bool) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let whole = match text.rsplit_once('\n') {
@@ -256,7 +256,7 @@ fn line(body: &[u8], ended: bool) -> Option<String> {
         Some((whole, _)) => whole,
         None => return None,
     };
-    whole.lines().map(harmless).find(|line| !line.is_empty())
+    whole.lines().map(printable).find(|line| !line.is_empty())
 }
 
 #[cfg(test)]
@@ -271,11 +271,11 @@ mod tests {
             ("cookie", "sid=a:b")
         );
         for (text, expected) in [
-            ("cookie", "write NAME:VALUE"),
-            (": x", "no name"),
-            ("x: a\r\ny: b", "cannot be sent"),
-            ("Upgrade: h2c", "the handshake's own"),
-            ("sec-websocket-key: x", "the handshake's own"),
+            ("cookie", "use NAME:VALUE"),
+            (": x", "not a valid header name"),
+            ("x: a\r\ny: b", "not a valid header value"),
+            ("Upgrade: h2c", "set by the handshake itself"),
+            ("sec-websocket-key: x", "set by the handshake itself"),
             ("sec-websocket-protocol: x", "--subprotocol"),
         ] {
             let error = field(text).unwrap_err();

@@ -1,10 +1,10 @@
-//! The legs of a probe, and what each has shown.
+//! The legs (steps) of a probe, and what each has found.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-/// A part of the way.
+/// A step of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProbeLeg {
     Name,
@@ -27,57 +27,57 @@ impl ProbeLeg {
         }
     }
 
-    /// What did not come in time, and what may help.
+    /// What did not happen in time, and a hint.
     fn late(self) -> (&'static str, &'static str) {
         match self {
             Self::Name => (
                 "no address",
-                "the name server is slow or out of reach; `--resolve ADDRESS` does without it",
+                "the name server is slow or unreachable; `--resolve ADDRESS` works without it",
             ),
             Self::Connect => (
                 "no connection",
-                "a firewall may drop what is sent there, or the address is nobody's",
+                "a firewall may drop packets to this address, or no machine has it",
             ),
             Self::Tls => (
-                "no end of the TLS handshake",
-                "whatever listens there may not speak TLS: try ws:// instead of wss://",
+                "no complete TLS handshake",
+                "the server may not speak TLS: try ws:// instead of wss://",
             ),
             Self::Handshake => (
-                "no answer",
-                "whatever listens there may speak TLS (try wss://), or waits for a PROXY header, or \
+                "no response",
+                "the server may speak TLS (try wss://), or it may be waiting for a PROXY header or \
                  for its endpoint",
             ),
             Self::Ping => (
                 "no Pong",
-                "the tunnel is open, but the endpoint reads nothing or does not answer Pings \
+                "the tunnel is open, but the endpoint does not read, or does not answer Pings \
                  (RFC 6455 section 5.5.2)",
             ),
             Self::Close => (
                 "no Close",
-                "the endpoint answers Pings, but no Close (RFC 6455 section 5.5.1)",
+                "the endpoint answers Pings, but not a Close (RFC 6455 section 5.5.1)",
             ),
         }
     }
 }
 
-/// What a leg comes to.
+/// The result of a step.
 pub(super) type LegOutcome<T> = Result<(T, Findings), LegFailure>;
 
-/// Where a probe ended before its end.
+/// The step at which a probe failed.
 #[derive(Debug)]
 pub(super) struct FailedLeg {
     pub(super) leg: ProbeLeg,
     pub(super) failure: LegFailure,
 }
 
-/// Why a leg did not lead on.
+/// Why a step failed.
 #[derive(Debug, Default)]
 pub(super) struct LegFailure {
     pub(super) why: String,
-    /// What to do about it.
+    /// Advice about the failure.
     pub(super) hint: Option<String>,
-    /// What was seen nevertheless.
-    pub(super) told: Findings,
+    /// What the step found nevertheless.
+    pub(super) findings: Findings,
 }
 
 impl LegFailure {
@@ -85,11 +85,11 @@ impl LegFailure {
         Self {
             why: why.into(),
             hint: None,
-            told: Findings::default().line("failed"),
+            findings: Findings::default().line("failed"),
         }
     }
 
-    /// It took too long.
+    /// The step took longer than the time limit.
     pub(super) fn late(leg: ProbeLeg, limit: Duration) -> Self {
         let (what, hint) = leg.late();
         let limit = humantime::format_duration(limit);
@@ -101,18 +101,18 @@ impl LegFailure {
         self
     }
 
-    pub(super) fn told(mut self, told: Findings) -> Self {
-        self.told = told;
+    pub(super) fn findings(mut self, findings: Findings) -> Self {
+        self.findings = findings;
         self
     }
 }
 
-/// What a leg has shown, also where it failed.
+/// What a step has found, even if it failed.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// For people; the first beside the name of the leg.
+    /// Lines for people; the first stands beside the name of the step.
     pub(super) lines: Vec<String>,
-    /// For programs.
+    /// Fields for programs.
     pub(super) facts: Map<String, Value>,
 }
 
@@ -123,7 +123,7 @@ impl Findings {
         self
     }
 
-    /// Adds a fact.
+    /// Adds a field.
     pub(super) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(name.to_owned(), value.into());
         self

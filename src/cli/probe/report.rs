@@ -1,4 +1,4 @@
-//! What is told of a probe: a row for each leg as it ends, or one JSON object.
+//! The report of a probe: a row for each step as it ends, or one JSON object.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use super::super::{err, out};
 use super::leg::{FailedLeg, Findings, ProbeLeg};
 use super::url::Url;
 
-/// A probe, as far as it has been told.
+/// The report of a probe in progress.
 pub(super) struct ProbeReport {
-    /// The legs so far, where nothing is told before the end.
+    /// The steps so far, if the report is one JSON object at the end.
     json: Option<Map<String, Value>>,
     url: Box<str>,
     total: Duration,
@@ -25,20 +25,20 @@ impl ProbeReport {
         }
     }
 
-    /// Tells of one leg.
-    pub(super) fn leg(&mut self, leg: ProbeLeg, took: Duration, told: &Findings) {
+    /// Reports one step.
+    pub(super) fn leg(&mut self, leg: ProbeLeg, took: Duration, findings: &Findings) {
         self.total += took;
         match &mut self.json {
             Some(legs) => {
-                let mut facts = told.facts.clone();
+                let mut facts = findings.facts.clone();
                 facts.insert("seconds".into(), seconds(took));
                 legs.insert(leg.name().into(), facts.into());
             }
-            None => out(&rows(leg.name(), took, &told.lines)),
+            None => out(&rows(leg.name(), took, &findings.lines)),
         }
     }
 
-    /// Tells how it ended.
+    /// Reports the result.
     pub(super) fn finish(self, failed: Option<&FailedLeg>) {
         let Some(legs) = self.json else {
             if let Some(FailedLeg { leg, failure }) = failed {
@@ -66,7 +66,7 @@ impl ProbeReport {
     }
 }
 
-/// To the microsecond.
+/// A duration in seconds, to the microsecond.
 fn seconds(took: Duration) -> Value {
     let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
     (f64::from(micros) / 1e6).into()

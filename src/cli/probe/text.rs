@@ -1,19 +1,19 @@
 //! Texts of peers, and lists, made fit for a terminal.
 
-/// What a peer says, fit for a terminal: on one line, of a bounded length, and without characters
-/// that do something.
-pub(super) fn harmless(text: &str) -> String {
-    const LENGTH_MOST: usize = 200;
+/// A text of a peer, safe for a terminal: on one line, with a bounded length, and without control
+/// characters.
+pub(super) fn printable(text: &str) -> String {
+    const MAX_LENGTH: usize = 200;
     let seen = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    let mut shown: String = text.trim().chars().take(LENGTH_MOST).map(seen).collect();
-    if text.trim().chars().nth(LENGTH_MOST).is_some() {
+    let mut shown: String = text.trim().chars().take(MAX_LENGTH).map(seen).collect();
+    if text.trim().chars().nth(MAX_LENGTH).is_some() {
         shown.push('…');
     }
     shown
 }
 
-/// The first of many, and how many more there are.
-pub(super) fn some(all: &[String]) -> String {
+/// The first few items of a list, and the number of further ones.
+pub(super) fn first_few(all: &[String]) -> String {
     const SHOWN: usize = 4;
     let mut text = all
         .iter()
@@ -34,12 +34,12 @@ mod tests {
     #[test]
     fn nobody_writes_to_the_terminal_but_us() {
         assert_eq!(
-            harmless(" a\x1b[2J\nb\u{9b}c "),
+            printable(" a\x1b[2J\nb\u{9b}c "),
             "a\u{fffd}[2J\u{fffd}b\u{fffd}c"
         );
-        assert_eq!(harmless(&"x".repeat(1000)).chars().count(), 201);
+        assert_eq!(printable(&"x".repeat(1000)).chars().count(), 201);
         let many: Vec<String> = (0..6).map(|number| number.to_string()).collect();
-        assert_eq!(some(&many), "0, 1, 2, 3 and 2 more");
-        assert_eq!(some(&many[..4]), "0, 1, 2, 3");
+        assert_eq!(first_few(&many), "0, 1, 2, 3 and 2 more");
+        assert_eq!(first_few(&many[..4]), "0, 1, 2, 3");
     }
 }

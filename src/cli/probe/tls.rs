@@ -1,4 +1,4 @@
-//! TLS of a probe: whose certificate it is, and whether it is to be believed.
+//! The TLS handshake of a probe: the server's certificate, and whether it is trusted.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,57 +20,57 @@ use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::leg::{Findings, LegFailure, LegOutcome};
-use super::text::{harmless, some};
+use super::text::{first_few, printable};
 use super::url::Url;
 
-/// Certificate authorities out of a file.
+/// CA certificates from a file.
 #[derive(Debug, Clone)]
 pub(super) struct Authorities(Arc<RootCertStore>);
 
 impl Authorities {
-    /// Reads all of them; there is at least one.
+    /// Reads all CA certificates in a file: at least one.
     pub(super) fn read(path: &str) -> Result<Self, String> {
         let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
         let certificates: Vec<_> = read.map_err(|error| match error {
-            pem::Error::Io(error) => format!("cannot read it: {error}"),
-            _ => "it is not valid PEM".into(),
+            pem::Error::Io(error) => format!("cannot read the file: {error}"),
+            _ => "the file is not valid PEM".into(),
         })?;
         let mut store = RootCertStore::empty();
         for certificate in certificates {
             store
                 .add(certificate)
-                .map_err(|_| "it holds a certificate that cannot be read")?;
+                .map_err(|_| "the file contains an invalid certificate")?;
         }
         if store.is_empty() {
-            return Err("it holds no certificate in PEM".into());
+            return Err("the file does not contain a PEM certificate".into());
         }
         Ok(Self(Arc::new(store)))
     }
 }
 
-/// Whom we believe.
+/// Which server certificates are trusted.
 #[derive(Debug)]
 pub(super) struct ServerTrust {
-    judge: Result<Arc<dyn ServerCertVerifier>, String>,
+    verifier: Result<Arc<dyn ServerCertVerifier>, String>,
     insecure: bool,
 }
 
 impl ServerTrust {
-    /// The authorities in the file, or else the operating system's; nobody has to be believed if it
-    /// is `insecure`.
+    /// Trusts the CA certificates in the file, or else the operating system's; with `insecure`, every
+    /// certificate is accepted.
     pub(super) fn of(given: Option<&Authorities>, insecure: bool) -> Self {
-        let judge = match given {
+        let verifier = match given {
             Some(Authorities(roots)) => {
                 WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider())
                     .build()
-                    .map(|judge| judge as Arc<dyn ServerCertVerifier>)
+                    .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
                     .map_err(|error| error.to_string())
             }
             None => Verifier::new(provider())
-                .map(|judge| Arc::new(judge) as Arc<dyn ServerCertVerifier>)
-                .map_err(|error| format!("the operating system's authorities: {error}")),
+                .map(|verifier| Arc::new(verifier) as Arc<dyn ServerCertVerifier>)
+                .map_err(|error| format!("the CA certificates of the operating system: {error}")),
         };
-        Self { judge, insecure }
+        Self { verifier, insecure }
     }
 }
 
@@ -78,20 +78,20 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Judges, and remembers what it has seen, also where that leads no further.
+/// Verifies a server certificate and keeps it for the report, even if it is not trusted.
 #[derive(Debug)]
 struct RecordingVerifier {
-    judge: Result<Arc<dyn ServerCertVerifier>, String>,
+    verifier: Result<Arc<dyn ServerCertVerifier>, String>,
     insecure: bool,
     provider: Arc<CryptoProvider>,
     seen: Mutex<Option<ShownCertificate>>,
 }
 
-/// A certificate that was shown.
+/// The certificate that the server presented.
 #[derive(Debug)]
 struct ShownCertificate {
     certificate: CertificateDer<'static>,
-    /// Why it is not to be believed.
+    /// Why the certificate is not trusted.
     fault: Option<Error>,
 }
 
@@ -104,10 +104,14 @@ impl ServerCertVerifier for RecordingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let judged = match &self.judge {
-            Ok(judge) => {
-                judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
+        let judged = match &self.verifier {
+            Ok(verifier) => verifier.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            ),
             Err(why) => Err(Error::General(why.clone())),
         };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(ShownCertificate {
@@ -147,12 +151,12 @@ impl ServerCertVerifier for RecordingVerifier {
     }
 }
 
-/// Does the TLS handshake on `socket`.
+/// Performs the TLS handshake on `socket`.
 pub(super) async fn begin(url: &Url, trust: &ServerTrust, socket: Socket) -> LegOutcome<Stream> {
     let name = ServerName::try_from(url.host.to_string())
-        .map_err(|_| LegFailure::new(format!("`{}` is no name for TLS", url.host)))?;
+        .map_err(|_| LegFailure::new(format!("`{}` is not a valid TLS server name", url.host)))?;
     let witness = Arc::new(RecordingVerifier {
-        judge: trust.judge.clone(),
+        verifier: trust.verifier.clone(),
         insecure: trust.insecure,
         provider: provider(),
         seen: Mutex::new(None),
@@ -174,8 +178,8 @@ pub(super) async fn begin(url: &Url, trust: &ServerTrust, socket: Socket) -> Leg
         .take();
     match connected {
         Ok(stream) => {
-            let told = of_certificate(agreed(&stream), seen.as_ref());
-            Ok((Stream::Endpoint(Box::new(stream)), told))
+            let findings = of_certificate(agreed(&stream), seen.as_ref());
+            Ok((Stream::Endpoint(Box::new(stream)), findings))
         }
         Err(error) => Err(failure(&error, seen.as_ref())),
     }
@@ -202,32 +206,32 @@ fn agreed(stream: &TlsStream<Socket>) -> Findings {
         .fact("key_exchange", group)
 }
 
-/// Whose it is, until when, from whom, and whether that is to be believed.
-fn of_certificate(told: Findings, seen: Option<&ShownCertificate>) -> Findings {
-    let Some(seen) = seen else { return told };
-    let fault = seen.fault.as_ref().map(spelled);
+/// Adds the certificate's names, expiry and issuer, and why it is not trusted.
+fn of_certificate(findings: Findings, seen: Option<&ShownCertificate>) -> Findings {
+    let Some(seen) = seen else { return findings };
+    let fault = seen.fault.as_ref().map(described);
     let Ok((_, certificate)) = X509Certificate::from_der(&seen.certificate) else {
-        return told.line("a certificate that cannot be read");
+        return findings.line("the certificate is not valid");
     };
     let names = names(&certificate);
-    let issuer = harmless(&certificate.issuer().to_string());
+    let issuer = printable(&certificate.issuer().to_string());
     let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
     let end = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(end));
     let until = end.map_or_else(String::new, |end| {
         humantime::format_rfc3339_seconds(end).to_string()
     });
-    let told = told
-        .line(format!("certificate of {}", some(&names)))
+    let findings = findings
+        .line(format!("certificate of {}", first_few(&names)))
         .line(format!(
             "until {until}{}",
             end.map_or_else(String::new, away)
         ))
         .line(format!("issued by {issuer}"));
-    let told = match &fault {
-        Some(fault) => told.line(format!("not to be believed: {fault}")),
-        None => told,
+    let findings = match &fault {
+        Some(fault) => findings.line(format!("not trusted: {fault}")),
+        None => findings,
     };
-    told.fact(
+    findings.fact(
         "certificate",
         json!({
             "names": names,
@@ -238,7 +242,7 @@ fn of_certificate(told: Findings, seen: Option<&ShownCertificate>) -> Findings {
     )
 }
 
-/// How far away that is, in days.
+/// The distance to the expiry, in days.
 fn away(end: SystemTime) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let now = SystemTime::now();
@@ -248,20 +252,20 @@ fn away(end: SystemTime) -> String {
     }
 }
 
-/// The names that it is for, or else whom it is about.
+/// The names that a certificate is valid for, or else its subject.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
     let names = alternative.map_or(&[][..], |extension| &extension.value.general_names);
     let names: Vec<String> = names
         .iter()
         .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(harmless(name)),
+            GeneralName::DNSName(name) => Some(printable(name)),
             GeneralName::IPAddress(bytes) => address(bytes),
             _ => None,
         })
         .collect();
     if names.is_empty() {
-        return vec![harmless(&certificate.subject().to_string())];
+        return vec![printable(&certificate.subject().to_string())];
     }
     names
 }
@@ -275,20 +279,18 @@ fn address(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// What is wrong with a certificate, in a few words.
-fn spelled(fault: &Error) -> String {
+/// Why a certificate is not trusted, in a few words.
+fn described(fault: &Error) -> String {
     use CertificateError as Fault;
     let Error::InvalidCertificate(fault) = fault else {
         return fault.to_string();
     };
     match fault {
-        Fault::UnknownIssuer => "no authority that is believed has issued it".into(),
-        Fault::Expired | Fault::ExpiredContext { .. } => "its time is over".into(),
-        Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
-            "its time has not begun yet".into()
-        }
+        Fault::UnknownIssuer => "it was not issued by a trusted CA".into(),
+        Fault::Expired | Fault::ExpiredContext { .. } => "it has expired".into(),
+        Fault::NotValidYet | Fault::NotValidYetContext { .. } => "it is not valid yet".into(),
         Fault::NotValidForName | Fault::NotValidForNameContext { .. } => {
-            "it is for other names".into()
+            "it is valid for other names only".into()
         }
         other => other.to_string(),
     }
@@ -304,32 +306,34 @@ fn failure(error: &io::Error, seen: Option<&ShownCertificate>) -> LegFailure {
             Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => {
-                "put a name of the certificate into the URL (`--resolve ADDRESS` leads to the same \
-                 place), or go on with `--insecure`"
+                "use a name of the certificate in the URL (with `--resolve ADDRESS` to reach the same \
+                 server), or continue with `--insecure`"
             }
             Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            ) => "it has to be renewed; `--insecure` goes on with it",
-            _ => "`--ca FILE` believes the authority in FILE, `--insecure` goes on without",
+            ) => "renew the certificate, or continue with `--insecure`",
+            _ => {
+                "use `--ca FILE` to trust the CA certificate in FILE, or continue with `--insecure`"
+            }
         };
-        let told = of_certificate(Findings::default().line("failed"), seen);
+        let findings = of_certificate(Findings::default().line("failed"), seen);
         return LegFailure::new(format!(
-            "the certificate is not to be believed: {}",
-            spelled(fault)
+            "the certificate is not trusted: {}",
+            described(fault)
         ))
         .hint(hint)
-        .told(told);
+        .findings(findings);
     }
     match inner {
         Some(Error::InvalidMessage(_)) => {
-            LegFailure::new("what answers does not speak TLS").hint("try ws:// instead of wss://")
+            LegFailure::new("the server does not speak TLS").hint("try ws:// instead of wss://")
         }
         Some(fault) => LegFailure::new(fault.to_string()),
         None if error.kind() == io::ErrorKind::UnexpectedEof => LegFailure::new(
-            "the connection was ended within the TLS handshake",
+            "the server closed the connection during the TLS handshake",
         )
         .hint(
-            "does it speak TLS, and without a PROXY header before it? try ws:// instead of wss://",
+            "the server may not speak TLS (try ws:// instead of wss://), or it may require a PROXY header",
         ),
         None => LegFailure::new(error.to_string()),
     }

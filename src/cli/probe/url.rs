@@ -1,4 +1,4 @@
-//! Where a probe goes.
+//! The URL of a probe.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,22 +7,22 @@ use http::Uri;
 /// A WebSocket URL (RFC 6455 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
-    /// As it was written.
+    /// The URL as it was written.
     pub(super) text: Box<str>,
-    /// Whether it is wss.
+    /// Whether the scheme is `wss`.
     pub(super) secure: bool,
-    /// A name or an address, without brackets.
+    /// The host: a name or an address, without brackets.
     pub(super) host: Box<str>,
-    /// The scheme's own, if none is written.
+    /// The port: the default of the scheme, if none is written.
     pub(super) port: u16,
-    /// What goes into the Host field.
+    /// The value of the `Host` header.
     pub(super) authority: Box<str>,
-    /// Path and query.
+    /// The path and query.
     pub(super) path: Box<str>,
 }
 
 impl Url {
-    /// Reads it; the error says how to write it.
+    /// Reads a URL. The error says how to write it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if !text.is_ascii() {
             return Err(
@@ -31,35 +31,35 @@ impl Url {
             );
         }
         if text.contains('#') {
-            return Err("a fragment (`#`) never reaches a server: leave it out".into());
+            return Err("a WebSocket URL must not have a fragment (`#`)".into());
         }
-        let expected = "write ws://HOST[:PORT][/PATH], or wss:// for TLS";
+        let expected = "use ws://HOST[:PORT][/PATH], or wss:// for TLS";
         let uri: Uri = text
             .parse()
             .map_err(|error| format!("{error}; {expected}"))?;
         let secure = match uri.scheme_str() {
             Some("ws") => false,
             Some("wss") => true,
-            Some("http") => return Err("a WebSocket begins with ws://".into()),
-            Some("https") => return Err("a WebSocket begins with wss://".into()),
+            Some("http") => return Err("a WebSocket URL begins with ws://".into()),
+            Some("https") => return Err("a WebSocket URL begins with wss://".into()),
             _ => return Err(expected.into()),
         };
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         if authority.contains('@') {
             return Err(
-                "browsers send no credentials of a WebSocket's URL: use `--header authorization:…`"
+                "browsers do not send the credentials of a WebSocket URL: use `--header authorization:…`"
                     .into(),
             );
         }
         let host = uri.host().unwrap_or_default();
-        // Digits that are no port would be passed over.
+        // `Uri` ignores a port that is not valid, so it is read from the text.
         let after = authority.strip_prefix(host).unwrap_or_default();
         let port = match after.strip_prefix(':') {
             None if secure => 443,
             None => 80,
             Some(digits) => match digits.parse() {
                 Ok(port) if port > 0 => port,
-                _ => return Err(format!("`{digits}` is no port")),
+                _ => return Err(format!("`{digits}` is not a valid port")),
             },
         };
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -76,7 +76,7 @@ impl Url {
 }
 
 /// `192.0.2.1`, `192.0.2.1:8443`, `::1`, `[::1]:8443`.
-pub(super) fn instead(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+pub(super) fn address(text: &str) -> Result<(IpAddr, Option<u16>), String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok((address.ip(), Some(address.port())));
     }
@@ -86,7 +86,7 @@ pub(super) fn instead(text: &str) -> Result<(IpAddr, Option<u16>), String> {
         .unwrap_or(text);
     match bare.parse() {
         Ok(address) => Ok((address, None)),
-        Err(_) => Err("write `192.0.2.1`, `192.0.2.1:8443` or `[2001:db8::1]:8443`".into()),
+        Err(_) => Err("use e.g. `192.0.2.1`, `192.0.2.1:8443` or `[2001:db8::1]:8443`".into()),
     }
 }
 
@@ -130,15 +130,15 @@ mod tests {
     #[test]
     fn what_is_no_websocket_url_is_told_how_to_be_one() {
         for (text, expected) in [
-            ("", "write ws://HOST"),
-            ("chat.example.com/x", "write ws://HOST"),
-            ("chat.example.com", "write ws://HOST"),
-            ("/x", "write ws://HOST"),
+            ("", "use ws://HOST"),
+            ("chat.example.com/x", "use ws://HOST"),
+            ("chat.example.com", "use ws://HOST"),
+            ("/x", "use ws://HOST"),
             ("https://a/x", "begins with wss://"),
             ("ws://a/x#y", "fragment"),
             ("ws://me:secret@a/", "--header"),
-            ("ws://a:0/", "no port"),
-            ("ws://a:99999/", "no port"),
+            ("ws://a:0/", "is not a valid port"),
+            ("ws://a:99999/", "is not a valid port"),
             ("ws://b\u{fc}cher.example/", "xn--"),
         ] {
             check(text, Err(expected));
@@ -154,8 +154,8 @@ mod tests {
             ("[::1]", "::1", None),
             ("[::1]:8443", "::1", Some(8443)),
         ] {
-            assert_eq!(instead(text), Ok((address.parse().unwrap(), port)));
+            assert_eq!(super::address(text), Ok((address.parse().unwrap(), port)));
         }
-        assert!(instead("chat.internal:9000").is_err());
+        assert!(address("chat.internal:9000").is_err());
     }
 }
