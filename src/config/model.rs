@@ -1,6 +1,6 @@
-//! The configuration as meant: typed, checked, complete. Nothing here knows how it was written.
+//! The model of a configuration: typed, checked and complete. Nothing here knows the syntax of the file.
 //!
-//! A value of these types that came out of [`crate::config`] is valid: names resolve, files were
+//! A value of these types that [`crate::config`] returns is valid: names refer to something, files were
 //! read, keys fit their certificates, durations and weights are in range.
 
 mod admin;
@@ -44,14 +44,14 @@ use std::path::PathBuf;
 pub struct Config {
     /// Process-wide settings.
     pub server: ServerConfig,
-    /// Where operators connect.
+    /// The admin interface.
     pub admin: Admin,
-    /// In the order of the file.
+    /// The listeners, in the order of the file.
     pub listeners: Vec<ListenerConfig>,
-    /// In the order of the file, which breaks ties between equally specific routes.
+    /// The routes, in the order of the file, which breaks ties between equally specific routes.
     pub routes: Vec<RouteConfig>,
-    /// In the order of the file.
+    /// The upstreams, in the order of the file.
     pub upstreams: Vec<UpstreamConfig>,
-    /// Every file that was read, the configuration file first: what a watcher watches.
+    /// Every file that was read, the configuration file first; these are the files to watch.
     pub inputs: Vec<PathBuf>,
 }

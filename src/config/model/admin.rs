@@ -1,30 +1,30 @@
-//! Where operators connect.
+//! The admin interface.
 
 use std::path::PathBuf;
 
 use super::{Bind, Secret};
 
-/// Where operators connect.
+/// The admin interface, which operators connect to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admin {
-    /// Where the interface is served; nowhere without it.
+    /// The address of the interface; `None` if it is off.
     pub bind: Option<Bind>,
-    /// Whether that is only the default: then it is no reason not to start that it cannot be.
+    /// Whether `bind` is the default: if it cannot be bound then, the process starts nevertheless.
     pub is_default: bool,
-    /// What changes over TCP need; there are none without it.
+    /// The token that changes over TCP require; without it, they are refused.
     pub token: Option<Secret>,
-    /// Where metrics and health are served; nowhere without it.
+    /// The address of metrics and health; `None` if they are not served.
     pub metrics_bind: Option<Bind>,
 }
 
 impl Admin {
-    /// Where the interface is served if nothing else is said.
+    /// The default path of the interface's unix socket.
     pub const PATH: &str = "/run/tidegate/admin.sock";
 
-    /// Permission bits of its socket, likewise.
+    /// The default permission bits of that socket.
     pub const MODE: u32 = 0o600;
 
-    /// The default of `bind`, with this mode if there is one.
+    /// The default of `bind`, with these permission bits if any are given.
     pub fn default_bind(mode: Option<u32>) -> Bind {
         Bind::Unix {
             path: PathBuf::from(Self::PATH),

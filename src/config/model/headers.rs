@@ -1,19 +1,19 @@
-//! What becomes of a request's and a reply's head on their way through.
+//! Changes to the heads of requests and responses.
 
 use std::fmt;
 
 use http::{HeaderName, StatusCode};
 
-/// A text with places for what is known of a request.
+/// A text with variables that stand for properties of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(Box<[Piece]>);
 
-/// A part of it. Its `Debug` shows no text: what endpoints are told may be a secret.
+/// A part of a template. Its `Debug` shows no text, because header values may be secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// As it stands.
+    /// Literal text.
     Text(Box<str>),
-    /// What this is for the request.
+    /// The value of this variable for the request.
     Variable(Variable),
 }
 
@@ -28,17 +28,17 @@ impl fmt::Debug for Piece {
 
 macro_rules! variables {
     ($( $(#[doc = $doc:literal])+ $variable:ident = $name:literal; )+) => {
-        /// What is known of a request. Empty where it has none.
+        /// A property of a request; empty if the request does not have it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Variable {
             $( $(#[doc = $doc])+ $variable, )+
         }
 
         impl Variable {
-            /// The names of all, as they are written.
+            /// The names of all variables, as they are written.
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
-            /// The one of this name.
+            /// The variable with this name.
             pub fn named(name: &str) -> Option<Self> {
                 match name {
                     $( $name => Some(Self::$variable), )+
@@ -50,13 +50,13 @@ macro_rules! variables {
 }
 
 variables! {
-    /// The client's address, as far as it is believed.
+    /// The client's address, from a trusted proxy if there is one.
     ClientAddress = "client_address";
-    /// The host asked for, without a port.
+    /// The requested host, without a port.
     Host = "host";
-    /// Path and query, as the client wrote them.
+    /// Path and query, as the client sent them.
     Uri = "uri";
-    /// `http` or `https`, as the client speaks.
+    /// The scheme that the client uses, `http` or `https`.
     Scheme = "scheme";
     /// The request's id.
     RequestId = "request_id";
@@ -64,11 +64,11 @@ variables! {
     Listener = "listener";
     /// The name of the route.
     Route = "route";
-    /// `TLSv1.3`, `TLSv1.2`.
+    /// The TLS version: `TLSv1.3` or `TLSv1.2`.
     TlsVersion = "tls_version";
-    /// The cipher suite.
+    /// The TLS cipher suite.
     TlsCipher = "tls_cipher";
-    /// The name that the client asked for by SNI.
+    /// The server name (SNI) that the client asked for.
     TlsServerName = "tls_server_name";
     /// The subject of the client's certificate (RFC 4514).
     ClientCertificateSubject = "client_certificate_subject";
@@ -77,42 +77,42 @@ variables! {
 }
 
 impl Template {
-    /// Of these parts.
+    /// A template of these parts.
     pub fn new(pieces: Vec<Piece>) -> Self {
         Self(pieces.into())
     }
 
-    /// Its parts, in order.
+    /// The parts, in order.
     pub fn pieces(&self) -> &[Piece] {
         &self.0
     }
 }
 
-/// Changes to a head: first what is removed, then what is set.
+/// Changes to a head: headers are removed first, and set then.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderChanges {
-    /// Names and values; in place of what is there.
+    /// Headers to set, in place of existing ones.
     pub set: Vec<(HeaderName, Template)>,
-    /// Names.
+    /// Headers to remove.
     pub remove: Vec<HeaderName>,
 }
 
 impl HeaderChanges {
-    /// The names of all fields that are removed or replaced.
+    /// The names of all headers that are removed or replaced.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         let set = self.set.iter().map(|(name, _)| name);
         set.chain(&self.remove)
     }
 
-    /// Whether field `name` is one of them. Underscores count as dashes, because some endpoints make
-    /// the same variable of both.
+    /// Whether header `name` is removed or replaced. Underscores count as dashes, because some endpoints
+    /// map both to the same variable.
     pub fn drops(&self, name: &str) -> bool {
         self.names()
             .any(|dropped| same_variable(dropped.as_str(), name))
     }
 }
 
-/// Whether endpoints that turn names into variables (CGI, WSGI) may take both for the same one.
+/// Whether endpoints that turn header names into variables (CGI, WSGI) may map both to the same one.
 pub fn same_variable(one: &str, other: &str) -> bool {
     let dashed = |b: u8| {
         if b == b'_' {
@@ -124,7 +124,7 @@ pub fn same_variable(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.bytes().map(dashed).eq(other.bytes().map(dashed))
 }
 
-/// Whether field `name` claims to tell about the client, in whatever spelling.
+/// Whether header `name`, in any spelling, claims something about the client.
 pub fn claims_origin(name: &str) -> bool {
     name.get(..11)
         .is_some_and(|begin| same_variable(begin, "x-forwarded"))
@@ -132,20 +132,20 @@ pub fn claims_origin(name: &str) -> bool {
         || same_variable(name, "x-real-ip")
 }
 
-/// What becomes of the path towards endpoints.
+/// Changes to the path that endpoints receive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rewrite {
-    /// Taken off the front, whole segments; without a trailing slash.
+    /// The prefix to remove, by whole segments; without a trailing slash.
     pub strip: Option<Box<str>>,
-    /// Put on the front then; without a trailing slash.
+    /// The prefix to add after that; without a trailing slash.
     pub add: Option<Box<str>>,
 }
 
-/// Where plain requests are sent instead.
+/// A redirect of plain requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
     /// The `Location`.
     pub to: Template,
-    /// 301, 302, 303, 307, or 308.
+    /// The status code: 301, 302, 303, 307 or 308.
     pub status: StatusCode,
 }

@@ -3,67 +3,67 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-/// What holds for a tunnel.
+/// The timeouts and limits of a tunnel; `None` turns one off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TunnelLimits {
-    /// No bytes either way for so long; `None` for no limit.
+    /// The tunnel is closed if no bytes pass in either direction for this long.
     pub idle: Option<Duration>,
-    /// From the last byte in the direction still open after one side ended; `None` for no limit.
+    /// After one side has ended its stream, the tunnel is closed if the other is silent for this long.
     pub half_closed: Option<Duration>,
-    /// Bytes that a message may have, in either direction; `None` for no limit.
+    /// The maximum size of a message in either direction, in bytes.
     pub message_bytes: Option<u64>,
-    /// Messages from the client per second, and so many at once; `None` for no limit.
+    /// Messages of the client per second, and in one burst.
     pub messages: Option<NonZeroU32>,
-    /// Bytes from the client per second, and so many at once; `None` for no limit.
+    /// Bytes of the client per second, and in one burst.
     pub bytes: Option<ByteRate>,
-    /// Bytes waited for a side, and it took none for so long; `None` for no limit.
+    /// The tunnel is closed if a side accepts no pending data for this long.
     pub slow_reader: Option<Duration>,
-    /// The age at which it is closed; `None` for no limit.
+    /// The age at which the tunnel is closed.
     pub max_age: Option<MaxAge>,
-    /// When quiet sides are asked whether they are there; `None` if never.
+    /// Pings to a side that is silent.
     pub ping: Option<PingConfig>,
 }
 
-/// When a quiet side of a tunnel is asked whether it is there.
+/// The times of Pings to a side that is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PingConfig {
-    /// When nothing has come from it for so long.
+    /// A Ping is sent after this much silence.
     pub every: Duration,
-    /// When it has not answered, nor sent anything else, for so long, it is gone.
+    /// A side that sends nothing within this time after a Ping counts as dead.
     pub pong: Duration,
 }
 
 /// The age at which tunnels are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxAge {
-    /// At most.
+    /// The maximum age.
     pub age: Duration,
-    /// By how much of it, in thousandths, a tunnel may be younger: those that were opened together do
-    /// not come back together.
+    /// The maximum reduction for a tunnel, in thousandths of `age`, so that tunnels that were opened
+    /// together are not closed together.
     pub jitter: u16,
 }
 
 impl MaxAge {
-    /// The age of one tunnel; `chance` is from 0 to 1.
+    /// The maximum age of one tunnel; `chance` is a random number from 0 to 1.
     pub fn of(self, chance: f64) -> Duration {
         let share = 1.0 - f64::from(self.jitter) / 1000.0 * chance;
         self.age.mul_f64(share.clamp(0.0, 1.0))
     }
 }
 
-/// So many bytes per second.
+/// A limit on the bytes per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteRate {
-    /// Not 0.
+    /// Bytes per second.
     pub per_second: NonZeroU64,
-    /// What happens beyond.
+    /// What happens to a client that exceeds the rate.
     pub action: RateAction,
 }
 
-/// What happens beyond a rate.
+/// What happens to a client that exceeds a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RateAction {
-    /// No more is read for a while.
+    /// tidegate stops reading for a while.
     Throttle,
     /// The tunnel is closed.
     Close,

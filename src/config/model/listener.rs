@@ -1,4 +1,4 @@
-//! Listeners: where clients connect, by TLS or not, and what they may take.
+//! Listeners: addresses, TLS, timeouts and limits for client connections.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,38 +11,38 @@ use rustls::sign::CertifiedKey;
 
 use super::{ClientAuth, HostPattern, Secret, Trust};
 
-/// A bound address, or several, and how it is spoken to.
+/// A listener: one or more addresses that clients connect to.
 #[derive(Debug, Clone)]
 pub struct ListenerConfig {
-    /// Unique.
+    /// The name, which is unique.
     pub name: Arc<str>,
-    /// At least one.
+    /// The listen addresses, at least one.
     pub binds: Vec<Bind>,
-    /// `None` for plain text.
+    /// TLS; `None` for plain text.
     pub tls: Option<ListenerTls>,
-    /// What is believed about where connections come from.
+    /// Which peers may state a client's address.
     pub trust: Trust,
-    /// Whether plain requests are sent to https, and handshakes refused.
+    /// Whether plain requests are redirected to https, and handshakes rejected.
     pub redirect_to_https: bool,
-    /// What clients may take.
+    /// Limits on clients.
     pub limits: ListenerLimits,
-    /// Deadlines towards clients.
+    /// Timeouts of client connections.
     pub timeouts: ListenerTimeouts,
 }
 
-/// Where a listener listens.
+/// A listen address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Bind {
     /// An IPv4 or IPv6 address (the latter with V6ONLY set).
     Tcp(SocketAddr),
     /// A unix socket.
     Unix {
-        /// Absolute, or relative to the working directory.
+        /// The path, absolute or relative to the working directory.
         path: PathBuf,
-        /// Permission bits.
+        /// The permission bits.
         mode: u32,
     },
-    /// The sockets that the service manager passes under this name.
+    /// The sockets that systemd passes under this name.
     Systemd(Box<str>),
 }
 
@@ -56,49 +56,49 @@ impl fmt::Display for Bind {
     }
 }
 
-/// TLS towards clients.
+/// TLS of client connections.
 #[derive(Debug, Clone)]
 pub struct ListenerTls {
-    /// At least one; the first serves clients whose SNI fits none.
+    /// The certificates, at least one; the first is for clients whose SNI matches none.
     pub certificates: Vec<CertificateConfig>,
-    /// The oldest version that is spoken.
+    /// The oldest TLS version that is accepted.
     pub min_version: TlsVersion,
-    /// What session tickets are made with; keys of our own without it.
+    /// The keys of session tickets; `None` for generated ones.
     pub ticket_keys: Option<TicketKeysFile>,
-    /// TLS handshakes at once, per worker.
+    /// The maximum number of concurrent TLS handshakes per worker.
     pub handshakes_at_once: usize,
-    /// Certificates that clients show; `None` if nobody asks.
+    /// Client certificates; `None` if clients are not asked for one.
     pub client_auth: Option<ClientAuth>,
 }
 
-/// Keys of session tickets that several nodes share.
+/// A file of session ticket keys, which several nodes can share.
 #[derive(Debug, Clone)]
 pub struct TicketKeysFile {
-    /// Where they were read.
+    /// The path of the file.
     pub path: PathBuf,
-    /// At least one, oldest first.
+    /// The keys, at least one, in the order of the file.
     pub secrets: Vec<Secret>,
 }
 
 impl TicketKeysFile {
-    /// Bytes of a short key.
+    /// The size of a short key, in bytes.
     pub const SHORT: usize = 48;
-    /// Bytes of a long one.
+    /// The size of a long key, in bytes.
     pub const LONG: usize = 80;
 }
 
 /// A certificate chain with the key that fits it.
 #[derive(Debug, Clone)]
 pub struct CertificateConfig {
-    /// The file that the chain was read from.
+    /// The file of the chain.
     pub cert: PathBuf,
-    /// The file that the key was read from.
+    /// The file of the key.
     pub key: PathBuf,
-    /// Chain and signing key. Its `Debug` shows no secret.
+    /// The chain and the signing key. Its `Debug` shows no secret.
     pub certified: Arc<CertifiedKey>,
-    /// DNS names of the end-entity certificate: subject alternative names, else the common name.
+    /// The DNS names of the end-entity certificate: subject alternative names, or else the common name.
     pub names: Vec<HostPattern>,
-    /// When the end-entity certificate expires.
+    /// The time at which the end-entity certificate expires.
     pub not_after: SystemTime,
 }
 
@@ -110,35 +110,35 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Deadlines towards clients.
+/// Timeouts of client connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerTimeouts {
     /// From accept to the end of the TLS handshake.
     pub tls_handshake: Duration,
     /// From accept, the end of TLS, or the first byte of a further request, to the end of its head.
     pub request_header: Duration,
-    /// Between an answer and the next request.
+    /// Between a response and the next request.
     pub keep_alive: Duration,
-    /// Between two pieces of a request's body.
+    /// Between two parts of a request's body.
     pub request_body: Duration,
-    /// While a client takes nothing of an answer that waits for it.
+    /// While a client accepts no part of a pending response.
     pub response_body: Duration,
 }
 
-/// What the clients of a listener may take; `None` for no limit.
+/// Limits on the clients of a listener; `None` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ListenerLimits {
-    /// Connections at once.
+    /// Concurrent connections.
     pub connections: Option<usize>,
-    /// The same, of one client address.
+    /// Concurrent connections of one client address.
     pub connections_per_ip: Option<u32>,
-    /// WebSocket handshakes.
+    /// The rate of WebSocket handshakes.
     pub handshakes: Option<Rate>,
-    /// The same, of one client address.
+    /// The rate of WebSocket handshakes of one client address.
     pub handshakes_per_ip: Option<Rate>,
-    /// Bytes of a request's head.
+    /// The maximum size of a request head, in bytes.
     pub header_bytes: usize,
-    /// Lines of a request's head.
+    /// The maximum number of header lines in a request head.
     pub header_count: usize,
 }
 
@@ -155,11 +155,11 @@ impl Default for ListenerLimits {
     }
 }
 
-/// So many per time.
+/// A limit on how often something may happen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
-    /// More than 0.
+    /// The sustained rate; greater than 0.
     pub per_second: f64,
-    /// So many at once.
+    /// The number that is allowed in one burst.
     pub burst: NonZeroU32,
 }

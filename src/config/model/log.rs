@@ -1,18 +1,18 @@
-//! Where the events of sessions are logged, and what traces are made of them.
+//! Logging, and traces.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// What is logged, and how.
+/// The log on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Log {
-    /// The least severe level that is written.
+    /// Lines that are less severe than this are not written.
     pub level: LogLevel,
-    /// Lines for people or for machines.
+    /// The format of lines.
     pub format: LogFormat,
 }
 
-/// Severity of log lines.
+/// The severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum LogLevel {
@@ -23,7 +23,7 @@ pub enum LogLevel {
     Trace,
 }
 
-/// Shape of log lines.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// One readable line per event.
@@ -32,27 +32,27 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where the events of sessions are logged.
+/// The log of session events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessLogConfig {
-    /// Where.
+    /// The destination.
     pub to: LogTo,
-    /// The shape of its lines, where it has some of its own.
+    /// The format of lines on standard output and in files.
     pub format: LogFormat,
 }
 
-/// Where lines go.
+/// The destination of log lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTo {
-    /// With everything else.
+    /// Standard error, with all other log lines.
     StandardError,
-    /// To standard output.
+    /// Standard output.
     StandardOutput,
-    /// To journald, each value in a field of its own.
+    /// journald, with one field per value.
     Journal,
-    /// Nowhere.
+    /// No destination: events are not logged.
     Off,
-    /// To the end of a file.
+    /// The end of a file.
     File(PathBuf),
 }
 
@@ -68,11 +68,11 @@ impl fmt::Display for LogTo {
     }
 }
 
-/// What becomes of the field that says which trace a request is part of.
+/// What happens to the `traceparent` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traceparent {
-    /// It is passed on.
+    /// It is forwarded.
     Pass,
-    /// The same; where there is none, a trace begins here.
+    /// It is forwarded; if there is none, a trace is started.
     Make,
 }

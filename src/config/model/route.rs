@@ -1,4 +1,4 @@
-//! Routes: which requests fit, what is required of them, and where they go.
+//! Routes: which requests match, what they require, and where they go.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,50 +7,50 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{Access, HeaderChanges, Redirect, Rewrite, TunnelLimits};
 
-/// A match, and what happens to the requests that fit it.
+/// A route: which requests it matches, and what happens to them.
 #[derive(Debug, Clone)]
 pub struct RouteConfig {
-    /// Unique; from its position in the file if not given.
+    /// The name, which is unique; from the position in the file if none is written.
     pub name: Arc<str>,
-    /// Names of the listeners it is bound to; `None` for all.
+    /// The names of the listeners that the route applies to; `None` for all.
     pub listeners: Option<Vec<Arc<str>>>,
-    /// Empty for any host.
+    /// The hosts that match; empty for any host.
     pub hosts: Vec<HostPattern>,
-    /// Which paths fit.
+    /// The paths that match.
     pub path: PathMatch,
-    /// What else has to fit.
+    /// Further conditions.
     pub conditions: Conditions,
-    /// What becomes of the requests that fit.
+    /// Where matching requests go.
     pub leads_to: LeadsTo,
-    /// Who may use it.
+    /// Which clients may use the route.
     pub access: Access,
-    /// What becomes of the path.
+    /// Changes to the path.
     pub rewrite: Rewrite,
-    /// Changes towards endpoints.
+    /// Changes to the headers of requests.
     pub request_headers: HeaderChanges,
-    /// Changes towards clients.
+    /// Changes to the headers of responses.
     pub response_headers: HeaderChanges,
-    /// Whether offers to compress messages are passed on.
+    /// Whether offers to compress messages are forwarded.
     pub compression: bool,
-    /// What plain HTTP requests get.
+    /// What happens to plain requests.
     pub http: PlainHttp,
-    /// How an endpoint's 101 is judged.
+    /// How strictly an endpoint's 101 is checked.
     pub handshake: Strictness,
-    /// Whether the endpoint sees the client's `Host`, rather than its own address.
+    /// Whether endpoints receive the client's `Host` instead of their own address.
     pub preserve_host: bool,
-    /// Tunnels at once.
+    /// The maximum number of concurrent tunnels.
     pub max_tunnels: Option<usize>,
-    /// What holds for its tunnels.
+    /// The limits of tunnels.
     pub limits: TunnelLimits,
 }
 
 impl RouteConfig {
-    /// What the route in this place is called, counted from 0, if the file does not name it.
+    /// The name of the route at this position, counted from 0, if the file does not name it.
     pub fn name_at(position: usize) -> String {
         format!("route-{}", position + 1)
     }
 
-    /// One with all the defaults.
+    /// A route with all the defaults.
     pub fn to_upstream(name: &str, upstream: &str) -> Self {
         Self {
             name: name.into(),
@@ -73,30 +73,30 @@ impl RouteConfig {
     }
 }
 
-/// Where a route leads.
+/// The destination of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeadsTo {
-    /// To the upstream of this name.
+    /// The upstream with this name.
     Upstream(Arc<str>),
-    /// Somewhere else, where plain requests are sent.
+    /// A redirect of plain requests; handshakes are rejected.
     Redirect(Redirect),
 }
 
-/// What has to fit besides listener, host and path. All that are there have to.
+/// The conditions of a route in addition to listener, host and path. All of them must be fulfilled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// If not empty, a plain request has one of these. A handshake prefers routes that take GET.
+    /// The methods of plain requests; empty for any. Handshakes prefer routes that allow GET.
     pub methods: Vec<Method>,
-    /// Each is there with this value, on one of its lines.
+    /// Headers that must be present, each with this value on one of its lines.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Each is there with this value, decoded.
+    /// Query parameters that must be present, each with this decoded value.
     pub query: Vec<(Box<str>, Box<str>)>,
-    /// If not empty, a handshake offers one of these.
+    /// Subprotocols of which a handshake must offer one; empty for any handshake.
     pub subprotocols: Vec<Box<str>>,
 }
 
 impl Conditions {
-    /// How many there are: of two that fit, more go first.
+    /// The number of conditions: if two routes match, the one with more wins.
     pub fn count(&self) -> usize {
         usize::from(!self.methods.is_empty())
             + self.headers.len()
@@ -110,13 +110,13 @@ impl Conditions {
 pub enum HostPattern {
     /// This name (or IP address, IPv6 in brackets) and no other.
     Exact(Box<str>),
-    /// `*.example.com` is kept as `example.com`: fits `a.example.com`, not `example.com` itself
-    /// nor `a.b.example.com` (RFC 6125 section 6.4.3).
+    /// `*.example.com`, kept as `example.com`. It matches `a.example.com`, but neither `example.com`
+    /// itself nor `a.b.example.com` (RFC 6125 section 6.4.3).
     Wildcard(Box<str>),
 }
 
 impl HostPattern {
-    /// Whether `host` (lower case, no port) fits.
+    /// Whether `host` (lower case, no port) matches.
     pub fn fits(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => **name == *host,
@@ -136,19 +136,19 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// Which paths a route fits. Compared with the normalised path.
+/// The paths that a route matches, compared with the normalised path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// Every path.
     Any,
     /// This path.
     Exact(Box<str>),
-    /// This path and what lies below it, by whole segments. Without a trailing slash.
+    /// This path and all paths below it, by whole segments. Without a trailing slash.
     Prefix(Box<str>),
 }
 
 impl PathMatch {
-    /// Whether a normalised path fits.
+    /// Whether a normalised path matches.
     pub fn fits(&self, path: &str) -> bool {
         match self {
             Self::Any => true,
@@ -160,20 +160,20 @@ impl PathMatch {
     }
 }
 
-/// What plain HTTP requests get on a route.
+/// What happens to plain requests on a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlainHttp {
-    /// They are proxied.
+    /// They are forwarded.
     Proxy,
-    /// 426 Upgrade Required.
+    /// They are rejected with 426 (Upgrade Required).
     Reject,
 }
 
-/// How an endpoint's 101 is judged.
+/// How strictly an endpoint's 101 is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strictness {
-    /// As RFC 6455 section 4.1 demands of a client.
+    /// As RFC 6455 section 4.1 requires of a client.
     Strict,
-    /// A missing `Connection` token or a missing `Sec-WebSocket-Accept` is excused.
+    /// The same, but the `Connection` token and `Sec-WebSocket-Accept` may be missing.
     Lenient,
 }

@@ -1,4 +1,4 @@
-//! What nobody else may know.
+//! Secrets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// Bytes that nobody else may know. Wiped when dropped; its `Debug` shows nothing.
+/// Secret bytes. They are wiped when dropped, and `Debug` does not show them.
 ///
-/// Serialized only for the process that succeeds this one.
+/// A secret is serialized only for the successor of this process.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Zeroizing<Vec<u8>>", into = "Zeroizing<Vec<u8>>")]
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 impl Secret {
-    /// Of these bytes.
+    /// A secret of these bytes.
     pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
         Self(Arc::new(bytes))
     }

@@ -10,36 +10,36 @@ use super::{AccessLogConfig, Log, Traceparent};
 /// Process-wide settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Data-plane threads.
+    /// The number of worker threads.
     pub workers: NonZeroUsize,
-    /// What is logged, and how.
+    /// The log on standard error.
     pub log: Log,
-    /// Where the events of sessions are logged.
+    /// The log of session events.
     pub access_log: AccessLogConfig,
     /// How the process stops.
     pub shutdown: Shutdown,
-    /// Which changed files apply by themselves.
+    /// Which files are reloaded when they change.
     pub watch: WatchedFiles,
-    /// Whether our own answers carry `tidegate-reason`.
+    /// Whether tidegate's own responses carry `tidegate-reason`.
     pub reason_header: bool,
-    /// The header that carries a request's id.
+    /// The header that carries a request ID.
     pub request_id: Option<HeaderName>,
-    /// What becomes of `traceparent`.
+    /// What happens to `traceparent`.
     pub traceparent: Traceparent,
-    /// Whether a crash may leave an image of the memory behind.
+    /// Whether a crash may write a core dump.
     pub core_dumps: bool,
-    /// Tunnels at once; `None` for what the limit on open files carries.
+    /// The maximum number of concurrent tunnels; `None` for as many as the limit on open files allows.
     pub max_tunnels: Option<usize>,
-    /// How the process hands over to another one.
+    /// How the process hands over to its successor.
     pub upgrade: UpgradeConfig,
 }
 
-/// How the process hands over to another one.
+/// How the process hands over to its successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpgradeConfig {
-    /// Processes that may run at once, old and new.
+    /// The maximum number of concurrent processes, old and new.
     pub max_generations: usize,
-    /// How long the tunnels of the old one may stay; `None` for as long as they last.
+    /// How long the tunnels of the old process may stay; `None` for as long as they last.
     pub drain: Option<Duration>,
 }
 
@@ -48,19 +48,19 @@ pub struct UpgradeConfig {
 pub struct Shutdown {
     /// How long live tunnels may stay.
     pub grace: Duration,
-    /// How long connections are still accepted after readiness went down.
+    /// How long connections are still accepted after `/readyz` reports 503.
     pub delay: Duration,
-    /// The code of the Close frames that end tunnels.
+    /// The status code of the Close frames that end tunnels.
     pub close_code: u16,
 }
 
-/// Which changed files apply by themselves.
+/// Which files are reloaded when they change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchedFiles {
-    /// None.
+    /// No files.
     Off,
     /// Certificates and their keys.
     Certificates,
-    /// These, and the configuration file.
+    /// Certificates, their keys and the configuration file.
     All,
 }

@@ -1,4 +1,4 @@
-//! Whom a listener believes and whom a route lets in.
+//! Trusted proxies of listeners, and access to routes.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,17 +8,17 @@ use http::HeaderName;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
-/// An address, or a network of them, or whoever comes through a unix socket.
+/// An address, a network of addresses, or all peers on a unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Net {
-    /// Addresses; a single one is a network of its own.
+    /// A network of addresses; a single address is a network of its own.
     Ip(IpNet),
-    /// Through a unix socket.
+    /// Peers on a unix socket.
     Unix,
 }
 
 impl Net {
-    /// Whether everybody is in it.
+    /// Whether it contains every address.
     pub fn is_everybody(&self) -> bool {
         matches!(self, Self::Ip(net) if net.prefix_len() == 0)
     }
@@ -34,24 +34,24 @@ impl fmt::Display for Net {
     }
 }
 
-/// Some of them.
+/// A list of networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nets(Box<[Net]>);
 
 impl Nets {
-    /// Of these.
+    /// A list of these networks.
     pub fn new(nets: Vec<Net>) -> Self {
         Self(nets.into())
     }
 
-    /// Whether nobody is in any of them.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `address` is in one; `None` stands for a unix socket.
+    /// Whether one of them contains `address`; `None` stands for a peer on a unix socket.
     pub fn contain(&self, address: Option<IpAddr>) -> bool {
-        // An IPv4 address in IPv6 clothes is the same address (RFC 4291 section 2.5.5.2).
+        // An IPv4-mapped IPv6 address is the same address (RFC 4291 section 2.5.5.2).
         let address = address.map(|address| address.to_canonical());
         self.0.iter().any(|net| match (net, address) {
             (Net::Ip(net), Some(address)) => net.contains(&address),
@@ -61,12 +61,12 @@ impl Nets {
     }
 }
 
-/// What is believed of what comes with a connection or a request about where it came from.
+/// Which statements about the origin of connections and requests are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// Whose PROXY header and forwarding headers are believed.
+    /// Peers whose PROXY and forwarding headers are trusted.
     pub proxies: Nets,
-    /// Which forwarding headers.
+    /// The family of forwarding headers that is trusted.
     pub family: Family,
     /// Whether connections begin with a PROXY header.
     pub proxy_protocol: bool,
@@ -82,52 +82,52 @@ pub enum Family {
     Forwarded,
 }
 
-/// Certificates that clients show.
+/// Client certificates.
 #[derive(Debug, Clone)]
 pub struct ClientAuth {
-    /// The file that the authorities were read from.
+    /// The file of the CA certificates.
     pub ca: PathBuf,
-    /// Who may have issued them; at least one.
+    /// The CA certificates that client certificates must be issued by; at least one.
     pub authorities: Vec<CertificateDer<'static>>,
-    /// Whether there is no connection without one.
+    /// Whether connections without a client certificate are refused.
     pub required: bool,
-    /// The header that tells endpoints about it.
+    /// The header that describes the certificate to endpoints.
     pub header: Option<HeaderName>,
 }
 
-/// Who may use a route.
+/// Which clients may use a route.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
-    /// If not empty, only these.
+    /// Addresses that are allowed; empty for any.
     pub allow: Nets,
-    /// Not these, even if allowed.
+    /// Addresses that are denied, even if allowed.
     pub deny: Nets,
-    /// If not empty, only pages of these.
+    /// Origins whose pages are allowed; empty for any.
     pub origins: Vec<Origin>,
-    /// Whether a handshake must have an origin.
+    /// Whether a handshake must have an `Origin` header.
     pub origins_required: bool,
-    /// Whether there must be a client certificate.
+    /// Whether a client certificate is required.
     pub client_certificate: bool,
 }
 
-/// Where a page comes from (RFC 6454).
+/// The origin of a page (RFC 6454).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// What browsers send for pages that come from nowhere: sandboxed, local files.
+    /// `null`, which browsers send for sandboxed pages and local files.
     Null,
-    /// Scheme, host, port.
+    /// A scheme, host and port.
     Tuple {
         /// Whether it is `https` rather than `http`.
         secure: bool,
-        /// Lower case; IPv6 in brackets.
+        /// The host in lower case; IPv6 in brackets.
         host: Box<str>,
-        /// The scheme's own, if none is written.
+        /// The port; the default of the scheme if none is written.
         port: u16,
     },
 }
 
 impl Origin {
-    /// Reads it as browsers write it; `None` for anything else, a path above all.
+    /// Parses an origin as browsers write it; `None` for anything else, such as one with a path.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "null" {
             return Some(Self::Null);
@@ -171,7 +171,7 @@ impl Origin {
     }
 }
 
-/// As browsers write it.
+/// Writes an origin as browsers do.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -259,7 +259,7 @@ mod tests {
             "NULL",
             "https://a https://b",
         ] {
-            // An empty port is no port: no browser writes it.
+            // Browsers never write an empty port.
             let parsed = Origin::parse(none);
             assert_eq!(parsed, None, "{none}");
         }

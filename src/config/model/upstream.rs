@@ -1,4 +1,4 @@
-//! Upstreams: groups of endpoints, and how they are spoken to.
+//! Upstreams: groups of endpoints, how one is selected, and how tidegate connects to it.
 
 mod displacement;
 mod discovery;
@@ -28,38 +28,38 @@ use serde::{Deserialize, Serialize};
 /// A named group of endpoints with a balancing policy.
 #[derive(Debug, Clone)]
 pub struct UpstreamConfig {
-    /// Unique.
+    /// The name, which is unique.
     pub name: Arc<str>,
-    /// Those that are known from the files. Without discovery there is at least one.
+    /// The endpoints that the files list. Without discovery, there is at least one.
     pub endpoints: Vec<EndpointConfig>,
-    /// Where endpoints come from.
+    /// The source of endpoints.
     pub discovery: Discovery,
-    /// How an endpoint is picked.
+    /// How an endpoint is selected.
     pub picking: Picking,
-    /// The cookie that leads back to an endpoint.
+    /// The sticky cookie.
     pub sticky: Option<Sticky>,
-    /// What happens when an endpoint does not do.
+    /// When another endpoint is tried.
     pub retry: Retry,
-    /// Checks that endpoints must pass.
+    /// Health checks.
     pub health: Option<Health>,
-    /// When an endpoint is left out because of failures in use.
+    /// When an endpoint is ejected because of failures in use.
     pub ejection: Option<Ejection>,
-    /// What becomes of the tunnels of an endpoint that is down.
+    /// What happens to live tunnels of an endpoint that is down.
     pub on_down: DisplacementPolicy,
-    /// The same, of one that is gone.
+    /// What happens to live tunnels of an endpoint that was removed.
     pub on_removed: DisplacementPolicy,
-    /// The same, of one that is drained.
+    /// What happens to live tunnels of an endpoint that is drained.
     pub on_drain: DisplacementPolicy,
-    /// How tunnels are moved from endpoints that have too many.
+    /// How tunnels are moved away from endpoints that have more than their share.
     pub rebalance: Option<RebalanceConfig>,
-    /// How endpoints are connected to.
+    /// How tidegate connects to endpoints.
     pub reach: ConnectConfig,
-    /// Deadlines towards endpoints.
+    /// Timeouts of connections to endpoints.
     pub timeouts: UpstreamTimeouts,
 }
 
 impl UpstreamConfig {
-    /// One with all the defaults.
+    /// An upstream with all the defaults.
     pub fn listed(name: &str, endpoints: Vec<EndpointConfig>) -> Self {
         Self {
             name: name.into(),
@@ -100,20 +100,20 @@ impl UpstreamConfig {
 /// One address in an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointConfig {
-    /// Where it listens.
+    /// The address that the endpoint listens on.
     pub address: Address,
-    /// Its share, relative to the others; with 0 only a cookie leads to it.
+    /// The weight, relative to the others; with 0, only a sticky cookie leads to the endpoint.
     pub weight: u32,
-    /// Tunnels, handshakes and requests at once.
+    /// The maximum number of concurrent tunnels, handshakes and requests.
     pub max_tunnels: Option<usize>,
-    /// Whether it takes nothing new.
+    /// Whether the endpoint is drained and receives nothing new.
     pub drain: bool,
-    /// Whether it serves only when no other does.
+    /// Whether the endpoint is used only if no other can be.
     pub backup: bool,
 }
 
 impl EndpointConfig {
-    /// One with all the defaults.
+    /// An endpoint with all the defaults.
     pub fn at(address: Address) -> Self {
         Self {
             address,
@@ -125,33 +125,33 @@ impl EndpointConfig {
     }
 }
 
-/// How endpoints are connected to.
+/// How tidegate connects to endpoints.
 #[derive(Debug, Clone)]
 pub struct ConnectConfig {
-    /// `None` for plain text.
+    /// TLS; `None` for plain text.
     pub tls: Option<EndpointTls>,
     /// Whether connections begin with a PROXY header.
     pub send_proxy: SendProxy,
-    /// Local addresses that connections are spread over; the system's choice if empty.
+    /// Local addresses that connections come from in turn; if empty, the operating system chooses.
     pub sources: Arc<[IpAddr]>,
-    /// When TCP notices that they are gone; as the system has it without.
+    /// TCP keepalive; `None` for the settings of the operating system.
     pub keepalive: Option<Keepalive>,
 }
 
-/// When TCP notices that the other end is gone.
+/// TCP keepalive: when a dead peer is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Quiet time before the first probe.
+    /// The silence before the first probe.
     pub idle: Duration,
-    /// Time between probes.
+    /// The time between probes.
     pub interval: Duration,
-    /// Probes without an answer.
+    /// The number of unanswered probes before the connection is given up.
     pub count: u32,
     /// How long sent bytes may stay unacknowledged.
     pub user_timeout: Duration,
 }
 
-/// Where an endpoint listens.
+/// The address of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Address {
@@ -159,9 +159,9 @@ pub enum Address {
     Ip(SocketAddr),
     /// A name to be resolved, and a port.
     Name {
-        /// Lower case.
+        /// The name, in lower case.
         host: Box<str>,
-        /// Not 0.
+        /// The port, not 0.
         port: u16,
     },
     /// A unix socket.
@@ -178,10 +178,10 @@ impl fmt::Display for Address {
     }
 }
 
-/// The PROXY header that endpoints get.
+/// The PROXY header that endpoints receive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SendProxy {
-    /// None.
+    /// No PROXY header.
     #[default]
     Off,
     /// Version 1, a line of text.
@@ -190,18 +190,18 @@ pub enum SendProxy {
     V2,
 }
 
-/// TLS towards endpoints.
+/// TLS of connections to endpoints.
 #[derive(Debug, Clone)]
 pub struct EndpointTls {
-    /// Whom we believe.
+    /// The CA certificates that are trusted.
     pub roots: Roots,
     /// The name that is verified and sent as SNI; `None` for the host of the endpoint's address.
     pub server_name: Option<ServerName<'static>>,
-    /// What we show when asked.
+    /// The client certificate that tidegate presents on request.
     pub client: Option<Arc<CertifiedKey>>,
 }
 
-/// Two that show the same certificate are equal; whatever its key, that is the same key.
+/// Two with the same client certificate are equal: the same certificate has the same key.
 impl PartialEq for EndpointTls {
     fn eq(&self, other: &Self) -> bool {
         fn chain(tls: &EndpointTls) -> Option<&[CertificateDer<'static>]> {
@@ -213,22 +213,22 @@ impl PartialEq for EndpointTls {
     }
 }
 
-/// Which authorities are believed.
+/// The CA certificates that are trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Roots {
-    /// Those of the operating system.
+    /// The CA certificates of the operating system.
     Platform,
-    /// These.
+    /// These CA certificates.
     Given(Vec<CertificateDer<'static>>),
 }
 
-/// Deadlines towards endpoints.
+/// Timeouts of connections to endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
     /// For one connection, TLS included.
     pub connect: Duration,
-    /// From the written handshake to its answer.
+    /// From the end of the handshake request to its response.
     pub handshake: Duration,
-    /// From the written plain request to the head of its answer.
+    /// From the end of a plain request to the head of its response.
     pub response: Duration,
 }

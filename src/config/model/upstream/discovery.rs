@@ -1,11 +1,11 @@
-//! Where endpoints come from.
+//! Sources of endpoints.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Where endpoints come from.
+/// The source of endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Discovery {
@@ -15,16 +15,16 @@ pub enum Discovery {
     Dns {
         /// The name.
         name: Box<str>,
-        /// Not 0.
+        /// The port of every endpoint, not 0.
         port: u16,
-        /// Who is asked; `None` for the system's name servers.
+        /// The name server; `None` for those of the operating system.
         server: Option<SocketAddr>,
     },
     /// The targets of a service (SRV records, RFC 2782).
     Srv {
         /// The name.
         name: Box<str>,
-        /// Who is asked; `None` for the system's name servers.
+        /// The name server; `None` for those of the operating system.
         server: Option<SocketAddr>,
     },
     /// A file of their own lists them.

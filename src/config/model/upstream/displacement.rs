@@ -1,14 +1,14 @@
-//! What becomes of the live tunnels of an endpoint that is down, or gone, or drained.
+//! What happens to live tunnels of an endpoint that is down, removed or drained.
 
 use std::time::Duration;
 
-/// What becomes of them.
+/// What happens to live tunnels.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum DisplacementPolicy {
     /// They stay.
     #[default]
     Keep,
-    /// They are closed, at once.
+    /// They are closed at once.
     Close,
     /// They are closed one by one.
     Drain(ClosePace, CloseOrder),
@@ -17,17 +17,17 @@ pub enum DisplacementPolicy {
 /// How fast tunnels are closed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ClosePace {
-    /// So many per second.
+    /// At this rate per second.
     PerSecond(f64),
-    /// Spread evenly over so long.
+    /// Spread evenly over this time.
     Over(Duration),
 }
 
 /// Which tunnels are closed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseOrder {
-    /// The oldest.
+    /// The oldest first.
     Oldest,
-    /// Any.
+    /// Random order.
     Random,
 }

@@ -1,4 +1,4 @@
-//! When an endpoint is left out: checks that it must pass, and failures in use.
+//! When an endpoint is taken out of rotation: health checks, and failures in use.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,29 +7,29 @@ use http::{HeaderName, HeaderValue};
 
 use crate::config::model::Origin;
 
-/// Checks that endpoints must pass.
+/// Health checks of the endpoints of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// What a check does.
+    /// The kind of check.
     pub probe: Probe,
-    /// Time between checks.
+    /// The time between checks.
     pub interval: Duration,
-    /// For one check.
+    /// The time limit of one check.
     pub timeout: Duration,
-    /// Checks passed in a row before an endpoint is up; at least 1.
+    /// The number of successful checks in a row after which an endpoint is up; at least 1.
     pub rise: u32,
-    /// Checks failed in a row before it is down; at least 1.
+    /// The number of failed checks in a row after which an endpoint is down; at least 1.
     pub fall: u32,
 }
 
-/// What a check does.
+/// The kind of a health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
     /// A WebSocket handshake.
     WebSocket(WebSocketProbe),
     /// A plain request.
     Http(HttpProbe),
-    /// A connection, TLS included where endpoints have it.
+    /// A connection, including TLS if the upstream uses it.
     Tcp,
 }
 
@@ -38,15 +38,15 @@ pub enum Probe {
 pub struct WebSocketProbe {
     /// Path and query.
     pub path: Box<str>,
-    /// The Host; `None` for the endpoint's address.
+    /// The `Host` header; `None` for the endpoint's address.
     pub host: Option<Box<str>>,
-    /// The Origin.
+    /// The `Origin` header.
     pub origin: Option<Origin>,
     /// Subprotocols that are offered.
     pub subprotocols: Vec<Box<str>>,
-    /// Further fields.
+    /// Additional headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether a Ping must be answered, too.
+    /// Whether the endpoint must also answer a Ping.
     pub ping: bool,
 }
 
@@ -55,23 +55,23 @@ pub struct WebSocketProbe {
 pub struct HttpProbe {
     /// Path and query.
     pub path: Box<str>,
-    /// The Host; `None` for the endpoint's address.
+    /// The `Host` header; `None` for the endpoint's address.
     pub host: Option<Box<str>>,
-    /// Status codes that pass.
+    /// The status codes of a successful check.
     pub expect: Vec<RangeInclusive<u16>>,
 }
 
-/// When an endpoint is left out because of failures in use.
+/// When an endpoint is ejected because of failures in use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ejection {
-    /// Failures within the window; at least 1.
+    /// The number of failures within `window` that eject an endpoint; at least 1.
     pub failures: u32,
-    /// The window.
+    /// The time for which a failure counts.
     pub window: Duration,
-    /// How long at first; doubled each time.
+    /// The duration of the first ejection; each further one lasts twice as long.
     pub base: Duration,
-    /// How long at most; at least `base`.
+    /// The maximum duration of an ejection; at least `base`.
     pub ceiling: Duration,
-    /// Share of an upstream's endpoints left out at most: 0 to 1.
+    /// The maximum fraction of an upstream's endpoints that is ejected at once: 0 to 1.
     pub max_share: f64,
 }

@@ -1,4 +1,4 @@
-//! How an endpoint is picked, and what happens when there is none to pick.
+//! How an endpoint is selected, and what happens when none is available.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,53 +7,53 @@ use http::{HeaderName, StatusCode};
 
 use super::super::Secret;
 
-/// How an endpoint is picked.
+/// How an endpoint is selected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picking {
-    /// By which policy.
+    /// The balancing policy.
     pub balance: Balance,
-    /// How long a new endpoint takes to get its share; `None` for no time at all.
+    /// The time over which the share of a new endpoint grows; `None` for its full share at once.
     pub slow_start: Option<Duration>,
-    /// When none is up.
+    /// What happens when no endpoint is up.
     pub all_down: AllDown,
-    /// Where handshakes wait when all are full.
+    /// The queue for requests when all endpoints are full.
     pub queue: Option<QueueConfig>,
 }
 
-/// A balancing policy. All of them go by weight.
+/// A balancing policy. Every policy respects weights.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Balance {
     /// The fewest in flight, relative to weight.
     LeastConnections,
     /// In turn, evenly interleaved.
     RoundRobin,
-    /// By chance.
+    /// At random.
     Random,
-    /// The better of two that chance has picked.
+    /// The better of two random ones.
     PowerOfTwo,
     /// The same endpoint for the same key.
     Hash(HashBy),
 }
 
-/// What a hash is taken of, and how far it goes.
+/// Balancing by a hash key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HashBy {
     /// The key.
     pub key: HashKey,
-    /// What an endpoint may have in flight, relative to its fair share; at least 1.
+    /// The multiple of its fair share that an endpoint may have in flight; at least 1.
     pub load_factor: f64,
 }
 
-/// The key that a hash is taken of.
+/// The key of a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HashKey {
-    /// The client's address, as far as it is believed.
+    /// The client's address, from a trusted proxy if there is one.
     ClientIp,
     /// The path, normalised.
     Path,
-    /// The host name that the client asked TLS for.
+    /// The TLS server name (SNI) that the client asked for.
     Sni,
-    /// The value of this field.
+    /// The value of this header.
     Header(HeaderName),
     /// The value of this cookie.
     Cookie(Box<str>),
@@ -64,60 +64,60 @@ pub enum HashKey {
 /// What happens when no endpoint is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllDown {
-    /// 503.
+    /// Requests are rejected with 503.
     Refuse,
-    /// Any is tried.
+    /// Any endpoint is tried.
     TryAny,
 }
 
-/// Where handshakes wait when every endpoint is full.
+/// The queue for requests when every endpoint is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// So many at once.
+    /// The maximum number of waiting requests.
     pub size: usize,
-    /// So long.
+    /// The maximum time that a request waits.
     pub timeout: Duration,
 }
 
-/// What happens when an endpoint does not do.
+/// When another endpoint is tried for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
-    /// How many endpoints are tried for one request.
+    /// The maximum number of endpoints that are tried for one request.
     pub tries: NonZeroU32,
-    /// After what, besides a connection that did not come about.
+    /// Responses after which another endpoint is tried, in addition to failed connections.
     pub on: RetryOn,
 }
 
-/// Answers after which another endpoint is tried.
+/// Responses after which another endpoint is tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetryOn {
-    /// These.
+    /// These status codes.
     pub statuses: Vec<StatusCode>,
-    /// None in time.
+    /// No response in time.
     pub timeout: bool,
 }
 
-/// A cookie that leads back to the same endpoint.
+/// A cookie that brings clients back to the same endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sticky {
-    /// Its name, a token.
+    /// The name, which is a token.
     pub cookie: Box<str>,
-    /// How long it holds.
+    /// The time for which the cookie is valid.
     pub ttl: Duration,
-    /// Its `Path`.
+    /// The `Path` attribute.
     pub path: Box<str>,
-    /// Its `SameSite`.
+    /// The `SameSite` attribute.
     pub same_site: SameSite,
-    /// What it is signed with; a key of our own without it.
+    /// The secret that signs the cookie; `None` for a generated one.
     pub secret: Option<Secret>,
 }
 
-/// When a browser sends a cookie along (RFC 6265bis section 5.6.7).
+/// When a browser sends a cookie (RFC 6265bis section 5.6.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameSite {
-    /// From pages of the same site.
+    /// With requests from pages of the same site.
     Strict,
-    /// From these, and when the user follows a link.
+    /// Also when the user follows a link from another site.
     Lax,
     /// Always; with https only.
     None,

@@ -1,16 +1,16 @@
-//! What endpoints that have too much give up.
+//! Moving tunnels away from endpoints that have more than their share.
 
 use std::time::Duration;
 
-/// How tunnels are moved from endpoints that have more than their share.
+/// How tunnels are moved away from endpoints that have more than their share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RebalanceConfig {
-    /// Whether it is only told how many would be moved.
+    /// Whether tidegate only reports how many tunnels it would move.
     pub is_dry_run: bool,
-    /// What an endpoint may have, relative to its share; more than 1.
+    /// The multiple of its share that an endpoint may have; more than 1.
     pub factor: f64,
-    /// So many per second.
+    /// The number of tunnels that are moved per second.
     pub rate: f64,
-    /// Younger ones stay.
+    /// Younger tunnels are not moved.
     pub min_age: Duration,
 }
