@@ -147,3 +147,76 @@ fn the_reference_is_up_to_date() {
         "docs/configuration.md is not up to date: run with TIDEGATE_BLESS=1"
     );
 }
+
+/// The texts of all source files.
+fn sources() -> String {
+    let mut text = String::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                text.push_str(&fs::read_to_string(path).unwrap_or_default());
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn quoted_log_lines_have_messages_of_the_program() {
+    let sources = sources();
+    let mut quoted = 0;
+    for name in pages() {
+        for line in read(&name).lines() {
+            let levels = [" WARN ", " INFO ", "ERROR "];
+            let Some(line) = levels.iter().find_map(|level| line.strip_prefix(level)) else {
+                continue;
+            };
+            let words = line.split(' ').take_while(|word| !word.contains('='));
+            let message = words.collect::<Vec<_>>().join(" ");
+            assert!(
+                sources.contains(&format!("\"{message}\"")),
+                "{name}: {message}"
+            );
+            quoted += 1;
+        }
+    }
+    assert!(quoted > 3, "{quoted}");
+}
+
+/// Every file that the code map of ARCHITECTURE.md names exists.
+#[test]
+fn the_code_map_names_existing_files() {
+    let text = read("ARCHITECTURE.md");
+    let (_, map) = text.split_once("## Code map").unwrap();
+    let (map, _) = map.split_once("## Threads").unwrap();
+    let exists = |path: &str| {
+        let path = root().join("src").join(path);
+        path.is_dir() || path.with_extension("rs").is_file()
+    };
+    let mut layers = 0;
+    for layer in map.split("\n- **`").skip(1) {
+        let mut names = layer.split('`').step_by(2);
+        let name = names.next().unwrap();
+        assert!(exists(name), "{name}");
+        for file in names {
+            let is_key = file.starts_with("on_") || file.starts_with('/');
+            let is_there = exists(&format!("{name}/{file}")) || exists(file);
+            assert!(is_key || is_there, "{name}: {file}");
+        }
+        layers += 1;
+    }
+    for path in text.split('`').skip(1).step_by(2) {
+        let is_path = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | '/' | '.');
+        if path.contains('/') && !path.starts_with('/') && path.chars().all(is_path) {
+            let is_there = exists(path) || exists(&format!("admin/{path}"));
+            assert!(is_there || root().join(path).exists(), "{path}");
+        }
+    }
+    let modules = read("src/lib.rs").matches("\npub mod ").count();
+    // One more for the program.
+    assert_eq!(layers, modules + 1);
+}
