@@ -1,8 +1,7 @@
-//! How much of something is in use, and how fast it comes: counts with a bound, rates, and both for
-//! each client address.
+//! Counts with a limit, rate limits, and both per client address.
 //!
-//! Knows nothing of what it counts. What is kept of addresses is bounded, and forgotten when nothing
-//! is left to remember.
+//! This module does not know what it counts. The table of addresses has a maximum size, and an
+//! address is removed from it once it has no connections and no used-up rate.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,25 +12,27 @@ use std::time::{Duration, Instant};
 
 use crate::config::model::Rate;
 
-/// Client addresses that are remembered at once; of more, nothing is known.
+/// Client addresses in the table. Further addresses are not limited.
 pub const MAX_ADDRESSES: usize = 1 << 18;
 
-/// Parts of their table, so that workers seldom wait for one another.
+/// Shards of the table, each with its lock, so that workers seldom wait for one another.
 const SHARDS: usize = 16;
 
-/// How often a part that is full is searched for what can be forgotten.
+/// How often a full shard is searched for addresses to remove. Without this interval, a flood of
+/// new addresses would make every connection search the whole shard.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A count that may have a bound.
+/// A count that can have a limit.
 #[derive(Debug, Default)]
 pub struct Quota(AtomicUsize);
 
-/// One of what is counted, until it is dropped.
+/// One of the things that a [`Quota`] counts, until it is dropped.
 #[derive(Debug)]
 pub struct QuotaPermit(Arc<Quota>);
 
 impl Quota {
-    /// Takes one more, if that is not more than `max`.
+    /// Takes one more, unless `max` are in use. The limit is a parameter because a reload may
+    /// change it while permits are held.
     pub fn take(self: &Arc<Self>, max: usize) -> Option<QuotaPermit> {
         let one_more = |used| (used < max).then_some(used + 1);
         self.0
@@ -40,7 +41,7 @@ impl Quota {
             .map(|_| QuotaPermit(Arc::clone(self)))
     }
 
-    /// How many there are.
+    /// How many are in use.
     pub fn used(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -52,8 +53,8 @@ impl Drop for QuotaPermit {
     }
 }
 
-/// When the next one is due in a stream of events that keeps to its rate (GCRA, as in ATM Forum
-/// TM-4.0): one number per stream.
+/// When the next event of a stream is due, if one at `now` is within the rate; `None` if it is not.
+/// This is GCRA (ATM Forum TM-4.0): unlike a token bucket it needs one number per stream.
 fn due_after(due: u64, now: u64, rate: Rate) -> Option<u64> {
     let interval = (1e9 / rate.per_second) as u64;
     let tolerance = interval.saturating_mul(u64::from(rate.burst.get()) - 1);
@@ -61,12 +62,12 @@ fn due_after(due: u64, now: u64, rate: Rate) -> Option<u64> {
     (due - now <= tolerance).then(|| due.saturating_add(interval))
 }
 
-/// Nanoseconds since a clock began; enough for centuries.
+/// Nanoseconds since `since`; enough for centuries.
 fn nanos(since: Instant) -> u64 {
     since.elapsed().as_nanos() as u64
 }
 
-/// A rate that all keep to together.
+/// One rate limit for all events together.
 #[derive(Debug)]
 pub struct RateLimiter {
     began: Instant,
@@ -83,7 +84,7 @@ impl Default for RateLimiter {
 }
 
 impl RateLimiter {
-    /// Whether one more is within `rate`; it counts if it is.
+    /// Whether one more event is within `rate`. It counts only if it is.
     pub fn take(&self, rate: Rate) -> bool {
         let now = nanos(self.began);
         let next = |due| due_after(due, now, rate);
@@ -94,8 +95,8 @@ impl RateLimiter {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the network that an IPv6 host has to itself
-/// (/64: RFC 4291 section 2.5.4).
+/// What counts as one client: an IPv4 address, or an IPv6 /64, which is the smallest network that
+/// a host has to itself (RFC 4291 section 2.5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum ClientKey {
     V4(u32),
@@ -111,15 +112,15 @@ impl ClientKey {
     }
 }
 
-/// What is known of one client.
+/// What one client has in use.
 #[derive(Debug, Default)]
 struct ClientUsage {
     connections: u32,
-    /// Of its handshakes.
+    /// When its next handshake is due, for [`due_after`].
     due: u64,
 }
 
-/// What is known of client addresses.
+/// Connections and handshake rates, per client address.
 #[derive(Debug)]
 pub struct Addresses {
     began: Instant,
@@ -129,18 +130,18 @@ pub struct Addresses {
 
 #[derive(Debug, Default)]
 struct Shard {
-    known: HashMap<ClientKey, ClientUsage>,
+    clients: HashMap<ClientKey, ClientUsage>,
     last_search: Option<Instant>,
 }
 
-/// One connection of a client's, until it is dropped.
+/// One connection of a client address, until it is dropped.
 #[derive(Debug)]
 pub struct AddressPermit {
     addresses: Arc<Addresses>,
     client: ClientKey,
 }
 
-/// It would be more than there may be.
+/// The client address is at its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many")]
 pub struct TooMany;
@@ -156,8 +157,8 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// Counts one more connection of `address`, if that is not more than `max`. `Ok(None)` where
-    /// nothing can be remembered.
+    /// Counts one more connection of `address`, unless it has `max`. Returns `Ok(None)`, and lets
+    /// the connection through, if the table is full.
     ///
     /// # Errors
     /// [`TooMany`].
@@ -168,44 +169,44 @@ impl Addresses {
     ) -> Result<Option<AddressPermit>, TooMany> {
         let client = ClientKey::of(address);
         let mut shard = self.shard(client);
-        let Some(known) = shard.entry(client, nanos(self.began)) else {
+        let Some(usage) = shard.entry(client, nanos(self.began)) else {
             return Ok(None);
         };
-        if known.connections >= max {
+        if usage.connections >= max {
             return Err(TooMany);
         }
-        known.connections += 1;
+        usage.connections += 1;
         Ok(Some(AddressPermit {
             addresses: Arc::clone(self),
             client,
         }))
     }
 
-    /// Whether one more handshake of `address` is within `rate`; it counts if it is.
+    /// Whether one more handshake of `address` is within `rate`. It counts only if it is.
     pub fn handshake(&self, address: IpAddr, rate: Rate) -> bool {
         let client = ClientKey::of(address);
         let now = nanos(self.began);
         let mut shard = self.shard(client);
-        let Some(known) = shard.entry(client, now) else {
+        let Some(usage) = shard.entry(client, now) else {
             return true;
         };
-        let next = due_after(known.due, now, rate);
-        known.due = next.unwrap_or(known.due);
+        let next = due_after(usage.due, now, rate);
+        usage.due = next.unwrap_or(usage.due);
         next.is_some()
     }
 
-    /// How many are remembered.
+    /// Addresses in the table.
     pub fn len(&self) -> usize {
         let shards = self.shards.iter();
-        shards.map(|shard| locked(shard).known.len()).sum()
+        shards.map(|shard| locked(shard).clients.len()).sum()
     }
 
-    /// Whether none is.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets those that have nothing open and are within every rate.
+    /// Removes the addresses that have no connections and no used-up rate.
     pub fn sweep(&self) {
         let now = nanos(self.began);
         for shard in &self.shards {
@@ -224,10 +225,10 @@ fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Shard {
-    /// What is known of `client`; `None` for a new one when there is no room.
+    /// The usage of `client`; `None` if it is new and the shard is full.
     fn entry(&mut self, client: ClientKey, now: u64) -> Option<&mut ClientUsage> {
-        let full = self.known.len() >= MAX_ADDRESSES / SHARDS;
-        if full && !self.known.contains_key(&client) {
+        let full = self.clients.len() >= MAX_ADDRESSES / SHARDS;
+        if full && !self.clients.contains_key(&client) {
             if self
                 .last_search
                 .is_some_and(|at| at.elapsed() < SEARCH_INTERVAL)
@@ -236,26 +237,28 @@ impl Shard {
             }
             self.last_search = Some(Instant::now());
             self.forget(now);
-            if self.known.len() >= MAX_ADDRESSES / SHARDS {
+            if self.clients.len() >= MAX_ADDRESSES / SHARDS {
                 return None;
             }
         }
-        Some(self.known.entry(client).or_default())
+        Some(self.clients.entry(client).or_default())
     }
 
     fn forget(&mut self, now: u64) {
-        self.known
-            .retain(|_, known| known.connections > 0 || known.due > now);
-        let room = self.known.len() * 2;
-        self.known.shrink_to(room);
+        self.clients
+            .retain(|_, usage| usage.connections > 0 || usage.due > now);
+        // A flood must not keep its memory for ever, and a shard that grows again must not
+        // allocate at once.
+        let room = self.clients.len() * 2;
+        self.clients.shrink_to(room);
     }
 }
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
         let mut shard = self.addresses.shard(self.client);
-        if let Some(known) = shard.known.get_mut(&self.client) {
-            known.connections = known.connections.saturating_sub(1);
+        if let Some(usage) = shard.clients.get_mut(&self.client) {
+            usage.connections = usage.connections.saturating_sub(1);
         }
     }
 }
@@ -287,7 +290,7 @@ mod tests {
 
     proptest! {
         /// However events come: in any stretch of time no more pass than the burst and what the
-        /// rate has given since; and whoever keeps to the rate is never refused.
+        /// rate has given since; and a stream that keeps to the rate is never refused.
         #[test]
         fn a_rate_is_kept(
             per_second in 1.0..1000.0f64,
@@ -351,7 +354,7 @@ mod tests {
             addresses.handshake(IpAddr::from(number.to_be_bytes()), rate(0.001, 1));
         }
         assert!(addresses.len() <= MAX_ADDRESSES);
-        // Whoever is known stays known; of the others nothing is.
+        // Addresses in the table are limited, further ones are not.
         assert!(!addresses.handshake(IpAddr::from([0, 0, 0, 1]), rate(0.001, 1)));
         assert!(addresses.handshake(IpAddr::from([255, 0, 0, 1]), rate(0.001, 1)));
         assert!(addresses.handshake(IpAddr::from([255, 0, 0, 1]), rate(0.001, 1)));

@@ -1,9 +1,9 @@
-//! Which route a request takes: the table, and the look-up.
+//! The route table: finds the route of a request.
 //!
-//! Pure. Works on positions in the configuration's list of routes; what a route leads to is
-//! `snapshot`'s business. The most specific route wins: an exact host over a wildcard over any,
-//! then an exact path over the longest prefix over any, then more conditions over fewer, then the
-//! order of the file.
+//! Pure. It works on positions in the configuration's list of routes; `snapshot` knows what a route
+//! leads to. The most specific route wins: an exact host before a wildcard before any host, then an
+//! exact path before the longest prefix before any path, then more conditions before fewer, then
+//! the order of the file.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use http::{HeaderMap, HeaderName, Method};
 use crate::config::model::{Conditions, HostPattern, PathMatch, RouteConfig};
 use crate::protocol::handshake::Handshake;
 
-/// What routes are found by.
+/// The properties of a request that routes match on.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteQuery<'a> {
-    /// The listener that it came in by.
+    /// The listener that received the request.
     pub listener: &'a str,
-    /// Whether only routes that are bound to that listener by name may take it.
+    /// Whether only routes that name this listener can match: it redirects all other requests to https.
     pub bound_only: bool,
-    /// Lower case, no port.
+    /// The host, in lower case and without a port.
     pub host: &'a str,
-    /// Normalised.
+    /// The path, normalised.
     pub path: &'a str,
-    /// As received, without the question mark.
+    /// The query as received, without the question mark.
     pub query: Option<&'a str>,
-    /// Its method.
+    /// The method.
     pub method: &'a Method,
-    /// Its fields.
+    /// The header fields.
     pub headers: &'a HeaderMap,
-    /// `None` for plain HTTP.
+    /// The handshake; `None` for a plain request.
     pub handshake: Option<&'a Handshake<'a>>,
 }
 
-/// All routes, by host and then by path. Cost does not grow with their number, only with the
-/// number of segments in the path.
+/// All routes, by host and then by path. The cost of a lookup does not grow with the number of routes,
+/// only with the number of segments in the path.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     exact: HashMap<Box<str>, HostRoutes>,
@@ -60,12 +60,14 @@ struct RouteEntry {
 }
 
 impl RouteEntry {
-    /// How many conditions it has.
+    /// The number of its conditions.
     fn count(&self) -> usize {
-        self.conditions.as_ref().map_or(0, |them| them.count())
+        self.conditions
+            .as_ref()
+            .map_or(0, |conditions| conditions.count())
     }
 
-    /// Whether it takes such requests, whatever their method.
+    /// Whether the request meets all conditions but the method.
     fn fits(&self, request: &RouteQuery<'_>) -> bool {
         let conditions = self.conditions.as_deref();
         mismatch(self.listeners.as_deref(), conditions, request).is_none()
@@ -73,7 +75,7 @@ impl RouteEntry {
 }
 
 impl RouteTable {
-    /// Builds the table; the result of [`find`](Self::find) is a position in `routes`.
+    /// Builds the table. [`find`](Self::find) returns positions in `routes`.
     pub fn new(routes: &[RouteConfig]) -> Self {
         let mut table = Self::default();
         for (position, route) in routes.iter().enumerate() {
@@ -97,8 +99,8 @@ impl RouteTable {
         table
     }
 
-    /// The route that takes `request`. A handshake is a GET, and goes where a GET would go; methods
-    /// keep none out, though: where only routes for others are left, it takes the first of them.
+    /// The route of `request`. A handshake is a GET, and goes where a GET would go. But `methods` limits
+    /// plain requests only: if the handshake matches nothing else, routes for other methods match, too.
     pub fn find(&self, request: &RouteQuery<'_>) -> Option<usize> {
         let otherwise = || self.find_by(request, Methods::Any);
         self.find_by(request, Methods::Enforced)
@@ -107,6 +109,7 @@ impl RouteTable {
 
     fn find_by(&self, request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
         let wildcard = || {
+            // A wildcard stands for exactly one label, as in certificates.
             let (label, parent) = request.host.split_once('.')?;
             if label.is_empty() {
                 None
@@ -129,7 +132,8 @@ impl HostRoutes {
             PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default(),
             PathMatch::Prefix(path) => self.prefix.entry(path.clone()).or_default(),
         };
-        let at = entries.partition_point(|known| known.count() >= entry.count());
+        // More conditions first; routes with equally many stay in the order of the file.
+        let at = entries.partition_point(|earlier| earlier.count() >= entry.count());
         entries.insert(at, entry);
     }
 
@@ -141,37 +145,37 @@ impl HostRoutes {
             .or_else(|| first(&self.any, request, methods))
     }
 
-    /// From the whole path up, one segment shorter each time.
+    /// Tries the whole path first, then one segment less each time: the longest prefix wins.
     fn find_prefix(&self, request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
         if self.prefix.is_empty() {
             return None;
         }
         let mut rest = request.path;
         loop {
-            if let Some(found) = self
+            if let Some(position) = self
                 .prefix
                 .get(rest)
                 .and_then(|entries| first(entries, request, methods))
             {
-                return Some(found);
+                return Some(position);
             }
             rest = rest.rsplit_once('/')?.0;
         }
     }
 }
 
-/// What keeps a request from a route, whatever its method.
+/// Why a request does not match a route, apart from the method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mismatch<'a> {
-    /// It is not for the listener.
+    /// The route names other listeners.
     Listener,
-    /// It does not name the listener, which sends all others away.
+    /// The route names no listener, and this one redirects to https.
     Unbound,
-    /// This one does not have the value.
+    /// This header field is missing or has another value.
     Header(&'a HeaderName),
-    /// Neither does this one.
+    /// This query parameter is missing or has another value.
     Query(&'a str),
-    /// None is offered.
+    /// The handshake offers none of the route's subprotocols.
     Subprotocols,
 }
 
@@ -203,7 +207,7 @@ fn mismatch<'a>(
     let given = request.query.unwrap_or_default().as_bytes();
     let missing = query.iter().find(|(name, value)| {
         let mut pairs = form_urlencoded::parse(given);
-        !pairs.any(|(known, given)| known == **name && given == **value)
+        !pairs.any(|(key, given)| key == **name && given == **value)
     });
     if let Some((name, _)) = missing {
         return Some(Mismatch::Query(name));
@@ -215,32 +219,36 @@ fn mismatch<'a>(
     (!subprotocols.is_empty() && !offered).then_some(Mismatch::Subprotocols)
 }
 
-/// Why a route does not take a request that its host and path fit, for a person; `None` if nothing
-/// is against it.
+/// Why a route does not take a request whose host and path match, as text for an operator; `None` if
+/// nothing speaks against it.
 pub fn why_not(route: &RouteConfig, request: &RouteQuery<'_>) -> Option<String> {
     let methods = &route.conditions.methods;
     let has_method =
         request.handshake.is_some() || methods.is_empty() || methods.contains(request.method);
     let mismatch = mismatch(route.listeners.as_deref(), Some(&route.conditions), request);
     Some(match mismatch {
-        Some(Mismatch::Listener) => format!("it is not for listener `{}`", request.listener),
-        Some(Mismatch::Unbound) => "its listener sends all others to https".to_owned(),
-        _ if !has_method => format!("it is not for {}", request.method),
-        Some(Mismatch::Header(name)) => format!("header `{name}` is another one, or none"),
-        Some(Mismatch::Query(name)) => format!("`{name}` in the query is another one, or none"),
-        Some(Mismatch::Subprotocols) => "none of its subprotocols is offered".to_owned(),
+        Some(Mismatch::Listener) => format!("it does not list listener `{}`", request.listener),
+        Some(Mismatch::Unbound) => {
+            "the listener redirects to https, and the route does not name it".to_owned()
+        }
+        _ if !has_method => format!("it does not allow method {}", request.method),
+        Some(Mismatch::Header(name)) => format!("header `{name}` is missing or has another value"),
+        Some(Mismatch::Query(name)) => {
+            format!("query parameter `{name}` is missing or has another value")
+        }
+        Some(Mismatch::Subprotocols) => "the client offers none of its subprotocols".to_owned(),
         None => return None,
     })
 }
 
-/// Whether a request's host and path fit a route.
+/// Whether a route matches the host and the path of a request.
 pub fn is_candidate(route: &RouteConfig, request: &RouteQuery<'_>) -> bool {
     let mut hosts = route.hosts.iter();
     (route.hosts.is_empty() || hosts.any(|host| host.fits(request.host)))
         && route.path.fits(request.path)
 }
 
-/// Whether routes have to be for the request's method.
+/// Whether a route's methods have to include the request's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Methods {
     Enforced,

@@ -1,7 +1,7 @@
-//! The configuration as running: immutable, swapped whole, read once per session.
+//! The configuration as running: immutable, swapped as a whole, read once per session.
 //!
-//! Built beside the one before and from it, so that counts survive. Listeners are not part of it:
-//! sockets are not swapped.
+//! A reload builds a new snapshot from the current one, so that counts continue. Listeners are not
+//! part of it, because sockets are not swapped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,52 +20,53 @@ use crate::upstream::registry::Registry;
 pub struct Snapshot {
     /// Process-wide settings.
     pub server: model::ServerConfig,
-    /// Fields that tell endpoints what only we know: the same, from a client, is a lie.
+    /// Fields that only tidegate may set. They are removed from what clients send.
     pub reserved: Box<[HeaderName]>,
     table: RouteTable,
     routes: Vec<Arc<Route>>,
-    /// Positions of routes.
+    /// Positions in `routes`.
     by_name: HashMap<Arc<str>, usize>,
     upstreams: Vec<Arc<Upstream>>,
     registry: Arc<Registry>,
 }
 
-/// What a matched request is handled with.
+/// A route as running.
 #[derive(Debug)]
 pub struct Route {
-    /// As configured.
+    /// The configuration of the route.
     pub settings: model::RouteConfig,
-    /// Where requests go; `None` where they are redirected.
+    /// The upstream of the route; `None` for a redirect.
     pub upstream: Option<Arc<Upstream>>,
-    /// Its tunnels, as far as they are limited; counted across reloads.
+    /// The number of its tunnels, if that is limited; it continues across reloads.
     pub tunnels: Arc<Quota>,
-    /// What holds for its tunnels.
+    /// The limits of its tunnels. Tunnels share them, and hold no snapshot.
     pub limits: Arc<TunnelLimits>,
 }
 
-/// Why a configuration cannot run.
+/// Why a valid configuration cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// TLS towards the endpoints of an upstream.
+    /// TLS towards the endpoints of an upstream cannot be set up.
     #[error("upstream `{upstream}`: {source}")]
     Tls {
-        /// Its name.
+        /// The name of the upstream.
         upstream: Arc<str>,
-        /// What went wrong.
+        /// The cause.
         source: TlsError,
     },
-    /// A checked configuration has none of these: this is a defect of ours.
+    /// A route names an upstream that does not exist. A checked configuration has no such route, so this
+    /// is a defect of tidegate.
     #[error("route `{route}` leads to upstream `{upstream}`, which does not exist")]
     NoSuchUpstream {
-        /// The route.
+        /// The name of the route.
         route: Arc<str>,
-        /// What it names.
+        /// The name of the upstream.
         upstream: Arc<str>,
     },
 }
 
 impl Snapshot {
-    /// Builds the first one of a process, with what the process before knew.
+    /// Builds the first snapshot of a process, with the state from a predecessor.
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -73,7 +74,7 @@ impl Snapshot {
         Self::build(config, registry, None)
     }
 
-    /// Builds the snapshot, taking over from `before` what outlives a reload.
+    /// Builds a snapshot with the state that outlives a reload from `before`.
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -104,8 +105,8 @@ impl Snapshot {
             .routes
             .iter()
             .map(|route| {
-                let registry = before.and_then(|before| before.tunnels_of(&route.name));
-                Route::new(route, &by_name, registry.unwrap_or_default())
+                let tunnels = before.and_then(|before| before.tunnels_of(&route.name));
+                Route::new(route, &by_name, tunnels.unwrap_or_default())
             })
             .collect();
         let names = config.routes.iter().enumerate();
@@ -122,29 +123,31 @@ impl Snapshot {
         })
     }
 
-    /// The route that takes `request`.
+    /// The route of `request`.
     pub fn route(&self, request: &route::RouteQuery<'_>) -> Option<&Arc<Route>> {
         self.routes.get(self.table.find(request)?)
     }
 
-    /// Its routes, in the order of the file.
+    /// The routes, in the order of the file.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
     }
 
-    /// What is alive of upstreams.
+    /// The state of upstreams and endpoints.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    /// Its upstreams, in the order of the file.
+    /// The upstreams, in the order of the file.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
     }
 
     /// The upstream of this name.
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.upstreams.iter().find(|each| *each.name == *name)
+        self.upstreams
+            .iter()
+            .find(|upstream| *upstream.name == *name)
     }
 
     fn tunnels_of(&self, name: &str) -> Option<Arc<Quota>> {
@@ -152,20 +155,20 @@ impl Snapshot {
         Some(Arc::clone(&self.routes.get(position)?.tunnels))
     }
 
-    /// Whether there is such a route.
+    /// Whether there is a route of this name.
     pub fn has_route(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }
 
-    /// Where the route of this name leads, if there is one and it leads to an upstream.
+    /// The upstream of the route of this name, if there is such a route and it has an upstream.
     pub fn upstream_of(&self, route: &str) -> Option<&Arc<Upstream>> {
         let route = self.routes.get(*self.by_name.get(route)?)?;
         route.upstream.as_ref()
     }
 }
 
-/// The id's field, and those of client certificates: of all listeners, as one that asks for no
-/// certificate may lead to the same endpoints.
+/// The fields of the request id and of client certificates. Those of all listeners count everywhere,
+/// because a listener that asks for no certificate may lead to the same endpoints.
 fn reserved(config: &Config) -> Box<[HeaderName]> {
     let certificates = config.listeners.iter().filter_map(|listener| {
         let client_auth = listener.tls.as_ref()?.client_auth.as_ref()?;

@@ -37,7 +37,7 @@ pub(super) async fn open(
 ) -> Result<SessionOutcome, SessionError> {
     let (response, lease) = request_tunnel(routed, parts, first_head).await?;
     let endpoint = Arc::clone(&lease.endpoint().label);
-    let Some(head) = response.answer() else {
+    let Some(head) = response.head() else {
         return Err(Rejection::BadAnswer.into());
     };
     if !head.is_switch() {
@@ -79,7 +79,7 @@ pub(super) async fn open(
         permits,
         request_id: routed.facts.request_id.map(Into::into),
         trace: routed.facts.trace,
-        endpoint: response.reached,
+        endpoint: response.connection,
     })))
 }
 
@@ -102,7 +102,7 @@ async fn request_tunnel(
         let request = write_request(routed, parts, &lease, first_head);
         let next_lease = match tokio::time::timeout(limit, exchange(reached, &request)).await {
             Ok(Ok(response)) => {
-                let status = response.answer().and_then(|head| head.status());
+                let status = response.head().and_then(|head| head.status());
                 if let Some(status) = status
                     && status != StatusCode::SWITCHING_PROTOCOLS
                 {

@@ -1,12 +1,13 @@
-//! Which endpoint is next: the policies.
+//! The balancing policies: which endpoint is next.
 //!
-//! Pure: sees weights and loads, returns a position; chance comes from a seed. One pass over the
-//! endpoints for most picks, with as little in it as can be: there may be a thousand of them.
-//! What is seen of an endpoint may change between two passes, since leases end meanwhile.
+//! Pure: given weights and loads, it returns a position; randomness comes from a seed. Most picks are
+//! one cheap pass over the endpoints, because there may be a thousand of them. Leases end between two
+//! passes, so the same endpoint may look different in each.
 //!
-//! Slow start, where there is one, is about arrivals. A policy that does not look at load gives a
-//! fresh endpoint a part of its weight. One that does would give it everything, until it has as much
-//! as the others: there, whoever is behind takes part in a pick only now and then.
+//! Slow start limits how fast sessions arrive at an endpoint. A policy that ignores load gives a fresh
+//! endpoint a part of its weight. A policy by load would give it every new session, until it has as
+//! many as the others; there, an endpoint that is behind takes part in a pick only with some
+//! probability.
 
 mod hashing;
 
@@ -21,62 +22,62 @@ use crate::config::model::Balance;
 /// How an endpoint is picked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Policy {
-    /// The fewest in flight, relative to weight.
+    /// The endpoint with the fewest in flight, relative to weight.
     LeastConnections,
-    /// In turn, by weight, evenly interleaved.
+    /// Endpoints in turn, by weight, evenly interleaved.
     RoundRobin,
-    /// By chance, by weight.
+    /// A random endpoint, by weight.
     Random,
-    /// Of two by chance, the one with less in flight, relative to weight.
+    /// Of two random endpoints, the one with fewer in flight, relative to weight.
     PowerOfTwo,
-    /// By a key, always the same for the same key; as [`Policy::LeastConnections`] without one.
+    /// The same endpoint for the same key; [`Policy::LeastConnections`] for sessions without a key.
     Hash {
-        /// No endpoint gets more than its share of what is in flight, times this; at least 1.
+        /// No endpoint gets more than its share of all in flight, times this; at least 1.
         load_factor: f64,
     },
 }
 
-/// What a policy may know of an endpoint.
+/// An endpoint as a policy sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
-    /// Its share, relative to the others; with 0 it is never picked.
+    /// Its share relative to the others; an endpoint of weight 0 is never picked.
     pub weight: u32,
-    /// Leases out on it.
+    /// Its leases.
     pub in_flight: usize,
     /// Whether it may be picked.
     pub eligible: bool,
-    /// How far it has come in its slow start, 1 at the end of it; `None` where there is none.
+    /// How far it is in its slow start, 1 at the end; `None` without slow start.
     pub warmth: Option<f32>,
-    /// From [`identity`]; looked at by [`Policy::Hash`] only.
+    /// From [`identity`]; only [`Policy::Hash`] uses it.
     pub identity: u64,
 }
 
-/// A policy and where its rotation stands.
+/// A policy and its state.
 #[derive(Debug, Clone)]
 pub struct Balancer {
     policy: Policy,
-    /// One per endpoint. For `round_robin`, how far it has come in the rotation: their sum never
-    /// changes. For the others, the number of its last pick.
+    /// One number per endpoint. For `round_robin`, its progress in the rotation: the sum of all never
+    /// changes. For the other policies, the number of its last pick.
     turns: Vec<i64>,
     picks: i64,
-    chance: Rng,
+    rng: Rng,
 }
 
-/// The least warmth that counts: slow start never holds back more than this.
+/// The minimum of warmth: slow start never holds an endpoint back more than this.
 const MIN_WARMTH: f32 = 0.1;
 
-/// The parts that a weight is divided in, so that a warm-up has steps.
+/// The parts that a weight is divided into, so that a slow start has steps.
 const PARTS: u32 = 1000;
 
-/// Behind the others: by more than so many leases. No more than they differ anyway: whatever is left
-/// when this ends comes in one go.
+/// An endpoint is behind if it is this many leases below its share. About as many as endpoints differ
+/// anyway: what is still missing when an endpoint catches up arrives all at once.
 const BEHIND_BY: f64 = 4.0;
 
-/// What one who is behind gets at most of what arrives, in fair shares...
+/// The maximum that an endpoint behind gets of all arrivals, in multiples of its share...
 const CATCH_UP: f64 = 3.0;
 
-/// ... and at most this part of what would be the others'.
-const TAKEN_OVER: f64 = 0.5;
+/// ... and at most this part of the others' shares.
+const MAX_OF_OTHERS: f64 = 0.5;
 
 impl From<&Balance> for Policy {
     fn from(balance: &Balance) -> Self {
@@ -93,18 +94,18 @@ impl From<&Balance> for Policy {
 }
 
 impl Balancer {
-    /// For so many endpoints. The seed decides by whom the rotation begins, too: a fleet of proxies
-    /// that all began at the first endpoint would overload it after every start.
+    /// A balancer for `endpoints` endpoints. The seed also decides where the rotation begins: if a fleet
+    /// of proxies all began at the first endpoint, they would overload it after every start.
     pub fn new(policy: Policy, endpoints: usize, seed: u64) -> Self {
-        let mut chance = Rng::with_seed(seed);
+        let mut rng = Rng::with_seed(seed);
         let turns = match policy {
-            // Less than one turn of the least weight: it decides between equals only.
+            // Less than one turn of the smallest weight: it decides only between equals.
             Policy::RoundRobin => (0..endpoints)
-                .map(|_| chance.i64(0..i64::from(PARTS)))
+                .map(|_| rng.i64(0..i64::from(PARTS)))
                 .collect(),
             _ => {
                 let mut turns: Vec<i64> = (1..).take(endpoints).map(|turn: i64| -turn).collect();
-                chance.shuffle(&mut turns);
+                rng.shuffle(&mut turns);
                 turns
             }
         };
@@ -112,11 +113,11 @@ impl Balancer {
             policy,
             turns,
             picks: 0,
-            chance,
+            rng,
         }
     }
 
-    /// The position of the next endpoint, for a request with this key; `None` when none is eligible.
+    /// The position of the next endpoint, for a session with this key; `None` if none is eligible.
     pub fn pick(
         &mut self,
         candidates: impl Iterator<Item = Candidate> + Clone,
@@ -125,7 +126,7 @@ impl Balancer {
         match (self.policy, key) {
             (Policy::RoundRobin, _) => self.rotate(candidates),
             (Policy::Random, _) => {
-                let total = candidates.clone().map(|each| each.share()).sum();
+                let total = candidates.clone().map(|candidate| candidate.share()).sum();
                 let (position, _) = self.draw(candidates, total, None)?;
                 Some(position)
             }
@@ -146,7 +147,7 @@ impl Balancer {
             }
             total += share;
             *progress += share;
-            if best.is_none_or(|(_, most)| *progress > most) {
+            if best.is_none_or(|(_, highest)| *progress > highest) {
                 best = Some((position, *progress));
             }
         }
@@ -157,7 +158,7 @@ impl Balancer {
         Some(position)
     }
 
-    /// One of them by chance, by weight, other than `except`; `total` is what they weigh without it.
+    /// A random candidate, by weight, other than `except`; `total` is the weight of all the others.
     fn draw(
         &mut self,
         candidates: impl Iterator<Item = Candidate>,
@@ -167,7 +168,9 @@ impl Balancer {
         if total == 0 {
             return None;
         }
-        let mut left = self.chance.u64(0..total);
+        let mut remaining = self.rng.u64(0..total);
+        // Loads may have changed since `total` was summed up: if the draw is beyond the last
+        // candidate, the last one it is.
         let mut last = None;
         for (position, candidate) in candidates.enumerate() {
             let share = candidate.share();
@@ -175,10 +178,10 @@ impl Balancer {
                 continue;
             }
             last = Some((position, candidate));
-            if left < share {
+            if remaining < share {
                 break;
             }
-            left -= share;
+            remaining -= share;
         }
         last
     }
@@ -187,7 +190,7 @@ impl Balancer {
         &mut self,
         candidates: impl Iterator<Item = Candidate> + Clone,
     ) -> Option<usize> {
-        let total = candidates.clone().map(|each| each.share()).sum();
+        let total = candidates.clone().map(|candidate| candidate.share()).sum();
         let (position, one) = self.draw(candidates.clone(), total, None)?;
         let others = total.saturating_sub(one.share());
         match self.draw(candidates, others, Some(position)) {
@@ -196,18 +199,21 @@ impl Balancer {
         }
     }
 
-    /// The one with the least load for its weight, unless it is behind and chance is against it.
+    /// The candidate with the least load for its weight, unless it is behind in its slow start and does
+    /// not take part this time.
     fn least(&mut self, candidates: impl Iterator<Item = Candidate> + Clone) -> Option<usize> {
         let mut totals = CandidateTotals::default();
-        let counted = candidates.clone().inspect(|each| totals.count(each));
+        let counted = candidates
+            .clone()
+            .inspect(|candidate| totals.count(candidate));
         let (mut position, least) = self.least_of(counted)?;
-        if least.warmth.is_some() && totals.is_ahead_of(&least) {
-            // Others may be behind, too, but not all of them: somebody takes part.
-            let mut chance = self.chance.fork();
-            let taking_part = candidates.map(|each| Candidate {
-                eligible: each.eligible
-                    && (!totals.is_ahead_of(&each) || chance.f64() < totals.catch_up(&each)),
-                ..each
+        if least.warmth.is_some() && totals.has_behind(&least) {
+            // Others may be behind, too, but never all of them, so some candidate takes part.
+            let mut rng = self.rng.fork();
+            let taking_part = candidates.map(|candidate| Candidate {
+                eligible: candidate.eligible
+                    && (!totals.has_behind(&candidate) || rng.f64() < totals.catch_up(&candidate)),
+                ..candidate
             });
             if let Some((other, _)) = self.least_of(taking_part) {
                 position = other;
@@ -220,7 +226,7 @@ impl Balancer {
         Some(position)
     }
 
-    /// Of equals it is the one whose last turn is longest ago.
+    /// The candidate with the least load; of equals, the one that was picked longest ago.
     fn least_of(&self, candidates: impl Iterator<Item = Candidate>) -> Option<(usize, Candidate)> {
         let mut best: Option<(usize, Candidate, i64)> = None;
         for (position, (candidate, &turn)) in candidates.zip(&self.turns).enumerate() {
@@ -244,7 +250,7 @@ impl Candidate {
         self.eligible && self.weight > 0
     }
 
-    /// Its weight in parts, fewer while it warms up; 0 if it may not be picked.
+    /// Its weight in parts, fewer in its slow start; 0 if it may not be picked.
     fn share(&self) -> u64 {
         let parts = match self.warmth {
             _ if !self.eligible => 0,
@@ -255,7 +261,7 @@ impl Candidate {
     }
 }
 
-/// What those that may be picked carry together.
+/// The weight and load of all candidates that may be picked.
 #[derive(Debug, Default)]
 struct CandidateTotals {
     weight: u64,
@@ -270,8 +276,8 @@ impl CandidateTotals {
         }
     }
 
-    /// Whether the others have more, for their weight.
-    fn is_ahead_of(&self, one: &Candidate) -> bool {
+    /// Whether `one` is behind the others, relative to weight.
+    fn has_behind(&self, one: &Candidate) -> bool {
         let weight = self.weight.saturating_sub(u64::from(one.weight));
         if weight == 0 {
             return false;
@@ -281,39 +287,44 @@ impl CandidateTotals {
         (has as f64) < fair - BEHIND_BY
     }
 
-    /// How often one that is behind takes part. It gets every pick in which it does.
+    /// The probability that a candidate that is behind takes part. It gets every pick that it takes
+    /// part in, because it has the least load.
     fn catch_up(&self, one: &Candidate) -> f64 {
         let warmth = one
             .warmth
             .map_or(1.0, |warmth| warmth.clamp(MIN_WARMTH, 1.0));
         let share = f64::from(one.weight) / self.weight as f64;
-        let most = (share * CATCH_UP).min(share + (1.0 - share) * TAKEN_OVER);
-        f64::from(warmth) * most
+        let max = (share * CATCH_UP).min(share + (1.0 - share) * MAX_OF_OTHERS);
+        f64::from(warmth) * max
     }
 
-    /// Whether it stays within its share, times the factor, with one more. Some endpoint always does.
+    /// Whether `one` stays within its share, times the factor, with one more. For some candidate that is
+    /// always so.
     fn leaves_room_on(&self, one: &Candidate, load_factor: f64) -> bool {
         let share = f64::from(one.weight) / self.weight as f64;
-        let most = (load_factor * (self.in_flight + 1) as f64 * share).ceil();
-        (one.in_flight + 1) as f64 <= most
+        let max = (load_factor * (self.in_flight + 1) as f64 * share).ceil();
+        (one.in_flight + 1) as f64 <= max
     }
 }
 
-/// The endpoint with the highest score for this key, of those that have room.
+/// The candidate with the highest score for this key, of those that have room (consistent hashing
+/// with bounded loads).
 fn place(
     candidates: impl Iterator<Item = Candidate> + Clone,
     key: u64,
     load_factor: f64,
 ) -> Option<usize> {
     let mut totals = CandidateTotals::default();
-    let counted = candidates.clone().inspect(|each| totals.count(each));
+    let counted = candidates
+        .clone()
+        .inspect(|candidate| totals.count(candidate));
     let (position, home) = highest(counted, key)?;
     if totals.leaves_room_on(&home, load_factor) {
         return Some(position);
     }
-    let roomy = candidates.map(|each| Candidate {
-        eligible: each.eligible && totals.leaves_room_on(&each, load_factor),
-        ..each
+    let roomy = candidates.map(|candidate| Candidate {
+        eligible: candidate.eligible && totals.leaves_room_on(&candidate, load_factor),
+        ..candidate
     });
     highest(roomy, key).map_or(Some(position), |(other, _)| Some(other))
 }
@@ -332,7 +343,8 @@ fn highest(candidates: impl Iterator<Item = Candidate>, key: u64) -> Option<(usi
     best.map(|(position, candidate, _)| (position, candidate))
 }
 
-/// Compares what the load would be with one more, by weight: (a + 1) / wa against (b + 1) / wb.
+/// Compares the loads with one more each, relative to weight: (a + 1) / wa with (b + 1) / wb. Without
+/// the one more, an empty endpoint of weight 1 would equal an empty one of weight 100.
 fn relative_load(a: &Candidate, b: &Candidate) -> Ordering {
     // Leases hold descriptors, of which there are fewer than 2^32: this does not overflow.
     let with_one_more = |candidate: &Candidate| candidate.in_flight as u64 + 1;

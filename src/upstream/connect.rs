@@ -1,4 +1,5 @@
-//! Connecting to an endpoint: its name resolved, its socket open, TLS up, all within one deadline.
+//! Connects to an endpoint: resolves its name, opens the socket, and does the TLS handshake, all
+//! within one timeout.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,34 +23,35 @@ use super::source::{PortPermit, SourcePorts};
 use crate::config::model::{Address, ConnectConfig, Keepalive};
 use crate::net::stream::{Socket, Stream};
 
-/// Why there is no connection. No byte of a request was written: another endpoint may be tried.
+/// Why connecting failed. No byte of a request was written, so another endpoint may be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The deadline passed.
-    #[error("no connection within {0:?}")]
+    /// The timeout passed.
+    #[error("connection timed out after {0:?}")]
     Timeout(Duration),
-    /// The name has no address.
-    #[error("cannot resolve: {0}")]
+    /// The name could not be resolved.
+    #[error("cannot resolve the name: {0}")]
     Resolve(#[source] io::Error),
-    /// The endpoint, or the network, refused.
+    /// The endpoint or the network refused the connection.
     #[error("cannot connect: {0}")]
     Refused(#[source] io::Error),
-    /// No local address has a port left for it.
-    #[error("no local port is left: {0}")]
+    /// No local address has a free port towards the endpoint.
+    #[error("no free local port: {0}")]
     Ports(#[source] io::Error),
-    /// This process has no descriptor left.
+    /// This process or the machine has no free file descriptor.
     #[error("out of file descriptors: {0}")]
     Descriptors(#[source] io::Error),
     /// The TLS handshake failed.
     #[error("TLS handshake failed: {0}")]
     Tls(#[source] io::Error),
-    /// There is no name that its certificate could be checked against.
-    #[error("the endpoint's address is no name for TLS: set `server_name`")]
+    /// There is no name to verify the endpoint's certificate against.
+    #[error("the endpoint's address is not a valid TLS server name: set `server_name`")]
     NoServerName,
 }
 
 impl ConnectError {
-    /// Whether it is we who have run out of something: that says nothing of the endpoint.
+    /// Whether a local resource is exhausted. That says nothing about the endpoint, so it must not count
+    /// against its health.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Descriptors(_) | Self::Ports(_) => true,
@@ -62,13 +64,13 @@ impl ConnectError {
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub struct EndpointConnection {
-    /// It.
+    /// The connection itself.
     pub stream: Stream,
-    /// Its part of the ports here, to be kept for as long as it is open; a unix socket has none.
+    /// The local port that it uses, to be kept as long as it is open; a unix socket has none.
     pub port: Option<PortPermit>,
 }
 
-/// Connects to endpoints, and knows where the connections of the process come from.
+/// Connects to endpoints, and counts the local ports of the process.
 #[derive(Debug, Clone)]
 pub struct Connector {
     resolver: Resolver,
@@ -84,13 +86,13 @@ impl Connector {
         }
     }
 
-    /// Where connections come from.
+    /// The local ports in use.
     pub fn sources(&self) -> &SourcePorts {
         &self.sources
     }
 }
 
-/// Connects to an endpoint of `upstream`; the connection begins with `proxy_header`.
+/// Connects to an endpoint of `upstream`, and writes `proxy_header` before TLS begins.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -139,6 +141,8 @@ async fn open(
             &*resolved
         }
     };
+    // One after the other, without a race: a name with several addresses is rare, and every attempt
+    // shares the one timeout.
     let mut failure = None;
     for address in addresses {
         match open_tcp(*address, upstream.reach(), &connector.sources).await {
@@ -149,8 +153,7 @@ async fn open(
     Err(failure.unwrap_or_else(|| refused(io::ErrorKind::NotFound.into())))
 }
 
-/// From one of our addresses after the other, as long as it is for want of a port that there is no
-/// connection.
+/// Connects from one local address after the other, as long as the only failure is a missing port.
 async fn open_tcp(
     to: SocketAddr,
     reach: &ConnectConfig,
@@ -171,7 +174,12 @@ async fn open_tcp(
             Err(error) if errno(&error) == Some(Errno::ADDRNOTAVAIL) => {
                 if port.mark_exhausted() {
                     let from = from.map(tracing::field::display);
-                    tracing::warn!(endpoint = %to, source = from, %error, "source not usable");
+                    tracing::warn!(
+                        endpoint = %to,
+                        source = from,
+                        %error,
+                        "source address unavailable or out of ports"
+                    );
                 }
                 failure = error;
             }
@@ -181,7 +189,7 @@ async fn open_tcp(
     Err(ConnectError::Ports(failure))
 }
 
-/// Has the kernel notice when nobody is at the other end any more.
+/// Lets the kernel detect a dead peer.
 fn keep_alive(socket: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
     let socket = SockRef::from(socket);
     let probes = TcpKeepalive::new()
@@ -200,8 +208,9 @@ async fn open_from(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // The port is chosen when it is known where the connection goes. Otherwise it would be taken
-    // from all endpoints, and one address would have as many connections to all of them together.
+    // With this option the kernel chooses the port in connect(), when it knows the destination, and
+    // can use the same port for different endpoints. Chosen in bind(), a port would be used for one
+    // connection only, and an address would have one range of ports for all endpoints together.
     setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
     socket.bind(SocketAddr::new(from, 0))?;
     socket.connect(to).await

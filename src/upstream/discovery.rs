@@ -1,7 +1,7 @@
-//! Endpoints that name servers know: addresses of a name (A, AAAA), and services (SRV).
+//! Discovery by DNS: endpoints at the addresses of a name (A, AAAA), or of a service (SRV).
 //!
-//! A [`Lookup`] asks; `answer` says what an answer comes to. Who asks when, and what becomes of it,
-//! is `server`'s.
+//! A [`Lookup`] queries name servers; `answer` turns their records into endpoints. `server` decides
+//! when to look up, and applies the result.
 
 pub mod answer;
 mod runtime;
@@ -22,51 +22,51 @@ use self::answer::{LookupAnswer, SrvRecord};
 use self::runtime::CurrentRuntime;
 use crate::config::model::{Discovery, EndpointConfig};
 
-/// How long a name server may take for one answer.
+/// The timeout of one query to one name server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often it is asked again where none comes.
+/// Retries of a query that times out.
 const RETRIES: usize = 1;
 
-/// How long one lookup may take in all: the names of a search list, the targets of services.
+/// The timeout of a whole lookup, with all names of a search list and all targets of a service.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Targets of services that are looked up at once.
+/// Targets of a service that are looked up at the same time.
 const CONCURRENT_TARGETS: usize = 16;
 
-/// Why a lookup brought no endpoints.
+/// Why a lookup found no endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    /// The name server says that there are none.
+    /// The name server reports that there are no records.
     #[error("the name has no endpoints")]
     Nothing,
-    /// No name server answered, or not with an answer.
+    /// No name server gave a usable response.
     #[error("{0}")]
     Failed(String),
-    /// It took too long in all.
-    #[error("no answer within {0:?}")]
-    TooSlow(Duration),
+    /// The lookup timed out.
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
 }
 
-/// What a lookup found.
+/// The endpoints that a lookup found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Discovered {
-    /// At least one; sorted, each once.
+    /// At least one endpoint; sorted, without duplicates.
     pub endpoints: Vec<EndpointConfig>,
-    /// How long that holds.
+    /// How long the result is valid.
     pub ttl: Duration,
 }
 
-/// The lookups of one upstream, one after the other.
+/// The lookups of one upstream, one at a time.
 #[derive(Debug)]
 pub struct Lookup {
     discovery: Discovery,
-    /// What hosts had for addresses when that was known last.
+    /// The last known addresses of each host: if one of its lookups fails, it keeps them.
     hosts: BTreeMap<Box<str>, Vec<IpAddr>>,
 }
 
 impl Lookup {
-    /// For what `discovery` says; where it names nobody to ask, nothing is ever found.
+    /// Lookups as configured in `discovery`. If that is not DNS, they never find anything.
     pub fn new(discovery: Discovery) -> Self {
         Self {
             discovery,
@@ -74,14 +74,14 @@ impl Lookup {
         }
     }
 
-    /// Asks now.
+    /// Looks up the endpoints now.
     ///
     /// # Errors
     /// [`LookupError`].
     pub async fn run(&mut self) -> Result<Discovered, LookupError> {
         match tokio::time::timeout(LOOKUP_TIMEOUT, self.look_up()).await {
-            Ok(found) => found,
-            Err(_) => Err(LookupError::TooSlow(LOOKUP_TIMEOUT)),
+            Ok(result) => result,
+            Err(_) => Err(LookupError::Timeout(LOOKUP_TIMEOUT)),
         }
     }
 
@@ -114,7 +114,10 @@ impl Lookup {
             LookupAnswer::Nothing => return Err(LookupError::Nothing),
             LookupAnswer::Failed(why) => return Err(LookupError::Failed(why)),
         };
-        let mut targets: Vec<Box<str>> = services.iter().map(|each| each.target.clone()).collect();
+        let mut targets: Vec<Box<str>> = services
+            .iter()
+            .map(|service| service.target.clone())
+            .collect();
         targets.sort_unstable();
         targets.dedup();
         targets.truncate(answer::MAX_TARGETS);
@@ -124,7 +127,7 @@ impl Lookup {
                 let servers = &servers;
                 async move {
                     let before = hosts.get(&target).map_or(&[][..], Vec::as_slice);
-                    // A target is a whole name: no search list applies (RFC 2782).
+                    // A target is a complete name: no search list applies to it (RFC 2782).
                     let answer = servers.addresses(&format!("{target}."), before).await;
                     (target, answer)
                 }
@@ -167,16 +170,16 @@ impl<T> From<LookupAnswer<T>> for LookupError {
     }
 }
 
-/// Whom to ask.
+/// The name servers to query.
 struct NameServers {
     resolver: Resolver<CurrentRuntime>,
-    /// One that was named in the configuration: what it says is all there is, and names are whole.
-    given: bool,
+    /// Whether the configuration names the server. Then the hosts file and the search list do not apply.
+    is_configured: bool,
 }
 
 impl NameServers {
-    /// Made anew for each lookup: what the system's files say may have changed, and nothing is kept
-    /// that is worth it.
+    /// Built for each lookup, because the system's resolver configuration may have changed. There is no
+    /// cache that would be worth keeping.
     fn new(server: Option<SocketAddr>) -> Result<Self, LookupError> {
         let failed = |error: NetError| LookupError::Failed(text(&error));
         let provider = CurrentRuntime::default();
@@ -196,37 +199,39 @@ impl NameServers {
                 Resolver::builder_with_config(config, provider)
             }
         };
-        set(builder.options_mut(), server.is_some());
+        configure(builder.options_mut(), server.is_some());
         Ok(Self {
             resolver: builder.build().map_err(failed)?,
-            given: server.is_some(),
+            is_configured: server.is_some(),
         })
     }
 
     async fn addresses(&self, name: &str, before: &[IpAddr]) -> LookupAnswer<IpAddr> {
-        let whole = self.whole(name);
-        let (v4, found_at) = self.records(&whole, RecordType::A, ip).await;
-        // Where a search list led to the name, both families are looked up under the same one.
-        let name = found_at.map_or(whole, |name| name.to_ascii());
+        let query = self.absolute(name);
+        let (v4, full_name) = self.records(&query, RecordType::A, ip).await;
+        // If a search list completed the name, the other family is looked up under the same name.
+        // Otherwise the two could come from different hosts.
+        let name = full_name.map_or(query, |name| name.to_ascii());
         let (v6, _) = self.records(&name, RecordType::AAAA, ip).await;
         answer::addresses(before, v4, v6)
     }
 
     async fn services(&self, name: &str) -> LookupAnswer<SrvRecord> {
         let (services, _) = self
-            .records(&self.whole(name), RecordType::SRV, service)
+            .records(&self.absolute(name), RecordType::SRV, service)
             .await;
         services
     }
 
-    fn whole(&self, name: &str) -> String {
-        match self.given && !name.ends_with('.') {
+    /// The name to query, with a dot at the end if no search list applies.
+    fn absolute(&self, name: &str) -> String {
+        match self.is_configured && !name.ends_with('.') {
             true => format!("{name}."),
             false => name.to_owned(),
         }
     }
 
-    /// The records of a type, and the name that had them.
+    /// The records of one type, and the full name that they were found under.
     async fn records<T>(
         &self,
         name: &str,
@@ -240,26 +245,27 @@ impl NameServers {
         };
         let records = lookup.answers();
         let ttl = records.iter().map(|record| record.ttl).min();
-        let found: Vec<T> = records
+        let values: Vec<T> = records
             .iter()
             .filter_map(|record| read(&record.data))
             .collect();
-        if found.is_empty() {
+        if values.is_empty() {
             return (LookupAnswer::Nothing, None);
         }
         let ttl = Duration::from_secs(ttl.unwrap_or_default().into());
         (
-            LookupAnswer::Records(found, ttl),
+            LookupAnswer::Records(values, ttl),
             Some(lookup.query().name().clone()),
         )
     }
 }
 
-fn set(options: &mut ResolverOpts, given: bool) {
+fn configure(options: &mut ResolverOpts, is_configured: bool) {
     options.timeout = ANSWER_TIMEOUT;
     options.attempts = RETRIES;
+    // `server/discovery` looks up again when a TTL ends; a cache would only delay a failure.
     options.cache_size = 0;
-    if given {
+    if is_configured {
         options.use_hosts_file = ResolveHosts::Never;
     }
 }
@@ -276,7 +282,7 @@ fn service(data: &RData) -> Option<SrvRecord> {
     let RData::SRV(record) = data else {
         return None;
     };
-    // A lone dot says that there is no such service (RFC 2782).
+    // A target of only a dot means that the service does not exist (RFC 2782).
     if record.target.is_root() {
         return None;
     }
@@ -289,10 +295,11 @@ fn service(data: &RData) -> Option<SrvRecord> {
     })
 }
 
-/// What went wrong, without what differs from one time to the next.
+/// The error as text, without details that differ each time: `server/discovery` logs a failure once,
+/// as long as its text stays the same.
 fn text(error: &NetError) -> String {
     match error {
-        NetError::Timeout => "no name server answered in time".into(),
+        NetError::Timeout => "no name server responded in time".into(),
         other => other.to_string(),
     }
 }
@@ -310,7 +317,7 @@ mod tests {
             server: Some(silent.local_addr().unwrap()),
         });
         // Long before all of it would have taken too long.
-        let expected = LookupError::Failed("no name server answered in time".into());
+        let expected = LookupError::Failed("no name server responded in time".into());
         assert_eq!(lookup.run().await, Err(expected));
     }
 

@@ -1,7 +1,7 @@
-//! One endpoint while it runs, and the lease on it.
+//! The state of one endpoint, and the lease on it.
 //!
-//! [`EndpointState`] outlives reloads: `registry` has every snapshot with the same endpoint share it. Which
-//! endpoint is picked is `group`'s business.
+//! [`EndpointState`] outlives reloads: `registry` gives the same one to every snapshot that has the
+//! endpoint. `group` decides which endpoint a session gets.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,45 +16,46 @@ use super::queue::Queue;
 use super::time::micros;
 use crate::config::model::Address;
 
-/// The least that an endpoint in its slow start gets of its share.
+/// The share of its weight that an endpoint gets at the beginning of a slow start.
 const MIN_WARMTH: f32 = 0.1;
 
-/// As a weight, that there is none but the configured one.
+/// Stands for no weight from an operator: the configured one applies.
 const AS_CONFIGURED: u32 = u32::MAX;
 
-/// As a time to come back, that of an endpoint whose checks fail.
+/// Stands for the time of return of an endpoint whose checks fail: it is not known.
 const DOWN: u64 = u64::MAX;
 
-/// What makes two endpoints the same: the name of the upstream, and the address.
+/// What identifies an endpoint across reloads: the name of its upstream, and its address.
 pub(super) type EndpointKey = (Arc<str>, Address);
 
-/// What outlives a reload of one endpoint.
+/// The state of one endpoint; it outlives reloads.
 pub struct EndpointState {
     /// The name of its upstream.
     pub upstream: Arc<str>,
-    /// Where it listens.
+    /// Where the endpoint listens.
     pub address: Address,
-    /// The address, as logs and metrics spell it.
+    /// The address as it appears in logs and metrics.
     pub label: Arc<str>,
     /// Unique in the process.
     pub id: u64,
-    /// The same on every machine: its place among those that a hash is taken over.
+    /// The endpoint's number for hashing, the same on every machine.
     pub identity: u64,
-    /// What its name resolved to, and when; empty for addresses that need no resolving.
+    /// The addresses of its name and when they were looked up; `None` if it has no name.
     pub(super) resolved: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
     in_flight: AtomicUsize,
-    /// Those that the processes have out that this one has succeeded, and that still drain.
+    /// Leases held by older generations that still drain.
     older_generations: AtomicUsize,
-    /// When it began to be there, in microseconds of the process; 0 for those that always were.
+    /// When its slow start began, in [`micros`]; 0 for an endpoint that was there from the beginning.
     since: AtomicU64,
     health: Mutex<EndpointHealth>,
-    /// When it may get sessions again, in the same measure: 0 if it may, [`DOWN`] if nobody knows.
+    /// When health lets it back in rotation, in [`micros`]: 0 if it is in rotation, [`DOWN`] while its
+    /// checks fail. It repeats what `health` says, so that a pick needs no lock per endpoint.
     out_until: AtomicU64,
-    /// An operator has taken it out, until an operator puts it back.
+    /// An operator has drained it, and it stays so until an operator undoes that.
     is_drained: AtomicBool,
-    /// What an operator weighs it, until the next reload; or [`AS_CONFIGURED`].
+    /// The weight that an operator has set, until the next reload; or [`AS_CONFIGURED`].
     weight: AtomicU32,
-    /// Who waits for it, or for its like.
+    /// The queue of its upstream.
     queue: Arc<Queue>,
 }
 
@@ -86,7 +87,7 @@ impl EndpointState {
         }
     }
 
-    /// What stands in `Host` where it is the endpoint's own; a unix socket has none.
+    /// The value of `Host` if the endpoint's own is sent; a unix socket has none.
     pub fn host(&self) -> Option<&str> {
         match self.address {
             Address::Unix(_) => None,
@@ -94,7 +95,7 @@ impl EndpointState {
         }
     }
 
-    /// Where its connections go, as far as that is known.
+    /// The socket addresses of the endpoint; none for a name that has not been looked up.
     pub(super) fn destinations(&self) -> Vec<SocketAddr> {
         match &self.address {
             Address::Ip(address) => vec![*address],
@@ -108,19 +109,19 @@ impl EndpointState {
         }
     }
 
-    /// Leases out: handshakes waiting for their 101, tunnels, running requests. With those of processes
-    /// that this one has succeeded: the endpoint bears them, too.
+    /// Leases: handshakes in progress, tunnels, and plain requests. Those of older generations are
+    /// included, because the endpoint carries their load, too.
     pub fn in_flight(&self) -> usize {
-        // Ordered with the count of those who wait: see `Queue::wake_next`.
+        // Ordered with the number of waiting requests: see `Queue::wake_next`.
         self.in_flight.load(Ordering::SeqCst) + self.older_generations()
     }
 
-    /// Those of the processes that this one has succeeded.
+    /// Leases held by older generations.
     pub fn older_generations(&self) -> usize {
         self.older_generations.load(Ordering::Relaxed)
     }
 
-    /// Those processes have so many out by now.
+    /// Sets the number of leases held by older generations.
     pub fn set_older_generations(&self, leases: usize) {
         let before = self.older_generations.swap(leases, Ordering::Relaxed);
         if leases < before {
@@ -128,12 +129,12 @@ impl EndpointState {
         }
     }
 
-    /// Whether an operator has taken it out: it gets nothing new, and what it has stays.
+    /// Whether an operator has drained it: it gets no new sessions, and its tunnels stay open.
     pub fn is_drained(&self) -> bool {
         self.is_drained.load(Ordering::Relaxed)
     }
 
-    /// For whoever succeeds this process.
+    /// The state to hand to a successor.
     pub(super) fn hand_over(&self, now: Instant) -> EndpointHandover {
         let since = self.since.load(Ordering::Relaxed);
         let age = Duration::from_micros(micros(now).saturating_sub(since));
@@ -147,7 +148,7 @@ impl EndpointState {
         }
     }
 
-    /// As it was for the process before.
+    /// Continues with the state from a predecessor.
     pub(super) fn take_over(&self, handed: EndpointHandover, now: Instant) {
         let age = handed
             .age
@@ -158,7 +159,8 @@ impl EndpointState {
         self.health(now, |health| {
             *health = EndpointHealth::of(handed.health, now)
         });
-        // Last: an ejection has a say in it, too.
+        // Last, because `health` has set `since` if the endpoint is ejected: its slow start begins
+        // when the ejection ends.
         if self.out_until.load(Ordering::Relaxed) == 0 {
             let since = age.map_or(0, |age| micros(now).saturating_sub(age).max(1));
             self.since.store(since, Ordering::Relaxed);
@@ -172,25 +174,25 @@ impl EndpointState {
         }
     }
 
-    /// Whether an operator had taken it out before it appeared: no slow start follows from that.
+    /// Sets whether an operator has drained it, before it is used: this begins no slow start.
     pub(super) fn begin_drained(&self, is_drained: bool) {
         self.is_drained.store(is_drained, Ordering::Relaxed);
     }
 
-    /// What an operator weighs it instead of what is configured.
+    /// The weight that an operator has set, if any.
     pub fn weight(&self) -> Option<u32> {
         let weight = self.weight.load(Ordering::Relaxed);
         (weight != AS_CONFIGURED).then_some(weight)
     }
 
-    /// Weighs it so; without a weight, as configured.
+    /// Sets an operator's weight; `None` for the configured one.
     pub fn set_weight(&self, weight: Option<u32>) {
         let weight = weight.unwrap_or(AS_CONFIGURED);
         self.weight.store(weight, Ordering::Relaxed);
         self.queue.wake_next();
     }
 
-    /// Looks at its health, or changes it. What follows from that for picks follows at once.
+    /// Reads or changes its health. Picks follow a change at once.
     pub fn health<T>(&self, now: Instant, work: impl FnOnce(&mut EndpointHealth) -> T) -> T {
         let mut health = locked(&self.health);
         let result = work(&mut health);
@@ -203,18 +205,19 @@ impl EndpointState {
         match out_until {
             0 if before > micros(now) => self.begin_slow_start(now),
             0 | DOWN => {}
-            // No event marks the end of an ejection.
+            // No event marks the end of an ejection: its slow start begins by the clock.
             until => self.since.store(until, Ordering::Relaxed),
         }
         result
     }
 
-    /// Whether checks or ejection keep it out.
+    /// Whether its health keeps it out of rotation at `now`.
     pub(super) fn is_out(&self, now: u64) -> bool {
         now < self.out_until.load(Ordering::Relaxed)
     }
 
-    /// Whether its ejection has ended by itself since this was asked last: whoever waits looks again.
+    /// Whether its ejection has ended by time since the last call; if so, wakes the queue. Time passes
+    /// without an event, so `server/health` calls this once in a while.
     pub fn ejection_has_ended(&self, now: Instant) -> bool {
         let out_until = self.out_until.load(Ordering::Relaxed);
         if !(1..=micros(now)).contains(&out_until) {
@@ -225,13 +228,13 @@ impl EndpointState {
         true
     }
 
-    /// It comes back now: its slow start begins.
+    /// The endpoint is back in rotation: its slow start begins.
     fn begin_slow_start(&self, now: Instant) {
         self.since.store(micros(now).max(1), Ordering::Relaxed);
         self.queue.wake_next();
     }
 
-    /// How far it has come in a slow start of so long: up to 1.
+    /// How far it is in a slow start that lasts `slow_start`: from [`MIN_WARMTH`] to 1.
     pub(super) fn warmth(&self, slow_start: Duration, now: u64) -> f32 {
         let since = self.since.load(Ordering::Relaxed);
         if since == 0 {
@@ -243,13 +246,15 @@ impl EndpointState {
     }
 }
 
-/// The right to use an endpoint: it counts as load until this is dropped.
+/// The right to use an endpoint: counted as in flight until dropped.
 #[derive(Debug)]
 pub struct Lease {
     state: Arc<EndpointState>,
 }
 
 impl Lease {
+    /// Takes a lease. The caller holds the lock of the group: otherwise two picks at once would
+    /// both see the last free place of an endpoint with a limit.
     pub(super) fn on(state: &Arc<EndpointState>) -> Self {
         state.in_flight.fetch_add(1, Ordering::SeqCst);
         Self {
@@ -265,11 +270,13 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        // In this order: the request that is woken must see the place that is free.
         self.state.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.state.queue.wake_next();
     }
 }
 
+/// Locks; a poisoned mutex is used as it is, since no change is left half done.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

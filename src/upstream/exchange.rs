@@ -1,7 +1,7 @@
-//! The handshake with an endpoint: our request written, the head of its answer read.
+//! The handshake with an endpoint: writes the request, and reads the head of the response.
 //!
-//! Nothing of hyper is in the way here: a tunnel needs the socket and what was read past the head,
-//! and no more. What the answer means is `protocol`'s business.
+//! This is done without hyper, because a tunnel needs the socket and the bytes that were read behind
+//! the head, and hyper keeps both to itself. `protocol` decides what the response means.
 
 use std::io;
 use std::pin::Pin;
@@ -15,85 +15,86 @@ use super::source::PortPermit;
 use crate::net::stream::Stream;
 use crate::protocol::handshake_response::{ResponseHead, ResponseHeadError};
 
-/// Bytes that the head of an answer may have.
+/// The maximum size of a response head.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// What a first read takes; answers to handshakes are shorter.
+/// The size of the first buffer; responses to handshakes are usually shorter.
 const INITIAL_HEAD_BYTES: usize = 1024;
 
-/// Interim answers (1xx) that are dropped before an endpoint is taken for broken.
+/// The maximum of interim responses (1xx) that are dropped.
 const MAX_INTERIM: usize = 16;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     /// The request could not be written.
     #[error("cannot write the request: {0}")]
     Write(#[source] io::Error),
-    /// The answer could not be read.
-    #[error("cannot read the answer: {0}")]
+    /// The response could not be read.
+    #[error("cannot read the response: {0}")]
     Read(#[source] io::Error),
-    /// The endpoint closed the connection before it had answered.
-    #[error("closed before the answer")]
+    /// The endpoint closed the connection before its response was complete.
+    #[error("connection closed before the response")]
     Closed,
-    /// The head has no end.
-    #[error("the head of the answer is longer than {MAX_HEAD_BYTES} bytes")]
+    /// The response head is too long.
+    #[error("the response head is longer than {MAX_HEAD_BYTES} bytes")]
     TooLong,
-    /// One interim answer after the other.
-    #[error("more than {MAX_INTERIM} interim answers")]
+    /// There were too many interim responses.
+    #[error("more than {MAX_INTERIM} interim responses")]
     TooManyInterim,
-    /// What came is no answer.
+    /// The bytes are not a valid response head.
     #[error(transparent)]
     Broken(#[from] ResponseHeadError),
 }
 
-/// An answer and where it came from.
+/// The response of an endpoint, and the connection that it came from.
 #[derive(Debug)]
 pub struct EndpointResponse {
     /// The connection, read up to the end of [`bytes`](Self::bytes).
-    pub reached: EndpointConnection,
-    /// The head as received, and whatever came with it.
+    pub connection: EndpointConnection,
+    /// The head as received, and the read-ahead behind it.
     pub bytes: Vec<u8>,
-    /// Length of the head in [`bytes`](Self::bytes).
-    pub head: usize,
+    /// The length of the head in [`bytes`](Self::bytes).
+    pub head_length: usize,
 }
 
 impl EndpointResponse {
-    /// The head, parsed. It was found whole and valid when it was read.
-    pub fn answer(&self) -> Option<ResponseHead<'_>> {
+    /// The head, parsed. It was complete and valid when it was read, so this is `Some`. It is parsed
+    /// again because it borrows from the bytes beside it.
+    pub fn head(&self) -> Option<ResponseHead<'_>> {
         ResponseHead::parse(&self.bytes)
             .ok()
             .flatten()
-            .map(|(answer, _)| answer)
+            .map(|(head, _)| head)
     }
 
-    /// What came behind the head.
+    /// The bytes behind the head.
     pub fn read_ahead(&self) -> &[u8] {
-        self.bytes.get(self.head..).unwrap_or_default()
+        self.bytes.get(self.head_length..).unwrap_or_default()
     }
 
-    /// The connection as if nothing had been read, for a reader that wants the head too.
+    /// The connection as if nothing had been read, for hyper to read the response again.
     pub fn replay(self) -> (ReplayStream, Option<PortPermit>) {
-        let EndpointConnection { stream, port } = self.reached;
+        let EndpointConnection { stream, port } = self.connection;
         let replay = ReplayStream {
             unread: self.bytes.into(),
             stream,
-            asked: false,
+            has_request: false,
             reader: None,
         };
         (replay, port)
     }
 }
 
-/// Writes `request` and reads the head of the final answer. Interim answers are dropped.
+/// Writes `request` and reads the head of the final response. Interim responses are dropped.
 ///
 /// # Errors
-/// [`ExchangeError`]. The connection is of no further use.
+/// [`ExchangeError`]. The connection cannot be used any more.
 pub async fn exchange(
-    mut reached: EndpointConnection,
+    mut connection: EndpointConnection,
     request: &[u8],
 ) -> Result<EndpointResponse, ExchangeError> {
-    let stream = &mut reached.stream;
+    let stream = &mut connection.stream;
     stream
         .write_all(request)
         .await
@@ -103,19 +104,19 @@ pub async fn exchange(
     let mut interim = 0;
     loop {
         match ResponseHead::parse(&bytes)? {
-            Some((answer, head)) if answer.is_interim() => {
-                bytes.drain(..head);
+            Some((head, length)) if head.is_interim() => {
+                bytes.drain(..length);
                 interim += 1;
                 if interim > MAX_INTERIM {
                     return Err(ExchangeError::TooManyInterim);
                 }
                 continue;
             }
-            Some((_, head)) => {
+            Some((_, head_length)) => {
                 return Ok(EndpointResponse {
-                    reached,
+                    connection,
                     bytes,
-                    head,
+                    head_length,
                 });
             }
             None if bytes.len() >= MAX_HEAD_BYTES => return Err(ExchangeError::TooLong),
@@ -132,14 +133,15 @@ pub async fn exchange(
     }
 }
 
-/// A connection whose request has been written and whose answer has been read in part: hyper's
-/// client reads that part again, and what it writes for the request goes nowhere.
+/// A connection whose request has been written and whose response has been read in part. hyper's
+/// client reads that part again; the request that it writes is discarded.
 #[derive(Debug)]
 pub struct ReplayStream {
     unread: Bytes,
     stream: Stream,
-    /// hyper takes bytes that come before it has asked for a protocol error.
-    asked: bool,
+    /// Whether hyper has written its request. It treats bytes that arrive before as a protocol error,
+    /// so reads are pending until then.
+    has_request: bool,
     reader: Option<Waker>,
 }
 
@@ -149,7 +151,7 @@ impl AsyncRead for ReplayStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.asked {
+        if !self.has_request {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
@@ -168,7 +170,7 @@ impl AsyncWrite for ReplayStream {
         _cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.asked = true;
+        self.has_request = true;
         if let Some(reader) = self.reader.take() {
             reader.wake();
         }

@@ -1,6 +1,6 @@
 //! An upstream as running: its endpoints, and which of them a session gets.
 //!
-//! An [`Upstream`] belongs to one snapshot; its endpoints may change while it runs.
+//! An [`Upstream`] belongs to one snapshot; discovery may change its endpoints meanwhile.
 
 mod ejection;
 
@@ -22,105 +22,110 @@ use crate::protocol::sticky_cookie::{CookieSigner, EndpointTag};
 /// A named group of endpoints.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its name in the configuration.
+    /// The name of the upstream in the configuration.
     pub name: Arc<str>,
-    /// As configured.
+    /// The configuration of the upstream.
     pub settings: model::UpstreamConfig,
-    /// `None` for plain text.
+    /// TLS towards the endpoints; `None` for plain text.
     pub tls: Option<Arc<UpstreamTls>>,
-    /// The cookie that leads back to an endpoint.
+    /// The sticky cookie, if configured.
     pub sticky: Option<Stickiness>,
     group: Mutex<Group>,
     state: Arc<UpstreamState>,
-    known: Arc<Registry>,
+    registry: Arc<Registry>,
 }
 
-/// The cookie that leads back to an endpoint.
+/// The sticky cookie of an upstream.
 #[derive(Debug)]
 pub struct Stickiness {
-    /// As configured.
+    /// The configuration of the cookie.
     pub settings: Sticky,
-    /// Makes and reads it.
+    /// Signs the cookie and verifies it.
     pub signer: CookieSigner,
 }
 
-/// Endpoints, and where the rotation over them stands.
+/// Endpoints, and the state of the balancing over them.
 #[derive(Debug)]
 struct Group {
     endpoints: Vec<Endpoint>,
     balancer: Balancer,
 }
 
+/// An endpoint as configured in this snapshot.
 #[derive(Debug)]
 struct Endpoint {
+    /// The configured weight; an operator's may override it.
     weight: u32,
-    /// Leases that may be out at once.
+    /// The maximum of leases; `usize::MAX` for no limit.
     max_in_flight: usize,
     is_drained: bool,
     is_backup: bool,
-    /// What stands for it in cookies.
+    /// The endpoint's tag in sticky cookies.
     tag: Option<EndpointTag>,
     state: Arc<EndpointState>,
 }
 
-/// An endpoint of an upstream, as it stands.
+/// An endpoint of an upstream as it is now: its configuration and its state.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// The endpoint.
+    /// The state of the endpoint.
     pub state: Arc<EndpointState>,
-    /// Its weight, an operator's or the configured one.
+    /// The effective weight: an operator's, or the configured one.
     pub weight: u32,
-    /// Leases that may be out at once; `None` for no limit.
+    /// The maximum of leases; `None` for no limit.
     pub max_in_flight: Option<usize>,
-    /// The configuration has it take nothing new.
+    /// Whether the configuration drains it.
     pub is_drained: bool,
-    /// It is for when the others cannot.
+    /// Whether it serves only while no other endpoint can.
     pub is_backup: bool,
 }
 
 impl Member {
-    /// Whether it accepts new sessions: nobody has taken it out, it is fit, and has room and weight.
+    /// Whether it accepts new sessions: it is not drained, it is healthy, and it has room and weight.
     pub fn accepts_sessions(&self, now: Instant) -> bool {
-        let is_in = !self.is_drained && !self.state.is_drained() && self.weight > 0;
+        let is_offered = !self.is_drained && !self.state.is_drained() && self.weight > 0;
         let has_room = self
             .max_in_flight
             .is_none_or(|max_in_flight| self.state.in_flight() < max_in_flight);
-        let is_fit = |it: &mut EndpointHealth| matches!(it.status(now), HealthStatus::Up);
-        is_in && has_room && self.state.health(now, is_fit)
+        let is_up = |health: &mut EndpointHealth| matches!(health.status(now), HealthStatus::Up);
+        is_offered && has_room && self.state.health(now, is_up)
     }
 
-    /// Whether it has a share of what is new, full or not: backups have none.
+    /// Whether it has a share of new sessions, full or not. Backups have none.
     pub fn has_share(&self, now: Instant) -> bool {
-        let is_in = !self.is_drained && !self.state.is_drained() && self.weight > 0;
-        is_in && !self.is_backup && !self.state.is_out(micros(now))
+        let is_offered = !self.is_drained && !self.state.is_drained() && self.weight > 0;
+        is_offered && !self.is_backup && !self.state.is_out(micros(now))
     }
 }
 
-/// What a session wants of an upstream.
+/// What leads a session to one particular endpoint of an upstream.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Affinity {
-    /// The hash of its key, where endpoints are picked by one.
+    /// The hash of the session's key, for the policy `hash`.
     pub hash: Option<u64>,
-    /// The endpoint that its cookie leads to.
+    /// The endpoint that the session's sticky cookie names.
     pub sticky: Option<EndpointTag>,
 }
 
-/// Why there is no endpoint.
+/// Why no endpoint was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PickError {
-    /// None is ready.
+    /// No endpoint is in rotation.
     NotReady,
-    /// Some are, but have all that they may.
+    /// Every endpoint in rotation has its maximum of leases.
     Full,
 }
 
 impl Upstream {
-    /// Builds the upstream, taking over from `known` what outlives a reload.
+    /// Builds the upstream with the state that `registry` has of it.
     ///
     /// # Errors
-    /// [`TlsError`], when TLS towards the endpoints cannot be set up.
-    pub fn new(settings: &model::UpstreamConfig, known: &Arc<Registry>) -> Result<Self, TlsError> {
-        let state = known.upstream(&settings.name);
+    /// [`TlsError`], if TLS towards the endpoints cannot be set up.
+    pub fn new(
+        settings: &model::UpstreamConfig,
+        registry: &Arc<Registry>,
+    ) -> Result<Self, TlsError> {
+        let state = registry.upstream(&settings.name);
         let tls = settings.reach.tls.as_ref();
         let sticky = settings.sticky.as_ref().map(|sticky| {
             let secret = sticky.secret.as_ref();
@@ -136,35 +141,35 @@ impl Upstream {
             sticky,
             group: Mutex::new(Group::new(Vec::new(), &settings.picking)),
             state,
-            known: Arc::clone(known),
+            registry: Arc::clone(registry),
             settings: settings.clone(),
         };
-        let found = upstream.state.found(&settings.discovery);
-        upstream.replace(found.as_deref().unwrap_or(&settings.endpoints));
+        let discovered = upstream.state.discovered(&settings.discovery);
+        upstream.replace(discovered.as_deref().unwrap_or(&settings.endpoints));
         Ok(upstream)
     }
 
-    /// How its endpoints are picked.
+    /// The configuration of picking.
     pub fn picking(&self) -> &Picking {
         &self.settings.picking
     }
 
-    /// What happens when one does not do.
+    /// The configuration of retries.
     pub fn retry(&self) -> &Retry {
         &self.settings.retry
     }
 
-    /// How they are connected to.
+    /// The configuration of connecting.
     pub fn reach(&self) -> &ConnectConfig {
         &self.settings.reach
     }
 
-    /// Deadlines towards them.
+    /// Timeouts towards the endpoints.
     pub fn timeouts(&self) -> UpstreamTimeouts {
         self.settings.timeouts
     }
 
-    /// The key that they are picked by, if they are.
+    /// The key of the policy `hash`, if that is configured.
     pub fn hash_key(&self) -> Option<&HashKey> {
         match &self.picking().balance {
             Balance::Hash(by) => Some(&by.key),
@@ -172,8 +177,8 @@ impl Upstream {
         }
     }
 
-    /// Takes these endpoints, as discovery has found them, instead of those that it has. What is
-    /// known of those that stay is kept; their tunnels, and those of the others, live on.
+    /// Replaces the endpoints with those that discovery has found. The state of endpoints that stay is
+    /// kept. No tunnel is closed here, not even one of a removed endpoint: that is up to `displace`.
     pub fn set_endpoints(&self, endpoints: &[model::EndpointConfig]) {
         self.state
             .remember_discovered(&self.settings.discovery, endpoints);
@@ -185,7 +190,7 @@ impl Upstream {
         let endpoints = endpoints
             .iter()
             .map(|endpoint| {
-                let state = self.known.endpoint(&self.state, &endpoint.address);
+                let state = self.registry.endpoint(&self.state, &endpoint.address);
                 let sticky = self.sticky.as_ref();
                 Endpoint {
                     weight: endpoint.weight,
@@ -199,19 +204,19 @@ impl Upstream {
             .collect();
         let group = Group::new(endpoints, self.picking());
         let before = std::mem::replace(&mut *locked(&self.group), group);
-        // Not while others wait for the lock.
+        // Outside the lock: freeing a thousand endpoints must not hold up picks.
         drop(before);
         self.limit_ejected(Instant::now());
     }
 
-    /// Its endpoints.
+    /// The state of each endpoint.
     pub fn endpoints(&self) -> Vec<Arc<EndpointState>> {
         let group = locked(&self.group);
         let states = group.endpoints.iter();
         states.map(|endpoint| Arc::clone(&endpoint.state)).collect()
     }
 
-    /// The same, with what is configured of each.
+    /// The endpoints, each with its configuration and its state.
     pub fn members(&self) -> Vec<Member> {
         let group = locked(&self.group);
         let members = group.endpoints.iter().map(|endpoint| Member {
@@ -230,39 +235,40 @@ impl Upstream {
         slow_start.is_some_and(|time| endpoint.warmth(time, micros(now)) < 1.0)
     }
 
-    /// Takes an endpoint out, until an operator puts it back: it gets nothing new, and what it has stays.
+    /// Drains an endpoint until an operator undoes that: it gets no new sessions, and its tunnels stay.
     pub fn set_drained(&self, endpoint: &EndpointState, is_drained: bool) {
         let now = Instant::now();
-        self.known.set_drained(endpoint, is_drained, now);
+        self.registry.set_drained(endpoint, is_drained, now);
         self.limit_ejected(now);
         self.state.queue.wake_next();
     }
 
-    /// Endpoints that take something new, as far as they are fit.
+    /// Endpoints that serve as long as they are healthy: neither drained nor of weight 0.
     pub(super) fn serving(&self) -> Vec<Arc<EndpointState>> {
         let group = locked(&self.group);
         let serving = group
             .endpoints
             .iter()
-            .filter(|it| it.is_undrained() && it.weight() > 0);
+            .filter(|endpoint| endpoint.is_undrained() && endpoint.weight() > 0);
         serving
             .map(|endpoint| Arc::clone(&endpoint.state))
             .collect()
     }
 
-    /// Sessions that wait for an endpoint that is not full.
+    /// Requests in the queue.
     pub fn waiting(&self) -> usize {
         self.state.queue.waiting()
     }
 
-    /// What stands in cookies for an endpoint, where there are any.
+    /// The tag of an endpoint in sticky cookies; `None` if the upstream has none.
     pub fn tag_of(&self, endpoint: &EndpointState) -> Option<EndpointTag> {
         let sticky = self.sticky.as_ref()?;
         Some(sticky.signer.tag(&endpoint.label))
     }
 
-    /// Picks an endpoint that is not among `tried`, and leases it. One short lock: two sessions
-    /// that pick at once see each other's lease.
+    /// Picks an endpoint that is not among `tried`, and leases it. Picking and leasing happen under one
+    /// short lock: two sessions that pick at once see each other's lease, so neither do both take
+    /// the last place of an endpoint, nor do both find the same one the least loaded.
     ///
     /// # Errors
     /// [`PickError`].
@@ -295,27 +301,27 @@ impl Upstream {
                     },
                 )
             }
-            decided => decided,
+            picked => picked,
         }
     }
 
-    /// Which endpoint a session would get now, without a lease on it.
+    /// The endpoint that a session would get now, without a lease on it.
     ///
     /// # Errors
     /// [`PickError`].
     pub fn preview(&self, affinity: Affinity) -> Result<Arc<EndpointState>, PickError> {
         let mut group = locked(&self.group);
-        // Nobody's turn is taken by a context.
+        // A preview must not change whose turn is next.
         let before = group.balancer.clone();
         let picked = self.pick_from(&mut group, affinity, &[]);
         group.balancer = before;
         picked.map(|lease| Arc::clone(lease.endpoint()))
     }
 
-    /// The same; where all are full, waits for its turn as far as the configuration lets it.
+    /// Picks like [`pick`](Self::pick), and waits in the queue, if there is one, while all are full.
     ///
     /// # Errors
-    /// [`PickError`], after the wait.
+    /// [`PickError`], after waiting.
     pub async fn pick_in_turn(
         &self,
         affinity: Affinity,
@@ -325,39 +331,40 @@ impl Upstream {
         let Some(limits) = self.picking().queue else {
             return self.pick(affinity, tried);
         };
-        // Where others wait, nobody overtakes them.
+        // A request must not overtake those that already wait. One that enters the queue between
+        // this look and the pick may be overtaken once, which a lock would not be worth.
         if queue.waiting() == 0 {
             match self.pick(affinity, tried) {
                 Err(PickError::Full) => {}
-                decided => return decided,
+                picked => return picked,
             }
         }
         let attempt = || match self.pick(affinity, tried) {
             Err(PickError::Full) => None,
-            decided => Some(decided),
+            picked => Some(picked),
         };
         match queue.wait(limits, attempt).await {
-            Ok(decided) => decided,
+            Ok(picked) => picked,
             Err(QueueError::Full | QueueError::Timeout) => Err(PickError::Full),
         }
     }
 }
 
-/// What one pick goes by.
+/// The conditions of one pick.
 struct PickContext<'a> {
     tried: &'a [u64],
     now: u64,
     picking: &'a Picking,
-    /// Even those that checks or ejection keep out.
+    /// Whether endpoints that health keeps out may be picked, too.
     ignore_health: bool,
 }
 
 impl PickContext<'_> {
-    /// Whether it may be picked at all, full or not.
+    /// Whether an endpoint may be picked at all, full or not.
     fn may_try(&self, endpoint: &Endpoint) -> bool {
         let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
-        let is_in = self.ignore_health || !endpoint.state.is_out(self.now);
-        untried && endpoint.is_undrained() && is_in
+        let is_healthy = self.ignore_health || !endpoint.state.is_out(self.now);
+        untried && endpoint.is_undrained() && is_healthy
     }
 }
 
@@ -366,7 +373,7 @@ impl Endpoint {
         self.state.weight().unwrap_or(self.weight)
     }
 
-    /// Whether neither the configuration nor an operator has it take nothing new.
+    /// Whether neither the configuration nor an operator drains it.
     fn is_undrained(&self) -> bool {
         !self.is_drained && !self.state.is_drained()
     }
@@ -374,7 +381,7 @@ impl Endpoint {
 
 impl Group {
     fn new(endpoints: Vec<Endpoint>, picking: &Picking) -> Self {
-        // Another one in every process, and after every reload: see there.
+        // A new seed in every process and after every reload: see `Balancer::new`.
         let seed = fastrand::u64(..);
         let balancer = Balancer::new(Policy::from(&picking.balance), endpoints.len(), seed);
         Self {
@@ -394,26 +401,33 @@ impl Group {
         let picked =
             first.or_else(|| self.pick_among(affinity, context, |endpoint| endpoint.is_backup));
         picked.ok_or_else(|| {
-            let mut left = self.endpoints.iter().filter(|each| context.may_try(each));
-            match left.any(|endpoint| endpoint.state.in_flight() >= endpoint.max_in_flight) {
+            let mut remaining = self
+                .endpoints
+                .iter()
+                .filter(|endpoint| context.may_try(endpoint));
+            match remaining.any(|endpoint| endpoint.state.in_flight() >= endpoint.max_in_flight) {
                 true => PickError::Full,
                 false => PickError::NotReady,
             }
         })
     }
 
-    /// Whether checks or ejection keep out everybody who would take something.
+    /// Whether health keeps out every endpoint that is not drained.
     fn all_are_out(&self, now: u64) -> bool {
-        let mut others = self
+        let mut undrained = self
             .endpoints
             .iter()
             .filter(|endpoint| endpoint.is_undrained());
-        others.all(|endpoint| endpoint.state.is_out(now))
+        undrained.all(|endpoint| endpoint.state.is_out(now))
     }
 
-    /// The endpoint that a cookie leads to, whatever its weight.
+    /// The endpoint that a sticky cookie names, whatever its weight: weight 0 keeps new clients away,
+    /// and lets the others come back.
     fn pick_sticky(&self, tag: EndpointTag, context: &PickContext<'_>) -> Option<Lease> {
-        let endpoint = self.endpoints.iter().find(|each| each.tag == Some(tag))?;
+        let endpoint = self
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.tag == Some(tag))?;
         let has_room = endpoint.state.in_flight() < endpoint.max_in_flight;
         (has_room && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
     }

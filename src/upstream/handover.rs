@@ -1,6 +1,6 @@
-//! What a process hands over of its upstreams to the one that succeeds it: so that this one neither
-//! sends clients to an endpoint that is known to be down, nor forgets what the tunnels of the older
-//! one still load, nor sends back whoever has a sticky cookie to somebody else.
+//! What a process hands to its successor about upstreams. With it, the successor does not send
+//! clients to an endpoint that is known to be down, counts the load of the older generation's
+//! tunnels, and accepts the sticky cookies that it has issued.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,50 +10,50 @@ use serde::{Deserialize, Serialize};
 use super::health::HealthHandover;
 use crate::config::model::{self, Address, Discovery, Secret};
 
-/// What is handed over.
+/// The state of all upstreams, as it is handed over.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UpstreamsHandover {
-    /// What is known of upstreams.
+    /// State of upstreams.
     pub upstreams: Vec<UpstreamHandover>,
-    /// What is known of endpoints.
+    /// State of endpoints.
     pub endpoints: Vec<EndpointHandover>,
-    /// What operators have taken out, whether it is there or not.
+    /// Endpoints that operators have drained, whether they are configured at the moment or not.
     pub drained: Vec<(String, Address)>,
 }
 
-/// What is known of an upstream.
+/// The state of one upstream, as it is handed over.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UpstreamHandover {
-    /// Its name.
+    /// The name of the upstream.
     pub name: String,
-    /// What its cookies are signed with, if that is a secret of our own.
+    /// The secret that sticky cookies are signed with, if it is not configured.
     pub secret: Option<Secret>,
-    /// What was looked up, and what was found.
-    pub found: Option<(Discovery, Vec<model::EndpointConfig>)>,
+    /// What discovery last found, and how.
+    pub discovered: Option<(Discovery, Vec<model::EndpointConfig>)>,
 }
 
-/// What is known of an endpoint.
+/// The state of one endpoint, as it is handed over.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct EndpointHandover {
-    /// Its upstream.
+    /// The name of its upstream.
     pub upstream: String,
-    /// Where it listens.
+    /// Where the endpoint listens.
     pub address: Address,
-    /// Leases out.
+    /// Leases, those of older generations included.
     pub in_flight: usize,
-    /// How long it has been there; `None` if it always was.
+    /// How long ago its slow start began; `None` if it had none.
     pub age: Option<Duration>,
-    /// What an operator weighs it.
+    /// The weight that an operator has set.
     pub weight: Option<u32>,
-    /// What its checks and sessions say.
+    /// The state of its checks and its ejection.
     pub health: HealthHandover,
 }
 
-/// What was handed over and has not been asked for yet.
+/// State from a predecessor that no upstream or endpoint has claimed yet.
 #[derive(Debug, Default)]
 pub(super) struct UnclaimedHandover {
-    /// When.
+    /// When it was handed over.
     pub(super) at: Option<Instant>,
     upstreams: HashMap<String, UpstreamHandover>,
     endpoints: HashMap<(String, Address), EndpointHandover>,
@@ -65,9 +65,14 @@ impl UnclaimedHandover {
         let endpoints = endpoints.into_iter();
         Self {
             at: Some(Instant::now()),
-            upstreams: upstreams.map(|it| (it.name.clone(), it)).collect(),
+            upstreams: upstreams
+                .map(|upstream| (upstream.name.clone(), upstream))
+                .collect(),
             endpoints: endpoints
-                .map(|it| ((it.upstream.clone(), it.address.clone()), it))
+                .map(|endpoint| {
+                    let key = (endpoint.upstream.clone(), endpoint.address.clone());
+                    (key, endpoint)
+                })
                 .collect(),
         }
     }

@@ -1,7 +1,8 @@
-//! Whether an endpoint may serve: what its checks say of it, and what its sessions say.
+//! The health of an endpoint: the state of its health checks and of its ejection.
 //!
-//! Pure: told results and the time, it tells what changed. Two things keep an endpoint out, each on
-//! its own: checks that it fails, and failures in sessions, for which it is ejected for a while.
+//! Pure: given results and the time, it returns what changed. Two things take an endpoint out of
+//! rotation, independently of each other: failed health checks, and an ejection for a limited time
+//! because sessions failed.
 
 mod checks;
 mod ejection;
@@ -17,7 +18,7 @@ pub use self::ejection::{SessionFailure, max_ejected};
 use super::time::{moment, seconds};
 use crate::config::model::{Ejection, Health};
 
-/// What is known of an endpoint's fitness.
+/// Whether an endpoint is fit to get new sessions.
 #[derive(Debug, Default)]
 pub struct EndpointHealth {
     checks: CheckHistory,
@@ -25,16 +26,16 @@ pub struct EndpointHealth {
     counts: HealthCounts,
 }
 
-/// What has happened since the start of the process.
+/// Health events of an endpoint since the start of the process.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct HealthCounts {
-    /// Checks, by how they ended.
+    /// Health checks, by [`CheckOutcome`].
     pub checks: [u64; CheckOutcome::ALL.len()],
     /// Ejections.
     pub ejections: u64,
 }
 
-/// What another process is told of it. Times are seconds from then, those that have passed less than 0.
+/// Health as it is handed to a successor. Times are seconds from the handover; negative ones have passed.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HealthHandover {
@@ -47,30 +48,30 @@ pub struct HealthHandover {
     why: Option<SessionFailure>,
 }
 
-/// Whether an endpoint serves, and if not, why.
+/// Whether health keeps an endpoint in rotation, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthStatus<'a> {
-    /// It does.
+    /// In rotation.
     Up,
-    /// Its checks fail.
+    /// Out of rotation: its health checks fail.
     Down {
         /// When it went down.
         since: Instant,
-        /// What the latest check found wrong.
+        /// Why the latest check failed.
         why: &'a str,
     },
-    /// Sessions have failed.
+    /// Out of rotation for a while: sessions failed.
     Ejected {
-        /// When it comes back.
+        /// When it is back in rotation.
         until: Instant,
-        /// What the last of them failed by.
+        /// What the last failure was.
         why: SessionFailure,
     },
 }
 
 impl EndpointHealth {
-    /// As another process has known it until `now`. How its latest sessions went is forgotten, and its
-    /// next check is due as if it were new.
+    /// The health that a predecessor handed over at `now`. Outcomes of sessions are not handed
+    /// over, and the next check is due as for a new endpoint.
     pub fn of(remembered: HealthHandover, now: Instant) -> Self {
         Self {
             checks: CheckHistory {
@@ -90,7 +91,7 @@ impl EndpointHealth {
         }
     }
 
-    /// For another process.
+    /// The health to hand to a successor.
     pub fn remembered(&self, now: Instant) -> HealthHandover {
         HealthHandover {
             is_down: self.checks.is_down,
@@ -103,17 +104,18 @@ impl EndpointHealth {
         }
     }
 
-    /// Whether it is ejected now.
+    /// Whether the endpoint is ejected at `now`.
     pub fn is_ejected(&self, now: Instant) -> bool {
         self.ejections.is_ejected(now)
     }
 
-    /// Ends its ejection.
+    /// Ends the ejection.
     pub fn readmit(&mut self, now: Instant) {
         self.ejections.end(now);
     }
 
-    /// Whether it serves, and if not, why.
+    /// Whether the endpoint is in rotation at `now`, and if not, why. Failed checks come first: they
+    /// outlast an ejection.
     pub fn status(&self, now: Instant) -> HealthStatus<'_> {
         if self.checks.is_down
             && let Some(since) = self.checks.changed
@@ -127,23 +129,23 @@ impl EndpointHealth {
         }
     }
 
-    /// What has happened since the start of the process.
+    /// Health events since the start of the process.
     pub fn counts(&self) -> HealthCounts {
         self.counts
     }
 
-    /// Counts a check that ended like this.
-    pub fn count(&mut self, checked: CheckOutcome) {
-        self.counts.checks[checked as usize] += 1;
+    /// Counts a check.
+    pub fn count(&mut self, outcome: CheckOutcome) {
+        self.counts.checks[outcome as usize] += 1;
     }
 
-    /// What the latest check found wrong, even if nothing has followed from it yet.
+    /// Why the latest check failed, even if the endpoint is not down yet.
     pub fn fault(&self) -> Option<&str> {
         self.checks.fault.as_deref()
     }
 
-    /// When its next check is due: the first one after `chance` (from 0 to 1) of the interval, so that
-    /// those of many endpoints are spread over it.
+    /// When the next check is due. The first one is due after `chance` (from 0 to 1) of the interval,
+    /// so that the checks of many endpoints are spread over it.
     pub fn check_due(
         &mut self,
         settings: &Health,
@@ -153,13 +155,14 @@ impl EndpointHealth {
         self.checks.due(settings, chance, now)
     }
 
-    /// A check begins. If nothing is heard of it any more, there will be another.
+    /// A check begins. If it never ends, another one becomes due anyway.
     pub fn check_begins(&mut self, settings: &Health, now: Instant) {
         self.checks.begin(settings, now);
     }
 
-    /// The check that was due last has ended like this. The next one is due after nine to eleven
-    /// tenths of the interval, as `chance` (from 0 to 1) has it, so that they do not fall into step.
+    /// A check has ended with `result`. The next one is due after 90 to 110 % of the interval, by
+    /// `chance` (from 0 to 1): with this jitter the checks of many endpoints, and of many proxies, do
+    /// not fall into step.
     pub fn checked(
         &mut self,
         result: Result<(), &str>,
@@ -167,6 +170,7 @@ impl EndpointHealth {
         chance: f64,
         now: Instant,
     ) -> Option<HealthChange> {
+        // A passing check proves more than old failures do: it ends an ejection early.
         let readmitted = result.is_ok() && self.is_ejected(now);
         if readmitted {
             self.readmit(now);
@@ -175,29 +179,29 @@ impl EndpointHealth {
         change.or((readmitted && !self.checks.is_down).then_some(HealthChange::Readmitted))
     }
 
-    /// A session went well: it got an answer, and that was none of the failures.
+    /// A session succeeded: it got a response, and the response was not a failure.
     pub fn passed(&mut self, settings: &Ejection, now: Instant) {
         self.ejections.passed(settings, now);
     }
 
-    /// A session failed by the endpoint's doing. Tells whether that makes it due to be ejected. While
-    /// it is out anyway, what comes is left over from older sessions, and says nothing new.
+    /// A session failed because of the endpoint. Returns whether the endpoint should be ejected. While
+    /// the endpoint is out of rotation, failures belong to older sessions and are ignored.
     pub fn failed(&mut self, failure: SessionFailure, settings: &Ejection, now: Instant) -> bool {
         !self.checks.is_down && self.ejections.failed(failure, settings, now)
     }
 
-    /// Ejects it, and tells for how long.
+    /// Ejects the endpoint, and returns for how long.
     pub fn eject(&mut self, settings: &Ejection, now: Instant) -> Duration {
         self.counts.ejections += 1;
         self.ejections.eject(settings, now)
     }
 
-    /// Forgets what its checks have found: there are none any more.
+    /// Forgets the state of checks, because health checks were switched off.
     pub fn forget_checks(&mut self) {
         self.checks = CheckHistory::default();
     }
 
-    /// Forgets how its sessions went: nothing follows from that any more.
+    /// Forgets outcomes and ejections, because ejection was switched off.
     pub fn forget_outcomes(&mut self) {
         self.ejections = EjectionHistory::default();
     }

@@ -1,4 +1,4 @@
-//! One check of an endpoint, over a connection of its own.
+//! One health check of an endpoint, over its own connection.
 
 use std::io;
 use std::time::Duration;
@@ -17,57 +17,57 @@ use crate::protocol::frame::{Control, Event, Frame, FrameError, KEPT, Masking, T
 use crate::protocol::health_request::{HealthRequest, HealthResponseError, UnsendableRequest};
 use crate::protocol::proxy_header;
 
-/// How long an endpoint that has passed may take to end the connection, before it is dropped.
+/// How long an endpoint may take to close the connection after a passed check.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Bytes that are read at once.
+/// The size of the read buffer.
 const READ_AT_ONCE: usize = 2048;
 
-/// Bytes that are read after the last one that matters.
+/// The maximum of bytes that are read and discarded after a passed check.
 const MAX_REST_BYTES: usize = 64 * 1024;
 
-/// What an endpoint without a name of its own gets as `Host`.
+/// The value of `Host` for a unix socket.
 const HOST_OF_UNIX: &str = "localhost";
 
-/// Why an endpoint did not pass.
+/// Why a health check failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthCheckError {
-    /// There is no connection.
+    /// Connecting failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// Something took too long.
+    /// The check timed out.
     #[error("no {what} within {limit:?}")]
     Timeout {
-        /// What did not come.
+        /// What was missing.
         what: &'static str,
-        /// The time that the whole check may take.
+        /// The timeout of the whole check.
         limit: Duration,
     },
-    /// What is configured cannot be sent.
+    /// The configured request cannot be sent.
     #[error(transparent)]
     UnsendableRequest(#[from] UnsendableRequest),
-    /// There is no answer.
+    /// There is no valid response.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
-    /// There is another one.
+    /// The response is not the expected one.
     #[error(transparent)]
     ResponseHead(#[from] HealthResponseError),
-    /// The connection broke before there was a Pong.
+    /// The connection failed before a Pong.
     #[error("no Pong: {0}")]
     Broken(#[source] io::Error),
-    /// The endpoint ended the connection before there was a Pong.
-    #[error("closed instead of a Pong")]
+    /// The endpoint closed the connection without a Pong.
+    #[error("connection closed without a Pong")]
     Closed,
-    /// The same, with a Close frame.
-    #[error("closed with {0} instead of a Pong")]
+    /// The endpoint sent a Close frame without a Pong.
+    #[error("closed with code {0} without a Pong")]
     ClosedWith(u16),
-    /// What came is no framing.
+    /// The bytes are not valid frames.
     #[error("no Pong: {0}")]
     Framing(#[from] FrameError),
 }
 
 impl HealthCheckError {
-    /// How it is counted.
+    /// How the failure is counted.
     pub fn outcome(&self) -> CheckOutcome {
         match self {
             Self::Connect(ConnectError::Timeout(_)) | Self::Timeout { .. } => CheckOutcome::Timeout,
@@ -85,7 +85,7 @@ impl HealthCheckError {
 /// Checks `endpoint` as `settings` say.
 ///
 /// # Errors
-/// [`HealthCheckError`], which says in one line why it did not pass.
+/// [`HealthCheckError`], which says in one line why the check failed.
 pub async fn health_check(
     settings: &Health,
     upstream: &Upstream,
@@ -99,30 +99,30 @@ pub async fn health_check(
     };
     let proxy_header = proxy_header::write(upstream.reach().send_proxy, None);
     let connecting = connect(upstream, endpoint, connector, &proxy_header);
-    let reached = check.within("connection", connecting).await??;
+    let connection = check.within("connection", connecting).await??;
     let host = endpoint.host().unwrap_or(HOST_OF_UNIX);
     match &settings.probe {
         Probe::Tcp => {}
         Probe::Http(settings) => {
             let health_request = HealthRequest::plain(settings, host)?;
-            let answered = check.answer(reached, &health_request).await?;
-            close_politely(answered.reached.stream, &[]).await;
+            let response = check.exchange(connection, &health_request).await?;
+            close_politely(response.connection.stream, &[]).await;
         }
         Probe::WebSocket(settings) => {
             let health_request = HealthRequest::handshake(settings, host, random())?;
-            let answered = check.answer(reached, &health_request).await?;
-            let reached = check.liveness(answered, settings).await?;
+            let response = check.exchange(connection, &health_request).await?;
+            let connection = check.liveness(response, settings).await?;
             let close = Frame::close(1000, "", Some(random()));
-            close_politely(reached.stream, &close.into_bytes()).await;
+            close_politely(connection.stream, &close.into_bytes()).await;
         }
     }
     Ok(())
 }
 
-/// A check under way.
+/// The timeout of a running check. It covers all steps together.
 struct CheckDeadline {
     limit: Duration,
-    /// `None` beyond what the clock can tell.
+    /// `None` if the timeout is longer than the clock can express.
     deadline: Option<Instant>,
 }
 
@@ -141,39 +141,39 @@ impl CheckDeadline {
             .map_err(|_| HealthCheckError::Timeout { what, limit })
     }
 
-    async fn answer(
+    async fn exchange(
         &self,
-        reached: EndpointConnection,
+        connection: EndpointConnection,
         health_request: &HealthRequest<'_>,
     ) -> Result<EndpointResponse, HealthCheckError> {
         let request = health_request.to_bytes();
-        let exchanging = exchange(reached, &request);
-        let answered = self.within("answer", exchanging).await??;
-        if let Some(answer) = answered.answer() {
-            health_request.check(&answer)?;
+        let exchanging = exchange(connection, &request);
+        let response = self.within("response", exchanging).await??;
+        if let Some(head) = response.head() {
+            health_request.check(&head)?;
         }
-        Ok(answered)
+        Ok(response)
     }
 
-    /// Sends a Ping and waits for its Pong, if it is configured so.
+    /// Sends a Ping and waits for its Pong, if configured.
     async fn liveness(
         &self,
-        answered: EndpointResponse,
+        response: EndpointResponse,
         settings: &WebSocketProbe,
     ) -> Result<EndpointConnection, HealthCheckError> {
         if !settings.ping {
-            return Ok(answered.reached);
+            return Ok(response.connection);
         }
         let mut ping = PingExchange::new();
-        ping.read(answered.read_ahead())?;
-        let mut reached = answered.reached;
-        let playing = ping.play(&mut reached.stream);
-        self.within("Pong", playing).await??;
-        Ok(reached)
+        ping.read(response.read_ahead())?;
+        let mut connection = response.connection;
+        let waiting = ping.send_and_wait(&mut connection.stream);
+        self.within("Pong", waiting).await??;
+        Ok(connection)
     }
 }
 
-/// A Ping of ours, and what came since.
+/// A Ping, and the state of the frames that arrive.
 struct PingExchange {
     payload: [u8; KEPT],
     tracker: Tracker,
@@ -187,10 +187,10 @@ impl PingExchange {
         }
     }
 
-    async fn play(&mut self, stream: &mut Stream) -> Result<(), HealthCheckError> {
-        let ping = Frame::control(Control::Ping, &self.payload, Some(random()));
+    async fn send_and_wait(&mut self, stream: &mut Stream) -> Result<(), HealthCheckError> {
+        let frame = Frame::control(Control::Ping, &self.payload, Some(random()));
         stream
-            .write_all(&ping.into_bytes())
+            .write_all(&frame.into_bytes())
             .await
             .map_err(HealthCheckError::Broken)?;
         stream.flush().await.map_err(HealthCheckError::Broken)?;
@@ -210,7 +210,8 @@ impl PingExchange {
         }
     }
 
-    /// Whether the Pong is in these bytes. Whatever else the endpoint says is passed over.
+    /// Whether the Pong is in these bytes. Other frames are ignored: many applications send a message
+    /// as soon as a client connects.
     fn read(&mut self, mut bytes: &[u8]) -> Result<bool, HealthCheckError> {
         loop {
             let (length, event) = self.tracker.step(bytes);
@@ -239,8 +240,9 @@ impl PingExchange {
     }
 }
 
-/// Takes leave of an endpoint that has passed, so that it sees no broken connection: `last` is sent,
-/// and what still comes is read, until it ends the connection. Nothing depends on that any more.
+/// Closes the connection to an endpoint that has passed: sends `last`, and reads until the endpoint
+/// closes, too. To drop the socket with unread data would send a reset, which the endpoint may log as
+/// an error with every check. The result of the check does not depend on this.
 async fn close_politely(mut stream: Stream, last: &[u8]) {
     let work = async {
         stream.write_all(last).await?;
@@ -258,7 +260,7 @@ async fn close_politely(mut stream: Stream, last: &[u8]) {
     let _ = timeout(CLOSE_TIMEOUT, work).await;
 }
 
-/// What nobody can guess.
+/// Random bytes that cannot be guessed.
 fn random<const LENGTH: usize>() -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     // It does not fail; if it did, the check would still be valid.

@@ -1,7 +1,7 @@
-//! Plain HTTP towards endpoints: bodies both ways, and the idle connections of one worker.
+//! Plain requests to endpoints: the bodies of requests and responses, and a pool of idle connections.
 //!
-//! hyper's client frames the messages. A connection is lent to one request, and given back when
-//! the reply's body has ended; only then may another request use it.
+//! hyper's client does the message framing. A request borrows a connection, and returns it when the
+//! body of the response has ended; only then can another request use it.
 
 mod pool;
 mod request;
@@ -17,13 +17,13 @@ pub use self::response::{BorrowedConnection, ResponseBody};
 use super::source::PortPermit;
 use crate::drain::Tasks;
 
-/// Bytes that hyper may buffer of one message: the bound on the head of an answer.
+/// The maximum that hyper buffers of one message: the limit of a response head.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Puts HTTP/1.1 on a fresh connection; the task that drives it is one of `tasks`, and holds `port`.
+/// Starts HTTP/1.1 on a new connection. The task that drives it is one of `tasks`, and holds `port`.
 ///
 /// # Errors
-/// None in practice: hyper's handshake for HTTP/1.1 sends nothing.
+/// None in practice: hyper sends nothing to start HTTP/1.1.
 pub async fn open(
     io: impl AsyncRead + AsyncWrite + Unpin + 'static,
     port: Option<PortPermit>,
@@ -36,7 +36,7 @@ pub async fn open(
         .handshake(TokioIo::new(io))
         .await?;
     tasks.spawn(async move {
-        // What goes wrong is told to the request that it goes wrong for.
+        // The request that uses the connection gets the error, too.
         let _ = connection.await;
         drop(port);
     });

@@ -1,7 +1,7 @@
-//! The queue of an upstream: who waits for an endpoint that is full, in which order.
+//! The queue of an upstream: requests that wait, in order, while all its endpoints are full.
 //!
-//! Only whoever is first in the queue looks for room; the others wait for their turn. So nobody is
-//! overtaken, and one who leaves a place wakes one, not all.
+//! Only the request at the head of the queue looks for room; the others wait for the head. So no
+//! request is overtaken, and a lease that ends wakes one request, not all of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,70 +10,79 @@ use tokio::time::timeout;
 
 use crate::config::model::QueueConfig;
 
-/// A queue. Outlives reloads.
+/// The queue of one upstream. It outlives reloads.
 #[derive(Debug, Default)]
 pub struct Queue {
+    /// Requests in the queue.
     waiting: AtomicUsize,
-    line: Mutex<()>,
-    changed: Notify,
+    /// Held by the request at the head. tokio's mutex is fair: it wakes in order of arrival.
+    head: Mutex<()>,
+    /// An endpoint may have room again.
+    room: Notify,
 }
 
-/// Why there was nothing to wait for, or for too long.
+/// Why a request left the queue without an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueError {
-    /// As many wait as may.
+    /// The queue was full: the request did not enter it.
     Full,
-    /// The time is over.
+    /// No endpoint had room in time.
     Timeout,
 }
 
 impl Queue {
-    /// How many wait.
+    /// Requests in the queue.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Somebody left, or something changed: there may be room for one.
+    /// Wakes the request at the head, because an endpoint may have room again.
     pub fn wake_next(&self) {
-        // The orders matter: whoever waits counts itself before it looks, whoever leaves does so
-        // before it counts who waits.
+        // A wake-up is never lost: a request counts itself as waiting before it looks at the
+        // leases, and a lease is released before this count is read. All of these are SeqCst, so
+        // at least one of the two sees the other. With Relaxed both could miss it, and the
+        // request would sleep until its timeout.
         if self.waiting() > 0 {
-            self.changed.notify_one();
+            self.room.notify_one();
         }
     }
 
-    /// Waits for its turn, and until `attempt` succeeds.
+    /// Waits for the head of the queue, and there until `attempt` succeeds.
     ///
     /// # Errors
     /// [`QueueError`].
     pub async fn wait<T>(
         &self,
-        queue: QueueConfig,
+        limits: QueueConfig,
         mut attempt: impl FnMut() -> Option<T>,
     ) -> Result<T, QueueError> {
-        let _place = QueuePosition::take(&self.waiting, queue.size).ok_or(QueueError::Full)?;
+        let _position = QueuePosition::take(&self.waiting, limits.size).ok_or(QueueError::Full)?;
         let turn = async {
-            let _first = self.line.lock().await;
+            // Held until the attempt succeeds. If this request gives up, dropping it passes the
+            // wake-up on: `Notified` hands an unused permit back, and the next request is at the
+            // head and tries at once.
+            let _head = self.head.lock().await;
             loop {
-                let changed = self.changed.notified();
-                if let Some(done) = attempt() {
-                    return done;
+                // Before the attempt: room that appears between the two is not missed.
+                let room = self.room.notified();
+                if let Some(success) = attempt() {
+                    return success;
                 }
-                changed.await;
+                room.await;
             }
         };
-        timeout(queue.timeout, turn)
+        timeout(limits.timeout, turn)
             .await
             .map_err(|_| QueueError::Timeout)
     }
 }
 
-/// One who waits, until it is dropped.
+/// One request in the queue, until it is dropped.
 struct QueuePosition<'a>(&'a AtomicUsize);
 
 impl<'a> QueuePosition<'a> {
-    fn take(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
-        let one_more = |waiting| (waiting < most).then_some(waiting + 1);
+    fn take(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
+        let one_more = |waiting| (waiting < max).then_some(waiting + 1);
         waiting
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more)
             .ok()

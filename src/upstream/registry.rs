@@ -1,7 +1,7 @@
-//! What outlives a reload: the state of upstreams and endpoints, as long as anything uses it.
+//! The state of upstreams and endpoints that outlives a reload, as long as anything uses it.
 //!
-//! Every snapshot that has the same endpoint shares its state, so that the count of leases, above
-//! all, is right whichever configuration a tunnel was opened under.
+//! Every snapshot that has the same endpoint shares its state. So the number of leases, above all,
+//! is right whichever configuration a tunnel was opened under.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,14 +17,14 @@ use super::time::micros;
 use crate::config::model::{self, Address, Discovery, EndpointTls, Roots, Secret};
 use crate::net::tls::{self, TlsError};
 
-/// TLS towards the endpoints of an upstream.
+/// TLS for connections to the endpoints of an upstream.
 #[derive(Debug)]
 pub struct UpstreamTls {
-    /// What connections are made with.
+    /// The TLS client configuration.
     pub config: Arc<ClientConfig>,
-    /// What it was made from.
+    /// The settings that it was made from.
     pub settings: EndpointTls,
-    /// Tells pooled connections of one TLS set-up from those of another.
+    /// Distinguishes pooled connections with these settings from those with others.
     pub generation: u64,
 }
 
@@ -39,16 +39,17 @@ impl UpstreamTls {
     }
 }
 
-/// What outlives a reload of one upstream.
+/// The state of one upstream; it outlives reloads.
 #[derive(Debug)]
 pub struct UpstreamState {
-    /// Its name.
+    /// The name of the upstream.
     pub name: Arc<str>,
-    /// Who waits for its endpoints.
+    /// Requests that wait for an endpoint.
     pub queue: Arc<Queue>,
     tls: Mutex<Option<Arc<UpstreamTls>>>,
     secret: OnceLock<[u8; 32]>,
-    found: Mutex<Option<(Discovery, Vec<model::EndpointConfig>)>>,
+    /// What discovery last found, and how.
+    discovered: Mutex<Option<(Discovery, Vec<model::EndpointConfig>)>>,
 }
 
 impl UpstreamState {
@@ -58,64 +59,66 @@ impl UpstreamState {
             queue: Arc::default(),
             tls: Mutex::default(),
             secret: OnceLock::new(),
-            found: Mutex::default(),
+            discovered: Mutex::default(),
         }
     }
 
-    /// The same as before, sessions that can be resumed included, if it is set up in the same way.
+    /// TLS with these settings. If they have not changed, this is the same as before, so that TLS
+    /// sessions can be resumed after a reload.
     pub(super) fn tls(&self, settings: &EndpointTls) -> Result<Arc<UpstreamTls>, TlsError> {
-        let mut known = locked(&self.tls);
-        if let Some(before) = known.as_ref()
+        let mut current = locked(&self.tls);
+        if let Some(before) = current.as_ref()
             && before.settings == *settings
-            // The operating system's authorities may have changed: they are read again.
+            // The operating system's CA certificates may have changed, so they are read again.
             && settings.roots != Roots::Platform
         {
             return Ok(Arc::clone(before));
         }
         let tls = Arc::new(UpstreamTls::new(settings)?);
-        *known = Some(Arc::clone(&tls));
+        *current = Some(Arc::clone(&tls));
         Ok(tls)
     }
 
-    /// A secret of our own.
+    /// The secret for sticky cookies if none is configured: random, made on first use.
     pub(super) fn secret(&self) -> &[u8] {
         self.secret.get_or_init(|| {
             let mut secret = [0; 32];
-            // It does not fail; if it did, cookies would be of no use to anybody else either.
+            // It does not fail. If it did, TLS would not work either, and cookies would only be
+            // forgeable.
             let _ = aws_lc_rs::rand::fill(&mut secret);
             secret
         })
     }
 
-    /// For whoever succeeds this process.
+    /// The state to hand to a successor.
     fn hand_over(&self) -> UpstreamHandover {
         let secret = self.secret.get();
         let secret = secret.map(|secret| Secret::new(secret.to_vec().into()));
         UpstreamHandover {
             name: self.name.to_string(),
             secret,
-            found: locked(&self.found).clone(),
+            discovered: locked(&self.discovered).clone(),
         }
     }
 
-    /// As it was for the process before.
+    /// Continues with the state from a predecessor.
     fn take_over(&self, handed: UpstreamHandover) {
         let secret = handed
             .secret
             .as_ref()
             .map(|secret| secret.bytes().try_into());
         if let Some(Ok(secret)) = secret {
-            // It is the first that is heard of it.
+            // Nothing has asked for the secret yet, so none is set.
             let _ = self.secret.set(secret);
         }
-        *locked(&self.found) = handed.found;
+        *locked(&self.discovered) = handed.discovered;
     }
 
-    /// What `discovery` has found so far.
-    pub(super) fn found(&self, discovery: &Discovery) -> Option<Vec<model::EndpointConfig>> {
-        let found = locked(&self.found);
-        let (of, endpoints) = found.as_ref()?;
-        (of == discovery).then(|| endpoints.clone())
+    /// The endpoints that `discovery` last found.
+    pub(super) fn discovered(&self, discovery: &Discovery) -> Option<Vec<model::EndpointConfig>> {
+        let discovered = locked(&self.discovered);
+        let (by, endpoints) = discovered.as_ref()?;
+        (by == discovery).then(|| endpoints.clone())
     }
 
     pub(super) fn remember_discovered(
@@ -123,25 +126,26 @@ impl UpstreamState {
         discovery: &Discovery,
         endpoints: &[model::EndpointConfig],
     ) {
-        *locked(&self.found) = Some((discovery.clone(), endpoints.to_vec()));
+        *locked(&self.discovered) = Some((discovery.clone(), endpoints.to_vec()));
     }
 }
 
-/// Everything of upstreams that is alive: configured, or no more so but still with leases out. An
-/// endpoint that comes back while its tunnels live is the same as before.
+/// All upstreams and endpoints that are configured, or still have leases. An endpoint that is removed
+/// and comes back while its tunnels are open is the same as before.
 #[derive(Debug, Default)]
 pub struct Registry {
     endpoints: Mutex<HashMap<EndpointKey, Weak<EndpointState>>>,
     upstreams: Mutex<HashMap<Arc<str>, Weak<UpstreamState>>>,
-    settled: AtomicBool,
-    /// What operators have taken out: it stays out if it goes and comes back.
+    /// Whether endpoints that appear are new, and so get a slow start: not while the process starts.
+    has_settled: AtomicBool,
+    /// Endpoints that operators have drained. They stay drained if they are removed and come back.
     drained: Mutex<HashSet<EndpointKey>>,
-    /// What the process before has handed over, until it is asked for.
-    estate: Mutex<UnclaimedHandover>,
+    /// State from a predecessor that has not been claimed yet.
+    unclaimed: Mutex<UnclaimedHandover>,
 }
 
 impl Registry {
-    /// Of the process before. What it did not have is new.
+    /// Begins with the state from a predecessor. Endpoints that it did not have are new.
     pub fn from_predecessor(handed: UpstreamsHandover) -> Self {
         let UpstreamsHandover {
             upstreams,
@@ -149,19 +153,19 @@ impl Registry {
             drained,
         } = handed;
         Self {
-            settled: AtomicBool::new(true),
+            has_settled: AtomicBool::new(true),
             drained: Mutex::new(
                 drained
                     .into_iter()
                     .map(|(upstream, address)| (Arc::from(upstream), address))
                     .collect(),
             ),
-            estate: Mutex::new(UnclaimedHandover::new(upstreams, endpoints)),
+            unclaimed: Mutex::new(UnclaimedHandover::new(upstreams, endpoints)),
             ..Self::default()
         }
     }
 
-    /// For whoever succeeds this process.
+    /// The state to hand to a successor.
     pub fn hand_over(&self, now: Instant) -> UpstreamsHandover {
         let endpoints = locked(&self.endpoints);
         let endpoints = endpoints.values().filter_map(Weak::upgrade);
@@ -178,14 +182,14 @@ impl Registry {
         }
     }
 
-    /// From now on endpoints that appear are new ones, whatever the process before knew of them: that
-    /// grows old.
+    /// The process has started: endpoints that appear from now on are new. What the predecessor knew
+    /// of others is dropped, because it gets stale.
     pub fn settle(&self) {
-        self.settled.store(true, Ordering::Relaxed);
-        *locked(&self.estate) = UnclaimedHandover::default();
+        self.has_settled.store(true, Ordering::Relaxed);
+        *locked(&self.unclaimed) = UnclaimedHandover::default();
     }
 
-    /// Takes an endpoint out, or puts it back: then its slow start begins.
+    /// Drains an endpoint, or undoes that: then its slow start begins.
     pub(super) fn set_drained(&self, endpoint: &EndpointState, is_drained: bool, now: Instant) {
         let key = (Arc::clone(&endpoint.upstream), endpoint.address.clone());
         let mut drained = locked(&self.drained);
@@ -196,25 +200,27 @@ impl Registry {
         endpoint.set_drained(is_drained, now);
     }
 
-    /// Forgets those that have died.
+    /// Forgets the upstreams and endpoints that nothing uses any more.
     pub fn sweep(&self) {
         locked(&self.endpoints).retain(|_, state| state.strong_count() > 0);
         locked(&self.upstreams).retain(|_, state| state.strong_count() > 0);
     }
 
+    /// The state of the upstream, from a predecessor if it has left one.
     pub(super) fn upstream(&self, name: &Arc<str>) -> Arc<UpstreamState> {
         let mut upstreams = locked(&self.upstreams);
         if let Some(state) = upstreams.get(name).and_then(Weak::upgrade) {
             return state;
         }
         let state = Arc::new(UpstreamState::new(name));
-        if let Some(handed) = locked(&self.estate).take_upstream(name) {
+        if let Some(handed) = locked(&self.unclaimed).take_upstream(name) {
             state.take_over(handed);
         }
         upstreams.insert(Arc::clone(name), Arc::downgrade(&state));
         state
     }
 
+    /// The state of the endpoint, from a predecessor if it has left one.
     pub(super) fn endpoint(
         &self,
         upstream: &UpstreamState,
@@ -225,7 +231,7 @@ impl Registry {
         if let Some(state) = endpoints.get(&key).and_then(Weak::upgrade) {
             return state;
         }
-        let since = match self.settled.load(Ordering::Relaxed) {
+        let since = match self.has_settled.load(Ordering::Relaxed) {
             true => micros(Instant::now()).max(1),
             false => 0,
         };
@@ -234,12 +240,12 @@ impl Registry {
             Arc::clone(&upstream.queue),
             since,
         ));
-        let mut estate = locked(&self.estate);
-        let handed = estate.take_endpoint(&upstream.name, address);
-        if let (Some(handed), Some(at)) = (handed, estate.at) {
+        let mut unclaimed = locked(&self.unclaimed);
+        let handed = unclaimed.take_endpoint(&upstream.name, address);
+        if let (Some(handed), Some(at)) = (handed, unclaimed.at) {
             state.take_over(handed, at);
         }
-        drop(estate);
+        drop(unclaimed);
         let is_drained = locked(&self.drained).contains(&key);
         state.begin_drained(is_drained);
         endpoints.insert(key, Arc::downgrade(&state));

@@ -1,4 +1,4 @@
-//! Names of endpoints become addresses, which are kept for a while beside the endpoint.
+//! Resolves the names of endpoints; the addresses are cached for a short time in the endpoint's state.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +9,12 @@ use tokio::runtime::Handle;
 
 use super::endpoint::{EndpointState, locked};
 
-/// How long the addresses of a name are used before it is looked up again.
+/// How long the addresses of a name are used before it is looked up again. The operating system's
+/// resolver does not report a TTL.
 const ADDRESSES_TTL: Duration = Duration::from_secs(5);
 
-/// Resolves names on the control runtime, so that no worker waits for a slow name server.
+/// Resolves names on the control runtime. The lookup of the operating system blocks a thread: on a
+/// worker, a slow name server would hold up its tunnels.
 #[derive(Debug, Clone)]
 pub(super) struct Resolver {
     control: Handle,

@@ -1,7 +1,7 @@
-//! Local addresses that connections come from: taken in turn, counted until they are closed.
+//! Local addresses that connections come from: used in turn, with the ports in use counted.
 //!
-//! From one address there are as many connections to one endpoint as there are local ports, tens of
-//! thousands at most. A port is used once for each pair of addresses, so that every further
+//! From one local address, there can be as many connections to one endpoint as there are local ports:
+//! tens of thousands. A port can be used once for each pair of addresses, so every further local
 //! address brings as many again.
 
 use std::collections::HashMap;
@@ -13,10 +13,10 @@ use super::endpoint::EndpointState;
 use super::group::Upstream;
 use crate::config::ports;
 
-/// Destinations that are remembered before those without connections are first forgotten.
+/// Destinations in the table before those without connections are first removed.
 const SWEEP_AT: usize = 256;
 
-/// The connections of the process, by where they go and where they come from.
+/// The connections of the process, by destination and source.
 #[derive(Debug, Default)]
 pub struct SourcePorts {
     destinations: Mutex<Destinations>,
@@ -24,39 +24,39 @@ pub struct SourcePorts {
 
 #[derive(Debug, Default)]
 struct Destinations {
-    known: HashMap<SocketAddr, DestinationPorts>,
-    /// How many there are when it is time to forget some.
+    table: HashMap<SocketAddr, DestinationPorts>,
+    /// The size at which unused destinations are removed next.
     sweep_at: usize,
 }
 
 #[derive(Debug, Default)]
 struct DestinationPorts {
     turn: usize,
-    /// A handful: a search from the front is the fastest.
+    /// A handful of sources: a linear search is the fastest.
     used: Vec<(Option<IpAddr>, Arc<PortCount>)>,
 }
 
 #[derive(Debug, Default)]
 struct PortCount {
     connections: AtomicUsize,
-    /// Nothing could be had from it the last time.
-    mark_exhausted: AtomicBool,
+    /// Whether there was no free port the last time.
+    is_exhausted: AtomicBool,
 }
 
-/// What is known of the ports between a source and an endpoint.
+/// The ports between a source and an endpoint.
 #[derive(Debug)]
 pub struct PortUsage {
     /// The endpoint.
     pub endpoint: Arc<EndpointState>,
     /// The local address; `None` where the kernel chooses it.
     pub source: Option<IpAddr>,
-    /// Connections of ours.
+    /// Connections of this process.
     pub used: usize,
-    /// How many more there could be, if nobody else had any.
+    /// Connections that are still possible, if no other process has any.
     pub free: usize,
 }
 
-/// A connection's part of a source's ports, until this is dropped.
+/// One local port that a connection uses, until it is dropped.
 #[derive(Debug)]
 pub struct PortPermit(Arc<PortCount>);
 
@@ -66,14 +66,15 @@ impl PortPermit {
         Self(Arc::clone(used))
     }
 
-    /// There was no port left; whether there was one the last time.
+    /// Records that there was no free port. Returns whether there was one the last time, so that the
+    /// caller logs this once.
     pub(super) fn mark_exhausted(&self) -> bool {
-        !self.0.mark_exhausted.swap(true, Ordering::Relaxed)
+        !self.0.is_exhausted.swap(true, Ordering::Relaxed)
     }
 
-    /// There was one.
+    /// Records that there was a free port.
     pub(super) fn mark_connected(&self) {
-        self.0.mark_exhausted.store(false, Ordering::Relaxed);
+        self.0.is_exhausted.store(false, Ordering::Relaxed);
     }
 }
 
@@ -84,20 +85,21 @@ impl Drop for PortPermit {
 }
 
 impl SourcePorts {
-    /// Which of `sources` to try for a connection to `to`, one after the other; `None` leaves it to
-    /// the kernel, where none of them is of the right family.
+    /// The sources to try for a connection to `to`, in this order. `None` leaves the choice to the
+    /// kernel; it stands alone if no configured source has the right address family.
     pub(super) fn candidates_for(&self, to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
         let mut candidates_for = candidates(to, sources);
         match candidates_for.len() {
             ..2 => {}
-            // Each destination has a turn of its own: with one for all, endpoints that are taken in
-            // turn as well would always be reached from the same.
+            // Each destination has its own turn. With a common one, and endpoints that are picked in
+            // turn as well, each endpoint would always be reached from the same source.
             several => candidates_for.rotate_left(self.lock().turn(to) % several),
         }
         candidates_for
     }
 
-    /// Counts a connection to `to` that comes from there.
+    /// Counts a connection from `from` to `to`. It counts while it is being opened, so that concurrent
+    /// attempts are seen.
     pub(super) fn acquire(&self, to: SocketAddr, from: Option<IpAddr>) -> PortPermit {
         let mut destinations = self.lock();
         let destination = destinations.at(to);
@@ -109,21 +111,21 @@ impl SourcePorts {
         PortPermit::of(&used)
     }
 
-    /// Connections to `to` that come from there.
+    /// Connections from `from` to `to`.
     pub fn used(&self, to: SocketAddr, from: Option<IpAddr>) -> usize {
         let destinations = self.lock();
-        let used = destinations.known.get(&to).and_then(|destination| {
+        let used = destinations.table.get(&to).and_then(|destination| {
             let mut used = destination.used.iter();
             used.find(|(source, _)| *source == from)
         });
         used.map_or(0, |(_, used)| used.connections.load(Ordering::Relaxed))
     }
 
-    /// The ports of every endpoint and source of `upstream`. Unix sockets have none, and neither do
+    /// The ports between every source and endpoint of `upstream`. Unix sockets have none, and neither do
     /// names that have not been resolved.
     pub fn of(&self, upstream: &Upstream) -> Vec<PortUsage> {
         let local = ports::local();
-        let mut all = Vec::new();
+        let mut usages = Vec::new();
         for endpoint in upstream.endpoints() {
             let to = endpoint.destinations();
             let mut sources: Vec<Option<IpAddr>> = Vec::new();
@@ -140,7 +142,7 @@ impl SourcePorts {
                     |to: &&SocketAddr| source.is_none_or(|source| source.is_ipv4() == to.is_ipv4());
                 let reached: Vec<&SocketAddr> = to.iter().filter(of_family).collect();
                 let used = reached.iter().map(|to| self.used(**to, source)).sum();
-                all.push(PortUsage {
+                usages.push(PortUsage {
                     endpoint: Arc::clone(&endpoint),
                     source,
                     used,
@@ -148,7 +150,7 @@ impl SourcePorts {
                 });
             }
         }
-        all
+        usages
     }
 
     fn lock(&self) -> MutexGuard<'_, Destinations> {
@@ -158,7 +160,7 @@ impl SourcePorts {
     }
 }
 
-/// Those of `sources` from which `to` can be reached; `None` if there are none.
+/// The `sources` of the same address family as `to`; a single `None` if there are none.
 fn candidates(to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
     let mut candidates: Vec<Option<IpAddr>> = sources
         .iter()
@@ -173,12 +175,12 @@ fn candidates(to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
 
 impl Destinations {
     fn at(&mut self, to: SocketAddr) -> &mut DestinationPorts {
-        if self.known.len() >= self.sweep_at.max(SWEEP_AT) && !self.known.contains_key(&to) {
-            self.known.retain(|_, destination| destination.is_used());
-            // Often enough to stay small, seldom enough to cost nothing.
-            self.sweep_at = self.known.len() * 2;
+        if self.table.len() >= self.sweep_at.max(SWEEP_AT) && !self.table.contains_key(&to) {
+            self.table.retain(|_, destination| destination.is_used());
+            // Twice what is left: amortised, an insertion costs a constant time.
+            self.sweep_at = self.table.len() * 2;
         }
-        self.known.entry(to).or_default()
+        self.table.entry(to).or_default()
     }
 
     fn turn(&mut self, to: SocketAddr) -> usize {
@@ -192,7 +194,7 @@ impl Destinations {
 impl DestinationPorts {
     fn is_used(&self) -> bool {
         self.used.iter().any(|(_, used)| {
-            // A share that is being taken is one, too.
+            // A permit that is just being handed out has no connection counted yet.
             used.connections.load(Ordering::Relaxed) > 0 || Arc::strong_count(used) > 1
         })
     }
@@ -298,7 +300,7 @@ mod tests {
         for port in 1..2000 {
             drop(sources.acquire(SocketAddr::from(([10, 0, 0, 2], port)), None));
         }
-        assert!(sources.lock().known.len() <= SWEEP_AT);
+        assert!(sources.lock().table.len() <= SWEEP_AT);
         assert_eq!(sources.used(to("10.0.0.1:1"), None), 1);
         drop(held);
     }

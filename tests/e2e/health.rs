@@ -57,9 +57,9 @@ async fn a_failing_check_says_why() {
         (None, http, "cannot connect: "),
         (Some(Does::Answer(503)), http, "answered 503"),
         (Some(Does::Answer(426)), http, "answered 426"),
-        (Some(Does::Hang), http, "no answer within 300ms"),
+        (Some(Does::Hang), http, "no response within 300ms"),
         (Some(Does::Answer(404)), websocket, "answered 404"),
-        (Some(Does::Hang), websocket, "no answer within 300ms"),
+        (Some(Does::Hang), websocket, "no response within 300ms"),
         (
             Some(Does::WrongAccept),
             websocket,
@@ -75,7 +75,7 @@ async fn a_failing_check_says_why() {
         (
             Some(Does::Close),
             pinging,
-            "closed with 1008 instead of a Pong",
+            "closed with code 1008 without a Pong",
         ),
     ];
     let mut config = simple(&[nobody().await]);

@@ -98,7 +98,7 @@ async fn an_address_that_this_machine_does_not_have_is_passed_over() {
     let proxy = Proxy::start(&from("\"192.0.2.1\", \"127.0.0.2\"", &listener)).await;
     let tunnels = origins(&proxy, &listener, 4).await;
     assert_eq!(shown(&tunnels), ["127.0.0.2"; 4]);
-    let told = proxy.logged_by_now("source not usable").await;
+    let told = proxy.logged_by_now("source address unavailable").await;
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0]["source"], "192.0.2.1");
 }
@@ -150,9 +150,9 @@ async fn in_a_narrow_network() {
     assert_eq!(open(&mut held).await, 503);
     let rejected = proxy.logged_times("rejected", 2).await;
     let detail = rejected[1]["detail"].as_str().unwrap();
-    assert!(detail.contains("no local port is left"), "{detail}");
+    assert!(detail.contains("no free local port"), "{detail}");
     assert_eq!(echoes.each_ref().map(Echo::open), [2 * PORTS; 2]);
     // Of the first source for both endpoints, and of the second for the one that was tried last.
-    let told = proxy.logged_by_now("source not usable").await;
+    let told = proxy.logged_by_now("source address unavailable").await;
     assert_eq!(told.len(), 3, "{told:?}");
 }

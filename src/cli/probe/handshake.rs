@@ -100,7 +100,7 @@ pub(super) async fn open(
     let answered = exchange(reached, &health_request.to_bytes())
         .await
         .map_err(|error| unanswered(url, &error))?;
-    let Some(answer) = answered.answer() else {
+    let Some(answer) = answered.head() else {
         return Err(LegFailure::new("the response is not valid HTTP"));
     };
     if !answer.is_switch() {
@@ -126,7 +126,7 @@ pub(super) async fn open(
         }
     };
     let read_ahead = answered.read_ahead().to_vec();
-    let stream = answered.reached.stream;
+    let stream = answered.connection.stream;
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
@@ -157,7 +157,7 @@ fn unanswered(url: &Url, error: &ExchangeError) -> LegFailure {
 /// The failure if the response is not a 101.
 async fn refused(mut answered: EndpointResponse) -> LegFailure {
     let body = first_line(&mut answered).await;
-    let Some(answer) = answered.answer() else {
+    let Some(answer) = answered.head() else {
         return LegFailure::new("the response is not valid HTTP");
     };
     let status = answer.status().map_or(0, |status| status.as_u16());
@@ -202,7 +202,7 @@ async fn refused(mut answered: EndpointResponse) -> LegFailure {
 
 /// The first line of the body that is not empty, if it arrives soon.
 async fn first_line(answered: &mut EndpointResponse) -> Option<String> {
-    let answer = answered.answer()?;
+    let answer = answered.head()?;
     let chunked = answer.first("transfer-encoding").is_some();
     let length = answer.first("content-length");
     let length = length.and_then(|length| length.parse().ok());
@@ -213,7 +213,12 @@ async fn first_line(answered: &mut EndpointResponse) -> Option<String> {
             if ended || line(&body, ended).is_some() {
                 break;
             }
-            match answered.reached.stream.read_buf(&mut answered.bytes).await {
+            match answered
+                .connection
+                .stream
+                .read_buf(&mut answered.bytes)
+                .await
+            {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => break,
             }

@@ -1,28 +1,29 @@
-//! Where a key belongs: weighted rendezvous hashing.
+//! Weighted rendezvous hashing: which endpoint a key belongs to.
 //!
-//! Every endpoint has a score for every key, and the highest one wins. The scores of two endpoints
-//! have nothing to do with a third: one that goes away hands on its own keys only, one that comes
-//! takes its share from each. There is no table to build, and nothing that processes would have to
-//! agree on but this file: what is in it never changes.
+//! Every endpoint has a score for every key, and the highest score wins. Scores do not depend on other
+//! endpoints: if an endpoint is removed, only its own keys move; if one is added, it gets its share
+//! from each of the others. There is no table to build, and proxies agree without talking to each
+//! other, as long as the calculations in this file never change.
 
 use std::cmp::Ordering;
 
 use aws_lc_rs::digest;
 
-/// The number by which an endpoint takes part: the same in every process, on every machine.
+/// The number of an endpoint for hashing, the same in every process and on every machine.
 pub fn identity(label: &str) -> u64 {
     digest_of("endpoint", label.as_bytes())
 }
 
-/// The number that stands for a key, likewise.
+/// The number of a key for hashing, the same in every process and on every machine.
 pub fn key_hash(key: &[u8]) -> u64 {
     digest_of("key", key)
 }
 
-/// Two that are spelled the same are still two if they are not the same thing.
-fn digest_of(thing: &str, bytes: &[u8]) -> u64 {
+/// The first 64 bits of SHA-256. The kind is hashed, too, so that a key which is spelled like an
+/// endpoint has a different number.
+fn digest_of(kind: &str, bytes: &[u8]) -> u64 {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(thing.as_bytes());
+    hash.update(kind.as_bytes());
     hash.update(&[0]);
     hash.update(bytes);
     let mut first = [0; 8];
@@ -32,7 +33,7 @@ fn digest_of(thing: &str, bytes: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
-/// What an endpoint has to show for a key.
+/// The score of an endpoint for a key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Score {
     draw: u64,
@@ -41,7 +42,8 @@ pub(super) struct Score {
 }
 
 impl Score {
-    /// The endpoint's draw for this key is one step of SplitMix64.
+    /// The score for this key. The draw is one step of SplitMix64: fast, and well mixed even for inputs
+    /// that differ in a single bit.
     pub(super) fn new(key: u64, identity: u64, weight: u32) -> Self {
         let mut draw = (key ^ identity).wrapping_add(0x9e37_79b9_7f4a_7c15);
         draw = (draw ^ (draw >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -54,10 +56,9 @@ impl Score {
         }
     }
 
-    /// `-weight / ln(draw)` against the other's. Whoever has the greatest one of several draws wins
-    /// as often as its weight says: the negated logarithm, by weight, is a time to the first of
-    /// events that happen at this rate. Of equal weights the draws alone decide, and no logarithm
-    /// is taken.
+    /// Compares `-weight / ln(draw)` with the other's. With this score an endpoint wins as often as its
+    /// weight says: `-ln(draw) / weight` is the time to the first event of a process with that rate,
+    /// and the earliest time wins. For equal weights the draws alone decide, without a logarithm.
     pub(super) fn compare(&self, other: &Self) -> Ordering {
         let by_score = if self.weight == other.weight {
             self.draw.cmp(&other.draw)
@@ -69,7 +70,8 @@ impl Score {
     }
 
     fn logarithm(&self) -> f64 {
-        // The 53 bits that a float holds, and never 0 or 1.
+        // A float holds 53 bits. The half keeps the number off 0 and 1, where the logarithm is
+        // infinite or zero.
         (((self.draw >> 11) as f64 + 0.5) / (1_u64 << 53) as f64).ln()
     }
 }

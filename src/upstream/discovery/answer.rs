@@ -1,6 +1,6 @@
-//! What answers of name servers come to: addresses, endpoints, and when to ask again.
+//! Turns DNS records into addresses and endpoints, and decides when the next lookup is due.
 //!
-//! Pure: sees records and times, returns values.
+//! Pure: given records and times, it returns values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -8,47 +8,48 @@ use std::time::Duration;
 
 use crate::config::model::{Address, EndpointConfig};
 
-/// The shortest time between two lookups, whatever the TTL says.
+/// The minimum time between two lookups, whatever the TTL.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest, likewise: a TTL of a day is a mistake that somebody would have to wait for.
+/// The maximum time between two lookups, whatever the TTL: a TTL of a day is usually a mistake, and the
+/// proxy would use stale endpoints until it ends.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// The longest time between two tries while lookups fail.
+/// The maximum time between two lookups while they fail (backoff).
 pub const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Endpoints taken from one answer; of more, the first.
+/// The maximum of endpoints per lookup; further ones are ignored.
 pub const MAX_ENDPOINTS: usize = 4096;
 
-/// Targets of SRV records that are looked up; of more, the first.
+/// The maximum of SRV targets that are looked up; further ones are ignored.
 pub const MAX_TARGETS: usize = 1024;
 
-/// What a lookup came to.
+/// The result of one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookupAnswer<T> {
-    /// These, for so long.
+    /// Records, and how long they are valid.
     Records(Vec<T>, Duration),
-    /// The name server says that there are none.
+    /// The name server reports that there are none.
     Nothing,
-    /// Nobody knows.
+    /// No usable response, and why.
     Failed(String),
 }
 
 /// An SRV record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SrvRecord {
-    /// The lowest goes first.
+    /// The lowest priority is used first.
     pub priority: u16,
-    /// Lower case, without the dot at its end.
+    /// The host name, in lower case and without the dot at the end.
     pub target: Box<str>,
-    /// Where it listens.
+    /// The port of the service.
     pub port: u16,
-    /// Its share among those of its priority.
+    /// The share among records of the same priority.
     pub weight: u16,
 }
 
-/// The addresses of a host from both lookups for it. Those of a family whose lookup failed are the
-/// ones it had `before`: half of an answer is no reason to lose the other half.
+/// The addresses of a host, from the lookups of both families. If the lookup of one family failed, that
+/// family keeps the addresses it had `before`: its endpoints need not vanish because of one lost packet.
 pub fn addresses(
     before: &[IpAddr],
     v4: LookupAnswer<IpAddr>,
@@ -57,69 +58,69 @@ pub fn addresses(
     if let (LookupAnswer::Failed(why), LookupAnswer::Failed(_)) = (&v4, &v6) {
         return LookupAnswer::Failed(why.clone());
     }
-    let mut all = BTreeSet::new();
+    let mut addresses = BTreeSet::new();
     let mut ttl = MAX_INTERVAL;
     for (answer, is_v4) in [(v4, true), (v6, false)] {
         match answer {
-            LookupAnswer::Records(found, until) => {
+            LookupAnswer::Records(records, until) => {
                 ttl = ttl.min(until);
-                all.extend(found);
+                addresses.extend(records);
             }
             LookupAnswer::Nothing => {}
             LookupAnswer::Failed(_) => {
                 ttl = ttl.min(MAX_RETRY_INTERVAL);
-                all.extend(before.iter().filter(|address| address.is_ipv4() == is_v4));
+                addresses.extend(before.iter().filter(|address| address.is_ipv4() == is_v4));
             }
         }
     }
-    match all.len() {
+    match addresses.len() {
         0 => LookupAnswer::Nothing,
-        _ => LookupAnswer::Records(all.into_iter().collect(), ttl),
+        _ => LookupAnswer::Records(addresses.into_iter().collect(), ttl),
     }
 }
 
-/// The endpoints at a host's addresses.
+/// The endpoints at the addresses of a host.
 pub fn of_host(addresses: &[IpAddr], port: u16) -> Vec<EndpointConfig> {
     let sockets = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
-    let shares = sockets.map(|address| (address, Weighting::ALONE));
-    endpoints(shares)
+    let weighted = sockets.map(|address| (address, Weighting::EQUAL));
+    endpoints(weighted)
 }
 
-/// The endpoints of SRV records, as far as their targets have addresses. Of several addresses of one
-/// target, each has its part of the weight.
+/// The endpoints of SRV records whose targets have addresses. If a target has several addresses, its
+/// weight is divided among them.
 pub fn of_services(
     services: &[SrvRecord],
     hosts: &BTreeMap<Box<str>, Vec<IpAddr>>,
 ) -> Vec<EndpointConfig> {
-    let known = |service: &&SrvRecord| {
+    let has_addresses = |service: &&SrvRecord| {
         hosts
             .get(&service.target)
-            .is_some_and(|all| !all.is_empty())
+            .is_some_and(|addresses| !addresses.is_empty())
     };
-    // A priority of which nothing is to be had does not make backups of the others.
+    // A priority whose targets have no addresses must not turn the next priority into backups.
     let first = services
         .iter()
-        .filter(known)
-        .map(|each| each.priority)
+        .filter(has_addresses)
+        .map(|service| service.priority)
         .min();
-    let shares = services.iter().flat_map(|service| {
+    let weighted = services.iter().flat_map(|service| {
         let addresses = hosts.get(&service.target).map_or(&[][..], Vec::as_slice);
         let parts = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         let weight = u32::from(service.weight).div_ceil(parts);
-        let share = Weighting {
-            // Of such a weight is said that it gets very little, not nothing (RFC 2782).
+        let weighting = Weighting {
+            // A record of weight 0 gets very few connections, not none (RFC 2782).
             weight: weight.max(1),
             backup: Some(service.priority) != first,
         };
         let sockets = addresses
             .iter()
             .map(|ip| SocketAddr::new(*ip, service.port));
-        sockets.map(move |address| (address, share))
+        sockets.map(move |address| (address, weighting))
     });
-    endpoints(shares)
+    endpoints(weighted)
 }
 
-/// What an endpoint gets of the tunnels.
+/// How an endpoint takes part in balancing.
 #[derive(Debug, Clone, Copy)]
 struct Weighting {
     weight: u32,
@@ -127,41 +128,45 @@ struct Weighting {
 }
 
 impl Weighting {
-    const ALONE: Self = Self {
+    const EQUAL: Self = Self {
         weight: 1,
         backup: false,
     };
 }
 
-/// In the order of addresses, each once; that of an address which is there more than once is the
-/// sum, and it is no backup if it is none once.
-fn endpoints(shares: impl Iterator<Item = (SocketAddr, Weighting)>) -> Vec<EndpointConfig> {
-    let mut all: BTreeMap<SocketAddr, Weighting> = BTreeMap::new();
-    for (address, share) in shares.filter(|(address, _)| address.port() != 0) {
-        let known = all.entry(address);
-        known
-            .and_modify(|known| match (known.backup, share.backup) {
-                (true, false) => *known = share,
+/// The endpoints, ordered by address and without duplicates. An address that appears more than once is
+/// a backup only if all its records are; the weights of the records that decide this are added up.
+fn endpoints(weighted: impl Iterator<Item = (SocketAddr, Weighting)>) -> Vec<EndpointConfig> {
+    let mut by_address: BTreeMap<SocketAddr, Weighting> = BTreeMap::new();
+    // Port 0 cannot be connected to.
+    for (address, weighting) in weighted.filter(|(address, _)| address.port() != 0) {
+        by_address
+            .entry(address)
+            .and_modify(|merged| match (merged.backup, weighting.backup) {
+                (true, false) => *merged = weighting,
                 (false, true) => {}
-                _ => known.weight = known.weight.saturating_add(share.weight),
+                _ => merged.weight = merged.weight.saturating_add(weighting.weight),
             })
-            .or_insert(share);
+            .or_insert(weighting);
     }
-    let all = all.into_iter().take(MAX_ENDPOINTS);
-    all.map(|(address, share)| EndpointConfig {
-        weight: share.weight,
-        backup: share.backup,
-        ..EndpointConfig::at(Address::Ip(address))
-    })
-    .collect()
+    by_address
+        .into_iter()
+        .take(MAX_ENDPOINTS)
+        .map(|(address, weighting)| EndpointConfig {
+            weight: weighting.weight,
+            backup: weighting.backup,
+            ..EndpointConfig::at(Address::Ip(address))
+        })
+        .collect()
 }
 
-/// When to ask again after an answer that holds for `ttl`.
+/// The time until the next lookup, after a result that is valid for `ttl`.
 pub fn next_after(ttl: Duration) -> Duration {
     ttl.clamp(MIN_INTERVAL, MAX_INTERVAL)
 }
 
-/// When to ask again after so many `failures`, which is at least 1.
+/// The time until the next lookup after this number of failures in a row, which is at least 1. It
+/// doubles with each failure (backoff).
 pub fn retry_after(failures: u32) -> Duration {
     let doubled = failures.saturating_sub(1).min(16);
     MIN_INTERVAL

@@ -1,4 +1,9 @@
-//! What hickory needs of a runtime, which is the one that the lookup runs on.
+//! The parts of a runtime that hickory needs: spawning, time and sockets, all of the current tokio
+//! runtime.
+//!
+//! hickory has the same behind its feature `tokio`. That enables tokio's `rt-multi-thread` for the whole
+//! program, which makes every socket of every tunnel larger, although no runtime here has more than
+//! one thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +20,8 @@ use tokio::task::JoinSet;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The runtime of whoever polls; what is begun on it ends with the last clone of this.
+/// The runtime that the lookup is polled on. Tasks spawned on it are aborted with the last clone, so
+/// that a lookup leaves nothing behind.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CurrentRuntime {
     tasks: Arc<Mutex<JoinSet<()>>>,
@@ -24,6 +30,7 @@ pub(super) struct CurrentRuntime {
 impl Spawn for CurrentRuntime {
     fn spawn_bg(&mut self, future: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // A join set keeps the results of tasks until they are collected.
         while tasks.try_join_next().is_some() {}
         tasks.spawn(future);
     }

@@ -1,4 +1,4 @@
-//! What sessions say of their endpoints, and who is left out for it.
+//! Outcomes of an upstream's sessions, and the ejections that follow from them.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -7,19 +7,22 @@ use super::Upstream;
 use crate::upstream::endpoint::{EndpointState, locked};
 use crate::upstream::health::{HealthStatus, SessionFailure, max_ejected};
 
-/// Whoever ejects, or counts who is ejected, does so alone: otherwise two workers might each eject
-/// the last one that may be.
+/// Held while ejected endpoints are counted and one more is ejected. Without it, two workers could
+/// both see room for one more ejection, and together exceed the maximum share.
+///
+/// The lock order is this one, then the health of one endpoint at a time; the group's lock is
+/// released before. One lock for the whole process is enough, because ejections are rare.
 static EJECTING: Mutex<()> = Mutex::new(());
 
 impl Upstream {
-    /// A session with `endpoint` went well.
+    /// A session with `endpoint` succeeded.
     pub fn passed(&self, endpoint: &EndpointState, now: Instant) {
         if let Some(settings) = &self.settings.ejection {
             endpoint.health(now, |health| health.passed(settings, now));
         }
     }
 
-    /// A session with `endpoint` failed by its doing. If it is ejected for that, tells for how long.
+    /// A session failed because of `endpoint`. If the endpoint is ejected, returns for how long.
     pub fn failed(
         &self,
         endpoint: &EndpointState,
@@ -30,38 +33,41 @@ impl Upstream {
         if !endpoint.health(now, |health| health.failed(failure, settings, now)) {
             return None;
         }
+        // A tunnel may outlive its endpoint's place in the upstream: one that is drained or removed
+        // must not count against the maximum share of those that serve.
         let endpoints = self.serving();
         if endpoints.iter().all(|each| each.id != endpoint.id) {
             return None;
         }
-        let _alone = locked(&EJECTING);
+        let _ejecting = locked(&EJECTING);
         if ejected(&endpoints, now).len() >= max_ejected(settings, endpoints.len()) {
             return None;
         }
+        // Another worker may have ejected it since the first look at its health.
         endpoint.health(now, |health| {
             (!health.is_ejected(now)).then(|| health.eject(settings, now))
         })
     }
 
-    /// After those that serve have changed: those that would have come back first come back now, as far
-    /// as more are ejected than may be.
+    /// Readmits endpoints if more are ejected than allowed, because the set of serving endpoints has
+    /// changed. Those whose ejection ends first are readmitted first.
     pub(super) fn limit_ejected(&self, now: Instant) {
         let Some(settings) = &self.settings.ejection else {
             return;
         };
         let endpoints = self.serving();
-        let most = max_ejected(settings, endpoints.len());
-        let _alone = locked(&EJECTING);
+        let max = max_ejected(settings, endpoints.len());
+        let _ejecting = locked(&EJECTING);
         let mut ejected = ejected(&endpoints, now);
         ejected.sort_by_key(|(until, _)| *until);
-        let excess = ejected.len().saturating_sub(most);
+        let excess = ejected.len().saturating_sub(max);
         for (_, endpoint) in ejected.iter().take(excess) {
             endpoint.health(now, |health| health.readmit(now));
         }
     }
 }
 
-/// Those that are ejected, and until when.
+/// The ejected ones of `endpoints`, and until when.
 fn ejected(endpoints: &[Arc<EndpointState>], now: Instant) -> Vec<(Instant, &Arc<EndpointState>)> {
     let until = |endpoint: &Arc<EndpointState>| {
         endpoint.health(now, |health| match health.status(now) {

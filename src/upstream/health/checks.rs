@@ -1,33 +1,33 @@
-//! What checks say of an endpoint: how many in a row it takes to go down and to come up, and when
-//! the next one is due.
+//! Health checks of an endpoint: how many in a row it takes to go down or up, and when the next one
+//! is due.
 //!
-//! Pure: told results and the time, it tells what changed.
+//! Pure: given results and the time, it returns what changed.
 
 use std::time::Instant;
 
 use crate::config::model::Health;
 use crate::upstream::time::{YEAR, later};
 
-/// Bytes that are kept of why a check failed.
+/// The maximum length of a failure's reason, in bytes: it may quote what the endpoint sent.
 pub(super) const MAX_REASON_LENGTH: usize = 200;
 
-/// How a check ended, as it is counted. The tokens are stable.
+/// How a check ended, as it is counted. The tokens are stable: they are a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckOutcome {
-    /// It passed.
+    /// The check passed.
     Passed,
-    /// No connection came about.
+    /// The connection failed.
     Connect,
-    /// It took too long.
+    /// The check timed out.
     Timeout,
-    /// The answer was another one than is expected, or none.
+    /// There was no response, or not the expected one.
     Answer,
-    /// The answer was good, but no Pong came to the Ping.
+    /// The response was good, but no Pong followed the Ping.
     Pong,
 }
 
 impl CheckOutcome {
-    /// Every way there is.
+    /// All outcomes, in the order of their counters.
     pub const ALL: [Self; 5] = [
         Self::Passed,
         Self::Connect,
@@ -48,35 +48,35 @@ impl CheckOutcome {
     }
 }
 
-/// What its checks have found.
+/// The results of an endpoint's checks so far.
 #[derive(Debug, Default)]
 pub(super) struct CheckHistory {
     pub(super) is_down: bool,
-    /// Results in a row that speak for the opposite.
+    /// Consecutive results that contradict `is_down`.
     pub(super) streak: u32,
-    /// When it went down, or came up again.
+    /// When the endpoint last went down or up.
     pub(super) changed: Option<Instant>,
-    /// What the latest check found wrong.
+    /// Why the latest check failed.
     pub(super) fault: Option<Box<str>>,
-    /// When the next one is due.
+    /// When the next check is due.
     pub(super) due: Option<Instant>,
 }
 
 /// What the result of a check has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthChange {
-    /// It failed, where the one before had passed or had failed for another reason.
+    /// The check failed; the one before passed, or failed for another reason.
     Failing,
-    /// So many in a row have failed: it gets nothing new.
+    /// Enough checks in a row failed: the endpoint is out of rotation.
     Down,
-    /// So many in a row have passed: it serves again.
+    /// Enough checks in a row passed: the endpoint is back in rotation.
     Up,
-    /// It passed, which has ended an ejection.
+    /// The check passed and ended an ejection.
     Readmitted,
 }
 
 impl CheckHistory {
-    /// When the next one is due.
+    /// When the next check is due; the first one after `chance` of the interval.
     pub(super) fn due(
         &mut self,
         settings: &Health,
@@ -85,17 +85,17 @@ impl CheckHistory {
     ) -> Instant {
         let first = || later(now, settings.interval.min(YEAR).mul_f64(chance()));
         let due = self.due.get_or_insert_with(first);
-        // The settings may have changed.
+        // A reload may have shortened the interval.
         *due = overdue_at(settings, now).min(*due);
         *due
     }
 
-    /// One begins.
+    /// A check begins.
     pub(super) fn begin(&mut self, settings: &Health, now: Instant) {
         self.due = Some(overdue_at(settings, now));
     }
 
-    /// The one that was due last has ended like this.
+    /// A check has ended with `result`.
     pub(super) fn take(
         &mut self,
         result: Result<(), &str>,
@@ -113,7 +113,7 @@ impl CheckHistory {
             return (self.is_down && differs).then_some(HealthChange::Failing);
         }
         self.streak += 1;
-        let (enough, turned) = match self.is_down {
+        let (enough, change) = match self.is_down {
             true => (settings.rise, HealthChange::Up),
             false => (settings.fall, HealthChange::Down),
         };
@@ -123,17 +123,18 @@ impl CheckHistory {
         self.is_down = !self.is_down;
         self.streak = 0;
         self.changed = Some(now);
-        Some(turned)
+        Some(change)
     }
 }
 
-/// When to give up on a check that was begun, or the latest that one can be due.
+/// The latest time that the next check can be due: a check that began and never reported is given
+/// up then.
 fn overdue_at(settings: &Health, now: Instant) -> Instant {
     let longest = settings.interval.max(settings.timeout);
     later(now, longest.min(YEAR) * 2)
 }
 
-/// As much of it as is kept.
+/// `why`, cut to the maximum length.
 fn bounded(why: &str) -> &str {
     let end = (0..=MAX_REASON_LENGTH.min(why.len())).rfind(|&end| why.is_char_boundary(end));
     why.get(..end.unwrap_or_default()).unwrap_or_default()

@@ -1,6 +1,6 @@
-//! When sessions get an endpoint ejected, and for how long.
+//! Ejection: when failing sessions take an endpoint out of rotation, and for how long.
 //!
-//! Pure: told outcomes and the time, it tells what changed.
+//! Pure: given outcomes and the time, it returns what changed.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 use crate::config::model::Ejection;
 use crate::upstream::time::later;
 
-/// Parts that the window of ejection has. Outcomes are forgotten bucket by bucket.
+/// Buckets of the sliding window. Outcomes are forgotten a bucket at a time.
 const BUCKETS: usize = 8;
 
-/// The narrowest that a part can be.
+/// The shortest bucket: a window of zero must not divide by zero.
 const MIN_BUCKET: Duration = Duration::from_millis(1);
 
-/// Failures that mean something in less than the whole window.
-const SUDDEN: u64 = 5;
+/// The minimum of failures that count in less than the whole window.
+const MIN_SUDDEN_FAILURES: u64 = 5;
 
-/// What an endpoint did wrong in a session.
+/// How an endpoint made a session fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SessionFailure {
-    /// No connection came about.
+    /// The connection failed.
     Connect,
-    /// A handshake had no answer in time, or a broken one, or a 502, 503 or 504.
+    /// A handshake got no response in time, an invalid one, or a 502, 503 or 504.
     Handshake,
-    /// A tunnel was cut by the endpoint soon after it had opened.
+    /// The endpoint cut a tunnel soon after it opened.
     EarlyEnd,
 }
 
@@ -41,44 +41,44 @@ impl fmt::Display for SessionFailure {
     }
 }
 
-/// How often and how long it has been ejected.
+/// The outcomes of an endpoint's sessions, and its ejections.
 #[derive(Debug, Default)]
 pub(super) struct EjectionHistory {
     pub(super) outcomes: OutcomeWindow,
-    /// When the latest one ends, or has ended.
+    /// When the latest ejection ends or ended.
     pub(super) until: Option<Instant>,
-    /// How often the time of the next one is doubled.
+    /// How often the duration of the next ejection is doubled.
     pub(super) doublings: u32,
-    /// What the latest was for.
+    /// The latest failure.
     pub(super) why: Option<SessionFailure>,
 }
 
 impl EjectionHistory {
-    /// Whether it is ejected now.
+    /// Whether the endpoint is ejected at `now`.
     pub(super) fn is_ejected(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// Ends its ejection.
+    /// Ends the ejection.
     pub(super) fn end(&mut self, now: Instant) {
         self.until = self.until.map(|until| until.min(now));
     }
 
-    /// A session went well.
+    /// A session succeeded.
     pub(super) fn passed(&mut self, settings: &Ejection, now: Instant) {
         if !self.is_ejected(now) {
             self.outcomes.now(settings, now).successes += 1;
         }
     }
 
-    /// A session failed by the endpoint's doing. Tells whether that makes it due to be ejected.
+    /// A session failed because of the endpoint. Returns whether the endpoint should be ejected.
     ///
-    /// It is due when there are as many failures as the settings have it within the window, and no
-    /// fewer of them than successes: one percent of failures never ejects a busy endpoint. So that
-    /// its older successes do not protect it for long when all of a sudden it fails, the same holds for
-    /// the latest parts of the window, from a handful of failures. There, early ends do not count: the
-    /// successes that opened those tunnels may lie before that part, and somebody who has their own
-    /// tunnels cut must not get an endpoint ejected that serves others well.
+    /// It should if the window has at least the configured number of failures, and at least as many
+    /// failures as successes: one percent of failures never ejects a busy endpoint. Older successes
+    /// must not protect an endpoint that suddenly fails, so the same rule applies to the latest
+    /// buckets alone, from a handful of failures on. There, early ends do not count: the successes
+    /// that opened those tunnels may be in older buckets, and a client that has its own tunnels cut
+    /// must not get an endpoint ejected that serves other clients well.
     pub(super) fn failed(
         &mut self,
         failure: SessionFailure,
@@ -89,22 +89,22 @@ impl EjectionHistory {
             return false;
         }
         self.why = Some(failure);
-        let part = self.outcomes.now(settings, now);
+        let bucket = self.outcomes.now(settings, now);
         match failure {
-            SessionFailure::Connect | SessionFailure::Handshake => part.failures += 1,
-            SessionFailure::EarlyEnd => part.early_ends += 1,
+            SessionFailure::Connect | SessionFailure::Handshake => bucket.failures += 1,
+            SessionFailure::EarlyEnd => bucket.early_ends += 1,
         }
         self.outcomes.are_bad(settings)
     }
 
-    /// Ejects it: for `base`, doubled each time, up to `ceiling`. A doubling is forgotten for each
-    /// time, as long as the longer of `window` and `base`, that it has served in between.
+    /// Ejects the endpoint for `base`, doubled with each ejection (backoff) up to `ceiling`. For each
+    /// period in rotation as long as the longer of `window` and `base`, one doubling is forgotten.
     pub(super) fn eject(&mut self, settings: &Ejection, now: Instant) -> Duration {
         if let Some(until) = self.until {
             let step = settings.window.max(settings.base).max(MIN_BUCKET);
-            let good = now.saturating_duration_since(until).as_nanos() / step.as_nanos();
-            let good = u32::try_from(good).unwrap_or(u32::MAX);
-            self.doublings = self.doublings.saturating_sub(good);
+            let calm = now.saturating_duration_since(until).as_nanos() / step.as_nanos();
+            let calm = u32::try_from(calm).unwrap_or(u32::MAX);
+            self.doublings = self.doublings.saturating_sub(calm);
         }
         let factor = 1u32.checked_shl(self.doublings).unwrap_or(u32::MAX);
         let time = settings.base.saturating_mul(factor).min(settings.ceiling);
@@ -112,19 +112,20 @@ impl EjectionHistory {
             self.doublings += 1;
         }
         self.until = Some(later(now, time));
+        // Otherwise the first failure after the ejection would eject the endpoint again.
         self.outcomes = OutcomeWindow::default();
         time
     }
 }
 
-/// How sessions went within the window.
+/// The outcomes of sessions within the sliding window.
 #[derive(Debug, Default)]
 pub(super) struct OutcomeWindow {
     /// The latest one first.
-    parts: [Bucket; BUCKETS],
-    /// How long each is.
+    buckets: [Bucket; BUCKETS],
+    /// How long each bucket is.
     length: Duration,
-    /// When the latest began.
+    /// When the latest bucket began.
     began: Option<Instant>,
 }
 
@@ -136,13 +137,13 @@ struct Bucket {
 }
 
 impl OutcomeWindow {
-    /// The part that `now` falls into; the latest one, too, for a worker that comes a hair late.
+    /// The bucket of `now`. A worker whose `now` is slightly old gets the latest one.
     fn now(&mut self, settings: &Ejection, now: Instant) -> &mut Bucket {
         let length = (settings.window / BUCKETS as u32).max(MIN_BUCKET);
         let began = match self.began {
             Some(began) if length == self.length => began,
             _ => {
-                // The window has changed, or nothing has happened yet.
+                // A reload changed the window, or this is the first outcome.
                 *self = Self {
                     length,
                     ..Self::default()
@@ -153,27 +154,27 @@ impl OutcomeWindow {
         let passed = now.saturating_duration_since(began).as_nanos() / length.as_nanos();
         match usize::try_from(passed) {
             Ok(passed @ 0..BUCKETS) => {
-                self.parts.rotate_right(passed);
-                self.parts.iter_mut().take(passed).for_each(Bucket::clear);
+                self.buckets.rotate_right(passed);
+                self.buckets.iter_mut().take(passed).for_each(Bucket::clear);
                 self.began = Some(later(began, length * passed as u32));
             }
             _ => {
-                self.parts = Default::default();
+                self.buckets = Default::default();
                 self.began = Some(now);
             }
         }
-        &mut self.parts[0]
+        &mut self.buckets[0]
     }
 
     fn are_bad(&self, settings: &Ejection) -> bool {
         let least = u64::from(settings.failures);
         let mut sum = Bucket::default();
-        let suddenly = self.parts.iter().any(|part| {
-            sum.add(part);
-            sum.failures >= least.max(SUDDEN) && sum.failures >= sum.successes
+        let is_sudden = self.buckets.iter().any(|bucket| {
+            sum.add(bucket);
+            sum.failures >= least.max(MIN_SUDDEN_FAILURES) && sum.failures >= sum.successes
         });
         let all = sum.failures + sum.early_ends;
-        suddenly || (all >= least && all >= sum.successes)
+        is_sudden || (all >= least && all >= sum.successes)
     }
 }
 
@@ -189,9 +190,9 @@ impl Bucket {
     }
 }
 
-/// How many of so many endpoints may be ejected at once.
+/// How many of an upstream's `endpoints` may be ejected at once.
 pub fn max_ejected(settings: &Ejection, endpoints: usize) -> usize {
-    // A share of 0.3 of ten is three, although 0.3 * 10.0 might be a hair less.
+    // A share of 0.3 of ten is three, although 0.3 * 10.0 may be slightly less in floating point.
     (settings.max_share * endpoints as f64 + 1e-9).floor() as usize
 }
 

@@ -1,4 +1,4 @@
-//! The idle connections of one worker.
+//! The pool of idle connections of one worker.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,11 +11,11 @@ use crate::config::model::SendProxy;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Upstream;
 
-/// How long a connection may lie idle: Node closes its own after 5 s, and a request that crosses
-/// that close would be lost.
+/// How long a connection may be idle. Node closes idle connections after 5 s, and a request that is
+/// sent just then would be lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Idle connections kept per worker and endpoint.
+/// The maximum of idle connections per worker and endpoint.
 const MAX_IDLE: usize = 32;
 
 /// The idle connections of one worker.
@@ -24,11 +24,11 @@ pub struct Pool {
     idle: RefCell<HashMap<PoolKey, Vec<Idle>>>,
 }
 
-/// What makes two connections interchangeable.
+/// Connections with equal keys are interchangeable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolKey {
     endpoint: u64,
-    /// 0 for plain text.
+    /// The generation of the TLS settings; 0 for plain text.
     tls: u64,
 }
 
@@ -39,8 +39,8 @@ struct Idle {
 }
 
 impl PoolKey {
-    /// For connections of `upstream` to the leased endpoint; `None` where one that has begun with a
-    /// client's PROXY header is that client's alone.
+    /// The key for connections of `upstream` to the leased endpoint. `None` if connections begin with a
+    /// PROXY header: it names one client, and requests of other clients must not follow it.
     pub fn of(upstream: &Upstream, lease: &Lease) -> Option<Self> {
         let tls = upstream.tls.as_ref().map_or(0, |tls| tls.generation);
         (upstream.reach().send_proxy == SendProxy::Off).then(|| Self {
@@ -51,7 +51,7 @@ impl PoolKey {
 }
 
 impl Pool {
-    /// Takes the connection that was used last, if one is fit for a request.
+    /// Takes the connection that was used last and is still open, if any. Older ones can then time out.
     pub fn take(&self, key: PoolKey) -> Option<RequestSender> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
@@ -63,7 +63,7 @@ impl Pool {
         None
     }
 
-    /// Drops what has lain idle for too long.
+    /// Closes connections that have been idle for too long.
     pub fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, connections| {
             connections.retain(|idle| now.duration_since(idle.since) < IDLE_TIMEOUT);
@@ -71,7 +71,7 @@ impl Pool {
         });
     }
 
-    /// Drops everything; whether there was anything.
+    /// Closes all connections, and returns whether there were any.
     pub fn clear(&self) -> bool {
         let idle = self.idle.take();
         !idle.is_empty()

@@ -1,4 +1,4 @@
-//! The body of a request on its way to an endpoint.
+//! The body of a plain request on its way to an endpoint.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -17,37 +17,38 @@ use crate::config::model::same_variable;
 use crate::protocol::hop::BodyLength;
 use crate::protocol::{forwarding_names, hop};
 
-/// A connection that can take a request.
+/// A connection that can send a request.
 pub type RequestSender = SendRequest<RequestBody>;
 
-/// What is known of a request's body while it is passed on.
+/// The progress of a request body, readable while hyper owns the body.
 #[derive(Debug)]
 pub struct UploadProgress {
     limit: Duration,
     progress: Cell<Instant>,
-    /// Whether we wait for the client, rather than it for us.
+    /// Whether the next piece has to come from the client. Otherwise the endpoint accepts no more, and
+    /// the client is not to blame.
     waiting: Cell<bool>,
     expired: Cell<bool>,
     broken: Cell<bool>,
 }
 
 impl UploadProgress {
-    /// When its last piece came, or it began.
+    /// When the last piece arrived, or the body began.
     pub fn last_progress(&self) -> Instant {
         self.progress.get()
     }
 
-    /// Whether it is the client that has to go on; [`RequestBody`] sees to that in its own time.
+    /// Whether the next piece has to come from the client. [`RequestBody`] enforces the deadline then.
     pub fn is_waiting(&self) -> bool {
         self.waiting.get()
     }
 
-    /// Whether it was given up because no piece came for too long.
+    /// Whether the body was aborted because no piece arrived in time.
     pub fn expired(&self) -> bool {
         self.expired.get()
     }
 
-    /// Whether what the client sent is no body, or ended before its end.
+    /// Whether the client sent an invalid or incomplete body.
     pub fn is_broken(&self) -> bool {
         self.broken.get()
     }
@@ -56,58 +57,59 @@ impl UploadProgress {
 /// The body of a request on its way to an endpoint.
 #[derive(Debug)]
 pub enum RequestBody {
-    /// There is none.
+    /// No body.
     Empty,
-    /// From the client, with a deadline for each piece.
+    /// A body from the client, with a deadline for each piece.
     Upload {
-        /// What the client sends.
+        /// The body as the client sends it.
         body: Incoming,
-        /// Seen from outside, too.
+        /// Its progress, shared with the session.
         upload: Rc<UploadProgress>,
-        /// Wakes when the deadline has passed.
+        /// Wakes the task at the deadline.
         alarm: Pin<Box<Sleep>>,
-        /// Which fields may not come in trailers: those that may not come in the head.
-        barred: BlockedFields,
+        /// The fields that are removed from trailers: those that are removed from the head, too.
+        blocked: BlockedFields,
     },
 }
 
-/// Fields of a client's that do not go on.
+/// Fields of a client that are not forwarded.
 #[derive(Debug, Clone)]
 pub struct BlockedFields(pub Rc<[HeaderName]>);
 
 impl BlockedFields {
-    fn bars(&self, name: &HeaderName) -> bool {
+    fn blocks(&self, name: &HeaderName) -> bool {
         hop::is_never_a_trailer(name)
             || forwarding_names::is_forwarding(name)
             || self
                 .0
                 .iter()
-                .any(|barred| same_variable(barred.as_str(), name.as_str()))
+                .any(|blocked| same_variable(blocked.as_str(), name.as_str()))
     }
 
-    /// Takes them out of trailers.
+    /// Removes the fields from trailers. Otherwise a client could send as a trailer what it cannot send
+    /// in the head, and many servers merge the two.
     fn filter(&self, piece: Frame<Bytes>) -> Frame<Bytes> {
         let mut trailers = match piece.into_trailers() {
             Ok(trailers) => trailers,
             Err(piece) => return piece,
         };
-        hop::remove_where(&mut trailers, |name| self.bars(name));
+        hop::remove_where(&mut trailers, |name| self.blocks(name));
         Frame::trailers(trailers)
     }
 }
 
-/// The client sent no piece of its body for too long.
+/// The client sent no piece of the request body in time.
 #[derive(Debug, thiserror::Error)]
-#[error("no progress of the request's body")]
+#[error("the request body made no progress")]
 pub struct UploadStalled;
 
 impl RequestBody {
-    /// The client's body; each piece has to come within `limit` of the one before.
-    /// Trailers have no fields that are `barred`.
+    /// The body of the client; each piece has to arrive within `limit` of the one before. The `blocked`
+    /// fields are removed from its trailers.
     pub fn new(
         body: Incoming,
         limit: Duration,
-        barred: impl FnOnce() -> BlockedFields,
+        blocked: impl FnOnce() -> BlockedFields,
     ) -> (Self, Rc<UploadProgress>) {
         let now = Instant::now();
         let upload = Rc::new(UploadProgress {
@@ -126,18 +128,18 @@ impl RequestBody {
                 body,
                 upload: Rc::clone(&upload),
                 alarm,
-                barred: barred(),
+                blocked: blocked(),
             },
             upload,
         )
     }
 
-    /// Whether there is none.
+    /// Whether there is no body.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
 
-    /// How long it is.
+    /// The length of the body.
     pub fn length(&self) -> BodyLength {
         match (self, self.size_hint().exact()) {
             (Self::Empty, _) => BodyLength::Nothing,
@@ -159,7 +161,7 @@ impl Body for RequestBody {
             body,
             upload,
             alarm,
-            barred,
+            blocked,
         } = self.get_mut()
         else {
             return Poll::Ready(None);
@@ -169,10 +171,12 @@ impl Body for RequestBody {
             upload.progress.set(Instant::now());
             upload.broken.set(matches!(piece, Some(Err(_))));
             return Poll::Ready(piece.map(|piece| {
-                let piece = piece.map(|piece| barred.filter(piece));
+                let piece = piece.map(|piece| blocked.filter(piece));
                 piece.map_err(Into::into)
             }));
         }
+        // The deadline begins when the wait begins, not with the last piece: while the endpoint accepted
+        // nothing, hyper did not poll, and that time is not the client's.
         if !upload.waiting.replace(true) {
             alarm.as_mut().reset(Instant::now() + upload.limit);
         }

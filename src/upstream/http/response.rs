@@ -1,4 +1,4 @@
-//! The body of an endpoint's reply on its way to the client.
+//! The body of an endpoint's response on its way to the client.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,14 +12,14 @@ use super::pool::{Pool, PoolKey};
 use super::request::RequestSender;
 use crate::upstream::endpoint::Lease;
 
-/// A connection that a request has, and where it goes afterwards.
+/// A connection that a request has borrowed, and where it is returned.
 #[derive(Debug)]
 pub struct BorrowedConnection {
     /// The connection.
     pub sender: RequestSender,
     /// The right to use its endpoint.
     pub lease: Lease,
-    /// Where it is given back; `None` for one that must not be used again.
+    /// The pool that it is returned to; `None` if it must not be used again.
     pub home: Option<(Rc<Pool>, PoolKey)>,
 }
 
@@ -31,30 +31,31 @@ impl BorrowedConnection {
     }
 }
 
-/// The body of an endpoint's reply on its way to the client. Holds the lease, and gives the
-/// connection back when it has ended well.
+/// The body of an endpoint's response on its way to the client. It holds the lease, and returns the
+/// connection after its last piece. If it is dropped before, the connection is closed: the rest of the
+/// body is still on it.
 #[derive(Debug)]
 pub struct ResponseBody {
     body: Incoming,
-    loan: Option<BorrowedConnection>,
+    connection: Option<BorrowedConnection>,
 }
 
 impl ResponseBody {
-    /// The reply that came over `loan`.
-    pub fn new(body: Incoming, loan: BorrowedConnection) -> Self {
-        let mut reply = Self {
+    /// The body of the response that came over `connection`.
+    pub fn new(body: Incoming, connection: BorrowedConnection) -> Self {
+        let mut response = Self {
             body,
-            loan: Some(loan),
+            connection: Some(connection),
         };
-        if reply.body.is_end_stream() {
-            reply.end();
+        if response.body.is_end_stream() {
+            response.end();
         }
-        reply
+        response
     }
 
     fn end(&mut self) {
-        if let Some(loan) = self.loan.take() {
-            loan.give_back();
+        if let Some(connection) = self.connection.take() {
+            connection.give_back();
         }
     }
 }
