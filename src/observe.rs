@@ -1,7 +1,7 @@
-//! What happened, recorded: counters and log lines.
+//! Recording what happened: counters, metrics and log lines.
 //!
-//! Stages return what happened and only this module records it, so that counters and log lines
-//! never tell different stories.
+//! The stages of a session return what happened, and only this module records it, so that counters and
+//! log lines cannot contradict each other.
 
 pub mod access_log;
 pub mod counter;

@@ -1,5 +1,5 @@
-//! The events of a session in the log: one line when a tunnel opens and one when it ends, one for
-//! a plain request, one for a refusal. The session's id ties them together.
+//! The events of sessions in the log: one line when a tunnel opens and one when it ends, one for a plain
+//! request, one for a rejection. The id of the session ties them together.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::tunnel::meter::Meter;
 use crate::tunnel::side::Side;
 use crate::upstream::endpoint::EndpointState;
 
-/// The fields that every line begins with.
+/// The fields with which every line begins.
 struct Subject<'a> {
     session: SessionId,
     request_id: Option<&'a str>,
@@ -29,7 +29,7 @@ struct Subject<'a> {
     route: Option<&'a str>,
 }
 
-/// Records that something happened to `$subject`: in the log, or wherever else events are logged.
+/// Records an event that concerns `$subject`: in the log, or in the access log if there is a separate one.
 macro_rules! event {
     ($recorder:expr, $level:ident, $what:literal, $subject:expr, { $($name:ident = $value:expr,)+ }) => {{
         let Subject { session, request_id, trace, client, listener, route } = $subject;
@@ -45,7 +45,9 @@ macro_rules! event {
     }};
 }
 
-/// Writes these fields to where events are logged.
+/// Writes these fields to the log or the access log.
+//
+// A macro, because the fields of a tracing event have to be known at compile time.
 macro_rules! fields {
     ($recorder:expr, $level:ident, $what:literal, { $($name:ident = $value:expr,)+ }) => {
         match &**$recorder.log.target() {
@@ -60,7 +62,7 @@ macro_rules! fields {
     };
 }
 
-/// A session's id: unique in the process, unlikely to repeat in the next one.
+/// The id of a session: unique in the process, and unlikely to be repeated by another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionId(pub u64);
 
@@ -70,25 +72,25 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// What log lines of a tunnel tell besides how it went.
+/// The facts of a tunnel that its log lines contain, apart from how it ended.
 #[derive(Debug)]
 pub struct TunnelFacts {
     /// The session.
     pub session: SessionId,
-    /// Who connected.
+    /// The client.
     pub client: Peer,
-    /// The listener, the route taken and the endpoint, and what is counted of them.
+    /// The series of its listener, route and endpoint.
     pub series: Arc<EndpointSeries>,
-    /// Host and path asked for, without the query: that may hold secrets.
+    /// The requested host and path, without the query, which may contain secrets.
     pub target: Box<str>,
-    /// What was agreed on.
+    /// The negotiated subprotocol.
     pub subprotocol: Option<Box<str>>,
-    /// When the endpoint had agreed.
+    /// When the endpoint's 101 came.
     pub opened: Instant,
 }
 
 impl TunnelFacts {
-    /// Without what is told once, when it opens.
+    /// The subject of a log line, without the fields that are logged only when the tunnel opens.
     fn subject(&self) -> Subject<'_> {
         Subject {
             session: self.session,
@@ -100,21 +102,21 @@ impl TunnelFacts {
         }
     }
 
-    /// The host asked for, and the path.
+    /// The requested host and path.
     pub fn host_and_path(&self) -> (&str, &str) {
         let slash = self.target.find('/').unwrap_or(self.target.len());
         self.target.split_at(slash)
     }
 }
 
-/// What is told of a tunnel once, when it opens.
+/// The facts of a tunnel that are logged only when it opens.
 #[derive(Debug, Clone, Copy)]
 pub struct TunnelOpening<'a> {
-    /// From its request to its 101.
+    /// The time from the request to the 101.
     pub handshake: Duration,
-    /// The id that its request came with, if that is believed.
+    /// The request id, if a trusted proxy sent one.
     pub request_id: Option<&'a str>,
-    /// The trace that its request is part of.
+    /// The trace of the request.
     pub trace: Option<TraceId>,
 }
 
@@ -177,30 +179,30 @@ pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, fin
     });
 }
 
-/// What log lines tell of a request before and whether or not it came to a route.
+/// The facts of a request that its log lines contain, whether or not it matched a route.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestFacts<'a> {
     /// The session.
     pub session: SessionId,
-    /// Who connected.
+    /// The client.
     pub client: Peer,
-    /// The listener, and what is counted of it.
+    /// The series of its listener.
     pub listener: &'a ListenerSeries,
-    /// The route, if it has come to one.
+    /// The route, if one matched.
     pub route: Option<&'a str>,
-    /// Whether it asks for a tunnel.
+    /// Whether the request is a WebSocket handshake.
     pub is_handshake: bool,
-    /// The id that it came with, if that is believed.
+    /// The request id, if a trusted proxy sent one.
     pub request_id: Option<&'a str>,
-    /// The trace that it is part of.
+    /// The trace of the request.
     pub trace: Option<TraceId>,
-    /// Its method, if it is a request in HTTP.
+    /// The method, if the request could be parsed.
     pub method: Option<&'a str>,
-    /// The host asked for, if it is a valid one.
+    /// The requested host, if it is valid.
     pub host: Option<&'a str>,
-    /// The path asked for, likewise, without the query: that may hold secrets.
+    /// The requested path, if it is valid, without the query, which may contain secrets.
     pub path: Option<&'a str>,
-    /// When the request had come.
+    /// When the request head had been received.
     pub started: Instant,
 }
 
@@ -216,13 +218,13 @@ impl<'a> RequestFacts<'a> {
         }
     }
 
-    /// What is counted of its route.
+    /// The series of its route.
     fn counted(&self) -> Arc<RouteSeries> {
         self.listener.route(self.route.unwrap_or_default())
     }
 }
 
-/// Records that a client went away before there was an answer to its handshake.
+/// Records that a client disconnected before its handshake was answered.
 pub fn handshake_abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
     let route = facts.counted();
     route
@@ -236,7 +238,7 @@ pub fn handshake_abandoned(recorder: &Recorder, facts: RequestFacts<'_>) {
     });
 }
 
-/// Records that we refused a request ourselves, and why in detail if there is more to say.
+/// Records that tidegate rejected a request, with details if there are any.
 pub fn request_rejected(
     recorder: &Recorder,
     facts: RequestFacts<'_>,
@@ -248,7 +250,7 @@ pub fn request_rejected(
     recorder.counters.rejections.add(1);
     route.rejections.at(rejection as usize).add(1);
     route.count_response(status);
-    // These are what is wrong with a handshake: it could not become one.
+    // With these, a request that was meant as a handshake did not qualify as one: count it as one still.
     let broken = matches!(
         rejection,
         Rejection::VersionUnsupported | Rejection::KeyInvalid | Rejection::HandshakeBody
@@ -271,7 +273,7 @@ pub fn request_rejected(
             })
         };
     }
-    // What a client did wrong is its own business; what an endpoint did is the operator's.
+    // What clients do wrong is not for an operator to mend, and must not drown what is.
     if status >= 500 {
         rejected!(warn)
     } else {
@@ -279,8 +281,8 @@ pub fn request_rejected(
     }
 }
 
-/// Records the reply to a plain request, or to a handshake that was declined: an endpoint's, or a
-/// redirect of ours.
+/// Records the response to a plain request or to a declined handshake: an endpoint's, or a redirect of our
+/// own.
 pub fn response_sent(
     recorder: &Recorder,
     facts: RequestFacts<'_>,
@@ -307,7 +309,7 @@ pub fn response_sent(
     });
 }
 
-/// Microseconds are as fine as anybody reads it.
+/// Milliseconds, to the microsecond.
 fn milliseconds(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }

@@ -1,29 +1,31 @@
-//! A number that one thread counts and any thread reads.
+//! Numbers that one thread counts and any thread reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+// With one writer, no counter is contended, and relaxed ordering is enough. A reader may see two counters as
+// of different moments: for a difference, the one that grows later has to be read first.
 /// A counter with one writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to it.
+    /// Adds `count`.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Shows this from now on.
+    /// Replaces the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// What it shows.
+    /// The value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One counter for each of a fixed set of things.
+/// A counter for each value of a label with a fixed set of values.
 #[derive(Debug)]
 pub struct CounterArray<const N: usize>([Counter; N]);
 
@@ -34,7 +36,7 @@ impl<const N: usize> Default for CounterArray<N> {
 }
 
 impl<const N: usize> CounterArray<N> {
-    /// That of the thing in this place; the last one for places that there are not.
+    /// The counter at this position; the last one for positions out of range.
     pub fn at(&self, position: usize) -> &Counter {
         &self.0[position.min(N - 1)]
     }

@@ -1,9 +1,8 @@
-//! One worker's counters: written by that worker, read by anybody, summed when read.
+//! One worker's counters: written by that worker, read by any thread, summed over the workers when read.
 //!
-//! What has labels is a tree: listeners, their routes, and the endpoints that these led to. A node
-//! is handed out once for a connection, a request or a tunnel and written to without a lock; the
-//! locks of the tree are taken to find a node, never per message, and nobody but who reads all of it
-//! is ever in the way.
+//! Counters with labels form a tree: listeners, their routes, and the endpoints of those. A connection,
+//! a request or a tunnel looks its node up once and then writes to it without a lock. The locks of the
+//! tree are held to find a node, never per message; only a scrape, which reads all of it, competes for them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,58 +15,59 @@ use crate::snapshot::Snapshot;
 /// One worker's counters since the start of the process.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections taken over from the acceptor.
+    /// Client connections accepted.
     pub connections: Counter,
-    /// Plain requests that got an endpoint's reply, or a redirect.
+    /// Plain requests answered by an endpoint or with a redirect.
     pub requests: Counter,
-    /// Requests that we refused.
+    /// Rejected requests.
     pub rejections: Counter,
     /// Tunnels opened.
     pub tunnels: Counter,
     /// Tunnels ended.
     pub ended: Counter,
-    /// Tasks that run, as of the last sweep.
+    /// Running tasks, as of the last sweep.
     pub tasks: Counter,
-    /// What came in where, and what became of it.
+    /// The tree: listeners, their routes, and the endpoints of those.
     pub listeners: Labelled<Arc<str>, ListenerSeries>,
 }
 
 impl Counters {
-    /// Those of a listener.
+    /// The series of a listener.
     pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerSeries> {
         let new = || (Arc::clone(name), ListenerSeries::new(Arc::clone(name)));
         self.listeners.get(&**name, new)
     }
 
-    /// Those of all routes.
+    /// The series of all routes.
     pub fn routes(&self) -> Vec<Arc<RouteSeries>> {
         let listeners = self.listeners.all();
         listeners
             .iter()
-            .flat_map(|each| each.routes.all())
+            .flat_map(|listener| listener.routes.all())
             .collect()
     }
 
-    /// Those of all ways to endpoints.
+    /// The series of all endpoints, by listener and route.
     pub fn endpoint_series(&self) -> Vec<Arc<EndpointSeries>> {
         let routes = self.routes();
         routes
             .iter()
-            .flat_map(|each| each.endpoints.all())
+            .flat_map(|route| route.endpoints.all())
             .collect()
     }
 
-    /// Forgets what `snapshot` does not have, when nobody has used it for some time.
+    /// Forgets series of routes and endpoints that are not in `snapshot` and have been unused for some time.
     pub fn sweep(&self, snapshot: &Snapshot) {
         for route in self.routes() {
             let upstream = snapshot.upstream_of(&route.route);
             let endpoints = upstream.map_or_else(Vec::new, |it| it.endpoints());
-            let known: HashSet<_> = endpoints
+            let configured: HashSet<_> = endpoints
                 .iter()
-                .map(|it| (&it.upstream, &it.label))
+                .map(|endpoint| (&endpoint.upstream, &endpoint.label))
                 .collect();
-            let wanted =
-                |series: &EndpointSeries| known.contains(&(&series.upstream, &series.endpoint));
+            let wanted = |series: &EndpointSeries| {
+                configured.contains(&(&series.upstream, &series.endpoint))
+            };
             route.endpoints.sweep(wanted);
         }
         for listener in self.listeners.all() {
@@ -79,26 +79,27 @@ impl Counters {
     }
 }
 
-/// The sums over all workers that a stop or a status line tells.
+/// Sums over all workers, as reported by a stop or a status line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Connections taken.
+    /// Client connections accepted.
     pub connections: u64,
-    /// Plain requests answered by an endpoint.
+    /// Plain requests answered by an endpoint or with a redirect.
     pub requests: u64,
-    /// Refusals of every kind.
+    /// Rejected requests.
     pub rejections: u64,
     /// Tunnels opened.
     pub tunnels: u64,
-    /// Tunnels alive.
+    /// Open tunnels.
     pub tunnels_open: u64,
 }
 
 impl Totals {
-    /// Sums.
+    /// The sums over these workers.
     pub fn of<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> Self {
         let mut totals = Self::default();
         for worker in workers {
+            // In this order: a tunnel that ends in between must not make the difference negative.
             let (ended, opened) = (worker.ended.get(), worker.tunnels.get());
             totals.connections += worker.connections.get();
             totals.requests += worker.requests.get();

@@ -1,13 +1,14 @@
-//! Metrics as text: the format of Prometheus, and OpenMetrics for who asks for it.
+//! Metrics as text: in the format of Prometheus, or in OpenMetrics if the client asks for it.
 //!
-//! They differ in how counters are declared, how bounds of buckets are written, and in the end mark;
-//! the crate that Prometheus' makers offer knows the second only, and most tools the first.
+//! The formats differ in how counters are declared, how the bounds of buckets are written, and in the
+//! end mark. Most tools read the first; the `prometheus-client` crate writes only the second, which is why
+//! this is done by hand.
 
 use std::fmt::{Display, Write};
 
 use super::histogram::HistogramSum;
 
-/// How metrics are written.
+/// A text format for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus' text format, version 0.0.4.
@@ -17,8 +18,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// What suits who sends this `Accept`: OpenMetrics only if that is named, and not less liked
-    /// than plain text.
+    /// The format for a client with this `Accept` header: OpenMetrics only if the client names it and does
+    /// not prefer plain text.
     pub fn accepted(accept: &str) -> Self {
         let quality = |wanted: &str| {
             let ranges = accept
@@ -50,21 +51,21 @@ impl Format {
     }
 }
 
-/// What a family of metrics is.
+/// The type of a family of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Goes up only.
+    /// A value that only increases.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Counts by size.
+    /// Counts of observations in buckets.
     Histogram,
 }
 
-/// Names and values.
+/// Label names and values.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// Metrics that are being written.
+/// A page of metrics that is being written.
 #[derive(Debug)]
 pub struct Exposition {
     text: String,
@@ -73,7 +74,7 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// With nothing in it.
+    /// An empty page.
     pub fn new(format: Format) -> Self {
         Self {
             text: String::new(),
@@ -82,7 +83,7 @@ impl Exposition {
         }
     }
 
-    /// Begins a family; the samples that follow are its.
+    /// Begins a family; the samples that follow belong to it.
     pub fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) {
         self.family = name;
         let declared = match self.format {
@@ -99,12 +100,12 @@ impl Exposition {
         ));
     }
 
-    /// A counter, or a gauge.
+    /// Writes a sample of a counter or a gauge.
     pub fn sample(&mut self, labels: Labels<'_>, value: impl Display) {
         self.line("", labels, None, value);
     }
 
-    /// A histogram.
+    /// Writes a histogram.
     pub fn histogram(&mut self, labels: Labels<'_>, sum: &HistogramSum) {
         for (bound, count) in &sum.buckets {
             let bound = match self.format {
@@ -118,7 +119,7 @@ impl Exposition {
         self.line("_count", labels, None, sum.count);
     }
 
-    /// All of it.
+    /// The finished page.
     pub fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
@@ -155,7 +156,7 @@ impl Exposition {
     }
 
     fn put(&mut self, text: std::fmt::Arguments<'_>) {
-        // A string takes everything.
+        // Writing to a string cannot fail.
         let _ = self.text.write_fmt(text);
     }
 }

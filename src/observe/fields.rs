@@ -1,7 +1,7 @@
-//! What a log line in plain text says of an event: its message, then `name=value` for every field.
+//! The fields of a log line in plain text: the message, then `name=value` for every field.
 //!
-//! tracing-subscriber's own way, which styles every name and sign one by one even where there is no
-//! colour, took a third of what a handshake cost outside the kernel. It still serves terminals.
+//! The formatter of `tracing-subscriber` styles every name and sign one by one, even without colours, which
+//! took a third of what a handshake cost outside the kernel. It still serves terminals.
 
 use std::fmt::{self, Debug, Write};
 
@@ -10,7 +10,7 @@ use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 
-/// Formats fields; control characters are escaped, so that nobody can forge a line.
+/// Formats fields. Control characters are escaped, so that a value cannot forge a line.
 #[derive(Debug)]
 pub struct Fields;
 
@@ -72,11 +72,11 @@ impl Visit for FieldVisitor<'_, '_> {
     }
 }
 
-/// Writes text on one line, whatever is in it.
+/// Writes text on one line, with control characters escaped.
 pub(super) struct Escaping<'a, W>(pub(super) &'a mut W);
 
 impl<W: Write> Escaping<'_, W> {
-    /// Writes it with quotation marks around it, where it is not clear without them where it ends.
+    /// Writes `value`, in quotation marks if it would not be clear without them where it ends.
     pub(super) fn quote_if_needed(&mut self, value: &str) -> fmt::Result {
         let bare = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
         if !value.is_empty() && value.bytes().all(bare) {
@@ -89,7 +89,7 @@ impl<W: Write> Escaping<'_, W> {
 
 impl<W: Write> Write for Escaping<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Where it is plain ASCII there is nothing to look for more closely.
+        // The common case: printable ASCII needs no look at each character.
         if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             return self.0.write_str(text);
         }
@@ -110,7 +110,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use tracing_subscriber::fmt;
 
-    /// What is logged while `work` runs, without time and level.
+    /// The log lines of `work`, without time and level.
     fn logged(work: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
         struct SharedBuffer(Arc<Mutex<Vec<u8>>>);

@@ -1,18 +1,18 @@
-//! How long things took, in fixed buckets: per worker, like all counters.
+//! Histograms of durations in fixed buckets; per worker, like all counters.
 
 use std::time::Duration;
 
 use super::counter::Counter;
 
-/// Upper bounds of the buckets of a histogram, in seconds, but for the last, which has none.
+/// The upper bounds of the buckets of a histogram, in seconds. One more bucket has no bound.
 pub type Bounds<const N: usize> = [f64; N];
 
-/// From half a millisecond to ten seconds: connecting, shaking hands.
+/// From half a millisecond to ten seconds: for connects, handshakes and Pings.
 pub const LATENCY_SECONDS: Bounds<14> = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// From a second to a week: how long tunnels live.
+/// From a second to a week: for the lifetime of tunnels.
 pub const LIFETIME_SECONDS: Bounds<14> = [
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0,
     259_200.0, 604_800.0,
@@ -28,7 +28,7 @@ pub struct Histogram<const N: usize> {
 }
 
 impl<const N: usize> Histogram<N> {
-    /// With nothing in it.
+    /// An empty histogram.
     pub fn new(bounds: &'static Bounds<N>) -> Self {
         Self {
             bounds,
@@ -38,7 +38,7 @@ impl<const N: usize> Histogram<N> {
         }
     }
 
-    /// Something took so long.
+    /// Counts something that took this time.
     pub fn observe(&self, time: Duration) {
         let seconds = time.as_secs_f64();
         let position = self.bounds.iter().position(|bound| seconds <= *bound);
@@ -49,19 +49,19 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-/// The sum of several histograms with the same bounds, as they are read.
+/// The sum of several histograms with the same bounds, as of one reading.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistogramSum {
-    /// Upper bounds and what was within them, all that was within lower ones included.
+    /// Upper bounds, each with the number of observations up to it.
     pub buckets: Vec<(f64, u64)>,
-    /// How many there were.
+    /// The number of observations.
     pub count: u64,
-    /// In seconds.
+    /// Their sum in seconds.
     pub sum: f64,
 }
 
 impl HistogramSum {
-    /// Of these.
+    /// The sum of these histograms.
     pub fn of<'a, const N: usize>(
         bounds: &Bounds<N>,
         histograms: impl Iterator<Item = &'a Histogram<N>>,

@@ -1,18 +1,18 @@
-//! Counters by label: made when they are first needed, forgotten when nobody has needed them for long.
+//! Series by label: made when they are first needed, forgotten when they have been unused for long.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Counters by label, made when they are first written to.
+/// Series by label, made when they are first needed.
 #[derive(Debug)]
 pub struct Labelled<K, V>(Mutex<HashMap<K, TrackedSeries<V>>>);
 
 #[derive(Debug)]
 struct TrackedSeries<V> {
     series: Arc<V>,
-    /// Sweeps for which nobody has had a use for it.
+    /// Sweeps for which the series has been unused.
     unused: u32,
 }
 
@@ -22,17 +22,18 @@ impl<K, V> Default for Labelled<K, V> {
     }
 }
 
-/// Sweeps after which what nobody uses is forgotten: longer than anybody's scrape interval.
+/// Sweeps after which an unused series is forgotten. Ten minutes: longer than any scrape interval, so that
+/// the last values are still read.
 const FORGET_AFTER: u32 = 60;
 
 impl<K: Eq + Hash, V> Labelled<K, V> {
-    /// The counters under this label.
+    /// The series with this label.
     pub fn get<Q: Eq + Hash + ?Sized>(&self, label: &Q, new: impl FnOnce() -> (K, V)) -> Arc<V>
     where
         K: Borrow<Q>,
     {
-        let mut all = self.lock();
-        if let Some(tracked) = all.get(label) {
+        let mut series_by_label = self.lock();
+        if let Some(tracked) = series_by_label.get(label) {
             return Arc::clone(&tracked.series);
         }
         let (label, series) = new();
@@ -41,22 +42,24 @@ impl<K: Eq + Hash, V> Labelled<K, V> {
             series: Arc::clone(&series),
             unused: 0,
         };
-        all.insert(label, tracked);
+        series_by_label.insert(label, tracked);
         series
     }
 
-    /// All of them.
+    /// All series.
     pub fn all(&self) -> Vec<Arc<V>> {
-        let all = self.lock();
-        all.values()
+        let series_by_label = self.lock();
+        series_by_label
+            .values()
             .map(|tracked| Arc::clone(&tracked.series))
             .collect()
     }
 
-    /// Forgets those that nobody holds and that have not been `wanted` for some time: endpoints come
-    /// and go, and their counters would stay.
+    /// Forgets the series that are not in use and have not been `wanted` for some time: endpoints come and
+    /// go, and their series would accumulate.
     pub fn sweep(&self, wanted: impl Fn(&V) -> bool) {
         self.lock().retain(|_, tracked| {
+            // A tunnel holds its series for as long as it lives, and counts into it when it ends.
             let used = Arc::strong_count(&tracked.series) > 1 || wanted(&tracked.series);
             tracked.unused = if used { 0 } else { tracked.unused + 1 };
             tracked.unused <= FORGET_AFTER

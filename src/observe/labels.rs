@@ -1,4 +1,4 @@
-//! The values that labels of metrics have, each in a fixed order: counters are indexed by it.
+//! The values of metric labels, each set in a fixed order by which counters are indexed.
 
 use crate::upstream::connect::ConnectError;
 
@@ -9,10 +9,10 @@ macro_rules! labels {
         pub enum $name { $($(#[doc = $each])+ $variant,)+ }
 
         impl $name {
-            /// All of them, in order.
+            /// All values, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// How metrics spell it.
+            /// The value in metrics.
             pub fn token(self) -> &'static str {
                 match self { $(Self::$variant => $token,)+ }
             }
@@ -21,47 +21,47 @@ macro_rules! labels {
 }
 
 labels! {
-    /// Why a connection was closed before it came to a request.
+    /// Why a connection was closed before a request.
     RefusedConnection {
         /// `limits.connections`.
         Connections = "connections",
         /// `limits.connections_per_ip`.
         ConnectionsPerIp = "connections-per-ip",
-        /// Its PROXY header, or the want of one.
+        /// The PROXY header was missing, invalid or too late.
         ProxyHeader = "proxy-header",
-        /// As many TLS handshakes wait as may.
+        /// Too many TLS handshakes were waiting already.
         TlsQueue = "tls-queue",
-        /// The TLS handshake failed, or took too long.
+        /// The TLS handshake failed or took too long.
         Tls = "tls",
     }
 }
 
 labels! {
-    /// What a handshake came to.
+    /// The outcome of a WebSocket handshake.
     HandshakeOutcome {
-        /// A tunnel.
+        /// The tunnel opened.
         Opened = "opened",
-        /// An endpoint answered something other than a 101.
+        /// The endpoint responded with something other than a 101.
         Declined = "declined",
-        /// We refused it.
+        /// tidegate rejected it.
         Rejected = "rejected",
-        /// The client went away before there was an answer.
+        /// The client disconnected before there was a response.
         Abandoned = "abandoned",
     }
 }
 
 labels! {
-    /// Why an endpoint was not reached.
+    /// Why connecting to an endpoint failed.
     ConnectFailure {
-        /// The deadline passed.
+        /// It took too long.
         Timeout = "timeout",
-        /// Its name has no address.
+        /// The name could not be resolved to an address.
         Resolve = "resolve",
-        /// It, or the network, refused.
+        /// The endpoint or the network refused the connection.
         Refused = "refused",
-        /// No local address has a port left for it.
+        /// No local address has a port left for this endpoint.
         Ports = "ports",
-        /// This process has no descriptor left.
+        /// The process has no file descriptor left.
         Descriptors = "descriptors",
         /// The TLS handshake failed.
         Tls = "tls",
@@ -81,7 +81,7 @@ impl ConnectFailure {
     }
 }
 
-/// Versions of TLS, fresh and resumed.
+/// TLS versions, with and without resumption of a session.
 pub const TLS: [(&str, bool); 4] = [
     ("TLSv1.2", false),
     ("TLSv1.2", true),
@@ -89,7 +89,7 @@ pub const TLS: [(&str, bool); 4] = [
     ("TLSv1.3", true),
 ];
 
-/// How metrics spell them.
+/// The values of close codes in metrics.
 pub const CLOSE_CODES: [&str; 19] = [
     "1000", "1001", "1002", "1003", "1004", "1005", "1006", "1007", "1008", "1009", "1010", "1011",
     "1012", "1013", "1014", "1015", "3xxx", "4xxx", "other",

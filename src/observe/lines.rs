@@ -1,5 +1,5 @@
-//! Log lines on their way out: written by a thread of their own, many at once, so that no worker ever
-//! waits for whoever reads them, or for a disk.
+//! The queue of log lines. A thread of its own writes them, many at once, so that a worker never waits for
+//! a reader or a disk.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,20 +11,21 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::counter::Counter;
 use super::sink::Sink;
 
-/// Bytes that may wait; what comes when there are more is dropped and counted.
+/// The most that may be queued. Further lines are dropped and counted: the log must not take the memory, and
+/// waiting would stop the tunnels of a worker.
 const MAX_QUEUED_BYTES: usize = 4 << 20;
 
-/// How long lines are gathered before they are written together.
+/// For how long lines are gathered to be written together.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long the end of the program may wait for a reader that has stalled.
+/// How long a flush, as at the end of the program, waits for a reader that has stalled.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Takes lines. The thread ends when nobody has it any more.
+/// A handle to the queue. The thread ends when the last handle is dropped and everything is written.
 #[derive(Debug, Clone)]
 pub struct Lines(Arc<QueueCloser>);
 
-/// The end of the queue that lines are put in by.
+/// Closes the queue when the last handle is dropped.
 #[derive(Debug)]
 struct QueueCloser(Arc<LineQueue>);
 
@@ -39,9 +40,9 @@ impl Drop for QueueCloser {
 struct LineQueue {
     state: Mutex<QueueState>,
     changed: Condvar,
-    /// What the lines are of, for the log.
-    of: &'static str,
-    /// Ever.
+    /// The name of the log, for messages about it.
+    name: &'static str,
+    /// Lines dropped since the start.
     dropped: Arc<Counter>,
 }
 
@@ -49,22 +50,22 @@ struct LineQueue {
 struct QueueState {
     waiting: Vec<u8>,
     dropped: u64,
-    /// The thread has taken lines and not written them yet.
+    /// The thread is writing lines that are no longer in `waiting`.
     writing: bool,
-    /// Somebody waits for all to be written.
+    /// A caller waits for everything to be written.
     flush_requested: bool,
-    /// The file is to be opened again.
+    /// The file is to be reopened.
     reopen: bool,
     closed: bool,
 }
 
 impl Lines {
-    /// Starts the thread. Lines that are dropped add to `dropped`.
+    /// Starts the thread. Dropped lines are added to `dropped`.
     ///
     /// # Errors
-    /// When the system has no thread for it.
-    pub fn start(of: &'static str, sink: Sink, dropped: &Arc<Counter>) -> io::Result<Self> {
-        let lines = Self::unwritten(of, dropped);
+    /// When the thread cannot be started.
+    pub fn start(name: &'static str, sink: Sink, dropped: &Arc<Counter>) -> io::Result<Self> {
+        let lines = Self::unwritten(name, dropped);
         let shared = Arc::clone(&lines.0.0);
         thread::Builder::new()
             .name("log".into())
@@ -72,16 +73,16 @@ impl Lines {
         Ok(lines)
     }
 
-    fn unwritten(of: &'static str, dropped: &Arc<Counter>) -> Self {
+    fn unwritten(name: &'static str, dropped: &Arc<Counter>) -> Self {
         Self(Arc::new(QueueCloser(Arc::new(LineQueue {
             state: Mutex::default(),
             changed: Condvar::new(),
-            of,
+            name,
             dropped: Arc::clone(dropped),
         }))))
     }
 
-    /// Waits until everything that came before has been written; not for ever.
+    /// Waits until everything that is queued has been written, but no longer than `FLUSH_TIMEOUT`.
     pub fn flush(&self) {
         let shared = &self.0.0;
         let mut queue = shared.lock();
@@ -95,13 +96,13 @@ impl Lines {
         queue.flush_requested = false;
     }
 
-    /// Has the file opened again, if it is one.
+    /// Has the file reopened, if the lines go to one.
     pub fn reopen(&self) {
         self.0.0.lock().reopen = true;
         self.0.0.changed.notify_all();
     }
 
-    /// Puts a whole line in.
+    /// Queues a whole line.
     pub fn push(&self, line: &[u8]) {
         let shared = &self.0.0;
         let mut queue = shared.lock();
@@ -132,6 +133,7 @@ impl LineQueue {
             let queue = self.changed.wait_while(self.lock(), idle);
             let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
             if !queue.flush_requested && !queue.closed && !queue.reopen {
+                // Unlocked: the workers go on to push while the lines of a burst gather.
                 drop(queue);
                 thread::sleep(FLUSH_INTERVAL);
                 queue = self.lock();
@@ -139,6 +141,7 @@ impl LineQueue {
             if queue.closed && queue.waiting.is_empty() {
                 return;
             }
+            // The buffers change places, so that neither side allocates once both have grown.
             std::mem::swap(&mut batch, &mut queue.waiting);
             queue.writing = true;
             let reopen = std::mem::take(&mut queue.reopen);
@@ -153,10 +156,11 @@ impl LineQueue {
             self.lock().writing = false;
             self.changed.notify_all();
             if dropped > 0 {
-                let of = self.of;
+                // Through the log itself: if it is this one, the message waits with the others.
+                let name = self.name;
                 tracing::warn!(
                     dropped,
-                    "lines of the {of} were dropped: nobody takes them fast enough"
+                    "{name} lines dropped: the reader or the disk is too slow"
                 );
             }
         }
@@ -171,7 +175,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Where one line goes.
+/// Queues what is written to it: `tracing-subscriber` writes each line at once.
 #[derive(Debug)]
 pub struct LineWriter<'a>(&'a Lines);
 
@@ -193,7 +197,7 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_limit_are_dropped_and_counted() {
-        // No thread writes them.
+        // Without a thread, nothing leaves the queue.
         let lines = Lines::unwritten("log", &Arc::default());
         let line = vec![b'x'; MAX_QUEUED_BYTES / 4];
         for _ in 0..6 {

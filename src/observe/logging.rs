@@ -1,4 +1,4 @@
-//! What is logged, and in what format.
+//! Starting the log: its level and format.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::lines::Lines;
 use super::sink::Sink;
 use crate::config::model::{Log, LogFormat, LogLevel};
 
-/// Whoever holds it sees to it that the last lines are written, by dropping it.
+/// The running log. Dropping it writes the last lines.
 #[derive(Debug)]
 #[must_use]
 pub struct Logging {
@@ -21,7 +21,7 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Lines that were dropped, since the start.
+    /// The number of lines dropped since the start.
     pub fn dropped(&self) -> &Arc<Counter> {
         &self.dropped
     }
@@ -33,11 +33,11 @@ impl Drop for Logging {
     }
 }
 
-/// Begins to log to standard error. A second call, or one after the program has set up its own
-/// subscriber, changes nothing.
+/// Starts logging to standard error. A second call, or one after the program has set its own subscriber,
+/// changes nothing.
 ///
 /// # Errors
-/// When the system has no thread for it.
+/// When the thread that writes cannot be started.
 pub fn start(log: Log) -> io::Result<Logging> {
     let dropped = Arc::default();
     let lines = Lines::start("log", Sink::StandardError, &dropped)?;

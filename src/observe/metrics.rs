@@ -1,4 +1,5 @@
-//! All metrics: gathered from the workers, summed, written. docs/metrics.md explains each.
+//! The metrics page: series gathered from the workers, summed and written. docs/metrics.md explains each
+//! metric.
 
 mod endpoints;
 mod gathered;
@@ -19,34 +20,34 @@ use crate::net::admission::Admission;
 use crate::snapshot::Snapshot;
 use crate::upstream::source;
 
-/// Where metrics are gathered from.
+/// The sources of the metrics.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricSources<'a> {
-    /// Each worker's.
+    /// The counters of each worker.
     pub workers: &'a [Arc<Counters>],
-    /// The configuration as running.
+    /// The running configuration.
     pub snapshot: &'a Snapshot,
-    /// Where connections to endpoints come from.
+    /// Local addresses and ports of connections to endpoints.
     pub ports: &'a source::SourcePorts,
-    /// Connections of the process.
+    /// The connection limit of the process.
     pub admission: &'a Admission,
-    /// The process.
+    /// The state of the process.
     pub process: &'a ProcessStatus,
-    /// Lines of the log that were dropped.
+    /// Dropped lines of the log.
     pub log_dropped: u64,
-    /// Records of the access log, where that is one of its own.
+    /// Dropped records of a separate access log.
     pub access_log_dropped: u64,
-    /// Tunnels that are being closed one by one, those that are left, by reason.
+    /// Tunnels still to be closed by closing jobs, by reason.
     pub closing: &'a BTreeMap<&'static str, usize>,
-    /// Live tunnels of each older generation.
+    /// Open tunnels of each older generation.
     pub older: &'a [u64],
-    /// What the endpoints of upstreams have above their share, where `rebalance` is to move it.
+    /// Tunnels above the endpoints' share, by upstream with `rebalance`.
     pub excess: &'a [(Arc<str>, usize)],
-    /// Listeners, and whether an operator has taken them out.
+    /// Listeners, and whether each is drained by an operator.
     pub drained: &'a [(Arc<str>, bool)],
 }
 
-/// Writes all of them.
+/// Writes the metrics page.
 pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     let mut metrics = Exposition::new(format);
     let gathered = Gathered::from(sources.workers);

@@ -1,4 +1,4 @@
-//! The process as a whole, as metrics and the status show it.
+//! The state of the process as a whole, for metrics and the status output.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,15 +8,15 @@ use arc_swap::ArcSwap;
 
 use super::counter::Counter;
 
-/// What metrics tell of the process as a whole; written by the control runtime.
+/// The state of the process as a whole; written by the control runtime, read by any thread.
 #[derive(Debug)]
 pub struct ProcessStatus {
     began: StartTime,
     reloads: Counter,
     failed_reloads: Counter,
-    /// What was wrong with the last reload, if anything.
+    /// The problems of the last reload; empty if it was applied.
     fault: ArcSwap<Vec<String>>,
-    /// Milliseconds of the Unix epoch.
+    /// When a configuration was last applied, in milliseconds since the Unix epoch.
     applied: Counter,
     draining: AtomicBool,
     /// The certificates of the listeners.
@@ -26,11 +26,11 @@ pub struct ProcessStatus {
 /// When a certificate expires.
 #[derive(Debug, Clone)]
 pub struct Expiry {
-    /// Whose it is.
+    /// The listener.
     pub listener: Arc<str>,
-    /// The file it is in.
+    /// The file of the certificate.
     pub file: String,
-    /// When.
+    /// The end of its validity.
     pub not_after: SystemTime,
 }
 
@@ -53,37 +53,37 @@ impl Default for ProcessStatus {
 }
 
 impl ProcessStatus {
-    /// It is stopping.
+    /// Notes that the process is stopping.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is stopping.
+    /// Whether the process is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// When it began.
+    /// When the process started.
     pub fn began(&self) -> StartTime {
         self.began
     }
 
-    /// Reloads that were taken, and those that failed.
+    /// The number of reloads that were applied, and of those that failed.
     pub fn reloads(&self) -> (u64, u64) {
         (self.reloads.get(), self.failed_reloads.get())
     }
 
-    /// When the configuration was last taken, in seconds of the Unix epoch.
+    /// When a configuration was last applied, in seconds since the Unix epoch.
     pub fn last_applied(&self) -> f64 {
         self.applied.get() as f64 / 1e3
     }
 
-    /// What was wrong with the last reload, line by line; nothing if it was taken.
+    /// The problems of the last reload, line by line; empty if it was applied.
     pub fn fault(&self) -> Arc<Vec<String>> {
         self.fault.load_full()
     }
 
-    /// Counts a reload, and what was wrong with it.
+    /// Counts a reload, with its problems: none if it was applied.
     pub fn reloaded(&self, fault: Vec<String>) {
         let taken = fault.is_empty();
         self.fault.store(Arc::new(fault));
@@ -97,33 +97,33 @@ impl ProcessStatus {
     }
 }
 
-/// When the process began, for who reads metrics.
+/// When the process started, by the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub struct StartTime(SystemTime);
 
 impl StartTime {
-    /// Now.
+    /// The current time.
     pub fn now() -> Self {
         Self(SystemTime::now())
     }
 
-    /// When that was.
+    /// The start time.
     pub fn time(self) -> SystemTime {
         self.0
     }
 
-    /// In seconds of the Unix epoch.
+    /// The start time in seconds since the Unix epoch.
     pub fn timestamp(self) -> f64 {
         timestamp(self.0)
     }
 
-    /// How long ago that was.
+    /// The time since the start.
     pub fn elapsed(self) -> Duration {
         self.0.elapsed().unwrap_or_default()
     }
 }
 
-/// Seconds of the Unix epoch.
+/// Seconds since the Unix epoch.
 pub fn timestamp(time: SystemTime) -> f64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_millis() as f64 / 1000.0

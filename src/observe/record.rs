@@ -1,5 +1,5 @@
-//! Records of the access log, where it is a log of its own: the same names and values as in the log,
-//! as text, as JSON, or as journald has them.
+//! The records of a separate access log: the same names and values as in the log, as text, as JSON, or in
+//! the format of journald.
 
 use std::fmt::{Display, Write};
 use std::time::SystemTime;
@@ -9,14 +9,14 @@ use tracing::field::DisplayValue;
 use super::fields::Escaping;
 use super::sink::RECORD_END;
 
-/// How records are written.
+/// The format of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordFormat {
-    /// `name=value`.
+    /// Text: `name=value`.
     Text,
-    /// One object on a line.
+    /// JSON: one object per line.
     Json,
-    /// What journald takes.
+    /// The native protocol of journald.
     Journal,
 }
 
@@ -27,11 +27,11 @@ pub struct LogRecord {
     format: RecordFormat,
 }
 
-/// What most records take.
+/// Bytes that are enough for most records.
 const USUAL: usize = 512;
 
 impl LogRecord {
-    /// Something happened now.
+    /// Begins a record of something that happened now.
     pub fn begin(format: RecordFormat, what: &str) -> Self {
         Self::begin_at(SystemTime::now(), format, what)
     }
@@ -39,7 +39,7 @@ impl LogRecord {
     fn begin_at(time: SystemTime, format: RecordFormat, what: &str) -> Self {
         let mut text = String::with_capacity(USUAL);
         let time = humantime::format_rfc3339_micros(time);
-        // A string takes everything.
+        // Writing to a string cannot fail.
         let _ = match format {
             RecordFormat::Text => write!(text, "{time} {what}"),
             RecordFormat::Json => write!(text, "{{\"timestamp\":\"{time}\",\"message\":\"{what}\""),
@@ -51,12 +51,12 @@ impl LogRecord {
         Self { text, format }
     }
 
-    /// One more value, if there is one.
+    /// Adds a field, if it has a value.
     pub fn field(&mut self, name: &'static str, value: &impl RecordValue) {
         value.put(name, self);
     }
 
-    /// All of it, with its end.
+    /// The finished record.
     pub fn end(mut self) -> String {
         match self.format {
             RecordFormat::Text => self.text.push('\n'),
@@ -99,7 +99,7 @@ impl LogRecord {
             RecordFormat::Text => Escaping(&mut self.text).quote_if_needed(value),
             RecordFormat::Journal => Escaping(&mut self.text).write_str(value),
             RecordFormat::Json => {
-                // Text can always be written so.
+                // A string can always be written as JSON.
                 self.text
                     .push_str(&serde_json::to_string(value).unwrap_or_default());
                 Ok(())
@@ -116,9 +116,9 @@ impl LogRecord {
     }
 }
 
-/// What records have values of.
+/// A value that a record can have.
 pub trait RecordValue {
-    /// Writes it, or nothing.
+    /// Writes the field, or nothing if there is no value.
     fn put(&self, name: &'static str, record: &mut LogRecord);
 }
 

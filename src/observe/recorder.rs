@@ -1,4 +1,4 @@
-//! Who records: a worker's counters, and where the events of sessions are logged.
+//! What a worker records with: its counters, and the log of session events.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,29 +18,29 @@ use crate::config::model::{self, LogFormat, LogTo};
 pub struct Recorder {
     /// The worker's counters.
     pub counters: Arc<Counters>,
-    /// Where events are logged.
+    /// The log of session events.
     pub log: Arc<AccessLog>,
 }
 
-/// Where the events of sessions are logged, by all workers.
+/// The log of session events, shared by all workers.
 #[derive(Debug)]
 pub struct AccessLog {
     target: ArcSwap<AccessLogTarget>,
     dropped: Arc<Counter>,
 }
 
-/// Where they are logged now.
+/// Where session events are logged.
 #[derive(Debug)]
 pub enum AccessLogTarget {
     /// In the log, with everything else.
     Log,
     /// Nowhere.
     Off,
-    /// In a log of their own.
+    /// In a separate access log.
     Own(Lines, RecordFormat),
 }
 
-/// Why there is nowhere to log to.
+/// Why the access log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("access log: cannot write to `{to}`: {source}")]
 pub struct AccessLogError {
@@ -50,7 +50,7 @@ pub struct AccessLogError {
 }
 
 impl Default for AccessLog {
-    /// In the log.
+    /// Events go to the log.
     fn default() -> Self {
         Self {
             target: ArcSwap::from_pointee(AccessLogTarget::Log),
@@ -60,7 +60,8 @@ impl Default for AccessLog {
 }
 
 impl AccessLog {
-    /// Opens what `settings` names; for [`AccessLog::set`], once nothing else can go wrong.
+    /// Opens the target that `settings` name. It is for [`AccessLog::set`], once nothing else of a reload can
+    /// fail.
     ///
     /// # Errors
     /// [`AccessLogError`].
@@ -88,24 +89,24 @@ impl AccessLog {
         Ok(AccessLogTarget::Own(lines, format))
     }
 
-    /// Logs there from now on.
+    /// Switches to this target.
     pub fn set(&self, target: AccessLogTarget) {
         self.target.store(Arc::new(target));
     }
 
-    /// Where events are logged.
+    /// The current target.
     pub fn target(&self) -> Guard<Arc<AccessLogTarget>> {
         self.target.load()
     }
 
-    /// Begins the file anew, where it was renamed away.
+    /// Reopens the file, for log rotation.
     pub fn reopen(&self) {
         if let AccessLogTarget::Own(lines, _) = &**self.target() {
             lines.reopen();
         }
     }
 
-    /// Waits until what has happened by now is written; not for ever.
+    /// Waits until everything up to now is written, but not forever.
     pub fn flush(&self) {
         if let AccessLogTarget::Own(lines, _) = &**self.target() {
             lines.flush();

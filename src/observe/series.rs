@@ -1,4 +1,4 @@
-//! What is counted by listener, by route, and by the way to an endpoint, on one worker.
+//! The series of one worker: what is counted by listener, by route and by endpoint.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,33 +15,33 @@ use crate::tunnel::side::Side;
 use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::EndpointState;
 
-/// Refusals, by reason.
+/// Rejections, by reason.
 pub type RejectionCounts = CounterArray<{ Rejection::ALL.len() }>;
 
 /// Ended tunnels, by reason.
 pub type EndedCounts = CounterArray<{ Ended::ALL.len() }>;
 
-/// What came in by a listener.
+/// The series of a listener.
 #[derive(Debug)]
 pub struct ListenerSeries {
-    /// Its name.
+    /// The name of the listener.
     pub name: Arc<str>,
-    /// Connections taken.
+    /// Connections accepted.
     pub connections: Counter,
-    /// Those that have ended, the tunnels that came of them included.
+    /// Connections that have ended; one that became a tunnel ends with it.
     pub closed: Counter,
-    /// Connections closed because the client did not go on, to send or to read, in time.
+    /// Connections closed because the client neither sent nor read in time.
     pub expired: Counter,
-    /// Connections closed early, by reason.
+    /// Connections closed before a request, by reason.
     pub refused: CounterArray<{ RefusedConnection::ALL.len() }>,
-    /// TLS handshakes, as in [`TLS`].
+    /// Successful TLS handshakes, in the order of [`TLS`].
     pub tls: CounterArray<{ TLS.len() }>,
-    /// Its routes.
+    /// The routes of the listener.
     pub routes: Labelled<Arc<str>, RouteSeries>,
 }
 
 impl ListenerSeries {
-    /// With nothing counted.
+    /// A series in which nothing is counted yet.
     pub fn new(name: Arc<str>) -> Self {
         Self {
             name,
@@ -54,7 +54,7 @@ impl ListenerSeries {
         }
     }
 
-    /// What came by `route`; no name where a request came to none.
+    /// The series of a route; of the empty name for requests that matched no route.
     pub fn route(&self, route: &str) -> Arc<RouteSeries> {
         self.routes.get(route, || {
             let name: Arc<str> = route.into();
@@ -63,21 +63,21 @@ impl ListenerSeries {
         })
     }
 
-    /// Counts a connection until the result is dropped.
+    /// Counts a connection, as open until the result is dropped.
     pub fn open_connection(self: &Arc<Self>) -> OpenConnection {
         self.connections.add(1);
         OpenConnection(Arc::clone(self))
     }
 
-    /// Counts a TLS handshake.
+    /// Counts a successful TLS handshake.
     pub fn count_tls_handshake(&self, version: &str, resumed: bool) {
-        if let Some(position) = TLS.iter().position(|known| *known == (version, resumed)) {
+        if let Some(position) = TLS.iter().position(|label| *label == (version, resumed)) {
             self.tls.at(position).add(1);
         }
     }
 }
 
-/// An open connection, counted.
+/// An open connection, counted as such until dropped.
 #[derive(Debug)]
 pub struct OpenConnection(Arc<ListenerSeries>);
 
@@ -87,35 +87,35 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Upstream and address: one that comes back goes on counting where it was.
+/// The label of an endpoint: its upstream and address. An endpoint that returns continues its series.
 pub type EndpointLabel = (Arc<str>, Arc<str>);
 
-/// What came by a listener and took a route.
+/// The series of a route on one listener.
 #[derive(Debug)]
 pub struct RouteSeries {
-    /// The listener.
+    /// The name of the listener.
     pub listener: Arc<str>,
-    /// The route; empty for what came to none.
+    /// The name of the route; empty for requests that matched none.
     pub route: Arc<str>,
-    /// Handshakes, by what they came to.
+    /// WebSocket handshakes, by outcome.
     pub handshakes: CounterArray<{ HandshakeOutcome::ALL.len() }>,
-    /// Those of them that `handshake = "lenient"` has excused.
+    /// Handshakes accepted only because of `handshake = "lenient"`.
     pub excused: Counter,
-    /// From a handshake's request to its 101.
+    /// The time from a handshake's request to its 101.
     pub handshake_seconds: Histogram<{ LATENCY_SECONDS.len() }>,
-    /// Refusals, of plain requests too.
+    /// Rejections of handshakes and plain requests.
     pub rejections: RejectionCounts,
     /// Tunnels that have ended.
     pub ended: Counter,
-    /// Those of them that were no framing, at least in part.
+    /// Ended tunnels with bytes that were not valid frames.
     pub unframed: Counter,
-    /// How long these had lived.
+    /// The lifetime of ended tunnels.
     pub tunnel_seconds: Histogram<{ LIFETIME_SECONDS.len() }>,
     ping_rtt: [Histogram<{ LATENCY_SECONDS.len() }>; 2],
     closes_from_client: CloseCodeCounts,
     closes_from_endpoint: CloseCodeCounts,
     statuses: Mutex<Vec<(u16, u64)>>,
-    /// The endpoints that it led to.
+    /// The endpoints that requests on this route went to.
     pub endpoints: Labelled<EndpointLabel, EndpointSeries>,
 }
 
@@ -142,7 +142,7 @@ impl RouteSeries {
         }
     }
 
-    /// How long a side took to answer our Pings.
+    /// The time that a side took to answer our Pings.
     pub fn ping_rtt(&self, side: Side) -> &Histogram<{ LATENCY_SECONDS.len() }> {
         let [client, endpoint] = &self.ping_rtt;
         match side {
@@ -151,7 +151,7 @@ impl RouteSeries {
         }
     }
 
-    /// What went on to `endpoint`.
+    /// The series of an endpoint on this route.
     pub fn endpoint(self: &Arc<Self>, endpoint: &EndpointState) -> Arc<EndpointSeries> {
         let label = (Arc::clone(&endpoint.upstream), Arc::clone(&endpoint.label));
         self.endpoints.get(&label, || {
@@ -159,27 +159,27 @@ impl RouteSeries {
         })
     }
 
-    /// Counts an answer in HTTP.
+    /// Counts a response in HTTP.
     pub fn count_response(&self, status: u16) {
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-        match statuses.iter_mut().find(|known| known.0 == status) {
-            Some(known) => known.1 += 1,
+        match statuses.iter_mut().find(|entry| entry.0 == status) {
+            Some(entry) => entry.1 += 1,
             None => statuses.push((status, 1)),
         }
     }
 
-    /// Answers in HTTP, by status.
+    /// Responses in HTTP, by status.
     pub fn statuses(&self) -> Vec<(u16, u64)> {
         let statuses = self.statuses.lock();
         statuses.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Counts the first Close of a tunnel.
+    /// Counts the first Close of a tunnel that has ended.
     pub fn count_close(&self, side: Side, code: u16) {
         self.closes_from(side).at(close_code_position(code)).add(1);
     }
 
-    /// Codes of the first Close of tunnels that have ended, where this side sent it.
+    /// Codes of the first Close of ended tunnels, where this side sent it.
     pub fn closes_from(&self, side: Side) -> &CloseCodeCounts {
         match side {
             Side::Client => &self.closes_from_client,
@@ -188,29 +188,30 @@ impl RouteSeries {
     }
 }
 
-/// Codes of Close frames, those of applications by the thousand: whoever sends them chooses them.
+/// Counts by Close code. Codes of applications are grouped by the thousand: peers choose them, and must not
+/// be able to create any number of series.
 pub type CloseCodeCounts = CounterArray<{ CLOSE_CODES.len() }>;
 
-/// What came by a listener, took a route and went to an endpoint.
+/// The series of an endpoint on one listener and route.
 #[derive(Debug)]
 pub struct EndpointSeries {
-    /// Listener and route.
+    /// The series of the listener and route.
     pub route: Arc<RouteSeries>,
-    /// The upstream.
+    /// The name of the upstream.
     pub upstream: Arc<str>,
-    /// The endpoint's address.
+    /// The address of the endpoint.
     pub endpoint: Arc<str>,
     /// Tunnels opened.
     pub opened: Counter,
     /// Tunnels ended, by reason.
     pub ended: EndedCounts,
-    /// What went through them: ended ones always, live ones as of the last [`Traffic::show`].
+    /// What the tunnels carried: ended ones always, open ones as of the last [`Traffic::publish`].
     pub traffic: Traffic,
-    /// How long connecting took.
+    /// The time that successful connects took.
     pub connect_seconds: Histogram<{ LATENCY_SECONDS.len() }>,
-    /// Failures to connect.
+    /// Failed connects, by reason.
     pub connect_failures: CounterArray<{ ConnectFailure::ALL.len() }>,
-    /// Requests that went on to another endpoint after this one's answer, or the want of it.
+    /// Requests retried on another endpoint because of this one's response, or the lack of one.
     pub retried: Counter,
 }
 
@@ -229,16 +230,16 @@ impl EndpointSeries {
         }
     }
 
-    /// Tunnels that are alive.
+    /// The number of open tunnels.
     pub fn open(&self) -> u64 {
         let ended: u64 = Ended::ALL
             .iter()
-            .map(|it| self.ended.at(*it as usize).get())
+            .map(|reason| self.ended.at(*reason as usize).get())
             .sum();
         self.opened.get().saturating_sub(ended)
     }
 
-    /// Counts a failure to connect.
+    /// Counts a failed connect.
     pub fn count_connect_failure(&self, error: &ConnectError) {
         self.connect_failures
             .at(ConnectFailure::of(error) as usize)

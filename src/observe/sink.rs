@@ -1,4 +1,4 @@
-//! Where lines go in the end. Used by the thread that writes them, and by nobody else.
+//! The destinations of log lines. Only the thread that writes them uses these.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -6,23 +6,23 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-/// Where journald takes records.
+/// The socket on which journald receives records.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// What ends a record for journald: it has several lines, and each is sent alone.
+/// The end of a record for journald in the queue: a record has several lines and is sent as one datagram.
 pub const RECORD_END: char = '\0';
 
-/// Bytes that nobody else's get between, when they are written to a pipe at once (PIPE_BUF, `pipe(7)`).
+/// The most that is written to a pipe atomically (`pipe(7)`): the bytes of other writers come before or after.
 const PIPE_BUF: usize = 4096;
 
-/// Where lines go.
+/// A destination of log lines.
 #[derive(Debug)]
 pub enum Sink {
     /// Standard error.
     StandardError,
     /// Standard output.
     StandardOutput,
-    /// A file, at its end.
+    /// A file, to which lines are appended.
     File(LogFile),
     /// journald.
     Journal(UnixDatagram),
@@ -36,32 +36,33 @@ pub struct LogFile {
 }
 
 impl Sink {
-    /// The file at `path`, made if there is none.
+    /// The file at `path`, created if it does not exist.
     ///
     /// # Errors
-    /// What the system said.
+    /// When the file cannot be opened.
     pub fn file(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         let path = path.to_owned();
         Ok(Self::File(LogFile { path, file }))
     }
 
-    /// Where journald listens.
+    /// The journald that listens at `path`.
     ///
     /// # Errors
-    /// What the system said: nobody does, say.
+    /// When it cannot be connected to, for example because none is running.
     pub fn journal(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
         Ok(Self::Journal(socket))
     }
 
-    /// Writes whole lines; how many of them were lost.
+    /// Writes whole lines. Returns how many of them were lost.
     pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
         let written = match self {
             Self::StandardError => write_in_pieces(&mut io::stderr(), lines),
             Self::StandardOutput => write_in_pieces(&mut io::stdout().lock(), lines),
             Self::File(log) => {
+                // Rotation needs no signal: the name is checked with every batch, which is cheap.
                 if log.has_moved() {
                     log.reopen();
                 }
@@ -76,12 +77,12 @@ impl Sink {
         };
         match written {
             Ok(()) => 0,
-            // Some of them may have been written; which is not known.
+            // Some may have been written, but not even their number is known.
             Err(_) => lines.iter().filter(|byte| **byte == b'\n').count() as u64,
         }
     }
 
-    /// Somebody may have renamed the file, and may want it to be closed.
+    /// Reopens the file: it may have been renamed, and the old one may have to be closed.
     pub(super) fn reopen(&mut self) {
         if let Self::File(log) = self {
             log.reopen();
@@ -89,8 +90,8 @@ impl Sink {
     }
 }
 
-/// Writes lines so that those of another process, which may write to the same pipe after an upgrade,
-/// come before or after each and never within one.
+/// Writes lines so that those of another process, which may write to the same pipe after an upgrade, never
+/// come within one.
 fn write_in_pieces(to: &mut impl Write, lines: &[u8]) -> io::Result<()> {
     let mut rest = lines;
     while !rest.is_empty() {
@@ -102,7 +103,7 @@ fn write_in_pieces(to: &mut impl Write, lines: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that are written at once: as many whole lines as a pipe takes in one piece, or a single one.
+/// The length of the next piece: as many whole lines as a pipe accepts atomically, or a single longer one.
 fn piece(lines: &[u8]) -> usize {
     let is_end = |byte: &u8| *byte == b'\n';
     let fitting = lines.get(..PIPE_BUF).unwrap_or(lines);
@@ -112,7 +113,7 @@ fn piece(lines: &[u8]) -> usize {
 }
 
 impl LogFile {
-    /// Whether another file is under its name by now, or none.
+    /// Whether the path now leads to another file or to none.
     fn has_moved(&self) -> bool {
         let identity = |data: &std::fs::Metadata| (data.dev(), data.ino());
         let (Ok(named), Ok(open)) = (std::fs::metadata(&self.path), self.file.metadata()) else {
@@ -121,13 +122,13 @@ impl LogFile {
         identity(&named) != identity(&open)
     }
 
-    /// Where that fails, the one that is open is better than none.
+    /// Reopens the file. If that fails, the open one is kept: better a log in the wrong place than none.
     fn reopen(&mut self) {
         match open(&self.path) {
             Ok(file) => self.file = file,
             Err(error) => {
                 let path = self.path.display();
-                tracing::warn!(%path, %error, "cannot open the log again: writing where it was");
+                tracing::warn!(%path, %error, "cannot reopen the log file; writing to the one that is open");
             }
         }
     }
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(sink.write(b"three\n"), 0);
         assert_eq!(fs::read_to_string(&aside).unwrap(), "one\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "two\nthree\n");
-        // Nowhere to begin: what is open is kept.
+        // The folder is gone, so the file that is open is kept.
         drop(folder);
         assert_eq!(sink.write(b"four\n"), 0);
     }
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn lines_that_cannot_be_written_are_counted() {
-        // Always full.
+        // A disk that is always full.
         let mut sink = Sink::file(Path::new("/dev/full")).unwrap();
         assert_eq!(sink.write(b"one\ntwo\n"), 2);
     }

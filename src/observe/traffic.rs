@@ -1,10 +1,10 @@
-//! What tunnels carried, those that still live included.
+//! The bytes and messages that tunnels carried, open tunnels included.
 
 use super::counter::CounterArray;
 use crate::tunnel::meter::Meter;
 use crate::tunnel::side::Side;
 
-/// What meters show.
+/// What is counted of the traffic of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrafficKind {
     /// Bytes that came from a side.
@@ -38,8 +38,11 @@ impl TrafficKind {
     }
 }
 
-/// What tunnels traffic. Live ones count too, so it is summed anew whenever it is to be shown; what
-/// is shown never goes back, because a tunnel's end and a sum are the same worker's work.
+/// The traffic of the tunnels of one endpoint series, open ones included.
+//
+// A meter is not shared: only its worker can read it. So the worker adds its open tunnels up when a scrape
+// asks for it, and publishes the sum. What is published never decreases, although a tunnel that ends moves
+// from one part of the sum to the other, because the same thread does both.
 #[derive(Debug, Default)]
 pub struct Traffic {
     ended: CounterArray<4>,
@@ -48,35 +51,35 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// A tunnel has ended.
+    /// Adds a tunnel that has ended.
     pub fn add_ended(&self, meter: &Meter) {
         for kind in TrafficKind::ALL {
             self.ended.at(kind.position()).add(kind.of(meter));
         }
     }
 
-    /// Begins a sum, with the tunnels that have ended.
+    /// Begins a sum with the tunnels that have ended.
     pub fn begin_sum(&self) {
         for position in 0..TrafficKind::ALL.len() {
             self.sum.at(position).set(self.ended.at(position).get());
         }
     }
 
-    /// Adds a live tunnel.
+    /// Adds an open tunnel to the sum.
     pub fn add_live(&self, meter: &Meter) {
         for kind in TrafficKind::ALL {
             self.sum.at(kind.position()).add(kind.of(meter));
         }
     }
 
-    /// Shows the sum.
+    /// Publishes the sum.
     pub fn publish(&self) {
         for position in 0..TrafficKind::ALL.len() {
             self.published.at(position).set(self.sum.at(position).get());
         }
     }
 
-    /// What is shown.
+    /// The published sum.
     pub fn published(&self, kind: TrafficKind) -> u64 {
         self.published.at(kind.position()).get()
     }

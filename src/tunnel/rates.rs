@@ -91,8 +91,8 @@ mod tests {
             (bytes.entry().verdict(), slowed.entry().is_paused()),
             (None, false)
         );
-        for place in [&messages, &bytes, &slowed] {
-            place.pace(1500, 1);
+        for slot in [&messages, &bytes, &slowed] {
+            slot.pace(1500, 1);
         }
         assert_eq!(messages.entry().verdict(), Some(Ended::MessageRate));
         assert_eq!(bytes.entry().verdict(), Some(Ended::ByteRate));

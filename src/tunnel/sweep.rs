@@ -124,7 +124,7 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(10);
     const HALF_CLOSED: Duration = Duration::from_secs(3);
 
-    fn place(table: &Rc<TunnelTable>) -> TableSlot {
+    fn slot(table: &Rc<TunnelTable>) -> TableSlot {
         table.enter(
             Arc::new(TunnelLimits {
                 idle: Some(IDLE),
@@ -138,7 +138,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_quiet_tunnel_is_ended_and_a_busy_one_is_not() {
         let table = Rc::new(TunnelTable::<()>::default());
-        let (quiet, busy) = (place(&table), place(&table));
+        let (quiet, busy) = (slot(&table), slot(&table));
         let start = Instant::now();
         for second in 1..=10 {
             busy.entry().meter.count(Side::Client, 1);
@@ -170,7 +170,9 @@ mod tests {
             }
             table.sweep(start + Duration::from_secs(second));
             let verdicts = tunnels.iter().map(|tunnel| tunnel.entry().verdict());
-            verdicts.filter(|it| *it == Some(Ended::MaxAge)).count()
+            verdicts
+                .filter(|verdict| *verdict == Some(Ended::MaxAge))
+                .count()
         };
         assert_eq!(ended_by(49), 0);
         // Chance has it: half of them, give or take five standard deviations.
@@ -184,7 +186,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn half_closed_runs_from_the_last_activity() {
         let table = Rc::new(TunnelTable::<()>::default());
-        let tunnel = place(&table);
+        let tunnel = slot(&table);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         table.sweep(at(5));

@@ -114,9 +114,9 @@ impl<O> TunnelTable<O> {
         let now = self.micros(Instant::now());
         let entries = self.entries.borrow();
         let end = from.saturating_add(limit).min(entries.capacity());
-        for place in from..end {
-            if let Some(Occupant { entry, owner }) = entries.get(place) {
-                visit(place, entry, entry.quiet(now), owner);
+        for slot in from..end {
+            if let Some(Occupant { entry, owner }) = entries.get(slot) {
+                visit(slot, entry, entry.quiet(now), owner);
             }
         }
         (end < entries.capacity()).then_some(end)
@@ -126,13 +126,13 @@ impl<O> TunnelTable<O> {
     /// did: false if another tunnel has the slot by now, or if this one was already ending.
     pub fn close(
         &self,
-        place: usize,
+        slot: usize,
         message: &Rc<CloseMessage>,
         is_same: impl FnOnce(&O) -> bool,
     ) -> bool {
         let entries = self.entries.borrow();
         let occupant = entries
-            .get(place)
+            .get(slot)
             .filter(|occupant| is_same(&occupant.owner));
         let Some(Occupant { entry, .. }) =
             occupant.filter(|occupant| occupant.entry.verdict().is_none())
@@ -142,7 +142,7 @@ impl<O> TunnelTable<O> {
 
         self.close_messages
             .borrow_mut()
-            .insert(place, Rc::clone(message));
+            .insert(slot, Rc::clone(message));
         entry.end(message.ended);
         true
     }
@@ -260,50 +260,50 @@ impl<O> Drop for TableSlot<O> {
 mod tests {
     use super::*;
 
-    fn place(table: &Rc<TunnelTable>) -> TableSlot {
+    fn slot(table: &Rc<TunnelTable>) -> TableSlot {
         table.enter(Arc::default(), Rc::default())
     }
 
     #[tokio::test(start_paused = true)]
     async fn pages_show_every_tunnel_and_close_only_the_one_named() {
         let table = Rc::new(TunnelTable::<u32>::default());
-        let enter = |known| table.enter(Arc::new(TunnelLimits::default()), Rc::new(known));
-        let mut places: Vec<TableSlot<u32>> = (0..10).map(enter).collect();
-        places.remove(4);
+        let enter = |owner| table.enter(Arc::new(TunnelLimits::default()), Rc::new(owner));
+        let mut slots: Vec<TableSlot<u32>> = (0..10).map(enter).collect();
+        slots.remove(4);
         let mut seen = Vec::new();
         let mut next = Some(0);
         while let Some(from) = next {
-            next = table.page(from, 3, |place, _, _, known| seen.push((place, *known)));
+            next = table.page(from, 3, |slot, _, _, owner| seen.push((slot, *owner)));
         }
         let expected: Vec<(usize, u32)> = (0..10)
             .filter(|n| *n != 4)
             .map(|n| (n as usize, n))
             .collect();
         assert_eq!(seen, expected);
-        // The place has another owner by now.
-        places.push(enter(77));
-        let words = Rc::new(CloseMessage {
+        // The slot has another owner by now.
+        slots.push(enter(77));
+        let message = Rc::new(CloseMessage {
             ended: Ended::Killed,
             code: 4000,
             reason: "moved".into(),
         });
-        assert!(!table.close(4, &words, |known| *known == 4));
-        assert!(table.close(4, &words, |known| *known == 77));
+        assert!(!table.close(4, &message, |owner| *owner == 4));
+        assert!(table.close(4, &message, |owner| *owner == 77));
         assert!(
-            !table.close(4, &words, |known| *known == 77),
+            !table.close(4, &message, |owner| *owner == 77),
             "it has ended already"
         );
-        let killed = places.last().unwrap();
+        let killed = slots.last().unwrap();
         assert_eq!(killed.entry().verdict(), Some(Ended::Killed));
-        assert_eq!(killed.close_message(), Some(words));
-        drop(places);
+        assert_eq!(killed.close_message(), Some(message));
+        drop(slots);
         assert!(table.close_messages.borrow().is_empty());
     }
 
     #[tokio::test]
     async fn the_first_verdict_stands_and_dropped_slots_are_free() {
         let table = Rc::new(TunnelTable::<()>::default());
-        let (one, two) = (place(&table), place(&table));
+        let (one, two) = (slot(&table), slot(&table));
         one.entry().end(Ended::Idle);
         table.end_all(Ended::Shutdown);
         assert_eq!(one.entry().verdict(), Some(Ended::Idle));

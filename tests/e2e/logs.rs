@@ -249,9 +249,7 @@ async fn a_full_disk_keeps_nobody_waiting_and_is_told() {
     let config = to("/dev/full", "") + METRICS + &simple(&[echo.address]);
     let proxy = Proxy::start(&config).await;
     drop(proxy.tunnel().await);
-    let told = proxy
-        .logged_with("lines of the access log were dropped")
-        .await;
+    let told = proxy.logged_with("access log lines dropped").await;
     assert!(told["dropped"].as_u64() > Some(0));
     within("both records to be counted", async {
         while Scrape::of(&proxy)

@@ -1,4 +1,4 @@
-//! Metrics of endpoints: what they have, whether they serve, what went wrong on the way to them.
+//! Metrics of endpoints: load, health, failed connects, retries, free source ports.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) fn write_endpoints(
         let ended = |series: &EndpointSeries| {
             Ended::ALL
                 .iter()
-                .map(|it| series.ended.at(*it as usize).get())
+                .map(|reason| series.ended.at(*reason as usize).get())
                 .sum()
         };
         metrics.sample(
@@ -44,7 +44,10 @@ pub(super) fn write_endpoints(
             open(series, |series| series.opened.get(), ended),
         );
     }
-    for endpoint in configured.keys().filter(|it| !endpoints.contains_key(*it)) {
+    for endpoint in configured
+        .keys()
+        .filter(|endpoint| !endpoints.contains_key(*endpoint))
+    {
         metrics.sample(&labels(*endpoint), 0);
     }
     let help = "Load of an endpoint as the balancer counts it: tunnels, handshakes and requests in progress.";
@@ -135,10 +138,10 @@ fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
         "Time to open a connection to an endpoint, TLS included, for attempts that succeeded.";
     metrics.family("tidegate_connect_seconds", MetricKind::Histogram, help);
     for ([upstream], series) in &gathered.by_upstream() {
-        let all = series.iter().map(|it| &it.connect_seconds);
+        let histograms = series.iter().map(|it| &it.connect_seconds);
         metrics.histogram(
             &[("upstream", upstream)],
-            &HistogramSum::of(&LATENCY_SECONDS, all),
+            &HistogramSum::of(&LATENCY_SECONDS, histograms),
         );
     }
     let help = "Failed attempts to connect to endpoints, by reason.";

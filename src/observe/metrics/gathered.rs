@@ -18,12 +18,12 @@ impl Gathered {
         Self {
             listeners: workers
                 .iter()
-                .flat_map(|each| each.listeners.all())
+                .flat_map(|worker| worker.listeners.all())
                 .collect(),
-            routes: workers.iter().flat_map(|each| each.routes()).collect(),
+            routes: workers.iter().flat_map(|worker| worker.routes()).collect(),
             endpoints: workers
                 .iter()
-                .flat_map(|each| each.endpoint_series())
+                .flat_map(|worker| worker.endpoint_series())
                 .collect(),
         }
     }
@@ -36,7 +36,7 @@ impl Gathered {
         groups(&self.routes, |series| [&series.listener, &series.route])
     }
 
-    /// Without what came to no route.
+    /// Without requests that matched no route.
     pub(super) fn by_route(&self) -> Groups<'_, RouteSeries, 1> {
         let mut routes = groups(&self.routes, |series| [&*series.route]);
         routes.remove(&[""]);
@@ -68,17 +68,17 @@ fn groups<'a, S, const N: usize>(
     labels: impl Fn(&'a S) -> [&'a str; N],
 ) -> Groups<'a, S, N> {
     let mut groups = Groups::new();
-    for each in series {
-        groups.entry(labels(each)).or_default().push(&**each);
+    for series in series {
+        groups.entry(labels(series)).or_default().push(&**series);
     }
     groups
 }
 
 pub(super) fn sum<S>(series: &[&S], counter: impl Fn(&S) -> u64) -> u64 {
-    series.iter().map(|each| counter(each)).sum()
+    series.iter().map(|series| counter(series)).sum()
 }
 
-/// What is open: that which has ended is read first, so that it is never less than nothing.
+/// The number of open ones. The ended ones are read first, so that the difference is never negative.
 pub(super) fn open<S>(series: &[&S], opened: impl Fn(&S) -> u64, ended: impl Fn(&S) -> u64) -> u64 {
     let ended = sum(series, ended);
     sum(series, opened).saturating_sub(ended)

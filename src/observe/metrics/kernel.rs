@@ -1,4 +1,4 @@
-//! What the kernel says of this process, under the names that every Prometheus client gives it.
+//! Resource usage as the kernel reports it, under the names that Prometheus client libraries use.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::process::StartTime;
 
-/// Writes `process_*`; what the system does not tell is left out.
+/// Writes the `process_*` metrics. Values that the system does not provide are left out.
 pub(super) fn write_kernel(metrics: &mut Exposition, began: StartTime) {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let stat = Stat::of(&stat);
@@ -62,7 +62,8 @@ pub(super) fn write_kernel(metrics: &mut Exposition, began: StartTime) {
     );
 }
 
-/// Since Linux 6.2 the folder's size is the number; counting a hundred thousand takes its time.
+/// The number of open descriptors. Since Linux 6.2 it is the size of the folder; counting a hundred thousand
+/// entries takes milliseconds.
 fn open_descriptors() -> Option<u64> {
     let folder = "/proc/self/fd";
     match fs::metadata(folder).ok()?.len() {
@@ -71,7 +72,7 @@ fn open_descriptors() -> Option<u64> {
     }
 }
 
-/// What is of interest in `/proc/self/stat` (proc_pid_stat(5)).
+/// The fields of `/proc/self/stat` that metrics use (proc_pid_stat(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     cpu_ticks: u64,
@@ -82,7 +83,7 @@ struct Stat {
 
 impl Stat {
     fn of(text: &str) -> Option<Self> {
-        // The name, in parentheses, may have anything in it. The third field comes behind it.
+        // The name, in parentheses, may contain anything, even parentheses. The third field follows it.
         let (_, fields) = text.rsplit_once(')')?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();

@@ -1,4 +1,4 @@
-//! Metrics of listeners: connections, and what became of them before there was a request.
+//! Metrics of listeners: client connections and TLS handshakes.
 
 use std::sync::Arc;
 

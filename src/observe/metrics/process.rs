@@ -1,4 +1,4 @@
-//! Metrics of the process as a whole: its reloads, its log, its older generations.
+//! Metrics of the process as a whole: reloads, logs, closing jobs, older generations.
 
 use super::MetricSources;
 use crate::observe::exposition::{Exposition, MetricKind};

@@ -1,4 +1,4 @@
-//! Metrics of routes: handshakes and requests, by what they came to.
+//! Metrics of routes: handshakes, rejections and requests.
 
 use std::collections::BTreeMap;
 
@@ -38,10 +38,10 @@ pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
     let help = "Time from a handshake's request to its 101 response.";
     metrics.family("tidegate_handshake_seconds", MetricKind::Histogram, help);
     for ([route], series) in &gathered.by_route() {
-        let all = series.iter().map(|it| &it.handshake_seconds);
+        let histograms = series.iter().map(|it| &it.handshake_seconds);
         metrics.histogram(
             &[("route", route)],
-            &HistogramSum::of(&LATENCY_SECONDS, all),
+            &HistogramSum::of(&LATENCY_SECONDS, histograms),
         );
     }
     let help = "Requests rejected by tidegate, handshakes and plain ones, by reason.";

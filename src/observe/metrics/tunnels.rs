@@ -1,4 +1,4 @@
-//! Metrics of tunnels: how many there are, how they ended, and what went through them.
+//! Metrics of tunnels: open ones, lifetimes, reasons of their ends, traffic.
 
 use super::gathered::{Gathered, labelled, open, sum};
 use crate::observe::exposition::{Exposition, MetricKind};
@@ -23,19 +23,19 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
     let help = "Lifetime of ended tunnels.";
     metrics.family("tidegate_tunnel_seconds", MetricKind::Histogram, help);
     for ([route], series) in &routes {
-        let all = series.iter().map(|it| &it.tunnel_seconds);
+        let histograms = series.iter().map(|it| &it.tunnel_seconds);
         metrics.histogram(
             &[("route", route)],
-            &HistogramSum::of(&LIFETIME_SECONDS, all),
+            &HistogramSum::of(&LIFETIME_SECONDS, histograms),
         );
     }
     let help = "Time that clients and endpoints took to answer tidegate's Pings.";
     metrics.family("tidegate_ping_rtt_seconds", MetricKind::Histogram, help);
     for ([route], series) in &routes {
         for side in [Side::Client, Side::Endpoint] {
-            let all = series.iter().map(|it| it.ping_rtt(side));
+            let histograms = series.iter().map(|it| it.ping_rtt(side));
             let labels = [("route", *route), ("side", side.name())];
-            metrics.histogram(&labels, &HistogramSum::of(&LATENCY_SECONDS, all));
+            metrics.histogram(&labels, &HistogramSum::of(&LATENCY_SECONDS, histograms));
         }
     }
     let help = "First Close frame of each ended tunnel, by code and sender.";
