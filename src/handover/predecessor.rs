@@ -44,7 +44,7 @@ impl fmt::Display for UpgradeError {
 }
 
 impl UpgradeError {
-    /// What the new process reported, one line each.
+    /// The errors that the new process reported, one line each.
     pub fn details(&self) -> Vec<String> {
         match self {
             Self::Failed(lines) => lines.clone(),

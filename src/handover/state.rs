@@ -39,8 +39,7 @@ pub struct ListenerTickets {
     pub keys: Vec<HandoverTicketKey>,
 }
 
-/// What the listeners of this process take over from its predecessor, or from the service manager
-/// after a crash.
+/// The state that listeners take over from the predecessor, or from the service manager after a crash.
 #[derive(Debug, Default)]
 pub struct InheritedListeners {
     /// Sockets that are already listening.

@@ -21,7 +21,7 @@ pub struct Predecessor {
     identity: Option<Identity>,
 }
 
-/// What this process starts with.
+/// The state that this process starts with.
 #[derive(Debug, Default)]
 pub struct Inheritance {
     /// The generation of this process.
@@ -129,8 +129,8 @@ impl Predecessor {
 }
 
 impl Inheritance {
-    /// What a process starts with that no upgrade started: the sockets that the service manager has stored
-    /// through a crash, or passes from socket units.
+    /// The state without a predecessor: sockets that the service manager has stored through a crash, or passes
+    /// from socket units.
     pub fn without_predecessor(mut passed: PassedSockets) -> Self {
         let mut inheritance = Self {
             generation: 1,

@@ -25,7 +25,7 @@ pub struct Gate {
     unreported: AtomicU64,
 }
 
-/// What a connection counts against its listener's limits, until dropped.
+/// One connection's share of its listener's limits, until dropped.
 #[derive(Debug, Default)]
 pub struct ListenerPermit {
     _open: Option<QuotaPermit>,

@@ -22,7 +22,7 @@ pub enum Purpose {
     Metrics,
 }
 
-/// What identifies a listening socket to other processes: its purpose and its address as configured.
+/// The identity of a listening socket among processes: its purpose and its address as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SocketId {
     /// The purpose.

@@ -44,7 +44,7 @@ pub enum TlsError {
     #[error(transparent)]
     Tickets(#[from] TicketKeysError),
     /// The CA certificates of the operating system cannot be used.
-    #[error("the operating system's certificate authorities: {0}")]
+    #[error("CA certificates of the operating system: {0}")]
     Platform(rustls::Error),
 }
 

@@ -25,7 +25,7 @@ use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
 use crate::upstream::registry::Registry;
 
-/// What every other part of the process needs.
+/// The parts that every other part of the process needs.
 pub(super) struct Base {
     pub(super) shared: Arc<Shared>,
     pub(super) workers: Arc<[mailbox::WorkerHandle]>,

@@ -60,7 +60,7 @@ struct RunningListener {
     tickets: Option<Arc<TicketKeys>>,
 }
 
-/// What is kept of a drained listener.
+/// The state that a drained listener keeps.
 #[derive(Debug, Default)]
 struct DrainedListener {
     /// Its open connections still count against its limits.

@@ -55,7 +55,7 @@ pub(super) enum Source {
     Effective,
 }
 
-/// What a reloader is made of.
+/// The parts of a [`Reloader`].
 #[derive(Debug)]
 pub(super) struct ReloaderParts {
     /// The state that workers share.
@@ -125,7 +125,7 @@ impl Reloader {
         self.shared.access_log.reopen();
     }
 
-    /// Writes what is buffered of the access log.
+    /// Writes the buffered lines of the access log.
     pub(super) fn flush_logs(&self) {
         self.shared.access_log.flush();
     }

@@ -28,7 +28,7 @@ use crate::upstream::registry::Registry;
 /// Maximum number of blocking threads, for name resolution and files.
 const BLOCKING_THREADS: usize = 4;
 
-/// What the process is started with.
+/// The inputs of a start.
 pub(super) struct Startup<'a> {
     /// The configuration file.
     pub(super) path: &'a Path,

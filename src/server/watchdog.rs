@@ -175,7 +175,6 @@ mod tests {
         }
     }
 
-    /// What was late is not what hangs.
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_is_only_late_is_still_in_time() {
         let (late, mut asked) = worker();

@@ -461,7 +461,7 @@ async fn a_name_that_is_not_passed_is_a_clear_error() {
     until("the reason", || proxy.log().text().contains(expected)).await;
     let mut proxy = Proxy::spawn(Arc::clone(&folder), &config, |_| {});
     assert_eq!(proxy.exit().await, 3);
-    let expected = "the service manager has passed no sockets";
+    let expected = "the service manager passed no sockets";
     until("the reason", || proxy.log().text().contains(expected)).await;
     // Its syntax can be checked anywhere.
     let checked = Command::new(env!("CARGO_BIN_EXE_tidegate"))

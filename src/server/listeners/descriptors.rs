@@ -1,4 +1,4 @@
-//! File descriptors: what listening sockets leave for connections.
+//! File descriptors, and the connection limit that they allow.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl DescriptorBudget {
         descriptors
     }
 
-    /// Leaves what `sockets` listening sockets do not need to connections.
+    /// Sets the connection limit to the descriptors that `sockets` listening sockets leave.
     pub(super) fn reserve_for_sockets(&self, sockets: usize) {
         let limit = Admission::limit_for(self.limit, self.taken + sockets as u64);
         self.admission.set_limit(limit);

@@ -1,4 +1,4 @@
-//! What identifies a listening socket across reloads.
+//! The identity of a listening socket across reloads.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::net::inherited::{Purpose, SocketId};
 use crate::server::acceptor::BoundAddress;
 use crate::systemd;
 
-/// What identifies a listening socket.
+/// The identity of a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct SocketKey {
     pub(super) bind: Bind,
