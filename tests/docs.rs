@@ -148,6 +148,23 @@ fn the_reference_is_up_to_date() {
     );
 }
 
+#[test]
+fn exit_codes_and_signals_are_documented_as_the_help_has_them() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let help = String::from_utf8(program.arg("--help").output().unwrap().stdout).unwrap();
+    let (_, codes) = help.split_once("Exit codes:\n").unwrap();
+    let rows = codes.lines().filter_map(|line| {
+        let (name, meaning) = line.strip_prefix("  ")?.split_once("  ")?;
+        Some(format!("| {name} | {} |", meaning.trim()))
+    });
+    let rows: Vec<String> = rows.collect();
+    assert_eq!(rows.len(), 8 + 3, "{help}");
+    let text = read("docs/operating.md");
+    for row in rows {
+        assert!(text.contains(&row), "{row}");
+    }
+}
+
 /// The texts of all source files.
 fn sources() -> String {
     let mut text = String::new();
