@@ -1,9 +1,9 @@
-//! Where operators look, and where they steer: metrics and health, and the interface under `/v1` that
-//! the command line speaks.
+//! The interface for operators: metrics and health on one address, and the JSON interface under `/v1`
+//! on another, which the command line uses, too.
 //!
-//! All of it runs on the control runtime. What only a worker knows or can do it is asked for, through a
-//! queue of its own and in small steps, so that nobody's questions get in the way of connections.
-//! Reading a configuration is `server`'s business: it is given orders.
+//! All of it runs on the control runtime. It only shows and passes on: closing tunnels is the work of
+//! `displace`, and what only the process itself can do (reload, upgrade, drain a listener) is sent to it
+//! as a `ControlCommand`.
 
 pub mod error;
 pub mod plan;

@@ -21,15 +21,15 @@ use self::workers::Workers;
 use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 
-/// What it takes to close tunnels for a reason that the process itself finds.
+/// What `evict` and `rebalance` work with.
 #[derive(Debug, Clone)]
 pub struct Displacer {
-    /// The data plane.
+    /// The workers, which hold the tunnels.
     pub workers: Arc<Workers>,
-    /// What closes its tunnels.
+    /// The jobs, which close them.
     pub jobs: Arc<Jobs>,
-    /// The configuration that it runs.
+    /// The running configuration.
     pub shared: Arc<Shared>,
-    /// The process.
+    /// The state of the process: nothing is moved while it drains.
     pub process: Arc<ProcessStatus>,
 }

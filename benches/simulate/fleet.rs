@@ -20,7 +20,7 @@ use crate::lifetime::{Keys, Lifetime, wait};
 type Time = u64;
 
 /// A client whose endpoint went away is back within so many seconds.
-const BACK_WITHIN: f64 = 10.0;
+const RECONNECT_TIME: f64 = 10.0;
 
 /// Where nobody can be picked, clients ask again after so many seconds.
 const AGAIN_AFTER: f64 = 1.0;
@@ -363,7 +363,7 @@ impl<'a> Fleet<'a> {
                 .is_some_and(|(_, on)| on == endpoint)
             {
                 self.leave(number);
-                let after = self.going.f64() * BACK_WITHIN;
+                let after = self.going.f64() * RECONNECT_TIME;
                 self.come_back(number, after);
             }
         }

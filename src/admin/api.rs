@@ -1,7 +1,7 @@
 //! The interface under `/v1`: HTTP and JSON.
 //!
-//! Each operation lives in the file of what it is about, with the types of what it takes and gives,
-//! which the command line reads, too.
+//! Each operation is in the file of what it is about, with the types of its request and response, which
+//! the command line uses, too.
 
 pub mod access;
 pub mod status;
@@ -33,26 +33,27 @@ use super::view::View;
 use crate::displace::filter::TunnelFilter;
 use crate::displace::live::LiveTunnels;
 
-/// Bytes of a request's body.
-const BODY_MOST: usize = 64 * 1024;
+/// Largest request body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
 
-/// How long a body may take.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// How long a request body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const JSON: &str = "application/json";
 
 /// The interface.
 #[derive(Debug)]
 pub struct Api {
-    /// What it shows and steers.
+    /// What it shows and changes.
     pub view: Arc<View>,
-    /// Whether it is served over TCP, where not everybody who can connect may do everything.
+    /// Whether it is served over TCP, where being able to connect does not mean being allowed to change
+    /// anything.
     pub over_tcp: bool,
 }
 
 impl AdminService for Api {
     async fn respond(&self, request: Request<Incoming>) -> AdminResponse {
-        match self.answered(request).await {
+        match self.handle(request).await {
             Ok((status, body)) => response(status, JSON, body),
             Err(error) => error_response(&error),
         }
@@ -75,7 +76,7 @@ fn error_response(error: &ApiError) -> AdminResponse {
 }
 
 impl Api {
-    async fn answered(&self, request: Request<Incoming>) -> Result<(StatusCode, Bytes), ApiError> {
+    async fn handle(&self, request: Request<Incoming>) -> Result<(StatusCode, Bytes), ApiError> {
         let (parts, body) = request.into_parts();
         let operation = operation(&parts);
         if self.over_tcp {
@@ -149,18 +150,21 @@ fn operation(parts: &http::request::Parts) -> Result<Operation, ApiError> {
     let here = Operation::ALL.iter().filter(|it| it.path() == path);
     let mut here = here.peekable();
     if here.peek().is_none() {
-        let error = format!("there is no `{path}`; `/v1/openapi.json` describes what there is");
+        let error = format!("there is no `{path}`; `/v1/openapi.json` describes all operations");
         return Err(ApiError::not_found(error));
     }
     let methods: Vec<String> = here.clone().map(|it| it.method().to_string()).collect();
     let found = here.find(|it| it.method() == parts.method);
     found.copied().ok_or_else(|| {
-        let fault = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "not with this method");
+        let fault = ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this path does not support this method",
+        );
         fault.with_details(methods)
     })
 }
 
-/// The parameters of a query, each known and there once.
+/// The parameters of a query: each is known, and given once.
 struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -170,7 +174,7 @@ impl Query {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if !known.contains(&&*name) && name != GENERATION {
                 let known = match known.as_slice() {
-                    [] => "there are none here".to_owned(),
+                    [] => "this operation has none".to_owned(),
                     known => format!("known: {}", known.join(", ")),
                 };
                 return Err(ApiError::bad_request(format!(
@@ -178,18 +182,22 @@ impl Query {
                 )));
             }
             if pairs.iter().any(|(given, _)| *given == *name) {
-                return Err(ApiError::bad_request(format!("`{name}` is there twice")));
+                return Err(ApiError::bad_request(format!(
+                    "parameter `{name}` is given twice"
+                )));
             }
             pairs.push((name.into_owned(), value.into_owned()));
         }
         Ok(Self(pairs))
     }
 
-    /// Which generation is asked, if that is said.
+    /// The generation that is asked, if the query names one.
     fn generation(&self) -> Result<Option<u64>, ApiError> {
         let given = self.only(&[GENERATION]);
         let number = given.first().map(|(_, text)| text.parse());
-        let wrong = |_| ApiError::bad_request("`generation` is a number, as the status has them");
+        let wrong = |_| {
+            ApiError::bad_request("`generation` must be a number from the list in `/v1/status`")
+        };
         number.transpose().map_err(wrong)
     }
 
@@ -200,7 +208,7 @@ impl Query {
             .finish()
     }
 
-    /// Those of these names.
+    /// The parameters with these names.
     fn only(&self, names: &[&str]) -> Vec<(&str, &str)> {
         let pairs = self
             .0
@@ -220,22 +228,22 @@ fn read<T: DeserializeOwned>(pairs: &[(&str, &str)]) -> Result<T, ApiError> {
 }
 
 async fn collected(body: Incoming) -> Result<Bytes, ApiError> {
-    let body = Limited::new(body, BODY_MOST).collect();
-    let body = tokio::time::timeout(BODY_WITHIN, body).await;
+    let body = Limited::new(body, MAX_BODY).collect();
+    let body = tokio::time::timeout(BODY_TIMEOUT, body).await;
     let unread = |_| {
         ApiError::bad_request(format!(
-            "the body did not come, or has more than {BODY_MOST} bytes"
+            "the request body is incomplete, or larger than {MAX_BODY} bytes"
         ))
     };
     let body = body.map_err(|_| unread(()))?.map_err(|_| unread(()))?;
     Ok(body.to_bytes())
 }
 
-/// A body in JSON; none at all is an empty object.
+/// Parses a body in JSON; an empty body counts as an empty object.
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body)
-        .map_err(|error| ApiError::bad_request(format!("the body: {error}")))
+        .map_err(|error| ApiError::bad_request(format!("invalid request body: {error}")))
 }
 
 fn json(value: &impl Serialize) -> Result<Bytes, ApiError> {

@@ -1,4 +1,5 @@
-//! What operators have the process itself do: it reads configurations, one at a time.
+//! Commands that only the process itself can carry out, one at a time: it owns the configuration and
+//! the listeners.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,44 +12,44 @@ use super::error::ApiError;
 use super::plan::{Guard, ReloadPlan};
 use crate::handover::identity::Identity;
 
-/// Orders that may wait.
+/// Commands that may wait.
 pub const COMMAND_QUEUE: usize = 16;
 
-/// How long one may take: names are looked up, files are read.
+/// How long a command may take: names are looked up, files are read.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(100);
 
-/// What the process is to do.
+/// A command, and where its result goes.
 #[derive(Debug)]
 pub enum ControlCommand {
-    /// Tell what a reload would change.
+    /// Show what a reload would change.
     Plan(oneshot::Sender<Result<ReloadPlan, ApiError>>),
-    /// Reload.
+    /// Reload the configuration, unless that displaces too many tunnels.
     Reload(Guard, oneshot::Sender<Result<ReloadResponse, ApiError>>),
-    /// Take a listener out, or put it back.
+    /// Drain a listener, or put it back into service.
     Listener(SteerListener, oneshot::Sender<Result<(), ApiError>>),
-    /// Hand over to a new process, of this program or of that which this one was started with.
+    /// Hand over to a new process of this binary, or of the one that this process was started from.
     Upgrade(Option<PathBuf>, oneshot::Sender<Result<Identity, ApiError>>),
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadResponse {
-    /// Whether only certificates had changed, and only they were swapped.
+    /// Whether only certificates had changed, so that only they were replaced.
     pub certificates_only: bool,
-    /// What is probably not meant so.
+    /// Warnings about the configuration: what is valid but probably not intended.
     pub warnings: Vec<String>,
 }
 
-/// What becomes of a listener.
+/// Whether a listener is to be drained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SteerListener {
-    /// Its name.
+    /// The name of the listener.
     pub listener: String,
-    /// Whether it is to be out.
+    /// Whether it is to be drained, or put back into service.
     pub is_drained: bool,
 }
 
-/// Has `orders` do something, and waits for it.
+/// Sends a command to the process, and waits for its result.
 ///
 /// # Errors
 /// [`ApiError`].
@@ -61,11 +62,13 @@ pub async fn send<T>(
     let sent = commands.try_send(command(done));
     sent.map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => {
-            ApiError::unavailable("too many orders are waiting already")
+            ApiError::unavailable("too many commands are waiting already; try again later")
         }
         mpsc::error::TrySendError::Closed(_) => stopping(),
     })?;
     let done = tokio::time::timeout(COMMAND_TIMEOUT, is_done).await;
-    let done = done.map_err(|_| ApiError::unavailable("the process is busy with other orders"))?;
+    let done = done.map_err(|_| {
+        ApiError::unavailable("no result in time: the process is busy with other commands")
+    })?;
     done.map_err(|_| stopping())?
 }

@@ -1,4 +1,4 @@
-//! What an operator is told when something is not done.
+//! Errors of the admin interface: why a request was not carried out.
 
 use std::fmt;
 
@@ -6,27 +6,27 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why something was not done.
+/// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
-    /// The status of the answer.
+    /// Status code of the response.
     pub status: StatusCode,
-    /// What its body says.
+    /// Body of the response.
     pub body: ErrorResponse,
 }
 
-/// The body of an answer that says no.
+/// An error: why the request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorResponse {
-    /// What is wrong, and what to do about it, in a sentence.
+    /// What is wrong and what to do about it, in one sentence.
     pub error: String,
-    /// All that is wrong, a line each, where it is more than that.
+    /// All problems, one line each, where there is more than one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<String>,
 }
 
 impl ApiError {
-    /// With this status and sentence.
+    /// An error with this status and sentence.
     pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self {
             status,
@@ -37,27 +37,27 @@ impl ApiError {
         }
     }
 
-    /// What was asked for makes no sense.
+    /// The request is not valid.
     pub fn bad_request(error: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
 
-    /// There is no such thing.
+    /// What the request names does not exist.
     pub fn not_found(error: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, error)
     }
 
-    /// As things are, it cannot be done.
+    /// The request is valid, but the current state does not allow it.
     pub fn conflict(error: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, error)
     }
 
-    /// Nobody is there who could do it.
+    /// The process or one of its parts is busy or stopping: the same request may succeed later.
     pub fn unavailable(error: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 
-    /// With all that is wrong.
+    /// The same error with a line for each problem.
     pub fn with_details(mut self, details: Vec<String>) -> Self {
         self.body.details = details;
         self

@@ -1,4 +1,4 @@
-//! One question to a process that serves operators, and its answer: over any socket that leads there.
+//! One request to a process that serves operators, and its response, over any kind of socket.
 
 use std::error::Error;
 
@@ -8,31 +8,31 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Bytes of an answer.
-const ANSWER_MOST: usize = 256 * 1024 * 1024;
+/// Largest response body, in bytes.
+const MAX_RESPONSE: usize = 256 * 1024 * 1024;
 
-/// Asks, and waits for the answer.
+/// Sends the request, and waits for the response.
 ///
 /// # Errors
-/// Whatever went wrong on the way.
+/// Any error of the connection or of HTTP.
 pub async fn exchange(
     socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), Box<dyn Error + Send + Sync>> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-    let answered = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_MOST).collect();
+    let response = async {
+        let head = sender.send_request(request).await?;
+        let status = head.status();
+        let body = Limited::new(head.into_body(), MAX_RESPONSE).collect();
         Ok::<_, Box<dyn Error + Send + Sync>>((status, body.await?.to_bytes()))
     };
-    let mut answered = std::pin::pin!(answered);
+    let mut response = std::pin::pin!(response);
     tokio::select! {
-        answer = &mut answered => answer,
+        result = &mut response => result,
         ended = connection => match ended {
-            // What has come by then is all there.
-            Ok(()) => answered.await,
+            // The connection has ended in order, so the whole response has arrived.
+            Ok(()) => response.await,
             Err(error) => Err(error.into()),
         },
     }

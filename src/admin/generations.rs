@@ -1,5 +1,5 @@
-//! The processes that this one has succeeded, for as long as they drain: how they are, and the way
-//! to them. Operators reach them through the youngest one.
+//! Older generations, for as long as they drain: what they report, and the link to each. Operators
+//! reach all of them through the youngest process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,47 +18,48 @@ use crate::handover::identity::Identity;
 use crate::handover::link::Link;
 use crate::session::Shared;
 
-/// How often it is looked how they are.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often each is asked for its counts.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an answer of theirs may take: rates are measured for ten seconds.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a response may take: rates are measured for up to ten seconds.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Those that there are, the oldest first.
+/// All older generations, the oldest first.
 #[derive(Debug, Default)]
 pub struct Generations {
     older: Mutex<Vec<Arc<OlderGeneration>>>,
-    /// Each ends with the process that it looks at.
+    /// A task for each of them, which ends with that process.
     following: Mutex<JoinSet<()>>,
 }
 
-/// One of them.
+/// An older generation: a process that drains.
 #[derive(Debug)]
 pub struct OlderGeneration {
-    /// Which it is.
+    /// Which process it is.
     pub identity: Identity,
     link: Arc<Link>,
     seen: Mutex<LastSeen>,
 }
 
-/// What was seen of it last.
+/// What it reported last.
 #[derive(Debug, Default)]
 struct LastSeen {
     glance: GenerationCounts,
-    /// Leases, by upstream and address.
+    /// Sessions in flight, by upstream and endpoint.
     in_flight: HashMap<(String, String), usize>,
 }
 
-/// What it tells of itself.
+/// The counts that it reports in its status.
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
 pub struct GenerationCounts {
-    /// Its live tunnels.
+    /// Live tunnels.
     pub tunnels: u64,
-    /// Its connections, tunnels included.
+    /// Client connections, tunnels included.
     pub connections: usize,
 }
 
-/// What it tells of its upstreams; it may be older than the rest of what it says.
+/// What it reports of its upstreams: only the fields that are needed here, because an older version may
+/// not have others.
 #[derive(Debug, Deserialize)]
 struct UpstreamReport {
     name: String,
@@ -74,7 +75,7 @@ struct EndpointReport {
 }
 
 impl OlderGeneration {
-    /// Reached by `link`.
+    /// An older generation that is reached by `link`.
     pub fn new(identity: Identity, link: Link) -> Self {
         Self {
             identity,
@@ -83,20 +84,20 @@ impl OlderGeneration {
         }
     }
 
-    /// The way to it, for one more process.
+    /// The link to it, for handing on to a successor.
     pub fn link(&self) -> &Arc<Link> {
         &self.link
     }
 
-    /// How it was a moment ago.
+    /// What it reported a moment ago.
     pub fn glance(&self) -> GenerationCounts {
         locked(&self.seen).glance
     }
 
-    /// Has it answer.
+    /// Sends it a request, and waits for its response.
     ///
     /// # Errors
-    /// [`ApiError`], if it does not.
+    /// [`ApiError`], if it does not respond.
     pub async fn ask(
         &self,
         method: Method,
@@ -105,7 +106,7 @@ impl OlderGeneration {
     ) -> Result<(StatusCode, Bytes), ApiError> {
         let generation = self.identity.generation;
         let silent = |error: String| {
-            ApiError::unavailable(format!("generation {generation} does not answer: {error}"))
+            ApiError::unavailable(format!("generation {generation} does not respond: {error}"))
         };
         let request = Request::builder()
             .method(method)
@@ -115,8 +116,8 @@ impl OlderGeneration {
             .body(Full::new(body))
             .map_err(|error| silent(error.to_string()))?;
         let asked = async { exchange(self.link.connect().await?, request).await };
-        let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await;
-        let answer = answer.map_err(|_| silent("it takes too long".to_owned()))?;
+        let answer = tokio::time::timeout(RESPONSE_TIMEOUT, asked).await;
+        let answer = answer.map_err(|_| silent("no response in time".to_owned()))?;
         answer.map_err(|error| silent(error.to_string()))
     }
 
@@ -141,12 +142,12 @@ impl OlderGeneration {
 }
 
 impl Generations {
-    /// All of them.
+    /// All of them, the oldest first.
     pub fn all(&self) -> Vec<Arc<OlderGeneration>> {
         locked(&self.older).clone()
     }
 
-    /// That of this number.
+    /// The one with this number.
     ///
     /// # Errors
     /// [`ApiError`], if there is none.
@@ -155,18 +156,18 @@ impl Generations {
         let found = all.rev().find(|it| it.identity.generation == generation);
         found.ok_or_else(|| {
             ApiError::not_found(format!(
-                "there is no generation {generation} (any more): the status lists them"
+                "there is no generation {generation}; `/v1/status` lists the generations that are running"
             ))
         })
     }
 
-    /// They are another process's from now on.
+    /// Forgets all of them: a successor follows them from now on.
     pub fn leave(&self) {
         locked(&self.following).abort_all();
         locked(&self.older).clear();
     }
 
-    /// Knows of these from now on, and follows each until it is gone.
+    /// Adds these, and follows each until its process has exited.
     pub fn follow(self: &Arc<Self>, shared: &Arc<Shared>, older: Vec<OlderGeneration>) {
         for older in older {
             let older = Arc::new(older);
@@ -182,7 +183,7 @@ impl Generations {
                 let Identity {
                     generation, pid, ..
                 } = older.identity;
-                tracing::info!(generation, pid, "an older generation has left");
+                tracing::info!(generation, pid, "older generation has exited");
             });
         }
     }
@@ -192,11 +193,11 @@ impl Generations {
             if older.look().await.is_some() {
                 self.count_leases(shared);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// What they have out at endpoints counts here, too.
+    /// Adds what they have in flight to this process's endpoints: limits and balancing count both.
     fn count_leases(&self, shared: &Shared) {
         let older = self.all();
         let snapshot = shared.snapshot.load();

@@ -1,4 +1,4 @@
-//! A small HTTP server on the control runtime: few connections, each with a deadline for everything.
+//! A small HTTP server on the control runtime: few connections, and a deadline for everything.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,45 +23,45 @@ use crate::handover::link::Link;
 use crate::net::listen::ListeningSocket;
 use crate::net::stream::Socket;
 
-/// Connections at once; more are closed.
-const CONNECTIONS_MOST: usize = 32;
+/// Connections at once; further ones are closed.
+const MAX_CONNECTIONS: usize = 32;
 
-/// How long a connection may lie idle, or take for the head of a request. Longer than what usually
-/// lies between two scrapes.
-const HEAD_WITHIN: Duration = Duration::from_secs(90);
+/// How long a connection may be idle, or take to send a request head. Longer than the usual interval
+/// between two scrapes.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// How long a connection may last, whatever it does.
-const LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// How long a connection may last in total.
+const MAX_LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-/// How long accepting rests when the system has no room.
-const EXHAUSTED_REST: Duration = Duration::from_millis(100);
+/// Pause after a failed accept, as when descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Bytes of a request's head.
-const HEAD_MOST: usize = 16 * 1024;
+/// Largest request head, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
 
-/// What is answered.
+/// A response; its body is in memory.
 pub type AdminResponse = Response<Full<Bytes>>;
 
-/// A server; it stops when dropped.
+/// A running server; it stops when dropped.
 #[derive(Debug)]
 pub struct AdminServer {
-    /// Where it listens, as bound.
+    /// Its listening socket.
     pub bound: Arc<ListeningSocket>,
     drain: Drain,
     accepting: JoinSet<()>,
 }
 
-/// Whatever answers requests.
+/// What responds to the requests of a server.
 pub trait AdminService: Send + Sync + 'static {
-    /// Answers one.
+    /// Responds to one request.
     fn respond(&self, request: Request<Incoming>) -> impl Future<Output = AdminResponse> + Send;
 }
 
 impl AdminServer {
-    /// Serves who connects there.
+    /// Serves connections to this socket.
     ///
     /// # Errors
-    /// What the system said.
+    /// The error of the system.
     pub fn start(bound: ListeningSocket, service: impl AdminService) -> io::Result<Self> {
         let source = AcceptSource::open(&bound)?;
         bound.claim();
@@ -75,8 +75,8 @@ impl AdminServer {
         })
     }
 
-    /// Leaves the socket to another process, which has it, too. Who is being answered is answered to the
-    /// end, which what this gives waits for.
+    /// Leaves the socket to another process, which has it, too. Returns the tasks that finish requests
+    /// already begun: the operator who started the upgrade waits for its response.
     pub fn retire(self) -> JoinSet<()> {
         self.bound.leave();
         self.drain.begin(Urgency::Low);
@@ -84,14 +84,14 @@ impl AdminServer {
     }
 }
 
-/// Serves the process that has succeeded this one, until that is gone.
+/// Serves requests that the successor passes on, until that process has exited.
 pub async fn serve_successor(link: Link, service: impl AdminService) {
-    // Nobody begins it.
+    // This drain is never begun: the end of the link ends the server.
     let drain = Drain::new();
     accept_all(AcceptSource::Link(link), Arc::new(service), drain.watch()).await;
 }
 
-/// Where the control runtime takes connections from.
+/// What connections are accepted from.
 enum AcceptSource {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -110,7 +110,7 @@ impl AcceptSource {
         })
     }
 
-    /// `None` when nobody comes any more.
+    /// The next connection; `None` when there will be no more.
     async fn accept(&self) -> io::Result<Option<Socket>> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|it| Some(Socket::Tcp(it.0))),
@@ -121,7 +121,7 @@ impl AcceptSource {
 }
 
 async fn accept_all(source: AcceptSource, service: Arc<impl AdminService>, mut drain: DrainWatch) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MOST));
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     let watch = drain.clone();
     loop {
@@ -129,15 +129,15 @@ async fn accept_all(source: AcceptSource, service: Arc<impl AdminService>, mut d
             accepted = source.accept() => match accepted {
                 Ok(None) => break,
                 Ok(Some(socket)) => {
-                    // Without a place it is closed by being dropped.
-                    let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+                    // Without a permit the connection is closed by being dropped.
+                    let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
                     let (service, watch) = (Arc::clone(&service), watch.clone());
                     connections.spawn(async move {
-                        let _place = place;
+                        let _permit = permit;
                         serve(socket, &*service, watch).await;
                     });
                 }
-                Err(_) => tokio::time::sleep(EXHAUSTED_REST).await,
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = connections.join_next() => {}
             _ = drain.begun() => break,
@@ -151,8 +151,8 @@ async fn serve(socket: Socket, service: &impl AdminService, mut drain: DrainWatc
     let answer = |request| async move { Ok::<_, Infallible>(service.respond(request).await) };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
-        .max_buf_size(HEAD_MOST)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(socket), service_fn(answer));
     let mut connection = pin!(connection);
     let served = async {
@@ -162,37 +162,34 @@ async fn serve(socket: Socket, service: &impl AdminService, mut drain: DrainWatc
         }
         connection.await
     };
-    if let Ok(Err(error)) = tokio::time::timeout(LIFETIME, served).await {
-        tracing::debug!(%error, "an operator's connection ended");
+    if let Ok(Err(error)) = tokio::time::timeout(MAX_LIFETIME, served).await {
+        tracing::debug!(%error, "an admin connection ended with an error");
     }
 }
 
-/// An answer with this body.
+/// A response with this body.
 pub fn response(
     status: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,
 ) -> AdminResponse {
-    let mut answer = Response::new(Full::new(body.into()));
-    *answer.status_mut() = status;
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
     let content_type = HeaderValue::from_static(content_type);
-    answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    answer
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
 }
 
-/// A text for a person.
+/// A response in plain text.
 pub fn text(status: StatusCode, body: &'static str) -> AdminResponse {
     response(status, "text/plain; charset=utf-8", body)
 }
 
-/// There is something here, but not for this method.
+/// The response to a method that the path does not support.
 pub fn method_not_allowed(allowed: &'static str) -> AdminResponse {
-    let mut answer = text(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "This method is not served here.\n",
-    );
-    answer
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
+    response
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));
-    answer
+    response
 }

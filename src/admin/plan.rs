@@ -1,7 +1,8 @@
-//! What a new configuration would change, and how many live tunnels that is about.
+//! What a new configuration would change, and how many live tunnels each change affects.
 //!
-//! A reload closes no tunnel: those of routes and endpoints that are gone stay until they end. They
-//! are counted because a configuration that most of them have no place in is seldom meant so.
+//! A reload itself closes no tunnel: those of removed routes and endpoints stay until they end. They
+//! are counted because a configuration that displaces most tunnels is more often a mistake (an empty
+//! template, the wrong file) than intended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,123 +17,123 @@ use crate::displace::live::LiveTunnels;
 use crate::snapshot::Snapshot;
 use crate::upstream::group::Upstream;
 
-/// What would change.
+/// What a reload would change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadPlan {
-    /// Live tunnels.
+    /// Live tunnels in total.
     pub tunnels: u64,
-    /// Those of them whose route or endpoint goes, or is to take nothing new. They stay.
+    /// Live tunnels whose route or endpoint would be removed or drained. The reload does not close them.
     pub displaced: u64,
-    /// Listeners that change, come or go.
+    /// Listeners that are added, changed or removed.
     pub listeners: Vec<PlannedPart>,
-    /// Routes, those that stay as they are included where they have tunnels.
+    /// Routes that are added, changed or removed, and unchanged ones that have tunnels.
     pub routes: Vec<PlannedPart>,
-    /// Upstreams that change, come or go.
+    /// Upstreams that are added, changed or removed.
     pub upstreams: Vec<PlannedPart>,
-    /// Endpoints, likewise as routes.
+    /// Endpoints that are added, changed, drained or removed, and unchanged ones that have tunnels.
     pub endpoints: Vec<PlannedEndpoint>,
-    /// Settings of the process that change.
+    /// Keys of `[server]` and `[admin]` that change.
     pub settings: Vec<PlannedSetting>,
-    /// Files that the configuration names and that hold something else by now.
+    /// Files that the configuration names and whose content has changed.
     pub files: Vec<String>,
-    /// What is probably not meant so.
+    /// Warnings about the new configuration: what is valid but probably not intended.
     pub warnings: Vec<String>,
 }
 
-/// A setting of the process.
+/// A changed key of `[server]` or `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedSetting {
-    /// Its key.
+    /// The key, with its table.
     pub name: String,
-    /// Whether a reload does not change it: it waits for the next start.
+    /// Whether the change requires a restart: a reload does not apply it.
     pub needs_restart: bool,
 }
 
-/// What runs.
+/// The running configuration, and what the plan needs to know of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Current<'a> {
-    /// The file that it was read from.
+    /// The text of its file.
     pub source: &'a str,
-    /// It.
+    /// The configuration as running.
     pub snapshot: &'a Snapshot,
-    /// Its tunnels.
+    /// The live tunnels.
     pub live: &'a LiveTunnels,
-    /// Keys that a reload does not change, and that the new one has otherwise.
+    /// Keys that the new configuration changes, and that a reload does not apply.
     pub needs_restart: &'a [&'static str],
 }
 
-/// What becomes of a part.
+/// What a reload would do to a part of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PlannedChange {
-    /// It stays as it is.
+    /// It stays unchanged.
     Kept,
-    /// It stays, but not as it is.
+    /// It stays, with other settings.
     Changed,
-    /// It comes.
+    /// It is added.
     Added,
-    /// It goes; its tunnels stay.
+    /// It is removed; its tunnels stay open.
     Removed,
-    /// It is to take nothing new; its tunnels stay.
+    /// It is drained: it gets nothing new, and its tunnels stay open.
     Drained,
-    /// It went before; its last tunnels are still there.
+    /// It was removed earlier; its last tunnels are still open.
     Gone,
-    /// It is unknown before it is looked up.
+    /// Not known: its endpoints have to be looked up first.
     Unknown,
 }
 
-/// A listener, a route or an upstream.
+/// A listener, a route or an upstream in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedPart {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What becomes of it.
+    /// What would happen to it.
     pub change: PlannedChange,
-    /// Its live tunnels. They stay.
+    /// Its live tunnels. The reload does not close them.
     pub tunnels: u64,
 }
 
-/// An endpoint.
+/// An endpoint in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedEndpoint {
-    /// Its upstream.
+    /// The upstream.
     pub upstream: String,
-    /// Its address.
+    /// The address of the endpoint.
     pub endpoint: String,
-    /// What becomes of it.
+    /// What would happen to it.
     pub change: PlannedChange,
-    /// Its live tunnels. They stay.
+    /// Its live tunnels. The reload does not close them.
     pub tunnels: u64,
 }
 
-/// How much a reload may displace.
+/// How many tunnels a reload may displace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// Whatever it is.
+    /// Any number.
     Force,
     /// At most half of the live tunnels.
     Half,
-    /// So many of them.
+    /// At most this many.
     Max(u64),
 }
 
 impl Guard {
-    /// Lets a plan pass, or not.
+    /// Accepts or refuses a plan.
     ///
     /// # Errors
-    /// [`ApiError`], with what it would displace.
+    /// [`ApiError`], if the plan would displace more tunnels.
     pub fn check(self, plan: &ReloadPlan) -> Result<(), ApiError> {
-        let most = match self {
+        let max = match self {
             Self::Force => return Ok(()),
             Self::Half => plan.tunnels / 2,
             Self::Max(max) => max,
         };
-        if plan.displaced <= most {
+        if plan.displaced <= max {
             return Ok(());
         }
         Err(ApiError::conflict(format!(
-            "not reloaded: {} of {} live tunnels have no place in the new configuration, and {most} may; \
-             look at the plan, then force it",
+            "not reloaded: {} of {} live tunnels would lose their route or endpoint; the limit is {max}. \
+             Check `tidegate reload --plan`, then use --max-displaced or --force",
             plan.displaced, plan.tunnels
         )))
     }

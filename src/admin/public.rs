@@ -1,4 +1,4 @@
-//! What anybody may see who can reach `admin.metrics_bind`: metrics and health, and nothing else.
+//! What `admin.metrics_bind` serves without a token: metrics and health, and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::displace::rebalance::excess::Excess;
 use crate::observe::exposition::Format;
 use crate::observe::metrics::{self, MetricSources};
 
-/// How long a scrape waits for workers: what one has not told by then is as old as the last scrape.
-const METERS_WITHIN: Duration = Duration::from_secs(2);
+/// How long a scrape waits for workers: the traffic of one that is late is as old as the last scrape.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a worker may take before the process is not well.
-const WELL_WITHIN: Duration = Duration::from_secs(5);
+/// How long a worker may take to respond before the process counts as unhealthy.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Metrics and health.
+/// Serves metrics and health.
 #[derive(Debug)]
 pub struct Public(pub Arc<View>);
 
@@ -28,7 +28,7 @@ impl AdminService for Public {
         let view = &self.0;
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
-            let known = "There is /metrics, /healthz and /readyz.\n";
+            let known = "Not found: this address serves /metrics, /healthz and /readyz.\n";
             return text(StatusCode::NOT_FOUND, known);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -56,8 +56,10 @@ impl AdminService for Public {
 impl View {
     async fn metrics(&self, format: Format) -> AdminResponse {
         let _one = self.scraping.lock().await;
-        if !self.workers.show_carried(METERS_WITHIN).await {
-            tracing::warn!("a worker is too busy to tell what its tunnels have carried");
+        if !self.workers.show_carried(SCRAPE_TIMEOUT).await {
+            tracing::warn!(
+                "worker too busy to report its tunnels' traffic; this scrape has older values"
+            );
         }
         let counters = self.workers.counters();
         let older = self.generations.all();
@@ -94,14 +96,14 @@ impl View {
         response(StatusCode::OK, format.content_type(), body)
     }
 
-    /// Whether every worker still does its work.
+    /// Whether every worker responds.
     async fn health(&self) -> AdminResponse {
-        if self.workers.show_carried(WELL_WITHIN).await {
-            text(StatusCode::OK, "well\n")
+        if self.workers.show_carried(HEALTH_TIMEOUT).await {
+            text(StatusCode::OK, "ok\n")
         } else {
             text(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "a worker does not answer\n",
+                "a worker does not respond\n",
             )
         }
     }

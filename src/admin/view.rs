@@ -1,4 +1,4 @@
-//! Everything that there is to see of a running process, and the way to have it changed.
+//! The state of the process that the interface shows, and the queue of commands that change it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,38 +20,38 @@ use crate::observe::counter::Counter;
 use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 
-/// Everything that there is to see.
+/// What the interface shows and changes.
 #[derive(Debug)]
 pub struct View {
-    /// The data plane.
+    /// The workers: what their tunnels and counters are.
     pub workers: Arc<Workers>,
-    /// What it runs.
+    /// The configuration that they run.
     pub shared: Arc<Shared>,
     /// Connections of the process.
     pub admission: Arc<Admission>,
     /// The process.
     pub process: Arc<ProcessStatus>,
-    /// Lines of the log that were dropped.
+    /// Log lines dropped so far.
     pub log_dropped: Arc<Counter>,
-    /// Scrapes come one after the other.
+    /// Held during a scrape: one at a time.
     pub scraping: tokio::sync::Mutex<()>,
-    /// Rates are measured by one at a time.
+    /// Held while rates are measured: one at a time, because it remembers every tunnel meanwhile.
     pub measuring: tokio::sync::Mutex<()>,
-    /// The configuration, as it was taken.
+    /// The configuration as loaded.
     pub loaded: ArcSwap<LoadedConfig>,
-    /// Where it listens.
+    /// The listeners, and their addresses.
     pub listening: ArcSwap<Vec<ListenerState>>,
-    /// What changes over TCP need.
+    /// The token that changes over TCP require.
     pub token: ArcSwapOption<Secret>,
-    /// Takes what only the process itself can do.
+    /// The queue of commands that only the process itself can carry out.
     pub commands: mpsc::Sender<ControlCommand>,
-    /// What takes its time.
+    /// The jobs that close tunnels.
     pub jobs: Arc<Jobs>,
-    /// How many upgrades came before: 1 for a process that was started by itself.
+    /// The number of this process in the row of upgrades; 1 if it was not started by an upgrade.
     pub generation: u64,
-    /// The processes that this one has succeeded.
+    /// Older generations that still drain.
     pub generations: Arc<Generations>,
-    /// What is known of endpoints is on its way to another process: a change here would be lost.
+    /// Set while endpoint state is handed to a successor: a change made here would be lost.
     pub handing_over: AtomicBool,
 }
 
@@ -66,7 +66,7 @@ impl View {
         }
     }
 
-    /// What closes tunnels for reasons that the process itself finds.
+    /// What `evict` and `rebalance` need.
     pub fn displacer(&self) -> Displacer {
         Displacer {
             workers: Arc::clone(&self.workers),
@@ -76,13 +76,13 @@ impl View {
         }
     }
 
-    /// Whether operators have taken all listeners out.
+    /// Whether operators have drained all listeners.
     pub fn is_drained(&self) -> bool {
         let listening = self.listening.load();
         !listening.is_empty() && listening.iter().all(|it| it.is_drained)
     }
 
-    /// How many endpoints take something new, and how many there are.
+    /// How many endpoints accept new sessions, and how many there are.
     pub fn endpoints_up(&self) -> (usize, usize) {
         let now = Instant::now();
         let snapshot = self.shared.snapshot.load();
@@ -94,29 +94,29 @@ impl View {
     }
 }
 
-/// A configuration, as it was taken.
+/// A configuration as loaded.
 pub struct LoadedConfig {
     /// Every file that was read, the configuration file first.
     pub files: Vec<String>,
-    /// When.
+    /// When it was loaded.
     pub at: SystemTime,
-    /// The configuration file, as it was read: it may have secrets in it.
+    /// The text of the configuration file, which may contain secrets.
     pub source: Arc<str>,
-    /// What was probably not meant so.
+    /// Warnings about it: what is valid but probably not intended.
     pub warnings: Vec<String>,
-    /// Keys in it that take effect at the next start.
+    /// Changed keys that require a restart.
     pub needs_restart: Vec<&'static str>,
 }
 
 impl LoadedConfig {
-    /// That these keys wait, a line each.
+    /// A warning for each of those keys.
     pub fn waiting(&self) -> impl Iterator<Item = String> {
         let keys = self.needs_restart.iter();
-        keys.map(|key| format!("a change of `{key}` takes effect at the next start"))
+        keys.map(|key| format!("`{key}` has changed, but requires a restart to take effect"))
     }
 }
 
-/// Without the file, which may have secrets in it.
+/// Without the text of the file, which may contain secrets.
 impl fmt::Debug for LoadedConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoadedConfig")
@@ -126,17 +126,17 @@ impl fmt::Debug for LoadedConfig {
     }
 }
 
-/// A listener that runs.
+/// A configured listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerState {
     /// Its name.
     pub name: Arc<str>,
-    /// Where it listens; a port of 0 has become a real one. As configured if it is drained.
+    /// Its addresses, with real ports in place of 0; as configured while it is drained.
     pub addresses: Vec<String>,
-    /// Whether it speaks TLS.
+    /// Whether it uses TLS.
     pub tls: bool,
-    /// Whether it sends plain requests to https.
+    /// Whether it redirects plain HTTP requests to https.
     pub redirect_to_https: bool,
-    /// Whether an operator has taken it out: then it listens nowhere.
+    /// Whether an operator has drained it: then it has no open socket.
     pub is_drained: bool,
 }

@@ -1,4 +1,4 @@
-//! The way to a running tidegate: HTTP over its admin socket.
+//! A client of a running tidegate: HTTP over its admin socket.
 
 use std::fmt;
 use std::io;
@@ -20,13 +20,13 @@ use tidegate::config::model::Admin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-/// How long an answer may take: a reload reads files and looks up names.
-const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// How long to wait for a response: a reload reads files and looks up names.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Where the running tidegate is reached, and how its answer is shown.
+/// How to reach the running tidegate, and how to print its response.
 #[derive(Debug, Clone, Args)]
 pub(super) struct AdminClient {
-    /// Where it serves operators (`admin.bind` in its configuration): unix:/path or ADDRESS:PORT
+    /// Admin socket of the running tidegate (`admin.bind` in its configuration): unix:/path or ADDRESS:PORT
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -34,23 +34,23 @@ pub(super) struct AdminClient {
         default_value_t = format!("unix:{}", Admin::PATH)
     )]
     pub(super) admin: String,
-    /// The token that changes over TCP need (`admin.token_file`)
+    /// File with the token that changes over TCP require (`admin.token_file`)
     #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
     pub(super) token_file: Option<PathBuf>,
-    /// Ask an older generation, which drains after an upgrade; `tidegate status` lists them
+    /// Ask an older generation, which drains after an upgrade, instead; `tidegate status` lists them
     #[arg(long, value_name = "NUMBER")]
     pub(super) generation: Option<u64>,
-    /// Print the answer as JSON instead
+    /// Print the response as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// Why there is no answer, or not the one that was wanted.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum ClientError {
-    /// Nobody answers there.
+    /// No tidegate responds at this address.
     Unreached { admin: String, why: String },
-    /// It says no.
+    /// It responded, and refused.
     Refused(ErrorResponse, StatusCode),
 }
 
@@ -58,11 +58,11 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreached { admin, why } => {
-                writeln!(f, "error: no tidegate answers at {admin}: {why}")?;
+                writeln!(f, "error: no tidegate responds at {admin}: {why}")?;
                 write!(
                     f,
-                    "  is it running, and is this where its configuration has `admin.bind`? Say where \
-                     with --admin or TIDEGATE_ADMIN: unix:/path or ADDRESS:PORT"
+                    "  check that it is running and that this is its `admin.bind`; set another address \
+                     with --admin or TIDEGATE_ADMIN (unix:/path or ADDRESS:PORT)"
                 )
             }
             Self::Refused(refusal, status) => {
@@ -73,7 +73,7 @@ impl fmt::Display for ClientError {
                 if *status == StatusCode::UNAUTHORIZED {
                     write!(
                         f,
-                        "\n  name its file with --token-file or TIDEGATE_TOKEN_FILE"
+                        "\n  pass the token's file with --token-file or TIDEGATE_TOKEN_FILE"
                     )?;
                 }
                 Ok(())
@@ -83,7 +83,7 @@ impl fmt::Display for ClientError {
 }
 
 impl AdminClient {
-    /// Has it do something, with these parameters or this body; its answer as it came.
+    /// Sends an operation with these query parameters or this body; returns the response body unread.
     pub(super) fn ask(
         &self,
         operation: Operation,
@@ -96,14 +96,14 @@ impl AdminClient {
             .map_err(|error| self.unreached(&error))?;
         let body = body.map(|body| serde_json::to_vec(body).unwrap_or_default());
         runtime.block_on(async {
-            let asking = self.exchange(operation, query, body.unwrap_or_default());
-            let asked = tokio::time::timeout(ANSWER_WITHIN, asking).await;
-            asked.unwrap_or_else(|_| Err(self.unreached(&"it takes too long")))
+            let sending = self.exchange(operation, query, body.unwrap_or_default());
+            let sent = tokio::time::timeout(RESPONSE_TIMEOUT, sending).await;
+            sent.unwrap_or_else(|_| Err(self.unreached(&"no response in time")))
         })
     }
 
-    /// The ways to all generations, the youngest first; to the one that is asked for, if one is, and to
-    /// the one that serves where machines read the answer.
+    /// A client for each generation, the youngest first. Only for one of them if --generation names it;
+    /// only for the serving one with --json, whose output is a single document.
     pub(super) fn generations(&self) -> Result<Vec<Self>, ClientError> {
         if self.generation.is_some() || self.json {
             return Ok(vec![self.clone()]);
@@ -117,10 +117,10 @@ impl AdminClient {
         Ok(generations.map(to).collect())
     }
 
-    /// An answer, read.
-    pub(super) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
-        let unlike = |error| self.unreached(&format!("it speaks otherwise: {error}"));
-        serde_json::from_slice(answer).map_err(unlike)
+    /// Parses a response body.
+    pub(super) fn read<T: DeserializeOwned>(&self, response: &[u8]) -> Result<T, ClientError> {
+        let unlike = |error| self.unreached(&format!("unexpected response: {error}"));
+        serde_json::from_slice(response).map_err(unlike)
     }
 
     fn unreached(&self, why: &dyn fmt::Display) -> ClientError {
@@ -158,8 +158,8 @@ impl AdminClient {
         body: Vec<u8>,
     ) -> Result<Bytes, ClientError> {
         let request = self.request(operation, query, body)?;
-        let answer = exchange(socket, request).await;
-        let (status, body) = answer.map_err(|error| self.unreached(&error))?;
+        let response = exchange(socket, request).await;
+        let (status, body) = response.map_err(|error| self.unreached(&error))?;
         if status.is_success() {
             return Ok(body);
         }

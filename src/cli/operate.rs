@@ -1,4 +1,4 @@
-//! The verbs that speak to a running tidegate.
+//! The verbs that operate a running tidegate through its admin socket.
 
 mod close;
 mod drain;
@@ -19,55 +19,55 @@ use super::{ExitStatus, err, out, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Tell how a running tidegate is: its upstreams and endpoints, and why one is out
+    /// Show the status of a running tidegate: listeners, upstreams, endpoints, and why any is out of rotation
     Status {
         #[command(flatten)]
         client: AdminClient,
     },
-    /// List live tunnels: who is connected to what, since when, how busy
+    /// List live tunnels: client, route, endpoint, age and traffic of each
     Tunnels(tunnels::TunnelsArgs),
-    /// Close live tunnels with a Close frame; without --yes, only tell how many that would be
+    /// Close live tunnels with a Close frame; without --yes, only print how many would be closed
     Close(close::CloseArgs),
-    /// Take an endpoint or a listener out: it gets nothing new, and its tunnels stay
+    /// Drain an endpoint or a listener: it accepts nothing new, and its tunnels stay open
     Drain(drain::DrainArgs),
-    /// Put an endpoint or a listener back
+    /// Put a drained endpoint or listener back into service
     Undrain(drain::DrainArgs),
-    /// Weigh an endpoint until the next reload
+    /// Set an endpoint's weight until the next reload
     Weight(drain::WeightArgs),
-    /// Reload the configuration, or tell what that would change
+    /// Reload the configuration, or show what a reload would change
     Reload(reload::ReloadArgs),
-    /// Hand over to a new process, whose program may be another: no connection is refused or dropped
+    /// Hand over to a new process, of the same or another binary, without refusing or dropping a connection
     Upgrade(upgrade::UpgradeArgs),
-    /// Tell what would become of a request: which route, which endpoint, and why
+    /// Explain where a request would go: which route, which endpoint, and why
     Explain(explain::ExplainArgs),
 }
 
-/// Which tunnels are meant: those for which all of this holds
+/// Which tunnels to select: those that match all of these
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Which tunnels")]
+#[command(next_help_heading = "Select tunnels")]
 pub(super) struct FilterArgs {
-    /// That came by this listener
+    /// Tunnels that this listener accepted
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
-    /// That took this route
+    /// Tunnels of this route
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
-    /// That went to this upstream
+    /// Tunnels of this upstream
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// That go to this endpoint
+    /// Tunnels to this endpoint
     #[arg(long, value_name = "ADDRESS")]
     endpoint: Option<String>,
-    /// Of this client, or of this network of them
+    /// Tunnels of this client address or network
     #[arg(long, value_name = "ADDRESS|NET")]
     client: Option<ClientNet>,
-    /// That asked for this host
+    /// Tunnels whose request named this host
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// That have been open for so long: 10m
+    /// Tunnels that have been open for at least this long, e.g. 10m
     #[arg(long, value_name = "TIME")]
     older_than: Option<HumanDuration>,
-    /// That have carried nothing for so long: 30s
+    /// Tunnels that have carried no data for at least this long, e.g. 30s
     #[arg(long, value_name = "TIME")]
     idle_for: Option<HumanDuration>,
 }
@@ -103,7 +103,7 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Lines of others' files may be in it.
+            // It may quote lines of files that other people can write.
             for line in failure.to_string().lines() {
                 err(&format!("{}\n", table::harmless(line)));
             }
@@ -115,11 +115,11 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
     }
 }
 
-/// Shows an answer as it came.
-fn show_json(answer: &Bytes) {
-    match serde_json::from_slice::<serde_json::Value>(answer) {
+/// Prints the response as JSON, unchanged but for its layout.
+fn show_json(response: &Bytes) {
+    match serde_json::from_slice::<serde_json::Value>(response) {
         Ok(value) => out(&format!("{value:#}\n")),
-        Err(_) => out(&String::from_utf8_lossy(answer)),
+        Err(_) => out(&String::from_utf8_lossy(response)),
     }
 }
 
@@ -129,8 +129,8 @@ fn tunnels_in_words(count: u64) -> String {
     format!("{count} tunnel{plural}")
 }
 
-/// Has every generation do something, and shows what each says, under its name if there are several.
-/// What an older one refuses, or has left too early for, is no failure of the whole.
+/// Asks every generation and prints each response, under a heading if there are several. The command
+/// succeeds if the serving generation does: an older one may refuse, or exit before it can respond.
 fn each_generation(
     client: &AdminClient,
     mut ask: impl FnMut(&AdminClient) -> Result<String, ClientError>,
@@ -139,22 +139,22 @@ fn each_generation(
     let Some((youngest, older)) = generations.split_first() else {
         return Ok(());
     };
-    let said = ask(youngest)?;
+    let text = ask(youngest)?;
     if older.is_empty() {
-        out(&said);
+        out(&text);
         return Ok(());
     }
     let name =
         |client: &AdminClient| format!("generation {}", client.generation.unwrap_or_default());
-    out(&format!("{}:\n{said}", name(youngest)));
+    out(&format!("{}:\n{text}", name(youngest)));
     for client in older {
-        let said = ask(client);
-        let said =
-            said.unwrap_or_else(|failure| format!("{}\n", table::harmless(&failure.to_string())));
-        out(&format!("{}, which drains:\n{said}", name(client)));
+        let text = ask(client);
+        let text =
+            text.unwrap_or_else(|failure| format!("{}\n", table::harmless(&failure.to_string())));
+        out(&format!("{} (draining):\n{text}", name(client)));
     }
     Ok(())
 }
 
-/// Nothing to send along.
+/// An empty request body.
 const NOTHING: Option<&()> = None;

@@ -1,11 +1,11 @@
-//! Aligned columns, for people.
+//! Tables with aligned columns, for terminals.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-/// What stands in a cell.
+/// A cell of a table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cell {
     text: String,
@@ -13,7 +13,7 @@ pub(super) struct Cell {
     style: Style,
 }
 
-/// What a cell means. Its text says so, too.
+/// What a cell means, as a colour. Its text says so, too: colour is never all there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Style {
     #[default]
@@ -24,7 +24,7 @@ pub(super) enum Style {
 }
 
 impl Cell {
-    /// A text. What others chose is in it: nothing of that may steer a terminal.
+    /// A text, with control characters escaped: clients and files choose parts of it.
     pub(super) fn text(text: &str) -> Self {
         Self {
             text: harmless(text),
@@ -32,7 +32,7 @@ impl Cell {
         }
     }
 
-    /// A number, or anything else that ends where others end.
+    /// A number, or anything else that is aligned to the right.
     pub(super) fn number(number: impl std::fmt::Display) -> Self {
         Self {
             text: format!("{number}"),
@@ -41,12 +41,12 @@ impl Cell {
         }
     }
 
-    /// Bytes.
+    /// A number of bytes, with a unit.
     pub(super) fn bytes(bytes: f64) -> Self {
         Self::number(ByteSize(bytes.round() as u64).display().iec_short())
     }
 
-    /// A time.
+    /// A time, in its two greatest units.
     pub(super) fn time(seconds: u64) -> Self {
         Self::number(short(seconds))
     }
@@ -57,7 +57,7 @@ impl Cell {
     }
 }
 
-/// Without anything that would steer a terminal.
+/// `text` with control characters escaped, so that it cannot control the terminal.
 pub(super) fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -70,14 +70,14 @@ pub(super) fn harmless(text: &str) -> String {
     shown
 }
 
-/// `3h 12m`: the two greatest parts.
+/// A time in its two greatest units: `3h 12m`.
 pub(super) fn short(seconds: u64) -> String {
     let whole = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     let parts: Vec<&str> = whole.split(' ').take(2).collect();
     parts.join(" ")
 }
 
-/// Rows under a header; nothing behind the last cell of a row.
+/// Rows under a header, without trailing space.
 pub(super) fn table(header: &[&str], rows: &[Vec<Cell>], colour: bool) -> String {
     let header: Vec<Cell> = header
         .iter()

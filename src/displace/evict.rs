@@ -1,8 +1,8 @@
-//! What becomes of the live tunnels of endpoints that are down, gone or drained: `on_down`,
-//! `on_removed`, `on_drain`.
+//! What happens to live tunnels of endpoints that are down, removed or drained: `on_down`, `on_removed`,
+//! `on_drain`.
 //!
-//! Looked at once a second, on the control runtime. A cause that goes away stops what it has begun:
-//! what is closed is closed, and the rest stays.
+//! Checked once a second, on the control runtime. When the cause goes away, the job that it started is
+//! stopped: tunnels not closed yet stay open.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Member;
 use crate::upstream::health::HealthStatus;
 
-/// How often it is looked whose tunnels are to be closed.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often endpoints are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Begins to look, on this runtime.
+/// Starts to check, on the current runtime.
 pub fn start(displacer: Displacer) -> PeriodicTask {
     PeriodicTask::spawn(async move {
         let mut causes = Evictions::default();
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             causes.look(&displacer).await;
         }
     })
@@ -35,11 +35,11 @@ pub fn start(displacer: Displacer) -> PeriodicTask {
 /// Upstream and address.
 type EndpointName = (Arc<str>, Arc<str>);
 
-/// What has been begun, and why.
+/// The evictions under way.
 #[derive(Debug, Default)]
 struct Evictions {
     begun: HashMap<EndpointName, Eviction>,
-    /// What upstreams said of those that are removed, while they were there.
+    /// `on_removed` of upstreams, kept until the tunnels of removed upstreams have ended.
     on_removed: HashMap<Arc<str>, DisplacementPolicy>,
 }
 
@@ -49,7 +49,7 @@ struct Eviction {
     job: Option<Arc<Job>>,
 }
 
-/// Tunnels of an endpoint that are to be closed.
+/// An endpoint whose tunnels are to be closed.
 #[derive(Debug, Clone, PartialEq)]
 struct DueEviction {
     endpoint: EndpointName,
@@ -75,14 +75,14 @@ impl Evictions {
             if job.is_some_and(|job| job.is_running()) {
                 continue;
             }
-            // Those that came in between, too.
+            // No job is running: start one, also for tunnels that have opened since the last job.
             let job = begin(displacer, &wanted).await;
             let ended = wanted.ended;
             self.begun.insert(wanted.endpoint, Eviction { ended, job });
         }
     }
 
-    /// Whose tunnels are to be closed now.
+    /// The endpoints whose tunnels are to be closed now.
     fn wanted(&mut self, displacer: &Displacer) -> Vec<DueEviction> {
         let snapshot = displacer.shared.snapshot.load();
         let upstreams = snapshot.upstreams();
@@ -144,7 +144,7 @@ impl Evictions {
     }
 }
 
-/// Why the tunnels of an endpoint may have to go, and what is said about that.
+/// Why the tunnels of an endpoint may have to be closed, and the policy for that case.
 fn cause(
     member: &Member,
     settings: &model::UpstreamConfig,
@@ -171,7 +171,7 @@ async fn begin(displacer: &Displacer, wanted: &DueEviction) -> Option<Arc<Job>> 
         DisplacementPolicy::Close => (Speed::AtOnce, model::CloseOrder::Oldest),
         DisplacementPolicy::Drain(pace, order) => (Speed::Paced(pace), order),
     };
-    // A worker that does not answer is asked again at the next look.
+    // A worker that does not respond is asked again at the next check.
     let chosen = jobs::choose(&displacer.workers, &filter, order)
         .await
         .ok()?;
@@ -180,7 +180,7 @@ async fn begin(displacer: &Displacer, wanted: &DueEviction) -> Option<Arc<Job>> 
     }
     let tunnels = chosen.len();
     let closing = JobSpec {
-        description: format!("{endpoint} of {upstream}"),
+        description: format!("tunnels of endpoint {endpoint} in upstream {upstream}"),
         speed,
         words: CloseMessage::standard(wanted.ended),
     };

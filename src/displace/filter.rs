@@ -1,4 +1,4 @@
-//! Which tunnels an operator means.
+//! The filter that selects tunnels, as operators write it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,41 +11,41 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::net::stream::Peer;
 use crate::observe::access_log::TunnelFacts;
 
-/// Which tunnels are meant: those for which all of this holds.
+/// Selects tunnels: those that match all of these. An empty filter selects all tunnels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TunnelFilter {
-    /// The tunnel, by its session's id.
+    /// The tunnel of the session with this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<TunnelId>,
-    /// The listener it came by.
+    /// Tunnels that this listener accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
-    /// The route it took.
+    /// Tunnels of this route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// The upstream it went to.
+    /// Tunnels of this upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
-    /// The endpoint it goes to, as it is spelled in the listing.
+    /// Tunnels to this endpoint, by its address as `/v1/upstreams` shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// The client's address, or a network of them: `203.0.113.7`, `10.0.0.0/8`.
+    /// Tunnels of this client address or network: `203.0.113.7`, `10.0.0.0/8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<ClientNet>,
-    /// The host that was asked for.
+    /// Tunnels whose request named this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Open for so long at least: `10m`.
+    /// Tunnels that have been open for at least this long: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub older_than: Option<HumanDuration>,
-    /// Without a byte from either side for so long at least: `30s`.
+    /// Tunnels on which neither side has sent a byte for at least this long: `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_for: Option<HumanDuration>,
 }
 
 impl TunnelFilter {
-    /// The names of its parts.
+    /// The names of its fields.
     pub const NAMES: [&str; 9] = [
         "id",
         "listener",
@@ -58,7 +58,7 @@ impl TunnelFilter {
         "idle_for",
     ];
 
-    /// Whether it means all tunnels.
+    /// Whether it selects all tunnels.
     pub fn is_everything(&self) -> bool {
         let means_something =
             |span: &Option<HumanDuration>| span.is_some_and(|span| !span.0.is_zero());
@@ -73,8 +73,8 @@ impl TunnelFilter {
         narrowed == Self::default()
     }
 
-    /// Whether it means this one, which has been open and quiet for so long.
-    pub fn takes(&self, facts: &TunnelFacts, age: Duration, quiet: Duration) -> bool {
+    /// Whether it selects a tunnel with these facts, this age and this time without a byte.
+    pub fn matches(&self, facts: &TunnelFacts, age: Duration, quiet: Duration) -> bool {
         fn fits(wanted: Option<&String>, is: &str) -> bool {
             wanted.is_none_or(|wanted| wanted == is)
         }
@@ -92,7 +92,7 @@ impl TunnelFilter {
     }
 }
 
-/// In JSON, these are texts.
+/// Serializes these types as text.
 macro_rules! as_text {
     ($($name:ident),+) => { $(
         impl Serialize for $name {
@@ -112,7 +112,7 @@ macro_rules! as_text {
 
 as_text!(ClientNet, HumanDuration, TunnelId);
 
-/// Addresses of clients.
+/// A client address, or a network of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
 pub struct ClientNet(pub IpNet);
@@ -130,8 +130,11 @@ impl std::str::FromStr for ClientNet {
     fn from_str(text: &str) -> Result<Self, String> {
         let address = || text.parse::<IpAddr>().map(IpNet::from);
         let net = text.parse().or_else(|_| address());
-        net.map(Self)
-            .map_err(|_| format!("`{text}` is neither an address nor a network"))
+        net.map(Self).map_err(|_| {
+            format!(
+                "`{text}` is not a valid address or network; use e.g. `203.0.113.7` or `10.0.0.0/8`"
+            )
+        })
     }
 }
 
@@ -141,7 +144,7 @@ impl fmt::Display for ClientNet {
     }
 }
 
-/// A time, as it is written in the configuration: `90s`, `10m`.
+/// A duration, as it is written in the configuration: `90s`, `10m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
 pub struct HumanDuration(pub Duration);
@@ -150,7 +153,7 @@ impl std::str::FromStr for HumanDuration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |_| format!("`{text}` is no duration: `90s`, `10m`");
+        let wrong = |_| format!("`{text}` is not a valid duration; use e.g. `90s` or `10m`");
         humantime::parse_duration(text).map(Self).map_err(wrong)
     }
 }
@@ -161,7 +164,7 @@ impl fmt::Display for HumanDuration {
     }
 }
 
-/// A session's id, as logs spell it.
+/// The id of a session, as it is written in logs: 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(with = "String")]
 pub struct TunnelId(pub u64);
@@ -171,7 +174,11 @@ impl std::str::FromStr for TunnelId {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok());
-        let wrong = || format!("`{text}` is no id: it has 16 digits, as in logs and listings");
+        let wrong = || {
+            format!(
+                "`{text}` is not a valid id; ids have 16 hexadecimal digits, as in logs and listings"
+            )
+        };
         number.flatten().map(Self).ok_or_else(wrong)
     }
 }

@@ -1,4 +1,5 @@
-//! Closing many tunnels at a pace. It goes on when whoever asked for it has gone.
+//! Jobs that close many tunnels at a pace. A job continues even if the operator who started it
+//! disconnects.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,18 +17,18 @@ use crate::config::model::{CloseOrder, ClosePace};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// Jobs at once.
-const JOBS_MOST: usize = 1024;
+const MAX_JOBS: usize = 1024;
 
-/// Between two steps of a job.
-const STEP_EVERY: Duration = Duration::from_millis(50);
+/// Time between two steps of a job.
+const STEP_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Tunnels that one question names: a worker closes them in one go.
+/// Tunnels in one query: a worker closes them in one go, and carries no data meanwhile.
 const BATCH: usize = 256;
 
-/// Tunnels that all jobs together are to close: 32 bytes each.
-const TUNNELS_MOST: usize = 4_000_000;
+/// Tunnels in all jobs together; each takes 32 bytes.
+const MAX_TUNNELS: usize = 4_000_000;
 
-/// The jobs that run.
+/// The running jobs.
 #[derive(Debug)]
 pub struct Jobs {
     workers: Arc<Workers>,
@@ -41,30 +42,30 @@ struct Inner {
     begun: u64,
 }
 
-/// A job.
+/// A job: it closes a list of tunnels.
 #[derive(Debug)]
 pub struct Job {
-    /// Unique in the process.
+    /// Its number, unique in the process.
     pub number: u64,
-    /// Whose tunnels it closes, for people.
+    /// Which tunnels it closes, in words.
     pub description: String,
-    /// As what they end.
+    /// The reason that its tunnels end with.
     pub ended: Ended,
-    /// Tunnels that it is to close.
+    /// Tunnels that it was started for.
     pub tunnels: usize,
-    /// Those of them that it has come to.
+    /// Tunnels processed so far.
     done: AtomicUsize,
-    /// Those that were still there, and were closed.
+    /// Tunnels closed so far; others had ended by themselves.
     closed: AtomicUsize,
-    /// Set when it is to do no more, and when it does.
+    /// Set to stop it before its next step.
     stops: AtomicBool,
     finished: watch::Sender<bool>,
 }
 
 impl Job {
-    /// Waits for its end.
+    /// Waits until it has finished.
     pub async fn finished(&self) {
-        // An error is the end, too.
+        // An error means that its task is gone: that is the end, too.
         let _ = self
             .finished
             .subscribe()
@@ -72,48 +73,48 @@ impl Job {
             .await;
     }
 
-    /// Has it do no more.
+    /// Stops it: tunnels that it has not processed yet stay open.
     pub fn stop(&self) {
         self.stops.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is not finished.
+    /// Whether it has not finished yet.
     pub fn is_running(&self) -> bool {
         !*self.finished.borrow()
     }
 
-    /// Tunnels that it has come to.
+    /// Tunnels processed so far.
     pub fn done(&self) -> usize {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Those that were still there, and were closed.
+    /// Tunnels closed so far; others had ended by themselves.
     pub fn closed(&self) -> usize {
         self.closed.load(Ordering::Relaxed)
     }
 }
 
-/// How tunnels are closed.
+/// How a job closes its tunnels.
 #[derive(Debug, Clone)]
 pub struct JobSpec {
-    /// Whose they are, for people.
+    /// Which tunnels they are, in words.
     pub description: String,
     /// How fast.
     pub speed: Speed,
-    /// As what they end, and what their Close frames say.
+    /// The reason that they end with, and what their Close frames say.
     pub words: CloseMessage,
 }
 
 /// How fast tunnels are closed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Speed {
-    /// As fast as that goes.
+    /// As fast as possible.
     AtOnce,
     /// At a pace.
     Paced(ClosePace),
 }
 
-/// A tunnel, and the worker that has it.
+/// A tunnel that a job is to close, and its worker.
 #[derive(Debug, Clone, Copy)]
 pub struct ChosenTunnel {
     /// The worker.
@@ -122,13 +123,13 @@ pub struct ChosenTunnel {
     pub named: TunnelRef,
 }
 
-/// There are too many jobs already, or too many tunnels in them.
+/// The limit of jobs, or of tunnels in all jobs, is reached.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("too many jobs are running already: wait for one, or stop one")]
+#[error("too many close jobs are running; wait for one to finish, or stop one")]
 pub struct TooManyJobs;
 
 impl Jobs {
-    /// None so far; they will close tunnels of these workers.
+    /// No jobs yet, for tunnels of these workers.
     pub fn new(workers: Arc<Workers>) -> Self {
         Self {
             workers,
@@ -136,7 +137,7 @@ impl Jobs {
         }
     }
 
-    /// Closes these in this order.
+    /// Starts a job that closes these tunnels in this order.
     ///
     /// # Errors
     /// [`TooManyJobs`].
@@ -149,7 +150,7 @@ impl Jobs {
         while inner.running.try_join_next().is_some() {}
         inner.jobs.retain(|job| job.is_running());
         let tunnels: usize = inner.jobs.iter().map(|job| job.tunnels).sum();
-        if inner.jobs.len() >= JOBS_MOST || tunnels + chosen.len() > TUNNELS_MOST {
+        if inner.jobs.len() >= MAX_JOBS || tunnels + chosen.len() > MAX_TUNNELS {
             return Err(TooManyJobs);
         }
         inner.begun += 1;
@@ -169,8 +170,8 @@ impl Jobs {
         Ok(job)
     }
 
-    /// Begins to close the tunnels that there are, spread over a time: clients that come back then do
-    /// not all do so at once. What is being closed at another pace gives way.
+    /// Starts to close all tunnels, spread over a time so that clients do not all reconnect at once. Other
+    /// jobs are stopped: this one replaces their pace.
     pub async fn close_all(&self, over: Duration, code: u16) -> Option<Arc<Job>> {
         self.running().iter().for_each(|job| job.stop());
         let chosen = choose(&self.workers, &Arc::default(), CloseOrder::Random)
@@ -187,7 +188,7 @@ impl Jobs {
         self.begin(chosen, closing).ok()
     }
 
-    /// Has a job do no more; `None` if there is none of this number.
+    /// Stops the job with this number; `None` if no such job is running.
     pub fn stop(&self, number: u64) -> Option<Arc<Job>> {
         let running = self.running().into_iter();
         let job = running.rev().find(|job| job.number == number)?;
@@ -195,7 +196,7 @@ impl Jobs {
         Some(job)
     }
 
-    /// Tunnels that are to be closed and have not been come to yet, by the reason that they end for.
+    /// Tunnels that jobs have not processed yet, by the reason that they will end with.
     pub fn left(&self) -> BTreeMap<&'static str, usize> {
         let mut left = BTreeMap::new();
         for job in self.running() {
@@ -205,7 +206,7 @@ impl Jobs {
         left
     }
 
-    /// Those that are not finished.
+    /// The jobs that have not finished.
     pub fn running(&self) -> Vec<Arc<Job>> {
         let mut inner = self.lock();
         inner.jobs.retain(|job| job.is_running());
@@ -221,7 +222,7 @@ async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<ChosenTunnel>, cl
     let began = Instant::now();
     let mut rest = chosen.as_slice();
     while !rest.is_empty() && !job.stops.load(Ordering::Relaxed) {
-        // A few thousand at most before it is looked again whether to go on.
+        // A few thousand at most at a time, so that a stop takes effect soon.
         let due = closing.speed.due(began.elapsed(), job.tunnels);
         let due = due
             .saturating_sub(job.done())
@@ -233,7 +234,7 @@ async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<ChosenTunnel>, cl
         job.done.fetch_add(now.len(), Ordering::Relaxed);
         rest = later;
         if closing.speed != Speed::AtOnce && !rest.is_empty() {
-            sleep_until(Instant::now() + STEP_EVERY).await;
+            sleep_until(Instant::now() + STEP_INTERVAL).await;
         }
     }
     let (tunnels, closed) = (job.tunnels, job.closed());
@@ -242,19 +243,19 @@ async fn run(workers: Arc<Workers>, job: Arc<Job>, chosen: Vec<ChosenTunnel>, cl
         description = job.description,
         tunnels,
         closed,
-        "tunnels closed"
+        "close job finished"
     );
     job.finished.send_replace(true);
 }
 
 impl Speed {
-    /// How many of so many are to be closed by then.
+    /// How many of `tunnels` are due by then.
     fn due(self, elapsed: Duration, tunnels: usize) -> usize {
         let due = match self {
             Self::AtOnce => return tunnels,
             // The first at once.
             Self::Paced(ClosePace::PerSecond(rate)) => elapsed.as_secs_f64() * rate + 1.0,
-            // Each in the middle of its part of the time.
+            // Each in the middle of its share of the time.
             Self::Paced(ClosePace::Over(time)) => {
                 let share = elapsed.as_secs_f64() / time.as_secs_f64().max(f64::MIN_POSITIVE);
                 share * tunnels as f64 + 0.5
@@ -264,8 +265,7 @@ impl Speed {
     }
 }
 
-/// The live tunnels that are meant and that nobody ends already, in the order in which they are to be
-/// closed.
+/// The live tunnels that match and are not being closed already, in the order in which to close them.
 ///
 /// # Errors
 /// [`WorkerUnresponsive`].
@@ -292,7 +292,7 @@ pub async fn choose(
     Ok(chosen.into_iter().map(|(_, chosen)| chosen).collect())
 }
 
-/// Closes these now; tells how many were still there, as far as workers answer.
+/// Closes these now; returns how many were still open, as far as workers respond.
 async fn close(workers: &Workers, chosen: &[ChosenTunnel], words: &CloseMessage) -> usize {
     let mut closed = 0;
     for worker in 0..workers.len() {
@@ -300,7 +300,7 @@ async fn close(workers: &Workers, chosen: &[ChosenTunnel], words: &CloseMessage)
         let here: Vec<TunnelRef> = here.map(|each| each.named).collect();
         for batch in here.chunks(BATCH) {
             let count = workers.close(worker, batch.to_vec(), words.clone());
-            // One that has stopped has closed them all.
+            // A worker that has stopped has closed all of its tunnels.
             closed += count.await.unwrap_or(batch.len());
         }
     }

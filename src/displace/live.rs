@@ -1,4 +1,4 @@
-//! Live tunnels, counted by what they belong to.
+//! Counts of live tunnels by listener, route, upstream and endpoint.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::observe::counters::Counters;
 use crate::tunnel::ended::Ended;
 
-/// Live tunnels, by what they belong to; and how those have ended that are no more.
+/// Counts of live tunnels, and for each endpoint how its former tunnels have ended.
 #[derive(Debug, Default)]
 pub struct LiveTunnels {
     total: u64,
@@ -28,7 +28,7 @@ struct EndpointTunnels {
 pub type EndCounts = BTreeMap<String, u64>;
 
 impl LiveTunnels {
-    /// As these workers have counted.
+    /// The sum of these workers' counters.
     pub fn of(workers: &[Arc<Counters>]) -> Self {
         let mut live = Self::default();
         for series in workers.iter().flat_map(|worker| worker.endpoint_series()) {
@@ -52,34 +52,34 @@ impl LiveTunnels {
         live
     }
 
-    /// All of them.
+    /// All live tunnels.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Those that came by a listener.
+    /// Live tunnels that a listener accepted.
     pub fn of_listener(&self, name: &str) -> u64 {
         self.by_listener.get(name).copied().unwrap_or_default()
     }
 
-    /// Those that took a route.
+    /// Live tunnels of a route.
     pub fn of_route(&self, name: &str) -> u64 {
         self.by_route.get(name).copied().unwrap_or_default()
     }
 
-    /// Those of an upstream.
+    /// Live tunnels of an upstream.
     pub fn of_upstream(&self, name: &str) -> u64 {
         let endpoints = self.by_endpoint.get(name);
         let endpoints = endpoints.into_iter().flat_map(BTreeMap::values);
         endpoints.map(|endpoint| endpoint.open).sum()
     }
 
-    /// Those of an endpoint.
+    /// Live tunnels of an endpoint.
     pub fn of_endpoint(&self, upstream: &str, endpoint: &str) -> u64 {
         self.endpoint(upstream, endpoint).map_or(0, |it| it.open)
     }
 
-    /// How those of an endpoint have ended.
+    /// How the former tunnels of an endpoint have ended.
     pub fn ended(&self, upstream: &str, endpoint: &str) -> EndCounts {
         let Some(endpoint) = self.endpoint(upstream, endpoint) else {
             return EndCounts::new();
@@ -91,7 +91,7 @@ impl LiveTunnels {
             .collect()
     }
 
-    /// Upstream and address of the endpoints that have some.
+    /// Upstream and address of each endpoint that has live tunnels.
     pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         let upstreams = self.by_endpoint.iter();
         upstreams.flat_map(|(upstream, endpoints)| {
@@ -100,7 +100,7 @@ impl LiveTunnels {
         })
     }
 
-    /// How many there are of which `is_meant`, told route, upstream and address.
+    /// Live tunnels for which `is_meant` returns true, given their route, upstream and endpoint.
     pub fn count(&self, is_meant: impl Fn(&str, &str, &str) -> bool) -> u64 {
         let mut count = 0;
         for (upstream, endpoints) in &self.by_endpoint {

@@ -1,13 +1,13 @@
-//! A task of the control runtime that looks again and again, for as long as its handle lives.
+//! A periodic task of the control runtime, which ends with its handle.
 
 use tokio::task::AbortHandle;
 
-/// The task; dropping this ends it.
+/// The handle of a task; dropping it ends the task.
 #[derive(Debug)]
 pub struct PeriodicTask(AbortHandle);
 
 impl PeriodicTask {
-    /// Runs this on the current runtime.
+    /// Starts a task on the current runtime.
     pub fn spawn(looking: impl Future<Output = ()> + Send + 'static) -> Self {
         let control = tokio::runtime::Handle::current();
         Self(control.spawn(looking).abort_handle())

@@ -1,13 +1,13 @@
 //! Moves tunnels from endpoints that have more than their share: `rebalance`.
 //!
-//! Looked at every few seconds, on the control runtime. Each time a few are closed, as the rate says,
-//! and then it is counted again. Counts lag behind: a tunnel that is being closed is counted where it
-//! was until it is gone, and its client is counted nowhere until it is back. So the former are taken
-//! off what their endpoint has to give up, and the latter still belong to what there is to share.
+//! Checked every few seconds, on the control runtime. Each time a few tunnels are closed, as `rate`
+//! allows, and then all are counted again. Counts lag behind: a tunnel that is being closed still counts
+//! on its endpoint, and its client counts nowhere until it has reconnected. The former are therefore
+//! subtracted from what their endpoint has to give up, and the latter added to what there is to share.
 //!
-//! The oldest go first. They are those that live longest from here on, since most tunnels are short
-//! and some very long, so that what was moved stays moved; and whoever was moved is the youngest,
-//! and is left alone until all others had their turn.
+//! The oldest tunnels are moved first. Most tunnels are short and some are very long, so the oldest are
+//! those that will live longest, and the effect lasts. A moved client has the youngest tunnel, and is
+//! left alone until all others had their turn.
 
 pub mod share;
 pub mod budget;
@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::budget::{BACK_WITHIN, LOOK_EVERY, MoveBudget};
+use self::budget::{CHECK_INTERVAL, MoveBudget, RECONNECT_TIME};
 use self::excess::Excess;
 use super::Displacer;
 use super::filter::TunnelFilter;
@@ -29,24 +29,25 @@ use crate::config::model::{self, RebalanceConfig};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Upstream;
 
-/// The part of the time between two looks over which tunnels are closed: they are to be done by then.
+/// Tunnels are closed over this share of the time between two checks: the next check counts the result.
 const CLOSING_SHARE: f64 = 0.8;
 
-/// Looks that find nothing before it is told that there is nothing: one tunnel more or less is no news.
-const QUIET_LOOKS: u32 = 3;
+/// Checks without excess before it is logged that the upstream is balanced: one tunnel more or less is
+/// not worth a line.
+const QUIET_CHECKS: u32 = 3;
 
-/// Begins to look, on this runtime.
+/// Starts to check, on the current runtime.
 pub fn start(displacer: Displacer) -> PeriodicTask {
     PeriodicTask::spawn(async move {
         let mut fleet = Rebalancer::default();
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             fleet.look(&displacer).await;
         }
     })
 }
 
-/// Upstreams that are looked at.
+/// The upstreams with `rebalance`.
 #[derive(Debug)]
 struct Rebalancer {
     upstreams: HashMap<Arc<str>, UpstreamRebalancer>,
@@ -62,13 +63,13 @@ impl Default for Rebalancer {
     }
 }
 
-/// How far it has come in one of them. When this is dropped, nothing more is moved.
+/// The state of one upstream. Dropping it stops its job.
 #[derive(Debug, Default)]
 struct UpstreamRebalancer {
     pace: MoveBudget,
-    /// Tunnels that it was last told of, while there are too many somewhere.
-    told: usize,
-    /// Looks since then that have found none.
+    /// The excess that was last logged; 0 while balanced.
+    logged: usize,
+    /// Checks without excess since then.
     quiet: u32,
     job: Option<Arc<Job>>,
     /// No tunnel was old enough: tunnels are not looked through again until then.
@@ -84,7 +85,7 @@ impl Drop for UpstreamRebalancer {
 impl Rebalancer {
     async fn look(&mut self, displacer: &Displacer) {
         let upstreams = match displacer.process.is_draining() {
-            // All of them go anyway.
+            // All tunnels will be closed anyway.
             true => Vec::new(),
             false => displacer.shared.snapshot.load().upstreams().to_vec(),
         };
@@ -118,7 +119,7 @@ impl UpstreamRebalancer {
         let Some(excess) = Excess::of(upstream, away) else {
             return;
         };
-        self.tell(&upstream.name, settings, excess.total());
+        self.log_change(&upstream.name, settings, excess.total());
         if settings.is_dry_run || excess.is_warming || excess.total() == 0 {
             self.stop();
             return;
@@ -134,37 +135,44 @@ impl UpstreamRebalancer {
         };
         let chosen = in_turn(&candidates, allowed);
         if chosen.is_empty() {
-            self.not_before = now + BACK_WITHIN;
+            self.not_before = now + RECONNECT_TIME;
             return;
         }
         let tunnels = chosen.len();
         let closing = JobSpec {
-            description: format!("what is too much on endpoints of {}", upstream.name),
-            speed: Speed::Paced(model::ClosePace::Over(LOOK_EVERY.mul_f64(CLOSING_SHARE))),
+            description: format!("excess tunnels of endpoints in upstream {}", upstream.name),
+            speed: Speed::Paced(model::ClosePace::Over(
+                CHECK_INTERVAL.mul_f64(CLOSING_SHARE),
+            )),
             words: CloseMessage::standard(Ended::Rebalance),
         };
-        // Where too many jobs are running, others close tunnels: it is looked again afterwards.
+        // With too many jobs running, tunnels are being closed anyway: the next check tries again.
         if let Ok(job) = displacer.jobs.begin(chosen, closing) {
             self.pace.moved(now, tunnels);
             self.job = Some(job);
         }
     }
 
-    /// Tells once that there is something to move, when that has become much more, and when it is over.
-    fn tell(&mut self, upstream: &str, settings: RebalanceConfig, excess: usize) {
+    /// Logs when excess appears, when it has doubled, and when it is gone.
+    fn log_change(&mut self, upstream: &str, settings: RebalanceConfig, excess: usize) {
         if excess == 0 {
             self.quiet += 1;
-            if self.told > 0 && self.quiet == QUIET_LOOKS {
-                self.told = 0;
-                tracing::info!(upstream, "no endpoint has too many tunnels any more");
+            if self.logged > 0 && self.quiet == QUIET_CHECKS {
+                self.logged = 0;
+                tracing::info!(upstream, "upstream is balanced again");
             }
             return;
         }
         self.quiet = 0;
-        if self.told == 0 || excess > self.told * 2 {
-            self.told = excess;
+        if self.logged == 0 || excess > self.logged * 2 {
+            self.logged = excess;
             let dry_run = settings.is_dry_run;
-            tracing::info!(upstream, excess, dry_run, "endpoints have too many tunnels");
+            tracing::info!(
+                upstream,
+                excess,
+                dry_run,
+                "endpoints have more tunnels than their share"
+            );
         }
     }
 
@@ -175,8 +183,8 @@ impl UpstreamRebalancer {
     }
 }
 
-/// Of each endpoint as many of the oldest as it has to give up, that are old enough. `None` if a
-/// worker does not answer: it is asked again at the next look.
+/// For each endpoint, the oldest tunnels of at least `min_age`, as many as it has to give up. `None` if a
+/// worker does not respond: it is asked again at the next check.
 async fn candidates(
     workers: &Workers,
     upstream: &Upstream,
@@ -202,7 +210,7 @@ async fn candidates(
     Some(found.into_values().map(Donor::oldest).collect())
 }
 
-/// What an endpoint has to give up, and what it has.
+/// An endpoint that has to give up tunnels.
 #[derive(Debug)]
 struct Donor {
     above: usize,
@@ -236,9 +244,9 @@ impl Donor {
     }
 }
 
-/// The first of each, then the second of each, and so on, up to so many.
-fn in_turn(candidates: &[Vec<ChosenTunnel>], most: usize) -> Vec<ChosenTunnel> {
+/// The first of each endpoint, then the second of each, and so on, up to `max`.
+fn in_turn(candidates: &[Vec<ChosenTunnel>], max: usize) -> Vec<ChosenTunnel> {
     let longest = candidates.iter().map(Vec::len).max().unwrap_or(0);
     let turns = (0..longest).flat_map(|turn| candidates.iter().filter_map(move |it| it.get(turn)));
-    turns.take(most).copied().collect()
+    turns.take(max).copied().collect()
 }

@@ -1,7 +1,7 @@
-//! What workers are asked, and their answers.
+//! Queries to the workers, and their responses.
 //!
-//! A worker carries data meanwhile, on the same thread: what it is asked is done in steps so short
-//! that no tunnel notices, and whoever asks comes back for the next one.
+//! A worker carries data on the same thread. A query over many tunnels is therefore split into pages,
+//! each so short that no tunnel notices, and the caller asks for the next page.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,75 +20,75 @@ use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::tunnel::entry::TunnelEntry;
 use crate::tunnel::side::Side;
 
-/// Questions that may wait for a worker.
+/// Queries that may wait for a worker.
 pub const QUERY_QUEUE: usize = 64;
 
-/// Tunnels that a worker looks at in one step: a tenth of a millisecond, as long as a handshake takes.
+/// Tunnels that a worker visits for one page: a tenth of a millisecond, as long as a handshake takes.
 const PAGE_LENGTH: usize = 256;
 
-/// How long a worker may take for a step before nobody waits for it any more.
+/// How long a worker may take for one query before it counts as unresponsive.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a worker is asked.
+/// A query, and where the response goes.
 #[derive(Debug)]
 pub enum WorkerQuery {
-    /// To show in its counters what live tunnels have carried, and that it is well.
+    /// Add the traffic of live tunnels to its counters. Health checks use it to see whether it responds.
     PublishTraffic(oneshot::Sender<()>),
-    /// Which of the tunnels in the next places from `from` on are meant.
+    /// List the tunnels that match, among the next places of its table.
     Tunnels {
-        /// Where to begin.
+        /// The place to begin with.
         from: usize,
-        /// Which are meant.
+        /// Selects tunnels.
         filter: Arc<TunnelFilter>,
-        /// Takes the answer.
+        /// Receives the page.
         answer: oneshot::Sender<TunnelPage>,
     },
-    /// To close these, if they are still there, with these words; tells how many.
+    /// Close these tunnels with this Close message; responds with how many were still open.
     Close(Vec<TunnelRef>, CloseMessage, oneshot::Sender<usize>),
 }
 
-/// A tunnel of a worker: its place, and whose that was.
+/// A tunnel of a worker: its place in the table, and its session, because the place may be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelRef {
     /// Its place in the worker's table.
     pub place: usize,
-    /// Its session.
+    /// The session that had this place.
     pub session: u64,
 }
 
-/// What a worker found in one step.
+/// A page of tunnels.
 #[derive(Debug)]
 pub struct TunnelPage {
-    /// Tunnels that are meant.
+    /// The tunnels that match.
     pub found: Vec<LiveTunnel>,
-    /// Where to go on, if there is more.
+    /// The place to continue with, if there are more.
     pub next: Option<usize>,
 }
 
-/// A live tunnel, as it was a moment ago.
+/// A live tunnel as it was a moment ago.
 #[derive(Debug, Clone)]
 pub struct LiveTunnel {
-    /// Which it is.
+    /// Where to find it again.
     pub name: TunnelRef,
-    /// Who connected.
+    /// The client.
     pub client: Peer,
     /// Listener, route, upstream, endpoint.
     pub series: Arc<EndpointSeries>,
-    /// Host and path asked for.
+    /// Host and path of the request.
     pub target: Box<str>,
-    /// What was agreed on.
+    /// The negotiated subprotocol.
     pub subprotocol: Option<Box<str>>,
     /// How long it has been open.
     pub age: Duration,
-    /// How long no byte has come from either side.
+    /// How long neither side has sent a byte.
     pub quiet: Duration,
-    /// What it has carried.
+    /// Its traffic since it opened.
     pub carried: TunnelTraffic,
-    /// What it is being closed for.
+    /// The reason that it is being closed for, if it is.
     pub ending: Option<Ended>,
 }
 
-/// What a tunnel has carried since it opened.
+/// The traffic of a tunnel since it opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct TunnelTraffic {
@@ -98,7 +98,7 @@ pub struct TunnelTraffic {
     pub messages_from_endpoint: u64,
 }
 
-/// Answers for `worker`. Whoever asked may have stopped waiting.
+/// Carries out a query on its worker. A response that fails to send is fine: the caller has given up.
 pub fn answer(worker: &Worker, question: WorkerQuery) {
     match question {
         WorkerQuery::PublishTraffic(done) => {
@@ -133,7 +133,7 @@ fn step(worker: &Worker, from: usize, filter: &TunnelFilter) -> TunnelPage {
         .page(from, PAGE_LENGTH, |place, entry, quiet, record| {
             let facts = &record.facts;
             let age = now.saturating_duration_since(facts.opened);
-            if filter.takes(facts, age, quiet) {
+            if filter.matches(facts, age, quiet) {
                 found.push(LiveTunnel::new(place, entry, facts, (age, quiet)));
             }
         });
@@ -170,10 +170,10 @@ impl LiveTunnel {
     }
 }
 
-/// A worker, as it is asked.
+/// The link to a worker.
 #[derive(Debug)]
 pub struct WorkerLink {
-    /// Takes questions.
+    /// The queue of its queries.
     pub questions: mpsc::Sender<WorkerQuery>,
     /// Its counters.
     pub counters: Arc<Counters>,
@@ -183,7 +183,7 @@ pub struct WorkerLink {
 #[derive(Debug)]
 pub struct Workers(Vec<WorkerLink>);
 
-/// Where a listing stands: the worker, and the place there.
+/// A position in a listing: a worker, and a place in its table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListPosition {
     /// The worker.
@@ -193,7 +193,7 @@ pub struct ListPosition {
 }
 
 impl Workers {
-    /// These.
+    /// Links to all workers.
     pub fn new(workers: Vec<WorkerLink>) -> Self {
         Self(workers)
     }
@@ -203,7 +203,7 @@ impl Workers {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -214,7 +214,8 @@ impl Workers {
         counters.map(Arc::clone).collect()
     }
 
-    /// Has all of them show what live tunnels have carried; whether they did within `limit`.
+    /// Has all of them add the traffic of live tunnels to their counters; returns whether all did so in
+    /// time.
     pub async fn show_carried(&self, limit: Duration) -> bool {
         let answers = self.0.iter().map(|worker| async {
             let (done, is_done) = oneshot::channel();
@@ -228,8 +229,8 @@ impl Workers {
         all.is_ok_and(|answers| answers.into_iter().all(|answered| answered))
     }
 
-    /// Shows the tunnels that are meant to `visit`, from `from` on, step by step, worker by worker,
-    /// until that returns `false`. Tells where that was.
+    /// Calls `visit` with each tunnel that matches, page by page and worker by worker, from `from` on until
+    /// it returns `false`. Returns the position after that tunnel.
     ///
     /// # Errors
     /// [`WorkerUnresponsive`].
@@ -256,7 +257,7 @@ impl Workers {
         Ok(None)
     }
 
-    /// Closes tunnels of one worker, with these words; tells how many were still there.
+    /// Closes tunnels of one worker; returns how many were still open.
     ///
     /// # Errors
     /// [`WorkerUnresponsive`].
@@ -303,7 +304,7 @@ impl WorkerLink {
     }
 }
 
-/// A worker has not answered.
+/// A worker has not responded in time.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("a worker does not answer")]
+#[error("a worker does not respond")]
 pub struct WorkerUnresponsive;

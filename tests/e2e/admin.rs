@@ -147,7 +147,7 @@ async fn an_endpoint_that_is_out_says_why() {
         endpoint["why"]
             .as_str()
             .unwrap()
-            .starts_with("checks fail: "),
+            .starts_with("health checks fail: "),
         "{endpoint}"
     );
     assert!(endpoint["checks_failed"].as_u64().unwrap() > 0);

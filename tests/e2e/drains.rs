@@ -107,7 +107,7 @@ async fn a_drain_of_an_endpoint_can_be_undone_until_a_tunnel_is_closed() {
     let first = opened.iter().find(|it| it["endpoint"] == ended["endpoint"]);
     assert_eq!(first.unwrap()["session"], ended["session"]);
     assert_eq!(operator.post("/v1/endpoints/undrain", &which).await.0, 200);
-    let stopped = proxy.logged("tunnels closed").await;
+    let stopped = proxy.logged("close job finished").await;
     assert_eq!(
         (&stopped["tunnels"], &stopped["closed"]),
         (&json!(3), &json!(1))

@@ -42,7 +42,7 @@ async fn status_shows_everything_on_one_page() {
     assert_eq!(up, ["main", &echo.address.to_string(), "up", "1", "1", "1"]);
     let out = row(&printed.out, &down.to_string());
     assert_eq!(out[2], "down");
-    assert!(out[6].starts_with("checks fail: "), "{out:?}");
+    assert!(out[6].starts_with("health checks fail: "), "{out:?}");
     // Not a terminal: nothing is coloured.
     assert!(!printed.out.contains('\u{1b}'));
     let json = operator.types(&["status", "--json"]).await;
@@ -91,7 +91,7 @@ async fn nothing_is_closed_without_yes() {
     let mut held = proxy.tunnel().await;
     proxy.logged("tunnel opened").await;
     let printed = operator.types(&["close", "--route", "main"]).await;
-    assert_eq!(printed.out, "would close 1 tunnel; --yes does\n");
+    assert_eq!(printed.out, "would close 1 tunnel; add --yes to close it\n");
     assert_eq!(operator.get("/v1/status").await["tunnels"], 1);
     let printed = operator.types(&["close", "--yes"]).await;
     assert_eq!(printed.code, 7);
@@ -122,7 +122,9 @@ async fn an_endpoint_is_taken_out_and_put_back() {
     let first = printed.out.lines().next().unwrap();
     assert_eq!(
         first,
-        format!("{address} of main gets nothing new; 1 tunnel on it for now")
+        format!(
+            "endpoint {address} of upstream main is drained: it gets no new sessions and still has 1 tunnel"
+        )
     );
     // The line that moves them away is one that works.
     let printed = followed(&operator, printed.out.lines().nth(1).unwrap()).await;
@@ -134,11 +136,14 @@ async fn an_endpoint_is_taken_out_and_put_back() {
     );
     proxy.logged("tunnel ended").await;
     let printed = operator.types(&["undrain", &address]).await;
-    assert_eq!(printed.out, format!("{address} of main is back\n"));
+    assert_eq!(
+        printed.out,
+        format!("endpoint {address} of upstream main is back in rotation\n")
+    );
     let printed = operator.types(&["weight", &address, "5"]).await;
     assert_eq!(
         printed.out,
-        format!("{address} of main weighs 5 until the next reload\n")
+        format!("endpoint {address} of upstream main now has weight 5 until the next reload\n")
     );
     let printed = operator.types(&["drain", "127.0.0.1:1"]).await;
     assert_eq!(
@@ -159,7 +164,10 @@ async fn a_listener_is_taken_out_and_put_back() {
     let mut lines = printed.out.lines();
     assert_eq!(
         (printed.code, lines.next()),
-        (0, Some("main listens no more; it has 1 tunnel for now"))
+        (
+            0,
+            Some("listener main is drained: it accepts no new connections and still has 1 tunnel")
+        )
     );
     // The line that moves them away is one that works.
     assert_eq!(followed(&operator, lines.next().unwrap()).await.code, 0);
@@ -169,7 +177,10 @@ async fn a_listener_is_taken_out_and_put_back() {
     assert!(line.unwrap().contains("drained by an operator"));
     let printed = operator.types(&["undrain", "--listener", "main"]).await;
     proxy.logged_times("listening", 2).await;
-    let again = format!("main listens again: {}\n", proxy.address());
+    let again = format!(
+        "listener main accepts connections again on {}\n",
+        proxy.address()
+    );
     assert_eq!((printed.code, printed.out), (0, again));
     proxy.tunnel().await;
     for wrong in [
@@ -193,7 +204,13 @@ async fn a_reload_is_planned_and_then_done() {
         row(&printed.out, &removed),
         ["endpoint", &removed, "removed", "1"]
     );
-    assert!(printed.out.contains("1 of them without"), "{}", printed.out);
+    assert!(
+        printed
+            .out
+            .contains("for 1 of them the route or endpoint is removed"),
+        "{}",
+        printed.out
+    );
     let printed = operator.types(&["reload"]).await;
     assert_eq!(printed.code, 7);
     assert!(

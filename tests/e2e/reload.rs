@@ -365,6 +365,6 @@ async fn changes_that_need_a_restart_say_so() {
         ))
         .await;
     proxy
-        .logged("a change of `server.workers` takes effect at the next start")
+        .logged("`server.workers` has changed, but requires a restart to take effect")
         .await;
 }

@@ -70,7 +70,7 @@ async fn many_are_closed_at_a_pace_and_status_tells_how_far_that_is() {
     for wire in &mut held {
         assert_eq!(said(&wire.rest().await.0), close(1012, "killed"));
     }
-    let done = proxy.logged("tunnels closed").await;
+    let done = proxy.logged("close job finished").await;
     assert_eq!(
         (&done["tunnels"], &done["closed"]),
         (&json!(30), &json!(30))
@@ -103,7 +103,7 @@ async fn a_pace_is_kept_and_can_be_stopped() {
         .post("/v1/tunnels/close/stop", &json!({ "job": job }))
         .await;
     assert_eq!((status, &stopped["closed"]), (200, &json!(1)));
-    proxy.logged("tunnels closed").await;
+    proxy.logged("close job finished").await;
     assert_eq!(
         operator
             .post("/v1/tunnels/close/stop", &json!({ "job": job }))

@@ -194,7 +194,7 @@ async fn sessions_resume_when_a_listener_that_was_out_is_back() {
         kill(proxy.serving(), Signal::USR2);
         proxy.succeeded(times + 1).await;
         proxy
-            .logged_times("an older generation has left", times + 1)
+            .logged_times("older generation has exited", times + 1)
             .await;
         assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
         proxy.logged_times("listening", times + 2).await;

@@ -77,7 +77,7 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     // The old one leaves with its last tunnel.
     drop(old);
     assert_eq!(proxy.exit().await, 0);
-    proxy.logged("an older generation has left").await;
+    proxy.logged("older generation has exited").await;
     let status = operator.get("/v1/status").await;
     assert_eq!(status["generations"].as_array().unwrap().len(), 1);
     for wire in &mut new {
@@ -253,7 +253,7 @@ async fn older_generations_are_seen_and_steered_through_the_youngest() {
     assert!(error.contains("generation 1 is still draining"), "{error}");
     let printed = operator.types(&["status"]).await;
     for line in [
-        "generation 3; older ones that drain:",
+        "this is generation 3; older generations still drain:",
         "  generation 2: process",
         "  generation 1: process",
     ] {
@@ -266,9 +266,9 @@ async fn older_generations_are_seen_and_steered_through_the_youngest() {
     assert_eq!(status, 404);
     // What closes or lists tunnels is about those of all generations, unless one is named.
     let printed = operator.types(&["close", "--all"]).await;
-    let would = "would close 1 tunnel; --yes does\n";
+    let would = "would close 1 tunnel; add --yes to close it\n";
     let expected = format!(
-        "generation 3:\n{would}generation 2, which drains:\n{would}generation 1, which drains:\n{would}"
+        "generation 3:\n{would}generation 2 (draining):\n{would}generation 1 (draining):\n{would}"
     );
     assert_eq!(printed.out, expected);
     let printed = operator.types(&["tunnels"]).await;
@@ -290,10 +290,7 @@ async fn older_generations_are_seen_and_steered_through_the_youngest() {
     }
     // Its place is free again.
     until("generation 1 to be gone", || {
-        !proxy
-            .log()
-            .events("an older generation has left")
-            .is_empty()
+        !proxy.log().events("older generation has exited").is_empty()
     })
     .await;
     upgrade(&operator).await;
@@ -343,7 +340,7 @@ async fn who_comes_by_a_unix_socket_meanwhile_is_served() {
                 echoes(&mut client).await;
             }
             proxy.succeeded(before + 1).await;
-            let left = "an older generation has left";
+            let left = "older generation has exited";
             proxy.logged_times(left, before + 1).await;
         }
     };
@@ -364,7 +361,7 @@ async fn an_endpoint_that_comes_back_later_has_no_load_from_before() {
     let now = proxy.succeeded(1).await;
     drop(tunnel);
     assert_eq!(proxy.exit().await, 0);
-    proxy.logged("an older generation has left").await;
+    proxy.logged("older generation has exited").await;
     proxy.rewrite(&config(&[one.address, two.address]));
     kill(now, Signal::HUP);
     proxy.logged("reloaded").await;

@@ -164,7 +164,7 @@ async fn upgrade(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
     kill(proxy.serving(), Signal::USR2);
     proxy.succeeded(done + 1).await;
     proxy
-        .logged_times("an older generation has left", done + 1)
+        .logged_times("older generation has exited", done + 1)
         .await;
 }
 

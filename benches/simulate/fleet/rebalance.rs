@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use tidegate::displace::rebalance::budget::{LOOK_EVERY, MoveBudget};
+use tidegate::displace::rebalance::budget::{CHECK_INTERVAL, MoveBudget};
 use tidegate::displace::rebalance::share::{EndpointLoad, excess};
 
-use super::{BACK_WITHIN, Event, Fleet, Time, seconds, time};
+use super::{Event, Fleet, RECONNECT_TIME, Time, seconds, time};
 
 /// As it is configured.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub(crate) struct Rebalance {
 
 impl Fleet<'_> {
     pub(super) fn rebalance(&mut self) {
-        self.schedule_in(LOOK_EVERY.as_secs_f64(), Event::Rebalance);
+        self.schedule_in(CHECK_INTERVAL.as_secs_f64(), Event::Rebalance);
         let Some(settings) = self.world.rebalance else {
             return;
         };
@@ -47,7 +47,7 @@ impl Fleet<'_> {
             .map(|&number| EndpointLoad {
                 weight: 1,
                 in_flight: in_flight[number],
-                most: None,
+                limit: None,
             })
             .collect();
         let above = excess(&loads, away, settings.factor);
@@ -65,7 +65,7 @@ impl Fleet<'_> {
             self.moved += 1;
             self.clients[number].moves += 1;
             self.moved_again += usize::from(self.clients[number].moves > 1);
-            let after = self.going.f64() * BACK_WITHIN;
+            let after = self.going.f64() * RECONNECT_TIME;
             self.come_back(number, after);
         }
         if !chosen.is_empty() {

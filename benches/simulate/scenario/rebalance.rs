@@ -137,7 +137,7 @@ fn least(factor: f64) -> usize {
     let load = |in_flight| EndpointLoad {
         weight: 1,
         in_flight,
-        most: None,
+        limit: None,
     };
     let mut loads = vec![load(EACH); ENDPOINTS];
     loads.push(load(0));

@@ -1,5 +1,5 @@
-//! Who may ask. Whoever can write to the unix socket may do everything: the file's mode decides.
-//! Over TCP changes need the token, and pages of other sites get nothing.
+//! Access to the interface. Over a unix socket the mode of the file decides, and every operation is
+//! allowed. Over TCP changes need the token, and web pages of other sites are refused everything.
 
 use std::net::IpAddr;
 
@@ -10,32 +10,34 @@ use http::{HeaderMap, StatusCode};
 use crate::admin::error::ApiError;
 use crate::config::model::Secret;
 
-/// Lets a request by TCP pass, or not.
+/// Accepts or refuses a request over TCP.
 ///
 /// # Errors
 /// [`ApiError`], with 401 or 403.
 pub fn check(parts: &Parts, needs_token: bool, token: Option<&Secret>) -> Result<(), ApiError> {
     let forbidden = |error: &str| Err(ApiError::new(StatusCode::FORBIDDEN, error));
-    // A name in `Host` may be one of an attacker's that resolves to this address (DNS rebinding).
+    // A name in `Host` may be an attacker's that resolves to this address (DNS rebinding): the browser
+    // would take this for the attacker's own site, and let its pages read the responses.
     let Some(host) = only(&parts.headers, HOST.as_str()).filter(|host| is_address(host)) else {
-        return forbidden("over TCP this is served under its IP address, or `localhost`, only");
+        return forbidden("over TCP, use the IP address or `localhost` as the host");
     };
     if parts.headers.contains_key(ORIGIN) {
         let origin = only(&parts.headers, ORIGIN.as_str());
         if origin.and_then(|origin| origin.strip_prefix("http://")) != Some(host) {
-            return forbidden("pages of other origins may not ask");
+            return forbidden("requests from pages of other origins are refused");
         }
     }
-    // Without being read by the page, requests that it causes still cost something.
+    // A page of another site cannot read the response without CORS, but its request still costs work
+    // here.
     let site = parts.headers.get("sec-fetch-site");
     if site.is_some_and(|site| site != "same-origin" && site != "none") {
-        return forbidden("pages of other origins may not ask");
+        return forbidden("requests from pages of other origins are refused");
     }
     if !needs_token {
         return Ok(());
     }
     let Some(token) = token else {
-        return forbidden("over TCP there is none of this without `admin.token_file`");
+        return forbidden("over TCP, changes require `admin.token_file` to be configured");
     };
     let given = only(&parts.headers, AUTHORIZATION.as_str());
     let given = given.and_then(|given| {
@@ -49,19 +51,19 @@ pub fn check(parts: &Parts, needs_token: bool, token: Option<&Secret>) -> Result
         true => Ok(()),
         false => Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
-            "over TCP this needs the token in `Authorization: Bearer …`",
+            "over TCP, this operation requires the token: `Authorization: Bearer …`",
         )),
     }
 }
 
-/// The value of a field that is there once.
+/// The value of a header field that occurs exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next()?.to_str().ok()?;
     lines.next().is_none().then_some(line)
 }
 
-/// Whether the host of `authority` is an IP address, or this machine.
+/// Whether the host of `authority` is an IP address or `localhost`.
 fn is_address(authority: &str) -> bool {
     let port = |port: &str| port.parse::<u16>().is_ok();
     let host = match authority.strip_prefix('[') {

@@ -1,4 +1,4 @@
-//! An end to live tunnels: at once or at a pace.
+//! Closing live tunnels, at once or at a pace.
 
 use std::sync::Arc;
 
@@ -14,36 +14,36 @@ use crate::displace::jobs::{self, JobSpec, Speed};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// The slowest and the fastest pace, in tunnels per second.
-const RATE_LEAST: f64 = 0.1;
-const RATE_MOST: f64 = 1e6;
+const MIN_RATE: f64 = 0.1;
+const MAX_RATE: f64 = 1e6;
 
-/// Which tunnels are to be closed, and how.
+/// Which tunnels to close, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CloseRequest {
-    /// Those that this means; without anything in it, `all` must be true.
+    /// The tunnels to close. An empty filter selects all tunnels, and needs `all`.
     #[serde(default)]
     pub filter: TunnelFilter,
-    /// All of them are meant.
+    /// Confirms that all tunnels are to be closed.
     #[serde(default)]
     pub all: bool,
-    /// Only count them.
+    /// Only count them, and close none.
     #[serde(default)]
     pub dry_run: bool,
-    /// So many per second; at once if neither this nor `over` is said.
+    /// Tunnels to close per second. Without this and `over`, all are closed at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_second: Option<f64>,
-    /// Spread evenly over so long: `2m`.
+    /// Close them evenly over this time: `2m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<HumanDuration>,
-    /// Which first: the oldest if nothing is said.
+    /// Which to close first; default: `oldest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<ClosingOrder>,
-    /// The code of the Close frame for clients: 1000 to 1014 but for those that are never sent, or
-    /// 3000 to 4999. 1008 if nothing else is said. Endpoints get 1001.
+    /// Code of the Close frame that clients get: 1000 to 1003, 1007 to 1014 or 3000 to 4999; default:
+    /// 1008. Endpoints get 1001.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
-    /// The reason in it, of at most 123 bytes: `killed` if nothing else is said.
+    /// Reason text in that Close frame, at most 123 bytes; default: `killed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -52,10 +52,10 @@ pub struct CloseRequest {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClosingOrder {
-    /// The oldest.
+    /// The oldest first.
     #[default]
     Oldest,
-    /// Any.
+    /// In random order.
     Random,
 }
 
@@ -68,14 +68,14 @@ impl From<ClosingOrder> for CloseOrder {
     }
 }
 
-/// What came of it.
+/// Which tunnels were or will be closed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloseResponse {
-    /// Live tunnels that were meant.
+    /// Live tunnels that the filter matched.
     pub matched: usize,
-    /// Those that were closed, where that was done at once.
+    /// Tunnels that were closed, if they were closed at once.
     pub closed: usize,
-    /// The job that closes them, where that takes its time; `status` tells how far it is.
+    /// The job that closes them at a pace; `/v1/status` shows its progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobInfo>,
 }
@@ -88,12 +88,14 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     let words = words(&close)?;
     if close.filter.is_everything() && !close.all {
         return Err(ApiError::bad_request(
-            "a filter without anything in it means all tunnels: say `all`, too",
+            "an empty filter selects all tunnels; set `all` to confirm",
         ));
     }
     let speed = match (close.per_second, close.over) {
         (Some(_), Some(_)) => {
-            return Err(ApiError::bad_request("`per_second` or `over`, not both"));
+            return Err(ApiError::bad_request(
+                "set `per_second` or `over`, not both",
+            ));
         }
         (Some(rate), None) => Speed::Paced(ClosePace::PerSecond(rate)),
         (None, Some(over)) => Speed::Paced(ClosePace::Over(over.0)),
@@ -101,10 +103,10 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     };
     if close
         .per_second
-        .is_some_and(|rate| !(RATE_LEAST..=RATE_MOST).contains(&rate))
+        .is_some_and(|rate| !(MIN_RATE..=MAX_RATE).contains(&rate))
     {
         return Err(ApiError::bad_request(format!(
-            "`per_second` is from {RATE_LEAST} to {RATE_MOST}"
+            "`per_second` must be from {MIN_RATE} to {MAX_RATE}"
         )));
     }
     let filter = Arc::new(close.filter.clone());
@@ -141,10 +143,10 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
             .map(|over| tracing::field::display(humantime::format_duration(over.0))),
         code,
         reason = &*reason,
-        "an operator closes tunnels"
+        "operator started closing tunnels"
     );
     if speed == Speed::AtOnce {
-        // It goes on even if whoever asked goes away.
+        // The job continues even if the operator disconnects.
         job.finished().await;
         answer.closed = job.closed();
     } else {
@@ -153,7 +155,7 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     Ok(answer)
 }
 
-/// A filter that nothing fits may be a slip.
+/// Refuses a filter that matched nothing because a name in it does not exist: that is a typing error.
 fn known(view: &View, filter: &TunnelFilter) -> Result<(), ApiError> {
     let snapshot = view.shared.snapshot.load();
     let unknown =
@@ -183,25 +185,30 @@ fn known(view: &View, filter: &TunnelFilter) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A job to stop.
+/// Which job to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopJobRequest {
-    /// Its number.
+    /// The number of the job.
     pub job: u64,
 }
 
-/// Stops closing: what is closed is closed, and the rest stays.
+/// Stops a job: tunnels that it has not closed yet stay open.
 ///
 /// # Errors
 /// [`ApiError`].
 pub fn stop(view: &View, stop: StopJobRequest) -> Result<JobInfo, ApiError> {
     let job = view.jobs.stop(stop.job);
-    let job = job.ok_or_else(|| ApiError::not_found(format!("no job {} is running", stop.job)))?;
+    let job = job.ok_or_else(|| {
+        ApiError::not_found(format!(
+            "no job {} is running; `/v1/status` lists the jobs",
+            stop.job
+        ))
+    })?;
     tracing::info!(
         job = job.number,
         closed = job.closed(),
-        "an operator stops closing tunnels"
+        "operator stopped closing tunnels"
     );
     Ok(JobInfo::of(&job))
 }
@@ -211,18 +218,18 @@ fn words(close: &CloseRequest) -> Result<CloseMessage, ApiError> {
         .code
         .or(Ended::Killed.close_code())
         .unwrap_or_default();
-    // RFC 6455 section 7.4: these are never sent, or nobody's.
+    // RFC 6455 section 7.4: 1004 to 1006 and 1015 must not be sent, and 1016 to 2999 are reserved.
     let is_sendable = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
     if !is_sendable {
         return Err(ApiError::bad_request(format!(
-            "no Close frame has the code {code}"
+            "{code} is not a valid close code; use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
         )));
     }
     let reason = close.reason.as_deref().unwrap_or(Ended::Killed.token());
     if reason.len() > CloseMessage::MAX_REASON_BYTES {
         let most = CloseMessage::MAX_REASON_BYTES;
         return Err(ApiError::bad_request(format!(
-            "a reason has at most {most} bytes (RFC 6455)"
+            "`reason` must have at most {most} bytes (RFC 6455)"
         )));
     }
     Ok(CloseMessage {

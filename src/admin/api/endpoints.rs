@@ -1,4 +1,4 @@
-//! Taking endpoints out, putting them back, and weighing them.
+//! Draining endpoints, putting them back into service, and changing their weight.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,44 +13,45 @@ use crate::admin::view::View;
 use crate::displace::live::LiveTunnels;
 use crate::upstream::group::{Member, Upstream};
 
-/// Which endpoint is meant.
+/// Which endpoint to change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointRequest {
-    /// Its address, as it is spelled in the listing.
+    /// Address of the endpoint, as `/v1/upstreams` shows it.
     pub endpoint: String,
-    /// Its upstream; only needed where several have an endpoint at this address.
+    /// Its upstream; only needed if several upstreams have an endpoint at this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
 }
 
-/// What an endpoint is to weigh.
+/// The new weight of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightRequest {
-    /// Its address, as it is spelled in the listing.
+    /// Address of the endpoint, as `/v1/upstreams` shows it.
     pub endpoint: String,
-    /// Its upstream; only needed where several have an endpoint at this address.
+    /// Its upstream; only needed if several upstreams have an endpoint at this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
-    /// Its weight until the next reload; as configured without it. With 0 only sticky cookies lead there.
+    /// Weight until the next reload; without it, the configured weight is restored. With 0 only sticky
+    /// cookies lead to the endpoint.
     #[schemars(range(max = 10_000))]
     pub weight: Option<u32>,
 }
 
 /// The greatest weight, as in the configuration.
-pub const WEIGHT_MOST: u32 = 10_000;
+pub const MAX_WEIGHT: u32 = 10_000;
 
-/// An endpoint, after a change.
+/// An endpoint after a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EndpointChangeResponse {
     /// Its upstream.
     pub upstream: String,
-    /// How it is now.
+    /// Its state after the change.
     pub endpoint: EndpointInfo,
 }
 
-/// Takes an endpoint out: it gets nothing new, and its tunnels stay.
+/// Drains an endpoint: it gets no new sessions, and its tunnels stay open.
 ///
 /// # Errors
 /// [`ApiError`].
@@ -68,7 +69,7 @@ pub fn drain(view: &View, which: &EndpointRequest) -> Result<EndpointChangeRespo
     Ok(steered(view, &upstream, &member))
 }
 
-/// Puts it back.
+/// Puts an endpoint back into service.
 ///
 /// # Errors
 /// [`ApiError`].
@@ -78,25 +79,25 @@ pub fn undrain(view: &View, which: &EndpointRequest) -> Result<EndpointChangeRes
     upstream.set_drained(&member.state, false);
     if member.is_drained {
         return Err(ApiError::conflict(format!(
-            "the configuration drains `{endpoint}`: take `drain = true` away there, and reload"
+            "the configuration drains `{endpoint}`; remove `drain = true` there and reload"
         )));
     }
     tracing::info!(
         upstream = name,
         endpoint,
-        "endpoint put back by an operator"
+        "endpoint put back into service by an operator"
     );
     Ok(steered(view, &upstream, &member))
 }
 
-/// Weighs it, until the next reload.
+/// Sets its weight until the next reload.
 ///
 /// # Errors
 /// [`ApiError`].
 pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointChangeResponse, ApiError> {
-    if weigh.weight.is_some_and(|weight| weight > WEIGHT_MOST) {
+    if weigh.weight.is_some_and(|weight| weight > MAX_WEIGHT) {
         return Err(ApiError::bad_request(format!(
-            "a weight is at most {WEIGHT_MOST}"
+            "`weight` must be at most {MAX_WEIGHT}"
         )));
     }
     let which = EndpointRequest {
@@ -110,7 +111,7 @@ pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointChangeRespons
         upstream = name,
         endpoint,
         weight = weigh.weight,
-        "endpoint weighed by an operator"
+        "endpoint weight set by an operator"
     );
     Ok(steered(view, &upstream, &member))
 }
@@ -118,7 +119,7 @@ pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointChangeRespons
 fn find(view: &View, which: &EndpointRequest) -> Result<(Arc<Upstream>, Member), ApiError> {
     if view.handing_over.load(Ordering::Relaxed) {
         return Err(ApiError::unavailable(
-            "a new process is taking over, and would not hear of it: try again in a moment",
+            "a new process is taking over and would miss this change; try again in a moment",
         ));
     }
     let snapshot = view.shared.snapshot.load();
@@ -128,7 +129,7 @@ fn find(view: &View, which: &EndpointRequest) -> Result<(Arc<Upstream>, Member),
         let known: Vec<&str> = snapshot.upstreams().iter().map(|it| &*it.name).collect();
         let known = known.join(", ");
         return Err(ApiError::not_found(format!(
-            "there is no upstream `{name}`; known: {known}"
+            "there is no upstream `{name}`; configured: {known}"
         )));
     }
     let wanted = |upstream: &&Arc<Upstream>| {
@@ -143,14 +144,14 @@ fn find(view: &View, which: &EndpointRequest) -> Result<(Arc<Upstream>, Member),
     }
     match found.as_slice() {
         [] => Err(ApiError::not_found(format!(
-            "there is no endpoint `{}`: the listing of upstreams has their addresses",
+            "there is no endpoint `{}`; `tidegate status` lists all endpoints",
             which.endpoint
         ))),
         [_] => Ok(found.swap_remove(0)),
         several => {
             let names: Vec<&str> = several.iter().map(|(it, _)| &*it.name).collect();
             Err(ApiError::conflict(format!(
-                "several upstreams have `{}`: name one of {}",
+                "several upstreams have an endpoint `{}`; set the upstream to one of {}",
                 which.endpoint,
                 names.join(", ")
             )))
@@ -161,7 +162,7 @@ fn find(view: &View, which: &EndpointRequest) -> Result<(Arc<Upstream>, Member),
 fn steered(view: &View, upstream: &Upstream, member: &Member) -> EndpointChangeResponse {
     let live = LiveTunnels::of(&view.workers.counters());
     let members = upstream.members().into_iter();
-    // It may have gone meanwhile.
+    // It may have been removed meanwhile: then its last known settings are shown.
     let now = members.rev().find(|it| it.state.id == member.state.id);
     EndpointChangeResponse {
         upstream: upstream.name.to_string(),

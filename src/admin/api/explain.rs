@@ -1,5 +1,5 @@
-//! What would become of a request: which route takes it and why the others do not, whether that lets
-//! it pass, and where it would go. Nothing is sent anywhere.
+//! What would happen to a request: which route matches and why others do not, whether the route
+//! accepts the request, and where it would go. Nothing is sent anywhere.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,85 +25,85 @@ use crate::session::affinity::{self, AffinityTraits};
 use crate::snapshot::Route;
 use crate::upstream::group::PickError;
 
-/// Routes that are told of besides the one that takes the request.
-const OTHERS_MOST: usize = 20;
+/// Routes listed in addition to the one that matches.
+const MAX_OTHER_ROUTES: usize = 20;
 
-/// A request that nobody has sent.
+/// An imagined request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
-    /// What it asks for: `wss://chat.example.com/room?v=2`. With `ws` and `wss` it is a handshake.
+    /// Its URL: `wss://chat.example.com/room?v=2`. The schemes `ws` and `wss` mean a handshake.
     pub url: String,
-    /// The listener that it comes by: the first one that fits the URL without it.
+    /// The listener that receives it; default: the first one that matches the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
     /// The client's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<IpAddr>,
-    /// Whether the client shows a certificate.
+    /// Whether the client presents a certificate.
     #[serde(default)]
     pub certificate: bool,
-    /// Its method; for plain requests only.
+    /// Its method, for plain HTTP requests only; default: GET.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Its fields.
+    /// Its header fields.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
 }
 
-/// What would become of it.
+/// What would happen to the request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainResponse {
-    /// The listener that it comes by.
+    /// The listener that receives it.
     pub listener: String,
-    /// Whether it is a handshake.
+    /// Whether it is a WebSocket handshake.
     pub handshake: bool,
-    /// Its host.
+    /// The host that it names.
     pub host: String,
-    /// Its path, as routes see it.
+    /// Its path, as routes match it.
     pub path: String,
-    /// The route that takes it.
+    /// The route that matches; none if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// Routes for its host and path that do not take it.
+    /// Routes for its host and path that do not match, or that another route precedes.
     pub other_routes: Vec<OtherRoute>,
-    /// What tidegate answers itself, if it does.
+    /// The response of tidegate itself, if the request would not reach an endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<OwnResponse>,
-    /// What else that depends on.
+    /// What else the outcome depends on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
-    /// Path and query that the endpoint gets.
+    /// Path and query that the endpoint would receive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_path: Option<String>,
-    /// The endpoint that it would go to now.
+    /// The endpoint that would be picked now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// Why that one.
+    /// Why that endpoint is picked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// The upstream.
+    /// The upstream and the state of its endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamInfo>,
 }
 
-/// A route that does not take it.
+/// A route that does not get the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OtherRoute {
-    /// Its name.
+    /// The name of the route.
     pub route: String,
-    /// Why not.
+    /// Why it does not get the request.
     pub why: String,
 }
 
-/// An answer of tidegate's own.
+/// A response of tidegate itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OwnResponse {
-    /// Its status.
+    /// The status code.
     pub status: u16,
-    /// Its reason, as in logs and metrics; `redirect` for a redirect.
+    /// The reason token, as in logs and metrics; `redirect` for a redirect.
     pub reason: String,
-    /// What it says, or where it leads.
+    /// The body of the response, or the target of a redirect.
     pub text: String,
 }
 
@@ -117,15 +117,14 @@ impl OwnResponse {
     }
 }
 
-/// Tells what would become of a request.
+/// Works out what would happen to a request.
 ///
 /// # Errors
-/// [`ApiError`], if it is none.
+/// [`ApiError`], if the request is not valid.
 pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse, ApiError> {
-    let url: Uri = question
-        .url
-        .parse()
-        .map_err(|error| ApiError::bad_request(format!("`{}` is no URL: {error}", question.url)))?;
+    let url: Uri = question.url.parse().map_err(|error| {
+        ApiError::bad_request(format!("`{}` is not a valid URL: {error}", question.url))
+    })?;
     let scheme = url.scheme_str().unwrap_or_default();
     let (handshake, secure) = match scheme {
         "ws" => (true, false),
@@ -134,7 +133,7 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         "https" => (false, true),
         _ => {
             return Err(ApiError::bad_request(
-                "the URL begins with ws://, wss://, http:// or https://",
+                "the URL must begin with ws://, wss://, http:// or https://",
             ));
         }
     };
@@ -168,7 +167,7 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
     Ok(told)
 }
 
-/// The listener that is named, or the first that fits: by port, else by TLS.
+/// The listener with this name, or the first that matches the URL: by port, else by TLS.
 fn listener<'a>(
     listening: &'a [ListenerState],
     name: Option<&str>,
@@ -177,7 +176,7 @@ fn listener<'a>(
 ) -> Result<&'a ListenerState, ApiError> {
     let accepting = |it: &'a ListenerState| match it.is_drained {
         true => Err(ApiError::conflict(format!(
-            "an operator has drained listener `{}`: who connects there is refused",
+            "listener `{}` is drained by an operator: connections to it are refused",
             it.name
         ))),
         false => Ok(it),
@@ -200,17 +199,19 @@ fn listener<'a>(
     let first = open.clone().next();
     open.find(|it| it.tls == secure)
         .or(first)
-        .ok_or_else(|| ApiError::conflict("nothing listens"))
+        .ok_or_else(|| ApiError::conflict("no listener is open"))
 }
 
-/// The request, as it would come.
+/// The head of the request, as it would arrive.
 fn parts(question: &ExplainRequest, url: &Uri, handshake: bool) -> Result<Parts, ApiError> {
     let method = question.method.as_deref().unwrap_or("GET");
     let method: Method = method
         .parse()
-        .map_err(|_| ApiError::bad_request(format!("`{method}` is no method")))?;
+        .map_err(|_| ApiError::bad_request(format!("`{method}` is not a valid method")))?;
     if handshake && method != Method::GET {
-        return Err(ApiError::bad_request("a handshake is a GET"));
+        return Err(ApiError::bad_request(
+            "a WebSocket handshake uses the method GET",
+        ));
     }
     let authority = url.authority().map_or("", |authority| authority.as_str());
     let path = url.path_and_query().map_or("/", |path| path.as_str());
@@ -236,17 +237,18 @@ fn parts(question: &ExplainRequest, url: &Uri, handshake: bool) -> Result<Parts,
     for (name, value) in &question.headers {
         let field = name.parse::<HeaderName>().ok();
         let field = field.zip(HeaderValue::from_str(value).ok());
-        let (name, value) = field
-            .ok_or_else(|| ApiError::bad_request(format!("`{name}: {value}` is no header")))?;
+        let (name, value) = field.ok_or_else(|| {
+            ApiError::bad_request(format!("`{name}: {value}` is not a valid header field"))
+        })?;
         request = request.header(name, value);
     }
     let request = request.body(());
     let request =
-        request.map_err(|error| ApiError::bad_request(format!("no such request: {error}")))?;
+        request.map_err(|error| ApiError::bad_request(format!("not a valid request: {error}")))?;
     Ok(request.into_parts().0)
 }
 
-/// A request on its way.
+/// A request on its way through listener, route and upstream.
 struct Visit<'a> {
     view: &'a View,
     question: &'a ExplainRequest,
@@ -256,7 +258,8 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
-    /// As a session would go.
+    /// Follows the steps of a session, in the same order, because the first step that refuses decides the
+    /// response.
     fn follow(&self, told: &mut ExplainResponse) -> Result<(), Rejection> {
         let parts = self.parts;
         let intent = Intent::of(parts)?;
@@ -278,7 +281,7 @@ impl Visit<'_> {
         };
         let mut wanted = route.settings.access.clone();
         if self.question.client.is_none() && !(wanted.allow.is_empty() && wanted.deny.is_empty()) {
-            let depends = "the client's address: name one (`client`)".to_owned();
+            let depends = "the client's address; set `client`".to_owned();
             told.depends_on.push(depends);
             (wanted.allow, wanted.deny) = Default::default();
         }
@@ -290,7 +293,7 @@ impl Visit<'_> {
                 told.response = Some(OwnResponse {
                     status: redirect.status.as_u16(),
                     reason: "redirect".to_owned(),
-                    text: "the client is sent elsewhere".to_owned(),
+                    text: "the client is redirected".to_owned(),
                 });
                 return Ok(());
             }
@@ -325,12 +328,17 @@ impl Visit<'_> {
             let is_it = found.is_some_and(|found| Arc::ptr_eq(found, route));
             !is_it && route::is_candidate(&route.settings, &request)
         };
-        let others = snapshot.routes().iter().filter(is_other).take(OTHERS_MOST);
+        let others = snapshot
+            .routes()
+            .iter()
+            .filter(is_other)
+            .take(MAX_OTHER_ROUTES);
         told.other_routes = others
             .map(|other| OtherRoute {
                 route: other.settings.name.to_string(),
-                why: route::why_not(&other.settings, &request)
-                    .unwrap_or_else(|| "a more specific or an earlier one takes it".to_owned()),
+                why: route::why_not(&other.settings, &request).unwrap_or_else(|| {
+                    "a more specific or an earlier route takes precedence".to_owned()
+                }),
             })
             .collect();
         told.route = found.map(|route| route.settings.name.to_string());
@@ -378,7 +386,7 @@ impl Visit<'_> {
             PickError::Full => {
                 if upstream.picking().queue.is_some() {
                     told.depends_on
-                        .push("whether an endpoint has room in time: it waits".to_owned());
+                        .push("whether an endpoint drops below its limit in time: the request waits in the queue".to_owned());
                 }
                 Rejection::EndpointsFull
             }
@@ -387,10 +395,10 @@ impl Visit<'_> {
         told.endpoint = Some(endpoint.label.to_string());
         told.why = Some(
             match (led_back, upstream.hash_key(), wish.hash) {
-                (true, _, _) => "its cookie leads there",
-                (_, Some(_), Some(_)) => "the hash of its key leads there",
-                (_, Some(_), None) => "it has no key to hash: the fewest sessions in flight",
-                (_, None, _) => "next by the upstream's policy",
+                (true, _, _) => "its sticky cookie leads there",
+                (_, Some(_), Some(_)) => "chosen by the hash of its key",
+                (_, Some(_), None) => "no key to hash: fewest sessions in flight",
+                (_, None, _) => "next by the upstream's balancing policy",
             }
             .to_owned(),
         );

@@ -1,4 +1,4 @@
-//! Where clients connect, and what came of it; taking listeners out, and putting them back.
+//! Listeners and their counts; draining listeners, and putting them back into service.
 
 use std::collections::BTreeMap;
 
@@ -11,37 +11,37 @@ use crate::admin::view::{ListenerState, View};
 use crate::displace::live::LiveTunnels;
 use crate::protocol::rejection::Rejection;
 
-/// A listener that runs.
+/// A listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ListenerInfo {
-    /// Its name.
+    /// The name of the listener.
     pub name: String,
-    /// Where it listens.
+    /// The addresses that it accepts connections on; none while it is drained.
     pub addresses: Vec<String>,
-    /// Whether an operator has taken it out: then it listens nowhere.
+    /// Whether an operator has drained it.
     pub drained: bool,
-    /// Whether it speaks TLS.
+    /// Whether it uses TLS.
     pub tls: bool,
-    /// Connections of clients, tunnels included.
+    /// Open client connections, tunnels included.
     pub connections: u64,
-    /// Connections taken since the start.
+    /// Connections accepted since the start.
     pub connections_total: u64,
     /// Live tunnels.
     pub tunnels: u64,
-    /// Requests refused since the start, by reason.
+    /// Requests rejected since the start, by reason.
     pub rejections: BTreeMap<String, u64>,
 }
 
-/// Which listener is meant.
+/// Which listener to change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerRequest {
-    /// Its name.
+    /// The name of the listener.
     pub listener: String,
 }
 
-/// Takes a listener out: it listens no more, its connections end after what they are about, and its
-/// tunnels stay.
+/// Drains a listener: it accepts no new connections, open connections are closed after the request in
+/// progress, and tunnels stay open.
 ///
 /// # Errors
 /// [`ApiError`]; nothing has changed then.
@@ -49,10 +49,10 @@ pub async fn drain(view: &View, which: ListenerRequest) -> Result<ListenerInfo, 
     steer(view, which, true).await
 }
 
-/// Puts it back.
+/// Puts a listener back into service.
 ///
 /// # Errors
-/// [`ApiError`]; it stays out then.
+/// [`ApiError`]; it stays drained then.
 pub async fn undrain(view: &View, which: ListenerRequest) -> Result<ListenerInfo, ApiError> {
     steer(view, which, false).await
 }
@@ -69,11 +69,11 @@ async fn steer(
     };
     command::send(&view.commands, |done| ControlCommand::Listener(steer, done)).await?;
     let mut listeners = listeners(view).into_iter();
-    let gone = || ApiError::not_found(format!("`{listener}` has gone meanwhile"));
+    let gone = || ApiError::not_found(format!("listener `{listener}` has been removed meanwhile"));
     listeners.find(|it| it.name == listener).ok_or_else(gone)
 }
 
-/// All of them.
+/// All listeners.
 pub fn listeners(view: &View) -> Vec<ListenerInfo> {
     let counters = view.workers.counters();
     let live = LiveTunnels::of(&counters);

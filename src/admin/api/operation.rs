@@ -1,5 +1,5 @@
-//! Every operation of the interface: its method and path, what it takes and gives. Requests are
-//! dispatched by this table, and the description of the interface is made from it.
+//! Every operation of the interface: its method and path, its request and response. Requests are
+//! dispatched by this table, and the OpenAPI description is made from it.
 
 use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -12,12 +12,12 @@ use crate::admin::plan::ReloadPlan;
 use crate::displace::filter::TunnelFilter;
 use crate::handover::identity::Identity;
 
-/// The parameter that any of them takes.
+/// The query parameter that every operation accepts.
 pub const GENERATION: &str = "generation";
 
 macro_rules! operations {
     ($( $(#[doc = $doc:literal])+ $name:ident = $method:ident $path:literal, $token:literal; )+) => {
-        /// What can be asked for.
+        /// An operation.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Operation {
             $( $(#[doc = $doc])+ $name, )+
@@ -37,7 +37,7 @@ macro_rules! operations {
                 match self { $(Self::$name => $path,)+ }
             }
 
-            /// Whether over TCP it needs the token: it changes something, or costs much.
+            /// Whether it needs the token over TCP, because it changes something or is expensive.
             pub fn needs_token(self) -> bool {
                 match self { $(Self::$name => $token,)+ }
             }
@@ -55,37 +55,37 @@ macro_rules! operations {
 }
 
 operations! {
-    /// How the process is.
+    /// The status of the process.
     Status = GET "/v1/status", false;
-    /// The configuration in force, secrets left out.
+    /// The running configuration, without secrets.
     Config = GET "/v1/config", false;
-    /// Listeners, and what came by them.
+    /// Listeners, their connections, tunnels and rejections.
     Listeners = GET "/v1/listeners", false;
-    /// Takes a listener out: it listens no more, its tunnels stay. Reloads keep that.
+    /// Drains a listener: it accepts no new connections, and its tunnels stay open. Reloads keep it drained.
     DrainListener = POST "/v1/listeners/drain", true;
-    /// Puts it back.
+    /// Puts a drained listener back into service.
     UndrainListener = POST "/v1/listeners/undrain", true;
-    /// Upstreams and their endpoints: who takes something new, and if not, why.
+    /// Upstreams and their endpoints: which are in rotation, and why any is not.
     Upstreams = GET "/v1/upstreams", false;
-    /// Live tunnels, filtered, sorted, paged.
+    /// Live tunnels, filtered, sorted and paged.
     Tunnels = GET "/v1/tunnels", false;
-    /// Closes tunnels by filter, at once or at a pace; or counts them.
+    /// Closes the tunnels that match a filter, at once or at a pace; or only counts them.
     CloseTunnels = POST "/v1/tunnels/close", true;
-    /// Stops a job that closes tunnels at a pace: what is closed is closed, the rest stays.
+    /// Stops a job that closes tunnels at a pace; tunnels that it has not closed yet stay open.
     StopClosing = POST "/v1/tunnels/close/stop", true;
-    /// Takes an endpoint out: it gets nothing new, its tunnels stay. Reloads keep that.
+    /// Drains an endpoint: it gets no new sessions, and its tunnels stay open. Reloads keep it drained.
     DrainEndpoint = POST "/v1/endpoints/drain", true;
-    /// Puts it back.
+    /// Puts a drained endpoint back into service.
     UndrainEndpoint = POST "/v1/endpoints/undrain", true;
-    /// Weighs an endpoint until the next reload.
+    /// Sets the weight of an endpoint until the next reload.
     WeighEndpoint = POST "/v1/endpoints/weight", true;
-    /// What a reload would change, and how many live tunnels that is about. Reads all files again.
+    /// What a reload would change, and how many live tunnels each change affects. Reads all files again.
     PlanReload = GET "/v1/reload/plan", true;
     /// Reloads the configuration, unless that would displace too many tunnels.
     Reload = POST "/v1/reload", true;
-    /// Hands over to a new process: live tunnels stay with this one, which drains. Tells which serves now.
+    /// Hands over to a new process; live tunnels stay with this one, which drains. Returns the new process.
     Upgrade = POST "/v1/upgrade", true;
-    /// What would become of a request. Nothing is sent anywhere.
+    /// Explains what would happen to a request. Nothing is sent anywhere.
     Explain = POST "/v1/explain", false;
     /// This description (OpenAPI).
     Describe = GET "/v1/openapi.json", false;
@@ -151,8 +151,8 @@ impl Operation {
             "operationId": self.name(),
             "summary": self.summary(),
             "responses": {
-                "200": { "description": "done", "content": body(&gives) },
-                "default": { "description": "not done, and why", "content": body(&refusal) },
+                "200": { "description": "success", "content": body(&gives) },
+                "default": { "description": "the operation was refused or failed; the body says why", "content": body(&refusal) },
             },
         });
         if let Some(takes) = self.request_schema(schemas) {
@@ -166,7 +166,7 @@ impl Operation {
         parameters.push(json!({
             "name": GENERATION,
             "in": "query",
-            "description": "The generation that is asked, as the status lists them: this one if nothing is said.",
+            "description": "Number of the generation to ask, from the list in `/v1/status`; default: the one that serves.",
             "schema": { "type": "integer", "minimum": 1 },
         }));
         described["parameters"] = Value::Array(parameters);
@@ -177,7 +177,7 @@ impl Operation {
     }
 }
 
-/// The filter's parts and the layout's, as parameters of a query.
+/// The fields of the filter and of the listing's options, as query parameters.
 fn parameters(schemas: &mut SchemaGenerator) -> Vec<Value> {
     let mut parameters = Vec::new();
     for schema in [
@@ -222,10 +222,10 @@ pub fn openapi() -> Value {
         "info": {
             "title": "tidegate",
             "version": "1",
-            "description": "How operators look into a running tidegate, and steer it. Served on \
-                `admin.bind`: over a unix socket to whoever may write to it; over TCP under the IP \
-                address or `localhost` only, and what changes something needs the token of \
-                `admin.token_file`.",
+            "description": "Inspect and operate a running tidegate. Served on `admin.bind`. Over a unix \
+                socket, write permission on the socket grants every operation. Over TCP, the host must be \
+                an IP address or `localhost`, and operations that change something require the token \
+                from `admin.token_file`.",
         },
         "paths": paths,
         "components": {

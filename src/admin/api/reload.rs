@@ -1,4 +1,4 @@
-//! The configuration in force, and a new one.
+//! The running configuration, and reloading it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,32 +10,32 @@ use crate::admin::view::View;
 use crate::config;
 use crate::handover::identity::shown;
 
-/// The configuration in force.
+/// The running configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigInfo {
     /// Every file that was read, the configuration file first.
     pub files: Vec<String>,
     /// When it was loaded.
     pub loaded: String,
-    /// What it says in full, in the shape of the file. Values of headers and queries are left out, and
-    /// of secrets there is only the name of their file.
+    /// The effective configuration with all defaults, in the structure of the file. Values of headers and
+    /// queries are left out, and secrets are replaced by the name of their file.
     pub config: serde_json::Value,
 }
 
-/// How to reload.
+/// How many tunnels a reload may displace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReloadRequest {
-    /// Live tunnels whose route or endpoint may go or be drained: half of all if nothing is said.
-    /// Beyond, nothing is reloaded.
+    /// Refuse the reload if more live tunnels than this lose their route or endpoint, or have it drained;
+    /// default: half of all tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_displaced: Option<u64>,
-    /// However many that are.
+    /// Reload regardless of how many tunnels are displaced.
     #[serde(default)]
     pub force: bool,
 }
 
-/// The configuration in force.
+/// The running configuration.
 pub fn config(view: &View) -> ConfigInfo {
     let taken = view.loaded.load();
     ConfigInfo {
@@ -45,7 +45,7 @@ pub fn config(view: &View) -> ConfigInfo {
     }
 }
 
-/// What a reload would change.
+/// Works out what a reload would change.
 ///
 /// # Errors
 /// [`ApiError`].
@@ -53,10 +53,10 @@ pub async fn plan(view: &View) -> Result<ReloadPlan, ApiError> {
     command::send(&view.commands, ControlCommand::Plan).await
 }
 
-/// Reloads.
+/// Reloads the configuration.
 ///
 /// # Errors
-/// [`ApiError`]; what ran before runs on then.
+/// [`ApiError`]; the previous configuration stays in effect then.
 pub async fn reload(view: &View, reload: ReloadRequest) -> Result<ReloadResponse, ApiError> {
     let guard = match reload.max_displaced {
         _ if reload.force => Guard::Force,

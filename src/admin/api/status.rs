@@ -1,4 +1,4 @@
-//! How the process is.
+//! The status of the process.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,109 +11,109 @@ use crate::displace::jobs::Job;
 use crate::handover::identity::{Identity, shown};
 use crate::observe::counters::Totals;
 
-/// How the process is.
+/// The status of the process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusInfo {
-    /// Of tidegate.
+    /// Version of tidegate.
     pub version: String,
-    /// The process.
+    /// Process id.
     pub pid: u32,
-    /// How many upgrades came before it: 1 if it was started by itself.
+    /// Number of this process in the row of upgrades; 1 if it was not started by an upgrade.
     pub generation: u64,
-    /// `serving`, or `draining` once a stop has begun.
+    /// `serving`, or `draining` once a stop has begun or a successor has taken over.
     pub state: String,
-    /// When it began.
+    /// When the process started.
     pub started: String,
-    /// Seconds since.
+    /// Seconds since then.
     pub uptime_seconds: u64,
-    /// The configuration file.
+    /// Path of the configuration file.
     pub config: String,
-    /// When what runs was taken from it.
+    /// When the running configuration was loaded.
     pub config_loaded: String,
-    /// What is probably not meant so in it.
+    /// Warnings about the configuration: what is valid but probably not intended.
     pub config_warnings: Vec<String>,
-    /// Keys that say something else than at the start, and wait for the next one.
+    /// Keys that have changed since the start and require a restart to take effect.
     pub needs_restart: Vec<String>,
-    /// Reloads that were taken.
+    /// Reloads that were applied.
     pub reloads: u64,
-    /// Reloads that failed: what ran before went on.
+    /// Reloads that failed; the previous configuration stayed in effect.
     pub failed_reloads: u64,
-    /// What was wrong with the last reload; empty if it was taken.
+    /// Errors of the last reload; empty if it succeeded.
     pub reload_errors: Vec<String>,
-    /// Data-plane threads.
+    /// Worker threads.
     pub workers: usize,
-    /// Connections of clients, tunnels included.
+    /// Open client connections, tunnels included.
     pub connections: usize,
-    /// Those that descriptors carry.
+    /// Client connections that the file descriptor limit allows.
     pub max_connections: usize,
     /// Live tunnels.
     pub tunnels: u64,
     /// Tunnels opened since the start.
     pub tunnels_opened: u64,
-    /// Plain requests answered since the start.
+    /// Plain HTTP requests since the start.
     pub requests: u64,
-    /// Requests refused since the start.
+    /// Requests rejected since the start.
     pub rejections: u64,
-    /// Lines of the log that were dropped.
+    /// Log lines dropped since the start.
     pub log_dropped: u64,
-    /// Records of the access log that were dropped.
+    /// Access log records dropped since the start.
     pub access_log_dropped: u64,
-    /// Endpoints, and those of them that take something new.
+    /// Endpoints of all upstreams.
     pub endpoints: usize,
-    /// See there.
+    /// Endpoints that accept new sessions.
     pub endpoints_up: usize,
     /// Certificates of listeners.
     pub certificates: Vec<CertificateInfo>,
-    /// What is being closed at a pace.
+    /// Jobs that close tunnels at a pace.
     pub jobs: Vec<JobInfo>,
-    /// This process, and those that it has succeeded and that still drain: the youngest first.
+    /// This process, then older generations that still drain, the youngest first.
     pub generations: Vec<GenerationInfo>,
 }
 
-/// A process.
+/// A generation: a process in the row of upgrades.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationInfo {
-    /// Which it is.
+    /// Which process it is.
     #[serde(flatten)]
     pub identity: Identity,
-    /// Its connections, tunnels included, as of a moment ago.
+    /// Its open client connections, tunnels included; up to a second old.
     pub connections: usize,
-    /// Its live tunnels, likewise.
+    /// Its live tunnels; up to a second old.
     pub tunnels: u64,
 }
 
 /// A certificate of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CertificateInfo {
-    /// The listener.
+    /// The listener that uses it.
     pub listener: String,
-    /// Its file.
+    /// Path of its file.
     pub file: String,
     /// When it expires.
     pub expires: String,
-    /// Days until then; less than 0 if it has.
+    /// Days until it expires; negative if it has expired.
     pub days_left: i64,
 }
 
-/// How far tunnels that are closed at a pace are.
+/// A job that closes tunnels at a pace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JobInfo {
-    /// The number that the job was given.
+    /// Number of the job.
     pub job: u64,
-    /// Whose tunnels it closes, for people.
+    /// Which tunnels it closes, in words.
     pub description: String,
-    /// As what they end.
+    /// The reason token that its tunnels end with.
     pub reason: String,
-    /// Tunnels that it is to close.
+    /// Tunnels that it was started for.
     pub tunnels: usize,
-    /// Those of them that it has come to.
+    /// Tunnels processed so far.
     pub done: usize,
-    /// Those that were still there, and were closed.
+    /// Tunnels closed so far; others had ended by themselves.
     pub closed: usize,
 }
 
 impl JobInfo {
-    /// Of `job`.
+    /// The state of `job` now.
     pub fn of(job: &Job) -> Self {
         Self {
             job: job.number,
@@ -126,7 +126,7 @@ impl JobInfo {
     }
 }
 
-/// How the process is now.
+/// The status of the process now.
 pub fn status(view: &View) -> StatusInfo {
     let counters = view.workers.counters();
     let totals = Totals::of(counters.iter().map(|each| &**each));

@@ -1,4 +1,4 @@
-//! Live tunnels: which there are, and how busy they are.
+//! Listing live tunnels, and measuring their traffic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,36 +13,36 @@ use crate::admin::view::View;
 use crate::displace::filter::{HumanDuration, TunnelFilter, TunnelId};
 use crate::displace::workers::{ListPosition, LiveTunnel, TunnelTraffic};
 
-/// Tunnels that one answer may list.
-const LIMIT_MOST: usize = 10_000;
+/// Most tunnels that one response may list.
+const MAX_LIMIT: usize = 10_000;
 
-/// Tunnels that one answer lists, if nothing else is said.
-const LIMIT_USUAL: usize = 100;
+/// Tunnels that one response lists by default.
+const DEFAULT_LIMIT: usize = 100;
 
-/// How long rates may be measured.
-const OVER_MOST: Duration = Duration::from_secs(10);
+/// Longest time over which rates are measured.
+const MAX_RATE_WINDOW: Duration = Duration::from_secs(10);
 
-/// How a listing is to be, besides which tunnels it is of.
+/// How to list tunnels; the filter is separate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListTunnelsRequest {
-    /// What comes first: the greatest of these. Without it the order is arbitrary, and pages follow
-    /// one another by `after`.
+    /// Sort by this value, descending. Without it the order is arbitrary, and `after` leads from page to
+    /// page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sort: Option<TunnelSort>,
-    /// So many at most: 100 if nothing else is said, up to 10000.
+    /// Maximum number of tunnels to list, up to 10000; default: 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// Where to go on: `next` of the page before.
+    /// Continue after this position: `next` of the previous page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// Measure rates for so long, up to 10 s, and tell them.
+    /// Measure traffic rates over this time, up to `10s`, and include them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_window: Option<HumanDuration>,
 }
 
 impl ListTunnelsRequest {
-    /// The names of its parts.
+    /// The names of its fields.
     pub const NAMES: [&str; 4] = ["sort", "limit", "after", "rate_window"];
 }
 
@@ -52,23 +52,23 @@ impl ListTunnelsRequest {
 pub enum TunnelSort {
     /// How long they have been open.
     Age,
-    /// How long no byte has come.
+    /// How long neither side has sent a byte.
     Idle,
-    /// Bytes, both ways; by rate, where that is measured.
+    /// Bytes in both directions; by rate if rates are measured.
     Bytes,
-    /// Messages, likewise.
+    /// Messages in both directions; by rate if rates are measured.
     Messages,
 }
 
 /// A listing of tunnels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ListTunnelsResponse {
-    /// Those that fit, or the first of them.
+    /// The tunnels that match, up to the limit.
     pub tunnels: Vec<TunnelInfo>,
-    /// How many fit, where all were looked at.
+    /// How many tunnels match in total; only in sorted listings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<usize>,
-    /// For `after`, where there may be more.
+    /// The value for `after` on the next page, if there may be more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -76,46 +76,46 @@ pub struct ListTunnelsResponse {
 /// A live tunnel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TunnelInfo {
-    /// Its session, as in logs.
+    /// The id of its session, as in logs.
     pub id: TunnelId,
-    /// The client.
+    /// The client's address.
     pub client: String,
-    /// The listener it came by.
+    /// The listener that accepted it.
     pub listener: String,
-    /// The route it took.
+    /// The route that it matched.
     pub route: String,
-    /// The upstream it went to.
+    /// The upstream of its endpoint.
     pub upstream: String,
-    /// The endpoint.
+    /// The address of the endpoint.
     pub endpoint: String,
-    /// The host asked for.
+    /// The host that the request named.
     pub host: String,
-    /// The path asked for, without its query.
+    /// The path of the request, without its query.
     pub path: String,
-    /// What was agreed on.
+    /// The negotiated subprotocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subprotocol: Option<String>,
-    /// How long it has been open, in seconds.
+    /// Seconds since it opened.
     pub age_seconds: f64,
-    /// How long no byte has come from either side, in seconds; noticed once a second.
+    /// Seconds since either side last sent a byte; updated once a second.
     pub idle_seconds: u64,
     /// Bytes that the client sent.
     pub bytes_from_client: u64,
     /// Bytes that the endpoint sent.
     pub bytes_from_endpoint: u64,
-    /// Messages that the client began.
+    /// Messages that the client has begun to send.
     pub messages_from_client: u64,
-    /// Messages that the endpoint began.
+    /// Messages that the endpoint has begun to send.
     pub messages_from_endpoint: u64,
-    /// What it carries, where that is measured.
+    /// Its traffic rates, if they are measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<TunnelRates>,
-    /// What it is being closed for, if it is.
+    /// The reason that it is being closed for, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<String>,
 }
 
-/// What a tunnel carries, each per second.
+/// Traffic of a tunnel per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct TunnelRates {
@@ -175,23 +175,23 @@ pub async fn list(
     filter: TunnelFilter,
     layout: &ListTunnelsRequest,
 ) -> Result<ListTunnelsResponse, ApiError> {
-    let limit = layout.limit.unwrap_or(LIMIT_USUAL);
-    if !(1..=LIMIT_MOST).contains(&limit) {
+    let limit = layout.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(ApiError::bad_request(format!(
-            "`limit` is from 1 to {LIMIT_MOST}"
+            "`limit` must be from 1 to {MAX_LIMIT}"
         )));
     }
     if layout.after.is_some() && layout.sort.is_some() {
         return Err(ApiError::bad_request(
-            "what is sorted has no pages: raise `limit` instead of `after`",
+            "`after` cannot be combined with `sort`; raise `limit` instead",
         ));
     }
     if layout
         .rate_window
-        .is_some_and(|over| over.0 > OVER_MOST || over.0.is_zero())
+        .is_some_and(|over| over.0 > MAX_RATE_WINDOW || over.0.is_zero())
     {
         return Err(ApiError::bad_request(
-            "rates are measured over 10 s at most",
+            "`rate_window` must be more than 0 and at most 10s",
         ));
     }
     let from = layout
@@ -201,22 +201,25 @@ pub async fn list(
     let filter = Arc::new(filter);
     let before = match layout.rate_window {
         Some(over) => {
-            // It holds something of every tunnel meanwhile.
+            // One at a time: it remembers every matching tunnel meanwhile.
             let one = view.measuring.try_lock();
-            let _one =
-                one.map_err(|_| ApiError::unavailable("somebody else measures rates: try again"))?;
+            let _one = one.map_err(|_| {
+                ApiError::unavailable(
+                    "another request is measuring rates; try again in a few seconds",
+                )
+            })?;
             Some(Baseline::measure(view, &filter, over.0).await?)
         }
         None => None,
     };
-    let seen = |found: LiveTunnel| match &before {
-        Some(before) => before.seen(found),
+    let row = |found: LiveTunnel| match &before {
+        Some(before) => before.row(found),
         None => Row { found, rates: None },
     };
     let mut rows: Vec<Row> = Vec::new();
     let Some(sort) = layout.sort else {
         let visit = |_, found| {
-            rows.push(seen(found));
+            rows.push(row(found));
             rows.len() < limit
         };
         let next = view.workers.tunnels(&filter, from, visit).await;
@@ -230,8 +233,8 @@ pub async fn list(
     let mut matched = 0;
     let visit = |_, found| {
         matched += 1;
-        rows.push(seen(found));
-        // Never more than twice of what is asked for.
+        rows.push(row(found));
+        // Memory stays bounded by twice the limit, however many tunnels match.
         if rows.len() >= limit * 2 {
             keep_first(&mut rows, sort, limit);
         }
@@ -259,10 +262,10 @@ fn position(text: &str) -> Result<ListPosition, ApiError> {
             place: place.parse().ok()?,
         })
     });
-    parsed.ok_or_else(|| ApiError::bad_request("`after` is `next` of the page before"))
+    parsed.ok_or_else(|| ApiError::bad_request("`after` must be the `next` of a previous page"))
 }
 
-/// A tunnel, and what it carried meanwhile.
+/// A tunnel, and its rates if they are measured.
 struct Row {
     found: LiveTunnel,
     rates: Option<TunnelRates>,
@@ -293,12 +296,13 @@ impl Row {
     }
 }
 
-/// What tunnels had carried a while ago, and when that was.
+/// The traffic of tunnels at the beginning of the measurement, and when each was read.
 struct Baseline(HashMap<u64, (TunnelTraffic, Instant)>);
 
 impl Baseline {
     async fn measure(view: &View, filter: &TunnelFilter, over: Duration) -> Result<Self, ApiError> {
-        // Whoever comes to be old or quiet enough meanwhile has been there all along.
+        // A tunnel may become old or idle enough during the measurement: without these two conditions it
+        // has a baseline, too.
         let filter = Arc::new(TunnelFilter {
             older_than: None,
             idle_for: None,
@@ -309,17 +313,17 @@ impl Baseline {
             carried.insert(found.name.session, (found.carried, Instant::now()));
             true
         };
-        let seen = view
+        let listed = view
             .workers
             .tunnels(&filter, ListPosition::default(), visit)
             .await;
-        seen.map_err(|error| ApiError::unavailable(error.to_string()))?;
+        listed.map_err(|error| ApiError::unavailable(error.to_string()))?;
         tokio::time::sleep(over).await;
         Ok(Self(carried))
     }
 
-    /// What is new has carried all of it since it opened.
-    fn seen(&self, found: LiveTunnel) -> Row {
+    /// Adds the rates of a tunnel. One without a baseline has opened meanwhile: its rates count from then.
+    fn row(&self, found: LiveTunnel) -> Row {
         let (before, time) = match self.0.get(&found.name.session) {
             Some((before, at)) => (*before, at.elapsed()),
             None => (TunnelTraffic::default(), found.age),

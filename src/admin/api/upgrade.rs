@@ -1,4 +1,4 @@
-//! Handing over to a new process.
+//! Upgrade: a new process takes over.
 
 use std::path::PathBuf;
 
@@ -10,20 +10,20 @@ use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::handover::identity::Identity;
 
-/// How to hand over.
+/// Which binary takes over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeRequest {
-    /// The program of the new process; that which this one was started with if nothing is said. Only
-    /// over a unix socket.
+    /// Binary of the new process; default: the path that this process was started from. Accepted over a
+    /// unix socket only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<PathBuf>,
 }
 
-/// Hands over: tells who serves from now on.
+/// Hands over to a new process, and returns which process serves from now on.
 ///
 /// # Errors
-/// [`ApiError`]; what runs runs on then.
+/// [`ApiError`]; this process keeps serving then.
 pub async fn upgrade(
     view: &View,
     how: UpgradeRequest,
@@ -31,7 +31,7 @@ pub async fn upgrade(
 ) -> Result<Identity, ApiError> {
     if over_tcp && how.binary.is_some() {
         return Err(ApiError::bad_request(
-            "over TCP nobody says which program is run: leave `binary` out",
+            "`binary` is not accepted over TCP; use the unix socket, or omit it to restart the same path",
         ));
     }
     command::send(&view.commands, |done| {

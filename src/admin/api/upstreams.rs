@@ -1,4 +1,4 @@
-//! Upstreams and their endpoints: who takes something new, and if not, why.
+//! Upstreams and their endpoints: which are in rotation, and why any is not.
 
 use std::time::Instant;
 
@@ -15,100 +15,100 @@ use crate::upstream::health::{CheckOutcome, HealthStatus};
 /// An upstream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UpstreamInfo {
-    /// Its name.
+    /// The name of the upstream.
     pub name: String,
-    /// How endpoints are picked.
+    /// The balancing policy.
     pub balance: String,
-    /// Where they come from: `listed`, `dns`, `srv`, `file`.
+    /// Where its endpoints come from: `listed`, `dns`, `srv` or `file`.
     pub discovery: String,
-    /// Sessions that wait for an endpoint that is not full.
+    /// Sessions in the queue, which wait for an endpoint below its limit.
     pub waiting: usize,
-    /// Live tunnels, those to endpoints that are gone included.
+    /// Live tunnels, including those to removed endpoints.
     pub tunnels: u64,
-    /// What endpoints have above their share, where the configuration has it moved.
+    /// Tunnels above the share of their endpoint, if `rebalance` is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebalance: Option<RebalanceInfo>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointInfo>,
 }
 
-/// What endpoints have above their share.
+/// Tunnels that endpoints have above their share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RebalanceInfo {
-    /// Whether it stays where it is.
+    /// Whether `rebalance` is a dry run, which moves nothing.
     pub dry_run: bool,
-    /// Tunnels to move, those included that are too young for that.
+    /// Tunnels above the share of their endpoint, including those that are too young to be moved.
     pub excess: usize,
-    /// An endpoint is in its slow start: nothing is moved before the end of that.
+    /// Whether nothing is moved for now because an endpoint is in its slow start.
     pub waits_for_slow_start: bool,
 }
 
 /// An endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EndpointInfo {
-    /// Its address.
+    /// The address of the endpoint.
     pub endpoint: String,
-    /// What becomes of new sessions.
+    /// Whether it gets new sessions.
     pub state: EndpointStatus,
-    /// Why that is not `up`.
+    /// Why the state is not `up`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// For how long it has been down, in seconds.
+    /// Seconds since it went down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_seconds: Option<u64>,
-    /// In how many seconds an ejection ends.
+    /// Seconds until its ejection ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_in_seconds: Option<u64>,
-    /// What the latest check found wrong, even if nothing has followed from it yet.
+    /// Error of the latest health check, even if the endpoint does not count as down yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_error: Option<String>,
-    /// Its weight, an operator's if one has set it.
+    /// Its weight, as configured or as set by an operator.
     pub weight: u32,
-    /// Whether an operator has set it; the next reload forgets that.
+    /// Whether an operator has set the weight; the next reload restores the configured one.
     pub weight_overridden: bool,
-    /// Whether it is for when the others cannot.
+    /// Whether it is a backup, used only while no other endpoint is available.
     pub backup: bool,
-    /// Sessions that it may have at once.
+    /// Its limit of sessions at once, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tunnels: Option<usize>,
-    /// Sessions that it has: handshakes, tunnels, plain requests.
+    /// Sessions in flight: handshakes, tunnels and plain HTTP requests.
     pub in_flight: usize,
-    /// Those of them that older generations have.
+    /// Sessions in flight in older generations; included in `in_flight`.
     #[serde(default)]
     pub in_flight_older: usize,
     /// Live tunnels.
     pub tunnels: u64,
     /// Tunnels that have ended since the start, by reason.
     pub ended: EndCounts,
-    /// Checks that it passed since the start.
+    /// Health checks passed since the start.
     pub checks_passed: u64,
-    /// Checks that it failed.
+    /// Health checks failed since the start.
     pub checks_failed: u64,
-    /// How often it was ejected.
+    /// Ejections since the start.
     pub ejections: u64,
 }
 
-/// What becomes of new sessions at an endpoint.
+/// Whether an endpoint gets new sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EndpointStatus {
-    /// It gets its share.
+    /// It is in rotation.
     Up,
-    /// Its checks fail: none.
+    /// Out of rotation: its health checks fail.
     Down,
-    /// Sessions have failed: none for a while.
+    /// Out of rotation for a while: sessions have failed on it.
     Ejected,
-    /// An operator has drained it: none.
+    /// Out of rotation: an operator has drained it.
     Drained,
-    /// The configuration drains it: none.
+    /// Out of rotation: the configuration drains it.
     #[serde(rename = "drained-by-config")]
     DrainedByConfig,
-    /// It has as many as it may: none at the moment.
+    /// It has reached `max_tunnels`, and gets a new session when one ends.
     Full,
 }
 
 impl EndpointStatus {
-    /// Its name.
+    /// The token in JSON and in tables.
     pub fn token(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -122,20 +122,20 @@ impl EndpointStatus {
 }
 
 impl EndpointInfo {
-    /// Whether it takes something new.
+    /// Whether it accepts new sessions.
     pub fn takes_new(&self) -> bool {
         self.state == EndpointStatus::Up && self.weight > 0
     }
 }
 
-/// All of them.
+/// All upstreams.
 pub fn upstreams(view: &View, live: &LiveTunnels) -> Vec<UpstreamInfo> {
     let snapshot = view.shared.snapshot.load();
     let upstreams = snapshot.upstreams().iter();
     upstreams.map(|it| upstream(it, live)).collect()
 }
 
-/// One of them, as it is now.
+/// One upstream as it is now.
 pub fn upstream(upstream: &Upstream, live: &LiveTunnels) -> UpstreamInfo {
     let now = Instant::now();
     let endpoint = |member: &Member| EndpointInfo::of(member, live, now);
@@ -187,7 +187,7 @@ impl EndpointInfo {
             let (state, why, down, back) = match health.status(now) {
                 HealthStatus::Up => (EndpointStatus::Up, None, None, None),
                 HealthStatus::Down { since, why } => {
-                    let why = format!("checks fail: {why}");
+                    let why = format!("health checks fail: {why}");
                     (
                         EndpointStatus::Down,
                         Some(why),
@@ -230,9 +230,9 @@ impl EndpointInfo {
             && member.max_in_flight.is_some_and(|most| in_flight >= most)
         {
             shown.state = EndpointStatus::Full;
-            shown.why = Some("it has `max_tunnels`".to_owned());
+            shown.why = Some("`max_tunnels` reached".to_owned());
         } else if shown.state == EndpointStatus::Up && member.weight == 0 {
-            shown.why = Some("weight 0: only sticky cookies lead here".to_owned());
+            shown.why = Some("weight 0: gets only sessions with a sticky cookie".to_owned());
         }
         shown
     }

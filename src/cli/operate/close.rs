@@ -12,33 +12,33 @@ use crate::cli::out;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CloseArgs {
-    /// The tunnel with this id, as in logs and listings
+    /// Close the tunnel with this id, as shown in logs and by `tidegate tunnels`
     #[arg(value_name = "ID")]
     id: Option<TunnelId>,
     #[command(flatten)]
     which: FilterArgs,
-    /// All of them
+    /// Select all tunnels
     #[arg(long)]
     all: bool,
-    /// Close them: without it, only tell how many that would be
+    /// Actually close them; without it, only print how many would be closed
     #[arg(long, short)]
     yes: bool,
-    /// So many per second; at once if neither this nor --over is said
+    /// Tunnels to close per second [default: all at once]
     #[arg(long, value_name = "COUNT", conflicts_with = "over")]
     rate: Option<f64>,
-    /// Spread evenly over so long: 2m
+    /// Close them evenly over this time, e.g. 2m
     #[arg(long, value_name = "TIME")]
     over: Option<HumanDuration>,
-    /// Any of them first, and not the oldest
+    /// Close in random order instead of oldest first
     #[arg(long)]
     random: bool,
-    /// Stop a job that closes at a pace, instead
+    /// Stop the running close job with this number instead; tunnels it has not closed yet stay open
     #[arg(long, value_name = "JOB", conflicts_with_all = ["id", "all", "yes", "rate", "code", "reason"])]
     stop: Option<u64>,
-    /// The code of the Close frame for clients [default: 1008]
+    /// Code of the Close frame that clients get [default: 1008]
     #[arg(long, value_name = "CODE")]
     code: Option<u16>,
-    /// The reason in it [default: killed]
+    /// Reason text in the Close frame that clients get [default: killed]
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
@@ -77,12 +77,12 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
         return Ok(());
     }
     each_generation(&client, |client| {
-        let answer = client.ask(Operation::CloseTunnels, "", Some(&close))?;
-        Ok(said(&close, &client.read(&answer)?, client))
+        let response = client.ask(Operation::CloseTunnels, "", Some(&close))?;
+        Ok(summary(&close, &client.read(&response)?, client))
     })
 }
 
-fn said(close: &api::CloseRequest, closed: &api::CloseResponse, client: &AdminClient) -> String {
+fn summary(close: &api::CloseRequest, closed: &api::CloseResponse, client: &AdminClient) -> String {
     let matched = tunnels_in_words(closed.matched as u64);
     let pace = match (close.per_second, close.over) {
         (_, Some(over)) => format!("over {}", humantime::format_duration(over.0)),
@@ -91,10 +91,13 @@ fn said(close: &api::CloseRequest, closed: &api::CloseResponse, client: &AdminCl
     let of = client.generation.map(|it| format!(" --generation {it}"));
     let of = of.unwrap_or_default();
     match &closed.job {
-        _ if close.dry_run => format!("would close {matched}; --yes does\n"),
+        _ if close.dry_run => {
+            let them = if closed.matched == 1 { "it" } else { "them" };
+            format!("would close {matched}; add --yes to close {them}\n")
+        }
         Some(job) => format!(
-            "closing {matched} {pace}, as job {job}: `tidegate status` tells how far it is, \
-             `tidegate close --stop {job}{of}` ends it\n",
+            "closing {matched} {pace} as job {job}; `tidegate status` shows its progress, \
+             `tidegate close --stop {job}{of}` stops it\n",
             job = job.job
         ),
         None => format!("closed {} of {matched}\n", closed.closed),
@@ -102,19 +105,19 @@ fn said(close: &api::CloseRequest, closed: &api::CloseResponse, client: &AdminCl
 }
 
 fn stopped(job: u64, client: &AdminClient) -> Result<(), ClientError> {
-    let answer = client.ask(
+    let response = client.ask(
         Operation::StopClosing,
         "",
         Some(&api::StopJobRequest { job }),
     )?;
     if client.json {
-        show_json(&answer);
+        show_json(&response);
         return Ok(());
     }
-    let progress: JobInfo = client.read(&answer)?;
+    let progress: JobInfo = client.read(&response)?;
     let (closed, tunnels) = (progress.closed, progress.tunnels);
     out(&format!(
-        "stopped job {job}: {closed} of {tunnels} tunnels are closed\n"
+        "stopped job {job}: it had closed {closed} of {tunnels} tunnels\n"
     ));
     Ok(())
 }

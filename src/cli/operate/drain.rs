@@ -12,16 +12,16 @@ use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 use crate::cli::table::harmless;
 
-/// An endpoint or a listener.
+/// An endpoint or a listener to drain or put back.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DrainArgs {
-    /// An endpoint's address, as `tidegate status` spells it
+    /// Address of the endpoint, as shown by `tidegate status`
     #[arg(value_name = "ENDPOINT", required_unless_present = "listener")]
     endpoint: Option<String>,
-    /// Its upstream; only needed where several have an endpoint at this address
+    /// Upstream of the endpoint; only needed if several upstreams have an endpoint at this address
     #[arg(long, value_name = "NAME", requires = "endpoint")]
     upstream: Option<String>,
-    /// A listener instead
+    /// Name of a listener, instead of an endpoint
     #[arg(long, value_name = "NAME", conflicts_with = "endpoint")]
     listener: Option<String>,
     #[command(flatten)]
@@ -30,13 +30,13 @@ pub(in crate::cli) struct DrainArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WeightArgs {
-    /// Its address, as `tidegate status` spells it
+    /// Address of the endpoint, as shown by `tidegate status`
     #[arg(value_name = "ENDPOINT")]
     endpoint: String,
-    /// Its weight; with 0 only sticky cookies lead there. As configured without it
+    /// New weight; with 0 only sticky cookies lead there [default: the configured weight]
     #[arg(value_name = "WEIGHT")]
     weight: Option<u32>,
-    /// Its upstream; only needed where several have an endpoint at this address
+    /// Upstream of the endpoint; only needed if several upstreams have an endpoint at this address
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     #[command(flatten)]
@@ -55,7 +55,7 @@ impl DrainArgs {
                 listener: listener.clone(),
             }),
             None => DrainTarget::Endpoint(EndpointRequest {
-                // The command line has seen to it that it is there.
+                // clap requires it where there is no --listener.
                 endpoint: self.endpoint.clone().unwrap_or_default(),
                 upstream: self.upstream.clone(),
             }),
@@ -63,14 +63,14 @@ impl DrainArgs {
     }
 }
 
-/// Of older generations, too: what becomes of their tunnels, `on_drain` says there.
+/// Drains the endpoint in older generations, too: their `on_drain` decides about their own tunnels.
 fn on_older(
     client: &AdminClient,
     operation: Operation,
     which: &EndpointRequest,
 ) -> Result<(), ClientError> {
     for older in client.generations()?.iter().skip(1) {
-        // They may have left, or may not have this endpoint.
+        // It may have exited, or may not know this endpoint: neither is an error here.
         let _ = older.ask(operation, "", Some(which));
     }
     Ok(())
@@ -92,11 +92,11 @@ fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), C
     let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
     let tunnels = tunnels_in_words(endpoint.tunnels);
     out(&format!(
-        "{name} of {upstream} gets nothing new; {tunnels} on it for now\n"
+        "endpoint {name} of upstream {upstream} is drained: it gets no new sessions and still has {tunnels}\n"
     ));
     if endpoint.tunnels > 0 {
         out(&format!(
-            "to move them away: tidegate close --upstream {upstream} --endpoint {} --code 1012 \
+            "to close them: tidegate close --upstream {upstream} --endpoint {} --code 1012 \
              --reason drain --rate 50 --yes\n",
             quoted(&name)
         ));
@@ -104,7 +104,7 @@ fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), C
     Ok(())
 }
 
-/// Older generations accept nothing as it is.
+/// Drains a listener. Older generations do not accept connections anyway.
 fn drain_listener(
     client: &AdminClient,
     which: &listeners::ListenerRequest,
@@ -114,17 +114,19 @@ fn drain_listener(
         return Ok(());
     };
     let (name, held) = (harmless(&name), tunnels_in_words(tunnels));
-    out(&format!("{name} listens no more; it has {held} for now\n"));
+    out(&format!(
+        "listener {name} is drained: it accepts no new connections and still has {held}\n"
+    ));
     if tunnels > 0 {
         out(&format!(
-            "to move them away: tidegate close --listener {} --code 1012 --reason drain --rate 50 --yes\n",
+            "to close them: tidegate close --listener {} --code 1012 --reason drain --rate 50 --yes\n",
             quoted(&name)
         ));
     }
     Ok(())
 }
 
-/// As a shell takes it for one word.
+/// `word`, quoted if a shell would not take it as one plain word.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:[]".contains(c);
     match word.chars().all(plain) {
@@ -150,7 +152,9 @@ fn undrain_listener(
     }) = steered
     {
         let (name, addresses) = (harmless(&name), harmless(&addresses.join(" and ")));
-        out(&format!("{name} listens again: {addresses}\n"));
+        out(&format!(
+            "listener {name} accepts connections again on {addresses}\n"
+        ));
     }
     Ok(())
 }
@@ -162,7 +166,9 @@ fn undrain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(),
         let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
         let why = endpoint.why.map(|why| format!(", but {}", harmless(&why)));
         let why = why.unwrap_or_default();
-        out(&format!("{name} of {upstream} is back{why}\n"));
+        out(&format!(
+            "endpoint {name} of upstream {upstream} is back in rotation{why}\n"
+        ));
     }
     Ok(())
 }
@@ -181,23 +187,23 @@ pub(super) fn weight(verb: &WeightArgs) -> Result<(), ClientError> {
             false => ", as configured",
         };
         out(&format!(
-            "{name} of {upstream} weighs {}{until}\n",
+            "endpoint {name} of upstream {upstream} now has weight {}{until}\n",
             endpoint.weight
         ));
     }
     Ok(())
 }
 
-/// What was steered, after the change, unless it was shown as JSON already.
+/// Sends the change and returns the changed object, or prints it and returns `None` with --json.
 fn steer<T: DeserializeOwned>(
     client: &AdminClient,
     operation: Operation,
     body: &impl Serialize,
 ) -> Result<Option<T>, ClientError> {
-    let answer = client.ask(operation, "", Some(body))?;
+    let response = client.ask(operation, "", Some(body))?;
     if client.json {
-        show_json(&answer);
+        show_json(&response);
         return Ok(None);
     }
-    client.read(&answer).map(Some)
+    client.read(&response).map(Some)
 }

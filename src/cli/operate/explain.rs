@@ -14,22 +14,22 @@ use crate::cli::table::harmless;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ExplainArgs {
-    /// What is asked for: with ws:// and wss:// a handshake
+    /// URL of the request; ws:// and wss:// mean a WebSocket handshake
     #[arg(value_name = "URL")]
     url: String,
-    /// The listener that it comes by [default: the first that fits the URL]
+    /// Listener that receives the request [default: the first that matches the URL]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
-    /// The client's address
+    /// Address of the client
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
-    /// The client shows a certificate
+    /// The client presents a certificate
     #[arg(long)]
     certificate: bool,
-    /// The method of a plain request
+    /// Method of a plain HTTP request [default: GET]
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
-    /// A header: may be there several times, for several
+    /// A request header; may be repeated
     #[arg(long = "header", short = 'H', value_name = "NAME:VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
     #[command(flatten)]
@@ -42,7 +42,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn explain(verb: ExplainArgs) -> Result<(), ClientError> {
-    let question = ExplainRequest {
+    let request = ExplainRequest {
         url: verb.url,
         listener: verb.listener,
         client: verb.client,
@@ -50,56 +50,56 @@ pub(super) fn explain(verb: ExplainArgs) -> Result<(), ClientError> {
         method: verb.method,
         headers: verb.headers.into_iter().collect::<BTreeMap<_, _>>(),
     };
-    let answer = verb.admin.ask(Operation::Explain, "", Some(&question))?;
+    let response = verb.admin.ask(Operation::Explain, "", Some(&request))?;
     if verb.admin.json {
-        show_json(&answer);
+        show_json(&response);
         return Ok(());
     }
-    out(&shown(&verb.admin.read(&answer)?));
+    out(&shown(&verb.admin.read(&response)?));
     Ok(())
 }
 
-fn shown(told: &ExplainResponse) -> String {
-    let kind = if told.handshake {
+fn shown(explained: &ExplainResponse) -> String {
+    let kind = if explained.handshake {
         "handshake"
     } else {
         "plain request"
     };
     let mut lines = vec![
-        format!("listener  {}", told.listener),
+        format!("listener  {}", explained.listener),
         format!(
-            "asks for  {} {} ({kind})",
-            harmless(&told.host),
-            harmless(&told.path)
+            "request   {} {} ({kind})",
+            harmless(&explained.host),
+            harmless(&explained.path)
         ),
-        format!("route     {}", told.route.as_deref().unwrap_or("none")),
+        format!("route     {}", explained.route.as_deref().unwrap_or("none")),
     ];
-    for other in &told.other_routes {
+    for other in &explained.other_routes {
         lines.push(format!(
             "          not {}: {}",
             other.route,
             harmless(&other.why)
         ));
     }
-    if let Some(answer) = &told.response {
+    if let Some(response) = &explained.response {
         lines.push(format!(
-            "answer    {} {}: {}",
-            answer.status,
-            answer.reason,
-            harmless(&answer.text)
+            "response  {} {}: {}",
+            response.status,
+            response.reason,
+            harmless(&response.text)
         ));
     }
-    for what in &told.depends_on {
+    for what in &explained.depends_on {
         lines.push(format!("depends   on {}", harmless(what)));
     }
-    if let (Some(endpoint), Some(why)) = (&told.endpoint, &told.why) {
+    if let (Some(endpoint), Some(why)) = (&explained.endpoint, &explained.why) {
         lines.push(format!("endpoint  {} ({why})", harmless(endpoint)));
     }
-    if let Some(path) = &told.endpoint_path {
-        lines.push(format!("it gets   {}", harmless(path)));
+    if let Some(path) = &explained.endpoint_path {
+        lines.push(format!("path sent {}", harmless(path)));
     }
     let mut text = lines.join("\n") + "\n";
-    if let Some(upstream) = &told.upstream {
+    if let Some(upstream) = &explained.upstream {
         text.push('\n');
         text.push_str(&status::of_upstreams(std::slice::from_ref(upstream)));
     }

@@ -13,14 +13,14 @@ use crate::cli::{colour_out, out};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReloadArgs {
-    /// Only tell what would change, and how many live tunnels that is about
+    /// Only show what would change, and how many live tunnels each change affects
     #[arg(long)]
     plan: bool,
-    /// Reload only if at most so many live tunnels have their route or endpoint removed or drained
-    /// [default: half of all]
+    /// Reload only if this many live tunnels or fewer lose their route or endpoint, or have it drained
+    /// [default: half of all tunnels]
     #[arg(long, value_name = "TUNNELS", conflicts_with_all = ["plan", "force"])]
     max_displaced: Option<u64>,
-    /// Reload however many that are
+    /// Reload regardless of how many tunnels are displaced
     #[arg(long, conflicts_with = "plan")]
     force: bool,
     #[command(flatten)]
@@ -30,10 +30,10 @@ pub(in crate::cli) struct ReloadArgs {
 pub(super) fn reload(verb: &ReloadArgs) -> Result<(), ClientError> {
     let client = &verb.client;
     if verb.plan {
-        let answer = client.ask(Operation::PlanReload, "", NOTHING)?;
+        let response = client.ask(Operation::PlanReload, "", NOTHING)?;
         match client.json {
-            true => show_json(&answer),
-            false => out(&planned(&client.read(&answer)?)),
+            true => show_json(&response),
+            false => out(&planned(&client.read(&response)?)),
         }
         return Ok(());
     }
@@ -41,17 +41,17 @@ pub(super) fn reload(verb: &ReloadArgs) -> Result<(), ClientError> {
         max_displaced: verb.max_displaced,
         force: verb.force,
     };
-    let answer = client.ask(Operation::Reload, "", Some(&how))?;
+    let response = client.ask(Operation::Reload, "", Some(&how))?;
     if client.json {
-        show_json(&answer);
+        show_json(&response);
         return Ok(());
     }
-    let done: ReloadResponse = client.read(&answer)?;
+    let done: ReloadResponse = client.read(&response)?;
     for warning in &done.warnings {
         out(&format!("warning: {}\n", harmless(warning)));
     }
     out(match done.certificates_only {
-        true => "certificates reloaded; nothing else had changed\n",
+        true => "certificates reloaded; nothing else has changed\n",
         false => "reloaded\n",
     });
     Ok(())
@@ -84,7 +84,7 @@ fn planned(plan: &ReloadPlan) -> String {
     }
     for setting in &plan.settings {
         let wait = if setting.needs_restart {
-            " (at the next start)"
+            " (requires a restart)"
         } else {
             ""
         };
@@ -105,10 +105,9 @@ fn planned(plan: &ReloadPlan) -> String {
     }
     let (all, displaced) = (tunnels_in_words(plan.tunnels), plan.displaced);
     text.push_str(&match displaced {
-        0 => format!("{all} stay, each with its route and its endpoint; none is closed\n"),
+        0 => format!("{all} stay open, and all keep their route and endpoint\n"),
         _ => format!(
-            "{all} stay, {displaced} of them without their route or endpoint, or on one that is drained; \
-             none is closed\n"
+            "{all} stay open; for {displaced} of them the route or endpoint is removed or drained\n"
         ),
     });
     text
@@ -121,8 +120,8 @@ fn word(change: PlannedChange) -> Cell {
         PlannedChange::Added => ("added", Style::Good),
         PlannedChange::Removed => ("removed", Style::Bad),
         PlannedChange::Drained => ("drained", Style::Warning),
-        PlannedChange::Gone => ("gone already", Style::Warning),
-        PlannedChange::Unknown => ("to be looked up", Style::Warning),
+        PlannedChange::Gone => ("removed earlier", Style::Warning),
+        PlannedChange::Unknown => ("not known before DNS lookup", Style::Warning),
     };
     Cell::text(text).style(style)
 }

@@ -12,7 +12,7 @@ use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::table::{Cell, Style, harmless, short, table};
 use crate::cli::{colour_out, out};
 
-/// Days before its end from which a certificate is worth a word.
+/// Days before its expiry from which a certificate is mentioned.
 const EXPIRES_SOON: i64 = 14;
 
 pub(super) fn status(client: &AdminClient) -> Result<(), ClientError> {
@@ -41,7 +41,7 @@ pub(super) fn status(client: &AdminClient) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// What is to be moved from one endpoint to another, if anything.
+/// What `rebalance` moves from overloaded endpoints, a line per upstream.
 fn of_excess(upstreams: &[UpstreamInfo]) -> String {
     let mut lines = String::new();
     for upstream in upstreams {
@@ -49,9 +49,9 @@ fn of_excess(upstreams: &[UpstreamInfo]) -> String {
             continue;
         };
         let then = match (it.dry_run, it.waits_for_slow_start) {
-            (true, _) => "would be moved: this is a dry run",
-            (false, true) => "are moved after the slow start of an endpoint",
-            (false, false) => "are being moved, as they are old enough",
+            (true, _) => "would be moved (dry run)",
+            (false, true) => "will be moved once an endpoint has finished its slow start",
+            (false, false) => "are being moved as soon as they reach `min_age`",
         };
         let name = harmless(&upstream.name);
         lines += &format!("\nrebalance of {name}: {} tunnels {then}\n", it.excess);
@@ -62,14 +62,14 @@ fn of_excess(upstreams: &[UpstreamInfo]) -> String {
 fn overview(status: &StatusInfo) -> String {
     let mut lines = vec![
         format!(
-            "tidegate {} is {}, process {}, for {}",
+            "tidegate {} is {} (process {}, up {})",
             status.version,
             status.state,
             status.pid,
             short(status.uptime_seconds)
         ),
         format!(
-            "{} of {} connections, {} live tunnels ({} since the start), {} requests, {} refused",
+            "{} of at most {} connections, {} live tunnels ({} since the start), {} requests, {} rejected",
             status.connections,
             status.max_connections,
             status.tunnels,
@@ -78,7 +78,7 @@ fn overview(status: &StatusInfo) -> String {
             status.rejections
         ),
         format!(
-            "configuration {}, taken {}; {} reloads taken, {} failed",
+            "configuration {}, loaded at {}; {} reloads applied, {} failed",
             harmless(&status.config),
             status.config_loaded,
             status.reloads,
@@ -86,7 +86,8 @@ fn overview(status: &StatusInfo) -> String {
         ),
     ];
     if !status.reload_errors.is_empty() {
-        lines.push("the last reload failed, and what ran before runs on:".to_owned());
+        lines
+            .push("the last reload failed; the previous configuration stays in effect:".to_owned());
         lines.extend(
             status
                 .reload_errors
@@ -96,15 +97,13 @@ fn overview(status: &StatusInfo) -> String {
     }
     if !status.needs_restart.is_empty() {
         let keys = status.needs_restart.join(", ");
-        lines.push(format!(
-            "changed, but only in effect from the next start on: {keys}"
-        ));
+        lines.push(format!("changed, but requires a restart: {keys}"));
     }
     for certificate in &status.certificates {
         if certificate.days_left < EXPIRES_SOON {
             let (file, days) = (harmless(&certificate.file), certificate.days_left);
             lines.push(match days {
-                ..0 => format!("certificate {file} has expired on {}", certificate.expires),
+                ..0 => format!("certificate {file} expired at {}", certificate.expires),
                 _ => format!("certificate {file} expires in {days} days"),
             });
         }
@@ -113,27 +112,27 @@ fn overview(status: &StatusInfo) -> String {
     let dropped = status.log_dropped + status.access_log_dropped;
     if dropped > 0 {
         lines.push(format!(
-            "{dropped} lines of logs were dropped: nobody reads them fast enough"
+            "{dropped} log lines dropped: the reader of the log is too slow"
         ));
     }
     lines.join("\n") + "\n"
 }
 
-/// What takes its time: older generations that drain, jobs.
+/// What is in progress: older generations that drain, and close jobs.
 fn in_progress(status: &StatusInfo) -> Vec<String> {
     let mut lines = Vec::new();
     if let [_, older @ ..] = status.generations.as_slice()
         && !older.is_empty()
     {
         lines.push(format!(
-            "generation {}; older ones that drain:",
+            "this is generation {}; older generations still drain:",
             status.generation
         ));
         lines.extend(older.iter().map(generation));
     }
     for job in &status.jobs {
         lines.push(format!(
-            "closing tunnels, job {}: {} of {}; {}, {}",
+            "job {}: {} of {} tunnels processed, closing as {}: {}",
             job.job,
             job.done,
             job.tunnels,
@@ -152,7 +151,7 @@ fn generation(older: &GenerationInfo) -> String {
         ..
     } = &older.identity;
     format!(
-        "  generation {generation}: process {pid}, tidegate {}, {} left on {} connections",
+        "  generation {generation}: process {pid}, tidegate {}, {} and {} connections left",
         harmless(version),
         tunnels_in_words(older.tunnels),
         older.connections
@@ -226,7 +225,7 @@ fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {
 fn why(endpoint: &EndpointInfo) -> String {
     let mut parts: Vec<String> = endpoint.why.iter().cloned().collect();
     if endpoint.weight_overridden {
-        parts.push("* weighed by an operator, until the next reload".to_owned());
+        parts.push("* weight set by an operator until the next reload".to_owned());
     }
     if let Some(seconds) = endpoint.down_seconds {
         parts.push(format!("for {}", short(seconds)));
@@ -237,7 +236,7 @@ fn why(endpoint: &EndpointInfo) -> String {
     if endpoint.state == EndpointStatus::Up
         && let Some(fault) = &endpoint.check_error
     {
-        parts.push(format!("its latest check failed: {fault}"));
+        parts.push(format!("latest health check failed: {fault}"));
     }
     if endpoint.backup {
         parts.push("backup".to_owned());

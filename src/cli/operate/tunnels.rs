@@ -14,18 +14,18 @@ use crate::cli::table::{Cell, table};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TunnelsArgs {
-    /// Only the tunnel with this id, as in logs
+    /// Show only the tunnel with this id, as shown in logs
     #[arg(value_name = "ID")]
     id: Option<TunnelId>,
     #[command(flatten)]
     which: FilterArgs,
-    /// What comes first: the greatest of these
+    /// Sort by this column, descending
     #[arg(long, value_enum, default_value_t = SortArg::Age)]
     sort: SortArg,
-    /// So many at most
+    /// Maximum number of tunnels to list
     #[arg(long, value_name = "COUNT", default_value_t = 50)]
     limit: usize,
-    /// Measure rates for so long, up to 10s, and sort by these: finds who floods
+    /// Measure traffic rates for this long, up to 10s, and sort by them: shows the busiest clients
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s")]
     rates: Option<HumanDuration>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
         client,
     } = verb;
     let sort = match sort {
-        // Whoever measures rates wants to see them.
+        // With rates, the default order is by rate: the busiest tunnels are what --rates is for.
         SortArg::Age if rates.is_some() => TunnelSort::Messages,
         SortArg::Age => TunnelSort::Age,
         SortArg::Idle => TunnelSort::Idle,
@@ -70,8 +70,8 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
         return Ok(());
     }
     each_generation(&client, |client| {
-        let answer = client.ask(Operation::Tunnels, &query, NOTHING)?;
-        Ok(shown(&client.read(&answer)?))
+        let response = client.ask(Operation::Tunnels, &query, NOTHING)?;
+        Ok(shown(&client.read(&response)?))
     })
 }
 
@@ -106,13 +106,15 @@ fn shown(listing: &ListTunnelsResponse) -> String {
         messages_out,
         bytes,
         bytes_out,
-        "ASKED FOR",
+        "HOST AND PATH",
     ];
     let mut text = table(&header, &rows, colour_out());
     let matched = listing.matched.unwrap_or(listing.tunnels.len());
     let more = matched.saturating_sub(listing.tunnels.len());
     if more > 0 {
-        text.push_str(&format!("and {more} more: --limit shows more of them\n"));
+        text.push_str(&format!(
+            "{more} more tunnels match; raise --limit to list them\n"
+        ));
     }
     text
 }

@@ -14,7 +14,7 @@ use crate::cli::table::harmless;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct UpgradeArgs {
-    /// The program of the new process [default: the path that the running one was started from]
+    /// Binary of the new process [default: the path that the running process was started from]
     #[arg(value_name = "BINARY")]
     binary: Option<PathBuf>,
     #[command(flatten)]
@@ -24,19 +24,19 @@ pub(in crate::cli) struct UpgradeArgs {
 pub(super) fn upgrade(verb: &UpgradeArgs) -> Result<(), ClientError> {
     let binary = verb.binary.as_ref();
     let how = upgrade::UpgradeRequest {
-        // The running one may be in another folder.
+        // The running process may have another working directory.
         binary: binary.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
     };
-    let answer = verb.client.ask(Operation::Upgrade, "", Some(&how))?;
+    let response = verb.client.ask(Operation::Upgrade, "", Some(&how))?;
     if verb.client.json {
-        show_json(&answer);
+        show_json(&response);
         return Ok(());
     }
-    let now: Identity = verb.client.read(&answer)?;
+    let now: Identity = verb.client.read(&response)?;
     let (generation, pid, version) = (now.generation, now.pid, harmless(&now.version));
     out(&format!(
-        "generation {generation} serves: tidegate {version}, process {pid}; `tidegate status` shows \
-         how the one before drains\n"
+        "generation {generation} (tidegate {version}, process {pid}) has taken over; `tidegate status` shows \
+         how the previous generation drains\n"
     ));
     Ok(())
 }

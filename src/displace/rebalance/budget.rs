@@ -1,53 +1,53 @@
-//! How fast tunnels are moved in one upstream.
+//! How many tunnels may be moved in one upstream, by time.
 //!
-//! Pure: sees time as what has passed.
+//! Pure: time is a parameter.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How often it is looked who has too much.
-pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often tunnels are counted and moved.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long whoever was moved counts as on the way back. Those that have come by then count twice
-/// meanwhile, which moves fewer, never more.
-pub const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// How long a moved client counts as reconnecting. One that reconnects sooner counts twice meanwhile:
+/// that moves fewer tunnels, never more.
+pub const RECONNECT_TIME: Duration = Duration::from_secs(30);
 
-/// How far moving has come in one upstream, and how far it may go. Time is what has passed since any
-/// moment, the same in all calls.
+/// What was moved in one upstream, and what may be moved now. Times count from the same arbitrary moment
+/// in all calls.
 #[derive(Debug, Default)]
 pub struct MoveBudget {
     moved: VecDeque<(Duration, usize)>,
     /// Tunnels that may be moved now.
     allowance: f64,
-    looked: Option<Duration>,
+    last_check: Option<Duration>,
 }
 
 impl MoveBudget {
-    /// Tunnels that are on the way back, as far as is known.
+    /// Moved clients that have presumably not reconnected yet.
     pub fn away(&mut self, now: Duration) -> usize {
-        let is_back = |at: &Duration| now.saturating_sub(*at) >= BACK_WITHIN;
+        let is_back = |at: &Duration| now.saturating_sub(*at) >= RECONNECT_TIME;
         while self.moved.front().is_some_and(|(at, _)| is_back(at)) {
             self.moved.pop_front();
         }
         self.moved.iter().map(|(_, tunnels)| tunnels).sum()
     }
 
-    /// How many may be moved now, at so many per second: as many as there are between two looks, and
-    /// one where that is less. What was not used before is not made up for.
+    /// How many tunnels may be moved now, at `rate` per second: those of one interval, or one if that is
+    /// less. An unused allowance does not add up.
     pub fn allows(&mut self, now: Duration, rate: f64) -> usize {
-        let most = (rate * LOOK_EVERY.as_secs_f64()).max(1.0);
-        self.allowance = match self.looked {
-            None => most,
+        let max = (rate * CHECK_INTERVAL.as_secs_f64()).max(1.0);
+        self.allowance = match self.last_check {
+            None => max,
             Some(before) => {
                 let passed = now.saturating_sub(before).as_secs_f64();
-                (self.allowance + rate * passed).min(most)
+                (self.allowance + rate * passed).min(max)
             }
         };
-        self.looked = Some(now);
+        self.last_check = Some(now);
         self.allowance as usize
     }
 
-    /// So many are moved now.
+    /// Counts tunnels that are moved now.
     pub fn moved(&mut self, now: Duration, tunnels: usize) {
         self.allowance -= tunnels as f64;
         self.moved.push_back((now, tunnels));

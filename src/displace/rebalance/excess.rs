@@ -1,4 +1,4 @@
-//! What the endpoints of an upstream have above their share.
+//! The excess of an upstream's endpoints: tunnels above their share.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,19 +7,19 @@ use super::share::{self, EndpointLoad};
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::group::{Member, Upstream};
 
-/// What endpoints have above their share.
+/// Tunnels that endpoints have above their share.
 #[derive(Debug, Default)]
 pub struct Excess {
-    /// Those that take something new, and how many each would give up.
+    /// The endpoints in rotation, and how many tunnels each has to give up.
     pub of: Vec<(Arc<EndpointState>, usize)>,
-    /// One of them is in its slow start: for now whoever was moved would hardly get there.
+    /// Whether one of them is in its slow start: it would get hardly any of the moved clients.
     pub is_warming: bool,
 }
 
 impl Excess {
-    /// What the endpoints of `upstream` have above their share, where `away` more are on the way back;
-    /// `None` if the configuration leaves them alone. Endpoints that take nothing new neither give nor
-    /// get anything: what becomes of their tunnels is another question. So are backups.
+    /// The excess in `upstream`, where `away` moved clients have not reconnected yet; `None` without
+    /// `rebalance`. Endpoints out of rotation and backups neither give up tunnels nor get any: `evict`
+    /// decides about those.
     pub fn of(upstream: &Upstream, away: usize) -> Option<Self> {
         let settings = upstream.settings.rebalance.as_ref()?;
         let now = Instant::now();
@@ -28,7 +28,7 @@ impl Excess {
         let load = |member: &Member| EndpointLoad {
             weight: member.weight,
             in_flight: member.state.in_flight(),
-            most: member.max_in_flight,
+            limit: member.max_in_flight,
         };
         let loads: Vec<EndpointLoad> = members.iter().map(load).collect();
         let above = share::excess(&loads, away, settings.factor);
@@ -43,7 +43,7 @@ impl Excess {
         })
     }
 
-    /// All of them together.
+    /// The excess of all endpoints together.
     pub fn total(&self) -> usize {
         self.of.iter().map(|(_, above)| above).sum()
     }

@@ -1,25 +1,25 @@
-//! How many tunnels endpoints are to give up, so that those that came later get their share.
+//! How many tunnels endpoints have to give up, so that endpoints added later get their share.
 //!
-//! Pure: sees weights and counts. Whoever is moved is closed and comes back by itself, somewhere, a
-//! moment later; until then counts say less than there is, and must not be taken for a fleet that has
-//! shrunk.
+//! Pure: weights and counts only. A moved tunnel is closed, and its client reconnects by itself a moment
+//! later. Until then it is missing from the counts, which must not look as if there were fewer clients.
 
-/// What an endpoint has, of those that take something new.
+/// The load of an endpoint in rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndpointLoad {
-    /// Its share, relative to the others.
+    /// Its weight, relative to the others.
     pub weight: u32,
-    /// Leases out on it.
+    /// Sessions in flight.
     pub in_flight: usize,
-    /// Leases that may be out at once; `None` for no limit.
-    pub most: Option<usize>,
+    /// Its limit of sessions in flight; `None` for no limit.
+    pub limit: Option<usize>,
 }
 
-/// How many each has above its share times `factor`, where `away` more are on the way back.
+/// How many sessions each endpoint has above its share times `factor`, where `away` moved clients have
+/// not reconnected yet.
 ///
-/// The share goes by weight, as far as every endpoint may have that many: what is above somebody's
-/// limit is the others' to carry. Nobody is asked for a tunnel that least connections would put
-/// where it was: with few of them that, and not the factor, is the bound.
+/// Shares are proportional to weights. Where a share exceeds the limit of its endpoint, the others carry
+/// the rest. No endpoint gives up a tunnel that least connections would put back on it: where there are
+/// few tunnels, that is the bound, and not the factor.
 pub fn excess(loads: &[EndpointLoad], away: usize, factor: f64) -> Vec<usize> {
     let Some(level) = Level::of(loads, away) else {
         return vec![0; loads.len()];
@@ -28,16 +28,16 @@ pub fn excess(loads: &[EndpointLoad], away: usize, factor: f64) -> Vec<usize> {
     loads.iter().map(above).collect()
 }
 
-/// What there is for a weight of one, where endpoints have what they should.
+/// The number of sessions per unit of weight, if all endpoints had their share.
 #[derive(Debug, Clone, Copy)]
 struct Level {
     share: f64,
-    /// Where least connections stops to put more.
+    /// The number up to which least connections would fill an endpoint.
     filled: f64,
 }
 
 impl Level {
-    /// `None` if all are full: then nobody could take what others give up.
+    /// `None` if all are full: no endpoint could take what others give up.
     fn of(loads: &[EndpointLoad], away: usize) -> Option<Self> {
         let in_flight: usize = loads.iter().map(|load| load.in_flight).sum();
         let mut left = (in_flight + away) as f64;
@@ -56,27 +56,28 @@ impl Level {
             if full.is_empty() {
                 return Some(level);
             }
-            // What they leave raises the level for the others: they stay full.
-            let most = full.iter().filter_map(|load| load.most).sum::<usize>();
-            left -= most as f64;
+            // What full endpoints cannot carry raises the level of the others, and only ever raises it: an
+            // endpoint that is full stays full, so this ends.
+            let carried = full.iter().filter_map(|load| load.limit).sum::<usize>();
+            left -= carried as f64;
             roomy = others;
         }
     }
 
-    /// Whether its share is as much as it may have.
+    /// Whether its share reaches its limit.
     fn fills(self, load: &EndpointLoad) -> bool {
         let share = self.share * f64::from(load.weight);
-        load.most.is_some_and(|most| most as f64 <= share)
+        load.limit.is_some_and(|limit| limit as f64 <= share)
     }
 
     fn bound(self, load: &EndpointLoad, factor: f64) -> usize {
-        if let Some(most) = load.most.filter(|_| self.fills(load)) {
-            return most;
+        if let Some(limit) = load.limit.filter(|_| self.fills(load)) {
+            return limit;
         }
         let weight = f64::from(load.weight);
-        let most = (self.share * weight * factor).max(self.filled * weight);
-        // Less than what rounding has added, and more than nothing.
-        (most - 1e-6).ceil() as usize
+        let bound = (self.share * weight * factor).max(self.filled * weight);
+        // The small amount undoes rounding errors, which must not add a whole tunnel.
+        (bound - 1e-6).ceil() as usize
     }
 }
 
@@ -87,11 +88,11 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    fn load(weight: u32, in_flight: usize, most: Option<usize>) -> EndpointLoad {
+    fn load(weight: u32, in_flight: usize, limit: Option<usize>) -> EndpointLoad {
         EndpointLoad {
             weight,
             in_flight,
-            most,
+            limit,
         }
     }
 
@@ -143,10 +144,10 @@ mod tests {
     }
 
     fn fleets() -> impl Strategy<Value = Vec<EndpointLoad>> {
-        let most = prop_oneof![3 => Just(None), 1 => (1_usize..2000).prop_map(Some)];
-        let each = (1_u32..100, 0_usize..1000, most);
+        let limit = prop_oneof![3 => Just(None), 1 => (1_usize..2000).prop_map(Some)];
+        let each = (1_u32..100, 0_usize..1000, limit);
         vec(
-            each.prop_map(|(weight, count, most)| load(weight, count, most)),
+            each.prop_map(|(weight, count, limit)| load(weight, count, limit)),
             0..12,
         )
     }
@@ -156,7 +157,7 @@ mod tests {
         let candidates = loads.iter().map(|load| Candidate {
             weight: load.weight,
             in_flight: load.in_flight,
-            eligible: load.most.is_none_or(|most| load.in_flight < most),
+            eligible: load.limit.is_none_or(|limit| load.in_flight < limit),
             warmth: None,
             identity: 0,
         });
@@ -173,7 +174,7 @@ mod tests {
             for (load, above) in fleet.iter().zip(excess(&fleet, away, factor)) {
                 prop_assert!(above <= load.in_flight);
                 let share = total as f64 * f64::from(load.weight) / weight;
-                let least = load.most.map_or(share, |most| share.min(most as f64));
+                let least = load.limit.map_or(share, |limit| share.min(limit as f64));
                 prop_assert!(above == 0 || (load.in_flight - above) as f64 >= least.floor());
             }
         }
