@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_the_clients_turn_to_send_or_to_read() {
+    async fn deadlines_depend_on_whose_turn_it_is() {
         let comes: Event = |activity, _| activity.bytes_came(b"GET");
         let begins: Event = |activity, busy| *busy = Some(activity.busy());
         let ends: Event = |_, busy| *busy = None;
@@ -265,7 +265,7 @@ mod tests {
             (&[comes, begins], None),
             (&[comes, begins, ends], Some(3 + 3)),
             (&[comes, begins, ends, comes], Some(4 + 2)),
-            // Time runs from when the client took something last.
+            // Time counts from when the client last accepted data.
             (&[comes, begins, stuck], Some(3 + 5)),
             (&[comes, begins, stuck, stuck], Some(3 + 5)),
             (&[comes, begins, stuck, goes], None),

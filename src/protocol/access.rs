@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_one_only_when_it_is_listed() {
+    fn the_null_origin_passes_only_if_listed() {
         let access = Access {
             origins: vec![Origin::Null],
             ..Access::default()
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn handshakes_must_have_one_where_it_is_required() {
+    fn handshakes_need_an_origin_where_required() {
         let access = Access {
             origins_required: true,
             ..Access::default()
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_certificates() {
+    fn addresses_and_certificates_are_checked() {
         let nets = |nets: &[&str]| {
             let net = |text: &&str| Net::Ip(text.parse().unwrap());
             Nets::new(nets.iter().map(net).collect())

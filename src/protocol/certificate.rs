@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_reads_from_its_end() {
+    fn a_subject_begins_with_its_most_specific_part() {
         let read = certificate(&[
             (DnType::OrganizationName, "Example"),
             (DnType::CommonName, "alice"),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_write_more_into_a_subject_than_one_value() {
+    fn a_value_cannot_forge_further_attributes() {
         for (value, expected) in [
             ("alice,O=Example", "CN=alice\\,O=Example"),
             ("a+b", "CN=a\\+b"),

@@ -228,7 +228,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn variables_are_put_in() {
+    fn variables_are_replaced_by_values() {
         for (pieces, expected) in [
             (&["a=", "client_address"][..], "a=192.0.2.1"),
             (
@@ -246,7 +246,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_set_or_removed_goes_in_every_spelling() {
+    fn set_and_removed_fields_replace_every_variant_of_their_name() {
         let name = |text: &'static str| HeaderName::from_static(text);
         let changes = HeaderChanges {
             set: vec![
@@ -312,7 +312,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_id_is_one_word() {
+    fn request_ids_are_validated() {
         let id = HeaderName::from_static("x-request-id");
         let read = |values: &[&str]| {
             let mut headers = HeaderMap::new();

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_claimed_is_replaced() {
+    fn claimed_fields_are_replaced() {
         check(
             Some("192.0.2.1"),
             &[
@@ -429,7 +429,7 @@ mod tests {
         trusted_claim(&headers, &trust(family), Some(peer.parse().unwrap())).unwrap()
     }
 
-    /// The client and the proxies that are believed, as one list.
+    /// The client and the trusted proxies, as one list.
     fn chain(claim: &Claim) -> String {
         let client = claim
             .client
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn only_trusted_proxies_are_trusted() {
         for family in [Family::XForwarded, Family::Forwarded] {
             let lines = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
             assert_eq!(claim(family, &lines, "192.0.2.9"), None);
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn how_the_client_spoke_is_what_the_proxy_before_it_saw() {
+    fn scheme_and_host_are_what_the_outermost_trusted_proxy_saw() {
         let seen = |lines: &[(&'static str, &str)]| {
             let claim = claim(Family::XForwarded, lines, "10.0.0.9").unwrap();
             (claim.secure, claim.host.map(String::from), claim.port)
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn one_family_is_read() {
+    fn only_the_configured_family_is_read() {
         let lines = [
             ("x-forwarded-for", "192.0.2.1"),
             (
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_as_it_is_defined() {
+    fn forwarded_follows_rfc_7239() {
         for (value, expected) in [
             ("for=192.0.2.1", "192.0.2.1 10.0.0.9"),
             ("For=\"192.0.2.1:4711\"; Proto=https", "192.0.2.1 10.0.0.9"),
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_swallow_the_word_of_a_proxy_is_refused() {
+    fn malformed_forwarded_cannot_swallow_what_a_proxy_appends() {
         for begin in [
             "for=6.6.6.6;x=\"",
             "for=\"",
@@ -588,7 +588,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the client writes first, what the trusted proxy adds behind it is the client.
+        /// Whatever a client writes first, the address that the trusted proxy appends is the client.
         #[test]
         fn what_comes_first_changes_nothing(junk in "[ -~\\u{e9}]{0,60}") {
             for (family, name, own) in [

@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn leniency_excuses_what_is_missing_and_says_so() {
+    fn lenient_mode_excuses_missing_fields_and_reports_them() {
         let bare = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\n";
         let (excused, head) = judge(bare, Strictness::Lenient).unwrap();
         assert_eq!(
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_heads_are_no_answers() {
+    fn broken_heads_are_not_responses() {
         let bad = |head: &str| ResponseHead::parse(head.as_bytes()).unwrap_err();
         for head in [
             "SMTP ready\r\n\r\n",
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_are_told_apart() {
+    fn interim_responses_are_recognised() {
         for (status, interim) in [(100, true), (103, true), (101, false), (200, false)] {
             let head = format!("HTTP/1.1 {status} x\r\n\r\n");
             assert_eq!(
@@ -525,7 +525,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_it_is_cut_it_is_the_same_answer(
+        fn parsing_does_not_depend_on_how_bytes_arrive(
             lines in prop::collection::vec(("[A-Za-z-]{1,8}", "[ -~]{0,8}"), 0..6),
             after in prop::collection::vec(any::<u8>(), 0..8),
         ) {

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_kept_and_the_rest_is_as_usual() {
+    fn original_case_is_kept_where_it_is_known() {
         let head = b"GET / HTTP/1.1\r\nX-API-Key: 1\r\nhost: a\r\n\r\nearly bytes";
         check(Some(head), "x-api-key", "X-API-Key");
         check(Some(head), "host", "host");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_head_has_no_spelling() {
+    fn an_incomplete_head_has_no_case() {
         assert_eq!(HeaderCase::of(b"GET / HTTP/1.1\r\nX-API"), None);
         assert_eq!(HeaderCase::of(b"\x16\x03\x01"), None);
     }

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_101_passes_if_a_client_would_take_it() {
+    fn a_101_passes_if_a_client_would_accept_it() {
         let settings = websocket(&[]);
         let health_request = HealthRequest::handshake(&settings, "a", KEY).unwrap();
         check(&health_request, SWITCH, Ok(()));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_answer_passes_by_its_status() {
+    fn a_plain_response_passes_by_its_status() {
         let settings = http(&[200..=299, 404..=404]);
         let health_request = HealthRequest::plain(&settings, "10.0.0.11:9000").unwrap();
         let text = String::from_utf8(health_request.to_bytes()).unwrap();
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_is_not_sent() {
+    fn invalid_requests_are_not_sent() {
         for path in ["", "health", "http://a/", "/a b", "/\r\nHost: b"] {
             let settings = HttpProbe {
                 path: path.into(),

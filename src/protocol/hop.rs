@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn only_chunked_is_a_coding_that_can_be_written_anew() {
+    fn only_chunked_is_accepted_as_a_transfer_coding() {
         for (codings, simple) in [
             (&[][..], true),
             (&["chunked"], true),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_the_connection_stays_there() {
+    fn hop_by_hop_fields_are_removed() {
         check(
             strip_request,
             &[

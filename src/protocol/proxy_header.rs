@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_before_the_load_balancer_is_known() {
+    fn tls_to_the_load_balancer_is_reported() {
         let mut header = write(SendProxy::V2, addresses("192.0.2.1:1", "192.0.2.2:2"));
         header.extend([TLV_SSL, 0, 5, CLIENT_SSL, 0, 0, 0, 0]);
         header[15] += 8;
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_write_has_one_family() {
+    fn written_headers_have_one_address_family() {
         assert_eq!(
             write(SendProxy::V1, addresses("192.0.2.1:1", "[2001:db8::2]:2")),
             b"PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 1 2\r\n"
@@ -359,20 +359,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_looked_at(
+        fn any_bytes_parse_without_a_panic(
             begin in prop::sample::select(vec![&b""[..], V1_BEGINS, v2::PROTOCOL_PREFIX]),
             rest in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let bytes = [begin, &rest].concat();
             if let Ok(Ok(header)) = parse(&bytes) {
                 prop_assert!(header.length <= bytes.len());
-                // What comes behind the header changes nothing about it.
+                // Bytes behind the header change nothing.
                 prop_assert_eq!(parse(&bytes[..header.length]), Ok(Ok(header)));
             }
         }
 
         #[test]
-        fn what_was_written_is_read(
+        fn written_headers_parse_back(
             from in any::<SocketAddr>(), to in any::<SocketAddr>(),
             version in prop::sample::select(vec![SendProxy::V1, SendProxy::V2]),
         ) {

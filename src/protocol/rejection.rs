@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_unique_and_speakable_and_all_is_in_order() {
+    fn tokens_are_unique_readable_and_in_order() {
         for (position, rejection) in Rejection::ALL.iter().enumerate() {
             assert_eq!(*rejection as usize, position, "counters are indexed by it");
             let token = rejection.token();

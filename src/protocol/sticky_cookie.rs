@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(read(&signer, NOW), led(false));
         assert_eq!(read(&signer, NOW + 1801), led(true));
         assert_eq!(read(&signer, NOW + 3601), None, "it has outlived its time");
-        // Another node with the same key understands it; nobody else does.
+        // Another node with the same key accepts the cookie; one with another key does not.
         assert_eq!(read(&CookieSigner::new(&[7; 32], "chat"), NOW), led(false));
         assert_eq!(read(&CookieSigner::new(&[8; 32], "chat"), NOW), None);
         assert_eq!(read(&CookieSigner::new(&[7; 32], "games"), NOW), None);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_cookie_is_none_of_ours() {
+    fn a_changed_cookie_is_rejected() {
         let signer = CookieSigner::new(&[7; 32], "chat");
         let value = signer.seal(signer.tag("a:1"), NOW);
         let bytes = URL_SAFE_NO_PAD.decode(&value).unwrap();
@@ -226,7 +226,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_comes_in_panics(text in "\\PC{0,90}") {
+        fn nothing_panics(text in "\\PC{0,90}") {
             let signer = CookieSigner::new(&[7; 32], "chat");
             prop_assert_eq!(signer.read(&text, &settings(), NOW), None);
         }

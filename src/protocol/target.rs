@@ -347,7 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_accepted_path_leads_out_however_often_it_is_decoded(
+        fn no_accepted_path_escapes_however_often_it_is_decoded(
             path in "/([a./\\\\]|%2e|%2E|%2f|%5c|%25|2e|2f){0,12}",
         ) {
             let Some(parts) = parts(&path, &["a"]) else { return Ok(()) };

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_valid() {
+    fn generated_traces_are_valid() {
         for random in [[0; 24], [0xab; 24]] {
             let (id, field) = TraceId::generate(random).unwrap();
             check(&[field.to_str().unwrap()], Some(&id.to_string()));

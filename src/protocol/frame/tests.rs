@@ -1,14 +1,14 @@
-//! The tracker against frames written another way, cut at every byte.
+//! The tracker is compared with frames that are encoded another way and cut at every byte.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A frame with a header of whatever form.
+/// A frame whose header may have any form.
 #[derive(Debug, Clone)]
 struct Written {
     first: u8,
-    /// Bytes that the length is written in: 0, 2 or 8.
+    /// How many bytes encode the extended length: 0, 2 or 8.
     extended: usize,
     mask: Option<[u8; 4]>,
     payload: Vec<u8>,
@@ -56,7 +56,7 @@ impl Written {
     }
 }
 
-/// Everything that the tracker tells of `pieces`, each with the position that it tells it at.
+/// All events that the tracker reports for `pieces`, with their positions.
 fn events(masking: Masking, pieces: &[&[u8]]) -> (Vec<(usize, Event)>, Tracker) {
     let mut tracker = Tracker::new(masking);
     let mut found = Vec::new();
@@ -153,7 +153,7 @@ fn control_frames_between_fragments() {
 }
 
 #[test]
-fn every_fault() {
+fn every_error_is_reported() {
     let one = |written: Written| -> Event {
         let masking = Masking::Required;
         let (found, tracker) = events(masking, &[&written.bytes()]);
@@ -190,7 +190,7 @@ fn every_fault() {
 }
 
 #[test]
-fn our_own_frames_are_read_back() {
+fn our_own_frames_parse_back() {
     for mask in [None, Some([9, 8, 7, 6])] {
         let masking = if mask.is_some() {
             Masking::Required
@@ -245,7 +245,7 @@ fn frames() -> impl Strategy<Value = Vec<Written>> {
 }
 
 proptest! {
-    /// However a stream is cut, the tracker tells the same at the same places.
+    /// However a stream is cut, the tracker reports the same events at the same positions.
     #[test]
     fn cuts_change_nothing(frames in frames(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8)) {
         let bytes: Vec<u8> = frames.iter().flat_map(Written::bytes).collect();
@@ -270,7 +270,7 @@ proptest! {
         }
     }
 
-    /// A boundary is told exactly where a frame ends.
+    /// A boundary is reported exactly where a frame ends.
     #[test]
     fn boundaries_are_where_frames_end(frames in frames()) {
         let bytes: Vec<u8> = frames.iter().flat_map(Written::bytes).collect();
