@@ -91,7 +91,7 @@ pub enum FrameError {
     #[error("a frame has a reserved opcode")]
     Opcode,
     /// A frame of a client is not masked, or a frame of an endpoint is.
-    #[error("a client's frame is not masked, or an endpoint's is")]
+    #[error("a frame has the wrong masking: clients mask, servers do not")]
     Masking,
     /// The length is not encoded in the shortest form, or has more than 63 bits.
     #[error("the length of a frame is not in the shortest form, or exceeds 63 bits")]

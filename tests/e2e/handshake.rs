@@ -294,7 +294,7 @@ async fn leniency_excuses_what_is_missing_but_not_what_is_wrong() {
     assert_eq!(head.value("connection"), Some("Upgrade"));
     served.send("x").await;
     assert_eq!(client.exactly(1).await, b"x");
-    let logged = proxy.logged("lenient handshake").await;
+    let logged = proxy.logged("lenient handshake accepted").await;
     assert_eq!(logged["route"], "main");
     let wrong = SWITCH.replace(ACCEPT, "AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
     let (_, _, head) = answered(&proxy, &endpoint, &wrong).await;

@@ -71,7 +71,11 @@ async fn a_failing_check_says_why() {
             "the 101 selects none of the subprotocols",
         ),
         // What it sends back is masked: as a Ping, and as the wrong side's.
-        (Some(Does::Echo), pinging, "no Pong: a frame is masked"),
+        (
+            Some(Does::Echo),
+            pinging,
+            "no Pong: a frame has the wrong masking",
+        ),
         (
             Some(Does::Close),
             pinging,
