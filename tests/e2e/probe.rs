@@ -442,10 +442,13 @@ async fn mistakes_in_the_command_line_are_told_before_anything_is_done() {
     for (arguments, said) in [
         (&["http://a/"][..], "ws://"),
         (&["ws://a/", "--timeout", "soon"], "10s"),
-        (&["wss://a/", "--ca", "/nonexistent"], "cannot read it"),
+        (
+            &["wss://a/", "--ca", "/nonexistent"],
+            "cannot read the file",
+        ),
         (
             &["ws://a/", "--header", "upgrade: h2c"],
-            "the handshake's own",
+            "set by the handshake itself",
         ),
         (&["ws://a/", "--resolve", "somewhere"], "192.0.2.1"),
     ] {

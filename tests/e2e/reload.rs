@@ -181,7 +181,7 @@ async fn a_broken_file_changes_nothing_and_tells_all_that_is_wrong() {
         .map(|each| each["error"].as_str().unwrap())
         .collect();
     for expected in [
-        "config.toml:5: `localhost` is not a valid address",
+        "config.toml:5: `localhost` is not a valid listen address",
         "config.toml:8: there is no upstream `mian`",
         "config.toml:9: unknown key `idle`",
     ] {

@@ -76,7 +76,7 @@ pub struct ListenerTls {
 pub struct TicketKeysFile {
     /// The path of the file.
     pub path: PathBuf,
-    /// The keys, at least one, in the order of the file.
+    /// The keys, at least one, oldest first.
     pub secrets: Vec<Secret>,
 }
 
