@@ -73,24 +73,30 @@ pub fn parse(
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Report> {
-    let mut found = Vec::new();
+    let mut diagnostics = Vec::new();
     let used = RefCell::new(Vec::new());
     let noted = |name: &str| {
         let value = environment(name)?;
         used.borrow_mut().push((name.to_owned(), value.clone()));
         Some(value)
     };
-    let root = raw::read(source, &noted, &mut found);
+    let root = raw::read(source, &noted, &mut diagnostics);
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut built = build::build(&root, folder, &mut found);
-    check::check(&built, &mut found);
-    lint::lint(&built, &mut found);
-    found.retain(|each| each.severity == Severity::Error || !built.allowed.contains(&each.code));
-    for diagnostic in &mut found {
+    let mut built = build::build(&root, folder, &mut diagnostics);
+    // Lints look at files without errors only, so they come last.
+    check::check(&built, &mut diagnostics);
+    lint::lint(&built, &mut diagnostics);
+    diagnostics
+        .retain(|each| each.severity == Severity::Error || !built.allowed.contains(&each.code));
+    for diagnostic in &mut diagnostics {
         // Values of variables may be secrets: messages show the names instead.
         diagnostic.mask(&used.borrow());
     }
-    let report = Report::new(path.display().to_string().into(), Arc::from(source), found);
+    let report = Report::new(
+        path.display().to_string().into(),
+        Arc::from(source),
+        diagnostics,
+    );
     if report.count(Severity::Error) > 0 {
         return Err(report);
     }

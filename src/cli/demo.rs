@@ -64,6 +64,7 @@ fn prepare(port: Option<u16>) -> io::Result<Stage> {
 fn default_port_if_free() -> u16 {
     match TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)) {
         Ok(_) => DEFAULT_PORT,
+        // In use, perhaps by another demo: the kernel chooses a port, which the welcome shows.
         Err(_) => 0,
     }
 }

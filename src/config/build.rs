@@ -75,12 +75,12 @@ pub(super) struct UpstreamPlaces {
 }
 
 /// Builds the model. Relative file names start at `folder`.
-pub(super) fn build(root: &Section, folder: &Path, found: &mut Vec<Diagnostic>) -> Built {
+pub(super) fn build(root: &Section, folder: &Path, diagnostics: &mut Vec<Diagnostic>) -> Built {
     let mut builder = Builder {
         folder,
         inputs: BTreeSet::new(),
         places: Places::default(),
-        found,
+        diagnostics,
     };
     builder.places.has_listeners = root.has_any("listener");
     builder.places.has_routes = root.has_any("route");
@@ -123,7 +123,7 @@ struct Builder<'a> {
     folder: &'a Path,
     inputs: BTreeSet<PathBuf>,
     places: Places,
-    found: &'a mut Vec<Diagnostic>,
+    diagnostics: &'a mut Vec<Diagnostic>,
 }
 
 impl Builder<'_> {
@@ -135,7 +135,7 @@ impl Builder<'_> {
             Err(files::PairError::Cert(wrong)) => (cert, wrong),
             Err(files::PairError::Key(wrong)) => (key, wrong),
         };
-        self.found
+        self.diagnostics
             .push(Diagnostic::error(Code::File, at.span.clone(), wrong));
         None
     }
@@ -150,7 +150,7 @@ impl Builder<'_> {
             Ok(held) => return Some(held),
             Err(wrong) => wrong,
         };
-        self.found
+        self.diagnostics
             .push(Diagnostic::error(Code::File, file.span.clone(), wrong));
         None
     }
@@ -160,7 +160,7 @@ impl Builder<'_> {
         if files::is_open_to_all(&key.value) {
             let shown = key.value.display();
             let message = format!("every user of this machine can read or write `{shown}`");
-            self.found.push(
+            self.diagnostics.push(
                 Diagnostic::warning(Code::LooseMode, key.span.clone(), message)
                     .hint(format!("chmod o= {shown}")),
             );
@@ -182,7 +182,7 @@ impl Builder<'_> {
     }
 
     fn error(&mut self, code: Code, at: &At<ConfigValue>, message: &str) {
-        self.found
+        self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
 }

@@ -15,37 +15,40 @@ use super::model::{
 use super::ports;
 
 /// Checks everything. The model is valid if this reports no error.
-pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
+pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     let Built { config, places, .. } = built;
     // In a file with syntax errors, the parser skips parts: what seems missing may be there.
-    let readable = found.iter().all(|each| each.code != Code::Syntax);
+    let readable = diagnostics.iter().all(|each| each.code != Code::Syntax);
     if readable && !places.has_listeners {
-        found.push(
+        diagnostics.push(
             Diagnostic::of_file(Code::Missing, "the configuration has no listener")
                 .hint("add e.g. `[listener.public]` with `bind = [\"0.0.0.0:80\"]`"),
         );
     }
     if readable && !places.has_routes {
-        found.push(
+        diagnostics.push(
             Diagnostic::of_file(Code::Missing, "the configuration has no route")
                 .hint("add e.g. `[[route]]` with `upstream = \"…\"`"),
         );
     }
-    check_binds(config, places, found);
-    check_names(config, &places.routes, found);
-    check_client_certificates(config, &places.routes, found);
-    check_conditions(config, &places.routes, found);
-    check_redirected(config, &places.routes, found);
-    check_reachable(config, &places.routes, found);
-    check_source_ports(config, &places.upstreams, ports::local(), found);
-    if found.iter().any(|each| each.severity == Severity::Error) {
+    check_binds(config, places, diagnostics);
+    check_names(config, &places.routes, diagnostics);
+    check_client_certificates(config, &places.routes, diagnostics);
+    check_conditions(config, &places.routes, diagnostics);
+    check_redirected(config, &places.routes, diagnostics);
+    check_reachable(config, &places.routes, diagnostics);
+    check_source_ports(config, &places.upstreams, ports::local(), diagnostics);
+    if diagnostics
+        .iter()
+        .any(|each| each.severity == Severity::Error)
+    {
         return;
     }
     let used: HashSet<&Arc<str>> = config.routes.iter().filter_map(upstream_of).collect();
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         if !used.contains(&upstream.name) {
             let message = format!("no route uses upstream `{}`", upstream.name);
-            found.push(Diagnostic::warning(
+            diagnostics.push(Diagnostic::warning(
                 Code::Unused,
                 place.name.clone(),
                 message,
@@ -54,16 +57,16 @@ pub(super) fn check(built: &Built, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn check_binds(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
-    let mut known: Vec<(&Bind, &str)> = Vec::new();
+fn check_binds(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
+    let mut bound: Vec<(&Bind, &str)> = Vec::new();
     for (listener, place) in config.listeners.iter().zip(&places.listeners) {
         for (bind, span) in listener.binds.iter().zip(&place.binds) {
-            if let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind)) {
+            if let Some((other, name)) = bound.iter().find(|(other, _)| overlap(other, bind)) {
                 let message =
                     format!("`{bind}` is already in use by `{other}` of listener `{name}`");
-                found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
+                diagnostics.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
             }
-            known.push((bind, &listener.name));
+            bound.push((bind, &listener.name));
         }
     }
     let Admin {
@@ -77,16 +80,16 @@ fn check_binds(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
         let (Some(bind), Some(span)) = (bind, span) else {
             continue;
         };
-        if let Some((other, name)) = known.iter().find(|(other, _)| overlap(other, bind)) {
+        if let Some((other, name)) = bound.iter().find(|(other, _)| overlap(other, bind)) {
             let message = format!("`{bind}` is already in use by `{other}` of listener `{name}`");
-            found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
+            diagnostics.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
         }
     }
     if let (Some(bind), Some(metrics), Some(span)) = (bind, metrics_bind, &places.metrics_bind)
         && overlap(bind, metrics)
     {
         let message = format!("`{metrics}` is already in use by `admin.bind`");
-        found.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
+        diagnostics.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
     }
 }
 
@@ -101,6 +104,7 @@ pub(crate) fn overlap(one: &Bind, other: &Bind) -> bool {
 }
 
 fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
+    // Port 0 lets the kernel choose. IPv6 sockets are V6ONLY, so they never overlap with IPv4.
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port()
         && one.port() != 0
@@ -108,7 +112,7 @@ fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (any || one.ip() == other.ip())
 }
 
-fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
+fn check_names(config: &Config, places: &[RoutePlaces], diagnostics: &mut Vec<Diagnostic>) {
     let upstreams: Vec<&str> = config.upstreams.iter().map(|each| &*each.name).collect();
     let listeners: Vec<&str> = config.listeners.iter().map(|each| &*each.name).collect();
     let mut names = HashSet::new();
@@ -116,17 +120,17 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
         if let Some(name) = upstream_of(route)
             && !upstreams.contains(&&**name)
         {
-            found.push(dangling("upstream", name, &upstreams, &place.leads_to));
+            diagnostics.push(dangling("upstream", name, &upstreams, &place.leads_to));
         }
         let bound = route.listeners.iter().flatten().zip(&place.listeners);
         for (name, span) in bound {
             if !listeners.contains(&&**name) {
-                found.push(dangling("listener", name, &listeners, span));
+                diagnostics.push(dangling("listener", name, &listeners, span));
             }
         }
         if route.listeners.as_ref().is_some_and(Vec::is_empty) {
             let message = "the list is empty, so the route can never match";
-            found.push(Diagnostic::error(
+            diagnostics.push(Diagnostic::error(
                 Code::Unreachable,
                 place.route.clone(),
                 message,
@@ -135,7 +139,7 @@ fn check_names(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnost
         if !names.insert(&route.name) {
             let span = place.name.clone().unwrap_or_else(|| place.route.clone());
             let message = format!("another route already has the name `{}`", route.name);
-            found.push(Diagnostic::error(Code::Duplicate, span, message));
+            diagnostics.push(Diagnostic::error(Code::Duplicate, span, message));
         }
     }
 }
@@ -163,7 +167,11 @@ pub(super) fn is_bound_to(route: &RouteConfig, listener: &ListenerConfig) -> boo
 }
 
 /// A route that requires a client certificate must have a listener that asks for one.
-fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
+fn check_client_certificates(
+    config: &Config,
+    places: &[RoutePlaces],
+    diagnostics: &mut Vec<Diagnostic>,
+) {
     let asks = |listener: &&ListenerConfig| {
         let tls = listener.tls.as_ref();
         tls.is_some_and(|tls| tls.client_auth.is_some())
@@ -175,7 +183,7 @@ fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mu
         let mut listeners = config.listeners.iter();
         if !listeners.any(|listener| is_bound_to(route, listener) && asks(&listener)) {
             let message = "no listener of the route asks clients for a certificate";
-            found.push(
+            diagnostics.push(
                 Diagnostic::error(Code::Unreachable, span.clone(), message)
                     .hint("add `[listener.NAME.tls.client_auth]`"),
             );
@@ -184,7 +192,7 @@ fn check_client_certificates(config: &Config, places: &[RoutePlaces], found: &mu
 }
 
 /// A route cannot depend on headers that tidegate itself writes: in a client's request they mean nothing.
-fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
+fn check_conditions(config: &Config, places: &[RoutePlaces], diagnostics: &mut Vec<Diagnostic>) {
     let certificates = config.listeners.iter().filter_map(|listener| {
         let auth = listener.tls.as_ref()?.client_auth.as_ref()?;
         auth.header.as_ref()
@@ -200,14 +208,14 @@ fn check_conditions(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
                     "route `{}` depends on header `{name}`, which tidegate itself writes",
                     route.name
                 );
-                found.push(Diagnostic::error(Code::Value, place.route.clone(), message));
+                diagnostics.push(Diagnostic::error(Code::Value, place.route.clone(), message));
             }
         }
     }
 }
 
 /// If every listener redirects to https, only routes that name a listener can ever match.
-fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
+fn check_redirected(config: &Config, places: &[RoutePlaces], diagnostics: &mut Vec<Diagnostic>) {
     let redirects = |listener: &ListenerConfig| {
         let trust = &listener.trust;
         listener.redirect_to_https && trust.proxies.is_empty() && !trust.proxy_protocol
@@ -218,7 +226,7 @@ fn check_redirected(config: &Config, places: &[RoutePlaces], found: &mut Vec<Dia
     for (route, place) in config.routes.iter().zip(places) {
         if route.listeners.is_none() {
             let message = format!("route `{}` can never match", route.name);
-            found.push(
+            diagnostics.push(
                 Diagnostic::warning(Code::Unreachable, place.route.clone(), message)
                     .hint("every listener redirects to https; name one of them in `listeners`"),
             );
@@ -231,7 +239,7 @@ fn check_source_ports(
     config: &Config,
     places: &[UpstreamPlaces],
     ports: usize,
-    found: &mut Vec<Diagnostic>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) {
     for (upstream, place) in config.upstreams.iter().zip(places) {
         let sources = &upstream.reach.sources;
@@ -255,7 +263,7 @@ fn check_source_ports(
             let message = format!(
                 "`{address}` may have {wanted} tunnels, but there are only {max} local ports"
             );
-            found.push(
+            diagnostics.push(
                 Diagnostic::warning(Code::SourcePorts, place.name.clone(), message).hint(
                     "list more addresses of this machine in `source`, or widen \
                      `net.ipv4.ip_local_port_range`",
@@ -268,15 +276,18 @@ fn check_source_ports(
 /// A route is unreachable if, for each of its hosts and on each of its listeners, an earlier route
 /// matches the same path under conditions that the route's own conditions include. A more specific
 /// route always wins, and a less specific one keeps the remaining requests.
-fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diagnostic>) {
-    let mut taken: HashMap<(Option<String>, &PathMatch), Vec<&RouteConfig>> = HashMap::new();
+fn check_reachable(config: &Config, places: &[RoutePlaces], diagnostics: &mut Vec<Diagnostic>) {
+    let mut earlier_routes: HashMap<(Option<String>, &PathMatch), Vec<&RouteConfig>> =
+        HashMap::new();
     for (route, place) in config.routes.iter().zip(places) {
         let hosts: Vec<Option<String>> = match route.hosts.as_slice() {
             [] => vec![None],
             hosts => hosts.iter().map(|host| Some(host.to_string())).collect(),
         };
+        // Only routes with the same host pattern and the same path compete by order; between others,
+        // the more specific one wins wherever it stands.
         let winner = |host: &Option<String>, listener: &ListenerConfig| {
-            let earlier = taken.get(&(host.clone(), &route.path))?;
+            let earlier = earlier_routes.get(&(host.clone(), &route.path))?;
             let takes = |earlier: &&&RouteConfig| {
                 // On a listener that redirects to https, only routes that name it take requests.
                 let aside = listener.redirect_to_https
@@ -310,7 +321,7 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
         {
             let message = format!("route `{}` can never match", route.name);
             let wrong = Diagnostic::error(Code::Unreachable, place.route.clone(), message);
-            found.push(wrong.hint(hint(first)));
+            diagnostics.push(wrong.hint(hint(first)));
         } else {
             let hosts = route.hosts.iter().zip(&place.hosts);
             for ((host, span), first) in hosts.zip(lost) {
@@ -318,12 +329,15 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], found: &mut Vec<Diag
                     let message =
                         format!("requests for `{host}` never reach route `{}`", route.name);
                     let wrong = Diagnostic::warning(Code::Shadowed, span.clone(), message);
-                    found.push(wrong.hint(hint(first)));
+                    diagnostics.push(wrong.hint(hint(first)));
                 }
             }
         }
         for host in hosts {
-            taken.entry((host, &route.path)).or_default().push(route);
+            earlier_routes
+                .entry((host, &route.path))
+                .or_default()
+                .push(route);
         }
     }
 }
@@ -390,8 +404,10 @@ mod tests {
                  {routes}[upstream.a]\nendpoints = [\"127.0.0.1:9000\"]\n"
             );
             let loaded = crate::config::parse(&source, Path::new("a.toml"), &|_| None).unwrap();
-            let found = loaded.warnings.diagnostics().iter();
-            found.map(|each| each.message.clone()).collect::<Vec<_>>()
+            let diagnostics = loaded.warnings.diagnostics().iter();
+            diagnostics
+                .map(|each| each.message.clone())
+                .collect::<Vec<_>>()
         };
         let route = |lines: &str| format!("[[route]]\nupstream = \"a\"\n{lines}\n");
         let check = |first: &str, second: &str, expected: &[&str]| {

@@ -131,7 +131,8 @@ impl fmt::Debug for Report {
 impl Report {
     /// A report about the file with this name and content; sorts the diagnostics by their places.
     pub fn new(file: Arc<str>, source: Arc<str>, mut diagnostics: Vec<Diagnostic>) -> Self {
-        diagnostics.sort_by_key(|each| each.span.as_ref().map(|span| (span.start, span.end)));
+        diagnostics
+            .sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| (span.start, span.end)));
         Self {
             file,
             source,
@@ -153,33 +154,35 @@ impl Report {
     pub fn count(&self, severity: Severity) -> usize {
         self.diagnostics
             .iter()
-            .filter(|each| each.severity == severity)
+            .filter(|diagnostic| diagnostic.severity == severity)
             .count()
     }
 
     /// One log line per diagnostic: `file:line: message (hint) [code]`.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.diagnostics.iter().map(|each| self.line(each))
+        self.diagnostics
+            .iter()
+            .map(|diagnostic| self.line(diagnostic))
     }
 
     /// One log line per error.
     pub fn error_lines(&self) -> impl Iterator<Item = String> + '_ {
         let errors = self.diagnostics.iter();
-        let errors = errors.filter(|each| each.severity == Severity::Error);
-        errors.map(|each| self.line(each))
+        let errors = errors.filter(|diagnostic| diagnostic.severity == Severity::Error);
+        errors.map(|diagnostic| self.line(diagnostic))
     }
 
-    fn line(&self, each: &Diagnostic) -> String {
+    fn line(&self, diagnostic: &Diagnostic) -> String {
         let mut line = self.file.to_string();
-        if let Some((number, _)) = self.position(each) {
+        if let Some((number, _)) = self.position(diagnostic) {
             // Writing to a string does not fail.
             let _ = write!(line, ":{number}");
         }
-        let _ = write!(line, ": {}", each.message);
-        if let Some(hint) = &each.hint {
+        let _ = write!(line, ": {}", diagnostic.message);
+        if let Some(hint) = &diagnostic.hint {
             let _ = write!(line, " ({hint})");
         }
-        let _ = write!(line, " [{}]", each.code);
+        let _ = write!(line, " [{}]", diagnostic.code);
         line
     }
 
@@ -202,13 +205,15 @@ impl Report {
             Renderer::plain()
         };
         let mut text = String::new();
-        for each in &self.diagnostics {
-            let level = match each.severity {
+        for diagnostic in &self.diagnostics {
+            let level = match diagnostic.severity {
                 Severity::Error => Level::ERROR,
                 Severity::Warning => Level::WARNING,
             };
-            let title = level.primary_title(&each.message).id(each.code.token());
-            let mut group = match &each.span {
+            let title = level
+                .primary_title(&diagnostic.message)
+                .id(diagnostic.code.token());
+            let mut group = match &diagnostic.span {
                 Some(span) => title.element(
                     Snippet::source(&*self.source)
                         .path(&*self.file)
@@ -218,7 +223,7 @@ impl Report {
                     Group::with_title(title).element(annotate_snippets::Origin::path(&*self.file))
                 }
             };
-            if let Some(hint) = &each.hint {
+            if let Some(hint) = &diagnostic.hint {
                 group = group.element(Level::HELP.message(hint));
             }
             text.push_str(&renderer.render(&[group]));
@@ -232,16 +237,16 @@ impl Report {
         let records: Vec<DiagnosticRecord<'_>> = self
             .diagnostics
             .iter()
-            .map(|each| {
-                let (line, column) = self.position(each).unzip();
+            .map(|diagnostic| {
+                let (line, column) = self.position(diagnostic).unzip();
                 DiagnosticRecord {
                     file: &self.file,
                     line,
                     column,
-                    severity: each.severity,
-                    code: each.code,
-                    message: &each.message,
-                    hint: each.hint.as_deref(),
+                    severity: diagnostic.severity,
+                    code: diagnostic.code,
+                    message: &diagnostic.message,
+                    hint: diagnostic.hint.as_deref(),
                 }
             })
             .collect();

@@ -73,6 +73,7 @@ pub fn read(path: &Path) -> Result<Vec<EndpointConfig>, FileError> {
     let unreadable = |error: io::Error| FileError::Unreadable(error.to_string());
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
+    // One byte more than allowed, so that a file that is too long is noticed without reading it all.
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -116,9 +117,9 @@ fn is_json(text: &str) -> bool {
 }
 
 /// The first of these errors, if there is one.
-fn wrong(found: Vec<(usize, String)>) -> Result<(), FileError> {
-    let more = found.len().saturating_sub(1);
-    match found.into_iter().next() {
+fn first_error(errors: Vec<(usize, String)>) -> Result<(), FileError> {
+    let more = errors.len().saturating_sub(1);
+    match errors.into_iter().next() {
         None => Ok(()),
         Some((line, message)) => Err(FileError::Line {
             line,
@@ -130,23 +131,23 @@ fn wrong(found: Vec<(usize, String)>) -> Result<(), FileError> {
 
 fn from_lines(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
     let mut endpoints = Vec::new();
-    let mut known = HashSet::new();
-    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    let mut errors = Vec::new();
     for (at, line) in text.lines().enumerate() {
-        let said = line.split('#').next().unwrap_or_default();
-        let mut words = said.split_whitespace();
+        let attributes = line.split('#').next().unwrap_or_default();
+        let mut words = attributes.split_whitespace();
         let Some(address) = words.next() else {
             continue;
         };
         match from_words(address, words) {
-            Ok(endpoint) if !known.insert(endpoint.address.clone()) => {
-                found.push((at + 1, format!("`{address}` is listed twice")));
+            Ok(endpoint) if !seen.insert(endpoint.address.clone()) => {
+                errors.push((at + 1, format!("`{address}` is listed twice")));
             }
             Ok(endpoint) => endpoints.push(endpoint),
-            Err(message) => found.push((at + 1, message)),
+            Err(message) => errors.push((at + 1, message)),
         }
     }
-    wrong(found)?;
+    first_error(errors)?;
     Ok(endpoints)
 }
 
@@ -154,7 +155,7 @@ fn from_words<'a>(
     address: &str,
     words: impl Iterator<Item = &'a str>,
 ) -> Result<EndpointConfig, String> {
-    let mut table = EndpointEntry {
+    let mut entry = EndpointEntry {
         address: address.to_owned(),
         ..EndpointEntry::default()
     };
@@ -164,17 +165,17 @@ fn from_words<'a>(
             None if at == 0 && word.starts_with(|c: char| c.is_ascii_digit()) => ("weight", word),
             None => (word, ""),
         };
-        let place: &mut Option<u64> = match (key, number) {
+        let attribute: &mut Option<u64> = match (key, number) {
             ("backup", "") => {
-                table.backup = true;
+                entry.backup = true;
                 continue;
             }
             ("drain", "") => {
-                table.drain = true;
+                entry.drain = true;
                 continue;
             }
-            ("weight", _) => &mut table.weight,
-            ("max_tunnels", _) => &mut table.max_tunnels,
+            ("weight", _) => &mut entry.weight,
+            ("max_tunnels", _) => &mut entry.max_tunnels,
             _ => {
                 return Err(format!(
                     "`{word}` is not a valid attribute; use a weight, `max_tunnels=1000`, `backup` or `drain`"
@@ -183,11 +184,11 @@ fn from_words<'a>(
         };
         let number = number.parse();
         let number = number.map_err(|_| format!("`{word}` requires a whole number"))?;
-        if place.replace(number).is_some() {
+        if attribute.replace(number).is_some() {
             return Err(format!("`{word}` sets `{key}` a second time"));
         }
     }
-    table.endpoint()
+    entry.endpoint()
 }
 
 /// An endpoint with the same keys as in the configuration.
@@ -211,7 +212,7 @@ impl EndpointEntry {
             .ok_or_else(|| format!("a weight must not be greater than {MAX_WEIGHT}"))?;
         let max_tunnels = match self.max_tunnels.map(usize::try_from) {
             None => None,
-            Some(Ok(most @ 1..)) => Some(most),
+            Some(Ok(max @ 1..)) => Some(max),
             Some(_) => return Err("`max_tunnels` must be at least 1".into()),
         };
         Ok(EndpointConfig {
@@ -239,8 +240,8 @@ fn from_json(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
         }
     })?;
     let endpoints: Vec<EndpointConfig> = listed.into_iter().map(|listed| listed.0).collect();
-    let mut known = HashSet::with_capacity(endpoints.len());
-    match endpoints.iter().find(|each| !known.insert(&each.address)) {
+    let mut seen = HashSet::with_capacity(endpoints.len());
+    match endpoints.iter().find(|each| !seen.insert(&each.address)) {
         Some(twice) => Err(FileError::Twice(twice.address.clone())),
         None => Ok(endpoints),
     }
@@ -263,16 +264,16 @@ impl<'de> Visitor<'de> for ItemVisitor {
     }
 
     fn visit_str<E: de::Error>(self, address: &str) -> Result<ListedEndpoint, E> {
-        let table = EndpointEntry {
+        let entry = EndpointEntry {
             address: address.to_owned(),
             ..EndpointEntry::default()
         };
-        table.endpoint().map(ListedEndpoint).map_err(E::custom)
+        entry.endpoint().map(ListedEndpoint).map_err(E::custom)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ListedEndpoint, A::Error> {
-        let table = EndpointEntry::deserialize(MapAccessDeserializer::new(map))?;
-        table
+        let entry = EndpointEntry::deserialize(MapAccessDeserializer::new(map))?;
+        entry
             .endpoint()
             .map(ListedEndpoint)
             .map_err(de::Error::custom)

@@ -33,26 +33,29 @@ const FROM_BROWSERS: [HeaderName; 6] = [
 ];
 
 /// Adds all warnings to `found`.
-pub(super) fn lint(built: &Built, found: &mut Vec<Diagnostic>) {
+pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     let Built { config, places, .. } = built;
     // The model of a file with errors is incomplete, so lints would report what is not there.
-    if found.iter().any(|each| each.severity == Severity::Error) {
+    if diagnostics
+        .iter()
+        .any(|each| each.severity == Severity::Error)
+    {
         return;
     }
     for (route, place) in config.routes.iter().zip(&places.routes) {
-        lint_age(route, place, found);
-        lint_ping(route, place, found);
-        lint_idle(config, route, place, found);
-        lint_origins(config, route, place, found);
+        lint_age(route, place, diagnostics);
+        lint_ping(route, place, diagnostics);
+        lint_idle(config, route, place, diagnostics);
+        lint_origins(config, route, place, diagnostics);
     }
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
-        lint_sticky(config, upstream, place, found);
-        lint_check(config, upstream, place, found);
+        lint_sticky(config, upstream, place, diagnostics);
+        lint_check(config, upstream, place, diagnostics);
     }
-    lint_tickets(config, places, found);
-    lint_admin(config, places, found);
+    lint_tickets(config, places, diagnostics);
+    lint_admin(config, places, diagnostics);
     if let Some(max) = descriptors::hard_limit() {
-        lint_descriptors(config, places, max, found);
+        lint_descriptors(config, places, max, diagnostics);
     }
 }
 
@@ -79,7 +82,7 @@ fn routes_to<'a>(
     routes.filter(|route| upstream_of(route) == Some(&upstream.name))
 }
 
-fn lint_admin(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
+fn lint_admin(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
     let Some(Bind::Tcp(address)) = &config.admin.bind else {
         return;
     };
@@ -92,28 +95,28 @@ fn lint_admin(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
             "everyone who can connect to `{address}` sees all clients and the configuration"
         );
         let hint = "use a unix socket or a loopback address";
-        found.push(Diagnostic::warning(Code::OpenAdmin, span, message).hint(hint));
+        diagnostics.push(Diagnostic::warning(Code::OpenAdmin, span, message).hint(hint));
     }
 }
 
-fn lint_age(route: &RouteConfig, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
+fn lint_age(route: &RouteConfig, place: &RoutePlaces, diagnostics: &mut Vec<Diagnostic>) {
     let Some(max_age) = route.limits.max_age else {
         return;
     };
     if let Some(span) = place.max_age.clone().filter(|_| max_age.age < MIN_AGE) {
         let message = "every tunnel is closed within a minute, and its client reconnects with a new handshake";
         let hint = "use `idle` to close quiet tunnels; `max_age` is for moving clients to other endpoints after hours";
-        found.push(Diagnostic::warning(Code::ShortMaxAge, span, message).hint(hint));
+        diagnostics.push(Diagnostic::warning(Code::ShortMaxAge, span, message).hint(hint));
     }
     let together = place.max_age_jitter.clone();
     if let Some(span) = together.filter(|_| max_age.jitter == 0) {
         let message = "tunnels that were opened together are closed together, and their clients reconnect together";
         let hint = "use e.g. 0.2, the default, which spreads ages over a fifth of `max_age`";
-        found.push(Diagnostic::warning(Code::NoJitter, span, message).hint(hint));
+        diagnostics.push(Diagnostic::warning(Code::NoJitter, span, message).hint(hint));
     }
 }
 
-fn lint_ping(route: &RouteConfig, place: &RoutePlaces, found: &mut Vec<Diagnostic>) {
+fn lint_ping(route: &RouteConfig, place: &RoutePlaces, diagnostics: &mut Vec<Diagnostic>) {
     let Some(ping) = &place.ping else {
         return;
     };
@@ -131,7 +134,7 @@ fn lint_ping(route: &RouteConfig, place: &RoutePlaces, found: &mut Vec<Diagnosti
     } else {
         return;
     };
-    found.push(Diagnostic::warning(Code::LatePing, ping.span.clone(), message).hint(hint));
+    diagnostics.push(Diagnostic::warning(Code::LatePing, ping.span.clone(), message).hint(hint));
 }
 
 /// Warns only where `idle` is written: the default does not show how long quiet tunnels should live.
@@ -139,7 +142,7 @@ fn lint_idle(
     config: &Config,
     route: &RouteConfig,
     place: &RoutePlaces,
-    found: &mut Vec<Diagnostic>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) {
     let long = route.limits.idle.is_none_or(|idle| idle > OUTER_IDLE);
     let Some(span) = place.idle.clone().filter(|_| long && place.ping.is_none()) else {
@@ -150,7 +153,7 @@ fn lint_idle(
         let hint = "nginx and AWS load balancers close idle connections after 60s by default, \
                     Cloudflare after 100s: raise that limit (nginx: `proxy_read_timeout`), or use \
                     `ping`";
-        found.push(Diagnostic::warning(Code::LongIdle, span, message).hint(hint));
+        diagnostics.push(Diagnostic::warning(Code::LongIdle, span, message).hint(hint));
     }
 }
 
@@ -159,7 +162,7 @@ fn lint_origins(
     config: &Config,
     route: &RouteConfig,
     place: &RoutePlaces,
-    found: &mut Vec<Diagnostic>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) {
     let access = &route.access;
     if !matches!(route.leads_to, LeadsTo::Upstream(_)) || !access.origins.is_empty() {
@@ -178,7 +181,7 @@ fn lint_origins(
             "pages of any site may open WebSockets on route `{}`, with the cookies of their visitors",
             route.name
         );
-        found.push(
+        diagnostics.push(
             Diagnostic::warning(Code::AnyOrigin, place.route.clone(), message).hint(
                 "list your sites in `origins`, or remove cookies with `request_headers.remove`",
             ),
@@ -204,7 +207,7 @@ fn lint_sticky(
     config: &Config,
     upstream: &UpstreamConfig,
     place: &UpstreamPlaces,
-    found: &mut Vec<Diagnostic>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) {
     let alone = upstream.sticky.as_ref();
     let alone = alone.is_some_and(|sticky| sticky.secret.is_none());
@@ -215,13 +218,13 @@ fn lint_sticky(
     if routes.any(|route| listeners_of(config, route).any(is_behind_something)) {
         let message = "only the process that sets these sticky cookies can read them";
         let hint = "set `secret_file`, so that other nodes, and this one after a restart, can read them, too";
-        found.push(Diagnostic::warning(Code::UnsharedKey, span, message).hint(hint));
+        diagnostics.push(Diagnostic::warning(Code::UnsharedKey, span, message).hint(hint));
     }
 }
 
 /// A proxy in front that passes connections on spreads clients over nodes; one that speaks HTTP keeps
 /// its connections, and resumes sessions where it has them.
-fn lint_tickets(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
+fn lint_tickets(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
     for (listener, place) in config.listeners.iter().zip(&places.listeners) {
         let tls = listener.tls.as_ref();
         // A listener that asks for client certificates issues no tickets.
@@ -231,7 +234,7 @@ fn lint_tickets(config: &Config, places: &Places, found: &mut Vec<Diagnostic>) {
             let message =
                 "only the process that issues a TLS session ticket can resume the session";
             let hint = "set `ticket_keys_file`, so that other nodes behind the same load balancer can, too";
-            found.push(Diagnostic::warning(Code::UnsharedKey, span, message).hint(hint));
+            diagnostics.push(Diagnostic::warning(Code::UnsharedKey, span, message).hint(hint));
         }
     }
 }
@@ -240,7 +243,7 @@ fn lint_check(
     config: &Config,
     upstream: &UpstreamConfig,
     place: &UpstreamPlaces,
-    found: &mut Vec<Diagnostic>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) {
     /// Status codes with which a WebSocket server answers plain requests.
     const REFUSALS: [u16; 2] = [400, 426];
@@ -263,12 +266,12 @@ fn lint_check(
     if let Some(span) = place.http_check.clone().filter(|_| alike) {
         let message = "a server that speaks only WebSocket refuses plain requests, and its endpoint will count as down";
         let hint = "use a WebSocket check, `websocket = { path = \"…\" }`, or `expect = \"426\"`";
-        found.push(Diagnostic::warning(Code::HttpCheck, span, message).hint(hint));
+        diagnostics.push(Diagnostic::warning(Code::HttpCheck, span, message).hint(hint));
     }
 }
 
 /// Warns about limits that need more open files than `max`, the hard limit of this process.
-fn lint_descriptors(config: &Config, places: &Places, max: u64, found: &mut Vec<Diagnostic>) {
+fn lint_descriptors(config: &Config, places: &Places, max: u64, diagnostics: &mut Vec<Diagnostic>) {
     let listeners = config.listeners.iter().zip(&places.listeners);
     let connections = listeners.map(|(listener, place)| {
         let wanted = listener.limits.connections;
@@ -285,7 +288,8 @@ fn lint_descriptors(config: &Config, places: &Places, max: u64, found: &mut Vec<
                 format!("{wanted} {what} require {needed} open files, but the limit here is {max}");
             let hint = "raise `LimitNOFILE=` in the unit, or `ulimit -Hn`; the service may have another \
                         limit than this shell";
-            found.push(Diagnostic::warning(Code::Descriptors, span.clone(), message).hint(hint));
+            diagnostics
+                .push(Diagnostic::warning(Code::Descriptors, span.clone(), message).hint(hint));
         }
     }
 }

@@ -68,7 +68,7 @@ pub(super) enum ConfigValue {
 pub(super) fn read(
     source: &str,
     environment: &dyn Fn(&str) -> Option<String>,
-    found: &mut Vec<Diagnostic>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) -> Section {
     let (tree, errors) = DeTable::parse_recoverable(source);
     let mut in_array = false;
@@ -86,12 +86,16 @@ pub(super) fn read(
         if repeated {
             continue;
         }
-        found.push(match error.span() {
+        diagnostics.push(match error.span() {
             Some(span) => Diagnostic::error(Code::Syntax, span, message),
             None => Diagnostic::of_file(Code::Syntax, message),
         });
     }
-    Reader { environment, found }.table(&ROOT, tree.get_ref(), tree.span())
+    Reader {
+        environment,
+        diagnostics,
+    }
+    .table(&ROOT, tree.get_ref(), tree.span())
 }
 
 impl ConfigKey {
@@ -103,10 +107,10 @@ impl ConfigKey {
         let text = format!("x = {}", self.default);
         let tree = DeTable::parse(&text).ok()?;
         let value = tree.get_ref().get("x")?;
-        let mut found = Vec::new();
+        let mut diagnostics = Vec::new();
         Reader {
             environment: &|_| None,
-            found: &mut found,
+            diagnostics: &mut diagnostics,
         }
         .value(&self.kind, value)
     }
@@ -187,10 +191,13 @@ mod tests {
 
     #[track_caller]
     fn check(source: &str, expected: &[&str]) {
-        let mut found = Vec::new();
+        let mut diagnostics = Vec::new();
         let environment = |name: &str| (name == "PORT").then(|| "9000".to_owned());
-        read(source, &environment, &mut found);
-        let messages: Vec<&str> = found.iter().map(|each| each.message.as_str()).collect();
+        read(source, &environment, &mut diagnostics);
+        let messages: Vec<&str> = diagnostics
+            .iter()
+            .map(|each| each.message.as_str())
+            .collect();
         assert_eq!(messages, expected, "{source}");
     }
 

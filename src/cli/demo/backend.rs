@@ -54,6 +54,7 @@ async fn connection(backend: Arc<BackendState>, stream: TcpStream) {
         })
     };
     let http = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // hyper gives the socket away only after it has written the 101, so the WebSocket waits in a slot.
     if http.with_upgrades().await.is_err() {
         return;
     }

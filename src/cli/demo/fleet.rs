@@ -112,6 +112,7 @@ impl Backend {
 
 fn listen(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
     let socket = TcpSocket::new_v4()?;
+    // A stopped backend leaves connections in TIME_WAIT; without this, it could not start again.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(1024)

@@ -53,6 +53,7 @@ impl Builder<'_> {
         }
     }
 
+    /// The token for changes over TCP.
     fn token(&mut self, section: &Section) -> Option<Secret> {
         let file = self.file(section, "token_file")?;
         self.check_mode(&file);
@@ -60,7 +61,7 @@ impl Builder<'_> {
         token
             .map_err(|wrong| {
                 let wrong = Diagnostic::error(Code::File, file.span.clone(), wrong);
-                self.found.push(wrong);
+                self.diagnostics.push(wrong);
             })
             .ok()
     }

@@ -115,7 +115,7 @@ impl Builder<'_> {
             if matches!(at.value, ConfigValue::Net(net) if net.is_everybody()) {
                 let message = "every peer is trusted to state any client address";
                 let hint = "list the addresses of your load balancers";
-                self.found
+                self.diagnostics
                     .push(Diagnostic::warning(Code::TrustsEverybody, at.span, message).hint(hint));
             }
         }
@@ -127,14 +127,14 @@ impl Builder<'_> {
             .filter(|_| trust.proxy_protocol)
         {
             let message = "every peer may claim any client address in a PROXY header";
-            self.found.push(
+            self.diagnostics.push(
                 Diagnostic::warning(Code::TrustsEverybody, at.span.clone(), message)
                     .hint("list the addresses of your load balancers in `trusted_proxies`"),
             );
         }
         if let Some(at) = section.written("trusted_header") {
             let message = "`trusted_header` has no effect without `trusted_proxies`";
-            self.found.push(Diagnostic::warning(
+            self.diagnostics.push(Diagnostic::warning(
                 Code::NoEffect,
                 at.span.clone(),
                 message,
@@ -219,7 +219,7 @@ impl Builder<'_> {
         let certificate = self.pair(&cert, &key)?;
         if certificate.not_after < std::time::SystemTime::now() {
             let message = format!("the certificate in `{}` has expired", cert.value.display());
-            self.found
+            self.diagnostics
                 .push(Diagnostic::warning(Code::Expired, cert.span, message));
         }
         Some(certificate)

@@ -48,7 +48,7 @@ impl Builder<'_> {
                 .unwrap_or_else(|| RouteConfig::name_at(position))
                 .into(),
             listeners,
-            hosts: each(section, "hosts", |value| match value {
+            hosts: valid_values(section, "hosts", |value| match value {
                 ConfigValue::Host(host) => Some(host),
                 _ => None,
             }),
@@ -164,7 +164,7 @@ impl Builder<'_> {
         match (section.written("upstream"), section.written("redirect")) {
             (None, None) => {
                 let message = "the route has neither `upstream` nor `redirect`";
-                self.found
+                self.diagnostics
                     .push(Diagnostic::error(Code::Missing, at.span.clone(), message));
                 None
             }
@@ -224,7 +224,7 @@ impl Builder<'_> {
                 continue;
             };
             match condition_header(&name.value).and_then(|name| Ok((name, header_value(text)?))) {
-                Ok((known, _)) if headers.iter().any(|(other, _)| *other == known) => {
+                Ok((header, _)) if headers.iter().any(|(other, _)| *other == header) => {
                     self.error_at(Code::Duplicate, &name, "this header is listed twice");
                 }
                 Ok(condition) => headers.push(condition),
@@ -236,7 +236,7 @@ impl Builder<'_> {
             _ => None,
         };
         Conditions {
-            methods: each(section, "methods", |value| match value {
+            methods: valid_values(section, "methods", |value| match value {
                 ConfigValue::Method(method) => Some(method),
                 _ => None,
             }),
@@ -269,7 +269,7 @@ impl Builder<'_> {
                 PathMatch::Exact(path) | PathMatch::Prefix(path) => path.strip_prefix(&**strip),
             };
             if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-                self.found.push(
+                self.diagnostics.push(
                     Diagnostic::error(
                         Code::Value,
                         at.span.clone(),
@@ -286,7 +286,7 @@ impl Builder<'_> {
         let section = section.section(name);
         let mut changes = HeaderChanges {
             set: Vec::new(),
-            remove: each(&section, "remove", |value| match value {
+            remove: valid_values(&section, "remove", |value| match value {
                 ConfigValue::Header(name) => Some(name),
                 _ => None,
             }),
@@ -296,7 +296,7 @@ impl Builder<'_> {
                 continue;
             };
             match value::header(&name.value) {
-                Ok(known) if changes.set.iter().any(|(other, _)| *other == known) => {
+                Ok(header) if changes.set.iter().any(|(other, _)| *other == header) => {
                     self.error_at(Code::Duplicate, &name, "this header is listed twice");
                 }
                 Ok(name) if Self::is_writable(template) => {
@@ -318,7 +318,7 @@ impl Builder<'_> {
     }
 
     fn error_at(&mut self, code: Code, at: &At<String>, message: &str) {
-        self.found
+        self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
 }
@@ -341,6 +341,8 @@ fn leads_somewhere(template: &Template) -> bool {
             let local = text.strip_prefix('/');
             match (absolute, local) {
                 (Some(rest), _) => !rest.is_empty() || next.is_some(),
+                // Browsers read `//host` and `/\host` as another host (WHATWG URL), so the text after the
+                // slash must be fixed and must not begin with a slash.
                 (None, Some(rest)) => {
                     !rest.starts_with(['/', '\\']) && (!rest.is_empty() || next.is_none())
                 }
@@ -355,7 +357,7 @@ fn access(section: &Section) -> Access {
     Access {
         allow: nets(section, "allow"),
         deny: nets(section, "deny"),
-        origins: each(section, "origins", |value| match value {
+        origins: valid_values(section, "origins", |value| match value {
             ConfigValue::Origin(origin) => Some(origin),
             _ => None,
         }),
@@ -365,7 +367,11 @@ fn access(section: &Section) -> Access {
 }
 
 /// The valid values of a list.
-fn each<T>(section: &Section, name: &str, take: impl Fn(ConfigValue) -> Option<T>) -> Vec<T> {
+fn valid_values<T>(
+    section: &Section,
+    name: &str,
+    take: impl Fn(ConfigValue) -> Option<T>,
+) -> Vec<T> {
     let list = section.list(name).into_iter();
     list.filter_map(|at| take(at.value)).collect()
 }

@@ -73,7 +73,7 @@ impl Builder<'_> {
                     let hint =
                         format!("for a file next to the configuration file, write `./{path}`");
                     let wrong = Diagnostic::error(Code::Value, at.span.clone(), message);
-                    self.found.push(wrong.hint(hint));
+                    self.diagnostics.push(wrong.hint(hint));
                 }
                 LogTo::File(self.folder.join(path))
             }
@@ -89,7 +89,7 @@ impl Builder<'_> {
                 _ => "`format` has no effect on this destination",
             };
             let wrong = Diagnostic::warning(Code::NoEffect, at.span.clone(), message);
-            self.found.push(wrong);
+            self.diagnostics.push(wrong);
         }
         AccessLogConfig { to, format }
     }

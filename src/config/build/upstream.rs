@@ -71,7 +71,7 @@ impl Builder<'_> {
             .filter(|key| section.written(key).is_some())
             .collect();
         match written.as_slice() {
-            [] => self.found.push(
+            [] => self.diagnostics.push(
                 Diagnostic::error(
                     Code::Missing,
                     name.span.clone(),
@@ -87,6 +87,7 @@ impl Builder<'_> {
                 }
             }
         }
+        // The list is read even if another source excludes it, so that its mistakes are reported, too.
         let mut endpoints = self.listed(section);
         let discovery = if let Some(dns) = section.optional("dns") {
             Discovery::Dns {
@@ -223,7 +224,7 @@ impl Builder<'_> {
             (Some(cert), Some(key)) => self.pair(&cert, &key).map(|pair| pair.certified),
             (Some(one), None) | (None, Some(one)) => {
                 let message = "`client_cert` and `client_key` require each other";
-                self.found
+                self.diagnostics
                     .push(Diagnostic::error(Code::Missing, one.span, message));
                 None
             }

@@ -58,8 +58,8 @@ fn operators_are_not_for_everybody() {
 fn warned(folder: &Path, source: &str) -> Vec<&'static str> {
     match super::super::parse(source, &folder.join("a.toml"), &|_| None) {
         Ok(loaded) => {
-            let found = loaded.warnings.diagnostics().iter();
-            found.map(|each| each.code.token()).collect()
+            let diagnostics = loaded.warnings.diagnostics().iter();
+            diagnostics.map(|each| each.code.token()).collect()
         }
         Err(report) => panic!("{source}\n{}", report.render(false)),
     }
@@ -221,12 +221,12 @@ fn checks_that_would_be_refused() {
 fn more_tunnels_than_files_may_be_open() {
     let folder = folder();
     let at_most = |source: &str, most: u64| {
-        let mut found = Vec::new();
-        let root = crate::config::raw::read(source, &|_| None, &mut found);
-        let built = crate::config::build::build(&root, folder.path(), &mut found);
-        lint_descriptors(&built.config, &built.places, most, &mut found);
+        let mut diagnostics = Vec::new();
+        let root = crate::config::raw::read(source, &|_| None, &mut diagnostics);
+        let built = crate::config::build::build(&root, folder.path(), &mut diagnostics);
+        lint_descriptors(&built.config, &built.places, most, &mut diagnostics);
         let told = |each: &Diagnostic| format!("{}: {}", each.code, each.message);
-        found.iter().map(told).collect::<Vec<_>>()
+        diagnostics.iter().map(told).collect::<Vec<_>>()
     };
     let tunnels = format!("[server]\nmax_tunnels = 1000\n{}", whole("", "", ""));
     assert!(at_most(&tunnels, 2192).is_empty());

@@ -95,6 +95,7 @@ impl Secrets {
 
     /// The text that replaces `secret`.
     fn mask(self, secret: &str) -> String {
+        // Random for each process: a fixed hash of a short secret could be looked up in a table.
         static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         match self {
             Self::Hidden => MASK.to_owned(),

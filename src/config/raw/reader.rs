@@ -13,7 +13,7 @@ use crate::config::value;
 
 pub(super) struct Reader<'a> {
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
-    pub(super) found: &'a mut Vec<Diagnostic>,
+    pub(super) diagnostics: &'a mut Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
@@ -41,7 +41,7 @@ impl Reader<'_> {
         }
         for key in declared.keys {
             if key.required && !tree.contains_key(key.name) {
-                self.found.push(
+                self.diagnostics.push(
                     Diagnostic::error(
                         Code::Missing,
                         span.clone(),
@@ -62,7 +62,7 @@ impl Reader<'_> {
             name.span(),
             format!("unknown key `{written}`"),
         );
-        self.found
+        self.diagnostics
             .push(diagnostic.hint(match nearest(written, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("the keys of this table are: {}", known.join(", ")),
@@ -75,7 +75,7 @@ impl Reader<'_> {
             return;
         }
         let message = format!("`{}` has no effect in this version", key.name);
-        self.found
+        self.diagnostics
             .push(Diagnostic::warning(Code::NotInEffect, span, message));
     }
 
@@ -161,15 +161,16 @@ impl Reader<'_> {
             self.wrong_type(kind, value);
             return None;
         }
+        // Each attempt has diagnostics of its own: those of a failed one would mislead.
         for kind in fitting {
-            let mut found = Vec::new();
+            let mut diagnostics = Vec::new();
             let read = Reader {
                 environment: self.environment,
-                found: &mut found,
+                diagnostics: &mut diagnostics,
             }
             .value(kind, value);
             if read.is_some() {
-                self.found.append(&mut found);
+                self.diagnostics.append(&mut diagnostics);
                 return read;
             }
         }
@@ -195,14 +196,14 @@ impl Reader<'_> {
         };
         let mut wrong = Diagnostic::error(Code::Value, span, message);
         wrong.hint = hint;
-        self.found.push(wrong);
+        self.diagnostics.push(wrong);
     }
 
     fn check_names(&mut self, tree: &DeTable<'_>) {
         for name in tree.keys() {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
             if name.get_ref().is_empty() || !name.get_ref().bytes().all(allowed) {
-                self.found.push(
+                self.diagnostics.push(
                     Diagnostic::error(
                         Code::Name,
                         name.span(),
@@ -292,7 +293,7 @@ impl Reader<'_> {
             } else {
                 let message = format!("environment variable `{name}` is not set");
                 let diagnostic = Diagnostic::error(Code::Environment, span, message);
-                self.found.push(if variable("host").is_some() {
+                self.diagnostics.push(if variable("host").is_some() {
                     diagnostic.hint(format!(
                         "the variables of a request are: {}",
                         Variable::NAMES.join(", ")
@@ -320,12 +321,12 @@ impl Reader<'_> {
             DeValue::Table(_) => "a table",
         };
         let message = format!("expected {}, found {found}", kind.expected());
-        self.found
+        self.diagnostics
             .push(Diagnostic::error(Code::Type, value.span(), message));
     }
 
     fn wrong(&mut self, span: Range<usize>, message: String) {
-        self.found
+        self.diagnostics
             .push(Diagnostic::error(Code::Value, span, message));
     }
 }

@@ -36,6 +36,8 @@ impl Section {
 
     /// The value that was written for `name`, or its default.
     fn value(&self, name: &str) -> Option<ConfigValue> {
+        // A broken value counts as its default: whatever else is wrong in the file is reported as well,
+        // and not what merely follows from this mistake.
         match self.written.get(name) {
             Some(at) if at.value != ConfigValue::Broken => Some(at.value.clone()),
             _ => self.declared.key(name).and_then(ConfigKey::default_value),

@@ -101,7 +101,8 @@ impl Builder<'_> {
         if text.starts_with('/') && sendable {
             return Some(text.into());
         }
-        let message = format!("`{text}` is no path; write `/health` or `/health?full=1`");
+        let message =
+            format!("`{text}` is not a valid path; use e.g. `/health` or `/health?full=1`");
         self.error(Code::Value, section.written("path")?, &message);
         None
     }

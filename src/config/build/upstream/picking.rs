@@ -24,7 +24,7 @@ impl Builder<'_> {
         if let (Some(at), Balance::Hash(_)) = (section.written("slow_start"), &balance) {
             let message =
                 "`slow_start` has no effect with `hash`: a key always leads to its endpoint";
-            self.found.push(Diagnostic::warning(
+            self.diagnostics.push(Diagnostic::warning(
                 Code::NoEffect,
                 at.span.clone(),
                 message,
@@ -35,7 +35,7 @@ impl Builder<'_> {
             && !endpoints.is_empty()
         {
             let message = "`queue` has no effect, because no endpoint has `max_tunnels`";
-            self.found.push(Diagnostic::warning(
+            self.diagnostics.push(Diagnostic::warning(
                 Code::NoEffect,
                 at.span.clone(),
                 message,

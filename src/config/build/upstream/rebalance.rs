@@ -30,7 +30,7 @@ impl Builder<'_> {
             let hint =
                 "use `balance = \"least_connections\"` or `\"power_of_two\"`, and no `sticky`";
             let span = at.span.clone();
-            self.found
+            self.diagnostics
                 .push(Diagnostic::error(Code::Conflict, span, message).hint(hint));
         }
         Some(RebalanceConfig {
