@@ -22,7 +22,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tidegate::admin::api::operation::openapi;
+use tidegate::admin::api::operation::{Operation, openapi};
 use tidegate::config::diagnostic::Code;
 use tidegate::protocol::rejection::Rejection;
 use tidegate::tunnel::ended::Ended;
@@ -119,6 +119,20 @@ fn the_shipped_description_of_the_interface_is_up_to_date() {
         fs::read_to_string(&path).is_ok_and(|shipped| shipped == current),
         "docs/openapi.json is not up to date: run with TIDEGATE_BLESS=1"
     );
+}
+
+#[test]
+fn every_operation_is_documented_with_its_token_and_no_other_is() {
+    let text = read("docs/admin.md");
+    let (_, table) = text.split_once("| operation |").unwrap();
+    let names = Operation::ALL
+        .iter()
+        .map(|operation| format!("{} {}", operation.method(), operation.path()));
+    assert_eq!(first_cells(table), names.collect::<Vec<_>>());
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    for (row, operation) in rows.zip(Operation::ALL) {
+        assert_eq!(row.ends_with("| yes |"), operation.needs_token(), "{row}");
+    }
 }
 
 /// The paths of README.md and of the pages in docs/.
