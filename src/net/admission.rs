@@ -23,11 +23,11 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// The connection limit for a limit of `descriptors`, `taken` of which are in use already. Each connection
+    /// The connection limit for a limit of `descriptors`, `used` of which are in use already. Each connection
     /// may need a second descriptor for its endpoint, and some are reserved, so that connecting to an
     /// endpoint never fails for lack of one.
-    pub fn limit_for(descriptors: u64, taken: u64) -> usize {
-        let free = descriptors.saturating_sub(descriptors::reserve(descriptors) + taken);
+    pub fn limit_for(descriptors: u64, used: u64) -> usize {
+        let free = descriptors.saturating_sub(descriptors::reserve(descriptors) + used);
         usize::try_from(free / descriptors::PER_TUNNEL)
             .unwrap_or(usize::MAX)
             .max(1)
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_reserve_is_kept_of_every_limit() {
-        for (descriptors, taken, limit) in [
+        for (descriptors, used, limit) in [
             (64, 20, 18),
             (1024, 24, 436),
             (20_000, 24, 9924),
@@ -182,7 +182,7 @@ mod tests {
             (0, 0, 1),
         ] {
             assert_eq!(
-                Admission::limit_for(descriptors, taken),
+                Admission::limit_for(descriptors, used),
                 limit,
                 "{descriptors} descriptors"
             );

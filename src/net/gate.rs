@@ -17,7 +17,7 @@ const REPORT_INTERVAL: u64 = 10;
 #[derive(Debug)]
 pub struct Gate {
     open: Arc<Quota>,
-    pace: RateLimiter,
+    rate: RateLimiter,
     addresses: Arc<Addresses>,
     began: Instant,
     /// The second in which refusals were last reported, and the refusals since.
@@ -29,13 +29,13 @@ pub struct Gate {
 #[derive(Debug, Default)]
 pub struct ListenerPermit {
     _open: Option<QuotaPermit>,
-    _seat: Option<AddressPermit>,
+    _address: Option<AddressPermit>,
 }
 
 impl ListenerPermit {
     /// Whether the connection counts against no limit.
     pub fn holds_nothing(&self) -> bool {
-        self._open.is_none() && self._seat.is_none()
+        self._open.is_none() && self._address.is_none()
     }
 }
 
@@ -64,7 +64,7 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             open: Arc::default(),
-            pace: RateLimiter::default(),
+            rate: RateLimiter::default(),
             addresses: Arc::default(),
             began: Instant::now(),
             reported_at: AtomicU64::new(0),
@@ -85,18 +85,18 @@ impl Gate {
     ) -> Result<ListenerPermit, LimitReached> {
         let open = match limits.connections {
             None => None,
-            Some(most) => Some(self.open.take(most).ok_or(LimitReached::Connections)?),
+            Some(limit) => Some(self.open.take(limit).ok_or(LimitReached::Connections)?),
         };
-        let seat = match (limits.connections_per_ip, address) {
-            (Some(most), Some(address)) => self
+        let by_address = match (limits.connections_per_ip, address) {
+            (Some(limit), Some(address)) => self
                 .addresses
-                .connect(address, most)
+                .connect(address, limit)
                 .map_err(|_| LimitReached::ConnectionsPerIp)?,
             _ => None,
         };
         Ok(ListenerPermit {
             _open: open,
-            _seat: seat,
+            _address: by_address,
         })
     }
 
@@ -116,7 +116,7 @@ impl Gate {
             return Err(LimitReached::HandshakesPerIp);
         }
         match limits.handshakes {
-            Some(rate) if !self.pace.take(rate) => Err(LimitReached::Handshakes),
+            Some(rate) if !self.rate.take(rate) => Err(LimitReached::Handshakes),
             _ => Ok(()),
         }
     }

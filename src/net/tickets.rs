@@ -23,7 +23,7 @@ const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// How long a generated key encrypts tickets. A leaked key reveals the sessions of this time and of the
 /// lifetime before it.
-const ROTATED_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+const ROTATION_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// The length of a key's name, which identifies the key at the start of every ticket.
 const NAME_LEN: usize = 16;
@@ -190,7 +190,7 @@ impl TicketKeys {
     fn rotate(&self, now: SystemTime) {
         let is_due = |ring: &KeyRing| {
             let current = ring.keys.get(ring.current);
-            current.is_none_or(|key| key.age(now) >= ROTATED_EVERY)
+            current.is_none_or(|key| key.age(now) >= ROTATION_INTERVAL)
         };
         let Some(rotating) = &self.rotating else {
             return;
@@ -208,7 +208,7 @@ impl TicketKeys {
             tracing::error!("cannot create a new session ticket key; the old one stays in use");
             return;
         };
-        let living = |key: &&Arc<TicketKey>| key.age(now) <= ROTATED_EVERY + LIFETIME;
+        let living = |key: &&Arc<TicketKey>| key.age(now) <= ROTATION_INTERVAL + LIFETIME;
         let mut keys: Vec<_> = ring.keys.iter().filter(living).cloned().collect();
         keys.push(new.into());
         self.ring.store(Arc::new(KeyRing {

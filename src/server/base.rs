@@ -80,7 +80,7 @@ impl Base {
             log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
             measuring: tokio::sync::Mutex::default(),
-            loaded: ArcSwap::from_pointee(reload::taken(loaded)),
+            loaded: ArcSwap::from_pointee(reload::describe(loaded)),
             listening: ArcSwap::default(),
             token: ArcSwapOption::empty(),
             commands: ordering,

@@ -87,11 +87,11 @@ impl Process {
         // Published before the response, so that the operator's next request shows the new state.
         self.reloaded(&result);
         let done = result.map_err(|error| rejected(&error))?;
-        let taken = self.reloader.loaded();
-        let waiting = taken.waiting();
+        let loaded = self.reloader.loaded();
+        let waiting = loaded.waiting();
         Ok(command::ReloadResponse {
             certificates_only: done == ReloadOutcome::Certificates,
-            warnings: taken.warnings.iter().cloned().chain(waiting).collect(),
+            warnings: loaded.warnings.iter().cloned().chain(waiting).collect(),
         })
     }
 

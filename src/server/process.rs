@@ -22,7 +22,7 @@ use crate::observe::process::ProcessStatus;
 use crate::systemd;
 
 /// How often state about client addresses that no longer matter is dropped.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a reload of changed files is retried before its failure is final: a certificate that does not
 /// match its key may be half of a change.
@@ -54,7 +54,7 @@ pub(super) struct Process {
 impl Process {
     /// Handles events until a signal to stop, or until a successor accepts connections; then drains.
     pub(super) async fn serve(mut self) -> Exit {
-        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         // One event at a time: a reload, an order and an upgrade never run beside one another, so that none
         // sees listeners or a snapshot half changed.
         loop {
@@ -154,11 +154,11 @@ impl Process {
 
     fn watched_fingerprint(&self) -> Fingerprint {
         let watched = self.watched();
-        let taken = self.reloader.fingerprint();
+        let fingerprint = self.reloader.fingerprint();
         watched
             .into_iter()
             .filter_map(|file| {
-                taken
+                fingerprint
                     .get_key_value(&file)
                     .map(|(file, hash)| (file.clone(), *hash))
             })

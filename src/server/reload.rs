@@ -87,7 +87,7 @@ impl Reloader {
             listeners,
             lookups,
             fingerprint: fingerprint(&config.inputs),
-            loaded: Arc::new(taken(loaded)),
+            loaded: Arc::new(describe(loaded)),
             started: StartedWith::of(config),
             server: config.server.clone(),
             admin: config.admin.clone(),
@@ -216,7 +216,7 @@ impl Reloader {
         from: Source,
     ) -> Result<ReloadOutcome, ReloadError> {
         log_warnings(&loaded.warnings);
-        let mut shown = taken(&loaded);
+        let mut shown = describe(&loaded);
         let config = loaded.config;
         shown.needs_restart = self.at_next_start(&config);
         let shown = Arc::new(shown);
@@ -288,7 +288,7 @@ fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
 }
 
 /// What operators are shown of a loaded configuration.
-pub(super) fn taken(loaded: &Loaded) -> LoadedConfig {
+pub(super) fn describe(loaded: &Loaded) -> LoadedConfig {
     let files = loaded.config.inputs.iter();
     LoadedConfig {
         files: files.map(|path| path.display().to_string()).collect(),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 const QUIET_FOR: Duration = Duration::from_millis(200);
 
 /// How often files are compared, whatever the events say.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Reports when files may have changed.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl FileWatch {
             events,
             folders: HashSet::new(),
             quiet_at: None,
-            latest: Instant::now() + LOOK_EVERY,
+            latest: Instant::now() + COMPARE_INTERVAL,
         }
     }
 
@@ -90,7 +90,7 @@ impl FileWatch {
                 () = tokio::time::sleep_until(due) => {
                     // Reset only when it is due: a cancelled call must not lose an event.
                     self.quiet_at = None;
-                    self.latest = Instant::now() + LOOK_EVERY;
+                    self.latest = Instant::now() + COMPARE_INTERVAL;
                     return;
                 }
             }
@@ -154,7 +154,7 @@ mod tests {
         let (sender, mut watch) = watch();
         sender.send(()).await.unwrap();
         assert_eq!(dropped(&mut watch, STEP * 3 / 4).await, 2);
-        assert_eq!(dropped(&mut watch, LOOK_EVERY * 2).await, 0);
+        assert_eq!(dropped(&mut watch, COMPARE_INTERVAL * 2).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -162,7 +162,7 @@ mod tests {
         let (nobody, mut watch) = watch();
         drop(nobody);
         for _ in 0..3 {
-            assert_eq!(dropped(&mut watch, LOOK_EVERY * 2 / 3).await, 1);
+            assert_eq!(dropped(&mut watch, COMPARE_INTERVAL * 2 / 3).await, 1);
         }
     }
 
@@ -175,7 +175,7 @@ mod tests {
             assert!(timeout(STEP, watch.look()).await.is_err());
         }
         watch.look().await;
-        assert!(began.elapsed() < LOOK_EVERY, "{:?}", began.elapsed());
+        assert!(began.elapsed() < COMPARE_INTERVAL, "{:?}", began.elapsed());
     }
 
     /// A log in the same folder, say.
@@ -188,8 +188,8 @@ mod tests {
             if timeout(STEP, watch.look()).await.is_ok() {
                 break;
             }
-            assert!(began.elapsed() <= LOOK_EVERY, "no look at all");
+            assert!(began.elapsed() <= COMPARE_INTERVAL, "no look at all");
         }
-        assert_eq!(began.elapsed(), LOOK_EVERY);
+        assert_eq!(began.elapsed(), COMPARE_INTERVAL);
     }
 }

@@ -89,10 +89,10 @@ pub(super) fn status_line(view: &View) -> String {
         return format!("draining, {tunnels} tunnels left");
     }
     let (up, endpoints) = view.endpoints_up();
-    let taken = humantime::format_rfc3339_seconds(view.loaded.load().at);
+    let loaded_at = humantime::format_rfc3339_seconds(view.loaded.load().at);
     let reloaded = match view.process.fault().first() {
         Some(fault) => format!("last reload failed: {}", fault.replace('\n', " ")),
-        None => format!("configuration loaded {taken}"),
+        None => format!("configuration loaded {loaded_at}"),
     };
     format!("{tunnels} tunnels, {up} of {endpoints} endpoints up, {reloaded}")
 }

@@ -12,7 +12,7 @@ pub(super) struct DescriptorBudget {
     /// The limit on open files.
     limit: u64,
     /// Descriptors in use before the first listening socket.
-    taken: u64,
+    used: u64,
 }
 
 impl DescriptorBudget {
@@ -22,7 +22,7 @@ impl DescriptorBudget {
         let descriptors = Self {
             admission: Arc::clone(admission),
             limit,
-            taken: limits::open_descriptors().saturating_sub(there as u64),
+            used: limits::open_descriptors().saturating_sub(there as u64),
         };
         descriptors.reserve_for_sockets(0);
         descriptors
@@ -30,7 +30,7 @@ impl DescriptorBudget {
 
     /// Sets the connection limit to the descriptors that `sockets` listening sockets leave.
     pub(super) fn reserve_for_sockets(&self, sockets: usize) {
-        let limit = Admission::limit_for(self.limit, self.taken + sockets as u64);
+        let limit = Admission::limit_for(self.limit, self.used + sockets as u64);
         self.admission.set_limit(limit);
     }
 }
