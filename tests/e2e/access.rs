@@ -65,7 +65,7 @@ const LIES: &str = "X-Forwarded-For: 6.6.6.6\r\n\
     X-Real_Ip: 6.6.6.6\r\n";
 
 #[tokio::test]
-async fn a_stranger_is_never_believed_in_any_spelling() {
+async fn forwarding_headers_of_an_untrusted_client_are_ignored_in_any_spelling() {
     for trusted in ["", "trusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n"] {
         for family in ["x-forwarded", "forwarded"] {
             let listener = match trusted {
@@ -92,7 +92,7 @@ async fn a_stranger_is_never_believed_in_any_spelling() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed_in_one_family() {
+async fn a_trusted_proxy_is_trusted_in_one_header_family_only() {
     let listener = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
     let (endpoint, proxy) = start(listener, "").await;
     let fields = "X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.1\r\n\
@@ -135,7 +135,7 @@ async fn a_trusted_proxy_is_believed_in_one_family() {
 
 /// The client writes the beginning of the line, and the proxy that is trusted the end.
 #[tokio::test]
-async fn nobody_can_swallow_the_word_of_a_trusted_proxy() {
+async fn a_client_cannot_hide_what_a_trusted_proxy_adds() {
     let listener = "trusted_proxies = [\"127.0.0.1\"]\ntrusted_header = \"forwarded\"\n";
     let (endpoint, proxy) = start(listener, "allow = [\"127.0.0.0/8\"]\n").await;
     for (begin, status) in [
@@ -156,7 +156,7 @@ async fn nobody_can_swallow_the_word_of_a_trusted_proxy() {
 }
 
 #[tokio::test]
-async fn whoever_comes_through_a_unix_socket_is_believed_only_if_named() {
+async fn clients_of_a_unix_socket_are_trusted_only_if_configured() {
     let endpoint = Endpoint::bind().await;
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("in.sock");
@@ -178,7 +178,7 @@ async fn whoever_comes_through_a_unix_socket_is_believed_only_if_named() {
 }
 
 #[tokio::test]
-async fn addresses_are_allowed_and_denied_as_they_are_believed() {
+async fn allow_and_deny_apply_to_the_trusted_client_address() {
     let (endpoint, proxy) = start(
         "trusted_proxies = [\"127.0.0.1\"]\n",
         "allow = [\"192.0.2.0/24\", \"2001:db8::/32\"]\ndeny = [\"192.0.2.66\"]\n",
@@ -226,7 +226,7 @@ async fn addresses_are_allowed_and_denied_as_they_are_believed() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_are_kept_out() {
+async fn handshakes_from_other_origins_are_rejected() {
     let echo = Echo::start("echo").await;
     let with = |route: &str| settings(&[echo.address], "", route);
     let listed = "origins = [\"https://chat.example.com\", \"null\"]\norigins_required = true\n";

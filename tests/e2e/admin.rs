@@ -11,7 +11,7 @@ use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::wire::handshake_with;
 
 #[tokio::test]
-async fn a_tunnel_is_listed_with_all_that_is_known_of_it() {
+async fn a_tunnel_is_listed_with_all_its_attributes() {
     let endpoint = Endpoint::bind().await;
     let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
     let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
@@ -79,7 +79,7 @@ async fn a_tunnel_is_listed_with_all_that_is_known_of_it() {
 }
 
 #[tokio::test]
-async fn pages_follow_one_another_and_miss_nobody() {
+async fn pages_of_a_listing_are_complete_and_do_not_overlap() {
     let echo = Echo::start("echo").await;
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let mut held = Vec::new();
@@ -114,7 +114,7 @@ async fn pages_follow_one_another_and_miss_nobody() {
 }
 
 #[tokio::test]
-async fn the_configuration_in_force_is_shown_without_secrets() {
+async fn the_effective_configuration_is_shown_without_secrets() {
     let echo = Echo::start("echo").await;
     let route = "request_headers.set = { authorization = \"Basic c2VjcmV0\" }";
     let config = settings(&[echo.address], "", route);
@@ -135,7 +135,7 @@ async fn the_configuration_in_force_is_shown_without_secrets() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_out_says_why() {
+async fn an_endpoint_out_of_rotation_shows_the_reason() {
     let down = Endpoint::bind().await.address;
     let config = simple(&[down]) + "health = { tcp = {}, interval = \"50ms\", fall = 1 }\n";
     let (proxy, operator) = Operator::start(&config).await;
@@ -159,7 +159,7 @@ async fn an_endpoint_that_is_out_says_why() {
 }
 
 #[tokio::test]
-async fn what_would_become_of_a_request_is_told() {
+async fn explain_shows_what_would_happen_to_a_request() {
     let echo = Echo::start("echo").await;
     let config = format!(
         "[listener.main]\nbind = [\"127.0.0.1:0\"]\n\
@@ -207,7 +207,7 @@ async fn what_would_become_of_a_request_is_told() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_and_its_listener_are_told_apart() {
+async fn explain_tells_certificates_on_different_listeners_apart() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);
@@ -240,7 +240,7 @@ async fn a_client_certificate_and_its_listener_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_counted_by_reason_where_it_happened() {
+async fn rejections_are_counted_by_reason_where_they_happen() {
     let echo = Echo::start("echo").await;
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let mut wire = proxy.connect().await;

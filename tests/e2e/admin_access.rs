@@ -12,7 +12,7 @@ use crate::harness::proxy::{Proxy, Signal, simple};
 use crate::harness::until;
 
 #[tokio::test]
-async fn over_tcp_changes_need_the_token_and_names_get_nothing() {
+async fn over_tcp_changes_need_the_token_and_host_names_are_refused() {
     let echo = Echo::start("echo").await;
     let (_proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let host = operator.address().to_owned();
@@ -106,7 +106,7 @@ async fn a_unix_socket_is_its_owners_alone_and_goes_with_the_process() {
 }
 
 #[tokio::test]
-async fn an_admin_socket_that_cannot_be_is_no_start() {
+async fn the_process_does_not_start_without_its_admin_socket() {
     let echo = Echo::start("echo").await;
     let config =
         "[admin]\nbind = \"unix:/nonexistent/admin.sock\"\n".to_owned() + &simple(&[echo.address]);

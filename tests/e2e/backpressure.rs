@@ -116,7 +116,7 @@ async fn a_gibibyte_waits_for_an_endpoint_that_does_not_read() {
 
 /// Whatever endpoints send: what clients do not read stays with who sends it.
 #[tokio::test]
-async fn a_hundred_readers_that_stall_stall_their_endpoints_and_not_our_memory() {
+async fn a_hundred_stalled_readers_stall_their_endpoints_and_cost_no_memory() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let mut tunnels = Vec::new();
@@ -150,7 +150,7 @@ async fn an_upload_waits_for_an_endpoint_that_does_not_read() {
 }
 
 #[tokio::test]
-async fn a_hundred_replies_and_uploads_that_nobody_reads_stay_with_who_sends_them() {
+async fn a_hundred_unread_responses_and_uploads_stay_with_their_senders() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let before = proxy.resident_kib();

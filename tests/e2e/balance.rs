@@ -54,7 +54,7 @@ async fn round_robin_is_exact_over_all_workers() {
 }
 
 #[tokio::test]
-async fn live_tunnels_are_what_is_balanced() {
+async fn open_tunnels_are_balanced_rather_than_past_ones() {
     let (echoes, proxy) = weighted("least_connections").await;
     let mut held = tunnels(&proxy, 200).await;
     assert_eq!(echoes.each_ref().map(Echo::served), [50, 50, 100]);
@@ -75,7 +75,7 @@ async fn live_tunnels_are_what_is_balanced() {
 }
 
 #[tokio::test]
-async fn many_at_once_are_balanced_too() {
+async fn many_simultaneous_handshakes_are_balanced() {
     let (echoes, proxy) = weighted("least_connections").await;
     let address = proxy.address();
     let clients: Vec<_> = (0..200)
@@ -134,7 +134,7 @@ async fn shares_follow_the_weights_across_a_reload_and_a_kill() {
 
 /// A reload in the middle of a state that is not balanced keeps what each has.
 #[tokio::test]
-async fn a_skew_survives_a_reload_and_is_made_up_for() {
+async fn a_skew_survives_a_reload_and_is_corrected() {
     let echoes = [Echo::start("a").await, Echo::start("b").await];
     let [a, b] = echoes.each_ref().map(|echo| echo.address);
     let proxy = Proxy::start(&with_workers(4, &simple(&[a]))).await;
@@ -194,7 +194,7 @@ async fn nobody() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_refuses_is_passed_over() {
+async fn an_endpoint_that_refuses_connections_is_skipped() {
     let echo = Echo::start("up").await;
     let config = simple(&[nobody().await, echo.address])
         .replace("endpoints", "balance = \"round_robin\"\nendpoints");
@@ -233,7 +233,7 @@ async fn an_endpoint_that_dies_loses_its_tunnels_and_no_other() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_503_and_soon_again() {
+async fn when_no_endpoint_connects_the_client_gets_503_with_retry_after() {
     let proxy = Proxy::start(&simple(&[nobody().await, nobody().await])).await;
     for request in [HANDSHAKE, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
         let mut client = proxy.connect().await;
@@ -260,7 +260,7 @@ async fn nobody_there_is_503_and_soon_again() {
 }
 
 #[tokio::test]
-async fn tries_are_as_many_as_configured() {
+async fn the_number_of_tries_is_the_configured_one() {
     let echo = Echo::start("third").await;
     let config = simple(&[nobody().await, nobody().await, echo.address])
         .replace("endpoints", "balance = \"round_robin\"\nendpoints");
@@ -280,7 +280,7 @@ async fn tries_are_as_many_as_configured() {
 }
 
 #[tokio::test]
-async fn a_connection_that_does_not_come_about_is_504() {
+async fn a_connect_timeout_is_504() {
     // A queue that is full: the kernel drops what would be one more.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket

@@ -78,7 +78,7 @@ async fn status(proxy: &Proxy, client: &Arc<ClientConfig>) -> io::Result<(u16, H
 }
 
 #[tokio::test]
-async fn nobody_comes_in_without_a_certificate_of_the_right_authority() {
+async fn a_client_without_a_certificate_of_the_right_authority_is_refused() {
     let setup = Setup::new();
     let echo = Echo::start("echo").await;
     let nobody = setup.authority.client();
@@ -93,7 +93,7 @@ async fn nobody_comes_in_without_a_certificate_of_the_right_authority() {
 }
 
 #[tokio::test]
-async fn a_route_may_require_what_the_listener_only_asks_for() {
+async fn a_route_may_require_a_certificate_that_the_listener_only_requests() {
     let setup = Setup::new();
     let echo = Echo::start("echo").await;
     let nobody = setup.authority.client();
@@ -124,7 +124,7 @@ async fn a_route_may_require_what_the_listener_only_asks_for() {
 }
 
 #[tokio::test]
-async fn endpoints_are_told_and_cannot_be_lied_to() {
+async fn endpoints_get_the_verified_subject_and_no_forged_one() {
     let setup = Setup::new();
     let endpoint = Endpoint::bind().await;
     let nobody = setup.authority.client();
@@ -167,7 +167,7 @@ async fn endpoints_are_told_and_cannot_be_lied_to() {
 }
 
 #[tokio::test]
-async fn a_resumed_session_never_skips_them() {
+async fn a_resumed_session_never_skips_the_certificate_check() {
     let setup = Setup::new();
     let echo = Echo::start("echo").await;
     let nobody = setup.authority.client();

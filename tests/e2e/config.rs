@@ -56,7 +56,7 @@ fn folder_with(file: &Path) -> TempDir {
 }
 
 #[test]
-fn every_mistake_is_told_word_for_word() {
+fn every_error_is_reported_word_for_word() {
     let files = told_word_for_word("bad", |name, checked| {
         let expected = (Some(1), "");
         assert_eq!((checked.code, &*checked.stdout), expected, "{name}");
@@ -65,7 +65,7 @@ fn every_mistake_is_told_word_for_word() {
 }
 
 #[test]
-fn every_warning_is_told_word_for_word() {
+fn every_warning_is_reported_word_for_word() {
     let files = told_word_for_word("odd", |name, checked| {
         assert_eq!(checked.code, Some(0), "{name}");
         assert!(checked.stdout.starts_with(&format!("{name}: ok, ")));
@@ -146,7 +146,7 @@ fn ten_faults_of_ten_kinds_are_ten_diagnostics() {
 }
 
 #[test]
-fn a_good_file_is_ok_and_says_what_it_has() {
+fn a_valid_file_is_ok_with_a_summary() {
     let folder = TempDir::new().unwrap();
     let good = "[listener.a]\nbind = [\"127.0.0.1:0\"]\n[[route]]\nupstream = \"a\"\n\
                 [upstream.a]\nendpoints = [\"127.0.0.1:${GOOD_PORT}\"]\n";
@@ -163,7 +163,7 @@ fn a_good_file_is_ok_and_says_what_it_has() {
 }
 
 #[test]
-fn a_warning_is_no_error() {
+fn a_warning_does_not_make_the_check_fail() {
     let folder = TempDir::new().unwrap();
     let file = "[listener.a]\nbind = [\"127.0.0.1:0\"]\nhttp2 = true\n[[route]]\nupstream = \"a\"\n\
                 [upstream.a]\nendpoints = [\"127.0.0.1:1\"]\n";
@@ -185,7 +185,7 @@ fn a_warning_is_no_error() {
 }
 
 #[test]
-fn a_file_that_is_not_there_and_a_command_line_that_is_wrong() {
+fn a_missing_file_and_a_wrong_command_line_have_their_exit_codes() {
     let folder = TempDir::new().unwrap();
     let checked = check(folder.path(), &["none.toml"]);
     assert_eq!(checked.code, Some(1));

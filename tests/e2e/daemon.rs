@@ -34,7 +34,7 @@ fn owner(pid: u32) -> u32 {
 }
 
 #[tokio::test]
-async fn a_crash_leaves_no_keys_on_the_disk_unless_it_may() {
+async fn a_crash_leaves_no_keys_on_the_disk_unless_core_dumps_are_enabled() {
     let echo = Echo::start("echo").await;
     let config = simple(&[echo.address]);
     let proxy = Proxy::start(&config).await;
@@ -207,7 +207,7 @@ async fn secrets_are_in_no_log_and_no_dump() {
 
 /// Values from the environment may be secrets: the file is quoted as it is written.
 #[test]
-fn what_comes_from_the_environment_is_not_quoted() {
+fn values_from_the_environment_are_not_quoted_in_diagnostics() {
     let file = |line: &str| {
         format!(
             "[listener.main]\nbind = [\"127.0.0.1:0\"]\n[[route]]\nupstream = \"main\"\n{line}\n\

@@ -73,7 +73,7 @@ async fn a_name_has_endpoints_at_all_its_addresses_from_the_first_client_on() {
 }
 
 #[tokio::test]
-async fn an_address_that_goes_keeps_its_tunnels_and_one_that_comes_gets_some() {
+async fn a_removed_address_keeps_its_tunnels_and_a_new_one_gets_some() {
     let (echoes, port) = echoes(3).await;
     let server = NameServer::start(1).await;
     server.addresses("chat.test", &["127.0.0.1", "127.0.0.2"]);
@@ -93,7 +93,7 @@ async fn an_address_that_goes_keeps_its_tunnels_and_one_that_comes_gets_some() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_looked_up_stays_and_is_told_of_once() {
+async fn a_failing_lookup_keeps_the_endpoints_and_is_reported_once() {
     let (echoes, port) = echoes(1).await;
     let server = NameServer::start(1).await;
     server.addresses("chat.test", &["127.0.0.1"]);
@@ -142,7 +142,7 @@ async fn what_cannot_be_looked_up_stays_and_is_told_of_once() {
 }
 
 #[tokio::test]
-async fn without_a_first_answer_it_serves_as_soon_as_there_is_one() {
+async fn without_a_first_answer_it_serves_as_soon_as_one_arrives() {
     let (echoes, port) = echoes(1).await;
     let server = NameServer::start(1).await;
     server.fail_with(ResponseCode::Refused);
@@ -189,7 +189,7 @@ async fn services_get_shares_by_their_weights_and_backups_nothing() {
 }
 
 #[tokio::test]
-async fn a_reload_asks_nobody_what_is_known() {
+async fn a_reload_repeats_no_lookup_whose_answer_is_known() {
     let (echoes, port) = echoes(2).await;
     let server = NameServer::start(60).await;
     server.addresses("chat.test", &["127.0.0.1"]);
@@ -225,7 +225,7 @@ fn write(folder: &Path, text: &str) {
 }
 
 #[tokio::test]
-async fn a_file_of_endpoints_applies_by_itself_and_takes_nothing_else_along() {
+async fn a_changed_endpoints_file_is_applied_and_nothing_else_is() {
     let (echoes, port) = echoes(3).await;
     let folder = TempDir::new().unwrap();
     write(folder.path(), &format!("127.0.0.1:{port}\n"));

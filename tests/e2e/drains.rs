@@ -32,7 +32,7 @@ async fn goodbye(mut client: Wire, length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_stop_says_goodbye_to_one_after_the_other() {
+async fn a_stop_closes_tunnels_one_after_the_other() {
     let echo = Echo::start("echo").await;
     let server = "[server]\nworkers = 2\nlog.format = \"json\"\n\
                   shutdown = { grace = \"4s\", close_code = 4012 }\n";
@@ -72,7 +72,7 @@ async fn a_stop_says_goodbye_to_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_answer_does_not_keep_its_endpoint_from_being_told() {
+async fn a_client_that_ignores_the_close_does_not_delay_the_close_to_its_endpoint() {
     let endpoint = Endpoint::bind().await;
     let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
     let (_client, mut served) = proxy.tunnel_to(&endpoint).await;
@@ -117,7 +117,7 @@ async fn a_drain_of_an_endpoint_can_be_undone_until_a_tunnel_is_closed() {
 }
 
 #[tokio::test]
-async fn a_listener_is_taken_out_and_put_back_beside_another_one() {
+async fn a_listener_is_drained_and_undrained_next_to_another_one() {
     let echo = Echo::start("echo").await;
     let main = free_address();
     let config = "[listener.other]\nbind = [\"127.0.0.1:0\"]\n".to_owned()
@@ -159,7 +159,7 @@ async fn a_listener_is_taken_out_and_put_back_beside_another_one() {
 }
 
 #[tokio::test]
-async fn a_listener_whose_address_is_taken_meanwhile_stays_out() {
+async fn a_listener_whose_address_is_in_use_meanwhile_stays_drained() {
     let echo = Echo::start("echo").await;
     let main = free_address();
     let config = simple(&[echo.address]).replace("127.0.0.1:0", &main.to_string());
@@ -181,7 +181,7 @@ async fn a_listener_whose_address_is_taken_meanwhile_stays_out() {
 
 /// Who is still there counts, and the file of a unix socket goes and comes.
 #[tokio::test]
-async fn a_listener_that_is_back_has_its_limits_and_its_files() {
+async fn an_undrained_listener_has_its_limits_and_its_files() {
     let echo = Echo::start("echo").await;
     let folder = tempfile::TempDir::new().unwrap();
     crate::harness::operator::write_token(folder.path());
@@ -220,7 +220,7 @@ async fn a_listener_that_is_back_has_its_limits_and_its_files() {
 }
 
 #[tokio::test]
-async fn a_listener_that_is_taken_out_of_the_configuration_is_forgotten() {
+async fn the_drain_of_a_listener_that_a_reload_removes_is_forgotten() {
     let echo = Echo::start("echo").await;
     let config = METRICS.replace("[admin]\n", ADMIN) + &simple(&[echo.address]);
     let folder = tempfile::TempDir::new().unwrap();
@@ -251,7 +251,7 @@ async fn a_listener_that_is_taken_out_of_the_configuration_is_forgotten() {
 }
 
 #[tokio::test]
-async fn tunnels_of_an_endpoint_that_a_reload_removes_are_moved_on_over_a_time() {
+async fn tunnels_of_a_removed_endpoint_are_closed_over_the_configured_time() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let rest = "on_removed = { action = \"drain\", over = \"2s\", order = \"random\" }\n";
     let (proxy, _operator) = Operator::start(&(simple(&[one.address]) + rest)).await;
@@ -270,7 +270,7 @@ async fn tunnels_of_an_endpoint_that_a_reload_removes_are_moved_on_over_a_time()
 }
 
 #[tokio::test]
-async fn what_is_kept_is_kept() {
+async fn tunnels_stay_unless_the_configuration_closes_them() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let rest = "on_drain = { action = \"close\" }\n";
     let (proxy, operator) = Operator::start(&(simple(&[one.address]) + rest)).await;

@@ -67,7 +67,7 @@ async fn endpoints_over_tls_are_verified() {
 }
 
 #[tokio::test]
-async fn checks_are_made_over_tls_too() {
+async fn health_checks_use_tls() {
     let health = "health = { websocket = { ping = true }, interval = \"50ms\", fall = 1, \
                   timeout = \"30s\" }\n";
     let good = format!("{health}tls = {{ ca = \"ca.pem\" }}\n");
@@ -85,7 +85,7 @@ async fn checks_are_made_over_tls_too() {
 }
 
 #[tokio::test]
-async fn plain_requests_reuse_connections_over_tls_too() {
+async fn plain_requests_reuse_tls_connections() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.write(&folder.path().join("ca.pem"));
@@ -133,7 +133,7 @@ async fn next_tunnel(
 }
 
 #[tokio::test]
-async fn sessions_are_used_again_even_after_a_reload_and_http_1_1_is_all_we_speak() {
+async fn sessions_resume_even_after_a_reload_and_only_http_1_1_is_offered() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.write(&folder.path().join("ca.pem"));
@@ -163,7 +163,7 @@ async fn sessions_are_used_again_even_after_a_reload_and_http_1_1_is_all_we_spea
 }
 
 #[tokio::test]
-async fn without_authorities_those_of_the_operating_system_are_believed() {
+async fn the_authorities_of_the_operating_system_are_the_default() {
     for (bundle, good) in [("ca.pem", true), ("other.pem", false)] {
         let folder = TempDir::new().unwrap();
         let authority = Authority::new();

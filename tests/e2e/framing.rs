@@ -90,7 +90,7 @@ async fn last_close(mut stream: SplitStream<Socket>) -> Option<CloseFrame> {
 }
 
 #[tokio::test]
-async fn a_close_goes_between_megabytes_in_both_directions() {
+async fn a_close_arrives_during_floods_in_both_directions() {
     let endpoint = narrow_endpoint();
     let config = format!(
         "[server]\nworkers = 2\nlog.format = \"json\"\nshutdown.grace = \"4s\"\n{}",

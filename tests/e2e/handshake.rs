@@ -76,7 +76,7 @@ fn broken_targets() -> Vec<Refused> {
 }
 
 #[tokio::test]
-async fn requests_that_break_a_rule_are_refused_and_no_endpoint_hears_of_them() {
+async fn invalid_handshakes_are_refused_and_reach_no_endpoint() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let cases = [broken_handshakes(), broken_targets()].concat();
@@ -92,7 +92,7 @@ async fn requests_that_break_a_rule_are_refused_and_no_endpoint_hears_of_them() 
 }
 
 #[tokio::test]
-async fn an_unsupported_version_is_told_which_one_is_spoken() {
+async fn an_unsupported_version_gets_the_supported_one() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let mut client = proxy.connect().await;
@@ -110,7 +110,7 @@ async fn an_unsupported_version_is_told_which_one_is_spoken() {
 }
 
 #[tokio::test]
-async fn what_the_http_library_refuses_is_counted_and_logged_too() {
+async fn requests_that_the_http_library_refuses_are_counted_and_logged() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let refused = [
@@ -180,7 +180,7 @@ async fn handshakes_as_real_clients_write_them_pass() {
 }
 
 #[tokio::test]
-async fn what_asks_for_another_protocol_is_plain_http() {
+async fn an_upgrade_to_another_protocol_is_plain_http() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     for request in [
@@ -267,7 +267,7 @@ async fn a_bad_answer_is_502_and_never_a_tunnel() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_hangs_up_is_502_and_is_not_asked_twice() {
+async fn an_endpoint_that_hangs_up_is_502_and_gets_no_second_request() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let mut client = proxy.connect().await;
@@ -279,7 +279,7 @@ async fn an_endpoint_that_hangs_up_is_502_and_is_not_asked_twice() {
 }
 
 #[tokio::test]
-async fn leniency_excuses_what_is_missing_but_not_what_is_wrong() {
+async fn lenient_mode_accepts_missing_fields_but_no_wrong_ones() {
     let endpoint = Endpoint::bind().await;
     let config = simple(&[endpoint.address]).replace(
         "upstream = \"main\"",
@@ -302,7 +302,7 @@ async fn leniency_excuses_what_is_missing_but_not_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn offers_and_answers_pass_through_and_nothing_else_does() {
+async fn subprotocols_and_extensions_pass_through_if_offered() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let mut client = proxy.connect().await;
@@ -367,7 +367,7 @@ async fn offers_and_answers_pass_through_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn names_are_spelled_as_in_the_rfc_and_otherwise_as_they_came() {
+async fn header_names_have_the_case_of_the_rfc_or_of_the_sender() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let mut client = proxy.connect().await;
@@ -453,7 +453,7 @@ async fn interim_answers_before_the_101_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_101_that_nobody_asked_for_is_502() {
+async fn an_unrequested_101_is_502() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let mut client = proxy.connect().await;

@@ -47,7 +47,7 @@ async fn all_reached(proxy: &Proxy) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn proxies_agree_and_a_change_moves_no_more_than_it_must() {
+async fn hashing_agrees_across_proxies_and_a_change_moves_few_keys() {
     let echoes = echoes().await;
     let [a, b, c] = echoes.each_ref().map(|echo| echo.address);
     let by = "{ header = \"x-user\" }";
@@ -73,7 +73,7 @@ async fn proxies_agree_and_a_change_moves_no_more_than_it_must() {
 }
 
 #[tokio::test]
-async fn the_load_has_a_bound() {
+async fn hashing_keeps_the_load_bounded() {
     let echoes = echoes().await;
     let [a, b, c] = echoes.each_ref().map(|echo| echo.address);
     let config = hashed(&[a, b, c], "{ header = \"x-user\" }").replace("100", "1.25");
@@ -92,7 +92,7 @@ async fn the_load_has_a_bound() {
 }
 
 #[tokio::test]
-async fn keys_come_from_where_the_configuration_says() {
+async fn hash_keys_come_from_the_configured_source() {
     let echoes = echoes().await;
     let [a, b, c] = echoes.each_ref().map(|echo| echo.address);
     let path = |path: &str| HANDSHAKE.replace("/chat", path);

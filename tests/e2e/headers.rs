@@ -40,7 +40,7 @@ async fn handshake(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> (Head, H
 }
 
 #[tokio::test]
-async fn fields_are_set_and_removed_on_both_ways() {
+async fn header_fields_are_set_and_removed_in_both_directions() {
     let route = r#"
         request_headers.set.x-env = "prod"
         request_headers.set.x-from = "${client_address} ${host} ${scheme} ${uri} ${listener}/${route}"
@@ -127,7 +127,7 @@ async fn paths_are_rewritten_and_nothing_else_of_the_target() {
 }
 
 #[tokio::test]
-async fn offers_to_compress_can_be_withdrawn() {
+async fn compression_offers_can_be_removed() {
     let (endpoint, proxy) = start("", "", "compression = \"strip\"\n").await;
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x-foo; a=\"1, 2\"\r\n\
         Sec-WebSocket-Extensions: Permessage-Deflate\r\n";
@@ -160,7 +160,7 @@ fn id(head: &Head) -> String {
 }
 
 #[tokio::test]
-async fn a_request_has_an_id_that_a_stranger_cannot_choose() {
+async fn an_untrusted_client_cannot_choose_the_request_id() {
     let server = "request_id = \"x-request-id\"";
     let (endpoint, proxy) = start(server, "", "").await;
     let lies = "X-Request-Id: chosen\r\nX_Request_Id: chosen\r\n";
@@ -195,7 +195,7 @@ async fn the_id_of_a_trusted_proxy_is_passed_on_and_logged() {
 
 /// What may not come in the head may not come behind the body either.
 #[tokio::test]
-async fn trailers_are_no_way_around() {
+async fn trailers_cannot_carry_removed_fields() {
     let route = "request_headers.remove = [\"x-debug\"]\n";
     let (endpoint, proxy) = start("request_id = \"x-request-id\"", "", route).await;
     let names = "X-Forwarded-For, X_Forwarded_For, X-Request-Id, X-Debug, X_Debug, Cookie, X-Sum";

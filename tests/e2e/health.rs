@@ -119,7 +119,7 @@ async fn a_failing_check_says_why() {
 
 /// Servers that speak nothing but WebSocket, as libraries make them, pass a check that does, too.
 #[tokio::test]
-async fn an_endpoint_is_checked_as_it_is_used() {
+async fn an_endpoint_is_checked_in_the_way_it_is_used() {
     let (asked, plain) = (Echo::start("asked").await, Echo::start("plain").await);
     let config = format!(
         "{}[upstream.asked]\nendpoints = [\"{}\"]\n\
@@ -160,7 +160,7 @@ async fn results_count_in_a_row() {
 }
 
 #[tokio::test]
-async fn what_is_down_gets_nothing_new_and_keeps_its_tunnels() {
+async fn a_down_endpoint_gets_no_new_tunnels_and_keeps_its_old_ones() {
     let endpoints = [
         Fickle::start(Does::Answer(200), Does::Echo).await,
         Fickle::start(Does::Answer(200), Does::Echo).await,
@@ -188,7 +188,7 @@ async fn what_is_down_gets_nothing_new_and_keeps_its_tunnels() {
 }
 
 #[tokio::test]
-async fn a_reload_keeps_what_is_known() {
+async fn a_reload_keeps_health_states() {
     let endpoint = Fickle::start(Does::Answer(500), Does::Echo).await;
     let settings = by_http("fall = 1");
     let proxy = Proxy::start(&config(&[endpoint.address], &settings)).await;
@@ -207,7 +207,7 @@ async fn a_reload_keeps_what_is_known() {
 
 /// Checks that reloads put off would never come where those come often enough.
 #[tokio::test]
-async fn reloads_do_not_put_checks_off() {
+async fn frequent_reloads_do_not_delay_health_checks() {
     let endpoint = Fickle::start(Does::Answer(200), Does::Echo).await;
     let settings = by_http("fall = 1").replace("50ms", "1s");
     let configs =
@@ -223,7 +223,7 @@ async fn reloads_do_not_put_checks_off() {
 }
 
 #[tokio::test]
-async fn when_all_are_down_that_is_said_or_any_is_tried() {
+async fn when_all_endpoints_are_down_the_client_gets_503_or_any_is_tried() {
     let endpoints = [
         Fickle::start(Does::Answer(500), Does::Echo).await,
         Fickle::start(Does::Answer(500), Does::Echo).await,
@@ -347,7 +347,7 @@ async fn an_endpoint_that_cuts_its_tunnels_is_ejected() {
 
 /// What is normal, and what clients can bring about, ejects nobody.
 #[tokio::test]
-async fn closes_and_what_clients_ask_for_eject_nobody() {
+async fn closes_and_client_errors_eject_no_endpoint() {
     let endpoint = Fickle::start(Does::Hang, Does::Close).await;
     let other = Fickle::start(Does::Hang, Does::Echo).await;
     let settings = EJECTION.replace("failures = 3", "failures = 1");
@@ -383,7 +383,7 @@ async fn closes_and_what_clients_ask_for_eject_nobody() {
 }
 
 #[tokio::test]
-async fn who_sends_rubbish_has_had_its_tunnel_cut_by_itself() {
+async fn invalid_frames_of_a_client_do_not_eject_the_endpoint() {
     let settings = EJECTION.replace("failures = 3", "failures = 1");
     let message = frame(0x81, Some([1, 2, 3, 4]), b"hello");
     for (bytes, ejected) in [
@@ -408,7 +408,7 @@ async fn who_sends_rubbish_has_had_its_tunnel_cut_by_itself() {
 }
 
 #[tokio::test]
-async fn no_more_than_its_share_of_an_upstream_is_ejected() {
+async fn no_more_than_the_maximum_share_is_ejected() {
     let refusing = join_all((0..5).map(|_| nobody())).await;
     let settings = format!("{EJECTION}tries = 5\n");
     let proxy = Proxy::start(&config(&refusing, &settings)).await;
@@ -437,7 +437,7 @@ async fn no_more_than_its_share_of_an_upstream_is_ejected() {
 }
 
 #[tokio::test]
-async fn a_passing_check_ends_an_ejection_and_so_does_its_time() {
+async fn an_ejection_ends_by_a_passing_check_or_by_time() {
     let endpoints = [
         Fickle::start(Does::Hang, Does::Answer(503)).await,
         Fickle::start(Does::Hang, Does::Echo).await,
@@ -483,7 +483,7 @@ async fn visit(proxy: &Proxy) -> [u16; 8] {
 /// One of three endpoints refuses, hangs, or dies and comes back, while clients come and go: none of
 /// them is refused for that.
 #[tokio::test]
-async fn clients_do_not_notice_that_one_of_three_fails() {
+async fn clients_do_not_notice_the_failure_of_one_of_three_endpoints() {
     let endpoints = [
         Fickle::start(Does::Echo, Does::Echo).await,
         Fickle::start(Does::Echo, Does::Echo).await,

@@ -79,7 +79,7 @@ const BEGINNINGS: [&[u8]; 10] = [
 ];
 
 #[tokio::test]
-async fn random_bytes_on_any_port_harm_nobody() {
+async fn random_bytes_on_any_port_do_no_harm() {
     const PROXY: &str = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
     let folder = tempfile::TempDir::new().unwrap();
     let authority = Authority::new();

@@ -299,7 +299,7 @@ async fn a_route_may_refuse_plain_http() {
 }
 
 #[tokio::test]
-async fn waiting_has_an_end_everywhere() {
+async fn every_wait_has_a_timeout() {
     let endpoint = Endpoint::bind().await;
     let timeouts = "[listener.main.timeouts]\n\
         request_header = \"1s\"\nkeep_alive = \"1s\"\nrequest_body = \"1s\"\n\
@@ -337,7 +337,7 @@ async fn waiting_has_an_end_everywhere() {
 }
 
 #[tokio::test]
-async fn requests_that_come_together_are_answered_in_turn() {
+async fn pipelined_requests_are_answered_in_order() {
     let (endpoint, _proxy, mut client) = setup().await;
     client.send(GET.repeat(2)).await;
     let (mut served, _) = endpoint.request().await;

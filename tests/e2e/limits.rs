@@ -37,7 +37,7 @@ fn refused(status: u16, reason: &str) -> (u16, Option<String>) {
 const AGREED: (u16, Option<String>) = (101, None);
 
 #[tokio::test]
-async fn a_listener_has_so_many_connections_and_no_more() {
+async fn a_listener_has_a_maximum_of_connections() {
     let echo = Echo::start("echo").await;
     let with = |limits: &str| settings(&[echo.address], limits, "");
     let proxy = Proxy::start(&with("limits.connections = 2")).await;
@@ -63,7 +63,7 @@ async fn a_listener_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_connections_and_others_have_theirs() {
+async fn an_address_has_a_maximum_of_connections_and_others_their_own() {
     let echo = Echo::start("echo").await;
     let limits = "limits.connections_per_ip = 1\ntrusted_proxies = [\"127.0.0.9\"]";
     let proxy = Proxy::start(&settings(&[echo.address], limits, "")).await;
@@ -143,7 +143,7 @@ async fn handshakes_of_a_listener_keep_to_a_rate() {
 }
 
 #[tokio::test]
-async fn heads_have_a_size() {
+async fn request_heads_have_a_maximum_size() {
     let endpoint = Endpoint::bind().await;
     let limits = "limits = { header_bytes = \"8KiB\", header_count = 20 }";
     let proxy = Proxy::start(&settings(&[endpoint.address], limits, "")).await;
@@ -166,7 +166,7 @@ async fn heads_have_a_size() {
 }
 
 #[tokio::test]
-async fn a_route_has_so_many_tunnels() {
+async fn a_route_has_a_maximum_of_tunnels() {
     let echo = Echo::start("echo").await;
     let config = settings(&[echo.address], "", "limits.tunnels = 2");
     let proxy = Proxy::start(&config).await;
@@ -183,7 +183,7 @@ async fn a_route_has_so_many_tunnels() {
 }
 
 #[tokio::test]
-async fn the_process_has_so_many_tunnels() {
+async fn the_process_has_a_maximum_of_tunnels() {
     let echo = Echo::start("echo").await;
     let server = "[server]\nworkers = 2\nlog.format = \"json\"\nmax_tunnels = 1\n";
     let proxy = Proxy::start(&(server.to_owned() + &simple(&[echo.address]))).await;
@@ -196,7 +196,7 @@ async fn the_process_has_so_many_tunnels() {
 }
 
 #[tokio::test]
-async fn an_endpoint_has_so_many_tunnels() {
+async fn an_endpoint_has_a_maximum_of_tunnels() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let tables = format!(
         "endpoints = [{{ address = \"{}\", max_tunnels = 1 }}, {{ address = \"{}\", max_tunnels = 2 }}]",

@@ -52,7 +52,7 @@ async fn a_unix_socket_has_its_mode_and_goes_with_the_process() {
 }
 
 #[tokio::test]
-async fn a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone() {
+async fn a_unix_socket_in_use_and_a_regular_file_are_left_alone() {
     let endpoint = Endpoint::bind().await;
     let folder = Arc::new(TempDir::new().unwrap());
     let path = folder.path().join("in.sock");
@@ -81,7 +81,7 @@ async fn a_unix_socket_in_use_and_a_file_that_is_none_are_left_alone() {
 }
 
 #[tokio::test]
-async fn ipv6_is_spoken_and_told_of() {
+async fn ipv6_clients_are_served_and_logged() {
     let endpoint = Endpoint::bind().await;
     let config = simple(&[endpoint.address]).replace("127.0.0.1:0", "[::1]:0");
     let proxy = Proxy::start(&config).await;
@@ -96,7 +96,7 @@ async fn ipv6_is_spoken_and_told_of() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_a_clear_error() {
+async fn an_address_in_use_is_a_clear_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // Workers share their addresses with one another, but not with those of another process.
     let echo = Echo::start("echo").await;

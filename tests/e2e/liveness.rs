@@ -69,7 +69,7 @@ async fn client_until_close(client: &mut Wire) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn both_sides_are_asked_and_their_answers_go_no_further() {
+async fn both_sides_are_pinged_and_their_pongs_are_not_forwarded() {
     let (proxy, _endpoint, mut client, mut served) = tunnel(PINGS).await;
     for _ in 0..2 {
         tokio::join!(
@@ -97,7 +97,7 @@ async fn both_sides_are_asked_and_their_answers_go_no_further() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_is_noticed_and_its_endpoint_told() {
+async fn a_dead_client_is_detected_and_its_endpoint_gets_a_close() {
     let (proxy, _endpoint, _client, mut served) = tunnel(PINGS).await;
     let ended = async { proxy.logged("tunnel ended").await };
     let (ended, last) = tokio::join!(ended, endpoint_until_close(&mut served));
@@ -106,7 +106,7 @@ async fn a_client_that_is_gone_is_noticed_and_its_endpoint_told() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_gone_is_noticed_and_its_client_told() {
+async fn a_dead_endpoint_is_detected_and_its_client_gets_a_close() {
     let (proxy, _endpoint, mut client, _served) = tunnel(PINGS).await;
     let ended = async { proxy.logged("tunnel ended").await };
     let (ended, last) = tokio::join!(ended, client_until_close(&mut client));
@@ -115,13 +115,13 @@ async fn an_endpoint_that_is_gone_is_noticed_and_its_client_told() {
 }
 
 #[test]
-fn an_endpoint_that_vanishes_without_a_packet_is_noticed() {
-    network::run_in_own(LINKS, "liveness::beyond_a_link_an_endpoint_vanishes");
+fn an_endpoint_that_vanishes_without_a_packet_is_detected() {
+    network::run_in_own(LINKS, "liveness::an_endpoint_behind_a_link_vanishes");
 }
 
 #[tokio::test]
 #[ignore = "needs a network of its own: run by the test before"]
-async fn beyond_a_link_an_endpoint_vanishes() {
+async fn an_endpoint_behind_a_link_vanishes() {
     let link = Link::new();
     let listener = link.beyond(|| TcpListener::bind((Link::FAR, 0)).unwrap());
     let endpoint = Endpoint::on(listener);
@@ -141,13 +141,13 @@ async fn beyond_a_link_an_endpoint_vanishes() {
 }
 
 #[test]
-fn a_client_that_vanishes_without_a_packet_is_noticed() {
-    network::run_in_own(LINKS, "liveness::beyond_a_link_a_client_vanishes");
+fn a_client_that_vanishes_without_a_packet_is_detected() {
+    network::run_in_own(LINKS, "liveness::a_client_behind_a_link_vanishes");
 }
 
 #[tokio::test]
 #[ignore = "needs a network of its own: run by the test before"]
-async fn beyond_a_link_a_client_vanishes() {
+async fn a_client_behind_a_link_vanishes() {
     let link = Link::new();
     let endpoint = Endpoint::bind().await;
     let config = settings(&[endpoint.address], "", PINGS);
@@ -172,7 +172,7 @@ async fn beyond_a_link_a_client_vanishes() {
 }
 
 #[tokio::test]
-async fn answers_are_no_activity() {
+async fn pongs_do_not_count_as_activity() {
     let route = "timeouts = { ping = \"1s\", pong = \"5s\", idle = \"3s\" }";
     let (proxy, _endpoint, mut client, mut served) = tunnel(route).await;
     // Both end with the tunnel.
@@ -194,7 +194,7 @@ async fn answers_are_no_activity() {
 }
 
 #[tokio::test]
-async fn whoever_talks_is_not_asked() {
+async fn an_active_side_is_not_pinged() {
     let pings = PINGS.replace("ping = \"1s\"", "ping = \"3s\"");
     let (proxy, _endpoint, mut client, mut served) = tunnel(&pings).await;
     let (hello, reply) = (frame(0x81, Some([1; 4]), b"x"), frame(0x81, None, b"x"));
@@ -224,7 +224,7 @@ fn timers(endpoint: std::net::SocketAddr) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_kernel_looks_after_connections_to_endpoints_where_it_is_to() {
+async fn tcp_keepalive_is_set_where_it_is_configured() {
     const KEEPALIVE: &str = "02";
     let endpoint = Endpoint::bind().await;
     let plain = settings(&[endpoint.address], "", "");

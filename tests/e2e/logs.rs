@@ -154,7 +154,7 @@ async fn everything_else_has_one_event() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_renamed_away_is_begun_anew() {
+async fn a_log_file_that_is_renamed_is_opened_again() {
     let echo = Echo::start("echo").await;
     let config = to("./access.log", "access_log.format = \"json\"") + &simple(&[echo.address]);
     let proxy = Proxy::start(&config).await;
@@ -233,7 +233,7 @@ async fn a_reload_changes_where_events_go_or_changes_nothing() {
 }
 
 #[tokio::test]
-async fn nowhere_to_log_to_is_told_at_the_start() {
+async fn a_log_file_that_cannot_be_opened_is_an_error_at_start() {
     let config = to("./nowhere/access.log", "") + &simple(&[([127, 0, 0, 1], 1).into()]);
     let mut proxy = Proxy::spawn(Arc::new(TempDir::new().unwrap()), &config, |_| {});
     assert_eq!(proxy.exit().await, 3);
@@ -244,7 +244,7 @@ async fn nowhere_to_log_to_is_told_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_full_disk_keeps_nobody_waiting_and_is_told() {
+async fn a_full_disk_blocks_no_client_and_is_reported() {
     let echo = Echo::start("echo").await;
     let config = to("/dev/full", "") + METRICS + &simple(&[echo.address]);
     let proxy = Proxy::start(&config).await;
@@ -265,7 +265,7 @@ async fn a_full_disk_keeps_nobody_waiting_and_is_told() {
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
 #[tokio::test]
-async fn a_trace_goes_on_or_begins_here() {
+async fn a_trace_is_continued_or_started() {
     let endpoint = Endpoint::bind().await;
     for (mode, sent, goes_on) in [
         ("pass", None, true),

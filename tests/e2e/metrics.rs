@@ -10,7 +10,7 @@ use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{until, within};
 
 #[tokio::test]
-async fn what_is_documented_is_what_there_is() {
+async fn the_documented_metrics_are_the_exported_ones() {
     let echo = Echo::start("echo").await;
     let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[echo.address]))).await;
     let _tunnel = proxy.tunnel().await;
@@ -102,7 +102,7 @@ async fn live_tunnels_are_in_the_sums() {
 }
 
 #[tokio::test]
-async fn every_answer_is_counted_by_what_it_was() {
+async fn every_response_is_counted_by_its_kind() {
     let endpoint = Endpoint::bind().await;
     let config = settings(
         &[endpoint.address],
@@ -166,7 +166,7 @@ async fn endpoints_that_are_not_reached_are_counted() {
 }
 
 #[tokio::test]
-async fn who_asks_for_open_metrics_gets_it() {
+async fn open_metrics_is_served_on_request() {
     let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[([127, 0, 0, 1], 1).into()]))).await;
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
     let (head, body) = get(&proxy, "/metrics", accept).await;
@@ -180,7 +180,7 @@ async fn who_asks_for_open_metrics_gets_it() {
 }
 
 #[tokio::test]
-async fn reloads_are_told() {
+async fn reloads_are_counted() {
     let config = METRICS.to_owned() + &simple(&[([127, 0, 0, 1], 1).into()]);
     let proxy = Proxy::start(&config).await;
     proxy.reload(&config).await;
@@ -219,7 +219,7 @@ async fn readiness_ends_when_a_stop_begins_and_health_does_not() {
 }
 
 #[tokio::test]
-async fn nothing_else_is_served_there_and_nobody_takes_all_places() {
+async fn the_metrics_port_serves_nothing_else_and_limits_its_connections() {
     let config = METRICS.to_owned() + &simple(&[([127, 0, 0, 1], 1).into()]);
     let proxy = Proxy::start(&config).await;
     assert_eq!(get(&proxy, "/", "").await.0.status(), 404);
@@ -266,7 +266,7 @@ async fn metrics_may_be_on_a_unix_socket() {
 }
 
 #[tokio::test]
-async fn who_waits_and_who_went_on_elsewhere_is_counted() {
+async fn queued_and_retried_handshakes_are_counted() {
     let (failing, echo) = (Endpoint::bind().await, Echo::start("echo").await);
     let failing_address = failing.address;
     let unwilling = tokio::spawn(async move {

@@ -51,7 +51,7 @@ async fn status_shows_everything_on_one_page() {
 }
 
 #[tokio::test]
-async fn who_floods_is_found_by_rates() {
+async fn the_busiest_tunnel_is_found_by_rates() {
     let endpoint = Endpoint::bind().await;
     let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
     let mut quiet = proxy.connect().await;
@@ -111,7 +111,7 @@ async fn followed(operator: &Operator, advice: &str) -> Printed {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_taken_out_and_put_back() {
+async fn an_endpoint_is_drained_and_undrained() {
     let echo = Echo::start("echo").await;
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let _held = proxy.tunnel().await;
@@ -155,7 +155,7 @@ async fn an_endpoint_is_taken_out_and_put_back() {
 }
 
 #[tokio::test]
-async fn a_listener_is_taken_out_and_put_back() {
+async fn a_listener_is_drained_and_undrained() {
     let echo = Echo::start("echo").await;
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let _held = proxy.tunnel().await;
@@ -243,7 +243,7 @@ async fn a_request_is_explained() {
 }
 
 #[tokio::test]
-async fn where_nobody_answers_it_is_said_how_to_point_elsewhere() {
+async fn an_unreachable_process_gets_a_hint_about_the_address() {
     let printed = command(&["status"], "unix:/nonexistent/admin.sock", None).await;
     assert_eq!((printed.code, &*printed.out), (6, ""));
     for hint in [
@@ -259,7 +259,7 @@ async fn where_nobody_answers_it_is_said_how_to_point_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_wanting_is_asked_for() {
+async fn a_missing_token_gets_a_hint() {
     let echo = Echo::start("echo").await;
     let (_proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let printed = command(&["reload"], operator.address(), None).await;

@@ -124,7 +124,7 @@ async fn each_leg_has_a_row() {
 }
 
 #[tokio::test]
-async fn programs_get_one_object() {
+async fn json_output_is_one_object() {
     let echo = Echo::start("echo").await;
     let proxy = Proxy::start(&simple(&[echo.address])).await;
     let url = ws(proxy.address());
@@ -169,7 +169,7 @@ async fn secure() -> (Proxy, Echo) {
 }
 
 #[tokio::test]
-async fn tls_is_a_leg_with_a_certificate_in_it() {
+async fn the_tls_leg_shows_the_certificate() {
     let (proxy, _echo) = secure().await;
     let (there, ca) = (proxy.address().to_string(), proxy.folder().join("ca.pem"));
     let ca = ca.to_str().unwrap();
@@ -191,7 +191,7 @@ async fn tls_is_a_leg_with_a_certificate_in_it() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_to_be_believed_is_shown_and_told_why() {
+async fn an_untrusted_certificate_is_shown_with_the_reason() {
     let (proxy, _echo) = secure().await;
     let (there, ca) = (proxy.address().to_string(), proxy.folder().join("ca.pem"));
     let url = "wss://chat.example.com/chat";
@@ -220,7 +220,7 @@ async fn a_certificate_that_is_not_to_be_believed_is_shown_and_told_why() {
 }
 
 #[tokio::test]
-async fn the_wrong_scheme_is_told_about() {
+async fn a_wrong_scheme_gets_a_hint() {
     let (secure, _echo) = secure().await;
     let told = probe(&[&ws(secure.address())]).await;
     told.failed("handshake", &["hint: ", "wss://"]);
@@ -231,7 +231,7 @@ async fn the_wrong_scheme_is_told_about() {
 }
 
 #[tokio::test]
-async fn a_refusal_tells_its_reason() {
+async fn a_refused_handshake_shows_the_reason() {
     let echo = Echo::start("echo").await;
     let config = settings(&[echo.address], "", "path = \"/realtime\"");
     let proxy = Proxy::start(&config).await;
@@ -318,7 +318,7 @@ async fn a_subprotocol_is_shown_and_must_be_agreed_on() {
 }
 
 #[tokio::test]
-async fn nobody_at_a_port_is_a_failure_to_connect() {
+async fn a_port_without_a_listener_is_a_connect_failure() {
     let endpoint = Endpoint::bind().await;
     let url = ws(endpoint.address);
     drop(endpoint);
@@ -386,7 +386,7 @@ async fn pong(wire: &mut Wire) {
 }
 
 #[tokio::test]
-async fn the_server_ends_the_connection_as_the_protocol_has_it() {
+async fn closing_the_connection_is_left_to_the_server() {
     let endpoint = Endpoint::bind().await;
     let url = ws(endpoint.address);
     let arguments = [&*url];
@@ -404,7 +404,7 @@ async fn the_server_ends_the_connection_as_the_protocol_has_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_clients_refuse_does_not_pass() {
+async fn a_response_that_clients_would_reject_fails() {
     let endpoint = Endpoint::bind().await;
     let url = ws(endpoint.address);
     let arguments = [&*url];
@@ -438,7 +438,7 @@ async fn every_option_is_documented() {
 }
 
 #[tokio::test]
-async fn mistakes_in_the_command_line_are_told_before_anything_is_done() {
+async fn wrong_arguments_are_reported_before_anything_is_done() {
     for (arguments, said) in [
         (&["http://a/"][..], "ws://"),
         (&["ws://a/", "--timeout", "soon"], "10s"),

@@ -124,7 +124,7 @@ async fn garbage_and_silence_are_closed_without_an_answer() {
 }
 
 #[tokio::test]
-async fn only_the_listed_may_send_one() {
+async fn only_trusted_proxies_may_send_a_header() {
     let (_endpoint, proxy) = start(REQUIRED).await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
@@ -137,7 +137,7 @@ async fn only_the_listed_may_send_one() {
 
 /// A load balancer passes on what comes to it through another one: the header tells of that one.
 #[tokio::test]
-async fn forwarding_headers_are_believed_of_whom_the_header_names() {
+async fn forwarding_headers_are_trusted_by_the_address_in_the_header() {
     let (endpoint, proxy) = start(REQUIRED).await;
     for (source, expected) in [
         ("127.0.0.1", "203.0.113.7, 127.0.0.1"),
@@ -156,7 +156,7 @@ async fn forwarding_headers_are_believed_of_whom_the_header_names() {
 
 /// What comes with a header that names nobody comes from somebody, and is believed of nobody.
 #[tokio::test]
-async fn forwarding_headers_behind_an_unknown_client_are_lies() {
+async fn forwarding_headers_of_an_unknown_client_are_not_trusted() {
     let (endpoint, proxy) = start(REQUIRED).await;
     let anonymous: [Vec<u8>; 4] = [
         b"PROXY UNKNOWN\r\n".to_vec(),
@@ -178,7 +178,7 @@ async fn forwarding_headers_behind_an_unknown_client_are_lies() {
 }
 
 #[tokio::test]
-async fn tls_begins_behind_the_header() {
+async fn tls_begins_after_the_header() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);
@@ -212,7 +212,7 @@ fn sending(version: &str, endpoint: &Endpoint) -> String {
 }
 
 #[tokio::test]
-async fn endpoints_are_told_in_version_1() {
+async fn endpoints_get_a_header_of_version_1() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&sending("v1", &endpoint)).await;
     let port = proxy.address().port();
@@ -244,7 +244,7 @@ async fn endpoints_are_told_in_version_1() {
 }
 
 #[tokio::test]
-async fn endpoints_are_told_in_version_2_and_no_connection_is_used_twice() {
+async fn endpoints_get_a_header_of_version_2_and_no_connection_is_reused() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&sending("v2", &endpoint)).await;
     let mut client = proxy.connect().await;

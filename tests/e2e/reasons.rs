@@ -237,7 +237,7 @@ async fn compare(proxy: &Proxy, rejection: Rejection, head: &Head) {
 }
 
 #[tokio::test]
-async fn every_refusal_shows_the_same_everywhere() {
+async fn every_rejection_has_the_same_reason_everywhere() {
     let mut scenes = Vec::new();
     for rejection in Rejection::ALL {
         if let Some(scene) = scene(*rejection) {
@@ -256,7 +256,7 @@ async fn every_refusal_shows_the_same_everywhere() {
 }
 
 #[tokio::test]
-async fn endpoints_that_cannot_be_connected_to_show_the_same_everywhere() {
+async fn connect_failures_have_the_same_reason_everywhere() {
     let gone = Endpoint::bind().await.address;
     // A queue that is full: the kernel drops what would be one more.
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -278,7 +278,7 @@ async fn endpoints_that_cannot_be_connected_to_show_the_same_everywhere() {
 }
 
 #[tokio::test]
-async fn handshakes_that_come_too_fast_show_the_same_everywhere() {
+async fn an_exceeded_handshake_rate_has_the_same_reason_everywhere() {
     let echo = Echo::start("echo").await;
     let config = settings(&[echo.address], "limits.handshakes_per_second = 1", "");
     let proxy = Proxy::start(&(SEEN.to_owned() + &config)).await;
@@ -296,7 +296,7 @@ async fn handshakes_that_come_too_fast_show_the_same_everywhere() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_wanting_shows_the_same_everywhere() {
+async fn a_missing_certificate_has_the_same_reason_everywhere() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);
@@ -503,6 +503,6 @@ async fn end(ended: Ended) {
 }
 
 #[tokio::test]
-async fn every_end_of_a_tunnel_shows_the_same_everywhere() {
+async fn every_end_of_a_tunnel_has_the_same_reason_everywhere() {
     join_all(Ended::ALL.map(end)).await;
 }

@@ -60,7 +60,7 @@ async fn excess(operator: &Operator) -> Value {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_what_it_would_move_and_moves_nothing() {
+async fn a_dry_run_reports_the_excess_and_moves_nothing() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     // As it is where nothing else is said.
     let (proxy, operator, held) = start(&one, "min_age = \"0s\"", 20).await;
@@ -99,7 +99,7 @@ async fn a_dry_run_tells_what_it_would_move_and_moves_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_moves_and_then_nothing_more() {
+async fn the_excess_moves_and_then_nothing_more() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let on = "mode = \"on\", rate = \"1000/s\", min_age = \"0s\"";
     let (proxy, operator, mut held) = start(&one, on, 20).await;
@@ -127,7 +127,7 @@ async fn what_is_too_much_moves_and_then_nothing_more() {
 }
 
 #[tokio::test]
-async fn nobody_is_moved_too_early() {
+async fn no_tunnel_is_moved_too_early() {
     tokio::join!(
         young_ones_stay(),
         slow_starts_come_first(),
@@ -149,7 +149,7 @@ async fn young_ones_stay() {
 }
 
 #[tokio::test]
-async fn no_more_are_moved_than_the_rate_allows_and_a_reload_ends_it() {
+async fn the_rate_is_kept_and_a_reload_ends_the_rebalance() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     // The first at once, the next an hour later.
     let slow = "mode = \"on\", rate = \"1/h\", min_age = \"0s\"";

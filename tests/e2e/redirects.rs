@@ -92,7 +92,7 @@ async fn plain_requests_go_to_https_and_handshakes_do_not() {
 }
 
 #[tokio::test]
-async fn a_route_may_lead_elsewhere() {
+async fn a_route_may_redirect() {
     let endpoint = Endpoint::bind().await;
     let config = simple(&[endpoint.address])
         + "[[route]]\n\

@@ -96,7 +96,7 @@ async fn change(turn: usize, proxy: &Proxy, authority: &Authority, [a, b, c]: [S
 /// The bar of the project: 500 tunnels with traffic, ten reloads of every kind, none dropped, none
 /// refused. New clients come all the while.
 #[tokio::test]
-async fn nothing_is_lost_and_nothing_refused() {
+async fn reloads_under_load_lose_and_refuse_nothing() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);
@@ -160,7 +160,7 @@ async fn nothing_is_lost_and_nothing_refused() {
 }
 
 #[tokio::test]
-async fn a_broken_file_changes_nothing_and_tells_all_that_is_wrong() {
+async fn an_invalid_file_changes_nothing_and_reports_every_error() {
     let echo = Echo::start("echo").await;
     let config = simple(&[echo.address]);
     let proxy = Proxy::start(&config).await;
@@ -279,7 +279,7 @@ async fn a_handshake_in_progress_is_finished() {
 }
 
 #[tokio::test]
-async fn counts_survive() {
+async fn counts_survive_a_reload() {
     let echoes = [Echo::start("old").await, Echo::start("new").await];
     let [old, new] = [0, 1].map(|at: usize| echoes[at].address);
     let proxy = Proxy::start(&simple(&[old])).await;
@@ -303,7 +303,7 @@ async fn counts_survive() {
 }
 
 #[tokio::test]
-async fn the_configuration_file_applies_by_itself_if_so_configured() {
+async fn a_changed_configuration_file_is_applied_if_so_configured() {
     let echo = Echo::start("echo").await;
     let nobody = simple(&[echo.address]).replace("[[route]]", "[[route]]\nhosts = [\"other\"]");
     let head = "[server]\nwatch = \"all\"\nlog.format = \"json\"\n";

@@ -94,7 +94,7 @@ async fn nothing_is_sent_twice_unless_the_configuration_says_so() {
 }
 
 #[tokio::test]
-async fn silence_leads_to_another_endpoint_if_so_configured() {
+async fn a_timeout_leads_to_another_endpoint_if_so_configured() {
     let endpoints = endpoints().await;
     let addresses = endpoints.each_ref().map(|each| each.address);
     let timeouts = "timeouts = { handshake = \"1s\", response = \"1s\" }\n";
@@ -120,7 +120,7 @@ fn full(echo: &Echo, queue: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_waits_gets_the_next_place_and_who_waits_too_long_is_told() {
+async fn a_queued_handshake_gets_the_next_free_tunnel_or_a_503() {
     let echo = Echo::start("echo").await;
     let proxy = Proxy::start(&full(&echo, "queue = { size = 2 }")).await;
     let first = proxy.tunnel().await;
@@ -163,7 +163,7 @@ async fn who_waits_gets_the_next_place_and_who_waits_too_long_is_told() {
 }
 
 #[tokio::test]
-async fn who_does_not_wait_to_the_end_leaves_the_line() {
+async fn a_client_that_leaves_gives_up_its_queue_position() {
     let echo = Echo::start("echo").await;
     let proxy = Proxy::start(&full(&echo, "queue = { size = 1 }")).await;
     let held = proxy.tunnel().await;

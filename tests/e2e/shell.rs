@@ -43,7 +43,7 @@ fn is_there(program: &str) -> bool {
 }
 
 #[test]
-fn completions_are_scripts_that_know_every_command() {
+fn completions_cover_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = printed(&["completions", shell]);
         for name in commands() {
@@ -60,7 +60,7 @@ fn completions_are_scripts_that_know_every_command() {
 }
 
 #[test]
-fn the_version_tells_what_it_is_made_of_when_asked() {
+fn the_verbose_version_shows_how_it_was_built() {
     let short = format!("tidegate {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(printed(&["--version"]), short);
     assert_eq!(printed(&["-V"]), short);
@@ -82,7 +82,7 @@ fn the_version_tells_what_it_is_made_of_when_asked() {
 }
 
 #[test]
-fn every_command_has_a_page_and_the_first_names_them_all() {
+fn every_command_has_a_manual_page_and_the_first_lists_them() {
     let first = printed(&["man"]);
     for name in commands() {
         assert!(

@@ -43,7 +43,7 @@ async fn cut_off(mut attacker: Wire) {
 }
 
 #[tokio::test]
-async fn silence_and_half_a_request_end_at_their_deadlines_beside_good_clients() {
+async fn silent_and_incomplete_requests_time_out_and_others_are_served() {
     let (echo, endpoint) = (Echo::start("echo").await, Endpoint::bind().await);
     let proxy = Proxy::start(&config(&echo, &endpoint)).await;
     let mut good = proxy.tunnel().await;
@@ -72,7 +72,7 @@ async fn silence_and_half_a_request_end_at_their_deadlines_beside_good_clients()
 
 /// A byte now and then is no way around the deadline of a head.
 #[tokio::test]
-async fn a_head_that_comes_byte_by_byte_has_one_deadline() {
+async fn a_request_head_sent_byte_by_byte_has_one_deadline() {
     let (echo, endpoint) = (Echo::start("echo").await, Endpoint::bind().await);
     let proxy = Proxy::start(&config(&echo, &endpoint)).await;
     let mut good = proxy.tunnel().await;
@@ -92,7 +92,7 @@ async fn a_head_that_comes_byte_by_byte_has_one_deadline() {
 
 /// Neither a client of plain text nor one of TLS that does not read its reply keeps it for ever.
 #[tokio::test]
-async fn a_reply_that_is_not_read_ends_at_its_deadline_beside_good_clients() {
+async fn an_unread_response_times_out_and_others_are_served() {
     let folder = tempfile::TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);

@@ -153,7 +153,7 @@ async fn a_transfer_coding_is_chunked_or_refused() {
 }
 
 #[tokio::test]
-async fn chunks_have_one_reading_and_their_faults_are_the_clients() {
+async fn chunks_have_one_reading_and_malformed_ones_are_client_errors() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -274,7 +274,7 @@ async fn internal_is_refused(client: &mut Wire) {
 /// The first of the published attacks: the endpoint refuses the version, the proxy believes in a
 /// tunnel, and what follows reaches the endpoint as a request of its own.
 #[tokio::test]
-async fn a_refused_version_opens_no_way_around_the_routes() {
+async fn a_refused_version_does_not_bypass_the_routes() {
     let (endpoint, proxy, mut client) = public_chat().await;
     for version in ["1337", "8", "12, 13", "013", ""] {
         let handshake = HANDSHAKE.replace("Version: 13", &format!("Version: {version}"));
@@ -308,7 +308,7 @@ async fn a_refused_version_opens_no_way_around_the_routes() {
 
 /// The second: a 101 that the endpoint got from somebody else's server, which a client may choose.
 #[tokio::test]
-async fn a_foreign_101_opens_no_tunnel() {
+async fn a_101_for_another_protocol_opens_no_tunnel() {
     let (endpoint, proxy, _) = public_chat().await;
     let plain = |line: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n");
     let requests = [
@@ -354,7 +354,7 @@ async fn a_foreign_101_opens_no_tunnel() {
 
 /// An answer that nobody has asked for yet is no answer to the next request.
 #[tokio::test]
-async fn what_an_endpoint_sends_behind_its_answer_is_dropped_with_the_connection() {
+async fn bytes_after_a_response_are_dropped_with_the_connection() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let answer = |text: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{text}");

@@ -38,7 +38,7 @@ fn shown(origins: &[(IpAddr, [Wire; 2])]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn endpoints_see_one_source_after_the_other() {
+async fn source_addresses_are_used_in_turn() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = from("\"127.0.0.2\", \"127.0.0.3\", \"::1\"", &listener);
     let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
@@ -66,7 +66,7 @@ async fn endpoints_see_one_source_after_the_other() {
 
 /// A connection that lies idle between two plain requests has a port, too.
 #[tokio::test]
-async fn idle_connections_count() {
+async fn idle_connections_count_as_ports_in_use() {
     let endpoint = Endpoint::bind().await;
     let config = METRICS.to_owned() + &simple(&[endpoint.address]);
     let proxy = Proxy::start(&config).await;
@@ -92,7 +92,7 @@ async fn idle_connections_count() {
 }
 
 #[tokio::test]
-async fn an_address_that_this_machine_does_not_have_is_passed_over() {
+async fn a_source_address_that_is_not_local_is_skipped() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     // The first is for documentation (RFC 5737): nobody has it.
     let proxy = Proxy::start(&from("\"192.0.2.1\", \"127.0.0.2\"", &listener)).await;
@@ -110,13 +110,13 @@ const NARROWED: &str = "ip link set lo up && \
     echo 40000 40007 > /proc/sys/net/ipv4/ip_local_port_range";
 
 #[test]
-fn a_source_without_a_free_port_is_passed_over() {
-    network::run_in_own(NARROWED, "source::in_a_narrow_network");
+fn a_source_address_without_a_free_port_is_skipped() {
+    network::run_in_own(NARROWED, "source::in_a_network_with_few_ports");
 }
 
 #[tokio::test]
 #[ignore = "needs a network of its own: run by the test before"]
-async fn in_a_narrow_network() {
+async fn in_a_network_with_few_ports() {
     let echoes = [
         Echo::bytes_at("127.0.0.1:9000".parse().unwrap()).await,
         Echo::bytes_at("127.0.0.1:9001".parse().unwrap()).await,

@@ -13,7 +13,7 @@ use crate::harness::until;
 use crate::harness::wire::Wire;
 
 #[tokio::test]
-async fn a_tunnel_is_closed_with_the_code_and_reason_that_are_given() {
+async fn a_tunnel_is_closed_with_the_given_code_and_reason() {
     let endpoint = Endpoint::bind().await;
     let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
     let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
@@ -53,7 +53,7 @@ async fn a_tunnel_is_closed_with_the_code_and_reason_that_are_given() {
 }
 
 #[tokio::test]
-async fn many_are_closed_at_a_pace_and_status_tells_how_far_that_is() {
+async fn tunnels_are_closed_at_a_pace_and_status_shows_the_progress() {
     let echo = Echo::start("echo").await;
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let mut held = Vec::new();
@@ -119,7 +119,7 @@ async fn a_pace_is_kept_and_can_be_stopped() {
 }
 
 #[tokio::test]
-async fn a_name_that_nothing_has_is_told_of() {
+async fn an_unknown_name_is_an_error() {
     let echo = Echo::start("echo").await;
     let (_proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     for (name, value) in [
@@ -137,7 +137,7 @@ async fn a_name_that_nothing_has_is_told_of() {
 }
 
 #[tokio::test]
-async fn a_slip_closes_nothing() {
+async fn a_mistaken_close_request_closes_nothing() {
     let echo = Echo::start("echo").await;
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let _held = proxy.tunnel().await;
@@ -179,7 +179,7 @@ async fn a_slip_closes_nothing() {
 }
 
 #[tokio::test]
-async fn a_drained_endpoint_keeps_its_tunnels_and_gets_nothing_new_until_it_is_put_back() {
+async fn a_drained_endpoint_keeps_its_tunnels_and_gets_no_new_ones() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let config = simple(&[one.address, other.address]);
     let (proxy, operator) = Operator::start(&config).await;
@@ -212,7 +212,7 @@ async fn a_drained_endpoint_keeps_its_tunnels_and_gets_nothing_new_until_it_is_p
 }
 
 #[tokio::test]
-async fn an_endpoint_stays_drained_that_goes_and_comes_back() {
+async fn an_endpoint_stays_drained_across_its_removal_and_return() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let both = simple(&[one.address, other.address]);
     let (proxy, operator) = Operator::start(&both).await;
@@ -229,7 +229,7 @@ async fn an_endpoint_stays_drained_that_goes_and_comes_back() {
 }
 
 #[tokio::test]
-async fn what_the_configuration_drains_an_operator_does_not_put_back() {
+async fn an_operator_cannot_undrain_what_the_configuration_drains() {
     let echo = Echo::start("echo").await;
     let address = echo.address;
     let list = format!("[{{ address = \"{address}\", drain = true }}]");
@@ -298,7 +298,7 @@ async fn with_six(one: &Echo, other: &Echo) -> (Proxy, Operator, Vec<Wire>) {
 }
 
 #[tokio::test]
-async fn a_plan_tells_what_changes_and_how_many_tunnels_that_is_about() {
+async fn a_plan_shows_the_changes_and_how_many_tunnels_they_affect() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let third = Echo::start("third").await;
     let (proxy, operator, _held) = with_six(&one, &other).await;
@@ -322,7 +322,7 @@ async fn a_plan_tells_what_changes_and_how_many_tunnels_that_is_about() {
 }
 
 #[tokio::test]
-async fn a_reload_that_displaces_most_tunnels_is_seldom_meant_so() {
+async fn a_reload_that_would_displace_most_tunnels_needs_confirmation() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let third = Echo::start("third").await;
     let (proxy, operator, mut held) = with_six(&one, &other).await;
@@ -359,7 +359,7 @@ async fn a_reload_that_displaces_most_tunnels_is_seldom_meant_so() {
 }
 
 #[tokio::test]
-async fn a_plan_tells_of_secrets_files_and_what_waits_for_the_next_start() {
+async fn a_plan_shows_secrets_files_and_changes_that_need_a_restart() {
     let echo = Echo::start("echo").await;
     let folder = TempDir::new().unwrap();
     write_token(folder.path());
@@ -403,7 +403,7 @@ async fn a_plan_tells_of_secrets_files_and_what_waits_for_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_file_that_nobody_has_asked_for_is_not_taken_along_with_a_certificate() {
+async fn a_certificate_reload_does_not_apply_other_changed_files() {
     let folder = TempDir::new().unwrap();
     write_token(folder.path());
     let authority = Authority::new();
@@ -435,7 +435,7 @@ async fn a_file_that_nobody_has_asked_for_is_not_taken_along_with_a_certificate(
 }
 
 #[tokio::test]
-async fn a_broken_configuration_is_told_line_by_line_and_stays_in_status() {
+async fn an_invalid_configuration_is_reported_line_by_line_and_in_status() {
     let echo = Echo::start("echo").await;
     let config = simple(&[echo.address]);
     let (proxy, operator) = Operator::start(&config).await;

@@ -30,7 +30,7 @@ fn pair(head: &Head) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn a_client_comes_back_to_where_it_was() {
+async fn a_client_returns_to_its_endpoint() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let proxy = Proxy::start(&sticky(&[one.address, two.address])).await;
     let (_first, head) = tunnel(&proxy, None).await;
@@ -67,7 +67,7 @@ async fn a_client_comes_back_to_where_it_was() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_gone_or_drains_is_forgotten() {
+async fn a_cookie_for_a_removed_or_drained_endpoint_is_ignored() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let config = sticky(&[one.address, two.address]);
     let proxy = Proxy::start(&config).await;
@@ -101,7 +101,7 @@ async fn an_endpoint_that_is_gone_or_drains_is_forgotten() {
 }
 
 #[tokio::test]
-async fn plain_replies_set_it_too_and_keep_the_endpoints_own() {
+async fn plain_responses_set_the_cookie_and_keep_those_of_the_endpoint() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&sticky(&[endpoint.address])).await;
     let mut client = proxy.connect().await;
@@ -117,7 +117,7 @@ async fn plain_replies_set_it_too_and_keep_the_endpoints_own() {
 }
 
 #[tokio::test]
-async fn nodes_with_the_same_key_understand_each_other_and_https_is_secure() {
+async fn nodes_with_the_same_key_share_cookies_and_https_makes_them_secure() {
     let folder = tempfile::TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);

@@ -55,7 +55,7 @@ async fn requests_finish_and_tunnels_have_their_grace() {
 }
 
 #[tokio::test]
-async fn what_outlives_the_grace_is_ended() {
+async fn tunnels_that_outlive_the_grace_are_ended() {
     let echo = Echo::start("echo").await;
     let mut proxy = Proxy::start(&with_grace("200ms", &simple(&[echo.address]))).await;
     let mut tunnel = proxy.tunnel().await;
@@ -78,7 +78,7 @@ async fn a_second_signal_ends_it_at_once() {
 
 /// What the kernel had already queued when the signal came is served, not reset.
 #[tokio::test]
-async fn nobody_in_the_queue_is_turned_away() {
+async fn connections_in_the_backlog_are_served() {
     let echo = Echo::start("echo").await;
     let mut proxy = Proxy::start(&with_grace("30s", &simple(&[echo.address]))).await;
     proxy.signal(Signal::STOP);
@@ -98,7 +98,7 @@ async fn nobody_in_the_queue_is_turned_away() {
 }
 
 #[tokio::test]
-async fn connections_are_still_accepted_for_the_delay() {
+async fn connections_are_accepted_during_the_delay() {
     let echo = Echo::start("echo").await;
     let config = with_grace("30s", &simple(&[echo.address]))
         .replace("shutdown.grace", "shutdown.delay = \"3s\"\nshutdown.grace");
@@ -110,7 +110,7 @@ async fn connections_are_still_accepted_for_the_delay() {
 }
 
 #[tokio::test]
-async fn a_configuration_with_mistakes_is_exit_code_1() {
+async fn an_invalid_configuration_is_exit_code_1() {
     let mut proxy = Proxy::spawn(Arc::new(TempDir::new().unwrap()), "nonsense", |_| {});
     assert_eq!(proxy.exit().await, 1);
     until("the reason", || proxy.log().text().contains("config.toml")).await;

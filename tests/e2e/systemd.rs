@@ -94,7 +94,7 @@ fn managed(config: &str, change: impl FnOnce(&mut Command)) -> (Manager, Proxy) 
 }
 
 #[tokio::test]
-async fn the_service_manager_is_told() {
+async fn the_service_manager_is_notified() {
     let echo = Echo::start("echo").await;
     let (manager, mut proxy) = managed(&simple(&[echo.address]), |_| {});
     let ready = manager.told("READY=1").await;
@@ -123,7 +123,7 @@ async fn the_service_manager_is_told() {
 
 /// The new process is the service from then on; it says so when the manager knows who it is.
 #[tokio::test]
-async fn the_manager_is_told_who_serves_after_an_upgrade() {
+async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
     let echo = Echo::start("echo").await;
     let config = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.drain = \"off\"\n"
         .to_owned()
@@ -158,7 +158,7 @@ async fn the_manager_is_told_who_serves_after_an_upgrade() {
 /// The manager does not hear of the end of a process that is no child of its own before that one's
 /// parent has gone.
 #[tokio::test]
-async fn whose_successor_has_died_leaves_at_once_so_that_the_manager_starts_anew() {
+async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts() {
     let echo = Echo::start("echo").await;
     let config = "[server]\nworkers = 1\nlog.format = \"json\"\n\
                   upgrade = { drain = \"off\", max_generations = 3 }\n"
@@ -188,7 +188,7 @@ async fn whose_successor_has_died_leaves_at_once_so_that_the_manager_starts_anew
 
 /// What the new configuration no longer has is closed everywhere: here, with the manager, and on disk.
 #[tokio::test]
-async fn addresses_that_an_upgrade_drops_are_let_go() {
+async fn addresses_that_an_upgrade_removes_are_closed() {
     let echo = Echo::start("echo").await;
     let folder = Arc::new(TempDir::new().unwrap());
     let (notify, unix) = (
@@ -225,7 +225,7 @@ async fn addresses_that_an_upgrade_drops_are_let_go() {
 
 /// What a manager keeps of a service that dies, and passes when it starts it again.
 #[tokio::test]
-async fn a_crash_loses_nobody_who_waits() {
+async fn a_crash_loses_no_waiting_client() {
     let echo = Echo::start("echo").await;
     let folder = Arc::new(TempDir::new().unwrap());
     let path = folder.path().join("notify.sock");
@@ -348,7 +348,7 @@ async fn is_served(client: &mut Wire) {
 
 /// One name, both families; who came before the process, or while there was none, is served.
 #[tokio::test]
-async fn sockets_that_are_passed_lose_nobody() {
+async fn passed_sockets_lose_no_client() {
     let echo = Echo::start("echo").await;
     let folder = Arc::new(TempDir::new().unwrap());
     let sockets = ["127.0.0.1:0", "[::1]:0"].map(|address| TcpListener::bind(address).unwrap());
@@ -448,7 +448,7 @@ async fn clients_of_a_socket_for_both_families_have_their_own_addresses() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_passed_is_a_clear_error() {
+async fn a_socket_name_that_is_not_passed_is_a_clear_error() {
     let echo = Echo::start("echo").await;
     let folder = Arc::new(TempDir::new().unwrap());
     let config = on_passed(echo.address, "wbe");

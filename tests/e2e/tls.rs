@@ -170,7 +170,7 @@ async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
 }
 
 #[tokio::test]
-async fn sessions_resume_when_a_listener_that_was_out_is_back() {
+async fn sessions_resume_after_a_listener_was_drained() {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);
@@ -268,7 +268,7 @@ async fn nodes_with_the_same_ticket_keys_resume_each_others_sessions() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_worth_nothing_at_another_listener() {
+async fn a_ticket_is_not_valid_at_another_listener() {
     let (authority, echo) = (Authority::new(), Echo::start("echo").await);
     let proxy = node(&authority, &echo, &ticket_key(1)).await;
     let client = authority.client_of(&[&TLS13]);
@@ -281,7 +281,7 @@ async fn a_ticket_is_worth_nothing_at_another_listener() {
 }
 
 #[tokio::test]
-async fn changed_ticket_keys_apply_by_themselves_and_broken_ones_do_not() {
+async fn changed_ticket_keys_are_applied_and_invalid_ones_are_not() {
     let (authority, echo) = (Authority::new(), Echo::start("echo").await);
     let proxy = node(&authority, &echo, &ticket_key(1)).await;
     let client = authority.client_of(&[&TLS13]);
@@ -314,7 +314,7 @@ async fn changed_ticket_keys_apply_by_themselves_and_broken_ones_do_not() {
 }
 
 #[tokio::test]
-async fn a_changed_certificate_applies_by_itself_and_tunnels_stay() {
+async fn a_changed_certificate_is_applied_and_tunnels_stay() {
     let Setup {
         authority,
         proxy,
@@ -362,7 +362,7 @@ async fn certificate(proxy: &Proxy, client: &Arc<ClientConfig>) -> CertificateDe
 
 /// Whatever a client would rather have; this one offers what is dearest first.
 #[tokio::test]
-async fn the_cipher_is_ours_to_choose() {
+async fn the_server_chooses_the_cipher() {
     let Setup {
         authority,
         proxy,
@@ -378,7 +378,7 @@ async fn the_cipher_is_ours_to_choose() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_speak_tls_or_does_not_go_on_is_let_go() {
+async fn a_client_without_tls_or_with_half_a_handshake_is_disconnected() {
     let Setup {
         proxy, echo: _echo, ..
     } = setup("[listener.main.timeouts]\ntls_handshake = \"1s\"\n").await;
@@ -392,7 +392,7 @@ async fn a_client_that_does_not_speak_tls_or_does_not_go_on_is_let_go() {
 
 /// Neither who says nothing nor who does not go on keeps anybody else out, even of a single place.
 #[tokio::test]
-async fn handshakes_take_turns() {
+async fn stalled_handshakes_do_not_block_others() {
     let Setup {
         authority,
         proxy,

@@ -133,7 +133,7 @@ async fn every_frame_passes_untouched_over_tls_on_both_sides() {
 }
 
 #[tokio::test]
-async fn what_the_endpoint_sends_with_its_101_arrives() {
+async fn bytes_that_the_endpoint_sends_with_its_101_arrive() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let mut client = proxy.connect().await;
@@ -148,7 +148,7 @@ async fn what_the_endpoint_sends_with_its_101_arrives() {
 }
 
 #[tokio::test]
-async fn what_the_client_sends_early_waits_for_the_101() {
+async fn bytes_that_the_client_sends_early_wait_for_the_101() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let early = Chance(1).bytes(64 * 1024);
@@ -248,7 +248,7 @@ async fn a_client_that_does_not_read_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn quiet_tunnels_are_ended_in_their_time() {
+async fn idle_and_half_closed_tunnels_time_out() {
     let endpoint = Endpoint::bind().await;
     let config = simple(&[endpoint.address]).replace(
         "[upstream.main]",

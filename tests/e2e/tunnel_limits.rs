@@ -56,7 +56,7 @@ async fn a_client_that_floods_is_closed_with_1008() {
 }
 
 #[tokio::test]
-async fn what_is_no_framing_is_no_way_around_a_limit() {
+async fn invalid_framing_does_not_bypass_a_limit() {
     let echo = Echo::with("echo", Unit::Bytes, None).await;
     let proxy = Proxy::start(&config(echo.address, "messages_per_second = 1000")).await;
     let mut client = proxy.tunnel().await;
@@ -69,7 +69,7 @@ async fn what_is_no_framing_is_no_way_around_a_limit() {
 }
 
 #[tokio::test]
-async fn a_client_may_be_slowed_down_and_loses_nothing() {
+async fn a_throttled_client_loses_nothing() {
     let endpoint = Endpoint::bind().await;
     let limited = |rate: &str| {
         let limits = format!("bytes_per_second = {{ rate = \"{rate}\" }}");
@@ -96,7 +96,7 @@ async fn a_client_may_be_slowed_down_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_reader_that_takes_nothing_is_cut_off_and_the_other_side_told() {
+async fn a_stalled_reader_is_disconnected_and_the_other_side_gets_a_close() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&config(endpoint.address, "slow_reader = \"2s\"")).await;
     let chunk = frame(0x82, None, &[7; 64 * 1024]);
@@ -119,7 +119,7 @@ async fn a_reader_that_takes_nothing_is_cut_off_and_the_other_side_told() {
 
 /// Small enough for TLS to take it all, and never to get rid of it.
 #[tokio::test]
-async fn a_slow_reader_over_tls_is_noticed_too() {
+async fn a_slow_reader_over_tls_is_detected() {
     let folder = tempfile::TempDir::new().unwrap();
     let authority = Authority::new();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);

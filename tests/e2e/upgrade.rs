@@ -122,7 +122,7 @@ async fn the_old_process_closes_its_tunnels_at_its_pace() {
 
 /// A connection that the old process has accepted has its time for a request, as always.
 #[tokio::test]
-async fn who_has_connected_and_asks_later_is_served() {
+async fn a_connection_accepted_before_an_upgrade_is_served_after_it() {
     let echo = Echo::start("echo").await;
     let (mut proxy, operator) = start(&with("drain = \"off\"", &simple(&[echo.address]))).await;
     let mut slow = proxy.connect().await;
@@ -144,7 +144,7 @@ async fn who_has_connected_and_asks_later_is_served() {
 }
 
 #[tokio::test]
-async fn whatever_fails_leaves_the_old_process_as_it_was() {
+async fn a_failed_upgrade_leaves_the_old_process_as_it_was() {
     let echo = Echo::start("echo").await;
     let config = with("drain = \"off\"", &simple(&[echo.address]));
     let (mut proxy, operator) = start(&config).await;
@@ -184,7 +184,7 @@ async fn whatever_fails_leaves_the_old_process_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_none_of_ours_takes_nothing_over() {
+async fn a_program_that_is_not_tidegate_takes_nothing_over() {
     let echo = Echo::start("echo").await;
     let folder = TempDir::new().unwrap();
     let admin = folder.path().join("admin.sock");
@@ -231,7 +231,7 @@ async fn a_program_that_is_none_of_ours_takes_nothing_over() {
 }
 
 #[tokio::test]
-async fn older_generations_are_seen_and_steered_through_the_youngest() {
+async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     let echo = Echo::start("echo").await;
     let config = with(
         "drain = \"off\", max_generations = 3",
@@ -321,7 +321,7 @@ async fn a_stop_of_the_old_process_is_its_own() {
 
 /// Of a unix socket there is one for all workers, and a file that must not go with the old process.
 #[tokio::test]
-async fn who_comes_by_a_unix_socket_meanwhile_is_served() {
+async fn clients_of_a_unix_socket_are_served_during_an_upgrade() {
     let echo = Echo::start("echo").await;
     let folder = Arc::new(TempDir::new().unwrap());
     let path = folder.path().join("in.sock");
@@ -351,7 +351,7 @@ async fn who_comes_by_a_unix_socket_meanwhile_is_served() {
 
 /// What the process before had open at an endpoint that comes back later is long gone.
 #[tokio::test]
-async fn an_endpoint_that_comes_back_later_has_no_load_from_before() {
+async fn an_endpoint_that_returns_after_an_upgrade_has_no_load_left_over() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let config = |endpoints: &[SocketAddr]| with("drain = \"off\"", &simple(endpoints));
     let (mut proxy, operator) = start(&config(&[one.address])).await;
@@ -374,7 +374,7 @@ async fn an_endpoint_that_comes_back_later_has_no_load_from_before() {
 }
 
 #[tokio::test]
-async fn a_listener_that_is_out_stays_out() {
+async fn a_drained_listener_stays_drained_after_an_upgrade() {
     let echo = Echo::start("echo").await;
     let main = free_address();
     let rest = simple(&[echo.address]).replace("127.0.0.1:0", &main.to_string());
@@ -391,7 +391,7 @@ async fn a_listener_that_is_out_stays_out() {
 
 /// It would be lost: what is known of endpoints is on its way already.
 #[tokio::test]
-async fn nobody_steers_endpoints_while_they_are_handed_over() {
+async fn endpoints_cannot_be_changed_while_they_are_handed_over() {
     let echo = Echo::start("echo").await;
     let config = with("drain = \"off\"", &simple(&[echo.address]));
     let (proxy, operator) = start(&config).await;
@@ -418,7 +418,7 @@ async fn nobody_steers_endpoints_while_they_are_handed_over() {
 
 /// Who is kept out stays out: nobody has to find out again.
 #[tokio::test]
-async fn what_is_known_of_endpoints_is_known_on() {
+async fn the_state_of_endpoints_survives_an_upgrade() {
     let good = Echo::start("good").await;
     let drained = Echo::start("drained").await;
     let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -169,7 +169,7 @@ async fn upgrade(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
 }
 
 #[tokio::test]
-async fn three_upgrades_and_ten_reloads_lose_nobody() {
+async fn three_upgrades_and_ten_reloads_lose_no_client() {
     let echoes = [
         Echo::start("a").await,
         Echo::start("b").await,
