@@ -1,5 +1,5 @@
-//! Bytes in a tunnel cost no allocation, and a tunnel that is quiet holds no buffer. Counted over the
-//! whole process, so this is a program of its own, with one test.
+//! Relaying a message allocates nothing, and an idle tunnel holds no buffer. Allocations are counted
+//! in the whole process, so this is a test program of its own with a single test.
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -22,18 +22,18 @@ use tidegate::tunnel::table::TunnelTable;
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
-/// Rounds before anything is counted: what is made once, and kept, is made in these.
+/// Rounds before the count begins: one-time allocations happen in these.
 const WARM: usize = 200;
 
 const ROUNDS: usize = 5000;
 
-/// Many times what the buffers of a slow reader take.
+/// Bytes sent to a slow reader: many times what its buffers hold.
 const STALLED: usize = 2 << 20;
 
-/// Far less than a worker reads at once.
+/// A socket buffer far smaller than a worker's read.
 const NARROW: usize = 16 << 10;
 
-/// Both ends of a connection.
+/// The two ends of a connection.
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -43,7 +43,7 @@ fn pair() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-/// Relays in a thread of its own, as a worker does.
+/// Relays on a thread of its own, as a worker does.
 fn relay(client: TcpStream, endpoint: TcpStream) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -94,7 +94,7 @@ fn message(payload: usize) -> Vec<u8> {
     frame
 }
 
-/// The same, masked with zeros, from a client.
+/// A binary message from a client, masked with zeros.
 fn masked(payload: usize) -> Vec<u8> {
     let mut frame = message(payload);
     frame[1] |= 0x80;
@@ -116,7 +116,7 @@ fn messages_cost_no_allocation_and_a_quiet_tunnel_holds_nothing() {
     let relay = relay(near_client, near_endpoint);
 
     let mut buffer = vec![0; 128 << 10];
-    // In several pieces too: what has to be looked at together is kept in the tunnel's own state.
+    // Headers that arrive in pieces, too: these bytes are kept in the state of the tunnel itself.
     let frames = [masked(64), masked(2000), masked(40_000)].concat();
     let back = [message(64), message(2000), message(40_000)].concat();
     let mut rounds = |count| {
@@ -139,8 +139,8 @@ fn messages_cost_no_allocation_and_a_quiet_tunnel_holds_nothing() {
     endpoint.shutdown(Shutdown::Write).unwrap();
     relay.join().unwrap();
 
-    // A reader that is slow: what it does not take is kept, and let go when it has been taken. Its
-    // buffers decide, as how fast it is does not: it may be no slower than the relay.
+    // A slow reader: bytes that it does not accept are kept, and freed when they have been written.
+    // Small socket buffers make it slow; reading slowly would not, if the relay were slower still.
     let (mut client, near_client) = pair();
     set_socket_recv_buffer_size(&client, NARROW).unwrap();
     set_socket_send_buffer_size(&near_client, NARROW).unwrap();
@@ -165,9 +165,9 @@ fn messages_cost_no_allocation_and_a_quiet_tunnel_holds_nothing() {
     while left > 0 {
         left -= client.read(&mut buffer[..1024]).unwrap();
     }
-    // Not dropped before the bytes are counted.
+    // Kept until the allocations are counted.
     let _piece = writer.join().unwrap();
-    // The threads of this test come and go with some bytes of their own.
+    // The threads of this test allocate a few bytes themselves.
     cross(&mut client, &mut endpoint, &frames[..70], &mut buffer);
     let after = HeapStats::get();
     let kept = after.total_bytes - quiet.total_bytes;

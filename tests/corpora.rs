@@ -1,5 +1,5 @@
-//! What the fuzzer has found worth keeping, as ordinary tests: `fuzz/checks` has what must hold,
-//! `fuzz/corpus` what it is tried on.
+//! The fuzz corpora as ordinary tests: every check in `fuzz/checks` runs on its inputs in
+//! `fuzz/corpus`.
 #![expect(
     clippy::unwrap_used,
     reason = "a test that fails has nothing to clean up"
@@ -63,7 +63,7 @@ fn every_corpus_passes() {
     }
 }
 
-/// A target whose corpus is not tried, or a corpus of nothing, would be forgotten.
+/// Without this, a target without a corpus, or a corpus without a target, would not be noticed.
 #[test]
 fn every_target_has_its_corpus() {
     let known: BTreeSet<String> = CHECKS.iter().map(|(name, _)| (*name).to_owned()).collect();

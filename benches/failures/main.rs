@@ -39,7 +39,7 @@ const FAILS_AT: Duration = Duration::from_secs(3);
 const BACK_AT: Duration = Duration::from_secs(8);
 
 /// How long a client waits for its 101.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The proxies that can have three endpoints.
 const PEERS: [Peer; 3] = [Peer::Tidegate, Peer::Haproxy, Peer::Nginx];
@@ -133,6 +133,6 @@ async fn measure(peer: Peer, failure: Mode) -> Seen {
 /// Whether a 101 came, and how long that took.
 async fn handshake(client: Client) -> (bool, Duration) {
     let start = Instant::now();
-    let result = tokio::time::timeout(PATIENCE, client.try_open("/")).await;
+    let result = tokio::time::timeout(TIMEOUT, client.try_open("/")).await;
     (matches!(result, Ok(Ok(_))), start.elapsed())
 }

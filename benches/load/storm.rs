@@ -19,7 +19,7 @@ use super::scenario::Results;
 pub(crate) const AT_ONCE: usize = 8000;
 
 /// What a client waits for its tunnel, once its turn has come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// From one look at the memory to the next.
 const LOOK: Duration = Duration::from_millis(20);
@@ -36,7 +36,7 @@ pub(crate) async fn measure(client: &Client, pid: u32, clients: usize) -> Result
             let (client, turns) = (client.clone(), Rc::clone(&turns));
             tokio::task::spawn_local(async move {
                 let _turn = turns.acquire().await.unwrap();
-                let came = tokio::time::timeout(PATIENCE, come_back(&client)).await;
+                let came = tokio::time::timeout(TIMEOUT, come_back(&client)).await;
                 came.is_ok_and(|came| came.is_ok()).then(|| start.elapsed())
             })
         })

@@ -32,7 +32,7 @@ const VISITS: Duration = Duration::from_millis(20);
 const GARBAGE: Duration = Duration::from_millis(250);
 
 /// How long anything may take before it counts as lost.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What all of them share.
 pub(crate) struct World {
@@ -229,7 +229,7 @@ async fn within<T>(
     what: &'static str,
     work: impl Future<Output = Result<T, Lost>>,
 ) -> Result<T, Lost> {
-    let done = tokio::time::timeout(PATIENCE, work).await;
+    let done = tokio::time::timeout(TIMEOUT, work).await;
     done.unwrap_or(Err(Lost::Late(what)))
 }
 
@@ -392,7 +392,7 @@ async fn disturb(world: Rc<World>, number: usize) {
         }
         io::Result::Ok(())
     };
-    if tokio::time::timeout(PATIENCE, sent).await.is_err() {
+    if tokio::time::timeout(TIMEOUT, sent).await.is_err() {
         world
             .tally
             .fault("half of a handshake is waited for without end");

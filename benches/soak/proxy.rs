@@ -24,7 +24,7 @@ use super::rig::{free_addresses, unix, write_certificate};
 pub(crate) const GRACE: Duration = Duration::from_secs(15);
 
 /// How long anything of an operator's may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is wrong with a configuration that must not be taken.
 const BROKEN: [&str; 3] = [
@@ -100,7 +100,7 @@ impl Proxy {
             leaving: RefCell::default(),
             all: RefCell::new(vec![first]),
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while proxy.status().await.is_none() {
             assert!(Instant::now() < deadline, "{}", proxy.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -150,7 +150,7 @@ impl Proxy {
     pub(crate) async fn upgrade(&self) -> Result<(), String> {
         let old = self.serving.get();
         self.verb(&["upgrade"]).await?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let new = loop {
             let status = self.status().await;
             let pid = status.and_then(|it| it["pid"].as_u64());
@@ -195,7 +195,7 @@ impl Proxy {
         self.leaving.borrow_mut().retain(|(old, since)| {
             let (pid, took) = (old.pid, since.elapsed());
             match old.end() {
-                End::Not if took < GRACE + PATIENCE => return true,
+                End::Not if took < GRACE + TIMEOUT => return true,
                 End::Not => {
                     wrong.push(format!("{pid} has not left {took:.0?} after its successor"))
                 }
@@ -223,7 +223,7 @@ impl Proxy {
     pub(crate) async fn stop(&self) -> Option<String> {
         let serving = self.serving.get();
         serving.signal(Signal::TERM);
-        let deadline = Instant::now() + GRACE + PATIENCE;
+        let deadline = Instant::now() + GRACE + TIMEOUT;
         loop {
             match serving.end() {
                 End::Not if Instant::now() > deadline => {
@@ -265,7 +265,7 @@ impl Proxy {
     async fn get(&self, socket: &str, path: &str) -> Option<String> {
         let socket = self.folder.path().join(socket);
         let asked = unix::get(&socket, path);
-        tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()
+        tokio::time::timeout(TIMEOUT, asked).await.ok()?.ok()
     }
 
     async fn verb(&self, words: &[&str]) -> Result<(), String> {
@@ -276,7 +276,7 @@ impl Proxy {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args(words).arg("--admin").arg(admin);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+        let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
             Ok(output) => output.unwrap(),
             Err(_) => return Err(format!("{words:?} takes for ever")),
         };

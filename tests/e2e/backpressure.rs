@@ -2,7 +2,7 @@
 //! does not depend on what is sent.
 
 use crate::harness::endpoint::Endpoint;
-use crate::harness::frames::{Chance, frame};
+use crate::harness::frames::{Random, frame};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 
@@ -23,7 +23,7 @@ const SLACK_KIB: usize = 4 * 1024;
 
 /// 1 MiB that would not fit if some of it were lost, doubled or moved.
 fn message() -> Vec<u8> {
-    frame(0x82, None, &Chance(9).bytes((1 << 20) - 7))
+    frame(0x82, None, &Random(9).bytes((1 << 20) - 7))
 }
 
 /// Fails if the process has taken more than `most` since `before`.
@@ -79,7 +79,7 @@ async fn stall_and_go_on(
 ) {
     let message = message();
     let before = proxy.resident_kib();
-    let sent = sender.flood_most(&message, MESSAGES).await;
+    let sent = sender.flood_up_to(&message, MESSAGES).await;
     assert!(sent < through * message.len(), "{sent} bytes were taken");
     grew_at_most(proxy, before, most);
     tokio::join!(

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::Echo;
-use crate::harness::frames::Chance;
+use crate::harness::frames::Random;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::HANDSHAKE;
 
@@ -115,7 +115,7 @@ impl Secrets {
             texts.extend(shown(&STANDARD.decode(der).unwrap()));
         }
         for (name, length) in [("tickets.key", 80), ("sticky.key", 32)] {
-            let bytes = Chance(length as u64).bytes(length);
+            let bytes = Random(length as u64).bytes(length);
             let text = STANDARD.encode(&bytes);
             let path = folder.join(name);
             fs::write(&path, format!("{text}\n")).unwrap();

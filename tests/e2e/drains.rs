@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::frames::{close, frame, said};
+use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, simple};
 use crate::harness::scrape::{METRICS, Scrape, get};
@@ -25,7 +25,7 @@ async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
 /// Answers the Close that comes, as a client does; what it said.
 async fn goodbye(mut client: Wire, length: usize) -> Vec<u8> {
     let bytes = client.exactly(length).await;
-    let payload = said(&bytes).unwrap();
+    let payload = close_payload(&bytes).unwrap();
     client.send(frame(0x88, Some([0; 4]), &payload[..2])).await;
     client.closed().await;
     payload
@@ -81,7 +81,7 @@ async fn a_client_that_ignores_the_close_does_not_delay_the_close_to_its_endpoin
         .post("/v1/tunnels/close", &json!({ "all": true }))
         .await;
     assert_eq!(status, 200);
-    assert_eq!(said(&served.rest().await.0), close(1001, "killed"));
+    assert_eq!(close_payload(&served.rest().await.0), close(1001, "killed"));
 }
 
 #[tokio::test]
@@ -199,14 +199,14 @@ async fn an_undrained_listener_has_its_limits_and_its_files() {
     assert!(!socket.exists());
     assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
     let mut refused = proxy.connect_unix("in.sock").await;
-    assert!(!refused.takes(HANDSHAKE.as_bytes()) || refused.head_if_any().await.is_none());
+    assert!(!refused.can_send(HANDSHAKE.as_bytes()) || refused.head_if_any().await.is_none());
     drop(held);
     proxy.logged("tunnel ended").await;
     // Its place is free a moment later.
     let served = async {
         loop {
             let mut client = proxy.connect_unix("in.sock").await;
-            if client.takes(HANDSHAKE.as_bytes())
+            if client.can_send(HANDSHAKE.as_bytes())
                 && client
                     .head_if_any()
                     .await

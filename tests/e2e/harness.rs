@@ -1,12 +1,12 @@
-//! What the tests share: the program under test, endpoints behind it, clients before it.
+//! The parts that tests are made of: the program under test, its endpoints and its clients.
 //!
-//! Ports are always 0 and addresses are read from the program's log. Tests wait for what happens;
-//! only [`quiet_for`] lets time pass, to show that nothing does.
+//! Every port is 0, and the real addresses are read from the log of the program. Tests wait for
+//! events; only [`quiet_for`] lets time pass, to show that nothing happens.
 
 pub(crate) mod certificates;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
-pub(crate) mod fickle;
+pub(crate) mod faulty;
 pub(crate) mod frames;
 pub(crate) mod network;
 pub(crate) mod operator;
@@ -16,12 +16,12 @@ pub(crate) mod wire;
 
 use std::time::Duration;
 
-/// How long anything may take before the test has failed. Never what a test measures.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time after which a wait fails the test. No test measures it.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An address that nobody has, and that the system gives to nobody who does not ask for it.
+/// An address that is not in use, and that the kernel does not assign to another socket by itself.
 pub(crate) fn free_address() -> std::net::SocketAddr {
-    // Below those that connections get (ip_local_port_range), of which other tests make many.
+    // Below the ports of outgoing connections (ip_local_port_range), of which other tests open many.
     let mut ports = 12_000..32_000;
     let skip = usize::try_from(std::process::id() % 500).unwrap() * 40;
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
@@ -35,15 +35,15 @@ pub(crate) fn free_address() -> std::net::SocketAddr {
     ports.find_map(free).unwrap()
 }
 
-/// Fails the test if `what` has not happened after a long time.
+/// Waits for `future`, and fails the test after a minute: `what` has not happened.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+    match tokio::time::timeout(WAIT_TIMEOUT, future).await {
         Ok(value) => value,
         Err(_) => panic!("waited in vain for {what}"),
     }
 }
 
-/// Asserts that `future` does not end for a while.
+/// Asserts that `future` does not complete within this time.
 pub(crate) async fn quiet_for(milliseconds: u64, future: impl Future<Output: std::fmt::Debug>) {
     if let Ok(value) = tokio::time::timeout(Duration::from_millis(milliseconds), future).await {
         panic!("expected quiet, got {value:?}");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::harness::endpoint::Echo;
-use crate::harness::fickle::{Does, Fickle};
+use crate::harness::faulty::{FaultyEndpoint, Reaction};
 use crate::harness::frames::frame;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
@@ -55,29 +55,29 @@ async fn a_failing_check_says_why() {
     let cases = [
         (None, "tcp = {}", "cannot connect: "),
         (None, http, "cannot connect: "),
-        (Some(Does::Answer(503)), http, "answered 503"),
-        (Some(Does::Answer(426)), http, "answered 426"),
-        (Some(Does::Hang), http, "no response within 300ms"),
-        (Some(Does::Answer(404)), websocket, "answered 404"),
-        (Some(Does::Hang), websocket, "no response within 300ms"),
+        (Some(Reaction::Answer(503)), http, "answered 503"),
+        (Some(Reaction::Answer(426)), http, "answered 426"),
+        (Some(Reaction::Hang), http, "no response within 300ms"),
+        (Some(Reaction::Answer(404)), websocket, "answered 404"),
+        (Some(Reaction::Hang), websocket, "no response within 300ms"),
         (
-            Some(Does::WrongAccept),
+            Some(Reaction::WrongAccept),
             websocket,
             "the 101 has a wrong `Sec-WebSocket-Accept`",
         ),
         (
-            Some(Does::Echo),
+            Some(Reaction::Echo),
             chat,
             "the 101 selects none of the subprotocols",
         ),
         // What it sends back is masked: as a Ping, and as the wrong side's.
         (
-            Some(Does::Echo),
+            Some(Reaction::Echo),
             pinging,
             "no Pong: a frame has the wrong masking",
         ),
         (
-            Some(Does::Close),
+            Some(Reaction::Close),
             pinging,
             "closed with code 1008 without a Pong",
         ),
@@ -88,12 +88,12 @@ async fn a_failing_check_says_why() {
         let address = match does {
             None => nobody().await,
             Some(does) => {
-                endpoints.push(Fickle::start(*does, Does::Hang).await);
+                endpoints.push(FaultyEndpoint::start(*does, Reaction::Hang).await);
                 endpoints.last().unwrap().address
             }
         };
         let timeout = match does {
-            Some(Does::Hang) => "300ms",
+            Some(Reaction::Hang) => "300ms",
             _ => "30s",
         };
         config += &format!(
@@ -143,9 +143,9 @@ async fn an_endpoint_is_checked_in_the_way_it_is_used() {
 
 #[tokio::test]
 async fn results_count_in_a_row() {
-    let (good, bad) = (Does::Answer(204), Does::Answer(500));
+    let (good, bad) = (Reaction::Answer(204), Reaction::Answer(500));
     let alternating = [bad, bad, good].repeat(4);
-    let endpoint = Fickle::scripted(&alternating, bad, Does::Echo).await;
+    let endpoint = FaultyEndpoint::scripted(&alternating, bad, Reaction::Echo).await;
     let settings = by_http("rise = 2, fall = 3");
     let proxy = Proxy::start(&config(&[endpoint.address], &settings)).await;
     let down = proxy.logged("endpoint down").await;
@@ -162,8 +162,8 @@ async fn results_count_in_a_row() {
 #[tokio::test]
 async fn a_down_endpoint_gets_no_new_tunnels_and_keeps_its_old_ones() {
     let endpoints = [
-        Fickle::start(Does::Answer(200), Does::Echo).await,
-        Fickle::start(Does::Answer(200), Does::Echo).await,
+        FaultyEndpoint::start(Reaction::Answer(200), Reaction::Echo).await,
+        FaultyEndpoint::start(Reaction::Answer(200), Reaction::Echo).await,
     ];
     let addresses = endpoints.each_ref().map(|each| each.address);
     let proxy = Proxy::start(&config(&addresses, &by_http("fall = 2"))).await;
@@ -171,14 +171,14 @@ async fn a_down_endpoint_gets_no_new_tunnels_and_keeps_its_old_ones() {
     for _ in 0..4 {
         tunnels.push(proxy.tunnel().await);
     }
-    endpoints[0].checks(Does::Answer(500));
+    endpoints[0].checks(Reaction::Answer(500));
     let down = proxy.logged("endpoint down").await;
     assert_eq!(down["endpoint"], addresses[0].to_string());
     assert_eq!(down["in_flight"], 2);
     for _ in 0..6 {
         tunnels.push(proxy.tunnel().await);
     }
-    assert_eq!(endpoints.each_ref().map(Fickle::asked), [2, 8]);
+    assert_eq!(endpoints.each_ref().map(FaultyEndpoint::asked), [2, 8]);
     for tunnel in &mut tunnels {
         let message = frame(0x81, Some([1, 2, 3, 4]), b"still here");
         tunnel.send(&message).await;
@@ -189,7 +189,7 @@ async fn a_down_endpoint_gets_no_new_tunnels_and_keeps_its_old_ones() {
 
 #[tokio::test]
 async fn a_reload_keeps_health_states() {
-    let endpoint = Fickle::start(Does::Answer(500), Does::Echo).await;
+    let endpoint = FaultyEndpoint::start(Reaction::Answer(500), Reaction::Echo).await;
     let settings = by_http("fall = 1");
     let proxy = Proxy::start(&config(&[endpoint.address], &settings)).await;
     proxy.logged("endpoint down").await;
@@ -208,7 +208,7 @@ async fn a_reload_keeps_health_states() {
 /// Checks that reloads put off would never come where those come often enough.
 #[tokio::test]
 async fn frequent_reloads_do_not_delay_health_checks() {
-    let endpoint = Fickle::start(Does::Answer(200), Does::Echo).await;
+    let endpoint = FaultyEndpoint::start(Reaction::Answer(200), Reaction::Echo).await;
     let settings = by_http("fall = 1").replace("50ms", "1s");
     let configs =
         ["", "tries = 1\n"].map(|more| config(&[endpoint.address], &format!("{more}{settings}")));
@@ -225,8 +225,8 @@ async fn frequent_reloads_do_not_delay_health_checks() {
 #[tokio::test]
 async fn when_all_endpoints_are_down_the_client_gets_503_or_any_is_tried() {
     let endpoints = [
-        Fickle::start(Does::Answer(500), Does::Echo).await,
-        Fickle::start(Does::Answer(500), Does::Echo).await,
+        FaultyEndpoint::start(Reaction::Answer(500), Reaction::Echo).await,
+        FaultyEndpoint::start(Reaction::Answer(500), Reaction::Echo).await,
     ];
     let addresses = endpoints.each_ref().map(|each| each.address);
     let health = by_http("fall = 1");
@@ -244,14 +244,14 @@ async fn when_all_endpoints_are_down_the_client_gets_503_or_any_is_tried() {
     for _ in 0..4 {
         proxy.tunnel().await;
     }
-    assert_eq!(endpoints.each_ref().map(Fickle::asked), [2, 2]);
+    assert_eq!(endpoints.each_ref().map(FaultyEndpoint::asked), [2, 2]);
     // As soon as one is up, it is the one.
-    endpoints[1].checks(Does::Answer(200));
+    endpoints[1].checks(Reaction::Answer(200));
     proxy.logged("endpoint up").await;
     for _ in 0..4 {
         proxy.tunnel().await;
     }
-    assert_eq!(endpoints.each_ref().map(Fickle::asked), [2, 6]);
+    assert_eq!(endpoints.each_ref().map(FaultyEndpoint::asked), [2, 6]);
 }
 
 const EJECTION: &str = "ejection = { failures = 3, window = \"10m\", base = \"10m\", \
@@ -295,18 +295,18 @@ async fn an_endpoint_that_refuses_is_ejected() {
 #[tokio::test]
 async fn an_endpoint_that_hangs_or_does_not_answer_well_is_ejected() {
     for does in [
-        Does::Hang,
-        Does::Answer(502),
-        Does::Answer(503),
-        Does::Answer(504),
+        Reaction::Hang,
+        Reaction::Answer(502),
+        Reaction::Answer(503),
+        Reaction::Answer(504),
     ] {
         let endpoints = [
-            Fickle::start(Does::Hang, does).await,
-            Fickle::start(Does::Hang, Does::Echo).await,
+            FaultyEndpoint::start(Reaction::Hang, does).await,
+            FaultyEndpoint::start(Reaction::Hang, Reaction::Echo).await,
         ];
         let addresses = endpoints.each_ref().map(|each| each.address);
         // Short only where it is what happens: the good endpoint has to answer within it, too.
-        let timeout = if does == Does::Hang { "1s" } else { "30s" };
+        let timeout = if does == Reaction::Hang { "1s" } else { "30s" };
         let settings = format!(
             "retry_on = [\"502\", \"503\", \"504\", \"timeout\"]\n{EJECTION}\
              timeouts = {{ handshake = \"{timeout}\" }}\n"
@@ -317,15 +317,19 @@ async fn an_endpoint_that_hangs_or_does_not_answer_well_is_ejected() {
         }
         let ejected = proxy.logged("endpoint ejected").await;
         assert_eq!(ejected["why"], "handshakes fail", "{does:?}");
-        assert_eq!(endpoints.each_ref().map(Fickle::asked), [3, 10], "{does:?}");
+        assert_eq!(
+            endpoints.each_ref().map(FaultyEndpoint::asked),
+            [3, 10],
+            "{does:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_endpoint_that_cuts_its_tunnels_is_ejected() {
     let endpoints = [
-        Fickle::start(Does::Hang, Does::Cut).await,
-        Fickle::start(Does::Hang, Does::Echo).await,
+        FaultyEndpoint::start(Reaction::Hang, Reaction::Cut).await,
+        FaultyEndpoint::start(Reaction::Hang, Reaction::Echo).await,
     ];
     let addresses = endpoints.each_ref().map(|each| each.address);
     let proxy = Proxy::start(&config(&addresses, EJECTION)).await;
@@ -348,8 +352,8 @@ async fn an_endpoint_that_cuts_its_tunnels_is_ejected() {
 /// What is normal, and what clients can bring about, ejects nobody.
 #[tokio::test]
 async fn closes_and_client_errors_eject_no_endpoint() {
-    let endpoint = Fickle::start(Does::Hang, Does::Close).await;
-    let other = Fickle::start(Does::Hang, Does::Echo).await;
+    let endpoint = FaultyEndpoint::start(Reaction::Hang, Reaction::Close).await;
+    let other = FaultyEndpoint::start(Reaction::Hang, Reaction::Echo).await;
     let settings = EJECTION.replace("failures = 3", "failures = 1");
     let addresses = [endpoint.address, other.address];
     let proxy = Proxy::start(&config(&addresses, &settings)).await;
@@ -364,15 +368,15 @@ async fn closes_and_client_errors_eject_no_endpoint() {
     proxy.logged_times("tunnel ended", 12).await;
     // Answers that an application gives; a plain request may even be told 503.
     for status in [400, 401, 404, 429, 500] {
-        endpoint.others(Does::Answer(status));
-        other.others(Does::Answer(status));
+        endpoint.others(Reaction::Answer(status));
+        other.others(Reaction::Answer(status));
         for _ in 0..4 {
             assert_eq!(handshake(&proxy).await, status);
         }
     }
     for status in [500, 502, 503, 504] {
-        endpoint.others(Does::Answer(status));
-        other.others(Does::Answer(status));
+        endpoint.others(Reaction::Answer(status));
+        other.others(Reaction::Answer(status));
         for _ in 0..4 {
             let mut client = proxy.connect().await;
             client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -391,8 +395,8 @@ async fn invalid_frames_of_a_client_do_not_eject_the_endpoint() {
         (&message, 1),
     ] {
         let endpoints = [
-            Fickle::start(Does::Hang, Does::Cut).await,
-            Fickle::start(Does::Hang, Does::Cut).await,
+            FaultyEndpoint::start(Reaction::Hang, Reaction::Cut).await,
+            FaultyEndpoint::start(Reaction::Hang, Reaction::Cut).await,
         ];
         let addresses = endpoints.each_ref().map(|each| each.address);
         let proxy = Proxy::start(&config(&addresses, &settings)).await;
@@ -439,8 +443,8 @@ async fn no_more_than_the_maximum_share_is_ejected() {
 #[tokio::test]
 async fn an_ejection_ends_by_a_passing_check_or_by_time() {
     let endpoints = [
-        Fickle::start(Does::Hang, Does::Answer(503)).await,
-        Fickle::start(Does::Hang, Does::Echo).await,
+        FaultyEndpoint::start(Reaction::Hang, Reaction::Answer(503)).await,
+        FaultyEndpoint::start(Reaction::Hang, Reaction::Echo).await,
     ];
     let addresses = endpoints.each_ref().map(|each| each.address);
     let short = EJECTION.replace("base = \"10m\"", "base = \"1s\"");
@@ -485,9 +489,9 @@ async fn visit(proxy: &Proxy) -> [u16; 8] {
 #[tokio::test]
 async fn clients_do_not_notice_the_failure_of_one_of_three_endpoints() {
     let endpoints = [
-        Fickle::start(Does::Echo, Does::Echo).await,
-        Fickle::start(Does::Echo, Does::Echo).await,
-        Fickle::start(Does::Echo, Does::Echo).await,
+        FaultyEndpoint::start(Reaction::Echo, Reaction::Echo).await,
+        FaultyEndpoint::start(Reaction::Echo, Reaction::Echo).await,
+        FaultyEndpoint::start(Reaction::Echo, Reaction::Echo).await,
     ];
     let addresses = endpoints.each_ref().map(|each| each.address);
     let settings = "health = { websocket = { path = \"/health\" }, interval = \"100ms\", \
@@ -508,12 +512,12 @@ async fn clients_do_not_notice_the_failure_of_one_of_three_endpoints() {
     while proxy.log().events("endpoint down").is_empty() {
         all_well(visit(&proxy).await);
     }
-    let back = Fickle::at(address, Does::Echo).await;
+    let back = FaultyEndpoint::at(address, Reaction::Echo).await;
     while proxy.log().events("endpoint up").is_empty() || back.asked() == 0 {
         all_well(visit(&proxy).await);
     }
-    hanging.others(Does::Hang);
-    hanging.checks(Does::Hang);
+    hanging.others(Reaction::Hang);
+    hanging.checks(Reaction::Hang);
     while proxy.log().events("endpoint down").len() < 2 {
         all_well(visit(&proxy).await);
     }

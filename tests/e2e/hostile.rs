@@ -2,7 +2,7 @@
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
-use crate::harness::frames::{Chance, frame};
+use crate::harness::frames::{Random, frame};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
@@ -97,12 +97,12 @@ async fn random_bytes_on_any_port_do_no_harm() {
     }
     let proxy = Proxy::start_in(folder, &config).await;
     let mut neighbour = proxy.tunnel().await;
-    let mut chance = Chance(7);
+    let mut random = Random(7);
     for beginning in BEGINNINGS {
         for listener in ["main", "tls", "proxied", "both"].repeat(6) {
             let mut client = Wire::connect(proxy.address_of(listener)).await;
-            let length = chance.up_to(3000);
-            let bytes = chance.bytes(length);
+            let length = random.up_to(3000);
+            let bytes = random.bytes(length);
             client.flood_once(&[beginning, &bytes].concat()).await;
             client.reset();
         }

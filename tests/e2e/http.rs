@@ -1,7 +1,7 @@
 //! Plain HTTP on a WebSocket route: what long-polling and event-stream fallbacks need.
 
 use crate::harness::endpoint::Endpoint;
-use crate::harness::frames::Chance;
+use crate::harness::frames::Random;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{End, Wire};
 
@@ -57,7 +57,7 @@ async fn an_upload_is_passed_on_as_it_comes() {
 #[tokio::test]
 async fn bodies_of_any_size_pass_both_ways() {
     let (endpoint, _proxy, mut client) = setup().await;
-    let body = Chance(4).bytes(20 << 20);
+    let body = Random(4).bytes(20 << 20);
     let request = format!(
         "PUT /big HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
         body.len()

@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 
 use crate::harness::endpoint::Endpoint;
-use crate::harness::frames::{close, frame, frames, said};
+use crate::harness::frames::{close, close_payload, frame, frames};
 use crate::harness::network::{self, LINKS, Link};
 use crate::harness::proxy::{Proxy, settings};
 use crate::harness::scrape::{METRICS, Scrape};
@@ -102,7 +102,7 @@ async fn a_dead_client_is_detected_and_its_endpoint_gets_a_close() {
     let ended = async { proxy.logged("tunnel ended").await };
     let (ended, last) = tokio::join!(ended, endpoint_until_close(&mut served));
     assert_eq!(ended["reason"], "dead-client");
-    assert_eq!(said(&last), close(1001, "dead-client"));
+    assert_eq!(close_payload(&last), close(1001, "dead-client"));
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_dead_endpoint_is_detected_and_its_client_gets_a_close() {
     let ended = async { proxy.logged("tunnel ended").await };
     let (ended, last) = tokio::join!(ended, client_until_close(&mut client));
     assert_eq!(ended["reason"], "dead-upstream");
-    assert_eq!(said(&last), close(1001, "dead-upstream"));
+    assert_eq!(close_payload(&last), close(1001, "dead-upstream"));
 }
 
 #[test]
@@ -137,7 +137,7 @@ async fn an_endpoint_behind_a_link_vanishes() {
     let ended = async { proxy.logged("tunnel ended").await };
     let (ended, last) = tokio::join!(ended, client_until_close(&mut client));
     assert_eq!(ended["reason"], "dead-upstream");
-    assert_eq!(said(&last), close(1001, "dead-upstream"));
+    assert_eq!(close_payload(&last), close(1001, "dead-upstream"));
 }
 
 #[test]
@@ -168,7 +168,7 @@ async fn a_client_behind_a_link_vanishes() {
     let ended = async { proxy.logged("tunnel ended").await };
     let (ended, last) = tokio::join!(ended, endpoint_until_close(&mut served));
     assert_eq!(ended["reason"], "dead-client");
-    assert_eq!(said(&last), close(1001, "dead-client"));
+    assert_eq!(close_payload(&last), close(1001, "dead-client"));
 }
 
 #[tokio::test]

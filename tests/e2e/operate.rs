@@ -28,7 +28,7 @@ async fn status_shows_everything_on_one_page() {
     proxy.logged("endpoint down").await;
     let _held = proxy.tunnel().await;
     proxy.logged("tunnel opened").await;
-    let printed = operator.types(&["status"]).await;
+    let printed = operator.run(&["status"]).await;
     assert_eq!((printed.code, &*printed.err), (0, ""));
     assert!(
         printed
@@ -45,7 +45,7 @@ async fn status_shows_everything_on_one_page() {
     assert!(out[6].starts_with("health checks fail: "), "{out:?}");
     // Not a terminal: nothing is coloured.
     assert!(!printed.out.contains('\u{1b}'));
-    let json = operator.types(&["status", "--json"]).await;
+    let json = operator.run(&["status", "--json"]).await;
     let json: Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!(json["upstreams"][0]["endpoints"][1]["state"], "down");
 }
@@ -73,7 +73,7 @@ async fn the_busiest_tunnel_is_found_by_rates() {
         }
     };
     let printed = tokio::select! {
-        printed = operator.types(&["tunnels", "--rates=300ms"]) => printed,
+        printed = operator.run(&["tunnels", "--rates=300ms"]) => printed,
         () = flood => unreachable!("it goes on"),
     };
     assert_eq!((printed.code, &*printed.err), (0, ""));
@@ -90,14 +90,14 @@ async fn nothing_is_closed_without_yes() {
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let mut held = proxy.tunnel().await;
     proxy.logged("tunnel opened").await;
-    let printed = operator.types(&["close", "--route", "main"]).await;
+    let printed = operator.run(&["close", "--route", "main"]).await;
     assert_eq!(printed.out, "would close 1 tunnel; add --yes to close it\n");
     assert_eq!(operator.get("/v1/status").await["tunnels"], 1);
-    let printed = operator.types(&["close", "--yes"]).await;
+    let printed = operator.run(&["close", "--yes"]).await;
     assert_eq!(printed.code, 7);
     assert!(printed.err.contains("all"), "{}", printed.err);
     let printed = operator
-        .types(&["close", "--route", "main", "--code", "1012", "--yes"])
+        .run(&["close", "--route", "main", "--code", "1012", "--yes"])
         .await;
     assert_eq!((printed.code, &*printed.out), (0, "closed 1 of 1 tunnel\n"));
     assert_eq!(held.exactly(4).await[2..], 1012_u16.to_be_bytes());
@@ -107,7 +107,7 @@ async fn nothing_is_closed_without_yes() {
 async fn followed(operator: &Operator, advice: &str) -> Printed {
     let words = advice.split_once("tidegate ").unwrap().1;
     let words: Vec<&str> = words.split(' ').collect();
-    operator.types(&words).await
+    operator.run(&words).await
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn an_endpoint_is_drained_and_undrained() {
     let _held = proxy.tunnel().await;
     proxy.logged("tunnel opened").await;
     let address = echo.address.to_string();
-    let printed = operator.types(&["drain", &address]).await;
+    let printed = operator.run(&["drain", &address]).await;
     assert_eq!(printed.code, 0);
     let first = printed.out.lines().next().unwrap();
     assert_eq!(
@@ -135,17 +135,17 @@ async fn an_endpoint_is_drained_and_undrained() {
         printed.out
     );
     proxy.logged("tunnel ended").await;
-    let printed = operator.types(&["undrain", &address]).await;
+    let printed = operator.run(&["undrain", &address]).await;
     assert_eq!(
         printed.out,
         format!("endpoint {address} of upstream main is back in rotation\n")
     );
-    let printed = operator.types(&["weight", &address, "5"]).await;
+    let printed = operator.run(&["weight", &address, "5"]).await;
     assert_eq!(
         printed.out,
         format!("endpoint {address} of upstream main now has weight 5 until the next reload\n")
     );
-    let printed = operator.types(&["drain", "127.0.0.1:1"]).await;
+    let printed = operator.run(&["drain", "127.0.0.1:1"]).await;
     assert_eq!(
         (printed.code, printed.err.contains("no endpoint")),
         (7, true),
@@ -160,7 +160,7 @@ async fn a_listener_is_drained_and_undrained() {
     let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
     let _held = proxy.tunnel().await;
     proxy.logged("tunnel opened").await;
-    let printed = operator.types(&["drain", "--listener", "main"]).await;
+    let printed = operator.run(&["drain", "--listener", "main"]).await;
     let mut lines = printed.out.lines();
     assert_eq!(
         (printed.code, lines.next()),
@@ -172,10 +172,10 @@ async fn a_listener_is_drained_and_undrained() {
     // The line that moves them away is one that works.
     assert_eq!(followed(&operator, lines.next().unwrap()).await.code, 0);
     proxy.logged("tunnel ended").await;
-    let printed = operator.types(&["status"]).await;
+    let printed = operator.run(&["status"]).await;
     let line = printed.out.lines().find(|it| it.starts_with("main  "));
     assert!(line.unwrap().contains("drained by an operator"));
-    let printed = operator.types(&["undrain", "--listener", "main"]).await;
+    let printed = operator.run(&["undrain", "--listener", "main"]).await;
     proxy.logged_times("listening", 2).await;
     let again = format!(
         "listener main accepts connections again on {}\n",
@@ -187,7 +187,7 @@ async fn a_listener_is_drained_and_undrained() {
         &["drain"][..],
         &["drain", "127.0.0.1:1", "--listener", "main"],
     ] {
-        assert_eq!(operator.types(wrong).await.code, 2);
+        assert_eq!(operator.run(wrong).await.code, 2);
     }
 }
 
@@ -198,7 +198,7 @@ async fn a_reload_is_planned_and_then_done() {
     let _held = proxy.tunnel().await;
     proxy.logged("tunnel opened").await;
     proxy.rewrite(&(ADMIN.to_owned() + &simple(&[other.address])));
-    let printed = operator.types(&["reload", "--plan"]).await;
+    let printed = operator.run(&["reload", "--plan"]).await;
     let removed = format!("main {}", one.address);
     assert_eq!(
         row(&printed.out, &removed),
@@ -211,17 +211,17 @@ async fn a_reload_is_planned_and_then_done() {
         "{}",
         printed.out
     );
-    let printed = operator.types(&["reload"]).await;
+    let printed = operator.run(&["reload"]).await;
     assert_eq!(printed.code, 7);
     assert!(
         printed.err.contains("not reloaded: 1 of 1 live tunnels"),
         "{}",
         printed.err
     );
-    let printed = operator.types(&["reload", "--force"]).await;
+    let printed = operator.run(&["reload", "--force"]).await;
     assert_eq!((printed.code, &*printed.out), (0, "reloaded\n"));
     proxy.rewrite(&(ADMIN.to_owned() + "[listener.main]\nbind = [\"nonsense\"]\n"));
-    let printed = operator.types(&["reload"]).await;
+    let printed = operator.run(&["reload"]).await;
     assert_eq!(printed.code, 7);
     assert!(printed.err.contains("config.toml:"), "{}", printed.err);
 }
@@ -236,7 +236,7 @@ async fn a_request_is_explained() {
         "-H",
         "Origin: https://a.example",
     ];
-    let printed = operator.types(&words).await;
+    let printed = operator.run(&words).await;
     assert_eq!((printed.code, &*printed.err), (0, ""));
     assert_eq!(row(&printed.out, "route "), ["route", "main"]);
     assert!(row(&printed.out, "endpoint ")[1].starts_with(&echo.address.to_string()));

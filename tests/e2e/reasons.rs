@@ -10,7 +10,7 @@ use tidegate::tunnel::ended::Ended;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::frames::{frame, frames, said};
+use crate::harness::frames::{close_payload, frame, frames};
 use crate::harness::operator::{Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal, settings};
 use crate::harness::scrape::Scrape;
@@ -474,11 +474,11 @@ async fn end(ended: Ended) {
     if let (Some(client), Some(code)) = (&mut client, ended.close_code()) {
         let close = [&code.to_be_bytes(), ended.token().as_bytes()].concat();
         let (rest, _) = client.rest().await;
-        assert_eq!(said(&rest), Some(close), "{ended}: {rest:?}");
+        assert_eq!(close_payload(&rest), Some(close), "{ended}: {rest:?}");
     } else if let (Ended::SlowClient, Some(served)) = (ended, &mut served) {
         let (rest, _) = served.rest().await;
         let close = [&1001_u16.to_be_bytes(), ended.token().as_bytes()].concat();
-        assert_eq!(said(&rest), Some(close), "{ended}");
+        assert_eq!(close_payload(&rest), Some(close), "{ended}");
     }
     let logged = proxy.logged("tunnel ended").await;
     assert_eq!(logged["reason"], ended.token());

@@ -87,7 +87,7 @@ async fn a_dry_run_reports_the_excess_and_moves_nothing() {
     let shown = operator.get("/v1/upstreams").await[0]["rebalance"].clone();
     let expected = json!({ "dry_run": true, "excess": 8, "waits_for_slow_start": false });
     assert_eq!(shown, expected);
-    let printed = operator.types(&["status"]).await.out;
+    let printed = operator.run(&["status"]).await.out;
     let line = "rebalance of main: 8 tunnels would be moved (dry run)";
     assert!(printed.contains(line), "{printed}");
     let scrape = Scrape::of(&proxy).await;

@@ -83,7 +83,7 @@ async fn a_request_head_sent_byte_by_byte_has_one_deadline() {
     let mut head = b"GET / HTTP/1.1\r\nHost: a\r\nX: ".iter().copied();
     while !attackers.is_empty() {
         let byte = [head.next().unwrap_or(b'x')];
-        attackers.retain_mut(|attacker| attacker.takes(&byte));
+        attackers.retain_mut(|attacker| attacker.can_send(&byte));
         // A byte each as often as good clients get something done.
         works(&proxy, &mut good).await;
     }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::harness::certificates::Authority;
 
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::frames::{close, frame, said};
+use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::until;
@@ -35,11 +35,17 @@ async fn a_tunnel_is_closed_with_the_given_code_and_reason() {
     let (status, closed) = operator.post(path, &asked).await;
     assert_eq!((status, &closed["closed"]), (200, &json!(1)));
     // Both ends are told: the endpoint by 1001, whatever the client is told.
-    assert_eq!(said(&client.exactly(15).await), close(4001, "maintenance"));
+    assert_eq!(
+        close_payload(&client.exactly(15).await),
+        close(4001, "maintenance")
+    );
     client
         .send(frame(0x88, Some([0; 4]), &4001_u16.to_be_bytes()))
         .await;
-    assert_eq!(said(&served.rest().await.0), close(1001, "maintenance"));
+    assert_eq!(
+        close_payload(&served.rest().await.0),
+        close(1001, "maintenance")
+    );
     let ended = proxy.logged("tunnel ended").await;
     assert_eq!(
         (&ended["reason"], &ended["session"]),
@@ -68,7 +74,7 @@ async fn tunnels_are_closed_at_a_pace_and_status_shows_the_progress() {
         (200, &json!(30), &json!(30))
     );
     for wire in &mut held {
-        assert_eq!(said(&wire.rest().await.0), close(1012, "killed"));
+        assert_eq!(close_payload(&wire.rest().await.0), close(1012, "killed"));
     }
     let done = proxy.logged("close job finished").await;
     assert_eq!(
@@ -92,7 +98,10 @@ async fn a_pace_is_kept_and_can_be_stopped() {
     let asked = json!({ "all": true, "per_second": 0.1 });
     let (_, begun) = operator.post("/v1/tunnels/close", &asked).await;
     let job = begun["job"]["job"].clone();
-    assert_eq!(said(&first.exactly(10).await), close(1008, "killed"));
+    assert_eq!(
+        close_payload(&first.exactly(10).await),
+        close(1008, "killed")
+    );
     let status = operator.get("/v1/status").await;
     let progress = &status["jobs"][0];
     assert_eq!(

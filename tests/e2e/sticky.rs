@@ -61,7 +61,7 @@ async fn a_client_returns_to_its_endpoint() {
     assert_eq!(pair(&head), None);
     // And an upgrade.
     proxy.signal(Signal::USR2);
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     let (_wire, head) = tunnel(&proxy, Some(cookie)).await;
     assert_eq!(pair(&head), None);
 }

@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::net::{UnixDatagram, UnixStream};
 
 use crate::harness::endpoint::Echo;
-use crate::harness::frames::{close, frame, said};
+use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
@@ -137,7 +137,7 @@ async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
     let tunnel = proxy.tunnel().await;
     proxy.signal(Signal::USR2);
     let told = manager.told("MAINPID=").await;
-    let second = proxy.succeeded(1).await;
+    let second = proxy.successor(1).await;
     assert_eq!(told.trim(), format!("MAINPID={second}"));
     // What only it has would not be kept otherwise.
     manager.given().await;
@@ -169,16 +169,19 @@ async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts()
     proxy.logged("ready").await;
     let mut tunnels = vec![proxy.tunnel().await];
     proxy.signal(Signal::USR2);
-    let second = proxy.succeeded(1).await;
+    let second = proxy.successor(1).await;
     tunnels.push(proxy.tunnel().await);
     kill(second, Signal::USR2);
-    kill(proxy.succeeded(2).await, Signal::KILL);
+    kill(proxy.successor(2).await, Signal::KILL);
     let gone = "the new process is gone; no process accepts connections";
     proxy.logged_times(gone, 2).await;
     // The manager, which hears of it in one way or the other, may say so: that hastens nothing.
     proxy.signal(Signal::TERM);
     for mut tunnel in tunnels {
-        assert_eq!(said(&tunnel.rest().await.0), close(1012, "shutdown"));
+        assert_eq!(
+            close_payload(&tunnel.rest().await.0),
+            close(1012, "shutdown")
+        );
     }
     assert_eq!(proxy.exit().await, 0);
     let stopped = proxy.logged_times("stopped", 2).await;
@@ -214,7 +217,7 @@ async fn addresses_that_an_upgrade_removes_are_closed() {
     while !told.contains(&name) {
         told = manager.told("FDSTOREREMOVE=1").await;
     }
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     assert_eq!(proxy.exit().await, 0);
     assert!(!unix.exists());
     assert!(tokio::net::TcpStream::connect(goes).await.is_err());
@@ -416,7 +419,7 @@ async fn unix_sockets_are_passed_too_and_their_files_stay() {
     drop(client);
     // They are passed on to whoever succeeds it.
     proxy.signal(Signal::USR2);
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     assert_eq!(proxy.exit().await, 0);
     let mut client = Wire::unix(UnixStream::connect(&path).await.unwrap());
     client.send(HANDSHAKE).await;

@@ -145,7 +145,7 @@ async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
             }
             if turn == 3 {
                 kill(proxy.serving(), Signal::USR2);
-                proxy.succeeded(number + 1).await;
+                proxy.successor(number + 1).await;
             }
             let stream = handshake(&proxy, &client, "chat.example.com")
                 .await
@@ -192,7 +192,7 @@ async fn sessions_resume_after_a_listener_was_drained() {
         assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
         // What it had, it has in another process, too.
         kill(proxy.serving(), Signal::USR2);
-        proxy.succeeded(times + 1).await;
+        proxy.successor(times + 1).await;
         proxy
             .logged_times("older generation has exited", times + 1)
             .await;

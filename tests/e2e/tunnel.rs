@@ -7,35 +7,35 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
-use crate::harness::frames::{Chance, frame};
+use crate::harness::frames::{Random, frame};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{End, HANDSHAKE, SWITCH, Wire};
 use crate::harness::within;
 
 /// Frames with every first byte there is, every form of length, masked and not.
-fn odd_frames(chance: &mut Chance) -> Vec<u8> {
+fn odd_frames(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for first in 0..=255 {
-        let length = [0, 1, 125, 126, 127, 300][chance.up_to(5)];
-        let mask = (first % 2 == 0).then(|| (chance.next() as u32).to_be_bytes());
-        bytes.extend(frame(first, mask, &chance.bytes(length)));
+        let length = [0, 1, 125, 126, 127, 300][random.up_to(5)];
+        let mask = (first % 2 == 0).then(|| (random.next() as u32).to_be_bytes());
+        bytes.extend(frame(first, mask, &random.bytes(length)));
     }
     bytes
 }
 
 /// One message of `length` bytes in fragments, with a Ping between any two.
-fn fragments(chance: &mut Chance, length: usize) -> Vec<u8> {
+fn fragments(random: &mut Random, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut left = length;
     let mut opcode = 0x2;
     while left > 0 {
-        let piece = 1 + chance.up_to(left - 1);
+        let piece = 1 + random.up_to(left - 1);
         left -= piece;
         let fin = if left == 0 { 0x80 } else { 0 };
         bytes.extend(frame(
             fin | opcode,
             Some([1, 2, 3, 4]),
-            &chance.bytes(piece),
+            &random.bytes(piece),
         ));
         bytes.extend(frame(0x89, Some([5, 6, 7, 8]), b"ping"));
         opcode = 0;
@@ -44,15 +44,15 @@ fn fragments(chance: &mut Chance, length: usize) -> Vec<u8> {
 }
 
 /// Sends in pieces of random size and expects the same bytes back.
-async fn echoes(wire: Wire, bytes: Vec<u8>, mut chance: Chance) {
+async fn echoes(wire: Wire, bytes: Vec<u8>, mut random: Random) {
     let bytes = Arc::new(bytes);
     let (mut reader, mut writer) = tokio::io::split(wire);
     let sent = Arc::clone(&bytes);
     let sender = tokio::spawn(async move {
         let mut rest = sent.as_slice();
         while !rest.is_empty() {
-            let most = if chance.up_to(3) == 0 { 10 } else { 1 << 20 };
-            let (piece, after) = rest.split_at((1 + chance.up_to(most)).min(rest.len()));
+            let most = if random.up_to(3) == 0 { 10 } else { 1 << 20 };
+            let (piece, after) = rest.split_at((1 + random.up_to(most)).min(rest.len()));
             writer.write_all(piece).await.unwrap();
             writer.flush().await.unwrap();
             rest = after;
@@ -85,12 +85,12 @@ async fn transparent(client_tls: bool, endpoint_tls: bool) {
         );
     }
     let proxy = Proxy::start_in(folder, &config).await;
-    let mut chance = Chance(7);
-    let small = odd_frames(&mut chance);
-    let pieces = fragments(&mut chance, 200_000);
+    let mut random = Random(7);
+    let small = odd_frames(&mut random);
+    let pieces = fragments(&mut random, 200_000);
     let large: Vec<u8> = [65_535, 65_536, 1 << 20, 16 << 20]
         .into_iter()
-        .flat_map(|length| frame(0x82, Some([9, 8, 7, 6]), &chance.bytes(length)))
+        .flat_map(|length| frame(0x82, Some([9, 8, 7, 6]), &random.bytes(length)))
         .collect();
     for bytes in [small, pieces, large] {
         let mut wire = if client_tls {
@@ -103,7 +103,7 @@ async fn transparent(client_tls: bool, endpoint_tls: bool) {
         wire.send(HANDSHAKE).await;
         assert_eq!(wire.head().await.status(), 101);
         let length = bytes.len() as u64;
-        echoes(wire, bytes, Chance(chance.next())).await;
+        echoes(wire, bytes, Random(random.next())).await;
         let ended = proxy.logged_times("tunnel ended", echo.served()).await;
         let ended = ended.last().unwrap();
         assert_eq!(ended["bytes_from_client"], length);
@@ -151,7 +151,7 @@ async fn bytes_that_the_endpoint_sends_with_its_101_arrive() {
 async fn bytes_that_the_client_sends_early_wait_for_the_101() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
-    let early = Chance(1).bytes(64 * 1024);
+    let early = Random(1).bytes(64 * 1024);
     let mut client = proxy.connect().await;
     client.send([HANDSHAKE.as_bytes(), &early].concat()).await;
     let (mut served, _) = endpoint.request().await;
@@ -171,7 +171,7 @@ async fn a_client_that_has_ended_still_receives() {
     client.send("last words").await;
     client.finish().await;
     assert_eq!(served.rest().await, (b"last words".to_vec(), End::Orderly));
-    let answer = Chance(2).bytes(1 << 20);
+    let answer = Random(2).bytes(1 << 20);
     let expected = answer.clone();
     let sender = tokio::spawn(async move {
         served.send(answer).await;
@@ -226,7 +226,7 @@ async fn a_client_that_does_not_read_holds_up_nobody_else() {
     ))
     .await;
     let (mut stalled, mut flooding) = pair(&proxy, &endpoint).await;
-    let flood = Chance(3).bytes(16 << 20);
+    let flood = Random(3).bytes(16 << 20);
     let expected = flood.clone();
     let sender = tokio::spawn(async move {
         flooding.send(flood).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::endpoint::Echo;
-use crate::harness::frames::{close, frame, said};
+use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
@@ -50,7 +50,7 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     let first = proxy.pid();
     let now = upgrade(&operator).await;
     assert_eq!(now["generation"], 2);
-    let second = proxy.succeeded(1).await;
+    let second = proxy.successor(1).await;
     assert_eq!(now["pid"], second);
     // At the same address, where the other one has stopped to accept.
     let mut new = Vec::new();
@@ -106,10 +106,10 @@ async fn the_old_process_closes_its_tunnels_at_its_pace() {
         held.push(proxy.tunnel().await);
     }
     proxy.signal(Signal::USR2);
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     for mut client in held {
         let bytes = client.exactly(2 + 2 + 8).await;
-        assert_eq!(said(&bytes), close(1012, "shutdown"));
+        assert_eq!(close_payload(&bytes), close(1012, "shutdown"));
         client
             .send(frame(0x88, Some([0; 4]), &1012_u16.to_be_bytes()))
             .await;
@@ -133,7 +133,7 @@ async fn a_connection_accepted_before_an_upgrade_is_served_after_it() {
     })
     .await;
     upgrade(&operator).await;
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     // Longer than one that stops would wait.
     quiet_for(1500, slow.has_more()).await;
     slow.send(HANDSHAKE).await;
@@ -178,7 +178,7 @@ async fn a_failed_upgrade_leaves_the_old_process_as_it_was() {
     assert_eq!(operator.get("/v1/status").await["generation"], 1);
     // And then it goes well.
     upgrade(&operator).await;
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     drop(tunnel);
     assert_eq!(proxy.exit().await, 0);
 }
@@ -224,7 +224,7 @@ async fn a_program_that_is_not_tidegate_takes_nothing_over() {
         printed.out.starts_with("generation 2 serves"),
         "{printed:?}"
     );
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     assert_eq!(proxy.exit().await, 0);
     let printed = crate::harness::operator::command(&["status"], &address, None).await;
     assert_eq!(printed.code, 0, "{printed:?}");
@@ -243,7 +243,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
         tunnels.push(proxy.tunnel().await);
         if generation < 3 {
             upgrade(&operator).await;
-            proxy.succeeded(generation).await;
+            proxy.successor(generation).await;
         }
     }
     // No more than that.
@@ -251,7 +251,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     assert_eq!(status, 409);
     let error = answer["error"].as_str().unwrap();
     assert!(error.contains("generation 1 is still draining"), "{error}");
-    let printed = operator.types(&["status"]).await;
+    let printed = operator.run(&["status"]).await;
     for line in [
         "this is generation 3; older generations still drain:",
         "  generation 2: process",
@@ -265,13 +265,13 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     let (status, _) = operator.post("/v1/reload?generation=4", &json!({})).await;
     assert_eq!(status, 404);
     // What closes or lists tunnels is about those of all generations, unless one is named.
-    let printed = operator.types(&["close", "--all"]).await;
+    let printed = operator.run(&["close", "--all"]).await;
     let would = "would close 1 tunnel; add --yes to close it\n";
     let expected = format!(
         "generation 3:\n{would}generation 2 (draining):\n{would}generation 1 (draining):\n{would}"
     );
     assert_eq!(printed.out, expected);
-    let printed = operator.types(&["tunnels"]).await;
+    let printed = operator.run(&["tunnels"]).await;
     assert_eq!(
         printed.out.matches("127.0.0.1").count(),
         6,
@@ -279,10 +279,10 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
         printed.out
     );
     let close = ["close", "--generation", "1", "--all", "--yes"];
-    let printed = operator.types(&close).await;
+    let printed = operator.run(&close).await;
     assert_eq!(printed.out, "closed 1 of 1 tunnel\n");
     let mut first = tunnels.remove(0);
-    let told = said(&first.exactly(2 + 2 + 6).await).unwrap();
+    let told = close_payload(&first.exactly(2 + 2 + 6).await).unwrap();
     first.send(frame(0x88, Some([0; 4]), &told[..2])).await;
     assert_eq!(proxy.exit().await, 0);
     for wire in &mut tunnels {
@@ -294,7 +294,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     })
     .await;
     upgrade(&operator).await;
-    proxy.succeeded(3).await;
+    proxy.successor(3).await;
     for wire in &mut tunnels {
         echoes(wire).await;
     }
@@ -310,10 +310,13 @@ async fn a_stop_of_the_old_process_is_its_own() {
     let (mut proxy, operator) = start(&config).await;
     let mut old = proxy.tunnel().await;
     upgrade(&operator).await;
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     let mut new = proxy.tunnel().await;
     proxy.signal(Signal::TERM);
-    assert_eq!(said(&old.exactly(2 + 2 + 8).await), close(1012, "shutdown"));
+    assert_eq!(
+        close_payload(&old.exactly(2 + 2 + 8).await),
+        close(1012, "shutdown")
+    );
     assert_eq!(proxy.exit().await, 0);
     echoes(&mut new).await;
     echoes(&mut proxy.tunnel().await).await;
@@ -339,7 +342,7 @@ async fn clients_of_a_unix_socket_are_served_during_an_upgrade() {
                 assert_eq!(client.head().await.status(), 101);
                 echoes(&mut client).await;
             }
-            proxy.succeeded(before + 1).await;
+            proxy.successor(before + 1).await;
             let left = "older generation has exited";
             proxy.logged_times(left, before + 1).await;
         }
@@ -358,7 +361,7 @@ async fn an_endpoint_that_returns_after_an_upgrade_has_no_load_left_over() {
     let tunnel = proxy.tunnel().await;
     proxy.rewrite(&config(&[two.address]));
     upgrade(&operator).await;
-    let now = proxy.succeeded(1).await;
+    let now = proxy.successor(1).await;
     drop(tunnel);
     assert_eq!(proxy.exit().await, 0);
     proxy.logged("older generation has exited").await;
@@ -382,7 +385,7 @@ async fn a_drained_listener_stays_drained_after_an_upgrade() {
     let which = json!({ "listener": "main" });
     assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
     upgrade(&operator).await;
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     assert_eq!(operator.get("/v1/listeners").await[0]["drained"], true);
     assert!(tokio::net::TcpStream::connect(main).await.is_err());
     assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
@@ -402,13 +405,13 @@ async fn endpoints_cannot_be_changed_while_they_are_handed_over() {
         "{config}[upstream.named]\ndns = {{ name = \"chat.test\", port = 1, server = \"{server}\" }}\n"
     ));
     proxy.signal(Signal::USR2);
-    within("a question", silent.recv_from(&mut [0; 512]))
+    within("a query", silent.recv_from(&mut [0; 512]))
         .await
         .unwrap();
     let which = json!({ "endpoint": echo.address.to_string() });
     let (status, answer) = operator.post("/v1/endpoints/drain", &which).await;
     assert_eq!(status, 503, "{answer}");
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     assert_eq!(operator.post("/v1/endpoints/drain", &which).await.0, 200);
     let upstreams = operator.get("/v1/upstreams").await;
     let main = upstreams.as_array().unwrap().iter();
@@ -439,7 +442,7 @@ async fn the_state_of_endpoints_survives_an_upgrade() {
     let weigh = json!({ "endpoint": good.address.to_string(), "weight": 7 });
     assert_eq!(operator.post("/v1/endpoints/weight", &weigh).await.0, 200);
     upgrade(&operator).await;
-    proxy.succeeded(1).await;
+    proxy.successor(1).await;
     let upstreams = operator.get("/v1/upstreams").await;
     let endpoints = upstreams[0]["endpoints"].as_array().unwrap();
     let states: Vec<_> = endpoints

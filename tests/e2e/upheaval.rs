@@ -162,7 +162,7 @@ async fn upgrade(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
     }
     proxy.rewrite(&config(echoes, turn));
     kill(proxy.serving(), Signal::USR2);
-    proxy.succeeded(done + 1).await;
+    proxy.successor(done + 1).await;
     proxy
         .logged_times("older generation has exited", done + 1)
         .await;

@@ -1,4 +1,4 @@
-//! A name server that says what the test wants.
+//! A name server that gives the answers that the test sets.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// By UDP, on a port of its own, until it is dropped.
+/// Serves UDP on a port of its own until it is dropped.
 pub(crate) struct NameServer {
     pub(crate) address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
@@ -20,13 +20,13 @@ pub(crate) struct NameServer {
 struct Zone {
     records: HashMap<Name, Vec<RData>>,
     ttl: u32,
-    /// Instead of an answer.
+    /// The response code of every answer while lookups are to fail.
     fails_with: Option<ResponseCode>,
     asked: usize,
 }
 
 impl NameServer {
-    /// Knows nothing yet; what it will know holds for so many seconds.
+    /// Starts without any records; those set later have this TTL, in seconds.
     pub(crate) async fn start(ttl: u32) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -52,7 +52,7 @@ impl NameServer {
         }
     }
 
-    /// From now on these are the addresses of the name.
+    /// Replaces the addresses of a name.
     pub(crate) fn addresses(&self, name: &str, addresses: &[&str]) {
         let records = addresses.iter().map(|each| match each.parse().unwrap() {
             IpAddr::V4(address) => RData::A(address.into()),
@@ -61,7 +61,7 @@ impl NameServer {
         self.set(name, records.collect());
     }
 
-    /// From now on these are the services of the name: priority, weight, port and target.
+    /// Replaces the SRV records of a name: priority, weight, port and target.
     pub(crate) fn services(&self, name: &str, services: &[(u16, u16, u16, &str)]) {
         let records = services.iter().map(|(priority, weight, port, target)| {
             RData::SRV(SRV::new(*priority, *weight, *port, whole(target)))
@@ -69,17 +69,17 @@ impl NameServer {
         self.set(name, records.collect());
     }
 
-    /// From now on it answers everything with this.
+    /// Answers every query with this response code from now on.
     pub(crate) fn fail_with(&self, code: ResponseCode) {
         self.zone.lock().unwrap().fails_with = Some(code);
     }
 
-    /// From now on it answers again.
+    /// Answers from its records again.
     pub(crate) fn recover(&self) {
         self.zone.lock().unwrap().fails_with = None;
     }
 
-    /// How often it was asked.
+    /// The number of queries received.
     pub(crate) fn asked(&self) -> usize {
         self.zone.lock().unwrap().asked
     }
@@ -97,9 +97,9 @@ impl Drop for NameServer {
 }
 
 impl Zone {
-    fn answer(&mut self, question: &[u8]) -> Vec<u8> {
+    fn answer(&mut self, query_bytes: &[u8]) -> Vec<u8> {
         self.asked += 1;
-        let mut message = Message::from_vec(question).unwrap();
+        let mut message = Message::from_vec(query_bytes).unwrap();
         message.metadata.message_type = MessageType::Response;
         let query = message.queries[0].clone();
         let known = self.records.get(query.name());

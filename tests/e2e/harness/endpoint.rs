@@ -1,4 +1,4 @@
-//! Endpoints: one that a test scripts, and ones that echo.
+//! Endpoints: one that a test controls step by step, and one that echoes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::wire::{Head, SWITCH, Wire};
 use super::within;
 
-/// An endpoint that does what the test says.
+/// An endpoint that a test controls step by step.
 pub(crate) struct Endpoint {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
@@ -29,7 +29,7 @@ impl Endpoint {
         Self::of(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
-    /// That listens there, in whatever network that is.
+    /// An endpoint with this listener, which may be in another network namespace.
     pub(crate) fn on(listener: std::net::TcpListener) -> Self {
         listener.set_nonblocking(true).unwrap();
         Self::of(TcpListener::from_std(listener).unwrap())
@@ -47,36 +47,36 @@ impl Endpoint {
         Wire::tcp(socket)
     }
 
-    /// A connection, and the head of the request that comes by it.
+    /// Accepts a connection and reads the head of a request from it.
     pub(crate) async fn request(&self) -> (Wire, Head) {
         let mut wire = self.accept().await;
         let head = wire.head().await;
         (wire, head)
     }
 
-    /// A connection that has become a tunnel.
+    /// Accepts a handshake: the connection is a tunnel.
     pub(crate) async fn tunnel(&self) -> Wire {
         let (mut wire, _) = self.request().await;
         wire.send(SWITCH).await;
         wire
     }
 
-    /// Nobody comes.
+    /// Asserts that no connection arrives.
     pub(crate) async fn stays_quiet(&self) {
         super::quiet_for(150, async { self.listener.accept().await.map(|_| ()) }).await;
     }
 }
 
-/// What an echo sends back.
+/// What an echo endpoint sends back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Unit {
-    /// Messages, by tungstenite; to the text `name` the name of the endpoint.
+    /// Whole messages, by tungstenite; its own name in response to the text `name`.
     Messages,
-    /// Bytes, whatever they are.
+    /// Bytes, without looking at frames.
     Bytes,
 }
 
-/// An endpoint that echoes until it is dropped, and its connections with it.
+/// An endpoint that echoes until it is dropped. Its connections end with it.
 pub(crate) struct Echo {
     pub(crate) address: SocketAddr,
     served: Arc<AtomicUsize>,
@@ -97,7 +97,7 @@ impl Echo {
         Self::on("127.0.0.1:0".parse().unwrap(), name, unit, tls).await
     }
 
-    /// Of bytes, at this address, which nobody else has.
+    /// An echo of bytes at a given address.
     pub(crate) async fn bytes_at(address: SocketAddr) -> Self {
         Self::on(address, "", Unit::Bytes, None).await
     }
@@ -140,12 +140,12 @@ impl Echo {
         }
     }
 
-    /// Tunnels that it has agreed to since the start.
+    /// The number of tunnels accepted so far.
     pub(crate) fn served(&self) -> usize {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open now.
+    /// The number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }

@@ -1,9 +1,9 @@
-//! WebSocket frames as bytes, good ones and odd ones, and a source of chance that repeats itself.
+//! WebSocket frames as bytes, and repeatable random numbers.
 
-/// Numbers that look random and are the same each time (SplitMix64).
-pub(crate) struct Chance(pub(crate) u64);
+/// Pseudo-random numbers from a seed (SplitMix64).
+pub(crate) struct Random(pub(crate) u64);
 
-impl Chance {
+impl Random {
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -12,9 +12,9 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// From 0 to `most`.
-    pub(crate) fn up_to(&mut self, most: usize) -> usize {
-        (self.next() % (most as u64 + 1)).try_into().unwrap()
+    /// A number from 0 to `max`.
+    pub(crate) fn up_to(&mut self, max: usize) -> usize {
+        (self.next() % (max as u64 + 1)).try_into().unwrap()
     }
 
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
@@ -53,18 +53,18 @@ pub(crate) fn frame(first: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8>
     frame
 }
 
-/// What the last Close among these frames says.
-pub(crate) fn said(bytes: &[u8]) -> Option<Vec<u8>> {
+/// The payload of the last Close among these frames: its code and reason.
+pub(crate) fn close_payload(bytes: &[u8]) -> Option<Vec<u8>> {
     let closes = frames(bytes).into_iter().filter(|it| it.0 == 0x88);
     closes.map(|it| it.1).next_back()
 }
 
-/// What a Close with this code and reason says.
+/// The payload of a Close with this code and reason.
 pub(crate) fn close(code: u16, reason: &str) -> Option<Vec<u8>> {
     Some([&code.to_be_bytes(), reason.as_bytes()].concat())
 }
 
-/// The whole frames in these bytes: their first bytes, and their payloads without a mask.
+/// The complete frames in these bytes: the first byte and the unmasked payload of each.
 pub(crate) fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let [first, length, rest @ ..] = bytes {

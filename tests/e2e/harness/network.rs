@@ -1,5 +1,5 @@
-//! Networks of a test's own, where those may be made: one for the whole test, and in it a link to
-//! another one, which can be taken down.
+//! Network namespaces for tests, where creating them is allowed: one for the whole test, and in it a
+//! link to a second one, which can be taken down.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -8,11 +8,11 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// `sh` in a network of its own.
+/// `sh` in a new network namespace.
 const OWN: [&str; 6] = ["--user", "--map-root-user", "--net", "--", "sh", "-c"];
 
-/// Runs an ignored test in a network of its own, in which `setup` has been run before. Not everybody
-/// may make networks; who may not is told that nothing is shown here.
+/// Runs an ignored test in a network namespace of its own, after the shell commands `setup`. Without
+/// the permission to create one, prints that the test did not run.
 pub(crate) fn run_in_own(setup: &str, test: &str) {
     let run = |script: &str| {
         let mut command = Command::new("unshare");
@@ -25,7 +25,7 @@ pub(crate) fn run_in_own(setup: &str, test: &str) {
         Err(error) => Some(error.to_string()),
     };
     if let Some(why) = refused {
-        // Not by the macro: what that writes is shown of tests that fail only.
+        // Not eprintln!: the output of a test that passes is captured and not shown.
         let line = format!("{test} NOT RUN, no network of its own: {}\n", why.trim());
         let _ = std::io::stderr().write_all(line.as_bytes());
         return;
@@ -36,11 +36,11 @@ pub(crate) fn run_in_own(setup: &str, test: &str) {
     assert!(done.status.success() && text.contains("1 passed"), "{text}");
 }
 
-/// What a link needs of the network that it is made in: as `setup`.
+/// The `setup` that a test with a [`Link`] needs: it fails where links cannot be created.
 pub(crate) const LINKS: &str = "ip link set lo up && \
     ip link add near type veth peer name far && ip link delete near && unshare --net true";
 
-/// A link to another network, as if to another machine.
+/// A link to a second network namespace, which stands for another machine.
 pub(crate) struct Link {
     beyond: File,
 }
@@ -72,7 +72,7 @@ impl Link {
         link
     }
 
-    /// Does something on its far side. Sockets that are made there stay there.
+    /// Runs `work` at the far end. Sockets that it creates belong to that namespace.
     pub(crate) fn beyond<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         on_a_thread(|| {
             setns(&self.beyond, CloneFlags::CLONE_NEWNET).unwrap();
@@ -80,13 +80,13 @@ impl Link {
         })
     }
 
-    /// Nothing comes through from now on, and nobody is told.
+    /// Drops every packet from now on, without an error at either end.
     pub(crate) fn take_down(&self) {
         self.beyond(|| ip("link set far down"));
     }
 }
 
-/// A thread that ends with this: it may be in a network of its own.
+/// Runs `work` on a thread of its own, because a thread keeps the namespace that it enters.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(work).join().unwrap())
 }

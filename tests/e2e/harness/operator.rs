@@ -1,4 +1,4 @@
-//! What an operator does: asks the interface, and types commands.
+//! An operator: requests to the admin interface, and commands.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -11,26 +11,26 @@ use super::proxy::Proxy;
 use super::wire::{Head, Wire};
 use super::within;
 
-/// Serves operators on any port.
+/// Configures the admin interface on any free port.
 pub(crate) const ADMIN: &str = "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n";
 
-/// What is in that file.
+/// The content of the token file.
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Who steers a running proxy.
+/// An operator of a running proxy.
 pub(crate) struct Operator {
     address: String,
     token_file: String,
 }
 
-/// Writes the token's file.
+/// Writes the token file.
 pub(crate) fn write_token(folder: &Path) {
     let path = folder.join("admin.token");
     std::fs::write(&path, TOKEN).unwrap();
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// What a command has printed, and its exit code.
+/// The output of a command, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Printed {
     pub(crate) out: String,
@@ -39,7 +39,7 @@ pub(crate) struct Printed {
 }
 
 impl Operator {
-    /// Runs with this configuration, and whatever an operator needs.
+    /// Starts a proxy with this configuration and an admin interface.
     pub(crate) async fn start(config: &str) -> (Proxy, Self) {
         let folder = tempfile::TempDir::new().unwrap();
         write_token(folder.path());
@@ -48,7 +48,7 @@ impl Operator {
         (proxy, operator)
     }
 
-    /// Of a running proxy.
+    /// The operator of a running proxy.
     pub(crate) async fn of(proxy: &Proxy) -> Self {
         let logged = proxy.logged("serving the admin interface").await;
         Self {
@@ -57,12 +57,12 @@ impl Operator {
         }
     }
 
-    /// Where it is served.
+    /// The address of the admin interface.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Sends a request as it is.
+    /// Sends a request verbatim.
     pub(crate) async fn raw(&self, request: &str) -> (Head, Value) {
         let mut wire = Wire::connect(self.address.parse().unwrap()).await;
         wire.send(request).await;
@@ -70,12 +70,12 @@ impl Operator {
         (head, serde_json::from_str(&body).unwrap_or(Value::Null))
     }
 
-    /// What a reload would change.
+    /// The changes that a reload would make.
     pub(crate) async fn plan(&self) -> Value {
         self.get("/v1/reload/plan").await
     }
 
-    /// Asks for something that is there.
+    /// GET: the body of the response, whose status has to be 200.
     pub(crate) async fn get(&self, path: &str) -> Value {
         let address = &self.address;
         let request = format!(
@@ -86,7 +86,7 @@ impl Operator {
         answer
     }
 
-    /// Has something done: the status, and the answer.
+    /// POST: the status and the body of the response.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let (address, body) = (&self.address, body.to_string());
         let request = format!(
@@ -98,13 +98,13 @@ impl Operator {
         (head.status(), answer)
     }
 
-    /// Types a command.
-    pub(crate) async fn types(&self, words: &[&str]) -> Printed {
+    /// Runs a command against the proxy.
+    pub(crate) async fn run(&self, words: &[&str]) -> Printed {
         command(words, &self.address, Some(&self.token_file)).await
     }
 }
 
-/// Runs the program like this, against what is served at `admin`.
+/// Runs the program with these arguments, against the admin interface at `admin`.
 pub(crate) async fn command(words: &[&str], admin: &str, token_file: Option<&str>) -> Printed {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.args(words).env("TIDEGATE_ADMIN", admin);

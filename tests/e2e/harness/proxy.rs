@@ -1,4 +1,4 @@
-//! The program under test: started with a configuration, followed by its log.
+//! The program under test: its configuration, its process and its log.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use super::endpoint::Endpoint;
 use super::wire::{HANDSHAKE, Wire};
 use super::{until, within};
 
-/// What every configuration begins with, unless it has a `[server]` of its own.
+/// The beginning of every configuration that has no `[server]` of its own.
 const SERVER: &str = "[server]\nworkers = 2\nlog.format = \"json\"\n";
 
 /// One listener without TLS, one route, one upstream.
@@ -37,7 +37,7 @@ pub(crate) fn simple(endpoints: &[SocketAddr]) -> String {
     )
 }
 
-/// The same, with these lines for the listener and for the route.
+/// Like [`simple`], with these lines for the listener and for the route.
 pub(crate) fn settings(endpoints: &[SocketAddr], listener: &str, route: &str) -> String {
     simple(endpoints)
         .replace("[[route]]", &format!("{listener}\n[[route]]"))
@@ -52,19 +52,19 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Runs with this configuration, and waits until it serves.
+    /// Starts the program with this configuration, and waits until it is ready.
     pub(crate) async fn start(config: &str) -> Self {
         Self::start_in(TempDir::new().unwrap(), config).await
     }
 
-    /// The same, with files beside the configuration.
+    /// Starts it in a folder that already has other files.
     pub(crate) async fn start_in(folder: TempDir, config: &str) -> Self {
         let proxy = Self::spawn(Arc::new(folder), config, |_| {});
         proxy.logged("ready").await;
         proxy
     }
 
-    /// Starts the program as `change` says, and does not wait.
+    /// Starts the program after `change` has adjusted the command, and does not wait.
     pub(crate) fn spawn(
         folder: Arc<TempDir>,
         config: &str,
@@ -98,7 +98,7 @@ impl Proxy {
         self.address_of("main")
     }
 
-    /// The latest address of a listener.
+    /// The current address of a listener.
     pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
         let events = self.log.events("listening");
         let event = events
@@ -123,12 +123,12 @@ impl Proxy {
         )
     }
 
-    /// A connection by TLS to the listener `main`.
+    /// A TLS connection to the listener `main`.
     pub(crate) async fn connect_tls(&self, config: Arc<rustls::ClientConfig>, name: &str) -> Wire {
         self.connect_tls_at("main", config, name).await
     }
 
-    /// The same to any listener.
+    /// A TLS connection to any listener.
     pub(crate) async fn connect_tls_at(
         &self,
         listener: &str,
@@ -143,7 +143,7 @@ impl Proxy {
         Wire::over(within("a TLS handshake", handshake).await.unwrap())
     }
 
-    /// A tunnel, with the head of the 101 read.
+    /// Opens a tunnel and reads the head of the 101.
     pub(crate) async fn tunnel(&self) -> Wire {
         let mut wire = self.connect().await;
         wire.send(HANDSHAKE).await;
@@ -152,7 +152,7 @@ impl Proxy {
         wire
     }
 
-    /// A tunnel to this endpoint, with the head of the 101 read: its two ends.
+    /// Opens a tunnel to this endpoint and reads the head of the 101: its two ends.
     pub(crate) async fn tunnel_to(&self, endpoint: &Endpoint) -> (Wire, Wire) {
         let mut client = self.connect().await;
         client.send(HANDSHAKE).await;
@@ -166,7 +166,7 @@ impl Proxy {
         self.logged_times(message, 1).await.swap_remove(0)
     }
 
-    /// The first log event whose message begins so.
+    /// The first log event whose message begins with this.
     pub(crate) async fn logged_with(&self, beginning: &str) -> Value {
         let mut found = None;
         until(&format!("`{beginning}` in the log"), || {
@@ -177,13 +177,13 @@ impl Proxy {
         found.unwrap()
     }
 
-    /// All log events with this message, once there are so many.
+    /// All log events with this message, as soon as there are `times` of them.
     pub(crate) async fn logged_times(&self, message: &str, times: usize) -> Vec<Value> {
         self.log.wait(message, times).await
     }
 
-    /// All log events with this message that have happened until now. Lines are written a moment
-    /// after, in order: one that is asked for here is the sign that those before it are out.
+    /// All log events with this message until now. The log is written with a delay, but in order: a
+    /// reload is triggered here, and once its event is there, so are all earlier ones.
     pub(crate) async fn logged_by_now(&self, message: &str) -> Vec<Value> {
         let before = self.log.events("reloaded").len();
         self.signal(Signal::HUP);
@@ -207,7 +207,7 @@ impl Proxy {
         self.child.id()
     }
 
-    /// Memory that it has, in KiB.
+    /// The resident memory of the process, in KiB.
     pub(crate) fn resident_kib(&self) -> usize {
         let pid = self.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -222,26 +222,26 @@ impl Proxy {
         kill(self.child.id(), signal);
     }
 
-    /// Those that have succeeded it, the latest last: they log to the same place.
+    /// The pids of its successors, the latest last. They write to the same log.
     pub(crate) fn successors(&self) -> Vec<u32> {
         let events = self.log.events("handover complete");
         let pid = |event: &Value| event["pid"].as_u64()?.try_into().ok();
         events.iter().filter_map(pid).collect()
     }
 
-    /// The process that serves.
+    /// The pid of the process that serves.
     pub(crate) fn serving(&self) -> u32 {
         self.successors().last().copied().unwrap_or(self.pid())
     }
 
-    /// Waits until the latest process has succeeded so many: its number.
-    pub(crate) async fn succeeded(&self, times: usize) -> u32 {
+    /// Waits for the upgrade number `times`: the pid of the new process.
+    pub(crate) async fn successor(&self, times: usize) -> u32 {
         self.logged_times("handover complete", times).await;
         self.logged_times("ready", times + 1).await;
         self.successors()[times - 1]
     }
 
-    /// Waits for its death by a signal.
+    /// Waits until a signal has ended the process.
     pub(crate) async fn died(&mut self) {
         until("the process to die", || {
             self.child.try_wait().unwrap().is_some()
@@ -249,7 +249,7 @@ impl Proxy {
         .await;
     }
 
-    /// Waits for the end of the process: its exit code.
+    /// Waits until the process exits: its exit code.
     pub(crate) async fn exit(&mut self) -> i32 {
         let mut code = None;
         until("the process to exit", || {
@@ -263,7 +263,7 @@ impl Proxy {
     }
 }
 
-/// Sends a signal to a process of ours.
+/// Sends a signal to a process.
 pub(crate) fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
     kill_process(pid, signal).unwrap();
@@ -273,7 +273,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         for pid in self.successors() {
             let pid = Pid::from_raw(pid.try_into().unwrap_or_default());
-            // It may have left by itself.
+            // It may have exited already.
             let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
         }
         let _ = self.child.kill();
@@ -288,13 +288,13 @@ fn write_config(folder: &Path, config: &str) {
     } else {
         format!("{SERVER}{config}")
     };
-    // As editors do it: nobody ever sees half of it.
+    // By a rename, as editors do, so that a reload never reads half of it.
     let aside = folder.join("config.toml.new");
     std::fs::write(&aside, text).unwrap();
     std::fs::rename(aside, path).unwrap();
 }
 
-/// What the program has logged so far.
+/// The log of the program so far.
 pub(crate) struct Log {
     lines: Arc<Mutex<Vec<String>>>,
     count: watch::Receiver<usize>,
@@ -316,7 +316,7 @@ impl Log {
         Self { lines, count }
     }
 
-    /// Everything, as it stands.
+    /// The whole log as text.
     pub(crate) fn text(&self) -> String {
         self.lines.lock().unwrap().join("\n")
     }
@@ -331,7 +331,7 @@ impl Log {
             .collect()
     }
 
-    /// The first event whose message begins so.
+    /// The first event whose message begins with this.
     pub(crate) fn any(&self, beginning: &str) -> Option<Value> {
         let lines = self.lines.lock().unwrap();
         let events = lines
@@ -345,7 +345,7 @@ impl Log {
         events.into_iter().find(says)
     }
 
-    /// The same, once there are so many.
+    /// The events with this message, as soon as there are `times` of them.
     pub(crate) async fn wait(&self, message: &str, times: usize) -> Vec<Value> {
         let mut count = self.count.clone();
         loop {
@@ -354,7 +354,7 @@ impl Log {
             if events.len() >= times {
                 return events;
             }
-            let waited = tokio::time::timeout(super::PATIENCE, count.changed()).await;
+            let waited = tokio::time::timeout(super::WAIT_TIMEOUT, count.changed()).await;
             if !matches!(waited, Ok(Ok(()))) {
                 panic!(
                     "no `{message}` ({} of {times}) in:\n{}",

@@ -1,4 +1,4 @@
-//! Metrics as a scraper reads them.
+//! Metrics, read as Prometheus does.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use super::proxy::Proxy;
 use super::wire::{Head, Wire};
 use super::within;
 
-/// What `admin.metrics_bind` is set to, so that the port is any.
+/// Configures metrics on any free port.
 pub(crate) const METRICS: &str = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\n";
 
-/// What `/metrics` has said.
+/// The response of `/metrics`.
 pub(crate) struct Scrape(pub(crate) String);
 
 impl Scrape {
@@ -33,7 +33,7 @@ impl Scrape {
         .await
     }
 
-    /// The sum of all samples of this name that have these labels.
+    /// The sum of all samples with this name and these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         self.samples(name, labels).sum()
     }
@@ -48,7 +48,7 @@ impl Scrape {
         })
     }
 
-    /// The names of all families.
+    /// The names of all metric families.
     pub(crate) fn families(&self) -> BTreeSet<&str> {
         let types = self
             .0
@@ -58,7 +58,7 @@ impl Scrape {
     }
 }
 
-/// Asks for `path` where metrics are.
+/// Requests `path` from the metrics address.
 pub(crate) async fn get(proxy: &Proxy, path: &str, fields: &str) -> (Head, String) {
     let address = proxy.logged("serving metrics").await["address"].clone();
     let mut wire = Wire::connect(address.as_str().unwrap().parse().unwrap()).await;

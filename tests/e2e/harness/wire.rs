@@ -1,4 +1,4 @@
-//! One connection, spoken to in bytes: as a client or as an endpoint.
+//! One connection at the level of bytes, as a client or as an endpoint uses it.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::within;
 
-/// The key of the example in RFC 6455 section 1.3, and the only answer to it.
+/// The key of the example in RFC 6455 section 1.3, and the value that accepts it.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -21,7 +21,7 @@ pub(crate) const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// a process waiting, shorter than the deadlines for slow readers.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// A handshake as any client would send it.
+/// A valid handshake.
 pub(crate) const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\n\
     Host: chat.example.com\r\n\
     Connection: Upgrade\r\n\
@@ -29,18 +29,18 @@ pub(crate) const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\n\
     Sec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// The same with these fields besides.
+/// A valid handshake with these additional header fields.
 pub(crate) fn handshake_with(fields: &str) -> String {
     HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"))
 }
 
-/// The answer to it.
+/// The 101 response to [`HANDSHAKE`].
 pub(crate) const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n\
     Upgrade: websocket\r\n\
     Connection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// A connection and what was read from it too early.
+/// A connection, and bytes that were read from it but not returned yet.
 pub(crate) struct Wire {
     io: Io,
     unread: Vec<u8>,
@@ -54,7 +54,7 @@ enum Io {
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
-/// How the other side ended.
+/// How the peer ended the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Orderly,
@@ -99,7 +99,7 @@ impl Wire {
         .await;
     }
 
-    /// Sends this again and again, until nobody takes it any more.
+    /// Sends this repeatedly until the connection is stuck or closed.
     pub(crate) async fn flood(&mut self, bytes: &[u8]) {
         while let Ok(sent) = tokio::time::timeout(STALLED, self.io.write_all(bytes)).await {
             if sent.is_err() {
@@ -108,8 +108,9 @@ impl Wire {
         }
     }
 
-    /// The same, so often at most: how many bytes were taken.
-    pub(crate) async fn flood_most(&mut self, bytes: &[u8], times: usize) -> usize {
+    /// Sends this at most `times` times, until the connection is stuck or closed. Returns the number of
+    /// bytes sent.
+    pub(crate) async fn flood_up_to(&mut self, bytes: &[u8], times: usize) -> usize {
         let mut taken = 0;
         while taken < bytes.len() * times {
             let rest = &bytes[taken % bytes.len()..];
@@ -121,13 +122,13 @@ impl Wire {
         taken
     }
 
-    /// Sends this as far as the other side lets us.
+    /// Sends as much of this as the peer reads.
     pub(crate) async fn flood_once(&mut self, bytes: &[u8]) {
-        // It may have closed by now, or not read on.
+        // The peer may have closed the connection already, or stopped reading.
         let _ = tokio::time::timeout(STALLED, self.io.write_all(bytes)).await;
     }
 
-    /// Sends this again and again, until the other side has gone.
+    /// Sends this repeatedly until the peer closes the connection.
     pub(crate) async fn flood_out(&mut self, bytes: &[u8]) {
         within("the connection to end", async {
             while self.io.write_all(bytes).await.is_ok() {}
@@ -135,32 +136,32 @@ impl Wire {
         .await;
     }
 
-    /// Whether the other side is still there and takes this, as far as is known by now.
-    pub(crate) fn takes(&mut self, bytes: &[u8]) -> bool {
+    /// Whether the connection is open and this can be sent at once.
+    pub(crate) fn can_send(&mut self, bytes: &[u8]) -> bool {
         let taken = self.io.write_all(bytes).now_or_never();
         let ended = self.io.read(&mut [0; 64]).now_or_never();
         matches!(taken, Some(Ok(()))) && ended.is_none()
     }
 
-    /// Reads until nothing comes for a while: how many bytes that was.
+    /// Reads until nothing arrives for a while. Returns the number of bytes read.
     pub(crate) async fn until_quiet(&mut self) -> usize {
         while let Ok(Ok(1..)) = tokio::time::timeout(STALLED, self.more()).await {}
         std::mem::take(&mut self.unread).len()
     }
 
-    /// Ends our direction.
+    /// Shuts down the direction towards the peer.
     pub(crate) async fn finish(&mut self) {
         within("the end to be taken", self.io.shutdown())
             .await
             .unwrap();
     }
 
-    /// The same, where the other side may have gone already.
+    /// Like [`Self::finish`], where the peer may have closed the connection already.
     pub(crate) async fn finish_anyway(&mut self) {
         let _ = within("the end to be taken", self.io.shutdown()).await;
     }
 
-    /// Breaks the connection off (RST).
+    /// Resets the connection (RST).
     pub(crate) fn reset(self) {
         match self.io {
             Io::Tcp(socket) => socket.set_zero_linger().unwrap(),
@@ -168,7 +169,7 @@ impl Wire {
         }
     }
 
-    /// The head of a request or reply, to its empty line.
+    /// Reads the head of a request or response, up to its empty line.
     pub(crate) async fn head(&mut self) -> Head {
         let text = within("a head", async {
             loop {
@@ -183,12 +184,12 @@ impl Wire {
         Head(String::from_utf8(text).unwrap())
     }
 
-    /// Whether something comes before the end.
+    /// Whether any byte arrives before the connection ends.
     pub(crate) async fn has_more(&mut self) -> bool {
         !self.unread.is_empty() || matches!(self.more().await, Ok(1..))
     }
 
-    /// The same, where the other side may go without one.
+    /// Like [`Self::head`], or `None` if the connection ends first.
     pub(crate) async fn head_if_any(&mut self) -> Option<Head> {
         while find(&self.unread, b"\r\n\r\n").is_none() {
             let Ok(1..) = self.more().await else {
@@ -198,19 +199,19 @@ impl Wire {
         Some(self.head().await)
     }
 
-    /// Reads until the other side has gone, in whatever way.
+    /// Reads until the connection ends in any way.
     pub(crate) async fn until_gone(&mut self) {
         while let Ok(1..) = self.more().await {}
     }
 
-    /// A reply to anything but HEAD, body included.
+    /// Reads a response with its body. Not for responses to HEAD.
     pub(crate) async fn reply(&mut self) -> (Head, String) {
         let head = self.head().await;
         let body = self.body(&head).await;
         (head, String::from_utf8(body).unwrap())
     }
 
-    /// The body that `head` announces.
+    /// Reads the body that `head` announces.
     pub(crate) async fn body(&mut self, head: &Head) -> Vec<u8> {
         if head.value("transfer-encoding") == Some("chunked") {
             let mut body = Vec::new();
@@ -226,7 +227,7 @@ impl Wire {
         }
     }
 
-    /// The next chunk of a body; `None` for the last, whose trailers are still to be read.
+    /// Reads the next chunk of a body; `None` for the last one, whose trailers are still unread.
     pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
         let length = usize::from_str_radix(&self.line().await, 16).unwrap();
         if length == 0 {
@@ -237,7 +238,7 @@ impl Wire {
         Some(chunk)
     }
 
-    /// A line, without its end.
+    /// Reads a line and returns it without its line ending.
     pub(crate) async fn line(&mut self) -> String {
         within("a line", async {
             loop {
@@ -265,7 +266,7 @@ impl Wire {
         .await
     }
 
-    /// So many bytes, or none if the other side goes before.
+    /// Waits until this many bytes have arrived, or until the connection ends.
     pub(crate) async fn at_least(&mut self, length: usize) {
         while self.unread.len() < length {
             let Ok(1..) = self.more().await else {
@@ -274,7 +275,7 @@ impl Wire {
         }
     }
 
-    /// Everything up to the end, and how that came.
+    /// Reads everything up to the end of the connection, and says how it ended.
     pub(crate) async fn rest(&mut self) -> (Vec<u8>, End) {
         within("the end", async {
             loop {
@@ -290,7 +291,7 @@ impl Wire {
         .await
     }
 
-    /// The other side has ended in order and sent nothing more.
+    /// Asserts that the peer closes the connection in order and sends nothing more.
     pub(crate) async fn closed(&mut self) {
         let (rest, end) = self.rest().await;
         assert_eq!(
@@ -299,7 +300,7 @@ impl Wire {
         );
     }
 
-    /// Nothing comes, not even an end.
+    /// Asserts that nothing arrives for a while and that the connection stays open.
     pub(crate) async fn stays_quiet(&mut self) {
         assert_eq!(self.text(), "");
         let more = tokio::time::timeout(Duration::from_millis(150), self.more()).await;
@@ -317,7 +318,7 @@ impl Wire {
     }
 }
 
-/// Reads what was read too early first, so that a library can take the connection over.
+/// Returns the bytes read earlier first, so that a library can continue on the connection.
 impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -384,7 +385,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
         .position(|window| window == wanted)
 }
 
-/// The head of a message, as it came.
+/// The head of a request or response, as received.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Head(pub(crate) String);
 
@@ -403,14 +404,14 @@ impl Head {
             .unwrap_or_else(|_| panic!("no status: {self:?}"))
     }
 
-    /// The only value of a field.
+    /// The value of a field; fails if the field is repeated.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         let values = self.values(name);
         assert!(values.len() < 2, "{name} several times in {self:?}");
         values.first().copied()
     }
 
-    /// All values of a field, in any case.
+    /// All values of a field, whatever the case of its name.
     pub(crate) fn values(&self, name: &str) -> Vec<&str> {
         self.0
             .lines()
@@ -421,7 +422,7 @@ impl Head {
             .collect()
     }
 
-    /// Whether a line stands there exactly so.
+    /// Whether the head has exactly this line.
     pub(crate) fn has_line(&self, line: &str) -> bool {
         self.0.lines().any(|known| known == line)
     }

@@ -1,4 +1,4 @@
-//! An endpoint that fails in a way that the test chooses, and changes.
+//! An endpoint that fails in a way that the test sets and can change.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,57 +11,57 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::frames::frame;
 use super::wire::{ACCEPT, Head, SWITCH, Wire};
 
-/// What an endpoint does with a request.
+/// How an endpoint reacts to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Does {
-    /// Answers with this status.
+pub(crate) enum Reaction {
+    /// Responds with this status.
     Answer(u16),
-    /// Answers with a 101, and sends back what comes.
+    /// Responds with a 101 and echoes every byte.
     Echo,
-    /// The same, but its 101 fits no key.
+    /// Responds with a 101 whose `Sec-WebSocket-Accept` is wrong.
     WrongAccept,
-    /// Answers with a 101, and goes without a word once it is told something.
+    /// Responds with a 101, and drops the connection after the first byte from the client.
     Cut,
-    /// Answers with a 101, and closes as it should.
+    /// Responds with a 101, and closes the tunnel with a closing handshake.
     Close,
-    /// Does nothing.
+    /// Never responds.
     Hang,
 }
 
-/// An endpoint that does one thing to checks, which ask for `/health`, and another one to all others;
-/// both can change at any time.
-pub(crate) struct Fickle {
+/// An endpoint with one reaction to health checks, which request `/health`, and another one to all
+/// other requests. Both can change at any time.
+pub(crate) struct FaultyEndpoint {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
 struct Shared {
-    checks: Mutex<Does>,
-    others: Mutex<Does>,
-    /// Checks that come before: what is done to them, in turn.
-    script: Mutex<Vec<Does>>,
+    checks: Mutex<Reaction>,
+    others: Mutex<Reaction>,
+    /// The reactions to the first health checks, in reverse order.
+    script: Mutex<Vec<Reaction>>,
     checked: AtomicUsize,
     asked: AtomicUsize,
 }
 
-impl Fickle {
-    pub(crate) async fn start(checks: Does, others: Does) -> Self {
+impl FaultyEndpoint {
+    pub(crate) async fn start(checks: Reaction, others: Reaction) -> Self {
         Self::scripted(&[], checks, others).await
     }
 
-    pub(crate) async fn scripted(script: &[Does], checks: Does, others: Does) -> Self {
+    pub(crate) async fn scripted(script: &[Reaction], checks: Reaction, others: Reaction) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::on(listener, script, checks, others)
     }
 
-    /// One that comes back to where it was.
-    pub(crate) async fn at(address: SocketAddr, does: Does) -> Self {
+    /// An endpoint at a given address: one that comes back.
+    pub(crate) async fn at(address: SocketAddr, does: Reaction) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         Self::on(listener, &[], does, does)
     }
 
-    fn on(listener: TcpListener, script: &[Does], checks: Does, others: Does) -> Self {
+    fn on(listener: TcpListener, script: &[Reaction], checks: Reaction, others: Reaction) -> Self {
         let shared = Arc::new(Shared {
             checks: Mutex::new(checks),
             others: Mutex::new(others),
@@ -78,15 +78,15 @@ impl Fickle {
         }
     }
 
-    pub(crate) fn checks(&self, does: Does) {
+    pub(crate) fn checks(&self, does: Reaction) {
         *self.shared.checks.lock().unwrap() = does;
     }
 
-    pub(crate) fn others(&self, does: Does) {
+    pub(crate) fn others(&self, does: Reaction) {
         *self.shared.others.lock().unwrap() = does;
     }
 
-    /// Requests of clients that have come so far.
+    /// The number of requests from clients so far.
     pub(crate) fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::SeqCst)
     }
@@ -96,7 +96,7 @@ impl Fickle {
     }
 }
 
-impl Drop for Fickle {
+impl Drop for FaultyEndpoint {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -112,7 +112,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn answer(mut wire: Wire, shared: Arc<Shared>) {
-    // A check of the connection alone asks for nothing.
+    // A TCP health check sends nothing.
     let Some(head) = wire.head_if_any().await else {
         return;
     };
@@ -125,23 +125,23 @@ async fn answer(mut wire: Wire, shared: Arc<Shared>) {
         *shared.others.lock().unwrap()
     };
     match does {
-        Does::Answer(status) => {
+        Reaction::Answer(status) => {
             let answer =
                 format!("HTTP/1.1 {status} So\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
             wire.send(answer).await;
         }
-        Does::Hang => std::future::pending().await,
-        Does::WrongAccept => wire.send(SWITCH).await,
-        Does::Cut => {
+        Reaction::Hang => std::future::pending().await,
+        Reaction::WrongAccept => wire.send(SWITCH).await,
+        Reaction::Cut => {
             wire.send(switch(&head)).await;
             wire.at_least(1).await;
         }
-        Does::Close => {
+        Reaction::Close => {
             wire.send(switch(&head)).await;
             wire.send(frame(0x88, None, &1008u16.to_be_bytes())).await;
             wire.until_gone().await;
         }
-        Does::Echo => {
+        Reaction::Echo => {
             wire.send(switch(&head)).await;
             let (mut reader, mut writer) = tokio::io::split(wire);
             let _ = tokio::io::copy(&mut reader, &mut writer).await;
