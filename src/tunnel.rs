@@ -13,4 +13,6 @@ pub mod entry;
 pub mod rates;
 pub mod table;
 pub mod sweep;
+pub mod scratch;
+pub mod unwritten;
 pub mod copy;

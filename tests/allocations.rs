@@ -16,7 +16,8 @@ use dhat::HeapStats;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use tidegate::config::model::TunnelLimits;
 use tidegate::net::stream::{Socket, Stream};
-use tidegate::tunnel::copy::{InitialBytes, Scratch, Tunnel};
+use tidegate::tunnel::copy::{InitialBytes, Tunnel};
+use tidegate::tunnel::scratch::Scratch;
 use tidegate::tunnel::table::TunnelTable;
 
 #[global_allocator]

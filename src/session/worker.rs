@@ -16,7 +16,7 @@ use crate::observe::counters::Counters;
 use crate::observe::recorder::{AccessLog, Recorder};
 use crate::quota::Quota;
 use crate::snapshot::Snapshot;
-use crate::tunnel::copy::Scratch;
+use crate::tunnel::scratch::Scratch;
 use crate::tunnel::table::TunnelTable;
 use crate::upstream::connect::Connector;
 use crate::upstream::http::Pool;

@@ -4,10 +4,7 @@
 //! once. Only what that side does not accept is kept, in a box, and its direction reads nothing more
 //! until the box is empty. So a tunnel that is quiet, or whose peers keep up, holds no buffer.
 
-use std::cell::RefCell;
-use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,60 +13,15 @@ use super::ended::{CloseMessage, Ended};
 use super::forwarder::{Forwarder, NextStep};
 use super::framing::{HEADROOM, Notice};
 use super::meter::Meter;
+use super::scratch::{SCRATCH_BYTES, Scratch};
 use super::side::Side;
 use super::table::{TableSlot, TunnelOwner};
+use super::unwritten::Unwritten;
 use crate::net::stream::Stream;
-
-/// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message of
-/// 64 KiB with its header: with exactly 64 KiB, those few bytes would cost two more system calls.
-const SCRATCH_BYTES: usize = 128 * 1024;
-
-/// The alignment of the buffer.
-const PAGE: usize = 4096;
 
 /// Reads of one direction before the other tunnels of the worker get a turn: a sender at full speed must
 /// not hold up thousands of others.
 const ROUNDS: usize = 8;
-
-/// The buffer into which all tunnels of a worker read, one after the other.
-#[derive(Debug, Clone)]
-pub struct Scratch(Rc<RefCell<AlignedBuffer>>);
-
-/// Memory in which the bytes behind the headroom begin a page: the kernel copies whole pages faster.
-#[derive(Debug)]
-struct AlignedBuffer {
-    memory: Box<[u8]>,
-    start: usize,
-}
-
-impl AlignedBuffer {
-    fn new() -> Self {
-        let memory: Box<[u8]> = vec![0; 2 * PAGE + SCRATCH_BYTES].into();
-        let page = memory.as_ptr().align_offset(PAGE);
-        Self {
-            start: page + PAGE - HEADROOM,
-            memory,
-        }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        let end = self.start + HEADROOM + SCRATCH_BYTES;
-        self.memory.get_mut(self.start..end).unwrap_or_default()
-    }
-}
-
-impl Scratch {
-    /// A buffer; one is enough for a worker.
-    pub fn new() -> Self {
-        Self(Rc::new(RefCell::new(AlignedBuffer::new())))
-    }
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// Bytes to be written before anything is relayed.
 #[derive(Debug, Default)]
@@ -372,94 +324,13 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
     }
 }
 
-/// The bytes that one direction has read and not yet written.
-#[derive(Debug, Default)]
-struct Unwritten {
-    remainder: Option<Box<Remainder>>,
-    /// Whether bytes were written that may still be inside TLS.
-    unflushed: bool,
-}
-
-#[derive(Debug)]
-struct Remainder {
-    bytes: Box<[u8]>,
-    written: usize,
-}
-
-impl Unwritten {
-    fn keep(&mut self, bytes: Box<[u8]>) {
-        if !bytes.is_empty() {
-            self.remainder = Some(Box::new(Remainder { bytes, written: 0 }));
-        }
-    }
-
-    /// The number of bytes that are kept.
-    fn left(&self) -> usize {
-        let remainder = self.remainder.as_ref();
-        remainder.map_or(0, |remainder| remainder.bytes.len() - remainder.written)
-    }
-
-    /// Whether everything was handed to the kernel.
-    fn is_clear(&self) -> bool {
-        self.remainder.is_none() && !self.unflushed
-    }
-
-    fn forget(&mut self) {
-        self.remainder = None;
-    }
-
-    /// Writes what is kept. Ready when nothing is left, not even inside TLS.
-    fn deliver(&mut self, sink: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(remainder) = &mut self.remainder {
-            let left = remainder.bytes.get(remainder.written..).unwrap_or_default();
-            if left.is_empty() {
-                self.remainder = None;
-                break;
-            }
-            match ready!(Pin::new(&mut *sink).poll_write(cx, left))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => remainder.written += written,
-            }
-            self.unflushed = true;
-        }
-        if self.unflushed {
-            ready!(Pin::new(sink).poll_flush(cx))?;
-            self.unflushed = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes what the sink accepts and keeps the rest.
-    fn write(
-        &mut self,
-        sink: &mut Stream,
-        mut bytes: &[u8],
-        cx: &mut Context<'_>,
-    ) -> io::Result<()> {
-        // The next `deliver` flushes, before anything else is read.
-        self.unflushed = true;
-        while !bytes.is_empty() {
-            match Pin::new(&mut *sink).poll_write(cx, bytes) {
-                Poll::Ready(written) => match written? {
-                    0 => return Err(io::ErrorKind::WriteZero.into()),
-                    written => bytes = bytes.get(written..).unwrap_or_default(),
-                },
-                // The only allocation in relaying, and only for a peer that does not keep up.
-                Poll::Pending => {
-                    self.keep(bytes.into());
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::stream::Socket;
     use crate::tunnel::table::TunnelTable;
+    use std::io;
+    use std::rc::Rc;
     use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};

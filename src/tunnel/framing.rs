@@ -6,10 +6,15 @@
 //! frames is passed on untouched, and nothing is added to it, because nothing shows where a frame
 //! could stand.
 
+mod lane;
+mod scan;
+
 use std::ops::Range;
 
+use self::lane::{Disposition, Lane, PingState};
+use self::scan::BufferScan;
 use super::side::Side;
-use crate::protocol::frame::{Control, Event, Frame, KEPT, Masking, Tracker};
+use crate::protocol::frame::{Control, Event, Frame, KEPT, Masking};
 
 /// Free bytes that [`Framing::filter`] needs in front of what it is given.
 //
@@ -36,42 +41,6 @@ pub struct Framing {
     /// The text of our Close frames.
     reason: Box<str>,
     max_message_bytes: Option<u64>,
-}
-
-/// The frames from one side.
-#[derive(Debug)]
-struct Lane {
-    tracker: Tracker,
-    ping: PingState,
-    /// The other side's Ping has passed, and this side has not answered it yet.
-    owes_pong: bool,
-    /// This side's Close has passed.
-    closed: bool,
-    /// We have sent a Close to this side: its next Close is the answer.
-    close_answer_due: bool,
-    /// Nothing more from this side goes on: the other side got our Close in its place.
-    cut: bool,
-    disposition: Disposition,
-    /// Bytes at the end of the last read that may be part of an answer to us.
-    held: [u8; HEADROOM],
-    held_length: u8,
-}
-
-/// The state of our Ping to a side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PingState {
-    Idle,
-    Due(PingPayload),
-    Sent(PingPayload),
-}
-
-/// What is to become of the control frame that is being read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Disposition {
-    Pass,
-    /// It may be the Pong to our Ping: that is decided when all of its payload is there.
-    Hold,
-    Swallow,
 }
 
 /// The phase of our own closing handshakes: the client's comes first, then the endpoint's.
@@ -338,149 +307,6 @@ fn code_of(length: u8, payload: [u8; KEPT]) -> u16 {
         NO_CODE
     } else {
         u16::from_be_bytes([payload[0], payload[1]])
-    }
-}
-
-impl Lane {
-    fn new(masking: Masking) -> Self {
-        Self {
-            tracker: Tracker::new(masking),
-            ping: PingState::Idle,
-            owes_pong: false,
-            closed: false,
-            close_answer_due: false,
-            cut: false,
-            disposition: Disposition::Pass,
-            held: [0; HEADROOM],
-            held_length: 0,
-        }
-    }
-
-    /// Whether the stream has ceased to consist of valid frames.
-    fn is_unframed(&self) -> bool {
-        self.tracker.error().is_some()
-    }
-
-    /// Whether this side may send an answer to a frame of ours.
-    fn expects_answer(&self) -> bool {
-        self.close_answer_due || matches!(self.ping, PingState::Sent(_))
-    }
-}
-
-/// The walk over one buffer, frame by frame.
-struct BufferScan {
-    start: usize,
-    /// The end of what the tracker has seen.
-    at: usize,
-    end: usize,
-    /// Where the current control frame begins, or the part of it that is in this buffer.
-    frame: usize,
-    messages: u32,
-    notice: Option<Notice>,
-}
-
-impl BufferScan {
-    /// Begins a walk, with the bytes that were held back of the last buffer put in front.
-    fn new(lane: &mut Lane, buffer: &mut [u8], end: usize) -> Self {
-        let held = usize::from(std::mem::take(&mut lane.held_length));
-        let start = HEADROOM - held;
-        buffer[start..HEADROOM].copy_from_slice(&lane.held[..held]);
-        Self {
-            start,
-            // The tracker has seen the bytes that were held back.
-            at: HEADROOM,
-            end,
-            frame: start,
-            messages: 0,
-            notice: None,
-        }
-    }
-
-    fn next(&mut self, lane: &mut Lane, buffer: &[u8]) -> Option<Event> {
-        let (length, event) = lane.tracker.step(&buffer[self.at..self.end]);
-        self.at += length;
-        event
-    }
-
-    /// Decides about a control frame whose header was just read.
-    fn judge(&mut self, lane: &mut Lane, kind: Control) {
-        let frame = self.at.checked_sub(lane.tracker.header_size());
-        self.frame = match frame.filter(|frame| *frame >= self.start) {
-            Some(frame) => frame,
-            None if lane.cut => self.start,
-            // It began before an answer was expected, and the first part has gone on: the rest has to
-            // follow. It cannot be an answer, because what it would answer was not sent yet.
-            None => return,
-        };
-        // Only a Pong of this length can be ours; what cannot is not held back.
-        let ours = lane.tracker.payload_left() == KEPT as u64;
-        lane.disposition = match (kind, lane.ping) {
-            (Control::Close, _) if lane.close_answer_due => Disposition::Swallow,
-            (Control::Pong, PingState::Sent(_)) if ours && !lane.cut => Disposition::Hold,
-            _ => Disposition::Pass,
-        };
-    }
-
-    /// Removes the control frame that has just ended from the buffer.
-    fn remove(&mut self, buffer: &mut [u8]) {
-        // The rest moves forward: a Pong is rare, and usually the last thing in a read.
-        buffer.copy_within(self.at..self.end, self.frame);
-        self.end -= self.at - self.frame;
-        self.at = self.frame;
-    }
-
-    /// Cuts the stream off before the current frame.
-    fn cut(&mut self, lane: &mut Lane, notice: Notice) {
-        if !lane.cut {
-            lane.cut = true;
-            // The header is cut off, too; but not what belongs to frames before it, nor what has gone on.
-            let frame = self.at.saturating_sub(lane.tracker.header_size());
-            self.frame = frame.max(self.start);
-            self.notice = Some(notice);
-        }
-    }
-
-    /// Decides where the bytes that go on end. Everything between there and the end of the buffer is
-    /// either dropped or held back until more of it is there.
-    fn finish(self, lane: &mut Lane, buffer: &[u8]) -> Filtered {
-        // The order matters: a stream that is cut passes nothing, whatever its last frame would have
-        // been; only the buffer in which it was cut passes what came before that frame.
-        let cut_here = matches!(
-            self.notice,
-            Some(Notice::MessageTooBig | Notice::ProtocolError)
-        );
-        let end = match lane.disposition {
-            _ if cut_here => self.frame,
-            _ if lane.cut => self.start,
-            // The part of our answer that is here goes no further; the rest of it is swallowed when it
-            // comes.
-            Disposition::Swallow => self.frame,
-            Disposition::Hold => lane.hold(buffer, self.frame..self.end),
-            // The buffer may end within a header, and the next bytes may reveal an answer to us, which
-            // must not have gone on in part. Without an answer to expect, nothing is held back.
-            Disposition::Pass if lane.expects_answer() => {
-                let partial = lane.tracker.partial().min(self.end - self.start);
-                lane.hold(buffer, self.end - partial..self.end)
-            }
-            Disposition::Pass => self.end,
-        };
-        Filtered {
-            pass: self.start..end,
-            messages: self.messages,
-            notice: self.notice,
-        }
-    }
-}
-
-impl Lane {
-    /// Holds these bytes back for the next buffer. Returns where they begin.
-    fn hold(&mut self, buffer: &[u8], bytes: Range<usize>) -> usize {
-        let start = bytes.start;
-        let length = bytes.len();
-        self.held[..length].copy_from_slice(&buffer[bytes]);
-        // At most the longest header, or a Pong of ours: see HEADROOM.
-        self.held_length = length as u8;
-        start
     }
 }
 

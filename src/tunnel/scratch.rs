@@ -1,0 +1,53 @@
+//! The buffer that all tunnels of a worker share for reading.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::framing::HEADROOM;
+
+/// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message of
+/// 64 KiB with its header: with exactly 64 KiB, those few bytes would cost two more system calls.
+pub(super) const SCRATCH_BYTES: usize = 128 * 1024;
+
+/// The alignment of the buffer.
+const PAGE: usize = 4096;
+
+/// The buffer into which all tunnels of a worker read, one after the other.
+#[derive(Debug, Clone)]
+pub struct Scratch(pub(super) Rc<RefCell<AlignedBuffer>>);
+
+/// Memory in which the bytes behind the headroom begin a page: the kernel copies whole pages faster.
+#[derive(Debug)]
+pub(super) struct AlignedBuffer {
+    memory: Box<[u8]>,
+    start: usize,
+}
+
+impl AlignedBuffer {
+    fn new() -> Self {
+        let memory: Box<[u8]> = vec![0; 2 * PAGE + SCRATCH_BYTES].into();
+        let page = memory.as_ptr().align_offset(PAGE);
+        Self {
+            start: page + PAGE - HEADROOM,
+            memory,
+        }
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        let end = self.start + HEADROOM + SCRATCH_BYTES;
+        self.memory.get_mut(self.start..end).unwrap_or_default()
+    }
+}
+
+impl Scratch {
+    /// A buffer; one is enough for a worker.
+    pub fn new() -> Self {
+        Self(Rc::new(RefCell::new(AlignedBuffer::new())))
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
