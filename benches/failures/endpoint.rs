@@ -10,17 +10,17 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::rig::endpoint::{listen, read_head, switch};
 
-/// What it does with what comes.
+/// The behaviour of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Serve,
-    /// Nobody listens.
+    /// Connections are refused.
     Refuse,
-    /// Connections are taken, and nothing is said.
+    /// Connections are accepted, and nothing is sent.
     Hang,
-    /// The kernel answers no SYN.
+    /// The kernel drops every SYN.
     Blackhole,
-    /// What was open breaks off, and nobody listens.
+    /// Open connections break, and new ones are refused.
     Die,
 }
 
@@ -38,7 +38,7 @@ impl Mode {
     }
 }
 
-/// It stops when it is dropped.
+/// An endpoint. It stops when it is dropped.
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     mode: watch::Sender<Mode>,
@@ -81,7 +81,7 @@ async fn run(first: TcpListener, address: SocketAddr, mut modes: watch::Receiver
                 SockRef::from(&*known).listen(4096).unwrap();
             }
             Mode::Blackhole => {
-                // A queue that is full: the kernel drops what would be one more.
+                // A full backlog: the kernel drops further SYNs.
                 let known = listener.get_or_insert_with(|| listen(address));
                 SockRef::from(&*known).listen(0).unwrap();
                 plugs.extend((0..4).map(|_| tokio::spawn(TcpStream::connect(address))));

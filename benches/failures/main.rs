@@ -1,8 +1,9 @@
-//! What clients notice when one of three endpoints fails: handshakes that fail, and how long the
-//! others take, beside HAProxy and nginx with checks and retries on.
+//! What do clients notice when one of three endpoints fails? Counts failed handshakes and the longest
+//! successful one, next to HAProxy and nginx with health checks and retries enabled.
 //!
 //! `cargo bench --bench failures` runs everything (about four minutes) and prints a table in Markdown.
-//! 400 handshakes a second for twelve seconds; the endpoint fails after three and is back after eight.
+//! Each run has 400 handshakes per second for twelve seconds; the endpoint fails after three seconds and
+//! is back after eight.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -30,21 +31,21 @@ use self::rig::client::{Client, Security};
 use self::rig::peer::{Peer, Running};
 use self::rig::{CargoArgs, free_addresses, runtime};
 
-/// Handshakes a second.
+/// Handshakes per second.
 const RATE: u32 = 400;
 
-/// How long they come, when the endpoint begins to fail, and when it is back.
+/// The duration of a run, the time of the failure, and that of the recovery.
 const RUN: Duration = Duration::from_secs(12);
 const FAILS_AT: Duration = Duration::from_secs(3);
 const BACK_AT: Duration = Duration::from_secs(8);
 
-/// How long a client waits for its 101.
+/// The time that a client waits for its 101.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The proxies that can have three endpoints.
 const PEERS: [Peer; 3] = [Peer::Tidegate, Peer::Haproxy, Peer::Nginx];
 
-/// What clients notice when one of three endpoints fails, beside HAProxy and nginx.
+/// Measures what clients notice of a failing endpoint, next to HAProxy and nginx.
 #[derive(Debug, Parser)]
 struct Options {
     /// Only these proxies
@@ -102,7 +103,7 @@ async fn measure(peer: Peer, failure: Mode) -> Seen {
     let config = config::config(peer, address, addresses, folder.path());
     let _running = Running::start(peer, folder, &config, address);
     let client = Client::new(address, Security::Plain);
-    // Checks have found everybody up, connections are warm.
+    // Health checks have found every endpoint up by then.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let start = Instant::now();
     let failing = async {

@@ -1,5 +1,5 @@
-//! The endpoint behind every proxy: agrees to any handshake, then echoes bytes, swallows them, or
-//! sends as many as it is asked for.
+//! The endpoint behind every proxy: accepts any handshake, then echoes bytes, discards them, or sends
+//! as many as the path says.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -11,7 +11,7 @@ use super::rig::client::frame;
 use super::rig::endpoint::{listen_std, path, read_head, switch};
 use super::rig::runtime;
 
-/// Bytes after which a backend that swallows them acknowledges them.
+/// The number of bytes that a discarding backend acknowledges at a time.
 pub(crate) const ACKNOWLEDGED: usize = 4 << 20;
 
 /// Starts the backend on a thread of its own.
@@ -51,7 +51,7 @@ async fn serve(mut socket: TcpStream) {
             send(&mut socket, number(0), number(1)).await;
         }
         None if path == "/up" => swallow(&mut socket).await,
-        // Bytes, not messages: the same work for every proxy. What clients mask comes back masked.
+        // Echoes bytes and not messages, so masked frames come back masked. The proxies do not care.
         None => {
             let (reader, writer) = socket.into_split();
             super::relay::copy(reader, writer).await;
@@ -59,7 +59,7 @@ async fn serve(mut socket: TcpStream) {
     }
 }
 
-/// Answers each 4 MiB with one byte, so that the sender knows how far it got.
+/// Discards bytes, and acknowledges each [`ACKNOWLEDGED`] of them with one byte.
 async fn swallow(socket: &mut TcpStream) {
     let mut buffer = vec![0; 256 * 1024];
     let mut total = 0usize;

@@ -1,10 +1,10 @@
-//! tidegate beside HAProxy, nginx and a bare relay: what a message, a gigabyte, a handshake and an
-//! idle tunnel cost, in CPU time and memory of the proxy.
+//! How much CPU time and memory do a message, a gigabyte, a handshake and an idle tunnel cost, compared
+//! with HAProxy, nginx and a bare relay?
 //!
-//! `cargo bench --bench load` runs everything and prints a table in Markdown; `-- --help` tells the
-//! rest. Machines differ, and so does one machine from one minute to the next: only the ratios within
-//! one run mean something. So the peers take turns, round by round, each freshly started, and
-//! everything that comes back is compared with what was sent.
+//! `cargo bench --bench load` runs everything and prints a table in Markdown; `-- --help` lists the
+//! options. Machines differ, and one machine differs from minute to minute, so only ratios within one
+//! run are meaningful: the proxies take turns, round by round, and each is started afresh. Every echo
+//! is compared with what was sent.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -36,27 +36,27 @@ use self::rig::CargoArgs;
 use self::rig::peer::Peer;
 use self::scenario::{Scale, Scenario};
 
-/// What a message, a gigabyte, a handshake and an idle tunnel cost, beside HAProxy and nginx.
+/// Measures the cost of messages, bytes, handshakes and idle tunnels, next to HAProxy and nginx.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Rounds; the table has the least, the median and the most of them
+    /// Number of rounds; the table has the minimum, the median and the maximum
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Only scenarios whose names contain this; may be given several times
     #[arg(long)]
     only: Vec<String>,
-    /// Only these peers, and say in the table that others are missing
+    /// Only these proxies; the table says which ones are missing
     #[arg(long, value_delimiter = ',')]
     peers: Option<Vec<Peer>>,
-    /// A tenth of everything, to see whether it runs
+    /// A tenth of everything, to see whether the benchmark works
     #[arg(long)]
     quick: bool,
-    /// Write README.md and raw.csv into this folder, too
+    /// Also write README.md and raw.csv into this folder
     #[arg(long)]
     out: Option<PathBuf>,
     #[command(flatten)]
     _cargo: CargoArgs,
-    /// Be the bare relay: listen here, connect there
+    /// Run as the bare relay: the address to listen on, and the one to connect to
     #[arg(long, hide = true, num_args = 2)]
     relay: Option<Vec<std::net::SocketAddr>>,
 }

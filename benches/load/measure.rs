@@ -1,4 +1,4 @@
-//! What a process and its children have used, from proc(5).
+//! CPU time and memory of a process and its children, from proc(5).
 
 use std::fs;
 use std::time::Duration;
@@ -17,8 +17,7 @@ pub(crate) fn cpu(pid: u32) -> Duration {
     Duration::from_nanos(nanoseconds)
 }
 
-/// Anonymous memory of `pid` and all its descendants, in bytes: what they hold, not what is mapped
-/// from files.
+/// Anonymous memory of `pid` and all its descendants, in bytes: without mapped files.
 pub(crate) fn memory(pid: u32) -> u64 {
     let kib = |pid: &u32| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -1,5 +1,5 @@
-//! Operators looking while others work: many quiet tunnels, some busy ones, and all of the tunnels
-//! listed and all of the metrics scraped over and over. What the busy ones notice of that.
+//! How much do listings and scrapes delay messages? Of many idle and some busy tunnels, all are listed
+//! and all metrics are scraped over and over, while the latency of the busy ones is measured.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use super::rig::{runtime, unix};
 use super::scenario::{Results, open, paced_echoes, percentile, settle};
 use super::target::Target;
 
-/// Tunnels that are only there.
+/// The number of idle tunnels.
 const QUIET: usize = 5000;
 
-/// Tunnels that echo, and how many messages a second all of them send.
+/// The number of busy tunnels, and their messages per second in total.
 const BUSY: usize = 200;
 const PER_SECOND: usize = 4000;
 
-/// Times that it is measured with and without, in turn, and for how long each.
+/// The number of measurements with and without operators, in turn, and the duration of each.
 const TURNS: usize = 3;
 const SECONDS: usize = 5;
 
-/// Measures it.
+/// Runs the measurement.
 pub(crate) async fn measure(target: &Target, client: &Client, scale: usize) -> Results {
     let (quiet, seconds) = (QUIET / scale, (SECONDS / scale).max(1));
     let held = open(client, "/echo", quiet).await;
@@ -61,7 +61,7 @@ pub(crate) async fn measure(target: &Target, client: &Client, scale: usize) -> R
     ]
 }
 
-/// What looking took.
+/// The time that listings and scrapes took.
 #[derive(Default)]
 struct Looks {
     listings: u32,
@@ -69,8 +69,8 @@ struct Looks {
     scrape: Duration,
 }
 
-/// Four times a second, which no operator does: all tunnels, then all metrics. On a thread of its own:
-/// what the busy clients have to wait for must be the proxy.
+/// Lists all tunnels and scrapes all metrics four times a second, far more than any operator does. Runs
+/// on a thread of its own, so that the busy clients wait for the proxy only.
 async fn look(admin: &Path, metrics: &Path, least: usize, over: &AtomicBool) -> Looks {
     let mut looks = Looks::default();
     while !over.load(Ordering::Relaxed) {

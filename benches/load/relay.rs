@@ -1,4 +1,4 @@
-//! The floor: bytes copied between two sockets by two threads, and nothing else.
+//! The bare relay: two threads that copy bytes between sockets. No proxy can cost less.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -50,8 +50,8 @@ fn serve(from: SocketAddr, to: SocketAddr) {
     });
 }
 
-/// Copies until the end, with a buffer that is held only while there is something in it: thousands of
-/// connections are idle at once.
+/// Copies until the end. A buffer is held only while it has bytes in it, because thousands of
+/// connections are idle at the same time.
 pub(crate) async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     loop {
         if from.readable().await.is_err() {

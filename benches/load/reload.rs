@@ -1,8 +1,8 @@
-//! Reloads under traffic: a configuration of 1000 routes and 10,000 endpoints is taken twenty times,
-//! changed each time, while tunnels echo and others open.
+//! What does a reload cost, and does it delay traffic? A configuration with 1000 routes and 10,000
+//! endpoints is changed and loaded twenty times, while tunnels echo and others open.
 //!
-//! Only one endpoint serves; the others, in ten upstreams of a thousand, are never picked, because
-//! their routes are for other hosts. What a reload costs does not depend on that.
+//! Only one endpoint serves. The others, in ten upstreams of a thousand each, are never picked, because
+//! their routes match other hosts; the cost of a reload does not depend on that.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -23,14 +23,14 @@ const ROUTES: usize = 1000;
 const UPSTREAMS: usize = 10;
 const ENDPOINTS_EACH: usize = 1000;
 
-/// Tunnels that echo, and how often each of them does.
+/// The number of tunnels that echo, and the interval of each.
 const TUNNELS: usize = 200;
 const BEAT: Duration = Duration::from_millis(100);
 
-/// From one reload in effect to the next.
+/// The pause between two reloads.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What the tunnels have seen.
+/// The latencies that the tunnels observe.
 #[derive(Default)]
 struct Seen {
     longest: Cell<Duration>,
@@ -39,13 +39,13 @@ struct Seen {
 }
 
 impl Seen {
-    /// The longest since it was last asked for.
+    /// The longest latency since the last call.
     fn take_longest(&self) -> Duration {
         self.longest.take()
     }
 }
 
-/// Measures it.
+/// Runs the measurement.
 pub(crate) async fn measure(target: &Target, client: &Client) -> Results {
     let pid = target.pid();
     reload(target, 0).await;
@@ -80,7 +80,7 @@ pub(crate) async fn measure(target: &Target, client: &Client) -> Results {
     let (took, busy) = (start.elapsed(), measure::cpu(pid) - before);
     let stalled = seen.take_longest();
 
-    // As long again without reloads: what this machine does by itself.
+    // The same time without reloads, to see the noise of this machine.
     let before = measure::cpu(pid);
     tokio::time::sleep(took).await;
     let quiet = measure::cpu(pid) - before;
@@ -105,7 +105,7 @@ pub(crate) async fn measure(target: &Target, client: &Client) -> Results {
     ]
 }
 
-/// Echoes at fixed times until it is over. A message that is lost or wrong ends the measurement.
+/// Echoes at fixed times until the measurement is over. A lost or wrong message ends it.
 async fn beat(mut tunnel: Tunnel, seen: Rc<Seen>, offset: Duration) {
     let message = frame(64, true);
     let mut back = Vec::new();
@@ -113,14 +113,14 @@ async fn beat(mut tunnel: Tunnel, seen: Rc<Seen>, offset: Duration) {
     while !seen.over.get() {
         tokio::time::sleep_until(due).await;
         tunnel.echo(&message, &mut back).await;
-        // From when it was due, so that waiting in line counts.
+        // Measured from the planned time, so that queueing counts as latency.
         seen.longest.set(seen.longest.get().max(due.elapsed()));
         seen.echoes.set(seen.echoes.get() + 1);
         due += BEAT;
     }
 }
 
-/// Gives it another configuration and waits until that is in effect.
+/// Reloads with configuration number `turn`, and waits until it is in effect.
 async fn reload(target: &Target, turn: usize) {
     let file = target.folder().join("config.toml");
     let base = fs::read_to_string(target.folder().join("base.toml")).unwrap_or_else(|_| {
@@ -147,8 +147,8 @@ async fn reload(target: &Target, turn: usize) {
     }
 }
 
-/// Other hosts' routes and endpoints: a tenth of the endpoints are others each turn, and their order
-/// too.
+/// Routes and endpoints for other hosts. Each turn replaces a tenth of the endpoints and shifts the
+/// order.
 fn large(turn: usize) -> String {
     let mut text = String::new();
     for route in 0..ROUTES {

@@ -1,4 +1,4 @@
-//! Results as a table, and as they came.
+//! The results as a table and as raw data.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -52,8 +52,8 @@ impl Report {
         text
     }
 
-    /// One line per scenario and metric: medians, and tidegate's ratio to the best of the others
-    /// and to the floor, each taken within its round.
+    /// One line for each scenario and metric: the medians, and the ratios of tidegate to the best other
+    /// proxy and to the relay, each within its round.
     pub(crate) fn markdown(&self) -> String {
         let mut text = self.preamble();
         text.push_str("| scenario | metric |");
@@ -144,7 +144,7 @@ impl Report {
             .map(|row| row.value)
     }
 
-    /// tidegate's value by the best one of `others`, of each round.
+    /// The ratios of tidegate to the best of `others` in each round.
     fn ratios(&self, scenario: &str, metric: &str, others: &[Peer]) -> String {
         let more_is_better = metric.contains("/s") || metric.contains('%');
         let mut ratios: Vec<f64> = (1..=self.rounds)
@@ -158,7 +158,7 @@ impl Report {
                 } else {
                     values.min_by(f64::total_cmp)?
                 };
-                // There is no ratio to nothing.
+                // A ratio to zero is not defined.
                 (best > 0.0).then_some(own / best)
             })
             .collect();
@@ -173,7 +173,7 @@ impl Report {
     }
 }
 
-/// Sorts, too.
+/// The median. Sorts the values.
 fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied()

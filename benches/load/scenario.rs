@@ -1,4 +1,4 @@
-//! What is measured.
+//! The measured scenarios.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::rig::runtime;
 use super::target::Target;
 use super::{measure, operators, reload, storm};
 
-/// How much of everything.
+/// The size of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
     Whole,
@@ -29,7 +29,7 @@ impl Scale {
     }
 }
 
-/// One thing that is measured.
+/// A measured scenario.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
     kind: Kind,
@@ -38,38 +38,38 @@ pub(crate) struct Scenario {
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// Each tunnel sends the next message when it has got the last one back.
+    /// Each tunnel sends a message when the echo of the last one has arrived.
     Echo {
         tunnels: usize,
         bytes: usize,
         messages: usize,
     },
-    /// Clients send, and nothing comes back.
+    /// Clients send, and the endpoint only acknowledges.
     Up { bytes: usize },
     /// The endpoint sends.
     Down { bytes: usize },
-    /// Connect, upgrade, one message there and back, close.
+    /// Connect, upgrade, echo one message, close.
     Handshake { count: usize },
-    /// Tunnels that do nothing, then carry one message of 64 KiB each, then go, and come again.
+    /// Idle tunnels, which then echo one message of 64 KiB each, end, and are opened again.
     Idle { tunnels: usize },
-    /// Messages at fixed times, however long the answers take.
+    /// Messages at fixed times, however long the echoes take.
     Latency {
         tunnels: usize,
         per_second: usize,
         seconds: usize,
     },
-    /// Everybody comes back at once.
+    /// All clients reconnect at once.
     Storm { clients: usize },
-    /// New configurations while tunnels echo.
+    /// Reloads while tunnels echo.
     Reload,
     /// Listings and scrapes while tunnels echo.
     Operators,
 }
 
-/// Handshakes, and messages of bulk, that are under way at once.
+/// The number of simultaneous handshakes, and of tunnels in a bulk scenario.
 const AT_ONCE: usize = 8;
 
-/// Bytes that go each way in a bulk scenario.
+/// The number of bytes in a bulk scenario.
 const BULK: usize = 1 << 30;
 
 const GIB: f64 = (1u64 << 30) as f64;
@@ -127,9 +127,9 @@ impl Scenario {
         all
     }
 
-    /// nginx counts its connections per worker, and has too few of them for a storm that the kernel
-    /// does not spread evenly. The relay knows no TLS, and the other peers' OpenSSL may not know the hybrid; their reloads
-    /// are new processes beside old ones.
+    /// Whether this proxy can run the scenario. nginx limits connections per worker, which is too few for
+    /// a storm that the kernel does not spread evenly. The relay has no TLS, and the OpenSSL of the others
+    /// may not support the hybrid key exchange. Their reloads start new processes next to the old ones.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
         match (self.kind, self.security) {
             (Kind::Reload | Kind::Operators, _) | (_, Security::Hybrid) => peer == Peer::Tidegate,
@@ -181,7 +181,7 @@ impl Scenario {
         }
     }
 
-    /// Measures it on a fresh process of `peer`.
+    /// Runs the measurement on a new process of `peer`.
     pub(crate) fn run(&self, peer: Peer, scale: Scale) -> Results {
         let target = Target::start(peer, backend::start(), self.is_bulk());
         let to = match self.security {
@@ -222,7 +222,7 @@ fn size(bytes: usize) -> String {
     }
 }
 
-/// Opens tunnels, so many at once.
+/// Opens `count` tunnels, a limited number at a time.
 pub(crate) async fn open(client: &Client, path: &'static str, count: usize) -> Vec<Tunnel> {
     let mut tunnels = Vec::with_capacity(count);
     while tunnels.len() < count {
@@ -239,7 +239,7 @@ pub(crate) async fn open(client: &Client, path: &'static str, count: usize) -> V
     tunnels
 }
 
-/// Every tunnel echoes so many messages; returns the tunnels.
+/// Echoes `each` messages on every tunnel, and returns the tunnels.
 async fn echo_all(tunnels: Vec<Tunnel>, frame: &Rc<Vec<u8>>, each: usize) -> Vec<Tunnel> {
     let tasks: Vec<JoinHandle<Tunnel>> = tunnels
         .into_iter()
@@ -354,7 +354,7 @@ async fn down(client: &Client, pid: u32, bytes: usize, total: usize) -> Results 
 
 async fn handshakes(client: &Client, pid: u32, count: usize) -> Results {
     let frame = Rc::new(frame(64, true));
-    // Tickets to begin with, code paths warm.
+    // First tickets, and warm code paths.
     drop(echo_all(open(client, "/echo", 200).await, &frame, 1).await);
     let before = measure::cpu(pid);
     let workers: Vec<JoinHandle<usize>> = (0..AT_ONCE)
@@ -368,7 +368,7 @@ async fn handshakes(client: &Client, pid: u32, count: usize) -> Results {
                     tunnel.echo(&frame, &mut back).await;
                     resumed += usize::from(tunnel.resumed());
                     tunnel.stream.shutdown().await.unwrap();
-                    // The other side's end: so that nothing is cut short.
+                    // Reads the end of the other side, so that the whole close is measured.
                     while tunnel
                         .stream
                         .read(&mut back)
@@ -395,7 +395,7 @@ async fn handshakes(client: &Client, pid: u32, count: usize) -> Results {
 
 async fn idle(client: &Client, pid: u32, count: usize) -> Results {
     let frame = Rc::new(frame(64 << 10, true));
-    // What the first tunnels bring into being, and later ones share, is not the price of one.
+    // What the first tunnels allocate and all share is not part of the cost of one tunnel.
     let _first = echo_all(open(client, "/echo", 200).await, &frame, 1).await;
     settle().await;
     let empty = measure::memory(pid);
@@ -434,7 +434,7 @@ async fn idle(client: &Client, pid: u32, count: usize) -> Results {
     ]
 }
 
-/// Allocators give back what is free only after a while.
+/// Waits, because allocators release free memory with a delay.
 pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
 }
@@ -462,13 +462,13 @@ async fn latency(
     ]
 }
 
-/// The time, in microseconds, within which this share of these was, which are sorted.
+/// The percentile of sorted times, in microseconds.
 pub(crate) fn percentile(times: &[Duration], share: f64) -> f64 {
     let position = (times.len() as f64 * share) as usize;
     times[position.min(times.len() - 1)].as_secs_f64() * 1e6
 }
 
-/// Messages at fixed times, spread evenly over the tunnels; how long each took to come back.
+/// Sends messages at fixed times, spread evenly over the tunnels: the latency of each echo.
 pub(crate) async fn paced_echoes(
     opened: Vec<Tunnel>,
     per_second: usize,
@@ -483,7 +483,7 @@ pub(crate) async fn paced_echoes(
         .enumerate()
         .map(|(number, tunnel)| {
             let frame = Rc::clone(&frame);
-            // Evenly spread: one tunnel after the other.
+            // One tunnel after the other, evenly spread.
             let first = start + Duration::from_secs(number as u64) / per_second as u32;
             let step = Duration::from_secs(tunnels as u64) / per_second as u32;
             tokio::task::spawn_local(paced(tunnel, frame, first, step, each))
@@ -496,7 +496,7 @@ pub(crate) async fn paced_echoes(
     times
 }
 
-/// Sends at fixed times and measures from those, so that waiting in line counts.
+/// Sends at fixed times and measures from these, so that queueing counts as latency.
 async fn paced(
     tunnel: Tunnel,
     frame: Rc<Vec<u8>>,

@@ -1,8 +1,8 @@
-//! A reconnect storm: everybody who was connected comes back at once, with a full TLS handshake each,
-//! and opens a tunnel. Each client tries once and waits for as long as a patient one would.
+//! How fast is a reconnect storm over? All clients reconnect at once, each with a full TLS handshake,
+//! and open a tunnel. Each client tries once, with a generous timeout.
 //!
-//! As many are under way at a time as file descriptors allow: of these a tunnel needs two in the
-//! proxy, and two in this process, which is client and endpoint.
+//! File descriptors limit how many are under way at the same time: a tunnel needs two in the proxy and
+//! two in this process, which is both client and endpoint.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,16 +15,16 @@ use super::measure;
 use super::rig::client::{Client, frame};
 use super::scenario::Results;
 
-/// Under way at once; HAProxy's `maxconn` here is a little more.
+/// The number of simultaneous clients. The `maxconn` of HAProxy is a little higher.
 pub(crate) const AT_ONCE: usize = 8000;
 
-/// What a client waits for its tunnel, once its turn has come.
+/// The time that a client waits for its tunnel.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// From one look at the memory to the next.
+/// The interval of memory samples.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Measures it with so many clients.
+/// Runs the measurement with this many clients.
 pub(crate) async fn measure(client: &Client, pid: u32, clients: usize) -> Results {
     let before = measure::memory(pid);
     let most = Rc::new(Cell::new(before));
@@ -62,7 +62,7 @@ pub(crate) async fn measure(client: &Client, pid: u32, clients: usize) -> Result
     ]
 }
 
-/// A tunnel that works.
+/// Opens a tunnel and echoes a message.
 async fn come_back(client: &Client) -> std::io::Result<()> {
     let mut tunnel = client.try_open("/echo").await?;
     tunnel.try_echo(&frame(64, true), &mut Vec::new()).await

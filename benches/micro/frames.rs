@@ -1,4 +1,4 @@
-//! Bytes on their way: where frames are, and what of them goes on.
+//! What do frames cost on their way? Their headers are tracked, and the forwarder decides about them.
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
@@ -8,10 +8,10 @@ use tidegate::tunnel::forwarder::Forwarder;
 use tidegate::tunnel::framing::HEADROOM;
 use tidegate::tunnel::side::Side;
 
-/// What a worker reads at once.
+/// The size of a worker's read.
 const READ: usize = 64 << 10;
 
-/// As many masked binary messages of so many bytes as a read holds, at least one.
+/// As many masked binary messages with this payload as fit into one read, at least one.
 fn messages(payload: usize) -> (Vec<u8>, usize) {
     let mut one = vec![0x82];
     match payload {
@@ -47,7 +47,7 @@ fn tracker(bencher: Bencher<'_, '_>, payload: usize) {
         });
 }
 
-/// One read, as the driver gives it to the forwarder.
+/// One read, as the relay passes it to the forwarder.
 #[divan::bench(args = [64, 1024, 65_536])]
 fn forwarder_step(bencher: Bencher<'_, '_>, payload: usize) {
     let (bytes, _) = messages(payload);

@@ -1,5 +1,5 @@
-//! The opening handshake, both ways: what hyper has parsed is judged and written on, and the
-//! endpoint's answer is parsed and judged.
+//! What does the opening handshake cost? A request that hyper has parsed is validated and written to
+//! the endpoint, and the response of the endpoint is parsed and validated.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use tidegate::protocol::handshake_response::ResponseHead;
 use tidegate::protocol::header_case::HeaderCase;
 use tidegate::protocol::target::Target;
 
-/// As Chromium sends it.
+/// A handshake as Chromium sends it.
 const HEAD: &str = "GET /realtime?room=7 HTTP/1.1\r\n\
     Host: chat.example.com\r\n\
     Connection: Upgrade\r\n\

@@ -1,4 +1,4 @@
-//! What single steps cost, on one core, without a socket: `cargo bench --bench micro`.
+//! What do single steps cost, on one core and without a socket? `cargo bench --bench micro`.
 #![expect(
     clippy::unwrap_used,
     reason = "a measurement that fails has to stop, and to say so"

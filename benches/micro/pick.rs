@@ -1,4 +1,4 @@
-//! Picking an endpoint, the lease and its return included.
+//! What does a pick cost? The lease and its return are included.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tidegate::config::model::{self, Address, Balance, HashBy, HashKey};
 use tidegate::upstream::endpoint::Lease;
 use tidegate::upstream::group::{Affinity, Upstream};
 
-/// Leases that are out while one more is picked: tunnels.
+/// Leases held during the measurement, as by tunnels.
 const HELD_EACH: usize = 3;
 
 fn upstream(balance: Balance, endpoints: usize) -> Upstream {

@@ -1,4 +1,4 @@
-//! Finding the route of a request.
+//! What does it cost to find the route of a request?
 
 use divan::{Bencher, black_box};
 use http::{HeaderMap, Method};
@@ -46,7 +46,7 @@ fn find(bencher: Bencher<'_, '_>, count: usize) {
     let table = RouteTable::new(&routes(count));
     let headers = HeaderMap::new();
     let requests: Vec<_> = (0..count).map(request).collect();
-    // In no order, so that nothing is where the last request has just looked.
+    // In a scattered order, so that the cache does not hold what the last request has just used.
     let mut at = 0;
     bencher.bench_local(|| {
         at = (at + 7919) % count;

@@ -1,4 +1,4 @@
-//! The client before every proxy: opens tunnels, sends frames, compares what comes back.
+//! The client of every proxy: opens tunnels, sends frames and compares their echoes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Source addresses: one has too few ports for thousands of short connections.
+/// The number of source addresses: one has too few ports for thousands of short connections.
 const SOURCES: usize = 8;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// How clients connect.
+/// A way to connect: the address and the TLS settings.
 #[derive(Clone)]
 pub(crate) struct Client {
     to: SocketAddr,
@@ -31,15 +31,15 @@ pub(crate) struct Client {
     next: Arc<AtomicUsize>,
 }
 
-/// What TLS a client speaks.
+/// The kind of TLS that a client uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Security {
     Plain,
-    /// A full handshake each time, with X25519, which all peers know.
+    /// A full handshake each time, with X25519, which all peers support.
     Full,
-    /// The same with X25519MLKEM768, which browsers ask for first.
+    /// A full handshake each time, with X25519MLKEM768, which browsers prefer.
     Hybrid,
-    /// Tickets are used.
+    /// Sessions are resumed with tickets.
     Resuming,
 }
 
@@ -57,12 +57,12 @@ impl Client {
         }
     }
 
-    /// A tunnel to the backend's `path`.
+    /// Opens a tunnel to `path`.
     pub(crate) async fn open(&self, path: &str) -> Tunnel {
         self.try_open(path).await.unwrap()
     }
 
-    /// The same, where the proxy may refuse.
+    /// Like [`Self::open`], where the proxy may refuse.
     pub(crate) async fn try_open(&self, path: &str) -> io::Result<Tunnel> {
         let mut stream = self.connect().await?;
         let request = format!(
@@ -89,7 +89,7 @@ impl Client {
         Ok(Tunnel { stream, early })
     }
 
-    /// A connection, by TLS where it speaks that.
+    /// A connection, with TLS if this client uses it.
     pub(crate) async fn connect(&self) -> io::Result<Stream> {
         let socket = TcpSocket::new_v4().unwrap();
         let source = 2 + self.next.fetch_add(1, Ordering::Relaxed) % SOURCES;
@@ -113,17 +113,17 @@ impl Client {
 /// A tunnel through the proxy.
 pub(crate) struct Tunnel {
     pub(crate) stream: Stream,
-    /// What came with the head.
+    /// Bytes that arrived with the head of the 101.
     pub(crate) early: Vec<u8>,
 }
 
 impl Tunnel {
-    /// Sends `frame` and expects it back.
+    /// Sends `frame` and expects its echo.
     pub(crate) async fn echo(&mut self, frame: &[u8], back: &mut Vec<u8>) {
         self.try_echo(frame, back).await.unwrap();
     }
 
-    /// The same, where the proxy may end it.
+    /// Like [`Self::echo`], where the proxy may end the tunnel.
     pub(crate) async fn try_echo(&mut self, frame: &[u8], back: &mut Vec<u8>) -> io::Result<()> {
         back.resize(frame.len(), 0);
         if frame.len() <= 4096 {
@@ -131,7 +131,7 @@ impl Tunnel {
             self.stream.flush().await?;
             self.stream.read_exact(back).await?;
         } else {
-            // Longer ones would fill all buffers before the first byte is read back.
+            // A longer frame would fill all buffers before the first byte of its echo is read.
             let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
             let (sent, received) = tokio::join!(
                 async {
@@ -147,7 +147,7 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Whether TLS was resumed.
+    /// Whether the TLS session was resumed.
     pub(crate) fn resumed(&self) -> bool {
         match &self.stream {
             Stream::Plain(_) => false,
@@ -158,7 +158,7 @@ impl Tunnel {
     }
 }
 
-/// A binary frame; masked as clients do it.
+/// A binary frame with a payload of this length.
 pub(crate) fn frame(length: usize, masked: bool) -> Vec<u8> {
     let bit = if masked { 0x80 } else { 0 };
     let mut frame = vec![0x82];
@@ -231,7 +231,7 @@ fn config(resumption: Resumption, security: Security) -> Arc<ClientConfig> {
         Security::Hybrid => kx_group::X25519MLKEM768,
         _ => kx_group::X25519,
     }];
-    // As browsers have it; rustls would put the longest keys first.
+    // The order of browsers; rustls would prefer the longest keys.
     provider.cipher_suites = vec![
         cipher_suite::TLS13_AES_128_GCM_SHA256,
         cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
@@ -247,7 +247,7 @@ fn config(resumption: Resumption, security: Security) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Every proxy has a certificate of its own, made a moment ago; what is measured is not trust.
+/// Accepts any certificate: each proxy has a new self-signed one, and trust is not measured.
 #[derive(Debug)]
 struct Anybody;
 

@@ -1,8 +1,8 @@
 //! Clients, proxies and endpoints in virtual time: one event after the other.
 //!
-//! The policies are those of the product. Everything else is as simple as it can be: endpoints that
-//! are down are known to be at once, and nothing takes time but the lives of tunnels and the way back
-//! of clients whose endpoint went away.
+//! The policies are the code of tidegate itself. Everything else is as simple as possible: a down
+//! endpoint is detected at once, and only the lifetimes of tunnels and the reconnects of clients take
+//! time.
 
 mod rebalance;
 
@@ -19,72 +19,72 @@ use crate::lifetime::{Keys, Lifetime, wait};
 /// Virtual time in microseconds.
 type Time = u64;
 
-/// A client whose endpoint went away is back within so many seconds.
+/// The time within which a client reconnects after the loss of its endpoint, in seconds.
 const RECONNECT_TIME: f64 = 10.0;
 
-/// Where nobody can be picked, clients ask again after so many seconds.
+/// The time after which a client retries when no endpoint can be picked, in seconds.
 const AGAIN_AFTER: f64 = 1.0;
 
-/// A bound that nobody comes near: where a key belongs.
+/// A load factor that is never reached, to find the endpoint to which a key belongs.
 const UNBOUND: Policy = Policy::Hash { load_factor: 1e9 };
 
 /// A fleet, and what happens to it.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) endpoints: usize,
-    /// Each with its own clients, and its own view of the endpoints.
+    /// The number of proxies. Each has its own clients and its own view of the endpoints.
     pub(crate) proxies: usize,
-    /// On average: as many come as go.
+    /// The average number of tunnels: as many open as end.
     pub(crate) tunnels: usize,
     pub(crate) lifetime: Lifetime,
     pub(crate) keys: Keys,
     /// In seconds; 0 for none.
     pub(crate) slow_start: f64,
-    /// What is too much moves.
+    /// Whether the excess is rebalanced, and how.
     pub(crate) rebalance: Option<Rebalance>,
-    /// When, in seconds, and what.
+    /// The changes of endpoints, each with its time in seconds.
     pub(crate) changes: Vec<(f64, Change)>,
-    /// Endpoints that are not there in the beginning.
+    /// Endpoints that are absent at the beginning.
     pub(crate) absent: Vec<usize>,
     /// In seconds.
     pub(crate) duration: f64,
-    /// Between two looks, in seconds.
+    /// The interval of samples, in seconds.
     pub(crate) every: f64,
-    /// The endpoint that is looked at.
+    /// The endpoint that is observed.
     pub(crate) watched: usize,
 }
 
 /// What happens to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Change {
-    /// It goes, and its tunnels with it.
+    /// It disappears with its tunnels.
     Down(usize),
-    /// It comes, or comes back.
+    /// It appears for the first time or again.
     Up(usize),
 }
 
-/// What was seen at one moment.
+/// A sample of the fleet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     /// In seconds.
     pub(crate) at: f64,
-    /// The most tunnels on an endpoint, relative to the mean.
+    /// The largest number of tunnels on an endpoint, relative to the mean.
     pub(crate) imbalance: f64,
     /// Tunnels on the watched endpoint, relative to the mean.
     pub(crate) watched: f64,
-    /// What arrived at it since the last look, relative to its fair share of what arrived.
+    /// Arrivals at the watched endpoint since the last sample, relative to its fair share.
     pub(crate) arrivals: f64,
-    /// The same, per second.
+    /// Arrivals at the watched endpoint per second.
     pub(crate) arrivals_rate: f64,
-    /// The most that arrived at one endpoint, per second.
+    /// The largest number of arrivals at one endpoint per second.
     pub(crate) busiest: f64,
 }
 
-/// What was seen in one run.
+/// The results of one run.
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) looks: Vec<Look>,
-    /// The part of the clients that came to where their key belongs.
+    /// The share of clients that were sent to the endpoint to which their key belongs.
     pub(crate) at_home: f64,
     /// Tunnels that were moved, and those of them whose client had been moved before.
     pub(crate) moved: usize,
@@ -95,9 +95,9 @@ pub(crate) struct History {
 enum Event {
     /// A new client.
     Arrival,
-    /// A client's life is over.
+    /// The end of a client.
     End(usize),
-    /// A client whose endpoint went away, or that found none.
+    /// A client whose endpoint has disappeared, or that got none.
     Back(usize),
     Change(Change),
     Look,
@@ -109,7 +109,7 @@ struct Client {
     key: u64,
     /// Proxy and endpoint.
     tunnel: Option<(usize, usize)>,
-    /// When that was opened.
+    /// The time at which it was opened.
     since: Time,
     moves: u32,
 }
@@ -117,7 +117,7 @@ struct Client {
 struct Endpoint {
     identity: u64,
     up: bool,
-    /// Since when, if it was not always there.
+    /// The time at which the endpoint appeared, unless it was there from the beginning.
     since: Option<Time>,
     live: usize,
     arrivals: u64,
@@ -125,36 +125,36 @@ struct Endpoint {
 
 struct Proxy {
     balancer: Balancer,
-    /// Its own tunnels on each endpoint: it knows of no others.
+    /// The tunnels of this proxy on each endpoint. It does not know those of others.
     in_flight: Vec<usize>,
 }
 
 struct Fleet<'a> {
     world: &'a World,
     now: Time,
-    /// What is to come; the number keeps those of one moment in order.
+    /// Future events. The number keeps simultaneous ones in order.
     events: BinaryHeap<Reverse<(Time, u64, Event)>>,
     order: u64,
     clients: Vec<Client>,
     free: Vec<usize>,
     endpoints: Vec<Endpoint>,
     proxies: Vec<Proxy>,
-    /// Of each, how it moves tunnels.
+    /// The rebalancing of each proxy.
     paces: Vec<MoveBudget>,
     moved: usize,
     moved_again: usize,
-    /// Where keys belong, for policies that have them.
+    /// The endpoint of each key, for policies with keys.
     homes: Option<Balancer>,
     picks: u64,
     at_home: u64,
-    /// Who comes, and for how long.
+    /// Random numbers for arrivals and lifetimes.
     coming: Rng,
-    /// By which way.
+    /// Random numbers for the choice of the proxy.
     going: Rng,
     history: Vec<Look>,
 }
 
-/// Lets a world run with this policy. The same seed gives the same clients to every policy.
+/// Runs a simulation with this policy. The same seed gives every policy the same clients.
 pub(crate) fn run(world: &World, policy: Policy, seed: u64) -> History {
     let mut fleet = Fleet::new(world, policy, seed);
     fleet.fill();
@@ -221,8 +221,8 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// The fleet as it is after a long time without changes, as far as lifetimes go: placed one by
-    /// one, as if all had come at once.
+    /// Fills the fleet with tunnels whose remaining lifetimes are those after a long time without
+    /// changes. They are placed one by one, as if all had arrived at once.
     fn fill(&mut self) {
         for _ in 0..self.world.tunnels {
             let rest = self.world.lifetime.rest(&mut self.coming);
@@ -232,7 +232,7 @@ impl<'a> Fleet<'a> {
         (self.picks, self.at_home) = (0, 0);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     fn forget(&mut self) {
         for endpoint in &mut self.endpoints {
             endpoint.arrivals = 0;
@@ -275,7 +275,7 @@ impl<'a> Fleet<'a> {
         self.schedule(self.now + time(seconds), event);
     }
 
-    /// A new client, which stays for so long.
+    /// A new client with this lifetime.
     fn admit(&mut self, stay: f64) {
         let key = self.world.keys.next(&mut self.coming);
         let client = Client {
@@ -300,7 +300,7 @@ impl<'a> Fleet<'a> {
         self.connect(number);
     }
 
-    /// By a proxy that chance picks, to the endpoint that the proxy picks.
+    /// Sends a client through a random proxy to the endpoint that the proxy picks.
     fn connect(&mut self, number: usize) {
         let proxy = self.going.usize(..self.proxies.len());
         let key = self.clients[number].key;
@@ -348,7 +348,7 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// After so many seconds, unless its life is over by then.
+    /// Lets a client retry after this many seconds, unless its lifetime ends before.
     fn come_back(&mut self, number: usize, after: f64) {
         if self.now + time(after) < self.clients[number].ends {
             self.schedule_in(after, Event::Back(number));

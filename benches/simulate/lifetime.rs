@@ -1,4 +1,4 @@
-//! How long clients stay, and what they ask for.
+//! The lifetimes of tunnels, and the keys of clients.
 
 use std::f64::consts::TAU;
 
@@ -16,42 +16,42 @@ pub(crate) struct Lifetime {
 }
 
 impl Lifetime {
-    /// Of a tunnel that begins, in seconds.
+    /// A random lifetime of a new tunnel, in seconds.
     pub(crate) fn whole(&self, chance: &mut Rng) -> f64 {
         let location = self.mean.ln() - self.spread.powi(2) / 2.0;
         (location + self.spread * normal(chance)).exp()
     }
 
-    /// What is left of one that is found open, in a fleet that has run for ever. Long ones are
-    /// found in proportion to their length, which shifts the logarithm by its variance.
+    /// A random remaining lifetime of an open tunnel, in a fleet that has always been running. A tunnel
+    /// is open at a given moment in proportion to its length, which shifts the logarithm by its variance.
     pub(crate) fn rest(&self, chance: &mut Rng) -> f64 {
         let location = self.mean.ln() + self.spread.powi(2) / 2.0;
         chance.f64() * (location + self.spread * normal(chance)).exp()
     }
 }
 
-/// By Box and Muller.
+/// A normally distributed number, by the Box-Muller method.
 fn normal(chance: &mut Rng) -> f64 {
     let radius = (-2.0 * (1.0 - chance.f64()).ln()).sqrt();
     radius * (TAU * chance.f64()).cos()
 }
 
-/// Time to the next event of those that happen independently, so many a second.
+/// The time to the next of independent events with this rate per second.
 pub(crate) fn wait(rate: f64, chance: &mut Rng) -> f64 {
     -(1.0 - chance.f64()).ln() / rate
 }
 
-/// What clients are hashed by.
+/// The keys by which clients are hashed.
 #[derive(Debug, Clone)]
 pub(crate) enum Keys {
-    /// Everyone has one of their own: users, sessions.
+    /// Each client has its own key: users, sessions.
     Own,
-    /// Many share one: rooms, tenants, addresses behind one router. Cumulative popularity.
+    /// Many clients share a key: rooms, tenants, addresses behind a router. Cumulative popularity.
     Shared(Vec<f64>),
 }
 
 impl Keys {
-    /// So many, of which the second is half as popular as the first, the third a third, and so on.
+    /// `count` keys, of which the second is half as popular as the first, the third a third, and so on.
     pub(crate) fn shared(count: u32) -> Self {
         let mut sum = 0.0;
         let popularity = (1..=count).map(|rank| {

@@ -1,8 +1,9 @@
-//! The balancing policies, the product's own code, with fleets that exist in virtual time only.
+//! What do the balancing policies do to a fleet over hours and days? The code is that of tidegate; the
+//! fleets are simulated in virtual time.
 //!
 //! `cargo bench --bench simulate` runs everything (a few minutes) and prints tables in Markdown;
 //! with `--out docs/balancing` it rewrites the diagrams and tables there. The same seed gives the
-//! same files, to the byte. docs/balancing.md tells what follows from them.
+//! same files, to the byte. docs/balancing.md explains the results.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -20,19 +21,19 @@ use clap::Parser;
 
 use self::scenario::Scenario;
 
-/// What the balancing policies do with synthetic fleets.
+/// Simulates the balancing policies with synthetic fleets.
 #[derive(Debug, Parser)]
 struct Options {
     /// Only scenarios whose names contain this; may be given several times
     #[arg(long)]
     only: Vec<String>,
-    /// Where chance begins
+    /// The seed of all random numbers
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Write the diagrams, and figures.md, into this folder, too
+    /// Also write the diagrams and figures.md into this folder
     #[arg(long)]
     out: Option<PathBuf>,
-    /// What cargo passes to every benchmark
+    /// The argument that cargo passes to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }

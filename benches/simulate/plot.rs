@@ -1,18 +1,18 @@
-//! Lines, as SVG: readable on light and dark pages, in colours that everybody can tell
-//! apart.
+//! Line charts as SVG: readable on light and dark pages, in colours that are safe for colour-blind
+//! readers.
 
 use std::fmt::Write;
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 400.0;
 
-/// Of the area of the lines.
+/// The size of the area of the lines.
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 640.0;
 const TOP: f64 = 48.0;
 const BOTTOM: f64 = 348.0;
 
-/// Okabe and Ito's.
+/// The palette of Okabe and Ito.
 pub(crate) const BLUE: Style = ("#0072b2", "");
 pub(crate) const ORANGE: Style = ("#e69f00", "");
 pub(crate) const RED: Style = ("#d55e00", "");
@@ -30,13 +30,13 @@ pub(crate) fn dashed((color, _): Style) -> Style {
 /// A diagram.
 #[derive(Debug)]
 pub(crate) struct Plot {
-    /// Of the file, without its ending.
+    /// The name of the file, without its extension.
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// What the axes show.
+    /// The labels of the axes.
     pub(crate) across: &'static str,
     pub(crate) up: &'static str,
-    /// Where the axes begin and end. Lines are cut off there.
+    /// The ranges of the axes. Lines are cut off there.
     pub(crate) span: (f64, f64),
     pub(crate) range: (f64, f64),
     pub(crate) lines: Vec<Line>,
@@ -112,7 +112,7 @@ impl Plot {
         svg.push_str("<path clip-path=\"url(#area)\" d=\"");
         for (at, &(x, y)) in line.points.iter().enumerate() {
             let letter = if at == 0 { 'M' } else { 'L' };
-            // Far outside is as good as just outside.
+            // A point far outside is drawn just outside.
             let y = y.min(2.0 * self.range.1);
             let _ = write!(svg, "{letter}{:.1} {:.1}", self.x(x), self.y(y));
         }
@@ -149,7 +149,7 @@ fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     let step = step.unwrap_or(rough);
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
-    // No more digits than they have: 0.1 + 0.2 is not a label.
+    // Rounded to the digits of the step, because 0.1 + 0.2 has seventeen.
     let round = |value: f64| (value * 1e6).round() / 1e6;
     (first..=last)
         .map(|tick| round(tick as f64 * step))

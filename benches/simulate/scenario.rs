@@ -1,4 +1,4 @@
-//! What happens to fleets, and what is shown of it.
+//! The simulated scenarios, with their tables and diagrams.
 
 mod rebalance;
 
@@ -10,14 +10,14 @@ use crate::fleet::{Change, History, Look, World, run};
 use crate::lifetime::{Keys, Lifetime};
 use crate::plot::{BLACK, BLUE, GREEN, Line, ORANGE, PINK, Plot, RED, Style, dashed};
 
-/// One question.
+/// A question that a simulation answers.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) run: fn(u64) -> Outcome,
 }
 
-/// The answer.
+/// The answer: text with tables, and diagrams.
 pub(crate) struct Outcome {
     pub(crate) table: String,
     pub(crate) plots: Vec<Plot>,
@@ -72,7 +72,7 @@ const MINUTE: f64 = 60.0;
 
 const RATIO: &str = "most tunnels on one endpoint / mean";
 
-/// A fleet to which nothing happens.
+/// A fleet without any change.
 fn quiet(endpoints: usize, tunnels: usize) -> World {
     World {
         endpoints,
@@ -106,7 +106,7 @@ fn imbalance(look: &Look) -> f64 {
     look.imbalance
 }
 
-/// From this minute on.
+/// The samples from this minute on.
 fn after(history: &History, minute: f64) -> impl Iterator<Item = &Look> {
     let looks = history.looks.iter();
     looks.filter(move |look| look.at >= minute * MINUTE)
@@ -121,7 +121,7 @@ fn most(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(0.0, f64::max)
 }
 
-/// A table whose first column is text and whose others are the policies.
+/// A table with a first column of text and one column for each policy.
 fn policies_header(first: &str) -> String {
     let names = POLICIES.map(|(name, ..)| name).join(" | ");
     format!(
@@ -168,7 +168,7 @@ fn steady(seed: u64) -> Outcome {
     }
 }
 
-/// Each of ten endpoints goes for 20 seconds, one every two minutes.
+/// A rolling restart of ten endpoints: every two minutes, one is away for 20 seconds.
 fn restarts(slow_start: f64) -> World {
     let changes = (0..10).flat_map(|endpoint| {
         let at = (5.0 + 2.0 * endpoint as f64) * MINUTE;
@@ -184,7 +184,7 @@ fn restarts(slow_start: f64) -> World {
     }
 }
 
-/// The minute in which the last one is back.
+/// The minute in which the last endpoint is back.
 const RESTARTED: f64 = 24.0;
 
 fn restart(seed: u64) -> Outcome {
@@ -231,7 +231,7 @@ fn restart(seed: u64) -> Outcome {
     }
 }
 
-/// One more than these, at this minute.
+/// A scale-out: one more endpoint at this minute.
 fn joined(endpoints: usize, each: usize, slow_start: f64) -> World {
     World {
         absent: vec![endpoints],
@@ -245,7 +245,7 @@ fn joined(endpoints: usize, each: usize, slow_start: f64) -> World {
 
 const JOINS: f64 = 2.0;
 
-/// Minutes after which the watched endpoint has so much of its share.
+/// Minutes until the watched endpoint has this part of its fair share.
 fn reached(history: &History, part: f64) -> String {
     let first = after(history, JOINS).find(|look| look.watched >= part);
     first.map_or_else(
@@ -254,7 +254,7 @@ fn reached(history: &History, part: f64) -> String {
     )
 }
 
-/// What arrives at the watched endpoint, in fair shares: in the first minute, and in that with most.
+/// Arrivals at the watched endpoint, in fair shares: in the first minute, and in the busiest one.
 fn arrivals(history: &History) -> (f64, f64) {
     let looks = after(history, JOINS).skip(1);
     let arrivals: Vec<f64> = looks.map(|look| look.arrivals).collect();
@@ -374,7 +374,7 @@ fn proxies(seed: u64) -> Outcome {
     }
 }
 
-/// Keys, by name, and how many endpoints have how many tunnels each.
+/// The kinds of keys by name, with the number of endpoints and of tunnels on each.
 fn hashed() -> [(&'static str, Keys, usize, usize, Style); 4] {
     let rooms = || Keys::shared(1000);
     [

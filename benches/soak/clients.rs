@@ -1,5 +1,5 @@
-//! Who comes: tunnels that talk and tunnels that are quiet, visitors that stay for seconds and leave
-//! in every way, requests, and what is no request.
+//! The clients: tunnels with traffic, idle tunnels, short visits that end in every possible way, plain
+//! requests, and bytes that are not a request.
 
 use std::fmt;
 use std::io;
@@ -20,21 +20,21 @@ use super::endpoints::{Fleet, Life};
 use super::rig::client::{Client, Stream};
 use super::tally::Tally;
 
-/// Tunnels that talk, and tunnels that are quiet; half of them over TLS.
+/// The number of tunnels with traffic and of idle ones; half of each over TLS.
 const BUSY: usize = 120;
 const QUIET: usize = 180;
 
-/// Connections that send requests, one after the other.
+/// The number of connections that send plain requests, one after the other.
 const REQUESTING: usize = 10;
 
-/// From one visitor to the next, and from one that sends garbage to the next.
+/// The interval of short visits, and that of connections that send garbage.
 const VISITS: Duration = Duration::from_millis(20);
 const GARBAGE: Duration = Duration::from_millis(250);
 
-/// How long anything may take before it counts as lost.
+/// The time after which an operation counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What all of them share.
+/// What all clients share.
 pub(crate) struct World {
     pub(crate) plain: Client,
     pub(crate) secure: Client,
@@ -42,7 +42,7 @@ pub(crate) struct World {
     pub(crate) tally: Rc<Tally>,
 }
 
-/// Comes, and comes back, until it is over; then leaves.
+/// Runs all clients until the phase is over, and waits until they have left.
 pub(crate) async fn crowd(world: Rc<World>, mut over: watch::Receiver<bool>) {
     let mut all = JoinSet::new();
     for number in 0..BUSY {
@@ -66,25 +66,27 @@ pub(crate) async fn crowd(world: Rc<World>, mut over: watch::Receiver<bool>) {
             _ = visits.tick() => { all.spawn_local(visit(Rc::clone(&world), number)); }
             _ = garbage.tick() => { all.spawn_local(disturb(Rc::clone(&world), number)); }
             _ = over.changed() => {}
-            Some(ended) = all.join_next() => told(&world, ended),
+            Some(ended) = all.join_next() => count_failure(&world, ended),
         }
     }
     while let Some(ended) = all.join_next().await {
-        told(&world, ended);
+        count_failure(&world, ended);
     }
 }
 
-fn told(world: &World, ended: Result<(), tokio::task::JoinError>) {
+fn count_failure(world: &World, ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        world.tally.fault(&format!("a client of ours: {error}"));
+        world
+            .tally
+            .fault(&format!("a client of the benchmark: {error}"));
     }
 }
 
-/// How a tunnel was lost, or an attempt at one.
+/// How a tunnel, or an attempt to open one, was lost.
 enum Lost {
     Close(u16, String),
     Gone(String),
-    /// Nothing has happened for too long, which nobody's end excuses.
+    /// A timeout. The end of an endpoint or of a generation is no excuse for one.
     Late(&'static str),
 }
 
@@ -93,7 +95,7 @@ impl fmt::Display for Lost {
         match self {
             Self::Close(code, reason) => write!(f, "Close {code} `{reason}`"),
             Self::Gone(how) => f.write_str(how),
-            Self::Late(what) => write!(f, "waited in vain for {what}"),
+            Self::Late(what) => write!(f, "timed out waiting for {what}"),
         }
     }
 }
@@ -109,10 +111,10 @@ struct Tunnel {
     with: With,
 }
 
-/// Whom something is connected to, as far as is known.
+/// What is known of the process and the endpoint that serve a connection.
 #[derive(Debug, Clone, Copy)]
 struct With {
-    /// Upgrades that were over before it began: by these it is not closed any more.
+    /// The number of upgrades complete before the connection began: none of these can close it.
     upgrades: u64,
     life: Option<Life>,
 }
@@ -125,7 +127,7 @@ impl World {
         }
     }
 
-    /// As known before a connection is made.
+    /// The state before a connection is made.
     fn with(&self) -> With {
         With {
             upgrades: self.tally.of("upgrades, over"),
@@ -133,12 +135,12 @@ impl World {
         }
     }
 
-    /// Whether a generation that has served it may be leaving.
-    fn may_be_left(&self, with: With) -> bool {
+    /// Whether the generation that serves the connection may be draining.
+    fn may_be_draining(&self, with: With) -> bool {
         self.tally.of("upgrades, begun") > with.upgrades
     }
 
-    /// A tunnel, with its greeting read. Why there is none is told already.
+    /// Opens a tunnel and reads the greeting. A failure is counted here.
     async fn open(&self, number: usize) -> Option<Tunnel> {
         let (began, mut with) = (Instant::now(), self.with());
         let opening = async {
@@ -157,8 +159,8 @@ impl World {
         };
         match within("a tunnel", opening).await {
             Ok(tunnel) => Some(tunnel),
-            // It may be the one that was killed: nobody has said which one it is.
-            Err(Lost::Gone(_)) if self.fleet.lost_one_since(began) => {
+            // It may have been at the endpoint that was killed: without a greeting, that is not known.
+            Err(Lost::Gone(_)) if self.fleet.killed_one_since(began) => {
                 self.tally
                     .count("handshakes under way as an endpoint was killed, lost");
                 None
@@ -170,7 +172,7 @@ impl World {
         }
     }
 
-    /// Sends this and expects it back.
+    /// Sends a message and expects its echo.
     async fn exchange(&self, tunnel: &mut Tunnel, payload: Vec<u8>) -> Result<(), Lost> {
         let payload = Bytes::from(payload);
         let exchanged = async {
@@ -186,11 +188,11 @@ impl World {
         Ok(())
     }
 
-    /// Whether it was right that this tunnel ended so.
+    /// Counts the end of a tunnel: as expected, or as a fault.
     fn judge(&self, lost: &Lost, with: With) {
         let killed = with.life.is_some_and(|life| self.fleet.is_over(life));
         match lost {
-            Lost::Close(1012, reason) if reason == "shutdown" && self.may_be_left(with) => {
+            Lost::Close(1012, reason) if reason == "shutdown" && self.may_be_draining(with) => {
                 self.tally
                     .count("tunnels closed by an old generation, 1012 shutdown");
             }
@@ -204,7 +206,7 @@ impl World {
         }
     }
 
-    /// A Close, and whatever there is until the other side's.
+    /// Sends a Close and reads up to the Close of the other side.
     async fn leave(&self, mut tunnel: Tunnel) {
         let with = tunnel.with;
         let leaving = async {
@@ -242,7 +244,7 @@ async fn next(frames: &mut WebSocketStream<Stream>) -> Result<Message, Lost> {
                     Some(close) => (close.code.into(), close.reason.to_string()),
                     None => (1005, String::new()),
                 };
-                // As a client does it: the answer goes out, and then the other side ends.
+                // As a client does: the reply goes out with this, and the server ends the connection.
                 while let Some(Ok(_)) = frames.next().await {}
                 return Err(Lost::Close(code, reason));
             }
@@ -270,12 +272,12 @@ fn seconds(range: std::ops::Range<f64>) -> Duration {
     Duration::from_secs_f64(range.start + fastrand::f64() * (range.end - range.start))
 }
 
-/// A moment before somebody comes back who was sent away, so that not all do at once.
+/// A random delay before a client reconnects, so that not all do so at once.
 async fn pause() {
     tokio::time::sleep(seconds(0.05..1.0)).await;
 }
 
-/// Messages all the time.
+/// A tunnel that sends messages all the time.
 async fn talk(world: Rc<World>, number: usize, over: watch::Receiver<bool>) {
     pause().await;
     while !*over.borrow() {
@@ -297,7 +299,7 @@ async fn talk(world: Rc<World>, number: usize, over: watch::Receiver<bool>) {
     }
 }
 
-/// Nothing but answers to Pings, for up to two minutes; then a message and a farewell.
+/// An idle tunnel: it only answers Pings for up to two minutes, then sends a message and closes.
 async fn stay(world: Rc<World>, number: usize, mut over: watch::Receiver<bool>) {
     pause().await;
     while !*over.borrow() {
@@ -324,7 +326,7 @@ async fn stay(world: Rc<World>, number: usize, mut over: watch::Receiver<bool>) 
     }
 }
 
-/// A few messages within seconds; then an orderly end, a bare one, or none.
+/// A short visit of a few messages, which ends by a Close, by the end of the connection, or by a reset.
 async fn visit(world: Rc<World>, number: usize) {
     let Some(mut tunnel) = world.open(number).await else {
         return;
@@ -339,7 +341,7 @@ async fn visit(world: Rc<World>, number: usize) {
         0..6 => world.leave(tunnel).await,
         6..8 => world.tally.count("tunnels ended by us, without a Close"),
         _ => {
-            // Amid a message, as a client does whose machine is switched off.
+            // In the middle of a message, as when the machine of a client is switched off.
             let _ = tunnel.frames.feed(Message::Binary(payload().into())).await;
             reset(tunnel.frames.get_ref());
             world.tally.count("tunnels ended by us, by a reset");
@@ -348,14 +350,14 @@ async fn visit(world: Rc<World>, number: usize) {
 }
 
 fn reset(stream: &Stream) {
-    // Where the other side has reset it already, that is refused.
+    // This fails if the other side has reset the connection already.
     let _ = match stream {
         Stream::Plain(stream) => stream.set_zero_linger(),
         Stream::Tls(stream) => stream.get_ref().0.set_zero_linger(),
     };
 }
 
-/// What is no handshake, or only the beginning of one. It is for the proxy to end that.
+/// Bytes that are not a handshake, or only the beginning of one. The proxy has to end the connection.
 async fn disturb(world: Rc<World>, number: usize) {
     let client = if number % 4 == 3 {
         &world.secure
@@ -383,7 +385,7 @@ async fn disturb(world: Rc<World>, number: usize) {
         stream.write_all(&bytes).await?;
         stream.flush().await?;
         if fastrand::bool() {
-            // It waits for the proxy to have enough.
+            // Waits until the proxy ends the connection.
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer).await?;
             if answer.starts_with(b"HTTP/1.1 101") {
@@ -402,7 +404,7 @@ async fn disturb(world: Rc<World>, number: usize) {
     }
 }
 
-/// Requests on connections that are kept, and now and then are not.
+/// Plain requests on connections that are kept, and now and then are not.
 async fn request(world: Rc<World>, number: usize, over: watch::Receiver<bool>) {
     while !*over.borrow() {
         let with = world.with();
@@ -415,15 +417,15 @@ async fn request(world: Rc<World>, number: usize, over: watch::Receiver<bool>) {
             let began = Instant::now();
             match within("a reply", get(&mut stream)).await {
                 Ok(true) => world.tally.count("requests"),
-                Ok(false) | Err(Lost::Gone(_)) if world.fleet.lost_one_since(began) => {
+                Ok(false) | Err(Lost::Gone(_)) if world.fleet.killed_one_since(began) => {
                     world
                         .tally
                         .count("requests under way as an endpoint was killed, lost");
                     break;
                 }
-                // An old generation closes connections between two requests; one that comes right
-                // then has to be sent again.
-                Err(Lost::Gone(_)) if turn > 0 && world.may_be_left(with) => {
+                // A draining generation closes connections between two requests. A request sent at that
+                // moment has to be repeated.
+                Err(Lost::Gone(_)) if turn > 0 && world.may_be_draining(with) => {
                     world
                         .tally
                         .count("kept connections that were closed in between");
@@ -446,7 +448,7 @@ async fn request(world: Rc<World>, number: usize, over: watch::Receiver<bool>) {
     }
 }
 
-/// Whether the answer is the right one.
+/// Whether the response is the right one.
 async fn get(stream: &mut Stream) -> Result<bool, Lost> {
     let path = format!("/number/{}", fastrand::u64(..));
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -458,7 +460,7 @@ async fn get(stream: &mut Stream) -> Result<bool, Lost> {
             match stream.read_buf(&mut answer).await {
                 Ok(1..) => {}
                 Err(error) if answer.is_empty() => return Err(error),
-                // Half of a reply is none.
+                // An incomplete response is not a response.
                 _ => break,
             }
             if !answer.starts_with(&b"HTTP/1.1 200 "[..answer.len().min(13)]) {

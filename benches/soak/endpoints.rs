@@ -1,5 +1,5 @@
-//! The fleet behind the proxy: endpoints that echo messages and answer requests, and can be killed
-//! and brought back.
+//! The endpoints behind the proxy: they echo messages and answer requests, and they can be killed and
+//! brought back.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,14 +16,14 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::rig::endpoint::{listen, path, read_head, switch};
 
-/// Which endpoint somebody is connected to, and which of its lives.
+/// An endpoint, and how often it has been brought back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Life {
     endpoint: usize,
     life: u32,
 }
 
-/// As an endpoint says it first thing in each tunnel.
+/// The greeting of an endpoint, the first message in each tunnel.
 impl fmt::Display for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.endpoint, self.life)
@@ -40,10 +40,10 @@ impl Life {
     }
 }
 
-/// All of them. They stop when this is dropped.
+/// All endpoints. They stop when this is dropped.
 pub(crate) struct Fleet {
     members: Vec<Member>,
-    /// When one was killed, each time.
+    /// The times at which an endpoint was killed.
     kills: RefCell<Vec<Instant>>,
 }
 
@@ -75,7 +75,7 @@ impl Fleet {
         self.members.iter().map(|member| member.address).collect()
     }
 
-    /// As if its process were killed: nobody listens, and what was open breaks off.
+    /// Ends an endpoint as if its process were killed: it stops listening, and its connections break.
     pub(crate) async fn kill(&self, endpoint: usize) {
         let member = &self.members[endpoint % self.members.len()];
         let Some(task) = member.task.take() else {
@@ -84,12 +84,12 @@ impl Fleet {
         member.life.set(member.life.get() + 1);
         self.kills.borrow_mut().push(Instant::now());
         task.abort();
-        // Its end is what closes the sockets. Aborted: that is the error.
+        // The sockets are closed when the task has ended. It returns an error because it was aborted.
         let _ = task.await;
         self.kills.borrow_mut().push(Instant::now());
     }
 
-    /// At the same address as before.
+    /// Starts an endpoint again at the same address.
     pub(crate) fn bring_back(&self, endpoint: usize) {
         let endpoint = endpoint % self.members.len();
         let member = &self.members[endpoint];
@@ -103,13 +103,13 @@ impl Fleet {
         });
     }
 
-    /// Whether that endpoint has been killed since.
+    /// Whether the endpoint has been killed in the meantime.
     pub(crate) fn is_over(&self, life: Life) -> bool {
         self.members[life.endpoint].life.get() != life.life
     }
 
     /// Whether an endpoint was killed since then.
-    pub(crate) fn lost_one_since(&self, then: Instant) -> bool {
+    pub(crate) fn killed_one_since(&self, then: Instant) -> bool {
         self.kills.borrow().last().is_some_and(|last| *last >= then)
     }
 }
@@ -126,7 +126,7 @@ impl Drop for Fleet {
 
 async fn serve_all(listener: TcpListener, life: Life) {
     let name: Rc<str> = life.to_string().into();
-    // They end with this task.
+    // Connections end with this task.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -153,7 +153,7 @@ async fn serve(mut stream: TcpStream, name: Rc<str>) {
             }
             continue;
         };
-        // The first message comes with the head, as servers do that greet.
+        // The first message is sent together with the head, as servers with a greeting do.
         let greeting = [&[0x81, name.len() as u8], name.as_bytes()].concat();
         let response = [response.as_bytes(), &greeting].concat();
         if stream.write_all(&response).await.is_ok() {

@@ -1,11 +1,11 @@
-//! A soak: tidegate under everything at once for a long time. Tunnels talk, are quiet, come and go in
-//! every way; meanwhile configurations change, endpoints die and come back, and new generations of
-//! the process take over. Every message is compared, every end has to have its reason, and in the end
-//! descriptors, tasks, threads and memory have to be what they were.
+//! Does tidegate lose or leak anything in a long run of everything at once? Tunnels are busy, idle, and
+//! opened and closed in every way, while configurations change, endpoints die and come back, and new
+//! generations of the process take over. Every message is compared, every end needs a reason, and at
+//! the end descriptors, tasks, threads and memory have to be back at their first values.
 //!
-//! `cargo bench --bench soak -- --minutes 30` runs for half an hour and a few minutes more. There is a
-//! minute of everything first; what an idle process holds after that is what the end is compared with.
-//! Generations change in the first half only: what leaks slowly needs a process that lives.
+//! `cargo bench --bench soak -- --minutes 30` runs for half an hour and a few minutes more. A minute of
+//! everything comes first as a warm-up; the resources of the idle process after it are the first
+//! values. Generations change in the first half only, because a slow leak shows in a long-lived process.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -42,31 +42,31 @@ use self::tally::Tally;
 
 const ENDPOINTS: usize = 3;
 
-/// How long there is everything before what is idle is looked at for the first time.
+/// The duration of the warm-up.
 const WARM_UP: Duration = Duration::from_secs(60);
 
-/// How long it may take until nobody is there any more.
+/// The time within which all connections have to end.
 const SETTLE_WITHIN: Duration = Duration::from_secs(90);
 
-/// And from then on until memory and pools have been given back.
+/// The time after that until memory and pools have been released.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Looks at an idle process, and from one to the next. Checks of endpoints come and go: what is held
-/// all the time is what the least of them shows.
+/// The number of samples of an idle process, and their interval. Health checks come and go, so the
+/// smallest sample shows what is held all the time.
 const LOOKS: u32 = 40;
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Memory that it may have more of in the end, in KiB and as a share.
+/// The allowed growth of memory, in KiB and as a share.
 const MORE_KIB: u64 = 4096;
 const MORE_SHARE: f64 = 0.25;
 
-/// A soak: everything at once for a long time, and nothing may be left behind.
+/// A long run of everything at once, to find losses and leaks.
 #[derive(Debug, Parser)]
 struct Options {
-    /// How long it runs after a minute of warming up
+    /// Minutes after one minute of warm-up
     #[arg(long, default_value_t = 30)]
     minutes: u32,
-    /// Leave one process serving all the time
+    /// Do not upgrade: one process serves all the time
     #[arg(long)]
     no_upgrades: bool,
     /// Write README.md into this folder, too
@@ -114,7 +114,7 @@ async fn soak(options: &Options) -> (bool, String) {
         tally.fault(&wrong);
     }
     if proxy.has_panicked() {
-        tally.fault("it has panicked, says its log");
+        tally.fault("its log mentions a panic");
     }
     let returned = compare(&first, &last);
     let passed = returned.is_ok() && tally.faults() == 0;
@@ -127,7 +127,7 @@ async fn soak(options: &Options) -> (bool, String) {
         "{}\n{verdict}\n\n{table}\n{}\n{}",
         preamble(),
         tally.markdown(),
-        proxy.told()
+        proxy.log_summary()
     );
     (passed, report)
 }
@@ -141,7 +141,7 @@ fn preamble() -> String {
     )
 }
 
-/// Everything at once for so long, with new generations for the first part of it.
+/// Everything at once for `span`, with upgrades for the first part of it.
 async fn phase(world: &Rc<World>, proxy: &Rc<Proxy>, span: Duration, upgrades: Duration) {
     let (over, watched) = watch::channel(false);
     let crowd = tokio::task::spawn_local(clients::crowd(Rc::clone(world), watched));
@@ -153,22 +153,24 @@ async fn phase(world: &Rc<World>, proxy: &Rc<Proxy>, span: Duration, upgrades: D
         if second % 60 == 59 {
             show(world, proxy, "").await;
         }
-        // What takes longer than a second does not make up for it.
+        // Seconds missed by a slow operation are skipped, not made up for.
         second = (second + 1).max(start.elapsed().as_secs());
         tokio::time::sleep_until(start + Duration::from_secs(second)).await;
     }
     over.send_replace(true);
     for task in [crowd, fates] {
         if let Err(error) = task.await {
-            world.tally.fault(&format!("ours: {error}"));
+            world
+                .tally
+                .fault(&format!("a task of the benchmark: {error}"));
         }
     }
 }
 
-/// What an operator does in this second.
+/// The operation that an operator does in this second, if any.
 async fn operate(world: &World, proxy: &Proxy, second: u64, upgrading: bool) {
     let tally = &world.tally;
-    for wrong in proxy.watch_leaving() {
+    for wrong in proxy.check_draining() {
         tally.fault(&wrong);
     }
     let turn = usize::try_from(second / 10).unwrap();
@@ -176,17 +178,17 @@ async fn operate(world: &World, proxy: &Proxy, second: u64, upgrading: bool) {
         _ if second % 10 == 5 && turn % 4 == 3 => proxy
             .reload_broken(turn)
             .await
-            .map(|()| "reloads of what is broken, refused"),
+            .map(|()| "invalid reloads, refused"),
         _ if second % 10 == 5 => proxy.reload(turn + 1).await.map(|()| "reloads"),
         33 if upgrading => {
-            // Clients are told at once.
+            // Counted first: clients may see the first Close before the command returns.
             tally.count("upgrades, begun");
             proxy.upgrade().await.map(|()| "upgrades, over")
         }
         57 if upgrading => proxy
             .upgrade_broken(usize::try_from(second / 60).unwrap())
             .await
-            .map(|()| "upgrades to what is broken, refused"),
+            .map(|()| "invalid upgrades, refused"),
         _ => return,
     };
     match done {
@@ -195,7 +197,7 @@ async fn operate(world: &World, proxy: &Proxy, second: u64, upgrading: bool) {
     }
 }
 
-/// An endpoint dies every twenty seconds, and is back six seconds later.
+/// Kills an endpoint every twenty seconds, and brings it back six seconds later.
 async fn fates(world: Rc<World>, mut over: watch::Receiver<bool>) {
     for turn in 0.. {
         for (wait, back) in [(14, false), (6, true)] {
@@ -217,20 +219,20 @@ async fn fates(world: Rc<World>, mut over: watch::Receiver<bool>) {
     }
 }
 
-/// Waits until nobody is there any more, and looks at what is left.
+/// Waits until all connections have ended, and samples what is left.
 async fn idle(world: &World, proxy: &Proxy, name: &str) -> Look {
-    // Both ends have the same configuration.
+    // Both samples are taken with the same configuration.
     if let Err(wrong) = proxy.reload(0).await {
         world.tally.fault(&wrong);
     }
     let deadline = Instant::now() + SETTLE_WITHIN + GRACE;
     loop {
-        for wrong in proxy.watch_leaving() {
+        for wrong in proxy.check_draining() {
             world.tally.fault(&wrong);
         }
         let look = proxy.look().await;
         let quiet = look.is_some_and(|it| it.tunnels == 0 && it.connections == 0);
-        if quiet && proxy.nobody_leaves() {
+        if quiet && proxy.none_drains() {
             break;
         }
         if Instant::now() > deadline {
@@ -248,13 +250,13 @@ async fn idle(world: &World, proxy: &Proxy, name: &str) -> Look {
         tokio::time::sleep(LOOK).await;
     }
     show(world, proxy, name).await;
-    least.expect("somebody serves")
+    least.expect("a process serves")
 }
 
-/// A line about how things are.
+/// Prints a line about the current state.
 async fn show(world: &World, proxy: &Proxy, name: &str) {
     let Some(look) = proxy.look().await else {
-        return world.tally.fault("it does not tell how it is");
+        return world.tally.fault("it does not report its state");
     };
     let tally = &world.tally;
     eprintln!(
@@ -278,7 +280,7 @@ async fn show(world: &World, proxy: &Proxy, name: &str) {
     );
 }
 
-/// Both as a table; as an error if the last is not what the first was.
+/// A table of both samples; an error if anything has grown.
 fn compare(first: &Look, last: &Look) -> Result<String, String> {
     let most_kib = (first.holds.resident_kib as f64 * (1.0 + MORE_SHARE)) as u64 + MORE_KIB;
     let rows = [

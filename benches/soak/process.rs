@@ -1,29 +1,29 @@
-//! A process, as proc(5) shows it. Its successors are children of its own, so that this program
-//! has to be the one to which orphans go.
+//! A process as proc(5) shows it. The successors of tidegate are its own children, so this program
+//! makes itself the parent of orphans to learn how they end.
 
 use std::fs;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
 
-/// A process; a number alone may come to mean another one.
+/// A process, by its pid and its start time, because a pid can be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
     began: u64,
 }
 
-/// How one ended.
+/// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It has not.
+    /// It still runs.
     Not,
-    /// With this code; `None` after a signal.
+    /// It has exited with this code; `None` after a signal.
     Code(Option<i32>),
-    /// It is gone, and it was somebody else who was told how.
+    /// It is gone, and another process has collected its exit status.
     Unknown,
 }
 
-/// What it holds.
+/// The resources of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Holds {
     pub(crate) descriptors: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Holds {
     pub(crate) resident_kib: u64,
 }
 
-/// Has descendants that lose their parent become children of ours.
+/// Makes this process the parent of descendants that lose theirs.
 pub(crate) fn adopt_orphans() {
     set_child_subreaper(Some(rustix::process::getpid())).unwrap();
 }
@@ -68,7 +68,7 @@ impl Process {
         })
     }
 
-    /// Only if it is still the same.
+    /// Sends a signal, unless the pid belongs to another process by now.
     pub(crate) fn signal(self, signal: Signal) {
         if Self::of(self.pid) == Some(self) {
             let _ = kill_process(self.id(), signal);
@@ -80,7 +80,7 @@ impl Process {
     }
 }
 
-/// The fields of `/proc/PID/stat`, from the state on.
+/// The fields of `/proc/PID/stat`, beginning with the state.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(')')?;

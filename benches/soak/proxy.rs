@@ -1,4 +1,4 @@
-//! The proxy under test and its generations: started, reloaded, upgraded, looked at.
+//! The proxy under test and its generations: start, reload, upgrade and inspection.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -20,13 +20,13 @@ use super::process::{End, Holds, Process};
 use super::rig::peer::Peer;
 use super::rig::{free_addresses, unix, write_certificate};
 
-/// What a stop, and so an old generation, gives its tunnels.
+/// The time that a stopping process, and so a draining generation, gives its tunnels.
 pub(crate) const GRACE: Duration = Duration::from_secs(15);
 
-/// How long anything of an operator's may take before it counts as failed.
+/// The time after which an operation of an operator counts as failed.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is wrong with a configuration that must not be taken.
+/// Invalid configurations, which must not be applied.
 const BROKEN: [&str; 3] = [
     "[server]\nworkers = 2\n[listener.plain]\nbynd = [\"127.0.0.1:0\"]\n",
     "[server\nworkers =",
@@ -34,7 +34,7 @@ const BROKEN: [&str; 3] = [
      certificates = [{ cert = \"missing.pem\", key = \"missing.key\" }]\n",
 ];
 
-/// All generations of it. Whatever still runs is killed when this is dropped.
+/// All generations of the proxy. Those that still run are killed when this is dropped.
 pub(crate) struct Proxy {
     folder: TempDir,
     pub(crate) plain: SocketAddr,
@@ -42,13 +42,13 @@ pub(crate) struct Proxy {
     now_and_then: SocketAddr,
     endpoints: Vec<SocketAddr>,
     serving: Cell<Process>,
-    /// Generations that have handed over and not left yet, and since when.
+    /// Generations that have handed over and still drain, and since when.
     leaving: RefCell<Vec<(Process, Instant)>>,
-    /// Every one that there was.
+    /// Every generation so far.
     all: RefCell<Vec<Process>>,
 }
 
-/// What it says and holds at one time.
+/// A sample of the process that serves: what it reports, and what the kernel shows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     pub(crate) pid: u32,
@@ -59,7 +59,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// Of each the less.
+    /// The smaller of each value.
     pub(crate) fn least(self, other: Self) -> Self {
         Self {
             pid: self.pid,
@@ -108,7 +108,7 @@ impl Proxy {
         proxy
     }
 
-    /// Gives it configuration number `turn`; an error is what it says to that.
+    /// Loads configuration number `turn`. The error is the output of the command.
     pub(crate) async fn reload(&self, turn: usize) -> Result<(), String> {
         let addresses = Addresses {
             plain: self.plain,
@@ -127,14 +127,14 @@ impl Proxy {
         .await
     }
 
-    /// Gives it one that is broken: an error if it takes that.
+    /// Tries to load an invalid configuration: an error if it is applied.
     pub(crate) async fn reload_broken(&self, turn: usize) -> Result<(), String> {
         let file = self.folder.path().join("config.toml");
         let before = fs::read_to_string(&file).unwrap();
         let taken = self.take(BROKEN[turn % BROKEN.len()]).await;
         fs::write(&file, before).unwrap();
         match taken {
-            Ok(()) => Err("a broken configuration was taken".to_owned()),
+            Ok(()) => Err("an invalid configuration was applied".to_owned()),
             Err(_) => Ok(()),
         }
     }
@@ -146,7 +146,7 @@ impl Proxy {
         self.verb(&["reload", "--force"]).await
     }
 
-    /// Has a new process take over: an error if none does.
+    /// Upgrades: an error if no new process takes over.
     pub(crate) async fn upgrade(&self) -> Result<(), String> {
         let old = self.serving.get();
         self.verb(&["upgrade"]).await?;
@@ -157,7 +157,7 @@ impl Proxy {
             let new = pid.and_then(|pid| Process::of(pid.try_into().ok()?));
             match new.filter(|new| *new != old) {
                 Some(new) => break new,
-                None if Instant::now() > deadline => return Err("nobody took over".to_owned()),
+                None if Instant::now() > deadline => return Err("no process took over".to_owned()),
                 None => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         };
@@ -167,8 +167,8 @@ impl Proxy {
         Ok(())
     }
 
-    /// Upgrades to something that is no tidegate, or with a configuration that is broken: an error if
-    /// the one that serves does not go on.
+    /// Tries to upgrade to a program that is not tidegate, or with an invalid configuration: an error if
+    /// the process that serves does not continue to do so.
     pub(crate) async fn upgrade_broken(&self, turn: usize) -> Result<(), String> {
         let file = self.folder.path().join("config.toml");
         let before = fs::read_to_string(&file).unwrap();
@@ -180,7 +180,7 @@ impl Proxy {
         };
         fs::write(&file, before).unwrap();
         if taken.is_ok() {
-            return Err("an upgrade that is broken succeeded".to_owned());
+            return Err("an invalid upgrade succeeded".to_owned());
         }
         let status = self.status().await.ok_or("no status after it")?;
         match status["pid"].as_u64() == Some(self.serving.get().pid.into()) {
@@ -189,8 +189,8 @@ impl Proxy {
         }
     }
 
-    /// What went wrong with generations that leave, since it was last asked for.
-    pub(crate) fn watch_leaving(&self) -> Vec<String> {
+    /// The faults of draining generations since the last call.
+    pub(crate) fn check_draining(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         self.leaving.borrow_mut().retain(|(old, since)| {
             let (pid, took) = (old.pid, since.elapsed());
@@ -206,7 +206,7 @@ impl Proxy {
         });
         let serving = self.serving.get();
         if self.leaving.borrow().iter().all(|(old, _)| *old != serving) {
-            // Reaps it, too: asked once only, of who is known to be alive.
+            // This also collects its exit status, so it is asked only of the process that has to be alive.
             match serving.end() {
                 End::Not => {}
                 end => wrong.push(format!("{} serves and is gone: {end:?}", serving.pid)),
@@ -215,11 +215,11 @@ impl Proxy {
         wrong
     }
 
-    pub(crate) fn nobody_leaves(&self) -> bool {
+    pub(crate) fn none_drains(&self) -> bool {
         self.leaving.borrow().is_empty()
     }
 
-    /// Stops it: what was wrong with that, if anything.
+    /// Stops the process that serves: the fault, if there was one.
     pub(crate) async fn stop(&self) -> Option<String> {
         let serving = self.serving.get();
         serving.signal(Signal::TERM);
@@ -236,7 +236,7 @@ impl Proxy {
         }
     }
 
-    /// What the process that serves says and holds; nothing while it changes.
+    /// A sample of the process that serves; `None` while another one takes over.
     pub(crate) async fn look(&self) -> Option<Look> {
         let (status, metrics) = (self.status().await?, self.metrics().await?);
         let process = self.serving.get();
@@ -278,7 +278,7 @@ impl Proxy {
         command.stdin(Stdio::null()).kill_on_drop(true);
         let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
             Ok(output) => output.unwrap(),
-            Err(_) => return Err(format!("{words:?} takes for ever")),
+            Err(_) => return Err(format!("{words:?} timed out")),
         };
         match output.status.success() {
             true => Ok(()),
@@ -289,8 +289,8 @@ impl Proxy {
         }
     }
 
-    /// How tunnels have ended by its own account, and what it has warned of, as Markdown.
-    pub(crate) fn told(&self) -> String {
+    /// The ends of tunnels and the warnings in its logs, as Markdown.
+    pub(crate) fn log_summary(&self) -> String {
         let mut text = "| in its logs | times |\n|---|---|\n".to_owned();
         for (file, level) in [("log/access", false), ("log/stderr", true)] {
             for (what, times) in self.messages(file, level) {
@@ -300,14 +300,14 @@ impl Proxy {
         text
     }
 
-    /// Lines of a log by what they say: of those of a level that calls for somebody, or of ends.
+    /// Counts of log messages: warnings and errors if `by_level`, else ends of tunnels and rejections.
     fn messages(&self, file: &str, by_level: bool) -> BTreeMap<String, u64> {
         let mut messages = BTreeMap::new();
         let folder = format!("{}/", self.folder.path().display());
         let file = fs::File::open(self.folder.path().join(file)).unwrap();
         for line in BufReader::new(file).lines().map_while(Result::ok) {
             let Ok(event) = serde_json::from_str::<Value>(&line) else {
-                // What is no event is a panic, or another runtime's last words.
+                // Lines that are not events come from a panic, or from a program outside.
                 *messages.entry(format!("`{line}`")).or_default() += 1;
                 continue;
             };
@@ -330,7 +330,7 @@ impl Proxy {
         fs::read_to_string(self.folder.path().join("log/stderr")).unwrap_or_default()
     }
 
-    /// Whether it has ever panicked.
+    /// Whether its log mentions a panic.
     pub(crate) fn has_panicked(&self) -> bool {
         self.log().contains("panicked")
     }
@@ -351,8 +351,8 @@ struct Addresses {
     now_and_then: SocketAddr,
 }
 
-/// Number 0 is what the ends are compared with. In others there is a listener more, weights and
-/// limits are others, routes and upstreams come and go.
+/// Configuration number `turn`. Number 0 is that of the samples. The others have one more listener,
+/// other weights and limits, and changing routes and upstreams.
 fn config(folder: &Path, at: Addresses, endpoints: &[SocketAddr], turn: usize) -> String {
     let Addresses {
         plain,

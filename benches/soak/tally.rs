@@ -1,4 +1,4 @@
-//! What has happened, and what should not have.
+//! Counts of events, and faults.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Faults that are shown.
+/// The number of faults that the report shows.
 const SHOWN: usize = 40;
 
-/// Counts of what has happened, by what it was, and faults.
+/// Counts of events by name, and the faults.
 pub(crate) struct Tally {
     began: Instant,
     counts: RefCell<BTreeMap<&'static str, u64>>,
@@ -28,7 +28,7 @@ impl Tally {
         }
     }
 
-    /// How long ago all this began.
+    /// The time since the start.
     pub(crate) fn age(&self) -> Duration {
         self.began.elapsed()
     }
@@ -41,7 +41,7 @@ impl Tally {
         self.counts.borrow().get(what).copied().unwrap_or_default()
     }
 
-    /// Something that must not happen; told at once.
+    /// Records something that must not happen, and prints it at once.
     pub(crate) fn fault(&self, what: &str) {
         self.faults.set(self.faults.get() + 1);
         let mut shown = self.shown.borrow_mut();

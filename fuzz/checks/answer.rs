@@ -1,11 +1,12 @@
-//! Any bytes as an endpoint's answer: parsed and judged without a panic, within what came.
+//! Any bytes from an endpoint are parsed and validated as a response without a panic, and without
+//! reading beyond them.
 
 use tidegate::config::model::{HeaderChanges, Strictness};
 use tidegate::protocol::edit::{Edit, TemplateValues};
 use tidegate::protocol::handshake::Intent;
 use tidegate::protocol::handshake_response::ResponseHead;
 
-/// Panics where it does not hold.
+/// Panics if this does not hold.
 pub(crate) fn check(bytes: &[u8]) {
     let Ok(Some((answer, head))) = ResponseHead::parse(bytes) else {
         return;

@@ -1,8 +1,9 @@
-//! Any bytes as a file of endpoints: what is wrong is told, and what is taken is not empty.
+//! Any bytes are read as an endpoints file without a panic: they give diagnostics, or a list that is not
+//! empty.
 
 use tidegate::config::endpoints_file::{MAX_ENDPOINTS, parse};
 
-/// Panics where it does not hold.
+/// Panics if this does not hold.
 pub(crate) fn check(bytes: &[u8]) {
     match parse(bytes) {
         Ok(endpoints) => assert!((1..=MAX_ENDPOINTS).contains(&endpoints.len())),

@@ -1,10 +1,11 @@
-//! Any lines as forwarding headers: what a trusted proxy adds behind them is the client, or they are refused.
+//! Any forwarding header: either the address that a trusted proxy has added at its end is the client, or
+//! the header is refused.
 
 use http::{HeaderMap, HeaderValue};
 use tidegate::config::model::{Family, Net, Nets, Trust};
 use tidegate::protocol::forwarded::{ForwardingFacts, for_each_field, trusted_claim};
 
-/// Panics where it does not hold.
+/// Panics if this does not hold.
 pub(crate) fn check(bytes: &[u8]) {
     let (peer, client) = ([10, 0, 0, 9].into(), [192, 0, 2, 1].into());
     let net = "10.0.0.0/8".parse().expect("it is a network");
@@ -25,7 +26,7 @@ pub(crate) fn check(bytes: &[u8]) {
         assert_eq!(trusted_claim(&headers, &trust, Some(client)), Ok(None));
         let claim = match trusted_claim(&headers, &trust, Some(peer)) {
             Ok(claim) => claim.expect("it is trusted"),
-            // Nobody can tell what of it the proxy wrote.
+            // An unclosed quotation mark, for example, hides which part the proxy has added.
             Err(_) if family == Family::Forwarded => continue,
             Err(error) => panic!("{error}"),
         };

@@ -1,5 +1,5 @@
-//! Any bytes both ways, in any pieces, with a Ping or a Close of ours in between: nothing is invented,
-//! what does go on is in order, and without anything of ours all of it goes on.
+//! Bytes in both directions, in pieces of any size, with Pings and Closes of tidegate in between: nothing
+//! is made up, the order is kept, and without these frames every byte is forwarded.
 
 use tidegate::config::model::TunnelLimits;
 use tidegate::tunnel::ended::Ended;
@@ -13,7 +13,7 @@ enum Step<'a> {
     End,
 }
 
-/// Two bytes and what they announce: what happens, and how many bytes come.
+/// A step of two bytes and what follows them: the kind of step, and the number of bytes that arrive.
 fn step<'a>(bytes: &mut &'a [u8]) -> Option<Step<'a>> {
     let (&[what, length], rest) = bytes.split_first_chunk()?;
     let (from, rest) = rest.split_at(usize::from(length).min(rest.len()));
@@ -28,7 +28,7 @@ fn step<'a>(bytes: &mut &'a [u8]) -> Option<Step<'a>> {
     Some(step)
 }
 
-/// Panics where it does not hold. The first two bytes are the limit to messages; 0 is none.
+/// Panics if this does not hold. The first two bytes are the message size limit; 0 is no limit.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((limit, mut steps)) = bytes.split_first_chunk() else {
         return;

@@ -1,5 +1,5 @@
-//! Any bytes as a stream of frames: the same events wherever it is cut, and no panic. The first byte
-//! says where that is.
+//! Any bytes are tracked as a stream of frames without a panic, with the same events wherever the stream
+//! is cut. The first byte says where that is.
 
 use tidegate::protocol::frame::{Event, Masking, Tracker};
 
@@ -18,7 +18,7 @@ fn events(masking: Masking, pieces: &[&[u8]]) -> Vec<Event> {
     events
 }
 
-/// Panics where it does not hold.
+/// Panics if this does not hold.
 pub(crate) fn check(bytes: &[u8]) {
     let Some((cut, bytes)) = bytes.split_first() else {
         return;

@@ -1,5 +1,5 @@
-//! Any head of a request: judged, routed and written on without a panic, and what is written is one
-//! whole head again.
+//! Any request head is validated, routed and written to the endpoint without a panic, and what is written
+//! is one complete head.
 
 use tidegate::config::model::HeaderChanges;
 use tidegate::protocol::edit::{Edit, TemplateValues};
@@ -10,7 +10,7 @@ use tidegate::protocol::target::Target;
 
 const LINES: usize = 100;
 
-/// Panics where it does not hold.
+/// Panics if this does not hold.
 pub(crate) fn check(bytes: &[u8]) {
     let mut lines = [httparse::EMPTY_HEADER; LINES];
     let mut head = httparse::Request::new(&mut lines);

@@ -1,9 +1,9 @@
-//! Any bytes as a PROXY header: read without a panic, and the same whatever comes behind it.
+//! Any bytes are parsed as a PROXY header without a panic, with the same result whatever follows them.
 
 use tidegate::config::model::SendProxy;
 use tidegate::protocol::proxy_header::{parse, write};
 
-/// Panics where it does not hold.
+/// Panics if this does not hold.
 pub(crate) fn check(bytes: &[u8]) {
     let header = match parse(bytes) {
         Err(_) => return,

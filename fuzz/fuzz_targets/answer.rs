@@ -1,4 +1,5 @@
-//! Any bytes as an endpoint's answer: parsed and judged without a panic, within what came.
+//! Any bytes from an endpoint are parsed and validated as a response without a panic, and without
+//! reading beyond them.
 #![no_main]
 
 #[path = "../checks/answer.rs"]

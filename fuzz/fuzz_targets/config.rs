@@ -1,4 +1,4 @@
-//! Any text as a configuration: everything wrong with it is told, and nothing panics.
+//! Any text is checked as a configuration without a panic, and an invalid one gets diagnostics.
 #![no_main]
 
 #[path = "../checks/config.rs"]

@@ -1,4 +1,5 @@
-//! Any bytes as a file of endpoints: what is wrong is told, and what is taken is not empty.
+//! Any bytes are read as an endpoints file without a panic: they give diagnostics, or a list that is not
+//! empty.
 #![no_main]
 
 #[path = "../checks/endpoints_file.rs"]

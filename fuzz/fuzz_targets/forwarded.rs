@@ -1,4 +1,5 @@
-//! Any lines as forwarding headers: what a trusted proxy adds behind them is the client, or they are refused.
+//! Any forwarding header: either the address that a trusted proxy has added at its end is the client, or
+//! the header is refused.
 #![no_main]
 
 #[path = "../checks/forwarded.rs"]

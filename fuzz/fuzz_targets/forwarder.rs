@@ -1,5 +1,5 @@
-//! Any bytes both ways, in any pieces, with a Ping or a Close of ours in between: nothing is invented,
-//! what does go on is in order, and without anything of ours all of it goes on.
+//! Bytes in both directions, in pieces of any size, with Pings and Closes of tidegate in between: nothing
+//! is made up, the order is kept, and without these frames every byte is forwarded.
 #![no_main]
 
 #[path = "../checks/forwarder.rs"]

@@ -1,4 +1,5 @@
-//! Any bytes as a stream of frames: the same events wherever it is cut, and no panic.
+//! Any bytes are tracked as a stream of frames without a panic, with the same events wherever the stream
+//! is cut.
 #![no_main]
 
 #[path = "../checks/frame.rs"]

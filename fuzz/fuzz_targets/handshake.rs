@@ -1,5 +1,5 @@
-//! Any head of a request: judged, routed and written on without a panic, and what is written is one
-//! whole head again.
+//! Any request head is validated, routed and written to the endpoint without a panic, and what is written
+//! is one complete head.
 #![no_main]
 
 #[path = "../checks/handshake.rs"]

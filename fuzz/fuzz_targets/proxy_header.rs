@@ -1,4 +1,4 @@
-//! Any bytes as a PROXY header: read without a panic, and the same whatever comes behind it.
+//! Any bytes are parsed as a PROXY header without a panic, with the same result whatever follows them.
 #![no_main]
 
 #[path = "../checks/proxy_header.rs"]

@@ -1,4 +1,4 @@
-//! Tunnels that are moved: by the product's decision and pace, each proxy for itself.
+//! Rebalancing: each proxy moves tunnels by itself, by the decisions and at the pace of tidegate.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tidegate::displace::rebalance::share::{EndpointLoad, excess};
 
 use super::{Event, Fleet, RECONNECT_TIME, Time, seconds, time};
 
-/// As it is configured.
+/// The configured settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rebalance {
     pub(crate) factor: f64,
-    /// Per second.
+    /// Tunnels per second.
     pub(crate) rate: f64,
     /// In seconds.
     pub(crate) min_age: f64,
@@ -57,7 +57,7 @@ impl Fleet<'_> {
             let oldest = self.oldest((proxy, endpoint), settings.min_age);
             chosen.extend(oldest.into_iter().take(above).enumerate());
         }
-        // The first of each, then the second of each.
+        // Endpoints take turns: the first tunnel of each, then the second of each.
         chosen.sort_by_key(|(turn, _)| *turn);
         chosen.truncate(allowed);
         for &(_, number) in &chosen {

@@ -1,4 +1,4 @@
-//! A scale-out where hardly anybody leaves by itself.
+//! A scale-out in a fleet whose clients hardly ever disconnect by themselves.
 
 use std::fmt::Write;
 
@@ -12,10 +12,10 @@ use crate::plot::{BLACK, BLUE, GREEN, ORANGE, Plot, RED, Style, dashed};
 
 const ENDPOINTS: usize = 3;
 
-/// Tunnels on each.
+/// The tunnels on each endpoint.
 const EACH: usize = 4000;
 
-/// What is tried.
+/// The variants that are compared.
 #[derive(Clone, Copy)]
 struct Setting {
     name: &'static str,
@@ -24,7 +24,7 @@ struct Setting {
     slow_start: f64,
     proxies: usize,
     rebalance: Option<Rebalance>,
-    /// Of its line, if it has one.
+    /// The name of its line in the chart, if it has one.
     style: Option<Style>,
 }
 
@@ -108,7 +108,7 @@ fn world(setting: Setting) -> World {
     }
 }
 
-/// When all tunnels of the beginning are old enough to be moved.
+/// The time at which all first tunnels are old enough to be moved.
 const JOINS_LATE: f64 = 20.0;
 
 fn joined_late(slow_start: f64) -> World {
@@ -119,8 +119,8 @@ fn joined_late(slow_start: f64) -> World {
     world
 }
 
-/// Minutes from when the new one is there until no endpoint has more than so many times the mean,
-/// for good.
+/// Minutes from the arrival of the new endpoint until no endpoint exceeds this multiple of the mean
+/// any more.
 fn settled(history: &History, factor: f64) -> String {
     let looks = after(history, JOINS_LATE);
     let last = looks.filter(|look| look.imbalance > factor).last();
@@ -132,7 +132,7 @@ fn settled(history: &History, factor: f64) -> String {
     }
 }
 
-/// What is too much right after the new one has come.
+/// The excess right after the arrival of the new endpoint.
 fn least(factor: f64) -> usize {
     let load = |in_flight| EndpointLoad {
         weight: 1,
@@ -165,7 +165,7 @@ pub(super) fn rebalance(seed: u64) -> Outcome {
             most(after(&history, JOINS_LATE).map(|look| look.arrivals_rate)),
         );
         if let Some(style) = setting.style {
-            // There is less room than in the table.
+            // Shorter than in the table, to fit into the chart.
             let name = setting.name.replace("factor 1.2, 5/s, ", "… ");
             lines.push(line(&name, style, &history, imbalance));
         }
