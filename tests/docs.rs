@@ -251,3 +251,17 @@ fn the_code_map_names_existing_files() {
     // One more for the program.
     assert_eq!(layers, modules + 1);
 }
+
+#[test]
+fn contributing_names_existing_files() {
+    let text = read("CONTRIBUTING.md");
+    let mut paths = 0;
+    for path in text.split('`').skip(1).step_by(2) {
+        let folders = ["src/", "tests/", "docs/", "benches/", "fuzz/", ".ci/"];
+        if folders.iter().any(|folder| path.starts_with(folder)) {
+            assert!(root().join(path).exists(), "{path}");
+            paths += 1;
+        }
+    }
+    assert!(paths > 25, "{paths}");
+}
