@@ -37,7 +37,7 @@ pub struct MetricSources<'a> {
     pub log_dropped: u64,
     /// Dropped records of a separate access log.
     pub access_log_dropped: u64,
-    /// Tunnels still to be closed by closing jobs, by reason.
+    /// Tunnels still to be closed by close jobs, by reason.
     pub closing: &'a BTreeMap<&'static str, usize>,
     /// Open tunnels of each older generation.
     pub older: &'a [u64],

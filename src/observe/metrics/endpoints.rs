@@ -30,7 +30,7 @@ pub(super) fn write_endpoints(
         .map(|state| ([&*state.upstream, &*state.label], state.in_flight()))
         .collect();
     let labels = |endpoint| labelled(["upstream", "endpoint"], endpoint);
-    let help = "Open tunnels of an endpoint.";
+    let help = "Live tunnels of an endpoint.";
     metrics.family("tidegate_endpoint_tunnels", MetricKind::Gauge, help);
     for (endpoint, series) in &endpoints {
         let ended = |series: &EndpointSeries| {

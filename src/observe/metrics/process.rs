@@ -1,4 +1,4 @@
-//! Metrics of the process as a whole: reloads, logs, closing jobs, older generations.
+//! Metrics of the process as a whole: reloads, logs, close jobs, older generations.
 
 use super::MetricSources;
 use crate::observe::exposition::{Exposition, MetricKind};
@@ -71,7 +71,7 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
 }
 
 pub(super) fn write_closing(metrics: &mut Exposition, sources: MetricSources<'_>) {
-    let help = "Tunnels still to be closed by closing jobs, by reason.";
+    let help = "Tunnels still to be closed by close jobs, by reason.";
     metrics.family("tidegate_closing_tunnels", MetricKind::Gauge, help);
     for (reason, left) in sources.closing {
         metrics.sample(&[("reason", reason)], *left);
@@ -82,7 +82,7 @@ pub(super) fn write_older(metrics: &mut Exposition, sources: MetricSources<'_>) 
     let help = "Older generations: processes that an upgrade replaced and that still drain.";
     metrics.family("tidegate_older_generations", MetricKind::Gauge, help);
     metrics.sample(&[], sources.older.len());
-    let help = "Open tunnels of older generations, which no other metric includes.";
+    let help = "Live tunnels of older generations, which no other metric includes.";
     metrics.family("tidegate_older_tunnels", MetricKind::Gauge, help);
     metrics.sample(&[], sources.older.iter().sum::<u64>());
 }

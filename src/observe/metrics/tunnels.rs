@@ -10,7 +10,7 @@ use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
 
 pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
-    let help = "Open tunnels.";
+    let help = "Live tunnels.";
     metrics.family("tidegate_tunnels_open", MetricKind::Gauge, help);
     let opened = |it: &RouteSeries| it.handshakes.at(HandshakeOutcome::Opened as usize).get();
     for ([listener, route], series) in &gathered.by_listener_and_route() {
