@@ -1,7 +1,7 @@
 //! Recording what happened: counters, metrics and log lines.
 //!
-//! The stages of a session return what happened, and only this module records it, so that counters and
-//! log lines cannot contradict each other.
+//! The stages of a session return what happened, and only this module records it, so that counters
+//! and log lines cannot contradict each other.
 
 pub mod access_log;
 pub mod counter;

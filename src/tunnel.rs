@@ -1,4 +1,5 @@
-//! Tunnels: the two byte streams after a handshake, their relay, and each worker's table of open ones.
+//! Tunnels: the two byte streams after a handshake, their relay, and each worker's table of open
+//! ones.
 //!
 //! A tunnel holds its two sockets, a lease and its own limits, never a snapshot. Recording what
 //! happens to tunnels is the business of `observe`.

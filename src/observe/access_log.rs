@@ -1,5 +1,5 @@
-//! The events of sessions in the log: one line when a tunnel opens and one when it ends, one for a plain
-//! request, one for a rejection. The id of the session ties them together.
+//! The events of sessions in the log: one line when a tunnel opens and one when it ends, one for a
+//! plain request, one for a rejection. The id of the session ties them together.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +29,8 @@ struct Subject<'a> {
     route: Option<&'a str>,
 }
 
-/// Records an event that concerns `$subject`: in the log, or in the access log if there is a separate one.
+/// Records an event that concerns `$subject`: in the log, or in the access log if there is a
+/// separate one.
 macro_rules! event {
     ($recorder:expr, $level:ident, $what:literal, $subject:expr, { $($name:ident = $value:expr,)+ }) => {{
         let Subject { session, request_id, trace, client, listener, route } = $subject;
@@ -250,7 +251,8 @@ pub fn request_rejected(
     recorder.counters.rejections.add(1);
     route.rejections.at(rejection as usize).add(1);
     route.count_response(status);
-    // With these, a request that was meant as a handshake did not qualify as one: count it as one still.
+    // With these, a request that was meant as a handshake did not qualify as one: count it as one
+    // still.
     let broken = matches!(
         rejection,
         Rejection::VersionUnsupported | Rejection::KeyInvalid | Rejection::HandshakeBody
@@ -281,8 +283,8 @@ pub fn request_rejected(
     }
 }
 
-/// Records the response to a plain request or to a declined handshake: an endpoint's, or a redirect of our
-/// own.
+/// Records the response to a plain request or to a declined handshake: an endpoint's, or a redirect
+/// of our own.
 pub fn response_sent(
     recorder: &Recorder,
     facts: RequestFacts<'_>,

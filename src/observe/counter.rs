@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-// With one writer, no counter is contended, and relaxed ordering is enough. A reader may see two counters as
-// of different moments: for a difference, the one that grows later has to be read first.
+// With one writer, no counter is contended, and relaxed ordering is enough. A reader may see two
+// counters as of different moments: for a difference, the one that grows later has to be read
+// first.
 /// A counter with one writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);

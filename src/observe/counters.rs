@@ -1,8 +1,10 @@
-//! One worker's counters: written by that worker, read by any thread, summed over the workers when read.
+//! One worker's counters: written by that worker, read by any thread, summed over the workers when
+//! read.
 //!
-//! Counters with labels form a tree: listeners, their routes, and the endpoints of those. A connection,
-//! a request or a tunnel looks its node up once and then writes to it without a lock. The locks of the
-//! tree are held to find a node, never per message; only a scrape, which reads all of it, competes for them.
+//! Counters with labels form a tree: listeners, their routes, and the endpoints of those. A
+//! connection, a request or a tunnel looks its node up once and then writes to it without a lock.
+//! The locks of the tree are held to find a node, never per message; only a scrape, which reads all
+//! of it, competes for them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -56,7 +58,8 @@ impl Counters {
             .collect()
     }
 
-    /// Forgets series of routes and endpoints that are not in `snapshot` and have been unused for some time.
+    /// Forgets series of routes and endpoints that are not in `snapshot` and have been unused for
+    /// some time.
     pub fn sweep(&self, snapshot: &Snapshot) {
         for route in self.routes() {
             let upstream = snapshot.upstream_of(&route.route);

@@ -1,8 +1,8 @@
 //! Metrics as text: in the format of Prometheus, or in OpenMetrics if the client asks for it.
 //!
-//! The formats differ in how counters are declared, how the bounds of buckets are written, and in the
-//! end mark. Most tools read the first; the `prometheus-client` crate writes only the second, which is why
-//! this is done by hand.
+//! The formats differ in how counters are declared, how the bounds of buckets are written, and in
+//! the end mark. Most tools read the first; the `prometheus-client` crate writes only the second,
+//! which is why this is done by hand.
 
 use std::fmt::{Display, Write};
 
@@ -18,8 +18,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format for a client with this `Accept` header: OpenMetrics only if the client names it and does
-    /// not prefer plain text.
+    /// The format for a client with this `Accept` header: OpenMetrics only if the client names it
+    /// and does not prefer plain text.
     pub fn accepted(accept: &str) -> Self {
         let quality = |wanted: &str| {
             let ranges = accept

@@ -1,7 +1,8 @@
 //! The fields of a log line in plain text: the message, then `name=value` for every field.
 //!
-//! The formatter of `tracing-subscriber` styles every name and sign one by one, even without colours, which
-//! took a third of what a handshake cost outside the kernel. It still serves terminals.
+//! The formatter of `tracing-subscriber` styles every name and sign one by one, even without
+//! colours, which took a third of what a handshake cost outside the kernel. It still serves
+//! terminals.
 
 use std::fmt::{self, Debug, Write};
 

@@ -22,8 +22,8 @@ impl<K, V> Default for Labelled<K, V> {
     }
 }
 
-/// Sweeps after which an unused series is forgotten. Ten minutes: longer than any scrape interval, so that
-/// the last values are still read.
+/// Sweeps after which an unused series is forgotten. Ten minutes: longer than any scrape interval,
+/// so that the last values are still read.
 const FORGET_AFTER: u32 = 60;
 
 impl<K: Eq + Hash, V> Labelled<K, V> {
@@ -55,8 +55,8 @@ impl<K: Eq + Hash, V> Labelled<K, V> {
             .collect()
     }
 
-    /// Forgets the series that are not in use and have not been `wanted` for some time: endpoints come and
-    /// go, and their series would accumulate.
+    /// Forgets the series that are not in use and have not been `wanted` for some time: endpoints
+    /// come and go, and their series would accumulate.
     pub fn sweep(&self, wanted: impl Fn(&V) -> bool) {
         self.lock().retain(|_, tracked| {
             // A tunnel holds its series for as long as it lives, and counts into it when it ends.

@@ -1,5 +1,5 @@
-//! The queue of log lines. A thread of its own writes them, many at once, so that a worker never waits for
-//! a reader or a disk.
+//! The queue of log lines. A thread of its own writes them, many at once, so that a worker never
+//! waits for a reader or a disk.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,8 +11,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::counter::Counter;
 use super::sink::Sink;
 
-/// The most that may be queued. Further lines are dropped and counted: the log must not take the memory, and
-/// waiting would stop the tunnels of a worker.
+/// The most that may be queued. Further lines are dropped and counted: the log must not take the
+/// memory, and waiting would stop the tunnels of a worker.
 const MAX_QUEUED_BYTES: usize = 4 << 20;
 
 /// For how long lines are gathered to be written together.
@@ -21,7 +21,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(5);
 /// How long a flush, as at the end of the program, waits for a reader that has stalled.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A handle to the queue. The thread ends when the last handle is dropped and everything is written.
+/// A handle to the queue. The thread ends when the last handle is dropped and everything is
+/// written.
 #[derive(Debug, Clone)]
 pub struct Lines(Arc<QueueCloser>);
 

@@ -33,8 +33,8 @@ impl Drop for Logging {
     }
 }
 
-/// Starts logging to standard error. A second call, or one after the program has set its own subscriber,
-/// changes nothing.
+/// Starts logging to standard error. A second call, or one after the program has set its own
+/// subscriber, changes nothing.
 ///
 /// # Errors
 /// When the thread that writes cannot be started.

@@ -1,5 +1,5 @@
-//! The metrics page: series gathered from the workers, summed and written. docs/metrics.md explains each
-//! metric.
+//! The metrics page: series gathered from the workers, summed and written. docs/metrics.md explains
+//! each metric.
 
 mod endpoints;
 mod gathered;

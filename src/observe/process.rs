@@ -15,7 +15,7 @@ pub struct ProcessStatus {
     reloads: Counter,
     failed_reloads: Counter,
     /// The problems of the last reload; empty if it was applied.
-    fault: ArcSwap<Vec<String>>,
+    problems: ArcSwap<Vec<String>>,
     /// When a configuration was last applied, in milliseconds since the Unix epoch.
     applied: Counter,
     draining: AtomicBool,
@@ -40,7 +40,7 @@ impl Default for ProcessStatus {
             began: StartTime::now(),
             reloads: Counter::default(),
             failed_reloads: Counter::default(),
-            fault: ArcSwap::default(),
+            problems: ArcSwap::default(),
             applied: Counter::default(),
             draining: AtomicBool::new(false),
             certificates: ArcSwap::default(),
@@ -79,15 +79,15 @@ impl ProcessStatus {
     }
 
     /// The problems of the last reload, line by line; empty if it was applied.
-    pub fn fault(&self) -> Arc<Vec<String>> {
-        self.fault.load_full()
+    pub fn reload_problems(&self) -> Arc<Vec<String>> {
+        self.problems.load_full()
     }
 
     /// Counts a reload, with its problems: none if it was applied.
-    pub fn reloaded(&self, fault: Vec<String>) {
-        let taken = fault.is_empty();
-        self.fault.store(Arc::new(fault));
-        if taken {
+    pub fn count_reload(&self, problems: Vec<String>) {
+        let is_applied = problems.is_empty();
+        self.problems.store(Arc::new(problems));
+        if is_applied {
             self.reloads.add(1);
             self.applied
                 .set((timestamp(SystemTime::now()) * 1e3) as u64);

@@ -1,5 +1,5 @@
-//! The records of a separate access log: the same names and values as in the log, as text, as JSON, or in
-//! the format of journald.
+//! The records of a separate access log: the same names and values as in the log, as text, as JSON,
+//! or in the format of journald.
 
 use std::fmt::{Display, Write};
 use std::time::SystemTime;

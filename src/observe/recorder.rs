@@ -60,8 +60,8 @@ impl Default for AccessLog {
 }
 
 impl AccessLog {
-    /// Opens the target that `settings` name. It is for [`AccessLog::set`], once nothing else of a reload can
-    /// fail.
+    /// Opens the target that `settings` name. It is for [`AccessLog::set`], once nothing else of a
+    /// reload can fail.
     ///
     /// # Errors
     /// [`AccessLogError`].

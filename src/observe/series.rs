@@ -87,7 +87,8 @@ impl Drop for OpenConnection {
     }
 }
 
-/// The label of an endpoint: its upstream and address. An endpoint that returns continues its series.
+/// The label of an endpoint: its upstream and address. An endpoint that returns continues its
+/// series.
 pub type EndpointLabel = (Arc<str>, Arc<str>);
 
 /// The series of a route on one listener.
@@ -188,8 +189,8 @@ impl RouteSeries {
     }
 }
 
-/// Counts by Close code. Codes of applications are grouped by the thousand: peers choose them, and must not
-/// be able to create any number of series.
+/// Counts by Close code. Codes of applications are grouped by the thousand: peers choose them, and
+/// must not be able to create any number of series.
 pub type CloseCodeCounts = CounterArray<{ CLOSE_CODES.len() }>;
 
 /// The series of an endpoint on one listener and route.

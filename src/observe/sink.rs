@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 /// The socket on which journald receives records.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// The end of a record for journald in the queue: a record has several lines and is sent as one datagram.
+/// The end of a record for journald in the queue: a record has several lines and is sent as one
+/// datagram.
 pub const RECORD_END: char = '\0';
 
-/// The most that is written to a pipe atomically (`pipe(7)`): the bytes of other writers come before or after.
+/// The most that is written to a pipe atomically (`pipe(7)`): the bytes of other writers come
+/// before or after.
 const PIPE_BUF: usize = 4096;
 
 /// A destination of log lines.
@@ -90,8 +92,8 @@ impl Sink {
     }
 }
 
-/// Writes lines so that those of another process, which may write to the same pipe after an upgrade, never
-/// come within one.
+/// Writes lines so that those of another process, which may write to the same pipe after an
+/// upgrade, never come within one.
 fn write_in_pieces(to: &mut impl Write, lines: &[u8]) -> io::Result<()> {
     let mut rest = lines;
     while !rest.is_empty() {
@@ -103,7 +105,8 @@ fn write_in_pieces(to: &mut impl Write, lines: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The length of the next piece: as many whole lines as a pipe accepts atomically, or a single longer one.
+/// The length of the next piece: as many whole lines as a pipe accepts atomically, or a single
+/// longer one.
 fn piece(lines: &[u8]) -> usize {
     let is_end = |byte: &u8| *byte == b'\n';
     let fitting = lines.get(..PIPE_BUF).unwrap_or(lines);
@@ -122,7 +125,8 @@ impl LogFile {
         identity(&named) != identity(&open)
     }
 
-    /// Reopens the file. If that fails, the open one is kept: better a log in the wrong place than none.
+    /// Reopens the file. If that fails, the open one is kept: better a log in the wrong place than
+    /// none.
     fn reopen(&mut self) {
         match open(&self.path) {
             Ok(file) => self.file = file,

@@ -40,9 +40,9 @@ impl TrafficKind {
 
 /// The traffic of the tunnels of one endpoint series, open ones included.
 //
-// A meter is not shared: only its worker can read it. So the worker adds its open tunnels up when a scrape
-// asks for it, and publishes the sum. What is published never decreases, although a tunnel that ends moves
-// from one part of the sum to the other, because the same thread does both.
+// A meter is not shared: only its worker can read it. So the worker adds its open tunnels up when a
+// scrape asks for it, and publishes the sum. What is published never decreases, although a tunnel
+// that ends moves from one part of the sum to the other, because the same thread does both.
 #[derive(Debug, Default)]
 pub struct Traffic {
     ended: CounterArray<4>,

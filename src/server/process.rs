@@ -127,7 +127,7 @@ impl Process {
     /// Publishes the result of a reload: in the log, metrics, the admin interface and to systemd.
     pub(super) fn reloaded(&mut self, result: &Result<ReloadOutcome, ReloadError>) {
         let fault = result.as_ref().err().map(ReloadError::lines);
-        self.process_status.reloaded(fault.unwrap_or_default());
+        self.process_status.count_reload(fault.unwrap_or_default());
         self.process_status
             .certificates
             .store(self.reloader.expiries());

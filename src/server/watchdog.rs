@@ -90,7 +90,7 @@ pub(super) fn status_line(view: &View) -> String {
     }
     let (up, endpoints) = view.endpoints_up();
     let loaded_at = humantime::format_rfc3339_seconds(view.loaded.load().at);
-    let reloaded = match view.process.fault().first() {
+    let reloaded = match view.process.reload_problems().first() {
         Some(fault) => format!("last reload failed: {}", fault.replace('\n', " ")),
         None => format!("configuration loaded {loaded_at}"),
     };

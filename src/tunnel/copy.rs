@@ -1,8 +1,8 @@
 //! The driver of a tunnel: moves its bytes by readiness, over any [`Stream`].
 //!
 //! Bytes are read into a scratch buffer that belongs to the worker and written to the other side at
-//! once. Only what that side does not accept is kept, in a box, and its direction reads nothing more
-//! until the box is empty. So a tunnel that is quiet, or whose peers keep up, holds no buffer.
+//! once. Only what that side does not accept is kept, in a box, and its direction reads nothing
+//! more until the box is empty. So a tunnel that is quiet, or whose peers keep up, holds no buffer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,8 +19,8 @@ use super::table::{TableSlot, TunnelOwner};
 use super::unwritten::Unwritten;
 use crate::net::stream::Stream;
 
-/// Reads of one direction before the other tunnels of the worker get a turn: a sender at full speed must
-/// not hold up thousands of others.
+/// Reads of one direction before the other tunnels of the worker get a turn: a sender at full speed
+/// must not hold up thousands of others.
 const ROUNDS: usize = 8;
 
 /// Bytes to be written before anything is relayed.
@@ -41,14 +41,15 @@ pub struct Finished {
     pub ended: Ended,
     /// The first Close frame that passed: its sender and its code.
     pub closed: Option<(Side, u16)>,
-    /// Whether either stream held bytes that were not valid frames, and was passed on unseen from there.
+    /// Whether either stream held bytes that were not valid frames, and was passed on unseen from
+    /// there.
     pub unframed: bool,
 }
 
 /// A tunnel: a future that completes when the tunnel has ended.
 //
-// A struct with a hand-written poll: an async block would keep everything that is alive across an await,
-// and a worker has tens of thousands of idle tunnels for a few that move bytes.
+// A struct with a hand-written poll: an async block would keep everything that is alive across an
+// await, and a worker has tens of thousands of idle tunnels for a few that move bytes.
 #[derive(Debug)]
 pub struct Tunnel<O = ()> {
     client: Stream,
@@ -78,8 +79,8 @@ impl<O: TunnelOwner> Tunnel<O> {
             slot,
             scratch,
         };
-        // The read-ahead is filtered like everything after it: a frame may begin in it and end in the
-        // first read. The head of our 101 is not part of the stream of frames and goes around.
+        // The read-ahead is filtered like everything after it: a frame may begin in it and end in
+        // the first read. The head of our 101 is not part of the stream of frames and goes around.
         let mut to_client = initial.to_client;
         let early = to_client.split_off(to_client.len().saturating_sub(initial.from_endpoint));
         to_client.extend(tunnel.filter_early(Side::Endpoint, &early));
@@ -111,9 +112,9 @@ impl<O: TunnelOwner> Tunnel<O> {
 
     /// Moves bytes from `side` to the other until it would have to wait.
     //
-    // The order is what keeps a slow reader from costing memory: first deliver what was kept, and only
-    // then read. Whenever this returns Pending, what it waits for (the sink, the source, or the next sweep
-    // for a paused client) has the waker, so that a tunnel is not polled in vain.
+    // The order is what keeps a slow reader from costing memory: first deliver what was kept, and
+    // only then read. Whenever this returns Pending, what it waits for (the sink, the source, or
+    // the next sweep for a paused client) has the waker, so that a tunnel is not polled in vain.
     fn pump(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<()> {
         let (source, sink, unwritten) = match side {
             Side::Client => (&mut self.client, &mut self.endpoint, &mut self.to_endpoint),
@@ -123,12 +124,13 @@ impl<O: TunnelOwner> Tunnel<O> {
         for _ in 0..ROUNDS {
             let step = self.forwarder.next_step(side);
             if step == NextStep::Done {
-                // If the sink is gone, the box is freed now: the other direction may go on for hours.
+                // If the sink is gone, the box is freed now: the other direction may go on for
+                // hours.
                 unwritten.forget();
                 return Poll::Ready(());
             }
-            // Whether a reader is slow is judged by progress and not by emptiness: a client that takes a
-            // little now and then is slow, but not stuck.
+            // Whether a reader is slow is judged by progress and not by emptiness: a client that
+            // accepts a little now and then is slow, but not stuck.
             let (was_clear, before) = (unwritten.is_clear(), unwritten.left());
             let delivered = unwritten.deliver(sink, cx);
             if !was_clear {
@@ -136,14 +138,16 @@ impl<O: TunnelOwner> Tunnel<O> {
                 entry.set_stuck(side.other(), !clear, clear || unwritten.left() < before);
             }
             if ready!(delivered).is_err() {
-                // Not the end of the tunnel: what that side sent before it broke may still be unread.
+                // Not the end of the tunnel: what that side sent before it broke may still be
+                // unread.
                 self.forwarder.sink_broke(side.other());
                 continue;
             }
             if step == NextStep::PassEnd {
-                // No orderly end where a reset is to follow: the peer would take what it has for complete.
-                // The last end needs no shutdown, closing the socket sends it; except over TLS, where
-                // close_notify is a message of its own and a stream without it looks truncated.
+                // No orderly end where a reset is to follow: the peer would take what it has for
+                // complete. The last end needs no shutdown, closing the socket sends it; except
+                // over TLS, where close_notify is a message of its own and a stream without it
+                // looks truncated.
                 let last =
                     self.forwarder.next_step(side.other()) == NextStep::Done && !sink.is_tls();
                 if !last && self.forwarder.reset_to() != Some(side.other()) {
@@ -153,8 +157,8 @@ impl<O: TunnelOwner> Tunnel<O> {
                 self.forwarder.end_passed(side);
                 continue;
             }
-            // Nothing is registered here: the sweep wakes the tunnel when the client may go on. Until then
-            // its bytes stay in the kernel, whose window slows it down.
+            // Nothing is registered here: the sweep wakes the tunnel when the client may go on.
+            // Until then its bytes stay in the kernel, whose window slows it down.
             if side == Side::Client && entry.is_paused() {
                 return Poll::Pending;
             }
@@ -183,10 +187,11 @@ impl<O: TunnelOwner> Tunnel<O> {
         Poll::Pending
     }
 
-    /// Sends frames of our own, where a frame of the sender's has just ended and nothing is unwritten.
+    /// Sends frames of our own, where a frame of the sender's has just ended and nothing is
+    /// unwritten.
     //
-    // After both pumps: only then is it known what is unwritten. With a remainder, the end of the last
-    // frame read is not the end of what the sink has got.
+    // After both pumps: only then is it known what is unwritten. With a remainder, the end of the
+    // last frame read is not the end of what the sink has got.
     fn send_own_frames(&mut self, cx: &mut Context<'_>) {
         for side in [Side::Client, Side::Endpoint] {
             if self.slot.entry().take_ping_request(side) {
@@ -200,8 +205,8 @@ impl<O: TunnelOwner> Tunnel<O> {
                 && let Some(frame) = self.forwarder.inject(side, random_mask)
             {
                 if frame.is_ping() {
-                    // The round trip is timed from here: the request may have waited for a long message
-                    // to end.
+                    // The round trip is timed from here: the request may have waited for a long
+                    // message to end.
                     self.slot.ping_sent(side);
                 }
                 unwritten.keep(frame.into_bytes().into());
@@ -210,7 +215,8 @@ impl<O: TunnelOwner> Tunnel<O> {
         }
     }
 
-    /// Ends the tunnel for this reason, with the message of the operator or job that closes it, if any.
+    /// Ends the tunnel for this reason, with the message of the operator or job that closes it, if
+    /// any.
     fn end(&mut self, verdict: Ended) {
         let message = verdict.is_on_purpose().then(|| self.slot.close_message());
         match message.flatten() {
@@ -224,7 +230,8 @@ impl<O: TunnelOwner> Tunnel<O> {
 
     fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Finished> {
         match ended {
-            // The kernel would keep its full send buffer for a peer that does not read, for minutes.
+            // The kernel would keep its full send buffer for a peer that does not read, for
+            // minutes.
             Ended::SlowClient => self.client.reset_on_close(),
             Ended::SlowUpstream => self.endpoint.reset_on_close(),
             _ => {}
@@ -235,8 +242,8 @@ impl<O: TunnelOwner> Tunnel<O> {
             // Both sides have ended, and each end was passed on to the other.
             None if !self.forwarder.has_closed() => {}
             None => {
-                // Over TLS this sends close_notify. It is tried once: a side that cannot accept it now is
-                // not worth waiting for, because the tunnel has had its time.
+                // Over TLS this sends close_notify. It is tried once: a side that cannot accept it
+                // now is not worth waiting for, because the tunnel has had its time.
                 let _ = Pin::new(&mut self.client).poll_shutdown(cx);
                 let _ = Pin::new(&mut self.endpoint).poll_shutdown(cx);
             }
@@ -249,7 +256,8 @@ impl<O: TunnelOwner> Tunnel<O> {
     }
 }
 
-/// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes on.
+/// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes
+/// on.
 fn filter<'a, O: TunnelOwner>(
     forwarder: &mut Forwarder,
     slot: &TableSlot<O>,
@@ -300,8 +308,8 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
         if let Some(verdict) = tunnel.slot.entry().verdict() {
             tunnel.end(verdict);
             if tunnel.slot.entry().is_overdue() {
-                // Time is up. A client that has not answered is not waited for any longer, but the endpoint
-                // still gets its Close.
+                // Time is up. A client that has not answered is not waited for any longer, but the
+                // endpoint still gets its Close.
                 tunnel.forwarder.stop_waiting();
                 tunnel.send_own_frames(cx);
                 let ended = tunnel.forwarder.reason().unwrap_or(verdict);
@@ -314,8 +322,8 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
         if tunnel.forwarder.is_half_closed() {
             tunnel.slot.entry().set_half_closed();
         }
-        // Where we have closed, our last frame has to leave first. Ends that were merely passed on were
-        // passed on after everything else, and a broken side must not hold the tunnel up.
+        // Where we have closed, our last frame has to leave first. Ends that were merely passed on
+        // were passed on after everything else, and a broken side must not hold the tunnel up.
         let delivered = tunnel.to_client.is_clear() && tunnel.to_endpoint.is_clear();
         match tunnel.forwarder.ended() {
             Some(ended) if delivered || !tunnel.forwarder.has_closed() => tunnel.finish(ended, cx),
@@ -367,7 +375,8 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_small() {
-        // Two sockets, a remainder for each direction, the state of the framing, a slot in the table.
+        // Two sockets, a remainder for each direction, the state of the framing, a slot in the
+        // table.
         assert!(size_of::<Tunnel>() <= 352, "{} bytes", size_of::<Tunnel>());
     }
 
@@ -490,7 +499,7 @@ mod tests {
             assert_eq!(client.read(&mut close).await.unwrap(), 0);
         });
         assert_eq!(finished.ended, Ended::Shutdown);
-        assert_eq!(finished.closed, None, "nobody else closed");
+        assert_eq!(finished.closed, None, "no Close of a side passed");
         assert!(table.is_empty());
     }
 

@@ -65,7 +65,8 @@ pub struct CloseMessage {
 }
 
 impl CloseMessage {
-    /// The length limit of the text: the payload of a control frame less the code (RFC 6455 section 5.5).
+    /// The length limit of the text: the payload of a control frame less the code (RFC 6455 section
+    /// 5.5).
     pub const MAX_REASON_BYTES: usize = 123;
 
     /// The message with the usual code and the token as text.
@@ -148,8 +149,8 @@ impl Ended {
         )
     }
 
-    /// The code of the Close frame to the client (RFC 6455 section 7.4). There is none where one of the
-    /// two sides ended the tunnel, or where the client accepts nothing.
+    /// The code of the Close frame to the client (RFC 6455 section 7.4). There is none where one of
+    /// the two sides ended the tunnel, or where the client accepts nothing.
     pub fn close_code(self) -> Option<u16> {
         match self {
             Self::Idle | Self::MaxAge | Self::HalfClosed | Self::DeadUpstream => Some(1001),

@@ -18,8 +18,8 @@ use crate::config::model::TunnelLimits;
 /// How often limits are checked, and so by how much a tunnel may outlive one.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sweeps for which a tunnel may go on after its end was decided: to finish the frame that is under way
-/// and for the closing handshakes. After that it is cut off.
+/// Sweeps for which a tunnel may go on after its end was decided: to finish the frame that is under
+/// way and for the closing handshakes. After that it is cut off.
 pub(super) const SWEEPS_TO_CLOSE: u8 = 3;
 
 /// One open tunnel, as seen from outside of its task.
@@ -132,7 +132,8 @@ impl TunnelEntry {
         self.flags.set(Flags::HALF_CLOSED, true);
     }
 
-    /// Notes whether bytes are waiting for `side`, and whether it has accepted some since the last call.
+    /// Notes whether bytes are waiting for `side`, and whether it has accepted some since the last
+    /// call.
     pub fn set_stuck(&self, side: Side, left: bool, moved: bool) {
         let stall = match side {
             Side::Client => &self.to_client,

@@ -1,9 +1,10 @@
-//! The decisions of a tunnel: which direction goes on, half-closes, breaks or ends, without a socket or
-//! a clock.
+//! The decisions of a tunnel: which direction goes on, half-closes, breaks or ends, without a
+//! socket or a clock.
 //!
-//! The driver (`copy`) moves bytes and reports what happened; the forwarder answers what each direction
-//! does next, and when the tunnel has ended and why. Frames are the business of `framing`. Bytes that
-//! were read and not yet written (the remainder) belong to the driver; here they only delay an end.
+//! The driver (`copy`) moves bytes and reports what happened; the forwarder answers what each
+//! direction does next, and when the tunnel has ended and why. Frames are the business of
+//! `framing`. Bytes that were read and not yet written (the remainder) belong to the driver; here
+//! they only delay an end.
 
 use super::ended::Ended;
 use super::framing::{Filtered, Framing, Notice, PingPayload};
@@ -38,7 +39,8 @@ pub struct Forwarder {
     from_endpoint: Flow,
     /// The reason of the tunnel's end: the first thing that ended or went wrong.
     first: Option<Ended>,
-    /// The side whose connection broke: the other one sees a reset after everything that came before.
+    /// The side whose connection broke: the other one sees a reset after everything that came
+    /// before.
     broken: Option<Side>,
     /// The first Close that passed: its sender and its code.
     closed: Option<(Side, u16)>,
@@ -48,8 +50,9 @@ pub struct Forwarder {
 impl Forwarder {
     /// A tunnel whose directions are both open, with these limits.
     pub fn new(limits: &TunnelLimits) -> Self {
-        // Any limit on messages makes framing strict: bytes that are not frames would be the way around
-        // it. So a rate of messages alone is a limit of their length that no message exceeds.
+        // Any limit on messages makes framing strict: bytes that are not frames would be the way
+        // around it. So a rate of messages alone is a limit of their length that no message
+        // exceeds.
         let any_length = limits.messages.map(|_| u64::MAX);
         let max_message_bytes = limits.message_bytes.or(any_length);
         Self {
@@ -62,14 +65,15 @@ impl Forwarder {
         }
     }
 
-    /// Filters the next bytes from `side`, which are in `buffer[HEADROOM..end]`: see [`Framing::filter`].
+    /// Filters the next bytes from `side`, which are in `buffer[HEADROOM..end]`: see
+    /// [`Framing::filter`].
     pub fn filter(&mut self, side: Side, buffer: &mut [u8], end: usize) -> Filtered {
         let filtered = self.framing.filter(side, buffer, end);
         match filtered.notice {
             Some(Notice::Close { code }) => {
                 self.closed.get_or_insert((side, code));
-                // A side that says goodbye ends the tunnel, though both still have to answer and to hang
-                // up: whatever happens from here on is a consequence.
+                // A side that says goodbye ends the tunnel, though both still have to answer and to
+                // hang up: whatever happens from here on is a consequence.
                 self.first.get_or_insert(match side {
                     Side::Client => Ended::ClientClose,
                     Side::Endpoint => Ended::UpstreamClose,
@@ -89,9 +93,9 @@ impl Forwarder {
 
     /// Ends the tunnel for this reason, with this code and text in the Close frame to the client.
     pub fn end_with_close(&mut self, reason: Ended, code: Option<u16>, text: &str) {
-        // Not where a side had sent its Close: a limit that passes during the closing handshake did not
-        // end the tunnel. A side that merely ended its stream is different: a half-closed tunnel may go
-        // on for long, and does end by its limit.
+        // Not where a side had sent its Close: a limit that passes during the closing handshake did
+        // not end the tunnel. A side that merely ended its stream is different: a half-closed
+        // tunnel may go on for long, and does end by its limit.
         let theirs = matches!(self.first, Some(Ended::ClientClose | Ended::UpstreamClose));
         if !theirs && !self.framing.is_closing() {
             self.first = Some(reason);
@@ -104,8 +108,9 @@ impl Forwarder {
         self.framing.ping(side, payload);
     }
 
-    /// Takes a frame of our own that is to go to `side` now. The caller must have nothing unwritten in
-    /// that direction. `mask` is called for an unpredictable mask, and only if there may be a frame.
+    /// Takes a frame of our own that is to go to `side` now. The caller must have nothing unwritten
+    /// in that direction. `mask` is called for an unpredictable mask, and only if there may be a
+    /// frame.
     pub fn inject(&mut self, side: Side, mask: impl FnOnce() -> [u8; 4]) -> Option<Frame> {
         if !self.framing.has_frame_for(side) {
             return None;

@@ -1,10 +1,10 @@
 //! The frames in a tunnel's bytes: counting messages, limiting them, and placing frames of our own.
 //!
-//! Pure: it sees bytes on their way from one side to the other and decides which of them go on. All do,
-//! except the answers to frames that we sent ourselves: the other side did not ask for them. Our frames
-//! are placed only where a frame of the sender's has just ended. A stream that does not consist of valid
-//! frames is passed on untouched, and nothing is added to it, because nothing shows where a frame
-//! could stand.
+//! Pure: it sees bytes on their way from one side to the other and decides which of them go on. All
+//! do, except the answers to frames that we sent ourselves: the other side did not ask for them.
+//! Our frames are placed only where a frame of the sender's has just ended. A stream that does not
+//! consist of valid frames is passed on untouched, and nothing is added to it, because nothing
+//! shows where a frame could stand.
 
 mod lane;
 mod scan;
@@ -18,12 +18,13 @@ use crate::protocol::frame::{Control, Event, Frame, KEPT, Masking};
 
 /// Free bytes that [`Framing::filter`] needs in front of what it is given.
 //
-// The most that is ever held back of a stream: a Pong of ours with the longest header, or a header that
-// is not complete yet. With this room in front, it goes before the next bytes without moving them.
+// The most that is ever held back of a stream: a Pong of ours with the longest header, or a header
+// that is not complete yet. With this room in front, it goes before the next bytes without moving
+// them.
 pub const HEADROOM: usize = 16;
 
-/// The code of every Close to an endpoint, whatever the reason: some libraries reject codes that RFC 6455
-/// does not define, such as 1012.
+/// The code of every Close to an endpoint, whatever the reason: some libraries reject codes that
+/// RFC 6455 does not define, such as 1012.
 const GOING_AWAY: u16 = 1001;
 
 /// The code of a Close that has none (RFC 6455 section 7.1.5).
@@ -84,8 +85,8 @@ pub enum Notice {
 }
 
 impl Framing {
-    /// The framing of a new tunnel. With a limit, longer messages end it, and so do bytes that are not
-    /// valid frames.
+    /// The framing of a new tunnel. With a limit, longer messages end it, and so do bytes that are
+    /// not valid frames.
     pub fn new(max_message_bytes: Option<u64>) -> Self {
         Self {
             from_client: Lane::new(Masking::Required),
@@ -127,8 +128,8 @@ impl Framing {
                             scan.remove(buffer);
                             (lane.close_answer_due, answered) = (false, true);
                         }
-                        // By its payload: a Pong to the other side's Ping, or one that was not asked for,
-                        // has another one and goes on.
+                        // By its payload: a Pong to the other side's Ping, or one that was not
+                        // asked for, has another one and goes on.
                         (Disposition::Hold, _) if lane.ping == PingState::Sent(payload) => {
                             scan.remove(buffer);
                             lane.ping = PingState::Idle;
@@ -144,7 +145,8 @@ impl Framing {
                         (_, Control::Pong) => lane.owes_pong = false,
                     }
                 }
-                // Without a limit, the tunnel serves what the sides speak, even if it is not WebSocket.
+                // Without a limit, the tunnel serves what the sides speak, even if it is not
+                // WebSocket.
                 Event::Invalid(_) if limit.is_some() => scan.cut(lane, Notice::ProtocolError),
                 Event::Invalid(_) => scan.notice = Some(Notice::Unframed),
             }
@@ -165,22 +167,23 @@ impl Framing {
         }
     }
 
-    /// Begins to close both sides: the client with `code`, if there is one, then the endpoint; both with
-    /// `reason`, which has at most 123 bytes (RFC 6455 section 5.5).
+    /// Begins to close both sides: the client with `code`, if there is one, then the endpoint; both
+    /// with `reason`, which has at most 123 bytes (RFC 6455 section 5.5).
     ///
-    /// Nothing is sent where a side has begun a closing handshake itself, or where the stream to a side
-    /// does not consist of valid frames.
+    /// Nothing is sent where a side has begun a closing handshake itself, or where the stream to a
+    /// side does not consist of valid frames.
     //
-    // One after the other: what the client sends until it answers still reaches the endpoint, so that
-    // nothing of the client's is lost that it sent before it knew.
+    // One after the other: what the client sends until it answers still reaches the endpoint, so
+    // that nothing of the client's is lost that it sent before it knew.
     pub fn close(&mut self, code: Option<u16>, reason: &str) {
         if self.closing != ClosePhase::Open {
             return;
         }
-        // A second Close would follow the first, after which nothing may come (RFC 6455 section 5.5.1).
+        // A second Close would follow the first, after which nothing may come (RFC 6455 section
+        // 5.5.1).
         let begun = self.from_client.closed || self.from_endpoint.closed;
-        // With a limit, invalid bytes were cut off before they went on, so that the stream to the client
-        // can still take a frame even if the client's own is broken.
+        // With a limit, invalid bytes were cut off before they went on, so that the stream to the
+        // client can still take a frame even if the client's own is broken.
         let unspeakable = match self.max_message_bytes {
             Some(_) => self.from_endpoint.is_unframed(),
             None => self.is_unframed(),
@@ -236,12 +239,12 @@ impl Framing {
         closing || matches!(lane.ping, PingState::Due(_))
     }
 
-    /// Takes a frame of our own that is to go to side `to` now, if one may stand here. The caller must
-    /// have nothing unwritten in that direction. `mask` must be unpredictable; it masks a frame to an
-    /// endpoint.
+    /// Takes a frame of our own that is to go to side `to` now, if one may stand here. The caller
+    /// must have nothing unwritten in that direction. `mask` must be unpredictable; it masks a
+    /// frame to an endpoint.
     pub fn inject(&mut self, to: Side, mask: [u8; 4]) -> Option<Frame> {
-        // Our frame goes between the frames of the other side, so it is that stream that counts. A frame in
-        // the middle of another would make it part of its payload.
+        // Our frame goes between the frames of the other side, so that stream has to be at a
+        // boundary. A frame in the middle of another would make it part of its payload.
         let on_the_way = &self.lane(to.other()).tracker;
         if on_the_way.error().is_some() || !on_the_way.at_boundary() {
             return None;
@@ -250,13 +253,14 @@ impl Framing {
         let mask = (to == Side::Endpoint).then_some(mask);
         match (self.closing, to) {
             (ClosePhase::SendToClient { code }, Side::Client) => {
-                // In a stream without valid frames the client's answer cannot be recognized, and a place
-                // for a Close to the endpoint cannot be found: done with this one.
+                // In a stream without valid frames the client's answer cannot be recognized, and a
+                // place for a Close to the endpoint cannot be found: done with this one.
                 self.closing = match self.from_client.is_unframed() {
                     true => ClosePhase::Done,
                     false => ClosePhase::AwaitClient,
                 };
-                // Nothing may follow our Close, and the next Close of the client is not for the endpoint.
+                // Nothing may follow our Close, and the next Close of the client is not for the
+                // endpoint.
                 self.from_endpoint.cut = true;
                 self.from_client.close_answer_due = true;
                 Some(Frame::close(code, &self.reason, mask))
@@ -272,9 +276,9 @@ impl Framing {
         }
     }
 
-    /// Takes our Ping, if it may be sent: not while the other side's Ping is unanswered, because a side
-    /// only has to answer the latest (RFC 6455 section 5.5.3) and ours would replace it; and not after a
-    /// Close.
+    /// Takes our Ping, if it may be sent: not while the other side's Ping is unanswered, because a
+    /// side only has to answer the latest (RFC 6455 section 5.5.3) and ours would replace it; and
+    /// not after a Close.
     fn inject_ping(&mut self, to: Side, mask: Option<[u8; 4]>) -> Option<Frame> {
         if self.lane(to.other()).closed {
             return None;

@@ -2,8 +2,8 @@
 //!
 //! Pure: the caller brings the time and the byte counts, and gets what to do. A side that sends
 //! anything is alive. A side that is silent for `ping` gets a Ping; if it stays silent for another
-//! `pong`, it is dead. If the Ping cannot be sent, because a frame is under way, a side is only given up
-//! if it has not accepted any data for that long either.
+//! `pong`, it is dead. If the Ping cannot be sent, because a frame is under way, a side is only
+//! given up if it has not accepted any data for that long either.
 
 use std::time::Duration;
 
@@ -58,8 +58,8 @@ impl Liveness {
         }
     }
 
-    /// Checks a side. `bytes` have come from it so far, and for `stuck` it has accepted none of the data
-    /// that waits for it.
+    /// Checks a side. `bytes` have come from it so far, and for `stuck` it has accepted none of the
+    /// data that waits for it.
     pub fn check(
         &mut self,
         side: Side,
@@ -82,8 +82,8 @@ impl Liveness {
         };
         let has_waited = match state.sent {
             Some(sent) => since(sent) >= times.pong,
-            // The Ping could not be sent. A side that accepts data is alive, whatever the reason; a side
-            // that accepts none is as bad as one that does not answer.
+            // The Ping could not be sent. A side that accepts data is alive, whatever the reason; a
+            // side that accepts none is as bad as one that does not answer.
             None => since(asked) >= times.pong && stuck >= times.pong,
         };
         // Both: the Ping may have been sent late, and bytes may have come since.

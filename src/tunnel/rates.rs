@@ -1,7 +1,7 @@
 //! Rate limits on what a client sends through its tunnel.
 //!
-//! This is the generic cell rate algorithm: instead of a bucket that has to be refilled, one time per
-//! rate says when everything that was sent is paid for. An idle client costs nothing.
+//! This is the generic cell rate algorithm: instead of a bucket that has to be refilled, one time
+//! per rate says when everything that was sent is paid for. An idle client costs nothing.
 
 use super::ended::Ended;
 use super::entry::{Flags, TunnelEntry};
@@ -19,8 +19,8 @@ pub(super) struct Debt {
 pub(super) const BURST: Micros = 1_000_000;
 
 impl Debt {
-    /// Charges what has come from the client of this tunnel; ends or pauses the tunnel if that exceeds
-    /// a limit.
+    /// Charges what has come from the client of this tunnel; ends or pauses the tunnel if that
+    /// exceeds a limit.
     pub(super) fn charge(&mut self, entry: &TunnelEntry, now: Micros, bytes: usize, messages: u32) {
         if let Some(rate) = entry.limits.messages {
             let rate = u64::from(rate.get());
@@ -40,8 +40,8 @@ impl Debt {
         }
     }
 
-    /// Adds the time that `count` events take at the rate `per_second`. Returns whether the debt is still
-    /// within the burst.
+    /// Adds the time that `count` events take at the rate `per_second`. Returns whether the debt is
+    /// still within the burst.
     fn add(owed: &mut Micros, now: Micros, count: u64, per_second: u64) -> bool {
         // A rate is never 0: the configuration has it as a NonZero.
         let time = count.saturating_mul(1_000_000) / per_second;

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use super::framing::HEADROOM;
 
-/// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message of
-/// 64 KiB with its header: with exactly 64 KiB, those few bytes would cost two more system calls.
+/// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message
+/// of 64 KiB with its header: with exactly 64 KiB, those few bytes would cost two more system
+/// calls.
 pub(super) const SCRATCH_BYTES: usize = 128 * 1024;
 
 /// The alignment of the buffer.
@@ -16,7 +17,8 @@ const PAGE: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Scratch(pub(super) Rc<RefCell<AlignedBuffer>>);
 
-/// Memory in which the bytes behind the headroom begin a page: the kernel copies whole pages faster.
+/// Memory in which the bytes behind the headroom begin a page: the kernel copies whole pages
+/// faster.
 #[derive(Debug)]
 pub(super) struct AlignedBuffer {
     memory: Box<[u8]>,

@@ -2,8 +2,8 @@
 //! sides that need a Ping.
 //!
 //! A tunnel has no timer of its own. A timer would have to be moved with every byte; a sweep only
-//! compares each meter with its last value, so that activity costs a tunnel nothing but the counting
-//! that it does anyway.
+//! compares each meter with its last value, so that activity costs a tunnel nothing but the
+//! counting that it does anyway.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::side::Side;
 use super::table::{Occupant, TunnelTable};
 
 impl<O> TunnelTable<O> {
-    /// Ends the tunnels whose limits have passed, and resumes paused clients that have kept to their rate.
+    /// Ends the tunnels whose limits have passed, and resumes paused clients that have kept to
+    /// their rate.
     pub fn sweep(&self, now: Instant) {
         let now = self.micros(now);
         let (debts, deadlines) = (self.debts.borrow(), self.deadlines.borrow());
@@ -27,11 +28,12 @@ impl<O> TunnelTable<O> {
             {
                 entry.end(Ended::MaxAge);
             }
-            // After the age: where two limits have passed, the reason is the one that no activity moves.
+            // After the age: where two limits have passed, the reason is the one that no activity
+            // moves.
             entry.sweep(now);
             self.check_liveness(key, entry, now);
-            // Resumed while up to a burst is still owed: the client may send at its rate without stopping
-            // for every read, and the next read too many pauses it again.
+            // Resumed while up to a burst is still owed: the client may send at its rate without
+            // stopping for every read, and the next read too many pauses it again.
             let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
             if entry.flags.has(Flags::PAUSED) && owed <= now + BURST {
                 entry.flags.set(Flags::PAUSED, false);
@@ -58,7 +60,8 @@ impl<O> TunnelTable<O> {
             match liveness.check(side, entry.meter.bytes(side), stall.time(), (now, times)) {
                 LivenessAction::Wait => {}
                 LivenessAction::Ping => {
-                    // Only the task knows where in the stream a frame may stand: it is woken and sees to it.
+                    // Only the task knows where in the stream a frame may stand: it is woken and
+                    // sees to it.
                     entry.flags.set(Flags::PING[side as usize], true);
                     entry.wake();
                 }
@@ -218,7 +221,7 @@ mod tests {
         done.entry().set_stuck(Side::Client, true, false);
         done.entry().set_stuck(Side::Client, false, true);
         for second in 1..=4 {
-            // It takes a little now and then.
+            // This one accepts a little now and then.
             slow.entry().set_stuck(Side::Client, true, second % 2 == 0);
             assert_eq!(client.entry().verdict(), None, "after {second} s");
             table.sweep(Instant::now() + Duration::from_secs(second));

@@ -22,8 +22,8 @@ use crate::config::model::TunnelLimits;
 #[derive(Debug)]
 pub struct TunnelTable<O = ()> {
     pub(super) entries: RefCell<Slab<Occupant<O>>>,
-    // What only some tunnels need is here and not in their entries: most routes have no such limits, and
-    // without it an entry fits a small size class of the allocator.
+    // What only some tunnels need is here and not in their entries: most routes have no such
+    // limits, and without it an entry fits a small size class of the allocator.
     /// What clients owe, for tunnels with a rate limit.
     pub(super) debts: RefCell<HashMap<usize, Debt>>,
     /// When tunnels reach `max_age`, for those that have one.
@@ -100,11 +100,12 @@ impl<O> TunnelTable<O> {
         }
     }
 
-    /// Shows to `visit` the tunnels in the next `limit` slots beginning with `from`: the slot, the entry,
-    /// for how long the tunnel has been quiet, and its owner. Returns where to continue, if there is more.
+    /// Shows to `visit` the tunnels in the next `limit` slots beginning with `from`: the slot, the
+    /// entry, for how long the tunnel has been quiet, and its owner. Returns where to continue, if
+    /// there is more.
     //
-    // By slots and not by tunnels: a step has a bounded cost however sparse the table is, and a tunnel
-    // that stays open keeps its slot, so that a walk in steps neither misses nor repeats it.
+    // By slots and not by tunnels: a step has a bounded cost however sparse the table is, and a
+    // tunnel that stays open keeps its slot, so that a walk in steps neither misses nor repeats it.
     pub fn page(
         &self,
         from: usize,
@@ -122,8 +123,9 @@ impl<O> TunnelTable<O> {
         (end < entries.capacity()).then_some(end)
     }
 
-    /// Ends the tunnel in this slot with `message`, if its owner satisfies `is_same`. Returns whether it
-    /// did: false if another tunnel has the slot by now, or if this one was already ending.
+    /// Ends the tunnel in this slot with `message`, if its owner satisfies `is_same`. Returns
+    /// whether it did: false if another tunnel has the slot by now, or if this one was already
+    /// ending.
     pub fn close(
         &self,
         slot: usize,
@@ -237,8 +239,8 @@ impl<O> TableSlot<O> {
 
 impl<O> Drop for TableSlot<O> {
     fn drop(&mut self) {
-        // The slab gives the slot to the next tunnel: whatever the maps hold under this key has to go
-        // with it. The limits say which maps that can be.
+        // The slab gives the slot to the next tunnel: whatever the maps hold under this key has to
+        // go with it. The limits say which maps that can be.
         self.table.entries.borrow_mut().try_remove(self.key);
         let limits = &self.entry.limits;
         if limits.messages.is_some() || limits.bytes.is_some() {

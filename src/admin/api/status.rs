@@ -152,7 +152,7 @@ pub fn status(view: &View) -> StatusInfo {
             .collect(),
         reloads,
         failed_reloads,
-        reload_errors: view.process.fault().to_vec(),
+        reload_errors: view.process.reload_problems().to_vec(),
         workers: view.workers.len(),
         connections: view.admission.open(),
         max_connections: view.admission.limit(),

@@ -78,7 +78,8 @@ pub(super) fn sum<S>(series: &[&S], counter: impl Fn(&S) -> u64) -> u64 {
     series.iter().map(|series| counter(series)).sum()
 }
 
-/// The number of open ones. The ended ones are read first, so that the difference is never negative.
+/// The number of open ones. The ended ones are read first, so that the difference is never
+/// negative.
 pub(super) fn open<S>(series: &[&S], opened: impl Fn(&S) -> u64, ended: impl Fn(&S) -> u64) -> u64 {
     let ended = sum(series, ended);
     sum(series, opened).saturating_sub(ended)

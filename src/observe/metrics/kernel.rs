@@ -62,8 +62,8 @@ pub(super) fn write_kernel(metrics: &mut Exposition, began: StartTime) {
     );
 }
 
-/// The number of open descriptors. Since Linux 6.2 it is the size of the folder; counting a hundred thousand
-/// entries takes milliseconds.
+/// The number of open descriptors. Since Linux 6.2 it is the size of the folder; counting a hundred
+/// thousand entries takes milliseconds.
 fn open_descriptors() -> Option<u64> {
     let folder = "/proc/self/fd";
     match fs::metadata(folder).ok()?.len() {
@@ -83,7 +83,8 @@ struct Stat {
 
 impl Stat {
     fn of(text: &str) -> Option<Self> {
-        // The name, in parentheses, may contain anything, even parentheses. The third field follows it.
+        // The name, in parentheses, may contain anything, even parentheses. The third field follows
+        // it.
         let (_, fields) = text.rsplit_once(')')?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();

@@ -41,7 +41,7 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
     metrics.sample(&[("result", "failed")], failed_reloads);
     let help = "1 if the last reload was applied, 0 if it failed and the previous configuration is in effect.";
     metrics.family("tidegate_last_reload_successful", MetricKind::Gauge, help);
-    let successful = process.fault().is_empty();
+    let successful = process.reload_problems().is_empty();
     metrics.sample(&[], u8::from(successful));
     let help = "Time when a configuration was last applied, in seconds since the Unix epoch.";
     let name = "tidegate_last_reload_success_timestamp_seconds";

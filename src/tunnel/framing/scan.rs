@@ -47,8 +47,8 @@ impl BufferScan {
         self.frame = match frame.filter(|frame| *frame >= self.start) {
             Some(frame) => frame,
             None if lane.cut => self.start,
-            // It began before an answer was expected, and the first part has gone on: the rest has to
-            // follow. It cannot be an answer, because what it would answer was not sent yet.
+            // It began before an answer was expected, and the first part has gone on: the rest has
+            // to follow. It cannot be an answer, because what it would answer was not sent yet.
             None => return,
         };
         // Only a Pong of this length can be ours; what cannot is not held back.
@@ -72,19 +72,20 @@ impl BufferScan {
     pub(super) fn cut(&mut self, lane: &mut Lane, notice: Notice) {
         if !lane.cut {
             lane.cut = true;
-            // The header is cut off, too; but not what belongs to frames before it, nor what has gone on.
+            // The header is cut off, too; but not what belongs to frames before it, nor what has
+            // gone on.
             let frame = self.at.saturating_sub(lane.tracker.header_size());
             self.frame = frame.max(self.start);
             self.notice = Some(notice);
         }
     }
 
-    /// Decides where the bytes that go on end. Everything between there and the end of the buffer is
-    /// either dropped or held back until more of it is there.
+    /// Decides where the bytes that go on end. Everything between there and the end of the buffer
+    /// is either dropped or held back until more of it is there.
     #[inline]
     pub(super) fn finish(self, lane: &mut Lane, buffer: &[u8]) -> Filtered {
-        // The order matters: a stream that is cut passes nothing, whatever its last frame would have
-        // been; only the buffer in which it was cut passes what came before that frame.
+        // The order matters: a stream that is cut passes nothing, whatever its last frame would
+        // have been; only the buffer in which it was cut passes what came before that frame.
         let cut_here = matches!(
             self.notice,
             Some(Notice::MessageTooBig | Notice::ProtocolError)
@@ -92,12 +93,13 @@ impl BufferScan {
         let end = match lane.disposition {
             _ if cut_here => self.frame,
             _ if lane.cut => self.start,
-            // The part of our answer that is here goes no further; the rest of it is swallowed when it
-            // comes.
+            // The part of our answer that is here goes no further; the rest of it is swallowed when
+            // it comes.
             Disposition::Swallow => self.frame,
             Disposition::Hold => lane.hold(buffer, self.frame..self.end),
-            // The buffer may end within a header, and the next bytes may reveal an answer to us, which
-            // must not have gone on in part. Without an answer to expect, nothing is held back.
+            // The buffer may end within a header, and the next bytes may reveal an answer to us,
+            // which must not have gone on in part. Without an answer to expect, nothing is held
+            // back.
             Disposition::Pass if lane.expects_answer() => {
                 let partial = lane.tracker.partial().min(self.end - self.start);
                 lane.hold(buffer, self.end - partial..self.end)

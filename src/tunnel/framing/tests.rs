@@ -29,7 +29,7 @@ fn frame(from: Side, first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Runs `bytes` through, and returns what goes on, and what was told.
+/// Filters `bytes`; returns what goes on, the messages that began, and the notice.
 fn pass(framing: &mut Framing, from: Side, bytes: &[u8]) -> (Vec<u8>, u32, Option<Notice>) {
     let mut buffer = vec![0xee; HEADROOM + bytes.len()];
     buffer[HEADROOM..].copy_from_slice(bytes);
@@ -110,8 +110,8 @@ fn a_close_goes_to_the_client_and_then_to_the_endpoint() {
     let mut framing = Framing::new(None);
     framing.close(Some(1012), "shutdown");
     assert_eq!(injected(&mut framing, Side::Endpoint), None, "not its turn");
-    let told = injected(&mut framing, Side::Client).unwrap();
-    assert_eq!(told, frame(Side::Endpoint, 0x88, b"\x03\xf4shutdown"));
+    let close = injected(&mut framing, Side::Client).unwrap();
+    assert_eq!(close, frame(Side::Endpoint, 0x88, b"\x03\xf4shutdown"));
     // The endpoint's messages no longer go on, the client's do.
     let late = frame(Side::Endpoint, 0x81, b"late");
     assert_eq!(pass(&mut framing, Side::Endpoint, &late).0, b"");
@@ -124,8 +124,8 @@ fn a_close_goes_to_the_client_and_then_to_the_endpoint() {
     );
     assert_eq!(passed, message);
     assert!(!framing.has_closed());
-    let told = injected(&mut framing, Side::Endpoint).unwrap();
-    assert_eq!(told[..2], [0x88, 0x80 | 10]);
+    let close = injected(&mut framing, Side::Endpoint).unwrap();
+    assert_eq!(close[..2], [0x88, 0x80 | 10]);
     let (passed, ..) = pass(
         &mut framing,
         Side::Endpoint,
@@ -196,7 +196,7 @@ fn invalid_frames_pass_unless_there_is_a_limit() {
         (passed.as_slice(), notice),
         (&b""[..], Some(Notice::ProtocolError))
     );
-    // Its client is told, and that is all that can be done.
+    // The client gets its Close; the endpoint cannot get one.
     framing.close(Some(1002), "protocol-error");
     let close = injected(&mut framing, Side::Client).unwrap();
     assert_eq!(
@@ -249,7 +249,7 @@ proptest! {
         prop_assert_eq!(counted as usize, messages);
     }
 
-    /// The first Pong to our Ping is taken out, and nothing else, however the stream is cut.
+    /// The first Pong to our Ping is removed, and nothing else, however the stream is cut.
     #[test]
     fn only_our_pong_is_swallowed(
         frames in stream(Side::Endpoint),
