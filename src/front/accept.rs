@@ -36,12 +36,12 @@ pub struct IncomingConnection {
 }
 
 /// Serves an accepted connection until it has ended or has become a tunnel with a task of its own.
-pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
+pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
     let IncomingConnection {
         accepted,
         listener,
         mut permit,
-    } = arrival;
+    } = incoming;
     let counters = &worker.recorder.counters;
     counters.connections.add(1);
     let counts = counters.listener(&listener.name);
@@ -57,22 +57,15 @@ pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
         counts: &counts,
         since,
     };
-    let mut origin = ConnectionOrigin {
-        peer: accepted.peer(),
-        local: accepted.local(),
-        secure: settings.tls.is_some(),
-        is_anonymous: false,
-    };
-    let prepared = prepare(&entrance, accepted, &mut origin).await;
-    let stream = match prepared {
-        Ok((stream, pass)) => {
-            permit.hold(pass);
+    let mut origin = ConnectionOrigin::of(&accepted, settings.tls.is_some());
+    let stream = match prepare(&entrance, accepted, &mut origin).await {
+        Ok((stream, listener_permit)) => {
+            permit.hold(listener_permit);
             stream
         }
         Err(error) => {
-            let client = origin.peer;
             tracing::debug!(
-                %client, listener = %listener.name, %error,
+                client = %origin.peer, listener = %listener.name, %error,
                 "connection closed before its first request"
             );
             return;
@@ -80,16 +73,14 @@ pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
     };
     // TLS has a deadline of its own, so the time for the first request begins after it. Without TLS
     // it began at accept: a PROXY header is part of that time.
-    let since = if settings.tls.is_some() {
-        Instant::now()
-    } else {
-        since
-    };
+    let since = settings.tls.as_ref().map_or(since, |_| Instant::now());
     let tls = match stream.tls_facts() {
         Ok(tls) => tls,
         Err(error) => {
-            let client = origin.peer;
-            tracing::info!(%client, listener = %listener.name, %error, "connection refused");
+            tracing::info!(
+                client = %origin.peer, listener = %listener.name, %error,
+                "connection refused"
+            );
             return;
         }
     };
@@ -107,8 +98,8 @@ pub async fn serve(worker: Rc<Worker>, arrival: IncomingConnection) {
     };
     // A connection lives for days and must not keep the certificates of an old configuration.
     drop(settings);
-    let place = ConnectionGuards { permit, connected };
-    http::serve(Rc::new(connection), stream, place, since).await;
+    let guards = ConnectionGuards { permit, connected };
+    http::serve(Rc::new(connection), stream, guards, since).await;
 }
 
 /// The addresses of a connection, from the socket or from a PROXY header.
@@ -117,6 +108,18 @@ struct ConnectionOrigin {
     local: Option<SocketAddr>,
     secure: bool,
     is_anonymous: bool,
+}
+
+impl ConnectionOrigin {
+    /// The addresses of the socket, until a PROXY header has others.
+    fn of(accepted: &AcceptedSocket, secure: bool) -> Self {
+        Self {
+            peer: accepted.peer(),
+            local: accepted.local(),
+            secure,
+            is_anonymous: false,
+        }
+    }
 }
 
 /// Why an accepted socket is closed before HTTP begins.
@@ -284,14 +287,14 @@ async fn secure(
     // shorten the client's, which begins when the handshake does. Clients that have sent nothing do
     // not get this far, so they cannot hold permits.
     let handshakes = worker.handshakes(&listener.name);
-    let place = handshakes.acquire(settings.handshakes_at_once);
-    let place = tokio::time::timeout(limit, place).await.map_err(late)??;
+    let permit = handshakes.acquire(settings.handshakes_at_once);
+    let permit = tokio::time::timeout(limit, permit).await.map_err(late)??;
     let deadline = Instant::now() + limit;
     let mut handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
     // The permit limits how many handshakes compete for the CPU. A client that is slow to continue
     // does not use any, so it loses the permit soon and goes on without.
     let soon = tokio::time::timeout(PERMIT_TIMEOUT.min(limit), &mut handshake).await;
-    drop(place);
+    drop(permit);
     let stream = match soon {
         Ok(stream) => stream?,
         Err(_) => tokio::time::timeout_at(deadline, handshake)

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant as StdInstant};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
@@ -52,6 +52,9 @@ enum HttpExit {
     Expired,
 }
 
+/// Where a session leaves the tunnel that it has agreed on, for [`drive`] to find.
+type Slot = Rc<Cell<Option<Box<Opening>>>>;
+
 /// Serves a connection until it has ended or has become a tunnel with a task of its own. The
 /// deadline of its first request counts from `since`.
 pub async fn serve(
@@ -61,23 +64,8 @@ pub async fn serve(
     since: Instant,
 ) {
     let activity = Rc::new(ClientActivity::new(since));
-    let slot: Rc<Cell<Option<Box<Opening>>>> = Rc::default();
-    let service = {
-        let (connection, activity, slot) = (
-            Rc::clone(&connection),
-            Rc::clone(&activity),
-            Rc::clone(&slot),
-        );
-        // Boxed, because `poll_without_shutdown` requires a service future that is `Unpin`.
-        service_fn(move |request| {
-            Box::pin(respond(
-                Rc::clone(&connection),
-                Rc::clone(&activity),
-                Rc::clone(&slot),
-                request,
-            ))
-        })
-    };
+    let slot = Slot::default();
+    let service = service(&connection, &activity, &slot);
     let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&activity)));
     let mut http = http1::Builder::new()
         .preserve_header_case(true)
@@ -124,11 +112,31 @@ pub async fn serve(
     }
 }
 
+/// The service that hyper calls with each request of a connection.
+fn service(
+    connection: &Rc<Connection>,
+    activity: &Rc<ClientActivity>,
+    slot: &Slot,
+) -> impl Service<Request<Incoming>, Response = Response<ServedBody>, Error = Infallible, Future: Unpin>
++ Unpin {
+    let (connection, activity, slot) =
+        (Rc::clone(connection), Rc::clone(activity), Rc::clone(slot));
+    // Boxed, because `poll_without_shutdown` requires a service future that is `Unpin`.
+    service_fn(move |request| {
+        Box::pin(respond(
+            Rc::clone(&connection),
+            Rc::clone(&activity),
+            Rc::clone(&slot),
+            request,
+        ))
+    })
+}
+
 /// Serves one request.
 async fn respond(
     connection: Rc<Connection>,
     activity: Rc<ClientActivity>,
-    slot: Rc<Cell<Option<Box<Opening>>>>,
+    slot: Slot,
     request: Request<Incoming>,
 ) -> Result<Response<ServedBody>, Infallible> {
     let busy = activity.busy();
@@ -160,12 +168,35 @@ enum DrainStep {
     Finishing,
 }
 
+impl DrainStep {
+    /// Advances if the first request has been received or its time is over. Returns whether hyper
+    /// must be asked to finish now.
+    fn advance(&mut self, activity: &ClientActivity) -> bool {
+        let Self::AwaitingFirstRequest(until) = *self else {
+            return false;
+        };
+        let finish = !activity.awaits_first() || until <= Instant::now();
+        if finish {
+            *self = Self::Finishing;
+        }
+        finish
+    }
+
+    /// When the wait for the first request is over, if there is one.
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::AwaitingFirstRequest(until) => Some(until),
+            Self::NotDraining | Self::Finishing => None,
+        }
+    }
+}
+
 /// Polls hyper until a tunnel is in the slot, the connection has ended, or a deadline has passed.
 /// With `true`, `poll_http` asks hyper to finish the current request and accept no further one.
 async fn drive(
     connection: &Connection,
     activity: &ClientActivity,
-    slot: &Cell<Option<Box<Opening>>>,
+    slot: &Slot,
     mut poll_http: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
 ) -> HttpExit {
     let mut drain = connection.listener.drain.watch();
@@ -185,26 +216,17 @@ async fn drive(
         }
     };
     loop {
-        let mut finish = false;
-        let mut wake_at = due();
-        if let DrainStep::AwaitingFirstRequest(until) = drain_step {
-            finish = !activity.awaits_first() || until <= Instant::now();
-            drain_step = if finish {
-                DrainStep::Finishing
-            } else {
-                drain_step
-            };
-            wake_at = wake_at.min(until);
-        }
+        let mut finish = drain_step.advance(activity);
+        let armed = due();
+        let awaited = drain_step.deadline();
+        let wake_at = awaited.map_or(armed, |until| armed.min(until));
         if alarm.deadline() != wake_at {
             alarm.as_mut().reset(wake_at);
         }
-        let armed = due();
-        let awaited = matches!(drain_step, DrainStep::AwaitingFirstRequest(_));
         // A deadline that has moved to later needs nothing: when the alarm of the old one goes off,
         // the loop sees that nothing is due. Only one that has become earlier needs the alarm
         // reset.
-        let is_stale = || due() < armed || (awaited && !activity.awaits_first());
+        let is_stale = || due() < armed || (awaited.is_some() && !activity.awaits_first());
         // The order is that of the branches: a drain must be known before hyper starts the next
         // request, and a response that is ready wins against a deadline that passes in the same
         // moment.
