@@ -482,7 +482,7 @@ mod tests {
         ] {
             assert!(header(text).is_err(), "{text}");
         }
-        assert!(method("get").unwrap_err().contains("write `GET`"));
+        assert!(method("get").unwrap_err().contains("use `GET`"));
         assert!(method("PATCH").is_ok() && method("CONNECT").is_err() && method("").is_err());
         assert!(token("graphql-ws").is_ok() && token("a, b").is_err() && token("").is_err());
     }

@@ -1,3 +1,5 @@
+//! Warnings: each is given where it matters, and nowhere else.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
