@@ -1,5 +1,5 @@
-//! Holds `config.example.toml` against the declared keys: every key, its default, whether it is in
-//! effect, and nothing else.
+//! Compares `config.example.toml` with the declared keys: it has every key, with its default and a mark
+//! if it has no effect yet, and nothing else.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,16 +12,16 @@ use toml::de::{DeTable, DeValue};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
-/// What marks a line that does nothing yet.
+/// The mark of a line that has no effect yet.
 const NOT_YET: &str = "# not yet";
 
-/// Values of `balance` that exclude each other; they stand in one comment.
+/// Keys that exclude another one; they are mentioned in a comment only.
 const ALTERNATIVES: [&str; 2] = [
     "upstream.balance.hash.cookie",
     "upstream.balance.hash.query",
 ];
 
-/// The example with every setting in it on.
+/// The example with every setting turned on.
 fn all_on() -> String {
     EXAMPLE
         .lines()
@@ -32,13 +32,13 @@ fn all_on() -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// One place where a key is written, and the line that it is on.
+/// A place where a key is written: its value and its line.
 struct Written<'a> {
     value: &'a Spanned<DeValue<'a>>,
     line: &'a str,
 }
 
-/// Every path of keys that is written, with all places.
+/// Collects every path of keys that is written, with all its places.
 fn collect<'a>(
     source: &'a str,
     path: &str,
@@ -76,7 +76,7 @@ fn collect<'a>(
     }
 }
 
-/// Visits every key as `path`, with whether something above it is not in effect either.
+/// Visits every key with its path, and whether a table above it has no effect yet.
 fn each_key(
     path: &str,
     table: &'static KeyTable,
@@ -158,7 +158,7 @@ fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
 #[test]
 fn every_setting_in_it_is_a_setting() {
     let report = parse(&all_on(), Path::new("config.example.toml"), &|_| None).unwrap_err();
-    // Alternatives exclude each other, and the files that it names are not there.
+    // With every setting on, alternatives exclude each other, and the files are missing.
     let beside = [
         Code::NotInEffect,
         Code::NoEffect,

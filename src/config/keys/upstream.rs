@@ -38,7 +38,7 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
             "tries",
             ValueKind::Integer { min: 1, max: 16 },
             "2",
-            "tidegate tries at most this many endpoints for one request, as long as it has sent no byte of the request.",
+            "tidegate tries at most this many endpoints for one request. It tries another one only if it has sent no byte of the request, or if `retry_on` allows it.",
         )
         .shown("tries = 3"),
         optional_table("tls", &TLS),
@@ -89,7 +89,7 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
             "source",
             ValueKind::List(&ValueKind::Ip),
             "[]",
-            "Connections to endpoints come from these local addresses in turn; with an empty list, the operating system chooses the address.",
+            "Connections to endpoints are spread over these local addresses; with an empty list, the operating system chooses the address.",
         )
         .shown(r#"source = ["10.0.0.2", "10.0.0.3"]"#),
         optional_table("health", &HEALTH),

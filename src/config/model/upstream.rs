@@ -132,7 +132,7 @@ pub struct ConnectConfig {
     pub tls: Option<EndpointTls>,
     /// Whether connections begin with a PROXY header.
     pub send_proxy: SendProxy,
-    /// Local addresses that connections come from in turn; if empty, the operating system chooses.
+    /// Local addresses that connections are spread over; if empty, the operating system chooses.
     pub sources: Arc<[IpAddr]>,
     /// TCP keepalive; `None` for the settings of the operating system.
     pub keepalive: Option<Keepalive>,
