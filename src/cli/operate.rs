@@ -19,7 +19,7 @@ use super::{ExitStatus, err, out, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Show the status of a running tidegate: listeners, upstreams, endpoints, and why any is out of rotation
+    /// Show the status of a running tidegate, and why any endpoint is out of rotation
     Status {
         #[command(flatten)]
         client: AdminClient,
@@ -36,7 +36,7 @@ pub(super) enum Verb {
     Weight(drain::WeightArgs),
     /// Reload the configuration, or show what a reload would change
     Reload(reload::ReloadArgs),
-    /// Hand over to a new process, of the same or another binary, without refusing or dropping a connection
+    /// Hand over to a new process without refusing or dropping a connection
     Upgrade(upgrade::UpgradeArgs),
     /// Explain where a request would go: which route, which endpoint, and why
     Explain(explain::ExplainArgs),

@@ -158,7 +158,7 @@ async fn the_description_has_every_operation_and_answers_are_as_described() {
         );
     }
     let wrong = json!({ "version": 1 });
-    let schema = json!({ "$ref": "#/components/schemas/Status" });
+    let schema = json!({ "$ref": "#/components/schemas/StatusInfo" });
     assert!(!fits(&wrong, &schema, &described));
 }
 

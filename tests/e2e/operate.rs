@@ -33,7 +33,7 @@ async fn status_shows_everything_on_one_page() {
     assert!(
         printed
             .out
-            .starts_with("tidegate 0.1.0 is serving, process "),
+            .starts_with("tidegate 0.1.0 is serving (process "),
         "{}",
         printed.out
     );

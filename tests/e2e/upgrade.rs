@@ -221,7 +221,7 @@ async fn a_program_that_is_not_tidegate_takes_nothing_over() {
     // And it outlives the process that made it.
     let printed = upgrade(env!("CARGO_BIN_EXE_tidegate")).await;
     assert!(
-        printed.out.starts_with("generation 2 serves"),
+        printed.out.starts_with("generation 2 (tidegate "),
         "{printed:?}"
     );
     proxy.successor(1).await;

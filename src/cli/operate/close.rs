@@ -15,10 +15,8 @@ pub(in crate::cli) struct CloseArgs {
     /// Close the tunnel with this id, as shown in logs and by `tidegate tunnels`
     #[arg(value_name = "ID")]
     id: Option<TunnelId>,
-    #[command(flatten)]
-    which: FilterArgs,
     /// Select all tunnels
-    #[arg(long)]
+    #[arg(long, help_heading = "Select tunnels")]
     all: bool,
     /// Actually close them; without it, only print how many would be closed
     #[arg(long, short)]
@@ -43,6 +41,9 @@ pub(in crate::cli) struct CloseArgs {
     reason: Option<String>,
     #[command(flatten)]
     client: AdminClient,
+    // Last, because its heading applies to everything that follows.
+    #[command(flatten)]
+    which: FilterArgs,
 }
 
 pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {

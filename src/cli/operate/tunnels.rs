@@ -17,8 +17,6 @@ pub(in crate::cli) struct TunnelsArgs {
     /// Show only the tunnel with this id, as shown in logs
     #[arg(value_name = "ID")]
     id: Option<TunnelId>,
-    #[command(flatten)]
-    which: FilterArgs,
     /// Sort by this column, descending
     #[arg(long, value_enum, default_value_t = SortArg::Age)]
     sort: SortArg,
@@ -30,6 +28,9 @@ pub(in crate::cli) struct TunnelsArgs {
     rates: Option<HumanDuration>,
     #[command(flatten)]
     client: AdminClient,
+    // Last, because its heading applies to everything that follows.
+    #[command(flatten)]
+    which: FilterArgs,
 }
 
 /// What tunnels are sorted by.
