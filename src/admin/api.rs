@@ -62,17 +62,17 @@ impl AdminService for Api {
 
 fn error_response(error: &ApiError) -> AdminResponse {
     let body = serde_json::to_vec(&error.body).unwrap_or_default();
-    let mut answer = response(error.status, JSON, body);
+    let mut response = response(error.status, JSON, body);
     if error.status == StatusCode::UNAUTHORIZED {
         let scheme = HeaderValue::from_static("Bearer");
-        answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     }
     if error.status == StatusCode::METHOD_NOT_ALLOWED
         && let Ok(allowed) = HeaderValue::from_str(&error.body.details.join(", "))
     {
-        answer.headers_mut().insert(ALLOW, allowed);
+        response.headers_mut().insert(ALLOW, allowed);
     }
-    answer
+    response
 }
 
 impl Api {
@@ -156,11 +156,11 @@ fn operation(parts: &http::request::Parts) -> Result<Operation, ApiError> {
     let methods: Vec<String> = here.clone().map(|it| it.method().to_string()).collect();
     let found = here.find(|it| it.method() == parts.method);
     found.copied().ok_or_else(|| {
-        let fault = ApiError::new(
+        let error = ApiError::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "this path does not support this method",
         );
-        fault.with_details(methods)
+        error.with_details(methods)
     })
 }
 
@@ -169,11 +169,11 @@ struct Query(Vec<(String, String)>);
 
 impl Query {
     fn of(query: &str, operation: Operation) -> Result<Self, ApiError> {
-        let known = operation.parameters();
+        let names = operation.parameters();
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if !known.contains(&&*name) && name != GENERATION {
-                let known = match known.as_slice() {
+            if !names.contains(&&*name) && name != GENERATION {
+                let known = match names.as_slice() {
                     [] => "this operation has none".to_owned(),
                     known => format!("known: {}", known.join(", ")),
                 };

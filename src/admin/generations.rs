@@ -44,7 +44,7 @@ pub struct OlderGeneration {
 /// What it reported last.
 #[derive(Debug, Default)]
 struct LastSeen {
-    glance: GenerationCounts,
+    counts: GenerationCounts,
     /// Sessions in flight, by upstream and endpoint.
     in_flight: HashMap<(String, String), usize>,
 }
@@ -90,8 +90,8 @@ impl OlderGeneration {
     }
 
     /// What it reported a moment ago.
-    pub fn glance(&self) -> GenerationCounts {
-        locked(&self.seen).glance
+    pub fn counts(&self) -> GenerationCounts {
+        locked(&self.seen).counts
     }
 
     /// Sends it a request, and waits for its response.
@@ -115,10 +115,10 @@ impl OlderGeneration {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| silent(error.to_string()))?;
-        let asked = async { exchange(self.link.connect().await?, request).await };
-        let answer = tokio::time::timeout(RESPONSE_TIMEOUT, asked).await;
-        let answer = answer.map_err(|_| silent("no response in time".to_owned()))?;
-        answer.map_err(|error| silent(error.to_string()))
+        let sent = async { exchange(self.link.connect().await?, request).await };
+        let response = tokio::time::timeout(RESPONSE_TIMEOUT, sent).await;
+        let response = response.map_err(|_| silent("no response in time".to_owned()))?;
+        response.map_err(|error| silent(error.to_string()))
     }
 
     async fn look(&self) -> Option<()> {
@@ -127,7 +127,7 @@ impl OlderGeneration {
             ask("/v1/status").await.ok()?,
             ask("/v1/upstreams").await.ok()?,
         );
-        let glance = serde_json::from_slice(&status.1).ok()?;
+        let counts = serde_json::from_slice(&status.1).ok()?;
         let upstreams: Vec<UpstreamReport> = serde_json::from_slice(&upstreams.1).ok()?;
         let mut in_flight = HashMap::new();
         for upstream in upstreams {
@@ -136,7 +136,7 @@ impl OlderGeneration {
                 in_flight.insert((upstream.name.clone(), endpoint.endpoint), own);
             }
         }
-        *locked(&self.seen) = LastSeen { glance, in_flight };
+        *locked(&self.seen) = LastSeen { counts, in_flight };
         Some(())
     }
 }
@@ -152,9 +152,9 @@ impl Generations {
     /// # Errors
     /// [`ApiError`], if there is none.
     pub fn find(&self, generation: u64) -> Result<Arc<OlderGeneration>, ApiError> {
-        let all = self.all().into_iter();
-        let found = all.rev().find(|it| it.identity.generation == generation);
-        found.ok_or_else(|| {
+        let mut older = self.all().into_iter().rev();
+        let named = older.find(|older| older.identity.generation == generation);
+        named.ok_or_else(|| {
             ApiError::not_found(format!(
                 "there is no generation {generation}; `/v1/status` lists the generations that are running"
             ))

@@ -56,14 +56,14 @@ impl AdminService for Public {
 impl View {
     async fn metrics(&self, format: Format) -> AdminResponse {
         let _one = self.scraping.lock().await;
-        if !self.workers.show_carried(SCRAPE_TIMEOUT).await {
+        if !self.workers.publish_traffic(SCRAPE_TIMEOUT).await {
             tracing::warn!(
                 "worker too busy to report its tunnels' traffic; this scrape has older values"
             );
         }
         let counters = self.workers.counters();
         let older = self.generations.all();
-        let older: Vec<u64> = older.iter().map(|it| it.glance().tunnels).collect();
+        let older: Vec<u64> = older.iter().map(|it| it.counts().tunnels).collect();
         let snapshot = self.shared.snapshot.load();
         let upstreams = snapshot.upstreams().iter();
         let excess: Vec<_> = upstreams
@@ -98,7 +98,7 @@ impl View {
 
     /// Whether every worker responds.
     async fn health(&self) -> AdminResponse {
-        if self.workers.show_carried(HEALTH_TIMEOUT).await {
+        if self.workers.publish_traffic(HEALTH_TIMEOUT).await {
             text(StatusCode::OK, "ok\n")
         } else {
             text(

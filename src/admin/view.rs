@@ -110,7 +110,7 @@ pub struct LoadedConfig {
 
 impl LoadedConfig {
     /// A warning for each of those keys.
-    pub fn waiting(&self) -> impl Iterator<Item = String> {
+    pub fn restart_warnings(&self) -> impl Iterator<Item = String> {
         let keys = self.needs_restart.iter();
         keys.map(|key| format!("`{key}` has changed, but requires a restart to take effect"))
     }

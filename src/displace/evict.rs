@@ -91,15 +91,21 @@ impl Evictions {
             self.on_removed
                 .insert(Arc::clone(&upstream.name), aftermath);
         }
-        let quiet = |upstream: &model::UpstreamConfig| {
-            let all = [upstream.on_down, upstream.on_removed, upstream.on_drain];
-            all.iter().all(|it| *it == DisplacementPolicy::Keep)
+        let keeps_all = |upstream: &model::UpstreamConfig| {
+            let policies = [upstream.on_down, upstream.on_removed, upstream.on_drain];
+            policies
+                .iter()
+                .all(|policy| *policy == DisplacementPolicy::Keep)
         };
         let kept = self
             .on_removed
             .values()
             .all(|it| *it == DisplacementPolicy::Keep);
-        if kept && upstreams.iter().all(|upstream| quiet(&upstream.settings)) {
+        if kept
+            && upstreams
+                .iter()
+                .all(|upstream| keeps_all(&upstream.settings))
+        {
             return Vec::new();
         }
         let live = LiveTunnels::of(&displacer.workers.counters());

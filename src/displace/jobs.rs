@@ -120,7 +120,7 @@ pub struct ChosenTunnel {
     /// The worker.
     pub worker: usize,
     /// The tunnel there.
-    pub named: TunnelRef,
+    pub reference: TunnelRef,
 }
 
 /// The limit of jobs, or of tunnels in all jobs, is reached.
@@ -275,10 +275,10 @@ pub async fn choose(
     order: CloseOrder,
 ) -> Result<Vec<ChosenTunnel>, WorkerUnresponsive> {
     let mut chosen: Vec<(Duration, ChosenTunnel)> = Vec::new();
-    let visit = |worker, found: LiveTunnel| {
-        let named = found.name;
-        if found.ending.is_none() {
-            chosen.push((found.age, ChosenTunnel { worker, named }));
+    let visit = |worker, tunnel: LiveTunnel| {
+        let reference = tunnel.reference;
+        if tunnel.ending.is_none() {
+            chosen.push((tunnel.age, ChosenTunnel { worker, reference }));
         }
         true
     };
@@ -296,8 +296,8 @@ pub async fn choose(
 async fn close(workers: &Workers, chosen: &[ChosenTunnel], words: &CloseMessage) -> usize {
     let mut closed = 0;
     for worker in 0..workers.len() {
-        let here = chosen.iter().filter(|each| each.worker == worker);
-        let here: Vec<TunnelRef> = here.map(|each| each.named).collect();
+        let here = chosen.iter().filter(|chosen| chosen.worker == worker);
+        let here: Vec<TunnelRef> = here.map(|chosen| chosen.reference).collect();
         for batch in here.chunks(BATCH) {
             let count = workers.close(worker, batch.to_vec(), words.clone());
             // A worker that has stopped has closed all of its tunnels.

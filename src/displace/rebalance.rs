@@ -196,18 +196,18 @@ async fn candidates(
         ..TunnelFilter::default()
     });
     let giving = excess.of.iter().filter(|(_, above)| *above > 0);
-    let mut found: HashMap<&str, Donor> = giving
+    let mut donors: HashMap<&str, Donor> = giving
         .map(|(state, above)| (&*state.label, Donor::new(*above)))
         .collect();
     let visit = |worker, tunnel: LiveTunnel| {
-        if let Some(giving) = found.get_mut(&*tunnel.series.endpoint) {
-            giving.count(worker, &tunnel, min_age);
+        if let Some(donor) = donors.get_mut(&*tunnel.series.endpoint) {
+            donor.count(worker, &tunnel, min_age);
         }
         true
     };
     let listing = workers.tunnels(&filter, ListPosition::default(), visit);
     listing.await.ok()?;
-    Some(found.into_values().map(Donor::oldest).collect())
+    Some(donors.into_values().map(Donor::oldest).collect())
 }
 
 /// An endpoint that has to give up tunnels.
@@ -229,11 +229,12 @@ impl Donor {
     }
 
     fn count(&mut self, worker: usize, tunnel: &LiveTunnel, min_age: Duration) {
-        let named = tunnel.name;
+        let reference = tunnel.reference;
         if tunnel.ending.is_some() {
             self.leaving += 1;
         } else if tunnel.age >= min_age {
-            self.old.push((tunnel.age, ChosenTunnel { worker, named }));
+            self.old
+                .push((tunnel.age, ChosenTunnel { worker, reference }));
         }
     }
 

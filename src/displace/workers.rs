@@ -41,7 +41,7 @@ pub enum WorkerQuery {
         /// Selects tunnels.
         filter: Arc<TunnelFilter>,
         /// Receives the page.
-        answer: oneshot::Sender<TunnelPage>,
+        response: oneshot::Sender<TunnelPage>,
     },
     /// Close these tunnels with this Close message; responds with how many were still open.
     Close(Vec<TunnelRef>, CloseMessage, oneshot::Sender<usize>),
@@ -60,7 +60,7 @@ pub struct TunnelRef {
 #[derive(Debug)]
 pub struct TunnelPage {
     /// The tunnels that match.
-    pub found: Vec<LiveTunnel>,
+    pub tunnels: Vec<LiveTunnel>,
     /// The place to continue with, if there are more.
     pub next: Option<usize>,
 }
@@ -69,7 +69,7 @@ pub struct TunnelPage {
 #[derive(Debug, Clone)]
 pub struct LiveTunnel {
     /// Where to find it again.
-    pub name: TunnelRef,
+    pub reference: TunnelRef,
     /// The client.
     pub client: Peer,
     /// Listener, route, upstream, endpoint.
@@ -83,7 +83,7 @@ pub struct LiveTunnel {
     /// How long neither side has sent a byte.
     pub quiet: Duration,
     /// Its traffic since it opened.
-    pub carried: TunnelTraffic,
+    pub traffic: TunnelTraffic,
     /// The reason that it is being closed for, if it is.
     pub ending: Option<Ended>,
 }
@@ -99,8 +99,8 @@ pub struct TunnelTraffic {
 }
 
 /// Carries out a query on its worker. A response that fails to send is fine: the caller has given up.
-pub fn answer(worker: &Worker, question: WorkerQuery) {
-    match question {
+pub fn execute(worker: &Worker, query: WorkerQuery) {
+    match query {
         WorkerQuery::PublishTraffic(done) => {
             worker.publish_traffic();
             let _ = done.send(());
@@ -108,9 +108,9 @@ pub fn answer(worker: &Worker, question: WorkerQuery) {
         WorkerQuery::Tunnels {
             from,
             filter,
-            answer,
+            response,
         } => {
-            let _ = answer.send(step(worker, from, &filter));
+            let _ = response.send(page(worker, from, &filter));
         }
         WorkerQuery::Close(named, words, closed) => {
             let words = Rc::new(words);
@@ -125,19 +125,19 @@ pub fn answer(worker: &Worker, question: WorkerQuery) {
     }
 }
 
-fn step(worker: &Worker, from: usize, filter: &TunnelFilter) -> TunnelPage {
+fn page(worker: &Worker, from: usize, filter: &TunnelFilter) -> TunnelPage {
     let now = Instant::now();
-    let mut found = Vec::new();
+    let mut tunnels = Vec::new();
     let next = worker
         .tunnels
         .page(from, PAGE_LENGTH, |place, entry, quiet, record| {
             let facts = &record.facts;
             let age = now.saturating_duration_since(facts.opened);
             if filter.matches(facts, age, quiet) {
-                found.push(LiveTunnel::new(place, entry, facts, (age, quiet)));
+                tunnels.push(LiveTunnel::new(place, entry, facts, (age, quiet)));
             }
         });
-    TunnelPage { found, next }
+    TunnelPage { tunnels, next }
 }
 
 impl LiveTunnel {
@@ -149,7 +149,7 @@ impl LiveTunnel {
     ) -> Self {
         let meter = &entry.meter;
         Self {
-            name: TunnelRef {
+            reference: TunnelRef {
                 place,
                 session: facts.session.0,
             },
@@ -159,7 +159,7 @@ impl LiveTunnel {
             subprotocol: facts.subprotocol.clone(),
             age,
             quiet,
-            carried: TunnelTraffic {
+            traffic: TunnelTraffic {
                 bytes_from_client: meter.bytes(Side::Client),
                 bytes_from_endpoint: meter.bytes(Side::Endpoint),
                 messages_from_client: meter.messages(Side::Client),
@@ -174,7 +174,7 @@ impl LiveTunnel {
 #[derive(Debug)]
 pub struct WorkerLink {
     /// The queue of its queries.
-    pub questions: mpsc::Sender<WorkerQuery>,
+    pub queries: mpsc::Sender<WorkerQuery>,
     /// Its counters.
     pub counters: Arc<Counters>,
 }
@@ -216,17 +216,14 @@ impl Workers {
 
     /// Has all of them add the traffic of live tunnels to their counters; returns whether all did so in
     /// time.
-    pub async fn show_carried(&self, limit: Duration) -> bool {
-        let answers = self.0.iter().map(|worker| async {
+    pub async fn publish_traffic(&self, limit: Duration) -> bool {
+        let responses = self.0.iter().map(|worker| async {
             let (done, is_done) = oneshot::channel();
-            let asked = worker
-                .questions
-                .send(WorkerQuery::PublishTraffic(done))
-                .await;
-            asked.is_ok() && is_done.await.is_ok()
+            let sent = worker.queries.send(WorkerQuery::PublishTraffic(done)).await;
+            sent.is_ok() && is_done.await.is_ok()
         });
-        let all = tokio::time::timeout(limit, join_all(answers)).await;
-        all.is_ok_and(|answers| answers.into_iter().all(|answered| answered))
+        let finished = tokio::time::timeout(limit, join_all(responses)).await;
+        finished.is_ok_and(|responses| responses.into_iter().all(|responded| responded))
     }
 
     /// Calls `visit` with each tunnel that matches, page by page and worker by worker, from `from` on until
@@ -241,17 +238,17 @@ impl Workers {
         mut visit: impl FnMut(usize, LiveTunnel) -> bool,
     ) -> Result<Option<ListPosition>, WorkerUnresponsive> {
         let mut place = from.place;
-        for (worker, asked) in self.0.iter().enumerate().skip(from.worker) {
+        for (worker, link) in self.0.iter().enumerate().skip(from.worker) {
             let mut next = Some(std::mem::take(&mut place));
             while let Some(from) = next {
-                let step = asked.step(from, filter).await?;
-                for found in step.found {
-                    let place = found.name.place + 1;
-                    if !visit(worker, found) {
+                let page = link.page(from, filter).await?;
+                for tunnel in page.tunnels {
+                    let place = tunnel.reference.place + 1;
+                    if !visit(worker, tunnel) {
                         return Ok(Some(ListPosition { worker, place }));
                     }
                 }
-                next = step.next;
+                next = page.next;
             }
         }
         Ok(None)
@@ -267,40 +264,39 @@ impl Workers {
         named: Vec<TunnelRef>,
         words: CloseMessage,
     ) -> Result<usize, WorkerUnresponsive> {
-        let asked = self.0.get(worker).ok_or(WorkerUnresponsive)?;
+        let link = self.0.get(worker).ok_or(WorkerUnresponsive)?;
         let (closed, count) = oneshot::channel();
-        asked
-            .ask(WorkerQuery::Close(named, words, closed), count)
+        link.ask(WorkerQuery::Close(named, words, closed), count)
             .await
     }
 }
 
 impl WorkerLink {
-    async fn step(
+    async fn page(
         &self,
         from: usize,
         filter: &Arc<TunnelFilter>,
     ) -> Result<TunnelPage, WorkerUnresponsive> {
-        let (answer, step) = oneshot::channel();
-        let question = WorkerQuery::Tunnels {
+        let (response, page) = oneshot::channel();
+        let query = WorkerQuery::Tunnels {
             from,
             filter: Arc::clone(filter),
-            answer,
+            response,
         };
-        self.ask(question, step).await
+        self.ask(query, page).await
     }
 
     async fn ask<T>(
         &self,
-        question: WorkerQuery,
-        answer: oneshot::Receiver<T>,
+        query: WorkerQuery,
+        response: oneshot::Receiver<T>,
     ) -> Result<T, WorkerUnresponsive> {
-        let asking = async {
-            self.questions.send(question).await.ok()?;
-            answer.await.ok()
+        let exchange = async {
+            self.queries.send(query).await.ok()?;
+            response.await.ok()
         };
-        let answered = tokio::time::timeout(PAGE_TIMEOUT, asking).await;
-        answered.ok().flatten().ok_or(WorkerUnresponsive)
+        let response = tokio::time::timeout(PAGE_TIMEOUT, exchange).await;
+        response.ok().flatten().ok_or(WorkerUnresponsive)
     }
 }
 

@@ -94,7 +94,7 @@ impl Base {
 
 fn askable(workers: &[mailbox::WorkerHandle]) -> Workers {
     let asked = workers.iter().map(|worker| WorkerLink {
-        questions: worker.questions.clone(),
+        queries: worker.questions.clone(),
         counters: Arc::clone(&worker.counters),
     });
     Workers::new(asked.collect())

@@ -88,7 +88,7 @@ impl Process {
         self.reloaded(&result);
         let done = result.map_err(|error| rejected(&error))?;
         let loaded = self.reloader.loaded();
-        let waiting = loaded.waiting();
+        let waiting = loaded.restart_warnings();
         Ok(command::ReloadResponse {
             certificates_only: done == ReloadOutcome::Certificates,
             warnings: loaded.warnings.iter().cloned().chain(waiting).collect(),

@@ -246,7 +246,7 @@ impl Reloader {
         if let Some(target) = target {
             self.shared.access_log.set(target);
         }
-        for line in shown.waiting() {
+        for line in shown.restart_warnings() {
             tracing::warn!("{line}");
         }
         let old = self.shared.snapshot.swap(Arc::new(snapshot));

@@ -112,7 +112,7 @@ impl Process {
                 "`server.upgrade.max_generations` is 1".to_owned(),
             ));
         };
-        let (number, tunnels) = (oldest.identity.generation, oldest.glance().tunnels);
+        let (number, tunnels) = (oldest.identity.generation, oldest.counts().tunnels);
         Err(UpgradeError::NotAllowed(format!(
             "generation {number} is still draining {tunnels} tunnels, and \
              `server.upgrade.max_generations` is {limit}: wait, or close them with \

@@ -47,7 +47,7 @@ async fn feed(workers: &Workers, limit: Duration, mut alive: impl FnMut()) {
     // A worker that hangs is answered by silence: the manager then restarts the service.
     loop {
         ticks.tick().await;
-        let mut asking = pin!(workers.show_carried(limit));
+        let mut asking = pin!(workers.publish_traffic(limit));
         let answered = tokio::select! {
             answered = &mut asking => answered,
             () = sleep(every) => {
@@ -110,15 +110,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
 
     fn worker() -> (WorkerLink, mpsc::Receiver<WorkerQuery>) {
-        let (questions, asked) = mpsc::channel(QUERY_QUEUE);
+        let (queries, asked) = mpsc::channel(QUERY_QUEUE);
         let counters = Arc::default();
-        (
-            WorkerLink {
-                questions,
-                counters,
-            },
-            asked,
-        )
+        (WorkerLink { queries, counters }, asked)
     }
 
     async fn answer(asked: &mut mpsc::Receiver<WorkerQuery>) {

@@ -87,7 +87,7 @@ async fn run(
                 }
                 None => return,
             },
-            Some(question) = asked.recv() => workers::answer(&worker, question),
+            Some(question) = asked.recv() => workers::execute(&worker, question),
             _ = sweep.tick() => {
                 let now = Instant::now();
                 worker.tunnels.sweep(now);

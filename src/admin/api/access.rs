@@ -102,7 +102,7 @@ mod tests {
         let token = token.then(|| Secret::new(Zeroizing::new(SECRET.into())));
         match check(&parts, changes, token.as_ref()) {
             Ok(()) => 200,
-            Err(fault) => fault.status.as_u16(),
+            Err(error) => error.status.as_u16(),
         }
     }
 

@@ -113,16 +113,16 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     let order = close.order.unwrap_or_default();
     let chosen = jobs::choose(&view.workers, &filter, order.into()).await;
     let chosen = chosen.map_err(|error| ApiError::unavailable(error.to_string()))?;
-    let mut answer = CloseResponse {
+    let mut response = CloseResponse {
         matched: chosen.len(),
         closed: 0,
         job: None,
     };
     if chosen.is_empty() {
-        known(view, &filter)?;
+        check_names(view, &filter)?;
     }
     if close.dry_run || chosen.is_empty() {
-        return Ok(answer);
+        return Ok(response);
     }
     let (code, reason) = (words.code, words.reason.clone());
     let description = serde_json::to_string(&*filter).unwrap_or_default();
@@ -135,7 +135,7 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     let job = job.map_err(|error| ApiError::conflict(error.to_string()))?;
     tracing::info!(
         job = job.number,
-        tunnels = answer.matched,
+        tunnels = response.matched,
         filter = job.description,
         per_second = close.per_second,
         over = close
@@ -148,15 +148,15 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     if speed == Speed::AtOnce {
         // The job continues even if the operator disconnects.
         job.finished().await;
-        answer.closed = job.closed();
+        response.closed = job.closed();
     } else {
-        answer.job = Some(JobInfo::of(&job));
+        response.job = Some(JobInfo::of(&job));
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// Refuses a filter that matched nothing because a name in it does not exist: that is a typing error.
-fn known(view: &View, filter: &TunnelFilter) -> Result<(), ApiError> {
+fn check_names(view: &View, filter: &TunnelFilter) -> Result<(), ApiError> {
     let snapshot = view.shared.snapshot.load();
     let unknown =
         |what: &str, name: &str| Err(ApiError::not_found(format!("there is no {what} `{name}`")));
@@ -227,9 +227,9 @@ fn words(close: &CloseRequest) -> Result<CloseMessage, ApiError> {
     }
     let reason = close.reason.as_deref().unwrap_or(Ended::Killed.token());
     if reason.len() > CloseMessage::MAX_REASON_BYTES {
-        let most = CloseMessage::MAX_REASON_BYTES;
+        let max = CloseMessage::MAX_REASON_BYTES;
         return Err(ApiError::bad_request(format!(
-            "`reason` must have at most {most} bytes (RFC 6455)"
+            "`reason` must have at most {max} bytes (RFC 6455)"
         )));
     }
     Ok(CloseMessage {

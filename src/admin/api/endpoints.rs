@@ -55,8 +55,8 @@ pub struct EndpointChangeResponse {
 ///
 /// # Errors
 /// [`ApiError`].
-pub fn drain(view: &View, which: &EndpointRequest) -> Result<EndpointChangeResponse, ApiError> {
-    let (upstream, member) = find(view, which)?;
+pub fn drain(view: &View, request: &EndpointRequest) -> Result<EndpointChangeResponse, ApiError> {
+    let (upstream, member) = find(view, request)?;
     upstream.set_drained(&member.state, true);
     let in_flight = member.state.in_flight();
     let (name, endpoint) = (&*upstream.name, &*member.state.label);
@@ -73,8 +73,8 @@ pub fn drain(view: &View, which: &EndpointRequest) -> Result<EndpointChangeRespo
 ///
 /// # Errors
 /// [`ApiError`].
-pub fn undrain(view: &View, which: &EndpointRequest) -> Result<EndpointChangeResponse, ApiError> {
-    let (upstream, member) = find(view, which)?;
+pub fn undrain(view: &View, request: &EndpointRequest) -> Result<EndpointChangeResponse, ApiError> {
+    let (upstream, member) = find(view, request)?;
     let (name, endpoint) = (&*upstream.name, &*member.state.label);
     upstream.set_drained(&member.state, false);
     if member.is_drained {
@@ -100,11 +100,11 @@ pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointChangeRespons
             "`weight` must be at most {MAX_WEIGHT}"
         )));
     }
-    let which = EndpointRequest {
+    let request = EndpointRequest {
         endpoint: weigh.endpoint.clone(),
         upstream: weigh.upstream.clone(),
     };
-    let (upstream, member) = find(view, &which)?;
+    let (upstream, member) = find(view, &request)?;
     member.state.set_weight(weigh.weight);
     let (name, endpoint) = (&*upstream.name, &*member.state.label);
     tracing::info!(
@@ -116,43 +116,43 @@ pub fn weigh(view: &View, weigh: &WeightRequest) -> Result<EndpointChangeRespons
     Ok(steered(view, &upstream, &member))
 }
 
-fn find(view: &View, which: &EndpointRequest) -> Result<(Arc<Upstream>, Member), ApiError> {
+fn find(view: &View, request: &EndpointRequest) -> Result<(Arc<Upstream>, Member), ApiError> {
     if view.handing_over.load(Ordering::Relaxed) {
         return Err(ApiError::unavailable(
             "a new process is taking over and would miss this change; try again in a moment",
         ));
     }
     let snapshot = view.shared.snapshot.load();
-    if let Some(name) = &which.upstream
+    if let Some(name) = &request.upstream
         && snapshot.upstream(name).is_none()
     {
-        let known: Vec<&str> = snapshot.upstreams().iter().map(|it| &*it.name).collect();
-        let known = known.join(", ");
+        let names: Vec<&str> = snapshot.upstreams().iter().map(|it| &*it.name).collect();
+        let names = names.join(", ");
         return Err(ApiError::not_found(format!(
-            "there is no upstream `{name}`; configured: {known}"
+            "there is no upstream `{name}`; configured: {names}"
         )));
     }
     let wanted = |upstream: &&Arc<Upstream>| {
-        let name = which.upstream.as_ref();
+        let name = request.upstream.as_ref();
         name.is_none_or(|name| *name == *upstream.name)
     };
-    let mut found: Vec<(Arc<Upstream>, Member)> = Vec::new();
+    let mut matches: Vec<(Arc<Upstream>, Member)> = Vec::new();
     for upstream in snapshot.upstreams().iter().filter(wanted) {
         let mut members = upstream.members().into_iter();
-        let member = members.find(|member| *member.state.label == *which.endpoint);
-        found.extend(member.map(|member| (Arc::clone(upstream), member)));
+        let member = members.find(|member| *member.state.label == *request.endpoint);
+        matches.extend(member.map(|member| (Arc::clone(upstream), member)));
     }
-    match found.as_slice() {
+    match matches.as_slice() {
         [] => Err(ApiError::not_found(format!(
             "there is no endpoint `{}`; `tidegate status` lists all endpoints",
-            which.endpoint
+            request.endpoint
         ))),
-        [_] => Ok(found.swap_remove(0)),
+        [_] => Ok(matches.swap_remove(0)),
         several => {
             let names: Vec<&str> = several.iter().map(|(it, _)| &*it.name).collect();
             Err(ApiError::conflict(format!(
                 "several upstreams have an endpoint `{}`; set the upstream to one of {}",
-                which.endpoint,
+                request.endpoint,
                 names.join(", ")
             )))
         }

@@ -140,7 +140,7 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
     let listening = view.listening.load();
     let listener = listener(&listening, question.listener.as_deref(), secure, &url)?;
     let parts = parts(question, &url, handshake)?;
-    let mut told = ExplainResponse {
+    let mut explained = ExplainResponse {
         listener: listener.name.to_string(),
         handshake,
         host: url.host().unwrap_or_default().to_owned(),
@@ -161,10 +161,10 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         secure,
         parts: &parts,
     };
-    if let Err(rejection) = visit.follow(&mut told) {
-        told.response = Some(OwnResponse::of(rejection));
+    if let Err(rejection) = visit.follow(&mut explained) {
+        explained.response = Some(OwnResponse::of(rejection));
     }
-    Ok(told)
+    Ok(explained)
 }
 
 /// The listener with this name, or the first that matches the URL: by port, else by TLS.
@@ -260,18 +260,18 @@ struct Visit<'a> {
 impl Visit<'_> {
     /// Follows the steps of a session, in the same order, because the first step that refuses decides the
     /// response.
-    fn follow(&self, told: &mut ExplainResponse) -> Result<(), Rejection> {
+    fn follow(&self, explained: &mut ExplainResponse) -> Result<(), Rejection> {
         let parts = self.parts;
         let intent = Intent::of(parts)?;
         let target = Target::of(parts)?;
-        target.host().clone_into(&mut told.host);
-        target.path().clone_into(&mut told.path);
+        target.host().clone_into(&mut explained.host);
+        target.path().clone_into(&mut explained.path);
         let handshake = match &intent {
             Intent::Handshake(handshake) => Some(handshake),
             Intent::Plain => None,
         };
-        let Some(route) = self.route(&target, handshake, told) else {
-            return self.no_route(handshake.is_some(), &target, told);
+        let Some(route) = self.route(&target, handshake, explained) else {
+            return self.no_route(handshake.is_some(), &target, explained);
         };
         let subject = AccessSubject {
             address: self.question.client,
@@ -282,7 +282,7 @@ impl Visit<'_> {
         let mut wanted = route.settings.access.clone();
         if self.question.client.is_none() && !(wanted.allow.is_empty() && wanted.deny.is_empty()) {
             let depends = "the client's address; set `client`".to_owned();
-            told.depends_on.push(depends);
+            explained.depends_on.push(depends);
             (wanted.allow, wanted.deny) = Default::default();
         }
         access::check(&wanted, subject, &parts.headers)?;
@@ -290,7 +290,7 @@ impl Visit<'_> {
             LeadsTo::Upstream(_) => {}
             LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),
             LeadsTo::Redirect(redirect) => {
-                told.response = Some(OwnResponse {
+                explained.response = Some(OwnResponse {
                     status: redirect.status.as_u16(),
                     reason: "redirect".to_owned(),
                     text: "the client is redirected".to_owned(),
@@ -302,15 +302,15 @@ impl Visit<'_> {
             return Err(Rejection::WebSocketRequired);
         }
         let path = edit::rewrite(&route.settings.rewrite, target.origin_form())?;
-        told.endpoint_path = Some(path.into_owned());
-        self.endpoint(&route, &target, told)
+        explained.endpoint_path = Some(path.into_owned());
+        self.endpoint(&route, &target, explained)
     }
 
     fn route(
         &self,
         target: &Target,
         handshake: Option<&Handshake<'_>>,
-        told: &mut ExplainResponse,
+        explained: &mut ExplainResponse,
     ) -> Option<Arc<Route>> {
         let snapshot = self.view.shared.snapshot.load();
         let request = route::RouteQuery {
@@ -323,17 +323,17 @@ impl Visit<'_> {
             headers: &self.parts.headers,
             handshake,
         };
-        let found = snapshot.route(&request);
+        let matched = snapshot.route(&request);
         let is_other = |route: &&Arc<Route>| {
-            let is_it = found.is_some_and(|found| Arc::ptr_eq(found, route));
-            !is_it && route::is_candidate(&route.settings, &request)
+            let is_matched = matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
+            !is_matched && route::is_candidate(&route.settings, &request)
         };
         let others = snapshot
             .routes()
             .iter()
             .filter(is_other)
             .take(MAX_OTHER_ROUTES);
-        told.other_routes = others
+        explained.other_routes = others
             .map(|other| OtherRoute {
                 route: other.settings.name.to_string(),
                 why: route::why_not(&other.settings, &request).unwrap_or_else(|| {
@@ -341,15 +341,15 @@ impl Visit<'_> {
                 }),
             })
             .collect();
-        told.route = found.map(|route| route.settings.name.to_string());
-        found.cloned()
+        explained.route = matched.map(|route| route.settings.name.to_string());
+        matched.cloned()
     }
 
     fn no_route(
         &self,
         is_handshake: bool,
         target: &Target,
-        told: &mut ExplainResponse,
+        explained: &mut ExplainResponse,
     ) -> Result<(), Rejection> {
         if !self.listener.redirect_to_https || self.secure {
             return Err(Rejection::NoRoute);
@@ -357,7 +357,7 @@ impl Visit<'_> {
         if is_handshake {
             return Err(Rejection::HttpsRequired);
         }
-        told.response = Some(OwnResponse {
+        explained.response = Some(OwnResponse {
             status: 308,
             reason: "redirect".to_owned(),
             text: ["https://", target.host(), target.origin_form()].concat(),
@@ -369,11 +369,11 @@ impl Visit<'_> {
         &self,
         route: &Route,
         target: &Target,
-        told: &mut ExplainResponse,
+        explained: &mut ExplainResponse,
     ) -> Result<(), Rejection> {
         let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
         let live = LiveTunnels::of(&self.view.workers.counters());
-        told.upstream = Some(upstreams::upstream(upstream, &live));
+        explained.upstream = Some(upstreams::upstream(upstream, &live));
         let traits = AffinityTraits {
             client: self.question.client,
             server_name: self.secure.then_some(target.host()),
@@ -385,15 +385,15 @@ impl Visit<'_> {
             PickError::NotReady => Rejection::NoEndpoint,
             PickError::Full => {
                 if upstream.picking().queue.is_some() {
-                    told.depends_on
+                    explained.depends_on
                         .push("whether an endpoint drops below its limit in time: the request waits in the queue".to_owned());
                 }
                 Rejection::EndpointsFull
             }
         })?;
         let led_back = wish.sticky.is_some() && upstream.tag_of(&endpoint) == wish.sticky;
-        told.endpoint = Some(endpoint.label.to_string());
-        told.why = Some(
+        explained.endpoint = Some(endpoint.label.to_string());
+        explained.why = Some(
             match (led_back, upstream.hash_key(), wish.hash) {
                 (true, _, _) => "its sticky cookie leads there",
                 (_, Some(_), Some(_)) => "chosen by the hash of its key",

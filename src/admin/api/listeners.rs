@@ -45,24 +45,24 @@ pub struct ListenerRequest {
 ///
 /// # Errors
 /// [`ApiError`]; nothing has changed then.
-pub async fn drain(view: &View, which: ListenerRequest) -> Result<ListenerInfo, ApiError> {
-    steer(view, which, true).await
+pub async fn drain(view: &View, request: ListenerRequest) -> Result<ListenerInfo, ApiError> {
+    steer(view, request, true).await
 }
 
 /// Puts a listener back into service.
 ///
 /// # Errors
 /// [`ApiError`]; it stays drained then.
-pub async fn undrain(view: &View, which: ListenerRequest) -> Result<ListenerInfo, ApiError> {
-    steer(view, which, false).await
+pub async fn undrain(view: &View, request: ListenerRequest) -> Result<ListenerInfo, ApiError> {
+    steer(view, request, false).await
 }
 
 async fn steer(
     view: &View,
-    which: ListenerRequest,
+    request: ListenerRequest,
     is_drained: bool,
 ) -> Result<ListenerInfo, ApiError> {
-    let ListenerRequest { listener } = which;
+    let ListenerRequest { listener } = request;
     let steer = SteerListener {
         listener: listener.clone(),
         is_drained,
@@ -77,15 +77,15 @@ async fn steer(
 pub fn listeners(view: &View) -> Vec<ListenerInfo> {
     let counters = view.workers.counters();
     let live = LiveTunnels::of(&counters);
-    let all: Vec<_> = counters.iter().flat_map(|it| it.listeners.all()).collect();
+    let all_series: Vec<_> = counters.iter().flat_map(|it| it.listeners.all()).collect();
     let listening = view.listening.load();
     let listener = |listening: &ListenerState| {
-        let series = all.iter().filter(|it| it.name == listening.name);
-        let (mut taken, mut closed) = (0, 0);
+        let series = all_series.iter().filter(|it| it.name == listening.name);
+        let (mut accepted, mut closed) = (0, 0);
         let mut rejections = BTreeMap::new();
         for series in series {
             closed += series.closed.get();
-            taken += series.connections.get();
+            accepted += series.connections.get();
             for route in series.routes.all() {
                 for rejection in Rejection::ALL {
                     let count = route.rejections.at(*rejection as usize).get();
@@ -103,8 +103,8 @@ pub fn listeners(view: &View) -> Vec<ListenerInfo> {
             },
             drained: listening.is_drained,
             tls: listening.tls,
-            connections: taken.saturating_sub(closed),
-            connections_total: taken,
+            connections: accepted.saturating_sub(closed),
+            connections_total: accepted,
             tunnels: live.of_listener(&listening.name),
             rejections,
         }

@@ -37,11 +37,11 @@ pub struct ReloadRequest {
 
 /// The running configuration.
 pub fn config(view: &View) -> ConfigInfo {
-    let taken = view.loaded.load();
+    let loaded = view.loaded.load();
     ConfigInfo {
-        files: taken.files.clone(),
-        loaded: shown(taken.at),
-        config: config::effective(&taken.source),
+        files: loaded.files.clone(),
+        loaded: shown(loaded.at),
+        config: config::effective(&loaded.source),
     }
 }
 

@@ -131,7 +131,7 @@ pub fn status(view: &View) -> StatusInfo {
     let counters = view.workers.counters();
     let totals = Totals::of(counters.iter().map(|each| &**each));
     let (reloads, failed_reloads) = view.process.reloads();
-    let taken = view.loaded.load();
+    let loaded = view.loaded.load();
     let began = view.process.began();
     let (endpoints_up, endpoints) = view.endpoints_up();
     let draining = view.process.is_draining();
@@ -142,10 +142,10 @@ pub fn status(view: &View) -> StatusInfo {
         state: if draining { "draining" } else { "serving" }.to_owned(),
         started: shown(began.time()),
         uptime_seconds: began.elapsed().as_secs(),
-        config: taken.files.first().cloned().unwrap_or_default(),
-        config_loaded: shown(taken.at),
-        config_warnings: taken.warnings.clone(),
-        needs_restart: taken
+        config: loaded.files.first().cloned().unwrap_or_default(),
+        config_loaded: shown(loaded.at),
+        config_warnings: loaded.warnings.clone(),
+        needs_restart: loaded
             .needs_restart
             .iter()
             .map(|it| (*it).to_owned())
@@ -186,7 +186,7 @@ fn generations(view: &View, tunnels: u64) -> Vec<GenerationInfo> {
         let GenerationCounts {
             tunnels,
             connections,
-        } = it.glance();
+        } = it.counts();
         GenerationInfo {
             identity: it.identity.clone(),
             connections,

@@ -141,27 +141,27 @@ impl TunnelRates {
 }
 
 impl TunnelInfo {
-    fn of(found: LiveTunnel, rates: Option<TunnelRates>) -> Self {
-        let slash = found.target.find('/').unwrap_or(found.target.len());
-        let (host, path) = found.target.split_at(slash);
+    fn of(tunnel: LiveTunnel, rates: Option<TunnelRates>) -> Self {
+        let slash = tunnel.target.find('/').unwrap_or(tunnel.target.len());
+        let (host, path) = tunnel.target.split_at(slash);
         Self {
-            id: TunnelId(found.name.session),
-            client: found.client.to_string(),
-            listener: found.series.route.listener.to_string(),
-            route: found.series.route.route.to_string(),
-            upstream: found.series.upstream.to_string(),
-            endpoint: found.series.endpoint.to_string(),
+            id: TunnelId(tunnel.reference.session),
+            client: tunnel.client.to_string(),
+            listener: tunnel.series.route.listener.to_string(),
+            route: tunnel.series.route.route.to_string(),
+            upstream: tunnel.series.upstream.to_string(),
+            endpoint: tunnel.series.endpoint.to_string(),
             host: host.to_owned(),
             path: path.to_owned(),
-            subprotocol: found.subprotocol.map(Into::into),
-            age_seconds: found.age.as_millis() as f64 / 1e3,
-            idle_seconds: found.quiet.as_secs(),
-            bytes_from_client: found.carried.bytes_from_client,
-            bytes_from_endpoint: found.carried.bytes_from_endpoint,
-            messages_from_client: found.carried.messages_from_client,
-            messages_from_endpoint: found.carried.messages_from_endpoint,
+            subprotocol: tunnel.subprotocol.map(Into::into),
+            age_seconds: tunnel.age.as_millis() as f64 / 1e3,
+            idle_seconds: tunnel.quiet.as_secs(),
+            bytes_from_client: tunnel.traffic.bytes_from_client,
+            bytes_from_endpoint: tunnel.traffic.bytes_from_endpoint,
+            messages_from_client: tunnel.traffic.messages_from_client,
+            messages_from_endpoint: tunnel.traffic.messages_from_endpoint,
             rates,
-            ending: found.ending.map(|ended| ended.token().to_owned()),
+            ending: tunnel.ending.map(|ended| ended.token().to_owned()),
         }
     }
 }
@@ -212,14 +212,17 @@ pub async fn list(
         }
         None => None,
     };
-    let row = |found: LiveTunnel| match &before {
-        Some(before) => before.row(found),
-        None => Row { found, rates: None },
+    let row = |tunnel: LiveTunnel| match &before {
+        Some(before) => before.row(tunnel),
+        None => Row {
+            tunnel,
+            rates: None,
+        },
     };
     let mut rows: Vec<Row> = Vec::new();
     let Some(sort) = layout.sort else {
-        let visit = |_, found| {
-            rows.push(row(found));
+        let visit = |_, tunnel| {
+            rows.push(row(tunnel));
             rows.len() < limit
         };
         let next = view.workers.tunnels(&filter, from, visit).await;
@@ -231,9 +234,9 @@ pub async fn list(
         });
     };
     let mut matched = 0;
-    let visit = |_, found| {
+    let visit = |_, tunnel| {
         matched += 1;
-        rows.push(row(found));
+        rows.push(row(tunnel));
         // Memory stays bounded by twice the limit, however many tunnels match.
         if rows.len() >= limit * 2 {
             keep_first(&mut rows, sort, limit);
@@ -267,7 +270,7 @@ fn position(text: &str) -> Result<ListPosition, ApiError> {
 
 /// A tunnel, and its rates if they are measured.
 struct Row {
-    found: LiveTunnel,
+    tunnel: LiveTunnel,
     rates: Option<TunnelRates>,
 }
 
@@ -278,10 +281,10 @@ impl Row {
             bytes_from_endpoint,
             messages_from_client,
             messages_from_endpoint,
-        } = self.found.carried;
+        } = self.tunnel.traffic;
         match (sort, &self.rates) {
-            (TunnelSort::Age, _) => self.found.age.as_secs_f64(),
-            (TunnelSort::Idle, _) => self.found.quiet.as_secs_f64(),
+            (TunnelSort::Age, _) => self.tunnel.age.as_secs_f64(),
+            (TunnelSort::Idle, _) => self.tunnel.quiet.as_secs_f64(),
             (TunnelSort::Bytes, None) => (bytes_from_client + bytes_from_endpoint) as f64,
             (TunnelSort::Messages, None) => (messages_from_client + messages_from_endpoint) as f64,
             (TunnelSort::Bytes, Some(rates)) => rates.bytes_from_client + rates.bytes_from_endpoint,
@@ -292,7 +295,7 @@ impl Row {
     }
 
     fn shown(self) -> TunnelInfo {
-        TunnelInfo::of(self.found, self.rates)
+        TunnelInfo::of(self.tunnel, self.rates)
     }
 }
 
@@ -308,9 +311,9 @@ impl Baseline {
             idle_for: None,
             ..filter.clone()
         });
-        let mut carried = HashMap::new();
-        let visit = |_, found: LiveTunnel| {
-            carried.insert(found.name.session, (found.carried, Instant::now()));
+        let mut traffic = HashMap::new();
+        let visit = |_, tunnel: LiveTunnel| {
+            traffic.insert(tunnel.reference.session, (tunnel.traffic, Instant::now()));
             true
         };
         let listed = view
@@ -319,19 +322,19 @@ impl Baseline {
             .await;
         listed.map_err(|error| ApiError::unavailable(error.to_string()))?;
         tokio::time::sleep(over).await;
-        Ok(Self(carried))
+        Ok(Self(traffic))
     }
 
     /// Adds the rates of a tunnel. One without a baseline has opened meanwhile: its rates count from then.
-    fn row(&self, found: LiveTunnel) -> Row {
-        let (before, time) = match self.0.get(&found.name.session) {
+    fn row(&self, tunnel: LiveTunnel) -> Row {
+        let (before, time) = match self.0.get(&tunnel.reference.session) {
             Some((before, at)) => (*before, at.elapsed()),
-            None => (TunnelTraffic::default(), found.age),
+            None => (TunnelTraffic::default(), tunnel.age),
         };
         let seconds = time.as_secs_f64().max(1e-3);
-        let rates = TunnelRates::between(before, found.carried, seconds);
+        let rates = TunnelRates::between(before, tunnel.traffic, seconds);
         Row {
-            found,
+            tunnel,
             rates: Some(rates),
         }
     }

@@ -68,16 +68,16 @@ fn planned(plan: &ReloadPlan) -> String {
         ]);
     };
     let mut parts = |kind: &str, parts: &[PlannedPart]| {
-        for it in parts {
-            part(kind, &it.name, it.change, it.tunnels);
+        for planned in parts {
+            part(kind, &planned.name, planned.change, planned.tunnels);
         }
     };
     parts("listener", &plan.listeners);
     parts("route", &plan.routes);
     parts("upstream", &plan.upstreams);
-    for it in &plan.endpoints {
-        let name = format!("{} {}", it.upstream, it.endpoint);
-        part("endpoint", &name, it.change, it.tunnels);
+    for planned in &plan.endpoints {
+        let name = format!("{} {}", planned.upstream, planned.endpoint);
+        part("endpoint", &name, planned.change, planned.tunnels);
     }
     for file in &plan.files {
         part("file", file, PlannedChange::Changed, 0);
