@@ -292,7 +292,7 @@ mod tests {
         /// However events come: in any stretch of time no more pass than the burst and what the
         /// rate has given since; and a stream that keeps to the rate is never refused.
         #[test]
-        fn a_rate_is_kept(
+        fn a_rate_is_enforced_exactly(
             per_second in 1.0..1000.0f64,
             burst in 1..50u32,
             gaps in prop::collection::vec(0..50_000_000u64, 1..200),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_told_apart_by_address_or_network() {
+    fn clients_are_distinguished_by_address_or_network() {
         let addresses = Arc::<Addresses>::default();
         let connect = |text: &str| addresses.connect(text.parse().unwrap(), 1);
         let first = connect("192.0.2.1").unwrap();
@@ -335,20 +335,20 @@ mod tests {
     }
 
     #[test]
-    fn handshakes_of_one_address_are_not_anothers() {
+    fn each_address_has_its_own_handshake_rate() {
         let addresses = Arc::<Addresses>::default();
         let slow = rate(0.001, 3);
         let shake = |text: &str| addresses.handshake(text.parse().unwrap(), slow);
         assert!((0..3).all(|_| shake("192.0.2.1")));
         assert!(!shake("192.0.2.1") && shake("192.0.2.2"));
         addresses.sweep();
-        assert_eq!(addresses.len(), 2, "they are still to wait");
+        assert_eq!(addresses.len(), 2, "both still have to wait");
         let limiter = RateLimiter::default();
         assert!((0..3).all(|_| limiter.take(slow)) && !limiter.take(slow));
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn the_table_of_addresses_is_bounded() {
         let addresses = Addresses::default();
         for number in 0..(MAX_ADDRESSES as u32 + 50_000) {
             addresses.handshake(IpAddr::from(number.to_be_bytes()), rate(0.001, 1));

@@ -52,7 +52,7 @@ fn check(routes: &[RouteConfig], cases: &[(&str, &str, Option<usize>)]) {
 }
 
 #[test]
-fn exact_host_over_wildcard_over_any() {
+fn exact_host_before_wildcard_before_any() {
     let routes = [
         route(&[], &[], PathMatch::Any),
         route(&[], &["*.example.com"], PathMatch::Any),
@@ -72,7 +72,7 @@ fn exact_host_over_wildcard_over_any() {
 }
 
 #[test]
-fn exact_path_over_longest_prefix_over_any() {
+fn exact_path_before_longest_prefix_before_any() {
     let routes = [
         route(&[], &[], PathMatch::Any),
         route(&[], &[], prefix("/chat")),
@@ -95,7 +95,7 @@ fn exact_path_over_longest_prefix_over_any() {
 }
 
 #[test]
-fn a_host_whose_paths_do_not_fit_falls_back_to_the_less_specific() {
+fn a_host_without_a_matching_path_falls_back_to_less_specific_hosts() {
     let routes = [
         route(&[], &["a.example.com"], exact("/only")),
         route(&[], &["*.example.com"], prefix("/w")),
@@ -113,7 +113,7 @@ fn a_host_whose_paths_do_not_fit_falls_back_to_the_less_specific() {
 }
 
 #[test]
-fn equals_are_taken_in_the_order_of_the_file_among_those_of_the_listener() {
+fn equal_routes_of_a_listener_match_in_the_order_of_the_file() {
     let routes = [
         route(&["internal"], &[], prefix("/x")),
         route(&["public", "internal"], &[], prefix("/x")),
@@ -126,7 +126,7 @@ fn equals_are_taken_in_the_order_of_the_file_among_those_of_the_listener() {
 }
 
 #[test]
-fn only_routes_of_the_listener_where_only_those_count() {
+fn a_listener_that_redirects_uses_only_routes_that_name_it() {
     let routes = [
         route(&[], &["a.example.com"], PathMatch::Any),
         route(&["plain"], &[], prefix("/.well-known")),
@@ -180,7 +180,7 @@ fn routes_with_conditions() -> [RouteConfig; 5] {
 }
 
 #[test]
-fn conditions_tell_routes_of_one_path_apart() {
+fn conditions_distinguish_routes_of_one_path() {
     let table = RouteTable::new(&routes_with_conditions());
     let check = |method: &str, query, lines: &[(&'static str, &str)], expected| {
         let mut request = http::Request::builder().method(method).uri("/");
@@ -233,7 +233,7 @@ fn conditions_tell_routes_of_one_path_apart() {
 }
 
 proptest::proptest! {
-    /// The table answers as a plain reading of the rule does.
+    /// The table finds the same route as a plain reading of the rule.
     #[test]
     fn the_table_agrees_with_the_rule(
         specs in proptest::collection::vec((0..4usize, 0..3usize, "(/[ab]){1,3}"), 1..12),
@@ -277,7 +277,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn a_handshake_that_no_route_for_get_takes_goes_where_others_go() {
+fn a_handshake_without_a_route_for_get_takes_a_route_for_other_methods() {
     let routes = [RouteConfig {
         conditions: Conditions {
             methods: vec![Method::POST],

@@ -309,20 +309,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_server_that_says_nothing_is_given_up() {
+    async fn a_silent_name_server_is_given_up() {
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut lookup = Lookup::new(Discovery::Dns {
             name: "chat.test".into(),
             port: 9000,
             server: Some(silent.local_addr().unwrap()),
         });
-        // Long before all of it would have taken too long.
+        // The query times out long before the whole lookup does.
         let expected = LookupError::Failed("no name server responded in time".into());
         assert_eq!(lookup.run().await, Err(expected));
     }
 
     #[tokio::test]
-    async fn whom_nobody_is_asked_about_is_not_found() {
+    async fn without_dns_nothing_is_found() {
         let found = Lookup::new(Discovery::Listed).run().await;
         assert_eq!(found, Err(LookupError::Nothing));
     }

@@ -3,18 +3,20 @@
 //! An [`Upstream`] belongs to one snapshot; discovery may change its endpoints meanwhile.
 
 mod ejection;
+mod pick;
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::balance::{Balancer, Candidate, Policy};
+pub use self::pick::{Affinity, PickError};
+use self::pick::{Endpoint, Group};
 use super::endpoint::{EndpointState, Lease, locked};
 use super::health::{EndpointHealth, HealthStatus};
 use super::queue::QueueError;
 use super::registry::{Registry, UpstreamState, UpstreamTls};
 use super::time::micros;
 use crate::config::model::{
-    self, AllDown, Balance, ConnectConfig, HashKey, Picking, Retry, Sticky, UpstreamTimeouts,
+    self, Balance, ConnectConfig, HashKey, Picking, Retry, Sticky, UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
 use crate::protocol::sticky_cookie::{CookieSigner, EndpointTag};
@@ -42,27 +44,6 @@ pub struct Stickiness {
     pub settings: Sticky,
     /// Signs the cookie and verifies it.
     pub signer: CookieSigner,
-}
-
-/// Endpoints, and the state of the balancing over them.
-#[derive(Debug)]
-struct Group {
-    endpoints: Vec<Endpoint>,
-    balancer: Balancer,
-}
-
-/// An endpoint as configured in this snapshot.
-#[derive(Debug)]
-struct Endpoint {
-    /// The configured weight; an operator's may override it.
-    weight: u32,
-    /// The maximum of leases; `usize::MAX` for no limit.
-    max_in_flight: usize,
-    is_drained: bool,
-    is_backup: bool,
-    /// The endpoint's tag in sticky cookies.
-    tag: Option<EndpointTag>,
-    state: Arc<EndpointState>,
 }
 
 /// An endpoint of an upstream as it is now: its configuration and its state.
@@ -96,24 +77,6 @@ impl Member {
         let is_offered = !self.is_drained && !self.state.is_drained() && self.weight > 0;
         is_offered && !self.is_backup && !self.state.is_out(micros(now))
     }
-}
-
-/// What leads a session to one particular endpoint of an upstream.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Affinity {
-    /// The hash of the session's key, for the policy `hash`.
-    pub hash: Option<u64>,
-    /// The endpoint that the session's sticky cookie names.
-    pub sticky: Option<EndpointTag>,
-}
-
-/// Why no endpoint was picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PickError {
-    /// No endpoint is in rotation.
-    NotReady,
-    /// Every endpoint in rotation has its maximum of leases.
-    Full,
 }
 
 impl Upstream {
@@ -273,36 +236,7 @@ impl Upstream {
     /// # Errors
     /// [`PickError`].
     pub fn pick(&self, affinity: Affinity, tried: &[u64]) -> Result<Lease, PickError> {
-        self.pick_from(&mut locked(&self.group), affinity, tried)
-    }
-
-    fn pick_from(
-        &self,
-        group: &mut Group,
-        affinity: Affinity,
-        tried: &[u64],
-    ) -> Result<Lease, PickError> {
-        let context = PickContext {
-            tried,
-            now: micros(Instant::now()),
-            picking: self.picking(),
-            ignore_health: false,
-        };
-        match group.pick(affinity, &context) {
-            Err(PickError::NotReady)
-                if context.picking.all_down == AllDown::TryAny
-                    && group.all_are_out(context.now) =>
-            {
-                group.pick(
-                    affinity,
-                    &PickContext {
-                        ignore_health: true,
-                        ..context
-                    },
-                )
-            }
-            picked => picked,
-        }
+        locked(&self.group).pick(affinity, tried, self.picking())
     }
 
     /// The endpoint that a session would get now, without a lease on it.
@@ -313,7 +247,7 @@ impl Upstream {
         let mut group = locked(&self.group);
         // A preview must not change whose turn is next.
         let before = group.balancer.clone();
-        let picked = self.pick_from(&mut group, affinity, &[]);
+        let picked = group.pick(affinity, &[], self.picking());
         group.balancer = before;
         picked.map(|lease| Arc::clone(lease.endpoint()))
     }
@@ -347,115 +281,6 @@ impl Upstream {
             Ok(picked) => picked,
             Err(QueueError::Full | QueueError::Timeout) => Err(PickError::Full),
         }
-    }
-}
-
-/// The conditions of one pick.
-struct PickContext<'a> {
-    tried: &'a [u64],
-    now: u64,
-    picking: &'a Picking,
-    /// Whether endpoints that health keeps out may be picked, too.
-    ignore_health: bool,
-}
-
-impl PickContext<'_> {
-    /// Whether an endpoint may be picked at all, full or not.
-    fn may_try(&self, endpoint: &Endpoint) -> bool {
-        let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
-        let is_healthy = self.ignore_health || !endpoint.state.is_out(self.now);
-        untried && endpoint.is_undrained() && is_healthy
-    }
-}
-
-impl Endpoint {
-    fn weight(&self) -> u32 {
-        self.state.weight().unwrap_or(self.weight)
-    }
-
-    /// Whether neither the configuration nor an operator drains it.
-    fn is_undrained(&self) -> bool {
-        !self.is_drained && !self.state.is_drained()
-    }
-}
-
-impl Group {
-    fn new(endpoints: Vec<Endpoint>, picking: &Picking) -> Self {
-        // A new seed in every process and after every reload: see `Balancer::new`.
-        let seed = fastrand::u64(..);
-        let balancer = Balancer::new(Policy::from(&picking.balance), endpoints.len(), seed);
-        Self {
-            endpoints,
-            balancer,
-        }
-    }
-
-    fn pick(&mut self, affinity: Affinity, context: &PickContext<'_>) -> Result<Lease, PickError> {
-        if let Some(lease) = affinity
-            .sticky
-            .and_then(|tag| self.pick_sticky(tag, context))
-        {
-            return Ok(lease);
-        }
-        let first = self.pick_among(affinity, context, |endpoint| !endpoint.is_backup);
-        let picked =
-            first.or_else(|| self.pick_among(affinity, context, |endpoint| endpoint.is_backup));
-        picked.ok_or_else(|| {
-            let mut remaining = self
-                .endpoints
-                .iter()
-                .filter(|endpoint| context.may_try(endpoint));
-            match remaining.any(|endpoint| endpoint.state.in_flight() >= endpoint.max_in_flight) {
-                true => PickError::Full,
-                false => PickError::NotReady,
-            }
-        })
-    }
-
-    /// Whether health keeps out every endpoint that is not drained.
-    fn all_are_out(&self, now: u64) -> bool {
-        let mut undrained = self
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.is_undrained());
-        undrained.all(|endpoint| endpoint.state.is_out(now))
-    }
-
-    /// The endpoint that a sticky cookie names, whatever its weight: weight 0 keeps new clients away,
-    /// and lets the others come back.
-    fn pick_sticky(&self, tag: EndpointTag, context: &PickContext<'_>) -> Option<Lease> {
-        let endpoint = self
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.tag == Some(tag))?;
-        let has_room = endpoint.state.in_flight() < endpoint.max_in_flight;
-        (has_room && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
-    }
-
-    fn pick_among(
-        &mut self,
-        affinity: Affinity,
-        context: &PickContext<'_>,
-        among: impl Fn(&Endpoint) -> bool + Copy,
-    ) -> Option<Lease> {
-        let candidates = self.endpoints.iter().map(|endpoint| {
-            let in_flight = endpoint.state.in_flight();
-            Candidate {
-                weight: endpoint.weight(),
-                in_flight,
-                eligible: in_flight < endpoint.max_in_flight
-                    && among(endpoint)
-                    && context.may_try(endpoint),
-                warmth: context
-                    .picking
-                    .slow_start
-                    .map(|slow_start| endpoint.state.warmth(slow_start, context.now)),
-                identity: endpoint.state.identity,
-            }
-        });
-        let position = self.balancer.pick(candidates, affinity.hash)?;
-        let endpoint = self.endpoints.get(position)?;
-        Some(Lease::on(&endpoint.state))
     }
 }
 

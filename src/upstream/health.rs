@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_is_counted() {
+    fn checks_and_ejections_are_counted() {
         let mut endpoint = EndpointHealth::default();
         for (position, checked) in CheckOutcome::ALL.into_iter().enumerate() {
             assert_eq!(checked as usize, position, "counters are indexed by it");
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_down_says_why_and_since_when() {
+    fn an_endpoint_that_is_down_says_why_and_since_when() {
         let now = Instant::now();
         let mut endpoint = EndpointHealth::default();
         assert_eq!(endpoint.status(now), HealthStatus::Up);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_keeps_nobody_out() {
+    fn forgotten_checks_and_outcomes_keep_no_endpoint_out() {
         let now = Instant::now();
         let mut endpoint = EndpointHealth::default();
         endpoint.checked(Err("gone"), &health(1, 1), 0.5, now);

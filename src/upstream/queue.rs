@@ -108,7 +108,7 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_wait_are_served_in_order_and_nobody_twice() {
+    async fn requests_are_served_in_order_and_once() {
         let queue = Queue::default();
         let places = Cell::new(0);
         let served = RefCell::new(Vec::new());
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_wait_has_an_end_and_leaves_the_line() {
+    async fn a_request_that_times_out_leaves_the_queue() {
         let queue = Queue::default();
         let never = || None::<()>;
         let (first, second) = tokio::join!(queue.wait(QUEUE, never), queue.wait(QUEUE, || Some(1)));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_goes_away_lets_the_next_one_look() {
+    async fn a_request_that_gives_up_lets_the_next_one_try() {
         let queue = Queue::default();
         let free = Cell::new(false);
         let mut gone = Box::pin(queue.wait(QUEUE, || free.get().then_some(())));
@@ -155,7 +155,7 @@ mod tests {
         assert!(futures_util::poll!(&mut next).is_pending());
         free.set(true);
         queue.wake_next();
-        // It was told that there is room, and never came to take it.
+        // The first request was woken, but is dropped before it tries.
         drop(gone);
         assert_eq!(next.await, Ok(()));
     }

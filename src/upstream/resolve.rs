@@ -39,7 +39,7 @@ impl Resolver {
             return Ok(Arc::clone(addresses));
         }
         let name = host.to_owned();
-        let found = self
+        let resolved = self
             .control
             .spawn(async move {
                 tokio::net::lookup_host((name, port))
@@ -48,13 +48,13 @@ impl Resolver {
             })
             .await
             .map_err(io::Error::other)??;
-        if found.is_empty() {
+        if resolved.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 "the name has no address",
             ));
         }
-        let addresses: Arc<[SocketAddr]> = found.into();
+        let addresses: Arc<[SocketAddr]> = resolved.into();
         *locked(&state.resolved) = Some((Instant::now(), Arc::clone(&addresses)));
         Ok(addresses)
     }

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_has_nothing_left_is_told_of_once() {
+    fn an_exhausted_source_is_reported_once() {
         let sources = SourcePorts::default();
         let share = sources.acquire(to("10.0.0.1:1"), None);
         assert!(share.mark_exhausted());

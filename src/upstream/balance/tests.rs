@@ -11,10 +11,10 @@ const EVERY: [Policy; 5] = [
     Policy::Hash { load_factor: 1.25 },
 ];
 
-/// A bound that nobody comes near.
+/// A bound that no endpoint comes near.
 const UNBOUND: Policy = Policy::Hash { load_factor: 1e9 };
 
-/// What chance may be off, in standard deviations: once in a billion.
+/// The tolerance for random results, in standard deviations: exceeded once in a billion.
 const SLACK: f64 = 6.0;
 
 fn free(weights: &[u32]) -> Vec<Candidate> {
@@ -42,7 +42,7 @@ fn picks(policy: Policy, seed: u64, candidates: &[Candidate], times: usize) -> V
         .collect()
 }
 
-/// Picks that stay in flight.
+/// Picks whose leases are held.
 fn hold(balancer: &mut Balancer, candidates: &mut [Candidate], key: Option<u64>) -> usize {
     let at = balancer.pick(candidates.iter().copied(), key).unwrap();
     candidates[at].in_flight += 1;
@@ -53,7 +53,7 @@ fn times(order: &[usize], position: usize) -> usize {
     order.iter().filter(|&&at| at == position).count()
 }
 
-/// Whether `count` out of `total` may come about where the chance is `share`.
+/// Whether `count` out of `total` is plausible with the probability `share`.
 fn is_plausible(count: usize, total: usize, share: f64) -> bool {
     let total = total as f64;
     let deviation = (total * share * (1.0 - share)).sqrt();
@@ -82,7 +82,7 @@ fn round_robin_interleaves_by_weight() {
 }
 
 #[test]
-fn the_first_turn_is_anybodys() {
+fn the_first_turn_is_random() {
     for policy in EVERY {
         let firsts: Vec<usize> = (0..1000)
             .map(|seed| {
@@ -98,7 +98,7 @@ fn the_first_turn_is_anybodys() {
 }
 
 #[test]
-fn nobody_there_is_nobody_picked() {
+fn without_candidates_none_is_picked() {
     for policy in EVERY {
         for key in [None, key(1)] {
             let mut balancer = Balancer::new(policy, 0, 1);
@@ -127,7 +127,7 @@ fn two_choices_are_two_endpoints() {
 }
 
 #[test]
-fn two_choices_balance_what_one_does_not() {
+fn two_choices_balance_better_than_one() {
     let spread = |policy| {
         let mut candidates = free(&[1; 100]);
         let mut balancer = Balancer::new(policy, 100, 1);
@@ -142,7 +142,7 @@ fn two_choices_balance_what_one_does_not() {
 
 /// Computed by another program, in another language.
 #[test]
-fn a_place_is_the_same_in_every_version() {
+fn a_key_has_the_same_endpoint_in_every_version() {
     let labels = [
         ("10.0.0.11:9000", 0x2e75_f625_463e_ebaa),
         ("10.0.0.12:9000", 0xc81c_ec02_f9b9_affd),
@@ -165,7 +165,7 @@ fn a_place_is_the_same_in_every_version() {
 }
 
 #[test]
-fn a_crowded_key_goes_on_to_others_and_comes_back() {
+fn a_hot_key_spills_over_and_comes_back() {
     let mut candidates = free(&[1; 4]);
     let mut balancer = Balancer::new(Policy::Hash { load_factor: 1.25 }, 4, 1);
     let home = hold(&mut balancer, &mut candidates, key(7));
@@ -199,7 +199,7 @@ fn a_warming_endpoint_gets_part_of_its_share() {
     }
 }
 
-/// One is fresh and empty, the others have a hundred each; what it gets of 1000 picks.
+/// One endpoint is fresh and empty, the others have a hundred each: how many of 1000 picks it gets.
 fn given_to_the_fresh_one(endpoints: usize, warmth: Option<f32>) -> usize {
     let mut candidates = free(&vec![1; endpoints]);
     for candidate in &mut candidates {
@@ -215,21 +215,21 @@ fn given_to_the_fresh_one(endpoints: usize, warmth: Option<f32>) -> usize {
 }
 
 #[test]
-fn who_is_behind_does_not_get_everything() {
+fn an_endpoint_that_is_behind_does_not_get_everything() {
     assert_eq!(given_to_the_fresh_one(4, None), 1000);
-    // Of four: half of what would be the others'.
+    // One of four: half of the others' shares.
     for (warmth, share) in [(0.0, 0.0625), (0.1, 0.0625), (0.5, 0.3125), (1.0, 0.625)] {
         let count = given_to_the_fresh_one(4, Some(warmth));
         assert!(is_plausible(count, 1000, share), "{warmth}: {count}");
     }
-    // Of many: three times its share.
+    // One of many: three times its share.
     for (warmth, share) in [(0.1, 0.015), (1.0, 0.15)] {
         let count = given_to_the_fresh_one(20, Some(warmth));
         assert!(is_plausible(count, 1000, share), "{warmth}: {count}");
     }
 }
 
-/// Nothing is left for a flood when it has caught up.
+/// There is no flood of sessions when it has caught up.
 #[test]
 fn catching_up_ends_gently() {
     let mut candidates = free(&[1; 20]);
@@ -252,7 +252,7 @@ fn catching_up_ends_gently() {
 }
 
 #[test]
-fn who_is_cold_but_not_behind_is_not_held_back() {
+fn a_fresh_endpoint_that_is_not_behind_is_not_held_back() {
     let mut candidates = free(&[1, 1]);
     for candidate in &mut candidates {
         candidate.warmth = Some(0.1);
@@ -260,7 +260,7 @@ fn who_is_cold_but_not_behind_is_not_held_back() {
     candidates[0].in_flight = 3;
     let order = picks(Policy::LeastConnections, 1, &candidates, 10);
     assert_eq!(times(&order, 1), 10);
-    // The other is out.
+    // The other is out of rotation.
     candidates[0].in_flight = 100;
     candidates[0].eligible = false;
     let order = picks(Policy::LeastConnections, 1, &candidates, 10);
@@ -269,7 +269,7 @@ fn who_is_cold_but_not_behind_is_not_held_back() {
 
 proptest! {
     #[test]
-    fn whoever_may_not_be_picked_is_not(
+    fn an_ineligible_candidate_is_never_picked(
         some in prop::collection::vec(
             (0..4u32, 0..9usize, any::<bool>(), prop::option::of(-1.0..2.0f32)),
             0..8,
@@ -304,7 +304,7 @@ proptest! {
     }
 
     #[test]
-    fn chance_and_keys_follow_the_weights(weights in weights(), seed in any::<u64>()) {
+    fn random_picks_and_keys_follow_the_weights(weights in weights(), seed in any::<u64>()) {
         let candidates = free(&weights);
         let total = total_weight(&candidates);
         for policy in [Policy::Random, UNBOUND] {
@@ -338,7 +338,7 @@ proptest! {
     }
 
     #[test]
-    fn no_endpoint_goes_beyond_its_bound(
+    fn no_endpoint_exceeds_its_bound(
         weights in weights(),
         load_factor in 1.0..2.0f64,
         keys in prop::collection::vec(0..5usize, 1..300),
@@ -372,7 +372,7 @@ proptest! {
     }
 
     #[test]
-    fn an_endpoint_that_comes_takes_its_share_and_moves_nothing_else(
+    fn an_added_endpoint_takes_its_share_and_moves_nothing_else(
         mut weights in weights(),
         added in 1..10u32,
     ) {
@@ -386,9 +386,9 @@ proptest! {
         prop_assert!(is_plausible(moved.len(), 2000, share), "{}", moved.len());
     }
 
-    /// Going away is the same, the other way round; being down is the same as going away.
+    /// Removing an endpoint is the reverse, and being down is the same as being removed.
     #[test]
-    fn an_endpoint_that_goes_down_hands_on_its_keys_and_no_other(
+    fn an_endpoint_that_goes_down_moves_only_its_own_keys(
         weights in prop::collection::vec(1..10u32, 2..12),
         gone in any::<prop::sample::Index>(),
     ) {

@@ -321,7 +321,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_order_of_an_answer_does_not_matter(
+        fn the_order_of_records_does_not_matter(
             mut services in prop::collection::vec(
                 (0..3u16, 0..5u16, 0..4usize).prop_map(|(priority, weight, host)| {
                     service(priority, weight, ["a", "b", "c", "gone"][host])

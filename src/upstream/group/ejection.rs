@@ -36,7 +36,7 @@ impl Upstream {
         // A tunnel may outlive its endpoint's place in the upstream: one that is drained or removed
         // must not count against the maximum share of those that serve.
         let endpoints = self.serving();
-        if endpoints.iter().all(|each| each.id != endpoint.id) {
+        if endpoints.iter().all(|serving| serving.id != endpoint.id) {
             return None;
         }
         let _ejecting = locked(&EJECTING);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{Address, Discovery, Ejection, Health, Probe, QueueConfig, SameSite};
+use crate::config::model::{
+    Address, AllDown, Discovery, Ejection, Health, Probe, QueueConfig, SameSite,
+};
 use crate::upstream::health::SessionFailure;
 
 const CHECKS: Health = Health {
@@ -63,7 +65,7 @@ fn counts_survive_a_reload() {
     let before = Upstream::new(&of(&["127.0.0.1:1"]), &known).unwrap();
     let held = before.pick(Affinity::default(), &[]).unwrap();
     drop(before);
-    // Gone from the configuration for a while.
+    // The endpoint is missing from the configuration for a while.
     let between = Upstream::new(&of(&["127.0.0.1:3"]), &known).unwrap();
     let after = Upstream::new(&of(&["127.0.0.1:1", "127.0.0.1:2"]), &known).unwrap();
     drop(between);
@@ -77,7 +79,7 @@ fn counts_survive_a_reload() {
 }
 
 #[test]
-fn a_changed_set_keeps_what_is_known_of_those_that_stay() {
+fn replaced_endpoints_keep_the_state_of_those_that_stay() {
     let mut settings = of(&["127.0.0.1:1"]);
     settings.discovery = Discovery::Srv {
         name: "chat".into(),
@@ -92,7 +94,7 @@ fn a_changed_set_keeps_what_is_known_of_those_that_stay() {
         label(upstream.pick(Affinity::default(), &[])),
         "127.0.0.1:2"
     );
-    // And a reload knows what was found.
+    // A reload keeps what discovery has found.
     let after = Upstream::new(&settings, &known).unwrap();
     assert_eq!(after.endpoints().len(), 2);
     settings.discovery = Discovery::Listed;
@@ -101,7 +103,7 @@ fn a_changed_set_keeps_what_is_known_of_those_that_stay() {
 }
 
 #[test]
-fn backups_serve_when_no_other_does_and_what_drains_never() {
+fn backups_serve_if_no_other_can_and_drained_endpoints_never() {
     let backup = model::EndpointConfig {
         backup: true,
         ..endpoint("127.0.0.1:2")
@@ -126,7 +128,7 @@ fn backups_serve_when_no_other_does_and_what_drains_never() {
 }
 
 #[test]
-fn a_cookie_leads_back_whatever_the_weight_but_not_where_nothing_new_goes() {
+fn a_cookie_leads_back_whatever_the_weight_but_not_to_a_drained_endpoint() {
     let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
     settings.sticky = Some(Sticky {
         cookie: "tidegate".into(),
@@ -155,14 +157,14 @@ fn a_cookie_leads_back_whatever_the_weight_but_not_where_nothing_new_goes() {
         label(upstream.pick(Affinity::default(), &[])),
         "127.0.0.1:1"
     );
-    // Our own secret outlives a reload.
+    // The generated secret outlives a reload.
     let cookie = affinity(&upstream, 1);
     let after = Upstream::new(&settings, &known).unwrap();
     assert_eq!(label(after.pick(cookie, &[])), "127.0.0.1:2");
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_gets_the_place_that_becomes_free() {
+async fn a_waiting_request_gets_the_lease_that_is_released() {
     let mut settings = of(&["127.0.0.1:1"]);
     settings.endpoints[0].max_tunnels = Some(1);
     settings.picking.queue = Some(QueueConfig {
@@ -188,7 +190,7 @@ async fn whoever_waits_gets_the_place_that_becomes_free() {
 }
 
 #[test]
-fn slow_start_is_for_those_that_come_later() {
+fn only_endpoints_that_appear_later_start_slowly() {
     let mut settings = of(&["127.0.0.1:1"]);
     let ramp = Duration::from_secs(10);
     settings.picking.slow_start = Some(ramp);
@@ -210,7 +212,7 @@ fn slow_start_is_for_those_that_come_later() {
 }
 
 #[test]
-fn what_is_out_is_not_picked_unless_all_are_and_any_may_be_tried() {
+fn an_endpoint_out_of_rotation_is_picked_only_if_all_are_and_any_may_be_tried() {
     let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
     settings.endpoints[2].drain = true;
     settings.picking.balance = Balance::RoundRobin;
@@ -245,7 +247,7 @@ fn what_is_out_is_not_picked_unless_all_are_and_any_may_be_tried() {
 }
 
 #[test]
-fn those_that_come_back_start_slowly_too() {
+fn endpoints_back_in_rotation_start_slowly() {
     let ramp = Duration::from_secs(10);
     let upstream = upstream(&of(&["127.0.0.1:1"]));
     let endpoint = &upstream.endpoints()[0];
@@ -271,15 +273,15 @@ fn those_that_come_back_start_slowly_too() {
     assert_eq!((warmth(61), warmth(71)), (0.1, 1.0));
     assert!(!endpoint.ejection_has_ended(at(59)));
     assert!(endpoint.ejection_has_ended(at(60)) && !endpoint.ejection_has_ended(at(60)));
-    // Neither does a check that ends one before its time; what is down stays so.
+    // A passing check ends an ejection early; an endpoint that is down stays down.
     endpoint.health(at(80), |health| health.eject(&EJECTION, at(80)));
     checked(Ok(()), 85);
     assert_eq!((warmth(85), warmth(96)), (0.1, 1.0));
 }
 
-/// Whatever workers do at once, and whatever a reload takes away.
+/// The limit holds whatever workers do at once, and whatever endpoints a reload removes.
 #[test]
-fn no_more_than_their_share_is_ejected() {
+fn no_more_than_the_maximum_share_is_ejected() {
     let addresses: Vec<String> = (1..=9).map(|port| format!("127.0.0.1:{port}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(|address| &**address).collect();
     let mut settings = of(&addresses);
@@ -311,14 +313,14 @@ fn no_more_than_their_share_is_ejected() {
     settings.endpoints = left;
     let after = Upstream::new(&settings, &known).unwrap();
     assert_eq!((after.endpoints().len(), out(&after)), (4, 2));
-    // One that is no more configured takes nobody's place.
+    // An endpoint that is no longer configured does not count.
     let gone = upstream.endpoints();
     let gone = gone.iter().find(|it| !it.is_out(micros(now))).unwrap();
     assert_eq!(after.failed(gone, SessionFailure::Handshake, now), None);
 }
 
 #[test]
-fn a_look_takes_nobodys_turn() {
+fn a_preview_changes_no_turn() {
     let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
     settings.picking.balance = Balance::RoundRobin;
     let upstream = upstream(&settings);
@@ -334,7 +336,7 @@ fn a_look_takes_nobodys_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_operator_has_drained_gets_nothing_new_in_any_way() {
+async fn an_endpoint_drained_by_an_operator_gets_no_new_session_in_any_way() {
     let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2"]);
     settings.picking.all_down = AllDown::TryAny;
     settings.picking.slow_start = Some(Duration::from_secs(100));
@@ -361,7 +363,7 @@ async fn what_an_operator_has_drained_gets_nothing_new_in_any_way() {
     upstream.set_drained(one, true);
     assert_eq!(label(upstream.pick(back, &[])), "127.0.0.1:2");
     upstream.set_drained(other, true);
-    // `try_any` is for those that checks keep out, and nobody waits for what does not come.
+    // `try_any` is for endpoints that health keeps out, and a request does not queue for a drained one.
     assert_eq!(upstream.pick(back, &[]).unwrap_err(), PickError::NotReady);
     let picked = upstream.pick_in_turn(back, &[]).await;
     assert_eq!(picked.unwrap_err(), PickError::NotReady);
@@ -376,7 +378,7 @@ async fn what_an_operator_has_drained_gets_nothing_new_in_any_way() {
 
 /// Of four, three are drained: the one that serves is not ejected.
 #[test]
-fn the_share_that_may_be_ejected_is_of_those_that_serve() {
+fn the_maximum_share_is_of_the_endpoints_that_serve() {
     let addresses: Vec<String> = (1..=4).map(|port| format!("127.0.0.1:{port}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(|address| &**address).collect();
     let mut settings = of(&addresses);
@@ -390,7 +392,7 @@ fn the_share_that_may_be_ejected_is_of_those_that_serve() {
             .failed(&endpoints[0], SessionFailure::Connect, now)
             .is_some()
     );
-    // One of three that serve is out; of two it would be half, of one it is too many.
+    // One of three serving endpoints may be ejected; of two it would be half, of one too many.
     upstream.set_drained(&endpoints[2], true);
     assert!(endpoints[0].is_out(micros(now)));
     upstream.set_drained(&endpoints[3], true);

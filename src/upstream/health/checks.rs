@@ -235,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_turns_when_all_of_the_latest_checks_agree(
+        fn it_changes_when_all_of_the_latest_checks_agree(
             results in prop::collection::vec(any::<bool>(), 0..60),
             rise in 1..5u32,
             fall in 1..5u32,

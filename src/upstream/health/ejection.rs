@@ -167,14 +167,14 @@ impl OutcomeWindow {
     }
 
     fn are_bad(&self, settings: &Ejection) -> bool {
-        let least = u64::from(settings.failures);
+        let min = u64::from(settings.failures);
         let mut sum = Bucket::default();
         let is_sudden = self.buckets.iter().any(|bucket| {
             sum.add(bucket);
-            sum.failures >= least.max(MIN_SUDDEN_FAILURES) && sum.failures >= sum.successes
+            sum.failures >= min.max(MIN_SUDDEN_FAILURES) && sum.failures >= sum.successes
         });
-        let all = sum.failures + sum.early_ends;
-        is_sudden || (all >= least && all >= sum.successes)
+        let failures = sum.failures + sum.early_ends;
+        is_sudden || (failures >= min && failures >= sum.successes)
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
 
     /// Thousands of successes must not protect what hangs for as long as they are remembered.
     #[test]
-    fn a_busy_endpoint_that_breaks_is_found_out_soon() {
+    fn a_busy_endpoint_that_breaks_is_ejected_soon() {
         let outcomes = ".".repeat(10_000) + &"h".repeat(10_000);
         let at = due(&ejection(5), &outcomes, SECOND / 100).unwrap();
         // Two parts of the window are 800 sessions.
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn each_ejection_is_twice_as_long_and_good_times_are_remembered() {
+    fn each_ejection_is_twice_as_long_and_calm_periods_count() {
         let settings = ejection(1);
         let mut ejections = EjectionHistory::default();
         let mut now = Instant::now();
@@ -306,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_percent_of_failures_ejects_nobody_who_is_busy(
+        fn one_percent_of_failures_ejects_no_busy_endpoint(
             failures in 1..20u32,
             apart in 1..280u64,
             early in any::<bool>(),
@@ -321,7 +321,7 @@ mod tests {
         }
 
         #[test]
-        fn it_is_due_only_after_bad_times(
+        fn ejection_needs_a_period_of_failures(
             outcomes in "[.he]{0,200}",
             apart in 1..8000u64,
             failures in 1..20u32,
@@ -344,7 +344,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_but_failures_within_the_window_is_enough(
+        fn only_failures_within_the_window_are_enough(
             failures in 1..20u32,
             apart in 0..28_000u64,
         ) {

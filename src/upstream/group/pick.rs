@@ -1,0 +1,195 @@
+//! One pick: which endpoint a session gets, out of those that it may get.
+//!
+//! All of this happens under the lock of the group, so nothing here waits or logs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::model::{AllDown, Picking};
+use crate::protocol::sticky_cookie::EndpointTag;
+use crate::upstream::balance::{Balancer, Candidate, Policy};
+use crate::upstream::endpoint::{EndpointState, Lease};
+use crate::upstream::time::micros;
+
+/// Endpoints, and the state of the balancing over them.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) balancer: Balancer,
+}
+
+/// An endpoint as configured in this snapshot.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// The configured weight; an operator's may override it.
+    pub(super) weight: u32,
+    /// The maximum of leases; `usize::MAX` for no limit.
+    pub(super) max_in_flight: usize,
+    pub(super) is_drained: bool,
+    pub(super) is_backup: bool,
+    /// The endpoint's tag in sticky cookies.
+    pub(super) tag: Option<EndpointTag>,
+    pub(super) state: Arc<EndpointState>,
+}
+
+/// What leads a session to one particular endpoint of an upstream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Affinity {
+    /// The hash of the session's key, for the policy `hash`.
+    pub hash: Option<u64>,
+    /// The endpoint that the session's sticky cookie names.
+    pub sticky: Option<EndpointTag>,
+}
+
+/// Why no endpoint was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PickError {
+    /// No endpoint is in rotation.
+    NotReady,
+    /// Every endpoint in rotation has its maximum of leases.
+    Full,
+}
+
+/// The conditions of one pick.
+struct PickContext<'a> {
+    tried: &'a [u64],
+    now: u64,
+    picking: &'a Picking,
+    /// Whether endpoints that health keeps out may be picked, too.
+    ignore_health: bool,
+}
+
+impl PickContext<'_> {
+    /// Whether an endpoint may be picked at all, full or not.
+    fn may_try(&self, endpoint: &Endpoint) -> bool {
+        let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
+        let is_healthy = self.ignore_health || !endpoint.state.is_out(self.now);
+        untried && endpoint.is_undrained() && is_healthy
+    }
+}
+
+impl Endpoint {
+    /// The effective weight: an operator's, or the configured one.
+    pub(super) fn weight(&self) -> u32 {
+        self.state.weight().unwrap_or(self.weight)
+    }
+
+    /// Whether neither the configuration nor an operator drains it.
+    pub(super) fn is_undrained(&self) -> bool {
+        !self.is_drained && !self.state.is_drained()
+    }
+}
+
+impl Group {
+    pub(super) fn new(endpoints: Vec<Endpoint>, picking: &Picking) -> Self {
+        // A new seed in every process and after every reload: see `Balancer::new`.
+        let seed = fastrand::u64(..);
+        let balancer = Balancer::new(Policy::from(&picking.balance), endpoints.len(), seed);
+        Self {
+            endpoints,
+            balancer,
+        }
+    }
+
+    /// Picks an endpoint that is not among `tried`, and leases it. If health keeps out all endpoints,
+    /// `all_down` decides.
+    pub(super) fn pick(
+        &mut self,
+        affinity: Affinity,
+        tried: &[u64],
+        picking: &Picking,
+    ) -> Result<Lease, PickError> {
+        let context = PickContext {
+            tried,
+            now: micros(Instant::now()),
+            picking,
+            ignore_health: false,
+        };
+        match self.pick_by(affinity, &context) {
+            Err(PickError::NotReady)
+                if picking.all_down == AllDown::TryAny && self.all_are_out(context.now) =>
+            {
+                self.pick_by(
+                    affinity,
+                    &PickContext {
+                        ignore_health: true,
+                        ..context
+                    },
+                )
+            }
+            picked => picked,
+        }
+    }
+
+    fn pick_by(
+        &mut self,
+        affinity: Affinity,
+        context: &PickContext<'_>,
+    ) -> Result<Lease, PickError> {
+        if let Some(lease) = affinity
+            .sticky
+            .and_then(|tag| self.pick_sticky(tag, context))
+        {
+            return Ok(lease);
+        }
+        let first = self.pick_among(affinity, context, |endpoint| !endpoint.is_backup);
+        let picked =
+            first.or_else(|| self.pick_among(affinity, context, |endpoint| endpoint.is_backup));
+        picked.ok_or_else(|| {
+            let mut remaining = self
+                .endpoints
+                .iter()
+                .filter(|endpoint| context.may_try(endpoint));
+            match remaining.any(|endpoint| endpoint.state.in_flight() >= endpoint.max_in_flight) {
+                true => PickError::Full,
+                false => PickError::NotReady,
+            }
+        })
+    }
+
+    /// Whether health keeps out every endpoint that is not drained.
+    fn all_are_out(&self, now: u64) -> bool {
+        let mut undrained = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_undrained());
+        undrained.all(|endpoint| endpoint.state.is_out(now))
+    }
+
+    /// The endpoint that a sticky cookie names, whatever its weight: weight 0 keeps new clients away,
+    /// and lets the others come back.
+    fn pick_sticky(&self, tag: EndpointTag, context: &PickContext<'_>) -> Option<Lease> {
+        let endpoint = self
+            .endpoints
+            .iter()
+            .find(|endpoint| endpoint.tag == Some(tag))?;
+        let has_room = endpoint.state.in_flight() < endpoint.max_in_flight;
+        (has_room && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
+    }
+
+    fn pick_among(
+        &mut self,
+        affinity: Affinity,
+        context: &PickContext<'_>,
+        among: impl Fn(&Endpoint) -> bool + Copy,
+    ) -> Option<Lease> {
+        let candidates = self.endpoints.iter().map(|endpoint| {
+            let in_flight = endpoint.state.in_flight();
+            Candidate {
+                weight: endpoint.weight(),
+                in_flight,
+                eligible: in_flight < endpoint.max_in_flight
+                    && among(endpoint)
+                    && context.may_try(endpoint),
+                warmth: context
+                    .picking
+                    .slow_start
+                    .map(|slow_start| endpoint.state.warmth(slow_start, context.now)),
+                identity: endpoint.state.identity,
+            }
+        });
+        let position = self.balancer.pick(candidates, affinity.hash)?;
+        let endpoint = self.endpoints.get(position)?;
+        Some(Lease::on(&endpoint.state))
+    }
+}
