@@ -1,7 +1,6 @@
 //! What operators see of a running process, by HTTP.
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
@@ -208,9 +207,7 @@ async fn explain_shows_what_would_happen_to_a_request() {
 
 #[tokio::test]
 async fn explain_tells_certificates_on_different_listeners_apart() {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (_authority, folder) = Authority::with_certificate();
     write_token(folder.path());
     let echo = Echo::start("echo").await;
     let tls = "[listener.secure]\nbind = [\"127.0.0.1:0\"]\n\

@@ -50,9 +50,7 @@ const NOBODY: u32 = 65_534;
 #[tokio::test]
 async fn no_privileges_are_needed() {
     let echo = Echo::start("echo").await;
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     let program = folder.path().join("tidegate");
     fs::copy(env!("CARGO_BIN_EXE_tidegate"), &program).unwrap();
     let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";

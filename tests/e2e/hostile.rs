@@ -81,9 +81,7 @@ const BEGINNINGS: [&[u8]; 10] = [
 #[tokio::test]
 async fn random_bytes_on_any_port_do_no_harm() {
     const PROXY: &str = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
-    let folder = tempfile::TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     let echo = Echo::start("echo").await;
     let tls = "tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
     let proxied = "proxy_protocol = \"required\"\ntrusted_proxies = [\"127.0.0.1\"]\n";

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::process::Command;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -155,9 +154,7 @@ async fn json_output_is_one_object() {
 
 /// A proxy with a certificate for `chat.example.com`, of an authority whose file is `ca.pem`.
 async fn secure() -> (Proxy, Echo) {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     authority.write(&folder.path().join("ca.pem"));
     let echo = Echo::start("echo").await;
     let config = settings(

@@ -1,6 +1,5 @@
 //! The PROXY header: taken off connections that must have one, and written for endpoints.
 
-use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
@@ -179,9 +178,7 @@ async fn forwarding_headers_of_an_unknown_client_are_not_trusted() {
 
 #[tokio::test]
 async fn tls_begins_after_the_header() {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     let echo = Echo::start("echo").await;
     let listener = format!(
         "{REQUIRED}[listener.main.tls]\ncertificates = [{{ cert = \"chat.pem\", key = \"chat.key\" }}]\n"

@@ -297,9 +297,7 @@ async fn an_exceeded_handshake_rate_has_the_same_reason_everywhere() {
 
 #[tokio::test]
 async fn a_missing_certificate_has_the_same_reason_everywhere() {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     Authority::new().write(&folder.path().join("clients.pem"));
     let endpoint = Endpoint::bind().await;
     let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n\

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures_util::{SinkExt, StreamExt};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::client_async;
@@ -97,9 +96,7 @@ async fn change(turn: usize, proxy: &Proxy, authority: &Authority, [a, b, c]: [S
 /// refused. New clients come all the while.
 #[tokio::test]
 async fn reloads_under_load_lose_and_refuse_nothing() {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     let echoes = [
         Echo::start("a").await,
         Echo::start("b").await,

@@ -93,9 +93,7 @@ async fn a_request_head_sent_byte_by_byte_has_one_deadline() {
 /// Neither a client of plain text nor one of TLS that does not read its reply keeps it for ever.
 #[tokio::test]
 async fn an_unread_response_times_out_and_others_are_served() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     let (echo, endpoint) = (Echo::start("echo").await, Endpoint::bind().await);
     let tls = "[listener.tls]\nbind = [\"127.0.0.1:0\"]\ntimeouts.response_body = \"2s\"\n\
         tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";

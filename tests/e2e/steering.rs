@@ -413,10 +413,8 @@ async fn a_plan_shows_secrets_files_and_changes_that_need_a_restart() {
 
 #[tokio::test]
 async fn a_certificate_reload_does_not_apply_other_changed_files() {
-    let folder = TempDir::new().unwrap();
+    let (authority, folder) = Authority::with_certificate();
     write_token(folder.path());
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
     let echo = Echo::start("echo").await;
     let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
     let config = [ADMIN, &simple(&[echo.address]), tls].concat();

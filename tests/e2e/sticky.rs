@@ -118,9 +118,7 @@ async fn plain_responses_set_the_cookie_and_keep_those_of_the_endpoint() {
 
 #[tokio::test]
 async fn nodes_with_the_same_key_share_cookies_and_https_makes_them_secure() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let key = |folder: &std::path::Path| {
         crate::harness::certificates::write(&folder.join("sticky.key"), &"7".repeat(64));

@@ -21,28 +21,31 @@ use crate::harness::wire::{HANDSHAKE, Wire};
 const TLS: &str = "[listener.main.tls]\n\
     certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }, { cert = \"more.pem\", key = \"more.key\" }]\n";
 
-struct Setup {
+/// A proxy with TLS and two certificates: `chat.example.com`, the default, and `*.example.org`.
+struct TlsProxy {
     authority: Authority,
     proxy: Proxy,
-    echo: Echo,
+    _echo: Echo,
 }
 
-/// Two certificates: `chat.example.com`, the default, and `*.example.org`.
-async fn setup(settings: &str) -> Setup {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
-    authority.issue(
-        folder.path(),
-        "more",
-        &["*.example.org", "more.example.com"],
-    );
-    let echo = Echo::start("echo").await;
-    let proxy = Proxy::start_in(folder, &(simple(&[echo.address]) + TLS + settings)).await;
-    Setup {
-        authority,
-        proxy,
-        echo,
+impl TlsProxy {
+    /// Starts it with these further lines, which begin in the `tls` table of the listener.
+    async fn start(settings: &str) -> Self {
+        let (authority, folder) = Authority::with_certificate();
+        let more = ["*.example.org", "more.example.com"];
+        authority.issue(folder.path(), "more", &more);
+        let echo = Echo::start("echo").await;
+        let config = simple(&[echo.address]) + TLS + settings;
+        Self {
+            authority,
+            proxy: Proxy::start_in(folder, &config).await,
+            _echo: echo,
+        }
+    }
+
+    /// A TLS handshake for `chat.example.com`.
+    async fn handshake(&self, client: &Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+        handshake(&self.proxy, client, "chat.example.com").await
     }
 }
 
@@ -60,79 +63,58 @@ async fn handshake(
 
 #[tokio::test]
 async fn the_certificate_is_chosen_by_name() {
-    let Setup {
-        authority,
-        proxy,
-        echo: _echo,
-    } = setup("").await;
-    let client = authority.client();
+    let tls = TlsProxy::start("").await;
+    let client = tls.authority.client();
     for name in [
         "chat.example.com",
         "a.example.org",
         "more.example.com",
         "MORE.example.com",
     ] {
-        assert!(handshake(&proxy, &client, name).await.is_ok(), "{name}");
+        assert!(handshake(&tls.proxy, &client, name).await.is_ok(), "{name}");
     }
     // Any other name gets the default, which does not fit it.
     for name in ["a.b.example.org", "example.org", "127.0.0.1"] {
-        let error = handshake(&proxy, &client, name)
+        let error = handshake(&tls.proxy, &client, name)
             .await
             .unwrap_err()
             .to_string();
         assert!(error.contains("not valid for name"), "{name}: {error}");
     }
-    let mut wire = proxy.connect_tls(client, "a.example.org").await;
+    let mut wire = tls.proxy.connect_tls(client, "a.example.org").await;
     wire.send(HANDSHAKE).await;
     assert_eq!(wire.head().await.status(), 101);
 }
 
 #[tokio::test]
 async fn both_versions_are_spoken_unless_the_older_is_ruled_out() {
-    let Setup {
-        authority,
-        proxy,
-        echo: _echo,
-    } = setup("").await;
+    let tls = TlsProxy::start("").await;
     for (offered, spoken) in [
         (&TLS12, ProtocolVersion::TLSv1_2),
         (&TLS13, ProtocolVersion::TLSv1_3),
     ] {
-        let stream = handshake(&proxy, &authority.client_of(&[offered]), "chat.example.com")
+        let stream = tls
+            .handshake(&tls.authority.client_of(&[offered]))
             .await
             .unwrap();
         assert_eq!(stream.get_ref().1.protocol_version(), Some(spoken));
     }
-    let stream = handshake(&proxy, &authority.client(), "chat.example.com")
-        .await
-        .unwrap();
+    let stream = tls.handshake(&tls.authority.client()).await.unwrap();
     let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
     assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
 
-    let strict = setup("min_version = \"1.3\"\n").await;
+    let strict = TlsProxy::start("min_version = \"1.3\"\n").await;
     let client = strict.authority.client_of(&[&TLS12]);
-    assert!(
-        handshake(&strict.proxy, &client, "chat.example.com")
-            .await
-            .is_err()
-    );
+    assert!(strict.handshake(&client).await.is_err());
     let client = strict.authority.client();
-    assert!(
-        handshake(&strict.proxy, &client, "chat.example.com")
-            .await
-            .is_ok()
-    );
+    assert!(strict.handshake(&client).await.is_ok());
 }
 
 #[tokio::test]
 async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
-    let Setup {
-        authority,
-        proxy,
-        echo: _echo,
-    } = setup("").await;
+    let tls = TlsProxy::start("").await;
     for (number, version) in [&TLS12, &TLS13].into_iter().enumerate() {
-        let client = authority.client_of(&[version]);
+        let client = tls.authority.client_of(&[version]);
         for (turn, expected) in [
             (0, HandshakeKind::Full),
             (1, HandshakeKind::Resumed),
@@ -140,24 +122,21 @@ async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
             (3, HandshakeKind::Resumed),
         ] {
             if turn == 2 && number == 0 {
-                let config = std::fs::read_to_string(proxy.folder().join("config.toml")).unwrap();
-                proxy.reload(&config).await;
+                let config =
+                    std::fs::read_to_string(tls.proxy.folder().join("config.toml")).unwrap();
+                tls.proxy.reload(&config).await;
             }
             if turn == 3 {
-                kill(proxy.serving(), Signal::USR2);
-                proxy.successor(number + 1).await;
+                kill(tls.proxy.serving(), Signal::USR2);
+                tls.proxy.successor(number + 1).await;
             }
-            let stream = handshake(&proxy, &client, "chat.example.com")
-                .await
-                .unwrap();
+            let stream = tls.handshake(&client).await.unwrap();
             let mut wire = Wire::over(stream);
             // The ticket of TLS 1.3 comes behind the handshake, with the first bytes.
             wire.send(HANDSHAKE).await;
             assert_eq!(wire.head().await.status(), 101);
             drop(wire);
-            let stream = handshake(&proxy, &client, "chat.example.com")
-                .await
-                .unwrap();
+            let stream = tls.handshake(&client).await.unwrap();
             let kind = stream.get_ref().1.handshake_kind().unwrap();
             let expected = if turn == 0 {
                 HandshakeKind::Resumed
@@ -171,9 +150,7 @@ async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
 
 #[tokio::test]
 async fn sessions_resume_after_a_listener_was_drained() {
-    let folder = TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     write_token(folder.path());
     let echo = Echo::start("echo").await;
     let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
@@ -315,36 +292,35 @@ async fn changed_ticket_keys_are_applied_and_invalid_ones_are_not() {
 
 #[tokio::test]
 async fn a_changed_certificate_is_applied_and_tunnels_stay() {
-    let Setup {
-        authority,
-        proxy,
-        echo: _echo,
-    } = setup("").await;
-    let client = authority.client();
-    let mut held = proxy
+    let tls = TlsProxy::start("").await;
+    let client = tls.authority.client();
+    let mut held = tls
+        .proxy
         .connect_tls(Arc::clone(&client), "chat.example.com")
         .await;
     held.send(HANDSHAKE).await;
     assert_eq!(held.head().await.status(), 101);
-    let before = certificate(&proxy, &client).await;
-    authority.issue(proxy.folder(), "chat", &["chat.example.com"]);
-    proxy.logged("certificates reloaded").await;
-    assert_ne!(certificate(&proxy, &client).await, before);
+    let before = certificate(&tls.proxy, &client).await;
+    tls.authority
+        .issue(tls.proxy.folder(), "chat", &["chat.example.com"]);
+    tls.proxy.logged("certificates reloaded").await;
+    assert_ne!(certificate(&tls.proxy, &client).await, before);
     // A Ping, answered through what ran before.
     held.send(crate::harness::frames::frame(0x89, Some([0; 4]), b"x"))
         .await;
     assert_eq!(held.exactly(3).await, [0x8a, 1, b'x']);
     // Half of a change is waited for, then reported; what ran keeps running.
-    let current = certificate(&proxy, &client).await;
-    std::fs::write(proxy.folder().join("chat.pem"), "not a certificate").unwrap();
-    let failure = proxy
+    let current = certificate(&tls.proxy, &client).await;
+    std::fs::write(tls.proxy.folder().join("chat.pem"), "not a certificate").unwrap();
+    let failure = tls
+        .proxy
         .logged("reload failed; the previous configuration stays in effect")
         .await;
     assert!(
         failure["error"].as_str().unwrap().contains("chat.pem"),
         "{failure}"
     );
-    assert_eq!(certificate(&proxy, &client).await, current);
+    assert_eq!(certificate(&tls.proxy, &client).await, current);
 }
 
 /// The certificate that a new client sees.
@@ -363,14 +339,10 @@ async fn certificate(proxy: &Proxy, client: &Arc<ClientConfig>) -> CertificateDe
 /// Whatever a client would rather have; this one offers what is dearest first.
 #[tokio::test]
 async fn the_server_chooses_the_cipher() {
-    let Setup {
-        authority,
-        proxy,
-        echo: _echo,
-    } = setup("").await;
+    let tls = TlsProxy::start("").await;
     for version in [&TLS12, &TLS13] {
-        let client = authority.client_of(&[version]);
-        let stream = handshake(&proxy, &client, "chat.example.com").await;
+        let client = tls.authority.client_of(&[version]);
+        let stream = tls.handshake(&client).await;
         let suite = stream.unwrap().get_ref().1.negotiated_cipher_suite();
         let suite = suite.unwrap().suite().as_str().unwrap();
         assert!(suite.ends_with("AES_128_GCM_SHA256"), "{suite}");
@@ -379,13 +351,11 @@ async fn the_server_chooses_the_cipher() {
 
 #[tokio::test]
 async fn a_client_without_tls_or_with_half_a_handshake_is_disconnected() {
-    let Setup {
-        proxy, echo: _echo, ..
-    } = setup("[listener.main.timeouts]\ntls_handshake = \"1s\"\n").await;
-    let mut client = proxy.connect().await;
+    let tls = TlsProxy::start("[listener.main.timeouts]\ntls_handshake = \"1s\"\n").await;
+    let mut client = tls.proxy.connect().await;
     client.send(HANDSHAKE).await;
     client.rest().await;
-    let mut client = proxy.connect().await;
+    let mut client = tls.proxy.connect().await;
     client.send([22, 3, 1]).await;
     client.rest().await;
 }
@@ -393,23 +363,19 @@ async fn a_client_without_tls_or_with_half_a_handshake_is_disconnected() {
 /// Neither who says nothing nor who does not go on keeps anybody else out, even of a single place.
 #[tokio::test]
 async fn stalled_handshakes_do_not_block_others() {
-    let Setup {
-        authority,
-        proxy,
-        echo: _echo,
-    } = setup("handshakes_at_once = 1\n").await;
+    let tls = TlsProxy::start("handshakes_at_once = 1\n").await;
     let mut silent = Vec::new();
     for bytes in [&b""[..], b"", b"\x16", b"\x16\x03\x01"] {
-        let mut wire = proxy.connect().await;
+        let mut wire = tls.proxy.connect().await;
         wire.send(bytes).await;
         silent.push(wire);
     }
-    let client = authority.client();
-    let storm = (0..2).map(|_| handshake(&proxy, &client, "chat.example.com"));
+    let client = tls.authority.client();
+    let storm = (0..2).map(|_| tls.handshake(&client));
     let results = futures_util::future::join_all(storm).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     // Two workers have a place each, and four may wait for it: of many at once some are closed.
-    let storm = (0..60).map(|_| handshake(&proxy, &client, "chat.example.com"));
+    let storm = (0..60).map(|_| tls.handshake(&client));
     let results = futures_util::future::join_all(storm).await;
     assert!(results.iter().any(Result::is_ok));
 }

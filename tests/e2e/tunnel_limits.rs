@@ -120,9 +120,7 @@ async fn a_stalled_reader_is_disconnected_and_the_other_side_gets_a_close() {
 /// Small enough for TLS to take it all, and never to get rid of it.
 #[tokio::test]
 async fn a_slow_reader_over_tls_is_detected() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let authority = Authority::new();
-    authority.issue(folder.path(), "chat", &["chat.example.com"]);
+    let (authority, folder) = Authority::with_certificate();
     let endpoint = Endpoint::bind().await;
     let config = config(endpoint.address, "slow_reader = \"2s\"")
         + "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";

@@ -11,6 +11,7 @@ use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
+use tempfile::TempDir;
 
 /// A certificate authority.
 pub(crate) struct Authority {
@@ -28,6 +29,13 @@ impl Authority {
             issuer: Issuer::new(params, key),
             pem,
         }
+    }
+
+    /// A new authority, and a folder with its certificate `chat` for `chat.example.com`.
+    pub(crate) fn with_certificate() -> (Self, TempDir) {
+        let (authority, folder) = (Self::new(), TempDir::new().unwrap());
+        authority.issue(folder.path(), "chat", &["chat.example.com"]);
+        (authority, folder)
     }
 
     /// Writes `NAME.pem` and `NAME.key`, a certificate for these hosts.
