@@ -5,6 +5,8 @@
     reason = "a test that fails has nothing to clean up"
 )]
 
+#[path = "docs/commands.rs"]
+mod commands;
 #[path = "docs/configurations.rs"]
 mod configurations;
 #[path = "docs/example.rs"]
