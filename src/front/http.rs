@@ -53,7 +53,7 @@ enum HttpExit {
 }
 
 /// Where a session leaves the tunnel that it has agreed on, for [`drive`] to find.
-type Slot = Rc<Cell<Option<Box<Opening>>>>;
+type OpeningSlot = Rc<Cell<Option<Box<Opening>>>>;
 
 /// Serves a connection until it has ended or has become a tunnel with a task of its own. The
 /// deadline of its first request counts from `since`.
@@ -64,7 +64,7 @@ pub async fn serve(
     since: Instant,
 ) {
     let activity = Rc::new(ClientActivity::new(since));
-    let slot = Slot::default();
+    let slot = OpeningSlot::default();
     let service = service(&connection, &activity, &slot);
     let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&activity)));
     let mut http = http1::Builder::new()
@@ -116,7 +116,7 @@ pub async fn serve(
 fn service(
     connection: &Rc<Connection>,
     activity: &Rc<ClientActivity>,
-    slot: &Slot,
+    slot: &OpeningSlot,
 ) -> impl Service<Request<Incoming>, Response = Response<ServedBody>, Error = Infallible, Future: Unpin>
 + Unpin {
     let (connection, activity, slot) =
@@ -136,7 +136,7 @@ fn service(
 async fn respond(
     connection: Rc<Connection>,
     activity: Rc<ClientActivity>,
-    slot: Slot,
+    slot: OpeningSlot,
     request: Request<Incoming>,
 ) -> Result<Response<ServedBody>, Infallible> {
     let busy = activity.busy();
@@ -196,7 +196,7 @@ impl DrainStep {
 async fn drive(
     connection: &Connection,
     activity: &ClientActivity,
-    slot: &Slot,
+    slot: &OpeningSlot,
     mut poll_http: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
 ) -> HttpExit {
     let mut drain = connection.listener.drain.watch();

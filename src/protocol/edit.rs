@@ -157,6 +157,8 @@ impl<'a> Edit<'a> {
 
     /// Applies the changes.
     pub fn apply(&self, headers: &mut HeaderMap) {
+        // Removing comes first: it also removes variants of a name that differ in dash or
+        // underscore, which an insert would leave beside the new field.
         hop::remove_where(headers, |name| self.drops(name.as_str()));
         for (name, value) in &self.added {
             headers.insert(name, value.clone());

@@ -588,7 +588,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client writes first, the address that the trusted proxy appends is the client.
+        /// Whatever a client writes first, the address that the trusted proxy appends is the
+        /// client.
         #[test]
         fn what_comes_first_changes_nothing(junk in "[ -~\\u{e9}]{0,60}") {
             for (family, name, own) in [

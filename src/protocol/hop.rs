@@ -61,6 +61,7 @@ pub fn strip_request(headers: &mut HeaderMap) {
 
 /// Removes the fields of the endpoint's connection from a response that is passed back.
 pub fn strip_response(headers: &mut HeaderMap) {
+    // The names must be collected before `Connection` itself is removed below.
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers, CONNECTION)
             .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
@@ -147,6 +148,8 @@ pub fn is_never_a_trailer(name: &HeaderName) -> bool {
         || *name == ORIGIN
 }
 
+/// Whether a client must not be able to remove a field by naming it in `Connection`: endpoints rely
+/// on it for routing, for sessions or for the client's identity.
 fn is_protected(name: &HeaderName) -> bool {
     *name == HOST
         || *name == CONTENT_LENGTH

@@ -172,6 +172,8 @@ fn parse_v2(bytes: &[u8]) -> Result<Result<ProxyHeader, usize>, ProxyHeaderError
     }))
 }
 
+/// Writes IPv4-mapped IPv6 addresses as IPv4, so that they match the IPv4 networks in the
+/// configuration.
 fn canonical((one, other): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr) {
     let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
     (canonical(one), canonical(other))

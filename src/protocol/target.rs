@@ -64,6 +64,8 @@ impl Target {
         if !is_valid(path, b"/") || !query.is_none_or(|query| is_valid(query, b"/?")) {
             return Err(Rejection::BadTarget);
         }
+        // The normalised path is for matching only. The endpoint gets the path as received: some
+        // applications give `%2F` and `/` different meanings.
         let normal = normalise(path).ok_or(Rejection::BadTarget)?;
         if has_dot_segment(&normal) {
             return Err(Rejection::DotSegment);

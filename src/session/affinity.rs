@@ -39,11 +39,11 @@ pub fn of(upstream: &Upstream, traits: AffinityTraits<'_>) -> (Affinity, Option<
         sticky.signer.read(value, &sticky.settings, seconds())
     });
     let key = upstream.hash_key();
-    let wish = Affinity {
+    let affinity = Affinity {
         hash: key.and_then(|key| hash_of(key, traits)),
         sticky: sticky_cookie.map(|sticky_cookie| sticky_cookie.to),
     };
-    (wish, sticky_cookie)
+    (affinity, sticky_cookie)
 }
 
 /// The hash of a request's key; `None` for a request without that key.

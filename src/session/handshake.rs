@@ -113,6 +113,8 @@ async fn request_tunnel(
                     None => return Ok((response, lease)),
                 }
             }
+            // The request has been written, and the endpoint may have acted on it. Without a
+            // response, it is not known to be safe to send it to another one.
             Ok(Err(error)) => {
                 routed.failed(lease.endpoint(), SessionFailure::Handshake);
                 let endpoint = &lease.endpoint().label;
