@@ -289,7 +289,7 @@ mod tests {
     }
 
     proptest! {
-        /// However events come: in any stretch of time no more pass than the burst and what the
+        /// However events arrive: in any period no more pass than the burst and what the
         /// rate has given since; and a stream that keeps to the rate is never refused.
         #[test]
         fn a_rate_is_enforced_exactly(

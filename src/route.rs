@@ -51,7 +51,7 @@ struct HostRoutes {
     any: Vec<RouteEntry>,
 }
 
-/// One route under one host and path.
+/// A route in the list of one host and path.
 #[derive(Debug, Clone)]
 struct RouteEntry {
     position: usize,
@@ -152,6 +152,7 @@ impl HostRoutes {
         }
         let mut rest = request.path;
         loop {
+            // A prefix matches whole segments, so `/a` does not match `/ab`.
             if let Some(position) = self
                 .prefix
                 .get(rest)

@@ -88,6 +88,7 @@ impl Snapshot {
         registry: Arc<Registry>,
         before: Option<&Self>,
     ) -> Result<Self, SnapshotError> {
+        // A reload is the time at which most endpoints lose their last user.
         registry.sweep();
         let mut upstreams = Vec::with_capacity(config.upstreams.len());
         let mut by_name = HashMap::new();
@@ -101,6 +102,7 @@ impl Snapshot {
             by_name.insert(Arc::clone(&settings.name), Arc::clone(&upstream));
             upstreams.push(upstream);
         }
+        // By name: a route that a reload changes or moves is the same to its limit of tunnels.
         let routes: Result<_, _> = config
             .routes
             .iter()

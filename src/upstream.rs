@@ -1,6 +1,6 @@
-//! Upstreams: which endpoint a session gets, the lease on it, and the connection to it.
+//! Upstreams: picks an endpoint for a session, leases it, and connects to it.
 //!
-//! Knows nothing of clients, routes or tunnels.
+//! This module does not know clients, routes or tunnels.
 
 pub mod balance;
 pub mod queue;

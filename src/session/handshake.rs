@@ -191,7 +191,7 @@ async fn pass_on(
         BorrowedConnection {
             sender,
             lease,
-            home: None,
+            return_to: None,
         },
     )
 }

@@ -259,15 +259,15 @@ fn finish(
     sender: RequestSender,
     lease: Lease,
 ) -> Result<SessionOutcome, SessionError> {
-    let home = PoolKey::of(routed.upstream, &lease);
-    let home = home.map(|key| (Rc::clone(&routed.connection.worker.pool), key));
+    let return_to = PoolKey::of(routed.upstream, &lease);
+    let return_to = return_to.map(|key| (Rc::clone(&routed.connection.worker.pool), key));
     pass_back(
         routed,
         response,
         BorrowedConnection {
             sender,
             lease,
-            home,
+            return_to,
         },
     )
 }

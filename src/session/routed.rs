@@ -59,7 +59,7 @@ impl RoutedRequest<'_> {
     /// The PROXY header that a connection to the endpoint begins with; empty if there is none.
     pub(super) fn proxy_header(&self) -> Vec<u8> {
         let addresses = self.incoming.client.source().zip(self.connection.local);
-        proxy_header::write(self.upstream.reach().send_proxy, addresses)
+        proxy_header::write(self.upstream.connecting().send_proxy, addresses)
     }
 
     /// The changes to the request's fields: the configured ones, then request id, trace and client

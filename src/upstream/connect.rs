@@ -145,7 +145,7 @@ async fn open(
     // shares the one timeout.
     let mut failure = None;
     for address in addresses {
-        match open_tcp(*address, upstream.reach(), &connector.sources).await {
+        match open_tcp(*address, upstream.connecting(), &connector.sources).await {
             Ok((socket, port)) => return Ok((Socket::Tcp(socket), Some(port))),
             Err(error) => failure = Some(error),
         }
@@ -156,17 +156,18 @@ async fn open(
 /// Connects from one local address after the other, as long as the only failure is a missing port.
 async fn open_tcp(
     to: SocketAddr,
-    reach: &ConnectConfig,
+    config: &ConnectConfig,
     sources: &SourcePorts,
 ) -> Result<(TcpStream, PortPermit), ConnectError> {
     let mut failure = io::Error::from(Errno::ADDRNOTAVAIL);
-    for from in sources.candidates_for(to, &reach.sources) {
+    for from in sources.candidates_for(to, &config.sources) {
         let port = sources.acquire(to, from);
         match open_from(from, to).await {
             Ok(socket) => {
                 port.mark_connected();
+                // Messages are small: Nagle's algorithm would hold each back for the previous one's ACK.
                 socket.set_nodelay(true).map_err(refused)?;
-                if let Some(keepalive) = &reach.keepalive {
+                if let Some(keepalive) = &config.keepalive {
                     keep_alive(&socket, keepalive).map_err(refused)?;
                 }
                 return Ok((socket, port));
@@ -197,6 +198,7 @@ fn keep_alive(socket: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
         .with_interval(keepalive.interval)
         .with_retries(keepalive.count);
     socket.set_tcp_keepalive(&probes)?;
+    // Keep-alive probes do not run while data is unacknowledged; this covers that case.
     socket.set_tcp_user_timeout(Some(keepalive.user_timeout))
 }
 

@@ -36,7 +36,7 @@ pub struct EndpointState {
     pub address: Address,
     /// The address as it appears in logs and metrics.
     pub label: Arc<str>,
-    /// Unique in the process.
+    /// A number that is unique in the process. Addresses are not: two upstreams may have the same.
     pub id: u64,
     /// The endpoint's number for hashing, the same on every machine.
     pub identity: u64,

@@ -123,7 +123,7 @@ impl Upstream {
     }
 
     /// The configuration of connecting.
-    pub fn reach(&self) -> &ConnectConfig {
+    pub fn connecting(&self) -> &ConnectConfig {
         &self.settings.reach
     }
 

@@ -82,7 +82,7 @@ impl HealthCheckError {
     }
 }
 
-/// Checks `endpoint` as `settings` say.
+/// Runs one health check of `endpoint`.
 ///
 /// # Errors
 /// [`HealthCheckError`], which says in one line why the check failed.
@@ -97,7 +97,7 @@ pub async fn health_check(
         limit,
         deadline: Instant::now().checked_add(limit),
     };
-    let proxy_header = proxy_header::write(upstream.reach().send_proxy, None);
+    let proxy_header = proxy_header::write(upstream.connecting().send_proxy, None);
     let connecting = connect(upstream, endpoint, connector, &proxy_header);
     let connection = check.within("connection", connecting).await??;
     let host = endpoint.host().unwrap_or(HOST_OF_UNIX);
@@ -263,7 +263,7 @@ async fn close_politely(mut stream: Stream, last: &[u8]) {
 /// Random bytes that cannot be guessed.
 fn random<const LENGTH: usize>() -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
-    // It does not fail; if it did, the check would still be valid.
+    // It does not fail. If it did, the bytes would be zeros, and the check would still be valid.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     bytes
 }

@@ -29,6 +29,8 @@ pub async fn open(
     port: Option<PortPermit>,
     tasks: &Tasks,
 ) -> hyper::Result<RequestSender> {
+    // Names keep the client's case where it is known, and are title case otherwise: some endpoints
+    // compare them with case.
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
@@ -38,6 +40,7 @@ pub async fn open(
     tasks.spawn(async move {
         // The request that uses the connection gets the error, too.
         let _ = connection.await;
+        // Not before: the port is in use as long as the connection is open, idle in the pool, too.
         drop(port);
     });
     Ok(sender)

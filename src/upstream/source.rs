@@ -48,7 +48,7 @@ struct PortCount {
 pub struct PortUsage {
     /// The endpoint.
     pub endpoint: Arc<EndpointState>,
-    /// The local address; `None` where the kernel chooses it.
+    /// The local address; `None` if the kernel chooses it.
     pub source: Option<IpAddr>,
     /// Connections of this process.
     pub used: usize,
@@ -131,7 +131,7 @@ impl SourcePorts {
             let mut sources: Vec<Option<IpAddr>> = Vec::new();
             for source in to
                 .iter()
-                .flat_map(|to| candidates(*to, &upstream.reach().sources))
+                .flat_map(|to| candidates(*to, &upstream.connecting().sources))
             {
                 if !sources.contains(&source) {
                     sources.push(source);

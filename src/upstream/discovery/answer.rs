@@ -215,7 +215,7 @@ mod tests {
             LookupAnswer::Nothing,
         );
         check(&["10.0.0.9"], failed(), failed(), failed());
-        // The family that nobody knows anything about stays, and is asked for soon.
+        // The family whose lookup failed keeps its addresses, and is looked up again soon.
         check(
             &["10.0.0.9", "::9"],
             records(&["10.0.0.1"], 200),
@@ -282,7 +282,7 @@ mod tests {
             ],
             &["10.0.0.1:9000 1", "10.0.0.4:9000 2 backup"],
         );
-        // Of the first priority there is nothing: the next is no backup.
+        // The first priority has no addresses, so the next one is not a backup.
         check(
             &[
                 service(20, 2, "c"),
@@ -291,7 +291,7 @@ mod tests {
             ],
             &["10.0.0.1:9000 1 backup", "10.0.0.4:9000 2"],
         );
-        // The second of two records for the same address adds to the first.
+        // The weights of two records for the same address are added up.
         check(
             &[service(10, 3, "a"), service(10, 4, "a")],
             &["10.0.0.1:9000 7"],

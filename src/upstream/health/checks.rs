@@ -216,7 +216,7 @@ mod tests {
         let first = checks.due(&settings, || 0.3, now);
         assert_eq!(first, now + 3 * SECOND);
         assert_eq!(checks.due(&settings, || 0.9, now + SECOND), first);
-        // Nothing is heard of it.
+        // The check never ends.
         checks.begin(&settings, first);
         let again = checks.due(&settings, || 0.0, first);
         assert_eq!(again, first + 20 * SECOND);
@@ -225,7 +225,7 @@ mod tests {
             let due = checks.due(&settings, || 0.0, now);
             assert_eq!((due - now).as_secs_f64().round() as u32, next);
         }
-        // A shorter interval holds at once.
+        // A shorter interval applies at once.
         let often = Health {
             interval: SECOND,
             ..settings

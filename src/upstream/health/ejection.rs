@@ -213,8 +213,8 @@ mod tests {
         }
     }
 
-    /// Sessions, one every `apart`: `.` for a success, `h` for a failed handshake, `e` for an early end.
-    /// After how many it is due to be ejected.
+    /// Runs sessions, one every `apart`: `.` for a success, `h` for a failed handshake, `e` for an early
+    /// end. Returns the position of the one after which the endpoint should be ejected.
     fn due(settings: &Ejection, outcomes: &str, apart: Duration) -> Option<usize> {
         let now = Instant::now();
         let mut ejections = EjectionHistory::default();
@@ -240,10 +240,10 @@ mod tests {
             ("eehh", 1, Some(2)),
             ("h.h.h", 1, Some(4)),
             ("...hh.h", 1, None),
-            // An early end follows a success: many tunnels that are cut, and nothing else.
+            // Every tunnel is cut early: each early end follows the success of its handshake.
             (".e.e.e", 1, Some(5)),
             (".e.e..e", 1, None),
-            // Too far apart.
+            // The failures are too far apart.
             ("hhhhhh", 16, None),
         ] {
             let due = due(&settings, outcomes, apart * SECOND);
@@ -251,14 +251,14 @@ mod tests {
         }
     }
 
-    /// Thousands of successes must not protect what hangs for as long as they are remembered.
+    /// Thousands of successes in the window must not protect an endpoint that hangs now.
     #[test]
     fn a_busy_endpoint_that_breaks_is_ejected_soon() {
         let outcomes = ".".repeat(10_000) + &"h".repeat(10_000);
         let at = due(&ejection(5), &outcomes, SECOND / 100).unwrap();
-        // Two parts of the window are 800 sessions.
+        // Two buckets of the window are 800 sessions.
         assert!((10_004..10_800).contains(&at), "{at}");
-        // With tunnels cut early, that takes the window: others may be served well meanwhile.
+        // Early ends count only over the whole window: other clients may be served well meanwhile.
         assert_eq!(
             due(
                 &ejection(5),
@@ -312,7 +312,7 @@ mod tests {
             early in any::<bool>(),
             first in 1..100usize,
         ) {
-            // A hundred sessions, or more, within seven eighths of the window.
+            // A hundred sessions or more within seven eighths of the window.
             let bad = if early { "e" } else { "h" };
             let hundred = ".".repeat(99) + bad;
             let outcomes = ".".repeat(first) + &hundred.repeat(20);

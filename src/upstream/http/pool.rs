@@ -43,7 +43,7 @@ impl PoolKey {
     /// PROXY header: it names one client, and requests of other clients must not follow it.
     pub fn of(upstream: &Upstream, lease: &Lease) -> Option<Self> {
         let tls = upstream.tls.as_ref().map_or(0, |tls| tls.generation);
-        (upstream.reach().send_proxy == SendProxy::Off).then(|| Self {
+        (upstream.connecting().send_proxy == SendProxy::Off).then(|| Self {
             endpoint: lease.endpoint().id,
             tls,
         })
@@ -78,6 +78,7 @@ impl Pool {
     }
 
     pub(super) fn put(&self, key: PoolKey, sender: RequestSender) {
+        // An endpoint that sends `Connection: close` closes at once; the pool would only find that later.
         if sender.is_closed() {
             return;
         }

@@ -17,15 +17,15 @@ use crate::upstream::endpoint::Lease;
 pub struct BorrowedConnection {
     /// The connection.
     pub sender: RequestSender,
-    /// The right to use its endpoint.
+    /// The lease on the endpoint: held until the response has ended.
     pub lease: Lease,
     /// The pool that it is returned to; `None` if it must not be used again.
-    pub home: Option<(Rc<Pool>, PoolKey)>,
+    pub return_to: Option<(Rc<Pool>, PoolKey)>,
 }
 
 impl BorrowedConnection {
-    fn give_back(self) {
-        if let Some((pool, key)) = self.home {
+    fn return_to_pool(self) {
+        if let Some((pool, key)) = self.return_to {
             pool.put(key, self.sender);
         }
     }
@@ -47,6 +47,7 @@ impl ResponseBody {
             body,
             connection: Some(connection),
         };
+        // hyper may never poll a body that has ended already.
         if response.body.is_end_stream() {
             response.end();
         }
@@ -55,7 +56,7 @@ impl ResponseBody {
 
     fn end(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.give_back();
+            connection.return_to_pool();
         }
     }
 }
