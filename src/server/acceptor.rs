@@ -153,7 +153,7 @@ pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
     let socket = match AsyncFd::with_interest(Descriptor(bound), Interest::READABLE) {
         Ok(socket) => socket,
         Err(error) => {
-            tracing::error!(listener = %owner.load().name, %error, "cannot accept");
+            tracing::error!(listener = %owner.load().name, %error, "cannot accept connections on this worker");
             return;
         }
     };
@@ -166,7 +166,7 @@ pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
             Err(how) => break how,
         };
         match to.accept_some(bound, &mut stopped).await {
-            // Readiness is edge-triggered: only `WouldBlock` proves that the next wait is not in vain.
+            // Readiness is edge-triggered: waiting again before `WouldBlock` would miss what is left.
             Backlog::Empty => ready.clear_ready(),
             Backlog::Unknown => tokio::task::yield_now().await,
             Backlog::Left(how) => break how,

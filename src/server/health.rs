@@ -166,7 +166,7 @@ fn record(endpoint: &EndpointState, settings: &Health, error: Option<&HealthChec
 
 fn log_readmitted(endpoint: &EndpointState, by: &str) {
     let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
-    tracing::info!(upstream, endpoint, by, "endpoint readmitted");
+    tracing::info!(upstream, endpoint, by, "endpoint back in rotation");
 }
 
 /// A random number from 0 to 1.

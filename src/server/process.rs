@@ -132,7 +132,7 @@ impl Process {
             .certificates
             .store(self.reloader.expiries());
         match result {
-            Ok(ReloadOutcome::Everything) => tracing::info!("reloaded"),
+            Ok(ReloadOutcome::Everything) => tracing::info!("configuration reloaded"),
             Ok(ReloadOutcome::Certificates) => tracing::info!("certificates reloaded"),
             Err(error) => report_failure(error),
         }

@@ -78,7 +78,7 @@ impl Process {
             Some(predecessor) => predecessor.inherit().map_err(StartError::Succession)?,
             None => Inheritance::without_predecessor(start.passed),
         };
-        // Early: a signal during a slow start must not kill the process without a word.
+        // Early: a signal during a slow start waits for its end, instead of killing the process.
         let signals = Signals::install()?;
         let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
         let base = Base::build(config, registry.unwrap_or_default()).await?;

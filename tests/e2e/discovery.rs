@@ -260,7 +260,7 @@ async fn a_changed_endpoints_file_is_applied_and_nothing_else_is() {
     proxy.logged_times("endpoints file loaded", 2).await;
     tunnels(&proxy, 1).await;
     assert_eq!(served(&echoes), [2, 4, 2]);
-    assert!(proxy.log().events("reloaded").is_empty());
+    assert!(proxy.log().events("configuration reloaded").is_empty());
     assert!(
         proxy
             .log()

@@ -454,7 +454,7 @@ async fn an_ejection_ends_by_a_passing_check_or_by_time() {
         while proxy.log().events("endpoint ejected").is_empty() {
             handshake(&proxy).await;
         }
-        let readmitted = proxy.logged("endpoint readmitted").await;
+        let readmitted = proxy.logged("endpoint back in rotation").await;
         assert_eq!(readmitted["by"], by);
         assert_eq!(readmitted["endpoint"], addresses[0].to_string());
         let asked = endpoints[0].asked();

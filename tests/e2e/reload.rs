@@ -309,7 +309,7 @@ async fn a_changed_configuration_file_is_applied_if_so_configured() {
     client.send(HANDSHAKE).await;
     assert_eq!(client.reply().await.0.status(), 404);
     proxy.rewrite(&format!("{head}{}", simple(&[echo.address])));
-    proxy.logged("reloaded").await;
+    proxy.logged("configuration reloaded").await;
     client.send(HANDSHAKE).await;
     assert_eq!(client.head().await.status(), 101);
 }

@@ -327,7 +327,7 @@ async fn a_plan_shows_the_changes_and_how_many_tunnels_they_affect() {
     assert_eq!(planned(&plan, "routes", "chat"), is("added", 0));
     assert_eq!(planned(&plan, "upstreams", "main"), is("changed", 6));
     assert_eq!(plan["displaced"], 6);
-    assert!(proxy.log().events("reloaded").is_empty());
+    assert!(proxy.log().events("configuration reloaded").is_empty());
 }
 
 #[tokio::test]
@@ -433,7 +433,7 @@ async fn a_certificate_reload_does_not_apply_other_changed_files() {
         let shown = operator.get("/v1/config").await;
         assert_eq!(shown["config"]["route"][0]["name"], "main");
     }
-    assert!(proxy.log().events("reloaded").is_empty());
+    assert!(proxy.log().events("configuration reloaded").is_empty());
     assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 409);
     proxy.rewrite(&config.replace("name = \"main\"", "name = \"other\""));
     assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 200);

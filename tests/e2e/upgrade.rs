@@ -367,7 +367,7 @@ async fn an_endpoint_that_returns_after_an_upgrade_has_no_load_left_over() {
     proxy.logged("older generation has exited").await;
     proxy.rewrite(&config(&[one.address, two.address]));
     kill(now, Signal::HUP);
-    proxy.logged("reloaded").await;
+    proxy.logged("configuration reloaded").await;
     let upstreams = operator.get("/v1/upstreams").await;
     let endpoints = upstreams[0]["endpoints"].as_array().unwrap();
     assert!(

@@ -138,7 +138,7 @@ async fn reload(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
     let events = if turn == 4 {
         "reload failed; the previous configuration stays in effect"
     } else {
-        "reloaded"
+        "configuration reloaded"
     };
     let before = proxy.log().events(events).len();
     match turn {

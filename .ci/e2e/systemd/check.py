@@ -89,7 +89,7 @@ def journal():
 
 
 def reloads():
-    return sum(line.endswith(" INFO reloaded") for line in journal().split("\n"))
+    return sum(line.endswith(" INFO configuration reloaded") for line in journal().split("\n"))
 
 
 def drop_in(name, text):

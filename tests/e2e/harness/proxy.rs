@@ -185,9 +185,10 @@ impl Proxy {
     /// All log events with this message until now. The log is written with a delay, but in order: a
     /// reload is triggered here, and once its event is there, so are all earlier ones.
     pub(crate) async fn logged_by_now(&self, message: &str) -> Vec<Value> {
-        let before = self.log.events("reloaded").len();
+        let before = self.log.events("configuration reloaded").len();
         self.signal(Signal::HUP);
-        self.logged_times("reloaded", before + 1).await;
+        self.logged_times("configuration reloaded", before + 1)
+            .await;
         self.log.events(message)
     }
 
@@ -197,10 +198,11 @@ impl Proxy {
 
     /// Reloads with this configuration, and waits until it is in effect.
     pub(crate) async fn reload(&self, config: &str) {
-        let before = self.log.events("reloaded").len();
+        let before = self.log.events("configuration reloaded").len();
         self.rewrite(config);
         self.signal(Signal::HUP);
-        self.logged_times("reloaded", before + 1).await;
+        self.logged_times("configuration reloaded", before + 1)
+            .await;
     }
 
     pub(crate) fn pid(&self) -> u32 {
