@@ -57,8 +57,8 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
         Ok(source) => parse(&source, path, &|name| std::env::var(name).ok()),
         Err(error) => {
             let file = path.display().to_string().into();
-            let wrong = Diagnostic::of_file(Code::File, format!("cannot read the file: {error}"));
-            Err(Report::new(file, "".into(), vec![wrong]))
+            let error = Diagnostic::of_file(Code::File, format!("cannot read the file: {error}"));
+            Err(Report::new(file, "".into(), vec![error]))
         }
     }
 }

@@ -17,7 +17,7 @@ use http::HeaderName;
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
 use super::model::{CertificateConfig, Config, Nets};
-use super::raw::{At, ConfigValue, Section};
+use super::raw::{ConfigValue, Located, Section};
 
 /// The model, and the places of its parts in the file.
 pub(super) struct Built {
@@ -64,7 +64,7 @@ pub(super) struct RoutePlaces {
     pub(super) max_age: Option<SourceSpan>,
     pub(super) max_age_jitter: Option<SourceSpan>,
     /// The place and the value of `ping`, if it is on.
-    pub(super) ping: Option<At<Duration>>,
+    pub(super) ping: Option<Located<Duration>>,
 }
 
 /// The places of an upstream's parts.
@@ -128,35 +128,39 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// A chain and the key that fits it.
-    fn pair(&mut self, cert: &At<PathBuf>, key: &At<PathBuf>) -> Option<CertificateConfig> {
+    fn pair(
+        &mut self,
+        cert: &Located<PathBuf>,
+        key: &Located<PathBuf>,
+    ) -> Option<CertificateConfig> {
         self.check_mode(key);
-        let (at, wrong) = match files::certificate(&cert.value, &key.value) {
+        let (at, error) = match files::certificate(&cert.value, &key.value) {
             Ok(certificate) => return Some(certificate),
-            Err(files::PairError::Cert(wrong)) => (cert, wrong),
-            Err(files::PairError::Key(wrong)) => (key, wrong),
+            Err(files::PairError::Cert(error)) => (cert, error),
+            Err(files::PairError::Key(error)) => (key, error),
         };
         self.diagnostics
-            .push(Diagnostic::error(Code::File, at.span.clone(), wrong));
+            .push(Diagnostic::error(Code::File, at.span.clone(), error));
         None
     }
 
     /// Reads a file with `read`, and reports what is wrong with it.
     fn read<T>(
         &mut self,
-        file: &At<PathBuf>,
+        file: &Located<PathBuf>,
         read: impl FnOnce(&Path) -> Result<T, String>,
     ) -> Option<T> {
-        let wrong = match read(&file.value) {
+        let error = match read(&file.value) {
             Ok(held) => return Some(held),
-            Err(wrong) => wrong,
+            Err(error) => error,
         };
         self.diagnostics
-            .push(Diagnostic::error(Code::File, file.span.clone(), wrong));
+            .push(Diagnostic::error(Code::File, file.span.clone(), error));
         None
     }
 
     /// Warns about a key that every user of the machine can access.
-    fn check_mode(&mut self, key: &At<PathBuf>) {
+    fn check_mode(&mut self, key: &Located<PathBuf>) {
         if files::is_open_to_all(&key.value) {
             let shown = key.value.display();
             let message = format!("every user of this machine can read or write `{shown}`");
@@ -168,31 +172,31 @@ impl Builder<'_> {
     }
 
     /// The name of a file that the configuration refers to.
-    fn file(&mut self, section: &Section, name: &str) -> Option<At<PathBuf>> {
+    fn file(&mut self, section: &Section, name: &str) -> Option<Located<PathBuf>> {
         let at = section.written(name)?;
         let ConfigValue::Text(text) = &at.value else {
             return None;
         };
         let path = self.folder.join(text);
         self.inputs.insert(path.clone());
-        Some(At {
+        Some(Located {
             span: at.span.clone(),
             value: path,
         })
     }
 
-    fn error(&mut self, code: Code, at: &At<ConfigValue>, message: &str) {
+    fn error(&mut self, code: Code, at: &Located<ConfigValue>, message: &str) {
         self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
 }
 
-fn is_empty_list(at: &&At<ConfigValue>) -> bool {
+fn is_empty_list(at: &&Located<ConfigValue>) -> bool {
     matches!(&at.value, ConfigValue::List(list) if list.is_empty())
 }
 
 fn nets(section: &Section, name: &str) -> Nets {
-    let net = |at: At<ConfigValue>| match at.value {
+    let net = |at: Located<ConfigValue>| match at.value {
         ConfigValue::Net(net) => Some(net),
         _ => None,
     };
@@ -206,8 +210,8 @@ fn header(section: &Section, name: &str) -> Option<HeaderName> {
     }
 }
 
-fn texts(list: &[At<ConfigValue>]) -> Vec<Arc<str>> {
-    let text = |at: &At<ConfigValue>| match &at.value {
+fn texts(list: &[Located<ConfigValue>]) -> Vec<Arc<str>> {
+    let text = |at: &Located<ConfigValue>| match &at.value {
         ConfigValue::Text(text) => Some(text.as_str().into()),
         _ => None,
     };

@@ -320,16 +320,16 @@ fn check_reachable(config: &Config, places: &[RoutePlaces], diagnostics: &mut Ve
             && lost.iter().all(Option::is_some)
         {
             let message = format!("route `{}` can never match", route.name);
-            let wrong = Diagnostic::error(Code::Unreachable, place.route.clone(), message);
-            diagnostics.push(wrong.hint(hint(first)));
+            let error = Diagnostic::error(Code::Unreachable, place.route.clone(), message);
+            diagnostics.push(error.hint(hint(first)));
         } else {
             let hosts = route.hosts.iter().zip(&place.hosts);
             for ((host, span), first) in hosts.zip(lost) {
                 if let Some(first) = first {
                     let message =
                         format!("requests for `{host}` never reach route `{}`", route.name);
-                    let wrong = Diagnostic::warning(Code::Shadowed, span.clone(), message);
-                    diagnostics.push(wrong.hint(hint(first)));
+                    let warning = Diagnostic::warning(Code::Shadowed, span.clone(), message);
+                    diagnostics.push(warning.hint(hint(first)));
                 }
             }
         }

@@ -263,10 +263,10 @@ mod tests {
                 .unwrap_err()
                 .ends_with("does not contain a key")
         );
-        for wrong in ["Zm9v", "?", "AAAA=AAAA"] {
-            let error = read(&format!("{long}\n{wrong}\n")).unwrap_err();
+        for line in ["Zm9v", "?", "AAAA=AAAA"] {
+            let error = read(&format!("{long}\n{line}\n")).unwrap_err();
             assert!(error.starts_with("line 2 of"), "{error}");
-            assert!(!error.contains(wrong), "{error}");
+            assert!(!error.contains(line), "{error}");
         }
         fs::remove_file(&path).unwrap();
         assert!(ticket_keys(&path).unwrap_err().starts_with("cannot read"));

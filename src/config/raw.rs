@@ -25,12 +25,12 @@ use super::model::{Address, Bind, HostPattern, Net, Origin, Template};
 
 /// A value and its place in the file. Two are equal if their values are, wherever they stand.
 #[derive(Debug, Clone)]
-pub(super) struct At<T> {
+pub(super) struct Located<T> {
     pub(super) span: Range<usize>,
     pub(super) value: T,
 }
 
-impl<T: PartialEq> PartialEq for At<T> {
+impl<T: PartialEq> PartialEq for Located<T> {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
     }
@@ -57,8 +57,8 @@ pub(super) enum ConfigValue {
     Method(Method),
     Template(Template),
     Mode(u32),
-    List(Vec<At<Self>>),
-    Map(Vec<(At<String>, At<Self>)>),
+    List(Vec<Located<Self>>),
+    Map(Vec<(Located<String>, Located<Self>)>),
     Section(Section),
     /// A value that is wrong and was reported: the key is present, but its value is unknown.
     Broken,

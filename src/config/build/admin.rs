@@ -4,7 +4,7 @@ use super::Builder;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{Admin, Bind, Secret};
-use crate::config::raw::{At, ConfigValue, Section};
+use crate::config::raw::{ConfigValue, Located, Section};
 
 impl Builder<'_> {
     pub(super) fn admin(&mut self, section: &Section) -> Admin {
@@ -24,7 +24,7 @@ impl Builder<'_> {
     }
 
     /// A listen address of the admin interface. Sockets that systemd passes are for clients only.
-    fn own_bind(&mut self, at: &At<ConfigValue>) -> Option<Bind> {
+    fn own_bind(&mut self, at: &Located<ConfigValue>) -> Option<Bind> {
         let bind = self.bind(at)?;
         if matches!(bind, Bind::Systemd(_)) {
             self.error(
@@ -37,7 +37,7 @@ impl Builder<'_> {
         Some(bind)
     }
 
-    fn admin_bind(&mut self, at: &At<ConfigValue>, section: &Section) -> Option<Bind> {
+    fn admin_bind(&mut self, at: &Located<ConfigValue>, section: &Section) -> Option<Bind> {
         let mode = section.written("mode");
         match self.own_bind(at)? {
             Bind::Unix { path, .. } => Some(Bind::Unix {
@@ -59,9 +59,9 @@ impl Builder<'_> {
         self.check_mode(&file);
         let token = files::token(&file.value);
         token
-            .map_err(|wrong| {
-                let wrong = Diagnostic::error(Code::File, file.span.clone(), wrong);
-                self.diagnostics.push(wrong);
+            .map_err(|error| {
+                let error = Diagnostic::error(Code::File, file.span.clone(), error);
+                self.diagnostics.push(error);
             })
             .ok()
     }

@@ -9,10 +9,10 @@ use crate::config::model::{
     Bind, CertificateConfig, ClientAuth, Family, ListenerConfig, ListenerLimits, ListenerTimeouts,
     ListenerTls, Rate, TicketKeysFile, TlsVersion, Trust,
 };
-use crate::config::raw::{At, ConfigValue, Section};
+use crate::config::raw::{ConfigValue, Located, Section};
 
 impl Builder<'_> {
-    pub(super) fn listener(&mut self, name: &At<String>, section: &Section) -> ListenerConfig {
+    pub(super) fn listener(&mut self, name: &Located<String>, section: &Section) -> ListenerConfig {
         let mut binds = Vec::new();
         let mut places = Vec::new();
         for at in section.list("bind") {
@@ -154,7 +154,7 @@ impl Builder<'_> {
         })
     }
 
-    pub(super) fn bind(&mut self, at: &At<ConfigValue>) -> Option<Bind> {
+    pub(super) fn bind(&mut self, at: &Located<ConfigValue>) -> Option<Bind> {
         let section = match &at.value {
             ConfigValue::Bind(bind) => return Some(bind.clone()),
             ConfigValue::Section(section) => section,

@@ -11,7 +11,7 @@ use crate::config::model::{
     PlainHttp, RateAction, Redirect, Rewrite, RouteConfig, Strictness, Template, TunnelLimits,
     Variable, claims_origin,
 };
-use crate::config::raw::{At, ConfigValue, Section};
+use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
 
 /// Keys that have no meaning on a route that redirects.
@@ -31,7 +31,7 @@ impl Builder<'_> {
     pub(super) fn route(
         &mut self,
         position: usize,
-        at: &At<ConfigValue>,
+        at: &Located<ConfigValue>,
         section: &Section,
     ) -> Option<RouteConfig> {
         let path = self.path(section);
@@ -91,7 +91,7 @@ impl Builder<'_> {
             max_age_jitter: timeout("max_age_jitter"),
             ping: timeouts.duration("ping").and_then(|value| {
                 let span = timeout("ping")?;
-                Some(At { span, value })
+                Some(Located { span, value })
             }),
         });
         Some(route)
@@ -158,7 +158,7 @@ impl Builder<'_> {
     /// Where the route leads, and the place where that is written.
     fn leads_to(
         &mut self,
-        at: &At<ConfigValue>,
+        at: &Located<ConfigValue>,
         section: &Section,
     ) -> Option<(LeadsTo, std::ops::Range<usize>)> {
         match (section.written("upstream"), section.written("redirect")) {
@@ -228,10 +228,10 @@ impl Builder<'_> {
                     self.error_at(Code::Duplicate, &name, "this header is listed twice");
                 }
                 Ok(condition) => headers.push(condition),
-                Err(wrong) => self.error_at(Code::Value, &name, &wrong),
+                Err(error) => self.error_at(Code::Value, &name, &error),
             }
         }
-        let text = |at: At<ConfigValue>| match at.value {
+        let text = |at: Located<ConfigValue>| match at.value {
             ConfigValue::Text(text) => Some(text.into_boxed_str()),
             _ => None,
         };
@@ -303,7 +303,7 @@ impl Builder<'_> {
                     changes.set.push((name, template.clone()));
                 }
                 Ok(_) => self.error(Code::Value, &value, "this is not a valid header value"),
-                Err(wrong) => self.error_at(Code::Value, &name, &wrong),
+                Err(error) => self.error_at(Code::Value, &name, &error),
             }
         }
         changes
@@ -317,7 +317,7 @@ impl Builder<'_> {
         })
     }
 
-    fn error_at(&mut self, code: Code, at: &At<String>, message: &str) {
+    fn error_at(&mut self, code: Code, at: &Located<String>, message: &str) {
         self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));
     }

@@ -72,8 +72,8 @@ impl Builder<'_> {
                     let message = "expected `stdout`, `stderr`, `journald`, `off` or a path";
                     let hint =
                         format!("for a file next to the configuration file, write `./{path}`");
-                    let wrong = Diagnostic::error(Code::Value, at.span.clone(), message);
-                    self.diagnostics.push(wrong.hint(hint));
+                    let error = Diagnostic::error(Code::Value, at.span.clone(), message);
+                    self.diagnostics.push(error.hint(hint));
                 }
                 LogTo::File(self.folder.join(path))
             }
@@ -88,8 +88,8 @@ impl Builder<'_> {
                 LogTo::StandardError => "on standard error, `server.log.format` applies",
                 _ => "`format` has no effect on this destination",
             };
-            let wrong = Diagnostic::warning(Code::NoEffect, at.span.clone(), message);
-            self.diagnostics.push(wrong);
+            let warning = Diagnostic::warning(Code::NoEffect, at.span.clone(), message);
+            self.diagnostics.push(warning);
         }
         AccessLogConfig { to, format }
     }

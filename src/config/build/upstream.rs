@@ -18,13 +18,13 @@ use crate::config::model::{
     Address, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Keepalive, Retry, RetryOn,
     Roots, SendProxy, UpstreamConfig, UpstreamTimeouts,
 };
-use crate::config::raw::{At, ConfigValue, Section};
+use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
 
 impl Builder<'_> {
     pub(super) fn upstream(
         &mut self,
-        name: &At<String>,
+        name: &Located<String>,
         section: &Section,
     ) -> Option<UpstreamConfig> {
         let span = |section: &Section, name: &str| section.written(name).map(|at| at.span.clone());
@@ -62,7 +62,7 @@ impl Builder<'_> {
 
     fn endpoints(
         &mut self,
-        name: &At<String>,
+        name: &Located<String>,
         section: &Section,
     ) -> (Discovery, Vec<EndpointConfig>) {
         const ORIGINS: [&str; 4] = ["endpoints", "dns", "srv", "endpoints_file"];
@@ -118,8 +118,8 @@ impl Builder<'_> {
         let Some(name) = section.text("name") else {
             return Box::default();
         };
-        if let (Err(wrong), Some(at)) = (value::domain(&name), section.written("name")) {
-            self.error(Code::Value, at, &wrong);
+        if let (Err(error), Some(at)) = (value::domain(&name), section.written("name")) {
+            self.error(Code::Value, at, &error);
         }
         name.into()
     }
@@ -156,7 +156,7 @@ impl Builder<'_> {
         endpoints: &[EndpointConfig],
     ) -> ConnectConfig {
         let tls = section.optional("tls");
-        let ip = |at: At<ConfigValue>| match at.value {
+        let ip = |at: Located<ConfigValue>| match at.value {
             ConfigValue::Ip(address) => Some(address),
             _ => None,
         };

@@ -273,14 +273,14 @@ fn what_is_allowed_is_not_told_and_what_is_no_warning_cannot_be() {
     let all = Code::WARNINGS.iter().map(|code| format!("\"{code}\""));
     let all: Vec<String> = all.collect();
     assert!(warned(folder.path(), &source(&all.join(", "))).is_empty());
-    for (wrong, hint) in [
+    for (code, hint) in [
         ("any-origins", "did you mean `\"any-origin\"`?"),
         (
             "dangling",
             "the possible values are: unreachable, not-in-effect, ",
         ),
     ] {
-        let source = source(&format!("\"{wrong}\""));
+        let source = source(&format!("\"{code}\""));
         let report = super::super::parse(&source, Path::new("a.toml"), &|_| None).unwrap_err();
         let error = &report.diagnostics()[0];
         assert_eq!(error.code, Code::Value);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{At, ConfigValue, Section};
+use super::{ConfigValue, Located, Section};
 use crate::config::diagnostic::{Code, Diagnostic, nearest};
 use crate::config::keys::{ConfigKey, KeyStatus, KeyTable, ValueKind};
 use crate::config::model::{Piece, Template, Variable};
@@ -33,7 +33,7 @@ impl Reader<'_> {
             if let Some(read) = &read {
                 self.check_status(key, read, name.span());
             }
-            let at = At {
+            let at = Located {
                 span: value.span(),
                 value: read.unwrap_or(ConfigValue::Broken),
             };
@@ -100,7 +100,7 @@ impl Reader<'_> {
             }
             (ValueKind::Pairs(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
             (ValueKind::List(kind), DeValue::Array(list)) => {
-                let each = |each: &Spanned<DeValue<'_>>| At {
+                let each = |each: &Spanned<DeValue<'_>>| Located {
                     span: each.span(),
                     value: self.value(kind, each).unwrap_or(ConfigValue::Broken),
                 };
@@ -133,7 +133,9 @@ impl Reader<'_> {
                     return None;
                 }
                 let parsed = parse(kind, text);
-                parsed.map_err(|wrong| self.wrong(value.span(), wrong)).ok()
+                parsed
+                    .map_err(|error| self.invalid(value.span(), error))
+                    .ok()
             }
             _ => {
                 self.wrong_type(kind, value);
@@ -174,7 +176,7 @@ impl Reader<'_> {
                 return read;
             }
         }
-        self.wrong(value.span(), format!("expected {}", kind.expected()));
+        self.invalid(value.span(), format!("expected {}", kind.expected()));
         None
     }
 
@@ -194,9 +196,9 @@ impl Reader<'_> {
                 near,
             )
         };
-        let mut wrong = Diagnostic::error(Code::Value, span, message);
-        wrong.hint = hint;
-        self.diagnostics.push(wrong);
+        let mut error = Diagnostic::error(Code::Value, span, message);
+        error.hint = hint;
+        self.diagnostics.push(error);
     }
 
     fn check_names(&mut self, tree: &DeTable<'_>) {
@@ -218,11 +220,11 @@ impl Reader<'_> {
     fn map(&mut self, kind: &'static ValueKind, tree: &DeTable<'_>) -> ConfigValue {
         let mut entries = Vec::with_capacity(tree.len());
         for (name, value) in tree {
-            let name = At {
+            let name = Located {
                 span: name.span(),
                 value: name.get_ref().to_string(),
             };
-            let value = At {
+            let value = Located {
                 span: value.span(),
                 value: self.value(kind, value).unwrap_or(ConfigValue::Broken),
             };
@@ -250,7 +252,7 @@ impl Reader<'_> {
             _ => None,
         };
         if value.is_none() {
-            self.wrong(span, format!("expected {}", kind.expected()));
+            self.invalid(span, format!("expected {}", kind.expected()));
         }
         value
     }
@@ -282,7 +284,7 @@ impl Reader<'_> {
         while let Some((text, after)) = rest.split_once("${") {
             before.push_str(text);
             let Some((name, after)) = after.split_once('}') else {
-                self.wrong(span, "`${` is not closed by `}`".to_owned());
+                self.invalid(span, "`${` is not closed by `}`".to_owned());
                 return None;
             };
             if let Some(variable) = variable(name) {
@@ -325,7 +327,7 @@ impl Reader<'_> {
             .push(Diagnostic::error(Code::Type, value.span(), message));
     }
 
-    fn wrong(&mut self, span: Range<usize>, message: String) {
+    fn invalid(&mut self, span: Range<usize>, message: String) {
         self.diagnostics
             .push(Diagnostic::error(Code::Value, span, message));
     }

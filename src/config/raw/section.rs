@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{At, ConfigValue};
+use super::{ConfigValue, Located};
 use crate::config::keys::{ConfigKey, KeyTable, ValueKind};
 
 /// A table that was read by its declaration.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Section {
     declared: &'static KeyTable,
-    pub(in crate::config) written: BTreeMap<&'static str, At<ConfigValue>>,
+    pub(in crate::config) written: BTreeMap<&'static str, Located<ConfigValue>>,
 }
 
 impl PartialEq for Section {
@@ -21,7 +21,7 @@ impl PartialEq for Section {
 
 impl Section {
     /// The value that was written for `name`.
-    pub(in crate::config) fn written(&self, name: &str) -> Option<&At<ConfigValue>> {
+    pub(in crate::config) fn written(&self, name: &str) -> Option<&Located<ConfigValue>> {
         self.written.get(name)
     }
 
@@ -101,7 +101,7 @@ impl Section {
         }
     }
 
-    pub(in crate::config) fn list(&self, name: &str) -> Vec<At<ConfigValue>> {
+    pub(in crate::config) fn list(&self, name: &str) -> Vec<Located<ConfigValue>> {
         match self.value(name) {
             Some(ConfigValue::List(list)) => list,
             _ => Vec::new(),
@@ -126,14 +126,14 @@ impl Section {
     }
 
     /// Tables by the names that the file gave them.
-    pub(in crate::config) fn named(&self, name: &str) -> Vec<(At<String>, At<Self>)> {
+    pub(in crate::config) fn named(&self, name: &str) -> Vec<(Located<String>, Located<Self>)> {
         let Some(ConfigValue::Map(entries)) = self.value(name) else {
             return Vec::new();
         };
-        let section = |(name, at): (At<String>, At<ConfigValue>)| match at.value {
+        let section = |(name, at): (Located<String>, Located<ConfigValue>)| match at.value {
             ConfigValue::Section(value) => Some((
                 name,
-                At {
+                Located {
                     span: at.span,
                     value,
                 },
@@ -144,7 +144,10 @@ impl Section {
     }
 
     /// Names that the file chose, and what it gave them.
-    pub(in crate::config) fn pairs(&self, name: &str) -> Vec<(At<String>, At<ConfigValue>)> {
+    pub(in crate::config) fn pairs(
+        &self,
+        name: &str,
+    ) -> Vec<(Located<String>, Located<ConfigValue>)> {
         match self.value(name) {
             Some(ConfigValue::Map(entries)) => entries,
             _ => Vec::new(),

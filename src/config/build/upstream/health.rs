@@ -9,14 +9,18 @@ use crate::config::diagnostic::Code;
 use crate::config::model::{
     CloseOrder, ClosePace, DisplacementPolicy, Ejection, Health, HttpProbe, Probe, WebSocketProbe,
 };
-use crate::config::raw::{At, ConfigValue, Section};
+use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
 
 /// The time over which `drain` closes tunnels if neither `rate` nor `over` is written.
 const DEFAULT_OVER: Duration = Duration::from_secs(60);
 
 impl Builder<'_> {
-    pub(super) fn health(&mut self, at: &At<ConfigValue>, section: &Section) -> Option<Health> {
+    pub(super) fn health(
+        &mut self,
+        at: &Located<ConfigValue>,
+        section: &Section,
+    ) -> Option<Health> {
         let probe = match (
             section.optional("websocket"),
             section.optional("http"),
@@ -62,7 +66,7 @@ impl Builder<'_> {
             let known: Result<HeaderName, String> = value::header(&name.value);
             match (known, HeaderValue::from_str(text)) {
                 (Ok(name), Ok(text)) => headers.push((name, text)),
-                (Err(wrong), _) => self.error(Code::Value, &value, &wrong),
+                (Err(error), _) => self.error(Code::Value, &value, &error),
                 (_, Err(_)) => self.error(Code::Value, &value, "this is not a valid header value"),
             }
         }
@@ -82,8 +86,8 @@ impl Builder<'_> {
     fn http_probe(&mut self, section: &Section) -> Option<HttpProbe> {
         let expect = match value::statuses(&section.text("expect")?) {
             Ok(expect) => expect,
-            Err(wrong) => {
-                self.error(Code::Value, section.written("expect")?, &wrong);
+            Err(error) => {
+                self.error(Code::Value, section.written("expect")?, &error);
                 return None;
             }
         };
