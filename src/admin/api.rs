@@ -41,7 +41,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const JSON: &str = "application/json";
 
-/// The interface.
+/// The interface, as served on one socket.
 #[derive(Debug)]
 pub struct Api {
     /// What it shows and changes.

@@ -139,7 +139,8 @@ impl Guard {
     }
 }
 
-/// What taking `new` instead of what runs would change; `files` that it names hold something else.
+/// Compares a new configuration with the running one. `files` are those that it names and whose content
+/// has changed.
 pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPlan {
     let Current {
         source,
@@ -186,7 +187,7 @@ fn named(table: &Value) -> NamedValues<'_> {
     entries.map(|(name, value)| (name.clone(), value)).collect()
 }
 
-/// Routes without a name have that of their position.
+/// Routes by name; a route without one is named by its position.
 fn named_routes(in_force: &Value) -> NamedValues<'_> {
     let routes = in_force["route"].as_array().into_iter().flatten();
     let name = |(position, route): (usize, &Value)| match route["name"].as_str() {
@@ -215,7 +216,7 @@ fn parts(
     names.into_iter().map(part).collect()
 }
 
-/// Names of keys of a table that differ.
+/// The keys of a table whose values differ.
 fn settings_of(table: &str, (new, old): (&Value, &Value), wait: &[&str]) -> Vec<PlannedSetting> {
     let (new, old) = (named(new), named(old));
     let names: BTreeSet<&String> = new.keys().chain(old.keys()).collect();
@@ -251,7 +252,7 @@ fn endpoints(new: &model::Config, snapshot: &Snapshot, live: &LiveTunnels) -> Ve
         .collect()
 }
 
-/// Address, and whether it takes something new, of each endpoint.
+/// For each endpoint of an upstream, by address: whether it accepts new sessions.
 type Members = BTreeMap<String, bool>;
 
 fn of_upstream(
@@ -269,7 +270,7 @@ fn of_upstream(
     let after = new.map_or_else(|| Some(Members::new()), |new| after(new, old, &before));
     let mut labels: BTreeSet<String> = before.keys().cloned().collect();
     labels.extend(after.iter().flat_map(|after| after.keys().cloned()));
-    // Those that went before, and still have tunnels.
+    // Endpoints that were removed earlier may still have tunnels.
     let here = live
         .endpoints()
         .filter(|(upstream, _)| ***upstream == *name);
@@ -295,7 +296,7 @@ fn of_upstream(
         .collect()
 }
 
-/// What an upstream will have; `None` if that has to be looked up first.
+/// The endpoints that an upstream will have; `None` if they have to be looked up first.
 fn after(new: &model::UpstreamConfig, old: Option<&Upstream>, before: &Members) -> Option<Members> {
     let looked_up = matches!(new.discovery, Discovery::Dns { .. } | Discovery::Srv { .. });
     if looked_up {
@@ -310,7 +311,7 @@ fn after(new: &model::UpstreamConfig, old: Option<&Upstream>, before: &Members) 
     )
 }
 
-/// Live tunnels whose route or endpoint goes, or is to take nothing new.
+/// Live tunnels whose route or endpoint is removed or drained.
 fn displaced(routes: &[PlannedPart], endpoints: &[PlannedEndpoint], live: &LiveTunnels) -> u64 {
     let gone =
         |change: PlannedChange| matches!(change, PlannedChange::Removed | PlannedChange::Drained);

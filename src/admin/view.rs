@@ -27,9 +27,9 @@ pub struct View {
     pub workers: Arc<Workers>,
     /// The configuration that they run.
     pub shared: Arc<Shared>,
-    /// Connections of the process.
+    /// The limit on client connections, and how many there are.
     pub admission: Arc<Admission>,
-    /// The process.
+    /// Whether the process drains, and how its reloads went.
     pub process: Arc<ProcessStatus>,
     /// Log lines dropped so far.
     pub log_dropped: Arc<Counter>,
@@ -129,7 +129,7 @@ impl fmt::Debug for LoadedConfig {
 /// A configured listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerState {
-    /// Its name.
+    /// The name of the listener.
     pub name: Arc<str>,
     /// Its addresses, with real ports in place of 0; as configured while it is drained.
     pub addresses: Vec<String>,

@@ -32,7 +32,7 @@ pub fn start(displacer: Displacer) -> PeriodicTask {
     })
 }
 
-/// Upstream and address.
+/// An upstream, and the address of an endpoint in it.
 type EndpointName = (Arc<str>, Arc<str>);
 
 /// The evictions under way.

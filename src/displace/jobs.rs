@@ -16,7 +16,7 @@ use super::workers::{ListPosition, LiveTunnel, TunnelRef, WorkerUnresponsive, Wo
 use crate::config::model::{CloseOrder, ClosePace};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
-/// Jobs at once.
+/// Jobs that may run at once.
 const MAX_JOBS: usize = 1024;
 
 /// Time between two steps of a job.
@@ -99,7 +99,7 @@ impl Job {
 pub struct JobSpec {
     /// Which tunnels they are, in words.
     pub description: String,
-    /// How fast.
+    /// How fast to close them.
     pub speed: Speed,
     /// The reason that they end with, and what their Close frames say.
     pub words: CloseMessage,
@@ -110,16 +110,16 @@ pub struct JobSpec {
 pub enum Speed {
     /// As fast as possible.
     AtOnce,
-    /// At a pace.
+    /// One by one, at this pace.
     Paced(ClosePace),
 }
 
 /// A tunnel that a job is to close, and its worker.
 #[derive(Debug, Clone, Copy)]
 pub struct ChosenTunnel {
-    /// The worker.
+    /// The number of its worker.
     pub worker: usize,
-    /// The tunnel there.
+    /// The tunnel in that worker's table.
     pub reference: TunnelRef,
 }
 
@@ -147,6 +147,7 @@ impl Jobs {
         closing: JobSpec,
     ) -> Result<Arc<Job>, TooManyJobs> {
         let mut inner = self.lock();
+        // Finished tasks stay in the set until they are joined.
         while inner.running.try_join_next().is_some() {}
         inner.jobs.retain(|job| job.is_running());
         let tunnels: usize = inner.jobs.iter().map(|job| job.tunnels).sum();
@@ -253,7 +254,7 @@ impl Speed {
     fn due(self, elapsed: Duration, tunnels: usize) -> usize {
         let due = match self {
             Self::AtOnce => return tunnels,
-            // The first at once.
+            // One tunnel is due at once: a slow rate must not look like nothing happens.
             Self::Paced(ClosePace::PerSecond(rate)) => elapsed.as_secs_f64() * rate + 1.0,
             // Each in the middle of its share of the time.
             Self::Paced(ClosePace::Over(time)) => {

@@ -135,6 +135,7 @@ impl UpstreamRebalancer {
         };
         let chosen = in_turn(&candidates, allowed);
         if chosen.is_empty() {
+            // Listing all tunnels costs more than counting: do not repeat it at every check.
             self.not_before = now + RECONNECT_TIME;
             return;
         }

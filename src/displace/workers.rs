@@ -72,7 +72,7 @@ pub struct LiveTunnel {
     pub reference: TunnelRef,
     /// The client.
     pub client: Peer,
-    /// Listener, route, upstream, endpoint.
+    /// Its listener, route, upstream and endpoint.
     pub series: Arc<EndpointSeries>,
     /// Host and path of the request.
     pub target: Box<str>,
@@ -115,6 +115,7 @@ pub fn execute(worker: &Worker, query: WorkerQuery) {
         WorkerQuery::Close(named, words, closed) => {
             let words = Rc::new(words);
             let close = |named: &TunnelRef| {
+                // The place may have been reused since the tunnel was listed.
                 let is_it =
                     |record: &TunnelRecord| record.facts.session == SessionId(named.session);
                 worker.tunnels.close(named.place, &words, is_it)
@@ -186,9 +187,9 @@ pub struct Workers(Vec<WorkerLink>);
 /// A position in a listing: a worker, and a place in its table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListPosition {
-    /// The worker.
+    /// The number of the worker.
     pub worker: usize,
-    /// The place.
+    /// The place in that worker's table.
     pub place: usize,
 }
 

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 /// Which process it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Identity {
-    /// How many upgrades came before it: 1 for one that was started by itself.
+    /// Its number in the row of upgrades; 1 if it was not started by an upgrade.
     pub generation: u64,
-    /// The process.
+    /// Its process id.
     pub pid: u32,
-    /// Of tidegate.
+    /// Its version of tidegate.
     pub version: String,
-    /// When it began.
+    /// When it started.
     pub started: String,
 }
 
-/// A time, for people and machines (RFC 3339).
+/// A time in RFC 3339, which people and machines can read.
 pub fn shown(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }

@@ -80,7 +80,7 @@ pub struct CloseResponse {
     pub job: Option<JobInfo>,
 }
 
-/// Closes tunnels, or counts those that would be.
+/// Closes the tunnels that match, or only counts them.
 ///
 /// # Errors
 /// [`ApiError`].

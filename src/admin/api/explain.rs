@@ -28,7 +28,7 @@ use crate::upstream::group::PickError;
 /// Routes listed in addition to the one that matches.
 const MAX_OTHER_ROUTES: usize = 20;
 
-/// An imagined request.
+/// A hypothetical request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {

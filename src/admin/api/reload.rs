@@ -26,8 +26,8 @@ pub struct ConfigInfo {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReloadRequest {
-    /// Refuse the reload if more live tunnels than this lose their route or endpoint, or have it drained;
-    /// default: half of all tunnels.
+    /// Refuse the reload if more live tunnels than this would have their route or endpoint removed or
+    /// drained; default: half of all tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_displaced: Option<u64>,
     /// Reload regardless of how many tunnels are displaced.

@@ -44,7 +44,7 @@ pub struct StatusInfo {
     pub workers: usize,
     /// Open client connections, tunnels included.
     pub connections: usize,
-    /// Client connections that the file descriptor limit allows.
+    /// Maximum number of client connections, as the file descriptor limit allows.
     pub max_connections: usize,
     /// Live tunnels.
     pub tunnels: u64,

@@ -46,7 +46,7 @@ impl ListTunnelsRequest {
     pub const NAMES: [&str; 4] = ["sort", "limit", "after", "rate_window"];
 }
 
-/// What tunnels are sorted by.
+/// The value that tunnels are sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TunnelSort {
@@ -115,13 +115,16 @@ pub struct TunnelInfo {
     pub ending: Option<String>,
 }
 
-/// Traffic of a tunnel per second.
+/// Traffic rates of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct TunnelRates {
+    /// Bytes per second from the client.
     pub bytes_from_client: f64,
+    /// Bytes per second from the endpoint.
     pub bytes_from_endpoint: f64,
+    /// Messages per second from the client.
     pub messages_from_client: f64,
+    /// Messages per second from the endpoint.
     pub messages_from_endpoint: f64,
 }
 

@@ -16,7 +16,7 @@ pub(in crate::cli) struct ReloadArgs {
     /// Only show what would change, and how many live tunnels each change affects
     #[arg(long)]
     plan: bool,
-    /// Reload only if this many live tunnels or fewer lose their route or endpoint, or have it drained
+    /// Refuse if more live tunnels than this would have their route or endpoint removed or drained
     /// [default: half of all tunnels]
     #[arg(long, value_name = "TUNNELS", conflicts_with_all = ["plan", "force"])]
     max_displaced: Option<u64>,

@@ -33,7 +33,7 @@ pub(in crate::cli) struct TunnelsArgs {
     which: FilterArgs,
 }
 
-/// What tunnels are sorted by.
+/// The column that tunnels are sorted by.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SortArg {
     Age,

@@ -43,6 +43,7 @@ impl MoveBudget {
                 (self.allowance + rate * passed).min(max)
             }
         };
+        // Whole tunnels only; the fraction stays for the next check, so that slow rates are kept, too.
         self.last_check = Some(now);
         self.allowance as usize
     }

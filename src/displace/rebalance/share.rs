@@ -109,14 +109,14 @@ mod tests {
         check(&[20, 0], 0, &[8, 0]);
         check(&[90, 75, 75, 60], 0, &[0, 0, 0, 0]);
         check(&[91, 75, 75, 59], 0, &[1, 0, 0, 0]);
-        // Those that are on the way back are not missing.
+        // Clients that are reconnecting are not missing.
         check(&[95, 100, 100, 0], 5, &[5, 10, 10, 0]);
         check(&[90, 90, 90, 0], 30, &[0, 0, 0, 0]);
-        // Few: they would come back to where they were.
+        // With few tunnels, least connections would put them back on the same endpoints.
         check(&[1, 1, 1, 0], 0, &[0, 0, 0, 0]);
         check(&[3, 3, 0], 0, &[0, 0, 0]);
         check(&[4, 0], 0, &[1, 0]);
-        // Nobody to move to.
+        // There is no other endpoint to move to.
         check(&[1000], 0, &[0]);
         check(&[], 0, &[]);
         check(&[0, 0], 0, &[0, 0]);
@@ -130,14 +130,14 @@ mod tests {
         check(&[load(3, 300, None), load(1, 100, None)], &[0, 0]);
         check(&[load(3, 400, None), load(1, 0, None)], &[0, 0]);
         check(&[load(1, 400, None), load(3, 0, None)], &[250, 0]);
-        // The one that is full has what it may have, and the others share the rest.
+        // The full endpoint keeps what its limit allows, and the others share the rest.
         let full = load(1, 100, Some(100));
         check(&[full, load(1, 450, None), load(1, 450, None)], &[0, 0, 0]);
         check(
             &[full, load(1, 800, None), load(1, 100, None)],
             &[0, 125, 0],
         );
-        // Its limit is less than it was.
+        // A limit that has been lowered.
         check(&[load(1, 100, Some(60)), load(1, 100, None)], &[40, 0]);
         // All are full.
         check(&[full, load(1, 90, Some(50))], &[0, 0]);
@@ -152,7 +152,7 @@ mod tests {
         )
     }
 
-    /// Puts one where least connections would.
+    /// Adds one session where least connections would.
     fn put(balancer: &mut Balancer, loads: &mut [EndpointLoad]) -> Option<usize> {
         let candidates = loads.iter().map(|load| Candidate {
             weight: load.weight,
@@ -203,7 +203,7 @@ mod tests {
             prop_assert_eq!(excess(&fleet, 0, 1.05), vec![0; fleet.len()], "{:?}", fleet);
         }
 
-        /// Whatever the order in which they are closed, and as if none came back meanwhile.
+        /// In whatever order tunnels are closed, and even if no client reconnects meanwhile.
         #[test]
         fn no_more_are_moved_than_the_excess_that_there_was(
             fleet in fleets(), factor in 1.05..3.0, steps in vec(1_usize..50, 1..40),
@@ -223,7 +223,7 @@ mod tests {
             prop_assert!(away <= first, "{away} of {first}");
         }
 
-        /// Each comes back to where least connections puts it, and then nothing is left to do.
+        /// Each client reconnects where least connections puts it, until no endpoint has excess.
         #[test]
         fn it_settles_without_moving_anybody_twice(
             fleet in fleets(), factor in 1.05..3.0, seed: u64,
