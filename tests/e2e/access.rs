@@ -1,4 +1,4 @@
-//! Who gets in: by address, by origin, and whom the address is believed of.
+//! Access by client address and by origin, and the trust in forwarded addresses.
 
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
@@ -13,7 +13,7 @@ async fn start(listener: &str, route: &str) -> (Endpoint, Proxy) {
     (endpoint, proxy)
 }
 
-/// What the endpoint sees of a plain request with these fields.
+/// The head that the endpoint gets for a plain request with these fields.
 async fn seen(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> Head {
     let mut client = proxy.connect().await;
     let request = format!("GET /p HTTP/1.1\r\nHost: a.example.com\r\n{fields}\r\n");
@@ -24,14 +24,14 @@ async fn seen(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> Head {
     head
 }
 
-/// What the endpoint sees of a handshake with these fields.
+/// The head that the endpoint gets for a handshake with these fields.
 async fn seen_of_handshake(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> Head {
     let mut client = proxy.connect().await;
     client.send(handshake_with(fields)).await;
     endpoint.request().await.1
 }
 
-/// Everything that anybody could take for word of where a request came from.
+/// Every header field that an application may read as the origin of a request.
 fn claims(head: &Head) -> Vec<String> {
     let mut claims: Vec<String> = head
         .0
@@ -47,7 +47,7 @@ fn claims(head: &Head) -> Vec<String> {
     claims
 }
 
-/// Each of these claims to come from 6.6.6.6.
+/// Spellings of a claim to come from 6.6.6.6.
 const LIES: &str = "X-Forwarded-For: 6.6.6.6\r\n\
     x-forwarded-for: 6.6.6.6\r\n\
     X_Forwarded_For: 6.6.6.6\r\n\
@@ -133,7 +133,7 @@ async fn a_trusted_proxy_is_trusted_in_one_header_family_only() {
     assert_eq!(head.value("x-forwarded-proto"), Some("https"));
 }
 
-/// The client writes the beginning of the line, and the proxy that is trusted the end.
+/// The client writes the beginning of the line, and the trusted proxy appends to it.
 #[tokio::test]
 async fn a_client_cannot_hide_what_a_trusted_proxy_adds() {
     let listener = "trusted_proxies = [\"127.0.0.1\"]\ntrusted_header = \"forwarded\"\n";
@@ -193,7 +193,7 @@ async fn allow_and_deny_apply_to_the_trusted_client_address() {
         ("198.51.100.1", false),
         ("192.0.2.1, 198.51.100.1", false),
         ("", false),
-        // A proxy that keeps it to itself does not vouch for anybody.
+        // The trusted proxy says that it does not know the client.
         ("192.0.2.1, unknown", false),
         ("\u{e9}, 192.0.2.1", true),
         ("192.0.2.1, \u{e9}", false),
@@ -212,7 +212,7 @@ async fn allow_and_deny_apply_to_the_trusted_client_address() {
         }
     }
     endpoint.stays_quiet().await;
-    // The same claim from elsewhere is nobody's word.
+    // The same claim from an untrusted address is ignored.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut client = Wire::tcp(socket.connect(proxy.address()).await.unwrap());

@@ -1,4 +1,4 @@
-//! What operators see of a running process, by HTTP.
+//! What the admin interface shows of a running process.
 
 use serde_json::{Value, json};
 
@@ -200,7 +200,7 @@ async fn explain_shows_what_would_happen_to_a_request() {
     );
     let told = explain(json!({ "url": "wss://a.example/other" })).await;
     assert_eq!(told["response"]["reason"], "no-route");
-    // None of that has come to the endpoint, or to anybody's count.
+    // None of these requests has reached the endpoint or a counter.
     assert_eq!(echo.served(), 0);
     assert_eq!(operator.get("/v1/status").await["rejections"], 0);
 }

@@ -1,4 +1,4 @@
-//! Who may ask what, and the description of what can be asked.
+//! Who may use the admin interface for what, and its OpenAPI description.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -138,7 +138,7 @@ async fn the_description_has_every_operation_and_answers_are_as_described() {
         let body = match operation {
             Operation::Explain => json!({ "url": "ws://chat.example.com/chat" }),
             Operation::CloseTunnels => json!({ "all": true, "dry_run": true }),
-            // There is none to stop: what that says has its own test.
+            // There is no job to stop; that error has a test of its own.
             Operation::StopClosing => continue,
             Operation::Reload | Operation::Upgrade => json!({}),
             Operation::DrainListener | Operation::UndrainListener => json!({ "listener": "main" }),
@@ -162,8 +162,8 @@ async fn the_description_has_every_operation_and_answers_are_as_described() {
     assert!(!fits(&wrong, &schema, &described));
 }
 
-/// Whether a value is as a schema says, as far as ours say anything: references, types, properties,
-/// what is required, items, alternatives.
+/// Whether a value fits a schema. Supports what the description uses: references, types, properties,
+/// required ones, items and alternatives.
 fn fits(value: &Value, schema: &Value, root: &Value) -> bool {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = root.pointer(reference.trim_start_matches('#')).unwrap();

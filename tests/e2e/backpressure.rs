@@ -1,32 +1,33 @@
-//! Peers that do not read: the other side waits, and what tidegate keeps meanwhile has a bound that
-//! does not depend on what is sent.
+//! Peers that do not read: the other side has to wait, and the memory that tidegate uses for them does
+//! not depend on the amount of data.
 
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::{Random, frame};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 
-/// What somebody would send who is not stopped: 1 GiB, a message at a time.
+/// The messages of a sender that is never stopped: 1 GiB.
 const MESSAGES: usize = 1024;
 
-/// Enough of them to see that they go on.
+/// The number of messages that shows that the relay continues.
 const SOME: usize = 64;
 
-/// What a tunnel may keep unwritten, and as much again for what it costs to keep.
+/// The unwritten bytes that a tunnel may keep, and the same again as overhead.
 const TUNNEL_KIB: usize = 2 * 128;
 
-/// What hyper may keep of a body (64 KiB to read and to write, towards client and endpoint), likewise.
+/// The bytes of a body that hyper may keep (64 KiB to read and to write, on both sides), and the same
+/// again as overhead.
 const BODY_KIB: usize = 2 * 4 * 64;
 
-/// What a process takes once, whatever is sent: code not used before, pages of the allocator.
+/// Memory that a process needs once, whatever is sent: first use of code, pages of the allocator.
 const SLACK_KIB: usize = 4 * 1024;
 
-/// 1 MiB that would not fit if some of it were lost, doubled or moved.
+/// A message of 1 MiB in which a lost, repeated or moved byte is noticed.
 fn message() -> Vec<u8> {
     frame(0x82, None, &Random(9).bytes((1 << 20) - 7))
 }
 
-/// Fails if the process has taken more than `most` since `before`.
+/// Asserts that the memory of the process has grown by no more than `most` since `before`.
 fn grew_at_most(proxy: &Proxy, before: usize, most: usize) {
     let grown = proxy.resident_kib().saturating_sub(before);
     assert!(grown < most + SLACK_KIB, "{grown} KiB");
@@ -41,7 +42,7 @@ async fn open(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
     (client, wire)
 }
 
-/// Both ends of a request whose body is 1 GiB long: who sends it, and who should read it.
+/// Both ends of a request with a body of 1 GiB: the sender, and the reader.
 async fn upload(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
     let mut client = proxy.connect().await;
     let length = MESSAGES * message().len();
@@ -54,7 +55,7 @@ async fn upload(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
     (client, served)
 }
 
-/// Both ends of a reply, likewise.
+/// Both ends of a response with a body of 1 GiB: the sender, and the reader.
 async fn reply(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
     let mut client = proxy.connect().await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -69,8 +70,8 @@ async fn reply(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
     (served, client)
 }
 
-/// Sends as much as is taken towards a reader that takes nothing, and then `through` messages in
-/// all to one that reads: each byte comes, and memory has a bound both times.
+/// Sends as much as possible while the reader does not read, and then `through` messages in total while
+/// it does: every byte arrives, and memory is bounded both times.
 async fn stall_and_go_on(
     proxy: &Proxy,
     most: usize,
@@ -114,7 +115,7 @@ async fn a_gibibyte_waits_for_an_endpoint_that_does_not_read() {
     stall_and_go_on(&proxy, TUNNEL_KIB, SOME, (client, wire)).await;
 }
 
-/// Whatever endpoints send: what clients do not read stays with who sends it.
+/// Bytes that clients do not read stay with the endpoints that send them.
 #[tokio::test]
 async fn a_hundred_stalled_readers_stall_their_endpoints_and_cost_no_memory() {
     let endpoint = Endpoint::bind().await;
@@ -128,7 +129,7 @@ async fn a_hundred_stalled_readers_stall_their_endpoints_and_cost_no_memory() {
     let floods = tunnels.iter_mut().map(|(_, wire)| wire.flood(&message));
     futures_util::future::join_all(floods).await;
     grew_at_most(&proxy, before, 100 * TUNNEL_KIB);
-    // They go on as soon as they are read.
+    // The tunnels continue as soon as their clients read.
     let (client, _) = &mut tunnels[0];
     assert!(client.exactly(message.len()).await == message);
 }

@@ -1,4 +1,4 @@
-//! Who gets a tunnel: shares over several workers, and what happens when an endpoint is down.
+//! Balancing: the shares of endpoints across workers, and endpoints that are down.
 
 use std::net::SocketAddr;
 
@@ -34,7 +34,7 @@ async fn weighted(balance: &str) -> ([Echo; 3], Proxy) {
 }
 
 async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
-    // Asked once: it is looked up in the log, which grows with every tunnel.
+    // Read once, because it is looked up in the log, which grows with every tunnel.
     let address = proxy.address();
     let mut tunnels = Vec::new();
     for _ in 0..count {
@@ -58,7 +58,7 @@ async fn open_tunnels_are_balanced_rather_than_past_ones() {
     let (echoes, proxy) = weighted("least_connections").await;
     let mut held = tunnels(&proxy, 200).await;
     assert_eq!(echoes.each_ref().map(Echo::served), [50, 50, 100]);
-    // Tunnels that end leave room, and new ones take it: the balance is that of those that live.
+    // New tunnels go where others have ended: the balance is that of the open ones.
     held.truncate(40);
     until("tunnels to end", || {
         echoes.iter().map(Echo::open).sum::<usize>() == 40
@@ -100,7 +100,7 @@ async fn many_simultaneous_handshakes_are_balanced() {
     assert!(fair, "{served:?}");
 }
 
-/// Exactly where it is no chance, else within five standard deviations.
+/// Exact for deterministic policies, and within five standard deviations for random ones.
 #[tokio::test]
 async fn shares_follow_the_weights_across_a_reload_and_a_kill() {
     for (policy, most_off) in [
@@ -120,7 +120,7 @@ async fn shares_follow_the_weights_across_a_reload_and_a_kill() {
             .zip([100, 100, 200])
             .all(|(served, share)| served.abs_diff(share) <= most_off);
         assert!(fair, "{policy}: {served:?}");
-        // What it would have had goes to the others, in equal parts.
+        // Its share goes to the other two, in equal parts.
         drop(c);
         held.extend(tunnels(&proxy, 100).await);
         let more = [a.served() - served[0], b.served() - served[1]];
@@ -132,7 +132,7 @@ async fn shares_follow_the_weights_across_a_reload_and_a_kill() {
     }
 }
 
-/// A reload in the middle of a state that is not balanced keeps what each has.
+/// A reload keeps the count of each endpoint, even if they are unbalanced at that moment.
 #[tokio::test]
 async fn a_skew_survives_a_reload_and_is_corrected() {
     let echoes = [Echo::start("a").await, Echo::start("b").await];
@@ -142,7 +142,7 @@ async fn a_skew_survives_a_reload_and_is_corrected() {
     proxy.reload(&with_workers(4, &simple(&[a, b]))).await;
     held.extend(tunnels(&proxy, 30).await);
     assert_eq!(echoes.each_ref().map(Echo::open), [30, 30]);
-    // A kill, and its tunnels are no more counted for it when it is back.
+    // After a kill, the endpoint comes back without a count of its old tunnels.
     let [a, dying] = echoes;
     drop(dying);
     proxy.logged_times("tunnel ended", 30).await;
@@ -150,7 +150,7 @@ async fn a_skew_survives_a_reload_and_is_corrected() {
     assert_eq!(a.open(), 40);
 }
 
-/// One that comes later gets its share bit by bit, not everything at once.
+/// With a slow start, a new endpoint gets its share gradually and not all at once.
 #[tokio::test]
 async fn a_new_endpoint_is_not_flooded() {
     let echoes = [
@@ -174,10 +174,10 @@ async fn a_new_endpoint_is_not_flooded() {
     );
     proxy.reload(&slow(&[a, b, c])).await;
     held.extend(tunnels(&proxy, 100).await);
-    // A tenth of twice its share: seven of a hundred, give or take what chance does.
+    // A tenth of twice its share: seven of a hundred on average.
     let new = echoes[2].open();
     assert!((1..=25).contains(&new), "{new}");
-    // Without a slow start it gets what the others are ahead.
+    // Without a slow start it gets all tunnels until it has as many as the others.
     proxy.reload(&with_workers(4, &simple(&[a, b, c]))).await;
     let before = echoes[2].open();
     held.extend(tunnels(&proxy, 20).await);
@@ -203,7 +203,7 @@ async fn an_endpoint_that_refuses_connections_is_skipped() {
         proxy.tunnel().await;
         let mut client = proxy.connect().await;
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        // tungstenite's own answer to a request that is no handshake.
+        // The response of tungstenite to a request that is not a handshake.
         assert_ne!(client.head().await.status(), 503);
     }
     proxy.logged("cannot connect to endpoint").await;
@@ -281,7 +281,7 @@ async fn the_number_of_tries_is_the_configured_one() {
 
 #[tokio::test]
 async fn a_connect_timeout_is_504() {
-    // A queue that is full: the kernel drops what would be one more.
+    // A full backlog: the kernel drops further SYNs.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket
         .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
@@ -300,7 +300,7 @@ async fn a_connect_timeout_is_504() {
     );
 }
 
-/// A handshake that waits for its 101 is load like any other.
+/// A handshake that waits for its 101 counts as load.
 #[tokio::test]
 async fn pending_handshakes_count() {
     let endpoints = [Endpoint::bind().await, Endpoint::bind().await];
@@ -340,7 +340,7 @@ async fn names_are_resolved_and_unix_sockets_connected() {
         served.send(crate::harness::wire::SWITCH).await;
         served
     });
-    // Whichever of them the turn begins with.
+    // The turn may begin with either of them.
     let _tunnels = [proxy.tunnel().await, proxy.tunnel().await];
     assert_eq!(echo.served(), 1);
     by_path.await.unwrap();

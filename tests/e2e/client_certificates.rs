@@ -1,5 +1,5 @@
-//! Certificates that clients show: who has to, what endpoints are told, and that a resumed session
-//! is no way around them.
+//! Client certificates: who needs one, what endpoints get to know, and that a resumed session does not
+//! bypass them.
 
 use std::io;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::harness::proxy::{Proxy, settings};
 use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
 
 struct Setup {
-    /// Signs our own certificate.
+    /// The authority of the server certificate.
     authority: Authority,
-    /// Signs those of clients.
+    /// The authority of the client certificates.
     clients: Authority,
     folder: TempDir,
 }
@@ -36,13 +36,13 @@ impl Setup {
         setup
     }
 
-    /// A client that shows a certificate of `issuer` for `subject`.
+    /// A client with a certificate of `issuer` for `subject`.
     fn client(&self, issuer: &Authority, subject: &str) -> Arc<ClientConfig> {
         self.authority.client_showing(issuer, subject)
     }
 }
 
-/// What follows the listener's certificate.
+/// The TLS settings after the certificate of the listener.
 fn config(address: std::net::SocketAddr, client_auth: &str, route: &str) -> String {
     let tls = format!(
         "[listener.main.tls]\n\
@@ -65,7 +65,7 @@ async fn connect(proxy: &Proxy, client: &Arc<ClientConfig>) -> io::Result<TlsStr
         .await
 }
 
-/// The status of a handshake, or that TLS went wrong; with TLS 1.3 a client learns that late.
+/// The status of a handshake, or the TLS error; with TLS 1.3 a client gets that only when it reads.
 async fn status(proxy: &Proxy, client: &Arc<ClientConfig>) -> io::Result<(u16, HandshakeKind)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = connect(proxy, client).await?;
@@ -175,18 +175,18 @@ async fn a_resumed_session_never_skips_the_certificate_check() {
     let folder = setup.folder.path().to_owned();
     let with = |client_auth: &str| config(echo.address, client_auth, "");
     let proxy = Proxy::start_in(setup.folder, &with("")).await;
-    // A session from when nobody was asked.
+    // A session from the time when no certificate was requested.
     status(&proxy, &nobody).await.unwrap();
     let (_, kind) = status(&proxy, &nobody).await.unwrap();
     assert_eq!(kind, HandshakeKind::Resumed);
     proxy.reload(&with(&auth("required"))).await;
     assert!(status(&proxy, &nobody).await.is_err());
-    // Somebody who has shown one shows it each time.
+    // A resumed session keeps the certificate of the client.
     for _ in 0..2 {
         let (status, kind) = status(&proxy, &alice).await.unwrap();
         assert_eq!((status, kind), (101, HandshakeKind::Full));
     }
-    // Another authority: what the old one signed is worth nothing.
+    // After a change of the authority, certificates of the old one are not valid.
     Authority::new().write(&folder.join("clients.pem"));
     proxy
         .reload(&(with(&auth("required")) + "# another one\n"))

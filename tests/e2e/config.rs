@@ -1,7 +1,8 @@
-//! What is said of a configuration that is wrong, word for word.
+//! The diagnostics of configurations, word for word.
 //!
 //! Each `config/bad/NAME.toml`, and each `config/odd/NAME.toml`, of which there are only warnings, has a
-//! `NAME.stderr` beside it: what `tidegate check` prints. With TIDEGATE_BLESS=1 they are written anew; read the difference before you commit it.
+//! `NAME.stderr` next to it, the expected output of `tidegate check`. TIDEGATE_BLESS=1 rewrites these files;
+//! read the difference before you commit it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -41,7 +42,7 @@ fn kept(folder: &str) -> PathBuf {
         .join(folder)
 }
 
-/// A folder with two certificates whose keys can be mixed up, and a copy of the file.
+/// A folder with two certificates, so that their keys can be mixed up, and a copy of the file.
 fn folder_with(file: &Path) -> TempDir {
     let folder = TempDir::new().unwrap();
     let authority = Authority::new();
@@ -73,7 +74,7 @@ fn every_warning_is_reported_word_for_word() {
     assert!(files >= 3, "{files}");
 }
 
-/// Holds what is printed of each file in `folder` against what is kept; returns how many there are.
+/// Compares the output for each file in `folder` with the expected one. Returns the number of files.
 fn told_word_for_word(folder: &str, end: impl Fn(&str, &Checked)) -> usize {
     let bless = std::env::var_os("TIDEGATE_BLESS").is_some();
     let mut files: Vec<PathBuf> = fs::read_dir(kept(folder))

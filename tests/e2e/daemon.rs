@@ -1,4 +1,4 @@
-//! The process and its keys: no privileges needed, nothing of a key anywhere but in memory.
+//! The process and its keys: it needs no privileges, and keys are nowhere but in memory.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -17,7 +17,7 @@ use crate::harness::frames::Random;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::HANDSHAKE;
 
-/// What the kernel grants the process of core dumps.
+/// The core dump limit of a process.
 fn core_limit(pid: u32) -> String {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let line = limits
@@ -27,7 +27,7 @@ fn core_limit(pid: u32) -> String {
     line.split_whitespace().nth(5).unwrap().to_owned()
 }
 
-/// Who may look into a process: root alone, where it is not dumpable (proc_pid(5)).
+/// The owner of the files in /proc/PID: root, if the process is not dumpable (proc_pid(5)).
 fn owner(pid: u32) -> u32 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(format!("/proc/{pid}/status")).unwrap().uid()
@@ -44,7 +44,7 @@ async fn a_crash_leaves_no_keys_on_the_disk_unless_core_dumps_are_enabled() {
     assert_eq!(core_limit(proxy.pid()), core_limit(std::process::id()));
 }
 
-/// A user that has nothing, where the test may choose one.
+/// A user without privileges, if the test runs as root.
 const NOBODY: u32 = 65_534;
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn no_privileges_are_needed() {
         .await;
     client.send(HANDSHAKE).await;
     assert_eq!(client.head().await.status(), 101);
-    // Others of its user cannot look into it, and it reloads by itself all the same.
+    // Other processes of its user cannot read its memory, and it still reloads changed files.
     if is_root {
         assert_eq!(owner(proxy.pid()), 0);
     }
@@ -90,7 +90,7 @@ async fn no_privileges_are_needed() {
 /// Keys of every kind, and a configuration that uses them.
 struct Secrets {
     config: String,
-    /// What must not be seen.
+    /// The secrets that must not appear.
     texts: Vec<String>,
 }
 
@@ -103,7 +103,7 @@ impl Secrets {
         for key in ["chat.key", "ours.key"] {
             let pem = fs::read_to_string(folder.join(key)).unwrap();
             let lines = pem.lines().filter(|line| !line.starts_with("---"));
-            // Short lines could stand anywhere.
+            // A short line could appear anywhere by chance.
             let lines = lines.filter(|line| line.len() > 20).map(str::to_owned);
             texts.extend(lines);
             let der: String = pem
@@ -144,7 +144,7 @@ impl Secrets {
     }
 }
 
-/// A part of a key as it is shown by those who do not know that it is one.
+/// A part of a key in the notations of debug output and hex dumps.
 fn shown(bytes: &[u8]) -> [String; 3] {
     let part = &bytes[bytes.len() / 2..][..8];
     let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -170,7 +170,7 @@ async fn secrets_are_in_no_log_and_no_dump() {
 
     let proxy = Proxy::start_in(folder, &secrets.config).await;
     let authority = Authority::new();
-    // One that does not believe us, and is told so in the log, and none that does.
+    // A client that does not trust the certificate: its failed handshake is logged.
     let socket = tokio::net::TcpStream::connect(proxy.address())
         .await
         .unwrap();
@@ -203,7 +203,7 @@ async fn secrets_are_in_no_log_and_no_dump() {
     secrets.are_not_in(&log);
 }
 
-/// Values from the environment may be secrets: the file is quoted as it is written.
+/// Values from the environment may be secrets, so diagnostics quote the file without them.
 #[test]
 fn values_from_the_environment_are_not_quoted_in_diagnostics() {
     let file = |line: &str| {

@@ -1,4 +1,4 @@
-//! Endpoints that are looked up, or read from a file of their own, while everything runs.
+//! Endpoints from DNS lookups and from an endpoints file, which change at run time.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::harness::proxy::{Proxy, Signal, simple};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire};
 
-/// With these lines instead of a list of endpoints.
+/// A configuration with these lines instead of a list of endpoints.
 fn found_by(lines: &str) -> String {
     let lines = format!("balance = \"round_robin\"\n{lines}\n");
     simple(&[]).replace("endpoints = []\n", &lines)
@@ -25,7 +25,7 @@ fn by_name(server: &NameServer, port: u16) -> String {
     ))
 }
 
-/// Echoes at several addresses, all at the same port.
+/// Echo endpoints at several addresses with the same port.
 async fn echoes(count: u8) -> (Vec<Echo>, u16) {
     let first = Echo::with("echo", Unit::Bytes, None).await;
     let port = first.address.port();
@@ -127,7 +127,7 @@ async fn a_failing_lookup_keeps_the_endpoints_and_is_reported_once() {
         proxy
             .logged_times("endpoint discovery works again", lost)
             .await;
-        // That there were more tries than one was nothing to tell.
+        // Repeated failures are not logged again.
         assert_eq!(
             proxy
                 .log()
@@ -137,7 +137,7 @@ async fn a_failing_lookup_keeps_the_endpoints_and_is_reported_once() {
         );
     }
     assert_eq!(served(&echoes), [3]);
-    // They were the same all the time.
+    // The endpoints have not changed in between.
     assert_eq!(proxy.log().events("endpoints discovered").len(), 1);
 }
 
@@ -181,7 +181,7 @@ async fn services_get_shares_by_their_weights_and_backups_nothing() {
     .await;
     tunnels(&proxy, 8).await;
     assert_eq!(served(&echoes), [6, 2, 0]);
-    // The backup is all there is left.
+    // Only the backup is left.
     server.services("_ws._tcp.chat.test", &services[..1]);
     proxy.logged_times("endpoints discovered", 2).await;
     tunnels(&proxy, 1).await;
@@ -208,7 +208,7 @@ async fn a_reload_repeats_no_lookup_whose_answer_is_known() {
     }
     assert_eq!(served(&echoes), [3, 0]);
     assert_eq!(server.asked(), asked);
-    // Another name is another matter: it is known when the reload is over.
+    // A new name is looked up before the reload is complete.
     proxy
         .reload(&config.replace("chat.test", "other.test"))
         .await;
@@ -218,7 +218,7 @@ async fn a_reload_repeats_no_lookup_whose_answer_is_known() {
 }
 
 fn write(folder: &Path, text: &str) {
-    // As editors do it: nobody ever sees half of it.
+    // By a rename, as editors do, so that half a file is never read.
     let aside = folder.join("chat.endpoints.new");
     std::fs::write(&aside, text).unwrap();
     std::fs::rename(aside, folder.join("chat.endpoints")).unwrap();
@@ -232,7 +232,7 @@ async fn a_changed_endpoints_file_is_applied_and_nothing_else_is() {
     let config = found_by("endpoints_file = \"chat.endpoints\"");
     let proxy = Proxy::start_in(folder, &config).await;
     let mut held = tunnels(&proxy, 1).await;
-    // What the configuration says meanwhile is nobody's business until it is asked for.
+    // The changed configuration file is not applied until a reload.
     proxy.rewrite("nonsense");
     write(
         proxy.folder(),
@@ -278,7 +278,7 @@ async fn a_reload_reads_the_file_and_refuses_a_broken_one() {
     let proxy = Proxy::start_in(folder, &config).await;
     write(proxy.folder(), &format!("127.0.0.2:{port}\n"));
     proxy.logged("endpoints file loaded").await;
-    // From here on nobody looks.
+    // From here on the file is not watched any more.
     let config = format!("[server]\nlog.format = \"json\"\nwatch = \"off\"\n{config}");
     proxy.reload(&config).await;
     write(proxy.folder(), "# nothing\n");

@@ -1,5 +1,5 @@
-//! Tunnels that are closed on purpose, one by one: when the process stops, and when their endpoint is
-//! drained, down or gone.
+//! Tunnels that are closed gradually: when the process stops, and when their endpoint is drained, down
+//! or removed.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::harness::scrape::{METRICS, Scrape, get};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{free_address, until, within};
 
-/// So many tunnels.
+/// Opens this many tunnels.
 async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
     let mut held = Vec::new();
     for _ in 0..count {
@@ -22,7 +22,7 @@ async fn tunnels(proxy: &Proxy, count: usize) -> Vec<Wire> {
     held
 }
 
-/// Answers the Close that comes, as a client does; what it said.
+/// Answers a Close as a client does. Returns its payload.
 async fn goodbye(mut client: Wire, length: usize) -> Vec<u8> {
     let bytes = client.exactly(length).await;
     let payload = close_payload(&bytes).unwrap();
@@ -46,7 +46,7 @@ async fn a_stop_closes_tunnels_one_after_the_other() {
     proxy.logged("no longer listening").await;
     let goodbyes = join_all(held.into_iter().map(|client| goodbye(client, 2 + 2 + 8)));
     let watched = async {
-        // Until half of them have left: the process answers for a while yet.
+        // Until half of the tunnels have ended, so that the process is certain to answer.
         let mut seen = Vec::new();
         while seen.last() < Some(&20) {
             let status = operator.get("/v1/status").await;
@@ -54,7 +54,7 @@ async fn a_stop_closes_tunnels_one_after_the_other() {
             let done = status["jobs"][0]["done"].as_u64();
             match done {
                 Some(done) if seen.last() != Some(&done) => seen.push(done),
-                // Not begun yet, or nothing new.
+                // The job has not begun yet, or has not advanced.
                 _ => tokio::task::yield_now().await,
             }
         }
@@ -64,7 +64,7 @@ async fn a_stop_closes_tunnels_one_after_the_other() {
     for payload in payloads {
         assert_eq!(Some(payload), close(4012, "shutdown"));
     }
-    // Not all at once: many steps were to be seen.
+    // Not all at once: many steps were visible.
     assert!(seen.len() > 10, "{seen:?}");
     assert_eq!(proxy.exit().await, 0);
     let ended = proxy.logged_times("tunnel ended", 40).await;
@@ -87,7 +87,7 @@ async fn a_client_that_ignores_the_close_does_not_delay_the_close_to_its_endpoin
 #[tokio::test]
 async fn a_drain_of_an_endpoint_can_be_undone_until_a_tunnel_is_closed() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
-    // The first at once, the next a minute later.
+    // The first tunnel is closed at once, the next a minute later.
     let config = simple(&[one.address, other.address])
         + "on_drain = { action = \"drain\", rate = \"1/m\" }\n";
     let (proxy, operator) = Operator::start(&config).await;
@@ -102,7 +102,7 @@ async fn a_drain_of_an_endpoint_can_be_undone_until_a_tunnel_is_closed() {
     );
     let ended = proxy.logged("tunnel ended").await;
     assert_eq!(ended["endpoint"], one.address.to_string());
-    // It was the oldest one there.
+    // It was the oldest tunnel on that endpoint.
     let opened = proxy.log().events("tunnel opened");
     let first = opened.iter().find(|it| it["endpoint"] == ended["endpoint"]);
     assert_eq!(first.unwrap()["session"], ended["session"]);
@@ -132,7 +132,7 @@ async fn a_listener_is_drained_and_undrained_next_to_another_one() {
     let (status, drained) = operator.post("/v1/listeners/drain", &which).await;
     assert_eq!((status, &drained["drained"]), (200, &json!(true)));
     assert_eq!(drained["addresses"], json!([]));
-    // It takes nothing new, and ends what waits for nothing; the tunnel stays, and so does the other.
+    // It accepts no connections and closes idle ones. Its tunnel stays, and so does the other listener.
     assert!(tokio::net::TcpStream::connect(main).await.is_err());
     kept_alive.closed().await;
     held.send(frame(0x81, Some([1, 2, 3, 4]), b"still")).await;
@@ -143,7 +143,7 @@ async fn a_listener_is_drained_and_undrained_next_to_another_one() {
         assert_eq!(client.head().await.status(), 101);
     };
     is_served(proxy.address_of("other")).await;
-    // A reload does not forget it.
+    // The drain outlives a reload.
     proxy
         .reload(&(ADMIN.to_owned() + &config + "tries = 1\n"))
         .await;
@@ -179,7 +179,7 @@ async fn a_listener_whose_address_is_in_use_meanwhile_stays_drained() {
     assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
 }
 
-/// Who is still there counts, and the file of a unix socket goes and comes.
+/// Open connections count towards the limits, and the file of a Unix socket is removed and created again.
 #[tokio::test]
 async fn an_undrained_listener_has_its_limits_and_its_files() {
     let echo = Echo::start("echo").await;
@@ -202,7 +202,7 @@ async fn an_undrained_listener_has_its_limits_and_its_files() {
     assert!(!refused.can_send(HANDSHAKE.as_bytes()) || refused.head_if_any().await.is_none());
     drop(held);
     proxy.logged("tunnel ended").await;
-    // Its place is free a moment later.
+    // Its slot is free a moment later.
     let served = async {
         loop {
             let mut client = proxy.connect_unix("in.sock").await;
@@ -264,7 +264,7 @@ async fn tunnels_of_a_removed_endpoint_are_closed_over_the_configured_time() {
         assert_eq!(Some(payload), close(1012, "endpoint-removed"));
     }
     until("all to be gone", || one.open() == 0).await;
-    // Whoever comes back goes where something is.
+    // New tunnels go to the remaining endpoint.
     let _back = proxy.tunnel().await;
     assert_eq!(other.open(), 1);
 }
@@ -275,14 +275,14 @@ async fn tunnels_stay_unless_the_configuration_closes_them() {
     let rest = "on_drain = { action = \"close\" }\n";
     let (proxy, operator) = Operator::start(&(simple(&[one.address]) + rest)).await;
     let mut held = tunnels(&proxy, 3).await;
-    // `on_removed` says nothing, and an upstream that is gone as a whole says nothing either.
+    // There is no `on_removed`, and an upstream that is removed as a whole has none any more.
     let elsewhere = ADMIN.to_owned()
         + &simple(&[other.address])
             .replace("main]", "next]")
             .replace("upstream = \"main\"", "upstream = \"next\"")
             .replace("[listener.next]", "[listener.main]");
     proxy.reload(&elsewhere).await;
-    // Long enough to be looked at twice.
+    // Longer than two evaluations of what to evict.
     crate::harness::quiet_for(2500, proxy.logged("tunnel ended")).await;
     assert_eq!(operator.get("/v1/status").await["tunnels"], 3);
     for wire in &mut held {

@@ -1,4 +1,4 @@
-//! TLS towards endpoints: whom we believe, what we show, and that sessions are used again.
+//! TLS towards endpoints: trust, the client certificate, and session resumption.
 
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ async fn plain_requests_reuse_tls_connections() {
     .await;
 }
 
-/// The next tunnel at `endpoint`: how TLS came about, and which protocol was chosen.
+/// The next tunnel at `endpoint`: the kind of TLS handshake, and the ALPN protocol.
 async fn next_tunnel(
     endpoint: &Endpoint,
     server: &Arc<ServerConfig>,
@@ -152,7 +152,7 @@ async fn sessions_resume_even_after_a_reload_and_only_http_1_1_is_offered() {
     proxy.reload(&format!("{config}# the same\n")).await;
     let (after, _) = next_tunnel(&endpoint, &server, &proxy).await;
     assert_eq!(after, HandshakeKind::Resumed);
-    // Other settings are other sessions: whom we believe may have changed.
+    // Changed settings start with new sessions, because the trust may have changed.
     proxy
         .reload(&with(
             "tls = { ca = \"ca.pem\", server_name = \"127.0.0.1\" }\n",

@@ -1,4 +1,4 @@
-//! Frames of our own between theirs, read by a library that others wrote, on both legs.
+//! Frames that tidegate inserts into tunnels, read by an independent library on both sides.
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -21,26 +21,26 @@ type Socket = WebSocketStream<Wire>;
 /// The byte that all messages of a flood consist of.
 const FILLER: u8 = 0x5a;
 
-/// What the kernel may keep of a flood for its reader. A Close comes behind that, and tidegate waits a
-/// few seconds for it to arrive: less than a reader on a busy machine needs for the megabytes that
-/// the kernel would keep by itself. With much less than this, segments of 64 KiB crawl.
+/// The receive buffer of both ends. A Close queues behind buffered bytes, and tidegate waits only a few
+/// seconds for it to arrive: less than an unoptimised reader on a busy machine needs for the megabytes
+/// that the kernel buffers by default. A much smaller buffer stalls segments of 64 KiB.
 const RECEIVE_BUFFER: u32 = 512 << 10;
 
-/// A socket whose reader never has much to catch up on.
+/// A socket with a small receive buffer.
 fn narrow_socket() -> TcpSocket {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(RECEIVE_BUFFER).unwrap();
     socket
 }
 
-/// An endpoint whose connections have such sockets.
+/// An endpoint whose connections have small receive buffers.
 fn narrow_endpoint() -> Endpoint {
     let socket = narrow_socket();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     Endpoint::on(socket.listen(64).unwrap().into_std().unwrap())
 }
 
-/// Both ends of a tunnel, each spoken to by tungstenite.
+/// Both ends of a tunnel, as tungstenite connections.
 async fn pair(proxy: &Proxy, endpoint: &Endpoint) -> (Socket, Socket) {
     let limits = WebSocketConfig::default();
     let connected = within("a connection", narrow_socket().connect(proxy.address()));
@@ -51,7 +51,7 @@ async fn pair(proxy: &Proxy, endpoint: &Endpoint) -> (Socket, Socket) {
     (client.unwrap().0, served.unwrap())
 }
 
-/// Sends messages of all sizes up to 1 MiB until it cannot any more.
+/// Sends messages of all sizes up to 1 MiB until the connection ends.
 fn flood(mut sink: SplitSink<Socket, Message>) -> JoinHandle<()> {
     tokio::spawn(async move {
         for length in [0, 1, 125, 126, 65_535, 65_536, 1 << 20]
@@ -66,13 +66,13 @@ fn flood(mut sink: SplitSink<Socket, Message>) -> JoinHandle<()> {
     })
 }
 
-/// Reads until the end, and returns the last Close.
+/// Reads until the end. Returns the last Close.
 async fn last_close(mut stream: SplitStream<Socket>) -> Option<CloseFrame> {
     let mut close = None;
     while let Some(message) = stream.next().await {
         match message {
             Ok(Message::Close(frame)) => close = frame,
-            // Compared as a whole: byte by byte, a reader without optimisation keeps up with nobody.
+            // Compared as a whole: a loop over bytes is far too slow without optimisation.
             Ok(Message::Binary(bytes)) => assert!(bytes == vec![FILLER; bytes.len()]),
             Ok(other) => panic!("nobody sent {other:?}"),
             // What a library says of a connection that ends while it is sending; it would call a
@@ -117,8 +117,8 @@ async fn a_close_arrives_during_floods_in_both_directions() {
             (close.code, close.reason.as_str()),
             (CloseCode::Restart, "shutdown")
         );
-        // The endpoint is told after the client has answered; one in the middle of a flood may
-        // take longer than it is given.
+        // The endpoint gets its Close after the client has answered. In the middle of a flood that
+        // may be too late.
         if let Some(close) = within("the endpoint's end", served).await.unwrap() {
             assert_eq!(
                 (close.code, close.reason.as_str()),
@@ -132,18 +132,18 @@ async fn a_close_arrives_during_floods_in_both_directions() {
     }
 }
 
-/// Sends messages of this size until it cannot any more.
+/// Sends messages of this size until the connection ends.
 fn flood_of(length: usize, mut sink: SplitSink<Socket, Message>) -> JoinHandle<()> {
     let payload = Bytes::from(vec![FILLER; length]);
     tokio::spawn(async move { while sink.send(Message::Binary(payload.clone())).await.is_ok() {} })
 }
 
-/// What operators have Close frames say here.
+/// A request to close all tunnels with this code and reason.
 fn move_on() -> serde_json::Value {
     json!({ "all": true, "code": 1012, "reason": "drain" })
 }
 
-/// Whoever reads gets a Close between two messages, however long these are; the endpoint likewise.
+/// Client and endpoint get a Close between two messages, however long these are.
 #[tokio::test]
 async fn a_close_stands_between_messages_of_any_size() {
     let endpoint = narrow_endpoint();
@@ -157,7 +157,7 @@ async fn a_close_stands_between_messages_of_any_size() {
         floods.push(flood_of(size, served_sink));
         let client = tokio::spawn(async move {
             let mut client = client;
-            // What has come once is under way.
+            // After the first message the flood is under way.
             assert!(matches!(client.next().await, Some(Ok(Message::Binary(_)))));
             (last_close(client).await, _client_sink)
         });
@@ -184,8 +184,8 @@ async fn a_close_stands_between_messages_of_any_size() {
     }
 }
 
-/// One that stalls in the middle of a message gets its Close when it goes on in time, and a plain end if
-/// it does not: never one within a message. Its endpoint is told either way.
+/// A reader that stalls in the middle of a message gets its Close if it continues in time, and else the
+/// plain end of the connection, but never a Close within a message. Its endpoint gets one either way.
 #[tokio::test]
 async fn a_reader_that_stalls_gets_no_close_within_a_message() {
     let endpoint = narrow_endpoint();
@@ -195,7 +195,7 @@ async fn a_reader_that_stalls_gets_no_close_within_a_message() {
         let ((_client_sink, client), (served_sink, served)) = (client.split(), served.split());
         let served = tokio::spawn(last_close(served));
         let flood = flood_of(4 << 20, served_sink);
-        // Nobody reads: it gets stuck before its first message is through.
+        // The client does not read, so the flood gets stuck in the middle of a message.
         let stuck = async {
             let mut before = 0;
             loop {

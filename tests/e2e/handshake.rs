@@ -1,10 +1,10 @@
-//! The opening handshake, both sides of it: what passes, what is refused, with which words.
+//! The opening handshake with client and endpoint: what passes, and what is refused with which reason.
 
 use crate::harness::endpoint::Endpoint;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{ACCEPT, HANDSHAKE, Head, KEY, SWITCH, Wire};
 
-/// What tidegate itself answers to a request: status, reason, and whether it closes.
+/// The response of tidegate itself: status, reason, and whether it closes the connection.
 async fn refused(proxy: &Proxy, request: &str) -> (u16, String, bool) {
     let mut client = proxy.connect().await;
     client.send(request).await;
@@ -30,7 +30,7 @@ fn without(name: &str) -> String {
     lines.concat()
 }
 
-/// A request, and the status, the reason and the close that it gets.
+/// A request, with the expected status and reason, and whether the connection is closed.
 type Refused = (String, u16, &'static str, bool);
 
 fn broken_handshakes() -> Vec<Refused> {
@@ -103,7 +103,7 @@ async fn an_unsupported_version_gets_the_supported_one() {
     assert_eq!(head.value("sec-websocket-version"), Some("13"));
     assert_eq!(head.value("upgrade"), Some("websocket"));
     assert_eq!(head.value("connection"), Some("Upgrade"));
-    // The connection is still good.
+    // The connection can still be used.
     client.send(HANDSHAKE).await;
     let _served = endpoint.tunnel().await;
     assert_eq!(client.head().await.status(), 101);
@@ -126,7 +126,7 @@ async fn requests_that_the_http_library_refuses_are_counted_and_logged() {
         let mut client = proxy.connect().await;
         client.send(&request).await;
         assert_eq!(client.head().await.status(), status, "{request}");
-        // It is logged after the answer, and by whichever worker has it.
+        // It is logged after the response, by the worker that has the connection.
         proxy.logged_times("rejected", times).await;
     }
     let logged = proxy.logged_times("rejected", 4).await;
@@ -161,7 +161,7 @@ async fn handshakes_as_real_clients_write_them_pass() {
         HANDSHAKE.replace("/chat", "http://chat.example.com/chat"),
         HANDSHAKE.replace("\r\n", "\n"),
         with("Content-Length: 0"),
-        // The last bits of the key are not judged.
+        // The unused last bits of the key are not checked.
         HANDSHAKE.replace(KEY, "dGhlIHNhbXBsZSBub25jZR=="),
     ] {
         let mut client = proxy.connect().await;
@@ -207,7 +207,7 @@ async fn an_upgrade_to_another_protocol_is_plain_http() {
     }
 }
 
-/// Sends a handshake, answers it, and returns what the client sees.
+/// Sends a handshake and this response to it. Returns what the client gets.
 async fn answered(proxy: &Proxy, endpoint: &Endpoint, answer: &str) -> (Wire, Wire, Head) {
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
@@ -258,7 +258,7 @@ async fn a_bad_answer_is_502_and_never_a_tunnel() {
         assert_eq!(head.status(), 502, "{answer}");
         assert_eq!(head.value("tidegate-reason"), Some(reason), "{answer}");
         client.body(&head).await;
-        // The endpoint's connection is gone, the client's is as good as before.
+        // The connection to the endpoint is closed, and that of the client can still be used.
         served.rest().await;
         client.send(HANDSHAKE).await;
         let _served = endpoint.tunnel().await;
@@ -289,7 +289,7 @@ async fn lenient_mode_accepts_missing_fields_but_no_wrong_ones() {
     let bare = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
     let (mut client, mut served, head) = answered(&proxy, &endpoint, bare).await;
     assert_eq!(head.status(), 101);
-    // The client gets what it needs all the same.
+    // The client still gets a complete response.
     assert_eq!(head.value("sec-websocket-accept"), Some(ACCEPT));
     assert_eq!(head.value("connection"), Some("Upgrade"));
     served.send("x").await;

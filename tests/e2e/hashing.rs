@@ -1,4 +1,4 @@
-//! The same endpoint for the same key: wherever the key comes in, and whatever else changes.
+//! Hash balancing: the same endpoint for the same key, on every proxy and across changes.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ async fn echoes() -> [Echo; 3] {
     ]
 }
 
-/// The name of the endpoint that a handshake comes to.
+/// The name of the endpoint that gets a handshake.
 async fn reached(proxy: &Proxy, handshake: &str) -> String {
     let mut wire = proxy.connect().await;
     wire.send(handshake).await;
@@ -36,7 +36,7 @@ async fn reached(proxy: &Proxy, handshake: &str) -> String {
     String::from_utf8(answer[2..].to_vec()).unwrap()
 }
 
-/// Where each of the keys comes to.
+/// The endpoint of each key.
 async fn all_reached(proxy: &Proxy) -> Vec<String> {
     let mut names = Vec::new();
     for key in 0..KEYS {
@@ -54,17 +54,17 @@ async fn hashing_agrees_across_proxies_and_a_change_moves_few_keys() {
     let proxy = Proxy::start(&hashed(&[a, b, c], by)).await;
     let before = all_reached(&proxy).await;
     assert_eq!(all_reached(&proxy).await, before);
-    // Another process, with the endpoints in another order.
+    // Another process, with a different order of endpoints.
     let other = Proxy::start(&hashed(&[c, a, b], by)).await;
     assert_eq!(all_reached(&other).await, before);
-    // One less: its keys go elsewhere, the others stay.
+    // One endpoint less: its keys move, and the others stay.
     proxy.reload(&hashed(&[a, b], by)).await;
     let without = all_reached(&proxy).await;
     for (before, after) in before.iter().zip(&without) {
         assert!(before == after || before == "c", "{before} to {after}");
         assert_ne!(after, "c");
     }
-    // It comes back, and with it what it had; then it dies, and the same keys move.
+    // It comes back and gets its keys again. Then it dies, and the same keys move.
     proxy.reload(&hashed(&[a, b, c], by)).await;
     assert_eq!(all_reached(&proxy).await, before);
     let [_a, _b, dying] = echoes;
@@ -79,7 +79,7 @@ async fn hashing_keeps_the_load_bounded() {
     let config = hashed(&[a, b, c], "{ header = \"x-user\" }").replace("100", "1.25");
     let proxy = Proxy::start(&config).await;
     let mut held = Vec::new();
-    // Everybody in one room.
+    // All clients have the same key.
     for _ in 0..30 {
         let mut wire = proxy.connect().await;
         wire.send(handshake_with("X-User: one\r\n")).await;

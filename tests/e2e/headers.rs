@@ -1,4 +1,4 @@
-//! What becomes of heads on their way through: paths, fields, offers, ids.
+//! Changes to heads: paths, header fields, compression offers, request ids.
 
 use crate::harness::endpoint::Endpoint;
 use crate::harness::proxy::{Proxy, settings};
@@ -12,7 +12,7 @@ async fn start(server: &str, listener: &str, route: &str) -> (Endpoint, Proxy) {
     (endpoint, proxy)
 }
 
-/// What the endpoint sees of a plain request, and the client of its reply.
+/// The head that the endpoint gets for a plain request, and the head of the response at the client.
 async fn plain(endpoint: &Endpoint, proxy: &Proxy, target: &str, fields: &str) -> (Head, Head) {
     let mut client = proxy.connect().await;
     client
@@ -26,7 +26,7 @@ async fn plain(endpoint: &Endpoint, proxy: &Proxy, target: &str, fields: &str) -
     (request, client.head().await)
 }
 
-/// The same of a handshake.
+/// The same for a handshake.
 async fn handshake(endpoint: &Endpoint, proxy: &Proxy, fields: &str) -> (Head, Head) {
     let mut client = proxy.connect().await;
     client.send(handshake_with(fields)).await;
@@ -111,7 +111,7 @@ async fn paths_are_rewritten_and_nothing_else_of_the_target() {
     client.send(HANDSHAKE.replace("/chat", "/api/chat")).await;
     let (_wire, request) = endpoint.request().await;
     assert_eq!(request.start(), "GET /v1/chat HTTP/1.1");
-    // The route fits, but what is to be taken off is not there as it is written.
+    // The route matches, but the prefix is encoded differently and cannot be stripped.
     let mut client = proxy.connect().await;
     client
         .send("GET /%61pi/rooms HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -137,7 +137,7 @@ async fn compression_offers_can_be_removed() {
         Some("x-foo; a=\"1, 2\"")
     );
     assert_eq!(reply.status(), 101);
-    // An endpoint that agrees on it all the same has not been asked.
+    // An endpoint that agrees to compression anyway violates the protocol.
     let mut client = proxy.connect().await;
     client.send(handshake_with(offer)).await;
     let (mut wire, _) = endpoint.request().await;
@@ -153,7 +153,7 @@ async fn compression_offers_can_be_removed() {
     );
 }
 
-/// The only id of a request at the endpoint, in whatever spelling.
+/// The only request id that the endpoint gets, whatever the case of its name.
 fn id(head: &Head) -> String {
     assert_eq!(head.value("x_request_id"), None);
     head.value("x-request-id").unwrap().to_owned()
@@ -185,7 +185,7 @@ async fn the_id_of_a_trusted_proxy_is_passed_on_and_logged() {
     assert_eq!(id(&request), "7f3c-1");
     assert_eq!(proxy.logged("request").await["request_id"], "7f3c-1");
     assert_eq!(proxy.logged("tunnel opened").await["request_id"], "7f3c-1");
-    // What is no id is replaced.
+    // An invalid id is replaced.
     for wrong in ["two words", "", "a\r\nX-Request-Id: b"] {
         let fields = format!("X-Request-Id: {wrong}\r\n");
         let (request, _) = plain(&endpoint, &proxy, "/", &fields).await;
@@ -193,7 +193,7 @@ async fn the_id_of_a_trusted_proxy_is_passed_on_and_logged() {
     }
 }
 
-/// What may not come in the head may not come behind the body either.
+/// A field that is not allowed in the head is not allowed in the trailers either.
 #[tokio::test]
 async fn trailers_cannot_carry_removed_fields() {
     let route = "request_headers.remove = [\"x-debug\"]\n";

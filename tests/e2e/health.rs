@@ -1,4 +1,4 @@
-//! Endpoints that fail their checks, or their sessions: who is left out, for what, and until when.
+//! Endpoints that fail health checks or sessions: when they are taken out of rotation and for how long.
 
 use std::net::SocketAddr;
 
@@ -19,20 +19,20 @@ async fn nobody() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// Endpoints in turn, with these settings of the upstream.
+/// Round robin over these endpoints, with these settings of the upstream.
 fn config(endpoints: &[SocketAddr], settings: &str) -> String {
     let settings = format!("balance = \"round_robin\"\n{settings}\nendpoints");
     simple(endpoints).replace("endpoints", &settings)
 }
 
-/// Often, and with all the time in the world.
+/// Frequent checks with a generous timeout.
 const OFTEN: &str = "interval = \"50ms\", timeout = \"30s\"";
 
 fn by_http(more: &str) -> String {
     format!("health = {{ http = {{ path = \"/health\" }}, {OFTEN}, {more} }}")
 }
 
-/// Sends a handshake: the status of what comes back.
+/// Sends a handshake: the status of the response.
 async fn handshake(proxy: &Proxy) -> u16 {
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
@@ -70,7 +70,7 @@ async fn a_failing_check_says_why() {
             chat,
             "the 101 selects none of the subprotocols",
         ),
-        // What it sends back is masked: as a Ping, and as the wrong side's.
+        // The echo is masked and a Ping: wrong in both respects.
         (
             Some(Reaction::Echo),
             pinging,
@@ -112,12 +112,12 @@ async fn a_failing_check_says_why() {
             "{does:?} {check}: {why} instead of {expected}"
         );
     }
-    // Before that, it was said that they fail.
+    // The failing checks were logged before.
     let failing = proxy.logged_by_now("health check failed").await;
     assert_eq!(failing.len(), cases.len(), "{failing:#?}");
 }
 
-/// Servers that speak nothing but WebSocket, as libraries make them, pass a check that does, too.
+/// A server that supports nothing but WebSocket passes a WebSocket check.
 #[tokio::test]
 async fn an_endpoint_is_checked_in_the_way_it_is_used() {
     let (asked, plain) = (Echo::start("asked").await, Echo::start("plain").await);
@@ -134,7 +134,7 @@ async fn an_endpoint_is_checked_in_the_way_it_is_used() {
     let down = proxy.logged("endpoint down").await;
     assert_eq!(down["upstream"], "plain");
     assert!(down["why"].is_string(), "{down}");
-    // Each leaves as it should, and nothing stays open.
+    // Each check closes its tunnel, and nothing stays open.
     until("checks", || asked.served() > 5).await;
     until("checks to leave", || asked.open() <= 1).await;
     let down = proxy.logged_by_now("endpoint down").await;
@@ -197,7 +197,7 @@ async fn a_reload_keeps_health_states() {
     proxy.reload(&config(&[endpoint.address], &other)).await;
     assert_eq!(handshake(&proxy).await, 503);
     assert_eq!(proxy.logged_by_now("endpoint down").await.len(), 1);
-    // What is not checked any more is not down any more.
+    // An endpoint without checks is not down any more.
     proxy.reload(&config(&[endpoint.address], "")).await;
     within("the endpoint to serve", async {
         while handshake(&proxy).await != 101 {}
@@ -205,7 +205,7 @@ async fn a_reload_keeps_health_states() {
     .await;
 }
 
-/// Checks that reloads put off would never come where those come often enough.
+/// If a reload restarted the interval, frequent reloads would prevent all checks.
 #[tokio::test]
 async fn frequent_reloads_do_not_delay_health_checks() {
     let endpoint = FaultyEndpoint::start(Reaction::Answer(200), Reaction::Echo).await;
@@ -245,7 +245,7 @@ async fn when_all_endpoints_are_down_the_client_gets_503_or_any_is_tried() {
         proxy.tunnel().await;
     }
     assert_eq!(endpoints.each_ref().map(FaultyEndpoint::asked), [2, 2]);
-    // As soon as one is up, it is the one.
+    // As soon as one is up, it gets all requests.
     endpoints[1].checks(Reaction::Answer(200));
     proxy.logged("endpoint up").await;
     for _ in 0..4 {
@@ -276,7 +276,7 @@ async fn an_endpoint_that_refuses_is_ejected() {
             .len(),
         3
     );
-    // A reload forgets nothing of that.
+    // The state outlives a reload.
     proxy
         .reload(&config(&[echo.address, refusing], EJECTION))
         .await;
@@ -305,7 +305,7 @@ async fn an_endpoint_that_hangs_or_does_not_answer_well_is_ejected() {
             FaultyEndpoint::start(Reaction::Hang, Reaction::Echo).await,
         ];
         let addresses = endpoints.each_ref().map(|each| each.address);
-        // Short only where it is what happens: the good endpoint has to answer within it, too.
+        // Short only for the case that needs it, because the good endpoint has to respond within it, too.
         let timeout = if does == Reaction::Hang { "1s" } else { "30s" };
         let settings = format!(
             "retry_on = [\"502\", \"503\", \"504\", \"timeout\"]\n{EJECTION}\
@@ -349,7 +349,7 @@ async fn an_endpoint_that_cuts_its_tunnels_is_ejected() {
     assert_eq!(endpoints[0].asked(), 3);
 }
 
-/// What is normal, and what clients can bring about, ejects nobody.
+/// Normal events, and those that clients can cause, eject no endpoint.
 #[tokio::test]
 async fn closes_and_client_errors_eject_no_endpoint() {
     let endpoint = FaultyEndpoint::start(Reaction::Hang, Reaction::Close).await;
@@ -357,7 +357,7 @@ async fn closes_and_client_errors_eject_no_endpoint() {
     let settings = EJECTION.replace("failures = 3", "failures = 1");
     let addresses = [endpoint.address, other.address];
     let proxy = Proxy::start(&config(&addresses, &settings)).await;
-    // Closed by the endpoint as it should be, by the client, and cut by the client.
+    // Closed by the endpoint, closed by the client, and reset by the client.
     for _ in 0..6 {
         let mut tunnel = proxy.tunnel().await;
         tunnel.finish_anyway().await;
@@ -366,7 +366,7 @@ async fn closes_and_client_errors_eject_no_endpoint() {
         proxy.tunnel().await.reset();
     }
     proxy.logged_times("tunnel ended", 12).await;
-    // Answers that an application gives; a plain request may even be told 503.
+    // Responses of the application; for a plain request even a 503.
     for status in [400, 401, 404, 429, 500] {
         endpoint.others(Reaction::Answer(status));
         other.others(Reaction::Answer(status));
@@ -425,7 +425,7 @@ async fn no_more_than_the_maximum_share_is_ejected() {
     assert_eq!(join_all(clients).await, [503; 40]);
     let ejected = endpoints_of(&proxy.logged_by_now("endpoint ejected").await);
     assert_eq!(ejected.len(), 2, "{ejected:?}");
-    // Of fewer endpoints, fewer may be out: one of them comes back.
+    // With fewer endpoints, fewer may be ejected: one of them is readmitted.
     let left: Vec<SocketAddr> = ejected.iter().map(|each| each.parse().unwrap()).collect();
     let before = proxy
         .logged_by_now("cannot connect to endpoint")
@@ -465,7 +465,7 @@ async fn an_ejection_ends_by_a_passing_check_or_by_time() {
     }
 }
 
-/// Eight clients at once: a handshake, a message and its echo. The statuses that they got.
+/// Eight simultaneous clients with a handshake, a message and its echo: the statuses that they get.
 async fn visit(proxy: &Proxy) -> [u16; 8] {
     let address = proxy.address();
     let client = || async move {
@@ -475,7 +475,7 @@ async fn visit(proxy: &Proxy) -> [u16; 8] {
         if status == 101 {
             let message = frame(0x81, Some([1, 2, 3, 4]), b"hello");
             client.flood_once(&message).await;
-            // An endpoint that dies takes its tunnels along.
+            // If its endpoint dies, the tunnel ends without an echo.
             client.at_least(message.len()).await;
         }
         status
@@ -484,8 +484,8 @@ async fn visit(proxy: &Proxy) -> [u16; 8] {
     statuses.try_into().unwrap()
 }
 
-/// One of three endpoints refuses, hangs, or dies and comes back, while clients come and go: none of
-/// them is refused for that.
+/// One of three endpoints refuses, hangs, or dies and comes back while clients come and go: no client
+/// is refused.
 #[tokio::test]
 async fn clients_do_not_notice_the_failure_of_one_of_three_endpoints() {
     let endpoints = [

@@ -1,4 +1,4 @@
-//! Clients and endpoints that mean no good, and good ones beside them that notice nothing.
+//! Hostile clients and endpoints, and others that must not notice them.
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
@@ -7,10 +7,10 @@ use crate::harness::proxy::{Proxy, simple};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
 
-/// What lets a user who is not root look into the process.
+/// Core dumps, so that a test without root can read /proc of the process.
 const LOOKED_INTO: &str = "[server]\nworkers = 2\nlog.format = \"json\"\ncore_dumps = true\n";
 
-/// Descriptors that the process has open.
+/// The number of open descriptors of the process.
 fn descriptors(proxy: &Proxy) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", proxy.pid()))
         .unwrap()
@@ -23,7 +23,7 @@ async fn two_thousand_handshakes_that_are_dropped_leave_nothing_behind() {
     let config = LOOKED_INTO.to_owned() + &simple(&[endpoint.address]);
     let proxy = Proxy::start(&config).await;
     let before = descriptors(&proxy);
-    // Dropped before, in and after the head, in order and with a reset; the endpoint never answers.
+    // Dropped before, in and after the head, in order and by a reset. The endpoint never responds.
     for number in 0..2000 {
         let mut client = proxy.connect().await;
         let most = HANDSHAKE.len() * 2;
@@ -38,7 +38,7 @@ async fn two_thousand_handshakes_that_are_dropped_leave_nothing_behind() {
         descriptors(&proxy) <= before
     })
     .await;
-    // The lease of each is given back: a good client gets in.
+    // Every lease has been returned: another client gets a tunnel.
     drop(endpoint);
     let echo = Echo::start("echo").await;
     proxy
@@ -64,7 +64,7 @@ async fn a_hundred_thousand_tiny_frames_are_a_hundred_thousand_messages() {
     assert_eq!(ended["messages_from_client"], 100_000);
 }
 
-/// Beginnings that lead further in than chance does: of requests, TLS records, PROXY headers.
+/// Valid beginnings of requests, TLS records and PROXY headers, which random bytes would not hit.
 const BEGINNINGS: [&[u8]; 10] = [
     b"",
     b"GET / HTTP/1.1\r\n",
@@ -109,7 +109,7 @@ async fn random_bytes_on_any_port_do_no_harm() {
     assert_eq!(neighbour.exactly(7).await, b"\x81\x05hello");
     drop(neighbour);
     until("every connection to end", || echo.open() == 0).await;
-    // Every port is as good as before.
+    // Every port still works.
     let mut proxied = Wire::connect(proxy.address_of("proxied")).await;
     proxied.send(PROXY).await;
     let tls = proxy.connect_tls_at("tls", authority.client(), "chat.example.com");
@@ -119,7 +119,7 @@ async fn random_bytes_on_any_port_do_no_harm() {
     }
 }
 
-/// What was sent before it died comes first, and the end at once.
+/// The client gets the bytes sent before, and then the end at once.
 #[tokio::test]
 async fn an_endpoint_that_dies_in_mid_stream_ends_its_tunnels_at_once() {
     let endpoint = Endpoint::bind().await;
@@ -146,7 +146,7 @@ async fn an_endpoint_that_dies_in_mid_stream_ends_its_tunnels_at_once() {
     }
 }
 
-/// A client that goes away while its endpoint keeps the 101 back frees the endpoint.
+/// A client that disconnects while its endpoint delays the 101 frees the endpoint.
 #[tokio::test]
 async fn a_client_that_does_not_wait_for_the_101_frees_the_endpoint() {
     let endpoint = Endpoint::bind().await;
@@ -171,7 +171,8 @@ async fn a_client_that_does_not_wait_for_the_101_frees_the_endpoint() {
     assert_eq!(last.head().await.status(), 101);
 }
 
-/// A handshake that reaches the endpoint. The one before has gone; its place is free a moment later.
+/// A handshake that reaches the endpoint. The slot of the previous client is free only a moment after
+/// it has disconnected.
 async fn let_in(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
     loop {
         let mut client = proxy.connect().await;
@@ -185,7 +186,7 @@ async fn let_in(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
     }
 }
 
-/// Answers that one reader may take for another thing than the next one does.
+/// Responses that two readers may interpret differently.
 #[tokio::test]
 async fn broken_answers_are_never_passed_on() {
     let endpoint = Endpoint::bind().await;
@@ -225,13 +226,13 @@ async fn broken_answers_are_never_passed_on() {
     }
 }
 
-/// An endpoint that takes connections and says nothing is 504 to handshakes and to plain requests.
+/// An endpoint that accepts connections and never responds is 504 for handshakes and plain requests.
 #[tokio::test]
 async fn an_endpoint_that_says_nothing_is_504() {
     let endpoint = Endpoint::bind().await;
     let timeouts = "[upstream.main.timeouts]\nhandshake = \"200ms\"\nresponse = \"200ms\"\n";
     let proxy = Proxy::start(&(simple(&[endpoint.address]) + timeouts)).await;
-    // Connections that nobody accepts are the kernel's, and as silent.
+    // Connections in the backlog, which are not accepted, are just as silent.
     for accepts in [true, false] {
         for (request, reason) in [
             (HANDSHAKE, "handshake-timeout"),

@@ -29,7 +29,7 @@ async fn events_are_passed_on_as_they_come() {
         served.send(format!("9\r\n{event}\r\n")).await;
         assert_eq!(client.chunk().await, Some(event.as_bytes().to_vec()));
     }
-    // A reader that goes away ends it.
+    // A client that disconnects ends it.
     drop(client);
     served.rest().await;
 }
@@ -93,7 +93,7 @@ async fn replies_without_a_body_have_none() {
         ("HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n", 304),
     ] {
         client.send(GET).await;
-        // The endpoint's connection is used again.
+        // The connection to the endpoint is reused.
         served.head().await;
         served.send(answer).await;
         assert_eq!(client.head().await.status(), status);
@@ -158,14 +158,14 @@ async fn connections_to_endpoints_are_used_again() {
     let (mut served, _) = endpoint.request().await;
     served.send(OK).await;
     client.reply().await;
-    // Another client of the same worker or the same client: two workers, so the same client.
+    // The same client, because another one might be on the other worker.
     for _ in 0..3 {
         client.send(GET).await;
         served.head().await;
         served.send(OK).await;
         assert_eq!(client.reply().await.1, "ok");
     }
-    // One that the endpoint asked to close is not.
+    // A connection that the endpoint wants to close is not reused.
     client.send(GET).await;
     served.head().await;
     served
@@ -188,7 +188,7 @@ async fn a_get_that_meets_a_closing_connection_is_sent_again() {
     let (mut served, _) = endpoint.request().await;
     served.send(OK).await;
     client.reply().await;
-    // The endpoint closes just when the next request comes.
+    // The endpoint closes at the moment of the next request.
     client.send(GET).await;
     served.head().await;
     drop(served);
@@ -196,7 +196,7 @@ async fn a_get_that_meets_a_closing_connection_is_sent_again() {
     assert_eq!(head.start(), "GET /poll?t=1 HTTP/1.1");
     served.send(OK).await;
     assert_eq!(client.reply().await.1, "ok");
-    // A request that may have done something is not.
+    // A request that may have had an effect is not repeated.
     client
         .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
         .await;
@@ -231,7 +231,7 @@ async fn hop_by_hop_fields_go_no_further() {
         assert_eq!(head.value(name), None, "{head:?}");
     }
     assert_eq!(head.value("x-end"), Some("2"));
-    // These are not a client's to hide.
+    // A client cannot have these fields removed.
     assert_eq!(
         (head.value("host"), head.value("cookie")),
         (Some("a"), Some("a=b"))
@@ -305,12 +305,12 @@ async fn every_wait_has_a_timeout() {
         request_header = \"1s\"\nkeep_alive = \"1s\"\nrequest_body = \"1s\"\n\
         [upstream.main.timeouts]\nresponse = \"1s\"\n";
     let proxy = Proxy::start(&(simple(&[endpoint.address]) + timeouts)).await;
-    // For a head that does not come, or not whole.
+    // The timeout for a missing or incomplete head.
     proxy.connect().await.closed().await;
     let mut client = proxy.connect().await;
     client.send("GET / HT").await;
     client.closed().await;
-    // For the endpoint's reply: the connection stays.
+    // The timeout for the response of the endpoint. The connection stays open.
     let mut client = proxy.connect().await;
     client.send(GET).await;
     let (mut served, _) = endpoint.request().await;
@@ -320,9 +320,9 @@ async fn every_wait_has_a_timeout() {
         (504, Some("response-timeout"))
     );
     served.closed().await;
-    // For the next request.
+    // The timeout for the next request.
     client.closed().await;
-    // For a body that does not go on.
+    // The timeout for a body that stalls.
     let mut client = proxy.connect().await;
     client
         .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nhi")

@@ -1,4 +1,4 @@
-//! What clients may take, and what they are told when it is too much.
+//! Limits for clients, and the responses when they are exceeded.
 
 use tokio::net::TcpSocket;
 
@@ -16,7 +16,7 @@ async fn from(address: &str, proxy: &Proxy) -> Wire {
     Wire::tcp(socket.connect(proxy.address()).await.unwrap())
 }
 
-/// The status of a handshake with these fields, and why it was refused.
+/// The status of a handshake with these fields, and the reason of its refusal.
 async fn handshake(wire: &mut Wire, fields: &str) -> (u16, Option<String>) {
     wire.send(handshake_with(fields)).await;
     let head = wire.head().await;
@@ -51,7 +51,7 @@ async fn a_listener_has_a_maximum_of_connections() {
             .unwrap()
             .contains("limits.connections")
     );
-    // The count survives a reload, and room comes back.
+    // The count outlives a reload, and goes down when a connection ends.
     proxy
         .reload(&(with("limits.connections = 2") + "# the same\n"))
         .await;
@@ -72,7 +72,7 @@ async fn an_address_has_a_maximum_of_connections_and_others_their_own() {
     from("127.0.0.1", &proxy).await.closed().await;
     let mut other = from("127.0.0.2", &proxy).await;
     assert_eq!(handshake(&mut other, "").await, AGREED);
-    // Behind a trusted proxy there are many clients.
+    // The limit does not apply to a trusted proxy, which has many clients.
     for _ in 0..3 {
         let mut many = from("127.0.0.9", &proxy).await;
         assert_eq!(handshake(&mut many, "").await, AGREED);
@@ -102,7 +102,7 @@ async fn handshakes_of_an_address_keep_to_a_rate() {
     }
     let mut other = from("127.0.0.2", &proxy).await;
     assert_eq!(handshake(&mut other, "").await, AGREED);
-    // Addresses are those that are believed.
+    // The limits use the trusted client address.
     for (client, expected) in [
         ("192.0.2.1", AGREED),
         ("192.0.2.1", AGREED),
@@ -116,7 +116,7 @@ async fn handshakes_of_an_address_keep_to_a_rate() {
         let fields = format!("X-Forwarded-For: {client}\r\n");
         assert_eq!(handshake(&mut wire, &fields).await, expected, "{client}");
     }
-    // Plain requests are no handshakes, and the connection stays usable.
+    // Plain requests do not count as handshakes, and the connection can still be used.
     let mut wire = from("127.0.0.1", &proxy).await;
     for _ in 0..2 {
         assert_eq!(handshake(&mut wire, "").await, refused(429, "address-rate"));
@@ -159,7 +159,7 @@ async fn request_heads_have_a_maximum_size() {
     let few: String = (0..15).map(|number| format!("X-{number}: 1\r\n")).collect();
     client.send(request(&few)).await;
     endpoint.request().await;
-    // The endpoint goes without an answer, which is another reason.
+    // The endpoint closes without a response, which has another reason.
     let refused = proxy.logged_times("rejected", 3).await;
     let reasons = refused.iter().map(|event| &event["reason"]);
     assert_eq!(reasons.filter(|it| *it == "head-too-large").count(), 2);

@@ -1,4 +1,4 @@
-//! Where clients connect: unix sockets, IPv6, and a limit on open files.
+//! Listeners: Unix sockets, IPv6, addresses in use, and a limit on open files.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -29,7 +29,7 @@ async fn a_unix_socket_has_its_mode_and_goes_with_the_process() {
     let endpoint = Endpoint::bind().await;
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("in.sock");
-    // Left behind by somebody who is gone.
+    // Left behind by a process that has exited.
     drop(UnixListener::bind(&path).unwrap());
     let config = on_unix(&folder, endpoint.address);
     let mut proxy = Proxy::start_in(folder, &config).await;
@@ -98,7 +98,7 @@ async fn ipv6_clients_are_served_and_logged() {
 #[tokio::test]
 async fn an_address_in_use_is_a_clear_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // Workers share their addresses with one another, but not with those of another process.
+    // Workers share their addresses with each other, but not with another process.
     let echo = Echo::start("echo").await;
     let other = Proxy::start(&simple(&[echo.address])).await;
     for address in [taken.local_addr().unwrap(), other.address()] {
@@ -126,7 +126,7 @@ fn with_descriptors(limit: u32, config: &str) -> Proxy {
     })
 }
 
-/// What does not fit waits in the kernel's queue; nothing fails, and when some leave others come in.
+/// Connections beyond the limit wait in the backlog, and are accepted when others end.
 #[tokio::test]
 async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
     let echo = Echo::start("echo").await;
@@ -151,16 +151,16 @@ async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
         .logged("connection limit reached (file descriptors); new connections wait in the backlog")
         .await;
     waiting[0].stays_quiet().await;
-    // Those that are in work as before.
+    // Open tunnels still work.
     assert_eq!(echo.open(), room);
     for tunnel in &mut held {
         tunnel.send(frame(0x81, Some([0; 4]), b"hello")).await;
         assert_eq!(tunnel.exactly(7).await, b"\x81\x05hello");
     }
-    // A reload needs descriptors too, and has them.
+    // A reload needs descriptors, and some are kept for it.
     proxy.reload(&(config + "# the same\n")).await;
     held.clear();
-    // The others come in as others leave, in whatever order workers take them.
+    // Waiting connections are accepted as others end, in any order.
     let others = waiting.into_iter().map(async |mut client: Wire| {
         assert_eq!(client.head().await.status(), 101);
     });
@@ -168,7 +168,7 @@ async fn more_clients_than_descriptors_wait_and_nothing_breaks() {
     assert!(proxy.logged_by_now("rejected").await.is_empty());
 }
 
-/// Connections to endpoints that lie idle are given up rather than somebody be refused for them.
+/// Idle connections to endpoints are closed rather than refusing a client for lack of descriptors.
 #[tokio::test]
 async fn idle_connections_give_way_when_descriptors_run_out() {
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

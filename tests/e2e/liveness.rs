@@ -1,4 +1,4 @@
-//! Sides of quiet tunnels that are asked whether they are there.
+//! Pings to idle sides of tunnels, and dead peers.
 
 use std::net::{TcpListener, TcpStream};
 
@@ -11,7 +11,7 @@ use crate::harness::wire::{HANDSHAKE, Wire};
 
 const PINGS: &str = "timeouts = { ping = \"1s\", pong = \"2s\" }";
 
-/// Bytes of our Ping for a client, and for an endpoint, where it is masked.
+/// The length of a Ping to a client, and that of a masked one to an endpoint.
 const PING: usize = 10;
 const MASKED_PING: usize = 14;
 
@@ -23,7 +23,7 @@ async fn tunnel(route: &str) -> (Proxy, Endpoint, Wire, Wire) {
     (proxy, endpoint, client, served)
 }
 
-/// The payload of a Ping that comes next.
+/// Reads a Ping: its payload.
 async fn ping(wire: &mut Wire, length: usize) -> Vec<u8> {
     let bytes = wire.exactly(length).await;
     let (first, payload) = frames(&bytes).pop().unwrap();
@@ -32,19 +32,19 @@ async fn ping(wire: &mut Wire, length: usize) -> Vec<u8> {
     payload
 }
 
-/// Answers the Ping that comes next, as a client.
+/// Answers the next Ping as a client.
 async fn answer_as_client(client: &mut Wire) {
     let payload = ping(client, PING).await;
     client.send(frame(0x8a, Some([7, 0, 7, 0]), &payload)).await;
 }
 
-/// The same as an endpoint.
+/// Answers the next Ping as an endpoint.
 async fn answer_as_endpoint(served: &mut Wire) {
     let payload = ping(served, MASKED_PING).await;
     served.send(frame(0x8a, None, &payload)).await;
 }
 
-/// Answers as an endpoint until something else comes, which is longer: all that there is from then on.
+/// Answers Pings as an endpoint until the Close, which is longer. Returns everything from there on.
 async fn endpoint_until_close(served: &mut Wire) -> Vec<u8> {
     loop {
         let bytes = served.exactly(MASKED_PING).await;
@@ -56,7 +56,7 @@ async fn endpoint_until_close(served: &mut Wire) -> Vec<u8> {
     }
 }
 
-/// The same as a client.
+/// The same for a client.
 async fn client_until_close(client: &mut Wire) -> Vec<u8> {
     loop {
         let bytes = client.exactly(PING).await;
@@ -77,7 +77,7 @@ async fn both_sides_are_pinged_and_their_pongs_are_not_forwarded() {
             answer_as_endpoint(&mut served)
         );
     }
-    // What comes next on either side is what the other one sent.
+    // The next bytes on each side are those that the other side has sent.
     let (hello, reply) = (
         frame(0x81, Some([1; 4]), b"hello"),
         frame(0x81, None, b"hi"),
@@ -90,7 +90,7 @@ async fn both_sides_are_pinged_and_their_pongs_are_not_forwarded() {
     for side in ["side=\"client\"", "side=\"endpoint\""] {
         assert!(scrape.sum("tidegate_ping_rtt_seconds_count", &[side]) >= 2.0);
     }
-    // Nor do they count as bytes of theirs.
+    // Pings and Pongs are not counted as bytes of the tunnel either.
     let from = |direction| scrape.sum("tidegate_tunnel_bytes_total", &[direction]);
     assert_eq!(from("direction=\"from_client\""), hello.len() as f64);
     assert_eq!(from("direction=\"from_endpoint\""), reply.len() as f64);
@@ -127,7 +127,7 @@ async fn an_endpoint_behind_a_link_vanishes() {
     let endpoint = Endpoint::on(listener);
     let proxy = Proxy::start(&settings(&[endpoint.address], "", PINGS)).await;
     let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
-    // Both are there and answer, and go on to; it is the link that is gone.
+    // Both ends run and answer all the time; only the link is down.
     tokio::join!(
         answer_as_client(&mut client),
         answer_as_endpoint(&mut served)
@@ -175,7 +175,7 @@ async fn a_client_behind_a_link_vanishes() {
 async fn pongs_do_not_count_as_activity() {
     let route = "timeouts = { ping = \"1s\", pong = \"5s\", idle = \"3s\" }";
     let (proxy, _endpoint, mut client, mut served) = tunnel(route).await;
-    // Both end with the tunnel.
+    // Both tasks end with the tunnel.
     tokio::spawn(async move {
         loop {
             answer_as_client(&mut client).await;
@@ -203,21 +203,21 @@ async fn an_active_side_is_not_pinged() {
         assert_eq!(served.exactly(hello.len()).await, hello);
         served.send(&reply).await;
         assert_eq!(client.exactly(reply.len()).await, reply);
-        // Far less than the time after which a quiet side is pinged.
+        // Far less than the time after which an idle side is pinged.
         crate::harness::quiet_for(50, client.at_least(1)).await;
     }
     let scrape = Scrape::of(&proxy).await;
     assert_eq!(scrape.sum("tidegate_ping_rtt_seconds_count", &[]), 0.0);
 }
 
-/// The timers of our connections to `endpoint`, as the kernel shows them.
+/// The kernel timers of the connections of tidegate to `endpoint`.
 fn timers(endpoint: std::net::SocketAddr) -> Vec<String> {
     let port = format!(":{:04X}", endpoint.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let rows = table
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // Its other end, established.
+    // The end at tidegate, in state established.
     let ours = rows.filter(|row| row[2].ends_with(&port) && row[3] == "01");
     ours.map(|row| row[5].split(':').next().unwrap().to_owned())
         .collect()
@@ -232,7 +232,7 @@ async fn tcp_keepalive_is_set_where_it_is_configured() {
     for (config, expected) in [(plain, "00"), (watched, KEEPALIVE)] {
         let proxy = Proxy::start(&config).await;
         let _held = proxy.tunnel_to(&endpoint).await;
-        // What is on its way has a timer of its own.
+        // Unacknowledged data has a timer of its own, so this waits until there is none.
         crate::harness::until("a quiet connection", || {
             timers(endpoint.address) == [expected]
         })

@@ -1,4 +1,4 @@
-//! The access log: where events go, what they tell, and that nothing waits for them.
+//! The access log: its destinations and events, and that no client waits for it.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, SWITCH, handshake_with};
 use crate::harness::{until, within};
 
-/// A server that logs events there, and everything else as JSON.
+/// A server with this access log, and JSON for all other logs.
 fn to(target: &str, more: &str) -> String {
     format!("[server]\nworkers = 2\nlog.format = \"json\"\naccess_log.to = \"{target}\"\n{more}\n")
 }
 
-/// What is in a file of JSON lines.
+/// The records in a file of JSON lines.
 fn records(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -28,13 +28,13 @@ fn records(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Waits for so many records there.
+/// Waits until the file has this many records.
 async fn wait(path: &Path, count: usize) -> Vec<Value> {
     until(&format!("{count} records"), || records(path).len() >= count).await;
     records(path)
 }
 
-/// A proxy that logs to a file as JSON, and takes what 127.0.0.1 says about clients.
+/// A proxy with a JSON access log in a file, which trusts forwarding headers from 127.0.0.1.
 async fn logging_to_a_file(endpoint: &Endpoint) -> Proxy {
     let server = "access_log.format = \"json\"\nrequest_id = \"x-request-id\"";
     let route = settings(
@@ -168,7 +168,7 @@ async fn a_log_file_that_is_renamed_is_opened_again() {
     drop(proxy.tunnel().await);
     wait(&path, 2).await;
     assert_eq!(records(&aside).len(), 2);
-    // Nothing has to happen for it to be there after a SIGHUP.
+    // After a SIGHUP the file exists even before the first event.
     fs::rename(&path, &aside).unwrap();
     proxy.signal(Signal::HUP);
     until("the file", || path.exists()).await;
@@ -193,7 +193,7 @@ async fn standard_output_has_text_and_nothing_else() {
         "{}",
         text()
     );
-    // The last lines are not lost.
+    // The last lines before the exit are not lost.
     drop(proxy.tunnel().await);
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.exit().await, 0);
@@ -295,7 +295,7 @@ async fn a_trace_is_continued_or_started() {
         let id = id.map_or(Value::Null, |it| it[3..35].into());
         assert_eq!(opened["trace"], id, "{mode} {sent:?}");
         client.head().await;
-        // Plain requests likewise.
+        // The same for plain requests.
         let mut client = proxy.connect().await;
         client
             .send(format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n"))

@@ -1,5 +1,5 @@
-//! tidegate from outside: the real program, real sockets, real signals. One file per capability;
-//! `harness` has what they share.
+//! tidegate from outside: the real program with real sockets and signals. There is one file for each
+//! capability; `harness` has the shared parts.
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,

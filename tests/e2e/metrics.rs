@@ -1,4 +1,4 @@
-//! What can be seen of a running process: metrics, health, readiness.
+//! Metrics, health and readiness of a running process.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ async fn the_documented_metrics_are_the_exported_ones() {
         .filter_map(|line| line.strip_prefix("| `"));
     let documented: BTreeSet<&str> = rows.filter_map(|row| row.split('`').next()).collect();
     assert_eq!(scrape.families(), documented);
-    // Each row has the type and the labels, too.
+    // Each row also has the type and the labels.
     for line in scrape
         .0
         .lines()
@@ -40,7 +40,7 @@ async fn the_documented_metrics_are_the_exported_ones() {
 async fn live_tunnels_are_in_the_sums() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[endpoint.address]))).await;
-    // Each worker accepts from the one address that there is.
+    // Every worker accepts connections from the only address.
     let accepting = Scrape::of(&proxy).await.sum("tidegate_workers", &[]);
     Scrape::until(&proxy, "tidegate_tasks", &[], accepting).await;
     let mut client = proxy.connect().await;
@@ -86,7 +86,7 @@ async fn live_tunnels_are_in_the_sums() {
     drop((client, tunnelled));
     let ended = [&way[..], &["reason=\"client-close\""]].concat();
     Scrape::until(&proxy, "tidegate_tunnels_ended_total", &ended, 1.0).await;
-    // What they have carried was asked for before the rest was read: by now it is there, too.
+    // Live tunnels are asked for their traffic before the rest is read, so it is included.
     let scrape = Scrape::of(&proxy).await;
     assert_eq!(
         scrape.sum("tidegate_tunnel_bytes_total", &from_client),
@@ -110,7 +110,7 @@ async fn every_response_is_counted_by_its_kind() {
         "path_prefix = \"/chat\"\ntimeouts.half_closed = \"off\"",
     );
     let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
-    // Declined by the endpoint, rejected for want of a route, abandoned.
+    // Declined by the endpoint, rejected without a route, abandoned by the client.
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
     let (mut declining, _) = endpoint.request().await;
@@ -279,7 +279,7 @@ async fn queued_and_retried_handshakes_are_counted() {
     let config = [METRICS, &simple(&[failing_address, echo.address])].concat();
     let retries = "balance = \"round_robin\"\nretry_on = [\"503\"]\n";
     let proxy = Proxy::start(&(config + retries)).await;
-    // One of each two goes to the unwilling one first.
+    // Every other handshake goes first to the endpoint that refuses.
     let _tunnels = [proxy.tunnel().await, proxy.tunnel().await];
     let endpoint = format!("endpoint=\"{failing_address}\"");
     let labels = ["upstream=\"main\"", &endpoint];
@@ -329,7 +329,7 @@ async fn checks_and_ejections_are_counted() {
     let passed = "result=\"passed\"";
     let [upstream, endpoint] = of("checked", echo.address);
     let good = [&*upstream, &*endpoint, passed];
-    // Counted a moment after the endpoint has answered.
+    // Counted a moment after the endpoint has responded.
     let scrape = within("the check to be counted", async {
         loop {
             let scrape = Scrape::of(&proxy).await;

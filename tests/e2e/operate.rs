@@ -1,4 +1,4 @@
-//! The verbs of the command line that speak to a running process.
+//! The commands that manage a running process.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::harness::operator::{ADMIN, Operator, Printed, command};
 use crate::harness::proxy::simple;
 use crate::harness::wire::HANDSHAKE;
 
-/// The cells of the row that has `word`.
+/// The cells of the row with `word`.
 fn row<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
     let line = text.lines().find(|line| line.contains(word));
     let line = line.unwrap_or_else(|| panic!("no {word} in:\n{text}"));
@@ -43,7 +43,7 @@ async fn status_shows_everything_on_one_page() {
     let out = row(&printed.out, &down.to_string());
     assert_eq!(out[2], "down");
     assert!(out[6].starts_with("health checks fail: "), "{out:?}");
-    // Not a terminal: nothing is coloured.
+    // No colours, because this is not a terminal.
     assert!(!printed.out.contains('\u{1b}'));
     let json = operator.run(&["status", "--json"]).await;
     let json: Value = serde_json::from_str(&json.out).unwrap();
@@ -103,7 +103,7 @@ async fn nothing_is_closed_without_yes() {
     assert_eq!(held.exactly(4).await[2..], 1012_u16.to_be_bytes());
 }
 
-/// Types what a line advises.
+/// Runs the command that a line recommends.
 async fn followed(operator: &Operator, advice: &str) -> Printed {
     let words = advice.split_once("tidegate ").unwrap().1;
     let words: Vec<&str> = words.split(' ').collect();
@@ -126,7 +126,7 @@ async fn an_endpoint_is_drained_and_undrained() {
             "endpoint {address} of upstream main is drained: it gets no new sessions and still has 1 tunnel"
         )
     );
-    // The line that moves them away is one that works.
+    // The recommended command works.
     let printed = followed(&operator, printed.out.lines().nth(1).unwrap()).await;
     assert_eq!(printed.code, 0, "{}", printed.err);
     assert!(
@@ -169,7 +169,7 @@ async fn a_listener_is_drained_and_undrained() {
             Some("listener main is drained: it accepts no new connections and still has 1 tunnel")
         )
     );
-    // The line that moves them away is one that works.
+    // The recommended command works.
     assert_eq!(followed(&operator, lines.next().unwrap()).await.code, 0);
     proxy.logged("tunnel ended").await;
     let printed = operator.run(&["status"]).await;

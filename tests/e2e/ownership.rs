@@ -1,8 +1,7 @@
-//! What a tunnel keeps alive: its two sockets, its lease, its limits. Not the configuration it was
-//! opened under, and not the HTTP connection it came from.
+//! A tunnel keeps its two sockets, its lease and its limits alive, but neither the configuration under
+//! which it was opened nor the HTTP connection that it came from.
 //!
-//! This is the one end-to-end test that runs the library in its own process: it has to see what is
-//! freed.
+//! This end-to-end test runs the library in its own process, because it has to see what is freed.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -97,7 +96,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
 
         client.send(HANDSHAKE).await;
         assert_eq!(client.head().await.status(), 101);
-        // hyper's connection and everything that it held is gone: one task is left, the tunnel's.
+        // The connection of hyper is gone with everything that it held. The task of the tunnel is left.
         until("the HTTP connection to go", || http.strong_count() == 0).await;
         assert_eq!((worker.tasks.running(), worker.tunnels.len()), (1, 1));
 
@@ -121,7 +120,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
     });
 }
 
-/// Both ends of a connection.
+/// The two ends of a connection.
 async fn accepted() -> (Wire, TcpStream, std::net::SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Wire::connect(listener.local_addr().unwrap()).await;

@@ -19,7 +19,7 @@ const FAILED: i32 = 5;
 
 const DOCUMENTED: &str = include_str!("../../docs/probe.md");
 
-/// What a probe has told, and how it ended.
+/// The output of a probe, and its exit code.
 struct Told {
     code: i32,
     out: String,
@@ -27,7 +27,7 @@ struct Told {
 }
 
 impl Told {
-    /// The object that it printed, in which nothing is that is not documented.
+    /// The printed object. Asserts that all its fields are documented.
     fn json(&self) -> Value {
         let told: Value =
             serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("{}{}", self.out, self.err));
@@ -39,7 +39,7 @@ impl Told {
         told
     }
 
-    /// Failed, and said all of this.
+    /// Asserts that the probe failed at this leg with all of these texts.
     #[track_caller]
     fn failed(&self, leg: &str, said: &[&str]) {
         assert_eq!(self.code, FAILED, "{}{}", self.out, self.err);
@@ -84,7 +84,7 @@ fn rows(out: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Takes a handshake that comes to `endpoint`, with these fields besides.
+/// Accepts a handshake at `endpoint`, with these additional header fields.
 async fn take(endpoint: &Endpoint, fields: &str) -> (Wire, Head) {
     let (mut wire, head) = endpoint.request().await;
     let accept = derive_accept_key(head.value("sec-websocket-key").unwrap().as_bytes());
@@ -113,7 +113,7 @@ async fn each_leg_has_a_row() {
     ] {
         assert!(told.out.contains(text), "{text}: {}", told.out);
     }
-    // The endpoint has seen a client that knows how to go.
+    // The endpoint has seen a complete closing handshake.
     let ended = proxy.logged("tunnel ended").await;
     assert_eq!(ended["reason"], "client-close", "{ended}");
 
@@ -152,7 +152,7 @@ async fn json_output_is_one_object() {
     assert!(told["legs"]["connect"]["seconds"].is_number(), "{told}");
 }
 
-/// A proxy with a certificate for `chat.example.com`, of an authority whose file is `ca.pem`.
+/// A proxy with a certificate for `chat.example.com`, signed by the authority in `ca.pem`.
 async fn secure() -> (Proxy, Echo) {
     let (authority, folder) = Authority::with_certificate();
     authority.write(&folder.path().join("ca.pem"));
@@ -170,7 +170,7 @@ async fn the_tls_leg_shows_the_certificate() {
     let (proxy, _echo) = secure().await;
     let (there, ca) = (proxy.address().to_string(), proxy.folder().join("ca.pem"));
     let ca = ca.to_str().unwrap();
-    // Name and SNI are those of the URL, whatever is connected to.
+    // Host and SNI are those of the URL, whatever address is used.
     let url = "wss://chat.example.com/chat";
     let told = probe(&[url, "--resolve", &there, "--ca", ca]).await;
     assert_eq!((told.code, &*told.err), (0, ""), "{}", told.out);
@@ -274,7 +274,7 @@ async fn an_endpoint_is_asked_as_the_command_line_says_and_its_refusal_is_quoted
     ];
     let answer = async {
         let (mut wire, head) = endpoint.request().await;
-        // In two chunks, and what comes then has no end.
+        // Two chunks of a body that never ends.
         wire.send(
             "HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n\
              b\r\nwho are you\r\n6\r\n\x1b[2J?\n\r\n40\r\nmore",
@@ -304,7 +304,7 @@ async fn a_subprotocol_is_shown_and_must_be_agreed_on() {
     let url = ws(proxy.address());
     let arguments = [&*url, "--subprotocol", "v2"];
     let taking = async {
-        // It is not asked for more than the handshake.
+        // A probe sends nothing but the handshake here.
         drop(take(&endpoint, "Sec-WebSocket-Protocol: v2\r\n").await);
     };
     let (told, ()) = tokio::join!(probe(&arguments), taking);
@@ -333,7 +333,7 @@ async fn an_endpoint_that_swallows_pings_fails_by_its_pong() {
     let (told, _wire) = tokio::join!(probe(&arguments), take(&endpoint, ""));
     told.failed("ping", &["no Pong within 1s"]);
 
-    // A Pong that is no answer to the Ping is none.
+    // A Pong with another payload does not answer the Ping.
     let other = async {
         let (mut wire, _) = take(&endpoint, "").await;
         wire.send(frame(0x8a, None, b"another!")).await;

@@ -1,4 +1,4 @@
-//! The PROXY header: taken off connections that must have one, and written for endpoints.
+//! The PROXY header: read from connections that must have one, and written to endpoints.
 
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
@@ -15,7 +15,7 @@ const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 8443\r\n";
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A header of version 2, with what `command`, `family` and `payload` make of it.
+/// A header of version 2 with this command, family and payload.
 fn v2(command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
     [SIGNATURE, &[0x20 | command, family], &length, payload].concat()
@@ -54,7 +54,7 @@ async fn the_header_says_who_connected() {
         (v2(1, 0, &[]), "127.0.0.1", "http"),
     ];
     for (header, client, proto) in cases {
-        // Header and request in one piece, and byte by byte.
+        // Header and request at once, and byte by byte.
         for whole in [true, false] {
             let mut wire = proxy.connect().await;
             let bytes = [&header[..], HANDSHAKE.as_bytes()].concat();
@@ -101,7 +101,7 @@ async fn garbage_and_silence_are_closed_without_an_answer() {
     }
     let mut silent = proxy.connect().await;
     assert!(silent.rest().await.0.is_empty());
-    // One that ends in the middle must not keep its worker busy: everybody else is on one of two.
+    // A header that ends in the middle must not keep its worker busy, or other clients would notice.
     let mut broken = Vec::new();
     for _ in 0..8 {
         let mut wire = proxy.connect().await;
@@ -134,7 +134,7 @@ async fn only_trusted_proxies_may_send_a_header() {
     assert!(error.contains("trusted_proxies"), "{error}");
 }
 
-/// A load balancer passes on what comes to it through another one: the header tells of that one.
+/// Behind two load balancers, the header names the first one, and forwarding headers name the client.
 #[tokio::test]
 async fn forwarding_headers_are_trusted_by_the_address_in_the_header() {
     let (endpoint, proxy) = start(REQUIRED).await;
@@ -153,7 +153,7 @@ async fn forwarding_headers_are_trusted_by_the_address_in_the_header() {
     }
 }
 
-/// What comes with a header that names nobody comes from somebody, and is believed of nobody.
+/// A header may leave the client unknown. Forwarding headers of such a connection are not trusted.
 #[tokio::test]
 async fn forwarding_headers_of_an_unknown_client_are_not_trusted() {
     let (endpoint, proxy) = start(REQUIRED).await;
@@ -213,7 +213,7 @@ async fn endpoints_get_a_header_of_version_1() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&sending("v1", &endpoint)).await;
     let port = proxy.address().port();
-    // As the socket says, and as a trusted proxy says, who does not know the port.
+    // The address of the socket, and one from a trusted proxy, which does not know the port.
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
     let mut wire = endpoint.accept().await;

@@ -1,5 +1,5 @@
-//! Every reason shows the same wherever it shows: in the answer or the Close frame, in the log, in
-//! metrics, and to operators. One scene for each; a new reason does not compile without one.
+//! Every reason is the same everywhere: in the response or the Close frame, in the log, in metrics and
+//! in the admin interface. There is a scenario for each; a new reason does not compile without one.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -16,12 +16,12 @@ use crate::harness::proxy::{Proxy, Signal, settings};
 use crate::harness::scrape::Scrape;
 use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire, handshake_with};
 
-/// Metrics, and operators.
+/// Configures metrics and the admin interface.
 const SEEN: &str = "[admin]\nmetrics_bind = \"127.0.0.1:0\"\nbind = \"127.0.0.1:0\"\n";
 
 const GET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// How a refusal comes about.
+/// A scenario that ends in a rejection.
 #[derive(Default)]
 struct Scene {
     /// Lines of the configuration.
@@ -29,10 +29,10 @@ struct Scene {
     listener: &'static str,
     route: &'static str,
     upstream: &'static str,
-    /// What is asked before, and is agreed to.
+    /// Handshakes sent before, which are accepted.
     before: Vec<&'static str>,
     request: String,
-    /// What the endpoint answers; `None` if it does not.
+    /// The response of the endpoint; `None` if it does not respond.
     answer: Option<&'static str>,
 }
 
@@ -71,7 +71,7 @@ fn answered(request: &str, answer: &'static str) -> Scene {
     }
 }
 
-/// The same after one handshake that is agreed to.
+/// The scenario after one accepted handshake.
 fn second(scene: Scene) -> Scene {
     Scene {
         before: vec![HANDSHAKE],
@@ -80,8 +80,8 @@ fn second(scene: Scene) -> Scene {
     }
 }
 
-/// What brings a refusal about; `None` for those below that take more than a scene, and for one
-/// that the reserve of descriptors is there to prevent.
+/// The scenario for a rejection; `None` for those with a test of their own below, and for one that the
+/// reserve of descriptors prevents.
 fn scene(rejection: Rejection) -> Option<Scene> {
     use Rejection as R;
     let redirects = "redirect_to_https = true";
@@ -152,7 +152,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
     })
 }
 
-/// Answers everybody alike for as long as the test lasts.
+/// Gives every connection the same response, as long as the test lasts.
 async fn play(endpoint: Endpoint, answer: Option<&'static str>) {
     let mut kept = Vec::new();
     loop {
@@ -165,12 +165,12 @@ async fn play(endpoint: Endpoint, answer: Option<&'static str>) {
     }
 }
 
-/// Plays it, and looks at the answer, at the log and at the metrics.
+/// Runs a scenario, and checks the response, the log and the metrics.
 async fn play_out(rejection: Rejection, scene: Scene) {
     let endpoint = Endpoint::bind().await;
     let address = endpoint.address;
     let mut config = settings(&[address], scene.listener, scene.route);
-    // Some are settings of the endpoint itself.
+    // Some lines are settings of the endpoint itself.
     let own = scene.upstream.starts_with("max_tunnels") || scene.upstream.starts_with("drain");
     let listed = format!("\"{address}\"");
     match own {
@@ -207,11 +207,11 @@ async fn look(proxy: &Proxy, rejection: Rejection, wire: &mut Wire) {
     compare(proxy, rejection, &head).await;
 }
 
-/// Holds the answer, which has this head, against the log and the metrics.
+/// Compares the head of the response with the log and the metrics.
 async fn compare(proxy: &Proxy, rejection: Rejection, head: &Head) {
     let status = rejection.status().as_u16();
     assert_eq!(head.status(), status, "{rejection}: {head:?}");
-    // hyper answers these two by itself.
+    // hyper responds to these two itself.
     let by_hyper = matches!(rejection, Rejection::BadRequest | Rejection::HeadTooLarge);
     let token = (!by_hyper).then_some(rejection.token());
     assert_eq!(head.value("tidegate-reason"), token);
@@ -258,7 +258,7 @@ async fn every_rejection_has_the_same_reason_everywhere() {
 #[tokio::test]
 async fn connect_failures_have_the_same_reason_everywhere() {
     let gone = Endpoint::bind().await.address;
-    // A queue that is full: the kernel drops what would be one more.
+    // A full backlog: the kernel drops further SYNs.
     let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     full.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
         .unwrap();
@@ -312,7 +312,7 @@ async fn a_missing_certificate_has_the_same_reason_everywhere() {
     look(&proxy, Rejection::CertificateRequired, &mut wire).await;
 }
 
-/// Lines of the route that an end comes of.
+/// The settings of the route that lead to an end.
 fn limits(ended: Ended) -> &'static str {
     match ended {
         Ended::Idle => "timeouts.idle = \"1s\"",
@@ -339,7 +339,7 @@ fn limits(ended: Ended) -> &'static str {
     }
 }
 
-/// Answers Pings of so many bytes until something else comes.
+/// Answers Pings of this length until another frame arrives.
 async fn answer_pings(wire: &mut Wire, length: usize, mask: Option<[u8; 4]>) {
     loop {
         let bytes = wire.exactly(length).await;
@@ -351,7 +351,7 @@ async fn answer_pings(wire: &mut Wire, length: usize, mask: Option<[u8; 4]>) {
     }
 }
 
-/// Lines of the upstream that an end comes of.
+/// The settings of the upstream that lead to an end.
 fn aftermath(ended: Ended) -> &'static str {
     match ended {
         Ended::Drain => "on_drain = { action = \"close\" }\n",
@@ -365,10 +365,10 @@ fn aftermath(ended: Ended) -> &'static str {
     }
 }
 
-/// What is left of a tunnel's two ends after one of them, or we, have ended it.
+/// The two ends of a tunnel, as far as they are still open after its end.
 type Ends = (Option<Wire>, Option<Wire>);
 
-/// Has an operator do it.
+/// Has an operator bring the end about.
 async fn steer(ended: Ended, proxy: &Proxy) {
     let operator = Operator::of(proxy).await;
     let (path, body) = if ended == Ended::Drain {
@@ -432,7 +432,7 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
             answer_pings(&mut client, 10, Some([0; 4])).await;
             return (None, None);
         }
-        // The endpoint's own doing, and the configuration's.
+        // Caused by the endpoint and by the configuration.
         Ended::EndpointDown | Ended::EndpointRemoved | Ended::Rebalance => {}
         Ended::Idle | Ended::MaxAge => {}
     }
@@ -451,7 +451,7 @@ async fn end(ended: Ended) {
     client.send(HANDSHAKE).await;
     let served = endpoint.tunnel().await;
     assert_eq!(client.head().await.status(), 101);
-    // With four it has one too many as soon as there is another endpoint.
+    // With four tunnels the endpoint has one too many as soon as there is a second one.
     let mut others = Vec::new();
     while ended == Ended::Rebalance && others.len() < 3 {
         others.push(proxy.tunnel_to(&endpoint).await);
@@ -466,7 +466,7 @@ async fn end(ended: Ended) {
         let config = config.replace(&listed, &elsewhere);
         proxy.reload(&[server, SEEN, token, &config].concat()).await;
     }
-    // What it has accepted stays.
+    // Accepted connections stay open.
     let _kept = Some(endpoint).filter(|_| ended != Ended::EndpointDown);
     let (mut client, mut served) = bring_about(ended, &proxy, (client, served)).await;
     if let (Some(client), Some(code)) = (&mut client, ended.close_code()) {
@@ -481,7 +481,7 @@ async fn end(ended: Ended) {
     let logged = proxy.logged("tunnel ended").await;
     assert_eq!(logged["reason"], ended.token());
     if ended == Ended::Shutdown {
-        // Nobody is left who could tell metrics.
+        // There is no process left with metrics.
         assert_eq!(proxy.exit().await, 0);
         return;
     }
@@ -490,7 +490,7 @@ async fn end(ended: Ended) {
     assert_eq!(scrape.sum("tidegate_tunnels_ended_total", &[&reason]), 1.0);
     assert_eq!(scrape.sum("tidegate_tunnels_ended_total", &[]), 1.0);
     if ended == Ended::EndpointRemoved {
-        // Operators see those that are there.
+        // The admin interface lists only current endpoints.
         return;
     }
     let upstreams = Operator::of(&proxy).await.get("/v1/upstreams").await;

@@ -1,5 +1,4 @@
-//! After a scale-out tunnels move to the endpoints that came later: those that are too much where
-//! they are, and no others.
+//! Rebalancing: after a scale-out, the excess tunnels of old endpoints move to new ones, and no others.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -12,11 +11,11 @@ use crate::harness::scrape::Scrape;
 use crate::harness::wire::Wire;
 use crate::harness::{quiet_for, until};
 
-/// Operators, and metrics.
+/// Configures the admin interface and metrics.
 const SEEN: &str = "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n\
                     metrics_bind = \"127.0.0.1:0\"\n";
 
-/// Longer than it takes to look twice.
+/// Longer than two evaluations of the balance.
 const TWO_LOOKS: u64 = 4500;
 
 fn config(endpoints: &[&Echo], rebalance: &str) -> String {
@@ -41,12 +40,12 @@ async fn start(first: &Echo, rebalance: &str, count: usize) -> (Proxy, Operator,
     (proxy, operator, held)
 }
 
-/// What stands in the sessions' ids of these events.
+/// The session ids of these events.
 fn sessions(events: &[Value]) -> Vec<&Value> {
     events.iter().map(|event| &event["session"]).collect()
 }
 
-/// Answers the Close that comes, as a client does; what it said.
+/// Answers a Close as a client does. Returns its payload.
 async fn goodbye(client: &mut Wire) -> Vec<u8> {
     let bytes = client.exactly(2 + 2 + "rebalance".len()).await;
     let (_, payload) = frames(&bytes).remove(0);
@@ -62,7 +61,7 @@ async fn excess(operator: &Operator) -> Value {
 #[tokio::test]
 async fn a_dry_run_reports_the_excess_and_moves_nothing() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
-    // As it is where nothing else is said.
+    // A dry run is the default.
     let (proxy, operator, held) = start(&one, "min_age = \"0s\"", 20).await;
     assert_eq!(excess(&operator).await, 0);
     proxy
@@ -93,7 +92,7 @@ async fn a_dry_run_reports_the_excess_and_moves_nothing() {
     let scrape = Scrape::of(&proxy).await;
     let upstream = ["upstream=\"main\""];
     assert_eq!(scrape.sum("tidegate_rebalance_excess", &upstream), 8.0);
-    // Who leaves is not too much any more.
+    // Tunnels that end are no excess any more.
     drop(held);
     proxy.logged("upstream is balanced again").await;
 }
@@ -105,7 +104,7 @@ async fn the_excess_moves_and_then_nothing_more() {
     let (proxy, operator, mut held) = start(&one, on, 20).await;
     let opened = proxy.log().events("tunnel opened");
     proxy.reload(&config(&[&one, &other], on)).await;
-    // The oldest, and as many as that.
+    // The oldest tunnels, as many as the excess.
     let rest = held.split_off(8);
     let said = join_all(held.iter_mut().map(goodbye)).await;
     let expected = [&1012_u16.to_be_bytes()[..], b"rebalance"].concat();
@@ -114,7 +113,7 @@ async fn the_excess_moves_and_then_nothing_more() {
     assert!(ended.iter().all(|event| event["reason"] == "rebalance"));
     let (ended, opened) = (sessions(&ended), sessions(&opened));
     assert!(opened[..8].iter().all(|session| ended.contains(session)));
-    // Some are back later than the next look: those that are missing are not taken for gone.
+    // Some clients reconnect after the next evaluation: moved tunnels count until then.
     quiet_for(TWO_LOOKS, proxy.logged_times("tunnel ended", 9)).await;
     assert_eq!((one.open(), other.open()), (12, 0));
     for client in &mut held {
@@ -151,7 +150,7 @@ async fn young_ones_stay() {
 #[tokio::test]
 async fn the_rate_is_kept_and_a_reload_ends_the_rebalance() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
-    // The first at once, the next an hour later.
+    // The first tunnel is moved at once, the next an hour later.
     let slow = "mode = \"on\", rate = \"1/h\", min_age = \"0s\"";
     let (proxy, operator, held) = start(&one, slow, 20).await;
     proxy.reload(&config(&[&one, &other], slow)).await;
@@ -164,7 +163,7 @@ async fn the_rate_is_kept_and_a_reload_ends_the_rebalance() {
     drop(held);
 }
 
-/// Whoever came back would not get there.
+/// A client that reconnects would not get to an endpoint in its slow start.
 async fn slow_starts_come_first() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let on = "mode = \"on\", rate = \"1000/s\", min_age = \"0s\"";
@@ -185,7 +184,7 @@ async fn slow_starts_come_first() {
     drop(held);
 }
 
-/// What becomes of those is another question.
+/// Tunnels of a drained endpoint are up to the drain.
 async fn drained_ones_stay() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
     let on = "mode = \"on\", rate = \"1000/s\", min_age = \"0s\"";
@@ -198,7 +197,7 @@ async fn drained_ones_stay() {
     assert_eq!(operator.post("/v1/endpoints/undrain", &which).await.0, 200);
     proxy.logged_times("tunnel ended", 8).await;
     until("all to have moved", || one.open() <= 12).await;
-    // These do not answer, and count for a while as if they stayed.
+    // These clients do not answer, and their tunnels count for a while as if they stayed.
     quiet_for(TWO_LOOKS, proxy.logged_times("tunnel ended", 9)).await;
     assert_eq!(one.open(), 12);
     drop(held);

@@ -1,4 +1,4 @@
-//! Requests that are sent elsewhere, and handshakes that are not.
+//! Redirects of plain requests, and of no handshakes.
 
 use crate::harness::endpoint::Endpoint;
 use crate::harness::proxy::{Proxy, simple};
@@ -23,7 +23,7 @@ upstream = "main"
 endpoints = ["ENDPOINT"]
 "#;
 
-/// A reply of `proxy` to one request, as status and `Location`.
+/// The status and the `Location` of a response.
 async fn answered(proxy: &Proxy, listener: &str, request: &str) -> (u16, Option<String>) {
     let mut client = Wire::connect(proxy.address_of(listener)).await;
     client.send(request).await;
@@ -61,14 +61,14 @@ async fn plain_requests_go_to_https_and_handshakes_do_not() {
     assert_eq!(head.value("location"), None);
     endpoint.stays_quiet().await;
 
-    // A route that is bound to the listener by name, even if another one's host is more specific.
+    // A route bound to the listener by name wins over a more specific host.
     let mut client = Wire::connect(proxy.address_of("plain")).await;
     client
         .send("GET /.well-known/acme-challenge/t HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
         .await;
     let (_wire, head) = endpoint.request().await;
     assert!(head.start().contains("acme-challenge"));
-    // Another listener does not redirect, nor does this one where https ended before us.
+    // Another listener does not redirect, and neither does this one if a proxy in front has ended https.
     for (listener, source, fields) in [
         ("other", "127.0.0.1:0", ""),
         ("plain", "127.0.0.2:0", "X-Forwarded-Proto: https\r\n"),

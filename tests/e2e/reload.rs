@@ -1,4 +1,4 @@
-//! A new configuration while everything runs: nothing lost, nothing refused.
+//! Reloads at run time: nothing is lost and nothing is refused.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ fn secured(endpoints: &[SocketAddr]) -> String {
         + "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n"
 }
 
-/// What the clients of the great reload test share.
+/// What the clients of the test under load share.
 struct Crowd {
     stop: AtomicBool,
     opened: AtomicUsize,
     messages: AtomicUsize,
 }
 
-/// A client that talks until told to stop, checks each echo, and then closes properly.
+/// A client that sends messages and checks their echoes until it has to stop, and then closes.
 async fn talk(address: SocketAddr, tls: Arc<ClientConfig>, crowd: Arc<Crowd>) {
     let socket = TcpStream::connect(address)
         .await
@@ -70,7 +70,7 @@ async fn talk(address: SocketAddr, tls: Arc<ClientConfig>, crowd: Arc<Crowd>) {
     while let Some(Ok(_)) = socket.next().await {}
 }
 
-/// One reload: endpoints changed, or the certificate, or the file broken.
+/// One reload: with changed endpoints, with a changed certificate, or with an invalid file.
 async fn change(turn: usize, proxy: &Proxy, authority: &Authority, [a, b, c]: [SocketAddr; 3]) {
     match turn {
         2 | 6 => {
@@ -92,8 +92,8 @@ async fn change(turn: usize, proxy: &Proxy, authority: &Authority, [a, b, c]: [S
     }
 }
 
-/// The bar of the project: 500 tunnels with traffic, ten reloads of every kind, none dropped, none
-/// refused. New clients come all the while.
+/// 500 tunnels with traffic and ten reloads of every kind, while new clients arrive: no tunnel is
+/// dropped and no client is refused.
 #[tokio::test]
 async fn reloads_under_load_lose_and_refuse_nothing() {
     let (authority, folder) = Authority::with_certificate();
@@ -136,7 +136,7 @@ async fn reloads_under_load_lose_and_refuse_nothing() {
         })
         .await;
     }
-    // A client may be between its connection and its 101: let all of them arrive.
+    // Waits for clients that still wait for their 101.
     let all = clients.len();
     until("late clients to open", || {
         crowd.opened.load(Ordering::Relaxed) == all
@@ -188,7 +188,7 @@ async fn an_invalid_file_changes_nothing_and_reports_every_error() {
         );
     }
     proxy.tunnel().await;
-    // And the next good one is taken.
+    // The next valid file is applied.
     proxy.reload(&config).await;
     proxy.tunnel().await;
 }
@@ -236,7 +236,7 @@ async fn listeners_come_and_go_and_their_tunnels_stay() {
     proxy.reload(&config).await;
     proxy.logged("no longer listening").await;
     assert!(TcpStream::connect(second).await.is_err());
-    // A request that runs is answered, and its connection then closed; an idle one at once.
+    // A running request gets its response before its connection is closed; an idle one is closed at once.
     idle.closed().await;
     replying
         .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -252,7 +252,7 @@ async fn listeners_come_and_go_and_their_tunnels_stay() {
     assert_eq!(served.exactly(5).await, b"still");
 }
 
-/// A handshake that waits for its 101 when its listener goes is finished, unchanged.
+/// A handshake that waits for its 101 when its listener is removed is completed.
 #[tokio::test]
 async fn a_handshake_in_progress_is_finished() {
     let endpoint = Endpoint::bind().await;
@@ -284,13 +284,13 @@ async fn counts_survive_a_reload() {
     for _ in 0..10 {
         held.push(proxy.tunnel().await);
     }
-    // The ten still count, so that the new endpoint gets ten before the old one gets another.
+    // The ten tunnels still count, so the new endpoint gets ten before the old one gets another.
     proxy.reload(&simple(&[old, new])).await;
     for _ in 0..10 {
         held.push(proxy.tunnel().await);
     }
     assert_eq!(echoes.each_ref().map(Echo::served), [10, 10]);
-    // Also while an endpoint is out of the configuration.
+    // Also across the removal and return of an endpoint.
     proxy.reload(&simple(&[new])).await;
     proxy.reload(&simple(&[old, new])).await;
     for _ in 0..4 {
@@ -314,7 +314,7 @@ async fn a_changed_configuration_file_is_applied_if_so_configured() {
     assert_eq!(client.head().await.status(), 101);
 }
 
-/// Connects again and again, until told to stop: how often.
+/// Connects repeatedly until it has to stop: the number of connections.
 async fn knock(port: u16, stop: Arc<AtomicBool>) -> usize {
     let mut knocked = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -337,7 +337,7 @@ async fn an_overlapping_address_is_taken_over() {
     for _ in 0..5 {
         let stop = Arc::<AtomicBool>::default();
         let knocking = tokio::spawn(knock(port, Arc::clone(&stop)));
-        // What is narrower gets all from its first moment on.
+        // The more specific address gets all connections from its first moment.
         proxy.reload(&config("127.0.0.1")).await;
         assert_eq!(proxy.address().to_string(), format!("127.0.0.1:{port}"));
         stop.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What happens when an endpoint does not do, or has no room: another one, or a wait.
+//! Retries on another endpoint, and the queue for a free one.
 
 use std::net::SocketAddr;
 
@@ -8,16 +8,16 @@ use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
 
 const GET: &str = "GET /poll HTTP/1.1\r\nHost: a\r\n\r\n";
-/// The connection is not used again: each request comes by one of its own.
+/// A response that closes its connection, so that each request has a connection of its own.
 const BUSY: &str = "HTTP/1.1 503 Busy\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbusy";
 
-/// Endpoints in turn, with these settings of the upstream.
+/// Round robin over these endpoints, with these settings of the upstream.
 fn config(endpoints: &[SocketAddr], settings: &str) -> String {
     let settings = format!("balance = \"round_robin\"\n{settings}\nendpoints");
     simple(endpoints).replace("endpoints", &settings)
 }
 
-/// A client that has sent this, and the endpoint that was asked first.
+/// A client that has sent this request, and the endpoint that got it first.
 async fn ask<'a>(
     proxy: &Proxy,
     request: &str,
@@ -46,7 +46,7 @@ async fn an_answer_that_is_listed_leads_to_another_endpoint() {
     let (mut wire, _) = next.request().await;
     wire.send(SWITCH).await;
     assert_eq!(client.head().await.status(), 101);
-    // Plain requests that can be repeated, likewise.
+    // The same for plain requests that can be repeated.
     let (mut client, mut asked, next) = ask(&proxy, GET, &endpoints).await;
     asked.send(BUSY).await;
     let (mut wire, head) = next.request().await;
@@ -54,7 +54,7 @@ async fn an_answer_that_is_listed_leads_to_another_endpoint() {
     wire.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
         .await;
     assert_eq!(client.reply().await.1, "ok");
-    // The last one's answer is the answer.
+    // The response of the last endpoint is passed on.
     for request in [HANDSHAKE, GET] {
         let (mut client, mut asked, next) = ask(&proxy, request, &endpoints).await;
         asked.send(BUSY).await;
@@ -64,7 +64,7 @@ async fn an_answer_that_is_listed_leads_to_another_endpoint() {
         assert_eq!((head.status(), body.as_str()), (503, "busy"));
         assert_eq!(head.value("tidegate-reason"), None);
     }
-    // Another status is, too.
+    // Another status is passed on, too.
     let (mut client, mut asked, next) = ask(&proxy, HANDSHAKE, &endpoints).await;
     asked.send(BUSY.replace("503", "500")).await;
     assert_eq!(client.reply().await.0.status(), 500);
@@ -82,7 +82,7 @@ async fn nothing_is_sent_twice_unless_the_configuration_says_so() {
         assert_eq!(client.reply().await.0.status(), 503);
         next.stays_quiet().await;
     }
-    // What has a body, or is not safe, never is.
+    // A request with a body or an unsafe method is never retried.
     proxy
         .reload(&config(&addresses, "retry_on = [\"503\"]"))
         .await;
@@ -128,12 +128,12 @@ async fn a_queued_handshake_gets_the_next_free_tunnel_or_a_503() {
     waiting.send(HANDSHAKE).await;
     let mut second = proxy.connect().await;
     second.send(HANDSHAKE).await;
-    // Two may wait: of these three, one is told at once.
+    // The queue has two positions: one of these three is rejected at once.
     let mut third = proxy.connect().await;
     third.send(HANDSHAKE).await;
     let refused = proxy.logged("rejected").await;
     assert_eq!(refused["reason"], "endpoints-full");
-    // A place becomes free, and one of those who wait has it, then the other.
+    // The tunnel ends: one queued handshake gets its slot, and the other one after that.
     drop(first);
     let mut served = Vec::new();
     for mut wire in [waiting, second, third] {
@@ -149,7 +149,7 @@ async fn a_queued_handshake_gets_the_next_free_tunnel_or_a_503() {
     }
     statuses.sort_unstable();
     assert_eq!(statuses, [101, 101, 503]);
-    // The wait has an end.
+    // The queue has a timeout.
     proxy
         .reload(&full(&echo, "queue = { timeout = \"200ms\" }"))
         .await;
@@ -173,7 +173,7 @@ async fn a_client_that_leaves_gives_up_its_queue_position() {
         gone.reset();
     }
     drop(held);
-    // Had one of them kept its place in the line, this one would be refused or wait.
+    // If one of them had kept its queue position, this one would be rejected or wait.
     until("a place", || echo.open() == 0).await;
     proxy.tunnel().await;
 }

@@ -1,4 +1,4 @@
-//! Which request goes where, and what the endpoint is told about it.
+//! Routing, and the host and target that the endpoint gets.
 
 use crate::harness::endpoint::Endpoint;
 use crate::harness::proxy::{Proxy, simple};
@@ -72,7 +72,7 @@ async fn the_most_specific_route_wins() {
             .find(|(name, _)| *name == expected)
             .unwrap();
         let (_served, head) = endpoint.request().await;
-        // As received, whatever it was matched by.
+        // As received, whatever the route has matched.
         assert_eq!(head.start(), format!("GET {path} HTTP/1.1"));
         assert_eq!(head.value("host"), Some(host));
     }
@@ -131,7 +131,7 @@ async fn an_absolute_target_becomes_an_origin_form() {
     }
 }
 
-/// Routes of one path, told apart by what else a request has.
+/// Routes for the same path with further conditions.
 #[tokio::test]
 async fn conditions_choose_among_routes_of_one_path() {
     let mut config = String::from(

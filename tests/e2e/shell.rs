@@ -1,4 +1,4 @@
-//! What the program prints for shells and for `man`.
+//! Completions, the version and manual pages.
 
 use std::process::{Command, Output, Stdio};
 
@@ -17,7 +17,7 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The commands, as `--help` lists them.
+/// The commands in the output of `--help`.
 fn commands() -> Vec<String> {
     let help = printed(&["--help"]);
     let list = help.split("Commands:\n").nth(1).unwrap();
@@ -109,7 +109,7 @@ fn every_command_has_a_manual_page_and_the_first_lists_them() {
     if is_there("groff") {
         for name in found {
             let page = folder.path().join(name);
-            // All warnings, and no page but them.
+            // All warnings, without the page itself.
             let checked = Command::new("groff")
                 .args(["-k", "-man", "-ww", "-z"])
                 .arg(page)

@@ -1,5 +1,5 @@
-//! Clients that take their time on purpose: cut off at their deadlines, at a cost with a bound, while
-//! others work as if they were alone.
+//! Clients that are slow on purpose: they are disconnected at their deadlines and cost little memory,
+//! while other clients work as usual.
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
@@ -7,21 +7,21 @@ use crate::harness::frames::frame;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{End, HANDSHAKE, Wire};
 
-/// Short ones, so that they are waited for; all that follows waits for events.
+/// Short deadlines, which the tests wait for.
 const DEADLINES: &str = "[listener.main.timeouts]\n\
     tls_handshake = \"2s\"\nrequest_header = \"2s\"\nkeep_alive = \"2s\"\n\
     request_body = \"2s\"\nresponse_body = \"2s\"\n";
 
-/// Of each kind.
+/// The number of slow clients of each kind.
 const ATTACKERS: usize = 40;
 
-/// What an attacker may cost: hyper's buffers, and a session with what it has read of a body.
+/// The memory that a slow client may cost: buffers of hyper, and a session with a part of a body.
 const EACH_KIB: usize = 64;
 
-/// What a process takes once, whatever comes.
+/// Memory that a process needs once, whatever arrives.
 const SLACK_KIB: usize = 4 * 1024;
 
-/// A tunnel to `echo` under `/chat`, everything else to `endpoint`.
+/// Routes `/chat` to `echo`, and everything else to `endpoint`.
 fn config(echo: &Echo, endpoint: &Endpoint) -> String {
     let route = "[[route]]\nname = \"chat\"\npath = \"/chat\"\nupstream = \"chat\"\n[[route]]\n";
     let config = simple(&[endpoint.address]).replace("[[route]]\n", route);
@@ -29,7 +29,7 @@ fn config(echo: &Echo, endpoint: &Endpoint) -> String {
     config + &upstream + DEADLINES
 }
 
-/// A message there and back, over a tunnel that is there and over one that is made for it.
+/// Echoes a message over an open tunnel and over a new one.
 async fn works(proxy: &Proxy, tunnel: &mut Wire) {
     for tunnel in [tunnel, &mut proxy.tunnel().await] {
         tunnel.send(frame(0x81, Some([1, 2, 3, 4]), b"hello")).await;
@@ -37,7 +37,7 @@ async fn works(proxy: &Proxy, tunnel: &mut Wire) {
     }
 }
 
-/// Ends with the attacker's connection.
+/// Waits until the connection of a slow client has ended.
 async fn cut_off(mut attacker: Wire) {
     attacker.rest().await;
 }
@@ -63,14 +63,14 @@ async fn silent_and_incomplete_requests_time_out_and_others_are_served() {
     assert!(grown < 3 * ATTACKERS * EACH_KIB + SLACK_KIB, "{grown} KiB");
     works(&proxy, &mut good).await;
     futures_util::future::join_all(attackers.into_iter().map(cut_off)).await;
-    // What they had towards the endpoint is given back.
+    // Their connections to the endpoint are closed.
     for (wire, _) in &mut served {
         wire.rest().await;
     }
     works(&proxy, &mut good).await;
 }
 
-/// A byte now and then is no way around the deadline of a head.
+/// A byte now and then does not extend the deadline of a head.
 #[tokio::test]
 async fn a_request_head_sent_byte_by_byte_has_one_deadline() {
     let (echo, endpoint) = (Echo::start("echo").await, Endpoint::bind().await);
@@ -84,13 +84,13 @@ async fn a_request_head_sent_byte_by_byte_has_one_deadline() {
     while !attackers.is_empty() {
         let byte = [head.next().unwrap_or(b'x')];
         attackers.retain_mut(|attacker| attacker.can_send(&byte));
-        // A byte each as often as good clients get something done.
+        // One byte for each slow client per round of the other clients.
         works(&proxy, &mut good).await;
     }
     assert_eq!(proxy.logged_by_now("rejected").await.len(), 0);
 }
 
-/// Neither a client of plain text nor one of TLS that does not read its reply keeps it for ever.
+/// A client that does not read its response is disconnected, with and without TLS.
 #[tokio::test]
 async fn an_unread_response_times_out_and_others_are_served() {
     let (authority, folder) = Authority::with_certificate();
@@ -118,7 +118,7 @@ async fn an_unread_response_times_out_and_others_are_served() {
         attackers.push((attacker, served));
     }
     let chunk = vec![b'x'; 1 << 20];
-    // Until the endpoint's connection is closed, which is when the client's is.
+    // The connection to the endpoint is closed together with that of the client.
     let floods = attackers
         .iter_mut()
         .map(|(_, served)| served.flood_out(&chunk));
@@ -127,7 +127,7 @@ async fn an_unread_response_times_out_and_others_are_served() {
         works(&proxy, &mut good)
     );
     for (mut attacker, _) in attackers {
-        // Reset, so that the kernel does not keep what it has for them either.
+        // By a reset, so that the kernel frees its buffers, too.
         let (rest, end) = attacker.rest().await;
         assert!(rest.len() < 1_000_000_000);
         assert_eq!(end, End::Reset);

@@ -1,5 +1,5 @@
-//! Requests that two readers might take for different things: refused, or passed on as one message
-//! that has one reading, and never as bytes of a tunnel that is none.
+//! Request smuggling: requests that two readers may interpret differently are refused or forwarded in
+//! an unambiguous form, and never become bytes of a tunnel that the endpoint has not accepted.
 
 use crate::harness::endpoint::Endpoint;
 use crate::harness::proxy::{Proxy, settings, simple};
@@ -7,12 +7,12 @@ use crate::harness::wire::{ACCEPT, End, HANDSHAKE, SWITCH, Wire, handshake_with}
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 
-/// What a request comes to.
+/// The expected outcome of a request.
 #[derive(Debug, Clone, Copy)]
 enum Comes {
-    /// To this body, `Content-Length` or chunks, at the endpoint.
+    /// The endpoint gets this body, with a `Content-Length` or in chunks.
     ToOne(&'static str),
-    /// To this status, and the end of the connection; no endpoint has the whole of it.
+    /// This status and the end of the connection. The endpoint does not get the whole request.
     ToRefusal(u16),
 }
 
@@ -20,8 +20,7 @@ use Comes::{ToOne, ToRefusal};
 
 const CHUNKED: &str = "2\r\nhi\r\n0\r\n\r\n";
 
-/// Sends `request`, and checks that it comes to that; what a client may go on with is not a part
-/// of it.
+/// Sends `request` and checks the outcome. Bytes that follow must not become a part of it.
 async fn check(proxy: &Proxy, endpoint: &Endpoint, request: &str, comes: Comes) {
     let mut client = proxy.connect().await;
     client.send(request).await;
@@ -45,7 +44,7 @@ async fn check(proxy: &Proxy, endpoint: &Endpoint, request: &str, comes: Comes) 
     }
 }
 
-/// After a head that says POST: fields, the empty line, and the body.
+/// The rest of a POST: header fields, the empty line and the body.
 async fn check_bodies(cases: &[(&str, String, Comes)]) {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
@@ -115,7 +114,7 @@ async fn a_transfer_coding_is_chunked_or_refused() {
             "Transfer_Encoding: identity\r\nTransfer-Encoding: chunked",
             ToOne("hi"),
         ),
-        // What is inside is not what it would be taken for.
+        // The inner bytes are not the body that a careless reader sees.
         ("Transfer-Encoding: gzip, chunked", ToRefusal(501)),
         ("Transfer-Encoding: identity, chunked", ToRefusal(501)),
         ("Transfer-Encoding: chunked, chunked", ToRefusal(501)),
@@ -162,7 +161,7 @@ async fn chunks_have_one_reading_and_malformed_ones_are_client_errors() {
         ("0002\r\nhi\r\n0\r\n\r\n", ToOne("hi")),
         ("2 \r\nhi\r\n0\r\n\r\n", ToOne("hi")),
         ("1\r\nh\r\n1\r\ni\r\n000\r\n\r\n", ToOne("hi")),
-        // Fields that say what a request is are none of its trailers.
+        // Fields that frame or route a request are not allowed as trailers.
         (
             "2\r\nhi\r\n0\r\nContent-Length: 9\r\nHost: b\r\n\r\n",
             ToOne("hi"),
@@ -180,7 +179,7 @@ async fn chunks_have_one_reading_and_malformed_ones_are_client_errors() {
         if let ToRefusal(_) = comes {
             let (mut served, ()) =
                 tokio::join!(endpoint.accept(), check(&proxy, &endpoint, &request, comes));
-            // Perhaps something of it, but not the last chunk, which would have made it whole.
+            // Perhaps a part of it, but not the last chunk, without which it is incomplete.
             let (rest, _) = served.rest().await;
             assert!(!rest.ends_with(b"0\r\n\r\n"), "{body:?} became {rest:?}");
         } else {
@@ -205,7 +204,7 @@ async fn a_first_line_has_one_reading() {
             "\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi",
             ToOne("hi"),
         ),
-        // Bodies of requests that mostly have none are not lost either.
+        // A body is kept even for methods that rarely have one.
         (
             "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi",
             ToOne("hi"),
@@ -233,7 +232,7 @@ async fn a_first_line_has_one_reading() {
     endpoint.stays_quiet().await;
 }
 
-/// Where a length and chunks came together nobody can tell what comes behind them.
+/// After a request with both a length and chunks, it is unclear where the next one begins.
 #[tokio::test]
 async fn after_two_lengths_the_connection_ends() {
     let endpoint = Endpoint::bind().await;
@@ -253,7 +252,7 @@ async fn after_two_lengths_the_connection_ends() {
     endpoint.stays_quiet().await;
 }
 
-/// A route that anybody may take, and nothing beside it.
+/// A single public route.
 async fn public_chat() -> (Endpoint, Proxy, Wire) {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&settings(&[endpoint.address], "", "path = \"/chat\"")).await;
@@ -261,24 +260,24 @@ async fn public_chat() -> (Endpoint, Proxy, Wire) {
     (endpoint, proxy, client)
 }
 
-/// What is not served, in the disguise of a tunnel's first bytes.
+/// A request for another path, disguised as the first bytes of a tunnel.
 const INTERNAL: &str = "GET /internal HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// The request behind the handshake is a request: no route leads where it wants to go.
+/// The request after the handshake is handled as a request, and no route matches it.
 async fn internal_is_refused(client: &mut Wire) {
     let (head, _) = client.reply().await;
     assert_eq!(head.status(), 404);
     assert_eq!(head.value("tidegate-reason"), Some("no-route"));
 }
 
-/// The first of the published attacks: the endpoint refuses the version, the proxy believes in a
-/// tunnel, and what follows reaches the endpoint as a request of its own.
+/// The first published attack: the endpoint refuses the version, a careless proxy assumes a tunnel,
+/// and the bytes that follow reach the endpoint as another request.
 #[tokio::test]
 async fn a_refused_version_does_not_bypass_the_routes() {
     let (endpoint, proxy, mut client) = public_chat().await;
     for version in ["1337", "8", "12, 13", "013", ""] {
         let handshake = HANDSHAKE.replace("Version: 13", &format!("Version: {version}"));
-        // At once, and after the answer.
+        // At once, and after the response.
         client.send(format!("{handshake}{INTERNAL}")).await;
         assert_eq!(client.reply().await.0.status(), 426, "{version}");
         internal_is_refused(&mut client).await;
@@ -286,7 +285,7 @@ async fn a_refused_version_does_not_bypass_the_routes() {
         internal_is_refused(&mut client).await;
     }
     endpoint.stays_quiet().await;
-    // Where it is the endpoint that refuses, its connection carries nothing more of the client's.
+    // If the endpoint refuses, nothing more of the client goes over its connection.
     for refusal in [
         "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n",
@@ -306,7 +305,7 @@ async fn a_refused_version_does_not_bypass_the_routes() {
     endpoint.stays_quiet().await;
 }
 
-/// The second: a 101 that the endpoint got from somebody else's server, which a client may choose.
+/// The second attack: a 101 that the endpoint has got from a server of the attacker.
 #[tokio::test]
 async fn a_101_for_another_protocol_opens_no_tunnel() {
     let (endpoint, proxy, _) = public_chat().await;
@@ -352,7 +351,7 @@ async fn a_101_for_another_protocol_opens_no_tunnel() {
     }
 }
 
-/// An answer that nobody has asked for yet is no answer to the next request.
+/// A response sent before a request must not become the response to the next request.
 #[tokio::test]
 async fn bytes_after_a_response_are_dropped_with_the_connection() {
     let endpoint = Endpoint::bind().await;
@@ -365,7 +364,7 @@ async fn bytes_after_a_response_are_dropped_with_the_connection() {
         let (mut served, _) = endpoint.request().await;
         served.send(answer("good") + &answer("evil")).await;
         assert_eq!(client.reply().await.1, "good");
-        // The next one gets an answer over a connection of its own.
+        // The next request gets its response over another connection.
         client.send(get).await;
         let (mut next, _) = endpoint.request().await;
         next.send(answer("next").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))

@@ -1,4 +1,4 @@
-//! The local addresses that connections to endpoints come from.
+//! The local addresses of connections to endpoints.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ fn from(sources: &str, listener: &TcpListener) -> String {
     format!("{}source = [{sources}]\n", simple(&endpoints))
 }
 
-/// Opens tunnels one after the other: where each comes from, and its two ends.
+/// Opens tunnels one after the other: the source address of each, and its two ends.
 async fn origins(proxy: &Proxy, listener: &TcpListener, count: usize) -> Vec<(IpAddr, [Wire; 2])> {
     let mut origins = Vec::new();
     for _ in 0..count {
@@ -64,7 +64,7 @@ async fn source_addresses_are_used_in_turn() {
     .await;
 }
 
-/// A connection that lies idle between two plain requests has a port, too.
+/// An idle connection between two plain requests uses a port, too.
 #[tokio::test]
 async fn idle_connections_count_as_ports_in_use() {
     let endpoint = Endpoint::bind().await;
@@ -94,7 +94,7 @@ async fn idle_connections_count_as_ports_in_use() {
 #[tokio::test]
 async fn a_source_address_that_is_not_local_is_skipped() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    // The first is for documentation (RFC 5737): nobody has it.
+    // The first address is reserved for documentation (RFC 5737), so it is not local.
     let proxy = Proxy::start(&from("\"192.0.2.1\", \"127.0.0.2\"", &listener)).await;
     let tunnels = origins(&proxy, &listener, 4).await;
     assert_eq!(shown(&tunnels), ["127.0.0.2"; 4]);
@@ -105,7 +105,7 @@ async fn a_source_address_that_is_not_local_is_skipped() {
     assert_eq!(told[0]["source"], "192.0.2.1");
 }
 
-/// Ports in a network of our own.
+/// Few local ports, in a network namespace of its own.
 const PORTS: usize = 8;
 
 const NARROWED: &str = "ip link set lo up && \
@@ -123,9 +123,9 @@ async fn in_a_network_with_few_ports() {
         Echo::bytes_at("127.0.0.1:9000".parse().unwrap()).await,
         Echo::bytes_at("127.0.0.1:9001".parse().unwrap()).await,
     ];
-    // One port reaches both.
+    // One port is enough for both endpoints.
     let each = PORTS * echoes.len();
-    // Clients would need ports of their own otherwise.
+    // Over a Unix socket, because clients would use up ports, too.
     let config =
         simple(&echoes.each_ref().map(|echo| echo.address)).replace("127.0.0.1:0", "unix:in.sock");
     let config = config.replace("unix:", "unix:FOLDER/") + "tries = 1\n";
@@ -154,7 +154,7 @@ async fn in_a_network_with_few_ports() {
     let detail = rejected[1]["detail"].as_str().unwrap();
     assert!(detail.contains("no free local port"), "{detail}");
     assert_eq!(echoes.each_ref().map(Echo::open), [2 * PORTS; 2]);
-    // Of the first source for both endpoints, and of the second for the one that was tried last.
+    // The ports of the first source for both endpoints, and of the second for the last one tried.
     let told = proxy
         .logged_by_now("source address unavailable or out of ports")
         .await;

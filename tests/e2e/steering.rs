@@ -1,4 +1,4 @@
-//! What operators have a running process do.
+//! Operations that change a running process.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ async fn a_tunnel_is_closed_with_the_given_code_and_reason() {
     let asked = json!({ "filter": { "id": id }, "code": 4001, "reason": "maintenance" });
     let (status, closed) = operator.post(path, &asked).await;
     assert_eq!((status, &closed["closed"]), (200, &json!(1)));
-    // Both ends are told: the endpoint by 1001, whatever the client is told.
+    // Both ends get a Close; that of the endpoint always has the code 1001.
     assert_eq!(
         close_payload(&client.exactly(15).await),
         close(4001, "maintenance")
@@ -54,7 +54,7 @@ async fn a_tunnel_is_closed_with_the_given_code_and_reason() {
     let left = operator.get("/v1/tunnels").await;
     assert_eq!(left["tunnels"].as_array().unwrap().len(), 1);
     assert_ne!(left["tunnels"][0]["id"], id);
-    // Once more is no longer anything.
+    // A second request finds no such tunnel.
     assert_eq!(operator.post(path, &asked).await.1["matched"], 0);
 }
 
@@ -88,7 +88,7 @@ async fn tunnels_are_closed_at_a_pace_and_status_shows_the_progress() {
 async fn a_pace_is_kept_and_can_be_stopped() {
     let endpoint = Endpoint::bind().await;
     let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
-    // The oldest first: this one.
+    // The oldest tunnel first: this one.
     let (mut first, _first_end) = proxy.tunnel_to(&endpoint).await;
     let mut others = Vec::new();
     for _ in 0..5 {
@@ -204,7 +204,7 @@ async fn a_drained_endpoint_keeps_its_tunnels_and_gets_no_new_ones() {
         held.push(proxy.tunnel().await);
     }
     assert_eq!((one.open(), other.open()), (1, 7));
-    // A reload does not forget it.
+    // The drain outlives a reload.
     proxy
         .reload(&(ADMIN.to_owned() + &config + "tries = 1\n"))
         .await;
@@ -275,7 +275,7 @@ async fn a_weight_holds_until_the_next_reload() {
     assert_eq!(operator.post("/v1/endpoints/weight", &heavy).await.0, 400);
 }
 
-/// What a plan says of a part: its change, and its tunnels.
+/// An entry of a plan: the change, and the number of tunnels.
 fn planned(plan: &Value, kind: &str, name: &str) -> Option<(String, u64)> {
     let key = if kind == "endpoints" {
         "endpoint"
@@ -295,7 +295,7 @@ fn is(change: &str, tunnels: u64) -> Option<(String, u64)> {
     Some((change.to_owned(), tunnels))
 }
 
-/// A proxy with six tunnels, three to each of two endpoints.
+/// A proxy with three tunnels to each of two endpoints.
 async fn with_six(one: &Echo, other: &Echo) -> (Proxy, Operator, Vec<Wire>) {
     let (proxy, operator) = Operator::start(&simple(&[one.address, other.address])).await;
     let mut held = Vec::new();
@@ -350,7 +350,7 @@ async fn a_reload_that_would_displace_most_tunnels_needs_confirmation() {
     let endpoints = upstreams[0]["endpoints"].as_array().unwrap();
     assert_eq!(endpoints.len(), 1);
     assert_eq!(endpoints[0]["endpoint"], third.address.to_string());
-    // All six are still there, and the next reload is about none of them.
+    // All six are still open, and the next reload affects none of them.
     assert_eq!(operator.get("/v1/status").await["tunnels"], 6);
     let plan = operator.plan().await;
     assert_eq!(

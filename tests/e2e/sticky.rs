@@ -1,4 +1,4 @@
-//! The cookie that leads a client back to its endpoint.
+//! Sticky cookies, with which clients return to their endpoint.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ fn sticky(endpoints: &[SocketAddr]) -> String {
     config.replace("endpoints", "balance = \"round_robin\"\nendpoints") + STICKY
 }
 
-/// A tunnel, and the head of its 101.
+/// Opens a tunnel: its client end, and the head of the 101.
 async fn tunnel(proxy: &Proxy, cookie: Option<&str>) -> (Wire, Head) {
     let field = cookie.map(|cookie| format!("Cookie: a=1; {cookie}; b=2\r\n"));
     let mut wire = proxy.connect().await;
@@ -24,7 +24,7 @@ async fn tunnel(proxy: &Proxy, cookie: Option<&str>) -> (Wire, Head) {
     (wire, head)
 }
 
-/// Name and value of the cookie that is set.
+/// The name and value of the cookie that is set.
 fn pair(head: &Head) -> Option<&str> {
     head.value("set-cookie")?.split(';').next()
 }
@@ -50,11 +50,11 @@ async fn a_client_returns_to_its_endpoint() {
     let mut open = [one.open(), two.open()];
     open.sort_unstable();
     assert_eq!(open, [0, 10]);
-    // One that is none of ours leads nowhere, and is replaced.
+    // An invalid cookie is ignored and replaced.
     let forged = cookie.replace("node=", "node=A");
     let (_wire, head) = tunnel(&proxy, Some(&forged)).await;
     assert!(pair(&head).is_some());
-    // A key of our own outlives a reload.
+    // A generated key outlives a reload.
     let config = sticky(&[one.address, two.address]);
     proxy.reload(&(config + "# the same\n")).await;
     let (_wire, head) = tunnel(&proxy, Some(cookie)).await;
@@ -84,7 +84,7 @@ async fn a_cookie_for_a_removed_or_drained_endpoint_is_ignored() {
     let (_second, head) = tunnel(&proxy, Some(&cookie)).await;
     assert_ne!(pair(&head).unwrap(), cookie);
     assert_eq!((home.open(), other.open()), (1, 1));
-    // With no weight, clients of its own are still welcome.
+    // An endpoint with weight 0 still gets its own clients.
     let weightless = format!("{{ address = \"{}\", weight = 0 }}", home.address);
     proxy.reload(&config.replace(&listed, &weightless)).await;
     let (_third, head) = tunnel(&proxy, Some(&cookie)).await;
@@ -93,7 +93,7 @@ async fn a_cookie_for_a_removed_or_drained_endpoint_is_ignored() {
         tunnel(&proxy, None).await;
     }
     assert_eq!(home.served(), 2);
-    // It dies: the next one takes over, with a cookie of its own.
+    // When it dies, another endpoint takes over and sets its own cookie.
     proxy.reload(&config).await;
     drop(home);
     let (_fourth, head) = tunnel(&proxy, Some(&cookie)).await;

@@ -44,7 +44,7 @@ async fn requests_finish_and_tunnels_have_their_grace() {
     assert_eq!(opening.head().await.status(), 101);
     tunnel.send("still").await;
     assert_eq!(tunnelled.exactly(5).await, b"still");
-    // The process ends with the last of them.
+    // The process exits after the last tunnel.
     drop((tunnel, opening));
     assert_eq!(proxy.exit().await, 0);
     let stopped = proxy.logged("stopped").await;
@@ -76,7 +76,7 @@ async fn a_second_signal_ends_it_at_once() {
     assert_eq!(proxy.exit().await, 4);
 }
 
-/// What the kernel had already queued when the signal came is served, not reset.
+/// Connections in the backlog at the time of the signal are served and not reset.
 #[tokio::test]
 async fn connections_in_the_backlog_are_served() {
     let echo = Echo::start("echo").await;

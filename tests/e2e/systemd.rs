@@ -1,4 +1,4 @@
-//! The service manager: what it is told, and the sockets that it passes.
+//! Notifications to the service manager, and the sockets that it passes.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -22,7 +22,7 @@ use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{free_address, until, within};
 
-/// What stands in for the service manager.
+/// A stand-in for the service manager.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -30,7 +30,7 @@ impl Manager {
         Self(UnixDatagram::bind(path).unwrap())
     }
 
-    /// The next notification that has this in it.
+    /// The next notification that contains this text.
     async fn told(&self, what: &str) -> String {
         let mut buffer = [0; 1024];
         within(what, async {
@@ -45,7 +45,7 @@ impl Manager {
         .await
     }
 
-    /// The next socket that it is to keep, and under which name.
+    /// The next socket for the descriptor store, with its name.
     async fn given(&self) -> (String, OwnedFd) {
         let mut told = String::new();
         let received = within("a socket to keep", async {
@@ -66,7 +66,7 @@ impl Manager {
     }
 }
 
-/// A datagram, and the descriptor that came with it.
+/// A datagram, and the descriptor passed with it.
 fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> std::io::Result<(usize, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -81,7 +81,7 @@ fn receive(socket: &UnixDatagram, buffer: &mut [u8]) -> std::io::Result<(usize, 
     Ok((received.bytes, socket))
 }
 
-/// The program, which has a manager, started as `change` says.
+/// Starts the program under this manager, after `change` has adjusted the command.
 fn managed(config: &str, change: impl FnOnce(&mut Command)) -> (Manager, Proxy) {
     let folder = Arc::new(TempDir::new().unwrap());
     let path = folder.path().join("notify.sock");
@@ -102,7 +102,7 @@ async fn the_service_manager_is_notified() {
     assert!(ready.contains(status), "{ready}");
     proxy.logged("ready").await;
     let _tunnel = proxy.tunnel().await;
-    // By itself, a while later.
+    // Without a request, some time later.
     let status = manager.told("STATUS=1 tunnels").await;
     assert!(!status.contains("READY=1"), "{status}");
     proxy.signal(Signal::HUP);
@@ -121,7 +121,8 @@ async fn the_service_manager_is_notified() {
     assert_eq!(proxy.exit().await, 0);
 }
 
-/// The new process is the service from then on; it says so when the manager knows who it is.
+/// After an upgrade the new process is the main process of the service. It notifies the manager once
+/// that has learned its pid.
 #[tokio::test]
 async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
     let echo = Echo::start("echo").await;
@@ -139,11 +140,11 @@ async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
     let told = manager.told("MAINPID=").await;
     let second = proxy.successor(1).await;
     assert_eq!(told.trim(), format!("MAINPID={second}"));
-    // What only it has would not be kept otherwise.
+    // Without this, sockets that only the new process has would not be stored.
     manager.given().await;
     let ready = manager.told("READY=1").await;
     assert!(ready.contains("STATUS=0 tunnels"), "{ready}");
-    // The old one says nothing any more, not even that it stops; the new one feeds the watchdog.
+    // The old process sends no notifications, not even when it stops. The new one feeds the watchdog.
     drop(tunnel);
     assert_eq!(proxy.exit().await, 0);
     for _ in 0..3 {
@@ -155,8 +156,8 @@ async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
     manager.told("STOPPING=1").await;
 }
 
-/// The manager does not hear of the end of a process that is no child of its own before that one's
-/// parent has gone.
+/// The manager learns of the end of a process that is not its child only when the parent of that
+/// process has exited.
 #[tokio::test]
 async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts() {
     let echo = Echo::start("echo").await;
@@ -175,7 +176,7 @@ async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts()
     kill(proxy.successor(2).await, Signal::KILL);
     let gone = "the new process is gone; no process accepts connections";
     proxy.logged_times(gone, 2).await;
-    // The manager, which hears of it in one way or the other, may say so: that hastens nothing.
+    // A SIGTERM of the manager at this point makes no difference.
     proxy.signal(Signal::TERM);
     for mut tunnel in tunnels {
         assert_eq!(
@@ -189,7 +190,8 @@ async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts()
     assert!(!stopped.iter().any(forced), "{stopped:?}");
 }
 
-/// What the new configuration no longer has is closed everywhere: here, with the manager, and on disk.
+/// Sockets that the new configuration does not have are closed in the process, removed from the
+/// descriptor store, and deleted from disk.
 #[tokio::test]
 async fn addresses_that_an_upgrade_removes_are_closed() {
     let echo = Echo::start("echo").await;
@@ -226,7 +228,7 @@ async fn addresses_that_an_upgrade_removes_are_closed() {
     is_served(&mut client).await;
 }
 
-/// What a manager keeps of a service that dies, and passes when it starts it again.
+/// After a crash, the manager passes the stored sockets to the restarted service.
 #[tokio::test]
 async fn a_crash_loses_no_waiting_client() {
     let echo = Echo::start("echo").await;
@@ -247,7 +249,7 @@ async fn a_crash_loses_no_waiting_client() {
     proxy.logged("ready").await;
     proxy.signal(Signal::KILL);
     proxy.died().await;
-    // Nobody is there, and nobody is refused.
+    // No process is running, and no client is refused.
     let mut waiting = Vec::new();
     for number in 0..10 {
         let mut client = Wire::connect([address, other][number % 2]).await;
@@ -262,7 +264,7 @@ async fn a_crash_loses_no_waiting_client() {
     for client in &mut waiting {
         is_served(client).await;
     }
-    // Stopped in order, it wants nothing kept: who came then would wait for nobody.
+    // After a regular stop nothing stays stored, because clients would wait for nothing.
     proxy.logged("ready").await;
     proxy.signal(Signal::TERM);
     for _ in 0..2 {
@@ -303,14 +305,14 @@ async fn the_watchdog_is_fed_if_there_is_one() {
     }
 }
 
-/// The program, with these sockets passed under these names.
+/// Starts the program with these sockets passed under these names.
 fn activated(folder: &Arc<TempDir>, config: &str, sockets: [OwnedFd; 2], names: &str) -> Proxy {
     activated_with(folder, config, sockets, names, |command| {
         command.env_remove("NOTIFY_SOCKET");
     })
 }
 
-/// The same, started as `change` says.
+/// The same, after `change` has adjusted the command.
 fn activated_with(
     folder: &Arc<TempDir>,
     config: &str,
@@ -349,7 +351,7 @@ async fn is_served(client: &mut Wire) {
     assert_eq!(client.exactly(7).await, b"\x81\x05hello");
 }
 
-/// One name, both families; who came before the process, or while there was none, is served.
+/// One name for sockets of both families. Clients that connect while no process runs are served.
 #[tokio::test]
 async fn passed_sockets_lose_no_client() {
     let echo = Echo::start("echo").await;
@@ -377,12 +379,12 @@ async fn passed_sockets_lose_no_client() {
             told.iter()
                 .all(|it| expected.iter().any(|one| it["address"] == **one))
         );
-        // They would stay open, and who comes would wait.
+        // They would stay open, and clients would wait.
         let which = json!({ "listener": "main" });
         let operator = Operator::of(&proxy).await;
         let (status, answer) = operator.post("/v1/listeners/drain", &which).await;
         assert_eq!(status, 409, "{answer}");
-        // A reload leaves them open, and so does a listener that goes and comes back.
+        // They stay open across a reload, and across the removal and return of their listener.
         proxy.reload(&(config.clone() + "# the same\n")).await;
         assert!(proxy.logged_by_now("no longer listening").await.is_empty());
         let other = config.replace("systemd:web", "127.0.0.1:0");
@@ -390,7 +392,7 @@ async fn passed_sockets_lose_no_client() {
         proxy.logged_times("no longer listening", 2).await;
         let mut late = Wire::connect(addresses[1]).await;
         late.send(HANDSHAKE).await;
-        // One that is out is out no longer: who waits would wait for nobody.
+        // A drain does not outlive a restart, because clients of the open socket would wait for nothing.
         assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
         proxy.reload(&config).await;
         is_served(&mut late).await;
@@ -417,7 +419,7 @@ async fn unix_sockets_are_passed_too_and_their_files_stay() {
     let listening = proxy.logged("listening").await;
     assert_eq!(listening["address"], format!("unix:{}", path.display()));
     drop(client);
-    // They are passed on to whoever succeeds it.
+    // They are handed over to the successor.
     proxy.signal(Signal::USR2);
     proxy.successor(1).await;
     assert_eq!(proxy.exit().await, 0);
@@ -430,7 +432,7 @@ async fn unix_sockets_are_passed_too_and_their_files_stay() {
     assert!(path.exists());
 }
 
-/// Over a socket for both families, IPv4 clients have the addresses that they have elsewhere.
+/// On a socket for both families, IPv4 clients have plain IPv4 addresses.
 #[tokio::test]
 async fn clients_of_a_socket_for_both_families_have_their_own_addresses() {
     let endpoint = crate::harness::endpoint::Endpoint::bind().await;
@@ -466,7 +468,7 @@ async fn a_socket_name_that_is_not_passed_is_a_clear_error() {
     assert_eq!(proxy.exit().await, 3);
     let expected = "the service manager passed no sockets";
     until("the reason", || proxy.log().text().contains(expected)).await;
-    // Its syntax can be checked anywhere.
+    // The syntax can be checked without the passed socket.
     let checked = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .arg("check")
         .arg(folder.path().join("config.toml"))

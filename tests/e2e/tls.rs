@@ -73,7 +73,7 @@ async fn the_certificate_is_chosen_by_name() {
     ] {
         assert!(handshake(&tls.proxy, &client, name).await.is_ok(), "{name}");
     }
-    // Any other name gets the default, which does not fit it.
+    // For any other name the default certificate is used, which does not match.
     for name in ["a.b.example.org", "example.org", "127.0.0.1"] {
         let error = handshake(&tls.proxy, &client, name)
             .await
@@ -132,7 +132,7 @@ async fn sessions_resume_even_after_a_reload_and_an_upgrade() {
             }
             let stream = tls.handshake(&client).await.unwrap();
             let mut wire = Wire::over(stream);
-            // The ticket of TLS 1.3 comes behind the handshake, with the first bytes.
+            // In TLS 1.3 the ticket arrives after the handshake, with the first bytes.
             wire.send(HANDSHAKE).await;
             assert_eq!(wire.head().await.status(), 101);
             drop(wire);
@@ -167,7 +167,7 @@ async fn sessions_resume_after_a_listener_was_drained() {
         let kind = stream.unwrap().get_ref().1.handshake_kind();
         assert_eq!(kind, Some(expected));
         assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
-        // What it had, it has in another process, too.
+        // The ticket keys are handed over to the new process.
         kill(proxy.serving(), Signal::USR2);
         proxy.successor(times + 1).await;
         proxy
@@ -181,13 +181,13 @@ async fn sessions_resume_after_a_listener_was_drained() {
     assert_eq!(kind, Some(HandshakeKind::Resumed));
 }
 
-/// A key for a file of ticket keys.
+/// A line of a ticket key file.
 fn ticket_key(fill: u8) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode([fill; 80]) + "\n"
 }
 
-/// A node of a fleet with these ticket keys, and a listener `other` beside `main`.
+/// A node of a fleet with these ticket keys and the listeners `main` and `other`.
 async fn node(authority: &Authority, echo: &Echo, keys: &str) -> Proxy {
     let folder = TempDir::new().unwrap();
     authority.issue(folder.path(), "chat", &["chat.example.com"]);
@@ -206,7 +206,7 @@ async fn node(authority: &Authority, echo: &Echo, keys: &str) -> Proxy {
     Proxy::start_in(folder, &config).await
 }
 
-/// How the handshake of the next connection to a listener goes. It takes its ticket with it.
+/// Connects to a listener and receives a new ticket: the kind of the handshake.
 async fn next_handshake(
     proxy: &Proxy,
     listener: &str,
@@ -266,7 +266,7 @@ async fn changed_ticket_keys_are_applied_and_invalid_ones_are_not() {
     let keys = |fills: &[u8]| fills.iter().copied().map(ticket_key).collect::<String>();
     use HandshakeKind::{Full, Resumed};
     assert_eq!(next_handshake(&proxy, "main", &client).await, Full);
-    // The ticket of key 1 opens as long as key 1 is there.
+    // A ticket of key 1 can be opened as long as key 1 is in the file.
     for (turn, (fills, expected)) in [
         (&[1, 2][..], Resumed),
         (&[1, 2, 3], Resumed),
@@ -305,11 +305,11 @@ async fn a_changed_certificate_is_applied_and_tunnels_stay() {
         .issue(tls.proxy.folder(), "chat", &["chat.example.com"]);
     tls.proxy.logged("certificates reloaded").await;
     assert_ne!(certificate(&tls.proxy, &client).await, before);
-    // A Ping, answered through what ran before.
+    // A Ping over the tunnel that was opened before.
     held.send(crate::harness::frames::frame(0x89, Some([0; 4]), b"x"))
         .await;
     assert_eq!(held.exactly(3).await, [0x8a, 1, b'x']);
-    // Half of a change is waited for, then reported; what ran keeps running.
+    // An incomplete change is reported after a while, and the old certificate stays in use.
     let current = certificate(&tls.proxy, &client).await;
     std::fs::write(tls.proxy.folder().join("chat.pem"), "not a certificate").unwrap();
     let failure = tls
@@ -323,7 +323,7 @@ async fn a_changed_certificate_is_applied_and_tunnels_stay() {
     assert_eq!(certificate(&tls.proxy, &client).await, current);
 }
 
-/// The certificate that a new client sees.
+/// The certificate that a new client gets.
 async fn certificate(proxy: &Proxy, client: &Arc<ClientConfig>) -> CertificateDer<'static> {
     let fresh = {
         let mut fresh = (**client).clone();
@@ -336,7 +336,7 @@ async fn certificate(proxy: &Proxy, client: &Arc<ClientConfig>) -> CertificateDe
         .into_owned()
 }
 
-/// Whatever a client would rather have; this one offers what is dearest first.
+/// The client prefers the most expensive cipher, and does not get it.
 #[tokio::test]
 async fn the_server_chooses_the_cipher() {
     let tls = TlsProxy::start("").await;
@@ -360,7 +360,7 @@ async fn a_client_without_tls_or_with_half_a_handshake_is_disconnected() {
     client.rest().await;
 }
 
-/// Neither who says nothing nor who does not go on keeps anybody else out, even of a single place.
+/// Silent and stalled handshakes do not keep other clients out, even if only one may run at a time.
 #[tokio::test]
 async fn stalled_handshakes_do_not_block_others() {
     let tls = TlsProxy::start("handshakes_at_once = 1\n").await;
@@ -374,7 +374,7 @@ async fn stalled_handshakes_do_not_block_others() {
     let storm = (0..2).map(|_| tls.handshake(&client));
     let results = futures_util::future::join_all(storm).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
-    // Two workers have a place each, and four may wait for it: of many at once some are closed.
+    // Each of two workers runs one handshake and queues four: of many at once, some are closed.
     let storm = (0..60).map(|_| tls.handshake(&client));
     let results = futures_util::future::join_all(storm).await;
     assert!(results.iter().any(Result::is_ok));

@@ -1,4 +1,4 @@
-//! Bytes in a tunnel: all of them, in order, none added; ends as they came.
+//! Tunnels: every byte arrives in order, none is added, and ends are passed on as they are.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{End, HANDSHAKE, SWITCH, Wire};
 use crate::harness::within;
 
-/// Frames with every first byte there is, every form of length, masked and not.
+/// Frames with every possible first byte and every form of length, masked and unmasked.
 fn odd_frames(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for first in 0..=255 {
@@ -232,7 +232,7 @@ async fn a_client_that_does_not_read_holds_up_nobody_else() {
         flooding.send(flood).await;
         flooding
     });
-    // The other direction of the same tunnel, and another tunnel of the same worker, go on.
+    // The other direction of the tunnel and another tunnel of the same worker still work.
     let (mut client, mut served) = pair(&proxy, &endpoint).await;
     for _ in 0..100 {
         client.send("ping").await;

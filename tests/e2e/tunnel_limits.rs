@@ -1,4 +1,4 @@
-//! What one tunnel may take: messages, bytes, and the patience of those who wait for its reader.
+//! Limits of a tunnel: messages, bytes, and the time that a slow reader may take.
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
@@ -10,7 +10,7 @@ fn config(address: std::net::SocketAddr, limits: &str) -> String {
     settings(&[address], "", &format!("limits = {{ {limits} }}"))
 }
 
-/// A text message as clients send it.
+/// A text message, masked as by a client.
 fn text(payload: &[u8]) -> Vec<u8> {
     frame(0x81, Some([1, 2, 3, 4]), payload)
 }
@@ -77,15 +77,15 @@ async fn a_throttled_client_loses_nothing() {
     };
     let proxy = Proxy::start(&limited("1B")).await;
     let (mut client, mut wire) = open(&proxy, &endpoint).await;
-    // What is read at once passes; then there is nothing for a day.
+    // The first read passes; at this rate, the next byte would take a day.
     client.flood(&text(&[b'x'; 60_000])).await;
     wire.exactly(60_000).await;
     let passed = wire.until_quiet().await;
     assert!(passed < 200_000, "{passed}");
-    // The other direction goes on.
+    // The other direction still works.
     wire.send(frame(0x81, None, b"down")).await;
     assert_eq!(client.exactly(6).await, b"\x81\x04down");
-    // At a rate that it keeps to, a client notices nothing.
+    // A client below its rate is not slowed down.
     proxy.reload(&limited("1GiB")).await;
     let (mut client, mut wire) = open(&proxy, &endpoint).await;
     let message = text(&[b'x'; 60_000]);
@@ -106,7 +106,7 @@ async fn a_stalled_reader_is_disconnected_and_the_other_side_gets_a_close() {
     let ended = proxy.logged("tunnel ended").await;
     assert_eq!(ended["reason"], "slow-client");
     let (rest, _) = wire.rest().await;
-    // Masked, as everything towards endpoints: a Close, with 1001.
+    // A Close with the code 1001.
     assert_eq!(rest.first(), Some(&0x88), "{rest:?}");
     // An endpoint that does not read.
     let (mut client, _wire) = open(&proxy, &endpoint).await;
@@ -117,7 +117,7 @@ async fn a_stalled_reader_is_disconnected_and_the_other_side_gets_a_close() {
     assert_eq!(rest.get(..4), Some(&[0x88, 15, 0x03, 0xf0][..]), "{rest:?}");
 }
 
-/// Small enough for TLS to take it all, and never to get rid of it.
+/// Frames that fit into the buffers of TLS, which then never drain.
 #[tokio::test]
 async fn a_slow_reader_over_tls_is_detected() {
     let (authority, folder) = Authority::with_certificate();

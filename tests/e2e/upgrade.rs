@@ -1,4 +1,4 @@
-//! Handing over to a new process: what is there stays, what comes goes to the new one.
+//! Upgrades: open tunnels stay with the old process, and new connections go to the new one.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{free_address, quiet_for, until, within};
 
-/// What operators upgrade by.
+/// Upgrades through the admin interface.
 async fn upgrade(operator: &Operator) -> Value {
     let (status, answer) = operator.post("/v1/upgrade", &json!({})).await;
     assert_eq!(status, 200, "{answer}");
@@ -52,7 +52,7 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     assert_eq!(now["generation"], 2);
     let second = proxy.successor(1).await;
     assert_eq!(now["pid"], second);
-    // At the same address, where the other one has stopped to accept.
+    // At the same address, where the old process has stopped accepting.
     let mut new = Vec::new();
     for _ in 0..3 {
         new.push(proxy.tunnel().await);
@@ -61,9 +61,9 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     for wire in &mut new {
         echoes(wire).await;
     }
-    // What the old one has counts: two each.
+    // Tunnels of the old process count: two on each endpoint.
     assert_eq!((one.open(), two.open()), (2, 2), "{home} before");
-    // Seen through the new one, which is asked at the same place.
+    // Listed by the new process at the same admin address.
     let status = operator.get("/v1/status").await;
     assert_eq!(
         (&status["pid"], &status["tunnels"]),
@@ -74,7 +74,7 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     assert_eq!(generations[1]["pid"], first);
     let listed = operator.get("/v1/tunnels?generation=1").await;
     assert_eq!(listed["tunnels"].as_array().unwrap().len(), 1);
-    // The old one leaves with its last tunnel.
+    // The old process exits after its last tunnel.
     drop(old);
     assert_eq!(proxy.exit().await, 0);
     proxy.logged("older generation has exited").await;
@@ -83,7 +83,7 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     for wire in &mut new {
         echoes(wire).await;
     }
-    // And what it had no longer counts.
+    // Its tunnels do not count any more.
     let upstreams = operator.get("/v1/upstreams").await;
     let endpoints = upstreams[0]["endpoints"].as_array().unwrap();
     let older: u64 = endpoints
@@ -120,7 +120,7 @@ async fn the_old_process_closes_its_tunnels_at_its_pace() {
     echoes(&mut back).await;
 }
 
-/// A connection that the old process has accepted has its time for a request, as always.
+/// A connection that the old process has accepted still has the usual time for its request.
 #[tokio::test]
 async fn a_connection_accepted_before_an_upgrade_is_served_after_it() {
     let echo = Echo::start("echo").await;
@@ -134,7 +134,7 @@ async fn a_connection_accepted_before_an_upgrade_is_served_after_it() {
     .await;
     upgrade(&operator).await;
     proxy.successor(1).await;
-    // Longer than one that stops would wait.
+    // Longer than a stopping process would wait.
     quiet_for(1500, slow.has_more()).await;
     slow.send(HANDSHAKE).await;
     assert_eq!(slow.head().await.status(), 101);
@@ -149,13 +149,13 @@ async fn a_failed_upgrade_leaves_the_old_process_as_it_was() {
     let config = with("drain = \"off\"", &simple(&[echo.address]));
     let (mut proxy, operator) = start(&config).await;
     let mut tunnel = proxy.tunnel().await;
-    // A configuration with mistakes.
+    // An invalid configuration.
     proxy.rewrite(&config.replace("[[route]]", "[[rout]]"));
     let (status, answer) = operator.post("/v1/upgrade", &json!({})).await;
     assert_eq!(status, 409);
     let details = answer["details"].to_string();
     assert!(details.contains("unknown key `rout`"), "{answer}");
-    // One that cannot run.
+    // A program that cannot be run.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let other = format!("[listener.other]\nbind = [\"{address}\"]\n[[route]]");
@@ -168,7 +168,7 @@ async fn a_failed_upgrade_leaves_the_old_process_as_it_was() {
         "{answer}"
     );
     proxy.rewrite(&config);
-    // Over TCP nobody says what is run.
+    // The program cannot be chosen over TCP.
     let (status, _) = operator
         .post("/v1/upgrade", &json!({ "binary": "/bin/true" }))
         .await;
@@ -176,7 +176,7 @@ async fn a_failed_upgrade_leaves_the_old_process_as_it_was() {
     echoes(&mut tunnel).await;
     echoes(&mut proxy.tunnel().await).await;
     assert_eq!(operator.get("/v1/status").await["generation"], 1);
-    // And then it goes well.
+    // A valid upgrade after these succeeds.
     upgrade(&operator).await;
     proxy.successor(1).await;
     drop(tunnel);
@@ -205,7 +205,7 @@ async fn a_program_that_is_not_tidegate_takes_nothing_over() {
         assert_eq!(printed.code, 7, "{printed:?}");
         assert!(printed.err.contains(expected), "{printed:?}");
     }
-    // One of ours that cannot start leaves the file of the socket to whoever serves there.
+    // A tidegate that cannot start does not delete the socket of the process that serves there.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other = format!(
         "[listener.other]\nbind = [\"{}\"]\n[[route]]",
@@ -218,7 +218,7 @@ async fn a_program_that_is_not_tidegate_takes_nothing_over() {
     assert!(admin.exists());
     proxy.rewrite(&config);
     echoes(&mut proxy.tunnel().await).await;
-    // And it outlives the process that made it.
+    // The socket file outlives the process that created it.
     let printed = upgrade(env!("CARGO_BIN_EXE_tidegate")).await;
     assert!(
         printed.out.starts_with("generation 2 (tidegate "),
@@ -259,12 +259,12 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     ] {
         assert!(printed.out.contains(line), "{}", printed.out);
     }
-    // What only the youngest can do, the others refuse.
+    // Older generations refuse operations of the serving one.
     let (status, _) = operator.post("/v1/reload?generation=1", &json!({})).await;
     assert_eq!(status, 409);
     let (status, _) = operator.post("/v1/reload?generation=4", &json!({})).await;
     assert_eq!(status, 404);
-    // What closes or lists tunnels is about those of all generations, unless one is named.
+    // Listing and closing apply to tunnels of all generations, unless one is named.
     let printed = operator.run(&["close", "--all"]).await;
     let would = "would close 1 tunnel; add --yes to close it\n";
     let expected = format!(
@@ -288,7 +288,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     for wire in &mut tunnels {
         echoes(wire).await;
     }
-    // Its place is free again.
+    // Its slot is free again.
     until("generation 1 to be gone", || {
         !proxy.log().events("older generation has exited").is_empty()
     })
@@ -322,7 +322,7 @@ async fn a_stop_of_the_old_process_is_its_own() {
     echoes(&mut proxy.tunnel().await).await;
 }
 
-/// Of a unix socket there is one for all workers, and a file that must not go with the old process.
+/// A Unix socket is shared by all workers, and its file must not be deleted with the old process.
 #[tokio::test]
 async fn clients_of_a_unix_socket_are_served_during_an_upgrade() {
     let echo = Echo::start("echo").await;
@@ -352,7 +352,7 @@ async fn clients_of_a_unix_socket_are_served_during_an_upgrade() {
     assert!(path.exists());
 }
 
-/// What the process before had open at an endpoint that comes back later is long gone.
+/// The tunnels of the old process at an endpoint that returns later have ended by then.
 #[tokio::test]
 async fn an_endpoint_that_returns_after_an_upgrade_has_no_load_left_over() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
@@ -392,13 +392,13 @@ async fn a_drained_listener_stays_drained_after_an_upgrade() {
     proxy.tunnel().await;
 }
 
-/// It would be lost: what is known of endpoints is on its way already.
+/// Such a change would be lost, because the state of endpoints is already on its way.
 #[tokio::test]
 async fn endpoints_cannot_be_changed_while_they_are_handed_over() {
     let echo = Echo::start("echo").await;
     let config = with("drain = \"off\"", &simple(&[echo.address]));
     let (proxy, operator) = start(&config).await;
-    // The new process waits for it in vain, for a while.
+    // The new process waits for this lookup for a while.
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let server = silent.local_addr().unwrap();
     proxy.rewrite(&format!(
@@ -419,7 +419,7 @@ async fn endpoints_cannot_be_changed_while_they_are_handed_over() {
     assert_eq!(main["endpoints"][0]["state"], "drained");
 }
 
-/// Who is kept out stays out: nobody has to find out again.
+/// Endpoints out of rotation stay out, so that no client has to find out again.
 #[tokio::test]
 async fn the_state_of_endpoints_survives_an_upgrade() {
     let good = Echo::start("good").await;
@@ -455,7 +455,7 @@ async fn the_state_of_endpoints_survives_an_upgrade() {
     assert_eq!(endpoints[2]["why"], "connections fail");
     assert_eq!(endpoints[0]["weight"], 7);
     assert_eq!(endpoints[0]["in_flight_older"], held.len());
-    // Put back through the new one, it serves again.
+    // Undrained through the new process, it serves again.
     assert_eq!(operator.post("/v1/endpoints/undrain", &which).await.0, 200);
     let weigh = json!({ "endpoint": good.address.to_string() });
     assert_eq!(operator.post("/v1/endpoints/weight", &weigh).await.0, 200);

@@ -1,4 +1,4 @@
-//! Everything at once that operators do: upgrades and reloads, under load, one of each broken.
+//! Upgrades and reloads under load, one of each invalid.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::harness::{until, within};
 
 const TUNNELS: usize = 500;
 
-/// Between two messages of a tunnel.
+/// The pause between two messages of a tunnel.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two handshakes.
+/// The interval of new clients.
 const NEXT_COMES: Duration = Duration::from_millis(5);
 
-/// Where clients come from, and tidegate goes on from: not where other tests want to have ports.
+/// The source address of clients. Its ports are not those of other tests.
 const FROM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 77, 1)), 0);
 
-/// Nobody is late here: clients, endpoints and the test itself share a thread on a busy machine.
+/// Generous timeouts, because clients, endpoints and the test share a thread on a busy machine.
 const LISTENER: &str = "timeouts = { request_header = \"1m\" }";
 const UPSTREAM: &str = "source = [\"127.0.77.2\"]\n\
                         timeouts = { connect = \"1m\", handshake = \"1m\" }\n";
 
-/// Of those that only open and close.
+/// The maximum number of simultaneous short visits.
 const VISITS_AT_ONCE: usize = 50;
 
 /// What clients share.
@@ -42,7 +42,7 @@ struct Crowd {
     stop: AtomicBool,
     messages: AtomicUsize,
     handshakes: AtomicUsize,
-    /// Tunnels that were closed by a drain, and opened anew.
+    /// Tunnels that a drain has closed and that were opened again.
     moved: AtomicUsize,
 }
 
@@ -67,14 +67,15 @@ async fn open(address: SocketAddr, crowd: &Crowd) -> WebSocketStream<TcpStream> 
     opened
 }
 
-/// A client that talks until told to stop, checks each echo, and comes back when it is sent away.
+/// A client that sends messages and checks their echoes until it has to stop, and reconnects after a
+/// Close.
 async fn talk(address: SocketAddr, crowd: Arc<Crowd>) {
     let mut socket = open(address, &crowd).await;
     let mut number = 0_u32;
     while !crowd.stop.load(Ordering::Relaxed) {
         number += 1;
         let message = Message::text(format!("message {number}"));
-        // One that crosses our Close is answered or not; it is said again.
+        // A message that crosses a Close may be lost; it is sent again.
         let _ = socket.send(message.clone()).await;
         match within("an answer", socket.next()).await {
             Some(Ok(Message::Close(said))) => {
@@ -83,7 +84,7 @@ async fn talk(address: SocketAddr, crowd: Arc<Crowd>) {
                     (u16::from(said.code), said.reason.as_str()),
                     (1012, "shutdown")
                 );
-                // The answer goes out with the next poll.
+                // The reply to the Close is sent by the next poll.
                 while let Some(Ok(_)) = socket.next().await {}
                 crowd.moved.fetch_add(1, Ordering::Relaxed);
                 socket = open(address, &crowd).await;
@@ -100,14 +101,14 @@ async fn talk(address: SocketAddr, crowd: Arc<Crowd>) {
     while let Some(Ok(_)) = socket.next().await {}
 }
 
-/// New clients all the while, which only open and close.
+/// Short visits all the time: new clients that open a tunnel and close it.
 async fn come_and_go(address: SocketAddr, crowd: Arc<Crowd>) {
     let mut visits = JoinSet::new();
     let mut next = tokio::time::interval(NEXT_COMES);
     next.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !crowd.stop.load(Ordering::Relaxed) {
         next.tick().await;
-        // Where the machine has no time for so many, fewer come: none may be late by its own doing.
+        // Fewer on a slow machine, so that no client is late by itself.
         if visits.len() >= VISITS_AT_ONCE {
             visits.join_next().await.unwrap().unwrap();
         }
@@ -149,7 +150,7 @@ async fn reload(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
     proxy.logged_times(events, before + 1).await;
 }
 
-/// The third one has a broken file, and leaves everything as it is.
+/// The third upgrade has an invalid file, and changes nothing.
 async fn upgrade(proxy: &Proxy, echoes: &[Echo; 3], turn: usize) {
     let done = proxy.successors().len();
     if turn == 2 {
@@ -202,7 +203,7 @@ async fn three_upgrades_and_ten_reloads_lose_no_client() {
     while let Some(client) = within("clients to close", clients.join_next()).await {
         client.unwrap();
     }
-    // Three processes have handed over; each has moved on whoever it had.
+    // Three processes have handed over, and each has closed its tunnels.
     assert_eq!(proxy.successors().len(), 3);
     assert!(crowd.moved.load(Ordering::Relaxed) >= TUNNELS);
     let handshakes = crowd.handshakes.load(Ordering::Relaxed);
