@@ -17,12 +17,13 @@ const NAMELESS: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "mi
 const LEFTOVERS: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// Code that only decides: no waiting, no clock, no sockets.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "src/protocol/",
     "src/route.rs",
     "src/upstream/balance.rs",
     "src/upstream/discovery/answer.rs",
-    "src/upstream/health",
+    "src/upstream/health.rs",
+    "src/upstream/health/",
     "src/tunnel/forwarder.rs",
     "src/tunnel/framing.rs",
     "src/displace/rebalance/share.rs",
