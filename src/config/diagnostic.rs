@@ -73,7 +73,7 @@ impl Diagnostic {
 
     /// Replaces the values of environment variables by `${NAME}`, because they may be secrets.
     pub(super) fn mask(&mut self, variables: &[(String, String)]) {
-        /// Shorter values are no secrets, and would be found in unrelated words.
+        /// Shorter values are not secret, and would be found within unrelated words.
         const MIN_BYTES: usize = 4;
         for (name, value) in variables
             .iter()

@@ -136,7 +136,7 @@ pub(super) async fn open(
     Ok((tunnel, findings))
 }
 
-/// The failure if there is no response in HTTP.
+/// The failure of a server that did not send an HTTP response.
 fn unanswered(url: &Url, error: &ExchangeError) -> LegFailure {
     let text = error.to_string();
     let failure = LegFailure::new(&*text);
@@ -154,7 +154,7 @@ fn unanswered(url: &Url, error: &ExchangeError) -> LegFailure {
     }
 }
 
-/// The failure if the response is not a 101.
+/// The failure of a server whose response is not a 101.
 async fn refused(mut answered: EndpointResponse) -> LegFailure {
     let body = first_line(&mut answered).await;
     let Some(answer) = answered.head() else {
