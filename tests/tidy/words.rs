@@ -65,15 +65,22 @@ fn stands_in(phrase: &Phrase, line: &str) -> bool {
     line.match_indices(phrase.text).any(|(start, text)| {
         let (front, back) = (&line[..start], &line[start + text.len()..]);
         let is_whole = !front.ends_with(is_word) && !back.starts_with(is_word);
-        let last = front.trim_end().rsplit(' ').next().unwrap_or_default();
-        let next = back.trim_start().split(' ').next().unwrap_or_default();
+        let mut earlier = front.split(|c| !is_word(c)).rev();
+        let last = earlier.find(|word| !word.is_empty()).unwrap_or_default();
+        let mut later = back.split(|c| !is_word(c));
+        let next = later.find(|word| !word.is_empty()).unwrap_or_default();
         is_whole && !phrase.after.contains(&last) && !phrase.before.contains(&next)
     })
 }
 
 fn riddles(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
-    for (number, line) in source.text.lines().enumerate() {
+    // Unit tests have no readers but those who change them.
+    let text = match source.path.ends_with("/tests.rs") {
+        true => "",
+        false => source.production(),
+    };
+    for (number, line) in text.lines().enumerate() {
         let lower = line.to_lowercase();
         for phrase in PHRASES.iter().filter(|phrase| stands_in(phrase, &lower)) {
             found.push(format!(
