@@ -54,7 +54,7 @@ struct Eviction {
 struct DueEviction {
     endpoint: EndpointName,
     ended: Ended,
-    aftermath: DisplacementPolicy,
+    policy: DisplacementPolicy,
 }
 
 impl Evictions {
@@ -87,25 +87,15 @@ impl Evictions {
         let snapshot = displacer.shared.snapshot.load();
         let upstreams = snapshot.upstreams();
         for upstream in upstreams {
-            let aftermath = upstream.settings.on_removed;
-            self.on_removed
-                .insert(Arc::clone(&upstream.name), aftermath);
+            let policy = upstream.settings.on_removed;
+            self.on_removed.insert(Arc::clone(&upstream.name), policy);
         }
-        let keeps_all = |upstream: &model::UpstreamConfig| {
-            let policies = [upstream.on_down, upstream.on_removed, upstream.on_drain];
-            policies
-                .iter()
-                .all(|policy| *policy == DisplacementPolicy::Keep)
-        };
-        let kept = self
-            .on_removed
-            .values()
-            .all(|it| *it == DisplacementPolicy::Keep);
-        if kept
+        let mut on_removed = self.on_removed.values();
+        let all_stay = on_removed.all(|policy| *policy == DisplacementPolicy::Keep)
             && upstreams
                 .iter()
-                .all(|upstream| keeps_all(&upstream.settings))
-        {
+                .all(|upstream| keeps_all(&upstream.settings));
+        if all_stay {
             return Vec::new();
         }
         let live = LiveTunnels::of(&displacer.workers.counters());
@@ -116,13 +106,13 @@ impl Evictions {
             for member in upstream.members() {
                 let endpoint = (Arc::clone(&upstream.name), Arc::clone(&member.state.label));
                 present.insert(endpoint.clone());
-                let Some((ended, aftermath)) = cause(&member, &upstream.settings, now) else {
+                let Some((ended, policy)) = cause(&member, &upstream.settings, now) else {
                     continue;
                 };
                 wanted.push(DueEviction {
                     endpoint,
                     ended,
-                    aftermath,
+                    policy,
                 });
             }
         }
@@ -131,7 +121,7 @@ impl Evictions {
             if present.contains(&endpoint) {
                 continue;
             }
-            let aftermath = self
+            let policy = self
                 .on_removed
                 .get(&endpoint.0)
                 .copied()
@@ -139,11 +129,11 @@ impl Evictions {
             wanted.push(DueEviction {
                 endpoint,
                 ended: Ended::EndpointRemoved,
-                aftermath,
+                policy,
             });
         }
         let has_tunnels = |(upstream, label): &EndpointName| live.of_endpoint(upstream, label) > 0;
-        wanted.retain(|it| it.aftermath != DisplacementPolicy::Keep && has_tunnels(&it.endpoint));
+        wanted.retain(|it| it.policy != DisplacementPolicy::Keep && has_tunnels(&it.endpoint));
         self.on_removed
             .retain(|name, _| snapshot.upstream(name).is_some() || live.of_upstream(name) > 0);
         wanted
@@ -151,6 +141,13 @@ impl Evictions {
 }
 
 /// Why the tunnels of an endpoint may have to be closed, and the policy for that case.
+fn keeps_all(upstream: &model::UpstreamConfig) -> bool {
+    let policies = [upstream.on_down, upstream.on_removed, upstream.on_drain];
+    policies
+        .iter()
+        .all(|policy| *policy == DisplacementPolicy::Keep)
+}
+
 fn cause(
     member: &Member,
     settings: &model::UpstreamConfig,
@@ -172,7 +169,7 @@ async fn begin(displacer: &Displacer, wanted: &DueEviction) -> Option<Arc<Job>> 
         endpoint: Some(endpoint.to_string()),
         ..TunnelFilter::default()
     });
-    let (speed, order) = match wanted.aftermath {
+    let (speed, order) = match wanted.policy {
         DisplacementPolicy::Keep => return None,
         DisplacementPolicy::Close => (Speed::AtOnce, model::CloseOrder::Oldest),
         DisplacementPolicy::Drain(pace, order) => (Speed::Paced(pace), order),

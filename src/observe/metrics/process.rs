@@ -2,15 +2,14 @@
 
 use super::MetricSources;
 use crate::observe::exposition::{Exposition, MetricKind};
-use crate::observe::process::timestamp;
+
+use crate::observe::process::{ProcessStatus, timestamp};
 
 pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>) {
     let MetricSources {
         workers,
         admission,
         process,
-        log_dropped,
-        access_log_dropped,
         ..
     } = sources;
     let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -34,6 +33,11 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
     let help = "Client connections that the limit on open files allows.";
     metrics.family("tidegate_connections_limit", MetricKind::Gauge, help);
     metrics.sample(&[], admission.limit());
+    write_configuration(metrics, process);
+    write_dropped_lines(metrics, sources);
+}
+
+fn write_configuration(metrics: &mut Exposition, process: &ProcessStatus) {
     let (reloads, failed_reloads) = process.reloads();
     let help = "Reloads of the configuration, by result.";
     metrics.family("tidegate_reloads_total", MetricKind::Counter, help);
@@ -57,9 +61,12 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
         ];
         metrics.sample(&labels, timestamp(expiry.not_after));
     }
+}
+
+fn write_dropped_lines(metrics: &mut Exposition, sources: MetricSources<'_>) {
     let help = "Log lines dropped because the reader was too slow.";
     metrics.family("tidegate_log_dropped_total", MetricKind::Counter, help);
-    metrics.sample(&[], log_dropped);
+    metrics.sample(&[], sources.log_dropped);
     let help =
         "Records of a separate access log dropped because the disk or the reader was too slow.";
     metrics.family(
@@ -67,7 +74,7 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
         MetricKind::Counter,
         help,
     );
-    metrics.sample(&[], access_log_dropped);
+    metrics.sample(&[], sources.access_log_dropped);
 }
 
 pub(super) fn write_closing(metrics: &mut Exposition, sources: MetricSources<'_>) {

@@ -9,6 +9,11 @@ use crate::observe::labels::HandshakeOutcome;
 use crate::protocol::rejection::Rejection;
 
 pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
+    write_handshakes(metrics, gathered);
+    write_responses(metrics, gathered);
+}
+
+fn write_handshakes(metrics: &mut Exposition, gathered: &Gathered) {
     let routes = gathered.by_listener_and_route();
     let help = "WebSocket handshakes, by outcome.";
     metrics.family("tidegate_handshakes_total", MetricKind::Counter, help);
@@ -44,6 +49,10 @@ pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
             &HistogramSum::of(&LATENCY_SECONDS, histograms),
         );
     }
+}
+
+fn write_responses(metrics: &mut Exposition, gathered: &Gathered) {
+    let routes = gathered.by_listener_and_route();
     let help = "Requests rejected by tidegate, handshakes and plain ones, by reason.";
     metrics.family("tidegate_rejections_total", MetricKind::Counter, help);
     for ([listener, route], series) in &routes {
