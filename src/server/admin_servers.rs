@@ -136,6 +136,6 @@ impl AdminServers {
 
 /// The server, if it started. Registering a listening socket fails only without memory.
 fn started(server: io::Result<AdminServer>) -> Option<AdminServer> {
-    let told = |error: &io::Error| tracing::error!(%error, "not serving the admin interface");
-    server.inspect_err(told).ok()
+    let log = |error: &io::Error| tracing::error!(%error, "not serving the admin interface");
+    server.inspect_err(log).ok()
 }

@@ -44,7 +44,7 @@ impl<'a> Attempts<'a> {
         }
         let upstream = self.routed.upstream;
         let picked = upstream.pick_in_turn(self.routed.affinity, &[]).await;
-        let lease = picked.map_err(|nobody| match nobody {
+        let lease = picked.map_err(|error| match error {
             PickError::Full => Rejection::EndpointsFull,
             PickError::NotReady => Rejection::NoEndpoint,
         })?;

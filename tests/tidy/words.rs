@@ -21,7 +21,7 @@ const fn phrase(text: &'static str, instead: &'static str) -> Phrase {
     }
 }
 
-const PHRASES: [Phrase; 15] = [
+const PHRASES: [Phrase; 14] = [
     Phrase {
         text: "is no",
         after: &["there"],
@@ -37,7 +37,7 @@ const PHRASES: [Phrase; 15] = [
     Phrase {
         text: "so long",
         after: &[],
-        before: &["that", "as"],
+        before: &["that", "as", "polling"],
         instead: "the name of the time",
     },
     Phrase {
@@ -46,7 +46,6 @@ const PHRASES: [Phrase; 15] = [
         before: &["that", "as"],
         instead: "the name of the value",
     },
-    phrase("however many", "regardless of the number"),
     phrase("whom", "a subject"),
     phrase("whoever", "the client, the process, the operator"),
     phrase("nobody", "no client, no process, no connection"),

@@ -380,8 +380,8 @@ impl Visit<'_> {
             headers: &self.parts.headers,
             target,
         };
-        let (wish, _) = affinity::of(upstream, traits);
-        let endpoint = upstream.preview(wish).map_err(|nobody| match nobody {
+        let (affinity, _) = affinity::of(upstream, traits);
+        let endpoint = upstream.preview(affinity).map_err(|error| match error {
             PickError::NotReady => Rejection::NoEndpoint,
             PickError::Full => {
                 if upstream.picking().queue.is_some() {
@@ -391,10 +391,10 @@ impl Visit<'_> {
                 Rejection::EndpointsFull
             }
         })?;
-        let led_back = wish.sticky.is_some() && upstream.tag_of(&endpoint) == wish.sticky;
+        let is_sticky = affinity.sticky.is_some() && upstream.tag_of(&endpoint) == affinity.sticky;
         explained.endpoint = Some(endpoint.label.to_string());
         explained.why = Some(
-            match (led_back, upstream.hash_key(), wish.hash) {
+            match (is_sticky, upstream.hash_key(), affinity.hash) {
                 (true, _, _) => "its sticky cookie leads there",
                 (_, Some(_), Some(_)) => "chosen by the hash of its key",
                 (_, Some(_), None) => "no key to hash: fewest sessions in flight",

@@ -240,7 +240,7 @@ pub async fn list(
     let visit = |_, tunnel| {
         matched += 1;
         rows.push(row(tunnel));
-        // Memory stays bounded by twice the limit, however many tunnels match.
+        // Memory stays bounded by twice the limit, regardless of how many tunnels match.
         if rows.len() >= limit * 2 {
             keep_first(&mut rows, sort, limit);
         }

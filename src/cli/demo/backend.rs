@@ -29,7 +29,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The socket of a request, once its 101 has been sent.
-type Slot = Mutex<Option<(SocketKind, OnUpgrade)>>;
+type UpgradeSlot = Mutex<Option<(SocketKind, OnUpgrade)>>;
 
 /// Serves a backend until the task is aborted; its connections end with it.
 pub(super) async fn serve(backend: Arc<BackendState>, listener: TcpListener) {
@@ -45,7 +45,7 @@ pub(super) async fn serve(backend: Arc<BackendState>, listener: TcpListener) {
 }
 
 async fn connection(backend: Arc<BackendState>, stream: TcpStream) {
-    let slot = Arc::<Slot>::default();
+    let slot = Arc::<UpgradeSlot>::default();
     let service = {
         let slot = Arc::clone(&slot);
         service_fn(move |request| {
@@ -68,7 +68,7 @@ async fn connection(backend: Arc<BackendState>, stream: TcpStream) {
     let _ = sockets::run(kind, socket, &backend).await;
 }
 
-fn respond(mut request: Request<Incoming>, slot: &Slot) -> Response<Full<Bytes>> {
+fn respond(mut request: Request<Incoming>, slot: &UpgradeSlot) -> Response<Full<Bytes>> {
     let file = |kind: &'static str, text: &'static str| {
         let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
         let headers = response.headers_mut();
