@@ -6,6 +6,9 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::displace::jobs::TooManyJobs;
+use crate::displace::workers::WorkerUnresponsive;
+
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -61,6 +64,18 @@ impl ApiError {
     pub fn with_details(mut self, details: Vec<String>) -> Self {
         self.body.details = details;
         self
+    }
+}
+
+impl From<WorkerUnresponsive> for ApiError {
+    fn from(error: WorkerUnresponsive) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl From<TooManyJobs> for ApiError {
+    fn from(error: TooManyJobs) -> Self {
+        Self::conflict(error.to_string())
     }
 }
 

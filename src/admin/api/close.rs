@@ -91,28 +91,10 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
             "an empty filter selects all tunnels; set `all` to confirm",
         ));
     }
-    let speed = match (close.per_second, close.over) {
-        (Some(_), Some(_)) => {
-            return Err(ApiError::bad_request(
-                "set `per_second` or `over`, not both",
-            ));
-        }
-        (Some(rate), None) => Speed::Paced(ClosePace::PerSecond(rate)),
-        (None, Some(over)) => Speed::Paced(ClosePace::Over(over.0)),
-        (None, None) => Speed::AtOnce,
-    };
-    if close
-        .per_second
-        .is_some_and(|rate| !(MIN_RATE..=MAX_RATE).contains(&rate))
-    {
-        return Err(ApiError::bad_request(format!(
-            "`per_second` must be from {MIN_RATE} to {MAX_RATE}"
-        )));
-    }
+    let speed = speed(&close)?;
     let filter = Arc::new(close.filter.clone());
     let order = close.order.unwrap_or_default();
-    let chosen = jobs::choose(&view.workers, &filter, order.into()).await;
-    let chosen = chosen.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let chosen = jobs::choose(&view.workers, &filter, order.into()).await?;
     let mut response = CloseResponse {
         matched: chosen.len(),
         closed: 0,
@@ -131,8 +113,7 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
         speed,
         words,
     };
-    let job = view.jobs.begin(chosen, closing);
-    let job = job.map_err(|error| ApiError::conflict(error.to_string()))?;
+    let job = view.jobs.begin(chosen, closing)?;
     tracing::info!(
         job = job.number,
         tunnels = response.matched,
@@ -153,6 +134,29 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
         response.job = Some(JobInfo::of(&job));
     }
     Ok(response)
+}
+
+/// How fast the tunnels are to be closed.
+fn speed(close: &CloseRequest) -> Result<Speed, ApiError> {
+    let speed = match (close.per_second, close.over) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request(
+                "set `per_second` or `over`, not both",
+            ));
+        }
+        (Some(rate), None) => Speed::Paced(ClosePace::PerSecond(rate)),
+        (None, Some(over)) => Speed::Paced(ClosePace::Over(over.0)),
+        (None, None) => Speed::AtOnce,
+    };
+    if close
+        .per_second
+        .is_some_and(|rate| !(MIN_RATE..=MAX_RATE).contains(&rate))
+    {
+        return Err(ApiError::bad_request(format!(
+            "`per_second` must be from {MIN_RATE} to {MAX_RATE}"
+        )));
+    }
+    Ok(speed)
 }
 
 /// Refuses a filter that matched nothing because a name in it does not exist: that is a typing error.

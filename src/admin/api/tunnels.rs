@@ -178,6 +178,31 @@ pub async fn list(
     filter: TunnelFilter,
     layout: &ListTunnelsRequest,
 ) -> Result<ListTunnelsResponse, ApiError> {
+    let limit = check(layout)?;
+    let from = layout
+        .after
+        .as_deref()
+        .map_or(Ok(ListPosition::default()), position)?;
+    let filter = Arc::new(filter);
+    let baseline = match layout.rate_window {
+        Some(window) => Some(Baseline::measure(view, &filter, window.0).await?),
+        None => None,
+    };
+    let row = |tunnel: LiveTunnel| match &baseline {
+        Some(baseline) => baseline.row(tunnel),
+        None => Row {
+            tunnel,
+            rates: None,
+        },
+    };
+    match layout.sort {
+        Some(sort) => list_sorted(view, &filter, (sort, limit), row).await,
+        None => list_page(view, &filter, (from, limit), row).await,
+    }
+}
+
+/// Checks the options of a listing, and returns its limit.
+fn check(layout: &ListTunnelsRequest) -> Result<usize, ApiError> {
     let limit = layout.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(ApiError::bad_request(format!(
@@ -191,51 +216,43 @@ pub async fn list(
     }
     if layout
         .rate_window
-        .is_some_and(|over| over.0 > MAX_RATE_WINDOW || over.0.is_zero())
+        .is_some_and(|window| window.0 > MAX_RATE_WINDOW || window.0.is_zero())
     {
         return Err(ApiError::bad_request(
             "`rate_window` must be more than 0 and at most 10s",
         ));
     }
-    let from = layout
-        .after
-        .as_deref()
-        .map_or(Ok(ListPosition::default()), position)?;
-    let filter = Arc::new(filter);
-    let before = match layout.rate_window {
-        Some(over) => {
-            // One at a time: it remembers every matching tunnel meanwhile.
-            let one = view.measuring.try_lock();
-            let _one = one.map_err(|_| {
-                ApiError::unavailable(
-                    "another request is measuring rates; try again in a few seconds",
-                )
-            })?;
-            Some(Baseline::measure(view, &filter, over.0).await?)
-        }
-        None => None,
-    };
-    let row = |tunnel: LiveTunnel| match &before {
-        Some(before) => before.row(tunnel),
-        None => Row {
-            tunnel,
-            rates: None,
-        },
-    };
+    Ok(limit)
+}
+
+/// The next tunnels in the order of the workers' tables, and where the page after them begins.
+async fn list_page(
+    view: &View,
+    filter: &Arc<TunnelFilter>,
+    (from, limit): (ListPosition, usize),
+    row: impl Fn(LiveTunnel) -> Row,
+) -> Result<ListTunnelsResponse, ApiError> {
     let mut rows: Vec<Row> = Vec::new();
-    let Some(sort) = layout.sort else {
-        let visit = |_, tunnel| {
-            rows.push(row(tunnel));
-            rows.len() < limit
-        };
-        let next = view.workers.tunnels(&filter, from, visit).await;
-        let next = next.map_err(|error| ApiError::unavailable(error.to_string()))?;
-        return Ok(ListTunnelsResponse {
-            tunnels: rows.into_iter().map(Row::shown).collect(),
-            matched: None,
-            next: next.map(|it| format!("{}-{}", it.worker, it.place)),
-        });
+    let visit = |_, tunnel| {
+        rows.push(row(tunnel));
+        rows.len() < limit
     };
+    let next = view.workers.tunnels(filter, from, visit).await?;
+    Ok(ListTunnelsResponse {
+        tunnels: rows.into_iter().map(Row::shown).collect(),
+        matched: None,
+        next: next.map(|next| format!("{}-{}", next.worker, next.place)),
+    })
+}
+
+/// The first of all tunnels by their rank.
+async fn list_sorted(
+    view: &View,
+    filter: &Arc<TunnelFilter>,
+    (sort, limit): (TunnelSort, usize),
+    row: impl Fn(LiveTunnel) -> Row,
+) -> Result<ListTunnelsResponse, ApiError> {
+    let mut rows: Vec<Row> = Vec::new();
     let mut matched = 0;
     let visit = |_, tunnel| {
         matched += 1;
@@ -246,8 +263,8 @@ pub async fn list(
         }
         true
     };
-    let listed = view.workers.tunnels(&filter, from, visit).await;
-    listed.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let begin = ListPosition::default();
+    view.workers.tunnels(filter, begin, visit).await?;
     keep_first(&mut rows, sort, limit);
     Ok(ListTunnelsResponse {
         tunnels: rows.into_iter().map(Row::shown).collect(),
@@ -306,7 +323,16 @@ impl Row {
 struct Baseline(HashMap<u64, (TunnelTraffic, Instant)>);
 
 impl Baseline {
-    async fn measure(view: &View, filter: &TunnelFilter, over: Duration) -> Result<Self, ApiError> {
+    async fn measure(
+        view: &View,
+        filter: &TunnelFilter,
+        window: Duration,
+    ) -> Result<Self, ApiError> {
+        // One at a time: the baseline remembers every matching tunnel.
+        let one = view.measuring.try_lock();
+        let _one = one.map_err(|_| {
+            ApiError::unavailable("another request is measuring rates; try again in a few seconds")
+        })?;
         // A tunnel may become old or idle enough during the measurement: without these two conditions it
         // has a baseline, too.
         let filter = Arc::new(TunnelFilter {
@@ -319,12 +345,9 @@ impl Baseline {
             traffic.insert(tunnel.reference.session, (tunnel.traffic, Instant::now()));
             true
         };
-        let listed = view
-            .workers
-            .tunnels(&filter, ListPosition::default(), visit)
-            .await;
-        listed.map_err(|error| ApiError::unavailable(error.to_string()))?;
-        tokio::time::sleep(over).await;
+        let begin = ListPosition::default();
+        view.workers.tunnels(&filter, begin, visit).await?;
+        tokio::time::sleep(window).await;
         Ok(Self(traffic))
     }
 
