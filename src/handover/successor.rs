@@ -94,7 +94,7 @@ impl Predecessor {
     /// # Errors
     /// The permission does not come.
     pub fn prepared(&self) -> io::Result<()> {
-        self.exchange(SuccessorMessage::Prepared, PredecessorMessage::Go)
+        self.exchange(&SuccessorMessage::Prepared, &PredecessorMessage::Go)
     }
 
     /// Reports that this process accepts connections, and waits until the predecessor has stopped.
@@ -102,7 +102,7 @@ impl Predecessor {
     /// # Errors
     /// The predecessor does not confirm.
     pub fn serving(&self) -> io::Result<()> {
-        self.exchange(SuccessorMessage::Serving, PredecessorMessage::Left)
+        self.exchange(&SuccessorMessage::Serving, &PredecessorMessage::Left)
     }
 
     /// The predecessor as the older generation that it is from now on; `None` if it is gone already. Must
@@ -118,10 +118,10 @@ impl Predecessor {
         let _ = self.channel.send(&SuccessorMessage::Failed { lines }, &[]);
     }
 
-    fn exchange(&self, says: SuccessorMessage, expected: PredecessorMessage) -> io::Result<()> {
-        self.channel.send(&says, &[])?;
+    fn exchange(&self, says: &SuccessorMessage, expected: &PredecessorMessage) -> io::Result<()> {
+        self.channel.send(says, &[])?;
         let (said, _) = self.channel.receive::<PredecessorMessage>()?;
-        match said == expected {
+        match said == *expected {
             true => Ok(()),
             false => Err(io::Error::other("it sent an unexpected message")),
         }
