@@ -15,7 +15,7 @@ pub(crate) fn config(
 ) -> String {
     let [a, b, c] = endpoints;
     match peer {
-        Peer::Tidegate => format!(
+        Peer::Tidegate | Peer::Baseline => format!(
             "[server]\nworkers = 2\nshutdown.grace = \"0s\"\n[listener.main]\nbind = [\"{at}\"]\n\
              [[route]]\nupstream = \"main\"\n\
              [upstream.main]\nendpoints = [\"{a}\", \"{b}\", \"{c}\"]\nretry_on = [\"timeout\"]\n\

@@ -5,6 +5,9 @@
 //! options. Machines differ, and one machine differs from minute to minute, so only ratios within one
 //! run are meaningful: the proxies take turns, round by round, and each is started afresh. Every echo
 //! is compared with what was sent.
+//!
+//! A change is compared with the state before it in one run, too: build that into another folder, then
+//! `TIDEGATE_BASELINE=FOLDER/tidegate cargo bench --bench load -- --peers tidegate,baseline`.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -60,8 +60,20 @@ impl Report {
         for peer in &self.peers {
             let _ = write!(text, " {} |", peer.name());
         }
-        text.push_str(" to best peer | to the relay |\n|---|---|");
-        text.push_str(&"---|".repeat(self.peers.len() + 2));
+        let ratios: &[(&str, &[Peer])] = &[
+            ("to the baseline", &[Peer::Baseline]),
+            ("to best peer", &[Peer::Haproxy, Peer::Nginx]),
+            ("to the relay", &[Peer::Relay]),
+        ];
+        let ratios: Vec<_> = ratios
+            .iter()
+            .filter(|(_, others)| others.iter().any(|peer| self.peers.contains(peer)))
+            .collect();
+        for (title, _) in &ratios {
+            let _ = write!(text, " {title} |");
+        }
+        text.push_str("\n|---|---|");
+        text.push_str(&"---|".repeat(self.peers.len() + ratios.len()));
         text.push('\n');
         for (scenario, metric) in self.lines() {
             let _ = write!(text, "| {scenario} | {metric} |");
@@ -75,9 +87,10 @@ impl Report {
                     median(&mut values).map_or("–".into(), rounded)
                 );
             }
-            let to_best = self.ratios(&scenario, metric, &[Peer::Haproxy, Peer::Nginx]);
-            let to_relay = self.ratios(&scenario, metric, &[Peer::Relay]);
-            let _ = writeln!(text, " {to_best} | {to_relay} |");
+            for (_, others) in &ratios {
+                let _ = write!(text, " {} |", self.ratios(&scenario, metric, others));
+            }
+            text.push('\n');
         }
         text
     }

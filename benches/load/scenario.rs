@@ -132,8 +132,12 @@ impl Scenario {
     /// may not support the hybrid key exchange. Their reloads start new processes next to the old ones.
     pub(crate) fn fits(&self, peer: Peer) -> bool {
         match (self.kind, self.security) {
-            (Kind::Reload | Kind::Operators, _) | (_, Security::Hybrid) => peer == Peer::Tidegate,
-            (Kind::Storm { .. }, _) => matches!(peer, Peer::Tidegate | Peer::Haproxy),
+            (Kind::Reload | Kind::Operators, _) | (_, Security::Hybrid) => {
+                matches!(peer, Peer::Tidegate | Peer::Baseline)
+            }
+            (Kind::Storm { .. }, _) => {
+                matches!(peer, Peer::Tidegate | Peer::Baseline | Peer::Haproxy)
+            }
             (_, Security::Plain) => true,
             (_, Security::Full | Security::Resuming) => peer != Peer::Relay,
         }

@@ -81,7 +81,7 @@ fn config(peer: Peer, folder: &Path, addresses: Addresses, bulk: bool) -> String
         false => "",
     };
     match peer {
-        Peer::Tidegate => format!(
+        Peer::Tidegate | Peer::Baseline => format!(
             "[server]\nworkers = {THREADS}\nshutdown.grace = \"0s\"\n\
              [admin]\nbind = \"unix:{shown}/log/admin.sock\"\n\
              metrics_bind = \"unix:{shown}/log/metrics.sock\"\n\

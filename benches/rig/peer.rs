@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use tempfile::TempDir;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub(crate) enum Peer {
     Tidegate,
+    /// Another build of tidegate, at the path in `TIDEGATE_BASELINE`: what a change is compared with.
+    Baseline,
     Haproxy,
     Nginx,
     /// Copies bytes between two sockets and knows nothing of HTTP: what no proxy can undercut.
@@ -20,23 +22,34 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
+    /// What a run without `--peers` compares.
     pub(crate) const ALL: [Self; 4] = [Self::Tidegate, Self::Haproxy, Self::Nginx, Self::Relay];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tidegate => "tidegate",
+            Self::Baseline => "baseline",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
             Self::Relay => "bare relay",
         }
     }
 
+    /// The binary, if this is a build of tidegate.
+    fn tidegate(self) -> Option<PathBuf> {
+        match self {
+            Self::Tidegate => Some(env!("CARGO_BIN_EXE_tidegate").into()),
+            Self::Baseline => std::env::var_os("TIDEGATE_BASELINE").map(PathBuf::from),
+            Self::Haproxy | Self::Nginx | Self::Relay => None,
+        }
+    }
+
     /// The version that the program reports; `None` if it is not installed.
     pub(crate) fn version(self) -> Option<String> {
         let output = match self {
-            Self::Tidegate => Command::new(env!("CARGO_BIN_EXE_tidegate"))
-                .arg("--version")
-                .output(),
+            Self::Tidegate | Self::Baseline => {
+                Command::new(self.tidegate()?).arg("--version").output()
+            }
             Self::Haproxy => Command::new("haproxy").arg("-v").output(),
             Self::Nginx => Command::new("nginx").arg("-v").output(),
             Self::Relay => return Some("in this benchmark".to_owned()),
@@ -54,18 +67,18 @@ impl Peer {
     /// file: its configuration is its two addresses.
     pub(crate) fn command(self, folder: &Path, config: &str) -> Command {
         let file = folder.join(match self {
-            Self::Tidegate => "config.toml",
+            Self::Tidegate | Self::Baseline => "config.toml",
             _ => "config",
         });
         fs::write(&file, config).unwrap();
         let mut command = match self {
-            Self::Tidegate => Command::new(env!("CARGO_BIN_EXE_tidegate")),
+            Self::Tidegate | Self::Baseline => Command::new(self.tidegate().unwrap()),
             Self::Haproxy => Command::new("haproxy"),
             Self::Nginx => Command::new("nginx"),
             Self::Relay => Command::new(std::env::current_exe().unwrap()),
         };
         match self {
-            Self::Tidegate => command.args(["run", "--config"]).arg(file),
+            Self::Tidegate | Self::Baseline => command.args(["run", "--config"]).arg(file),
             Self::Haproxy => command.args(["-db", "-f"]).arg(file),
             Self::Nginx => command.arg("-p").arg(folder).arg("-c").arg(file),
             Self::Relay => command.arg("--relay").args(config.split(' ')),
@@ -81,7 +94,7 @@ impl Peer {
 
 /// The folder for logs and sockets of a proxy. It is apart from the certificates, because tidegate
 /// watches the folder that those are in.
-pub(crate) fn log_folder(folder: &Path) -> std::path::PathBuf {
+pub(crate) fn log_folder(folder: &Path) -> PathBuf {
     let path = folder.join("log");
     fs::create_dir_all(&path).unwrap();
     path
