@@ -47,7 +47,7 @@ pub struct View {
     pub commands: mpsc::Sender<ControlCommand>,
     /// The jobs that close tunnels.
     pub jobs: Arc<Jobs>,
-    /// The number of this process in the row of upgrades; 1 if it was not started by an upgrade.
+    /// The number of this process in the sequence of upgrades; 1 if it was not started by an upgrade.
     pub generation: u64,
     /// Older generations that still drain.
     pub generations: Arc<Generations>,

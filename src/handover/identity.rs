@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Which process it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Identity {
-    /// Its number in the row of upgrades; 1 if it was not started by an upgrade.
+    /// Its number in the sequence of upgrades; 1 if it was not started by an upgrade.
     pub generation: u64,
     /// Its process id.
     pub pid: u32,

@@ -18,7 +18,7 @@ pub struct StatusInfo {
     pub version: String,
     /// Process id.
     pub pid: u32,
-    /// Number of this process in the row of upgrades; 1 if it was not started by an upgrade.
+    /// Number of this process in the sequence of upgrades; 1 if it was not started by an upgrade.
     pub generation: u64,
     /// `serving`, or `draining` once a stop has begun or a successor has taken over.
     pub state: String,
@@ -70,7 +70,7 @@ pub struct StatusInfo {
     pub generations: Vec<GenerationInfo>,
 }
 
-/// A generation: a process in the row of upgrades.
+/// A generation: a process in the sequence of upgrades.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationInfo {
     /// Which process it is.
