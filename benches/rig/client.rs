@@ -241,7 +241,7 @@ fn config(resumption: Resumption, security: Security) -> Arc<ClientConfig> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
         .with_no_client_auth();
     config.resumption = resumption;
     Arc::new(config)
@@ -249,9 +249,9 @@ fn config(resumption: Resumption, security: Security) -> Arc<ClientConfig> {
 
 /// Accepts any certificate: each proxy has a new self-signed one, and trust is not measured.
 #[derive(Debug)]
-struct Anybody;
+struct AnyCertificate;
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

@@ -105,7 +105,7 @@ async fn pages_of_a_listing_are_complete_and_do_not_overlap() {
     assert_eq!(ids.len(), 600);
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 600, "nobody twice");
+    assert_eq!(ids.len(), 600, "no tunnel twice");
     let oldest = operator.get("/v1/tunnels?sort=age&limit=3").await;
     assert_eq!(oldest["matched"], 600);
     let first = &proxy.log().events("tunnel opened")[0]["session"];
@@ -174,32 +174,35 @@ async fn explain_shows_what_would_happen_to_a_request() {
         async move { operator.post("/v1/explain", &question).await.1 }
     };
     let url = "ws://a.example/chat/room?x=1";
-    let told = explain(json!({ "url": url })).await;
+    let explained = explain(json!({ "url": url })).await;
     assert_eq!(
-        (&told["route"], &told["endpoint_path"]),
+        (&explained["route"], &explained["endpoint_path"]),
         (&json!("chat"), &json!("/room?x=1"))
     );
-    assert_eq!(told["endpoint"], echo.address.to_string());
-    assert_eq!(told["other_routes"][0]["route"], "acme");
+    assert_eq!(explained["endpoint"], echo.address.to_string());
+    assert_eq!(explained["other_routes"][0]["route"], "acme");
     assert!(
-        told["other_routes"][0]["why"]
+        explained["other_routes"][0]["why"]
             .as_str()
             .unwrap()
             .contains("x-tenant")
     );
-    let told = explain(json!({ "url": url, "headers": { "x-tenant": "acme" } })).await;
+    let explained = explain(json!({ "url": url, "headers": { "x-tenant": "acme" } })).await;
     assert_eq!(
-        (&told["route"], &told["endpoint_path"]),
+        (&explained["route"], &explained["endpoint_path"]),
         (&json!("acme"), &json!("/chat/room?x=1"))
     );
-    let told =
+    let explained =
         explain(json!({ "url": url, "headers": { "origin": "https://evil.example" } })).await;
     assert_eq!(
-        (&told["response"]["reason"], &told["response"]["status"]),
+        (
+            &explained["response"]["reason"],
+            &explained["response"]["status"]
+        ),
         (&json!("origin-denied"), &json!(403))
     );
-    let told = explain(json!({ "url": "wss://a.example/other" })).await;
-    assert_eq!(told["response"]["reason"], "no-route");
+    let explained = explain(json!({ "url": "wss://a.example/other" })).await;
+    assert_eq!(explained["response"]["reason"], "no-route");
     // None of these requests has reached the endpoint or a counter.
     assert_eq!(echo.served(), 0);
     assert_eq!(operator.get("/v1/status").await["rejections"], 0);
@@ -216,21 +219,21 @@ async fn explain_tells_certificates_on_different_listeners_apart() {
     let config = [ADMIN, tls, &config].concat();
     let proxy = Proxy::start_in(folder, &config).await;
     let operator = Operator::of(&proxy).await;
-    let told = |url: &'static str| {
+    let explained = |url: &'static str| {
         let operator = &operator;
         async move { operator.post("/v1/explain", &json!({ "url": url })).await.1 }
     };
-    let secure = told("wss://chat.example.com/").await;
+    let secure = explained("wss://chat.example.com/").await;
     assert_eq!(
         (&secure["listener"], &secure["route"]),
         (&json!("secure"), &json!("main"))
     );
-    let plain = told("ws://chat.example.com/").await;
+    let plain = explained("ws://chat.example.com/").await;
     assert_eq!(
         (&plain["listener"], &plain["response"]["reason"]),
         (&json!("main"), &json!("https-required"))
     );
-    let plain = told("http://chat.example.com/x").await;
+    let plain = explained("http://chat.example.com/x").await;
     assert_eq!(plain["response"]["text"], "https://chat.example.com/x");
     let certificates = operator.get("/v1/status").await["certificates"].clone();
     assert_eq!(certificates[0]["listener"], "secure");

@@ -185,7 +185,7 @@ async fn a_new_endpoint_is_not_flooded() {
 }
 
 /// An address that nothing listens on.
-async fn nobody() -> SocketAddr {
+async fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -196,7 +196,7 @@ async fn nobody() -> SocketAddr {
 #[tokio::test]
 async fn an_endpoint_that_refuses_connections_is_skipped() {
     let echo = Echo::start("up").await;
-    let config = simple(&[nobody().await, echo.address])
+    let config = simple(&[unused_address().await, echo.address])
         .replace("endpoints", "balance = \"round_robin\"\nendpoints");
     let proxy = Proxy::start(&config).await;
     for _ in 0..10 {
@@ -234,7 +234,7 @@ async fn an_endpoint_that_dies_loses_its_tunnels_and_no_other() {
 
 #[tokio::test]
 async fn when_no_endpoint_connects_the_client_gets_503_with_retry_after() {
-    let proxy = Proxy::start(&simple(&[nobody().await, nobody().await])).await;
+    let proxy = Proxy::start(&simple(&[unused_address().await, unused_address().await])).await;
     for request in [HANDSHAKE, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
         let mut client = proxy.connect().await;
         client.send(request).await;
@@ -262,7 +262,7 @@ async fn when_no_endpoint_connects_the_client_gets_503_with_retry_after() {
 #[tokio::test]
 async fn the_number_of_tries_is_the_configured_one() {
     let echo = Echo::start("third").await;
-    let config = simple(&[nobody().await, nobody().await, echo.address])
+    let config = simple(&[unused_address().await, unused_address().await, echo.address])
         .replace("endpoints", "balance = \"round_robin\"\nendpoints");
     let proxy = Proxy::start(&(config.clone() + "tries = 3\n")).await;
     for _ in 0..6 {

@@ -81,12 +81,12 @@ async fn status(proxy: &Proxy, client: &Arc<ClientConfig>) -> io::Result<(u16, H
 async fn a_client_without_a_certificate_of_the_right_authority_is_refused() {
     let setup = Setup::new();
     let echo = Echo::start("echo").await;
-    let nobody = setup.authority.client();
+    let anonymous = setup.authority.client();
     let stranger = setup.client(&Authority::new(), "stranger");
     let alice = setup.client(&setup.clients, "alice");
     let config = config(echo.address, &auth("required"), "");
     let proxy = Proxy::start_in(setup.folder, &config).await;
-    assert!(status(&proxy, &nobody).await.is_err());
+    assert!(status(&proxy, &anonymous).await.is_err());
     assert!(status(&proxy, &stranger).await.is_err());
     assert_eq!(status(&proxy, &alice).await.unwrap().0, 101);
     assert_eq!(echo.served(), 1);
@@ -96,7 +96,7 @@ async fn a_client_without_a_certificate_of_the_right_authority_is_refused() {
 async fn a_route_may_require_a_certificate_that_the_listener_only_requests() {
     let setup = Setup::new();
     let echo = Echo::start("echo").await;
-    let nobody = setup.authority.client();
+    let anonymous = setup.authority.client();
     let stranger = setup.client(&Authority::new(), "stranger");
     let alice = setup.client(&setup.clients, "alice");
     let open = "[[route]]\npath = \"/open\"\nupstream = \"main\"\n[upstream.main]";
@@ -112,7 +112,7 @@ async fn a_route_may_require_a_certificate_that_the_listener_only_requests() {
         status(&proxy, &stranger).await.is_err(),
         "a wrong one is worse than none"
     );
-    let mut wire = Wire::over(connect(&proxy, &nobody).await.unwrap());
+    let mut wire = Wire::over(connect(&proxy, &anonymous).await.unwrap());
     wire.send(HANDSHAKE).await;
     let (head, _) = wire.reply().await;
     assert_eq!(
@@ -127,7 +127,7 @@ async fn a_route_may_require_a_certificate_that_the_listener_only_requests() {
 async fn endpoints_get_the_verified_subject_and_no_forged_one() {
     let setup = Setup::new();
     let endpoint = Endpoint::bind().await;
-    let nobody = setup.authority.client();
+    let anonymous = setup.authority.client();
     let alice = setup.client(&setup.clients, "alice, \"the admin\"");
     // A second listener, without TLS, leads to the same endpoint.
     let config = config(
@@ -147,7 +147,7 @@ async fn endpoints_get_the_verified_subject_and_no_forged_one() {
         assert_eq!(head.value(name), None, "{name}");
     }
     for (client, subject) in [
-        (&nobody, None),
+        (&anonymous, None),
         (&alice, Some(r#"CN=alice\, \"the admin\""#)),
     ] {
         let mut wire = Wire::over(connect(&proxy, client).await.unwrap());
@@ -156,10 +156,10 @@ async fn endpoints_get_the_verified_subject_and_no_forged_one() {
         assert_eq!(head.value("x-subject"), subject);
         assert_eq!(head.value("x-version"), Some("TLSv1.3 chat.example.com"));
         assert_eq!(head.value("x_client_cert"), None);
-        let told = head.value("x-client-cert");
-        assert_eq!(told.is_some(), subject.is_some(), "{told:?}");
-        if let Some(told) = told {
-            let (hash, subject) = told.split_once(';').unwrap();
+        let forwarded = head.value("x-client-cert");
+        assert_eq!(forwarded.is_some(), subject.is_some(), "{forwarded:?}");
+        if let Some(forwarded) = forwarded {
+            let (hash, subject) = forwarded.split_once(';').unwrap();
             assert_eq!(hash.len(), "Hash=".len() + 64);
             assert_eq!(subject, r#"Subject="CN=alice\\, \\\"the admin\\\"""#);
         }
@@ -170,17 +170,17 @@ async fn endpoints_get_the_verified_subject_and_no_forged_one() {
 async fn a_resumed_session_never_skips_the_certificate_check() {
     let setup = Setup::new();
     let echo = Echo::start("echo").await;
-    let nobody = setup.authority.client();
+    let anonymous = setup.authority.client();
     let alice = setup.client(&setup.clients, "alice");
     let folder = setup.folder.path().to_owned();
     let with = |client_auth: &str| config(echo.address, client_auth, "");
     let proxy = Proxy::start_in(setup.folder, &with("")).await;
     // A session from the time when no certificate was requested.
-    status(&proxy, &nobody).await.unwrap();
-    let (_, kind) = status(&proxy, &nobody).await.unwrap();
+    status(&proxy, &anonymous).await.unwrap();
+    let (_, kind) = status(&proxy, &anonymous).await.unwrap();
     assert_eq!(kind, HandshakeKind::Resumed);
     proxy.reload(&with(&auth("required"))).await;
-    assert!(status(&proxy, &nobody).await.is_err());
+    assert!(status(&proxy, &anonymous).await.is_err());
     // A resumed session keeps the certificate of the client.
     for _ in 0..2 {
         let (status, kind) = status(&proxy, &alice).await.unwrap();

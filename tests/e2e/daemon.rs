@@ -224,8 +224,8 @@ fn values_from_the_environment_are_not_quoted_in_diagnostics() {
         let secret = |name: &str| (name == "TOKEN").then(|| "hunter2 \u{1} hunter2".to_owned());
         let path = Path::new("/nonexistent/config.toml");
         let report = tidegate::config::parse(&file(line), path, &secret).unwrap_err();
-        let told = report.render(false);
-        assert!(told.contains("TOKEN"), "{told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        let diagnostics = report.render(false);
+        assert!(diagnostics.contains("TOKEN"), "{diagnostics}");
+        assert!(!diagnostics.contains("hunter2"), "{diagnostics}");
     }
 }

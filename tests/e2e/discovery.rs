@@ -110,15 +110,18 @@ async fn a_failing_lookup_keeps_the_endpoints_and_is_reported_once() {
     for (expected, fail) in failures {
         fail();
         lost += 1;
-        let told = proxy
+        let event = proxy
             .logged_times(
                 "endpoint discovery failed; the last known endpoints stay in use",
                 lost,
             )
             .await;
-        let told = told.last().unwrap();
-        assert!(told["error"].as_str().unwrap().contains(expected), "{told}");
-        assert_eq!(told["kept"], 1);
+        let event = event.last().unwrap();
+        assert!(
+            event["error"].as_str().unwrap().contains(expected),
+            "{event}"
+        );
+        assert_eq!(event["kept"], 1);
         let asked = server.asked();
         until("another try", || server.asked() >= asked + 2).await;
         tunnels(&proxy, 1).await;
@@ -244,11 +247,11 @@ async fn a_changed_endpoints_file_is_applied_and_nothing_else_is() {
     says_the_same(&mut held[0]).await;
 
     write(proxy.folder(), &format!("127.0.0.1:{port}\nnonsense\n"));
-    let told = proxy
+    let event = proxy
         .logged("endpoints file rejected; the last known endpoints stay in use")
         .await;
-    assert_eq!(told["kept"], 2);
-    let error = told["error"].as_str().unwrap();
+    assert_eq!(event["kept"], 2);
+    let error = event["error"].as_str().unwrap();
     assert!(
         error.starts_with("line 2: `nonsense` is not a valid address"),
         "{error}"
@@ -283,10 +286,10 @@ async fn a_reload_reads_the_file_and_refuses_a_broken_one() {
     proxy.reload(&config).await;
     write(proxy.folder(), "# nothing\n");
     proxy.signal(Signal::HUP);
-    let told = proxy
+    let event = proxy
         .logged("reload failed; the previous configuration stays in effect")
         .await;
-    let error = told["error"].as_str().unwrap();
+    let error = event["error"].as_str().unwrap();
     assert!(
         error.contains("chat.endpoints") && error.contains("no endpoint"),
         "{error}"

@@ -199,7 +199,7 @@ async fn an_undrained_listener_has_its_limits_and_its_files() {
     assert!(!socket.exists());
     assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
     let mut refused = proxy.connect_unix("in.sock").await;
-    assert!(!refused.can_send(HANDSHAKE.as_bytes()) || refused.head_if_any().await.is_none());
+    assert!(!refused.can_send(HANDSHAKE.as_bytes()) || refused.head_or_end().await.is_none());
     drop(held);
     proxy.logged("tunnel ended").await;
     // Its slot is free a moment later.
@@ -208,7 +208,7 @@ async fn an_undrained_listener_has_its_limits_and_its_files() {
             let mut client = proxy.connect_unix("in.sock").await;
             if client.can_send(HANDSHAKE.as_bytes())
                 && client
-                    .head_if_any()
+                    .head_or_end()
                     .await
                     .is_some_and(|it| it.status() == 101)
             {

@@ -74,7 +74,7 @@ async fn last_close(mut stream: SplitStream<Socket>) -> Option<CloseFrame> {
             Ok(Message::Close(frame)) => close = frame,
             // Compared as a whole: a loop over bytes is far too slow without optimisation.
             Ok(Message::Binary(bytes)) => assert!(bytes == vec![FILLER; bytes.len()]),
-            Ok(other) => panic!("nobody sent {other:?}"),
+            Ok(other) => panic!("no peer sent {other:?}"),
             // What a library says of a connection that ends while it is sending; it would call a
             // frame in the wrong place a protocol error.
             Err(Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed) => break,

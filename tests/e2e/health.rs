@@ -14,7 +14,7 @@ use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{until, within};
 
 /// An address that nothing listens on.
-async fn nobody() -> SocketAddr {
+async fn unused_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
 }
@@ -82,11 +82,11 @@ async fn a_failing_check_says_why() {
             "closed with code 1008 without a Pong",
         ),
     ];
-    let mut config = simple(&[nobody().await]);
+    let mut config = simple(&[unused_address().await]);
     let mut endpoints = Vec::new();
     for (number, (does, check, _)) in cases.iter().enumerate() {
         let address = match does {
-            None => nobody().await,
+            None => unused_address().await,
             Some(does) => {
                 endpoints.push(FaultyEndpoint::start(*does, Reaction::Hang).await);
                 endpoints.last().unwrap().address
@@ -126,7 +126,7 @@ async fn an_endpoint_is_checked_in_the_way_it_is_used() {
          health = {{ websocket = {{ ping = true }}, {OFTEN}, fall = 1 }}\n\
          [upstream.plain]\nendpoints = [\"{}\"]\n\
          health = {{ http = {{}}, {OFTEN}, fall = 1 }}\n",
-        simple(&[nobody().await]),
+        simple(&[unused_address().await]),
         asked.address,
         plain.address
     );
@@ -260,7 +260,7 @@ const EJECTION: &str = "ejection = { failures = 3, window = \"10m\", base = \"10
 #[tokio::test]
 async fn an_endpoint_that_refuses_is_ejected() {
     let echo = Echo::start("good").await;
-    let refusing = nobody().await;
+    let refusing = unused_address().await;
     let proxy = Proxy::start(&config(&[refusing, echo.address], EJECTION)).await;
     for _ in 0..20 {
         proxy.tunnel().await;
@@ -413,7 +413,7 @@ async fn invalid_frames_of_a_client_do_not_eject_the_endpoint() {
 
 #[tokio::test]
 async fn no_more_than_the_maximum_share_is_ejected() {
-    let refusing = join_all((0..5).map(|_| nobody())).await;
+    let refusing = join_all((0..5).map(|_| unused_address())).await;
     let settings = format!("{EJECTION}tries = 5\n");
     let proxy = Proxy::start(&config(&refusing, &settings)).await;
     let addresses = proxy.address();

@@ -44,9 +44,9 @@ async fn a_listener_has_a_maximum_of_connections() {
     let first = proxy.tunnel().await;
     let _second = proxy.tunnel().await;
     proxy.connect().await.closed().await;
-    let told = proxy.logged("connections refused").await;
+    let event = proxy.logged("connections refused").await;
     assert!(
-        told["reason"]
+        event["reason"]
             .as_str()
             .unwrap()
             .contains("limits.connections")

@@ -249,8 +249,8 @@ async fn a_full_disk_blocks_no_client_and_is_reported() {
     let config = to("/dev/full", "") + METRICS + &simple(&[echo.address]);
     let proxy = Proxy::start(&config).await;
     drop(proxy.tunnel().await);
-    let told = proxy.logged_with("access log lines dropped").await;
-    assert!(told["dropped"].as_u64() > Some(0));
+    let event = proxy.logged_with("access log lines dropped").await;
+    assert!(event["dropped"].as_u64() > Some(0));
     within("both records to be counted", async {
         while Scrape::of(&proxy)
             .await

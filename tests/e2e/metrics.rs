@@ -303,13 +303,13 @@ async fn queued_and_retried_handshakes_are_counted() {
 #[tokio::test]
 async fn checks_and_ejections_are_counted() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = listener.local_addr().unwrap();
+    let refusing = listener.local_addr().unwrap();
     drop(listener);
     let echo = Echo::start("up").await;
     let upstream = "ejection = { failures = 1 }\ntries = 2\nbalance = \"round_robin\"\n";
-    let ejecting = simple(&[nobody, echo.address]) + upstream;
+    let ejecting = simple(&[refusing, echo.address]) + upstream;
     let checked = format!(
-        "[upstream.checked]\nendpoints = [\"{}\", \"{nobody}\"]\n\
+        "[upstream.checked]\nendpoints = [\"{}\", \"{refusing}\"]\n\
          health = {{ websocket = {{}}, interval = \"50ms\", timeout = \"30s\", fall = 1 }}\n",
         echo.address
     );
@@ -341,9 +341,9 @@ async fn checks_and_ejections_are_counted() {
     .await;
     for (upstream, at, up, ejected) in [
         ("main", echo.address, 1.0, 0.0),
-        ("main", nobody, 0.0, 1.0),
+        ("main", refusing, 0.0, 1.0),
         ("checked", echo.address, 1.0, 0.0),
-        ("checked", nobody, 0.0, 0.0),
+        ("checked", refusing, 0.0, 0.0),
     ] {
         let labels = of(upstream, at);
         let labels = labels.each_ref().map(|label| &**label);
@@ -356,7 +356,7 @@ async fn checks_and_ejections_are_counted() {
             assert_eq!(seen, expected, "{name} of {at} in {upstream}\n{}", scrape.0);
         }
     }
-    let [upstream, endpoint] = of("checked", nobody);
+    let [upstream, endpoint] = of("checked", refusing);
     let failed = |result| scrape.sum("tidegate_checks_total", &[&upstream, &endpoint, result]);
     assert!(failed("result=\"connect\"") > 0.0, "{}", scrape.0);
     assert_eq!(failed(passed), 0.0);

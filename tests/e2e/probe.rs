@@ -20,23 +20,23 @@ const FAILED: i32 = 5;
 const DOCUMENTED: &str = include_str!("../../docs/probe.md");
 
 /// The output of a probe, and its exit code.
-struct Told {
+struct ProbeOutput {
     code: i32,
     out: String,
     err: String,
 }
 
-impl Told {
+impl ProbeOutput {
     /// The printed object. Asserts that all its fields are documented.
     fn json(&self) -> Value {
-        let told: Value =
+        let output: Value =
             serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("{}{}", self.out, self.err));
-        let legs = told["legs"].as_object().unwrap();
+        let legs = output["legs"].as_object().unwrap();
         let facts = legs.values().filter_map(Value::as_object);
         for field in legs.keys().chain(facts.flat_map(|facts| facts.keys())) {
             assert!(DOCUMENTED.contains(&format!("`{field}`")), "{field}");
         }
-        told
+        output
     }
 
     /// Asserts that the probe failed at this leg with all of these texts.
@@ -46,15 +46,15 @@ impl Told {
         let beginning = format!("error: {leg}: ");
         assert!(self.err.starts_with(&beginning), "{}", self.err);
         for text in said {
-            let told = self.err.contains(text) || self.out.contains(text);
-            assert!(told, "{text} in:\n{}{}", self.out, self.err);
+            let output = self.err.contains(text) || self.out.contains(text);
+            assert!(output, "{text} in:\n{}{}", self.out, self.err);
         }
         let row = self.out.lines().find(|line| line.starts_with(leg));
         assert!(row.is_some(), "{}", self.out);
     }
 }
 
-async fn probe(arguments: &[&str]) -> Told {
+async fn probe(arguments: &[&str]) -> ProbeOutput {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command
         .arg("probe")
@@ -66,7 +66,7 @@ async fn probe(arguments: &[&str]) -> Told {
         stdout,
         stderr,
     } = within("the probe", command.output()).await.unwrap();
-    Told {
+    ProbeOutput {
         code: status.code().unwrap(),
         out: String::from_utf8(stdout).unwrap(),
         err: String::from_utf8(stderr).unwrap(),
@@ -99,10 +99,10 @@ async fn each_leg_has_a_row() {
     let echo = Echo::start("echo").await;
     let proxy = Proxy::start(&simple(&[echo.address])).await;
     let port = proxy.address().port();
-    let told = probe(&[&format!("ws://localhost:{port}/"), "--resolve", "127.0.0.1"]).await;
-    assert_eq!((told.code, &*told.err), (0, ""), "{}", told.out);
+    let output = probe(&[&format!("ws://localhost:{port}/"), "--resolve", "127.0.0.1"]).await;
+    assert_eq!((output.code, &*output.err), (0, ""), "{}", output.out);
     assert_eq!(
-        rows(&told.out),
+        rows(&output.out),
         ["connect", "handshake", "ping", "close", "total"]
     );
     for text in [
@@ -111,15 +111,20 @@ async fn each_leg_has_a_row() {
         "Pong",
         "1000",
     ] {
-        assert!(told.out.contains(text), "{text}: {}", told.out);
+        assert!(output.out.contains(text), "{text}: {}", output.out);
     }
     // The endpoint has seen a complete closing handshake.
     let ended = proxy.logged("tunnel ended").await;
     assert_eq!(ended["reason"], "client-close", "{ended}");
 
-    let told = probe(&[&format!("ws://localhost:{port}/")]).await;
-    assert_eq!(rows(&told.out)[..2], ["name", "connect"], "{}", told.out);
-    assert!(told.out.contains("localhost is "), "{}", told.out);
+    let output = probe(&[&format!("ws://localhost:{port}/")]).await;
+    assert_eq!(
+        rows(&output.out)[..2],
+        ["name", "connect"],
+        "{}",
+        output.out
+    );
+    assert!(output.out.contains("localhost is "), "{}", output.out);
 }
 
 #[tokio::test]
@@ -127,29 +132,29 @@ async fn json_output_is_one_object() {
     let echo = Echo::start("echo").await;
     let proxy = Proxy::start(&simple(&[echo.address])).await;
     let url = ws(proxy.address());
-    let told = probe(&[&url, "--json"]).await.json();
-    assert_eq!((&told["url"], &told["ok"]), (&url.into(), &true.into()));
-    assert_eq!(told["failed"], Value::Null);
-    let legs = told["legs"].as_object().unwrap();
+    let output = probe(&[&url, "--json"]).await.json();
+    assert_eq!((&output["url"], &output["ok"]), (&url.into(), &true.into()));
+    assert_eq!(output["failed"], Value::Null);
+    let legs = output["legs"].as_object().unwrap();
     let names: Vec<_> = legs.keys().collect();
     assert_eq!(names, ["close", "connect", "handshake", "ping"]);
     let sum: f64 = legs
         .values()
         .map(|leg| leg["seconds"].as_f64().unwrap())
         .sum();
-    assert!((told["seconds"].as_f64().unwrap() - sum).abs() < 1e-3);
+    assert!((output["seconds"].as_f64().unwrap() - sum).abs() < 1e-3);
     assert_eq!(legs["handshake"]["status"], 101);
     assert_eq!(legs["close"]["code"], 1000);
 
-    let told = probe(&["ws://127.0.0.1:1/", "--json"]).await;
-    assert_eq!((told.code, &*told.err), (FAILED, ""));
-    let told = told.json();
+    let output = probe(&["ws://127.0.0.1:1/", "--json"]).await;
+    assert_eq!((output.code, &*output.err), (FAILED, ""));
+    let output = output.json();
     assert_eq!(
-        (&told["ok"], &told["failed"]["leg"]),
+        (&output["ok"], &output["failed"]["leg"]),
         (&false.into(), &"connect".into())
     );
-    assert!(told["failed"]["hint"].is_string(), "{told}");
-    assert!(told["legs"]["connect"]["seconds"].is_number(), "{told}");
+    assert!(output["failed"]["hint"].is_string(), "{output}");
+    assert!(output["legs"]["connect"]["seconds"].is_number(), "{output}");
 }
 
 /// A proxy with a certificate for `chat.example.com`, signed by the authority in `ca.pem`.
@@ -172,19 +177,19 @@ async fn the_tls_leg_shows_the_certificate() {
     let ca = ca.to_str().unwrap();
     // Host and SNI are those of the URL, whatever address is used.
     let url = "wss://chat.example.com/chat";
-    let told = probe(&[url, "--resolve", &there, "--ca", ca]).await;
-    assert_eq!((told.code, &*told.err), (0, ""), "{}", told.out);
-    assert_eq!(rows(&told.out)[1], "tls", "{}", told.out);
+    let output = probe(&[url, "--resolve", &there, "--ca", ca]).await;
+    assert_eq!((output.code, &*output.err), (0, ""), "{}", output.out);
+    assert_eq!(rows(&output.out)[1], "tls", "{}", output.out);
     for text in ["TLSv1.3", "certificate of chat.example.com", "days left"] {
-        assert!(told.out.contains(text), "{text}: {}", told.out);
+        assert!(output.out.contains(text), "{text}: {}", output.out);
     }
-    let told = probe(&[url, "--resolve", &there, "--ca", ca, "--json"])
+    let output = probe(&[url, "--resolve", &there, "--ca", ca, "--json"])
         .await
         .json();
-    let certificate = &told["legs"]["tls"]["certificate"];
+    let certificate = &output["legs"]["tls"]["certificate"];
     assert_eq!(certificate["names"][0], "chat.example.com");
     assert_eq!(certificate["fault"], Value::Null);
-    assert!(certificate["not_after"].is_string(), "{told}");
+    assert!(certificate["not_after"].is_string(), "{output}");
 }
 
 #[tokio::test]
@@ -192,25 +197,25 @@ async fn an_untrusted_certificate_is_shown_with_the_reason() {
     let (proxy, _echo) = secure().await;
     let (there, ca) = (proxy.address().to_string(), proxy.folder().join("ca.pem"));
     let url = "wss://chat.example.com/chat";
-    let told = probe(&[url, "--resolve", &there]).await;
+    let output = probe(&[url, "--resolve", &there]).await;
     let said = [
         "certificate of chat.example.com",
         "`--ca FILE`",
         "`--insecure`",
     ];
-    told.failed("tls", &said);
-    assert!(!told.out.contains("handshake"), "{}", told.out);
+    output.failed("tls", &said);
+    assert!(!output.out.contains("handshake"), "{}", output.out);
 
-    let told = probe(&[url, "--resolve", &there, "--insecure", "--json"]).await;
-    assert_eq!(told.code, 0, "{}", told.out);
-    let told = told.json();
-    let fault = &told["legs"]["tls"]["certificate"]["fault"];
-    assert!(fault.is_string(), "{told}");
-    assert_eq!(told["legs"]["handshake"]["status"], 101);
+    let output = probe(&[url, "--resolve", &there, "--insecure", "--json"]).await;
+    assert_eq!(output.code, 0, "{}", output.out);
+    let output = output.json();
+    let fault = &output["legs"]["tls"]["certificate"]["fault"];
+    assert!(fault.is_string(), "{output}");
+    assert_eq!(output["legs"]["handshake"]["status"], 101);
 
     let other = "wss://other.example.com/chat";
-    let told = probe(&[other, "--resolve", &there, "--ca", ca.to_str().unwrap()]).await;
-    told.failed(
+    let output = probe(&[other, "--resolve", &there, "--ca", ca.to_str().unwrap()]).await;
+    output.failed(
         "tls",
         &["it is valid for other names only", "chat.example.com"],
     );
@@ -219,12 +224,12 @@ async fn an_untrusted_certificate_is_shown_with_the_reason() {
 #[tokio::test]
 async fn a_wrong_scheme_gets_a_hint() {
     let (secure, _echo) = secure().await;
-    let told = probe(&[&ws(secure.address())]).await;
-    told.failed("handshake", &["hint: ", "wss://"]);
+    let output = probe(&[&ws(secure.address())]).await;
+    output.failed("handshake", &["hint: ", "wss://"]);
     let echo = Echo::start("echo").await;
     let plain = Proxy::start(&simple(&[echo.address])).await;
-    let told = probe(&[&format!("wss://{}/", plain.address())]).await;
-    told.failed("tls", &["hint: ", "ws:// instead of wss://"]);
+    let output = probe(&[&format!("wss://{}/", plain.address())]).await;
+    output.failed("tls", &["hint: ", "ws:// instead of wss://"]);
 }
 
 #[tokio::test]
@@ -232,8 +237,8 @@ async fn a_refused_handshake_shows_the_reason() {
     let echo = Echo::start("echo").await;
     let config = settings(&[echo.address], "", "path = \"/realtime\"");
     let proxy = Proxy::start(&config).await;
-    let told = probe(&[&ws(proxy.address())]).await;
-    told.failed(
+    let output = probe(&[&ws(proxy.address())]).await;
+    output.failed(
         "handshake",
         &[
             "404 no-route",
@@ -241,16 +246,16 @@ async fn a_refused_handshake_shows_the_reason() {
             "docs/reasons.md",
         ],
     );
-    let told = probe(&[&ws(proxy.address()), "--json"]).await.json();
-    let handshake = &told["legs"]["handshake"];
+    let output = probe(&[&ws(proxy.address()), "--json"]).await.json();
+    let handshake = &output["legs"]["handshake"];
     assert_eq!(
         (&handshake["status"], &handshake["reason"]),
         (&404.into(), &"no-route".into())
     );
     let body = handshake["body"].as_str().unwrap();
     assert!(
-        told["failed"]["error"].as_str().unwrap().ends_with(body),
-        "{told}"
+        output["failed"]["error"].as_str().unwrap().ends_with(body),
+        "{output}"
     );
 }
 
@@ -282,15 +287,15 @@ async fn an_endpoint_is_asked_as_the_command_line_says_and_its_refusal_is_quoted
         .await;
         (head, wire)
     };
-    let (told, (head, _wire)) = tokio::join!(probe(&arguments), answer);
-    told.failed(
+    let (output, (head, _wire)) = tokio::join!(probe(&arguments), answer);
+    output.failed(
         "handshake",
         &[
             "the response was 403 instead of 101: who are you\u{fffd}[2J?\n",
             "--origin",
         ],
     );
-    assert!(!told.out.contains('\x1b'), "{}", told.out);
+    assert!(!output.out.contains('\x1b'), "{}", output.out);
     assert_eq!(head.value("origin"), Some("https://chat.example.com"));
     assert_eq!(head.value("cookie"), Some("sid=1"));
     assert_eq!(head.value("host"), Some("chat.internal"));
@@ -307,11 +312,11 @@ async fn a_subprotocol_is_shown_and_must_be_agreed_on() {
         // A probe sends nothing but the handshake here.
         drop(take(&endpoint, "Sec-WebSocket-Protocol: v2\r\n").await);
     };
-    let (told, ()) = tokio::join!(probe(&arguments), taking);
-    told.failed("ping", &["no Pong", "the log of tidegate"]);
-    assert!(told.out.contains("101, subprotocol v2"), "{}", told.out);
-    let (told, _wire) = tokio::join!(probe(&arguments), take(&endpoint, ""));
-    told.failed("handshake", &["none of the subprotocols"]);
+    let (output, ()) = tokio::join!(probe(&arguments), taking);
+    output.failed("ping", &["no Pong", "the log of tidegate"]);
+    assert!(output.out.contains("101, subprotocol v2"), "{}", output.out);
+    let (output, _wire) = tokio::join!(probe(&arguments), take(&endpoint, ""));
+    output.failed("handshake", &["none of the subprotocols"]);
 }
 
 #[tokio::test]
@@ -330,8 +335,8 @@ async fn an_endpoint_that_swallows_pings_fails_by_its_pong() {
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let url = ws(proxy.address());
     let arguments = [&*url, "--timeout", "1s"];
-    let (told, _wire) = tokio::join!(probe(&arguments), take(&endpoint, ""));
-    told.failed("ping", &["no Pong within 1s"]);
+    let (output, _wire) = tokio::join!(probe(&arguments), take(&endpoint, ""));
+    output.failed("ping", &["no Pong within 1s"]);
 
     // A Pong with another payload does not answer the Ping.
     let other = async {
@@ -339,8 +344,8 @@ async fn an_endpoint_that_swallows_pings_fails_by_its_pong() {
         wire.send(frame(0x8a, None, b"another!")).await;
         wire
     };
-    let (told, _wire) = tokio::join!(probe(&arguments), other);
-    told.failed("ping", &["no Pong within 1s"]);
+    let (output, _wire) = tokio::join!(probe(&arguments), other);
+    output.failed("ping", &["no Pong within 1s"]);
 }
 
 #[tokio::test]
@@ -354,8 +359,8 @@ async fn a_close_instead_of_a_pong_is_quoted() {
         wire
     };
     let arguments = [&*url];
-    let (told, _wire) = tokio::join!(probe(&arguments), closing);
-    told.failed("ping", &["closed with 1008 `no token` instead of a Pong"]);
+    let (output, _wire) = tokio::join!(probe(&arguments), closing);
+    output.failed("ping", &["closed with 1008 `no token` instead of a Pong"]);
 }
 
 #[tokio::test]
@@ -369,9 +374,9 @@ async fn an_endpoint_that_answers_no_close_fails_by_it() {
         pong(&mut wire).await;
         wire
     };
-    let (told, _wire) = tokio::join!(probe(&arguments), answering);
-    told.failed("close", &["no Close within 1s"]);
-    assert!(told.out.contains("Pong"), "{}", told.out);
+    let (output, _wire) = tokio::join!(probe(&arguments), answering);
+    output.failed("close", &["no Close within 1s"]);
+    assert!(output.out.contains("Pong"), "{}", output.out);
 }
 
 /// Reads a Ping and answers it.
@@ -395,9 +400,9 @@ async fn closing_the_connection_is_left_to_the_server() {
         wire.send(frame(0x88, None, b"\x03\xe8bye")).await;
         wire.stays_quiet().await;
     };
-    let (told, ()) = tokio::join!(probe(&arguments), answering);
-    assert_eq!(told.code, 0, "{}", told.err);
-    assert!(told.out.contains("1000 `bye`"), "{}", told.out);
+    let (output, ()) = tokio::join!(probe(&arguments), answering);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert!(output.out.contains("1000 `bye`"), "{}", output.out);
 }
 
 #[tokio::test]
@@ -415,8 +420,8 @@ async fn a_response_that_clients_would_reject_fails() {
             wire.send(answer).await;
             wire
         };
-        let (told, _wire) = tokio::join!(probe(&arguments), answering);
-        told.failed("handshake", &[fault]);
+        let (output, _wire) = tokio::join!(probe(&arguments), answering);
+        output.failed("handshake", &[fault]);
     }
 }
 
@@ -449,8 +454,8 @@ async fn wrong_arguments_are_reported_before_anything_is_done() {
         ),
         (&["ws://a/", "--resolve", "somewhere"], "192.0.2.1"),
     ] {
-        let told = probe(arguments).await;
-        assert_eq!(told.code, 2, "{arguments:?}");
-        assert!(told.err.contains(said), "{}", told.err);
+        let output = probe(arguments).await;
+        assert_eq!(output.code, 2, "{arguments:?}");
+        assert!(output.err.contains(said), "{}", output.err);
     }
 }

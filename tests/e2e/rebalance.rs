@@ -67,11 +67,11 @@ async fn a_dry_run_reports_the_excess_and_moves_nothing() {
     proxy
         .reload(&config(&[&one, &other], "min_age = \"0s\""))
         .await;
-    let told = proxy
+    let event = proxy
         .logged("endpoints have more tunnels than their share")
         .await;
     assert_eq!(
-        (&told["upstream"], &told["excess"], &told["dry_run"]),
+        (&event["upstream"], &event["excess"], &event["dry_run"]),
         (&json!("main"), &json!(8), &json!(true))
     );
     quiet_for(TWO_LOOKS, proxy.logged("tunnel ended")).await;

@@ -302,9 +302,9 @@ async fn counts_survive_a_reload() {
 #[tokio::test]
 async fn a_changed_configuration_file_is_applied_if_so_configured() {
     let echo = Echo::start("echo").await;
-    let nobody = simple(&[echo.address]).replace("[[route]]", "[[route]]\nhosts = [\"other\"]");
+    let unmatched = simple(&[echo.address]).replace("[[route]]", "[[route]]\nhosts = [\"other\"]");
     let head = "[server]\nwatch = \"all\"\nlog.format = \"json\"\n";
-    let proxy = Proxy::start(&format!("{head}{nobody}")).await;
+    let proxy = Proxy::start(&format!("{head}{unmatched}")).await;
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE).await;
     assert_eq!(client.reply().await.0.status(), 404);
@@ -319,7 +319,7 @@ async fn knock(port: u16, stop: Arc<AtomicBool>) -> usize {
     let mut knocked = 0;
     while !stop.load(Ordering::Relaxed) {
         let socket = TcpStream::connect(("127.0.0.1", port)).await;
-        drop(socket.expect("nobody is refused"));
+        drop(socket.expect("no client is refused"));
         knocked += 1;
     }
     knocked

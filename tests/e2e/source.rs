@@ -98,11 +98,11 @@ async fn a_source_address_that_is_not_local_is_skipped() {
     let proxy = Proxy::start(&from("\"192.0.2.1\", \"127.0.0.2\"", &listener)).await;
     let tunnels = origins(&proxy, &listener, 4).await;
     assert_eq!(shown(&tunnels), ["127.0.0.2"; 4]);
-    let told = proxy
+    let events = proxy
         .logged_by_now("source address unavailable or out of ports")
         .await;
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0]["source"], "192.0.2.1");
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["source"], "192.0.2.1");
 }
 
 /// Few local ports, in a network namespace of its own.
@@ -155,8 +155,8 @@ async fn in_a_network_with_few_ports() {
     assert!(detail.contains("no free local port"), "{detail}");
     assert_eq!(echoes.each_ref().map(Echo::open), [2 * PORTS; 2]);
     // The ports of the first source for both endpoints, and of the second for the last one tried.
-    let told = proxy
+    let events = proxy
         .logged_by_now("source address unavailable or out of ports")
         .await;
-    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!(events.len(), 3, "{events:?}");
 }

@@ -31,7 +31,7 @@ impl Manager {
     }
 
     /// The next notification that contains this text.
-    async fn told(&self, what: &str) -> String {
+    async fn notified(&self, what: &str) -> String {
         let mut buffer = [0; 1024];
         within(what, async {
             loop {
@@ -47,21 +47,23 @@ impl Manager {
 
     /// The next socket for the descriptor store, with its name.
     async fn given(&self) -> (String, OwnedFd) {
-        let mut told = String::new();
+        let mut notification = String::new();
         let received = within("a socket to keep", async {
             loop {
                 let mut buffer = [0; 1024];
                 let receive = || receive(&self.0, &mut buffer);
                 let (length, socket) = self.0.async_io(Interest::READABLE, receive).await.unwrap();
-                told.clear();
-                told.push_str(str::from_utf8(&buffer[..length]).unwrap());
-                if let Some(socket) = socket.filter(|_| told.contains("FDSTORE=1")) {
+                notification.clear();
+                notification.push_str(str::from_utf8(&buffer[..length]).unwrap());
+                if let Some(socket) = socket.filter(|_| notification.contains("FDSTORE=1")) {
                     break socket;
                 }
             }
         });
         let socket = received.await;
-        let name = told.lines().find_map(|line| line.strip_prefix("FDNAME="));
+        let name = notification
+            .lines()
+            .find_map(|line| line.strip_prefix("FDNAME="));
         (name.unwrap().to_owned(), socket)
     }
 }
@@ -97,26 +99,26 @@ fn managed(config: &str, change: impl FnOnce(&mut Command)) -> (Manager, Proxy) 
 async fn the_service_manager_is_notified() {
     let echo = Echo::start("echo").await;
     let (manager, mut proxy) = managed(&simple(&[echo.address]), |_| {});
-    let ready = manager.told("READY=1").await;
+    let ready = manager.notified("READY=1").await;
     let status = "STATUS=0 tunnels, 1 of 1 endpoints up, configuration loaded 2";
     assert!(ready.contains(status), "{ready}");
     proxy.logged("ready").await;
     let _tunnel = proxy.tunnel().await;
     // Without a request, some time later.
-    let status = manager.told("STATUS=1 tunnels").await;
+    let status = manager.notified("STATUS=1 tunnels").await;
     assert!(!status.contains("READY=1"), "{status}");
     proxy.signal(Signal::HUP);
-    let reloading = manager.told("RELOADING=1").await;
+    let reloading = manager.notified("RELOADING=1").await;
     assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
-    manager.told("READY=1").await;
+    manager.notified("READY=1").await;
     proxy.rewrite("nonsense");
     proxy.signal(Signal::HUP);
-    manager.told("RELOADING=1").await;
-    let ready = manager.told("READY=1").await;
+    manager.notified("RELOADING=1").await;
+    let ready = manager.notified("READY=1").await;
     assert!(ready.contains("last reload failed: "), "{ready}");
     proxy.signal(Signal::TERM);
-    manager.told("STOPPING=1").await;
-    manager.told("STATUS=draining, 1 tunnels left").await;
+    manager.notified("STOPPING=1").await;
+    manager.notified("STATUS=draining, 1 tunnels left").await;
     drop(_tunnel);
     assert_eq!(proxy.exit().await, 0);
 }
@@ -133,27 +135,27 @@ async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
         command.env("WATCHDOG_USEC", "400000");
         command.env_remove("WATCHDOG_PID");
     });
-    manager.told("READY=1").await;
+    manager.notified("READY=1").await;
     proxy.logged("ready").await;
     let tunnel = proxy.tunnel().await;
     proxy.signal(Signal::USR2);
-    let told = manager.told("MAINPID=").await;
+    let notification = manager.notified("MAINPID=").await;
     let second = proxy.successor(1).await;
-    assert_eq!(told.trim(), format!("MAINPID={second}"));
+    assert_eq!(notification.trim(), format!("MAINPID={second}"));
     // Without this, sockets that only the new process has would not be stored.
     manager.given().await;
-    let ready = manager.told("READY=1").await;
+    let ready = manager.notified("READY=1").await;
     assert!(ready.contains("STATUS=0 tunnels"), "{ready}");
     // The old process sends no notifications, not even when it stops. The new one feeds the watchdog.
     drop(tunnel);
     assert_eq!(proxy.exit().await, 0);
     for _ in 0..3 {
-        let told = manager.told("").await;
-        assert!(!told.contains("STOPPING"), "{told}");
+        let notification = manager.notified("").await;
+        assert!(!notification.contains("STOPPING"), "{notification}");
     }
-    manager.told("WATCHDOG=1").await;
+    manager.notified("WATCHDOG=1").await;
     kill(second, Signal::TERM);
-    manager.told("STOPPING=1").await;
+    manager.notified("STOPPING=1").await;
 }
 
 /// The manager learns of the end of a process that is not its child only when the parent of that
@@ -166,7 +168,7 @@ async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts()
         .to_owned()
         + &simple(&[echo.address]);
     let (manager, mut proxy) = managed(&config, |_| {});
-    manager.told("READY=1").await;
+    manager.notified("READY=1").await;
     proxy.logged("ready").await;
     let mut tunnels = vec![proxy.tunnel().await];
     proxy.signal(Signal::USR2);
@@ -215,9 +217,9 @@ async fn addresses_that_an_upgrade_removes_are_closed() {
     proxy.rewrite(&config(&stays.to_string()));
     proxy.signal(Signal::USR2);
     let name = format!("FDNAME=listener=127.0.0.1%3A{}", goes.port());
-    let mut told = manager.told("FDSTOREREMOVE=1").await;
-    while !told.contains(&name) {
-        told = manager.told("FDSTOREREMOVE=1").await;
+    let mut notification = manager.notified("FDSTOREREMOVE=1").await;
+    while !notification.contains(&name) {
+        notification = manager.notified("FDSTOREREMOVE=1").await;
     }
     proxy.successor(1).await;
     assert_eq!(proxy.exit().await, 0);
@@ -268,8 +270,11 @@ async fn a_crash_loses_no_waiting_client() {
     proxy.logged("ready").await;
     proxy.signal(Signal::TERM);
     for _ in 0..2 {
-        let told = manager.told("FDSTOREREMOVE=1").await;
-        assert!(told.contains("FDNAME=listener=127.0.0.1%3A"), "{told}");
+        let notification = manager.notified("FDSTOREREMOVE=1").await;
+        assert!(
+            notification.contains("FDNAME=listener=127.0.0.1%3A"),
+            "{notification}"
+        );
     }
     drop(waiting);
     assert_eq!(proxy.exit().await, 0);
@@ -288,19 +293,19 @@ async fn the_watchdog_is_fed_if_there_is_one() {
                 command.env("WATCHDOG_USEC", limit);
             }
         });
-        manager.told("READY=1").await;
+        manager.notified("READY=1").await;
         proxy.logged("ready").await;
         if is_fed {
             for _ in 0..3 {
-                manager.told("WATCHDOG=1").await;
+                manager.notified("WATCHDOG=1").await;
             }
             continue;
         }
         let _tunnel = proxy.tunnel().await;
-        let mut told = manager.told("").await;
-        while !told.contains("STATUS=1 tunnels") {
-            assert!(!told.contains("WATCHDOG=1"), "{told}");
-            told = manager.told("").await;
+        let mut notification = manager.notified("").await;
+        while !notification.contains("STATUS=1 tunnels") {
+            assert!(!notification.contains("WATCHDOG=1"), "{notification}");
+            notification = manager.notified("").await;
         }
     }
 }
@@ -372,11 +377,12 @@ async fn passed_sockets_lose_no_client() {
         for client in &mut waiting {
             is_served(client).await;
         }
-        let mut told: Vec<_> = proxy.logged_times("listening", 2).await;
-        told.sort_by_key(|event| event["address"].to_string());
+        let mut notification: Vec<_> = proxy.logged_times("listening", 2).await;
+        notification.sort_by_key(|event| event["address"].to_string());
         let expected = addresses.map(|address| address.to_string());
         assert!(
-            told.iter()
+            notification
+                .iter()
                 .all(|it| expected.iter().any(|one| it["address"] == **one))
         );
         // They would stay open, and clients would wait.

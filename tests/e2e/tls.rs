@@ -285,8 +285,8 @@ async fn changed_ticket_keys_are_applied_and_invalid_ones_are_not() {
     let failure = proxy
         .logged("reload failed; the previous configuration stays in effect")
         .await;
-    let told = failure["error"].as_str().unwrap();
-    assert!(told.contains("line 1 of"), "{told}");
+    let error = failure["error"].as_str().unwrap();
+    assert!(error.contains("line 1 of"), "{error}");
     assert_eq!(next_handshake(&proxy, "main", &client).await, Resumed);
 }
 

@@ -241,7 +241,7 @@ async fn a_client_that_does_not_read_holds_up_nobody_else() {
         assert_eq!(client.exactly(4).await, b"pong");
     }
     stalled.send("still here").await;
-    assert!(!sender.is_finished(), "16 MiB fit into nobody's buffers");
+    assert!(!sender.is_finished(), "16 MiB exceed all buffers");
     assert!(stalled.exactly(expected.len()).await == expected);
     let mut flooding = sender.await.unwrap();
     assert_eq!(flooding.exactly(10).await, b"still here");

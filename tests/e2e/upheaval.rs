@@ -52,7 +52,7 @@ async fn open(address: SocketAddr, crowd: &Crowd) -> WebSocketStream<TcpStream> 
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(FROM).unwrap();
         let socket = socket.connect(address).await;
-        let socket = socket.expect("nobody is refused");
+        let socket = socket.expect("no client is refused");
         let own = socket.local_addr().unwrap();
         match client_async("ws://chat.example.com/chat", socket).await {
             Ok((opened, _)) => opened,

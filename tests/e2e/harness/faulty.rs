@@ -113,7 +113,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn answer(mut wire: Wire, shared: Arc<Shared>) {
     // A TCP health check sends nothing.
-    let Some(head) = wire.head_if_any().await else {
+    let Some(head) = wire.head_or_end().await else {
         return;
     };
     let does = if head.start().contains(" /health ") {

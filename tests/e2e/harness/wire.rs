@@ -190,7 +190,7 @@ impl Wire {
     }
 
     /// Like [`Self::head`], or `None` if the connection ends first.
-    pub(crate) async fn head_if_any(&mut self) -> Option<Head> {
+    pub(crate) async fn head_or_end(&mut self) -> Option<Head> {
         while find(&self.unread, b"\r\n\r\n").is_none() {
             let Ok(1..) = self.more().await else {
                 return None;
