@@ -6,7 +6,7 @@
 //! as a `ControlCommand`.
 
 pub mod error;
-pub mod plan;
+pub mod reload_plan;
 pub mod command;
 pub mod exchange;
 pub mod generations;

@@ -11,7 +11,7 @@ mod raw;
 mod files;
 pub mod endpoints_file;
 pub mod ports;
-pub mod descriptors;
+pub mod descriptor_budget;
 mod build;
 mod check;
 mod lint;

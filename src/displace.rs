@@ -6,9 +6,9 @@
 //! a worker knows or can do, it is asked for through a queue of its own and in short steps, so that no
 //! question delays its connections.
 
-pub mod filter;
-pub mod workers;
-pub mod live;
+pub mod tunnel_filter;
+pub mod worker_queries;
+pub mod live_tunnels;
 pub mod jobs;
 pub mod periodic;
 pub mod evict;
@@ -17,7 +17,7 @@ pub mod rebalance;
 use std::sync::Arc;
 
 use self::jobs::Jobs;
-use self::workers::Workers;
+use self::worker_queries::Workers;
 use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 

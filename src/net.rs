@@ -2,14 +2,14 @@
 //!
 //! Knows nothing of HTTP, routes or upstreams.
 
-pub mod gate;
+pub mod listener_limits;
 pub mod admission;
 pub mod listener;
 pub mod socket_file;
-pub mod listen;
+pub mod bind;
 pub mod inherited;
 pub mod stream;
 pub mod proxy_protocol;
-pub mod tickets;
+pub mod tls_tickets;
 pub mod tls;
-pub mod handshakes;
+pub mod tls_handshakes;

@@ -4,7 +4,7 @@
 //! checks and name resolution. Workers accept connections and carry the data.
 
 mod acceptor;
-mod base;
+mod shared_parts;
 mod blocking;
 mod discovery;
 mod errors;
@@ -12,19 +12,19 @@ mod fingerprint;
 mod health;
 mod limits;
 mod listeners;
-mod mailbox;
+mod worker_mailbox;
 mod watchdog;
 mod admin_servers;
-mod orders;
+mod commands;
 mod process;
-mod program;
+mod executable;
 mod reload;
 mod restart;
 mod signals;
 mod start;
 mod stop;
 mod upgrade;
-mod watch;
+mod file_watch;
 mod worker;
 
 pub use self::errors::StartError;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use self::start::Startup;
 use crate::handover::successor::Predecessor;
-use crate::systemd::passed::PassedSockets;
+use crate::systemd::passed_sockets::PassedSockets;
 
 /// How the process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl ServingProcess {
 pub fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> Result<Exit, StartError> {
     // It changes the environment, which is only safe before there is any other thread.
     let passed = PassedSockets::take();
-    let program = program::program()?;
+    let program = executable::program()?;
     let mut predecessor = Predecessor::find()?;
     let started = Startup {
         path,

@@ -13,8 +13,8 @@ mod handshake;
 mod incoming;
 mod outcome;
 mod passive_health;
-mod plain;
-mod record;
+mod plain_http;
+mod tunnel_record;
 mod error;
 mod relay;
 mod routed;
@@ -28,9 +28,9 @@ pub use self::connection::{Connection, ConnectionGuards};
 use self::error::SessionError;
 use self::incoming::{IncomingRequest, RouteDecision};
 pub use self::outcome::SessionOutcome;
-pub use self::record::TunnelRecord;
 pub use self::relay::{Opening, relay};
 use self::routed::RoutedRequest;
+pub use self::tunnel_record::TunnelRecord;
 pub use self::worker::{Shared, Worker};
 use crate::config::model::PlainHttp;
 use crate::observe::access_log;
@@ -122,6 +122,6 @@ async fn respond(
         Intent::Plain if route.settings.http == PlainHttp::Reject => {
             Err(Rejection::WebSocketRequired.into())
         }
-        Intent::Plain => plain::proxy(&routed, parts, body).await,
+        Intent::Plain => plain_http::proxy(&routed, parts, body).await,
     }
 }

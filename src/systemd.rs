@@ -3,10 +3,10 @@
 //!
 //! `server` decides when to notify.
 
-pub mod passed;
-mod store;
+pub mod passed_sockets;
+mod fd_store;
 
-pub use self::store::{keep_open, release};
+pub use self::fd_store::{keep_open, release};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

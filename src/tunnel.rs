@@ -10,6 +10,7 @@ pub mod framing;
 pub mod forwarder;
 pub mod liveness;
 pub mod meter;
+pub mod slow_reader;
 pub mod entry;
 pub mod rates;
 pub mod table;
@@ -17,3 +18,8 @@ pub mod sweep;
 pub mod scratch;
 pub mod unwritten;
 pub mod copy;
+
+use std::time::Duration;
+
+/// How often limits are checked, and so by how much a tunnel may outlive one.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

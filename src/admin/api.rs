@@ -30,8 +30,8 @@ use self::operation::{GENERATION, Operation};
 use super::error::ApiError;
 use super::http::{AdminResponse, AdminService, response};
 use super::view::View;
-use crate::displace::filter::TunnelFilter;
-use crate::displace::live::LiveTunnels;
+use crate::displace::live_tunnels::LiveTunnels;
+use crate::displace::tunnel_filter::TunnelFilter;
 
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 64 * 1024;

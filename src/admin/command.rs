@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ApiError;
-use super::plan::{Guard, ReloadPlan};
+use super::reload_plan::{Guard, ReloadPlan};
 use crate::handover::identity::Identity;
 
 /// Commands that may wait.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::displace::jobs::TooManyJobs;
-use crate::displace::workers::WorkerUnresponsive;
+use crate::displace::worker_queries::WorkerUnresponsive;
 
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]

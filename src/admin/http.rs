@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::drain::{Drain, DrainWatch, Urgency};
 use crate::handover::link::Link;
-use crate::net::listen::ListeningSocket;
+use crate::net::bind::ListeningSocket;
 use crate::net::stream::Socket;
 
 /// Connections at once; further ones are closed.

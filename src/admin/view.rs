@@ -13,7 +13,7 @@ use super::generations::Generations;
 use crate::config::model::Secret;
 use crate::displace::Displacer;
 use crate::displace::jobs::Jobs;
-use crate::displace::workers::Workers;
+use crate::displace::worker_queries::Workers;
 use crate::handover::identity::{Identity, shown};
 use crate::net::admission::Admission;
 use crate::observe::counter::Counter;

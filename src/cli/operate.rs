@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use tidegate::displace::filter::{ClientNet, HumanDuration, TunnelFilter, TunnelId};
+use tidegate::displace::tunnel_filter::{ClientNet, HumanDuration, TunnelFilter, TunnelId};
 
 use super::client::{AdminClient, ClientError};
 use super::{ExitStatus, err, out, table};

@@ -10,7 +10,7 @@ use http::HeaderName;
 
 use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
 use super::check::{is_bound_to, upstream_of};
-use super::descriptors;
+use super::descriptor_budget;
 use super::diagnostic::{Code, Diagnostic, Severity};
 use super::model::{
     Bind, Config, LeadsTo, ListenerConfig, PathMatch, PlainHttp, Probe, RouteConfig, UpstreamConfig,
@@ -54,7 +54,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     }
     lint_tickets(config, places, diagnostics);
     lint_admin(config, places, diagnostics);
-    if let Some(max) = descriptors::hard_limit() {
+    if let Some(max) = descriptor_budget::hard_limit() {
         lint_descriptors(config, places, max, diagnostics);
     }
 }
@@ -282,7 +282,7 @@ fn lint_descriptors(config: &Config, places: &Places, max: u64, diagnostics: &mu
         let (Some(wanted), Some(span)) = (wanted, span) else {
             continue;
         };
-        let needed = descriptors::needed(wanted);
+        let needed = descriptor_budget::needed(wanted);
         if needed > max {
             let message =
                 format!("{wanted} {what} require {needed} open files, but the limit here is {max}");

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Displacer;
-use super::filter::TunnelFilter;
 use super::jobs::{self, Job, JobSpec, Speed};
-use super::live::LiveTunnels;
+use super::live_tunnels::LiveTunnels;
 use super::periodic::PeriodicTask;
+use super::tunnel_filter::TunnelFilter;
 use crate::config::model::{self, DisplacementPolicy};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Member;

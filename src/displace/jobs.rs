@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::filter::TunnelFilter;
-use super::workers::{ListPosition, LiveTunnel, TunnelRef, WorkerUnresponsive, Workers};
+use super::tunnel_filter::TunnelFilter;
+use super::worker_queries::{ListPosition, LiveTunnel, TunnelRef, WorkerUnresponsive, Workers};
 use crate::config::model::{CloseOrder, ClosePace};
 use crate::tunnel::ended::{CloseMessage, Ended};
 

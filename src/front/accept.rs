@@ -14,12 +14,12 @@ use tokio_rustls::TlsAcceptor;
 
 use super::http;
 use crate::net::admission::ConnectionPermit;
-use crate::net::gate::{LimitReached, ListenerPermit};
-use crate::net::handshakes::{PERMIT_TIMEOUT, TooManyHandshakes};
-use crate::net::listen::AcceptedSocket;
+use crate::net::bind::AcceptedSocket;
 use crate::net::listener::{Listener, ListenerSettings};
+use crate::net::listener_limits::{LimitReached, ListenerPermit};
 use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream};
+use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes};
 use crate::observe::labels::RefusedConnection;
 use crate::observe::series::ListenerSeries;
 use crate::session::{Connection, ConnectionGuards, Worker};

@@ -12,7 +12,7 @@ use super::identity::Identity;
 use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::HandoverState;
-use crate::net::listen::ListeningSocket;
+use crate::net::bind::ListeningSocket;
 
 /// Why an upgrade failed.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use crate::net::inherited::{InheritedSockets, SocketId};
-use crate::net::tickets::HandoverTicketKey;
+use crate::net::tls_tickets::HandoverTicketKey;
 use crate::upstream::handover::UpstreamsHandover;
 
 /// Everything that is handed over. The descriptors follow the message, in this order: one for each of

@@ -11,7 +11,7 @@ use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::{HandoverState, InheritedListeners};
 use crate::net::inherited::{Purpose, SocketId};
-use crate::systemd::{self, passed::PassedSockets};
+use crate::systemd::{self, passed_sockets::PassedSockets};
 use crate::upstream::handover::UpstreamsHandover;
 
 /// The process that this one replaces.

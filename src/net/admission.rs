@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::gate::ListenerPermit;
-use crate::config::descriptors;
+use super::listener_limits::ListenerPermit;
+use crate::config::descriptor_budget;
 use crate::quota::QuotaPermit;
 
 /// The number of connections in the process, and its limit.
@@ -27,8 +27,8 @@ impl Admission {
     /// may need a second descriptor for its endpoint, and some are reserved, so that connecting to an
     /// endpoint never fails for lack of one.
     pub fn limit_for(descriptors: u64, used: u64) -> usize {
-        let free = descriptors.saturating_sub(descriptors::reserve(descriptors) + used);
-        usize::try_from(free / descriptors::PER_TUNNEL)
+        let free = descriptors.saturating_sub(descriptor_budget::reserve(descriptors) + used);
+        usize::try_from(free / descriptor_budget::PER_TUNNEL)
             .unwrap_or(usize::MAX)
             .max(1)
     }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::listen::ListeningSocket;
+use super::bind::ListeningSocket;
 use crate::config::model::Bind;
 
 /// The purpose of a listening socket.

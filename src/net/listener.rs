@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use rustls::ServerConfig;
 
-use super::gate::Gate;
+use super::listener_limits::Gate;
 use crate::config::model::{ListenerLimits, ListenerTimeouts, Trust};
 use crate::drain::Drain;
 

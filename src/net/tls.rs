@@ -18,7 +18,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::tickets::{HandoverTicketKey, TicketKeys, TicketKeysError};
+use super::tls_tickets::{HandoverTicketKey, TicketKeys, TicketKeysError};
 use crate::config::model::{ClientAuth, EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
 
 /// The only protocol offered inside TLS, on either side (RFC 7301).

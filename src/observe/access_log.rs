@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use tracing::field::display;
 
 use super::labels::HandshakeOutcome;
-use super::record::LogRecord;
+use super::log::record::LogRecord;
 use super::recorder::{AccessLogTarget, Recorder};
 use super::series::{EndpointSeries, ListenerSeries, RouteSeries};
 use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
-use crate::protocol::trace::TraceId;
+use crate::protocol::trace_context::TraceId;
 use crate::tunnel::copy::Finished;
 use crate::tunnel::meter::Meter;
 use crate::tunnel::side::Side;

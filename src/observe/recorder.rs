@@ -8,9 +8,9 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::counter::Counter;
 use super::counters::Counters;
-use super::lines::Lines;
-use super::record::RecordFormat;
-use super::sink::{JOURNAL, Sink};
+use super::log::record::RecordFormat;
+use super::log::sink::{JOURNAL, Sink};
+use super::log::writer::Lines;
 use crate::config::model::{self, LogFormat, LogTo};
 
 /// What a worker records with.

@@ -8,7 +8,7 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::certificate::TlsFacts;
-use super::hop;
+use super::hop_by_hop;
 use super::rejection::Rejection;
 use crate::config::model::{HeaderChanges, Piece, Rewrite, Template, Variable, same_variable};
 
@@ -159,7 +159,7 @@ impl<'a> Edit<'a> {
     pub fn apply(&self, headers: &mut HeaderMap) {
         // Removing comes first: it also removes variants of a name that differ in dash or
         // underscore, which an insert would leave beside the new field.
-        hop::remove_where(headers, |name| self.drops(name.as_str()));
+        hop_by_hop::remove_where(headers, |name| self.drops(name.as_str()));
         for (name, value) in &self.added {
             headers.insert(name, value.clone());
         }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::forwarding_names::{FOR, FORWARDED, HOST, PORT, PROTO, is_forwarding};
-use super::hop;
+use super::hop_by_hop;
 use super::rejection::Rejection;
 use super::target;
 use crate::config::model::{Family, Nets, Trust};
@@ -254,7 +254,7 @@ pub struct ForwardingFacts<'a> {
 
 /// Replaces all forwarding fields in `headers`.
 pub fn write(headers: &mut HeaderMap, forwarding: &ForwardingFacts<'_>) {
-    hop::remove_where(headers, is_forwarding);
+    hop_by_hop::remove_where(headers, is_forwarding);
     for_each_field(forwarding, |name, value| {
         // Addresses, ports and a host that was a header before: always valid.
         if let Ok(value) = HeaderValue::from_str(value) {

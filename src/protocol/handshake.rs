@@ -16,7 +16,7 @@ use super::extensions;
 use super::forwarded::{self, ForwardingFacts};
 use super::forwarding_names;
 use super::header_case::{self, HeaderCase};
-use super::hop;
+use super::hop_by_hop;
 use super::rejection::Rejection;
 use super::token::{has_token, tokens};
 
@@ -178,7 +178,7 @@ impl HandshakeRequest<'_> {
         let headers = &self.parts.headers;
         for (name, value) in headers {
             if is_rewritten(name)
-                || hop::is_hop_by_hop(headers, name)
+                || hop_by_hop::is_hop_by_hop(headers, name)
                 || self.edit.drops(name.as_str())
             {
                 continue;
@@ -215,7 +215,7 @@ impl HandshakeRequest<'_> {
 fn is_rewritten(name: &HeaderName) -> bool {
     *name == HOST
         || *name == CONTENT_LENGTH
-        || hop::is_request_only(name)
+        || hop_by_hop::is_request_only(name)
         || forwarding_names::is_forwarding(name)
 }
 

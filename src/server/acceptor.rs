@@ -18,10 +18,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::mailbox::{AcceptTask, StopMode, WorkerHandle, WorkerMessage};
+use super::worker_mailbox::{AcceptTask, StopMode, WorkerHandle, WorkerMessage};
 use crate::front::accept::{self, IncomingConnection};
 use crate::net::admission::ConnectionPermit;
-use crate::net::listen::{AcceptedSocket, ListeningSocket};
+use crate::net::bind::{AcceptedSocket, ListeningSocket};
 use crate::net::listener::Listener;
 use crate::session::Worker;
 

@@ -12,8 +12,8 @@ use crate::admin::http::AdminServer;
 use crate::admin::public::Public;
 use crate::admin::view::View;
 use crate::config::model::{Admin, Bind};
+use crate::net::bind::ListeningSocket;
 use crate::net::inherited::{InheritedSockets, Purpose, SocketId};
-use crate::net::listen::ListeningSocket;
 
 /// The running servers. Dropping this closes them.
 #[derive(Debug)]

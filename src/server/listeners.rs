@@ -6,7 +6,7 @@
 
 mod descriptors;
 mod drain;
-mod hand_over;
+mod handover;
 mod plan;
 mod socket_key;
 
@@ -22,17 +22,17 @@ use self::descriptors::DescriptorBudget;
 use self::plan::PlannedListener;
 use self::socket_key::SocketKey;
 use super::acceptor::BoundAddress;
-use super::mailbox::{StopMode, WorkerHandle};
+use super::worker_mailbox::{StopMode, WorkerHandle};
 use crate::admin::view::ListenerState;
 use crate::config::model::{self, Bind};
 use crate::drain::{Drain, Urgency};
 use crate::handover::state::InheritedListeners;
 use crate::net::admission::Admission;
-use crate::net::gate::Gate;
-use crate::net::listen::ListeningSocket;
+use crate::net::bind::ListeningSocket;
 use crate::net::listener::Listener;
-use crate::net::tickets::TicketKeys;
-use crate::systemd::{self, passed::PassedSockets};
+use crate::net::listener_limits::Gate;
+use crate::net::tls_tickets::TicketKeys;
+use crate::systemd::{self, passed_sockets::PassedSockets};
 
 /// The running listeners.
 #[derive(Debug)]

@@ -8,12 +8,12 @@ use tokio::sync::mpsc;
 
 use super::admin_servers::AdminServers;
 use super::errors::ReloadError;
+use super::file_watch::FileWatch;
 use super::fingerprint::{Fingerprint, fingerprint};
 use super::reload::{ReloadOutcome, Reloader, Source};
 use super::signals::{Signal, Signals};
-use super::watch::FileWatch;
 use super::watchdog::{self, ServiceNotifier};
-use super::{Exit, health, mailbox};
+use super::{Exit, health, worker_mailbox};
 use crate::admin::command::ControlCommand;
 use crate::config::model::WatchedFiles;
 use crate::displace::periodic::PeriodicTask;
@@ -34,7 +34,7 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(250);
 /// Everything that runs, as owned by the control runtime.
 pub(super) struct Process {
     pub(super) reloader: Reloader,
-    pub(super) workers: Arc<[mailbox::WorkerHandle]>,
+    pub(super) workers: Arc<[worker_mailbox::WorkerHandle]>,
     /// What metrics show of the process itself.
     pub(super) process_status: Arc<ProcessStatus>,
     pub(super) admin: AdminServers,

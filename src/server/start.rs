@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::admin_servers::{AdminServers, AdminSockets};
-use super::base::Base;
 use super::blocking::blocking;
 use super::errors::StartError;
+use super::file_watch::FileWatch;
 use super::listeners::Listeners;
 use super::process::Process;
 use super::reload::{Reloader, ReloaderParts, log_warnings};
+use super::shared_parts::Base;
 use super::signals::Signals;
-use super::watch::FileWatch;
 use super::watchdog::ServiceNotifier;
 use super::{Exit, ServingProcess, health, limits};
 use crate::admin::generations::OlderGeneration;
@@ -21,8 +21,8 @@ use crate::displace::{evict, rebalance};
 use crate::handover::identity::Identity;
 use crate::handover::link::Link;
 use crate::handover::successor::{Inheritance, Predecessor};
-use crate::observe::logging::{self, Logging};
-use crate::systemd::{self, passed::PassedSockets};
+use crate::observe::log::start::{self as logging, Logging};
+use crate::systemd::{self, passed_sockets::PassedSockets};
 use crate::upstream::registry::Registry;
 
 /// Maximum number of blocking threads, for name resolution and files.

@@ -7,9 +7,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Exit;
-use super::mailbox::WorkerMessage;
 use super::process::Process;
 use super::signals::Signals;
+use super::worker_mailbox::WorkerMessage;
 use crate::admin::api::Api;
 use crate::admin::command::ControlCommand;
 use crate::admin::error::ApiError;

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval_at, sleep};
 
 use crate::admin::view::View;
-use crate::displace::workers::Workers;
+use crate::displace::worker_queries::Workers;
 use crate::observe::counters::Totals;
 use crate::systemd;
 
@@ -105,7 +105,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::displace::workers::{QUERY_QUEUE, WorkerLink, WorkerQuery};
+    use crate::displace::worker_queries::{QUERY_QUEUE, WorkerLink, WorkerQuery};
 
     const LIMIT: Duration = Duration::from_secs(10);
 

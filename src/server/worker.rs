@@ -10,13 +10,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::acceptor;
-use super::mailbox::{MAILBOX, WorkerHandle, WorkerMessage};
-use crate::displace::workers::{self, QUERY_QUEUE, WorkerQuery};
+use super::worker_mailbox::{MAILBOX, WorkerHandle, WorkerMessage};
+use crate::displace::worker_queries::{self, QUERY_QUEUE, WorkerQuery};
 use crate::front::accept;
 use crate::net::admission::{Admission, WorkerLoad};
 use crate::observe::counters::Counters;
 use crate::session::{Shared, Worker};
-use crate::tunnel::entry::SWEEP_INTERVAL;
+use crate::tunnel::SWEEP_INTERVAL;
 
 /// Starts worker `number`. Its connections count against `admission`.
 ///
@@ -87,7 +87,7 @@ async fn run(
                 }
                 None => return,
             },
-            Some(question) = asked.recv() => workers::execute(&worker, question),
+            Some(question) = asked.recv() => worker_queries::execute(&worker, question),
             _ = sweep.tick() => {
                 let now = Instant::now();
                 worker.tunnels.sweep(now);

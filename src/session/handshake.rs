@@ -10,7 +10,7 @@ use ::http::{Request, StatusCode};
 use super::attempts::Attempts;
 use super::error::SessionError;
 use super::outcome::SessionOutcome;
-use super::plain;
+use super::plain_http;
 use super::relay::Opening;
 use super::routed::RoutedRequest;
 use crate::observe::access_log::TunnelFacts;
@@ -185,7 +185,7 @@ async fn pass_on(
         .send_request(Request::new(RequestBody::Empty))
         .await
         .map_err(broken)?;
-    plain::pass_back(
+    plain_http::pass_back(
         routed,
         response,
         BorrowedConnection {

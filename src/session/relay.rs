@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::connection::{Connection, ConnectionGuards};
 use super::passive_health;
-use super::record::TunnelRecord;
+use super::tunnel_record::TunnelRecord;
 use super::worker::Worker;
 use crate::config::model::TunnelLimits;
 use crate::net::stream::Stream;
 use crate::observe::access_log::{self, TunnelFacts, TunnelOpening};
-use crate::protocol::trace::TraceId;
+use crate::protocol::trace_context::TraceId;
 use crate::quota::QuotaPermit;
 use crate::tunnel::copy::{InitialBytes, Tunnel};
 use crate::upstream::connect::EndpointConnection;

@@ -14,7 +14,7 @@ use crate::protocol::forwarded::ForwardingFacts;
 use crate::protocol::proxy_header;
 use crate::protocol::sticky_cookie::StickyCookie;
 use crate::protocol::target::Target;
-use crate::protocol::trace::{TRACEPARENT, TRACESTATE};
+use crate::protocol::trace_context::{TRACEPARENT, TRACESTATE};
 use crate::snapshot::Route;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::{Affinity, Upstream};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::record::TunnelRecord;
+use super::tunnel_record::TunnelRecord;
 use crate::drain::Tasks;
-use crate::net::handshakes::Handshakes;
+use crate::net::tls_handshakes::Handshakes;
 use crate::observe::access_log::SessionId;
 use crate::observe::counters::Counters;
 use crate::observe::recorder::{AccessLog, Recorder};

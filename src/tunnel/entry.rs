@@ -13,10 +13,8 @@ use super::ended::Ended;
 use super::liveness::Micros;
 use super::meter::Meter;
 use super::side::Side;
+use super::slow_reader::Stalls;
 use crate::config::model::TunnelLimits;
-
-/// How often limits are checked, and so by how much a tunnel may outlive one.
-pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sweeps for which a tunnel may go on after its end was decided: to finish the frame that is under
 /// way and for the closing handshakes. After that it is cut off.
@@ -28,9 +26,8 @@ pub struct TunnelEntry {
     pub meter: Meter,
     /// The limits of its route when it opened; a reload does not change them.
     pub limits: Arc<TunnelLimits>,
-    /// For how many sweeps bytes for each side have been waiting.
-    pub(super) to_client: Stall,
-    pub(super) to_endpoint: Stall,
+    /// How long bytes have been waiting for each side.
+    pub(super) stalls: Stalls,
     pub(super) flags: Flags,
     /// The activity mark at the last sweep that saw it change, and the time of that sweep.
     pub(super) seen: Cell<(u64, Micros)>,
@@ -62,37 +59,6 @@ impl Flags {
     }
 }
 
-/// For how many sweeps bytes for one side have been waiting: 0 if none are.
-#[derive(Debug, Default)]
-pub(super) struct Stall(Cell<u16>);
-
-impl Stall {
-    fn set(&self, stuck: bool, moved: bool) {
-        let seen = self.0.get();
-        self.0.set(match stuck {
-            // Progress restarts the clock: a slow reader that reads is not a stuck one.
-            true if moved || seen == 0 => 1,
-            true => seen,
-            false => 0,
-        });
-    }
-
-    /// The minimum time for which bytes have been waiting.
-    pub(super) fn time(&self) -> Duration {
-        // The stall may have begun right before the first sweep, so that one counts for nothing.
-        SWEEP_INTERVAL * u32::from(self.0.get().saturating_sub(1))
-    }
-
-    /// Counts one more sweep; returns the minimum time for which bytes have been waiting.
-    pub(super) fn sweep(&self) -> Duration {
-        let seen = self.0.get();
-        if seen > 0 {
-            self.0.set(seen.saturating_add(1));
-        }
-        SWEEP_INTERVAL * u32::from(seen.saturating_sub(1))
-    }
-}
-
 impl fmt::Debug for TunnelEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TunnelEntry")
@@ -107,8 +73,7 @@ impl TunnelEntry {
         Self {
             meter: Meter::default(),
             limits,
-            to_client: Stall::default(),
-            to_endpoint: Stall::default(),
+            stalls: Stalls::default(),
             flags: Flags::default(),
             seen: Cell::new((0, now)),
             verdict: Cell::new(None),
@@ -135,11 +100,7 @@ impl TunnelEntry {
     /// Notes whether bytes are waiting for `side`, and whether it has accepted some since the last
     /// call.
     pub fn set_stuck(&self, side: Side, left: bool, moved: bool) {
-        let stall = match side {
-            Side::Client => &self.to_client,
-            Side::Endpoint => &self.to_endpoint,
-        };
-        stall.set(left, moved);
+        self.stalls.set(side, left, moved);
     }
 
     /// Whether reading from the client is paused.

@@ -53,11 +53,12 @@ impl<O> TunnelTable<O> {
             return;
         };
         for side in [Side::Client, Side::Endpoint] {
-            let (stall, gone) = match side {
-                Side::Client => (&entry.to_client, Ended::DeadClient),
-                Side::Endpoint => (&entry.to_endpoint, Ended::DeadUpstream),
+            let gone = match side {
+                Side::Client => Ended::DeadClient,
+                Side::Endpoint => Ended::DeadUpstream,
             };
-            match liveness.check(side, entry.meter.bytes(side), stall.time(), (now, times)) {
+            let stalled = entry.stalls.time(side);
+            match liveness.check(side, entry.meter.bytes(side), stalled, (now, times)) {
                 LivenessAction::Wait => {}
                 LivenessAction::Ping => {
                     // Only the task knows where in the stream a frame may stand: it is woken and
@@ -80,22 +81,12 @@ impl TunnelEntry {
             if self.is_overdue() {
                 self.wake();
             }
-        } else if let Some(reason) = self.slow_reader().or_else(|| self.expired(now)) {
+        } else if let Some(reason) = self
+            .stalls
+            .sweep(self.limits.slow_reader)
+            .or_else(|| self.expired(now))
+        {
             self.end(reason);
-        }
-    }
-
-    /// The reason to end, if a side has accepted nothing for too long.
-    fn slow_reader(&self) -> Option<Ended> {
-        // Both counts go on whether or not there is a limit: liveness needs them too.
-        let (client, endpoint) = (self.to_client.sweep(), self.to_endpoint.sweep());
-        let limit = self.limits.slow_reader?;
-        if client >= limit {
-            Some(Ended::SlowClient)
-        } else if endpoint >= limit {
-            Some(Ended::SlowUpstream)
-        } else {
-            None
         }
     }
 

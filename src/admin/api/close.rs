@@ -9,8 +9,8 @@ use super::status::JobInfo;
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::config::model::{CloseOrder, ClosePace};
-use crate::displace::filter::{HumanDuration, TunnelFilter};
 use crate::displace::jobs::{self, JobSpec, Speed};
+use crate::displace::tunnel_filter::{HumanDuration, TunnelFilter};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
 /// The slowest and the fastest pace, in tunnels per second.

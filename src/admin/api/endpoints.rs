@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::upstreams::EndpointInfo;
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
-use crate::displace::live::LiveTunnels;
+use crate::displace::live_tunnels::LiveTunnels;
 use crate::upstream::group::{Member, Upstream};
 
 /// Which endpoint to change.

@@ -14,7 +14,7 @@ use super::upstreams::{self, UpstreamInfo};
 use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
 use crate::config::model::{LeadsTo, PlainHttp};
-use crate::displace::live::LiveTunnels;
+use crate::displace::live_tunnels::LiveTunnels;
 use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::edit;
 use crate::protocol::handshake::{Handshake, Intent};

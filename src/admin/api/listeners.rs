@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::command::{self, ControlCommand, SteerListener};
 use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
-use crate::displace::live::LiveTunnels;
+use crate::displace::live_tunnels::LiveTunnels;
 use crate::protocol::rejection::Rejection;
 
 /// A listener.

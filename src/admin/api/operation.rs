@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::{close, endpoints, explain, listeners, reload, status, tunnels, upgrade, upstreams};
 use crate::admin::command::ReloadResponse;
 use crate::admin::error::ErrorResponse;
-use crate::admin::plan::ReloadPlan;
-use crate::displace::filter::TunnelFilter;
+use crate::admin::reload_plan::ReloadPlan;
+use crate::displace::tunnel_filter::TunnelFilter;
 use crate::handover::identity::Identity;
 
 /// The query parameter that every operation accepts.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::command::{self, ControlCommand, ReloadResponse};
 use crate::admin::error::ApiError;
-use crate::admin::plan::{Guard, ReloadPlan};
+use crate::admin::reload_plan::{Guard, ReloadPlan};
 use crate::admin::view::View;
 use crate::config;
 use crate::handover::identity::shown;

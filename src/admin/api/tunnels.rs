@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
-use crate::displace::filter::{HumanDuration, TunnelFilter, TunnelId};
-use crate::displace::workers::{ListPosition, LiveTunnel, TunnelTraffic};
+use crate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
+use crate::displace::worker_queries::{ListPosition, LiveTunnel, TunnelTraffic};
 
 /// Most tunnels that one response may list.
 const MAX_LIMIT: usize = 10_000;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::view::View;
 use crate::config::model::{Balance, Discovery};
-use crate::displace::live::{EndCounts, LiveTunnels};
+use crate::displace::live_tunnels::{EndCounts, LiveTunnels};
 use crate::displace::rebalance::excess::Excess;
 use crate::upstream::group::{Member, Upstream};
 use crate::upstream::health::{CheckOutcome, HealthStatus};

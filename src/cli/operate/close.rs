@@ -4,7 +4,7 @@ use clap::Args;
 use tidegate::admin::api::close as api;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::JobInfo;
-use tidegate::displace::filter::{HumanDuration, TunnelId};
+use tidegate::displace::tunnel_filter::{HumanDuration, TunnelId};
 
 use super::{FilterArgs, each_generation, show_json, tunnels_in_words};
 use crate::cli::client::{AdminClient, ClientError};

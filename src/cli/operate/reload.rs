@@ -4,7 +4,7 @@ use clap::Args;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::reload;
 use tidegate::admin::command::ReloadResponse;
-use tidegate::admin::plan::{PlannedChange, PlannedPart, ReloadPlan};
+use tidegate::admin::reload_plan::{PlannedChange, PlannedPart, ReloadPlan};
 
 use super::{NOTHING, show_json, tunnels_in_words};
 use crate::cli::client::{AdminClient, ClientError};

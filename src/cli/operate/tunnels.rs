@@ -5,7 +5,7 @@ use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::tunnels::{
     ListTunnelsRequest, ListTunnelsResponse, TunnelInfo, TunnelSort,
 };
-use tidegate::displace::filter::{HumanDuration, TunnelFilter, TunnelId};
+use tidegate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
 
 use super::{FilterArgs, NOTHING, each_generation, show_json};
 use crate::cli::client::{AdminClient, ClientError};

@@ -9,10 +9,10 @@ use super::socket_key::SocketKey;
 use crate::config;
 use crate::config::model::{self, Bind};
 use crate::handover::state::ListenerTickets;
-use crate::net::listen::ListeningSocket;
+use crate::net::bind::ListeningSocket;
 use crate::net::listener::ListenerSettings;
-use crate::net::tickets::TicketKeys;
 use crate::net::tls::{self, TlsError};
+use crate::net::tls_tickets::TicketKeys;
 use crate::server::errors::ListenError;
 
 /// A listener as it will run.

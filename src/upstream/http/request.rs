@@ -14,8 +14,8 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::model::same_variable;
-use crate::protocol::hop::BodyLength;
-use crate::protocol::{forwarding_names, hop};
+use crate::protocol::hop_by_hop::BodyLength;
+use crate::protocol::{forwarding_names, hop_by_hop};
 
 /// A connection that can send a request.
 pub type RequestSender = SendRequest<RequestBody>;
@@ -78,7 +78,7 @@ pub struct BlockedFields(pub Rc<[HeaderName]>);
 
 impl BlockedFields {
     fn blocks(&self, name: &HeaderName) -> bool {
-        hop::is_never_a_trailer(name)
+        hop_by_hop::is_never_a_trailer(name)
             || forwarding_names::is_forwarding(name)
             || self
                 .0
@@ -93,7 +93,7 @@ impl BlockedFields {
             Ok(trailers) => trailers,
             Err(piece) => return piece,
         };
-        hop::remove_where(&mut trailers, |name| self.blocks(name));
+        hop_by_hop::remove_where(&mut trailers, |name| self.blocks(name));
         Frame::trailers(trailers)
     }
 }

@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::socket_file::{SocketFile, remove_stale};
 use super::stream::Peer;
 use crate::config::model::Bind;
-use crate::systemd::passed::PassedSocket;
+use crate::systemd::passed_sockets::PassedSocket;
 
 /// The length of a backlog: connections that the kernel has accepted and a worker has not.
 const BACKLOG: i32 = 4096;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Listeners;
 use crate::handover::state::ListenerTickets;
+use crate::net::bind::ListeningSocket;
 use crate::net::inherited::SocketId;
-use crate::net::listen::ListeningSocket;
-use crate::systemd::{self, passed::PassedSockets};
+use crate::systemd::{self, passed_sockets::PassedSockets};
 
 impl Listeners {
     /// Stores the sockets with the service manager, and no others. Until now it may have ignored this

@@ -9,16 +9,16 @@ use tokio::sync::mpsc;
 
 use super::discovery::Lookups;
 use super::errors::StartError;
-use super::{limits, mailbox, reload, worker};
+use super::{limits, reload, worker, worker_mailbox};
 use crate::admin::command::{COMMAND_QUEUE, ControlCommand};
 use crate::admin::generations::Generations;
 use crate::admin::view::View;
 use crate::config::Loaded;
 use crate::config::model::Config;
 use crate::displace::jobs::Jobs;
-use crate::displace::workers::{WorkerLink, Workers};
+use crate::displace::worker_queries::{WorkerLink, Workers};
 use crate::net::admission::Admission;
-use crate::observe::logging::Logging;
+use crate::observe::log::start::Logging;
 use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
@@ -28,7 +28,7 @@ use crate::upstream::registry::Registry;
 /// The parts that every other part of the process needs.
 pub(super) struct Base {
     pub(super) shared: Arc<Shared>,
-    pub(super) workers: Arc<[mailbox::WorkerHandle]>,
+    pub(super) workers: Arc<[worker_mailbox::WorkerHandle]>,
     pub(super) admission: Arc<Admission>,
     pub(super) lookups: Lookups,
     /// File descriptors that the process may have open.
@@ -92,7 +92,7 @@ impl Base {
     }
 }
 
-fn askable(workers: &[mailbox::WorkerHandle]) -> Workers {
+fn askable(workers: &[worker_mailbox::WorkerHandle]) -> Workers {
     let asked = workers.iter().map(|worker| WorkerLink {
         queries: worker.questions.clone(),
         counters: Arc::clone(&worker.counters),

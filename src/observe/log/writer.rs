@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::counter::Counter;
 use super::sink::Sink;
+use crate::observe::counter::Counter;
 
 /// The most that may be queued. Further lines are dropped and counted: the log must not take the
 /// memory, and waiting would stop the tunnels of a worker.

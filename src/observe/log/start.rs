@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 
-use super::counter::Counter;
 use super::fields::Fields;
-use super::lines::Lines;
 use super::sink::Sink;
+use super::writer::Lines;
 use crate::config::model::{Log, LogFormat, LogLevel};
+use crate::observe::counter::Counter;
 
 /// The running log. Dropping it writes the last lines.
 #[derive(Debug)]

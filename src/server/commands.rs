@@ -8,9 +8,9 @@ use super::process::Process;
 use super::reload::{ReloadOutcome, Source};
 use crate::admin::command::{self, ControlCommand, SteerListener};
 use crate::admin::error::ApiError;
-use crate::admin::plan::{self, Guard, ReloadPlan};
+use crate::admin::reload_plan::{self, Guard, ReloadPlan};
 use crate::config::Loaded;
-use crate::displace::live::LiveTunnels;
+use crate::displace::live_tunnels::LiveTunnels;
 use crate::handover::predecessor::HandedOver;
 use crate::systemd;
 
@@ -102,13 +102,13 @@ impl Process {
             .map(|worker| Arc::clone(&worker.counters));
         let live = LiveTunnels::of(&counters.collect::<Vec<_>>());
         let files = self.reloader.changed_files(&loaded.config);
-        let running = plan::Current {
+        let running = reload_plan::Current {
             source: &self.reloader.loaded().source,
             snapshot: &self.reloader.snapshot(),
             live: &live,
             needs_restart: &self.reloader.at_next_start(&loaded.config),
         };
-        plan::plan(loaded, files, &running)
+        reload_plan::plan(loaded, files, &running)
     }
 }
 

@@ -17,7 +17,7 @@ use super::routed::RoutedRequest;
 use crate::observe::access_log;
 use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
-use crate::protocol::{forwarded, hop};
+use crate::protocol::{forwarded, hop_by_hop};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{
     self, BlockedFields, BorrowedConnection, PoolKey, RequestBody, RequestSender, ResponseBody,
@@ -30,7 +30,7 @@ pub(super) async fn proxy(
     parts: Parts,
     body: Incoming,
 ) -> Result<SessionOutcome, SessionError> {
-    if !hop::is_plain_or_chunked(&parts.headers) {
+    if !hop_by_hop::is_plain_or_chunked(&parts.headers) {
         return Err(Rejection::TransferCoding.into());
     }
     let edit = routed.request_edit();
@@ -180,8 +180,8 @@ fn prepare(
     let headers = request.headers_mut();
     // The order matters: what a client sent under names of ours is gone before we write them, and
     // the configured changes come last, so that they can override all of it but the `Host`.
-    hop::strip_request(headers);
-    hop::frame_request(headers, length);
+    hop_by_hop::strip_request(headers);
+    hop_by_hop::frame_request(headers, length);
     forwarded::write(headers, &routed.forwarding());
     edit.apply(headers);
     let host = routed.host_for(lease);
@@ -282,13 +282,13 @@ pub(super) fn pass_back(
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Rejection::UnexpectedSwitch.into());
     }
-    if let Some(fault) = hop::framing_error(&parts.headers) {
+    if let Some(fault) = hop_by_hop::framing_error(&parts.headers) {
         return Err(SessionError {
             rejection: Rejection::BadAnswer,
             detail: Some(format!("{}: {fault}", loan.lease.endpoint().label)),
         });
     }
-    hop::strip_response(&mut parts.headers);
+    hop_by_hop::strip_response(&mut parts.headers);
     routed.response_edit(&loan.lease).apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
     access_log::response_sent(

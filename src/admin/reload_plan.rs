@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use crate::config::model::{self, Discovery};
 use crate::config::{self, Loaded};
-use crate::displace::live::LiveTunnels;
+use crate::displace::live_tunnels::LiveTunnels;
 use crate::snapshot::Snapshot;
 use crate::upstream::group::Upstream;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::displace::workers::WorkerQuery;
+use crate::displace::worker_queries::WorkerQuery;
 use crate::front::accept::IncomingConnection;
 use crate::net::admission::WorkerLoad;
-use crate::net::listen::ListeningSocket;
+use crate::net::bind::ListeningSocket;
 use crate::net::listener::Listener;
 use crate::observe::counters::Counters;
 use crate::tunnel::ended::Ended;

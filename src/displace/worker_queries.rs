@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use super::filter::TunnelFilter;
+use super::tunnel_filter::TunnelFilter;
 use crate::net::stream::Peer;
 use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::observe::counters::Counters;

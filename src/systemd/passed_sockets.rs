@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use listenfd::ListenFd;
 use socket2::{Domain, SockRef, Socket};
 
-use super::store;
+use super::fd_store;
 
 /// The name of a socket that was passed without one.
 const NAMELESS: &str = "unknown";
@@ -93,14 +93,14 @@ impl PassedSockets {
     pub fn take_kept(&mut self) -> Vec<(String, OwnedFd)> {
         let (kept, passed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.0)
             .into_iter()
-            .partition(|(name, _)| store::address(name).is_some());
+            .partition(|(name, _)| fd_store::address(name).is_some());
         self.0 = passed;
         let kept = kept.into_iter().filter_map(|(name, socket)| {
             let socket: OwnedFd = match socket.ok()? {
                 PassedSocket::Tcp(socket) => socket.into(),
                 PassedSocket::Unix(socket) => socket.into(),
             };
-            Some((store::address(&name)?, socket))
+            Some((fd_store::address(&name)?, socket))
         });
         kept.collect()
     }
