@@ -30,6 +30,8 @@ pub struct UpstreamHandover {
     /// The secret that sticky cookies are signed with, if it is not configured.
     pub secret: Option<Secret>,
     /// What discovery last found, and how.
+    // The name of version 0.1.0.
+    #[serde(rename = "found")]
     pub discovered: Option<(Discovery, Vec<model::EndpointConfig>)>,
 }
 
@@ -47,6 +49,8 @@ pub struct EndpointHandover {
     /// The weight that an operator has set.
     pub weight: Option<u32>,
     /// The state of its checks and its ejection.
+    // The name of version 0.1.0.
+    #[serde(rename = "condition")]
     pub health: HealthHandover,
 }
 
@@ -91,5 +95,51 @@ impl UnclaimedHandover {
         }
         self.endpoints
             .remove(&(upstream.to_owned(), address.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(value: &serde_json::Value) -> Vec<&str> {
+        let object = value.as_object();
+        let keys = object.into_iter().flat_map(|object| object.keys());
+        keys.map(String::as_str).collect()
+    }
+
+    /// Processes of other versions read this: a new name for a field must not change the message.
+    #[test]
+    fn the_message_has_the_names_that_other_versions_use() {
+        let upstreams = UpstreamsHandover {
+            upstreams: vec![UpstreamHandover {
+                name: "chat".to_owned(),
+                secret: None,
+                discovered: None,
+            }],
+            endpoints: vec![EndpointHandover {
+                upstream: "chat".to_owned(),
+                address: Address::Ip("10.0.0.1:9000".parse().unwrap()),
+                in_flight: 1,
+                age: None,
+                weight: None,
+                health: HealthHandover::default(),
+            }],
+            drained: Vec::new(),
+        };
+        let value = serde_json::to_value(&upstreams).unwrap();
+        assert_eq!(keys(&value), ["drained", "endpoints", "upstreams"]);
+        assert_eq!(keys(&value["upstreams"][0]), ["found", "name", "secret"]);
+        assert_eq!(
+            keys(&value["endpoints"][0]),
+            [
+                "address",
+                "age",
+                "condition",
+                "in_flight",
+                "upstream",
+                "weight"
+            ]
+        );
     }
 }

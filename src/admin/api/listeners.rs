@@ -25,6 +25,7 @@ pub struct ListenerInfo {
     /// Open client connections, tunnels included.
     pub connections: u64,
     /// Connections accepted since the start.
+    #[serde(alias = "connections_taken")] // of version 0.1.0
     pub connections_total: u64,
     /// Live tunnels.
     pub tunnels: u64,

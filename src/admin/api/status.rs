@@ -29,22 +29,26 @@ pub struct StatusInfo {
     /// Path of the configuration file.
     pub config: String,
     /// When the running configuration was loaded.
+    #[serde(alias = "config_taken")] // of version 0.1.0
     pub config_loaded: String,
     /// Warnings about the configuration: what is valid but probably not intended.
     pub config_warnings: Vec<String>,
     /// Keys that have changed since the start and require a restart to take effect.
+    #[serde(alias = "at_next_start")] // of version 0.1.0
     pub needs_restart: Vec<String>,
     /// Reloads that were applied.
     pub reloads: u64,
     /// Reloads that failed; the previous configuration stayed in effect.
     pub failed_reloads: u64,
     /// Errors of the last reload; empty if it succeeded.
+    #[serde(alias = "reload_fault")] // of version 0.1.0
     pub reload_errors: Vec<String>,
     /// Worker threads.
     pub workers: usize,
     /// Open client connections, tunnels included.
     pub connections: usize,
     /// Maximum number of client connections, as the file descriptor limit allows.
+    #[serde(alias = "connections_most")] // of version 0.1.0
     pub max_connections: usize,
     /// Live tunnels.
     pub tunnels: u64,
@@ -101,6 +105,7 @@ pub struct JobInfo {
     /// Number of the job.
     pub job: u64,
     /// Which tunnels it closes, in words.
+    #[serde(alias = "what")] // of version 0.1.0
     pub description: String,
     /// The reason token that its tunnels end with.
     pub reason: String,

@@ -61,10 +61,12 @@ pub struct EndpointInfo {
     pub back_in_seconds: Option<u64>,
     /// Error of the latest health check, even if the endpoint does not count as down yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(alias = "check_fault")] // of version 0.1.0
     pub check_error: Option<String>,
     /// Its weight, as configured or as set by an operator.
     pub weight: u32,
     /// Whether an operator has set the weight; the next reload restores the configured one.
+    #[serde(alias = "weight_is_set")] // of version 0.1.0
     pub weight_overridden: bool,
     /// Whether it is a backup, used only while no other endpoint is available.
     pub backup: bool,
