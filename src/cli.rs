@@ -47,7 +47,7 @@ Exit codes:
 
 Signals to `run`:
   SIGHUP           reload the configuration; one that is not valid changes nothing
-  SIGUSR2          hand over to a new process of the same binary; this one drains
+  SIGUSR2          hand over to a new process, started from the same path; this one drains
   SIGTERM, SIGINT  stop in order; a second signal stops immediately";
 
 #[derive(Debug, Subcommand)]

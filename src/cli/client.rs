@@ -37,7 +37,7 @@ pub(super) struct AdminClient {
     /// File with the token that changes over TCP require (`admin.token_file`)
     #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
     pub(super) token_file: Option<PathBuf>,
-    /// Ask an older generation, which drains after an upgrade, instead; `tidegate status` lists them
+    /// Talk to this older generation, which still drains after an upgrade; `tidegate status` lists them
     #[arg(long, value_name = "NUMBER")]
     pub(super) generation: Option<u64>,
     /// Print the response as JSON

@@ -28,7 +28,7 @@ pub(super) enum Verb {
     Tunnels(tunnels::TunnelsArgs),
     /// Close live tunnels with a Close frame; without --yes, only print how many would be closed
     Close(close::CloseArgs),
-    /// Drain an endpoint or a listener: it accepts nothing new, and its tunnels stay open
+    /// Drain an endpoint or a listener: it accepts nothing new, and its tunnels stay open unless `on_drain` closes them
     Drain(drain::DrainArgs),
     /// Put a drained endpoint or listener back into service
     Undrain(drain::DrainArgs),

@@ -28,7 +28,7 @@ pub const ROOT: KeyTable = KeyTable {
             "route",
             ValueKind::List(&ValueKind::Table(&route::ROUTE)),
             "",
-            "Routes send requests to upstreams. The max specific match wins; among equally specific ones, the first in the file wins.",
+            "Routes send requests to upstreams. The most specific route wins; among equally specific routes, the first in the file wins.",
         ),
         key(
             "upstream",
@@ -271,7 +271,7 @@ impl ValueKind {
             Self::Method => "a method such as `\"GET\"`".into(),
             Self::Token => "a token such as `\"graphql-ws\"`".into(),
             Self::Template => {
-                "a string, in which variables such as `${client_address}` may stand".into()
+                "a string, which may contain variables such as `${client_address}`".into()
             }
             Self::File => "a file name".into(),
             Self::Mode => "permission bits such as `\"0660\"`".into(),

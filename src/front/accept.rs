@@ -213,11 +213,11 @@ fn enter(
     let address = origin.peer.ip().filter(|_| single);
     let entered = listener.gate.enter(&settings.limits, address);
     entered.map_err(|limit| {
-        let turned = match limit {
+        let refused = match limit {
             LimitReached::ConnectionsPerIp => RefusedConnection::ConnectionsPerIp,
             _ => RefusedConnection::Connections,
         };
-        counts.refused.at(turned as usize).add(1);
+        counts.refused.at(refused as usize).add(1);
         if let Some(refused) = listener.gate.refused() {
             tracing::warn!(
                 listener = %listener.name, client = %origin.peer, refused, reason = %limit,

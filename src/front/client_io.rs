@@ -23,7 +23,7 @@ enum Phase {
     /// Waiting for a complete request head, which has begun or is expected now.
     Head { since: Instant },
     /// A session is running; it has deadlines of its own.
-    BusyGuard,
+    Busy,
     /// The response is complete, and nothing has been received since.
     Idle { since: Instant },
 }
@@ -58,7 +58,7 @@ impl ClientActivity {
 
     /// Notes that a head is complete and a session begins. It ends when the guard is dropped.
     pub fn busy(self: &Rc<Self>) -> BusyGuard {
-        self.phase.set(Phase::BusyGuard);
+        self.phase.set(Phase::Busy);
         self.first_due.set(false);
         BusyGuard(Rc::clone(self))
     }
@@ -73,7 +73,7 @@ impl ClientActivity {
         match self.phase.get() {
             Phase::Head { since } => Some(since + timeouts.request_header),
             Phase::Idle { since } => Some(since + timeouts.keep_alive),
-            Phase::BusyGuard => None,
+            Phase::Busy => None,
         }
     }
 

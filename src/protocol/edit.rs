@@ -66,9 +66,11 @@ pub fn render(template: &Template, values: &TemplateValues<'_>) -> String {
                 .tls
                 .and_then(|tls| tls.server_name.as_deref())
                 .unwrap_or_default(),
-            Variable::ClientCertificateSubject => certificate.map_or("", |values| &values.subject),
+            Variable::ClientCertificateSubject => {
+                certificate.map_or("", |certificate| &certificate.subject)
+            }
             Variable::ClientCertificateFingerprint => {
-                certificate.map_or("", |values| &values.fingerprint)
+                certificate.map_or("", |certificate| &certificate.fingerprint)
             }
         };
         text.push_str(value);

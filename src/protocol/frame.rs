@@ -234,8 +234,8 @@ impl Tracker {
         let mut taken = 0;
         for &byte in bytes {
             let filled = usize::from(self.filled);
-            if let Some(position) = self.buffer.get_mut(filled) {
-                *position = byte;
+            if let Some(slot) = self.buffer.get_mut(filled) {
+                *slot = byte;
             }
             self.filled += 1;
             taken += 1;
@@ -301,10 +301,10 @@ impl Tracker {
         let length = self.skip(bytes.len());
         for byte in bytes.iter().take(length) {
             let at = usize::from(self.seen);
-            if let (true, Some(position), Some(mask)) =
+            if let (true, Some(target), Some(mask)) =
                 (at < KEPT, self.buffer.get_mut(at), self.mask.get(at % 4))
             {
-                *position = byte ^ mask;
+                *target = byte ^ mask;
             }
             self.seen += 1;
         }

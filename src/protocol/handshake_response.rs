@@ -130,9 +130,9 @@ impl<'a> ResponseHead<'a> {
             excused.connection = true;
         }
         let accept = handshake.accept();
-        let mut answers = self.values("sec-websocket-accept");
-        match (answers.next(), answers.next()) {
-            (Some(response), None) if response == accept.as_bytes() => {}
+        let mut values = self.values("sec-websocket-accept");
+        match (values.next(), values.next()) {
+            (Some(value), None) if value == accept.as_bytes() => {}
             // A missing value may be excused, a wrong one never: it proves that the 101 answers
             // somebody else's handshake.
             (None, None) if lenient => excused.accept = true,

@@ -117,7 +117,7 @@ rejections! {
     /// No endpoint is in rotation, or none is left to try.
     NoEndpoint = SERVICE_UNAVAILABLE, "no-endpoint",
         "No backend is available. Please try again soon.";
-    /// The last endpoint that was tried refused the connection.
+    /// The connection to the last endpoint that was tried failed, but not by a timeout.
     ConnectFailed = SERVICE_UNAVAILABLE, "connect-failed",
         "No backend could be reached. Please try again soon.";
     /// The process has no file descriptor left.

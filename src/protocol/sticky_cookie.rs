@@ -56,7 +56,7 @@ pub struct CookieSigner {
 
 impl fmt::Debug for CookieSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Signer({})", self.upstream)
+        write!(f, "CookieSigner({})", self.upstream)
     }
 }
 

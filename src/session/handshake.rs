@@ -180,7 +180,7 @@ async fn pass_on(
         .await
         .map_err(broken)?;
     // hyper reads no response without a request. The real one was written long ago, and what this
-    // one writes is discarded by `Replay`.
+    // one writes is discarded by `ReplayStream`.
     let response = sender
         .send_request(Request::new(RequestBody::Empty))
         .await

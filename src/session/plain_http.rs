@@ -221,10 +221,10 @@ async fn send(
     upload: &UploadProgress,
 ) -> Result<Response<Incoming>, RequestFailure> {
     let limit = routed.upstream.timeouts().response;
-    let mut pass_back = std::pin::pin!(sender.try_send_request(request));
+    let mut response = std::pin::pin!(sender.try_send_request(request));
     let mut deadline = Instant::now() + limit;
     loop {
-        match tokio::time::timeout_at(deadline, &mut pass_back).await {
+        match tokio::time::timeout_at(deadline, &mut response).await {
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(mut failure)) => {
                 return Err(match failure.take_message() {

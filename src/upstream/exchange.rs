@@ -21,7 +21,7 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The size of the first buffer; responses to handshakes are usually shorter.
 const INITIAL_HEAD_BYTES: usize = 1024;
 
-/// The maximum of interim responses (1xx) that are dropped.
+/// The maximum number of interim responses (1xx) that are dropped.
 const MAX_INTERIM: usize = 16;
 
 /// Why there is no response.

@@ -53,7 +53,7 @@ pub struct Member {
     pub state: Arc<EndpointState>,
     /// The effective weight: an operator's, or the configured one.
     pub weight: u32,
-    /// The maximum of leases; `None` for no limit.
+    /// The maximum number of leases; `None` for no limit.
     pub max_in_flight: Option<usize>,
     /// Whether the configuration drains it.
     pub is_drained: bool,

@@ -23,7 +23,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// The size of the read buffer.
 const READ_AT_ONCE: usize = 2048;
 
-/// The maximum of bytes that are read and discarded after a passed check.
+/// The maximum number of bytes that are read and discarded after a passed check.
 const MAX_REST_BYTES: usize = 64 * 1024;
 
 /// The value of `Host` for a unix socket.

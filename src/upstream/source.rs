@@ -88,14 +88,14 @@ impl SourcePorts {
     /// The sources to try for a connection to `to`, in this order. `None` leaves the choice to the
     /// kernel; it stands alone if no configured source has the right address family.
     pub(super) fn candidates_for(&self, to: SocketAddr, sources: &[IpAddr]) -> Vec<Option<IpAddr>> {
-        let mut candidates_for = candidates(to, sources);
-        match candidates_for.len() {
+        let mut order = candidates(to, sources);
+        match order.len() {
             ..2 => {}
             // Each destination has its own turn. With a common one, and endpoints that are picked in
             // turn as well, each endpoint would always be reached from the same source.
-            several => candidates_for.rotate_left(self.lock().turn(to) % several),
+            several => order.rotate_left(self.lock().turn(to) % several),
         }
-        candidates_for
+        order
     }
 
     /// Counts a connection from `from` to `to`. It counts while it is being opened, so that concurrent
@@ -226,11 +226,8 @@ mod tests {
             assert_eq!(first("10.0.0.1:1"), expected);
             assert_eq!(first("10.0.0.2:1"), expected);
         }
-        let candidates_for = sources.candidates_for(to("10.0.0.1:1"), &own);
-        let rest: Vec<String> = candidates_for
-            .iter()
-            .map(|each| each.unwrap().to_string())
-            .collect();
+        let order = sources.candidates_for(to("10.0.0.1:1"), &own);
+        let rest: Vec<String> = order.iter().map(|each| each.unwrap().to_string()).collect();
         assert_eq!(rest, ["127.0.0.2", "127.0.0.3", "127.0.0.1"]);
         assert_eq!(first("[::2]:1"), "::1");
         assert_eq!(sources.candidates_for(to("[::2]:1"), &own[..2]), [None]);

@@ -190,7 +190,7 @@ async fn reloads_are_counted() {
         .logged("reload failed; the previous configuration stays in effect")
         .await;
     let scrape = Scrape::until(&proxy, "tidegate_last_reload_successful", &[], 0.0).await;
-    for result in ["taken", "failed"] {
+    for result in ["applied", "failed"] {
         let result = format!("result=\"{result}\"");
         assert_eq!(scrape.sum("tidegate_reloads_total", &[&result]), 1.0);
     }

@@ -30,7 +30,7 @@ pub struct ReloadRequest {
     /// drained; default: half of all tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_displaced: Option<u64>,
-    /// Reload regardless of how many tunnels are displaced.
+    /// Reload even if most tunnels would have their route or endpoint removed or drained.
     #[serde(default)]
     pub force: bool,
 }

@@ -45,13 +45,13 @@ pub(in crate::cli) struct WeightArgs {
 
 enum DrainTarget {
     Endpoint(EndpointRequest),
-    ListenerInfo(listeners::ListenerRequest),
+    Listener(listeners::ListenerRequest),
 }
 
 impl DrainArgs {
     fn meant(&self) -> DrainTarget {
         match &self.listener {
-            Some(listener) => DrainTarget::ListenerInfo(listeners::ListenerRequest {
+            Some(listener) => DrainTarget::Listener(listeners::ListenerRequest {
                 listener: listener.clone(),
             }),
             None => DrainTarget::Endpoint(EndpointRequest {
@@ -79,7 +79,7 @@ fn on_older(
 pub(super) fn drain(verb: &DrainArgs) -> Result<(), ClientError> {
     match verb.meant() {
         DrainTarget::Endpoint(which) => drain_endpoint(&verb.client, &which),
-        DrainTarget::ListenerInfo(which) => drain_listener(&verb.client, &which),
+        DrainTarget::Listener(which) => drain_listener(&verb.client, &which),
     }
 }
 
@@ -138,7 +138,7 @@ fn quoted(word: &str) -> String {
 pub(super) fn undrain(verb: &DrainArgs) -> Result<(), ClientError> {
     match verb.meant() {
         DrainTarget::Endpoint(which) => undrain_endpoint(&verb.client, &which),
-        DrainTarget::ListenerInfo(which) => undrain_listener(&verb.client, &which),
+        DrainTarget::Listener(which) => undrain_listener(&verb.client, &which),
     }
 }
 

@@ -23,7 +23,7 @@ pub(in crate::cli) struct ExplainArgs {
     /// Address of the client
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
-    /// The client presents a certificate
+    /// Assume that the client presents a certificate
     #[arg(long)]
     certificate: bool,
     /// Method of a plain HTTP request [default: GET]

@@ -20,7 +20,7 @@ pub(in crate::cli) struct ReloadArgs {
     /// [default: half of all tunnels]
     #[arg(long, value_name = "TUNNELS", conflicts_with_all = ["plan", "force"])]
     max_displaced: Option<u64>,
-    /// Reload regardless of how many tunnels are displaced
+    /// Reload even if most tunnels would have their route or endpoint removed or drained
     #[arg(long, conflicts_with = "plan")]
     force: bool,
     #[command(flatten)]

@@ -51,7 +51,7 @@ fn of_excess(upstreams: &[UpstreamInfo]) -> String {
         let then = match (it.dry_run, it.waits_for_slow_start) {
             (true, _) => "would be moved (dry run)",
             (false, true) => "will be moved once an endpoint has finished its slow start",
-            (false, false) => "are being moved as soon as they reach `min_age`",
+            (false, false) => "are to be moved, each once it reaches `min_age`",
         };
         let name = harmless(&upstream.name);
         lines += &format!("\nrebalance of {name}: {} tunnels {then}\n", it.excess);

@@ -36,7 +36,7 @@ impl ProbeLeg {
             ),
             Self::Connect => (
                 "no connection",
-                "a firewall may drop packets to this address, or no machine has it",
+                "a firewall may be dropping packets to this address, or no host may be using it",
             ),
             Self::Tls => (
                 "no complete TLS handshake",

@@ -109,7 +109,7 @@ pub(super) const ROUTE: KeyTable = KeyTable {
             "origins",
             ValueKind::List(&ValueKind::Origin),
             "[]",
-            "Only pages from these origins (scheme, host and port) may open a WebSocket; others are rejected with 403. An empty list allows any origin.",
+            "Only pages from these origins (scheme, host and port) may use the route: handshakes and plain requests with another Origin are rejected with 403. An empty list allows any origin.",
         )
         .shown(r#"origins = ["https://chat.example.com", "http://localhost:3000"]"#),
         key(
@@ -200,7 +200,7 @@ const TIMEOUTS: KeyTable = KeyTable {
             "ping",
             DURATION_OR_OFF,
             "\"off\"",
-            "tidegate sends a Ping to a side that has sent nothing for this long. This disables `idle`, unless `idle` is written.",
+            "tidegate sends a Ping to a side that has sent nothing for this long. This disables the default of `idle`; an `idle` that is set explicitly still applies.",
         )
         .shown(r#"ping = "25s""#),
         key(
@@ -242,7 +242,7 @@ const LIMITS: KeyTable = KeyTable {
             "slow_reader",
             DURATION_OR_OFF,
             "\"off\"",
-            "A tunnel is closed with 1008 if one of its sides accepts no data for this long while data is waiting for it.",
+            "A tunnel is closed if one of its sides accepts no data for this long while data is waiting for it. If the endpoint is the slow side, the client receives 1008; a slow client receives no Close frame.",
         )
         .shown(r#"slow_reader = "30s""#),
     ],

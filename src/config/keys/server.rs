@@ -39,7 +39,7 @@ pub(super) const SERVER: KeyTable = KeyTable {
             "watch",
             ValueKind::OneOf(&["certificates", "all", "off"]),
             "\"certificates\"",
-            "tidegate reloads these files when they change: `certificates` (certificates and their keys), `all` (the configuration file as well) or `off` (none).",
+            "tidegate applies changes to these files automatically: `certificates` (certificates, keys, endpoints files and all other files that the configuration names), `all` (the configuration file as well) or `off` (none).",
         )
         .shown(r#"watch = "all""#),
         key(
@@ -53,7 +53,7 @@ pub(super) const SERVER: KeyTable = KeyTable {
             "request_id",
             ValueKind::Header,
             "",
-            "This header carries a request ID to endpoints and into the log; tidegate generates the ID unless a trusted proxy has sent one. Without this key, there are no request IDs.",
+            "This header carries a request ID to endpoints. An ID from a trusted proxy is kept and logged as `request_id`; otherwise, tidegate sends its own session ID, which the log has as `session`. Without this key, no such header is sent.",
         )
         .shown(r#"request_id = "x-request-id""#),
         key(

@@ -74,7 +74,7 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
             "all_down",
             ValueKind::OneOf(&["refuse", "try_any"]),
             "\"refuse\"",
-            "When no endpoint is up, `refuse` rejects requests with 503, and `try_any` sends them to any endpoint nevertheless.",
+            "When no endpoint is up, `refuse` rejects requests with 503, and `try_any` treats every endpoint that is not drained as up.",
         )
         .shown(r#"all_down = "try_any""#),
         key(
@@ -143,7 +143,7 @@ max_tunnels = 10_000"#,
             "drain",
             ValueKind::Bool,
             "false",
-            "If `true`, the endpoint is drained: it receives no new tunnels and requests.",
+            "If `true`, the endpoint is drained: it receives no new handshakes or requests.",
         )
         .shown(
             r#"address = "10.0.0.11:9000"
@@ -236,7 +236,7 @@ const KEEPALIVE: KeyTable = KeyTable {
             "interval",
             ValueKind::Duration,
             "\"10s\"",
-            "TCP sends further keepalive probes in this interval.",
+            "TCP sends further keepalive probes at this interval.",
         ),
         key(
             "count",

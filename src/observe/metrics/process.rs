@@ -2,7 +2,6 @@
 
 use super::MetricSources;
 use crate::observe::exposition::{Exposition, MetricKind};
-
 use crate::observe::process::{ProcessStatus, timestamp};
 
 pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>) {
@@ -41,7 +40,7 @@ fn write_configuration(metrics: &mut Exposition, process: &ProcessStatus) {
     let (reloads, failed_reloads) = process.reloads();
     let help = "Reloads of the configuration, by result.";
     metrics.family("tidegate_reloads_total", MetricKind::Counter, help);
-    metrics.sample(&[("result", "taken")], reloads);
+    metrics.sample(&[("result", "applied")], reloads);
     metrics.sample(&[("result", "failed")], failed_reloads);
     let help = "1 if the last reload was applied, 0 if it failed and the previous configuration is in effect.";
     metrics.family("tidegate_last_reload_successful", MetricKind::Gauge, help);

@@ -18,10 +18,10 @@ pub const MAX_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// The maximum time between two lookups while they fail (backoff).
 pub const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The maximum of endpoints per lookup; further ones are ignored.
+/// The maximum number of endpoints per lookup; further ones are ignored.
 pub const MAX_ENDPOINTS: usize = 4096;
 
-/// The maximum of SRV targets that are looked up; further ones are ignored.
+/// The maximum number of SRV targets that are looked up; further ones are ignored.
 pub const MAX_TARGETS: usize = 1024;
 
 /// The result of one query.

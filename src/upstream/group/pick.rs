@@ -23,7 +23,7 @@ pub(super) struct Group {
 pub(super) struct Endpoint {
     /// The configured weight; an operator's may override it.
     pub(super) weight: u32,
-    /// The maximum of leases; `usize::MAX` for no limit.
+    /// The maximum number of leases; `usize::MAX` for no limit.
     pub(super) max_in_flight: usize,
     pub(super) is_drained: bool,
     pub(super) is_backup: bool,
@@ -44,9 +44,9 @@ pub struct Affinity {
 /// Why no endpoint was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PickError {
-    /// No endpoint is in rotation.
+    /// No endpoint can be picked, and none of them is merely full.
     NotReady,
-    /// Every endpoint in rotation has its maximum of leases.
+    /// No endpoint can be picked, and at least one of them only because it has its maximum of leases.
     Full,
 }
 

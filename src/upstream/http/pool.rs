@@ -15,7 +15,7 @@ use crate::upstream::group::Upstream;
 /// sent just then would be lost.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The maximum of idle connections per worker and endpoint.
+/// The maximum number of idle connections per worker and endpoint.
 const MAX_IDLE: usize = 32;
 
 /// The idle connections of one worker.

@@ -41,7 +41,7 @@ pub(super) const HEALTH: KeyTable = KeyTable {
 };
 
 const HEALTH_TCP: KeyTable = KeyTable {
-    doc: "The health check connects to the endpoint, by TLS where the upstream uses it, and succeeds if the connection does.",
+    doc: "The health check opens a connection to the endpoint, over TLS if the upstream uses it, and succeeds if that works.",
     keys: &[],
 };
 
@@ -103,7 +103,7 @@ pub(super) const EJECTION: KeyTable = KeyTable {
             "failures",
             COUNT,
             "5",
-            "An endpoint is ejected after this many failures within `window`.",
+            "An endpoint is ejected after at least this many failures within `window`, if no fewer sessions failed than succeeded.",
         ),
         key(
             "window",
