@@ -18,7 +18,8 @@
 //! ```
 //!
 //! Until `serving`, any failure leaves the predecessor in service, unchanged. `predecessor` and
-//! `successor` are the two sides. Their functions block: `server` runs them on a blocking thread.
+//! `successor` are the two sides. Their functions block: `server` runs them on a blocking
+//! thread once anything else runs.
 
 mod channel;
 mod descriptors;

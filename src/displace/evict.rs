@@ -140,7 +140,7 @@ impl Evictions {
     }
 }
 
-/// Why the tunnels of an endpoint may have to be closed, and the policy for that case.
+/// Whether no event closes tunnels of this upstream.
 fn keeps_all(upstream: &model::UpstreamConfig) -> bool {
     let policies = [upstream.on_down, upstream.on_removed, upstream.on_drain];
     policies
@@ -148,12 +148,13 @@ fn keeps_all(upstream: &model::UpstreamConfig) -> bool {
         .all(|policy| *policy == DisplacementPolicy::Keep)
 }
 
+/// Why the tunnels of an endpoint may have to be closed, and the policy for that case.
 fn cause(
     member: &Member,
     settings: &model::UpstreamConfig,
     now: Instant,
 ) -> Option<(Ended, DisplacementPolicy)> {
-    if member.is_drained || member.state.is_drained() {
+    if !member.is_undrained() {
         return Some((Ended::Drain, settings.on_drain));
     }
     let is_down = member.state.health(now, |health| {

@@ -236,10 +236,10 @@ mod tests {
         response_body: Duration::from_secs(5),
     };
 
-    type Event = fn(&Rc<ClientActivity>, &mut Option<BusyGuard>);
+    type ActivityEvent = fn(&Rc<ClientActivity>, &mut Option<BusyGuard>);
 
     /// Seconds from the beginning to the deadline, after `events` a second apart.
-    async fn due_after(events: &[Event]) -> Option<u64> {
+    async fn due_after(events: &[ActivityEvent]) -> Option<u64> {
         let began = Instant::now();
         let activity = Rc::new(ClientActivity::new(began));
         let mut busy = None;
@@ -253,11 +253,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn deadlines_depend_on_whose_turn_it_is() {
-        let comes: Event = |activity, _| activity.bytes_came(b"GET");
-        let begins: Event = |activity, busy| *busy = Some(activity.busy());
-        let ends: Event = |_, busy| *busy = None;
-        let stuck: Event = |activity, _| activity.bytes_stuck();
-        let goes: Event = |activity, _| activity.bytes_went();
+        let comes: ActivityEvent = |activity, _| activity.bytes_came(b"GET");
+        let begins: ActivityEvent = |activity, busy| *busy = Some(activity.busy());
+        let ends: ActivityEvent = |_, busy| *busy = None;
+        let stuck: ActivityEvent = |activity, _| activity.bytes_stuck();
+        let goes: ActivityEvent = |activity, _| activity.bytes_went();
         for (events, due) in [
             (&[][..], Some(2)),
             // The head has one deadline, however many pieces it comes in.

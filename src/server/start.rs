@@ -1,6 +1,7 @@
 //! The start of the process: first everything that can fail, then the listeners, and then the
 //! announcement that it accepts connections.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -168,11 +169,7 @@ async fn prepared(predecessor: &mut Option<Predecessor>) -> Result<(), StartErro
     let Some(waiting) = predecessor.take() else {
         return Ok(());
     };
-    let (waiting, answered) = blocking(move || {
-        let answered = waiting.prepared();
-        (waiting, answered)
-    })
-    .await;
+    let (waiting, answered) = step(waiting, Predecessor::prepared).await;
     *predecessor = Some(waiting);
     answered.map_err(StartError::Succession)
 }
@@ -180,15 +177,23 @@ async fn prepared(predecessor: &mut Option<Predecessor>) -> Result<(), StartErro
 /// This process accepts connections: waits until the predecessor has stopped. From then on that is an
 /// older generation; `None` if it is gone already.
 async fn take_over(predecessor: Predecessor) -> Option<(Identity, Link)> {
-    let (predecessor, answered) = blocking(move || {
-        let answered = predecessor.serving();
-        (predecessor, answered)
-    })
-    .await;
+    let (predecessor, answered) = step(predecessor, Predecessor::serving).await;
     if let Err(error) = answered {
         // Not fatal: this process accepts connections, and the predecessor is most likely gone.
         tracing::warn!(%error, "no confirmation from the previous process that it stopped accepting");
     }
     systemd::unmute();
     predecessor.into_older()
+}
+
+/// Takes one step of the handover on a blocking thread.
+async fn step(
+    predecessor: Predecessor,
+    step: fn(&Predecessor) -> io::Result<()>,
+) -> (Predecessor, io::Result<()>) {
+    blocking(move || {
+        let answered = step(&predecessor);
+        (predecessor, answered)
+    })
+    .await
 }

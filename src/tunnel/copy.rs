@@ -135,7 +135,9 @@ impl<O: TunnelOwner> Tunnel<O> {
             let delivered = unwritten.deliver(sink, cx);
             if !was_clear {
                 let clear = unwritten.is_clear();
-                entry.set_stuck(side.other(), !clear, clear || unwritten.left() < before);
+                entry
+                    .stalls
+                    .set(side.other(), !clear, clear || unwritten.left() < before);
             }
             if ready!(delivered).is_err() {
                 // Not the end of the tunnel: what that side sent before it broke may still be
@@ -177,7 +179,7 @@ impl<O: TunnelOwner> Tunnel<O> {
                     }
                     // The clock of `slow_reader` starts with the first bytes that have to wait.
                     if unwritten.left() > 0 {
-                        entry.set_stuck(side.other(), true, false);
+                        entry.stalls.set(side.other(), true, false);
                     }
                 }
             }

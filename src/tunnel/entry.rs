@@ -97,12 +97,6 @@ impl TunnelEntry {
         self.flags.set(Flags::HALF_CLOSED, true);
     }
 
-    /// Notes whether bytes are waiting for `side`, and whether it has accepted some since the last
-    /// call.
-    pub fn set_stuck(&self, side: Side, left: bool, moved: bool) {
-        self.stalls.set(side, left, moved);
-    }
-
     /// Whether reading from the client is paused.
     pub fn is_paused(&self) -> bool {
         self.flags.has(Flags::PAUSED)

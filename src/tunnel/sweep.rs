@@ -207,13 +207,13 @@ mod tests {
             )
         };
         let (client, endpoint, slow, done) = (limited(), limited(), limited(), limited());
-        client.entry().set_stuck(Side::Client, true, false);
-        endpoint.entry().set_stuck(Side::Endpoint, true, false);
-        done.entry().set_stuck(Side::Client, true, false);
-        done.entry().set_stuck(Side::Client, false, true);
+        client.entry().stalls.set(Side::Client, true, false);
+        endpoint.entry().stalls.set(Side::Endpoint, true, false);
+        done.entry().stalls.set(Side::Client, true, false);
+        done.entry().stalls.set(Side::Client, false, true);
         for second in 1..=4 {
             // This one accepts a little now and then.
-            slow.entry().set_stuck(Side::Client, true, second % 2 == 0);
+            slow.entry().stalls.set(Side::Client, true, second % 2 == 0);
             assert_eq!(client.entry().verdict(), None, "after {second} s");
             table.sweep(Instant::now() + Duration::from_secs(second));
         }

@@ -64,7 +64,7 @@ pub struct Balancer {
 }
 
 /// The minimum of warmth: slow start never holds an endpoint back more than this.
-const MIN_WARMTH: f32 = 0.1;
+pub(super) const MIN_WARMTH: f32 = 0.1;
 
 /// The parts that a weight is divided into, so that a slow start has steps.
 const PARTS: u32 = 1000;

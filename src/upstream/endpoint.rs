@@ -9,15 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::balance;
+use super::balance::{self, MIN_WARMTH};
 use super::handover::EndpointHandover;
 use super::health::{EndpointHealth, HealthStatus};
 use super::queue::Queue;
 use super::time::micros;
 use crate::config::model::Address;
-
-/// The share of its weight that an endpoint gets at the beginning of a slow start.
-const MIN_WARMTH: f32 = 0.1;
 
 /// Stands for no weight from an operator: the configured one applies.
 const AS_CONFIGURED: u32 = u32::MAX;

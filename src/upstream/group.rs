@@ -64,18 +64,26 @@ pub struct Member {
 impl Member {
     /// Whether it accepts new sessions: it is not drained, it is healthy, and it has room and weight.
     pub fn accepts_sessions(&self, now: Instant) -> bool {
-        let is_offered = !self.is_drained && !self.state.is_drained() && self.weight > 0;
         let has_room = self
             .max_in_flight
             .is_none_or(|max_in_flight| self.state.in_flight() < max_in_flight);
         let is_up = |health: &mut EndpointHealth| matches!(health.status(now), HealthStatus::Up);
-        is_offered && has_room && self.state.health(now, is_up)
+        self.is_offered() && has_room && self.state.health(now, is_up)
     }
 
     /// Whether it has a share of new sessions, full or not. Backups have none.
     pub fn has_share(&self, now: Instant) -> bool {
-        let is_offered = !self.is_drained && !self.state.is_drained() && self.weight > 0;
-        is_offered && !self.is_backup && !self.state.is_out(micros(now))
+        self.is_offered() && !self.is_backup && !self.state.is_out(micros(now))
+    }
+
+    /// Whether it may get sessions at all.
+    fn is_offered(&self) -> bool {
+        self.is_undrained() && self.weight > 0
+    }
+
+    /// Whether neither the configuration nor an operator drains it.
+    pub fn is_undrained(&self) -> bool {
+        !self.is_drained && !self.state.is_drained()
     }
 }
 

@@ -213,9 +213,9 @@ mod tests {
     use super::*;
     use crate::config::model::Probe;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-    fn health(rise: u32, fall: u32) -> Health {
+    pub(super) fn health(rise: u32, fall: u32) -> Health {
         Health {
             probe: Probe::Tcp,
             interval: 10 * SECOND,
@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    fn ejection(failures: u32) -> Ejection {
+    pub(super) fn ejection(failures: u32) -> Ejection {
         Ejection {
             failures,
             window: 32 * SECOND,

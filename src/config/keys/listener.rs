@@ -230,7 +230,7 @@ const LIMITS: KeyTable = KeyTable {
             "connections",
             COUNT,
             "",
-            "The listener carries at most this many connections at once and closes further ones. By default, there is no limit.",
+            "The listener accepts at most this many connections at once; further ones are closed. By default, there is no limit.",
         )
         .shown("connections = 100_000"),
         key(

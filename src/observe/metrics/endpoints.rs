@@ -79,12 +79,11 @@ fn write_drains(metrics: &mut Exposition, snapshot: &Snapshot) {
     metrics.family("tidegate_endpoint_drained", MetricKind::Gauge, help);
     for upstream in snapshot.upstreams() {
         for member in upstream.members() {
-            let is_drained = member.is_drained || member.state.is_drained();
             let labels = [
                 ("upstream", &*upstream.name),
                 ("endpoint", &*member.state.label),
             ];
-            metrics.sample(&labels, u8::from(is_drained));
+            metrics.sample(&labels, u8::from(!member.is_undrained()));
         }
     }
 }

@@ -2,22 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use super::gathered::{Gathered, sum};
+use super::gathered::{Gathered, Groups, sum};
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS};
 use crate::observe::labels::HandshakeOutcome;
+use crate::observe::series::RouteSeries;
 use crate::protocol::rejection::Rejection;
 
 pub(super) fn write_requests(metrics: &mut Exposition, gathered: &Gathered) {
-    write_handshakes(metrics, gathered);
-    write_responses(metrics, gathered);
+    let by_listener = gathered.by_listener_and_route();
+    write_handshakes(metrics, &by_listener, &gathered.by_route());
+    write_responses(metrics, &by_listener);
 }
 
-fn write_handshakes(metrics: &mut Exposition, gathered: &Gathered) {
-    let routes = gathered.by_listener_and_route();
+fn write_handshakes(
+    metrics: &mut Exposition,
+    by_listener: &Groups<'_, RouteSeries, 2>,
+    by_route: &Groups<'_, RouteSeries, 1>,
+) {
     let help = "WebSocket handshakes, by outcome.";
     metrics.family("tidegate_handshakes_total", MetricKind::Counter, help);
-    for ([listener, route], series) in &routes {
+    for ([listener, route], series) in by_listener {
         for outcome in HandshakeOutcome::ALL {
             let total = sum(series, |it| it.handshakes.at(*outcome as usize).get());
             metrics.sample(
@@ -36,13 +41,13 @@ fn write_handshakes(metrics: &mut Exposition, gathered: &Gathered) {
         MetricKind::Counter,
         help,
     );
-    for ([route], series) in &gathered.by_route() {
+    for ([route], series) in by_route {
         let total = sum(series, |it| it.excused.get());
         metrics.sample(&[("route", route)], total);
     }
     let help = "Time from a handshake's request to its 101 response.";
     metrics.family("tidegate_handshake_seconds", MetricKind::Histogram, help);
-    for ([route], series) in &gathered.by_route() {
+    for ([route], series) in by_route {
         let histograms = series.iter().map(|it| &it.handshake_seconds);
         metrics.histogram(
             &[("route", route)],
@@ -51,11 +56,10 @@ fn write_handshakes(metrics: &mut Exposition, gathered: &Gathered) {
     }
 }
 
-fn write_responses(metrics: &mut Exposition, gathered: &Gathered) {
-    let routes = gathered.by_listener_and_route();
+fn write_responses(metrics: &mut Exposition, by_listener: &Groups<'_, RouteSeries, 2>) {
     let help = "Requests rejected by tidegate, handshakes and plain ones, by reason.";
     metrics.family("tidegate_rejections_total", MetricKind::Counter, help);
-    for ([listener, route], series) in &routes {
+    for ([listener, route], series) in by_listener {
         for rejection in Rejection::ALL {
             let total = sum(series, |it| it.rejections.at(*rejection as usize).get());
             if total > 0 {
@@ -69,7 +73,7 @@ fn write_responses(metrics: &mut Exposition, gathered: &Gathered) {
     }
     let help = "Requests answered in HTTP, by status: all except handshakes that became tunnels.";
     metrics.family("tidegate_http_requests_total", MetricKind::Counter, help);
-    for ([listener, route], series) in &routes {
+    for ([listener, route], series) in by_listener {
         let mut statuses = BTreeMap::new();
         for (status, count) in series.iter().flat_map(|it| it.statuses()) {
             *statuses.entry(status).or_insert(0) += count;

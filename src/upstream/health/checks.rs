@@ -143,21 +143,8 @@ fn bounded(why: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::Probe;
+    use crate::upstream::health::tests::{SECOND, health};
     use proptest::prelude::*;
-    use std::time::Duration;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn health(rise: u32, fall: u32) -> Health {
-        Health {
-            probe: Probe::Tcp,
-            interval: 10 * SECOND,
-            timeout: SECOND,
-            rise,
-            fall,
-        }
-    }
 
     /// Checks with these results, one a second: `.` for one that passed, other letters for the reason.
     #[track_caller]

@@ -199,19 +199,8 @@ pub fn max_ejected(settings: &Ejection, endpoints: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::health::tests::{SECOND, ejection};
     use proptest::prelude::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn ejection(failures: u32) -> Ejection {
-        Ejection {
-            failures,
-            window: 32 * SECOND,
-            base: 10 * SECOND,
-            ceiling: 60 * SECOND,
-            max_share: 0.5,
-        }
-    }
 
     /// Runs sessions, one every `apart`: `.` for a success, `h` for a failed handshake, `e` for an early
     /// end. Returns the position of the one after which the endpoint should be ejected.
