@@ -86,7 +86,7 @@ fn count_failure(world: &World, ended: Result<(), tokio::task::JoinError>) {
 enum Lost {
     Close(u16, String),
     Gone(String),
-    /// A timeout. The end of an endpoint or of a generation is no excuse for one.
+    /// A timeout. The end of an endpoint or of a generation does not excuse one.
     Late(&'static str),
 }
 

@@ -24,7 +24,7 @@ const NAMELESS: [&str; 6] = ["util", "utils", "helper", "helpers", "common", "mi
 const LEFTOVERS: [&str; 3] = ["TODO", "FIXME", "XXX"];
 
 /// Code that only decides: no waiting, no clock, no sockets.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "src/protocol/",
     "src/route.rs",
     "src/upstream/balance.rs",
@@ -33,6 +33,7 @@ const PURE: [&str; 10] = [
     "src/upstream/health/",
     "src/tunnel/forwarder.rs",
     "src/tunnel/framing.rs",
+    "src/tunnel/framing/",
     "src/displace/rebalance/share.rs",
     "src/displace/rebalance/budget.rs",
 ];

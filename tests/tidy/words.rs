@@ -37,7 +37,7 @@ const PHRASES: [Phrase; 14] = [
     Phrase {
         text: "so long",
         after: &[],
-        before: &["that", "as", "polling"],
+        before: &["that", "as"],
         instead: "the name of the time",
     },
     Phrase {
@@ -102,7 +102,11 @@ fn documents() -> Vec<Source> {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let is_document = path.extension().is_some_and(|extension| extension == "md");
-            if is_document || path.ends_with("config.example.toml") {
+            if is_document
+                || ["config.example.toml", "Cargo.toml"]
+                    .iter()
+                    .any(|file| path.ends_with(file))
+            {
                 let name = path.strip_prefix(root()).unwrap().to_str().unwrap();
                 found.push(Source::new(name, &fs::read_to_string(&path).unwrap()));
             }
