@@ -21,7 +21,7 @@ mod rig;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -49,7 +49,7 @@ const PEERS: [Peer; 3] = [Peer::Tidegate, Peer::Haproxy, Peer::Nginx];
 #[derive(Debug, Parser)]
 struct Options {
     /// Only these proxies
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = balancing_peer)]
     peers: Option<Vec<Peer>>,
     /// Only failures whose names contain this
     #[arg(long)]
@@ -58,11 +58,20 @@ struct Options {
     _cargo: CargoArgs,
 }
 
+/// A proxy that balances. The relay has one endpoint only.
+fn balancing_peer(name: &str) -> Result<Peer, String> {
+    match Peer::from_str(name, false)? {
+        Peer::Relay => Err("it has one endpoint only".to_owned()),
+        peer => Ok(peer),
+    }
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let peers = options.peers.unwrap_or_else(|| PEERS.to_vec());
-    if let Some(missing) = peers.iter().find(|peer| peer.version().is_none()) {
-        eprintln!("not installed: {missing:?}; leave it out with --peers");
+    let missing = Peer::missing(&peers);
+    if !missing.is_empty() {
+        eprintln!("not installed: {missing:?}; leave them out with --peers");
         return ExitCode::FAILURE;
     }
     let failures = Mode::FAILURES.into_iter().filter(|mode| {

@@ -71,10 +71,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let peers = options.peers.clone().unwrap_or_else(|| Peer::ALL.to_vec());
-    let missing: Vec<&Peer> = peers
-        .iter()
-        .filter(|peer| peer.version().is_none())
-        .collect();
+    let missing = Peer::missing(&peers);
     if !missing.is_empty() {
         eprintln!(
             "not installed: {missing:?}. Install the Debian packages `haproxy` and `nginx`, or leave \

@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::rig::runtime;
+
 const THREADS: usize = 2;
 
 /// Relays until the process is killed.
@@ -21,11 +23,7 @@ pub(crate) fn run(from: SocketAddr, to: SocketAddr) {
 }
 
 fn serve(from: SocketAddr, to: SocketAddr) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .unwrap();
-    runtime.block_on(async move {
+    runtime().block_on(async move {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_port(true).unwrap();
         socket.set_nonblocking(true).unwrap();

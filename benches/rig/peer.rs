@@ -63,6 +63,13 @@ impl Peer {
             .map(ToOwned::to_owned)
     }
 
+    /// Those of `peers` that are not installed.
+    pub(crate) fn missing(peers: &[Self]) -> Vec<Self> {
+        let mut missing = peers.to_vec();
+        missing.retain(|peer| peer.version().is_none());
+        missing
+    }
+
     /// Writes a configuration into `folder`, and returns the command that serves it. The relay has no
     /// file: its configuration is its two addresses.
     pub(crate) fn command(self, folder: &Path, config: &str) -> Command {
