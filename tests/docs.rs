@@ -19,9 +19,10 @@ mod manifests;
 mod metrics;
 #[path = "docs/reference.rs"]
 mod reference;
+#[path = "tidy/source.rs"]
+mod source;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tidegate::admin::api::operation::{Operation, openapi};
@@ -29,12 +30,10 @@ use tidegate::config::diagnostic::Code;
 use tidegate::protocol::rejection::Rejection;
 use tidegate::tunnel::ended::Ended;
 
+use self::source::{Source, root, sources};
+
 fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap()
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
 /// The first cell of every table row that begins with code.
@@ -181,26 +180,9 @@ fn exit_codes_and_signals_are_documented_as_the_help_has_them() {
     }
 }
 
-/// The texts of all source files.
-fn sources() -> String {
-    let mut text = String::new();
-    let mut folders = vec![root().join("src")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                text.push_str(&fs::read_to_string(path).unwrap_or_default());
-            }
-        }
-    }
-    text
-}
-
 #[test]
 fn quoted_log_lines_have_messages_of_the_program() {
-    let sources = sources();
+    let sources = sources("src");
     let mut quoted = 0;
     for name in pages() {
         for line in read(&name).lines() {
@@ -210,8 +192,10 @@ fn quoted_log_lines_have_messages_of_the_program() {
             };
             let words = line.split(' ').take_while(|word| !word.contains('='));
             let message = words.collect::<Vec<_>>().join(" ");
+            let literal = format!("\"{message}\"");
+            let mut texts = sources.iter().map(Source::without_tests);
             assert!(
-                sources.contains(&format!("\"{message}\"")),
+                texts.any(|text| text.contains(&literal)),
                 "{name}: {message}"
             );
             quoted += 1;
@@ -250,10 +234,8 @@ fn the_code_map_has_every_layer_and_existing_files() {
         }
     }
     let lib = read("src/lib.rs");
-    let modules = lib
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
-    assert_eq!(layers, modules.chain(["main.rs"]).collect::<Vec<_>>());
+    let expected = [source::layers(&lib), vec!["main.rs"]].concat();
+    assert_eq!(layers, expected);
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn folder_with(file: &Path) -> TempDir {
 
 #[test]
 fn every_error_is_reported_word_for_word() {
-    let files = told_word_for_word("bad", |name, checked| {
+    let files = reported_word_for_word("bad", |name, checked| {
         let expected = (Some(1), "");
         assert_eq!((checked.code, &*checked.stdout), expected, "{name}");
     });
@@ -67,7 +67,7 @@ fn every_error_is_reported_word_for_word() {
 
 #[test]
 fn every_warning_is_reported_word_for_word() {
-    let files = told_word_for_word("odd", |name, checked| {
+    let files = reported_word_for_word("odd", |name, checked| {
         assert_eq!(checked.code, Some(0), "{name}");
         assert!(checked.stdout.starts_with(&format!("{name}: ok, ")));
     });
@@ -75,7 +75,7 @@ fn every_warning_is_reported_word_for_word() {
 }
 
 /// Compares the output for each file in `folder` with the expected one. Returns the number of files.
-fn told_word_for_word(folder: &str, end: impl Fn(&str, &Checked)) -> usize {
+fn reported_word_for_word(folder: &str, end: impl Fn(&str, &Checked)) -> usize {
     let bless = std::env::var_os("TIDEGATE_BLESS").is_some();
     let mut files: Vec<PathBuf> = fs::read_dir(kept(folder))
         .unwrap()

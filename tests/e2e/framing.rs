@@ -150,7 +150,7 @@ async fn a_close_stands_between_messages_of_any_size() {
     let (proxy, operator) = Operator::start(&simple(&[endpoint.address])).await;
     let mut floods = Vec::new();
     let mut readers = Vec::new();
-    let sizes = [0, 1, 125, 126, 65_535, 65_536, 1 << 20, 4 << 20];
+    let sizes = [0, 1, 125, 126, 65_535, 65_536, 1 << 20, 16 << 20];
     for size in sizes {
         let (client, served) = pair(&proxy, &endpoint).await;
         let ((_client_sink, client), (served_sink, served)) = (client.split(), served.split());
@@ -194,7 +194,7 @@ async fn a_reader_that_stalls_gets_no_close_within_a_message() {
         let (client, served) = pair(&proxy, &endpoint).await;
         let ((_client_sink, client), (served_sink, served)) = (client.split(), served.split());
         let served = tokio::spawn(last_close(served));
-        let flood = flood_of(4 << 20, served_sink);
+        let flood = flood_of(8 << 20, served_sink);
         // The client does not read, so the flood gets stuck in the middle of a message.
         let stuck = async {
             let mut before = 0;

@@ -198,7 +198,7 @@ async fn an_active_side_is_not_pinged() {
     let pings = PINGS.replace("ping = \"1s\"", "ping = \"3s\"");
     let (proxy, _endpoint, mut client, mut served) = tunnel(&pings).await;
     let (hello, reply) = (frame(0x81, Some([1; 4]), b"x"), frame(0x81, None, b"x"));
-    for _ in 0..80 {
+    for _ in 0..120 {
         client.send(&hello).await;
         assert_eq!(served.exactly(hello.len()).await, hello);
         served.send(&reply).await;

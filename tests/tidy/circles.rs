@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::{Source, sources};
+use crate::source::{Source, sources};
 
 type Path = Vec<String>;
 type Graph = BTreeMap<Path, BTreeSet<Path>>;

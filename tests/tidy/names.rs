@@ -2,17 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Source, sources};
-
-/// Names that may stand more than once, with the reason.
-const TWICE: [(&str, &str); 0] = [];
+use crate::source::{Source, sources};
 
 /// The types that a file declares, but for those of its unit tests.
 fn types(source: &Source) -> Vec<&str> {
-    if source.path.ends_with("/tests.rs") {
-        return Vec::new();
-    }
-    let declared = source.production().lines().filter_map(|line| {
+    let declared = source.without_tests().lines().filter_map(|line| {
         let line = match line.strip_prefix("pub") {
             Some(rest) => rest.trim_start_matches(|c| c != ' ').trim_start(),
             None => line,
@@ -32,7 +26,7 @@ fn repeated(all: &[Source]) -> Vec<String> {
             files.entry(name).or_default().push(&source.path);
         }
     }
-    files.retain(|name, files| files.len() > 1 && TWICE.iter().all(|(listed, _)| listed != name));
+    files.retain(|_, files| files.len() > 1);
     let shown = files
         .iter()
         .map(|(name, files)| format!("{name}: {}", files.join(" ")));

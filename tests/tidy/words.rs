@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{Source, root, sources};
+use crate::source::{Source, root, sources};
 
 /// A word or a phrase, what may stand in front of it, what may follow, and what to write instead.
 struct Phrase {
@@ -75,11 +75,7 @@ fn stands_in(phrase: &Phrase, line: &str) -> bool {
 fn riddles(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     // Unit tests have no readers but those who change them.
-    let text = match source.path.ends_with("/tests.rs") {
-        true => "",
-        false => source.production(),
-    };
-    for (number, line) in text.lines().enumerate() {
+    for (number, line) in source.without_tests().lines().enumerate() {
         let lower = line.to_lowercase();
         for phrase in PHRASES.iter().filter(|phrase| stands_in(phrase, &lower)) {
             found.push(format!(
