@@ -229,8 +229,7 @@ fn the_code_map_has_every_layer_and_existing_files() {
     for path in text.split('`').skip(1).step_by(2) {
         let is_path = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | '/' | '.');
         if path.contains('/') && !path.starts_with('/') && path.chars().all(is_path) {
-            let is_there = exists(path) || exists(&format!("admin/{path}"));
-            assert!(is_there || root().join(path).exists(), "{path}");
+            assert!(exists(path) || root().join(path).exists(), "{path}");
         }
     }
     let lib = read("src/lib.rs");
