@@ -125,10 +125,10 @@ impl DueCheck {
         } = &self;
         let result = health_check(settings, upstream, endpoint, &shared.connector).await;
         if let Err(HealthCheckError::Connect(error)) = &result
-            && error.is_local()
+            && !error.blames_endpoint()
         {
-            // Nothing to hold against the endpoint: this process is short of ports or descriptors.
-            tracing::warn!(endpoint = &*endpoint.label, %error, "health check skipped (local resource exhaustion)");
+            // Nothing to hold against the endpoint: it has not been asked.
+            tracing::warn!(endpoint = &*endpoint.label, %error, "health check skipped: the failure is not the endpoint's");
             return;
         }
         // After a reload with other settings the result says nothing about the endpoint.

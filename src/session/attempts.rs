@@ -103,7 +103,7 @@ impl<'a> Attempts<'a> {
                     %error,
                     "cannot connect to endpoint"
                 );
-                if !error.is_local() {
+                if error.blames_endpoint() {
                     self.routed.failed(&endpoint, SessionFailure::Connect);
                 }
                 self.last_error = unreachable(&endpoint.label, &error);

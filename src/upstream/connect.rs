@@ -50,13 +50,14 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether a local resource is exhausted. That says nothing about the endpoint, so it must not count
-    /// against its health.
-    pub fn is_local(&self) -> bool {
+    /// Whether the failure says something about the endpoint. It does not if a local resource is exhausted,
+    /// or if the name could not be resolved: then nothing has been asked of the endpoint, and the failure
+    /// must not count against it.
+    pub fn blames_endpoint(&self) -> bool {
         match self {
-            Self::Descriptors(_) | Self::Ports(_) => true,
-            Self::Timeout(_) | Self::Resolve(_) | Self::Refused(_) => false,
-            Self::Tls(_) | Self::NoServerName => false,
+            Self::Descriptors(_) | Self::Ports(_) | Self::Resolve(_) => false,
+            Self::Refused(error) => !matches!(errno(error), Some(Errno::NOBUFS | Errno::NOMEM)),
+            Self::Timeout(_) | Self::Tls(_) | Self::NoServerName => true,
         }
     }
 }
@@ -250,5 +251,30 @@ fn name_of(address: &Address) -> Option<ServerName<'static>> {
         Address::Ip(address) => Some(ServerName::from(address.ip())),
         Address::Name { host, .. } => ServerName::try_from(host.to_string()).ok(),
         Address::Unix(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_failures_of_the_endpoint_blame_it() {
+        let of = |errno: Errno| refused(io::Error::from(errno));
+        for (error, blames) in [
+            (ConnectError::Timeout(Duration::ZERO), true),
+            (of(Errno::CONNREFUSED), true),
+            (of(Errno::HOSTUNREACH), true),
+            (ConnectError::Tls(io::ErrorKind::InvalidData.into()), true),
+            (ConnectError::NoServerName, true),
+            (of(Errno::MFILE), false),
+            (of(Errno::NFILE), false),
+            (of(Errno::NOBUFS), false),
+            (of(Errno::NOMEM), false),
+            (ConnectError::Ports(Errno::ADDRNOTAVAIL.into()), false),
+            (ConnectError::Resolve(io::ErrorKind::NotFound.into()), false),
+        ] {
+            assert_eq!(error.blames_endpoint(), blames, "{error}");
+        }
     }
 }
