@@ -7,10 +7,13 @@
 //! alone: a full sentence with a subject, the unit, and what happens otherwise.
 
 mod admin;
+mod bounds;
 mod listener;
 mod route;
 mod server;
 mod upstream;
+
+use std::time::Duration;
 
 /// The whole file.
 pub const ROOT: KeyTable = KeyTable {
@@ -61,6 +64,8 @@ pub struct ConfigKey {
     pub doc: &'static str,
     /// Lines of the key's table that show it at work; empty where the default does.
     example: &'static str,
+    /// What to write instead of a zero, if neither `off` nor leaving the key out is the answer.
+    instead_of_zero: &'static str,
     /// Whether the table makes no sense without the key.
     pub required: bool,
     /// Whether the key has an effect in this version.
@@ -97,11 +102,21 @@ pub enum ValueKind {
         /// The highest value.
         max: f64,
     },
-    /// A duration such as `30s`.
-    Duration,
-    /// A size such as `64KiB`.
-    Size,
-    /// A rate such as `20/s`.
+    /// A duration such as `30s`, within these bounds.
+    Duration {
+        /// The shortest one: zero only where zero has a meaning.
+        min: Duration,
+        /// The longest one.
+        max: Duration,
+    },
+    /// A size such as `64KiB`, within these bounds.
+    Size {
+        /// The lowest number of bytes: zero only where zero has a meaning.
+        min: u64,
+        /// The highest number of bytes.
+        max: u64,
+    },
+    /// A rate such as `20/s`, above zero.
     Rate,
     /// An address to listen on.
     Bind,
@@ -167,6 +182,12 @@ impl ConfigKey {
         self
     }
 
+    /// What to write instead of a zero.
+    const fn instead_of_zero(mut self, hint: &'static str) -> Self {
+        self.instead_of_zero = hint;
+        self
+    }
+
     const fn required(mut self) -> Self {
         self.required = true;
         self
@@ -190,6 +211,7 @@ const fn key(
         default,
         doc,
         example: "",
+        instead_of_zero: "",
         required: false,
         status: KeyStatus::InEffect,
     }
@@ -205,9 +227,29 @@ const fn optional_table(name: &'static str, declared: &'static KeyTable) -> Conf
     key(name, ValueKind::Table(declared), "", declared.doc)
 }
 
+/// A hundred years: adding it to any time does not overflow.
+const MAX_DURATION: Duration = Duration::from_secs(36_525 * 86_400);
+
+/// A duration. A zero has no meaning here, and less than a millisecond is as good as zero.
+const DURATION: ValueKind = ValueKind::Duration {
+    min: Duration::from_millis(1),
+    max: MAX_DURATION,
+};
+
+/// A duration that may be zero. The documentation of the key says what zero means.
+const DURATION_OR_ZERO: ValueKind = ValueKind::Duration {
+    min: Duration::ZERO,
+    max: MAX_DURATION,
+};
+
 /// A duration, or none at all.
-const DURATION_OR_OFF: ValueKind =
-    ValueKind::AnyOf(&[ValueKind::Duration, ValueKind::OneOf(&["off"])]);
+const DURATION_OR_OFF: ValueKind = ValueKind::AnyOf(&[DURATION, ValueKind::OneOf(&["off"])]);
+
+/// A number of bytes, at least 1.
+const SIZE: ValueKind = ValueKind::Size {
+    min: 1,
+    max: u64::MAX,
+};
 
 /// A number of things, at least 1.
 const COUNT: ValueKind = ValueKind::Integer {
@@ -231,6 +273,7 @@ const RATE_AND_BURST: [ConfigKey; 2] = [
         "This rate is allowed in the long run, for example `20/s` or `100/m`.",
     )
     .shown(r#"rate = "20/s""#)
+    .instead_of_zero("for no limit, leave the table out")
     .required(),
     key(
         "burst",
@@ -256,8 +299,8 @@ impl ValueKind {
             Self::Integer { min, max: i64::MAX } => format!("a whole number from {min}"),
             Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Self::Number { min, max } => format!("a number from {min} to {max}"),
-            Self::Duration => "a duration such as `\"30s\"`".into(),
-            Self::Size => "a size such as `\"64KiB\"`".into(),
+            Self::Duration { .. } => "a duration such as `\"30s\"`".into(),
+            Self::Size { .. } => "a size such as `\"64KiB\"`".into(),
             Self::Rate => "a rate such as `\"20/s\"`".into(),
             Self::Bind => "a listen address such as `\"0.0.0.0:443\"`".into(),
             Self::Address => "an address such as `\"10.0.0.1:9000\"`".into(),

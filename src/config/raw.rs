@@ -4,6 +4,7 @@
 //! `build` and `check` decide what they mean together. serde's derive would stop at the first
 //! mistake and lose its place behind untagged values, so the tree is walked by hand.
 
+mod bounds;
 mod effective;
 mod reader;
 mod section;
@@ -112,7 +113,7 @@ impl ConfigKey {
             environment: &|_| None,
             diagnostics: &mut diagnostics,
         }
-        .value(&self.kind, value)
+        .key(self, value)
     }
 }
 
@@ -121,8 +122,8 @@ impl ValueKind {
         matches!(
             self,
             Self::Text
-                | Self::Duration
-                | Self::Size
+                | Self::Duration { .. }
+                | Self::Size { .. }
                 | Self::Rate
                 | Self::Bind
                 | Self::Address
@@ -187,6 +188,89 @@ mod tests {
             assert!(key.doc.ends_with('.'), "{}", key.name);
         });
         assert!(keys > 100, "{keys}");
+    }
+
+    /// What zero is in the values of this kind: every way to write it.
+    fn zeros(kind: &ValueKind) -> Vec<&'static str> {
+        match kind {
+            ValueKind::Duration { .. } => vec!["\"0s\"", "\"0ms\"", "\"999us\""],
+            ValueKind::Size { .. } => vec!["\"0\"", "\"0B\"", "\"0KiB\""],
+            ValueKind::Rate => vec!["\"0/s\"", "\"0/h\""],
+            ValueKind::Integer { .. } => vec!["0", "-0", "0x0"],
+            ValueKind::Number { .. } => vec!["0", "0.0", "-0.0"],
+            ValueKind::AnyOf(kinds) => kinds.iter().flat_map(zeros).collect(),
+            ValueKind::List(kind) => zeros(kind),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The keys for which zero has a meaning, and how it is written. The documentation of each says what
+    /// it means.
+    const ZERO_HAS_A_MEANING: [(&str, &str); 5] = [
+        ("delay", "`0s`"),
+        ("grace", "`0s`"),
+        ("max_age_jitter", "`0`"),
+        ("min_age", "`0s`"),
+        ("weight", "`0`"),
+    ];
+
+    #[test]
+    fn a_zero_without_a_meaning_is_refused_and_the_message_says_what_to_write() {
+        let mut refused = 0;
+        let mut meant = Vec::new();
+        each_key(&ROOT, &mut |key| {
+            for zero in zeros(&key.kind) {
+                let text = match key.kind {
+                    ValueKind::List(_) => format!("x = [{zero}]"),
+                    _ => format!("x = {zero}"),
+                };
+                let tree = DeTable::parse(&text).unwrap();
+                let mut diagnostics = Vec::new();
+                let read = Reader {
+                    environment: &|_| None,
+                    diagnostics: &mut diagnostics,
+                }
+                .key(key, tree.get_ref().get("x").unwrap());
+                let Some(_) = read else {
+                    refused += 1;
+                    let [error] = diagnostics.as_slice() else {
+                        panic!("{} = {zero}: {diagnostics:?}", key.name);
+                    };
+                    let can_be_left_out = key.default.is_empty() && !key.required;
+                    let offers_off = key.kind.expected().contains("`\"off\"`");
+                    let hint = error.hint.as_deref().unwrap_or_default();
+                    assert!(!offers_off || hint.contains("`\"off\"`"), "{}", key.name);
+                    assert!(!can_be_left_out || !hint.is_empty(), "{}", key.name);
+                    // This hint is true only of limits.
+                    let leave_out = format!("for no limit, leave `{}` out", key.name);
+                    let is_limit = key.doc.contains("By default, there is no limit.");
+                    assert_eq!(hint == leave_out, is_limit, "{}", key.name);
+                    continue;
+                };
+                assert_eq!(diagnostics, [], "{} = {zero}", key.name);
+                meant.push(key);
+            }
+        });
+        for key in &meant {
+            let means = ZERO_HAS_A_MEANING
+                .iter()
+                .find(|(name, _)| *name == key.name);
+            let (_, zero) = means.unwrap_or_else(|| panic!("{} accepts a zero", key.name));
+            assert!(key.doc.contains(zero), "the documentation of {}", key.name);
+        }
+        for (name, _) in ZERO_HAS_A_MEANING {
+            assert!(meant.iter().any(|key| key.name == name), "{name}");
+        }
+        assert!(refused > 100, "{refused}");
+    }
+
+    #[test]
+    fn durations_that_would_overflow_are_refused() {
+        check("[server.shutdown]\ngrace = \"100y\"\n", &[]);
+        check(
+            "[server.shutdown]\ngrace = \"300000000000y\"\n",
+            &["expected a duration of at most `100years`"],
+        );
     }
 
     #[track_caller]

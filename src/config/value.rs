@@ -38,11 +38,7 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
         _ => return Err(expected()),
     };
     let count: u32 = count.trim().parse().map_err(|_| expected())?;
-    if count == 0 {
-        Err(expected())
-    } else {
-        Ok(f64::from(count) / per)
-    }
+    Ok(f64::from(count) / per)
 }
 
 /// `0.0.0.0:443`, `[::]:443`, `unix:/run/tidegate/in.sock`, `systemd:web`.
@@ -343,7 +339,7 @@ mod tests {
         assert_eq!(size("64KiB"), Ok(65536));
         assert!(size("lots").is_err());
         assert_eq!(rate("120/m"), Ok(2.0));
-        assert!(rate("0/s").is_err() && rate("5").is_err() && rate("5/d").is_err());
+        assert!(rate("5").is_err() && rate("5/d").is_err());
         assert_eq!(mode("0660"), Ok(0o660));
         assert!(mode("999").is_err() && mode("01000").is_err());
     }

@@ -12,7 +12,8 @@ is generated from the program. `config.example.toml` shows the same keys in one 
 and where.
 
 Durations are written `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"1h 30m\"`; sizes `\"512B\"`, `\"64KiB\"`,
-`\"1MiB\"`; rates `\"20/s\"`. File names are relative to the folder of the configuration file. `${NAME}`
+`\"1MiB\"`; rates `\"20/s\"`. A zero is refused where it has no meaning: what can be turned off is
+turned off with `\"off\"` or by leaving the key out. File names are relative to the folder of the configuration file. `${NAME}`
 in a string stands for the environment variable of that name. In headers that are set and in redirects,
 the following variables stand for properties of the request; a property that a request does not have is
 empty: `${client_address}`, `${host}`, `${uri}`, `${scheme}`, `${request_id}`, `${listener}`, `${route}`,

@@ -65,7 +65,6 @@ impl Builder<'_> {
     }
 
     fn listener_limits(&mut self, section: &Section) -> ListenerLimits {
-        const BYTES: std::ops::RangeInclusive<u64> = 1024..=1024 * 1024;
         let per_ip = section.optional("handshakes_per_ip");
         let per_ip = per_ip.and_then(|section| {
             Some(Rate {
@@ -74,17 +73,6 @@ impl Builder<'_> {
             })
         });
         let per_second = positive(section, "handshakes_per_second");
-        if let Some(at) = section.written("header_bytes")
-            && !section
-                .size("header_bytes")
-                .is_some_and(|size| BYTES.contains(&size))
-        {
-            self.error(
-                Code::Value,
-                at,
-                "`header_bytes` must be between 1KiB and 1MiB",
-            );
-        }
         let default = ListenerLimits::default();
         ListenerLimits {
             connections: count(section, "connections"),

@@ -70,7 +70,7 @@ impl Builder<'_> {
             },
             preserve_host: section.bool("preserve_host"),
             max_tunnels: count(&limits, "tunnels"),
-            limits: self.tunnel_limits(&timeouts, &limits),
+            limits: tunnel_limits(&timeouts, &limits),
         };
         let span = |name: &str| section.written(name).map(|at| at.span.clone());
         let timeout = |name: &str| timeouts.written(name).map(|at| at.span.clone());
@@ -95,49 +95,6 @@ impl Builder<'_> {
             }),
         });
         Some(route)
-    }
-
-    fn tunnel_limits(&mut self, timeouts: &Section, limits: &Section) -> TunnelLimits {
-        let ping = timeouts.duration("ping").map(|every| PingConfig {
-            every,
-            pong: timeouts.duration("pong").unwrap_or_default(),
-        });
-        TunnelLimits {
-            // Pings keep quiet tunnels alive on purpose: closing them as idle would defeat that.
-            idle: match (&ping, timeouts.written("idle")) {
-                (Some(_), None) => None,
-                _ => timeouts.duration("idle"),
-            },
-            half_closed: timeouts.duration("half_closed"),
-            message_bytes: limits.size("message_bytes"),
-            messages: positive(limits, "messages_per_second"),
-            bytes: self.byte_rate(limits),
-            slow_reader: limits.duration("slow_reader"),
-            max_age: timeouts.duration("max_age").map(|age| MaxAge {
-                age,
-                jitter: (timeouts.number("max_age_jitter").unwrap_or_default() * 1000.0) as u16,
-            }),
-            ping,
-        }
-    }
-
-    fn byte_rate(&mut self, limits: &Section) -> Option<ByteRate> {
-        let section = limits.optional("bytes_per_second")?;
-        let per_second = NonZeroU64::new(section.size("rate")?);
-        if let (None, Some(at)) = (per_second, section.written("rate")) {
-            self.error(
-                Code::Value,
-                at,
-                "a rate of 0 would let nothing pass; the minimum is `1B`",
-            );
-        }
-        Some(ByteRate {
-            per_second: per_second?,
-            action: match section.text("action").as_deref() {
-                Some("close") => RateAction::Close,
-                _ => RateAction::Throttle,
-            },
-        })
     }
 
     fn path(&mut self, section: &Section) -> PathMatch {
@@ -321,6 +278,41 @@ impl Builder<'_> {
         self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
+}
+
+fn tunnel_limits(timeouts: &Section, limits: &Section) -> TunnelLimits {
+    let ping = timeouts.duration("ping").map(|every| PingConfig {
+        every,
+        pong: timeouts.duration("pong").unwrap_or_default(),
+    });
+    TunnelLimits {
+        // Pings keep quiet tunnels alive on purpose: closing them as idle would defeat that.
+        idle: match (&ping, timeouts.written("idle")) {
+            (Some(_), None) => None,
+            _ => timeouts.duration("idle"),
+        },
+        half_closed: timeouts.duration("half_closed"),
+        message_bytes: limits.size("message_bytes"),
+        messages: positive(limits, "messages_per_second"),
+        bytes: byte_rate(limits),
+        slow_reader: limits.duration("slow_reader"),
+        max_age: timeouts.duration("max_age").map(|age| MaxAge {
+            age,
+            jitter: (timeouts.number("max_age_jitter").unwrap_or_default() * 1000.0) as u16,
+        }),
+        ping,
+    }
+}
+
+fn byte_rate(limits: &Section) -> Option<ByteRate> {
+    let section = limits.optional("bytes_per_second")?;
+    Some(ByteRate {
+        per_second: NonZeroU64::new(section.size("rate")?)?,
+        action: match section.text("action").as_deref() {
+            Some("close") => RateAction::Close,
+            _ => RateAction::Throttle,
+        },
+    })
 }
 
 /// Whether a redirect target is safe: nothing that the client writes can become its host. It is a URL

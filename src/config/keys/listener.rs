@@ -1,6 +1,8 @@
 //! `[listener.NAME]`.
 
-use super::{COUNT, KeyTable, NETS, RATE_AND_BURST, ValueKind, key, optional_table, table};
+use super::{
+    COUNT, DURATION, KeyTable, NETS, RATE_AND_BURST, ValueKind, key, optional_table, table,
+};
 
 pub(super) const LISTENER: KeyTable = KeyTable {
     doc: "A listener accepts client connections on one or more addresses.",
@@ -187,35 +189,35 @@ const TIMEOUTS: KeyTable = KeyTable {
     keys: &[
         key(
             "tls_handshake",
-            ValueKind::Duration,
+            DURATION,
             "\"10s\"",
             "A TLS handshake must be complete within this time, or the connection is closed.",
         )
         .shown(r#"tls_handshake = "5s""#),
         key(
             "request_header",
-            ValueKind::Duration,
+            DURATION,
             "\"10s\"",
             "A request head must be complete within this time, or the connection is closed. The time starts with the connection, or with the first byte of a further request.",
         )
         .shown(r#"request_header = "5s""#),
         key(
             "keep_alive",
-            ValueKind::Duration,
+            DURATION,
             "\"60s\"",
             "A connection is closed if no further request begins within this time after a response.",
         )
         .shown(r#"keep_alive = "2m""#),
         key(
             "request_body",
-            ValueKind::Duration,
+            DURATION,
             "\"30s\"",
             "A request is rejected with 408 if no further part of its body arrives within this time.",
         )
         .shown(r#"request_body = "1m""#),
         key(
             "response_body",
-            ValueKind::Duration,
+            DURATION,
             "\"60s\"",
             "A connection is closed if the client accepts no part of a pending response for this long.",
         )
@@ -250,7 +252,10 @@ const LIMITS: KeyTable = KeyTable {
         optional_table("handshakes_per_ip", &HANDSHAKES_PER_IP),
         key(
             "header_bytes",
-            ValueKind::Size,
+            ValueKind::Size {
+                min: 1024,
+                max: 1024 * 1024,
+            },
             "\"16KiB\"",
             "A request head may have at most this size; larger ones are rejected with 431.",
         ),

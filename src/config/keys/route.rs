@@ -1,7 +1,8 @@
 //! `[[route]]`.
 
 use super::{
-    COUNT, DURATION_OR_OFF, FRACTION, KeyTable, NAMES, NETS, ValueKind, key, optional_table, table,
+    COUNT, DURATION, DURATION_OR_OFF, FRACTION, KeyTable, NAMES, NETS, SIZE, ValueKind, key,
+    optional_table, table,
 };
 
 const STRINGS: ValueKind = ValueKind::Pairs(&ValueKind::Text);
@@ -194,7 +195,7 @@ const TIMEOUTS: KeyTable = KeyTable {
             "max_age_jitter",
             FRACTION,
             "0.2",
-            "`max_age` is shortened for each tunnel by a random part of up to this fraction, so that tunnels that opened together do not reconnect together.",
+            "`max_age` is shortened for each tunnel by a random part of up to this fraction, so that tunnels that opened together do not reconnect together; with `0`, it is not shortened.",
         ),
         key(
             "ping",
@@ -205,7 +206,7 @@ const TIMEOUTS: KeyTable = KeyTable {
         .shown(r#"ping = "25s""#),
         key(
             "pong",
-            ValueKind::Duration,
+            DURATION,
             "\"20s\"",
             "A side that sends neither a Pong nor anything else within this time after a Ping counts as dead, and its tunnel is closed.",
         )
@@ -225,7 +226,7 @@ const LIMITS: KeyTable = KeyTable {
         .shown("tunnels = 50_000"),
         key(
             "message_bytes",
-            ValueKind::Size,
+            SIZE,
             "",
             "A message may have at most this size, in either direction; a longer one closes the tunnel with 1009. By default, there is no limit.",
         )
@@ -253,11 +254,12 @@ const BYTES_PER_SECOND: KeyTable = KeyTable {
     keys: &[
         key(
             "rate",
-            ValueKind::Size,
+            SIZE,
             "",
             "A client may send at most this many bytes per second, and as many in one burst.",
         )
         .shown(r#"rate = "256KiB""#)
+        .instead_of_zero("for no limit, leave `bytes_per_second` out")
         .required(),
         key(
             "action",

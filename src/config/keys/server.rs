@@ -1,6 +1,6 @@
 //! `[server]`.
 
-use super::{COUNT, DURATION_OR_OFF, KeyTable, ValueKind, key, table};
+use super::{COUNT, DURATION_OR_OFF, DURATION_OR_ZERO, KeyTable, ValueKind, key, table};
 use crate::config::diagnostic::Code;
 
 const AUTO_OR_COUNT: ValueKind = ValueKind::AnyOf(&[ValueKind::OneOf(&["auto"]), COUNT]);
@@ -99,16 +99,16 @@ const SHUTDOWN: KeyTable = KeyTable {
     keys: &[
         key(
             "grace",
-            ValueKind::Duration,
+            DURATION_OR_ZERO,
             "\"30s\"",
-            "Live tunnels have this long to end: tidegate closes them one by one over the first nine tenths of it, and ends the remaining ones at its end.",
+            "Live tunnels have this long to end: tidegate closes them one by one over the first nine tenths of it, and ends the remaining ones at its end. With `0s`, it ends all of them at once.",
         )
         .shown(r#"grace = "2m""#),
         key(
             "delay",
-            ValueKind::Duration,
+            DURATION_OR_ZERO,
             "\"0s\"",
-            "After SIGTERM, tidegate still accepts connections for this long, so that load balancers can take it out of rotation first.",
+            "After SIGTERM, tidegate still accepts connections for this long, so that load balancers can take it out of rotation first. With `0s`, it stops accepting at once.",
         )
         .shown(r#"delay = "5s""#),
         key(

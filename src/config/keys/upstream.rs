@@ -5,11 +5,13 @@ mod health;
 mod picking;
 mod rebalance;
 
+use std::time::Duration;
+
 use self::discovery::{DNS, SRV};
 use self::health::{DISPLACEMENT, EJECTION, HEALTH};
 use self::picking::{HASH, QUEUE, STICKY};
 use self::rebalance::REBALANCE;
-use super::{COUNT, DURATION_OR_OFF, KeyTable, ValueKind, key, optional_table, table};
+use super::{COUNT, DURATION, DURATION_OR_OFF, KeyTable, ValueKind, key, optional_table, table};
 
 pub(super) const UPSTREAM: KeyTable = KeyTable {
     doc: "An upstream is a named group of endpoints that share a balancing policy.",
@@ -201,21 +203,21 @@ const TIMEOUTS: KeyTable = KeyTable {
     keys: &[
         key(
             "connect",
-            ValueKind::Duration,
+            DURATION,
             "\"3s\"",
             "A connection to an endpoint must be established within this time, TLS included; otherwise, the attempt fails.",
         )
         .shown(r#"connect = "1s""#),
         key(
             "handshake",
-            ValueKind::Duration,
+            DURATION,
             "\"10s\"",
             "An endpoint must answer a WebSocket handshake within this time; otherwise, the client receives 504.",
         )
         .shown(r#"handshake = "5s""#),
         key(
             "response",
-            ValueKind::Duration,
+            DURATION,
             "\"60s\"",
             "An endpoint must send the head of its response to a plain HTTP request within this time; otherwise, the client receives 504.",
         )
@@ -223,18 +225,30 @@ const TIMEOUTS: KeyTable = KeyTable {
     ],
 };
 
+/// What the kernel accepts: it counts whole seconds, up to 32,767 of them.
+const KEEPALIVE_SECONDS: ValueKind = ValueKind::Duration {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(32_767),
+};
+
+/// What the kernel accepts: milliseconds in 31 bits.
+const USER_TIMEOUT: ValueKind = ValueKind::Duration {
+    min: Duration::from_millis(1),
+    max: Duration::from_secs(24 * 86_400),
+};
+
 const KEEPALIVE: KeyTable = KeyTable {
     doc: "These settings control TCP keepalive on connections to endpoints; without this table, those of the operating system apply.",
     keys: &[
         key(
             "idle",
-            ValueKind::Duration,
+            KEEPALIVE_SECONDS,
             "\"30s\"",
             "TCP sends the first keepalive probe after a connection has been silent for this long.",
         ),
         key(
             "interval",
-            ValueKind::Duration,
+            KEEPALIVE_SECONDS,
             "\"10s\"",
             "TCP sends further keepalive probes at this interval.",
         ),
@@ -246,7 +260,7 @@ const KEEPALIVE: KeyTable = KeyTable {
         ),
         key(
             "user_timeout",
-            ValueKind::Duration,
+            USER_TIMEOUT,
             "\"30s\"",
             "A connection is given up if sent bytes stay unacknowledged for this long.",
         ),

@@ -29,7 +29,7 @@ impl Reader<'_> {
                 self.unknown(declared, name);
                 continue;
             };
-            let read = self.value(&key.kind, value);
+            let read = self.key(key, value);
             if let Some(read) = &read {
                 self.check_status(key, read, name.span());
             }
@@ -79,7 +79,54 @@ impl Reader<'_> {
             .push(Diagnostic::warning(Code::NotInEffect, span, message));
     }
 
-    pub(super) fn value(
+    /// Reads the value of a key. `None` if it is wrong, which is reported.
+    pub(super) fn key(
+        &mut self,
+        key: &'static ConfigKey,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<ConfigValue> {
+        let read = self.value(&key.kind, value)?;
+        self.check_bounds(key, &key.kind, &read, value.span())
+            .then_some(read)
+    }
+
+    /// Whether a value, and everything in it, is within the bounds of its kind.
+    fn check_bounds(
+        &mut self,
+        key: &ConfigKey,
+        kind: &ValueKind,
+        value: &ConfigValue,
+        span: Range<usize>,
+    ) -> bool {
+        match (kind, value) {
+            (ValueKind::AnyOf(kinds), _) => {
+                let mut kinds = kinds.iter().filter(|kind| kind.measures(value));
+                kinds.all(|kind| self.check_bounds(key, kind, value, span.clone()))
+            }
+            (ValueKind::List(kind), ConfigValue::List(list)) => {
+                let check = |at: &Located<ConfigValue>| {
+                    self.check_bounds(key, kind, &at.value, at.span.clone())
+                };
+                list.iter().map(check).fold(true, |all, one| all & one)
+            }
+            (ValueKind::Map(kind) | ValueKind::Pairs(kind), ConfigValue::Map(entries)) => {
+                let check = |(_, at): &(Located<String>, Located<ConfigValue>)| {
+                    self.check_bounds(key, kind, &at.value, at.span.clone())
+                };
+                entries.iter().map(check).fold(true, |all, one| all & one)
+            }
+            _ if kind.measures(value) && !kind.includes(value) => {
+                let message = format!("expected {}", kind.bounds());
+                let mut error = Diagnostic::error(Code::Value, span, message);
+                error.hint = value.is_zero().then(|| key.zero_hint()).flatten();
+                self.diagnostics.push(error);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn value(
         &mut self,
         kind: &'static ValueKind,
         value: &Spanned<DeValue<'_>>,
@@ -241,14 +288,8 @@ impl Reader<'_> {
         span: Range<usize>,
     ) -> Option<ConfigValue> {
         let value = match (kind, whole, number) {
-            (ValueKind::Integer { min, max }, Some(whole), _) if (*min..=*max).contains(&whole) => {
-                Some(ConfigValue::Integer(whole))
-            }
-            (ValueKind::Number { min, max }, _, Some(number))
-                if (*min..=*max).contains(&number) =>
-            {
-                Some(ConfigValue::Number(number))
-            }
+            (ValueKind::Integer { .. }, Some(whole), _) => Some(ConfigValue::Integer(whole)),
+            (ValueKind::Number { .. }, _, Some(number)) => Some(ConfigValue::Number(number)),
             _ => None,
         };
         if value.is_none() {
@@ -335,8 +376,8 @@ impl Reader<'_> {
 
 fn parse(kind: &ValueKind, text: String) -> Result<ConfigValue, String> {
     match kind {
-        ValueKind::Duration => value::duration(&text).map(ConfigValue::Duration),
-        ValueKind::Size => value::size(&text).map(ConfigValue::Size),
+        ValueKind::Duration { .. } => value::duration(&text).map(ConfigValue::Duration),
+        ValueKind::Size { .. } => value::size(&text).map(ConfigValue::Size),
         ValueKind::Rate => value::rate(&text).map(ConfigValue::Rate),
         ValueKind::Bind => value::bind(&text).map(ConfigValue::Bind),
         ValueKind::Address => value::address(&text).map(ConfigValue::Address),

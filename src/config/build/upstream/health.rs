@@ -36,14 +36,6 @@ impl Builder<'_> {
             }
         };
         let (interval, timeout) = (duration(section, "interval"), duration(section, "timeout"));
-        for key in ["interval", "timeout"] {
-            if let Some(at) = section.written(key)
-                && duration(section, key).is_zero()
-            {
-                let message = format!("`{key}` must be greater than zero");
-                self.error(Code::Value, at, &message);
-            }
-        }
         Some(Health {
             probe,
             interval,
@@ -134,16 +126,6 @@ impl Builder<'_> {
         let (rate, over) = (section.rate("rate"), section.duration("over"));
         if let (Some(_), Some(_), Some(at)) = (rate, over, section.written("over")) {
             self.error(Code::Conflict, at, "`rate` and `over` exclude each other");
-        }
-        if let Some(at) = section
-            .written("over")
-            .filter(|_| over.is_some_and(|it| it.is_zero()))
-        {
-            self.error(
-                Code::Value,
-                at,
-                "`over` must be greater than zero; to close all tunnels at once, use `action = \"close\"`",
-            );
         }
         let order = match section.text("order").as_deref() {
             Some("random") => CloseOrder::Random,

@@ -1,6 +1,6 @@
 //! Taking endpoints out of rotation, and what happens to their tunnels.
 
-use super::super::{COUNT, FRACTION, KeyTable, NAMES, ValueKind, key, optional_table};
+use super::super::{COUNT, DURATION, KeyTable, NAMES, ValueKind, key, optional_table};
 
 const PATH: &str = "The health check requests this path and query.";
 
@@ -15,13 +15,13 @@ pub(super) const HEALTH: KeyTable = KeyTable {
         optional_table("tcp", &HEALTH_TCP).shown("tcp = {}"),
         key(
             "interval",
-            ValueKind::Duration,
+            DURATION,
             "\"5s\"",
             "Each endpoint is checked once in this interval.",
         ),
         key(
             "timeout",
-            ValueKind::Duration,
+            DURATION,
             "\"2s\"",
             "A health check that takes longer than this fails.",
         ),
@@ -107,28 +107,32 @@ pub(super) const EJECTION: KeyTable = KeyTable {
         ),
         key(
             "window",
-            ValueKind::Duration,
+            DURATION,
             "\"30s\"",
             "Failures count towards an ejection for this long.",
         ),
         key(
             "base",
-            ValueKind::Duration,
+            DURATION,
             "\"10s\"",
             "The first ejection of an endpoint lasts this long; each further one lasts twice as long as the one before.",
         ),
         key(
             "ceiling",
-            ValueKind::Duration,
+            DURATION,
             "\"5m\"",
             "An ejection lasts at most this long.",
         ),
         key(
             "max_share",
-            FRACTION,
+            ValueKind::Number {
+                min: 0.01,
+                max: 1.0,
+            },
             "0.5",
             "At most this fraction of the upstream's endpoints is ejected at once.",
-        ),
+        )
+        .instead_of_zero("to eject no endpoint, leave the table `ejection` out"),
     ],
 };
 
@@ -154,17 +158,19 @@ rate = "100/s""#,
         .shown(
             r#"action = "drain"
 rate = "100/s""#,
-        ),
+        )
+        .instead_of_zero("to close no tunnel, write `action = \"keep\"`"),
         key(
             "over",
-            ValueKind::Duration,
+            DURATION,
             "",
             "`drain` spreads the closing of all tunnels evenly over this time: over one minute, if neither `rate` nor `over` is written.",
         )
         .shown(
             r#"action = "drain"
 over = "2m""#,
-        ),
+        )
+        .instead_of_zero("to close all tunnels at once, write `action = \"close\"`"),
         key(
             "order",
             ValueKind::OneOf(&["oldest", "random"]),

@@ -1,6 +1,6 @@
 //! Selecting an endpoint: hashing, sticky cookies, and the queue for times when all are full.
 
-use super::super::{COUNT, KeyTable, ValueKind, key};
+use super::super::{COUNT, DURATION, KeyTable, ValueKind, key};
 
 pub(super) const HASH: KeyTable = KeyTable {
     doc: "Requests with the same key go to the same endpoint.",
@@ -70,7 +70,7 @@ pub(super) const STICKY: KeyTable = KeyTable {
         ),
         key(
             "ttl",
-            ValueKind::Duration,
+            DURATION,
             "\"1h\"",
             "The sticky cookie is valid for this long.",
         ),
@@ -104,12 +104,14 @@ pub(super) const QUEUE: KeyTable = KeyTable {
             COUNT,
             "1000",
             "At most this many requests wait in the queue; further ones are rejected with 503.",
-        ),
+        )
+        .instead_of_zero("to reject requests at once, leave the table `queue` out"),
         key(
             "timeout",
-            ValueKind::Duration,
+            DURATION,
             "\"5s\"",
             "A request that has waited in the queue for this long is rejected with 503.",
-        ),
+        )
+        .instead_of_zero("to reject requests at once, leave the table `queue` out"),
     ],
 };

@@ -1,6 +1,6 @@
 //! Moving tunnels away from endpoints that have more than their share.
 
-use super::super::{KeyTable, ValueKind, key};
+use super::super::{DURATION_OR_ZERO, KeyTable, ValueKind, key};
 
 pub(super) const REBALANCE: KeyTable = KeyTable {
     doc: "tidegate moves tunnels away from endpoints that have more than their share, by closing them so that the clients reconnect elsewhere.",
@@ -28,12 +28,13 @@ pub(super) const REBALANCE: KeyTable = KeyTable {
             "\"5/s\"",
             "Tunnels are moved at this rate, for example `20/s` or `100/m`.",
         )
+        .instead_of_zero("to move no tunnel, leave the table `rebalance` out")
         .shown(r#"rate = "20/s""#),
         key(
             "min_age",
-            ValueKind::Duration,
+            DURATION_OR_ZERO,
             "\"10m\"",
-            "Tunnels younger than this are not moved.",
+            "Tunnels younger than this are not moved; with `0s`, tunnels of any age are.",
         )
         .shown(r#"min_age = "1h""#),
     ],
