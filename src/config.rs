@@ -8,6 +8,7 @@ mod value;
 pub mod diagnostic;
 pub mod keys;
 mod raw;
+pub mod input_file;
 mod files;
 pub mod endpoints_file;
 pub mod ports;
@@ -22,10 +23,12 @@ pub use self::raw::{compared, effective};
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use self::diagnostic::{Code, Diagnostic, Severity};
+use self::input_file::{ContentHash, Input};
 use self::model::Config;
 
 /// A configuration that can run.
@@ -53,7 +56,11 @@ impl fmt::Debug for Loaded {
 /// # Errors
 /// All errors, together with the warnings.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
-    match std::fs::read_to_string(path) {
+    let text = input_file::read(path).and_then(|bytes| match str::from_utf8(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err(io::Error::other("not valid UTF-8")),
+    });
+    match text {
         Ok(source) => parse(&source, path, &|name| std::env::var(name).ok()),
         Err(error) => {
             let file = path.display().to_string().into();
@@ -100,7 +107,11 @@ pub fn parse(
     if report.count(Severity::Error) > 0 {
         return Err(report);
     }
-    built.config.inputs.insert(0, path.to_owned());
+    let file = Input {
+        path: path.to_owned(),
+        hash: ContentHash::of_text(source),
+    };
+    built.config.inputs.insert(0, file);
     Ok(Loaded {
         config: built.config,
         source: source.into(),

@@ -6,7 +6,7 @@ mod route;
 mod server;
 mod upstream;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use http::HeaderName;
 
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
+use super::input_file::{self, ContentHash, Contents, Input};
 use super::model::{CertificateConfig, Config, Nets};
 use super::raw::{ConfigValue, Located, Section};
 
@@ -78,7 +79,7 @@ pub(super) struct UpstreamPlaces {
 pub(super) fn build(root: &Section, folder: &Path, diagnostics: &mut Vec<Diagnostic>) -> Built {
     let mut builder = Builder {
         folder,
-        inputs: BTreeSet::new(),
+        inputs: BTreeMap::new(),
         places: Places::default(),
         diagnostics,
     };
@@ -107,7 +108,7 @@ pub(super) fn build(root: &Section, folder: &Path, diagnostics: &mut Vec<Diagnos
         listeners,
         routes,
         upstreams,
-        inputs: builder.inputs.into_iter().collect(),
+        inputs: inputs(&builder.inputs),
     };
     Built {
         config,
@@ -121,7 +122,8 @@ pub(super) fn build(root: &Section, folder: &Path, diagnostics: &mut Vec<Diagnos
 
 struct Builder<'a> {
     folder: &'a Path,
-    inputs: BTreeSet<PathBuf>,
+    /// Each file is read once, so that two keys that name it cannot see different contents.
+    inputs: BTreeMap<PathBuf, Contents>,
     places: Places,
     diagnostics: &'a mut Vec<Diagnostic>,
 }
@@ -134,7 +136,20 @@ impl Builder<'_> {
         key: &Located<PathBuf>,
     ) -> Option<CertificateConfig> {
         self.check_mode(key);
-        let (at, error) = match files::certificate(&cert.value, &key.value) {
+        let chain = self
+            .contents(cert)
+            .and_then(|bytes| files::chain(&cert.value, bytes));
+        let secret = self
+            .contents(key)
+            .and_then(|bytes| files::private_key(&key.value, bytes));
+        let pair = match (chain, secret) {
+            (Ok(chain), Ok(secret)) => {
+                files::certificate((&cert.value, chain), (&key.value, secret))
+            }
+            (Err(error), _) => Err(files::PairError::Cert(error)),
+            (_, Err(error)) => Err(files::PairError::Key(error)),
+        };
+        let (at, error) = match pair {
             Ok(certificate) => return Some(certificate),
             Err(files::PairError::Cert(error)) => (cert, error),
             Err(files::PairError::Key(error)) => (key, error),
@@ -144,13 +159,24 @@ impl Builder<'_> {
         None
     }
 
-    /// Reads a file with `read`, and reports what is wrong with it.
+    /// The contents of a file.
+    fn contents(&mut self, file: &Located<PathBuf>) -> Result<&[u8], String> {
+        let path = &file.value;
+        let contents = self.inputs.entry(path.clone());
+        match contents.or_insert_with(|| input_file::read(path)) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err(format!("cannot read `{}`: {error}", path.display())),
+        }
+    }
+
+    /// Parses the contents of a file with `parse`, and reports what is wrong with them.
     fn read<T>(
         &mut self,
         file: &Located<PathBuf>,
-        read: impl FnOnce(&Path) -> Result<T, String>,
+        parse: impl FnOnce(&Path, &[u8]) -> Result<T, String>,
     ) -> Option<T> {
-        let error = match read(&file.value) {
+        let contents = self.contents(file);
+        let error = match contents.and_then(|bytes| parse(&file.value, bytes)) {
             Ok(held) => return Some(held),
             Err(error) => error,
         };
@@ -177,18 +203,28 @@ impl Builder<'_> {
         let ConfigValue::Text(text) = &at.value else {
             return None;
         };
-        let path = self.folder.join(text);
-        self.inputs.insert(path.clone());
-        Some(Located {
+        let file = Located {
             span: at.span.clone(),
-            value: path,
-        })
+            value: self.folder.join(text),
+        };
+        // Read now: a file that is not used in the end is watched, too.
+        let _ = self.contents(&file);
+        Some(file)
     }
 
     fn error(&mut self, code: Code, at: &Located<ConfigValue>, message: &str) {
         self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
+}
+
+/// The files that were read, and the hashes of their contents.
+fn inputs(read: &BTreeMap<PathBuf, Contents>) -> Vec<Input> {
+    let input = |(path, contents): (&PathBuf, &Contents)| Input {
+        path: path.clone(),
+        hash: ContentHash::of(contents),
+    };
+    read.iter().map(input).collect()
 }
 
 fn is_empty_list(at: &&Located<ConfigValue>) -> bool {

@@ -5,13 +5,11 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
+use super::input_file::Contents;
 use super::model::{Address, EndpointConfig};
 use super::value;
 
@@ -65,22 +63,18 @@ impl fmt::Display for More {
     }
 }
 
-/// Reads the file at `path`.
+/// The endpoints in a file that was read, if it could be read.
 ///
 /// # Errors
 /// [`FileError`].
-pub fn read(path: &Path) -> Result<Vec<EndpointConfig>, FileError> {
-    let unreadable = |error: io::Error| FileError::Unreadable(error.to_string());
-    let file = File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    // One byte more than allowed, so that a file that is too long is noticed without reading it all.
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    parse(&bytes)
+pub fn from_contents(contents: &Contents) -> Result<Vec<EndpointConfig>, FileError> {
+    match contents {
+        Ok(bytes) => parse(bytes),
+        Err(error) => Err(FileError::Unreadable(error.to_string())),
+    }
 }
 
-/// Reads the content of a file.
+/// The endpoints in the content of a file.
 ///
 /// # Errors
 /// [`FileError`].
@@ -399,8 +393,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_no_empty_list() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = read(&folder.path().join("none")).unwrap_err();
+        let missing = Err(std::io::Error::other("there is none"));
+        let error = from_contents(&missing).unwrap_err();
         assert!(matches!(error, FileError::Unreadable(_)), "{error}");
     }
 

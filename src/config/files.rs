@@ -1,7 +1,8 @@
 //! The files that a configuration refers to: certificates, keys and CA certificates in PEM, session
 //! ticket keys, secrets.
 //!
-//! The contents of these files never appear in a message; only their names do.
+//! These functions parse contents that were read elsewhere; paths are for messages. The contents
+//! never appear in a message.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -34,11 +35,16 @@ pub(super) enum PairError {
     Key(String),
 }
 
-/// Reads a certificate chain and the key that fits it.
-pub(super) fn certificate(cert: &Path, key: &Path) -> Result<CertificateConfig, PairError> {
-    let chain = authorities(cert).map_err(PairError::Cert)?;
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| PairError::Key(unreadable(key, "private key", &error)))?;
+/// A private key in PEM.
+pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| unreadable(path, "private key", &error))
+}
+
+/// A certificate chain with the key that fits it.
+pub(super) fn certificate(
+    (cert, chain): (&Path, Vec<CertificateDer<'static>>),
+    (key, secret): (&Path, PrivateKeyDer<'static>),
+) -> Result<CertificateConfig, PairError> {
     let facts = chain
         .first()
         .and_then(|first| X509Certificate::from_der(first).ok())
@@ -75,12 +81,10 @@ pub(super) fn is_open_to_all(path: &Path) -> bool {
     metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o006 != 0)
 }
 
-/// Reads session ticket keys: one per line in base64, as in HAProxy's `tls-ticket-keys`.
-pub(super) fn ticket_keys(path: &Path) -> Result<Vec<Secret>, String> {
+/// Session ticket keys: one per line in base64, as in HAProxy's `tls-ticket-keys`.
+pub(super) fn ticket_keys(path: &Path, bytes: &[u8]) -> Result<Vec<Secret>, String> {
     let shown = path.display();
-    let text = fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|error| format!("cannot read `{shown}`: {error}"))?;
+    let text = str::from_utf8(bytes).map_err(|_| format!("`{shown}` is not valid UTF-8"))?;
     let lines = text.lines().map(str::trim).enumerate();
     let secrets: Result<Vec<_>, _> = lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -102,9 +106,9 @@ fn ticket_secret(line: &str) -> Option<Secret> {
     matches!(bytes.len(), TicketKeysFile::SHORT | TicketKeysFile::LONG).then(|| Secret::new(bytes))
 }
 
-/// Reads the secret that signs sticky cookies: random bytes in any form.
-pub(super) fn sticky_secret(path: &Path) -> Result<Secret, String> {
-    let secret = secret(path)?;
+/// The secret that signs sticky cookies: random bytes in any form.
+pub(super) fn sticky_secret(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
+    let secret = secret(bytes);
     if secret.len() < MIN_STICKY_BYTES {
         return Err(format!(
             "`{}` contains less than {MIN_STICKY_BYTES} bytes; create one with `openssl rand -hex 32`",
@@ -114,9 +118,9 @@ pub(super) fn sticky_secret(path: &Path) -> Result<Secret, String> {
     Ok(Secret::new(secret))
 }
 
-/// Reads the admin token, which authorizes changes over TCP: one line of text.
-pub(super) fn token(path: &Path) -> Result<Secret, String> {
-    let token = secret(path)?;
+/// The admin token, which authorizes changes over TCP: one line of text.
+pub(super) fn token(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
+    let token = secret(bytes);
     if token.len() < MIN_TOKEN_LENGTH || !token.iter().all(u8::is_ascii_graphic) {
         return Err(format!(
             "`{}` does not contain a token of at least {MIN_TOKEN_LENGTH} visible characters; create one with `openssl rand -hex 32`",
@@ -126,18 +130,15 @@ pub(super) fn token(path: &Path) -> Result<Secret, String> {
     Ok(Secret::new(token))
 }
 
-/// Reads a secret without surrounding white space: an editor that adds a line break must not make two
+/// A secret without surrounding white space: an editor that adds a line break must not make two
 /// copies differ.
-fn secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let bytes = fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|error| format!("cannot read `{}`: {error}", path.display()))?;
-    Ok(Zeroizing::new(bytes.trim_ascii().to_vec()))
+fn secret(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(bytes.trim_ascii().to_vec())
 }
 
-/// Reads all CA certificates in a file: at least one, each usable as a trust anchor.
-pub(super) fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let authorities = authorities(path)?;
+/// All CA certificates in a file: at least one, each usable as a trust anchor.
+pub(super) fn roots(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let authorities = chain(path, bytes)?;
     let mut store = RootCertStore::empty();
     for authority in &authorities {
         store
@@ -147,10 +148,9 @@ pub(super) fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
     Ok(authorities)
 }
 
-/// Reads all certificates in a file: at least one.
-pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+/// All certificates in a file: at least one.
+pub(super) fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     match certificates {
         Ok(certificates) if certificates.is_empty() => Err(format!(
             "`{}` does not contain a PEM certificate",
@@ -164,7 +164,6 @@ pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, S
 fn unreadable(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> String {
     use rustls::pki_types::pem::Error;
     match error {
-        Error::Io(error) => format!("cannot read `{}`: {error}", path.display()),
         Error::NoItemsFound => format!("`{}` does not contain a PEM {what}", path.display()),
         _ => format!("`{}` is not valid PEM", path.display()),
     }
@@ -214,21 +213,23 @@ mod tests {
         .unwrap();
     }
 
+    fn read(cert: &Path, key: &Path) -> Result<CertificateConfig, String> {
+        let chain = chain(cert, &fs::read(cert).unwrap())?;
+        let secret = private_key(key, &fs::read(key).unwrap())?;
+        certificate((cert, chain), (key, secret)).map_err(|error| match error {
+            PairError::Cert(message) | PairError::Key(message) => message,
+        })
+    }
+
     fn message(cert: &Path, key: &Path) -> String {
-        match certificate(cert, key) {
-            Err(PairError::Cert(message) | PairError::Key(message)) => message,
-            Ok(_) => panic!("it was read"),
-        }
+        read(cert, key).err().unwrap()
     }
 
     #[test]
     fn names_come_from_the_certificate() {
         let folder = tempfile::tempdir().unwrap();
         pair(folder.path(), "a", &["a.example.com", "*.example.org"]);
-        let Ok(read) = certificate(&folder.path().join("a.pem"), &folder.path().join("a.key"))
-        else {
-            panic!("it was not read");
-        };
+        let read = read(&folder.path().join("a.pem"), &folder.path().join("a.key")).unwrap();
         let names: Vec<String> = read.names.iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a.example.com", "*.example.org"]);
         assert!(read.not_after > SystemTime::now());
@@ -248,13 +249,10 @@ mod tests {
 
     #[test]
     fn ticket_keys_are_lines_of_base64() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tickets.key");
         let [short, long] = [48, 80].map(|length| STANDARD.encode(vec![7; length]));
         let read = |text: &str| {
-            fs::write(&path, text).unwrap();
             let lengths = |keys: Vec<Secret>| keys.iter().map(|key| key.bytes().len()).collect();
-            ticket_keys(&path).map(lengths)
+            ticket_keys(Path::new("tickets.key"), text.as_bytes()).map(lengths)
         };
         let keys: Result<Vec<usize>, String> = read(&format!("# old\n{long}\n\n {short} \n"));
         assert_eq!(keys.unwrap(), [80, 48]);
@@ -268,18 +266,15 @@ mod tests {
             assert!(error.starts_with("line 2 of"), "{error}");
             assert!(!error.contains(line), "{error}");
         }
-        fs::remove_file(&path).unwrap();
-        assert!(ticket_keys(&path).unwrap_err().starts_with("cannot read"));
     }
 
     #[test]
-    fn a_key_must_fit_and_files_must_be_there() {
+    fn a_key_must_fit_and_files_must_hold_what_they_should() {
         let folder = tempfile::tempdir().unwrap();
         pair(folder.path(), "a", &["a.example.com"]);
         pair(folder.path(), "b", &["b.example.com"]);
         let file = |name: &str| folder.path().join(name);
         assert!(message(&file("a.pem"), &file("b.key")).contains("does not fit"));
-        assert!(message(&file("none.pem"), &file("a.key")).contains("cannot read"));
         assert!(
             message(&file("a.key"), &file("a.key")).contains("does not contain a PEM certificate")
         );

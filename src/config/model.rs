@@ -37,7 +37,7 @@ pub use self::upstream::{
     UpstreamConfig, UpstreamTimeouts, WebSocketProbe,
 };
 
-use std::path::PathBuf;
+use super::input_file::Input;
 
 /// A whole configuration.
 #[derive(Debug, Clone)]
@@ -53,5 +53,5 @@ pub struct Config {
     /// The upstreams, in the order of the file.
     pub upstreams: Vec<UpstreamConfig>,
     /// Every file that was read, the configuration file first; these are the files to watch.
-    pub inputs: Vec<PathBuf>,
+    pub inputs: Vec<Input>,
 }

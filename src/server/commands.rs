@@ -80,7 +80,7 @@ impl Process {
                     systemd::ready(&self.status());
                     return Err(fault);
                 }
-                self.reloader.apply(loaded, Source::File).await
+                self.reloader.apply(loaded).await
             }
             Err(error) => Err(error),
         };

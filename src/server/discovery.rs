@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::endpoints_file;
+use crate::config::input_file::Contents;
 use crate::config::model::{self, Discovery, EndpointConfig};
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
@@ -196,9 +197,9 @@ pub(super) fn files(snapshot: &Snapshot) -> Vec<PathBuf> {
     files.collect()
 }
 
-/// Applies the endpoint file at `path`. If it has errors, the present endpoints stay.
-pub(super) fn apply_file(snapshot: &Snapshot, path: &Path) {
-    let read = endpoints_file::read(path);
+/// Applies the contents of the endpoint file at `path`. If it has errors, the present endpoints stay.
+pub(super) fn apply_file(snapshot: &Snapshot, path: &Path, contents: &Contents) {
+    let read = endpoints_file::from_contents(contents);
     let upstreams = snapshot.upstreams().iter();
     for upstream in upstreams.filter(
         |upstream| matches!(&upstream.settings.discovery, Discovery::File(known) if known == path),

@@ -1,24 +1,28 @@
 //! Fingerprints of files, to notice that their contents changed.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
+use crate::config::input_file::{self, ContentHash, Input};
 use crate::config::model::Config;
 
 /// A hash of the contents of each file.
-pub(super) type Fingerprint = HashMap<PathBuf, u64>;
+pub(super) type Fingerprint = HashMap<PathBuf, ContentHash>;
 
-/// The fingerprint of files as they are now. A file that cannot be read has that of no contents.
+/// The fingerprint of files as they are now.
 pub(super) fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint {
-    let hash = |path: &PathBuf| {
-        let mut hasher = DefaultHasher::new();
-        std::fs::read(path).ok().hash(&mut hasher);
-        hasher.finish()
-    };
+    let hash = |path: &PathBuf| ContentHash::of(&input_file::read(path));
     files
         .into_iter()
         .map(|path| (path.clone(), hash(path)))
+        .collect()
+}
+
+/// The fingerprint of files as they were when a configuration was read from them.
+pub(super) fn of_inputs(inputs: &[Input]) -> Fingerprint {
+    let inputs = inputs.iter();
+    inputs
+        .map(|input| (input.path.clone(), input.hash))
         .collect()
 }
 

@@ -9,10 +9,11 @@ use std::time::SystemTime;
 use super::blocking::blocking;
 use super::discovery::{self, Lookups};
 use super::errors::ReloadError;
-use super::fingerprint::{Fingerprint, fingerprint, only_certificates_changed};
+use super::fingerprint::{Fingerprint, of_inputs, only_certificates_changed};
 use super::listeners::{ListenerPlan, Listeners};
 use super::restart::StartedWith;
 use crate::admin::view::LoadedConfig;
+use crate::config::input_file::{self, ContentHash, Input};
 use crate::config::model::{Admin, Config, Secret, ServerConfig};
 use crate::config::{self, Loaded, Report};
 use crate::observe::process::Expiry;
@@ -86,7 +87,7 @@ impl Reloader {
             shared,
             listeners,
             lookups,
-            fingerprint: fingerprint(&config.inputs),
+            fingerprint: of_inputs(&config.inputs),
             loaded: Arc::new(describe(loaded)),
             started: StartedWith::of(config),
             server: config.server.clone(),
@@ -143,11 +144,12 @@ impl Reloader {
     /// Applies endpoint files that have changed; returns whether any has.
     pub(super) fn apply_endpoint_files(&mut self) -> bool {
         let snapshot = self.shared.snapshot.load();
-        let now = fingerprint(&discovery::files(&snapshot));
         let mut changed = false;
-        for (path, hash) in now {
+        for path in discovery::files(&snapshot) {
+            let contents = input_file::read(&path);
+            let hash = ContentHash::of(&contents);
             if self.fingerprint.get(&path) != Some(&hash) {
-                discovery::apply_file(&snapshot, &path);
+                discovery::apply_file(&snapshot, &path, &contents);
                 self.fingerprint.insert(path, hash);
                 changed = true;
             }
@@ -162,13 +164,12 @@ impl Reloader {
 
     /// Files other than the configuration file whose contents differ from those in effect.
     pub(super) fn changed_files(&self, config: &Config) -> Vec<String> {
-        let now = fingerprint(&config.inputs);
-        let differs = |(path, hash): &(&PathBuf, &u64)| {
-            **path != self.path && self.fingerprint.get(*path) != Some(*hash)
+        let differs = |input: &&Input| {
+            input.path != self.path && self.fingerprint.get(&input.path) != Some(&input.hash)
         };
-        let changed = now.iter().filter(differs);
+        let changed = config.inputs.iter().filter(differs);
         let mut changed: Vec<String> = changed
-            .map(|(path, _)| path.display().to_string())
+            .map(|input| input.path.display().to_string())
             .collect();
         changed.sort();
         changed
@@ -203,28 +204,21 @@ impl Reloader {
     /// [`ReloadError`]; the previous configuration stays in effect.
     pub(super) async fn reload(&mut self, from: Source) -> Result<ReloadOutcome, ReloadError> {
         let loaded = self.load(from).await?;
-        self.apply(loaded, from).await
+        self.apply(loaded).await
     }
 
     /// Applies a configuration.
     ///
     /// # Errors
     /// [`ReloadError`]; the previous configuration stays in effect.
-    pub(super) async fn apply(
-        &mut self,
-        loaded: Loaded,
-        from: Source,
-    ) -> Result<ReloadOutcome, ReloadError> {
+    pub(super) async fn apply(&mut self, loaded: Loaded) -> Result<ReloadOutcome, ReloadError> {
         log_warnings(&loaded.warnings);
         let mut shown = describe(&loaded);
         let config = loaded.config;
         shown.needs_restart = self.at_next_start(&config);
         let shown = Arc::new(shown);
-        let mut fingerprint = fingerprint(&config.inputs);
-        if let (Source::Effective, Some(known)) = (from, self.fingerprint.get(&self.path)) {
-            // Its present contents have not been applied: an edit must still count as a change.
-            fingerprint.insert(self.path.clone(), *known);
-        }
+        // Of the text in effect, if that was parsed again: an edit of the file still counts as a change.
+        let fingerprint = of_inputs(&config.inputs);
         // Everything that can fail comes first, and leaves what is in effect untouched.
         let plan = self.listeners.plan(&config.listeners)?;
         if only_certificates_changed(&config, &self.fingerprint, &fingerprint) {
@@ -291,7 +285,9 @@ fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
 pub(super) fn describe(loaded: &Loaded) -> LoadedConfig {
     let files = loaded.config.inputs.iter();
     LoadedConfig {
-        files: files.map(|path| path.display().to_string()).collect(),
+        files: files
+            .map(|input| input.path.display().to_string())
+            .collect(),
         at: SystemTime::now(),
         source: Arc::clone(&loaded.source),
         warnings: loaded.warnings.lines().collect(),

@@ -1,14 +1,17 @@
 //! TLS towards clients and towards endpoints.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustix::fs::Mode;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -321,6 +324,66 @@ async fn a_changed_certificate_is_applied_and_tunnels_stay() {
         "{failure}"
     );
     assert_eq!(certificate(&tls.proxy, &client).await, current);
+}
+
+/// The first lookup of a name takes its time, after the certificate was read.
+#[tokio::test]
+async fn a_certificate_that_is_replaced_during_the_start_is_applied() {
+    let (authority, folder) = Authority::with_certificate();
+    let name_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let looked_up = format!(
+        "dns = {{ name = \"chat.test\", port = 1, server = \"{}\" }}",
+        name_server.local_addr().unwrap()
+    );
+    let config = simple(&[]).replace("endpoints = []", &looked_up)
+        + "[listener.main.tls]\n\
+           certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let proxy = Proxy::spawn(Arc::new(folder), &config, |_| {});
+    let mut query = [0; 512];
+    let (length, from) = name_server.recv_from(&mut query).await.unwrap();
+    let old = std::fs::read(proxy.folder().join("chat.pem")).unwrap();
+    authority.issue(proxy.folder(), "chat", &["chat.example.com"]);
+    let answering = tokio::spawn(refuse(name_server, query, (length, from)));
+    proxy.logged("ready").await;
+    let client = authority.client();
+    let old = CertificateDer::from_pem_slice(&old).unwrap();
+    assert_eq!(certificate(&proxy, &client).await, old);
+    // No change, but an event: the files are compared with what is in effect.
+    let key = proxy.folder().join("chat.key");
+    std::fs::write(&key, std::fs::read(&key).unwrap()).unwrap();
+    proxy.logged("certificates reloaded").await;
+    assert_ne!(certificate(&proxy, &client).await, old);
+    answering.abort();
+}
+
+/// Answers this query and all others: there is no such name.
+async fn refuse(socket: UdpSocket, mut query: [u8; 512], first: (usize, SocketAddr)) {
+    let (mut length, mut from) = first;
+    loop {
+        query[2] |= 0x80;
+        query[3] = query[3] & 0xf0 | 3;
+        socket.send_to(&query[..length], from).await.unwrap();
+        (length, from) = socket.recv_from(&mut query).await.unwrap();
+    }
+}
+
+/// A pipe lies where the certificate was: reading it would wait for a writer for ever.
+#[tokio::test]
+async fn a_certificate_that_cannot_be_read_blocks_nothing() {
+    let mut tls = TlsProxy::start("").await;
+    let pipe = tls.proxy.folder().join("chat.pem");
+    std::fs::remove_file(&pipe).unwrap();
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+    let failure = tls
+        .proxy
+        .logged("reload failed; the previous configuration stays in effect")
+        .await;
+    let error = failure["error"].as_str().unwrap();
+    assert!(error.contains("not a regular file"), "{error}");
+    tls.handshake(&tls.authority.client()).await.unwrap();
+    tls.proxy.signal(Signal::TERM);
+    assert_eq!(tls.proxy.exit().await, 0);
 }
 
 /// The certificate that a new client gets.

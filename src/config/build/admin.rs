@@ -1,7 +1,7 @@
 //! `[admin]`.
 
 use super::Builder;
-use crate::config::diagnostic::{Code, Diagnostic};
+use crate::config::diagnostic::Code;
 use crate::config::files;
 use crate::config::model::{Admin, Bind, Secret};
 use crate::config::raw::{ConfigValue, Located, Section};
@@ -57,12 +57,6 @@ impl Builder<'_> {
     fn token(&mut self, section: &Section) -> Option<Secret> {
         let file = self.file(section, "token_file")?;
         self.check_mode(&file);
-        let token = files::token(&file.value);
-        token
-            .map_err(|error| {
-                let error = Diagnostic::error(Code::File, file.span.clone(), error);
-                self.diagnostics.push(error);
-            })
-            .ok()
+        self.read(&file, files::token)
     }
 }

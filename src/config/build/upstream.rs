@@ -101,11 +101,11 @@ impl Builder<'_> {
                 server: socket(&srv),
             }
         } else if let Some(file) = self.file(section, "endpoints_file") {
-            let read = |path: &Path| {
-                let held = endpoints_file::read(path);
+            let parse = |path: &Path, bytes: &[u8]| {
+                let held = endpoints_file::parse(bytes);
                 held.map_err(|error| format!("`{}`: {error}", path.display()))
             };
-            endpoints = self.read(&file, read).unwrap_or_default();
+            endpoints = self.read(&file, parse).unwrap_or_default();
             Discovery::File(file.value)
         } else {
             Discovery::Listed
