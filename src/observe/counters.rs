@@ -29,6 +29,8 @@ pub struct Counters {
     pub ended: Counter,
     /// Running tasks, as of the last sweep.
     pub tasks: Counter,
+    /// Bytes that tunnels have read and not yet written, as of the last sweep.
+    pub unwritten_bytes: Counter,
     /// The tree: listeners, their routes, and the endpoints of those.
     pub listeners: Labelled<Arc<str>, ListenerSeries>,
 }

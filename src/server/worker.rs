@@ -94,6 +94,8 @@ async fn run(
                 worker.pool.sweep(now);
                 let running = worker.tasks.running() as u64;
                 worker.recorder.counters.tasks.set(running);
+                let unwritten = worker.tunnels.unwritten_bytes() as u64;
+                worker.recorder.counters.unwritten_bytes.set(unwritten);
                 // The last requests have returned their connections to the pool since `Finish`.
                 if finish.is_some() {
                     worker.pool.clear();

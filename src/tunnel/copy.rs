@@ -84,9 +84,11 @@ impl<O: TunnelOwner> Tunnel<O> {
         let mut to_client = initial.to_client;
         let early = to_client.split_off(to_client.len().saturating_sub(initial.from_endpoint));
         to_client.extend(tunnel.filter_early(Side::Endpoint, &early));
-        tunnel.to_client.keep(to_client.into());
+        let account = tunnel.slot.remainder_account();
+        tunnel.to_client.keep(to_client.into(), account);
         let early = tunnel.filter_early(Side::Client, &initial.to_endpoint);
-        tunnel.to_endpoint.keep(early.into());
+        let account = tunnel.slot.remainder_account();
+        tunnel.to_endpoint.keep(early.into(), account);
         tunnel
     }
 
@@ -173,8 +175,9 @@ impl<O: TunnelOwner> Tunnel<O> {
                 Ok(()) if buffer.filled().is_empty() => self.forwarder.source_ended(side),
                 Ok(()) => {
                     let end = HEADROOM + buffer.filled().len();
+                    let account = self.slot.remainder_account();
                     let bytes = filter(&mut self.forwarder, &self.slot, side, scratch, end);
-                    if unwritten.write(sink, bytes, cx).is_err() {
+                    if unwritten.write(sink, bytes, account, cx).is_err() {
                         self.forwarder.sink_broke(side.other());
                     }
                     // The clock of `slow_reader` starts with the first bytes that have to wait.
@@ -211,7 +214,7 @@ impl<O: TunnelOwner> Tunnel<O> {
                     // message to end.
                     self.slot.ping_sent(side);
                 }
-                unwritten.keep(frame.into_bytes().into());
+                unwritten.keep(frame.into_bytes().into(), self.slot.remainder_account());
                 let _ = self.pump(side.other(), cx);
             }
         }
@@ -503,6 +506,35 @@ mod tests {
         assert_eq!(finished.ended, Ended::Shutdown);
         assert_eq!(finished.closed, None, "no Close of a side passed");
         assert!(table.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_stalled_reader_leaves_unwritten_is_counted_and_can_be_ended() {
+        let Ends {
+            tunnel,
+            client,
+            mut endpoint,
+            table,
+        } = ends(InitialBytes::default()).await;
+        let (finished, ()) = tokio::join!(tunnel, async {
+            let chunk = vec![0x82; 60_000];
+            while table.unwritten_bytes() == 0 {
+                let write = endpoint.write_all(&chunk);
+                tokio::pin!(write);
+                let _ = futures_util::poll!(&mut write);
+                tokio::task::yield_now().await;
+            }
+            let held = table.unwritten_bytes();
+            assert!(held <= SCRATCH_BYTES);
+            assert_eq!(table.end_largest_unwritten(1, 8, Ended::SlowClient), held);
+            while !table.is_empty() {
+                table.sweep(tokio::time::Instant::now());
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(table.unwritten_bytes(), 0);
+        });
+        assert_eq!(finished.ended, Ended::SlowClient);
+        drop(client);
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use super::entry::{SWEEPS_TO_CLOSE, TunnelEntry};
 use super::liveness::{Liveness, Micros};
 use super::rates::Debt;
 use super::side::Side;
+use super::unwritten::{RemainderAccount, Remainders};
 use crate::config::model::TunnelLimits;
 
 /// The open tunnels of one worker, each with its owner: the caller's own record of it.
@@ -32,6 +33,8 @@ pub struct TunnelTable<O = ()> {
     pub(super) liveness: RefCell<HashMap<usize, Liveness>>,
     /// What the Close frame is to say, for tunnels that are closed on purpose.
     close_messages: RefCell<HashMap<usize, Rc<CloseMessage>>>,
+    /// What tunnels have read and not yet written.
+    remainders: Rc<Remainders>,
     /// The origin of [`Micros`]: a time kept relative to it has half the size of an [`Instant`].
     began: Instant,
 }
@@ -50,6 +53,7 @@ impl<O> Default for TunnelTable<O> {
             deadlines: RefCell::default(),
             liveness: RefCell::default(),
             close_messages: RefCell::default(),
+            remainders: Rc::default(),
             began: Instant::now(),
         }
     }
@@ -149,6 +153,31 @@ impl<O> TunnelTable<O> {
         true
     }
 
+    /// The memory that bytes take which tunnels have read and not yet written.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.remainders.total()
+    }
+
+    /// Ends up to `count` of the tunnels with the largest unwritten remainders, until those that
+    /// were ended hold `enough` bytes. Returns how many bytes they hold. Tunnels that are ending
+    /// already are passed over, and count as if they had been ended here.
+    //
+    // The cost is one look at each direction that is waiting, of 16 bytes side by side in memory.
+    pub fn end_largest_unwritten(&self, enough: usize, count: usize, reason: Ended) -> usize {
+        let entries = self.entries.borrow();
+        let mut held = 0;
+        for size in self.remainders.largest(count) {
+            if held >= enough {
+                break;
+            }
+            if let Some(Occupant { entry, .. }) = entries.get(size.slot) {
+                entry.end(reason);
+                held += size.bytes;
+            }
+        }
+        held
+    }
+
     pub(super) fn micros(&self, now: Instant) -> Micros {
         // Enough for half a million years.
         now.duration_since(self.began).as_micros() as Micros
@@ -192,6 +221,14 @@ impl<O> TableSlot<O> {
     /// The state shared with the table.
     pub fn entry(&self) -> &Rc<TunnelEntry> {
         &self.entry
+    }
+
+    /// Where the tunnel accounts for what it keeps.
+    pub(super) fn remainder_account(&self) -> RemainderAccount<'_> {
+        RemainderAccount {
+            remainders: &self.table.remainders,
+            slot: self.key,
+        }
     }
 
     /// Notes that a Ping has gone to `side`.

@@ -1,12 +1,98 @@
-//! The bytes of one direction that its sink has not accepted yet.
+//! The bytes of one direction that its sink has not accepted yet, and how many a worker keeps of
+//! them.
 
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use slab::Slab;
 use tokio::io::AsyncWrite;
 
 use crate::net::stream::Stream;
+
+/// The remainders of all tunnels of a worker.
+///
+/// Only directions that are waiting are in here, so that finding the largest costs nothing per idle
+/// tunnel.
+#[derive(Debug, Default)]
+pub(super) struct Remainders {
+    total: Cell<usize>,
+    sizes: RefCell<Slab<RemainderSize>>,
+}
+
+/// The memory that one direction of a tunnel takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RemainderSize {
+    pub(super) bytes: usize,
+    /// The slot of the tunnel.
+    pub(super) slot: usize,
+}
+
+/// Where a direction accounts for what it keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RemainderAccount<'a> {
+    pub(super) remainders: &'a Rc<Remainders>,
+    pub(super) slot: usize,
+}
+
+/// Counts a remainder for as long as it exists.
+#[derive(Debug)]
+struct CountedRemainder {
+    remainders: Rc<Remainders>,
+    key: usize,
+}
+
+impl Remainders {
+    /// The memory that the worker's remainders take, in bytes.
+    pub(super) fn total(&self) -> usize {
+        self.total.get()
+    }
+
+    /// The `count` largest remainders, the largest first.
+    pub(super) fn largest(&self, count: usize) -> Vec<RemainderSize> {
+        let mut largest = BinaryHeap::with_capacity(count.saturating_add(1));
+        for (_, size) in self.sizes.borrow().iter() {
+            largest.push(Reverse(*size));
+            if largest.len() > count {
+                largest.pop();
+            }
+        }
+        let largest = largest.into_sorted_vec();
+        largest.into_iter().map(|Reverse(size)| size).collect()
+    }
+
+    fn count(account: RemainderAccount<'_>, bytes: usize) -> CountedRemainder {
+        let RemainderAccount { remainders, slot } = account;
+        remainders.total.set(remainders.total.get() + bytes);
+        let key = remainders
+            .sizes
+            .borrow_mut()
+            .insert(RemainderSize { bytes, slot });
+        CountedRemainder {
+            remainders: Rc::clone(remainders),
+            key,
+        }
+    }
+}
+
+impl Drop for CountedRemainder {
+    fn drop(&mut self) {
+        let mut sizes = self.remainders.sizes.borrow_mut();
+        let size = sizes.try_remove(self.key);
+        let bytes = size.map_or(0, |size| size.bytes);
+        self.remainders
+            .total
+            .set(self.remainders.total.get().saturating_sub(bytes));
+        if sizes.is_empty() {
+            // After a peak, its memory goes back.
+            sizes.shrink_to_fit();
+        }
+    }
+}
 
 /// The bytes that one direction has read and not yet written.
 #[derive(Debug, Default)]
@@ -20,12 +106,17 @@ pub(super) struct Unwritten {
 struct Remainder {
     bytes: Box<[u8]>,
     written: usize,
+    _counted: CountedRemainder,
 }
 
 impl Unwritten {
-    pub(super) fn keep(&mut self, bytes: Box<[u8]>) {
+    pub(super) fn keep(&mut self, bytes: Box<[u8]>, account: RemainderAccount<'_>) {
         if !bytes.is_empty() {
-            self.remainder = Some(Box::new(Remainder { bytes, written: 0 }));
+            self.remainder = Some(Box::new(Remainder {
+                _counted: Remainders::count(account, bytes.len()),
+                bytes,
+                written: 0,
+            }));
         }
     }
 
@@ -74,6 +165,7 @@ impl Unwritten {
         &mut self,
         sink: &mut Stream,
         mut bytes: &[u8],
+        account: RemainderAccount<'_>,
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
         // The next `deliver` flushes, before anything else is read.
@@ -86,11 +178,46 @@ impl Unwritten {
                 },
                 // The only allocation in relaying, and only for a peer that does not keep up.
                 Poll::Pending => {
-                    self.keep(bytes.into());
+                    self.keep(bytes.into(), account);
                     break;
                 }
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remainders_are_counted_until_they_are_gone_and_the_largest_are_found() {
+        let remainders = Rc::<Remainders>::default();
+        let keep = |slot, bytes: usize| {
+            let mut unwritten = Unwritten::default();
+            let account = RemainderAccount {
+                remainders: &remainders,
+                slot,
+            };
+            unwritten.keep(vec![0; bytes].into(), account);
+            unwritten
+        };
+        let largest = |count| {
+            let largest = remainders.largest(count).into_iter();
+            largest
+                .map(|size| (size.slot, size.bytes))
+                .collect::<Vec<_>>()
+        };
+        let kept: Vec<Unwritten> = (0..10).map(|slot| keep(slot, 100 * (slot % 7))).collect();
+        assert_eq!(remainders.total(), 2400);
+        assert_eq!(largest(3), [(6, 600), (5, 500), (4, 400)]);
+        assert_eq!(largest(100).len(), 8, "two are empty");
+        let mut kept = kept.into_iter();
+        assert!(kept.by_ref().take(7).count() == 7);
+        assert_eq!(largest(3), [(9, 200), (8, 100)]);
+        assert_eq!(remainders.total(), 300);
+        drop(kept);
+        assert_eq!((remainders.total(), largest(3)), (0, Vec::new()));
     }
 }
