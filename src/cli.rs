@@ -44,6 +44,7 @@ Exit codes:
   5  the probe failed
   6  no running tidegate responded
   7  the running tidegate rejected the request
+  8  a part of tidegate panicked, which is a bug; the log has the message
 
 Signals to `run`:
   SIGHUP           reload the configuration; one that is not valid changes nothing

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod protocol;
 pub mod drain;
+pub mod vital;
 pub mod systemd;
 pub mod quota;
 pub mod net;

@@ -23,8 +23,10 @@ use crate::handover::identity::Identity;
 use crate::handover::link::Link;
 use crate::handover::successor::{Inheritance, Predecessor};
 use crate::observe::log::start::{self as logging, Logging};
+use crate::session::Shared;
 use crate::systemd::{self, passed_sockets::PassedSockets};
 use crate::upstream::registry::Registry;
+use crate::vital::{self, vital};
 
 /// Maximum number of blocking threads, for name resolution and files.
 const BLOCKING_THREADS: usize = 4;
@@ -53,13 +55,13 @@ impl Startup<'_> {
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
-        control.block_on(async {
+        control.block_on(vital("control", async {
             let mut process = Process::start(self, &loaded, &logging, predecessor).await?;
             ready(&ServingProcess {
                 addresses: process.reloader.listeners().addresses(),
             });
             Ok(process.serve().await)
-        })
+        }))
     }
 }
 
@@ -83,6 +85,7 @@ impl Process {
         let signals = Signals::install()?;
         let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
         let base = Base::build(config, registry.unwrap_or_default()).await?;
+        flush_logs_on_panic(&base.shared, logging);
         let files = FileWatch::new();
         let (view, orders) = base.view(loaded, logging, inheritance.generation);
         let older = inheritance.older();
@@ -162,6 +165,15 @@ impl Process {
         self.watch_files();
         self.reloader.registry().settle();
     }
+}
+
+/// A panic that ends the process must not take the last lines of the logs with it.
+fn flush_logs_on_panic(shared: &Arc<Shared>, logging: &Logging) {
+    let (shared, log) = (Arc::clone(shared), logging.lines().clone());
+    vital::flush_logs_with(move || {
+        shared.access_log.flush();
+        log.flush();
+    });
 }
 
 /// Everything that can fail is done: waits for the predecessor's permission to accept, if there is one.

@@ -17,6 +17,7 @@ use crate::net::admission::{Admission, WorkerLoad};
 use crate::observe::counters::Counters;
 use crate::session::{Shared, Worker};
 use crate::tunnel::SWEEP_INTERVAL;
+use crate::vital::vital;
 
 /// Starts worker `number`. Its connections count against `admission`.
 ///
@@ -37,26 +38,25 @@ pub(super) fn start(
         counters: Arc::clone(&counters),
     };
     let shared = Arc::clone(shared);
+    let name = format!("worker-{number}");
     // The runtime is created on its own thread, and its failure must still fail the start.
     let (started, has_started) = std::sync::mpsc::sync_channel(1);
-    thread::Builder::new()
-        .name(format!("worker-{number}"))
-        .spawn(move || {
-            let runtime = Builder::new_current_thread()
-                .enable_io()
-                .enable_time()
-                .build_local(LocalOptions::default());
-            match runtime {
-                Ok(runtime) => {
-                    let _ = started.send(Ok(()));
-                    let worker = Rc::new(Worker::new(shared, counters));
-                    runtime.block_on(run(worker, messages, asked));
-                }
-                Err(error) => {
-                    let _ = started.send(Err(error));
-                }
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                let _ = started.send(Ok(()));
+                let worker = Rc::new(Worker::new(shared, counters));
+                runtime.block_on(vital(&name, run(worker, messages, asked)));
             }
-        })?;
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    })?;
     has_started.recv().map_err(io::Error::other)??;
     Ok(handle)
 }
@@ -74,7 +74,8 @@ async fn run(
             message = messages.recv() => match message {
                 Some(WorkerMessage::Accept(task)) => {
                     worker.recorder.counters.listener(&task.owner.load().name);
-                    worker.tasks.spawn(acceptor::accept_all(Rc::clone(&worker), *task));
+                    let accepting = acceptor::accept_all(Rc::clone(&worker), *task);
+                    worker.tasks.spawn(vital("accepting", accepting));
                 }
                 Some(WorkerMessage::IncomingConnection(arrival)) => {
                     worker.tasks.spawn(accept::serve(Rc::clone(&worker), *arrival));

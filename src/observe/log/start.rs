@@ -25,6 +25,11 @@ impl Logging {
     pub fn dropped(&self) -> &Arc<Counter> {
         &self.dropped
     }
+
+    /// The queue of its lines.
+    pub fn lines(&self) -> &Lines {
+        &self.lines
+    }
 }
 
 impl Drop for Logging {
