@@ -305,6 +305,29 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
     }
 
+    /// A blocking connection would wait until something accepts, which here is never.
+    #[test]
+    fn a_socket_with_a_full_backlog_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.sock");
+        let silent = UnixListener::bind(&path).unwrap();
+        SockRef::from(&silent).listen(0).unwrap();
+        let connect = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let connected = socket.connect(&socket2::SockAddr::unix(&path).unwrap());
+            connected.map(|()| socket)
+        };
+        let mut waiting = Vec::new();
+        while let Ok(socket) = connect() {
+            waiting.push(socket);
+        }
+        assert!(!waiting.is_empty());
+        let error = ListeningSocket::bind(&unix(&path)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+    }
+
     #[test]
     fn a_file_that_is_not_a_socket_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();

@@ -4,9 +4,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a unix socket; removed with the socket, if this process owns it.
 #[derive(Debug)]
@@ -84,9 +85,15 @@ pub(super) fn remove_stale(path: &Path) -> io::Result<()> {
             "the path is not a socket",
         ));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A process that accepts nothing may have a full backlog, and a blocking connection would wait for it.
+    socket.set_nonblocking(true)?;
+    let Err(error) = socket.connect(&SockAddr::unix(path)?) else {
+        return Err(io::ErrorKind::AddrInUse.into());
+    };
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        io::ErrorKind::WouldBlock => Err(io::ErrorKind::AddrInUse.into()),
+        _ => Err(error),
     }
 }
