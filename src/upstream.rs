@@ -5,6 +5,8 @@
 pub mod balance;
 pub mod queue;
 mod time;
+mod retry_budget;
+pub mod unanswered;
 pub mod health;
 pub mod handover;
 pub mod endpoint;

@@ -214,6 +214,8 @@ pub struct EndpointSeries {
     pub connect_failures: CounterArray<{ ConnectFailure::ALL.len() }>,
     /// Requests retried on another endpoint because of this one's response, or the lack of one.
     pub retried: Counter,
+    /// Requests not retried because their upstream had used up its retry budget.
+    pub retries_refused: Counter,
 }
 
 impl EndpointSeries {
@@ -228,6 +230,7 @@ impl EndpointSeries {
             connect_seconds: Histogram::new(&LATENCY_SECONDS),
             connect_failures: CounterArray::default(),
             retried: Counter::default(),
+            retries_refused: Counter::default(),
         }
     }
 

@@ -24,7 +24,9 @@ pub(super) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
+    /// Counts the request, which its retries depend on.
     pub(super) fn new(routed: &'a RoutedRequest<'a>) -> Self {
+        routed.upstream.count_request(Instant::now());
         Self {
             routed,
             tried: Vec::new(),
@@ -66,10 +68,9 @@ impl<'a> Attempts<'a> {
         lease
     }
 
-    /// Whether a response or a timeout may lead to another attempt.
-    pub(super) fn may_repeat(&self) -> bool {
-        let on = &self.routed.upstream.retry().on;
-        self.left > 0 && (on.timeout || !on.statuses.is_empty())
+    /// Keeps the error of an attempt that wrote nothing, for [`next`](Self::next).
+    pub(super) fn note(&mut self, error: SessionError) {
+        self.last_error = error;
     }
 
     /// Opens a new connection to the leased endpoint. A failure is logged, counted and kept for
@@ -119,32 +120,51 @@ impl<'a> Attempts<'a> {
         status: StatusCode,
     ) -> Option<Lease> {
         let wanted = &self.routed.upstream.retry().on.statuses;
-        let next = wanted
-            .contains(&status)
-            .then(|| self.next_untried())
-            .flatten()?;
-        self.log_retry(lease, &next, status.as_str());
-        Some(next)
+        self.retry(wanted.contains(&status), lease, status.as_str())
     }
 
     /// Leases another endpoint if `retry_on` has timeouts: the leased one did not respond in time.
     pub(super) fn retry_after_timeout(&mut self, lease: &Lease) -> Option<Lease> {
         let wanted = self.routed.upstream.retry().on.timeout;
-        let next = wanted.then(|| self.next_untried()).flatten()?;
-        self.log_retry(lease, &next, "timeout");
-        Some(next)
+        self.retry(wanted, lease, "timeout")
     }
 
-    fn log_retry(&self, lease: &Lease, next: &Lease, response: &str) {
-        self.routed.endpoint_series(lease).retried.add(1);
+    /// Leases another endpoint if `retry_on` has closed connections: the leased one sent no byte of a
+    /// response.
+    pub(super) fn retry_after_close(&mut self, lease: &Lease) -> Option<Lease> {
+        let wanted = self.routed.upstream.retry().on.closed;
+        self.retry(wanted, lease, "closed")
+    }
+
+    /// Leases another endpoint for a request that was sent already, if that is `wanted`, an endpoint is
+    /// left to try, and the upstream's budget has a retry left.
+    fn retry(&mut self, wanted: bool, lease: &Lease, response: &str) -> Option<Lease> {
+        let next = wanted.then(|| self.next_untried()).flatten()?;
+        let series = self.routed.endpoint_series(lease);
+        let upstream = self.routed.upstream;
+        let session = self.routed.facts.session;
+        let endpoint = &lease.endpoint().label;
+        if !upstream.take_retry(Instant::now()) {
+            series.retries_refused.add(1);
+            tracing::warn!(
+                %session,
+                upstream = %upstream.name,
+                %endpoint,
+                response,
+                "not retrying: a fifth of the requests are retries already"
+            );
+            return None;
+        }
+        series.retried.add(1);
         tracing::warn!(
-            session = %self.routed.facts.session,
-            upstream = %self.routed.upstream.name,
-            endpoint = %lease.endpoint().label,
+            %session,
+            upstream = %upstream.name,
+            %endpoint,
             response,
             next = %next.endpoint().label,
             "retrying on another endpoint"
         );
+        Some(next)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::protocol::header_case::HeaderCase;
 use crate::protocol::rejection::Rejection;
 use crate::quota::QuotaPermit;
 use crate::upstream::endpoint::Lease;
-use crate::upstream::exchange::{EndpointResponse, exchange};
+use crate::upstream::exchange::{EndpointResponse, ExchangeError, exchange};
 use crate::upstream::health::SessionFailure;
 use crate::upstream::http::{self, BorrowedConnection, RequestBody};
 
@@ -113,16 +113,19 @@ async fn request_tunnel(
                     None => return Ok((response, lease)),
                 }
             }
-            // The request has been written, and the endpoint may have acted on it. Without a
-            // response, it is not known to be safe to send it to another one.
             Ok(Err(error)) => {
                 routed.failed(lease.endpoint(), SessionFailure::Handshake);
-                let endpoint = &lease.endpoint().label;
-                return Err(SessionError::caused_by(
-                    Rejection::BadAnswer,
-                    endpoint,
-                    &error,
-                ));
+                // The endpoint may have acted on the request, whatever it did then. That it closed
+                // without an answer nearly always means that it did not; a part of an answer means
+                // that it did.
+                let next = match error {
+                    ExchangeError::Unanswered(_) => attempts.retry_after_close(&lease),
+                    _ => None,
+                };
+                next.ok_or_else(|| {
+                    let endpoint = &lease.endpoint().label;
+                    SessionError::caused_by(Rejection::BadAnswer, endpoint, &error)
+                })?
             }
             Err(_) => {
                 routed.failed(lease.endpoint(), SessionFailure::Handshake);
@@ -182,9 +185,9 @@ async fn pass_on(
     // hyper reads no response without a request. The real one was written long ago, and what this
     // one writes is discarded by `ReplayStream`.
     let response = sender
-        .send_request(Request::new(RequestBody::Empty))
+        .try_send_request(Request::new(RequestBody::Empty))
         .await
-        .map_err(broken)?;
+        .map_err(|error| broken(error.into_error()))?;
     plain_http::pass_back(
         routed,
         response,

@@ -23,6 +23,7 @@ use crate::upstream::http::{
     self, BlockedFields, BorrowedConnection, PoolKey, RequestBody, RequestSender, ResponseBody,
     UploadProgress,
 };
+use crate::upstream::unanswered::is_unanswered;
 
 /// Forwards the request and passes the response back.
 pub(super) async fn proxy(
@@ -43,11 +44,13 @@ pub(super) async fn proxy(
     let mut lease = attempts.next().await?;
     loop {
         prepare(routed, &mut request, &lease, &edit)?;
-        let repeatable_copy = attempts
-            .may_repeat()
-            .then(|| repeatable_copy(&request))
-            .flatten();
-        let attempt = try_endpoint(routed, &mut attempts, &lease, request, &upload).await;
+        let repeatable_copy = repeatable_copy(&request);
+        let outgoing = Outgoing {
+            request,
+            copy: repeatable_copy.as_ref(),
+            upload: &upload,
+        };
+        let attempt = try_endpoint(routed, &mut attempts, &lease, outgoing).await;
         if let PlainAttempt::Responded(response, _) = &attempt {
             routed.responded(lease.endpoint(), response.status());
         }
@@ -58,6 +61,9 @@ pub(super) async fn proxy(
                 }
                 PlainAttempt::Failed(RequestFailure::TooSlow) => {
                     attempts.retry_after_timeout(&lease)
+                }
+                PlainAttempt::Failed(failure) if failure.is_unanswered() => {
+                    attempts.retry_after_close(&lease)
                 }
                 PlainAttempt::Failed(_) | PlainAttempt::NotReached(_) => None,
             };
@@ -79,11 +85,19 @@ pub(super) async fn proxy(
     }
 }
 
+/// A request on its way to an endpoint.
+struct Outgoing<'a> {
+    request: Request<RequestBody>,
+    /// A copy of it, if it may be sent twice.
+    copy: Option<&'a Request<RequestBody>>,
+    upload: &'a UploadProgress,
+}
+
 /// The result of one attempt.
 enum PlainAttempt {
     Responded(Response<Incoming>, RequestSender),
     Failed(RequestFailure),
-    /// No connection could be opened: the request, unsent.
+    /// No byte of the request was written: the request.
     NotReached(Box<Request<RequestBody>>),
 }
 
@@ -92,16 +106,25 @@ async fn try_endpoint(
     routed: &RoutedRequest<'_>,
     attempts: &mut Attempts<'_>,
     lease: &Lease,
-    mut request: Request<RequestBody>,
-    upload: &UploadProgress,
+    outgoing: Outgoing<'_>,
 ) -> PlainAttempt {
+    let Outgoing {
+        mut request,
+        copy,
+        upload,
+    } = outgoing;
     let worker = &routed.connection.worker;
     let key = PoolKey::of(routed.upstream, lease);
     if let Some(mut sender) = key.and_then(|key| worker.pool.take(key)) {
-        match reuse(routed, &mut sender, request, upload).await {
+        // The endpoint may be closing a connection that was used before right now (RFC 9112 section
+        // 9.3.1). A request that it cannot have acted on is sent again.
+        match send(routed, &mut sender, request, upload).await {
             Ok(response) => return PlainAttempt::Responded(response, sender),
-            Err(RequestFailure::Retry(copy)) => request = *copy,
-            Err(failure) => return PlainAttempt::Failed(failure),
+            Err(RequestFailure::Unsent(unsent)) => request = *unsent,
+            Err(failure) => match copy.filter(|_| failure.is_unanswered()) {
+                Some(copy) => request = copy_of(copy),
+                None => return PlainAttempt::Failed(failure),
+            },
         }
     }
     let Some(reached) = attempts.connect(lease).await else {
@@ -111,6 +134,10 @@ async fn try_endpoint(
         Err(error) => PlainAttempt::Failed(RequestFailure::NoResponse(error)),
         Ok(mut sender) => match send(routed, &mut sender, request, upload).await {
             Ok(response) => PlainAttempt::Responded(response, sender),
+            Err(RequestFailure::Unsent(unsent)) => {
+                attempts.note(closed_unsent(lease));
+                PlainAttempt::NotReached(unsent)
+            }
             Err(failure) => PlainAttempt::Failed(failure),
         },
     }
@@ -120,20 +147,23 @@ async fn try_endpoint(
 /// 9.2.1), without a body, which could be read only once.
 fn repeatable_copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    (safe && request.body().is_empty()).then(|| {
-        let mut copy = Request::new(RequestBody::Empty);
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        *copy.extensions_mut() = request.extensions().clone();
-        copy
-    })
+    (safe && request.body().is_empty()).then(|| copy_of(request))
+}
+
+/// A copy of the request, without its body.
+fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }
 
 /// Why a request got no response.
 enum RequestFailure {
-    /// The endpoint cannot have acted on the request: it may be sent again.
-    Retry(Box<Request<RequestBody>>),
+    /// No byte of the request was written: the request.
+    Unsent(Box<Request<RequestBody>>),
     /// The endpoint closed the connection, or its response is not valid HTTP.
     NoResponse(hyper::Error),
     /// The client's request body is not valid, or ended early.
@@ -145,13 +175,20 @@ enum RequestFailure {
 }
 
 impl RequestFailure {
+    /// Whether the endpoint sent no byte of a response, and ended the connection instead.
+    fn is_unanswered(&self) -> bool {
+        match self {
+            Self::NoResponse(error) => {
+                is_unanswered(error) || error.is_closed() || error.is_canceled()
+            }
+            _ => false,
+        }
+    }
+
     fn into_error(self, lease: &Lease) -> SessionError {
         let endpoint = &lease.endpoint().label;
         match self {
-            Self::Retry(_) => SessionError {
-                rejection: Rejection::BadAnswer,
-                detail: Some(format!("{endpoint}: closed before the request was sent")),
-            },
+            Self::Unsent(_) => closed_unsent(lease),
             Self::NoResponse(error) => {
                 SessionError::caused_by(Rejection::BadAnswer, endpoint, &error)
             }
@@ -164,6 +201,14 @@ impl RequestFailure {
                 detail: Some(format!("{endpoint}: no response in time")),
             },
         }
+    }
+}
+
+fn closed_unsent(lease: &Lease) -> SessionError {
+    let endpoint = &lease.endpoint().label;
+    SessionError {
+        rejection: Rejection::BadAnswer,
+        detail: Some(format!("{endpoint}: closed before the request was sent")),
     }
 }
 
@@ -192,26 +237,6 @@ fn prepare(
     Ok(())
 }
 
-/// Sends over a connection that was used before, which the endpoint may be closing right now (RFC
-/// 9112 section 9.3.1). A request that it cannot have acted on is sent again.
-async fn reuse(
-    routed: &RoutedRequest<'_>,
-    sender: &mut RequestSender,
-    request: Request<RequestBody>,
-    upload: &UploadProgress,
-) -> Result<Response<Incoming>, RequestFailure> {
-    let copy = repeatable_copy(&request);
-    match (send(routed, sender, request, upload).await, copy) {
-        // Not one byte of a response has come: after the first, hyper would report a parse error.
-        (Err(RequestFailure::NoResponse(error)), Some(copy))
-            if error.is_incomplete_message() || error.is_closed() || error.is_canceled() =>
-        {
-            Err(RequestFailure::Retry(Box::new(copy)))
-        }
-        (result, _) => result,
-    }
-}
-
 /// Sends the request and waits for the response head, for `timeouts.response` after the last piece
 /// of the request. While the client is still sending, the endpoint need not respond.
 async fn send(
@@ -228,7 +253,7 @@ async fn send(
             Ok(Ok(response)) => return Ok(response),
             Ok(Err(mut failure)) => {
                 return Err(match failure.take_message() {
-                    Some(request) => RequestFailure::Retry(Box::new(request)),
+                    Some(request) => RequestFailure::Unsent(Box::new(request)),
                     None if upload.expired() => RequestFailure::UploadStalled,
                     None if upload.is_broken() => {
                         RequestFailure::UploadBroken(failure.into_error())

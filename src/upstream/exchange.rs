@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::connect::EndpointConnection;
 use super::source::PortPermit;
+use super::unanswered::{Unanswered, is_end};
 use crate::net::stream::Stream;
 use crate::protocol::handshake_response::{ResponseHead, ResponseHeadError};
 
@@ -33,8 +34,11 @@ pub enum ExchangeError {
     /// The response could not be read.
     #[error("cannot read the response: {0}")]
     Read(#[source] io::Error),
-    /// The endpoint closed the connection before its response was complete.
-    #[error("connection closed before the response")]
+    /// The endpoint ended the connection before any byte of a response.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    /// The endpoint closed the connection within the head of its response.
+    #[error("connection closed within the head of the response")]
     Closed,
     /// The response head is too long.
     #[error("the response head is longer than {MAX_HEAD_BYTES} bytes")]
@@ -95,11 +99,11 @@ pub async fn exchange(
     request: &[u8],
 ) -> Result<EndpointResponse, ExchangeError> {
     let stream = &mut connection.stream;
-    stream
-        .write_all(request)
-        .await
-        .map_err(ExchangeError::Write)?;
-    stream.flush().await.map_err(ExchangeError::Write)?;
+    match write(stream, request).await {
+        // The endpoint may have answered before it closed: what it sent can still be read.
+        Err(error) if !is_end(&error) => return Err(ExchangeError::Write(error)),
+        Ok(()) | Err(_) => {}
+    }
     let mut bytes = Vec::with_capacity(INITIAL_HEAD_BYTES);
     let mut interim = 0;
     loop {
@@ -122,15 +126,20 @@ pub async fn exchange(
             None if bytes.len() >= MAX_HEAD_BYTES => return Err(ExchangeError::TooLong),
             None => {}
         }
-        if stream
-            .read_buf(&mut bytes)
-            .await
-            .map_err(ExchangeError::Read)?
-            == 0
-        {
-            return Err(ExchangeError::Closed);
+        let has_begun = interim > 0 || !bytes.is_empty();
+        match stream.read_buf(&mut bytes).await {
+            Ok(1..) => {}
+            Ok(0) if has_begun => return Err(ExchangeError::Closed),
+            Ok(0) => return Err(Unanswered.into()),
+            Err(error) if is_end(&error) && !has_begun => return Err(Unanswered.into()),
+            Err(error) => return Err(ExchangeError::Read(error)),
         }
     }
+}
+
+async fn write(stream: &mut Stream, request: &[u8]) -> io::Result<()> {
+    stream.write_all(request).await?;
+    stream.flush().await
 }
 
 /// A connection whose request has been written and whose response has been read in part. hyper's

@@ -14,7 +14,7 @@ use super::endpoint::{EndpointState, Lease, locked};
 use super::health::{EndpointHealth, HealthStatus};
 use super::queue::QueueError;
 use super::registry::{Registry, UpstreamState, UpstreamTls};
-use super::time::micros;
+use super::time::{micros, second};
 use crate::config::model::{
     self, Balance, ConnectConfig, HashKey, Picking, Retry, Sticky, UpstreamTimeouts,
 };
@@ -224,6 +224,17 @@ impl Upstream {
         serving
             .map(|endpoint| Arc::clone(&endpoint.state))
             .collect()
+    }
+
+    /// Counts a request that begins, for the retry budget.
+    pub fn count_request(&self, now: Instant) {
+        locked(&self.state.retries).count_request(second(now));
+    }
+
+    /// Takes a retry of a request that was sent already out of the upstream's budget; returns whether there
+    /// was one left: over ten seconds, a fifth of its requests, or ten if that is more.
+    pub fn take_retry(&self, now: Instant) -> bool {
+        locked(&self.state.retries).take_retry(second(now))
     }
 
     /// Requests in the queue.

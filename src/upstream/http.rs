@@ -6,15 +6,20 @@
 mod pool;
 mod request;
 mod response;
+mod sender;
+
+use std::rc::Rc;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::pool::{Pool, PoolKey};
-pub use self::request::{BlockedFields, RequestBody, RequestSender, UploadProgress, UploadStalled};
+pub use self::request::{BlockedFields, RequestBody, UploadProgress, UploadStalled};
 pub use self::response::{BorrowedConnection, ResponseBody};
+pub use self::sender::RequestSender;
 use super::source::PortPermit;
+use super::unanswered::{AnswerWatch, Awaited};
 use crate::drain::Tasks;
 
 /// The maximum that hyper buffers of one message: the limit of a response head.
@@ -31,6 +36,8 @@ pub async fn open(
 ) -> hyper::Result<RequestSender> {
     // Names keep the client's case where it is known, and are title case otherwise: some endpoints
     // compare them with case.
+    let is_awaited = Awaited::default();
+    let io = AnswerWatch::new(io, Rc::clone(&is_awaited));
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
@@ -43,5 +50,5 @@ pub async fn open(
         // Not before: the port is in use as long as the connection is open, idle in the pool, too.
         drop(port);
     });
-    Ok(sender)
+    Ok(RequestSender::new(sender, is_awaited))
 }

@@ -13,6 +13,7 @@ use rustls::client::ClientConfig;
 use super::endpoint::{EndpointKey, EndpointState, locked};
 use super::handover::{UnclaimedHandover, UpstreamHandover, UpstreamsHandover};
 use super::queue::Queue;
+use super::retry_budget::RetryBudget;
 use super::time::micros;
 use crate::config::model::{self, Address, Discovery, EndpointTls, Roots, Secret};
 use crate::net::tls::{self, TlsError};
@@ -46,6 +47,8 @@ pub struct UpstreamState {
     pub name: Arc<str>,
     /// Requests that wait for an endpoint.
     pub queue: Arc<Queue>,
+    /// How many requests may be sent a second time.
+    pub(super) retries: Mutex<RetryBudget>,
     tls: Mutex<Option<Arc<UpstreamTls>>>,
     secret: OnceLock<[u8; 32]>,
     /// What discovery last found, and how.
@@ -57,6 +60,7 @@ impl UpstreamState {
         Self {
             name: Arc::clone(name),
             queue: Arc::default(),
+            retries: Mutex::default(),
             tls: Mutex::default(),
             secret: OnceLock::new(),
             discovered: Mutex::default(),

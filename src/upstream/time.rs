@@ -16,6 +16,11 @@ pub(super) fn micros(now: Instant) -> u64 {
     now.saturating_duration_since(*BEGAN).as_micros() as u64
 }
 
+/// [`micros`] in whole seconds.
+pub(super) fn second(now: Instant) -> u64 {
+    micros(now) / 1_000_000
+}
+
 /// `time` after `now`, or far away if that overflows.
 pub(super) fn later(now: Instant, time: Duration) -> Instant {
     now.checked_add(time).unwrap_or(now + YEAR)

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
+use futures_util::future::join_all;
+
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::proxy::{Proxy, simple};
+use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
 
@@ -111,6 +114,124 @@ async fn a_timeout_leads_to_another_endpoint_if_so_configured() {
     let (mut client, _silent, next) = ask(&proxy, HANDSHAKE, &endpoints).await;
     assert_eq!(client.reply().await.0.status(), 504);
     next.stays_quiet().await;
+}
+
+/// How an endpoint ends a connection after it has read the request.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Close,
+    Reset,
+    /// It closes in the middle of a response head.
+    Partly,
+}
+
+async fn end(mut asked: Wire, ending: Ending) {
+    match ending {
+        Ending::Close => asked.finish().await,
+        Ending::Reset => asked.reset(),
+        Ending::Partly => {
+            asked.send("HTTP/1.1 200 OK\r\nContent-Le").await;
+            asked.finish().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_end_without_an_answer_leads_to_another_endpoint() {
+    let endpoints = endpoints().await;
+    let addresses = endpoints.each_ref().map(|each| each.address);
+    let proxy = Proxy::start(&config(&addresses, "")).await;
+    for (request, answer) in [(HANDSHAKE, SWITCH), (GET, BUSY)] {
+        for ending in [Ending::Close, Ending::Reset] {
+            let (mut client, asked, next) = ask(&proxy, request, &endpoints).await;
+            end(asked, ending).await;
+            let (mut wire, head) = next.request().await;
+            assert_eq!(head.start(), request.lines().next().unwrap());
+            wire.send(answer).await;
+            let expected: u16 = answer[9..12].parse().unwrap();
+            assert_eq!(client.head().await.status(), expected, "{ending:?}");
+        }
+        // A part of an answer is an answer.
+        let (mut client, asked, next) = ask(&proxy, request, &endpoints).await;
+        end(asked, Ending::Partly).await;
+        assert_eq!(client.reply().await.0.status(), 502, "{request}");
+        next.stays_quiet().await;
+    }
+    // The last endpoint has nothing after it.
+    let (mut client, asked, next) = ask(&proxy, HANDSHAKE, &endpoints).await;
+    end(asked, Ending::Close).await;
+    drop(next.request().await);
+    assert_eq!(client.reply().await.0.status(), 502);
+    // Neither is a request sent twice that may have had an effect...
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    let (mut client, asked, next) = ask(&proxy, post, &endpoints).await;
+    end(asked, Ending::Close).await;
+    assert_eq!(client.reply().await.0.status(), 502);
+    next.stays_quiet().await;
+    // ... nor anything if so configured.
+    proxy.reload(&config(&addresses, "retry_on = []")).await;
+    for request in [HANDSHAKE, GET] {
+        let (mut client, asked, next) = ask(&proxy, request, &endpoints).await;
+        end(asked, Ending::Close).await;
+        assert_eq!(client.reply().await.0.status(), 502);
+        next.stays_quiet().await;
+    }
+}
+
+/// An endpoint that closes every `nth` handshake without an answer, and accepts the others.
+async fn closes_every(nth: usize) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let endpoint = Endpoint::bind().await;
+    let address = endpoint.address;
+    let task = tokio::spawn(async move {
+        let mut open = Vec::new();
+        for number in 1.. {
+            let (mut wire, _) = endpoint.request().await;
+            if number % nth != 0 {
+                wire.send(SWITCH).await;
+                open.push(wire);
+            }
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn an_endpoint_that_closes_half_of_its_handshakes_fails_no_client() {
+    let (faulty, _task) = closes_every(2).await;
+    let echo = Echo::start("echo").await;
+    let proxy = Proxy::start(&config(&[faulty, echo.address], "")).await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(proxy.tunnel().await);
+    }
+    let retried = proxy.logged_by_now("retrying on another endpoint").await;
+    assert_eq!(retried.len(), 5, "{retried:#?}");
+    assert!(retried.iter().all(|it| it["response"] == "closed"));
+}
+
+/// If every endpoint fails, an upstream gets a fifth more requests than without retries, not twice as many.
+#[tokio::test]
+async fn retries_are_a_fifth_of_the_requests_and_the_others_are_counted() {
+    let (one, _task) = closes_every(1).await;
+    let (two, _other) = closes_every(1).await;
+    let proxy = Proxy::start(&[METRICS, &config(&[one, two], "")].concat()).await;
+    let visit = async || {
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        let (head, _) = client.reply().await;
+        let reason = head.value("tidegate-reason").map(str::to_owned);
+        (head.status(), reason)
+    };
+    let answers = join_all((0..60).map(|_| visit())).await;
+    let bad = (502, Some("bad-answer".to_owned()));
+    assert!(answers.iter().all(|answer| *answer == bad), "{answers:?}");
+    let scrape = Scrape::of(&proxy).await;
+    let upstream = ["upstream=\"main\""];
+    let [retried, refused] = ["tidegate_retries_total", "tidegate_retries_refused_total"]
+        .map(|name| scrape.sum(name, &upstream) as usize);
+    assert_eq!(retried + refused, 60);
+    // On a machine so slow that this took more than ten seconds, more are allowed.
+    assert!((12..60).contains(&retried), "{retried}");
 }
 
 fn full(echo: &Echo, queue: &str) -> String {

@@ -278,6 +278,7 @@ fn retry(section: &Section) -> Retry {
                 .iter()
                 .filter_map(|text| text.parse().ok())
                 .collect(),
+            closed: written.iter().any(|text| **text == *"closed"),
             timeout: written.iter().any(|text| **text == *"timeout"),
         },
     }

@@ -65,12 +65,12 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
         key(
             "retry_on",
             ValueKind::List(&ValueKind::OneOf(&[
-                "429", "500", "502", "503", "504", "timeout",
+                "429", "500", "502", "503", "504", "closed", "timeout",
             ])),
-            "[]",
-            "tidegate tries another endpoint after a response with one of these status codes, or (`timeout`) after no response in time. After a 101, it never does.",
+            "[\"closed\"]",
+            "tidegate sends a handshake, or a GET or HEAD request without a body, to another endpoint after a response with one of these status codes, if the endpoint closed the connection without any byte of a response (`closed`), or after no response in time (`timeout`). After a 101, it never does. In any ten seconds, at most a fifth of an upstream's requests are sent a second time, or ten if that is more.",
         )
-        .shown(r#"retry_on = ["502", "503", "timeout"]"#),
+        .shown(r#"retry_on = ["502", "503", "closed", "timeout"]"#),
         optional_table("queue", &QUEUE),
         key(
             "all_down",

@@ -159,6 +159,13 @@ fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
         let total = sum(series, |series| series.retried.get());
         metrics.sample(&labels(*endpoint), total);
     }
+    let help =
+        "Requests not retried because a fifth of the upstream's requests were retries already.";
+    metrics.family("tidegate_retries_refused_total", MetricKind::Counter, help);
+    for (endpoint, series) in &endpoints {
+        let total = sum(series, |series| series.retries_refused.get());
+        metrics.sample(&labels(*endpoint), total);
+    }
 }
 
 pub(super) fn write_ports(metrics: &mut Exposition, sources: MetricSources<'_>) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::request::RequestSender;
+use super::sender::RequestSender;
 use crate::config::model::SendProxy;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Upstream;

@@ -10,15 +10,11 @@ use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::model::same_variable;
 use crate::protocol::hop_by_hop::BodyLength;
 use crate::protocol::{forwarding_names, hop_by_hop};
-
-/// A connection that can send a request.
-pub type RequestSender = SendRequest<RequestBody>;
 
 /// The progress of a request body, readable while hyper owns the body.
 #[derive(Debug)]

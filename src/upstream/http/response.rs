@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pool::{Pool, PoolKey};
-use super::request::RequestSender;
+use super::sender::RequestSender;
 use crate::upstream::endpoint::Lease;
 
 /// A connection that a request has borrowed, and where it is returned.

@@ -89,12 +89,24 @@ pub struct Retry {
 }
 
 /// Responses after which another endpoint is tried.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryOn {
     /// These status codes.
     pub statuses: Vec<StatusCode>,
+    /// An end or a reset of the connection before any byte of a response.
+    pub closed: bool,
     /// No response in time.
     pub timeout: bool,
+}
+
+impl Default for RetryOn {
+    fn default() -> Self {
+        Self {
+            statuses: Vec::new(),
+            closed: true,
+            timeout: false,
+        }
+    }
 }
 
 /// A cookie that brings clients back to the same endpoint.

@@ -1,0 +1,48 @@
+//! The sending half of a plain connection to an endpoint.
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::SendRequest;
+
+use super::request::RequestBody;
+use crate::upstream::unanswered::Awaited;
+
+/// A connection that can send a request.
+#[derive(Debug)]
+pub struct RequestSender {
+    sender: SendRequest<RequestBody>,
+    /// Shared with the connection, which notes the first byte of an answer.
+    is_awaited: Awaited,
+}
+
+impl RequestSender {
+    pub(super) fn new(sender: SendRequest<RequestBody>, is_awaited: Awaited) -> Self {
+        Self { sender, is_awaited }
+    }
+
+    /// Whether a request can be sent now.
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Whether the connection is closed.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Sends a request, and waits for the head of its response.
+    ///
+    /// # Errors
+    /// hyper's error, with the request if no byte of it was written. The error is
+    /// [unanswered](crate::upstream::unanswered::is_unanswered) if the connection ended before any byte of a
+    /// response.
+    pub fn try_send_request(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<>
+    {
+        self.is_awaited.set(true);
+        self.sender.try_send_request(request)
+    }
+}
