@@ -3,6 +3,7 @@
 //! Which lines there are is not decided here: `access_log` has those of sessions.
 
 pub mod fields;
+mod loss;
 pub mod record;
 pub mod sink;
 pub mod start;

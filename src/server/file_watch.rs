@@ -1,11 +1,14 @@
 //! Watching files for changes.
 //!
 //! An event only says that it is time to compare: what counts is whether the contents differ from those in
-//! effect, because reading and touching a file raise events as well. A comparison every ten seconds is the
-//! fallback for file systems without events.
+//! effect, because reading and touching a file raise events as well. Folders are watched, but events of other
+//! files in them, such as a log, are ignored. A comparison every ten seconds is the fallback for file systems
+//! without events.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -18,12 +21,19 @@ const QUIET_FOR: Duration = Duration::from_millis(200);
 /// How often files are compared, whatever the events say.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The maximum number of links that are followed from a file.
+const MAX_LINKS: usize = 16;
+
+/// The names of the watched files, and of every link on the way to them.
+type Names = HashSet<OsString>;
+
 /// Reports when files may have changed.
 #[derive(Debug)]
 pub(super) struct FileWatch {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
     folders: HashSet<PathBuf>,
+    names: Arc<Mutex<Names>>,
     /// When files with events will have been quiet long enough.
     quiet_at: Option<Instant>,
     /// The latest time of the next comparison, so that files that are never quiet are compared as well.
@@ -35,8 +45,11 @@ impl FileWatch {
     pub(super) fn new() -> Self {
         // One pending event is as good as many.
         let (sender, events) = mpsc::channel(1);
+        let names: Arc<Mutex<Names>> = Arc::default();
+        let known = Arc::clone(&names);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !matches!(event.kind, EventKind::Access(_))) {
+            let names = known.lock().unwrap_or_else(PoisonError::into_inner);
+            if event.is_ok_and(|event| concerns(&event, &names)) {
                 let _ = sender.try_send(());
             }
         });
@@ -45,14 +58,19 @@ impl FileWatch {
                 tracing::warn!(%error, "cannot watch files for changes; checking them every 10 s");
             })
             .ok();
-        Self::on(watcher, events)
+        Self::on(watcher, events, names)
     }
 
-    fn on(watcher: Option<RecommendedWatcher>, events: mpsc::Receiver<()>) -> Self {
+    fn on(
+        watcher: Option<RecommendedWatcher>,
+        events: mpsc::Receiver<()>,
+        names: Arc<Mutex<Names>>,
+    ) -> Self {
         Self {
             watcher,
             events,
             folders: HashSet::new(),
+            names,
             quiet_at: None,
             latest: Instant::now() + COMPARE_INTERVAL,
         }
@@ -63,10 +81,11 @@ impl FileWatch {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
-        let folders: HashSet<PathBuf> = files
-            .into_iter()
-            .flat_map(|file| folders_of(file))
-            .collect();
+        let (mut folders, mut names) = (HashSet::new(), Names::new());
+        for file in files {
+            add_file(file, &mut folders, &mut names);
+        }
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
         // Folders, not files: a file that is replaced by a rename has no watch of its own any more.
         for gone in self.folders.difference(&folders) {
             let _ = watcher.unwatch(gone);
@@ -104,26 +123,43 @@ impl Default for FileWatch {
     }
 }
 
-/// The folders of a file and of its link targets: certificates are often renewed by replacing a link.
-fn folders_of(file: &Path) -> Vec<PathBuf> {
+/// Whether an event may mean that a file with one of these names has changed.
+fn concerns(event: &notify::Event, names: &Names) -> bool {
+    let is_named = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
+    match event.kind {
+        EventKind::Access(_) => false,
+        // Without a path the event means that others were lost.
+        _ => event.paths.is_empty() || event.paths.iter().any(is_named),
+    }
+}
+
+/// Adds the folders and names of a file and of its link targets: certificates are often renewed by replacing
+/// a link.
+fn add_file(file: &Path, folders: &mut HashSet<PathBuf>, names: &mut Names) {
     let parent = |path: &Path| match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    let mut folders = vec![parent(file)];
+    folders.insert(parent(file));
+    names.extend(file.file_name().map(OsStr::to_owned));
     if let Ok(target) = file.canonicalize() {
-        folders.push(parent(&target));
+        folders.insert(parent(&target));
+        names.extend(target.file_name().map(OsStr::to_owned));
     }
-    // The links in between may be in other folders, as with Kubernetes' secrets.
+    // The links in between may be in other folders, as with Kubernetes' secrets, where the link that is
+    // replaced is the folder `..data`.
     let mut link = file.to_owned();
-    while let Ok(next) = std::fs::read_link(&link) {
-        link = parent(&link).join(next);
-        folders.push(parent(&link));
-        if folders.len() > 16 {
+    for _ in 0..MAX_LINKS {
+        let Ok(next) = std::fs::read_link(&link) else {
             break;
-        }
+        };
+        names.extend(next.components().filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            _ => None,
+        }));
+        link = parent(&link).join(next);
+        folders.insert(parent(&link));
     }
-    folders
 }
 
 #[cfg(test)]
@@ -136,7 +172,7 @@ mod tests {
 
     fn watch() -> (mpsc::Sender<()>, FileWatch) {
         let (sender, events) = mpsc::channel(1);
-        (sender, FileWatch::on(None, events))
+        (sender, FileWatch::on(None, events, Arc::default()))
     }
 
     /// How often it was dropped before it was time, by something that happens at this pace.
@@ -178,7 +214,40 @@ mod tests {
         assert!(began.elapsed() < COMPARE_INTERVAL, "{:?}", began.elapsed());
     }
 
-    /// A log in the same folder, say.
+    #[test]
+    fn events_of_other_files_are_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        // As Kubernetes mounts a secret.
+        std::fs::create_dir(file("..1")).unwrap();
+        std::fs::write(file("..1/tls.crt"), "").unwrap();
+        std::os::unix::fs::symlink("..1", file("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/tls.crt", file("tls.crt")).unwrap();
+        let (mut folders, mut names) = (HashSet::new(), Names::new());
+        add_file(&file("tls.crt"), &mut folders, &mut names);
+        assert!(folders.contains(folder.path()) && folders.contains(&file("..data")));
+        let modify = EventKind::Modify(notify::event::ModifyKind::Any);
+        let event = |kind| notify::Event::new(kind);
+        for (event, expected) in [
+            (event(modify).add_path(file("tls.crt")), true),
+            (event(modify).add_path(file("..data")), true),
+            (event(modify).add_path(file("access.log")), false),
+            (
+                event(modify)
+                    .add_path(file("access.log"))
+                    .add_path(file("tls.crt")),
+                true,
+            ),
+            (event(modify), true),
+            (
+                event(EventKind::Access(notify::event::AccessKind::Any)).add_path(file("tls.crt")),
+                false,
+            ),
+        ] {
+            assert_eq!(concerns(&event, &names), expected, "{event:?}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn files_that_are_never_quiet_are_looked_at_too() {
         let (sender, mut watch) = watch();

@@ -1,6 +1,8 @@
 //! The process and its keys: it needs no privileges, and keys are nowhere but in memory.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -95,7 +97,7 @@ struct Secrets {
 }
 
 impl Secrets {
-    fn write(folder: &Path, endpoint: std::net::SocketAddr) -> Self {
+    fn write(folder: &Path, endpoint: SocketAddr) -> Self {
         let authority = Authority::new();
         authority.issue(folder, "chat", &["chat.example.com"]);
         authority.issue(folder, "ours", &["tidegate"]);
@@ -228,4 +230,46 @@ fn values_from_the_environment_are_not_quoted_in_diagnostics() {
         assert!(diagnostics.contains("TOKEN"), "{diagnostics}");
         assert!(!diagnostics.contains("hunter2"), "{diagnostics}");
     }
+}
+
+/// As in a minimal container or a strict sandbox.
+#[test]
+fn it_starts_without_proc() {
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "--", "sh", "-c"]);
+        command.arg(format!("mount -t tmpfs none /proc && {script}"));
+        command
+    };
+    match run("true").output() {
+        Ok(done) if done.status.success() => {}
+        refused => {
+            // Not eprintln!: the output of a test that passes is captured and not shown.
+            let line = format!("it_starts_without_proc NOT RUN: {refused:?}\n");
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            return;
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    let endpoint = SocketAddr::from(([127, 0, 0, 1], 1));
+    fs::write(&config, simple(&[endpoint])).unwrap();
+    let mut command = run("exec \"$0\" \"$@\"");
+    command.arg(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["run", "--config"]).arg(&config);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let lines: Vec<String> = lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.contains("ready"))
+        .collect();
+    // Its log ends if it exits, and goes on if it is ready.
+    let exited = child.try_wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(exited, None, "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.contains("listening")),
+        "{lines:?}"
+    );
 }

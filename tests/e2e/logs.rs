@@ -248,18 +248,25 @@ async fn a_full_disk_blocks_no_client_and_is_reported() {
     let echo = Echo::start("echo").await;
     let config = to("/dev/full", "") + METRICS + &simple(&[echo.address]);
     let proxy = Proxy::start(&config).await;
-    drop(proxy.tunnel().await);
-    let event = proxy.logged_with("access log lines dropped").await;
-    assert!(event["dropped"].as_u64() > Some(0));
-    within("both records to be counted", async {
-        while Scrape::of(&proxy)
-            .await
-            .sum("tidegate_access_log_dropped_total", &[])
-            < 2.0
-        {}
-    })
-    .await;
-    drop(proxy.tunnel().await);
+    const TUNNELS: u32 = 20;
+    for number in 1..=TUNNELS {
+        // Each is counted before the next, so that its records are a batch of their own.
+        drop(proxy.tunnel().await);
+        within("both records to be counted", async {
+            while Scrape::of(&proxy)
+                .await
+                .sum("tidegate_access_log_dropped_total", &[])
+                < f64::from(2 * number)
+            {}
+        })
+        .await;
+    }
+    let events = proxy.logged_by_now("access log lines dropped").await;
+    assert!(events[0]["dropped"].as_u64() > Some(0));
+    let cause = events[0]["cause"].as_str().unwrap();
+    assert!(cause.contains("No space left on device"), "{cause}");
+    // One at once, and then no more than one every ten seconds.
+    assert!(events.len() < TUNNELS as usize / 2, "{}", events.len());
 }
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
+use super::loss::{WriteError, Written};
+
 /// The socket on which journald receives records.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
 
@@ -35,6 +37,8 @@ pub enum Sink {
 pub struct LogFile {
     path: PathBuf,
     file: File,
+    /// The last write failed within a line: the next line must not continue it.
+    ends_in_line: bool,
 }
 
 impl Sink {
@@ -44,8 +48,11 @@ impl Sink {
     /// When the file cannot be opened.
     pub fn file(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
-        let path = path.to_owned();
-        Ok(Self::File(LogFile { path, file }))
+        Ok(Self::File(LogFile {
+            path: path.to_owned(),
+            file,
+            ends_in_line: false,
+        }))
     }
 
     /// The journald that listens at `path`.
@@ -58,38 +65,49 @@ impl Sink {
         Ok(Self::Journal(socket))
     }
 
-    /// Writes whole lines. Returns how many of them were lost.
-    pub(super) fn write(&mut self, lines: &[u8]) -> u64 {
+    /// Writes whole lines.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Written {
         let written = match self {
             Self::StandardError => write_in_pieces(&mut io::stderr(), lines),
             Self::StandardOutput => write_in_pieces(&mut io::stdout().lock(), lines),
-            Self::File(log) => {
-                // Rotation needs no signal: the name is checked with every batch, which is cheap.
-                if log.has_moved() {
-                    log.reopen();
-                }
-                log.file.write_all(lines)
-            }
-            Self::Journal(socket) => {
-                let records = lines.split(|byte| *byte == RECORD_END as u8);
-                let records = records.filter(|record| !record.is_empty());
-                let lost = records.filter(|record| socket.send(record).is_err());
-                return lost.count() as u64;
-            }
+            Self::File(log) => return log.write(lines),
+            Self::Journal(socket) => return send(socket, lines),
         };
         match written {
-            Ok(()) => 0,
+            Ok(()) => Written::default(),
             // Some may have been written, but not even their number is known.
-            Err(_) => lines.iter().filter(|byte| **byte == b'\n').count() as u64,
+            Err(error) => Written {
+                lost: count_lines(lines),
+                error: Some(WriteError::Write(error)),
+            },
         }
     }
 
     /// Reopens the file: it may have been renamed, and the old one may have to be closed.
-    pub(super) fn reopen(&mut self) {
-        if let Self::File(log) = self {
-            log.reopen();
+    pub(super) fn reopen(&mut self) -> Written {
+        let error = match self {
+            Self::File(log) => log.reopen().err(),
+            _ => None,
+        };
+        Written { lost: 0, error }
+    }
+}
+
+/// Sends records to journald, each as a datagram.
+fn send(socket: &UnixDatagram, records: &[u8]) -> Written {
+    let mut written = Written::default();
+    let records = records.split(|byte| *byte == RECORD_END as u8);
+    for record in records.filter(|record| !record.is_empty()) {
+        if let Err(error) = socket.send(record) {
+            written.lost += 1;
+            written.error = Some(WriteError::Write(error));
         }
     }
+    written
+}
+
+fn count_lines(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// Writes lines so that those of another process, which may write to the same pipe after an
@@ -127,14 +145,45 @@ impl LogFile {
 
     /// Reopens the file. If that fails, the open one is kept: better a log in the wrong place than
     /// none.
-    fn reopen(&mut self) {
-        match open(&self.path) {
-            Ok(file) => self.file = file,
-            Err(error) => {
-                let path = self.path.display();
-                tracing::warn!(%path, %error, "cannot reopen the log file; writing to the one that is open");
+    fn reopen(&mut self) -> Result<(), WriteError> {
+        self.file = open(&self.path).map_err(WriteError::Reopen)?;
+        self.ends_in_line = false;
+        Ok(())
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Written {
+        // Rotation needs no signal: the name is checked with every batch, which is cheap.
+        let reopened = match self.has_moved() {
+            true => self.reopen(),
+            false => Ok(()),
+        };
+        let (lost, error) = match self.append(lines) {
+            Ok(()) => (0, reopened.err()),
+            Err((lost, error)) => (lost, Some(WriteError::Write(error))),
+        };
+        Written { lost, error }
+    }
+
+    /// Appends lines. An error comes with the number of lines that are missing or cut.
+    fn append(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
+        if self.ends_in_line {
+            let ended = self.file.write_all(b"\n");
+            ended.map_err(|error| (count_lines(lines), error))?;
+            self.ends_in_line = false;
+        }
+        let mut rest = lines;
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(length) if length > 0 => {
+                    self.ends_in_line = rest.get(length - 1) != Some(&b'\n');
+                    rest = rest.get(length..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) => return Err((count_lines(rest), io::ErrorKind::WriteZero.into())),
+                Err(error) => return Err((count_lines(rest), error)),
             }
         }
+        Ok(())
     }
 }
 
@@ -153,16 +202,18 @@ mod tests {
         let path = folder.path().join("access.log");
         let aside = folder.path().join("access.log.1");
         let mut sink = Sink::file(&path).unwrap();
-        assert_eq!(sink.write(b"one\n"), 0);
+        assert_eq!(sink.write(b"one\n").lost, 0);
         fs::rename(&path, &aside).unwrap();
-        assert_eq!(sink.write(b"two\n"), 0);
-        sink.reopen();
-        assert_eq!(sink.write(b"three\n"), 0);
+        assert_eq!(sink.write(b"two\n").lost, 0);
+        assert!(sink.reopen().error.is_none());
+        assert_eq!(sink.write(b"three\n").lost, 0);
         assert_eq!(fs::read_to_string(&aside).unwrap(), "one\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "two\nthree\n");
         // The folder is gone, so the file that is open is kept.
         drop(folder);
-        assert_eq!(sink.write(b"four\n"), 0);
+        let written = sink.write(b"four\n");
+        assert_eq!(written.lost, 0);
+        assert!(matches!(written.error, Some(WriteError::Reopen(_))));
     }
 
     #[test]
@@ -172,14 +223,14 @@ mod tests {
         assert!(Sink::journal(&path).is_err());
         let journal = UnixDatagram::bind(&path).unwrap();
         let mut sink = Sink::journal(&path).unwrap();
-        assert_eq!(sink.write(b"MESSAGE=a\nX=1\n\0MESSAGE=b\n\0"), 0);
+        assert_eq!(sink.write(b"MESSAGE=a\nX=1\n\0MESSAGE=b\n\0").lost, 0);
         let mut received = [0; 64];
         for expected in ["MESSAGE=a\nX=1\n", "MESSAGE=b\n"] {
             let length = journal.recv(&mut received).unwrap();
             assert_eq!(&received[..length], expected.as_bytes());
         }
         drop(journal);
-        assert_eq!(sink.write(b"MESSAGE=c\n\0MESSAGE=d\n\0"), 2);
+        assert_eq!(sink.write(b"MESSAGE=c\n\0MESSAGE=d\n\0").lost, 2);
     }
 
     #[test]
@@ -206,6 +257,11 @@ mod tests {
     fn lines_that_cannot_be_written_are_counted() {
         // A disk that is always full.
         let mut sink = Sink::file(Path::new("/dev/full")).unwrap();
-        assert_eq!(sink.write(b"one\ntwo\n"), 2);
+        let written = sink.write(b"one\ntwo\n");
+        assert_eq!(written.lost, 2);
+        let Some(WriteError::Write(error)) = written.error else {
+            panic!("no error");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -4,10 +4,11 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::loss::{LossReport, LossReporter};
 use super::sink::Sink;
 use crate::observe::counter::Counter;
 
@@ -127,6 +128,7 @@ impl LineQueue {
 
     fn write_all(&self, mut sink: Sink) {
         let mut batch = Vec::new();
+        let mut reporter = LossReporter::default();
         loop {
             let idle = |queue: &mut QueueState| {
                 queue.waiting.is_empty() && queue.dropped == 0 && !queue.reopen && !queue.closed
@@ -146,24 +148,31 @@ impl LineQueue {
             std::mem::swap(&mut batch, &mut queue.waiting);
             queue.writing = true;
             let reopen = std::mem::take(&mut queue.reopen);
-            let mut dropped = std::mem::take(&mut queue.dropped);
+            let dropped = std::mem::take(&mut queue.dropped);
             drop(queue);
-            dropped += sink.write(&batch);
+            let mut written = sink.write(&batch);
             batch.clear();
             if reopen {
-                sink.reopen();
+                written.error = sink.reopen().error.or(written.error);
             }
-            self.dropped.add(dropped);
+            self.dropped.add(dropped + written.lost);
             self.lock().writing = false;
             self.changed.notify_all();
-            if dropped > 0 {
-                // Through the log itself: if it is this one, the message waits with the others.
-                let name = self.name;
-                tracing::warn!(
-                    dropped,
-                    "{name} lines dropped: the reader or the disk is too slow"
-                );
+            self.report(reporter.note(Instant::now(), dropped, &written));
+        }
+    }
+}
+
+impl LineQueue {
+    /// Reports losses through the log itself: if it is this one, the message waits with the others.
+    fn report(&self, due: Option<LossReport>) {
+        let name = self.name;
+        match due {
+            Some(LossReport { lost: 0, cause }) => tracing::warn!("{name}: {cause}"),
+            Some(LossReport { lost, cause }) => {
+                tracing::warn!(dropped = lost, cause, "{name} lines dropped");
             }
+            None => {}
         }
     }
 }

@@ -166,17 +166,6 @@ impl Proxy {
         self.logged_times(message, 1).await.swap_remove(0)
     }
 
-    /// The first log event whose message begins with this.
-    pub(crate) async fn logged_with(&self, beginning: &str) -> Value {
-        let mut found = None;
-        until(&format!("`{beginning}` in the log"), || {
-            found = self.log.any(beginning);
-            found.is_some()
-        })
-        .await;
-        found.unwrap()
-    }
-
     /// All log events with this message, as soon as there are `times` of them.
     pub(crate) async fn logged_times(&self, message: &str, times: usize) -> Vec<Value> {
         self.log.wait(message, times).await
@@ -331,20 +320,6 @@ impl Log {
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .filter(|event| event["message"] == message)
             .collect()
-    }
-
-    /// The first event whose message begins with this.
-    pub(crate) fn any(&self, beginning: &str) -> Option<Value> {
-        let lines = self.lines.lock().unwrap();
-        let events = lines
-            .iter()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let says = |event: &Value| {
-            event["message"]
-                .as_str()
-                .is_some_and(|it| it.starts_with(beginning))
-        };
-        events.into_iter().find(says)
     }
 
     /// The events with this message, as soon as there are `times` of them.
