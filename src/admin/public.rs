@@ -98,7 +98,7 @@ impl View {
 
     /// Whether every worker responds.
     async fn health(&self) -> AdminResponse {
-        if self.workers.publish_traffic(HEALTH_TIMEOUT).await {
+        if self.workers.respond(HEALTH_TIMEOUT).await {
             text(StatusCode::OK, "ok\n")
         } else {
             text(

@@ -26,14 +26,20 @@ pub const QUERY_QUEUE: usize = 64;
 /// Tunnels that a worker visits for one page: a tenth of a millisecond, as long as a handshake takes.
 const PAGE_LENGTH: usize = 256;
 
+/// Tunnels whose traffic a worker adds up at once.
+const SUM_LENGTH: usize = 512;
+
 /// How long a worker may take for one query before it counts as unresponsive.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A query, and where the response goes.
 #[derive(Debug)]
 pub enum WorkerQuery {
-    /// Add the traffic of live tunnels to its counters. Health checks use it to see whether it responds.
-    PublishTraffic(oneshot::Sender<()>),
+    /// Do nothing but respond.
+    Ping(oneshot::Sender<()>),
+    /// Add the traffic of live tunnels to its counters: of the next ones, beginning with this place of
+    /// its table. Responds with the place to continue with, if there are more.
+    PublishTraffic(usize, oneshot::Sender<Option<usize>>),
     /// List the tunnels that match, among the next places of its table.
     Tunnels {
         /// The place to begin with.
@@ -101,9 +107,11 @@ pub struct TunnelTraffic {
 /// Carries out a query on its worker. A response that fails to send is fine: the caller has given up.
 pub fn execute(worker: &Worker, query: WorkerQuery) {
     match query {
-        WorkerQuery::PublishTraffic(done) => {
-            worker.publish_traffic();
+        WorkerQuery::Ping(done) => {
             let _ = done.send(());
+        }
+        WorkerQuery::PublishTraffic(from, done) => {
+            let _ = done.send(worker.publish_traffic(from, SUM_LENGTH));
         }
         WorkerQuery::Tunnels {
             from,
@@ -218,13 +226,33 @@ impl Workers {
     /// Has all of them add the traffic of live tunnels to their counters; returns whether all did so in
     /// time.
     pub async fn publish_traffic(&self, limit: Duration) -> bool {
-        let responses = self.0.iter().map(|worker| async {
-            let (done, is_done) = oneshot::channel();
-            let sent = worker.queries.send(WorkerQuery::PublishTraffic(done)).await;
-            sent.is_ok() && is_done.await.is_ok()
+        let published = self.0.iter().map(|worker| async {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                next = worker
+                    .respond(|done| WorkerQuery::PublishTraffic(from, done))
+                    .await?;
+            }
+            Some(())
         });
+        Self::all_within(limit, published).await
+    }
+
+    /// Whether all of them respond in time.
+    pub async fn respond(&self, limit: Duration) -> bool {
+        let responses = self
+            .0
+            .iter()
+            .map(|worker| worker.respond(WorkerQuery::Ping));
+        Self::all_within(limit, responses).await
+    }
+
+    async fn all_within(
+        limit: Duration,
+        responses: impl IntoIterator<Item = impl Future<Output = Option<()>>>,
+    ) -> bool {
         let finished = tokio::time::timeout(limit, join_all(responses)).await;
-        finished.is_ok_and(|responses| responses.into_iter().all(|responded| responded))
+        finished.is_ok_and(|responses| responses.iter().all(Option::is_some))
     }
 
     /// Calls `visit` with each tunnel that matches, page by page and worker by worker, from `from` on until
@@ -298,6 +326,13 @@ impl WorkerLink {
         };
         let response = tokio::time::timeout(PAGE_TIMEOUT, exchange).await;
         response.ok().flatten().ok_or(WorkerUnresponsive)
+    }
+
+    /// The response to the query that `query` makes; `None` if the worker is gone.
+    async fn respond<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> WorkerQuery) -> Option<T> {
+        let (done, response) = oneshot::channel();
+        self.queries.send(query(done)).await.ok()?;
+        response.await.ok()
     }
 }
 

@@ -47,7 +47,7 @@ async fn feed(workers: &Workers, limit: Duration, mut alive: impl FnMut()) {
     // A worker that hangs is answered by silence: the manager then restarts the service.
     loop {
         ticks.tick().await;
-        let mut asking = pin!(workers.publish_traffic(limit));
+        let mut asking = pin!(workers.respond(limit));
         let answered = tokio::select! {
             answered = &mut asking => answered,
             () = sleep(every) => {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     async fn answer(asked: &mut mpsc::Receiver<WorkerQuery>) {
-        if let Some(WorkerQuery::PublishTraffic(done)) = asked.recv().await {
+        if let Some(WorkerQuery::Ping(done)) = asked.recv().await {
             done.send(()).unwrap();
         }
     }
@@ -145,7 +145,7 @@ mod tests {
             }
             // From now on one does not answer.
             for _ in 0..6 {
-                while let Ok(WorkerQuery::PublishTraffic(done)) = asked_well.try_recv() {
+                while let Ok(WorkerQuery::Ping(done)) = asked_well.try_recv() {
                     let _ = done.send(());
                 }
                 advance(LIMIT / 2).await;
@@ -155,7 +155,7 @@ mod tests {
             // And is gone.
             drop(asked_hanging);
             for _ in 0..4 {
-                while let Ok(WorkerQuery::PublishTraffic(done)) = asked_well.try_recv() {
+                while let Ok(WorkerQuery::Ping(done)) = asked_well.try_recv() {
                     let _ = done.send(());
                 }
                 advance(LIMIT / 2).await;
@@ -176,7 +176,7 @@ mod tests {
         let fed = Cell::new(0);
         let feeding = feed(&workers, LIMIT, || fed.set(fed.get() + 1));
         let story = async {
-            let Some(WorkerQuery::PublishTraffic(done)) = asked.recv().await else {
+            let Some(WorkerQuery::Ping(done)) = asked.recv().await else {
                 unreachable!("nothing else is asked")
             };
             advance(LIMIT * 3 / 4).await;

@@ -1,6 +1,7 @@
 //! Worker threads: each has a single-threaded runtime, its own connections, tunnels and counters.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -66,8 +67,9 @@ async fn run(
     mut messages: mpsc::Receiver<WorkerMessage>,
     mut asked: mpsc::Receiver<WorkerQuery>,
 ) {
-    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = tokio::time::interval(SWEEP_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = pin!(tokio::time::sleep(SWEEP_INTERVAL));
     let mut finish: Option<oneshot::Sender<()>> = None;
     loop {
         tokio::select! {
@@ -89,10 +91,12 @@ async fn run(
                 None => return,
             },
             Some(question) = asked.recv() => worker_queries::execute(&worker, question),
-            _ = sweep.tick() => {
-                let now = Instant::now();
-                worker.tunnels.sweep(now);
-                worker.pool.sweep(now);
+            () = &mut sweep => {
+                let next = worker.tunnels.sweep_slice(Instant::now());
+                sweep.as_mut().reset(next);
+            }
+            _ = tick.tick() => {
+                worker.pool.sweep(Instant::now());
                 let running = worker.tasks.running() as u64;
                 worker.recorder.counters.tasks.set(running);
                 let unwritten = worker.tunnels.unwritten_bytes() as u64;

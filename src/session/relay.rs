@@ -98,6 +98,10 @@ impl Future for Relay {
         let finished = ready!(Pin::new(&mut self.tunnel).poll(cx));
         let TunnelRecord { facts, lease, .. } = &*self.record;
         let endpoint = lease.endpoint();
+        if self.tunnel.is_unseen() {
+            // A sum of all traffic is being formed, which will not find it any more.
+            facts.series.traffic.add_live(self.tunnel.meter());
+        }
         passive_health::ended(&self.worker, facts, endpoint, finished);
         access_log::tunnel_ended(&self.worker.recorder, facts, self.tunnel.meter(), finished);
         Poll::Ready(())

@@ -102,19 +102,23 @@ impl Worker {
         Rc::clone(handshakes.entry(Arc::clone(listener)).or_default())
     }
 
-    /// Publishes the traffic of live tunnels, so that a scrape includes it.
-    pub fn publish_traffic(&self) {
+    /// Adds up the traffic of about `limit` live tunnels, beginning with the place `from`, where 0 begins
+    /// a sum. Returns where to continue; `None` once all are in the sum and it was published for scrapes.
+    pub fn publish_traffic(&self, from: usize, limit: usize) -> Option<usize> {
         // Summed up from zero each time: a tunnel's meter is added for good when the tunnel ends.
-        let all_series = self.recorder.counters.endpoint_series();
-        all_series
-            .iter()
-            .for_each(|series| series.traffic.begin_sum());
-        self.tunnels.for_each(|entry, record| {
-            record.facts.series.traffic.add_live(&entry.meter);
+        let counters = &self.recorder.counters;
+        if from == 0 {
+            let all_series = counters.endpoint_series();
+            all_series.iter().for_each(|it| it.traffic.begin_sum());
+        }
+        let next = self.tunnels.sum_step(from, limit, |meter, record| {
+            record.facts.series.traffic.add_live(meter);
         });
-        all_series
-            .iter()
-            .for_each(|series| series.traffic.publish());
+        if next.is_none() {
+            let all_series = counters.endpoint_series();
+            all_series.iter().for_each(|it| it.traffic.publish());
+        }
+        next
     }
 
     pub(super) fn tunnel_quota(&self) -> &Arc<Quota> {

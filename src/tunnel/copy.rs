@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ended::{CloseMessage, Ended};
+use super::entry::Flags;
 use super::forwarder::{Forwarder, NextStep};
 use super::framing::{HEADROOM, Notice};
 use super::meter::Meter;
@@ -97,6 +98,11 @@ impl<O: TunnelOwner> Tunnel<O> {
         &self.slot.entry().meter
     }
 
+    /// Whether a sum over all tunnels is being formed that has not seen this one.
+    pub fn is_unseen(&self) -> bool {
+        self.slot.is_unseen()
+    }
+
     /// Filters read-ahead; returns what of it goes on.
     fn filter_early(&mut self, side: Side, bytes: &[u8]) -> Vec<u8> {
         let mut passed = Vec::with_capacity(bytes.len());
@@ -125,6 +131,8 @@ impl<O: TunnelOwner> Tunnel<O> {
         let entry = self.slot.entry();
         for _ in 0..ROUNDS {
             let step = self.forwarder.next_step(side);
+            let unread = Flags::UNREAD[side as usize];
+            entry.flags.set(unread, step == NextStep::Relay);
             if step == NextStep::Done {
                 // If the sink is gone, the box is freed now: the other direction may go on for
                 // hours.
@@ -170,7 +178,10 @@ impl<O: TunnelOwner> Tunnel<O> {
             let mut scratch = self.scratch.0.borrow_mut();
             let scratch = scratch.bytes();
             let mut buffer = ReadBuf::new(scratch.get_mut(HEADROOM..).unwrap_or_default());
-            match ready!(Pin::new(&mut *source).poll_read(cx, &mut buffer)) {
+            let read = Pin::new(&mut *source).poll_read(cx, &mut buffer);
+            // Only where there is no more has everything been heard that this side has to say.
+            entry.flags.set(unread, read.is_ready());
+            match ready!(read) {
                 Err(_) => self.forwarder.source_broke(side),
                 Ok(()) if buffer.filled().is_empty() => self.forwarder.source_ended(side),
                 Ok(()) => {

@@ -1,17 +1,20 @@
 //! The state of one open tunnel that its own task and its worker's table share.
 //!
 //! There may be a hundred thousand of these, so what fits into a bit or a small integer is one, and
-//! what only some tunnels need is in the table's maps.
+//! what only some tunnels need is in their extras.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::ended::Ended;
-use super::liveness::Micros;
+use super::ended::{CloseMessage, Ended};
+use super::extras::TunnelExtras;
+use super::liveness::{Liveness, Micros};
 use super::meter::Meter;
+use super::rates::Debt;
 use super::side::Side;
 use super::slow_reader::Stalls;
 use crate::config::model::TunnelLimits;
@@ -30,7 +33,8 @@ pub struct TunnelEntry {
     pub(super) stalls: Stalls,
     pub(super) flags: Flags,
     /// The activity mark at the last sweep that saw it change, and the time of that sweep.
-    pub(super) seen: Cell<(u64, Micros)>,
+    seen: Cell<(u32, Hundredths)>,
+    extras: OnceCell<Box<TunnelExtras>>,
     /// The reason with which the tunnel is to end, once there is one. The first one stands.
     verdict: Cell<Option<Ended>>,
     /// Sweeps that have passed since the verdict.
@@ -38,22 +42,31 @@ pub struct TunnelEntry {
     waker: Cell<Option<Waker>>,
 }
 
-/// Yes-or-no state of a tunnel, packed into a byte.
+/// Hundredths of a second on the clock of the table: a number of 32 bits lasts for more than a year.
+type Hundredths = u32;
+
+fn hundredths(time: Micros) -> Hundredths {
+    (time / 10_000) as Hundredths
+}
+
+/// Yes-or-no state of a tunnel, packed into two bytes.
 #[derive(Debug, Default)]
-pub(super) struct Flags(Cell<u8>);
+pub(super) struct Flags(Cell<u16>);
 
 impl Flags {
-    pub(super) const HALF_CLOSED: u8 = 1;
+    pub(super) const HALF_CLOSED: u16 = 1;
     /// Reading from the client is paused until a sweep resumes it.
-    pub(super) const PAUSED: u8 = 2;
+    pub(super) const PAUSED: u16 = 2;
     /// A Ping is to be sent to the client, to the endpoint: indexed by [`Side`].
-    pub(super) const PING: [u8; 2] = [4, 8];
+    pub(super) const PING: [u16; 2] = [4, 8];
+    /// What the client, the endpoint has sent was not read to its end: indexed by [`Side`].
+    pub(super) const UNREAD: [u16; 2] = [16, 32];
 
-    pub(super) fn has(&self, flag: u8) -> bool {
+    pub(super) fn has(&self, flag: u16) -> bool {
         self.0.get() & flag != 0
     }
 
-    pub(super) fn set(&self, flag: u8, is_so: bool) {
+    pub(super) fn set(&self, flag: u16, is_so: bool) {
         let others = self.0.get() & !flag;
         self.0.set(if is_so { others | flag } else { others });
     }
@@ -70,12 +83,17 @@ impl fmt::Debug for TunnelEntry {
 
 impl TunnelEntry {
     pub(super) fn new(limits: Arc<TunnelLimits>, now: Micros) -> Self {
+        let extras = OnceCell::new();
+        if let Some(needed) = TunnelExtras::of(&limits, now) {
+            let _ = extras.set(needed);
+        }
         Self {
             meter: Meter::default(),
             limits,
+            extras,
             stalls: Stalls::default(),
             flags: Flags::default(),
-            seen: Cell::new((0, now)),
+            seen: Cell::new((0, hundredths(now))),
             verdict: Cell::new(None),
             overdue: Cell::new(0),
             waker: Cell::default(),
@@ -138,15 +156,60 @@ impl TunnelEntry {
     pub(super) fn quiet(&self, now: Micros) -> Duration {
         let (seen, since) = self.seen.get();
         match self.moved() == seen {
-            true => Duration::from_micros(now.saturating_sub(since)),
+            true => Duration::from_millis(u64::from(hundredths(now).wrapping_sub(since)) * 10),
             false => Duration::ZERO,
         }
     }
 
+    /// Notes activity since the last call. Returns for how long there has been none.
+    pub(super) fn note_activity(&self, now: Micros) -> Duration {
+        let quiet = self.quiet(now);
+        if quiet.is_zero() {
+            self.seen.set((self.moved(), hundredths(now)));
+        }
+        quiet
+    }
+
     /// A number that changes with every sign of activity.
-    pub(super) fn moved(&self) -> u64 {
+    //
+    // Half of the bits are enough: nothing moves as many bytes as they count between two sweeps.
+    fn moved(&self) -> u32 {
         // Becoming half-closed counts as activity, because the clock of that limit starts there.
-        self.meter.total() * 2 + u64::from(self.flags.has(Flags::HALF_CLOSED))
+        (self.meter.total() as u32) << 1 | u32::from(self.flags.has(Flags::HALF_CLOSED))
+    }
+
+    /// What this tunnel has and most do not.
+    pub(super) fn extras(&self) -> Option<&TunnelExtras> {
+        self.extras.get().map(|extras| &**extras)
+    }
+
+    /// Sets what the Close frame is to say. The first message stands.
+    pub(super) fn set_close_message(&self, message: &Rc<CloseMessage>) {
+        let extras = self.extras.get_or_init(Box::default);
+        let _ = extras.close_message.set(Rc::clone(message));
+    }
+
+    /// What the Close frame is to say, if the tunnel is being closed on purpose.
+    pub(super) fn close_message(&self) -> Option<&Rc<CloseMessage>> {
+        self.extras()?.close_message.get()
+    }
+
+    /// Changes what the client owes, if its rate is limited.
+    pub(super) fn with_debt<T>(&self, change: impl FnOnce(&mut Debt) -> T) -> Option<T> {
+        let cell = self.extras()?.debt.as_ref()?;
+        let mut debt = cell.get();
+        let result = change(&mut debt);
+        cell.set(debt);
+        Some(result)
+    }
+
+    /// Changes the liveness of the sides, if the route has `ping`.
+    pub(super) fn with_liveness<T>(&self, change: impl FnOnce(&mut Liveness) -> T) -> Option<T> {
+        let cell = self.extras()?.liveness.as_ref()?;
+        let mut liveness = cell.get();
+        let result = change(&mut liveness);
+        cell.set(liveness);
+        Some(result)
     }
 }
 

@@ -4,40 +4,62 @@
 //! per rate says when everything that was sent is paid for. An idle client costs nothing.
 
 use super::ended::Ended;
-use super::entry::{Flags, TunnelEntry};
 use super::liveness::Micros;
-use crate::config::model::RateAction;
+use crate::config::model::{RateAction, TunnelLimits};
 
 /// What a client has sent lately, as debt: the times at which it will have kept to each rate.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Debt {
     messages: Micros,
-    pub(super) bytes: Micros,
+    bytes: Micros,
+}
+
+/// What follows when a client has sent too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RateExcess {
+    /// The tunnel ends.
+    End(Ended),
+    /// Nothing is read from the client until a sweep finds that it has kept to its rate.
+    Pause,
 }
 
 /// The burst: a client may be ahead of its rate by this much time.
-pub(super) const BURST: Micros = 1_000_000;
+const BURST: Micros = 1_000_000;
 
 impl Debt {
-    /// Charges what has come from the client of this tunnel; ends or pauses the tunnel if that
-    /// exceeds a limit.
-    pub(super) fn charge(&mut self, entry: &TunnelEntry, now: Micros, bytes: usize, messages: u32) {
-        if let Some(rate) = entry.limits.messages {
-            let rate = u64::from(rate.get());
-
-            if messages > 0 && !Self::add(&mut self.messages, now, u64::from(messages), rate) {
-                entry.end(Ended::MessageRate);
-            }
-        }
-        if let Some(rate) = entry.limits.bytes
+    /// Charges what has come from the client. Returns what follows if that exceeds a limit.
+    pub(super) fn charge(
+        &mut self,
+        limits: &TunnelLimits,
+        now: Micros,
+        bytes: usize,
+        messages: u32,
+    ) -> Option<RateExcess> {
+        let mut excess = None;
+        if let Some(rate) = limits.bytes
             && !Self::add(&mut self.bytes, now, bytes as u64, rate.per_second.get())
         {
-            match rate.action {
-                RateAction::Close => entry.end(Ended::ByteRate),
-                // The bytes are here and go on; it is the next read that waits. A sweep resumes it.
-                RateAction::Throttle => entry.flags.set(Flags::PAUSED, true),
-            }
+            excess = Some(match rate.action {
+                RateAction::Close => RateExcess::End(Ended::ByteRate),
+                // The bytes are here and go on; it is the next read that waits.
+                RateAction::Throttle => RateExcess::Pause,
+            });
         }
+        if let Some(rate) = limits.messages
+            && messages > 0
+            && !Self::add(&mut self.messages, now, messages.into(), rate.get().into())
+        {
+            excess = Some(RateExcess::End(Ended::MessageRate));
+        }
+        excess
+    }
+
+    /// Whether a paused client may go on.
+    //
+    // While up to a burst is still owed: the client may send at its rate without stopping for every
+    // read, and the next read too many pauses it again.
+    pub(super) fn may_resume(&self, now: Micros) -> bool {
+        self.bytes <= now.saturating_add(BURST)
     }
 
     /// Adds the time that `count` events take at the rate `per_second`. Returns whether the debt is
@@ -54,7 +76,7 @@ impl Debt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{ByteRate, TunnelLimits};
+    use crate::config::model::ByteRate;
     use crate::tunnel::table::{TableSlot, TunnelTable};
     use std::rc::Rc;
     use std::sync::Arc;
@@ -102,7 +124,5 @@ mod tests {
             assert_eq!(slowed.entry().is_paused(), paused, "after {second} s");
         }
         assert_eq!(slowed.entry().verdict(), None);
-        drop((messages, bytes, slowed));
-        assert!(table.debts.borrow().is_empty());
     }
 }

@@ -1,80 +1,54 @@
-//! The sweep: once a second a worker checks all of its tunnels for limits that have passed and for
-//! sides that need a Ping.
+//! The sweep: about once a second a worker checks each of its tunnels for limits that have passed
+//! and for sides that need a Ping.
 //!
 //! A tunnel has no timer of its own. A timer would have to be moved with every byte; a sweep only
 //! compares each meter with its last value, so that activity costs a tunnel nothing but the
-//! counting that it does anyway.
-
-use std::time::Duration;
+//! counting that it does anyway. A worker with many tunnels sweeps them in slices, so that no
+//! message waits for all of them.
 
 use tokio::time::Instant;
 
 use super::ended::Ended;
 use super::entry::{Flags, TunnelEntry};
-use super::liveness::{LivenessAction, Micros};
-use super::rates::BURST;
+use super::liveness::{LivenessAction, Micros, SideState};
 use super::side::Side;
-use super::table::{Occupant, TunnelTable};
+use super::table::TunnelTable;
 
 impl<O> TunnelTable<O> {
-    /// Ends the tunnels whose limits have passed, and resumes paused clients that have kept to
-    /// their rate.
-    pub fn sweep(&self, now: Instant) {
-        let now = self.micros(now);
-        let (debts, deadlines) = (self.debts.borrow(), self.deadlines.borrow());
-        for (key, Occupant { entry, .. }) in self.entries.borrow().iter() {
-            if entry.limits.max_age.is_some()
-                && deadlines.get(&key).is_some_and(|deadline| *deadline <= now)
-            {
-                entry.end(Ended::MaxAge);
-            }
-            // After the age: where two limits have passed, the reason is the one that no activity
-            // moves.
-            entry.sweep(now);
-            self.check_liveness(key, entry, now);
-            // Resumed while up to a burst is still owed: the client may send at its rate without
-            // stopping for every read, and the next read too many pauses it again.
-            let owed = debts.get(&key).map_or(0, |debt| debt.bytes);
-            if entry.flags.has(Flags::PAUSED) && owed <= now + BURST {
-                entry.flags.set(Flags::PAUSED, false);
-                entry.wake();
-            }
+    /// Sweeps the next tunnels. Returns when to call this again.
+    pub fn sweep_slice(&self, now: Instant) -> Instant {
+        let entries = self.entries.borrow();
+        let (schedule, clock) = (&self.schedule, &self.clock);
+        if let Some((from, cost)) = schedule.begin(now, clock, entries.walk_cost()) {
+            let time = clock.at(now);
+            let next = entries.walk(from, cost, |_, occupant| occupant.entry.sweep(time));
+            schedule.end(now, next);
         }
+        schedule.due()
     }
 
-    /// Checks whether the sides of a tunnel are alive, if its route has `ping`.
-    fn check_liveness(&self, key: usize, entry: &TunnelEntry, now: Micros) {
-        // A tunnel that is ending sends no Pings: its Close frames ask for an answer already.
-        let Some(times) = entry.limits.ping.filter(|_| entry.verdict().is_none()) else {
-            return;
-        };
-        let mut table = self.liveness.borrow_mut();
-        let Some(liveness) = table.get_mut(&key) else {
-            return;
-        };
-        for side in [Side::Client, Side::Endpoint] {
-            let gone = match side {
-                Side::Client => Ended::DeadClient,
-                Side::Endpoint => Ended::DeadUpstream,
-            };
-            let stalled = entry.stalls.time(side);
-            match liveness.check(side, entry.meter.bytes(side), stalled, (now, times)) {
-                LivenessAction::Wait => {}
-                LivenessAction::Ping => {
-                    // Only the task knows where in the stream a frame may stand: it is woken and
-                    // sees to it.
-                    entry.flags.set(Flags::PING[side as usize], true);
-                    entry.wake();
-                }
-                LivenessAction::GiveUp => entry.end(gone),
-            }
-        }
+    /// Sweeps all tunnels at once.
+    pub fn sweep(&self, now: Instant) {
+        let time = self.clock.at(now);
+        let entries = self.entries.borrow();
+        entries.for_each(|_, occupant| occupant.entry.sweep(time));
     }
 }
 
 impl TunnelEntry {
-    /// Checks the limits of one tunnel.
+    /// Ends the tunnel if a limit has passed, requests Pings, and resumes a paused client that has
+    /// kept to its rate.
     fn sweep(&self, now: Micros) {
+        let deadline = self.extras().and_then(|extras| extras.deadline);
+        if deadline.is_some_and(|deadline| deadline.get() <= now) {
+            self.end(Ended::MaxAge);
+        }
+        if self.is_paused() && self.with_debt(|debt| debt.may_resume(now)) != Some(false) {
+            self.flags.set(Flags::PAUSED, false);
+            self.wake();
+        }
+        // After the age: where two limits have passed, the reason is the one that no activity
+        // moves.
         if self.verdict().is_some() {
             self.overdue.set(self.overdue.get().saturating_add(1));
             // The task may be waiting for a side that will never answer: it has to give up.
@@ -88,22 +62,47 @@ impl TunnelEntry {
         {
             self.end(reason);
         }
+        self.check_liveness(now);
+    }
+
+    /// Checks whether the sides of a tunnel are alive, if its route has `ping`.
+    fn check_liveness(&self, now: Micros) {
+        // A tunnel that is ending sends no Pings: its Close frames ask for an answer already.
+        let Some(times) = self.limits.ping.filter(|_| self.verdict().is_none()) else {
+            return;
+        };
+        for side in [Side::Client, Side::Endpoint] {
+            let gone = match side {
+                Side::Client => Ended::DeadClient,
+                Side::Endpoint => Ended::DeadUpstream,
+            };
+            let seen = SideState {
+                bytes: self.meter.bytes(side),
+                is_read: !self.flags.has(Flags::UNREAD[side as usize]),
+                stuck: self.stalls.time(side),
+            };
+            match self.with_liveness(|liveness| liveness.check(side, seen, (now, times))) {
+                Some(LivenessAction::Wait) | None => {}
+                Some(LivenessAction::Ping) => {
+                    // Only the task knows where in the stream a frame may stand: it is woken and
+                    // sees to it.
+                    self.flags.set(Flags::PING[side as usize], true);
+                    self.wake();
+                }
+                Some(LivenessAction::GiveUp) => self.end(gone),
+            }
+        }
     }
 
     /// The reason to end, if the tunnel has been quiet for too long.
     fn expired(&self, now: Micros) -> Option<Ended> {
-        let moved = self.moved();
-        let (seen, since) = self.seen.get();
-        if moved != seen {
-            self.seen.set((moved, now));
-            return None;
-        }
+        let quiet = self.note_activity(now);
         let (limit, reason) = if self.flags.has(Flags::HALF_CLOSED) {
             (self.limits.half_closed?, Ended::HalfClosed)
         } else {
             (self.limits.idle?, Ended::Idle)
         };
-        (Duration::from_micros(now.saturating_sub(since)) >= limit).then_some(reason)
+        (quiet >= limit).then_some(reason)
     }
 }
 
@@ -114,6 +113,7 @@ mod tests {
     use crate::tunnel::table::TableSlot;
     use std::rc::Rc;
     use std::sync::Arc;
+    use std::time::Duration;
 
     const IDLE: Duration = Duration::from_secs(10);
     const HALF_CLOSED: Duration = Duration::from_secs(3);
@@ -173,8 +173,6 @@ mod tests {
         let half = ended_by(75);
         assert!((25..=75).contains(&half), "{half}");
         assert_eq!(ended_by(100), 100);
-        drop(tunnels);
-        assert!(table.deadlines.borrow().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -231,5 +229,58 @@ mod tests {
         let tunnel = table.enter(Arc::default(), Rc::default());
         table.sweep(Instant::now() + Duration::from_secs(1_000_000));
         assert_eq!(tunnel.entry().verdict(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slices_see_every_tunnel_once_a_second_and_only_some_at_a_time() {
+        const TUNNELS: usize = 20_000;
+        let table = Rc::new(TunnelTable::<()>::default());
+        let tunnels: Vec<TableSlot> = (0..TUNNELS).map(|_| slot(&table)).collect();
+        let start = Instant::now();
+        // A verdict is what each sweep of a tunnel adds to.
+        table.end_all(Ended::Killed);
+        let sweeps = || {
+            let sweeps = tunnels.iter().map(|tunnel| tunnel.entry().overdue.get());
+            sweeps.map(usize::from).sum::<usize>()
+        };
+        let mut due = start;
+        let mut slices = 0;
+        while sweeps() < 2 * TUNNELS {
+            let before = sweeps();
+            due = table.sweep_slice(due);
+            slices += 1;
+            assert!(sweeps() - before <= TUNNELS / 30, "a slice");
+        }
+        assert!(
+            tunnels
+                .iter()
+                .all(|tunnel| tunnel.entry().overdue.get() == 2)
+        );
+        assert!(slices >= 60, "{slices}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_was_stopped_ends_none_of_its_busy_tunnels() {
+        let table = Rc::new(TunnelTable::<()>::default());
+        let (busy, quiet) = (slot(&table), slot(&table));
+        let mut due = Instant::now();
+        for _ in 0..5 {
+            due = table.sweep_slice(due);
+            busy.entry().meter.count(Side::Client, 1);
+        }
+        // Stopped for an hour. The first slice judges nothing; then the sockets are read.
+        due = table.sweep_slice(due + Duration::from_secs(3600));
+        assert_eq!(
+            (busy.entry().verdict(), quiet.entry().verdict()),
+            (None, None)
+        );
+        busy.entry().meter.count(Side::Client, 1);
+        for _ in 0..20 {
+            due = table.sweep_slice(due);
+            busy.entry().meter.count(Side::Client, 1);
+        }
+        // The quiet one has its whole time, and no more.
+        assert_eq!(busy.entry().verdict(), None);
+        assert_eq!(quiet.entry().verdict(), Some(Ended::Idle));
     }
 }

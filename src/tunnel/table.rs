@@ -2,41 +2,34 @@
 //!
 //! All of it is used by one thread, so that cells are enough: no lock, no atomic.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slab::Slab;
 use tokio::time::Instant;
 
+use super::clock::{SweepSchedule, TunnelClock};
 use super::ended::{CloseMessage, Ended};
-use super::entry::{SWEEPS_TO_CLOSE, TunnelEntry};
-use super::liveness::{Liveness, Micros};
-use super::rates::Debt;
+use super::entry::{Flags, SWEEPS_TO_CLOSE, TunnelEntry};
+use super::meter::Meter;
+use super::rates::{Debt, RateExcess};
 use super::side::Side;
+use super::slots::Slots;
 use super::unwritten::{RemainderAccount, Remainders};
 use crate::config::model::TunnelLimits;
 
 /// The open tunnels of one worker, each with its owner: the caller's own record of it.
 #[derive(Debug)]
 pub struct TunnelTable<O = ()> {
-    pub(super) entries: RefCell<Slab<Occupant<O>>>,
-    // What only some tunnels need is here and not in their entries: most routes have no such
-    // limits, and without it an entry fits a small size class of the allocator.
-    /// What clients owe, for tunnels with a rate limit.
-    pub(super) debts: RefCell<HashMap<usize, Debt>>,
-    /// When tunnels reach `max_age`, for those that have one.
-    pub(super) deadlines: RefCell<HashMap<usize, Micros>>,
-    /// When sides were last heard and asked, for tunnels with `ping`.
-    pub(super) liveness: RefCell<HashMap<usize, Liveness>>,
-    /// What the Close frame is to say, for tunnels that are closed on purpose.
-    close_messages: RefCell<HashMap<usize, Rc<CloseMessage>>>,
+    pub(super) entries: RefCell<Slots<Occupant<O>>>,
     /// What tunnels have read and not yet written.
     remainders: Rc<Remainders>,
-    /// The origin of [`Micros`]: a time kept relative to it has half the size of an [`Instant`].
-    began: Instant,
+    /// The slot from which on a sum over all tunnels has not seen them yet, while one is being
+    /// formed.
+    unseen_from: Cell<usize>,
+    pub(super) clock: TunnelClock,
+    pub(super) schedule: SweepSchedule,
 }
 
 #[derive(Debug)]
@@ -47,14 +40,13 @@ pub(super) struct Occupant<O> {
 
 impl<O> Default for TunnelTable<O> {
     fn default() -> Self {
+        let now = Instant::now();
         Self {
             entries: RefCell::default(),
-            debts: RefCell::default(),
-            deadlines: RefCell::default(),
-            liveness: RefCell::default(),
-            close_messages: RefCell::default(),
             remainders: Rc::default(),
-            began: Instant::now(),
+            unseen_from: Cell::new(usize::MAX),
+            clock: TunnelClock::new(now),
+            schedule: SweepSchedule::new(now),
         }
     }
 }
@@ -62,24 +54,13 @@ impl<O> Default for TunnelTable<O> {
 impl<O> TunnelTable<O> {
     /// Enters a tunnel that belongs to `owner`.
     pub fn enter(self: &Rc<Self>, limits: Arc<TunnelLimits>, owner: Rc<O>) -> TableSlot<O> {
-        let now = self.micros(Instant::now());
-        let (max_age, ping) = (limits.max_age, limits.ping);
+        let now = self.clock.at(Instant::now());
         let entry = Rc::new(TunnelEntry::new(limits, now));
         let occupant = Occupant {
             entry: Rc::clone(&entry),
             owner,
         };
         let key = self.entries.borrow_mut().insert(occupant);
-        if let Some(max_age) = max_age {
-            // The jitter is drawn once, so that tunnels opened together do not end together.
-            let age = max_age.of(fastrand::f64()).as_micros() as Micros;
-            self.deadlines
-                .borrow_mut()
-                .insert(key, now.saturating_add(age));
-        }
-        if ping.is_some() {
-            self.liveness.borrow_mut().insert(key, Liveness::new(now));
-        }
         TableSlot {
             table: Rc::clone(self),
             key,
@@ -94,37 +75,46 @@ impl<O> TunnelTable<O> {
 
     /// Whether no tunnel is open.
     pub fn is_empty(&self) -> bool {
-        self.entries.borrow().is_empty()
+        self.len() == 0
     }
 
-    /// Shows all tunnels to `visit`.
-    pub fn for_each(&self, mut visit: impl FnMut(&TunnelEntry, &O)) {
-        for (_, Occupant { entry, owner }) in self.entries.borrow().iter() {
-            visit(entry, owner);
-        }
+    /// Shows to `visit` the meters of about `limit` tunnels, beginning with the slot `from`: the
+    /// next step of a sum over all tunnels, which begins at 0. Returns where to continue, if there
+    /// is more.
+    ///
+    /// A tunnel that ends before it was seen has to be added by its owner: see
+    /// [`TableSlot::is_unseen`].
+    pub fn sum_step(
+        &self,
+        from: usize,
+        limit: usize,
+        mut visit: impl FnMut(&Meter, &O),
+    ) -> Option<usize> {
+        let entries = self.entries.borrow();
+        let next = entries.walk(from, limit, |_, Occupant { entry, owner }| {
+            visit(&entry.meter, owner);
+        });
+        self.unseen_from.set(next.unwrap_or(usize::MAX));
+        next
     }
 
-    /// Shows to `visit` the tunnels in the next `limit` slots beginning with `from`: the slot, the
-    /// entry, for how long the tunnel has been quiet, and its owner. Returns where to continue, if
-    /// there is more.
+    /// Shows about `limit` tunnels to `visit`, beginning with the slot `from`: the slot, the entry,
+    /// for how long the tunnel has been quiet, and its owner. Returns where to continue, if there
+    /// is more.
     //
-    // By slots and not by tunnels: a step has a bounded cost however sparse the table is, and a
-    // tunnel that stays open keeps its slot, so that a walk in steps neither misses nor repeats it.
+    // A tunnel that stays open keeps its slot, so that a walk in steps neither misses nor repeats
+    // it.
     pub fn page(
         &self,
         from: usize,
         limit: usize,
         mut visit: impl FnMut(usize, &TunnelEntry, Duration, &O),
     ) -> Option<usize> {
-        let now = self.micros(Instant::now());
+        let now = self.clock.at(Instant::now());
         let entries = self.entries.borrow();
-        let end = from.saturating_add(limit).min(entries.capacity());
-        for slot in from..end {
-            if let Some(Occupant { entry, owner }) = entries.get(slot) {
-                visit(slot, entry, entry.quiet(now), owner);
-            }
-        }
-        (end < entries.capacity()).then_some(end)
+        entries.walk(from, limit, |slot, Occupant { entry, owner }| {
+            visit(slot, entry, entry.quiet(now), owner);
+        })
     }
 
     /// Ends the tunnel in this slot with `message`, if its owner satisfies `is_same`. Returns
@@ -146,9 +136,7 @@ impl<O> TunnelTable<O> {
             return false;
         };
 
-        self.close_messages
-            .borrow_mut()
-            .insert(slot, Rc::clone(message));
+        entry.set_close_message(message);
         entry.end(message.ended);
         true
     }
@@ -178,24 +166,19 @@ impl<O> TunnelTable<O> {
         held
     }
 
-    pub(super) fn micros(&self, now: Instant) -> Micros {
-        // Enough for half a million years.
-        now.duration_since(self.began).as_micros() as Micros
-    }
-
     /// Cuts off the tunnels that have been ended: they get no more time to end in order.
     pub fn cut_all(&self) {
-        for (_, Occupant { entry, .. }) in self.entries.borrow().iter() {
+        self.entries.borrow().for_each(|_, Occupant { entry, .. }| {
             entry.overdue.set(SWEEPS_TO_CLOSE);
             entry.wake();
-        }
+        });
     }
 
     /// Ends all tunnels for this reason.
     pub fn end_all(&self, reason: Ended) {
-        for (_, Occupant { entry, .. }) in self.entries.borrow().iter() {
-            entry.end(reason);
-        }
+        self.entries
+            .borrow()
+            .for_each(|_, Occupant { entry, .. }| entry.end(reason));
     }
 }
 
@@ -231,12 +214,17 @@ impl<O> TableSlot<O> {
         }
     }
 
+    /// Whether a sum over all tunnels is being formed that has not seen this one: see
+    /// [`TunnelTable::sum_step`].
+    pub fn is_unseen(&self) -> bool {
+        self.key >= self.table.unseen_from.get()
+    }
+
     /// Notes that a Ping has gone to `side`.
     pub fn ping_sent(&self, side: Side) {
-        let now = self.table.micros(Instant::now());
-        if let Some(state) = self.table.liveness.borrow_mut().get_mut(&self.key) {
-            state.ping_sent(side, now);
-        }
+        let now = self.table.clock.at(Instant::now());
+        self.entry
+            .with_liveness(|liveness| liveness.ping_sent(side, now));
     }
 
     /// Notes that `side` has answered the Ping.
@@ -244,54 +232,41 @@ impl<O> TableSlot<O> {
     where
         O: TunnelOwner,
     {
-        let now = self.table.micros(Instant::now());
-        let mut liveness = self.table.liveness.borrow_mut();
-        let took = liveness
-            .get_mut(&self.key)
-            .and_then(|state| state.pong_received(side, now));
+        let now = self.table.clock.at(Instant::now());
+        let took = self
+            .entry
+            .with_liveness(|liveness| liveness.pong_received(side, now));
         let entries = self.table.entries.borrow();
-        if let (Some(took), Some(occupant)) = (took, entries.get(self.key)) {
+        if let (Some(took), Some(occupant)) = (took.flatten(), entries.get(self.key)) {
             occupant.owner.ping_answered(side, took);
         }
     }
 
     /// What the Close frame is to say, if the tunnel is being closed on purpose.
     pub fn close_message(&self) -> Option<Rc<CloseMessage>> {
-        self.table.close_messages.borrow().get(&self.key).cloned()
+        self.entry.close_message().cloned()
     }
 
     /// Charges what has come from the client against its rate limits: may end or pause the tunnel.
     pub fn pace(&self, bytes: usize, messages: u32) {
         let limits = &self.entry.limits;
-        // Most tunnels have no such limit; they must not pay for a clock and a map with every read.
+        // Most tunnels have no such limit; they must not pay for a clock with every read.
         if limits.messages.is_none() && limits.bytes.is_none() {
             return;
         }
-        let now = self.table.micros(Instant::now());
-        let mut debts = self.table.debts.borrow_mut();
-        let debt = debts.entry(self.key).or_default();
-        debt.charge(&self.entry, now, bytes, messages);
+        let now = self.table.clock.at(Instant::now());
+        let charge = |debt: &mut Debt| debt.charge(limits, now, bytes, messages);
+        match self.entry.with_debt(charge).flatten() {
+            None => {}
+            Some(RateExcess::End(reason)) => self.entry.end(reason),
+            Some(RateExcess::Pause) => self.entry.flags.set(Flags::PAUSED, true),
+        }
     }
 }
 
 impl<O> Drop for TableSlot<O> {
     fn drop(&mut self) {
-        // The slab gives the slot to the next tunnel: whatever the maps hold under this key has to
-        // go with it. The limits say which maps that can be.
-        self.table.entries.borrow_mut().try_remove(self.key);
-        let limits = &self.entry.limits;
-        if limits.messages.is_some() || limits.bytes.is_some() {
-            self.table.debts.borrow_mut().remove(&self.key);
-        }
-        if limits.max_age.is_some() {
-            self.table.deadlines.borrow_mut().remove(&self.key);
-        }
-        if limits.ping.is_some() {
-            self.table.liveness.borrow_mut().remove(&self.key);
-        }
-        if self.entry.verdict().is_some_and(Ended::is_on_purpose) {
-            self.table.close_messages.borrow_mut().remove(&self.key);
-        }
+        self.table.entries.borrow_mut().remove(self.key);
     }
 }
 
@@ -335,8 +310,28 @@ mod tests {
         let killed = slots.last().unwrap();
         assert_eq!(killed.entry().verdict(), Some(Ended::Killed));
         assert_eq!(killed.close_message(), Some(message));
-        drop(slots);
-        assert!(table.close_messages.borrow().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sum_in_steps_counts_each_tunnel_once_whatever_ends_meanwhile() {
+        let table = Rc::new(TunnelTable::<usize>::default());
+        let mut slots: Vec<TableSlot<usize>> = (0..1000)
+            .map(|owner| table.enter(Arc::default(), Rc::new(owner)))
+            .collect();
+        let mut seen = vec![0; 1000];
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = table.sum_step(from, 100, |_, owner| seen[*owner] += 1);
+            // One from each end: some have been seen, and some not.
+            for slot in [slots.remove(0), slots.pop().unwrap()] {
+                let owner = table.entries.borrow().get(slot.key).map(|it| *it.owner);
+                if slot.is_unseen() {
+                    seen[owner.unwrap()] += 1;
+                }
+            }
+        }
+        assert!(seen.iter().all(|times| *times == 1), "{seen:?}");
+        assert!(!slots[0].is_unseen(), "the sum is complete");
     }
 
     #[tokio::test]

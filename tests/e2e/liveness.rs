@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::{close, close_payload, frame, frames};
 use crate::harness::network::{self, LINKS, Link};
-use crate::harness::proxy::{Proxy, settings};
+use crate::harness::proxy::{Proxy, Signal, settings};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Wire};
 
@@ -191,6 +191,52 @@ async fn pongs_do_not_count_as_activity() {
     let scrape = Scrape::of(&proxy).await;
     let answered = scrape.sum("tidegate_ping_rtt_seconds_count", &[]);
     assert!(answered >= 2.0, "both sides have answered meanwhile");
+}
+
+/// The endpoint does not read, so nothing more is read from the client: its Pongs stay in its socket.
+#[tokio::test]
+async fn a_side_that_is_not_read_is_not_dead() {
+    let (proxy, _endpoint, mut client, mut served) = tunnel(PINGS).await;
+    client.flood(&frame(0x82, Some([7; 4]), &[1; 60_000])).await;
+    let news = frame(0x81, None, b"news");
+    for _ in 0..60 {
+        served.send(&news).await;
+        // Answers Pings in between, if there are any.
+        loop {
+            let bytes = client.exactly(news.len()).await;
+            if bytes == news {
+                break;
+            }
+            let bytes = [bytes, client.exactly(PING - news.len()).await].concat();
+            let (_, payload) = frames(&bytes).remove(0);
+            client
+                .flood_once(&frame(0x8a, Some([0; 4]), &payload))
+                .await;
+        }
+        crate::harness::quiet_for(100, client.at_least(PING + 1)).await;
+    }
+    assert_eq!(proxy.logged_by_now("tunnel ended").await.len(), 0);
+}
+
+/// While the process is stopped it hears nothing, and blames its peers for nothing.
+#[tokio::test]
+async fn tunnels_survive_a_process_that_was_stopped() {
+    let route = "timeouts = { ping = \"2s\", pong = \"1s\", idle = \"3s\" }";
+    let (proxy, _endpoint, mut client, mut served) = tunnel(route).await;
+    let (hello, reply) = (
+        frame(0x81, Some([1; 4]), b"hello"),
+        frame(0x81, None, b"hi"),
+    );
+    client.send(&hello).await;
+    assert_eq!(served.exactly(hello.len()).await, hello);
+    proxy.signal(Signal::STOP);
+    client.send(&hello).await;
+    served.send(&reply).await;
+    crate::harness::quiet_for(8_000, client.at_least(1)).await;
+    proxy.signal(Signal::CONT);
+    assert_eq!(served.exactly(hello.len()).await, hello);
+    assert_eq!(client.exactly(reply.len()).await, reply);
+    assert_eq!(proxy.logged_by_now("tunnel ended").await.len(), 0);
 }
 
 #[tokio::test]
