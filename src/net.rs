@@ -9,6 +9,7 @@ pub mod socket_file;
 pub mod bind;
 pub mod inherited;
 pub mod stream;
+pub mod turns;
 pub mod proxy_protocol;
 pub mod tls_tickets;
 pub mod tls;

@@ -5,6 +5,7 @@
 //! framing, upgrades, trust or hosts from raw header bytes.
 
 pub mod token;
+pub mod connection_auth;
 pub mod rejection;
 pub mod target;
 pub mod header_case;

@@ -96,7 +96,8 @@ async fn respond(
         headers: &parts.headers,
         target,
     };
-    let (affinity, sticky_cookie) = affinity::of(upstream, traits);
+    let (mut affinity, sticky_cookie) = affinity::of(upstream, traits);
+    affinity.reserved = incoming.connection.reserved.endpoint(upstream);
     let routed = RoutedRequest {
         connection: incoming.connection,
         incoming,

@@ -26,7 +26,7 @@ fn measure(bencher: Bencher<'_, '_>, balance: Balance, endpoints: usize) {
     let upstream = upstream(balance, endpoints);
     let affinity = Affinity {
         hash: Some(7),
-        sticky: None,
+        ..Affinity::default()
     };
     let held: Vec<Lease> = (0..endpoints * HELD_EACH)
         .map(|_| upstream.pick(Affinity::default(), &[]).unwrap())

@@ -92,6 +92,7 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
         secure: origin.secure,
         tls,
         is_anonymous: origin.is_anonymous,
+        reserved: Rc::default(),
         worker,
         listener,
         counts,

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::config::model::ListenerTimeouts;
 use crate::net::stream::Stream;
+use crate::net::turns::TurnStream;
 
 /// The phase of a connection, which decides about its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,19 +146,22 @@ impl Drop for BusyGuard {
 /// The stream that hyper reads and writes.
 #[derive(Debug)]
 pub struct ClientIo {
-    stream: Stream,
+    stream: TurnStream<Stream>,
     activity: Rc<ClientActivity>,
 }
 
 impl ClientIo {
     /// Notes the activity of `stream` in `activity`.
     pub fn new(stream: Stream, activity: Rc<ClientActivity>) -> Self {
-        Self { stream, activity }
+        Self {
+            stream: TurnStream::new(stream),
+            activity,
+        }
     }
 
     /// The stream, for a tunnel.
     pub fn into_stream(self) -> Stream {
-        self.stream
+        self.stream.into_inner()
     }
 
     fn note_write<T>(&self, result: Poll<T>) -> Poll<T> {
@@ -205,7 +209,7 @@ impl AsyncWrite for ClientIo {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

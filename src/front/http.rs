@@ -23,6 +23,7 @@ use super::client_io::{ClientActivity, ClientIo};
 use super::response::{self, Content, ServedBody};
 use crate::drain::Urgency;
 use crate::net::stream::Stream;
+use crate::net::turns::TurnTask;
 use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::rejection::Rejection;
 use crate::session::{self, Connection, ConnectionGuards, Opening, SessionOutcome};
@@ -77,12 +78,12 @@ pub async fn serve(
         .header_read_timeout(None)
         .serve_connection(io, service);
     // hyper must leave the socket open when it is done: a tunnel needs it, and `linger` closes it.
-    let exit = drive(&connection, &activity, &slot, |cx, drain| {
+    let exit = TurnTask::new(drive(&connection, &activity, &slot, |cx, drain| {
         if drain {
             Pin::new(&mut http).graceful_shutdown();
         }
         http.poll_without_shutdown(cx)
-    })
+    }))
     .await;
     let parts = http.into_parts();
     let stream = parts.io.into_inner().into_stream();

@@ -42,6 +42,7 @@ pub fn of(upstream: &Upstream, traits: AffinityTraits<'_>) -> (Affinity, Option<
     let affinity = Affinity {
         hash: key.and_then(|key| hash_of(key, traits)),
         sticky: sticky_cookie.map(|sticky_cookie| sticky_cookie.to),
+        reserved: None,
     };
     (affinity, sticky_cookie)
 }

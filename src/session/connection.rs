@@ -11,6 +11,7 @@ use crate::net::listener::Listener;
 use crate::net::stream::Peer;
 use crate::observe::series::{ListenerSeries, OpenConnection};
 use crate::protocol::certificate::TlsFacts;
+use crate::upstream::http::ReservedConnections;
 
 /// The client connection that a session's request arrived on.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Connection {
     pub secure: bool,
     /// The parameters of our own TLS, if any.
     pub tls: Option<TlsFacts>,
+    /// The connections to endpoints that only this client may use.
+    pub reserved: Rc<ReservedConnections>,
 }
 
 /// The permits that a client connection holds while it is open.

@@ -197,4 +197,5 @@ async fn pass_on(
             return_to: None,
         },
     )
+    .await
 }

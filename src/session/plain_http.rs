@@ -3,6 +3,7 @@
 //! Long polling and event streams come this way, so nothing is buffered, in either direction.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ::http::header::HOST;
 use ::http::request::Parts;
@@ -17,11 +18,11 @@ use super::routed::RoutedRequest;
 use crate::observe::access_log;
 use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
-use crate::protocol::{forwarded, hop_by_hop};
+use crate::protocol::{connection_auth, forwarded, hop_by_hop};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{
     self, BlockedFields, BorrowedConnection, PoolKey, RequestBody, RequestSender, ResponseBody,
-    UploadProgress,
+    ReturnTo, UploadProgress,
 };
 use crate::upstream::unanswered::is_unanswered;
 
@@ -71,8 +72,8 @@ pub(super) async fn proxy(
         });
         match (next, attempt) {
             (Some(next), _) => (request, lease) = next,
-            (None, PlainAttempt::Responded(response, sender)) => {
-                return finish(routed, response, sender, lease);
+            (None, PlainAttempt::Responded(response, connection)) => {
+                return finish(routed, response, connection, lease).await;
             }
             (None, PlainAttempt::Failed(failure)) => return Err(failure.into_error(&lease)),
             (None, PlainAttempt::NotReached(unsent)) => {
@@ -95,10 +96,28 @@ struct Outgoing<'a> {
 
 /// The result of one attempt.
 enum PlainAttempt {
-    Responded(Response<Incoming>, RequestSender),
+    Responded(Response<Incoming>, UsedConnection),
     Failed(RequestFailure),
     /// No byte of the request was written: the request.
     NotReached(Box<Request<RequestBody>>),
+}
+
+/// The connection that a response came over.
+struct UsedConnection {
+    sender: RequestSender,
+    /// Whether it is or becomes the client's own, because it is authenticated.
+    is_reserved: bool,
+}
+
+impl UsedConnection {
+    /// After `response`, which may have begun the authentication.
+    fn after(response: &Response<Incoming>, sender: RequestSender, is_reserved: bool) -> Self {
+        let begins = connection_auth::is_in_response(response.headers());
+        Self {
+            sender,
+            is_reserved: is_reserved || begins,
+        }
+    }
 }
 
 /// Sends the request to the leased endpoint, over an idle connection or a new one.
@@ -114,12 +133,18 @@ async fn try_endpoint(
         upload,
     } = outgoing;
     let worker = &routed.connection.worker;
-    let key = PoolKey::of(routed.upstream, lease);
-    if let Some(mut sender) = key.and_then(|key| worker.pool.take(key)) {
+    let authenticates = connection_auth::is_in_request(request.headers());
+    let reserved = routed.connection.reserved.take(routed.upstream, lease);
+    let is_reserved = reserved.is_some() || authenticates;
+    let pooled = || worker.pool.take(PoolKey::of(routed.upstream, lease)?);
+    if let Some(mut sender) = reserved.or_else(pooled) {
         // The endpoint may be closing a connection that was used before right now (RFC 9112 section
         // 9.3.1). A request that it cannot have acted on is sent again.
         match send(routed, &mut sender, request, upload).await {
-            Ok(response) => return PlainAttempt::Responded(response, sender),
+            Ok(response) => {
+                let used = UsedConnection::after(&response, sender, is_reserved);
+                return PlainAttempt::Responded(response, used);
+            }
             Err(RequestFailure::Unsent(unsent)) => request = *unsent,
             Err(failure) => match copy.filter(|_| failure.is_unanswered()) {
                 Some(copy) => request = copy_of(copy),
@@ -133,7 +158,10 @@ async fn try_endpoint(
     match http::open(reached.stream, reached.port, &worker.tasks).await {
         Err(error) => PlainAttempt::Failed(RequestFailure::NoResponse(error)),
         Ok(mut sender) => match send(routed, &mut sender, request, upload).await {
-            Ok(response) => PlainAttempt::Responded(response, sender),
+            Ok(response) => {
+                let used = UsedConnection::after(&response, sender, authenticates);
+                PlainAttempt::Responded(response, used)
+            }
             Err(RequestFailure::Unsent(unsent)) => {
                 attempts.note(closed_unsent(lease));
                 PlainAttempt::NotReached(unsent)
@@ -278,27 +306,31 @@ async fn send(
     }
 }
 
-fn finish(
+async fn finish(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
-    sender: RequestSender,
+    connection: UsedConnection,
     lease: Lease,
 ) -> Result<SessionOutcome, SessionError> {
-    let return_to = PoolKey::of(routed.upstream, &lease);
-    let return_to = return_to.map(|key| (Rc::clone(&routed.connection.worker.pool), key));
+    let store = match connection.is_reserved {
+        true => ReturnTo::Client(Rc::clone(&routed.connection.reserved)),
+        false => ReturnTo::Pool(Rc::clone(&routed.connection.worker.pool)),
+    };
+    let return_to = PoolKey::of(routed.upstream, &lease).map(|key| (store, key));
     pass_back(
         routed,
         response,
         BorrowedConnection {
-            sender,
+            sender: connection.sender,
             lease,
             return_to,
         },
     )
+    .await
 }
 
 /// Turns an endpoint's response into ours to the client.
-pub(super) fn pass_back(
+pub(super) async fn pass_back(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
     loan: BorrowedConnection,
@@ -314,16 +346,18 @@ pub(super) fn pass_back(
         });
     }
     hop_by_hop::strip_response(&mut parts.headers);
+    let endpoint = Arc::clone(loan.lease.endpoint());
     routed.response_edit(&loan.lease).apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
+    // As long as the client has nothing of the response, it can still have a 502 instead.
+    let body = ResponseBody::begin(body, loan)
+        .await
+        .map_err(|error| SessionError::caused_by(Rejection::BadAnswer, &endpoint.label, &error))?;
     access_log::response_sent(
         &routed.connection.worker.recorder,
         routed.facts,
-        Some(loan.lease.endpoint()),
+        Some(&endpoint),
         parts.status.as_u16(),
     );
-    Ok(SessionOutcome::Response(Response::from_parts(
-        parts,
-        ResponseBody::new(body, loan),
-    )))
+    Ok(SessionOutcome::Response(Response::from_parts(parts, body)))
 }

@@ -3,8 +3,10 @@
 //! hyper's client does the message framing. A request borrows a connection, and returns it when the
 //! body of the response has ended; only then can another request use it.
 
+mod merged;
 mod pool;
 mod request;
+mod reserved;
 mod response;
 mod sender;
 
@@ -16,11 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::pool::{Pool, PoolKey};
 pub use self::request::{BlockedFields, RequestBody, UploadProgress, UploadStalled};
-pub use self::response::{BorrowedConnection, ResponseBody};
+pub use self::reserved::ReservedConnections;
+pub use self::response::{BorrowedConnection, ResponseBody, ReturnTo};
 pub use self::sender::RequestSender;
 use super::source::PortPermit;
 use super::unanswered::{AnswerWatch, Awaited};
 use crate::drain::Tasks;
+use crate::net::turns::{TurnStream, TurnTask};
 
 /// The maximum that hyper buffers of one message: the limit of a response head.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -42,11 +46,11 @@ pub async fn open(
         .preserve_header_case(true)
         .title_case_headers(true)
         .max_buf_size(MAX_BUFFER_BYTES)
-        .handshake(TokioIo::new(io))
+        .handshake(TokioIo::new(TurnStream::new(io)))
         .await?;
     tasks.spawn(async move {
         // The request that uses the connection gets the error, too.
-        let _ = connection.await;
+        let _ = TurnTask::new(connection).await;
         // Not before: the port is in use as long as the connection is open, idle in the pool, too.
         drop(port);
     });

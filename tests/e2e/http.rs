@@ -278,6 +278,61 @@ async fn a_reply_that_breaks_off_breaks_off() {
     assert_eq!(client.rest().await, (b"half".to_vec(), End::Orderly));
 }
 
+/// Sends `pieces` chunks of one byte, and returns how many chunks arrive with them.
+async fn chunks_that_arrive(from: &mut Wire, to: &mut Wire, pieces: usize) -> usize {
+    let sent = "1\r\nx\r\n".repeat(pieces) + "0\r\n\r\n";
+    let receive = async {
+        let (mut chunks, mut bytes) = (0, 0);
+        while let Some(chunk) = to.chunk().await {
+            chunks += 1;
+            bytes += chunk.len();
+        }
+        assert_eq!((bytes, &*to.line().await), (pieces, ""));
+        chunks
+    };
+    futures_util::join!(from.send(sent), receive).1
+}
+
+#[tokio::test]
+async fn small_chunks_are_merged_both_ways() {
+    const PIECES: usize = 20_000;
+    let (endpoint, _proxy, mut client) = setup().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    let (mut served, _) = endpoint.request().await;
+    let chunks = chunks_that_arrive(&mut client, &mut served, PIECES).await;
+    assert!(chunks < PIECES / 10, "{chunks} chunks reach the endpoint");
+    served
+        .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    client.head().await;
+    let chunks = chunks_that_arrive(&mut served, &mut client, PIECES).await;
+    assert!(chunks < PIECES / 10, "{chunks} chunks reach the client");
+}
+
+#[tokio::test]
+async fn a_reply_that_is_broken_from_the_start_is_502() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (endpoint, proxy, _client) = setup().await;
+    for broken in [
+        &format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(300_000)),
+        "no size\r\n",
+        "ffffffffffffffff1\r\n",
+        "5\r\nhello, and more\r\n",
+        "5\r\nhello\r\nno size\r\n",
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(GET).await;
+        let (mut served, _) = endpoint.request().await;
+        let response = [chunked, broken].concat();
+        served.flood_once(response.as_bytes()).await;
+        let (head, _) = client.reply().await;
+        let seen = (head.status(), head.value("tidegate-reason"));
+        assert_eq!(seen, (502, Some("bad-answer")), "{broken:.40}");
+    }
+}
+
 #[tokio::test]
 async fn a_route_may_refuse_plain_http() {
     let endpoint = Endpoint::bind().await;

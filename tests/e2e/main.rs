@@ -40,6 +40,7 @@ mod rebalance;
 mod redirects;
 mod reload;
 mod retries;
+mod reuse;
 mod routing;
 mod shell;
 mod slow;

@@ -167,6 +167,7 @@ impl Builder<'_> {
                 Some("v2") => SendProxy::V2,
                 _ => SendProxy::Off,
             },
+            reuse: section.text("reuse").as_deref() != Some("off"),
             sources: section.list("source").into_iter().filter_map(ip).collect(),
             keepalive: section.optional("keepalive").map(|section| Keepalive {
                 idle: duration(&section, "idle"),

@@ -86,6 +86,13 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
             "Connections to endpoints begin with a PROXY protocol header of this version, and each request uses a connection of its own; with `off`, there is no such header.",
         )
         .shown(r#"send_proxy = "v2""#),
+        key(
+            "reuse",
+            ValueKind::OneOf(&["on", "off"]),
+            "\"on\"",
+            "With `on`, a connection to an endpoint serves plain HTTP requests of all clients, one after another; one that is authenticated by NTLM or Negotiate serves one client connection. With `off`, each request uses a connection of its own.",
+        )
+        .shown(r#"reuse = "off""#),
         optional_table("keepalive", &KEEPALIVE),
         key(
             "source",

@@ -85,6 +85,7 @@ impl UpstreamConfig {
             reach: ConnectConfig {
                 tls: None,
                 send_proxy: SendProxy::Off,
+                reuse: true,
                 sources: [].into(),
                 keepalive: None,
             },
@@ -132,6 +133,8 @@ pub struct ConnectConfig {
     pub tls: Option<EndpointTls>,
     /// Whether connections begin with a PROXY header.
     pub send_proxy: SendProxy,
+    /// Whether a connection may serve one plain request after another.
+    pub reuse: bool,
     /// Local addresses that connections are spread over; if empty, the operating system chooses.
     pub sources: Arc<[IpAddr]>,
     /// TCP keepalive; `None` for the settings of the operating system.

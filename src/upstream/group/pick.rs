@@ -39,6 +39,8 @@ pub struct Affinity {
     pub hash: Option<u64>,
     /// The endpoint that the session's sticky cookie names.
     pub sticky: Option<EndpointTag>,
+    /// The id of the endpoint to which the client has a connection of its own. It comes first.
+    pub reserved: Option<u64>,
 }
 
 /// Why no endpoint was picked.
@@ -126,10 +128,12 @@ impl Group {
         affinity: Affinity,
         context: &PickContext<'_>,
     ) -> Result<Lease, PickError> {
-        if let Some(lease) = affinity
-            .sticky
-            .and_then(|tag| self.pick_sticky(tag, context))
-        {
+        let reserved = affinity.reserved;
+        let sticky = affinity.sticky;
+        let bound = reserved
+            .and_then(|id| self.pick_bound(context, |endpoint| endpoint.state.id == id))
+            .or_else(|| sticky.and_then(|tag| self.pick_bound(context, |it| it.tag == Some(tag))));
+        if let Some(lease) = bound {
             return Ok(lease);
         }
         let first = self.pick_among(affinity, context, |endpoint| !endpoint.is_backup);
@@ -156,13 +160,14 @@ impl Group {
         undrained.all(|endpoint| endpoint.state.is_out(now))
     }
 
-    /// The endpoint that a sticky cookie names, whatever its weight: weight 0 keeps new clients away,
-    /// and lets the others come back.
-    fn pick_sticky(&self, tag: EndpointTag, context: &PickContext<'_>) -> Option<Lease> {
-        let endpoint = self
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.tag == Some(tag))?;
+    /// The endpoint that a client is bound to, whatever its weight: weight 0 keeps new clients away, and
+    /// lets the others come back.
+    fn pick_bound(
+        &self,
+        context: &PickContext<'_>,
+        is_bound: impl Fn(&Endpoint) -> bool,
+    ) -> Option<Lease> {
+        let endpoint = self.endpoints.iter().find(|endpoint| is_bound(endpoint))?;
         let has_room = endpoint.state.in_flight() < endpoint.max_in_flight;
         (has_room && context.may_try(endpoint)).then(|| Lease::on(&endpoint.state))
     }

@@ -143,7 +143,7 @@ fn a_cookie_leads_back_whatever_the_weight_but_not_to_a_drained_endpoint() {
     let upstream = Upstream::new(&settings, &known).unwrap();
     let affinity = |upstream: &Upstream, at: usize| Affinity {
         sticky: upstream.tag_of(&upstream.endpoints()[at]),
-        hash: None,
+        ..Affinity::default()
     };
     assert_eq!(
         label(upstream.pick(affinity(&upstream, 1), &[])),
@@ -357,7 +357,7 @@ async fn an_endpoint_drained_by_an_operator_gets_no_new_session_in_any_way() {
     };
     let back = Affinity {
         sticky: upstream.tag_of(one),
-        hash: None,
+        ..Affinity::default()
     };
     assert_eq!(label(upstream.pick(back, &[])), "127.0.0.1:1");
     upstream.set_drained(one, true);

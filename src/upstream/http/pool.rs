@@ -39,14 +39,20 @@ struct Idle {
 }
 
 impl PoolKey {
-    /// The key for connections of `upstream` to the leased endpoint. `None` if connections begin with a
-    /// PROXY header: it names one client, and requests of other clients must not follow it.
+    /// The key for connections of `upstream` to the leased endpoint. `None` if they are not reused, or if
+    /// they begin with a PROXY header: it names one client, and requests of other clients must not follow
+    /// it.
     pub fn of(upstream: &Upstream, lease: &Lease) -> Option<Self> {
+        let settings = upstream.connecting();
         let tls = upstream.tls.as_ref().map_or(0, |tls| tls.generation);
-        (upstream.connecting().send_proxy == SendProxy::Off).then(|| Self {
+        (settings.reuse && settings.send_proxy == SendProxy::Off).then(|| Self {
             endpoint: lease.endpoint().id,
             tls,
         })
+    }
+
+    pub(super) fn endpoint(self) -> u64 {
+        self.endpoint
     }
 }
 

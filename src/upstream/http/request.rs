@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::merged::MergedBody;
 use crate::config::model::same_variable;
 use crate::protocol::hop_by_hop::BodyLength;
 use crate::protocol::{forwarding_names, hop_by_hop};
@@ -57,8 +58,8 @@ pub enum RequestBody {
     Empty,
     /// A body from the client, with a deadline for each piece.
     Upload {
-        /// The body as the client sends it.
-        body: Incoming,
+        /// The body as the client sends it, but for small pieces.
+        body: Box<MergedBody<Incoming>>,
         /// Its progress, shared with the session.
         upload: Rc<UploadProgress>,
         /// Wakes the task at the deadline.
@@ -121,7 +122,7 @@ impl RequestBody {
         let alarm = Box::pin(tokio::time::sleep_until(now + limit));
         (
             Self::Upload {
-                body,
+                body: Box::new(MergedBody::new(body)),
                 upload: Rc::clone(&upload),
                 alarm,
                 blocked: blocked(),
@@ -162,7 +163,7 @@ impl Body for RequestBody {
         else {
             return Poll::Ready(None);
         };
-        if let Poll::Ready(piece) = Pin::new(body).poll_frame(cx) {
+        if let Poll::Ready(piece) = Pin::new(&mut **body).poll_frame(cx) {
             upload.waiting.set(false);
             upload.progress.set(Instant::now());
             upload.broken.set(matches!(piece, Some(Err(_))));
@@ -170,6 +171,9 @@ impl Body for RequestBody {
                 let piece = piece.map(|piece| blocked.filter(piece));
                 piece.map_err(Into::into)
             }));
+        }
+        if body.holds_bytes() {
+            return Poll::Pending;
         }
         // The deadline begins when the wait begins, not with the last piece: while the endpoint accepted
         // nothing, hyper did not poll, and that time is not the client's.

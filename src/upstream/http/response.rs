@@ -2,13 +2,16 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::merged::MergedBody;
 use super::pool::{Pool, PoolKey};
+use super::reserved::ReservedConnections;
 use super::sender::RequestSender;
 use crate::upstream::endpoint::Lease;
 
@@ -19,14 +22,28 @@ pub struct BorrowedConnection {
     pub sender: RequestSender,
     /// The lease on the endpoint: held until the response has ended.
     pub lease: Lease,
-    /// The pool that it is returned to; `None` if it must not be used again.
-    pub return_to: Option<(Rc<Pool>, PoolKey)>,
+    /// Where it is returned; `None` if it must not be used again.
+    pub return_to: Option<(ReturnTo, PoolKey)>,
+}
+
+/// Where a connection is returned.
+#[derive(Debug)]
+pub enum ReturnTo {
+    /// The pool of its worker: any client may use it.
+    Pool(Rc<Pool>),
+    /// The client connection that it belongs to.
+    Client(Rc<ReservedConnections>),
 }
 
 impl BorrowedConnection {
     fn return_to_pool(self) {
-        if let Some((pool, key)) = self.return_to {
-            pool.put(key, self.sender);
+        match self.return_to {
+            None => {}
+            Some((ReturnTo::Pool(pool), key)) => pool.put(key, self.sender),
+            Some((ReturnTo::Client(reserved), key)) => {
+                let upstream = Arc::clone(&self.lease.endpoint().upstream);
+                reserved.put(upstream, key, self.sender);
+            }
         }
     }
 }
@@ -36,22 +53,28 @@ impl BorrowedConnection {
 /// body is still on it.
 #[derive(Debug)]
 pub struct ResponseBody {
-    body: Incoming,
+    body: Box<MergedBody<Incoming>>,
     connection: Option<BorrowedConnection>,
 }
 
 impl ResponseBody {
-    /// The body of the response that came over `connection`.
-    pub fn new(body: Incoming, connection: BorrowedConnection) -> Self {
+    /// The body of the response that came over `connection`, once its first pieces are there or known to
+    /// come later.
+    ///
+    /// # Errors
+    /// The body is broken from the start.
+    pub async fn begin(body: Incoming, connection: BorrowedConnection) -> hyper::Result<Self> {
         let mut response = Self {
-            body,
+            body: Box::new(MergedBody::new(body)),
             connection: Some(connection),
         };
         // hyper may never poll a body that has ended already.
         if response.body.is_end_stream() {
             response.end();
+        } else {
+            response.body.begin().await?;
         }
-        response
+        Ok(response)
     }
 
     fn end(&mut self) {
@@ -69,7 +92,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let piece = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let piece = ready!(Pin::new(&mut *self.body).poll_frame(cx));
         if piece.is_none() || self.body.is_end_stream() {
             self.end();
         }
