@@ -5,7 +5,9 @@
 //! exact path before the longest prefix before any path, then more conditions before fewer, then
 //! the order of the file.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
@@ -34,8 +36,48 @@ pub struct RouteQuery<'a> {
     pub handshake: Option<&'a Handshake<'a>>,
 }
 
-/// All routes, by host and then by path. The cost of a lookup does not grow with the number of routes,
-/// only with the number of segments in the path.
+/// The lists in a request that conditions look into. They are parsed when the first condition needs
+/// them, and once for all routes: a client decides how long they are, a configuration how many routes
+/// look.
+#[derive(Debug)]
+struct ParsedQuery<'a> {
+    request: &'a RouteQuery<'a>,
+    parameters: OnceCell<HashSet<(Cow<'a, str>, Cow<'a, str>)>>,
+    subprotocols: OnceCell<HashSet<&'a [u8]>>,
+}
+
+impl<'a> ParsedQuery<'a> {
+    fn new(request: &'a RouteQuery<'a>) -> Self {
+        Self {
+            request,
+            parameters: OnceCell::new(),
+            subprotocols: OnceCell::new(),
+        }
+    }
+
+    fn has_parameter(&self, name: &str, value: &str) -> bool {
+        let query = self.request.query.unwrap_or_default().as_bytes();
+        let parameters = self
+            .parameters
+            .get_or_init(|| form_urlencoded::parse(query).collect());
+        parameters.contains(&(Cow::Borrowed(name), Cow::Borrowed(value)))
+    }
+
+    fn offers_subprotocol(&self, name: &str) -> bool {
+        let handshake = self.request.handshake;
+        let offered = self.subprotocols.get_or_init(|| {
+            handshake
+                .into_iter()
+                .flat_map(Handshake::subprotocols)
+                .collect()
+        });
+        offered.contains(name.as_bytes())
+    }
+}
+
+/// All routes, by host and then by path. The cost of a lookup grows neither with the number of routes
+/// nor with that of segments in the path, only with the number of lengths that the prefixes of one
+/// host have.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     exact: HashMap<Box<str>, HostRoutes>,
@@ -48,6 +90,8 @@ pub struct RouteTable {
 struct HostRoutes {
     exact: HashMap<Box<str>, Vec<RouteEntry>>,
     prefix: HashMap<Box<str>, Vec<RouteEntry>>,
+    /// The lengths of the prefixes, each once, the longest first.
+    prefix_lengths: Vec<usize>,
     any: Vec<RouteEntry>,
 }
 
@@ -68,9 +112,9 @@ impl RouteEntry {
     }
 
     /// Whether the request meets all conditions but the method.
-    fn fits(&self, request: &RouteQuery<'_>) -> bool {
+    fn fits(&self, parsed: &ParsedQuery<'_>) -> bool {
         let conditions = self.conditions.as_deref();
-        mismatch(self.listeners.as_deref(), conditions, request).is_none()
+        mismatch(self.listeners.as_deref(), conditions, parsed).is_none()
     }
 }
 
@@ -102,12 +146,14 @@ impl RouteTable {
     /// The route of `request`. A handshake is a GET, and goes where a GET would go. But `methods` limits
     /// plain requests only: if the handshake matches nothing else, routes for other methods match, too.
     pub fn find(&self, request: &RouteQuery<'_>) -> Option<usize> {
-        let otherwise = || self.find_by(request, Methods::Any);
-        self.find_by(request, Methods::Enforced)
+        let parsed = ParsedQuery::new(request);
+        let otherwise = || self.find_by(&parsed, Methods::Any);
+        self.find_by(&parsed, Methods::Enforced)
             .or_else(|| request.handshake.and_then(|_| otherwise()))
     }
 
-    fn find_by(&self, request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
+    fn find_by(&self, parsed: &ParsedQuery<'_>, methods: Methods) -> Option<usize> {
+        let request = parsed.request;
         let wildcard = || {
             // A wildcard stands for exactly one label, as in certificates.
             let (label, parent) = request.host.split_once('.')?;
@@ -119,9 +165,9 @@ impl RouteTable {
         };
         self.exact
             .get(request.host)
-            .and_then(|paths| paths.find(request, methods))
-            .or_else(|| wildcard()?.find(request, methods))
-            .or_else(|| self.any.find(request, methods))
+            .and_then(|paths| paths.find(parsed, methods))
+            .or_else(|| wildcard()?.find(parsed, methods))
+            .or_else(|| self.any.find(parsed, methods))
     }
 }
 
@@ -130,38 +176,37 @@ impl HostRoutes {
         let entries = match path {
             PathMatch::Any => &mut self.any,
             PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default(),
-            PathMatch::Prefix(path) => self.prefix.entry(path.clone()).or_default(),
+            PathMatch::Prefix(path) => {
+                let longer = self.prefix_lengths.partition_point(|it| *it > path.len());
+                if self.prefix_lengths.get(longer) != Some(&path.len()) {
+                    self.prefix_lengths.insert(longer, path.len());
+                }
+                self.prefix.entry(path.clone()).or_default()
+            }
         };
         // More conditions first; routes with equally many stay in the order of the file.
         let at = entries.partition_point(|earlier| earlier.count() >= entry.count());
         entries.insert(at, entry);
     }
 
-    fn find(&self, request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
+    fn find(&self, parsed: &ParsedQuery<'_>, methods: Methods) -> Option<usize> {
         self.exact
-            .get(request.path)
-            .and_then(|entries| first(entries, request, methods))
-            .or_else(|| self.find_prefix(request, methods))
-            .or_else(|| first(&self.any, request, methods))
+            .get(parsed.request.path)
+            .and_then(|entries| first(entries, parsed, methods))
+            .or_else(|| self.find_prefix(parsed, methods))
+            .or_else(|| first(&self.any, parsed, methods))
     }
 
-    /// Tries the whole path first, then one segment less each time: the longest prefix wins.
-    fn find_prefix(&self, request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
-        if self.prefix.is_empty() {
-            return None;
-        }
-        let mut rest = request.path;
-        loop {
+    /// Tries the longest prefix first. What a client sends beyond that is never looked at: it decides
+    /// neither how many lookups there are nor how much each of them hashes.
+    fn find_prefix(&self, parsed: &ParsedQuery<'_>, methods: Methods) -> Option<usize> {
+        let path = parsed.request.path;
+        self.prefix_lengths.iter().find_map(|&length| {
             // A prefix matches whole segments, so `/a` does not match `/ab`.
-            if let Some(position) = self
-                .prefix
-                .get(rest)
-                .and_then(|entries| first(entries, request, methods))
-            {
-                return Some(position);
-            }
-            rest = rest.rsplit_once('/')?.0;
-        }
+            let is_whole = path.len() == length || path.as_bytes().get(length) == Some(&b'/');
+            let prefix = path.get(..length).filter(|_| is_whole)?;
+            first(self.prefix.get(prefix)?, parsed, methods)
+        })
     }
 }
 
@@ -183,8 +228,9 @@ enum Mismatch<'a> {
 fn mismatch<'a>(
     listeners: Option<&[Arc<str>]>,
     conditions: Option<&'a Conditions>,
-    request: &RouteQuery<'_>,
+    parsed: &ParsedQuery<'_>,
 ) -> Option<Mismatch<'a>> {
+    let request = parsed.request;
     match listeners {
         Some(names) if !names.iter().any(|name| **name == *request.listener) => {
             return Some(Mismatch::Listener);
@@ -205,18 +251,14 @@ fn mismatch<'a>(
     if let Some((name, _)) = missing {
         return Some(Mismatch::Header(name));
     }
-    let given = request.query.unwrap_or_default().as_bytes();
-    let missing = query.iter().find(|(name, value)| {
-        let mut pairs = form_urlencoded::parse(given);
-        !pairs.any(|(key, given)| key == **name && given == **value)
-    });
+    let missing = query
+        .iter()
+        .find(|(name, value)| !parsed.has_parameter(name, value));
     if let Some((name, _)) = missing {
         return Some(Mismatch::Query(name));
     }
-    let offered = request.handshake.is_some_and(|handshake| {
-        let mut wanted = subprotocols.iter();
-        wanted.any(|name| handshake.offers_subprotocol(name))
-    });
+    let mut wanted = subprotocols.iter();
+    let offered = wanted.any(|name| parsed.offers_subprotocol(name));
     (!subprotocols.is_empty() && !offered).then_some(Mismatch::Subprotocols)
 }
 
@@ -226,7 +268,8 @@ pub fn why_not(route: &RouteConfig, request: &RouteQuery<'_>) -> Option<String> 
     let methods = &route.conditions.methods;
     let has_method =
         request.handshake.is_some() || methods.is_empty() || methods.contains(request.method);
-    let mismatch = mismatch(route.listeners.as_deref(), Some(&route.conditions), request);
+    let parsed = ParsedQuery::new(request);
+    let mismatch = mismatch(route.listeners.as_deref(), Some(&route.conditions), &parsed);
     Some(match mismatch {
         Some(Mismatch::Listener) => format!("it does not list listener `{}`", request.listener),
         Some(Mismatch::Unbound) => {
@@ -256,13 +299,13 @@ enum Methods {
     Any,
 }
 
-fn first(entries: &[RouteEntry], request: &RouteQuery<'_>, methods: Methods) -> Option<usize> {
+fn first(entries: &[RouteEntry], parsed: &ParsedQuery<'_>, methods: Methods) -> Option<usize> {
     let has_method = |entry: &&RouteEntry| {
         let conditions = entry.conditions.as_ref();
         let listed = conditions.map_or(&[][..], |conditions| &conditions.methods);
-        methods == Methods::Any || listed.is_empty() || listed.contains(request.method)
+        methods == Methods::Any || listed.is_empty() || listed.contains(parsed.request.method)
     };
-    let mut fitting = entries.iter().filter(|entry| entry.fits(request));
+    let mut fitting = entries.iter().filter(|entry| entry.fits(parsed));
     fitting.find(has_method).map(|entry| entry.position)
 }
 

@@ -16,7 +16,7 @@ use super::extensions;
 use super::forwarded::{self, ForwardingFacts};
 use super::forwarding_names;
 use super::header_case::{self, HeaderCase};
-use super::hop_by_hop;
+use super::hop_by_hop::{self, HopByHop};
 use super::rejection::Rejection;
 use super::token::{has_token, tokens};
 
@@ -105,22 +105,19 @@ impl<'a> Handshake<'a> {
         STANDARD.encode(hash.finish())
     }
 
-    /// Whether the client offered this subprotocol. Case matters (RFC 6455 section 4.1).
-    pub fn offers_subprotocol(&self, name: &str) -> bool {
-        tokens(self.headers, SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == name)
+    /// The subprotocols that the client offered. Case matters (RFC 6455 section 4.1).
+    pub fn subprotocols(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        tokens(self.headers, SEC_WEBSOCKET_PROTOCOL)
     }
 
-    /// Whether the endpoint was offered this extension, with any parameters.
-    pub fn offers_extension(&self, name: &str) -> bool {
-        if !self.compression && extensions::compresses(name) {
-            return false;
-        }
+    /// The names of the extensions that the endpoint was offered, with any parameters and in any case.
+    pub fn extensions(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let compression = self.compression;
         self.headers
             .get_all(SEC_WEBSOCKET_EXTENSIONS)
             .iter()
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(extensions::names)
-            .any(|offered| offered.eq_ignore_ascii_case(name))
+            .flat_map(|line| extensions::names(line.as_bytes()))
+            .filter(move |name| compression || !extensions::compresses(name))
     }
 }
 
@@ -176,11 +173,9 @@ impl HandshakeRequest<'_> {
         out.extend_from_slice(self.host.as_bytes());
         out.extend_from_slice(b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
         let headers = &self.parts.headers;
+        let hop_by_hop = HopByHop::of(headers);
         for (name, value) in headers {
-            if is_rewritten(name)
-                || hop_by_hop::is_hop_by_hop(headers, name)
-                || self.edit.drops(name.as_str())
-            {
+            if is_rewritten(name) || hop_by_hop.contains(name) || self.edit.drops(name.as_str()) {
                 continue;
             }
             // These are written as in RFC 6455, whatever the client wrote: some servers compare
@@ -188,12 +183,8 @@ impl HandshakeRequest<'_> {
             let ours = name.as_str().starts_with("sec-websocket-");
             let header_case = self.header_case.as_ref().filter(|_| !ours);
             if !self.compression && *name == SEC_WEBSOCKET_EXTENSIONS {
-                let kept = value
-                    .to_str()
-                    .ok()
-                    .and_then(extensions::without_compression);
-                if let Some(kept) = kept {
-                    field(out, name, kept.as_bytes(), header_case);
+                if let Some(kept) = extensions::without_compression(value.as_bytes()) {
+                    field(out, name, &kept, header_case);
                 }
                 continue;
             }
@@ -391,14 +382,16 @@ mod tests {
             ("sec-websocket-protocol", Some("graphql-ws, chat")),
             (
                 "sec-websocket-extensions",
-                Some("foo; x=\"a, bar\", permessage-deflate; y"),
+                Some("foo; x=\"a, b\u{e4}r\", permessage-deflate; y"),
             ),
         ]);
         let handshake = valid(&parts);
-        assert!(handshake.offers_subprotocol("chat"));
-        assert!(!handshake.offers_subprotocol("Chat"));
-        assert!(handshake.offers_extension("Permessage-Deflate"));
-        assert!(!handshake.offers_extension("bar"));
+        let subprotocols: Vec<_> = handshake.subprotocols().collect();
+        assert_eq!(subprotocols, [&b"graphql-ws"[..], b"chat"]);
+        let extensions: Vec<_> = handshake.extensions().collect();
+        assert_eq!(extensions, [&b"foo"[..], b"permessage-deflate"]);
+        let extensions: Vec<_> = handshake.without_compression().extensions().collect();
+        assert_eq!(extensions, [&b"foo"[..]]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The response of an endpoint to a handshake, and the 101 that the client gets for it (RFC 6455
 //! section 4.1).
 
+use std::collections::HashSet;
 use std::fmt;
 
 use http::StatusCode;
@@ -115,14 +116,14 @@ impl<'a> ResponseHead<'a> {
         }
         let mut protocols = self.elements("upgrade");
         match (protocols.next(), protocols.next()) {
-            (Some(protocol), None) if protocol.eq_ignore_ascii_case("websocket") => {}
+            (Some(protocol), None) if protocol.eq_ignore_ascii_case(b"websocket") => {}
             _ => return Err(SwitchError::Upgrade),
         }
         let mut excused = Excused::default();
         let lenient = strictness == Strictness::Lenient;
         if !self
             .elements("connection")
-            .any(|token| token.eq_ignore_ascii_case("upgrade"))
+            .any(|token| token.eq_ignore_ascii_case(b"upgrade"))
         {
             if !lenient {
                 return Err(SwitchError::Connection);
@@ -151,21 +152,32 @@ impl<'a> ResponseHead<'a> {
     /// Checks that the endpoint selects only what the client offered (RFC 6455 section 4.1):
     /// otherwise the client closes the connection, and the tunnel has been opened in vain.
     fn check_offers(&self, handshake: &Handshake<'_>) -> Result<Option<&'a str>, SwitchError> {
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into();
         let mut subprotocols = self.elements("sec-websocket-protocol");
-        let subprotocol = subprotocols.next();
+        let selected = subprotocols.next();
         if subprotocols.next().is_some() {
             return Err(SwitchError::SeveralSubprotocols);
         }
-        if let Some(name) = subprotocol
-            && !handshake.offers_subprotocol(name)
-        {
-            return Err(SwitchError::Subprotocol(name.into()));
+        let mut subprotocol = None;
+        if let Some(name) = selected {
+            let is_offered = handshake.subprotocols().any(|offered| offered == name);
+            subprotocol = str::from_utf8(name).ok().filter(|_| is_offered);
+            if subprotocol.is_none() {
+                return Err(SwitchError::Subprotocol(text(name)));
+            }
         }
-        let mut extensions = self
-            .texts("sec-websocket-extensions")
-            .flat_map(extensions::names);
-        match extensions.find(|name| !handshake.offers_extension(name)) {
-            Some(name) => Err(SwitchError::Extension(name.into())),
+        let mut selected = self
+            .values("sec-websocket-extensions")
+            .flat_map(extensions::names)
+            .peekable();
+        if selected.peek().is_none() {
+            return Ok(subprotocol);
+        }
+        // A set: both lists are as long as their senders like.
+        let offered = handshake.extensions().map(<[u8]>::to_ascii_lowercase);
+        let offered: HashSet<Vec<u8>> = offered.collect();
+        match selected.find(|name| !offered.contains(&name.to_ascii_lowercase())) {
+            Some(name) => Err(SwitchError::Extension(text(name))),
             None => Ok(subprotocol),
         }
     }
@@ -177,15 +189,8 @@ impl<'a> ResponseHead<'a> {
             .map(|(_, value)| value.trim_ascii())
     }
 
-    /// The lines of a field. One that is not text becomes a value that equals nothing, so that it
-    /// cannot pass as absent.
-    fn texts(&self, name: &'static str) -> impl Iterator<Item = &'a str> {
-        self.values(name)
-            .map(|value| std::str::from_utf8(value).unwrap_or("\u{fffd}"))
-    }
-
-    fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a str> {
-        self.texts(name).flat_map(list)
+    fn elements(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.values(name).flat_map(list)
     }
 }
 
@@ -276,8 +281,15 @@ impl Switch<'_> {
         out.extend_from_slice(b"Sec-WebSocket-Accept: ");
         out.extend_from_slice(self.accept.as_bytes());
         out.extend_from_slice(b"\r\n");
+        // Read once for all lines.
+        let named: HashSet<Vec<u8>> = self
+            .response
+            .elements("connection")
+            .filter(|name| !name.eq_ignore_ascii_case(b"upgrade"))
+            .map(<[u8]>::to_ascii_lowercase)
+            .collect();
         for (name, value) in &self.response.lines {
-            if self.is_rewritten(name) || edit.drops(name) {
+            if is_rewritten(name, &named) || edit.drops(name) {
                 continue;
             }
             out.extend_from_slice(name.as_bytes());
@@ -293,28 +305,31 @@ impl Switch<'_> {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
 
-    /// Whether a line of the endpoint's is replaced by ours or dropped: it belongs to the
-    /// endpoint's connection (RFC 9110 section 7.6.1), or frames a body, which a 101 does not have.
-    fn is_rewritten(&self, name: &str) -> bool {
-        const NAMES: [&str; 9] = [
-            "connection",
-            "content-length",
-            "keep-alive",
-            "proxy-authenticate",
-            "proxy-connection",
-            "sec-websocket-accept",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-        ];
-        NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
-            || (!name.to_ascii_lowercase().starts_with("sec-websocket-")
-                && self
-                    .response
-                    .elements("connection")
-                    .any(|named| named.eq_ignore_ascii_case(name)))
+/// Whether a line of the endpoint's is replaced by ours or dropped: it belongs to the endpoint's
+/// connection, because of its name or because `Connection` names it (RFC 9110 section 7.6.1), or
+/// frames a body, which a 101 does not have.
+fn is_rewritten(name: &str, named: &HashSet<Vec<u8>>) -> bool {
+    const NAMES: [&str; 9] = [
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-connection",
+        "sec-websocket-accept",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    if NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        return true;
     }
+    if named.is_empty() {
+        return false;
+    }
+    let name = name.to_ascii_lowercase();
+    !name.starts_with("sec-websocket-") && named.contains(name.as_bytes())
 }
 
 #[cfg(test)]
@@ -474,7 +489,7 @@ mod tests {
     fn the_101_for_the_client() {
         let head = "HTTP/1.1 101 Whatever\r\n\
             upgrade: websocket\r\n\
-            connection: upgrade, X-Hop\r\n\
+            connection: upgrade, caf\u{e9}, X-Hop\r\n\
             sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
             Set-Cookie: a\r\nset-cookie: b\r\n\
             x-hop: gone\r\nkeep-alive: timeout=5\r\ncontent-length: 0\r\n\

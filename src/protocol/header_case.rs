@@ -1,6 +1,8 @@
 //! The case of header names towards endpoints. Names are case-insensitive (RFC 9110 section 5.1),
 //! but some endpoints compare them with case, so the client's case is kept where it is known.
 
+use std::cmp::Ordering;
+
 use http::HeaderName;
 
 /// The most lines that a head may have for its names to be kept.
@@ -9,6 +11,8 @@ const MAX_LINES: usize = 100;
 /// The header names in one head, in their original case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderCase<'a> {
+    /// Ordered without regard to case, because every name that is written is looked up. The first one
+    /// of several that differ only in case comes first.
     names: Vec<&'a str>,
 }
 
@@ -20,17 +24,27 @@ impl<'a> HeaderCase<'a> {
         let httparse::Status::Complete(_) = head.parse(bytes).ok()? else {
             return None;
         };
-        Some(Self {
-            names: head.headers.iter().map(|line| line.name).collect(),
-        })
+        let mut names: Vec<_> = head.headers.iter().map(|line| line.name).collect();
+        names.sort_by(|one, other| compare(one, other));
+        Some(Self { names })
     }
 
     fn find(&self, name: &str) -> Option<&'a str> {
-        self.names
-            .iter()
-            .find(|known| known.eq_ignore_ascii_case(name))
-            .copied()
+        let at = self
+            .names
+            .partition_point(|known| compare(known, name).is_lt());
+        let found = self.names.get(at).copied();
+        found.filter(|known| known.eq_ignore_ascii_case(name))
     }
+}
+
+/// The order of two names without regard to case. Comparing lengths first leaves little to compare
+/// of names that begin alike.
+fn compare(one: &str, other: &str) -> Ordering {
+    let lower = |byte: u8| byte.to_ascii_lowercase();
+    one.len()
+        .cmp(&other.len())
+        .then_with(|| one.bytes().map(lower).cmp(other.bytes().map(lower)))
 }
 
 /// Names that occur in almost every handshake.
@@ -98,6 +112,8 @@ mod tests {
         check(Some(head), "x-api-key", "X-API-Key");
         check(Some(head), "host", "host");
         check(Some(head), "origin", "Origin");
+        let twice = b"GET / HTTP/1.1\r\nX-Tag: 1\r\nhost: a\r\nx-TAG: 2\r\n\r\n";
+        check(Some(twice), "x-tag", "X-Tag");
         check(None, "x-api-key", "X-Api-Key");
         check(None, "sec-websocket-protocol", "Sec-WebSocket-Protocol");
         check(None, "www-authenticate", "WWW-Authenticate");

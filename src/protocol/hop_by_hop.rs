@@ -1,6 +1,8 @@
 //! Hop-by-hop fields, which belong to one connection and are not forwarded (RFC 9110 section
 //! 7.6.1), and the framing of bodies.
 
+use std::collections::HashSet;
+
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, ORIGIN, TE, TRANSFER_ENCODING,
     UPGRADE,
@@ -26,14 +28,34 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 /// has met already.
 const REQUEST_ONLY: [HeaderName; 2] = [HeaderName::from_static("proxy-authorization"), EXPECT];
 
-/// Whether field `name` is hop-by-hop, by its definition or because `Connection` names it. A client
-/// cannot remove protected fields that way, such as `Host`, `Cookie` or forwarding headers.
-pub fn is_hop_by_hop(headers: &HeaderMap, name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name)
-        || *name == TE
-        || is_disguised(name)
-        || (tokens(headers, CONNECTION).any(|named| name.as_str().eq_ignore_ascii_case(named))
-            && !is_protected(name))
+/// Which fields of a message are hop-by-hop, by their definition or because `Connection` names them.
+/// A client cannot remove protected fields that way, such as `Host`, `Cookie` or forwarding headers.
+///
+/// `Connection` is read once for all fields of the message, and only names of fields that the message
+/// has are kept: their number bounds the set, however long the list is.
+#[derive(Debug)]
+pub struct HopByHop {
+    named: HashSet<HeaderName>,
+}
+
+impl HopByHop {
+    /// Reads the `Connection` of a message.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let names = tokens(headers, CONNECTION)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
+            // What almost every message names costs no set.
+            .filter(|name| !HOP_BY_HOP.contains(name));
+        Self {
+            named: names
+                .filter(|name| headers.contains_key(name) && !is_protected(name))
+                .collect(),
+        }
+    }
+
+    /// Whether field `name` is not forwarded.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        HOP_BY_HOP.contains(name) || *name == TE || is_disguised(name) || self.named.contains(name)
+    }
 }
 
 /// Removes every field for which `drops` is true.
@@ -61,20 +83,8 @@ pub fn strip_request(headers: &mut HeaderMap) {
 
 /// Removes the fields of the endpoint's connection from a response that is passed back.
 pub fn strip_response(headers: &mut HeaderMap) {
-    // The names must be collected before `Connection` itself is removed below.
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = tokens(headers, CONNECTION)
-            .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-            .filter(|name| *name != TE && !is_protected(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    remove_where(headers, is_disguised);
+    let hop_by_hop = HopByHop::of(headers);
+    remove_where(headers, |name| *name != TE && hop_by_hop.contains(name));
 }
 
 /// Whether a body has no transfer coding, or only `chunked`, once. hyper decodes that, but would
@@ -82,8 +92,9 @@ pub fn strip_response(headers: &mut HeaderMap) {
 pub fn is_plain_or_chunked(headers: &HeaderMap) -> bool {
     let mut codings = tokens(headers, TRANSFER_ENCODING);
     match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => coding.eq_ignore_ascii_case("chunked"),
+        // A field without a coding is not valid, and its reader might see something else in it.
+        (None, _) => !headers.contains_key(TRANSFER_ENCODING),
+        (Some(coding), None) => coding.eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => false,
     }
 }
@@ -222,6 +233,9 @@ mod tests {
             (&["gzip", "chunked"], false),
             (&["chunked;q=1"], false),
             (&["gzip"], false),
+            (&["caf\u{e9}"], false),
+            (&["caf\u{e9}, chunked"], false),
+            (&[","], false),
         ] {
             let lines: Vec<_> = codings
                 .iter()
@@ -242,8 +256,9 @@ mod tests {
             &[
                 ("host", "a"),
                 ("connection", "keep-alive, X-Mine"),
-                ("connection", "upgrade"),
+                ("connection", "upgrade, caf\u{e9}, x-other"),
                 ("x-mine", "1"),
+                ("x-other", "1"),
                 ("keep-alive", "timeout=5"),
                 ("upgrade", "h2c"),
                 ("http2-settings", "AAMAAABk"),

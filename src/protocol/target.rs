@@ -198,15 +198,15 @@ fn normalise(path: &str) -> Option<Cow<'_, str>> {
     let mut rest = path;
     while let Some(at) = rest.find('%') {
         normal.push_str(rest.get(..at)?);
-        let byte = u8::from_str_radix(rest.get(at + 1..at + 3)?, 16).ok()?;
-        // `from_str_radix` would accept a sign.
-        if !rest.as_bytes().get(at + 1)?.is_ascii_hexdigit() {
+        let escape = rest.get(at..at + 3)?;
+        let &[_, high, low] = escape.as_bytes() else {
             return None;
-        }
+        };
+        let byte = unescaped(high, low)?;
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             normal.push(char::from(byte));
         } else {
-            normal.push_str(&format!("%{byte:02X}"));
+            normal.extend(escape.chars().map(|c| c.to_ascii_uppercase()));
         }
         rest = rest.get(at + 3..)?;
     }
@@ -216,39 +216,43 @@ fn normalise(path: &str) -> Option<Cow<'_, str>> {
 
 /// Whether any server might see a `.` or `..` segment: also one that treats encoded slashes or
 /// backslashes as slashes, that cuts off path parameters (`..;x`), or that decodes more than once.
+///
+/// Only the path without any escape has to be looked at. A dot segment consists of bytes that are
+/// part of no escape, so further decoding leaves it as it is.
 fn has_dot_segment(path: &str) -> bool {
-    let mut bytes = Cow::Borrowed(path.as_bytes());
-    loop {
-        let is_dots =
-            |segment: &[u8]| matches!(segment.split(|b| *b == b';').next(), Some(b"." | b".."));
-        if bytes.split(|b| matches!(b, b'/' | b'\\')).any(is_dots) {
-            return true;
-        }
-        let decoded = decode(&bytes);
-        if decoded.len() == bytes.len() {
-            return false;
-        }
-        bytes = Cow::Owned(decoded);
-    }
+    let is_dots =
+        |segment: &[u8]| matches!(segment.split(|b| *b == b';').next(), Some(b"." | b".."));
+    decode(path)
+        .split(|b| matches!(b, b'/' | b'\\'))
+        .any(is_dots)
 }
 
-/// Decodes every escape once. An invalid escape stays as it is.
-fn decode(bytes: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((&first, after)) = rest.split_first() {
-        let escaped = after
-            .split_at_checked(2)
-            .filter(|(hex, _)| first == b'%' && hex.iter().all(u8::is_ascii_hexdigit))
-            .and_then(|(hex, after)| {
-                let hex = std::str::from_utf8(hex).ok()?;
-                Some((u8::from_str_radix(hex, 16).ok()?, after))
-            });
-        let (byte, after) = escaped.unwrap_or((first, after));
-        decoded.push(byte);
-        rest = after;
+/// Decodes every escape, and those that decoding produces (`%252e`), in one pass: its work does not
+/// grow with the number of times that a path is encoded. An invalid escape stays as it is.
+fn decode(path: &str) -> Cow<'_, [u8]> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path.as_bytes());
     }
-    decoded
+    let mut decoded = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        decoded.push(byte);
+        // What is before this byte is decoded, so only an escape that it completes can be left. The
+        // result may be the last byte of another one. Escapes do not overlap: the order in which
+        // they are decoded makes no difference.
+        while let [.., b'%', high, low] = *decoded
+            && let Some(byte) = unescaped(high, low)
+        {
+            decoded.truncate(decoded.len() - 3);
+            decoded.push(byte);
+        }
+    }
+    Cow::Owned(decoded)
+}
+
+/// The byte with these two hexadecimal digits.
+fn unescaped(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 #[cfg(test)]
@@ -347,6 +351,33 @@ mod tests {
         }
     }
 
+    /// Decodes every escape once, as most servers do; `None` without an escape.
+    fn one_level_less(bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut decoded = Vec::new();
+        let mut rest = bytes;
+        while let [first, after @ ..] = rest {
+            let hex = after
+                .get(..2)
+                .filter(|hex| *first == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+            let byte = hex.map(|hex| {
+                let hex = std::str::from_utf8(hex).unwrap();
+                u8::from_str_radix(hex, 16).unwrap()
+            });
+            decoded.push(byte.unwrap_or(*first));
+            rest = &after[if byte.is_some() { 2 } else { 0 }..];
+        }
+        (decoded.len() < bytes.len()).then_some(decoded)
+    }
+
+    #[test]
+    fn paths_may_be_encoded_any_number_of_times() {
+        let levels = |inner: &str| format!("/%{}{inner}", "25".repeat(8000));
+        let deep = levels("41");
+        check(&deep, &["a"], Ok(("a", &deep, &deep)));
+        check(&levels("2e"), &["a"], Err(Rejection::DotSegment));
+        check(&levels("2E./x"), &["a"], Err(Rejection::DotSegment));
+    }
+
     proptest! {
         #[test]
         fn no_accepted_path_escapes_however_often_it_is_decoded(
@@ -363,6 +394,23 @@ mod tests {
                     text = text.replace(escape, plain);
                 }
             }
+        }
+
+        #[test]
+        fn every_level_of_escapes_is_decoded_at_once(
+            path in "/([.a/;]|%(25){0,4}(2e|2F|5c|3b|41|%|zz|2)){0,8}",
+        ) {
+            let mut levels = vec![path.clone().into_bytes()];
+            while let Some(next) = one_level_less(&levels[levels.len() - 1]) {
+                levels.push(next);
+            }
+            prop_assert_eq!(&*decode(&path), levels[levels.len() - 1].as_slice());
+            let is_dots = |segment: &[u8]| {
+                let end = segment.iter().position(|b| *b == b';').unwrap_or(segment.len());
+                matches!(&segment[..end], b"." | b"..")
+            };
+            let mut segments = levels.iter().flat_map(|level| level.split(|b| b"/\\".contains(b)));
+            prop_assert_eq!(has_dot_segment(&path), segments.any(is_dots));
         }
 
         #[test]
