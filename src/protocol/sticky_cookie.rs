@@ -23,16 +23,18 @@ const TIME: usize = 4;
 /// The length in bytes of the signature, a truncated HMAC-SHA-256 (RFC 2104 section 5).
 const SIGNATURE: usize = 16;
 
-/// The value of the first cookie of this name (RFC 6265 section 4.2.1).
-pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The value of the first cookie of this name (RFC 6265 section 4.2.1). It is bytes: browsers send
+/// what a page has set, and another cookie that is not ASCII must not hide this one.
+pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let lines = headers.get_all(COOKIE).iter();
-    let pairs = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'));
-    pairs
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(known, _)| known.trim() == name)
-        .map(|(_, value)| value.trim())
+    lines
+        .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
+        .find_map(|pair| {
+            let equals = pair.iter().position(|b| *b == b'=')?;
+            let (known, value) = pair.split_at_checked(equals)?;
+            let is_known = known.trim_ascii() == name.as_bytes();
+            is_known.then(|| value.get(1..).unwrap_or_default().trim_ascii())
+        })
 }
 
 /// The tag that stands for an endpoint in cookies.
@@ -98,7 +100,7 @@ impl CookieSigner {
     }
 
     /// Verifies a cookie's value: `None` if it is not one of ours, or older than `settings.ttl`.
-    pub fn read(&self, value: &str, settings: &Sticky, now: u64) -> Option<StickyCookie> {
+    pub fn read(&self, value: &[u8], settings: &Sticky, now: u64) -> Option<StickyCookie> {
         // Longer than any of ours. Without this, decoding would cost what the client decides.
         if value.len() > 2 * (TAG + TIME + SIGNATURE) {
             return None;
@@ -165,6 +167,7 @@ mod tests {
 
     #[track_caller]
     fn check(lines: &[&str], expected: Option<&str>) {
+        let expected = expected.map(str::as_bytes);
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(COOKIE, HeaderValue::from_str(line).unwrap());
@@ -181,6 +184,8 @@ mod tests {
         check(&["a=2", "sid=1=2"], Some("1=2"));
         check(&["xsid=1; sidx=2; SID=3; sid"], None);
         check(&["sid=; sid=2"], Some(""));
+        check(&["name=J\u{f6}rg; sid=1"], Some("1"));
+        check(&["sid=J\u{f6}rg"], Some("J\u{f6}rg"));
     }
 
     #[test]
@@ -196,7 +201,7 @@ mod tests {
         );
         assert!(!set.contains("10.0.0.1"));
         let value = pair.strip_prefix("tidegate=").unwrap();
-        let read = |signer: &CookieSigner, now| signer.read(value, &settings(), now);
+        let read = |signer: &CookieSigner, now| signer.read(value.as_bytes(), &settings(), now);
         let led = |is_aging| Some(StickyCookie { to: tag, is_aging });
         assert_eq!(read(&signer, NOW), led(false));
         assert_eq!(read(&signer, NOW + 1801), led(true));
@@ -219,16 +224,20 @@ mod tests {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             let changed = URL_SAFE_NO_PAD.encode(changed);
-            assert_eq!(signer.read(&changed, &settings(), NOW), None, "{at}");
+            assert_eq!(
+                signer.read(changed.as_bytes(), &settings(), NOW),
+                None,
+                "{at}"
+            );
         }
-        assert_eq!(signer.read(&value[..30], &settings(), NOW), None);
+        assert_eq!(signer.read(&value.as_bytes()[..30], &settings(), NOW), None);
     }
 
     proptest! {
         #[test]
         fn nothing_panics(text in "\\PC{0,90}") {
             let signer = CookieSigner::new(&[7; 32], "chat");
-            prop_assert_eq!(signer.read(&text, &settings(), NOW), None);
+            prop_assert_eq!(signer.read(text.as_bytes(), &settings(), NOW), None);
         }
     }
 }

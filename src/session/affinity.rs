@@ -47,7 +47,8 @@ pub fn of(upstream: &Upstream, traits: AffinityTraits<'_>) -> (Affinity, Option<
     (affinity, sticky_cookie)
 }
 
-/// The hash of a request's key; `None` for a request without that key.
+/// The hash of a request's key; `None` for a request without that key, or with an empty one: requests
+/// that name no room are spread, and do not share one endpoint.
 fn hash_of(key: &HashKey, traits: AffinityTraits<'_>) -> Option<u64> {
     let AffinityTraits {
         client,
@@ -55,24 +56,21 @@ fn hash_of(key: &HashKey, traits: AffinityTraits<'_>) -> Option<u64> {
         headers,
         target,
     } = traits;
-    let hash = |text: &str| balance::key_hash(text.as_bytes());
+    let hash = |key: &[u8]| (!key.is_empty()).then(|| balance::key_hash(key));
     match key {
-        HashKey::ClientIp => client.map(|address| match address {
-            IpAddr::V4(address) => balance::key_hash(&address.octets()),
-            IpAddr::V6(address) => balance::key_hash(&address.octets()),
-        }),
-        HashKey::Path => Some(hash(target.path())),
-        HashKey::Sni => server_name.map(hash),
-        HashKey::Header(name) => {
-            let value = headers.get(name)?;
-            Some(balance::key_hash(value.as_bytes()))
-        }
-        HashKey::Cookie(name) => sticky_cookie::cookie_value(headers, name).map(hash),
+        HashKey::ClientIp => match client? {
+            IpAddr::V4(address) => hash(&address.octets()),
+            IpAddr::V6(address) => hash(&address.octets()),
+        },
+        HashKey::Path => hash(target.path().as_bytes()),
+        HashKey::Sni => hash(server_name?.as_bytes()),
+        HashKey::Header(name) => hash(headers.get(name)?.as_bytes()),
+        HashKey::Cookie(name) => hash(sticky_cookie::cookie_value(headers, name)?),
         HashKey::Query(name) => {
             let query = target.query().unwrap_or_default();
             let mut pairs = form_urlencoded::parse(query.as_bytes());
             let (_, value) = pairs.find(|(known, _)| known == &**name)?;
-            Some(hash(&value))
+            hash(value.as_bytes())
         }
     }
 }

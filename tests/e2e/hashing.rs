@@ -91,6 +91,43 @@ async fn hashing_keeps_the_load_bounded() {
     assert!((10..=13).contains(&most), "{most}");
 }
 
+/// How many of nine tunnels with these handshakes each endpoint gets, the fewest first.
+async fn shares(by: &str, handshake: impl Fn(usize) -> String) -> [usize; 3] {
+    let echoes = echoes().await;
+    let [a, b, c] = echoes.each_ref().map(|echo| echo.address);
+    let proxy = Proxy::start(&hashed(&[a, b, c], by)).await;
+    let mut held = Vec::new();
+    for number in 0..9 {
+        let mut wire = proxy.connect().await;
+        wire.send(handshake(number)).await;
+        assert_eq!(wire.head().await.status(), 101);
+        held.push(wire);
+    }
+    let mut open = echoes.each_ref().map(Echo::open);
+    open.sort_unstable();
+    open
+}
+
+#[tokio::test]
+async fn an_empty_key_is_no_key() {
+    let field = |field: &str| handshake_with(&format!("{field}\r\n"));
+    let path = |path: &str| HANDSHAKE.replace("/chat", path);
+    for (by, handshake) in [
+        ("{ header = \"x-room\" }", field("X-Room: ")),
+        ("{ cookie = \"room\" }", field("Cookie: a=1; room=; b=2")),
+        ("{ query = \"room\" }", path("/chat?room=&a=1")),
+        ("{ query = \"room\" }", path("/chat?room")),
+    ] {
+        assert_eq!(shares(by, |_| handshake.clone()).await, [3, 3, 3], "{by}");
+    }
+}
+
+#[tokio::test]
+async fn a_cookie_that_is_not_ascii_hides_no_key() {
+    let cookies = |number| handshake_with(&format!("Cookie: name=J\u{f6}rg{number}; sid=7\r\n"));
+    assert_eq!(shares("{ cookie = \"sid\" }", cookies).await, [0, 0, 9]);
+}
+
 #[tokio::test]
 async fn hash_keys_come_from_the_configured_source() {
     let echoes = echoes().await;

@@ -50,6 +50,10 @@ async fn a_client_returns_to_its_endpoint() {
     let mut open = [one.open(), two.open()];
     open.sort_unstable();
     assert_eq!(open, [0, 10]);
+    // Another cookie that is not ASCII does not hide it.
+    let beside = format!("name=J\u{f6}rg; {cookie}");
+    let (_wire, head) = tunnel(&proxy, Some(&beside)).await;
+    assert_eq!(pair(&head), None);
     // An invalid cookie is ignored and replaced.
     let forged = cookie.replace("node=", "node=A");
     let (_wire, head) = tunnel(&proxy, Some(&forged)).await;
