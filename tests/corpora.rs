@@ -5,39 +5,17 @@
     reason = "a test that fails has nothing to clean up"
 )]
 
-#[path = "../fuzz/checks/answer.rs"]
-mod answer;
-#[path = "../fuzz/checks/config.rs"]
-mod config;
-#[path = "../fuzz/checks/endpoints_file.rs"]
-mod endpoints_file;
-#[path = "../fuzz/checks/forwarded.rs"]
-mod forwarded;
-#[path = "../fuzz/checks/forwarder.rs"]
-mod forwarder;
-#[path = "../fuzz/checks/frame.rs"]
-mod frame;
-#[path = "../fuzz/checks/handshake.rs"]
-mod handshake;
-#[path = "../fuzz/checks/proxy_header.rs"]
-mod proxy_header;
+#[path = "../fuzz/checks.rs"]
+mod checks;
+#[path = "../fuzz/long.rs"]
+mod long;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-type Check = fn(&[u8]);
-
-const CHECKS: [(&str, Check); 8] = [
-    ("answer", answer::check),
-    ("config", config::check),
-    ("endpoints_file", endpoints_file::check),
-    ("forwarded", forwarded::check),
-    ("forwarder", forwarder::check),
-    ("frame", frame::check),
-    ("handshake", handshake::check),
-    ("proxy_header", proxy_header::check),
-];
+/// The length of the long inputs in the corpora: as long as a head may be by default.
+const LONG: usize = 16 << 10;
 
 fn fuzz(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -52,7 +30,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn every_corpus_passes() {
-    for (name, check) in CHECKS {
+    for (name, check) in checks::ALL {
         let kept = entries(&fuzz("corpus").join(name));
         assert!(kept.len() >= 10, "{name} has {} files", kept.len());
         for path in kept {
@@ -63,10 +41,33 @@ fn every_corpus_passes() {
     }
 }
 
+/// A fuzzer makes its inputs as long as the longest that it begins with.
+#[test]
+fn long_inputs_are_in_the_corpora() {
+    for case in long::CASES {
+        let path = fuzz("corpus")
+            .join(case.check)
+            .join(format!("long-{}", case.name));
+        let bytes = (case.make)(LONG);
+        if std::env::var_os("TIDEGATE_BLESS").is_some() {
+            fs::write(&path, &bytes).unwrap();
+        }
+        let kept = fs::read(&path).unwrap_or_default();
+        assert!(
+            kept == bytes,
+            "{}: TIDEGATE_BLESS=1 writes it",
+            path.display()
+        );
+    }
+}
+
 /// Without this, a target without a corpus, or a corpus without a target, would not be noticed.
 #[test]
 fn every_target_has_its_corpus() {
-    let known: BTreeSet<String> = CHECKS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let known: BTreeSet<String> = checks::ALL
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
     for folder in ["checks", "corpus", "fuzz_targets"] {
         let found: BTreeSet<String> = entries(&fuzz(folder))
             .iter()

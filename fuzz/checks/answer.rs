@@ -1,10 +1,12 @@
 //! Any bytes from an endpoint are parsed and validated as a response without a panic, and without
-//! reading beyond them.
+//! reading beyond them. Whatever it selects may be selected if the client has offered just that.
 
 use tidegate::config::model::{HeaderChanges, Strictness};
 use tidegate::protocol::edit::{Edit, TemplateValues};
 use tidegate::protocol::handshake::Intent;
-use tidegate::protocol::handshake_response::ResponseHead;
+use tidegate::protocol::handshake_response::{ResponseHead, SwitchError};
+
+const LINES: usize = 100;
 
 /// Panics if this does not hold.
 pub(crate) fn check(bytes: &[u8]) {
@@ -12,27 +14,52 @@ pub(crate) fn check(bytes: &[u8]) {
         return;
     };
     assert!(head <= bytes.len());
-    let request = http::Request::get("/")
+    check_against(&answer, &[b"permessage-deflate"]);
+    let selected = lines_of(bytes, "sec-websocket-extensions");
+    let error = check_against(&answer, &selected);
+    assert!(!matches!(error, Some(SwitchError::Extension(_))));
+}
+
+/// The values of a field in the head at the beginning of `bytes`.
+fn lines_of<'a>(bytes: &'a [u8], name: &str) -> Vec<&'a [u8]> {
+    let mut lines = [httparse::EMPTY_HEADER; LINES];
+    let mut head = httparse::Response::new(&mut lines);
+    let parsed = head.parse(bytes);
+    assert!(parsed.is_ok_and(|status| status.is_complete()));
+    let named = head
+        .headers
+        .iter()
+        .filter(|line| line.name.eq_ignore_ascii_case(name));
+    named.map(|line| line.value).collect()
+}
+
+/// Validates a response for a client that offers these extensions: the error, if it is not a valid 101.
+fn check_against(answer: &ResponseHead<'_>, extensions: &[&[u8]]) -> Option<SwitchError> {
+    let mut request = http::Request::get("/")
         .header("upgrade", "websocket")
         .header("connection", "upgrade")
         .header("sec-websocket-version", "13")
         .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-        .header("sec-websocket-protocol", "a, b")
-        .header("sec-websocket-extensions", "permessage-deflate")
-        .body(());
-    let (parts, ()) = request.expect("it is valid").into_parts();
+        .header("sec-websocket-protocol", "a, b");
+    for line in extensions {
+        request = request.header("sec-websocket-extensions", *line);
+    }
+    let (parts, ()) = request.body(()).expect("it is valid").into_parts();
     let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
         unreachable!("it is a handshake");
     };
     let changes = HeaderChanges::default();
+    let mut error = None;
     for strictness in [Strictness::Strict, Strictness::Lenient] {
-        if let Ok(switch) = answer.check_switch(&handshake, strictness) {
-            let mut out = Vec::new();
-            switch.write(
-                &mut out,
-                &Edit::new(&changes, &[], &TemplateValues::default()),
-            );
-            assert!(ResponseHead::parse(&out).is_ok_and(|answer| answer.is_some()));
+        match answer.check_switch(&handshake, strictness) {
+            Err(fault) => error = Some(fault),
+            Ok(switch) => {
+                let mut out = Vec::new();
+                let edit = Edit::new(&changes, &[], &TemplateValues::default());
+                switch.write(&mut out, &edit);
+                assert!(ResponseHead::parse(&out).is_ok_and(|answer| answer.is_some()));
+            }
         }
     }
+    error
 }

@@ -39,26 +39,28 @@ pub(crate) fn check(bytes: &[u8]) {
         return;
     };
     assert_eq!(handshake.accept().len(), 28);
-    let mut out = Vec::new();
     let changes = HeaderChanges::default();
-    HandshakeRequest {
-        parts: &parts,
-        origin_form: target.origin_form(),
-        host: target.authority(),
-        forwarding: ForwardingFacts {
-            client: None,
-            is_known: true,
-            proxies: &[],
-            secure: false,
+    for compression in [true, false] {
+        let mut out = Vec::new();
+        HandshakeRequest {
+            parts: &parts,
+            origin_form: target.origin_form(),
             host: target.authority(),
-            port: Some(80),
-        },
-        edit: &Edit::new(&changes, &[], &TemplateValues::default()),
-        compression: true,
-        header_case: HeaderCase::of(bytes),
+            forwarding: ForwardingFacts {
+                client: None,
+                is_known: true,
+                proxies: &[],
+                secure: false,
+                host: target.authority(),
+                port: Some(80),
+            },
+            edit: &Edit::new(&changes, &[], &TemplateValues::default()),
+            compression,
+            header_case: HeaderCase::of(bytes),
+        }
+        .write(&mut out);
+        let mut lines = [httparse::EMPTY_HEADER; LINES + 8];
+        let written = httparse::Request::new(&mut lines).parse(&out);
+        assert_eq!(written, Ok(httparse::Status::Complete(out.len())));
     }
-    .write(&mut out);
-    let mut lines = [httparse::EMPTY_HEADER; LINES + 8];
-    let written = httparse::Request::new(&mut lines).parse(&out);
-    assert_eq!(written, Ok(httparse::Status::Complete(out.len())));
 }

@@ -1,0 +1,35 @@
+//! All checks, for tests that run them on other inputs than a fuzzer's.
+
+#[path = "checks/answer.rs"]
+mod answer;
+#[path = "checks/config.rs"]
+mod config;
+#[path = "checks/endpoints_file.rs"]
+mod endpoints_file;
+#[path = "checks/forwarded.rs"]
+mod forwarded;
+#[path = "checks/forwarder.rs"]
+mod forwarder;
+#[path = "checks/frame.rs"]
+mod frame;
+#[path = "checks/handshake.rs"]
+mod handshake;
+#[path = "checks/proxy_header.rs"]
+mod proxy_header;
+#[path = "checks/request.rs"]
+mod request;
+
+pub(crate) type Check = fn(&[u8]);
+
+/// Every check, with the name of its file.
+pub(crate) const ALL: [(&str, Check); 9] = [
+    ("answer", answer::check),
+    ("config", config::check),
+    ("endpoints_file", endpoints_file::check),
+    ("forwarded", forwarded::check),
+    ("forwarder", forwarder::check),
+    ("frame", frame::check),
+    ("handshake", handshake::check),
+    ("proxy_header", proxy_header::check),
+    ("request", request::check),
+];
