@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::faulty::{FaultyEndpoint, Reaction};
 use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, simple};
@@ -267,6 +268,39 @@ async fn tunnels_of_a_removed_endpoint_are_closed_over_the_configured_time() {
     // New tunnels go to the remaining endpoint.
     let _back = proxy.tunnel().await;
     assert_eq!(other.open(), 1);
+}
+
+/// The tunnels of an endpoint that has failed its checks are closed at a pace, and those that are left
+/// stay if it comes back in time.
+#[tokio::test]
+async fn tunnels_of_a_down_endpoint_are_closed_at_a_pace_until_it_is_back() {
+    let endpoints = [
+        FaultyEndpoint::start(Reaction::Answer(200), Reaction::Echo).await,
+        FaultyEndpoint::start(Reaction::Answer(200), Reaction::Echo).await,
+    ];
+    let addresses = endpoints.each_ref().map(|each| each.address);
+    // The first tunnel is closed at once, the next a minute later.
+    let rest = "on_down = { action = \"drain\", rate = \"1/m\" }\n\
+        health = { http = { path = \"/health\" }, interval = \"100ms\", fall = 2, rise = 1 }\n";
+    let (proxy, operator) = Operator::start(&(simple(&addresses) + rest)).await;
+    let held = tunnels(&proxy, 6).await;
+    endpoints[0].checks(Reaction::Answer(500));
+    let begun = proxy.logged("closing the tunnels of an endpoint").await;
+    assert_eq!(
+        (&begun["reason"], &begun["tunnels"]),
+        (&json!("endpoint-down"), &json!(3))
+    );
+    let ended = proxy.logged("tunnel ended").await;
+    assert_eq!(ended["reason"], "endpoint-down");
+    assert_eq!(ended["endpoint"], addresses[0].to_string());
+    endpoints[0].checks(Reaction::Answer(200));
+    let finished = proxy.logged("close job finished").await;
+    assert_eq!(
+        (&finished["tunnels"], &finished["closed"]),
+        (&json!(3), &json!(1))
+    );
+    assert_eq!(operator.get("/v1/status").await["tunnels"], 5);
+    drop(held);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! events; only [`quiet_for`] lets time pass, to show that nothing happens.
 
 pub(crate) mod certificates;
+pub(crate) mod talking_clients;
 pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod faulty;

@@ -101,6 +101,31 @@ async fn live_tunnels_are_in_the_sums() {
     Scrape::until(&proxy, "tidegate_tasks", &[], accepting).await;
 }
 
+/// The kernel chooses the worker by a hash, which alone would leave them uneven.
+#[tokio::test]
+async fn connections_are_spread_evenly_over_the_workers() {
+    const TUNNELS: u32 = 200;
+    let echo = Echo::start("echo").await;
+    let server = "[server]\nworkers = 4\nlog.format = \"json\"\n";
+    let proxy = Proxy::start(&[server, METRICS, &simple(&[echo.address])].concat()).await;
+    let mut held = Vec::new();
+    for _ in 0..TUNNELS {
+        held.push(proxy.tunnel().await);
+    }
+    let scrape = Scrape::of(&proxy).await;
+    let of = |worker: u32| {
+        let label = format!("worker=\"{worker}\"");
+        scrape.sum("tidegate_worker_connections", &[&label])
+    };
+    let workers = [0, 1, 2, 3].map(of);
+    assert_eq!(workers.iter().sum::<f64>(), f64::from(TUNNELS));
+    for connections in workers {
+        // A tenth more or less than a quarter of them, and a few.
+        assert!((40.0..=60.0).contains(&connections), "{workers:?}");
+    }
+    drop(held);
+}
+
 #[tokio::test]
 async fn every_response_is_counted_by_its_kind() {
     let endpoint = Endpoint::bind().await;

@@ -2,72 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{SinkExt, StreamExt};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_tungstenite::client_async;
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::proxy::{Proxy, Signal, simple};
+use crate::harness::talking_clients::TalkingClients;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
-use crate::harness::{free_address, until, within};
+use crate::harness::{free_address, until};
 
 const TUNNELS: usize = 500;
 
 fn secured(endpoints: &[SocketAddr]) -> String {
     simple(endpoints)
         + "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n"
-}
-
-/// What the clients of the test under load share.
-struct Crowd {
-    stop: AtomicBool,
-    opened: AtomicUsize,
-    messages: AtomicUsize,
-}
-
-/// A client that sends messages and checks their echoes until it has to stop, and then closes.
-async fn talk(address: SocketAddr, tls: Arc<ClientConfig>, crowd: Arc<Crowd>) {
-    let socket = TcpStream::connect(address)
-        .await
-        .expect("no connection is refused");
-    let name = ServerName::try_from("chat.example.com").unwrap();
-    let stream = TlsConnector::from(tls)
-        .connect(name, socket)
-        .await
-        .expect("no TLS is refused");
-    let (mut socket, _) = client_async("wss://chat.example.com/chat", stream)
-        .await
-        .expect("no handshake is refused");
-    crowd.opened.fetch_add(1, Ordering::Relaxed);
-    let mut number = 0u32;
-    while !crowd.stop.load(Ordering::Relaxed) {
-        number += 1;
-        let message = Message::text(format!("message {number}"));
-        socket
-            .send(message.clone())
-            .await
-            .expect("no tunnel is lost");
-        let echo = socket
-            .next()
-            .await
-            .expect("no tunnel ends")
-            .expect("no tunnel breaks");
-        assert_eq!(echo, message);
-        crowd.messages.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    socket
-        .close(None)
-        .await
-        .expect("a tunnel that lives can be closed");
-    while let Some(Ok(_)) = socket.next().await {}
 }
 
 /// One reload: with changed endpoints, with a changed certificate, or with an invalid file.
@@ -104,53 +54,26 @@ async fn reloads_under_load_lose_and_refuse_nothing() {
     ];
     let [a, b, c] = [0, 1, 2].map(|at: usize| echoes[at].address);
     let proxy = Proxy::start_in(folder, &secured(&[a, b])).await;
-    let crowd = Arc::new(Crowd {
-        stop: AtomicBool::new(false),
-        opened: AtomicUsize::new(0),
-        messages: AtomicUsize::new(0),
-    });
-    let mut clients = Vec::new();
-    let join = |clients: &mut Vec<_>| {
-        clients.push(tokio::spawn(talk(
-            proxy.address(),
-            authority.client(),
-            Arc::clone(&crowd),
-        )));
-    };
-    for _ in 0..TUNNELS {
-        join(&mut clients);
-    }
-    until("all tunnels to open", || {
-        crowd.opened.load(Ordering::Relaxed) == TUNNELS
-    })
-    .await;
+    let mut crowd = TalkingClients::new(authority.client());
+    crowd.join(proxy.address(), TUNNELS);
+    crowd.all_open().await;
     for turn in 0..10 {
-        for _ in 0..5 {
-            join(&mut clients);
-        }
-        let before = crowd.messages.load(Ordering::Relaxed);
+        crowd.join(proxy.address(), 5);
+        let before = crowd.messages();
         change(turn, &proxy, &authority, [a, b, c]).await;
-        let after = before + 2 * TUNNELS;
         until("traffic to go on", || {
-            crowd.messages.load(Ordering::Relaxed) >= after
+            crowd.messages() >= before + 2 * TUNNELS
         })
         .await;
     }
     // Waits for clients that still wait for their 101.
-    let all = clients.len();
-    until("late clients to open", || {
-        crowd.opened.load(Ordering::Relaxed) == all
-    })
-    .await;
+    crowd.all_open().await;
     assert!(
         proxy.logged_by_now("tunnel ended").await.is_empty(),
         "{}",
         proxy.log().text()
     );
-    crowd.stop.store(true, Ordering::Relaxed);
-    for client in clients {
-        within("a client to close", client).await.unwrap();
-    }
+    let all = crowd.leave().await;
     assert_eq!(proxy.logged_times("tunnel ended", all).await.len(), all);
     assert!(proxy.logged_by_now("rejected").await.is_empty());
     assert_eq!(echoes.iter().map(Echo::served).sum::<usize>(), all);

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::harness::certificates::Authority;
 use crate::harness::endpoint::Echo;
 use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
+use crate::harness::talking_clients::TalkingClients;
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{free_address, quiet_for, until, within};
 
@@ -95,6 +97,49 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     proxy.logged_times("draining", 1).await;
     drop(new);
     proxy.logged_times("stopped", 2).await;
+}
+
+/// Clients talk over TLS and others arrive all the time, before, during and after an upgrade: no
+/// tunnel is dropped and no client is refused.
+#[tokio::test]
+async fn an_upgrade_under_load_loses_and_refuses_nothing() {
+    const TUNNELS: usize = 200;
+    let (authority, folder) = Authority::with_certificate();
+    crate::harness::operator::write_token(folder.path());
+    let echo = Echo::start("echo").await;
+    let tls = "[listener.main.tls]\n\
+        certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let config = with("drain = \"off\"", &simple(&[echo.address])) + tls;
+    let mut proxy = Proxy::start_in(folder, &config).await;
+    let operator = Operator::of(&proxy).await;
+    let mut crowd = TalkingClients::new(authority.client());
+    crowd.join(proxy.address(), TUNNELS);
+    crowd.all_open().await;
+    let upgraded = tokio::spawn(async move { upgrade(&operator).await });
+    let mut arrivals = 0;
+    while !upgraded.is_finished() || arrivals < TUNNELS {
+        crowd.join(proxy.address(), 5);
+        arrivals += 5;
+        let before = crowd.messages();
+        until("traffic to go on", || crowd.messages() >= before + TUNNELS).await;
+    }
+    assert_eq!(upgraded.await.unwrap()["generation"], 2);
+    crowd.all_open().await;
+    let served = crowd.messages();
+    until("traffic to go on", || {
+        crowd.messages() >= served + 3 * TUNNELS
+    })
+    .await;
+    assert!(
+        proxy.log().events("tunnel ended").is_empty(),
+        "{}",
+        proxy.log().text()
+    );
+    let all = crowd.leave().await;
+    assert_eq!(proxy.logged_times("tunnel ended", all).await.len(), all);
+    assert!(proxy.log().events("rejected").is_empty());
+    assert_eq!(echo.served(), all);
+    assert_eq!(proxy.exit().await, 0);
 }
 
 #[tokio::test]

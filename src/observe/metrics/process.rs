@@ -1,8 +1,11 @@
 //! Metrics of the process as a whole: reloads, logs, close jobs, older generations.
 
 use super::MetricSources;
+use super::gathered::open;
+use crate::observe::counters::Counters;
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::process::{ProcessStatus, timestamp};
+use crate::observe::series::ListenerSeries;
 
 pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>) {
     let MetricSources {
@@ -23,6 +26,11 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
     let help = "Tasks on the worker threads, counted once a second.";
     metrics.family("tidegate_tasks", MetricKind::Gauge, help);
     metrics.sample(&[], workers.iter().map(|it| it.tasks.get()).sum::<u64>());
+    let help = "Open client connections of each worker thread, tunnels included.";
+    metrics.family("tidegate_worker_connections", MetricKind::Gauge, help);
+    for (number, counters) in workers.iter().enumerate() {
+        metrics.sample(&[("worker", &number.to_string())], connections(counters));
+    }
     metrics.family(
         "tidegate_draining",
         MetricKind::Gauge,
@@ -34,6 +42,13 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
     metrics.sample(&[], admission.limit());
     write_configuration(metrics, process);
     write_dropped_lines(metrics, sources);
+}
+
+/// The open client connections of a worker.
+fn connections(counters: &Counters) -> u64 {
+    let listeners = counters.listeners.all();
+    let listeners: Vec<&ListenerSeries> = listeners.iter().map(|series| &**series).collect();
+    open(&listeners, |it| it.connections.get(), |it| it.closed.get())
 }
 
 fn write_configuration(metrics: &mut Exposition, process: &ProcessStatus) {
