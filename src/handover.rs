@@ -12,17 +12,20 @@
 //!    │                                go │
 //!    │◄──────────────────────────────────│
 //!    │ serving                           │
-//!    │──────────────────────────────────►│ stops accepting, notifies systemd
+//!    │──────────────────────────────────►│ pauses accepting, for the settling time
+//!    │ leave (if it cannot wait)         │
+//!    │──────────────────────────────────►│ leaves: gives up its sockets, notifies systemd
 //!    │                              left │
 //!    │◄──────────────────────────────────│
 //! ```
 //!
-//! Until `serving`, any failure leaves the predecessor in service, unchanged. `predecessor` and
-//! `successor` are the two sides. Their functions block: `server` runs them on a blocking
-//! thread once anything else runs.
+//! Until the predecessor leaves, any failure and the end of the channel leave it in service, as it was.
+//! `predecessor` and `successor` are the two sides. Until `serving` their functions block, and `server` runs
+//! them on a blocking thread once anything else runs; from then on both sides await messages (`dialogue`).
 
-mod channel;
+pub mod channel;
 mod descriptors;
+mod dialogue;
 pub mod identity;
 pub mod link;
 mod message;

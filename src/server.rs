@@ -23,7 +23,9 @@ mod restart;
 mod signals;
 mod start;
 mod stop;
+mod takeover;
 mod upgrade;
+mod upgrade_stage;
 mod file_watch;
 mod worker;
 

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -58,6 +59,14 @@ impl Channel {
         let nothing = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(&nothing)?;
         Ok(Some(Self(inherited.into())))
+    }
+
+    /// A copy of this end, to [end](Interrupt::end) the exchange from outside.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub(super) fn interrupt(&self) -> io::Result<Interrupt> {
+        self.0.try_clone().map(Interrupt)
     }
 
     /// Sets how long sending or receiving may block from now on.
@@ -128,6 +137,18 @@ impl Channel {
         self.0.set_write_timeout(None)?;
         self.0.set_nonblocking(true)?;
         Ok(self.0.into())
+    }
+}
+
+/// Ends an exchange that a thread is blocked in.
+#[derive(Debug)]
+pub struct Interrupt(UnixStream);
+
+impl Interrupt {
+    /// Ends it: sending and receiving fail at once, here and in the other process.
+    pub fn end(&self) {
+        // An error means that the other process is gone already.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 

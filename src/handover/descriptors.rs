@@ -25,7 +25,8 @@ pub(super) fn send(socket: BorrowedFd<'_>, descriptors: &[BorrowedFd<'_>]) -> io
     Ok(())
 }
 
-/// Receives the descriptors that came with one byte; none if the other side has closed.
+/// Receives the descriptors that came with one byte; none if the other side has closed. A byte without
+/// descriptors is `InvalidData`.
 pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_PER_SEND))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -40,7 +41,8 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     }
     // A byte without descriptors is not the end of the stream: the sender is out of step.
     if received.bytes > 0 && descriptors.is_empty() {
-        return Err(io::Error::other(
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
             "the other process does not follow the handover protocol",
         ));
     }

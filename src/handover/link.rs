@@ -24,6 +24,11 @@ impl Link {
         UnixStream::from_std(socket).map(Self)
     }
 
+    /// Makes a link of this socket.
+    pub(super) fn over(socket: UnixStream) -> Self {
+        Self(socket)
+    }
+
     /// Opens a connection to the other process.
     ///
     /// # Errors
@@ -40,7 +45,13 @@ impl Link {
     /// # Errors
     /// The error of the system.
     pub async fn accept(&self) -> io::Result<Option<UnixStream>> {
-        let receive = || descriptors::receive(self.0.as_fd());
+        // A request to leave may have crossed the message that this process has left: it is skipped.
+        let receive = || loop {
+            match descriptors::receive(self.0.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                received => return received,
+            }
+        };
         let received = self.0.async_io(Interest::READABLE, receive).await?;
         let Some(socket) = received.into_iter().next() else {
             return Ok(None);
@@ -64,6 +75,8 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -85,6 +98,22 @@ mod tests {
             asked.read_to_string(&mut heard).await.unwrap();
             assert_eq!(heard, text);
         }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_comes_late_is_skipped() {
+        let (new, old) = std::os::unix::net::UnixStream::pair().unwrap();
+        (&new)
+            .write_all(b"\0\0\0\x10\0\0\0\0{\"says\":\"leave\"}")
+            .unwrap();
+        let [new, old] = [new, old].map(|end| Link::new(end.into()).unwrap());
+        let mut asking = new.connect().await.unwrap();
+        let mut asked = old.accept().await.unwrap().unwrap();
+        asking.write_all(b"one").await.unwrap();
+        drop(asking);
+        let mut heard = String::new();
+        asked.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "one");
     }
 
     #[tokio::test]

@@ -20,6 +20,10 @@ pub(super) enum SuccessorMessage {
         protocol: u32,
         /// The version of tidegate.
         version: String,
+        /// Whether it waits to be left, and may send [`SuccessorMessage::Leave`] meanwhile. Version 0.1.0
+        /// does neither.
+        #[serde(default)]
+        settles: bool,
     },
     /// The successor cannot take over.
     Failed {
@@ -30,6 +34,8 @@ pub(super) enum SuccessorMessage {
     Prepared,
     /// The successor accepts connections.
     Serving,
+    /// The predecessor is to leave now, rather than at the end of the settling time.
+    Leave,
 }
 
 impl SuccessorMessage {
@@ -37,6 +43,7 @@ impl SuccessorMessage {
         Self::Hello {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            settles: true,
         }
     }
 
@@ -52,6 +59,49 @@ impl SuccessorMessage {
 pub(super) enum PredecessorMessage {
     /// The successor may accept connections.
     Go,
-    /// The predecessor has stopped accepting.
+    /// The predecessor has stopped accepting for good.
     Left,
+    /// The same, and it was asked to stop: so is the successor. Not for version 0.1.0.
+    Stop,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Processes of other versions read these: version 0.1.0 has all but `settles`, `leave` and `stop`.
+    #[test]
+    fn the_messages_are_those_that_other_versions_use() {
+        let text = |message: &SuccessorMessage| serde_json::to_string(message).unwrap();
+        let lines = vec!["why".to_owned()];
+        for (message, expected) in [
+            (
+                SuccessorMessage::Failed { lines },
+                r#"{"says":"failed","lines":["why"]}"#,
+            ),
+            (SuccessorMessage::Prepared, r#"{"says":"prepared"}"#),
+            (SuccessorMessage::Serving, r#"{"says":"serving"}"#),
+            (SuccessorMessage::Leave, r#"{"says":"leave"}"#),
+        ] {
+            assert_eq!(text(&message), expected);
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let hello =
+            format!(r#"{{"says":"hello","protocol":1,"version":"{version}","settles":true}}"#);
+        assert_eq!(text(&SuccessorMessage::hello()), hello);
+        let text = |message| serde_json::to_string(&message).unwrap();
+        assert_eq!(text(PredecessorMessage::Go), r#""go""#);
+        assert_eq!(text(PredecessorMessage::Left), r#""left""#);
+        assert_eq!(text(PredecessorMessage::Stop), r#""stop""#);
+    }
+
+    #[test]
+    fn a_successor_of_version_0_1_0_does_not_settle() {
+        let hello = r#"{"says":"hello","protocol":1,"version":"0.1.0"}"#;
+        let read = serde_json::from_str(hello).unwrap();
+        let SuccessorMessage::Hello { settles, .. } = read else {
+            unreachable!("it says hello");
+        };
+        assert!(!settles);
+    }
 }

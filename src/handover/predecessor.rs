@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 
-use super::channel::Channel;
-use super::identity::Identity;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::channel::{Channel, Interrupt};
+use super::dialogue::Dialogue;
 use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::HandoverState;
@@ -27,6 +29,8 @@ pub enum UpgradeError {
     NoResponse(io::Error),
     /// The new process is too old or too new.
     ProtocolMismatch,
+    /// The new process is gone before the settling time was over; its exit status, if it is known.
+    Unsettled(Option<ExitStatus>),
 }
 
 impl fmt::Display for UpgradeError {
@@ -38,6 +42,10 @@ impl fmt::Display for UpgradeError {
             Self::NoResponse(error) => write!(f, "no response from the new process: {error}"),
             Self::ProtocolMismatch => {
                 f.write_str("the new process uses another handover protocol; restart instead")
+            }
+            Self::Unsettled(status) => {
+                f.write_str("the new process ended within the settling time")?;
+                status.map_or(Ok(()), |status| write!(f, ": {status}"))
             }
         }
     }
@@ -53,13 +61,85 @@ impl UpgradeError {
     }
 }
 
-/// The result of an upgrade.
+/// A new process accepts connections, and this one has left.
 #[derive(Debug)]
 pub struct HandedOver {
-    /// The process that accepts connections now.
-    pub by: Identity,
-    /// The link on which it forwards operators' requests; `None` if it is gone already.
+    /// The link on which the new process forwards operators' requests; `None` if it is gone already.
     pub link: Option<Link>,
+}
+
+/// A new process that is to be started.
+#[derive(Debug)]
+pub struct SuccessorCommand {
+    binary: PathBuf,
+    command: Command,
+    channel: Channel,
+}
+
+impl SuccessorCommand {
+    /// Prepares to run `binary`.
+    ///
+    /// # Errors
+    /// [`UpgradeError`].
+    pub fn new(binary: &Path, config: &Path) -> Result<Self, UpgradeError> {
+        let cannot = |error| UpgradeError::Run(binary.to_owned(), error);
+        let mut command = Command::new(binary);
+        command.args(["run", "--config"]).arg(config);
+        // It names this process: with it, the new one would take the watchdog for another's.
+        command.env_remove("WATCHDOG_PID");
+        let channel = Channel::to(&mut command).map_err(cannot)?;
+        channel.set_timeout(STEP_TIMEOUT).map_err(cannot)?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            command,
+            channel,
+        })
+    }
+
+    /// What ends [`start`](Self::start) and [`SuccessorProcess::hand_over`] early, and the new process with
+    /// them.
+    ///
+    /// # Errors
+    /// [`UpgradeError`].
+    pub fn interrupt(&self) -> Result<Interrupt, UpgradeError> {
+        let interrupt = self.channel.interrupt();
+        interrupt.map_err(|error| UpgradeError::Run(self.binary.clone(), error))
+    }
+
+    /// Runs it, and waits until it has read the configuration.
+    ///
+    /// # Errors
+    /// [`UpgradeError`]; the new process is gone then.
+    pub fn start(self) -> Result<SuccessorProcess, UpgradeError> {
+        let Self {
+            binary,
+            mut command,
+            channel,
+        } = self;
+        let child = command.spawn();
+        let child = child.map_err(|error| UpgradeError::Run(binary, error))?;
+        // The command holds our copy of the other end: with it open, an exit would not be noticed.
+        drop(command);
+        let mut successor = SuccessorProcess {
+            channel,
+            child,
+            version: String::new(),
+            settles: false,
+        };
+        match successor.receive() {
+            Ok(SuccessorMessage::Hello {
+                protocol,
+                version,
+                settles,
+            }) if SuccessorMessage::is_understood(protocol) => {
+                successor.version = version;
+                successor.settles = settles;
+                Ok(successor)
+            }
+            Ok(_) => Err(successor.give_up(UpgradeError::ProtocolMismatch)),
+            Err(error) => Err(successor.give_up(error)),
+        }
+    }
 }
 
 /// A new process, started by this one.
@@ -69,41 +149,13 @@ pub struct SuccessorProcess {
     child: Child,
     /// The version of tidegate that it reported.
     version: String,
+    settles: bool,
 }
 
 impl SuccessorProcess {
-    /// Runs `binary` and waits until it has read the configuration.
-    ///
-    /// # Errors
-    /// [`UpgradeError`]; the new process is gone then.
-    pub fn start(binary: &Path, config: &Path) -> Result<Self, UpgradeError> {
-        let cannot = |error| UpgradeError::Run(binary.to_owned(), error);
-        let mut command = Command::new(binary);
-        command.args(["run", "--config"]).arg(config);
-        // It names this process: with it, the new one would take the watchdog for another's.
-        command.env_remove("WATCHDOG_PID");
-        let channel = Channel::to(&mut command).map_err(cannot)?;
-        channel.set_timeout(STEP_TIMEOUT).map_err(cannot)?;
-        let child = command.spawn().map_err(cannot)?;
-        // The command holds our copy of the other end: with it open, an exit would not be noticed.
-        drop(command);
-        let successor = Self {
-            channel,
-            child,
-            version: String::new(),
-        };
-        match successor.receive() {
-            Ok(SuccessorMessage::Hello { protocol, version })
-                if SuccessorMessage::is_understood(protocol) =>
-            {
-                Ok(Self {
-                    version,
-                    ..successor
-                })
-            }
-            Ok(_) => Err(successor.give_up(UpgradeError::ProtocolMismatch)),
-            Err(error) => Err(successor.give_up(error)),
-        }
+    /// Whether the new process waits until this one leaves: version 0.1.0 does not.
+    pub fn settles(&self) -> bool {
+        self.settles
     }
 
     /// Hands over the state, and waits until the new process accepts connections.
@@ -134,29 +186,28 @@ impl SuccessorProcess {
         }
     }
 
-    /// The process ID.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The version of tidegate that the new process reported.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
     /// The exit status, if the new process has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Confirms that this process has stopped accepting. The channel becomes the link on which the new
-    /// process forwards operators' requests. Must be called within a runtime.
+    /// From now on messages are awaited. Must be called within a runtime.
     ///
     /// # Errors
-    /// The new process is gone.
-    pub fn leave(self) -> io::Result<Link> {
-        self.channel.send(&PredecessorMessage::Left, &[])?;
-        Link::new(self.channel.into_socket()?)
+    /// [`UpgradeError`]; the new process is gone then.
+    pub fn settling(mut self) -> Result<SettlingSuccessor, UpgradeError> {
+        match Dialogue::new(self.channel) {
+            Ok(dialogue) => Ok(SettlingSuccessor {
+                dialogue,
+                child: self.child,
+                version: self.version,
+                settles: self.settles,
+            }),
+            Err(error) => {
+                let _ = self.child.kill();
+                Err(UpgradeError::NoResponse(error))
+            }
+        }
     }
 
     fn send(
@@ -185,6 +236,73 @@ impl SuccessorProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
         error
+    }
+}
+
+/// A new process that accepts connections, while this one has not left yet.
+#[derive(Debug)]
+pub struct SettlingSuccessor {
+    dialogue: Dialogue,
+    child: Child,
+    version: String,
+    settles: bool,
+}
+
+impl SettlingSuccessor {
+    /// Waits until the new process asks this one to leave. Cancel safe.
+    ///
+    /// # Errors
+    /// The new process is gone.
+    pub async fn asks_to_leave(&mut self) -> io::Result<()> {
+        match self.dialogue.receive().await? {
+            SuccessorMessage::Leave => Ok(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// The process ID.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The version of tidegate that the new process reported.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Has the new process reload its configuration.
+    pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    /// Confirms that this process has stopped accepting for good; with `stops`, the new process is to stop as
+    /// well. The channel becomes the link on which the new process forwards operators' requests.
+    ///
+    /// # Errors
+    /// The new process is gone.
+    pub async fn leave(self, stops: bool) -> io::Result<Link> {
+        let message = match stops && self.settles {
+            // Not a signal: the service manager may send one, too, and a second one would cut the tunnels.
+            true => PredecessorMessage::Stop,
+            false => PredecessorMessage::Left,
+        };
+        if stops && !self.settles {
+            self.signal(Signal::TERM);
+        }
+        self.dialogue.send(&message).await?;
+        Ok(self.dialogue.into_link())
+    }
+
+    fn signal(&self, signal: Signal) {
+        // An error means that it is gone already. Its number is not in use again: it was not waited for.
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// Makes sure that the new process is gone, and returns its exit status. Blocks.
+    pub fn give_up(mut self) -> Option<ExitStatus> {
+        // It may have exited by itself; then the status says why.
+        let _ = self.child.kill();
+        self.child.wait().ok()
     }
 }
 

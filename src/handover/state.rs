@@ -1,6 +1,7 @@
 //! The state that a process hands over to its successor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,10 @@ pub struct HandoverState {
     /// Listeners that operators have drained.
     #[serde(default)]
     pub drained: Vec<String>,
+    /// For how long the predecessor may accept connections again if the successor dies. `None`, as with
+    /// version 0.1.0, if it leaves as soon as the successor serves.
+    #[serde(default)]
+    pub settle: Option<Duration>,
     /// The state of upstreams and endpoints.
     pub upstreams: UpstreamsHandover,
 }

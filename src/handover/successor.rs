@@ -4,8 +4,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::channel::Channel;
+use super::dialogue::Dialogue;
 use super::identity::Identity;
 use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
@@ -19,6 +21,15 @@ use crate::upstream::handover::UpstreamsHandover;
 pub struct Predecessor {
     channel: Channel,
     identity: Option<Identity>,
+    settle: Option<Duration>,
+}
+
+/// The process that this one replaces, while both have the listening sockets and only this one accepts.
+#[derive(Debug)]
+pub struct LeavingPredecessor {
+    dialogue: Dialogue,
+    identity: Option<Identity>,
+    settle: Option<Duration>,
 }
 
 /// The state that this process starts with.
@@ -51,6 +62,7 @@ impl Predecessor {
         Ok(Some(Self {
             channel,
             identity: None,
+            settle: None,
         }))
     }
 
@@ -86,6 +98,7 @@ impl Predecessor {
             inheritance.older.push((identity, next()?));
         }
         self.identity = Some(state.from);
+        self.settle = state.settle;
         Ok(inheritance)
     }
 
@@ -94,22 +107,26 @@ impl Predecessor {
     /// # Errors
     /// The permission does not come.
     pub fn prepared(&self) -> io::Result<()> {
-        self.exchange(&SuccessorMessage::Prepared, &PredecessorMessage::Go)
+        self.channel.send(&SuccessorMessage::Prepared, &[])?;
+        let (said, _) = self.channel.receive()?;
+        match said {
+            PredecessorMessage::Go => Ok(()),
+            PredecessorMessage::Left | PredecessorMessage::Stop => Err(unexpected()),
+        }
     }
 
-    /// Reports that this process accepts connections, and waits until the predecessor has stopped.
+    /// Reports that this process accepts connections. From then on the predecessor's message is awaited. Must
+    /// be called within a runtime.
     ///
     /// # Errors
-    /// The predecessor does not confirm.
-    pub fn serving(&self) -> io::Result<()> {
-        self.exchange(&SuccessorMessage::Serving, &PredecessorMessage::Left)
-    }
-
-    /// The predecessor as the older generation that it is from now on; `None` if it is gone already. Must
-    /// be called within a runtime.
-    pub fn into_older(self) -> Option<(Identity, Link)> {
-        let socket = self.channel.into_socket().ok()?;
-        Some((self.identity?, Link::new(socket).ok()?))
+    /// The predecessor is gone.
+    pub fn serving(self) -> io::Result<LeavingPredecessor> {
+        self.channel.send(&SuccessorMessage::Serving, &[])?;
+        Ok(LeavingPredecessor {
+            dialogue: Dialogue::new(self.channel)?,
+            identity: self.identity,
+            settle: self.settle,
+        })
     }
 
     /// Reports why this process does not start.
@@ -117,15 +134,47 @@ impl Predecessor {
         // If the message does not arrive, the end of the channel does.
         let _ = self.channel.send(&SuccessorMessage::Failed { lines }, &[]);
     }
+}
 
-    fn exchange(&self, says: &SuccessorMessage, expected: &PredecessorMessage) -> io::Result<()> {
-        self.channel.send(says, &[])?;
-        let (said, _) = self.channel.receive::<PredecessorMessage>()?;
-        match said == *expected {
-            true => Ok(()),
-            false => Err(io::Error::other("it sent an unexpected message")),
+impl LeavingPredecessor {
+    /// How long the predecessor may take to leave.
+    pub fn timeout(&self) -> Duration {
+        STEP_TIMEOUT + self.settle.unwrap_or_default()
+    }
+
+    /// Waits until the predecessor has stopped accepting for good; returns whether this process is to stop,
+    /// too. Cancel safe.
+    ///
+    /// # Errors
+    /// It is gone, or does not follow the protocol.
+    pub async fn left(&mut self) -> io::Result<bool> {
+        match self.dialogue.receive().await? {
+            PredecessorMessage::Left => Ok(false),
+            PredecessorMessage::Stop => Ok(true),
+            PredecessorMessage::Go => Err(unexpected()),
         }
     }
+
+    /// Asks the predecessor to leave before the settling time is over.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub async fn ask_to_leave(&self) -> io::Result<()> {
+        match self.settle {
+            // It would not understand the message, and leaves anyway.
+            None => Ok(()),
+            Some(_) => self.dialogue.send(&SuccessorMessage::Leave).await,
+        }
+    }
+
+    /// The predecessor as the older generation that it is from now on.
+    pub fn into_older(self) -> Option<(Identity, Link)> {
+        Some((self.identity?, self.dialogue.into_link()))
+    }
+}
+
+fn unexpected() -> io::Error {
+    io::Error::other("it sent an unexpected message")
 }
 
 impl Inheritance {

@@ -50,6 +50,13 @@ pub(super) struct BoundAddress {
 #[derive(Debug)]
 struct AcceptingSocket {
     bound: Arc<ListeningSocket>,
+    /// `None` while accepting is paused.
+    accepting: Option<Accepting>,
+}
+
+/// A worker that accepts from a socket.
+#[derive(Debug)]
+struct Accepting {
     stop: oneshot::Sender<StopMode>,
     done: oneshot::Receiver<()>,
 }
@@ -63,21 +70,31 @@ impl BoundAddress {
     ) -> Self {
         let mut addresses: Vec<_> = bound.iter().map(ListeningSocket::address).collect();
         addresses.dedup();
-        let mut accepting = Self {
+        let paused = |bound| AcceptingSocket {
+            bound: Arc::new(bound),
+            accepting: None,
+        };
+        let mut address = Self {
             owner: Arc::new(ArcSwap::new(listener)),
             addresses,
-            sockets: Vec::with_capacity(bound.len()),
+            sockets: bound.into_iter().map(paused).collect(),
         };
+        address.resume(workers).await;
+        address
+    }
+
+    /// Accepts from all sockets.
+    pub(super) async fn resume(&mut self, workers: &Arc<[WorkerHandle]>) {
         let turns = workers.iter().enumerate().cycle();
-        for (bound, (own, worker)) in bound.into_iter().zip(turns) {
+        for (socket, (own, worker)) in self.sockets.iter_mut().zip(turns) {
+            if socket.accepting.is_some() {
+                continue;
+            }
             let (stop, stopped) = oneshot::channel();
             let (done, is_done) = oneshot::channel();
-            // From here on this process removes the file of a unix socket.
-            bound.claim();
-            let bound = Arc::new(bound);
             let task = AcceptTask {
-                bound: Arc::clone(&bound),
-                owner: Arc::clone(&accepting.owner),
+                bound: Arc::clone(&socket.bound),
+                owner: Arc::clone(&self.owner),
                 workers: Arc::clone(workers),
                 own,
                 stopped,
@@ -88,13 +105,11 @@ impl BoundAddress {
                 .mailbox
                 .send(WorkerMessage::Accept(Box::new(task)))
                 .await;
-            accepting.sockets.push(AcceptingSocket {
-                bound,
+            socket.accepting = Some(Accepting {
                 stop,
                 done: is_done,
             });
         }
-        accepting
     }
 
     /// The sockets.
@@ -102,18 +117,30 @@ impl BoundAddress {
         self.sockets.iter().map(|socket| &socket.bound)
     }
 
+    /// Stops accepting; the sockets stay open.
+    pub(super) async fn pause(&mut self) {
+        self.stop_accepting(StopMode::LeaveBacklog).await;
+    }
+
     /// Stops accepting, and closes the sockets.
-    pub(super) async fn stop(self, how: StopMode) {
-        // All workers get the signal before any is waited for: they empty their backlogs at the same time.
-        let mut waits = Vec::with_capacity(self.sockets.len());
-        for AcceptingSocket { bound, stop, done } in self.sockets {
-            if how == StopMode::LeaveBacklog {
-                bound.leave();
-            }
-            let _ = stop.send(how);
-            waits.push((done, bound));
+    pub(super) async fn stop(mut self, how: StopMode) {
+        if how == StopMode::LeaveBacklog {
+            self.sockets().for_each(|socket| socket.leave());
         }
-        for (done, _bound) in waits {
+        self.stop_accepting(how).await;
+    }
+
+    async fn stop_accepting(&mut self, how: StopMode) {
+        let sockets = self.sockets.iter_mut();
+        let accepting = sockets.filter_map(|socket| socket.accepting.take());
+        // All workers get the signal before any is waited for: they empty their backlogs at the same time.
+        let stopping: Vec<_> = accepting
+            .map(|Accepting { stop, done }| {
+                let _ = stop.send(how);
+                done
+            })
+            .collect();
+        for done in stopping {
             // The worker drops its end, and sends nothing.
             let _ = done.await;
         }

@@ -19,6 +19,8 @@ use crate::net::inherited::{InheritedSockets, Purpose, SocketId};
 #[derive(Debug)]
 pub(super) struct AdminServers {
     view: Arc<View>,
+    /// Sockets that are not served yet: the predecessor serves them.
+    waiting: Option<AdminSockets>,
     public: Option<(SocketId, AdminServer)>,
     api: Option<(SocketId, AdminServer)>,
     /// Connections that are still open after the servers were left to a successor.
@@ -73,27 +75,36 @@ impl AdminSockets {
 }
 
 impl AdminServers {
-    /// Serves `view` on the sockets.
-    pub(super) fn serve(admin_sockets: AdminSockets, view: Arc<View>) -> Self {
-        let public = admin_sockets.public.and_then(|(id, bound)| {
+    /// Will serve `view` on the sockets.
+    pub(super) fn new(sockets: AdminSockets, view: Arc<View>) -> Self {
+        Self {
+            view,
+            waiting: Some(sockets),
+            public: None,
+            api: None,
+            retired: Vec::new(),
+        }
+    }
+
+    /// Serves the sockets from now on.
+    pub(super) fn open(&mut self) {
+        let Some(admin_sockets) = self.waiting.take() else {
+            return;
+        };
+        let view = &self.view;
+        self.public = admin_sockets.public.and_then(|(id, bound)| {
             tracing::info!(address = bound.address(), "serving metrics");
-            let server = AdminServer::start(bound, Public(Arc::clone(&view)));
+            let server = AdminServer::start(bound, Public(Arc::clone(view)));
             Some((id, started(server)?))
         });
-        let api = admin_sockets.api.and_then(|(id, bound)| {
+        self.api = admin_sockets.api.and_then(|(id, bound)| {
             tracing::info!(address = bound.address(), "serving the admin interface");
             let api = Api {
-                view: Arc::clone(&view),
+                view: Arc::clone(view),
                 over_tcp: matches!(bound, ListeningSocket::Tcp(..)),
             };
             Some((id, started(AdminServer::start(bound, api))?))
         });
-        Self {
-            view,
-            public,
-            api,
-            retired: Vec::new(),
-        }
     }
 
     /// The sockets, for a successor.

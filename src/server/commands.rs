@@ -6,22 +6,30 @@ use super::errors::ReloadError;
 use super::listeners::ListenerDrainError;
 use super::process::Process;
 use super::reload::{ReloadOutcome, Source};
+use super::upgrade::in_progress;
 use crate::admin::command::{self, ControlCommand, SteerListener};
 use crate::admin::error::ApiError;
 use crate::admin::reload_plan::{self, Guard, ReloadPlan};
 use crate::config::Loaded;
 use crate::displace::live_tunnels::LiveTunnels;
-use crate::handover::predecessor::HandedOver;
 use crate::systemd;
 
 impl Process {
     /// Executes an order. Its result is dropped if the operator no longer waits for it.
-    pub(super) async fn execute(&mut self, order: ControlCommand) -> Option<HandedOver> {
+    pub(super) async fn execute(&mut self, order: ControlCommand) {
+        // What it changes might be lost with this process.
+        let is_upgrading = self.upgrade.is_some();
         match order {
             ControlCommand::Plan(done) => {
                 let loaded = self.reloader.load(Source::File).await;
                 let planned = loaded.map(|loaded| self.plan(&loaded));
                 let _ = done.send(planned.map_err(|error| rejected(&error)));
+            }
+            ControlCommand::Reload(_, done) if is_upgrading => {
+                let _ = done.send(Err(in_progress()));
+            }
+            ControlCommand::Listener(_, done) if is_upgrading => {
+                let _ = done.send(Err(in_progress()));
             }
             ControlCommand::Reload(guard, done) => {
                 let _ = done.send(self.reload_if(guard).await);
@@ -32,14 +40,8 @@ impl Process {
             ControlCommand::Listener(steer, done) => {
                 let _ = done.send(self.set_listener_drained(&steer).await);
             }
-            ControlCommand::Upgrade(binary, done) => {
-                let upgraded = self.upgrade(binary).await;
-                let answer = upgraded.as_ref().map(|handed_over| handed_over.by.clone());
-                let _ = done.send(answer.map_err(Clone::clone));
-                return upgraded.ok();
-            }
+            ControlCommand::Upgrade(binary, done) => self.begin_upgrade(binary, Some(done)),
         }
-        None
     }
 
     /// Drains a listener, or puts it back into service.

@@ -43,8 +43,8 @@ pub(super) struct Listeners {
     /// may use them.
     passed: PassedSockets,
     inherited: InheritedListeners,
-    /// Addresses whose sockets the service manager may still store, although they are no longer used.
-    released: Vec<String>,
+    /// Whether the sockets belong to this process: not before its predecessor has left.
+    is_owner: bool,
     sockets: HashMap<SocketKey, BoundAddress>,
     running: HashMap<Arc<str>, RunningListener>,
     /// The listeners as last configured.
@@ -84,7 +84,7 @@ impl Listeners {
             workers: Arc::clone(workers),
             descriptors,
             passed,
-            released: Vec::new(),
+            is_owner: false,
             sockets: HashMap::new(),
             running: HashMap::new(),
             configured: Vec::new(),
@@ -135,7 +135,6 @@ impl Listeners {
                 }
             }
         }
-        self.close_unclaimed();
         self.update_connection_limit();
         for name in self.unused() {
             tracing::warn!(
@@ -182,15 +181,6 @@ impl Listeners {
         }
     }
 
-    /// Closes inherited sockets that no listener has claimed: connections to them would hang.
-    fn close_unclaimed(&mut self) {
-        for id in std::mem::take(&mut self.inherited).sockets.close() {
-            tracing::info!(address = id.bind, "no longer listening");
-            systemd::release(&id.bind);
-            self.released.push(id.bind);
-        }
-    }
-
     /// A listener with its new settings. A running one keeps its state; a new one starts with `gate`.
     fn running(&mut self, planned: PlannedListener, gate: Arc<Gate>) -> RunningListener {
         let PlannedListener {
@@ -228,14 +218,6 @@ impl Listeners {
     pub(super) async fn stop(&mut self) {
         self.close_all_but(&HashMap::new()).await;
         self.drain(Urgency::High);
-    }
-
-    /// Stops accepting everywhere, and leaves the backlogs to the successor, which has the same sockets.
-    pub(super) async fn stop_for_successor(&mut self) {
-        for (_, socket) in self.sockets.drain() {
-            socket.stop(StopMode::LeaveBacklog).await;
-        }
-        self.drain(Urgency::Low);
     }
 
     fn drain(&self, urgency: Urgency) {
@@ -317,7 +299,9 @@ impl Listeners {
         for address in &accepting.addresses {
             tracing::info!(listener = %name, address, "listening");
         }
-        key.keep(&accepting);
+        if self.is_owner {
+            key.keep(&accepting);
+        }
         self.sockets.insert(key, accepting);
     }
 

@@ -12,12 +12,13 @@ use super::file_watch::FileWatch;
 use super::fingerprint::{Fingerprint, fingerprint};
 use super::reload::{ReloadOutcome, Reloader, Source};
 use super::signals::{Signal, Signals};
+use super::takeover::Takeover;
+use super::upgrade_stage::{Upgrade, next_step};
 use super::watchdog::{self, ServiceNotifier};
 use super::{Exit, health, worker_mailbox};
 use crate::admin::command::ControlCommand;
 use crate::config::model::WatchedFiles;
 use crate::displace::periodic::PeriodicTask;
-use crate::handover::predecessor::HandedOver;
 use crate::observe::process::ProcessStatus;
 use crate::systemd;
 
@@ -44,6 +45,12 @@ pub(super) struct Process {
     pub(super) file_watch: FileWatch,
     /// The path of the program, for an upgrade.
     pub(super) program: PathBuf,
+    /// The upgrade in progress.
+    pub(super) upgrade: Option<Upgrade>,
+    /// The process that this one replaces, until it has left.
+    pub(super) takeover: Option<Takeover>,
+    /// The predecessor was asked to stop before it had left.
+    pub(super) stops_with_predecessor: bool,
     /// `None` while another process speaks for the service.
     pub(super) notifier: Option<ServiceNotifier>,
     pub(super) _health_checks: health::HealthCheckTask,
@@ -55,30 +62,57 @@ impl Process {
     /// Handles events until a signal to stop, or until a successor accepts connections; then drains.
     pub(super) async fn serve(mut self) -> Exit {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-        // One event at a time: a reload, an order and an upgrade never run beside one another, so that none
-        // sees listeners or a snapshot half changed.
+        // One event at a time: a reload, an order and a step of an upgrade never run beside one another, so that
+        // none sees listeners or a snapshot half changed.
         loop {
-            let mut succeeded = None;
+            let mut handed_over = None;
             tokio::select! {
-                signal = self.signals.next() => match signal {
-                    Signal::Reload => self.reload(Source::File, Duration::ZERO).await,
-                    Signal::Upgrade => succeeded = self.upgrade(None).await.ok(),
-                    Signal::Stop => return self.stop().await,
-                },
-                Some(order) = self.orders.recv() => succeeded = self.execute(order).await,
-                _ = sweep.tick() => self.sweep(),
-                () = self.file_watch.look() => {
-                    // Endpoint files first: they are applied by themselves, without a reload.
-                    self.apply_endpoint_files();
-                    // An event may be a touch or a read: only different contents are a reason to reload.
-                    if fingerprint(self.watched().iter()) != self.watched_fingerprint() {
-                        self.reload(self.watched_source(), SETTLE_TIMEOUT).await;
+                signal = self.signals.next() => {
+                    // Whatever it changes, the predecessor would not know of it.
+                    self.end_settling().await;
+                    match signal {
+                        Signal::Reload => handed_over = self.reload_or_pass_on().await,
+                        Signal::Upgrade => self.begin_upgrade(None, None),
+                        Signal::Stop => return self.stop_all().await,
                     }
                 }
+                step = next_step(&mut self.upgrade) => handed_over = self.advance(step).await,
+                stops = Takeover::left(&mut self.takeover) => {
+                    self.stops_with_predecessor = stops;
+                    self.begin().await;
+                }
+                Some(order) = self.orders.recv() => self.execute(order).await,
+                _ = sweep.tick() => self.sweep(),
+                // The new process of an upgrade reads the files by itself.
+                () = self.file_watch.look(), if self.upgrade.is_none() => self.compare_files().await,
             }
-            if let Some(HandedOver { link, .. }) = succeeded {
-                return self.drain_for_successor(link).await;
+            if let Some(handed_over) = handed_over {
+                return self.drain_for_successor(handed_over, false).await;
             }
+            if self.stops_with_predecessor {
+                // The service manager may send this process the same signal: that is not a second one.
+                self.signals.expect_stop();
+                return self.stop().await;
+            }
+        }
+    }
+
+    /// Applies files that have changed.
+    async fn compare_files(&mut self) {
+        // Endpoint files first: they are applied by themselves, without a reload.
+        self.apply_endpoint_files();
+        // An event may be a touch or a read: only different contents are a reason to reload.
+        if fingerprint(self.watched().iter()) != self.watched_fingerprint() {
+            self.end_settling().await;
+            self.reload(self.watched_source(), SETTLE_TIMEOUT).await;
+        }
+    }
+
+    /// Stops this process, and the one of an upgrade in progress.
+    async fn stop_all(mut self) -> Exit {
+        match self.stop_upgrade().await {
+            Some(handed_over) => self.drain_for_successor(handed_over, true).await,
+            None => self.stop().await,
         }
     }
 

@@ -17,7 +17,11 @@ pub(super) enum Signal {
 
 /// The installed signal handlers, or none.
 #[derive(Debug)]
-pub(super) struct Signals(Option<SignalHandlers>);
+pub(super) struct Signals {
+    installed: Option<SignalHandlers>,
+    /// A signal to stop may still come that asks for what has begun already.
+    stop_expected: bool,
+}
 
 #[derive(Debug)]
 struct SignalHandlers {
@@ -33,22 +37,33 @@ impl Signals {
     /// # Errors
     /// The error of the system.
     pub(super) fn install() -> io::Result<Self> {
-        Ok(Self(Some(SignalHandlers {
-            hangup: signal(SignalKind::hangup())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })))
+        Ok(Self {
+            installed: Some(SignalHandlers {
+                hangup: signal(SignalKind::hangup())?,
+                upgrade: signal(SignalKind::user_defined2())?,
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            }),
+            stop_expected: false,
+        })
     }
 
     /// No handlers: [`next`](Self::next) never returns. For a process whose signals are awaited elsewhere.
     pub(super) fn none() -> Self {
-        Self(None)
+        Self {
+            installed: None,
+            stop_expected: false,
+        }
+    }
+
+    /// The next signal to stop is not a reason to [`stop`](Self::stop) waiting.
+    pub(super) fn expect_stop(&mut self) {
+        self.stop_expected = true;
     }
 
     /// The next signal.
     pub(super) async fn next(&mut self) -> Signal {
-        let Some(installed) = &mut self.0 else {
+        let Some(installed) = &mut self.installed else {
             return std::future::pending().await;
         };
         tokio::select! {
@@ -61,6 +76,11 @@ impl Signals {
 
     /// Waits for a signal to stop; others are ignored.
     pub(super) async fn stop(&mut self) {
-        while self.next().await != Signal::Stop {}
+        loop {
+            let is_stop = self.next().await == Signal::Stop;
+            if is_stop && !std::mem::take(&mut self.stop_expected) {
+                return;
+            }
+        }
     }
 }

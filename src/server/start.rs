@@ -1,7 +1,6 @@
 //! The start of the process: first everything that can fail, then the listeners, and then the
 //! announcement that it accepts connections.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use super::process::Process;
 use super::reload::{Reloader, ReloaderParts, log_warnings};
 use super::shared_parts::Base;
 use super::signals::Signals;
+use super::takeover::Takeover;
 use super::watchdog::ServiceNotifier;
 use super::{Exit, ServingProcess, health, limits};
 use crate::admin::generations::OlderGeneration;
@@ -21,7 +21,7 @@ use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
 use crate::handover::identity::Identity;
 use crate::handover::link::Link;
-use crate::handover::successor::{Inheritance, Predecessor};
+use crate::handover::successor::{Inheritance, LeavingPredecessor, Predecessor};
 use crate::observe::log::start::{self as logging, Logging};
 use crate::session::Shared;
 use crate::systemd::{self, passed_sockets::PassedSockets};
@@ -55,13 +55,16 @@ impl Startup<'_> {
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
-        control.block_on(vital("control", async {
+        let exit = control.block_on(vital("control", async {
             let mut process = Process::start(self, &loaded, &logging, predecessor).await?;
             ready(&ServingProcess {
                 addresses: process.reloader.listeners().addresses(),
             });
             Ok(process.serve().await)
-        }))
+        }));
+        // Without waiting for threads that hang in a call of the system.
+        control.shutdown_background();
+        exit
     }
 }
 
@@ -113,11 +116,14 @@ impl Process {
             reloader,
             workers,
             process_status: Arc::clone(&view.process),
-            admin: AdminServers::serve(admin_sockets, Arc::clone(&view)),
+            admin: AdminServers::new(admin_sockets, Arc::clone(&view)),
             orders,
             signals,
             file_watch: files,
             program: start.program,
+            upgrade: None,
+            takeover: None,
+            stops_with_predecessor: false,
             notifier: None,
             _health_checks: health::start(&shared),
             evict: Some(evict::start(view.displacer())),
@@ -128,18 +134,49 @@ impl Process {
         if !config.server.core_dumps {
             limits::forbid_core_dumps();
         }
-        process.begin(predecessor.take(), older).await;
+        process.publish_first();
+        process.take_over(predecessor.take(), older).await;
         Ok(process)
     }
 
-    /// Takes over from the predecessor, if there is one, and announces that this process is the service.
-    async fn begin(&mut self, predecessor: Option<Predecessor>, mut older: Vec<(Identity, Link)>) {
-        self.settle();
-        if let Some(predecessor) = predecessor {
-            older.extend(take_over(predecessor).await);
-            // Only now does systemd listen to this process.
-            self.reloader.listeners().keep();
+    /// Reports to the predecessor that this process accepts connections; without one, begins at once.
+    pub(super) async fn take_over(
+        &mut self,
+        predecessor: Option<Predecessor>,
+        older: Vec<(Identity, Link)>,
+    ) {
+        let mut takeover = Takeover::start(predecessor, older);
+        let is_settling = takeover.predecessor.is_some();
+        if self.reloader.listeners().leaves_sockets() {
+            takeover.ask_to_leave().await;
         }
+        self.takeover = Some(takeover);
+        if !is_settling {
+            self.begin().await;
+        }
+    }
+
+    /// Has the predecessor leave now, and begins.
+    pub(super) async fn end_settling(&mut self) {
+        if let Some(takeover) = &mut self.takeover {
+            takeover.ask_to_leave().await;
+            self.stops_with_predecessor |= takeover.is_over().await;
+            self.begin().await;
+        }
+    }
+
+    /// The predecessor, if there was one, has left: announces that this process is the service.
+    pub(super) async fn begin(&mut self) {
+        let Some(takeover) = self.takeover.take() else {
+            return;
+        };
+        let mut older = takeover.older;
+        let predecessor = takeover.predecessor;
+        older.extend(predecessor.and_then(LeavingPredecessor::into_older));
+        // Only now does systemd listen to this process.
+        systemd::unmute();
+        self.reloader.listeners().own();
+        self.admin.open();
         let view = Arc::clone(self.admin.view());
         // After the handover: until then the watchdog is the predecessor's.
         self.notifier = Some(ServiceNotifier::start(&view));
@@ -157,7 +194,7 @@ impl Process {
     }
 
     /// Publishes the first configuration, and watches its files.
-    fn settle(&mut self) {
+    fn publish_first(&mut self) {
         self.admin.publish(&mut self.reloader);
         self.process_status
             .certificates
@@ -181,31 +218,11 @@ async fn prepared(predecessor: &mut Option<Predecessor>) -> Result<(), StartErro
     let Some(waiting) = predecessor.take() else {
         return Ok(());
     };
-    let (waiting, answered) = step(waiting, Predecessor::prepared).await;
+    let (waiting, answered) = blocking(move || {
+        let answered = waiting.prepared();
+        (waiting, answered)
+    })
+    .await;
     *predecessor = Some(waiting);
     answered.map_err(StartError::Succession)
-}
-
-/// This process accepts connections: waits until the predecessor has stopped. From then on that is an
-/// older generation; `None` if it is gone already.
-async fn take_over(predecessor: Predecessor) -> Option<(Identity, Link)> {
-    let (predecessor, answered) = step(predecessor, Predecessor::serving).await;
-    if let Err(error) = answered {
-        // Not fatal: this process accepts connections, and the predecessor is most likely gone.
-        tracing::warn!(%error, "no confirmation from the previous process that it stopped accepting");
-    }
-    systemd::unmute();
-    predecessor.into_older()
-}
-
-/// Takes one step of the handover on a blocking thread.
-async fn step(
-    predecessor: Predecessor,
-    step: fn(&Predecessor) -> io::Result<()>,
-) -> (Predecessor, io::Result<()>) {
-    blocking(move || {
-        let answered = step(&predecessor);
-        (predecessor, answered)
-    })
-    .await
 }

@@ -15,7 +15,7 @@ use crate::admin::command::ControlCommand;
 use crate::admin::error::ApiError;
 use crate::admin::http::serve_successor;
 use crate::config::model::Shutdown;
-use crate::handover::link::Link;
+use crate::handover::predecessor::HandedOver;
 use crate::observe::counters::Totals;
 use crate::systemd;
 use crate::tunnel::ended::Ended;
@@ -65,7 +65,8 @@ impl Process {
 
     /// A successor accepts connections now: waits for requests and tunnels of this process, and answers
     /// what operators ask through the successor.
-    pub(super) async fn drain_for_successor(mut self, link: Option<Link>) -> Exit {
+    /// With `stops`, it also stops.
+    pub(super) async fn drain_for_successor(mut self, to: HandedOver, stops: bool) -> Exit {
         let shutdown = self.reloader.server().shutdown;
         let over = self.reloader.server().upgrade.drain;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
@@ -78,7 +79,7 @@ impl Process {
             over_tcp: false,
         };
         let mut asked = JoinSet::new();
-        if let Some(link) = link {
+        if let Some(link) = to.link {
             asked.spawn(serve_successor(link, api));
         }
         let mut refusing = JoinSet::new();
@@ -91,7 +92,7 @@ impl Process {
         );
         let why = tokio::select! {
             biased;
-            () = signals.stop() => DrainEnd::StopRequested,
+            () = stop_requested(&mut signals, stops) => DrainEnd::StopRequested,
             () = successor_gone(&mut asked) => DrainEnd::SuccessorGone,
             () = self.wind_down(over, shutdown.close_code) => DrainEnd::Drained,
         };
@@ -198,6 +199,12 @@ impl Process {
 
     fn totals(&self) -> Totals {
         Totals::of(self.workers.iter().map(|worker| &*worker.counters))
+    }
+}
+
+async fn stop_requested(signals: &mut Signals, already: bool) {
+    if !already {
+        signals.stop().await;
     }
 }
 

@@ -1,72 +1,132 @@
 //! Upgrade: handing over to a new process. `handover` describes the whole exchange.
+//!
+//! An upgrade goes on beside everything else that the process does: each of its stages ends with a step,
+//! which the loop of the process awaits like any other event.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::blocking::blocking;
 use super::process::Process;
+use super::reload::Source;
+use super::upgrade_stage::{Upgrade, UpgradeResult, UpgradeStage, UpgradeStep, joined};
 use crate::admin::error::ApiError;
 use crate::handover::identity::{Identity, shown};
-use crate::handover::predecessor::{HandedOver, PassedDescriptors, SuccessorProcess, UpgradeError};
+use crate::handover::predecessor::{
+    HandedOver, PassedDescriptors, SuccessorCommand, SuccessorProcess, UpgradeError,
+};
 use crate::handover::state::HandoverState;
 use crate::systemd;
 
+/// How long the end of a new process is waited for.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
 impl Process {
-    /// Hands over to a new process that runs `binary`, or the program that this one was started with. Once
-    /// the new process accepts connections, this one has stopped accepting.
-    ///
-    /// # Errors
-    /// [`ApiError`]: this process stays in service.
-    pub(super) async fn upgrade(
-        &mut self,
-        binary: Option<PathBuf>,
-    ) -> Result<HandedOver, ApiError> {
+    /// Begins to hand over to a new process that runs `binary`, or the program that this one was started
+    /// with. The result goes to `done`.
+    pub(super) fn begin_upgrade(&mut self, binary: Option<PathBuf>, done: Option<UpgradeResult>) {
+        if self.upgrade.is_some() {
+            tracing::warn!("an upgrade is in progress already");
+            if let Some(done) = done {
+                let _ = done.send(Err(in_progress()));
+            }
+            return;
+        }
         let binary = binary.unwrap_or_else(|| self.program.clone());
         tracing::info!(binary = %binary.display(), "starting a new process to hand over to");
-        match self.hand_over(&binary).await {
-            Ok(done) => Ok(done),
+        let command = self
+            .may_upgrade()
+            .and_then(|()| SuccessorCommand::new(&binary, self.reloader.path()))
+            .and_then(|command| Ok((command.interrupt()?, command)));
+        match command {
+            Ok((interrupt, command)) => {
+                let task = tokio::task::spawn_blocking(move || command.start());
+                self.upgrade = Some(Upgrade {
+                    stage: UpgradeStage::Starting(task),
+                    interrupt,
+                    done,
+                    reload: false,
+                });
+            }
+            Err(error) => report_failure(&error, done),
+        }
+    }
+
+    /// Reacts to a step of the upgrade; returns the link to the successor once this process has left.
+    pub(super) async fn advance(&mut self, step: UpgradeStep) -> Option<HandedOver> {
+        let mut upgrade = self.upgrade.take()?;
+        let result = match step {
+            UpgradeStep::Started(Ok(successor)) => {
+                upgrade.stage = self.hand_state(successor);
+                Ok(false)
+            }
+            UpgradeStep::Serving(Ok(successor)) => self.settle(successor, &mut upgrade).await,
+            UpgradeStep::Settled => Ok(true),
+            UpgradeStep::Started(Err(error)) | UpgradeStep::Serving(Err(error)) => Err(error),
+            UpgradeStep::Gone => Err(UpgradeError::Unsettled(None)),
+        };
+        match result {
+            Ok(false) => {
+                self.upgrade = Some(upgrade);
+                None
+            }
+            Ok(true) => self.leave(upgrade, false).await,
             Err(error) => {
-                let details = error.details();
-                for line in &details {
-                    tracing::error!(error = line, "upgrade failed");
-                }
-                tracing::error!(%error, "upgrade failed; this process stays in service");
-                let fault = ApiError::conflict(format!(
-                    "upgrade failed, this process stays in service: {error}"
-                ));
-                Err(fault.with_details(details))
+                self.fail(upgrade, error).await;
+                None
             }
         }
     }
 
-    async fn hand_over(&mut self, binary: &Path) -> Result<HandedOver, UpgradeError> {
-        self.may_upgrade()?;
-        let (program, config) = (binary.to_owned(), self.reloader.path().to_owned());
-        let successor = blocking(move || SuccessorProcess::start(&program, &config)).await?;
-        let view = Arc::clone(self.admin.view());
+    /// Hands over the state, and waits until the new process accepts connections.
+    fn hand_state(&mut self, successor: SuccessorProcess) -> UpgradeStage {
         // From the copy of the state until the outcome is known, a change by an operator would be lost.
+        let view = Arc::clone(self.admin.view());
         view.handing_over.store(true, Ordering::Relaxed);
-        let succeeded = self.hand_state(successor).await;
-        view.handing_over.store(false, Ordering::Relaxed);
-        succeeded
+        let (state, descriptors) = self.handover_state(successor.settles());
+        UpgradeStage::HandingOver(tokio::task::spawn_blocking(move || {
+            successor.hand_over(&state, &descriptors)
+        }))
     }
 
-    /// Hands over the state, and stops accepting.
-    async fn hand_state(
+    /// The new process accepts connections: pauses accepting for the settling time. Returns whether there is
+    /// none.
+    async fn settle(
         &mut self,
-        successor: SuccessorProcess,
-    ) -> Result<HandedOver, UpgradeError> {
-        let (state, descriptors) = self.handover_state();
-        let mut successor = blocking(move || successor.hand_over(&state, &descriptors)).await?;
-        // Last chance to stay in service: a successor that dies right after `serving` serves no client.
+        mut successor: SuccessorProcess,
+        upgrade: &mut Upgrade,
+    ) -> Result<bool, UpgradeError> {
+        // Last chance to go on without a pause: one that dies right after `serving` serves no client.
         if let Some(status) = successor.ended() {
             let error = io::Error::other(format!("it exited: {status}"));
             return Err(UpgradeError::NoResponse(error));
         }
-        let view = self.admin.view();
+        let settles = successor.settles() && !upgrade.reload;
+        let settle = self.reloader.server().upgrade.settle;
+        let settle = settle.filter(|_| settles).unwrap_or_default();
+        let successor = successor.settling()?;
+        self.reloader.listeners().pause().await;
+        tracing::info!(
+            pid = successor.pid(),
+            ?settle,
+            "the new process accepts connections"
+        );
+        let until = tokio::time::Instant::now() + settle;
+        upgrade.stage = UpgradeStage::Settling(successor, until);
+        Ok(settle.is_zero())
+    }
+
+    /// Leaves everything to the new process, for good; with `stops`, that is to stop as well. From now on this
+    /// process drains.
+    async fn leave(&mut self, upgrade: Upgrade, stops: bool) -> Option<HandedOver> {
+        let UpgradeStage::Settling(successor, _) = upgrade.stage else {
+            return None;
+        };
+        let view = Arc::clone(self.admin.view());
+        view.handing_over.store(false, Ordering::Relaxed);
         let identity = Identity {
             generation: view.generation + 1,
             pid: successor.pid(),
@@ -81,18 +141,70 @@ impl Process {
         self.admin.retire();
         // Older generations are followed by the successor from now on: with two links open they would not
         // notice its death.
-        self.admin.view().generations.leave();
+        view.generations.leave();
         self.admin.publish(&mut self.reloader);
-        let link = successor.leave();
+        if upgrade.reload {
+            successor.reload();
+        }
+        // The child is not waited for: once this process has exited, it belongs to the service manager.
+        let link = successor.leave(stops).await;
         let link = link
             .inspect_err(|error| tracing::error!(%error, "lost the connection to the new process"));
         let (generation, pid) = (identity.generation, identity.pid);
         tracing::info!(generation, pid, "handover complete");
-        // The child is not waited for: once this process has exited, it belongs to the service manager.
-        Ok(HandedOver {
-            by: identity,
-            link: link.ok(),
-        })
+        if let Some(done) = upgrade.done {
+            // The operator may have stopped waiting.
+            let _ = done.send(Ok(identity));
+        }
+        Some(HandedOver { link: link.ok() })
+    }
+
+    /// Stays in service, as before the upgrade.
+    async fn fail(&mut self, upgrade: Upgrade, mut error: UpgradeError) {
+        if let UpgradeStage::Settling(successor, _) = upgrade.stage {
+            self.reloader.listeners().resume().await;
+            let ended = blocking(move || successor.give_up());
+            let status = tokio::time::timeout(END_TIMEOUT, ended).await;
+            error = UpgradeError::Unsettled(status.ok().flatten());
+        }
+        let view = self.admin.view();
+        view.handing_over.store(false, Ordering::Relaxed);
+        report_failure(&error, upgrade.done);
+        if upgrade.reload {
+            self.reload(Source::File, Duration::ZERO).await;
+        }
+    }
+
+    /// A reload is asked for: does it, or has the new process do it, if there is one. Returns the link to the
+    /// successor if this process has left now.
+    pub(super) async fn reload_or_pass_on(&mut self) -> Option<HandedOver> {
+        let Some(upgrade) = &mut self.upgrade else {
+            self.reload(Source::File, Duration::ZERO).await;
+            return None;
+        };
+        upgrade.reload = true;
+        match upgrade.stage {
+            UpgradeStage::Settling(..) => self.advance(UpgradeStep::Settled).await,
+            UpgradeStage::Starting(_) | UpgradeStage::HandingOver(_) => None,
+        }
+    }
+
+    /// This process is asked to stop. A new process that accepts connections already is to stop as well, and
+    /// this one has left then; one that does not is ended.
+    pub(super) async fn stop_upgrade(&mut self) -> Option<HandedOver> {
+        let mut upgrade = self.upgrade.take()?;
+        if let UpgradeStage::Starting(task) | UpgradeStage::HandingOver(task) = &mut upgrade.stage {
+            upgrade.interrupt.end();
+            let ended = tokio::time::timeout(END_TIMEOUT, joined(task)).await;
+            // Its thread has ended the new process, unless that began to accept just now.
+            let Ok(Ok(successor)) = ended else {
+                tracing::warn!("upgrade abandoned: this process is asked to stop");
+                return None;
+            };
+            let successor = successor.settling().ok()?;
+            upgrade.stage = UpgradeStage::Settling(successor, tokio::time::Instant::now());
+        }
+        self.leave(upgrade, true).await
     }
 
     fn may_upgrade(&self) -> Result<(), UpgradeError> {
@@ -120,7 +232,7 @@ impl Process {
         )))
     }
 
-    fn handover_state(&mut self) -> (HandoverState, PassedDescriptors) {
+    fn handover_state(&mut self, settles: bool) -> (HandoverState, PassedDescriptors) {
         let view = Arc::clone(self.admin.view());
         let older = view.generations.all();
         let listeners = self.reloader.listeners();
@@ -138,6 +250,7 @@ impl Process {
                 .collect(),
             tickets: listeners.hand_over_tickets(),
             drained: listeners.hand_over_drained(),
+            settle: self.reloader.server().upgrade.settle.filter(|_| settles),
             upstreams: self.reloader.registry().hand_over(Instant::now()),
         };
         let descriptors = PassedDescriptors {
@@ -149,5 +262,23 @@ impl Process {
                 .collect(),
         };
         (state, descriptors)
+    }
+}
+
+/// The response to what has to wait for the end of an upgrade.
+pub(super) fn in_progress() -> ApiError {
+    ApiError::unavailable("an upgrade is in progress; try again when it is complete")
+}
+
+fn report_failure(error: &UpgradeError, done: Option<UpgradeResult>) {
+    let details = error.details();
+    for line in &details {
+        tracing::error!(error = line, "upgrade failed");
+    }
+    tracing::error!(%error, "upgrade failed; this process stays in service");
+    if let Some(done) = done {
+        let message = format!("upgrade failed, this process stays in service: {error}");
+        // The operator may have stopped waiting.
+        let _ = done.send(Err(ApiError::conflict(message).with_details(details)));
     }
 }

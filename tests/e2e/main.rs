@@ -42,6 +42,7 @@ mod reload;
 mod retries;
 mod reuse;
 mod routing;
+mod settling;
 mod shell;
 mod slow;
 mod smuggling;

@@ -101,9 +101,9 @@ async fn an_invalid_file_changes_nothing_and_reports_every_error() {
         .map(|each| each["error"].as_str().unwrap())
         .collect();
     for expected in [
-        "config.toml:5: `localhost` is not a valid listen address",
-        "config.toml:8: there is no upstream `mian`",
-        "config.toml:9: unknown key `idle`",
+        "config.toml:6: `localhost` is not a valid listen address",
+        "config.toml:9: there is no upstream `mian`",
+        "config.toml:10: unknown key `idle`",
     ] {
         assert!(
             errors.iter().any(|error| error.contains(expected)),

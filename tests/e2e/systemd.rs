@@ -128,7 +128,7 @@ async fn the_service_manager_is_notified() {
 #[tokio::test]
 async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
     let echo = Echo::start("echo").await;
-    let config = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.drain = \"off\"\n"
+    let config = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade = { drain = \"off\", settle = \"200ms\" }\n"
         .to_owned()
         + &simple(&[echo.address]).replace("127.0.0.1:0", &free_address().to_string());
     let (manager, mut proxy) = managed(&config, |command| {
@@ -158,13 +158,38 @@ async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
     manager.notified("STOPPING=1").await;
 }
 
+/// For the manager, an upgrade that fails has never been.
+#[tokio::test]
+async fn the_main_process_stays_if_the_new_one_dies_within_the_settling_time() {
+    let echo = Echo::start("echo").await;
+    let config = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.settle = \"30s\"\n"
+        .to_owned()
+        + &simple(&[echo.address]);
+    let (manager, proxy) = managed(&config, |_| {});
+    manager.notified("READY=1").await;
+    proxy.signal(Signal::USR2);
+    proxy.logged("the new process accepts connections").await;
+    kill(proxy.settling()[0], Signal::KILL);
+    let failed = "upgrade failed; this process stays in service";
+    proxy.logged(failed).await;
+    proxy.signal(Signal::HUP);
+    loop {
+        let notification = manager.notified("").await;
+        assert!(!notification.contains("MAINPID"), "{notification}");
+        if notification.contains("RELOADING=1") {
+            break;
+        }
+    }
+    manager.notified("READY=1").await;
+}
+
 /// The manager learns of the end of a process that is not its child only when the parent of that
 /// process has exited.
 #[tokio::test]
 async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts() {
     let echo = Echo::start("echo").await;
     let config = "[server]\nworkers = 1\nlog.format = \"json\"\n\
-                  upgrade = { drain = \"off\", max_generations = 3 }\n"
+                  upgrade = { drain = \"off\", settle = \"200ms\", max_generations = 3 }\n"
         .to_owned()
         + &simple(&[echo.address]);
     let (manager, mut proxy) = managed(&config, |_| {});
@@ -205,7 +230,7 @@ async fn addresses_that_an_upgrade_removes_are_closed() {
     let manager = Manager::bind(&notify);
     let (stays, goes) = (free_address(), free_address());
     let config = |binds: &str| {
-        "[server]\nworkers = 1\nlog.format = \"json\"\nupgrade.drain = \"off\"\n".to_owned()
+        "[server]\nworkers = 1\nlog.format = \"json\"\nupgrade = { drain = \"off\", settle = \"200ms\" }\n".to_owned()
             + &simple(&[echo.address]).replace("127.0.0.1:0", binds)
     };
     let all = format!("{stays}\", \"{goes}\", \"unix:{}", unix.display());

@@ -30,7 +30,7 @@ async fn echoes(wire: &mut Wire) {
 /// A configuration with these settings of upgrades.
 fn with(upgrade: &str, rest: &str) -> String {
     format!(
-        "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade = {{ {upgrade} }}\n{ADMIN}{rest}"
+        "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade = {{ settle = \"200ms\", {upgrade} }}\n{ADMIN}{rest}"
     )
 }
 

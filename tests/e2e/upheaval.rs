@@ -130,7 +130,7 @@ async fn come_and_go(address: SocketAddr, crowd: Arc<Crowd>) {
 fn config(echoes: &[Echo; 3], turn: usize) -> String {
     let [a, b, c] = [0, 1, 2].map(|at: usize| echoes[at].address);
     let endpoints = [vec![a, b, c], vec![b, c], vec![c], vec![a, c]];
-    let server = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.drain = \"5s\"\n";
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade = { drain = \"5s\", settle = \"200ms\" }\n";
     let config = settings(&endpoints[turn % 4], LISTENER, "");
     [server, &config, UPSTREAM].concat()
 }

@@ -57,6 +57,7 @@ impl Builder<'_> {
                 max_generations: positive(&upgrade, "max_generations")
                     .map_or(1, |most| most.get() as usize),
                 drain: upgrade.duration("drain"),
+                settle: upgrade.duration("settle"),
             },
         }
     }

@@ -1,5 +1,7 @@
 //! `[server]`.
 
+use std::time::Duration;
+
 use super::{COUNT, DURATION_OR_OFF, DURATION_OR_ZERO, KeyTable, ValueKind, key, table};
 use crate::config::diagnostic::Code;
 
@@ -161,5 +163,21 @@ const UPGRADE: KeyTable = KeyTable {
             "Live tunnels of the old process have this long to end: it closes them one by one over the first nine tenths of it, and ends the remaining ones at its end. With `off`, they stay open.",
         )
         .shown(r#"drain = "1h""#),
+        key(
+            "settle",
+            SETTLE,
+            "\"10s\"",
+            "If the new process ends within this time, the old one accepts connections again; only then is the upgrade complete, and `tidegate upgrade` returns. A reload of the new process ends the time early. With `off`, the upgrade is complete as soon as the new process accepts connections.",
+        )
+        .shown(r#"settle = "5s""#),
     ],
 };
+
+/// Operators wait for as long.
+const SETTLE: ValueKind = ValueKind::AnyOf(&[
+    ValueKind::Duration {
+        min: Duration::from_millis(1),
+        max: Duration::from_secs(30),
+    },
+    ValueKind::OneOf(&["off"]),
+]);

@@ -41,6 +41,8 @@ pub struct UpgradeConfig {
     pub max_generations: usize,
     /// How long the tunnels of the old process may stay; `None` for as long as they last.
     pub drain: Option<Duration>,
+    /// How long the old process may accept connections again if the new one ends; `None` if it may not.
+    pub settle: Option<Duration>,
 }
 
 /// How the process stops on SIGTERM or SIGINT.

@@ -4,21 +4,54 @@
 use std::sync::Arc;
 
 use super::Listeners;
+use crate::drain::Urgency;
 use crate::handover::state::ListenerTickets;
 use crate::net::bind::ListeningSocket;
 use crate::net::inherited::SocketId;
+use crate::server::worker_mailbox::StopMode;
 use crate::systemd::{self, passed_sockets::PassedSockets};
 
 impl Listeners {
-    /// Stores the sockets with the service manager, and no others. Until now it may have ignored this
-    /// process.
-    pub(in crate::server) fn keep(&mut self) {
-        for address in self.released.drain(..) {
-            systemd::release(&address);
+    /// Whether there are inherited sockets that no listener uses.
+    pub(in crate::server) fn leaves_sockets(&self) -> bool {
+        !self.inherited.sockets.is_empty()
+    }
+
+    /// All sockets belong to this process alone from now on: stores them with the service manager, and closes
+    /// the inherited ones that no listener uses, because connections to them would hang.
+    pub(in crate::server) fn own(&mut self) {
+        for id in std::mem::take(&mut self.inherited).sockets.close() {
+            tracing::info!(address = id.bind, "no longer listening");
+            systemd::release(&id.bind);
         }
+        self.is_owner = true;
         for (key, accepting) in &self.sockets {
+            accepting.sockets().for_each(|socket| socket.claim());
             key.keep(accepting);
         }
+    }
+
+    /// Stops accepting, until [`resume`](Self::resume). The sockets stay open, and connections wait in their
+    /// backlogs for the process that accepts from them.
+    pub(in crate::server) async fn pause(&mut self) {
+        for socket in self.sockets.values_mut() {
+            socket.pause().await;
+        }
+    }
+
+    /// Accepts again.
+    pub(in crate::server) async fn resume(&mut self) {
+        for socket in self.sockets.values_mut() {
+            socket.resume(&self.workers).await;
+        }
+    }
+
+    /// Stops accepting everywhere, and leaves the backlogs to the successor, which has the same sockets.
+    pub(in crate::server) async fn stop_for_successor(&mut self) {
+        for (_, socket) in self.sockets.drain() {
+            socket.stop(StopMode::LeaveBacklog).await;
+        }
+        self.drain(Urgency::Low);
     }
 
     /// The listening sockets, for a successor.

@@ -20,7 +20,7 @@ use super::wire::{HANDSHAKE, Wire};
 use super::{until, within};
 
 /// The beginning of every configuration that has no `[server]` of its own.
-const SERVER: &str = "[server]\nworkers = 2\nlog.format = \"json\"\n";
+const SERVER: &str = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.settle = \"200ms\"\n";
 
 /// One listener without TLS, one route, one upstream.
 pub(crate) fn simple(endpoints: &[SocketAddr]) -> String {
@@ -220,6 +220,13 @@ impl Proxy {
         events.iter().filter_map(pid).collect()
     }
 
+    /// The pids of the new processes that have accepted connections, whether they took over or not.
+    pub(crate) fn settling(&self) -> Vec<u32> {
+        let events = self.log.events("the new process accepts connections");
+        let pid = |event: &Value| event["pid"].as_u64()?.try_into().ok();
+        events.iter().filter_map(pid).collect()
+    }
+
     /// The pid of the process that serves.
     pub(crate) fn serving(&self) -> u32 {
         self.successors().last().copied().unwrap_or(self.pid())
@@ -262,7 +269,7 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        for pid in self.successors() {
+        for pid in self.settling() {
             let pid = Pid::from_raw(pid.try_into().unwrap_or_default());
             // It may have exited already.
             let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
