@@ -8,6 +8,7 @@ mod time;
 mod retry_budget;
 pub mod unanswered;
 pub mod health;
+pub mod reachability;
 pub mod handover;
 pub mod endpoint;
 pub mod registry;

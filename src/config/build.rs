@@ -73,6 +73,7 @@ pub(super) struct UpstreamPlaces {
     pub(super) name: SourceSpan,
     pub(super) sticky: Option<SourceSpan>,
     pub(super) http_check: Option<SourceSpan>,
+    pub(super) on_down: Option<SourceSpan>,
 }
 
 /// Builds the model. Relative file names start at `folder`.

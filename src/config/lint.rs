@@ -13,7 +13,8 @@ use super::check::{is_bound_to, upstream_of};
 use super::descriptor_budget;
 use super::diagnostic::{Code, Diagnostic, Severity};
 use super::model::{
-    Bind, Config, LeadsTo, ListenerConfig, PathMatch, PlainHttp, Probe, RouteConfig, UpstreamConfig,
+    Bind, Config, Discovery, DisplacementPolicy, LeadsTo, ListenerConfig, PathMatch, PlainHttp,
+    Probe, RouteConfig, UpstreamConfig,
 };
 
 /// A shorter `max_age` is hardly worth the handshakes that it costs.
@@ -51,6 +52,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         lint_sticky(config, upstream, place, diagnostics);
         lint_check(config, upstream, place, diagnostics);
+        lint_unchecked(upstream, place, diagnostics);
     }
     lint_tickets(config, places, diagnostics);
     lint_admin(config, places, diagnostics);
@@ -267,6 +269,34 @@ fn lint_check(
         let message = "a server that speaks only WebSocket refuses plain requests, and its endpoint will count as down";
         let hint = "use a WebSocket check, `websocket = { path = \"…\" }`, or `expect = \"426\"`";
         diagnostics.push(Diagnostic::warning(Code::HttpCheck, span, message).hint(hint));
+    }
+}
+
+/// A single endpoint has no other one to be preferred to it, and endpoints that are discovered are usually
+/// checked by the system that lists them.
+fn lint_unchecked(
+    upstream: &UpstreamConfig,
+    place: &UpstreamPlaces,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let keeps = upstream.on_down == DisplacementPolicy::Keep;
+    if let Some(span) = place.on_down.clone().filter(|_| !keeps)
+        && upstream.health.is_none()
+    {
+        let message = "`on_down` has no effect: without `health`, no endpoint is ever down";
+        let hint = "add `health`, e.g. `health = { websocket = {} }`";
+        diagnostics.push(Diagnostic::warning(Code::NoEffect, span, message).hint(hint));
+    }
+    let is_checked = upstream.health.is_some() || upstream.ejection.is_some();
+    let is_listed = upstream.discovery == Discovery::Listed;
+    if !is_checked && is_listed && upstream.endpoints.len() > 1 {
+        let message = format!(
+            "nothing checks the endpoints of upstream `{}`: one that accepts connections and hangs stays in rotation",
+            upstream.name
+        );
+        let hint = "add `health`, e.g. `health = { websocket = {} }`, or `ejection = {}`";
+        let warning = Diagnostic::warning(Code::Unchecked, place.name.clone(), message);
+        diagnostics.push(warning.hint(hint));
     }
 }
 

@@ -145,6 +145,12 @@ fn record(endpoint: &EndpointState, settings: &Health, error: Option<&HealthChec
     let now = Instant::now();
     let why = error.map(ToString::to_string);
     let result = why.as_deref().map_or(Ok(()), Err);
+    // A check connects as sessions do.
+    let has_connected = !matches!(error, Some(HealthCheckError::Connect(_)));
+    if has_connected && endpoint.connected() {
+        let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
+        tracing::info!(upstream, endpoint, "endpoint reachable again");
+    }
     let change = endpoint.health(now, |health| {
         health.count(error.map_or(CheckOutcome::Passed, HealthCheckError::outcome));
         health.checked(result, settings, random_fraction(), now)

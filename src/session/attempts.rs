@@ -12,7 +12,6 @@ use crate::protocol::rejection::Rejection;
 use crate::upstream::connect::{ConnectError, EndpointConnection, connect};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::PickError;
-use crate::upstream::health::SessionFailure;
 
 /// The endpoints that a session has tried, and the number of attempts that are left.
 pub(super) struct Attempts<'a> {
@@ -93,6 +92,7 @@ impl<'a> Attempts<'a> {
         match connected {
             Ok(reached) => {
                 series.connect_seconds.observe(began.elapsed());
+                self.routed.connected(&endpoint);
                 Some(reached)
             }
             Err(error) => {
@@ -105,7 +105,7 @@ impl<'a> Attempts<'a> {
                     "cannot connect to endpoint"
                 );
                 if error.blames_endpoint() {
-                    self.routed.failed(&endpoint, SessionFailure::Connect);
+                    self.routed.connect_failed(&endpoint, &error);
                 }
                 self.last_error = unreachable(&endpoint.label, &error);
                 None

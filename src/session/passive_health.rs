@@ -12,6 +12,7 @@ use super::worker::Worker;
 use crate::observe::access_log::{SessionId, TunnelFacts};
 use crate::tunnel::copy::Finished;
 use crate::tunnel::ended::Ended;
+use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::group::Upstream;
 use crate::upstream::health::SessionFailure;
@@ -23,6 +24,33 @@ impl RoutedRequest<'_> {
     /// Reports that `endpoint` failed this session.
     pub(super) fn failed(&self, endpoint: &EndpointState, failure: SessionFailure) {
         failed(self.upstream, endpoint, failure, self.facts.session);
+    }
+
+    /// Reports that a connection to `endpoint` failed because of it.
+    pub(super) fn connect_failed(&self, endpoint: &EndpointState, error: &ConnectError) {
+        let now = Instant::now();
+        let why = error.to_string();
+        if self.upstream.connect_failed(endpoint, &why, now) {
+            tracing::warn!(
+                upstream = &*self.upstream.name,
+                endpoint = &*endpoint.label,
+                why,
+                in_flight = endpoint.in_flight(),
+                "endpoint unreachable"
+            );
+        }
+        self.failed(endpoint, SessionFailure::Connect);
+    }
+
+    /// Reports that a connection to `endpoint` succeeded.
+    pub(super) fn connected(&self, endpoint: &EndpointState) {
+        if endpoint.connected() {
+            tracing::info!(
+                upstream = &*self.upstream.name,
+                endpoint = &*endpoint.label,
+                "endpoint reachable again"
+            );
+        }
     }
 
     /// Reports that `endpoint` agreed to a tunnel, or responded to a request.

@@ -13,6 +13,7 @@ use super::balance::{self, MIN_WARMTH};
 use super::handover::EndpointHandover;
 use super::health::{EndpointHealth, HealthStatus};
 use super::queue::Queue;
+use super::reachability::{Reachability, UnreachedEndpoint};
 use super::time::micros;
 use crate::config::model::Address;
 
@@ -48,6 +49,12 @@ pub struct EndpointState {
     /// When health lets it back in rotation, in [`micros`]: 0 if it is in rotation, [`DOWN`] while its
     /// checks fail. It repeats what `health` says, so that a pick needs no lock per endpoint.
     out_until: AtomicU64,
+    reachability: Mutex<Reachability>,
+    /// Until when it is asked last, in [`micros`]; 0 if the latest connection succeeded. It repeats what
+    /// `reachability` says, like `out_until`.
+    asked_last_until: AtomicU64,
+    /// Whether the latest connection failed: a success then has something to change.
+    is_unreached: AtomicBool,
     /// An operator has drained it, and it stays so until an operator undoes that.
     is_drained: AtomicBool,
     /// The weight that an operator has set, until the next reload; or [`AS_CONFIGURED`].
@@ -78,6 +85,9 @@ impl EndpointState {
             since: AtomicU64::new(since),
             health: Mutex::default(),
             out_until: AtomicU64::new(0),
+            reachability: Mutex::default(),
+            asked_last_until: AtomicU64::new(0),
+            is_unreached: AtomicBool::new(false),
             is_drained: AtomicBool::new(false),
             weight: AtomicU32::new(AS_CONFIGURED),
             queue,
@@ -211,6 +221,51 @@ impl EndpointState {
     /// Whether its health keeps it out of rotation at `now`.
     pub(super) fn is_out(&self, now: u64) -> bool {
         now < self.out_until.load(Ordering::Relaxed)
+    }
+
+    /// A connection to it failed, and not because of this process. With `is_asked_last`, it is asked last for
+    /// a short time from now on. Returns whether the connection before had not failed.
+    pub(super) fn connect_failed(&self, why: &str, is_asked_last: bool, now: Instant) -> bool {
+        let mut reachability = locked(&self.reachability);
+        let is_news = reachability.failure().is_none();
+        reachability.failed(why, now);
+        self.is_unreached.store(true, Ordering::Relaxed);
+        drop(reachability);
+        if is_asked_last {
+            self.ask_last(now);
+        }
+        is_news
+    }
+
+    /// It is asked last for a short time from now on, if the latest connection failed.
+    pub(super) fn ask_last(&self, now: Instant) {
+        let mut reachability = locked(&self.reachability);
+        if let Some(until) = reachability.ask_last(now) {
+            self.asked_last_until
+                .store(micros(until), Ordering::Relaxed);
+        }
+    }
+
+    /// A connection to it succeeded. Returns whether the one before had failed.
+    pub fn connected(&self) -> bool {
+        // Nearly always there is nothing to change, and the lock is not worth it.
+        if !self.is_unreached.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut reachability = locked(&self.reachability);
+        self.is_unreached.store(false, Ordering::Relaxed);
+        self.asked_last_until.store(0, Ordering::Relaxed);
+        reachability.succeeded()
+    }
+
+    /// The failure of the latest connection to it, if that failed.
+    pub fn unreached(&self) -> Option<UnreachedEndpoint> {
+        locked(&self.reachability).failure().cloned()
+    }
+
+    /// Whether it is asked last at `now`: only if no other endpoint can be picked.
+    pub(super) fn is_asked_last(&self, now: u64) -> bool {
+        now < self.asked_last_until.load(Ordering::Relaxed)
     }
 
     /// Whether its ejection has ended by time since the last call; if so, wakes the queue. Time passes

@@ -62,18 +62,22 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether it accepts new sessions: it is not drained, it is healthy, and it has room and weight.
+    /// Whether it accepts new sessions like others: it is not drained, it is healthy, it has room and weight,
+    /// and it is not asked last.
     pub fn accepts_sessions(&self, now: Instant) -> bool {
         let has_room = self
             .max_in_flight
             .is_none_or(|max_in_flight| self.state.in_flight() < max_in_flight);
         let is_up = |health: &mut EndpointHealth| matches!(health.status(now), HealthStatus::Up);
-        self.is_offered() && has_room && self.state.health(now, is_up)
+        let is_asked_last = self.state.is_asked_last(micros(now));
+        self.is_offered() && has_room && !is_asked_last && self.state.health(now, is_up)
     }
 
-    /// Whether it has a share of new sessions, full or not. Backups have none.
+    /// Whether it has a share of new sessions, full or not. Backups have none, nor have endpoints whose latest
+    /// connection failed: tunnels that are moved for their sake would come back.
     pub fn has_share(&self, now: Instant) -> bool {
-        self.is_offered() && !self.is_backup && !self.state.is_out(micros(now))
+        let is_in_rotation = !self.state.is_out(micros(now)) && self.state.unreached().is_none();
+        self.is_offered() && !self.is_backup && is_in_rotation
     }
 
     /// Whether it may get sessions at all.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use self::checks::CheckHistory;
+pub(super) use self::checks::bounded;
 pub use self::checks::{CheckOutcome, HealthChange};
 use self::ejection::EjectionHistory;
 pub use self::ejection::{SessionFailure, max_ejected};

@@ -93,6 +93,9 @@ fn complete_upstream(table: &mut toml::Table) {
             toml::from_str("x = [{ address = \"127.0.0.1:9000\", max_tunnels = 9 }]").unwrap();
         upstream.insert("endpoints".to_owned(), full["x"].clone());
     }
+    if upstream.contains_key("on_down") && !upstream.contains_key("health") {
+        upstream.insert("health".to_owned(), toml::Table::new().into());
+    }
     if let Some(health) = upstream.get_mut("health") {
         let health = health.as_table_mut().unwrap();
         if !["websocket", "http"]
@@ -154,10 +157,10 @@ pub(super) fn check(example: &str, folder: &Path) -> config::Report {
         let route = whole["route"][0].as_table_mut().unwrap();
         route.insert("origins".to_owned(), vec!["https://example.com"].into());
     }
-    // The limits of this machine do not matter for the examples.
+    // The limits of this machine do not matter for the examples, and most show one setting, not a fleet.
     let server = whole.entry("server").or_insert(toml::Table::new().into());
     let server = server.as_table_mut().unwrap().entry("allow_warnings");
-    server.or_insert(vec!["descriptors", "source-ports"].into());
+    server.or_insert(vec!["descriptors", "source-ports", "unchecked"].into());
     let source = toml::to_string(&whole).unwrap();
     match config::parse(&source, &folder.join("tidegate.toml"), &|_| None) {
         Ok(loaded) => loaded.warnings,

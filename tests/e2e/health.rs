@@ -9,7 +9,9 @@ use tokio::net::TcpListener;
 use crate::harness::endpoint::Echo;
 use crate::harness::faulty::{FaultyEndpoint, Reaction};
 use crate::harness::frames::frame;
+use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, simple};
+use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{until, within};
 
@@ -252,6 +254,57 @@ async fn when_all_endpoints_are_down_the_client_gets_503_or_any_is_tried() {
         proxy.tunnel().await;
     }
     assert_eq!(endpoints.each_ref().map(FaultyEndpoint::asked), [2, 6]);
+}
+
+/// Without checks and ejection, an endpoint that was killed would look the least loaded for ever.
+#[tokio::test]
+async fn a_dead_endpoint_that_nothing_checks_is_asked_last() {
+    let (dead, echo) = (unused_address().await, Echo::start("alive").await);
+    let config = METRICS.replace("[admin]\n", ADMIN)
+        + &simple(&[dead, echo.address])
+        + "on_down = { action = \"close\" }\n";
+    let folder = tempfile::TempDir::new().unwrap();
+    write_token(folder.path());
+    let proxy = Proxy::start_in(folder, &config).await;
+    let operator = Operator::of(&proxy).await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(proxy.tunnel().await);
+    }
+    let failed = proxy.logged_by_now("cannot connect to endpoint").await;
+    // One, and one more for each ten seconds that this took.
+    assert!((1..5).contains(&failed.len()), "{failed:#?}");
+    let event = proxy.logged("endpoint unreachable").await;
+    assert_eq!(event["endpoint"], dead.to_string());
+    let why = event["why"].as_str().unwrap();
+    assert!(why.starts_with("cannot connect: "), "{why}");
+    let upstreams = operator.get("/v1/upstreams").await;
+    let shown = &upstreams[0]["endpoints"][0];
+    assert_eq!(shown["connect_error"], why);
+    // `up` again if ten seconds have passed.
+    let printed = operator.run(&["status"]).await.out;
+    let line = printed.lines().find(|it| it.contains(&dead.to_string()));
+    let line = line.unwrap();
+    assert!(
+        line.contains("unreachable") || line.contains("latest connection failed"),
+        "{line}"
+    );
+    let labels = [format!("endpoint=\"{dead}\"")];
+    let scrape = Scrape::of(&proxy).await;
+    let labels = labels.each_ref().map(String::as_str);
+    assert_eq!(scrape.sum("tidegate_endpoint_unreachable", &labels), 1.0);
+    assert_eq!(scrape.sum("tidegate_endpoint_up", &labels), 1.0);
+    assert!(proxy.logged_by_now("tunnel ended").await.is_empty());
+    // It comes back, and is the only one left: nothing is refused, and the first connection puts it back.
+    let back = FaultyEndpoint::at(dead, Reaction::Echo).await;
+    proxy
+        .reload(&config.replace(&format!(", \"{}\"", echo.address), ""))
+        .await;
+    proxy.tunnel().await;
+    assert_eq!(back.asked(), 1);
+    proxy.logged("endpoint reachable again").await;
+    let upstreams = operator.get("/v1/upstreams").await;
+    assert_eq!(upstreams[0]["endpoints"][0]["state"], "up");
 }
 
 const EJECTION: &str = "ejection = { failures = 3, window = \"10m\", base = \"10m\", \

@@ -56,13 +56,16 @@ pub struct EndpointInfo {
     /// Seconds since it went down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub down_seconds: Option<u64>,
-    /// Seconds until its ejection ends.
+    /// Seconds until its ejection ends, or until it is no longer asked last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub back_in_seconds: Option<u64>,
     /// Error of the latest health check, even if the endpoint does not count as down yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(alias = "check_fault")] // of version 0.1.0
     pub check_error: Option<String>,
+    /// Error of the latest connection to it, if that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_error: Option<String>,
     /// Its weight, as configured or as set by an operator.
     pub weight: u32,
     /// Whether an operator has set the weight; the next reload restores the configured one.
@@ -100,6 +103,8 @@ pub enum EndpointStatus {
     Down,
     /// Out of rotation for a while: sessions have failed on it.
     Ejected,
+    /// Asked only if no other endpoint has room, for a short time: the latest connection failed.
+    Unreachable,
     /// Out of rotation: an operator has drained it.
     Drained,
     /// Out of rotation: the configuration drains it.
@@ -116,6 +121,7 @@ impl EndpointStatus {
             Self::Up => "up",
             Self::Down => "down",
             Self::Ejected => "ejected",
+            Self::Unreachable => "unreachable",
             Self::Drained => "drained",
             Self::DrainedByConfig => "drained-by-config",
             Self::Full => "full",
@@ -209,6 +215,7 @@ impl EndpointInfo {
                 down_seconds: down,
                 back_in_seconds: back,
                 check_error: health.fault().map(Into::into),
+                connect_error: None,
                 weight: member.weight,
                 weight_overridden: endpoint.weight().is_some(),
                 backup: member.is_backup,
@@ -222,20 +229,39 @@ impl EndpointInfo {
                 ejections: tally.ejections,
             }
         });
-        if endpoint.is_drained() {
-            shown.state = EndpointStatus::Drained;
-            shown.why = Some("drained by an operator".to_owned());
-        } else if member.is_drained {
-            shown.state = EndpointStatus::DrainedByConfig;
-            shown.why = Some("`drain = true` in the configuration".to_owned());
-        } else if shown.state == EndpointStatus::Up
-            && member.max_in_flight.is_some_and(|most| in_flight >= most)
-        {
-            shown.state = EndpointStatus::Full;
-            shown.why = Some("`max_tunnels` reached".to_owned());
-        } else if shown.state == EndpointStatus::Up && member.weight == 0 {
-            shown.why = Some("weight 0: gets only sessions with a sticky cookie".to_owned());
-        }
+        shown.refine(member, now);
         shown
+    }
+
+    /// Adds what keeps sessions away from it apart from health.
+    fn refine(&mut self, member: &Member, now: Instant) {
+        let failure = member.state.unreached();
+        self.connect_error = failure.as_ref().map(|failure| failure.why.to_string());
+        let asked_last = failure.filter(|failure| failure.is_asked_last(now));
+        if member.state.is_drained() {
+            self.state = EndpointStatus::Drained;
+            self.why = Some("drained by an operator".to_owned());
+        } else if member.is_drained {
+            self.state = EndpointStatus::DrainedByConfig;
+            self.why = Some("`drain = true` in the configuration".to_owned());
+        }
+        if self.state != EndpointStatus::Up {
+            return;
+        }
+        if let Some(failure) = asked_last {
+            self.state = EndpointStatus::Unreachable;
+            self.why = Some(format!("asked last: {}", failure.why));
+            let until = failure.asked_last_until;
+            let left = until.map(|until| until.saturating_duration_since(now));
+            self.back_in_seconds = left.map(|left| left.as_secs());
+        } else if member
+            .max_in_flight
+            .is_some_and(|most| self.in_flight >= most)
+        {
+            self.state = EndpointStatus::Full;
+            self.why = Some("`max_tunnels` reached".to_owned());
+        } else if member.weight == 0 {
+            self.why = Some("weight 0: gets only sessions with a sticky cookie".to_owned());
+        }
     }
 }

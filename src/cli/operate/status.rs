@@ -205,7 +205,7 @@ fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {
     let style = match endpoint.state {
         EndpointStatus::Up if !endpoint.takes_new() => Style::Warning,
         EndpointStatus::Up => Style::Good,
-        EndpointStatus::Down | EndpointStatus::Ejected => Style::Bad,
+        EndpointStatus::Down | EndpointStatus::Ejected | EndpointStatus::Unreachable => Style::Bad,
         EndpointStatus::Drained | EndpointStatus::DrainedByConfig | EndpointStatus::Full => {
             Style::Warning
         }
@@ -237,6 +237,11 @@ fn why(endpoint: &EndpointInfo) -> String {
         && let Some(fault) = &endpoint.check_error
     {
         parts.push(format!("latest health check failed: {fault}"));
+    }
+    if endpoint.state == EndpointStatus::Up
+        && let Some(error) = &endpoint.connect_error
+    {
+        parts.push(format!("latest connection failed: {error}"));
     }
     if endpoint.backup {
         parts.push("backup".to_owned());

@@ -32,6 +32,7 @@ impl Builder<'_> {
             name: name.span.clone(),
             sticky: span(section, "sticky"),
             http_check: span(&section.section("health"), "http"),
+            on_down: span(section, "on_down"),
         });
         let (discovery, endpoints) = self.endpoints(name, section);
         let picking = self.picking(section, &endpoints);

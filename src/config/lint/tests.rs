@@ -100,6 +100,35 @@ fn ages_that_nobody_means() {
 }
 
 #[test]
+fn endpoints_that_nothing_checks() {
+    let folder = folder();
+    let two = |more: &str| {
+        let one = "endpoints = [\"127.0.0.1:9000\"]";
+        let two = "endpoints = [\"127.0.0.1:9000\", \"127.0.0.1:9001\"]";
+        warned(folder.path(), &whole("", "", more).replace(one, two))
+    };
+    assert_eq!(two(""), ["unchecked"]);
+    assert!(two("health = { websocket = {} }").is_empty());
+    assert!(two("ejection = {}").is_empty());
+    let closes = "on_down = { action = \"close\" }";
+    check(&[
+        ("", "", "", &[]),
+        ("", "", closes, &["no-effect"]),
+        (
+            "",
+            "",
+            &format!("ejection = {{}}\n{closes}"),
+            &["no-effect"],
+        ),
+        ("", "", &format!("health = {{ tcp = {{}} }}\n{closes}"), &[]),
+        ("", "", "on_down = { action = \"keep\" }", &[]),
+    ]);
+    let found = whole("", "", "dns = { name = \"a.internal\", port = 9000 }")
+        .replace("endpoints = [\"127.0.0.1:9000\"]\n", "");
+    assert!(warned(folder.path(), &found).is_empty());
+}
+
+#[test]
 fn pings_that_come_too_late() {
     let late: &[&str] = &["late-ping"];
     let check = |timeouts: &str, late| {

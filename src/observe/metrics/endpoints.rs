@@ -111,6 +111,19 @@ fn write_health(metrics: &mut Exposition, endpoints: &[Arc<EndpointState>]) {
     for (endpoint, (_, is_ejected, _)) in &conditions {
         metrics.sample(&labels(*endpoint), u8::from(*is_ejected));
     }
+    let help =
+        "1 if the latest connection to an endpoint failed; it is asked last for ten seconds.";
+    metrics.family("tidegate_endpoint_unreachable", MetricKind::Gauge, help);
+    let unreached: BTreeMap<[&str; 2], bool> = endpoints
+        .iter()
+        .map(|state| {
+            let labels = [&*state.upstream, &*state.label];
+            (labels, state.unreached().is_some())
+        })
+        .collect();
+    for (endpoint, is_unreached) in &unreached {
+        metrics.sample(&labels(*endpoint), u8::from(*is_unreached));
+    }
     let help = "Health checks of endpoints, by result.";
     metrics.family("tidegate_checks_total", MetricKind::Counter, help);
     for (endpoint, (.., tally)) in &conditions {

@@ -22,6 +22,13 @@ impl Upstream {
         }
     }
 
+    /// A connection to `endpoint` failed, and not because of this process. Returns whether the connection
+    /// before had not failed. The endpoint is asked last for a short time, unless the upstream has ejection:
+    /// then failures have to reach the endpoint until they are enough for that.
+    pub fn connect_failed(&self, endpoint: &EndpointState, why: &str, now: Instant) -> bool {
+        endpoint.connect_failed(why, self.settings.ejection.is_none(), now)
+    }
+
     /// A session failed because of `endpoint`. If the endpoint is ejected, returns for how long.
     pub fn failed(
         &self,
@@ -41,6 +48,9 @@ impl Upstream {
         }
         let _ejecting = locked(&EJECTING);
         if ejected(&endpoints, now).len() >= max_ejected(settings, endpoints.len()) {
+            if failure == SessionFailure::Connect {
+                endpoint.ask_last(now);
+            }
             return None;
         }
         // Another worker may have ejected it since the first look at its health.

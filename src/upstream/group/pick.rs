@@ -59,6 +59,8 @@ struct PickContext<'a> {
     picking: &'a Picking,
     /// Whether endpoints that health keeps out may be picked, too.
     ignore_health: bool,
+    /// Whether endpoints that are asked last may be picked, too.
+    asks_last: bool,
 }
 
 impl PickContext<'_> {
@@ -66,7 +68,8 @@ impl PickContext<'_> {
     fn may_try(&self, endpoint: &Endpoint) -> bool {
         let untried = self.tried.is_empty() || !self.tried.contains(&endpoint.state.id);
         let is_healthy = self.ignore_health || !endpoint.state.is_out(self.now);
-        untried && endpoint.is_undrained() && is_healthy
+        let is_asked = self.asks_last || !endpoint.state.is_asked_last(self.now);
+        untried && endpoint.is_undrained() && is_healthy && is_asked
     }
 }
 
@@ -106,6 +109,7 @@ impl Group {
             now: micros(Instant::now()),
             picking,
             ignore_health: false,
+            asks_last: false,
         };
         match self.pick_by(affinity, &context) {
             Err(PickError::NotReady)
@@ -123,16 +127,36 @@ impl Group {
         }
     }
 
+    /// Picks among the endpoints whose latest connection did not fail a moment ago, backups included; if none
+    /// of those has room, among all.
     fn pick_by(
         &mut self,
         affinity: Affinity,
         context: &PickContext<'_>,
     ) -> Result<Lease, PickError> {
+        let last = PickContext {
+            asks_last: true,
+            ..*context
+        };
+        // A connection of this client is open there already, whatever new ones do.
         let reserved = affinity.reserved;
+        let reserved =
+            reserved.and_then(|id| self.pick_bound(&last, |endpoint| endpoint.state.id == id));
+        if let Some(lease) = reserved {
+            return Ok(lease);
+        }
+        self.pick_once(affinity, context)
+            .or_else(|_| self.pick_once(affinity, &last))
+    }
+
+    fn pick_once(
+        &mut self,
+        affinity: Affinity,
+        context: &PickContext<'_>,
+    ) -> Result<Lease, PickError> {
         let sticky = affinity.sticky;
-        let bound = reserved
-            .and_then(|id| self.pick_bound(context, |endpoint| endpoint.state.id == id))
-            .or_else(|| sticky.and_then(|tag| self.pick_bound(context, |it| it.tag == Some(tag))));
+        let bound =
+            sticky.and_then(|tag| self.pick_bound(context, |endpoint| endpoint.tag == Some(tag)));
         if let Some(lease) = bound {
             return Ok(lease);
         }

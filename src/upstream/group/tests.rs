@@ -402,3 +402,5 @@ fn the_maximum_share_is_of_the_endpoints_that_serve() {
         None
     );
 }
+
+mod asked_last;

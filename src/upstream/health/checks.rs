@@ -135,7 +135,7 @@ fn overdue_at(settings: &Health, now: Instant) -> Instant {
 }
 
 /// `why`, cut to the maximum length.
-fn bounded(why: &str) -> &str {
+pub(in crate::upstream) fn bounded(why: &str) -> &str {
     let end = (0..=MAX_REASON_LENGTH.min(why.len())).rfind(|&end| why.is_char_boundary(end));
     why.get(..end.unwrap_or_default()).unwrap_or_default()
 }
