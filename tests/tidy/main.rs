@@ -198,10 +198,10 @@ fn files_are_short_and_named_and_finished() {
     );
 }
 
-/// The one place that lets time pass, and the clients of the reload test, which talk at a pace.
+/// The one place that lets time pass, and clients that talk at a pace.
 const SLEEPS: [&str; 3] = [
     "tests/e2e/harness.rs",
-    "tests/e2e/reload.rs",
+    "tests/e2e/harness/talking_clients.rs",
     "tests/e2e/upheaval.rs",
 ];
 
