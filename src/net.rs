@@ -6,6 +6,7 @@ pub mod listener_limits;
 pub mod admission;
 pub mod listener;
 pub mod socket_file;
+pub mod keepalive;
 pub mod bind;
 pub mod inherited;
 pub mod stream;

@@ -17,7 +17,7 @@ use http::HeaderName;
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
 use super::input_file::{self, ContentHash, Contents, Input};
-use super::model::{CertificateConfig, Config, Nets};
+use super::model::{CertificateConfig, Config, Keepalive, Nets};
 use super::raw::{ConfigValue, Located, Section};
 
 /// The model, and the places of its parts in the file.
@@ -258,6 +258,20 @@ fn texts(list: &[Located<ConfigValue>]) -> Vec<Arc<str>> {
 /// A duration that has a default, because it cannot be "off".
 fn duration(section: &Section, name: &str) -> Duration {
     section.duration(name).unwrap_or_default()
+}
+
+/// TCP keepalive; `None` for "off".
+fn keepalive(section: &Section) -> Option<Keepalive> {
+    if section.text("keepalive").is_some() {
+        return None;
+    }
+    let section = section.section("keepalive");
+    Some(Keepalive {
+        idle: duration(&section, "idle"),
+        interval: duration(&section, "interval"),
+        count: positive(&section, "count").map_or(1, NonZeroU32::get),
+        user_timeout: duration(&section, "user_timeout"),
+    })
 }
 
 /// A number that is at least 1 by its kind.

@@ -8,6 +8,7 @@
 
 mod admin;
 mod bounds;
+mod keepalive;
 mod listener;
 mod route;
 mod server;

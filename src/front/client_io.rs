@@ -10,12 +10,13 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::config::model::ListenerTimeouts;
-use crate::net::stream::Stream;
+use crate::net::stream::{Hangup, Stream};
 use crate::net::turns::TurnStream;
 
 /// The phase of a connection, which decides about its deadline.
@@ -36,12 +37,20 @@ pub struct ClientActivity {
     phase: Cell<Phase>,
     /// No request has been received yet.
     first_due: Cell<bool>,
+    /// Whether hyper waits for bytes of the client. If not, it does not read, because the session does not
+    /// take what was read before.
+    awaits_bytes: Cell<bool>,
+    /// Since when the client is known to have left behind bytes that hyper does not read, and how.
+    left: Cell<Option<(Instant, Hangup)>>,
     /// Since when the client has not accepted any of the bytes that hyper has for it.
     blocked_since: Cell<Option<Instant>>,
     /// The first bytes of the connection, up to the end of the first head; `None` once they have
     /// been handed out, or if the head is too long to be kept.
     first_head: RefCell<Option<Vec<u8>>>,
 }
+
+/// How long a session may take nothing of what a client sent before it ended its stream.
+const LEFT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest first head that is kept for the case of its header names.
 const MAX_FIRST_HEAD: usize = 16 * 1024;
@@ -52,6 +61,8 @@ impl ClientActivity {
         Self {
             phase: Cell::new(Phase::Head { since }),
             first_due: Cell::new(true),
+            awaits_bytes: Cell::new(false),
+            left: Cell::new(None),
             blocked_since: Cell::new(None),
             first_head: RefCell::new(Some(Vec::new())),
         }
@@ -75,6 +86,34 @@ impl ClientActivity {
             Phase::Head { since } => Some(since + timeouts.request_header),
             Phase::Idle { since } => Some(since + timeouts.keep_alive),
             Phase::Busy => None,
+        }
+    }
+
+    /// Whether a session runs whose client is not read: then its end wakes no task.
+    pub fn is_unread(&self) -> bool {
+        self.phase.get() == Phase::Busy && !self.awaits_bytes.get()
+    }
+
+    /// Whether the client has left a session that does not take what it sent before.
+    pub fn has_left(&self) -> bool {
+        match self.left.get() {
+            None => false,
+            Some((_, Hangup::Reset)) => true,
+            // The session may still take the rest.
+            Some((since, Hangup::Ended)) => since.elapsed() >= LEFT_LIMIT,
+        }
+    }
+
+    fn look_for_hangup(&self, stream: &Stream) {
+        if !self.is_unread() {
+            return;
+        }
+        let Some(hangup) = stream.hangup() else {
+            return;
+        };
+        match self.left.get() {
+            Some((_, known)) if known == hangup => {}
+            _ => self.left.set(Some((Instant::now(), hangup))),
         }
     }
 
@@ -181,6 +220,9 @@ impl AsyncRead for ClientIo {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let awaits = result.is_pending() && !self.stream.has_had_its_turn();
+        self.activity.awaits_bytes.set(awaits);
+        self.activity.left.set(None);
         if result.is_ready() {
             self.activity
                 .bytes_came(buf.filled().get(before..).unwrap_or_default());
@@ -214,6 +256,8 @@ impl AsyncWrite for ClientIo {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
+        // hyper flushes at the end of each turn, whether or not it has read.
+        self.activity.look_for_hangup(self.stream.get_ref());
         // A flush without a write before it says nothing about the bytes in hyper's buffer.
         if result.is_pending() {
             self.note_write(result)
@@ -230,7 +274,6 @@ impl AsyncWrite for ClientIo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const TIMEOUTS: ListenerTimeouts = ListenerTimeouts {
         tls_handshake: Duration::from_secs(1),

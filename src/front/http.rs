@@ -43,6 +43,9 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// have been in the kernel's backlog, together with that request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
+/// How often a client that is not being read is looked at.
+const HANGUP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How the HTTP part of a connection ended.
 enum HttpExit {
     /// A session has agreed on a tunnel.
@@ -51,6 +54,8 @@ enum HttpExit {
     Done(hyper::Result<()>),
     /// The client missed a deadline.
     Expired,
+    /// The client left, and the session did not take what it had sent before.
+    Left,
 }
 
 /// Where a session leaves the tunnel that it has agreed on, for [`drive`] to find.
@@ -101,6 +106,9 @@ pub async fn serve(
         HttpExit::Done(Err(error)) => {
             record_rejection_by_hyper(&connection, &error);
             Box::pin(linger(stream)).await;
+        }
+        HttpExit::Left => {
+            tracing::debug!(client = %connection.peer, "the client left during its request");
         }
         HttpExit::Expired => {
             connection.counts.expired.add(1);
@@ -220,14 +228,22 @@ async fn drive(
         let mut finish = drain_step.advance(activity);
         let armed = due();
         let awaited = drain_step.deadline();
-        let wake_at = awaited.map_or(armed, |until| armed.min(until));
+        let mut wake_at = awaited.map_or(armed, |until| armed.min(until));
+        let is_watched = activity.is_unread();
+        if is_watched {
+            wake_at = wake_at.min(Instant::now() + HANGUP_INTERVAL);
+        }
         if alarm.deadline() != wake_at {
             alarm.as_mut().reset(wake_at);
         }
         // A deadline that has moved to later needs nothing: when the alarm of the old one goes off,
         // the loop sees that nothing is due. Only one that has become earlier needs the alarm
         // reset.
-        let is_stale = || due() < armed || (awaited.is_some() && !activity.awaits_first());
+        let is_stale = || {
+            due() < armed
+                || (awaited.is_some() && !activity.awaits_first())
+                || (activity.is_unread() && !is_watched)
+        };
         // The order is that of the branches: a drain must be known before hyper starts the next
         // request, and a response that is ready wins against a deadline that passes in the same
         // moment.
@@ -252,6 +268,9 @@ async fn drive(
             () = alarm.as_mut() => {
                 if due() <= Instant::now() {
                     return HttpExit::Expired;
+                }
+                if activity.has_left() {
+                    return HttpExit::Left;
                 }
             }
         }

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::keepalive;
 use super::socket_file::{SocketFile, remove_stale};
 use super::stream::Peer;
-use crate::config::model::Bind;
+use crate::config::model::{Bind, Keepalive};
 use crate::systemd::passed_sockets::PassedSocket;
 
 /// The length of a backlog: connections that the kernel has accepted and a worker has not.
@@ -156,6 +157,18 @@ impl ListeningSocket {
         match self {
             Self::Tcp(_, local) => bind_tcp(*local, PortReuse::Additional).map(Some),
             Self::Unix(..) => Ok(None),
+        }
+    }
+
+    /// Sets TCP keepalive for the connections that are accepted from now on: they inherit it, which costs
+    /// nothing per connection. A unix socket needs none, because its peer is on this machine.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket, _) => keepalive::set(socket, keepalive),
+            Self::Unix(..) => Ok(()),
         }
     }
 

@@ -8,7 +8,7 @@ use http::HeaderName;
 use rustls::ServerConfig;
 
 use super::listener_limits::Gate;
-use crate::config::model::{ListenerLimits, ListenerTimeouts, Trust};
+use crate::config::model::{Keepalive, ListenerLimits, ListenerTimeouts, Trust};
 use crate::drain::Drain;
 
 /// A running listener.
@@ -39,6 +39,8 @@ pub struct ListenerSettings {
     pub certificate_header: Option<HeaderName>,
     /// Limits on connections and handshakes.
     pub limits: ListenerLimits,
+    /// TCP keepalive towards clients.
+    pub keepalive: Option<Keepalive>,
     /// Timeouts for clients.
     pub timeouts: ListenerTimeouts,
 }

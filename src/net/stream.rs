@@ -6,8 +6,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use rustls::{HandshakeKind, ProtocolVersion};
@@ -36,6 +36,15 @@ pub enum Stream {
     Client(Box<server::TlsStream<Socket>>),
     /// TLS, with an endpoint.
     Endpoint(Box<client::TlsStream<Socket>>),
+}
+
+/// What a peer has done with its connection, as far as the kernel knows without a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// It has ended its stream; what it sent before may still be unread.
+    Ended,
+    /// The connection is gone in both directions.
+    Reset,
 }
 
 /// The peer of a client connection.
@@ -92,6 +101,20 @@ impl Socket {
         match self {
             Self::Tcp(socket) => socket.ready(interest).await,
             Self::Unix(socket) => socket.ready(interest).await,
+        }
+    }
+
+    /// Whether the peer has ended or reset the connection. This is for a socket that is not being read: it
+    /// takes no system call, and wakes no task later.
+    fn hangup(&self) -> Option<Hangup> {
+        let any = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
+        let looked = pin!(self.ready(any)).poll(&mut Context::from_waker(Waker::noop()));
+        match looked {
+            Poll::Ready(Ok(ready)) if ready.is_error() || ready.is_write_closed() => {
+                Some(Hangup::Reset)
+            }
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => Some(Hangup::Ended),
+            Poll::Ready(_) | Poll::Pending => None,
         }
     }
 
@@ -157,13 +180,21 @@ impl Stream {
 
     /// Makes dropping the stream reset the connection (RST) instead of ending it in order (FIN).
     pub fn reset_on_close(&self) {
-        let socket = match self {
+        // If the option cannot be set, the peer sees a FIN: less clear, but no wrong bytes.
+        let _ = self.socket().reset_on_close();
+    }
+
+    /// Whether the peer has ended or reset the connection, for a stream that is not being read.
+    pub fn hangup(&self) -> Option<Hangup> {
+        self.socket().hangup()
+    }
+
+    fn socket(&self) -> &Socket {
+        match self {
             Self::Plain(socket) => socket,
             Self::Client(stream) => stream.get_ref().0,
             Self::Endpoint(stream) => stream.get_ref().0,
-        };
-        // If the option cannot be set, the peer sees a FIN: less clear, but no wrong bytes.
-        let _ = socket.reset_on_close();
+        }
     }
 }
 

@@ -73,6 +73,16 @@ impl<S> TurnStream<S> {
         }
     }
 
+    /// Whether nothing more is read in this turn, although the stream may have more.
+    pub fn has_had_its_turn(&self) -> bool {
+        self.turn == current() && self.bytes >= TURN_BYTES
+    }
+
+    /// The stream itself.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+
     /// The stream itself.
     pub fn into_inner(self) -> S {
         self.stream
@@ -90,7 +100,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TurnStream<S> {
             self.turn = turn;
             self.bytes = 0;
         }
-        if self.bytes >= TURN_BYTES {
+        if self.has_had_its_turn() {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

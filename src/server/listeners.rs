@@ -106,6 +106,9 @@ impl Listeners {
         for (key, name) in &plan.wanted {
             if let (Some(socket), Some(running)) = (self.sockets.get(key), self.running.get(name)) {
                 socket.owner.store(Arc::clone(&running.listener));
+                for socket in socket.sockets() {
+                    set_keepalive(socket, &running.listener);
+                }
             }
         }
         for (key, name, bound) in plan.bound {
@@ -295,6 +298,10 @@ impl Listeners {
             return;
         };
         let listener = Arc::clone(&running.listener);
+        // Before the first connection is accepted, also for sockets that another process has bound.
+        for socket in &bound {
+            set_keepalive(socket, &listener);
+        }
         let accepting = BoundAddress::start(bound, listener, &self.workers).await;
         for address in &accepting.addresses {
             tracing::info!(listener = %name, address, "listening");
@@ -325,5 +332,12 @@ impl Listeners {
                 }
             }
         }
+    }
+}
+
+fn set_keepalive(socket: &ListeningSocket, listener: &Listener) {
+    if let Err(error) = socket.set_keepalive(listener.settings.load().keepalive) {
+        let address = socket.address();
+        tracing::warn!(listener = %listener.name, address, %error, "cannot set TCP keepalive");
     }
 }

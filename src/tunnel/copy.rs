@@ -149,6 +149,10 @@ impl<O: TunnelOwner> Tunnel<O> {
                     .stalls
                     .set(side.other(), !clear, clear || unwritten.left() < before);
             }
+            if delivered.is_pending() {
+                // The end of a side that is not read cannot be read either: the sweep has to know.
+                entry.set_hangup(side, source.hangup());
+            }
             if ready!(delivered).is_err() {
                 // Not the end of the tunnel: what that side sent before it broke may still be
                 // unread.
@@ -234,6 +238,12 @@ impl<O: TunnelOwner> Tunnel<O> {
     /// Ends the tunnel for this reason, with the message of the operator or job that closes it, if
     /// any.
     fn end(&mut self, verdict: Ended) {
+        match verdict {
+            // That side is gone, and the other one accepts nothing: neither gets a Close.
+            Ended::ClientReset => return self.forwarder.abandon(Side::Client),
+            Ended::UpstreamReset => return self.forwarder.abandon(Side::Endpoint),
+            _ => {}
+        }
         let message = verdict.is_on_purpose().then(|| self.slot.close_message());
         match message.flatten() {
             Some(message) => {
@@ -351,6 +361,7 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::TunnelLimits;
     use crate::net::stream::Socket;
     use crate::tunnel::table::TunnelTable;
     use std::io;
@@ -546,6 +557,53 @@ mod tests {
         });
         assert_eq!(finished.ended, Ended::SlowClient);
         drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_side_that_ends_behind_unread_bytes_does_not_stay_for_ever() {
+        let limits = TunnelLimits {
+            half_closed: Some(std::time::Duration::from_secs(5)),
+            ..TunnelLimits::default()
+        };
+        let ((near_client, mut client), (near_endpoint, _endpoint)) = (pair().await, pair().await);
+        // The endpoint reads nothing, and its buffers are small; those of the client are not.
+        let Stream::Plain(Socket::Tcp(socket)) = &near_endpoint else {
+            unreachable!("a pair is plain TCP")
+        };
+        socket2::SockRef::from(socket)
+            .set_send_buffer_size(4096)
+            .unwrap();
+        let Stream::Plain(Socket::Tcp(socket)) = &near_client else {
+            unreachable!("a pair is plain TCP")
+        };
+        socket2::SockRef::from(socket)
+            .set_recv_buffer_size(1 << 20)
+            .unwrap();
+        let table = Rc::new(TunnelTable::default());
+        let slot = table.enter(Arc::new(limits), Rc::new(()));
+        let initial = InitialBytes::default();
+        let mut tunnel = Tunnel::new(near_client, near_endpoint, initial, slot, Scratch::new());
+        // Sent until the tunnel has stalled: the rest is at the side that does not read, with room for
+        // the end of the stream behind it.
+        while tunnel.to_endpoint.left() == 0 {
+            client.write_all(&[7; 16 * 1024]).await.unwrap();
+            assert!(futures_util::poll!(&mut tunnel).is_pending());
+            tokio::task::yield_now().await;
+        }
+        client.write_all(&[7; 16 * 1024]).await.unwrap();
+        client.shutdown().await.unwrap();
+        drop(client);
+        let began = tokio::time::Instant::now();
+        let (finished, ()) = tokio::join!(tunnel, async {
+            for second in 0.. {
+                if table.is_empty() {
+                    break;
+                }
+                table.sweep(began + std::time::Duration::from_secs(second));
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(finished.ended, Ended::HalfClosed);
     }
 
     #[tokio::test]

@@ -18,10 +18,15 @@ use super::rates::Debt;
 use super::side::Side;
 use super::slow_reader::Stalls;
 use crate::config::model::TunnelLimits;
+use crate::net::stream::Hangup;
 
 /// Sweeps for which a tunnel may go on after its end was decided: to finish the frame that is under
 /// way and for the closing handshakes. After that it is cut off.
 pub(super) const SWEEPS_TO_CLOSE: u8 = 3;
+
+/// How long a side may accept nothing after the other one has reset its connection, where `half_closed`
+/// is off.
+const RESET_LIMIT: Duration = Duration::from_secs(10);
 
 /// One open tunnel, as seen from outside of its task.
 pub struct TunnelEntry {
@@ -61,6 +66,9 @@ impl Flags {
     pub(super) const PING: [u16; 2] = [4, 8];
     /// What the client, the endpoint has sent was not read to its end: indexed by [`Side`].
     pub(super) const UNREAD: [u16; 2] = [16, 32];
+    /// A side has ended its stream, or reset it, behind bytes that are not read: indexed by [`Side`].
+    const LEFT: [u16; 2] = [64, 128];
+    const RESET: [u16; 2] = [256, 512];
 
     pub(super) fn has(&self, flag: u16) -> bool {
         self.0.get() & flag != 0
@@ -118,6 +126,35 @@ impl TunnelEntry {
     /// Whether reading from the client is paused.
     pub fn is_paused(&self) -> bool {
         self.flags.has(Flags::PAUSED)
+    }
+
+    /// Notes what `side` has done with its connection while it is not read.
+    pub fn set_hangup(&self, side: Side, hangup: Option<Hangup>) {
+        match hangup {
+            None => {}
+            Some(Hangup::Ended) => self.flags.set(Flags::LEFT[side as usize], true),
+            Some(Hangup::Reset) => self.flags.set(Flags::RESET[side as usize], true),
+        }
+    }
+
+    /// The limit on quiet time, and the reason to end, if a side has left and the other one accepts
+    /// nothing of what it sent before.
+    pub(super) fn abandoned(&self) -> Option<(Duration, Ended)> {
+        let limit = |side: Side| {
+            let (limit, reason) = if self.flags.has(Flags::RESET[side as usize]) {
+                let reason = match side {
+                    Side::Client => Ended::ClientReset,
+                    Side::Endpoint => Ended::UpstreamReset,
+                };
+                (self.limits.half_closed.unwrap_or(RESET_LIMIT), reason)
+            } else if self.flags.has(Flags::LEFT[side as usize]) {
+                (self.limits.half_closed?, Ended::HalfClosed)
+            } else {
+                return None;
+            };
+            (self.stalls.time(side.other()) >= limit).then_some((limit, reason))
+        };
+        limit(Side::Client).or_else(|| limit(Side::Endpoint))
     }
 
     /// Whether a Ping to `side` was requested since the last call.

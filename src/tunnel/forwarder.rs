@@ -198,6 +198,13 @@ impl Forwarder {
         self.break_off(side);
     }
 
+    /// Notes that the connection of `side` is gone, and gives up what it sent before: the other side
+    /// accepts none of it.
+    pub fn abandon(&mut self, side: Side) {
+        self.source_broke(side);
+        *self.flow_mut(side) = Flow::Done;
+    }
+
     /// Notes that everything from `side`, its end included, was delivered.
     pub fn end_passed(&mut self, side: Side) {
         *self.flow_mut(side) = Flow::Done;

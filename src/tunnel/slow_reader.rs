@@ -32,6 +32,13 @@ impl Stalls {
         self.of(side).time()
     }
 
+    /// Whether bytes have been waiting for a side since the last sweep.
+    pub(super) fn any(&self) -> bool {
+        [Side::Client, Side::Endpoint]
+            .into_iter()
+            .any(|side| self.time(side) > Duration::ZERO)
+    }
+
     /// Counts one more sweep. Returns the reason to end, if a side has accepted nothing for `limit`.
     pub(super) fn sweep(&self, limit: Option<Duration>) -> Option<Ended> {
         // Both counts go on whether or not there is a limit: liveness needs them too.

@@ -61,6 +61,10 @@ impl TunnelEntry {
             .or_else(|| self.expired(now))
         {
             self.end(reason);
+        } else if self.stalls.any() {
+            // A side whose bytes have nowhere to go is not read, so that its end wakes no task: the task
+            // looks for it once a sweep.
+            self.wake();
         }
         self.check_liveness(now);
     }
@@ -99,6 +103,8 @@ impl TunnelEntry {
         let quiet = self.note_activity(now);
         let (limit, reason) = if self.flags.has(Flags::HALF_CLOSED) {
             (self.limits.half_closed?, Ended::HalfClosed)
+        } else if let Some(abandoned) = self.abandoned() {
+            abandoned
         } else {
             (self.limits.idle?, Ended::Idle)
         };

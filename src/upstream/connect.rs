@@ -9,7 +9,6 @@ use std::time::Duration;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -20,7 +19,8 @@ use super::group::Upstream;
 use super::registry::UpstreamTls;
 use super::resolve::Resolver;
 use super::source::{PortPermit, SourcePorts};
-use crate::config::model::{Address, ConnectConfig, Keepalive};
+use crate::config::model::{Address, ConnectConfig};
+use crate::net::keepalive;
 use crate::net::stream::{Socket, Stream};
 
 /// Why connecting failed. No byte of a request was written, so another endpoint may be tried.
@@ -168,8 +168,9 @@ async fn open_tcp(
                 port.mark_connected();
                 // Messages are small: Nagle's algorithm would hold each back for the previous one's ACK.
                 socket.set_nodelay(true).map_err(refused)?;
-                if let Some(keepalive) = &config.keepalive {
-                    keep_alive(&socket, keepalive).map_err(refused)?;
+                // A new socket has none, so that "off" takes no call.
+                if config.keepalive.is_some() {
+                    keepalive::set(&socket, config.keepalive).map_err(refused)?;
                 }
                 return Ok((socket, port));
             }
@@ -189,18 +190,6 @@ async fn open_tcp(
         }
     }
     Err(ConnectError::Ports(failure))
-}
-
-/// Lets the kernel detect a dead peer.
-fn keep_alive(socket: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    let probes = TcpKeepalive::new()
-        .with_time(keepalive.idle)
-        .with_interval(keepalive.interval)
-        .with_retries(keepalive.count);
-    socket.set_tcp_keepalive(&probes)?;
-    // Keep-alive probes do not run while data is unacknowledged; this covers that case.
-    socket.set_tcp_user_timeout(Some(keepalive.user_timeout))
 }
 
 async fn open_from(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {

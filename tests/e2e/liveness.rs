@@ -255,35 +255,3 @@ async fn an_active_side_is_not_pinged() {
     let scrape = Scrape::of(&proxy).await;
     assert_eq!(scrape.sum("tidegate_ping_rtt_seconds_count", &[]), 0.0);
 }
-
-/// The kernel timers of the connections of tidegate to `endpoint`.
-fn timers(endpoint: std::net::SocketAddr) -> Vec<String> {
-    let port = format!(":{:04X}", endpoint.port());
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let rows = table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // The end at tidegate, in state established.
-    let ours = rows.filter(|row| row[2].ends_with(&port) && row[3] == "01");
-    ours.map(|row| row[5].split(':').next().unwrap().to_owned())
-        .collect()
-}
-
-#[tokio::test]
-async fn tcp_keepalive_is_set_where_it_is_configured() {
-    const KEEPALIVE: &str = "02";
-    let endpoint = Endpoint::bind().await;
-    let plain = settings(&[endpoint.address], "", "");
-    let watched = plain.clone() + "keepalive = { idle = \"60s\", user_timeout = \"90s\" }\n";
-    for (config, expected) in [(plain, "00"), (watched, KEEPALIVE)] {
-        let proxy = Proxy::start(&config).await;
-        let _held = proxy.tunnel_to(&endpoint).await;
-        // Unacknowledged data has a timer of its own, so this waits until there is none.
-        crate::harness::until("a quiet connection", || {
-            timers(endpoint.address) == [expected]
-        })
-        .await;
-        drop(proxy);
-        crate::harness::until("its end", || timers(endpoint.address).is_empty()).await;
-    }
-}

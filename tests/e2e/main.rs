@@ -16,6 +16,7 @@ mod balance;
 mod client_certificates;
 mod config;
 mod daemon;
+mod departures;
 mod discovery;
 mod drains;
 mod endpoint_tls;

@@ -41,6 +41,7 @@ fn settings(timeouts: ListenerTimeouts) -> ListenerSettings {
         limits: ListenerLimits::default(),
         certificate_header: None,
         tls: None,
+        keepalive: None,
         timeouts,
     }
 }

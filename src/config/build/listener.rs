@@ -2,7 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use super::{Builder, ListenerPlaces, count, duration, header, is_empty_list, nets, positive};
+use super::{
+    Builder, ListenerPlaces, count, duration, header, is_empty_list, keepalive, nets, positive,
+};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{
@@ -54,6 +56,7 @@ impl Builder<'_> {
             trust,
             redirect_to_https,
             limits: self.listener_limits(&section.section("limits")),
+            keepalive: keepalive(section),
             timeouts: ListenerTimeouts {
                 tls_handshake: duration(&timeouts, "tls_handshake"),
                 request_header: duration(&timeouts, "request_header"),

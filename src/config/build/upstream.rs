@@ -10,13 +10,13 @@ use std::path::Path;
 
 use rustls::pki_types::ServerName;
 
-use super::{Builder, UpstreamPlaces, count, duration, is_empty_list, positive, texts};
+use super::{Builder, UpstreamPlaces, count, duration, is_empty_list, keepalive, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
-    Address, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Keepalive, Retry, RetryOn,
-    Roots, SendProxy, UpstreamConfig, UpstreamTimeouts,
+    Address, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Retry, RetryOn, Roots,
+    SendProxy, UpstreamConfig, UpstreamTimeouts,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
@@ -170,12 +170,7 @@ impl Builder<'_> {
             },
             reuse: section.text("reuse").as_deref() != Some("off"),
             sources: section.list("source").into_iter().filter_map(ip).collect(),
-            keepalive: section.optional("keepalive").map(|section| Keepalive {
-                idle: duration(&section, "idle"),
-                interval: duration(&section, "interval"),
-                count: positive(&section, "count").map_or(1, NonZeroU32::get),
-                user_timeout: duration(&section, "user_timeout"),
-            }),
+            keepalive: keepalive(section),
         }
     }
 

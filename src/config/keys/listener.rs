@@ -1,5 +1,6 @@
 //! `[listener.NAME]`.
 
+use super::keepalive::KEEPALIVE_OR_OFF;
 use super::{
     COUNT, DURATION, KeyTable, NETS, RATE_AND_BURST, ValueKind, key, optional_table, table,
 };
@@ -17,6 +18,12 @@ pub(super) const LISTENER: KeyTable = KeyTable {
         .required(),
         optional_table("tls", &TLS),
         table("timeouts", &TIMEOUTS),
+        key(
+            "keepalive",
+            KEEPALIVE_OR_OFF,
+            "{}",
+            "These settings control TCP keepalive on client connections, so that a client without a network is noticed; with `off`, those of the operating system apply.",
+        ),
         key(
             "http2",
             ValueKind::Bool,

@@ -5,12 +5,11 @@ mod health;
 mod picking;
 mod rebalance;
 
-use std::time::Duration;
-
 use self::discovery::{DNS, SRV};
 use self::health::{DISPLACEMENT, EJECTION, HEALTH};
 use self::picking::{HASH, QUEUE, STICKY};
 use self::rebalance::REBALANCE;
+use super::keepalive::KEEPALIVE_OR_OFF;
 use super::{COUNT, DURATION, DURATION_OR_OFF, KeyTable, ValueKind, key, optional_table, table};
 
 pub(super) const UPSTREAM: KeyTable = KeyTable {
@@ -93,7 +92,12 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
             "With `on`, a connection to an endpoint serves plain HTTP requests of all clients, one after another; one that is authenticated by NTLM or Negotiate serves one client connection. With `off`, each request uses a connection of its own.",
         )
         .shown(r#"reuse = "off""#),
-        optional_table("keepalive", &KEEPALIVE),
+        key(
+            "keepalive",
+            KEEPALIVE_OR_OFF,
+            "{}",
+            "These settings control TCP keepalive on connections to endpoints, so that the death of an endpoint's machine is noticed; with `off`, those of the operating system apply.",
+        ),
         key(
             "source",
             ValueKind::List(&ValueKind::Ip),
@@ -229,47 +233,5 @@ const TIMEOUTS: KeyTable = KeyTable {
             "An endpoint must send the head of its response to a plain HTTP request within this time; otherwise, the client receives 504.",
         )
         .shown(r#"response = "2m""#),
-    ],
-};
-
-/// What the kernel accepts: it counts whole seconds, up to 32,767 of them.
-const KEEPALIVE_SECONDS: ValueKind = ValueKind::Duration {
-    min: Duration::from_secs(1),
-    max: Duration::from_secs(32_767),
-};
-
-/// What the kernel accepts: milliseconds in 31 bits.
-const USER_TIMEOUT: ValueKind = ValueKind::Duration {
-    min: Duration::from_millis(1),
-    max: Duration::from_secs(24 * 86_400),
-};
-
-const KEEPALIVE: KeyTable = KeyTable {
-    doc: "These settings control TCP keepalive on connections to endpoints; without this table, those of the operating system apply.",
-    keys: &[
-        key(
-            "idle",
-            KEEPALIVE_SECONDS,
-            "\"30s\"",
-            "TCP sends the first keepalive probe after a connection has been silent for this long.",
-        ),
-        key(
-            "interval",
-            KEEPALIVE_SECONDS,
-            "\"10s\"",
-            "TCP sends further keepalive probes at this interval.",
-        ),
-        key(
-            "count",
-            ValueKind::Integer { min: 1, max: 127 },
-            "3",
-            "A connection is given up after this many keepalive probes without an answer.",
-        ),
-        key(
-            "user_timeout",
-            USER_TIMEOUT,
-            "\"30s\"",
-            "A connection is given up if sent bytes stay unacknowledged for this long.",
-        ),
     ],
 };

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 
-use super::{ClientAuth, HostPattern, Secret, Trust};
+use super::{ClientAuth, HostPattern, Keepalive, Secret, Trust};
 
 /// A listener: one or more addresses that clients connect to.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct ListenerConfig {
     pub redirect_to_https: bool,
     /// Limits on clients.
     pub limits: ListenerLimits,
+    /// TCP keepalive of client connections; `None` for the settings of the operating system.
+    pub keepalive: Option<Keepalive>,
     /// Timeouts of client connections.
     pub timeouts: ListenerTimeouts,
 }

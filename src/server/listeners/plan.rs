@@ -141,6 +141,7 @@ impl Listeners {
                     .tls
                     .as_ref()
                     .and_then(|tls| tls.client_auth.as_ref()?.header.clone()),
+                keepalive: listener.keepalive,
                 timeouts: listener.timeouts,
             },
             tickets,
