@@ -81,7 +81,8 @@ impl View {
             MetricSources {
                 workers: &counters,
                 snapshot: &snapshot,
-                ports: self.shared.connector.sources(),
+                connector: &self.shared.connector,
+                discovery: &self.shared.discovery,
                 admission: &self.admission,
                 process: &self.process,
                 log_dropped: self.log_dropped.get(),

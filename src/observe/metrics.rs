@@ -18,7 +18,8 @@ use super::exposition::{Exposition, Format};
 use super::process::ProcessStatus;
 use crate::net::admission::Admission;
 use crate::snapshot::Snapshot;
-use crate::upstream::source;
+use crate::upstream::connect::Connector;
+use crate::upstream::report::LookupCounters;
 
 /// The sources of the metrics.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +28,10 @@ pub struct MetricSources<'a> {
     pub workers: &'a [Arc<Counters>],
     /// The running configuration.
     pub snapshot: &'a Snapshot,
-    /// Local addresses and ports of connections to endpoints.
-    pub ports: &'a source::SourcePorts,
+    /// Names, local addresses and ports of connections to endpoints.
+    pub connector: &'a Connector,
+    /// The lookups of endpoint discovery.
+    pub discovery: &'a LookupCounters,
     /// The connection limit of the process.
     pub admission: &'a Admission,
     /// The state of the process.
@@ -61,6 +64,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     process::write_closing(&mut metrics, sources);
     process::write_older(&mut metrics, sources);
     endpoints::write_ports(&mut metrics, sources);
+    endpoints::write_lookups(&mut metrics, sources);
     kernel::write_kernel(&mut metrics, sources.process.began());
     metrics.finish()
 }

@@ -120,6 +120,9 @@ rejections! {
     /// The connection to the last endpoint that was tried failed, but not by a timeout.
     ConnectFailed = SERVICE_UNAVAILABLE, "connect-failed",
         "No backend could be reached. Please try again soon.";
+    /// The name of the last endpoint that was tried could not be resolved.
+    NameUnresolved = SERVICE_UNAVAILABLE, "name-unresolved",
+        "No backend could be found. Please try again soon.";
     /// The process has no file descriptor left.
     DescriptorsExhausted = SERVICE_UNAVAILABLE, "descriptors-exhausted",
         "Too many connections at the moment. Please try again soon.";

@@ -160,7 +160,9 @@ async fn repeat(target: Arc<LookupTarget>, shared: Arc<Shared>, answered: watch:
     let mut wrong: Option<LookupError> = None;
     let upstream = &target.upstream;
     loop {
-        let wait = match lookup.run().await {
+        let result = lookup.run().await;
+        shared.discovery.count(result.is_ok());
+        let wait = match result {
             Ok(Discovered { endpoints, ttl }) => {
                 if wrong.take().is_some() {
                     tracing::info!(%upstream, "endpoint discovery works again");

@@ -41,7 +41,7 @@ impl Base {
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
             Snapshot::first(config, Arc::new(registry))?,
-            Connector::new(Handle::current()),
+            Connector::default(),
         ));
         let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));
         // Before any worker accepts, so that the first clients find endpoints.

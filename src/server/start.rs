@@ -28,7 +28,7 @@ use crate::systemd::{self, passed_sockets::PassedSockets};
 use crate::upstream::registry::Registry;
 use crate::vital::{self, vital};
 
-/// Maximum number of blocking threads, for name resolution and files.
+/// Maximum number of blocking threads, for files and the steps of a handover.
 const BLOCKING_THREADS: usize = 4;
 
 /// The inputs of a start.

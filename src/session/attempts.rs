@@ -82,12 +82,13 @@ impl<'a> Attempts<'a> {
         let proxy_header = self.routed.proxy_header();
         let series = self.routed.endpoint_series(lease);
         let began = Instant::now();
-        let mut connected = connect(upstream, &endpoint, connector, &proxy_header).await;
+        let limit = upstream.timeouts().connect;
+        let mut connected = connect(upstream, &endpoint, connector, &proxy_header, limit).await;
         if matches!(connected, Err(ConnectError::Descriptors(_))) && worker.pool.clear() {
             // The process was out of file descriptors, and has just given up its idle connections
             // for this one. Their tasks have to run once before their sockets are closed.
             tokio::task::yield_now().await;
-            connected = connect(upstream, &endpoint, connector, &proxy_header).await;
+            connected = connect(upstream, &endpoint, connector, &proxy_header, limit).await;
         }
         match connected {
             Ok(reached) => {
@@ -171,6 +172,7 @@ impl<'a> Attempts<'a> {
 fn unreachable(endpoint: &str, error: &ConnectError) -> SessionError {
     let rejection = match error {
         ConnectError::Timeout(_) => Rejection::ConnectTimeout,
+        ConnectError::Resolve(_) => Rejection::NameUnresolved,
         ConnectError::Descriptors(_) => Rejection::DescriptorsExhausted,
         _ => Rejection::ConnectFailed,
     };

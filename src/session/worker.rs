@@ -20,6 +20,7 @@ use crate::tunnel::scratch::Scratch;
 use crate::tunnel::table::TunnelTable;
 use crate::upstream::connect::Connector;
 use crate::upstream::http::Pool;
+use crate::upstream::report::LookupCounters;
 
 /// The state that all workers share.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Shared {
     tunnels: Arc<Quota>,
     /// Resolves the names of endpoints and connects to them.
     pub connector: Connector,
+    /// The lookups of endpoint discovery.
+    pub discovery: LookupCounters,
 }
 
 impl Shared {
@@ -42,6 +45,7 @@ impl Shared {
             access_log: Arc::default(),
             tunnels: Arc::default(),
             connector,
+            discovery: LookupCounters::default(),
         }
     }
 }

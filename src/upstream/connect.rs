@@ -1,5 +1,5 @@
 //! Connects to an endpoint: resolves its name, opens the socket, and does the TLS handshake, all
-//! within one timeout.
+//! within one timeout. The addresses of a name are tried one after the other, each for its share of the time.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,14 +11,17 @@ use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::EndpointState;
+use super::addresses;
+use super::endpoint::{EndpointState, locked};
 use super::group::Upstream;
 use super::registry::UpstreamTls;
-use super::resolve::Resolver;
+use super::report::LookupCounters;
+use super::resolve::{self, LookUpFn, ResolveError, Resolver};
 use super::source::{PortPermit, SourcePorts};
+use super::time::later;
 use crate::config::model::{Address, ConnectConfig};
 use crate::net::keepalive;
 use crate::net::stream::{Socket, Stream};
@@ -31,7 +34,7 @@ pub enum ConnectError {
     Timeout(Duration),
     /// The name could not be resolved.
     #[error("cannot resolve the name: {0}")]
-    Resolve(#[source] io::Error),
+    Resolve(#[source] ResolveError),
     /// The endpoint or the network refused the connection.
     #[error("cannot connect: {0}")]
     Refused(#[source] io::Error),
@@ -71,18 +74,25 @@ pub struct EndpointConnection {
     pub port: Option<PortPermit>,
 }
 
-/// Connects to endpoints, and counts the local ports of the process.
+/// Connects to endpoints: resolves their names, and counts the local ports of the process.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
     sources: Arc<SourcePorts>,
 }
 
+impl Default for Connector {
+    /// Resolves names as programs on this machine do.
+    fn default() -> Self {
+        Self::with_look_up(Box::new(resolve::by_system))
+    }
+}
+
 impl Connector {
-    /// Lookups run on `control`.
-    pub fn new(control: Handle) -> Self {
+    /// Resolves names by `look_up`.
+    pub fn with_look_up(look_up: Box<LookUpFn>) -> Self {
         Self {
-            resolver: Resolver::new(control),
+            resolver: Arc::new(Resolver::new(look_up)),
             sources: Arc::default(),
         }
     }
@@ -91,9 +101,19 @@ impl Connector {
     pub fn sources(&self) -> &SourcePorts {
         &self.sources
     }
+
+    /// The lookups of names so far.
+    pub fn lookups(&self) -> &LookupCounters {
+        self.resolver.counters()
+    }
+
+    /// How many names of endpoints could not be resolved by their latest lookup.
+    pub fn unresolved_names(&self) -> usize {
+        self.resolver.unresolved()
+    }
 }
 
-/// Connects to an endpoint of `upstream`, and writes `proxy_header` before TLS begins.
+/// Connects to an endpoint of `upstream` within `limit`, and writes `proxy_header` before TLS begins.
 ///
 /// # Errors
 /// [`ConnectError`].
@@ -102,56 +122,153 @@ pub async fn connect(
     endpoint: &EndpointState,
     connector: &Connector,
     proxy_header: &[u8],
+    limit: Duration,
 ) -> Result<EndpointConnection, ConnectError> {
-    let limit = upstream.timeouts().connect;
-    let work = async {
-        let (mut socket, port) = open(upstream, endpoint, connector).await?;
-        if !proxy_header.is_empty() {
-            socket.write_all(proxy_header).await.map_err(refused)?;
-        }
-        let stream = match &upstream.tls {
-            None => Stream::Plain(socket),
-            Some(tls) => secure(tls, &endpoint.address, socket).await?,
-        };
-        Ok(EndpointConnection { stream, port })
+    let now = Instant::now();
+    let attempt = ConnectAttempt {
+        upstream,
+        endpoint,
+        connector,
+        proxy_header,
+        limit,
+        deadline: Instant::from_std(later(now.into_std(), limit)),
     };
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(ConnectError::Timeout(limit)),
+    match &endpoint.address {
+        Address::Ip(address) => {
+            let opened = attempt.open_tcp(*address, attempt.deadline).await;
+            let (socket, port) = opened?;
+            attempt.finish(socket, Some(port)).await
+        }
+        Address::Unix(path) => {
+            let connecting = async { UnixStream::connect(path).await.map_err(refused) };
+            let socket = attempt.within(attempt.deadline, connecting).await?;
+            attempt.finish(Socket::Unix(socket), None).await
+        }
+        Address::Name { host, port } => attempt.connect_by_name(host, *port).await,
     }
 }
 
-async fn open(
-    upstream: &Upstream,
-    endpoint: &EndpointState,
-    connector: &Connector,
-) -> Result<(Socket, Option<PortPermit>), ConnectError> {
-    let resolved;
-    let addresses = match &endpoint.address {
-        Address::Ip(address) => std::slice::from_ref(address),
-        Address::Unix(path) => {
-            let socket = UnixStream::connect(path).await.map_err(refused)?;
-            return Ok((Socket::Unix(socket), None));
-        }
-        Address::Name { host, port } => {
-            resolved = connector
-                .resolver
-                .addresses(endpoint, host, *port)
-                .await
-                .map_err(ConnectError::Resolve)?;
-            &*resolved
-        }
-    };
-    // One after the other, without a race: a name with several addresses is rare, and every attempt
-    // shares the one timeout.
-    let mut failure = None;
-    for address in addresses {
-        match open_tcp(*address, upstream.connecting(), &connector.sources).await {
-            Ok((socket, port)) => return Ok((Socket::Tcp(socket), Some(port))),
-            Err(error) => failure = Some(error),
+/// One attempt to connect to an endpoint, with one deadline for all its steps.
+struct ConnectAttempt<'a> {
+    upstream: &'a Upstream,
+    endpoint: &'a EndpointState,
+    connector: &'a Connector,
+    proxy_header: &'a [u8],
+    limit: Duration,
+    deadline: Instant,
+}
+
+impl ConnectAttempt<'_> {
+    async fn connect_by_name(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<EndpointConnection, ConnectError> {
+        let resolver = &self.connector.resolver;
+        let name = self.endpoint.resolved_name(host, resolver);
+        let resolved = resolver
+            .addresses(name, port, (self.limit, self.deadline))
+            .await;
+        let addresses = resolved.map_err(ConnectError::Resolve)?;
+        let half = self.limit / 2;
+        let was_slow = self.remaining() < half;
+        match self.connect_to_one_of(addresses).await {
+            // The endpoint had less than half of its time.
+            Err(ConnectError::Timeout(_)) if was_slow => {
+                Err(ConnectError::Resolve(ResolveError::Timeout(half)))
+            }
+            result => result,
         }
     }
-    Err(failure.unwrap_or_else(|| refused(io::ErrorKind::NotFound.into())))
+
+    /// Tries the addresses one after the other: to race them would use a local port for each.
+    async fn connect_to_one_of(
+        &self,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<EndpointConnection, ConnectError> {
+        let history = || locked(&self.endpoint.address_history);
+        let order = history().order(addresses, Instant::now().into_std());
+        let mut failure = None;
+        for (tried, address) in order.iter().enumerate() {
+            let remaining = self.remaining();
+            if remaining.is_zero() {
+                break;
+            }
+            let share = addresses::share(remaining, order.len() - tried);
+            match self.open_tcp(*address, Instant::now() + share).await {
+                Ok((socket, port)) => {
+                    let result = self.finish(socket, Some(port)).await;
+                    match &result {
+                        Ok(_) => history().succeeded(*address),
+                        Err(error) => self.note(*address, error),
+                    }
+                    return result;
+                }
+                Err(error @ ConnectError::Descriptors(_)) => return Err(error),
+                Err(error) => {
+                    self.note(*address, &error);
+                    // While one address could not be tried, the endpoint may well be reachable.
+                    if failure.as_ref().is_none_or(ConnectError::blames_endpoint) {
+                        failure = Some(error);
+                    }
+                }
+            }
+        }
+        Err(failure.unwrap_or(ConnectError::Timeout(self.limit)))
+    }
+
+    fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Records the failure of an address.
+    fn note(&self, address: SocketAddr, error: &ConnectError) {
+        if error.blames_endpoint() {
+            let now = Instant::now().into_std();
+            locked(&self.endpoint.address_history).failed(address, now);
+        }
+    }
+
+    async fn open_tcp(
+        &self,
+        to: SocketAddr,
+        deadline: Instant,
+    ) -> Result<(Socket, PortPermit), ConnectError> {
+        let opening = open_tcp(to, self.upstream.connecting(), &self.connector.sources);
+        let (socket, port) = self.within(deadline, opening).await?;
+        Ok((Socket::Tcp(socket), port))
+    }
+
+    /// The rest after the socket is connected: the PROXY header and TLS.
+    async fn finish(
+        &self,
+        socket: Socket,
+        port: Option<PortPermit>,
+    ) -> Result<EndpointConnection, ConnectError> {
+        let securing = async {
+            let mut socket = socket;
+            if !self.proxy_header.is_empty() {
+                socket.write_all(self.proxy_header).await.map_err(refused)?;
+            }
+            match &self.upstream.tls {
+                None => Ok(Stream::Plain(socket)),
+                Some(tls) => secure(tls, &self.endpoint.address, socket).await,
+            }
+        };
+        let stream = self.within(self.deadline, securing).await?;
+        Ok(EndpointConnection { stream, port })
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
+        match timeout_at(deadline, work).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::Timeout(self.limit)),
+        }
+    }
 }
 
 /// Connects from one local address after the other, as long as the only failure is a missing port.
@@ -261,7 +378,10 @@ mod tests {
             (of(Errno::NOBUFS), false),
             (of(Errno::NOMEM), false),
             (ConnectError::Ports(Errno::ADDRNOTAVAIL.into()), false),
-            (ConnectError::Resolve(io::ErrorKind::NotFound.into()), false),
+            (
+                ConnectError::Resolve(ResolveError::Timeout(Duration::ZERO)),
+                false,
+            ),
         ] {
             assert_eq!(error.blames_endpoint(), blames, "{error}");
         }

@@ -6,14 +6,16 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::addresses::AddressHistory;
 use super::balance::{self, MIN_WARMTH};
 use super::handover::EndpointHandover;
 use super::health::{EndpointHealth, HealthStatus};
 use super::queue::Queue;
 use super::reachability::{Reachability, UnreachedEndpoint};
+use super::resolve::{ResolveError, ResolvedName, Resolver};
 use super::time::micros;
 use crate::config::model::Address;
 
@@ -38,8 +40,12 @@ pub struct EndpointState {
     pub id: u64,
     /// The endpoint's number for hashing, the same on every machine.
     pub identity: u64,
-    /// The addresses of its name and when they were looked up; `None` if it has no name.
-    pub(super) resolved: Mutex<Option<(Instant, Arc<[SocketAddr]>)>>,
+    /// Its name, once it has been looked up; unset if its address is not a name.
+    name: OnceLock<Arc<ResolvedName>>,
+    /// The addresses that a predecessor knew of its name.
+    handed_addresses: OnceLock<Vec<SocketAddr>>,
+    /// Which addresses of its name failed lately.
+    pub(super) address_history: Mutex<AddressHistory>,
     in_flight: AtomicUsize,
     /// Leases held by older generations that still drain.
     older_generations: AtomicUsize,
@@ -79,7 +85,9 @@ impl EndpointState {
             label,
             address,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            resolved: Mutex::default(),
+            name: OnceLock::new(),
+            handed_addresses: OnceLock::new(),
+            address_history: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             older_generations: AtomicUsize::new(0),
             since: AtomicU64::new(since),
@@ -107,13 +115,24 @@ impl EndpointState {
         match &self.address {
             Address::Ip(address) => vec![*address],
             Address::Unix(_) => Vec::new(),
-            Address::Name { .. } => {
-                let resolved = locked(&self.resolved);
-                resolved
-                    .as_ref()
-                    .map_or_else(Vec::new, |(_, to)| to.to_vec())
-            }
+            Address::Name { port, .. } => match self.name.get() {
+                Some(name) => name.addresses(*port),
+                None => self.handed_addresses.get().cloned().unwrap_or_default(),
+            },
         }
+    }
+
+    /// Its name `host`, shared with other endpoints that have the same.
+    pub(super) fn resolved_name(&self, host: &str, resolver: &Resolver) -> &Arc<ResolvedName> {
+        self.name.get_or_init(|| {
+            let handed = self.handed_addresses.get();
+            resolver.name(host, handed.map_or(&[], Vec::as_slice))
+        })
+    }
+
+    /// How the latest lookup of its name failed, if it did.
+    pub fn resolve_error(&self) -> Option<ResolveError> {
+        self.name.get()?.failure()
     }
 
     /// Leases: handshakes in progress, tunnels, and plain requests. Those of older generations are
@@ -152,6 +171,10 @@ impl EndpointState {
             age: (since > 0).then_some(age),
             weight: self.weight(),
             health: locked(&self.health).remembered(now),
+            addresses: match self.address {
+                Address::Name { .. } => self.destinations(),
+                Address::Ip(_) | Address::Unix(_) => Vec::new(),
+            },
         }
     }
 
@@ -163,6 +186,9 @@ impl EndpointState {
         self.older_generations
             .store(handed.in_flight, Ordering::Relaxed);
         self.set_weight(handed.weight);
+        if !handed.addresses.is_empty() {
+            let _ = self.handed_addresses.set(handed.addresses);
+        }
         self.health(now, |health| {
             *health = EndpointHealth::of(handed.health, now)
         });

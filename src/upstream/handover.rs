@@ -3,6 +3,7 @@
 //! tunnels, and accepts the sticky cookies that it has issued.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,9 @@ pub struct EndpointHandover {
     // The name of version 0.1.0.
     #[serde(rename = "condition")]
     pub health: HealthHandover,
+    /// The last known addresses of its name, if it has one.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// State from a predecessor that no upstream or endpoint has claimed yet.
@@ -124,6 +128,7 @@ mod tests {
                 age: None,
                 weight: None,
                 health: HealthHandover::default(),
+                addresses: Vec::new(),
             }],
             drained: Vec::new(),
         };
@@ -134,6 +139,7 @@ mod tests {
             keys(&value["endpoints"][0]),
             [
                 "address",
+                "addresses",
                 "age",
                 "condition",
                 "in_flight",

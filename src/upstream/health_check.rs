@@ -98,8 +98,10 @@ pub async fn health_check(
         deadline: Instant::now().checked_add(limit),
     };
     let proxy_header = proxy_header::write(upstream.connecting().send_proxy, None);
-    let connecting = connect(upstream, endpoint, connector, &proxy_header);
-    let connection = check.within("connection", connecting).await??;
+    // With its own limit rather than within that of the check: each address of a name gets its share of it,
+    // and a name that cannot be resolved in time is not a failure of the endpoint.
+    let connect_limit = upstream.timeouts().connect.min(limit);
+    let connection = connect(upstream, endpoint, connector, &proxy_header, connect_limit).await?;
     let host = endpoint.host().unwrap_or(HOST_OF_UNIX);
     match &settings.probe {
         Probe::Tcp => {}

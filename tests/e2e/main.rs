@@ -32,6 +32,7 @@ mod listeners;
 mod liveness;
 mod logs;
 mod metrics;
+mod names;
 mod operate;
 mod ownership;
 mod probe;

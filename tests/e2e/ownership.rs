@@ -19,7 +19,7 @@ use tidegate::session::{Connection, ConnectionGuards, Shared, Worker};
 use tidegate::snapshot::Snapshot;
 use tidegate::upstream::connect::Connector;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Handle, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions};
 
 use crate::harness::endpoint::{Echo, Unit};
 use crate::harness::proxy::simple;
@@ -57,7 +57,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
         let config = parsed(&simple(&[echo.address]));
         let shared = Arc::new(Shared::new(
             Snapshot::new(&config, None).unwrap(),
-            Connector::new(Handle::current()),
+            Connector::default(),
         ));
         let snapshot = Arc::downgrade(&shared.snapshot.load_full());
         let worker = Rc::new(Worker::new(Arc::clone(&shared), Arc::default()));

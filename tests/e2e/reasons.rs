@@ -148,6 +148,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         R::HandshakeTimeout => of_upstream("timeouts.handshake = \"200ms\"", HANDSHAKE),
         R::ResponseTimeout => of_upstream("timeouts.response = \"200ms\"", GET),
         R::CertificateRequired | R::ConnectFailed | R::ConnectTimeout => return None,
+        R::NameUnresolved => return None,
         R::HandshakeRate | R::DescriptorsExhausted => return None,
     })
 }
@@ -244,7 +245,7 @@ async fn every_rejection_has_the_same_reason_everywhere() {
             scenes.push((*rejection, scene));
         }
     }
-    assert_eq!(scenes.len(), Rejection::ALL.len() - 5);
+    assert_eq!(scenes.len(), Rejection::ALL.len() - 6);
     while !scenes.is_empty() {
         let some = scenes.split_off(scenes.len().saturating_sub(8));
         join_all(
@@ -265,11 +266,15 @@ async fn connect_failures_have_the_same_reason_everywhere() {
     full.listen(0).unwrap();
     let full_address = full.local_addr().unwrap().as_socket().unwrap();
     let _first = Wire::connect(full_address).await;
+    let listed = full_address.to_string();
     for (rejection, address) in [
-        (Rejection::ConnectFailed, gone),
-        (Rejection::ConnectTimeout, full_address),
+        (Rejection::ConnectFailed, gone.to_string()),
+        (Rejection::ConnectTimeout, listed.clone()),
+        // A name that never exists (RFC 6761).
+        (Rejection::NameUnresolved, "chat.invalid:9000".to_owned()),
     ] {
-        let config = settings(&[address], "", "") + "timeouts.connect = \"300ms\"\n";
+        let config = settings(&[full_address], "", "") + "timeouts.connect = \"300ms\"\n";
+        let config = config.replace(&listed, &address);
         let proxy = Proxy::start(&(SEEN.to_owned() + &config)).await;
         let mut wire = proxy.connect().await;
         wire.send(HANDSHAKE).await;

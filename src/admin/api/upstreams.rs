@@ -262,6 +262,8 @@ impl EndpointInfo {
             self.why = Some("`max_tunnels` reached".to_owned());
         } else if member.weight == 0 {
             self.why = Some("weight 0: gets only sessions with a sticky cookie".to_owned());
+        } else if let Some(error) = member.state.resolve_error() {
+            self.why = Some(format!("name not resolved: {error}"));
         }
     }
 }

@@ -181,11 +181,27 @@ fn write_attempts(metrics: &mut Exposition, gathered: &Gathered) {
     }
 }
 
+pub(super) fn write_lookups(metrics: &mut Exposition, sources: MetricSources<'_>) {
+    let help = "Lookups of endpoints' names, and of endpoints by dns and srv, by result.";
+    metrics.family("tidegate_lookups_total", MetricKind::Counter, help);
+    for (kind, counters) in [
+        ("name", sources.connector.lookups()),
+        ("discovery", sources.discovery),
+    ] {
+        for (result, total) in counters.by_result() {
+            metrics.sample(&[("kind", kind), ("result", result)], total);
+        }
+    }
+    let help = "Names of endpoints whose latest lookup failed.";
+    metrics.family("tidegate_names_unresolved", MetricKind::Gauge, help);
+    metrics.sample(&[], sources.connector.unresolved_names());
+}
+
 pub(super) fn write_ports(metrics: &mut Exposition, sources: MetricSources<'_>) {
     let help = "Further connections possible from a local address to an endpoint.";
     metrics.family("tidegate_source_ports_free", MetricKind::Gauge, help);
     for upstream in sources.snapshot.upstreams() {
-        for ports in sources.ports.of(upstream) {
+        for ports in sources.connector.sources().of(upstream) {
             let source = match ports.source {
                 Some(source) => source.to_string(),
                 None => "default".into(),

@@ -22,18 +22,26 @@ struct Zone {
     ttl: u32,
     /// The response code of every answer while lookups are to fail.
     fails_with: Option<ResponseCode>,
+    /// Whether there are no answers at all.
+    is_silent: bool,
     asked: usize,
 }
 
 impl NameServer {
     /// Starts without any records; those set later have this TTL, in seconds.
     pub(crate) async fn start(ttl: u32) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        Self::at(([127, 0, 0, 1], 0).into(), ttl).await
+    }
+
+    /// Starts at this address.
+    pub(crate) async fn at(address: SocketAddr, ttl: u32) -> Self {
+        let socket = UdpSocket::bind(address).await.unwrap();
         let address = socket.local_addr().unwrap();
         let zone = Arc::new(Mutex::new(Zone {
             records: HashMap::new(),
             ttl,
             fails_with: None,
+            is_silent: false,
             asked: 0,
         }));
         let known = Arc::clone(&zone);
@@ -42,7 +50,9 @@ impl NameServer {
             loop {
                 let (length, from) = socket.recv_from(&mut bytes).await.unwrap();
                 let answer = known.lock().unwrap().answer(&bytes[..length]);
-                socket.send_to(&answer, from).await.unwrap();
+                if !known.lock().unwrap().is_silent {
+                    socket.send_to(&answer, from).await.unwrap();
+                }
             }
         });
         Self {
@@ -72,6 +82,11 @@ impl NameServer {
     /// Answers every query with this response code from now on.
     pub(crate) fn fail_with(&self, code: ResponseCode) {
         self.zone.lock().unwrap().fails_with = Some(code);
+    }
+
+    /// Answers nothing from now on.
+    pub(crate) fn fall_silent(&self) {
+        self.zone.lock().unwrap().is_silent = true;
     }
 
     /// Answers from its records again.

@@ -8,8 +8,16 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// `sh` in a new network namespace.
-const OWN: [&str; 6] = ["--user", "--map-root-user", "--net", "--", "sh", "-c"];
+/// `sh` in a new network namespace, with mounts of its own.
+const OWN: [&str; 7] = [
+    "--user",
+    "--map-root-user",
+    "--net",
+    "--mount",
+    "--",
+    "sh",
+    "-c",
+];
 
 /// Runs an ignored test in a network namespace of its own, after the shell commands `setup`. Without
 /// the permission to create one, prints that the test did not run.
