@@ -11,6 +11,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::net::{SocketFlags, accept_with, acceptfrom_with};
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::keepalive;
@@ -21,6 +23,10 @@ use crate::systemd::passed_sockets::PassedSocket;
 
 /// The length of a backlog: connections that the kernel has accepted and a worker has not.
 const BACKLOG: i32 = 4096;
+
+/// The most connections that a worker may find in the backlog of a socket that is to be closed: the whole
+/// backlog, and as many whose handshake was not complete.
+pub const MAX_WAITING: usize = 2 * BACKLOG as usize;
 
 /// A bound, listening, non-blocking socket.
 #[derive(Debug)]
@@ -148,6 +154,16 @@ impl ListeningSocket {
         }
     }
 
+    /// From now on, packets that ask for a new connection are dropped; connections whose handshake has begun
+    /// still arrive. A client whose packet is dropped tries again a second later. No other process may have the
+    /// socket. Returns whether it works: it does for TCP, where the system allows it.
+    pub fn drop_new_connections(&self) -> bool {
+        match self {
+            Self::Tcp(socket, _) => drop_syns(socket).is_ok(),
+            Self::Unix(..) => false,
+        }
+    }
+
     /// Another socket on the same address, with a backlog of its own: the kernel spreads connections over
     /// them. `None` for a unix socket, which cannot share its address.
     ///
@@ -260,6 +276,28 @@ fn bind_tcp(address: SocketAddr, reuse: PortReuse) -> io::Result<ListeningSocket
     Ok(ListeningSocket::Tcp(listener, local))
 }
 
+/// Has the kernel drop what has the flag SYN (classic BPF, `socket(7)`).
+#[cfg(target_os = "linux")]
+fn drop_syns(socket: &TcpListener) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+    const JUMP_IF_SET: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    /// Where the flags are in a TCP header, with which the packet begins here.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    SockRef::from(socket).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn drop_syns(_: &TcpListener) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 fn bind_unix(path: &Path, mode: u32) -> io::Result<ListeningSocket> {
     remove_stale(path)?;
     // Bound under another name first, so that no client can connect before the mode is set.
@@ -282,6 +320,8 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<ListeningSocket> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     fn unix(path: &Path) -> Bind {
@@ -348,6 +388,36 @@ mod tests {
         fs::write(&path, "mine").unwrap();
         assert!(ListeningSocket::bind(&unix(&path)).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    /// The packets of the others are dropped before they can be reset by the end of the socket.
+    #[test]
+    fn connections_that_have_begun_arrive_and_new_ones_do_not() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(bound) = ListeningSocket::bind(&Bind::Tcp(address.parse().unwrap())) else {
+                continue;
+            };
+            let address: SocketAddr = bound.address().parse().unwrap();
+            let mut client = TcpStream::connect(address).unwrap();
+            if !bound.drop_new_connections() {
+                return;
+            }
+            let limit = std::time::Duration::from_millis(100);
+            let error = TcpStream::connect_timeout(&address, limit).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            let AcceptedSocket::Tcp(mut accepted, ..) = bound.accept().unwrap() else {
+                unreachable!("it is TCP");
+            };
+            assert!(bound.accept().is_err());
+            drop(bound);
+            let error = TcpStream::connect(address).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            accepted.write_all(b"hello").unwrap();
+            accepted.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut heard = String::new();
+            client.read_to_string(&mut heard).unwrap();
+            assert_eq!(heard, "hello");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::worker_mailbox::{AcceptTask, StopMode, WorkerHandle, WorkerMessage};
 use crate::front::accept::{self, IncomingConnection};
 use crate::net::admission::ConnectionPermit;
-use crate::net::bind::{AcceptedSocket, ListeningSocket};
+use crate::net::bind::{AcceptedSocket, ListeningSocket, MAX_WAITING};
 use crate::net::listener::Listener;
 use crate::session::Worker;
 
@@ -30,6 +30,9 @@ const EXHAUSTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections accepted from one socket before the worker's other tasks get their turn.
 const ACCEPTS_PER_TURN: usize = 16;
+
+/// How long the handshakes that have begun may take before their socket is closed: a round trip.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A worker keeps a new connection as long as it has at most this many more than the worker with the
 /// fewest, plus one for every [`SPREAD_FRACTION`] that the other has.
@@ -201,11 +204,14 @@ pub(super) async fn accept_all(worker: Rc<Worker>, task: AcceptTask) {
     };
     // The kernel has completed these handshakes: closing the socket would reset connections that are
     // open to the clients.
-    while how == StopMode::EmptyBacklog
-        && let Some(permit) = own.load.admit()
-        && let Ok(accepted) = bound.accept()
-    {
-        to.hand_over(accepted, permit);
+    match how {
+        StopMode::CloseSocket if bound.drop_new_connections() => {
+            to.accept_begun(&socket).await;
+        }
+        StopMode::CloseSocket | StopMode::EmptyBacklog => {
+            to.accept_waiting(bound).await;
+        }
+        StopMode::LeaveBacklog => {}
     }
     drop(socket);
     drop(done);
@@ -282,6 +288,43 @@ impl Dispatcher<'_> {
         Backlog::Unknown
     }
 
+    /// Accepts the connections whose handshakes have begun. No others arrive.
+    async fn accept_begun(&self, socket: &AsyncFd<Descriptor>) {
+        let bound = &socket.get_ref().0;
+        let complete = async {
+            while self.accept_waiting(bound).await {
+                match socket.readable().await {
+                    // Before the next look, so that what arrives during it wakes this again.
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(_) => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(HANDSHAKE_TIMEOUT, complete).await;
+        // What has arrived since the last look.
+        self.accept_waiting(bound).await;
+    }
+
+    /// Accepts what is in the backlog; returns whether there may be more later.
+    async fn accept_waiting(&self, bound: &ListeningSocket) -> bool {
+        take_waiting(|| {
+            let Some(permit) = self.own.load.admit() else {
+                return Waiting::NotTakenAnyMore;
+            };
+            match bound.accept() {
+                Ok(accepted) => {
+                    self.hand_over(accepted, permit);
+                    Waiting::Taken
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Waiting::Nothing,
+                Err(error) if is_exhaustion(&error) => Waiting::NotTakenAnyMore,
+                // The client has disconnected while in the backlog.
+                Err(_) => Waiting::Taken,
+            }
+        })
+        .await
+    }
+
     /// Serves a connection on this worker, or hands it to one that has clearly fewer.
     fn hand_over(&self, accepted: AcceptedSocket, permit: ConnectionPermit) {
         let mut arrival = IncomingConnection {
@@ -311,6 +354,33 @@ impl Dispatcher<'_> {
     }
 }
 
+/// What was found in the backlog of a socket that is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// A connection.
+    Taken,
+    /// No connection.
+    Nothing,
+    /// There may be connections, but no more can be taken.
+    NotTakenAnyMore,
+}
+
+/// Calls `take` until nothing is waiting, but not without end, and with a turn for the worker's other tasks
+/// after every [`ACCEPTS_PER_TURN`] calls. Returns whether it makes sense to try again later.
+async fn take_waiting(mut take: impl FnMut() -> Waiting) -> bool {
+    for taken in 1..=MAX_WAITING {
+        match take() {
+            Waiting::Taken => {}
+            Waiting::Nothing => return true,
+            Waiting::NotTakenAnyMore => return false,
+        }
+        if taken % ACCEPTS_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    false
+}
+
 /// Whether a worker has too many more connections than another to keep a new one.
 fn is_uneven(own: usize, other: usize) -> bool {
     own > other + SPREAD + other / SPREAD_FRACTION
@@ -318,7 +388,35 @@ fn is_uneven(own: usize, other: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
     use super::*;
+
+    /// How many connections are taken in each turn, while more of them keep coming.
+    #[tokio::test]
+    async fn a_backlog_is_emptied_in_turns_and_not_without_end() {
+        let taken = Cell::new(0);
+        let mut taking = pin!(take_waiting(|| {
+            taken.set(taken.get() + 1);
+            Waiting::Taken
+        }));
+        let (mut turns, mut before) = (0, 0);
+        let more = loop {
+            let polled = poll_fn(|cx| Poll::Ready(taking.as_mut().poll(cx))).await;
+            assert!(taken.get() - before <= ACCEPTS_PER_TURN);
+            before = taken.get();
+            turns += 1;
+            if let Poll::Ready(more) = polled {
+                break more;
+            }
+        };
+        assert!(!more);
+        assert_eq!(taken.get(), MAX_WAITING);
+        assert_eq!(turns, MAX_WAITING / ACCEPTS_PER_TURN + 1);
+    }
 
     #[test]
     fn workers_stay_within_a_few_and_a_thirty_second_of_one_another() {

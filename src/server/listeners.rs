@@ -325,8 +325,12 @@ impl Listeners {
             }
             if let Some(socket) = self.sockets.remove(&key) {
                 let addresses = socket.addresses.clone();
-                // No other process has this socket: connections in its backlog would be reset.
-                socket.stop(StopMode::EmptyBacklog).await;
+                // Connections in the backlog would be reset, unless the service manager has the socket, too.
+                let how = match key.bind {
+                    Bind::Systemd(_) => StopMode::EmptyBacklog,
+                    Bind::Tcp(_) | Bind::Unix { .. } => StopMode::CloseSocket,
+                };
+                socket.stop(how).await;
                 for address in addresses {
                     tracing::info!(address, "no longer listening");
                 }

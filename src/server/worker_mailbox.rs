@@ -51,7 +51,9 @@ pub(super) struct AcceptTask {
 /// How to stop accepting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StopMode {
-    /// Accept what is in the backlog first: no other process has the socket.
+    /// No other process has the socket: have new connections dropped, and accept those that have begun.
+    CloseSocket,
+    /// Accept what is in the backlog. The service manager keeps the socket open.
     EmptyBacklog,
     /// Leave the backlog to the successor, which has the same socket.
     LeaveBacklog,

@@ -5,15 +5,25 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
 
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::frame;
+use crate::harness::operator::Operator;
 use crate::harness::proxy::{Proxy, simple};
-use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::{free_address, until};
 
-fn on_unix(folder: &TempDir, endpoint: std::net::SocketAddr) -> String {
+fn on_unix(folder: &TempDir, endpoint: SocketAddr) -> String {
     let path = folder.path().join("in.sock");
     simple(&[endpoint]).replace(
         "bind = [\"127.0.0.1:0\"]",
@@ -196,4 +206,76 @@ async fn idle_connections_give_way_when_descriptors_run_out() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(client.reply().await.1, "ok");
     }
+}
+
+/// What became of connections.
+#[derive(Default)]
+struct Visits {
+    served: Cell<usize>,
+    refused: Cell<usize>,
+    reset: Cell<usize>,
+}
+
+fn count(visits: &Cell<usize>) {
+    visits.set(visits.get() + 1);
+}
+
+/// Opens a tunnel.
+async fn visit(address: SocketAddr, visits: &Visits) {
+    let mut socket = match TcpStream::connect(address).await {
+        Ok(socket) => socket,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            count(&visits.refused);
+            return tokio::task::yield_now().await;
+        }
+        Err(_) => return count(&visits.reset),
+    };
+    let mut beginning = [0; 12];
+    let answered = async {
+        socket.write_all(HANDSHAKE.as_bytes()).await?;
+        socket.read_exact(&mut beginning).await
+    };
+    match answered.await {
+        Ok(_) => {
+            assert_eq!(&beginning, b"HTTP/1.1 101");
+            count(&visits.served);
+        }
+        Err(_) => count(&visits.reset),
+    }
+}
+
+/// What the kernel has accepted, or is about to accept, when a listener is closed.
+#[tokio::test]
+async fn no_client_is_reset_when_a_listener_closes() {
+    let echo = Echo::start("echo").await;
+    let address = free_address();
+    let config = simple(&[echo.address]).replace("127.0.0.1:0", &address.to_string());
+    let (_proxy, operator) = Operator::start(&config).await;
+    let visits = Rc::new(Visits::default());
+    let clients = LocalSet::new();
+    for _ in 0..64 {
+        let visits = Rc::clone(&visits);
+        clients.spawn_local(async move {
+            loop {
+                visit(address, &visits).await;
+            }
+        });
+    }
+    let rounds = async {
+        let which = json!({ "listener": "main" });
+        for round in 1..=10 {
+            until("clients to be served", || {
+                visits.served.get() >= round * 100
+            })
+            .await;
+            assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
+            assert_eq!(operator.post("/v1/listeners/undrain", &which).await.0, 200);
+        }
+    };
+    clients.run_until(rounds).await;
+    let [served, refused, reset] = [&visits.served, &visits.refused, &visits.reset].map(Cell::get);
+    assert_eq!(
+        reset, 0,
+        "of {served} that were served; {refused} were refused"
+    );
 }
