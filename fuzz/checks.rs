@@ -14,6 +14,8 @@ mod forwarder;
 mod frame;
 #[path = "checks/handshake.rs"]
 mod handshake;
+#[path = "checks/limits.rs"]
+mod limits;
 #[path = "checks/proxy_header.rs"]
 mod proxy_header;
 #[path = "checks/request.rs"]
@@ -22,7 +24,7 @@ mod request;
 pub(crate) type Check = fn(&[u8]);
 
 /// Every check, with the name of its file.
-pub(crate) const ALL: [(&str, Check); 9] = [
+pub(crate) const ALL: [(&str, Check); 10] = [
     ("answer", answer::check),
     ("config", config::check),
     ("endpoints_file", endpoints_file::check),
@@ -30,6 +32,7 @@ pub(crate) const ALL: [(&str, Check); 9] = [
     ("forwarder", forwarder::check),
     ("frame", frame::check),
     ("handshake", handshake::check),
+    ("limits", limits::check),
     ("proxy_header", proxy_header::check),
     ("request", request::check),
 ];

@@ -136,6 +136,13 @@ pub(crate) const CASES: &[Case] = &[
     case("forwarder", "limited", |n| {
         steps(9, &[0x89, 0x80, 0, 0, 0, 0], 240, n)
     }),
+    case("limits", "fragments", |n| stream(&[255, 255, 0], &[9], n)),
+    case("limits", "behind-a-violation", |n| {
+        stream(&[1, 255, 0, 16], &[3], n)
+    }),
+    case("limits", "reads", |n| {
+        stream(&[255, 255, 255], &[0, 6, 4, 14], n)
+    }),
     case("endpoints_file", "lines", |n| {
         numbered("10.0.0.1:2", "\n", n).into()
     }),

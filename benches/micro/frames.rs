@@ -5,7 +5,7 @@ use divan::{Bencher, black_box};
 use tidegate::config::model::TunnelLimits;
 use tidegate::protocol::frame::{Masking, Tracker};
 use tidegate::tunnel::forwarder::Forwarder;
-use tidegate::tunnel::framing::HEADROOM;
+use tidegate::tunnel::framing::{Allowance, HEADROOM};
 use tidegate::tunnel::side::Side;
 
 /// The size of a worker's read.
@@ -59,7 +59,12 @@ fn forwarder_step(bencher: Bencher<'_, '_>, payload: usize) {
         ..TunnelLimits::default()
     });
     bencher.bench_local(|| {
-        black_box(forwarder.filter(Side::Client, black_box(&mut buffer), end));
+        black_box(forwarder.filter(
+            Side::Client,
+            black_box(&mut buffer),
+            end,
+            Allowance::UNLIMITED,
+        ));
         forwarder.next_step(Side::Client)
     });
 }

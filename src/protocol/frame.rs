@@ -167,6 +167,11 @@ impl Tracker {
         self.position == FramePosition::Header && self.filled == 0
     }
 
+    /// Whether a message has begun and its last fragment has not.
+    pub fn in_message(&self) -> bool {
+        self.in_message
+    }
+
     /// Why the stream cannot be followed any longer, if so.
     pub fn error(&self) -> Option<FrameError> {
         match self.position {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::ended::{CloseMessage, Ended};
 use super::entry::Flags;
 use super::forwarder::{Forwarder, NextStep};
-use super::framing::{HEADROOM, Notice};
+use super::framing::{Allowance, HEADROOM};
 use super::meter::Meter;
 use super::scratch::{SCRATCH_BYTES, Scratch};
 use super::side::Side;
@@ -160,22 +160,18 @@ impl<O: TunnelOwner> Tunnel<O> {
                 continue;
             }
             if step == NextStep::PassEnd {
-                // No orderly end where a reset is to follow: the peer would take what it has for
-                // complete. The last end needs no shutdown, closing the socket sends it; except
-                // over TLS, where close_notify is a message of its own and a stream without it
-                // looks truncated.
-                let last =
-                    self.forwarder.next_step(side.other()) == NextStep::Done && !sink.is_tls();
-                if !last && self.forwarder.reset_to() != Some(side.other()) {
-                    // A failure changes nothing: reading from that side shows whether it is gone.
-                    let _ = ready!(Pin::new(&mut *sink).poll_shutdown(cx));
+                // Nothing was an answer to us that has not come in full.
+                if let Some(held) = self.forwarder.take_held(side) {
+                    entry.meter.count(side, held.len());
+                    unwritten.keep(held, self.slot.remainder_account());
+                    continue;
                 }
-                self.forwarder.end_passed(side);
+                ready!(pass_end(&mut self.forwarder, side, sink, cx));
                 continue;
             }
             // Nothing is registered here: the sweep wakes the tunnel when the client may go on.
             // Until then its bytes stay in the kernel, whose window slows it down.
-            if side == Side::Client && entry.is_paused() {
+            if step == NextStep::Ignore || (side == Side::Client && entry.is_paused()) {
                 return Poll::Pending;
             }
             // Shared by all tunnels of the worker: each is done with it when its poll returns.
@@ -214,8 +210,11 @@ impl<O: TunnelOwner> Tunnel<O> {
     // last frame read is not the end of what the sink has got.
     fn send_own_frames(&mut self, cx: &mut Context<'_>) {
         for side in [Side::Client, Side::Endpoint] {
-            if self.slot.entry().take_ping_request(side) {
-                self.forwarder.ping(side, random_bytes());
+            if self.slot.entry().take_ping_request(side)
+                && !self.forwarder.ping(side, random_bytes())
+            {
+                // The Close that has gone to this side takes its place: it asks for an answer, too.
+                self.slot.ping_sent(side);
             }
             let unwritten = match side {
                 Side::Client => &mut self.to_client,
@@ -282,6 +281,25 @@ impl<O: TunnelOwner> Tunnel<O> {
     }
 }
 
+/// Passes the end of the stream from `side` on to `sink`, after everything that came before it.
+fn pass_end(
+    forwarder: &mut Forwarder,
+    side: Side,
+    sink: &mut Stream,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    // No orderly end where a reset is to follow: the peer would take what it has for complete. The
+    // last end needs no shutdown, closing the socket sends it; except over TLS, where close_notify
+    // is a message of its own and a stream without it looks truncated.
+    let last = forwarder.next_step(side.other()) == NextStep::Done && !sink.is_tls();
+    if !last && forwarder.reset_to() != Some(side.other()) {
+        // A failure changes nothing: reading from that side shows whether it is gone.
+        let _ = ready!(Pin::new(sink).poll_shutdown(cx));
+    }
+    forwarder.end_passed(side);
+    Poll::Ready(())
+}
+
 /// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes
 /// on.
 fn filter<'a, O: TunnelOwner>(
@@ -292,18 +310,22 @@ fn filter<'a, O: TunnelOwner>(
     end: usize,
 ) -> &'a [u8] {
     let meter = &slot.entry().meter;
-    let filtered = forwarder.filter(side, buffer, end);
+    let allowance = match side {
+        Side::Client => slot.allowance(),
+        Side::Endpoint => Allowance::UNLIMITED,
+    };
+    let filtered = forwarder.filter(side, buffer, end, allowance);
     // Only what goes on: a Pong to our own Ping does not mean that the tunnel is used, and must not
     // keep it from being idle.
     meter.count(side, filtered.pass.len());
-    if filtered.notice == Some(Notice::Pong) {
+    if filtered.pong {
         slot.pong_received(side);
     }
     if filtered.messages > 0 {
         meter.count_messages(side, filtered.messages);
     }
     if side == Side::Client {
-        slot.pace(end - HEADROOM, filtered.messages);
+        slot.charge(end - HEADROOM, filtered.cost);
     }
     // Through the entry, so that the sweeps count from here and the same path ends every tunnel.
     if let Some(reason) = forwarder.ending() {

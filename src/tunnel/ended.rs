@@ -149,6 +149,12 @@ impl Ended {
         )
     }
 
+    /// Whether a tunnel ends so because of its client, of which nothing more may reach the endpoint
+    /// from then on. In every other case what the client sends before it answers our Close does.
+    pub(super) fn judges_client(self) -> bool {
+        matches!(self, Self::MessageRate | Self::ByteRate | Self::Killed)
+    }
+
     /// The code of the Close frame to the client (RFC 6455 section 7.4). There is none where one of
     /// the two sides ended the tunnel, or where the client accepts nothing.
     pub fn close_code(self) -> Option<u16> {

@@ -7,7 +7,7 @@
 //! they only delay an end.
 
 use super::ended::Ended;
-use super::framing::{Filtered, Framing, Notice, PingPayload};
+use super::framing::{Allowance, Filtered, Framing, PingPayload, Violation};
 use super::side::Side;
 use crate::config::model::TunnelLimits;
 use crate::protocol::frame::Frame;
@@ -19,6 +19,8 @@ pub enum NextStep {
     Relay,
     /// Write the remainder to the other side, then end the stream there (FIN).
     PassEnd,
+    /// Write the remainder to the other side, and read nothing more: nothing that comes matters.
+    Ignore,
     /// Nothing: the direction is done.
     Done,
 }
@@ -67,21 +69,29 @@ impl Forwarder {
 
     /// Filters the next bytes from `side`, which are in `buffer[HEADROOM..end]`: see
     /// [`Framing::filter`].
-    pub fn filter(&mut self, side: Side, buffer: &mut [u8], end: usize) -> Filtered {
-        let filtered = self.framing.filter(side, buffer, end);
-        match filtered.notice {
-            Some(Notice::Close { code }) => {
-                self.closed.get_or_insert((side, code));
-                // A side that says goodbye ends the tunnel, though both still have to answer and to
-                // hang up: whatever happens from here on is a consequence.
-                self.first.get_or_insert(match side {
-                    Side::Client => Ended::ClientClose,
-                    Side::Endpoint => Ended::UpstreamClose,
-                });
-            }
-            Some(Notice::MessageTooBig) => self.end(Ended::MessageTooBig),
-            Some(Notice::ProtocolError) => self.end(Ended::ProtocolError),
-            Some(Notice::Pong | Notice::Unframed) | None => {}
+    pub fn filter(
+        &mut self,
+        side: Side,
+        buffer: &mut [u8],
+        end: usize,
+        allowance: Allowance,
+    ) -> Filtered {
+        let filtered = self.framing.filter(side, buffer, end, allowance);
+        if let Some(code) = filtered.close {
+            self.closed.get_or_insert((side, code));
+            // A side that says goodbye ends the tunnel, though both still have to answer and to
+            // hang up: whatever happens from here on is a consequence.
+            self.first.get_or_insert(match side {
+                Side::Client => Ended::ClientClose,
+                Side::Endpoint => Ended::UpstreamClose,
+            });
+        }
+        match filtered.violation {
+            Some(Violation::MessageTooBig) => self.end(Ended::MessageTooBig),
+            Some(Violation::ProtocolError) => self.end(Ended::ProtocolError),
+            Some(Violation::MessageRate) => self.end(Ended::MessageRate),
+            Some(Violation::ByteRate) => self.end(Ended::ByteRate),
+            None => {}
         }
         filtered
     }
@@ -100,12 +110,15 @@ impl Forwarder {
         if !theirs && !self.framing.is_closing() {
             self.first = Some(reason);
         }
+        if reason.judges_client() {
+            self.framing.cut_off_client();
+        }
         self.framing.close(code, text);
     }
 
-    /// Requests a Ping to `side`, to be sent where a frame may stand.
-    pub fn ping(&mut self, side: Side, payload: PingPayload) {
-        self.framing.ping(side, payload);
+    /// Requests a Ping to `side`, to be sent where a frame may stand: see [`Framing::ping`].
+    pub fn ping(&mut self, side: Side, payload: PingPayload) -> bool {
+        self.framing.ping(side, payload)
     }
 
     /// Takes a frame of our own that is to go to `side` now. The caller must have nothing unwritten
@@ -120,12 +133,7 @@ impl Forwarder {
             self.framing.give_up(side);
             return None;
         }
-        let frame = self.framing.inject(side, mask());
-        // Sent, but the side will not answer: it has ended its own stream already.
-        if frame.is_some() && self.flow(side) != Flow::Open {
-            self.framing.side_is_done(side);
-        }
-        frame
+        self.framing.inject(side, mask())
     }
 
     /// Stops waiting for a place for our Close to the client, and for the answer to it.
@@ -149,6 +157,22 @@ impl Forwarder {
         self.framing.has_closed()
     }
 
+    /// Whether closing the tunnel in order waits for a message under way: see
+    /// [`Framing::waits_for_message`].
+    pub fn waits_for_message(&self) -> bool {
+        self.framing.waits_for_message()
+    }
+
+    /// Whether nothing more that comes from `side` goes on.
+    pub fn discards(&self, side: Side) -> bool {
+        self.framing.discards(side)
+    }
+
+    /// Takes the bytes from `side` that were held back, because its stream has ended.
+    pub fn take_held(&mut self, side: Side) -> Option<Box<[u8]>> {
+        self.framing.take_held(side)
+    }
+
     /// The first Close that passed: its sender and its code.
     pub fn closed(&self) -> Option<(Side, u16)> {
         self.closed
@@ -162,6 +186,7 @@ impl Forwarder {
     /// The next step of the direction that starts at `side`.
     pub fn next_step(&self, side: Side) -> NextStep {
         match self.flow(side) {
+            Flow::Open if self.framing.ignores(side) => NextStep::Ignore,
             Flow::Open => NextStep::Relay,
             Flow::Ending => NextStep::PassEnd,
             Flow::Done => NextStep::Done,
@@ -210,9 +235,12 @@ impl Forwarder {
         *self.flow_mut(side) = Flow::Done;
     }
 
-    /// Whether exactly one direction is over, so that the limit `half_closed` applies.
+    /// Whether exactly one direction is over, or both sides have said goodbye and neither has ended
+    /// its stream, so that the limit `half_closed` applies.
     pub fn is_half_closed(&self) -> bool {
-        (self.from_client == Flow::Open) != (self.from_endpoint == Flow::Open)
+        let (client, endpoint) = (self.from_client, self.from_endpoint);
+        (client == Flow::Open) != (endpoint == Flow::Open)
+            || (client == Flow::Open && self.framing.has_passed_both_closes())
     }
 
     /// The reason of the tunnel's end, once it has ended.

@@ -6,15 +6,17 @@
 //! consist of valid frames is passed on untouched, and nothing is added to it, because nothing
 //! shows where a frame could stand.
 
+mod allowance;
 mod lane;
 mod scan;
 
 use std::ops::Range;
 
-use self::lane::{Disposition, Lane, PingState};
-use self::scan::BufferScan;
+pub use self::allowance::{Allowance, MESSAGE_COST};
+use self::lane::{Lane, PingState};
+use self::scan::{BufferScan, ScanLimits};
 use super::side::Side;
-use crate::protocol::frame::{Control, Event, Frame, KEPT, Masking};
+use crate::protocol::frame::{Control, Frame, KEPT, Masking};
 
 /// Free bytes that [`Framing::filter`] needs in front of what it is given.
 //
@@ -27,8 +29,10 @@ pub const HEADROOM: usize = 16;
 /// RFC 6455 does not define, such as 1012.
 const GOING_AWAY: u16 = 1001;
 
-/// The code of a Close that has none (RFC 6455 section 7.1.5).
-const NO_CODE: u16 = 1005;
+/// The bytes of a client that are read and dropped once nothing more of its stream goes on. They are
+/// read for the sake of the Close that answers ours; a client that sends more before it is not read
+/// any longer, so that it costs nothing until its time is over.
+pub const DISCARD_BYTES: u32 = 4 << 20;
 
 /// Payload of a Ping of ours.
 pub type PingPayload = [u8; KEPT];
@@ -38,50 +42,55 @@ pub type PingPayload = [u8; KEPT];
 pub struct Framing {
     from_client: Lane,
     from_endpoint: Lane,
-    closing: ClosePhase,
+    /// Whether we have begun to close the tunnel.
+    closing: bool,
+    /// The code of our Close to the client; `None` if it gets none.
+    code: Option<u16>,
     /// The text of our Close frames.
     reason: Box<str>,
-    max_message_bytes: Option<u64>,
-}
-
-/// The phase of our own closing handshakes: the client's comes first, then the endpoint's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ClosePhase {
-    Open,
-    SendToClient { code: u16 },
-    AwaitClient,
-    SendToEndpoint,
-    AwaitEndpoint,
-    Done,
+    /// The longest message, if `is_strict`.
+    max_message_bytes: u64,
+    /// Whether bytes that are not valid frames violate a limit.
+    is_strict: bool,
+    /// Sides to which nothing more can be sent.
+    unreachable: [bool; 2],
+    /// A message of the client was under way when our Close went there, and still is.
+    client_finishes: bool,
+    /// Bytes of the client that did not go on, once nothing of its stream did.
+    discarded: u32,
 }
 
 /// The result of filtering bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+//
+// Several things can happen in one buffer, so that each has a field: one must never hide another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filtered {
     /// The range of the buffer that goes on.
     pub pass: Range<usize>,
-    /// The number of messages that began.
+    /// The number of messages that began, of those that go on.
     pub messages: u32,
-    /// An event that the tunnel has to know, if there was one.
-    pub notice: Option<Notice>,
+    /// The cost of the frames that go on, see [`MESSAGE_COST`].
+    pub cost: u32,
+    /// The code of the first Close that goes on, 1005 if it has none.
+    pub close: Option<u16>,
+    /// Whether our Ping was answered.
+    pub pong: bool,
+    /// Why nothing more of this side goes on, if that is since this buffer.
+    pub violation: Option<Violation>,
 }
 
-/// An event that the tunnel has to know.
+/// Why nothing more of a side's stream goes on. The frame that violates a limit is the first that
+/// does not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notice {
-    /// A Close has passed.
-    Close {
-        /// Its code, or 1005 if it has none.
-        code: u16,
-    },
-    /// Our Ping was answered.
-    Pong,
-    /// From here on this side's stream does not consist of valid frames.
-    Unframed,
-    /// A message exceeds the limit. Its last bytes do not go on.
+pub enum Violation {
+    /// A message exceeds the limit.
     MessageTooBig,
-    /// Bytes are not valid frames, where a limit requires that they are. They do not go on.
+    /// Bytes are not valid frames, where a limit requires that they are.
     ProtocolError,
+    /// The frames cost more than the allowance.
+    MessageRate,
+    /// There are more bytes than the allowance has.
+    ByteRate,
 }
 
 impl Framing {
@@ -91,80 +100,63 @@ impl Framing {
         Self {
             from_client: Lane::new(Masking::Required),
             from_endpoint: Lane::new(Masking::Forbidden),
-            closing: ClosePhase::Open,
+            closing: false,
+            code: None,
             reason: Box::default(),
-            max_message_bytes,
+            max_message_bytes: max_message_bytes.unwrap_or_default(),
+            is_strict: max_message_bytes.is_some(),
+            unreachable: [false; 2],
+            client_finishes: false,
+            discarded: 0,
         }
     }
 
-    /// Filters `buffer[HEADROOM..end]`, the next bytes from side `from`, in place.
-    pub fn filter(&mut self, from: Side, buffer: &mut [u8], end: usize) -> Filtered {
-        let limit = self.max_message_bytes;
+    /// Filters `buffer[HEADROOM..end]`, the next bytes from side `from`, in place. No more than the
+    /// `allowance` goes on.
+    pub fn filter(
+        &mut self,
+        from: Side,
+        buffer: &mut [u8],
+        end: usize,
+        allowance: Allowance,
+    ) -> Filtered {
+        let limits = ScanLimits {
+            message_bytes: self.is_strict.then_some(self.max_message_bytes),
+            allowance,
+        };
         let (lane, other) = match from {
             Side::Client => (&mut self.from_client, &mut self.from_endpoint),
             Side::Endpoint => (&mut self.from_endpoint, &mut self.from_client),
         };
-        let mut scan = BufferScan::new(lane, buffer, end);
-        // Applied after the loop, because both concern more than the lane that is borrowed here.
-        let mut asks = false;
-        let mut answered = false;
-        while let Some(event) = scan.next(lane, buffer) {
-            match event {
-                Event::Data { message_bytes, .. }
-                    if limit.is_some_and(|most| message_bytes > most) =>
-                {
-                    scan.cut(lane, Notice::MessageTooBig);
-                }
-                Event::Data { begins, .. } => scan.messages += u32::from(begins),
-                Event::Control(kind) => scan.judge(lane, kind),
-                Event::ControlEnd {
-                    kind,
-                    length,
-                    payload,
-                } => {
-                    let disposition = std::mem::replace(&mut lane.disposition, Disposition::Pass);
-                    match (disposition, kind) {
-                        (Disposition::Swallow, _) => {
-                            scan.remove(buffer);
-                            (lane.close_answer_due, answered) = (false, true);
-                        }
-                        // By its payload: a Pong to the other side's Ping, or one that was not
-                        // asked for, has another one and goes on.
-                        (Disposition::Hold, _) if lane.ping == PingState::Sent(payload) => {
-                            scan.remove(buffer);
-                            lane.ping = PingState::Idle;
-                            scan.notice = Some(Notice::Pong);
-                        }
-                        (_, Control::Close) => {
-                            lane.closed = true;
-                            scan.notice = Some(Notice::Close {
-                                code: code_of(length, payload),
-                            });
-                        }
-                        (_, Control::Ping) => asks = true,
-                        (_, Control::Pong) => lane.owes_pong = false,
-                    }
-                }
-                // Without a limit, the tunnel serves what the sides speak, even if it is not
-                // WebSocket.
-                Event::Invalid(_) if limit.is_some() => scan.cut(lane, Notice::ProtocolError),
-                Event::Invalid(_) => scan.notice = Some(Notice::Unframed),
+        if lane.cut.is_some() {
+            lane.discard(buffer.get(HEADROOM..end).unwrap_or_default());
+            if from == Side::Client {
+                // A worker's read is far shorter than that.
+                self.discarded = self.discarded.saturating_add((end - HEADROOM) as u32);
             }
+            return Filtered::default();
         }
-        other.owes_pong |= asks;
-        let filtered = scan.finish(lane, buffer);
-        if answered {
-            self.side_is_done(from);
+        let mut scan = BufferScan::new(lane, buffer, end, limits);
+        scan.walk(lane, buffer);
+        let (filtered, pings) = scan.finish(lane, buffer);
+        other.pings_passed(pings);
+        if from == Side::Client {
+            self.client_finishes &= filtered.messages == 0 && lane.is_within_message();
         }
         filtered
     }
 
-    /// Requests a Ping to `side`, to be sent where a frame may stand.
-    pub fn ping(&mut self, side: Side, payload: PingPayload) {
+    /// Requests a Ping to `side`, to be sent where a frame may stand. Returns whether there can be
+    /// such a place: none behind a Close, which asks for an answer itself.
+    pub fn ping(&mut self, side: Side, payload: PingPayload) -> bool {
+        if self.side(side.other()).closed {
+            return false;
+        }
         let lane = self.lane(side);
         if lane.ping == PingState::Idle {
             lane.ping = PingState::Due(payload);
         }
+        true
     }
 
     /// Begins to close both sides: the client with `code`, if there is one, then the endpoint; both
@@ -176,104 +168,159 @@ impl Framing {
     // One after the other: what the client sends until it answers still reaches the endpoint, so
     // that nothing of the client's is lost that it sent before it knew.
     pub fn close(&mut self, code: Option<u16>, reason: &str) {
-        if self.closing != ClosePhase::Open {
+        if self.closing {
             return;
         }
-        // A second Close would follow the first, after which nothing may come (RFC 6455 section
-        // 5.5.1).
-        let begun = self.from_client.closed || self.from_endpoint.closed;
-        // With a limit, invalid bytes were cut off before they went on, so that the stream to the
-        // client can still take a frame even if the client's own is broken.
-        let unspeakable = match self.max_message_bytes {
-            Some(_) => self.from_endpoint.is_unframed(),
-            None => self.is_unframed(),
-        };
+        (self.closing, self.code) = (true, code);
         self.reason = reason.into();
-        self.closing = match code {
-            _ if begun || unspeakable => ClosePhase::Done,
-            Some(code) => ClosePhase::SendToClient { code },
-            None if self.is_unframed() => ClosePhase::Done,
-            None => ClosePhase::SendToEndpoint,
-        };
+        // With a limit, invalid bytes were cut off before they went on, so that the streams can
+        // still take a frame. Without, a side may speak something that has no Close.
+        if !self.is_strict && self.is_unframed() {
+            for side in [Side::Client, Side::Endpoint] {
+                self.give_up(side);
+                self.side_is_done(side);
+            }
+        }
+    }
+
+    /// Lets nothing more of the client's go on.
+    //
+    // If that is in the middle of a frame, there is no place for a Close to the endpoint, which then
+    // sees its connection end within a message: the only other way would be to let a client that has
+    // exceeded a limit finish a message of any length.
+    pub fn cut_off_client(&mut self) {
+        self.from_client.cut_off();
     }
 
     /// Whether we have begun to close the tunnel.
     pub fn is_closing(&self) -> bool {
-        self.closing != ClosePhase::Open
+        self.closing
     }
 
-    /// Whether our closing handshakes are done.
+    /// Whether we have begun to close the tunnel, and no Close is left to send or to wait for.
     pub fn has_closed(&self) -> bool {
-        self.closing == ClosePhase::Done
+        let sides = [Side::Client, Side::Endpoint];
+        self.closing
+            && sides
+                .into_iter()
+                .all(|side| !self.is_close_due(side) && !self.is_close_awaited(side))
+    }
+
+    /// Whether both sides have sent a Close that passed.
+    pub fn has_passed_both_closes(&self) -> bool {
+        self.from_client.closed && self.from_endpoint.closed
+    }
+
+    /// Whether our closing of the tunnel waits for a message under way: one to the client, between
+    /// whose frames our Close has no place yet, or one of the client's, behind which its answer
+    /// comes.
+    pub fn waits_for_message(&self) -> bool {
+        let client_is_last = self.is_close_awaited(Side::Client) && self.client_finishes;
+        let has_no_place =
+            self.is_close_due(Side::Client) && !self.from_endpoint.passed_whole_frames();
+        client_is_last || has_no_place
+    }
+
+    /// Whether nothing more that comes from `side` goes on.
+    pub fn discards(&self, side: Side) -> bool {
+        self.side(side).cut.is_some()
+    }
+
+    /// Whether nothing that still comes from `side` matters, so that it need not be read.
+    pub fn ignores(&self, side: Side) -> bool {
+        let lane = self.side(side);
+        let is_too_much = side == Side::Client && self.discarded >= DISCARD_BYTES;
+        lane.cut.is_some() && (lane.finished || is_too_much)
+    }
+
+    /// Whether a Close of ours is to go to `side`, now or as soon as there is a place.
+    fn is_close_due(&self, to: Side) -> bool {
+        let (lane, on_the_way) = (self.side(to), self.side(to.other()));
+        let is_possible = match on_the_way.cut {
+            Some(_) => on_the_way.passed_whole_frames(),
+            None => !on_the_way.is_unframed(),
+        };
+        // A second Close would follow the first, after which nothing may come (RFC 6455 section
+        // 5.5.1).
+        if !self.closing
+            || !is_possible
+            || lane.close_sent
+            || self.unreachable[to as usize]
+            || on_the_way.closed
+        {
+            return false;
+        }
+        match to {
+            // A client that has closed by itself gets the endpoint's answer, unless that cannot
+            // pass any more.
+            Side::Client => self.code.is_some() && (!lane.closed || on_the_way.cut.is_some()),
+            Side::Endpoint => {
+                let client_is_done =
+                    !self.is_close_due(Side::Client) && !self.is_close_awaited(Side::Client);
+                on_the_way.cut.is_some() || client_is_done
+            }
+        }
+    }
+
+    /// Whether a Close of `side` is still to come: the answer to ours, or to the other side's.
+    fn is_close_awaited(&self, from: Side) -> bool {
+        let lane = self.side(from);
+        !lane.finished && (lane.close_sent || self.side(from.other()).closed)
     }
 
     /// Notes that nothing more comes from `side`, so that its answer is not waited for.
     pub fn side_is_done(&mut self, side: Side) {
-        self.closing = match (self.closing, side) {
-            (ClosePhase::AwaitClient, Side::Client) => ClosePhase::SendToEndpoint,
-            (ClosePhase::AwaitEndpoint, Side::Endpoint) => ClosePhase::Done,
-            (other, _) => other,
-        };
+        self.lane(side).finished = true;
     }
 
     /// Notes that nothing more can be sent to `side`, so that its frames are dropped.
     pub fn give_up(&mut self, side: Side) {
-        self.closing = match (self.closing, side) {
-            (ClosePhase::SendToClient { .. }, Side::Client) => ClosePhase::SendToEndpoint,
-            (ClosePhase::SendToEndpoint, Side::Endpoint) => ClosePhase::Done,
-            (other, _) => other,
-        };
+        self.unreachable[side as usize] = true;
         self.lane(side).ping = PingState::Idle;
+    }
+
+    /// Takes the bytes from `side` that were held back, because its stream has ended: they are part
+    /// of no answer to us.
+    pub fn take_held(&mut self, side: Side) -> Option<Box<[u8]>> {
+        let lane = self.lane(side);
+        let length = usize::from(std::mem::take(&mut lane.held_length));
+        let held = lane.held.get(..length).filter(|held| !held.is_empty());
+        held.map(Into::into)
     }
 
     /// Whether a frame of our own is to go to `side`, now or later.
     pub fn has_frame_for(&self, side: Side) -> bool {
-        let closing = match side {
-            Side::Client => matches!(self.closing, ClosePhase::SendToClient { .. }),
-            Side::Endpoint => matches!(self.closing, ClosePhase::SendToEndpoint),
-        };
-        let lane = match side {
-            Side::Client => &self.from_client,
-            Side::Endpoint => &self.from_endpoint,
-        };
-        closing || matches!(lane.ping, PingState::Due(_))
+        self.is_close_due(side) || matches!(self.side(side).ping, PingState::Due(_))
     }
 
     /// Takes a frame of our own that is to go to side `to` now, if one may stand here. The caller
     /// must have nothing unwritten in that direction. `mask` must be unpredictable; it masks a
     /// frame to an endpoint.
     pub fn inject(&mut self, to: Side, mask: [u8; 4]) -> Option<Frame> {
-        // Our frame goes between the frames of the other side, so that stream has to be at a
-        // boundary. A frame in the middle of another would make it part of its payload.
-        let on_the_way = &self.lane(to.other()).tracker;
-        if on_the_way.error().is_some() || !on_the_way.at_boundary() {
+        // Our frame goes between the frames of the other side. A frame in the middle of another
+        // would make it part of its payload.
+        if !self.side(to.other()).passed_whole_frames() {
             return None;
         }
         // To an endpoint we are a client, and clients mask (RFC 6455 section 5.3).
         let mask = (to == Side::Endpoint).then_some(mask);
-        match (self.closing, to) {
-            (ClosePhase::SendToClient { code }, Side::Client) => {
-                // In a stream without valid frames the client's answer cannot be recognized, and a
-                // place for a Close to the endpoint cannot be found: done with this one.
-                self.closing = match self.from_client.is_unframed() {
-                    true => ClosePhase::Done,
-                    false => ClosePhase::AwaitClient,
-                };
-                // Nothing may follow our Close, and the next Close of the client is not for the
-                // endpoint.
-                self.from_endpoint.cut = true;
-                self.from_client.close_answer_due = true;
-                Some(Frame::close(code, &self.reason, mask))
-            }
-            (ClosePhase::SendToEndpoint, Side::Endpoint) => {
-                self.closing = ClosePhase::AwaitEndpoint;
-                self.from_client.cut = true;
-                self.from_endpoint.close_answer_due = true;
-                Some(Frame::close(GOING_AWAY, &self.reason, mask))
-            }
-            (ClosePhase::Open, _) if !self.is_unframed() => self.inject_ping(to, mask),
-            _ => None,
+        if self.is_close_due(to) {
+            let code = match to {
+                Side::Client => self.code?,
+                Side::Endpoint => GOING_AWAY,
+            };
+            // Nothing may follow our Close, and the next one of this side is for us.
+            self.lane(to.other()).cut_off();
+            let lane = self.lane(to);
+            lane.close_sent = true;
+            let finishes = lane.cut.is_none() && lane.is_within_message();
+            self.client_finishes |= to == Side::Client && finishes;
+            return Some(Frame::close(code, &self.reason, mask));
         }
+        if self.closing || self.is_unframed() {
+            return None;
+        }
+        self.inject_ping(to, mask)
     }
 
     /// Takes our Ping, if it may be sent: not while the other side's Ping is unanswered, because a
@@ -298,19 +345,18 @@ impl Framing {
         self.from_client.is_unframed() || self.from_endpoint.is_unframed()
     }
 
+    fn side(&self, from: Side) -> &Lane {
+        match from {
+            Side::Client => &self.from_client,
+            Side::Endpoint => &self.from_endpoint,
+        }
+    }
+
     fn lane(&mut self, from: Side) -> &mut Lane {
         match from {
             Side::Client => &mut self.from_client,
             Side::Endpoint => &mut self.from_endpoint,
         }
-    }
-}
-
-fn code_of(length: u8, payload: [u8; KEPT]) -> u16 {
-    if length < 2 {
-        NO_CODE
-    } else {
-        u16::from_be_bytes([payload[0], payload[1]])
     }
 }
 

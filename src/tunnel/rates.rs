@@ -3,7 +3,7 @@
 //! This is the generic cell rate algorithm: instead of a bucket that has to be refilled, one time
 //! per rate says when everything that was sent is paid for. An idle client costs nothing.
 
-use super::ended::Ended;
+use super::framing::{Allowance, MESSAGE_COST};
 use super::liveness::Micros;
 use crate::config::model::{RateAction, TunnelLimits};
 
@@ -14,44 +14,43 @@ pub(super) struct Debt {
     bytes: Micros,
 }
 
-/// What follows when a client has sent too much.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RateExcess {
-    /// The tunnel ends.
-    End(Ended),
-    /// Nothing is read from the client until a sweep finds that it has kept to its rate.
-    Pause,
-}
-
 /// The burst: a client may be ahead of its rate by this much time.
 const BURST: Micros = 1_000_000;
 
 impl Debt {
-    /// Charges what has come from the client. Returns what follows if that exceeds a limit.
+    /// What may pass of the client's next bytes. More than that ends the tunnel.
+    pub(super) fn allowance(&self, limits: &TunnelLimits, now: Micros) -> Allowance {
+        let mut allowance = Allowance::UNLIMITED;
+        if let Some(rate) = limits.messages {
+            let rate = u64::from(rate.get()) * u64::from(MESSAGE_COST);
+            allowance.cost = Self::left(self.messages, now, rate);
+        }
+        if let Some(rate) = limits.bytes
+            && rate.action == RateAction::Close
+        {
+            allowance.bytes = Self::left(self.bytes, now, rate.per_second.get());
+        }
+        allowance
+    }
+
+    /// Charges what has come from the client. Returns whether nothing is to be read from it until a
+    /// sweep finds that it has kept to its rate.
     pub(super) fn charge(
         &mut self,
         limits: &TunnelLimits,
         now: Micros,
         bytes: usize,
-        messages: u32,
-    ) -> Option<RateExcess> {
-        let mut excess = None;
-        if let Some(rate) = limits.bytes
-            && !Self::add(&mut self.bytes, now, bytes as u64, rate.per_second.get())
-        {
-            excess = Some(match rate.action {
-                RateAction::Close => RateExcess::End(Ended::ByteRate),
-                // The bytes are here and go on; it is the next read that waits.
-                RateAction::Throttle => RateExcess::Pause,
-            });
+        cost: u32,
+    ) -> bool {
+        if let Some(rate) = limits.messages {
+            let rate = u64::from(rate.get()) * u64::from(MESSAGE_COST);
+            Self::add(&mut self.messages, now, cost.into(), rate);
         }
-        if let Some(rate) = limits.messages
-            && messages > 0
-            && !Self::add(&mut self.messages, now, messages.into(), rate.get().into())
-        {
-            excess = Some(RateExcess::End(Ended::MessageRate));
-        }
-        excess
+        // The bytes are here and go on; it is the next read that waits.
+        limits.bytes.is_some_and(|rate| {
+            !Self::add(&mut self.bytes, now, bytes as u64, rate.per_second.get())
+                && rate.action == RateAction::Throttle
+        })
     }
 
     /// Whether a paused client may go on.
@@ -60,6 +59,13 @@ impl Debt {
     // read, and the next read too many pauses it again.
     pub(super) fn may_resume(&self, now: Micros) -> bool {
         self.bytes <= now.saturating_add(BURST)
+    }
+
+    /// How many events are left of the burst, at the rate `per_second`.
+    fn left(owed: Micros, now: Micros, per_second: u64) -> u64 {
+        let time = (now + BURST).saturating_sub(owed.max(now));
+        // At most a second of a rate with 64 bits.
+        (u128::from(time) * u128::from(per_second) / 1_000_000) as u64
     }
 
     /// Adds the time that `count` events take at the rate `per_second`. Returns whether the debt is
@@ -98,26 +104,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_sends_too_much_is_ended_or_paused() {
+    async fn a_burst_is_a_second_of_the_rate_and_grows_again_with_time() {
         let table = Rc::new(TunnelTable::<()>::default());
         let messages = paced(&table, 10, 0, RateAction::Close);
         let bytes = paced(&table, 0, 1000, RateAction::Close);
+        let message = u64::from(MESSAGE_COST);
+        for sent in 0..10 {
+            assert_eq!(messages.allowance().cost, (10 - sent) * message);
+            assert_eq!(bytes.allowance().bytes, 1000 - sent * 100);
+            messages.charge(1, MESSAGE_COST);
+            bytes.charge(100, 0);
+        }
+        assert_eq!(messages.allowance().cost, 0);
+        assert_eq!(bytes.allowance().bytes, 0);
+        assert_eq!(messages.allowance().bytes, u64::MAX);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(messages.allowance().cost, 5 * message);
+        assert_eq!(bytes.allowance().bytes, 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_too_much_is_paused() {
+        let table = Rc::new(TunnelTable::<()>::default());
         let slowed = paced(&table, 0, 1000, RateAction::Throttle);
         for _ in 0..10 {
-            messages.pace(1, 1);
-            bytes.pace(100, 0);
-            slowed.pace(100, 0);
+            slowed.charge(100, 0);
         }
-        assert_eq!(messages.entry().verdict(), None);
-        assert_eq!(
-            (bytes.entry().verdict(), slowed.entry().is_paused()),
-            (None, false)
-        );
-        for slot in [&messages, &bytes, &slowed] {
-            slot.pace(1500, 1);
-        }
-        assert_eq!(messages.entry().verdict(), Some(Ended::MessageRate));
-        assert_eq!(bytes.entry().verdict(), Some(Ended::ByteRate));
+        assert!(!slowed.entry().is_paused());
+        assert_eq!(slowed.allowance(), Allowance::UNLIMITED);
+        slowed.charge(1500, 0);
         // 2500 bytes at 1000 a second: goes on when less than a second is owed.
         for (second, paused) in [(1, true), (2, false)] {
             table.sweep(Instant::now() + Duration::from_secs(second));

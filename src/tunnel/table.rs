@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use super::clock::{SweepSchedule, TunnelClock};
 use super::ended::{CloseMessage, Ended};
 use super::entry::{Flags, SWEEPS_TO_CLOSE, TunnelEntry};
+use super::framing::Allowance;
+use super::liveness::Micros;
 use super::meter::Meter;
-use super::rates::{Debt, RateExcess};
+use super::rates::Debt;
 use super::side::Side;
 use super::slots::Slots;
 use super::unwritten::{RemainderAccount, Remainders};
@@ -247,20 +249,29 @@ impl<O> TableSlot<O> {
         self.entry.close_message().cloned()
     }
 
-    /// Charges what has come from the client against its rate limits: may end or pause the tunnel.
-    pub fn pace(&self, bytes: usize, messages: u32) {
+    /// What may pass of the client's next bytes, by its rate limits.
+    pub fn allowance(&self) -> Allowance {
+        let debt = |debt: &mut Debt, now| debt.allowance(&self.entry.limits, now);
+        self.with_debt(debt).unwrap_or(Allowance::UNLIMITED)
+    }
+
+    /// Charges what has come from the client against its rate limits: may pause the tunnel.
+    pub fn charge(&self, bytes: usize, cost: u32) {
+        let limits = &self.entry.limits;
+        if self.with_debt(|debt, now| debt.charge(limits, now, bytes, cost)) == Some(true) {
+            self.entry.flags.set(Flags::PAUSED, true);
+        }
+    }
+
+    /// Calls `with` with the client's debt and the time, if it has a rate limit.
+    fn with_debt<T>(&self, with: impl FnOnce(&mut Debt, Micros) -> T) -> Option<T> {
         let limits = &self.entry.limits;
         // Most tunnels have no such limit; they must not pay for a clock with every read.
         if limits.messages.is_none() && limits.bytes.is_none() {
-            return;
+            return None;
         }
         let now = self.table.clock.at(Instant::now());
-        let charge = |debt: &mut Debt| debt.charge(limits, now, bytes, messages);
-        match self.entry.with_debt(charge).flatten() {
-            None => {}
-            Some(RateExcess::End(reason)) => self.entry.end(reason),
-            Some(RateExcess::Pause) => self.entry.flags.set(Flags::PAUSED, true),
-        }
+        self.entry.with_debt(|debt| with(debt, now))
     }
 }
 

@@ -58,3 +58,4 @@ mod tunnel;
 mod tunnel_limits;
 mod upgrade;
 mod upheaval;
+mod verdicts;

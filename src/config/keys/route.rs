@@ -181,7 +181,7 @@ const TIMEOUTS: KeyTable = KeyTable {
             "half_closed",
             DURATION_OR_OFF,
             "\"10s\"",
-            "After one side has ended its stream, the tunnel is closed if the other side sends nothing for this long.",
+            "After one side has ended its stream, or both have sent a Close, the tunnel is closed if nothing comes for this long.",
         )
         .shown(r#"half_closed = "30s""#),
         key(
@@ -235,7 +235,7 @@ const LIMITS: KeyTable = KeyTable {
             "messages_per_second",
             COUNT,
             "",
-            "A client may send at most this many messages per second, and as many in one burst; more close the tunnel with 1008. By default, there is no limit.",
+            "A client may send at most this many messages per second, and as many in one burst; more close the tunnel with 1008. A control frame counts as a message, unless it is a Close or answers a Ping, and so does an empty fragment, or 64 fragments of less than 1 KiB; the last fragment of a message is free. By default, there is no limit.",
         )
         .shown("messages_per_second = 100"),
         optional_table("bytes_per_second", &BYTES_PER_SECOND),

@@ -1,7 +1,11 @@
 //! The walk over one buffer: which of its bytes go on, are dropped or held back.
+//!
+//! A walk ends at the first place where the stream is cut. What comes behind it in the same buffer
+//! changes nothing about that, whatever it is; it is only searched for the side's Close.
 
-use super::lane::{Disposition, Lane, PingState};
-use super::{Filtered, HEADROOM, Notice};
+use super::allowance::{self, Allowance};
+use super::lane::{Boundary, Disposition, Lane, PingState};
+use super::{Filtered, HEADROOM, Violation};
 use crate::protocol::frame::{Control, Event, KEPT};
 
 /// The walk over one buffer, frame by frame.
@@ -12,104 +16,276 @@ pub(super) struct BufferScan {
     end: usize,
     /// Where the current control frame begins, or the part of it that is in this buffer.
     frame: usize,
-    pub(super) messages: u32,
-    pub(super) notice: Option<Notice>,
+    /// Where the stream ends for the other side, if it does in this buffer.
+    cut: Option<(usize, Boundary)>,
+    limits: ScanLimits,
+    /// Where the bytes that may pass end, if more have come.
+    bytes_end: Option<usize>,
+    /// Pings that passed.
+    pings: u16,
+    result: Filtered,
+}
+
+/// What the frames of a buffer are held to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ScanLimits {
+    /// The longest message; with such a limit, bytes that are not valid frames do not pass.
+    pub(super) message_bytes: Option<u64>,
+    pub(super) allowance: Allowance,
 }
 
 impl BufferScan {
     /// Begins a walk, with the bytes that were held back of the last buffer put in front.
     #[inline]
-    pub(super) fn new(lane: &mut Lane, buffer: &mut [u8], end: usize) -> Self {
+    pub(super) fn new(lane: &mut Lane, buffer: &mut [u8], end: usize, limits: ScanLimits) -> Self {
         let held = usize::from(std::mem::take(&mut lane.held_length));
         let start = HEADROOM - held;
         buffer[start..HEADROOM].copy_from_slice(&lane.held[..held]);
+        let more = (end - HEADROOM) as u64 > limits.allowance.bytes;
         Self {
             start,
             // The tracker has seen the bytes that were held back.
             at: HEADROOM,
             end,
             frame: start,
-            messages: 0,
-            notice: None,
+            cut: None,
+            limits,
+            // Fewer than the buffer has, so the cast loses nothing.
+            bytes_end: more.then(|| HEADROOM + limits.allowance.bytes as usize),
+            pings: 0,
+            result: Filtered::default(),
         }
     }
 
+    /// Walks to the end of the buffer, or to where the stream is cut.
     #[inline]
-    pub(super) fn next(&mut self, lane: &mut Lane, buffer: &[u8]) -> Option<Event> {
-        let (length, event) = lane.tracker.step(&buffer[self.at..self.end]);
-        self.at += length;
-        event
+    pub(super) fn walk(&mut self, lane: &mut Lane, buffer: &mut [u8]) {
+        if self.passes_too_many_bytes(lane) {
+            // It is the frame under way that exceeds the limit, and its beginning has gone on.
+            self.violate(None, Violation::ByteRate);
+        }
+        while self.cut.is_none() {
+            let (length, event) = lane.tracker.step(&buffer[self.at..self.end]);
+            self.at += length;
+            let Some(event) = event else {
+                break;
+            };
+            match event {
+                Event::Data {
+                    begins,
+                    message_bytes,
+                } => self.data(lane, begins, message_bytes),
+                Event::Control(kind) => self.control(lane, kind),
+                Event::ControlEnd {
+                    kind,
+                    length,
+                    payload,
+                } => self.control_end(lane, buffer, kind, (length, payload)),
+                Event::Invalid(_) => {
+                    lane.finished = true;
+                    // Without a limit, the tunnel serves what the sides speak, even if it is not
+                    // WebSocket.
+                    if self.limits.message_bytes.is_some() {
+                        self.violate(self.header_start(lane), Violation::ProtocolError);
+                    } else if self.bytes_end.is_some() {
+                        self.violate(self.header_start(lane), Violation::ByteRate);
+                    }
+                }
+            }
+        }
+        // The last bytes may be the beginning of a header, which no event has shown yet. What is
+        // held back does not pass.
+        if self.cut.is_none() && lane.disposition == Disposition::Pass {
+            let all = self.end - self.start;
+            if self.bytes_end.is_some_and(|end| self.end > end) {
+                let partial = lane.tracker.partial();
+                let frame = (partial <= all).then_some(self.end - partial.min(all));
+                self.violate(frame, Violation::ByteRate);
+            }
+        }
+    }
+
+    /// Whether the frame whose header was read last goes beyond the bytes that may pass.
+    #[inline]
+    fn passes_too_many_bytes(&self, lane: &Lane) -> bool {
+        let Some(end) = self.bytes_end else {
+            return false;
+        };
+        let left = usize::try_from(lane.tracker.payload_left()).unwrap_or(usize::MAX);
+        let here = match lane.is_unframed() {
+            true => self.end,
+            false => self.at.saturating_add(left).min(self.end),
+        };
+        here > end && lane.disposition == Disposition::Pass
+    }
+
+    /// Where the frame begins whose header was read last; `None` if its beginning has gone on.
+    #[inline]
+    fn header_start(&self, lane: &Lane) -> Option<usize> {
+        let frame = self.at.checked_sub(lane.tracker.header_size());
+        frame.filter(|frame| *frame >= self.start)
+    }
+
+    #[inline]
+    fn data(&mut self, lane: &mut Lane, begins: bool, message_bytes: u64) {
+        let is_last = !lane.tracker.in_message();
+        let cost = allowance::of_data(begins, is_last, lane.tracker.payload_left());
+        let frame = self.header_start(lane);
+        let limit = self.limits.message_bytes;
+        if limit.is_some_and(|limit| message_bytes > limit) {
+            self.violate(frame, Violation::MessageTooBig);
+        } else if self.pay(lane, frame, cost) {
+            self.result.messages += u32::from(begins);
+        }
     }
 
     /// Decides about a control frame whose header was just read.
-    pub(super) fn judge(&mut self, lane: &mut Lane, kind: Control) {
-        let frame = self.at.checked_sub(lane.tracker.header_size());
-        self.frame = match frame.filter(|frame| *frame >= self.start) {
-            Some(frame) => frame,
-            None if lane.cut => self.start,
-            // It began before an answer was expected, and the first part has gone on: the rest has
-            // to follow. It cannot be an answer, because what it would answer was not sent yet.
-            None => return,
-        };
+    fn control(&mut self, lane: &mut Lane, kind: Control) {
+        // Where it began before an answer was expected, its first part has gone on, and the rest
+        // has to follow. It cannot be an answer, because what it would answer was not sent yet.
+        let frame = self.header_start(lane);
+        self.frame = frame.unwrap_or(self.start);
         // Only a Pong of this length can be ours; what cannot is not held back.
         let ours = lane.tracker.payload_left() == KEPT as u64;
         lane.disposition = match (kind, lane.ping) {
-            (Control::Close, _) if lane.close_answer_due => Disposition::Swallow,
-            (Control::Pong, PingState::Sent(_)) if ours && !lane.cut => Disposition::Hold,
+            _ if frame.is_none() => Disposition::Pass,
+            (Control::Close, _) if lane.expects_close() => Disposition::Swallow,
+            (Control::Pong, PingState::Sent(_)) if ours => Disposition::Hold,
             _ => Disposition::Pass,
         };
+        // What may be ours costs nothing; if it is not, that shows at its end.
+        if lane.disposition == Disposition::Pass {
+            self.pay_for_control(lane, frame, kind);
+        }
+    }
+
+    fn pay_for_control(&mut self, lane: &mut Lane, frame: Option<usize>, kind: Control) {
+        let is_due = kind == Control::Pong && lane.pongs_due > 0;
+        let cost = allowance::of_control(kind, is_due, lane.closed);
+        if self.pay(lane, frame, cost) && is_due {
+            lane.pongs_due -= 1;
+        }
+    }
+
+    fn control_end(
+        &mut self,
+        lane: &mut Lane,
+        buffer: &mut [u8],
+        kind: Control,
+        (length, payload): (u8, [u8; KEPT]),
+    ) {
+        let disposition = std::mem::replace(&mut lane.disposition, Disposition::Pass);
+        match (disposition, kind) {
+            (Disposition::Swallow, _) => {
+                lane.finished = true;
+                // Nothing may follow a Close.
+                self.cut_at(self.frame, true);
+            }
+            // By its payload: a Pong to the other side's Ping, or one that was not asked for, has
+            // another one and goes on.
+            (Disposition::Hold, _) if lane.ping == PingState::Sent(payload) => {
+                self.remove(buffer);
+                lane.ping = PingState::Idle;
+                self.result.pong = true;
+            }
+            (Disposition::Hold, _) => {
+                self.pay_for_control(lane, Some(self.frame), kind);
+                lane.owes_pong = false;
+            }
+            (Disposition::Pass, Control::Close) => {
+                (lane.closed, lane.finished) = (true, true);
+                self.result.close.get_or_insert(code_of(length, payload));
+            }
+            (Disposition::Pass, Control::Ping) => self.pings = self.pings.saturating_add(1),
+            (Disposition::Pass, Control::Pong) => lane.owes_pong = false,
+        }
     }
 
     /// Removes the control frame that has just ended from the buffer.
-    pub(super) fn remove(&mut self, buffer: &mut [u8]) {
+    fn remove(&mut self, buffer: &mut [u8]) {
         // The rest moves forward: a Pong is rare, and usually the last thing in a read.
         buffer.copy_within(self.at..self.end, self.frame);
-        self.end -= self.at - self.frame;
+        let removed = self.at - self.frame;
+        self.end -= removed;
         self.at = self.frame;
+        // It counts as read, although it does not go on.
+        if let Some(end) = &mut self.bytes_end {
+            *end = end.saturating_sub(removed);
+        }
     }
 
-    /// Cuts the stream off before the current frame.
-    pub(super) fn cut(&mut self, lane: &mut Lane, notice: Notice) {
-        if !lane.cut {
-            lane.cut = true;
-            // The header is cut off, too; but not what belongs to frames before it, nor what has
-            // gone on.
-            let frame = self.at.saturating_sub(lane.tracker.header_size());
-            self.frame = frame.max(self.start);
-            self.notice = Some(notice);
+    /// Charges for the frame that begins at `frame`, or cuts the stream before it. Returns whether
+    /// it may pass.
+    #[inline]
+    fn pay(&mut self, lane: &Lane, frame: Option<usize>, cost: u32) -> bool {
+        let total = self.result.cost.saturating_add(cost);
+        if cost > 0 && u64::from(total) > self.limits.allowance.cost {
+            self.violate(frame, Violation::MessageRate);
+            return false;
         }
+        if self.passes_too_many_bytes(lane) {
+            self.violate(frame, Violation::ByteRate);
+            return false;
+        }
+        self.result.cost = total;
+        true
+    }
+
+    /// Cuts the stream off before the frame that begins at `frame`, or within the frame whose
+    /// beginning has gone on.
+    fn violate(&mut self, frame: Option<usize>, violation: Violation) {
+        self.result.violation = Some(violation);
+        self.cut_at(frame.unwrap_or(self.start), frame.is_some());
+    }
+
+    fn cut_at(&mut self, at: usize, between_frames: bool) {
+        let boundary = match between_frames {
+            true => Boundary::BetweenFrames,
+            false => Boundary::WithinFrame,
+        };
+        self.cut = Some((at, boundary));
     }
 
     /// Decides where the bytes that go on end. Everything between there and the end of the buffer
-    /// is either dropped or held back until more of it is there.
+    /// is either dropped or held back until more of it is there. Returns also the Pings that passed.
     #[inline]
-    pub(super) fn finish(self, lane: &mut Lane, buffer: &[u8]) -> Filtered {
-        // The order matters: a stream that is cut passes nothing, whatever its last frame would
-        // have been; only the buffer in which it was cut passes what came before that frame.
-        let cut_here = matches!(
-            self.notice,
-            Some(Notice::MessageTooBig | Notice::ProtocolError)
-        );
-        let end = match lane.disposition {
-            _ if cut_here => self.frame,
-            _ if lane.cut => self.start,
+    pub(super) fn finish(self, lane: &mut Lane, buffer: &[u8]) -> (Filtered, u16) {
+        let end = match (self.cut, lane.disposition) {
+            (Some((at, boundary)), _) => {
+                lane.cut = Some(boundary);
+                lane.discard(&buffer[self.at..self.end]);
+                at
+            }
             // The part of our answer that is here goes no further; the rest of it is swallowed when
             // it comes.
-            Disposition::Swallow => self.frame,
-            Disposition::Hold => lane.hold(buffer, self.frame..self.end),
-            // The buffer may end within a header, and the next bytes may reveal an answer to us,
-            // which must not have gone on in part. Without an answer to expect, nothing is held
-            // back.
-            Disposition::Pass if lane.expects_answer() => {
+            (None, Disposition::Swallow) => self.frame,
+            (None, Disposition::Hold) => lane.hold(buffer, self.frame..self.end),
+            // The buffer may end within a header, and the next bytes may reveal an answer to us, or
+            // a frame beyond a limit, which must not have gone on in part. Where neither is
+            // expected, nothing is held back.
+            (None, Disposition::Pass)
+                if self.limits.message_bytes.is_some() || lane.expects_answer() =>
+            {
                 let partial = lane.tracker.partial().min(self.end - self.start);
                 lane.hold(buffer, self.end - partial..self.end)
             }
-            Disposition::Pass => self.end,
+            (None, Disposition::Pass) => self.end,
         };
-        Filtered {
+        let filtered = Filtered {
             pass: self.start..end,
-            messages: self.messages,
-            notice: self.notice,
-        }
+            ..self.result
+        };
+        (filtered, self.pings)
+    }
+}
+
+/// The code of a Close that has none (RFC 6455 section 7.1.5).
+const NO_CODE: u16 = 1005;
+
+fn code_of(length: u8, payload: [u8; KEPT]) -> u16 {
+    if length < 2 {
+        NO_CODE
+    } else {
+        u16::from_be_bytes([payload[0], payload[1]])
     }
 }

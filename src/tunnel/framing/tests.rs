@@ -29,37 +29,46 @@ fn frame(from: Side, first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Filters `bytes`; returns what goes on, the messages that began, and the notice.
-fn pass(framing: &mut Framing, from: Side, bytes: &[u8]) -> (Vec<u8>, u32, Option<Notice>) {
+/// Filters `bytes` with this allowance; returns what goes on, and what happened.
+fn pass_with(
+    framing: &mut Framing,
+    from: Side,
+    bytes: &[u8],
+    allowance: Allowance,
+) -> (Vec<u8>, Filtered) {
     let mut buffer = vec![0xee; HEADROOM + bytes.len()];
     buffer[HEADROOM..].copy_from_slice(bytes);
     let end = buffer.len();
-    let filtered = framing.filter(from, &mut buffer, end);
-    (
-        buffer[filtered.pass].to_vec(),
-        filtered.messages,
-        filtered.notice,
-    )
+    let filtered = framing.filter(from, &mut buffer, end, allowance);
+    (buffer[filtered.pass.clone()].to_vec(), filtered)
 }
 
-/// The same in pieces that end at `cuts`.
+/// The same without a limit on rates.
+fn pass(framing: &mut Framing, from: Side, bytes: &[u8]) -> (Vec<u8>, Filtered) {
+    pass_with(framing, from, bytes, Allowance::UNLIMITED)
+}
+
+/// The same in pieces that end at `cuts`, with one allowance for all of them.
 fn pass_cut(
     framing: &mut Framing,
     from: Side,
     bytes: &[u8],
     cuts: &[usize],
-) -> (Vec<u8>, u32, Vec<Notice>) {
+    mut allowance: Allowance,
+) -> (Vec<u8>, Vec<Filtered>) {
     let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
     ends.extend([0, bytes.len()]);
     ends.sort_unstable();
-    let (mut passed, mut messages, mut notices) = (Vec::new(), 0, Vec::new());
+    let (mut passed, mut all) = (Vec::new(), Vec::new());
     for window in ends.windows(2) {
-        let (more, count, notice) = pass(framing, from, &bytes[window[0]..window[1]]);
+        let piece = &bytes[window[0]..window[1]];
+        let (more, filtered) = pass_with(framing, from, piece, allowance);
         passed.extend(more);
-        messages += count;
-        notices.extend(notice);
+        allowance.cost = allowance.cost.saturating_sub(filtered.cost.into());
+        allowance.bytes = allowance.bytes.saturating_sub(piece.len() as u64);
+        all.push(filtered);
     }
-    (passed, messages, notices)
+    (passed, all)
 }
 
 fn injected(framing: &mut Framing, to: Side) -> Option<Vec<u8>> {
@@ -81,8 +90,8 @@ fn a_ping_goes_between_frames_and_its_pong_is_removed() {
     assert_eq!(injected(&mut framing, Side::Client), None, "once");
     let theirs = frame(Side::Client, 0x8a, b"theirs!!");
     let ours = frame(Side::Client, 0x8a, &PING);
-    let (passed, _, notice) = pass(&mut framing, Side::Client, &[theirs.clone(), ours].concat());
-    assert_eq!((passed, notice), (theirs, Some(Notice::Pong)));
+    let (passed, filtered) = pass(&mut framing, Side::Client, &[theirs.clone(), ours].concat());
+    assert_eq!((passed, filtered.pong), (theirs, true));
 }
 
 #[test]
@@ -117,16 +126,18 @@ fn a_close_goes_to_the_client_and_then_to_the_endpoint() {
     assert_eq!(pass(&mut framing, Side::Endpoint, &late).0, b"");
     let message = frame(Side::Client, 0x81, b"last");
     let answer = frame(Side::Client, 0x88, b"\x03\xf4");
-    let (passed, ..) = pass(
+    let behind = frame(Side::Client, 0x81, b"behind its answer");
+    let (passed, _) = pass(
         &mut framing,
         Side::Client,
-        &[message.clone(), answer].concat(),
+        &[message.clone(), answer, behind].concat(),
     );
     assert_eq!(passed, message);
     assert!(!framing.has_closed());
+    assert!(framing.ignores(Side::Client), "it has said all");
     let close = injected(&mut framing, Side::Endpoint).unwrap();
     assert_eq!(close[..2], [0x88, 0x80 | 10]);
-    let (passed, ..) = pass(
+    let (passed, _) = pass(
         &mut framing,
         Side::Endpoint,
         &frame(Side::Endpoint, 0x88, b"\x03\xe9"),
@@ -136,18 +147,21 @@ fn a_close_goes_to_the_client_and_then_to_the_endpoint() {
 
 #[test]
 fn a_side_that_closes_by_itself_is_not_interrupted() {
-    let mut framing = Framing::new(None);
-    let close = frame(Side::Client, 0x88, b"\x03\xe8");
-    let (passed, _, notice) = pass(&mut framing, Side::Client, &close);
-    assert_eq!(
-        (passed, notice),
-        (close, Some(Notice::Close { code: 1000 }))
-    );
-    framing.close(Some(1001), "idle");
-    assert!(framing.has_closed());
-    assert_eq!(injected(&mut framing, Side::Client), None);
-    framing.ping(Side::Endpoint, PING);
-    assert_eq!(injected(&mut framing, Side::Endpoint), None);
+    for from in [Side::Client, Side::Endpoint] {
+        let mut framing = Framing::new(None);
+        let close = frame(from, 0x88, b"\x03\xe8");
+        let (passed, filtered) = pass(&mut framing, from, &close);
+        assert_eq!((passed, filtered.close), (close, Some(1000)));
+        framing.close(Some(1001), "idle");
+        assert_eq!(injected(&mut framing, Side::Client), None);
+        assert!(!framing.ping(from.other(), PING));
+        assert_eq!(injected(&mut framing, Side::Endpoint), None);
+        // Its answer passes, and is the end.
+        assert!(!framing.has_closed());
+        let answer = frame(from.other(), 0x88, b"\x03\xe8");
+        assert_eq!(pass(&mut framing, from.other(), &answer).0, answer);
+        assert!(framing.has_closed() && framing.has_passed_both_closes());
+    }
 }
 
 #[test]
@@ -158,56 +172,61 @@ fn a_close_that_crosses_ours_is_taken_for_the_answer() {
     framing.close(Some(1001), "idle");
     injected(&mut framing, Side::Client).unwrap();
     // Its first byte has gone on, so that the rest must.
-    let (rest, ..) = pass(&mut framing, Side::Client, &close[1..]);
+    let (rest, _) = pass(&mut framing, Side::Client, &close[1..]);
     assert_eq!(rest, close[1..]);
+    // So the endpoint has its Close, and gets no second one. Its answer is all that is missing.
+    assert_eq!(injected(&mut framing, Side::Endpoint), None);
+    assert!(!framing.has_closed());
+    let answer = frame(Side::Endpoint, 0x88, b"\x03\xe8");
+    assert_eq!(pass(&mut framing, Side::Endpoint, &answer).0, b"");
+    assert!(framing.has_closed());
 }
 
 #[test]
-fn a_message_beyond_the_limit_does_not_go_on() {
-    let mut framing = Framing::new(Some(10));
-    let good = frame(Side::Client, 0x02, b"123456");
-    let rest = frame(Side::Client, 0x80, b"78901");
-    let (passed, _, notice) = pass(&mut framing, Side::Client, &[good.clone(), rest].concat());
-    assert_eq!((passed, notice), (good, Some(Notice::MessageTooBig)));
-    framing.close(Some(1009), "message-too-big");
-    assert!(injected(&mut framing, Side::Client).is_some());
-    let answer = frame(Side::Client, 0x88, b"\x03\xf1");
-    assert_eq!(pass(&mut framing, Side::Client, &answer).0, b"");
-    assert!(
-        injected(&mut framing, Side::Endpoint).is_some(),
-        "between fragments"
-    );
+fn a_side_whose_close_comes_before_ours_gets_only_one() {
+    // The endpoint's passes while ours has no place: the client's answer ends it all.
+    let mut framing = Framing::new(None);
+    let close = frame(Side::Endpoint, 0x88, b"\x03\xe8");
+    pass(&mut framing, Side::Endpoint, &close[..1]);
+    framing.close(Some(1001), "idle");
+    assert_eq!(injected(&mut framing, Side::Client), None);
+    pass(&mut framing, Side::Endpoint, &close[1..]);
+    assert_eq!(injected(&mut framing, Side::Client), None);
+    let answer = frame(Side::Client, 0x88, b"\x03\xe8");
+    assert_eq!(pass(&mut framing, Side::Client, &answer).0, answer);
+    assert!(framing.has_closed());
 }
 
 #[test]
 fn invalid_frames_pass_unless_there_is_a_limit() {
     let odd = b"\x83\x80\0\0\0\0 not a frame";
     let mut framing = Framing::new(None);
-    let (passed, _, notice) = pass(&mut framing, Side::Client, odd);
-    assert_eq!(
-        (passed.as_slice(), notice),
-        (&odd[..], Some(Notice::Unframed))
-    );
+    let (passed, filtered) = pass(&mut framing, Side::Client, odd);
+    assert_eq!((passed.as_slice(), filtered.violation), (&odd[..], None));
+    assert!(framing.is_unframed());
     framing.close(Some(1001), "idle");
     assert!(framing.has_closed(), "there is nothing to say");
-    let mut framing = Framing::new(Some(1000));
-    let (passed, _, notice) = pass(&mut framing, Side::Client, odd);
-    assert_eq!(
-        (passed.as_slice(), notice),
-        (&b""[..], Some(Notice::ProtocolError))
-    );
-    // The client gets its Close; the endpoint cannot get one.
-    framing.close(Some(1002), "protocol-error");
-    let close = injected(&mut framing, Side::Client).unwrap();
-    assert_eq!(
-        close,
-        frame(Side::Endpoint, 0x88, b"\x03\xeaprotocol-error")
-    );
-    assert!(framing.has_closed());
-    let mut framing = Framing::new(Some(1000));
-    pass(&mut framing, Side::Endpoint, b"\x83\0");
-    framing.close(Some(1002), "protocol-error");
-    assert!(framing.has_closed(), "no Close would be one");
+    // With a limit both sides get their Close: what passed before consists of frames.
+    for (from, odd) in [(Side::Client, &odd[..]), (Side::Endpoint, &b"\x83\0"[..])] {
+        for split in 0..=2 {
+            let mut framing = Framing::new(Some(1000));
+            let (first, rest) = odd.split_at(split);
+            let (mut passed, one) = pass(&mut framing, from, first);
+            let (more, two) = pass(&mut framing, from, rest);
+            passed.extend(more);
+            let violation = one.violation.or(two.violation);
+            assert_eq!(passed, b"");
+            assert_eq!(violation, Some(Violation::ProtocolError));
+            framing.close(Some(1002), "protocol-error");
+            let close = injected(&mut framing, Side::Client).unwrap();
+            let expected = frame(Side::Endpoint, 0x88, b"\x03\xeaprotocol-error");
+            assert_eq!(close, expected);
+            framing.side_is_done(Side::Client);
+            assert!(injected(&mut framing, Side::Endpoint).is_some());
+            framing.side_is_done(Side::Endpoint);
+            assert!(framing.has_closed());
+        }
+    }
 }
 
 /// Frames of one direction: messages, fragments, Pings, Pongs that are not ours, Pongs that are.
@@ -244,9 +263,10 @@ proptest! {
     fn all_passes(frames in stream(Side::Client), cuts in prop::collection::vec(any::<usize>(), 0..9)) {
         let bytes: Vec<u8> = frames.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
         let messages = frames.iter().filter(|(bytes, _)| bytes[0] & 0xf == 1).count();
-        let (passed, counted, _) = pass_cut(&mut Framing::new(None), Side::Client, &bytes, &cuts);
+        let mut framing = Framing::new(None);
+        let (passed, all) = pass_cut(&mut framing, Side::Client, &bytes, &cuts, Allowance::UNLIMITED);
         prop_assert_eq!(passed, bytes);
-        prop_assert_eq!(counted as usize, messages);
+        prop_assert_eq!(all.iter().map(|it| it.messages as usize).sum::<usize>(), messages);
     }
 
     /// The first Pong to our Ping is removed, and nothing else, however the stream is cut.
@@ -266,15 +286,18 @@ proptest! {
             .filter(|(at, _)| Some(*at) != first)
             .flat_map(|(_, (bytes, _))| bytes.clone())
             .collect();
-        let (passed, _, notices) = pass_cut(&mut framing, Side::Endpoint, &bytes, &cuts);
+        let (passed, all) =
+            pass_cut(&mut framing, Side::Endpoint, &bytes, &cuts, Allowance::UNLIMITED);
         prop_assert_eq!(passed, expected);
-        prop_assert_eq!(notices.contains(&Notice::Pong), first.is_some());
+        prop_assert_eq!(all.iter().any(|it| it.pong), first.is_some());
     }
 
-    /// After our Close the client's stream passes up to its answer, wherever it is cut.
+    /// After our Close the client's stream passes up to its answer, wherever it is cut, and nothing
+    /// behind that.
     #[test]
     fn the_answer_to_our_close_is_swallowed(
         frames in stream(Side::Client),
+        behind in stream(Side::Client),
         cuts in prop::collection::vec(any::<usize>(), 0..9),
     ) {
         let mut framing = Framing::new(None);
@@ -282,15 +305,18 @@ proptest! {
         prop_assert!(injected(&mut framing, Side::Client).is_some());
         let before: Vec<u8> = frames.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
         let answer = frame(Side::Client, 0x88, b"\x03\xf4drain");
-        let (passed, ..) = pass_cut(&mut framing, Side::Client, &[before.clone(), answer].concat(), &cuts);
+        let behind: Vec<u8> = behind.iter().flat_map(|(bytes, _)| bytes.clone()).collect();
+        let bytes = [before.clone(), answer, behind].concat();
+        let (passed, _) =
+            pass_cut(&mut framing, Side::Client, &bytes, &cuts, Allowance::UNLIMITED);
         prop_assert_eq!(passed, before);
         prop_assert!(injected(&mut framing, Side::Endpoint).is_some());
     }
 
-    /// Whatever comes in whatever pieces, with a Ping and a Close of ours in between: no panic, and
-    /// what goes on is what came, in order, with nothing added.
+    /// Whatever comes in whatever pieces, with a Ping and a Close of ours in between: no panic; all of
+    /// it goes on but our Pong and what a Close cuts off, and at the end nothing is held back.
     #[test]
-    fn nothing_is_invented(
+    fn nothing_is_invented_nor_lost(
         bytes in prop::collection::vec(prop_oneof![3 => any::<u8>(), 1 => Just(0x8a), 1 => Just(0x88)], 0..200),
         cuts in prop::collection::vec(any::<usize>(), 0..9),
         ping in any::<bool>(),
@@ -306,9 +332,19 @@ proptest! {
                 framing.close(Some(1001), "idle");
                 injected(&mut framing, Side::Client);
             }
-            let (passed, ..) = pass_cut(&mut framing, from, &bytes, &cuts);
-            let mut rest = bytes.iter();
-            prop_assert!(passed.iter().all(|byte| rest.any(|other| other == byte)));
+            let (mut passed, all) =
+                pass_cut(&mut framing, from, &bytes, &cuts, Allowance::UNLIMITED);
+            passed.extend(framing.take_held(from).unwrap_or_default());
+            let pong = all.iter().any(|it| it.pong);
+            match close {
+                true => prop_assert!(bytes.starts_with(&passed) || pong),
+                false => prop_assert!(passed == bytes || pong),
+            }
+            if close && from == Side::Endpoint {
+                prop_assert_eq!(passed, b"");
+            }
         }
     }
 }
+
+mod limits;
