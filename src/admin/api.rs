@@ -28,7 +28,7 @@ use serde::de::DeserializeOwned;
 
 use self::operation::{GENERATION, Operation};
 use super::error::ApiError;
-use super::http::{AdminResponse, AdminService, response};
+use super::http::{AdminActivity, AdminResponse, AdminService, response};
 use super::view::View;
 use crate::displace::live_tunnels::LiveTunnels;
 use crate::displace::tunnel_filter::TunnelFilter;
@@ -52,8 +52,10 @@ pub struct Api {
 }
 
 impl AdminService for Api {
-    async fn respond(&self, request: Request<Incoming>) -> AdminResponse {
-        match self.handle(request).await {
+    const MAY_BE_CUT: bool = false;
+
+    async fn respond(&self, request: Request<Incoming>, activity: &AdminActivity) -> AdminResponse {
+        match self.handle(request, activity).await {
             Ok((status, body)) => response(status, JSON, body),
             Err(error) => error_response(&error),
         }
@@ -76,7 +78,11 @@ fn error_response(error: &ApiError) -> AdminResponse {
 }
 
 impl Api {
-    async fn handle(&self, request: Request<Incoming>) -> Result<(StatusCode, Bytes), ApiError> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        activity: &AdminActivity,
+    ) -> Result<(StatusCode, Bytes), ApiError> {
         let (parts, body) = request.into_parts();
         let operation = operation(&parts);
         if self.over_tcp {
@@ -86,7 +92,7 @@ impl Api {
         }
         let operation = operation?;
         let query = Query::of(parts.uri.query().unwrap_or_default(), operation)?;
-        let body = collected(body).await?;
+        let body = activity.while_receiving(collected(body)).await?;
         match query.generation()? {
             Some(generation) if generation != self.view.generation => {
                 let older = self.view.generations.find(generation)?;

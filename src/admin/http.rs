@@ -1,4 +1,9 @@
 //! A small HTTP server on the control runtime: few connections, and a deadline for everything.
+//!
+//! Any process that can connect can open connections and say nothing. So a new connection is never refused
+//! because of silent ones: the oldest of those is closed instead.
+
+mod activity;
 
 use std::convert::Infallible;
 use std::io;
@@ -13,22 +18,24 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
+pub use self::activity::AdminActivity;
+use self::activity::{AdminIo, EvictionCost};
 use crate::drain::{Drain, DrainWatch, Urgency};
 use crate::handover::link::Link;
 use crate::net::bind::ListeningSocket;
 use crate::net::stream::Socket;
+use crate::net::turns::TurnTask;
 
-/// Connections at once; further ones are closed.
+/// Connections at once; for a further one, another is closed.
 const MAX_CONNECTIONS: usize = 32;
 
-/// How long a connection may be idle, or take to send a request head. Longer than the usual interval
-/// between two scrapes.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+/// How often the deadline of a connection is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a connection may last in total.
 const MAX_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -53,8 +60,15 @@ pub struct AdminServer {
 
 /// What responds to the requests of a server.
 pub trait AdminService: Send + Sync + 'static {
-    /// Responds to one request.
-    fn respond(&self, request: Request<Incoming>) -> impl Future<Output = AdminResponse> + Send;
+    /// Whether a request that is being served may be cut off for a new connection.
+    const MAY_BE_CUT: bool;
+
+    /// Responds to one request. `activity` is that of its connection.
+    fn respond(
+        &self,
+        request: Request<Incoming>,
+        activity: &AdminActivity,
+    ) -> impl Future<Output = AdminResponse> + Send;
 }
 
 impl AdminServer {
@@ -120,8 +134,8 @@ impl AcceptSource {
     }
 }
 
-async fn accept_all(source: AcceptSource, service: Arc<impl AdminService>, mut drain: DrainWatch) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept_all<S: AdminService>(source: AcceptSource, service: Arc<S>, mut drain: DrainWatch) {
+    let mut open = OpenConnections::default();
     let mut connections = JoinSet::new();
     let watch = drain.clone();
     loop {
@@ -129,13 +143,13 @@ async fn accept_all(source: AcceptSource, service: Arc<impl AdminService>, mut d
             accepted = source.accept() => match accepted {
                 Ok(None) => break,
                 Ok(Some(socket)) => {
-                    // Without a permit the connection is closed by being dropped.
-                    let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+                    // Without room the connection is closed by being dropped.
+                    if !open.make_room(S::MAY_BE_CUT) { continue }
+                    let activity = AdminActivity::new();
                     let (service, watch) = (Arc::clone(&service), watch.clone());
-                    connections.spawn(async move {
-                        let _permit = permit;
-                        serve(socket, &*service, watch).await;
-                    });
+                    let io = AdminIo::new(socket, Arc::clone(&activity));
+                    let served = serve(io, Arc::clone(&activity), service, watch);
+                    open.add(activity, connections.spawn(TurnTask::new(served)));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
@@ -147,20 +161,71 @@ async fn accept_all(source: AcceptSource, service: Arc<impl AdminService>, mut d
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(socket: Socket, service: &impl AdminService, mut drain: DrainWatch) {
-    let answer = |request| async move { Ok::<_, Infallible>(service.respond(request).await) };
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(socket), service_fn(answer));
-    let mut connection = pin!(connection);
-    let served = async {
-        tokio::select! {
-            served = &mut connection => return served,
-            _ = drain.begun() => connection.as_mut().graceful_shutdown(),
+/// The open connections of a server.
+#[derive(Debug, Default)]
+struct OpenConnections(Vec<(Arc<AdminActivity>, AbortHandle)>);
+
+impl OpenConnections {
+    /// Whether there is room for one more connection. If there is none, the connection is closed that is the
+    /// least loss, and of those the oldest; one that serves a request only if it `may_be_cut`.
+    fn make_room(&mut self, may_be_cut: bool) -> bool {
+        self.0.retain(|(_, task)| !task.is_finished());
+        if self.0.len() < MAX_CONNECTIONS {
+            return true;
         }
-        connection.await
+        let costs = self.0.iter().map(|(activity, _)| activity.eviction());
+        let Some((place, (cost, _))) = costs.enumerate().min_by_key(|(_, eviction)| *eviction)
+        else {
+            return false;
+        };
+        if cost == EvictionCost::Serving && !may_be_cut {
+            return false;
+        }
+        self.0.swap_remove(place).1.abort();
+        true
+    }
+
+    fn add(&mut self, activity: Arc<AdminActivity>, task: AbortHandle) {
+        self.0.push((activity, task));
+    }
+}
+
+async fn serve(
+    io: AdminIo,
+    activity: Arc<AdminActivity>,
+    service: Arc<impl AdminService>,
+    mut drain: DrainWatch,
+) {
+    let answer = |request| {
+        let (service, activity) = (&*service, &*activity);
+        async move {
+            let _serving = activity.serving();
+            Ok::<_, Infallible>(service.respond(request, activity).await)
+        }
+    };
+    let connection = http1::Builder::new()
+        // The deadlines follow from `activity`.
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(io), service_fn(answer));
+    let mut connection = pin!(connection);
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    let served = async {
+        let mut is_finishing = false;
+        loop {
+            tokio::select! {
+                served = &mut connection => return served,
+                _ = drain.begun(), if !is_finishing => {
+                    connection.as_mut().graceful_shutdown();
+                    is_finishing = true;
+                }
+                _ = look.tick() => {
+                    if activity.deadline().is_some_and(|due| due <= Instant::now()) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
     };
     if let Ok(Err(error)) = tokio::time::timeout(MAX_LIFETIME, served).await {
         tracing::debug!(%error, "an admin connection ended with an error");

@@ -7,7 +7,7 @@ use http::header::ACCEPT;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
-use super::http::{AdminResponse, AdminService, method_not_allowed, response, text};
+use super::http::{AdminActivity, AdminResponse, AdminService, method_not_allowed, response, text};
 use super::view::View;
 use crate::displace::rebalance::excess::Excess;
 use crate::observe::exposition::Format;
@@ -24,7 +24,9 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Public(pub Arc<View>);
 
 impl AdminService for Public {
-    async fn respond(&self, request: Request<Incoming>) -> AdminResponse {
+    const MAY_BE_CUT: bool = true;
+
+    async fn respond(&self, request: Request<Incoming>, _: &AdminActivity) -> AdminResponse {
         let view = &self.0;
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {

@@ -20,8 +20,7 @@ pub fn is_unanswered(error: &(dyn Error + 'static)) -> bool {
     let inner = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);
-    inner.is_some_and(|inner| inner.is::<Unanswered>())
-        || error.source().is_some_and(|source| is_unanswered(source))
+    inner.is_some_and(|inner| inner.is::<Unanswered>()) || error.source().is_some_and(is_unanswered)
 }
 
 /// Whether `error` says that the peer has ended the connection.

@@ -1,6 +1,8 @@
 //! Clients that are slow on purpose: they are disconnected at their deadlines and cost little memory,
 //! while other clients work as usual.
 
+use tokio::net::UnixStream;
+
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::frame;
@@ -133,4 +135,47 @@ async fn an_unread_response_times_out_and_others_are_served() {
         assert_eq!(end, End::Reset);
     }
     works(&proxy, &mut good).await;
+}
+
+/// More connections than the admin servers have at once.
+const MANY: usize = 40;
+
+#[tokio::test]
+async fn slow_clients_of_the_admin_servers_keep_no_other_out() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let config = format!(
+        "[admin]\nmetrics_bind = \"unix:{}\"\nbind = \"unix:{}\"\n{}",
+        path("metrics.sock").display(),
+        path("admin.sock").display(),
+        simple(&[([127, 0, 0, 1], 1).into()])
+    );
+    let _proxy = Proxy::start(&config).await;
+    for (socket, slow, good) in [
+        ("metrics.sock", "/metrics", "/healthz"),
+        ("admin.sock", "/v1/status", "/v1/listeners"),
+    ] {
+        let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let connect = async || Wire::unix(UnixStream::connect(path(socket)).await.unwrap());
+        let post = "POST /v1/close HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n".to_owned();
+        // Nothing, half a head, a head without its body, a request, and many whose responses are not read.
+        let sent = [
+            String::new(),
+            request(slow)[..12].to_owned(),
+            post,
+            request(slow),
+            request(slow).repeat(200),
+        ];
+        for sent in sent {
+            let mut others = Vec::new();
+            for _ in 0..MANY {
+                let mut other = connect().await;
+                other.flood_once(sent.as_bytes()).await;
+                others.push(other);
+            }
+            let mut client = connect().await;
+            client.send(request(good)).await;
+            assert_eq!(client.reply().await.0.status(), 200, "{sent:.30}");
+        }
+    }
 }
