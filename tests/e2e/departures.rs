@@ -102,6 +102,38 @@ async fn an_endpoint_behind_a_link_while_its_client_sends() {
     client.until_gone().await;
 }
 
+#[test]
+fn an_endpoint_without_a_network_is_noticed_in_the_middle_of_a_response() {
+    network::run_in_own(
+        LINKS,
+        "departures::an_endpoint_behind_a_link_in_the_middle_of_a_response",
+    );
+}
+
+/// The body of a response has no deadline between its pieces, because an event stream may be silent for
+/// long. It is the kernel that notices an endpoint which is gone.
+#[tokio::test]
+#[ignore = "needs a network of its own: run by the test before"]
+async fn an_endpoint_behind_a_link_in_the_middle_of_a_response() {
+    let link = Link::new();
+    let far = link.beyond(|| TcpListener::bind((Link::FAR, 0)).unwrap());
+    let endpoint = Endpoint::on(far);
+    let config = METRICS.to_owned() + &simple(&[endpoint.address]) + SHORT;
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (mut served, _) = endpoint.request().await;
+    served
+        .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nevent\r\n")
+        .await;
+    client.head().await;
+    assert_eq!(client.chunk().await, Some(b"event".to_vec()));
+    link.take_down();
+    client.closed().await;
+    let address = format!("endpoint=\"{}\"", endpoint.address);
+    Scrape::until(&proxy, "tidegate_endpoint_in_flight", &[&address], 0.0).await;
+}
+
 /// The kernel timers of tidegate's established connections: with clients if `port` is its own, with
 /// endpoints if it is theirs.
 fn timers(port: u16, is_own: bool) -> Vec<String> {

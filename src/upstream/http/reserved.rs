@@ -8,8 +8,9 @@ use super::sender::RequestSender;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::Upstream;
 
-/// The maximum number of upstreams to which one client connection has a connection of its own.
-const MAX_RESERVED: usize = 8;
+/// The maximum number of upstreams to which one client connection has a connection of its own: each is a
+/// file descriptor that other clients do not get.
+const MAX_RESERVED: usize = 2;
 
 /// The connections to endpoints that only one client connection uses, because they are authenticated: one
 /// for each upstream. They are closed together with the client connection.
