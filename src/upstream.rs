@@ -14,6 +14,7 @@ pub mod health;
 pub mod reachability;
 pub mod handover;
 pub mod endpoint;
+pub mod agenda;
 pub mod registry;
 pub mod group;
 pub mod discovery;

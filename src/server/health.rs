@@ -3,24 +3,25 @@
 //! The time of the next check is part of an endpoint's state: frequent reloads do not postpone checks,
 //! endpoints from discovery are included, and removed ones leave nothing behind.
 
+mod schedule;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, JoinSet};
 
+use self::schedule::{DueCheck, EndedCheck, Schedule};
 use crate::config::model::Health;
 use crate::session::Shared;
-use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::EndpointState;
-use crate::upstream::group::Upstream;
 use crate::upstream::health::{CheckOutcome, HealthChange};
 use crate::upstream::health_check::{HealthCheckError, health_check};
 
-/// How often endpoints are scanned for due checks.
-const SCAN_INTERVAL: Duration = Duration::from_millis(50);
+/// How often due checks are started.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The same without any health checks: only to notice the end of ejections.
-const IDLE_SCAN_INTERVAL: Duration = Duration::from_secs(1);
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checks that run at the same time: fewer than the reserved file descriptors. The most overdue come
 /// first.
@@ -45,78 +46,45 @@ pub(super) fn start(shared: &Arc<Shared>) -> HealthCheckTask {
 
 async fn run(shared: Arc<Shared>) {
     let mut running = JoinSet::new();
+    let mut schedule = Schedule::default();
     loop {
-        while running.try_join_next().is_some() {}
         // The snapshot is not held during the pause: a reload frees the old one where it swaps it.
-        let pause = start_due_checks(&shared, &shared.snapshot.load_full(), &mut running);
+        let pause = look(&shared, &mut schedule, &mut running);
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Starts the checks that are due; returns the pause until the next scan.
-fn start_due_checks(
+/// Starts the checks that are due; returns the pause until the next look.
+fn look(
     shared: &Arc<Shared>,
-    snapshot: &Snapshot,
-    running: &mut JoinSet<()>,
+    schedule: &mut Schedule,
+    running: &mut JoinSet<EndedCheck>,
 ) -> Duration {
     let now = Instant::now();
-    let mut due: Vec<DueCheck> = Vec::new();
-    let mut pause = IDLE_SCAN_INTERVAL;
-    for upstream in snapshot.upstreams() {
-        if upstream.settings.health.is_some() {
-            pause = SCAN_INTERVAL;
+    let snapshot = shared.snapshot.load_full();
+    while let Some(check) = running.try_join_next() {
+        match check {
+            Ok(check) => schedule.ended(&check, &snapshot, now),
+            // It panicked, and nothing is known of it but that its endpoint needs a next one.
+            Err(_) => schedule.invalidate(),
         }
-        let endpoints = upstream.endpoints().into_iter();
-        due.extend(endpoints.filter_map(|endpoint| DueCheck::if_due(upstream, endpoint, now)));
     }
-    due.sort_by_key(|check| check.due);
     let free = MAX_RUNNING_CHECKS.saturating_sub(running.len());
-    for check in due.into_iter().take(free) {
-        check
-            .endpoint
-            .health(now, |health| health.check_begins(&check.settings, now));
+    let (due, readmitted) = schedule.look(&snapshot, free, now);
+    for endpoint in readmitted {
+        log_readmitted(&endpoint, "time");
+    }
+    for check in due {
         running.spawn(check.run(Arc::clone(shared)));
     }
-    pause
-}
-
-/// A check of one endpoint that is due.
-struct DueCheck {
-    due: Instant,
-    settings: Health,
-    upstream: Arc<Upstream>,
-    endpoint: Arc<EndpointState>,
+    match schedule.has_checks() {
+        true => LOOK_INTERVAL,
+        false => IDLE_LOOK_INTERVAL,
+    }
 }
 
 impl DueCheck {
-    /// The check of `endpoint`, if it is due. Also drops state that the configuration no longer needs.
-    fn if_due(
-        upstream: &Arc<Upstream>,
-        endpoint: Arc<EndpointState>,
-        now: Instant,
-    ) -> Option<Self> {
-        if endpoint.ejection_has_ended(now) {
-            log_readmitted(&endpoint, "time");
-        }
-        let settings = upstream.settings.health.as_ref();
-        let due = endpoint.health(now, |health| {
-            if upstream.settings.ejection.is_none() {
-                health.forget_outcomes();
-            }
-            if settings.is_none() {
-                health.forget_checks();
-            }
-            settings.map(|settings| health.check_due(settings, random_fraction, now))
-        })?;
-        (due <= now).then_some(Self {
-            due,
-            settings: settings?.clone(),
-            upstream: Arc::clone(upstream),
-            endpoint,
-        })
-    }
-
-    async fn run(self, shared: Arc<Shared>) {
+    async fn run(self, shared: Arc<Shared>) -> EndedCheck {
         let Self {
             settings,
             upstream,
@@ -129,7 +97,11 @@ impl DueCheck {
         {
             // Nothing to hold against the endpoint: it has not been asked.
             tracing::warn!(endpoint = &*endpoint.label, %error, "health check skipped: the failure is not the endpoint's");
-            return;
+            let now = Instant::now();
+            endpoint.health(now, |health| {
+                health.check_skipped(settings, random_fraction(), now);
+            });
+            return self.end();
         }
         // After a reload with other settings the result says nothing about the endpoint.
         let snapshot = shared.snapshot.load();
@@ -137,6 +109,7 @@ impl DueCheck {
         if current.and_then(|current| current.settings.health.as_ref()) == Some(settings) {
             record(endpoint, settings, result.as_ref().err());
         }
+        self.end()
     }
 }
 

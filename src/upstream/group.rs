@@ -181,6 +181,7 @@ impl Upstream {
         let before = std::mem::replace(&mut *locked(&self.group), group);
         // Outside the lock: freeing a thousand endpoints must not hold up picks.
         drop(before);
+        self.registry.agenda().endpoints_changed();
         self.limit_ejected(Instant::now());
     }
 

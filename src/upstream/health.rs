@@ -180,6 +180,11 @@ impl EndpointHealth {
         change.or((readmitted && !self.checks.is_down).then_some(HealthChange::Readmitted))
     }
 
+    /// A check has ended without a result. The next one is due as usual.
+    pub fn check_skipped(&mut self, settings: &Health, chance: f64, now: Instant) {
+        self.checks.skip(settings, chance, now);
+    }
+
     /// A session succeeded: it got a response, and the response was not a failure.
     pub fn passed(&mut self, settings: &Ejection, now: Instant) {
         self.ejections.passed(settings, now);

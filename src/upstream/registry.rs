@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rustls::client::ClientConfig;
 
+use super::agenda::HealthAgenda;
 use super::endpoint::{EndpointKey, EndpointState, locked};
 use super::handover::{UnclaimedHandover, UpstreamHandover, UpstreamsHandover};
 use super::queue::Queue;
@@ -146,6 +147,7 @@ pub struct Registry {
     drained: Mutex<HashSet<EndpointKey>>,
     /// State from a predecessor that has not been claimed yet.
     unclaimed: Mutex<UnclaimedHandover>,
+    agenda: HealthAgenda,
 }
 
 impl Registry {
@@ -167,6 +169,11 @@ impl Registry {
             unclaimed: Mutex::new(UnclaimedHandover::new(upstreams, endpoints)),
             ..Self::default()
         }
+    }
+
+    /// What the health checks have to learn.
+    pub fn agenda(&self) -> &HealthAgenda {
+        &self.agenda
     }
 
     /// The state to hand to a successor.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Upstream;
 use crate::upstream::endpoint::{EndpointState, locked};
 use crate::upstream::health::{HealthStatus, SessionFailure, max_ejected};
+use crate::upstream::time::later;
 
 /// Held while ejected endpoints are counted and one more is ejected. Without it, two workers could
 /// both see room for one more ejection, and together exceed the maximum share.
@@ -43,9 +44,7 @@ impl Upstream {
         // A tunnel may outlive its endpoint's place in the upstream: one that is drained or removed
         // must not count against the maximum share of those that serve.
         let endpoints = self.serving();
-        if endpoints.iter().all(|serving| serving.id != endpoint.id) {
-            return None;
-        }
+        let serving = endpoints.iter().find(|serving| serving.id == endpoint.id)?;
         let _ejecting = locked(&EJECTING);
         if ejected(&endpoints, now).len() >= max_ejected(settings, endpoints.len()) {
             if failure == SessionFailure::Connect {
@@ -54,9 +53,12 @@ impl Upstream {
             return None;
         }
         // Another worker may have ejected it since the first look at its health.
-        endpoint.health(now, |health| {
+        let time = endpoint.health(now, |health| {
             (!health.is_ejected(now)).then(|| health.eject(settings, now))
-        })
+        })?;
+        let agenda = self.registry.agenda();
+        agenda.ejected(serving, later(now, time));
+        Some(time)
     }
 
     /// Readmits endpoints if more are ejected than allowed, because the set of serving endpoints has

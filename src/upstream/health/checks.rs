@@ -95,6 +95,12 @@ impl CheckHistory {
         self.due = Some(overdue_at(settings, now));
     }
 
+    /// A check has ended without a result.
+    pub(super) fn skip(&mut self, settings: &Health, chance: f64, now: Instant) {
+        let interval = settings.interval.min(YEAR).mul_f64(0.9 + 0.2 * chance);
+        self.due = Some(later(now, interval));
+    }
+
     /// A check has ended with `result`.
     pub(super) fn take(
         &mut self,
@@ -103,8 +109,7 @@ impl CheckHistory {
         chance: f64,
         now: Instant,
     ) -> Option<HealthChange> {
-        let interval = settings.interval.min(YEAR).mul_f64(0.9 + 0.2 * chance);
-        self.due = Some(later(now, interval));
+        self.skip(settings, chance, now);
         let fault = result.err().map(bounded);
         let differs = self.fault.as_deref() != fault;
         self.fault = fault.map(Into::into);
