@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::tunnel_filter::TunnelFilter;
-use super::worker_queries::{ListPosition, LiveTunnel, TunnelRef, WorkerUnresponsive, Workers};
+use super::worker_queries::{CloseCandidate, TunnelRef, WorkerUnresponsive, Workers};
 use crate::config::model::{CloseOrder, ClosePace};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
@@ -115,7 +115,7 @@ pub enum Speed {
 }
 
 /// A tunnel that a job is to close, and its worker.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChosenTunnel {
     /// The number of its worker.
     pub worker: usize,
@@ -276,16 +276,13 @@ pub async fn choose(
     order: CloseOrder,
 ) -> Result<Vec<ChosenTunnel>, WorkerUnresponsive> {
     let mut chosen: Vec<(Duration, ChosenTunnel)> = Vec::new();
-    let visit = |worker, tunnel: LiveTunnel| {
+    let visit = |worker, tunnel: CloseCandidate| {
         let reference = tunnel.reference;
-        if tunnel.ending.is_none() {
+        if !tunnel.is_ending {
             chosen.push((tunnel.age, ChosenTunnel { worker, reference }));
         }
-        true
     };
-    workers
-        .tunnels(filter, ListPosition::default(), visit)
-        .await?;
+    workers.candidates(filter, visit).await?;
     match order {
         CloseOrder::Oldest => chosen.sort_by_key(|(age, _)| Reverse(*age)),
         CloseOrder::Random => fastrand::shuffle(&mut chosen),

@@ -14,7 +14,7 @@ pub mod budget;
 pub mod excess;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use super::Displacer;
 use super::jobs::{ChosenTunnel, Job, JobSpec, Speed};
 use super::periodic::PeriodicTask;
 use super::tunnel_filter::TunnelFilter;
-use super::worker_queries::{ListPosition, LiveTunnel, Workers};
+use super::worker_queries::{CloseCandidate, Workers};
 use crate::config::model::{self, RebalanceConfig};
 use crate::tunnel::ended::{CloseMessage, Ended};
 use crate::upstream::group::Upstream;
@@ -128,12 +128,17 @@ impl UpstreamRebalancer {
         if is_busy || allowed == 0 || now < self.not_before {
             return;
         }
-        let Some(candidates) =
-            candidates(&displacer.workers, upstream, &excess, settings.min_age).await
-        else {
+        let mut donors: Donors<'_> = excess
+            .of
+            .iter()
+            .filter(|(_, above)| *above > 0)
+            .map(|(state, above)| (&*state.label, Donor::new(*above, allowed)))
+            .collect();
+        if !count(&displacer.workers, upstream, &mut donors, settings.min_age).await {
             return;
-        };
-        let chosen = in_turn(&candidates, allowed);
+        }
+        let oldest: Vec<_> = donors.into_values().map(Donor::oldest).collect();
+        let chosen = in_turn(&oldest, allowed);
         if chosen.is_empty() {
             // Listing all tunnels costs more than counting: do not repeat it at every check.
             self.not_before = now + RECONNECT_TIME;
@@ -184,65 +189,69 @@ impl UpstreamRebalancer {
     }
 }
 
-/// For each endpoint, the oldest tunnels of at least `min_age`, as many as it has to give up. `None` if a
-/// worker does not respond: it is asked again at the next check.
-async fn candidates(
+/// The endpoints that have to give up tunnels, by address.
+type Donors<'a> = HashMap<&'a str, Donor>;
+
+/// Shows the upstream's tunnels to their donors. Returns `false` if a worker does not respond: it is asked
+/// again at the next check.
+async fn count(
     workers: &Workers,
     upstream: &Upstream,
-    excess: &Excess,
+    donors: &mut Donors<'_>,
     min_age: Duration,
-) -> Option<Vec<Vec<ChosenTunnel>>> {
+) -> bool {
     let filter = Arc::new(TunnelFilter {
         upstream: Some(upstream.name.to_string()),
         ..TunnelFilter::default()
     });
-    let giving = excess.of.iter().filter(|(_, above)| *above > 0);
-    let mut donors: HashMap<&str, Donor> = giving
-        .map(|(state, above)| (&*state.label, Donor::new(*above)))
-        .collect();
-    let visit = |worker, tunnel: LiveTunnel| {
+    let visit = |worker, tunnel: CloseCandidate| {
         if let Some(donor) = donors.get_mut(&*tunnel.series.endpoint) {
             donor.count(worker, &tunnel, min_age);
         }
-        true
     };
-    let listing = workers.tunnels(&filter, ListPosition::default(), visit);
-    listing.await.ok()?;
-    Some(donors.into_values().map(Donor::oldest).collect())
+    workers.candidates(&filter, visit).await.is_ok()
 }
 
-/// An endpoint that has to give up tunnels.
+/// An endpoint that has to give up tunnels. It remembers only as many as can be moved now.
 #[derive(Debug)]
 struct Donor {
     above: usize,
+    most: usize,
     /// Tunnels that are being closed already.
     leaving: usize,
-    old: Vec<(Duration, ChosenTunnel)>,
+    /// The oldest tunnels so far, the youngest of them first.
+    old: BinaryHeap<Reverse<(Duration, ChosenTunnel)>>,
 }
 
 impl Donor {
-    fn new(above: usize) -> Self {
+    /// A donor of `above` tunnels, of which `allowed` may be moved now.
+    fn new(above: usize, allowed: usize) -> Self {
         Self {
             above,
+            most: above.min(allowed),
             leaving: 0,
-            old: Vec::new(),
+            old: BinaryHeap::new(),
         }
     }
 
-    fn count(&mut self, worker: usize, tunnel: &LiveTunnel, min_age: Duration) {
+    fn count(&mut self, worker: usize, tunnel: &CloseCandidate, min_age: Duration) {
         let reference = tunnel.reference;
-        if tunnel.ending.is_some() {
+        if tunnel.is_ending {
             self.leaving += 1;
         } else if tunnel.age >= min_age {
-            self.old
-                .push((tunnel.age, ChosenTunnel { worker, reference }));
+            let chosen = ChosenTunnel { worker, reference };
+            self.old.push(Reverse((tunnel.age, chosen)));
+            if self.old.len() > self.most {
+                self.old.pop();
+            }
         }
     }
 
-    fn oldest(mut self) -> Vec<ChosenTunnel> {
-        self.old.sort_by_key(|(age, _)| Reverse(*age));
-        self.old.truncate(self.above.saturating_sub(self.leaving));
-        self.old.into_iter().map(|(_, chosen)| chosen).collect()
+    /// The tunnels to move, the oldest first.
+    fn oldest(self) -> Vec<ChosenTunnel> {
+        let left = self.above.saturating_sub(self.leaving);
+        let oldest = self.old.into_sorted_vec().into_iter().take(left);
+        oldest.map(|Reverse((_, chosen))| chosen).collect()
     }
 }
 
@@ -251,4 +260,55 @@ fn in_turn(candidates: &[Vec<ChosenTunnel>], max: usize) -> Vec<ChosenTunnel> {
     let longest = candidates.iter().map(Vec::len).max().unwrap_or(0);
     let turns = (0..longest).flat_map(|turn| candidates.iter().filter_map(move |it| it.get(turn)));
     turns.take(max).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::displace::worker_queries::TunnelRef;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// As if all were kept and sorted, but with no more memory than the tunnels that can be moved.
+        #[test]
+        fn a_donor_gives_up_its_oldest_and_remembers_no_more(
+            tunnels in proptest::collection::vec((0..50_u64, 0..8_u8), 0..200),
+            above in 0..40_usize,
+            allowed in 1..40_usize,
+        ) {
+            let counters = crate::observe::series::ListenerSeries::new("main".into());
+            let registry = Arc::default();
+            let address = model::Address::Ip("127.0.0.1:1".parse().unwrap());
+            let endpoint = model::EndpointConfig::at(address);
+            let settings = model::UpstreamConfig::listed("main", vec![endpoint]);
+            let upstream = Upstream::new(&settings, &registry).unwrap();
+            let series = counters.route("main").endpoint(&upstream.endpoints()[0]);
+            let min_age = Duration::from_secs(10);
+            let mut donor = Donor::new(above, allowed);
+            let (mut old, mut leaving) = (Vec::new(), 0);
+            for (place, (age, kind)) in tunnels.into_iter().enumerate() {
+                let age = Duration::from_secs(age);
+                let is_ending = kind == 0;
+                let reference = TunnelRef { place, session: place as u64 };
+                let series = Arc::clone(&series);
+                let tunnel = CloseCandidate { reference, series, age, is_ending };
+                donor.count(0, &tunnel, min_age);
+                prop_assert!(donor.old.len() <= above.min(allowed));
+                leaving += usize::from(is_ending);
+                if !is_ending && age >= min_age {
+                    old.push(age);
+                }
+            }
+            old.sort_by_key(|age| Reverse(*age));
+            old.truncate(above.saturating_sub(leaving).min(allowed));
+            let ages: HashMap<usize, Duration> = donor
+                .old
+                .iter()
+                .map(|Reverse((age, chosen))| (chosen.reference.place, *age))
+                .collect();
+            let chosen = donor.oldest();
+            let chosen: Vec<Duration> = chosen.iter().map(|it| ages[&it.reference.place]).collect();
+            prop_assert_eq!(chosen, old);
+        }
+    }
 }

@@ -47,14 +47,23 @@ pub enum WorkerQuery {
         /// Selects tunnels.
         filter: Arc<TunnelFilter>,
         /// Receives the page.
-        response: oneshot::Sender<TunnelPage>,
+        response: oneshot::Sender<TunnelPage<LiveTunnel>>,
+    },
+    /// List the tunnels that match, with only what choosing tunnels to close takes.
+    Candidates {
+        /// The place to begin with.
+        from: usize,
+        /// Selects tunnels.
+        filter: Arc<TunnelFilter>,
+        /// Receives the page.
+        response: oneshot::Sender<TunnelPage<CloseCandidate>>,
     },
     /// Close these tunnels with this Close message; responds with how many were still open.
     Close(Vec<TunnelRef>, CloseMessage, oneshot::Sender<usize>),
 }
 
 /// A tunnel of a worker: its place in the table, and its session, because the place may be reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TunnelRef {
     /// Its place in the worker's table.
     pub place: usize,
@@ -64,9 +73,9 @@ pub struct TunnelRef {
 
 /// A page of tunnels.
 #[derive(Debug)]
-pub struct TunnelPage {
+pub struct TunnelPage<T> {
     /// The tunnels that match.
-    pub tunnels: Vec<LiveTunnel>,
+    pub tunnels: Vec<T>,
     /// The place to continue with, if there are more.
     pub next: Option<usize>,
 }
@@ -94,6 +103,20 @@ pub struct LiveTunnel {
     pub ending: Option<Ended>,
 }
 
+/// A live tunnel that may be chosen to be closed. There may be a million of them, so nothing of it is copied to
+/// the heap.
+#[derive(Debug, Clone)]
+pub struct CloseCandidate {
+    /// Where to find it again.
+    pub reference: TunnelRef,
+    /// Its listener, route, upstream and endpoint.
+    pub series: Arc<EndpointSeries>,
+    /// How long it has been open.
+    pub age: Duration,
+    /// Whether it is being closed already.
+    pub is_ending: bool,
+}
+
 /// The traffic of a tunnel since it opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -118,7 +141,14 @@ pub fn execute(worker: &Worker, query: WorkerQuery) {
             filter,
             response,
         } => {
-            let _ = response.send(page(worker, from, &filter));
+            let _ = response.send(page(worker, from, &filter, LiveTunnel::new));
+        }
+        WorkerQuery::Candidates {
+            from,
+            filter,
+            response,
+        } => {
+            let _ = response.send(page(worker, from, &filter, CloseCandidate::new));
         }
         WorkerQuery::Close(named, words, closed) => {
             let words = Rc::new(words);
@@ -134,7 +164,12 @@ pub fn execute(worker: &Worker, query: WorkerQuery) {
     }
 }
 
-fn page(worker: &Worker, from: usize, filter: &TunnelFilter) -> TunnelPage {
+fn page<T>(
+    worker: &Worker,
+    from: usize,
+    filter: &TunnelFilter,
+    describe: impl Fn(TunnelRef, &TunnelEntry, &TunnelFacts, (Duration, Duration)) -> T,
+) -> TunnelPage<T> {
     let now = Instant::now();
     let mut tunnels = Vec::new();
     let next = worker
@@ -143,7 +178,9 @@ fn page(worker: &Worker, from: usize, filter: &TunnelFilter) -> TunnelPage {
             let facts = &record.facts;
             let age = now.saturating_duration_since(facts.opened);
             if filter.matches(facts, age, quiet) {
-                tunnels.push(LiveTunnel::new(place, entry, facts, (age, quiet)));
+                let session = facts.session.0;
+                let reference = TunnelRef { place, session };
+                tunnels.push(describe(reference, entry, facts, (age, quiet)));
             }
         });
     TunnelPage { tunnels, next }
@@ -151,17 +188,14 @@ fn page(worker: &Worker, from: usize, filter: &TunnelFilter) -> TunnelPage {
 
 impl LiveTunnel {
     fn new(
-        place: usize,
+        reference: TunnelRef,
         entry: &TunnelEntry,
         facts: &TunnelFacts,
         (age, quiet): (Duration, Duration),
     ) -> Self {
         let meter = &entry.meter;
         Self {
-            reference: TunnelRef {
-                place,
-                session: facts.session.0,
-            },
+            reference,
             client: facts.client,
             series: Arc::clone(&facts.series),
             target: facts.target.clone(),
@@ -175,6 +209,22 @@ impl LiveTunnel {
                 messages_from_endpoint: meter.messages(Side::Endpoint),
             },
             ending: entry.verdict(),
+        }
+    }
+}
+
+impl CloseCandidate {
+    fn new(
+        reference: TunnelRef,
+        entry: &TunnelEntry,
+        facts: &TunnelFacts,
+        (age, _): (Duration, Duration),
+    ) -> Self {
+        Self {
+            reference,
+            series: Arc::clone(&facts.series),
+            age,
+            is_ending: entry.verdict().is_some(),
         }
     }
 }
@@ -283,6 +333,26 @@ impl Workers {
         Ok(None)
     }
 
+    /// Calls `visit` with each tunnel that matches and its worker, page by page and worker by worker.
+    ///
+    /// # Errors
+    /// [`WorkerUnresponsive`].
+    pub async fn candidates(
+        &self,
+        filter: &Arc<TunnelFilter>,
+        mut visit: impl FnMut(usize, CloseCandidate),
+    ) -> Result<(), WorkerUnresponsive> {
+        for (worker, link) in self.0.iter().enumerate() {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let page = link.candidates(from, filter).await?;
+                page.tunnels.into_iter().for_each(|it| visit(worker, it));
+                next = page.next;
+            }
+        }
+        Ok(())
+    }
+
     /// Closes tunnels of one worker; returns how many were still open.
     ///
     /// # Errors
@@ -305,9 +375,23 @@ impl WorkerLink {
         &self,
         from: usize,
         filter: &Arc<TunnelFilter>,
-    ) -> Result<TunnelPage, WorkerUnresponsive> {
+    ) -> Result<TunnelPage<LiveTunnel>, WorkerUnresponsive> {
         let (response, page) = oneshot::channel();
         let query = WorkerQuery::Tunnels {
+            from,
+            filter: Arc::clone(filter),
+            response,
+        };
+        self.ask(query, page).await
+    }
+
+    async fn candidates(
+        &self,
+        from: usize,
+        filter: &Arc<TunnelFilter>,
+    ) -> Result<TunnelPage<CloseCandidate>, WorkerUnresponsive> {
+        let (response, page) = oneshot::channel();
+        let query = WorkerQuery::Candidates {
             from,
             filter: Arc::clone(filter),
             response,
