@@ -102,10 +102,9 @@ impl AdminClient {
         })
     }
 
-    /// A client for each generation, the youngest first. Only for one of them if --generation names it;
-    /// only for the serving one with --json, whose output is a single document.
+    /// A client for each generation, the youngest first; only for one of them if --generation names it.
     pub(super) fn generations(&self) -> Result<Vec<Self>, ClientError> {
-        if self.generation.is_some() || self.json {
+        if self.generation.is_some() {
             return Ok(vec![self.clone()]);
         }
         let status: StatusInfo = self.read(&self.ask(Operation::Status, "", None::<&()>)?)?;

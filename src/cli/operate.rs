@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
+use serde_json::{Map, Value};
 use tidegate::displace::tunnel_filter::{ClientNet, HumanDuration, TunnelFilter, TunnelId};
 
 use super::client::{AdminClient, ClientError};
@@ -117,7 +118,7 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
 
 /// Prints the response as JSON, unchanged but for its layout.
 fn show_json(response: &Bytes) {
-    match serde_json::from_slice::<serde_json::Value>(response) {
+    match serde_json::from_slice::<Value>(response) {
         Ok(value) => out(&format!("{value:#}\n")),
         Err(_) => out(&String::from_utf8_lossy(response)),
     }
@@ -153,6 +154,33 @@ fn each_generation(
             text.unwrap_or_else(|failure| format!("{}\n", table::harmless(&failure.to_string())));
         out(&format!("{} (draining):\n{text}", name(client)));
     }
+    Ok(())
+}
+
+/// Asks every generation and prints the response of the serving one, an object, with those of the older ones as
+/// `older_generations`. Each of these has its `generation`, and the same fields or an `error`. With --generation
+/// there is only that one's response.
+fn each_generation_json(
+    client: &AdminClient,
+    mut ask: impl FnMut(&AdminClient) -> Result<Bytes, ClientError>,
+) -> Result<(), ClientError> {
+    let generations = client.generations()?;
+    let Some((youngest, older)) = generations.split_first() else {
+        return Ok(());
+    };
+    let mut document: Map<String, Value> = client.read(&ask(youngest)?)?;
+    if client.generation.is_none() {
+        let older = older.iter().map(|client| {
+            let response = ask(client).and_then(|response| client.read(&response));
+            let mut entry: Map<String, Value> = response.unwrap_or_else(|failure| {
+                Map::from_iter([("error".to_owned(), failure.to_string().into())])
+            });
+            entry.insert("generation".to_owned(), client.generation.into());
+            Value::Object(entry)
+        });
+        document.insert("older_generations".to_owned(), older.collect());
+    }
+    out(&format!("{:#}\n", Value::Object(document)));
     Ok(())
 }
 

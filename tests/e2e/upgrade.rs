@@ -275,6 +275,40 @@ async fn a_program_that_is_not_tidegate_takes_nothing_over() {
     assert_eq!(printed.code, 0, "{printed:?}");
 }
 
+/// What commands print as JSON has the older generations, too: here two of them with a tunnel each.
+async fn in_json(operator: &Operator, endpoint: SocketAddr) {
+    let endpoint = endpoint.to_string();
+    let drain = ["drain", &endpoint, "--json"];
+    let undrain = ["undrain", &endpoint, "--json"];
+    let cases: [(&[&str], &str, Value); 4] = [
+        (&["close", "--all", "--json"], "/matched", json!(1)),
+        (
+            &["tunnels", "--json"],
+            "/tunnels/0/endpoint",
+            json!(endpoint),
+        ),
+        (&drain, "/endpoint/state", json!("drained")),
+        (&undrain, "/endpoint/state", json!("up")),
+    ];
+    for (words, pointer, expected) in cases {
+        let printed = operator.run(words).await;
+        let printed: Value = serde_json::from_str(&printed.out).unwrap();
+        assert_eq!(printed.pointer(pointer), Some(&expected), "{printed:#}");
+        let older = printed["older_generations"].as_array().unwrap();
+        let numbers: Vec<&Value> = older.iter().map(|it| &it["generation"]).collect();
+        assert_eq!(numbers, [2, 1], "{printed:#}");
+        for older in older {
+            assert_eq!(older.pointer(pointer), Some(&expected), "{printed:#}");
+        }
+        let one = operator
+            .run(&[words, &["--generation", "1"]].concat())
+            .await;
+        let one: Value = serde_json::from_str(&one.out).unwrap();
+        assert_eq!(one.pointer(pointer), Some(&expected), "{one:#}");
+        assert_eq!(one.get("older_generations"), None);
+    }
+}
+
 #[tokio::test]
 async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     let echo = Echo::start("echo").await;
@@ -323,6 +357,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
         "{}",
         printed.out
     );
+    in_json(&operator, echo.address).await;
     let close = ["close", "--generation", "1", "--all", "--yes"];
     let printed = operator.run(&close).await;
     assert_eq!(printed.out, "closed 1 of 1 tunnel\n");

@@ -3,10 +3,10 @@
 use clap::Args;
 use tidegate::admin::api::close as api;
 use tidegate::admin::api::operation::Operation;
-use tidegate::admin::api::status::JobInfo;
+use tidegate::admin::closing::JobInfo;
 use tidegate::displace::tunnel_filter::{HumanDuration, TunnelId};
 
-use super::{FilterArgs, each_generation, show_json, tunnels_in_words};
+use super::{FilterArgs, each_generation, each_generation_json, show_json, tunnels_in_words};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 
@@ -74,8 +74,9 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
         reason,
     };
     if client.json {
-        show_json(&client.ask(Operation::CloseTunnels, "", Some(&close))?);
-        return Ok(());
+        return each_generation_json(&client, |client| {
+            client.ask(Operation::CloseTunnels, "", Some(&close))
+        });
     }
     each_generation(&client, |client| {
         let response = client.ask(Operation::CloseTunnels, "", Some(&close))?;

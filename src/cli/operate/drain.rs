@@ -7,7 +7,7 @@ use tidegate::admin::api::endpoints::{EndpointChangeResponse, EndpointRequest, W
 use tidegate::admin::api::listeners::{self, ListenerInfo};
 use tidegate::admin::api::operation::Operation;
 
-use super::{show_json, tunnels_in_words};
+use super::{each_generation_json, show_json, tunnels_in_words};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 use crate::cli::table::harmless;
@@ -63,17 +63,39 @@ impl DrainArgs {
     }
 }
 
-/// Drains the endpoint in older generations, too: their `on_drain` decides about their own tunnels.
+/// Changes the endpoint in older generations: their `on_drain` decides about their own tunnels. Returns a line
+/// for each that has tunnels to it.
 fn on_older(
     client: &AdminClient,
     operation: Operation,
     which: &EndpointRequest,
-) -> Result<(), ClientError> {
+) -> Result<String, ClientError> {
+    let mut lines = String::new();
     for older in client.generations()?.iter().skip(1) {
         // It may have exited, or may not know this endpoint: neither is an error here.
-        let _ = older.ask(operation, "", Some(which));
+        let response = older.ask(operation, "", Some(which));
+        let changed = response.and_then(|response| older.read::<EndpointChangeResponse>(&response));
+        let tunnels = changed.map_or(0, |changed| changed.endpoint.tunnels);
+        if tunnels > 0 {
+            let (generation, tunnels) = (
+                older.generation.unwrap_or_default(),
+                tunnels_in_words(tunnels),
+            );
+            lines.push_str(&format!(
+                "generation {generation} (draining) has {tunnels} to it\n"
+            ));
+        }
     }
-    Ok(())
+    Ok(lines)
+}
+
+/// Changes an endpoint in all generations, and prints their responses as JSON.
+fn steer_json(
+    client: &AdminClient,
+    operation: Operation,
+    which: &EndpointRequest,
+) -> Result<(), ClientError> {
+    each_generation_json(client, |client| client.ask(operation, "", Some(which)))
 }
 
 pub(super) fn drain(verb: &DrainArgs) -> Result<(), ClientError> {
@@ -84,7 +106,10 @@ pub(super) fn drain(verb: &DrainArgs) -> Result<(), ClientError> {
 }
 
 fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), ClientError> {
-    on_older(client, Operation::DrainEndpoint, which)?;
+    if client.json {
+        return steer_json(client, Operation::DrainEndpoint, which);
+    }
+    let older = on_older(client, Operation::DrainEndpoint, which)?;
     let steered = steer(client, Operation::DrainEndpoint, which)?;
     let Some(EndpointChangeResponse { upstream, endpoint }) = steered else {
         return Ok(());
@@ -94,6 +119,7 @@ fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), C
     out(&format!(
         "endpoint {name} of upstream {upstream} is drained: it gets no new sessions and still has {tunnels}\n"
     ));
+    out(&older);
     if endpoint.tunnels > 0 {
         out(&format!(
             "to close them: tidegate close --upstream {upstream} --endpoint {} --code 1012 \
@@ -160,6 +186,9 @@ fn undrain_listener(
 }
 
 fn undrain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), ClientError> {
+    if client.json {
+        return steer_json(client, Operation::UndrainEndpoint, which);
+    }
     on_older(client, Operation::UndrainEndpoint, which)?;
     let steered = steer(client, Operation::UndrainEndpoint, which)?;
     if let Some(EndpointChangeResponse { upstream, endpoint }) = steered {

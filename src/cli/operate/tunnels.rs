@@ -7,7 +7,7 @@ use tidegate::admin::api::tunnels::{
 };
 use tidegate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
 
-use super::{FilterArgs, NOTHING, each_generation, show_json};
+use super::{FilterArgs, NOTHING, each_generation, each_generation_json};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::colour_out;
 use crate::cli::table::{Cell, table};
@@ -67,8 +67,9 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
     };
     let query = query(&which.filter(id), &layout);
     if client.json {
-        show_json(&client.ask(Operation::Tunnels, &query, NOTHING)?);
-        return Ok(());
+        return each_generation_json(&client, |client| {
+            client.ask(Operation::Tunnels, &query, NOTHING)
+        });
     }
     each_generation(&client, |client| {
         let response = client.ask(Operation::Tunnels, &query, NOTHING)?;
