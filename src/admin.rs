@@ -6,6 +6,7 @@
 //! as a `ControlCommand`.
 
 pub mod error;
+pub mod closing;
 pub mod reload_plan;
 pub mod command;
 pub mod exchange;

@@ -9,6 +9,7 @@
 pub mod tunnel_filter;
 pub mod worker_queries;
 pub mod live_tunnels;
+pub mod fleet;
 pub mod jobs;
 pub mod periodic;
 pub mod evict;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::config::model::{self, Config, LeadsTo, TunnelLimits};
+use crate::config::model::{self, Config, DisplacementPolicy, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
 use crate::quota::Quota;
 use crate::route::{self, RouteTable};
@@ -27,6 +27,8 @@ pub struct Snapshot {
     /// Positions in `routes`.
     by_name: HashMap<Arc<str>, usize>,
     upstreams: Vec<Arc<Upstream>>,
+    /// `on_removed` of upstreams that were removed and may still have tunnels.
+    on_removed: HashMap<Arc<str>, DisplacementPolicy>,
     registry: Arc<Registry>,
 }
 
@@ -111,6 +113,10 @@ impl Snapshot {
                 Route::new(route, &by_name, tunnels.unwrap_or_default())
             })
             .collect();
+        let mut on_removed = before.map_or_else(HashMap::new, |before| on_removed(config, before));
+        // A tunnel keeps the state of its endpoint: without any state there is no tunnel left.
+        let living = registry.upstream_names();
+        on_removed.retain(|name, _| living.contains(name));
         let names = config.routes.iter().enumerate();
         Ok(Self {
             server: config.server.clone(),
@@ -121,6 +127,7 @@ impl Snapshot {
                 .map(|(at, route)| (Arc::clone(&route.name), at))
                 .collect(),
             upstreams,
+            on_removed,
             registry,
         })
     }
@@ -152,6 +159,11 @@ impl Snapshot {
             .find(|upstream| *upstream.name == *name)
     }
 
+    /// `on_removed` of upstreams that were removed and may still have tunnels.
+    pub fn on_removed(&self) -> &HashMap<Arc<str>, DisplacementPolicy> {
+        &self.on_removed
+    }
+
     fn tunnels_of(&self, name: &str) -> Option<Arc<Quota>> {
         let position = *self.by_name.get(name)?;
         Some(Arc::clone(&self.routes.get(position)?.tunnels))
@@ -167,6 +179,19 @@ impl Snapshot {
         let route = self.routes.get(*self.by_name.get(route)?)?;
         route.upstream.as_ref()
     }
+}
+
+/// `on_removed` of every upstream that there was until `before`, and that `config` does not have: a removed
+/// upstream has nothing else that says what happens to its tunnels.
+pub fn on_removed(config: &Config, before: &Snapshot) -> HashMap<Arc<str>, DisplacementPolicy> {
+    let mut policies = before.on_removed.clone();
+    for upstream in &before.upstreams {
+        policies.insert(Arc::clone(&upstream.name), upstream.settings.on_removed);
+    }
+    for upstream in &config.upstreams {
+        policies.remove(&upstream.name);
+    }
+    policies
 }
 
 /// The fields of the request id and of client certificates. Those of all listeners count everywhere,

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
+use super::closing::{DisplacedInfo, JobInfo};
 use super::error::ApiError;
 use super::exchange::exchange;
 use crate::handover::identity::Identity;
@@ -44,18 +45,23 @@ pub struct OlderGeneration {
 /// What it reported last.
 #[derive(Debug, Default)]
 struct LastSeen {
-    counts: GenerationCounts,
+    report: GenerationReport,
     /// Sessions in flight, by upstream and endpoint.
     in_flight: HashMap<(String, String), usize>,
 }
 
-/// The counts that it reports in its status.
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
-pub struct GenerationCounts {
+/// What it reports in its status.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub struct GenerationReport {
     /// Live tunnels.
     pub tunnels: u64,
     /// Client connections, tunnels included.
     pub connections: usize,
+    /// Jobs that close tunnels at a pace.
+    pub jobs: Vec<JobInfo>,
+    /// What was removed from its configuration while it had tunnels.
+    pub displaced: Vec<DisplacedInfo>,
 }
 
 /// What it reports of its upstreams: only the fields that are needed here, because an older version may
@@ -90,8 +96,13 @@ impl OlderGeneration {
     }
 
     /// What it reported a moment ago.
-    pub fn counts(&self) -> GenerationCounts {
-        locked(&self.seen).counts
+    pub fn report(&self) -> GenerationReport {
+        locked(&self.seen).report.clone()
+    }
+
+    /// Its live tunnels, as it reported them a moment ago.
+    pub fn tunnels(&self) -> u64 {
+        locked(&self.seen).report.tunnels
     }
 
     /// Sends it a request, and waits for its response.
@@ -127,7 +138,7 @@ impl OlderGeneration {
             ask("/v1/status").await.ok()?,
             ask("/v1/upstreams").await.ok()?,
         );
-        let counts = serde_json::from_slice(&status.1).ok()?;
+        let report = serde_json::from_slice(&status.1).ok()?;
         let upstreams: Vec<UpstreamReport> = serde_json::from_slice(&upstreams.1).ok()?;
         let mut in_flight = HashMap::new();
         for upstream in upstreams {
@@ -136,7 +147,7 @@ impl OlderGeneration {
                 in_flight.insert((upstream.name.clone(), endpoint.endpoint), own);
             }
         }
-        *locked(&self.seen) = LastSeen { counts, in_flight };
+        *locked(&self.seen) = LastSeen { report, in_flight };
         Some(())
     }
 }

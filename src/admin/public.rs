@@ -65,7 +65,7 @@ impl View {
         }
         let counters = self.workers.counters();
         let older = self.generations.all();
-        let older: Vec<u64> = older.iter().map(|it| it.counts().tunnels).collect();
+        let older: Vec<u64> = older.iter().map(|it| it.tunnels()).collect();
         let snapshot = self.shared.snapshot.load();
         let upstreams = snapshot.upstreams().iter();
         let excess: Vec<_> = upstreams

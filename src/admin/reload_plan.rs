@@ -1,29 +1,37 @@
 //! What a new configuration would change, and how many live tunnels each change affects.
 //!
-//! A reload itself closes no tunnel: those of removed routes and endpoints stay until they end. They
-//! are counted because a configuration that displaces most tunnels is more often a mistake (an empty
-//! template, the wrong file) than intended.
+//! A reload itself closes no tunnel: those of removed routes and endpoints stay until they end, unless
+//! `on_removed`, `on_drain` or `on_down` of the new configuration close them. [`Fleet`] decides that for the
+//! plan, as it does afterwards. They are counted because a configuration that displaces most tunnels is more
+//! often a mistake (an empty template, the wrong file) than intended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::closing::TunnelFate;
 use super::error::ApiError;
-use crate::config::model::{self, Discovery};
+use crate::config::model;
 use crate::config::{self, Loaded};
+use crate::displace::fleet::{DueEviction, Fleet, FleetEndpoint, FleetUpstream};
 use crate::displace::live_tunnels::LiveTunnels;
 use crate::snapshot::Snapshot;
-use crate::upstream::group::Upstream;
 
 /// What a reload would change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadPlan {
     /// Live tunnels in total.
     pub tunnels: u64,
-    /// Live tunnels whose route or endpoint would be removed or drained. The reload does not close them.
+    /// Live tunnels whose route or endpoint would be removed or drained, or that would be closed because of
+    /// the new configuration.
     pub displaced: u64,
+    /// Live tunnels that would be closed: because of `on_removed`, `on_drain` or `on_down`, those that are being
+    /// closed already included.
+    #[serde(default)]
+    pub closed: u64,
     /// Listeners that are added, changed or removed.
     pub listeners: Vec<PlannedPart>,
     /// Routes that are added, changed or removed, and unchanged ones that have tunnels.
@@ -68,13 +76,13 @@ pub struct Current<'a> {
 pub enum PlannedChange {
     /// It stays unchanged.
     Kept,
-    /// It stays, with other settings.
+    /// It stays, with other settings. Live tunnels keep the limits and timeouts that they were opened with.
     Changed,
     /// It is added.
     Added,
-    /// It is removed; its tunnels stay open.
+    /// It is removed.
     Removed,
-    /// It is drained: it gets nothing new, and its tunnels stay open.
+    /// It is drained: it gets nothing new.
     Drained,
     /// It was removed earlier; its last tunnels are still open.
     Gone,
@@ -89,7 +97,7 @@ pub struct PlannedPart {
     pub name: String,
     /// What would happen to it.
     pub change: PlannedChange,
-    /// Its live tunnels. The reload does not close them.
+    /// Its live tunnels. What happens to them is up to their endpoints.
     pub tunnels: u64,
 }
 
@@ -102,8 +110,18 @@ pub struct PlannedEndpoint {
     pub endpoint: String,
     /// What would happen to it.
     pub change: PlannedChange,
-    /// Its live tunnels. The reload does not close them.
+    /// Its live tunnels.
     pub tunnels: u64,
+    /// What would happen to them.
+    #[serde(default)]
+    pub then: TunnelFate,
+    /// The reason token that they would end with, if they are closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Sessions above its `max_tunnels` in the new configuration. They stay open, unless `rebalance` moves
+    /// them; the endpoint gets new ones when enough have ended.
+    #[serde(default)]
+    pub above_limit: u64,
 }
 
 /// How many tunnels a reload may displace.
@@ -132,7 +150,7 @@ impl Guard {
             return Ok(());
         }
         Err(ApiError::conflict(format!(
-            "not reloaded: {} of {} live tunnels would lose their route or endpoint; the limit is {max}. \
+            "not reloaded: {} of {} live tunnels would lose their route or endpoint, or be closed; the limit is {max}. \
              Check `tidegate reload --plan`, then use --max-displaced or --force",
             plan.displaced, plan.tunnels
         )))
@@ -149,7 +167,13 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPl
         needs_restart,
     } = running;
     let (now, old) = (config::compared(&new.source), config::compared(source));
-    let endpoints = endpoints(&new.config, snapshot, live);
+    let instant = Instant::now();
+    let fleets = Fleets {
+        before: Fleet::running(snapshot, instant),
+        after: Fleet::planned(&new.config, snapshot, instant),
+    };
+    let due = fleets.after.evictions(live);
+    let endpoints = fleets.endpoints(&due, live);
     let (new_routes, old_routes) = (named_routes(&now), named_routes(&old));
     let routes = parts(&new_routes, &old_routes, &|name| live.of_route(name));
     let tables = |table: &str, tunnels: &dyn Fn(&str) -> u64| {
@@ -163,7 +187,8 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPl
         settings.flat_map(|table| settings_of(table, (&now[table], &old[table]), needs_restart));
     ReloadPlan {
         tunnels: live.total(),
-        displaced: displaced(&routes, &endpoints, live),
+        displaced: displaced(&routes, &endpoints, &fleets.newly_due(&due, live), live),
+        closed: closed(&due, live),
         listeners: tables("listener", &|name| live.of_listener(name)),
         upstreams: tables("upstream", &|name| live.of_upstream(name)),
         settings: settings.collect(),
@@ -234,85 +259,117 @@ fn settings_of(table: &str, (new, old): (&Value, &Value), wait: &[&str]) -> Vec<
         .collect()
 }
 
-fn endpoints(new: &model::Config, snapshot: &Snapshot, live: &LiveTunnels) -> Vec<PlannedEndpoint> {
-    let names: BTreeSet<&str> = new
-        .upstreams
-        .iter()
-        .map(|it| &*it.name)
-        .chain(snapshot.upstreams().iter().map(|it| &*it.name))
-        .chain(live.endpoints().map(|(upstream, _)| &**upstream))
-        .collect();
-    names
-        .into_iter()
-        .flat_map(|name| {
-            let new = new.upstreams.iter().find(|it| *it.name == *name);
-            let old = snapshot.upstream(name).map(|it| &**it);
-            of_upstream(name, new, old, live)
-        })
+/// The endpoints before and after a reload.
+struct Fleets {
+    before: Fleet,
+    after: Fleet,
+}
+
+/// The endpoints of an upstream, by address.
+type Members<'a> = BTreeMap<&'a str, &'a FleetEndpoint>;
+
+fn members(upstream: Option<&FleetUpstream>) -> Members<'_> {
+    let endpoints = upstream.and_then(|upstream| upstream.endpoints.as_ref());
+    let endpoints = endpoints.into_iter().flatten();
+    endpoints
+        .map(|endpoint| (&*endpoint.label, endpoint))
         .collect()
 }
 
-/// For each endpoint of an upstream, by address: whether it accepts new sessions.
-type Members = BTreeMap<String, bool>;
-
-fn of_upstream(
-    name: &str,
-    new: Option<&model::UpstreamConfig>,
-    old: Option<&Upstream>,
-    live: &LiveTunnels,
-) -> Vec<PlannedEndpoint> {
-    let before: Members = old.map_or_else(Members::new, |old| {
-        let members = old.members().into_iter();
-        members
-            .map(|it| (it.state.label.to_string(), !it.is_drained))
-            .collect()
-    });
-    let after = new.map_or_else(|| Some(Members::new()), |new| after(new, old, &before));
-    let mut labels: BTreeSet<String> = before.keys().cloned().collect();
-    labels.extend(after.iter().flat_map(|after| after.keys().cloned()));
-    // Endpoints that were removed earlier may still have tunnels.
-    let here = live
-        .endpoints()
-        .filter(|(upstream, _)| ***upstream == *name);
-    labels.extend(here.map(|(_, endpoint)| endpoint.to_string()));
-    labels
-        .into_iter()
-        .map(|label| PlannedEndpoint {
-            upstream: name.to_owned(),
-            change: match (&after, before.get(&label)) {
-                (None, _) => PlannedChange::Unknown,
-                (Some(after), before) => match (after.get(&label), before) {
-                    (None, Some(_)) => PlannedChange::Removed,
-                    (None, None) => PlannedChange::Gone,
-                    (Some(false), Some(true) | None) => PlannedChange::Drained,
-                    (Some(_), None) => PlannedChange::Added,
-                    (Some(true), Some(false)) => PlannedChange::Changed,
-                    (Some(_), Some(_)) => PlannedChange::Kept,
-                },
-            },
-            tunnels: live.of_endpoint(name, &label),
-            endpoint: label,
-        })
-        .collect()
-}
-
-/// The endpoints that an upstream will have; `None` if they have to be looked up first.
-fn after(new: &model::UpstreamConfig, old: Option<&Upstream>, before: &Members) -> Option<Members> {
-    let looked_up = matches!(new.discovery, Discovery::Dns { .. } | Discovery::Srv { .. });
-    if looked_up {
-        let same = old.is_some_and(|old| old.settings.discovery == new.discovery);
-        return same.then(|| before.clone());
+impl Fleets {
+    fn endpoints(&self, due: &[DueEviction], live: &LiveTunnels) -> Vec<PlannedEndpoint> {
+        let fleets = [&self.before, &self.after];
+        let named = fleets.iter().flat_map(|fleet| &fleet.upstreams);
+        let mut names: BTreeSet<&str> = named.map(|upstream| &*upstream.name).collect();
+        names.extend(live.endpoints().map(|(upstream, _)| &**upstream));
+        let endpoints = names
+            .into_iter()
+            .map(|name| self.of_upstream(name, due, live));
+        endpoints.flatten().collect()
     }
-    let endpoints = new.endpoints.iter();
-    Some(
-        endpoints
-            .map(|it| (it.address.to_string(), !it.drain))
-            .collect(),
-    )
+
+    fn of_upstream(
+        &self,
+        name: &str,
+        due: &[DueEviction],
+        live: &LiveTunnels,
+    ) -> Vec<PlannedEndpoint> {
+        let upstream = self.after.upstream(name);
+        let is_known = upstream.is_none_or(|upstream| upstream.endpoints.is_some());
+        let (before, after) = (members(self.before.upstream(name)), members(upstream));
+        let mut labels: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
+        // Endpoints that were removed earlier may still have tunnels.
+        let here = live
+            .endpoints()
+            .filter(|(upstream, _)| ***upstream == *name);
+        labels.extend(here.map(|(_, endpoint)| &**endpoint));
+        let planned = |label: &str| {
+            let tunnels = live.of_endpoint(name, label);
+            let (then, reason) = match is_known {
+                true => TunnelFate::of(due, name, label),
+                false => (TunnelFate::Unknown, None),
+            };
+            let limit = after.get(label).and_then(|endpoint| endpoint.max_tunnels);
+            PlannedEndpoint {
+                upstream: name.to_owned(),
+                endpoint: label.to_owned(),
+                change: match is_known {
+                    true => change(before.get(label), after.get(label)),
+                    false => PlannedChange::Unknown,
+                },
+                tunnels,
+                then,
+                reason,
+                above_limit: limit.map_or(0, |limit| tunnels.saturating_sub(limit as u64)),
+            }
+        };
+        labels.into_iter().map(planned).collect()
+    }
+
+    /// The endpoints whose tunnels are closed after the reload, and are not without it.
+    fn newly_due<'a>(&self, due: &'a [DueEviction], live: &LiveTunnels) -> EndpointSet<'a> {
+        let before = self.before.evictions(live);
+        let is_new = |it: &&DueEviction| before.iter().all(|before| before.endpoint != it.endpoint);
+        endpoint_set(due.iter().filter(is_new))
+    }
 }
 
-/// Live tunnels whose route or endpoint is removed or drained.
-fn displaced(routes: &[PlannedPart], endpoints: &[PlannedEndpoint], live: &LiveTunnels) -> u64 {
+fn change(before: Option<&&FleetEndpoint>, after: Option<&&FleetEndpoint>) -> PlannedChange {
+    match (before, after) {
+        (Some(_), None) => PlannedChange::Removed,
+        (None, None) => PlannedChange::Gone,
+        (Some(before), Some(after)) if before.is_drained == after.is_drained => {
+            match before.max_tunnels == after.max_tunnels {
+                true => PlannedChange::Kept,
+                false => PlannedChange::Changed,
+            }
+        }
+        (_, Some(after)) if after.is_drained => PlannedChange::Drained,
+        (Some(_), Some(_)) => PlannedChange::Changed,
+        (None, Some(_)) => PlannedChange::Added,
+    }
+}
+
+/// Upstream and address of endpoints.
+type EndpointSet<'a> = BTreeSet<(&'a str, &'a str)>;
+
+fn endpoint_set<'a>(due: impl Iterator<Item = &'a DueEviction>) -> EndpointSet<'a> {
+    due.map(|it| (&*it.endpoint.0, &*it.endpoint.1)).collect()
+}
+
+/// Live tunnels that are closed.
+fn closed(due: &[DueEviction], live: &LiveTunnels) -> u64 {
+    let due = endpoint_set(due.iter());
+    live.count(|_, upstream, endpoint| due.contains(&(upstream, endpoint)))
+}
+
+/// Live tunnels whose route or endpoint is removed or drained, or whose endpoint is in `newly_due`.
+fn displaced(
+    routes: &[PlannedPart],
+    endpoints: &[PlannedEndpoint],
+    newly_due: &EndpointSet<'_>,
+    live: &LiveTunnels,
+) -> u64 {
     let gone =
         |change: PlannedChange| matches!(change, PlannedChange::Removed | PlannedChange::Drained);
     let routes: BTreeSet<&str> = routes
@@ -320,12 +377,13 @@ fn displaced(routes: &[PlannedPart], endpoints: &[PlannedEndpoint], live: &LiveT
         .filter(|it| gone(it.change))
         .map(|it| &*it.name)
         .collect();
-    let endpoints: BTreeSet<(&str, &str)> = endpoints
+    let endpoints: EndpointSet<'_> = endpoints
         .iter()
         .filter(|it| gone(it.change))
         .map(|it| (&*it.upstream, &*it.endpoint))
         .collect();
     live.count(|route, upstream, endpoint| {
-        routes.contains(route) || endpoints.contains(&(upstream, endpoint))
+        let endpoint = (upstream, endpoint);
+        routes.contains(route) || endpoints.contains(&endpoint) || newly_due.contains(&endpoint)
     })
 }

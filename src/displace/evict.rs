@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Displacer;
+use super::fleet::{DueEviction, EndpointName, Fleet};
 use super::jobs::{self, Job, JobSpec, Speed};
 use super::live_tunnels::LiveTunnels;
 use super::periodic::PeriodicTask;
 use super::tunnel_filter::TunnelFilter;
 use crate::config::model::{self, DisplacementPolicy};
 use crate::tunnel::ended::{CloseMessage, Ended};
-use crate::upstream::group::Member;
-use crate::upstream::health::HealthStatus;
 
 /// How often endpoints are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,15 +31,10 @@ pub fn start(displacer: Displacer) -> PeriodicTask {
     })
 }
 
-/// An upstream, and the address of an endpoint in it.
-type EndpointName = (Arc<str>, Arc<str>);
-
 /// The evictions under way.
 #[derive(Debug, Default)]
 struct Evictions {
     begun: HashMap<EndpointName, Eviction>,
-    /// `on_removed` of upstreams, kept until the tunnels of removed upstreams have ended.
-    on_removed: HashMap<Arc<str>, DisplacementPolicy>,
 }
 
 #[derive(Debug)]
@@ -49,17 +43,9 @@ struct Eviction {
     job: Option<Arc<Job>>,
 }
 
-/// An endpoint whose tunnels are to be closed.
-#[derive(Debug, Clone, PartialEq)]
-struct DueEviction {
-    endpoint: EndpointName,
-    ended: Ended,
-    policy: DisplacementPolicy,
-}
-
 impl Evictions {
     async fn look(&mut self, displacer: &Displacer) {
-        let wanted = self.wanted(displacer);
+        let wanted = wanted(displacer);
         let still: HashSet<(&EndpointName, Ended)> =
             wanted.iter().map(|it| (&it.endpoint, it.ended)).collect();
         self.begun.retain(|endpoint, begun| {
@@ -81,86 +67,16 @@ impl Evictions {
             self.begun.insert(wanted.endpoint, Eviction { ended, job });
         }
     }
-
-    /// The endpoints whose tunnels are to be closed now.
-    fn wanted(&mut self, displacer: &Displacer) -> Vec<DueEviction> {
-        let snapshot = displacer.shared.snapshot.load();
-        let upstreams = snapshot.upstreams();
-        for upstream in upstreams {
-            let policy = upstream.settings.on_removed;
-            self.on_removed.insert(Arc::clone(&upstream.name), policy);
-        }
-        let mut on_removed = self.on_removed.values();
-        let all_stay = on_removed.all(|policy| *policy == DisplacementPolicy::Keep)
-            && upstreams
-                .iter()
-                .all(|upstream| keeps_all(&upstream.settings));
-        if all_stay {
-            return Vec::new();
-        }
-        let live = LiveTunnels::of(&displacer.workers.counters());
-        let now = Instant::now();
-        let mut wanted = Vec::new();
-        let mut present = HashSet::new();
-        for upstream in upstreams {
-            for member in upstream.members() {
-                let endpoint = (Arc::clone(&upstream.name), Arc::clone(&member.state.label));
-                present.insert(endpoint.clone());
-                let Some((ended, policy)) = cause(&member, &upstream.settings, now) else {
-                    continue;
-                };
-                wanted.push(DueEviction {
-                    endpoint,
-                    ended,
-                    policy,
-                });
-            }
-        }
-        for (upstream, label) in live.endpoints() {
-            let endpoint = (Arc::clone(upstream), Arc::clone(label));
-            if present.contains(&endpoint) {
-                continue;
-            }
-            let policy = self
-                .on_removed
-                .get(&endpoint.0)
-                .copied()
-                .unwrap_or_default();
-            wanted.push(DueEviction {
-                endpoint,
-                ended: Ended::EndpointRemoved,
-                policy,
-            });
-        }
-        let has_tunnels = |(upstream, label): &EndpointName| live.of_endpoint(upstream, label) > 0;
-        wanted.retain(|it| it.policy != DisplacementPolicy::Keep && has_tunnels(&it.endpoint));
-        self.on_removed
-            .retain(|name, _| snapshot.upstream(name).is_some() || live.of_upstream(name) > 0);
-        wanted
-    }
 }
 
-/// Whether no event closes tunnels of this upstream.
-fn keeps_all(upstream: &model::UpstreamConfig) -> bool {
-    let policies = [upstream.on_down, upstream.on_removed, upstream.on_drain];
-    policies
-        .iter()
-        .all(|policy| *policy == DisplacementPolicy::Keep)
-}
-
-/// Why the tunnels of an endpoint may have to be closed, and the policy for that case.
-fn cause(
-    member: &Member,
-    settings: &model::UpstreamConfig,
-    now: Instant,
-) -> Option<(Ended, DisplacementPolicy)> {
-    if !member.is_undrained() {
-        return Some((Ended::Drain, settings.on_drain));
+/// The endpoints whose tunnels are to be closed now.
+fn wanted(displacer: &Displacer) -> Vec<DueEviction> {
+    let snapshot = displacer.shared.snapshot.load();
+    if Fleet::keeps_all(&snapshot) {
+        return Vec::new();
     }
-    let is_down = member.state.health(now, |health| {
-        matches!(health.status(now), HealthStatus::Down { .. })
-    });
-    is_down.then_some((Ended::EndpointDown, settings.on_down))
+    let live = LiveTunnels::of(&displacer.workers.counters());
+    Fleet::running(&snapshot, Instant::now()).evictions(&live)
 }
 
 async fn begin(displacer: &Displacer, wanted: &DueEviction) -> Option<Arc<Job>> {

@@ -67,6 +67,18 @@ impl LiveTunnels {
         self.by_route.get(name).copied().unwrap_or_default()
     }
 
+    /// Each listener that has live tunnels, and how many.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.by_listener
+            .iter()
+            .map(|(name, count)| (&**name, *count))
+    }
+
+    /// Each route that has live tunnels, and how many.
+    pub fn routes(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.by_route.iter().map(|(name, count)| (&**name, *count))
+    }
+
     /// Live tunnels of an upstream.
     pub fn of_upstream(&self, name: &str) -> u64 {
         let endpoints = self.by_endpoint.get(name);

@@ -224,7 +224,7 @@ impl Process {
                 "`server.upgrade.max_generations` is 1".to_owned(),
             ));
         };
-        let (number, tunnels) = (oldest.identity.generation, oldest.counts().tunnels);
+        let (number, tunnels) = (oldest.identity.generation, oldest.tunnels());
         Err(UpgradeError::NotAllowed(format!(
             "generation {number} is still draining {tunnels} tunnels, and \
              `server.upgrade.max_generations` is {limit}: wait, or close them with \

@@ -211,6 +211,28 @@ impl Registry {
         endpoint.set_drained(is_drained, now);
     }
 
+    /// The state of an endpoint, if anything uses it.
+    pub fn find(&self, upstream: &Arc<str>, address: &Address) -> Option<Arc<EndpointState>> {
+        let key = (Arc::clone(upstream), address.clone());
+        locked(&self.endpoints).get(&key).and_then(Weak::upgrade)
+    }
+
+    /// Whether an operator has drained an endpoint, whether it is configured at the moment or not.
+    pub fn is_drained(&self, upstream: &Arc<str>, address: &Address) -> bool {
+        let key = (Arc::clone(upstream), address.clone());
+        locked(&self.drained).contains(&key)
+    }
+
+    /// The upstreams of all endpoints that anything uses.
+    pub fn upstream_names(&self) -> HashSet<Arc<str>> {
+        let endpoints = locked(&self.endpoints);
+        let used = endpoints
+            .iter()
+            .filter(|(_, state)| state.strong_count() > 0);
+        used.map(|((upstream, _), _)| Arc::clone(upstream))
+            .collect()
+    }
+
     /// Forgets the upstreams and endpoints that nothing uses any more.
     pub fn sweep(&self) {
         locked(&self.endpoints).retain(|_, state| state.strong_count() > 0);

@@ -18,6 +18,7 @@ mod config;
 mod daemon;
 mod departures;
 mod discovery;
+mod displacement;
 mod drains;
 mod endpoint_tls;
 mod framing;

@@ -202,12 +202,12 @@ async fn a_reload_is_planned_and_then_done() {
     let removed = format!("main {}", one.address);
     assert_eq!(
         row(&printed.out, &removed),
-        ["endpoint", &removed, "removed", "1"]
+        ["endpoint", &removed, "removed", "1", "stay open"]
     );
     assert!(
         printed
             .out
-            .contains("for 1 of them the route or endpoint is removed"),
+            .contains("live tunnels: 1; to be closed: 0; displaced: 1"),
         "{}",
         printed.out
     );

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::status::JobInfo;
+use crate::admin::closing::JobInfo;
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::config::model::{CloseOrder, ClosePace};

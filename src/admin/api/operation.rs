@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::{close, endpoints, explain, listeners, reload, status, tunnels, upgrade, upstreams};
+use crate::admin::closing::JobInfo;
 use crate::admin::command::ReloadResponse;
 use crate::admin::error::ErrorResponse;
 use crate::admin::reload_plan::ReloadPlan;
@@ -131,7 +132,7 @@ impl Operation {
             Self::Upstreams => of::<Vec<upstreams::UpstreamInfo>>(schemas),
             Self::Tunnels => of::<tunnels::ListTunnelsResponse>(schemas),
             Self::CloseTunnels => of::<close::CloseResponse>(schemas),
-            Self::StopClosing => of::<status::JobInfo>(schemas),
+            Self::StopClosing => of::<JobInfo>(schemas),
             Self::DrainEndpoint | Self::UndrainEndpoint | Self::WeighEndpoint => {
                 of::<endpoints::EndpointChangeResponse>(schemas)
             }

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::generations::GenerationCounts;
+use crate::admin::closing::{DisplacedInfo, JobInfo, displaced};
+use crate::admin::generations::GenerationReport;
 use crate::admin::view::View;
-use crate::displace::jobs::Job;
+use crate::displace::live_tunnels::LiveTunnels;
 use crate::handover::identity::{Identity, shown};
 use crate::observe::counters::Totals;
 
@@ -70,6 +71,9 @@ pub struct StatusInfo {
     pub certificates: Vec<CertificateInfo>,
     /// Jobs that close tunnels at a pace.
     pub jobs: Vec<JobInfo>,
+    /// Listeners, routes and endpoints that were removed while they had tunnels.
+    #[serde(default)]
+    pub displaced: Vec<DisplacedInfo>,
     /// This process, then older generations that still drain, the youngest first.
     pub generations: Vec<GenerationInfo>,
 }
@@ -84,6 +88,12 @@ pub struct GenerationInfo {
     pub connections: usize,
     /// Its live tunnels; up to a second old.
     pub tunnels: u64,
+    /// Its jobs that close tunnels at a pace; up to a second old.
+    #[serde(default)]
+    pub jobs: Vec<JobInfo>,
+    /// What was removed from its configuration while it had tunnels; up to a second old.
+    #[serde(default)]
+    pub displaced: Vec<DisplacedInfo>,
 }
 
 /// A certificate of a listener.
@@ -99,36 +109,11 @@ pub struct CertificateInfo {
     pub days_left: i64,
 }
 
-/// A job that closes tunnels at a pace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct JobInfo {
-    /// Number of the job.
-    pub job: u64,
-    /// Which tunnels it closes, in words.
-    #[serde(alias = "what")] // of version 0.1.0
-    pub description: String,
-    /// The reason token that its tunnels end with.
-    pub reason: String,
-    /// Tunnels that it was started for.
-    pub tunnels: usize,
-    /// Tunnels processed so far.
-    pub done: usize,
-    /// Tunnels closed so far; others had ended by themselves.
-    pub closed: usize,
-}
-
-impl JobInfo {
-    /// The state of `job` now.
-    pub fn of(job: &Job) -> Self {
-        Self {
-            job: job.number,
-            description: job.description.clone(),
-            reason: job.ended.token().to_owned(),
-            tunnels: job.tunnels,
-            done: job.done(),
-            closed: job.closed(),
-        }
-    }
+fn displaced_now(view: &View) -> Vec<DisplacedInfo> {
+    let listening = view.listening.load();
+    let is_listener = |name: &str| listening.iter().any(|it| *it.name == *name);
+    let live = LiveTunnels::of(&view.workers.counters());
+    displaced(&view.shared.snapshot.load(), is_listener, &live)
 }
 
 /// The status of the process now.
@@ -140,6 +125,13 @@ pub fn status(view: &View) -> StatusInfo {
     let began = view.process.began();
     let (endpoints_up, endpoints) = view.endpoints_up();
     let draining = view.process.is_draining();
+    let jobs: Vec<JobInfo> = view
+        .jobs
+        .running()
+        .iter()
+        .map(|it| JobInfo::of(it))
+        .collect();
+    let displaced = displaced_now(view);
     StatusInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -170,35 +162,33 @@ pub fn status(view: &View) -> StatusInfo {
         endpoints,
         endpoints_up,
         certificates: certificates(view),
-        jobs: view
-            .jobs
-            .running()
-            .iter()
-            .map(|job| JobInfo::of(job))
-            .collect(),
-        generations: generations(view, totals.tunnels_open),
+        jobs: jobs.clone(),
+        displaced: displaced.clone(),
+        generations: generations(
+            view,
+            GenerationReport {
+                tunnels: totals.tunnels_open,
+                connections: view.admission.open(),
+                jobs,
+                displaced,
+            },
+        ),
     }
 }
 
-fn generations(view: &View, tunnels: u64) -> Vec<GenerationInfo> {
-    let own = GenerationInfo {
-        identity: view.identity(),
-        connections: view.admission.open(),
-        tunnels,
+fn generations(view: &View, own: GenerationReport) -> Vec<GenerationInfo> {
+    let info = |identity: Identity, report: GenerationReport| GenerationInfo {
+        identity,
+        connections: report.connections,
+        tunnels: report.tunnels,
+        jobs: report.jobs,
+        displaced: report.displaced,
     };
     let older = view.generations.all().into_iter().rev();
-    let older = older.map(|it| {
-        let GenerationCounts {
-            tunnels,
-            connections,
-        } = it.counts();
-        GenerationInfo {
-            identity: it.identity.clone(),
-            connections,
-            tunnels,
-        }
-    });
-    std::iter::once(own).chain(older).collect()
+    let older = older.map(|it| info(it.identity.clone(), it.report()));
+    std::iter::once(info(view.identity(), own))
+        .chain(older)
+        .collect()
 }
 
 fn certificates(view: &View) -> Vec<CertificateInfo> {

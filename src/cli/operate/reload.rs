@@ -3,10 +3,11 @@
 use clap::Args;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::reload;
+use tidegate::admin::closing::TunnelFate;
 use tidegate::admin::command::ReloadResponse;
-use tidegate::admin::reload_plan::{PlannedChange, PlannedPart, ReloadPlan};
+use tidegate::admin::reload_plan::{PlannedChange, PlannedEndpoint, PlannedPart, ReloadPlan};
 
-use super::{NOTHING, show_json, tunnels_in_words};
+use super::{NOTHING, show_json};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::table::{Cell, Style, harmless, table};
 use crate::cli::{colour_out, out};
@@ -59,14 +60,16 @@ pub(super) fn reload(verb: &ReloadArgs) -> Result<(), ClientError> {
 
 fn planned(plan: &ReloadPlan) -> String {
     let mut rows = Vec::new();
-    let mut part = |kind: &str, name: &str, change: PlannedChange, tunnels: u64| {
+    let mut row = |kind: &str, name: &str, change: PlannedChange, tunnels: u64, then: &str| {
         rows.push(vec![
             Cell::text(kind),
             Cell::text(name),
             word(change),
             Cell::number(tunnels),
+            Cell::text(then),
         ]);
     };
+    let mut part = |kind: &str, name: &str, change, tunnels| row(kind, name, change, tunnels, "");
     let mut parts = |kind: &str, parts: &[PlannedPart]| {
         for planned in parts {
             part(kind, &planned.name, planned.change, planned.tunnels);
@@ -77,10 +80,16 @@ fn planned(plan: &ReloadPlan) -> String {
     parts("upstream", &plan.upstreams);
     for planned in &plan.endpoints {
         let name = format!("{} {}", planned.upstream, planned.endpoint);
-        part("endpoint", &name, planned.change, planned.tunnels);
+        row(
+            "endpoint",
+            &name,
+            planned.change,
+            planned.tunnels,
+            &then(planned),
+        );
     }
     for file in &plan.files {
-        part("file", file, PlannedChange::Changed, 0);
+        row("file", file, PlannedChange::Changed, 0, "");
     }
     for setting in &plan.settings {
         let wait = if setting.needs_restart {
@@ -88,29 +97,57 @@ fn planned(plan: &ReloadPlan) -> String {
         } else {
             ""
         };
-        part(
-            "setting",
-            &format!("{}{wait}", setting.name),
-            PlannedChange::Changed,
-            0,
-        );
+        let name = format!("{}{wait}", setting.name);
+        row("setting", &name, PlannedChange::Changed, 0, "");
     }
     let mut text = table(
-        &["WHAT", "NAME", "CHANGE", "LIVE TUNNELS"],
+        &["WHAT", "NAME", "CHANGE", "LIVE TUNNELS", "THEN"],
         &rows,
         colour_out(),
     );
     for warning in &plan.warnings {
         text.push_str(&format!("warning: {}\n", harmless(warning)));
     }
-    let (all, displaced) = (tunnels_in_words(plan.tunnels), plan.displaced);
-    text.push_str(&match displaced {
-        0 => format!("{all} stay open, and all keep their route and endpoint\n"),
-        _ => format!(
-            "{all} stay open; for {displaced} of them the route or endpoint is removed or drained\n"
-        ),
-    });
+    text + &summary(plan)
+}
+
+fn summary(plan: &ReloadPlan) -> String {
+    let (all, closed, displaced) = (plan.tunnels, plan.closed, plan.displaced);
+    let mut text = match (closed, displaced) {
+        (0, 0) => {
+            format!("live tunnels: {all}; all stay open, and keep their route and endpoint\n")
+        }
+        _ => format!("live tunnels: {all}; to be closed: {closed}; displaced: {displaced}\n"),
+    };
+    if displaced > 0 {
+        text.push_str(
+            "displaced: the route or endpoint is removed or drained, or this change closes the tunnel\n",
+        );
+    }
+    let has_changed = |it: &&PlannedPart| it.change == PlannedChange::Changed && it.tunnels > 0;
+    if plan.routes.iter().any(|it| has_changed(&it)) {
+        text.push_str(
+            "live tunnels keep the limits and timeouts that they were opened with
+",
+        );
+    }
     text
+}
+
+/// What happens to the tunnels of an endpoint.
+fn then(planned: &PlannedEndpoint) -> String {
+    let reason = planned.reason.as_deref().unwrap_or_default();
+    let mut then = match planned.then {
+        _ if planned.tunnels == 0 => String::new(),
+        TunnelFate::Stay => "stay open".to_owned(),
+        TunnelFate::Close => format!("are closed at once as {}", harmless(reason)),
+        TunnelFate::Drain => format!("are closed one by one as {}", harmless(reason)),
+        TunnelFate::Unknown => "not known".to_owned(),
+    };
+    if planned.above_limit > 0 {
+        then.push_str(&format!(", {} above `max_tunnels`", planned.above_limit));
+    }
+    then
 }
 
 fn word(change: PlannedChange) -> Cell {

@@ -5,6 +5,7 @@ use tidegate::admin::api::listeners::ListenerInfo;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
 use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo};
+use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
 use tidegate::handover::identity::Identity;
 
 use super::{NOTHING, tunnels_in_words};
@@ -128,19 +129,50 @@ fn in_progress(status: &StatusInfo) -> Vec<String> {
             "this is generation {}; older generations still drain:",
             status.generation
         ));
-        lines.extend(older.iter().map(generation));
+        for older in older {
+            lines.push(generation(older));
+            let closing = closing(&older.jobs, &older.displaced);
+            lines.extend(closing.iter().map(|line| format!("    {line}")));
+        }
     }
-    for job in &status.jobs {
-        lines.push(format!(
+    lines.extend(closing(&status.jobs, &status.displaced));
+    lines
+}
+
+/// A line for each close job, and for each listener, route or endpoint that was removed while it had tunnels.
+fn closing(jobs: &[JobInfo], displaced: &[DisplacedInfo]) -> Vec<String> {
+    let job = |job: &JobInfo| {
+        format!(
             "job {}: {} of {} tunnels processed, closing as {}: {}",
             job.job,
             job.done,
             job.tunnels,
             job.reason,
             harmless(&job.description)
-        ));
-    }
-    lines
+        )
+    };
+    let removed = |it: &DisplacedInfo| {
+        let kind = match it.kind {
+            RemovedKind::Listener => "listener".to_owned(),
+            RemovedKind::Route => "route".to_owned(),
+            RemovedKind::Endpoint => {
+                let upstream = it.upstream.as_deref().unwrap_or_default();
+                format!("endpoint {}", harmless(upstream))
+            }
+        };
+        let then = match (it.then, &it.reason) {
+            (TunnelFate::Close | TunnelFate::Drain, Some(reason)) => {
+                format!("closing as {}", harmless(reason))
+            }
+            _ => "open until they end".to_owned(),
+        };
+        let (name, tunnels) = (harmless(&it.name), tunnels_in_words(it.tunnels));
+        format!("removed {kind} {name}: {tunnels}, {then}")
+    };
+    jobs.iter()
+        .map(job)
+        .chain(displaced.iter().map(removed))
+        .collect()
 }
 
 fn generation(older: &GenerationInfo) -> String {
