@@ -8,6 +8,7 @@ mod shared_parts;
 mod blocking;
 mod discovery;
 mod errors;
+mod file_thread;
 mod fingerprint;
 mod health;
 mod limits;

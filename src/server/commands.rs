@@ -21,7 +21,7 @@ impl Process {
         let is_upgrading = self.upgrade.is_some();
         match order {
             ControlCommand::Plan(done) => {
-                let loaded = self.reloader.load(Source::File).await;
+                let loaded = self.load(Source::File).await;
                 let planned = loaded.map(|loaded| self.plan(&loaded));
                 let _ = done.send(planned.map_err(|error| rejected(&error)));
             }
@@ -74,7 +74,7 @@ impl Process {
     async fn reload_if(&mut self, guard: Guard) -> Result<command::ReloadResponse, ApiError> {
         systemd::reloading();
         self.reloader.reopen_logs();
-        let result = match self.reloader.load(Source::File).await {
+        let result = match self.load(Source::File).await {
             Ok(loaded) => {
                 if let Err(fault) = guard.check(&self.plan(&loaded)) {
                     tracing::warn!(error = %fault, "reload refused");
@@ -87,7 +87,7 @@ impl Process {
             Err(error) => Err(error),
         };
         // Published before the response, so that the operator's next request shows the new state.
-        self.reloaded(&result);
+        self.reloaded(&result).await;
         let done = result.map_err(|error| rejected(&error))?;
         let loaded = self.reloader.loaded();
         let waiting = loaded.restart_warnings();

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::file_thread::FileThreadError;
 use crate::config::Report;
 use crate::config::model::Bind;
 use crate::net::tls::TlsError;
@@ -63,6 +64,12 @@ pub(super) enum ReloadError {
     /// The access log cannot be opened.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
+    /// The files cannot be read.
+    #[error(transparent)]
+    Files(#[from] FileThreadError),
+    /// A signal has come first.
+    #[error("this process is asked to stop")]
+    Stopping,
     /// A listener cannot run.
     #[error(transparent)]
     Listen(#[from] ListenError),

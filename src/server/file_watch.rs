@@ -30,14 +30,21 @@ type Names = HashSet<OsString>;
 /// Reports when files may have changed.
 #[derive(Debug)]
 pub(super) struct FileWatch {
-    watcher: Option<RecommendedWatcher>,
     events: mpsc::Receiver<()>,
-    folders: HashSet<PathBuf>,
-    names: Arc<Mutex<Names>>,
+    /// `None` while they are changed, and if that has no end: no event arrives then.
+    folders: Option<WatchedFolders>,
     /// When files with events will have been quiet long enough.
     quiet_at: Option<Instant>,
     /// The latest time of the next comparison, so that files that are never quiet are compared as well.
     latest: Instant,
+}
+
+/// The folders whose events are reported.
+#[derive(Debug)]
+pub(super) struct WatchedFolders {
+    watcher: Option<RecommendedWatcher>,
+    folders: HashSet<PathBuf>,
+    names: Arc<Mutex<Names>>,
 }
 
 impl FileWatch {
@@ -66,35 +73,30 @@ impl FileWatch {
         events: mpsc::Receiver<()>,
         names: Arc<Mutex<Names>>,
     ) -> Self {
-        Self {
+        let folders = WatchedFolders {
             watcher,
-            events,
             folders: HashSet::new(),
             names,
+        };
+        Self {
+            events,
+            folders: Some(folders),
             quiet_at: None,
             latest: Instant::now() + COMPARE_INTERVAL,
         }
     }
 
-    /// Watches the folders of these files, and of the files that they link to, and no others.
-    pub(super) fn set<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) {
-        let Some(watcher) = &mut self.watcher else {
-            return;
-        };
-        let (mut folders, mut names) = (HashSet::new(), Names::new());
-        for file in files {
-            add_file(file, &mut folders, &mut names);
+    /// Takes the watched folders, to [set](WatchedFolders::set) them.
+    pub(super) fn take_folders(&mut self) -> Option<WatchedFolders> {
+        if self.folders.is_none() {
+            // The last change of them has not ended, or was not possible.
+            *self = Self::new();
         }
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
-        // Folders, not files: a file that is replaced by a rename has no watch of its own any more.
-        for gone in self.folders.difference(&folders) {
-            let _ = watcher.unwatch(gone);
-        }
-        for new in folders.difference(&self.folders) {
-            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                tracing::warn!(folder = %new.display(), %error, "cannot watch a folder for changes; checking its files every 10 s");
-            }
-        }
+        self.folders.take()
+    }
+
+    /// Puts them back.
+    pub(super) fn put_folders(&mut self, folders: Option<WatchedFolders>) {
         self.folders = folders;
     }
 
@@ -114,6 +116,30 @@ impl FileWatch {
                 }
             }
         }
+    }
+}
+
+impl WatchedFolders {
+    /// Watches the folders of these files, and of the files that they link to, and no others. Blocks.
+    pub(super) fn set<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let (mut folders, mut names) = (HashSet::new(), Names::new());
+        for file in files {
+            add_file(file, &mut folders, &mut names);
+        }
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        // Folders, not files: a file that is replaced by a rename has no watch of its own any more.
+        for gone in self.folders.difference(&folders) {
+            let _ = watcher.unwatch(gone);
+        }
+        for new in folders.difference(&self.folders) {
+            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
+                tracing::warn!(folder = %new.display(), %error, "cannot watch a folder for changes; checking its files every 10 s");
+            }
+        }
+        self.folders = folders;
     }
 }
 

@@ -18,6 +18,7 @@ use super::watchdog::{self, ServiceNotifier};
 use super::{Exit, health, worker_mailbox};
 use crate::admin::command::ControlCommand;
 use crate::config::model::WatchedFiles;
+use crate::config::{Loaded, input_file};
 use crate::displace::periodic::PeriodicTask;
 use crate::observe::process::ProcessStatus;
 use crate::systemd;
@@ -99,10 +100,33 @@ impl Process {
 
     /// Applies files that have changed.
     async fn compare_files(&mut self) {
+        let endpoint_files = match self.reloader.server().watch {
+            WatchedFiles::Off => Vec::new(),
+            WatchedFiles::Certificates | WatchedFiles::All => self.reloader.endpoint_files(),
+        };
+        let watched = self.watched();
+        let read = self.reloader.files().run(move || {
+            let contents = endpoint_files.into_iter().map(|path| {
+                let contents = input_file::read(&path);
+                (path, contents)
+            });
+            let contents: Vec<_> = contents.collect();
+            (contents, fingerprint(watched.iter()))
+        });
+        let read = tokio::select! {
+            read = read => read.ok(),
+            () = self.signals.stop_comes() => None,
+        };
+        let Some((endpoint_files, now)) = read else {
+            return;
+        };
         // Endpoint files first: they are applied by themselves, without a reload.
-        self.apply_endpoint_files();
+        if self.reloader.apply_endpoint_files(endpoint_files) {
+            // Links may lead to other folders now.
+            self.watch_files().await;
+        }
         // An event may be a touch or a read: only different contents are a reason to reload.
-        if fingerprint(self.watched().iter()) != self.watched_fingerprint() {
+        if now != self.watched_fingerprint() {
             self.end_settling().await;
             self.reload(self.watched_source(), SETTLE_TIMEOUT).await;
         }
@@ -124,15 +148,6 @@ impl Process {
         }
     }
 
-    /// Applies endpoint files that have changed. The rest of the configuration stays as it is.
-    fn apply_endpoint_files(&mut self) {
-        if self.reloader.server().watch != WatchedFiles::Off && self.reloader.apply_endpoint_files()
-        {
-            // Links may lead to other folders now.
-            self.watch_files();
-        }
-    }
-
     /// Reloads; retries a failure for as long as `settle`, until the files fit together.
     pub(super) async fn reload(&mut self, from: Source, settle: Duration) {
         // systemd waits for `ready` after this, whatever the result is.
@@ -140,13 +155,28 @@ impl Process {
         self.reloader.reopen_logs();
         let deadline = tokio::time::Instant::now() + settle;
         let result = loop {
-            let result = self.reloader.reload(from).await;
-            if result.is_ok() || tokio::time::Instant::now() >= deadline {
+            let result = match self.load(from).await {
+                Ok(loaded) => self.reloader.apply(loaded).await,
+                Err(error) => Err(error),
+            };
+            let is_final = matches!(result, Ok(_) | Err(ReloadError::Stopping));
+            if is_final || tokio::time::Instant::now() >= deadline {
                 break result;
             }
             tokio::time::sleep(SETTLE_INTERVAL).await;
         };
-        self.reloaded(&result);
+        self.reloaded(&result).await;
+    }
+
+    /// Reads and checks the configuration again, unless this process is asked to stop first.
+    ///
+    /// # Errors
+    /// [`ReloadError`].
+    pub(super) async fn load(&mut self, from: Source) -> Result<Loaded, ReloadError> {
+        tokio::select! {
+            loaded = self.reloader.load(from) => loaded,
+            () = self.signals.stop_comes() => Err(ReloadError::Stopping),
+        }
     }
 
     /// Where a reload after a change of files reads the configuration: from the configuration file only if
@@ -159,7 +189,7 @@ impl Process {
     }
 
     /// Publishes the result of a reload: in the log, metrics, the admin interface and to systemd.
-    pub(super) fn reloaded(&mut self, result: &Result<ReloadOutcome, ReloadError>) {
+    pub(super) async fn reloaded(&mut self, result: &Result<ReloadOutcome, ReloadError>) {
         let fault = result.as_ref().err().map(ReloadError::lines);
         self.process_status.count_reload(fault.unwrap_or_default());
         self.process_status
@@ -171,7 +201,7 @@ impl Process {
             Err(error) => report_failure(error),
         }
         self.admin.publish(&mut self.reloader);
-        self.watch_files();
+        self.watch_files().await;
         systemd::ready(&self.status());
     }
 
@@ -199,9 +229,21 @@ impl Process {
             .collect()
     }
 
-    pub(super) fn watch_files(&mut self) {
+    pub(super) async fn watch_files(&mut self) {
         let watched = self.watched();
-        self.file_watch.set(&watched);
+        let Some(mut folders) = self.file_watch.take_folders() else {
+            return;
+        };
+        let set = self.reloader.files().run(move || {
+            folders.set(&watched);
+            folders
+        });
+        // Without a result, files are only compared from time to time.
+        let folders = tokio::select! {
+            folders = set => folders.ok(),
+            () = self.signals.stop_comes() => None,
+        };
+        self.file_watch.put_folders(folders);
     }
 
     /// The status line for the service manager.

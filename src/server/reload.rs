@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::blocking::blocking;
 use super::discovery::{self, Lookups};
 use super::errors::ReloadError;
+use super::file_thread::FileThread;
 use super::fingerprint::{Fingerprint, of_inputs, only_certificates_changed};
 use super::listeners::{ListenerPlan, Listeners};
 use super::restart::StartedWith;
 use crate::admin::view::LoadedConfig;
-use crate::config::input_file::{self, ContentHash, Input};
+use crate::config::input_file::{ContentHash, Contents, Input};
 use crate::config::model::{Admin, Config, Secret, ServerConfig};
 use crate::config::{self, Loaded, Report};
 use crate::observe::process::Expiry;
@@ -37,6 +37,7 @@ pub(super) struct Reloader {
     shared: Arc<Shared>,
     listeners: Listeners,
     lookups: Lookups,
+    files: FileThread,
     fingerprint: Fingerprint,
     /// What operators are shown of the configuration in effect.
     loaded: Arc<LoadedConfig>,
@@ -87,6 +88,7 @@ impl Reloader {
             shared,
             listeners,
             lookups,
+            files: FileThread::default(),
             fingerprint: of_inputs(&config.inputs),
             loaded: Arc::new(describe(loaded)),
             started: StartedWith::of(config),
@@ -141,12 +143,16 @@ impl Reloader {
         &self.fingerprint
     }
 
-    /// Applies endpoint files that have changed; returns whether any has.
-    pub(super) fn apply_endpoint_files(&mut self) -> bool {
+    /// The endpoint files in use.
+    pub(super) fn endpoint_files(&self) -> Vec<PathBuf> {
+        discovery::files(&self.shared.snapshot.load())
+    }
+
+    /// Applies the contents of endpoint files, if they have changed; returns whether any have.
+    pub(super) fn apply_endpoint_files(&mut self, files: Vec<(PathBuf, Contents)>) -> bool {
         let snapshot = self.shared.snapshot.load();
         let mut changed = false;
-        for path in discovery::files(&snapshot) {
-            let contents = input_file::read(&path);
+        for (path, contents) in files {
             let hash = ContentHash::of(&contents);
             if self.fingerprint.get(&path) != Some(&hash) {
                 discovery::apply_file(&snapshot, &path, &contents);
@@ -185,26 +191,22 @@ impl Reloader {
         self.admin.token.clone().map(Arc::new)
     }
 
-    /// Reads and checks the configuration again; applies nothing.
+    /// Where files are read.
+    pub(super) fn files(&self) -> &FileThread {
+        &self.files
+    }
+
+    /// Reads and checks the configuration again; applies nothing. Cancel safe.
     ///
     /// # Errors
-    /// [`ReloadError::Config`].
+    /// [`ReloadError::Config`], [`ReloadError::Files`].
     pub(super) async fn load(&self, from: Source) -> Result<Loaded, ReloadError> {
         let (path, source) = (self.path.clone(), Arc::clone(&self.loaded.source));
         let load = move || match from {
             Source::File => config::load(&path),
             Source::Effective => config::parse(&source, &path, &|name| std::env::var(name).ok()),
         };
-        blocking(load).await.map_err(ReloadError::Config)
-    }
-
-    /// Reads the configuration again and applies it.
-    ///
-    /// # Errors
-    /// [`ReloadError`]; the previous configuration stays in effect.
-    pub(super) async fn reload(&mut self, from: Source) -> Result<ReloadOutcome, ReloadError> {
-        let loaded = self.load(from).await?;
-        self.apply(loaded).await
+        self.files.run(load).await?.map_err(ReloadError::Config)
     }
 
     /// Applies a configuration.

@@ -19,6 +19,8 @@ pub(super) enum Signal {
 #[derive(Debug)]
 pub(super) struct Signals {
     installed: Option<SignalHandlers>,
+    /// A signal to stop has been received, and not reported yet.
+    stop_pending: bool,
     /// A signal to stop may still come that asks for what has begun already.
     stop_expected: bool,
 }
@@ -44,6 +46,7 @@ impl Signals {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
             }),
+            stop_pending: false,
             stop_expected: false,
         })
     }
@@ -52,6 +55,7 @@ impl Signals {
     pub(super) fn none() -> Self {
         Self {
             installed: None,
+            stop_pending: false,
             stop_expected: false,
         }
     }
@@ -63,6 +67,9 @@ impl Signals {
 
     /// The next signal.
     pub(super) async fn next(&mut self) -> Signal {
+        if std::mem::take(&mut self.stop_pending) {
+            return Signal::Stop;
+        }
         let Some(installed) = &mut self.installed else {
             return std::future::pending().await;
         };
@@ -71,6 +78,20 @@ impl Signals {
             _ = installed.upgrade.recv() => Signal::Upgrade,
             _ = installed.terminate.recv() => Signal::Stop,
             _ = installed.interrupt.recv() => Signal::Stop,
+        }
+    }
+
+    /// Waits for a signal to stop, and keeps it for [`next`](Self::next). Cancel safe.
+    pub(super) async fn stop_comes(&mut self) {
+        let Some(installed) = &mut self.installed else {
+            return std::future::pending().await;
+        };
+        if !self.stop_pending {
+            tokio::select! {
+                _ = installed.terminate.recv() => {}
+                _ = installed.interrupt.recv() => {}
+            }
+            self.stop_pending = true;
         }
     }
 

@@ -134,7 +134,7 @@ impl Process {
         if !config.server.core_dumps {
             limits::forbid_core_dumps();
         }
-        process.publish_first();
+        process.publish_first().await;
         process.take_over(predecessor.take(), older).await;
         Ok(process)
     }
@@ -194,12 +194,12 @@ impl Process {
     }
 
     /// Publishes the first configuration, and watches its files.
-    fn publish_first(&mut self) {
+    async fn publish_first(&mut self) {
         self.admin.publish(&mut self.reloader);
         self.process_status
             .certificates
             .store(self.reloader.expiries());
-        self.watch_files();
+        self.watch_files().await;
         self.reloader.registry().settle();
     }
 }

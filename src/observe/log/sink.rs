@@ -2,9 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::loss::{WriteError, Written};
 
@@ -188,13 +190,39 @@ impl LogFile {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    // Without waiting: the control runtime opens the file, and a pipe may have no reader.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .custom_flags(flags)
+        .open(path)?;
+    // Writing may wait: it has a thread of its own.
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+
+    /// Would wait for a reader.
+    #[test]
+    fn a_pipe_without_a_reader_is_an_error_and_one_with_a_reader_is_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        assert!(open(&path).is_err());
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let reader = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).unwrap();
+        open(&path).unwrap().write_all(b"one").unwrap();
+        let mut bytes = [0; 3];
+        assert_eq!(rustix::io::read(&reader, &mut bytes).unwrap(), 3);
+        assert_eq!(&bytes, b"one");
+    }
 
     #[test]
     fn a_file_that_was_renamed_away_is_reopened() {
