@@ -16,10 +16,11 @@ pub mod extras;
 pub mod entry;
 pub mod slots;
 pub mod clock;
-pub mod table;
-pub mod sweep;
+pub mod turn;
 pub mod scratch;
 pub mod unwritten;
+pub mod table;
+pub mod sweep;
 pub mod copy;
 
 use std::time::Duration;

@@ -8,6 +8,7 @@ mod frames;
 mod handshake;
 mod pick;
 mod routes;
+mod sweeps;
 
 fn main() {
     divan::main();

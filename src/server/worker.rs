@@ -91,6 +91,7 @@ async fn run(
                 None => return,
             },
             Some(question) = asked.recv() => worker_queries::execute(&worker, question),
+            () = worker.tunnels.take_turns() => {}
             () = &mut sweep => {
                 let next = worker.tunnels.sweep_slice(Instant::now());
                 sweep.as_mut().reset(next);

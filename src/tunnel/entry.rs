@@ -69,9 +69,23 @@ impl Flags {
     /// A side has ended its stream, or reset it, behind bytes that are not read: indexed by [`Side`].
     const LEFT: [u16; 2] = [64, 128];
     const RESET: [u16; 2] = [256, 512];
+    /// The tunnel waits in line for a turn; it has been let on.
+    pub(super) const IN_LINE: u16 = 1024;
+    pub(super) const ADMITTED: u16 = 2048;
+    /// What waits for the client, the endpoint is to be pushed into the kernel: indexed by [`Side`].
+    pub(super) const PUSH: [u16; 2] = [4096, 8192];
+    /// A side has accepted bytes that had been waiting for it.
+    pub(super) const DELIVERED: u16 = 16384;
 
     pub(super) fn has(&self, flag: u16) -> bool {
         self.0.get() & flag != 0
+    }
+
+    /// Clears the flag; returns whether it was set.
+    pub(super) fn take(&self, flag: u16) -> bool {
+        let was_set = self.has(flag);
+        self.set(flag, false);
+        was_set
     }
 
     pub(super) fn set(&self, flag: u16, is_so: bool) {
@@ -159,10 +173,7 @@ impl TunnelEntry {
 
     /// Whether a Ping to `side` was requested since the last call.
     pub fn take_ping_request(&self, side: Side) -> bool {
-        let flag = Flags::PING[side as usize];
-        let asks = self.flags.has(flag);
-        self.flags.set(flag, false);
-        asks
+        self.flags.take(Flags::PING[side as usize])
     }
 
     /// Sets the task to wake when there is a verdict.
@@ -200,7 +211,11 @@ impl TunnelEntry {
 
     /// Notes activity since the last call. Returns for how long there has been none.
     pub(super) fn note_activity(&self, now: Micros) -> Duration {
-        let quiet = self.quiet(now);
+        let delivered = self.flags.take(Flags::DELIVERED);
+        let quiet = match delivered {
+            true => Duration::ZERO,
+            false => self.quiet(now),
+        };
         if quiet.is_zero() {
             self.seen.set((self.moved(), hundredths(now)));
         }

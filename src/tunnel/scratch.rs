@@ -5,10 +5,13 @@ use std::rc::Rc;
 
 use super::framing::HEADROOM;
 
-/// Bytes read at once, and so the most that a direction ever keeps unwritten. Enough for a message
-/// of 64 KiB with its header: with exactly 64 KiB, those few bytes would cost two more system
-/// calls.
+/// Maximum number of bytes read at once, and so the most that a direction ever keeps unwritten.
+/// Enough for a message of 64 KiB with its header: with exactly 64 KiB, those few bytes would cost
+/// two more system calls.
 pub(super) const SCRATCH_BYTES: usize = 128 * 1024;
+
+/// Bytes read at once where the other side may not take them.
+pub(super) const NARROW_BYTES: usize = 16 * 1024;
 
 /// The alignment of the buffer.
 const PAGE: usize = 4096;

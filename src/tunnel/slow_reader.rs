@@ -32,11 +32,9 @@ impl Stalls {
         self.of(side).time()
     }
 
-    /// Whether bytes have been waiting for a side since the last sweep.
-    pub(super) fn any(&self) -> bool {
-        [Side::Client, Side::Endpoint]
-            .into_iter()
-            .any(|side| self.time(side) > Duration::ZERO)
+    /// Whether bytes have been waiting for `side` at a sweep.
+    pub(super) fn is_waiting(&self, side: Side) -> bool {
+        self.of(side).0.get() > 0
     }
 
     /// Counts one more sweep. Returns the reason to end, if a side has accepted nothing for `limit`.

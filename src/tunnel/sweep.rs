@@ -61,12 +61,23 @@ impl TunnelEntry {
             .or_else(|| self.expired(now))
         {
             self.end(reason);
-        } else if self.stalls.any() {
-            // A side whose bytes have nowhere to go is not read, so that its end wakes no task: the task
-            // looks for it once a sweep.
-            self.wake();
         }
+        self.push_stalled();
         self.check_liveness(now);
+    }
+
+    /// Has the task try to send what waits for a side, and look whether the other one has left.
+    //
+    // The kernel reports a socket as writable when a third of its buffer is free. A side that reads
+    // slowly takes minutes for that, and all the while it would look as if it had accepted nothing.
+    // Nor is the side read whose bytes have nowhere to go, so that its end wakes no task.
+    fn push_stalled(&self) {
+        for side in [Side::Client, Side::Endpoint] {
+            if self.stalls.is_waiting(side) {
+                self.flags.set(Flags::PUSH[side as usize], true);
+                self.wake();
+            }
+        }
     }
 
     /// Checks whether the sides of a tunnel are alive, if its route has `ping`.

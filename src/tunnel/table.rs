@@ -18,6 +18,7 @@ use super::meter::Meter;
 use super::rates::Debt;
 use super::side::Side;
 use super::slots::Slots;
+use super::turn::TurnBudget;
 use super::unwritten::{RemainderAccount, Remainders};
 use crate::config::model::TunnelLimits;
 
@@ -30,6 +31,7 @@ pub struct TunnelTable<O = ()> {
     /// The slot from which on a sum over all tunnels has not seen them yet, while one is being
     /// formed.
     unseen_from: Cell<usize>,
+    turn: TurnBudget,
     pub(super) clock: TunnelClock,
     pub(super) schedule: SweepSchedule,
 }
@@ -47,6 +49,7 @@ impl<O> Default for TunnelTable<O> {
             entries: RefCell::default(),
             remainders: Rc::default(),
             unseen_from: Cell::new(usize::MAX),
+            turn: TurnBudget::default(),
             clock: TunnelClock::new(now),
             schedule: SweepSchedule::new(now),
         }
@@ -168,6 +171,12 @@ impl<O> TunnelTable<O> {
         held
     }
 
+    /// Lets tunnels with much to move on, some in each turn, as long as this is polled. It never
+    /// completes.
+    pub async fn take_turns(&self) {
+        self.turn.attend().await;
+    }
+
     /// Cuts off the tunnels that have been ended: they get no more time to end in order.
     pub fn cut_all(&self) {
         self.entries.borrow().for_each(|_, Occupant { entry, .. }| {
@@ -206,6 +215,11 @@ impl<O> TableSlot<O> {
     /// The state shared with the table.
     pub fn entry(&self) -> &Rc<TunnelEntry> {
         &self.entry
+    }
+
+    /// The turns of the worker.
+    pub(super) fn turn(&self) -> &TurnBudget {
+        &self.table.turn
     }
 
     /// Where the tunnel accounts for what it keeps.

@@ -12,7 +12,16 @@ use std::task::{Context, Poll, ready};
 use slab::Slab;
 use tokio::io::AsyncWrite;
 
+use super::scratch::{NARROW_BYTES, SCRATCH_BYTES};
 use crate::net::stream::Stream;
+
+/// Bytes that a side has to accept without being slow before more than [`NARROW_BYTES`] are read for
+/// it: about as many as the kernel's buffers hold. So a side that never reads is found out while
+/// little is kept for it.
+const TRUSTED_AFTER: u32 = 4 << 20;
+
+/// What the remainders of a worker may take before every direction reads [`NARROW_BYTES`] at a time.
+const AMPLE_BYTES: usize = 8 << 20;
 
 /// The remainders of all tunnels of a worker.
 ///
@@ -98,8 +107,12 @@ impl Drop for CountedRemainder {
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     remainder: Option<Box<Remainder>>,
+    /// Bytes that the sink has accepted since it was slow, or since the beginning.
+    trust: u32,
     /// Whether bytes were written that may still be inside TLS.
     unflushed: bool,
+    /// Whether what is unwritten is a frame of our own.
+    is_own: bool,
 }
 
 #[derive(Debug)]
@@ -112,6 +125,7 @@ struct Remainder {
 impl Unwritten {
     pub(super) fn keep(&mut self, bytes: Box<[u8]>, account: RemainderAccount<'_>) {
         if !bytes.is_empty() {
+            self.is_own = false;
             self.remainder = Some(Box::new(Remainder {
                 _counted: Remainders::count(account, bytes.len()),
                 bytes,
@@ -120,10 +134,34 @@ impl Unwritten {
         }
     }
 
+    /// Keeps a frame of our own. Only where everything else has been written.
+    pub(super) fn keep_own(&mut self, frame: Box<[u8]>, account: RemainderAccount<'_>) {
+        self.keep(frame, account);
+        self.is_own = true;
+    }
+
+    /// Whether what is unwritten is a frame of our own, and so not the traffic of the tunnel.
+    pub(super) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
     /// The number of bytes that are kept.
     pub(super) fn left(&self) -> usize {
         let remainder = self.remainder.as_ref();
         remainder.map_or(0, |remainder| remainder.bytes.len() - remainder.written)
+    }
+
+    /// How many bytes to read at once for the sink, where the worker keeps `total` bytes.
+    pub(super) fn read_size(&self, total: usize) -> usize {
+        match self.trust >= TRUSTED_AFTER && total <= AMPLE_BYTES {
+            true => SCRATCH_BYTES,
+            false => NARROW_BYTES,
+        }
+    }
+
+    /// Notes that bytes have been waiting for the sink for a while.
+    pub(super) fn distrust(&mut self) {
+        self.trust = 0;
     }
 
     /// Whether everything was handed to the kernel.
@@ -135,12 +173,30 @@ impl Unwritten {
         self.remainder = None;
     }
 
-    /// Writes what is kept. Ready when nothing is left, not even inside TLS.
+    /// Sends what the kernel accepts, although the event loop has not found the sink writable. Returns
+    /// how many bytes that were.
+    pub(super) fn push(&mut self, sink: &mut Stream) -> usize {
+        let left = match &self.remainder {
+            Some(remainder) => remainder.bytes.get(remainder.written..).unwrap_or_default(),
+            None => &[],
+        };
+        let (written, moved) = sink.send_now(left);
+        if let Some(remainder) = &mut self.remainder {
+            remainder.written += written;
+        }
+        written + moved
+    }
+
+    /// Writes what is kept. Ready when nothing is left, not even inside TLS. Adds what the kernel, or
+    /// TLS, has accepted to `moved`.
     pub(super) fn deliver(
         &mut self,
         sink: &mut Stream,
+        moved: &mut usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
+        // First what TLS holds: where the kernel accepts only a part of that, TLS accepts nothing.
+        ready!(self.flush(sink, moved, cx))?;
         while let Some(remainder) = &mut self.remainder {
             let left = remainder.bytes.get(remainder.written..).unwrap_or_default();
             if left.is_empty() {
@@ -149,12 +205,24 @@ impl Unwritten {
             }
             match ready!(Pin::new(&mut *sink).poll_write(cx, left))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => remainder.written += written,
+                written => {
+                    remainder.written += written;
+                    *moved += written;
+                }
             }
             self.unflushed = true;
         }
+        self.flush(sink, moved, cx)
+    }
+
+    fn flush(
+        &mut self,
+        sink: &mut Stream,
+        moved: &mut usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.unflushed {
-            ready!(Pin::new(sink).poll_flush(cx))?;
+            ready!(sink.poll_flush_counted(cx, moved))?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
@@ -169,12 +237,15 @@ impl Unwritten {
         cx: &mut Context<'_>,
     ) -> io::Result<()> {
         // The next `deliver` flushes, before anything else is read.
-        self.unflushed = true;
+        (self.unflushed, self.is_own) = (true, false);
         while !bytes.is_empty() {
             match Pin::new(&mut *sink).poll_write(cx, bytes) {
                 Poll::Ready(written) => match written? {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
-                    written => bytes = bytes.get(written..).unwrap_or_default(),
+                    written => {
+                        self.trust = self.trust.saturating_add(written as u32);
+                        bytes = bytes.get(written..).unwrap_or_default();
+                    }
                 },
                 // The only allocation in relaying, and only for a peer that does not keep up.
                 Poll::Pending => {
