@@ -115,16 +115,18 @@ fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
 fn check_names(config: &Config, places: &[RoutePlaces], diagnostics: &mut Vec<Diagnostic>) {
     let upstreams: Vec<&str> = config.upstreams.iter().map(|each| &*each.name).collect();
     let listeners: Vec<&str> = config.listeners.iter().map(|each| &*each.name).collect();
+    let known_upstreams: HashSet<&str> = upstreams.iter().copied().collect();
+    let known_listeners: HashSet<&str> = listeners.iter().copied().collect();
     let mut names = HashSet::new();
     for (route, place) in config.routes.iter().zip(places) {
         if let Some(name) = upstream_of(route)
-            && !upstreams.contains(&&**name)
+            && !known_upstreams.contains(&**name)
         {
             diagnostics.push(dangling("upstream", name, &upstreams, &place.leads_to));
         }
         let bound = route.listeners.iter().flatten().zip(&place.listeners);
         for (name, span) in bound {
-            if !listeners.contains(&&**name) {
+            if !known_listeners.contains(&**name) {
                 diagnostics.push(dangling("listener", name, &listeners, span));
             }
         }

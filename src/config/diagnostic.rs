@@ -103,6 +103,8 @@ pub(super) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
 pub struct Report {
     file: Arc<str>,
     source: Arc<str>,
+    /// Where each line of the source begins, found once: there may be as many diagnostics as lines.
+    line_starts: Arc<[usize]>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -133,8 +135,10 @@ impl Report {
     pub fn new(file: Arc<str>, source: Arc<str>, mut diagnostics: Vec<Diagnostic>) -> Self {
         diagnostics
             .sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| (span.start, span.end)));
+        let ends = source.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             file,
+            line_starts: std::iter::once(0).chain(ends).collect(),
             source,
             diagnostics,
         }
@@ -174,7 +178,8 @@ impl Report {
 
     fn line(&self, diagnostic: &Diagnostic) -> String {
         let mut line = self.file.to_string();
-        if let Some((number, _)) = self.position(diagnostic) {
+        if let Some(span) = &diagnostic.span {
+            let (number, ..) = self.line_at(span.start);
             // Writing to a string does not fail.
             let _ = write!(line, ":{number}");
         }
@@ -214,11 +219,18 @@ impl Report {
                 .primary_title(&diagnostic.message)
                 .id(diagnostic.code.token());
             let mut group = match &diagnostic.span {
-                Some(span) => title.element(
-                    Snippet::source(&*self.source)
-                        .path(&*self.file)
-                        .annotation(AnnotationKind::Primary.span(self.visible(span))),
-                ),
+                Some(span) => {
+                    let (number, start, line) = self.line_at(span.start);
+                    // A span may be a whole table, and is shown up to the end of its first line.
+                    let begin = (span.start - start).min(line.len());
+                    let end = span.end.saturating_sub(start).clamp(begin, line.len());
+                    title.element(
+                        Snippet::source(line)
+                            .path(&*self.file)
+                            .line_start(number)
+                            .annotation(AnnotationKind::Primary.span(begin..end)),
+                    )
+                }
                 None => {
                     Group::with_title(title).element(annotate_snippets::Origin::path(&*self.file))
                 }
@@ -238,7 +250,12 @@ impl Report {
             .diagnostics
             .iter()
             .map(|diagnostic| {
-                let (line, column) = self.position(diagnostic).unzip();
+                let position = diagnostic.span.as_ref().map(|span| {
+                    let (number, start, _) = self.line_at(span.start);
+                    let before = self.source.get(start..span.start).unwrap_or_default();
+                    (number, before.chars().count() + 1)
+                });
+                let (line, column) = position.unzip();
                 DiagnosticRecord {
                     file: &self.file,
                     line,
@@ -253,17 +270,13 @@ impl Report {
         serde_json::json!(records)
     }
 
-    fn position(&self, diagnostic: &Diagnostic) -> Option<(usize, usize)> {
-        let before = self.source.get(..diagnostic.span.as_ref()?.start)?;
-        let line = before.rsplit('\n').next().unwrap_or_default();
-        Some((before.matches('\n').count() + 1, line.chars().count() + 1))
-    }
-
-    /// The part of a span on its first line, so that a wrong table is not printed as a whole.
-    fn visible(&self, span: &Range<usize>) -> Range<usize> {
-        let text = self.source.get(span.clone()).unwrap_or_default();
-        let line = text.lines().next().unwrap_or_default();
-        span.start..span.start + line.len()
+    /// The line that byte `at` is in: its number, where it begins, and its text.
+    fn line_at(&self, at: usize) -> (usize, usize, &str) {
+        let starts = &self.line_starts;
+        let number = starts.partition_point(|start| *start <= at).max(1);
+        let start = starts.get(number - 1).copied().unwrap_or_default();
+        let rest = self.source.get(start..).unwrap_or_default();
+        (number, start, rest.lines().next().unwrap_or_default())
     }
 }
 

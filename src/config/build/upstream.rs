@@ -4,6 +4,7 @@ mod health;
 mod picking;
 mod rebalance;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -135,14 +136,12 @@ impl Builder<'_> {
             );
         }
         let mut endpoints: Vec<EndpointConfig> = Vec::with_capacity(listed.len());
+        let mut seen = HashSet::with_capacity(listed.len());
         for at in &listed {
             let Some(endpoint) = endpoint(&at.value) else {
                 continue;
             };
-            if endpoints
-                .iter()
-                .any(|known| known.address == endpoint.address)
-            {
+            if !seen.insert(endpoint.address.clone()) {
                 self.error(Code::Duplicate, at, "this endpoint is listed twice");
             }
             endpoints.push(endpoint);
