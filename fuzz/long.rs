@@ -164,9 +164,6 @@ pub(crate) const CASES: &[Case] = &[
     case("config", "upstreams", |n| {
         numbered("[upstream.u", "]\nendpoints = [\"10.0.0.1:80\"]\n", n).into()
     }),
-    case("config", "listeners", |n| {
-        numbered("[listener.l", "]\nbind = [\"127.0.0.1:80\"]\n", n).into()
-    }),
     case("config", "endpoints", |n| {
         format!("[upstream.a]\nendpoints = [{}]\n", addresses(n)).into()
     }),
@@ -218,9 +215,9 @@ fn addresses(n: usize) -> String {
     list.trim_end_matches(',').to_owned()
 }
 
-/// More lines with more bytes; [`LINES`] at 16 KiB.
+/// More lines with more bytes; [`LINES`] at 4 KiB.
 fn line_count(n: usize) -> usize {
-    (n * LINES / (16 << 10)).clamp(1, LINES)
+    (n * LINES / (4 << 10)).clamp(1, LINES)
 }
 
 /// More and longer lines of one field.
