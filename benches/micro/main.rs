@@ -5,6 +5,7 @@
 )]
 
 mod frames;
+mod growth;
 mod handshake;
 mod pick;
 mod routes;
