@@ -95,11 +95,14 @@ impl AdminClient {
             .build()
             .map_err(|error| self.unreached(&error))?;
         let body = body.map(|body| serde_json::to_vec(body).unwrap_or_default());
-        runtime.block_on(async {
+        let result = runtime.block_on(async {
             let sending = self.exchange(operation, query, body.unwrap_or_default());
             let sent = tokio::time::timeout(RESPONSE_TIMEOUT, sending).await;
             sent.unwrap_or_else(|_| Err(self.unreached(&"no response in time")))
-        })
+        });
+        // A name lookup may still run on a thread of its own; waiting for it would delay the exit.
+        runtime.shutdown_background();
+        result
     }
 
     /// A client for each generation, the youngest first; only for one of them if --generation names it.

@@ -61,6 +61,8 @@ pub struct EndpointState {
     asked_last_until: AtomicU64,
     /// Whether the latest connection failed: a success then has something to change.
     is_unreached: AtomicBool,
+    /// Whether an ejection has ended by time and `server/health` does not know yet.
+    has_returned: AtomicBool,
     /// An operator has drained it, and it stays so until an operator undoes that.
     is_drained: AtomicBool,
     /// The weight that an operator has set, until the next reload; or [`AS_CONFIGURED`].
@@ -93,6 +95,7 @@ impl EndpointState {
             since: AtomicU64::new(since),
             health: Mutex::default(),
             out_until: AtomicU64::new(0),
+            has_returned: AtomicBool::new(false),
             reachability: Mutex::default(),
             asked_last_until: AtomicU64::new(0),
             is_unreached: AtomicBool::new(false),
@@ -237,6 +240,10 @@ impl EndpointState {
         let before = self.out_until.swap(out_until, Ordering::Relaxed);
         match out_until {
             0 if before > micros(now) => self.begin_slow_start(now),
+            0 if before > 0 => {
+                self.has_returned.store(true, Ordering::Relaxed);
+                self.queue.wake_next();
+            }
             0 | DOWN => {}
             // No event marks the end of an ejection: its slow start begins by the clock.
             until => self.since.store(until, Ordering::Relaxed),
@@ -294,16 +301,15 @@ impl EndpointState {
         now < self.asked_last_until.load(Ordering::Relaxed)
     }
 
-    /// Whether its ejection has ended by time since the last call; if so, wakes the queue. Time passes
-    /// without an event, so `server/health` calls this once in a while.
+    /// Whether its ejection has ended by time since the last call; if so, the queue has been woken. Time passes
+    /// without an event, so `server/health` calls this when it is due. Another look at its health, by a scrape
+    /// of the metrics for example, may have come first.
     pub fn ejection_has_ended(&self, now: Instant) -> bool {
         let out_until = self.out_until.load(Ordering::Relaxed);
-        if !(1..=micros(now)).contains(&out_until) {
-            return false;
+        if (1..=micros(now)).contains(&out_until) {
+            self.health(now, |_| ());
         }
-        self.health(now, |_| ());
-        self.queue.wake_next();
-        true
+        self.has_returned.swap(false, Ordering::Relaxed)
     }
 
     /// The endpoint is back in rotation: its slow start begins.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tidegate::config;
@@ -18,6 +19,7 @@ use crate::harness::certificates::Authority;
 use crate::harness::dns::NameServer;
 use crate::harness::endpoint::{Echo, Unit};
 use crate::harness::network;
+use crate::harness::operator::Operator;
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Wire};
@@ -233,8 +235,10 @@ async fn with_a_name_server_of_its_own() {
     let server = NameServer::at(([127, 0, 0, 1], 53).into(), 1).await;
     server.addresses("chat.test", &["127.0.0.1"]);
     let ejecting = "ejection = { failures = 1, max_share = 1.0 }";
-    let config = METRICS.to_owned() + &by_name(echo.address.port(), ejecting);
+    let seen = METRICS.to_owned() + "bind = \"127.0.0.1:0\"\n";
+    let config = seen + &by_name(echo.address.port(), ejecting);
     let mut proxy = Proxy::start(&config).await;
+    let operator = Operator::of(&proxy).await;
     assert_eq!(status_of(&proxy).await.0, 101);
 
     server.fall_silent();
@@ -272,6 +276,16 @@ async fn with_a_name_server_of_its_own() {
     }
     proxy.logged_times("rejected", 8).await;
     assert!(proxy.log().events("endpoint ejected").is_empty());
+    let mut why = Value::Null;
+    within("the cause in the status", async {
+        while why.is_null() {
+            assert_eq!(status_of(&proxy).await, unresolved);
+            let mut upstreams = operator.get("/v1/upstreams").await;
+            why = upstreams[0]["endpoints"][0]["why"].take();
+        }
+    })
+    .await;
+    assert_eq!(why, "name not resolved: no answer within 5s");
 
     // Both lookups still hang, and hold up no stop.
     kill(successor, Signal::TERM);
