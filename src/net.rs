@@ -7,6 +7,7 @@ pub mod admission;
 pub mod listener;
 pub mod socket_file;
 pub mod keepalive;
+pub mod memory;
 pub mod bind;
 pub mod inherited;
 pub mod stream;

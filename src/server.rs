@@ -6,12 +6,14 @@
 mod acceptor;
 mod shared_parts;
 mod blocking;
+mod cgroup;
 mod discovery;
 mod errors;
 mod file_thread;
 mod fingerprint;
 mod health;
 mod limits;
+mod memory;
 mod listeners;
 mod worker_mailbox;
 mod watchdog;

@@ -86,6 +86,7 @@ impl View {
                 connector: &self.shared.connector,
                 discovery: &self.shared.discovery,
                 admission: &self.admission,
+                memory: self.shared.memory.figures(),
                 process: &self.process,
                 log_dropped: self.log_dropped.get(),
                 access_log_dropped: self.shared.access_log.dropped(),

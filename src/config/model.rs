@@ -28,7 +28,7 @@ pub use self::route::{
     Conditions, HostPattern, LeadsTo, PathMatch, PlainHttp, RouteConfig, Strictness,
 };
 pub use self::secret::Secret;
-pub use self::server::{ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
+pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,

@@ -58,6 +58,9 @@ pub enum WorkerQuery {
         /// Receives the page.
         response: oneshot::Sender<TunnelPage<CloseCandidate>>,
     },
+    /// End this many of the tunnels with the most unwritten bytes, for this reason; responds with the
+    /// number of those bytes.
+    EndLargest(usize, Ended, oneshot::Sender<usize>),
     /// Close these tunnels with this Close message; responds with how many were still open.
     Close(Vec<TunnelRef>, CloseMessage, oneshot::Sender<usize>),
 }
@@ -149,6 +152,12 @@ pub fn execute(worker: &Worker, query: WorkerQuery) {
             response,
         } => {
             let _ = response.send(page(worker, from, &filter, CloseCandidate::new));
+        }
+        WorkerQuery::EndLargest(count, reason, held) => {
+            let ended = worker
+                .tunnels
+                .end_largest_unwritten(usize::MAX, count, reason);
+            let _ = held.send(ended);
         }
         WorkerQuery::Close(named, words, closed) => {
             let words = Rc::new(words);
@@ -351,6 +360,17 @@ impl Workers {
             }
         }
         Ok(())
+    }
+
+    /// Ends, on each worker, `count` of the tunnels with the most unwritten bytes. Returns the number of
+    /// those bytes; 0 for a worker that does not respond.
+    pub async fn end_largest(&self, count: usize, reason: Ended) -> usize {
+        let asking = self.0.iter().map(|link| async {
+            let (held, response) = oneshot::channel();
+            let query = WorkerQuery::EndLargest(count, reason, held);
+            link.ask(query, response).await.unwrap_or(0)
+        });
+        join_all(asking).await.into_iter().sum()
     }
 
     /// Closes tunnels of one worker; returns how many were still open.

@@ -17,6 +17,7 @@ use super::counters::Counters;
 use super::exposition::{Exposition, Format};
 use super::process::ProcessStatus;
 use crate::net::admission::Admission;
+use crate::net::memory::MemoryFigures;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
 use crate::upstream::report::LookupCounters;
@@ -34,6 +35,8 @@ pub struct MetricSources<'a> {
     pub discovery: &'a LookupCounters,
     /// The connection limit of the process.
     pub admission: &'a Admission,
+    /// The memory of the process and its limit; `None` without a limit.
+    pub memory: Option<MemoryFigures>,
     /// The state of the process.
     pub process: &'a ProcessStatus,
     /// Dropped lines of the log.

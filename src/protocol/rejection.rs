@@ -105,6 +105,9 @@ rejections! {
     /// The listener exceeds `limits.handshakes_per_second`.
     HandshakeRate = SERVICE_UNAVAILABLE, "handshake-rate",
         "Too many handshakes at the moment. Please try again soon.";
+    /// The memory of the process is nearly used up: see `server.memory`.
+    MemoryFull = SERVICE_UNAVAILABLE, "memory-full",
+        "Too many connections at the moment. Please try again soon.";
     /// The process has as many tunnels as `server.max_tunnels`.
     TunnelsFull = SERVICE_UNAVAILABLE, "tunnels-full",
         "Too many connections at the moment. Please try again soon.";

@@ -57,6 +57,7 @@ pub(super) struct Process {
     pub(super) _health_checks: health::HealthCheckTask,
     pub(super) evict: Option<PeriodicTask>,
     pub(super) _rebalance: PeriodicTask,
+    pub(super) _memory: PeriodicTask,
 }
 
 impl Process {

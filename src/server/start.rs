@@ -15,7 +15,7 @@ use super::shared_parts::Base;
 use super::signals::Signals;
 use super::takeover::Takeover;
 use super::watchdog::ServiceNotifier;
-use super::{Exit, ServingProcess, health, limits};
+use super::{Exit, ServingProcess, health, limits, memory};
 use crate::admin::generations::OlderGeneration;
 use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
@@ -105,6 +105,7 @@ impl Process {
         // Binds everything but accepts nothing: the predecessor still serves the same addresses.
         let plan = listeners.plan(&config.listeners)?;
         prepared(predecessor).await?;
+        let memory = memory::start(&shared, &view.workers);
         // Nothing fails from here on: the predecessor has given its permission.
         let parts = ReloaderParts {
             shared: Arc::clone(&shared),
@@ -128,6 +129,7 @@ impl Process {
             _health_checks: health::start(&shared),
             evict: Some(evict::start(view.displacer())),
             _rebalance: rebalance::start(view.displacer()),
+            _memory: memory,
         };
         // Only after listeners have counted open descriptors: a process that is not dumpable cannot read
         // its own `/proc/self/fd`.

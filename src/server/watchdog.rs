@@ -94,7 +94,11 @@ pub(super) fn status_line(view: &View) -> String {
         Some(fault) => format!("last reload failed: {}", fault.replace('\n', " ")),
         None => format!("configuration loaded {loaded_at}"),
     };
-    format!("{tunnels} tunnels, {up} of {endpoints} endpoints up, {reloaded}")
+    let memory = match view.shared.memory.is_full() {
+        true => "memory nearly used up, ",
+        false => "",
+    };
+    format!("{memory}{tunnels} tunnels, {up} of {endpoints} endpoints up, {reloaded}")
 }
 
 #[cfg(test)]

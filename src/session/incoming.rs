@@ -242,6 +242,9 @@ impl<'a> IncomingRequest<'a> {
 
     /// The permits that a tunnel holds from its handshake on: of the process and of the route.
     pub(super) fn tunnel_permits(&self, route: &Route) -> Result<Vec<QuotaPermit>, SessionError> {
+        if self.connection.worker.is_memory_full() {
+            return Err(Rejection::MemoryFull.into());
+        }
         let mut permits = Vec::new();
         if let Some(most) = self.snapshot.server.max_tunnels {
             let quota = self.connection.worker.tunnel_quota();

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::tunnel_record::TunnelRecord;
 use crate::drain::Tasks;
+use crate::net::memory::MemoryGauge;
 use crate::net::tls_handshakes::Handshakes;
 use crate::observe::access_log::SessionId;
 use crate::observe::counters::Counters;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub access_log: Arc<AccessLog>,
     /// The tunnels of the process, counted against `server.max_tunnels`.
     tunnels: Arc<Quota>,
+    /// The memory of the process against `server.memory`.
+    pub memory: MemoryGauge,
     /// Resolves the names of endpoints and connects to them.
     pub connector: Connector,
     /// The lookups of endpoint discovery.
@@ -44,6 +47,7 @@ impl Shared {
             snapshot: ArcSwap::from_pointee(snapshot),
             access_log: Arc::default(),
             tunnels: Arc::default(),
+            memory: MemoryGauge::default(),
             connector,
             discovery: LookupCounters::default(),
         }
@@ -84,6 +88,11 @@ impl Worker {
             ids: RandomState::new(),
             sessions: Cell::new(0),
         }
+    }
+
+    /// Whether the memory of the process is nearly used up.
+    pub fn is_memory_full(&self) -> bool {
+        self.shared.memory.is_full()
     }
 
     /// The running configuration.

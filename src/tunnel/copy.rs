@@ -271,6 +271,14 @@ impl<O: TunnelOwner> Tunnel<O> {
             // minutes.
             Ended::SlowClient => self.client.reset_on_close(),
             Ended::SlowUpstream => self.endpoint.reset_on_close(),
+            Ended::MemoryFull => {
+                if !self.to_client.is_clear() {
+                    self.client.reset_on_close();
+                }
+                if !self.to_endpoint.is_clear() {
+                    self.endpoint.reset_on_close();
+                }
+            }
             _ => {}
         }
         match self.forwarder.reset_to() {

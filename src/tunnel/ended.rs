@@ -33,6 +33,8 @@ pub enum Ended {
     SlowClient,
     /// The endpoint had bytes to take and accepted none for the route's `slow_reader`.
     SlowUpstream,
+    /// The memory of the process was nearly used up, and the tunnel had the most unread bytes.
+    MemoryFull,
     /// The client sent more messages than the route's `messages_per_second`.
     MessageRate,
     /// The client sent more bytes than the route's `bytes_per_second`.
@@ -81,7 +83,7 @@ impl CloseMessage {
 
 impl Ended {
     /// All reasons, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ClientClose,
         Self::UpstreamClose,
         Self::ClientEof,
@@ -96,6 +98,7 @@ impl Ended {
         Self::MessageTooBig,
         Self::SlowClient,
         Self::SlowUpstream,
+        Self::MemoryFull,
         Self::MessageRate,
         Self::ByteRate,
         Self::ProtocolError,
@@ -124,6 +127,7 @@ impl Ended {
             Self::MessageTooBig => "message-too-big",
             Self::SlowClient => "slow-client",
             Self::SlowUpstream => "slow-upstream",
+            Self::MemoryFull => "memory-full",
             Self::MessageRate => "message-rate",
             Self::ByteRate => "byte-rate",
             Self::ProtocolError => "protocol-error",
@@ -161,7 +165,11 @@ impl Ended {
         match self {
             Self::Idle | Self::MaxAge | Self::HalfClosed | Self::DeadUpstream => Some(1001),
             Self::MessageTooBig => Some(1009),
-            Self::SlowUpstream | Self::MessageRate | Self::ByteRate | Self::Killed => Some(1008),
+            Self::SlowUpstream
+            | Self::MemoryFull
+            | Self::MessageRate
+            | Self::ByteRate
+            | Self::Killed => Some(1008),
             Self::ProtocolError => Some(1002),
             Self::Drain
             | Self::EndpointDown

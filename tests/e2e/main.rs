@@ -32,6 +32,7 @@ mod limits;
 mod listeners;
 mod liveness;
 mod logs;
+mod memory;
 mod metrics;
 mod names;
 mod operate;

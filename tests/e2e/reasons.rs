@@ -43,6 +43,13 @@ fn asks(request: impl Into<String>) -> Scene {
     }
 }
 
+fn of_server(server: &'static str, request: &str) -> Scene {
+    Scene {
+        server,
+        ..asks(request)
+    }
+}
+
 fn of_route(route: &'static str, request: &str) -> Scene {
     Scene {
         route,
@@ -138,10 +145,8 @@ fn scene(rejection: Rejection) -> Option<Scene> {
             "limits.handshakes_per_ip = { rate = \"1/h\" }",
             HANDSHAKE,
         )),
-        R::TunnelsFull => Scene {
-            server: "max_tunnels = 1",
-            ..second(asks(HANDSHAKE))
-        },
+        R::MemoryFull => of_server("memory = \"1MiB\"", HANDSHAKE),
+        R::TunnelsFull => second(of_server("max_tunnels = 1", HANDSHAKE)),
         R::RouteFull => second(of_route("limits.tunnels = 1", HANDSHAKE)),
         R::EndpointsFull => second(of_upstream("max_tunnels = 1", HANDSHAKE)),
         R::NoEndpoint => of_upstream("drain = true", HANDSHAKE),
@@ -339,6 +344,7 @@ fn limits(ended: Ended) -> &'static str {
         | Ended::EndpointDown
         | Ended::EndpointRemoved
         | Ended::Rebalance
+        | Ended::MemoryFull
         | Ended::Killed
         | Ended::Shutdown => "",
     }
@@ -427,6 +433,13 @@ async fn bring_about(ended: Ended, proxy: &Proxy, ends: (Wire, Wire)) -> Ends {
         Ended::SlowUpstream => client.flood(&message(64 * 1024)).await,
         Ended::MessageRate | Ended::ByteRate => client.send(message(100).repeat(40)).await,
         Ended::ProtocolError => client.send([0xff; 64]).await,
+        Ended::MemoryFull => {
+            client.flood(&message(64 * 1024)).await;
+            let path = proxy.folder().join("config.toml");
+            let config = std::fs::read_to_string(path).unwrap();
+            let limited = config.replace("[server]\n", "[server]\nmemory = \"1MiB\"\n");
+            proxy.reload(&limited).await;
+        }
         Ended::Killed | Ended::Drain => steer(ended, proxy).await,
         Ended::Shutdown => proxy.signal(Signal::TERM),
         Ended::DeadClient => {

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use super::{Builder, count, duration, header, positive};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    AccessLogConfig, Log, LogFormat, LogLevel, LogTo, ServerConfig, Shutdown, Traceparent,
-    UpgradeConfig, WatchedFiles,
+    AccessLogConfig, Log, LogFormat, LogLevel, LogTo, MemoryLimit, ServerConfig, Shutdown,
+    Traceparent, UpgradeConfig, WatchedFiles,
 };
 use crate::config::raw::Section;
 
@@ -53,6 +53,11 @@ impl Builder<'_> {
             },
             core_dumps: section.bool("core_dumps"),
             max_tunnels: count(section, "max_tunnels"),
+            memory: match (section.size("memory"), section.text("memory").as_deref()) {
+                (Some(bytes), _) => MemoryLimit::Resident(bytes),
+                (None, Some("off")) => MemoryLimit::Off,
+                (None, _) => MemoryLimit::Cgroup,
+            },
             upgrade: UpgradeConfig {
                 max_generations: positive(&upgrade, "max_generations")
                     .map_or(1, |most| most.get() as usize),

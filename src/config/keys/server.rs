@@ -28,6 +28,19 @@ pub(super) const SERVER: KeyTable = KeyTable {
             "The process carries at most this many tunnels at once and rejects further handshakes with 503; `auto` means as many as the limit on open files allows.",
         )
         .shown("max_tunnels = 100_000"),
+        key(
+            "memory",
+            ValueKind::AnyOf(&[
+                ValueKind::OneOf(&["auto", "off"]),
+                ValueKind::Size {
+                    min: 1 << 20,
+                    max: u64::MAX,
+                },
+            ]),
+            "\"auto\"",
+            "Near this limit on memory, handshakes are rejected with 503, and then the tunnels with the most unread bytes are closed with 1008. `auto` means the limit of the control group (cgroup) that the process is in, and no limit if there is none; a size is compared with the resident memory of the process.",
+        )
+        .shown(r#"memory = "2GiB""#),
         table("shutdown", &SHUTDOWN),
         key(
             "allow_warnings",

@@ -30,8 +30,21 @@ pub struct ServerConfig {
     pub core_dumps: bool,
     /// The maximum number of concurrent tunnels; `None` for as many as the limit on open files allows.
     pub max_tunnels: Option<usize>,
+    /// The limit on memory.
+    pub memory: MemoryLimit,
     /// How the process hands over to its successor.
     pub upgrade: UpgradeConfig,
+}
+
+/// The limit on memory near which the process takes less on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// The limit of the control group, if there is one.
+    Cgroup,
+    /// Resident memory of this size, in bytes.
+    Resident(u64),
+    /// None.
+    Off,
 }
 
 /// How the process hands over to its successor.

@@ -2,6 +2,7 @@
 
 use super::MetricSources;
 use super::gathered::open;
+use crate::net::memory::MemoryFigures;
 use crate::observe::counters::Counters;
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::process::{ProcessStatus, timestamp};
@@ -11,6 +12,7 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
     let MetricSources {
         workers,
         admission,
+        memory,
         process,
         ..
     } = sources;
@@ -40,8 +42,23 @@ pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>
     let help = "Client connections that the limit on open files allows.";
     metrics.family("tidegate_connections_limit", MetricKind::Gauge, help);
     metrics.sample(&[], admission.limit());
+    write_memory(metrics, memory);
     write_configuration(metrics, process);
     write_dropped_lines(metrics, sources);
+}
+
+fn write_memory(metrics: &mut Exposition, memory: Option<MemoryFigures>) {
+    let help = "Memory that counts towards `server.memory`; missing if there is no limit.";
+    metrics.family("tidegate_memory_used_bytes", MetricKind::Gauge, help);
+    if let Some(memory) = memory {
+        metrics.sample(&[], memory.used);
+    }
+    let help =
+        "The limit on memory, from `server.memory` or the control group; missing if there is none.";
+    metrics.family("tidegate_memory_limit_bytes", MetricKind::Gauge, help);
+    if let Some(memory) = memory {
+        metrics.sample(&[], memory.limit);
+    }
 }
 
 /// The open client connections of a worker.
