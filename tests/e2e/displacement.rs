@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::endpoint::Echo;
 use crate::harness::operator::{ADMIN, Operator};
+use crate::harness::proxy::Proxy;
 use crate::harness::wire::Wire;
 use crate::harness::{quiet_for, until};
 
@@ -38,13 +39,13 @@ const CLOSES: [&str; 3] = [
     "on_removed = { action = \"drain\", over = \"1s\" }",
 ];
 
-fn changes([one, two]: [SocketAddr; 2]) -> Vec<Change> {
-    let both = format!("\"{one}\", \"{two}\"");
-    let second = format!("\"{two}\"");
-    let drained = format!("{{ address = \"{one}\", drain = true }}, \"{two}\"");
-    let limited = format!("{{ address = \"{one}\", max_tunnels = 1 }}, \"{two}\"");
-    let [removed, on_drain, slowly] = CLOSES;
-    let change = |name, before: String, after: String, closed, displaced| Change {
+fn change(
+    name: &'static str,
+    [before, after]: [String; 2],
+    closed: [u64; 2],
+    displaced: u64,
+) -> Change {
+    Change {
         name,
         before,
         drains: false,
@@ -52,93 +53,70 @@ fn changes([one, two]: [SocketAddr; 2]) -> Vec<Change> {
         after,
         closed,
         displaced,
+    }
+}
+
+fn listed(endpoints: &[SocketAddr]) -> String {
+    let endpoints: Vec<String> = endpoints.iter().map(|it| format!("\"{it}\"")).collect();
+    endpoints.join(", ")
+}
+
+/// What happens to the first of two endpoints.
+fn changes_of_endpoints([one, two]: [SocketAddr; 2]) -> Vec<Change> {
+    let [removed, on_drain, slowly] = CLOSES;
+    let both = |settings: &str| config("main", &listed(&[one, two]), settings);
+    let second = |settings: &str| config("main", &listed(&[two]), settings);
+    let drained = |settings: &str| {
+        let endpoints = format!("{{ address = \"{one}\", drain = true }}, \"{two}\"");
+        config("main", &endpoints, settings)
     };
-    let of = |endpoints: &str, settings: &str| config("main", endpoints, settings);
-    let other_route = |text: String| text.replace("name = \"main\"", "name = \"other\"");
-    let other_listener = |text: String| text.replace("listener.main", "listener.other");
     vec![
-        change("removed, kept", of(&both, ""), of(&second, ""), [0, 0], 2),
-        change(
-            "removed, closed",
-            of(&both, ""),
-            of(&second, removed),
-            [2, 0],
-            2,
-        ),
-        change(
-            "removed, slowly",
-            of(&both, ""),
-            of(&second, slowly),
-            [2, 0],
-            2,
-        ),
+        change("removed, kept", [both(""), second("")], [0, 0], 2),
+        change("removed, closed", [both(""), second(removed)], [2, 0], 2),
+        change("removed, slowly", [both(""), second(slowly)], [2, 0], 2),
         // The settings of the new file count, as long as it has the upstream.
-        change("no longer", of(&both, removed), of(&second, ""), [0, 0], 2),
-        change("drained, kept", of(&both, ""), of(&drained, ""), [0, 0], 2),
-        change(
-            "drained, closed",
-            of(&both, ""),
-            of(&drained, on_drain),
-            [2, 0],
-            2,
-        ),
-        change(
-            "drained before",
-            of(&drained, ""),
-            of(&drained, on_drain),
-            [0, 0],
-            0,
-        ),
+        change("no longer", [both(removed), second("")], [0, 0], 2),
+        change("drained, kept", [both(""), drained("")], [0, 0], 2),
+        change("drained, closed", [both(""), drained(on_drain)], [2, 0], 2),
+        change("before", [drained(""), drained(on_drain)], [0, 0], 0),
+        Change {
+            drains: true,
+            ..change("by an operator", [both(""), both(on_drain)], [2, 0], 2)
+        },
+        Change {
+            between: Some(second("")),
+            ..change("earlier", [both(""), second(removed)], [2, 0], 2)
+        },
+    ]
+}
+
+/// What happens to other parts of the configuration.
+fn changes_of_others([one, two]: [SocketAddr; 2]) -> Vec<Change> {
+    let [removed, ..] = CLOSES;
+    let both = listed(&[one, two]);
+    let of = |upstream: &str, settings: &str| config(upstream, &both, settings);
+    let closes = of("main", removed);
+    let route = closes.replace("name = \"main\"", "name = \"other\"");
+    let listener = closes.replace("listener.main", "listener.other");
+    let limited = format!("{{ address = \"{one}\", max_tunnels = 1 }}, \"{two}\"");
+    let limit = config("main", &limited, removed);
+    vec![
         // A removed upstream has only its old settings.
         change(
             "upstream, kept",
-            of(&both, ""),
-            config("next", &both, removed),
+            [of("main", ""), of("next", removed)],
             [0, 0],
             4,
         ),
         change(
             "upstream, closed",
-            of(&both, removed),
-            config("next", &both, ""),
+            [closes.clone(), of("next", "")],
             [2, 2],
             4,
         ),
-        change(
-            "route",
-            of(&both, removed),
-            other_route(of(&both, removed)),
-            [0, 0],
-            4,
-        ),
-        change(
-            "listener",
-            of(&both, removed),
-            other_listener(of(&both, removed)),
-            [0, 0],
-            0,
-        ),
-        change(
-            "limit",
-            of(&both, removed),
-            of(&limited, removed),
-            [0, 0],
-            0,
-        ),
-        Change {
-            drains: true,
-            ..change(
-                "by an operator",
-                of(&both, ""),
-                of(&both, on_drain),
-                [2, 0],
-                2,
-            )
-        },
-        Change {
-            between: Some(of(&second, "")),
-            ..change("earlier", of(&both, ""), of(&second, removed), [2, 0], 2)
-        },
+        change("route", [closes.clone(), route], [0, 0], 4),
+        change("listener", [closes.clone(), listener], [0, 0], 0),
+        change("limit", [closes, limit], [0, 0], 0),
     ]
 }
 
@@ -158,11 +136,7 @@ async fn check(change: Change, echoes: [Echo; 2]) {
     let open = || echoes.each_ref().map(|it| it.open() as u64);
     let config = change.before.strip_prefix(ADMIN).unwrap();
     let (proxy, operator) = Operator::start(config).await;
-    let mut held: Vec<Wire> = Vec::new();
-    for _ in 0..4 {
-        held.push(proxy.tunnel().await);
-    }
-    proxy.logged_times("tunnel opened", 4).await;
+    let _held = four(&proxy).await;
     if change.drains {
         let which = json!({ "endpoint": addresses[0].to_string() });
         assert_eq!(operator.post("/v1/endpoints/drain", &which).await.0, 200);
@@ -199,8 +173,10 @@ async fn what_happens_is_what_the_plan_says() {
     let mut checks = Vec::new();
     for number in 0.. {
         let echoes = [Echo::start("one").await, Echo::start("two").await];
-        let changes = changes(echoes.each_ref().map(|it| it.address));
-        let Some(change) = changes.into_iter().nth(number) else {
+        let addresses = echoes.each_ref().map(|it| it.address);
+        let changes = changes_of_endpoints(addresses).into_iter();
+        let mut changes = changes.chain(changes_of_others(addresses));
+        let Some(change) = changes.nth(number) else {
             break;
         };
         checks.push(check(change, echoes));
@@ -209,74 +185,81 @@ async fn what_happens_is_what_the_plan_says() {
     join_all(checks).await;
 }
 
-/// A lowered limit closes nothing, and the plan says how many tunnels are above it; what was removed has a row
-/// in the status as long as it has tunnels.
-#[tokio::test]
-async fn limits_and_removed_parts_are_shown() {
-    let echoes = [Echo::start("one").await, Echo::start("two").await];
-    let [one, two] = echoes.each_ref().map(|it| it.address);
-    let both = format!("\"{one}\", \"{two}\"");
-    let server = "[server]\nworkers = 2\nlog.format = \"json\"\n\
-                  upgrade = { settle = \"200ms\", drain = \"off\" }\n";
-    let config = |endpoints: &str, settings: &str| {
-        let config = config("main", endpoints, settings);
-        config.replace("[listener.main]", &format!("{server}[listener.main]"))
-    };
-    let before = config(&both, "");
-    let (proxy, operator) = Operator::start(before.strip_prefix(ADMIN).unwrap()).await;
+/// Four tunnels, two to each endpoint.
+async fn four(proxy: &Proxy) -> Vec<Wire> {
     let mut held = Vec::new();
     for _ in 0..4 {
         held.push(proxy.tunnel().await);
     }
     proxy.logged_times("tunnel opened", 4).await;
-    let limited = format!("{{ address = \"{one}\", max_tunnels = 1 }}, \"{two}\"");
-    proxy.rewrite(&config(&limited, ""));
-    let plan = operator.plan().await;
-    let shown = plan["endpoints"].as_array().unwrap().iter();
-    let mut shown = shown.filter(|it| it["endpoint"] == one.to_string());
-    let shown = shown.next().unwrap();
-    assert_eq!(
-        (&shown["change"], &shown["then"]),
-        (&json!("changed"), &json!("stay"))
-    );
-    assert_eq!(shown["above_limit"], 1);
-    let printed = operator.run(&["reload", "--plan"]).await.out;
-    assert!(
-        printed.contains("stay open, 1 above `max_tunnels`"),
-        "{printed}"
-    );
+    held
+}
 
-    let second = format!("\"{two}\"");
+#[tokio::test]
+async fn tunnels_above_a_lowered_limit_are_shown() {
+    let echoes = [Echo::start("one").await, Echo::start("two").await];
+    let [one, two] = echoes.each_ref().map(|it| it.address);
+    let before = config("main", &listed(&[one, two]), "");
+    let (proxy, operator) = Operator::start(before.strip_prefix(ADMIN).unwrap()).await;
+    let _held = four(&proxy).await;
+    let limited = format!("{{ address = \"{one}\", max_tunnels = 1 }}, \"{two}\"");
+    proxy.rewrite(&config("main", &limited, ""));
+    let plan = operator.plan().await;
+    let mut shown = plan["endpoints"].as_array().unwrap().iter();
+    let shown = shown.find(|it| it["endpoint"] == one.to_string()).unwrap();
+    assert_eq!(
+        (&shown["change"], &shown["then"], &shown["above_limit"]),
+        (&json!("changed"), &json!("stay"), &json!(1))
+    );
+    let printed = operator.run(&["reload", "--plan"]).await.out;
+    let row = "stay open, 1 above `max_tunnels`";
+    assert!(printed.contains(row), "{printed}");
+}
+
+/// What was removed has a row in the status as long as it has tunnels, after an upgrade, too.
+#[tokio::test]
+async fn removed_parts_are_shown_as_long_as_they_have_tunnels() {
+    let echoes = [Echo::start("one").await, Echo::start("two").await];
+    let [one, two] = echoes.each_ref().map(|it| it.address);
+    let server = "[server]\nworkers = 2\nlog.format = \"json\"\n\
+                  upgrade = { settle = \"200ms\", drain = \"off\" }\n[listener.main]";
+    let config = |endpoints: &[SocketAddr], settings: &str| {
+        config("main", &listed(endpoints), settings).replace("[listener.main]", server)
+    };
+    let before = config(&[one, two], "");
+    let (proxy, operator) = Operator::start(before.strip_prefix(ADMIN).unwrap()).await;
+    let _held = four(&proxy).await;
     let slowly = "on_removed = { action = \"drain\", rate = \"1/m\" }";
-    let after = config(&second, slowly)
+    let after = config(&[two], slowly)
         .replace("name = \"main\"", "name = \"other\"")
         .replace("listener.main", "listener.other");
     proxy.rewrite(&after);
     let printed = operator.run(&["reload", "--plan"]).await.out;
-    let row = "are closed one by one as endpoint-removed";
-    assert!(printed.contains(row), "{printed}");
-    assert!(
-        printed.contains("live tunnels: 4; to be closed: 2; displaced: 4"),
-        "{printed}"
-    );
+    for line in [
+        "are closed one by one as endpoint-removed",
+        "live tunnels: 4; to be closed: 2; displaced: 4",
+    ] {
+        assert!(printed.contains(line), "{printed}");
+    }
     proxy.reload(&after).await;
     proxy.logged("closing the tunnels of an endpoint").await;
     let status = operator.get("/v1/status").await;
     let displaced = status["displaced"].as_array().unwrap();
-    let found = |kind: &str| displaced.iter().find(|it| it["kind"] == kind);
+    let found = |kind: &str| displaced.iter().find(|it| it["kind"] == kind).unwrap();
+    let address = one.to_string();
     for (kind, name) in [
         ("listener", "main"),
         ("route", "main"),
-        ("endpoint", &*one.to_string()),
+        ("endpoint", &address),
     ] {
-        assert_eq!(found(kind).unwrap()["name"], name, "{status:#}");
+        assert_eq!(found(kind)["name"], name, "{status:#}");
     }
-    let endpoint = found("endpoint").unwrap();
+    let endpoint = found("endpoint");
     assert_eq!(
         (&endpoint["then"], &endpoint["reason"]),
         (&json!("drain"), &json!("endpoint-removed"))
     );
-    // The same after an upgrade: the older generation has the tunnels, and the job.
+    // The older generation has the tunnels, and the job.
     assert_eq!(operator.post("/v1/upgrade", &json!({})).await.0, 200);
     proxy.successor(1).await;
     let mut older = Value::Null;
@@ -284,9 +267,8 @@ async fn limits_and_removed_parts_are_shown() {
         older = operator.get("/v1/status").await["generations"][1].clone();
     }
     assert_eq!(older["jobs"][0]["reason"], "endpoint-removed", "{older:#}");
-    let kinds = older["displaced"].as_array().unwrap().iter();
-    let kinds: Vec<&Value> = kinds.map(|it| &it["kind"]).collect();
-    assert!(kinds.contains(&&json!("endpoint")), "{older:#}");
+    let mut kinds = older["displaced"].as_array().unwrap().iter();
+    assert!(kinds.any(|it| it["kind"] == "endpoint"), "{older:#}");
     let printed = operator.run(&["status"]).await.out;
     for line in ["    job 1: ", &format!("    removed endpoint main {one}: ")] {
         assert!(printed.contains(line), "{printed}");
