@@ -273,6 +273,23 @@ async def the_watchdog_is_fed_by_whoever_is_the_main_one():
     systemctl("restart", "tidegate.service")
 
 
+async def if_the_new_process_dies_at_once_the_old_one_serves_on():
+    def said(what):
+        return sum(what in line for line in journal().split("\n"))
+
+    old, restarts = main_pid(), show("NRestarts")
+    accepts, failed = "the new process accepts connections", "upgrade failed; this process stays"
+    before = said(accepts), said(failed)
+    systemctl("kill", "--kill-who=main", "--signal=USR2", "tidegate.service")
+    await until("the new process", lambda: said(accepts) > before[0])
+    (new,) = processes() - {old}
+    os.kill(new, signal.SIGKILL)
+    await until("the old one", lambda: said(failed) > before[1])
+    for client in await tunnels(3):
+        await client.close()
+    expect(main_pid() == old and show("NRestarts") == restarts, "systemd has noticed nothing")
+
+
 async def if_the_new_process_dies_while_the_old_one_drains_it_is_restarted():
     CONFIG.write_text(OWN.replace('drain = "8s"', 'drain = "10m"'))
     systemctl("restart", "tidegate.service")
@@ -352,6 +369,7 @@ CHECKS = [
     with_notify_reload_a_reload_is_waited_for,
     an_upgrade_makes_the_new_process_the_main_one,
     the_watchdog_is_fed_by_whoever_is_the_main_one,
+    if_the_new_process_dies_at_once_the_old_one_serves_on,
     if_the_new_process_dies_while_the_old_one_drains_it_is_restarted,
     through_a_crash_whoever_connects_waits,
     a_stop_ends_every_generation_in_order,
