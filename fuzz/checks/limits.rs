@@ -105,10 +105,8 @@ pub(crate) fn check(bytes: &[u8]) {
         match step.map(|step| (step & 7, step >> 3)) {
             // What has come so far is read, but for the last bytes.
             Some((6, _)) | None => {
-                let kept = step
-                    .map_or(0, |step| usize::from(step >> 3))
-                    .min(read.len());
-                let rest = read.split_off(read.len() - kept);
+                let held = step.map_or(0, |step| usize::from(step >> 3));
+                let rest = read.split_off(read.len().saturating_sub(held));
                 let (passed, paid, why) = filter(&mut forwarder, Side::Client, &read, allowance);
                 allowance.cost -= u64::from(paid);
                 allowance.bytes = allowance.bytes.saturating_sub(read.len() as u64);
@@ -152,16 +150,21 @@ pub(crate) fn check(bytes: &[u8]) {
     } else {
         assert!(expected.starts_with(&went) && violation.is_some());
     }
-    if violation.is_some() {
-        let closed = forwarder.closed().is_some();
-        let told = SIDES.map(|to| forwarder.inject(to, || [7; 4]).is_some());
-        if violation != Some(Violation::ByteRate) {
-            assert_eq!(told[1], !closed, "the endpoint has one Close");
-        }
-        assert_eq!(told[0], !closed);
-        let (passed, ..) = filter(&mut forwarder, Side::Client, b"\x82\x80\0\0\0\0", limits);
-        assert!(passed.is_empty());
+    if let Some(violation) = violation {
+        check_end(&mut forwarder, violation, limits);
     }
+}
+
+/// After a violation each side has one Close, and nothing more passes.
+fn check_end(forwarder: &mut Forwarder, violation: Violation, limits: Allowance) {
+    let closed = forwarder.closed().is_some();
+    let told = SIDES.map(|to| forwarder.inject(to, || [7; 4]).is_some());
+    if violation != Violation::ByteRate {
+        assert_eq!(told[1], !closed, "the endpoint has one Close");
+    }
+    assert_eq!(told[0], !closed);
+    let (passed, ..) = filter(forwarder, Side::Client, b"\x82\x80\0\0\0\0", limits);
+    assert!(passed.is_empty());
 }
 
 const SIDES: [Side; 2] = [Side::Client, Side::Endpoint];
