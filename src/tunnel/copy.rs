@@ -16,9 +16,10 @@ use super::entry::{Flags, TunnelEntry};
 use super::forwarder::{Forwarder, NextStep};
 use super::framing::{Allowance, HEADROOM};
 use super::meter::Meter;
-use super::scratch::{NARROW_BYTES, SCRATCH_BYTES, Scratch};
+use super::scratch::{SCRATCH_BYTES, Scratch};
 use super::side::Side;
 use super::table::{TableSlot, TunnelOwner};
+use super::turn::SMALL_QUANTUM;
 use super::unwritten::Unwritten;
 use crate::net::stream::Stream;
 
@@ -211,7 +212,7 @@ impl<O: TunnelOwner> Tunnel<O> {
         // A tunnel that a socket has woken may have a small message, which waits for nothing.
         match is_admitted || self.slot.turn().has_left() {
             true => TURN_QUANTUM,
-            false => NARROW_BYTES,
+            false => SMALL_QUANTUM,
         }
     }
 
@@ -241,7 +242,7 @@ impl<O: TunnelOwner> Tunnel<O> {
                     self.slot.ping_sent(side);
                 }
                 unwritten.keep_own(frame.into_bytes().into(), self.slot.remainder_account());
-                let _ = self.pump(side.other(), NARROW_BYTES, cx);
+                let _ = self.pump(side.other(), SMALL_QUANTUM, cx);
             }
         }
     }
@@ -333,7 +334,6 @@ fn deliver(
     let mut moved = 0;
     if entry.flags.take(Flags::PUSH[side as usize]) {
         moved = unwritten.push(sink);
-        unwritten.distrust();
     }
     if entry.stalls.time(side) > SWEEP_INTERVAL {
         unwritten.distrust();
@@ -437,6 +437,7 @@ mod tests {
     use super::*;
     use crate::config::model::TunnelLimits;
     use crate::net::stream::Socket;
+    use crate::tunnel::scratch::NARROW_BYTES;
     use crate::tunnel::table::TunnelTable;
     use std::rc::Rc;
     use std::sync::Arc;
