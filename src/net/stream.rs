@@ -10,6 +10,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SendFlags;
 use rustls::{ConnectionCommon, HandshakeKind, ProtocolVersion, SideData};
 use socket2::SockRef;
@@ -141,6 +142,20 @@ impl Socket {
         Ok(sent?)
     }
 
+    /// Whether the kernel has sent every byte that was written.
+    fn is_drained(&self) -> bool {
+        let Self::Tcp(socket) = self else {
+            return true;
+        };
+        // With this, a socket counts as writable only if it has nothing left to send.
+        if SockRef::from(socket).set_tcp_notsent_lowat(1).is_err() {
+            return false;
+        }
+        let mut sockets = [PollFd::new(socket, PollFlags::OUT)];
+        let looked = poll(&mut sockets, Some(&Timespec::default()));
+        looked.is_ok_and(|ready| ready > 0)
+    }
+
     fn reset_on_close(&self) -> io::Result<()> {
         match self {
             Self::Tcp(socket) => SockRef::from(socket).set_linger(Some(Duration::ZERO)),
@@ -240,6 +255,12 @@ impl Stream {
     pub fn reset_on_close(&self) {
         // If the option cannot be set, the peer sees a FIN: less clear, but no wrong bytes.
         let _ = self.socket().reset_on_close();
+    }
+
+    /// Whether the kernel has sent every byte that was written. For a stream that is about to be closed:
+    /// it accepts less at once from then on.
+    pub fn is_drained(&self) -> bool {
+        self.socket().is_drained()
     }
 
     /// Whether the peer has ended or reset the connection, for a stream that is not being read.

@@ -283,8 +283,8 @@ impl<O: TunnelOwner> Tunnel<O> {
             _ => {}
         }
         match self.forwarder.reset_to() {
-            Some(Side::Client) => self.client.reset_on_close(),
-            Some(Side::Endpoint) => self.endpoint.reset_on_close(),
+            Some(Side::Client) => pass_reset(&mut self.client, &self.scratch, cx),
+            Some(Side::Endpoint) => pass_reset(&mut self.endpoint, &self.scratch, cx),
             // Both sides have ended, and each end was passed on to the other.
             None if !self.forwarder.has_closed() => {}
             None => {
@@ -348,6 +348,24 @@ fn deliver(
         entry.flags.set(Flags::DELIVERED, true);
     }
     delivered
+}
+
+/// Has `stream` reset when it is dropped, unless bytes are still on their way to its peer, which a
+/// reset would discard: then the end follows them.
+fn pass_reset(stream: &mut Stream, scratch: &Scratch, cx: &mut Context<'_>) {
+    if stream.is_drained() {
+        stream.reset_on_close();
+        return;
+    }
+    // Closing a socket with unread bytes resets it, too.
+    let mut scratch = scratch.0.borrow_mut();
+    for _ in 0..ROUNDS {
+        let mut buffer = ReadBuf::new(scratch.bytes());
+        let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+        if !matches!(read, Poll::Ready(Ok(()))) || buffer.filled().is_empty() {
+            return;
+        }
+    }
 }
 
 /// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes
@@ -421,6 +439,10 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
         tunnel.send_own_frames(cx);
         if tunnel.forwarder.is_half_closed() {
             tunnel.slot.entry().set_half_closed();
+        }
+        if tunnel.forwarder.ending().is_some() {
+            let waits = tunnel.forwarder.waits_for_message() || !tunnel.to_client.is_clear();
+            tunnel.slot.entry().set_unfinished(waits);
         }
         // Where we have closed, our last frame has to leave first. Ends that were merely passed on
         // were passed on after everything else, and a broken side must not hold the tunnel up.
@@ -579,6 +601,62 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         });
         assert_eq!(ended, Ended::ClientReset);
+    }
+
+    #[tokio::test]
+    async fn a_paced_close_waits_for_a_message_that_moves() {
+        let Ends {
+            tunnel,
+            mut client,
+            mut endpoint,
+            table,
+        } = ends(InitialBytes::default()).await;
+        let (finished, ()) = tokio::join!(tunnel, async {
+            endpoint.write_all(b"\x82\x14").await.unwrap();
+            client.read_exact(&mut [0; 2]).await.unwrap();
+            table.end_all(Ended::Drain);
+            for _ in 0..20 {
+                endpoint.write_all(b"x").await.unwrap();
+                client.read_exact(&mut [0]).await.unwrap();
+                table.sweep(tokio::time::Instant::now());
+                tokio::task::yield_now().await;
+            }
+            let mut close = [0; 9];
+            client.read_exact(&mut close).await.unwrap();
+            assert_eq!(&close, b"\x88\x07\x03\xf4drain");
+            client.write_all(b"\x88\x80\0\0\0\0").await.unwrap();
+            endpoint.read_exact(&mut [0; 13]).await.unwrap();
+            endpoint.write_all(b"\x88\0").await.unwrap();
+        });
+        assert_eq!(finished.ended, Ended::Drain);
+    }
+
+    /// What an endpoint has sent before it resets its connection arrives, also if it is still in the
+    /// kernel because the client is slow.
+    #[tokio::test]
+    async fn a_reset_discards_nothing_that_was_read_before_it() {
+        const TOTAL: usize = 300_000;
+        let Ends {
+            tunnel,
+            mut client,
+            mut endpoint,
+            ..
+        } = ends(InitialBytes::default()).await;
+        let narrow = socket2::SockRef::from(&client).set_recv_buffer_size(4096);
+        narrow.unwrap();
+        let table = Rc::clone(tunnel.slot.entry());
+        let (finished, ()) = tokio::join!(tunnel, async {
+            endpoint.write_all(&[b'x'; TOTAL]).await.unwrap();
+            while table.meter.bytes(Side::Endpoint) < TOTAL as u64 {
+                tokio::task::yield_now().await;
+            }
+            endpoint.set_zero_linger().unwrap();
+            drop(endpoint);
+        });
+        assert_eq!(finished.ended, Ended::UpstreamReset);
+        let mut all = Vec::new();
+        let _ = client.read_to_end(&mut all).await;
+        assert_eq!(all.len(), TOTAL);
     }
 
     #[tokio::test]

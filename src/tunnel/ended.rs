@@ -159,6 +159,12 @@ impl Ended {
         matches!(self, Self::MessageRate | Self::ByteRate | Self::Killed)
     }
 
+    /// Whether tunnels end so one by one, through no fault of their sides: then they get the time
+    /// that a long message takes.
+    pub(super) fn is_paced(self) -> bool {
+        self == Self::MaxAge || (self.is_on_purpose() && self != Self::Killed)
+    }
+
     /// The code of the Close frame to the client (RFC 6455 section 7.4). There is none where one of
     /// the two sides ended the tunnel, or where the client accepts nothing.
     pub fn close_code(self) -> Option<u16> {

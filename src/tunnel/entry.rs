@@ -22,7 +22,15 @@ use crate::net::stream::Hangup;
 
 /// Sweeps for which a tunnel may go on after its end was decided: to finish the frame that is under
 /// way and for the closing handshakes. After that it is cut off.
-pub(super) const SWEEPS_TO_CLOSE: u8 = 3;
+const SWEEPS_TO_CLOSE: u8 = 3;
+
+/// Sweeps that do not count as such for a tunnel that is closed at a pace, as long as a message under
+/// way moves. One that takes longer is cut off.
+const SWEEPS_TO_FINISH: u8 = 60;
+
+/// How long a message may stand still and count as moving. The kernel takes bytes for a slow reader in
+/// large pieces, several seconds apart.
+const STANDSTILL: Duration = Duration::from_secs(10);
 
 /// How long a side may accept nothing after the other one has reset its connection, where `half_closed`
 /// is off.
@@ -43,8 +51,32 @@ pub struct TunnelEntry {
     /// The reason with which the tunnel is to end, once there is one. The first one stands.
     verdict: Cell<Option<Ended>>,
     /// Sweeps that have passed since the verdict.
-    pub(super) overdue: Cell<u8>,
+    pub(super) overdue: Overdue,
     waker: Cell<Option<Waker>>,
+}
+
+/// Sweeps since a verdict: those that count in the two highest bits, those that do not in the others.
+#[derive(Debug, Default)]
+pub(super) struct Overdue(Cell<u8>);
+
+impl Overdue {
+    const ONE: u8 = 64;
+
+    fn count(&self) {
+        self.0.set(self.0.get().saturating_add(Self::ONE));
+    }
+
+    /// Lets a sweep not count. Returns whether it may be so.
+    fn grant(&self) -> bool {
+        let may = self.0.get() % Self::ONE < SWEEPS_TO_FINISH;
+        self.0.set(self.0.get() + u8::from(may));
+        may
+    }
+
+    /// The number of sweeps that count.
+    pub(super) fn counted(&self) -> u8 {
+        self.0.get() / Self::ONE
+    }
 }
 
 /// Hundredths of a second on the clock of the table: a number of 32 bits lasts for more than a year.
@@ -76,6 +108,8 @@ impl Flags {
     pub(super) const PUSH: [u16; 2] = [4096, 8192];
     /// A side has accepted bytes that had been waiting for it.
     pub(super) const DELIVERED: u16 = 16384;
+    /// Closing the tunnel in order waits for a message under way.
+    const UNFINISHED: u16 = 32768;
 
     pub(super) fn has(&self, flag: u16) -> bool {
         self.0.get() & flag != 0
@@ -117,7 +151,7 @@ impl TunnelEntry {
             flags: Flags::default(),
             seen: Cell::new((0, hundredths(now))),
             verdict: Cell::new(None),
-            overdue: Cell::new(0),
+            overdue: Overdue::default(),
             waker: Cell::default(),
         }
     }
@@ -129,7 +163,34 @@ impl TunnelEntry {
 
     /// Whether the time for an orderly end is over.
     pub fn is_overdue(&self) -> bool {
-        self.overdue.get() >= SWEEPS_TO_CLOSE
+        self.overdue.counted() >= SWEEPS_TO_CLOSE
+    }
+
+    /// Gives the tunnel no more time for an orderly end.
+    pub(super) fn cut_off(&self) {
+        self.overdue.0.set(SWEEPS_TO_CLOSE * Overdue::ONE);
+        self.wake();
+    }
+
+    /// Notes whether closing the tunnel in order waits for a message under way.
+    pub fn set_unfinished(&self, is_unfinished: bool) {
+        self.flags.set(Flags::UNFINISHED, is_unfinished);
+    }
+
+    /// Counts a sweep since the verdict, unless the tunnel is closed at a pace and has a message under
+    /// way that moves.
+    pub(super) fn count_overdue(&self, now: Micros) {
+        let quiet = self.note_activity(now);
+        // Bytes that wait for the client count as well: while they do, nothing is read for it.
+        let _ = self.stalls.sweep(None);
+        let accepts =
+            self.stalls.is_waiting(Side::Client) && self.stalls.time(Side::Client) < STANDSTILL;
+        let moves = quiet < STANDSTILL || accepts;
+        let is_paced = self.verdict().is_some_and(Ended::is_paced);
+        let waits = is_paced && moves && self.flags.has(Flags::UNFINISHED);
+        if !(waits && self.overdue.grant()) {
+            self.overdue.count();
+        }
     }
 
     /// Notes that one side has ended: from the next sweep on, `half_closed` is the limit.

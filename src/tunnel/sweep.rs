@@ -50,7 +50,7 @@ impl TunnelEntry {
         // After the age: where two limits have passed, the reason is the one that no activity
         // moves.
         if self.verdict().is_some() {
-            self.overdue.set(self.overdue.get().saturating_add(1));
+            self.count_overdue(now);
             // The task may be waiting for a side that will never answer: it has to give up.
             if self.is_overdue() {
                 self.wake();
@@ -193,6 +193,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_tunnel_that_is_closed_at_a_pace_may_finish_its_message() {
+        let start = Instant::now();
+        // Sweeps until the tunnel is cut off, whose message moves at first.
+        let sweeps = |reason, unfinished, moving| {
+            let table = Rc::new(TunnelTable::<()>::default());
+            let tunnel = slot(&table);
+            tunnel.entry().end(reason);
+            tunnel.entry().set_unfinished(unfinished);
+            (1..1000).find(|second| {
+                tunnel
+                    .entry()
+                    .meter
+                    .count(Side::Endpoint, usize::from(*second <= moving));
+                table.sweep(start + Duration::from_secs(*second));
+                tunnel.entry().is_overdue()
+            })
+        };
+        for reason in [
+            Ended::Drain,
+            Ended::Rebalance,
+            Ended::MaxAge,
+            Ended::Shutdown,
+        ] {
+            assert_eq!(sweeps(reason, false, 1000), Some(3));
+            assert_eq!(sweeps(reason, true, 20), Some(32));
+            assert_eq!(sweeps(reason, true, 1000), Some(63), "it has an end");
+        }
+        for reason in [Ended::Killed, Ended::MessageRate, Ended::Idle] {
+            assert_eq!(sweeps(reason, true, 1000), Some(3));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn half_closed_runs_from_the_last_activity() {
         let table = Rc::new(TunnelTable::<()>::default());
         let tunnel = slot(&table);
@@ -257,7 +290,9 @@ mod tests {
         // A verdict is what each sweep of a tunnel adds to.
         table.end_all(Ended::Killed);
         let sweeps = || {
-            let sweeps = tunnels.iter().map(|tunnel| tunnel.entry().overdue.get());
+            let sweeps = tunnels
+                .iter()
+                .map(|tunnel| tunnel.entry().overdue.counted());
             sweeps.map(usize::from).sum::<usize>()
         };
         let mut due = start;
@@ -271,7 +306,7 @@ mod tests {
         assert!(
             tunnels
                 .iter()
-                .all(|tunnel| tunnel.entry().overdue.get() == 2)
+                .all(|tunnel| tunnel.entry().overdue.counted() == 2)
         );
         assert!(slices >= 60, "{slices}");
     }

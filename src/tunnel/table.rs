@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::clock::{SweepSchedule, TunnelClock};
 use super::ended::{CloseMessage, Ended};
-use super::entry::{Flags, SWEEPS_TO_CLOSE, TunnelEntry};
+use super::entry::{Flags, TunnelEntry};
 use super::framing::Allowance;
 use super::liveness::Micros;
 use super::meter::Meter;
@@ -180,8 +180,7 @@ impl<O> TunnelTable<O> {
     /// Cuts off the tunnels that have been ended: they get no more time to end in order.
     pub fn cut_all(&self) {
         self.entries.borrow().for_each(|_, Occupant { entry, .. }| {
-            entry.overdue.set(SWEEPS_TO_CLOSE);
-            entry.wake();
+            entry.cut_off();
         });
     }
 
