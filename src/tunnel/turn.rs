@@ -21,7 +21,7 @@ use super::entry::{Flags, TunnelEntry};
 /// Bytes that tunnels woken by their sockets may move in a turn before they, too, wait in line.
 pub(super) const TURN_BYTES: usize = 1024 * 1024;
 
-/// Bytes that a tunnel moves in each direction at once, whoever else is in line: more than most
+/// Bytes that a tunnel moves in each direction at once even while others are in line: more than most
 /// messages have. Much less would cost bulk transfers a third more CPU time.
 pub(super) const SMALL_QUANTUM: usize = 64 * 1024;
 
