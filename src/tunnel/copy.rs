@@ -358,14 +358,7 @@ fn pass_reset(stream: &mut Stream, scratch: &Scratch, cx: &mut Context<'_>) {
         return;
     }
     // Closing a socket with unread bytes resets it, too.
-    let mut scratch = scratch.0.borrow_mut();
-    for _ in 0..ROUNDS {
-        let mut buffer = ReadBuf::new(scratch.bytes());
-        let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
-        if !matches!(read, Poll::Ready(Ok(()))) || buffer.filled().is_empty() {
-            return;
-        }
-    }
+    scratch.drop_unread(stream, cx);
 }
 
 /// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes

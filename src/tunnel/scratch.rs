@@ -1,9 +1,14 @@
 //! The buffer that all tunnels of a worker share for reading.
 
 use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::framing::HEADROOM;
+use crate::net::stream::Stream;
 
 /// Maximum number of bytes read at once, and so the most that a direction ever keeps unwritten.
 /// Enough for a message of 64 KiB with its header: with exactly 64 KiB, those few bytes would cost
@@ -48,6 +53,20 @@ impl Scratch {
     /// A buffer; one is enough for a worker.
     pub fn new() -> Self {
         Self(Rc::new(RefCell::new(AlignedBuffer::new())))
+    }
+}
+
+impl Scratch {
+    /// Reads what has come on `stream`, up to eight buffers of it, and drops it.
+    pub(super) fn drop_unread(&self, stream: &mut Stream, cx: &mut Context<'_>) {
+        let mut scratch = self.0.borrow_mut();
+        for _ in 0..8 {
+            let mut buffer = ReadBuf::new(scratch.bytes());
+            let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+            if !matches!(read, Poll::Ready(Ok(()))) || buffer.filled().is_empty() {
+                return;
+            }
+        }
     }
 }
 
