@@ -56,9 +56,14 @@ impl Endpoint {
 
     /// Accepts a handshake: the connection is a tunnel.
     pub(crate) async fn tunnel(&self) -> Wire {
-        let (mut wire, _) = self.request().await;
-        wire.send(SWITCH).await;
-        wire
+        loop {
+            let mut wire = self.accept().await;
+            // A health check by TCP ends without a request.
+            if wire.head_or_end().await.is_some() {
+                wire.send(SWITCH).await;
+                return wire;
+            }
+        }
     }
 
     /// Asserts that no connection arrives.
