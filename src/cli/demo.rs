@@ -113,6 +113,7 @@ upstream = \"control\"
 [upstream.backends]
 endpoints = [{}]
 tries = 3
+health = {{ tcp = {{}}, interval = \"1s\" }}
 
 [upstream.control]
 endpoints = [\"{control}\"]
