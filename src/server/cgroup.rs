@@ -13,19 +13,19 @@ struct ControllerFiles {
     limit: &'static str,
     used: &'static str,
     /// File cache that the kernel drops before it kills a process, in `memory.stat`.
-    droppable: &'static str,
+    droppable: [&'static str; 2],
 }
 
 const V1: ControllerFiles = ControllerFiles {
     limit: "memory.limit_in_bytes",
     used: "memory.usage_in_bytes",
-    droppable: "total_inactive_file",
+    droppable: ["total_inactive_file", "total_active_file"],
 };
 
 const V2: ControllerFiles = ControllerFiles {
     limit: "memory.max",
     used: "memory.current",
-    droppable: "inactive_file",
+    droppable: ["inactive_file", "active_file"],
 };
 
 /// Version 1 writes the largest number of pages instead of "no limit".
@@ -61,13 +61,12 @@ fn lowest(mount: &Path, path: &str, names: &ControllerFiles) -> Option<MemoryFig
     let (limit, group) = limited.min_by_key(|(limit, _)| *limit)?;
     let used = number(&group.join(names.used))?;
     let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-    let droppable = stat.lines().find_map(|line| {
+    let droppable = stat.lines().filter_map(|line| {
         let (name, bytes) = line.split_once(' ')?;
-        (name == names.droppable)
-            .then(|| bytes.parse().ok())
-            .flatten()
+        let is_droppable = names.droppable.contains(&name);
+        bytes.parse::<u64>().ok().filter(|_| is_droppable)
     });
-    let used = used.saturating_sub(droppable.unwrap_or(0));
+    let used = used.saturating_sub(droppable.sum());
     Some(MemoryFigures { limit, used })
 }
 
@@ -96,7 +95,9 @@ mod tests {
             fs::create_dir_all(&group).unwrap();
             fs::write(group.join(names.limit), format!("{limit}\n")).unwrap();
             fs::write(group.join(names.used), format!("{used}\n")).unwrap();
-            let stat = format!("anon 77\n{} {droppable}\nslab 7\n", names.droppable);
+            let [inactive, active] = names.droppable;
+            let (old, recent) = (droppable - droppable / 4, droppable / 4);
+            let stat = format!("anon 77\n{inactive} {old}\nslab 7\n{active} {recent}\n");
             fs::write(group.join("memory.stat"), stat).unwrap();
         }
         let root = folder.path().to_owned();

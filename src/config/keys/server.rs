@@ -180,7 +180,7 @@ const UPGRADE: KeyTable = KeyTable {
             "settle",
             SETTLE,
             "\"10s\"",
-            "If the new process ends within this time, the old one accepts connections again; only then is the upgrade complete, and `tidegate upgrade` returns. A reload of the new process ends the time early. With `off`, the upgrade is complete as soon as the new process accepts connections.",
+            "The upgrade is complete when the new process has run for this long; then `tidegate upgrade` returns. If the new process ends before, the old one accepts connections again. A reload of the new process completes the upgrade at once. With `off`, the upgrade is complete as soon as the new process accepts connections.",
         )
         .shown(r#"settle = "5s""#),
     ],

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How often a cause that persists is reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Maximum number of causes that are reported within [`REPORT_INTERVAL`].
+const MAX_CAUSES: usize = 8;
+
 /// The result of writing a batch of lines.
 #[derive(Debug, Default)]
 pub(super) struct Written {
@@ -42,8 +45,8 @@ pub(super) struct LossReporter {
     /// Lines lost and not reported yet, and the latest cause.
     lost: u64,
     cause: Option<String>,
-    /// The last report: its cause and time.
-    last: Option<(String, Instant)>,
+    /// The causes reported within the last [`REPORT_INTERVAL`], and when.
+    reported: Vec<(String, Instant)>,
 }
 
 impl LossReporter {
@@ -69,16 +72,16 @@ impl LossReporter {
             }
             None => {}
         }
+        // Several causes may alternate, batch by batch: each has a time of its own.
+        self.reported
+            .retain(|(_, at)| now.duration_since(*at) < REPORT_INTERVAL);
         let cause = self.cause.as_ref()?;
-        let is_due = match &self.last {
-            Some((last, at)) => last != cause || now.duration_since(*at) >= REPORT_INTERVAL,
-            None => true,
-        };
-        if !is_due {
+        let is_known = self.reported.iter().any(|(known, _)| known == cause);
+        if is_known || self.reported.len() >= MAX_CAUSES {
             return None;
         }
         let cause = self.cause.take()?;
-        self.last = Some((cause.clone(), now));
+        self.reported.push((cause.clone(), now));
         let lost = std::mem::take(&mut self.lost);
         Some(LossReport { lost, cause })
     }
@@ -118,6 +121,24 @@ mod tests {
         assert_eq!(cause(reporter.note(start, 0, &full(1))), None);
         let slow = cause(reporter.note(start, 3, &Written::default())).unwrap();
         assert!(slow.contains("too slow"), "{slow}");
+    }
+
+    #[test]
+    fn causes_that_alternate_are_reported_once_each() {
+        let start = Instant::now();
+        let mut reporter = LossReporter::default();
+        let mut reports = 0;
+        for turn in 0..100 {
+            let written = match turn % 2 {
+                0 => full(1),
+                _ => Written {
+                    lost: 0,
+                    error: Some(WriteError::Reopen(Errno::NOENT.into())),
+                },
+            };
+            reports += usize::from(reporter.note(start, 0, &written).is_some());
+        }
+        assert_eq!(reports, 2);
     }
 
     /// The last losses before a pause are not forgotten.
