@@ -23,6 +23,9 @@ const TRUSTED_AFTER: u32 = 4 << 20;
 /// What the remainders of a worker may take before every direction reads [`NARROW_BYTES`] at a time.
 const AMPLE_BYTES: usize = 8 << 20;
 
+/// The most that rustls keeps of written bytes, by default.
+const MAX_INSIDE_TLS: usize = 64 << 10;
+
 /// The remainders of all tunnels of a worker.
 ///
 /// Only directions that are waiting are in here, so that finding the largest costs nothing per idle
@@ -109,6 +112,8 @@ pub(super) struct Unwritten {
     remainder: Option<Box<Remainder>>,
     /// Bytes that the sink has accepted since it was slow, or since the beginning.
     trust: u32,
+    /// KiB written since the sink was clear, rounded up: what may still be inside TLS.
+    handed_kib: u16,
     /// Whether bytes were written that may still be inside TLS.
     unflushed: bool,
     /// Whether what is unwritten is a frame of our own.
@@ -178,7 +183,10 @@ impl Unwritten {
 
     /// Sends what the kernel accepts, although the event loop has not found the sink writable. Returns
     /// how many bytes that were.
-    pub(super) fn push(&mut self, sink: &mut Stream) -> usize {
+    pub(super) fn push(&mut self, sink: &mut Stream, account: RemainderAccount<'_>) -> usize {
+        if self.remainder.is_none() {
+            self.count_inside_tls(account);
+        }
         let left = match &self.remainder {
             Some(remainder) => remainder.bytes.get(remainder.written..).unwrap_or_default(),
             None => &[],
@@ -215,11 +223,29 @@ impl Unwritten {
                 written => {
                     remainder.written += written;
                     *moved += written;
+                    self.note_handed(written);
                 }
             }
             self.unflushed = true;
         }
         self.flush(sink, moved, cx)
+    }
+
+    fn note_handed(&mut self, bytes: usize) {
+        let kib = u16::try_from(bytes.div_ceil(1024)).unwrap_or(u16::MAX);
+        self.handed_kib = self.handed_kib.saturating_add(kib);
+    }
+
+    /// Counts what a side that accepts nothing leaves inside TLS: an empty remainder with the size of
+    /// that.
+    fn count_inside_tls(&mut self, account: RemainderAccount<'_>) {
+        let bytes = usize::from(self.handed_kib).saturating_mul(1024);
+        self.remainder = Some(Box::new(Remainder {
+            _counted: Remainders::count(account, bytes.min(MAX_INSIDE_TLS)),
+            bytes: Box::default(),
+            written: 0,
+            is_old: false,
+        }));
     }
 
     fn flush(
@@ -231,6 +257,7 @@ impl Unwritten {
         if self.unflushed {
             ready!(sink.poll_flush_counted(cx, moved))?;
             self.unflushed = false;
+            self.handed_kib = 0;
         }
         Poll::Ready(Ok(()))
     }
@@ -251,6 +278,7 @@ impl Unwritten {
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     written => {
                         self.trust = self.trust.saturating_add(written as u32);
+                        self.note_handed(written);
                         bytes = bytes.get(written..).unwrap_or_default();
                     }
                 },

@@ -1,5 +1,10 @@
 //! The limit on memory: near it no further tunnel is opened, and tunnels that nobody reads are closed.
 
+use rustls::pki_types::ServerName;
+use tokio::net::TcpSocket;
+use tokio_rustls::TlsConnector;
+
+use crate::harness::certificates::Authority;
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::{close_payload, frame};
 use crate::harness::proxy::{Proxy, simple};
@@ -69,4 +74,30 @@ async fn near_the_limit_stalled_tunnels_are_closed_and_the_others_stay() {
     })
     .await;
     proxy.tunnel_to(&endpoint).await;
+}
+
+/// What they leave unread is inside TLS.
+#[tokio::test]
+async fn clients_with_tls_that_read_nothing_are_found_as_well() {
+    let (authority, folder) = Authority::with_certificate();
+    let endpoint = Endpoint::bind().await;
+    let tls = "[listener.main.tls]\n\
+        certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let config = |memory| with_memory(memory, &endpoint) + tls;
+    let proxy = Proxy::start_in(folder, &config("off")).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that the kernel holds little: then less is read for this client at a time than TLS takes.
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    let socket = socket.connect(proxy.address()).await.unwrap();
+    let name = ServerName::try_from("chat.example.com").unwrap();
+    let connector = TlsConnector::from(authority.client());
+    let mut client = Wire::over(connector.connect(name, socket).await.unwrap());
+    client.send(HANDSHAKE).await;
+    let mut served = endpoint.tunnel().await;
+    assert_eq!(client.head().await.status(), 101);
+    let message = frame(0x82, None, &[7; 1 << 20]);
+    let sent = served.flood_up_to(&message, MESSAGES).await;
+    assert!(sent < MESSAGES * message.len(), "the client reads nothing");
+    proxy.reload(&config("1MiB")).await;
+    assert_eq!(proxy.logged("tunnel ended").await["reason"], "memory-full");
 }
