@@ -112,9 +112,9 @@ impl Socket {
         let any = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
         let looked = pin!(self.ready(any)).poll(&mut Context::from_waker(Waker::noop()));
         match looked {
-            Poll::Ready(Ok(ready)) if ready.is_error() || ready.is_write_closed() => {
-                Some(Hangup::Reset)
-            }
+            Poll::Ready(Ok(ready)) if ready.is_error() => Some(Hangup::Reset),
+            // Both directions are also closed where both sides have ended in order, and where the peer
+            // has closed a unix socket.
             Poll::Ready(Ok(ready)) if ready.is_read_closed() => Some(Hangup::Ended),
             Poll::Ready(_) | Poll::Pending => None,
         }
@@ -434,5 +434,47 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each_stream!(self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    async fn hangup_of(socket: &Socket) -> Hangup {
+        loop {
+            match socket.hangup() {
+                Some(hangup) => return hangup,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    async fn tcp() -> (Socket, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let far = TcpStream::connect(address).await.unwrap();
+        (Socket::Tcp(listener.accept().await.unwrap().0), far)
+    }
+
+    #[tokio::test]
+    async fn an_orderly_end_is_not_a_reset() {
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(far);
+        assert_eq!(hangup_of(&Socket::Unix(near)).await, Hangup::Ended);
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"unread").await.unwrap();
+        drop(far);
+        assert_eq!(hangup_of(&Socket::Unix(near)).await, Hangup::Reset);
+
+        let (mut near, far) = tcp().await;
+        near.shutdown().await.unwrap();
+        drop(far);
+        assert_eq!(hangup_of(&near).await, Hangup::Ended);
+        let (near, far) = tcp().await;
+        far.set_zero_linger().unwrap();
+        drop(far);
+        assert_eq!(hangup_of(&near).await, Hangup::Reset);
     }
 }
