@@ -378,6 +378,9 @@ fn filter<'a, O: TunnelOwner>(
     };
     let filtered = forwarder.filter(side, buffer, end, allowance);
     // Only what goes on: a Pong to our own Ping does not mean that the tunnel is used, and must not
+    if filtered.replaces_ping {
+        slot.ping_sent(side.other());
+    }
     // keep it from being idle.
     meter.count(side, filtered.pass.len());
     if filtered.pong {

@@ -75,6 +75,8 @@ pub struct Filtered {
     pub close: Option<u16>,
     /// Whether our Ping was answered.
     pub pong: bool,
+    /// Whether the Close goes on in place of a Ping of ours, which has no place behind it.
+    pub replaces_ping: bool,
     /// Why nothing more of this side goes on, if that is since this buffer.
     pub violation: Option<Violation>,
 }
@@ -138,8 +140,13 @@ impl Framing {
         }
         let mut scan = BufferScan::new(lane, buffer, end, limits);
         scan.walk(lane, buffer);
-        let (filtered, pings) = scan.finish(lane, buffer);
+        let (mut filtered, pings) = scan.finish(lane, buffer);
         other.pings_passed(pings);
+        if lane.closed && matches!(other.ping, PingState::Due(_)) {
+            // The Close asks for an answer, too.
+            other.ping = PingState::Idle;
+            filtered.replaces_ping = true;
+        }
         if from == Side::Client {
             self.client_finishes &= filtered.messages == 0 && lane.is_within_message();
         }

@@ -95,6 +95,23 @@ fn a_ping_goes_between_frames_and_its_pong_is_removed() {
 }
 
 #[test]
+fn a_close_takes_the_place_of_a_ping_that_is_due() {
+    for from in [Side::Client, Side::Endpoint] {
+        let mut framing = Framing::new(None);
+        let message = frame(from, 0x82, b"hi");
+        pass(&mut framing, from, &message[..3]);
+        assert!(framing.ping(from.other(), PING));
+        assert_eq!(injected(&mut framing, from.other()), None);
+        let rest = [&message[3..], &frame(from, 0x88, b"")].concat();
+        let (passed, filtered) = pass(&mut framing, from, &rest);
+        assert_eq!(passed, rest);
+        assert!(filtered.replaces_ping);
+        assert!(!framing.has_frame_for(from.other()));
+        assert!(!pass(&mut framing, from, b"").1.replaces_ping, "once");
+    }
+}
+
+#[test]
 fn no_ping_of_ours_while_theirs_is_unanswered() {
     let mut framing = Framing::new(None);
     pass(
