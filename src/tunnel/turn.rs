@@ -28,6 +28,9 @@ pub(super) const SMALL_QUANTUM: usize = 64 * 1024;
 /// Tunnels that are let on in a turn.
 const ADMITTED: usize = 4;
 
+/// Tunnels in line for which memory is kept.
+const KEPT_LINE: usize = 4096;
+
 /// The turns of a worker.
 #[derive(Debug)]
 pub(super) struct TurnBudget {
@@ -122,8 +125,9 @@ impl TurnBudget {
         }
         let mut line = self.line.borrow_mut();
         if line.is_empty() {
-            // After a peak, its memory goes back.
-            line.shrink_to(ADMITTED * 16);
+            // After a peak, its memory goes back. Much less than this would have to grow again each time
+            // that the line is empty for a moment.
+            line.shrink_to(KEPT_LINE);
         } else {
             drop(line);
             self.request();
@@ -149,6 +153,26 @@ mod tests {
     fn entries(count: usize) -> Vec<Rc<TunnelEntry>> {
         let new = || TunnelEntry::new(Arc::new(TunnelLimits::default()), 0);
         (0..count).map(|_| Rc::new(new())).collect()
+    }
+
+    #[tokio::test]
+    async fn the_line_keeps_its_memory_but_for_that_of_a_peak() {
+        let turn = TurnBudget::default();
+        turn.attended.set(true);
+        let capacity_after = |count| {
+            for entry in &entries(count) {
+                turn.wait(entry);
+            }
+            let in_line = turn.line.borrow().capacity();
+            while !turn.line.borrow().is_empty() {
+                turn.begin();
+            }
+            (in_line, turn.line.borrow().capacity())
+        };
+        let (in_line, empty) = capacity_after(1000);
+        assert_eq!(in_line, empty);
+        let (in_line, empty) = capacity_after(3 * KEPT_LINE);
+        assert!(in_line > KEPT_LINE && empty <= KEPT_LINE);
     }
 
     #[tokio::test]
