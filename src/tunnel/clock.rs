@@ -26,6 +26,8 @@ pub(super) struct TunnelClock {
     began: Instant,
     /// The time for which it was stopped.
     lost: Cell<Micros>,
+    /// When it stands still, unless a slice comes before.
+    halts: Cell<Instant>,
 }
 
 /// Divides a round over all tunnels, which takes [`SWEEP_INTERVAL`], into slices.
@@ -46,19 +48,31 @@ impl TunnelClock {
         Self {
             began: now,
             lost: Cell::new(0),
+            halts: Cell::new(now + SWEEP_INTERVAL + STOPPED_AFTER),
         }
     }
 
-    /// The time on this clock.
+    /// The time on this clock. It never goes back.
+    //
+    // What runs after a stop and before the next slice must not see the time of the stop, either.
     pub(super) fn at(&self, now: Instant) -> Micros {
+        let until = now.min(self.halts.get());
         // Enough for half a million years.
-        let passed = now.saturating_duration_since(self.began).as_micros() as Micros;
+        let passed = until.saturating_duration_since(self.began).as_micros() as Micros;
         passed.saturating_sub(self.lost.get())
     }
 
-    fn lose(&self, time: Duration) {
-        let lost = self.lost.get().saturating_add(time.as_micros() as Micros);
+    /// Counts the time until `now`, whether or not a slice came.
+    pub(super) fn count_until(&self, now: Instant) {
+        self.halts.set(self.halts.get().max(now));
+    }
+
+    /// Goes on from `now`, where it stood still, and until the slice that is `due` is too late.
+    fn run(&self, now: Instant, due: Instant) {
+        let stood = now.saturating_duration_since(self.halts.get());
+        let lost = self.lost.get().saturating_add(stood.as_micros() as Micros);
         self.lost.set(lost);
+        self.halts.set(due.max(now) + STOPPED_AFTER);
     }
 }
 
@@ -91,12 +105,11 @@ impl SweepSchedule {
     ) -> Option<(usize, usize)> {
         let late = now.saturating_duration_since(self.due.get());
         let is_stopped = late > STOPPED_AFTER;
-        if is_stopped {
-            clock.lose(late);
-        }
+        clock.run(now, self.due.get());
         // Only once in a row: a worker that is late every time is overloaded, and still has limits.
         if is_stopped && !self.was_stopped.replace(true) {
             self.due.set(now + self.step.get());
+            clock.run(now, self.due.get());
             return None;
         }
         self.was_stopped.set(is_stopped);
@@ -110,7 +123,7 @@ impl SweepSchedule {
     }
 
     /// Ends a slice; the walk continues with `next`.
-    pub(super) fn end(&self, now: Instant, next: Option<usize>) {
+    pub(super) fn end(&self, now: Instant, clock: &TunnelClock, next: Option<usize>) {
         let due = match next {
             Some(_) => self.due.get() + self.step.get(),
             None => self.round_began.get() + SWEEP_INTERVAL,
@@ -118,6 +131,7 @@ impl SweepSchedule {
         self.next.set(next.unwrap_or(0));
         // What is late is not made up for: a tunnel must not be swept twice at once.
         self.due.set(due.max(now));
+        clock.run(now, self.due.get());
     }
 }
 
@@ -139,7 +153,7 @@ mod tests {
             let now = schedule.due();
             let (from, cost) = schedule.begin(now, clock, slots).unwrap();
             let next = (from + cost < slots).then_some(from + cost);
-            schedule.end(now, next);
+            schedule.end(now, clock, next);
             *counts.last_mut().unwrap() += 1;
             if next.is_none() {
                 counts.push(0);
@@ -177,8 +191,9 @@ mod tests {
         let (schedule, clock) = (SweepSchedule::new(start), TunnelClock::new(start));
         run(&schedule, &clock, 5_000, 2);
         let stopped_at = schedule.due();
-        let before = clock.at(stopped_at);
+        let before = clock.at(stopped_at) + STOPPED_AFTER.as_micros() as Micros;
         let now = stopped_at + 3600 * SECOND;
+        assert_eq!(clock.at(now), before, "it does not go back at the slice");
         assert_eq!(schedule.begin(now, &clock, 5_000), None);
         assert_eq!(clock.at(now), before);
         // The next slice is judged as usual, one step later.
@@ -192,10 +207,13 @@ mod tests {
         let start = Instant::now();
         let (schedule, clock) = (SweepSchedule::new(start), TunnelClock::new(start));
         let mut judged = 0;
+        let mut time = 0;
         for _ in 0..10 {
             let now = schedule.due() + 5 * SECOND;
+            assert!(clock.at(now) >= time, "the clock went back");
+            time = clock.at(now);
             if schedule.begin(now, &clock, 100).is_some() {
-                schedule.end(now, None);
+                schedule.end(now, &clock, None);
                 judged += 1;
             }
         }

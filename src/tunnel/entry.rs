@@ -87,6 +87,17 @@ fn hundredths(time: Micros) -> Hundredths {
 }
 
 /// Yes-or-no state of a tunnel, packed into two bytes.
+/// The time from `since` to `now`; zero if that is ahead.
+fn elapsed(since: Hundredths, now: Hundredths) -> Duration {
+    let passed = now.wrapping_sub(since);
+    // More than half of what a number can hold is a time ahead.
+    let is_ahead = passed > Hundredths::MAX / 2;
+    match is_ahead {
+        true => Duration::ZERO,
+        false => Duration::from_millis(u64::from(passed) * 10),
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Flags(Cell<u16>);
 
@@ -265,7 +276,7 @@ impl TunnelEntry {
     pub(super) fn quiet(&self, now: Micros) -> Duration {
         let (seen, since) = self.seen.get();
         match self.moved() == seen {
-            true => Duration::from_millis(u64::from(hundredths(now).wrapping_sub(since)) * 10),
+            true => elapsed(since, hundredths(now)),
             false => Duration::ZERO,
         }
     }
@@ -340,3 +351,10 @@ mod tests {
         );
     }
 }
+    #[test]
+    fn a_time_ahead_of_the_clock_is_no_time() {
+        assert_eq!(elapsed(500, 300), Duration::ZERO);
+        assert_eq!(elapsed(300, 500), Duration::from_secs(2));
+        assert_eq!(elapsed(Hundredths::MAX - 99, 100), Duration::from_secs(2));
+    }
+

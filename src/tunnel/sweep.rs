@@ -22,13 +22,14 @@ impl<O> TunnelTable<O> {
         if let Some((from, cost)) = schedule.begin(now, clock, entries.walk_cost()) {
             let time = clock.at(now);
             let next = entries.walk(from, cost, |_, occupant| occupant.entry.sweep(time));
-            schedule.end(now, next);
+            schedule.end(now, clock, next);
         }
         schedule.due()
     }
 
     /// Sweeps all tunnels at once.
     pub fn sweep(&self, now: Instant) {
+        self.clock.count_until(now);
         let time = self.clock.at(now);
         let entries = self.entries.borrow();
         entries.for_each(|_, occupant| occupant.entry.sweep(time));
@@ -126,7 +127,9 @@ impl TunnelEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{MaxAge, TunnelLimits};
+    use crate::config::model::{ByteRate, MaxAge, RateAction, TunnelLimits};
+    use crate::net::stream::Hangup;
+    use crate::tunnel::framing::MESSAGE_COST;
     use crate::tunnel::table::TableSlot;
     use std::rc::Rc;
     use std::sync::Arc;
@@ -336,3 +339,40 @@ mod tests {
         assert_eq!(quiet.entry().verdict(), Some(Ended::Idle));
     }
 }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_between_a_stop_and_the_sweep_is_not_ahead_of_the_clock() {
+        const STOP: Duration = Duration::from_secs(3600);
+        let table = Rc::new(TunnelTable::<()>::default());
+        let limited = || {
+            let limits = TunnelLimits {
+                idle: Some(IDLE),
+                messages: 10.try_into().ok(),
+                bytes: 1000.try_into().ok().map(|per_second| ByteRate {
+                    per_second,
+                    action: RateAction::Throttle,
+                }),
+                ..TunnelLimits::default()
+            };
+            table.enter(Arc::new(limits), Rc::default())
+        };
+        let old = limited();
+        let mut due = table.sweep_slice(Instant::now());
+        tokio::time::advance(STOP).await;
+        // The tasks that the stop has made ready run first.
+        let new = limited();
+        for tunnel in [&old, &new] {
+            tunnel.charge(2500, 10 * MESSAGE_COST);
+            assert!(tunnel.entry().is_paused());
+        }
+        due = table.sweep_slice(due.max(Instant::now()));
+        for _ in 0..3 {
+            tokio::time::advance(due.saturating_duration_since(Instant::now())).await;
+            due = table.sweep_slice(due);
+        }
+        for tunnel in [old, new] {
+            assert_eq!(tunnel.entry().verdict(), None);
+            assert!(!tunnel.entry().is_paused(), "it has kept to its rate");
+            assert_eq!(tunnel.allowance().cost, 10 * u64::from(MESSAGE_COST));
+        }
+    }
