@@ -268,11 +268,12 @@ impl<O: TunnelOwner> Tunnel<O> {
 
     fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Finished> {
         match ended {
+        let verdict = self.slot.entry().verdict();
             // The kernel would keep its full send buffer for a peer that does not read, for
             // minutes.
             Ended::SlowClient => self.client.reset_on_close(),
             Ended::SlowUpstream => self.endpoint.reset_on_close(),
-            Ended::MemoryFull => {
+            _ if verdict == Some(Ended::MemoryFull) => {
                 if !self.to_client.is_clear() {
                     self.client.reset_on_close();
                 }

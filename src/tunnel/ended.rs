@@ -165,6 +165,11 @@ impl Ended {
         self == Self::MaxAge || (self.is_on_purpose() && self != Self::Killed)
     }
 
+    /// Whether a tunnel that is being closed at a pace gets no more time for that.
+    pub(super) fn ends_grace(self) -> bool {
+        matches!(self, Self::Killed | Self::MemoryFull)
+    }
+
     /// The code of the Close frame to the client (RFC 6455 section 7.4). There is none where one of
     /// the two sides ended the tunnel, or where the client accepts nothing.
     pub fn close_code(self) -> Option<u16> {

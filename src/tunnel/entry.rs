@@ -48,7 +48,8 @@ pub struct TunnelEntry {
     /// The activity mark at the last sweep that saw it change, and the time of that sweep.
     seen: Cell<(u32, Hundredths)>,
     extras: OnceCell<Box<TunnelExtras>>,
-    /// The reason with which the tunnel is to end, once there is one. The first one stands.
+    /// The reason with which the tunnel is to end, once there is one. The first one stands, unless
+    /// the second is in a hurry.
     verdict: Cell<Option<Ended>>,
     /// Sweeps that have passed since the verdict.
     pub(super) overdue: Overdue,
@@ -257,12 +258,23 @@ impl TunnelEntry {
             .set(Some(current.unwrap_or_else(|| waker.clone())));
     }
 
-    /// Ends the tunnel for this reason, unless it already has one.
-    pub fn end(&self, reason: Ended) {
-        if self.verdict.get().is_none() {
+    /// Ends the tunnel for this reason, unless it already has one. Returns whether it does.
+    //
+    // A tunnel that is closed at a pace has a minute for that: an operator need not wait for it, nor
+    // can the memory of the process. Its Close, and what is reported, keep the first reason.
+    pub fn end(&self, reason: Ended) -> bool {
+        let ends = self.may_end(reason);
+        if ends {
             self.verdict.set(Some(reason));
             self.wake();
         }
+        ends
+    }
+
+    /// Whether [`TunnelEntry::end`] for this reason would change anything.
+    pub(super) fn may_end(&self, reason: Ended) -> bool {
+        let verdict = self.verdict.get();
+        verdict.is_none_or(|first| first.is_paced() && reason.ends_grace())
     }
 
     pub(super) fn wake(&self) {

@@ -105,7 +105,9 @@ impl TunnelEntry {
                     self.flags.set(Flags::PING[side as usize], true);
                     self.wake();
                 }
-                Some(LivenessAction::GiveUp) => self.end(gone),
+                Some(LivenessAction::GiveUp) => {
+                    self.end(gone);
+                }
             }
         }
     }
@@ -229,6 +231,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    #[tokio::test(start_paused = true)]
+    async fn a_close_at_a_pace_is_cut_short_for_an_operator_and_for_memory() {
+        let start = Instant::now();
+        for (reason, overdue) in [
+            (Ended::Killed, true),
+            (Ended::MemoryFull, true),
+            (Ended::Rebalance, false),
+            (Ended::SlowClient, false),
+        ] {
+            let table = Rc::new(TunnelTable::<()>::default());
+            let tunnel = slot(&table);
+            let entry = tunnel.entry();
+            entry.set_unfinished(true);
+            entry.end(Ended::Drain);
+            for second in 1..=8 {
+                entry.meter.count(Side::Endpoint, 1);
+                table.sweep(start + Duration::from_secs(second));
+                assert!(!entry.is_overdue() || second > 5);
+                if second == 5 {
+                    assert_eq!(entry.end(reason), overdue);
+                    assert!(!entry.end(reason), "once");
+                }
+            }
+            assert_eq!(entry.is_overdue(), overdue, "{reason}");
+        }
+    }
+
     async fn half_closed_runs_from_the_last_activity() {
         let table = Rc::new(TunnelTable::<()>::default());
         let tunnel = slot(&table);

@@ -136,14 +136,13 @@ impl<O> TunnelTable<O> {
             .get(slot)
             .filter(|occupant| is_same(&occupant.owner));
         let Some(Occupant { entry, .. }) =
-            occupant.filter(|occupant| occupant.entry.verdict().is_none())
+            occupant.filter(|occupant| occupant.entry.may_end(message.ended))
         else {
             return false;
         };
 
         entry.set_close_message(message);
-        entry.end(message.ended);
-        true
+        entry.end(message.ended)
     }
 
     /// The memory that bytes take which tunnels have read and not yet written.
@@ -186,9 +185,9 @@ impl<O> TunnelTable<O> {
 
     /// Ends all tunnels for this reason.
     pub fn end_all(&self, reason: Ended) {
-        self.entries
-            .borrow()
-            .for_each(|_, Occupant { entry, .. }| entry.end(reason));
+        self.entries.borrow().for_each(|_, Occupant { entry, .. }| {
+            entry.end(reason);
+        });
     }
 }
 
