@@ -145,6 +145,7 @@ impl<O: TunnelOwner> Tunnel<O> {
                 // If the sink is gone, the box is freed now: the other direction may go on for
                 // hours.
                 unwritten.forget();
+                entry.stalls.set(side.other(), false, false);
                 return Poll::Ready(());
             }
             let account = self.slot.remainder_account();
@@ -267,8 +268,8 @@ impl<O: TunnelOwner> Tunnel<O> {
     }
 
     fn finish(&mut self, ended: Ended, cx: &mut Context<'_>) -> Poll<Finished> {
-        match ended {
         let verdict = self.slot.entry().verdict();
+        match ended {
             // The kernel would keep its full send buffer for a peer that does not read, for
             // minutes.
             Ended::SlowClient => self.client.reset_on_close(),
@@ -283,9 +284,13 @@ impl<O: TunnelOwner> Tunnel<O> {
             }
             _ => {}
         }
+        // Found by a sweep: the other side has taken nothing for a while, and nothing is owed to it.
+        let gives_up = matches!(verdict, Some(Ended::ClientReset | Ended::UpstreamReset));
         match self.forwarder.reset_to() {
-            Some(Side::Client) => pass_reset(&mut self.client, &self.scratch, cx),
-            Some(Side::Endpoint) => pass_reset(&mut self.endpoint, &self.scratch, cx),
+            Some(Side::Client) if gives_up => self.client.reset_on_close(),
+            Some(Side::Endpoint) if gives_up => self.endpoint.reset_on_close(),
+            Some(Side::Client) => self.scratch.pass_reset(&mut self.client, cx),
+            Some(Side::Endpoint) => self.scratch.pass_reset(&mut self.endpoint, cx),
             // Both sides have ended, and each end was passed on to the other.
             None if !self.forwarder.has_closed() => {}
             None => {
@@ -352,17 +357,6 @@ fn deliver(
     delivered
 }
 
-/// Has `stream` reset when it is dropped, unless bytes are still on their way to its peer, which a
-/// reset would discard: then the end follows them.
-fn pass_reset(stream: &mut Stream, scratch: &Scratch, cx: &mut Context<'_>) {
-    if stream.is_drained() {
-        stream.reset_on_close();
-        return;
-    }
-    // Closing a socket with unread bytes resets it, too.
-    scratch.drop_unread(stream, cx);
-}
-
 /// Filters and counts `buffer[HEADROOM..end]`, which has come from `side`; returns what of it goes
 /// on.
 fn filter<'a, O: TunnelOwner>(
@@ -379,13 +373,13 @@ fn filter<'a, O: TunnelOwner>(
     };
     let filtered = forwarder.filter(side, buffer, end, allowance);
     // Only what goes on: a Pong to our own Ping does not mean that the tunnel is used, and must not
-    if filtered.replaces_ping {
-        slot.ping_sent(side.other());
-    }
     // keep it from being idle.
     meter.count(side, filtered.pass.len());
     if filtered.pong {
         slot.pong_received(side);
+    }
+    if filtered.replaces_ping {
+        slot.ping_sent(side.other());
     }
     if filtered.messages > 0 {
         meter.count_messages(side, filtered.messages);
@@ -898,5 +892,87 @@ mod tests {
         });
         assert_eq!(finished.ended, Ended::Idle);
         drop((client, endpoint));
+    }
+
+    /// A tunnel of which neither side reads, with as much sent as fits.
+    async fn stuck(limits: TunnelLimits) -> (Tunnel, TcpStream, TcpStream, Rc<TunnelTable>) {
+        let Ends {
+            mut tunnel,
+            client,
+            endpoint,
+            table,
+        } = ends_in(&Rc::default(), InitialBytes::default(), limits).await;
+        let mut idle = 0;
+        while idle < 20 {
+            let sent = [&client, &endpoint].map(|end| end.try_write(&[7; 60_000]).is_ok());
+            idle = if sent.contains(&true) { 0 } else { idle + 1 };
+            assert!(futures_util::poll!(&mut tunnel).is_pending());
+            tokio::task::yield_now().await;
+        }
+        (tunnel, client, endpoint, table)
+    }
+
+    #[tokio::test]
+    async fn a_side_that_takes_nothing_after_a_reset_is_reset() {
+        let (mut tunnel, client, mut endpoint, table) = stuck(TunnelLimits::default()).await;
+        let entry = Rc::clone(tunnel.slot.entry());
+        assert!(entry.stalls.is_waiting(Side::Client));
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let start = tokio::time::Instant::now();
+        let mut second = 0;
+        let finished = loop {
+            if let Poll::Ready(finished) = futures_util::poll!(&mut tunnel) {
+                break finished;
+            }
+            second += 1;
+            assert!(second < 100);
+            table.sweep(start + Duration::from_secs(second));
+            tokio::task::yield_now().await;
+            if second == 3 {
+                assert!(entry.stalls.is_waiting(Side::Endpoint));
+                let is_waiting = entry.stalls.is_waiting(Side::Client);
+                assert!(!is_waiting, "nothing waits for a side that is gone");
+            }
+        };
+        assert_eq!(finished.ended, Ended::ClientReset);
+        drop(tunnel);
+        let end = endpoint.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn an_operator_ends_a_tunnel_that_is_being_closed_at_a_pace() {
+        let Ends {
+            tunnel,
+            mut client,
+            mut endpoint,
+            table,
+        } = ends(InitialBytes::default()).await;
+        let (finished, ()) = tokio::join!(tunnel, async {
+            endpoint.write_all(b"\x82\x7e\x10\0").await.unwrap();
+            client.read_exact(&mut [0; 4]).await.unwrap();
+            table.end_all(Ended::Drain);
+            let message = Rc::new(CloseMessage::standard(Ended::Killed));
+            for sweep in 0..8 {
+                client.write_all(b"\x82\x81\0\0\0\0x").await.unwrap();
+                endpoint.write_all(b"x").await.unwrap();
+                client.read_exact(&mut [0]).await.unwrap();
+                if sweep < 5 {
+                    endpoint.read_exact(&mut [0; 7]).await.unwrap();
+                }
+                table.sweep(tokio::time::Instant::now());
+                if sweep == 4 {
+                    assert!(table.close(0, &message, |()| true));
+                    assert!(!table.close(0, &message, |()| true), "once");
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!(finished.ended, Ended::Drain);
+        assert!(table.is_empty());
+        let mut rest = Vec::new();
+        endpoint.read_to_end(&mut rest).await.unwrap();
+        assert!(!rest.starts_with(b"\x82"), "nothing more passes: {rest:?}");
     }
 }

@@ -87,7 +87,6 @@ fn hundredths(time: Micros) -> Hundredths {
     (time / 10_000) as Hundredths
 }
 
-/// Yes-or-no state of a tunnel, packed into two bytes.
 /// The time from `since` to `now`; zero if that is ahead.
 fn elapsed(since: Hundredths, now: Hundredths) -> Duration {
     let passed = now.wrapping_sub(since);
@@ -99,6 +98,7 @@ fn elapsed(since: Hundredths, now: Hundredths) -> Duration {
     }
 }
 
+/// Yes-or-no state of a tunnel, packed into two bytes.
 #[derive(Debug, Default)]
 pub(super) struct Flags(Cell<u16>);
 
@@ -354,6 +354,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_time_ahead_of_the_clock_is_no_time() {
+        assert_eq!(elapsed(500, 300), Duration::ZERO);
+        assert_eq!(elapsed(300, 500), Duration::from_secs(2));
+        assert_eq!(elapsed(Hundredths::MAX - 99, 100), Duration::from_secs(2));
+    }
+
+    #[test]
     fn a_tunnels_entry_is_small() {
         // With the counts of its `Rc`, a size class of the allocator.
         assert!(
@@ -363,10 +370,3 @@ mod tests {
         );
     }
 }
-    #[test]
-    fn a_time_ahead_of_the_clock_is_no_time() {
-        assert_eq!(elapsed(500, 300), Duration::ZERO);
-        assert_eq!(elapsed(300, 500), Duration::from_secs(2));
-        assert_eq!(elapsed(Hundredths::MAX - 99, 100), Duration::from_secs(2));
-    }
-

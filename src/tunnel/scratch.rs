@@ -57,8 +57,19 @@ impl Scratch {
 }
 
 impl Scratch {
+    /// Has `stream` reset when it is dropped, unless bytes are still on their way to its peer, which a
+    /// reset would discard: then the end follows them.
+    pub(super) fn pass_reset(&self, stream: &mut Stream, cx: &mut Context<'_>) {
+        if stream.is_drained() {
+            stream.reset_on_close();
+            return;
+        }
+        // Closing a socket with unread bytes resets it, too.
+        self.drop_unread(stream, cx);
+    }
+
     /// Reads what has come on `stream`, up to eight buffers of it, and drops it.
-    pub(super) fn drop_unread(&self, stream: &mut Stream, cx: &mut Context<'_>) {
+    fn drop_unread(&self, stream: &mut Stream, cx: &mut Context<'_>) {
         let mut scratch = self.0.borrow_mut();
         for _ in 0..8 {
             let mut buffer = ReadBuf::new(scratch.bytes());

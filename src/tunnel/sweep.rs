@@ -115,10 +115,11 @@ impl TunnelEntry {
     /// The reason to end, if the tunnel has been quiet for too long.
     fn expired(&self, now: Micros) -> Option<Ended> {
         let quiet = self.note_activity(now);
-        let (limit, reason) = if self.flags.has(Flags::HALF_CLOSED) {
-            (self.limits.half_closed?, Ended::HalfClosed)
-        } else if let Some(abandoned) = self.abandoned() {
+        // First: a reset counts also where a side may stay half-closed for ever.
+        let (limit, reason) = if let Some(abandoned) = self.abandoned() {
             abandoned
+        } else if self.flags.has(Flags::HALF_CLOSED) {
+            (self.limits.half_closed?, Ended::HalfClosed)
         } else {
             (self.limits.idle?, Ended::Idle)
         };
@@ -231,7 +232,6 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    #[tokio::test(start_paused = true)]
     async fn a_close_at_a_pace_is_cut_short_for_an_operator_and_for_memory() {
         let start = Instant::now();
         for (reason, overdue) in [
@@ -258,6 +258,7 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
     async fn half_closed_runs_from_the_last_activity() {
         let table = Rc::new(TunnelTable::<()>::default());
         let tunnel = slot(&table);
@@ -272,6 +273,23 @@ mod tests {
         assert_eq!(tunnel.entry().verdict(), None);
         table.sweep(at(11));
         assert_eq!(tunnel.entry().verdict(), Some(Ended::HalfClosed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_ends_a_stalled_tunnel_that_may_stay_half_closed() {
+        let table = Rc::new(TunnelTable::<()>::default());
+        let tunnel = table.enter(Arc::default(), Rc::default());
+        let entry = tunnel.entry();
+        entry.set_half_closed();
+        entry.stalls.set(Side::Client, true, false);
+        let start = Instant::now();
+        for second in 1..=20 {
+            table.sweep(start + Duration::from_secs(second));
+        }
+        assert_eq!(entry.verdict(), None);
+        entry.set_hangup(Side::Endpoint, Some(Hangup::Reset));
+        table.sweep(start + Duration::from_secs(21));
+        assert_eq!(entry.verdict(), Some(Ended::UpstreamReset));
     }
 
     #[tokio::test(start_paused = true)]
@@ -367,7 +385,6 @@ mod tests {
         assert_eq!(busy.entry().verdict(), None);
         assert_eq!(quiet.entry().verdict(), Some(Ended::Idle));
     }
-}
 
     #[tokio::test(start_paused = true)]
     async fn what_runs_between_a_stop_and_the_sweep_is_not_ahead_of_the_clock() {
@@ -405,3 +422,4 @@ mod tests {
             assert_eq!(tunnel.allowance().cost, 10 * u64::from(MESSAGE_COST));
         }
     }
+}
