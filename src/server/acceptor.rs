@@ -122,31 +122,39 @@ impl BoundAddress {
 
     /// Stops accepting; the sockets stay open.
     pub(super) async fn pause(&mut self) {
-        self.stop_accepting(StopMode::LeaveBacklog).await;
+        stopped(self.signal_stop(StopMode::LeaveBacklog)).await;
     }
 
-    /// Stops accepting, and closes the sockets.
-    pub(super) async fn stop(mut self, how: StopMode) {
+    /// Has accepting stop; once that is awaited, it has stopped, and the sockets are closed. The workers do
+    /// not wait for that, so that many addresses take no longer than one.
+    pub(super) fn stop(mut self, how: StopMode) -> impl Future<Output = ()> + use<> {
         if how == StopMode::LeaveBacklog {
             self.sockets().for_each(|socket| socket.leave());
         }
-        self.stop_accepting(how).await;
+        let stopping = self.signal_stop(how);
+        async move {
+            stopped(stopping).await;
+            drop(self);
+        }
     }
 
-    async fn stop_accepting(&mut self, how: StopMode) {
+    /// Signals all workers before any is waited for: they empty their backlogs at the same time.
+    fn signal_stop(&mut self, how: StopMode) -> Vec<oneshot::Receiver<()>> {
         let sockets = self.sockets.iter_mut();
         let accepting = sockets.filter_map(|socket| socket.accepting.take());
-        // All workers get the signal before any is waited for: they empty their backlogs at the same time.
-        let stopping: Vec<_> = accepting
+        accepting
             .map(|Accepting { stop, done }| {
                 let _ = stop.send(how);
                 done
             })
-            .collect();
-        for done in stopping {
-            // The worker drops its end, and sends nothing.
-            let _ = done.await;
-        }
+            .collect()
+    }
+}
+
+async fn stopped(stopping: Vec<oneshot::Receiver<()>>) {
+    for done in stopping {
+        // The worker drops its end, and sends nothing.
+        let _ = done.await;
     }
 }
 
@@ -394,6 +402,47 @@ mod tests {
     use std::task::Poll;
 
     use super::*;
+    use crate::config::model::{Bind, ListenerLimits, ListenerTimeouts, Trust};
+    use crate::drain::Drain;
+    use crate::net::listener::ListenerSettings;
+
+    fn listener() -> Listener {
+        Listener {
+            name: "in".into(),
+            drain: Drain::new(),
+            gate: Arc::default(),
+            settings: ArcSwap::from_pointee(ListenerSettings {
+                tls: None,
+                handshakes_at_once: 1,
+                trust: Trust::default(),
+                redirect_to_https: false,
+                certificate_header: None,
+                limits: ListenerLimits::default(),
+                keepalive: None,
+                timeouts: ListenerTimeouts {
+                    tls_handshake: Duration::ZERO,
+                    request_header: Duration::ZERO,
+                    keep_alive: Duration::ZERO,
+                    request_body: Duration::ZERO,
+                    response_body: Duration::ZERO,
+                },
+            }),
+        }
+    }
+
+    /// So that the workers of many addresses stop at the same time.
+    #[tokio::test]
+    async fn a_stop_is_signalled_before_it_is_awaited() {
+        let bound = ListeningSocket::bind(&Bind::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+        let (stop, mut signalled) = oneshot::channel();
+        let (worker, done) = oneshot::channel();
+        let mut address = BoundAddress::start(vec![bound], Arc::new(listener()), &[].into()).await;
+        address.sockets[0].accepting = Some(Accepting { stop, done });
+        let stopped = address.stop(StopMode::CloseSocket);
+        assert_eq!(signalled.try_recv(), Ok(StopMode::CloseSocket));
+        drop(worker);
+        stopped.await;
+    }
 
     /// How many connections are taken in each turn, while more of them keep coming.
     #[tokio::test]

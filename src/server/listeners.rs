@@ -319,6 +319,7 @@ impl Listeners {
             .filter(|key| !wanted.contains_key(key))
             .cloned()
             .collect();
+        let mut closing = Vec::new();
         for key in gone {
             if key.is_kept() {
                 systemd::release(&key.bind.to_string());
@@ -330,10 +331,14 @@ impl Listeners {
                     Bind::Systemd(_) => StopMode::EmptyBacklog,
                     Bind::Tcp(_) | Bind::Unix { .. } => StopMode::CloseSocket,
                 };
-                socket.stop(how).await;
-                for address in addresses {
-                    tracing::info!(address, "no longer listening");
-                }
+                closing.push((addresses, socket.stop(how)));
+            }
+        }
+        // All of them have been signalled by now.
+        for (addresses, closed) in closing {
+            closed.await;
+            for address in addresses {
+                tracing::info!(address, "no longer listening");
             }
         }
     }
