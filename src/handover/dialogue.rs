@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -102,6 +103,16 @@ impl Dialogue {
         tokio::time::timeout(SEND_TIMEOUT, sending).await?
     }
 
+    /// Whether the other process has closed its end, even if messages have not been received yet.
+    pub(super) fn is_over(&self) -> bool {
+        let mut ends = [PollFd::new(&self.socket, PollFlags::empty())];
+        let [end] = match poll(&mut ends, Some(&Timespec::default())) {
+            Ok(_) => ends,
+            Err(_) => return false,
+        };
+        end.revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    }
+
     /// The link that the channel becomes.
     pub(super) fn into_link(self) -> Link {
         Link::over(self.socket)
@@ -142,6 +153,20 @@ mod tests {
         assert_eq!(heard, ["left", "go"]);
         drop(theirs);
         assert!(own.receive::<String>().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_end_is_known_before_all_messages_are_received() {
+        let (mut theirs, mut own) = dialogue();
+        assert!(!own.is_over());
+        theirs
+            .write_all(b"\0\0\0\x07\0\0\0\0\"leave\"")
+            .await
+            .unwrap();
+        assert!(!own.is_over());
+        drop(theirs);
+        assert!(own.is_over());
+        assert_eq!(own.receive::<String>().await.unwrap(), "leave");
     }
 
     #[tokio::test]

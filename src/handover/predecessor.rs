@@ -27,6 +27,8 @@ pub enum UpgradeError {
     Failed(Vec<String>),
     /// The new process exited, or did not answer in time.
     NoResponse(io::Error),
+    /// A stage of the upgrade took too long, and the thread that waits for it does not come back.
+    Late,
     /// The new process is too old or too new.
     ProtocolMismatch,
     /// The new process is gone before the settling time was over; its exit status, if it is known.
@@ -40,6 +42,7 @@ impl fmt::Display for UpgradeError {
             Self::Run(binary, error) => write!(f, "cannot run `{}`: {error}", binary.display()),
             Self::Failed(_) => f.write_str("the new process failed to start"),
             Self::NoResponse(error) => write!(f, "no response from the new process: {error}"),
+            Self::Late => f.write_str("the new process is stuck"),
             Self::ProtocolMismatch => {
                 f.write_str("the new process uses another handover protocol; restart instead")
             }
@@ -82,9 +85,14 @@ impl SuccessorCommand {
     /// # Errors
     /// [`UpgradeError`].
     pub fn new(binary: &Path, config: &Path) -> Result<Self, UpgradeError> {
-        let cannot = |error| UpgradeError::Run(binary.to_owned(), error);
         let mut command = Command::new(binary);
         command.args(["run", "--config"]).arg(config);
+        Self::of(binary, command)
+    }
+
+    /// As [`new`](Self::new), with this command.
+    pub(crate) fn of(binary: &Path, mut command: Command) -> Result<Self, UpgradeError> {
+        let cannot = |error| UpgradeError::Run(binary.to_owned(), error);
         // It names this process: with it, the new one would take the watchdog for another's.
         command.env_remove("WATCHDOG_PID");
         let channel = Channel::to(&mut command).map_err(cannot)?;
@@ -231,10 +239,14 @@ impl SuccessorProcess {
         }
     }
 
-    /// Kills the new process, so that it cannot start to accept connections later.
-    fn give_up(mut self, error: UpgradeError) -> UpgradeError {
+    /// Kills the new process, so that it cannot start to accept connections later. Blocks until it is gone.
+    pub fn end(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    fn give_up(self, error: UpgradeError) -> UpgradeError {
+        self.end();
         error
     }
 }
@@ -258,6 +270,11 @@ impl SettlingSuccessor {
             SuccessorMessage::Leave => Ok(()),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
+    }
+
+    /// Whether the new process is gone, or about to be: an exit closes the channel before it has a status.
+    pub fn is_gone(&mut self) -> bool {
+        self.dialogue.is_over() || self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// The process ID.
@@ -286,11 +303,12 @@ impl SettlingSuccessor {
             true => PredecessorMessage::Stop,
             false => PredecessorMessage::Left,
         };
-        if stops && !self.settles {
+        let sent = self.dialogue.send(&message).await;
+        // The message does not arrive after an interrupt, for example: without either, it would serve on.
+        if stops && (!self.settles || sent.is_err()) {
             self.signal(Signal::TERM);
         }
-        self.dialogue.send(&message).await?;
-        Ok(self.dialogue.into_link())
+        sent.map(|()| self.dialogue.into_link())
     }
 
     fn signal(&self, signal: Signal) {

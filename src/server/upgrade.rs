@@ -12,7 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::blocking::blocking;
 use super::process::Process;
 use super::reload::Source;
-use super::upgrade_stage::{Upgrade, UpgradeResult, UpgradeStage, UpgradeStep, joined};
+use super::upgrade_stage::{
+    END_TIMEOUT, Upgrade, UpgradeResult, UpgradeStage, UpgradeStep, give_up,
+};
 use crate::admin::error::ApiError;
 use crate::handover::identity::{Identity, shown};
 use crate::handover::predecessor::{
@@ -20,9 +22,6 @@ use crate::handover::predecessor::{
 };
 use crate::handover::state::HandoverState;
 use crate::systemd;
-
-/// How long the end of a new process is waited for.
-const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Process {
     /// Begins to hand over to a new process that runs `binary`, or the program that this one was started
@@ -45,7 +44,7 @@ impl Process {
             Ok((interrupt, command)) => {
                 let task = tokio::task::spawn_blocking(move || command.start());
                 self.upgrade = Some(Upgrade {
-                    stage: UpgradeStage::Starting(task),
+                    stage: UpgradeStage::starting(task),
                     interrupt,
                     done,
                     reload: false,
@@ -66,9 +65,15 @@ impl Process {
             UpgradeStep::Serving(Ok(successor)) => self.settle(successor, &mut upgrade).await,
             UpgradeStep::Settled => Ok(true),
             UpgradeStep::Started(Err(error)) | UpgradeStep::Serving(Err(error)) => Err(error),
+            UpgradeStep::Late => Err(UpgradeError::Late),
             UpgradeStep::Gone => Err(UpgradeError::Unsettled(None)),
         };
         match result {
+            // Leaving cannot be undone, and its request to leave may have been its last act.
+            Ok(true) if upgrade.stage.is_gone() => {
+                self.fail(upgrade, UpgradeError::Unsettled(None)).await;
+                None
+            }
             Ok(false) => {
                 self.upgrade = Some(upgrade);
                 None
@@ -87,9 +92,8 @@ impl Process {
         let view = Arc::clone(self.admin.view());
         view.handing_over.store(true, Ordering::Relaxed);
         let (state, descriptors) = self.handover_state(successor.settles());
-        UpgradeStage::HandingOver(tokio::task::spawn_blocking(move || {
-            successor.hand_over(&state, &descriptors)
-        }))
+        let exchange = move || successor.hand_over(&state, &descriptors);
+        UpgradeStage::handing_over(tokio::task::spawn_blocking(exchange))
     }
 
     /// The new process accepts connections: pauses accepting for the settling time. Returns whether there is
@@ -161,11 +165,20 @@ impl Process {
 
     /// Stays in service, as before the upgrade.
     async fn fail(&mut self, upgrade: Upgrade, mut error: UpgradeError) {
-        if let UpgradeStage::Settling(successor, _) = upgrade.stage {
-            self.reloader.listeners().resume().await;
-            let ended = blocking(move || successor.give_up());
-            let status = tokio::time::timeout(END_TIMEOUT, ended).await;
-            error = UpgradeError::Unsettled(status.ok().flatten());
+        // In every stage: the new process may have set options of the sockets before it said that it serves.
+        self.reloader.listeners().resume().await;
+        match upgrade.stage {
+            UpgradeStage::Settling(successor, _) => {
+                let ended = blocking(move || successor.give_up());
+                let status = tokio::time::timeout(END_TIMEOUT, ended).await;
+                error = UpgradeError::Unsettled(status.ok().flatten());
+            }
+            UpgradeStage::Starting(task, _) | UpgradeStage::HandingOver(task, _)
+                if matches!(error, UpgradeError::Late) =>
+            {
+                give_up(task, &upgrade.interrupt).await;
+            }
+            _ => {}
         }
         let view = self.admin.view();
         view.handing_over.store(false, Ordering::Relaxed);
@@ -185,25 +198,18 @@ impl Process {
         upgrade.reload = true;
         match upgrade.stage {
             UpgradeStage::Settling(..) => self.advance(UpgradeStep::Settled).await,
-            UpgradeStage::Starting(_) | UpgradeStage::HandingOver(_) => None,
+            _ => None,
         }
     }
 
     /// This process is asked to stop. A new process that accepts connections already is to stop as well, and
     /// this one has left then; one that does not is ended.
     pub(super) async fn stop_upgrade(&mut self) -> Option<HandedOver> {
-        let mut upgrade = self.upgrade.take()?;
-        if let UpgradeStage::Starting(task) | UpgradeStage::HandingOver(task) = &mut upgrade.stage {
-            upgrade.interrupt.end();
-            let ended = tokio::time::timeout(END_TIMEOUT, joined(task)).await;
-            // Its thread has ended the new process, unless that began to accept just now.
-            let Ok(Ok(successor)) = ended else {
-                tracing::warn!("upgrade abandoned: this process is asked to stop");
-                return None;
-            };
-            let successor = successor.settling().ok()?;
-            upgrade.stage = UpgradeStage::Settling(successor, tokio::time::Instant::now());
-        }
+        let upgrade = self.upgrade.take()?;
+        let Some(upgrade) = upgrade.stop().await else {
+            tracing::warn!("upgrade abandoned: this process is asked to stop");
+            return None;
+        };
         self.leave(upgrade, true).await
     }
 

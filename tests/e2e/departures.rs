@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::frame;
 use crate::harness::network::{self, LINKS, Link};
-use crate::harness::proxy::{Proxy, settings, simple};
+use crate::harness::proxy::{Proxy, Signal, kill, settings, simple};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{until, within};
@@ -174,6 +174,28 @@ async fn keepalive_is_on_by_default_on_both_sides_and_can_be_turned_off_by_a_rel
 }
 
 /// An upstream without the limits that would free it as well, but only after a while.
+/// The new process sets its own on the sockets, which are those of the old one.
+#[tokio::test]
+async fn a_failed_upgrade_leaves_the_keepalive_of_clients_as_it_was() {
+    let endpoint = Endpoint::bind().await;
+    let server = "[server]\nlog.format = \"json\"\nupgrade.settle = \"30s\"\n";
+    let on = server.to_owned() + &simple(&[endpoint.address]);
+    let proxy = Proxy::start(&on).await;
+    let bind = "bind = [\"127.0.0.1:0\"]\n";
+    let off = on.replace(bind, &format!("{bind}keepalive = \"off\"\n"));
+    assert_ne!(on, off);
+    proxy.rewrite(&off);
+    proxy.signal(Signal::USR2);
+    proxy.logged("the new process accepts connections").await;
+    kill(proxy.settling()[0], Signal::KILL);
+    proxy
+        .logged("upgrade failed; this process stays in service")
+        .await;
+    let port = proxy.address().port();
+    let _held = proxy.tunnel_to(&endpoint).await;
+    until("the timer", || timers(port, true) == ["02"]).await;
+}
+
 const UNLIMITED: &str = "timeouts = { response = \"1h\" }\nkeepalive = \"off\"\n";
 
 /// Waits until no endpoint has anything in flight.

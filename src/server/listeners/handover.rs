@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Listeners;
+use super::{Listeners, set_keepalive};
 use crate::drain::Urgency;
 use crate::handover::state::ListenerTickets;
 use crate::net::bind::ListeningSocket;
@@ -39,9 +39,14 @@ impl Listeners {
         }
     }
 
-    /// Accepts again.
+    /// Accepts again, if accepting is paused.
     pub(in crate::server) async fn resume(&mut self) {
         for socket in self.sockets.values_mut() {
+            // The successor may have set its own on the sockets, which are the same.
+            let owner = socket.owner.load_full();
+            for socket in socket.sockets() {
+                set_keepalive(socket, &owner);
+            }
             socket.resume(&self.workers).await;
         }
     }
