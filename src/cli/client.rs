@@ -20,8 +20,8 @@ use tidegate::config::model::Admin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-/// How long to wait for a response: a reload reads files and looks up names.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long to wait for a response: longer than the process waits for the end of a command, which is 150 s.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(170);
 
 /// How to reach the running tidegate, and how to print its response.
 #[derive(Debug, Clone, Args)]
