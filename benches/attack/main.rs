@@ -19,6 +19,7 @@ mod proxy;
 #[allow(dead_code, reason = "each benchmark uses a part of it")]
 mod rig;
 
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,8 +108,16 @@ fn main() -> ExitCode {
             effects.push(measure(attack, *peer, &options));
         }
     }
-    println!("\n{}", verdict(&effects));
-    ExitCode::SUCCESS
+    if effects.is_empty() {
+        eprintln!("nothing was measured: no attack has such a name");
+        return ExitCode::FAILURE;
+    }
+    let verdict = Verdict::on(&effects);
+    println!("\n{verdict}");
+    match verdict.exceeding.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }
 
 /// Measures one attack on a new process of `peer`, and prints its row.
@@ -178,30 +187,63 @@ fn percentile(times: &mut [f64], part: f64) -> f64 {
     times[at.min(times.len() - 1)]
 }
 
-/// The attacks that delay others more than they may.
-fn verdict(effects: &[Effect]) -> String {
-    let of_haproxy = |attack| {
-        let mut same = effects.iter().filter(|it| it.attack == attack);
-        same.find(|it| it.peer == Peer::Haproxy)
-            .map(|it| it.attacked)
-    };
-    let exceeds = |effect: &&Effect| match effect.attack {
-        _ if effect.peer == Peer::Haproxy => false,
-        // What saturates every core delays everything: only another proxy is a measure for that.
-        Attack::Tunnels => of_haproxy(Attack::Tunnels)
-            .is_some_and(|other| effect.attacked > other * MAX_OF_HAPROXY),
-        _ => effect.attacked > effect.quiet * MAX_RATIO,
-    };
-    let exceeding: Vec<_> = effects.iter().filter(exceeds).collect();
-    let names = exceeding.iter().map(|effect| effect.attack.name());
-    match exceeding.len() {
-        0 => format!(
-            "No attack multiplies the median by more than {MAX_RATIO}, and beside saturating tunnels it \
-             is at most {MAX_OF_HAPROXY} times HAProxy's."
-        ),
-        _ => format!(
-            "Beyond the limit: {}.",
-            names.collect::<Vec<_>>().join("; ")
-        ),
+/// What the measurements say of the attacks that have a limit.
+struct Verdict {
+    /// Within their limit.
+    within: Vec<String>,
+    /// Beyond their limit.
+    exceeding: Vec<String>,
+    /// Without another proxy's measurement to compare with.
+    uncompared: Vec<String>,
+}
+
+impl Verdict {
+    fn on(effects: &[Effect]) -> Self {
+        let of_haproxy = |attack| {
+            let mut same = effects.iter().filter(|it| it.attack == attack);
+            same.find(|it| it.peer == Peer::Haproxy)
+                .map(|it| it.attacked)
+        };
+        let mut verdict = Self {
+            within: Vec::new(),
+            exceeding: Vec::new(),
+            uncompared: Vec::new(),
+        };
+        for effect in effects.iter().filter(|it| it.peer != Peer::Haproxy) {
+            let limit = match effect.attack {
+                // What saturates every core delays everything: only another proxy is a measure for that.
+                Attack::Tunnels => of_haproxy(Attack::Tunnels).map(|other| other * MAX_OF_HAPROXY),
+                _ => Some(effect.quiet * MAX_RATIO),
+            };
+            let list = match limit {
+                None => &mut verdict.uncompared,
+                Some(limit) if effect.attacked > limit => &mut verdict.exceeding,
+                Some(_) => &mut verdict.within,
+            };
+            list.push(format!("{} ({})", effect.attack.name(), effect.peer.name()));
+        }
+        verdict
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "The limit is {MAX_RATIO} times the quiet median; beside saturating tunnels, {MAX_OF_HAPROXY} times \
+             HAProxy's median."
+        )?;
+        let lists = [
+            ("Within the limit", &self.within),
+            ("Beyond the limit", &self.exceeding),
+            (
+                "Not compared, because HAProxy was not measured",
+                &self.uncompared,
+            ),
+        ];
+        for (what, names) in lists.iter().filter(|(_, names)| !names.is_empty()) {
+            writeln!(f, "{what}: {}.", names.join("; "))?;
+        }
+        Ok(())
     }
 }
