@@ -167,18 +167,17 @@ struct OpenConnections(Vec<(Arc<AdminActivity>, AbortHandle)>);
 
 impl OpenConnections {
     /// Whether there is room for one more connection. If there is none, the connection is closed that is the
-    /// least loss, and of those the oldest; one that serves a request only if it `may_be_cut`.
+    /// least loss; one that serves a request only if it `may_be_cut`.
     fn make_room(&mut self, may_be_cut: bool) -> bool {
         self.0.retain(|(_, task)| !task.is_finished());
         if self.0.len() < MAX_CONNECTIONS {
             return true;
         }
         let costs = self.0.iter().map(|(activity, _)| activity.eviction());
-        let Some((place, (cost, _))) = costs.enumerate().min_by_key(|(_, eviction)| *eviction)
-        else {
+        let Some((place, cost)) = costs.enumerate().min_by_key(|(_, cost)| *cost) else {
             return false;
         };
-        if cost == EvictionCost::Serving && !may_be_cut {
+        if matches!(cost, EvictionCost::Serving(_)) && !may_be_cut {
             return false;
         }
         self.0.swap_remove(place).1.abort();
@@ -257,4 +256,39 @@ pub fn method_not_allowed(allowed: &'static str) -> AdminResponse {
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static(allowed));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_requests_leaves_the_oldest_to_be_finished() {
+        let mut open = OpenConnections::default();
+        let mut tasks = JoinSet::<()>::new();
+        let activities: Vec<_> = (0..=MAX_CONNECTIONS)
+            .map(|_| AdminActivity::new())
+            .collect();
+        let mut serving = Vec::new();
+        for activity in activities.iter().take(MAX_CONNECTIONS) {
+            assert!(open.make_room(true));
+            serving.push(activity.serving());
+            open.add(Arc::clone(activity), tasks.spawn(pending()));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let is_left = |open: &OpenConnections, place: usize| {
+            let mut left = open.0.iter();
+            left.any(|(activity, _)| Arc::ptr_eq(activity, &activities[place]))
+        };
+        assert!(!open.make_room(false));
+        assert!(open.make_room(true));
+        assert!(is_left(&open, 0) && !is_left(&open, MAX_CONNECTIONS - 1));
+        // One without a request is less of a loss.
+        let waiting = &activities[MAX_CONNECTIONS];
+        open.add(Arc::clone(waiting), tasks.spawn(pending()));
+        assert!(open.make_room(false));
+        assert!(is_left(&open, MAX_CONNECTIONS - 2) && !is_left(&open, MAX_CONNECTIONS));
+    }
 }

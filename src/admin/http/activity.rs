@@ -1,6 +1,7 @@
 //! What an admin connection is doing: its deadline follows from that, and which connection is closed to
 //! make room for a new one.
 
+use std::cmp::Reverse;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,17 +37,15 @@ enum AdminPhase {
 }
 
 /// How costly it is to close a connection, the least first; and since when it is in that state.
-pub(super) type EvictionRank = (EvictionCost, Instant);
-
-/// How costly it is to close a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EvictionCost {
-    /// It has no complete request, or none at all.
-    Waiting,
-    /// Its client does not read the response.
-    Stuck,
-    /// A request is being served.
-    Serving,
+    /// It has no complete request, or none at all. The oldest is the least loss.
+    Waiting(Instant),
+    /// Its client does not read the response. The oldest is the least loss.
+    Stuck(Instant),
+    /// A request is being served. The youngest is the least loss: if the oldest were closed, a flood of
+    /// requests would leave none that is finished.
+    Serving(Reverse<Instant>),
 }
 
 #[derive(Debug)]
@@ -101,13 +100,13 @@ impl AdminActivity {
     }
 
     /// How costly it would be to close the connection now.
-    pub(super) fn eviction(&self) -> EvictionRank {
+    pub(super) fn eviction(&self) -> EvictionCost {
         let state = self.state();
         match (state.stuck_since, state.phase) {
-            (Some(since), _) => (EvictionCost::Stuck, since),
-            (None, AdminPhase::Serving(since)) => (EvictionCost::Serving, since),
+            (Some(since), _) => EvictionCost::Stuck(since),
+            (None, AdminPhase::Serving(since)) => EvictionCost::Serving(Reverse(since)),
             (None, AdminPhase::Head(since) | AdminPhase::Body(since) | AdminPhase::Idle(since)) => {
-                (EvictionCost::Waiting, since)
+                EvictionCost::Waiting(since)
             }
         }
     }
@@ -215,20 +214,21 @@ mod tests {
         let second = Duration::from_secs(1);
         let began = Instant::now();
         let activity = AdminActivity::new();
-        let is = |cost, due: Option<Duration>, since: Duration| {
+        let serving = |since| EvictionCost::Serving(Reverse(since));
+        let is = |cost: fn(Instant) -> EvictionCost, due: Option<Duration>, since: Duration| {
             assert_eq!(activity.deadline(), due.map(|due| began + due));
-            assert_eq!(activity.eviction(), (cost, began + since));
+            assert_eq!(activity.eviction(), cost(began + since));
         };
         is(EvictionCost::Waiting, Some(HEAD_TIMEOUT), Duration::ZERO);
         tokio::time::advance(second).await;
         activity.bytes_came();
         is(EvictionCost::Waiting, Some(HEAD_TIMEOUT), Duration::ZERO);
         let guard = activity.serving();
-        is(EvictionCost::Serving, None, second);
+        is(serving, None, second);
         activity
             .while_receiving(async { is(EvictionCost::Waiting, None, second) })
             .await;
-        is(EvictionCost::Serving, None, second);
+        is(serving, None, second);
         assert!(activity.note_write(Poll::<()>::Pending).is_pending());
         is(EvictionCost::Stuck, Some(second + WRITE_TIMEOUT), second);
         drop(guard);
