@@ -217,6 +217,11 @@ impl Resolver {
     }
 
     fn run_lookup(&self, name: &Arc<ResolvedName>) {
+        // The time that the name has waited for a thread is not the name server's.
+        name.state.send_if_modified(|state| {
+            state.begin(Instant::now());
+            false
+        });
         let result = (self.look_up)(&name.host);
         let result = result.map_err(|error| error.to_string().into());
         self.end_lookup(name, result);

@@ -21,6 +21,8 @@ struct WaitingNames<N> {
     /// Names whose addresses are looked up again.
     others: VecDeque<N>,
     threads: usize,
+    /// Whether the next name is one of `others`, if there is one.
+    is_others_turn: bool,
 }
 
 /// What happens with a name that is to be looked up.
@@ -40,6 +42,7 @@ impl<N> Default for LookupQueue<N> {
             urgent: VecDeque::new(),
             others: VecDeque::new(),
             threads: 0,
+            is_others_turn: false,
         }))
     }
 }
@@ -62,11 +65,17 @@ impl<N> LookupQueue<N> {
         Enqueued::Waits
     }
 
-    /// The next name for a thread; if there is none, the thread has to end, and counts no more.
+    /// The next name for a thread; if there is none, the thread has to end, and counts no more. Both kinds
+    /// take turns: urgent names may be names that no server answers for, and more come with each session.
     pub(super) fn next(&self) -> Option<N> {
         let mut waiting = self.lock();
-        let next = waiting.urgent.pop_front();
-        let next = next.or_else(|| waiting.others.pop_front());
+        let is_others_turn = waiting.is_others_turn;
+        waiting.is_others_turn = !is_others_turn;
+        let WaitingNames { urgent, others, .. } = &mut *waiting;
+        let next = match is_others_turn {
+            true => others.pop_front().or_else(|| urgent.pop_front()),
+            false => urgent.pop_front().or_else(|| others.pop_front()),
+        };
         if next.is_none() {
             waiting.threads = waiting.threads.saturating_sub(1);
         }
@@ -83,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_and_names_are_bounded_and_urgent_names_come_first() {
+    fn threads_and_names_are_bounded_and_both_kinds_take_turns() {
         let queue = LookupQueue::default();
         for name in 0..MAX_LOOKUP_THREADS {
             assert_eq!(queue.push(name, false), Enqueued::NeedsThread(name));
@@ -95,9 +104,10 @@ mod tests {
         let order: Vec<usize> = (0..MAX_WAITING_NAMES)
             .filter_map(|_| queue.next())
             .collect();
-        let (odd, even) = order.split_at(MAX_WAITING_NAMES / 2);
-        assert!(odd.is_sorted() && odd.iter().all(|name| name % 2 == 1));
-        assert!(even.is_sorted() && even.iter().all(|name| name % 2 == 0));
+        // The first one was enqueued after another one, and comes before it.
+        for (turn, pair) in order.chunks(2).enumerate() {
+            assert_eq!(pair, [2 * turn + 1, 2 * turn]);
+        }
         for _ in 0..MAX_LOOKUP_THREADS {
             assert_eq!(queue.next(), None);
         }

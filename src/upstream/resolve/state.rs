@@ -54,7 +54,7 @@ pub(super) struct NameState {
     found: Option<(Instant, Arc<[SocketAddr]>)>,
     /// How the latest lookup failed, and when; `None` if it did not.
     failure: Option<(Instant, ResolveError)>,
-    /// When the running lookup was begun.
+    /// When the running lookup was begun: since then it has waited for a thread, or has had one.
     began: Option<Instant>,
 }
 
@@ -85,7 +85,7 @@ impl NameState {
         }
     }
 
-    /// A lookup begins.
+    /// A lookup begins: it waits for a thread, or has one now.
     pub(super) fn begin(&mut self, now: Instant) {
         self.began = Some(now);
     }
@@ -149,6 +149,12 @@ impl NameState {
     /// The last known addresses.
     pub(super) fn addresses(&self) -> Option<&Arc<[SocketAddr]>> {
         self.found.as_ref().map(|(_, addresses)| addresses)
+    }
+
+    /// When the running lookup was begun.
+    #[cfg(test)]
+    pub(super) fn began(&self) -> Option<Instant> {
+        self.began
     }
 
     /// Lets the time pass until the next lookup is due.

@@ -168,10 +168,15 @@ async fn hanging_lookups_use_a_bounded_number_of_threads() {
     assert!(gate.asked.try_recv().is_err());
     let mut waiting = names.len() - hanging.len();
     while let Some((_, answer)) = hanging.pop() {
+        let released = Instant::now();
         answer.send(Ok(vec![address(2)])).unwrap();
         if waiting > 0 {
             waiting -= 1;
             hanging.push(gate.asked());
+            // Its time counts from here on.
+            let (host, _) = &hanging[hanging.len() - 1];
+            let next = names.iter().find(|name| *name.host == **host).unwrap();
+            assert!(next.state.borrow().began() >= Some(released));
             assert!(gate.asked.try_recv().is_err());
         }
     }
