@@ -10,8 +10,9 @@ use super::error::SessionError;
 use super::routed::RoutedRequest;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::connect::{ConnectError, EndpointConnection, connect};
-use crate::upstream::endpoint::Lease;
+use crate::upstream::endpoint::{EndpointState, Lease};
 use crate::upstream::group::PickError;
+use crate::upstream::health::SessionFailure;
 
 /// The endpoints that a session has tried, and the number of attempts that are left.
 pub(super) struct Attempts<'a> {
@@ -20,6 +21,8 @@ pub(super) struct Attempts<'a> {
     left: u32,
     /// The error of the last attempt, for when no endpoint is left to try.
     last_error: SessionError,
+    /// The endpoints that closed without an answer before another one was asked.
+    unanswered: Vec<Arc<EndpointState>>,
 }
 
 impl<'a> Attempts<'a> {
@@ -31,25 +34,32 @@ impl<'a> Attempts<'a> {
             tried: Vec::new(),
             left: routed.upstream.retry().tries.get(),
             last_error: Rejection::NoEndpoint.into(),
+            unanswered: Vec::new(),
         }
     }
 
-    /// Leases the next endpoint. The first one may have to wait in the upstream's queue.
+    /// Leases the next endpoint, for which the request may have to wait in the upstream's queue: also after an
+    /// attempt that reached none, because one that fails may have been asked while the others are full.
     pub(super) async fn next(&mut self) -> Result<Lease, SessionError> {
-        if !self.tried.is_empty() {
-            let lease = self.next_untried();
-            // The failure of the last attempt says more than "no endpoint left".
-            return lease.ok_or_else(|| {
-                std::mem::replace(&mut self.last_error, Rejection::NoEndpoint.into())
-            });
-        }
         let upstream = self.routed.upstream;
-        let picked = upstream.pick_in_turn(self.routed.affinity, &[]).await;
-        let lease = picked.map_err(|error| match error {
-            PickError::Full => Rejection::EndpointsFull,
-            PickError::NotReady => Rejection::NoEndpoint,
-        })?;
-        Ok(self.take(lease))
+        let picked = match self.left {
+            0 => Err(PickError::NotReady),
+            _ => {
+                upstream
+                    .pick_in_turn(self.routed.affinity, &self.tried)
+                    .await
+            }
+        };
+        picked
+            .map(|lease| self.take(lease))
+            .map_err(|error| match error {
+                // The failure of the last attempt says more than "no endpoint left".
+                _ if !self.tried.is_empty() => {
+                    std::mem::replace(&mut self.last_error, Rejection::NoEndpoint.into())
+                }
+                PickError::Full => Rejection::EndpointsFull.into(),
+                PickError::NotReady => Rejection::NoEndpoint.into(),
+            })
     }
 
     /// Leases one more endpoint, if an attempt and an untried endpoint are left.
@@ -135,6 +145,26 @@ impl<'a> Attempts<'a> {
     pub(super) fn retry_after_close(&mut self, lease: &Lease) -> Option<Lease> {
         let wanted = self.routed.upstream.retry().on.closed;
         self.retry(wanted, lease, "closed")
+    }
+
+    /// Like [`retry_after_close`](Self::retry_after_close), for a handshake. Whether the leased endpoint is to
+    /// blame is known once another one has [`answered`](Self::answered): there are servers that close without
+    /// an answer because of what a client requests.
+    pub(super) fn retry_unanswered(&mut self, lease: &Lease) -> Option<Lease> {
+        if !self.routed.upstream.retry().on.closed {
+            self.routed
+                .failed(lease.endpoint(), SessionFailure::Handshake);
+            return None;
+        }
+        self.unanswered.push(Arc::clone(lease.endpoint()));
+        self.retry_after_close(lease)
+    }
+
+    /// Reports the endpoints that closed without an answer: another one has just answered the same request.
+    pub(super) fn answered(&mut self) {
+        for endpoint in self.unanswered.drain(..) {
+            self.routed.failed(&endpoint, SessionFailure::Handshake);
+        }
     }
 
     /// Leases another endpoint for a request that was sent already, if that is `wanted`, an endpoint is

@@ -102,6 +102,7 @@ async fn request_tunnel(
         let request = write_request(routed, parts, &lease, first_head);
         let next_lease = match tokio::time::timeout(limit, exchange(reached, &request)).await {
             Ok(Ok(response)) => {
+                attempts.answered();
                 let status = response.head().and_then(|head| head.status());
                 if let Some(status) = status
                     && status != StatusCode::SWITCHING_PROTOCOLS
@@ -114,13 +115,15 @@ async fn request_tunnel(
                 }
             }
             Ok(Err(error)) => {
-                routed.failed(lease.endpoint(), SessionFailure::Handshake);
                 // The endpoint may have acted on the request, whatever it did then. That it closed
                 // without an answer nearly always means that it did not; a part of an answer means
                 // that it did.
                 let next = match error {
-                    ExchangeError::Unanswered(_) => attempts.retry_after_close(&lease),
-                    _ => None,
+                    ExchangeError::Unanswered(_) => attempts.retry_unanswered(&lease),
+                    _ => {
+                        routed.failed(lease.endpoint(), SessionFailure::Handshake);
+                        None
+                    }
                 };
                 next.ok_or_else(|| {
                     let endpoint = &lease.endpoint().label;

@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
 
-use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::endpoint::{Echo, Endpoint, unused_address};
 use crate::harness::faulty::{FaultyEndpoint, Reaction};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::until;
@@ -183,15 +182,6 @@ async fn a_new_endpoint_is_not_flooded() {
     let before = echoes[2].open();
     held.extend(tunnels(&proxy, 20).await);
     assert_eq!(echoes[2].open(), before + 20);
-}
-
-/// An address that nothing listens on.
-async fn unused_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
 }
 
 #[tokio::test]

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 
 use futures_util::future::join_all;
 use serde_json::Value;
-use tokio::net::TcpListener;
 
-use crate::harness::endpoint::Echo;
+use crate::harness::endpoint::{Echo, unused_address};
 use crate::harness::faulty::{FaultyEndpoint, Reaction};
 use crate::harness::frames::frame;
 use crate::harness::operator::{ADMIN, Operator, write_token};
@@ -14,12 +13,6 @@ use crate::harness::proxy::{Proxy, simple};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{until, within};
-
-/// An address that nothing listens on.
-async fn unused_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
-}
 
 /// Round robin over these endpoints, with these settings of the upstream.
 fn config(endpoints: &[SocketAddr], settings: &str) -> String {

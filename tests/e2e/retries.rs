@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::future::join_all;
 
-use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::endpoint::{Echo, Endpoint, unused_address};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::until;
@@ -234,6 +234,32 @@ async fn retries_are_a_fifth_of_the_requests_and_the_others_are_counted() {
     assert!((12..60).contains(&retried), "{retried}");
 }
 
+/// A request that every endpoint closes is suspect, not the endpoints: a client must not get them ejected.
+#[tokio::test]
+async fn a_close_without_an_answer_counts_once_another_endpoint_has_answered() {
+    const EJECTION: &str = "ejection = { failures = 2, window = \"10m\" }\n";
+    let (one, _task) = closes_every(1).await;
+    let (two, _other) = closes_every(1).await;
+    let proxy = Proxy::start(&config(&[one, two], EJECTION)).await;
+    // Few enough for the upstream's budget of retries.
+    for _ in 0..4 {
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        assert_eq!(client.reply().await.0.status(), 502);
+    }
+    let ejected = proxy.logged_by_now("endpoint ejected").await;
+    assert!(ejected.is_empty(), "{ejected:#?}");
+    // Where the other one answers, the endpoint is to blame.
+    let echo = Echo::start("echo").await;
+    proxy.reload(&config(&[one, echo.address], EJECTION)).await;
+    for _ in 0..6 {
+        proxy.tunnel().await;
+    }
+    let ejected = proxy.logged_by_now("endpoint ejected").await;
+    assert_eq!(ejected.len(), 1, "{ejected:#?}");
+    assert_eq!(ejected[0]["endpoint"], one.to_string());
+}
+
 fn full(echo: &Echo, queue: &str) -> String {
     let listed = format!("\"{}\"", echo.address);
     let limited = format!("{{ address = {listed}, max_tunnels = 1 }}");
@@ -281,6 +307,26 @@ async fn a_queued_handshake_gets_the_next_free_tunnel_or_a_503() {
     let (head, _) = late.reply().await;
     assert_eq!((head.status(), head.value("retry-after")), (503, Some("1")));
     assert_eq!(head.value("tidegate-reason"), Some("endpoints-full"));
+}
+
+/// A dead endpoint has room, and is asked while the others are full: the request waits for those nevertheless.
+#[tokio::test]
+async fn a_request_that_a_dead_endpoint_fails_waits_in_the_queue() {
+    let (dead, echo) = (unused_address().await, Echo::start("echo").await);
+    let listed = format!("\"{}\"", echo.address);
+    let limited = format!("{{ address = {listed}, max_tunnels = 1 }}");
+    let config = config(&[dead, echo.address], "queue = { timeout = \"60s\" }");
+    let proxy = Proxy::start(&config.replace(&listed, &limited)).await;
+    let held = proxy.tunnel().await;
+    let failed = "cannot connect to endpoint";
+    let before = proxy.logged_by_now(failed).await.len();
+    let mut waiting = proxy.connect().await;
+    waiting.send(HANDSHAKE).await;
+    proxy.logged_times(failed, before + 1).await;
+    let rejected = proxy.logged_by_now("rejected").await;
+    assert!(rejected.is_empty(), "{rejected:#?}");
+    drop(held);
+    assert_eq!(waiting.head().await.status(), 101);
 }
 
 #[tokio::test]

@@ -145,8 +145,14 @@ impl Group {
         if let Some(lease) = reserved {
             return Ok(lease);
         }
-        self.pick_once(affinity, context)
-            .or_else(|_| self.pick_once(affinity, &last))
+        self.pick_once(affinity, context).or_else(|error| {
+            let now = context.now;
+            let mut endpoints = self.endpoints.iter();
+            match endpoints.any(|endpoint| endpoint.state.is_asked_last(now)) {
+                true => self.pick_once(affinity, &last),
+                false => Err(error),
+            }
+        })
     }
 
     fn pick_once(
