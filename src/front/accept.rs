@@ -92,7 +92,7 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
         secure: origin.secure,
         tls,
         is_anonymous: origin.is_anonymous,
-        reserved: Rc::default(),
+        reserved: Rc::new(worker.pool.reserved()),
         worker,
         listener,
         counts,

@@ -5,6 +5,7 @@
 
 mod merged;
 mod pool;
+mod pool_key;
 mod request;
 mod reserved;
 mod response;
@@ -16,7 +17,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use self::pool::{Pool, PoolKey};
+pub use self::pool::Pool;
+pub use self::pool_key::PoolKey;
 pub use self::request::{BlockedFields, RequestBody, UploadProgress, UploadStalled};
 pub use self::reserved::ReservedConnections;
 pub use self::response::{BorrowedConnection, ResponseBody, ReturnTo};

@@ -79,7 +79,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             tls: None,
             limits: ListenerLimits::default(),
             secure: false,
-            reserved: Rc::default(),
+            reserved: Rc::new(worker.pool.reserved()),
         });
         let http = Rc::downgrade(&connection);
         let admission = Arc::<Admission>::default();

@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::pool_key::PoolKey;
+use super::reserved::{KeptByClient, Reserved, ReservedConnections};
 use super::sender::RequestSender;
-use crate::config::model::SendProxy;
-use crate::upstream::endpoint::Lease;
-use crate::upstream::group::Upstream;
 
 /// How long a connection may be idle. Node closes idle connections after 5 s, and a request that is
 /// sent just then would be lost.
@@ -22,38 +22,13 @@ const MAX_IDLE: usize = 32;
 #[derive(Debug, Default)]
 pub struct Pool {
     idle: RefCell<HashMap<PoolKey, Vec<Idle>>>,
-}
-
-/// Connections with equal keys are interchangeable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PoolKey {
-    endpoint: u64,
-    /// The generation of the TLS settings; 0 for plain text.
-    tls: u64,
+    reserved: Rc<KeptByClient<Reserved>>,
 }
 
 #[derive(Debug)]
 struct Idle {
     sender: RequestSender,
     since: Instant,
-}
-
-impl PoolKey {
-    /// The key for connections of `upstream` to the leased endpoint. `None` if they are not reused, or if
-    /// they begin with a PROXY header: it names one client, and requests of other clients must not follow
-    /// it.
-    pub fn of(upstream: &Upstream, lease: &Lease) -> Option<Self> {
-        let settings = upstream.connecting();
-        let tls = upstream.tls.as_ref().map_or(0, |tls| tls.generation);
-        (settings.reuse && settings.send_proxy == SendProxy::Off).then(|| Self {
-            endpoint: lease.endpoint().id,
-            tls,
-        })
-    }
-
-    pub(super) fn endpoint(self) -> u64 {
-        self.endpoint
-    }
 }
 
 impl Pool {
@@ -77,10 +52,17 @@ impl Pool {
         });
     }
 
-    /// Closes all connections, and returns whether there were any.
+    /// Closes all idle connections, those that one client has for itself included, and returns whether there
+    /// were any.
     pub fn clear(&self) -> bool {
         let idle = self.idle.take();
-        !idle.is_empty()
+        let had_reserved = self.reserved.clear();
+        !idle.is_empty() || had_reserved
+    }
+
+    /// For the connections of a new client connection that other clients must not use.
+    pub fn reserved(&self) -> ReservedConnections {
+        ReservedConnections::among(&self.reserved)
     }
 
     pub(super) fn put(&self, key: PoolKey, sender: RequestSender) {

@@ -10,7 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::merged::MergedBody;
-use super::pool::{Pool, PoolKey};
+use super::pool::Pool;
+use super::pool_key::PoolKey;
 use super::reserved::ReservedConnections;
 use super::sender::RequestSender;
 use crate::upstream::endpoint::Lease;
