@@ -37,6 +37,8 @@ pub struct ClientActivity {
     phase: Cell<Phase>,
     /// No request has been received yet.
     first_due: Cell<bool>,
+    /// Whether the latest request has a body.
+    has_body: Cell<bool>,
     /// Whether hyper waits for bytes of the client. If not, it does not read, because the session does not
     /// take what was read before.
     awaits_bytes: Cell<bool>,
@@ -49,7 +51,7 @@ pub struct ClientActivity {
     first_head: RefCell<Option<Vec<u8>>>,
 }
 
-/// How long a session may take nothing of what a client sent before it ended its stream.
+/// How long a session may take nothing of the body that a client sent before it ended its stream.
 const LEFT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The longest first head that is kept for the case of its header names.
@@ -61,6 +63,7 @@ impl ClientActivity {
         Self {
             phase: Cell::new(Phase::Head { since }),
             first_due: Cell::new(true),
+            has_body: Cell::new(false),
             awaits_bytes: Cell::new(false),
             left: Cell::new(None),
             blocked_since: Cell::new(None),
@@ -68,8 +71,10 @@ impl ClientActivity {
         }
     }
 
-    /// Notes that a head is complete and a session begins. It ends when the guard is dropped.
-    pub fn busy(self: &Rc<Self>) -> BusyGuard {
+    /// Notes that a head is complete and a session begins; and whether a body follows the head. The session
+    /// ends when the guard is dropped.
+    pub fn busy(self: &Rc<Self>, has_body: bool) -> BusyGuard {
+        self.has_body.set(has_body);
         self.phase.set(Phase::Busy);
         self.first_due.set(false);
         BusyGuard(Rc::clone(self))
@@ -99,8 +104,9 @@ impl ClientActivity {
         match self.left.get() {
             None => false,
             Some((_, Hangup::Reset)) => true,
-            // The session may still take the rest.
-            Some((since, Hangup::Ended)) => since.elapsed() >= LEFT_LIMIT,
+            // The session may still take the rest of a body. Without one, what hyper has not read is the next
+            // request of a client that has sent all of its requests and waits for the responses.
+            Some((since, Hangup::Ended)) => self.has_body.get() && since.elapsed() >= LEFT_LIMIT,
         }
     }
 
@@ -301,7 +307,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn deadlines_depend_on_whose_turn_it_is() {
         let comes: ActivityEvent = |activity, _| activity.bytes_came(b"GET");
-        let begins: ActivityEvent = |activity, busy| *busy = Some(activity.busy());
+        let begins: ActivityEvent = |activity, busy| *busy = Some(activity.busy(false));
         let ends: ActivityEvent = |_, busy| *busy = None;
         let stuck: ActivityEvent = |activity, _| activity.bytes_stuck();
         let goes: ActivityEvent = |activity, _| activity.bytes_went();
@@ -322,6 +328,21 @@ mod tests {
             (&[comes, begins, stuck, ends, goes], Some(5 + 3)),
         ] {
             assert_eq!(due_after(events).await, due, "{} events", events.len());
+        }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_ends_its_stream_has_left_a_body_but_not_its_pipelined_requests() {
+        let activity = Rc::new(ClientActivity::new(Instant::now()));
+        for (has_body, hangup, has_left) in [
+            (true, Hangup::Ended, [false, true]),
+            (false, Hangup::Ended, [false, false]),
+            (false, Hangup::Reset, [true, true]),
+        ] {
+            let _busy = activity.busy(has_body);
+            activity.left.set(Some((Instant::now(), hangup)));
+            let before = activity.has_left();
+            tokio::time::advance(LEFT_LIMIT).await;
+            assert_eq!([before, activity.has_left()], has_left, "{hangup:?}");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant as StdInstant};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
@@ -148,7 +148,7 @@ async fn respond(
     slot: OpeningSlot,
     request: Request<Incoming>,
 ) -> Result<Response<ServedBody>, Infallible> {
-    let busy = activity.busy();
+    let busy = activity.busy(!request.body().is_end_stream());
     let first_head = activity.take_first_head();
     let response = match session::serve(&connection, request, first_head.as_deref()).await {
         SessionOutcome::Response(response) => response.map(Content::Endpoint),
