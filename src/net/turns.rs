@@ -52,7 +52,7 @@ impl<F: Future> Future for TurnTask<F> {
     }
 }
 
-/// A stream that reads about [`TURN_BYTES`] in one turn. hyper reads and parses until there is nothing
+/// A stream that reads about `TURN_BYTES` in one turn. hyper reads and parses until there is nothing
 /// more to read: a peer that sends a chunk size of many megabytes of zeros, and no chunk, could otherwise
 /// hold up the thread for as long as it sends.
 #[derive(Debug)]
