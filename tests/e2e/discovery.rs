@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use crate::harness::dns::NameServer;
 use crate::harness::endpoint::{Echo, Unit};
 use crate::harness::proxy::{Proxy, Signal, simple};
-use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::{free_address, until};
 
 /// A configuration with these lines instead of a list of endpoints.
 fn found_by(lines: &str) -> String {
@@ -27,7 +27,7 @@ fn by_name(server: &NameServer, port: u16) -> String {
 
 /// Echo endpoints at several addresses with the same port.
 async fn echoes(count: u8) -> (Vec<Echo>, u16) {
-    let first = Echo::with("echo", Unit::Bytes, None).await;
+    let first = Echo::bytes_at(free_address()).await;
     let port = first.address.port();
     let mut echoes = vec![first];
     for number in 2..=count {

@@ -20,7 +20,8 @@ use std::time::Duration;
 /// The time after which a wait fails the test. No test measures it.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An address that is not in use, and that the kernel does not assign to another socket by itself.
+/// An address whose port is not in use at any address, and that the kernel does not assign to another
+/// socket by itself.
 pub(crate) fn free_address() -> std::net::SocketAddr {
     // Below the ports of outgoing connections (ip_local_port_range), of which other tests open many.
     let mut ports = 12_000..32_000;
@@ -29,8 +30,8 @@ pub(crate) fn free_address() -> std::net::SocketAddr {
     let number = NEXT.fetch_add(7, std::sync::atomic::Ordering::Relaxed);
     let free = |port| {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        let socket = std::net::TcpListener::bind(address).ok()?;
-        socket.local_addr().ok()
+        std::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).ok()?;
+        Some(address)
     };
     ports.nth((skip + number) % 19_000);
     ports.find_map(free).unwrap()

@@ -23,7 +23,7 @@ use crate::harness::operator::Operator;
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Wire};
-use crate::harness::{until, within};
+use crate::harness::{free_address, until, within};
 
 /// One endpoint, `chat.test`, with these settings.
 fn by_name(port: u16, settings: &str) -> String {
@@ -78,9 +78,12 @@ impl BlackHole {
 
 /// A port at which one address is a black hole, and another one accepts.
 async fn hole_and_listener() -> (BlackHole, TcpListener) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    (BlackHole::at([127, 0, 0, 2], port).await, listener)
+    let address = free_address();
+    let listener = TcpListener::bind(address).await.unwrap();
+    (
+        BlackHole::at([127, 0, 0, 2], address.port()).await,
+        listener,
+    )
 }
 
 /// Connects to the only endpoint of the upstream; returns the address that it is connected to.
@@ -118,8 +121,8 @@ async fn an_address_that_is_a_black_hole_does_not_hide_the_next_one() {
 
 #[tokio::test]
 async fn a_name_whose_addresses_are_all_black_holes_times_out() {
-    let hole = BlackHole::at([127, 0, 0, 2], 0).await;
-    let port = hole.address.port();
+    let port = free_address().port();
+    let hole = BlackHole::at([127, 0, 0, 2], port).await;
     let other = BlackHole::at([127, 0, 0, 1], port).await;
     let upstream = upstream(&by_name(port, "timeouts.connect = \"300ms\""));
     let connector = resolving_to(&[hole.address, other.address]);
@@ -134,7 +137,7 @@ async fn health_checks_and_tls_reach_the_next_address_too() {
     let ca = folder.path().join("ca.pem");
     authority.write(&ca);
     let server = authority.server(folder.path(), &["chat.test"], false);
-    let echo = Echo::with("echo", Unit::Bytes, Some(server)).await;
+    let echo = Echo::at(free_address(), "echo", Unit::Bytes, Some(server)).await;
     let hole = BlackHole::at([127, 0, 0, 2], echo.address.port()).await;
     let settings = format!(
         // A check has less time than a connection.
@@ -162,7 +165,7 @@ async fn an_address_without_tls_does_not_hide_the_next_one_for_ever() {
     let ca = folder.path().join("ca.pem");
     authority.write(&ca);
     let server = authority.server(folder.path(), &["chat.test"], false);
-    let echo = Echo::with("echo", Unit::Bytes, Some(server)).await;
+    let echo = Echo::at(free_address(), "echo", Unit::Bytes, Some(server)).await;
     let silent = SocketAddr::from(([127, 0, 0, 2], echo.address.port()));
     let _silent = TcpListener::bind(silent).await.unwrap();
     let settings = format!(

@@ -99,15 +99,16 @@ impl Echo {
         unit: Unit,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
-        Self::on("127.0.0.1:0".parse().unwrap(), name, unit, tls).await
+        Self::at("127.0.0.1:0".parse().unwrap(), name, unit, tls).await
     }
 
     /// An echo of bytes at a given address.
     pub(crate) async fn bytes_at(address: SocketAddr) -> Self {
-        Self::on(address, "", Unit::Bytes, None).await
+        Self::at(address, "", Unit::Bytes, None).await
     }
 
-    async fn on(
+    /// An echo at a given address.
+    pub(crate) async fn at(
         address: SocketAddr,
         name: &'static str,
         unit: Unit,
