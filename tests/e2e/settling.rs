@@ -4,7 +4,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::endpoint::Echo;
-use crate::harness::frames::{close, close_payload, frame};
+use crate::harness::frames::{close, close_payload};
 use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::Wire;
@@ -20,14 +20,6 @@ fn with(rest: &str) -> String {
     )
 }
 
-async fn start(config: &str) -> (Proxy, Operator) {
-    let folder = TempDir::new().unwrap();
-    write_token(folder.path());
-    let proxy = Proxy::start_in(folder, config).await;
-    let operator = Operator::of(&proxy).await;
-    (proxy, operator)
-}
-
 /// Starts an upgrade: the pid of the new process, which accepts connections.
 async fn settling(proxy: &Proxy) -> u32 {
     let times = proxy.settling().len() + 1;
@@ -35,11 +27,6 @@ async fn settling(proxy: &Proxy) -> u32 {
     let message = "the new process accepts connections";
     proxy.logged_times(message, times).await;
     proxy.settling()[times - 1]
-}
-
-async fn echoes(wire: &mut Wire) {
-    wire.send(frame(0x81, Some([1, 2, 3, 4]), b"still")).await;
-    assert_eq!(wire.exactly(7).await, b"\x81\x05still");
 }
 
 async fn is_gone(pid: u32) {
@@ -56,7 +43,7 @@ fn exists(path: &str) -> bool {
 #[tokio::test]
 async fn the_old_process_accepts_again_if_the_new_one_dies() {
     let echo = Echo::start("echo").await;
-    let (mut proxy, operator) = start(&with(&simple(&[echo.address]))).await;
+    let (mut proxy, operator) = Operator::start_whole(&with(&simple(&[echo.address]))).await;
     let mut old = proxy.tunnel().await;
     let second = settling(&proxy).await;
     let mut lost = proxy.tunnel().await;
@@ -75,16 +62,16 @@ async fn the_old_process_accepts_again_if_the_new_one_dies() {
     );
     lost.closed().await;
     for _ in 0..10 {
-        echoes(&mut proxy.tunnel().await).await;
+        proxy.tunnel().await.echoes().await;
     }
-    echoes(&mut old).await;
+    old.echoes().await;
     assert!(proxy.log().events("handover complete").is_empty());
     // And it can be changed and upgraded as before.
     assert_eq!(operator.post("/v1/reload", &json!({})).await.0, 200);
     let third = settling(&proxy).await;
     kill(third, Signal::HUP);
     proxy.successor(1).await;
-    echoes(&mut proxy.tunnel().await).await;
+    proxy.tunnel().await.echoes().await;
     drop(old);
     assert_eq!(proxy.exit().await, 0);
 }
@@ -108,28 +95,28 @@ async fn a_unix_socket_survives_the_death_of_the_new_process() {
     let mut client = proxy.connect_unix("in.sock").await;
     client.send(crate::harness::wire::HANDSHAKE).await;
     assert_eq!(client.head().await.status(), 101);
-    echoes(&mut client).await;
+    client.echoes().await;
 }
 
 /// What the new process changes, the old one would not know.
 #[tokio::test]
 async fn a_reload_of_the_new_process_ends_the_settling_time() {
     let echo = Echo::start("echo").await;
-    let (mut proxy, operator) = start(&with(&simple(&[echo.address]))).await;
+    let (mut proxy, operator) = Operator::start_whole(&with(&simple(&[echo.address]))).await;
     let second = settling(&proxy).await;
     kill(second, Signal::HUP);
     assert_eq!(proxy.successor(1).await, second);
     proxy.logged("configuration reloaded").await;
     assert_eq!(proxy.exit().await, 0);
     assert_eq!(operator.get("/v1/status").await["pid"], second);
-    echoes(&mut proxy.tunnel().await).await;
+    proxy.tunnel().await.echoes().await;
 }
 
 /// The service manager knows the old process only.
 #[tokio::test]
 async fn a_reload_that_the_old_process_is_asked_for_reaches_the_new_one() {
     let echo = Echo::start("echo").await;
-    let (mut proxy, operator) = start(&with(&simple(&[echo.address]))).await;
+    let (mut proxy, operator) = Operator::start_whole(&with(&simple(&[echo.address]))).await;
     let second = settling(&proxy).await;
     // Orders are refused instead: their operators can repeat them.
     let (status, answer) = operator.post("/v1/reload", &json!({})).await;
@@ -150,7 +137,8 @@ async fn a_removed_listener_ends_the_settling_time() {
     let echo = Echo::start("echo").await;
     let (stays, goes) = (free_address(), free_address());
     let binds = |binds: &str| with(&simple(&[echo.address]).replace("127.0.0.1:0", binds));
-    let (mut proxy, _operator) = start(&binds(&format!("{stays}\", \"{goes}"))).await;
+    let (mut proxy, _operator) =
+        Operator::start_whole(&binds(&format!("{stays}\", \"{goes}"))).await;
     proxy.rewrite(&binds(&stays.to_string()));
     let second = settling(&proxy).await;
     assert_eq!(proxy.successor(1).await, second);
@@ -162,7 +150,7 @@ async fn a_removed_listener_ends_the_settling_time() {
 #[tokio::test]
 async fn a_stop_within_the_settling_time_reaches_both_processes() {
     let echo = Echo::start("echo").await;
-    let (mut proxy, operator) = start(&with(&simple(&[echo.address]))).await;
+    let (mut proxy, operator) = Operator::start_whole(&with(&simple(&[echo.address]))).await;
     for asks_both in [false, true] {
         let mut old = proxy.tunnel().await;
         let second = settling(&proxy).await;
@@ -182,7 +170,9 @@ async fn a_stop_within_the_settling_time_reaches_both_processes() {
             assert_eq!(stopped["forced"], false);
         }
         is_gone(second).await;
-        proxy = start(&with(&simple(&[echo.address]))).await.0;
+        proxy = Operator::start_whole(&with(&simple(&[echo.address])))
+            .await
+            .0;
     }
     drop(operator);
 }
@@ -191,7 +181,7 @@ async fn a_stop_within_the_settling_time_reaches_both_processes() {
 #[tokio::test]
 async fn a_stop_of_the_new_process_is_a_stop_and_no_failure() {
     let echo = Echo::start("echo").await;
-    let (mut proxy, _operator) = start(&with(&simple(&[echo.address]))).await;
+    let (mut proxy, _operator) = Operator::start_whole(&with(&simple(&[echo.address]))).await;
     let mut old = proxy.tunnel().await;
     let second = settling(&proxy).await;
     kill(second, Signal::TERM);
@@ -203,7 +193,7 @@ async fn a_stop_of_the_new_process_is_a_stop_and_no_failure() {
             .is_err()
     );
     // The old process goes on to drain.
-    echoes(&mut old).await;
+    old.echoes().await;
     drop(old);
     assert_eq!(proxy.exit().await, 0);
 }
@@ -213,7 +203,7 @@ async fn a_stop_of_the_new_process_is_a_stop_and_no_failure() {
 async fn a_stop_while_the_new_process_starts_ends_that() {
     let echo = Echo::start("echo").await;
     let config = with(&simple(&[echo.address]));
-    let (mut proxy, operator) = start(&config).await;
+    let (mut proxy, operator) = Operator::start_whole(&config).await;
     let mut tunnel = proxy.tunnel().await;
     // The new process waits for this lookup for a while.
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -12,7 +12,7 @@ use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::talking_clients::TalkingClients;
-use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::wire::HANDSHAKE;
 use crate::harness::{free_address, quiet_for, until, within};
 
 /// Upgrades through the admin interface.
@@ -22,11 +22,6 @@ async fn upgrade(operator: &Operator) -> Value {
     answer
 }
 
-async fn echoes(wire: &mut Wire) {
-    wire.send(frame(0x81, Some([1, 2, 3, 4]), b"still")).await;
-    assert_eq!(wire.exactly(7).await, b"\x81\x05still");
-}
-
 /// A configuration with these settings of upgrades.
 fn with(upgrade: &str, rest: &str) -> String {
     format!(
@@ -34,19 +29,11 @@ fn with(upgrade: &str, rest: &str) -> String {
     )
 }
 
-async fn start(config: &str) -> (Proxy, Operator) {
-    let folder = TempDir::new().unwrap();
-    crate::harness::operator::write_token(folder.path());
-    let proxy = Proxy::start_in(folder, config).await;
-    let operator = Operator::of(&proxy).await;
-    (proxy, operator)
-}
-
 #[tokio::test]
 async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let config = simple(&[one.address, two.address]);
-    let (mut proxy, operator) = start(&with("drain = \"off\"", &config)).await;
+    let (mut proxy, operator) = Operator::start_whole(&with("drain = \"off\"", &config)).await;
     let mut old = proxy.tunnel().await;
     let home = one.open();
     let first = proxy.pid();
@@ -59,9 +46,9 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     for _ in 0..3 {
         new.push(proxy.tunnel().await);
     }
-    echoes(&mut old).await;
+    old.echoes().await;
     for wire in &mut new {
-        echoes(wire).await;
+        wire.echoes().await;
     }
     // Tunnels of the old process count: two on each endpoint.
     assert_eq!((one.open(), two.open()), (2, 2), "{home} before");
@@ -83,7 +70,7 @@ async fn live_tunnels_stay_and_new_ones_go_to_the_new_process() {
     let status = operator.get("/v1/status").await;
     assert_eq!(status["generations"].as_array().unwrap().len(), 1);
     for wire in &mut new {
-        echoes(wire).await;
+        wire.echoes().await;
     }
     // Its tunnels do not count any more.
     let upstreams = operator.get("/v1/upstreams").await;
@@ -145,7 +132,8 @@ async fn an_upgrade_under_load_loses_and_refuses_nothing() {
 #[tokio::test]
 async fn the_old_process_closes_its_tunnels_at_its_pace() {
     let echo = Echo::start("echo").await;
-    let (mut proxy, _operator) = start(&with("drain = \"2s\"", &simple(&[echo.address]))).await;
+    let (mut proxy, _operator) =
+        Operator::start_whole(&with("drain = \"2s\"", &simple(&[echo.address]))).await;
     let mut held = Vec::new();
     for _ in 0..10 {
         held.push(proxy.tunnel().await);
@@ -162,14 +150,15 @@ async fn the_old_process_closes_its_tunnels_at_its_pace() {
     }
     assert_eq!(proxy.exit().await, 0);
     let mut back = proxy.tunnel().await;
-    echoes(&mut back).await;
+    back.echoes().await;
 }
 
 /// A connection that the old process has accepted still has the usual time for its request.
 #[tokio::test]
 async fn a_connection_accepted_before_an_upgrade_is_served_after_it() {
     let echo = Echo::start("echo").await;
-    let (mut proxy, operator) = start(&with("drain = \"off\"", &simple(&[echo.address]))).await;
+    let (mut proxy, operator) =
+        Operator::start_whole(&with("drain = \"off\"", &simple(&[echo.address]))).await;
     let mut slow = proxy.connect().await;
     within("the connection to be accepted", async {
         while operator.get("/v1/status").await["connections"] != 1 {
@@ -183,7 +172,7 @@ async fn a_connection_accepted_before_an_upgrade_is_served_after_it() {
     quiet_for(1500, slow.has_more()).await;
     slow.send(HANDSHAKE).await;
     assert_eq!(slow.head().await.status(), 101);
-    echoes(&mut slow).await;
+    slow.echoes().await;
     drop(slow);
     assert_eq!(proxy.exit().await, 0);
 }
@@ -192,7 +181,7 @@ async fn a_connection_accepted_before_an_upgrade_is_served_after_it() {
 async fn a_failed_upgrade_leaves_the_old_process_as_it_was() {
     let echo = Echo::start("echo").await;
     let config = with("drain = \"off\"", &simple(&[echo.address]));
-    let (mut proxy, operator) = start(&config).await;
+    let (mut proxy, operator) = Operator::start_whole(&config).await;
     let mut tunnel = proxy.tunnel().await;
     // An invalid configuration.
     proxy.rewrite(&config.replace("[[route]]", "[[rout]]"));
@@ -218,8 +207,8 @@ async fn a_failed_upgrade_leaves_the_old_process_as_it_was() {
         .post("/v1/upgrade", &json!({ "binary": "/bin/true" }))
         .await;
     assert_eq!(status, 400);
-    echoes(&mut tunnel).await;
-    echoes(&mut proxy.tunnel().await).await;
+    tunnel.echoes().await;
+    proxy.tunnel().await.echoes().await;
     assert_eq!(operator.get("/v1/status").await["generation"], 1);
     // A valid upgrade after these succeeds.
     upgrade(&operator).await;
@@ -262,7 +251,7 @@ async fn a_program_that_is_not_tidegate_takes_nothing_over() {
     assert!(printed.err.contains("cannot listen on"), "{printed:?}");
     assert!(admin.exists());
     proxy.rewrite(&config);
-    echoes(&mut proxy.tunnel().await).await;
+    proxy.tunnel().await.echoes().await;
     // The socket file outlives the process that created it.
     let printed = upgrade(env!("CARGO_BIN_EXE_tidegate")).await;
     assert!(
@@ -316,7 +305,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
         "drain = \"off\", max_generations = 3",
         &simple(&[echo.address]),
     );
-    let (mut proxy, operator) = start(&config).await;
+    let (mut proxy, operator) = Operator::start_whole(&config).await;
     let mut tunnels = Vec::new();
     for generation in 1..=3 {
         tunnels.push(proxy.tunnel().await);
@@ -366,7 +355,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     first.send(frame(0x88, Some([0; 4]), &payload[..2])).await;
     assert_eq!(proxy.exit().await, 0);
     for wire in &mut tunnels {
-        echoes(wire).await;
+        wire.echoes().await;
     }
     // Its slot is free again.
     until("generation 1 to be gone", || {
@@ -376,7 +365,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     upgrade(&operator).await;
     proxy.successor(3).await;
     for wire in &mut tunnels {
-        echoes(wire).await;
+        wire.echoes().await;
     }
     let status = operator.get("/v1/status").await;
     assert_eq!(status["generations"].as_array().unwrap().len(), 3);
@@ -387,7 +376,7 @@ async fn a_stop_of_the_old_process_is_its_own() {
     let echo = Echo::start("echo").await;
     let config = with("drain = \"off\"", &simple(&[echo.address]));
     let config = config.replace("[server]", "[server]\nshutdown = { grace = \"1s\" }");
-    let (mut proxy, operator) = start(&config).await;
+    let (mut proxy, operator) = Operator::start_whole(&config).await;
     let mut old = proxy.tunnel().await;
     upgrade(&operator).await;
     proxy.successor(1).await;
@@ -398,8 +387,8 @@ async fn a_stop_of_the_old_process_is_its_own() {
         close(1012, "shutdown")
     );
     assert_eq!(proxy.exit().await, 0);
-    echoes(&mut new).await;
-    echoes(&mut proxy.tunnel().await).await;
+    new.echoes().await;
+    proxy.tunnel().await.echoes().await;
 }
 
 /// A Unix socket is shared by all workers, and its file must not be deleted with the old process.
@@ -420,7 +409,7 @@ async fn clients_of_a_unix_socket_are_served_during_an_upgrade() {
                 let mut client = proxy.connect_unix("in.sock").await;
                 client.send(HANDSHAKE).await;
                 assert_eq!(client.head().await.status(), 101);
-                echoes(&mut client).await;
+                client.echoes().await;
             }
             proxy.successor(before + 1).await;
             let left = "older generation has exited";
@@ -437,7 +426,7 @@ async fn clients_of_a_unix_socket_are_served_during_an_upgrade() {
 async fn an_endpoint_that_returns_after_an_upgrade_has_no_load_left_over() {
     let (one, two) = (Echo::start("one").await, Echo::start("two").await);
     let config = |endpoints: &[SocketAddr]| with("drain = \"off\"", &simple(endpoints));
-    let (mut proxy, operator) = start(&config(&[one.address])).await;
+    let (mut proxy, operator) = Operator::start_whole(&config(&[one.address])).await;
     let tunnel = proxy.tunnel().await;
     proxy.rewrite(&config(&[two.address]));
     upgrade(&operator).await;
@@ -461,7 +450,7 @@ async fn a_drained_listener_stays_drained_after_an_upgrade() {
     let echo = Echo::start("echo").await;
     let main = free_address();
     let rest = simple(&[echo.address]).replace("127.0.0.1:0", &main.to_string());
-    let (proxy, operator) = start(&with("drain = \"off\"", &rest)).await;
+    let (proxy, operator) = Operator::start_whole(&with("drain = \"off\"", &rest)).await;
     let which = json!({ "listener": "main" });
     assert_eq!(operator.post("/v1/listeners/drain", &which).await.0, 200);
     upgrade(&operator).await;
@@ -477,7 +466,7 @@ async fn a_drained_listener_stays_drained_after_an_upgrade() {
 async fn endpoints_cannot_be_changed_while_they_are_handed_over() {
     let echo = Echo::start("echo").await;
     let config = with("drain = \"off\"", &simple(&[echo.address]));
-    let (proxy, operator) = start(&config).await;
+    let (proxy, operator) = Operator::start_whole(&config).await;
     // The new process waits for this lookup for a while.
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let server = silent.local_addr().unwrap();
@@ -512,7 +501,7 @@ async fn the_state_of_endpoints_survives_an_upgrade() {
     let rest = simple(&[good.address, drained.address, refused])
         .replace("endpoints", "balance = \"round_robin\"\nendpoints")
         + ejection;
-    let (proxy, operator) = start(&with("drain = \"off\"", &rest)).await;
+    let (proxy, operator) = Operator::start_whole(&with("drain = \"off\"", &rest)).await;
     let which = json!({ "endpoint": drained.address.to_string() });
     assert_eq!(operator.post("/v1/endpoints/drain", &which).await.0, 200);
     let mut held = Vec::new();

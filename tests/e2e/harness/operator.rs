@@ -41,9 +41,14 @@ pub(crate) struct Printed {
 impl Operator {
     /// Starts a proxy with this configuration and an admin interface.
     pub(crate) async fn start(config: &str) -> (Proxy, Self) {
+        Self::start_whole(&(ADMIN.to_owned() + config)).await
+    }
+
+    /// Starts a proxy with this configuration, which has an admin interface.
+    pub(crate) async fn start_whole(config: &str) -> (Proxy, Self) {
         let folder = tempfile::TempDir::new().unwrap();
         write_token(folder.path());
-        let proxy = Proxy::start_in(folder, &(ADMIN.to_owned() + config)).await;
+        let proxy = Proxy::start_in(folder, config).await;
         let operator = Self::of(&proxy).await;
         (proxy, operator)
     }

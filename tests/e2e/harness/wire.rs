@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::frames::frame;
 use super::within;
 
 /// The key of the example in RFC 6455 section 1.3, and the value that accepts it.
@@ -62,6 +63,12 @@ pub(crate) enum End {
 }
 
 impl Wire {
+    /// Sends a message through a tunnel to an echo, and receives it.
+    pub(crate) async fn echoes(&mut self) {
+        self.send(frame(0x81, Some([1, 2, 3, 4]), b"still")).await;
+        assert_eq!(self.exactly(7).await, b"\x81\x05still");
+    }
+
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let connected = within("a connection", TcpStream::connect(address)).await;
         Self::tcp(connected.unwrap())
