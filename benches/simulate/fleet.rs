@@ -92,7 +92,7 @@ pub(crate) struct History {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum FleetEvent {
     /// A new client.
     Arrival,
     /// The end of a client.
@@ -133,7 +133,7 @@ struct Fleet<'a> {
     world: &'a World,
     now: Time,
     /// Future events. The number keeps simultaneous ones in order.
-    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    events: BinaryHeap<Reverse<(Time, u64, FleetEvent)>>,
     order: u64,
     clients: Vec<Client>,
     free: Vec<usize>,
@@ -159,12 +159,12 @@ pub(crate) fn run(world: &World, policy: Policy, seed: u64) -> History {
     let mut fleet = Fleet::new(world, policy, seed);
     fleet.fill();
     for (at, change) in &world.changes {
-        fleet.schedule(time(*at), Event::Change(*change));
+        fleet.schedule(time(*at), FleetEvent::Change(*change));
     }
-    fleet.schedule(0, Event::Arrival);
-    fleet.schedule(0, Event::Look);
+    fleet.schedule(0, FleetEvent::Arrival);
+    fleet.schedule(0, FleetEvent::Look);
     if world.rebalance.is_some() {
-        fleet.schedule(0, Event::Rebalance);
+        fleet.schedule(0, FleetEvent::Rebalance);
     }
     let end = time(world.duration);
     while let Some(Reverse((at, _, event))) = fleet.events.pop() {
@@ -239,39 +239,39 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: FleetEvent) {
         match event {
-            Event::Arrival => {
+            FleetEvent::Arrival => {
                 let stay = self.world.lifetime.whole(&mut self.coming);
                 self.admit(stay);
                 let rate = self.world.tunnels as f64 / self.world.lifetime.mean;
                 let next = wait(rate, &mut self.coming);
-                self.schedule_in(next, Event::Arrival);
+                self.schedule_in(next, FleetEvent::Arrival);
             }
-            Event::End(number) => {
+            FleetEvent::End(number) => {
                 self.leave(number);
                 self.free.push(number);
             }
-            Event::Back(number) => self.connect(number),
-            Event::Change(Change::Down(endpoint)) => self.take_down(endpoint),
-            Event::Change(Change::Up(endpoint)) => {
+            FleetEvent::Back(number) => self.connect(number),
+            FleetEvent::Change(Change::Down(endpoint)) => self.take_down(endpoint),
+            FleetEvent::Change(Change::Up(endpoint)) => {
                 self.endpoints[endpoint].up = true;
                 self.endpoints[endpoint].since = Some(self.now);
             }
-            Event::Look => {
+            FleetEvent::Look => {
                 self.look();
-                self.schedule_in(self.world.every, Event::Look);
+                self.schedule_in(self.world.every, FleetEvent::Look);
             }
-            Event::Rebalance => self.rebalance(),
+            FleetEvent::Rebalance => self.rebalance(),
         }
     }
 
-    fn schedule(&mut self, at: Time, event: Event) {
+    fn schedule(&mut self, at: Time, event: FleetEvent) {
         self.order += 1;
         self.events.push(Reverse((at, self.order, event)));
     }
 
-    fn schedule_in(&mut self, seconds: f64, event: Event) {
+    fn schedule_in(&mut self, seconds: f64, event: FleetEvent) {
         self.schedule(self.now + time(seconds), event);
     }
 
@@ -296,7 +296,7 @@ impl<'a> Fleet<'a> {
                 self.clients.len() - 1
             }
         };
-        self.schedule(ends, Event::End(number));
+        self.schedule(ends, FleetEvent::End(number));
         self.connect(number);
     }
 
@@ -351,7 +351,7 @@ impl<'a> Fleet<'a> {
     /// Lets a client retry after this many seconds, unless its lifetime ends before.
     fn come_back(&mut self, number: usize, after: f64) {
         if self.now + time(after) < self.clients[number].ends {
-            self.schedule_in(after, Event::Back(number));
+            self.schedule_in(after, FleetEvent::Back(number));
         }
     }
 

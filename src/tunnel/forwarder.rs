@@ -289,16 +289,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[derive(Debug, Clone, Copy)]
-    enum Event {
+    enum FlowEvent {
         SourceEnded(Side),
         SourceBroke(Side),
         SinkBroke(Side),
         EndPassed(Side),
     }
-    use Event::{EndPassed, SinkBroke, SourceBroke, SourceEnded};
+    use FlowEvent::{EndPassed, SinkBroke, SourceBroke, SourceEnded};
     use Side::{Client, Endpoint};
 
-    fn after(events: &[Event]) -> Forwarder {
+    fn after(events: &[FlowEvent]) -> Forwarder {
         let mut forwarder = Forwarder::new(&TunnelLimits::default());
         for event in events {
             match *event {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(events: &[Event], steps: (NextStep, NextStep), ended: Option<Ended>) {
+    fn check(events: &[FlowEvent], steps: (NextStep, NextStep), ended: Option<Ended>) {
         let forwarder = after(events);
         assert_eq!(
             (forwarder.next_step(Client), forwarder.next_step(Endpoint)),
@@ -406,7 +406,7 @@ mod tests {
         fn an_over_tunnel_has_the_first_reason(
             events in prop::collection::vec((0..4u8, any::<bool>()), 1..12),
         ) {
-            let events: Vec<Event> = events.into_iter().map(|(kind, client)| {
+            let events: Vec<FlowEvent> = events.into_iter().map(|(kind, client)| {
                 let side = if client { Client } else { Endpoint };
                 match kind {
                     0 => SourceEnded(side),

@@ -33,7 +33,7 @@ fn all_on() -> String {
 }
 
 /// A place where a key is written: its value and its line.
-struct Written<'a> {
+struct WrittenKey<'a> {
     value: &'a Spanned<DeValue<'a>>,
     line: &'a str,
 }
@@ -44,7 +44,7 @@ fn collect<'a>(
     path: &str,
     tree: &'a DeTable<'a>,
     kind: &ValueKind,
-    into: &mut BTreeMap<String, Vec<Written<'a>>>,
+    into: &mut BTreeMap<String, Vec<WrittenKey<'a>>>,
 ) {
     for (name, value) in tree {
         let child = match kind {
@@ -71,7 +71,9 @@ fn collect<'a>(
             collect(source, &child, table, kind, into);
         }
         if !matches!(kind, ValueKind::Map(_)) {
-            into.entry(child).or_default().push(Written { value, line });
+            into.entry(child)
+                .or_default()
+                .push(WrittenKey { value, line });
         }
     }
 }
@@ -138,7 +140,7 @@ fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
             return;
         };
         if !matches!(key.default, "" | "[]" | "{}") {
-            let shown = |place: &Written<'_>| {
+            let shown = |place: &WrittenKey<'_>| {
                 as_value(&source[place.value.span()]) == as_value(key.default)
             };
             assert!(
@@ -146,7 +148,7 @@ fn every_key_is_shown_with_its_default_and_whether_it_is_in_effect() {
                 "{path} is shown with another value"
             );
         }
-        let marked = |place: &Written<'_>| place.line.contains(NOT_YET);
+        let marked = |place: &WrittenKey<'_>| place.line.contains(NOT_YET);
         let later = key.status != KeyStatus::InEffect;
         if !later_above {
             assert_eq!(places.iter().all(marked), later, "the mark of {path}");

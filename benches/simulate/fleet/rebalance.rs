@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidegate::displace::rebalance::budget::{CHECK_INTERVAL, MoveBudget};
 use tidegate::displace::rebalance::share::{EndpointLoad, excess};
 
-use super::{Event, Fleet, RECONNECT_TIME, Time, seconds, time};
+use super::{Fleet, FleetEvent, RECONNECT_TIME, Time, seconds, time};
 
 /// The configured settings.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub(crate) struct Rebalance {
 
 impl Fleet<'_> {
     pub(super) fn rebalance(&mut self) {
-        self.schedule_in(CHECK_INTERVAL.as_secs_f64(), Event::Rebalance);
+        self.schedule_in(CHECK_INTERVAL.as_secs_f64(), FleetEvent::Rebalance);
         let Some(settings) = self.world.rebalance else {
             return;
         };

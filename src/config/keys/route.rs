@@ -235,7 +235,7 @@ const LIMITS: KeyTable = KeyTable {
             "messages_per_second",
             COUNT,
             "",
-            "A client may send at most this many messages per second, and as many in one burst; more close the tunnel with 1008. A control frame counts as a message, unless it is a Close or answers a Ping, and so does an empty fragment, or 64 fragments of less than 1 KiB; the last fragment of a message is free. By default, there is no limit.",
+            "The maximum number of messages per second from a client, and the size of a burst. A client that exceeds it is closed with 1008. An empty fragment, 64 fragments of less than 1 KiB, and a control frame other than a Close or the answer to a Ping count as a message, too; the last fragment of a message does not. By default, there is no limit.",
         )
         .shown("messages_per_second = 100"),
         optional_table("bytes_per_second", &BYTES_PER_SECOND),

@@ -14,7 +14,7 @@ const MAX_CAUSES: usize = 8;
 
 /// The result of writing a batch of lines.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct WriteOutcome {
     /// Lines that were lost.
     pub(super) lost: u64,
     /// Why, or why the file could not be reopened.
@@ -56,7 +56,7 @@ impl LossReporter {
         &mut self,
         now: Instant,
         dropped: u64,
-        written: &Written,
+        written: &WriteOutcome,
     ) -> Option<LossReport> {
         self.lost += dropped + written.lost;
         if dropped > 0 {
@@ -92,8 +92,8 @@ mod tests {
     use super::*;
     use rustix::io::Errno;
 
-    fn full(lost: u64) -> Written {
-        Written {
+    fn full(lost: u64) -> WriteOutcome {
+        WriteOutcome {
             lost,
             error: Some(WriteError::Write(Errno::NOSPC.into())),
         }
@@ -119,7 +119,7 @@ mod tests {
         let first = cause(reporter.note(start, 0, &full(1))).unwrap();
         assert!(first.contains("No space left on device"), "{first}");
         assert_eq!(cause(reporter.note(start, 0, &full(1))), None);
-        let slow = cause(reporter.note(start, 3, &Written::default())).unwrap();
+        let slow = cause(reporter.note(start, 3, &WriteOutcome::default())).unwrap();
         assert!(slow.contains("too slow"), "{slow}");
     }
 
@@ -131,7 +131,7 @@ mod tests {
         for turn in 0..100 {
             let written = match turn % 2 {
                 0 => full(1),
-                _ => Written {
+                _ => WriteOutcome {
                     lost: 0,
                     error: Some(WriteError::Reopen(Errno::NOENT.into())),
                 },
@@ -149,9 +149,9 @@ mod tests {
         assert!(reporter.note(start, 0, &full(1)).is_some());
         assert!(reporter.note(start, 0, &full(5)).is_none());
         let later = start + REPORT_INTERVAL;
-        let due = reporter.note(later, 0, &Written::default()).unwrap();
+        let due = reporter.note(later, 0, &WriteOutcome::default()).unwrap();
         assert_eq!(due.lost, 5);
-        assert!(reporter.note(later, 0, &Written::default()).is_none());
+        assert!(reporter.note(later, 0, &WriteOutcome::default()).is_none());
     }
 
     #[test]
@@ -159,7 +159,7 @@ mod tests {
         let mut reporter = LossReporter::default();
         assert!(
             reporter
-                .note(Instant::now(), 0, &Written::default())
+                .note(Instant::now(), 0, &WriteOutcome::default())
                 .is_none()
         );
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::loss::{WriteError, Written};
+use super::loss::{WriteError, WriteOutcome};
 
 /// The socket on which journald receives records.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -68,7 +68,7 @@ impl Sink {
     }
 
     /// Writes whole lines.
-    pub(super) fn write(&mut self, lines: &[u8]) -> Written {
+    pub(super) fn write(&mut self, lines: &[u8]) -> WriteOutcome {
         let written = match self {
             Self::StandardError => write_in_pieces(&mut io::stderr(), lines),
             Self::StandardOutput => write_in_pieces(&mut io::stdout().lock(), lines),
@@ -76,9 +76,9 @@ impl Sink {
             Self::Journal(socket) => return send(socket, lines),
         };
         match written {
-            Ok(()) => Written::default(),
+            Ok(()) => WriteOutcome::default(),
             // Some may have been written, but not even their number is known.
-            Err(error) => Written {
+            Err(error) => WriteOutcome {
                 lost: count_lines(lines),
                 error: Some(WriteError::Write(error)),
             },
@@ -86,18 +86,18 @@ impl Sink {
     }
 
     /// Reopens the file: it may have been renamed, and the old one may have to be closed.
-    pub(super) fn reopen(&mut self) -> Written {
+    pub(super) fn reopen(&mut self) -> WriteOutcome {
         let error = match self {
             Self::File(log) => log.reopen().err(),
             _ => None,
         };
-        Written { lost: 0, error }
+        WriteOutcome { lost: 0, error }
     }
 }
 
 /// Sends records to journald, each as a datagram.
-fn send(socket: &UnixDatagram, records: &[u8]) -> Written {
-    let mut written = Written::default();
+fn send(socket: &UnixDatagram, records: &[u8]) -> WriteOutcome {
+    let mut written = WriteOutcome::default();
     let records = records.split(|byte| *byte == RECORD_END as u8);
     for record in records.filter(|record| !record.is_empty()) {
         if let Err(error) = socket.send(record) {
@@ -153,7 +153,7 @@ impl LogFile {
         Ok(())
     }
 
-    fn write(&mut self, lines: &[u8]) -> Written {
+    fn write(&mut self, lines: &[u8]) -> WriteOutcome {
         // Rotation needs no signal: the name is checked with every batch, which is cheap.
         let reopened = match self.has_moved() {
             true => self.reopen(),
@@ -163,7 +163,7 @@ impl LogFile {
             Ok(()) => (0, reopened.err()),
             Err((lost, error)) => (lost, Some(WriteError::Write(error))),
         };
-        Written { lost, error }
+        WriteOutcome { lost, error }
     }
 
     /// Appends lines. An error comes with the number of lines that are missing or cut.
