@@ -170,6 +170,9 @@ mod tests {
 
     const STAYS: &str = "exec sleep 30";
 
+    /// Closes the channel before the pipe: an exit may close them in either order.
+    const ENDS: &str = "exec <&-";
+
     /// A new process that reports these things, and then does what `then` says. The pipe ends with it.
     fn process(reports: &[Value], then: &str) -> (SuccessorCommand, PipeReader) {
         let mut script = String::new();
@@ -269,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_process_that_is_gone_is_not_left_to() {
-        let (command, pipe) = process(&[hello(), json!({"says": "leave"})], "");
+        let (command, pipe) = process(&[hello(), json!({"says": "leave"})], ENDS);
         let mut successor = settling(command).await;
         is_over(pipe).await;
         successor.asks_to_leave().await.unwrap();
@@ -286,7 +289,7 @@ mod tests {
     async fn an_end_counts_more_than_the_settling_time() {
         // Without an order, half of these would take it for settled.
         for _ in 0..10 {
-            let (command, pipe) = process(&[hello()], "");
+            let (command, pipe) = process(&[hello()], ENDS);
             let upgrade = serving(command).await.stop().await.unwrap();
             is_over(pipe).await;
             let step = next_step(&mut Some(upgrade)).await;

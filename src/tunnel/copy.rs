@@ -708,60 +708,6 @@ mod tests {
         drop(client);
     }
 
-    /// Writes to `endpoint` until a read of the tunnel has to wait for the client.
-    async fn fill(endpoint: &mut TcpStream, table: &TunnelTable) {
-        let chunk = vec![0x82; 60_000];
-        let mut stuck = 0;
-        while table.unwritten_bytes() == 0 || stuck < 10 {
-            stuck = match endpoint.try_write(&chunk) {
-                Ok(_) => 0,
-                Err(_) => stuck + 1,
-            };
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// The kernel reports a socket as writable when a third of its buffer is free: at 8 KB a second,
-    /// not within this test. Until then the client is slow, but it does read.
-    #[tokio::test]
-    async fn a_client_that_reads_slowly_and_steadily_is_not_slow() {
-        let limits = TunnelLimits {
-            slow_reader: Some(Duration::from_secs(3)),
-            ..TunnelLimits::default()
-        };
-        let Ends {
-            tunnel,
-            mut client,
-            mut endpoint,
-            table,
-        } = ends_in(&Rc::default(), InitialBytes::default(), limits).await;
-        socket2::SockRef::from(&client)
-            .set_recv_buffer_size(8 << 10)
-            .unwrap();
-        let (finished, ()) = tokio::join!(tunnel, async {
-            fill(&mut endpoint, &table).await;
-            let start = tokio::time::Instant::now();
-            let mut second = 0;
-            let mut sweep = async || {
-                second += 1;
-                table.sweep(start + Duration::from_secs(second));
-                for _ in 0..100 {
-                    tokio::task::yield_now().await;
-                }
-            };
-            for second in 0..30 {
-                assert_eq!(table.len(), 1, "after {second} s");
-                client.read_exact(&mut [0; 8_000]).await.unwrap();
-                sweep().await;
-            }
-            // Now it stops.
-            while !table.is_empty() {
-                sweep().await;
-            }
-        });
-        assert_eq!(finished.ended, Ended::SlowClient);
-    }
-
     /// Between a message and its echo, other tunnels move what a few turns allow, however many they
     /// are and however much they have.
     #[tokio::test]
