@@ -71,9 +71,10 @@ impl Default for TurnBudget {
 
 impl TurnBudget {
     /// Whether a tunnel may move more than a little without having been in line. Not while others
-    /// are: a tunnel whose socket wakes it again and again would have many turns for each of theirs.
+    /// have to wait longer than until the next turn: a tunnel whose socket wakes it again and again
+    /// would have many turns for each of theirs.
     pub(super) fn has_left(&self) -> bool {
-        self.left.get() > 0 && self.line.borrow().is_empty()
+        self.left.get() > 0 && self.line.borrow().len() < ADMITTED
     }
 
     /// Charges bytes that were read.
@@ -173,6 +174,17 @@ mod tests {
         assert_eq!(in_line, empty);
         let (in_line, empty) = capacity_after(3 * KEPT_LINE);
         assert!(in_line > KEPT_LINE && empty <= KEPT_LINE);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_the_next_turn_empties_makes_no_turn_small() {
+        let turn = TurnBudget::default();
+        turn.attended.set(true);
+        for entry in &entries(ADMITTED) {
+            assert!(turn.has_left());
+            turn.wait(entry);
+        }
+        assert!(!turn.has_left());
     }
 
     #[tokio::test]
