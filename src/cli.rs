@@ -47,9 +47,11 @@ Exit codes:
   8  a part of tidegate panicked, which is a bug; the log has the message
 
 Signals to `run`:
-  SIGHUP           reload the configuration; one that is not valid changes nothing
-  SIGUSR2          hand over to a new process, started from the same path; this one drains
-  SIGTERM, SIGINT  stop in order; a second signal stops immediately";
+  SIGHUP                    reload the configuration; one that is not valid changes nothing
+  SIGUSR1                   open log files again
+  SIGUSR2                   hand over to a new process, started from the same path; this one drains
+  SIGTERM, SIGINT, SIGQUIT  stop in order; a second signal stops immediately
+  others                    nothing, except those that suspend, report a fault or kill";
 
 #[derive(Debug, Subcommand)]
 enum Command {

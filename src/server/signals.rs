@@ -1,24 +1,69 @@
 //! The signals that control the process.
+//!
+//! No signal that an operator may send out of habit ends the process at once: the default of the operating
+//! system would be that, for most of them.
 
 use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal as Source, SignalKind, signal};
 
-/// The meaning of a signal.
+use crate::observe::recorder::AccessLog;
+
+/// The meaning of a signal that the process reacts to as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     /// SIGHUP.
     Reload,
     /// SIGUSR2.
     Upgrade,
-    /// SIGTERM or SIGINT.
+    /// SIGTERM, SIGINT or SIGQUIT.
     Stop,
 }
+
+/// What a signal causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SignalEffect {
+    /// The process reacts as a whole.
+    Control(Signal),
+    /// Log files are opened again. Nothing else has to be decided about it.
+    ReopenLogs,
+    /// Nothing. It is logged under this name, because its sender expected something.
+    Ignored(&'static str),
+    /// Nothing. The kernel sends it, and a log line could be what it is sent for.
+    IgnoredSilently,
+}
+
+/// Every signal that is handled, those first that win if several are pending. SIGPIPE is ignored by the
+/// standard library, and SIGWINCH by the operating system. Those that report a fault of the program keep
+/// their default, as do those that suspend a process: with a handler for SIGTTOU, a background process that
+/// writes to its terminal would be sent another one for ever.
+const HANDLED: [(Number, SignalEffect); 14] = [
+    (Number::TERM, SignalEffect::Control(Signal::Stop)),
+    (Number::INT, SignalEffect::Control(Signal::Stop)),
+    (Number::QUIT, SignalEffect::Control(Signal::Stop)),
+    (Number::HUP, SignalEffect::Control(Signal::Reload)),
+    (Number::USR2, SignalEffect::Control(Signal::Upgrade)),
+    (Number::USR1, SignalEffect::ReopenLogs),
+    (Number::ALARM, SignalEffect::Ignored("SIGALRM")),
+    (Number::VTALARM, SignalEffect::Ignored("SIGVTALRM")),
+    (Number::PROF, SignalEffect::Ignored("SIGPROF")),
+    (Number::IO, SignalEffect::Ignored("SIGIO")),
+    (Number::POWER, SignalEffect::Ignored("SIGPWR")),
+    (Number::STKFLT, SignalEffect::Ignored("SIGSTKFLT")),
+    (Number::XCPU, SignalEffect::Ignored("SIGXCPU")),
+    // A log has reached the limit on the size of files: the write fails, and that is reported.
+    (Number::XFSZ, SignalEffect::IgnoredSilently),
+];
 
 /// The installed signal handlers, or none.
 #[derive(Debug)]
 pub(super) struct Signals {
-    installed: Option<SignalHandlers>,
+    handlers: Vec<SignalHandler>,
+    /// The log that SIGUSR1 reopens, once there is one.
+    access_log: Option<Arc<AccessLog>>,
     /// A signal to stop has been received, and not reported yet.
     stop_pending: bool,
     /// A signal to stop may still come that asks for what has begun already.
@@ -26,11 +71,9 @@ pub(super) struct Signals {
 }
 
 #[derive(Debug)]
-struct SignalHandlers {
-    hangup: Source,
-    upgrade: Source,
-    terminate: Source,
-    interrupt: Source,
+struct SignalHandler {
+    source: Source,
+    effect: SignalEffect,
 }
 
 impl Signals {
@@ -39,25 +82,30 @@ impl Signals {
     /// # Errors
     /// The error of the system.
     pub(super) fn install() -> io::Result<Self> {
+        let install = |(number, effect): (Number, SignalEffect)| {
+            let source = signal(SignalKind::from_raw(number.as_raw()))?;
+            Ok(SignalHandler { source, effect })
+        };
+        let handlers: io::Result<_> = HANDLED.into_iter().map(install).collect();
         Ok(Self {
-            installed: Some(SignalHandlers {
-                hangup: signal(SignalKind::hangup())?,
-                upgrade: signal(SignalKind::user_defined2())?,
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-            }),
-            stop_pending: false,
-            stop_expected: false,
+            handlers: handlers?,
+            ..Self::none()
         })
     }
 
     /// No handlers: [`next`](Self::next) never returns. For a process whose signals are awaited elsewhere.
     pub(super) fn none() -> Self {
         Self {
-            installed: None,
+            handlers: Vec::new(),
+            access_log: None,
             stop_pending: false,
             stop_expected: false,
         }
+    }
+
+    /// From now on, SIGUSR1 reopens this log, whatever the signals are awaited for.
+    pub(super) fn set_access_log(&mut self, access_log: &Arc<AccessLog>) {
+        self.access_log = Some(Arc::clone(access_log));
     }
 
     /// The next signal to stop is not a reason to [`stop`](Self::stop) waiting.
@@ -65,37 +113,38 @@ impl Signals {
         self.stop_expected = true;
     }
 
-    /// The next signal.
+    /// The next signal. Cancel safe.
     pub(super) async fn next(&mut self) -> Signal {
         if std::mem::take(&mut self.stop_pending) {
             return Signal::Stop;
         }
-        let Some(installed) = &mut self.installed else {
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = installed.hangup.recv() => Signal::Reload,
-            _ = installed.upgrade.recv() => Signal::Upgrade,
-            _ = installed.terminate.recv() => Signal::Stop,
-            _ = installed.interrupt.recv() => Signal::Stop,
+        loop {
+            match self.received(|_| true).await {
+                SignalEffect::Control(signal) => return signal,
+                SignalEffect::ReopenLogs => {
+                    if let Some(access_log) = &self.access_log {
+                        access_log.reopen();
+                    }
+                    tracing::info!("log files reopened");
+                }
+                SignalEffect::Ignored(signal) => {
+                    tracing::info!(signal, "signal ignored: it has no meaning here");
+                }
+                SignalEffect::IgnoredSilently => {}
+            }
         }
     }
 
     /// Waits for a signal to stop, and keeps it for [`next`](Self::next). Cancel safe.
     pub(super) async fn stop_comes(&mut self) {
-        let Some(installed) = &mut self.installed else {
-            return std::future::pending().await;
-        };
         if !self.stop_pending {
-            tokio::select! {
-                _ = installed.terminate.recv() => {}
-                _ = installed.interrupt.recv() => {}
-            }
+            self.received(|effect| effect == SignalEffect::Control(Signal::Stop))
+                .await;
             self.stop_pending = true;
         }
     }
 
-    /// Waits for a signal to stop; others are ignored.
+    /// Waits for a signal to stop; others that ask the process for something are ignored.
     pub(super) async fn stop(&mut self) {
         loop {
             let is_stop = self.next().await == Signal::Stop;
@@ -103,5 +152,24 @@ impl Signals {
                 return;
             }
         }
+    }
+
+    /// Waits for a signal with a `wanted` effect; others stay pending.
+    async fn received(&mut self, wanted: impl Fn(SignalEffect) -> bool) -> SignalEffect {
+        std::future::poll_fn(|cx| self.poll_received(&wanted, cx)).await
+    }
+
+    fn poll_received(
+        &mut self,
+        wanted: impl Fn(SignalEffect) -> bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<SignalEffect> {
+        let wanted = self.handlers.iter_mut().filter(|it| wanted(it.effect));
+        for handler in wanted {
+            if handler.source.poll_recv(cx).is_ready() {
+                return Poll::Ready(handler.effect);
+            }
+        }
+        Poll::Pending
     }
 }

@@ -80,15 +80,16 @@ impl Process {
         predecessor: &mut Option<Predecessor>,
     ) -> Result<Self, StartError> {
         let config = &loaded.config;
+        // First: a signal during a slow start waits for its end, instead of killing the process.
+        let mut signals = Signals::install()?;
         let mut inheritance = match predecessor {
             Some(predecessor) => predecessor.inherit().map_err(StartError::Succession)?,
             None => Inheritance::without_predecessor(start.passed),
         };
-        // Early: a signal during a slow start waits for its end, instead of killing the process.
-        let signals = Signals::install()?;
         let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
         let base = Base::build(config, registry.unwrap_or_default()).await?;
         flush_logs_on_panic(&base.shared, logging);
+        signals.set_access_log(&base.shared.access_log);
         let files = FileWatch::new();
         let (view, orders) = base.view(loaded, logging, inheritance.generation);
         let older = inheritance.older();

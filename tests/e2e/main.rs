@@ -48,6 +48,7 @@ mod reuse;
 mod routing;
 mod settling;
 mod shell;
+mod signals;
 mod slow;
 mod smuggling;
 mod source;

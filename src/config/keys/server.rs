@@ -110,7 +110,7 @@ const LOG: KeyTable = KeyTable {
 };
 
 const SHUTDOWN: KeyTable = KeyTable {
-    doc: "These settings control how the process stops on SIGTERM or SIGINT.",
+    doc: "These settings control how the process stops on SIGTERM, SIGINT or SIGQUIT.",
     keys: &[
         key(
             "grace",

@@ -58,7 +58,7 @@ pub struct UpgradeConfig {
     pub settle: Option<Duration>,
 }
 
-/// How the process stops on SIGTERM or SIGINT.
+/// How the process stops on SIGTERM, SIGINT or SIGQUIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown {
     /// How long live tunnels may stay.
