@@ -211,6 +211,7 @@ impl EndpointEntry {
         };
         Ok(EndpointConfig {
             address: value::address(&self.address)?,
+            host: None,
             weight,
             max_tunnels,
             drain: self.drain,

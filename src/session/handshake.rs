@@ -150,7 +150,7 @@ fn write_request(
     handshake::HandshakeRequest {
         parts,
         origin_form: routed.uri,
-        host: routed.host_for(lease),
+        host: &routed.host_for(lease),
         forwarding: routed.forwarding(),
         edit: &routed.request_edit(),
         compression: routed.route.settings.compression,

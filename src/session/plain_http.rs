@@ -260,7 +260,7 @@ fn prepare(
     let host = routed.host_for(lease);
     headers.insert(
         HOST,
-        HeaderValue::from_str(host).map_err(|_| Rejection::BadHost)?,
+        HeaderValue::from_str(&host).map_err(|_| Rejection::BadHost)?,
     );
     Ok(())
 }

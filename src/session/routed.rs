@@ -1,5 +1,6 @@
 //! A request whose route and upstream are known, on its way to an endpoint.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ::http::HeaderValue;
@@ -37,11 +38,15 @@ pub(super) struct RoutedRequest<'a> {
 
 impl RoutedRequest<'_> {
     /// The `Host` field for the leased endpoint.
-    pub(super) fn host_for<'a>(&'a self, lease: &'a Lease) -> &'a str {
-        match lease.endpoint().host() {
-            Some(host) if !self.route.settings.preserve_host => host,
-            _ => self.target.authority(),
+    pub(super) fn host_for(&self, lease: &Lease) -> Cow<'_, str> {
+        match self.route.settings.preserve_host {
+            true => None,
+            false => lease.endpoint().host(),
         }
+        .map_or_else(
+            || Cow::Borrowed(self.target.authority()),
+            |host| Cow::Owned(host.as_ref().to_owned()),
+        )
     }
 
     /// The counters of this listener, route and leased endpoint.

@@ -94,7 +94,7 @@ impl Lookup {
                     LookupAnswer::Records(addresses, ttl) => (addresses, ttl),
                     other => return Err(other.into()),
                 };
-                let endpoints = answer::of_host(&addresses, port);
+                let endpoints = answer::of_host(&name, &addresses, port);
                 self.hosts.insert(name, addresses);
                 Ok(Discovered { endpoints, ttl })
             }

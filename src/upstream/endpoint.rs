@@ -42,6 +42,8 @@ pub struct EndpointState {
     pub identity: u64,
     /// Its name, once it has been looked up; unset if its address is not a name.
     name: OnceLock<Arc<ResolvedName>>,
+    /// The name whose lookup has found its address, with its port.
+    discovered_host: Mutex<Option<Arc<str>>>,
     /// The addresses that a predecessor knew of its name.
     handed_addresses: OnceLock<Vec<SocketAddr>>,
     /// Which addresses of its name failed lately.
@@ -88,6 +90,7 @@ impl EndpointState {
             address,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: OnceLock::new(),
+            discovered_host: Mutex::default(),
             handed_addresses: OnceLock::new(),
             address_history: Mutex::default(),
             in_flight: AtomicUsize::new(0),
@@ -105,12 +108,26 @@ impl EndpointState {
         }
     }
 
-    /// The value of `Host` if the endpoint's own is sent; a unix socket has none.
-    pub fn host(&self) -> Option<&str> {
+    /// The value of `Host` if the endpoint's own is sent: the name by which it is known, or its address. A
+    /// unix socket has none.
+    pub fn host(&self) -> Option<Arc<str>> {
         match self.address {
             Address::Unix(_) => None,
-            Address::Ip(_) | Address::Name { .. } => Some(&self.label),
+            Address::Ip(_) => {
+                let discovered = locked(&self.discovered_host).clone();
+                Some(discovered.unwrap_or_else(|| Arc::clone(&self.label)))
+            }
+            Address::Name { .. } => Some(Arc::clone(&self.label)),
         }
+    }
+
+    /// Sets the name whose lookup has found the endpoint.
+    pub(super) fn set_discovered_host(&self, host: Option<&str>) {
+        let named = match (&self.address, host) {
+            (Address::Ip(address), Some(host)) => Some(format!("{host}:{}", address.port())),
+            _ => None,
+        };
+        *locked(&self.discovered_host) = named.map(Into::into);
     }
 
     /// The socket addresses of the endpoint; none for a name that has not been looked up.

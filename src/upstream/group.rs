@@ -166,6 +166,7 @@ impl Upstream {
             .iter()
             .map(|endpoint| {
                 let state = self.registry.endpoint(&self.state, &endpoint.address);
+                state.set_discovered_host(endpoint.host.as_deref());
                 let sticky = self.sticky.as_ref();
                 Endpoint {
                     weight: endpoint.weight,

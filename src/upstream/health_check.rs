@@ -102,7 +102,8 @@ pub async fn health_check(
     // and a name that cannot be resolved in time is not a failure of the endpoint.
     let connect_limit = upstream.timeouts().connect.min(limit);
     let connection = connect(upstream, endpoint, connector, &proxy_header, connect_limit).await?;
-    let host = endpoint.host().unwrap_or(HOST_OF_UNIX);
+    let host = endpoint.host();
+    let host = host.as_deref().unwrap_or(HOST_OF_UNIX);
     match &settings.probe {
         Probe::Tcp => {}
         Probe::Http(settings) => {

@@ -1,7 +1,8 @@
 //! Routing, and the host and target that the endpoint gets.
 
+use crate::harness::dns::NameServer;
 use crate::harness::endpoint::Endpoint;
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::wire::{HANDSHAKE, handshake_with};
 
 const CONFIG: &str = r#"
@@ -109,6 +110,44 @@ async fn endpoints_may_see_their_own_host() {
         let (_served, head) = endpoint.request().await;
         assert_eq!(head.value("host"), Some(own.as_str()));
         assert_eq!(head.value("x-forwarded-host"), Some("chat.example.com"));
+    }
+}
+
+/// A name that discovery has looked up is the endpoint's own, for requests and health checks.
+#[tokio::test]
+async fn endpoints_see_the_name_by_which_they_were_discovered() {
+    let endpoint = Endpoint::bind().await;
+    let port = endpoint.address.port();
+    let server = NameServer::start(60).await;
+    server.addresses("chat.test", &["127.0.0.1"]);
+    server.services("_ws._tcp.chat.test", &[(0, 1, port, "chat.test")]);
+    let lookups = [
+        format!("dns = {{ name = \"chat.test\", port = {port}, server = \"{}\" }}", server.address),
+        format!("srv = {{ name = \"_ws._tcp.chat.test\", server = \"{}\" }}", server.address),
+    ];
+    for lookup in lookups {
+        let config = settings(&[], "", "preserve_host = false")
+            .replace("endpoints = []", &format!("{lookup}\nhealth = {{ http = {{}}, interval = \"100ms\" }}"));
+        let proxy = Proxy::start(&config).await;
+        let named = format!("chat.test:{port}");
+        let mut client = None;
+        loop {
+            let (mut served, head) = endpoint.request().await;
+            assert_eq!(head.value("host"), Some(named.as_str()), "{head:?}");
+            if head.value("upgrade").is_some() {
+                assert_eq!(head.value("x-forwarded-host"), Some("chat.example.com"));
+                break;
+            }
+            // A health check. The client comes after the first one.
+            served
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .await;
+            if client.is_none() {
+                let mut wire = proxy.connect().await;
+                wire.send(HANDSHAKE).await;
+                client = Some(wire);
+            }
+        }
     }
 }
 

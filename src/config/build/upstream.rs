@@ -245,6 +245,7 @@ fn endpoint(value: &ConfigValue) -> Option<EndpointConfig> {
     let weight = section.integer("weight");
     Some(EndpointConfig {
         address: address.clone(),
+        host: None,
         weight: weight
             .and_then(|weight| u32::try_from(weight).ok())
             .unwrap_or(1),

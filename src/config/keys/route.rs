@@ -72,7 +72,7 @@ pub(super) const ROUTE: KeyTable = KeyTable {
             "preserve_host",
             ValueKind::Bool,
             "true",
-            "If `true`, endpoints receive the client's `Host` header; if `false`, they receive their own address in it.",
+            "If `true`, endpoints receive the client's `Host` header; if `false`, they receive their own name and port in it, or their address if no name is known.",
         )
         .shown("preserve_host = false"),
         table("timeouts", &TIMEOUTS),

@@ -36,7 +36,7 @@ pub struct RouteConfig {
     pub http: PlainHttp,
     /// How strictly an endpoint's 101 is checked.
     pub handshake: Strictness,
-    /// Whether endpoints receive the client's `Host` instead of their own address.
+    /// Whether endpoints receive the client's `Host` instead of their own name or address.
     pub preserve_host: bool,
     /// The maximum number of concurrent tunnels.
     pub max_tunnels: Option<usize>,

@@ -103,6 +103,9 @@ impl UpstreamConfig {
 pub struct EndpointConfig {
     /// The address that the endpoint listens on.
     pub address: Address,
+    /// The name whose lookup found the address; `None` without discovery.
+    #[serde(default)]
+    pub host: Option<Box<str>>,
     /// The weight, relative to the others; with 0, only a sticky cookie leads to the endpoint.
     pub weight: u32,
     /// The maximum number of concurrent tunnels, handshakes and requests.
@@ -118,6 +121,7 @@ impl EndpointConfig {
     pub fn at(address: Address) -> Self {
         Self {
             address,
+            host: None,
             weight: 1,
             max_tunnels: None,
             drain: false,

@@ -80,10 +80,14 @@ pub fn addresses(
 }
 
 /// The endpoints at the addresses of a host.
-pub fn of_host(addresses: &[IpAddr], port: u16) -> Vec<EndpointConfig> {
+pub fn of_host(host: &str, addresses: &[IpAddr], port: u16) -> Vec<EndpointConfig> {
     let sockets = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
-    let weighted = sockets.map(|address| (address, Weighting::EQUAL));
-    endpoints(weighted)
+    let record = AddressRecord {
+        host: host.trim_end_matches('.'),
+        weight: 1,
+        backup: false,
+    };
+    endpoints(sockets.map(|address| (address, record)))
 }
 
 /// The endpoints of SRV records whose targets have addresses. If a target has several addresses, its
@@ -107,7 +111,8 @@ pub fn of_services(
         let addresses = hosts.get(&service.target).map_or(&[][..], Vec::as_slice);
         let parts = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         let weight = u32::from(service.weight).div_ceil(parts);
-        let weighting = Weighting {
+        let record = AddressRecord {
+            host: &service.target,
             // A record of weight 0 gets very few connections, not none (RFC 2782).
             weight: weight.max(1),
             backup: Some(service.priority) != first,
@@ -115,46 +120,47 @@ pub fn of_services(
         let sockets = addresses
             .iter()
             .map(|ip| SocketAddr::new(*ip, service.port));
-        sockets.map(move |address| (address, weighting))
+        sockets.map(move |address| (address, record))
     });
     endpoints(weighted)
 }
 
-/// How an endpoint takes part in balancing.
+/// One record of an address: the name that it belongs to, and how it takes part in balancing.
 #[derive(Debug, Clone, Copy)]
-struct Weighting {
+struct AddressRecord<'a> {
+    host: &'a str,
     weight: u32,
     backup: bool,
 }
 
-impl Weighting {
-    const EQUAL: Self = Self {
-        weight: 1,
-        backup: false,
-    };
-}
-
 /// The endpoints, ordered by address and without duplicates. An address that appears more than once is
-/// a backup only if all its records are; the weights of the records that decide this are added up.
-fn endpoints(weighted: impl Iterator<Item = (SocketAddr, Weighting)>) -> Vec<EndpointConfig> {
-    let mut by_address: BTreeMap<SocketAddr, Weighting> = BTreeMap::new();
+/// a backup only if all its records are; the weights of the records that decide this are added up, and it
+/// has the first of their names.
+fn endpoints<'a>(
+    records: impl Iterator<Item = (SocketAddr, AddressRecord<'a>)>,
+) -> Vec<EndpointConfig> {
+    let mut by_address: BTreeMap<SocketAddr, AddressRecord<'a>> = BTreeMap::new();
     // Port 0 cannot be connected to.
-    for (address, weighting) in weighted.filter(|(address, _)| address.port() != 0) {
+    for (address, record) in records.filter(|(address, _)| address.port() != 0) {
         by_address
             .entry(address)
-            .and_modify(|merged| match (merged.backup, weighting.backup) {
-                (true, false) => *merged = weighting,
+            .and_modify(|merged| match (merged.backup, record.backup) {
+                (true, false) => *merged = record,
                 (false, true) => {}
-                _ => merged.weight = merged.weight.saturating_add(weighting.weight),
+                _ => {
+                    merged.weight = merged.weight.saturating_add(record.weight);
+                    merged.host = merged.host.min(record.host);
+                }
             })
-            .or_insert(weighting);
+            .or_insert(record);
     }
     by_address
         .into_iter()
         .take(MAX_ENDPOINTS)
-        .map(|(address, weighting)| EndpointConfig {
-            weight: weighting.weight,
-            backup: weighting.backup,
+        .map(|(address, record)| EndpointConfig {
+            host: Some(record.host.into()),
+            weight: record.weight,
+            backup: record.backup,
             ..EndpointConfig::at(Address::Ip(address))
         })
         .collect()
@@ -295,6 +301,15 @@ mod tests {
         check(
             &[service(10, 3, "a"), service(10, 4, "a")],
             &["10.0.0.1:9000 7"],
+        );
+        let names = |services: &[SrvRecord]| {
+            let endpoints = of_services(services, &hosts).into_iter();
+            let names = endpoints.map(|each| each.host.unwrap_or_default().into_string());
+            names.collect::<Vec<String>>()
+        };
+        assert_eq!(
+            names(&[service(10, 3, "b"), service(10, 0, "a")]),
+            ["a", "b", "b"]
         );
         check(&[service(10, 1, "nobody"), service(10, 1, "gone")], &[]);
         check(

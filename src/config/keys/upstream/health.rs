@@ -4,8 +4,7 @@ use super::super::{COUNT, DURATION, KeyTable, NAMES, ValueKind, key, optional_ta
 
 const PATH: &str = "The health check requests this path and query.";
 
-const HOST: &str =
-    "The health check sends this `Host` header; without this key, the endpoint's address.";
+const HOST: &str = "The health check sends this `Host` header; without this key, the endpoint's own name or address.";
 
 pub(super) const HEALTH: KeyTable = KeyTable {
     doc: "Endpoints must pass health checks to be in rotation. A check is one of `websocket`, `http` and `tcp`.",

@@ -38,7 +38,7 @@ pub enum Probe {
 pub struct WebSocketProbe {
     /// Path and query.
     pub path: Box<str>,
-    /// The `Host` header; `None` for the endpoint's address.
+    /// The `Host` header; `None` for the endpoint's own name or address.
     pub host: Option<Box<str>>,
     /// The `Origin` header.
     pub origin: Option<Origin>,
@@ -55,7 +55,7 @@ pub struct WebSocketProbe {
 pub struct HttpProbe {
     /// Path and query.
     pub path: Box<str>,
-    /// The `Host` header; `None` for the endpoint's address.
+    /// The `Host` header; `None` for the endpoint's own name or address.
     pub host: Option<Box<str>>,
     /// The status codes of a successful check.
     pub expect: Vec<RangeInclusive<u16>>,
