@@ -16,6 +16,7 @@ pub mod proxy_header;
 pub mod certificate;
 pub mod sticky_cookie;
 pub mod trace_context;
+pub mod stripped_prefix;
 pub mod edit;
 pub mod frame;
 mod extensions;

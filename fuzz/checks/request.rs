@@ -69,6 +69,7 @@ fn check_path(target: &Target) {
     let to = Rewrite {
         strip: Some("/a".into()),
         add: Some("/v1".into()),
+        restore: true,
     };
     if let Ok(rewritten) = edit::rewrite(&to, target.origin_form()) {
         assert!(rewritten.starts_with("/v1"));

@@ -213,6 +213,22 @@ impl Builder<'_> {
         Some(file)
     }
 
+    /// `host`: the value of a `Host` header.
+    fn host_header(&mut self, section: &Section) -> Option<Box<str>> {
+        let text = section.text("host")?;
+        if text
+            .parse::<http::uri::Authority>()
+            .is_ok_and(|it| !it.as_str().contains('@'))
+        {
+            return Some(text.into());
+        }
+        let message = format!(
+            "`{text}` is not a valid host; use e.g. `chat.internal` or `chat.internal:9000`"
+        );
+        self.error(Code::Value, section.written("host")?, &message);
+        None
+    }
+
     fn error(&mut self, code: Code, at: &Located<ConfigValue>, message: &str) {
         self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));

@@ -290,7 +290,7 @@ pub(super) fn header(text: &str) -> Result<HeaderName, String> {
     // must be no way around this list.
     let dashed = name.as_str().replace('_', "-");
     let hint = match dashed.as_str() {
-        "host" => "; use `preserve_host` to choose which one endpoints receive",
+        "host" => "; use `host` or `preserve_host` to choose which one endpoints receive",
         "connection" | "upgrade" | "keep-alive" | "proxy-connection" | "te" | "trailer"
         | "transfer-encoding" | "content-length" | "expect" | "http2-settings" => "",
         name if name.starts_with("sec-websocket-") => "",

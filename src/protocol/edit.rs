@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,7 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::certificate::TlsFacts;
 use super::hop_by_hop;
 use super::rejection::Rejection;
-use crate::config::model::{HeaderChanges, Piece, Rewrite, Template, Variable, same_variable};
+use super::stripped_prefix::StrippedPrefix;
+use crate::config::model::{
+    EndpointHost, HeaderChanges, Piece, Rewrite, Template, Variable, same_variable,
+};
 
 /// The values of the variables in header templates, for one request.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,6 +92,8 @@ pub struct Edit<'a> {
     replaced: Vec<HeaderName>,
     /// One more `Set-Cookie`, in addition to the endpoint's.
     cookie: Option<HeaderValue>,
+    /// The prefix that the endpoint's own paths get back.
+    prefix: Option<StrippedPrefix<'a>>,
 }
 
 impl<'a> Edit<'a> {
@@ -107,7 +113,25 @@ impl<'a> Edit<'a> {
             changes,
             reserved,
             cookie: None,
+            prefix: None,
         }
+    }
+
+    /// The endpoint's own paths get back what `rewrite` has stripped for a client that requested
+    /// `client_host`.
+    pub fn restore_prefix(
+        &mut self,
+        rewrite: &'a Rewrite,
+        client_host: &'a str,
+        endpoint_host: impl FnOnce() -> Cow<'a, str>,
+    ) {
+        self.prefix = StrippedPrefix::of(rewrite, client_host, endpoint_host);
+    }
+
+    /// The value of a field with the prefix put back; `None` if it stays as it is.
+    pub fn restored(&self, name: &str, value: &[u8]) -> Option<Vec<u8>> {
+        let prefix = self.prefix.as_ref()?;
+        prefix.restored(&HeaderName::from_bytes(name.as_bytes()).ok()?, value)
     }
 
     /// Adds one `Set-Cookie`, in addition to the endpoint's.
@@ -162,6 +186,15 @@ impl<'a> Edit<'a> {
         // Removing comes first: it also removes variants of a name that differ in dash or
         // underscore, which an insert would leave beside the new field.
         hop_by_hop::remove_where(headers, |name| self.drops(name.as_str()));
+        // What the configuration sets names paths as clients see them.
+        if let Some(prefix) = &self.prefix {
+            for (name, value) in headers.iter_mut() {
+                let restored = prefix.restored(name, value.as_bytes());
+                if let Some(Ok(restored)) = restored.map(HeaderValue::try_from) {
+                    *value = restored;
+                }
+            }
+        }
         for (name, value) in &self.added {
             headers.insert(name, value.clone());
         }
@@ -181,6 +214,21 @@ pub fn request_id<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a s
     line.to_str()
         .ok()
         .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(allowed))
+}
+
+/// The `Host` for an endpoint with this `own` name or address, on behalf of a client that requested `client`.
+pub fn endpoint_host<'a>(
+    host: &'a EndpointHost,
+    client: &'a str,
+    own: impl FnOnce() -> Option<Arc<str>>,
+) -> Cow<'a, str> {
+    match host {
+        EndpointHost::Clients => Cow::Borrowed(client),
+        EndpointHost::Own => own().map_or(Cow::Borrowed(client), |own| {
+            Cow::Owned(own.as_ref().to_owned())
+        }),
+        EndpointHost::Fixed(host) => Cow::Borrowed(host),
+    }
 }
 
 /// Rewrites path and query for the endpoint.
@@ -296,6 +344,7 @@ pub(super) mod tests {
         let with = |strip: &str, add: &str| Rewrite {
             strip: (!strip.is_empty()).then(|| strip.into()),
             add: (!add.is_empty()).then(|| add.into()),
+            restore: true,
         };
         for (strip, add, path, expected) in [
             ("/api", "", "/api/rooms?x", Some("/rooms?x")),

@@ -294,7 +294,7 @@ impl Switch<'_> {
             }
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");
-            out.extend_from_slice(value);
+            out.extend_from_slice(edit.restored(name, value).as_deref().unwrap_or(value));
             out.extend_from_slice(b"\r\n");
         }
         for (name, value) in edit.added() {

@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::incoming::IncomingRequest;
 use crate::observe::access_log::RequestFacts;
 use crate::observe::series::EndpointSeries;
-use crate::protocol::edit::Edit;
+use crate::protocol::edit::{self, Edit};
 use crate::protocol::forwarded::ForwardingFacts;
 use crate::protocol::proxy_header;
 use crate::protocol::sticky_cookie::StickyCookie;
@@ -39,14 +39,8 @@ pub(super) struct RoutedRequest<'a> {
 impl RoutedRequest<'_> {
     /// The `Host` field for the leased endpoint.
     pub(super) fn host_for(&self, lease: &Lease) -> Cow<'_, str> {
-        match self.route.settings.preserve_host {
-            true => None,
-            false => lease.endpoint().host(),
-        }
-        .map_or_else(
-            || Cow::Borrowed(self.target.authority()),
-            |host| Cow::Owned(host.as_ref().to_owned()),
-        )
+        let host = &self.route.settings.endpoint_host;
+        edit::endpoint_host(host, self.target.authority(), || lease.endpoint().host())
     }
 
     /// The counters of this listener, route and leased endpoint.
@@ -104,6 +98,8 @@ impl RoutedRequest<'_> {
             .template_values(self.target, &self.route.settings.name);
         let mut edit = Edit::new(changes, &[], &template_values);
         edit.set_cookie(self.cookie_to(lease));
+        let rewrite = &self.route.settings.rewrite;
+        edit.restore_prefix(rewrite, self.target.authority(), || self.host_for(lease));
         edit
     }
 

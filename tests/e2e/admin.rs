@@ -165,6 +165,7 @@ async fn explain_shows_what_would_happen_to_a_request() {
         "[listener.main]\nbind = [\"127.0.0.1:0\"]\n\
          [[route]]\nname = \"acme\"\npath_prefix = \"/chat\"\nheaders = {{ x-tenant = \"acme\" }}\nupstream = \"main\"\n\
          [[route]]\nname = \"chat\"\npath_prefix = \"/chat\"\nrewrite = {{ strip_prefix = \"/chat\" }}\n\
+         host = \"chat.internal\"\n\
          origins = [\"https://chat.example.com\"]\nupstream = \"main\"\n\
          [upstream.main]\nendpoints = [\"{}\"]\n",
         echo.address
@@ -181,6 +182,10 @@ async fn explain_shows_what_would_happen_to_a_request() {
         (&json!("chat"), &json!("/room?x=1"))
     );
     assert_eq!(explained["endpoint"], echo.address.to_string());
+    assert_eq!(
+        (&explained["endpoint_host"], &explained["restored_prefix"]),
+        (&json!("chat.internal"), &json!("/chat"))
+    );
     assert_eq!(explained["other_routes"][0]["route"], "acme");
     assert!(
         explained["other_routes"][0]["why"]

@@ -126,6 +126,69 @@ async fn paths_are_rewritten_and_nothing_else_of_the_target() {
     assert_eq!(client.head().await.status(), 404);
 }
 
+/// The head that a client gets if the endpoint answers with these fields.
+async fn answered(endpoint: &Endpoint, proxy: &Proxy, request: &str, answer: &str) -> Head {
+    let mut client = proxy.connect().await;
+    client.send(request).await;
+    let (mut wire, _) = endpoint.request().await;
+    wire.send(answer).await;
+    client.head().await
+}
+
+#[tokio::test]
+async fn a_stripped_prefix_is_put_back_where_a_response_names_a_path() {
+    let rewrite = "path_prefix = \"/api\"\nrewrite.strip_prefix = \"/api\"\n";
+    let get = "GET /api/rooms HTTP/1.1\r\nHost: A.example.com:8080\r\n\r\n";
+    let fields = "Location: http://a.example.com:8080/login?next=/a\r\nContent-Location: /rooms/1\r\n\
+        Set-Cookie: a=1; Path=/; HttpOnly\r\nSet-Cookie: b=2; Path=/rooms\r\n\
+        Set-Cookie: c=3; Path=/api/x\r\nX-Path: /rooms\r\n";
+    let found = format!("HTTP/1.1 302 Found\r\n{fields}Content-Length: 0\r\n\r\n");
+    let switch = SWITCH.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"));
+    let handshake = HANDSHAKE.replace("/chat", "/api/chat");
+    let (endpoint, proxy) = start("", "", rewrite).await;
+    let head = answered(&endpoint, &proxy, get, &found).await;
+    let location = "http://a.example.com:8080/api/login?next=/a";
+    assert_eq!(head.value("location"), Some(location));
+    assert_eq!(head.value("content-location"), Some("/api/rooms/1"));
+    let cookies = [
+        "a=1; Path=/; HttpOnly",
+        "b=2; Path=/api/rooms",
+        "c=3; Path=/api/x",
+    ];
+    assert_eq!(head.values("set-cookie"), cookies);
+    assert_eq!(head.value("x-path"), Some("/rooms"));
+    // The cookies of a 101, and a response in place of one.
+    let head = answered(&endpoint, &proxy, &handshake, &switch).await;
+    assert_eq!(
+        (head.status(), head.values("set-cookie")),
+        (101, cookies.to_vec())
+    );
+    let found = found.replace("http://a.example.com:8080", "");
+    let head = answered(&endpoint, &proxy, &handshake, &found).await;
+    assert_eq!(head.value("location"), Some("/api/login?next=/a"));
+    // The endpoint's own name is of no use to the client.
+    let own = "preserve_host = false\nresponse_headers.set.x-path = \"/set\"\n";
+    let (endpoint, proxy) = start("", "", &format!("{own}{rewrite}")).await;
+    let found = found.replace(
+        "Location: ",
+        &format!("Location: http://{}", endpoint.address),
+    );
+    let head = answered(&endpoint, &proxy, get, &found).await;
+    assert_eq!(head.value("location"), Some("/api/login?next=/a"));
+    assert_eq!(head.value("x-path"), Some("/set"));
+    // Not where the route says so.
+    let kept = format!("{rewrite}rewrite.restore_prefix = false\n");
+    let (endpoint, proxy) = start("", "", &kept).await;
+    let head = answered(
+        &endpoint,
+        &proxy,
+        get,
+        "HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    assert_eq!(head.value("location"), Some("/login"));
+}
+
 #[tokio::test]
 async fn compression_offers_can_be_removed() {
     let (endpoint, proxy) = start("", "", "compression = \"strip\"\n").await;

@@ -113,6 +113,23 @@ async fn endpoints_may_see_their_own_host() {
     }
 }
 
+#[tokio::test]
+async fn endpoints_may_get_a_fixed_host() {
+    let endpoint = Endpoint::bind().await;
+    let config = settings(&[endpoint.address], "", "host = \"chat.internal:81\"");
+    let proxy = Proxy::start(&config).await;
+    for request in [
+        HANDSHAKE,
+        "GET / HTTP/1.1\r\nHost: chat.example.com\r\n\r\n",
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        let (_served, head) = endpoint.request().await;
+        assert_eq!(head.value("host"), Some("chat.internal:81"));
+        assert_eq!(head.value("x-forwarded-host"), Some("chat.example.com"));
+    }
+}
+
 /// A name that discovery has looked up is the endpoint's own, for requests and health checks.
 #[tokio::test]
 async fn endpoints_see_the_name_by_which_they_were_discovered() {
@@ -122,12 +139,20 @@ async fn endpoints_see_the_name_by_which_they_were_discovered() {
     server.addresses("chat.test", &["127.0.0.1"]);
     server.services("_ws._tcp.chat.test", &[(0, 1, port, "chat.test")]);
     let lookups = [
-        format!("dns = {{ name = \"chat.test\", port = {port}, server = \"{}\" }}", server.address),
-        format!("srv = {{ name = \"_ws._tcp.chat.test\", server = \"{}\" }}", server.address),
+        format!(
+            "dns = {{ name = \"chat.test\", port = {port}, server = \"{}\" }}",
+            server.address
+        ),
+        format!(
+            "srv = {{ name = \"_ws._tcp.chat.test\", server = \"{}\" }}",
+            server.address
+        ),
     ];
     for lookup in lookups {
-        let config = settings(&[], "", "preserve_host = false")
-            .replace("endpoints = []", &format!("{lookup}\nhealth = {{ http = {{}}, interval = \"100ms\" }}"));
+        let config = settings(&[], "", "preserve_host = false").replace(
+            "endpoints = []",
+            &format!("{lookup}\nhealth = {{ http = {{}}, interval = \"100ms\" }}"),
+        );
         let proxy = Proxy::start(&config).await;
         let named = format!("chat.test:{port}");
         let mut client = None;

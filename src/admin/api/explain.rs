@@ -76,6 +76,12 @@ pub struct ExplainResponse {
     /// Path and query that the endpoint would receive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint_path: Option<String>,
+    /// The `Host` header that it would receive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_host: Option<String>,
+    /// The prefix that its own paths in the response would get back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_prefix: Option<String>,
     /// The endpoint that would be picked now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -150,6 +156,8 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         response: None,
         depends_on: Vec::new(),
         endpoint_path: None,
+        endpoint_host: None,
+        restored_prefix: None,
         endpoint: None,
         why: None,
         upstream: None,
@@ -303,6 +311,9 @@ impl Visit<'_> {
         }
         let path = edit::rewrite(&route.settings.rewrite, target.origin_form())?;
         explained.endpoint_path = Some(path.into_owned());
+        let rewrite = &route.settings.rewrite;
+        let restored = rewrite.strip.as_deref().filter(|_| rewrite.restore);
+        explained.restored_prefix = restored.map(Into::into);
         self.endpoint(&route, &target, explained)
     }
 
@@ -393,6 +404,9 @@ impl Visit<'_> {
         })?;
         let is_sticky = affinity.sticky.is_some() && upstream.tag_of(&endpoint) == affinity.sticky;
         explained.endpoint = Some(endpoint.label.to_string());
+        let host = &route.settings.endpoint_host;
+        let host = edit::endpoint_host(host, target.authority(), || endpoint.host());
+        explained.endpoint_host = Some(host.into_owned());
         explained.why = Some(
             match (is_sticky, upstream.hash_key(), affinity.hash) {
                 (true, _, _) => "its sticky cookie leads there",

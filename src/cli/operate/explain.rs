@@ -98,6 +98,15 @@ fn shown(explained: &ExplainResponse) -> String {
     if let Some(path) = &explained.endpoint_path {
         lines.push(format!("path sent {}", harmless(path)));
     }
+    if let Some(host) = &explained.endpoint_host {
+        lines.push(format!("Host sent {}", harmless(host)));
+    }
+    if let Some(prefix) = &explained.restored_prefix {
+        lines.push(format!(
+            "response  gets {} back in Location and cookie paths",
+            harmless(prefix)
+        ));
+    }
     let mut text = lines.join("\n") + "\n";
     if let Some(upstream) = &explained.upstream {
         text.push('\n');

@@ -7,18 +7,19 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    Access, ByteRate, Conditions, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece, PingConfig,
-    PlainHttp, RateAction, Redirect, Rewrite, RouteConfig, Strictness, Template, TunnelLimits,
-    Variable, claims_origin,
+    Access, ByteRate, Conditions, EndpointHost, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece,
+    PingConfig, PlainHttp, RateAction, Redirect, Rewrite, RouteConfig, Strictness, Template,
+    TunnelLimits, Variable, claims_origin,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
 
 /// Keys that have no meaning on a route that redirects.
-const UPSTREAM_ONLY: [&str; 9] = [
+const UPSTREAM_ONLY: [&str; 10] = [
     "http",
     "handshake",
     "preserve_host",
+    "host",
     "rewrite",
     "request_headers",
     "response_headers",
@@ -68,7 +69,7 @@ impl Builder<'_> {
                 Some("lenient") => Strictness::Lenient,
                 _ => Strictness::Strict,
             },
-            preserve_host: section.bool("preserve_host"),
+            endpoint_host: self.endpoint_host(section),
             max_tunnels: count(&limits, "tunnels"),
             limits: tunnel_limits(&timeouts, &limits),
         };
@@ -95,6 +96,21 @@ impl Builder<'_> {
             }),
         });
         Some(route)
+    }
+
+    fn endpoint_host(&mut self, section: &Section) -> EndpointHost {
+        let preserves = section.bool("preserve_host");
+        match self.host_header(section) {
+            Some(host) => {
+                if let Some(at) = section.written("host").filter(|_| !preserves) {
+                    let message = "`host` and `preserve_host = false` exclude each other";
+                    self.error(Code::Conflict, at, message);
+                }
+                EndpointHost::Fixed(host)
+            }
+            None if preserves => EndpointHost::Clients,
+            None => EndpointHost::Own,
+        }
     }
 
     fn path(&mut self, section: &Section) -> PathMatch {
@@ -236,7 +252,16 @@ impl Builder<'_> {
                 );
             }
         }
-        Rewrite { strip, add }
+        if let (None, Some(at)) = (&strip, section.written("restore_prefix")) {
+            let message = "`restore_prefix` has no effect without `strip_prefix`";
+            let warning = Diagnostic::warning(Code::NoEffect, at.span.clone(), message);
+            self.diagnostics.push(warning);
+        }
+        Rewrite {
+            strip,
+            add,
+            restore: section.bool("restore_prefix"),
+        }
     }
 
     fn header_changes(&mut self, section: &Section, name: &str) -> HeaderChanges {

@@ -75,6 +75,13 @@ pub(super) const ROUTE: KeyTable = KeyTable {
             "If `true`, endpoints receive the client's `Host` header; if `false`, they receive their own name and port in it, or their address if no name is known.",
         )
         .shown("preserve_host = false"),
+        key(
+            "host",
+            ValueKind::Text,
+            "",
+            "Endpoints receive this `Host` header, with a port or without; without this key, the one that `preserve_host` decides. It excludes `preserve_host = false`.",
+        )
+        .shown(r#"host = "chat.internal""#),
         table("timeouts", &TIMEOUTS),
         table("limits", &LIMITS),
         key(
@@ -299,7 +306,7 @@ status = 302"#,
 };
 
 const REWRITE: KeyTable = KeyTable {
-    doc: "These settings change the path that endpoints receive.",
+    doc: "These settings change the path that endpoints receive, and the paths in their responses.",
     keys: &[
         key(
             "strip_prefix",
@@ -315,6 +322,16 @@ const REWRITE: KeyTable = KeyTable {
             "tidegate puts this prefix in front of the path, after it has removed `strip_prefix`.",
         )
         .shown(r#"add_prefix = "/v1""#),
+        key(
+            "restore_prefix",
+            ValueKind::Bool,
+            "true",
+            "If `true`, a path of the endpoint that a response names in `Location`, `Content-Location` or as the path of a cookie gets `strip_prefix` back, in place of `add_prefix`; a path that has it already, other hosts, and cookies for `/` stay as they are. If `false`, responses pass unchanged.",
+        )
+        .shown(
+            r#"strip_prefix = "/socket.io"
+restore_prefix = false"#,
+        ),
     ],
 };
 

@@ -139,6 +139,8 @@ pub struct Rewrite {
     pub strip: Option<Box<str>>,
     /// The prefix to add after that; without a trailing slash.
     pub add: Option<Box<str>>,
+    /// Whether responses get the removed prefix back where they name a path.
+    pub restore: bool,
 }
 
 /// A redirect of plain requests.

@@ -36,8 +36,8 @@ pub struct RouteConfig {
     pub http: PlainHttp,
     /// How strictly an endpoint's 101 is checked.
     pub handshake: Strictness,
-    /// Whether endpoints receive the client's `Host` instead of their own name or address.
-    pub preserve_host: bool,
+    /// The `Host` that endpoints receive.
+    pub endpoint_host: EndpointHost,
     /// The maximum number of concurrent tunnels.
     pub max_tunnels: Option<usize>,
     /// The limits of tunnels.
@@ -66,7 +66,7 @@ impl RouteConfig {
             compression: true,
             http: PlainHttp::Proxy,
             handshake: Strictness::Strict,
-            preserve_host: true,
+            endpoint_host: EndpointHost::Clients,
             max_tunnels: None,
             limits: TunnelLimits::default(),
         }
@@ -158,6 +158,17 @@ impl PathMatch {
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         }
     }
+}
+
+/// The `Host` that endpoints receive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointHost {
+    /// The client's.
+    Clients,
+    /// The name by which the endpoint is known, or its address, with its port; the client's for a unix socket.
+    Own,
+    /// This one.
+    Fixed(Box<str>),
 }
 
 /// What happens to plain requests on a route.

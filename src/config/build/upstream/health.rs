@@ -64,7 +64,7 @@ impl Builder<'_> {
         }
         Some(WebSocketProbe {
             path: self.probe_path(section)?,
-            host: self.probe_host(section),
+            host: self.host_header(section),
             origin,
             subprotocols: texts(&section.list("subprotocols"))
                 .iter()
@@ -85,7 +85,7 @@ impl Builder<'_> {
         };
         Some(HttpProbe {
             path: self.probe_path(section)?,
-            host: self.probe_host(section),
+            host: self.host_header(section),
             expect,
         })
     }
@@ -100,21 +100,6 @@ impl Builder<'_> {
         let message =
             format!("`{text}` is not a valid path; use e.g. `/health` or `/health?full=1`");
         self.error(Code::Value, section.written("path")?, &message);
-        None
-    }
-
-    fn probe_host(&mut self, section: &Section) -> Option<Box<str>> {
-        let text = section.text("host")?;
-        if text
-            .parse::<http::uri::Authority>()
-            .is_ok_and(|it| !it.as_str().contains('@'))
-        {
-            return Some(text.into());
-        }
-        let message = format!(
-            "`{text}` is not a valid host; use e.g. `chat.internal` or `chat.internal:9000`"
-        );
-        self.error(Code::Value, section.written("host")?, &message);
         None
     }
 
