@@ -72,6 +72,7 @@ pub(super) struct RoutePlaces {
 pub(super) struct UpstreamPlaces {
     pub(super) name: SourceSpan,
     pub(super) sticky: Option<SourceSpan>,
+    pub(super) cookie_domain: Option<SourceSpan>,
     pub(super) http_check: Option<SourceSpan>,
     pub(super) on_down: Option<SourceSpan>,
 }

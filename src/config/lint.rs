@@ -13,8 +13,8 @@ use super::check::{is_bound_to, upstream_of};
 use super::descriptor_budget;
 use super::diagnostic::{Code, Diagnostic, Severity};
 use super::model::{
-    Bind, Config, Discovery, DisplacementPolicy, LeadsTo, ListenerConfig, PathMatch, PlainHttp,
-    Probe, RouteConfig, UpstreamConfig,
+    Bind, Config, Discovery, DisplacementPolicy, HostPattern, LeadsTo, ListenerConfig, PathMatch,
+    PlainHttp, Probe, RouteConfig, UpstreamConfig,
 };
 
 /// A shorter `max_age` is hardly worth the handshakes that it costs.
@@ -51,6 +51,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     }
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         lint_sticky(config, upstream, place, diagnostics);
+        lint_cookie_domain(config, upstream, place, diagnostics);
         lint_check(config, upstream, place, diagnostics);
         lint_unchecked(upstream, place, diagnostics);
     }
@@ -221,6 +222,33 @@ fn lint_sticky(
         let message = "only the process that sets these sticky cookies can read them";
         let hint = "set `secret_file`, so that other nodes, and this one after a restart, can read them, too";
         diagnostics.push(Diagnostic::warning(Code::UnsharedKey, span, message).hint(hint));
+    }
+}
+
+/// A browser drops a cookie whose domain is not that of the host that sets it, or above it.
+fn lint_cookie_domain(
+    config: &Config,
+    upstream: &UpstreamConfig,
+    place: &UpstreamPlaces,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let sticky = upstream.sticky.as_ref();
+    let (Some(domain), Some(span)) = (
+        sticky.and_then(|sticky| sticky.domain.as_deref()),
+        place.cookie_domain.clone(),
+    ) else {
+        return;
+    };
+    let is_below = |host: &&HostPattern| {
+        let (HostPattern::Exact(name) | HostPattern::Wildcard(name)) = host;
+        let front = name.strip_suffix(domain);
+        front.is_some_and(|front| front.is_empty() || front.ends_with('.'))
+    };
+    let mut hosts = routes_to(config, upstream).flat_map(|route| &route.hosts);
+    if let Some(other) = hosts.find(|host| !is_below(host)) {
+        let message =
+            format!("browsers reject this cookie from `{other}`, which is not below `{domain}`");
+        diagnostics.push(Diagnostic::warning(Code::NoEffect, span, message));
     }
 }
 

@@ -122,7 +122,8 @@ impl CookieSigner {
     }
 
     /// The `Set-Cookie` that leads back to `tag` (RFC 6265 section 4.1). It has `Secure` only if
-    /// the client uses https: otherwise browsers would not send the cookie back.
+    /// the client uses https: otherwise browsers would not send the cookie back. `Partitioned` requires
+    /// `Secure`.
     pub fn set(
         &self,
         tag: EndpointTag,
@@ -133,16 +134,22 @@ impl CookieSigner {
         let Sticky {
             cookie, ttl, path, ..
         } = settings;
+        let domain = settings.domain.as_deref();
+        let domain = domain.map_or_else(String::new, |domain| format!("; Domain={domain}"));
         let same_site = match settings.same_site {
             SameSite::Strict => "Strict",
             SameSite::Lax => "Lax",
             SameSite::None => "None",
         };
         let text = format!(
-            "{cookie}={}; Path={path}; Max-Age={}; HttpOnly; SameSite={same_site}{}",
+            "{cookie}={}{domain}; Path={path}; Max-Age={}; HttpOnly; SameSite={same_site}{}",
             self.seal(tag, now),
             ttl.as_secs(),
-            if secure { "; Secure" } else { "" }
+            match (secure, settings.partitioned) {
+                (true, true) => "; Secure; Partitioned",
+                (true, false) => "; Secure",
+                (false, _) => "",
+            }
         );
         HeaderValue::try_from(text).ok()
     }
@@ -159,8 +166,10 @@ mod tests {
         Sticky {
             cookie: "tidegate".into(),
             ttl: Duration::from_secs(3600),
+            domain: None,
             path: "/chat".into(),
             same_site: SameSite::Lax,
+            partitioned: false,
             secret: None,
         }
     }
@@ -213,6 +222,18 @@ mod tests {
         assert_ne!(signer.tag("10.0.0.2:9000"), tag);
         let plain = signer.set(tag, &settings(), false, NOW).unwrap();
         assert!(!plain.to_str().unwrap().contains("Secure"));
+        let everywhere = Sticky {
+            domain: Some("example.com".into()),
+            same_site: SameSite::None,
+            partitioned: true,
+            ..settings()
+        };
+        for (secure, end) in [(true, "; Secure; Partitioned"), (false, "")] {
+            let set = signer.set(tag, &everywhere, secure, NOW).unwrap();
+            let (_, attributes) = set.to_str().unwrap().split_once("; ").unwrap();
+            let expected = "Domain=example.com; Path=/chat; Max-Age=3600; HttpOnly; SameSite=None";
+            assert_eq!(attributes, format!("{expected}{end}"));
+        }
     }
 
     #[test]

@@ -105,6 +105,17 @@ async fn a_cookie_for_a_removed_or_drained_endpoint_is_ignored() {
 }
 
 #[tokio::test]
+async fn a_cookie_may_be_for_a_whole_domain() {
+    let echo = Echo::start("echo").await;
+    let config = sticky(&[echo.address]) + "domain = \"Example.com\"\n";
+    let proxy = Proxy::start(&config).await;
+    let (_tunnel, head) = tunnel(&proxy, None).await;
+    let set = head.value("set-cookie").unwrap();
+    let attributes = "; Domain=example.com; Path=/chat; Max-Age=3600; HttpOnly; SameSite=Lax";
+    assert!(set.ends_with(attributes), "{set}");
+}
+
+#[tokio::test]
 async fn plain_responses_set_the_cookie_and_keep_those_of_the_endpoint() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&sticky(&[endpoint.address])).await;
@@ -130,13 +141,19 @@ async fn nodes_with_the_same_key_share_cookies_and_https_makes_them_secure() {
     key(folder.path());
     let config = sticky(&[one.address, two.address]) + "secret_file = \"sticky.key\"\n";
     let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
+    let embedded = "same_site = \"none\"\npartitioned = true\n";
+    let config = config + embedded;
     let secure = Proxy::start_in(folder, &(config.clone() + tls)).await;
     let mut client = secure
         .connect_tls(authority.client(), "chat.example.com")
         .await;
     client.send(handshake_with("")).await;
     let head = client.head().await;
-    assert!(head.value("set-cookie").unwrap().ends_with("; Secure"));
+    let set = head.value("set-cookie").unwrap();
+    assert!(
+        set.ends_with("; SameSite=None; Secure; Partitioned"),
+        "{set}"
+    );
     let other = tempfile::TempDir::new().unwrap();
     key(other.path());
     let other = Proxy::start_in(other, &config).await;

@@ -32,6 +32,7 @@ impl Builder<'_> {
         self.places.upstreams.push(UpstreamPlaces {
             name: name.span.clone(),
             sticky: span(section, "sticky"),
+            cookie_domain: span(&section.section("sticky"), "domain"),
             http_check: span(&section.section("health"), "http"),
             on_down: span(section, "on_down"),
         });

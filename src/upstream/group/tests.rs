@@ -133,8 +133,10 @@ fn a_cookie_leads_back_whatever_the_weight_but_not_to_a_drained_endpoint() {
     settings.sticky = Some(Sticky {
         cookie: "tidegate".into(),
         ttl: Duration::from_secs(60),
+        domain: None,
         path: "/".into(),
         same_site: SameSite::Lax,
+        partitioned: false,
         secret: None,
     });
     settings.endpoints[1].weight = 0;
@@ -347,8 +349,10 @@ async fn an_endpoint_drained_by_an_operator_gets_no_new_session_in_any_way() {
     settings.sticky = Some(Sticky {
         cookie: "tidegate".into(),
         ttl: Duration::from_secs(60),
+        domain: None,
         path: "/".into(),
         same_site: SameSite::Lax,
+        partitioned: false,
         secret: None,
     });
     let upstream = upstream(&settings);

@@ -9,6 +9,7 @@ use crate::config::model::{
     AllDown, Balance, EndpointConfig, HashBy, HashKey, Picking, QueueConfig, SameSite, Sticky,
 };
 use crate::config::raw::{ConfigValue, Section};
+use crate::config::value;
 
 impl Builder<'_> {
     pub(super) fn picking(&mut self, section: &Section, endpoints: &[EndpointConfig]) -> Picking {
@@ -99,16 +100,53 @@ impl Builder<'_> {
                 Some(self.read(&file, files::sticky_secret)?)
             }
         };
-        Some(Sticky {
+        let sticky = Sticky {
             cookie: section.text("cookie")?.into(),
             ttl: duration(section, "ttl"),
+            domain: self.cookie_domain(section),
             path: section.text("path")?.into(),
             same_site: match section.text("same_site").as_deref() {
                 Some("strict") => SameSite::Strict,
                 Some("none") => SameSite::None,
                 _ => SameSite::Lax,
             },
+            partitioned: section.bool("partitioned"),
             secret,
-        })
+        };
+        self.check_browsers_accept(&sticky, section);
+        Some(sticky)
+    }
+
+    fn cookie_domain(&mut self, section: &Section) -> Option<Box<str>> {
+        let text = section.text("domain")?;
+        if value::domain(&text).is_ok() && !text.ends_with('.') {
+            return Some(text.to_ascii_lowercase().into());
+        }
+        let message = format!("`{text}` is not a valid cookie domain; use e.g. `example.com`");
+        self.error(Code::Value, section.written("domain")?, &message);
+        None
+    }
+
+    /// Reports attributes with which browsers drop the cookie.
+    fn check_browsers_accept(&mut self, sticky: &Sticky, section: &Section) {
+        let prefix = sticky.cookie.get(.."__Host-".len());
+        let is_host_cookie = prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case("__Host-"));
+        let beyond = [
+            ("domain", sticky.domain.is_some()),
+            ("path", *sticky.path != *"/"),
+        ];
+        for (key, is_set) in beyond {
+            if let Some(at) = section.written(key).filter(|_| is_host_cookie && is_set) {
+                let message = format!("browsers reject a cookie `__Host-…` with a `{key}`");
+                self.error(Code::Conflict, at, &message);
+            }
+        }
+        let is_sent = sticky.same_site == SameSite::None;
+        if let Some(at) = section.written("partitioned").filter(|_| !is_sent)
+            && sticky.partitioned
+        {
+            let message = "`partitioned` requires `same_site = \"none\"`: browsers send no other cookie from an embedded page";
+            self.error(Code::Conflict, at, message);
+        }
     }
 }

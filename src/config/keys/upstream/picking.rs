@@ -75,6 +75,13 @@ pub(super) const STICKY: KeyTable = KeyTable {
             "The sticky cookie is valid for this long.",
         ),
         key(
+            "domain",
+            ValueKind::Text,
+            "",
+            "The sticky cookie has this `Domain` attribute: browsers send it to this host and to all hosts below it; without this key, only to the host of the request.",
+        )
+        .shown(r#"domain = "example.com""#),
+        key(
             "path",
             ValueKind::Path,
             "\"/\"",
@@ -85,6 +92,16 @@ pub(super) const STICKY: KeyTable = KeyTable {
             ValueKind::OneOf(&["strict", "lax", "none"]),
             "\"lax\"",
             "The sticky cookie has this `SameSite` attribute; browsers accept `none` over https only.",
+        ),
+        key(
+            "partitioned",
+            ValueKind::Bool,
+            "false",
+            "If `true`, the sticky cookie has the `Partitioned` attribute over https: browsers that block cookies of other sites keep it where a page is embedded in another site. It requires `same_site = \"none\"`.",
+        )
+        .shown(
+            r#"same_site = "none"
+partitioned = true"#,
         ),
         key(
             "secret_file",

@@ -116,10 +116,15 @@ pub struct Sticky {
     pub cookie: Box<str>,
     /// The time for which the cookie is valid.
     pub ttl: Duration,
+    /// The `Domain` attribute; `None` for the host of the request alone.
+    pub domain: Option<Box<str>>,
     /// The `Path` attribute.
     pub path: Box<str>,
     /// The `SameSite` attribute.
     pub same_site: SameSite,
+    /// The `Partitioned` attribute (CHIPS): a page that is embedded in another site gets a cookie of its own
+    /// there.
+    pub partitioned: bool,
     /// The secret that signs the cookie; `None` for a generated one.
     pub secret: Option<Secret>,
 }

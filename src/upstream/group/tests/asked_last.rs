@@ -75,8 +75,10 @@ fn a_cookie_and_a_key_lead_elsewhere_while_an_endpoint_is_asked_last() {
     settings.sticky = Some(Sticky {
         cookie: "srv".into(),
         ttl: Duration::from_secs(60),
+        domain: None,
         path: "/".into(),
         same_site: SameSite::Lax,
+        partitioned: false,
         secret: None,
     });
     settings.picking.balance = Balance::Hash(model::HashBy {
