@@ -24,7 +24,9 @@ pub(crate) fn check(bytes: &[u8]) {
 fn lines_of<'a>(bytes: &'a [u8], name: &str) -> Vec<&'a [u8]> {
     let mut lines = [httparse::EMPTY_HEADER; LINES];
     let mut head = httparse::Response::new(&mut lines);
-    let parsed = head.parse(bytes);
+    let mut parser = httparse::ParserConfig::default();
+    parser.allow_spaces_after_header_name_in_responses(true);
+    let parsed = parser.parse_response(&mut head, bytes);
     assert!(parsed.is_ok_and(|status| status.is_complete()));
     let named = head
         .headers

@@ -13,8 +13,8 @@ use super::header_case;
 use super::token::list;
 use crate::config::model::Strictness;
 
-/// The most lines that a response head may have.
-const MAX_LINES: usize = 100;
+/// The number of lines that a response head may have, unless configured otherwise.
+pub const DEFAULT_LINES: usize = 100;
 
 /// A response head, borrowed from the bytes that were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,11 @@ pub enum ResponseHeadError {
     /// The bytes are not HTTP/1.
     #[error("the response is not valid HTTP: {0}")]
     Malformed(httparse::Error),
+    /// The response has more lines than the upstream allows.
+    #[error(
+        "the response has more than {0} header lines, the `limits.header_count` of the upstream"
+    )]
+    TooManyLines(usize),
     /// The response has two lengths: two readers might disagree about its end (RFC 9112 section
     /// 6.3).
     #[error("the response has more than one length")]
@@ -39,16 +44,42 @@ pub enum ResponseHeadError {
 
 impl<'a> ResponseHead<'a> {
     /// Parses the head at the beginning of `bytes`, and returns it with its length; `None` while it
-    /// is incomplete.
+    /// is incomplete. It may have [`DEFAULT_LINES`].
     ///
     /// # Errors
     /// [`ResponseHeadError`].
     pub fn parse(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, ResponseHeadError> {
-        let mut lines = [httparse::EMPTY_HEADER; MAX_LINES];
-        let mut head = httparse::Response::new(&mut lines);
-        let length = match head.parse(bytes).map_err(ResponseHeadError::Malformed)? {
-            httparse::Status::Partial => return Ok(None),
-            httparse::Status::Complete(length) => length,
+        Self::parse_within(bytes, DEFAULT_LINES)
+    }
+
+    /// Like [`parse`](Self::parse), for a head of at most `max_lines`.
+    ///
+    /// # Errors
+    /// [`ResponseHeadError`].
+    pub fn parse_within(
+        bytes: &'a [u8],
+        max_lines: usize,
+    ) -> Result<Option<(Self, usize)>, ResponseHeadError> {
+        let mut usual = [httparse::EMPTY_HEADER; DEFAULT_LINES];
+        let mut more = Vec::new();
+        let lines = match usual.get_mut(..max_lines) {
+            Some(lines) => lines,
+            None => {
+                more.resize(max_lines, httparse::EMPTY_HEADER);
+                more.as_mut_slice()
+            }
+        };
+        let mut head = httparse::Response::new(lines);
+        let mut parser = httparse::ParserConfig::default();
+        // A blank before a colon must be removed from a response, not rejected (RFC 9112 section 5.1).
+        parser.allow_spaces_after_header_name_in_responses(true);
+        let length = match parser.parse_response(&mut head, bytes) {
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Ok(httparse::Status::Complete(length)) => length,
+            Err(httparse::Error::TooManyHeaders) => {
+                return Err(ResponseHeadError::TooManyLines(max_lines));
+            }
+            Err(error) => return Err(ResponseHeadError::Malformed(error)),
         };
         let (Some(status), Some(minor_version)) = (head.code, head.version) else {
             return Err(ResponseHeadError::Malformed(httparse::Error::Status));
@@ -111,7 +142,12 @@ impl<'a> ResponseHead<'a> {
         if !self.is_switch() {
             return Err(SwitchError::Status(self.status));
         }
-        if self.minor_version != 1 {
+        let lenient = strictness == Strictness::Lenient;
+        let mut excused = Excused {
+            version: self.minor_version != 1,
+            ..Excused::default()
+        };
+        if excused.version && !lenient {
             return Err(SwitchError::Version);
         }
         let mut protocols = self.elements("upgrade");
@@ -119,8 +155,6 @@ impl<'a> ResponseHead<'a> {
             (Some(protocol), None) if protocol.eq_ignore_ascii_case(b"websocket") => {}
             _ => return Err(SwitchError::Upgrade),
         }
-        let mut excused = Excused::default();
-        let lenient = strictness == Strictness::Lenient;
         if !self
             .elements("connection")
             .any(|token| token.eq_ignore_ascii_case(b"upgrade"))
@@ -140,7 +174,16 @@ impl<'a> ResponseHead<'a> {
             (None, None) => return Err(SwitchError::NoAccept),
             _ => return Err(SwitchError::WrongAccept),
         }
-        let subprotocol = self.check_offers(handshake)?;
+        let subprotocol = match self.check_subprotocol(handshake) {
+            Err(SwitchError::Subprotocol(name)) if lenient => {
+                excused.subprotocol = true;
+                // One that reads it may make something of it; one that did not ask for any may not have to.
+                let offers_any = handshake.subprotocols().next().is_some();
+                offers_any.then_some(name)
+            }
+            checked => checked?.map(Into::into),
+        };
+        self.check_extensions(handshake)?;
         Ok(Switch {
             response: self,
             accept,
@@ -149,36 +192,39 @@ impl<'a> ResponseHead<'a> {
         })
     }
 
-    /// Checks that the endpoint selects only what the client offered (RFC 6455 section 4.1):
-    /// otherwise the client closes the connection, and the tunnel has been opened in vain.
-    fn check_offers(&self, handshake: &Handshake<'_>) -> Result<Option<&'a str>, SwitchError> {
-        let text = |name: &[u8]| String::from_utf8_lossy(name).into();
+    /// Checks that the endpoint selects at most one subprotocol, and one that the client offered (RFC 6455
+    /// section 4.1): otherwise the client closes the connection, and the tunnel has been opened in vain.
+    fn check_subprotocol(&self, handshake: &Handshake<'_>) -> Result<Option<&'a str>, SwitchError> {
         let mut subprotocols = self.elements("sec-websocket-protocol");
-        let selected = subprotocols.next();
+        let Some(name) = subprotocols.next() else {
+            return Ok(None);
+        };
         if subprotocols.next().is_some() {
             return Err(SwitchError::SeveralSubprotocols);
         }
-        let mut subprotocol = None;
-        if let Some(name) = selected {
-            let is_offered = handshake.subprotocols().any(|offered| offered == name);
-            subprotocol = str::from_utf8(name).ok().filter(|_| is_offered);
-            if subprotocol.is_none() {
-                return Err(SwitchError::Subprotocol(text(name)));
-            }
+        let is_offered = handshake.subprotocols().any(|offered| offered == name);
+        match str::from_utf8(name) {
+            Ok(name) if is_offered => Ok(Some(name)),
+            _ => Err(SwitchError::Subprotocol(text(name))),
         }
+    }
+
+    /// Checks that the endpoint selects only extensions that the client offered. Their frames differ, so that
+    /// nothing else can be excused.
+    fn check_extensions(&self, handshake: &Handshake<'_>) -> Result<(), SwitchError> {
         let mut selected = self
             .values("sec-websocket-extensions")
             .flat_map(extensions::names)
             .peekable();
         if selected.peek().is_none() {
-            return Ok(subprotocol);
+            return Ok(());
         }
         // A set: both lists are as long as their senders like.
         let offered = handshake.extensions().map(<[u8]>::to_ascii_lowercase);
         let offered: HashSet<Vec<u8>> = offered.collect();
         match selected.find(|name| !offered.contains(&name.to_ascii_lowercase())) {
             Some(name) => Err(SwitchError::Extension(text(name))),
-            None => Ok(subprotocol),
+            None => Ok(()),
         }
     }
 
@@ -194,6 +240,11 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
+/// A name as errors show it.
+fn text(name: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(name).into()
+}
+
 /// Why a 101 is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchError {
@@ -201,7 +252,7 @@ pub enum SwitchError {
     #[error("status {0} instead of 101")]
     Status(u16),
     /// The version is HTTP/1.0, which has no upgrades.
-    #[error("the 101 is not HTTP/1.1")]
+    #[error("the 101 is not HTTP/1.1; `handshake = \"lenient\"` would accept it")]
     Version,
     /// `Upgrade` is missing, or names something else or more.
     #[error("the 101 has no `Upgrade: websocket`")]
@@ -219,7 +270,9 @@ pub enum SwitchError {
     #[error("the 101 selects more than one subprotocol")]
     SeveralSubprotocols,
     /// The 101 selects a subprotocol that the client did not offer.
-    #[error("the 101 selects subprotocol `{0}`, which was not offered")]
+    #[error(
+        "the 101 selects subprotocol `{0}`, which was not offered; `handshake = \"lenient\"` would accept it"
+    )]
     Subprotocol(Box<str>),
     /// The 101 selects an extension that the client did not offer.
     #[error("the 101 selects extension `{0}`, which was not offered")]
@@ -229,27 +282,37 @@ pub enum SwitchError {
 /// The violations that `handshake = "lenient"` has excused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Excused {
+    /// The version is HTTP/1.0.
+    pub version: bool,
     /// `Connection: Upgrade` is missing.
     pub connection: bool,
     /// `Sec-WebSocket-Accept` is missing.
     pub accept: bool,
+    /// The subprotocol was not offered.
+    pub subprotocol: bool,
 }
 
 impl Excused {
     /// Whether anything was excused.
     pub fn any(self) -> bool {
-        self.connection || self.accept
+        self != Self::default()
     }
 }
 
 impl fmt::Display for Excused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.connection, self.accept) {
-            (false, false) => "nothing",
-            (true, false) => "no Connection: Upgrade",
-            (false, true) => "no Sec-WebSocket-Accept",
-            (true, true) => "neither Connection: Upgrade nor Sec-WebSocket-Accept",
-        })
+        let all = [
+            (self.version, "HTTP/1.0"),
+            (self.connection, "no Connection: Upgrade"),
+            (self.accept, "no Sec-WebSocket-Accept"),
+            (self.subprotocol, "a subprotocol that was not offered"),
+        ];
+        let excused = all.into_iter().filter(|(is_excused, _)| *is_excused);
+        let excused: Vec<&str> = excused.map(|(_, what)| what).collect();
+        match excused.as_slice() {
+            [] => f.write_str("nothing"),
+            excused => f.write_str(&excused.join(", ")),
+        }
     }
 }
 
@@ -258,14 +321,14 @@ impl fmt::Display for Excused {
 pub struct Switch<'a> {
     response: &'a ResponseHead<'a>,
     accept: String,
-    subprotocol: Option<&'a str>,
+    subprotocol: Option<Box<str>>,
     excused: Excused,
 }
 
 impl Switch<'_> {
-    /// The negotiated subprotocol.
+    /// The subprotocol that the client gets.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.subprotocol
+        self.subprotocol.as_deref()
     }
 
     /// The violations that were excused.
@@ -288,8 +351,12 @@ impl Switch<'_> {
             .filter(|name| !name.eq_ignore_ascii_case(b"upgrade"))
             .map(<[u8]>::to_ascii_lowercase)
             .collect();
+        // A client without any offer would close the connection.
+        let is_stripped = |name: &str| {
+            self.subprotocol.is_none() && name.eq_ignore_ascii_case("sec-websocket-protocol")
+        };
         for (name, value) in &self.response.lines {
-            if is_rewritten(name, &named) || edit.drops(name) {
+            if is_rewritten(name, &named) || is_stripped(name) || edit.drops(name) {
                 continue;
             }
             out.extend_from_slice(name.as_bytes());
@@ -470,8 +537,13 @@ mod tests {
             excused,
             Excused {
                 connection: true,
-                accept: true
+                accept: true,
+                ..Excused::default()
             }
+        );
+        assert_eq!(
+            excused.to_string(),
+            "no Connection: Upgrade, no Sec-WebSocket-Accept"
         );
         assert!(head.starts_with(GOOD), "{head}");
         assert_eq!(
@@ -483,6 +555,66 @@ mod tests {
             judge(wrong, Strictness::Lenient).unwrap_err(),
             SwitchError::Upgrade
         );
+    }
+
+    #[test]
+    fn lenient_mode_excuses_an_old_version_and_an_unoffered_subprotocol() {
+        let (excused, head) = judge(&GOOD.replace("1.1", "1.0"), Strictness::Lenient).unwrap();
+        assert_eq!(excused.to_string(), "HTTP/1.0");
+        assert!(head.starts_with(GOOD), "{head}");
+        let unoffered = "a subprotocol that was not offered";
+        let other = format!("{GOOD}Sec-WebSocket-Protocol: V2\r\n");
+        let (excused, head) = judge(&other, Strictness::Lenient).unwrap();
+        assert_eq!(excused.to_string(), unoffered);
+        assert_eq!(head, format!("{other}\r\n"));
+        // A client that offers none does not get any.
+        let mut parts = request();
+        parts.headers.remove("sec-websocket-protocol");
+        let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
+            panic!("not a handshake")
+        };
+        let bytes = format!("{other}\r\n");
+        let (response, _) = ResponseHead::parse(bytes.as_bytes()).unwrap().unwrap();
+        let switch = response.check_switch(&handshake, Strictness::Lenient);
+        let switch = switch.unwrap();
+        assert_eq!(
+            (switch.subprotocol(), switch.excused().to_string()),
+            (None, unoffered.into())
+        );
+        let mut out = Vec::new();
+        let changes = HeaderChanges::default();
+        switch.write(&mut out, &Edit::new(&changes, &[], &edit::tests::values()));
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{GOOD}\r\n"));
+        // Several, or an extension, are not excused.
+        for line in [
+            "Sec-WebSocket-Protocol: V2, other",
+            "Sec-WebSocket-Extensions: mux",
+        ] {
+            assert!(judge(&format!("{GOOD}{line}\r\n"), Strictness::Lenient).is_err());
+        }
+    }
+
+    #[test]
+    fn blanks_before_a_colon_are_removed() {
+        let head = GOOD.replace(": ", " \t: ");
+        let (_, written) = judge(&format!("{head}Set-Cookie : a\r\n"), Strictness::Strict).unwrap();
+        assert_eq!(written, format!("{GOOD}Set-Cookie: a\r\n\r\n"));
+        // They do not hide a second length.
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding : chunked\r\n\r\n";
+        let error = ResponseHead::parse(head.as_bytes()).unwrap_err();
+        assert_eq!(error, ResponseHeadError::AmbiguousLength);
+    }
+
+    #[test]
+    fn the_number_of_lines_is_a_limit() {
+        let head = |lines: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(lines));
+        for max in [1, DEFAULT_LINES, 300] {
+            let parse = |lines| {
+                ResponseHead::parse_within(head(lines).as_bytes(), max).map(|head| head.is_some())
+            };
+            assert_eq!(parse(max), Ok(true));
+            assert_eq!(parse(max + 1), Err(ResponseHeadError::TooManyLines(max)));
+        }
     }
 
     #[test]

@@ -162,7 +162,9 @@ impl<'a> HealthRequest<'a> {
             return Err(HealthResponseError::Status(status_of(response)));
         };
         match response.check_switch(&handshake, strictness) {
-            Ok(switch) if *offers && switch.subprotocol().is_none() => {
+            Ok(switch)
+                if *offers && (switch.subprotocol().is_none() || switch.excused().subprotocol) =>
+            {
                 Err(HealthResponseError::NoSubprotocol)
             }
             Ok(switch) => Ok(switch),
@@ -283,9 +285,10 @@ mod tests {
             &wrong,
             Err("the 101 has a wrong `Sec-WebSocket-Accept`"),
         );
+        // What a lenient route accepts.
         let unasked = format!("{SWITCH}Sec-WebSocket-Protocol: chat\r\n");
-        let error = "the 101 selects subprotocol `chat`, which was not offered";
-        check(&health_request, &unasked, Err(error));
+        check(&health_request, &unasked, Ok(()));
+        check(&health_request, &SWITCH.replace("1.1", "1.0"), Ok(()));
         check(&health_request, "HTTP/1.1 503 No\r\n", Err("answered 503"));
 
         let settings = websocket(&["chat"]);
@@ -293,6 +296,8 @@ mod tests {
         check(&health_request, &unasked, Ok(()));
         let error = "the 101 selects none of the subprotocols";
         check(&health_request, SWITCH, Err(error));
+        let other = unasked.replace("chat", "other");
+        check(&health_request, &other, Err(error));
     }
 
     #[test]

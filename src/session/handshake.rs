@@ -90,6 +90,7 @@ async fn request_tunnel(
     first_head: Option<&[u8]>,
 ) -> Result<(EndpointResponse, Lease), SessionError> {
     let limit = routed.upstream.timeouts().handshake;
+    let max_lines = routed.upstream.settings.max_header_lines;
     let mut attempts = Attempts::new(routed);
     let mut lease = attempts.next().await?;
     loop {
@@ -100,7 +101,8 @@ async fn request_tunnel(
             continue;
         };
         let request = write_request(routed, parts, &lease, first_head);
-        let next_lease = match tokio::time::timeout(limit, exchange(reached, &request)).await {
+        let exchanging = exchange(reached, &request, max_lines);
+        let next_lease = match tokio::time::timeout(limit, exchanging).await {
             Ok(Ok(response)) => {
                 attempts.answered();
                 let status = response.head().and_then(|head| head.status());
@@ -182,7 +184,8 @@ async fn pass_on(
     let broken =
         |error: hyper::Error| SessionError::caused_by(Rejection::BadAnswer, &endpoint, &error);
     let (replay, share) = response.replay();
-    let mut sender = http::open(replay, share, &routed.connection.worker.tasks)
+    let max_lines = routed.upstream.settings.max_header_lines;
+    let mut sender = http::open(replay, share, max_lines, &routed.connection.worker.tasks)
         .await
         .map_err(broken)?;
     // hyper reads no response without a request. The real one was written long ago, and what this

@@ -155,7 +155,8 @@ async fn try_endpoint(
     let Some(reached) = attempts.connect(lease).await else {
         return PlainAttempt::NotReached(Box::new(request));
     };
-    match http::open(reached.stream, reached.port, &worker.tasks).await {
+    let max_lines = routed.upstream.settings.max_header_lines;
+    match http::open(reached.stream, reached.port, max_lines, &worker.tasks).await {
         Err(error) => PlainAttempt::Failed(RequestFailure::NoResponse(error)),
         Ok(mut sender) => match send(routed, &mut sender, request, upload).await {
             Ok(response) => {
@@ -217,6 +218,12 @@ impl RequestFailure {
         let endpoint = &lease.endpoint().label;
         match self {
             Self::Unsent(_) => closed_unsent(lease),
+            Self::NoResponse(error) if error.is_parse_too_large() => SessionError {
+                rejection: Rejection::BadAnswer,
+                detail: Some(format!(
+                    "{endpoint}: the head of the response is longer than 64 KiB, or has more lines than `limits.header_count` of the upstream"
+                )),
+            },
             Self::NoResponse(error) => {
                 SessionError::caused_by(Rejection::BadAnswer, endpoint, &error)
             }

@@ -60,13 +60,15 @@ pub struct EndpointResponse {
     pub bytes: Vec<u8>,
     /// The length of the head in [`bytes`](Self::bytes).
     pub head_length: usize,
+    /// The number of lines that the head may have.
+    max_lines: usize,
 }
 
 impl EndpointResponse {
     /// The head, parsed. It was complete and valid when it was read, so this is `Some`. It is parsed
     /// again because it borrows from the bytes beside it.
     pub fn head(&self) -> Option<ResponseHead<'_>> {
-        ResponseHead::parse(&self.bytes)
+        ResponseHead::parse_within(&self.bytes, self.max_lines)
             .ok()
             .flatten()
             .map(|(head, _)| head)
@@ -90,13 +92,15 @@ impl EndpointResponse {
     }
 }
 
-/// Writes `request` and reads the head of the final response. Interim responses are dropped.
+/// Writes `request` and reads the head of the final response, which may have `max_lines` header lines.
+/// Interim responses are dropped.
 ///
 /// # Errors
 /// [`ExchangeError`]. The connection cannot be used any more.
 pub async fn exchange(
     mut connection: EndpointConnection,
     request: &[u8],
+    max_lines: usize,
 ) -> Result<EndpointResponse, ExchangeError> {
     let stream = &mut connection.stream;
     match write(stream, request).await {
@@ -107,7 +111,7 @@ pub async fn exchange(
     let mut bytes = Vec::with_capacity(INITIAL_HEAD_BYTES);
     let mut interim = 0;
     loop {
-        match ResponseHead::parse(&bytes)? {
+        match ResponseHead::parse_within(&bytes, max_lines)? {
             Some((head, length)) if head.is_interim() => {
                 bytes.drain(..length);
                 interim += 1;
@@ -121,6 +125,7 @@ pub async fn exchange(
                     connection,
                     bytes,
                     head_length,
+                    max_lines,
                 });
             }
             None if bytes.len() >= MAX_HEAD_BYTES => return Err(ExchangeError::TooLong),

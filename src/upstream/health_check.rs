@@ -95,6 +95,7 @@ pub async fn health_check(
     let limit = settings.timeout;
     let check = CheckDeadline {
         limit,
+        max_header_lines: upstream.settings.max_header_lines,
         deadline: Instant::now().checked_add(limit),
     };
     let proxy_header = proxy_header::write(upstream.connecting().send_proxy, None);
@@ -125,6 +126,8 @@ pub async fn health_check(
 /// The timeout of a running check. It covers all steps together.
 struct CheckDeadline {
     limit: Duration,
+    /// The number of header lines that the response may have.
+    max_header_lines: usize,
     /// `None` if the timeout is longer than the clock can express.
     deadline: Option<Instant>,
 }
@@ -150,7 +153,7 @@ impl CheckDeadline {
         health_request: &HealthRequest<'_>,
     ) -> Result<EndpointResponse, HealthCheckError> {
         let request = health_request.to_bytes();
-        let exchanging = exchange(connection, &request);
+        let exchanging = exchange(connection, &request, self.max_header_lines);
         let response = self.within("response", exchanging).await??;
         if let Some(head) = response.head() {
             health_request.check(&head)?;

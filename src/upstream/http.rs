@@ -31,13 +31,15 @@ use crate::net::turns::{TurnStream, TurnTask};
 /// The maximum that hyper buffers of one message: the limit of a response head.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Starts HTTP/1.1 on a new connection. The task that drives it is one of `tasks`, and holds `port`.
+/// Starts HTTP/1.1 on a new connection, for responses of at most `max_header_lines`. The task that drives it
+/// is one of `tasks`, and holds `port`.
 ///
 /// # Errors
 /// None in practice: hyper sends nothing to start HTTP/1.1.
 pub async fn open(
     io: impl AsyncRead + AsyncWrite + Unpin + 'static,
     port: Option<PortPermit>,
+    max_header_lines: usize,
     tasks: &Tasks,
 ) -> hyper::Result<RequestSender> {
     // Names keep the client's case where it is known, and are title case otherwise: some endpoints
@@ -47,6 +49,9 @@ pub async fn open(
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
+        // A blank before a colon must be removed from a response, not rejected (RFC 9112 section 5.1).
+        .allow_spaces_after_header_name_in_responses(true)
+        .max_headers(max_header_lines)
         .max_buf_size(MAX_BUFFER_BYTES)
         .handshake(TokioIo::new(TurnStream::new(io)))
         .await?;

@@ -1,7 +1,8 @@
 //! The opening handshake with client and endpoint: what passes, and what is refused with which reason.
 
 use crate::harness::endpoint::Endpoint;
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, settings, simple};
+use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{ACCEPT, HANDSHAKE, Head, KEY, SWITCH, Wire};
 
 /// The response of tidegate itself: status, reason, and whether it closes the connection.
@@ -299,6 +300,95 @@ async fn lenient_mode_accepts_missing_fields_but_no_wrong_ones() {
     let wrong = SWITCH.replace(ACCEPT, "AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
     let (_, _, head) = answered(&proxy, &endpoint, &wrong).await;
     assert_eq!(head.value("tidegate-reason"), Some("bad-switch"));
+}
+
+#[tokio::test]
+async fn lenient_mode_accepts_an_old_version_and_an_unoffered_subprotocol_and_counts_them() {
+    let endpoint = Endpoint::bind().await;
+    let config = METRICS.to_owned() + &settings(&[endpoint.address], "", "handshake = \"lenient\"");
+    let proxy = Proxy::start(&config).await;
+    let old = SWITCH.replace("HTTP/1.1", "HTTP/1.0");
+    let (mut client, mut served, head) = answered(&proxy, &endpoint, &old).await;
+    assert_eq!(head.start(), "HTTP/1.1 101 Switching Protocols");
+    served.send("x").await;
+    assert_eq!(client.exactly(1).await, b"x");
+    let unoffered = SWITCH.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n");
+    let (mut client, mut served, head) = answered(&proxy, &endpoint, &unoffered).await;
+    // Browsers would close a connection with a subprotocol that they did not ask for.
+    assert_eq!(
+        (head.status(), head.value("sec-websocket-protocol")),
+        (101, None)
+    );
+    served.send("x").await;
+    assert_eq!(client.exactly(1).await, b"x");
+    let logged = proxy.logged_times("lenient handshake accepted", 2).await;
+    let excused: Vec<_> = logged.iter().map(|event| &event["excused"]).collect();
+    assert_eq!(excused, ["HTTP/1.0", "a subprotocol that was not offered"]);
+    Scrape::until(
+        &proxy,
+        "tidegate_handshakes_excused_total",
+        &["route=\"main\""],
+        2.0,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_blank_before_a_colon_is_removed_from_a_response() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let blank = SWITCH
+        .replace(": ", " : ")
+        .replace("\r\n\r\n", "\r\nSet-Cookie\t: a\r\n\r\n");
+    let (_, _, head) = answered(&proxy, &endpoint, &blank).await;
+    assert_eq!((head.status(), head.value("set-cookie")), (101, Some("a")));
+    let found = "HTTP/1.1 302 Found\r\nLocation : /a\r\nContent-Length : 0\r\n\r\n";
+    let (_, _, head) = answered(&proxy, &endpoint, found).await;
+    assert_eq!((head.status(), head.value("location")), (302, Some("/a")));
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (mut served, _) = endpoint.request().await;
+    served
+        .send("HTTP/1.1 200 OK\r\nX-A : 1\r\nContent-Length : 2\r\n\r\nok")
+        .await;
+    let (head, body) = client.reply().await;
+    assert_eq!((head.value("x-a"), &*body), (Some("1"), "ok"));
+}
+
+/// With one more than the default, the endpoint's response is rejected; the setting allows it.
+#[tokio::test]
+async fn the_number_of_header_lines_of_a_response_is_a_setting() {
+    let endpoint = Endpoint::bind().await;
+    let config = simple(&[endpoint.address]);
+    let proxy = Proxy::start(&config).await;
+    let lines = |count: usize| "X-A: b\r\n".repeat(count);
+    let switch =
+        |count: usize| SWITCH.replace("\r\n\r\n", &format!("\r\n{}\r\n", lines(count - 3)));
+    let plain = |count: usize| {
+        format!(
+            "HTTP/1.1 200 OK\r\n{}Content-Length: 0\r\n\r\n",
+            lines(count - 1)
+        )
+    };
+    for (max, raised) in [(100, None), (300, Some("limits.header_count = 300\n"))] {
+        if let Some(raised) = raised {
+            proxy.reload(&(config.clone() + raised)).await;
+        }
+        for (count, statuses) in [(max, (101, 200)), (max + 1, (502, 502))] {
+            let (_, _, head) = answered(&proxy, &endpoint, &switch(count)).await;
+            let mut client = proxy.connect().await;
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let (mut served, _) = endpoint.request().await;
+            served.send(plain(count)).await;
+            let of_plain = client.head().await.status();
+            assert_eq!((head.status(), of_plain), statuses, "{count} of {max}");
+        }
+    }
+    let details = proxy.logged_times("rejected", 4).await;
+    for event in details {
+        let detail = event["detail"].as_str().unwrap();
+        assert!(detail.contains("`limits.header_count`"), "{detail}");
+    }
 }
 
 #[tokio::test]

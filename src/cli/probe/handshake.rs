@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue};
 use httparse::Status;
 use tidegate::config::model::{Strictness, WebSocketProbe};
 use tidegate::net::stream::Stream;
+use tidegate::protocol::handshake_response::DEFAULT_LINES;
 use tidegate::protocol::health_request::HealthRequest;
 use tidegate::upstream::connect::EndpointConnection;
 use tidegate::upstream::exchange::{EndpointResponse, ExchangeError, exchange};
@@ -97,7 +98,7 @@ pub(super) async fn open(
     let health_request = HealthRequest::handshake(&settings, &url.authority, random())
         .map_err(|_| LegFailure::new("the path, the host or a header is not valid"))?;
     let reached = EndpointConnection { stream, port: None };
-    let answered = exchange(reached, &health_request.to_bytes())
+    let answered = exchange(reached, &health_request.to_bytes(), DEFAULT_LINES)
         .await
         .map_err(|error| unanswered(url, &error))?;
     let Some(answer) = answered.head() else {

@@ -57,6 +57,7 @@ impl Builder<'_> {
             on_drain: self.displacement(section, "on_drain"),
             reach: self.reach(section, &discovery, &endpoints),
             timeouts: timeouts(&section.section("timeouts")),
+            max_header_lines: count(&section.section("limits"), "header_count").unwrap_or(1),
             discovery,
             endpoints,
         };

@@ -65,7 +65,7 @@ pub(super) const ROUTE: KeyTable = KeyTable {
             "handshake",
             ValueKind::OneOf(&["strict", "lenient"]),
             "\"strict\"",
-            "`strict` requires that an endpoint's 101 response is complete and correct; `lenient` also accepts one in which headers are missing, but none in which they are wrong.",
+            "`strict` requires that an endpoint's 101 response is complete and correct; `lenient` also accepts one in which headers are missing, one of HTTP/1.0, and one with a subprotocol that the client did not offer, but none with a wrong `Sec-WebSocket-Accept` or an extension that was not offered.",
         )
         .shown(r#"handshake = "lenient""#),
         key(

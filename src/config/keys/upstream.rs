@@ -44,6 +44,7 @@ pub(super) const UPSTREAM: KeyTable = KeyTable {
         .shown("tries = 3"),
         optional_table("tls", &TLS),
         table("timeouts", &TIMEOUTS),
+        table("limits", &LIMITS),
         optional_table("dns", &DNS),
         optional_table("srv", &SRV),
         key(
@@ -234,4 +235,14 @@ const TIMEOUTS: KeyTable = KeyTable {
         )
         .shown(r#"response = "2m""#),
     ],
+};
+
+const LIMITS: KeyTable = KeyTable {
+    doc: "These limits apply to the responses of endpoints.",
+    keys: &[key(
+        "header_count",
+        ValueKind::Integer { min: 1, max: 1000 },
+        "100",
+        "The head of a response may have at most this many header lines; the client receives 502 in place of one with more.",
+    )],
 };

@@ -185,6 +185,7 @@ pub enum PlainHttp {
 pub enum Strictness {
     /// As RFC 6455 section 4.1 requires of a client.
     Strict,
-    /// The same, but the `Connection` token and `Sec-WebSocket-Accept` may be missing.
+    /// The same, but the `Connection` token and `Sec-WebSocket-Accept` may be missing, the version may be
+    /// HTTP/1.0, and the subprotocol one that was not offered.
     Lenient,
 }

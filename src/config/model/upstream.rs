@@ -56,6 +56,8 @@ pub struct UpstreamConfig {
     pub reach: ConnectConfig,
     /// Timeouts of connections to endpoints.
     pub timeouts: UpstreamTimeouts,
+    /// The maximum number of header lines in a response head.
+    pub max_header_lines: usize,
 }
 
 impl UpstreamConfig {
@@ -94,6 +96,7 @@ impl UpstreamConfig {
                 handshake: Duration::from_secs(10),
                 response: Duration::from_secs(60),
             },
+            max_header_lines: 100,
         }
     }
 }

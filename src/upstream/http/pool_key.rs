@@ -10,6 +10,8 @@ pub struct PoolKey {
     endpoint: u64,
     /// The generation of the TLS settings; 0 for plain text.
     tls: u64,
+    /// The number of header lines that responses may have.
+    max_header_lines: usize,
 }
 
 impl PoolKey {
@@ -22,6 +24,7 @@ impl PoolKey {
         (settings.reuse && settings.send_proxy == SendProxy::Off).then(|| Self {
             endpoint: lease.endpoint().id,
             tls,
+            max_header_lines: upstream.settings.max_header_lines,
         })
     }
 
