@@ -24,7 +24,7 @@ pub use self::reserved::ReservedConnections;
 pub use self::response::{BorrowedConnection, ResponseBody, ReturnTo};
 pub use self::sender::RequestSender;
 use super::source::PortPermit;
-use super::unanswered::{AnswerWatch, Awaited};
+use super::unanswered::{AnswerState, AnswerWatch};
 use crate::drain::Tasks;
 use crate::net::turns::{TurnStream, TurnTask};
 
@@ -44,8 +44,8 @@ pub async fn open(
 ) -> hyper::Result<RequestSender> {
     // Names keep the client's case where it is known, and are title case otherwise: some endpoints
     // compare them with case.
-    let is_awaited = Awaited::default();
-    let io = AnswerWatch::new(io, Rc::clone(&is_awaited));
+    let state = Rc::<AnswerState>::default();
+    let io = AnswerWatch::new(io, Rc::clone(&state));
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)
@@ -61,5 +61,5 @@ pub async fn open(
         // Not before: the port is in use as long as the connection is open, idle in the pool, too.
         drop(port);
     });
-    Ok(RequestSender::new(sender, is_awaited))
+    Ok(RequestSender::new(sender, state))
 }

@@ -36,26 +36,46 @@ pub(super) fn is_end(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the next byte of a connection is the first one of an answer, as the sender of a request sets it.
-pub(super) type Awaited = Rc<Cell<bool>>;
+/// What the sender of requests and the connection that carries them share.
+#[derive(Debug, Default)]
+pub(super) struct AnswerState {
+    /// Whether the next byte of the connection is the first one of an answer, as the sender of a request sets it.
+    pub(super) is_awaited: Cell<bool>,
+    /// Whether the endpoint accepts no more bytes.
+    pub(super) is_deaf: Cell<bool>,
+}
 
 /// A connection on which an end before the first byte of an answer is an error of its own. hyper reports
 /// the same error for such an end and for one in the middle of a response head.
+///
+/// A write to an endpoint that accepts no more is not an error: the endpoint may have answered before, with 413
+/// for example, and hyper would drop the answer. What it reads next decides.
 #[derive(Debug)]
 pub(super) struct AnswerWatch<S> {
     stream: S,
-    is_awaited: Awaited,
+    state: Rc<AnswerState>,
 }
 
 impl<S> AnswerWatch<S> {
-    pub(super) fn new(stream: S, is_awaited: Awaited) -> Self {
-        Self { stream, is_awaited }
+    pub(super) fn new(stream: S, state: Rc<AnswerState>) -> Self {
+        Self { stream, state }
     }
 
     fn judge(&self, error: io::Error) -> io::Error {
-        match self.is_awaited.get() && is_end(&error) {
+        match self.state.is_awaited.get() && is_end(&error) {
             true => io::Error::other(Unanswered),
             false => error,
+        }
+    }
+
+    /// The result of an attempt to write `length` bytes: they are discarded if the endpoint accepts no more.
+    fn written(&self, result: io::Result<usize>, length: usize) -> io::Result<usize> {
+        match result {
+            Err(error) if is_end(&error) => {
+                self.state.is_deaf.set(true);
+                Ok(length)
+            }
+            result => result,
         }
     }
 }
@@ -68,8 +88,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for AnswerWatch<S> {
     ) -> Poll<io::Result<()>> {
         let (before, has_room) = (buf.filled().len(), buf.remaining() > 0);
         match ready!(Pin::new(&mut self.stream).poll_read(cx, buf)) {
-            Ok(()) if buf.filled().len() > before => self.is_awaited.set(false),
-            Ok(()) if has_room && self.is_awaited.get() => {
+            Ok(()) if buf.filled().len() > before => self.state.is_awaited.set(false),
+            Ok(()) if has_room && self.state.is_awaited.get() => {
                 return Poll::Ready(Err(io::Error::other(Unanswered)));
             }
             Ok(()) => {}
@@ -85,8 +105,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        Poll::Ready(written.map_err(|error| self.judge(error)))
+        if self.state.is_deaf.get() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        Poll::Ready(self.written(result, buf.len()))
     }
 
     fn poll_write_vectored(
@@ -94,8 +117,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        Poll::Ready(written.map_err(|error| self.judge(error)))
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.state.is_deaf.get() {
+            return Poll::Ready(Ok(length));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        Poll::Ready(self.written(result, length))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -103,8 +130,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        Poll::Ready(flushed.map_err(|error| self.judge(error)))
+        if self.state.is_deaf.get() {
+            return Poll::Ready(Ok(()));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        Poll::Ready(self.written(result.map(|()| 0), 0).map(drop))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

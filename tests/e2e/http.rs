@@ -151,6 +151,59 @@ async fn a_client_that_waits_for_100_continue_gets_it_from_us() {
     assert_eq!(client.reply().await.1, "ok");
 }
 
+const TOO_LARGE: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 7\r\n\r\ntoo big";
+
+/// The endpoint accepts no more of the body and answers then, so that the write fails before there is anything
+/// to read.
+#[tokio::test]
+async fn an_early_answer_arrives_although_the_rest_of_the_body_cannot_be_written() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("endpoint.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let config = simple(&[]).replace("= []", &format!("= [\"unix:{}\"]", path.display()));
+    let proxy = Proxy::start(&config).await;
+    let body = Random(7).bytes(4 << 20);
+    let mut client = proxy.connect().await;
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    client.send(head).await;
+    let (socket, _) = listener.accept().await.unwrap();
+    socket.readable().await.unwrap();
+    rustix::net::shutdown(&socket, rustix::net::Shutdown::Read).unwrap();
+    // All of it is accepted, and discarded.
+    client.send(&body).await;
+    let mut served = Wire::unix(socket);
+    served.send(TOO_LARGE).await;
+    let (head, body) = client.reply().await;
+    assert_eq!((head.status(), &*body), (413, "too big"));
+    // The connection cannot carry another request.
+    client.send(GET).await;
+    let (socket, _) = listener.accept().await.unwrap();
+    let mut served = Wire::unix(socket);
+    served.head().await;
+    served.send(OK).await;
+    assert_eq!(client.reply().await.1, "ok");
+}
+
+/// As servers do that answer and close: the bytes that they have not read reset the connection.
+#[tokio::test]
+async fn an_early_answer_of_an_endpoint_that_closes_arrives() {
+    let (endpoint, proxy, _client) = setup().await;
+    let body = Random(7).bytes(1 << 20);
+    for _ in 0..10 {
+        let mut client = proxy.connect().await;
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        client.send(head).await;
+        let (mut served, _) = endpoint.request().await;
+        let answer = async move {
+            served.send(TOO_LARGE).await;
+            drop(served);
+        };
+        futures_util::join!(client.flood_once(&body), answer);
+        let (head, body) = client.reply().await;
+        assert_eq!((head.status(), &*body), (413, "too big"));
+    }
+}
+
 #[tokio::test]
 async fn connections_to_endpoints_are_used_again() {
     let (endpoint, proxy, mut client) = setup().await;

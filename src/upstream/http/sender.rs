@@ -1,34 +1,36 @@
 //! The sending half of a plain connection to an endpoint.
 
+use std::rc::Rc;
+
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 
 use super::request::RequestBody;
-use crate::upstream::unanswered::Awaited;
+use crate::upstream::unanswered::AnswerState;
 
 /// A connection that can send a request.
 #[derive(Debug)]
 pub struct RequestSender {
     sender: SendRequest<RequestBody>,
-    /// Shared with the connection, which notes the first byte of an answer.
-    is_awaited: Awaited,
+    /// Shared with the connection, which notes the first byte of an answer, and the end of its other direction.
+    state: Rc<AnswerState>,
 }
 
 impl RequestSender {
-    pub(super) fn new(sender: SendRequest<RequestBody>, is_awaited: Awaited) -> Self {
-        Self { sender, is_awaited }
+    pub(super) fn new(sender: SendRequest<RequestBody>, state: Rc<AnswerState>) -> Self {
+        Self { sender, state }
     }
 
     /// Whether a request can be sent now.
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+        self.sender.is_ready() && !self.state.is_deaf.get()
     }
 
     /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.sender.is_closed() || self.state.is_deaf.get()
     }
 
     /// Sends a request, and waits for the head of its response.
@@ -42,7 +44,7 @@ impl RequestSender {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<>
     {
-        self.is_awaited.set(true);
+        self.state.is_awaited.set(true);
         self.sender.try_send_request(request)
     }
 }
