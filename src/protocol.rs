@@ -23,4 +23,5 @@ mod extensions;
 pub mod handshake;
 pub mod access;
 pub mod handshake_response;
+pub mod interim_response;
 pub mod health_request;

@@ -13,6 +13,7 @@ mod handshake;
 mod incoming;
 mod outcome;
 mod passive_health;
+mod plain_exchange;
 mod plain_http;
 mod tunnel_record;
 mod error;
@@ -24,7 +25,7 @@ use ::http::Request;
 use ::http::request::Parts;
 use hyper::body::Incoming;
 
-pub use self::connection::{Connection, ConnectionGuards};
+pub use self::connection::{Connection, ConnectionGuards, InterimHeads};
 use self::error::SessionError;
 use self::incoming::{IncomingRequest, RouteDecision};
 pub use self::outcome::SessionOutcome;

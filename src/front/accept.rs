@@ -93,6 +93,7 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
         tls,
         is_anonymous: origin.is_anonymous,
         reserved: Rc::new(worker.pool.reserved()),
+        interim: Rc::default(),
         worker,
         listener,
         counts,

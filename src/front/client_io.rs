@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::config::model::ListenerTimeouts;
 use crate::net::stream::{Hangup, Stream};
 use crate::net::turns::TurnStream;
+use crate::session::InterimHeads;
 
 /// The phase of a connection, which decides about its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,20 +194,38 @@ impl Drop for BusyGuard {
 pub struct ClientIo {
     stream: TurnStream<Stream>,
     activity: Rc<ClientActivity>,
+    interim: Rc<InterimHeads>,
 }
 
 impl ClientIo {
-    /// Notes the activity of `stream` in `activity`.
-    pub fn new(stream: Stream, activity: Rc<ClientActivity>) -> Self {
+    /// Notes the activity of `stream` in `activity`, and writes `interim` when hyper has written everything.
+    pub fn new(stream: Stream, activity: Rc<ClientActivity>, interim: Rc<InterimHeads>) -> Self {
         Self {
             stream: TurnStream::new(stream),
             activity,
+            interim,
         }
     }
 
     /// The stream, for a tunnel.
     pub fn into_stream(self) -> Stream {
         self.stream.into_inner()
+    }
+
+    /// Writes interim responses. hyper flushes only when its buffer is empty, so that these bytes stand between
+    /// two responses: the session that has sent them has not responded yet.
+    fn poll_write_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let heads = self.interim.unwritten();
+            if heads.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let result = Pin::new(&mut self.stream).poll_write(cx, &heads);
+            match ready!(self.note_write(result))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => self.interim.wrote(length, cx),
+            }
+        }
     }
 
     fn note_write<T>(&self, result: Poll<T>) -> Poll<T> {
@@ -261,6 +280,7 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_interim(cx))?;
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         // hyper flushes at the end of each turn, whether or not it has read.
         self.activity.look_for_hangup(self.stream.get_ref());

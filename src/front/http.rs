@@ -72,7 +72,8 @@ pub async fn serve(
     let activity = Rc::new(ClientActivity::new(since));
     let slot = OpeningSlot::default();
     let service = service(&connection, &activity, &slot);
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&activity)));
+    let interim = Rc::clone(&connection.interim);
+    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&activity), interim));
     let mut http = http1::Builder::new()
         .preserve_header_case(true)
         .title_case_headers(true)

@@ -24,8 +24,8 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Request fields that are never forwarded: credentials for a proxy, and an expectation that hyper
-/// has met already.
+/// Request fields that are not forwarded as received: credentials for a proxy, and an expectation, of which
+/// there is only one that [can be passed on](expects_continue).
 const REQUEST_ONLY: [HeaderName; 2] = [HeaderName::from_static("proxy-authorization"), EXPECT];
 
 /// Which fields of a message are hop-by-hop, by their definition or because `Connection` names them.
@@ -78,6 +78,21 @@ pub fn strip_request(headers: &mut HeaderMap) {
     headers.remove(TE);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// The only expectation that there is (RFC 9110 section 10.1.1).
+pub const CONTINUE: HeaderValue = HeaderValue::from_static("100-continue");
+
+/// Whether the client waits for a 100 before it sends the body. hyper takes the last of several lines, so only a
+/// single one means the same to both.
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    let mut expectations = headers.get_all(EXPECT).iter();
+    match (expectations.next(), expectations.next()) {
+        (Some(expectation), None) => expectation
+            .as_bytes()
+            .eq_ignore_ascii_case(CONTINUE.as_bytes()),
+        _ => false,
     }
 }
 
@@ -282,6 +297,21 @@ mod tests {
             ],
             &[("set-cookie", "a")],
         );
+    }
+
+    #[test]
+    fn only_one_expectation_can_be_passed_on() {
+        for (lines, expects) in [
+            (&[][..], false),
+            (&["100-continue"], true),
+            (&["100-Continue"], true),
+            (&["100-continue", "100-continue"], false),
+            (&["100-continue, x"], false),
+            (&["x"], false),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|each| ("expect", *each)).collect();
+            assert_eq!(expects_continue(&headers(&lines)), expects, "{lines:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! A client connection as its sessions see it, and the permits that it holds while it is open.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
 
 use super::worker::Worker;
 use crate::config::model::{ListenerLimits, ListenerTimeouts};
@@ -39,6 +43,41 @@ pub struct Connection {
     pub tls: Option<TlsFacts>,
     /// The connections to endpoints that only this client may use.
     pub reserved: Rc<ReservedConnections>,
+    /// Interim responses to the current request.
+    pub interim: Rc<InterimHeads>,
+}
+
+/// The heads of interim responses on their way to a client. hyper cannot send any, so `front` writes them to the
+/// stream below hyper: when hyper has nothing to write, and the session waits for that before it responds.
+#[derive(Debug, Default)]
+pub struct InterimHeads(RefCell<Bytes>);
+
+impl InterimHeads {
+    /// Hands over heads, and waits until they have been written. The task of the client connection, which polls
+    /// this, is woken by [`wrote`](Self::wrote).
+    pub(super) async fn write(&self, heads: Vec<u8>) {
+        self.0.replace(heads.into());
+        std::future::poll_fn(|_| match self.0.borrow().is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    /// The bytes that have not been written yet.
+    pub fn unwritten(&self) -> Bytes {
+        self.0.borrow().clone()
+    }
+
+    /// Notes that `length` bytes have been written, and has the session go on after the last one.
+    pub fn wrote(&self, length: usize, cx: &Context<'_>) {
+        let mut unwritten = self.0.borrow_mut();
+        let length = length.min(unwritten.len());
+        unwritten.advance(length);
+        if unwritten.is_empty() {
+            cx.waker().wake_by_ref();
+        }
+    }
 }
 
 /// The permits that a client connection holds while it is open.

@@ -201,6 +201,7 @@ async fn pass_on(
             sender,
             lease,
             return_to: None,
+            refused: None,
         },
     )
     .await

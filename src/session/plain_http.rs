@@ -5,15 +5,15 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ::http::header::HOST;
+use ::http::header::{CONNECTION, EXPECT, HOST};
 use ::http::request::Parts;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::attempts::Attempts;
 use super::error::SessionError;
 use super::outcome::SessionOutcome;
+use super::plain_exchange::{AwaitedResponse, RequestFailure, closed_unsent, send};
 use super::routed::RoutedRequest;
 use crate::observe::access_log;
 use crate::protocol::edit::Edit;
@@ -21,10 +21,9 @@ use crate::protocol::rejection::Rejection;
 use crate::protocol::{connection_auth, forwarded, hop_by_hop};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{
-    self, BlockedFields, BorrowedConnection, PoolKey, RequestBody, RequestSender, ResponseBody,
-    ReturnTo, UploadProgress,
+    self, BlockedFields, BorrowedConnection, InterimResponses, PoolKey, RefusedBody, RequestBody,
+    RequestSender, ResponseBody, ReturnTo,
 };
-use crate::upstream::unanswered::is_unanswered;
 
 /// Forwards the request and passes the response back.
 pub(super) async fn proxy(
@@ -37,9 +36,16 @@ pub(super) async fn proxy(
     }
     let edit = routed.request_edit();
     let limit = routed.connection.timeouts.request_body;
-    let (body, upload) = RequestBody::new(body, limit, || {
+    // HTTP/1.0 has neither interim responses nor expectations.
+    let has_interim = parts.version == Version::HTTP_11;
+    let expects = has_interim && hop_by_hop::expects_continue(&parts.headers);
+    let (mut body, upload) = RequestBody::new(body, limit, || {
         BlockedFields(edit.blocked().cloned().collect())
     });
+    let interim = InterimResponses::new(expects && !body.is_empty());
+    if expects {
+        body.hold(&interim);
+    }
     let mut request = Request::from_parts(parts, body);
     let mut attempts = Attempts::new(routed);
     let mut lease = attempts.next().await?;
@@ -49,7 +55,12 @@ pub(super) async fn proxy(
         let outgoing = Outgoing {
             request,
             copy: repeatable_copy.as_ref(),
-            upload: &upload,
+            awaited: AwaitedResponse {
+                lease: &lease,
+                upload: &upload,
+                interim: &interim,
+                has_interim,
+            },
         };
         let attempt = try_endpoint(routed, &mut attempts, &lease, outgoing).await;
         if let PlainAttempt::Responded(response, _) = &attempt {
@@ -91,7 +102,7 @@ struct Outgoing<'a> {
     request: Request<RequestBody>,
     /// A copy of it, if it may be sent twice.
     copy: Option<&'a Request<RequestBody>>,
-    upload: &'a UploadProgress,
+    awaited: AwaitedResponse<'a>,
 }
 
 /// The result of one attempt.
@@ -107,15 +118,23 @@ struct UsedConnection {
     sender: RequestSender,
     /// Whether it is or becomes the client's own, because it is authenticated.
     is_reserved: bool,
+    /// Set if the endpoint has responded without the body.
+    refused: Option<RefusedBody>,
 }
 
 impl UsedConnection {
     /// After `response`, which may have begun the authentication.
-    fn after(response: &Response<Incoming>, sender: RequestSender, is_reserved: bool) -> Self {
+    fn after(
+        response: &Response<Incoming>,
+        sender: RequestSender,
+        is_reserved: bool,
+        awaited: AwaitedResponse<'_>,
+    ) -> Self {
         let begins = connection_auth::is_in_response(response.headers());
         Self {
             sender,
             is_reserved: is_reserved || begins,
+            refused: awaited.interim.finish(),
         }
     }
 }
@@ -130,7 +149,7 @@ async fn try_endpoint(
     let Outgoing {
         mut request,
         copy,
-        upload,
+        awaited,
     } = outgoing;
     let worker = &routed.connection.worker;
     let authenticates = connection_auth::is_in_request(request.headers());
@@ -140,9 +159,9 @@ async fn try_endpoint(
     if let Some(mut sender) = reserved.or_else(pooled) {
         // The endpoint may be closing a connection that was used before right now (RFC 9112 section
         // 9.3.1). A request that it cannot have acted on is sent again.
-        match send(routed, &mut sender, request, upload).await {
+        match send(routed, &mut sender, request, awaited).await {
             Ok(response) => {
-                let used = UsedConnection::after(&response, sender, is_reserved);
+                let used = UsedConnection::after(&response, sender, is_reserved, awaited);
                 return PlainAttempt::Responded(response, used);
             }
             Err(RequestFailure::Unsent(unsent)) => request = *unsent,
@@ -158,9 +177,9 @@ async fn try_endpoint(
     let max_lines = routed.upstream.settings.max_header_lines;
     match http::open(reached.stream, reached.port, max_lines, &worker.tasks).await {
         Err(error) => PlainAttempt::Failed(RequestFailure::NoResponse(error)),
-        Ok(mut sender) => match send(routed, &mut sender, request, upload).await {
+        Ok(mut sender) => match send(routed, &mut sender, request, awaited).await {
             Ok(response) => {
-                let used = UsedConnection::after(&response, sender, authenticates);
+                let used = UsedConnection::after(&response, sender, authenticates, awaited);
                 PlainAttempt::Responded(response, used)
             }
             Err(RequestFailure::Unsent(unsent)) => {
@@ -189,64 +208,6 @@ fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
     copy
 }
 
-/// Why a request got no response.
-enum RequestFailure {
-    /// No byte of the request was written: the request.
-    Unsent(Box<Request<RequestBody>>),
-    /// The endpoint closed the connection, or its response is not valid HTTP.
-    NoResponse(hyper::Error),
-    /// The client's request body is not valid, or ended early.
-    UploadBroken(hyper::Error),
-    /// The client stopped sending its request body.
-    UploadStalled,
-    /// The endpoint sent no response head in time.
-    TooSlow,
-}
-
-impl RequestFailure {
-    /// Whether the endpoint sent no byte of a response, and ended the connection instead.
-    fn is_unanswered(&self) -> bool {
-        match self {
-            Self::NoResponse(error) => {
-                is_unanswered(error) || error.is_closed() || error.is_canceled()
-            }
-            _ => false,
-        }
-    }
-
-    fn into_error(self, lease: &Lease) -> SessionError {
-        let endpoint = &lease.endpoint().label;
-        match self {
-            Self::Unsent(_) => closed_unsent(lease),
-            Self::NoResponse(error) if error.is_parse_too_large() => SessionError {
-                rejection: Rejection::BadAnswer,
-                detail: Some(format!(
-                    "{endpoint}: the head of the response is longer than 64 KiB, or has more lines than `limits.header_count` of the upstream"
-                )),
-            },
-            Self::NoResponse(error) => {
-                SessionError::caused_by(Rejection::BadAnswer, endpoint, &error)
-            }
-            Self::UploadBroken(error) => {
-                SessionError::caused_by(Rejection::BadRequest, "request body", &error)
-            }
-            Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
-            Self::TooSlow => SessionError {
-                rejection: Rejection::ResponseTimeout,
-                detail: Some(format!("{endpoint}: no response in time")),
-            },
-        }
-    }
-}
-
-fn closed_unsent(lease: &Lease) -> SessionError {
-    let endpoint = &lease.endpoint().label;
-    SessionError {
-        rejection: Rejection::BadAnswer,
-        detail: Some(format!("{endpoint}: closed before the request was sent")),
-    }
-}
-
 /// Turns the client's request into ours to this endpoint.
 fn prepare(
     routed: &RoutedRequest<'_>,
@@ -256,12 +217,15 @@ fn prepare(
 ) -> Result<(), SessionError> {
     *request.uri_mut() = routed.uri.parse().map_err(|_| Rejection::BadTarget)?;
     *request.version_mut() = Version::HTTP_11;
-    let length = request.body().length();
+    let (length, is_held) = (request.body().length(), request.body().is_held());
     let headers = request.headers_mut();
     // The order matters: what a client sent under names of ours is gone before we write them, and
     // the configured changes come last, so that they can override all of it but the `Host`.
     hop_by_hop::strip_request(headers);
     hop_by_hop::frame_request(headers, length);
+    if is_held {
+        headers.insert(EXPECT, hop_by_hop::CONTINUE);
+    }
     forwarded::write(headers, &routed.forwarding());
     edit.apply(headers);
     let host = routed.host_for(lease);
@@ -270,47 +234,6 @@ fn prepare(
         HeaderValue::from_str(&host).map_err(|_| Rejection::BadHost)?,
     );
     Ok(())
-}
-
-/// Sends the request and waits for the response head, for `timeouts.response` after the last piece
-/// of the request. While the client is still sending, the endpoint need not respond.
-async fn send(
-    routed: &RoutedRequest<'_>,
-    sender: &mut RequestSender,
-    request: Request<RequestBody>,
-    upload: &UploadProgress,
-) -> Result<Response<Incoming>, RequestFailure> {
-    let limit = routed.upstream.timeouts().response;
-    let mut response = std::pin::pin!(sender.try_send_request(request));
-    let mut deadline = Instant::now() + limit;
-    loop {
-        match tokio::time::timeout_at(deadline, &mut response).await {
-            Ok(Ok(response)) => return Ok(response),
-            Ok(Err(mut failure)) => {
-                return Err(match failure.take_message() {
-                    Some(request) => RequestFailure::Unsent(Box::new(request)),
-                    None if upload.expired() => RequestFailure::UploadStalled,
-                    None if upload.is_broken() => {
-                        RequestFailure::UploadBroken(failure.into_error())
-                    }
-                    None => RequestFailure::NoResponse(failure.into_error()),
-                });
-            }
-            Err(_) => {
-                // Pieces of the body do not reset the timer, which would cost something each time.
-                // When it goes off, the deadline moves to where the last piece puts it.
-                let last = if upload.is_waiting() {
-                    Instant::now()
-                } else {
-                    upload.last_progress()
-                };
-                if last + limit <= deadline {
-                    return Err(RequestFailure::TooSlow);
-                }
-                deadline = last + limit;
-            }
-        }
-    }
 }
 
 async fn finish(
@@ -324,6 +247,8 @@ async fn finish(
         false => ReturnTo::Pool(Rc::clone(&routed.connection.worker.pool)),
     };
     let return_to = PoolKey::of(routed.upstream, &lease).map(|key| (store, key));
+    // Without the body, the next request would be read as a part of it.
+    let return_to = return_to.filter(|_| connection.refused.is_none());
     pass_back(
         routed,
         response,
@@ -331,6 +256,7 @@ async fn finish(
             sender: connection.sender,
             lease,
             return_to,
+            refused: connection.refused,
         },
     )
     .await
@@ -356,6 +282,11 @@ pub(super) async fn pass_back(
     let endpoint = Arc::clone(loan.lease.endpoint());
     routed.response_edit(&loan.lease).apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
+    if loan.refused.is_some() {
+        // The client may still send the body or not: what follows cannot be read (RFC 9110 section 10.1.1).
+        let close = HeaderValue::from_static("close");
+        parts.headers.insert(CONNECTION, close);
+    }
     // As long as the client has nothing of the response, it can still have a 502 instead.
     let body = ResponseBody::begin(body, loan)
         .await

@@ -3,6 +3,7 @@
 //! hyper's client does the message framing. A request borrows a connection, and returns it when the
 //! body of the response has ended; only then can another request use it.
 
+mod interim;
 mod merged;
 mod pool;
 mod pool_key;
@@ -17,6 +18,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::interim::{InterimResponse, InterimResponses, RefusedBody};
 pub use self::pool::Pool;
 pub use self::pool_key::PoolKey;
 pub use self::request::{BlockedFields, RequestBody, UploadProgress, UploadStalled};

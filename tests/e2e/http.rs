@@ -134,21 +134,108 @@ async fn announced_trailers_pass_both_ways() {
     client.line().await;
 }
 
+const EXPECTS: &str =
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-Continue\r\n\r\n";
+
 #[tokio::test]
-async fn a_client_that_waits_for_100_continue_gets_it_from_us() {
+async fn the_endpoint_permits_a_body_that_waits_for_100_continue() {
     let (endpoint, _proxy, mut client) = setup().await;
-    client
-        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
-        .await;
+    client.send(EXPECTS).await;
     let (mut served, head) = endpoint.request().await;
-    assert_eq!(head.value("expect"), None);
+    assert_eq!(head.value("expect"), Some("100-continue"));
+    served.send("HTTP/1.1 100 Continue\r\n\r\n").await;
     assert_eq!(client.head().await.status(), 100);
     client.send("hi").await;
     assert_eq!(served.body(&head).await, b"hi");
-    served
-        .send(format!("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{OK}"))
-        .await;
+    served.send(OK).await;
     assert_eq!(client.reply().await.1, "ok");
+    // Both connections can be used again.
+    client.send(GET).await;
+    served.head().await;
+    served.send(OK).await;
+    assert_eq!(client.reply().await.1, "ok");
+}
+
+#[tokio::test]
+async fn the_endpoint_refuses_a_body_before_the_client_has_sent_it() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client.send(EXPECTS).await;
+    let (mut served, _) = endpoint.request().await;
+    served
+        .send("HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n")
+        .await;
+    // The response is passed on as it comes, and no 100 before it.
+    let head = client.head().await;
+    assert_eq!(
+        (head.status(), head.value("connection")),
+        (401, Some("close"))
+    );
+    assert_eq!(client.chunk().await, Some(b"no".to_vec()));
+    served.send("2\r\nno\r\n0\r\n\r\n").await;
+    assert_eq!(client.chunk().await, Some(b"no".to_vec()));
+    assert_eq!((client.chunk().await, &*client.line().await), (None, ""));
+    client.closed().await;
+    served.closed().await;
+}
+
+#[tokio::test]
+async fn a_body_is_sent_to_an_endpoint_that_ignores_the_expectation() {
+    let (endpoint, _proxy, mut client) = setup().await;
+    client.send(EXPECTS).await;
+    let (mut served, head) = endpoint.request().await;
+    assert_eq!(client.head().await.status(), 100);
+    client.send("hi").await;
+    assert_eq!(served.body(&head).await, b"hi");
+    served.send(OK).await;
+    assert_eq!(client.reply().await.1, "ok");
+    // There is nothing to wait for without a body, and other expectations do not exist.
+    for request in [
+        EXPECTS.replace("Length: 2", "Length: 0"),
+        EXPECTS.replace("100-Continue\r\n\r\n", "x\r\n\r\nhi"),
+        EXPECTS.replace("HTTP/1.1", "HTTP/1.0") + "hi",
+    ] {
+        client.send(&request).await;
+        let head = served.head().await;
+        assert_eq!(head.value("expect"), None, "{request}");
+        served.body(&head).await;
+        served.send(OK).await;
+        assert_eq!(client.reply().await.1, "ok");
+    }
+}
+
+#[tokio::test]
+async fn interim_responses_are_passed_on_as_they_come() {
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-Hop: 1\r\n\
+        Connection: X-Hop\r\n\r\n";
+    let (endpoint, proxy, mut client) = setup().await;
+    client.send(GET.repeat(2)).await;
+    let (mut served, _) = endpoint.request().await;
+    for pipelined in [true, false] {
+        served.send(HINTS).await;
+        let head = client.head().await;
+        assert_eq!(head.start(), "HTTP/1.1 103 Early Hints");
+        assert_eq!(head.value("link"), Some("</a.css>; rel=preload"));
+        assert_eq!(
+            (head.value("x-hop"), head.value("connection")),
+            (None, None)
+        );
+        // Several, and the last one together with the response.
+        let both = HINTS.replace("103 Early Hints", "102 Processing") + HINTS + OK;
+        served.send(both).await;
+        assert_eq!(client.head().await.status(), 102);
+        assert_eq!(client.head().await.status(), 103);
+        assert_eq!(client.reply().await.1, "ok");
+        if pipelined {
+            served.head().await;
+        }
+    }
+    // HTTP/1.0 has none.
+    let mut old = proxy.connect().await;
+    old.send(GET.replace("HTTP/1.1", "HTTP/1.0")).await;
+    let (mut served, _) = endpoint.request().await;
+    served.send(format!("{HINTS}{OK}")).await;
+    let (head, body) = old.reply().await;
+    assert_eq!((head.status(), &*body), (200, "ok"));
 }
 
 const TOO_LARGE: &str = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 7\r\n\r\ntoo big";
@@ -164,7 +251,10 @@ async fn an_early_answer_arrives_although_the_rest_of_the_body_cannot_be_written
     let proxy = Proxy::start(&config).await;
     let body = Random(7).bytes(4 << 20);
     let mut client = proxy.connect().await;
-    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     client.send(head).await;
     let (socket, _) = listener.accept().await.unwrap();
     socket.readable().await.unwrap();
@@ -191,7 +281,10 @@ async fn an_early_answer_of_an_endpoint_that_closes_arrives() {
     let body = Random(7).bytes(1 << 20);
     for _ in 0..10 {
         let mut client = proxy.connect().await;
-        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         client.send(head).await;
         let (mut served, _) = endpoint.request().await;
         let answer = async move {

@@ -80,6 +80,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             limits: ListenerLimits::default(),
             secure: false,
             reserved: Rc::new(worker.pool.reserved()),
+            interim: Rc::default(),
         });
         let http = Rc::downgrade(&connection);
         let admission = Arc::<Admission>::default();

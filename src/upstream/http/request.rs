@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::interim::{BodyRefused, InterimResponses, PERMISSION_TIMEOUT};
 use super::merged::MergedBody;
 use crate::config::model::same_variable;
 use crate::protocol::hop_by_hop::BodyLength;
@@ -66,7 +68,39 @@ pub enum RequestBody {
         alarm: Pin<Box<Sleep>>,
         /// The fields that are removed from trailers: those that are removed from the head, too.
         blocked: BlockedFields,
+        /// Where the endpoint permits the body, as long as it has not.
+        held: Option<HeldBody>,
     },
+}
+
+/// A body that waits for the endpoint's permission.
+#[derive(Debug)]
+pub struct HeldBody {
+    interim: Arc<InterimResponses>,
+    /// Whether the time for a decision runs: hyper has written the head, and asks for the body.
+    is_timed: bool,
+}
+
+impl HeldBody {
+    /// Waits for the permission, or for the time after which none is needed.
+    fn poll_permitted(
+        &mut self,
+        mut alarm: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BodyRefused>> {
+        if let Poll::Ready(decided) = self.interim.poll_permission(cx) {
+            return Poll::Ready(decided);
+        }
+        if !self.interim.is_undecided() {
+            return Poll::Pending;
+        }
+        if !std::mem::replace(&mut self.is_timed, true) {
+            alarm.as_mut().reset(Instant::now() + PERMISSION_TIMEOUT);
+        }
+        ready!(alarm.poll(cx));
+        self.interim.permit_body();
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Fields of a client that are not forwarded.
@@ -126,9 +160,25 @@ impl RequestBody {
                 upload: Rc::clone(&upload),
                 alarm,
                 blocked: blocked(),
+                held: None,
             },
             upload,
         )
+    }
+
+    /// Holds the body back until the endpoint permits it.
+    pub fn hold(&mut self, interim: &Arc<InterimResponses>) {
+        if let Self::Upload { held, .. } = self {
+            *held = Some(HeldBody {
+                interim: Arc::clone(interim),
+                is_timed: false,
+            });
+        }
+    }
+
+    /// Whether the body is held back.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Upload { held: Some(_), .. })
     }
 
     /// Whether there is no body.
@@ -159,10 +209,17 @@ impl Body for RequestBody {
             upload,
             alarm,
             blocked,
+            held,
         } = self.get_mut()
         else {
             return Poll::Ready(None);
         };
+        if let Some(waiting) = held {
+            if let Err(refused) = ready!(waiting.poll_permitted(alarm.as_mut(), cx)) {
+                return Poll::Ready(Some(Err(refused.into())));
+            }
+            *held = None;
+        }
         if let Poll::Ready(piece) = Pin::new(&mut **body).poll_frame(cx) {
             upload.waiting.set(false);
             upload.progress.set(Instant::now());

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::interim::RefusedBody;
 use super::merged::MergedBody;
 use super::pool::Pool;
 use super::pool_key::PoolKey;
@@ -25,6 +26,8 @@ pub struct BorrowedConnection {
     pub lease: Lease,
     /// Where it is returned; `None` if it must not be used again.
     pub return_to: Option<(ReturnTo, PoolKey)>,
+    /// Set if the endpoint has refused the body of the request: the connection is closed with the response.
+    pub refused: Option<RefusedBody>,
 }
 
 /// Where a connection is returned.
