@@ -79,7 +79,7 @@ pub(super) const ROUTE: KeyTable = KeyTable {
             "host",
             ValueKind::Text,
             "",
-            "Endpoints receive this `Host` header, with a port or without; without this key, the one that `preserve_host` decides. It excludes `preserve_host = false`.",
+            "Endpoints receive this `Host` header, with a port or without; without this key, the one that `preserve_host` decides. It excludes `preserve_host = false`. The requests that the route matches do not depend on it: that is `hosts`.",
         )
         .shown(r#"host = "chat.internal""#),
         table("timeouts", &TIMEOUTS),
