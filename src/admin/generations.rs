@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::exchange::exchange;
 use crate::handover::identity::Identity;
 use crate::handover::link::Link;
+use crate::observe::causes::with_causes;
 use crate::session::Shared;
 
 /// How often each is asked for its counts.
@@ -129,7 +130,7 @@ impl OlderGeneration {
         let sent = async { exchange(self.link.connect().await?, request).await };
         let response = tokio::time::timeout(RESPONSE_TIMEOUT, sent).await;
         let response = response.map_err(|_| silent("no response in time".to_owned()))?;
-        response.map_err(|error| silent(error.to_string()))
+        response.map_err(|error| silent(with_causes(&*error)))
     }
 
     async fn look(&self) -> Option<()> {
@@ -167,7 +168,7 @@ impl Generations {
         let named = older.find(|older| older.identity.generation == generation);
         named.ok_or_else(|| {
             ApiError::not_found(format!(
-                "there is no generation {generation}; `/v1/status` lists the generations that are running"
+                "there is no generation {generation}; `tidegate status` lists the generations that are running"
             ))
         })
     }

@@ -30,6 +30,7 @@ use crate::handover::link::Link;
 use crate::net::bind::ListeningSocket;
 use crate::net::stream::Socket;
 use crate::net::turns::TurnTask;
+use crate::observe::causes::with_causes;
 
 /// Connections at once; for a further one, another is closed.
 const MAX_CONNECTIONS: usize = 32;
@@ -227,7 +228,8 @@ async fn serve(
         }
     };
     if let Ok(Err(error)) = tokio::time::timeout(MAX_LIFETIME, served).await {
-        tracing::debug!(%error, "an admin connection ended with an error");
+        let error = with_causes(&error);
+        tracing::debug!(error, "an admin connection ended with an error");
     }
 }
 

@@ -73,7 +73,7 @@ impl FileThread {
                 Err(panic) => std::panic::resume_unwind(panic),
             },
             Err(_) => {
-                tracing::error!(timeout = ?FILES_TIMEOUT, "a file system does not respond; files are not read until it does");
+                tracing::error!(timeout = %humantime::format_duration(FILES_TIMEOUT), "a file system does not respond; files are not read until it does");
                 Err(FileThreadError::TimedOut)
             }
         }

@@ -49,7 +49,11 @@ impl Process {
     async fn stop_by(mut self, shutdown: Shutdown) -> Exit {
         let grace = shutdown.grace;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
-        tracing::info!(tunnels = self.totals().tunnels_open, ?grace, "draining");
+        tracing::info!(
+            tunnels = self.totals().tunnels_open,
+            grace = %humantime::format_duration(grace),
+            "draining"
+        );
         // Dropping the orders wakes the operators who wait: they are answered that the process is stopping.
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
@@ -87,7 +91,7 @@ impl Process {
         let tunnels = self.totals().tunnels_open;
         tracing::info!(
             tunnels,
-            ?over,
+            over = over.map(|over| tracing::field::display(humantime::format_duration(over))),
             "draining; the new process accepts connections now"
         );
         let why = tokio::select! {

@@ -115,7 +115,7 @@ impl Process {
         self.reloader.listeners().pause().await;
         tracing::info!(
             pid = successor.pid(),
-            ?settle,
+            settle = %humantime::format_duration(settle),
             "the new process accepts connections"
         );
         let until = tokio::time::Instant::now() + settle;

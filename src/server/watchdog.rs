@@ -29,7 +29,8 @@ impl ServiceNotifier {
             return Self(tasks);
         }
         if let Some(limit) = systemd::watchdog() {
-            tracing::debug!(?limit, "notifying the systemd watchdog");
+            let shown = humantime::format_duration(limit);
+            tracing::debug!(limit = %shown, "notifying the systemd watchdog");
             let view = Arc::clone(view);
             tasks.spawn(async move { feed(&view.workers, limit, systemd::feed_watchdog).await });
         }

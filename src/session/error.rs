@@ -1,6 +1,7 @@
 //! The error of a session: the rejection that the client gets, and the detail that only the log
 //! shows.
 
+use crate::observe::causes::with_causes;
 use crate::protocol::rejection::Rejection;
 
 /// A rejection, and the detail that the log shows with it.
@@ -28,16 +29,10 @@ impl SessionError {
     ) -> Self {
         // hyper's own message ("connection error") is only the first link of the chain: the cause
         // that an operator can act on comes later.
-        let mut detail = format!("{endpoint}: {error}");
-        let mut source = error.source();
-        while let Some(error) = source {
-            detail.push_str(": ");
-            detail.push_str(&error.to_string());
-            source = error.source();
-        }
+        let causes = with_causes(error);
         Self {
             rejection,
-            detail: Some(detail),
+            detail: Some(format!("{endpoint}: {causes}")),
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::net::stream::{Socket, Stream};
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The timeout passed.
-    #[error("connection timed out after {0:?}")]
+    #[error("connection timed out after {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The name could not be resolved.
     #[error("cannot resolve the name: {0}")]

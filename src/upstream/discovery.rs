@@ -44,7 +44,7 @@ pub enum LookupError {
     #[error("{0}")]
     Failed(String),
     /// The lookup timed out.
-    #[error("no response within {0:?}")]
+    #[error("no response within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
 }
 

@@ -36,7 +36,7 @@ pub enum HealthCheckError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The check timed out.
-    #[error("no {what} within {limit:?}")]
+    #[error("no {what} within {}", humantime::format_duration(*limit))]
     Timeout {
         /// What was missing.
         what: &'static str,

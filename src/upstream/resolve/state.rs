@@ -32,7 +32,7 @@ pub enum ResolveError {
     #[error("{0}")]
     Failed(Arc<str>),
     /// There was no answer in time.
-    #[error("no answer within {0:?}")]
+    #[error("no answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
 }
 
