@@ -25,6 +25,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use self::operation::{GENERATION, Operation};
 use super::error::ApiError;
@@ -202,7 +203,9 @@ impl Query {
         let given = self.only(&[GENERATION]);
         let number = given.first().map(|(_, text)| text.parse());
         let wrong = |_| {
-            ApiError::bad_request("`generation` must be a number from the list in `/v1/status`")
+            ApiError::bad_request(
+                "`generation` must be a number; `tidegate status` lists the generations",
+            )
         };
         number.transpose().map_err(wrong)
     }
@@ -226,11 +229,20 @@ impl Query {
     }
 }
 
+/// Reads parameters into their types, which are all optional.
 fn read<T: DeserializeOwned>(pairs: &[(&str, &str)]) -> Result<T, ApiError> {
-    let query = form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(pairs)
-        .finish();
-    serde_urlencoded::from_str(&query).map_err(|error| ApiError::bad_request(error.to_string()))
+    let of = |pairs: &[(&str, &str)]| {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(pairs)
+            .finish();
+        serde_urlencoded::from_str(&query)
+    };
+    of(pairs).map_err(|error| {
+        // The error does not say which of them it is about: each is tried alone.
+        let is_wrong = |pair: &&(&str, &str)| of(&[**pair]).is_err();
+        let name = pairs.iter().find(is_wrong).map_or("", |(name, _)| *name);
+        ApiError::bad_request(format!("`{name}`: {}", plain(&error.to_string())))
+    })
 }
 
 async fn collected(body: Incoming) -> Result<Bytes, ApiError> {
@@ -248,12 +260,95 @@ async fn collected(body: Incoming) -> Result<Bytes, ApiError> {
 /// Parses a body in JSON; an empty body counts as an empty object.
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::bad_request(format!("invalid request body: {error}")))
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::bad_request(
+            "the request body must be a JSON object",
+        ));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        ApiError::bad_request(match error.classify() {
+            Category::Data => format!("the request body is not valid: {}", data_error(&error)),
+            _ => format!("the request body is not valid JSON at line {line}, column {column}"),
+        })
+    })
+}
+
+/// What is wrong with data in valid JSON, in the words of JSON and without the place, which is known by the
+/// names in the text.
+pub fn data_error(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let place = format!(" at line {line} column {column}");
+    let text = error.to_string();
+    plain(text.strip_suffix(&place).unwrap_or(&text))
+}
+
+/// The text of an error of serde, without the types of Rust.
+fn plain(text: &str) -> String {
+    let text = &text.replacen("unknown variant", "unknown value", 1);
+    let (before, expected) = text.rsplit_once("expected ").unwrap_or((text, ""));
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" => "a text",
+        "" if text == "invalid digit found in string" => return "not a whole number".to_owned(),
+        _ => return text.to_owned(),
+    };
+    format!("{before}expected {expected}")
 }
 
 fn json(value: &impl Serialize) -> Result<Bytes, ApiError> {
     let body =
         serde_json::to_vec(value).map_err(|error| ApiError::unavailable(error.to_string()))?;
     Ok(body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::close::CloseRequest;
+    use super::tunnels::ListTunnelsRequest;
+    use super::*;
+
+    #[test]
+    fn a_wrong_body_is_explained_in_the_words_of_json() {
+        let check = |body: &str, expected: &str| {
+            let error = parsed::<CloseRequest>(body.as_bytes()).unwrap_err();
+            assert_eq!(error.body.error, format!("the request body {expected}"));
+        };
+        check("nonsense", "must be a JSON object");
+        check("[]", "must be a JSON object");
+        check("{\"all\": tru}", "is not valid JSON at line 1, column 12");
+        check("{\"all\": true", "is not valid JSON at line 1, column 12");
+        check(
+            "{\"code\": \"1012\"}",
+            "is not valid: invalid type: string \"1012\", expected a whole number",
+        );
+        check(
+            "{\"per_second\": \"9\"}",
+            "is not valid: invalid type: string \"9\", expected a number",
+        );
+        check(
+            "{\"order\": \"newest\"}",
+            "is not valid: unknown value `newest`, expected `oldest` or `random`",
+        );
+        let over = "is not valid: `10x` is not a valid duration; use e.g. `90s` or `10m`";
+        check("{\"over\": \"10x\"}", over);
+        assert!(parsed::<CloseRequest>(b" {}").is_ok() && parsed::<CloseRequest>(b"").is_ok());
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_named() {
+        let check = |pair: (&str, &str), expected: &str| {
+            let pairs = [("sort", "age"), pair];
+            let pairs = &pairs[usize::from(pair.0 == "sort")..];
+            let error = read::<ListTunnelsRequest>(pairs).unwrap_err();
+            assert_eq!(error.body.error, expected);
+        };
+        check(("limit", "x"), "`limit`: not a whole number");
+        check(
+            ("rate_window", "x"),
+            "`rate_window`: `x` is not a valid duration; use e.g. `90s` or `10m`",
+        );
+    }
 }

@@ -67,6 +67,22 @@ impl ApiError {
     }
 }
 
+/// Names that a message lists.
+const LISTED_NAMES: usize = 10;
+
+/// Names for a message: the first few, and how many others there are.
+pub fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(LISTED_NAMES);
+    let mut listed: Vec<String> = names.take(LISTED_NAMES).map(str::to_owned).collect();
+    if more > 0 {
+        listed.push(format!("and {more} more"));
+    }
+    match listed.is_empty() {
+        true => "none".to_owned(),
+        false => listed.join(", "),
+    }
+}
+
 impl From<WorkerUnresponsive> for ApiError {
     fn from(error: WorkerUnresponsive) -> Self {
         Self::unavailable(error.to_string())
@@ -82,5 +98,22 @@ impl From<TooManyJobs> for ApiError {
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.body.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_lists_a_few_names() {
+        let names: Vec<String> = (1..=12).map(|number| format!("n{number}")).collect();
+        let of = |count: usize| listed(names.iter().take(count).map(String::as_str));
+        assert_eq!(of(0), "none");
+        assert_eq!(of(2), "n1, n2");
+        assert_eq!(
+            of(12),
+            "n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, and 2 more"
+        );
     }
 }

@@ -92,6 +92,34 @@ impl TunnelFilter {
     }
 }
 
+/// Writes which tunnels it selects, in words.
+impl fmt::Display for TunnelFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn part(words: &str, value: Option<&dyn fmt::Display>) -> Option<String> {
+            value.map(|value| format!("{words} {value}"))
+        }
+        fn shown<T: fmt::Display>(value: &Option<T>) -> Option<&dyn fmt::Display> {
+            value.as_ref().map(|value| value as &dyn fmt::Display)
+        }
+        let parts = [
+            part("with id", shown(&self.id)),
+            part("of listener", shown(&self.listener)),
+            part("of route", shown(&self.route)),
+            part("of upstream", shown(&self.upstream)),
+            part("to endpoint", shown(&self.endpoint)),
+            part("of client", shown(&self.client)),
+            part("for host", shown(&self.host)),
+            part("open for at least", shown(&self.older_than)),
+            part("without data for at least", shown(&self.idle_for)),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        match parts.is_empty() {
+            true => f.write_str("all tunnels"),
+            false => write!(f, "tunnels {}", parts.join(", ")),
+        }
+    }
+}
+
 /// Serializes these types as text.
 macro_rules! as_text {
     ($($name:ident),+) => { $(
@@ -204,6 +232,15 @@ mod tests {
         let all: TunnelFilter =
             serde_json::from_str(r#"{"client":"0.0.0.0/0","older_than":"0s"}"#).unwrap();
         assert!(all.is_everything());
+    }
+
+    #[test]
+    fn a_filter_is_shown_in_words() {
+        let text = r#"{"route":"chat","client":"10.0.0.0/8","older_than":"10m"}"#;
+        let filter: TunnelFilter = serde_json::from_str(text).unwrap();
+        let words = "tunnels of route chat, of client 10.0.0.0/8, open for at least 10m";
+        assert_eq!(filter.to_string(), words);
+        assert_eq!(TunnelFilter::default().to_string(), "all tunnels");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::closing::JobInfo;
-use crate::admin::error::ApiError;
+use crate::admin::error::{ApiError, listed};
 use crate::admin::view::View;
 use crate::config::model::{CloseOrder, ClosePace};
 use crate::displace::jobs::{self, JobSpec, Speed};
@@ -88,7 +88,7 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     let words = words(&close)?;
     if close.filter.is_everything() && !close.all {
         return Err(ApiError::bad_request(
-            "an empty filter selects all tunnels; set `all` to confirm",
+            "an empty filter selects all tunnels; confirm that with `all` (--all)",
         ));
     }
     let speed = speed(&close)?;
@@ -107,7 +107,7 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
         return Ok(response);
     }
     let (code, reason) = (words.code, words.reason.clone());
-    let description = serde_json::to_string(&*filter).unwrap_or_default();
+    let description = filter.to_string();
     let closing = JobSpec {
         description,
         speed,
@@ -141,7 +141,7 @@ fn speed(close: &CloseRequest) -> Result<Speed, ApiError> {
     let speed = match (close.per_second, close.over) {
         (Some(_), Some(_)) => {
             return Err(ApiError::bad_request(
-                "set `per_second` or `over`, not both",
+                "set `per_second` (--rate) or `over`, not both",
             ));
         }
         (Some(rate), None) => Speed::Paced(ClosePace::PerSecond(rate)),
@@ -153,7 +153,7 @@ fn speed(close: &CloseRequest) -> Result<Speed, ApiError> {
         .is_some_and(|rate| !(MIN_RATE..=MAX_RATE).contains(&rate))
     {
         return Err(ApiError::bad_request(format!(
-            "`per_second` must be from {MIN_RATE} to {MAX_RATE}"
+            "`per_second` (--rate) must be from {MIN_RATE} to {MAX_RATE}"
         )));
     }
     Ok(speed)
@@ -162,31 +162,42 @@ fn speed(close: &CloseRequest) -> Result<Speed, ApiError> {
 /// Refuses a filter that matched nothing because a name in it does not exist: that is a typing error.
 fn check_names(view: &View, filter: &TunnelFilter) -> Result<(), ApiError> {
     let snapshot = view.shared.snapshot.load();
-    let unknown =
-        |what: &str, name: &str| Err(ApiError::not_found(format!("there is no {what} `{name}`")));
+    let unknown = |what: &str, name: &str, known: String| {
+        Err(ApiError::not_found(format!(
+            "there is no {what} `{name}`; known: {known}"
+        )))
+    };
     if let Some(name) = filter.route.as_deref().filter(|it| !snapshot.has_route(it)) {
-        return unknown("route", name);
+        let names = snapshot.routes().iter().map(|it| &*it.settings.name);
+        return unknown("route", name, listed(names));
     }
-    if let Some(name) = filter
-        .upstream
-        .as_deref()
-        .filter(|it| snapshot.upstream(it).is_none())
-    {
-        return unknown("upstream", name);
+    let has_upstream = |name: &str| snapshot.upstream(name).is_some();
+    if let Some(name) = filter.upstream.as_deref().filter(|it| !has_upstream(it)) {
+        let names = snapshot.upstreams().iter().map(|it| &*it.name);
+        return unknown("upstream", name, listed(names));
     }
     let listening = view.listening.load();
     let has_listener = |name: &str| listening.iter().any(|it| *it.name == *name);
     if let Some(name) = filter.listener.as_deref().filter(|it| !has_listener(it)) {
-        return unknown("listener", name);
+        return unknown(
+            "listener",
+            name,
+            listed(listening.iter().map(|it| &*it.name)),
+        );
     }
     let has_endpoint = |label: &str| {
         let mut upstreams = snapshot.upstreams().iter();
         upstreams.any(|it| it.endpoints().iter().any(|it| *it.label == *label))
     };
-    if let Some(label) = filter.endpoint.as_deref().filter(|it| !has_endpoint(it)) {
-        return unknown("endpoint", label);
+    match filter.endpoint.as_deref().filter(|it| !has_endpoint(it)) {
+        Some(name) if has_upstream(name) => Err(ApiError::not_found(format!(
+            "`{name}` is an upstream, not an endpoint: select it by `upstream` (--upstream)"
+        ))),
+        Some(name) => Err(ApiError::not_found(format!(
+            "there is no endpoint `{name}`; `tidegate status` lists all endpoints"
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Which job to stop.
@@ -205,7 +216,7 @@ pub fn stop(view: &View, stop: StopJobRequest) -> Result<JobInfo, ApiError> {
     let job = view.jobs.stop(stop.job);
     let job = job.ok_or_else(|| {
         ApiError::not_found(format!(
-            "no job {} is running; `/v1/status` lists the jobs",
+            "no job {} is running; `tidegate status` lists the jobs",
             stop.job
         ))
     })?;

@@ -8,9 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::upstreams::EndpointInfo;
-use crate::admin::error::ApiError;
+use crate::admin::error::{ApiError, listed};
 use crate::admin::view::View;
 use crate::displace::live_tunnels::LiveTunnels;
+use crate::snapshot::Snapshot;
 use crate::upstream::group::{Member, Upstream};
 
 /// Which endpoint to change.
@@ -126,10 +127,9 @@ fn find(view: &View, request: &EndpointRequest) -> Result<(Arc<Upstream>, Member
     if let Some(name) = &request.upstream
         && snapshot.upstream(name).is_none()
     {
-        let names: Vec<&str> = snapshot.upstreams().iter().map(|it| &*it.name).collect();
-        let names = names.join(", ");
+        let names = listed(snapshot.upstreams().iter().map(|it| &*it.name));
         return Err(ApiError::not_found(format!(
-            "there is no upstream `{name}`; configured: {names}"
+            "there is no upstream `{name}`; known: {names}"
         )));
     }
     let wanted = |upstream: &&Arc<Upstream>| {
@@ -143,20 +143,47 @@ fn find(view: &View, request: &EndpointRequest) -> Result<(Arc<Upstream>, Member
         matches.extend(member.map(|member| (Arc::clone(upstream), member)));
     }
     match matches.as_slice() {
-        [] => Err(ApiError::not_found(format!(
-            "there is no endpoint `{}`; `tidegate status` lists all endpoints",
-            request.endpoint
-        ))),
+        [] => Err(unknown(view, &snapshot, request)),
         [_] => Ok(matches.swap_remove(0)),
         several => {
             let names: Vec<&str> = several.iter().map(|(it, _)| &*it.name).collect();
             Err(ApiError::conflict(format!(
-                "several upstreams have an endpoint `{}`; set the upstream to one of {}",
+                "several upstreams have an endpoint `{}`: choose one of {} (`upstream`, --upstream)",
                 request.endpoint,
                 names.join(", ")
             )))
         }
     }
+}
+
+/// The error of an endpoint that does not exist. What it names instead decides about the advice.
+fn unknown(view: &View, snapshot: &Snapshot, request: &EndpointRequest) -> ApiError {
+    let name = &*request.endpoint;
+    let endpoints = |upstream: &Upstream| {
+        let endpoints = upstream.endpoints();
+        listed(endpoints.iter().map(|it| &*it.label))
+    };
+    let listening = view.listening.load();
+    let error = if let Some(upstream) = snapshot.upstream(name) {
+        format!(
+            "`{name}` is an upstream; name one of its endpoints: {}",
+            endpoints(upstream)
+        )
+    } else if let Some(upstream) = request
+        .upstream
+        .as_deref()
+        .and_then(|it| snapshot.upstream(it))
+    {
+        let (of, known) = (&upstream.name, endpoints(upstream));
+        format!("upstream `{of}` has no endpoint `{name}`; known: {known}")
+    } else if listening.iter().any(|it| *it.name == *name) {
+        format!(
+            "`{name}` is a listener, not an endpoint; `tidegate drain --listener {name}` drains it"
+        )
+    } else {
+        format!("there is no endpoint `{name}`; `tidegate status` lists all endpoints")
+    };
+    ApiError::not_found(error)
 }
 
 fn steered(view: &View, upstream: &Upstream, member: &Member) -> EndpointChangeResponse {

@@ -219,7 +219,7 @@ fn check(layout: &ListTunnelsRequest) -> Result<usize, ApiError> {
         .is_some_and(|window| window.0 > MAX_RATE_WINDOW || window.0.is_zero())
     {
         return Err(ApiError::bad_request(
-            "`rate_window` must be more than 0 and at most 10s",
+            "`rate_window` (--rates) must be more than 0 and at most 10s",
         ));
     }
     Ok(limit)
