@@ -262,9 +262,55 @@ fn mismatch<'a>(
     (!subprotocols.is_empty() && !offered).then_some(Mismatch::Subprotocols)
 }
 
-/// Why a route does not take a request whose host and path match, as text for an operator; `None` if
-/// nothing speaks against it.
+/// Everything that speaks against a route for a request, as text for an operator; `None` if nothing does.
 pub fn why_not(route: &RouteConfig, request: &RouteQuery<'_>) -> Option<String> {
+    let reasons = [
+        (!route.fits_host(request.host)).then(|| wrong_host(&route.hosts, request.host)),
+        wrong_path(&route.path, request.path),
+        unmet_condition(route, request),
+    ];
+    let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// Hosts of a route that a reason lists.
+const LISTED_HOSTS: usize = 5;
+
+fn wrong_host(hosts: &[HostPattern], host: &str) -> String {
+    let is_deeper = |pattern: &&HostPattern| match pattern {
+        HostPattern::Exact(_) => false,
+        HostPattern::Wildcard(parent) => host
+            .strip_suffix(&**parent)
+            .is_some_and(|labels| labels.ends_with('.')),
+    };
+    if let Some(wildcard) = hosts.iter().find(is_deeper) {
+        return format!("its host `{wildcard}` stands for exactly one label more");
+    }
+    let listed = hosts.iter().take(LISTED_HOSTS);
+    let mut listed: Vec<String> = listed.map(|host| format!("`{host}`")).collect();
+    if let Some(more @ 1..) = hosts.len().checked_sub(LISTED_HOSTS) {
+        listed.push(format!("{more} more"));
+    }
+    match listed.as_slice() {
+        [only] => format!("its host is {only}"),
+        several => format!("its hosts are {}", several.join(", ")),
+    }
+}
+
+fn wrong_path(wanted: &PathMatch, path: &str) -> Option<String> {
+    match wanted {
+        _ if wanted.fits(path) => None,
+        PathMatch::Any => None,
+        PathMatch::Exact(exact) => Some(format!("its path is `{exact}`")),
+        PathMatch::Prefix(prefix) if path.starts_with(&**prefix) => Some(format!(
+            "its path prefix `{prefix}` matches whole segments only"
+        )),
+        PathMatch::Prefix(prefix) => Some(format!("its path prefix is `{prefix}`")),
+    }
+}
+
+/// The first condition apart from host and path that a request does not meet.
+fn unmet_condition(route: &RouteConfig, request: &RouteQuery<'_>) -> Option<String> {
     let methods = &route.conditions.methods;
     let has_method =
         request.handshake.is_some() || methods.is_empty() || methods.contains(request.method);
@@ -283,13 +329,6 @@ pub fn why_not(route: &RouteConfig, request: &RouteQuery<'_>) -> Option<String> 
         Some(Mismatch::Subprotocols) => "the client offers none of its subprotocols".to_owned(),
         None => return None,
     })
-}
-
-/// Whether a route matches the host and the path of a request.
-pub fn is_candidate(route: &RouteConfig, request: &RouteQuery<'_>) -> bool {
-    let mut hosts = route.hosts.iter();
-    (route.hosts.is_empty() || hosts.any(|host| host.fits(request.host)))
-        && route.path.fits(request.path)
 }
 
 /// Whether a route's methods have to include the request's.

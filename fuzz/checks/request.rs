@@ -141,7 +141,7 @@ fn check_route(
         PathMatch::Exact(path) => (2, path.len()),
     };
     let fitting = routes.iter().enumerate().filter(|(_, route)| {
-        route::is_candidate(route, &query) && route::why_not(route, &query).is_none()
+        route::why_not(route, &query).is_none()
     });
     let best = fitting.max_by_key(|(at, route)| {
         let order = std::cmp::Reverse(*at);

@@ -170,12 +170,13 @@ async fn explain_shows_what_would_happen_to_a_request() {
          [upstream.main]\nendpoints = [\"{}\"]\n",
         echo.address
     );
-    let (_proxy, operator) = Operator::start(&config).await;
+    let (proxy, operator) = Operator::start(&config).await;
     let explain = |question: Value| {
         let operator = &operator;
         async move { operator.post("/v1/explain", &question).await.1 }
     };
-    let url = "ws://a.example/chat/room?x=1";
+    let port = proxy.address().port();
+    let url = format!("ws://a.example:{port}/chat/room?x=1");
     let explained = explain(json!({ "url": url })).await;
     assert_eq!(
         (&explained["route"], &explained["endpoint_path"]),
@@ -207,11 +208,52 @@ async fn explain_shows_what_would_happen_to_a_request() {
         ),
         (&json!("origin-denied"), &json!(403))
     );
-    let explained = explain(json!({ "url": "wss://a.example/other" })).await;
+    assert_eq!(explained["origins"], json!(["https://chat.example.com"]));
+    let other = format!("ws://a.example:{port}/other");
+    let explained = explain(json!({ "url": other })).await;
     assert_eq!(explained["response"]["reason"], "no-route");
     // None of these requests has reached the endpoint or a counter.
     assert_eq!(echo.served(), 0);
     assert_eq!(operator.get("/v1/status").await["rejections"], 0);
+}
+
+#[tokio::test]
+async fn explain_says_of_each_route_why_it_does_not_match() {
+    let echo = Echo::start("echo").await;
+    let route = |name: &str, match_: &str| {
+        format!("[[route]]\nname = \"{name}\"\n{match_}\nupstream = \"main\"\n")
+    };
+    let config = [
+        "[listener.main]\nbind = [\"127.0.0.1:0\"]\n",
+        &route("far", "hosts = [\"b.example\"]\npath = \"/b\""),
+        &route("host", "hosts = [\"*.a.example\"]\npath_prefix = \"/chat\""),
+        &route("path", "hosts = [\"a.example\"]\npath_prefix = \"/cha\""),
+        &route(
+            "header",
+            "path = \"/chat\"\nheaders = { x-tenant = \"acme\" }",
+        ),
+        &format!("[upstream.main]\nendpoints = [\"{}\"]\n", echo.address),
+    ]
+    .concat();
+    let (proxy, operator) = Operator::start(&config).await;
+    let url = format!("ws://a.example:{}/chat", proxy.address().port());
+    let words = ["explain", &url];
+    let printed = operator.run(&words).await;
+    let expected = format!(
+        "listener  main\n\
+         request   a.example /chat (handshake)\n\
+         route     none\n\
+         \x20         not header: header `x-tenant` is missing or has another value\n\
+         \x20         not path: its path prefix `/cha` matches whole segments only\n\
+         \x20         not host: its host is `*.a.example`\n\
+         \x20         not far: its host is `b.example`; its path is `/b`\n\
+         response  404 no-route: Nothing is served at this host and path.\n"
+    );
+    assert_eq!(printed.out, expected);
+    let deeper = url.replace("a.example", "x.y.a.example");
+    let printed = operator.run(&["explain", &deeper]).await;
+    let host = "not host: its host `*.a.example` stands for exactly one label more";
+    assert!(printed.out.contains(host), "{}", printed.out);
 }
 
 #[tokio::test]
@@ -225,22 +267,31 @@ async fn explain_tells_certificates_on_different_listeners_apart() {
     let config = [ADMIN, tls, &config].concat();
     let proxy = Proxy::start_in(folder, &config).await;
     let operator = Operator::of(&proxy).await;
-    let explained = |url: &'static str| {
-        let operator = &operator;
+    let explained = |scheme: &str, listener: &str, path: &str| {
+        let (operator, port) = (&operator, proxy.address_of(listener).port());
+        let url = format!("{scheme}://chat.example.com:{port}/{path}");
         async move { operator.post("/v1/explain", &json!({ "url": url })).await.1 }
     };
-    let secure = explained("wss://chat.example.com/").await;
+    let secure = explained("wss", "secure", "").await;
     assert_eq!(
         (&secure["listener"], &secure["route"]),
         (&json!("secure"), &json!("main"))
     );
-    let plain = explained("ws://chat.example.com/").await;
+    let plain = explained("ws", "main", "").await;
     assert_eq!(
         (&plain["listener"], &plain["response"]["reason"]),
         (&json!("main"), &json!("https-required"))
     );
-    let plain = explained("http://chat.example.com/x").await;
+    let plain = explained("http", "main", "x").await;
     assert_eq!(plain["response"]["text"], "https://chat.example.com/x");
+    // A scheme that no listener of this port has is not one of another listener.
+    let wrong = explained("wss", "main", "").await;
+    let lacks = format!(
+        "the listener of port {} does not use TLS",
+        proxy.address().port()
+    );
+    let error = wrong["error"].as_str().unwrap();
+    assert!(error.starts_with(&lacks), "{wrong}");
     let certificates = operator.get("/v1/status").await["certificates"].clone();
     assert_eq!(certificates[0]["listener"], "secure");
 }

@@ -136,7 +136,9 @@ async fn the_description_has_every_operation_and_answers_are_as_described() {
         assert!(schema.is_object(), "{operation:?}");
         let endpoint = echo.address.to_string();
         let body = match operation {
-            Operation::Explain => json!({ "url": "ws://chat.example.com/chat" }),
+            Operation::Explain => {
+                json!({ "url": "ws://chat.example.com/chat", "listener": "main" })
+            }
             Operation::CloseTunnels => json!({ "all": true, "dry_run": true }),
             // There is no job to stop; that error has a test of its own.
             Operation::StopClosing => continue,

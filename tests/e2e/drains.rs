@@ -236,7 +236,7 @@ async fn the_drain_of_a_listener_that_a_reload_removes_is_forgotten() {
         (head.status(), &*body),
         (503, "every listener is drained\n")
     );
-    let asked = json!({ "url": "ws://a.example/" });
+    let asked = json!({ "url": "ws://a.example/", "listener": "main" });
     let (status, answer) = operator.post("/v1/explain", &asked).await;
     assert_eq!(status, 409, "{answer}");
     let drained = Scrape::of(&proxy).await;

@@ -1,15 +1,19 @@
 //! What would happen to a request: which route matches and why others do not, whether the route
 //! accepts the request, and where it would go. Nothing is sent anywhere.
 
+mod receiver;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::ORIGIN;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::receiver::receiving;
 use super::upstreams::{self, UpstreamInfo};
 use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
@@ -34,7 +38,7 @@ const MAX_OTHER_ROUTES: usize = 20;
 pub struct ExplainRequest {
     /// Its URL: `wss://chat.example.com/room?v=2`. The schemes `ws` and `wss` mean a handshake.
     pub url: String,
-    /// The listener that receives it; default: the first one that matches the URL.
+    /// The listener that receives it; default: the first one with the port and the scheme of the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<String>,
     /// The client's address.
@@ -65,8 +69,14 @@ pub struct ExplainResponse {
     /// The route that matches; none if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// Routes for its host and path that do not match, or that another route precedes.
+    /// Routes that do not get the request; those that match its host or its path come first.
     pub other_routes: Vec<OtherRoute>,
+    /// The number of further routes that do not get the request.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_routes: usize,
+    /// The origins that the route allows; any if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
     /// The response of tidegate itself, if the request would not reach an endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<OwnResponse>,
@@ -91,6 +101,10 @@ pub struct ExplainResponse {
     /// The upstream and the state of its endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamInfo>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A route that does not get the request.
@@ -144,7 +158,7 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         }
     };
     let listening = view.listening.load();
-    let listener = listener(&listening, question.listener.as_deref(), secure, &url)?;
+    let listener = receiving(&listening, question.listener.as_deref(), secure, &url)?;
     let parts = parts(question, &url, handshake)?;
     let mut explained = ExplainResponse {
         listener: listener.name.to_string(),
@@ -153,6 +167,8 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         path: url.path().to_owned(),
         route: None,
         other_routes: Vec::new(),
+        more_routes: 0,
+        origins: Vec::new(),
         response: None,
         depends_on: Vec::new(),
         endpoint_path: None,
@@ -173,41 +189,6 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         explained.response = Some(OwnResponse::of(rejection));
     }
     Ok(explained)
-}
-
-/// The listener with this name, or the first that matches the URL: by port, else by TLS.
-fn listener<'a>(
-    listening: &'a [ListenerState],
-    name: Option<&str>,
-    secure: bool,
-    url: &Uri,
-) -> Result<&'a ListenerState, ApiError> {
-    let accepting = |it: &'a ListenerState| match it.is_drained {
-        true => Err(ApiError::conflict(format!(
-            "listener `{}` is drained by an operator: connections to it are refused",
-            it.name
-        ))),
-        false => Ok(it),
-    };
-    if let Some(name) = name {
-        let named = listening.iter().find(|it| *it.name == *name);
-        let named =
-            named.ok_or_else(|| ApiError::not_found(format!("there is no listener `{name}`")));
-        return named.and_then(accepting);
-    }
-    let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let port = format!(":{port}");
-    let fits = |it: &&ListenerState| it.addresses.iter().any(|address| address.ends_with(&port));
-    let open = |it: &&ListenerState| !it.is_drained;
-    let mut by_port = listening.iter().filter(fits);
-    if let Some(first) = by_port.clone().next() {
-        return accepting(by_port.find(open).unwrap_or(first));
-    }
-    let mut open = listening.iter().filter(open);
-    let first = open.clone().next();
-    open.find(|it| it.tls == secure)
-        .or(first)
-        .ok_or_else(|| ApiError::conflict("no listener is open"))
 }
 
 /// The head of the request, as it would arrive.
@@ -293,6 +274,11 @@ impl Visit<'_> {
             explained.depends_on.push(depends);
             (wanted.allow, wanted.deny) = Default::default();
         }
+        explained.origins = wanted.origins.iter().map(ToString::to_string).collect();
+        if !wanted.origins.is_empty() && !parts.headers.contains_key(ORIGIN) {
+            let depends = "the header `Origin`, which browsers send; set it".to_owned();
+            explained.depends_on.push(depends);
+        }
         access::check(&wanted, subject, &parts.headers)?;
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) => {}
@@ -335,16 +321,17 @@ impl Visit<'_> {
             handshake,
         };
         let matched = snapshot.route(&request);
-        let is_other = |route: &&Arc<Route>| {
-            let is_matched = matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
-            !is_matched && route::is_candidate(&route.settings, &request)
-        };
-        let others = snapshot
-            .routes()
-            .iter()
-            .filter(is_other)
-            .take(MAX_OTHER_ROUTES);
+        let is_other =
+            |route: &&Arc<Route>| !matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
+        let mut others: Vec<&Arc<Route>> = snapshot.routes().iter().filter(is_other).collect();
+        others.sort_by_key(|route| {
+            let has_host = route.settings.fits_host(request.host);
+            (!has_host, !route.settings.path.fits(request.path))
+        });
+        explained.more_routes = others.len().saturating_sub(MAX_OTHER_ROUTES);
         explained.other_routes = others
+            .iter()
+            .take(MAX_OTHER_ROUTES)
             .map(|other| OtherRoute {
                 route: other.settings.name.to_string(),
                 why: route::why_not(&other.settings, &request).unwrap_or_else(|| {
@@ -417,44 +404,5 @@ impl Visit<'_> {
             .to_owned(),
         );
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::StatusCode;
-
-    use super::*;
-
-    fn listening(name: &str, address: &str, is_drained: bool) -> ListenerState {
-        ListenerState {
-            name: name.into(),
-            addresses: vec![address.to_owned()],
-            tls: true,
-            redirect_to_https: false,
-            is_drained,
-        }
-    }
-
-    #[test]
-    fn who_is_drained_is_not_meant_unless_nobody_else_has_the_port() {
-        let all = [
-            listening("out", "10.0.0.1:443", true),
-            listening("in", "10.0.0.2:443", false),
-            listening("alone", "10.0.0.1:8443", true),
-        ];
-        let of = |name, url: &'static str| {
-            let found = listener(&all, name, true, &Uri::from_static(url));
-            found.map(|it| &*it.name).map_err(|fault| fault.status)
-        };
-        let refused = Err(StatusCode::CONFLICT);
-        assert_eq!(of(None, "wss://a.example/"), Ok("in"));
-        assert_eq!(of(None, "wss://a.example:9443/"), Ok("in"));
-        assert_eq!(of(None, "wss://a.example:8443/"), refused);
-        assert_eq!(of(Some("out"), "wss://a.example/"), refused);
-        assert_eq!(
-            of(Some("none"), "wss://a.example/"),
-            Err(StatusCode::NOT_FOUND)
-        );
     }
 }

@@ -50,6 +50,11 @@ impl RouteConfig {
         format!("route-{}", position + 1)
     }
 
+    /// Whether `host` (lower case, no port) matches.
+    pub fn fits_host(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.fits(host))
+    }
+
     /// A route with all the defaults.
     pub fn to_upstream(name: &str, upstream: &str) -> Self {
         Self {
