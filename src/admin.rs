@@ -9,6 +9,7 @@ pub mod error;
 pub mod closing;
 pub mod reload_plan;
 pub mod command;
+pub mod default_socket;
 pub mod exchange;
 pub mod generations;
 pub mod view;

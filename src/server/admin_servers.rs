@@ -1,6 +1,7 @@
 //! The servers of the admin interface and of public metrics, and what they show after every reload.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -8,6 +9,7 @@ use tokio::task::JoinSet;
 use super::errors::StartError;
 use super::reload::Reloader;
 use crate::admin::api::Api;
+use crate::admin::default_socket;
 use crate::admin::http::AdminServer;
 use crate::admin::public::Public;
 use crate::admin::view::View;
@@ -52,26 +54,59 @@ impl AdminSockets {
         let public = admin.metrics_bind.as_ref().map(|bind| {
             bound(bind, Purpose::Metrics).map_err(|error| StartError::Admin(bind.clone(), error))
         });
-        let api = admin.bind.as_ref().map(|bind| match bound(bind, Purpose::Admin) {
-            Ok(bound) => Ok(Some(bound)),
-            // The default was not asked for: without its folder, the process runs without it.
-            Err(error) if admin.is_default && error.kind() == io::ErrorKind::NotFound => {
-                tracing::info!(address = %bind, %error, "not serving the admin interface: the default `admin.bind` is not available");
-                Ok(None)
+        let public = public.transpose()?;
+        let api = match &admin.bind {
+            Some(_) if admin.is_default => open_default(admin, inherited),
+            Some(bind) => {
+                let failed = |error| StartError::Admin(bind.clone(), error);
+                Some(bound(bind, Purpose::Admin).map_err(failed)?)
             }
-            // Nor is it a reason not to start if another process has the default path.
-            Err(error) if admin.is_default => {
-                let why = "another process may use this socket: give each process its own `admin.bind`";
-                tracing::warn!(address = %bind, %error, why, "not serving the admin interface");
-                Ok(None)
-            }
-            Err(error) => Err(StartError::Admin(bind.clone(), error)),
-        });
-        Ok(Self {
-            public: public.transpose()?,
-            api: api.transpose()?.flatten(),
-        })
+            None => None,
+        };
+        Ok(Self { public, api })
     }
+}
+
+/// Opens the admin socket in a place that the configuration does not name. It was not asked for: the process
+/// also runs without it.
+fn open_default(
+    admin: &Admin,
+    inherited: &mut InheritedSockets,
+) -> Option<(SocketId, ListeningSocket)> {
+    let places = default_socket::places();
+    let at = |place: &PathBuf| {
+        let bind = admin.bind_at(place.clone());
+        (SocketId::new(Purpose::Admin, &bind), bind)
+    };
+    // The predecessor may have had another one of them, where operators expect it.
+    for (id, bind) in places.iter().map(at) {
+        let sockets = inherited.take(&id, &bind).unwrap_or_default();
+        if let Some(socket) = sockets.into_iter().next() {
+            return Some((id, socket));
+        }
+    }
+    let mut failures = Vec::new();
+    for place in &places {
+        let (id, bind) = at(place);
+        let made = default_socket::make_folder(place);
+        match made.and_then(|()| ListeningSocket::bind(&bind)) {
+            Ok(bound) => return Some((id, bound)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let why =
+                    "another process uses this socket: give each process its own `admin.bind`";
+                tracing::warn!(address = %bind, why, "not serving the admin interface");
+                return None;
+            }
+            Err(error) => failures.push(format!("{bind}: {error}")),
+        }
+    }
+    tracing::warn!(
+        error = failures.join("; "),
+        remedy = "make /run/tidegate for the user of this process (systemd: `RuntimeDirectory=tidegate`), set \
+                  XDG_RUNTIME_DIR, or set `admin.bind`; \"off\" there silences this warning",
+        "not serving the admin interface: `tidegate status` and the other commands will not reach this process"
+    );
+    None
 }
 
 impl AdminServers {

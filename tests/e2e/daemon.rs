@@ -253,7 +253,8 @@ fn it_starts_without_proc() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
     let endpoint = SocketAddr::from(([127, 0, 0, 1], 1));
-    fs::write(&config, simple(&[endpoint])).unwrap();
+    let text = simple(&[endpoint]) + "[admin]\nbind = \"off\"\n";
+    fs::write(&config, text).unwrap();
     let mut command = run("exec \"$0\" \"$@\"");
     command.arg(env!("CARGO_BIN_EXE_tidegate"));
     command.args(["run", "--config"]).arg(&config);

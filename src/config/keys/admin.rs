@@ -9,7 +9,7 @@ pub(super) const ADMIN: KeyTable = KeyTable {
             "bind",
             ValueKind::AnyOf(&[ValueKind::OneOf(&["off"]), ValueKind::Bind]),
             "\"unix:/run/tidegate/admin.sock\"",
-            "The admin interface (operator commands such as `tidegate status`, and the HTTP API under `/v1`) listens on this address; `off` disables it.",
+            "The admin interface (operator commands such as `tidegate status`, and the HTTP API under `/v1`) listens on this address; `off` disables it. Without this key, `$XDG_RUNTIME_DIR/tidegate/admin.sock` is used where the default is not available.",
         )
         .shown(r#"bind = "127.0.0.1:9900""#),
         key(

@@ -286,10 +286,26 @@ fn write_config(folder: &Path, config: &str) {
     } else {
         format!("{SERVER}{config}")
     };
+    let text = without_default_admin(text);
     // By a rename, as editors do, so that a reload never reads half of it.
     let aside = folder.join("config.toml.new");
     std::fs::write(&aside, text).unwrap();
     std::fs::rename(aside, path).unwrap();
+}
+
+/// The default admin socket is the machine's: tests that run side by side do without it. Lines keep their
+/// numbers where a test may look at them.
+fn without_default_admin(text: String) -> String {
+    let Ok(config) = text.parse::<toml::Table>() else {
+        return text;
+    };
+    match config.get("admin") {
+        None => text + "\n[admin]\nbind = \"off\"\n",
+        Some(admin) if admin.get("bind").is_none() => {
+            text.replacen("[admin]\n", "[admin]\nbind = \"off\"\n", 1)
+        }
+        Some(_) => text,
+    }
 }
 
 /// The log of the program so far.
