@@ -1,5 +1,7 @@
 //! The command line. Only this module and those below it print.
 
+mod admin_address;
+mod argument;
 mod check;
 mod client;
 mod completions;
@@ -9,6 +11,7 @@ mod operate;
 mod probe;
 mod run;
 mod schema;
+mod screen;
 mod table;
 mod version;
 
@@ -78,7 +81,7 @@ enum Command {
     /// Run a demo: a page, three backends and a certificate, all created on the spot
     Demo {
         /// The port of the page; 0 selects any free port [default: 8443, or any free port if it is in use]
-        #[arg(long)]
+        #[arg(long, value_parser = argument::whole::<u16>)]
         port: Option<u16>,
     },
     #[command(flatten)]
@@ -143,8 +146,15 @@ pub(crate) fn main() -> ExitCode {
 
 /// Prints the result of a command. A reader that has closed the pipe is not an error.
 fn out(text: &str) {
+    let _ = try_out(text);
+}
+
+/// Prints a part of a result that goes on; an error means that its reader has gone away.
+fn try_out(text: &str) -> std::io::Result<()> {
     use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut output = std::io::stdout();
+    output.write_all(text.as_bytes())?;
+    output.flush()
 }
 
 /// Prints an error message.
@@ -157,12 +167,6 @@ fn err(text: &str) {
 fn colour() -> bool {
     use std::io::IsTerminal;
     std::io::stderr().is_terminal() && wants_colour()
-}
-
-/// Whether output to standard output may be coloured.
-fn colour_out() -> bool {
-    use std::io::IsTerminal;
-    std::io::stdout().is_terminal() && wants_colour()
 }
 
 fn wants_colour() -> bool {

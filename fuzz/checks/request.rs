@@ -140,9 +140,10 @@ fn check_route(
         PathMatch::Prefix(prefix) => (1, prefix.len()),
         PathMatch::Exact(path) => (2, path.len()),
     };
-    let fitting = routes.iter().enumerate().filter(|(_, route)| {
-        route::why_not(route, &query).is_none()
-    });
+    let fitting = routes
+        .iter()
+        .enumerate()
+        .filter(|(_, route)| route::why_not(route, &query).is_none());
     let best = fitting.max_by_key(|(at, route)| {
         let order = std::cmp::Reverse(*at);
         (rank(route), route.conditions.count(), order)

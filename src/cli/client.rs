@@ -1,5 +1,6 @@
 //! A client of a running tidegate: HTTP over its admin socket.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,13 +13,17 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+use tidegate::admin::api::data_error;
 use tidegate::admin::api::operation::{GENERATION, Operation};
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
 use tidegate::admin::error::ErrorResponse;
 use tidegate::admin::exchange::exchange;
-use tidegate::config::model::Admin;
+use tidegate::observe::causes::with_causes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+
+use super::admin_address::{AdminAddress, AdminSocket, Unreached};
+use super::argument::whole;
 
 /// How long to wait for a response: longer than the process waits for the end of a command, which is 150 s.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(170);
@@ -27,18 +32,19 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(170);
 #[derive(Debug, Clone, Args)]
 pub(super) struct AdminClient {
     /// Admin socket of the running tidegate (`admin.bind` in its configuration): unix:/path or ADDRESS:PORT
+    /// [default: unix:/run/tidegate/admin.sock, else unix:$XDG_RUNTIME_DIR/tidegate/admin.sock]
     #[arg(
         long,
         value_name = "ADDRESS",
         env = "TIDEGATE_ADMIN",
-        default_value_t = format!("unix:{}", Admin::PATH)
+        value_parser = AdminAddress::parse
     )]
-    pub(super) admin: String,
+    admin: Option<AdminAddress>,
     /// File with the token that changes over TCP require (`admin.token_file`)
     #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
     pub(super) token_file: Option<PathBuf>,
     /// Talk to this older generation, which still drains after an upgrade; `tidegate status` lists them
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = whole::<u64>)]
     pub(super) generation: Option<u64>,
     /// Print the response as JSON
     #[arg(long)]
@@ -49,7 +55,7 @@ pub(super) struct AdminClient {
 #[derive(Debug)]
 pub(super) enum ClientError {
     /// No tidegate responds at this address.
-    Unreached { admin: String, why: String },
+    Unreached(Unreached),
     /// It responded, and refused.
     Refused(ErrorResponse, StatusCode),
 }
@@ -57,14 +63,7 @@ pub(super) enum ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreached { admin, why } => {
-                writeln!(f, "error: no tidegate responds at {admin}: {why}")?;
-                write!(
-                    f,
-                    "  check that it is running and that this is its `admin.bind`; set another address \
-                     with --admin or TIDEGATE_ADMIN (unix:/path or ADDRESS:PORT)"
-                )
-            }
+            Self::Unreached(Unreached { why, cure }) => write!(f, "error: {why}\n  {cure}"),
             Self::Refused(refusal, status) => {
                 write!(f, "error: {}", refusal.error)?;
                 for line in &refusal.details {
@@ -93,12 +92,12 @@ impl AdminClient {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|error| self.unreached(&error))?;
+            .map_err(|error| self.silent(&error.to_string()))?;
         let body = body.map(|body| serde_json::to_vec(body).unwrap_or_default());
         let result = runtime.block_on(async {
             let sending = self.exchange(operation, query, body.unwrap_or_default());
             let sent = tokio::time::timeout(RESPONSE_TIMEOUT, sending).await;
-            sent.unwrap_or_else(|_| Err(self.unreached(&"no response in time")))
+            sent.unwrap_or_else(|_| Err(self.silent("no response in time")))
         });
         // A name lookup may still run on a thread of its own; waiting for it would delay the exit.
         runtime.shutdown_background();
@@ -121,14 +120,42 @@ impl AdminClient {
 
     /// Parses a response body.
     pub(super) fn read<T: DeserializeOwned>(&self, response: &[u8]) -> Result<T, ClientError> {
-        let unlike = |error| self.unreached(&format!("unexpected response: {error}"));
-        serde_json::from_slice(response).map_err(unlike)
+        serde_json::from_slice(response).map_err(|error| match error.classify() {
+            Category::Data => self.silent(&format!(
+                "its response is that of another version: {}",
+                data_error(&error)
+            )),
+            _ => self.other_server("its response is not JSON"),
+        })
     }
 
-    fn unreached(&self, why: &dyn fmt::Display) -> ClientError {
-        ClientError::Unreached {
-            admin: self.admin.clone(),
-            why: why.to_string(),
+    fn address(&self) -> AdminAddress {
+        self.admin.clone().unwrap_or_default()
+    }
+
+    /// The address is right, but there is no usable response.
+    fn silent(&self, why: &str) -> ClientError {
+        let why = format!("no usable response from {}: {why}", self.address());
+        ClientError::Unreached(Unreached::checking(why))
+    }
+
+    /// What responds is not an admin interface.
+    fn other_server(&self, why: &str) -> ClientError {
+        let admin = self.address();
+        let why = format!("{admin} is not the admin interface of a tidegate: {why}");
+        ClientError::Unreached(Unreached::checking(why))
+    }
+
+    /// The failure of an exchange: of the connection, or of the bytes on it.
+    fn unusable(&self, error: &(dyn Error + 'static)) -> ClientError {
+        let causes = || std::iter::successors(Some(error), |&error| error.source());
+        let of_http = || causes().filter_map(|error| error.downcast_ref::<hyper::Error>());
+        if causes().any(|error| error.is::<io::Error>()) || of_http().next().is_none() {
+            self.silent(&with_causes(error))
+        } else if of_http().any(hyper::Error::is_incomplete_message) {
+            self.silent("it closed the connection without one")
+        } else {
+            self.other_server("its response is not HTTP")
         }
     }
 
@@ -138,34 +165,29 @@ impl AdminClient {
         query: &str,
         body: Vec<u8>,
     ) -> Result<Bytes, ClientError> {
-        let unreached = |error: io::Error| self.unreached(&error);
-        match self.admin.strip_prefix("unix:") {
-            Some(path) => {
-                let socket = UnixStream::connect(path).await.map_err(unreached)?;
-                self.over(socket, operation, query, body).await
-            }
-            None => {
-                let address = self.admin.strip_prefix("http://").unwrap_or(&self.admin);
-                let socket = TcpStream::connect(address).await.map_err(unreached)?;
-                self.over(socket, operation, query, body).await
-            }
+        let request = self.request(operation, query, body)?;
+        let connected = self.address().connect().await;
+        match connected.map_err(ClientError::Unreached)? {
+            AdminSocket::Unix(socket) => self.over(socket, request).await,
+            AdminSocket::Tcp(socket) => self.over(socket, request).await,
         }
     }
 
     async fn over(
         &self,
         socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        operation: Operation,
-        query: &str,
-        body: Vec<u8>,
+        request: Request<Full<Bytes>>,
     ) -> Result<Bytes, ClientError> {
-        let request = self.request(operation, query, body)?;
-        let response = exchange(socket, request).await;
-        let (status, body) = response.map_err(|error| self.unreached(&error))?;
+        let (status, body) = exchange(socket, request)
+            .await
+            .map_err(|error| self.unusable(&*error))?;
         if status.is_success() {
             return Ok(body);
         }
-        Err(ClientError::Refused(self.read(&body)?, status))
+        match serde_json::from_slice(&body) {
+            Ok(refusal) => Err(ClientError::Refused(refusal, status)),
+            Err(_) => Err(self.other_server(&format!("it responded {status}"))),
+        }
     }
 
     fn request(
@@ -179,14 +201,10 @@ impl AdminClient {
         let query: Vec<String> = query.into_iter().filter(|it| !it.is_empty()).collect();
         let query = query.join("&");
         let mark = if query.is_empty() { "" } else { "?" };
-        let host = match self.admin.starts_with("unix:") {
-            true => "localhost",
-            false => self.admin.strip_prefix("http://").unwrap_or(&self.admin),
-        };
         let mut request = Request::builder()
             .method(operation.method())
             .uri(format!("{}{mark}{query}", operation.path()))
-            .header(HOST, host);
+            .header(HOST, self.address().host());
         if operation.method() == Method::POST {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -199,7 +217,7 @@ impl AdminClient {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body.into()));
-        request.map_err(|error| self.unreached(&error))
+        request.map_err(|error| self.silent(&error.to_string()))
     }
 }
 

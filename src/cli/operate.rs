@@ -7,6 +7,7 @@ mod reload;
 mod status;
 mod tunnels;
 mod upgrade;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -21,10 +22,7 @@ use super::{ExitStatus, err, out, table};
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Show the status of a running tidegate, and why any endpoint is out of rotation
-    Status {
-        #[command(flatten)]
-        client: AdminClient,
-    },
+    Status(status::StatusArgs),
     /// List live tunnels: client, route, endpoint, age and traffic of each
     Tunnels(tunnels::TunnelsArgs),
     /// Close live tunnels with a Close frame; without --yes, only print how many would be closed
@@ -91,7 +89,7 @@ impl FilterArgs {
 
 pub(super) fn operate(verb: Verb) -> ExitCode {
     let done = match verb {
-        Verb::Status { client } => status::status(&client),
+        Verb::Status(verb) => status::status(&verb),
         Verb::Tunnels(verb) => tunnels::tunnels(verb),
         Verb::Close(verb) => close::close(verb),
         Verb::Drain(verb) => drain::drain(&verb),
@@ -104,16 +102,20 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // It may quote lines of files that other people can write.
-            for line in failure.to_string().lines() {
-                err(&format!("{}\n", table::harmless(line)));
-            }
+            err(&in_lines(&failure));
             match failure {
-                ClientError::Unreached { .. } => ExitStatus::Unreached.into(),
+                ClientError::Unreached(_) => ExitStatus::Unreached.into(),
                 ClientError::Refused(..) => ExitStatus::Refused.into(),
             }
         }
     }
+}
+
+/// An error in its lines, which may quote files that other people can write.
+fn in_lines(failure: &ClientError) -> String {
+    let lines = failure.to_string();
+    let lines = lines.lines().map(|line| table::harmless(line) + "\n");
+    lines.collect()
 }
 
 /// Prints the response as JSON, unchanged but for its layout.
@@ -150,8 +152,7 @@ fn each_generation(
     out(&format!("{}:\n{text}", name(youngest)));
     for client in older {
         let text = ask(client);
-        let text =
-            text.unwrap_or_else(|failure| format!("{}\n", table::harmless(&failure.to_string())));
+        let text = text.unwrap_or_else(|failure| in_lines(&failure));
         out(&format!("{} (draining):\n{text}", name(client)));
     }
     Ok(())

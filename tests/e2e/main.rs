@@ -11,6 +11,7 @@ mod harness;
 mod access;
 mod admin;
 mod admin_access;
+mod admin_socket;
 mod backpressure;
 mod balance;
 mod client_certificates;

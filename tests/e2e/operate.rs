@@ -1,12 +1,19 @@
 //! The commands that manage a running process.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::Command;
 
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::frame;
 use crate::harness::operator::{ADMIN, Operator, Printed, command};
-use crate::harness::proxy::simple;
+use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::wire::HANDSHAKE;
+use crate::harness::within;
 
 /// The cells of the row with `word`.
 fn row<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
@@ -229,17 +236,44 @@ async fn a_reload_is_planned_and_then_done() {
 #[tokio::test]
 async fn a_request_is_explained() {
     let echo = Echo::start("echo").await;
-    let (_proxy, operator) = Operator::start(&simple(&[echo.address])).await;
-    let words = [
-        "explain",
-        "ws://chat.example.com/room",
-        "-H",
-        "Origin: https://a.example",
-    ];
+    let origins = "origins = [\"https://a.example\", \"https://b.example\"]";
+    let (proxy, operator) = Operator::start(&settings(&[echo.address], "", origins)).await;
+    let url = format!("ws://chat.example.com:{}/room", proxy.address().port());
+    let words = ["explain", &url, "-H", "Origin: https://a.example"];
     let printed = operator.run(&words).await;
     assert_eq!((printed.code, &*printed.err), (0, ""));
     assert_eq!(row(&printed.out, "route "), ["route", "main"]);
+    let origins = ["origins", "https://a.example, https://b.example"];
+    assert_eq!(row(&printed.out, "origins "), origins);
     assert!(row(&printed.out, "endpoint ")[1].starts_with(&echo.address.to_string()));
+    let printed = operator.run(&["explain", &url]).await;
+    assert!(
+        printed.out.contains("depends   on the header `Origin`"),
+        "{}",
+        printed.out
+    );
+    // A port and a scheme that no listener has.
+    for (url, error) in [
+        (
+            "wss://chat.example.com/",
+            "error: no listener has port 443; ",
+        ),
+        (
+            &*url.replace("ws:", "wss:"),
+            "does not use TLS, so that wss://",
+        ),
+    ] {
+        let printed = operator.run(&["explain", url]).await;
+        assert_eq!((printed.code, &*printed.out), (7, ""));
+        let known = format!("\n  listener `main`: ws, http at {}\n", proxy.address());
+        for part in [error, "--listener", &known] {
+            assert!(printed.err.contains(part), "{part}: {}", printed.err);
+        }
+    }
+    let printed = operator
+        .run(&["explain", "wss://a.example/", "--listener", "main"])
+        .await;
+    assert_eq!(row(&printed.out, "route "), ["route", "main"]);
 }
 
 #[tokio::test]
@@ -267,4 +301,277 @@ async fn a_missing_token_gets_a_hint() {
     assert!(printed.err.contains("--token-file"), "{}", printed.err);
     let printed = command(&["status"], operator.address(), None).await;
     assert_eq!(printed.code, 0, "{}", printed.err);
+}
+
+/// Commands that name something else than what they are about, and what they should say.
+#[tokio::test]
+async fn a_wrong_name_is_answered_with_the_right_ones() {
+    let (one, other) = (Echo::start("one").await, Echo::start("other").await);
+    let config = simple(&[one.address, other.address])
+        .replace("upstream = \"main\"", "upstream = \"chat\"")
+        .replace("upstream.main", "upstream.chat");
+    let (_proxy, operator) = Operator::start(&config).await;
+    let endpoints = format!("{}, {}", one.address, other.address);
+    let is_upstream = format!("`chat` is an upstream; name one of its endpoints: {endpoints}");
+    let unknown = format!("upstream `chat` has no endpoint `127.0.0.1:1`; known: {endpoints}");
+    for (words, error) in [
+        (&["drain", "chat"][..], &*is_upstream),
+        (&["undrain", "chat"], &is_upstream),
+        (&["weight", "chat", "3"], &is_upstream),
+        (&["drain", "127.0.0.1:1", "--upstream", "chat"], &unknown),
+        (
+            &["drain", "127.0.0.1:1", "--upstream", "x"],
+            "there is no upstream `x`; known: chat",
+        ),
+        (
+            &["drain", "main"],
+            "`main` is a listener, not an endpoint; `tidegate drain --listener main` drains it",
+        ),
+        (
+            &["close", "--endpoint", "chat"],
+            "`chat` is an upstream, not an endpoint: select it by `upstream` (--upstream)",
+        ),
+        (
+            &["close", "--route", "x"],
+            "there is no route `x`; known: main",
+        ),
+        (
+            &["close", "--stop", "7"],
+            "no job 7 is running; `tidegate status` lists the jobs",
+        ),
+    ] {
+        let printed = operator.run(words).await;
+        assert_eq!(
+            (printed.code, printed.err),
+            (7, format!("error: {error}\n"))
+        );
+    }
+}
+
+/// No error shows what the program is written in, and none asks about the wrong thing.
+#[tokio::test]
+async fn mistakes_are_explained_in_plain_words() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let traffic = proxy.address().to_string();
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other_address = other.local_addr().unwrap().to_string();
+    let greeting = tokio::spawn(async move {
+        let (mut socket, _) = other.accept().await.unwrap();
+        socket.write_all(b"SSH-2.0-Other\r\n").await.unwrap();
+        let mut request = Vec::new();
+        let _ = socket.read_to_end(&mut request).await;
+    });
+    for (words, code, error) in [
+        (&["close", "--rate", "x"][..], 2, "use a number from 0.1 to"),
+        // This closed all tunnels at once.
+        (
+            &["close", "--all", "--rate", "nan"],
+            2,
+            "use a number from 0.1 to",
+        ),
+        (&["close", "--stop", "x"], 2, "use a whole number"),
+        (&["weight", "a", "-1"], 2, "use a whole number"),
+        (&["tunnels", "--limit", "x"], 2, "use a whole number"),
+        (&["status", "--generation", "x"], 2, "use a whole number"),
+        (&["status", "--watch=0s"], 2, "use a time of at least 100ms"),
+        (
+            &["explain", "ws://a/", "--client", "x"],
+            2,
+            "use an IP address",
+        ),
+        (&["status", "--admin", "/run/x"], 2, "use unix:/run/x"),
+        (
+            &["status", "--admin", "x"],
+            2,
+            "use unix:/path or ADDRESS:PORT",
+        ),
+        (
+            &["status", "--admin", &traffic],
+            6,
+            "is not the admin interface of a tidegate: it responded 50",
+        ),
+        (
+            &["status", "--admin", &other_address],
+            6,
+            "is not the admin interface of a tidegate: its response is not HTTP",
+        ),
+        (
+            &["status", "--admin", "127.0.0.1:1"],
+            6,
+            "no tidegate responds at 127.0.0.1:1: no process listens there",
+        ),
+    ] {
+        let printed = operator.run(words).await;
+        assert_eq!((printed.code, &*printed.out), (code, ""), "{words:?}");
+        assert!(printed.err.contains(error), "{words:?}: {}", printed.err);
+    }
+    let (_, wrong) = operator
+        .post("/v1/tunnels/close", &Value::String("all".to_owned()))
+        .await;
+    assert_eq!(wrong["error"], "the request body must be a JSON object");
+    greeting.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_is_shown_in_words_and_as_json() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let _held = proxy.tunnel().await;
+    proxy.logged("tunnel opened").await;
+    let words = [
+        "close", "--route", "main", "--over", "1h", "--yes", "--json",
+    ];
+    let printed = operator.run(&words).await;
+    let closing: Value = serde_json::from_str(&printed.out).unwrap();
+    assert_eq!(closing["job"]["description"], "tunnels of route main");
+    let printed = operator.run(&["status"]).await;
+    let line = "job 1: 0 of 1 tunnels processed, closing as killed: tunnels of route main\n";
+    assert!(printed.out.contains(line), "{}", printed.out);
+    let printed = operator.run(&["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&printed.out).unwrap();
+    assert_eq!(status["status"]["jobs"][0], closing["job"]);
+    let printed = operator.run(&["close", "--stop", "1", "--json"]).await;
+    let stopped: Value = serde_json::from_str(&printed.out).unwrap();
+    assert_eq!(stopped["description"], "tunnels of route main");
+}
+
+#[tokio::test]
+async fn a_table_without_rows_has_no_header() {
+    let echo = Echo::start("echo").await;
+    let (_proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let printed = operator.run(&["reload", "--plan"]).await;
+    let expected = "nothing would change\n\
+                    live tunnels: 0; all stay open, and keep their route and endpoint\n";
+    assert_eq!(printed.out, expected);
+    let printed = operator.run(&["tunnels"]).await;
+    assert_eq!(printed.out, "no live tunnel matches\n");
+}
+
+/// Runs a command in a terminal of this width; `None`, and a line that says so, where `script` is missing.
+async fn in_terminal(operator: &Operator, words: &str, columns: u32) -> Option<String> {
+    let program = env!("CARGO_BIN_EXE_tidegate");
+    let line = format!("stty cols {columns} rows 20; {program} {words}");
+    let mut command = Command::new("script");
+    command
+        .args(["-qec", &line, "/dev/null"])
+        .env("TIDEGATE_ADMIN", operator.address())
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    match within("a command in a terminal", command.output()).await {
+        Ok(done) => Some(String::from_utf8(done.stdout).unwrap().replace('\r', "")),
+        Err(error) => {
+            // Not eprintln!: the output of a test that passes is captured and not shown.
+            let line = format!("a test in a terminal NOT RUN: script: {error}\n");
+            let _ = std::io::stderr().write_all(line.as_bytes());
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn tables_fit_the_terminal() {
+    let down = Endpoint::bind().await.address;
+    let echo = Echo::start("echo").await;
+    let config =
+        simple(&[echo.address, down]) + "health = { tcp = {}, interval = \"50ms\", fall = 1 }\n";
+    let (proxy, operator) = Operator::start(&config).await;
+    proxy.logged("endpoint down").await;
+    let _held = proxy.tunnel().await;
+    proxy.logged("tunnel opened").await;
+    for columns in [80, 60] {
+        for words in ["status", "tunnels"] {
+            let Some(text) = in_terminal(&operator, words, columns).await else {
+                return;
+            };
+            let rows = text
+                .lines()
+                .skip_while(|line| !line.starts_with("LISTENER"));
+            let rows = rows.chain(text.lines().filter(|line| line.starts_with("ID ")));
+            for line in rows {
+                let length = line.chars().count() as u32;
+                assert!(length <= columns, "{columns}: {text}");
+            }
+        }
+        let text = in_terminal(&operator, "tunnels", columns).await.unwrap();
+        let header = text.lines().next().unwrap();
+        assert!(
+            header.starts_with("ID ") && header.contains("CLIENT"),
+            "{text}"
+        );
+        assert!(!header.contains("BYTES OUT"), "{text}");
+    }
+    // Elsewhere than on a terminal, everything is shown.
+    let printed = operator.run(&["tunnels"]).await;
+    assert!(
+        printed.out.contains("BYTES OUT  HOST AND PATH"),
+        "{}",
+        printed.out
+    );
+}
+
+#[tokio::test]
+async fn a_status_is_watched_until_its_reader_goes_away() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let watch = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command
+            .args(words)
+            .env("TIDEGATE_ADMIN", operator.address());
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (child, lines)
+    };
+    let (mut child, mut lines) = watch(&["status", "--watch", "100ms"]);
+    let mut shown = Vec::new();
+    while shown
+        .iter()
+        .filter(|line: &&String| line.is_empty())
+        .count()
+        < 6
+    {
+        let line = within("a status", lines.next_line()).await.unwrap();
+        shown.push(line.unwrap());
+    }
+    let starts = shown
+        .iter()
+        .filter(|line| line.starts_with("tidegate 0.1.0 is serving"));
+    assert!(starts.count() >= 2, "{shown:?}");
+    assert!(
+        shown.iter().all(|line| !line.contains('\u{1b}')),
+        "{shown:?}"
+    );
+    drop(lines);
+    let ended = within("the end of the command", child.wait()).await;
+    assert_eq!(ended.unwrap().code(), Some(0));
+
+    // As JSON, each status is a line.
+    let (_child, mut lines) = watch(&["status", "--watch=100ms", "--json"]);
+    for _ in 0..2 {
+        let line = within("a status", lines.next_line())
+            .await
+            .unwrap()
+            .unwrap();
+        let status: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(status["status"]["state"], "serving");
+    }
+    let printed = command(&["status", "--watch"], "unix:/nonexistent/admin.sock", None).await;
+    assert_eq!((printed.code, &*printed.out), (6, ""));
+    drop(proxy);
+}
+
+/// The detail of a rejection quotes the cause of its cause once.
+#[tokio::test]
+async fn a_failed_connection_is_reported_once() {
+    let gone = Endpoint::bind().await.address;
+    let proxy = Proxy::start(&simple(&[gone])).await;
+    let mut wire = proxy.connect().await;
+    wire.send(HANDSHAKE).await;
+    assert_eq!(wire.head().await.status(), 503);
+    let rejected = proxy.logged("rejected").await;
+    let detail = format!("{gone}: cannot connect: Connection refused (os error 111)");
+    assert_eq!(rejected["detail"], detail);
 }

@@ -8,7 +8,7 @@ use tidegate::displace::tunnel_filter::{HumanDuration, TunnelId};
 
 use super::{FilterArgs, each_generation, each_generation_json, show_json, tunnels_in_words};
 use crate::cli::client::{AdminClient, ClientError};
-use crate::cli::out;
+use crate::cli::{argument, out};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CloseArgs {
@@ -22,7 +22,13 @@ pub(in crate::cli) struct CloseArgs {
     #[arg(long, short)]
     yes: bool,
     /// Tunnels to close per second [default: all at once]
-    #[arg(long, value_name = "COUNT", conflicts_with = "over")]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        conflicts_with = "over",
+        value_parser = argument::rate,
+        allow_negative_numbers = true
+    )]
     rate: Option<f64>,
     /// Close them evenly over this time, e.g. 2m
     #[arg(long, value_name = "TIME")]
@@ -31,10 +37,15 @@ pub(in crate::cli) struct CloseArgs {
     #[arg(long)]
     random: bool,
     /// Stop the running close job with this number instead; tunnels it has not closed yet stay open
-    #[arg(long, value_name = "JOB", conflicts_with_all = ["id", "all", "yes", "rate", "code", "reason"])]
+    #[arg(
+        long,
+        value_name = "JOB",
+        conflicts_with_all = ["id", "all", "yes", "rate", "code", "reason"],
+        value_parser = argument::whole::<u64>
+    )]
     stop: Option<u64>,
     /// Code of the Close frame that clients get [default: 1008]
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = argument::whole::<u16>)]
     code: Option<u16>,
     /// Reason text in the Close frame that clients get [default: killed]
     #[arg(long, value_name = "TEXT")]

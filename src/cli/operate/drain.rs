@@ -8,6 +8,7 @@ use tidegate::admin::api::listeners::{self, ListenerInfo};
 use tidegate::admin::api::operation::Operation;
 
 use super::{each_generation_json, show_json, tunnels_in_words};
+use crate::cli::argument::whole;
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
 use crate::cli::table::harmless;
@@ -34,7 +35,7 @@ pub(in crate::cli) struct WeightArgs {
     #[arg(value_name = "ENDPOINT")]
     endpoint: String,
     /// New weight; with 0 only sticky cookies lead there [default: the configured weight]
-    #[arg(value_name = "WEIGHT")]
+    #[arg(value_name = "WEIGHT", value_parser = whole::<u32>, allow_negative_numbers = true)]
     weight: Option<u32>,
     /// Upstream of the endpoint; only needed if several upstreams have an endpoint at this address
     #[arg(long, value_name = "NAME")]

@@ -8,8 +8,10 @@ use tidegate::admin::api::explain::{ExplainRequest, ExplainResponse};
 use tidegate::admin::api::operation::Operation;
 
 use super::{show_json, status};
+use crate::cli::argument::address;
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::out;
+use crate::cli::screen::Screen;
 use crate::cli::table::harmless;
 
 #[derive(Debug, Args)]
@@ -17,11 +19,11 @@ pub(in crate::cli) struct ExplainArgs {
     /// URL of the request; ws:// and wss:// mean a WebSocket handshake
     #[arg(value_name = "URL")]
     url: String,
-    /// Listener that receives the request [default: the first that matches the URL]
+    /// Listener that receives the request [default: the first with the port and the scheme of the URL]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// Address of the client
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     client: Option<IpAddr>,
     /// Assume that the client presents a certificate
     #[arg(long)]
@@ -37,7 +39,7 @@ pub(in crate::cli) struct ExplainArgs {
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("a header is NAME:VALUE")?;
+    let (name, value) = text.split_once(':').ok_or("use NAME:VALUE")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
@@ -81,6 +83,15 @@ fn shown(explained: &ExplainResponse) -> String {
             harmless(&other.why)
         ));
     }
+    if explained.more_routes > 0 {
+        lines.push(format!("          nor {} others", explained.more_routes));
+    }
+    if !explained.origins.is_empty() {
+        lines.push(format!(
+            "origins   {}",
+            harmless(&explained.origins.join(", "))
+        ));
+    }
     if let Some(response) = &explained.response {
         lines.push(format!(
             "response  {} {}: {}",
@@ -110,7 +121,10 @@ fn shown(explained: &ExplainResponse) -> String {
     let mut text = lines.join("\n") + "\n";
     if let Some(upstream) = &explained.upstream {
         text.push('\n');
-        text.push_str(&status::of_upstreams(std::slice::from_ref(upstream)));
+        text.push_str(&status::of_upstreams(
+            std::slice::from_ref(upstream),
+            Screen::of_output(),
+        ));
     }
     text
 }

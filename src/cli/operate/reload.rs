@@ -8,9 +8,11 @@ use tidegate::admin::command::ReloadResponse;
 use tidegate::admin::reload_plan::{PlannedChange, PlannedEndpoint, PlannedPart, ReloadPlan};
 
 use super::{NOTHING, show_json};
+use crate::cli::argument::whole;
 use crate::cli::client::{AdminClient, ClientError};
-use crate::cli::table::{Cell, Style, harmless, table};
-use crate::cli::{colour_out, out};
+use crate::cli::out;
+use crate::cli::screen::Screen;
+use crate::cli::table::{Cell, Column, Style, harmless, table};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReloadArgs {
@@ -19,7 +21,13 @@ pub(in crate::cli) struct ReloadArgs {
     plan: bool,
     /// Refuse if more live tunnels than this would have their route or endpoint removed or drained
     /// [default: half of all tunnels]
-    #[arg(long, value_name = "TUNNELS", conflicts_with_all = ["plan", "force"])]
+    #[arg(
+        long,
+        value_name = "TUNNELS",
+        conflicts_with_all = ["plan", "force"],
+        value_parser = whole::<u64>,
+        allow_negative_numbers = true
+    )]
     max_displaced: Option<u64>,
     /// Reload even if most tunnels would have their route or endpoint removed or drained
     #[arg(long, conflicts_with = "plan")]
@@ -57,6 +65,14 @@ pub(super) fn reload(verb: &ReloadArgs) -> Result<(), ClientError> {
     });
     Ok(())
 }
+
+const COLUMNS: [Column; 5] = [
+    Column::kept("WHAT"),
+    Column::wrapped("NAME"),
+    Column::wrapped("CHANGE"),
+    Column::kept("LIVE TUNNELS"),
+    Column::wrapped("THEN"),
+];
 
 fn planned(plan: &ReloadPlan) -> String {
     let mut rows = Vec::new();
@@ -100,11 +116,10 @@ fn planned(plan: &ReloadPlan) -> String {
         let name = format!("{}{wait}", setting.name);
         row("setting", &name, PlannedChange::Changed, 0, "");
     }
-    let mut text = table(
-        &["WHAT", "NAME", "CHANGE", "LIVE TUNNELS", "THEN"],
-        &rows,
-        colour_out(),
-    );
+    let mut text = table(&COLUMNS, &rows, Screen::of_output());
+    if rows.is_empty() {
+        text.push_str("nothing would change\n");
+    }
     for warning in &plan.warnings {
         text.push_str(&format!("warning: {}\n", harmless(warning)));
     }

@@ -1,6 +1,10 @@
 //! `tidegate status`.
 
-use serde_json::json;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use serde_json::{Value, json};
 use tidegate::admin::api::listeners::ListenerInfo;
 use tidegate::admin::api::operation::Operation;
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
@@ -8,38 +12,98 @@ use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo
 use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
 use tidegate::handover::identity::Identity;
 
-use super::{NOTHING, tunnels_in_words};
+use super::{NOTHING, tunnels_in_words, watch};
 use crate::cli::client::{AdminClient, ClientError};
-use crate::cli::table::{Cell, Style, harmless, short, table};
-use crate::cli::{colour_out, out};
+use crate::cli::screen::Screen;
+use crate::cli::table::{Cell, Column, Style, harmless, short, table};
+use crate::cli::{argument, out};
 
 /// Days before its expiry from which a certificate is mentioned.
 const EXPIRES_SOON: i64 = 14;
 
-pub(super) fn status(client: &AdminClient) -> Result<(), ClientError> {
-    let ask = |operation| client.ask(operation, "", NOTHING);
-    let (status, listeners) = (ask(Operation::Status)?, ask(Operation::Listeners)?);
-    let upstreams = ask(Operation::Upstreams)?;
-    if client.json {
-        let value = |bytes: &[u8]| client.read::<serde_json::Value>(bytes);
-        let all = json!({
-            "status": value(&status)?,
-            "listeners": value(&listeners)?,
-            "upstreams": value(&upstreams)?,
-        });
-        out(&format!("{all:#}\n"));
-        return Ok(());
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StatusArgs {
+    /// Show it again and again until Ctrl-C, every second or at this interval
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        default_missing_value = "1s",
+        value_parser = argument::interval
+    )]
+    watch: Option<Duration>,
+    #[command(flatten)]
+    client: AdminClient,
+}
+
+pub(super) fn status(verb: &StatusArgs) -> Result<(), ClientError> {
+    let client = &verb.client;
+    let shown = |screen| StatusPage::of(client)?.text(client, screen);
+    match (verb.watch, client.json) {
+        // One line each, so that a reader knows where an object ends.
+        (Some(interval), true) => watch::watch(interval, false, |_| {
+            Ok(format!("{}\n", StatusPage::of(client)?.json(client)?))
+        }),
+        (Some(interval), false) => watch::watch(interval, true, |screen| {
+            let text = shown(screen)?;
+            // Elsewhere than on a terminal, an empty line is between two of them.
+            Ok(if screen.size.is_some() {
+                text
+            } else {
+                text + "\n"
+            })
+        }),
+        (None, true) => {
+            out(&format!("{:#}\n", StatusPage::of(client)?.json(client)?));
+            Ok(())
+        }
+        (None, false) => {
+            out(&shown(Screen::of_output())?);
+            Ok(())
+        }
     }
-    let status: StatusInfo = client.read(&status)?;
-    out(&overview(&status));
-    out(&format!(
-        "\n{}",
-        of_listeners(&client.read::<Vec<ListenerInfo>>(&listeners)?)
-    ));
-    let upstreams: Vec<UpstreamInfo> = client.read(&upstreams)?;
-    out(&format!("\n{}", of_upstreams(&upstreams)));
-    out(&of_excess(&upstreams));
-    Ok(())
+}
+
+/// The responses that the status consists of.
+struct StatusPage {
+    status: Bytes,
+    listeners: Bytes,
+    upstreams: Bytes,
+}
+
+impl StatusPage {
+    fn of(client: &AdminClient) -> Result<Self, ClientError> {
+        let ask = |operation| client.ask(operation, "", NOTHING);
+        Ok(Self {
+            status: ask(Operation::Status)?,
+            listeners: ask(Operation::Listeners)?,
+            upstreams: ask(Operation::Upstreams)?,
+        })
+    }
+
+    fn json(&self, client: &AdminClient) -> Result<Value, ClientError> {
+        Ok(json!({
+            "status": client.read::<Value>(&self.status)?,
+            "listeners": client.read::<Value>(&self.listeners)?,
+            "upstreams": client.read::<Value>(&self.upstreams)?,
+        }))
+    }
+
+    fn text(&self, client: &AdminClient, screen: Screen) -> Result<String, ClientError> {
+        let status: StatusInfo = client.read(&self.status)?;
+        let listeners: Vec<ListenerInfo> = client.read(&self.listeners)?;
+        let upstreams: Vec<UpstreamInfo> = client.read(&self.upstreams)?;
+        let mut text = overview(&status);
+        for part in [
+            of_listeners(&listeners, screen),
+            of_upstreams(&upstreams, screen),
+        ] {
+            if !part.is_empty() {
+                text = text + "\n" + &part;
+            }
+        }
+        Ok(text + &of_excess(&upstreams))
+    }
 }
 
 /// What `rebalance` moves from overloaded endpoints, a line per upstream.
@@ -190,7 +254,15 @@ fn generation(older: &GenerationInfo) -> String {
     )
 }
 
-fn of_listeners(listeners: &[ListenerInfo]) -> String {
+const LISTENER_COLUMNS: [Column; 5] = [
+    Column::kept("LISTENER"),
+    Column::wrapped("ADDRESSES"),
+    Column::dropped("TLS", 2),
+    Column::dropped("CONNECTIONS", 1),
+    Column::kept("TUNNELS"),
+];
+
+fn of_listeners(listeners: &[ListenerInfo], screen: Screen) -> String {
     let rows: Vec<Vec<Cell>> = listeners
         .iter()
         .map(|it| {
@@ -206,11 +278,20 @@ fn of_listeners(listeners: &[ListenerInfo]) -> String {
             ]
         })
         .collect();
-    let header = ["LISTENER", "ADDRESSES", "TLS", "CONNECTIONS", "TUNNELS"];
-    table(&header, &rows, colour_out())
+    table(&LISTENER_COLUMNS, &rows, screen)
 }
 
-pub(super) fn of_upstreams(upstreams: &[UpstreamInfo]) -> String {
+const UPSTREAM_COLUMNS: [Column; 7] = [
+    Column::kept("UPSTREAM"),
+    Column::kept("ENDPOINT"),
+    Column::kept("STATE"),
+    Column::kept("TUNNELS"),
+    Column::dropped("IN FLIGHT", 2),
+    Column::dropped("WEIGHT", 1),
+    Column::wrapped("WHY"),
+];
+
+pub(super) fn of_upstreams(upstreams: &[UpstreamInfo], screen: Screen) -> String {
     let mut rows = Vec::new();
     for upstream in upstreams {
         for endpoint in &upstream.endpoints {
@@ -221,16 +302,7 @@ pub(super) fn of_upstreams(upstreams: &[UpstreamInfo]) -> String {
             rows.push(vec![Cell::text(&upstream.name), Cell::text("-"), none]);
         }
     }
-    let header = [
-        "UPSTREAM",
-        "ENDPOINT",
-        "STATE",
-        "TUNNELS",
-        "IN FLIGHT",
-        "WEIGHT",
-        "WHY",
-    ];
-    table(&header, &rows, colour_out())
+    table(&UPSTREAM_COLUMNS, &rows, screen)
 }
 
 fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {

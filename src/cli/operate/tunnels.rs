@@ -8,9 +8,10 @@ use tidegate::admin::api::tunnels::{
 use tidegate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
 
 use super::{FilterArgs, NOTHING, each_generation, each_generation_json};
+use crate::cli::argument::whole;
 use crate::cli::client::{AdminClient, ClientError};
-use crate::cli::colour_out;
-use crate::cli::table::{Cell, table};
+use crate::cli::screen::Screen;
+use crate::cli::table::{Cell, Column, table};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TunnelsArgs {
@@ -21,7 +22,7 @@ pub(in crate::cli) struct TunnelsArgs {
     #[arg(long, value_enum, default_value_t = SortArg::Age)]
     sort: SortArg,
     /// Maximum number of tunnels to list
-    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = whole::<usize>)]
     limit: usize,
     /// Measure traffic rates for this long, up to 10s, and sort by them: shows the busiest clients
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s")]
@@ -73,7 +74,7 @@ pub(super) fn tunnels(verb: TunnelsArgs) -> Result<(), ClientError> {
     }
     each_generation(&client, |client| {
         let response = client.ask(Operation::Tunnels, &query, NOTHING)?;
-        Ok(shown(&client.read(&response)?))
+        Ok(shown(&client.read(&response)?, sort))
     })
 }
 
@@ -86,31 +87,38 @@ fn query(filter: &TunnelFilter, layout: &ListTunnelsRequest) -> String {
     pairs.join("&")
 }
 
-fn shown(listing: &ListTunnelsResponse) -> String {
+/// The columns. On a narrow terminal, those stay that the listing is sorted by.
+fn columns(sort: TunnelSort, measured: bool) -> [Column; 11] {
+    let [messages, messages_out, bytes, bytes_out] = match measured {
+        true => ["MSG/S IN", "MSG/S OUT", "BYTES/S IN", "BYTES/S OUT"],
+        false => ["MSG IN", "MSG OUT", "BYTES IN", "BYTES OUT"],
+    };
+    let unless = |sorted_by: TunnelSort, title, turn| match sort == sorted_by {
+        true => Column::kept(title),
+        false => Column::dropped(title, turn),
+    };
+    [
+        Column::kept("ID"),
+        Column::kept("CLIENT"),
+        Column::dropped("ROUTE", 4),
+        Column::dropped("ENDPOINT", 1),
+        unless(TunnelSort::Age, "AGE", 2),
+        unless(TunnelSort::Idle, "IDLE", 3),
+        unless(TunnelSort::Messages, messages, 5),
+        unless(TunnelSort::Messages, messages_out, 5),
+        unless(TunnelSort::Bytes, bytes, 6),
+        unless(TunnelSort::Bytes, bytes_out, 6),
+        Column::cut("HOST AND PATH"),
+    ]
+}
+
+fn shown(listing: &ListTunnelsResponse, sort: TunnelSort) -> String {
     let measured = listing.tunnels.iter().any(|it| it.rates.is_some());
     let rows: Vec<Vec<Cell>> = listing.tunnels.iter().map(|it| row(it, measured)).collect();
-    let (messages, bytes) = match measured {
-        true => ("MSG/S IN", "BYTES/S IN"),
-        false => ("MSG IN", "BYTES IN"),
-    };
-    let (messages_out, bytes_out) = match measured {
-        true => ("MSG/S OUT", "BYTES/S OUT"),
-        false => ("MSG OUT", "BYTES OUT"),
-    };
-    let header = [
-        "ID",
-        "CLIENT",
-        "ROUTE",
-        "ENDPOINT",
-        "AGE",
-        "IDLE",
-        messages,
-        messages_out,
-        bytes,
-        bytes_out,
-        "HOST AND PATH",
-    ];
-    let mut text = table(&header, &rows, colour_out());
+    if rows.is_empty() {
+        return "no live tunnel matches\n".to_owned();
+    }
+    let mut text = table(&columns(sort, measured), &rows, Screen::of_output());
     let matched = listing.matched.unwrap_or(listing.tunnels.len());
     let more = matched.saturating_sub(listing.tunnels.len());
     if more > 0 {

@@ -170,10 +170,10 @@ async fn refused(mut answered: EndpointResponse) -> LegFailure {
         short.push_str(&format!(" {reason}"));
         why.push_str(&format!(" ({reason})"));
     }
-    let mut findings = Findings::default().line(short);
+    let findings = Findings::default().line(short);
+    // The error quotes it; the row of the step does not repeat that.
     if let Some(body) = &body {
         why.push_str(&format!(": {body}"));
-        findings = findings.line(body);
     }
     let findings = findings
         .fact("status", status)

@@ -1,0 +1,97 @@
+//! The same output again and again: in place on a terminal, one after the other elsewhere.
+
+use std::fmt::Write as _;
+use std::thread;
+use std::time::Duration;
+
+use super::in_lines;
+use crate::cli::client::ClientError;
+use crate::cli::screen::{Screen, ScreenSize};
+use crate::cli::table::wrapped;
+use crate::cli::{err, try_out};
+
+/// Moves the cursor to the first character of a terminal.
+const TO_START: &str = "\u{1b}[H";
+
+/// Clears the rest of a line.
+const CLEAR_LINE: &str = "\u{1b}[K";
+
+/// Clears all lines below.
+const CLEAR_REST: &str = "\u{1b}[J";
+
+/// Prints what `shown` returns, until the reader goes away. A failure ends this only at the beginning: later,
+/// the process may be about to come back.
+pub(super) fn watch(
+    interval: Duration,
+    in_place: bool,
+    mut shown: impl FnMut(Screen) -> Result<String, ClientError>,
+) -> Result<(), ClientError> {
+    let mut output = Ok(shown(Screen::of_output())?);
+    loop {
+        let size = Screen::of_output().size.filter(|_| in_place);
+        let text = match (output, size) {
+            (Ok(text), None) => text,
+            (Err(failure), None) => {
+                err(&in_lines(&failure));
+                String::new()
+            }
+            (Ok(text), Some(size)) => drawn(&text, size),
+            (Err(failure), Some(size)) => drawn(&in_lines(&failure), size),
+        };
+        if try_out(&text).is_err() {
+            return Ok(());
+        }
+        thread::sleep(interval);
+        output = shown(Screen::of_output());
+    }
+}
+
+/// `text` in place of what is on a terminal of this size. Lines that it has no room for are left out.
+fn drawn(text: &str, size: ScreenSize) -> String {
+    // Lines with colours belong to tables, which fit already.
+    let fitted = |line: &str| match line.contains('\u{1b}') {
+        true => vec![line.to_owned()],
+        false if line.chars().count() <= size.columns => vec![line.to_owned()],
+        false => wrapped(line, size.columns),
+    };
+    let mut lines: Vec<String> = text.lines().flat_map(fitted).collect();
+    // The cursor stands below the last line.
+    let room = size.rows.saturating_sub(1);
+    if lines.len() > room {
+        let left_out = lines.len() - room.saturating_sub(1);
+        lines.truncate(room.saturating_sub(1));
+        lines.push(format!("… and {left_out} more lines"));
+    }
+    let mut drawn = TO_START.to_owned();
+    for line in lines {
+        let _ = writeln!(drawn, "{line}{CLEAR_LINE}");
+    }
+    drawn + CLEAR_REST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_drawn_from_its_first_line_and_never_scrolls() {
+        let size = ScreenSize {
+            columns: 8,
+            rows: 4,
+        };
+        let lines = |text: &str| -> Vec<String> {
+            let drawn = drawn(text, size);
+            let inner = drawn.strip_prefix(TO_START).unwrap();
+            let inner = inner.strip_suffix(CLEAR_REST).unwrap();
+            let lines = inner.lines();
+            lines
+                .map(|line| line.strip_suffix(CLEAR_LINE).unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(lines("one\n\ntwo\n"), ["one", "", "two"]);
+        assert_eq!(lines("a b\nc\nd\ne\n"), ["a b", "c", "… and 2 more lines"]);
+        assert_eq!(lines("alpha beta\n"), ["alpha", "beta"]);
+        let red = "\u{1b}[31mdown\u{1b}[0m up";
+        assert_eq!(lines(red), [red]);
+    }
+}
