@@ -1,5 +1,7 @@
 //! `tidegate man`.
 
+mod sections;
+
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -20,7 +22,7 @@ pub(super) fn man(folder: Option<&Path>) -> ExitCode {
     program.build();
     let Some(folder) = folder else {
         // Writing to memory does not fail.
-        let page = page(&program).unwrap_or_default();
+        let page = page(&program, &program).unwrap_or_default();
         out(&String::from_utf8_lossy(&page));
         return ExitCode::SUCCESS;
     };
@@ -39,13 +41,14 @@ pub(super) fn man(folder: Option<&Path>) -> ExitCode {
 fn write(program: &Command, folder: &Path) -> io::Result<()> {
     for command in program.get_subcommands().chain([program]) {
         let name = Man::new(command.clone()).get_filename();
-        fs::write(folder.join(name), page(command)?)?;
+        fs::write(folder.join(name), page(command, program)?)?;
     }
     Ok(())
 }
 
-/// A page as clap_mangen renders it, but with the text below the help in sections of its own.
-fn page(command: &Command) -> io::Result<Vec<u8>> {
+/// A page as clap_mangen renders it, but with the text below the help in sections of its own, and with
+/// the sections that readers of manual pages look for.
+fn page(command: &Command, program: &Command) -> io::Result<Vec<u8>> {
     let man = Man::new(command.clone()).source(SOURCE);
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -62,19 +65,21 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
             section(&mut rest, paragraph);
         }
     }
-    if !command.has_subcommands() {
-        rest.control("SH", ["SEE ALSO"]);
-        rest.text([bold("tidegate"), roman("(1)")]);
-    }
+    sections::append(&mut rest, command, program);
     rest.to_writer(&mut page)?;
     Ok(page)
 }
 
-/// Renders a paragraph: `Heading:`, then lines of a term, two or more spaces, and its meaning.
+/// Renders a paragraph of the help: `Heading:`, then lines of a term, two or more spaces, and its meaning.
 fn section(page: &mut Roff, paragraph: &str) {
     let mut lines = paragraph.lines();
     let heading = lines.next().unwrap_or_default().trim_end_matches(':');
-    page.control("SH", [heading.to_uppercase().as_str()]);
+    let heading = match heading {
+        // As other manual pages call it.
+        "Exit codes" => "EXIT STATUS".to_owned(),
+        other => other.to_uppercase().replace('`', ""),
+    };
+    page.control("SH", [heading.as_str()]);
     for line in lines {
         match line.trim_start().split_once("  ") {
             Some((term, meaning)) => {
@@ -98,7 +103,7 @@ mod tests {
         let mut page = Roff::new();
         section(&mut page, "Exit codes:\n  0  done\n  10  not\n      quite");
         let text = page.to_roff();
-        let expected = ".SH \"EXIT CODES\"\n.TP\n\\fB0\\fR\ndone\n.TP\n\\fB10\\fR\nnot\nquite\n";
+        let expected = ".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\ndone\n.TP\n\\fB10\\fR\nnot\nquite\n";
         assert!(text.ends_with(expected), "{text}");
     }
 }
