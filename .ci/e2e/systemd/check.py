@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import ssl
+import stat
 import subprocess
 import time
 import traceback
@@ -182,19 +183,50 @@ async def the_package_has_started_it_by_itself():
     expect("tidegate" in run("tidegate", "status"), "operators reach it")
 
 
-async def a_key_comes_as_a_credential():
+def certificate(key, chain):
     run(
         *"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30".split(),
         *"-subj /CN=localhost -addext subjectAltName=DNS:localhost".split(),
-        *"-keyout /root/chat.key -out /etc/tidegate/chat.pem".split(),
+        *f"-keyout {key} -out {chain}".split(),
     )
-    os.chmod("/etc/tidegate/chat.pem", 0o644)
-    os.chmod("/root/chat.key", 0o600)
+    os.chmod(chain, 0o644)
+    os.chmod(key, 0o600)
+
+
+async def a_key_comes_as_a_credential():
+    certificate("/root/chat.key", "/etc/tidegate/chat.pem")
     drop_in("key", "[Service]\nLoadCredential=chat.key:/root/chat.key\n")
     CONFIG.write_text(OWN)
     systemctl("restart", "tidegate.service")
     for client in await tunnels(3):
         await client.close()
+
+
+async def a_key_that_certbot_renews_is_read_by_its_group():
+    run("groupadd", "--system", "tidegate-keys")
+    drop_in("keys", Path("/root/keys.conf").read_text())
+    lineage = Path("/etc/letsencrypt/live/localhost")
+    lineage.mkdir(parents=True)
+
+    def renew():
+        certificate(lineage / "privkey.pem", lineage / "fullchain.pem")
+        run("env", f"RENEWED_LINEAGE={lineage}", "/root/certbot-deploy-hook")
+        return (lineage / "fullchain.pem").read_text().strip()
+
+    def served():
+        return ssl.get_server_certificate(("127.0.0.1", 443)).strip()
+
+    first = renew()
+    own = OWN.replace("/etc/tidegate/chat.pem", "certificates/localhost.pem")
+    CONFIG.write_text(own.replace("${CREDENTIALS_DIRECTORY}/chat.key", "certificates/localhost.key"))
+    systemctl("restart", "tidegate.service")
+    expect(served() == first, "the first one")
+    second = renew()
+    await until("the renewed one", lambda: served() == second)
+    expect(stat.S_IMODE(os.stat("/etc/tidegate/certificates/localhost.key").st_mode) == 0o640, "the mode")
+    expect(reloads() == 0, "nobody asked for a reload")
+    CONFIG.write_text(OWN)
+    systemctl("restart", "tidegate.service")
 
 
 async def reload_takes_the_file_and_shows_its_mistakes():
@@ -365,6 +397,7 @@ async def sockets_of_systemd_start_it_and_outlive_it():
 CHECKS = [
     the_package_has_started_it_by_itself,
     a_key_comes_as_a_credential,
+    a_key_that_certbot_renews_is_read_by_its_group,
     reload_takes_the_file_and_shows_its_mistakes,
     with_notify_reload_a_reload_is_waited_for,
     an_upgrade_makes_the_new_process_the_main_one,
