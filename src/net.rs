@@ -16,3 +16,4 @@ pub mod proxy_protocol;
 pub mod tls_tickets;
 pub mod tls;
 pub mod tls_handshakes;
+pub mod tls_failure;

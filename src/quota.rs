@@ -1,7 +1,9 @@
-//! Counts with a limit, rate limits, and both per client address.
+//! Counts with a limit, rate limits, and both per client address; and how often a failure is reported.
 //!
 //! This module does not know what it counts. The table of addresses has a maximum size, and an
 //! address is removed from it once it has no connections and no used-up rate.
+
+pub mod failure_reports;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

@@ -7,7 +7,7 @@ pub mod queue;
 mod time;
 mod retry_budget;
 pub mod unanswered;
-pub mod report;
+pub mod lookups;
 mod addresses;
 pub mod resolve;
 pub mod health;

@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -18,10 +17,12 @@ use crate::net::bind::AcceptedSocket;
 use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::listener_limits::{LimitReached, ListenerPermit};
 use crate::net::proxy_protocol::{ReceiveError, receive};
-use crate::net::stream::{Peer, Socket, Stream};
-use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes};
+use crate::net::stream::{Peer, Socket, Stream, UnreadableCertificate};
+use crate::net::tls_failure::TlsFailure;
+use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes, has_begun};
 use crate::observe::labels::RefusedConnection;
 use crate::observe::series::ListenerSeries;
+use crate::protocol::certificate::TlsFacts;
 use crate::session::{Connection, ConnectionGuards, Worker};
 
 /// An accepted connection on its way to a worker.
@@ -58,10 +59,10 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
         since,
     };
     let mut origin = ConnectionOrigin::of(&accepted, settings.tls.is_some());
-    let stream = match prepare(&entrance, accepted, &mut origin).await {
-        Ok((stream, listener_permit)) => {
+    let (stream, tls) = match prepare(&entrance, accepted, &mut origin).await {
+        Ok((stream, tls, listener_permit)) => {
             permit.hold(listener_permit);
-            stream
+            (stream, tls)
         }
         Err(error) => {
             tracing::debug!(
@@ -74,16 +75,6 @@ pub async fn serve(worker: Rc<Worker>, incoming: IncomingConnection) {
     // TLS has a deadline of its own, so the time for the first request begins after it. Without TLS
     // it began at accept: a PROXY header is part of that time.
     let since = settings.tls.as_ref().map_or(since, |_| Instant::now());
-    let tls = match stream.tls_facts() {
-        Ok(tls) => tls,
-        Err(error) => {
-            tracing::info!(
-                client = %origin.peer, listener = %listener.name, %error,
-                "connection refused"
-            );
-            return;
-        }
-    };
     let connection = Connection {
         timeouts: settings.timeouts,
         limits: settings.limits,
@@ -129,8 +120,16 @@ impl ConnectionOrigin {
 enum PrepareError {
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("the client sent nothing")]
+    Empty,
     #[error("the TLS handshake timed out")]
     TlsTimeout,
+    #[error("{0}")]
+    Tls(#[source] io::Error),
+    #[error(transparent)]
+    Certificate(#[from] UnreadableCertificate),
+    #[error("the TLS handshake waited too long for others to finish (`handshakes_at_once`)")]
+    TlsQueueTimeout,
     #[error("no PROXY header was received in time")]
     ProxyTimeout,
     #[error("PROXY headers are accepted from `trusted_proxies` only")]
@@ -156,7 +155,7 @@ async fn prepare(
     entrance: &Entrance<'_>,
     accepted: AcceptedSocket,
     origin: &mut ConnectionOrigin,
-) -> Result<(Stream, ListenerPermit), PrepareError> {
+) -> Result<(Stream, Option<TlsFacts>, ListenerPermit), PrepareError> {
     let Entrance {
         settings,
         counts,
@@ -171,31 +170,61 @@ async fn prepare(
             .refused
             .at(RefusedConnection::ProxyHeader as usize)
             .add(1);
-        // Logged at `info`, unlike a failed TLS handshake: it usually means that listener and load
-        // balancer are configured differently, and then no client gets through.
+        // It usually means that listener and load balancer are configured differently, and then no
+        // client gets through.
         tracing::info!(client = %origin.peer, %error, "connection refused");
         return Err(error);
     }
     let pass = enter(entrance, origin)?;
     let Some(tls) = &settings.tls else {
-        return Ok((Stream::Plain(socket), pass));
+        return Ok((Stream::Plain(socket), None, pass));
     };
     // Boxed, because the state of a TLS handshake is large: unboxed, this task would keep room for
     // it as long as the connection lasts.
-    let result = Box::pin(secure(entrance, tls, socket)).await;
-    match &result {
-        Ok(stream) => {
-            if let Some((version, resumed)) = stream.tls_version() {
-                counts.count_tls_handshake(version, resumed);
-            }
-        }
-        Err(PrepareError::TooManyHandshakes(_)) => counts
-            .refused
-            .at(RefusedConnection::TlsQueue as usize)
-            .add(1),
-        Err(_) => counts.refused.at(RefusedConnection::Tls as usize).add(1),
+    let secured = Box::pin(secure(entrance, tls, socket)).await;
+    let result = secured.and_then(|stream| Ok((stream.tls_facts()?, stream)));
+    let (facts, stream) = result.inspect_err(|error| tls_failed(entrance, origin, error))?;
+    if let Some((version, resumed)) = stream.tls_version() {
+        counts.count_tls_handshake(version, resumed);
     }
-    Ok((result?, pass))
+    Ok((stream, facts, pass))
+}
+
+/// Counts a connection that got no TLS, and logs the first of each cause and minute.
+fn tls_failed(entrance: &Entrance<'_>, origin: &ConnectionOrigin, error: &PrepareError) {
+    let Entrance {
+        listener, counts, ..
+    } = *entrance;
+    let (refused, failure) = match error {
+        PrepareError::Empty => (RefusedConnection::Empty, None),
+        PrepareError::TooManyHandshakes(_) | PrepareError::TlsQueueTimeout => {
+            (RefusedConnection::TlsQueue, None)
+        }
+        PrepareError::TlsTimeout => (RefusedConnection::Tls, Some(TlsFailure::Timeout)),
+        PrepareError::Certificate(_) => {
+            (RefusedConnection::Tls, Some(TlsFailure::ClientCertificate))
+        }
+        PrepareError::Tls(error) => (RefusedConnection::Tls, Some(TlsFailure::of(error))),
+        _ => (RefusedConnection::Tls, Some(TlsFailure::Closed)),
+    };
+    counts.refused.at(refused as usize).add(1);
+    if let Some(failure) = failure {
+        counts.tls_failures.at(failure as usize).add(1);
+    }
+    // A load balancer that looks whether the port is open, or a connection that a browser opened in
+    // advance.
+    if refused == RefusedConnection::Empty {
+        return;
+    }
+    let reason = failure.map_or(refused.token(), TlsFailure::token);
+    let now = std::time::Instant::now();
+    if let Some(unreported) = listener.tls_failures.admit(reason, now) {
+        tracing::warn!(
+            listener = %listener.name, client = %origin.peer, reason, %error, unreported,
+            hint = failure.map(TlsFailure::hint),
+            "TLS handshake failed; each reason is logged once a minute"
+        );
+    }
 }
 
 /// Checks the listener's connection limits. This comes after the PROXY header, because only then
@@ -281,27 +310,29 @@ async fn secure(
         ..
     } = *entrance;
     let limit = settings.timeouts.tls_handshake;
-    let late = |_| PrepareError::TlsTimeout;
-    tokio::time::timeout_at(since + limit, socket.ready(Interest::READABLE))
-        .await
-        .map_err(late)??;
+    let begun = tokio::time::timeout_at(since + limit, has_begun(&socket)).await;
+    if !begun.map_err(|_| PrepareError::Empty)?? {
+        return Err(PrepareError::Empty);
+    }
     // The wait for a permit is ours and not the client's: it has a deadline of its own and does not
     // shorten the client's, which begins when the handshake does. Clients that have sent nothing do
     // not get this far, so they cannot hold permits.
     let handshakes = worker.handshakes(&listener.name);
     let permit = handshakes.acquire(settings.handshakes_at_once);
-    let permit = tokio::time::timeout(limit, permit).await.map_err(late)??;
+    let permit = tokio::time::timeout(limit, permit).await;
+    let permit = permit.map_err(|_| PrepareError::TlsQueueTimeout)??;
     let deadline = Instant::now() + limit;
     let mut handshake = TlsAcceptor::from(Arc::clone(tls)).accept(socket);
     // The permit limits how many handshakes compete for the CPU. A client that is slow to continue
     // does not use any, so it loses the permit soon and goes on without.
     let soon = tokio::time::timeout(PERMIT_TIMEOUT.min(limit), &mut handshake).await;
     drop(permit);
-    let stream = match soon {
-        Ok(stream) => stream?,
+    let done = match soon {
+        Ok(done) => done,
         Err(_) => tokio::time::timeout_at(deadline, handshake)
             .await
-            .map_err(late)??,
+            .map_err(|_| PrepareError::TlsTimeout)?,
     };
+    let stream = done.map_err(PrepareError::Tls)?;
     Ok(Stream::Client(Box::new(stream)))
 }

@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use super::listener_limits::Gate;
 use crate::config::model::{Keepalive, ListenerLimits, ListenerTimeouts, Trust};
 use crate::drain::Drain;
+use crate::quota::failure_reports::FailureReports;
 
 /// A running listener.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Listener {
     pub drain: Drain,
     /// The connections of its clients, counted against its limits.
     pub gate: Arc<Gate>,
+    /// The causes of failed TLS handshakes that were logged lately, by all workers.
+    pub tls_failures: FailureReports,
     /// The settings, swapped by a reload.
     pub settings: ArcSwap<ListenerSettings>,
 }

@@ -1,6 +1,7 @@
 //! TLS for client connections and for endpoints, built from checked configuration.
 //!
-//! Only this file and `stream` name rustls, so that a new version of its interface changes little else.
+//! Only this file, `stream` and `tls_failure` know what rustls is like, so that a new version of its interface
+//! changes little else.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -33,6 +33,8 @@ labels! {
         TlsQueue = "tls-queue",
         /// The TLS handshake failed or took too long.
         Tls = "tls",
+        /// The client disconnected before it had sent a byte, or sent none in time.
+        Empty = "empty",
     }
 }
 

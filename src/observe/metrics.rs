@@ -20,7 +20,7 @@ use crate::net::admission::Admission;
 use crate::net::memory::MemoryFigures;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
-use crate::upstream::report::LookupCounters;
+use crate::upstream::lookups::LookupCounters;
 
 /// The sources of the metrics.
 #[derive(Debug, Clone, Copy)]

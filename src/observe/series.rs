@@ -9,6 +9,7 @@ use super::labels::{
     CLOSE_CODES, ConnectFailure, HandshakeOutcome, RefusedConnection, TLS, close_code_position,
 };
 use super::traffic::Traffic;
+use crate::net::tls_failure::TlsFailure;
 use crate::protocol::rejection::Rejection;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
@@ -36,6 +37,8 @@ pub struct ListenerSeries {
     pub refused: CounterArray<{ RefusedConnection::ALL.len() }>,
     /// Successful TLS handshakes, in the order of [`TLS`].
     pub tls: CounterArray<{ TLS.len() }>,
+    /// Failed TLS handshakes, by cause.
+    pub tls_failures: CounterArray<{ TlsFailure::ALL.len() }>,
     /// The routes of the listener.
     pub routes: Labelled<Arc<str>, RouteSeries>,
 }
@@ -50,6 +53,7 @@ impl ListenerSeries {
             expired: Counter::default(),
             refused: CounterArray::default(),
             tls: CounterArray::default(),
+            tls_failures: CounterArray::default(),
             routes: Labelled::default(),
         }
     }

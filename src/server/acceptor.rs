@@ -405,12 +405,14 @@ mod tests {
     use crate::config::model::{Bind, ListenerLimits, ListenerTimeouts, Trust};
     use crate::drain::Drain;
     use crate::net::listener::ListenerSettings;
+    use crate::quota::failure_reports::FailureReports;
 
     fn listener() -> Listener {
         Listener {
             name: "in".into(),
             drain: Drain::new(),
             gate: Arc::default(),
+            tls_failures: FailureReports::default(),
             settings: ArcSwap::from_pointee(ListenerSettings {
                 tls: None,
                 handshakes_at_once: 1,

@@ -32,6 +32,7 @@ use crate::net::bind::ListeningSocket;
 use crate::net::listener::Listener;
 use crate::net::listener_limits::Gate;
 use crate::net::tls_tickets::TicketKeys;
+use crate::quota::failure_reports::FailureReports;
 use crate::systemd::{self, passed_sockets::PassedSockets};
 
 /// The running listeners.
@@ -200,6 +201,7 @@ impl Listeners {
             None => Arc::new(Listener {
                 drain: Drain::new(),
                 gate,
+                tls_failures: FailureReports::default(),
                 settings: ArcSwap::from_pointee(settings),
                 name,
             }),

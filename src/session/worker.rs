@@ -21,7 +21,7 @@ use crate::tunnel::scratch::Scratch;
 use crate::tunnel::table::TunnelTable;
 use crate::upstream::connect::Connector;
 use crate::upstream::http::Pool;
-use crate::upstream::report::LookupCounters;
+use crate::upstream::lookups::LookupCounters;
 
 /// The state that all workers share.
 #[derive(Debug)]

@@ -21,7 +21,8 @@ use tokio::time::timeout_at;
 use self::queue::{Enqueued, LookupQueue};
 pub use self::state::ResolveError;
 use self::state::{Look, NameState};
-use super::report::{FailureReports, LookupCounters};
+use super::lookups::LookupCounters;
+use crate::quota::failure_reports::FailureReports;
 
 /// Addresses of one name, at most; further ones are ignored.
 const MAX_ADDRESSES: usize = 256;

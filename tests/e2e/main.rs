@@ -58,6 +58,7 @@ mod sticky;
 mod stop;
 mod systemd;
 mod tls;
+mod tls_failures;
 mod tunnel;
 mod tunnel_limits;
 mod upgrade;

@@ -9,6 +9,8 @@ use crate::admin::command::{self, ControlCommand, SteerListener};
 use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
 use crate::displace::live_tunnels::LiveTunnels;
+use crate::net::tls_failure::TlsFailure;
+use crate::observe::labels::RefusedConnection;
 use crate::protocol::rejection::Rejection;
 
 /// A listener.
@@ -29,6 +31,12 @@ pub struct ListenerInfo {
     pub connections_total: u64,
     /// Live tunnels.
     pub tunnels: u64,
+    /// Connections closed before a request since the start, by reason.
+    #[serde(default)]
+    pub connections_refused: BTreeMap<String, u64>,
+    /// Failed TLS handshakes since the start, by reason.
+    #[serde(default)]
+    pub tls_failures: BTreeMap<String, u64>,
     /// Requests rejected since the start, by reason.
     pub rejections: BTreeMap<String, u64>,
 }
@@ -74,6 +82,13 @@ async fn steer(
     listeners.find(|it| it.name == listener).ok_or_else(gone)
 }
 
+/// Adds to the count of a token; one that has no count is left out.
+fn add(counts: &mut BTreeMap<String, u64>, token: &str, count: u64) {
+    if count > 0 {
+        *counts.entry(token.to_owned()).or_default() += count;
+    }
+}
+
 /// All listeners.
 pub fn listeners(view: &View) -> Vec<ListenerInfo> {
     let counters = view.workers.counters();
@@ -83,16 +98,23 @@ pub fn listeners(view: &View) -> Vec<ListenerInfo> {
     let listener = |listening: &ListenerState| {
         let series = all_series.iter().filter(|it| it.name == listening.name);
         let (mut accepted, mut closed) = (0, 0);
+        let (mut connections_refused, mut tls_failures) = (BTreeMap::new(), BTreeMap::new());
         let mut rejections = BTreeMap::new();
         for series in series {
             closed += series.closed.get();
             accepted += series.connections.get();
+            for reason in RefusedConnection::ALL {
+                let count = series.refused.at(*reason as usize).get();
+                add(&mut connections_refused, reason.token(), count);
+            }
+            for failure in TlsFailure::ALL {
+                let count = series.tls_failures.at(failure as usize).get();
+                add(&mut tls_failures, failure.token(), count);
+            }
             for route in series.routes.all() {
                 for rejection in Rejection::ALL {
                     let count = route.rejections.at(*rejection as usize).get();
-                    if count > 0 {
-                        *rejections.entry(rejection.token().to_owned()).or_default() += count;
-                    }
+                    add(&mut rejections, rejection.token(), count);
                 }
             }
         }
@@ -107,6 +129,8 @@ pub fn listeners(view: &View) -> Vec<ListenerInfo> {
             connections: accepted.saturating_sub(closed),
             connections_total: accepted,
             tunnels: live.of_listener(&listening.name),
+            connections_refused,
+            tls_failures,
             rejections,
         }
     };

@@ -1,5 +1,7 @@
 //! `tidegate status`.
 
+mod refusals;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo
 use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
 use tidegate::handover::identity::Identity;
 
+use self::refusals::of_refusals;
 use super::{NOTHING, tunnels_in_words, watch};
 use crate::cli::client::{AdminClient, ClientError};
 use crate::cli::screen::Screen;
@@ -96,6 +99,7 @@ impl StatusPage {
         let mut text = overview(&status);
         for part in [
             of_listeners(&listeners, screen),
+            of_refusals(&listeners),
             of_upstreams(&upstreams, screen),
         ] {
             if !part.is_empty() {

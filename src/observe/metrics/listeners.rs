@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use super::gathered::{Gathered, open, sum};
+use super::gathered::{Gathered, Groups, open, sum};
+use crate::net::tls_failure::TlsFailure;
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::labels::{RefusedConnection, TLS};
+use crate::observe::series::ListenerSeries;
 
 pub(super) fn write_drained(metrics: &mut Exposition, drained: &[(Arc<str>, bool)]) {
     let help = "1 while a listener is drained by an operator and accepts nothing.";
@@ -51,9 +53,24 @@ pub(super) fn write_listeners(metrics: &mut Exposition, gathered: &Gathered) {
         let total = sum(series, |it| it.expired.get());
         metrics.sample(&[("listener", listener)], total);
     }
+    write_tls(metrics, &listeners);
+}
+
+fn write_tls(metrics: &mut Exposition, listeners: &Groups<'_, ListenerSeries, 1>) {
+    let help = "Failed TLS handshakes of clients, by reason.";
+    metrics.family("tidegate_tls_failures_total", MetricKind::Counter, help);
+    for ([listener], series) in listeners {
+        for failure in TlsFailure::ALL {
+            let total = sum(series, |it| it.tls_failures.at(failure as usize).get());
+            if total > 0 {
+                let labels = [("listener", *listener), ("reason", failure.token())];
+                metrics.sample(&labels, total);
+            }
+        }
+    }
     let help = "Successful TLS handshakes of clients.";
     metrics.family("tidegate_tls_handshakes_total", MetricKind::Counter, help);
-    for ([listener], series) in &listeners {
+    for ([listener], series) in listeners {
         for (position, (version, resumed)) in TLS.iter().enumerate() {
             let total = sum(series, |it| it.tls.at(position).get());
             let resumed = if *resumed { "true" } else { "false" };

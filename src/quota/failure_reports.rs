@@ -1,7 +1,6 @@
-//! Reports about what may fail again and again: warnings, one per cause and minute, and counts.
+//! Reports about what may fail again and again: one per cause and minute.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,33 +42,6 @@ impl FailureReports {
         };
         causes.insert(cause.into(), reported);
         Some(0)
-    }
-}
-
-/// Lookups since the start of the process.
-#[derive(Debug, Default)]
-pub struct LookupCounters {
-    found: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl LookupCounters {
-    /// Counts a lookup: whether it found addresses or endpoints.
-    pub fn count(&self, has_found: bool) {
-        let counter = match has_found {
-            true => &self.found,
-            false => &self.failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Lookups by result, with the token of each in metrics.
-    pub fn by_result(&self) -> [(&'static str, u64); 2] {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("found", count(&self.found)),
-            ("failed", count(&self.failed)),
-        ]
     }
 }
 
