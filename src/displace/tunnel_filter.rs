@@ -73,6 +73,12 @@ impl TunnelFilter {
         narrowed == Self::default()
     }
 
+    /// Whether it selects tunnels for what their client is, rather than for where they lead.
+    pub fn selects_clients(&self) -> bool {
+        let narrows = |clients: ClientNet| clients.0.prefix_len() > 0;
+        self.id.is_some() || self.client.is_some_and(narrows)
+    }
+
     /// Whether it selects a tunnel with these facts, this age and this time without a byte.
     pub fn matches(&self, facts: &TunnelFacts, age: Duration, quiet: Duration) -> bool {
         fn fits(wanted: Option<&String>, is: &str) -> bool {
@@ -241,6 +247,23 @@ mod tests {
         let words = "tunnels of route chat, of client 10.0.0.0/8, open for at least 10m";
         assert_eq!(filter.to_string(), words);
         assert_eq!(TunnelFilter::default().to_string(), "all tunnels");
+    }
+
+    #[test]
+    fn clients_are_selected_by_address_or_id() {
+        for (text, expected) in [
+            (r#"{"id":"00000000000000ff"}"#, true),
+            (r#"{"client":"203.0.113.7","route":"chat"}"#, true),
+            (r#"{"client":"0.0.0.0/0"}"#, false),
+            (
+                r#"{"route":"chat","idle_for":"1h","older_than":"1h"}"#,
+                false,
+            ),
+            ("{}", false),
+        ] {
+            let filter: TunnelFilter = serde_json::from_str(text).unwrap();
+            assert_eq!(filter.selects_clients(), expected, "{text}");
+        }
     }
 
     #[test]

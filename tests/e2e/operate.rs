@@ -98,15 +98,19 @@ async fn nothing_is_closed_without_yes() {
     let mut held = proxy.tunnel().await;
     proxy.logged("tunnel opened").await;
     let printed = operator.run(&["close", "--route", "main"]).await;
-    assert_eq!(printed.out, "would close 1 tunnel; add --yes to close it\n");
+    assert_eq!(
+        printed.out,
+        "would close 1 tunnel with 1012; add --yes to close it\n"
+    );
     assert_eq!(operator.get("/v1/status").await["tunnels"], 1);
     let printed = operator.run(&["close", "--yes"]).await;
     assert_eq!(printed.code, 7);
     assert!(printed.err.contains("all"), "{}", printed.err);
-    let printed = operator
-        .run(&["close", "--route", "main", "--code", "1012", "--yes"])
-        .await;
-    assert_eq!((printed.code, &*printed.out), (0, "closed 1 of 1 tunnel\n"));
+    let printed = operator.run(&["close", "--route", "main", "--yes"]).await;
+    assert_eq!(
+        (printed.code, &*printed.out),
+        (0, "closed 1 of 1 tunnel with 1012\n")
+    );
     assert_eq!(held.exactly(4).await[2..], 1012_u16.to_be_bytes());
 }
 
@@ -137,7 +141,9 @@ async fn an_endpoint_is_drained_and_undrained() {
     let printed = followed(&operator, printed.out.lines().nth(1).unwrap()).await;
     assert_eq!(printed.code, 0, "{}", printed.err);
     assert!(
-        printed.out.starts_with("closing 1 tunnel at 50 per second"),
+        printed
+            .out
+            .starts_with("closing 1 tunnel with 1012 at 50 per second"),
         "{}",
         printed.out
     );

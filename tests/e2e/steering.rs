@@ -58,6 +58,45 @@ async fn a_tunnel_is_closed_with_the_given_code_and_reason() {
     assert_eq!(operator.post(path, &asked).await.1["matched"], 0);
 }
 
+/// 1012 invites clients to come back, 1008 does not.
+#[tokio::test]
+async fn a_client_is_closed_for_good_and_all_others_are_to_come_back() {
+    let echo = Echo::start("echo").await;
+    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
+    let endpoint = json!(echo.address);
+    for (number, (filter, code)) in [
+        (json!({ "client": "127.0.0.0/8" }), 1008),
+        (json!({ "client": "127.0.0.1", "route": "main" }), 1008),
+        (json!({ "id": null }), 1008),
+        (json!({ "endpoint": endpoint }), 1012),
+        (json!({ "route": "main" }), 1012),
+        (
+            json!({ "listener": "main", "host": "chat.example.com" }),
+            1012,
+        ),
+        (json!({ "upstream": "main", "older_than": "0s" }), 1012),
+        (json!({ "client": "0.0.0.0/0" }), 1012),
+        (json!({}), 1012),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = proxy.tunnel().await;
+        let opened = proxy.logged_times("tunnel opened", number + 1).await;
+        let mut asked = json!({ "filter": filter, "all": true });
+        if filter.get("id").is_some() {
+            asked["filter"]["id"] = opened[number]["session"].clone();
+        }
+        let (status, closed) = operator.post("/v1/tunnels/close", &asked).await;
+        assert_eq!((status, &closed["code"]), (200, &json!(code)), "{asked}");
+        let payload = close_payload(&client.exactly(10).await);
+        assert_eq!(payload, close(code, "killed"), "{asked}");
+    }
+    let printed = operator.run(&["close", "--client", "127.0.0.1"]).await;
+    let expected = "would close 0 tunnels with 1008; add --yes to close them\n";
+    assert_eq!(printed.out, expected);
+}
+
 #[tokio::test]
 async fn tunnels_are_closed_at_a_pace_and_status_shows_the_progress() {
     let echo = Echo::start("echo").await;
@@ -67,7 +106,7 @@ async fn tunnels_are_closed_at_a_pace_and_status_shows_the_progress() {
         held.push(proxy.tunnel().await);
     }
     proxy.logged_times("tunnel opened", 30).await;
-    let asked = json!({ "all": true, "per_second": 100.0, "code": 1012 });
+    let asked = json!({ "all": true, "per_second": 100.0 });
     let (status, begun) = operator.post("/v1/tunnels/close", &asked).await;
     assert_eq!(
         (status, &begun["matched"], &begun["job"]["tunnels"]),
@@ -100,7 +139,7 @@ async fn a_pace_is_kept_and_can_be_stopped() {
     let job = begun["job"]["job"].clone();
     assert_eq!(
         close_payload(&first.exactly(10).await),
-        close(1008, "killed")
+        close(1012, "killed")
     );
     let status = operator.get("/v1/status").await;
     let progress = &status["jobs"][0];

@@ -334,7 +334,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     assert_eq!(status, 404);
     // Listing and closing apply to tunnels of all generations, unless one is named.
     let printed = operator.run(&["close", "--all"]).await;
-    let would = "would close 1 tunnel; add --yes to close it\n";
+    let would = "would close 1 tunnel with 1012; add --yes to close it\n";
     let expected = format!(
         "generation 3:\n{would}generation 2 (draining):\n{would}generation 1 (draining):\n{would}"
     );
@@ -349,7 +349,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     in_json(&operator, echo.address).await;
     let close = ["close", "--generation", "1", "--all", "--yes"];
     let printed = operator.run(&close).await;
-    assert_eq!(printed.out, "closed 1 of 1 tunnel\n");
+    assert_eq!(printed.out, "closed 1 of 1 tunnel with 1012\n");
     let mut first = tunnels.remove(0);
     let payload = close_payload(&first.exactly(2 + 2 + 6).await).unwrap();
     first.send(frame(0x88, Some([0; 4]), &payload[..2])).await;

@@ -113,8 +113,9 @@ async fn nothing_of_a_client_that_an_operator_closes_goes_on() {
         let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
         client.send(&message[..before]).await;
         served.exactly(before).await;
-        let all = json!({ "all": true });
-        assert_eq!(operator.post("/v1/tunnels/close", &all).await.0, 200);
+        let client_only = json!({ "filter": { "client": "127.0.0.1" } });
+        let closed = operator.post("/v1/tunnels/close", &client_only).await;
+        assert_eq!(closed.0, 200);
         let end = client.exactly(close_length("killed", false)).await;
         assert_eq!(close_payload(&end), close(1008, "killed"));
         client

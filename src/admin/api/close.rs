@@ -40,7 +40,8 @@ pub struct CloseRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<ClosingOrder>,
     /// Code of the Close frame that clients get: 1000 to 1003, 1007 to 1014 or 3000 to 4999; default:
-    /// 1008. Endpoints get 1001.
+    /// 1008 (policy violation) if the filter has `id` or `client`, otherwise 1012 (service restart).
+    /// Endpoints get 1001.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
     /// Reason text in that Close frame, at most 123 bytes; default: `killed`.
@@ -75,6 +76,9 @@ pub struct CloseResponse {
     pub matched: usize,
     /// Tunnels that were closed, if they were closed at once.
     pub closed: usize,
+    /// Code of the Close frame that clients get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
     /// The job that closes them at a pace; `/v1/status` shows its progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobInfo>,
@@ -98,6 +102,7 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
     let mut response = CloseResponse {
         matched: chosen.len(),
         closed: 0,
+        code: Some(words.code),
         job: None,
     };
     if chosen.is_empty() {
@@ -228,11 +233,18 @@ pub fn stop(view: &View, stop: StopJobRequest) -> Result<JobInfo, ApiError> {
     Ok(JobInfo::of(&job))
 }
 
+/// The code that clients get unless the operator chooses one. Those that are closed for where they lead are to
+/// come back; a client that is closed for what it does is not invited to.
+fn default_code(filter: &TunnelFilter) -> u16 {
+    let ended = match filter.selects_clients() {
+        true => Ended::Killed,
+        false => Ended::Drain,
+    };
+    ended.close_code().unwrap_or_default()
+}
+
 fn words(close: &CloseRequest) -> Result<CloseMessage, ApiError> {
-    let code = close
-        .code
-        .or(Ended::Killed.close_code())
-        .unwrap_or_default();
+    let code = close.code.unwrap_or_else(|| default_code(&close.filter));
     // RFC 6455 section 7.4: 1004 to 1006 and 1015 must not be sent, and 1016 to 2999 are reserved.
     let is_sendable = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
     if !is_sendable {

@@ -44,7 +44,7 @@ pub(in crate::cli) struct CloseArgs {
         value_parser = argument::whole::<u64>
     )]
     stop: Option<u64>,
-    /// Code of the Close frame that clients get [default: 1008]
+    /// Code of the Close frame that clients get [default: 1008 with an ID or --client, otherwise 1012]
     #[arg(long, value_name = "CODE", value_parser = argument::whole::<u16>)]
     code: Option<u16>,
     /// Reason text in the Close frame that clients get [default: killed]
@@ -97,6 +97,8 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
 
 fn summary(close: &api::CloseRequest, closed: &api::CloseResponse, client: &AdminClient) -> String {
     let matched = tunnels_in_words(closed.matched as u64);
+    let with = closed.code.map(|code| format!(" with {code}"));
+    let with = with.unwrap_or_default();
     let pace = match (close.per_second, close.over) {
         (_, Some(over)) => format!("over {}", humantime::format_duration(over.0)),
         (rate, None) => format!("at {} per second", rate.unwrap_or_default()),
@@ -106,14 +108,14 @@ fn summary(close: &api::CloseRequest, closed: &api::CloseResponse, client: &Admi
     match &closed.job {
         _ if close.dry_run => {
             let them = if closed.matched == 1 { "it" } else { "them" };
-            format!("would close {matched}; add --yes to close {them}\n")
+            format!("would close {matched}{with}; add --yes to close {them}\n")
         }
         Some(job) => format!(
-            "closing {matched} {pace} as job {job}; `tidegate status` shows its progress, \
+            "closing {matched}{with} {pace} as job {job}; `tidegate status` shows its progress, \
              `tidegate close --stop {job}{of}` stops it\n",
             job = job.job
         ),
-        None => format!("closed {} of {matched}\n", closed.closed),
+        None => format!("closed {} of {matched}{with}\n", closed.closed),
     }
 }
 

@@ -123,7 +123,7 @@ fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), C
     out(&older);
     if endpoint.tunnels > 0 {
         out(&format!(
-            "to close them: tidegate close --upstream {upstream} --endpoint {} --code 1012 \
+            "to close them: tidegate close --upstream {upstream} --endpoint {} \
              --reason drain --rate 50 --yes\n",
             quoted(&name)
         ));
@@ -146,7 +146,7 @@ fn drain_listener(
     ));
     if tunnels > 0 {
         out(&format!(
-            "to close them: tidegate close --listener {} --code 1012 --reason drain --rate 50 --yes\n",
+            "to close them: tidegate close --listener {} --reason drain --rate 50 --yes\n",
             quoted(&name)
         ));
     }
