@@ -14,7 +14,7 @@ use super::series::{EndpointSeries, ListenerSeries, RouteSeries};
 use crate::net::stream::Peer;
 use crate::protocol::rejection::Rejection;
 use crate::protocol::trace_context::TraceId;
-use crate::tunnel::copy::Finished;
+use crate::tunnel::ended::Finished;
 use crate::tunnel::meter::Meter;
 use crate::tunnel::side::Side;
 use crate::upstream::endpoint::EndpointState;
@@ -154,6 +154,7 @@ pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, fin
         ended,
         closed,
         unframed,
+        quiet,
     } = finished;
     let lived = facts.opened.elapsed();
     let EndpointSeries { route, .. } = &*facts.series;
@@ -176,6 +177,7 @@ pub fn tunnel_ended(recorder: &Recorder, facts: &TunnelFacts, meter: &Meter, fin
         messages_from_endpoint = meter.messages(Side::Endpoint),
         close_code = closed.map(|(_, code)| code),
         closed_by = closed.map(|(side, _)| side.name()),
+        idle_ms = milliseconds(quiet),
         duration_ms = milliseconds(lived),
     });
 }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::SWEEP_INTERVAL;
-use super::ended::{CloseMessage, Ended};
+use super::ended::{CloseMessage, Ended, Finished};
 use super::entry::{Flags, TunnelEntry};
 use super::forwarder::{Forwarder, NextStep};
 use super::framing::{Allowance, HEADROOM};
@@ -37,18 +37,6 @@ pub struct InitialBytes {
     pub from_endpoint: usize,
     /// The read-ahead of the client: what came right behind its request.
     pub to_endpoint: Vec<u8>,
-}
-
-/// How a tunnel finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
-    /// The reason.
-    pub ended: Ended,
-    /// The first Close frame that passed: its sender and its code.
-    pub closed: Option<(Side, u16)>,
-    /// Whether either stream held bytes that were not valid frames, and was passed on unseen from
-    /// there.
-    pub unframed: bool,
 }
 
 /// A tunnel: a future that completes when the tunnel has ended.
@@ -304,6 +292,7 @@ impl<O: TunnelOwner> Tunnel<O> {
             ended,
             closed: self.forwarder.closed(),
             unframed: self.forwarder.is_unframed(),
+            quiet: self.slot.quiet(),
         })
     }
 }
@@ -425,12 +414,16 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
             }
         }
         let is_admitted = tunnel.slot.entry().flags.take(Flags::ADMITTED);
+        let before = tunnel.meter().total();
         for side in [Side::Client, Side::Endpoint] {
             let _ = tunnel.pump(side, tunnel.quantum(is_admitted), cx);
         }
         tunnel.send_own_frames(cx);
+        if tunnel.meter().total() != before {
+            tunnel.slot.forget_quiet_before_end();
+        }
         if tunnel.forwarder.is_half_closed() {
-            tunnel.slot.entry().set_half_closed();
+            tunnel.slot.set_half_closed();
         }
         if tunnel.forwarder.ending().is_some() {
             let waits = tunnel.forwarder.waits_for_message() || !tunnel.to_client.is_clear();

@@ -1,6 +1,9 @@
 //! How a tunnel finished, as a value.
 
 use std::fmt;
+use std::time::Duration;
+
+use super::side::Side;
 
 /// How a tunnel finished. The tokens are stable: logs, metrics and the admin interface share them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +67,20 @@ pub struct CloseMessage {
     pub code: u16,
     /// The text of the Close frame, of at most [`CloseMessage::MAX_REASON_BYTES`] bytes.
     pub reason: Box<str>,
+}
+
+/// How a tunnel finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// The reason.
+    pub ended: Ended,
+    /// The first Close frame that passed: its sender and its code.
+    pub closed: Option<(Side, u16)>,
+    /// Whether either stream held bytes that were not valid frames, and was passed on unseen from
+    /// there.
+    pub unframed: bool,
+    /// For how long no byte had come from either side. Accurate to a second.
+    pub quiet: Duration,
 }
 
 impl CloseMessage {
@@ -137,6 +154,19 @@ impl Ended {
             Self::Rebalance => "rebalance",
             Self::Killed => "killed",
             Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// The side that broke the tunnel: it left without a Close frame, no longer answered, or read nothing.
+    pub fn broken_by(self) -> Option<Side> {
+        match self {
+            Self::ClientEof | Self::ClientReset | Self::DeadClient | Self::SlowClient => {
+                Some(Side::Client)
+            }
+            Self::UpstreamEof | Self::UpstreamReset | Self::DeadUpstream | Self::SlowUpstream => {
+                Some(Side::Endpoint)
+            }
+            _ => None,
         }
     }
 

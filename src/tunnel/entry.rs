@@ -81,10 +81,15 @@ impl Overdue {
 }
 
 /// Hundredths of a second on the clock of the table: a number of 32 bits lasts for more than a year.
-type Hundredths = u32;
+pub(super) type Hundredths = u32;
 
 fn hundredths(time: Micros) -> Hundredths {
     (time / 10_000) as Hundredths
+}
+
+/// A time in hundredths of a second; the longest there is, if it is longer.
+pub(super) fn hundredths_of(time: Duration) -> Hundredths {
+    Hundredths::try_from(time.as_millis() / 10).unwrap_or(Hundredths::MAX)
 }
 
 /// The time from `since` to `now`; zero if that is ahead.
@@ -208,6 +213,11 @@ impl TunnelEntry {
     /// Notes that one side has ended: from the next sweep on, `half_closed` is the limit.
     pub fn set_half_closed(&self) {
         self.flags.set(Flags::HALF_CLOSED, true);
+    }
+
+    /// Whether one side has ended.
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.flags.has(Flags::HALF_CLOSED)
     }
 
     /// Whether reading from the client is paused.

@@ -276,6 +276,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_age_of_the_last_byte_outlasts_the_end_of_a_stream() {
+        let table = Rc::new(TunnelTable::<()>::default());
+        let tunnel = table.enter(Arc::default(), Rc::default());
+        let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        tunnel.entry().meter.count(Side::Client, 1);
+        pass(1).await;
+        table.sweep(Instant::now());
+        pass(60).await;
+        table.sweep(Instant::now());
+        tunnel.set_half_closed();
+        assert_eq!(tunnel.quiet(), Duration::from_secs(60));
+        pass(1).await;
+        // The sweep takes the end for activity.
+        table.sweep(Instant::now());
+        pass(5).await;
+        table.sweep(Instant::now());
+        tunnel.set_half_closed();
+        assert_eq!(tunnel.quiet(), Duration::from_secs(65));
+        tunnel.entry().meter.count(Side::Endpoint, 1);
+        tunnel.forget_quiet_before_end();
+        assert_eq!(tunnel.quiet(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_reset_ends_a_stalled_tunnel_that_may_stay_half_closed() {
         let table = Rc::new(TunnelTable::<()>::default());
         let tunnel = table.enter(Arc::default(), Rc::default());

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::clock::{SweepSchedule, TunnelClock};
 use super::ended::{CloseMessage, Ended};
-use super::entry::{Flags, TunnelEntry};
+use super::entry::{Flags, Hundredths, TunnelEntry, hundredths_of};
 use super::framing::Allowance;
 use super::liveness::Micros;
 use super::meter::Meter;
@@ -68,7 +68,8 @@ impl<O> TunnelTable<O> {
         let key = self.entries.borrow_mut().insert(occupant);
         TableSlot {
             table: Rc::clone(self),
-            key,
+            key: u32::try_from(key).unwrap_or(u32::MAX),
+            quiet_before_end: Cell::default(),
             entry,
         }
     }
@@ -205,7 +206,10 @@ impl TunnelOwner for () {
 #[derive(Debug)]
 pub struct TableSlot<O = ()> {
     table: Rc<TunnelTable<O>>,
-    key: usize,
+    /// The number of the slot: there are fewer descriptors than 32 bits count.
+    key: u32,
+    /// For how long no byte had come when a side ended its stream, unless one has come since.
+    quiet_before_end: Cell<Hundredths>,
     entry: Rc<TunnelEntry>,
 }
 
@@ -224,14 +228,36 @@ impl<O> TableSlot<O> {
     pub(super) fn remainder_account(&self) -> RemainderAccount<'_> {
         RemainderAccount {
             remainders: &self.table.remainders,
-            slot: self.key,
+            slot: self.key as usize,
         }
     }
 
     /// Whether a sum over all tunnels is being formed that has not seen this one: see
     /// [`TunnelTable::sum_step`].
     pub fn is_unseen(&self) -> bool {
-        self.key >= self.table.unseen_from.get()
+        self.key as usize >= self.table.unseen_from.get()
+    }
+
+    /// Notes that one side has ended: from the next sweep on, `half_closed` is the limit.
+    //
+    // To that limit the end is activity. It is not a byte: a tunnel that was cut after a minute
+    // without one must show that minute.
+    pub fn set_half_closed(&self) {
+        if !self.entry.is_half_closed() {
+            self.quiet_before_end.set(hundredths_of(self.quiet()));
+            self.entry.set_half_closed();
+        }
+    }
+
+    /// Notes that bytes have come after one side had ended.
+    pub(super) fn forget_quiet_before_end(&self) {
+        self.quiet_before_end.set(0);
+    }
+
+    /// For how long no byte has come from either side. Accurate to a sweep.
+    pub fn quiet(&self) -> Duration {
+        let now = self.table.clock.at(Instant::now());
+        self.entry.quiet(now) + Duration::from_millis(10) * self.quiet_before_end.get()
     }
 
     /// Notes that a Ping has gone to `side`.
@@ -251,7 +277,7 @@ impl<O> TableSlot<O> {
             .entry
             .with_liveness(|liveness| liveness.pong_received(side, now));
         let entries = self.table.entries.borrow();
-        if let (Some(took), Some(occupant)) = (took.flatten(), entries.get(self.key)) {
+        if let (Some(took), Some(occupant)) = (took.flatten(), entries.get(self.key as usize)) {
             occupant.owner.ping_answered(side, took);
         }
     }
@@ -289,7 +315,7 @@ impl<O> TableSlot<O> {
 
 impl<O> Drop for TableSlot<O> {
     fn drop(&mut self) {
-        self.table.entries.borrow_mut().remove(self.key);
+        self.table.entries.borrow_mut().remove(self.key as usize);
     }
 }
 
@@ -347,7 +373,11 @@ mod tests {
             next = table.sum_step(from, 100, |_, owner| seen[*owner] += 1);
             // One from each end: some have been seen, and some not.
             for slot in [slots.remove(0), slots.pop().unwrap()] {
-                let owner = table.entries.borrow().get(slot.key).map(|it| *it.owner);
+                let owner = table
+                    .entries
+                    .borrow()
+                    .get(slot.key as usize)
+                    .map(|it| *it.owner);
                 if slot.is_unseen() {
                     seen[owner.unwrap()] += 1;
                 }

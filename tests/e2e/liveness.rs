@@ -200,6 +200,7 @@ async fn pongs_do_not_count_as_activity() {
     });
     let ended = proxy.logged("tunnel ended").await;
     assert_eq!(ended["reason"], "idle");
+    assert!(ended["idle_ms"].as_f64().unwrap() >= 3000.0, "{ended}");
     let scrape = Scrape::of(&proxy).await;
     let answered = scrape.sum("tidegate_ping_rtt_seconds_count", &[]);
     assert!(answered >= 2.0, "both sides have answered meanwhile");

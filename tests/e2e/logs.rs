@@ -102,6 +102,7 @@ async fn a_tunnel_has_two_events() {
         ("bytes_from_endpoint", 0.into()),
     ];
     has(ended, &of_end);
+    assert!(ended["idle_ms"].is_number(), "{ended}");
     for event in ["tunnel opened", "tunnel ended"] {
         assert!(proxy.logged_by_now(event).await.is_empty(), "{event}");
     }

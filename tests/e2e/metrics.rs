@@ -101,6 +101,32 @@ async fn live_tunnels_are_in_the_sums() {
     Scrape::until(&proxy, "tidegate_tasks", &[], accepting).await;
 }
 
+/// Clients see these as 1006.
+#[tokio::test]
+async fn tunnels_that_end_without_a_close_are_counted_by_side() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&(METRICS.to_owned() + &simple(&[endpoint.address]))).await;
+    for breaks_at_client in [true, false, false] {
+        let (client, served) = proxy.tunnel_to(&endpoint).await;
+        let (first, mut second) = match breaks_at_client {
+            true => (client, served),
+            false => (served, client),
+        };
+        drop(first);
+        second.rest().await;
+    }
+    let (mut client, mut served) = proxy.tunnel_to(&endpoint).await;
+    client.send(frame(0x88, Some([0; 4]), b"")).await;
+    served.send(frame(0x88, None, b"")).await;
+    drop((client, served));
+    let name = "tidegate_tunnels_abnormal_total";
+    let scrape = Scrape::until(&proxy, "tidegate_tunnels_ended_total", &[], 4.0).await;
+    let address = format!("endpoint=\"{}\"", endpoint.address);
+    for (side, count) in [("side=\"client\"", 1.0), ("side=\"endpoint\"", 2.0)] {
+        assert_eq!(scrape.sum(name, &["route=\"main\"", &address, side]), count);
+    }
+}
+
 /// The kernel chooses the worker by a hash, which alone would leave them uneven.
 #[tokio::test]
 async fn connections_are_spread_evenly_over_the_workers() {

@@ -1,10 +1,10 @@
 //! Metrics of tunnels: open ones, lifetimes, reasons of their ends, traffic.
 
-use super::gathered::{Gathered, labelled, open, sum};
+use super::gathered::{Gathered, Groups, labelled, open, sum};
 use crate::observe::exposition::{Exposition, MetricKind};
 use crate::observe::histogram::{HistogramSum, LATENCY_SECONDS, LIFETIME_SECONDS};
 use crate::observe::labels::{CLOSE_CODES, HandshakeOutcome};
-use crate::observe::series::RouteSeries;
+use crate::observe::series::{EndpointSeries, RouteSeries};
 use crate::observe::traffic::TrafficKind;
 use crate::tunnel::ended::Ended;
 use crate::tunnel::side::Side;
@@ -59,6 +59,23 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
     }
 }
 
+fn write_abnormal(metrics: &mut Exposition, endpoints: &Groups<'_, EndpointSeries, 3>) {
+    let help = "Ended tunnels without a Close frame, by the side that broke them.";
+    metrics.family("tidegate_tunnels_abnormal_total", MetricKind::Counter, help);
+    for (endpoint, series) in endpoints {
+        let [route, upstream, endpoint] = labelled(["route", "upstream", "endpoint"], *endpoint);
+        for side in [Side::Client, Side::Endpoint] {
+            let broken = Ended::ALL
+                .into_iter()
+                .filter(|it| it.broken_by() == Some(side));
+            let total: u64 = broken
+                .map(|ended| sum(series, |it| it.ended.at(ended as usize).get()))
+                .sum();
+            metrics.sample(&[route, upstream, endpoint, ("side", side.name())], total);
+        }
+    }
+}
+
 pub(super) fn write_traffic(metrics: &mut Exposition, gathered: &Gathered) {
     let endpoints = gathered.by_route_and_endpoint();
     let labels = |endpoint| labelled(["route", "upstream", "endpoint"], endpoint);
@@ -76,6 +93,7 @@ pub(super) fn write_traffic(metrics: &mut Exposition, gathered: &Gathered) {
             }
         }
     }
+    write_abnormal(metrics, &endpoints);
     let both = [
         ("from_client", Side::Client),
         ("from_endpoint", Side::Endpoint),
