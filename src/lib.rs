@@ -15,6 +15,7 @@ pub mod upstream;
 pub mod handover;
 pub mod tunnel;
 pub mod snapshot;
+pub mod probe;
 pub mod observe;
 pub mod session;
 pub mod front;

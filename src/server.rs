@@ -23,6 +23,7 @@ mod process;
 mod executable;
 mod reload;
 mod restart;
+mod route_probes;
 mod signals;
 mod start;
 mod stop;

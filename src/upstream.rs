@@ -21,5 +21,6 @@ pub mod discovery;
 pub mod source;
 pub mod connect;
 pub mod exchange;
+pub mod check_steps;
 pub mod health_check;
 pub mod http;

@@ -4,6 +4,7 @@
 //! the command line uses, too.
 
 pub mod access;
+pub mod probes;
 pub mod status;
 pub mod listeners;
 pub mod upstreams;

@@ -94,6 +94,7 @@ impl View {
                 older: &older,
                 excess: &excess,
                 drained: &drained,
+                probes: &self.shared.probes,
             },
             format,
         );

@@ -27,6 +27,12 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .map_err(|_| format!("`{text}` is not a valid size; use e.g. `512B`, `64KiB` or `1MiB`"))
 }
 
+/// Whether this can stand in a request as its path and query.
+pub(super) fn is_sendable_path(text: &str) -> bool {
+    let sendable = text.bytes().all(|byte| matches!(byte, b'!'..=b'~')) && !text.contains('#');
+    text.starts_with('/') && sendable
+}
+
 /// `20/s`, `100/m`, `1000/h`: as a number per second.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
     let expected = || format!("`{text}` is not a valid rate; use e.g. `20/s`, `100/m` or `1000/h`");

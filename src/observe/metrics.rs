@@ -5,6 +5,7 @@ mod endpoints;
 mod gathered;
 mod kernel;
 mod listeners;
+mod probes;
 mod process;
 mod routes;
 mod tunnels;
@@ -18,6 +19,7 @@ use super::exposition::{Exposition, Format};
 use super::process::ProcessStatus;
 use crate::net::admission::Admission;
 use crate::net::memory::MemoryFigures;
+use crate::probe::RouteProbes;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
 use crate::upstream::lookups::LookupCounters;
@@ -51,6 +53,8 @@ pub struct MetricSources<'a> {
     pub excess: &'a [(Arc<str>, usize)],
     /// Listeners, and whether each is drained by an operator.
     pub drained: &'a [(Arc<str>, bool)],
+    /// The results of the probes of routes.
+    pub probes: &'a RouteProbes,
 }
 
 /// Writes the metrics page.
@@ -61,6 +65,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     listeners::write_listeners(&mut metrics, &gathered);
     listeners::write_drained(&mut metrics, sources.drained);
     routes::write_requests(&mut metrics, &gathered);
+    probes::write_probes(&mut metrics, sources.probes);
     tunnels::write_tunnels(&mut metrics, &gathered);
     tunnels::write_traffic(&mut metrics, &gathered);
     endpoints::write_endpoints(&mut metrics, &gathered, sources);

@@ -114,6 +114,11 @@ impl<'a> HealthRequest<'a> {
         })
     }
 
+    /// The head of the request.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// The bytes of the request, which has no body.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = format!("GET {} HTTP/1.1\r\n", self.parts.uri).into_bytes();

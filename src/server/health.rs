@@ -13,9 +13,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use self::schedule::{DueCheck, EndedCheck, Schedule};
 use crate::config::model::Health;
 use crate::session::Shared;
+use crate::upstream::check_steps::CheckError;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::health::{CheckOutcome, HealthChange};
-use crate::upstream::health_check::{HealthCheckError, health_check};
+use crate::upstream::health_check::health_check;
 
 /// How often due checks are started.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -92,7 +93,7 @@ impl DueCheck {
             ..
         } = &self;
         let result = health_check(settings, upstream, endpoint, &shared.connector).await;
-        if let Err(HealthCheckError::Connect(error)) = &result
+        if let Err(CheckError::Connect(error)) = &result
             && !error.blames_endpoint()
         {
             // Nothing to hold against the endpoint: it has not been asked.
@@ -114,18 +115,18 @@ impl DueCheck {
 }
 
 /// Records the result of a check, and logs what it changes.
-fn record(endpoint: &EndpointState, settings: &Health, error: Option<&HealthCheckError>) {
+fn record(endpoint: &EndpointState, settings: &Health, error: Option<&CheckError>) {
     let now = Instant::now();
     let why = error.map(ToString::to_string);
     let result = why.as_deref().map_or(Ok(()), Err);
     // A check connects as sessions do.
-    let has_connected = !matches!(error, Some(HealthCheckError::Connect(_)));
+    let has_connected = !matches!(error, Some(CheckError::Connect(_)));
     if has_connected && endpoint.connected() {
         let (upstream, endpoint) = (&*endpoint.upstream, &*endpoint.label);
         tracing::info!(upstream, endpoint, "endpoint reachable again");
     }
     let change = endpoint.health(now, |health| {
-        health.count(error.map_or(CheckOutcome::Passed, HealthCheckError::outcome));
+        health.count(error.map_or(CheckOutcome::Passed, CheckError::outcome));
         health.checked(result, settings, random_fraction(), now)
     });
     let (upstream, label) = (&*endpoint.upstream, &*endpoint.label);

@@ -15,7 +15,7 @@ use super::signals::{Signal, Signals};
 use super::takeover::Takeover;
 use super::upgrade_stage::{Upgrade, next_step};
 use super::watchdog::{self, ServiceNotifier};
-use super::{Exit, health, worker_mailbox};
+use super::{Exit, health, route_probes, worker_mailbox};
 use crate::admin::command::ControlCommand;
 use crate::config::model::WatchedFiles;
 use crate::config::{Loaded, input_file};
@@ -55,6 +55,8 @@ pub(super) struct Process {
     /// `None` while another process speaks for the service.
     pub(super) notifier: Option<ServiceNotifier>,
     pub(super) _health_checks: health::HealthCheckTask,
+    /// `None` once this process drains.
+    pub(super) probes: Option<route_probes::RouteProbeTask>,
     pub(super) evict: Option<PeriodicTask>,
     pub(super) _rebalance: PeriodicTask,
     pub(super) _memory: PeriodicTask,

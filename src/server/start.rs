@@ -15,7 +15,7 @@ use super::shared_parts::Base;
 use super::signals::Signals;
 use super::takeover::Takeover;
 use super::watchdog::ServiceNotifier;
-use super::{Exit, ServingProcess, health, limits, memory};
+use super::{Exit, ServingProcess, health, limits, memory, route_probes};
 use crate::admin::generations::OlderGeneration;
 use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
@@ -128,6 +128,7 @@ impl Process {
             stops_with_predecessor: false,
             notifier: None,
             _health_checks: health::start(&shared),
+            probes: Some(route_probes::start(&shared)),
             evict: Some(evict::start(view.displacer())),
             _rebalance: rebalance::start(view.displacer()),
             _memory: memory,

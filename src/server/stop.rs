@@ -58,6 +58,7 @@ impl Process {
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
         self.process_status.drain();
+        self.probes = None;
         systemd::stopping("draining");
         let exit = tokio::select! {
             () = self.drain(shutdown) => Exit::Graceful,
@@ -78,6 +79,7 @@ impl Process {
         let (_nobody, none) = mpsc::channel(1);
         let orders = std::mem::replace(&mut self.orders, none);
         self.process_status.drain();
+        self.probes = None;
         let api = Api {
             view: Arc::clone(self.admin.view()),
             over_tcp: false,

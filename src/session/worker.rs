@@ -15,6 +15,7 @@ use crate::net::tls_handshakes::Handshakes;
 use crate::observe::access_log::SessionId;
 use crate::observe::counters::Counters;
 use crate::observe::recorder::{AccessLog, Recorder};
+use crate::probe::RouteProbes;
 use crate::quota::Quota;
 use crate::snapshot::Snapshot;
 use crate::tunnel::scratch::Scratch;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub connector: Connector,
     /// The lookups of endpoint discovery.
     pub discovery: LookupCounters,
+    /// The results of the probes of routes.
+    pub probes: RouteProbes,
 }
 
 impl Shared {
@@ -50,6 +53,7 @@ impl Shared {
             memory: MemoryGauge::default(),
             connector,
             discovery: LookupCounters::default(),
+            probes: RouteProbes::default(),
         }
     }
 }

@@ -46,6 +46,7 @@ mod redirects;
 mod reload;
 mod retries;
 mod reuse;
+mod route_probes;
 mod routing;
 mod settling;
 mod shell;

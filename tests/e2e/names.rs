@@ -10,9 +10,10 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tidegate::config;
 use tidegate::snapshot::Snapshot;
+use tidegate::upstream::check_steps::CheckError;
 use tidegate::upstream::connect::{ConnectError, Connector, connect};
 use tidegate::upstream::group::Upstream;
-use tidegate::upstream::health_check::{HealthCheckError, health_check};
+use tidegate::upstream::health_check::health_check;
 use tokio::net::TcpListener;
 
 use crate::harness::certificates::Authority;
@@ -205,7 +206,7 @@ async fn a_lookup_that_fails_or_hangs_is_not_a_failure_of_the_endpoint() {
         let error = health_check(check, &upstream, endpoint, &connector)
             .await
             .unwrap_err();
-        let HealthCheckError::Connect(error) = &error else {
+        let CheckError::Connect(error) = &error else {
             panic!("{error}");
         };
         assert!(!error.blames_endpoint());

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::probes::{self, ProbeInfo};
 use crate::admin::closing::{DisplacedInfo, JobInfo, displaced};
 use crate::admin::generations::GenerationReport;
 use crate::admin::view::View;
@@ -69,6 +70,9 @@ pub struct StatusInfo {
     pub endpoints_up: usize,
     /// Certificates of listeners.
     pub certificates: Vec<CertificateInfo>,
+    /// The latest probe of each route that has `probe`.
+    #[serde(default)]
+    pub probes: Vec<ProbeInfo>,
     /// Jobs that close tunnels at a pace.
     pub jobs: Vec<JobInfo>,
     /// Listeners, routes and endpoints that were removed while they had tunnels.
@@ -162,6 +166,7 @@ pub fn status(view: &View) -> StatusInfo {
         endpoints,
         endpoints_up,
         certificates: certificates(view),
+        probes: probes::probes(view),
         jobs: jobs.clone(),
         displaced: displaced.clone(),
         generations: generations(

@@ -1,5 +1,6 @@
 //! `tidegate status`.
 
+mod probes;
 mod refusals;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tidegate::admin::api::upstreams::{EndpointInfo, EndpointStatus, UpstreamInfo
 use tidegate::admin::closing::{DisplacedInfo, JobInfo, RemovedKind, TunnelFate};
 use tidegate::handover::identity::Identity;
 
+use self::probes::of_probes;
 use self::refusals::of_refusals;
 use super::{NOTHING, tunnels_in_words, watch};
 use crate::cli::client::{AdminClient, ClientError};
@@ -177,6 +179,7 @@ fn overview(status: &StatusInfo) -> String {
             });
         }
     }
+    lines.extend(of_probes(&status.probes));
     lines.extend(in_progress(status));
     let dropped = status.log_dropped + status.access_log_dropped;
     if dropped > 0 {

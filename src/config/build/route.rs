@@ -1,5 +1,7 @@
 //! `[[route]]`.
 
+mod probe;
+
 use std::num::NonZeroU64;
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -15,7 +17,7 @@ use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
 
 /// Keys that have no meaning on a route that redirects.
-const UPSTREAM_ONLY: [&str; 10] = [
+const UPSTREAM_ONLY: [&str; 11] = [
     "http",
     "handshake",
     "preserve_host",
@@ -26,6 +28,7 @@ const UPSTREAM_ONLY: [&str; 10] = [
     "compression",
     "timeouts",
     "limits",
+    "probe",
 ];
 
 impl Builder<'_> {
@@ -43,16 +46,18 @@ impl Builder<'_> {
             .map(|_| texts(&section.list("listeners")));
         let timeouts = section.section("timeouts");
         let limits = section.section("limits");
+        let hosts = valid_values(section, "hosts", |value| match value {
+            ConfigValue::Host(host) => Some(host),
+            _ => None,
+        });
         let route = RouteConfig {
             name: section
                 .text("name")
                 .unwrap_or_else(|| RouteConfig::name_at(position))
                 .into(),
             listeners,
-            hosts: valid_values(section, "hosts", |value| match value {
-                ConfigValue::Host(host) => Some(host),
-                _ => None,
-            }),
+            probe: self.route_probe(section, &hosts, &path),
+            hosts,
             conditions: self.conditions(section),
             leads_to,
             access: access(section),

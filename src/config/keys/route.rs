@@ -1,5 +1,7 @@
 //! `[[route]]`.
 
+mod probe;
+
 use super::{
     COUNT, DURATION, DURATION_OR_OFF, FRACTION, KeyTable, NAMES, NETS, SIZE, ValueKind, key,
     optional_table, table,
@@ -171,6 +173,7 @@ origins_required = true"#,
             "`pass` forwards a client's offer to compress messages; `strip` removes it, so that messages are not compressed.",
         )
         .shown(r#"compression = "strip""#),
+        optional_table("probe", &probe::PROBE),
     ],
 };
 

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use super::{Access, HeaderChanges, Redirect, Rewrite, TunnelLimits};
+use super::{Access, HeaderChanges, Redirect, Rewrite, TunnelLimits, WebSocketProbe};
 
 /// A route: which requests it matches, and what happens to them.
 #[derive(Debug, Clone)]
@@ -42,6 +43,19 @@ pub struct RouteConfig {
     pub max_tunnels: Option<usize>,
     /// The limits of tunnels.
     pub limits: TunnelLimits,
+    /// The probe of the route at intervals.
+    pub probe: Option<RouteProbe>,
+}
+
+/// A probe of a route at intervals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteProbe {
+    /// The time between probes, less or more by a tenth at random.
+    pub interval: Duration,
+    /// The time limit of one probe.
+    pub timeout: Duration,
+    /// The handshake that a client would make. Without a host, it names the endpoint's address.
+    pub request: WebSocketProbe,
 }
 
 impl RouteConfig {
@@ -74,6 +88,7 @@ impl RouteConfig {
             endpoint_host: EndpointHost::Clients,
             max_tunnels: None,
             limits: TunnelLimits::default(),
+            probe: None,
         }
     }
 }

@@ -26,7 +26,10 @@ impl Builder<'_> {
             section.optional("http"),
             section.optional("tcp"),
         ) {
-            (Some(section), None, None) => Probe::WebSocket(self.websocket_probe(&section)?),
+            (Some(section), None, None) => {
+                let path = self.probe_path(&section);
+                Probe::WebSocket(self.websocket_probe(&section, path)?)
+            }
             (None, Some(section), None) => Probe::Http(self.http_probe(&section)?),
             (None, None, Some(_)) => Probe::Tcp,
             _ => {
@@ -45,7 +48,12 @@ impl Builder<'_> {
         })
     }
 
-    fn websocket_probe(&mut self, section: &Section) -> Option<WebSocketProbe> {
+    /// A handshake with this path, if it is valid.
+    pub(in crate::config::build) fn websocket_probe(
+        &mut self,
+        section: &Section,
+        path: Option<Box<str>>,
+    ) -> Option<WebSocketProbe> {
         let origin = section.written("origin").and_then(|at| match &at.value {
             ConfigValue::Origin(origin) => Some(origin.clone()),
             _ => None,
@@ -62,9 +70,10 @@ impl Builder<'_> {
                 (_, Err(_)) => self.error(Code::Value, &value, "this is not a valid header value"),
             }
         }
+        let host = self.host_header(section);
         Some(WebSocketProbe {
-            path: self.probe_path(section)?,
-            host: self.host_header(section),
+            path: path?,
+            host,
             origin,
             subprotocols: texts(&section.list("subprotocols"))
                 .iter()
@@ -91,10 +100,9 @@ impl Builder<'_> {
     }
 
     /// Path and query, as they are sent.
-    fn probe_path(&mut self, section: &Section) -> Option<Box<str>> {
+    pub(in crate::config::build) fn probe_path(&mut self, section: &Section) -> Option<Box<str>> {
         let text = section.text("path")?;
-        let sendable = text.bytes().all(|byte| matches!(byte, b'!'..=b'~')) && !text.contains('#');
-        if text.starts_with('/') && sendable {
+        if value::is_sendable_path(&text) {
             return Some(text.into());
         }
         let message =
