@@ -239,16 +239,14 @@ async fn explain_says_of_each_route_why_it_does_not_match() {
     let url = format!("ws://a.example:{}/chat", proxy.address().port());
     let words = ["explain", &url];
     let printed = operator.run(&words).await;
-    let expected = format!(
-        "listener  main\n\
+    let expected = "listener  main\n\
          request   a.example /chat (handshake)\n\
          route     none\n\
          \x20         not header: header `x-tenant` is missing or has another value\n\
          \x20         not path: its path prefix `/cha` matches whole segments only\n\
          \x20         not host: its host is `*.a.example`\n\
          \x20         not far: its host is `b.example`; its path is `/b`\n\
-         response  404 no-route: Nothing is served at this host and path.\n"
-    );
+         response  404 no-route: Nothing is served at this host and path.\n";
     assert_eq!(printed.out, expected);
     let deeper = url.replace("a.example", "x.y.a.example");
     let printed = operator.run(&["explain", &deeper]).await;

@@ -35,10 +35,8 @@ pub(super) fn receiving<'a>(
     let has_port = |it: &&ListenerState| it.addresses.iter().any(is_there);
     let mut on_port = listening.iter().filter(has_port).peekable();
     if on_port.peek().is_none() {
-        return Err(no_listener(
-            format!("no listener has port {port}"),
-            listening,
-        ));
+        let why = format!("no listener has port {port}");
+        return Err(no_listener(&why, listening));
     }
     let mut fitting = on_port.filter(|it| it.tls == secure);
     let Some(first) = fitting.next() else {
@@ -47,7 +45,7 @@ pub(super) fn receiving<'a>(
             false => ("ws:// and http://", "uses TLS"),
         };
         let why = format!("the listener of port {port} {lacks}, so that {schemes} do not work");
-        return Err(no_listener(why, listening));
+        return Err(no_listener(&why, listening));
     };
     let open = std::iter::once(first)
         .chain(fitting)
@@ -69,7 +67,7 @@ fn port(url: &Uri, secure: bool) -> Result<u16, ApiError> {
 }
 
 /// The refusal of a URL that leads to no listener, with a line for each listener.
-fn no_listener(why: String, listening: &[ListenerState]) -> ApiError {
+fn no_listener(why: &str, listening: &[ListenerState]) -> ApiError {
     let each = |it: &ListenerState| {
         let schemes = match it.tls {
             true => "wss, https",
