@@ -57,6 +57,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "Show upstreams and endpoints, and why any is out of rotation.",
             ),
             (
+                "tidegate status --watch 5s",
+                "Show it again every five seconds.",
+            ),
+            (
                 "tidegate status --generation 3",
                 "Show an older generation, which still drains after an upgrade.",
             ),
@@ -194,7 +198,8 @@ const CONFIGURATION: (&str, &str) = (
 
 const ADMIN_SOCKET: (&str, &str) = (
     "/run/tidegate/admin.sock",
-    "The socket on which the running tidegate takes commands.",
+    "The socket on which the running tidegate takes commands; $XDG_RUNTIME_DIR/tidegate/admin.sock if its user \
+     may not use this one.",
 );
 
 /// Commands that speak to a running tidegate.
