@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 
-use crate::config::model::{Conditions, HostPattern, PathMatch, RouteConfig};
+use crate::config::model::{Conditions, HostPattern, PathMatch, RequestKind, RouteConfig};
 use crate::protocol::handshake::Handshake;
 
 /// The properties of a request that routes match on.
@@ -34,6 +34,15 @@ pub struct RouteQuery<'a> {
     pub headers: &'a HeaderMap,
     /// The handshake; `None` for a plain request.
     pub handshake: Option<&'a Handshake<'a>>,
+}
+
+impl RouteQuery<'_> {
+    fn kind(&self) -> RequestKind {
+        match self.handshake {
+            Some(_) => RequestKind::Handshake,
+            None => RequestKind::Plain,
+        }
+    }
 }
 
 /// The lists in a request that conditions look into. They are parsed when the first condition needs
@@ -217,6 +226,8 @@ enum Mismatch<'a> {
     Listener,
     /// The route names no listener, and this one redirects to https.
     Unbound,
+    /// The route is for the other kind of requests: those of this kind.
+    Kind(RequestKind),
     /// This header field is missing or has another value.
     Header(&'a HeaderName),
     /// This query parameter is missing or has another value.
@@ -239,11 +250,15 @@ fn mismatch<'a>(
         _ => {}
     }
     let Conditions {
+        only,
         methods: _,
         headers,
         query,
         subprotocols,
     } = conditions?;
+    if let Some(kind) = only.filter(|kind| *kind != request.kind()) {
+        return Some(Mismatch::Kind(kind));
+    }
     let missing = headers.iter().find(|(name, value)| {
         let mut lines = request.headers.get_all(name).iter();
         !lines.any(|line| line == value)
@@ -320,6 +335,12 @@ fn unmet_condition(route: &RouteConfig, request: &RouteQuery<'_>) -> Option<Stri
         Some(Mismatch::Listener) => format!("it does not list listener `{}`", request.listener),
         Some(Mismatch::Unbound) => {
             "the listener redirects to https, and the route does not name it".to_owned()
+        }
+        Some(Mismatch::Kind(RequestKind::Handshake)) => {
+            "it matches only WebSocket handshakes".to_owned()
+        }
+        Some(Mismatch::Kind(RequestKind::Plain)) => {
+            "it matches only plain HTTP requests".to_owned()
         }
         _ if !has_method => format!("it does not allow method {}", request.method),
         Some(Mismatch::Header(name)) => format!("header `{name}` is missing or has another value"),

@@ -355,6 +355,7 @@ fn includes(own: &Conditions, other: &Conditions) -> bool {
         other.is_empty() || (!own.is_empty() && all_in(own, other))
     }
     own.count() == other.count()
+        && (other.only.is_none() || own.only == other.only)
         && narrower(&own.methods, &other.methods)
         && narrower(&own.subprotocols, &other.subprotocols)
         && all_in(&other.headers, &own.headers)

@@ -14,7 +14,7 @@ use super::descriptor_budget;
 use super::diagnostic::{Code, Diagnostic, Severity};
 use super::model::{
     Bind, Config, Discovery, DisplacementPolicy, HostPattern, LeadsTo, ListenerConfig, PathMatch,
-    PlainHttp, Probe, RouteConfig, UpstreamConfig,
+    PlainHttp, Probe, RequestKind, RouteConfig, UpstreamConfig,
 };
 
 /// A shorter `max_age` is hardly worth the handshakes that it costs.
@@ -168,7 +168,9 @@ fn lint_origins(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let access = &route.access;
-    if !matches!(route.leads_to, LeadsTo::Upstream(_)) || !access.origins.is_empty() {
+    let opens_none = route.conditions.only == Some(RequestKind::Plain)
+        || !matches!(route.leads_to, LeadsTo::Upstream(_));
+    if opens_none || !access.origins.is_empty() {
         return;
     }
     let changes = &route.request_headers;
@@ -286,7 +288,9 @@ fn lint_check(
     }
     let path = probe.path.split('?').next().unwrap_or_default();
     let mut routes = routes_to(config, upstream).peekable();
-    let reject = |route: &RouteConfig| route.http == PlainHttp::Reject;
+    let reject = |route: &RouteConfig| {
+        route.http == PlainHttp::Reject || route.conditions.only == Some(RequestKind::Handshake)
+    };
     // A path that no WebSocket route has exists for checks.
     let is_tunnels = |route: &RouteConfig| match &route.path {
         PathMatch::Any => path == "/",

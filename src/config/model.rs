@@ -25,7 +25,8 @@ pub use self::listener::{
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
 pub use self::route::{
-    Conditions, EndpointHost, HostPattern, LeadsTo, PathMatch, PlainHttp, RouteConfig, RouteProbe,
+    Conditions, EndpointHost, HostPattern, LeadsTo, PathMatch, PlainHttp, RequestKind, RouteConfig,
+    RouteProbe,
     Strictness,
 };
 pub use self::secret::Secret;

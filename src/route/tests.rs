@@ -148,7 +148,7 @@ fn a_listener_that_redirects_uses_only_routes_that_name_it() {
 }
 
 /// Routes of one path that differ in their conditions.
-fn routes_with_conditions() -> [RouteConfig; 5] {
+fn routes_with_conditions() -> Vec<RouteConfig> {
     let with = |conditions: Conditions| RouteConfig {
         conditions,
         ..RouteConfig::to_upstream("r", "u")
@@ -157,7 +157,7 @@ fn routes_with_conditions() -> [RouteConfig; 5] {
         let name = HeaderName::from_static("x-tenant");
         vec![(name, HeaderValue::from_static(value))]
     };
-    [
+    vec![
         with(Conditions::default()),
         with(Conditions {
             headers: tenant("acme"),
@@ -230,6 +230,55 @@ fn conditions_distinguish_routes_of_one_path() {
     check("GET", None, &offer("graphql-ws"), 3);
     check("GET", None, &offer("mqtt, chatter"), 0);
     check("GET", None, &[("sec-websocket-protocol", "chat")], 0);
+}
+
+fn kinds(kinds: &[Option<RequestKind>]) -> RouteTable {
+    let route = |only: &Option<RequestKind>| RouteConfig {
+        conditions: Conditions {
+            only: *only,
+            ..Conditions::default()
+        },
+        ..RouteConfig::to_upstream("r", "u")
+    };
+    RouteTable::new(&kinds.iter().map(route).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_route_may_be_for_one_kind_of_requests_only() {
+    let handshake = http::Request::get("/")
+        .header("upgrade", "websocket")
+        .header("connection", "upgrade")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let (handshake, plain) = (handshake.body(()).unwrap(), http::Request::new(()));
+    let find = |table: &RouteTable, request: http::Request<()>| {
+        let parts = request.into_parts().0;
+        let handshake = match Intent::of(&parts) {
+            Ok(Intent::Handshake(handshake)) => Some(handshake),
+            _ => None,
+        };
+        table.find(&RouteQuery {
+            listener: "public",
+            bound_only: false,
+            host: "h",
+            path: "/",
+            query: None,
+            method: &parts.method,
+            headers: &parts.headers,
+            handshake: handshake.as_ref(),
+        })
+    };
+    let check = |table: &[Option<RequestKind>], of_handshake, of_plain| {
+        let table = kinds(table);
+        assert_eq!(find(&table, handshake.clone()), of_handshake);
+        assert_eq!(find(&table, plain.clone()), of_plain);
+    };
+    let (handshakes, plain) = (Some(RequestKind::Handshake), Some(RequestKind::Plain));
+    check(&[handshakes, plain], Some(0), Some(1));
+    check(&[None, handshakes], Some(1), Some(0));
+    check(&[None, plain], Some(0), Some(1));
+    check(&[handshakes], Some(0), None);
+    check(&[plain], None, Some(0));
 }
 
 proptest::proptest! {

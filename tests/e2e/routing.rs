@@ -1,7 +1,10 @@
 //! Routing, and the host and target that the endpoint gets.
 
+use serde_json::json;
+
 use crate::harness::dns::NameServer;
 use crate::harness::endpoint::Endpoint;
+use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::wire::{HANDSHAKE, handshake_with};
 
@@ -193,6 +196,84 @@ async fn an_absolute_target_becomes_an_origin_form() {
         let (_served, head) = endpoint.request().await;
         assert_eq!(head.start(), format!("GET {forwarded} HTTP/1.1"));
     }
+}
+
+#[tokio::test]
+async fn handshakes_and_plain_requests_of_one_path_go_to_different_upstreams() {
+    let (chat, site) = (Endpoint::bind().await, Endpoint::bind().await);
+    let route = |only: &str, upstream: &str, endpoint: &Endpoint| {
+        format!(
+            "[[route]]\nname = \"{only}\"\nonly = \"{only}\"\nupstream = \"{upstream}\"\n\
+             [upstream.{upstream}]\nendpoints = [\"{}\"]\n",
+            endpoint.address
+        )
+    };
+    let config = ["[listener.main]\nbind = [\"127.0.0.1:0\"]\n"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain([
+            route("plain", "site", &site),
+            route("handshakes", "chat", &chat),
+        ]);
+    let config: String = config.collect();
+    let (proxy, operator) = Operator::start(&config).await;
+    let (_client, _served) = proxy.tunnel_to(&chat).await;
+    let plain = [
+        "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "POST /chat HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        // Not a handshake without the token in `Connection`.
+        HANDSHAKE.replace("Connection: Upgrade\r\n", ""),
+    ];
+    for request in &plain {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        let (_served, _) = site.request().await;
+    }
+    let explain = |url: &'static str| {
+        let operator = &operator;
+        async move { operator.post("/v1/explain", &json!({ "url": url })).await.1 }
+    };
+    for (url, route, other, why) in [
+        (
+            "ws://a/chat",
+            "handshakes",
+            "plain",
+            "it matches only plain HTTP requests",
+        ),
+        (
+            "http://a/chat",
+            "plain",
+            "handshakes",
+            "it matches only WebSocket handshakes",
+        ),
+    ] {
+        let explained = explain(url).await;
+        assert_eq!(explained["route"], route);
+        assert_eq!(
+            explained["other_routes"],
+            json!([{ "route": other, "why": why }])
+        );
+    }
+    // A reload sees the change, and without the route for them, plain requests get 404.
+    let changed = config.replace("only = \"plain\"", "only = \"handshakes\"\npath = \"/x\"");
+    proxy.rewrite(&(ADMIN.to_owned() + &changed));
+    let plan = operator.plan().await;
+    assert_eq!(
+        (&plan["routes"][0]["name"], &plan["routes"][0]["change"]),
+        (&json!("handshakes"), &json!("kept"))
+    );
+    assert_eq!(
+        (&plan["routes"][1]["name"], &plan["routes"][1]["change"]),
+        (&json!("plain"), &json!("changed"))
+    );
+    proxy.reload(&(ADMIN.to_owned() + &changed)).await;
+    let mut client = proxy.connect().await;
+    client.send(&plain[0]).await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (404, Some("no-route"))
+    );
 }
 
 /// Routes for the same path with further conditions.

@@ -1,5 +1,6 @@
 //! `[[route]]`.
 
+mod kind;
 mod probe;
 
 use std::num::NonZeroU64;
@@ -39,6 +40,7 @@ impl Builder<'_> {
         section: &Section,
     ) -> Option<RouteConfig> {
         let path = self.path(section);
+        self.check_kind(section);
         let (leads_to, place) = self.leads_to(at, section)?;
         let listeners = section
             .written("listeners")
@@ -214,6 +216,7 @@ impl Builder<'_> {
             _ => None,
         };
         Conditions {
+            only: kind::request_kind(section),
             methods: valid_values(section, "methods", |value| match value {
                 ConfigValue::Method(method) => Some(method),
                 _ => None,

@@ -87,6 +87,13 @@ pub(super) const ROUTE: KeyTable = KeyTable {
         table("timeouts", &TIMEOUTS),
         table("limits", &LIMITS),
         key(
+            "only",
+            ValueKind::OneOf(&["handshakes", "plain"]),
+            "",
+            "The route matches only WebSocket handshakes (`handshakes`) or only plain HTTP requests (`plain`); without this key, it matches both.",
+        )
+        .shown(r#"only = "handshakes""#),
+        key(
             "methods",
             ValueKind::List(&ValueKind::Method),
             "[]",

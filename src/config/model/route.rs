@@ -105,6 +105,8 @@ pub enum LeadsTo {
 /// The conditions of a route in addition to listener, host and path. All of them must be fulfilled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conditions {
+    /// The kind of requests; `None` for both.
+    pub only: Option<RequestKind>,
     /// The methods of plain requests; empty for any. Handshakes prefer routes that allow GET.
     pub methods: Vec<Method>,
     /// Headers that must be present, each with this value on one of its lines.
@@ -118,11 +120,21 @@ pub struct Conditions {
 impl Conditions {
     /// The number of conditions: if two routes match, the one with more wins.
     pub fn count(&self) -> usize {
-        usize::from(!self.methods.is_empty())
+        usize::from(self.only.is_some())
+            + usize::from(!self.methods.is_empty())
             + self.headers.len()
             + self.query.len()
             + usize::from(!self.subprotocols.is_empty())
     }
+}
+
+/// A kind of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestKind {
+    /// WebSocket handshakes.
+    Handshake,
+    /// Plain requests.
+    Plain,
 }
 
 /// A host name, or one level of wildcard below it. Lower case, no port, no trailing dot.
