@@ -88,6 +88,7 @@ async fn respond(
         RouteDecision::Redirect(status, location) => {
             return Ok(SessionOutcome::Redirect(status, location));
         }
+        RouteDecision::Respond(response) => return Ok(SessionOutcome::Fixed(response)),
     };
     let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
     let tls = incoming.connection.tls.as_ref();

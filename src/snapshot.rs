@@ -37,7 +37,7 @@ pub struct Snapshot {
 pub struct Route {
     /// The configuration of the route.
     pub settings: model::RouteConfig,
-    /// The upstream of the route; `None` for a redirect.
+    /// The upstream of the route; `None` for one that redirects or responds.
     pub upstream: Option<Arc<Upstream>>,
     /// The number of its tunnels, if that is limited; it continues across reloads.
     pub tunnels: Arc<Quota>,
@@ -217,7 +217,7 @@ impl Route {
         tunnels: Arc<Quota>,
     ) -> Result<Arc<Self>, SnapshotError> {
         let upstream = match &settings.leads_to {
-            LeadsTo::Redirect(_) => None,
+            LeadsTo::Redirect(_) | LeadsTo::Respond(_) => None,
             LeadsTo::Upstream(name) => {
                 let upstream = upstreams.get(name);
                 Some(upstream.ok_or_else(|| SnapshotError::NoSuchUpstream {

@@ -42,14 +42,10 @@ impl AdminService for Public {
                 let accept: Vec<&str> = accept.filter_map(|line| line.to_str().ok()).collect();
                 view.metrics(Format::accepted(&accept.join(","))).await
             }
-            "/readyz" if view.process.is_draining() => {
-                text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            "/readyz" => {
+                let readiness = view.process.readiness();
+                text(readiness.status(), readiness.text())
             }
-            "/readyz" if view.is_drained() => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "every listener is drained\n",
-            ),
-            "/readyz" => text(StatusCode::OK, "ready\n"),
             _ => view.health().await,
         }
     }

@@ -76,10 +76,11 @@ impl View {
         }
     }
 
-    /// Whether operators have drained all listeners.
-    pub fn is_drained(&self) -> bool {
-        let listening = self.listening.load();
-        !listening.is_empty() && listening.iter().all(|it| it.is_drained)
+    /// Replaces the listeners that the interface shows.
+    pub fn set_listening(&self, listening: Vec<ListenerState>) {
+        let all_drained = !listening.is_empty() && listening.iter().all(|it| it.is_drained);
+        self.process.set_all_drained(all_drained);
+        self.listening.store(Arc::new(listening));
     }
 
     /// How many endpoints accept new sessions, and how many there are.

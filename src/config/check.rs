@@ -158,7 +158,7 @@ fn dangling(kind: &str, name: &str, known: &[&str], span: &Range<usize>) -> Diag
 pub(super) fn upstream_of(route: &RouteConfig) -> Option<&Arc<str>> {
     match &route.leads_to {
         LeadsTo::Upstream(name) => Some(name),
-        LeadsTo::Redirect(_) => None,
+        LeadsTo::Redirect(_) | LeadsTo::Respond(_) => None,
     }
 }
 

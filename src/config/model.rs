@@ -25,9 +25,8 @@ pub use self::listener::{
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
 pub use self::route::{
-    Conditions, EndpointHost, HostPattern, LeadsTo, PathMatch, PlainHttp, RequestKind, RouteConfig,
-    RouteProbe,
-    Strictness,
+    Conditions, EndpointHost, FixedResponse, HostPattern, LeadsTo, PathMatch, PlainHttp,
+    RequestKind, Respond, RouteConfig, RouteProbe, Strictness,
 };
 pub use self::secret::Secret;
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};

@@ -154,6 +154,7 @@ async fn respond(
     let response = match session::serve(&connection, request, first_head.as_deref()).await {
         SessionOutcome::Response(response) => response.map(Content::Endpoint),
         SessionOutcome::Redirect(status, location) => response::redirect(status, location),
+        SessionOutcome::Fixed(response) => response::fixed(response),
         SessionOutcome::Rejected(rejection) => {
             response::rejection(rejection, connection.worker.snapshot().server.reason_header)
         }

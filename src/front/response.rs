@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, LOCATION};
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_io::BusyGuard;
+use crate::config::model::FixedResponse;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::http::ResponseBody;
 
@@ -17,7 +18,7 @@ const REASON: HeaderName = HeaderName::from_static("tidegate-reason");
 
 /// Our response to a request that is rejected.
 pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content> {
-    let mut response = Response::new(Content::Text(rejection.text()));
+    let mut response = Response::new(Content::of(rejection.text()));
     *response.status_mut() = rejection.status();
     let headers = response.headers_mut();
     headers.insert(
@@ -38,19 +39,51 @@ pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content>
 
 /// Our response to a request that is redirected.
 pub fn redirect(status: StatusCode, location: HeaderValue) -> Response<Content> {
-    let mut response = Response::new(Content::Text(""));
+    let mut response = Response::new(Content::of(""));
     *response.status_mut() = status;
     response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+/// Our response to a request whose route leads to no upstream.
+pub fn fixed(response: FixedResponse) -> Response<Content> {
+    let FixedResponse {
+        status,
+        body,
+        content_type,
+        retry_after,
+    } = response;
+    let mut response = Response::new(Content::Own(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if let Some(content_type) = content_type {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    if let Some(seconds) = retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == StatusCode::UPGRADE_REQUIRED {
+        // Such a response must say which protocol is required (RFC 9110 section 15.5.22).
+        for (name, value) in Rejection::WebSocketRequired.headers() {
+            headers.insert(name, value);
+        }
+    }
     response
 }
 
 /// The content of a response.
 #[derive(Debug)]
 pub enum Content {
-    /// Our own text.
-    Text(&'static str),
+    /// Our own.
+    Own(Bytes),
     /// An endpoint's response body.
     Endpoint(ResponseBody),
+}
+
+impl Content {
+    fn of(text: &'static str) -> Self {
+        Self::Own(Bytes::from_static(text.as_bytes()))
+    }
 }
 
 /// The body of a response. The connection counts as busy until it has been sent: keep-alive begins
@@ -81,25 +114,22 @@ impl Body for ServedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.content {
             Content::Endpoint(body) => Pin::new(body).poll_frame(cx),
-            Content::Text("") => Poll::Ready(None),
-            Content::Text(text) => {
-                let text = std::mem::take(text);
-                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(text.as_bytes())))))
-            }
+            Content::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Endpoint(body) => body.is_end_stream(),
-            Content::Text(text) => text.is_empty(),
+            Content::Own(bytes) => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Endpoint(body) => body.size_hint(),
-            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -285,8 +285,8 @@ pub fn request_rejected(
     }
 }
 
-/// Records the response to a plain request or to a declined handshake: an endpoint's, or a redirect
-/// of our own.
+/// Records the response to a plain request or to a declined handshake: an endpoint's, or one of
+/// our own that the configuration asks for.
 pub fn response_sent(
     recorder: &Recorder,
     facts: RequestFacts<'_>,

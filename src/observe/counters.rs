@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 pub struct Counters {
     /// Client connections accepted.
     pub connections: Counter,
-    /// Plain requests answered by an endpoint or with a redirect.
+    /// Plain requests answered by an endpoint, with a redirect, or as a route says.
     pub requests: Counter,
     /// Rejected requests.
     pub rejections: Counter,
@@ -89,7 +89,7 @@ impl Counters {
 pub struct Totals {
     /// Client connections accepted.
     pub connections: u64,
-    /// Plain requests answered by an endpoint or with a redirect.
+    /// Plain requests answered by an endpoint, with a redirect, or as a route says.
     pub requests: u64,
     /// Rejected requests.
     pub rejections: u64,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use http::StatusCode;
 
 use super::counter::Counter;
 
@@ -19,8 +20,40 @@ pub struct ProcessStatus {
     /// When a configuration was last applied, in milliseconds since the Unix epoch.
     applied: Counter,
     draining: AtomicBool,
+    /// Whether operators have drained all listeners.
+    all_drained: AtomicBool,
     /// The certificates of the listeners.
     pub certificates: ArcSwap<Vec<Expiry>>,
+}
+
+/// Whether the process accepts new clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It is stopping.
+    Draining,
+    /// Operators have drained all listeners.
+    Drained,
+}
+
+impl Readiness {
+    /// The status of a response that reports it.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Ready => StatusCode::OK,
+            Self::Draining | Self::Drained => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The body of that response.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Ready => "ready\n",
+            Self::Draining => "draining\n",
+            Self::Drained => "every listener is drained\n",
+        }
+    }
 }
 
 /// When a certificate expires.
@@ -43,6 +76,7 @@ impl Default for ProcessStatus {
             problems: ArcSwap::default(),
             applied: Counter::default(),
             draining: AtomicBool::new(false),
+            all_drained: AtomicBool::new(false),
             certificates: ArcSwap::default(),
         };
         process
@@ -61,6 +95,22 @@ impl ProcessStatus {
     /// Whether the process is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether operators have drained all listeners.
+    pub fn set_all_drained(&self, all_drained: bool) {
+        self.all_drained.store(all_drained, Ordering::Relaxed);
+    }
+
+    /// Whether the process accepts new clients, for load balancers.
+    pub fn readiness(&self) -> Readiness {
+        if self.is_draining() {
+            Readiness::Draining
+        } else if self.all_drained.load(Ordering::Relaxed) {
+            Readiness::Drained
+        } else {
+            Readiness::Ready
+        }
     }
 
     /// When the process started.

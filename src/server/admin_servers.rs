@@ -174,9 +174,7 @@ impl AdminServers {
     pub(super) fn publish(&self, reloader: &mut Reloader) {
         self.view.token.store(reloader.token());
         self.view.loaded.store(reloader.loaded());
-        self.view
-            .listening
-            .store(Arc::new(reloader.listeners().listening()));
+        self.view.set_listening(reloader.listeners().listening());
     }
 }
 

@@ -19,7 +19,6 @@ use crate::displace::jobs::Jobs;
 use crate::displace::worker_queries::{WorkerLink, Workers};
 use crate::net::admission::Admission;
 use crate::observe::log::start::Logging;
-use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
@@ -76,7 +75,7 @@ impl Base {
             workers,
             shared: Arc::clone(&self.shared),
             admission: Arc::clone(&self.admission),
-            process: Arc::<ProcessStatus>::default(),
+            process: Arc::clone(&self.shared.process),
             log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
             measuring: tokio::sync::Mutex::default(),

@@ -49,6 +49,8 @@ impl Process {
     async fn stop_by(mut self, shutdown: Shutdown) -> Exit {
         let grace = shutdown.grace;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
+        // First, so that a probe after this line in the log finds the process not ready.
+        self.process_status.drain();
         tracing::info!(
             tunnels = self.totals().tunnels_open,
             grace = %humantime::format_duration(grace),
@@ -57,7 +59,6 @@ impl Process {
         // Dropping the orders wakes the operators who wait: they are answered that the process is stopping.
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
-        self.process_status.drain();
         self.probes = None;
         systemd::stopping("draining");
         let exit = tokio::select! {

@@ -7,11 +7,12 @@ use std::time::{Instant, SystemTime};
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use bytes::Bytes;
 
 use super::client::ClientIdentity;
 use super::connection::Connection;
 use super::error::SessionError;
-use crate::config::model::{LeadsTo, Redirect, Traceparent};
+use crate::config::model::{FixedResponse, LeadsTo, Redirect, Respond, Traceparent};
 use crate::net::listener::ListenerSettings;
 use crate::net::listener_limits::LimitReached;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
@@ -82,12 +83,14 @@ impl Trace {
     }
 }
 
-/// The decision about a request: forward it or redirect it.
+/// The decision about a request: forward it, redirect it, or answer it.
 pub(super) enum RouteDecision {
     /// Forward to the upstream of this route.
     Route(Arc<Route>),
     /// Redirect the client with this status and `Location`; already logged and counted.
     Redirect(StatusCode, HeaderValue),
+    /// Answer the client with this; already logged and counted.
+    Respond(FixedResponse),
 }
 
 impl<'a> IncomingRequest<'a> {
@@ -237,6 +240,7 @@ impl<'a> IncomingRequest<'a> {
                 let location = edit::render(to, &self.template_values(target, name));
                 self.redirect(*status, &location)
             }
+            LeadsTo::Respond(respond) => Ok(self.answer(respond)),
         }
     }
 
@@ -254,6 +258,26 @@ impl<'a> IncomingRequest<'a> {
             permits.push(route.tunnels.take(most).ok_or(Rejection::RouteFull)?);
         }
         Ok(permits)
+    }
+
+    /// The response of a route that leads to no upstream.
+    fn answer(&self, respond: &Respond) -> RouteDecision {
+        let worker = &self.connection.worker;
+        let response = match respond {
+            Respond::Fixed(response) => response.clone(),
+            Respond::Readiness => {
+                let readiness = worker.readiness();
+                FixedResponse {
+                    status: readiness.status(),
+                    body: Bytes::from_static(readiness.text().as_bytes()),
+                    content_type: Some(HeaderValue::from_static("text/plain; charset=utf-8")),
+                    retry_after: None,
+                }
+            }
+        };
+        let status = response.status.as_u16();
+        access_log::response_sent(&worker.recorder, self.facts(), None, status);
+        RouteDecision::Respond(response)
     }
 
     fn redirect(&self, status: StatusCode, location: &str) -> Result<RouteDecision, SessionError> {

@@ -3,6 +3,7 @@
 use ::http::{HeaderValue, Response, StatusCode};
 
 use super::relay::Opening;
+use crate::config::model::FixedResponse;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::http::ResponseBody;
 
@@ -15,6 +16,8 @@ pub enum SessionOutcome {
     Response(Response<ResponseBody>),
     /// A redirect by the configuration, already logged and counted.
     Redirect(StatusCode, HeaderValue),
+    /// A response by the configuration, already logged and counted.
+    Fixed(FixedResponse),
     /// A rejection, already logged and counted.
     Rejected(Rejection),
 }

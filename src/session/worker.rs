@@ -14,6 +14,7 @@ use crate::net::memory::MemoryGauge;
 use crate::net::tls_handshakes::Handshakes;
 use crate::observe::access_log::SessionId;
 use crate::observe::counters::Counters;
+use crate::observe::process::{ProcessStatus, Readiness};
 use crate::observe::recorder::{AccessLog, Recorder};
 use crate::probe::RouteProbes;
 use crate::quota::Quota;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub discovery: LookupCounters,
     /// The results of the probes of routes.
     pub probes: RouteProbes,
+    /// Whether the process drains, and how its reloads went.
+    pub process: Arc<ProcessStatus>,
 }
 
 impl Shared {
@@ -54,6 +57,7 @@ impl Shared {
             connector,
             discovery: LookupCounters::default(),
             probes: RouteProbes::default(),
+            process: Arc::default(),
         }
     }
 }
@@ -136,6 +140,10 @@ impl Worker {
             all_series.iter().for_each(|it| it.traffic.publish());
         }
         next
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        self.shared.process.readiness()
     }
 
     pub(super) fn tunnel_quota(&self) -> &Arc<Quota> {

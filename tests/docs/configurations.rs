@@ -70,7 +70,8 @@ fn complete(table: &mut toml::Table) {
     if redirects {
         route.insert("listeners".to_owned(), vec!["public"].into());
     }
-    if !route.contains_key("redirect") {
+    let leads_elsewhere = ["redirect", "respond"];
+    if !leads_elsewhere.iter().any(|key| route.contains_key(*key)) {
         route.insert("upstream".to_owned(), "chat".into());
     } else {
         table.remove("upstream");

@@ -44,6 +44,7 @@ mod reasons;
 mod rebalance;
 mod redirects;
 mod reload;
+mod responses;
 mod retries;
 mod reuse;
 mod route_probes;

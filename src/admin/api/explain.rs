@@ -17,7 +17,7 @@ use self::receiver::receiving;
 use super::upstreams::{self, UpstreamInfo};
 use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
-use crate::config::model::{LeadsTo, PlainHttp};
+use crate::config::model::{LeadsTo, PlainHttp, Respond};
 use crate::displace::live_tunnels::LiveTunnels;
 use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::edit;
@@ -121,7 +121,7 @@ pub struct OtherRoute {
 pub struct OwnResponse {
     /// The status code.
     pub status: u16,
-    /// The reason token, as in logs and metrics; `redirect` for a redirect.
+    /// The reason token, as in logs and metrics; `redirect` for a redirect, `respond` for a route that responds.
     pub reason: String,
     /// The body of the response, or the target of a redirect.
     pub text: String,
@@ -291,6 +291,10 @@ impl Visit<'_> {
                 });
                 return Ok(());
             }
+            LeadsTo::Respond(respond) => {
+                explained.response = Some(self.own_response(respond));
+                return Ok(());
+            }
         }
         if handshake.is_none() && route.settings.http == PlainHttp::Reject {
             return Err(Rejection::WebSocketRequired);
@@ -301,6 +305,24 @@ impl Visit<'_> {
         let restored = rewrite.strip.as_deref().filter(|_| rewrite.restore);
         explained.restored_prefix = restored.map(Into::into);
         self.endpoint(&route, &target, explained)
+    }
+
+    fn own_response(&self, respond: &Respond) -> OwnResponse {
+        let (status, text) = match respond {
+            Respond::Fixed(response) => {
+                let text = String::from_utf8_lossy(&response.body).into_owned();
+                (response.status, text)
+            }
+            Respond::Readiness => {
+                let readiness = self.view.process.readiness();
+                (readiness.status(), readiness.text().to_owned())
+            }
+        };
+        OwnResponse {
+            status: status.as_u16(),
+            reason: "respond".to_owned(),
+            text: text.trim_end().to_owned(),
+        }
     }
 
     fn route(

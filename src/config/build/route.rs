@@ -1,36 +1,21 @@
 //! `[[route]]`.
 
+mod destination;
 mod kind;
 mod probe;
 
 use std::num::NonZeroU64;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue};
 
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    Access, ByteRate, Conditions, EndpointHost, HeaderChanges, LeadsTo, MaxAge, PathMatch, Piece,
-    PingConfig, PlainHttp, RateAction, Redirect, Rewrite, RouteConfig, Strictness, Template,
-    TunnelLimits, Variable, claims_origin,
+    Access, ByteRate, Conditions, EndpointHost, HeaderChanges, MaxAge, PathMatch, Piece, PingConfig,
+    PlainHttp, RateAction, Rewrite, RouteConfig, Strictness, Template, TunnelLimits, claims_origin,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
-
-/// Keys that have no meaning on a route that redirects.
-const UPSTREAM_ONLY: [&str; 11] = [
-    "http",
-    "handshake",
-    "preserve_host",
-    "host",
-    "rewrite",
-    "request_headers",
-    "response_headers",
-    "compression",
-    "timeouts",
-    "limits",
-    "probe",
-];
 
 impl Builder<'_> {
     pub(super) fn route(
@@ -133,68 +118,6 @@ impl Builder<'_> {
             },
             (None, None) => PathMatch::Any,
         }
-    }
-
-    /// Where the route leads, and the place where that is written.
-    fn leads_to(
-        &mut self,
-        at: &Located<ConfigValue>,
-        section: &Section,
-    ) -> Option<(LeadsTo, std::ops::Range<usize>)> {
-        match (section.written("upstream"), section.written("redirect")) {
-            (None, None) => {
-                let message = "the route has neither `upstream` nor `redirect`";
-                self.diagnostics
-                    .push(Diagnostic::error(Code::Missing, at.span.clone(), message));
-                None
-            }
-            (Some(_), Some(redirect)) => {
-                let message = "`upstream` and `redirect` exclude each other";
-                self.error(Code::Conflict, redirect, message);
-                None
-            }
-            (Some(at), None) => {
-                let name = section.text("upstream")?;
-                Some((LeadsTo::Upstream(name.into()), at.span.clone()))
-            }
-            (None, Some(at)) => {
-                for key in UPSTREAM_ONLY {
-                    if let Some(at) = section.written(key) {
-                        let message = format!("`{key}` has no meaning on a route that redirects");
-                        self.error(Code::Conflict, at, &message);
-                    }
-                }
-                let redirect = self.redirect(&section.section("redirect"))?;
-                Some((LeadsTo::Redirect(redirect), at.span.clone()))
-            }
-        }
-    }
-
-    fn redirect(&mut self, section: &Section) -> Option<Redirect> {
-        let to = section.written("to")?;
-        let ConfigValue::Template(template) = &to.value else {
-            return None;
-        };
-        if !leads_somewhere(template) || !Self::is_writable(template) {
-            let message = "this is not a valid redirect target; use e.g. `https://${host}${uri}`";
-            self.error(Code::Value, to, message);
-            return None;
-        }
-        let status = section.integer("status")?;
-        if !matches!(status, 301 | 302 | 303 | 307 | 308)
-            && let Some(at) = section.written("status")
-        {
-            self.error(
-                Code::Value,
-                at,
-                "the status of a redirect must be 301, 302, 303, 307 or 308",
-            );
-            return None;
-        }
-        Some(Redirect {
-            to: template.clone(),
-            status: StatusCode::from_u16(u16::try_from(status).ok()?).ok()?,
-        })
     }
 
     fn conditions(&mut self, section: &Section) -> Conditions {
@@ -346,36 +269,6 @@ fn byte_rate(limits: &Section) -> Option<ByteRate> {
             _ => RateAction::Throttle,
         },
     })
-}
-
-/// Whether a redirect target is safe: nothing that the client writes can become its host. It is a URL
-/// with a scheme, or a path whose first segment is fixed.
-fn leads_somewhere(template: &Template) -> bool {
-    let mut pieces = template.pieces().iter().filter(|piece| match piece {
-        Piece::Text(text) => !text.is_empty(),
-        Piece::Variable(_) => true,
-    });
-    match (pieces.next(), pieces.next()) {
-        (Some(Piece::Variable(Variable::Scheme)), Some(Piece::Text(text))) => {
-            text.starts_with("://")
-        }
-        (Some(Piece::Text(text)), next) => {
-            let absolute = ["http://", "https://"]
-                .into_iter()
-                .find_map(|scheme| text.strip_prefix(scheme));
-            let local = text.strip_prefix('/');
-            match (absolute, local) {
-                (Some(rest), _) => !rest.is_empty() || next.is_some(),
-                // Browsers read `//host` and `/\host` as another host (WHATWG URL), so the text after the
-                // slash must be fixed and must not begin with a slash.
-                (None, Some(rest)) => {
-                    !rest.starts_with(['/', '\\']) && (!rest.is_empty() || next.is_none())
-                }
-                (None, None) => false,
-            }
-        }
-        _ => false,
-    }
 }
 
 fn access(section: &Section) -> Access {

@@ -1,7 +1,9 @@
 //! `[[route]]`.
 
+mod destination;
 mod probe;
 
+use self::destination::{REDIRECT, RESPOND};
 use super::{
     COUNT, DURATION, DURATION_OR_OFF, FRACTION, KeyTable, NAMES, NETS, SIZE, ValueKind, key,
     optional_table, table,
@@ -12,7 +14,7 @@ const STRINGS: ValueKind = ValueKind::Pairs(&ValueKind::Text);
 const HEADERS: ValueKind = ValueKind::List(&ValueKind::Header);
 
 pub(super) const ROUTE: KeyTable = KeyTable {
-    doc: "A route matches requests and sends them to an upstream, or redirects them.",
+    doc: "A route matches requests and sends them to an upstream, redirects them, or answers them.",
     keys: &[
         key(
             "name",
@@ -53,7 +55,7 @@ pub(super) const ROUTE: KeyTable = KeyTable {
             "upstream",
             ValueKind::Text,
             "",
-            "Requests that match go to the upstream with this name. It is required unless the route has `redirect`.",
+            "Requests that match go to the upstream with this name. It is required unless the route has `redirect` or `respond`.",
         )
         .shown(r#"upstream = "chat""#),
         key(
@@ -122,6 +124,7 @@ pub(super) const ROUTE: KeyTable = KeyTable {
         )
         .shown(r#"subprotocols = ["graphql-transport-ws", "graphql-ws"]"#),
         optional_table("redirect", &REDIRECT),
+        optional_table("respond", &RESPOND),
         key(
             "origins",
             ValueKind::List(&ValueKind::Origin),
@@ -287,30 +290,6 @@ const BYTES_PER_SECOND: KeyTable = KeyTable {
         .shown(
             r#"rate = "256KiB"
 action = "close""#,
-        ),
-    ],
-};
-
-const REDIRECT: KeyTable = KeyTable {
-    doc: "The route redirects plain HTTP requests instead of sending them to an upstream; it rejects handshakes with 403.",
-    keys: &[
-        key(
-            "to",
-            ValueKind::Template,
-            "",
-            "Requests are redirected to this address; `${host}` and `${uri}` stand for those of the request.",
-        )
-        .shown(r#"to = "https://chat.example.com${uri}""#)
-        .required(),
-        key(
-            "status",
-            ValueKind::Integer { min: 301, max: 308 },
-            "308",
-            "The redirect has this status code: 301, 302, 303, 307 or 308.",
-        )
-        .shown(
-            r#"to = "https://chat.example.com/"
-status = 302"#,
         ),
     ],
 };

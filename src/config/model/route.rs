@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Access, HeaderChanges, Redirect, Rewrite, TunnelLimits, WebSocketProbe};
 
@@ -100,6 +101,30 @@ pub enum LeadsTo {
     Upstream(Arc<str>),
     /// A redirect of plain requests; handshakes are rejected.
     Redirect(Redirect),
+    /// A response of tidegate itself, also to handshakes.
+    Respond(Respond),
+}
+
+/// How a route answers requests itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Respond {
+    /// Always in the same way.
+    Fixed(FixedResponse),
+    /// As `/readyz` does: by whether the process accepts new clients.
+    Readiness,
+}
+
+/// A response that the configuration or the state of the process determines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedResponse {
+    /// The status code.
+    pub status: StatusCode,
+    /// The body, which may be empty.
+    pub body: Bytes,
+    /// The `Content-Type`, if there is a body.
+    pub content_type: Option<HeaderValue>,
+    /// The `Retry-After`, in seconds.
+    pub retry_after: Option<u64>,
 }
 
 /// The conditions of a route in addition to listener, host and path. All of them must be fulfilled.

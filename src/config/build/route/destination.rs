@@ -1,0 +1,187 @@
+//! Where a route leads: to an upstream, to another address, or nowhere, because tidegate itself responds.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use super::super::Builder;
+use crate::config::diagnostic::{Code, Diagnostic};
+use crate::config::model::{FixedResponse, LeadsTo, Piece, Redirect, Respond, Template, Variable};
+use crate::config::raw::{ConfigValue, Located, Section};
+
+/// The keys that say where a route leads. A route has exactly one of them.
+const DESTINATIONS: [&str; 3] = ["upstream", "redirect", "respond"];
+
+/// Keys that have no meaning on a route that does not lead to an upstream.
+const UPSTREAM_ONLY: [&str; 11] = [
+    "http",
+    "handshake",
+    "preserve_host",
+    "host",
+    "rewrite",
+    "request_headers",
+    "response_headers",
+    "compression",
+    "timeouts",
+    "limits",
+    "probe",
+];
+
+impl Builder<'_> {
+    /// Where the route leads, and the place where that is written.
+    pub(super) fn leads_to(
+        &mut self,
+        at: &Located<ConfigValue>,
+        section: &Section,
+    ) -> Option<(LeadsTo, Range<usize>)> {
+        let written = |name: &&str| section.written(name).is_some();
+        let mut named = DESTINATIONS.into_iter().filter(written);
+        let Some(name) = named.next() else {
+            let message = "the route has neither `upstream` nor `redirect` nor `respond`";
+            self.diagnostics
+                .push(Diagnostic::error(Code::Missing, at.span.clone(), message));
+            return None;
+        };
+        let place = section.written(name)?;
+        if let Some(other) = named.next() {
+            let message = format!("`{name}` and `{other}` exclude each other");
+            self.error(Code::Conflict, section.written(other)?, &message);
+            return None;
+        }
+        let leads_to = match name {
+            "redirect" => {
+                self.needs_upstream(section, "redirects");
+                LeadsTo::Redirect(self.redirect(&section.section(name))?)
+            }
+            "respond" => {
+                self.needs_upstream(section, "responds itself");
+                LeadsTo::Respond(self.respond(&section.section(name))?)
+            }
+            _ => LeadsTo::Upstream(section.text(name)?.into()),
+        };
+        Some((leads_to, place.span.clone()))
+    }
+
+    /// Reports the keys that have no meaning without an upstream.
+    fn needs_upstream(&mut self, section: &Section, instead: &str) {
+        for key in UPSTREAM_ONLY {
+            if let Some(at) = section.written(key) {
+                let message = format!("`{key}` has no meaning on a route that {instead}");
+                self.error(Code::Conflict, at, &message);
+            }
+        }
+    }
+
+    fn redirect(&mut self, section: &Section) -> Option<Redirect> {
+        let to = section.written("to")?;
+        let ConfigValue::Template(template) = &to.value else {
+            return None;
+        };
+        if !leads_somewhere(template) || !Self::is_writable(template) {
+            let message = "this is not a valid redirect target; use e.g. `https://${host}${uri}`";
+            self.error(Code::Value, to, message);
+            return None;
+        }
+        let status = section.integer("status")?;
+        if !is_redirect(status)
+            && let Some(at) = section.written("status")
+        {
+            self.error(
+                Code::Value,
+                at,
+                "the status of a redirect must be 301, 302, 303, 307 or 308",
+            );
+            return None;
+        }
+        Some(Redirect {
+            to: template.clone(),
+            status: status_code(status)?,
+        })
+    }
+
+    fn respond(&mut self, section: &Section) -> Option<Respond> {
+        let Some(status) = section.integer("status") else {
+            for key in ["body", "content_type", "retry_after"] {
+                if let Some(at) = section.written(key) {
+                    let message = format!("`{key}` has no meaning with `status = \"ready\"`");
+                    self.error(Code::Conflict, at, &message);
+                }
+            }
+            return Some(Respond::Readiness);
+        };
+        if let Some(at) = section.written("status").filter(|_| is_redirect(status)) {
+            let message = "a redirect requires an address; use `redirect` instead of `respond`";
+            self.error(Code::Value, at, message);
+            return None;
+        }
+        let body = section.text("body").unwrap_or_default();
+        if let Some(at) = section.written("body")
+            && matches!(status, 204 | 205 | 304)
+            && !body.is_empty()
+        {
+            let message = format!("a response with status {status} has no body");
+            self.error(Code::Conflict, at, &message);
+        }
+        if let Some(at) = section.written("content_type").filter(|_| body.is_empty()) {
+            let message = "`content_type` has no meaning without `body`";
+            self.error(Code::Conflict, at, message);
+        }
+        let content_type = section.text("content_type")?;
+        let content_type = HeaderValue::try_from(content_type).ok();
+        if let (Some(at), None) = (section.written("content_type"), &content_type) {
+            self.error(Code::Value, at, "this is not a valid header value");
+        }
+        Some(Respond::Fixed(FixedResponse {
+            status: status_code(status)?,
+            content_type: content_type.filter(|_| !body.is_empty()),
+            body: Bytes::from(body),
+            retry_after: section.duration("retry_after").map(whole_seconds),
+        }))
+    }
+}
+
+fn status_code(status: i64) -> Option<StatusCode> {
+    StatusCode::from_u16(u16::try_from(status).ok()?).ok()
+}
+
+/// Whether a response with this status sends clients to another address.
+fn is_redirect(status: i64) -> bool {
+    matches!(status, 301 | 302 | 303 | 307 | 308)
+}
+
+/// The time in seconds, rounded up.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// Whether a redirect target is safe: nothing that the client writes can become its host. It is a URL
+/// with a scheme, or a path whose first segment is fixed.
+fn leads_somewhere(template: &Template) -> bool {
+    let mut pieces = template.pieces().iter().filter(|piece| match piece {
+        Piece::Text(text) => !text.is_empty(),
+        Piece::Variable(_) => true,
+    });
+    match (pieces.next(), pieces.next()) {
+        (Some(Piece::Variable(Variable::Scheme)), Some(Piece::Text(text))) => {
+            text.starts_with("://")
+        }
+        (Some(Piece::Text(text)), next) => {
+            let absolute = ["http://", "https://"]
+                .into_iter()
+                .find_map(|scheme| text.strip_prefix(scheme));
+            let local = text.strip_prefix('/');
+            match (absolute, local) {
+                (Some(rest), _) => !rest.is_empty() || next.is_some(),
+                // Browsers read `//host` and `/\host` as another host (WHATWG URL), so the text after the
+                // slash must be fixed and must not begin with a slash.
+                (None, Some(rest)) => {
+                    !rest.starts_with(['/', '\\']) && (!rest.is_empty() || next.is_none())
+                }
+                (None, None) => false,
+            }
+        }
+        _ => false,
+    }
+}
