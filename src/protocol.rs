@@ -15,6 +15,7 @@ pub mod forwarded;
 pub mod proxy_header;
 pub mod certificate;
 pub mod sticky_cookie;
+pub mod request_key;
 pub mod trace_context;
 pub mod stripped_prefix;
 pub mod edit;

@@ -38,6 +38,7 @@ use crate::observe::access_log;
 use crate::protocol::edit;
 use crate::protocol::handshake::Intent;
 use crate::protocol::rejection::Rejection;
+use crate::protocol::request_key::KeyTraits;
 use crate::protocol::target::Target;
 
 /// Serves one request. `first_head` is its head as received, if it is the first on its connection.
@@ -92,7 +93,7 @@ async fn respond(
     };
     let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
     let tls = incoming.connection.tls.as_ref();
-    let traits = affinity::AffinityTraits {
+    let traits = KeyTraits {
         client: incoming.client.address(),
         server_name: tls.and_then(|tls| tls.server_name.as_deref()),
         headers: &parts.headers,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use divan::Bencher;
-use tidegate::config::model::{self, Address, Balance, HashBy, HashKey};
+use tidegate::config::model::{self, Address, Balance, HashBy, RequestKey};
 use tidegate::upstream::endpoint::Lease;
 use tidegate::upstream::group::{Affinity, Upstream};
 
@@ -53,7 +53,7 @@ fn power_of_two(bencher: Bencher<'_, '_>, endpoints: usize) {
 #[divan::bench(args = [3, 100, 1000])]
 fn hash(bencher: Bencher<'_, '_>, endpoints: usize) {
     let by = HashBy {
-        key: HashKey::Path,
+        key: RequestKey::Path,
         load_factor: 1.25,
     };
     measure(bencher, Balance::Hash(by), endpoints);

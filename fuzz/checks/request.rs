@@ -5,19 +5,20 @@ use std::sync::OnceLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tidegate::config::model::{
-    Access, Address, Balance, Conditions, EndpointConfig, HashBy, HashKey, HeaderChanges, Origin,
-    PathMatch, Rewrite, RouteConfig, UpstreamConfig,
+    Access, Address, Balance, Conditions, EndpointConfig, HashBy, HeaderChanges, Origin, PathMatch,
+    RequestKey, Rewrite, RouteConfig, UpstreamConfig,
 };
 use tidegate::protocol::access::{self, AccessSubject};
 use tidegate::protocol::edit::{self, Edit, TemplateValues};
 use tidegate::protocol::forwarded::{self, ForwardingFacts};
 use tidegate::protocol::handshake::{Handshake, Intent};
 use tidegate::protocol::hop_by_hop::{framing_error, strip_request};
+use tidegate::protocol::request_key::KeyTraits;
 use tidegate::protocol::sticky_cookie::cookie_value;
 use tidegate::protocol::target::Target;
 use tidegate::protocol::trace_context::TraceId;
 use tidegate::route::{self, RouteQuery, RouteTable};
-use tidegate::session::affinity::{self, AffinityTraits};
+use tidegate::session::affinity;
 use tidegate::upstream::group::Upstream;
 
 const LINES: usize = 100;
@@ -188,9 +189,9 @@ fn check_affinity(headers: &HeaderMap, target: &Target) {
     static UPSTREAMS: OnceLock<Vec<Upstream>> = OnceLock::new();
     let upstreams = UPSTREAMS.get_or_init(|| {
         let keys = [
-            HashKey::Cookie("sid".into()),
-            HashKey::Query("room".into()),
-            HashKey::Header(HeaderName::from_static("x-room")),
+            RequestKey::Cookie("sid".into()),
+            RequestKey::Query("room".into()),
+            RequestKey::Header(HeaderName::from_static("x-room")),
         ];
         let upstream = |key| {
             let at = Address::Ip(([10, 0, 0, 1], 9000).into());
@@ -203,7 +204,7 @@ fn check_affinity(headers: &HeaderMap, target: &Target) {
         };
         keys.map(upstream).into()
     });
-    let traits = AffinityTraits {
+    let traits = KeyTraits {
         client: None,
         server_name: None,
         headers,

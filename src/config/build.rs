@@ -2,6 +2,7 @@
 
 mod admin;
 mod listener;
+mod request_key;
 mod route;
 mod server;
 mod upstream;

@@ -10,6 +10,7 @@ mod admin;
 mod bounds;
 mod keepalive;
 mod listener;
+mod request_key;
 mod route;
 mod server;
 mod upstream;

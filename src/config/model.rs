@@ -8,6 +8,7 @@ mod headers;
 mod limits;
 mod listener;
 mod log;
+mod request_key;
 mod route;
 mod secret;
 mod server;
@@ -24,6 +25,7 @@ pub use self::listener::{
     TicketKeysFile, TlsVersion,
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
+pub use self::request_key::RequestKey;
 pub use self::route::{
     Conditions, EndpointHost, FixedResponse, HostPattern, LeadsTo, PathMatch, PlainHttp,
     RequestKind, Respond, RouteConfig, RouteProbe, Strictness,
@@ -33,7 +35,7 @@ pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, Watch
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
-    Ejection, EndpointConfig, EndpointTls, HashBy, HashKey, Health, HttpProbe, Keepalive, Picking,
+    Ejection, EndpointConfig, EndpointTls, HashBy, Health, HttpProbe, Keepalive, Picking,
     Probe, QueueConfig, RebalanceConfig, Retry, RetryOn, Roots, SameSite, SendProxy, Sticky,
     UpstreamConfig, UpstreamTimeouts, WebSocketProbe,
 };

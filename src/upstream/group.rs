@@ -16,7 +16,7 @@ use super::queue::QueueError;
 use super::registry::{Registry, UpstreamState, UpstreamTls};
 use super::time::{micros, second};
 use crate::config::model::{
-    self, Balance, ConnectConfig, HashKey, Picking, Retry, Sticky, UpstreamTimeouts,
+    self, Balance, ConnectConfig, Picking, RequestKey, Retry, Sticky, UpstreamTimeouts,
 };
 use crate::net::tls::TlsError;
 use crate::protocol::sticky_cookie::{CookieSigner, EndpointTag};
@@ -145,7 +145,7 @@ impl Upstream {
     }
 
     /// The key of the policy `hash`, if that is configured.
-    pub fn hash_key(&self) -> Option<&HashKey> {
+    pub fn hash_key(&self) -> Option<&RequestKey> {
         match &self.picking().balance {
             Balance::Hash(by) => Some(&by.key),
             _ => None,

@@ -23,9 +23,10 @@ use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::edit;
 use crate::protocol::handshake::{Handshake, Intent};
 use crate::protocol::rejection::Rejection;
+use crate::protocol::request_key::KeyTraits;
 use crate::protocol::target::Target;
 use crate::route;
-use crate::session::affinity::{self, AffinityTraits};
+use crate::session::affinity;
 use crate::snapshot::Route;
 use crate::upstream::group::PickError;
 
@@ -394,7 +395,7 @@ impl Visit<'_> {
         let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
         let live = LiveTunnels::of(&self.view.workers.counters());
         explained.upstream = Some(upstreams::upstream(upstream, &live));
-        let traits = AffinityTraits {
+        let traits = KeyTraits {
             client: self.question.client,
             server_name: self.secure.then_some(target.host()),
             headers: &self.parts.headers,

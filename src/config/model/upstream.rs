@@ -10,7 +10,7 @@ pub use self::discovery::Discovery;
 pub use self::displacement::{CloseOrder, ClosePace, DisplacementPolicy};
 pub use self::health::{Ejection, Health, HttpProbe, Probe, WebSocketProbe};
 pub use self::picking::{
-    AllDown, Balance, HashBy, HashKey, Picking, QueueConfig, Retry, RetryOn, SameSite, Sticky,
+    AllDown, Balance, HashBy, Picking, QueueConfig, Retry, RetryOn, SameSite, Sticky,
 };
 pub use self::rebalance::RebalanceConfig;
 

@@ -1,14 +1,12 @@
 //! Selecting an endpoint: policy, sticky cookie, queue.
 
-use http::HeaderName;
-
 use super::super::{Builder, count, duration};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{
-    AllDown, Balance, EndpointConfig, HashBy, HashKey, Picking, QueueConfig, SameSite, Sticky,
+    AllDown, Balance, EndpointConfig, HashBy, Picking, QueueConfig, SameSite, Sticky,
 };
-use crate::config::raw::{ConfigValue, Section};
+use crate::config::raw::Section;
 use crate::config::value;
 
 impl Builder<'_> {
@@ -57,35 +55,7 @@ impl Builder<'_> {
     }
 
     fn hash(&mut self, section: &Section) -> Option<HashBy> {
-        let at = section.written("hash")?;
-        let key = match &at.value {
-            ConfigValue::Text(text) => match text.as_str() {
-                "path" => HashKey::Path,
-                "sni" => HashKey::Sni,
-                _ => HashKey::ClientIp,
-            },
-            ConfigValue::Section(by) => {
-                match (by.text("header"), by.text("cookie"), by.text("query")) {
-                    (Some(name), None, None) => {
-                        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-                            let message = format!("`{name}` is not a valid header name");
-                            self.error(Code::Value, at, &message);
-                            return None;
-                        };
-                        HashKey::Header(name)
-                    }
-                    (None, Some(name), None) => HashKey::Cookie(name.into()),
-                    (None, None, Some(name)) => HashKey::Query(name.into()),
-                    _ => {
-                        let message =
-                            "`hash` must have exactly one of `header`, `cookie` and `query`";
-                        self.error(Code::Value, at, message);
-                        return None;
-                    }
-                }
-            }
-            _ => return None,
-        };
+        let key = self.request_key(section.written("hash")?)?;
         Some(HashBy {
             key,
             load_factor: section.number("load_factor").unwrap_or(1.0),

@@ -1,5 +1,6 @@
 //! Selecting an endpoint: hashing, sticky cookies, and the queue for times when all are full.
 
+use super::super::request_key::REQUEST_KEY;
 use super::super::{COUNT, DURATION, KeyTable, ValueKind, key};
 
 pub(super) const HASH: KeyTable = KeyTable {
@@ -7,10 +8,7 @@ pub(super) const HASH: KeyTable = KeyTable {
     keys: &[
         key(
             "hash",
-            ValueKind::AnyOf(&[
-                ValueKind::OneOf(&["client_ip", "path", "sni"]),
-                ValueKind::Table(&HASH_KEY),
-            ]),
+            REQUEST_KEY,
             "",
             "The key is the client's address (`client_ip`), the path of the request (`path`), the TLS server name that the client asked for (`sni`), or the value of a header, cookie or query parameter.",
         )
@@ -29,33 +27,6 @@ pub(super) const HASH: KeyTable = KeyTable {
             r#"hash = "path"
 load_factor = 1.5"#,
         ),
-    ],
-};
-
-const HASH_KEY: KeyTable = KeyTable {
-    doc: "The key is the value of a header, cookie or query parameter.",
-    keys: &[
-        key(
-            "header",
-            ValueKind::Text,
-            "",
-            "The key is the value of this header.",
-        )
-        .shown(r#"header = "x-user""#),
-        key(
-            "cookie",
-            ValueKind::Text,
-            "",
-            "The key is the value of this cookie.",
-        )
-        .shown(r#"cookie = "sid""#),
-        key(
-            "query",
-            ValueKind::Text,
-            "",
-            "The key is the value of this query parameter.",
-        )
-        .shown(r#"query = "room""#),
     ],
 };
 

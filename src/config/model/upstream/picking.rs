@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
-use super::super::Secret;
+use super::super::{RequestKey, Secret};
 
 /// How an endpoint is selected.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,26 +39,9 @@ pub enum Balance {
 #[derive(Debug, Clone, PartialEq)]
 pub struct HashBy {
     /// The key.
-    pub key: HashKey,
+    pub key: RequestKey,
     /// The multiple of its fair share that an endpoint may have in flight; at least 1.
     pub load_factor: f64,
-}
-
-/// The key of a hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HashKey {
-    /// The client's address, from a trusted proxy if there is one.
-    ClientIp,
-    /// The path, normalised.
-    Path,
-    /// The TLS server name (SNI) that the client asked for.
-    Sni,
-    /// The value of this header.
-    Header(HeaderName),
-    /// The value of this cookie.
-    Cookie(Box<str>),
-    /// The value of this query parameter, decoded.
-    Query(Box<str>),
 }
 
 /// What happens when no endpoint is up.

@@ -82,7 +82,7 @@ fn a_cookie_and_a_key_lead_elsewhere_while_an_endpoint_is_asked_last() {
         secret: None,
     });
     settings.picking.balance = Balance::Hash(model::HashBy {
-        key: HashKey::ClientIp,
+        key: RequestKey::ClientIp,
         load_factor: 2.0,
     });
     let upstream = upstream(&settings);

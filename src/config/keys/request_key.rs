@@ -1,0 +1,36 @@
+//! The key of a request, wherever a setting depends on one.
+
+use super::{KeyTable, ValueKind, key};
+
+/// A key: a word, or a table that names a header, cookie or query parameter.
+pub(super) const REQUEST_KEY: ValueKind = ValueKind::AnyOf(&[
+    ValueKind::OneOf(&["client_ip", "path", "sni"]),
+    ValueKind::Table(&NAMED_KEY),
+]);
+
+const NAMED_KEY: KeyTable = KeyTable {
+    doc: "The key is the value of a header, cookie or query parameter.",
+    keys: &[
+        key(
+            "header",
+            ValueKind::Text,
+            "",
+            "The key is the value of this header.",
+        )
+        .shown(r#"header = "x-user""#),
+        key(
+            "cookie",
+            ValueKind::Text,
+            "",
+            "The key is the value of this cookie.",
+        )
+        .shown(r#"cookie = "sid""#),
+        key(
+            "query",
+            ValueKind::Text,
+            "",
+            "The key is the value of this query parameter.",
+        )
+        .shown(r#"query = "room""#),
+    ],
+};
