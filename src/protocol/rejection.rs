@@ -88,6 +88,8 @@ rejections! {
     /// The client stopped sending the request body.
     RequestBodyTimeout = REQUEST_TIMEOUT, "request-body-timeout",
         "The request body was not received in time.";
+    /// The body is larger than the route's `limits.body_bytes`.
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large", "The request body is too large.";
     /// The body has a transfer coding other than `chunked` (RFC 9112 section 6.1).
     TransferCoding = NOT_IMPLEMENTED, "transfer-coding",
         "Request bodies must not have a transfer coding other than chunked.";
@@ -144,7 +146,10 @@ impl Rejection {
     pub fn closes(self) -> bool {
         matches!(
             self.status(),
-            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::NOT_IMPLEMENTED
+            StatusCode::BAD_REQUEST
+                | StatusCode::REQUEST_TIMEOUT
+                | StatusCode::PAYLOAD_TOO_LARGE
+                | StatusCode::NOT_IMPLEMENTED
         )
     }
 

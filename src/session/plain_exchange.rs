@@ -38,6 +38,8 @@ pub(super) enum RequestFailure {
     UploadBroken(hyper::Error),
     /// The client stopped sending its request body.
     UploadStalled,
+    /// The client's request body is larger than its limit.
+    UploadTooLarge,
     /// The endpoint sent no response head in time.
     TooSlow,
 }
@@ -70,6 +72,7 @@ impl RequestFailure {
                 SessionError::caused_by(Rejection::BadRequest, "request body", &error)
             }
             Self::UploadStalled => Rejection::RequestBodyTimeout.into(),
+            Self::UploadTooLarge => Rejection::BodyTooLarge.into(),
             Self::TooSlow => SessionError {
                 rejection: Rejection::ResponseTimeout,
                 detail: Some(format!("{endpoint}: no response in time")),
@@ -119,6 +122,7 @@ pub(super) async fn send(
                 return Err(match failure.take_message() {
                     Some(request) => RequestFailure::Unsent(Box::new(request)),
                     None if upload.expired() => RequestFailure::UploadStalled,
+                    None if upload.is_too_large() => RequestFailure::UploadTooLarge,
                     None if upload.is_broken() => {
                         RequestFailure::UploadBroken(failure.into_error())
                     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ::http::header::{CONNECTION, EXPECT, HOST};
 use ::http::request::Parts;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 
 use super::attempts::Attempts;
 use super::error::SessionError;
@@ -22,7 +22,7 @@ use crate::protocol::{connection_auth, forwarded, hop_by_hop};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{
     self, BlockedFields, BorrowedConnection, InterimResponses, PoolKey, RefusedBody, RequestBody,
-    RequestSender, ResponseBody, ReturnTo,
+    RequestSender, ResponseBody, ReturnTo, UploadLimits,
 };
 
 /// Forwards the request and passes the response back.
@@ -34,12 +34,20 @@ pub(super) async fn proxy(
     if !hop_by_hop::is_plain_or_chunked(&parts.headers) {
         return Err(Rejection::TransferCoding.into());
     }
+    let limits = UploadLimits {
+        silence: routed.connection.timeouts.request_body,
+        bytes: routed.route.settings.max_body,
+    };
+    // Before anything is sent, if the client has said how much will come.
+    let announced = body.size_hint().lower();
+    if limits.bytes.is_some_and(|max| announced > max) {
+        return Err(Rejection::BodyTooLarge.into());
+    }
     let edit = routed.request_edit();
-    let limit = routed.connection.timeouts.request_body;
     // HTTP/1.0 has neither interim responses nor expectations.
     let has_interim = parts.version == Version::HTTP_11;
     let expects = has_interim && hop_by_hop::expects_continue(&parts.headers);
-    let (mut body, upload) = RequestBody::new(body, limit, || {
+    let (mut body, upload) = RequestBody::new(body, limits, || {
         BlockedFields(edit.blocked().cloned().collect())
     });
     let interim = InterimResponses::new(expects && !body.is_empty());

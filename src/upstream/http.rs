@@ -21,7 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use self::interim::{InterimResponse, InterimResponses, RefusedBody};
 pub use self::pool::Pool;
 pub use self::pool_key::PoolKey;
-pub use self::request::{BlockedFields, RequestBody, UploadProgress, UploadStalled};
+pub use self::request::{
+    BlockedFields, RequestBody, UploadLimits, UploadProgress, UploadStalled, UploadTooLarge,
+};
 pub use self::reserved::ReservedConnections;
 pub use self::response::{BorrowedConnection, ResponseBody, ReturnTo};
 pub use self::sender::RequestSender;

@@ -1,8 +1,10 @@
 //! Limits for clients, and the responses when they are exceeded.
 
+use serde_json::json;
 use tokio::net::TcpSocket;
 
 use crate::harness::endpoint::{Echo, Endpoint};
+use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::until;
 use crate::harness::wire::{Wire, handshake_with};
@@ -219,4 +221,84 @@ async fn an_endpoint_has_a_maximum_of_tunnels() {
     until("room", || one.open() + two.open() == 0).await;
     proxy.logged_times("tunnel ended", 3).await;
     assert_eq!(handshake(&mut fourth, "").await, AGREED);
+}
+
+/// A request with a body of this framing.
+fn post(framing: &str, body: &str) -> String {
+    format!("POST /upload HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}")
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_reaches_no_endpoint() {
+    let endpoint = Endpoint::bind().await;
+    let config = settings(&[endpoint.address], "", "limits.body_bytes = \"8B\"");
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    // The client waits for permission, and gets the response instead.
+    client
+        .send(post("Content-Length: 9\r\nExpect: 100-continue", ""))
+        .await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (413, Some("body-too-large"))
+    );
+    client.closed().await;
+    endpoint.stays_quiet().await;
+    // As much as the limit is within it, and handshakes have no body.
+    let mut client = proxy.connect().await;
+    client.send(post("Content-Length: 8", "12345678")).await;
+    let (mut served, head) = endpoint.request().await;
+    assert_eq!(head.value("content-length"), Some("8"));
+    assert_eq!(served.exactly(8).await, b"12345678");
+    proxy.tunnel_to(&endpoint).await;
+}
+
+#[tokio::test]
+async fn a_body_that_becomes_too_large_is_cut_off() {
+    let endpoint = Endpoint::bind().await;
+    let config = settings(&[endpoint.address], "", "limits.body_bytes = \"8B\"");
+    let proxy = Proxy::start(&config).await;
+    let chunked = "Transfer-Encoding: chunked";
+    let mut client = proxy.connect().await;
+    client.send(post(chunked, "4\r\n1234\r\n")).await;
+    let (mut served, _) = endpoint.request().await;
+    assert_eq!(served.chunk().await.unwrap(), b"1234");
+    client.send("4\r\n5678\r\n").await;
+    assert_eq!(served.chunk().await.unwrap(), b"5678");
+    client.send("1\r\n9\r\n").await;
+    let (head, _) = client.reply().await;
+    assert_eq!(
+        (head.status(), head.value("tidegate-reason")),
+        (413, Some("body-too-large"))
+    );
+    client.closed().await;
+    // The endpoint sees neither the rest nor an end of the body.
+    assert_eq!(served.rest().await.0, b"");
+    let mut client = proxy.connect().await;
+    client
+        .send(post(chunked, "8\r\n12345678\r\n0\r\n\r\n"))
+        .await;
+    let (mut served, _) = endpoint.request().await;
+    assert_eq!(served.chunk().await.unwrap(), b"12345678");
+    assert_eq!(served.chunk().await, None);
+}
+
+#[tokio::test]
+async fn a_limit_of_bodies_is_explained_and_planned() {
+    let echo = Echo::start("echo").await;
+    let config = settings(&[echo.address], "", "limits.body_bytes = \"8B\"");
+    let (proxy, operator) = Operator::start(&config).await;
+    let explain = |url: &'static str| {
+        let operator = &operator;
+        async move { operator.post("/v1/explain", &json!({ "url": url })).await.1 }
+    };
+    let plain = explain("http://a/upload").await;
+    assert_eq!(
+        plain["depends_on"],
+        json!(["the size of its body: more than 8 bytes are rejected with 413"])
+    );
+    assert!(explain("ws://a/upload").await["depends_on"].is_null());
+    proxy.rewrite(&(ADMIN.to_owned() + &config.replace("8B", "9B")));
+    assert_eq!(operator.plan().await["routes"][0]["change"], "changed");
 }

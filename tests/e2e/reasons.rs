@@ -131,6 +131,10 @@ fn scene(rejection: Rejection) -> Option<Scene> {
             "timeouts.request_body = \"200ms\"",
             "POST /chat HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nhi",
         ),
+        R::BodyTooLarge => of_route(
+            "limits.body_bytes = \"1B\"",
+            "POST /chat HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi",
+        ),
         R::TransferCoding => asks(
             "POST /chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         ),

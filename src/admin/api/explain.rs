@@ -300,6 +300,10 @@ impl Visit<'_> {
         if handshake.is_none() && route.settings.http == PlainHttp::Reject {
             return Err(Rejection::WebSocketRequired);
         }
+        if let Some(max) = route.settings.max_body.filter(|_| handshake.is_none()) {
+            let depends = format!("the size of its body: more than {max} bytes are rejected with 413");
+            explained.depends_on.push(depends);
+        }
         let path = edit::rewrite(&route.settings.rewrite, target.origin_form())?;
         explained.endpoint_path = Some(path.into_owned());
         let rewrite = &route.settings.rewrite;

@@ -63,6 +63,7 @@ impl Builder<'_> {
             },
             endpoint_host: self.endpoint_host(section),
             max_tunnels: count(&limits, "tunnels"),
+            max_body: limits.size("body_bytes"),
             limits: tunnel_limits(&timeouts, &limits),
         };
         let span = |name: &str| section.written(name).map(|at| at.span.clone());

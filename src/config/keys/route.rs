@@ -235,7 +235,7 @@ const TIMEOUTS: KeyTable = KeyTable {
 };
 
 const LIMITS: KeyTable = KeyTable {
-    doc: "These limits apply to the tunnels of the route.",
+    doc: "These limits apply to the tunnels and to the plain HTTP requests of the route.",
     keys: &[
         key(
             "tunnels",
@@ -244,6 +244,13 @@ const LIMITS: KeyTable = KeyTable {
             "The route carries at most this many tunnels at once and rejects further handshakes with 503. By default, there is no limit.",
         )
         .shown("tunnels = 50_000"),
+        key(
+            "body_bytes",
+            SIZE,
+            "",
+            "The body of a plain HTTP request may have at most this size; a larger one is rejected with 413. By default, there is no limit.",
+        )
+        .shown(r#"body_bytes = "1MiB""#),
         key(
             "message_bytes",
             SIZE,

@@ -42,6 +42,8 @@ pub struct RouteConfig {
     pub endpoint_host: EndpointHost,
     /// The maximum number of concurrent tunnels.
     pub max_tunnels: Option<usize>,
+    /// The maximum size of the body of a plain request, in bytes.
+    pub max_body: Option<u64>,
     /// The limits of tunnels.
     pub limits: TunnelLimits,
     /// The probe of the route at intervals.
@@ -88,6 +90,7 @@ impl RouteConfig {
             handshake: Strictness::Strict,
             endpoint_host: EndpointHost::Clients,
             max_tunnels: None,
+            max_body: None,
             limits: TunnelLimits::default(),
             probe: None,
         }

@@ -19,10 +19,22 @@ use crate::config::model::same_variable;
 use crate::protocol::hop_by_hop::BodyLength;
 use crate::protocol::{forwarding_names, hop_by_hop};
 
+/// The limits of a request body.
+#[derive(Debug, Clone, Copy)]
+pub struct UploadLimits {
+    /// The longest time between two pieces.
+    pub silence: Duration,
+    /// The maximum size in bytes; `None` for no limit.
+    pub bytes: Option<u64>,
+}
+
 /// The progress of a request body, readable while hyper owns the body.
 #[derive(Debug)]
 pub struct UploadProgress {
-    limit: Duration,
+    limits: UploadLimits,
+    /// The bytes that have arrived so far.
+    arrived: Cell<u64>,
+    too_large: Cell<bool>,
     progress: Cell<Instant>,
     /// Whether the next piece has to come from the client. Otherwise the endpoint accepts no more, and
     /// the client is not to blame.
@@ -45,6 +57,19 @@ impl UploadProgress {
     /// Whether the body was aborted because no piece arrived in time.
     pub fn expired(&self) -> bool {
         self.expired.get()
+    }
+
+    /// Whether the body was aborted because it is larger than its limit.
+    pub fn is_too_large(&self) -> bool {
+        self.too_large.get()
+    }
+
+    /// Whether the body is still within its limit with this piece.
+    fn admits(&self, piece: &Frame<Bytes>) -> bool {
+        let length = piece.data_ref().map_or(0, |data| data.len() as u64);
+        let arrived = self.arrived.get().saturating_add(length);
+        self.arrived.set(arrived);
+        self.limits.bytes.is_none_or(|max| arrived <= max)
     }
 
     /// Whether the client sent an invalid or incomplete body.
@@ -134,17 +159,23 @@ impl BlockedFields {
 #[error("the request body made no progress")]
 pub struct UploadStalled;
 
+/// The request body is larger than its limit.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body is larger than `limits.body_bytes`")]
+pub struct UploadTooLarge;
+
 impl RequestBody {
-    /// The body of the client; each piece has to arrive within `limit` of the one before. The `blocked`
-    /// fields are removed from its trailers.
+    /// The body of the client, within these limits. The `blocked` fields are removed from its trailers.
     pub fn new(
         body: Incoming,
-        limit: Duration,
+        limits: UploadLimits,
         blocked: impl FnOnce() -> BlockedFields,
     ) -> (Self, Rc<UploadProgress>) {
         let now = Instant::now();
         let upload = Rc::new(UploadProgress {
-            limit,
+            limits,
+            arrived: Cell::new(0),
+            too_large: Cell::new(false),
             progress: Cell::new(now),
             waiting: Cell::new(false),
             expired: Cell::new(false),
@@ -153,7 +184,7 @@ impl RequestBody {
         if body.is_end_stream() {
             return (Self::Empty, upload);
         }
-        let alarm = Box::pin(tokio::time::sleep_until(now + limit));
+        let alarm = Box::pin(tokio::time::sleep_until(now + limits.silence));
         (
             Self::Upload {
                 body: Box::new(MergedBody::new(body)),
@@ -224,6 +255,12 @@ impl Body for RequestBody {
             upload.waiting.set(false);
             upload.progress.set(Instant::now());
             upload.broken.set(matches!(piece, Some(Err(_))));
+            if let Some(Ok(piece)) = &piece
+                && !upload.admits(piece)
+            {
+                upload.too_large.set(true);
+                return Poll::Ready(Some(Err(UploadTooLarge.into())));
+            }
             return Poll::Ready(piece.map(|piece| {
                 let piece = piece.map(|piece| blocked.filter(piece));
                 piece.map_err(Into::into)
@@ -235,7 +272,7 @@ impl Body for RequestBody {
         // The deadline begins when the wait begins, not with the last piece: while the endpoint accepted
         // nothing, hyper did not poll, and that time is not the client's.
         if !upload.waiting.replace(true) {
-            alarm.as_mut().reset(Instant::now() + upload.limit);
+            alarm.as_mut().reset(Instant::now() + upload.limits.silence);
         }
         ready!(alarm.as_mut().poll(cx));
         upload.expired.set(true);

@@ -9,15 +9,17 @@ use crate::config::raw::Section;
 const OF_PLAIN_REQUESTS: [&str; 3] = ["methods", "http", "redirect"];
 
 /// Keys that have no meaning on a route for plain requests only.
-const OF_HANDSHAKES: [&str; 7] = [
+const OF_HANDSHAKES: [&str; 6] = [
     "subprotocols",
     "handshake",
     "compression",
     "origins_required",
     "timeouts",
     "probe",
-    "limits",
 ];
+
+/// The keys of `limits` that limit plain requests. All others limit tunnels.
+const LIMITS_OF_PLAIN_REQUESTS: [&str; 1] = ["body_bytes"];
 
 pub(super) fn request_kind(section: &Section) -> Option<RequestKind> {
     match section.text("only")?.as_str() {
@@ -37,10 +39,15 @@ impl Builder<'_> {
             RequestKind::Handshake => (&OF_PLAIN_REQUESTS, "handshakes"),
             RequestKind::Plain => (&OF_HANDSHAKES, "plain requests"),
         };
-        for name in keys {
-            let Some(at) = section.written(name) else {
-                continue;
-            };
+        let limits = section.section("limits");
+        let limits = limits.written.iter().filter(|(name, _)| {
+            let is_plain = LIMITS_OF_PLAIN_REQUESTS.contains(*name);
+            is_plain == (kind == RequestKind::Handshake)
+        });
+        let limits = limits.map(|(name, at)| (format!("limits.{name}"), at));
+        let keys = keys.iter().copied();
+        let keys = keys.filter_map(|name| Some((name.to_owned(), section.written(name)?)));
+        for (name, at) in keys.chain(limits) {
             let message = format!("`{name}` has no meaning on a route that matches only {matched}");
             self.error(Code::Conflict, at, &message);
         }
