@@ -114,15 +114,40 @@ impl ClientKey {
     }
 }
 
+/// What happens at a rate, each kind counted for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RatedEvent {
+    /// A WebSocket handshake.
+    Handshake,
+    /// A plain request.
+    Request,
+}
+
 /// What one client has in use.
 #[derive(Debug, Default)]
 struct ClientUsage {
     connections: u32,
     /// When its next handshake is due, for [`due_after`].
-    due: u64,
+    handshake_due: u64,
+    /// When its next plain request is due.
+    request_due: u64,
 }
 
-/// Connections and handshake rates, per client address.
+impl ClientUsage {
+    fn due(&mut self, event: RatedEvent) -> &mut u64 {
+        match event {
+            RatedEvent::Handshake => &mut self.handshake_due,
+            RatedEvent::Request => &mut self.request_due,
+        }
+    }
+
+    /// Whether it still counts for a limit.
+    fn is_in_use(&self, now: u64) -> bool {
+        self.connections > 0 || self.handshake_due.max(self.request_due) > now
+    }
+}
+
+/// Connections and the rates of handshakes and requests, per client address.
 #[derive(Debug)]
 pub struct Addresses {
     began: Instant,
@@ -184,16 +209,17 @@ impl Addresses {
         }))
     }
 
-    /// Whether one more handshake of `address` is within `rate`. It counts only if it is.
-    pub fn handshake(&self, address: IpAddr, rate: Rate) -> bool {
+    /// Whether one more event of `address` is within `rate`. It counts only if it is.
+    pub fn happens(&self, event: RatedEvent, address: IpAddr, rate: Rate) -> bool {
         let client = ClientKey::of(address);
         let now = nanos(self.began);
         let mut shard = self.shard(client);
         let Some(usage) = shard.entry(client, now) else {
             return true;
         };
-        let next = due_after(usage.due, now, rate);
-        usage.due = next.unwrap_or(usage.due);
+        let due = usage.due(event);
+        let next = due_after(*due, now, rate);
+        *due = next.unwrap_or(*due);
         next.is_some()
     }
 
@@ -247,8 +273,7 @@ impl Shard {
     }
 
     fn forget(&mut self, now: u64) {
-        self.clients
-            .retain(|_, usage| usage.connections > 0 || usage.due > now);
+        self.clients.retain(|_, usage| usage.is_in_use(now));
         // A flood must not keep its memory for ever, and a shard that grows again must not
         // allocate at once.
         let room = self.clients.len() * 2;
@@ -337,14 +362,17 @@ mod tests {
     }
 
     #[test]
-    fn each_address_has_its_own_handshake_rate() {
+    fn each_address_has_its_own_rates() {
         let addresses = Arc::<Addresses>::default();
         let slow = rate(0.001, 3);
-        let shake = |text: &str| addresses.handshake(text.parse().unwrap(), slow);
-        assert!((0..3).all(|_| shake("192.0.2.1")));
-        assert!(!shake("192.0.2.1") && shake("192.0.2.2"));
+        for event in [RatedEvent::Handshake, RatedEvent::Request] {
+            let happens = |text: &str| addresses.happens(event, text.parse().unwrap(), slow);
+            assert!((0..3).all(|_| happens("192.0.2.1")), "{event:?}");
+            assert!(!happens("192.0.2.1") && happens("192.0.2.2"));
+        }
+        addresses.happens(RatedEvent::Request, [192, 0, 2, 3].into(), slow);
         addresses.sweep();
-        assert_eq!(addresses.len(), 2, "both still have to wait");
+        assert_eq!(addresses.len(), 3, "all still have to wait");
         let limiter = RateLimiter::default();
         assert!((0..3).all(|_| limiter.take(slow)) && !limiter.take(slow));
     }
@@ -352,13 +380,16 @@ mod tests {
     #[test]
     fn the_table_of_addresses_is_bounded() {
         let addresses = Addresses::default();
+        let slow = rate(0.001, 1);
+        let shake =
+            |bytes: [u8; 4]| addresses.happens(RatedEvent::Handshake, IpAddr::from(bytes), slow);
         for number in 0..(MAX_ADDRESSES as u32 + 50_000) {
-            addresses.handshake(IpAddr::from(number.to_be_bytes()), rate(0.001, 1));
+            shake(number.to_be_bytes());
         }
         assert!(addresses.len() <= MAX_ADDRESSES);
         // Addresses in the table are limited, further ones are not.
-        assert!(!addresses.handshake(IpAddr::from([0, 0, 0, 1]), rate(0.001, 1)));
-        assert!(addresses.handshake(IpAddr::from([255, 0, 0, 1]), rate(0.001, 1)));
-        assert!(addresses.handshake(IpAddr::from([255, 0, 0, 1]), rate(0.001, 1)));
+        assert!(!shake([0, 0, 0, 1]));
+        assert!(shake([255, 0, 0, 1]));
+        assert!(shake([255, 0, 0, 1]));
     }
 }

@@ -138,6 +138,10 @@ pub struct ListenerState {
     pub tls: bool,
     /// Whether it redirects plain HTTP requests to https.
     pub redirect_to_https: bool,
+    /// Whether it limits the rate of WebSocket handshakes.
+    pub limits_handshakes: bool,
+    /// Whether it limits the rate of plain requests.
+    pub limits_requests: bool,
     /// Whether an operator has drained it: then it has no open socket.
     pub is_drained: bool,
 }

@@ -1,4 +1,4 @@
-//! The limits of one listener: its open connections, and the rate of its handshakes.
+//! The limits of one listener: its open connections, and the rates of its handshakes and requests.
 //!
 //! The counts outlive reloads, as the listener does; the limits are those in effect at the moment.
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::config::model::ListenerLimits;
-use crate::quota::{AddressPermit, Addresses, Quota, QuotaPermit, RateLimiter};
+use crate::quota::{AddressPermit, Addresses, Quota, QuotaPermit, RateLimiter, RatedEvent};
 
 /// Seconds between two log lines about refused connections.
 const REPORT_INTERVAL: u64 = 10;
@@ -39,7 +39,7 @@ impl ListenerPermit {
     }
 }
 
-/// The limit for which a connection is closed at once, or a handshake is refused.
+/// The limit for which a connection is closed at once, or a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LimitReached {
     /// `connections`.
@@ -58,6 +58,11 @@ pub enum LimitReached {
         "the listener's handshake rate limit per client address is exceeded (`limits.handshakes_per_ip`)"
     )]
     HandshakesPerIp,
+    /// `requests_per_ip`.
+    #[error(
+        "the listener's request rate limit per client address is exceeded (`limits.requests_per_ip`)"
+    )]
+    RequestsPerIp,
 }
 
 impl Default for Gate {
@@ -111,12 +116,31 @@ impl Gate {
     ) -> Result<(), LimitReached> {
         // The address first: a client over its own limit must not use up the listener's.
         if let (Some(rate), Some(address)) = (limits.handshakes_per_ip, address)
-            && !self.addresses.handshake(address, rate)
+            && !self.addresses.happens(RatedEvent::Handshake, address, rate)
         {
             return Err(LimitReached::HandshakesPerIp);
         }
         match limits.handshakes {
             Some(rate) if !self.rate.take(rate) => Err(LimitReached::Handshakes),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts one more plain request of the client at `address`, which may come from a trusted proxy.
+    ///
+    /// # Errors
+    /// [`LimitReached`].
+    pub fn request(
+        &self,
+        limits: &ListenerLimits,
+        address: Option<IpAddr>,
+    ) -> Result<(), LimitReached> {
+        match (limits.requests_per_ip, address) {
+            (Some(rate), Some(address))
+                if !self.addresses.happens(RatedEvent::Request, address, rate) =>
+            {
+                Err(LimitReached::RequestsPerIp)
+            }
             _ => Ok(()),
         }
     }

@@ -104,6 +104,9 @@ rejections! {
     /// The client's address exceeds `limits.handshakes_per_ip`.
     AddressRate = TOO_MANY_REQUESTS, "address-rate",
         "Too many handshakes from your address. Please try again soon.";
+    /// The client's address exceeds `limits.requests_per_ip`.
+    RequestRate = TOO_MANY_REQUESTS, "request-rate",
+        "Too many requests from your address. Please try again soon.";
     /// The listener exceeds `limits.handshakes_per_second`.
     HandshakeRate = SERVICE_UNAVAILABLE, "handshake-rate",
         "Too many handshakes at the moment. Please try again soon.";

@@ -274,6 +274,9 @@ impl Listeners {
                     },
                     tls: listener.tls.is_some(),
                     redirect_to_https: listener.redirect_to_https,
+                    limits_handshakes: listener.limits.handshakes.is_some()
+                        || listener.limits.handshakes_per_ip.is_some(),
+                    limits_requests: listener.limits.requests_per_ip.is_some(),
                     is_drained,
                 }
             })

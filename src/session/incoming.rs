@@ -191,16 +191,8 @@ impl<'a> IncomingRequest<'a> {
         if handshake.is_some() {
             self.is_handshake.set(true);
             self.awaits_tunnel.set(true);
-            // Rate limits come before the search for a route: they protect against floods of
-            // handshakes, also against those that no route matches.
-            let address = self.client.address();
-            let gate = &self.connection.listener.gate;
-            gate.handshake(&self.settings.limits, address)
-                .map_err(|limit| match limit {
-                    LimitReached::HandshakesPerIp => Rejection::AddressRate,
-                    _ => Rejection::HandshakeRate,
-                })?;
         }
+        self.check_rates(handshake.is_some())?;
         // With `redirect_to_https`, requests without TLS match only routes that name this listener:
         // ACME challenges, for example, must still be served here.
         let to_https = self.settings.redirect_to_https && !self.client.secure();
@@ -242,6 +234,22 @@ impl<'a> IncomingRequest<'a> {
             }
             LeadsTo::Respond(respond) => Ok(self.answer(respond)),
         }
+    }
+
+    /// Counts the request against the listener's limits on rates. They come before the search for a route:
+    /// they protect against floods, also of requests that no route matches.
+    fn check_rates(&self, is_handshake: bool) -> Result<(), Rejection> {
+        let gate = &self.connection.listener.gate;
+        let (limits, address) = (&self.settings.limits, self.client.address());
+        let counted = match is_handshake {
+            true => gate.handshake(limits, address),
+            false => gate.request(limits, address),
+        };
+        counted.map_err(|limit| match limit {
+            LimitReached::HandshakesPerIp => Rejection::AddressRate,
+            LimitReached::RequestsPerIp => Rejection::RequestRate,
+            _ => Rejection::HandshakeRate,
+        })
     }
 
     /// The permits that a tunnel holds from its handshake on: of the process and of the route.

@@ -302,3 +302,80 @@ async fn a_limit_of_bodies_is_explained_and_planned() {
     proxy.rewrite(&(ADMIN.to_owned() + &config.replace("8B", "9B")));
     assert_eq!(operator.plan().await["routes"][0]["change"], "changed");
 }
+
+/// The status of a plain request with these fields, and the reason of its refusal.
+async fn plain(wire: &mut Wire, fields: &str) -> (u16, Option<String>) {
+    wire.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+        .await;
+    let (head, _) = wire.reply().await;
+    if head.status() == 429 {
+        assert_eq!(head.value("retry-after"), Some("1"));
+    }
+    (
+        head.status(),
+        head.value("tidegate-reason").map(str::to_owned),
+    )
+}
+
+#[tokio::test]
+async fn plain_requests_of_an_address_keep_to_a_rate() {
+    let endpoint = Endpoint::bind().await;
+    let limits = "limits.requests_per_ip = { rate = \"1/h\", burst = 2 }\n\
+        trusted_proxies = [\"127.0.0.9\"]";
+    let route = "path = \"/chat\"";
+    let served = "[[route]]\nrespond.status = 204\n";
+    let config = settings(&[endpoint.address], limits, route) + served;
+    let (proxy, operator) = Operator::start(&config).await;
+    let accepted = (204, None);
+    let mut wire = from("127.0.0.1", &proxy).await;
+    // The connection can still be used.
+    for expected in [
+        accepted.clone(),
+        accepted.clone(),
+        refused(429, "request-rate"),
+        refused(429, "request-rate"),
+    ] {
+        assert_eq!(plain(&mut wire, "").await, expected);
+    }
+    let mut other = from("127.0.0.2", &proxy).await;
+    assert_eq!(plain(&mut other, "").await, accepted);
+    // The limit uses the trusted client address.
+    for (client, expected) in [
+        ("192.0.2.1", accepted.clone()),
+        ("192.0.2.1", accepted.clone()),
+        ("192.0.2.1", refused(429, "request-rate")),
+        ("192.0.2.2", accepted.clone()),
+        ("2001:db8::1", accepted.clone()),
+        ("2001:db8::2", accepted.clone()),
+        ("2001:db8::3", refused(429, "request-rate")),
+    ] {
+        let mut wire = from("127.0.0.9", &proxy).await;
+        let fields = format!("X-Forwarded-For: {client}\r\n");
+        assert_eq!(plain(&mut wire, &fields).await, expected, "{client}");
+    }
+    // Handshakes are not counted, and requests count before a route is found.
+    proxy.tunnel_to(&endpoint).await;
+    let unrouted = config.replace("[[route]]\nrespond", "[[route]]\npath = \"/x\"\nrespond");
+    proxy.rewrite(&(ADMIN.to_owned() + &unrouted));
+    assert_eq!(operator.plan().await["listeners"], json!([]));
+    proxy.reload(&(ADMIN.to_owned() + &unrouted)).await;
+    let mut wire = from("127.0.0.1", &proxy).await;
+    assert_eq!(plain(&mut wire, "").await, refused(429, "request-rate"));
+    // A reload changes the limit, and the counts outlive it.
+    let raised = unrouted.replace("burst = 2", "burst = 3");
+    proxy.rewrite(&(ADMIN.to_owned() + &raised));
+    let plan = operator.plan().await;
+    assert_eq!(plan["listeners"][0]["change"], "changed");
+    proxy.reload(&(ADMIN.to_owned() + &raised)).await;
+    for expected in [refused(404, "no-route"), refused(429, "request-rate")] {
+        assert_eq!(plain(&mut wire, "").await, expected);
+    }
+    let asked = |url: &str| json!({ "url": url });
+    let (_, explained) = operator.post("/v1/explain", &asked("http://a/x")).await;
+    assert_eq!(
+        explained["depends_on"],
+        json!(["how often such requests come: the listener limits their rate"])
+    );
+    let (_, explained) = operator.post("/v1/explain", &asked("ws://a/chat")).await;
+    assert!(explained["depends_on"].is_null());
+}

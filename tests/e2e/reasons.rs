@@ -29,7 +29,7 @@ struct Scene {
     listener: &'static str,
     route: &'static str,
     upstream: &'static str,
-    /// Handshakes sent before, which are accepted.
+    /// Requests sent before, which are accepted.
     before: Vec<&'static str>,
     request: String,
     /// The response of the endpoint; `None` if it does not respond.
@@ -149,6 +149,11 @@ fn scene(rejection: Rejection) -> Option<Scene> {
             "limits.handshakes_per_ip = { rate = \"1/h\" }",
             HANDSHAKE,
         )),
+        R::RequestRate => Scene {
+            before: vec![GET],
+            answer: Some("HTTP/1.1 204 No Content\r\n\r\n"),
+            ..of_listener("limits.requests_per_ip = { rate = \"1/h\" }", GET)
+        },
         R::MemoryFull => of_server("memory = \"1MiB\"", HANDSHAKE),
         R::TunnelsFull => second(of_server("max_tunnels = 1", HANDSHAKE)),
         R::RouteFull => second(of_route("limits.tunnels = 1", HANDSHAKE)),
@@ -203,7 +208,8 @@ async fn play_out(rejection: Rejection, scene: Scene) {
     for request in scene.before {
         let mut wire = proxy.connect().await;
         wire.send(request).await;
-        assert_eq!(wire.head().await.status(), 101, "{rejection}");
+        let status = wire.head().await.status();
+        assert!(matches!(status, 101 | 204), "{rejection}: {status}");
         before.push(wire);
     }
     let mut wire = proxy.connect().await;

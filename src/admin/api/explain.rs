@@ -260,6 +260,15 @@ impl Visit<'_> {
             Intent::Handshake(handshake) => Some(handshake),
             Intent::Plain => None,
         };
+        let is_limited = match handshake {
+            Some(_) => self.listener.limits_handshakes,
+            None => self.listener.limits_requests,
+        };
+        if is_limited {
+            let what = handshake.map_or("requests", |_| "handshakes");
+            let depends = format!("how often such {what} come: the listener limits their rate");
+            explained.depends_on.push(depends);
+        }
         let Some(route) = self.route(&target, handshake, explained) else {
             return self.no_route(handshake.is_some(), &target, explained);
         };

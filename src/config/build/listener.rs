@@ -68,13 +68,13 @@ impl Builder<'_> {
     }
 
     fn listener_limits(&mut self, section: &Section) -> ListenerLimits {
-        let per_ip = section.optional("handshakes_per_ip");
-        let per_ip = per_ip.and_then(|section| {
+        let rate = |name: &str| {
+            let section = section.optional(name)?;
             Some(Rate {
                 per_second: section.rate("rate")?,
                 burst: positive(&section, "burst")?,
             })
-        });
+        };
         let per_second = positive(section, "handshakes_per_second");
         let default = ListenerLimits::default();
         ListenerLimits {
@@ -84,7 +84,8 @@ impl Builder<'_> {
                 per_second: f64::from(burst.get()),
                 burst,
             }),
-            handshakes_per_ip: per_ip,
+            handshakes_per_ip: rate("handshakes_per_ip"),
+            requests_per_ip: rate("requests_per_ip"),
             header_bytes: section
                 .size("header_bytes")
                 .and_then(|size| usize::try_from(size).ok())

@@ -257,6 +257,7 @@ const LIMITS: KeyTable = KeyTable {
         )
         .shown("handshakes_per_second = 2_000"),
         optional_table("handshakes_per_ip", &HANDSHAKES_PER_IP),
+        optional_table("requests_per_ip", &REQUESTS_PER_IP),
         key(
             "header_bytes",
             ValueKind::Size {
@@ -277,5 +278,10 @@ const LIMITS: KeyTable = KeyTable {
 
 const HANDSHAKES_PER_IP: KeyTable = KeyTable {
     doc: "A client address (IPv6: a /64 network) may open WebSocket handshakes at this rate; further ones are rejected with 429. By default, there is no limit.",
+    keys: &RATE_AND_BURST,
+};
+
+const REQUESTS_PER_IP: KeyTable = KeyTable {
+    doc: "A client address (IPv6: a /64 network) may send plain HTTP requests at this rate; further ones are rejected with 429. By default, there is no limit.",
     keys: &RATE_AND_BURST,
 };

@@ -138,6 +138,8 @@ pub struct ListenerLimits {
     pub handshakes: Option<Rate>,
     /// The rate of WebSocket handshakes of one client address.
     pub handshakes_per_ip: Option<Rate>,
+    /// The rate of plain requests of one client address.
+    pub requests_per_ip: Option<Rate>,
     /// The maximum size of a request head, in bytes.
     pub header_bytes: usize,
     /// The maximum number of header lines in a request head.
@@ -151,6 +153,7 @@ impl Default for ListenerLimits {
             connections_per_ip: None,
             handshakes: None,
             handshakes_per_ip: None,
+            requests_per_ip: None,
             header_bytes: 16 * 1024,
             header_count: 100,
         }

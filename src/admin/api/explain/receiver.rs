@@ -93,6 +93,8 @@ mod tests {
             addresses: vec![address.to_owned()],
             tls: true,
             redirect_to_https: false,
+            limits_handshakes: false,
+            limits_requests: false,
             is_drained,
         }
     }
