@@ -8,7 +8,7 @@ mod results;
 use std::sync::Arc;
 
 pub use self::results::{ProbeRecord, RouteProbeState, RouteProbes};
-use crate::config::model::{LeadsTo, RouteProbe};
+use crate::config::model::RouteProbe;
 use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::edit::{self, Edit, TemplateValues};
 use crate::protocol::forwarded::ForwardingFacts;
@@ -164,10 +164,8 @@ impl<'a> Forwarded<'a> {
             is_handshake: true,
         };
         access::check(&wanted, subject, &parts.headers)?;
-        match (&settings.leads_to, &self.route.upstream) {
-            (LeadsTo::Upstream(_), Some(upstream)) => Ok(upstream),
-            _ => Err(Rejection::RedirectOnly.into()),
-        }
+        let upstream = self.route.any_upstream();
+        upstream.map_or(Err(Rejection::RedirectOnly.into()), |upstream| Ok(upstream))
     }
 
     /// The request for this endpoint, with the changes that the route makes to a client's.

@@ -19,6 +19,7 @@ mod tunnel_record;
 mod error;
 mod relay;
 mod routed;
+pub mod split;
 mod worker;
 
 use ::http::Request;
@@ -29,17 +30,20 @@ pub use self::connection::{Connection, ConnectionGuards, InterimHeads};
 use self::error::SessionError;
 use self::incoming::{IncomingRequest, RouteDecision};
 pub use self::outcome::SessionOutcome;
+use self::plain_http::PlainRequest;
 pub use self::relay::{Opening, relay};
-use self::routed::RoutedRequest;
+use self::routed::RequestOnRoute;
+use self::split::Branches;
 pub use self::tunnel_record::TunnelRecord;
 pub use self::worker::{Shared, Worker};
 use crate::config::model::PlainHttp;
 use crate::observe::access_log;
 use crate::protocol::edit;
-use crate::protocol::handshake::Intent;
+use crate::protocol::handshake::{Handshake, Intent};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
 use crate::protocol::target::Target;
+use crate::upstream::group::Upstream;
 
 /// Serves one request. `first_head` is its head as received, if it is the first on its connection.
 pub async fn serve(
@@ -91,7 +95,6 @@ async fn respond(
         }
         RouteDecision::Respond(response) => return Ok(SessionOutcome::Fixed(response)),
     };
-    let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
     let tls = incoming.connection.tls.as_ref();
     let traits = KeyTraits {
         client: incoming.client.address(),
@@ -99,33 +102,67 @@ async fn respond(
         headers: &parts.headers,
         target,
     };
-    let (mut affinity, sticky_cookie) = affinity::of(upstream, traits);
-    affinity.reserved = incoming.connection.reserved.endpoint(upstream);
-    let routed = RoutedRequest {
-        connection: incoming.connection,
+    let reserved = |upstream: &Upstream| incoming.connection.reserved.endpoint(upstream);
+    let branches = split::branches(&route, traits, reserved, fastrand::f64);
+    let branches = branches.ok_or(Rejection::NoRoute)?;
+    let request = RequestOnRoute {
         incoming,
         target,
         route: &route,
-        upstream,
-        affinity,
-        sticky_cookie,
         uri: &edit::rewrite(&route.settings.rewrite, target.origin_form())?,
-        facts: incoming.facts(),
     };
     match intent {
         Intent::Handshake(handshake) => {
             // A valid handshake has no body: `Intent::of` has checked that.
             drop(body);
-            let permits = incoming.tunnel_permits(&route)?;
             let handshake = match route.settings.compression {
                 true => handshake,
                 false => handshake.without_compression(),
             };
-            handshake::open(&routed, &parts, &handshake, first_head, permits).await
+            open_tunnel(&request, &branches, &parts, &handshake, first_head).await
         }
         Intent::Plain if route.settings.http == PlainHttp::Reject => {
             Err(Rejection::WebSocketRequired.into())
         }
-        Intent::Plain => plain_http::proxy(&routed, parts, body).await,
+        Intent::Plain => forward_plain(&request, &branches, parts, body).await,
     }
+}
+
+/// Opens a tunnel to the first branch that has an endpoint for it.
+async fn open_tunnel(
+    request: &RequestOnRoute<'_>,
+    branches: &Branches<'_>,
+    parts: &Parts,
+    handshake: &Handshake<'_>,
+    first_head: Option<&[u8]>,
+) -> Result<SessionOutcome, SessionError> {
+    let mut permits = request.incoming.tunnel_permits(request.route)?;
+    let mut failure = SessionError::from(Rejection::NoEndpoint);
+    for branch in branches.iter() {
+        let routed = request.to(branch);
+        let opened = handshake::open(&routed, parts, handshake, first_head, &mut permits).await;
+        match opened {
+            Ok(outcome) => return Ok(outcome),
+            Err(unserved) => (_, failure) = unserved.for_another()?,
+        }
+    }
+    Err(failure)
+}
+
+/// Forwards a plain request to the first branch that has an endpoint for it.
+async fn forward_plain(
+    request: &RequestOnRoute<'_>,
+    branches: &Branches<'_>,
+    parts: Parts,
+    body: Incoming,
+) -> Result<SessionOutcome, SessionError> {
+    let mut plain = PlainRequest::new(&request.to(&branches.first), parts, body)?;
+    let mut failure = SessionError::from(Rejection::NoEndpoint);
+    for branch in branches.iter() {
+        match plain_http::proxy(&request.to(branch), plain).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(unserved) => (plain, failure) = unserved.for_another()?,
+        }
+    }
+    Err(failure)
 }

@@ -12,7 +12,8 @@ use crate::config::model::{self, Config, DisplacementPolicy, LeadsTo, TunnelLimi
 use crate::net::tls::TlsError;
 use crate::quota::Quota;
 use crate::route::{self, RouteTable};
-use crate::upstream::group::Upstream;
+use crate::upstream::balance;
+use crate::upstream::group::{Affinity, Upstream};
 use crate::upstream::registry::Registry;
 
 /// The configuration as running.
@@ -37,12 +38,21 @@ pub struct Snapshot {
 pub struct Route {
     /// The configuration of the route.
     pub settings: model::RouteConfig,
-    /// The upstream of the route; `None` for one that redirects or responds.
-    pub upstream: Option<Arc<Upstream>>,
+    /// The upstreams of the route: one, several if it has a split, none if it redirects or responds.
+    pub branches: Box<[RouteBranch]>,
     /// The number of its tunnels, if that is limited; it continues across reloads.
     pub tunnels: Arc<Quota>,
     /// The limits of its tunnels. Tunnels share them, and hold no snapshot.
     pub limits: Arc<TunnelLimits>,
+}
+
+/// An upstream that a route leads to.
+#[derive(Debug)]
+pub struct RouteBranch {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Its share of new clients, relative to the other branches.
+    pub weight: u32,
 }
 
 /// Why a valid configuration cannot be applied.
@@ -174,10 +184,12 @@ impl Snapshot {
         self.by_name.contains_key(name)
     }
 
-    /// The upstream of the route of this name, if there is such a route and it has an upstream.
-    pub fn upstream_of(&self, route: &str) -> Option<&Arc<Upstream>> {
-        let route = self.routes.get(*self.by_name.get(route)?)?;
-        route.upstream.as_ref()
+    /// The upstreams of the route of this name, if there is such a route and it has any.
+    pub fn upstreams_of(&self, route: &str) -> impl Iterator<Item = &Arc<Upstream>> {
+        let position = self.by_name.get(route);
+        let route = position.and_then(|position| self.routes.get(*position));
+        let branches = route.into_iter().flat_map(|route| route.branches.iter());
+        branches.map(|branch| &branch.upstream)
     }
 }
 
@@ -211,23 +223,49 @@ fn reserved(config: &Config) -> Box<[HeaderName]> {
 }
 
 impl Route {
+    /// The upstream that a request without cookie and key is sent to, by chance where there are several.
+    pub fn any_upstream(&self) -> Option<&Arc<Upstream>> {
+        let availability = |branch: &RouteBranch| branch.upstream.availability(Affinity::default());
+        let offered = self.branches.iter().filter(|branch| branch.weight > 0);
+        let best = offered.map(availability).min()?;
+        let weights = self.branches.iter().map(|branch| match branch.weight {
+            weight @ 1.. if availability(branch) == best => weight,
+            _ => 0,
+        });
+        let weights: Vec<u32> = weights.collect();
+        let position = balance::drawn(weights.into_iter(), fastrand::f64())?;
+        let branch = self.branches.get(position)?;
+        Some(&branch.upstream)
+    }
+
     fn new(
         settings: &model::RouteConfig,
         upstreams: &HashMap<Arc<str>, Arc<Upstream>>,
         tunnels: Arc<Quota>,
     ) -> Result<Arc<Self>, SnapshotError> {
-        let upstream = match &settings.leads_to {
-            LeadsTo::Redirect(_) | LeadsTo::Respond(_) => None,
-            LeadsTo::Upstream(name) => {
-                let upstream = upstreams.get(name);
-                Some(upstream.ok_or_else(|| SnapshotError::NoSuchUpstream {
-                    route: Arc::clone(&settings.name),
-                    upstream: Arc::clone(name),
-                })?)
-            }
+        let weights: Vec<u32> = match &settings.leads_to {
+            LeadsTo::Split(split) => split.branches.iter().map(|branch| branch.weight).collect(),
+            _ => vec![1],
         };
+        let branch = |(name, weight): (&Arc<str>, u32)| {
+            let upstream = upstreams.get(name);
+            let upstream = upstream.ok_or_else(|| SnapshotError::NoSuchUpstream {
+                route: Arc::clone(&settings.name),
+                upstream: Arc::clone(name),
+            })?;
+            Ok(RouteBranch {
+                upstream: Arc::clone(upstream),
+                weight,
+            })
+        };
+        let branches: Result<Box<[RouteBranch]>, SnapshotError> = settings
+            .leads_to
+            .upstreams()
+            .zip(weights)
+            .map(branch)
+            .collect();
         Ok(Arc::new(Self {
-            upstream: upstream.map(Arc::clone),
+            branches: branches?,
             tunnels,
             limits: Arc::new(settings.limits),
             settings: settings.clone(),

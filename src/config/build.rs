@@ -59,6 +59,8 @@ pub(super) struct RoutePlaces {
     pub(super) route: SourceSpan,
     pub(super) name: Option<SourceSpan>,
     pub(super) leads_to: SourceSpan,
+    /// The place of the name of each upstream that it leads to.
+    pub(super) upstreams: Vec<SourceSpan>,
     pub(super) client_certificate: Option<SourceSpan>,
     pub(super) listeners: Vec<SourceSpan>,
     pub(super) hosts: Vec<SourceSpan>,

@@ -1,6 +1,8 @@
 //! What is wrong between parts of a configuration: unknown names, addresses that are bound twice,
 //! routes that can never match.
 
+mod split;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
 use super::diagnostic::{Code, Diagnostic, Severity, nearest};
 use super::model::{
-    Address, Admin, Bind, Conditions, Config, EndpointConfig, LeadsTo, ListenerConfig, PathMatch,
+    Address, Admin, Bind, Conditions, Config, EndpointConfig, ListenerConfig, PathMatch,
     RouteConfig, same_variable,
 };
 use super::ports;
@@ -37,6 +39,7 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     check_conditions(config, &places.routes, diagnostics);
     check_redirected(config, &places.routes, diagnostics);
     check_reachable(config, &places.routes, diagnostics);
+    split::check_cookies(config, &places.routes, diagnostics);
     check_source_ports(config, &places.upstreams, ports::local(), diagnostics);
     if diagnostics
         .iter()
@@ -44,7 +47,10 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     {
         return;
     }
-    let used: HashSet<&Arc<str>> = config.routes.iter().filter_map(upstream_of).collect();
+    let routes = config.routes.iter();
+    let used: HashSet<&Arc<str>> = routes
+        .flat_map(|route| route.leads_to.upstreams())
+        .collect();
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         if !used.contains(&upstream.name) {
             let message = format!("no route uses upstream `{}`", upstream.name);
@@ -119,10 +125,10 @@ fn check_names(config: &Config, places: &[RoutePlaces], diagnostics: &mut Vec<Di
     let known_listeners: HashSet<&str> = listeners.iter().copied().collect();
     let mut names = HashSet::new();
     for (route, place) in config.routes.iter().zip(places) {
-        if let Some(name) = upstream_of(route)
-            && !known_upstreams.contains(&**name)
-        {
-            diagnostics.push(dangling("upstream", name, &upstreams, &place.leads_to));
+        for (name, span) in route.leads_to.upstreams().zip(&place.upstreams) {
+            if !known_upstreams.contains(&**name) {
+                diagnostics.push(dangling("upstream", name, &upstreams, span));
+            }
         }
         let bound = route.listeners.iter().flatten().zip(&place.listeners);
         for (name, span) in bound {
@@ -153,13 +159,6 @@ fn dangling(kind: &str, name: &str, known: &[&str], span: &Range<usize>) -> Diag
         None if known.is_empty() => format!("add `[{kind}.{name}]`"),
         None => format!("the configuration has: {}", known.join(", ")),
     })
-}
-
-pub(super) fn upstream_of(route: &RouteConfig) -> Option<&Arc<str>> {
-    match &route.leads_to {
-        LeadsTo::Upstream(name) => Some(name),
-        LeadsTo::Redirect(_) | LeadsTo::Respond(_) => None,
-    }
 }
 
 /// Whether `route` applies to requests on `listener`.

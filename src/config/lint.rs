@@ -4,17 +4,19 @@
 //! Warnings are reported for files without errors only. A lint warns where the file itself shows that
 //! it matters; it does not warn about defaults that were not written.
 
+mod split;
+
 use std::time::Duration;
 
 use http::HeaderName;
 
 use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
-use super::check::{is_bound_to, upstream_of};
+use super::check::is_bound_to;
 use super::descriptor_budget;
 use super::diagnostic::{Code, Diagnostic, Severity};
 use super::model::{
-    Bind, Config, Discovery, DisplacementPolicy, HostPattern, LeadsTo, ListenerConfig, PathMatch,
-    PlainHttp, Probe, RequestKind, RouteConfig, UpstreamConfig,
+    Bind, Config, Discovery, DisplacementPolicy, HostPattern, ListenerConfig, PathMatch, PlainHttp,
+    Probe, RequestKind, RouteConfig, UpstreamConfig,
 };
 
 /// A shorter `max_age` is hardly worth the handshakes that it costs.
@@ -48,6 +50,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
         lint_ping(route, place, diagnostics);
         lint_idle(config, route, place, diagnostics);
         lint_origins(config, route, place, diagnostics);
+        split::lint_torn(config, route, place, diagnostics);
     }
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         lint_sticky(config, upstream, place, diagnostics);
@@ -82,7 +85,10 @@ fn routes_to<'a>(
     upstream: &'a UpstreamConfig,
 ) -> impl Iterator<Item = &'a RouteConfig> {
     let routes = config.routes.iter();
-    routes.filter(|route| upstream_of(route) == Some(&upstream.name))
+    routes.filter(|route| {
+        let mut names = route.leads_to.upstreams();
+        names.any(|name| *name == upstream.name)
+    })
 }
 
 fn lint_admin(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
@@ -169,7 +175,7 @@ fn lint_origins(
 ) {
     let access = &route.access;
     let opens_none = route.conditions.only == Some(RequestKind::Plain)
-        || !matches!(route.leads_to, LeadsTo::Upstream(_));
+        || route.leads_to.upstreams().next().is_none();
     if opens_none || !access.origins.is_empty() {
         return;
     }

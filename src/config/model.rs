@@ -28,15 +28,15 @@ pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparen
 pub use self::request_key::RequestKey;
 pub use self::route::{
     Conditions, EndpointHost, FixedResponse, HostPattern, LeadsTo, PathMatch, PlainHttp,
-    RequestKind, Respond, RouteConfig, RouteProbe, Strictness,
+    RequestKind, Respond, RouteConfig, RouteProbe, Split, SplitBranch, Strictness,
 };
 pub use self::secret::Secret;
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
 pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
-    Ejection, EndpointConfig, EndpointTls, HashBy, Health, HttpProbe, Keepalive, Picking,
-    Probe, QueueConfig, RebalanceConfig, Retry, RetryOn, Roots, SameSite, SendProxy, Sticky,
+    Ejection, EndpointConfig, EndpointTls, HashBy, Health, HttpProbe, Keepalive, Picking, Probe,
+    QueueConfig, RebalanceConfig, Retry, RetryOn, Roots, SameSite, SendProxy, Sticky,
     UpstreamConfig, UpstreamTimeouts, WebSocketProbe,
 };
 

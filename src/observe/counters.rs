@@ -64,8 +64,8 @@ impl Counters {
     /// some time.
     pub fn sweep(&self, snapshot: &Snapshot) {
         for route in self.routes() {
-            let upstream = snapshot.upstream_of(&route.route);
-            let endpoints = upstream.map_or_else(Vec::new, |it| it.endpoints());
+            let upstreams = snapshot.upstreams_of(&route.route);
+            let endpoints: Vec<_> = upstreams.flat_map(|it| it.endpoints()).collect();
             let configured: HashSet<_> = endpoints
                 .iter()
                 .map(|endpoint| (&endpoint.upstream, &endpoint.label))

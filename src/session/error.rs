@@ -36,3 +36,45 @@ impl SessionError {
         }
     }
 }
+
+/// Why no endpoint of an upstream served a request.
+#[derive(Debug)]
+pub(super) struct Unserved<T> {
+    pub(super) error: SessionError,
+    /// The request, if no byte of it was written to any endpoint: another upstream may serve it.
+    pub(super) unsent: Option<T>,
+}
+
+impl<T> Unserved<T> {
+    /// The request, if another upstream may serve it: no endpoint of this one can be reached. One whose
+    /// endpoints are merely full is left to its queue and its limits.
+    pub(super) fn for_another(self) -> Result<(T, SessionError), SessionError> {
+        let is_unreachable = matches!(
+            self.error.rejection,
+            Rejection::NoEndpoint
+                | Rejection::ConnectFailed
+                | Rejection::ConnectTimeout
+                | Rejection::NameUnresolved
+                | Rejection::BadAnswer
+        );
+        match self.unsent {
+            Some(unsent) if is_unreachable => Ok((unsent, self.error)),
+            _ => Err(self.error),
+        }
+    }
+}
+
+impl<T> From<SessionError> for Unserved<T> {
+    fn from(error: SessionError) -> Self {
+        Self {
+            error,
+            unsent: None,
+        }
+    }
+}
+
+impl<T> From<Rejection> for Unserved<T> {
+    fn from(rejection: Rejection) -> Self {
+        SessionError::from(rejection).into()
+    }
+}

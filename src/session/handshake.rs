@@ -8,7 +8,7 @@ use ::http::request::Parts;
 use ::http::{Request, StatusCode};
 
 use super::attempts::Attempts;
-use super::error::SessionError;
+use super::error::{SessionError, Unserved};
 use super::outcome::SessionOutcome;
 use super::plain_http;
 use super::relay::Opening;
@@ -27,14 +27,15 @@ use crate::upstream::http::{self, BorrowedConnection, RequestBody};
 /// Bytes that are enough for most request and response heads.
 const REQUEST_USUAL: usize = 1024;
 
-/// Opens a tunnel, or passes on the response that the endpoint sent instead of a 101.
+/// Opens a tunnel, or passes on the response that the endpoint sent instead of a 101. A tunnel takes the
+/// `permits`.
 pub(super) async fn open(
     routed: &RoutedRequest<'_>,
     parts: &Parts,
     handshake: &Handshake<'_>,
     first_head: Option<&[u8]>,
-    permits: Vec<QuotaPermit>,
-) -> Result<SessionOutcome, SessionError> {
+    permits: &mut Vec<QuotaPermit>,
+) -> Result<SessionOutcome, Unserved<()>> {
     let (response, lease) = request_tunnel(routed, parts, first_head).await?;
     let endpoint = Arc::clone(&lease.endpoint().label);
     let Some(head) = response.head() else {
@@ -42,7 +43,7 @@ pub(super) async fn open(
     };
     if !head.is_switch() {
         drop(head);
-        return pass_on(routed, response, lease).await;
+        return Ok(pass_on(routed, response, lease).await?);
     }
     let switch = head
         .check_switch(handshake, routed.route.settings.handshake)
@@ -76,7 +77,7 @@ pub(super) async fn open(
         handshake: facts.opened - routed.facts.started,
         facts,
         lease,
-        permits,
+        permits: std::mem::take(permits),
         request_id: routed.facts.request_id.map(Into::into),
         trace: routed.facts.trace,
         endpoint: response.connection,
@@ -88,18 +89,26 @@ async fn request_tunnel(
     routed: &RoutedRequest<'_>,
     parts: &Parts,
     first_head: Option<&[u8]>,
-) -> Result<(EndpointResponse, Lease), SessionError> {
+) -> Result<(EndpointResponse, Lease), Unserved<()>> {
     let limit = routed.upstream.timeouts().handshake;
     let max_lines = routed.upstream.settings.max_header_lines;
     let mut attempts = Attempts::new(routed);
-    let mut lease = attempts.next().await?;
+    let mut is_sent = false;
+    let unserved = |error, is_sent: bool| Unserved {
+        error,
+        unsent: (!is_sent).then_some(()),
+    };
+    let next = attempts.next().await;
+    let mut lease = next.map_err(|error| unserved(error, is_sent))?;
     loop {
         let Some(reached) = attempts.connect(&lease).await else {
             // Dropped first: the next pick must not count an attempt on this endpoint any more.
             drop(lease);
-            lease = attempts.next().await?;
+            let next = attempts.next().await;
+            lease = next.map_err(|error| unserved(error, is_sent))?;
             continue;
         };
+        is_sent = true;
         let request = write_request(routed, parts, &lease, first_head);
         let exchanging = exchange(reached, &request, max_lines);
         let next_lease = match tokio::time::timeout(limit, exchanging).await {

@@ -225,7 +225,7 @@ impl<'a> IncomingRequest<'a> {
         };
         access::check(&route.settings.access, subject, &parts.headers)?;
         match &route.settings.leads_to {
-            LeadsTo::Upstream(_) => Ok(RouteDecision::Route(Arc::clone(route))),
+            LeadsTo::Upstream(_) | LeadsTo::Split(_) => Ok(RouteDecision::Route(Arc::clone(route))),
             LeadsTo::Redirect(_) if handshake.is_some() => Err(Rejection::RedirectOnly.into()),
             LeadsTo::Redirect(Redirect { to, status }) => {
                 let name = &route.settings.name;

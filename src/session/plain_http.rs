@@ -11,7 +11,7 @@ use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
 use super::attempts::Attempts;
-use super::error::SessionError;
+use super::error::{SessionError, Unserved};
 use super::outcome::SessionOutcome;
 use super::plain_exchange::{AwaitedResponse, RequestFailure, closed_unsent, send};
 use super::routed::RoutedRequest;
@@ -22,41 +22,86 @@ use crate::protocol::{connection_auth, forwarded, hop_by_hop};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::http::{
     self, BlockedFields, BorrowedConnection, InterimResponses, PoolKey, RefusedBody, RequestBody,
-    RequestSender, ResponseBody, ReturnTo, UploadLimits,
+    RequestSender, ResponseBody, ReturnTo, UploadLimits, UploadProgress,
 };
+
+/// A plain request of which no byte was written yet.
+pub(super) struct PlainRequest {
+    request: Request<RequestBody>,
+    exchange: ClientExchange,
+}
+
+/// What a client sends after the head of its request, and what it may receive before the response.
+#[derive(Clone)]
+struct ClientExchange {
+    upload: Rc<UploadProgress>,
+    interim: Arc<InterimResponses>,
+    /// Whether the client accepts interim responses.
+    has_interim: bool,
+}
+
+impl PlainRequest {
+    /// The request that the client sends, if its body may be forwarded.
+    pub(super) fn new(
+        routed: &RoutedRequest<'_>,
+        parts: Parts,
+        body: Incoming,
+    ) -> Result<Self, SessionError> {
+        if !hop_by_hop::is_plain_or_chunked(&parts.headers) {
+            return Err(Rejection::TransferCoding.into());
+        }
+        let limits = UploadLimits {
+            silence: routed.connection.timeouts.request_body,
+            bytes: routed.route.settings.max_body,
+        };
+        // Before anything is sent, if the client has said how much will come.
+        let announced = body.size_hint().lower();
+        if limits.bytes.is_some_and(|max| announced > max) {
+            return Err(Rejection::BodyTooLarge.into());
+        }
+        // HTTP/1.0 has neither interim responses nor expectations.
+        let has_interim = parts.version == Version::HTTP_11;
+        let expects = has_interim && hop_by_hop::expects_continue(&parts.headers);
+        let edit = routed.request_edit();
+        let (mut body, upload) = RequestBody::new(body, limits, || {
+            BlockedFields(edit.blocked().cloned().collect())
+        });
+        let interim = InterimResponses::new(expects && !body.is_empty());
+        if expects {
+            body.hold(&interim);
+        }
+        Ok(Self {
+            request: Request::from_parts(parts, body),
+            exchange: ClientExchange {
+                upload,
+                interim,
+                has_interim,
+            },
+        })
+    }
+}
 
 /// Forwards the request and passes the response back.
 pub(super) async fn proxy(
     routed: &RoutedRequest<'_>,
-    parts: Parts,
-    body: Incoming,
-) -> Result<SessionOutcome, SessionError> {
-    if !hop_by_hop::is_plain_or_chunked(&parts.headers) {
-        return Err(Rejection::TransferCoding.into());
-    }
-    let limits = UploadLimits {
-        silence: routed.connection.timeouts.request_body,
-        bytes: routed.route.settings.max_body,
+    plain: PlainRequest,
+) -> Result<SessionOutcome, Unserved<PlainRequest>> {
+    let PlainRequest {
+        mut request,
+        exchange,
+    } = plain;
+    let unserved = |error, unsent: Option<Request<RequestBody>>| {
+        let exchange = exchange.clone();
+        let unsent = unsent.map(|request| PlainRequest { request, exchange });
+        Unserved { error, unsent }
     };
-    // Before anything is sent, if the client has said how much will come.
-    let announced = body.size_hint().lower();
-    if limits.bytes.is_some_and(|max| announced > max) {
-        return Err(Rejection::BodyTooLarge.into());
-    }
     let edit = routed.request_edit();
-    // HTTP/1.0 has neither interim responses nor expectations.
-    let has_interim = parts.version == Version::HTTP_11;
-    let expects = has_interim && hop_by_hop::expects_continue(&parts.headers);
-    let (mut body, upload) = RequestBody::new(body, limits, || {
-        BlockedFields(edit.blocked().cloned().collect())
-    });
-    let interim = InterimResponses::new(expects && !body.is_empty());
-    if expects {
-        body.hold(&interim);
-    }
-    let mut request = Request::from_parts(parts, body);
     let mut attempts = Attempts::new(routed);
-    let mut lease = attempts.next().await?;
+    let mut is_repeated = false;
+    let mut lease = match attempts.next().await {
+        Ok(lease) => lease,
+        Err(error) => return Err(unserved(error, Some(request))),
+    };
     loop {
         prepare(routed, &mut request, &lease, &edit)?;
         let repeatable_copy = repeatable_copy(&request);
@@ -65,43 +110,52 @@ pub(super) async fn proxy(
             copy: repeatable_copy.as_ref(),
             awaited: AwaitedResponse {
                 lease: &lease,
-                upload: &upload,
-                interim: &interim,
-                has_interim,
+                upload: &exchange.upload,
+                interim: &exchange.interim,
+                has_interim: exchange.has_interim,
             },
         };
         let attempt = try_endpoint(routed, &mut attempts, &lease, outgoing).await;
         if let PlainAttempt::Responded(response, _) = &attempt {
             routed.responded(lease.endpoint(), response.status());
         }
-        let next = repeatable_copy.and_then(|repeatable_copy| {
-            let next = match &attempt {
-                PlainAttempt::Responded(response, _) => {
-                    attempts.retry_after_status(&lease, response.status())
-                }
-                PlainAttempt::Failed(RequestFailure::TooSlow) => {
-                    attempts.retry_after_timeout(&lease)
-                }
-                PlainAttempt::Failed(failure) if failure.is_unanswered() => {
-                    attempts.retry_after_close(&lease)
-                }
-                PlainAttempt::Failed(_) | PlainAttempt::NotReached(_) => None,
-            };
-            Some((repeatable_copy, next?))
-        });
+        let next = repeatable_copy
+            .and_then(|copy| Some((copy, next_after(&attempt, &mut attempts, &lease)?)));
         match (next, attempt) {
-            (Some(next), _) => (request, lease) = next,
-            (None, PlainAttempt::Responded(response, connection)) => {
-                return finish(routed, response, connection, lease).await;
+            (Some(next), _) => {
+                (request, lease) = next;
+                is_repeated = true;
             }
-            (None, PlainAttempt::Failed(failure)) => return Err(failure.into_error(&lease)),
+            (None, PlainAttempt::Responded(response, connection)) => {
+                return Ok(finish(routed, response, connection, lease).await?);
+            }
+            (None, PlainAttempt::Failed(failure)) => return Err(failure.into_error(&lease).into()),
             (None, PlainAttempt::NotReached(unsent)) => {
                 // Dropped first: the next pick must not count an attempt on this endpoint any more.
                 drop(lease);
-                lease = attempts.next().await?;
                 request = *unsent;
+                lease = match attempts.next().await {
+                    Ok(lease) => lease,
+                    Err(error) => {
+                        return Err(unserved(error, (!is_repeated).then_some(request)));
+                    }
+                };
             }
         }
+    }
+}
+
+/// Leases another endpoint, if a request that may be sent twice is to be sent again.
+fn next_after(attempt: &PlainAttempt, attempts: &mut Attempts<'_>, lease: &Lease) -> Option<Lease> {
+    match attempt {
+        PlainAttempt::Responded(response, _) => {
+            attempts.retry_after_status(lease, response.status())
+        }
+        PlainAttempt::Failed(RequestFailure::TooSlow) => attempts.retry_after_timeout(lease),
+        PlainAttempt::Failed(failure) if failure.is_unanswered() => {
+            attempts.retry_after_close(lease)
+        }
+        PlainAttempt::Failed(_) | PlainAttempt::NotReached(_) => None,
     }
 }
 

@@ -8,6 +8,7 @@ use ::http::HeaderValue;
 use super::affinity;
 use super::connection::Connection;
 use super::incoming::IncomingRequest;
+use super::split::Branch;
 use crate::observe::access_log::RequestFacts;
 use crate::observe::series::EndpointSeries;
 use crate::protocol::edit::{self, Edit};
@@ -19,6 +20,32 @@ use crate::protocol::trace_context::{TRACEPARENT, TRACESTATE};
 use crate::snapshot::Route;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::group::{Affinity, Upstream};
+
+/// A request whose route is known, but not yet the upstream.
+pub(super) struct RequestOnRoute<'a> {
+    pub(super) incoming: &'a IncomingRequest<'a>,
+    pub(super) target: &'a Target,
+    pub(super) route: &'a Route,
+    /// Path and query as the endpoint gets them.
+    pub(super) uri: &'a str,
+}
+
+impl RequestOnRoute<'_> {
+    /// The request to the endpoints of this branch.
+    pub(super) fn to<'b>(&'b self, branch: &Branch<'b>) -> RoutedRequest<'b> {
+        RoutedRequest {
+            connection: self.incoming.connection,
+            incoming: self.incoming,
+            target: self.target,
+            route: self.route,
+            upstream: branch.upstream,
+            uri: self.uri,
+            affinity: branch.affinity,
+            sticky_cookie: branch.sticky_cookie,
+            facts: self.incoming.facts(),
+        }
+    }
+}
 
 /// A request whose route and upstream are known: all that forwarding it needs.
 pub(super) struct RoutedRequest<'a> {

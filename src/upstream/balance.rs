@@ -10,13 +10,15 @@
 //! probability.
 
 mod hashing;
+mod shares;
 
 use std::cmp::Ordering;
 
 use fastrand::Rng;
 
 use self::hashing::Score;
-pub use self::hashing::{identity, key_hash};
+pub use self::hashing::{identity, key_hash, split_point};
+pub use self::shares::drawn;
 use crate::config::model::Balance;
 
 /// How an endpoint is picked.

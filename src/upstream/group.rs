@@ -8,7 +8,7 @@ mod pick;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-pub use self::pick::{Affinity, PickError};
+pub use self::pick::{Affinity, Availability, PickError};
 use self::pick::{Endpoint, Group};
 use super::endpoint::{EndpointState, Lease, locked};
 use super::health::{EndpointHealth, HealthStatus};
@@ -262,6 +262,11 @@ impl Upstream {
     /// [`PickError`].
     pub fn pick(&self, affinity: Affinity, tried: &[u64]) -> Result<Lease, PickError> {
         locked(&self.group).pick(affinity, tried, self.picking())
+    }
+
+    /// Whether a session with this affinity can be served now, full or not.
+    pub fn availability(&self, affinity: Affinity) -> Availability {
+        locked(&self.group).availability(affinity, self.picking())
     }
 
     /// The endpoint that a session would get now, without a lease on it.

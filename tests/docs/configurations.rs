@@ -71,7 +71,9 @@ fn complete(table: &mut toml::Table) {
         route.insert("listeners".to_owned(), vec!["public"].into());
     }
     let leads_elsewhere = ["redirect", "respond"];
-    if !leads_elsewhere.iter().any(|key| route.contains_key(*key)) {
+    if route.contains_key("split") || route.contains_key("split_by") {
+        complete_split(table);
+    } else if !leads_elsewhere.iter().any(|key| route.contains_key(*key)) {
         route.insert("upstream".to_owned(), "chat".into());
     } else {
         table.remove("upstream");
@@ -80,6 +82,22 @@ fn complete(table: &mut toml::Table) {
         let route = table["route"][0].as_table_mut().unwrap();
         route.insert("path_prefix".to_owned(), "/socket.io".into());
     }
+}
+
+/// Adds what the example of a single key needs to be a split between two upstreams.
+fn complete_split(table: &mut toml::Table) {
+    let upstreams = table["upstream"].as_table_mut().unwrap();
+    let other = upstreams["chat"].clone();
+    upstreams.insert("next".to_owned(), other);
+    let route = table["route"][0].as_table_mut().unwrap();
+    let branches = route.entry("split").or_insert(Vec::<String>::new().into());
+    let branches = branches.as_array_mut().unwrap();
+    for name in ["chat", "next"].into_iter().skip(branches.len()) {
+        let branch = toml::Table::from_iter([("upstream".to_owned(), name.into())]);
+        branches.push(branch.into());
+    }
+    let by = route.entry("split_by");
+    by.or_insert("client_ip".into());
 }
 
 /// Adds what the example of a single key needs to be valid in its upstream.

@@ -16,7 +16,9 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 const NOT_YET: &str = "# not yet";
 
 /// Keys that exclude another one; they are mentioned in a comment only.
-const ALTERNATIVES: [&str; 2] = [
+const ALTERNATIVES: [&str; 4] = [
+    "route.split_by.cookie",
+    "route.split_by.query",
     "upstream.balance.hash.cookie",
     "upstream.balance.hash.query",
 ];

@@ -55,6 +55,7 @@ mod signals;
 mod slow;
 mod smuggling;
 mod source;
+mod splits;
 mod steering;
 mod sticky;
 mod stop;

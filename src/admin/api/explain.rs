@@ -1,6 +1,8 @@
 //! What would happen to a request: which route matches and why others do not, whether the route
 //! accepts the request, and where it would go. Nothing is sent anywhere.
 
+mod explained_split;
+mod own_response;
 mod receiver;
 
 use std::collections::BTreeMap;
@@ -13,11 +15,13 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::explained_split::{BranchState, ExplainedBranch, ExplainedSplit};
+pub use self::own_response::OwnResponse;
 use self::receiver::receiving;
 use super::upstreams::{self, UpstreamInfo};
 use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
-use crate::config::model::{LeadsTo, PlainHttp, Respond};
+use crate::config::model::{LeadsTo, PlainHttp};
 use crate::displace::live_tunnels::LiveTunnels;
 use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::edit;
@@ -26,7 +30,7 @@ use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
 use crate::protocol::target::Target;
 use crate::route;
-use crate::session::affinity;
+use crate::session::split;
 use crate::snapshot::Route;
 use crate::upstream::group::PickError;
 
@@ -99,6 +103,9 @@ pub struct ExplainResponse {
     /// Why that endpoint is picked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// The upstreams among which the route divides its requests, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<ExplainedSplit>,
     /// The upstream and the state of its endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamInfo>,
@@ -115,27 +122,6 @@ pub struct OtherRoute {
     pub route: String,
     /// Why it does not get the request.
     pub why: String,
-}
-
-/// A response of tidegate itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct OwnResponse {
-    /// The status code.
-    pub status: u16,
-    /// The reason token, as in logs and metrics; `redirect` for a redirect, `respond` for a route that responds.
-    pub reason: String,
-    /// The body of the response, or the target of a redirect.
-    pub text: String,
-}
-
-impl OwnResponse {
-    fn of(rejection: Rejection) -> Self {
-        Self {
-            status: rejection.status().as_u16(),
-            reason: rejection.token().to_owned(),
-            text: rejection.text().trim_end().to_owned(),
-        }
-    }
 }
 
 /// Works out what would happen to a request.
@@ -177,6 +163,7 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         restored_prefix: None,
         endpoint: None,
         why: None,
+        split: None,
         upstream: None,
     };
     let visit = Visit {
@@ -291,7 +278,7 @@ impl Visit<'_> {
         }
         access::check(&wanted, subject, &parts.headers)?;
         match &route.settings.leads_to {
-            LeadsTo::Upstream(_) => {}
+            LeadsTo::Upstream(_) | LeadsTo::Split(_) => {}
             LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),
             LeadsTo::Redirect(redirect) => {
                 explained.response = Some(OwnResponse {
@@ -302,7 +289,10 @@ impl Visit<'_> {
                 return Ok(());
             }
             LeadsTo::Respond(respond) => {
-                explained.response = Some(self.own_response(respond));
+                explained.response = Some(OwnResponse::of_route(
+                    respond,
+                    self.view.process.readiness(),
+                ));
                 return Ok(());
             }
         }
@@ -310,7 +300,8 @@ impl Visit<'_> {
             return Err(Rejection::WebSocketRequired);
         }
         if let Some(max) = route.settings.max_body.filter(|_| handshake.is_none()) {
-            let depends = format!("the size of its body: more than {max} bytes are rejected with 413");
+            let depends =
+                format!("the size of its body: more than {max} bytes are rejected with 413");
             explained.depends_on.push(depends);
         }
         let path = edit::rewrite(&route.settings.rewrite, target.origin_form())?;
@@ -319,24 +310,6 @@ impl Visit<'_> {
         let restored = rewrite.strip.as_deref().filter(|_| rewrite.restore);
         explained.restored_prefix = restored.map(Into::into);
         self.endpoint(&route, &target, explained)
-    }
-
-    fn own_response(&self, respond: &Respond) -> OwnResponse {
-        let (status, text) = match respond {
-            Respond::Fixed(response) => {
-                let text = String::from_utf8_lossy(&response.body).into_owned();
-                (response.status, text)
-            }
-            Respond::Readiness => {
-                let readiness = self.view.process.readiness();
-                (readiness.status(), readiness.text().to_owned())
-            }
-        };
-        OwnResponse {
-            status: status.as_u16(),
-            reason: "respond".to_owned(),
-            text: text.trim_end().to_owned(),
-        }
     }
 
     fn route(
@@ -405,16 +378,18 @@ impl Visit<'_> {
         target: &Target,
         explained: &mut ExplainResponse,
     ) -> Result<(), Rejection> {
-        let upstream = route.upstream.as_deref().ok_or(Rejection::NoRoute)?;
-        let live = LiveTunnels::of(&self.view.workers.counters());
-        explained.upstream = Some(upstreams::upstream(upstream, &live));
         let traits = KeyTraits {
             client: self.question.client,
             server_name: self.secure.then_some(target.host()),
             headers: &self.parts.headers,
             target,
         };
-        let (affinity, _) = affinity::of(upstream, traits);
+        let branches = split::branches(route, traits, |_| None, || split::likely(route));
+        let branches = branches.ok_or(Rejection::NoRoute)?;
+        explained.split = ExplainedSplit::of(&branches);
+        let (upstream, affinity) = (branches.first.upstream, branches.first.affinity);
+        let live = LiveTunnels::of(&self.view.workers.counters());
+        explained.upstream = Some(upstreams::upstream(upstream, &live));
         let endpoint = upstream.preview(affinity).map_err(|error| match error {
             PickError::NotReady => Rejection::NoEndpoint,
             PickError::Full => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use clap::Args;
-use tidegate::admin::api::explain::{ExplainRequest, ExplainResponse};
+use tidegate::admin::api::explain::{BranchState, ExplainRequest, ExplainResponse, ExplainedSplit};
 use tidegate::admin::api::operation::Operation;
 
 use super::{show_json, status};
@@ -103,6 +103,9 @@ fn shown(explained: &ExplainResponse) -> String {
     for what in &explained.depends_on {
         lines.push(format!("depends   on {}", harmless(what)));
     }
+    if let Some(split) = &explained.split {
+        lines.extend(split_lines(split));
+    }
     if let (Some(endpoint), Some(why)) = (&explained.endpoint, &explained.why) {
         lines.push(format!("endpoint  {} ({why})", harmless(endpoint)));
     }
@@ -127,4 +130,22 @@ fn shown(explained: &ExplainResponse) -> String {
         ));
     }
     text
+}
+
+/// The upstreams of a split, the one that is tried first at the top.
+fn split_lines(split: &ExplainedSplit) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (position, branch) in split.upstreams.iter().enumerate() {
+        let state = match branch.state {
+            BranchState::Up => "",
+            BranchState::Doubtful => ", doubtful",
+            BranchState::Down => ", down",
+        };
+        let weight = format!("weight {}{state}", branch.weight);
+        lines.push(match position {
+            0 => format!("split     {} ({weight}): {}", branch.upstream, split.why),
+            _ => format!("          then {} ({weight})", branch.upstream),
+        });
+    }
+    lines
 }

@@ -11,8 +11,9 @@ use http::{HeaderName, HeaderValue};
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    Access, ByteRate, Conditions, EndpointHost, HeaderChanges, MaxAge, PathMatch, Piece, PingConfig,
-    PlainHttp, RateAction, Rewrite, RouteConfig, Strictness, Template, TunnelLimits, claims_origin,
+    Access, ByteRate, Conditions, EndpointHost, HeaderChanges, MaxAge, PathMatch, Piece,
+    PingConfig, PlainHttp, RateAction, Rewrite, RouteConfig, Strictness, Template, TunnelLimits,
+    claims_origin,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
@@ -26,7 +27,7 @@ impl Builder<'_> {
     ) -> Option<RouteConfig> {
         let path = self.path(section);
         self.check_kind(section);
-        let (leads_to, place) = self.leads_to(at, section)?;
+        let destination = self.destination(at, section)?;
         let listeners = section
             .written("listeners")
             .filter(|at| at.value != ConfigValue::Broken)
@@ -46,7 +47,7 @@ impl Builder<'_> {
             probe: self.route_probe(section, &hosts, &path),
             hosts,
             conditions: self.conditions(section),
-            leads_to,
+            leads_to: destination.leads_to,
             access: access(section),
             rewrite: self.rewrite(section, &path),
             path,
@@ -71,7 +72,8 @@ impl Builder<'_> {
         self.places.routes.push(RoutePlaces {
             route: at.span.clone(),
             name: span("name"),
-            leads_to: place,
+            leads_to: destination.place,
+            upstreams: destination.upstreams,
             client_certificate: span("client_certificate")
                 .filter(|_| route.access.client_certificate),
             listeners: spans(section, "listeners", |value| {

@@ -96,6 +96,8 @@ codes! {
         LatePing = "late-ping";
         /// A plain HTTP check asks an endpoint that seems to speak WebSocket only.
         HttpCheck = "http-check";
+        /// A split divides the plain requests of one client.
+        TornSessions = "torn-sessions";
         /// Nothing finds out whether the endpoints of an upstream work.
         Unchecked = "unchecked";
     }

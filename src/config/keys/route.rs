@@ -3,7 +3,8 @@
 mod destination;
 mod probe;
 
-use self::destination::{REDIRECT, RESPOND};
+use self::destination::{REDIRECT, RESPOND, SPLIT_BRANCH};
+use super::request_key::REQUEST_KEY;
 use super::{
     COUNT, DURATION, DURATION_OR_OFF, FRACTION, KeyTable, NAMES, NETS, SIZE, ValueKind, key,
     optional_table, table,
@@ -55,9 +56,29 @@ pub(super) const ROUTE: KeyTable = KeyTable {
             "upstream",
             ValueKind::Text,
             "",
-            "Requests that match go to the upstream with this name. It is required unless the route has `redirect` or `respond`.",
+            "Requests that match go to the upstream with this name. It is required unless the route has `split`, `redirect` or `respond`.",
         )
         .shown(r#"upstream = "chat""#),
+        key(
+            "split",
+            ValueKind::List(&ValueKind::Table(&SPLIT_BRANCH)),
+            "",
+            "Requests go to one of these upstreams. A sticky cookie of one of them decides first, then `split_by`, then chance. If no endpoint of the one that was chosen can serve, the request goes to another one.",
+        )
+        .shown(
+            r#"split = [{ upstream = "chat", weight = 90 }, { upstream = "next", weight = 10 }]
+split_by = "client_ip""#,
+        ),
+        key(
+            "split_by",
+            REQUEST_KEY,
+            "",
+            "Requests with the same key go to the same upstream of `split`: the key is the client's address (`client_ip`), the path of the request (`path`), the TLS server name that the client asked for (`sni`), or the value of a header, cookie or query parameter. Without this key, and for requests without one, chance decides.",
+        )
+        .shown(
+            r#"split = [{ upstream = "chat", weight = 90 }, { upstream = "next", weight = 10 }]
+split_by = { header = "x-user" }"#,
+        ),
         key(
             "http",
             ValueKind::OneOf(&["proxy", "reject"]),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Access, HeaderChanges, Redirect, Rewrite, TunnelLimits, WebSocketProbe};
+use super::{Access, HeaderChanges, Redirect, RequestKey, Rewrite, TunnelLimits, WebSocketProbe};
 
 /// A route: which requests it matches, and what happens to them.
 #[derive(Debug, Clone)]
@@ -102,10 +102,44 @@ impl RouteConfig {
 pub enum LeadsTo {
     /// The upstream with this name.
     Upstream(Arc<str>),
+    /// One of several upstreams.
+    Split(Split),
     /// A redirect of plain requests; handshakes are rejected.
     Redirect(Redirect),
     /// A response of tidegate itself, also to handshakes.
     Respond(Respond),
+}
+
+impl LeadsTo {
+    /// The names of the upstreams that requests may go to.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (one, several) = match self {
+            Self::Upstream(name) => (Some(name), None),
+            Self::Split(split) => (None, Some(&split.branches)),
+            Self::Redirect(_) | Self::Respond(_) => (None, None),
+        };
+        let several = several.into_iter().flatten();
+        one.into_iter()
+            .chain(several.map(|branch| &branch.upstream))
+    }
+}
+
+/// How requests are divided among several upstreams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// The upstreams; at least two, and at least one with a weight above 0.
+    pub branches: Vec<SplitBranch>,
+    /// The key that decides; `None` for chance.
+    pub by: Option<RequestKey>,
+}
+
+/// One of the upstreams of a split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitBranch {
+    /// The name of the upstream.
+    pub upstream: Arc<str>,
+    /// Its share of new clients, relative to the others.
+    pub weight: u32,
 }
 
 /// How a route answers requests itself.

@@ -19,6 +19,12 @@ pub fn key_hash(key: &[u8]) -> u64 {
     digest_of("key", key)
 }
 
+/// The place of a key in a split, from 0 to 1, the same in every process and on every machine. It does not
+/// depend on [`key_hash`]: which endpoint a key belongs to says nothing about its place here.
+pub fn split_point(key: &[u8]) -> f64 {
+    (digest_of("split", key) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 /// The first 64 bits of SHA-256. The kind is hashed, too, so that a key which is spelled like an
 /// endpoint has a different number.
 fn digest_of(kind: &str, bytes: &[u8]) -> u64 {

@@ -52,6 +52,17 @@ pub enum PickError {
     Full,
 }
 
+/// Whether an upstream can serve a session now, full or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Availability {
+    /// An endpoint can.
+    Serving,
+    /// Only endpoints can that could not be reached a moment ago, or that health keeps out.
+    Doubtful,
+    /// No endpoint can.
+    Down,
+}
+
 /// The conditions of one pick.
 struct PickContext<'a> {
     tried: &'a [u64],
@@ -94,6 +105,29 @@ impl Group {
             endpoints,
             balancer,
         }
+    }
+
+    /// Whether a session with this affinity can be served.
+    pub(super) fn availability(&self, affinity: Affinity, picking: &Picking) -> Availability {
+        let now = micros(Instant::now());
+        let of = |endpoint: &Endpoint| {
+            let is_bound = affinity.reserved == Some(endpoint.state.id)
+                || (affinity.sticky.is_some() && affinity.sticky == endpoint.tag);
+            if !endpoint.is_undrained() || !(is_bound || endpoint.weight() > 0) {
+                Availability::Down
+            } else if endpoint.state.is_out(now) {
+                match picking.all_down {
+                    AllDown::TryAny => Availability::Doubtful,
+                    AllDown::Refuse => Availability::Down,
+                }
+            } else if endpoint.state.is_asked_last(now) {
+                Availability::Doubtful
+            } else {
+                Availability::Serving
+            }
+        };
+        let all = self.endpoints.iter().map(of);
+        all.min().unwrap_or(Availability::Down)
     }
 
     /// Picks an endpoint that is not among `tried`, and leases it. If health keeps out all endpoints,

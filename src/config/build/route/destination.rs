@@ -1,4 +1,4 @@
-//! Where a route leads: to an upstream, to another address, or nowhere, because tidegate itself responds.
+//! Where a route leads: to an upstream, to one of several, to another address, or nowhere, because tidegate itself responds.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,11 +8,13 @@ use http::{HeaderValue, StatusCode};
 
 use super::super::Builder;
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::model::{FixedResponse, LeadsTo, Piece, Redirect, Respond, Template, Variable};
+use crate::config::model::{
+    FixedResponse, LeadsTo, Piece, Redirect, Respond, Split, SplitBranch, Template, Variable,
+};
 use crate::config::raw::{ConfigValue, Located, Section};
 
 /// The keys that say where a route leads. A route has exactly one of them.
-const DESTINATIONS: [&str; 3] = ["upstream", "redirect", "respond"];
+const DESTINATIONS: [&str; 4] = ["upstream", "split", "redirect", "respond"];
 
 /// Keys that have no meaning on a route that does not lead to an upstream.
 const UPSTREAM_ONLY: [&str; 11] = [
@@ -29,17 +31,25 @@ const UPSTREAM_ONLY: [&str; 11] = [
     "probe",
 ];
 
+/// Where a route leads, and the places where that is written.
+pub(super) struct Destination {
+    pub(super) leads_to: LeadsTo,
+    pub(super) place: Range<usize>,
+    /// The place of each upstream's name.
+    pub(super) upstreams: Vec<Range<usize>>,
+}
+
 impl Builder<'_> {
-    /// Where the route leads, and the place where that is written.
-    pub(super) fn leads_to(
+    pub(super) fn destination(
         &mut self,
         at: &Located<ConfigValue>,
         section: &Section,
-    ) -> Option<(LeadsTo, Range<usize>)> {
+    ) -> Option<Destination> {
         let written = |name: &&str| section.written(name).is_some();
         let mut named = DESTINATIONS.into_iter().filter(written);
         let Some(name) = named.next() else {
-            let message = "the route has neither `upstream` nor `redirect` nor `respond`";
+            let message =
+                "the route leads nowhere: it has no `upstream`, `split`, `redirect` or `respond`";
             self.diagnostics
                 .push(Diagnostic::error(Code::Missing, at.span.clone(), message));
             return None;
@@ -50,7 +60,13 @@ impl Builder<'_> {
             self.error(Code::Conflict, section.written(other)?, &message);
             return None;
         }
+        if let Some(at) = section.written("split_by").filter(|_| name != "split") {
+            let message = "`split_by` has no meaning without `split`";
+            self.error(Code::Conflict, at, message);
+        }
+        let mut upstreams = Vec::new();
         let leads_to = match name {
+            "split" => LeadsTo::Split(self.split(section, &mut upstreams)?),
             "redirect" => {
                 self.needs_upstream(section, "redirects");
                 LeadsTo::Redirect(self.redirect(&section.section(name))?)
@@ -59,9 +75,16 @@ impl Builder<'_> {
                 self.needs_upstream(section, "responds itself");
                 LeadsTo::Respond(self.respond(&section.section(name))?)
             }
-            _ => LeadsTo::Upstream(section.text(name)?.into()),
+            _ => {
+                upstreams.push(place.span.clone());
+                LeadsTo::Upstream(section.text(name)?.into())
+            }
         };
-        Some((leads_to, place.span.clone()))
+        Some(Destination {
+            leads_to,
+            place: place.span.clone(),
+            upstreams,
+        })
     }
 
     /// Reports the keys that have no meaning without an upstream.
@@ -72,6 +95,45 @@ impl Builder<'_> {
                 self.error(Code::Conflict, at, &message);
             }
         }
+    }
+
+    fn split(&mut self, section: &Section, places: &mut Vec<Range<usize>>) -> Option<Split> {
+        let at = section.written("split")?;
+        let by = section
+            .written("split_by")
+            .and_then(|at| self.request_key(at));
+        let mut branches: Vec<SplitBranch> = Vec::new();
+        let listed = section.list("split");
+        for branch in &listed {
+            let ConfigValue::Section(branch) = &branch.value else {
+                continue;
+            };
+            let (Some(upstream), Some(name)) =
+                (branch.written("upstream"), branch.text("upstream"))
+            else {
+                continue;
+            };
+            if branches.iter().any(|known| *known.upstream == *name) {
+                let message = format!("upstream `{name}` is listed twice");
+                self.error(Code::Duplicate, upstream, &message);
+                continue;
+            }
+            let weight = branch.integer("weight").unwrap_or(1);
+            places.push(upstream.span.clone());
+            branches.push(SplitBranch {
+                upstream: name.into(),
+                weight: u32::try_from(weight).unwrap_or_default(),
+            });
+        }
+        if at.value != ConfigValue::Broken && listed.len() < 2 {
+            let message =
+                "a split requires at least two upstreams; for a single one, use `upstream`";
+            self.error(Code::Value, at, message);
+        } else if !branches.is_empty() && branches.iter().all(|branch| branch.weight == 0) {
+            let message = "at least one upstream of a split requires a weight above 0";
+            self.error(Code::Value, at, message);
+        }
+        Some(Split { branches, by })
     }
 
     fn redirect(&mut self, section: &Section) -> Option<Redirect> {

@@ -1,4 +1,4 @@
-//! Where a route leads if not to one upstream.
+//! Where a route leads if not to one upstream: to one of several, to another address, or nowhere.
 
 use super::super::{DURATION, KeyTable, ValueKind, key};
 
@@ -70,5 +70,33 @@ content_type = "application/json""#,
 retry_after = "5m""#,
         )
         .instead_of_zero("to send no `Retry-After`, leave `retry_after` out"),
+    ],
+};
+
+/// One of the upstreams of `split`.
+pub(super) const SPLIT_BRANCH: KeyTable = KeyTable {
+    doc: "One of the upstreams among which the requests of the route are divided.",
+    keys: &[
+        key(
+            "upstream",
+            ValueKind::Text,
+            "",
+            "Requests of this branch go to the upstream with this name.",
+        )
+        .shown(r#"upstream = "chat""#)
+        .required(),
+        key(
+            "weight",
+            ValueKind::Integer {
+                min: 0,
+                max: 10_000,
+            },
+            "1",
+            "The branch receives a share of the clients in proportion to this weight; with `0`, it receives only requests with a sticky cookie of this upstream.",
+        )
+        .shown(
+            r#"upstream = "chat"
+weight = 90"#,
+        ),
     ],
 };

@@ -1,0 +1,141 @@
+//! Which upstream of a route a request goes to, and which ones follow if no endpoint of that one can serve.
+//!
+//! `tidegate explain` asks the same for requests that were never sent.
+
+use super::affinity;
+use crate::config::model::LeadsTo;
+use crate::protocol::request_key::KeyTraits;
+use crate::protocol::sticky_cookie::StickyCookie;
+use crate::snapshot::Route;
+use crate::upstream::balance;
+use crate::upstream::group::{Affinity, Availability, Upstream};
+
+/// An upstream that a request may go to, and what leads the client to one of its endpoints.
+#[derive(Debug)]
+pub struct Branch<'a> {
+    /// The upstream.
+    pub upstream: &'a Upstream,
+    /// Its share of new clients, relative to the other branches.
+    pub weight: u32,
+    /// What leads the client to an endpoint of it.
+    pub affinity: Affinity,
+    /// The valid sticky cookie of this upstream that the request carries, if any.
+    pub sticky_cookie: Option<StickyCookie>,
+    /// Whether it can serve the request now. It is known only if there are other branches.
+    pub availability: Availability,
+}
+
+/// What decided between the branches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BranchReason {
+    /// There is only one.
+    Only,
+    /// The client has a connection of its own to an endpoint of this one.
+    Reserved,
+    /// The client has a sticky cookie of this one.
+    Cookie,
+    /// The request's key.
+    Key,
+    /// Chance.
+    Chance,
+}
+
+/// The branches that a request may take, in the order in which they are tried.
+#[derive(Debug)]
+pub struct Branches<'a> {
+    /// The first.
+    pub first: Branch<'a>,
+    /// The others.
+    pub others: Vec<Branch<'a>>,
+    /// What decided for the branch that is `first`, or that would be if it could serve.
+    pub reason: BranchReason,
+    /// The upstream that was chosen and cannot serve.
+    pub instead_of: Option<&'a str>,
+}
+
+/// The branches of `route` for a request. `reserved` finds the endpoint of an upstream to which the client has
+/// a connection of its own; `chance` is a number from 0 to 1, for a request without any other reason.
+pub fn branches<'a>(
+    route: &'a Route,
+    traits: KeyTraits<'_>,
+    reserved: impl Fn(&Upstream) -> Option<u64>,
+    chance: impl FnOnce() -> f64,
+) -> Option<Branches<'a>> {
+    let branch = |upstream: &'a Upstream, weight| {
+        let (mut affinity, sticky_cookie) = affinity::of(upstream, traits);
+        affinity.reserved = reserved(upstream);
+        Branch {
+            upstream,
+            weight,
+            affinity,
+            sticky_cookie,
+            availability: Availability::Serving,
+        }
+    };
+    let LeadsTo::Split(split) = &route.settings.leads_to else {
+        let only = route.branches.first()?;
+        return Some(Branches {
+            first: branch(&only.upstream, only.weight),
+            others: Vec::new(),
+            reason: BranchReason::Only,
+            instead_of: None,
+        });
+    };
+    let mut left: Vec<Branch<'a>> = route
+        .branches
+        .iter()
+        .map(|each| branch(&each.upstream, each.weight))
+        .collect();
+    for branch in &mut left {
+        branch.availability = branch.upstream.availability(branch.affinity);
+    }
+    let key = split.by.as_ref().and_then(|key| traits.value(key));
+    let (point, mut reason) = match key {
+        Some(key) => (balance::split_point(&key), BranchReason::Key),
+        None => (chance(), BranchReason::Chance),
+    };
+    let mut ordered = Vec::with_capacity(left.len());
+    let is_reserved = |branch: &Branch<'_>| branch.affinity.reserved.is_some();
+    let has_cookie = |branch: &Branch<'_>| branch.sticky_cookie.is_some();
+    if let Some(at) = left.iter().position(is_reserved) {
+        reason = BranchReason::Reserved;
+        ordered.push(left.remove(at));
+    } else if let Some(at) = left.iter().position(has_cookie) {
+        reason = BranchReason::Cookie;
+        ordered.push(left.remove(at));
+    }
+    while let Some(at) = balance::drawn(left.iter().map(|branch| branch.weight), point) {
+        ordered.push(left.remove(at));
+    }
+    let chosen = &*ordered.first()?.upstream.name;
+    ordered.sort_by_key(|branch| branch.availability);
+    let first = ordered.remove(0);
+    Some(Branches {
+        instead_of: (*first.upstream.name != *chosen).then_some(chosen),
+        first,
+        others: ordered,
+        reason,
+    })
+}
+
+/// The number that chance is most likely to be near: one on which the greatest weight falls.
+pub fn likely(route: &Route) -> f64 {
+    let weights = || route.branches.iter().map(|branch| branch.weight);
+    let total: u64 = weights().map(u64::from).sum();
+    let mut before = 0;
+    let mut greatest = (0, 0);
+    for weight in weights() {
+        if weight > greatest.1 {
+            greatest = (before, weight);
+        }
+        before += u64::from(weight);
+    }
+    (greatest.0 as f64 + f64::from(greatest.1) / 2.0) / total.max(1) as f64
+}
+
+impl<'a> Branches<'a> {
+    /// All branches, in the order in which they are tried.
+    pub fn iter(&self) -> impl Iterator<Item = &Branch<'a>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
