@@ -1,7 +1,7 @@
 //! Any bytes from an endpoint are parsed and validated as a response without a panic, and without
 //! reading beyond them. Whatever it selects may be selected if the client has offered just that.
 
-use tidegate::config::model::{HeaderChanges, Strictness};
+use tidegate::config::model::{HeaderChanges, Rewrite, Strictness};
 use tidegate::protocol::edit::{Edit, TemplateValues};
 use tidegate::protocol::handshake::Intent;
 use tidegate::protocol::handshake_response::{ResponseHead, SwitchError};
@@ -51,13 +51,19 @@ fn check_against(answer: &ResponseHead<'_>, extensions: &[&[u8]]) -> Option<Swit
         unreachable!("it is a handshake");
     };
     let changes = HeaderChanges::default();
+    let rewrite = Rewrite {
+        strip: Some("/api".into()),
+        add: None,
+        restore: true,
+    };
     let mut error = None;
     for strictness in [Strictness::Strict, Strictness::Lenient] {
         match answer.check_switch(&handshake, strictness) {
             Err(fault) => error = Some(fault),
             Ok(switch) => {
                 let mut out = Vec::new();
-                let edit = Edit::new(&changes, &[], &TemplateValues::default());
+                let mut edit = Edit::new(&changes, &[], &TemplateValues::default());
+                edit.restore_prefix(&rewrite, "a", || "b".into());
                 switch.write(&mut out, &edit);
                 assert!(ResponseHead::parse(&out).is_ok_and(|answer| answer.is_some()));
             }

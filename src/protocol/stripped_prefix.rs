@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(add: &str, name: HeaderName, value: &str, expected: &str) {
+    fn check(add: &str, name: &HeaderName, value: &str, expected: &str) {
         let rewrite = Rewrite {
             strip: Some("/api".into()),
             add: (!add.is_empty()).then(|| add.into()),
@@ -168,7 +168,7 @@ mod tests {
         };
         let host = || Cow::Borrowed("10.0.0.1:9000");
         let prefix = StrippedPrefix::of(&rewrite, "chat.example.com", host).unwrap();
-        let restored = prefix.restored(&name, value.as_bytes());
+        let restored = prefix.restored(name, value.as_bytes());
         let restored = restored.map(|value| String::from_utf8(value).unwrap());
         assert_eq!(restored.as_deref().unwrap_or(value), expected);
         assert!(restored.is_none() || expected != value, "{value}");
@@ -207,8 +207,8 @@ mod tests {
             ("/v1", "/v1", "/api"),
             ("/api/v1", "/api/v1/login", "/api/login"),
         ] {
-            check(add, LOCATION, value, expected);
-            check(add, CONTENT_LOCATION, value, expected);
+            check(add, &LOCATION, value, expected);
+            check(add, &CONTENT_LOCATION, value, expected);
         }
         for (add, value) in [
             // The endpoint knows the prefix.
@@ -232,7 +232,7 @@ mod tests {
             ("/v1", "/v1x"),
             ("", ""),
         ] {
-            check(add, LOCATION, value, value);
+            check(add, &LOCATION, value, value);
         }
     }
 
@@ -251,7 +251,7 @@ mod tests {
             ("/v1/chat", "a=1; Path=/v1", "a=1; Path=/api"),
             ("/v1/chat", "a=1; Path=/v1/", "a=1; Path=/api"),
         ] {
-            check(add, SET_COOKIE, value, expected);
+            check(add, &SET_COOKIE, value, expected);
         }
         for (add, value) in [
             ("", "a=1"),
@@ -266,7 +266,7 @@ mod tests {
             ("", "path=/rooms"),
             ("", "a=\"Path=/rooms\""),
         ] {
-            check(add, SET_COOKIE, value, value);
+            check(add, &SET_COOKIE, value, value);
         }
     }
 

@@ -252,6 +252,8 @@ async fn a_request_is_explained() {
     let origins = ["origins", "https://a.example, https://b.example"];
     assert_eq!(row(&printed.out, "origins "), origins);
     assert!(row(&printed.out, "endpoint ")[1].starts_with(&echo.address.to_string()));
+    let host = format!("Host sent chat.example.com:{}\n", proxy.address().port());
+    assert!(printed.out.contains(&host), "{}", printed.out);
     let printed = operator.run(&["explain", &url]).await;
     assert!(
         printed.out.contains("depends   on the header `Origin`"),

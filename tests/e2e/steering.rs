@@ -369,6 +369,31 @@ async fn a_plan_shows_the_changes_and_how_many_tunnels_they_affect() {
     assert!(proxy.log().events("configuration reloaded").is_empty());
 }
 
+/// What endpoints receive and what their responses become is part of a route and an upstream like any other key.
+#[tokio::test]
+async fn a_plan_shows_changes_of_host_prefix_and_cookie() {
+    let echo = Echo::start("echo").await;
+    let route = |lines: &str| {
+        let lines = format!("path_prefix = \"/a\"\nrewrite.strip_prefix = \"/a\"\n{lines}");
+        settings(&[echo.address], "", &lines)
+    };
+    let (proxy, operator) = Operator::start(&route("")).await;
+    for (lines, upstream, changed) in [
+        ("host = \"chat.internal\"", "", "routes"),
+        ("rewrite.restore_prefix = false", "", "routes"),
+        ("", "sticky.domain = \"example.com\"", "upstreams"),
+        ("", "limits.header_count = 200", "upstreams"),
+    ] {
+        let new = ADMIN.to_owned() + &route(lines) + upstream;
+        proxy.rewrite(&new);
+        let plan = operator.plan().await;
+        for part in ["routes", "upstreams"] {
+            let expected = (part == changed).then(|| ("changed".to_owned(), 0));
+            assert_eq!(planned(&plan, part, "main"), expected, "{new}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_reload_that_would_displace_most_tunnels_needs_confirmation() {
     let (one, other) = (Echo::start("one").await, Echo::start("other").await);
