@@ -58,6 +58,15 @@ pub(crate) const CASES: &[Case] = &[
     case("request", "origin", |n| {
         get("/", &[field("Origin", path("https://a", ".a", "", n))])
     }),
+    case("request", "origin-labels", |n| {
+        get(
+            "/",
+            &[field(
+                "Origin",
+                path("https://", "a.", "chat.example.com", n),
+            )],
+        )
+    }),
     case("request", "trace", |n| {
         get("/", &[field("traceparent", path("00", "-0", "", n))])
     }),

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tidegate::config::model::{
-    Access, Address, Balance, Conditions, EndpointConfig, HashBy, HeaderChanges, Origin, PathMatch,
-    RequestKey, Rewrite, RouteConfig, UpstreamConfig,
+    Access, Address, Balance, Conditions, EndpointConfig, HashBy, HeaderChanges, OriginPattern,
+    PathMatch, RequestKey, Rewrite, RouteConfig, UpstreamConfig,
 };
 use tidegate::protocol::access::{self, AccessSubject};
 use tidegate::protocol::edit::{self, Edit, TemplateValues};
@@ -164,8 +164,9 @@ fn check_fields(headers: &HeaderMap) {
         assert!((1..=128).contains(&id.len()));
     }
     let access = Access {
-        origins: Origin::parse("https://chat.example.com")
+        origins: ["https://chat.example.com", "https://*.chat.example.com"]
             .into_iter()
+            .filter_map(OriginPattern::parse)
             .collect(),
         ..Access::default()
     };
@@ -177,11 +178,12 @@ fn check_fields(headers: &HeaderMap) {
     };
     let has_origin = headers.contains_key(http::header::ORIGIN);
     if access::check(&access, subject, headers).is_ok() && has_origin {
-        let line = headers[http::header::ORIGIN].as_bytes();
-        assert!(
-            line.to_ascii_lowercase()
-                .starts_with(b"https://chat.example.com")
-        );
+        let line = String::from_utf8_lossy(headers[http::header::ORIGIN].as_bytes());
+        let line = line.to_ascii_lowercase();
+        let host = line.strip_prefix("https://").expect("the scheme is exact");
+        let host = host.split(':').next().unwrap_or_default();
+        let label = host.strip_suffix("chat.example.com");
+        assert!(label.is_some_and(|label| label.is_empty() || label.ends_with('.')));
     }
 }
 

@@ -130,6 +130,8 @@ pub enum ValueKind {
     Path,
     /// An origin as browsers send it.
     Origin,
+    /// An origin, or those of all hosts with one label more than this one.
+    OriginPattern,
     /// An address or a network of them (CIDR).
     Net,
     /// An IP address.
@@ -308,7 +310,9 @@ impl ValueKind {
             Self::Address => "an address such as `\"10.0.0.1:9000\"`".into(),
             Self::Host => "a host such as `\"chat.example.com\"`".into(),
             Self::Path => "a path such as `\"/chat\"`".into(),
-            Self::Origin => "an origin such as `\"https://chat.example.com\"`".into(),
+            Self::Origin | Self::OriginPattern => {
+                "an origin such as `\"https://chat.example.com\"`".into()
+            }
             Self::Net => "an address or network such as `\"10.0.0.0/8\"`".into(),
             Self::Ip => "an IP address such as `\"10.0.0.2\"`".into(),
             Self::Socket => "an IP address and port such as `\"127.0.0.1:53\"`".into(),

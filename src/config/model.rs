@@ -8,6 +8,7 @@ mod headers;
 mod limits;
 mod listener;
 mod log;
+mod origin;
 mod request_key;
 mod route;
 mod secret;
@@ -25,6 +26,7 @@ pub use self::listener::{
     TicketKeysFile, TlsVersion,
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
+pub use self::origin::{Origin, OriginPattern};
 pub use self::request_key::RequestKey;
 pub use self::route::{
     Conditions, EndpointHost, FixedResponse, HostPattern, LeadsTo, PathMatch, PlainHttp,
@@ -32,7 +34,7 @@ pub use self::route::{
 };
 pub use self::secret::Secret;
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
-pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Origin, Trust};
+pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
     Ejection, EndpointConfig, EndpointTls, HashBy, Health, HttpProbe, Keepalive, Picking, Probe,

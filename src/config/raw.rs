@@ -22,7 +22,7 @@ use toml::de::{DeTable, DeValue};
 use self::reader::Reader;
 use super::diagnostic::{Code, Diagnostic};
 use super::keys::{ConfigKey, ROOT, ValueKind};
-use super::model::{Address, Bind, HostPattern, Net, Origin, Template};
+use super::model::{Address, Bind, HostPattern, Net, Origin, OriginPattern, Template};
 
 /// A value and its place in the file. Two are equal if their values are, wherever they stand.
 #[derive(Debug, Clone)]
@@ -54,6 +54,7 @@ pub(super) enum ConfigValue {
     Ip(IpAddr),
     Socket(SocketAddr),
     Origin(Origin),
+    OriginPattern(OriginPattern),
     Header(HeaderName),
     Method(Method),
     Template(Template),
@@ -130,6 +131,7 @@ impl ValueKind {
                 | Self::Host
                 | Self::Path
                 | Self::Origin
+                | Self::OriginPattern
                 | Self::Net
                 | Self::Ip
                 | Self::Socket

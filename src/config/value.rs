@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::model::{Address, Bind, HostPattern, Net, Origin};
+use super::model::{Address, Bind, HostPattern, Net, Origin, OriginPattern};
 
 /// Permission bits of unix sockets unless the file says otherwise.
 pub(super) const SOCKET_MODE: u32 = 0o660;
@@ -215,6 +215,15 @@ pub(super) fn origin(text: &str) -> Result<Origin, String> {
     Origin::parse(text).ok_or_else(|| {
         format!(
             "`{text}` is not a valid origin; use e.g. `https://chat.example.com`, without a path"
+        )
+    })
+}
+
+/// `https://chat.example.com`, `https://*.example.com`, `null`: the origins that a route allows.
+pub(super) fn origin_pattern(text: &str) -> Result<OriginPattern, String> {
+    OriginPattern::parse(text).ok_or_else(|| {
+        format!(
+            "`{text}` is not a valid origin; use e.g. `https://chat.example.com` or `https://*.example.com`, without a path"
         )
     })
 }
@@ -450,6 +459,8 @@ mod tests {
         }
         assert!(origin("https://a:8443").is_ok() && origin("null").is_ok());
         assert!(origin("a").is_err() && origin("https://a/").is_err() && origin("ws://a").is_err());
+        assert!(origin("https://*.a").is_err() && origin_pattern("https://*.a").is_ok());
+        assert!(origin_pattern("https://*").is_err());
     }
 
     #[test]

@@ -65,7 +65,8 @@ fn check_origin(
     }
     let is_single = lines.next().is_none();
     let origin = line.to_str().ok().and_then(Origin::parse);
-    match origin.filter(|origin| is_single && access.origins.contains(origin)) {
+    let is_listed = |origin: &Origin| access.origins.iter().any(|listed| listed.fits(origin));
+    match origin.filter(|origin| is_single && is_listed(origin)) {
         Some(_) => Ok(()),
         None => Err(Rejection::OriginDenied),
     }
@@ -74,7 +75,7 @@ fn check_origin(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Net, Nets};
+    use crate::config::model::{Net, Nets, OriginPattern};
     use http::HeaderValue;
 
     const PAGE: AccessSubject = AccessSubject {
@@ -101,7 +102,7 @@ mod tests {
     fn origins_are_exact() {
         let access = Access {
             origins: ["https://chat.example.com", "http://localhost:3000"]
-                .map(|text| Origin::parse(text).unwrap())
+                .map(|text| OriginPattern::parse(text).unwrap())
                 .into(),
             ..Access::default()
         };
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn the_null_origin_passes_only_if_listed() {
         let access = Access {
-            origins: vec![Origin::Null],
+            origins: vec![OriginPattern::Exact(Origin::Null)],
             ..Access::default()
         };
         assert_eq!(origins(&access, PAGE, &["null"]), Ok(()));
@@ -154,6 +155,30 @@ mod tests {
             origins(&access, PAGE, &["https://a"]),
             Err(Rejection::OriginDenied)
         );
+    }
+
+    #[test]
+    fn apps_and_subdomains_are_listed_like_pages() {
+        let access = Access {
+            origins: ["capacitor://localhost", "file://", "https://*.example.com"]
+                .map(|text| OriginPattern::parse(text).unwrap())
+                .into(),
+            ..Access::default()
+        };
+        for (origin, passes) in [
+            ("capacitor://localhost", true),
+            ("file://", true),
+            ("https://a.example.com", true),
+            ("ionic://localhost", false),
+            ("http://localhost", false),
+            ("https://example.com", false),
+            ("https://a.b.example.com", false),
+            ("https://a.example.com.evil.com", false),
+            ("https://*.example.com", false),
+        ] {
+            let seen = origins(&access, PAGE, &[origin]);
+            assert_eq!(seen.is_ok(), passes, "{origin}");
+        }
     }
 
     #[test]

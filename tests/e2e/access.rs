@@ -229,12 +229,19 @@ async fn allow_and_deny_apply_to_the_trusted_client_address() {
 async fn handshakes_from_other_origins_are_rejected() {
     let echo = Echo::start("echo").await;
     let with = |route: &str| settings(&[echo.address], "", route);
-    let listed = "origins = [\"https://chat.example.com\", \"null\"]\norigins_required = true\n";
+    let listed = "origins = [\"https://chat.example.com\", \"null\", \"https://*.example.org\", \
+        \"capacitor://localhost\", \"file://\"]\norigins_required = true\n";
     let proxy = Proxy::start(&with(listed)).await;
     for (origin, expected) in [
         (Some("https://chat.example.com"), None),
         (Some("HTTPS://chat.example.com:443"), None),
         (Some("null"), None),
+        (Some("https://a.example.org"), None),
+        (Some("capacitor://localhost"), None),
+        (Some("file://"), None),
+        (Some("https://example.org"), Some("origin-denied")),
+        (Some("https://a.b.example.org"), Some("origin-denied")),
+        (Some("ionic://localhost"), Some("origin-denied")),
         (Some("http://chat.example.com"), Some("origin-denied")),
         (Some("https://chat.example.com:8443"), Some("origin-denied")),
         (

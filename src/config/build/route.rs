@@ -279,7 +279,7 @@ fn access(section: &Section) -> Access {
         allow: nets(section, "allow"),
         deny: nets(section, "deny"),
         origins: valid_values(section, "origins", |value| match value {
-            ConfigValue::Origin(origin) => Some(origin),
+            ConfigValue::OriginPattern(origin) => Some(origin),
             _ => None,
         }),
         origins_required: section.bool("origins_required"),

@@ -148,11 +148,11 @@ split_by = { header = "x-user" }"#,
         optional_table("respond", &RESPOND),
         key(
             "origins",
-            ValueKind::List(&ValueKind::Origin),
+            ValueKind::List(&ValueKind::OriginPattern),
             "[]",
-            "Only pages from these origins (scheme, host and port) may use the route: handshakes and plain requests with another Origin are rejected with 403. An empty list allows any origin.",
+            "Only pages from these origins (scheme, host and port) may use the route: handshakes and plain requests with another Origin are rejected with 403. `https://*.` stands for exactly one label; apps have schemes of their own, such as `capacitor://localhost`. An empty list allows any origin.",
         )
-        .shown(r#"origins = ["https://chat.example.com", "http://localhost:3000"]"#),
+        .shown(r#"origins = ["https://chat.example.com", "https://*.example.com", "capacitor://localhost"]"#),
         key(
             "origins_required",
             ValueKind::Bool,

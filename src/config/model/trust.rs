@@ -8,6 +8,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
+use super::OriginPattern;
+
 /// An address, a network of addresses, or all peers on a unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Net {
@@ -103,93 +105,11 @@ pub struct Access {
     /// Addresses that are denied, even if allowed.
     pub deny: Nets,
     /// Origins whose pages are allowed; empty for any.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<OriginPattern>,
     /// Whether a handshake must have an `Origin` header.
     pub origins_required: bool,
     /// Whether a client certificate is required.
     pub client_certificate: bool,
-}
-
-/// The origin of a page (RFC 6454).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// `null`, which browsers send for sandboxed pages and local files.
-    Null,
-    /// A scheme, host and port.
-    Tuple {
-        /// Whether it is `https` rather than `http`.
-        secure: bool,
-        /// The host in lower case; IPv6 in brackets.
-        host: Box<str>,
-        /// The port; the default of the scheme if none is written.
-        port: u16,
-    },
-}
-
-impl Origin {
-    /// Parses an origin as browsers write it; `None` for anything else, such as one with a path.
-    pub fn parse(text: &str) -> Option<Self> {
-        if text == "null" {
-            return Some(Self::Null);
-        }
-        let (scheme, rest) = text.split_once("://")?;
-        let secure = if scheme.eq_ignore_ascii_case("https") {
-            true
-        } else if scheme.eq_ignore_ascii_case("http") {
-            false
-        } else {
-            return None;
-        };
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
-            _ => (rest, None),
-        };
-        let port = match port {
-            None => {
-                if secure {
-                    443
-                } else {
-                    80
-                }
-            }
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
-            Some(_) => return None,
-        };
-        let host = host.to_ascii_lowercase();
-        let name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-        let valid = match host.strip_prefix('[') {
-            Some(rest) => rest
-                .strip_suffix(']')
-                .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
-            None => !host.is_empty() && host.bytes().all(name),
-        };
-        valid.then(|| Self::Tuple {
-            secure,
-            host: host.into(),
-            port,
-        })
-    }
-}
-
-/// Writes an origin as browsers do.
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => f.write_str("null"),
-            Self::Tuple { secure, host, port } => {
-                let (scheme, usual) = if *secure {
-                    ("https", 443)
-                } else {
-                    ("http", 80)
-                };
-                write!(f, "{scheme}://{host}")?;
-                if *port != usual {
-                    write!(f, ":{port}")?;
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -217,51 +137,5 @@ mod tests {
         }
         assert!(!nets.contain(None) && Nets::new(vec![Net::Unix]).contain(None));
         assert!(!Nets::default().contain(None));
-    }
-
-    #[test]
-    fn origins_are_the_same_by_scheme_host_and_port() {
-        let same =
-            |one: &str, other: &str| Origin::parse(one).unwrap() == Origin::parse(other).unwrap();
-        assert!(same(
-            "https://Chat.example.com",
-            "https://chat.example.com:443"
-        ));
-        assert!(same("http://a", "HTTP://a:80"));
-        assert!(same(
-            "https://[2001:db8::1]:8443",
-            "https://[2001:DB8::1]:8443"
-        ));
-        for other in [
-            "http://chat.example.com",
-            "https://chat.example.com:8443",
-            "https://chat.example.com.evil.com",
-            "https://evil-chat.example.com",
-            "null",
-        ] {
-            assert!(!same("https://chat.example.com", other), "{other}");
-        }
-        for written in ["https://a", "http://a:8080", "https://[::1]:80", "null"] {
-            assert_eq!(Origin::parse(written).unwrap().to_string(), written);
-        }
-        for none in [
-            "",
-            "a",
-            "https://",
-            "https://a/",
-            "https://a b",
-            "ws://a",
-            "https://a:",
-            "https://a:b",
-            "https://a:99999",
-            "https://u@a",
-            "https://[::1",
-            "NULL",
-            "https://a https://b",
-        ] {
-            // Browsers never write an empty port.
-            let parsed = Origin::parse(none);
-            assert_eq!(parsed, None, "{none}");
-        }
     }
 }

@@ -385,6 +385,7 @@ fn parse(kind: &ValueKind, text: String) -> Result<ConfigValue, String> {
         ValueKind::Mode => value::mode(&text).map(ConfigValue::Mode),
         ValueKind::Path => value::path(&text).map(|path| ConfigValue::Text(path.into())),
         ValueKind::Origin => value::origin(&text).map(ConfigValue::Origin),
+        ValueKind::OriginPattern => value::origin_pattern(&text).map(ConfigValue::OriginPattern),
         ValueKind::Net => value::net(&text).map(ConfigValue::Net),
         ValueKind::Ip => value::ip(&text).map(ConfigValue::Ip),
         ValueKind::Socket => value::socket(&text).map(ConfigValue::Socket),
