@@ -45,6 +45,8 @@ pub struct ClientActivity {
     awaits_bytes: Cell<bool>,
     /// Since when the client is known to have left behind bytes that hyper does not read, and how.
     left: Cell<Option<(Instant, Hangup)>>,
+    /// Whether a session has begun whose response is not written to its end.
+    owes_response: Cell<bool>,
     /// Since when the client has not accepted any of the bytes that hyper has for it.
     blocked_since: Cell<Option<Instant>>,
     /// The first bytes of the connection, up to the end of the first head; `None` once they have
@@ -67,6 +69,7 @@ impl ClientActivity {
             has_body: Cell::new(false),
             awaits_bytes: Cell::new(false),
             left: Cell::new(None),
+            owes_response: Cell::new(false),
             blocked_since: Cell::new(None),
             first_head: RefCell::new(Some(Vec::new())),
         }
@@ -76,6 +79,7 @@ impl ClientActivity {
     /// ends when the guard is dropped.
     pub fn busy(self: &Rc<Self>, has_body: bool) -> BusyGuard {
         self.has_body.set(has_body);
+        self.owes_response.set(true);
         self.phase.set(Phase::Busy);
         self.first_due.set(false);
         BusyGuard(Rc::clone(self))
@@ -134,6 +138,19 @@ impl ClientActivity {
         self.blocked_since.get().is_some()
     }
 
+    /// Whether hyper has a response of a session to write. What it writes otherwise is its own response to
+    /// a head that it cannot read, which has neither a reason nor a text.
+    pub fn owes_response(&self) -> bool {
+        self.owes_response.get()
+    }
+
+    /// Notes that hyper has nothing left to write.
+    fn all_went(&self) {
+        if self.phase.get() != Phase::Busy {
+            self.owes_response.set(false);
+        }
+    }
+
     /// The first head of the connection as received, for the first request.
     pub fn take_first_head(&self) -> Option<Vec<u8>> {
         self.first_head.take()
@@ -189,7 +206,8 @@ impl Drop for BusyGuard {
     }
 }
 
-/// The stream that hyper reads and writes.
+/// The stream that hyper reads and writes. What hyper would respond by itself is dropped: `front/http` sees
+/// the error that ends the connection, and responds.
 #[derive(Debug)]
 pub struct ClientIo {
     stream: TurnStream<Stream>,
@@ -262,6 +280,9 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if !self.activity.owes_response() {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note_write(result)
     }
@@ -271,6 +292,9 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if !self.activity.owes_response() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.note_write(result)
     }
@@ -286,10 +310,11 @@ impl AsyncWrite for ClientIo {
         self.activity.look_for_hangup(self.stream.get_ref());
         // A flush without a write before it says nothing about the bytes in hyper's buffer.
         if result.is_pending() {
-            self.note_write(result)
-        } else {
-            result
+            return self.note_write(result);
         }
+        // hyper flushes only after it has written all that it has.
+        self.activity.all_went();
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -350,6 +375,21 @@ mod tests {
             assert_eq!(due_after(events).await, due, "{} events", events.len());
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_is_owed_until_it_is_written() {
+        let activity = Rc::new(ClientActivity::new(Instant::now()));
+        assert!(!activity.owes_response());
+        let busy = activity.busy(false);
+        // Its first part has been flushed.
+        activity.all_went();
+        assert!(activity.owes_response());
+        drop(busy);
+        assert!(activity.owes_response());
+        activity.all_went();
+        assert!(!activity.owes_response());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_ends_its_stream_has_left_a_body_but_not_its_pipelined_requests() {
         let activity = Rc::new(ClientActivity::new(Instant::now()));

@@ -103,10 +103,18 @@ pub async fn serve(
         HttpExit::Tunnel(opening) => {
             session::relay(&connection, *opening, stream, &parts.read_buf, guards);
         }
-        HttpExit::Done(Ok(())) => Box::pin(linger(stream)).await,
+        HttpExit::Done(Ok(())) => Box::pin(linger(stream, &[])).await,
         HttpExit::Done(Err(error)) => {
-            record_rejection_by_hyper(&connection, &error);
-            Box::pin(linger(stream)).await;
+            let response = match reject_unread(&connection, &error) {
+                // A response that comes first has not been written to its end.
+                Some(_) if activity.owes_response() => Vec::new(),
+                Some(rejection) => {
+                    let reason_header = connection.worker.snapshot().server.reason_header;
+                    response::last_rejection(rejection, reason_header)
+                }
+                None => Vec::new(),
+            };
+            Box::pin(linger(stream, &response)).await;
         }
         HttpExit::Left => {
             tracing::debug!(client = %connection.peer, "the client left during its request");
@@ -279,16 +287,21 @@ async fn drive(
     }
 }
 
-/// Logs and counts a request that hyper has rejected by itself. All that is known is the
-/// connection's error.
-fn record_rejection_by_hyper(connection: &Connection, error: &hyper::Error) {
+/// The message of hyper's error for a request target that it does not accept. It has no other sign.
+const INVALID_TARGET: &str = "invalid URI";
+
+/// Rejects, logs and counts a request whose head hyper could not read; `None` if the connection has ended
+/// in another way. All that is known of the request is the connection's error.
+fn reject_unread(connection: &Connection, error: &hyper::Error) -> Option<Rejection> {
     let rejection = if error.is_parse_too_large() {
         Rejection::HeadTooLarge
+    } else if error.is_parse() && error.to_string() == INVALID_TARGET {
+        Rejection::BadTarget
     } else if error.is_parse() {
         Rejection::BadRequest
     } else {
         tracing::debug!(client = %connection.peer, %error, "connection ended");
-        return;
+        return None;
     };
     let facts = RequestFacts {
         session: connection.worker.next_session(),
@@ -309,12 +322,14 @@ fn record_rejection_by_hyper(connection: &Connection, error: &hyper::Error) {
         rejection,
         Some(&error.to_string()),
     );
+    Some(rejection)
 }
 
-/// Closes our side and reads on for a moment: a close with unread bytes would be a reset, which may
-/// destroy our last response before the client has read it (RFC 9112 section 9.6).
-async fn linger(mut stream: Stream) {
+/// Writes `last`, closes our side and reads on for a moment: a close with unread bytes would be a reset,
+/// which may destroy our last response before the client has read it (RFC 9112 section 9.6).
+async fn linger(mut stream: Stream, last: &[u8]) {
     let work = async {
+        stream.write_all(last).await?;
         stream.shutdown().await?;
         let mut discarded = [0; 1024];
         let mut left = LINGER_BYTES;

@@ -2,14 +2,16 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_io::BusyGuard;
 use crate::config::model::FixedResponse;
+use crate::protocol::header_case;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::http::ResponseBody;
 
@@ -35,6 +37,29 @@ pub fn rejection(rejection: Rejection, reason_header: bool) -> Response<Content>
         headers.insert(REASON, HeaderValue::from_static(rejection.token()));
     }
     response
+}
+
+/// The same as bytes, for a request that hyper could not read: the connection ends with it.
+pub fn last_rejection(rejected: Rejection, reason_header: bool) -> Vec<u8> {
+    let mut response = rejection(rejected, reason_header);
+    let status = response.status();
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(rejected.text().len()));
+    if let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
+        headers.insert(DATE, now);
+    }
+    for (name, value) in headers {
+        header_case::write(&mut bytes, name, None);
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(rejected.text().as_bytes());
+    bytes
 }
 
 /// Our response to a request that is redirected.

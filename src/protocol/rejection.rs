@@ -36,9 +36,9 @@ macro_rules! rejections {
 }
 
 rejections! {
-    /// The request is not valid HTTP. hyper responds to most of these itself.
+    /// The request is not valid HTTP.
     BadRequest = BAD_REQUEST, "bad-request", "The request is malformed.";
-    /// The request head is too large. hyper responds to these itself.
+    /// The request head is too large.
     HeadTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large",
         "The request headers are too large.";
     /// `Host` is missing, repeated or not valid (RFC 9112 section 3.2).
@@ -145,13 +145,15 @@ rejections! {
 
 impl Rejection {
     /// Whether the connection is closed afterwards: after our own 400s, because it is doubtful
-    /// where the next request begins, and after a body that was not received or not read.
+    /// where the next request begins, after a head that was not read to its end, and after a body that
+    /// was not received or not read.
     pub fn closes(self) -> bool {
         matches!(
             self.status(),
             StatusCode::BAD_REQUEST
                 | StatusCode::REQUEST_TIMEOUT
                 | StatusCode::PAYLOAD_TOO_LARGE
+                | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
                 | StatusCode::NOT_IMPLEMENTED
         )
     }

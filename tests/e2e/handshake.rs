@@ -114,7 +114,7 @@ async fn an_unsupported_version_gets_the_supported_one() {
 async fn requests_that_the_http_library_refuses_are_counted_and_logged() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
-    let refused = [
+    let cases = [
         (with("Content-Length: 3, 4"), 400),
         (with("X: a\r\n folded"), 400),
         (with(&format!("X: {}", "a".repeat(20_000))), 431),
@@ -123,11 +123,10 @@ async fn requests_that_the_http_library_refuses_are_counted_and_logged() {
             431,
         ),
     ];
-    for (times, (request, status)) in (1..).zip(refused) {
-        let mut client = proxy.connect().await;
-        client.send(&request).await;
-        assert_eq!(client.head().await.status(), status, "{request}");
-        // It is logged after the response, by the worker that has the connection.
+    for (times, (request, status)) in (1..).zip(cases) {
+        let (seen, _, closes) = refused(&proxy, &request).await;
+        assert_eq!((seen, closes), (status, true), "{request}");
+        // It is logged by the worker that has the connection.
         proxy.logged_times("rejected", times).await;
     }
     let logged = proxy.logged_times("rejected", 4).await;
