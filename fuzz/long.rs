@@ -34,6 +34,10 @@ pub(crate) const CASES: &[Case] = &[
     case("request", "escaped-slashes", |n| {
         get(&path("/a", "%2f", "", n), &[])
     }),
+    case("request", "escaped-backslashes", |n| {
+        get(&path("/a/", "%25", "5Cb", n), &[])
+    }),
+    case("request", "brackets", |n| get(&path("/", "[", "", n), &[])),
     case("request", "path-parameters", |n| {
         get(&path("/a", ";", "", n), &[])
     }),

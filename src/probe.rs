@@ -146,12 +146,13 @@ impl<'a> Forwarded<'a> {
             bound_only: false,
             host: self.target.host(),
             path: self.target.path(),
+            slashed_path: self.target.slashed_path(),
             query: self.target.query(),
             method: &parts.method,
             headers: &parts.headers,
             handshake: Some(handshake),
         });
-        let found = found.ok_or(Rejection::NoRoute)?;
+        let found = found?.ok_or(Rejection::NoRoute)?;
         if found.settings.name != settings.name {
             return Err(ProbeError::OtherRoute(Arc::clone(&found.settings.name)));
         }
@@ -173,7 +174,7 @@ impl<'a> Forwarded<'a> {
         let settings = &self.route.settings;
         let own_host = endpoint.host();
         let requested = match (&self.settings.request.host, &own_host) {
-            (None, Some(own)) => &**own,
+            (None, Some(own)) => Some(&**own),
             _ => self.target.authority(),
         };
         let host = edit::endpoint_host(&settings.endpoint_host, requested, || own_host.clone());

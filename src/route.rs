@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, Method};
 
 use crate::config::model::{Conditions, HostPattern, PathMatch, RequestKind, RouteConfig};
 use crate::protocol::handshake::Handshake;
+use crate::protocol::rejection::Rejection;
 
 /// The properties of a request that routes match on.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +25,10 @@ pub struct RouteQuery<'a> {
     pub bound_only: bool,
     /// The host, in lower case and without a port.
     pub host: &'a str,
-    /// The path, normalised.
+    /// The path, in its normal form.
     pub path: &'a str,
+    /// The path as servers read it that decode encoded slashes; `None` if it has none.
+    pub slashed_path: Option<&'a str>,
     /// The query as received, without the question mark.
     pub query: Option<&'a str>,
     /// The method.
@@ -92,6 +95,8 @@ pub struct RouteTable {
     exact: HashMap<Box<str>, HostRoutes>,
     wildcard: HashMap<Box<str>, HostRoutes>,
     any: HostRoutes,
+    /// Whether the path of each route has an encoded slash itself.
+    has_encoded_slash: Box<[bool]>,
 }
 
 /// The routes of one host.
@@ -128,9 +133,13 @@ impl RouteEntry {
 }
 
 impl RouteTable {
-    /// Builds the table. [`find`](Self::find) returns positions in `routes`.
+    /// Builds the table. [`decide`](Self::decide) returns positions in `routes`.
     pub fn new(routes: &[RouteConfig]) -> Self {
-        let mut table = Self::default();
+        let has_encoded_slash = routes.iter().map(|route| route.path.has_encoded_slash());
+        let mut table = Self {
+            has_encoded_slash: has_encoded_slash.collect(),
+            ..Self::default()
+        };
         for (position, route) in routes.iter().enumerate() {
             let entry = RouteEntry {
                 position,
@@ -152,7 +161,27 @@ impl RouteTable {
         table
     }
 
-    /// The route of `request`. A handshake is a GET, and goes where a GET would go. But `methods` limits
+    /// The route of `request`, if servers that decode encoded slashes cannot see a path of another one.
+    /// Such a path would get past what that route requires. A route that is itself written with an encoded
+    /// slash means the path as it is.
+    ///
+    /// # Errors
+    /// [`Rejection::EncodedSlash`].
+    pub fn decide(&self, request: &RouteQuery<'_>) -> Result<Option<usize>, Rejection> {
+        let found = self.find(request);
+        let (Some(position), Some(path)) = (found, request.slashed_path) else {
+            return Ok(found);
+        };
+        let is_meant = self.has_encoded_slash.get(position) == Some(&true);
+        let slashed = RouteQuery { path, ..*request };
+        if is_meant || self.find(&slashed) == found {
+            Ok(found)
+        } else {
+            Err(Rejection::EncodedSlash)
+        }
+    }
+
+    /// The route of `request` by its path as it is. A handshake is a GET, and goes where a GET would go. But `methods` limits
     /// plain requests only: if the handshake matches nothing else, routes for other methods match, too.
     pub fn find(&self, request: &RouteQuery<'_>) -> Option<usize> {
         let parsed = ParsedQuery::new(request);

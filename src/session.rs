@@ -42,7 +42,7 @@ use crate::protocol::edit;
 use crate::protocol::handshake::{Handshake, Intent};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
-use crate::protocol::target::Target;
+use crate::protocol::target::{self, Target};
 use crate::upstream::group::Upstream;
 
 /// Serves one request. `first_head` is its head as received, if it is the first on its connection.
@@ -83,6 +83,9 @@ async fn respond(
     first_head: Option<&[u8]>,
 ) -> Result<SessionOutcome, SessionError> {
     let intent = Intent::of(&parts)?;
+    if first_head.is_some_and(target::has_fragment) {
+        return Err(Rejection::BadTarget.into());
+    }
     let target = incoming.set_target(Target::of(&parts)?);
     let handshake = match &intent {
         Intent::Handshake(handshake) => Some(handshake),

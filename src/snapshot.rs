@@ -10,6 +10,7 @@ use http::HeaderName;
 
 use crate::config::model::{self, Config, DisplacementPolicy, LeadsTo, TunnelLimits};
 use crate::net::tls::TlsError;
+use crate::protocol::rejection::Rejection;
 use crate::quota::Quota;
 use crate::route::{self, RouteTable};
 use crate::upstream::balance;
@@ -143,8 +144,12 @@ impl Snapshot {
     }
 
     /// The route of `request`.
-    pub fn route(&self, request: &route::RouteQuery<'_>) -> Option<&Arc<Route>> {
-        self.routes.get(self.table.find(request)?)
+    ///
+    /// # Errors
+    /// [`Rejection::EncodedSlash`].
+    pub fn route(&self, request: &route::RouteQuery<'_>) -> Result<Option<&Arc<Route>>, Rejection> {
+        let position = self.table.decide(request)?;
+        Ok(position.and_then(|position| self.routes.get(position)))
     }
 
     /// The routes, in the order of the file.

@@ -80,7 +80,7 @@ fn request_write(bencher: Bencher<'_, '_>) {
                 is_known: true,
                 proxies: &[],
                 secure: true,
-                host: "chat.example.com",
+                host: Some("chat.example.com"),
                 port: Some(443),
             },
             edit: &edit,

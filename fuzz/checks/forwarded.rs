@@ -40,7 +40,7 @@ pub(crate) fn check(bytes: &[u8]) {
             is_known: claim.is_known(),
             proxies: &claim.proxies,
             secure: claim.secure == Some(true),
-            host: claim.host.as_deref().unwrap_or("a"),
+            host: claim.host.as_deref(),
             port: claim.port,
         };
         for_each_field(&forwarding, |_, value| {

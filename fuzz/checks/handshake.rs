@@ -45,7 +45,7 @@ pub(crate) fn check(bytes: &[u8]) {
         HandshakeRequest {
             parts: &parts,
             origin_form: target.origin_form(),
-            host: target.authority(),
+            host: target.authority().unwrap_or("10.0.0.1:80"),
             forwarding: ForwardingFacts {
                 client: None,
                 is_known: true,

@@ -13,6 +13,7 @@ use tidegate::protocol::edit::{self, Edit, TemplateValues};
 use tidegate::protocol::forwarded::{self, ForwardingFacts};
 use tidegate::protocol::handshake::{Handshake, Intent};
 use tidegate::protocol::hop_by_hop::{framing_error, strip_request};
+use tidegate::protocol::rejection::Rejection;
 use tidegate::protocol::request_key::KeyTraits;
 use tidegate::protocol::sticky_cookie::cookie_value;
 use tidegate::protocol::target::Target;
@@ -32,7 +33,12 @@ pub(crate) fn check(bytes: &[u8]) {
     };
     let mut request = http::Request::builder()
         .method(head.method.unwrap_or_default())
-        .uri(head.path.unwrap_or_default());
+        .uri(head.path.unwrap_or_default())
+        .version(if head.version == Some(1) {
+            http::Version::HTTP_11
+        } else {
+            http::Version::HTTP_10
+        });
     for line in head.headers.iter() {
         request = request.header(line.name, line.value);
     }
@@ -57,7 +63,16 @@ pub(crate) fn check(bytes: &[u8]) {
 
 /// Three decodings find no dot segment; a property test in `protocol/target` decodes to the end.
 fn check_path(target: &Target) {
-    let path = target.origin_form().split('?').next().unwrap_or_default();
+    let (path, query) = target
+        .origin_form()
+        .split_once('?')
+        .unwrap_or((target.origin_form(), ""));
+    // What the endpoint gets is in characters that every reader takes as they are.
+    let refused = |text: &str, refused: &[u8]| {
+        text.bytes()
+            .any(|byte| !byte.is_ascii_graphic() || refused.contains(&byte))
+    };
+    assert!(!refused(path, b"\"<>#?\\`") && !refused(query, b"\"<>#"));
     let mut text = path.to_owned();
     for _ in 0..3 {
         let mut segments = text.split(['/', '\\']);
@@ -130,6 +145,7 @@ fn check_route(
         bound_only: false,
         host: target.host(),
         path: target.path(),
+        slashed_path: target.slashed_path(),
         query: target.query(),
         method,
         headers,
@@ -149,7 +165,16 @@ fn check_route(
         let order = std::cmp::Reverse(*at);
         (rank(route), route.conditions.count(), order)
     });
-    assert_eq!(table.find(&query), best.map(|(at, _)| at));
+    let found = table.find(&query);
+    assert_eq!(found, best.map(|(at, _)| at));
+    // A server that decodes encoded slashes sees a path of the same route, or nothing.
+    let path = target.slashed_path().unwrap_or(target.path());
+    let is_one = table.find(&RouteQuery { path, ..query }) == found;
+    let expected = match is_one || found.is_none() {
+        true => Ok(found),
+        false => Err(Rejection::EncodedSlash),
+    };
+    assert_eq!(table.decide(&query), expected);
 }
 
 /// What is read from header fields alone.

@@ -9,6 +9,7 @@ mod limits;
 mod listener;
 mod log;
 mod origin;
+mod path;
 mod request_key;
 mod route;
 mod secret;
@@ -27,6 +28,7 @@ pub use self::listener::{
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
 pub use self::origin::{Origin, OriginPattern};
+pub use self::path::{normal_path, unescaped, with_slashes};
 pub use self::request_key::RequestKey;
 pub use self::route::{
     Conditions, EndpointHost, FixedResponse, HostPattern, LeadsTo, PathMatch, PlainHttp,

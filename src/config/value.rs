@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::model::{Address, Bind, HostPattern, Net, Origin, OriginPattern};
+use super::model::{Address, Bind, HostPattern, Net, Origin, OriginPattern, normal_path};
 
 /// Permission bits of unix sockets unless the file says otherwise.
 pub(super) const SOCKET_MODE: u32 = 0o660;
@@ -188,15 +188,20 @@ pub(super) fn path(text: &str) -> Result<Box<str>, String> {
             "`{text}` is not a valid path; it must not contain a query or a fragment"
         ));
     }
-    if text.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(format!(
-            "`{text}` contains a dot segment; requests with such paths are always rejected"
-        ));
-    }
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&b);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%[]|^{}".contains(&b);
     if !text.bytes().all(allowed) {
         return Err(format!(
             "`{text}` contains characters that must be percent-encoded, e.g. a space as `%20`"
+        ));
+    }
+    let normal = normal_path(text)
+        .ok_or_else(|| format!("`{text}` contains a `%` without two hexadecimal digits"))?;
+    if normal
+        .split('/')
+        .any(|segment| matches!(segment, "." | ".."))
+    {
+        return Err(format!(
+            "`{text}` contains a dot segment; requests with such paths are always rejected"
         ));
     }
     Ok(text.into())
@@ -454,7 +459,21 @@ mod tests {
     #[test]
     fn paths_and_origins() {
         assert!(path("/a/b/").is_ok());
-        for text in ["", "a", "/a?b", "/a#b", "/a/../b", "/a b", "/é", "/a\nb"] {
+        assert!(path("/ids[]").is_ok() && path("/{a}|b^c").is_ok());
+        for text in [
+            "",
+            "a",
+            "/a?b",
+            "/a#b",
+            "/a/../b",
+            "/a/%2e./b",
+            "/a b",
+            "/é",
+            "/a\nb",
+            "/a\\b",
+            "/a`",
+            "/100%",
+        ] {
             assert!(path(text).is_err(), "{text}");
         }
         assert!(origin("https://a:8443").is_ok() && origin("null").is_ok());

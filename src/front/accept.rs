@@ -16,7 +16,7 @@ use crate::net::admission::ConnectionPermit;
 use crate::net::bind::AcceptedSocket;
 use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::listener_limits::{LimitReached, ListenerPermit};
-use crate::net::proxy_protocol::{ReceiveError, receive};
+use crate::net::proxy_protocol::{ReceiveError, receive, wait_for_byte};
 use crate::net::stream::{Peer, Socket, Stream, UnreadableCertificate};
 use crate::net::tls_failure::TlsFailure;
 use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes, has_begun};
@@ -166,13 +166,17 @@ async fn prepare(
     if settings.trust.proxy_protocol
         && let Err(error) = take_proxy_header(&socket, settings, origin, since).await
     {
-        counts
-            .refused
-            .at(RefusedConnection::ProxyHeader as usize)
-            .add(1);
+        let is_empty = matches!(error, PrepareError::Proxy(ReceiveError::Empty));
+        let refused = match is_empty {
+            true => RefusedConnection::Empty,
+            false => RefusedConnection::ProxyHeader,
+        };
+        counts.refused.at(refused as usize).add(1);
         // It usually means that listener and load balancer are configured differently, and then no
-        // client gets through.
-        tracing::info!(client = %origin.peer, %error, "connection refused");
+        // client gets through. A health check that only connects means nothing.
+        if !is_empty {
+            tracing::info!(client = %origin.peer, %error, "connection refused");
+        }
         return Err(error);
     }
     let pass = enter(entrance, origin)?;
@@ -266,14 +270,19 @@ async fn take_proxy_header(
     origin: &mut ConnectionOrigin,
     since: Instant,
 ) -> Result<(), PrepareError> {
-    let proxies = &settings.trust.proxies;
-    if !proxies.is_empty() && !proxies.contain(origin.peer.ip()) {
-        return Err(PrepareError::ProxyUntrusted);
-    }
     let limit = match &settings.tls {
         Some(_) => settings.timeouts.tls_handshake,
         None => settings.timeouts.request_header,
     };
+    let proxies = &settings.trust.proxies;
+    if !proxies.is_empty() && !proxies.contain(origin.peer.ip()) {
+        // Health checks often come from other addresses, and only those that send something are refused.
+        let first = tokio::time::timeout_at(since + limit, wait_for_byte(socket)).await;
+        return Err(match first {
+            Ok(Err(error)) => error.into(),
+            Ok(Ok(())) | Err(_) => PrepareError::ProxyUntrusted,
+        });
+    }
     let received = tokio::time::timeout_at(since + limit, receive(socket)).await;
     // One deadline for the whole header, from accept on: a client that sends it byte by byte gains
     // no time.

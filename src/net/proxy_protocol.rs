@@ -20,6 +20,9 @@ pub enum ReceiveError {
     /// The bytes are not a valid PROXY header.
     #[error(transparent)]
     Header(#[from] ProxyHeaderError),
+    /// The connection ended before any byte, as that of a TCP health check does.
+    #[error("the connection ended before any byte")]
+    Empty,
     /// The connection ended or failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -49,31 +52,44 @@ pub async fn receive(socket: &Socket) -> Result<ProxyHeader, ReceiveError> {
     }
 }
 
+/// Waits for the first byte. The caller has a deadline.
+///
+/// # Errors
+/// [`ReceiveError`].
+pub async fn wait_for_byte(socket: &Socket) -> Result<(), ReceiveError> {
+    ready(socket, &mut [0], RecvFlags::PEEK, 1).await?;
+    Ok(())
+}
+
 /// Receives once at least `least` bytes have arrived.
 async fn ready(
     socket: &Socket,
     bytes: &mut [u8],
     flags: RecvFlags,
     least: usize,
-) -> io::Result<usize> {
+) -> Result<usize, ReceiveError> {
     loop {
         let ready = socket.ready(Interest::READABLE).await?;
         let received = socket.try_io(Interest::READABLE, |fd| {
             let (received, _) = recv(fd, &mut *bytes, flags)?;
             match received {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
                 // Fewer than needed: `WouldBlock` makes the next segment wake this task.
-                few if few < least => Err(io::ErrorKind::WouldBlock.into()),
+                1.. if received < least => Err(io::ErrorKind::WouldBlock.into()),
                 enough => Ok(enough),
             }
         });
         match received {
+            // What was received before is received again, so nothing was.
+            Ok(0) => return Err(ReceiveError::Empty),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                return Err(ReceiveError::Empty);
+            }
             // A stream that has ended stays readable forever: waiting for more would be a busy loop.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
+            result => return Ok(result?),
         }
     }
 }

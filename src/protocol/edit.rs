@@ -216,18 +216,23 @@ pub fn request_id<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a s
         .filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(allowed))
 }
 
+/// The value of `Host` for an endpoint at a unix socket, if no client's is sent.
+pub const HOST_OF_UNIX: &str = "localhost";
+
 /// The `Host` for an endpoint with this `own` name or address, on behalf of a client that requested `client`.
+/// It is the endpoint's own, too, for a client of HTTP/1.0 that has sent none.
 pub fn endpoint_host<'a>(
     host: &'a EndpointHost,
-    client: &'a str,
+    client: Option<&'a str>,
     own: impl FnOnce() -> Option<Arc<str>>,
 ) -> Cow<'a, str> {
-    match host {
-        EndpointHost::Clients => Cow::Borrowed(client),
-        EndpointHost::Own => own().map_or(Cow::Borrowed(client), |own| {
-            Cow::Owned(own.as_ref().to_owned())
-        }),
-        EndpointHost::Fixed(host) => Cow::Borrowed(host),
+    match (host, client) {
+        (EndpointHost::Fixed(host), _) => Cow::Borrowed(host),
+        (EndpointHost::Clients, Some(client)) => Cow::Borrowed(client),
+        (EndpointHost::Clients | EndpointHost::Own, client) => match own() {
+            Some(own) => Cow::Owned(own.as_ref().to_owned()),
+            None => Cow::Borrowed(client.unwrap_or(HOST_OF_UNIX)),
+        },
     }
 }
 
@@ -361,6 +366,24 @@ pub(super) mod tests {
         ] {
             let result = rewrite(&with(strip, add), path).ok();
             assert_eq!(result.as_deref(), expected, "{strip} {add} {path}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_always_gets_a_host() {
+        let (clients, own) = (EndpointHost::Clients, EndpointHost::Own);
+        let fixed = EndpointHost::Fixed("f".into());
+        for (host, client, known, expected) in [
+            (&clients, Some("c"), Some("o:1"), "c"),
+            (&clients, None, Some("o:1"), "o:1"),
+            (&clients, None, None, "localhost"),
+            (&own, Some("c"), Some("o:1"), "o:1"),
+            (&own, Some("c"), None, "c"),
+            (&own, None, None, "localhost"),
+            (&fixed, None, Some("o:1"), "f"),
+        ] {
+            let seen = endpoint_host(host, client, || known.map(Into::into));
+            assert_eq!(seen, expected, "{host:?} {client:?} {known:?}");
         }
     }
 

@@ -246,8 +246,8 @@ pub struct ForwardingFacts<'a> {
     pub proxies: &'a [IpAddr],
     /// Whether the client uses https.
     pub secure: bool,
-    /// The host that the client requested.
-    pub host: &'a str,
+    /// The host that the client requested; `None` if it named none.
+    pub host: Option<&'a str>,
     /// The port that the client connected to.
     pub port: Option<u16>,
 }
@@ -279,7 +279,9 @@ pub fn for_each_field(forwarding: &ForwardingFacts<'_>, mut field: impl FnMut(He
     }
     let proto = if forwarding.secure { "https" } else { "http" };
     field(PROTO, proto);
-    field(HOST, forwarding.host);
+    if let Some(host) = forwarding.host {
+        field(HOST, host);
+    }
     if let Some(port) = forwarding.port {
         let mut text = String::with_capacity(5);
         let _ = write!(text, "{port}");
@@ -287,9 +289,12 @@ pub fn for_each_field(forwarding: &ForwardingFacts<'_>, mut field: impl FnMut(He
     }
     let mut value = String::with_capacity(96);
     node(&mut value, forwarding.client);
-    value.push_str(";host=\"");
-    value.push_str(forwarding.host);
-    value.push_str("\";proto=");
+    if let Some(host) = forwarding.host {
+        value.push_str(";host=\"");
+        value.push_str(host);
+        value.push('"');
+    }
+    value.push_str(";proto=");
     value.push_str(proto);
     for proxy in forwarding.proxies {
         value.push_str(", ");
@@ -319,7 +324,7 @@ mod tests {
             is_known: true,
             proxies: &[],
             secure: true,
-            host: "chat.example.com:8443",
+            host: Some("chat.example.com:8443"),
             port: Some(8443),
         }
     }
@@ -391,6 +396,23 @@ mod tests {
             "for=unknown;host=\"chat.example.com:8443\";proto=https",
         ));
         check(None, &unix);
+    }
+
+    #[test]
+    fn a_host_that_was_not_named_is_not_stated() {
+        let mut forwarding = forwarding(Some("192.0.2.1"));
+        forwarding.host = None;
+        let mut seen = Vec::new();
+        for_each_field(&forwarding, |name, value| {
+            seen.push(format!("{name}: {value}"))
+        });
+        let expected = [
+            "x-forwarded-for: 192.0.2.1",
+            "x-forwarded-proto: https",
+            "x-forwarded-port: 8443",
+            "forwarded: for=192.0.2.1;proto=https",
+        ];
+        assert_eq!(seen, expected);
     }
 
     #[test]
@@ -509,6 +531,13 @@ mod tests {
         assert_eq!(seen(&[list, ("x-forwarded-host", "a b")]).1, None);
         assert_eq!(seen(&[list, ("x-forwarded-port", "8443")]).2, Some(8443));
         assert_eq!(seen(&[("x-forwarded-proto", "https")]).0, Some(true));
+        // Without as many addresses, what stands on the left may be the client's own.
+        let one = ("x-forwarded-for", "192.0.2.1");
+        for addresses in [&[one][..], &[]] {
+            let proto = |list| seen(&[addresses, &[("x-forwarded-proto", list)]].concat()).0;
+            assert_eq!(proto("https, http"), Some(false));
+            assert_eq!(proto("http, https"), Some(true));
+        }
     }
 
     #[test]

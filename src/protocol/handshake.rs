@@ -417,7 +417,7 @@ mod tests {
                 is_known: true,
                 proxies: &[],
                 secure: false,
-                host: "chat.example.com",
+                host: Some("chat.example.com"),
                 port: None,
             },
             header_case: HeaderCase::of(b"GET / HTTP/1.1\r\nX-API-Key: k\r\nCOOKIE: a=b\r\n\r\n"),
@@ -456,7 +456,7 @@ mod tests {
                 parts.headers.append(name, value);
             }
             let Ok(Intent::Handshake(_)) = Intent::of(&parts) else { return Ok(()) };
-            let forwarding = ForwardingFacts { client: None, is_known: true, proxies: &[], secure: false, host: "a", port: None };
+            let forwarding = ForwardingFacts { client: None, is_known: true, proxies: &[], secure: false, host: Some("a"), port: None };
             let changes = HeaderChanges::default();
             let edit = Edit::new(&changes, &[], &edit::tests::values());
             let request = HandshakeRequest {

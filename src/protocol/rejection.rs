@@ -46,10 +46,13 @@ rejections! {
     /// The authority of an absolute target differs from `Host` (RFC 9112 section 3.2.2).
     HostMismatch = BAD_REQUEST, "host-mismatch",
         "The host in the request target differs from the Host header.";
-    /// The target has characters that RFC 3986 does not allow, or a form that is not served.
+    /// The target has characters that must be encoded, or a form that is not served.
     BadTarget = BAD_REQUEST, "bad-target", "The request target is malformed.";
     /// The path has a dot segment, plain or encoded: different servers resolve these differently.
     DotSegment = BAD_REQUEST, "dot-segment", "The request path must not contain dot segments.";
+    /// With its encoded slashes decoded, as some servers read it, the path matches another route.
+    EncodedSlash = BAD_REQUEST, "encoded-slash",
+        "The path must not have an encoded slash where it would lead to another place.";
     /// The method is CONNECT or TRACE.
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not supported.";
     /// The handshake is for a version other than 13 (RFC 6455 section 4.2.2).

@@ -3,18 +3,22 @@
 
 use std::borrow::Cow;
 
+use http::Version;
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 
 use super::rejection::Rejection;
+use crate::config::model::{normal_path, unescaped, with_slashes};
 
 /// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    authority: Box<str>,
+    /// `None` for a request of HTTP/1.0 that names no host.
+    authority: Option<Box<str>>,
     host: Box<str>,
     path: Box<str>,
+    slashed_path: Option<Box<str>>,
     origin_form: Box<str>,
 }
 
@@ -25,76 +29,78 @@ impl Target {
     /// [`Rejection::BadHost`], [`Rejection::HostMismatch`], [`Rejection::BadTarget`],
     /// [`Rejection::DotSegment`].
     pub fn of(parts: &Parts) -> Result<Self, Rejection> {
-        let mut hosts = parts.headers.get_all(HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return Err(Rejection::BadHost);
-        };
-        let authority = host
-            .to_str()
-            .ok()
-            .and_then(HostPort::parse)
-            .ok_or(Rejection::BadHost)?;
-        if let Some(named) = parts.uri.authority() {
-            let named = absolute_form(named, parts.uri.scheme())?;
-            if !named.agrees_with(&authority, parts.uri.scheme()) {
-                return Err(Rejection::HostMismatch);
-            }
+        let host = host_field(parts)?;
+        let scheme = parts.uri.scheme();
+        let named = parts.uri.authority();
+        let named = named
+            .map(|named| absolute_form(named, scheme))
+            .transpose()?;
+        if let (Some(named), Some(host)) = (&named, &host)
+            && !named.agrees_with(host, scheme)
+        {
+            return Err(Rejection::HostMismatch);
         }
+        let is_absolute = named.is_some();
+        let authority = host.or(named);
         let origin_form = parts
             .uri
             .path_and_query()
             .map_or("", |whole| whole.as_str());
         if origin_form.starts_with('/') {
-            Self::new(&authority, origin_form)
-        } else if parts.uri.authority().is_some()
-            && matches!(origin_form.as_bytes(), [] | [b'?', ..])
-        {
+            Self::new(authority.as_ref(), origin_form)
+        } else if is_absolute && matches!(origin_form.as_bytes(), [] | [b'?', ..]) {
             // `http://host` and `http://host?query` have the path `/`.
-            Self::new(&authority, &format!("/{origin_form}"))
+            Self::new(authority.as_ref(), &format!("/{origin_form}"))
         } else {
             Err(Rejection::BadTarget)
         }
     }
 
-    fn new(authority: &HostPort<'_>, origin_form: &str) -> Result<Self, Rejection> {
+    fn new(authority: Option<&HostPort<'_>>, origin_form: &str) -> Result<Self, Rejection> {
         let (path, query) = match origin_form.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (origin_form, None),
         };
-        if !is_valid(path, b"/") || !query.is_none_or(|query| is_valid(query, b"/?")) {
+        if !path.bytes().all(may_be_in_path) || !query.is_none_or(is_query) {
             return Err(Rejection::BadTarget);
         }
         // The normalised path is for matching only. The endpoint gets the path as received: some
         // applications give `%2F` and `/` different meanings.
-        let normal = normalise(path).ok_or(Rejection::BadTarget)?;
+        let normal = normal_path(path).ok_or(Rejection::BadTarget)?;
         if has_dot_segment(&normal) {
             return Err(Rejection::DotSegment);
         }
         Ok(Self {
-            authority: authority.text.into(),
+            authority: authority.map(|authority| authority.text.into()),
             host: authority
-                .host
+                .map_or("", |authority| authority.host)
                 .trim_end_matches('.')
                 .to_ascii_lowercase()
                 .into(),
+            slashed_path: with_slashes(&normal).map(Into::into),
             path: normal.into(),
             origin_form: origin_form.into(),
         })
     }
 
-    /// The `Host` header as received.
-    pub fn authority(&self) -> &str {
-        &self.authority
+    /// The `Host` header as received; `None` for a request of HTTP/1.0 that names no host.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
     }
 
-    /// The host: lower case, no port, no trailing dot.
+    /// The host: lower case, no port, no trailing dot. Empty if the request names none.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The path for matching: unreserved characters decoded, other escapes in upper case.
+    /// The path for matching, in its normal form.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The path as servers read it that decode encoded slashes; `None` if it has none.
+    pub fn slashed_path(&self) -> Option<&str> {
+        self.slashed_path.as_deref()
     }
 
     /// The query as received, without its question mark.
@@ -106,6 +112,27 @@ impl Target {
     pub fn origin_form(&self) -> &str {
         &self.origin_form
     }
+}
+
+/// Whether the request at the beginning of `bytes` has a target with a fragment. hyper removes fragments,
+/// so that the endpoint would get another target than the client has sent.
+pub fn has_fragment(bytes: &[u8]) -> bool {
+    let head = bytes.trim_ascii_start();
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    let target = line.split(|b| *b == b' ').nth(1);
+    target.is_some_and(|target| target.contains(&b'#'))
+}
+
+/// The only `Host` field; `None` if HTTP/1.0 has none, which does not require one.
+fn host_field(parts: &Parts) -> Result<Option<HostPort<'_>>, Rejection> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host,
+        (None, _) if parts.version == Version::HTTP_10 => return Ok(None),
+        _ => return Err(Rejection::BadHost),
+    };
+    let host = host.to_str().ok().and_then(HostPort::parse);
+    host.map(Some).ok_or(Rejection::BadHost)
 }
 
 /// Whether `text` is a host, perhaps with a port.
@@ -180,38 +207,17 @@ fn absolute_form<'a>(
     }
 }
 
-/// Whether all bytes are `pchar` (RFC 3986 section 3.3) or one of `extra`. Escapes are checked
-/// later.
-fn is_valid(text: &str, extra: &[u8]) -> bool {
-    text.bytes().all(|b| {
-        b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%".contains(&b) || extra.contains(&b)
-    })
+/// Whether a byte is a slash or a `pchar` (RFC 3986 section 3.3), or one of those that browsers leave as
+/// they are. A backslash is not among them: some servers read it as a slash. Escapes are checked later.
+fn may_be_in_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/[]|^{}".contains(&byte)
 }
 
-/// Decodes the escapes that are not needed (RFC 3986 section 6.2.2); `None` if an escape is not
-/// valid.
-fn normalise(path: &str) -> Option<Cow<'_, str>> {
-    if !path.contains('%') {
-        return Some(Cow::Borrowed(path));
-    }
-    let mut normal = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        normal.push_str(rest.get(..at)?);
-        let escape = rest.get(at..at + 3)?;
-        let &[_, high, low] = escape.as_bytes() else {
-            return None;
-        };
-        let byte = unescaped(high, low)?;
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            normal.push(char::from(byte));
-        } else {
-            normal.extend(escape.chars().map(|c| c.to_ascii_uppercase()));
-        }
-        rest = rest.get(at + 3..)?;
-    }
-    normal.push_str(rest);
-    Some(Cow::Owned(normal))
+/// Whether all bytes are among those that browsers leave as they are in a query (WHATWG URL), which is
+/// every printable one but these.
+fn is_query(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b"\"<>#".contains(&byte))
 }
 
 /// Whether any server might see a `.` or `..` segment: also one that treats encoded slashes or
@@ -247,12 +253,6 @@ fn decode(path: &str) -> Cow<'_, [u8]> {
         }
     }
     Cow::Owned(decoded)
-}
-
-/// The byte with these two hexadecimal digits.
-fn unescaped(high: u8, low: u8) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 #[cfg(test)]
@@ -324,7 +324,81 @@ mod tests {
         check("/%4", &["a"], Err(Rejection::BadTarget));
         check("/%+1", &["a"], Err(Rejection::BadTarget));
         check("/a\"b", &["a"], Err(Rejection::BadTarget));
-        check("/a|b", &["a"], Err(Rejection::BadTarget));
+        check("/a\\b", &["a"], Err(Rejection::BadTarget));
+        check("/é", &["a"], Err(Rejection::BadTarget));
+        check("/?é", &["a"], Err(Rejection::BadTarget));
+    }
+
+    #[test]
+    fn what_browsers_leave_as_it_is_passes() {
+        let path = "/-._~!$&'()*+,;=:@[]|^{}";
+        let normal = "/-._~!$&'()*+,;=:@%5B%5D%7C%5E%7B%7D";
+        check(path, &["a"], Ok(("a", normal, path)));
+        check(normal, &["a"], Ok(("a", normal, normal)));
+        let all: String = (b'!'..=b'~').map(char::from).collect();
+        let query = all.replace(['"', '<', '>', '#'], "");
+        assert_eq!(query.len(), 90);
+        let whole = format!("/?{query}");
+        check(&whole, &["a"], Ok(("a", "/", &whole)));
+        let target = Target::of(&parts("/?ids[]=1", &["a"]).unwrap()).unwrap();
+        assert_eq!(target.query(), Some("ids[]=1"));
+    }
+
+    #[test]
+    fn encoded_slashes_are_known() {
+        let slashed = |path| {
+            let target = Target::of(&parts(path, &["a"]).unwrap()).unwrap();
+            target.slashed_path().map(str::to_owned)
+        };
+        assert_eq!(slashed("/app/admin"), None);
+        assert_eq!(slashed("/%61pp%5cadmin").as_deref(), Some("/app/admin"));
+        assert_eq!(slashed("/app%252fadmin").as_deref(), Some("/app/admin"));
+        assert_eq!(slashed("/a?b%2Fc"), None);
+    }
+
+    #[test]
+    fn only_http_1_0_may_name_no_host() {
+        type Seen = Result<(Option<String>, String, String), Rejection>;
+        let old = |uri: &str, hosts: &[&str]| -> Seen {
+            let mut parts = parts(uri, hosts).unwrap();
+            parts.version = Version::HTTP_10;
+            let target = Target::of(&parts)?;
+            let authority = target.authority().map(str::to_owned);
+            Ok((
+                authority,
+                target.host().to_owned(),
+                target.path().to_owned(),
+            ))
+        };
+        let is = |authority: Option<&str>, host: &str| -> Seen {
+            Ok((
+                authority.map(str::to_owned),
+                host.to_owned(),
+                "/x".to_owned(),
+            ))
+        };
+        assert_eq!(old("/x", &[]), is(None, ""));
+        assert_eq!(old("/x", &["A:1"]), is(Some("A:1"), "a"));
+        assert_eq!(old("http://a/x", &[]), is(Some("a"), "a"));
+        assert_eq!(old("http://b/x", &["a"]), Err(Rejection::HostMismatch));
+        assert_eq!(old("/x", &[""]), Err(Rejection::BadHost));
+        assert_eq!(old("/x", &["a", "a"]), Err(Rejection::BadHost));
+        check("/x", &[], Err(Rejection::BadHost));
+        check("http://a/x", &[], Err(Rejection::BadHost));
+    }
+
+    #[test]
+    fn fragments_are_found_in_the_target_only() {
+        for (head, has) in [
+            ("GET /a#b HTTP/1.1\r\n\r\n", true),
+            ("\r\n\r\nGET /# HTTP/1.1\r\n\r\n", true),
+            ("GET /a HTTP/1.1\r\nX: #\r\n\r\n", false),
+            ("G#T /a HTTP/1.1\r\n\r\n", false),
+            ("GET /a?%23 HTTP/1.1\n\n#", false),
+            ("", false),
+        ] {
+            assert_eq!(has_fragment(head.as_bytes()), has, "{head}");
+        }
     }
 
     #[test]
@@ -381,7 +455,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_accepted_path_escapes_however_often_it_is_decoded(
-            path in "/([a./\\\\]|%2e|%2E|%2f|%5c|%25|2e|2f){0,12}",
+            path in "/([a./\\\\\\[|]|%2e|%2E|%2f|%5c|%25|2e|2f){0,12}",
         ) {
             let Some(parts) = parts(&path, &["a"]) else { return Ok(()) };
             let Ok(target) = Target::of(&parts) else { return Ok(()) };
@@ -411,13 +485,6 @@ mod tests {
             };
             let mut segments = levels.iter().flat_map(|level| level.split(|b| b"/\\".contains(b)));
             prop_assert_eq!(has_dot_segment(&path), segments.any(is_dots));
-        }
-
-        #[test]
-        fn normalising_is_idempotent(path in "/([a-z~.%]|%[0-9a-fA-F]{2}){0,12}") {
-            if let Some(once) = normalise(&path) {
-                prop_assert_eq!(normalise(&once), Some(once.clone()));
-            }
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! Which route a request takes.
 
 use super::*;
+use crate::config::model::with_slashes;
 use crate::protocol::handshake::Intent;
 use http::{HeaderName, HeaderValue};
 
@@ -24,6 +25,7 @@ fn find(table: &RouteTable, listener: &str, host: &str, path: &str) -> Option<us
         bound_only: false,
         host,
         path,
+        slashed_path: None,
         query: None,
         method: &Method::GET,
         headers: &HeaderMap::new(),
@@ -94,6 +96,47 @@ fn exact_path_before_longest_prefix_before_any() {
     );
 }
 
+/// Everything is open but `/app/admin`.
+#[test]
+fn an_encoded_slash_leads_past_no_route() {
+    let literal = "/app/a%2Fb";
+    let paths = [
+        PathMatch::Any,
+        prefix("/app"),
+        prefix("/app/admin"),
+        exact(literal),
+    ];
+    let routes = paths.map(|path| route(&[], &["a"], path));
+    let table = RouteTable::new(&routes);
+    for (host, path, expected) in [
+        ("a", "/app%5Cadmin", Err(Rejection::EncodedSlash)),
+        ("a", "/app%2Fadmin", Err(Rejection::EncodedSlash)),
+        ("a", "/app%255Cadmin/x", Err(Rejection::EncodedSlash)),
+        ("a", "/app/admin%2Fx", Err(Rejection::EncodedSlash)),
+        ("a", "/app%2Fx", Err(Rejection::EncodedSlash)),
+        ("a", "/x%2Fy", Ok(Some(0))),
+        ("a", "/app/x%2Fy", Ok(Some(1))),
+        ("a", "/app/a%5Cb", Ok(Some(1))),
+        ("a", "/app/admin/x%5Cy", Ok(Some(2))),
+        // The route is written with the escape, so it means the path as it is.
+        ("a", literal, Ok(Some(3))),
+        ("b", "/app%2Fadmin", Ok(None)),
+    ] {
+        let seen = table.decide(&RouteQuery {
+            listener: "public",
+            bound_only: false,
+            host,
+            path,
+            slashed_path: with_slashes(path).as_deref(),
+            query: None,
+            method: &Method::GET,
+            headers: &HeaderMap::new(),
+            handshake: None,
+        });
+        assert_eq!(seen, expected, "{host}{path}");
+    }
+}
+
 #[test]
 fn a_host_without_a_matching_path_falls_back_to_less_specific_hosts() {
     let routes = [
@@ -138,6 +181,7 @@ fn a_listener_that_redirects_uses_only_routes_that_name_it() {
             bound_only,
             host: "a.example.com",
             path: "/.well-known/acme-challenge/x",
+            slashed_path: None,
             query: None,
             method: &Method::GET,
             headers: &HeaderMap::new(),
@@ -197,6 +241,7 @@ fn conditions_distinguish_routes_of_one_path() {
             bound_only: false,
             host: "h",
             path: "/",
+            slashed_path: None,
             query,
             method: &parts.method,
             headers: &parts.headers,
@@ -262,6 +307,7 @@ fn a_route_may_be_for_one_kind_of_requests_only() {
             bound_only: false,
             host: "h",
             path: "/",
+            slashed_path: None,
             query: None,
             method: &parts.method,
             headers: &parts.headers,
@@ -354,6 +400,7 @@ fn a_handshake_without_a_route_for_get_takes_a_route_for_other_methods() {
             bound_only: false,
             host: "h",
             path: "/",
+            slashed_path: None,
             query: None,
             method: &Method::GET,
             headers: &parts.headers,

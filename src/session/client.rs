@@ -111,14 +111,14 @@ impl ClientIdentity {
     ) -> ForwardingFacts<'a> {
         let claim = self.claim.as_ref();
         let claimed_host = claim.and_then(|claim| claim.host.as_deref());
-        let host = claimed_host.unwrap_or(target.authority());
+        let host = claimed_host.or(target.authority());
         let default = if self.secure { 443 } else { 80 };
         // Behind a proxy, our own port is not the one that the client connected to. A proxy that
         // states scheme or host but no port implies the port: that of the host, or the scheme's
         // default.
         let claimed_port = claim.and_then(|claim| {
             let says_how = claim.secure.is_some() || claim.host.is_some();
-            let implied = says_how.then(|| target::port_of(host).unwrap_or(default));
+            let implied = says_how.then(|| host.and_then(target::port_of).unwrap_or(default));
             claim.port.or(implied)
         });
         ForwardingFacts {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::client::ClientIdentity;
 use super::connection::Connection;
 use super::error::SessionError;
-use crate::config::model::{FixedResponse, LeadsTo, Redirect, Respond, Traceparent};
+use crate::config::model::{FixedResponse, LeadsTo, Redirect, Respond, Traceparent, Variable};
 use crate::net::listener::ListenerSettings;
 use crate::net::listener_limits::LimitReached;
 use crate::observe::access_log::{self, RequestFacts, SessionId};
@@ -147,10 +147,16 @@ impl<'a> IncomingRequest<'a> {
             request_id: self.trusted_id.as_deref(),
             trace: self.trace.id,
             method: Some(self.method.as_str()),
-            host: self.target.get().map(|target| target.host()),
+            host: self.host(),
             path: self.target.get().map(|target| target.path()),
             started: self.started,
         }
+    }
+
+    /// The host, if the request names one and has been parsed.
+    fn host(&self) -> Option<&str> {
+        let target = self.target.get()?;
+        target.authority().map(|_| target.host())
     }
 
     /// The values of the variables in header templates.
@@ -201,15 +207,18 @@ impl<'a> IncomingRequest<'a> {
             bound_only: to_https,
             host: target.host(),
             path: target.path(),
+            slashed_path: target.slashed_path(),
             query: target.query(),
             method: &parts.method,
             headers: &parts.headers,
             handshake,
-        });
+        })?;
         let Some(route) = found else {
             return match handshake {
                 _ if !to_https => Err(Rejection::NoRoute.into()),
                 Some(_) => Err(Rejection::HttpsRequired.into()),
+                // Without a host there is no place to redirect to.
+                None if target.authority().is_none() => Err(Rejection::BadHost.into()),
                 None => {
                     let location = ["https://", target.host(), target.origin_form()].concat();
                     self.redirect(StatusCode::PERMANENT_REDIRECT, &location)
@@ -227,6 +236,11 @@ impl<'a> IncomingRequest<'a> {
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) | LeadsTo::Split(_) => Ok(RouteDecision::Route(Arc::clone(route))),
             LeadsTo::Redirect(_) if handshake.is_some() => Err(Rejection::RedirectOnly.into()),
+            LeadsTo::Redirect(Redirect { to, .. })
+                if to.has(Variable::Host) && target.authority().is_none() =>
+            {
+                Err(Rejection::BadHost.into())
+            }
             LeadsTo::Redirect(Redirect { to, status }) => {
                 let name = &route.settings.name;
                 let location = edit::render(to, &self.template_values(target, name));

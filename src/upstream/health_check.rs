@@ -6,11 +6,9 @@ use super::endpoint::EndpointState;
 use super::exchange::EndpointResponse;
 use super::group::Upstream;
 use crate::config::model::{Health, Probe};
+use crate::protocol::edit::HOST_OF_UNIX;
 use crate::protocol::health_request::HealthRequest;
 use crate::protocol::proxy_header;
-
-/// The value of `Host` for a unix socket.
-const HOST_OF_UNIX: &str = "localhost";
 
 /// Runs one health check of `endpoint`.
 ///

@@ -133,6 +133,29 @@ async fn a_trusted_proxy_is_trusted_in_one_header_family_only() {
     assert_eq!(head.value("x-forwarded-proto"), Some("https"));
 }
 
+/// Each proxy appends to the list, so it is read from the right, like that of the addresses.
+#[tokio::test]
+async fn a_list_of_schemes_is_read_like_the_list_of_addresses() {
+    let listener = "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n";
+    let (endpoint, proxy) = start(listener, "").await;
+    for (addresses, protos, expected) in [
+        // The client claims https, and the trusted proxy has seen http.
+        ("192.0.2.1", "https, http", "http"),
+        ("192.0.2.1", "http, https", "https"),
+        // The trusted proxy next to the client has seen https, the one behind it http.
+        ("192.0.2.1, 10.0.0.1", "https, http", "https"),
+        ("6.6.6.6, 192.0.2.1", "https, http", "http"),
+        ("192.0.2.1, 10.0.0.1", "https", "https"),
+    ] {
+        let fields = format!("X-Forwarded-For: {addresses}\r\nX-Forwarded-Proto: {protos}\r\n");
+        let head = seen(&endpoint, &proxy, &fields).await;
+        let proto = head.value("x-forwarded-proto");
+        assert_eq!(proto, Some(expected), "{fields}");
+    }
+    let head = seen(&endpoint, &proxy, "X-Forwarded-Proto: https, http\r\n").await;
+    assert_eq!(head.value("x-forwarded-proto"), Some("http"));
+}
+
 /// The client writes the beginning of the line, and the trusted proxy appends to it.
 #[tokio::test]
 async fn a_client_cannot_hide_what_a_trusted_proxy_adds() {

@@ -70,7 +70,8 @@ fn broken_targets() -> Vec<Refused> {
         bad(target("/a/../chat"), "dot-segment"),
         bad(target("/a/%2e%2e/chat"), "dot-segment"),
         bad(target("/a%2f..%5cchat"), "dot-segment"),
-        bad(target("/cha|t"), "bad-target"),
+        bad(target("/cha\"t"), "bad-target"),
+        bad(target("/cha\\t"), "bad-target"),
         method("TRACE /chat"),
         method("CONNECT chat.example.com:80"),
     ]

@@ -3,7 +3,7 @@
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::Random;
 use crate::harness::proxy::{Proxy, simple};
-use crate::harness::wire::{End, Wire};
+use crate::harness::wire::{End, HANDSHAKE, Wire};
 
 const GET: &str = "GET /poll?t=1 HTTP/1.1\r\nHost: chat.example.com\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -32,6 +32,20 @@ async fn events_are_passed_on_as_they_come() {
     // A client that disconnects ends it.
     drop(client);
     served.rest().await;
+}
+
+/// A client that has closed its connection looks the same until something is written to it.
+#[tokio::test]
+async fn a_client_that_ends_its_stream_counts_as_gone() {
+    let (endpoint, proxy, _) = setup().await;
+    for request in [GET, HANDSHAKE] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        let (mut served, _) = endpoint.request().await;
+        client.finish().await;
+        served.rest().await;
+        client.closed().await;
+    }
 }
 
 #[tokio::test]

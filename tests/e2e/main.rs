@@ -60,6 +60,7 @@ mod steering;
 mod sticky;
 mod stop;
 mod systemd;
+mod targets;
 mod tls;
 mod tls_failures;
 mod tunnel;

@@ -6,6 +6,7 @@ use tokio_rustls::TlsConnector;
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::proxy::{Proxy, settings};
+use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
 
@@ -111,7 +112,7 @@ async fn garbage_and_silence_are_closed_without_an_answer() {
     }
     for _ in 0..8 {
         let mut wire = proxy.connect().await;
-        wire.send([V1, b"GET / HTTP/1.0\r\n\r\n"].concat()).await;
+        wire.send([V1, b"GET / HTTP/1.1\r\n\r\n"].concat()).await;
         assert_eq!(wire.head().await.status(), 400);
     }
     for wire in &mut broken {
@@ -128,10 +129,39 @@ async fn only_trusted_proxies_may_send_a_header() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let mut wire = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+    wire.send(V1).await;
     assert!(wire.rest().await.0.is_empty());
     let refused = proxy.logged("connection refused").await;
     let error = refused["error"].as_str().unwrap();
     assert!(error.contains("trusted_proxies"), "{error}");
+}
+
+/// TCP health checks connect and close, in order or with a reset, from addresses of their own.
+#[tokio::test]
+async fn an_empty_probe_is_counted_and_not_logged() {
+    let endpoint = Endpoint::bind().await;
+    let config = settings(&[endpoint.address], REQUIRED, "");
+    let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
+    for from in ["127.0.0.1:0", "127.0.0.2:0"] {
+        for with_reset in [false, true] {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(from.parse().unwrap()).unwrap();
+            let mut wire = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+            if with_reset {
+                wire.reset();
+            } else {
+                wire.finish().await;
+                assert!(wire.rest().await.0.is_empty());
+            }
+        }
+    }
+    let mut client = proxy.connect().await;
+    client.send(HANDSHAKE).await;
+    client.rest().await;
+    let name = "tidegate_connections_refused_total";
+    let scrape = Scrape::until(&proxy, name, &["reason=\"empty\""], 4.0).await;
+    assert_eq!(scrape.sum(name, &["reason=\"proxy-header\""]), 1.0);
+    assert_eq!(proxy.logged_by_now("connection refused").await.len(), 1);
 }
 
 /// Behind two load balancers, the header names the first one, and forwarding headers name the client.

@@ -99,6 +99,10 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         R::HostMismatch => asks(GET.replace("/chat", "http://b/chat")),
         R::BadTarget => asks(GET.replace("/chat", "/a\"b")),
         R::DotSegment => asks(GET.replace("/chat", "/a/../b")),
+        R::EncodedSlash => of_route(
+            "path_prefix = \"/a\"\nupstream = \"main\"\n[[route]]\npath = \"/a/b/c\"",
+            &GET.replace("/chat", "/a/b%2Fc"),
+        ),
         R::MethodNotAllowed => asks(GET.replace("GET", "TRACE")),
         R::VersionUnsupported => asks(HANDSHAKE.replace("Version: 13", "Version: 8")),
         R::KeyInvalid => asks(HANDSHAKE.replace("==", "")),

@@ -256,7 +256,7 @@ impl Visit<'_> {
             let depends = format!("how often such {what} come: the listener limits their rate");
             explained.depends_on.push(depends);
         }
-        let Some(route) = self.route(&target, handshake, explained) else {
+        let Some(route) = self.route(&target, handshake, explained)? else {
             return self.no_route(handshake.is_some(), &target, explained);
         };
         let subject = AccessSubject {
@@ -317,19 +317,20 @@ impl Visit<'_> {
         target: &Target,
         handshake: Option<&Handshake<'_>>,
         explained: &mut ExplainResponse,
-    ) -> Option<Arc<Route>> {
+    ) -> Result<Option<Arc<Route>>, Rejection> {
         let snapshot = self.view.shared.snapshot.load();
         let request = route::RouteQuery {
             listener: &self.listener.name,
             bound_only: self.listener.redirect_to_https && !self.secure,
             host: target.host(),
             path: target.path(),
+            slashed_path: target.slashed_path(),
             query: target.query(),
             method: &self.parts.method,
             headers: &self.parts.headers,
             handshake,
         };
-        let matched = snapshot.route(&request);
+        let matched = snapshot.route(&request)?;
         let is_other =
             |route: &&Arc<Route>| !matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
         let mut others: Vec<&Arc<Route>> = snapshot.routes().iter().filter(is_other).collect();
@@ -349,7 +350,7 @@ impl Visit<'_> {
             })
             .collect();
         explained.route = matched.map(|route| route.settings.name.to_string());
-        matched.cloned()
+        Ok(matched.cloned())
     }
 
     fn no_route(

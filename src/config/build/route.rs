@@ -13,7 +13,7 @@ use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
     Access, ByteRate, Conditions, EndpointHost, HeaderChanges, MaxAge, PathMatch, Piece,
     PingConfig, PlainHttp, RateAction, Rewrite, RouteConfig, Strictness, Template, TunnelLimits,
-    claims_origin,
+    claims_origin, normal_path,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
@@ -113,11 +113,13 @@ impl Builder<'_> {
             let message = "`path` and `path_prefix` exclude each other";
             self.error(Code::Conflict, prefix, message);
         }
+        // Every escape is valid, or `value::path` would have reported the path.
+        let normal = |path: &str| normal_path(path).unwrap_or_default().into();
         match (section.text("path"), section.text("path_prefix")) {
-            (Some(path), _) => PathMatch::Exact(path.into()),
+            (Some(path), _) => PathMatch::Exact(normal(&path)),
             (None, Some(prefix)) => match prefix.trim_end_matches('/') {
                 "" => PathMatch::Any,
-                prefix => PathMatch::Prefix(prefix.into()),
+                prefix => PathMatch::Prefix(normal(prefix)),
             },
             (None, None) => PathMatch::Any,
         }
@@ -171,9 +173,10 @@ impl Builder<'_> {
         let (strip, add): (Option<Box<str>>, Option<Box<str>>) =
             (prefix("strip_prefix"), prefix("add_prefix"));
         if let (Some(strip), Some(at)) = (&strip, section.written("strip_prefix")) {
+            let begin = normal_path(strip).unwrap_or_default();
             let rest = match path {
                 PathMatch::Any => None,
-                PathMatch::Exact(path) | PathMatch::Prefix(path) => path.strip_prefix(&**strip),
+                PathMatch::Exact(path) | PathMatch::Prefix(path) => path.strip_prefix(&*begin),
             };
             if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
                 self.diagnostics.push(

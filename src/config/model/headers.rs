@@ -86,6 +86,11 @@ impl Template {
     pub fn pieces(&self) -> &[Piece] {
         &self.0
     }
+
+    /// Whether it contains this variable.
+    pub fn has(&self, variable: Variable) -> bool {
+        self.0.contains(&Piece::Variable(variable))
+    }
 }
 
 /// Changes to a head: headers are removed first, and set then.

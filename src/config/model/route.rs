@@ -7,7 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Access, HeaderChanges, Redirect, RequestKey, Rewrite, TunnelLimits, WebSocketProbe};
+use super::{
+    Access, HeaderChanges, Redirect, RequestKey, Rewrite, TunnelLimits, WebSocketProbe,
+    with_slashes,
+};
 
 /// A route: which requests it matches, and what happens to them.
 #[derive(Debug, Clone)]
@@ -230,7 +233,7 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// The paths that a route matches, compared with the normalised path.
+/// The paths that a route matches, in their normal form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     /// Every path.
@@ -250,6 +253,14 @@ impl PathMatch {
             Self::Prefix(prefix) => path
                 .strip_prefix(&**prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        }
+    }
+
+    /// Whether the path itself is written with an encoded slash or backslash.
+    pub fn has_encoded_slash(&self) -> bool {
+        match self {
+            Self::Any => false,
+            Self::Exact(path) | Self::Prefix(path) => with_slashes(path).is_some(),
         }
     }
 }
