@@ -90,7 +90,7 @@ fn every_command_has_a_manual_page_and_the_first_lists_them() {
             "{name}: {first}"
         );
     }
-    for heading in [".SH \"EXIT CODES\"\n.TP\n", ".SH \"SIGNALS TO "] {
+    for heading in [".SH \"EXIT STATUS\"\n.TP\n", ".SH \"SIGNALS TO "] {
         assert!(first.contains(heading), "{first}");
     }
     let folder = TempDir::new().unwrap();
