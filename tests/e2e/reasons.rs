@@ -398,7 +398,9 @@ async fn steer(ended: Ended, proxy: &Proxy) {
         let endpoint = upstreams[0]["endpoints"][0]["endpoint"].clone();
         ("/v1/endpoints/drain", json!({ "endpoint": endpoint }))
     } else {
-        ("/v1/tunnels/close", json!({ "all": true }))
+        // A client that is closed for what it does, so that the code is that of the reason.
+        let client = json!({ "filter": { "client": "127.0.0.1" } });
+        ("/v1/tunnels/close", client)
     };
     assert_eq!(operator.post(path, &body).await.0, 200);
 }
