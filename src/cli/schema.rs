@@ -65,11 +65,18 @@ fn kind(declared: &ValueKind) -> Value {
             json!({ "type": "number", "minimum": min, "maximum": max })
         }
         ValueKind::OneOf(names) => json!({ "enum": names }),
+        // One string may stand for a list of one.
+        ValueKind::List(each) if each.takes_text() => json!({
+            "anyOf": [{ "type": "array", "items": kind(each) }, { "type": "string" }],
+        }),
         ValueKind::List(each) => json!({ "type": "array", "items": kind(each) }),
         ValueKind::Map(each) | ValueKind::Pairs(each) => {
             json!({ "type": "object", "additionalProperties": kind(each) })
         }
-        ValueKind::Table(declared) => table(declared),
+        ValueKind::Table(declared) => match declared.lone_key() {
+            Some(key) => json!({ "anyOf": [table(declared), kind(&key.kind)] }),
+            None => table(declared),
+        },
         ValueKind::AnyOf(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
         ValueKind::Path => json!({ "type": "string", "pattern": "^/[^?#]*$" }),
         ValueKind::Mode => json!({ "type": "string", "pattern": "^0?[0-7]{3}$" }),

@@ -20,6 +20,7 @@ use super::files;
 use super::input_file::{self, ContentHash, Contents, Input};
 use super::model::{CertificateConfig, Config, Keepalive, Nets};
 use super::raw::{ConfigValue, Located, Section};
+use super::unreadable;
 
 /// The model, and the places of its parts in the file.
 pub(super) struct Built {
@@ -35,6 +36,9 @@ pub(super) struct Places {
     /// Whether the file has listeners and routes at all, valid or not.
     pub(super) has_listeners: bool,
     pub(super) has_routes: bool,
+    /// The names of all listeners and upstreams in the file, valid or not; `None` if more may be meant.
+    pub(super) listener_names: Option<Vec<String>>,
+    pub(super) upstream_names: Option<Vec<String>>,
     pub(super) max_tunnels: Option<SourceSpan>,
     pub(super) admin_bind: Option<SourceSpan>,
     pub(super) metrics_bind: Option<SourceSpan>,
@@ -51,12 +55,19 @@ pub(super) struct ListenerPlaces {
     /// The place of each listen address.
     pub(super) binds: Vec<SourceSpan>,
     pub(super) tls: Option<SourceSpan>,
+    /// The place of each certificate.
+    pub(super) certificates: Vec<SourceSpan>,
+    pub(super) may_ask: bool,
+    pub(super) keepalive: Option<SourceSpan>,
     pub(super) connections: Option<SourceSpan>,
 }
 
 /// The places of a route's parts.
 pub(super) struct RoutePlaces {
     pub(super) route: SourceSpan,
+    /// Whether something in the route is wrong, so that what it matches is unknown.
+    pub(super) is_flawed: bool,
+    pub(super) path: Option<SourceSpan>,
     pub(super) name: Option<SourceSpan>,
     pub(super) leads_to: SourceSpan,
     /// The place of the name of each upstream that it leads to.
@@ -74,6 +85,11 @@ pub(super) struct RoutePlaces {
 /// The places of an upstream's parts.
 pub(super) struct UpstreamPlaces {
     pub(super) name: SourceSpan,
+    /// The place of each endpoint that the configuration file lists.
+    pub(super) endpoints: Vec<SourceSpan>,
+    pub(super) keepalive: Option<SourceSpan>,
+    /// The place of the interval or the timeout of health checks, if one is written.
+    pub(super) check_times: Option<SourceSpan>,
     pub(super) sticky: Option<SourceSpan>,
     pub(super) cookie_domain: Option<SourceSpan>,
     pub(super) http_check: Option<SourceSpan>,
@@ -88,8 +104,11 @@ pub(super) fn build(root: &Section, folder: &Path, diagnostics: &mut Vec<Diagnos
         places: Places::default(),
         diagnostics,
     };
-    builder.places.has_listeners = root.has_any("listener");
-    builder.places.has_routes = root.has_any("route");
+    let has = |kind: &str| root.has_any(kind) || root.doubtful.contains(&kind);
+    builder.places.has_listeners = has("listener");
+    builder.places.has_routes = has("route");
+    builder.places.listener_names = names(root, "listener");
+    builder.places.upstream_names = names(root, "upstream");
     let listeners = root
         .named("listener")
         .iter()
@@ -140,20 +159,16 @@ impl Builder<'_> {
         cert: &Located<PathBuf>,
         key: &Located<PathBuf>,
     ) -> Option<CertificateConfig> {
-        self.check_mode(key);
-        let chain = self
-            .contents(cert)
-            .and_then(|bytes| files::chain(&cert.value, bytes));
-        let secret = self
-            .contents(key)
-            .and_then(|bytes| files::private_key(&key.value, bytes));
-        let pair = match (chain, secret) {
-            (Ok(chain), Ok(secret)) => {
-                files::certificate((&cert.value, chain), (&key.value, secret))
-            }
-            (Err(error), _) => Err(files::PairError::Cert(error)),
-            (_, Err(error)) => Err(files::PairError::Key(error)),
-        };
+        if self.are_swapped(cert, key) {
+            return None;
+        }
+        // Both are read, so that both errors are reported at once.
+        let chain = self.read(cert, files::chain);
+        let secret = self.read(key, files::private_key);
+        if secret.is_some() {
+            self.check_mode(key);
+        }
+        let pair = files::certificate((&cert.value, chain?), (&key.value, secret?));
         let (at, error) = match pair {
             Ok(certificate) => return Some(certificate),
             Err(files::PairError::Cert(error)) => (cert, error),
@@ -164,13 +179,49 @@ impl Builder<'_> {
         None
     }
 
+    /// Whether the certificate is in the file of the key and the key in that of the certificate, which is
+    /// reported.
+    fn are_swapped(&mut self, cert: &Located<PathBuf>, key: &Located<PathBuf>) -> bool {
+        let holds = |builder: &mut Self, file: &Located<PathBuf>| {
+            let contents = builder.contents(file);
+            contents.map_or((false, false), |bytes| {
+                let has_chain = files::chain(&file.value, bytes).is_ok();
+                (has_chain, files::private_key(&file.value, bytes).is_ok())
+            })
+        };
+        let swapped = holds(self, cert) == (false, true) && holds(self, key) == (true, false);
+        if swapped {
+            let message = format!(
+                "certificate and key are swapped: `{}` contains a private key, and `{}` a certificate",
+                cert.value.display(),
+                key.value.display()
+            );
+            let error = Diagnostic::error(Code::File, cert.span.clone(), message);
+            self.diagnostics
+                .push(error.hint("exchange the two file names"));
+        }
+        swapped
+    }
+
     /// The contents of a file.
-    fn contents(&mut self, file: &Located<PathBuf>) -> Result<&[u8], String> {
+    fn contents(&mut self, file: &Located<PathBuf>) -> Result<&[u8], Diagnostic> {
         let path = &file.value;
         let contents = self.inputs.entry(path.clone());
         match contents.or_insert_with(|| input_file::read(path)) {
             Ok(bytes) => Ok(bytes),
-            Err(error) => Err(format!("cannot read `{}`: {error}", path.display())),
+            Err(error) => {
+                let unreadable = unreadable::explain(path, error);
+                let message = format!("cannot read `{}`: {}", path.display(), unreadable.why);
+                let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+                let is_relative = path.is_relative() || path.parent() == Some(self.folder);
+                let relative = "file names are relative to the folder of the configuration file";
+                let mut error = Diagnostic::error(Code::File, file.span.clone(), message);
+                error.hint = unreadable.hint;
+                if is_missing && is_relative {
+                    error.hint = Some(relative.to_owned());
+                }
+                Err(error)
+            }
         }
     }
 
@@ -180,13 +231,14 @@ impl Builder<'_> {
         file: &Located<PathBuf>,
         parse: impl FnOnce(&Path, &[u8]) -> Result<T, String>,
     ) -> Option<T> {
-        let contents = self.contents(file);
-        let error = match contents.and_then(|bytes| parse(&file.value, bytes)) {
-            Ok(held) => return Some(held),
+        let error = match self.contents(file) {
+            Ok(bytes) => match parse(&file.value, bytes) {
+                Ok(held) => return Some(held),
+                Err(error) => Diagnostic::error(Code::File, file.span.clone(), error),
+            },
             Err(error) => error,
         };
-        self.diagnostics
-            .push(Diagnostic::error(Code::File, file.span.clone(), error));
+        self.diagnostics.push(error);
         None
     }
 
@@ -237,6 +289,15 @@ impl Builder<'_> {
         self.diagnostics
             .push(Diagnostic::error(code, at.span.clone(), message));
     }
+}
+
+/// The names of all tables of this kind; `None` if the file may mean more of them than it has.
+fn names(root: &Section, kind: &str) -> Option<Vec<String>> {
+    if root.doubtful.contains(&kind) {
+        return None;
+    }
+    let written = root.pairs(kind).into_iter();
+    Some(written.map(|(name, _)| name.value).collect())
 }
 
 /// The files that were read, and the hashes of their contents.

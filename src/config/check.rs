@@ -1,6 +1,7 @@
 //! What is wrong between parts of a configuration: unknown names, addresses that are bound twice,
 //! routes that can never match.
 
+mod own_listener;
 mod split;
 
 use std::collections::{HashMap, HashSet};
@@ -34,12 +35,13 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
         );
     }
     check_binds(config, places, diagnostics);
-    check_names(config, &places.routes, diagnostics);
-    check_client_certificates(config, &places.routes, diagnostics);
+    check_names(config, places, diagnostics);
+    check_client_certificates(config, places, diagnostics);
     check_conditions(config, &places.routes, diagnostics);
     check_redirected(config, &places.routes, diagnostics);
     check_reachable(config, &places.routes, diagnostics);
     split::check_cookies(config, &places.routes, diagnostics);
+    own_listener::check(config, places, diagnostics);
     check_source_ports(config, &places.upstreams, ports::local(), diagnostics);
     if diagnostics
         .iter()
@@ -118,24 +120,43 @@ fn overlap_tcp(one: &SocketAddr, other: &SocketAddr) -> bool {
         && (any || one.ip() == other.ip())
 }
 
-fn check_names(config: &Config, places: &[RoutePlaces], diagnostics: &mut Vec<Diagnostic>) {
-    let upstreams: Vec<&str> = config.upstreams.iter().map(|each| &*each.name).collect();
-    let listeners: Vec<&str> = config.listeners.iter().map(|each| &*each.name).collect();
-    let known_upstreams: HashSet<&str> = upstreams.iter().copied().collect();
-    let known_listeners: HashSet<&str> = listeners.iter().copied().collect();
+/// The names of all listeners or upstreams that a file has.
+struct KnownNames<'a> {
+    /// `listener` or `upstream`.
+    kind: &'static str,
+    in_order: Vec<&'a str>,
+    set: HashSet<&'a str>,
+    /// Whether the file may mean others: a table whose name is wrong was reported.
+    are_all: bool,
+}
+
+impl<'a> KnownNames<'a> {
+    fn new(kind: &'static str, names: Option<&'a Vec<String>>) -> Self {
+        let in_order: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
+        Self {
+            kind,
+            set: in_order.iter().copied().collect(),
+            in_order,
+            are_all: names.is_some(),
+        }
+    }
+
+    /// The error about `name`, if nothing has it.
+    fn check(&self, name: &str, span: &Range<usize>) -> Option<Diagnostic> {
+        let is_dangling = self.are_all && !self.set.contains(name);
+        is_dangling.then(|| dangling(self.kind, name, &self.in_order, span))
+    }
+}
+
+fn check_names(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
+    let upstreams = KnownNames::new("upstream", places.upstream_names.as_ref());
+    let listeners = KnownNames::new("listener", places.listener_names.as_ref());
     let mut names = HashSet::new();
-    for (route, place) in config.routes.iter().zip(places) {
-        for (name, span) in route.leads_to.upstreams().zip(&place.upstreams) {
-            if !known_upstreams.contains(&**name) {
-                diagnostics.push(dangling("upstream", name, &upstreams, span));
-            }
-        }
+    for (route, place) in config.routes.iter().zip(&places.routes) {
+        let leads_to = route.leads_to.upstreams().zip(&place.upstreams);
+        diagnostics.extend(leads_to.filter_map(|(name, span)| upstreams.check(name, span)));
         let bound = route.listeners.iter().flatten().zip(&place.listeners);
-        for (name, span) in bound {
-            if !known_listeners.contains(&**name) {
-                diagnostics.push(dangling("listener", name, &listeners, span));
-            }
-        }
+        diagnostics.extend(bound.filter_map(|(name, span)| listeners.check(name, span)));
         if route.listeners.as_ref().is_some_and(Vec::is_empty) {
             let message = "the list is empty, so the route can never match";
             diagnostics.push(Diagnostic::error(
@@ -168,21 +189,13 @@ pub(super) fn is_bound_to(route: &RouteConfig, listener: &ListenerConfig) -> boo
 }
 
 /// A route that requires a client certificate must have a listener that asks for one.
-fn check_client_certificates(
-    config: &Config,
-    places: &[RoutePlaces],
-    diagnostics: &mut Vec<Diagnostic>,
-) {
-    let asks = |listener: &&ListenerConfig| {
-        let tls = listener.tls.as_ref();
-        tls.is_some_and(|tls| tls.client_auth.is_some())
-    };
-    for (route, place) in config.routes.iter().zip(places) {
+fn check_client_certificates(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
+    for (route, place) in config.routes.iter().zip(&places.routes) {
         let Some(span) = &place.client_certificate else {
             continue;
         };
-        let mut listeners = config.listeners.iter();
-        if !listeners.any(|listener| is_bound_to(route, listener) && asks(&listener)) {
+        let mut listeners = config.listeners.iter().zip(&places.listeners);
+        if !listeners.any(|(listener, place)| is_bound_to(route, listener) && place.may_ask) {
             let message = "no listener of the route asks clients for a certificate";
             diagnostics.push(
                 Diagnostic::error(Code::Unreachable, span.clone(), message)
@@ -280,7 +293,9 @@ fn check_source_ports(
 fn check_reachable(config: &Config, places: &[RoutePlaces], diagnostics: &mut Vec<Diagnostic>) {
     let mut earlier_routes: HashMap<(Option<String>, &PathMatch), Vec<&RouteConfig>> =
         HashMap::new();
-    for (route, place) in config.routes.iter().zip(places) {
+    // What a route with errors matches is unknown: it neither loses requests nor takes those of others.
+    let routes = config.routes.iter().zip(places);
+    for (route, place) in routes.filter(|(_, place)| !place.is_flawed) {
         let hosts: Vec<Option<String>> = match route.hosts.as_slice() {
             [] => vec![None],
             hosts => hosts.iter().map(|host| Some(host.to_string())).collect(),

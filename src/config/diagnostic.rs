@@ -176,13 +176,16 @@ impl Report {
         errors.map(|diagnostic| self.line(diagnostic))
     }
 
+    /// Byte `at` of the file, as `FILE:LINE`.
+    pub(super) fn place(&self, at: usize) -> String {
+        let (number, ..) = self.line_at(at);
+        format!("{}:{number}", self.file)
+    }
+
     fn line(&self, diagnostic: &Diagnostic) -> String {
-        let mut line = self.file.to_string();
-        if let Some(span) = &diagnostic.span {
-            let (number, ..) = self.line_at(span.start);
-            // Writing to a string does not fail.
-            let _ = write!(line, ":{number}");
-        }
+        let span = diagnostic.span.as_ref();
+        let mut line = span.map_or_else(|| self.file.to_string(), |span| self.place(span.start));
+        // Writing to a string does not fail.
         let _ = write!(line, ": {}", diagnostic.message);
         if let Some(hint) = &diagnostic.hint {
             let _ = write!(line, " ({hint})");

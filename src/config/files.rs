@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -37,7 +37,16 @@ pub(super) enum PairError {
 
 /// A private key in PEM.
 pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| unreadable(path, "private key", &error))
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
+        let holds = if contains(bytes, "BEGIN ENCRYPTED PRIVATE KEY") {
+            ", but an encrypted one; decrypt it with `openssl pkey -in … -out …`"
+        } else if contains(bytes, "BEGIN CERTIFICATE") {
+            ", but a certificate"
+        } else {
+            ""
+        };
+        unwanted(path, "private key", &error, holds)
+    })
 }
 
 /// A certificate chain with the key that fits it.
@@ -152,21 +161,32 @@ pub(super) fn roots(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'sta
 pub(super) fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(format!(
-            "`{}` does not contain a PEM certificate",
-            path.display()
-        )),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(unreadable(path, "certificate", &error)),
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        outcome => {
+            let error = outcome.err().unwrap_or(pem::Error::NoItemsFound);
+            let holds = match contains(bytes, "PRIVATE KEY-----") {
+                true => ", but a private key",
+                false => "",
+            };
+            Err(unwanted(path, "certificate", &error, holds))
+        }
     }
 }
 
-fn unreadable(path: &Path, what: &str, error: &rustls::pki_types::pem::Error) -> String {
-    use rustls::pki_types::pem::Error;
+/// Why there is no PEM item of this kind, and what the file `holds` instead.
+fn unwanted(path: &Path, what: &str, error: &pem::Error, holds: &str) -> String {
     match error {
-        Error::NoItemsFound => format!("`{}` does not contain a PEM {what}", path.display()),
+        pem::Error::NoItemsFound => {
+            format!("`{}` does not contain a PEM {what}{holds}", path.display())
+        }
         _ => format!("`{}` is not valid PEM", path.display()),
     }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|part| part == text.as_bytes())
 }
 
 /// The host names of a certificate: its subject alternative names, or else its common name.

@@ -63,19 +63,34 @@ pub fn read(path: &Path) -> Contents {
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    let too_long = || io::Error::other(format!("larger than {MAX_INPUT_BYTES} bytes"));
     if metadata.len() > MAX_INPUT_BYTES {
         return Err(too_long());
     }
     // Room for the whole file: a buffer that grows would leave pieces of a secret behind.
     let room = usize::try_from(metadata.len()).unwrap_or_default() + 1;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    file.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes)?;
+    let bytes = Zeroizing::new(Vec::with_capacity(room));
     // The file may have grown meanwhile.
+    read_bounded(file, bytes)
+}
+
+/// Reads a stream, such as standard input, to its end.
+///
+/// # Errors
+/// When the stream cannot be read, or has more than [`MAX_INPUT_BYTES`].
+pub fn read_stream(input: impl Read) -> Contents {
+    read_bounded(input, Zeroizing::default())
+}
+
+fn read_bounded(input: impl Read, mut bytes: Zeroizing<Vec<u8>>) -> Contents {
+    input.take(MAX_INPUT_BYTES + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > MAX_INPUT_BYTES {
         true => Err(too_long()),
         false => Ok(bytes),
     }
+}
+
+fn too_long() -> io::Error {
+    io::Error::other(format!("larger than {MAX_INPUT_BYTES} bytes"))
 }
 
 #[cfg(test)]

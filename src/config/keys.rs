@@ -15,6 +15,8 @@ mod route;
 mod server;
 mod upstream;
 
+pub(in crate::config) use self::bounds::grouped;
+
 use std::time::Duration;
 
 /// The whole file.
@@ -169,6 +171,28 @@ impl KeyTable {
     pub fn key(&self, name: &str) -> Option<&'static ConfigKey> {
         self.keys.iter().find(|key| key.name == name)
     }
+
+    /// The key whose value may stand for the whole table: a limit on a rate may be written as that rate.
+    pub fn lone_key(&self) -> Option<&'static ConfigKey> {
+        self.key("rate").filter(|key| key.required)
+    }
+}
+
+impl ValueKind {
+    /// Whether a value of this kind may be written as a string.
+    pub fn takes_text(&self) -> bool {
+        match self {
+            Self::AnyOf(kinds) => kinds.iter().any(Self::takes_text),
+            Self::List(kind) => kind.takes_text(),
+            Self::Table(declared) => declared.lone_key().is_some(),
+            Self::Bool
+            | Self::Integer { .. }
+            | Self::Number { .. }
+            | Self::Map(_)
+            | Self::Pairs(_) => false,
+            _ => true,
+        }
+    }
 }
 
 impl ConfigKey {
@@ -255,10 +279,10 @@ const SIZE: ValueKind = ValueKind::Size {
     max: u64::MAX,
 };
 
-/// A number of things, at least 1.
+/// A number of things, at least 1. A billion is more than anything here can have, and fits every counter.
 const COUNT: ValueKind = ValueKind::Integer {
     min: 1,
-    max: i64::MAX,
+    max: 1_000_000_000,
 };
 
 const NAMES: ValueKind = ValueKind::List(&ValueKind::Text);
@@ -300,8 +324,9 @@ impl ValueKind {
         match self {
             Self::Bool => "`true` or `false`".into(),
             Self::Text => "a string".into(),
-            Self::Integer { min, max: i64::MAX } => format!("a whole number from {min}"),
-            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Integer { min, max } => {
+                format!("a whole number from {min} to {}", grouped(*max))
+            }
             Self::Number { min, max } => format!("a number from {min} to {max}"),
             Self::Duration { .. } => "a duration such as `\"30s\"`".into(),
             Self::Size { .. } => "a size such as `\"64KiB\"`".into(),
@@ -335,7 +360,11 @@ impl ValueKind {
                 }
             }
             Self::List(kind) => format!("a list, each item of which is {}", kind.expected()),
-            Self::Map(_) | Self::Pairs(_) | Self::Table(_) => "a table".into(),
+            Self::Table(declared) => match declared.lone_key() {
+                Some(key) => format!("{}, or a table", key.kind.expected()),
+                None => "a table".into(),
+            },
+            Self::Map(_) | Self::Pairs(_) => "a table".into(),
             Self::AnyOf(kinds) => kinds
                 .iter()
                 .map(Self::expected)

@@ -4,6 +4,8 @@
 //! Warnings are reported for files without errors only. A lint warns where the file itself shows that
 //! it matters; it does not warn about defaults that were not written.
 
+mod listeners;
+mod liveness;
 mod split;
 
 use std::time::Duration;
@@ -51,13 +53,17 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
         lint_idle(config, route, place, diagnostics);
         lint_origins(config, route, place, diagnostics);
         split::lint_torn(config, route, place, diagnostics);
+        lint_path(route, place, diagnostics);
     }
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         lint_sticky(config, upstream, place, diagnostics);
         lint_cookie_domain(config, upstream, place, diagnostics);
         lint_check(config, upstream, place, diagnostics);
+        lint_slow_check(upstream, place, diagnostics);
         lint_unchecked(upstream, place, diagnostics);
     }
+    listeners::lint(config, places, diagnostics);
+    liveness::lint(config, places, diagnostics);
     lint_tickets(config, places, diagnostics);
     lint_admin(config, places, diagnostics);
     if let Some(max) = descriptor_budget::hard_limit() {
@@ -77,6 +83,16 @@ fn listeners_of<'a>(
 ) -> impl Iterator<Item = &'a ListenerConfig> {
     let listeners = config.listeners.iter();
     listeners.filter(|listener| is_bound_to(route, listener))
+}
+
+/// The routes that apply to requests on `listener`, and their places.
+fn routes_of<'a>(
+    config: &'a Config,
+    places: &'a Places,
+    listener: &'a ListenerConfig,
+) -> impl Iterator<Item = (&'a RouteConfig, &'a RoutePlaces)> {
+    let routes = config.routes.iter().zip(&places.routes);
+    routes.filter(|(route, _)| is_bound_to(route, listener))
 }
 
 /// The routes that lead to `upstream`.
@@ -308,6 +324,52 @@ fn lint_check(
         let hint = "use a WebSocket check, `websocket = { path = \"…\" }`, or `expect = \"426\"`";
         diagnostics.push(Diagnostic::warning(Code::HttpCheck, span, message).hint(hint));
     }
+}
+
+/// A check that hangs would still hang when the next one is due.
+fn lint_slow_check(
+    upstream: &UpstreamConfig,
+    place: &UpstreamPlaces,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let Some(health) = &upstream.health else {
+        return;
+    };
+    let (interval, timeout) = (health.interval, health.timeout);
+    if let Some(span) = place.check_times.clone().filter(|_| interval < timeout) {
+        let message = format!(
+            "a health check may take {timeout:?} (`timeout`), longer than the {interval:?} between two (`interval`)"
+        );
+        let hint = "an endpoint that hangs is noticed late: use a `timeout` that is shorter than `interval`";
+        diagnostics.push(Diagnostic::warning(Code::SlowCheck, span, message).hint(hint));
+    }
+}
+
+/// A path such as `/rooms/*` or `/rooms/:id` is matched character by character.
+fn lint_path(route: &RouteConfig, place: &RoutePlaces, diagnostics: &mut Vec<Diagnostic>) {
+    let path = match &route.path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => path,
+        PathMatch::Any => return,
+    };
+    // Braces are encoded in the form that paths are compared in.
+    let path = path.replace("%7B", "{").replace("%7D", "}");
+    let mut segments = path.split('/');
+    let is_variable = |segment: &str| {
+        let in_braces = segment.starts_with('{') && segment.ends_with('}');
+        segment.contains('*') || segment.starts_with(':') || in_braces
+    };
+    let (Some(segment), Some(span)) = (segments.find(|it| is_variable(it)), &place.path) else {
+        return;
+    };
+    let fixed = path.split(segment).next().unwrap_or_default();
+    let prefix = match fixed.trim_end_matches('/') {
+        "" => "/",
+        fixed => fixed,
+    };
+    let message =
+        format!("`{segment}` is not a placeholder: the route matches only `{path}` itself");
+    let hint = format!("write `path_prefix = \"{prefix}\"` for everything below `{prefix}`");
+    diagnostics.push(Diagnostic::warning(Code::PathPattern, span.clone(), message).hint(hint));
 }
 
 /// A single endpoint has no other one to be preferred to it, and endpoints that are discovered are usually

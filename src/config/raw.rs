@@ -5,9 +5,13 @@
 //! mistake and lose its place behind untagged values, so the tree is walked by hand.
 
 mod bounds;
+mod cure;
 mod effective;
+mod format;
 mod reader;
 mod section;
+mod syntax;
+mod variable;
 
 pub use self::effective::{compared, effective};
 pub(super) use self::section::Section;
@@ -20,7 +24,7 @@ use http::{HeaderName, Method};
 use toml::de::{DeTable, DeValue};
 
 use self::reader::Reader;
-use super::diagnostic::{Code, Diagnostic};
+use super::diagnostic::Diagnostic;
 use super::keys::{ConfigKey, ROOT, ValueKind};
 use super::model::{Address, Bind, HostPattern, Net, Origin, OriginPattern, Template};
 
@@ -73,31 +77,20 @@ pub(super) fn read(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Section {
     let (tree, errors) = DeTable::parse_recoverable(source);
-    let mut in_array = false;
-    let mut last_line = None;
-    for error in errors {
-        let message = error.message().trim_end_matches('\n').replace('\n', ", ");
-        let line = error
-            .span()
-            .and_then(|span| Some(source.get(..span.start)?.matches('\n').count()));
-        // One mistake causes several parser errors: for the rest of its line, and if it leaves an
-        // array open, for every line after it. Only the first one helps.
-        let repeated =
-            (line.is_some() && line == last_line) || (in_array && message.contains("array"));
-        (in_array, last_line) = (message.contains("array"), line);
-        if repeated {
-            continue;
-        }
-        diagnostics.push(match error.span() {
-            Some(span) => Diagnostic::error(Code::Syntax, span, message),
-            None => Diagnostic::of_file(Code::Syntax, message),
-        });
+    if !errors.is_empty()
+        && let Some(other) = format::recognised(source)
+    {
+        diagnostics.push(other);
+        return Section::empty(&ROOT);
     }
-    Reader {
+    let broken_headers = syntax::report(source, errors, diagnostics);
+    let root = Reader {
         environment,
         diagnostics,
     }
-    .table(&ROOT, tree.get_ref(), tree.span())
+    .table(&ROOT, tree.get_ref(), tree.span());
+    syntax::drop_consequences(&broken_headers, diagnostics);
+    root
 }
 
 impl ConfigKey {
@@ -119,31 +112,6 @@ impl ConfigKey {
 }
 
 impl ValueKind {
-    fn is_textual(&self) -> bool {
-        matches!(
-            self,
-            Self::Text
-                | Self::Duration { .. }
-                | Self::Size { .. }
-                | Self::Rate
-                | Self::Bind
-                | Self::Address
-                | Self::Host
-                | Self::Path
-                | Self::Origin
-                | Self::OriginPattern
-                | Self::Net
-                | Self::Ip
-                | Self::Socket
-                | Self::Header
-                | Self::Method
-                | Self::Token
-                | Self::File
-                | Self::Mode
-                | Self::OneOf(_)
-        )
-    }
-
     /// Whether a value of this kind has the TOML type of `value`.
     fn takes(&self, value: &DeValue<'_>) -> bool {
         match self {
@@ -151,10 +119,16 @@ impl ValueKind {
             Self::Bool => matches!(value, DeValue::Boolean(_)),
             Self::Integer { .. } => matches!(value, DeValue::Integer(_)),
             Self::Number { .. } => matches!(value, DeValue::Integer(_) | DeValue::Float(_)),
-            Self::List(_) => matches!(value, DeValue::Array(_)),
-            Self::Map(_) | Self::Pairs(_) | Self::Table(_) => matches!(value, DeValue::Table(_)),
+            Self::List(_) => matches!(value, DeValue::Array(_)) || self.takes_as_text(value),
+            Self::Table(_) => matches!(value, DeValue::Table(_)) || self.takes_as_text(value),
+            Self::Map(_) | Self::Pairs(_) => matches!(value, DeValue::Table(_)),
             _ => matches!(value, DeValue::String(_)),
         }
+    }
+
+    /// Whether `value` is a string, and one stands for a list or a table of this kind.
+    fn takes_as_text(&self, value: &DeValue<'_>) -> bool {
+        self.takes_text() && matches!(value, DeValue::String(_))
     }
 }
 
@@ -306,6 +280,42 @@ mod tests {
         );
         check("[listener.a]\n", &["`bind` is missing"]);
         check("[upstream.\"a b\"]\n", &["`a b` is not a valid name"]);
+    }
+
+    #[test]
+    fn one_string_stands_for_a_list_and_a_rate_for_its_table() {
+        let short = "[listener.a]\nbind = \"127.0.0.1:80\"\nlimits.handshakes_per_ip = \"20/s\"\n\
+                     [[route]]\nhosts = \"a.example\"\norigins = \"https://a.example\"\n\
+                     limits.bytes_per_second = \"1MiB\"\n\
+                     [upstream.a]\nendpoints = \"127.0.0.1:${PORT}\"\nretry_on = \"502\"\n";
+        let long = "[listener.a]\nbind = [\"127.0.0.1:80\"]\n\
+                    limits.handshakes_per_ip = { rate = \"20/s\" }\n\
+                    [[route]]\nhosts = [\"a.example\"]\norigins = [\"https://a.example\"]\n\
+                    limits.bytes_per_second = { rate = \"1MiB\" }\n\
+                    [upstream.a]\nendpoints = [\"127.0.0.1:${PORT}\"]\nretry_on = [\"502\"]\n";
+        let loaded = |source: &str| {
+            let mut diagnostics = Vec::new();
+            let root = read(source, &|_| Some("9000".to_owned()), &mut diagnostics);
+            assert_eq!(diagnostics, [], "{source}");
+            root
+        };
+        assert_eq!(loaded(short), loaded(long));
+        assert_eq!(effective(short), effective(long));
+        assert_eq!(compared(short), compared(long));
+        let zero = "[listener.a]\nbind = \"127.0.0.1:80\"\nlimits.handshakes_per_ip = \"0/s\"\n";
+        check(zero, &["expected a rate above zero"]);
+        check(
+            "[listener.a]\nbind = \"here\"\n",
+            &[
+                "`here` is not a valid listen address; use e.g. `0.0.0.0:443`, `[::]:443`, `unix:/path` or `systemd:NAME`",
+            ],
+        );
+        // A list of tables, or of numbers, is not one string.
+        let tls = "[listener.a]\nbind = \"127.0.0.1:80\"\ntls.certificates = \"a.pem\"\n";
+        check(
+            tls,
+            &["expected a list, each item of which is a table, found a string"],
+        );
     }
 
     #[test]

@@ -132,6 +132,11 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
             _ => Err(format!("`{text}` is not a valid IPv6 address in brackets")),
         };
     }
+    if name.contains("://") {
+        return Err(format!(
+            "`{text}` is a URL; a host is written without scheme and path"
+        ));
+    }
     if name.contains(':') {
         return Err(format!(
             "`{text}` contains a port; a host is written without one, because the listener determines the port"

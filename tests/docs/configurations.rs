@@ -59,6 +59,11 @@ fn complete(table: &mut toml::Table) {
         let tls = toml::Table::from_iter([("client_auth".to_owned(), auth.into())]);
         listener.insert("tls".to_owned(), tls.into());
     }
+    let is_on_443 = listener["bind"].to_string().contains(":443");
+    if is_on_443 && !listener.contains_key("trusted_proxies") {
+        let tls = listener.entry("tls");
+        tls.or_insert_with(|| toml::Table::new().into());
+    }
     if let Some(tls) = listener.get_mut("tls") {
         let tls = tls.as_table_mut().unwrap();
         tls.entry("certificates").or_insert_with(certificate);
@@ -130,7 +135,13 @@ fn complete_upstream(table: &mut toml::Table) {
 pub(super) fn folder() -> tempfile::TempDir {
     use base64::Engine as _;
     let folder = tempfile::tempdir().unwrap();
-    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let hosts = [
+        "localhost",
+        "chat.example.com",
+        "*.chat.example.com",
+        "www.example.com",
+    ];
+    let generated = rcgen::generate_simple_self_signed(hosts.map(str::to_owned)).unwrap();
     for name in ["chat", "clients", "internal", "tidegate"] {
         let write = |kind, text| fs::write(folder.path().join(format!("{name}.{kind}")), text);
         write("pem", generated.cert.pem()).unwrap();

@@ -181,7 +181,8 @@ fn every_setting_in_it_is_a_setting() {
 #[test]
 fn it_runs_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let certified = rcgen::generate_simple_self_signed(["chat.example.com".to_owned()]).unwrap();
+    let hosts = ["chat.example.com", "*.chat.example.com"].map(str::to_owned);
+    let certified = rcgen::generate_simple_self_signed(hosts).unwrap();
     std::fs::write(folder.path().join("chat.pem"), certified.cert.pem()).unwrap();
     std::fs::write(
         folder.path().join("chat.key"),

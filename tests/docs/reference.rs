@@ -12,7 +12,9 @@ is generated from the program. `config.example.toml` shows the same keys in one 
 and where.
 
 Durations are written `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"1h 30m\"`; sizes `\"512B\"`, `\"64KiB\"`,
-`\"1MiB\"`; rates `\"20/s\"`. A zero is refused where it has no meaning: what can be turned off is
+`\"1MiB\"`; rates `\"20/s\"`. Where a list
+is expected, one string stands for a list of one, and a limit on a rate may be written as the rate alone:
+`handshakes_per_ip = \"20/s\"`. A zero is refused where it has no meaning: what can be turned off is
 turned off with `\"off\"` or by leaving the key out. File names are relative to the folder of the configuration file. `${NAME}`
 in a string stands for the environment variable of that name. In headers that are set and in redirects,
 the following variables stand for properties of the request; a property that a request does not have is

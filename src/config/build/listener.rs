@@ -30,6 +30,9 @@ impl Builder<'_> {
         self.places.listeners.push(ListenerPlaces {
             binds: places,
             tls: span(section, "tls"),
+            certificates: certificate_places(&section.section("tls")),
+            may_ask: may_ask(section),
+            keepalive: span(section, "keepalive"),
             connections: span(&section.section("limits"), "connections"),
         });
         let timeouts = section.section("timeouts");
@@ -216,4 +219,21 @@ impl Builder<'_> {
         }
         Some(certificate)
     }
+}
+
+/// The place of each certificate of a listener.
+fn certificate_places(tls: &Section) -> Vec<std::ops::Range<usize>> {
+    let places = tls.list("certificates").into_iter().filter_map(|at| {
+        let ConfigValue::Section(pair) = at.value else {
+            return None;
+        };
+        pair.written("cert").map(|cert| cert.span.clone())
+    });
+    places.collect()
+}
+
+/// Whether a listener asks clients for certificates, or would if its TLS settings were right.
+fn may_ask(section: &Section) -> bool {
+    let is_broken = section.may_mean(&["tls"]);
+    is_broken || section.section("tls").written("client_auth").is_some()
 }

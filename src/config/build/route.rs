@@ -2,6 +2,7 @@
 
 mod destination;
 mod kind;
+mod literal;
 mod probe;
 
 use std::num::NonZeroU64;
@@ -26,6 +27,7 @@ impl Builder<'_> {
         section: &Section,
     ) -> Option<RouteConfig> {
         let path = self.path(section);
+        self.check_prefixes(section);
         self.check_kind(section);
         let destination = self.destination(at, section)?;
         let listeners = section
@@ -71,6 +73,8 @@ impl Builder<'_> {
         let timeout = |name: &str| timeouts.written(name).map(|at| at.span.clone());
         self.places.routes.push(RoutePlaces {
             route: at.span.clone(),
+            is_flawed: section.is_flawed,
+            path: span("path").or_else(|| span("path_prefix")),
             name: span("name"),
             leads_to: destination.place,
             upstreams: destination.upstreams,

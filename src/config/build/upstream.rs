@@ -12,7 +12,7 @@ use std::path::Path;
 use rustls::pki_types::ServerName;
 
 use super::{Builder, UpstreamPlaces, count, duration, is_empty_list, keepalive, positive, texts};
-use crate::config::diagnostic::{Code, Diagnostic};
+use crate::config::diagnostic::{Code, Diagnostic, nearest};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
@@ -29,11 +29,15 @@ impl Builder<'_> {
         section: &Section,
     ) -> Option<UpstreamConfig> {
         let span = |section: &Section, name: &str| section.written(name).map(|at| at.span.clone());
+        let health = section.section("health");
         self.places.upstreams.push(UpstreamPlaces {
             name: name.span.clone(),
+            endpoints: Vec::new(),
+            keepalive: span(section, "keepalive"),
+            check_times: span(&health, "interval").or_else(|| span(&health, "timeout")),
             sticky: span(section, "sticky"),
             cookie_domain: span(&section.section("sticky"), "domain"),
-            http_check: span(&section.section("health"), "http"),
+            http_check: span(&health, "http"),
             on_down: span(section, "on_down"),
         });
         let (discovery, endpoints) = self.endpoints(name, section);
@@ -48,6 +52,7 @@ impl Builder<'_> {
             retry: retry(section),
             health: section
                 .written("health")
+                .filter(|at| at.value != ConfigValue::Broken)
                 .and_then(|at| self.health(at, &section.section("health"))),
             ejection: section
                 .optional("ejection")
@@ -75,14 +80,14 @@ impl Builder<'_> {
             .filter(|key| section.written(key).is_some())
             .collect();
         match written.as_slice() {
-            [] => self.diagnostics.push(
-                Diagnostic::error(
-                    Code::Missing,
-                    name.span.clone(),
-                    "the upstream has no endpoints",
-                )
-                .hint("add one of `endpoints`, `dns`, `srv` and `endpoints_file`"),
-            ),
+            // A misspelt key, which was reported, may be one of them.
+            [] if section.may_mean(&ORIGINS) => {}
+            [] => {
+                let message = "the upstream has no endpoints";
+                let error = Diagnostic::error(Code::Missing, name.span.clone(), message);
+                let hint = self.instead_of_endpoints(&name.value);
+                self.diagnostics.push(error.hint(hint));
+            }
             [_] => {}
             [first, .., last] => {
                 if let Some(at) = section.written(last) {
@@ -117,6 +122,24 @@ impl Builder<'_> {
         (discovery, endpoints)
     }
 
+    /// What an upstream without endpoints may need: a table of another one may have its name misspelt.
+    fn instead_of_endpoints(&self, name: &str) -> String {
+        /// Names are compared with one another only in files with few of them.
+        const FEW: usize = 100;
+        let all = self.places.upstream_names.iter();
+        let all = all.filter(|all| all.len() <= FEW).flatten();
+        let others: Vec<&str> = all
+            .map(String::as_str)
+            .filter(|other| *other != name)
+            .collect();
+        match nearest(name, &others) {
+            Some(near) => format!(
+                "add one of `endpoints`, `dns`, `srv` and `endpoints_file`; or did you mean `{near}`?"
+            ),
+            None => "add one of `endpoints`, `dns`, `srv` and `endpoints_file`".to_owned(),
+        }
+    }
+
     /// The DNS name of a lookup.
     fn looked_up(&mut self, section: &Section) -> Box<str> {
         let Some(name) = section.text("name") else {
@@ -138,6 +161,7 @@ impl Builder<'_> {
             );
         }
         let mut endpoints: Vec<EndpointConfig> = Vec::with_capacity(listed.len());
+        let mut places = Vec::with_capacity(listed.len());
         let mut seen = HashSet::with_capacity(listed.len());
         for at in &listed {
             let Some(endpoint) = endpoint(&at.value) else {
@@ -147,6 +171,10 @@ impl Builder<'_> {
                 self.error(Code::Duplicate, at, "this endpoint is listed twice");
             }
             endpoints.push(endpoint);
+            places.push(at.span.clone());
+        }
+        if let Some(upstream) = self.places.upstreams.last_mut() {
+            upstream.endpoints = places;
         }
         endpoints
     }

@@ -54,6 +54,8 @@ codes! {
         Duplicate = "duplicate";
         /// A name refers to nothing.
         Dangling = "dangling";
+        /// An endpoint is the listener whose requests it would get.
+        Loop = "loop";
         /// An environment variable is not set.
         Environment = "environment";
         /// A file cannot be read, or has the wrong content.
@@ -66,6 +68,10 @@ codes! {
         NotInEffect = "not-in-effect";
         /// A key has no effect together with the others.
         NoEffect = "no-effect";
+        /// Text looks like a variable of another program, and stands for itself.
+        NotExpanded = "not-expanded";
+        /// A path looks like a pattern, and matches only itself.
+        PathPattern = "path-pattern";
         /// No route uses an upstream.
         Unused = "unused";
         /// An earlier route takes all requests for one host of a route.
@@ -80,6 +86,10 @@ codes! {
         LooseMode = "loose-mode";
         /// A certificate has expired.
         Expired = "expired";
+        /// Certificates and hosts do not match.
+        CertificateNames = "certificate-names";
+        /// A listener speaks TLS on the port of plain text, or the other way round.
+        UsualPort = "usual-port";
         /// Only the process that issues cookies or tickets can read them.
         UnsharedKey = "unshared-key";
         /// There are fewer local ports than tunnels allowed.
@@ -94,8 +104,12 @@ codes! {
         LongIdle = "long-idle";
         /// Pings come too late to keep a tunnel open.
         LatePing = "late-ping";
+        /// Nothing finds out that a client or an endpoint is gone.
+        NoLiveness = "no-liveness";
         /// A plain HTTP check asks an endpoint that seems to speak WebSocket only.
         HttpCheck = "http-check";
+        /// A health check may take longer than the interval between two.
+        SlowCheck = "slow-check";
         /// A split divides the plain requests of one client.
         TornSessions = "torn-sessions";
         /// Nothing finds out whether the endpoints of an upstream work.

@@ -66,3 +66,22 @@ fn bytes(number: u64) -> String {
         None => format!("{number}B"),
     }
 }
+
+/// A number with its digits in groups of three, as TOML allows, if it has many.
+pub(in crate::config) fn grouped(number: i64) -> String {
+    /// Shorter numbers are read at a glance.
+    const FEW: usize = 5;
+    let digits = number.to_string();
+    let length = digits.len();
+    if length <= FEW {
+        return digits;
+    }
+    let mut text = String::with_capacity(length + length / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (length - position) % 3 == 0 {
+            text.push('_');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -201,6 +201,7 @@ fn pages_of_any_site() {
         (open, "headers.user-agent = \"a\"", "", &["any-origin"]),
     ]);
     let folder = folder();
+    let open = "bind = [\"0.0.0.0:443\"]\n";
     let auth = format!("{open}{CERTIFICATE}tls.client_auth = {{ ca = \"a.pem\" }}\n");
     assert!(warned(folder.path(), &whole(&auth, "", "")).is_empty());
     let redirect = "[listener.a]\nbind = [\"0.0.0.0:80\"]\n[[route]]\n\
@@ -315,4 +316,83 @@ fn what_is_allowed_is_not_told_and_what_is_no_warning_cannot_be() {
         assert_eq!(error.code, Code::Value);
         assert!(error.hint.as_ref().unwrap().starts_with(hint));
     }
+}
+
+#[test]
+fn listeners_that_fit_neither_their_ports_nor_their_hosts() {
+    let mine = "origins = [\"https://a.example\"]";
+    let hosts = |hosts: &str| format!("{mine}\nhosts = [{hosts}]");
+    let on = |port: &str| format!("bind = [\"0.0.0.0:{port}\"]\n");
+    let secure = format!("{}{CERTIFICATE}", on("443"));
+    let both = &hosts("\"localhost\", \"a.example\", \"*.b.example\"");
+    check(&[
+        (&on("443"), mine, "", &["usual-port"]),
+        (&format!("{}{BEHIND}", on("443")), mine, "", &[]),
+        (
+            &format!("{}{CERTIFICATE}", on("80")),
+            mine,
+            "",
+            &["usual-port"],
+        ),
+        (&secure, mine, "", &[]),
+        (&secure, &hosts("\"localhost\""), "", &[]),
+        (&secure, &hosts("\"127.0.0.1\", \"[::1]\""), "", &[]),
+        (&secure, &hosts("\"a.example\""), "", &["certificate-names"]),
+        (
+            &secure,
+            both,
+            "",
+            &["certificate-names", "certificate-names"],
+        ),
+        (&format!("{secure}{BEHIND}"), both, "", &[]),
+    ]);
+}
+
+#[test]
+fn paths_that_look_like_patterns() {
+    let path = |path: &str| format!("path = \"{path}\"");
+    check(&[
+        ("", &path("/a/*"), "", &["path-pattern"]),
+        ("", &path("/:room/ws"), "", &["path-pattern"]),
+        ("", &path("/rooms/{id}"), "", &["path-pattern"]),
+        ("", &path("/a:b"), "", &[]),
+        ("", &path("/a{b}"), "", &[]),
+        ("", "path_prefix = \"/a/*/b\"", "", &["path-pattern"]),
+    ]);
+}
+
+#[test]
+fn clients_that_are_gone_without_a_word() {
+    let off = "keepalive = \"off\"";
+    let found: &[&str] = &["no-liveness"];
+    check(&[
+        ("", "timeouts.idle = \"off\"", "", found),
+        ("", "timeouts = { idle = \"off\", ping = \"25s\" }", "", &[]),
+        (
+            "",
+            "timeouts = { idle = \"off\", max_age = \"12h\" }",
+            "",
+            &[],
+        ),
+        (off, "", "", found),
+        (off, "timeouts.ping = \"25s\"", "", &[]),
+        ("", "", off, &[]),
+        (
+            "",
+            "timeouts.idle = \"off\"",
+            off,
+            &["no-liveness", "no-liveness"],
+        ),
+    ]);
+}
+
+#[test]
+fn checks_that_last_longer_than_their_interval() {
+    let health = |times: &str| format!("health = {{ tcp = {{}}{times} }}");
+    check(&[
+        ("", "", &health(""), &[]),
+        ("", "", &health(", interval = \"1s\""), &["slow-check"]),
+        ("", "", &health(", timeout = \"6s\""), &["slow-check"]),
+        ("", "", &health(", interval = \"2s\""), &[]),
+    ]);
 }

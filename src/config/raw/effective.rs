@@ -88,9 +88,21 @@ impl Secrets {
                 let shown = list.iter().map(|it| self.value(each, it.get_ref()));
                 Value::Array(shown.collect())
             }
+            // What may be written in short is shown in full, so that both ways are the same configuration.
+            (ValueKind::List(_), DeValue::String(text)) => json!([self.address(text)]),
+            (ValueKind::Table(declared), DeValue::String(text)) => self.lone(declared, text),
             (_, DeValue::String(text)) => json!(self.address(text)),
             _ => plain(written),
         }
+    }
+
+    /// A table that is written as the value of its only required key.
+    fn lone(self, declared: &KeyTable, text: &str) -> Value {
+        let mut shown = self.table(declared, &DeTable::new());
+        if let (Some(key), Some(table)) = (declared.lone_key(), shown.as_object_mut()) {
+            table.insert(key.name.to_owned(), json!(text));
+        }
+        shown
     }
 
     /// The text that replaces `secret`.

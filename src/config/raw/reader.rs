@@ -1,14 +1,16 @@
 //! Reads TOML tables and values by their declarations.
 
+mod advice;
+mod text;
+
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigValue, Located, Section};
-use crate::config::diagnostic::{Code, Diagnostic, nearest};
+use super::{ConfigValue, Located, Section, cure};
+use crate::config::diagnostic::{Code, Diagnostic, Severity, nearest};
 use crate::config::keys::{ConfigKey, KeyStatus, KeyTable, ValueKind};
-use crate::config::model::{Piece, Template, Variable};
 use crate::config::value;
 
 pub(super) struct Reader<'a> {
@@ -24,14 +26,16 @@ impl Reader<'_> {
         span: Range<usize>,
     ) -> Section {
         let mut section = Section::empty(declared);
+        let before = self.diagnostics.len();
         for (name, value) in tree {
             let Some(key) = declared.key(name.get_ref()) else {
-                self.unknown(declared, name);
+                section.doubtful.extend(self.unknown(declared, name));
                 continue;
             };
             let read = self.key(key, value);
-            if let Some(read) = &read {
-                self.check_status(key, read, name.span());
+            match &read {
+                Some(read) => self.check_status(key, read, name.span()),
+                None => section.doubtful.push(key.name),
             }
             let at = Located {
                 span: value.span(),
@@ -51,10 +55,17 @@ impl Reader<'_> {
                 );
             }
         }
+        let mut found = self.diagnostics.iter().skip(before);
+        section.is_flawed = found.any(|each| each.severity == Severity::Error);
         section
     }
 
-    fn unknown(&mut self, declared: &KeyTable, name: &Spanned<impl AsRef<str>>) {
+    /// Reports a key that does not exist; returns the one that was probably meant.
+    fn unknown(
+        &mut self,
+        declared: &KeyTable,
+        name: &Spanned<impl AsRef<str>>,
+    ) -> Option<&'static str> {
         let written = name.get_ref().as_ref();
         let known: Vec<&str> = declared.keys.iter().map(|key| key.name).collect();
         let diagnostic = Diagnostic::error(
@@ -62,11 +73,15 @@ impl Reader<'_> {
             name.span(),
             format!("unknown key `{written}`"),
         );
-        self.diagnostics
-            .push(diagnostic.hint(match nearest(written, &known) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("the keys of this table are: {}", known.join(", ")),
-            }));
+        let near = nearest(written, &known);
+        let cure = cure::of_key(declared, written);
+        let hint = match (&cure, near) {
+            (Some((_, cure)), _) => cure.clone(),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) => format!("the keys of this table are: {}", known.join(", ")),
+        };
+        self.diagnostics.push(diagnostic.hint(hint));
+        cure.map(|(key, _)| key).or(near)
     }
 
     /// Warns about a key that has no effect yet, unless its value is the default.
@@ -85,9 +100,27 @@ impl Reader<'_> {
         key: &'static ConfigKey,
         value: &Spanned<DeValue<'_>>,
     ) -> Option<ConfigValue> {
-        let read = self.value(&key.kind, value)?;
+        let before = self.diagnostics.len();
+        let read = self.value_of(key, value);
+        self.add_cures(before, key, value);
+        let read = read?;
         self.check_bounds(key, &key.kind, &read, value.span())
             .then_some(read)
+    }
+
+    fn value_of(
+        &mut self,
+        key: &'static ConfigKey,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<ConfigValue> {
+        if let (ValueKind::Map(kind), DeValue::Table(tree)) = (&key.kind, value.get_ref())
+            && let Some((message, hint)) = cure::of_nameless(key, kind, tree)
+        {
+            let error = Diagnostic::error(Code::Missing, value.span(), message);
+            self.diagnostics.push(error.hint(hint));
+            return None;
+        }
+        self.value(&key.kind, value)
     }
 
     /// Whether a value, and everything in it, is within the bounds of its kind.
@@ -141,6 +174,9 @@ impl Reader<'_> {
             (ValueKind::Table(declared), DeValue::Table(tree)) => Some(ConfigValue::Section(
                 self.table(declared, tree, value.span()),
             )),
+            (ValueKind::Table(declared), DeValue::String(_)) if kind.takes_text() => {
+                self.lone(declared, value).map(ConfigValue::Section)
+            }
             (ValueKind::Map(kind), DeValue::Table(tree)) => {
                 self.check_names(tree);
                 Some(self.map(kind, tree))
@@ -152,6 +188,13 @@ impl Reader<'_> {
                     value: self.value(kind, each).unwrap_or(ConfigValue::Broken),
                 };
                 Some(ConfigValue::List(list.iter().map(each).collect()))
+            }
+            (ValueKind::List(kind), DeValue::String(_)) if kind.takes_text() => {
+                let only = Located {
+                    span: value.span(),
+                    value: self.value(kind, value)?,
+                };
+                Some(ConfigValue::List(vec![only]))
             }
             (ValueKind::Bool, DeValue::Boolean(value)) => Some(ConfigValue::Bool(*value)),
             (ValueKind::Integer { .. } | ValueKind::Number { .. }, DeValue::Integer(number)) => {
@@ -171,14 +214,11 @@ impl Reader<'_> {
             (ValueKind::Template, DeValue::String(text)) => {
                 self.template(text, value.span()).map(ConfigValue::Template)
             }
-            (_, DeValue::String(text)) if kind.is_textual() => {
+            (ValueKind::OneOf(names), DeValue::String(text)) => {
+                self.one_of(names, kind, text, value.span())
+            }
+            (_, DeValue::String(text)) if kind.takes_text() => {
                 let text = self.expand(text, value.span())?;
-                if let ValueKind::OneOf(names) = kind
-                    && !names.contains(&text.as_str())
-                {
-                    self.none_of(names, kind, &text, value.span());
-                    return None;
-                }
                 let parsed = parse(kind, text);
                 parsed
                     .map_err(|error| self.invalid(value.span(), error))
@@ -189,6 +229,38 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// A table that is written as the value of its only required key.
+    fn lone(
+        &mut self,
+        declared: &'static KeyTable,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<Section> {
+        let key = declared.lone_key()?;
+        let mut section = Section::empty(declared);
+        let at = Located {
+            span: value.span(),
+            value: self.key(key, value)?,
+        };
+        section.written.insert(key.name, at);
+        Some(section)
+    }
+
+    /// One of these words. `kind` has all that is possible instead.
+    fn one_of(
+        &mut self,
+        names: &[&str],
+        kind: &ValueKind,
+        text: &str,
+        span: Range<usize>,
+    ) -> Option<ConfigValue> {
+        let text = self.expand(text, span.clone())?;
+        if names.contains(&text.as_str()) {
+            return Some(ConfigValue::Text(text));
+        }
+        self.none_of(names, kind, &text, span);
+        None
     }
 
     /// Reads a value by the first alternative that it fits. If only one alternative has its type, the
@@ -203,8 +275,13 @@ impl Reader<'_> {
             .iter()
             .filter(|kind| kind.takes(value.get_ref()))
             .collect();
-        if let [only] = fitting.as_slice() {
-            return self.value(only, value);
+        match (fitting.as_slice(), value.get_ref()) {
+            // The value may have been meant for another alternative, such as a number.
+            ([ValueKind::OneOf(names)], DeValue::String(text)) => {
+                return self.one_of(names, kind, text, value.span());
+            }
+            ([only], _) => return self.value(only, value),
+            _ => {}
         }
         if fitting.is_empty() {
             self.wrong_type(kind, value);
@@ -223,7 +300,12 @@ impl Reader<'_> {
                 return read;
             }
         }
-        self.invalid(value.span(), format!("expected {}", kind.expected()));
+        let found = match value.get_ref() {
+            DeValue::String(text) => format!(", found `\"{text}\"`"),
+            _ => String::new(),
+        };
+        let message = format!("expected {}{found}", kind.expected());
+        self.invalid(value.span(), message);
         None
     }
 
@@ -267,6 +349,7 @@ impl Reader<'_> {
     fn map(&mut self, kind: &'static ValueKind, tree: &DeTable<'_>) -> ConfigValue {
         let mut entries = Vec::with_capacity(tree.len());
         for (name, value) in tree {
+            let before = self.diagnostics.len();
             let name = Located {
                 span: name.span(),
                 value: name.get_ref().to_string(),
@@ -275,6 +358,7 @@ impl Reader<'_> {
                 span: value.span(),
                 value: self.value(kind, value).unwrap_or(ConfigValue::Broken),
             };
+            self.suggest_name(before, &name.value, &value, tree);
             entries.push((name, value));
         }
         ConfigValue::Map(entries)
@@ -296,61 +380,6 @@ impl Reader<'_> {
             self.invalid(span, format!("expected {}", kind.expected()));
         }
         value
-    }
-
-    /// Replaces `${NAME}` by the environment variable.
-    fn expand(&mut self, text: &str, span: Range<usize>) -> Option<String> {
-        let pieces = self.pieces(text, span, &|_| None)?;
-        let text = |piece| match piece {
-            Piece::Text(text) => Some(String::from(text)),
-            Piece::Variable(_) => None,
-        };
-        pieces.into_iter().map(text).collect()
-    }
-
-    /// The same, but keeps variables that stand for properties of a request.
-    fn template(&mut self, text: &str, span: Range<usize>) -> Option<Template> {
-        self.pieces(text, span, &Variable::named).map(Template::new)
-    }
-
-    fn pieces(
-        &mut self,
-        text: &str,
-        span: Range<usize>,
-        variable: &dyn Fn(&str) -> Option<Variable>,
-    ) -> Option<Vec<Piece>> {
-        let mut pieces = Vec::new();
-        let mut before = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((text, after)) = rest.split_once("${") {
-            before.push_str(text);
-            let Some((name, after)) = after.split_once('}') else {
-                self.invalid(span, "`${` is not closed by `}`".to_owned());
-                return None;
-            };
-            if let Some(variable) = variable(name) {
-                pieces.push(Piece::Text(std::mem::take(&mut before).into()));
-                pieces.push(Piece::Variable(variable));
-            } else if let Some(value) = (self.environment)(name) {
-                before.push_str(&value);
-            } else {
-                let message = format!("environment variable `{name}` is not set");
-                let diagnostic = Diagnostic::error(Code::Environment, span, message);
-                self.diagnostics.push(if variable("host").is_some() {
-                    diagnostic.hint(format!(
-                        "the variables of a request are: {}",
-                        Variable::NAMES.join(", ")
-                    ))
-                } else {
-                    diagnostic
-                });
-                return None;
-            }
-            rest = after;
-        }
-        before.push_str(rest);
-        pieces.push(Piece::Text(before.into()));
-        Some(pieces)
     }
 
     fn wrong_type(&mut self, kind: &ValueKind, value: &Spanned<DeValue<'_>>) {

@@ -11,6 +11,10 @@ use crate::config::keys::{ConfigKey, KeyTable, ValueKind};
 pub(in crate::config) struct Section {
     declared: &'static KeyTable,
     pub(in crate::config) written: BTreeMap<&'static str, Located<ConfigValue>>,
+    /// Keys whose values are wrong, or whose names were probably misspelt: what they say is unknown.
+    pub(in crate::config) doubtful: Vec<&'static str>,
+    /// Whether an error was reported about anything in the table.
+    pub(in crate::config) is_flawed: bool,
 }
 
 impl PartialEq for Section {
@@ -23,6 +27,11 @@ impl Section {
     /// The value that was written for `name`.
     pub(in crate::config) fn written(&self, name: &str) -> Option<&Located<ConfigValue>> {
         self.written.get(name)
+    }
+
+    /// Whether one of these keys may be meant by a key that was misspelt.
+    pub(in crate::config) fn may_mean(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.doubtful.contains(key))
     }
 
     /// Whether anything was written under `name`, valid or not.
@@ -120,9 +129,10 @@ impl Section {
         }
     }
 
-    /// A table, if it was written.
+    /// A table, if it was written. A broken one is reported, and must not be taken for an empty one.
     pub(in crate::config) fn optional(&self, name: &str) -> Option<Self> {
-        self.written(name).map(|_| self.section(name))
+        let written = self.written(name)?;
+        (written.value != ConfigValue::Broken).then(|| self.section(name))
     }
 
     /// Tables by the names that the file gave them.
@@ -158,6 +168,8 @@ impl Section {
         Self {
             declared,
             written: BTreeMap::new(),
+            doubtful: Vec::new(),
+            is_flawed: false,
         }
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
 use super::super::Builder;
+use super::literal::has_host;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
     FixedResponse, LeadsTo, Piece, Redirect, Respond, Split, SplitBranch, Template, Variable,
@@ -48,6 +49,10 @@ impl Builder<'_> {
         let written = |name: &&str| section.written(name).is_some();
         let mut named = DESTINATIONS.into_iter().filter(written);
         let Some(name) = named.next() else {
+            // A misspelt key, which was reported, may be one of them.
+            if section.may_mean(&DESTINATIONS) {
+                return None;
+            }
             let message =
                 "the route leads nowhere: it has no `upstream`, `split`, `redirect` or `respond`";
             self.diagnostics
@@ -235,7 +240,7 @@ fn leads_somewhere(template: &Template) -> bool {
                 .find_map(|scheme| text.strip_prefix(scheme));
             let local = text.strip_prefix('/');
             match (absolute, local) {
-                (Some(rest), _) => !rest.is_empty() || next.is_some(),
+                (Some(rest), _) => has_host(rest) || rest.is_empty() && next.is_some(),
                 // Browsers read `//host` and `/\host` as another host (WHATWG URL), so the text after the
                 // slash must be fixed and must not begin with a slash.
                 (None, Some(rest)) => {

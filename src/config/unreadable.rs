@@ -1,0 +1,166 @@
+//! Why a file cannot be read: whose it is, and who this process is.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD};
+
+/// A reason, and what to do about it.
+pub(super) struct Unreadable {
+    pub(super) why: String,
+    pub(super) hint: Option<String>,
+}
+
+/// A file or folder, and who may do what with it.
+struct Ownership {
+    owner: String,
+    group: String,
+    mode: u32,
+}
+
+/// Why `path` cannot be read, which failed with `error`.
+pub(super) fn explain(path: &Path, error: &io::Error) -> Unreadable {
+    let unknown = || Unreadable {
+        why: words(error),
+        hint: None,
+    };
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return unknown();
+    }
+    let culprit = culprit(path);
+    let Ok(metadata) = fs::metadata(culprit) else {
+        return unknown();
+    };
+    let process = rustix::process::geteuid().as_raw();
+    let group = rustix::process::getegid().as_raw();
+    let us = user(process);
+    let ownership = Ownership {
+        owner: user(metadata.uid()),
+        group: self::group(metadata.gid()),
+        mode: metadata.mode() & 0o7777,
+    };
+    let what = match culprit == path {
+        true => "it".to_owned(),
+        false => format!("folder `{}`", culprit.display()),
+    };
+    Unreadable {
+        why: denied(&what, &ownership, &us),
+        hint: Some(remedy(path, culprit, &self::group(group))),
+    }
+}
+
+/// The text of an error of the system, without its number.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+fn denied(what: &str, ownership: &Ownership, us: &str) -> String {
+    let Ownership { owner, group, mode } = ownership;
+    format!(
+        "permission denied: {what} belongs to user {owner} and group {group} with mode {mode:04o}, \
+         and this process runs as user {us}"
+    )
+}
+
+fn remedy(path: &Path, culprit: &Path, our_group: &str) -> String {
+    let (mode, shown) = match culprit == path {
+        true => ("g+r", path.display()),
+        false => ("g+x", culprit.display()),
+    };
+    let mut text = format!("chgrp {our_group} {shown} && chmod {mode} {shown}");
+    if our_group == "root" {
+        // The superuser may read everything: something else denies it.
+        text.clear();
+        let _ = write!(
+            text,
+            "a security module or a sandbox of systemd may deny it"
+        );
+    }
+    text
+}
+
+/// The folder on the way to `path` that this process may not enter, or `path` itself.
+fn culprit(path: &Path) -> &Path {
+    let mut folders: Vec<&Path> = path.ancestors().skip(1).collect();
+    folders.reverse();
+    let is_closed = |folder: &&Path| {
+        let is_here = folder.as_os_str().is_empty();
+        !is_here && rustix::fs::accessat(CWD, *folder, Access::EXEC_OK, AtFlags::EACCESS).is_err()
+    };
+    folders.into_iter().find(is_closed).unwrap_or(path)
+}
+
+/// The name of a user, or its number.
+pub(crate) fn user(uid: u32) -> String {
+    name_in("/etc/passwd", uid).unwrap_or_else(|| uid.to_string())
+}
+
+fn group(gid: u32) -> String {
+    name_in("/etc/group", gid).unwrap_or_else(|| gid.to_string())
+}
+
+fn name_in(file: &str, number: u32) -> Option<String> {
+    named(&fs::read_to_string(file).ok()?, number)
+}
+
+/// The name with this number in a file of users or groups (`passwd(5)`).
+fn named(text: &str, number: u32) -> Option<String> {
+    let entry = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)?.parse() == Ok(number)).then(|| name.to_owned())
+    };
+    text.lines().find_map(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_are_named() {
+        let ownership = Ownership {
+            owner: "root".to_owned(),
+            group: "ssl-cert".to_owned(),
+            mode: 0o640,
+        };
+        assert_eq!(
+            denied("it", &ownership, "tidegate"),
+            "permission denied: it belongs to user root and group ssl-cert with mode 0640, \
+             and this process runs as user tidegate"
+        );
+        let key = Path::new("/etc/tidegate/chat.key");
+        assert_eq!(
+            remedy(key, key, "tidegate"),
+            "chgrp tidegate /etc/tidegate/chat.key && chmod g+r /etc/tidegate/chat.key"
+        );
+        assert!(remedy(key, Path::new("/etc/tidegate"), "tidegate").contains("chmod g+x"));
+        assert!(!remedy(key, key, "root").contains("chgrp"));
+    }
+
+    #[test]
+    fn names_of_users_come_from_their_file() {
+        let text = "root:x:0:0:root:/root:/bin/sh\n\nbroken\ntidegate:x:998:997::/:/none\n";
+        assert_eq!(named(text, 998).as_deref(), Some("tidegate"));
+        assert_eq!(named(text, 0).as_deref(), Some("root"));
+        assert_eq!(named(text, 5), None);
+        assert_eq!(named("root:x\n", 0), None);
+    }
+
+    #[test]
+    fn other_errors_keep_their_words() {
+        let missing = explain(
+            Path::new("none.pem"),
+            &fs::read("/none/none.pem").unwrap_err(),
+        );
+        assert_eq!(missing.why, "No such file or directory");
+        assert!(missing.hint.is_none());
+    }
+}
