@@ -37,6 +37,9 @@ struct Cli {
     verbose: bool,
 }
 
+/// The configuration file of `run` and `check` unless they are given another one.
+const DEFAULT_CONFIG: &str = "/etc/tidegate/config.toml";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success; for `run`: an orderly stop
@@ -65,14 +68,14 @@ enum Command {
             long,
             short,
             value_name = "FILE",
-            default_value = "/etc/tidegate/config.toml"
+            default_value = DEFAULT_CONFIG
         )]
         config: PathBuf,
     },
     /// Check a configuration file and everything it references; report all problems
     Check {
-        /// The configuration file
-        #[arg(value_name = "FILE")]
+        /// The configuration file; `-` reads it from standard input
+        #[arg(value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
         /// Print the result as one JSON object
         #[arg(long)]

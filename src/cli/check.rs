@@ -9,9 +9,19 @@ use tidegate::config::{self, Report};
 
 use super::{ExitStatus, colour, err, out};
 
+/// What stands for standard input on the command line, and what reports call it.
+const STDIN: (&str, &str) = ("-", "<stdin>");
+
 /// Reports everything that is wrong with a file.
 pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
-    let loaded = config::load(path);
+    let (dash, stdin) = STDIN;
+    let (path, loaded) = match path == Path::new(dash) {
+        true => (
+            Path::new(stdin),
+            config::load_stream(std::io::stdin().lock(), stdin),
+        ),
+        false => (path, config::load(path)),
+    };
     let report = match &loaded {
         Ok(loaded) => &loaded.warnings,
         Err(report) => report,
