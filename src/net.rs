@@ -9,6 +9,8 @@ pub mod socket_file;
 pub mod keepalive;
 pub mod memory;
 pub mod bind;
+mod socket_holder;
+pub mod listen_error;
 pub mod inherited;
 pub mod stream;
 pub mod turns;

@@ -16,6 +16,7 @@ use crate::admin::view::View;
 use crate::config::model::{Admin, Bind};
 use crate::net::bind::ListeningSocket;
 use crate::net::inherited::{InheritedSockets, Purpose, SocketId};
+use crate::net::listen_error::ListenFailure;
 
 /// The running servers. Dropping this closes them.
 #[derive(Debug)]
@@ -51,14 +52,15 @@ impl AdminSockets {
             let bound = inherited.map_or_else(|| ListeningSocket::bind(bind), Ok)?;
             Ok((id, bound))
         };
-        let public = admin.metrics_bind.as_ref().map(|bind| {
-            bound(bind, Purpose::Metrics).map_err(|error| StartError::Admin(bind.clone(), error))
-        });
+        let public = admin
+            .metrics_bind
+            .as_ref()
+            .map(|bind| bound(bind, Purpose::Metrics).map_err(|error| unbound(bind, error)));
         let public = public.transpose()?;
         let api = match &admin.bind {
             Some(_) if admin.is_default => open_default(admin, inherited),
             Some(bind) => {
-                let failed = |error| StartError::Admin(bind.clone(), error);
+                let failed = |error| unbound(bind, error);
                 Some(bound(bind, Purpose::Admin).map_err(failed)?)
             }
             None => None,
@@ -107,6 +109,14 @@ fn open_default(
         "not serving the admin interface: `tidegate status` and the other commands will not reach this process"
     );
     None
+}
+
+fn unbound(bind: &Bind, error: io::Error) -> StartError {
+    StartError::Admin {
+        bind: bind.clone(),
+        place: None,
+        source: ListenFailure::new(bind, error),
+    }
 }
 
 impl AdminServers {

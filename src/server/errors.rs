@@ -1,11 +1,13 @@
 //! Why the process does not start, or a configuration is rejected.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use super::file_thread::FileThreadError;
-use crate::config::Report;
 use crate::config::model::Bind;
+use crate::config::{BindPlaces, Report};
+use crate::net::listen_error::ListenFailure;
 use crate::net::tls::TlsError;
 use crate::observe::recorder::AccessLogError;
 use crate::snapshot::SnapshotError;
@@ -26,8 +28,15 @@ pub enum StartError {
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
     /// The admin interface cannot listen.
-    #[error("admin: cannot listen on `{0}`: {1}")]
-    Admin(Bind, #[source] io::Error),
+    #[error("{}admin: cannot listen on `{bind}`: {source}", Place(.place.as_deref()))]
+    Admin {
+        /// The address.
+        bind: Bind,
+        /// Where it is written.
+        place: Option<String>,
+        /// The reason.
+        source: ListenFailure,
+    },
     /// An upgrade started this process, and the previous process does not hand over.
     #[error("the previous process did not hand over: {0}")]
     Succession(#[source] io::Error),
@@ -36,7 +45,28 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
+/// A place in the configuration file, in front of a message.
+struct Place<'a>(Option<&'a str>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |place| write!(f, "{place}: "))
+    }
+}
+
 impl StartError {
+    /// The same, with the place of the address that it concerns.
+    pub(super) fn located(self, places: &BindPlaces) -> Self {
+        match self {
+            Self::Admin { bind, source, .. } => Self::Admin {
+                place: places.of(&bind).map(str::to_owned),
+                bind,
+                source,
+            },
+            other => other,
+        }
+    }
+
     /// Every error, one line each.
     pub(super) fn lines(&self) -> Vec<String> {
         match self {
@@ -89,14 +119,16 @@ impl ReloadError {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListenError {
     /// An address cannot be bound.
-    #[error("listener `{listener}`: cannot listen on `{bind}`: {source}")]
+    #[error("{}listener `{listener}`: cannot listen on `{bind}`: {source}", Place(.place.as_deref()))]
     Bind {
+        /// Where the address is written.
+        place: Option<String>,
         /// The name of the listener.
         listener: Arc<str>,
         /// The address.
         bind: Bind,
-        /// The error of the system.
-        source: io::Error,
+        /// The reason.
+        source: ListenFailure,
     },
     /// TLS cannot be set up.
     #[error("listener `{listener}`: {source}")]
@@ -106,4 +138,24 @@ pub(super) enum ListenError {
         /// The error.
         source: TlsError,
     },
+}
+
+impl ListenError {
+    /// The same, with the place of the address that it concerns.
+    pub(super) fn located(self, places: &BindPlaces) -> Self {
+        match self {
+            Self::Bind {
+                listener,
+                bind,
+                source,
+                ..
+            } => Self::Bind {
+                place: places.of(&bind).map(str::to_owned),
+                listener,
+                bind,
+                source,
+            },
+            other => other,
+        }
+    }
 }

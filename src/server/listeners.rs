@@ -29,6 +29,7 @@ use crate::drain::{Drain, Urgency};
 use crate::handover::state::InheritedListeners;
 use crate::net::admission::Admission;
 use crate::net::bind::ListeningSocket;
+use crate::net::listen_error::ListenFailure;
 use crate::net::listener::Listener;
 use crate::net::listener_limits::Gate;
 use crate::net::tls_tickets::TicketKeys;
@@ -135,6 +136,7 @@ impl Listeners {
                 Ok(bound) => self.open(key, &name, bound).await,
                 // Too late to fail: the rest of the configuration is in effect already.
                 Err(error) => {
+                    let error = ListenFailure::new(&key.bind, error);
                     tracing::error!(listener = %name, address = %key.bind, %error, "cannot listen");
                 }
             }

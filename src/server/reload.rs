@@ -216,13 +216,15 @@ impl Reloader {
     pub(super) async fn apply(&mut self, loaded: Loaded) -> Result<ReloadOutcome, ReloadError> {
         log_warnings(&loaded.warnings);
         let mut shown = describe(&loaded);
+        let places = loaded.bind_places;
         let config = loaded.config;
         shown.needs_restart = self.at_next_start(&config);
         let shown = Arc::new(shown);
         // Of the text in effect, if that was parsed again: an edit of the file still counts as a change.
         let fingerprint = of_inputs(&config.inputs);
         // Everything that can fail comes first, and leaves what is in effect untouched.
-        let plan = self.listeners.plan(&config.listeners)?;
+        let plan = self.listeners.plan(&config.listeners);
+        let plan = plan.map_err(|error| error.located(&places))?;
         if only_certificates_changed(&config, &self.fingerprint, &fingerprint) {
             self.listeners.apply(plan).await;
             self.fingerprint = fingerprint;

@@ -93,7 +93,9 @@ impl Process {
         let files = FileWatch::new();
         let (view, orders) = base.view(loaded, logging, inheritance.generation);
         let older = inheritance.older();
-        let admin_sockets = AdminSockets::open(&config.admin, &mut inheritance.listeners.sockets)?;
+        let places = &loaded.bind_places;
+        let admin_sockets = AdminSockets::open(&config.admin, &mut inheritance.listeners.sockets)
+            .map_err(|error| error.located(places))?;
         let Base {
             shared,
             workers,
@@ -104,7 +106,8 @@ impl Process {
         let (passed, inherited) = (inheritance.passed, inheritance.listeners);
         let mut listeners = Listeners::new(&workers, &admission, descriptors, passed, inherited);
         // Binds everything but accepts nothing: the predecessor still serves the same addresses.
-        let plan = listeners.plan(&config.listeners)?;
+        let plan = listeners.plan(&config.listeners);
+        let plan = plan.map_err(|error| error.located(places))?;
         prepared(predecessor).await?;
         let memory = memory::start(&shared, &view.workers);
         // Nothing fails from here on: the predecessor has given its permission.

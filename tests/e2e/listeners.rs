@@ -111,12 +111,25 @@ async fn an_address_in_use_is_a_clear_error() {
     // Workers share their addresses with each other, but not with another process.
     let echo = Echo::start("echo").await;
     let other = Proxy::start(&simple(&[echo.address])).await;
-    for address in [taken.local_addr().unwrap(), other.address()] {
+    let here = std::process::id();
+    for (address, holder) in [
+        (taken.local_addr().unwrap(), here),
+        (other.address(), other.pid()),
+    ] {
         let config = simple(&[echo.address]).replace("127.0.0.1:0", &address.to_string());
         let mut proxy = Proxy::spawn(Arc::new(TempDir::new().unwrap()), &config, |_| {});
         assert_eq!(proxy.exit().await, 3);
-        let expected = format!("error: listener `main`: cannot listen on `{address}`: ");
-        until("the reason", || proxy.log().text().contains(&expected)).await;
+        let file = std::fs::read_to_string(proxy.folder().join("config.toml")).unwrap();
+        let line = 1 + file
+            .lines()
+            .position(|line| line.starts_with("bind"))
+            .unwrap();
+        let expected = format!(
+            "config.toml:{line}: listener `main`: cannot listen on `{address}`: the address is in use by `"
+        );
+        let holder = format!("` (process {holder})");
+        let explains = |line: &str| line.contains(&expected) && line.contains(&holder);
+        until("the reason", || proxy.log().text().lines().any(explains)).await;
     }
 }
 

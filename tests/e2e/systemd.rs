@@ -492,7 +492,7 @@ async fn a_socket_name_that_is_not_passed_is_a_clear_error() {
     let sockets = [listener().into(), listener().into()];
     let mut proxy = activated(&folder, &config, sockets, "web:api");
     assert_eq!(proxy.exit().await, 3);
-    let expected = "error: listener `main`: cannot listen on `systemd:wbe`: \
+    let expected = ": listener `main`: cannot listen on `systemd:wbe`: \
                     no socket with that name was passed; available: `api`, `web`";
     until("the reason", || proxy.log().text().contains(expected)).await;
     let mut proxy = Proxy::spawn(Arc::clone(&folder), &config, |_| {});

@@ -8,6 +8,7 @@ use super::socket_key::SocketKey;
 use super::{DrainedListener, Listeners};
 use crate::config::model;
 use crate::drain::Urgency;
+use crate::net::listen_error::ListenFailure;
 use crate::server::errors::ListenError;
 
 /// Why a listener was not drained or put back.
@@ -88,11 +89,11 @@ impl Listeners {
             match self.bind(&key) {
                 Ok(sockets) => bound.push((key, sockets)),
                 Err(source) => {
-                    let listener = name;
                     return Err(ListenError::Bind {
-                        listener,
+                        source: ListenFailure::new(&bind, source),
+                        place: None,
+                        listener: name,
                         bind,
-                        source,
                     }
                     .into());
                 }

@@ -10,6 +10,7 @@ use crate::config;
 use crate::config::model::{self, Bind};
 use crate::handover::state::ListenerTickets;
 use crate::net::bind::ListeningSocket;
+use crate::net::listen_error::ListenFailure;
 use crate::net::listener::ListenerSettings;
 use crate::net::tls::{self, TlsError};
 use crate::net::tls_tickets::TicketKeys;
@@ -79,7 +80,8 @@ impl Listeners {
                     return Err(ListenError::Bind {
                         listener: Arc::clone(name),
                         bind: key.bind.clone(),
-                        source,
+                        source: ListenFailure::new(&key.bind, source),
+                        place: None,
                     });
                 }
             }
