@@ -166,7 +166,7 @@ impl<'a> Forwarded<'a> {
         };
         access::check(&wanted, subject, &parts.headers)?;
         let upstream = self.route.any_upstream();
-        upstream.map_or(Err(Rejection::RedirectOnly.into()), |upstream| Ok(upstream))
+        Ok(upstream.ok_or(Rejection::RedirectOnly)?)
     }
 
     /// The request for this endpoint, with the changes that the route makes to a client's.

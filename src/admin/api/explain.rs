@@ -247,15 +247,7 @@ impl Visit<'_> {
             Intent::Handshake(handshake) => Some(handshake),
             Intent::Plain => None,
         };
-        let is_limited = match handshake {
-            Some(_) => self.listener.limits_handshakes,
-            None => self.listener.limits_requests,
-        };
-        if is_limited {
-            let what = handshake.map_or("requests", |_| "handshakes");
-            let depends = format!("how often such {what} come: the listener limits their rate");
-            explained.depends_on.push(depends);
-        }
+        self.note_rate_limit(handshake.is_some(), explained);
         let Some(route) = self.route(&target, handshake, explained)? else {
             return self.no_route(handshake.is_some(), &target, explained);
         };
@@ -310,6 +302,18 @@ impl Visit<'_> {
         let restored = rewrite.strip.as_deref().filter(|_| rewrite.restore);
         explained.restored_prefix = restored.map(Into::into);
         self.endpoint(&route, &target, explained)
+    }
+
+    /// Notes that the listener limits the rate of such requests, if it does.
+    fn note_rate_limit(&self, is_handshake: bool, explained: &mut ExplainResponse) {
+        let (is_limited, what) = match is_handshake {
+            true => (self.listener.limits_handshakes, "handshakes"),
+            false => (self.listener.limits_requests, "requests"),
+        };
+        if is_limited {
+            let depends = format!("how often such {what} come: the listener limits their rate");
+            explained.depends_on.push(depends);
+        }
     }
 
     fn route(
