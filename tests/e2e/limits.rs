@@ -291,7 +291,12 @@ async fn a_limit_of_bodies_is_explained_and_planned() {
     let (proxy, operator) = Operator::start(&config).await;
     let explain = |url: &'static str| {
         let operator = &operator;
-        async move { operator.post("/v1/explain", &json!({ "url": url })).await.1 }
+        async move {
+            operator
+                .post("/v1/explain", &json!({ "url": url, "listener": "main" }))
+                .await
+                .1
+        }
     };
     let plain = explain("http://a/upload").await;
     assert_eq!(
@@ -370,7 +375,7 @@ async fn plain_requests_of_an_address_keep_to_a_rate() {
     for expected in [refused(404, "no-route"), refused(429, "request-rate")] {
         assert_eq!(plain(&mut wire, "").await, expected);
     }
-    let asked = |url: &str| json!({ "url": url });
+    let asked = |url: &str| json!({ "url": url, "listener": "main" });
     let (_, explained) = operator.post("/v1/explain", &asked("http://a/x")).await;
     assert_eq!(
         explained["depends_on"],

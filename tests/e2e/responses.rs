@@ -106,7 +106,7 @@ async fn a_response_is_explained_and_a_reload_changes_it() {
         .concat()
     };
     let (proxy, operator) = Operator::start(&config("403")).await;
-    let asked = |url: &str| json!({ "url": url });
+    let asked = |url: &str| json!({ "url": url, "listener": "main" });
     let (_, explained) = operator.post("/v1/explain", &asked("ws://a/ws")).await;
     assert_eq!(
         (&explained["route"], &explained["response"]),

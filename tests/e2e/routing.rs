@@ -233,7 +233,12 @@ async fn handshakes_and_plain_requests_of_one_path_go_to_different_upstreams() {
     let explain = |scheme: &'static str| {
         let operator = &operator;
         let url = format!("{scheme}://a:{port}/chat");
-        async move { operator.post("/v1/explain", &json!({ "url": url })).await.1 }
+        async move {
+            operator
+                .post("/v1/explain", &json!({ "url": url, "listener": "main" }))
+                .await
+                .1
+        }
     };
     for (scheme, route, other, why) in [
         (

@@ -230,7 +230,7 @@ async fn a_split_is_explained_and_planned() {
     let config = |weights| split(weights, by, upstreams);
     let (proxy, operator) = Operator::start(&config([90, 10])).await;
     let explain = |headers: Value| {
-        let asked = json!({ "url": "ws://a/chat", "headers": headers });
+        let asked = json!({ "url": "ws://a/chat", "listener": "main", "headers": headers });
         let operator = &operator;
         async move { operator.post("/v1/explain", &asked).await.1 }
     };
@@ -268,7 +268,9 @@ async fn a_split_is_explained_and_planned() {
     );
     let why = explained["split"]["why"].as_str().unwrap();
     assert!(why.starts_with("no endpoint of `blue` can serve"), "{why}");
-    let printed = operator.run(&["explain", "ws://a/chat"]).await;
+    let printed = operator
+        .run(&["explain", "ws://a/chat", "--listener", "main"])
+        .await;
     for line in [
         "split     green (weight 10): no endpoint",
         "then blue (weight 90, down)",
