@@ -16,6 +16,9 @@ const USER_FOLDER: &str = "XDG_RUNTIME_DIR";
 /// The socket in that folder.
 const IN_USER_FOLDER: &str = "tidegate/admin.sock";
 
+/// The bits of a mode with which the group or everybody may write.
+const OTHERS_MAY_WRITE: u32 = 0o022;
+
 /// The paths of the socket, the preferred one first.
 pub fn places() -> Vec<PathBuf> {
     of_user_folder(env::var_os(USER_FOLDER))
@@ -33,23 +36,50 @@ fn of_user_folder(folder: Option<OsString>) -> Vec<PathBuf> {
 /// Makes the folder of a place if it is missing.
 ///
 /// # Errors
-/// The error of the system, or the folder of the user belongs to another one, which could replace the socket.
+/// The error of the system, or another user could replace the socket.
 pub fn make_folder(place: &Path) -> io::Result<()> {
     let (Some(folder), is_shared) = (place.parent(), place == Path::new(Admin::PATH)) else {
         return Ok(());
     };
-    if !is_shared && owner(folder.parent().unwrap_or(folder))? != own_user() {
-        let error = format!("the folder in {USER_FOLDER} belongs to another user");
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
-    }
-    if folder.is_dir() {
-        return Ok(());
+    if !is_shared {
+        check_folder(folder.parent().unwrap_or(folder), false)?;
     }
     // The mode of the socket decides who may connect, so others have to be able to reach it.
     let mode = if is_shared { 0o755 } else { 0o700 };
-    DirBuilder::new().mode(mode).create(folder)?;
-    // The umask may have removed some of it.
-    fs::set_permissions(folder, Permissions::from_mode(mode))
+    match DirBuilder::new().mode(mode).create(folder) {
+        // The umask may have removed some of it.
+        Ok(()) => fs::set_permissions(folder, Permissions::from_mode(mode))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    check_folder(folder, is_shared)
+}
+
+/// Checks that a folder is a real one, belongs to root or to this user, and cannot be written to by others. With
+/// `root_decides` they may write to a folder of root: only root can make one in `/run`, and gives it the mode that it
+/// wants. A volume of Kubernetes, for example, is root's and everybody may write to it.
+fn check_folder(folder: &Path, root_decides: bool) -> io::Result<()> {
+    let found = fs::symlink_metadata(folder)?;
+    let owner = found.uid();
+    let wrong = if !found.is_dir() {
+        "is not a directory, or is a symbolic link".to_owned()
+    } else if owner != 0 && owner != own_user() {
+        format!("belongs to user {owner}, which is neither root nor the user of this process")
+    } else if found.mode() & OTHERS_MAY_WRITE != 0 && !(root_decides && owner == 0) {
+        format!(
+            "may be written to by others (mode {:o})",
+            found.mode() & 0o7777
+        )
+    } else {
+        return Ok(());
+    };
+    let error = format!("{} {wrong}", folder.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, error))
+}
+
+/// Whether the socket at `place` is that of another user.
+pub fn is_of_another(place: &Path) -> bool {
+    fs::symlink_metadata(place).is_ok_and(|it| it.uid() != own_user())
 }
 
 /// Whether a command of this user may trust the process of user `server` that listens at `place`: it is root's
@@ -59,7 +89,6 @@ pub fn is_trusted(place: &Path, server: u32) -> bool {
 }
 
 fn was_given_by_root(place: &Path, server: u32) -> io::Result<bool> {
-    const OTHERS_MAY_WRITE: u32 = 0o022;
     let folder = place.parent().unwrap_or(place);
     let above = fs::metadata(folder.parent().unwrap_or(folder))?;
     let only_root_writes = above.uid() == 0 && above.mode() & OTHERS_MAY_WRITE == 0;
@@ -102,6 +131,54 @@ mod tests {
         if own_user() != 0 {
             let error = make_folder(Path::new("/tidegate/admin.sock")).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_could_replace_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join(IN_USER_FOLDER);
+        let made = place.parent().unwrap();
+        let refused = |why: &str| {
+            let error = make_folder(&place).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            assert!(error.to_string().contains(why), "{error}");
+        };
+        let other = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(other.path(), made).unwrap();
+        refused("symbolic link");
+        fs::remove_file(made).unwrap();
+        fs::write(made, "").unwrap();
+        refused("is not a directory");
+        fs::remove_file(made).unwrap();
+        make_folder(&place).unwrap();
+        for mode in [0o1777, 0o770] {
+            let set = |path: &Path, mode| {
+                fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            };
+            set(made, mode);
+            refused("may be written to by others");
+            set(made, 0o700);
+            set(folder.path(), mode);
+            refused("may be written to by others");
+            set(folder.path(), 0o700);
+        }
+        if own_user() == 0 {
+            std::os::unix::fs::chown(made, Some(1), None).unwrap();
+            refused("belongs to user 1");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_another_user_is_known_by_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("admin.sock");
+        assert!(!is_of_another(&place));
+        let _socket = std::os::unix::net::UnixListener::bind(&place).unwrap();
+        assert!(!is_of_another(&place));
+        if own_user() == 0 {
+            std::os::unix::fs::chown(&place, Some(1), None).unwrap();
+            assert!(is_of_another(&place));
         }
     }
 

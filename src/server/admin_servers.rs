@@ -93,7 +93,11 @@ fn open_default(
         let made = default_socket::make_folder(place);
         match made.and_then(|()| ListeningSocket::bind(&bind)) {
             Ok(bound) => return Some((id, bound)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // The socket of another user does not stand in the way of this one's.
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && !default_socket::is_of_another(place) =>
+            {
                 let why =
                     "another process uses this socket: give each process its own `admin.bind`";
                 tracing::warn!(address = %bind, why, "not serving the admin interface");
