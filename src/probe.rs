@@ -36,6 +36,9 @@ pub enum ProbeError {
     /// Another route matches the request.
     #[error("the request belongs to route `{0}`")]
     OtherRoute(Arc<str>),
+    /// Every endpoint is full: nothing was probed. Clients may still get through, by the queue.
+    #[error("every endpoint is full")]
+    Full,
     /// The request cannot be sent.
     #[error(transparent)]
     Unsendable(#[from] UnsendableRequest),
@@ -66,6 +69,7 @@ impl ProbeError {
     /// How the failure is counted.
     pub fn token(&self) -> &'static str {
         match self {
+            Self::Full => "full",
             Self::Rejected(_) | Self::OtherRoute(_) | Self::Unsendable(_) => "rejected",
             Self::Endpoint { source, .. } => source.outcome().token(),
         }
@@ -80,8 +84,26 @@ impl ProbeError {
     }
 }
 
-/// Probes a route: picks an endpoint as for a client, performs the handshake, sends a Ping and a Close. Returns
-/// the endpoint.
+/// A probe that has passed. Its WebSocket is still open.
+#[derive(Debug)]
+pub struct PassedProbe {
+    lease: Lease,
+    connection: EndpointConnection,
+}
+
+impl PassedProbe {
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<str> {
+        &self.lease.endpoint().label
+    }
+
+    /// Closes the WebSocket, and waits a moment for the endpoint to do so, too.
+    pub async fn close(self) {
+        close_websocket(self.connection).await;
+    }
+}
+
+/// Probes a route: picks an endpoint as for a client, performs the handshake, and sends a Ping.
 ///
 /// # Errors
 /// [`ProbeError`], which says in one line why the probe failed.
@@ -90,7 +112,7 @@ pub async fn probe(
     route: &Route,
     settings: &RouteProbe,
     connector: &Connector,
-) -> Result<Arc<str>, ProbeError> {
+) -> Result<PassedProbe, ProbeError> {
     let client = HealthRequest::handshake(&settings.request, ANY_HOST, random())?;
     let target = Target::of(client.parts())?;
     let Intent::Handshake(handshake) = Intent::of(client.parts())? else {
@@ -121,8 +143,7 @@ pub async fn probe(
     let connection = passes
         .await
         .map_err(|error| ProbeError::at(endpoint, error))?;
-    close_websocket(connection).await;
-    Ok(Arc::clone(&endpoint.label))
+    Ok(PassedProbe { lease, connection })
 }
 
 /// The request of a probe, on its way through its route.
@@ -225,7 +246,7 @@ async fn reach(
         let lease = match upstream.pick(Affinity::default(), &tried) {
             Ok(lease) => lease,
             Err(PickError::NotReady) => return Err(error.unwrap_or(Rejection::NoEndpoint.into())),
-            Err(PickError::Full) => return Err(error.unwrap_or(Rejection::EndpointsFull.into())),
+            Err(PickError::Full) => return Err(error.unwrap_or(ProbeError::Full)),
         };
         let endpoint = lease.endpoint();
         let connecting = connect(upstream, endpoint, connector, &proxy_header, limit);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::model::RouteProbe;
-use crate::probe::probe;
+use crate::probe::{PassedProbe, probe};
 use crate::session::Shared;
 use crate::snapshot::{Route, Snapshot};
 
@@ -24,21 +24,28 @@ const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// wait until one has ended.
 const MAX_RUNNING_PROBES: usize = 16;
 
-/// The task that runs the probes; dropping it ends them.
+/// The task that runs the probes; dropping it ends them, and forgets their results, which say nothing from then on.
 #[derive(Debug)]
-pub(super) struct RouteProbeTask(AbortHandle);
+pub(super) struct RouteProbeTask {
+    task: AbortHandle,
+    shared: Arc<Shared>,
+}
 
 impl Drop for RouteProbeTask {
     fn drop(&mut self) {
-        self.0.abort();
+        // It runs on the thread of this one, so no result follows.
+        self.task.abort();
+        self.shared.probes.retain(|_| false);
     }
 }
 
 /// Starts the probes on this runtime.
 pub(super) fn start(shared: &Arc<Shared>) -> RouteProbeTask {
-    let shared = Arc::clone(shared);
     let control = tokio::runtime::Handle::current();
-    RouteProbeTask(control.spawn(run(shared)).abort_handle())
+    RouteProbeTask {
+        task: control.spawn(run(Arc::clone(shared))).abort_handle(),
+        shared: Arc::clone(shared),
+    }
 }
 
 async fn run(shared: Arc<Shared>) {
@@ -128,9 +135,12 @@ async fn run_probe(shared: Arc<Shared>, snapshot: Arc<Snapshot>, route: Arc<Rout
     if current.any(|it| {
         it.settings.name == route.settings.name && it.settings.probe.as_ref() == Some(settings)
     }) {
-        shared
-            .probes
-            .record(&route.settings.name, &result, took, SystemTime::now());
+        let outcome = result.as_ref().map(PassedProbe::endpoint);
+        let name = &route.settings.name;
+        shared.probes.record(name, outcome, took, SystemTime::now());
+    }
+    if let Ok(passed) = result {
+        passed.close().await;
     }
 }
 

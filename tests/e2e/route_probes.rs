@@ -7,6 +7,33 @@ use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, settings};
 use crate::harness::scrape::Scrape;
 
+/// A full upstream does not fail: clients hold all its tunnels.
+#[tokio::test]
+async fn a_probe_of_a_full_upstream_has_no_result() {
+    let echo = Echo::start("echo").await;
+    let route = "probe = { interval = \"50ms\" }";
+    let (proxy, operator) = start(echo.address, route).await;
+    let of_route = ["route=\"main\""];
+    Scrape::until(&proxy, "tidegate_probe_up", &of_route, 1.0).await;
+    let config = std::fs::read_to_string(proxy.folder().join("config.toml")).unwrap();
+    let endpoint = format!("\"{}\"", echo.address);
+    let limited = format!("{{ address = {endpoint}, max_tunnels = 1 }}");
+    let _held = proxy.tunnel().await;
+    proxy.reload(&config.replace(&endpoint, &limited)).await;
+    let full = ["route=\"main\"", "result=\"full\""];
+    crate::harness::within("a probe that finds no place", async {
+        while Scrape::of(&proxy).await.sum("tidegate_probes_total", &full) == 0.0 {}
+    })
+    .await;
+    let scrape = Scrape::of(&proxy).await;
+    assert_eq!(scrape.sum("tidegate_probe_up", &of_route), 1.0);
+    assert_eq!(operator.get("/v1/status").await["probes"][0]["ok"], true);
+    assert_eq!(
+        proxy.logged_by_now("probe failed").await,
+        Vec::<Value>::new()
+    );
+}
+
 /// A proxy whose only route has these lines.
 async fn start(endpoint: std::net::SocketAddr, route: &str) -> (Proxy, Operator) {
     let admin = format!("{ADMIN}metrics_bind = \"127.0.0.1:0\"\n");

@@ -60,7 +60,7 @@ pub(super) fn write_tunnels(metrics: &mut Exposition, gathered: &Gathered) {
 }
 
 fn write_abnormal(metrics: &mut Exposition, endpoints: &Groups<'_, EndpointSeries, 3>) {
-    let help = "Ended tunnels without a Close frame, by the side that broke them.";
+    let help = "Ended tunnels that one side broke: no Close frame, no Pong, or nothing read.";
     metrics.family("tidegate_tunnels_abnormal_total", MetricKind::Counter, help);
     for (endpoint, series) in endpoints {
         let [route, upstream, endpoint] = labelled(["route", "upstream", "endpoint"], *endpoint);
