@@ -99,6 +99,7 @@ impl Api {
             Some(generation) if generation != self.view.generation => {
                 let older = self.view.generations.find(generation)?;
                 let path = format!("{}?{}", operation.path(), query.without_generation());
+                let body = forwarded(operation, body)?;
                 older.ask(operation.method(), &path, body).await
             }
             _ => {
@@ -258,6 +259,14 @@ async fn collected(body: Incoming) -> Result<Bytes, ApiError> {
     Ok(body.to_bytes())
 }
 
+/// The body of an operation for an older generation, which may be of a version with other defaults.
+fn forwarded(operation: Operation, body: Bytes) -> Result<Bytes, ApiError> {
+    match operation {
+        Operation::CloseTunnels => json(&parsed::<close::CloseRequest>(&body)?.with_defaults()),
+        _ => Ok(body),
+    }
+}
+
 /// Parses a body in JSON; an empty body counts as an empty object.
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
@@ -336,6 +345,24 @@ mod tests {
         let over = "is not valid: `10x` is not a valid duration; use e.g. `90s` or `10m`";
         check("{\"over\": \"10x\"}", over);
         assert!(parsed::<CloseRequest>(b" {}").is_ok() && parsed::<CloseRequest>(b"").is_ok());
+    }
+
+    /// The previous version closed every tunnel with 1008 by default.
+    #[test]
+    fn an_older_generation_is_sent_the_code_and_the_reason() {
+        let sent = |body: &'static str| {
+            let sent = forwarded(Operation::CloseTunnels, Bytes::from_static(body.as_bytes()));
+            let sent: serde_json::Value = serde_json::from_slice(&sent.unwrap()).unwrap();
+            (sent["code"].as_u64(), sent["reason"].clone())
+        };
+        let none = Bytes::new();
+        assert_eq!(sent("{\"all\": true}"), (Some(1012), "drain".into()));
+        let client = "{\"filter\": {\"client\": \"192.0.2.1\"}}";
+        assert_eq!(sent(client), (Some(1008), "killed".into()));
+        let chosen = "{\"all\": true, \"code\": 4001, \"reason\": \"maintenance\"}";
+        assert_eq!(sent(chosen), (Some(4001), "maintenance".into()));
+        assert_eq!(forwarded(Operation::Status, none.clone()).unwrap(), none);
+        assert!(forwarded(Operation::CloseTunnels, Bytes::from_static(b"[]")).is_err());
     }
 
     #[test]

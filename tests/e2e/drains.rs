@@ -82,7 +82,7 @@ async fn a_client_that_ignores_the_close_does_not_delay_the_close_to_its_endpoin
         .post("/v1/tunnels/close", &json!({ "all": true }))
         .await;
     assert_eq!(status, 200);
-    assert_eq!(close_payload(&served.rest().await.0), close(1001, "killed"));
+    assert_eq!(close_payload(&served.rest().await.0), close(1001, "drain"));
 }
 
 #[tokio::test]

@@ -89,8 +89,9 @@ async fn a_client_is_closed_for_good_and_all_others_are_to_come_back() {
         }
         let (status, closed) = operator.post("/v1/tunnels/close", &asked).await;
         assert_eq!((status, &closed["code"]), (200, &json!(code)), "{asked}");
-        let payload = close_payload(&client.exactly(10).await);
-        assert_eq!(payload, close(code, "killed"), "{asked}");
+        let reason = if code == 1012 { "drain" } else { "killed" };
+        let payload = close_payload(&client.exactly(4 + reason.len()).await);
+        assert_eq!(payload, close(code, reason), "{asked}");
     }
     let printed = operator.run(&["close", "--client", "127.0.0.1"]).await;
     let expected = "would close 0 tunnels with 1008; add --yes to close them\n";
@@ -113,7 +114,7 @@ async fn tunnels_are_closed_at_a_pace_and_status_shows_the_progress() {
         (200, &json!(30), &json!(30))
     );
     for wire in &mut held {
-        assert_eq!(close_payload(&wire.rest().await.0), close(1012, "killed"));
+        assert_eq!(close_payload(&wire.rest().await.0), close(1012, "drain"));
     }
     let done = proxy.logged("close job finished").await;
     assert_eq!(
@@ -137,10 +138,7 @@ async fn a_pace_is_kept_and_can_be_stopped() {
     let asked = json!({ "all": true, "per_second": 0.1 });
     let (_, begun) = operator.post("/v1/tunnels/close", &asked).await;
     let job = begun["job"]["job"].clone();
-    assert_eq!(
-        close_payload(&first.exactly(10).await),
-        close(1012, "killed")
-    );
+    assert_eq!(close_payload(&first.exactly(9).await), close(1012, "drain"));
     let status = operator.get("/v1/status").await;
     let progress = &status["jobs"][0];
     assert_eq!(

@@ -44,9 +44,33 @@ pub struct CloseRequest {
     /// Endpoints get 1001.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
-    /// Reason text in that Close frame, at most 123 bytes; default: `killed`.
+    /// Reason text in that Close frame, at most 123 bytes; default: `drain` with code 1012, otherwise `killed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl CloseRequest {
+    /// With the code and the reason that apply if it has none: a process of another version may have other
+    /// defaults.
+    #[must_use]
+    pub fn with_defaults(mut self) -> Self {
+        let code = self.close_code();
+        self.reason = Some(self.close_reason().to_owned());
+        self.code = Some(code);
+        self
+    }
+
+    fn close_code(&self) -> u16 {
+        self.code.unwrap_or_else(|| default_code(&self.filter))
+    }
+
+    fn close_reason(&self) -> &str {
+        let default = match Some(self.close_code()) == Ended::Drain.close_code() {
+            true => Ended::Drain,
+            false => Ended::Killed,
+        };
+        self.reason.as_deref().unwrap_or(default.token())
+    }
 }
 
 /// Which tunnels are closed first.
@@ -244,7 +268,7 @@ fn default_code(filter: &TunnelFilter) -> u16 {
 }
 
 fn words(close: &CloseRequest) -> Result<CloseMessage, ApiError> {
-    let code = close.code.unwrap_or_else(|| default_code(&close.filter));
+    let code = close.close_code();
     // RFC 6455 section 7.4: 1004 to 1006 and 1015 must not be sent, and 1016 to 2999 are reserved.
     let is_sendable = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
     if !is_sendable {
@@ -252,7 +276,7 @@ fn words(close: &CloseRequest) -> Result<CloseMessage, ApiError> {
             "{code} is not a valid close code; use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
         )));
     }
-    let reason = close.reason.as_deref().unwrap_or(Ended::Killed.token());
+    let reason = close.close_reason();
     if reason.len() > CloseMessage::MAX_REASON_BYTES {
         let max = CloseMessage::MAX_REASON_BYTES;
         return Err(ApiError::bad_request(format!(
@@ -264,4 +288,39 @@ fn words(close: &CloseRequest) -> Result<CloseMessage, ApiError> {
         code,
         reason: reason.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(json: &str) -> CloseRequest {
+        serde_json::from_str::<CloseRequest>(json)
+            .unwrap()
+            .with_defaults()
+    }
+
+    #[test]
+    fn defaults_follow_the_filter_and_the_code() {
+        for (json, code, reason) in [
+            ("{\"all\": true}", 1012, "drain"),
+            ("{\"filter\": {\"route\": \"chat\"}}", 1012, "drain"),
+            ("{\"filter\": {\"client\": \"192.0.2.1\"}}", 1008, "killed"),
+            (
+                "{\"filter\": {\"client\": \"192.0.2.1\"}, \"code\": 1012}",
+                1012,
+                "drain",
+            ),
+            ("{\"all\": true, \"code\": 4001}", 4001, "killed"),
+            (
+                "{\"all\": true, \"reason\": \"maintenance\"}",
+                1012,
+                "maintenance",
+            ),
+        ] {
+            let asked = asked(json);
+            let given = (asked.code, asked.reason.as_deref());
+            assert_eq!(given, (Some(code), Some(reason)), "{json}");
+        }
+    }
 }

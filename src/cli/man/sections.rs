@@ -83,12 +83,12 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "close",
         &[
             (
-                "tidegate close --endpoint 192.0.2.11:9000 --code 1012 --over 2m --yes",
-                "Move the clients of an endpoint within two minutes: 1012 asks them to reconnect.",
+                "tidegate close --endpoint 192.0.2.11:9000 --over 2m --yes",
+                "Move the clients of an endpoint within two minutes: they are asked to reconnect (1012).",
             ),
             (
                 "tidegate close --client 198.51.100.7 --yes",
-                "Close all tunnels of a client.",
+                "Close all tunnels of a client, which is not asked to reconnect (1008).",
             ),
         ],
     ),

@@ -47,7 +47,7 @@ pub(in crate::cli) struct CloseArgs {
     /// Code of the Close frame that clients get [default: 1008 with an ID or --client, otherwise 1012]
     #[arg(long, value_name = "CODE", value_parser = argument::whole::<u16>)]
     code: Option<u16>,
-    /// Reason text in the Close frame that clients get [default: killed]
+    /// Reason text in the Close frame that clients get [default: drain with 1012, otherwise killed]
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
@@ -84,6 +84,8 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
         code,
         reason,
     };
+    // Older generations may be of a version with other defaults.
+    let close = close.with_defaults();
     if client.json {
         return each_generation_json(&client, |client| {
             client.ask(Operation::CloseTunnels, "", Some(&close))
