@@ -167,7 +167,7 @@ impl<'a> Forwarded<'a> {
             bound_only: false,
             host: self.target.host(),
             path: self.target.path(),
-            slashed_path: self.target.slashed_path(),
+            loose_path: self.target.loose_path(),
             query: self.target.query(),
             method: &parts.method,
             headers: &parts.headers,

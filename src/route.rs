@@ -27,8 +27,8 @@ pub struct RouteQuery<'a> {
     pub host: &'a str,
     /// The path, in its normal form.
     pub path: &'a str,
-    /// The path as servers read it that decode encoded slashes; `None` if it has none.
-    pub slashed_path: Option<&'a str>,
+    /// The path as the loosest servers read it; `None` if that is the same.
+    pub loose_path: Option<&'a str>,
     /// The query as received, without the question mark.
     pub query: Option<&'a str>,
     /// The method.
@@ -95,8 +95,8 @@ pub struct RouteTable {
     exact: HashMap<Box<str>, HostRoutes>,
     wildcard: HashMap<Box<str>, HostRoutes>,
     any: HostRoutes,
-    /// Whether the path of each route has an encoded slash itself.
-    has_encoded_slash: Box<[bool]>,
+    /// Whether the path of each route is itself one that loose servers read in another way.
+    is_literal: Box<[bool]>,
 }
 
 /// The routes of one host.
@@ -135,9 +135,9 @@ impl RouteEntry {
 impl RouteTable {
     /// Builds the table. [`decide`](Self::decide) returns positions in `routes`.
     pub fn new(routes: &[RouteConfig]) -> Self {
-        let has_encoded_slash = routes.iter().map(|route| route.path.has_encoded_slash());
+        let is_literal = routes.iter().map(|route| route.path.is_literal());
         let mut table = Self {
-            has_encoded_slash: has_encoded_slash.collect(),
+            is_literal: is_literal.collect(),
             ..Self::default()
         };
         for (position, route) in routes.iter().enumerate() {
@@ -161,23 +161,34 @@ impl RouteTable {
         table
     }
 
-    /// The route of `request`, if servers that decode encoded slashes cannot see a path of another one.
-    /// Such a path would get past what that route requires. A route that is itself written with an encoded
-    /// slash means the path as it is.
+    /// The route of `request`, if loose servers cannot see a path of another one. Such a path would get past
+    /// what that route requires. A route that is itself written in such a way means the path as it is.
+    ///
+    /// Several slashes and parameters of segments also come from clients that mean no harm, and other proxies
+    /// pass them on. They are refused only if the route at the first position is restricted by that at the
+    /// second one.
     ///
     /// # Errors
     /// [`Rejection::EncodedSlash`].
-    pub fn decide(&self, request: &RouteQuery<'_>) -> Result<Option<usize>, Rejection> {
+    pub fn decide(
+        &self,
+        request: &RouteQuery<'_>,
+        is_restricted: impl FnOnce(usize, usize) -> bool,
+    ) -> Result<Option<usize>, Rejection> {
         let found = self.find(request);
-        let (Some(position), Some(path)) = (found, request.slashed_path) else {
+        let (Some(position), Some(path)) = (found, request.loose_path) else {
             return Ok(found);
         };
-        let is_meant = self.has_encoded_slash.get(position) == Some(&true);
-        let slashed = RouteQuery { path, ..*request };
-        if is_meant || self.find(&slashed) == found {
-            Ok(found)
-        } else {
-            Err(Rejection::EncodedSlash)
+        if self.is_literal.get(position) == Some(&true) {
+            return Ok(found);
+        }
+        let other = self.find(&RouteQuery { path, ..*request });
+        let is_harmless = other == found
+            || (!request.path.contains('%')
+                && !other.is_some_and(|other| is_restricted(position, other)));
+        match is_harmless {
+            true => Ok(found),
+            false => Err(Rejection::EncodedSlash),
         }
     }
 

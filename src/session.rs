@@ -39,22 +39,32 @@ pub use self::worker::{Shared, Worker};
 use crate::config::model::PlainHttp;
 use crate::observe::access_log;
 use crate::protocol::edit;
-use crate::protocol::handshake::{Handshake, Intent};
+use crate::protocol::handshake::{Handshake, Intent, asks_for_websocket};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
-use crate::protocol::target::{self, Target};
+use crate::protocol::target::Target;
 use crate::upstream::group::Upstream;
 
-/// Serves one request. `first_head` is its head as received, if it is the first on its connection.
+/// What hyper does not say about the head of a request.
+#[derive(Debug)]
+pub struct UnparsedHead {
+    /// The head as received, if it is the first on its connection.
+    pub first: Option<Vec<u8>>,
+    /// Whether the target is known to have had a fragment, which hyper removes: the endpoint would get another
+    /// target than the client has sent.
+    pub has_fragment: bool,
+}
+
+/// Serves one request.
 pub async fn serve(
     connection: &Connection,
     request: Request<Incoming>,
-    first_head: Option<&[u8]>,
+    head: &UnparsedHead,
 ) -> SessionOutcome {
     let (parts, body) = request.into_parts();
     let (incoming, read) = IncomingRequest::new(connection, &parts);
     let result = match read {
-        Ok(()) => respond(&incoming, parts, body, first_head).await,
+        Ok(()) => respond(&incoming, parts, body, head).await,
         Err(rejection) => Err(rejection.into()),
     };
     // From here on there is a response: a client that disconnects now has not abandoned its
@@ -80,13 +90,20 @@ async fn respond(
     incoming: &IncomingRequest<'_>,
     parts: Parts,
     body: Incoming,
-    first_head: Option<&[u8]>,
+    head: &UnparsedHead,
 ) -> Result<SessionOutcome, SessionError> {
-    let intent = Intent::of(&parts)?;
-    if first_head.is_some_and(target::has_fragment) {
+    let intent = Intent::of(&parts);
+    let target = Target::of(&parts).map(|target| incoming.set_target(target));
+    if matches!(intent, Ok(Intent::Handshake(_))) {
+        incoming.mark_handshake();
+    }
+    // Before all errors: a client that is over its rate must not get away with requests that are not valid.
+    incoming.check_rates(asks_for_websocket(&parts))?;
+    let intent = intent?;
+    if head.has_fragment {
         return Err(Rejection::BadTarget.into());
     }
-    let target = incoming.set_target(Target::of(&parts)?);
+    let target = target?;
     let handshake = match &intent {
         Intent::Handshake(handshake) => Some(handshake),
         Intent::Plain => None,
@@ -122,6 +139,7 @@ async fn respond(
                 true => handshake,
                 false => handshake.without_compression(),
             };
+            let first_head = head.first.as_deref();
             open_tunnel(&request, &branches, &parts, &handshake, first_head).await
         }
         Intent::Plain if route.settings.http == PlainHttp::Reject => {

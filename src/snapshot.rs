@@ -148,7 +148,12 @@ impl Snapshot {
     /// # Errors
     /// [`Rejection::EncodedSlash`].
     pub fn route(&self, request: &route::RouteQuery<'_>) -> Result<Option<&Arc<Route>>, Rejection> {
-        let position = self.table.decide(request)?;
+        let settings = |position: usize| Some(&self.routes.get(position)?.settings);
+        let is_restricted = |found, other| {
+            let both = settings(found).zip(settings(other));
+            both.is_none_or(|(found, other)| found.is_restricted_by(other))
+        };
+        let position = self.table.decide(request, is_restricted)?;
         Ok(position.and_then(|position| self.routes.get(position)))
     }
 

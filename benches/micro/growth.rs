@@ -74,7 +74,7 @@ fn find(bencher: Bencher<'_, '_>, path: &str, query: Option<&str>) {
             bound_only: false,
             host: "a",
             path: black_box(path),
-            slashed_path: None,
+            loose_path: None,
             query,
             method: &Method::GET,
             headers: &headers,

@@ -56,7 +56,7 @@ fn find(bencher: Bencher<'_, '_>, count: usize) {
             bound_only: false,
             host,
             path,
-            slashed_path: None,
+            loose_path: None,
             query: None,
             method: &Method::GET,
             headers: &headers,

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpStream, UnixStream};
@@ -24,6 +25,9 @@ use crate::observe::labels::RefusedConnection;
 use crate::observe::series::ListenerSeries;
 use crate::protocol::certificate::TlsFacts;
 use crate::session::{Connection, ConnectionGuards, Worker};
+
+/// How long a peer that must send nothing on a listener with PROXY headers may stay connected.
+const UNTRUSTED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An accepted connection on its way to a worker.
 #[derive(Debug)]
@@ -276,8 +280,10 @@ async fn take_proxy_header(
     };
     let proxies = &settings.trust.proxies;
     if !proxies.is_empty() && !proxies.contain(origin.peer.ip()) {
-        // Health checks often come from other addresses, and only those that send something are refused.
-        let first = tokio::time::timeout_at(since + limit, wait_for_byte(socket)).await;
+        // Health checks often come from other addresses, and only those that send something, or stay, are
+        // refused. They connect and close: the connection counts against no limit of the listener.
+        let until = since + limit.min(UNTRUSTED_TIMEOUT);
+        let first = tokio::time::timeout_at(until, wait_for_byte(socket)).await;
         return Err(match first {
             Ok(Err(error)) => error.into(),
             Ok(Ok(())) | Err(_) => PrepareError::ProxyUntrusted,

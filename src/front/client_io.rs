@@ -52,6 +52,34 @@ pub struct ClientActivity {
     /// The first bytes of the connection, up to the end of the first head; `None` once they have
     /// been handed out, or if the head is too long to be kept.
     first_head: RefCell<Option<Vec<u8>>>,
+    /// The first line of the head that has begun.
+    line: RefCell<FirstLine>,
+}
+
+/// The first line of a head that came when no other request was running. Of a pipelined head it is unknown where
+/// it begins: that depends on the body before it.
+#[derive(Debug, Default)]
+struct FirstLine {
+    /// What has come of it, if it may have a fragment.
+    bytes: Vec<u8>,
+    is_complete: bool,
+}
+
+impl FirstLine {
+    fn add(&mut self, mut bytes: &[u8]) {
+        if self.bytes.is_empty() {
+            // hyper ignores empty lines before a head.
+            let begins = bytes.iter().position(|b| !b"\r\n".contains(b));
+            bytes = begins.and_then(|at| bytes.get(at..)).unwrap_or_default();
+        }
+        let end = bytes.iter().position(|b| *b == b'\n');
+        let line = end.and_then(|end| bytes.get(..end)).unwrap_or(bytes);
+        self.is_complete = end.is_some();
+        // Nothing is copied of an ordinary line, which comes as a whole.
+        if !self.is_complete || !self.bytes.is_empty() || line.contains(&b'#') {
+            self.bytes.extend_from_slice(line);
+        }
+    }
 }
 
 /// How long a session may take nothing of the body that a client sent before it ended its stream.
@@ -72,6 +100,7 @@ impl ClientActivity {
             owes_response: Cell::new(false),
             blocked_since: Cell::new(None),
             first_head: RefCell::new(Some(Vec::new())),
+            line: RefCell::default(),
         }
     }
 
@@ -156,6 +185,12 @@ impl ClientActivity {
         self.first_head.take()
     }
 
+    /// The first line of the head that is now complete, if it may have a fragment.
+    pub fn take_line(&self) -> Option<Vec<u8>> {
+        let line = self.line.take();
+        Some(line.bytes).filter(|_| line.is_complete)
+    }
+
     fn bytes_went(&self) {
         if self.blocked_since.take().is_none() {
             return;
@@ -182,6 +217,11 @@ impl ClientActivity {
             self.phase.set(Phase::Head {
                 since: Instant::now(),
             });
+            self.line.take();
+        }
+        let mut line = self.line.borrow_mut();
+        if matches!(self.phase.get(), Phase::Head { .. }) && !line.is_complete {
+            line.add(bytes);
         }
         let mut kept = self.first_head.borrow_mut();
         if let Some(head) = kept.as_mut() {

@@ -26,7 +26,8 @@ use crate::net::stream::Stream;
 use crate::net::turns::TurnTask;
 use crate::observe::access_log::{self, RequestFacts};
 use crate::protocol::rejection::Rejection;
-use crate::session::{self, Connection, ConnectionGuards, Opening, SessionOutcome};
+use crate::protocol::target;
+use crate::session::{self, Connection, ConnectionGuards, Opening, SessionOutcome, UnparsedHead};
 
 /// How long a client may go on sending after we have closed our side, so that it sees our last
 /// response and not a reset (RFC 9112 section 9.6).
@@ -158,8 +159,13 @@ async fn respond(
     request: Request<Incoming>,
 ) -> Result<Response<ServedBody>, Infallible> {
     let busy = activity.busy(!request.body().is_end_stream());
-    let first_head = activity.take_first_head();
-    let response = match session::serve(&connection, request, first_head.as_deref()).await {
+    let line = activity.take_line();
+    let head = UnparsedHead {
+        first: activity.take_first_head(),
+        has_fragment: line
+            .is_some_and(|line| target::had_fragment(&line, request.method(), request.uri())),
+    };
+    let response = match session::serve(&connection, request, &head).await {
         SessionOutcome::Response(response) => response.map(Content::Endpoint),
         SessionOutcome::Redirect(status, location) => response::redirect(status, location),
         SessionOutcome::Fixed(response) => response::fixed(response),

@@ -42,19 +42,23 @@ impl<'a> Intent<'a> {
         if matches!(parts.method, Method::CONNECT | Method::TRACE) {
             return Err(Rejection::MethodNotAllowed);
         }
-        let headers = &parts.headers;
-        let asks_for_websocket = parts.method == Method::GET
-            && parts.version == Version::HTTP_11
-            && has_token(headers, &UPGRADE, "websocket")
-            && has_token(headers, &CONNECTION, "upgrade");
         // A request for a WebSocket must be a valid handshake. It is rejected otherwise, and never
         // forwarded as plain HTTP without its `Upgrade`, which the client would not understand.
-        if asks_for_websocket {
-            Handshake::new(headers).map(Self::Handshake)
+        if asks_for_websocket(parts) {
+            Handshake::new(&parts.headers).map(Self::Handshake)
         } else {
             Ok(Self::Plain)
         }
     }
+}
+
+/// Whether a request asks for a WebSocket, by a valid handshake or not.
+pub fn asks_for_websocket(parts: &Parts) -> bool {
+    let headers = &parts.headers;
+    parts.method == Method::GET
+        && parts.version == Version::HTTP_11
+        && has_token(headers, &UPGRADE, "websocket")
+        && has_token(headers, &CONNECTION, "upgrade")
 }
 
 /// A valid opening handshake.

@@ -50,9 +50,9 @@ rejections! {
     BadTarget = BAD_REQUEST, "bad-target", "The request target is malformed.";
     /// The path has a dot segment, plain or encoded: different servers resolve these differently.
     DotSegment = BAD_REQUEST, "dot-segment", "The request path must not contain dot segments.";
-    /// With its encoded slashes decoded, as some servers read it, the path matches another route.
+    /// As some servers read it, with slashes decoded or parameters cut off, the path matches another route.
     EncodedSlash = BAD_REQUEST, "encoded-slash",
-        "The path must not have an encoded slash where it would lead to another place.";
+        "The path must be written plainly: some servers would read it as one of another place.";
     /// The method is CONNECT or TRACE.
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not supported.";
     /// The handshake is for a version other than 13 (RFC 6455 section 4.2.2).

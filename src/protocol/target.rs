@@ -3,13 +3,13 @@
 
 use std::borrow::Cow;
 
-use http::Version;
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
+use http::{Method, Uri, Version};
 
 use super::rejection::Rejection;
-use crate::config::model::{normal_path, unescaped, with_slashes};
+use crate::config::model::{loose_path, normal_path, unescaped};
 
 /// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Target {
     authority: Option<Box<str>>,
     host: Box<str>,
     path: Box<str>,
-    slashed_path: Option<Box<str>>,
+    loose_path: Option<Box<str>>,
     origin_form: Box<str>,
 }
 
@@ -77,7 +77,7 @@ impl Target {
                 .trim_end_matches('.')
                 .to_ascii_lowercase()
                 .into(),
-            slashed_path: with_slashes(&normal).map(Into::into),
+            loose_path: loose_path(&normal).map(Into::into),
             path: normal.into(),
             origin_form: origin_form.into(),
         })
@@ -98,9 +98,9 @@ impl Target {
         &self.path
     }
 
-    /// The path as servers read it that decode encoded slashes; `None` if it has none.
-    pub fn slashed_path(&self) -> Option<&str> {
-        self.slashed_path.as_deref()
+    /// The path as the loosest servers read it; `None` if that is the same.
+    pub fn loose_path(&self) -> Option<&str> {
+        self.loose_path.as_deref()
     }
 
     /// The query as received, without its question mark.
@@ -114,13 +114,20 @@ impl Target {
     }
 }
 
-/// Whether the request at the beginning of `bytes` has a target with a fragment. hyper removes fragments,
-/// so that the endpoint would get another target than the client has sent.
-pub fn has_fragment(bytes: &[u8]) -> bool {
-    let head = bytes.trim_ascii_start();
-    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
-    let target = line.split(|b| *b == b' ').nth(1);
-    target.is_some_and(|target| target.contains(&b'#'))
+/// Whether `line` is the first line of the request with this method and target, and its target has a fragment
+/// that `uri` lacks.
+pub fn had_fragment(line: &[u8], method: &Method, uri: &Uri) -> bool {
+    let mut words = line.trim_ascii().split(|b| *b == b' ');
+    let (named, target, version) = (words.next(), words.next(), words.next());
+    let Some(at) = target.and_then(|target| target.iter().position(|b| *b == b'#')) else {
+        return false;
+    };
+    let before = target.and_then(|target| target.get(..at));
+    let before = before.and_then(|before| Uri::try_from(before).ok());
+    named == Some(method.as_str().as_bytes())
+        && version.is_some_and(|version| version.starts_with(b"HTTP/1."))
+        && words.next().is_none()
+        && before.as_ref() == Some(uri)
 }
 
 /// The only `Host` field; `None` if HTTP/1.0 has none, which does not require one.
@@ -345,15 +352,16 @@ mod tests {
     }
 
     #[test]
-    fn encoded_slashes_are_known() {
-        let slashed = |path| {
+    fn what_loose_servers_see_is_known() {
+        let loose = |path| {
             let target = Target::of(&parts(path, &["a"]).unwrap()).unwrap();
-            target.slashed_path().map(str::to_owned)
+            target.loose_path().map(str::to_owned)
         };
-        assert_eq!(slashed("/app/admin"), None);
-        assert_eq!(slashed("/%61pp%5cadmin").as_deref(), Some("/app/admin"));
-        assert_eq!(slashed("/app%252fadmin").as_deref(), Some("/app/admin"));
-        assert_eq!(slashed("/a?b%2Fc"), None);
+        assert_eq!(loose("/app/admin"), None);
+        assert_eq!(loose("/%61pp%5cadmin").as_deref(), Some("/app/admin"));
+        assert_eq!(loose("/app%252fadmin").as_deref(), Some("/app/admin"));
+        assert_eq!(loose("/app;v=1//admin").as_deref(), Some("/app/admin"));
+        assert_eq!(loose("/a?b%2Fc//;"), None);
     }
 
     #[test]
@@ -389,16 +397,31 @@ mod tests {
 
     #[test]
     fn fragments_are_found_in_the_target_only() {
-        for (head, has) in [
-            ("GET /a#b HTTP/1.1\r\n\r\n", true),
-            ("\r\n\r\nGET /# HTTP/1.1\r\n\r\n", true),
-            ("GET /a HTTP/1.1\r\nX: #\r\n\r\n", false),
-            ("G#T /a HTTP/1.1\r\n\r\n", false),
-            ("GET /a?%23 HTTP/1.1\n\n#", false),
+        for (line, has) in [
+            ("GET /a#b HTTP/1.1\r", true),
+            ("GET /a# HTTP/1.0", true),
+            ("GET /a HTTP/1.1", false),
+            ("G#T /a HTTP/1.1", false),
+            ("GET /a?%23 HTTP/1.1", false),
+            // Lines of a body, or of another request.
+            ("PUT /a#b HTTP/1.1", false),
+            ("GET /b#b HTTP/1.1", false),
+            ("GET #b HTTP/1.1", false),
+            ("Referer: /a#b HTTP/1.1", false),
+            ("GET /a#b HTTP/1.1 x", false),
+            ("GET /a#b", false),
             ("", false),
         ] {
-            assert_eq!(has_fragment(head.as_bytes()), has, "{head}");
+            let uri = Uri::from_static("/a");
+            assert_eq!(
+                had_fragment(line.as_bytes(), &Method::GET, &uri),
+                has,
+                "{line}"
+            );
         }
+        let uri = Uri::from_static("http://a/x");
+        let line = b"GET http://a/x#b HTTP/1.1";
+        assert!(had_fragment(line, &Method::GET, &uri));
     }
 
     #[test]

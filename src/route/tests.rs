@@ -1,7 +1,7 @@
 //! Which route a request takes.
 
 use super::*;
-use crate::config::model::with_slashes;
+use crate::config::model::loose_path;
 use crate::protocol::handshake::Intent;
 use http::{HeaderName, HeaderValue};
 
@@ -25,7 +25,7 @@ fn find(table: &RouteTable, listener: &str, host: &str, path: &str) -> Option<us
         bound_only: false,
         host,
         path,
-        slashed_path: None,
+        loose_path: None,
         query: None,
         method: &Method::GET,
         headers: &HeaderMap::new(),
@@ -98,15 +98,17 @@ fn exact_path_before_longest_prefix_before_any() {
 
 /// Everything is open but `/app/admin`.
 #[test]
-fn an_encoded_slash_leads_past_no_route() {
+fn no_spelling_leads_past_a_stricter_route() {
     let literal = "/app/a%2Fb";
     let paths = [
         PathMatch::Any,
         prefix("/app"),
         prefix("/app/admin"),
         exact(literal),
+        prefix("/app/open"),
     ];
-    let routes = paths.map(|path| route(&[], &["a"], path));
+    let mut routes = paths.map(|path| route(&[], &["a"], path));
+    routes[2].access.client_certificate = true;
     let table = RouteTable::new(&routes);
     for (host, path, expected) in [
         ("a", "/app%5Cadmin", Err(Rejection::EncodedSlash)),
@@ -121,18 +123,37 @@ fn an_encoded_slash_leads_past_no_route() {
         // The route is written with the escape, so it means the path as it is.
         ("a", literal, Ok(Some(3))),
         ("b", "/app%2Fadmin", Ok(None)),
+        ("a", "/app//admin", Err(Rejection::EncodedSlash)),
+        ("a", "//app/admin/x", Err(Rejection::EncodedSlash)),
+        ("a", "/app%2F/admin", Err(Rejection::EncodedSlash)),
+        ("a", "/app%5C%5Cadmin", Err(Rejection::EncodedSlash)),
+        ("a", "/app;x/admin", Err(Rejection::EncodedSlash)),
+        ("a", "/app/admin;x", Err(Rejection::EncodedSlash)),
+        ("a", "/app%3Bx/admin", Err(Rejection::EncodedSlash)),
+        ("a", "/app%2525%2532Fadmin", Err(Rejection::EncodedSlash)),
+        ("a", "/app/%2561dmin", Err(Rejection::EncodedSlash)),
+        // Where no route is stricter, it goes where it has always gone.
+        ("a", "//app/open", Ok(Some(0))),
+        ("a", "/app//open;x", Ok(Some(1))),
+        ("a", "/app%2F/open", Err(Rejection::EncodedSlash)),
+        ("a", "/app/admin//x;y", Ok(Some(2))),
+        ("b", "//app/admin", Ok(None)),
     ] {
-        let seen = table.decide(&RouteQuery {
+        let loose = loose_path(path);
+        let query = RouteQuery {
             listener: "public",
             bound_only: false,
             host,
             path,
-            slashed_path: with_slashes(path).as_deref(),
+            loose_path: loose.as_deref(),
             query: None,
             method: &Method::GET,
             headers: &HeaderMap::new(),
             handshake: None,
-        });
+        };
+        let is_restricted =
+            |found: usize, other: usize| routes[found].is_restricted_by(&routes[other]);
+        let seen = table.decide(&query, is_restricted);
         assert_eq!(seen, expected, "{host}{path}");
     }
 }
@@ -181,7 +202,7 @@ fn a_listener_that_redirects_uses_only_routes_that_name_it() {
             bound_only,
             host: "a.example.com",
             path: "/.well-known/acme-challenge/x",
-            slashed_path: None,
+            loose_path: None,
             query: None,
             method: &Method::GET,
             headers: &HeaderMap::new(),
@@ -241,7 +262,7 @@ fn conditions_distinguish_routes_of_one_path() {
             bound_only: false,
             host: "h",
             path: "/",
-            slashed_path: None,
+            loose_path: None,
             query,
             method: &parts.method,
             headers: &parts.headers,
@@ -307,7 +328,7 @@ fn a_route_may_be_for_one_kind_of_requests_only() {
             bound_only: false,
             host: "h",
             path: "/",
-            slashed_path: None,
+            loose_path: None,
             query: None,
             method: &parts.method,
             headers: &parts.headers,
@@ -400,7 +421,7 @@ fn a_handshake_without_a_route_for_get_takes_a_route_for_other_methods() {
             bound_only: false,
             host: "h",
             path: "/",
-            slashed_path: None,
+            loose_path: None,
             query: None,
             method: &Method::GET,
             headers: &parts.headers,

@@ -182,6 +182,12 @@ impl<'a> IncomingRequest<'a> {
         self.target.get_or_init(|| target)
     }
 
+    /// Notes that the request is a handshake, which from here on may be abandoned.
+    pub(super) fn mark_handshake(&self) {
+        self.is_handshake.set(true);
+        self.awaits_tunnel.set(true);
+    }
+
     /// Notes that there is a response: the handshake is not abandoned any more.
     pub(super) fn mark_answered(&self) {
         self.awaits_tunnel.set(false);
@@ -194,11 +200,6 @@ impl<'a> IncomingRequest<'a> {
         target: &Target,
         handshake: Option<&Handshake<'_>>,
     ) -> Result<RouteDecision, SessionError> {
-        if handshake.is_some() {
-            self.is_handshake.set(true);
-            self.awaits_tunnel.set(true);
-        }
-        self.check_rates(handshake.is_some())?;
         // With `redirect_to_https`, requests without TLS match only routes that name this listener:
         // ACME challenges, for example, must still be served here.
         let to_https = self.settings.redirect_to_https && !self.client.secure();
@@ -207,7 +208,7 @@ impl<'a> IncomingRequest<'a> {
             bound_only: to_https,
             host: target.host(),
             path: target.path(),
-            slashed_path: target.slashed_path(),
+            loose_path: target.loose_path(),
             query: target.query(),
             method: &parts.method,
             headers: &parts.headers,
@@ -251,8 +252,8 @@ impl<'a> IncomingRequest<'a> {
     }
 
     /// Counts the request against the listener's limits on rates. They come before the search for a route:
-    /// they protect against floods, also of requests that no route matches.
-    fn check_rates(&self, is_handshake: bool) -> Result<(), Rejection> {
+    /// they protect against floods, also of requests that no route matches or that are not valid.
+    pub(super) fn check_rates(&self, is_handshake: bool) -> Result<(), Rejection> {
         let gate = &self.connection.listener.gate;
         let (limits, address) = (&self.settings.limits, self.client.address());
         let counted = match is_handshake {

@@ -7,7 +7,7 @@ use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::until;
-use crate::harness::wire::{Wire, handshake_with};
+use crate::harness::wire::{HANDSHAKE, Wire, handshake_with};
 
 /// A connection from another address of this machine.
 async fn from(address: &str, proxy: &Proxy) -> Wire {
@@ -320,6 +320,42 @@ async fn plain(wire: &mut Wire, fields: &str) -> (u16, Option<String>) {
         head.status(),
         head.value("tidegate-reason").map(str::to_owned),
     )
+}
+
+/// Otherwise what is refused early would be a way around the rates.
+#[tokio::test]
+async fn requests_that_are_not_valid_count_against_the_rates() {
+    let endpoint = Endpoint::bind().await;
+    let limits = "limits.requests_per_ip = { rate = \"1/h\", burst = 2 }\n\
+        limits.handshakes_per_ip = { rate = \"1/h\", burst = 2 }";
+    let proxy = Proxy::start(&settings(&[endpoint.address], limits, "")).await;
+    let bad_version = HANDSHAKE.replace("Version: 13", "Version: 12");
+    for (address, request, seen, limited) in [
+        (
+            "127.0.0.1",
+            "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+            405,
+            "request-rate",
+        ),
+        (
+            "127.0.0.2",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            400,
+            "request-rate",
+        ),
+        ("127.0.0.1", &*bad_version, 426, "address-rate"),
+    ] {
+        for expected in [seen, seen, 429, 429] {
+            let mut wire = from(address, &proxy).await;
+            wire.send(request).await;
+            let (head, _) = wire.reply().await;
+            assert_eq!(head.status(), expected, "{request}");
+            if expected == 429 {
+                assert_eq!(head.value("tidegate-reason"), Some(limited), "{request}");
+            }
+        }
+    }
+    endpoint.stays_quiet().await;
 }
 
 #[tokio::test]

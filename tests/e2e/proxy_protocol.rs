@@ -136,6 +136,19 @@ async fn only_trusted_proxies_may_send_a_header() {
     assert!(error.contains("trusted_proxies"), "{error}");
 }
 
+/// Connections of others count against no limit of the listener, and must not last.
+#[tokio::test]
+async fn an_untrusted_peer_that_sends_nothing_is_closed_soon() {
+    let (_endpoint, proxy) = start(&format!("{REQUIRED}timeouts.request_header = \"1h\"\n")).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut wire = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+    assert!(wire.rest().await.0.is_empty());
+    let refused = proxy.logged("connection refused").await;
+    let error = refused["error"].as_str().unwrap();
+    assert!(error.contains("trusted_proxies"), "{error}");
+}
+
 /// TCP health checks connect and close, in order or with a reset, from addresses of their own.
 #[tokio::test]
 async fn an_empty_probe_is_counted_and_not_logged() {

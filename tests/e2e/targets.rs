@@ -76,6 +76,37 @@ async fn every_printable_character_passes_unchanged_or_is_a_bad_target() {
     endpoint.stays_quiet().await;
 }
 
+/// hyper removes fragments, so that the endpoint would get another target than the client has sent.
+#[tokio::test]
+async fn a_fragment_is_refused_in_later_requests_of_a_connection() {
+    let endpoint = Endpoint::bind().await;
+    let proxy = Proxy::start(&simple(&[endpoint.address])).await;
+    let keep = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let body = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 19\r\n\r\nGET /b#c HTTP/1.1\r\n";
+    for first in ["GET /a HTTP/1.1\r\nHost: a\r\n\r\n", body] {
+        for pieces in [
+            &["GET /b#c HTTP/1.1\r\nHost: a\r\n\r\n"][..],
+            &["\r\nGET /b", "#c HTTP/1", ".1\r\nHost: a\r\n\r\n"],
+        ] {
+            let mut client = proxy.connect().await;
+            for request in [first, "GET /b HTTP/1.1\r\nReferer: /#c\r\nHost: a\r\n\r\n"] {
+                client.send(request).await;
+                let (mut served, _) = endpoint.request().await;
+                served
+                    .send(keep.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+                    .await;
+                assert_eq!(client.reply().await.0.status(), 200, "{request}");
+            }
+            for piece in pieces {
+                client.send(*piece).await;
+            }
+            let seen = refusal(&mut client, pieces[0]).await;
+            assert_eq!(seen, (400, "bad-target".to_owned()));
+        }
+    }
+    endpoint.stays_quiet().await;
+}
+
 #[tokio::test]
 async fn routes_match_what_browsers_leave_as_it_is_like_its_escape() {
     let endpoint = Endpoint::bind().await;
@@ -95,9 +126,9 @@ async fn routes_match_what_browsers_leave_as_it_is_like_its_escape() {
     assert_eq!(missed, (404, "no-route".to_owned()));
 }
 
-/// Some servers read a backslash, `%5C` and `%2F` as a slash.
+/// Some servers read a backslash, `%5C` and `%2F` as a slash, several slashes as one, and no parameters.
 #[tokio::test]
-async fn a_backslash_leads_past_no_stricter_route() {
+async fn no_spelling_leads_past_a_stricter_route() {
     let endpoint = Endpoint::bind().await;
     let route =
         "[[route]]\npath_prefix = \"/app/admin\"\nallow = [\"192.0.2.1\"]\nupstream = \"main\"\n";
@@ -112,6 +143,11 @@ async fn a_backslash_leads_past_no_stricter_route() {
         ("/%61pp%252fadmin", 400, "encoded-slash"),
         ("/app/admin%5Cx", 400, "encoded-slash"),
         ("/app/admin/%5Cx", 403, "address-denied"),
+        ("/app//admin", 400, "encoded-slash"),
+        ("/app%2F/admin", 400, "encoded-slash"),
+        ("/app%5C%5Cadmin", 400, "encoded-slash"),
+        ("/app;x/admin", 400, "encoded-slash"),
+        ("/app%2525%2532Fadmin", 400, "encoded-slash"),
     ] {
         for request in [
             HANDSHAKE.replace("/chat", target),
@@ -122,7 +158,12 @@ async fn a_backslash_leads_past_no_stricter_route() {
         }
     }
     endpoint.stays_quiet().await;
-    for target in ["/app%5Cadmins", "/files/a%2Fb", "/app?x=\\admin"] {
+    for target in [
+        "/app%5Cadmins",
+        "/files/a%2Fb",
+        "//a;v=1//b",
+        "/app?x=\\admin",
+    ] {
         assert_eq!(passed(&proxy, &endpoint, target, true).await, target);
     }
 }

@@ -328,7 +328,7 @@ impl Visit<'_> {
             bound_only: self.listener.redirect_to_https && !self.secure,
             host: target.host(),
             path: target.path(),
-            slashed_path: target.slashed_path(),
+            loose_path: target.loose_path(),
             query: target.query(),
             method: &self.parts.method,
             headers: &self.parts.headers,

@@ -23,11 +23,10 @@ pub fn normal_path(path: &str) -> Option<Cow<'_, str>> {
             [b'%', ..] | [] => return None,
             [byte, ..] => (byte, 1),
         };
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        if is_unreserved(byte) {
             normal.push(char::from(byte));
         } else {
-            // Writing to a string does not fail.
-            let _ = write!(normal, "%{byte:02X}");
+            escape(&mut normal, byte);
         }
         rest = rest.get(at + length..)?;
     }
@@ -35,28 +34,53 @@ pub fn normal_path(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(normal))
 }
 
-/// A normal path as servers read it that decode `%2F` and treat a backslash as a slash, also those that
-/// decode more than once (`%252F`). `None` if it has no such escape.
-pub fn with_slashes(normal: &str) -> Option<String> {
-    let mut read = String::new();
-    let mut has_slash = false;
-    let mut rest = normal;
-    while let Some((before, after)) = rest.split_once('%') {
-        read.push_str(before);
-        // The digits of escaped percent signs, as many levels as there are.
-        let digits = after.trim_start_matches("25");
-        let is_slash = |digits: &str| ["2F", "2f", "5C", "5c"].contains(&digits);
-        if digits.get(..2).is_some_and(is_slash) {
-            has_slash = true;
-            read.push('/');
-            rest = digits.get(2..).unwrap_or_default();
-        } else {
-            read.push('%');
-            rest = after;
+/// A normal path as the loosest servers read it: they decode escapes as long as there are any (`%252F`), treat a
+/// backslash as a slash and several slashes as one, and cut off the parameters of segments (`;v=1`). `None` if
+/// that makes no difference. The result is in normal form.
+pub fn loose_path(normal: &str) -> Option<String> {
+    if !normal.contains(['%', ';']) && !normal.contains("//") {
+        return None;
+    }
+    // Each byte, and whether it was escaped: as in the normal form, `%24` and `$` differ.
+    let mut decoded = Vec::with_capacity(normal.len());
+    for byte in normal.bytes() {
+        decoded.push((byte, false));
+        // Only an escape that this byte completes can be left, and its result may complete another one.
+        while let [.., (b'%', _), (high, _), (low, _)] = *decoded
+            && let Some(byte) = unescaped(high, low)
+        {
+            decoded.truncate(decoded.len() - 3);
+            decoded.push((byte, true));
         }
     }
-    read.push_str(rest);
-    has_slash.then_some(read)
+    let mut read = String::with_capacity(decoded.len());
+    let mut is_parameter = false;
+    for (byte, was_escaped) in decoded {
+        match byte {
+            b'/' | b'\\' => {
+                is_parameter = false;
+                if !read.ends_with('/') {
+                    read.push('/');
+                }
+            }
+            b';' => is_parameter = true,
+            _ if is_parameter => {}
+            _ if is_unreserved(byte) || (byte.is_ascii() && !was_escaped) => {
+                read.push(char::from(byte));
+            }
+            _ => escape(&mut read, byte),
+        }
+    }
+    (read != normal).then_some(read)
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+fn escape(path: &mut String, byte: u8) {
+    // Writing to a string does not fail.
+    let _ = write!(path, "%{byte:02X}");
 }
 
 /// The byte with these two hexadecimal digits.
@@ -92,18 +116,28 @@ mod tests {
     }
 
     #[test]
-    fn encoded_slashes_are_read_as_slashes_at_every_level() {
+    fn the_loosest_servers_see_through_every_spelling() {
         for (path, read) in [
             ("/a/b", None),
+            ("/caf%C3%A9/%24$", None),
             ("/%25/a", None),
-            ("/%2525", None),
+            ("/%2525", Some("/%25")),
             ("/a%2Fb", Some("/a/b")),
             ("/a%5Cb", Some("/a/b")),
             ("/a%252fb%25255Cc", Some("/a/b/c")),
             ("/a%2Fb%25%5B", Some("/a/b%25%5B")),
             ("/a%25%2F", Some("/a%25/")),
+            ("/a%2525%2532Fb", Some("/a/b")),
+            ("/a%2561", Some("/aa")),
+            ("//a///b//", Some("/a/b/")),
+            ("/a%2F/b", Some("/a/b")),
+            ("/a%5C%5Cb", Some("/a/b")),
+            ("/a;x=1;y/b;z", Some("/a/b")),
+            ("/a%3Bx%2Fb", Some("/a/b")),
+            ("/;x/a", Some("/a")),
+            ("/%2524", Some("/%24")),
         ] {
-            assert_eq!(with_slashes(path).as_deref(), read, "{path}");
+            assert_eq!(loose_path(path).as_deref(), read, "{path}");
         }
     }
 
@@ -112,6 +146,18 @@ mod tests {
         fn normalising_is_idempotent(path in "/([a-z~.%\\[|]|%[0-9a-fA-F]{2}){0,12}") {
             if let Some(once) = normal_path(&path) {
                 prop_assert_eq!(normal_path(&once), Some(once.clone()));
+            }
+        }
+
+        #[test]
+        fn nothing_is_left_to_read_in_another_way(
+            path in "(/([a;$.]|%24|%(25){0,3}(2F|5C|3B|41|32F|%)|/){0,6}){1,3}",
+        ) {
+            let normal = normal_path(&path);
+            if let Some(read) = normal.as_deref().and_then(loose_path) {
+                let again = normal_path(&read);
+                prop_assert_eq!(again.as_deref(), Some(&*read));
+                prop_assert_eq!(loose_path(&read), None, "{}", path);
             }
         }
     }

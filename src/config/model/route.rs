@@ -8,8 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Access, HeaderChanges, Redirect, RequestKey, Rewrite, TunnelLimits, WebSocketProbe,
-    with_slashes,
+    Access, HeaderChanges, Redirect, RequestKey, Rewrite, TunnelLimits, WebSocketProbe, loose_path,
 };
 
 /// A route: which requests it matches, and what happens to them.
@@ -73,6 +72,14 @@ impl RouteConfig {
     /// Whether `host` (lower case, no port) matches.
     pub fn fits_host(&self, host: &str) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.fits(host))
+    }
+
+    /// Whether requests that this route serves may be refused by `other`, or not reach an endpoint there.
+    pub fn is_restricted_by(&self, other: &Self) -> bool {
+        let forwards = matches!(other.leads_to, LeadsTo::Upstream(_) | LeadsTo::Split(_));
+        self.access != other.access
+            || self.http != other.http
+            || (!forwards && self.leads_to != other.leads_to)
     }
 
     /// A route with all the defaults.
@@ -256,11 +263,11 @@ impl PathMatch {
         }
     }
 
-    /// Whether the path itself is written with an encoded slash or backslash.
-    pub fn has_encoded_slash(&self) -> bool {
+    /// Whether the path itself is one that loose servers read in another way: the route means what is written.
+    pub fn is_literal(&self) -> bool {
         match self {
             Self::Any => false,
-            Self::Exact(path) | Self::Prefix(path) => with_slashes(path).is_some(),
+            Self::Exact(path) | Self::Prefix(path) => loose_path(path).is_some(),
         }
     }
 }
