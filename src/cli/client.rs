@@ -49,6 +49,9 @@ pub(super) struct AdminClient {
     /// Print the response as JSON
     #[arg(long)]
     pub(super) json: bool,
+    /// How long to wait for a response, if not for as long as a command may take.
+    #[arg(skip)]
+    pub(super) timeout: Option<Duration>,
 }
 
 /// Why a request failed.
@@ -96,7 +99,8 @@ impl AdminClient {
         let body = body.map(|body| serde_json::to_vec(body).unwrap_or_default());
         let result = runtime.block_on(async {
             let sending = self.exchange(operation, query, body.unwrap_or_default());
-            let sent = tokio::time::timeout(RESPONSE_TIMEOUT, sending).await;
+            let sent =
+                tokio::time::timeout(self.timeout.unwrap_or(RESPONSE_TIMEOUT), sending).await;
             sent.unwrap_or_else(|_| Err(self.silent("no response in time")))
         });
         // A name lookup may still run on a thread of its own; waiting for it would delay the exit.
@@ -208,7 +212,9 @@ impl AdminClient {
         if operation.method() == Method::POST {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        if let Some(path) = &self.token_file {
+        // Over a unix socket nothing needs it, and the process there may not be the one whose token it is.
+        let over_tcp = matches!(self.admin, Some(AdminAddress::Tcp(_)));
+        if let Some(path) = self.token_file.as_ref().filter(|_| over_tcp) {
             let token = token(path).map_err(|error| {
                 let error = format!("cannot read `{}`: {error}", path.display());
                 let details = Vec::new();

@@ -72,7 +72,10 @@ impl TlsFailure {
             Self::ClientCertificate => {
                 "the client must present a certificate that a CA in `client_auth` has issued"
             }
-            Self::NotTls => "the client must use wss:// or https:// on this port",
+            Self::NotTls => {
+                "the client must use wss:// or https:// on this port, or a load balancer sends PROXY headers: \
+                 set `proxy_protocol`"
+            }
             Self::Other => "the client's TLS library may be faulty",
         }
     }

@@ -68,3 +68,4 @@ mod tunnel_limits;
 mod upgrade;
 mod upheaval;
 mod verdicts;
+mod watching;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -300,6 +300,32 @@ async fn an_unreachable_process_gets_a_hint_about_the_address() {
     assert_eq!(printed.code, 2, "{}", printed.err);
 }
 
+/// A unix socket needs no token, and one for another process is not sent over it.
+#[tokio::test]
+async fn a_token_is_sent_over_tcp_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let admin = tokio::net::UnixListener::bind(&path).unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let request = tokio::spawn(async move {
+        let (mut socket, _) = admin.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(socket.read_u8().await.unwrap());
+        }
+        String::from_utf8(request).unwrap()
+    });
+    let address = format!("unix:{}", path.display());
+    let words = ["reload", "--plan"];
+    command(&words, &address, Some(&token.display().to_string())).await;
+    let request = request.await.unwrap().to_lowercase();
+    assert!(
+        request.contains("host: localhost") && !request.contains("authorization"),
+        "{request}"
+    );
+}
+
 #[tokio::test]
 async fn a_missing_token_gets_a_hint() {
     let echo = Echo::start("echo").await;
@@ -493,10 +519,10 @@ async fn tables_fit_the_terminal() {
             let Some(text) = in_terminal(&operator, words, columns).await else {
                 return;
             };
+            // The lines of `status` above its tables are sentences.
             let rows = text
                 .lines()
-                .skip_while(|line| !line.starts_with("LISTENER"));
-            let rows = rows.chain(text.lines().filter(|line| line.starts_with("ID ")));
+                .skip_while(|line| !line.starts_with("LISTENER") && !line.starts_with("ID "));
             for line in rows {
                 let length = line.chars().count() as u32;
                 assert!(length <= columns, "{columns}: {text}");
@@ -517,58 +543,6 @@ async fn tables_fit_the_terminal() {
         "{}",
         printed.out
     );
-}
-
-#[tokio::test]
-async fn a_status_is_watched_until_its_reader_goes_away() {
-    let echo = Echo::start("echo").await;
-    let (proxy, operator) = Operator::start(&simple(&[echo.address])).await;
-    let watch = |words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command
-            .args(words)
-            .env("TIDEGATE_ADMIN", operator.address());
-        command.stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        (child, lines)
-    };
-    let (mut child, mut lines) = watch(&["status", "--watch", "100ms"]);
-    let mut shown = Vec::new();
-    while shown
-        .iter()
-        .filter(|line: &&String| line.is_empty())
-        .count()
-        < 6
-    {
-        let line = within("a status", lines.next_line()).await.unwrap();
-        shown.push(line.unwrap());
-    }
-    let starts = shown
-        .iter()
-        .filter(|line| line.starts_with("tidegate 0.1.0 is serving"));
-    assert!(starts.count() >= 2, "{shown:?}");
-    assert!(
-        shown.iter().all(|line| !line.contains('\u{1b}')),
-        "{shown:?}"
-    );
-    drop(lines);
-    let ended = within("the end of the command", child.wait()).await;
-    assert_eq!(ended.unwrap().code(), Some(0));
-
-    // As JSON, each status is a line.
-    let (_child, mut lines) = watch(&["status", "--watch=100ms", "--json"]);
-    for _ in 0..2 {
-        let line = within("a status", lines.next_line())
-            .await
-            .unwrap()
-            .unwrap();
-        let status: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(status["status"]["state"], "serving");
-    }
-    let printed = command(&["status", "--watch"], "unix:/nonexistent/admin.sock", None).await;
-    assert_eq!((printed.code, &*printed.out), (6, ""));
-    drop(proxy);
 }
 
 /// The detail of a rejection quotes the cause of its cause once.

@@ -42,7 +42,9 @@ pub(in crate::cli) struct StatusArgs {
 }
 
 pub(super) fn status(verb: &StatusArgs) -> Result<(), ClientError> {
-    let client = &verb.client;
+    let mut client = verb.client.clone();
+    client.timeout = verb.watch.map(watch::patience);
+    let client = &client;
     let shown = |screen| StatusPage::of(client)?.text(client, screen);
     match (verb.watch, client.json) {
         // One line each, so that a reader knows where an object ends.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::in_lines;
 use crate::cli::client::ClientError;
@@ -19,6 +19,40 @@ const CLEAR_LINE: &str = "\u{1b}[K";
 /// Clears all lines below.
 const CLEAR_REST: &str = "\u{1b}[J";
 
+/// The shortest time to wait for a response.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait for a response: a process that hangs is to be noticed soon.
+pub(super) fn patience(interval: Duration) -> Duration {
+    interval.saturating_mul(3).max(LEAST_PATIENCE)
+}
+
+/// What a terminal shows: the time, and the latest output, under the reason why there is no newer one.
+#[derive(Debug)]
+struct WatchedPage {
+    latest: String,
+    at: SystemTime,
+}
+
+impl WatchedPage {
+    fn text(&mut self, output: Result<String, ClientError>, now: SystemTime) -> String {
+        let time = humantime::format_rfc3339_seconds;
+        match output {
+            Ok(text) => {
+                (self.latest, self.at) = (text, now);
+                format!("{}\n{}", time(now), self.latest)
+            }
+            Err(failure) => format!(
+                "{}  no response since {}\n{}\n{}",
+                time(now),
+                time(self.at),
+                in_lines(&failure),
+                self.latest
+            ),
+        }
+    }
+}
+
 /// Prints what `shown` returns, until the reader goes away. A failure ends this only at the beginning: later,
 /// the process may be about to come back.
 pub(super) fn watch(
@@ -27,6 +61,10 @@ pub(super) fn watch(
     mut shown: impl FnMut(Screen) -> Result<String, ClientError>,
 ) -> Result<(), ClientError> {
     let mut output = Ok(shown(Screen::of_output())?);
+    let mut page = WatchedPage {
+        latest: String::new(),
+        at: SystemTime::now(),
+    };
     loop {
         let size = Screen::of_output().size.filter(|_| in_place);
         let text = match (output, size) {
@@ -35,8 +73,7 @@ pub(super) fn watch(
                 err(&in_lines(&failure));
                 String::new()
             }
-            (Ok(text), Some(size)) => drawn(&text, size),
-            (Err(failure), Some(size)) => drawn(&in_lines(&failure), size),
+            (output, Some(size)) => drawn(&page.text(output, SystemTime::now()), size),
         };
         if try_out(&text).is_err() {
             return Ok(());
@@ -72,6 +109,27 @@ fn drawn(text: &str, size: ScreenSize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::admin_address::Unreached;
+
+    #[test]
+    fn without_a_response_the_latest_output_stays_and_its_time_is_shown() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut page = WatchedPage {
+            latest: String::new(),
+            at: at(0),
+        };
+        let shown = page.text(Ok("serving\n".to_owned()), at(1));
+        assert_eq!(shown, "1970-01-01T00:00:01Z\nserving\n");
+        let why = || ClientError::Unreached(Unreached::checking("it hangs".to_owned()));
+        page.text(Err(why()), at(3));
+        let shown = page.text(Err(why()), at(5));
+        let first =
+            "1970-01-01T00:00:05Z  no response since 1970-01-01T00:00:01Z\nerror: it hangs\n";
+        assert!(shown.starts_with(first), "{shown}");
+        assert!(shown.ends_with("\n\nserving\n"), "{shown}");
+        assert_eq!(patience(Duration::from_millis(100)), LEAST_PATIENCE);
+        assert_eq!(patience(Duration::from_secs(5)), Duration::from_secs(15));
+    }
 
     #[test]
     fn a_terminal_is_drawn_from_its_first_line_and_never_scrolls() {

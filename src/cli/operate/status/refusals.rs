@@ -6,25 +6,31 @@ use tidegate::admin::api::listeners::ListenerInfo;
 
 use crate::cli::table::harmless;
 
+/// The reason of connections that closed without a byte.
+const EMPTY: &str = "empty";
+
 /// A line for the connections that each listener closed before a request, and one for the requests that it
 /// rejected, where there are any.
 pub(super) fn of_refusals(listeners: &[ListenerInfo]) -> String {
     let mut lines = String::new();
     for listener in listeners {
         let name = harmless(&listener.name);
-        if !listener.connections_refused.is_empty() {
-            let counts = by_reason(&listener.connections_refused, &listener.tls_failures);
-            lines += &format!("{name} closed connections before a request: {counts}\n");
+        // A load balancer that looks whether the port is open is not worth a line.
+        let mut refused = listener.connections_refused.clone();
+        refused.remove(EMPTY);
+        if !refused.is_empty() {
+            let counts = by_reason(&refused, &listener.tls_failures);
+            lines += &format!("listener {name} closed connections before a request: {counts}\n");
         }
         if !listener.rejections.is_empty() {
             let counts = by_reason(&listener.rejections, &BTreeMap::new());
-            lines += &format!("{name} rejected requests: {counts}\n");
+            lines += &format!("listener {name} rejected requests: {counts}\n");
         }
     }
     lines
 }
 
-/// `tls 12 (certificate-rejected 10, timeout 2), empty 4`: the most frequent first.
+/// `tls 12 (certificate-rejected 10, timeout 2), connections 4`: the most frequent first.
 fn by_reason(counts: &BTreeMap<String, u64>, of_tls: &BTreeMap<String, u64>) -> String {
     let mut sorted: Vec<(&String, &u64)> = counts.iter().collect();
     sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
