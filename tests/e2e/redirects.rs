@@ -1,6 +1,9 @@
 //! Redirects of plain requests, and of no handshakes.
 
+use serde_json::json;
+
 use crate::harness::endpoint::Endpoint;
+use crate::harness::operator::Operator;
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 
@@ -101,7 +104,7 @@ async fn a_route_may_redirect() {
            [[route]]\n\
            path = \"/moved\"\n\
            redirect = { to = \"/here\" }\n";
-    let proxy = Proxy::start(&config).await;
+    let (proxy, operator) = Operator::start(&config).await;
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
     for (target, status, location) in [
         ("/old/x?y", 302, "https://new.example.com/old/x?y"),
@@ -109,6 +112,12 @@ async fn a_route_may_redirect() {
     ] {
         let answer = answered(&proxy, "main", &get(target)).await;
         assert_eq!(answer, (status, Some(location.to_owned())));
+        let url = format!("http://a:{}{target}", proxy.address().port());
+        let explained = operator.post("/v1/explain", &json!({ "url": url })).await.1;
+        assert_eq!(
+            explained["response"],
+            json!({ "status": status, "reason": "redirect", "text": location })
+        );
     }
     let mut client = proxy.connect().await;
     client.send(HANDSHAKE.replace("/chat", "/old")).await;

@@ -1,7 +1,10 @@
 //! Request targets and hosts as real clients write them: what reaches the endpoint unchanged, what matches
 //! which route, and what is refused.
 
+use serde_json::json;
+
 use crate::harness::endpoint::Endpoint;
+use crate::harness::operator::Operator;
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::wire::{HANDSHAKE, Head, SWITCH, Wire};
 
@@ -133,7 +136,17 @@ async fn no_spelling_leads_past_a_stricter_route() {
     let route =
         "[[route]]\npath_prefix = \"/app/admin\"\nallow = [\"192.0.2.1\"]\nupstream = \"main\"\n";
     let config = simple(&[endpoint.address]).replace("[upstream", &format!("{route}[upstream"));
-    let proxy = Proxy::start(&config).await;
+    let (proxy, operator) = Operator::start(&config).await;
+    let url = format!("ws://a:{}/app%2Fadmin", proxy.address().port());
+    let explained = operator.post("/v1/explain", &json!({ "url": url })).await.1;
+    assert_eq!(explained["response"]["reason"], "encoded-slash");
+    // No route gets it, and all are listed.
+    let others = explained["other_routes"].as_array().unwrap();
+    assert_eq!(
+        (explained.get("route"), others.len()),
+        (None, 2),
+        "{explained}"
+    );
     for (target, status, reason) in [
         ("/app/admin", 403, "address-denied"),
         ("/app\\admin", 400, "bad-target"),

@@ -21,10 +21,10 @@ use self::receiver::receiving;
 use super::upstreams::{self, UpstreamInfo};
 use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
-use crate::config::model::{LeadsTo, PlainHttp};
+use crate::config::model::{LeadsTo, PlainHttp, Redirect};
 use crate::displace::live_tunnels::LiveTunnels;
 use crate::protocol::access::{self, AccessSubject};
-use crate::protocol::edit;
+use crate::protocol::edit::{self, TemplateValues};
 use crate::protocol::handshake::{Handshake, Intent};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
@@ -276,7 +276,7 @@ impl Visit<'_> {
                 explained.response = Some(OwnResponse {
                     status: redirect.status.as_u16(),
                     reason: "redirect".to_owned(),
-                    text: "the client is redirected".to_owned(),
+                    text: self.redirect_target(redirect, &target, &route),
                 });
                 return Ok(());
             }
@@ -334,7 +334,8 @@ impl Visit<'_> {
             headers: &self.parts.headers,
             handshake,
         };
-        let matched = snapshot.route(&request)?;
+        let found = snapshot.route(&request);
+        let matched = found.as_ref().ok().copied().flatten();
         let is_other =
             |route: &&Arc<Route>| !matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
         let mut others: Vec<&Arc<Route>> = snapshot.routes().iter().filter(is_other).collect();
@@ -349,12 +350,30 @@ impl Visit<'_> {
             .map(|other| OtherRoute {
                 route: other.settings.name.to_string(),
                 why: route::why_not(&other.settings, &request).unwrap_or_else(|| {
-                    "a more specific or an earlier route takes precedence".to_owned()
+                    let why = match found {
+                        Ok(_) => "a more specific or an earlier route takes precedence",
+                        Err(_) => "it matches, but the request is rejected",
+                    };
+                    why.to_owned()
                 }),
             })
             .collect();
         explained.route = matched.map(|route| route.settings.name.to_string());
-        Ok(matched.cloned())
+        found.map(|route| route.cloned())
+    }
+
+    /// The `Location` of a redirect. Values that only a real connection has are missing in it.
+    fn redirect_target(&self, redirect: &Redirect, target: &Target, route: &Route) -> String {
+        let values = TemplateValues {
+            client: self.question.client,
+            host: target.host(),
+            uri: target.origin_form(),
+            secure: self.secure,
+            listener: &self.listener.name,
+            route: &route.settings.name,
+            ..TemplateValues::default()
+        };
+        edit::render(&redirect.to, &values)
     }
 
     fn no_route(
