@@ -99,10 +99,11 @@ impl AccessLog {
         self.target.load()
     }
 
-    /// Reopens the file, for log rotation.
-    pub fn reopen(&self) {
-        if let AccessLogTarget::Own(lines, _) = &**self.target() {
-            lines.reopen();
+    /// Has the file reopened, for log rotation. Returns whether there is one.
+    pub fn reopen(&self) -> bool {
+        match &**self.target() {
+            AccessLogTarget::Own(lines, _) => lines.reopen(),
+            AccessLogTarget::Log | AccessLogTarget::Off => false,
         }
     }
 

@@ -40,7 +40,7 @@ enum SignalEffect {
 /// standard library, and SIGWINCH by the operating system. Those that report a fault of the program keep
 /// their default, as do those that suspend a process: with a handler for SIGTTOU, a background process that
 /// writes to its terminal would be sent another one for ever.
-const HANDLED: [(Number, SignalEffect); 14] = [
+const HANDLED: &[(Number, SignalEffect)] = &[
     (Number::TERM, SignalEffect::Control(Signal::Stop)),
     (Number::INT, SignalEffect::Control(Signal::Stop)),
     (Number::QUIT, SignalEffect::Control(Signal::Stop)),
@@ -51,7 +51,19 @@ const HANDLED: [(Number, SignalEffect); 14] = [
     (Number::VTALARM, SignalEffect::Ignored("SIGVTALRM")),
     (Number::PROF, SignalEffect::Ignored("SIGPROF")),
     (Number::IO, SignalEffect::Ignored("SIGIO")),
+    #[cfg(target_os = "linux")]
     (Number::POWER, SignalEffect::Ignored("SIGPWR")),
+    #[cfg(all(
+        target_os = "linux",
+        not(any(
+            target_arch = "mips",
+            target_arch = "mips32r6",
+            target_arch = "mips64",
+            target_arch = "mips64r6",
+            target_arch = "sparc",
+            target_arch = "sparc64"
+        ))
+    ))]
     (Number::STKFLT, SignalEffect::Ignored("SIGSTKFLT")),
     (Number::XCPU, SignalEffect::Ignored("SIGXCPU")),
     // A log has reached the limit on the size of files: the write fails, and that is reported.
@@ -82,11 +94,11 @@ impl Signals {
     /// # Errors
     /// The error of the system.
     pub(super) fn install() -> io::Result<Self> {
-        let install = |(number, effect): (Number, SignalEffect)| {
+        let install = |&(number, effect): &(Number, SignalEffect)| {
             let source = signal(SignalKind::from_raw(number.as_raw()))?;
             Ok(SignalHandler { source, effect })
         };
-        let handlers: io::Result<_> = HANDLED.into_iter().map(install).collect();
+        let handlers: io::Result<_> = HANDLED.iter().map(install).collect();
         Ok(Self {
             handlers: handlers?,
             ..Self::none()
@@ -122,10 +134,13 @@ impl Signals {
             match self.received(|_| true).await {
                 SignalEffect::Control(signal) => return signal,
                 SignalEffect::ReopenLogs => {
-                    if let Some(access_log) = &self.access_log {
-                        access_log.reopen();
+                    match self.access_log.as_ref().is_some_and(|log| log.reopen()) {
+                        true => tracing::info!("log files are opened again"),
+                        false => tracing::info!(
+                            signal = "SIGUSR1",
+                            "signal ignored: no log is written to a file"
+                        ),
                     }
-                    tracing::info!("log files reopened");
                 }
                 SignalEffect::Ignored(signal) => {
                     tracing::info!(signal, "signal ignored: it has no meaning here");

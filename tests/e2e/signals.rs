@@ -44,6 +44,18 @@ async fn usr1_reopens_the_access_log_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn usr1_says_whether_there_is_a_log_file() {
+    let echo = Echo::start("echo").await;
+    let proxy = start(&echo).await;
+    proxy.signal(Signal::USR1);
+    proxy.logged("log files are opened again").await;
+    let proxy = Proxy::start(&simple(&[echo.address])).await;
+    proxy.signal(Signal::USR1);
+    let ignored = "signal ignored: no log is written to a file";
+    assert_eq!(proxy.logged(ignored).await["signal"], "SIGUSR1");
+}
+
+#[tokio::test]
 async fn quit_stops_in_order_and_a_second_one_at_once() {
     let echo = Echo::start("echo").await;
     let mut proxy = start(&echo).await;

@@ -44,6 +44,11 @@ pub struct LogFile {
 }
 
 impl Sink {
+    /// Whether lines go to a file.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
     /// The file at `path`, created if it does not exist.
     ///
     /// # Errors

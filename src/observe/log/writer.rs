@@ -44,6 +44,8 @@ struct LineQueue {
     changed: Condvar,
     /// The name of the log, for messages about it.
     name: &'static str,
+    /// Whether the lines go to a file.
+    has_file: bool,
     /// Lines dropped since the start.
     dropped: Arc<Counter>,
 }
@@ -67,7 +69,7 @@ impl Lines {
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(name: &'static str, sink: Sink, dropped: &Arc<Counter>) -> io::Result<Self> {
-        let lines = Self::unwritten(name, dropped);
+        let lines = Self::unwritten(name, sink.is_file(), dropped);
         let shared = Arc::clone(&lines.0.0);
         thread::Builder::new()
             .name("log".into())
@@ -75,11 +77,12 @@ impl Lines {
         Ok(lines)
     }
 
-    fn unwritten(name: &'static str, dropped: &Arc<Counter>) -> Self {
+    fn unwritten(name: &'static str, has_file: bool, dropped: &Arc<Counter>) -> Self {
         Self(Arc::new(QueueCloser(Arc::new(LineQueue {
             state: Mutex::default(),
             changed: Condvar::new(),
             name,
+            has_file,
             dropped: Arc::clone(dropped),
         }))))
     }
@@ -98,10 +101,11 @@ impl Lines {
         queue.flush_requested = false;
     }
 
-    /// Has the file reopened, if the lines go to one.
-    pub fn reopen(&self) {
+    /// Has the file reopened, if the lines go to one. Returns whether they do.
+    pub fn reopen(&self) -> bool {
         self.0.0.lock().reopen = true;
         self.0.0.changed.notify_all();
+        self.0.0.has_file
     }
 
     /// Queues a whole line.
@@ -208,7 +212,7 @@ mod tests {
     #[test]
     fn lines_beyond_the_limit_are_dropped_and_counted() {
         // Without a thread, nothing leaves the queue.
-        let lines = Lines::unwritten("log", &Arc::default());
+        let lines = Lines::unwritten("log", false, &Arc::default());
         let line = vec![b'x'; MAX_QUEUED_BYTES / 4];
         for _ in 0..6 {
             lines.make_writer().write_all(&line).unwrap();
