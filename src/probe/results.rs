@@ -51,7 +51,7 @@ pub struct ProbeRecord {
 
 /// What the log says about a probe.
 #[derive(Debug, PartialEq, Eq)]
-enum ProbeReport {
+enum ProbeLogLine {
     /// It failed; this many failures with the same cause were not reported since the last one.
     Failed { unreported: u64 },
     /// Probes pass again, after this many failures.
@@ -59,7 +59,7 @@ enum ProbeReport {
 }
 
 impl RouteProbeLog {
-    fn report(&mut self, error: Option<&ProbeError>, now: Instant) -> Option<ProbeReport> {
+    fn report(&mut self, error: Option<&ProbeError>, now: Instant) -> Option<ProbeLogLine> {
         let Some(error) = error else {
             self.passes_in_row += 1;
             if self.failures == 0 || self.passes_in_row < PASSES_TO_RECOVER {
@@ -67,12 +67,12 @@ impl RouteProbeLog {
             }
             let failures = std::mem::take(&mut self.failures);
             self.reports = FailureReports::default();
-            return Some(ProbeReport::Recovered { failures });
+            return Some(ProbeLogLine::Recovered { failures });
         };
         self.passes_in_row = 0;
         self.failures += 1;
         let unreported = self.reports.admit(error.token(), now)?;
-        Some(ProbeReport::Failed { unreported })
+        Some(ProbeLogLine::Failed { unreported })
     }
 }
 
@@ -91,14 +91,14 @@ impl RouteProbes {
         let endpoint = error.map_or(result.ok(), ProbeError::endpoint);
         let label = endpoint.map(|label| &**label);
         match (report, error) {
-            (Some(ProbeReport::Failed { unreported }), Some(error)) => tracing::warn!(
+            (Some(ProbeLogLine::Failed { unreported }), Some(error)) => tracing::warn!(
                 route = name,
                 endpoint = label,
                 %error,
                 unreported,
                 "probe failed"
             ),
-            (Some(ProbeReport::Recovered { failures }), _) => {
+            (Some(ProbeLogLine::Recovered { failures }), _) => {
                 tracing::info!(route = name, failures, "probe passes again");
             }
             (_, Some(error)) => {
@@ -115,7 +115,7 @@ impl RouteProbes {
         result: Result<&Arc<str>, &ProbeError>,
         took: Duration,
         at: SystemTime,
-    ) -> Option<ProbeReport> {
+    ) -> Option<ProbeLogLine> {
         let mut routes = self.lock();
         let log = routes.entry(Arc::clone(route)).or_default();
         let error = result.err();
@@ -194,7 +194,7 @@ mod tests {
         let mut log = RouteProbeLog::default();
         let now = Instant::now();
         let failure = ProbeError::from(Rejection::NoEndpoint);
-        let failed = |unreported| Some(ProbeReport::Failed { unreported });
+        let failed = |unreported| Some(ProbeLogLine::Failed { unreported });
         assert_eq!(log.report(Some(&failure), now), failed(0));
         for _ in 0..10 {
             assert_eq!(log.report(None, now), None);
@@ -205,7 +205,7 @@ mod tests {
         for _ in 1..PASSES_TO_RECOVER {
             assert_eq!(log.report(None, later), None);
         }
-        let recovered = Some(ProbeReport::Recovered { failures: 12 });
+        let recovered = Some(ProbeLogLine::Recovered { failures: 12 });
         assert_eq!(log.report(None, later), recovered);
         assert_eq!(log.report(None, later), None);
         assert_eq!(log.report(Some(&failure), later), failed(0));

@@ -351,7 +351,7 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     let printed = operator.run(&close).await;
     assert_eq!(printed.out, "closed 1 of 1 tunnel with 1012\n");
     let mut first = tunnels.remove(0);
-    let payload = close_payload(&first.exactly(2 + 2 + 6).await).unwrap();
+    let payload = close_payload(&first.exactly(2 + 2 + 5).await).unwrap();
     first.send(frame(0x88, Some([0; 4]), &payload[..2])).await;
     assert_eq!(proxy.exit().await, 0);
     for wire in &mut tunnels {
