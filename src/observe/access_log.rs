@@ -285,6 +285,20 @@ pub fn request_rejected(
     }
 }
 
+/// Records, when called, that the body of a request became larger than its limit after the response had begun.
+pub fn body_cut_off(facts: &RequestFacts<'_>) -> impl FnOnce() + use<> {
+    let series = facts.counted();
+    let (session, client) = (facts.session, facts.client);
+    let rejection = Rejection::BodyTooLarge;
+    move || {
+        series.rejections.at(rejection as usize).add(1);
+        tracing::info!(
+            %session, %client, listener = %series.listener, route = %series.route, reason = rejection.token(),
+            "request body cut off during the response"
+        );
+    }
+}
+
 /// Records the response to a plain request or to a declined handshake: an endpoint's, or one of
 /// our own that the configuration asks for.
 pub fn response_sent(

@@ -23,13 +23,22 @@ const TIME: usize = 4;
 /// The length in bytes of the signature, a truncated HMAC-SHA-256 (RFC 2104 section 5).
 const SIGNATURE: usize = 16;
 
+/// How many cookies of one name are verified, which costs a signature each: the client decides how many it sends.
+const MAX_VERIFIED: usize = 8;
+
 /// The value of the first cookie of this name (RFC 6265 section 4.2.1). It is bytes: browsers send
 /// what a page has set, and another cookie that is not ASCII must not hide this one.
 pub fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    cookie_values(headers, name).next()
+}
+
+/// The values of all cookies of this name: there may be one for the host and one for its domain, or several
+/// with different paths (RFC 6265 section 5.4).
+fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(COOKIE).iter();
     lines
         .flat_map(|line| line.as_bytes().split(|b| *b == b';'))
-        .find_map(|pair| {
+        .filter_map(move |pair| {
             let equals = pair.iter().position(|b| *b == b'=')?;
             let (known, value) = pair.split_at_checked(equals)?;
             let is_known = known.trim_ascii() == name.as_bytes();
@@ -46,7 +55,10 @@ pub struct EndpointTag([u8; TAG]);
 pub struct StickyCookie {
     /// The tag of the endpoint that it leads to.
     pub to: EndpointTag,
-    /// Whether more than half of its lifetime has passed: the client should get a new one.
+    /// When it was issued, in seconds since 1970.
+    pub issued: u64,
+    /// Whether the client should get a new one: more than half of its lifetime has passed, or another cookie is
+    /// newer.
     pub is_aging: bool,
 }
 
@@ -99,8 +111,20 @@ impl CookieSigner {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
+    /// The newest valid cookie of a request. A client that has got a new one may still send an older one of the
+    /// same name, which was set for another domain or path.
+    pub fn newest(&self, headers: &HeaderMap, settings: &Sticky, now: u64) -> Option<StickyCookie> {
+        cookie_values(headers, &settings.cookie)
+            .take(MAX_VERIFIED)
+            .filter_map(|value| self.read(value, settings, now))
+            .reduce(|newest, other| match other.issued > newest.issued {
+                true => other,
+                false => newest,
+            })
+    }
+
     /// Verifies a cookie's value: `None` if it is not one of ours, or older than `settings.ttl`.
-    pub fn read(&self, value: &[u8], settings: &Sticky, now: u64) -> Option<StickyCookie> {
+    fn read(&self, value: &[u8], settings: &Sticky, now: u64) -> Option<StickyCookie> {
         // Longer than any of ours. Without this, decoding would cost what the client decides.
         if value.len() > 2 * (TAG + TIME + SIGNATURE) {
             return None;
@@ -117,6 +141,7 @@ impl CookieSigner {
         let age = Duration::from_secs(now.saturating_sub(made));
         (age <= settings.ttl).then_some(StickyCookie {
             to: EndpointTag(*tag),
+            issued: made,
             is_aging: age > settings.ttl / 2,
         })
     }
@@ -211,7 +236,13 @@ mod tests {
         assert!(!set.contains("10.0.0.1"));
         let value = pair.strip_prefix("tidegate=").unwrap();
         let read = |signer: &CookieSigner, now| signer.read(value.as_bytes(), &settings(), now);
-        let led = |is_aging| Some(StickyCookie { to: tag, is_aging });
+        let led = |is_aging| {
+            Some(StickyCookie {
+                to: tag,
+                issued: NOW,
+                is_aging,
+            })
+        };
         assert_eq!(read(&signer, NOW), led(false));
         assert_eq!(read(&signer, NOW + 1801), led(true));
         assert_eq!(read(&signer, NOW + 3601), None, "it has outlived its time");
@@ -234,6 +265,29 @@ mod tests {
             let expected = "Domain=example.com; Path=/chat; Max-Age=3600; HttpOnly; SameSite=None";
             assert_eq!(attributes, format!("{expected}{end}"));
         }
+    }
+
+    #[test]
+    fn the_newest_of_several_cookies_decides() {
+        let signer = CookieSigner::new(&[7; 32], "chat");
+        let sealed = |address: &str, age| signer.seal(signer.tag(address), NOW - age);
+        let (old, new) = (sealed("a:1", 20), sealed("b:1", 10));
+        let (expired, forged) = (sealed("c:1", 4000), "A".repeat(38));
+        let newest = |values: &[&String]| {
+            let pairs: Vec<String> = values.iter().map(|it| format!("tidegate={it}")).collect();
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, pairs.join("; ").parse().unwrap());
+            signer.newest(&headers, &settings(), NOW).map(|it| it.to)
+        };
+        let leads_to = |address: &str| Some(signer.tag(address));
+        assert_eq!(newest(&[&old, &new]), leads_to("b:1"));
+        assert_eq!(newest(&[&new, &old]), leads_to("b:1"));
+        assert_eq!(newest(&[&expired, &old]), leads_to("a:1"));
+        assert_eq!(newest(&[&forged, &old, &forged]), leads_to("a:1"));
+        assert_eq!(newest(&[&expired, &forged]), None);
+        let mut many = vec![&forged; MAX_VERIFIED];
+        many.push(&new);
+        assert_eq!(newest(&many), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::time::SystemTime;
 
 use crate::protocol::request_key::KeyTraits;
-use crate::protocol::sticky_cookie::{self, StickyCookie};
+use crate::protocol::sticky_cookie::StickyCookie;
 use crate::upstream::balance;
 use crate::upstream::group::{Affinity, Upstream};
 
@@ -18,8 +18,8 @@ pub(super) fn seconds() -> u64 {
 /// The affinity of a request in `upstream`, and the valid sticky cookie that it carries.
 pub fn of(upstream: &Upstream, traits: KeyTraits<'_>) -> (Affinity, Option<StickyCookie>) {
     let sticky_cookie = upstream.sticky.as_ref().and_then(|sticky| {
-        let value = sticky_cookie::cookie_value(traits.headers, &sticky.settings.cookie)?;
-        sticky.signer.read(value, &sticky.settings, seconds())
+        let signer = &sticky.signer;
+        signer.newest(traits.headers, &sticky.settings, seconds())
     });
     let key = upstream.hash_key();
     let key = key.and_then(|key| traits.value(key));

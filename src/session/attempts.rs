@@ -23,6 +23,8 @@ pub(super) struct Attempts<'a> {
     last_error: SessionError,
     /// The endpoints that closed without an answer before another one was asked.
     unanswered: Vec<Arc<EndpointState>>,
+    /// Whether no endpoint was left but full ones.
+    found_full: bool,
 }
 
 impl<'a> Attempts<'a> {
@@ -35,6 +37,7 @@ impl<'a> Attempts<'a> {
             left: routed.upstream.retry().tries.get(),
             last_error: Rejection::NoEndpoint.into(),
             unanswered: Vec::new(),
+            found_full: false,
         }
     }
 
@@ -50,6 +53,7 @@ impl<'a> Attempts<'a> {
                     .await
             }
         };
+        self.found_full = matches!(picked, Err(PickError::Full));
         picked
             .map(|lease| self.take(lease))
             .map_err(|error| match error {
@@ -60,6 +64,12 @@ impl<'a> Attempts<'a> {
                 PickError::Full => Rejection::EndpointsFull.into(),
                 PickError::NotReady => Rejection::NoEndpoint.into(),
             })
+    }
+
+    /// Whether [`next`](Self::next) found none only because endpoints are full: the upstream is not down then,
+    /// although others of its endpoints may be.
+    pub(super) fn found_full(&self) -> bool {
+        self.found_full
     }
 
     /// Leases one more endpoint, if an attempt and an untried endpoint are left.

@@ -104,8 +104,10 @@ async fn request_tunnel(
         let Some(reached) = attempts.connect(&lease).await else {
             // Dropped first: the next pick must not count an attempt on this endpoint any more.
             drop(lease);
-            let next = attempts.next().await;
-            lease = next.map_err(|error| unserved(error, is_sent))?;
+            lease = match attempts.next().await {
+                Ok(lease) => lease,
+                Err(error) => return Err(unserved(error, is_sent || attempts.found_full())),
+            };
             continue;
         };
         is_sent = true;

@@ -127,17 +127,20 @@ pub(super) async fn proxy(
                 is_repeated = true;
             }
             (None, PlainAttempt::Responded(response, connection)) => {
-                return Ok(finish(routed, response, connection, lease).await?);
+                let upload = &exchange.upload;
+                return Ok(finish(routed, response, connection, lease, upload).await?);
             }
             (None, PlainAttempt::Failed(failure)) => return Err(failure.into_error(&lease).into()),
-            (None, PlainAttempt::NotReached(unsent)) => {
+            (None, PlainAttempt::NotReached(unsent, was_sent)) => {
                 // Dropped first: the next pick must not count an attempt on this endpoint any more.
                 drop(lease);
                 request = *unsent;
+                is_repeated |= was_sent;
                 lease = match attempts.next().await {
                     Ok(lease) => lease,
                     Err(error) => {
-                        return Err(unserved(error, (!is_repeated).then_some(request)));
+                        let is_unsent = !is_repeated && !attempts.found_full();
+                        return Err(unserved(error, is_unsent.then_some(request)));
                     }
                 };
             }
@@ -155,7 +158,7 @@ fn next_after(attempt: &PlainAttempt, attempts: &mut Attempts<'_>, lease: &Lease
         PlainAttempt::Failed(failure) if failure.is_unanswered() => {
             attempts.retry_after_close(lease)
         }
-        PlainAttempt::Failed(_) | PlainAttempt::NotReached(_) => None,
+        PlainAttempt::Failed(_) | PlainAttempt::NotReached(..) => None,
     }
 }
 
@@ -171,8 +174,9 @@ struct Outgoing<'a> {
 enum PlainAttempt {
     Responded(Response<Incoming>, UsedConnection),
     Failed(RequestFailure),
-    /// No byte of the request was written: the request.
-    NotReached(Box<Request<RequestBody>>),
+    /// No byte of the request was written to a new connection: the request, and whether it was sent over an idle
+    /// one before, which ended without a response.
+    NotReached(Box<Request<RequestBody>>, bool),
 }
 
 /// The connection that a response came over.
@@ -218,6 +222,7 @@ async fn try_endpoint(
     let reserved = routed.connection.reserved.take(routed.upstream, lease);
     let is_reserved = reserved.is_some() || authenticates;
     let pooled = || worker.pool.take(PoolKey::of(routed.upstream, lease)?);
+    let mut was_sent = false;
     if let Some(mut sender) = reserved.or_else(pooled) {
         // The endpoint may be closing a connection that was used before right now (RFC 9112 section
         // 9.3.1). A request that it cannot have acted on is sent again.
@@ -228,13 +233,16 @@ async fn try_endpoint(
             }
             Err(RequestFailure::Unsent(unsent)) => request = *unsent,
             Err(failure) => match copy.filter(|_| failure.is_unanswered()) {
-                Some(copy) => request = copy_of(copy),
+                Some(copy) => {
+                    request = copy_of(copy);
+                    was_sent = true;
+                }
                 None => return PlainAttempt::Failed(failure),
             },
         }
     }
     let Some(reached) = attempts.connect(lease).await else {
-        return PlainAttempt::NotReached(Box::new(request));
+        return PlainAttempt::NotReached(Box::new(request), was_sent);
     };
     let max_lines = routed.upstream.settings.max_header_lines;
     match http::open(reached.stream, reached.port, max_lines, &worker.tasks).await {
@@ -246,7 +254,7 @@ async fn try_endpoint(
             }
             Err(RequestFailure::Unsent(unsent)) => {
                 attempts.note(closed_unsent(lease));
-                PlainAttempt::NotReached(unsent)
+                PlainAttempt::NotReached(unsent, was_sent)
             }
             Err(failure) => PlainAttempt::Failed(failure),
         },
@@ -303,6 +311,7 @@ async fn finish(
     response: Response<Incoming>,
     connection: UsedConnection,
     lease: Lease,
+    upload: &UploadProgress,
 ) -> Result<SessionOutcome, SessionError> {
     let store = match connection.is_reserved {
         true => ReturnTo::Client(Rc::clone(&routed.connection.reserved)),
@@ -311,7 +320,7 @@ async fn finish(
     let return_to = PoolKey::of(routed.upstream, &lease).map(|key| (store, key));
     // Without the body, the next request would be read as a part of it.
     let return_to = return_to.filter(|_| connection.refused.is_none());
-    pass_back(
+    let outcome = pass_back(
         routed,
         response,
         BorrowedConnection {
@@ -321,7 +330,9 @@ async fn finish(
             refused: connection.refused,
         },
     )
-    .await
+    .await?;
+    upload.when_too_large(access_log::body_cut_off(&routed.facts));
+    Ok(outcome)
 }
 
 /// Turns an endpoint's response into ours to the client.

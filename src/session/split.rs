@@ -21,8 +21,6 @@ pub struct Branch<'a> {
     pub affinity: Affinity,
     /// The valid sticky cookie of this upstream that the request carries, if any.
     pub sticky_cookie: Option<StickyCookie>,
-    /// Whether it can serve the request now. It is known only if there are other branches.
-    pub availability: Availability,
 }
 
 /// What decided between the branches.
@@ -32,7 +30,7 @@ pub enum BranchReason {
     Only,
     /// The client has a connection of its own to an endpoint of this one.
     Reserved,
-    /// The client has a sticky cookie of this one.
+    /// The client has a sticky cookie of this one, which is its newest.
     Cookie,
     /// The request's key.
     Key,
@@ -69,7 +67,6 @@ pub fn branches<'a>(
             weight,
             affinity,
             sticky_cookie,
-            availability: Availability::Serving,
         }
     };
     let LeadsTo::Split(split) = &route.settings.leads_to else {
@@ -86,9 +83,7 @@ pub fn branches<'a>(
         .iter()
         .map(|each| branch(&each.upstream, each.weight))
         .collect();
-    for branch in &mut left {
-        branch.availability = branch.upstream.availability(branch.affinity);
-    }
+    let newest = newest_cookie(&mut left);
     let key = split.by.as_ref().and_then(|key| traits.value(key));
     let (point, mut reason) = match key {
         Some(key) => (balance::split_point(&key), BranchReason::Key),
@@ -96,19 +91,26 @@ pub fn branches<'a>(
     };
     let mut ordered = Vec::with_capacity(left.len());
     let is_reserved = |branch: &Branch<'_>| branch.affinity.reserved.is_some();
-    let has_cookie = |branch: &Branch<'_>| branch.sticky_cookie.is_some();
+    // A client that has moved to another upstream still has the cookie of the one before.
+    let has_newest = |branch: &Branch<'_>| newest.is_some() && issued(branch) == newest;
     if let Some(at) = left.iter().position(is_reserved) {
         reason = BranchReason::Reserved;
         ordered.push(left.remove(at));
-    } else if let Some(at) = left.iter().position(has_cookie) {
+    } else if let Some(at) = left.iter().position(has_newest) {
         reason = BranchReason::Cookie;
         ordered.push(left.remove(at));
     }
     while let Some(at) = balance::drawn(left.iter().map(|branch| branch.weight), point) {
         ordered.push(left.remove(at));
     }
-    let chosen = &*ordered.first()?.upstream.name;
-    ordered.sort_by_key(|branch| branch.availability);
+    let chosen = ordered.first()?;
+    let availability = |branch: &Branch<'_>| branch.upstream.availability(branch.affinity);
+    let serves = availability(chosen) == Availability::Serving;
+    let chosen = &*chosen.upstream.name;
+    // The others are asked only if it matters: each of them costs its lock.
+    if !serves {
+        ordered.sort_by_cached_key(availability);
+    }
     let first = ordered.remove(0);
     Some(Branches {
         instead_of: (*first.upstream.name != *chosen).then_some(chosen),
@@ -116,6 +118,22 @@ pub fn branches<'a>(
         others: ordered,
         reason,
     })
+}
+
+/// When the sticky cookie of a branch was issued.
+fn issued(branch: &Branch<'_>) -> Option<u64> {
+    branch.sticky_cookie.map(|cookie| cookie.issued)
+}
+
+/// When the newest sticky cookie was issued. If the request comes to the branch of another one after all, that
+/// must become the newest.
+fn newest_cookie(branches: &mut [Branch<'_>]) -> Option<u64> {
+    let newest = branches.iter().filter_map(issued).max();
+    let cookies = branches.iter_mut();
+    for cookie in cookies.filter_map(|branch| branch.sticky_cookie.as_mut()) {
+        cookie.is_aging |= Some(cookie.issued) != newest;
+    }
+    newest
 }
 
 /// The number that chance is most likely to be near: one on which the greatest weight falls.

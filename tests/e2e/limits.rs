@@ -284,6 +284,31 @@ async fn a_body_that_becomes_too_large_is_cut_off() {
     assert_eq!(served.chunk().await, None);
 }
 
+/// Then it is too late for a 413.
+#[tokio::test]
+async fn a_body_that_becomes_too_large_during_the_response_is_logged() {
+    let endpoint = Endpoint::bind().await;
+    let config = settings(&[endpoint.address], "", "limits.body_bytes = \"8B\"");
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client
+        .send(post("Transfer-Encoding: chunked", "4\r\n1234\r\n"))
+        .await;
+    let (mut served, _) = endpoint.request().await;
+    assert_eq!(served.chunk().await.unwrap(), b"1234");
+    served
+        .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        .await;
+    assert_eq!(client.head().await.status(), 200);
+    assert_eq!(client.chunk().await, Some(b"ok".to_vec()));
+    client.send("5\r\n56789\r\n").await;
+    client.closed().await;
+    let logged = proxy
+        .logged("request body cut off during the response")
+        .await;
+    assert_eq!(logged["reason"], "body-too-large");
+}
+
 #[tokio::test]
 async fn a_limit_of_bodies_is_explained_and_planned() {
     let echo = Echo::start("echo").await;

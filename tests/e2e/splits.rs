@@ -1,8 +1,13 @@
 //! Routes that divide their requests among several upstreams.
 
 use std::collections::HashSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use tidegate::config::model::{SameSite, Sticky};
+use tidegate::protocol::sticky_cookie::CookieSigner;
 
 use crate::harness::endpoint::{Echo, Endpoint, unused_address};
 use crate::harness::frames::frame;
@@ -217,6 +222,116 @@ async fn an_upstream_that_is_full_keeps_its_clients() {
     let (head, _) = client.reply().await;
     assert_eq!(head.value("tidegate-reason"), Some("endpoints-full"));
     green.stays_quiet().await;
+}
+
+/// Also if another of its endpoints is gone.
+#[tokio::test]
+async fn an_upstream_that_is_partly_full_and_partly_down_keeps_its_clients() {
+    let (blue, gone) = (Echo::start("blue").await, unused_address().await);
+    let green = Endpoint::bind().await;
+    let full = format!(
+        "tries = 3\nendpoints = [{{ address = \"{}\", max_tunnels = 1 }}, {{ address = \"{gone}\" }}]",
+        blue.address
+    );
+    let by = "split_by = \"client_ip\"";
+    let config = split([10_000, 1], by, [&full, &listed(green.address)]);
+    let proxy = Proxy::start(&config).await;
+    let _held = proxy.tunnel().await;
+    for request in [
+        handshake_with(""),
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned(),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(request).await;
+        let (head, _) = client.reply().await;
+        assert_eq!(head.value("tidegate-reason"), Some("connect-failed"));
+    }
+    green.stays_quiet().await;
+}
+
+/// A request that was sent over an idle connection may have been acted on.
+#[tokio::test]
+async fn a_request_that_was_sent_over_an_idle_connection_does_not_move_on() {
+    let (blue, green) = (Endpoint::bind().await, Endpoint::bind().await);
+    let by = "split_by = \"client_ip\"";
+    let config = split(
+        [10_000, 1],
+        by,
+        [&listed(blue.address), &listed(green.address)],
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.send(get).await;
+    let (mut served, _) = blue.request().await;
+    served
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        .await;
+    assert_eq!(client.reply().await.1, "ok");
+    // Nothing listens there any more.
+    drop(blue);
+    client.send(get).await;
+    served.head().await;
+    drop(served);
+    let (head, _) = client.reply().await;
+    assert_eq!(head.value("tidegate-reason"), Some("connect-failed"));
+    green.stays_quiet().await;
+}
+
+/// The cookies of a client that was moved to another upstream, and perhaps back.
+#[tokio::test]
+async fn the_newest_cookie_decides() {
+    let (blue, green) = (Echo::start("blue").await, Echo::start("green").await);
+    let folder = tempfile::tempdir().unwrap();
+    let secret = [7; 32];
+    let file = folder.path().join("sticky.key");
+    std::fs::write(&file, secret).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let sticky = |address: &str, cookie: &str| {
+        let file = file.display();
+        format!(
+            "{}\nsticky = {{ cookie = \"{cookie}\", secret_file = \"{file}\" }}",
+            listed(address)
+        )
+    };
+    let addresses = [blue.address, green.address].map(|address| address.to_string());
+    let upstreams = [sticky(&addresses[0], "b"), sticky(&addresses[1], "g")];
+    let upstreams = upstreams.each_ref().map(String::as_str);
+    let proxy = Proxy::start(&split([1, 1], "split_by = \"path\"", upstreams)).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap().as_secs();
+    let cookie = |upstream: &str, address: &str, age| {
+        let settings = Sticky {
+            cookie: upstream[..1].into(),
+            ttl: Duration::from_secs(3600),
+            domain: None,
+            path: "/".into(),
+            same_site: SameSite::Lax,
+            partitioned: false,
+            secret: None,
+        };
+        let signer = CookieSigner::new(&secret, upstream);
+        let set = signer.set(signer.tag(address), &settings, false, now - age);
+        let set = set.unwrap();
+        set.to_str().unwrap().split(';').next().unwrap().to_owned()
+    };
+    let of_blue = |age| cookie("blue", &addresses[0], age);
+    let of_green = |age| cookie("green", &addresses[1], age);
+    let fields = |blue, green| format!("Cookie: {}; {}\r\n", of_blue(blue), of_green(green));
+    for (ages, expected) in [((20, 10), "green"), ((10, 20), "blue")] {
+        let (name, head) = reached(&proxy, &fields(ages.0, ages.1)).await;
+        assert_eq!((name.as_str(), head.value("set-cookie")), (expected, None));
+    }
+    // A client that comes back gets a new cookie: the older one would lead it away again.
+    let gone = unused_address().await.to_string();
+    let upstreams = [upstreams[0].to_owned(), sticky(&gone, "g")];
+    let upstreams = upstreams.each_ref().map(String::as_str);
+    proxy
+        .reload(&split([1, 1], "split_by = \"path\"", upstreams))
+        .await;
+    let newer = cookie("green", &gone, 10);
+    let (name, head) = reached(&proxy, &format!("Cookie: {}; {newer}\r\n", of_blue(20))).await;
+    assert_eq!((name.as_str(), &pair(&head)[..2]), ("blue", "b="));
 }
 
 #[tokio::test]

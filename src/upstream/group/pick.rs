@@ -126,8 +126,14 @@ impl Group {
                 Availability::Serving
             }
         };
-        let all = self.endpoints.iter().map(of);
-        all.min().unwrap_or(Availability::Down)
+        let mut best = Availability::Down;
+        for endpoint in &self.endpoints {
+            best = best.min(of(endpoint));
+            if best == Availability::Serving {
+                break;
+            }
+        }
+        best
     }
 
     /// Picks an endpoint that is not among `tried`, and leases it. If health keeps out all endpoints,

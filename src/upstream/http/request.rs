@@ -1,6 +1,7 @@
 //! The body of a plain request on its way to an endpoint.
 
 use std::cell::Cell;
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct UploadProgress {
     /// The bytes that have arrived so far.
     arrived: Cell<u64>,
     too_large: Cell<bool>,
+    /// What to do when the body becomes larger than its limit after the response has begun.
+    when_too_large: Notice,
     progress: Cell<Instant>,
     /// Whether the next piece has to come from the client. Otherwise the endpoint accepts no more, and
     /// the client is not to blame.
@@ -43,7 +46,25 @@ pub struct UploadProgress {
     broken: Cell<bool>,
 }
 
+/// What to do once, if it comes to that.
+#[derive(Default)]
+struct Notice(Cell<Option<Box<dyn FnOnce()>>>);
+
+impl fmt::Debug for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notice")
+    }
+}
+
 impl UploadProgress {
+    /// Calls `notice` if the body becomes larger than its limit from now on: the session has ended with the head
+    /// of the response, and cannot respond to that.
+    pub fn when_too_large(&self, notice: impl FnOnce() + 'static) {
+        if self.limits.bytes.is_some() {
+            self.when_too_large.0.set(Some(Box::new(notice)));
+        }
+    }
+
     /// When the last piece arrived, or the body began.
     pub fn last_progress(&self) -> Instant {
         self.progress.get()
@@ -176,6 +197,7 @@ impl RequestBody {
             limits,
             arrived: Cell::new(0),
             too_large: Cell::new(false),
+            when_too_large: Notice::default(),
             progress: Cell::new(now),
             waiting: Cell::new(false),
             expired: Cell::new(false),
@@ -259,6 +281,9 @@ impl Body for RequestBody {
                 && !upload.admits(piece)
             {
                 upload.too_large.set(true);
+                if let Some(notice) = upload.when_too_large.0.take() {
+                    notice();
+                }
                 return Poll::Ready(Some(Err(UploadTooLarge.into())));
             }
             return Poll::Ready(piece.map(|piece| {

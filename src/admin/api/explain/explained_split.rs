@@ -66,7 +66,7 @@ impl ExplainedBranch {
         Self {
             upstream: branch.upstream.name.to_string(),
             weight: branch.weight,
-            state: match branch.availability {
+            state: match branch.upstream.availability(branch.affinity) {
                 Availability::Serving => BranchState::Up,
                 Availability::Doubtful => BranchState::Doubtful,
                 Availability::Down => BranchState::Down,
