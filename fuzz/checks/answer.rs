@@ -63,7 +63,7 @@ fn check_against(answer: &ResponseHead<'_>, extensions: &[&[u8]]) -> Option<Swit
             Ok(switch) => {
                 let mut out = Vec::new();
                 let mut edit = Edit::new(&changes, &[], &TemplateValues::default());
-                edit.restore_prefix(&rewrite, "a", || "b".into());
+                edit.restore_prefix(&rewrite, Some("a"), || "b".into());
                 switch.write(&mut out, &edit);
                 assert!(ResponseHead::parse(&out).is_ok_and(|answer| answer.is_some()));
             }

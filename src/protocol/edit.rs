@@ -122,7 +122,7 @@ impl<'a> Edit<'a> {
     pub fn restore_prefix(
         &mut self,
         rewrite: &'a Rewrite,
-        client_host: &'a str,
+        client_host: Option<&'a str>,
         endpoint_host: impl FnOnce() -> Cow<'a, str>,
     ) {
         self.prefix = StrippedPrefix::of(rewrite, client_host, endpoint_host);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::ops::Deref;
 
 use http::HeaderMap;
 
@@ -22,15 +23,40 @@ pub struct KeyTraits<'a> {
     pub target: &'a Target,
 }
 
+/// The value of a key.
+#[derive(Debug)]
+pub enum KeyValue<'a> {
+    /// An IPv4 address.
+    V4([u8; 4]),
+    /// An IPv6 address.
+    V6([u8; 16]),
+    /// A part of the request.
+    Part(Cow<'a, [u8]>),
+}
+
+impl Deref for KeyValue<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::V4(octets) => octets,
+            Self::V6(octets) => octets,
+            Self::Part(bytes) => bytes,
+        }
+    }
+}
+
 impl<'a> KeyTraits<'a> {
     /// The value of a key; `None` for a request without it, or with an empty one: requests that name no
     /// room have nothing in common.
-    pub fn value(&self, key: &RequestKey) -> Option<Cow<'a, [u8]>> {
+    pub fn value(&self, key: &RequestKey) -> Option<KeyValue<'a>> {
         let value: Cow<'a, [u8]> = match key {
-            RequestKey::ClientIp => match self.client? {
-                IpAddr::V4(address) => address.octets().to_vec().into(),
-                IpAddr::V6(address) => address.octets().to_vec().into(),
-            },
+            RequestKey::ClientIp => {
+                return Some(match self.client? {
+                    IpAddr::V4(address) => KeyValue::V4(address.octets()),
+                    IpAddr::V6(address) => KeyValue::V6(address.octets()),
+                });
+            }
             RequestKey::Path => self.target.path().as_bytes().into(),
             RequestKey::Sni => self.server_name?.as_bytes().into(),
             RequestKey::Header(name) => self.headers.get(name)?.as_bytes().into(),
@@ -45,7 +71,7 @@ impl<'a> KeyTraits<'a> {
                 }
             }
         };
-        (!value.is_empty()).then_some(value)
+        (!value.is_empty()).then_some(KeyValue::Part(value))
     }
 }
 

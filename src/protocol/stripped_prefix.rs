@@ -16,8 +16,8 @@ pub struct StrippedPrefix<'a> {
     strip: &'a str,
     /// The prefix that endpoints get in its place.
     add: Option<&'a str>,
-    /// The authority that the client has requested.
-    client_host: &'a str,
+    /// The authority that the client has requested; `None` for a request of HTTP/1.0 that names no host.
+    client_host: Option<&'a str>,
     /// The `Host` that the endpoint has received.
     endpoint_host: Cow<'a, str>,
 }
@@ -26,7 +26,7 @@ impl<'a> StrippedPrefix<'a> {
     /// The prefix that responses get back; `None` if the route strips none, or does not restore it.
     pub fn of(
         rewrite: &'a Rewrite,
-        client_host: &'a str,
+        client_host: Option<&'a str>,
         endpoint_host: impl FnOnce() -> Cow<'a, str>,
     ) -> Option<Self> {
         Some(Self {
@@ -78,8 +78,9 @@ impl<'a> StrippedPrefix<'a> {
             true => Cow::Borrowed(path),
             false => Cow::Owned([&b"/"[..], path].concat()),
         };
-        let is_client_host = is_same_host(authority, self.client_host);
-        if !is_client_host && !is_same_host(authority, &self.endpoint_host) {
+        let names = |host: &str| is_same_host(authority, host);
+        let is_client_host = self.client_host.is_some_and(names);
+        if !is_client_host && !names(&self.endpoint_host) {
             return None;
         }
         let path = self.path(&path)?;
@@ -167,7 +168,7 @@ mod tests {
             restore: true,
         };
         let host = || Cow::Borrowed("10.0.0.1:9000");
-        let prefix = StrippedPrefix::of(&rewrite, "chat.example.com", host).unwrap();
+        let prefix = StrippedPrefix::of(&rewrite, Some("chat.example.com"), host).unwrap();
         let restored = prefix.restored(name, value.as_bytes());
         let restored = restored.map(|value| String::from_utf8(value).unwrap());
         assert_eq!(restored.as_deref().unwrap_or(value), expected);
@@ -237,6 +238,26 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_names_no_host_has_none_in_locations() {
+        let rewrite = Rewrite {
+            strip: Some("/api".into()),
+            add: None,
+            restore: true,
+        };
+        let prefix = StrippedPrefix::of(&rewrite, None, || Cow::Borrowed("b")).unwrap();
+        for (value, restored) in [
+            ("http:///a", None),
+            ("///a", None),
+            ("http://:80/a", None),
+            ("http://b/a", Some("/api/a")),
+            ("/a", Some("/api/a")),
+        ] {
+            let seen = prefix.restored(&LOCATION, value.as_bytes());
+            assert_eq!(seen.as_deref(), restored.map(str::as_bytes), "{value}");
+        }
+    }
+
+    #[test]
     fn cookie_paths_get_the_prefix_back() {
         for (add, value, expected) in [
             ("", "a=1; Path=/rooms", "a=1; Path=/api/rooms"),
@@ -279,7 +300,7 @@ mod tests {
         };
         let is_restored = |rewrite: &Rewrite| {
             let host = || Cow::Borrowed("b");
-            StrippedPrefix::of(rewrite, "a", host).is_some()
+            StrippedPrefix::of(rewrite, Some("a"), host).is_some()
         };
         assert!(is_restored(&with(Some("/api"), true)));
         assert!(!is_restored(&with(Some("/api"), false)));

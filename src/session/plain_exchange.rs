@@ -132,10 +132,11 @@ pub(super) async fn send(
             Err(_) => {
                 // Pieces of the body do not reset the timer, which would cost something each time.
                 // When it goes off, the deadline moves to where the last piece puts it.
-                let last = if upload.is_waiting() {
-                    Instant::now()
-                } else {
-                    upload.last_progress()
+                let last = match sender.deaf_since() {
+                    // More pieces are discarded: only an answer can still come.
+                    Some(since) => since,
+                    None if upload.is_waiting() => Instant::now(),
+                    None => upload.last_progress(),
                 };
                 if last + limit <= deadline {
                     return Err(RequestFailure::TooSlow);

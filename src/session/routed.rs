@@ -126,9 +126,7 @@ impl RoutedRequest<'_> {
         let mut edit = Edit::new(changes, &[], &template_values);
         edit.set_cookie(self.cookie_to(lease));
         let rewrite = &self.route.settings.rewrite;
-        edit.restore_prefix(rewrite, self.target.authority().unwrap_or_default(), || {
-            self.host_for(lease)
-        });
+        edit.restore_prefix(rewrite, self.target.authority(), || self.host_for(lease));
         edit
     }
 

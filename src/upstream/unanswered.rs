@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// The endpoint ended the connection without any byte of an answer.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +42,15 @@ pub(super) fn is_end(error: &io::Error) -> bool {
 pub(super) struct AnswerState {
     /// Whether the next byte of the connection is the first one of an answer, as the sender of a request sets it.
     pub(super) is_awaited: Cell<bool>,
+    /// Since when the endpoint accepts no more bytes.
+    pub(super) deaf_since: Cell<Option<Instant>>,
+}
+
+impl AnswerState {
     /// Whether the endpoint accepts no more bytes.
-    pub(super) is_deaf: Cell<bool>,
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf_since.get().is_some()
+    }
 }
 
 /// A connection on which an end before the first byte of an answer is an error of its own. hyper reports
@@ -72,7 +80,7 @@ impl<S> AnswerWatch<S> {
     fn written(&self, result: io::Result<usize>, length: usize) -> io::Result<usize> {
         match result {
             Err(error) if is_end(&error) => {
-                self.state.is_deaf.set(true);
+                self.state.deaf_since.set(Some(Instant::now()));
                 Ok(length)
             }
             result => result,
@@ -105,7 +113,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.state.is_deaf.get() {
+        if self.state.is_deaf() {
             return Poll::Ready(Ok(buf.len()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
@@ -118,7 +126,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = bufs.iter().map(|buf| buf.len()).sum();
-        if self.state.is_deaf.get() {
+        if self.state.is_deaf() {
             return Poll::Ready(Ok(length));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
@@ -130,7 +138,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.state.is_deaf.get() {
+        if self.state.is_deaf() {
             return Poll::Ready(Ok(()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));

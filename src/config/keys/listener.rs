@@ -282,6 +282,6 @@ const HANDSHAKES_PER_IP: KeyTable = KeyTable {
 };
 
 const REQUESTS_PER_IP: KeyTable = KeyTable {
-    doc: "A client address (IPv6: a /64 network) may send plain HTTP requests at this rate; further ones are rejected with 429. By default, there is no limit.",
+    doc: "A client address (IPv6: a /64 network) may send plain HTTP requests at this rate, probes of a route with `respond` and requests that are not valid included; further ones are rejected with 429. By default, there is no limit.",
     keys: &RATE_AND_BURST,
 };

@@ -269,7 +269,7 @@ const LIMITS: KeyTable = KeyTable {
             "body_bytes",
             SIZE,
             "",
-            "The body of a plain HTTP request may have at most this size; a larger one is rejected with 413. By default, there is no limit.",
+            "The body of a plain HTTP request may have at most this size; a larger one is rejected with 413. If the endpoint has begun to respond before that much has arrived, the connection is closed instead, in the middle of the response, and this is logged and counted with the same reason. By default, there is no limit.",
         )
         .shown(r#"body_bytes = "1MiB""#),
         key(
@@ -343,7 +343,7 @@ const REWRITE: KeyTable = KeyTable {
             "restore_prefix",
             ValueKind::Bool,
             "true",
-            "If `true`, a path of the endpoint that a response names in `Location`, `Content-Location` or as the path of a cookie gets `strip_prefix` back, in place of `add_prefix`; a path that has it already, other hosts, and cookies for `/` stay as they are. If `false`, responses pass unchanged.",
+            "If `true`, a path of the endpoint that a response names in `Location`, `Content-Location` or as the path of a cookie gets `strip_prefix` back, in place of `add_prefix`; a path that has it already, other hosts, cookies for `/`, and other headers such as `Link` and `Refresh` stay as they are. If `false`, responses pass unchanged.",
         )
         .shown(
             r#"strip_prefix = "/socket.io"

@@ -6,6 +6,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
 
 use super::request::RequestBody;
 use crate::upstream::unanswered::AnswerState;
@@ -25,12 +26,17 @@ impl RequestSender {
 
     /// Whether a request can be sent now.
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready() && !self.state.is_deaf.get()
+        self.sender.is_ready() && !self.state.is_deaf()
     }
 
     /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed() || self.state.is_deaf.get()
+        self.sender.is_closed() || self.state.is_deaf()
+    }
+
+    /// Since when the endpoint accepts no more bytes, if it does not. What is written is discarded then.
+    pub fn deaf_since(&self) -> Option<Instant> {
+        self.state.deaf_since.get()
     }
 
     /// Sends a request, and waits for the head of its response.

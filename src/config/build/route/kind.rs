@@ -47,6 +47,15 @@ impl Builder<'_> {
         let limits = limits.map(|(name, at)| (format!("limits.{name}"), at));
         let keys = keys.iter().copied();
         let keys = keys.filter_map(|name| Some((name.to_owned(), section.written(name)?)));
+        if kind == RequestKind::Plain
+            && section
+                .text("http")
+                .is_some_and(|http| http.as_str() == "reject")
+            && let Some(at) = section.written("http")
+        {
+            let message = "a route that matches only plain requests and rejects them serves nothing: remove `http` or `only`";
+            self.error(Code::Conflict, at, message);
+        }
         for (name, at) in keys.chain(limits) {
             let message = format!("`{name}` has no meaning on a route that matches only {matched}");
             self.error(Code::Conflict, at, &message);

@@ -36,7 +36,7 @@ pub(super) const RESPOND: KeyTable = KeyTable {
                 ValueKind::OneOf(&["ready"]),
             ]),
             "200",
-            "The response has this status code. With `ready`, the route answers as `/readyz` of `admin.metrics_bind` does: with 200, or with 503 once a stop has begun or every listener is drained.",
+            "The response has this status code. With `ready`, the route answers as `/readyz` of `admin.metrics_bind` does: with 200, or with 503 once a stop has begun or every listener is drained. These requests count against `limits.requests_per_ip` of the listener, too: allow what a load balancer asks.",
         )
         .shown(r#"status = "ready""#),
         key(
