@@ -113,7 +113,7 @@ upstream = \"control\"
 [upstream.backends]
 endpoints = [{}]
 tries = 3
-health = {{ tcp = {{}}, interval = \"1s\" }}
+health = {{ tcp = {{}}, interval = \"1s\", timeout = \"1s\" }}
 
 [upstream.control]
 endpoints = [\"{control}\"]

@@ -32,7 +32,7 @@ mod tests {
         #[error(transparent)]
         Same(#[from] io::Error),
         #[error("{0}")]
-        Quoted(#[source] Box<Failure>),
+        Quoted(#[source] Box<Self>),
     }
 
     #[test]
