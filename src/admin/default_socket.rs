@@ -109,13 +109,13 @@ mod tests {
 
     #[test]
     fn the_folder_of_the_user_comes_second() {
-        let shared = PathBuf::from("/run/tidegate/admin.sock");
+        let shared = || PathBuf::from("/run/tidegate/admin.sock");
         let of = |folder: &str| of_user_folder(Some(folder.into()));
-        assert_eq!(of_user_folder(None), [shared.clone()]);
-        assert_eq!(of("run"), [shared.clone()]);
-        assert_eq!(of(""), [shared.clone()]);
+        assert_eq!(of_user_folder(None), [shared()]);
+        assert_eq!(of("run"), [shared()]);
+        assert_eq!(of(""), [shared()]);
         let own = PathBuf::from("/run/user/7/tidegate/admin.sock");
-        assert_eq!(of("/run/user/7"), [shared, own]);
+        assert_eq!(of("/run/user/7"), [shared(), own]);
     }
 
     #[test]

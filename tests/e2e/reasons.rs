@@ -149,6 +149,21 @@ fn scene(rejection: Rejection) -> Option<Scene> {
              Sec-WebSocket-Accept: wrong\r\n\r\n",
         ),
         R::UnexpectedSwitch => answered(GET, SWITCH),
+        R::AddressRate | R::RequestRate | R::MemoryFull => return scene_of_limit(rejection),
+        R::TunnelsFull | R::RouteFull | R::EndpointsFull => return scene_of_limit(rejection),
+        R::NoEndpoint | R::HandshakeTimeout | R::ResponseTimeout => {
+            return scene_of_limit(rejection);
+        }
+        R::CertificateRequired | R::ConnectFailed | R::ConnectTimeout => return None,
+        R::NameUnresolved => return None,
+        R::HandshakeRate | R::DescriptorsExhausted => return None,
+    })
+}
+
+/// The same for what depends on counts, times and the state of endpoints.
+fn scene_of_limit(rejection: Rejection) -> Option<Scene> {
+    use Rejection as R;
+    Some(match rejection {
         R::AddressRate => second(of_listener(
             "limits.handshakes_per_ip = { rate = \"1/h\" }",
             HANDSHAKE,
@@ -165,9 +180,7 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         R::NoEndpoint => of_upstream("drain = true", HANDSHAKE),
         R::HandshakeTimeout => of_upstream("timeouts.handshake = \"200ms\"", HANDSHAKE),
         R::ResponseTimeout => of_upstream("timeouts.response = \"200ms\"", GET),
-        R::CertificateRequired | R::ConnectFailed | R::ConnectTimeout => return None,
-        R::NameUnresolved => return None,
-        R::HandshakeRate | R::DescriptorsExhausted => return None,
+        other => unreachable!("{other:?} does not depend on these"),
     })
 }
 

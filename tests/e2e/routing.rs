@@ -198,9 +198,8 @@ async fn an_absolute_target_becomes_an_origin_form() {
     }
 }
 
-#[tokio::test]
-async fn handshakes_and_plain_requests_of_one_path_go_to_different_upstreams() {
-    let (chat, site) = (Endpoint::bind().await, Endpoint::bind().await);
+/// Handshakes go to one endpoint, and plain requests to the other.
+fn by_kind(chat: &Endpoint, site: &Endpoint) -> String {
     let route = |only: &str, upstream: &str, endpoint: &Endpoint| {
         format!(
             "[[route]]\nname = \"{only}\"\nonly = \"{only}\"\nupstream = \"{upstream}\"\n\
@@ -208,15 +207,17 @@ async fn handshakes_and_plain_requests_of_one_path_go_to_different_upstreams() {
             endpoint.address
         )
     };
-    let config = ["[listener.main]\nbind = [\"127.0.0.1:0\"]\n"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain([
-            route("plain", "site", &site),
-            route("handshakes", "chat", &chat),
-        ]);
-    let config: String = config.collect();
-    let (proxy, operator) = Operator::start(&config).await;
+    let (plain, handshakes) = (
+        route("plain", "site", site),
+        route("handshakes", "chat", chat),
+    );
+    format!("[listener.main]\nbind = [\"127.0.0.1:0\"]\n{plain}{handshakes}")
+}
+
+#[tokio::test]
+async fn handshakes_and_plain_requests_of_one_path_go_to_different_upstreams() {
+    let (chat, site) = (Endpoint::bind().await, Endpoint::bind().await);
+    let proxy = Proxy::start(&by_kind(&chat, &site)).await;
     let (_client, _served) = proxy.tunnel_to(&chat).await;
     let plain = [
         "GET /chat HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
@@ -229,6 +230,13 @@ async fn handshakes_and_plain_requests_of_one_path_go_to_different_upstreams() {
         client.send(request).await;
         let (_served, _) = site.request().await;
     }
+}
+
+#[tokio::test]
+async fn a_condition_on_the_kind_of_a_request_is_explained_and_planned() {
+    let (chat, site) = (Endpoint::bind().await, Endpoint::bind().await);
+    let config = by_kind(&chat, &site);
+    let (proxy, operator) = Operator::start(&config).await;
     let port = proxy.address().port();
     let explain = |scheme: &'static str| {
         let operator = &operator;
@@ -275,7 +283,7 @@ async fn handshakes_and_plain_requests_of_one_path_go_to_different_upstreams() {
     );
     proxy.reload(&(ADMIN.to_owned() + &changed)).await;
     let mut client = proxy.connect().await;
-    client.send(&plain[0]).await;
+    client.send("GET /chat HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let (head, _) = client.reply().await;
     assert_eq!(
         (head.status(), head.value("tidegate-reason")),

@@ -78,7 +78,7 @@ pub(in crate::config) fn grouped(number: i64) -> String {
     }
     let mut text = String::with_capacity(length + length / 3);
     for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (length - position) % 3 == 0 {
+        if position > 0 && (length - position).is_multiple_of(3) {
             text.push('_');
         }
         text.push(digit);
