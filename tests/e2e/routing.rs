@@ -237,6 +237,8 @@ async fn a_condition_on_the_kind_of_a_request_is_explained_and_planned() {
     let (chat, site) = (Endpoint::bind().await, Endpoint::bind().await);
     let config = by_kind(&chat, &site);
     let (proxy, operator) = Operator::start(&config).await;
+    // A plan lists the routes with the most tunnels first.
+    let (_client, _served) = proxy.tunnel_to(&chat).await;
     let port = proxy.address().port();
     let explain = |scheme: &'static str| {
         let operator = &operator;
