@@ -44,14 +44,18 @@ impl Reader<'_> {
         if tree.len() > FEW {
             return;
         }
-        let others = tree.keys().map(|key| key.get_ref().as_ref());
-        let others: Vec<&str> = others.filter(|other| *other != name).collect();
-        let found = self.diagnostics.iter_mut().skip(before);
         let lacks = |each: &&mut Diagnostic| {
             each.code == Code::Missing && each.span.as_ref() == Some(&value.span)
         };
+        let found = self.diagnostics.iter_mut().skip(before);
+        let mut found = found.filter(lacks).peekable();
+        if found.peek().is_none() {
+            return;
+        }
+        let others = tree.keys().map(|key| key.get_ref().as_ref());
+        let others: Vec<&str> = others.filter(|other| *other != name).collect();
         if let Some(near) = nearest(name, &others) {
-            for error in found.filter(lacks) {
+            for error in found {
                 error.hint = Some(format!(
                     "add it, or correct the name: did you mean `{near}` instead of `{name}`?"
                 ));
