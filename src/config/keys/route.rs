@@ -269,7 +269,7 @@ const LIMITS: KeyTable = KeyTable {
             "body_bytes",
             SIZE,
             "",
-            "The body of a plain HTTP request may have at most this size; a larger one is rejected with 413. If the endpoint has begun to respond before that much has arrived, the connection is closed instead, in the middle of the response, and this is logged and counted with the same reason. By default, there is no limit.",
+            "The maximum size of the body of a plain HTTP request. A larger one is rejected with 413. If the endpoint has already begun its response, the connection is closed in the middle of the response instead, which is logged and counted with the same reason. By default, there is no limit.",
         )
         .shown(r#"body_bytes = "1MiB""#),
         key(
@@ -283,7 +283,7 @@ const LIMITS: KeyTable = KeyTable {
             "messages_per_second",
             COUNT,
             "",
-            "The maximum number of messages per second from a client, and the size of a burst. A client that exceeds it is closed with 1008. An empty fragment, 64 fragments of less than 1 KiB, and a control frame other than a Close or the answer to a Ping count as a message, too; the last fragment of a message does not. By default, there is no limit.",
+            "The maximum number of messages per second from a client, and the size of a burst. A client that exceeds it is closed with 1008. These count as a message, too: an empty fragment, every 64 fragments of less than 1 KiB, and a control frame, except a Close or the Pong that answers a Ping. The last fragment of a message never counts separately. By default, there is no limit.",
         )
         .shown("messages_per_second = 100"),
         optional_table("bytes_per_second", &BYTES_PER_SECOND),
