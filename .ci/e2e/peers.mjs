@@ -7,7 +7,7 @@ import { execFileSync } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import WebSocket, { WebSocketServer } from 'ws'
-import { deadline, equal, freePort, listens, main, start, until } from './process.mjs'
+import { deadline, equal, freePort, listens, main, nginxServer, start, until } from './process.mjs'
 
 const [tidegate] = process.argv.slice(2)
 const folder = mkdtempSync(join(tmpdir(), 'peers-'))
@@ -141,25 +141,10 @@ frontend back-${name}
     + inFront('tls', `ssl crt ${join(folder, 'both.pem')}`, 'send-proxy-v2-ssl')
     + inBack('haproxyV1') + inBack('haproxyV2')
     + `backend back\n  mode http\n  timeout tunnel 30s\n  server node 127.0.0.1:${behind}\n`)
-  write('nginx.conf', `
-daemon off;
-master_process off;
-pid ${join(folder, 'nginx.pid')};
-error_log stderr;
-events {}
-http {
-  access_log off;
-  client_body_temp_path ${folder};
-  proxy_temp_path ${folder};
-  fastcgi_temp_path ${folder};
-  uwsgi_temp_path ${folder};
-  scgi_temp_path ${folder};
-  server {
-    listen 127.0.0.1:${ports.nginx} proxy_protocol;
-    location / { return 200 "$proxy_protocol_addr $proxy_protocol_server_port"; }
-  }
-}
-`)
+  write('nginx.conf', nginxServer(folder, `
+  listen 127.0.0.1:${ports.nginx} proxy_protocol;
+  location / { return 200 "$proxy_protocol_addr $proxy_protocol_server_port"; }
+`))
   const proxy = start(tidegate, ['run', '--config', join(folder, 'tidegate.toml')])
   start('haproxy', ['-db', '-f', join(folder, 'haproxy.cfg')])
   start('nginx', ['-c', join(folder, 'nginx.conf'), '-e', 'stderr'])

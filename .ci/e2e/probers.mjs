@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { equal, freePort, listens, main, start, until } from './process.mjs'
+import { equal, freePort, listens, main, nginxServer, start, until } from './process.mjs'
 
 const [tidegate] = process.argv.slice(2)
 const folder = mkdtempSync(join(tmpdir(), 'probers-'))
@@ -62,26 +62,11 @@ backend probed
   mode tcp
   server tidegate 127.0.0.1:${ports.proxied} check
 `)
-  write('nginx.conf', `
-daemon off;
-master_process off;
-pid ${join(folder, 'nginx.pid')};
-error_log stderr;
-events {}
-http {
-  access_log off;
-  client_body_temp_path ${folder};
-  proxy_temp_path ${folder};
-  fastcgi_temp_path ${folder};
-  uwsgi_temp_path ${folder};
-  scgi_temp_path ${folder};
-  server {
-    listen 127.0.0.1:${ports.nginx};
-    location / { proxy_pass http://127.0.0.1:${ports.plain}; }
-    location /no-host { proxy_set_header Host ""; proxy_pass http://127.0.0.1:${ports.plain}; }
-  }
-}
-`)
+  write('nginx.conf', nginxServer(folder, `
+  listen 127.0.0.1:${ports.nginx};
+  location / { proxy_pass http://127.0.0.1:${ports.plain}; }
+  location /no-host { proxy_set_header Host ""; proxy_pass http://127.0.0.1:${ports.plain}; }
+`))
   const proxy = start(tidegate, ['run', '--config', join(folder, 'tidegate.toml')])
   for (const name of ['plain', 'proxied', 'metrics']) await until(name, () => listens(ports[name]))
   start('haproxy', ['-db', '-f', join(folder, 'haproxy.cfg')])

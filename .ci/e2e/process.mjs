@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process'
 import { connect, createServer } from 'node:net'
+import { join } from 'node:path'
 
 export const deadline = 30_000
 const running = new Set()
@@ -53,6 +54,23 @@ export function freePort() {
     })
   })
 }
+
+/** The configuration of an nginx in the foreground that writes only into this folder, with one server. */
+export const nginxServer = (folder, directives) => `daemon off;
+master_process off;
+pid ${join(folder, 'nginx.pid')};
+error_log stderr;
+events {}
+http {
+  access_log off;
+  client_body_temp_path ${folder};
+  proxy_temp_path ${folder};
+  fastcgi_temp_path ${folder};
+  uwsgi_temp_path ${folder};
+  scgi_temp_path ${folder};
+  server {${directives}  }
+}
+`
 
 export function equal(seen, expected, what) {
   if (seen !== expected) throw new Error(`${what}: ${JSON.stringify(seen)} instead of ${JSON.stringify(expected)}`)

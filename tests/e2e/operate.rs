@@ -1,6 +1,7 @@
 //! The commands that manage a running process.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -12,7 +13,7 @@ use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::frames::frame;
 use crate::harness::operator::{ADMIN, Operator, Printed, command};
 use crate::harness::proxy::{Proxy, settings, simple};
-use crate::harness::wire::HANDSHAKE;
+use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::within;
 
 /// The cells of the row with `word`.
@@ -25,16 +26,35 @@ fn row<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
         .collect()
 }
 
-#[tokio::test]
-async fn status_shows_everything_on_one_page() {
+/// A process with a tunnel to one of its two endpoints; the other one is down.
+struct HalfDown {
+    operator: Operator,
+    up: SocketAddr,
+    down: SocketAddr,
+    _running: (Proxy, Echo, Wire),
+}
+
+async fn half_down() -> HalfDown {
     let down = Endpoint::bind().await.address;
     let echo = Echo::start("echo").await;
     let config =
         simple(&[echo.address, down]) + "health = { tcp = {}, interval = \"50ms\", fall = 1 }\n";
     let (proxy, operator) = Operator::start(&config).await;
     proxy.logged("endpoint down").await;
-    let _held = proxy.tunnel().await;
+    let held = proxy.tunnel().await;
     proxy.logged("tunnel opened").await;
+    HalfDown {
+        operator,
+        up: echo.address,
+        down,
+        _running: (proxy, echo, held),
+    }
+}
+
+#[tokio::test]
+async fn status_shows_everything_on_one_page() {
+    let fleet = half_down().await;
+    let operator = &fleet.operator;
     let printed = operator.run(&["status"]).await;
     assert_eq!((printed.code, &*printed.err), (0, ""));
     assert!(
@@ -45,9 +65,10 @@ async fn status_shows_everything_on_one_page() {
         printed.out
     );
     assert!(printed.out.contains("1 live tunnels"), "{}", printed.out);
-    let up = row(&printed.out, &echo.address.to_string());
-    assert_eq!(up, ["main", &echo.address.to_string(), "up", "1", "1", "1"]);
-    let out = row(&printed.out, &down.to_string());
+    let address = fleet.up.to_string();
+    let up = row(&printed.out, &address);
+    assert_eq!(up, ["main", &address, "up", "1", "1", "1"]);
+    let out = row(&printed.out, &fleet.down.to_string());
     assert_eq!(out[2], "down");
     assert!(out[6].starts_with("health checks fail: "), "{out:?}");
     // No colours, because this is not a terminal.
@@ -506,17 +527,11 @@ async fn in_terminal(operator: &Operator, words: &str, columns: u32) -> Option<S
 
 #[tokio::test]
 async fn tables_fit_the_terminal() {
-    let down = Endpoint::bind().await.address;
-    let echo = Echo::start("echo").await;
-    let config =
-        simple(&[echo.address, down]) + "health = { tcp = {}, interval = \"50ms\", fall = 1 }\n";
-    let (proxy, operator) = Operator::start(&config).await;
-    proxy.logged("endpoint down").await;
-    let _held = proxy.tunnel().await;
-    proxy.logged("tunnel opened").await;
+    let fleet = half_down().await;
+    let operator = &fleet.operator;
     for columns in [80, 60] {
         for words in ["status", "tunnels"] {
-            let Some(text) = in_terminal(&operator, words, columns).await else {
+            let Some(text) = in_terminal(operator, words, columns).await else {
                 return;
             };
             // The lines of `status` above its tables are sentences.
@@ -528,7 +543,7 @@ async fn tables_fit_the_terminal() {
                 assert!(length <= columns, "{columns}: {text}");
             }
         }
-        let text = in_terminal(&operator, "tunnels", columns).await.unwrap();
+        let text = in_terminal(operator, "tunnels", columns).await.unwrap();
         let header = text.lines().next().unwrap();
         assert!(
             header.starts_with("ID ") && header.contains("CLIENT"),
