@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::client_io::BusyGuard;
 use crate::config::model::FixedResponse;
-use crate::protocol::header_case;
+use crate::protocol::header_case::write_field;
 use crate::protocol::rejection::Rejection;
 use crate::upstream::http::ResponseBody;
 
@@ -52,10 +52,7 @@ pub fn last_rejection(rejected: Rejection, reason_header: bool) -> Vec<u8> {
         headers.insert(DATE, now);
     }
     for (name, value) in headers {
-        header_case::write(&mut bytes, name, None);
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
+        write_field(&mut bytes, name, value.as_bytes(), None);
     }
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(rejected.text().as_bytes());

@@ -15,7 +15,7 @@ use super::edit::Edit;
 use super::extensions;
 use super::forwarded::{self, ForwardingFacts};
 use super::forwarding_names;
-use super::header_case::{self, HeaderCase};
+use super::header_case::{HeaderCase, write_field};
 use super::hop_by_hop::{self, HopByHop};
 use super::rejection::Rejection;
 use super::token::{has_token, tokens};
@@ -188,19 +188,19 @@ impl HandshakeRequest<'_> {
             let header_case = self.header_case.as_ref().filter(|_| !ours);
             if !self.compression && *name == SEC_WEBSOCKET_EXTENSIONS {
                 if let Some(kept) = extensions::without_compression(value.as_bytes()) {
-                    field(out, name, &kept, header_case);
+                    write_field(out, name, &kept, header_case);
                 }
                 continue;
             }
-            field(out, name, value.as_bytes(), header_case);
+            write_field(out, name, value.as_bytes(), header_case);
         }
         forwarded::for_each_field(&self.forwarding, |name, value| {
             if !self.edit.overrides(&name) {
-                field(out, &name, value.as_bytes(), None);
+                write_field(out, &name, value.as_bytes(), None);
             }
         });
         for (name, value) in self.edit.added() {
-            field(out, name, value.as_bytes(), None);
+            write_field(out, name, value.as_bytes(), None);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -212,13 +212,6 @@ fn is_rewritten(name: &HeaderName) -> bool {
         || *name == CONTENT_LENGTH
         || hop_by_hop::is_request_only(name)
         || forwarding_names::is_forwarding(name)
-}
-
-fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8], header_case: Option<&HeaderCase<'_>>) {
-    header_case::write(out, name, header_case);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

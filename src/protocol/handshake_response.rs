@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::edit::Edit;
 use super::extensions;
 use super::handshake::Handshake;
-use super::header_case;
+use super::header_case::write_field;
 use super::token::list;
 use crate::config::model::Strictness;
 
@@ -365,10 +365,7 @@ impl Switch<'_> {
             out.extend_from_slice(b"\r\n");
         }
         for (name, value) in edit.added() {
-            header_case::write(out, name, None);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            write_field(out, name, value.as_bytes(), None);
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -58,8 +58,20 @@ const OFTEN: [&str; 7] = [
     "Sec-WebSocket-Version",
 ];
 
-/// Writes `name` in its original case, or else in its usual case.
-pub fn write(out: &mut Vec<u8>, name: &HeaderName, header_case: Option<&HeaderCase<'_>>) {
+/// Writes the line of a field, with its name in its original case, or else in its usual case.
+pub fn write_field(
+    out: &mut Vec<u8>,
+    name: &HeaderName,
+    value: &[u8],
+    header_case: Option<&HeaderCase<'_>>,
+) {
+    write_name(out, name, header_case);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_name(out: &mut Vec<u8>, name: &HeaderName, header_case: Option<&HeaderCase<'_>>) {
     match header_case.and_then(|header_case| header_case.find(name.as_str())) {
         Some(known) => out.extend_from_slice(known.as_bytes()),
         None => write_usual(out, name.as_str()),
@@ -98,12 +110,10 @@ mod tests {
     fn check(head: Option<&[u8]>, name: &str, expected: &str) {
         let header_case = head.and_then(HeaderCase::of);
         let mut out = Vec::new();
-        write(
-            &mut out,
-            &HeaderName::from_bytes(name.as_bytes()).unwrap(),
-            header_case.as_ref(),
-        );
-        assert_eq!(out, expected.as_bytes());
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        write_field(&mut out, &name, b"value", header_case.as_ref());
+        let expected = format!("{expected}: value\r\n");
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Request, Uri};
 
 use super::handshake::Intent;
 use super::handshake_response::{ResponseHead, Switch, SwitchError};
-use super::header_case;
+use super::header_case::write_field;
 use crate::config::model::{HttpProbe, Strictness, WebSocketProbe};
 
 /// The `User-Agent` of health checks.
@@ -123,10 +123,7 @@ impl<'a> HealthRequest<'a> {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = format!("GET {} HTTP/1.1\r\n", self.parts.uri).into_bytes();
         for (name, value) in &self.parts.headers {
-            header_case::write(&mut out, name, None);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            write_field(&mut out, name, value.as_bytes(), None);
         }
         out.extend_from_slice(b"\r\n");
         out

@@ -4,7 +4,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 
 use super::edit::Edit;
-use super::header_case;
+use super::header_case::write_field;
 use super::hop_by_hop::HopByHop;
 
 /// Writes the head of an interim response for the client. Fields that the configuration removes are left out;
@@ -20,10 +20,7 @@ pub fn write(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, edit: &
         }
         let value = value.as_bytes();
         let restored = edit.restored(name.as_str(), value);
-        header_case::write(out, name, None);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(restored.as_deref().unwrap_or(value));
-        out.extend_from_slice(b"\r\n");
+        write_field(out, name, restored.as_deref().unwrap_or(value), None);
     }
     out.extend_from_slice(b"\r\n");
 }
