@@ -115,7 +115,7 @@ pub async fn probe(
 ) -> Result<PassedProbe, ProbeError> {
     let client = HealthRequest::handshake(&settings.request, ANY_HOST, random())?;
     let target = Target::of(client.parts())?;
-    let Intent::Handshake(handshake) = Intent::of(client.parts())? else {
+    let Some(handshake) = Intent::of(client.parts()).handshake()? else {
         return Err(UnsendableRequest.into());
     };
     let forwarded = Forwarded {

@@ -39,7 +39,7 @@ pub use self::worker::{Shared, Worker};
 use crate::config::model::PlainHttp;
 use crate::observe::access_log;
 use crate::protocol::edit;
-use crate::protocol::handshake::{Handshake, Intent, asks_for_websocket};
+use crate::protocol::handshake::{Handshake, Intent};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::request_key::KeyTraits;
 use crate::protocol::target::Target;
@@ -94,21 +94,17 @@ async fn respond(
 ) -> Result<SessionOutcome, SessionError> {
     let intent = Intent::of(&parts);
     let target = Target::of(&parts).map(|target| incoming.set_target(target));
-    if matches!(intent, Ok(Intent::Handshake(_))) {
+    if matches!(intent, Intent::WebSocket(Ok(_))) {
         incoming.mark_handshake();
     }
     // Before all errors: a client that is over its rate must not get away with requests that are not valid.
-    incoming.check_rates(asks_for_websocket(&parts))?;
-    let intent = intent?;
+    incoming.check_rates(matches!(intent, Intent::WebSocket(_)))?;
+    let handshake = intent.handshake()?;
     if head.has_fragment {
         return Err(Rejection::BadTarget.into());
     }
     let target = target?;
-    let handshake = match &intent {
-        Intent::Handshake(handshake) => Some(handshake),
-        Intent::Plain => None,
-    };
-    let route = match incoming.decide_route(&parts, target, handshake)? {
+    let route = match incoming.decide_route(&parts, target, handshake.as_ref())? {
         RouteDecision::Route(route) => route,
         RouteDecision::Redirect(status, location) => {
             return Ok(SessionOutcome::Redirect(status, location));
@@ -131,9 +127,9 @@ async fn respond(
         route: &route,
         uri: &edit::rewrite(&route.settings.rewrite, target.origin_form())?,
     };
-    match intent {
-        Intent::Handshake(handshake) => {
-            // A valid handshake has no body: `Intent::of` has checked that.
+    match handshake {
+        Some(handshake) => {
+            // A valid handshake has no body.
             drop(body);
             let handshake = match route.settings.compression {
                 true => handshake,
@@ -142,10 +138,10 @@ async fn respond(
             let first_head = head.first.as_deref();
             open_tunnel(&request, &branches, &parts, &handshake, first_head).await
         }
-        Intent::Plain if route.settings.http == PlainHttp::Reject => {
+        None if route.settings.http == PlainHttp::Reject => {
             Err(Rejection::WebSocketRequired.into())
         }
-        Intent::Plain => forward_plain(&request, &branches, parts, body).await,
+        None => forward_plain(&request, &branches, parts, body).await,
     }
 }
 

@@ -48,10 +48,7 @@ fn parts() -> Parts {
 }
 
 fn handshake(parts: &Parts) -> Handshake<'_> {
-    match Intent::of(parts).unwrap() {
-        Intent::Handshake(handshake) => handshake,
-        Intent::Plain => panic!("it is a handshake"),
-    }
+    Intent::of(parts).handshake().unwrap().unwrap()
 }
 
 #[divan::bench]

@@ -47,7 +47,7 @@ fn check_against(answer: &ResponseHead<'_>, extensions: &[&[u8]]) -> Option<Swit
         request = request.header("sec-websocket-extensions", *line);
     }
     let (parts, ()) = request.body(()).expect("it is valid").into_parts();
-    let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
+    let Intent::WebSocket(Ok(handshake)) = Intent::of(&parts) else {
         unreachable!("it is a handshake");
     };
     let changes = HeaderChanges::default();

@@ -32,10 +32,8 @@ pub(crate) fn check(bytes: &[u8]) {
         return;
     };
     let (parts, ()) = request.into_parts();
-    let (Ok(intent), Ok(target)) = (Intent::of(&parts), Target::of(&parts)) else {
-        return;
-    };
-    let Intent::Handshake(handshake) = intent else {
+    let (Intent::WebSocket(Ok(handshake)), Ok(target)) = (Intent::of(&parts), Target::of(&parts))
+    else {
         return;
     };
     assert_eq!(handshake.accept().len(), 28);

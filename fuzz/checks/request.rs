@@ -52,10 +52,7 @@ pub(crate) fn check(bytes: &[u8]) {
         return;
     };
     check_path(&target);
-    let handshake = match Intent::of(&parts) {
-        Ok(Intent::Handshake(handshake)) => Some(handshake),
-        _ => None,
-    };
+    let handshake = Intent::of(&parts).handshake().ok().flatten();
     check_route(&parts.method, headers, &target, handshake.as_ref());
     check_affinity(headers, &target);
     check_forwarded_fields(headers.clone(), &target);

@@ -26,39 +26,44 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 pub enum Intent<'a> {
-    /// A WebSocket connection.
-    Handshake(Handshake<'a>),
-    /// Anything else: plain HTTP. Other upgrades that it may offer are ignored.
+    /// A WebSocket connection. The handshake must be valid: it is rejected otherwise, and never forwarded as
+    /// plain HTTP without its `Upgrade`, which the client would not understand.
+    WebSocket(Result<Handshake<'a>, Rejection>),
+    /// Plain HTTP. Other upgrades that the request may offer are ignored.
     Plain,
+    /// What a reverse proxy does not serve: CONNECT or TRACE.
+    Unsupported,
 }
 
 impl<'a> Intent<'a> {
     /// Determines what a request asks for.
+    pub fn of(parts: &'a Parts) -> Self {
+        let headers = &parts.headers;
+        match parts.method {
+            Method::CONNECT | Method::TRACE => Self::Unsupported,
+            Method::GET
+                if parts.version == Version::HTTP_11
+                    && has_token(headers, &UPGRADE, "websocket")
+                    && has_token(headers, &CONNECTION, "upgrade") =>
+            {
+                Self::WebSocket(Handshake::new(headers))
+            }
+            _ => Self::Plain,
+        }
+    }
+
+    /// The handshake; `None` for plain HTTP.
     ///
     /// # Errors
     /// [`Rejection::MethodNotAllowed`], [`Rejection::VersionUnsupported`],
     /// [`Rejection::KeyInvalid`], [`Rejection::HandshakeBody`].
-    pub fn of(parts: &'a Parts) -> Result<Self, Rejection> {
-        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-            return Err(Rejection::MethodNotAllowed);
-        }
-        // A request for a WebSocket must be a valid handshake. It is rejected otherwise, and never
-        // forwarded as plain HTTP without its `Upgrade`, which the client would not understand.
-        if asks_for_websocket(parts) {
-            Handshake::new(&parts.headers).map(Self::Handshake)
-        } else {
-            Ok(Self::Plain)
+    pub fn handshake(self) -> Result<Option<Handshake<'a>>, Rejection> {
+        match self {
+            Self::WebSocket(handshake) => handshake.map(Some),
+            Self::Plain => Ok(None),
+            Self::Unsupported => Err(Rejection::MethodNotAllowed),
         }
     }
-}
-
-/// Whether a request asks for a WebSocket, by a valid handshake or not.
-pub fn asks_for_websocket(parts: &Parts) -> bool {
-    let headers = &parts.headers;
-    parts.method == Method::GET
-        && parts.version == Version::HTTP_11
-        && has_token(headers, &UPGRADE, "websocket")
-        && has_token(headers, &CONNECTION, "upgrade")
 }
 
 /// A valid opening handshake.
@@ -259,9 +264,9 @@ mod tests {
 
     #[track_caller]
     fn check(parts: &Parts, expected: Seen) {
-        let seen = match Intent::of(parts) {
-            Ok(Intent::Handshake(_)) => Seen::Handshake,
-            Ok(Intent::Plain) => Seen::Plain,
+        let seen = match Intent::of(parts).handshake() {
+            Ok(Some(_)) => Seen::Handshake,
+            Ok(None) => Seen::Plain,
             Err(rejection) => Seen::Refused(rejection),
         };
         assert_eq!(seen, expected);
@@ -359,10 +364,7 @@ mod tests {
     }
 
     fn valid(parts: &Parts) -> Handshake<'_> {
-        match Intent::of(parts) {
-            Ok(Intent::Handshake(handshake)) => handshake,
-            other => panic!("{other:?}"),
-        }
+        Intent::of(parts).handshake().unwrap().unwrap()
     }
 
     #[test]
@@ -452,7 +454,7 @@ mod tests {
                 ) else { continue };
                 parts.headers.append(name, value);
             }
-            let Ok(Intent::Handshake(_)) = Intent::of(&parts) else { return Ok(()) };
+            let Intent::WebSocket(Ok(_)) = Intent::of(&parts) else { return Ok(()) };
             let forwarding = ForwardingFacts { client: None, is_known: true, proxies: &[], secure: false, host: Some("a"), port: None };
             let changes = HeaderChanges::default();
             let edit = Edit::new(&changes, &[], &edit::tests::values());

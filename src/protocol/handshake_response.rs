@@ -430,7 +430,7 @@ mod tests {
 
     fn judge(head: &str, strictness: Strictness) -> Result<(Excused, String), SwitchError> {
         let parts = request();
-        let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
+        let Intent::WebSocket(Ok(handshake)) = Intent::of(&parts) else {
             panic!("not a handshake")
         };
         let bytes = format!("{head}\r\n");
@@ -567,7 +567,7 @@ mod tests {
         // A client that offers none does not get any.
         let mut parts = request();
         parts.headers.remove("sec-websocket-protocol");
-        let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
+        let Intent::WebSocket(Ok(handshake)) = Intent::of(&parts) else {
             panic!("not a handshake")
         };
         let bytes = format!("{other}\r\n");

@@ -89,7 +89,7 @@ impl<'a> HealthRequest<'a> {
         }
         // Configured fields may have made it something other than a handshake.
         match Intent::of(&parts) {
-            Ok(Intent::Handshake(_)) => Ok(Self {
+            Intent::WebSocket(Ok(_)) => Ok(Self {
                 parts,
                 expected: Expected::Switch { offers },
             }),
@@ -158,7 +158,7 @@ impl<'a> HealthRequest<'a> {
         response: &'b ResponseHead<'_>,
         strictness: Strictness,
     ) -> Result<Switch<'b>, HealthResponseError> {
-        let (Expected::Switch { offers }, Ok(Intent::Handshake(handshake))) =
+        let (Expected::Switch { offers }, Intent::WebSocket(Ok(handshake))) =
             (&self.expected, Intent::of(&self.parts))
         else {
             return Err(HealthResponseError::Status(status_of(response)));

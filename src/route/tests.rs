@@ -253,10 +253,7 @@ fn conditions_distinguish_routes_of_one_path() {
             request = request.header(*name, *value);
         }
         let parts = request.body(()).unwrap().into_parts().0;
-        let handshake = match Intent::of(&parts) {
-            Ok(Intent::Handshake(handshake)) => Some(handshake),
-            _ => None,
-        };
+        let handshake = Intent::of(&parts).handshake().ok().flatten();
         let found = table.find(&RouteQuery {
             listener: "public",
             bound_only: false,
@@ -319,10 +316,7 @@ fn a_route_may_be_for_one_kind_of_requests_only() {
     let (handshake, plain) = (handshake.body(()).unwrap(), http::Request::new(()));
     let find = |table: &RouteTable, request: http::Request<()>| {
         let parts = request.into_parts().0;
-        let handshake = match Intent::of(&parts) {
-            Ok(Intent::Handshake(handshake)) => Some(handshake),
-            _ => None,
-        };
+        let handshake = Intent::of(&parts).handshake().ok().flatten();
         table.find(&RouteQuery {
             listener: "public",
             bound_only: false,
@@ -411,7 +405,7 @@ fn a_handshake_without_a_route_for_get_takes_a_route_for_other_methods() {
         .unwrap()
         .into_parts()
         .0;
-    let Ok(Intent::Handshake(handshake)) = Intent::of(&parts) else {
+    let Intent::WebSocket(Ok(handshake)) = Intent::of(&parts) else {
         panic!("not a handshake")
     };
     let table = RouteTable::new(&routes);

@@ -239,16 +239,12 @@ impl Visit<'_> {
     /// response.
     fn follow(&self, explained: &mut ExplainResponse) -> Result<(), Rejection> {
         let parts = self.parts;
-        let intent = Intent::of(parts)?;
+        let handshake = Intent::of(parts).handshake()?;
         let target = Target::of(parts)?;
         target.host().clone_into(&mut explained.host);
         target.path().clone_into(&mut explained.path);
-        let handshake = match &intent {
-            Intent::Handshake(handshake) => Some(handshake),
-            Intent::Plain => None,
-        };
         self.note_rate_limit(handshake.is_some(), explained);
-        let Some(route) = self.route(&target, handshake, explained)? else {
+        let Some(route) = self.route(&target, handshake.as_ref(), explained)? else {
             return self.no_route(handshake.is_some(), &target, explained);
         };
         let subject = AccessSubject {
