@@ -9,17 +9,17 @@ pub mod affinity;
 mod attempts;
 mod client;
 mod connection;
+mod error;
 mod handshake;
 mod incoming;
 mod outcome;
 mod passive_health;
 mod plain_exchange;
 mod plain_http;
-mod tunnel_record;
-mod error;
 mod relay;
 mod routed;
 pub mod split;
+mod tunnel_record;
 mod worker;
 
 use ::http::Request;
@@ -154,9 +154,10 @@ async fn open_tunnel(
     first_head: Option<&[u8]>,
 ) -> Result<SessionOutcome, SessionError> {
     let mut permits = request.incoming.tunnel_permits(request.route)?;
+    let edit = request.request_edit();
     let mut failure = SessionError::from(Rejection::NoEndpoint);
     for branch in branches.iter() {
-        let routed = request.to(branch);
+        let routed = request.to(branch, &edit);
         let opened = handshake::open(&routed, parts, handshake, first_head, &mut permits).await;
         match opened {
             Ok(outcome) => return Ok(outcome),
@@ -173,10 +174,11 @@ async fn forward_plain(
     parts: Parts,
     body: Incoming,
 ) -> Result<SessionOutcome, SessionError> {
-    let mut plain = PlainRequest::new(&request.to(&branches.first), parts, body)?;
+    let edit = request.request_edit();
+    let mut plain = PlainRequest::new(request, &edit, parts, body)?;
     let mut failure = SessionError::from(Rejection::NoEndpoint);
     for branch in branches.iter() {
-        match plain_http::proxy(&request.to(branch), plain).await {
+        match plain_http::proxy(&request.to(branch, &edit), plain).await {
             Ok(outcome) => return Ok(outcome),
             Err(unserved) => (plain, failure) = unserved.for_another()?,
         }

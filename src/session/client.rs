@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, HeaderName};
 
 use super::connection::Connection;
 use crate::config::model::Trust;
@@ -11,7 +11,6 @@ use crate::protocol::edit;
 use crate::protocol::forwarded::{self, Claim, ForwardingFacts};
 use crate::protocol::rejection::Rejection;
 use crate::protocol::target::{self, Target};
-use http::HeaderName;
 
 /// The identity of a request's client.
 #[derive(Debug)]

@@ -24,8 +24,8 @@ use crate::upstream::exchange::{EndpointResponse, ExchangeError, exchange};
 use crate::upstream::health::SessionFailure;
 use crate::upstream::http::{self, BorrowedConnection, RequestBody};
 
-/// Bytes that are enough for most request and response heads.
-const REQUEST_USUAL: usize = 1024;
+/// Enough for most request and response heads.
+const USUAL_HEAD_BYTES: usize = 1024;
 
 /// Opens a tunnel, or passes on the response that the endpoint sent instead of a 101. A tunnel takes the
 /// `permits`.
@@ -65,7 +65,7 @@ pub(super) async fn open(
         );
     }
     let facts = facts(routed, &lease, &switch);
-    let mut to_client = Vec::with_capacity(REQUEST_USUAL);
+    let mut to_client = Vec::with_capacity(USUAL_HEAD_BYTES);
     switch.write(&mut to_client, &routed.response_edit(&lease));
     // An endpoint may send frames right behind its 101. They go out with ours, in one write.
     to_client.extend_from_slice(response.read_ahead());
@@ -159,13 +159,13 @@ fn write_request(
     lease: &Lease,
     first_head: Option<&[u8]>,
 ) -> Vec<u8> {
-    let mut request = Vec::with_capacity(REQUEST_USUAL);
+    let mut request = Vec::with_capacity(USUAL_HEAD_BYTES);
     handshake::HandshakeRequest {
         parts,
         origin_form: routed.uri,
         host: &routed.host_for(lease),
         forwarding: routed.forwarding(),
-        edit: &routed.request_edit(),
+        edit: routed.request_edit,
         compression: routed.route.settings.compression,
         header_case: first_head.and_then(HeaderCase::of),
     }

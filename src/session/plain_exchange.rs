@@ -1,5 +1,6 @@
 //! Sending a plain request to an endpoint, up to the head of the response.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use ::http::{Request, Response};
@@ -16,14 +17,13 @@ use crate::upstream::http::{
 };
 use crate::upstream::unanswered::is_unanswered;
 
-/// What a request waits for.
-#[derive(Clone, Copy)]
-pub(super) struct AwaitedResponse<'a> {
-    pub(super) lease: &'a Lease,
+/// What passes between client and endpoint after the head of a request and before that of its response.
+#[derive(Clone)]
+pub(super) struct PlainExchange {
     /// The progress of the request's body.
-    pub(super) upload: &'a UploadProgress,
+    pub(super) upload: Rc<UploadProgress>,
     /// What the endpoint sends before its final response.
-    pub(super) interim: &'a Arc<InterimResponses>,
+    pub(super) interim: Arc<InterimResponses>,
     /// Whether the client accepts interim responses.
     pub(super) has_interim: bool,
 }
@@ -95,13 +95,14 @@ pub(super) async fn send(
     routed: &RoutedRequest<'_>,
     sender: &mut RequestSender,
     mut request: Request<RequestBody>,
-    awaited: AwaitedResponse<'_>,
+    lease: &Lease,
+    exchange: &PlainExchange,
 ) -> Result<Response<Incoming>, RequestFailure> {
     let limit = routed.upstream.timeouts().response;
-    let AwaitedResponse {
+    let PlainExchange {
         upload, interim, ..
-    } = awaited;
-    if awaited.has_interim {
+    } = exchange;
+    if exchange.has_interim {
         interim.watch(&mut request);
     }
     let mut response = std::pin::pin!(sender.try_send_request(request));
@@ -111,7 +112,7 @@ pub(super) async fn send(
         let answered = tokio::select! {
             biased;
             heads = interim.next() => {
-                pass_on_interim(routed, awaited.lease, &heads).await;
+                pass_on_interim(routed, lease, &heads).await;
                 continue;
             }
             answered = tokio::time::timeout_at(deadline, &mut response) => answered,

@@ -13,8 +13,8 @@ use hyper::body::{Body as _, Incoming};
 use super::attempts::Attempts;
 use super::error::{SessionError, Unserved};
 use super::outcome::SessionOutcome;
-use super::plain_exchange::{AwaitedResponse, RequestFailure, closed_unsent, send};
-use super::routed::RoutedRequest;
+use super::plain_exchange::{PlainExchange, RequestFailure, closed_unsent, send};
+use super::routed::{RequestOnRoute, RoutedRequest};
 use crate::observe::access_log;
 use crate::protocol::edit::Edit;
 use crate::protocol::rejection::Rejection;
@@ -28,22 +28,14 @@ use crate::upstream::http::{
 /// A plain request of which no byte was written yet.
 pub(super) struct PlainRequest {
     request: Request<RequestBody>,
-    exchange: ClientExchange,
-}
-
-/// What a client sends after the head of its request, and what it may receive before the response.
-#[derive(Clone)]
-struct ClientExchange {
-    upload: Rc<UploadProgress>,
-    interim: Arc<InterimResponses>,
-    /// Whether the client accepts interim responses.
-    has_interim: bool,
+    exchange: PlainExchange,
 }
 
 impl PlainRequest {
     /// The request that the client sends, if its body may be forwarded.
     pub(super) fn new(
-        routed: &RoutedRequest<'_>,
+        on_route: &RequestOnRoute<'_>,
+        edit: &Edit<'_>,
         parts: Parts,
         body: Incoming,
     ) -> Result<Self, SessionError> {
@@ -51,8 +43,8 @@ impl PlainRequest {
             return Err(Rejection::TransferCoding.into());
         }
         let limits = UploadLimits {
-            silence: routed.connection.timeouts.request_body,
-            bytes: routed.route.settings.max_body,
+            silence: on_route.incoming.connection.timeouts.request_body,
+            bytes: on_route.route.settings.max_body,
         };
         // Before anything is sent, if the client has said how much will come.
         let announced = body.size_hint().lower();
@@ -62,7 +54,6 @@ impl PlainRequest {
         // HTTP/1.0 has neither interim responses nor expectations.
         let has_interim = parts.version == Version::HTTP_11;
         let expects = has_interim && hop_by_hop::expects_continue(&parts.headers);
-        let edit = routed.request_edit();
         let (mut body, upload) = RequestBody::new(body, limits, || {
             BlockedFields(edit.blocked().cloned().collect())
         });
@@ -72,7 +63,7 @@ impl PlainRequest {
         }
         Ok(Self {
             request: Request::from_parts(parts, body),
-            exchange: ClientExchange {
+            exchange: PlainExchange {
                 upload,
                 interim,
                 has_interim,
@@ -95,7 +86,6 @@ pub(super) async fn proxy(
         let unsent = unsent.map(|request| PlainRequest { request, exchange });
         Unserved { error, unsent }
     };
-    let edit = routed.request_edit();
     let mut attempts = Attempts::new(routed);
     let mut is_repeated = false;
     let mut lease = match attempts.next().await {
@@ -103,17 +93,12 @@ pub(super) async fn proxy(
         Err(error) => return Err(unserved(error, Some(request))),
     };
     loop {
-        prepare(routed, &mut request, &lease, &edit)?;
+        prepare(routed, &mut request, &lease)?;
         let repeatable_copy = repeatable_copy(&request);
         let outgoing = Outgoing {
             request,
             copy: repeatable_copy.as_ref(),
-            awaited: AwaitedResponse {
-                lease: &lease,
-                upload: &exchange.upload,
-                interim: &exchange.interim,
-                has_interim: exchange.has_interim,
-            },
+            exchange: &exchange,
         };
         let attempt = try_endpoint(routed, &mut attempts, &lease, outgoing).await;
         if let PlainAttempt::Responded(response, _) = &attempt {
@@ -167,7 +152,7 @@ struct Outgoing<'a> {
     request: Request<RequestBody>,
     /// A copy of it, if it may be sent twice.
     copy: Option<&'a Request<RequestBody>>,
-    awaited: AwaitedResponse<'a>,
+    exchange: &'a PlainExchange,
 }
 
 /// The result of one attempt.
@@ -194,13 +179,13 @@ impl UsedConnection {
         response: &Response<Incoming>,
         sender: RequestSender,
         is_reserved: bool,
-        awaited: AwaitedResponse<'_>,
+        exchange: &PlainExchange,
     ) -> Self {
         let begins = connection_auth::is_in_response(response.headers());
         Self {
             sender,
             is_reserved: is_reserved || begins,
-            refused: awaited.interim.finish(),
+            refused: exchange.interim.finish(),
         }
     }
 }
@@ -215,7 +200,7 @@ async fn try_endpoint(
     let Outgoing {
         mut request,
         copy,
-        awaited,
+        exchange,
     } = outgoing;
     let worker = &routed.connection.worker;
     let authenticates = connection_auth::is_in_request(request.headers());
@@ -226,9 +211,9 @@ async fn try_endpoint(
     if let Some(mut sender) = reserved.or_else(pooled) {
         // The endpoint may be closing a connection that was used before right now (RFC 9112 section
         // 9.3.1). A request that it cannot have acted on is sent again.
-        match send(routed, &mut sender, request, awaited).await {
+        match send(routed, &mut sender, request, lease, exchange).await {
             Ok(response) => {
-                let used = UsedConnection::after(&response, sender, is_reserved, awaited);
+                let used = UsedConnection::after(&response, sender, is_reserved, exchange);
                 return PlainAttempt::Responded(response, used);
             }
             Err(RequestFailure::Unsent(unsent)) => request = *unsent,
@@ -247,9 +232,9 @@ async fn try_endpoint(
     let max_lines = routed.upstream.settings.max_header_lines;
     match http::open(reached.stream, reached.port, max_lines, &worker.tasks).await {
         Err(error) => PlainAttempt::Failed(RequestFailure::NoResponse(error)),
-        Ok(mut sender) => match send(routed, &mut sender, request, awaited).await {
+        Ok(mut sender) => match send(routed, &mut sender, request, lease, exchange).await {
             Ok(response) => {
-                let used = UsedConnection::after(&response, sender, authenticates, awaited);
+                let used = UsedConnection::after(&response, sender, authenticates, exchange);
                 PlainAttempt::Responded(response, used)
             }
             Err(RequestFailure::Unsent(unsent)) => {
@@ -283,7 +268,6 @@ fn prepare(
     routed: &RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
     lease: &Lease,
-    edit: &Edit<'_>,
 ) -> Result<(), SessionError> {
     *request.uri_mut() = routed.uri.parse().map_err(|_| Rejection::BadTarget)?;
     *request.version_mut() = Version::HTTP_11;
@@ -297,7 +281,7 @@ fn prepare(
         headers.insert(EXPECT, hop_by_hop::CONTINUE);
     }
     forwarded::write(headers, &routed.forwarding());
-    edit.apply(headers);
+    routed.request_edit.apply(headers);
     let host = routed.host_for(lease);
     headers.insert(
         HOST,
@@ -306,6 +290,7 @@ fn prepare(
     Ok(())
 }
 
+/// Passes back the response of the leased endpoint. Its connection serves further requests after that, if it can.
 async fn finish(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
@@ -331,7 +316,7 @@ async fn finish(
         },
     )
     .await?;
-    upload.when_too_large(access_log::body_cut_off(&routed.facts));
+    upload.when_too_large(|| access_log::body_cut_off(&routed.facts));
     Ok(outcome)
 }
 
@@ -339,7 +324,7 @@ async fn finish(
 pub(super) async fn pass_back(
     routed: &RoutedRequest<'_>,
     response: Response<Incoming>,
-    loan: BorrowedConnection,
+    connection: BorrowedConnection,
 ) -> Result<SessionOutcome, SessionError> {
     let (mut parts, body) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -348,20 +333,22 @@ pub(super) async fn pass_back(
     if let Some(fault) = hop_by_hop::framing_error(&parts.headers) {
         return Err(SessionError {
             rejection: Rejection::BadAnswer,
-            detail: Some(format!("{}: {fault}", loan.lease.endpoint().label)),
+            detail: Some(format!("{}: {fault}", connection.lease.endpoint().label)),
         });
     }
     hop_by_hop::strip_response(&mut parts.headers);
-    let endpoint = Arc::clone(loan.lease.endpoint());
-    routed.response_edit(&loan.lease).apply(&mut parts.headers);
+    let endpoint = Arc::clone(connection.lease.endpoint());
+    routed
+        .response_edit(&connection.lease)
+        .apply(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    if loan.refused.is_some() {
+    if connection.refused.is_some() {
         // The client may still send the body or not: what follows cannot be read (RFC 9110 section 10.1.1).
         let close = HeaderValue::from_static("close");
         parts.headers.insert(CONNECTION, close);
     }
     // As long as the client has nothing of the response, it can still have a 502 instead.
-    let body = ResponseBody::begin(body, loan)
+    let body = ResponseBody::begin(body, connection)
         .await
         .map_err(|error| SessionError::caused_by(Rejection::BadAnswer, &endpoint.label, &error))?;
     access_log::response_sent(

@@ -30,9 +30,42 @@ pub(super) struct RequestOnRoute<'a> {
     pub(super) uri: &'a str,
 }
 
-impl RequestOnRoute<'_> {
-    /// The request to the endpoints of this branch.
-    pub(super) fn to<'b>(&'b self, branch: &Branch<'b>) -> RoutedRequest<'b> {
+impl<'a> RequestOnRoute<'a> {
+    /// The changes to the request's fields: the configured ones, then request id, trace and client
+    /// certificate.
+    pub(super) fn request_edit(&self) -> Edit<'a> {
+        let incoming = self.incoming;
+        let snapshot = &incoming.snapshot;
+        let settings = &self.route.settings;
+        let template_values = incoming.template_values(self.target, &settings.name);
+        let changes = &settings.request_headers;
+        let mut edit = Edit::new(changes, &snapshot.reserved, &template_values);
+        if let Some(name) = &snapshot.server.request_id
+            && let Ok(id) = HeaderValue::from_str(&incoming.id)
+        {
+            edit.add_own(name, id);
+        }
+        if let Some(parent) = &incoming.trace.parent {
+            // The trace begins here: a `tracestate` without a valid parent has no meaning and must
+            // not reach the endpoint beside ours (W3C Trace Context).
+            edit.replace(TRACEPARENT, parent.clone());
+            edit.remove(TRACESTATE);
+        }
+        let certificate = incoming.certificate();
+        let certificate = certificate.and_then(|certificate| certificate.header());
+        let header = &incoming.settings.certificate_header;
+        if let (Some(name), Some(value)) = (header, certificate) {
+            edit.add_own(name, value);
+        }
+        edit
+    }
+
+    /// The request to the endpoints of this branch, with these changes to its fields.
+    pub(super) fn to<'b>(
+        &'b self,
+        branch: &Branch<'b>,
+        request_edit: &'b Edit<'b>,
+    ) -> RoutedRequest<'b> {
         RoutedRequest {
             connection: self.incoming.connection,
             incoming: self.incoming,
@@ -40,6 +73,7 @@ impl RequestOnRoute<'_> {
             route: self.route,
             upstream: branch.upstream,
             uri: self.uri,
+            request_edit,
             affinity: branch.affinity,
             sticky_cookie: branch.sticky_cookie,
             facts: self.incoming.facts(),
@@ -56,6 +90,8 @@ pub(super) struct RoutedRequest<'a> {
     pub(super) upstream: &'a Upstream,
     /// Path and query as the endpoint gets them.
     pub(super) uri: &'a str,
+    /// The changes to the fields of the request.
+    pub(super) request_edit: &'a Edit<'a>,
     /// The endpoint that this client should get, if any.
     pub(super) affinity: Affinity,
     /// The valid sticky cookie that the request carries, if any.
@@ -86,35 +122,6 @@ impl RoutedRequest<'_> {
     pub(super) fn proxy_header(&self) -> Vec<u8> {
         let addresses = self.incoming.client.source().zip(self.connection.local);
         proxy_header::write(self.upstream.connecting().send_proxy, addresses)
-    }
-
-    /// The changes to the request's fields: the configured ones, then request id, trace and client
-    /// certificate.
-    pub(super) fn request_edit(&self) -> Edit<'_> {
-        let snapshot = &self.incoming.snapshot;
-        let changes = &self.route.settings.request_headers;
-        let template_values = self
-            .incoming
-            .template_values(self.target, &self.route.settings.name);
-        let mut edit = Edit::new(changes, &snapshot.reserved, &template_values);
-        if let Some(name) = &snapshot.server.request_id
-            && let Ok(id) = HeaderValue::from_str(&self.incoming.id)
-        {
-            edit.add_own(name, id);
-        }
-        if let Some(parent) = &self.incoming.trace.parent {
-            // The trace begins here: a `tracestate` without a valid parent has no meaning and must
-            // not reach the endpoint beside ours (W3C Trace Context).
-            edit.replace(TRACEPARENT, parent.clone());
-            edit.remove(TRACESTATE);
-        }
-        let certificate = self.incoming.certificate();
-        let certificate = certificate.and_then(|certificate| certificate.header());
-        let header = &self.incoming.settings.certificate_header;
-        if let (Some(name), Some(value)) = (header, certificate) {
-            edit.add_own(name, value);
-        }
-        edit
     }
 
     /// The changes to the fields of the leased endpoint's response.

@@ -33,6 +33,7 @@ pub struct UploadLimits {
 #[derive(Debug)]
 pub struct UploadProgress {
     limits: UploadLimits,
+    has_body: bool,
     /// The bytes that have arrived so far.
     arrived: Cell<u64>,
     too_large: Cell<bool>,
@@ -57,11 +58,11 @@ impl fmt::Debug for Notice {
 }
 
 impl UploadProgress {
-    /// Calls `notice` if the body becomes larger than its limit from now on: the session has ended with the head
-    /// of the response, and cannot respond to that.
-    pub fn when_too_large(&self, notice: impl FnOnce() + 'static) {
-        if self.limits.bytes.is_some() {
-            self.when_too_large.0.set(Some(Box::new(notice)));
+    /// Calls the notice if the body becomes larger than its limit from now on: the session has ended with the head
+    /// of the response, and cannot respond to that. It is made only for a body that may become too large.
+    pub fn when_too_large<N: FnOnce() + 'static>(&self, notice: impl FnOnce() -> N) {
+        if self.has_body && self.limits.bytes.is_some() {
+            self.when_too_large.0.set(Some(Box::new(notice())));
         }
     }
 
@@ -195,6 +196,7 @@ impl RequestBody {
         let now = Instant::now();
         let upload = Rc::new(UploadProgress {
             limits,
+            has_body: !body.is_end_stream(),
             arrived: Cell::new(0),
             too_large: Cell::new(false),
             when_too_large: Notice::default(),
@@ -203,7 +205,7 @@ impl RequestBody {
             expired: Cell::new(false),
             broken: Cell::new(false),
         });
-        if body.is_end_stream() {
+        if !upload.has_body {
             return (Self::Empty, upload);
         }
         let alarm = Box::pin(tokio::time::sleep_until(now + limits.silence));
