@@ -14,6 +14,7 @@ pub mod listen_error;
 pub mod inherited;
 pub mod stream;
 pub mod turns;
+pub mod first_byte;
 pub mod proxy_protocol;
 pub mod tls_tickets;
 pub mod tls;

@@ -15,12 +15,13 @@ use tokio_rustls::TlsAcceptor;
 use super::http;
 use crate::net::admission::ConnectionPermit;
 use crate::net::bind::AcceptedSocket;
+use crate::net::first_byte::first_byte;
 use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::listener_limits::{LimitReached, ListenerPermit};
-use crate::net::proxy_protocol::{ReceiveError, receive, wait_for_byte};
+use crate::net::proxy_protocol::{ReceiveError, receive};
 use crate::net::stream::{Peer, Socket, Stream, UnreadableCertificate};
 use crate::net::tls_failure::TlsFailure;
-use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes, has_begun};
+use crate::net::tls_handshakes::{PERMIT_TIMEOUT, TooManyHandshakes};
 use crate::observe::labels::RefusedConnection;
 use crate::observe::series::ListenerSeries;
 use crate::protocol::certificate::TlsFacts;
@@ -283,8 +284,9 @@ async fn take_proxy_header(
         // Health checks often come from other addresses, and only those that send something, or stay, are
         // refused. They connect and close: the connection counts against no limit of the listener.
         let until = since + limit.min(UNTRUSTED_TIMEOUT);
-        let first = tokio::time::timeout_at(until, wait_for_byte(socket)).await;
-        return Err(match first {
+        let has_begun = tokio::time::timeout_at(until, first_byte(socket)).await;
+        return Err(match has_begun {
+            Ok(Ok(false)) => ReceiveError::Empty.into(),
             Ok(Err(error)) => error.into(),
             Ok(Ok(())) | Err(_) => PrepareError::ProxyUntrusted,
         });
@@ -325,8 +327,8 @@ async fn secure(
         ..
     } = *entrance;
     let limit = settings.timeouts.tls_handshake;
-    let begun = tokio::time::timeout_at(since + limit, has_begun(&socket)).await;
-    if !begun.map_err(|_| PrepareError::Empty)?? {
+    let has_begun = tokio::time::timeout_at(since + limit, first_byte(&socket)).await;
+    if !has_begun.map_err(|_| PrepareError::Empty)?? {
         return Err(PrepareError::Empty);
     }
     // The wait for a permit is ours and not the client's: it has a deadline of its own and does not

@@ -52,15 +52,6 @@ pub async fn receive(socket: &Socket) -> Result<ProxyHeader, ReceiveError> {
     }
 }
 
-/// Waits for the first byte. The caller has a deadline.
-///
-/// # Errors
-/// [`ReceiveError`].
-pub async fn wait_for_byte(socket: &Socket) -> Result<(), ReceiveError> {
-    ready(socket, &mut [0], RecvFlags::PEEK, 1).await?;
-    Ok(())
-}
-
 /// Receives once at least `least` bytes have arrived.
 async fn ready(
     socket: &Socket,

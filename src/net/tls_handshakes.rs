@@ -6,15 +6,10 @@
 //! nor slow ones block others.
 
 use std::cell::Cell;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, recv};
-use tokio::io::Interest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use super::stream::Socket;
 
 /// How long a handshake holds its permit at most. A handshake that takes longer is waiting for its client,
 /// which costs nothing.
@@ -22,23 +17,6 @@ pub const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of queued handshakes per permit.
 const QUEUE_PER_PERMIT: usize = 4;
-
-/// Waits until the client has sent something: `false` if it has ended or reset the connection before.
-///
-/// # Errors
-/// The error of the system.
-pub async fn has_begun(socket: &Socket) -> io::Result<bool> {
-    let ready = socket.ready(Interest::READABLE).await?;
-    if !ready.is_read_closed() {
-        return Ok(true);
-    }
-    // The end may be behind bytes.
-    let mut byte = [0];
-    let peeked = socket.try_io(Interest::READABLE, |fd| {
-        Ok(recv(fd, &mut byte, RecvFlags::PEEK)?.0)
-    });
-    Ok(matches!(peeked, Ok(1..)))
-}
 
 /// The TLS handshakes of one listener on one worker.
 #[derive(Debug)]
