@@ -58,7 +58,7 @@ pub(crate) fn check(bytes: &[u8]) {
     check_forwarded_fields(headers.clone(), &target);
 }
 
-/// Three decodings find no dot segment; a property test in `protocol/target` decodes to the end.
+/// Three decodings find no dot segment; a property test in `config/model/path` decodes to the end.
 fn check_path(target: &Target) {
     let (path, query) = target
         .origin_form()

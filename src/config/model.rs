@@ -28,7 +28,7 @@ pub use self::listener::{
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
 pub use self::origin::{Origin, OriginPattern};
-pub use self::path::{loose_path, normal_path, unescaped};
+pub use self::path::{has_dot_segment, loose_path, normal_path};
 pub use self::request_key::RequestKey;
 pub use self::route::{
     Conditions, EndpointHost, FixedResponse, HostPattern, LeadsTo, PathMatch, PlainHttp,

@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::model::{Address, Bind, HostPattern, Net, Origin, OriginPattern, normal_path};
+use super::model::{
+    Address, Bind, HostPattern, Net, Origin, OriginPattern, has_dot_segment, normal_path,
+};
 
 /// Permission bits of unix sockets unless the file says otherwise.
 pub(super) const SOCKET_MODE: u32 = 0o660;
@@ -201,10 +203,7 @@ pub(super) fn path(text: &str) -> Result<Box<str>, String> {
     }
     let normal = normal_path(text)
         .ok_or_else(|| format!("`{text}` contains a `%` without two hexadecimal digits"))?;
-    if normal
-        .split('/')
-        .any(|segment| matches!(segment, "." | ".."))
-    {
+    if has_dot_segment(&normal) {
         return Err(format!(
             "`{text}` contains a dot segment; requests with such paths are always rejected"
         ));

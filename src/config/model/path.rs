@@ -41,21 +41,9 @@ pub fn loose_path(normal: &str) -> Option<String> {
     if !normal.contains(['%', ';']) && !normal.contains("//") {
         return None;
     }
-    // Each byte, and whether it was escaped: as in the normal form, `%24` and `$` differ.
-    let mut decoded = Vec::with_capacity(normal.len());
-    for byte in normal.bytes() {
-        decoded.push((byte, false));
-        // Only an escape that this byte completes can be left, and its result may complete another one.
-        while let [.., (b'%', _), (high, _), (low, _)] = *decoded
-            && let Some(byte) = unescaped(high, low)
-        {
-            decoded.truncate(decoded.len() - 3);
-            decoded.push((byte, true));
-        }
-    }
-    let mut read = String::with_capacity(decoded.len());
+    let mut read = String::with_capacity(normal.len());
     let mut is_parameter = false;
-    for (byte, was_escaped) in decoded {
+    for (byte, was_escaped) in decoded(normal) {
         match byte {
             b'/' | b'\\' => {
                 is_parameter = false;
@@ -74,6 +62,34 @@ pub fn loose_path(normal: &str) -> Option<String> {
     (read != normal).then_some(read)
 }
 
+/// Whether a path has a `.` or `..` segment. In the path as the loosest servers read it, this finds whether any
+/// server might see one: also a server that treats encoded slashes or backslashes as slashes, that cuts off path
+/// parameters (`..;x`), or that decodes only once. A dot segment consists of bytes that are part of no escape, so
+/// decoding the rest leaves it as it is.
+pub fn has_dot_segment(path: &str) -> bool {
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
+}
+
+/// Decodes every escape, and those that decoding produces (`%252e`), in one pass: its work does not grow with the
+/// number of times that a path is encoded. An invalid escape stays as it is. Returns each byte, and whether it was
+/// escaped: as in the normal form, `%24` and `$` differ.
+fn decoded(path: &str) -> Vec<(u8, bool)> {
+    let mut decoded = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
+        decoded.push((byte, false));
+        // What is before this byte is decoded, so only an escape that it completes can be left. The result may be
+        // the last byte of another one. Escapes do not overlap: the order in which they are decoded makes no
+        // difference.
+        while let [.., (b'%', _), (high, _), (low, _)] = *decoded
+            && let Some(byte) = unescaped(high, low)
+        {
+            decoded.truncate(decoded.len() - 3);
+            decoded.push((byte, true));
+        }
+    }
+    decoded
+}
+
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
@@ -84,7 +100,7 @@ fn escape(path: &mut String, byte: u8) {
 }
 
 /// The byte with these two hexadecimal digits.
-pub fn unescaped(high: u8, low: u8) -> Option<u8> {
+fn unescaped(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
@@ -141,7 +157,45 @@ mod tests {
         }
     }
 
+    /// Decodes every escape once, as most servers do; `None` without an escape.
+    fn one_level_less(bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut decoded = Vec::new();
+        let mut rest = bytes;
+        while let [first, after @ ..] = rest {
+            let hex = after
+                .get(..2)
+                .filter(|hex| *first == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
+            let byte = hex.map(|hex| {
+                let hex = std::str::from_utf8(hex).unwrap();
+                u8::from_str_radix(hex, 16).unwrap()
+            });
+            decoded.push(byte.unwrap_or(*first));
+            rest = &after[if byte.is_some() { 2 } else { 0 }..];
+        }
+        (decoded.len() < bytes.len()).then_some(decoded)
+    }
+
     proptest! {
+        #[test]
+        fn every_level_of_escapes_is_decoded_at_once(
+            path in "/([.a/;]|%(25){0,4}(2e|2F|5c|3b|41|%|zz|2)){0,8}",
+        ) {
+            let mut levels = vec![path.clone().into_bytes()];
+            while let Some(next) = one_level_less(&levels[levels.len() - 1]) {
+                levels.push(next);
+            }
+            let bytes: Vec<u8> = decoded(&path).into_iter().map(|(byte, _)| byte).collect();
+            prop_assert_eq!(&bytes, &levels[levels.len() - 1]);
+            let is_dots = |segment: &[u8]| {
+                let end = segment.iter().position(|b| *b == b';').unwrap_or(segment.len());
+                matches!(&segment[..end], b"." | b"..")
+            };
+            let mut segments = levels.iter().flat_map(|level| level.split(|b| b"/\\".contains(b)));
+            let loose = loose_path(&path);
+            let seen = has_dot_segment(loose.as_deref().unwrap_or(&path));
+            prop_assert_eq!(seen, segments.any(is_dots));
+        }
+
         #[test]
         fn normalising_is_idempotent(path in "/([a-z~.%\\[|]|%[0-9a-fA-F]{2}){0,12}") {
             if let Some(once) = normal_path(&path) {
