@@ -76,15 +76,14 @@ impl<S> AnswerWatch<S> {
         }
     }
 
-    /// The result of an attempt to write `length` bytes: they are discarded if the endpoint accepts no more.
-    fn written(&self, result: io::Result<usize>, length: usize) -> io::Result<usize> {
-        match result {
-            Err(error) if is_end(&error) => {
-                self.state.deaf_since.set(Some(Instant::now()));
-                Ok(length)
-            }
-            result => result,
+    /// Notes that the endpoint accepts no more bytes, if `error` says so. What it does not accept is discarded:
+    /// returns `discarded` as if it had been written.
+    fn deafened<T>(&self, error: io::Error, discarded: T) -> io::Result<T> {
+        if !is_end(&error) {
+            return Err(error);
         }
+        self.state.deaf_since.set(Some(Instant::now()));
+        Ok(discarded)
     }
 }
 
@@ -117,7 +116,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
             return Poll::Ready(Ok(buf.len()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        Poll::Ready(self.written(result, buf.len()))
+        Poll::Ready(result.or_else(|error| self.deafened(error, buf.len())))
     }
 
     fn poll_write_vectored(
@@ -130,7 +129,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
             return Poll::Ready(Ok(length));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        Poll::Ready(self.written(result, length))
+        Poll::Ready(result.or_else(|error| self.deafened(error, length)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -142,7 +141,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for AnswerWatch<S> {
             return Poll::Ready(Ok(()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
-        Poll::Ready(self.written(result.map(|()| 0), 0).map(drop))
+        Poll::Ready(result.or_else(|error| self.deafened(error, ())))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
