@@ -235,16 +235,18 @@ fn reserved(config: &Config) -> Box<[HeaderName]> {
 impl Route {
     /// The upstream that a request without cookie and key is sent to, by chance where there are several.
     pub fn any_upstream(&self) -> Option<&Arc<Upstream>> {
-        let availability = |branch: &RouteBranch| branch.upstream.availability(Affinity::default());
         let offered = self.branches.iter().filter(|branch| branch.weight > 0);
-        let best = offered.map(availability).min()?;
-        let weights = self.branches.iter().map(|branch| match branch.weight {
-            weight @ 1.. if availability(branch) == best => weight,
-            _ => 0,
-        });
-        let weights: Vec<u32> = weights.collect();
-        let position = balance::drawn(weights.into_iter(), fastrand::f64())?;
-        let branch = self.branches.get(position)?;
+        // Each is asked once: it costs a lock, and a second answer might differ.
+        let availability = |branch: &RouteBranch| branch.upstream.availability(Affinity::default());
+        let mut offered: Vec<_> = offered.map(|it| (it, availability(it))).collect();
+        let best = offered
+            .iter()
+            .map(|(_, availability)| *availability)
+            .min()?;
+        offered.retain(|(_, availability)| *availability == best);
+        let weights = offered.iter().map(|(branch, _)| branch.weight);
+        let drawn = balance::drawn(weights, fastrand::f64())?;
+        let (branch, _) = offered.get(drawn)?;
         Some(&branch.upstream)
     }
 
