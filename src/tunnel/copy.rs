@@ -414,12 +414,14 @@ impl<O: TunnelOwner> Future for Tunnel<O> {
             }
         }
         let is_admitted = tunnel.slot.entry().flags.take(Flags::ADMITTED);
-        let before = tunnel.meter().total();
+        // Whether bytes come matters only to a tunnel that is half closed.
+        let is_half_closed = tunnel.slot.entry().is_half_closed();
+        let before = is_half_closed.then(|| tunnel.meter().total());
         for side in [Side::Client, Side::Endpoint] {
             let _ = tunnel.pump(side, tunnel.quantum(is_admitted), cx);
         }
         tunnel.send_own_frames(cx);
-        if tunnel.meter().total() != before {
+        if before.is_some_and(|before| tunnel.meter().total() != before) {
             tunnel.slot.forget_quiet_before_end();
         }
         if tunnel.forwarder.is_half_closed() {
