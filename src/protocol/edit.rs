@@ -130,8 +130,7 @@ impl<'a> Edit<'a> {
 
     /// The value of a field with the prefix put back; `None` if it stays as it is.
     pub fn restored(&self, name: &str, value: &[u8]) -> Option<Vec<u8>> {
-        let prefix = self.prefix.as_ref()?;
-        prefix.restored(&HeaderName::from_bytes(name.as_bytes()).ok()?, value)
+        self.prefix.as_ref()?.restored(name, value)
     }
 
     /// Adds one `Set-Cookie`, in addition to the endpoint's.
@@ -189,7 +188,7 @@ impl<'a> Edit<'a> {
         // What the configuration sets names paths as clients see them.
         if let Some(prefix) = &self.prefix {
             for (name, value) in headers.iter_mut() {
-                let restored = prefix.restored(name, value.as_bytes());
+                let restored = prefix.restored(name.as_str(), value.as_bytes());
                 if let Some(Ok(restored)) = restored.map(HeaderValue::try_from) {
                     *value = restored;
                 }
