@@ -231,7 +231,7 @@ fn tls_failed(entrance: &Entrance<'_>, origin: &ConnectionOrigin, error: &Prepar
         tracing::warn!(
             listener = %listener.name, client = %origin.peer, reason, %error, unreported,
             hint = failure.map(TlsFailure::hint),
-            "TLS handshake failed; each reason is logged once a minute"
+            "TLS handshake failed; each reason is logged at most once a minute"
         );
     }
 }

@@ -21,7 +21,7 @@ pub enum ReceiveError {
     #[error(transparent)]
     Header(#[from] ProxyHeaderError),
     /// The connection ended before any byte, as that of a TCP health check does.
-    #[error("the connection ended before any byte")]
+    #[error("the connection was closed before any data was received")]
     Empty,
     /// The connection ended or failed.
     #[error(transparent)]

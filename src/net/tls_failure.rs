@@ -56,24 +56,30 @@ impl TlsFailure {
     pub fn hint(self) -> &'static str {
         match self {
             Self::CertificateRejected => {
-                "compare the certificate's names, its expiry and its chain with what clients expect"
+                "check that the certificate has the name that clients use, has not expired, and comes with its \
+                 intermediate certificates"
             }
             Self::Closed => {
                 "many clients close without a reason if they do not trust the certificate; \
                  `tidegate probe` shows whether it is trusted"
             }
             Self::Timeout => {
-                "the client began and did not continue: large packets may be lost on the way"
+                "the client began the handshake and did not continue it; check whether large packets are lost \
+                 on the way"
             }
-            Self::Version => "the client is too old, or `min_version` is too high for it",
+            Self::Version => {
+                "the client supports no TLS version that the listener accepts; update the client, or lower \
+                 `min_version`"
+            }
             Self::Incompatible => {
-                "the client supports none of the ciphers, or not the type of the certificate's key"
+                "client and listener have no cipher in common, or the client does not support the type of the \
+                 certificate's key"
             }
             Self::ClientCertificate => {
                 "the client must present a certificate that a CA in `client_auth` has issued"
             }
             Self::NotTls => {
-                "the client must use wss:// or https:// on this port, or a load balancer sends PROXY headers: \
+                "the client must use wss:// or https:// on this port; if a load balancer sends PROXY headers, \
                  set `proxy_protocol`"
             }
             Self::Other => "the client's TLS library may be faulty",

@@ -52,7 +52,7 @@ rejections! {
     DotSegment = BAD_REQUEST, "dot-segment", "The request path must not contain dot segments.";
     /// As some servers read it, with slashes decoded or parameters cut off, the path matches another route.
     EncodedSlash = BAD_REQUEST, "encoded-slash",
-        "The path must be written plainly: some servers would read it as one of another place.";
+        "The request path is ambiguous: some servers would read it as a different path.";
     /// The method is CONNECT or TRACE.
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This method is not supported.";
     /// The handshake is for a version other than 13 (RFC 6455 section 4.2.2).

@@ -18,7 +18,7 @@ use crate::harness::scrape::Scrape;
 use crate::harness::wire::HANDSHAKE;
 use crate::harness::within;
 
-const FAILED: &str = "TLS handshake failed; each reason is logged once a minute";
+const FAILED: &str = "TLS handshake failed; each reason is logged at most once a minute";
 const REFUSED: &str = "tidegate_connections_refused_total";
 
 /// A proxy with TLS, metrics and an admin interface; `settings` begin in the `tls` table of its listener.
