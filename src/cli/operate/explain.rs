@@ -69,59 +69,46 @@ fn shown(explained: &ExplainResponse) -> String {
     };
     let mut lines = vec![
         format!("listener  {}", explained.listener),
-        format!(
-            "request   {} {} ({kind})",
-            harmless(&explained.host),
-            harmless(&explained.path)
-        ),
+        format!("request   {} {} ({kind})", explained.host, explained.path),
         format!("route     {}", explained.route.as_deref().unwrap_or("none")),
     ];
     for other in &explained.other_routes {
-        lines.push(format!(
-            "          not {}: {}",
-            other.route,
-            harmless(&other.why)
-        ));
+        lines.push(format!("          not {}: {}", other.route, other.why));
     }
     if explained.more_routes > 0 {
         lines.push(format!("          nor {} others", explained.more_routes));
     }
     if !explained.origins.is_empty() {
-        lines.push(format!(
-            "origins   {}",
-            harmless(&explained.origins.join(", "))
-        ));
+        lines.push(format!("origins   {}", explained.origins.join(", ")));
     }
     if let Some(response) = &explained.response {
         lines.push(format!(
             "response  {} {}: {}",
-            response.status,
-            response.reason,
-            harmless(&response.text)
+            response.status, response.reason, response.text
         ));
     }
     for what in &explained.depends_on {
-        lines.push(format!("depends   on {}", harmless(what)));
+        lines.push(format!("depends   on {what}"));
     }
     if let Some(split) = &explained.split {
         lines.extend(split_lines(split));
     }
     if let (Some(endpoint), Some(why)) = (&explained.endpoint, &explained.why) {
-        lines.push(format!("endpoint  {} ({why})", harmless(endpoint)));
+        lines.push(format!("endpoint  {endpoint} ({why})"));
     }
     if let Some(path) = &explained.endpoint_path {
-        lines.push(format!("path sent {}", harmless(path)));
+        lines.push(format!("path sent {path}"));
     }
     if let Some(host) = &explained.endpoint_host {
-        lines.push(format!("Host sent {}", harmless(host)));
+        lines.push(format!("Host sent {host}"));
     }
     if let Some(prefix) = &explained.restored_prefix {
         lines.push(format!(
-            "response  gets {} back in Location and cookie paths",
-            harmless(prefix)
+            "response  gets {prefix} back in Location and cookie paths"
         ));
     }
-    let mut text = lines.join("\n") + "\n";
+    // Some of it comes from the request, and all of it from another process.
+    let mut text: String = lines.iter().map(|line| harmless(line) + "\n").collect();
     if let Some(upstream) = &explained.upstream {
         text.push('\n');
         text.push_str(&status::of_upstreams(
@@ -148,4 +135,33 @@ fn split_lines(split: &ExplainedSplit) -> Vec<String> {
         });
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_it_controls_the_terminal() {
+        let odd = "a\u{1b}[2Jb\n";
+        let explained = serde_json::json!({
+            "listener": odd, "handshake": true, "host": odd, "path": odd, "route": odd,
+            "other_routes": [{"route": odd, "why": odd}],
+            "origins": [odd],
+            "response": {"status": 400, "reason": odd, "text": odd},
+            "depends_on": [odd],
+            "endpoint_path": odd, "endpoint_host": odd, "restored_prefix": odd, "endpoint": odd, "why": odd,
+            "split": {
+                "why": odd,
+                "upstreams": [
+                    {"upstream": odd, "weight": 1, "state": "up"},
+                    {"upstream": odd, "weight": 1, "state": "down"},
+                ],
+            },
+        });
+        let text = shown(&serde_json::from_value(explained).unwrap());
+        assert_eq!(text.lines().count(), 13, "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert!(text.contains(r"not a\u{1b}[2Jb\n: a\u{1b}[2Jb\n"), "{text}");
+    }
 }
