@@ -40,6 +40,18 @@ fn upstream(settings: &model::UpstreamConfig) -> Upstream {
     Upstream::new(settings, &Arc::default()).unwrap()
 }
 
+fn sticky() -> Sticky {
+    Sticky {
+        cookie: "tidegate".into(),
+        ttl: Duration::from_secs(60),
+        domain: None,
+        path: "/".into(),
+        same_site: SameSite::Lax,
+        partitioned: false,
+        secret: None,
+    }
+}
+
 fn label(picked: Result<Lease, PickError>) -> String {
     picked.unwrap().endpoint().label.to_string()
 }
@@ -130,15 +142,7 @@ fn backups_serve_if_no_other_can_and_drained_endpoints_never() {
 #[test]
 fn a_cookie_leads_back_whatever_the_weight_but_not_to_a_drained_endpoint() {
     let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
-    settings.sticky = Some(Sticky {
-        cookie: "tidegate".into(),
-        ttl: Duration::from_secs(60),
-        domain: None,
-        path: "/".into(),
-        same_site: SameSite::Lax,
-        partitioned: false,
-        secret: None,
-    });
+    settings.sticky = Some(sticky());
     settings.endpoints[1].weight = 0;
     settings.endpoints[2].drain = true;
     let known = Arc::<Registry>::default();
@@ -346,15 +350,7 @@ async fn an_endpoint_drained_by_an_operator_gets_no_new_session_in_any_way() {
         size: 5,
         timeout: Duration::from_secs(5),
     });
-    settings.sticky = Some(Sticky {
-        cookie: "tidegate".into(),
-        ttl: Duration::from_secs(60),
-        domain: None,
-        path: "/".into(),
-        same_site: SameSite::Lax,
-        partitioned: false,
-        secret: None,
-    });
+    settings.sticky = Some(sticky());
     let upstream = upstream(&settings);
     let [one, other] = &upstream.endpoints()[..] else {
         panic!("two")

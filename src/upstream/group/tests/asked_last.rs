@@ -72,15 +72,7 @@ fn ten_seconds_end_it_and_only_the_latest_failure_counts() {
 #[test]
 fn a_cookie_and_a_key_lead_elsewhere_while_an_endpoint_is_asked_last() {
     let mut settings = of(&["127.0.0.1:1", "127.0.0.1:2"]);
-    settings.sticky = Some(Sticky {
-        cookie: "srv".into(),
-        ttl: Duration::from_secs(60),
-        domain: None,
-        path: "/".into(),
-        same_site: SameSite::Lax,
-        partitioned: false,
-        secret: None,
-    });
+    settings.sticky = Some(sticky());
     settings.picking.balance = Balance::Hash(model::HashBy {
         key: RequestKey::ClientIp,
         load_factor: 2.0,
