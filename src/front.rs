@@ -4,6 +4,6 @@
 //! hyper frames HTTP/1.1 here. What the response is, is decided in `session`.
 
 pub mod accept;
-pub mod http;
 pub mod client_io;
+pub mod http;
 pub mod response;

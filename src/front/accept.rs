@@ -156,6 +156,7 @@ struct Entrance<'a> {
     since: Instant,
 }
 
+/// Brings an accepted socket to where HTTP begins: past its PROXY header, the limits of the listener and TLS.
 async fn prepare(
     entrance: &Entrance<'_>,
     accepted: AcceptedSocket,
@@ -184,9 +185,9 @@ async fn prepare(
         }
         return Err(error);
     }
-    let pass = enter(entrance, origin)?;
+    let permit = enter(entrance, origin)?;
     let Some(tls) = &settings.tls else {
-        return Ok((Stream::Plain(socket), None, pass));
+        return Ok((Stream::Plain(socket), None, permit));
     };
     // Boxed, because the state of a TLS handshake is large: unboxed, this task would keep room for
     // it as long as the connection lasts.
@@ -196,7 +197,7 @@ async fn prepare(
     if let Some((version, resumed)) = stream.tls_version() {
         counts.count_tls_handshake(version, resumed);
     }
-    Ok((stream, facts, pass))
+    Ok((stream, facts, permit))
 }
 
 /// Counts a connection that got no TLS, and logs the first of each cause and minute.
@@ -249,8 +250,8 @@ fn enter(
         ..
     } = *entrance;
     // The limit per address is for clients. A trusted proxy has one address for all of its clients.
-    let single = !settings.trust.proxies.contain(origin.peer.ip());
-    let address = origin.peer.ip().filter(|_| single);
+    let is_proxy = settings.trust.proxies.contain(origin.peer.ip());
+    let address = origin.peer.ip().filter(|_| !is_proxy);
     let entered = listener.gate.enter(&settings.limits, address);
     entered.map_err(|limit| {
         let refused = match limit {
@@ -288,7 +289,7 @@ async fn take_proxy_header(
         return Err(match has_begun {
             Ok(Ok(false)) => ReceiveError::Empty.into(),
             Ok(Err(error)) => error.into(),
-            Ok(Ok(())) | Err(_) => PrepareError::ProxyUntrusted,
+            Ok(Ok(true)) | Err(_) => PrepareError::ProxyUntrusted,
         });
     }
     let received = tokio::time::timeout_at(since + limit, receive(socket)).await;

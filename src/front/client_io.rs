@@ -37,7 +37,7 @@ enum Phase {
 pub struct ClientActivity {
     phase: Cell<Phase>,
     /// No request has been received yet.
-    first_due: Cell<bool>,
+    awaits_first: Cell<bool>,
     /// Whether the latest request has a body.
     has_body: Cell<bool>,
     /// Whether hyper waits for bytes of the client. If not, it does not read, because the session does not
@@ -93,7 +93,7 @@ impl ClientActivity {
     pub fn new(since: Instant) -> Self {
         Self {
             phase: Cell::new(Phase::Head { since }),
-            first_due: Cell::new(true),
+            awaits_first: Cell::new(true),
             has_body: Cell::new(false),
             awaits_bytes: Cell::new(false),
             left: Cell::new(None),
@@ -110,7 +110,7 @@ impl ClientActivity {
         self.has_body.set(has_body);
         self.owes_response.set(true);
         self.phase.set(Phase::Busy);
-        self.first_due.set(false);
+        self.awaits_first.set(false);
         BusyGuard(Rc::clone(self))
     }
 
@@ -159,7 +159,7 @@ impl ClientActivity {
 
     /// Whether no request has been received yet.
     pub fn awaits_first(&self) -> bool {
-        self.first_due.get()
+        self.awaits_first.get()
     }
 
     /// Whether bytes for the client may still be in hyper's buffer.
@@ -174,7 +174,7 @@ impl ClientActivity {
     }
 
     /// Notes that hyper has nothing left to write.
-    fn all_went(&self) {
+    fn all_written(&self) {
         if self.phase.get() != Phase::Busy {
             self.owes_response.set(false);
         }
@@ -191,7 +191,7 @@ impl ClientActivity {
         Some(line.bytes).filter(|_| line.is_complete)
     }
 
-    fn bytes_went(&self) {
+    fn bytes_accepted(&self) {
         if self.blocked_since.take().is_none() {
             return;
         }
@@ -204,13 +204,13 @@ impl ClientActivity {
         }
     }
 
-    fn bytes_stuck(&self) {
+    fn bytes_blocked(&self) {
         if self.blocked_since.get().is_none() {
             self.blocked_since.set(Some(Instant::now()));
         }
     }
 
-    fn bytes_came(&self, bytes: &[u8]) {
+    fn bytes_received(&self, bytes: &[u8]) {
         // Only the first byte of a head sets its deadline: one that is sent byte by byte gets no
         // more time than any other (slowloris).
         if matches!(self.phase.get(), Phase::Idle { .. }) && !bytes.is_empty() {
@@ -288,8 +288,8 @@ impl ClientIo {
 
     fn note_write<T>(&self, result: Poll<T>) -> Poll<T> {
         match result {
-            Poll::Ready(_) => self.activity.bytes_went(),
-            Poll::Pending => self.activity.bytes_stuck(),
+            Poll::Ready(_) => self.activity.bytes_accepted(),
+            Poll::Pending => self.activity.bytes_blocked(),
         }
         result
     }
@@ -308,7 +308,7 @@ impl AsyncRead for ClientIo {
         self.activity.left.set(None);
         if result.is_ready() {
             self.activity
-                .bytes_came(buf.filled().get(before..).unwrap_or_default());
+                .bytes_received(buf.filled().get(before..).unwrap_or_default());
         }
         result
     }
@@ -353,7 +353,7 @@ impl AsyncWrite for ClientIo {
             return self.note_write(result);
         }
         // hyper flushes only after it has written all that it has.
-        self.activity.all_went();
+        self.activity.all_written();
         result
     }
 
@@ -391,11 +391,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn deadlines_depend_on_whose_turn_it_is() {
-        let comes: ActivityEvent = |activity, _| activity.bytes_came(b"GET");
+        let comes: ActivityEvent = |activity, _| activity.bytes_received(b"GET");
         let begins: ActivityEvent = |activity, busy| *busy = Some(activity.busy(false));
         let ends: ActivityEvent = |_, busy| *busy = None;
-        let stuck: ActivityEvent = |activity, _| activity.bytes_stuck();
-        let goes: ActivityEvent = |activity, _| activity.bytes_went();
+        let stuck: ActivityEvent = |activity, _| activity.bytes_blocked();
+        let goes: ActivityEvent = |activity, _| activity.bytes_accepted();
         for (events, due) in [
             (&[][..], Some(2)),
             // The head has one deadline, however many pieces it comes in.
@@ -422,11 +422,11 @@ mod tests {
         assert!(!activity.owes_response());
         let busy = activity.busy(false);
         // Its first part has been flushed.
-        activity.all_went();
+        activity.all_written();
         assert!(activity.owes_response());
         drop(busy);
         assert!(activity.owes_response());
-        activity.all_went();
+        activity.all_written();
         assert!(!activity.owes_response());
     }
 

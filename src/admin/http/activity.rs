@@ -111,7 +111,7 @@ impl AdminActivity {
         }
     }
 
-    fn bytes_came(&self) {
+    fn bytes_received(&self) {
         let mut state = self.state();
         // Only the first byte of a head counts: one that comes byte by byte has no more time.
         if matches!(state.phase, AdminPhase::Idle(_)) {
@@ -166,7 +166,7 @@ impl AsyncRead for AdminIo {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.activity.bytes_came();
+            self.activity.bytes_received();
         }
         result
     }
@@ -221,7 +221,7 @@ mod tests {
         };
         is(EvictionCost::Waiting, Some(HEAD_TIMEOUT), Duration::ZERO);
         tokio::time::advance(second).await;
-        activity.bytes_came();
+        activity.bytes_received();
         is(EvictionCost::Waiting, Some(HEAD_TIMEOUT), Duration::ZERO);
         let guard = activity.serving();
         is(serving, None, second);
@@ -237,7 +237,7 @@ mod tests {
         is(EvictionCost::Stuck, Some(second + WRITE_TIMEOUT), second);
         assert!(activity.note_write(Poll::Ready(())).is_ready());
         is(EvictionCost::Waiting, Some(second + IDLE_TIMEOUT), second);
-        activity.bytes_came();
+        activity.bytes_received();
         is(
             EvictionCost::Waiting,
             Some(2 * second + HEAD_TIMEOUT),
