@@ -5,12 +5,15 @@
 
 pub mod model;
 mod value;
+pub mod file_pattern;
+pub mod sources;
 pub mod diagnostic;
 pub mod keys;
 mod raw;
 pub mod input_file;
 mod unreadable;
 mod files;
+mod include;
 pub mod endpoints_file;
 pub mod ports;
 pub mod descriptor_budget;
@@ -30,15 +33,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::diagnostic::{Code, Diagnostic, Severity};
+use self::include::IncludeFrom;
 use self::input_file::{ContentHash, Contents, Input};
 use self::model::{Bind, Config};
+use self::sources::{SourceId, SourceText, Sources};
 
 /// A configuration that can run.
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// The text of the file.
-    pub source: Arc<str>,
+    /// The texts that it was read from.
+    pub sources: Arc<Sources>,
     /// Warnings about what is probably not intended.
     pub warnings: Report,
     /// Where addresses to listen on are written.
@@ -50,7 +55,7 @@ pub struct Loaded {
 pub struct BindPlaces(Vec<(Bind, String)>);
 
 impl BindPlaces {
-    fn new(built: &build::Built, report: &Report) -> Self {
+    fn new(built: &build::Built, sources: &Sources) -> Self {
         let listeners = built.config.listeners.iter().zip(&built.places.listeners);
         let binds = listeners.flat_map(|(listener, place)| listener.binds.iter().zip(&place.binds));
         let admin = &built.config.admin;
@@ -58,7 +63,7 @@ impl BindPlaces {
         let of_metrics = admin.metrics_bind.iter().zip(&built.places.metrics_bind);
         let all = binds.chain(of_admin).chain(of_metrics);
         Self(
-            all.map(|(bind, span)| (bind.clone(), report.place(span.start)))
+            all.map(|(bind, span)| (bind.clone(), sources.place(span)))
                 .collect(),
         )
     }
@@ -71,7 +76,7 @@ impl BindPlaces {
     }
 }
 
-/// Leaves the file out, because it may contain secrets.
+/// Leaves the texts out, because they may contain secrets.
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loaded")
@@ -81,7 +86,7 @@ impl fmt::Debug for Loaded {
     }
 }
 
-/// Reads and checks the file at `path` and the files that it refers to, relative to its folder.
+/// Reads and checks the file at `path`, the files that it includes, and the files that they refer to.
 ///
 /// # Errors
 /// All errors, together with the warnings.
@@ -89,8 +94,8 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     load_contents(input_file::read(path), path)
 }
 
-/// Reads and checks a configuration from `input`, and the files that it refers to, relative to the working
-/// directory. Reports call it `name`.
+/// Reads and checks a configuration from `input`, and the files that it includes or refers to, relative to the
+/// working directory. Reports call it `name`.
 ///
 /// # Errors
 /// As [`load`].
@@ -99,21 +104,22 @@ pub fn load_stream(input: impl io::Read, name: &str) -> Result<Loaded, Report> {
 }
 
 fn load_contents(contents: Contents, path: &Path) -> Result<Loaded, Report> {
-    let text = contents.and_then(|bytes| match str::from_utf8(&bytes) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(_) => Err(io::Error::other("not valid UTF-8")),
-    });
-    match text {
-        Ok(source) => parse(&source, path, &|name| std::env::var(name).ok()),
+    match contents.and_then(|bytes| input_file::text(&bytes)) {
+        Ok(text) => parse(&text, path, &variable),
         Err(error) => {
-            let file = path.display().to_string().into();
             let unreadable = unreadable::explain(path, &error);
             let message = format!("cannot read the file: {}", unreadable.why);
             let mut error = Diagnostic::of_file(Code::File, message);
             error.hint = unreadable.hint;
-            Err(Report::new(file, "".into(), vec![error]))
+            let nothing = Sources::new(SourceText::new(path, ""));
+            Err(Report::new(nothing.into(), vec![error]))
         }
     }
+}
+
+/// A variable of the environment of this process.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Checks `source` as if it was the file at `path`. `environment` looks up variables of the form
@@ -126,6 +132,25 @@ pub fn parse(
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Report> {
+    let main = SourceText::new(path, source);
+    read_all(main, IncludeFrom::Files, environment)
+}
+
+/// Checks texts that were read earlier once more, and reads the files again that they refer to, but do not
+/// include.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse_again(earlier: &Sources) -> Result<Loaded, Report> {
+    let main = earlier.main().clone();
+    read_all(main, IncludeFrom::Earlier(earlier), &variable)
+}
+
+fn read_all(
+    main: SourceText,
+    from: IncludeFrom<'_>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Report> {
     let mut diagnostics = Vec::new();
     let used = RefCell::new(Vec::new());
     let noted = |name: &str| {
@@ -133,9 +158,8 @@ pub fn parse(
         used.borrow_mut().push((name.to_owned(), value.clone()));
         Some(value)
     };
-    let root = raw::read(source, &noted, &mut diagnostics);
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut built = build::build(&root, folder, &mut diagnostics);
+    let (root, sources) = merged(main, from, &noted, &mut diagnostics);
+    let mut built = build::build(&root, &sources, &mut diagnostics);
     // Lints look at files without errors only, so they come last.
     check::check(&built, &mut diagnostics);
     lint::lint(&built, &mut diagnostics);
@@ -145,24 +169,42 @@ pub fn parse(
         // Values of variables may be secrets: messages show the names instead.
         diagnostic.mask(&used.borrow());
     }
-    let report = Report::new(
-        path.display().to_string().into(),
-        Arc::from(source),
-        diagnostics,
-    );
+    let sources = Arc::new(sources);
+    let report = Report::new(Arc::clone(&sources), diagnostics);
     if report.count(Severity::Error) > 0 {
         return Err(report);
     }
-    let file = Input {
-        path: path.to_owned(),
-        hash: ContentHash::of_text(source),
-    };
-    let bind_places = BindPlaces::new(&built, &report);
-    built.config.inputs.insert(0, file);
+    let texts = sources.all().map(|text| Input {
+        path: text.path().to_owned(),
+        hash: ContentHash::of_text(text.text()),
+    });
+    built.config.inputs.splice(0..0, texts);
     Ok(Loaded {
-        bind_places,
+        bind_places: BindPlaces::new(&built, &sources),
         config: built.config,
-        source: source.into(),
+        sources,
         warnings: report,
     })
+}
+
+/// The main file and the files that it includes, as one.
+fn merged(
+    main: SourceText,
+    from: IncludeFrom<'_>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> (raw::Section, Sources) {
+    let root = raw::read(SourceId::MAIN, main.text(), environment, diagnostics);
+    let mut sources = Sources::new(main);
+    let is_whole = include::include(&root, &mut sources, from, diagnostics);
+    let mut merger = raw::Merger::new(root, sources.main().name());
+    for (id, text) in sources.ids() {
+        let section = raw::read(id, text.text(), environment, diagnostics);
+        merger.add(section, diagnostics);
+    }
+    let root = match is_whole {
+        true => merger.merged(),
+        false => merger.incomplete(),
+    };
+    (root, sources)
 }

@@ -6,6 +6,7 @@
 //! often a mistake (an empty template, the wrong file) than intended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Instant;
 
 use schemars::JsonSchema;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use super::closing::TunnelFate;
 use super::error::ApiError;
 use crate::config::model;
+use crate::config::sources::Sources;
 use crate::config::{self, Loaded};
 use crate::displace::fleet::{DueEviction, Fleet, FleetEndpoint, FleetUpstream};
 use crate::displace::live_tunnels::LiveTunnels;
@@ -42,10 +44,22 @@ pub struct ReloadPlan {
     pub endpoints: Vec<PlannedEndpoint>,
     /// Keys of `[server]` and `[admin]` that change.
     pub settings: Vec<PlannedSetting>,
-    /// Files that the configuration names and whose content has changed.
+    /// Included files that are added, changed or removed.
+    #[serde(default)]
+    pub included: Vec<PlannedFile>,
+    /// Other files that the configuration names and whose content has changed.
     pub files: Vec<String>,
     /// Warnings about the new configuration: what is valid but probably not intended.
     pub warnings: Vec<String>,
+}
+
+/// An included file in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlannedFile {
+    /// Its path.
+    pub name: String,
+    /// What would happen to it.
+    pub change: PlannedChange,
 }
 
 /// A changed key of `[server]` or `[admin]`.
@@ -60,8 +74,8 @@ pub struct PlannedSetting {
 /// The running configuration, and what the plan needs to know of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Current<'a> {
-    /// The text of its file.
-    pub source: &'a str,
+    /// The texts of its files.
+    pub sources: &'a Sources,
     /// The configuration as running.
     pub snapshot: &'a Snapshot,
     /// The live tunnels.
@@ -161,12 +175,12 @@ impl Guard {
 /// has changed.
 pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPlan {
     let Current {
-        source,
+        sources,
         snapshot,
         live,
         needs_restart,
     } = running;
-    let (now, old) = (config::compared(&new.source), config::compared(source));
+    let (now, old) = (config::compared(&new.sources), config::compared(sources));
     let instant = Instant::now();
     let fleets = Fleets {
         before: Fleet::running(snapshot, instant),
@@ -192,6 +206,7 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPl
         listeners: tables("listener", &|name| live.of_listener(name)),
         upstreams: tables("upstream", &|name| live.of_upstream(name)),
         settings: settings.collect(),
+        included: included(&new.sources, sources),
         files,
         warnings: new.warnings.lines().collect(),
         routes: routes
@@ -203,6 +218,29 @@ pub fn plan(new: &Loaded, files: Vec<String>, running: &Current<'_>) -> ReloadPl
             .filter(|it| it.change != PlannedChange::Kept || it.tunnels > 0)
             .collect(),
     }
+}
+
+/// Included files whose texts differ from those in effect.
+fn included(new: &Sources, old: &Sources) -> Vec<PlannedFile> {
+    fn texts(sources: &Sources) -> BTreeMap<&Path, &str> {
+        let included = sources.included().iter();
+        included.map(|it| (it.path(), it.text())).collect()
+    }
+    let (new, old) = (texts(new), texts(old));
+    let paths: BTreeSet<&Path> = new.keys().chain(old.keys()).copied().collect();
+    let planned = |path: &&Path| {
+        let change = match (new.get(*path), old.get(*path)) {
+            (Some(new), Some(old)) if new == old => return None,
+            (Some(_), Some(_)) => PlannedChange::Changed,
+            (Some(_), None) => PlannedChange::Added,
+            _ => PlannedChange::Removed,
+        };
+        Some(PlannedFile {
+            name: path.display().to_string(),
+            change,
+        })
+    };
+    paths.iter().filter_map(planned).collect()
 }
 
 type NamedValues<'a> = BTreeMap<String, &'a Value>;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::command::ControlCommand;
 use super::generations::Generations;
 use crate::config::model::Secret;
+use crate::config::sources::Sources;
 use crate::displace::Displacer;
 use crate::displace::jobs::Jobs;
 use crate::displace::worker_queries::Workers;
@@ -101,8 +102,8 @@ pub struct LoadedConfig {
     pub files: Vec<String>,
     /// When it was loaded.
     pub at: SystemTime,
-    /// The text of the configuration file, which may contain secrets.
-    pub source: Arc<str>,
+    /// The texts of the configuration file and of those that it includes, which may contain secrets.
+    pub sources: Arc<Sources>,
     /// Warnings about it: what is valid but probably not intended.
     pub warnings: Vec<String>,
     /// Changed keys that require a restart.

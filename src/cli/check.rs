@@ -51,6 +51,10 @@ fn summary(loaded: &config::Loaded) -> String {
         plural(config.routes.len(), "route"),
         plural(config.upstreams.len(), "upstream"),
     ];
+    let included = loaded.sources.included().len();
+    if included > 0 {
+        parts.push(plural(included, "included file"));
+    }
     let warnings = loaded.warnings.count(Severity::Warning);
     if warnings > 0 {
         parts.push(plural(warnings, "warning"));

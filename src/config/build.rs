@@ -20,6 +20,7 @@ use super::files;
 use super::input_file::{self, ContentHash, Contents, Input};
 use super::model::{CertificateConfig, Config, Keepalive, Nets};
 use super::raw::{ConfigValue, Located, Section};
+use super::sources::{SourceId, Sources, Span};
 use super::unreadable;
 
 /// The model, and the places of its parts in the file.
@@ -39,67 +40,64 @@ pub(super) struct Places {
     /// The names of all listeners and upstreams in the file, valid or not; `None` if more may be meant.
     pub(super) listener_names: Option<Vec<String>>,
     pub(super) upstream_names: Option<Vec<String>>,
-    pub(super) max_tunnels: Option<SourceSpan>,
-    pub(super) admin_bind: Option<SourceSpan>,
-    pub(super) metrics_bind: Option<SourceSpan>,
+    pub(super) max_tunnels: Option<Span>,
+    pub(super) admin_bind: Option<Span>,
+    pub(super) metrics_bind: Option<Span>,
     pub(super) listeners: Vec<ListenerPlaces>,
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<UpstreamPlaces>,
 }
 
-/// A place in the file, in bytes.
-type SourceSpan = std::ops::Range<usize>;
-
 /// The places of a listener's parts.
 pub(super) struct ListenerPlaces {
     /// The place of each listen address.
-    pub(super) binds: Vec<SourceSpan>,
-    pub(super) tls: Option<SourceSpan>,
+    pub(super) binds: Vec<Span>,
+    pub(super) tls: Option<Span>,
     /// The place of each certificate.
-    pub(super) certificates: Vec<SourceSpan>,
+    pub(super) certificates: Vec<Span>,
     pub(super) may_ask: bool,
-    pub(super) keepalive: Option<SourceSpan>,
-    pub(super) connections: Option<SourceSpan>,
+    pub(super) keepalive: Option<Span>,
+    pub(super) connections: Option<Span>,
 }
 
 /// The places of a route's parts.
 pub(super) struct RoutePlaces {
-    pub(super) route: SourceSpan,
+    pub(super) route: Span,
     /// Whether something in the route is wrong, so that what it matches is unknown.
     pub(super) is_flawed: bool,
-    pub(super) path: Option<SourceSpan>,
-    pub(super) name: Option<SourceSpan>,
-    pub(super) leads_to: SourceSpan,
+    pub(super) path: Option<Span>,
+    pub(super) name: Option<Span>,
+    pub(super) leads_to: Span,
     /// The place of the name of each upstream that it leads to.
-    pub(super) upstreams: Vec<SourceSpan>,
-    pub(super) client_certificate: Option<SourceSpan>,
-    pub(super) listeners: Vec<SourceSpan>,
-    pub(super) hosts: Vec<SourceSpan>,
-    pub(super) idle: Option<SourceSpan>,
-    pub(super) max_age: Option<SourceSpan>,
-    pub(super) max_age_jitter: Option<SourceSpan>,
+    pub(super) upstreams: Vec<Span>,
+    pub(super) client_certificate: Option<Span>,
+    pub(super) listeners: Vec<Span>,
+    pub(super) hosts: Vec<Span>,
+    pub(super) idle: Option<Span>,
+    pub(super) max_age: Option<Span>,
+    pub(super) max_age_jitter: Option<Span>,
     /// The place and the value of `ping`, if it is on.
     pub(super) ping: Option<Located<Duration>>,
 }
 
 /// The places of an upstream's parts.
 pub(super) struct UpstreamPlaces {
-    pub(super) name: SourceSpan,
+    pub(super) name: Span,
     /// The place of each endpoint that the configuration file lists.
-    pub(super) endpoints: Vec<SourceSpan>,
-    pub(super) keepalive: Option<SourceSpan>,
+    pub(super) endpoints: Vec<Span>,
+    pub(super) keepalive: Option<Span>,
     /// The place of the interval or the timeout of health checks, if one is written.
-    pub(super) check_times: Option<SourceSpan>,
-    pub(super) sticky: Option<SourceSpan>,
-    pub(super) cookie_domain: Option<SourceSpan>,
-    pub(super) http_check: Option<SourceSpan>,
-    pub(super) on_down: Option<SourceSpan>,
+    pub(super) check_times: Option<Span>,
+    pub(super) sticky: Option<Span>,
+    pub(super) cookie_domain: Option<Span>,
+    pub(super) http_check: Option<Span>,
+    pub(super) on_down: Option<Span>,
 }
 
-/// Builds the model. Relative file names start at `folder`.
-pub(super) fn build(root: &Section, folder: &Path, diagnostics: &mut Vec<Diagnostic>) -> Built {
+/// Builds the model. A relative file name starts at the folder of the text that it stands in.
+pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> Built {
     let mut builder = Builder {
-        folder,
+        sources,
         inputs: BTreeMap::new(),
         places: Places::default(),
         diagnostics,
@@ -145,7 +143,7 @@ pub(super) fn build(root: &Section, folder: &Path, diagnostics: &mut Vec<Diagnos
 }
 
 struct Builder<'a> {
-    folder: &'a Path,
+    sources: &'a Sources,
     /// Each file is read once, so that two keys that name it cannot see different contents.
     inputs: BTreeMap<PathBuf, Contents>,
     places: Places,
@@ -213,8 +211,14 @@ impl Builder<'_> {
                 let unreadable = unreadable::explain(path, error);
                 let message = format!("cannot read `{}`: {}", path.display(), unreadable.why);
                 let is_missing = error.kind() == std::io::ErrorKind::NotFound;
-                let is_relative = path.is_relative() || path.parent() == Some(self.folder);
-                let relative = "file names are relative to the folder of the configuration file";
+                let source = self.sources.get(file.span.source());
+                let is_relative = path.is_relative() || path.parent() == Some(source.folder());
+                let relative = match file.span.source() {
+                    SourceId::MAIN => {
+                        "file names are relative to the folder of the configuration file"
+                    }
+                    _ => "file names are relative to the folder of the file that they stand in",
+                };
                 let mut error = Diagnostic::error(Code::File, file.span.clone(), message);
                 error.hint = unreadable.hint;
                 if is_missing && is_relative {
@@ -262,7 +266,7 @@ impl Builder<'_> {
         };
         let file = Located {
             span: at.span.clone(),
-            value: self.folder.join(text),
+            value: self.sources.get(at.span.source()).folder().join(text),
         };
         // Read now: a file that is not used in the end is watched, too.
         let _ = self.contents(&file);

@@ -6,7 +6,6 @@ mod split;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
@@ -16,6 +15,7 @@ use super::model::{
     RouteConfig, same_variable,
 };
 use super::ports;
+use super::sources::Span;
 
 /// Checks everything. The model is valid if this reports no error.
 pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
@@ -142,7 +142,7 @@ impl<'a> KnownNames<'a> {
     }
 
     /// The error about `name`, if nothing has it.
-    fn check(&self, name: &str, span: &Range<usize>) -> Option<Diagnostic> {
+    fn check(&self, name: &str, span: &Span) -> Option<Diagnostic> {
         let is_dangling = self.are_all && !self.set.contains(name);
         is_dangling.then(|| dangling(self.kind, name, &self.in_order, span))
     }
@@ -151,7 +151,7 @@ impl<'a> KnownNames<'a> {
 fn check_names(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
     let upstreams = KnownNames::new("upstream", places.upstream_names.as_ref());
     let listeners = KnownNames::new("listener", places.listener_names.as_ref());
-    let mut names = HashSet::new();
+    let mut names: HashMap<&str, Span> = HashMap::new();
     for (route, place) in config.routes.iter().zip(&places.routes) {
         let leads_to = route.leads_to.upstreams().zip(&place.upstreams);
         diagnostics.extend(leads_to.filter_map(|(name, span)| upstreams.check(name, span)));
@@ -165,15 +165,17 @@ fn check_names(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnosti
                 message,
             ));
         }
-        if !names.insert(&route.name) {
-            let span = place.name.clone().unwrap_or_else(|| place.route.clone());
+        let span = place.name.clone().unwrap_or_else(|| place.route.clone());
+        if let Some(first) = names.get(&*route.name) {
             let message = format!("another route already has the name `{}`", route.name);
-            diagnostics.push(Diagnostic::error(Code::Duplicate, span, message));
+            diagnostics.push(Diagnostic::error(Code::Duplicate, span, message).first(first));
+        } else {
+            names.insert(&route.name, span);
         }
     }
 }
 
-fn dangling(kind: &str, name: &str, known: &[&str], span: &Range<usize>) -> Diagnostic {
+fn dangling(kind: &str, name: &str, known: &[&str], span: &Span) -> Diagnostic {
     let message = format!("there is no {kind} `{name}`");
     Diagnostic::error(Code::Dangling, span.clone(), message).hint(match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`?"),

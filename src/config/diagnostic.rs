@@ -1,16 +1,16 @@
-//! Diagnostics: everything that is wrong with a configuration file, with the lines that it concerns.
+//! Diagnostics: everything that is wrong with a configuration, with the lines that it concerns.
 
 mod code;
 
 pub use self::code::Code;
 
-use std::fmt;
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::sync::Arc;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
+
+use super::sources::{SourceId, SourceLine, Sources, Span};
 
 /// The severity of a diagnostic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -22,7 +22,7 @@ pub enum Severity {
     Warning,
 }
 
-/// One problem of a configuration file.
+/// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The severity.
@@ -33,41 +33,50 @@ pub struct Diagnostic {
     pub message: String,
     /// Advice about the problem.
     pub hint: Option<String>,
-    /// The place, in bytes of the file; `None` for the file as a whole.
-    pub span: Option<Range<usize>>,
+    /// The place; `None` for the configuration as a whole.
+    pub span: Option<Span>,
+    /// Where the first of two is, if the second one is the problem.
+    pub first: Option<Span>,
 }
 
 impl Diagnostic {
     /// An error.
-    pub fn error(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
+    pub fn error(code: Code, span: Span, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             code,
             message: message.into(),
             hint: None,
             span: Some(span),
+            first: None,
         }
     }
 
     /// A warning.
-    pub fn warning(code: Code, span: Range<usize>, message: impl Into<String>) -> Self {
+    pub fn warning(code: Code, span: Span, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Warning,
             ..Self::error(code, span, message)
         }
     }
 
-    /// An error of the file as a whole.
+    /// An error of the configuration as a whole.
     pub fn of_file(code: Code, message: impl Into<String>) -> Self {
         Self {
             span: None,
-            ..Self::error(code, 0..0, message)
+            ..Self::error(code, SourceId::MAIN.span(0..0), message)
         }
     }
 
     /// Adds advice.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Shows where the first of two is.
+    pub(super) fn first(mut self, first: &Span) -> Self {
+        self.first = Some(first.clone());
         self
     }
 
@@ -98,13 +107,10 @@ pub(super) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, near)| near)
 }
 
-/// All diagnostics about one file.
-#[derive(Clone)]
+/// All diagnostics about one configuration.
+#[derive(Debug, Clone)]
 pub struct Report {
-    file: Arc<str>,
-    source: Arc<str>,
-    /// Where each line of the source begins, found once: there may be as many diagnostics as lines.
-    line_starts: Arc<[usize]>,
+    sources: Arc<Sources>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -118,28 +124,17 @@ struct DiagnosticRecord<'a> {
     code: Code,
     message: &'a str,
     hint: Option<&'a str>,
-}
-
-/// Leaves the file out, because it may contain secrets.
-impl fmt::Debug for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Report")
-            .field("file", &self.file)
-            .field("diagnostics", &self.diagnostics)
-            .finish_non_exhaustive()
-    }
+    /// Where the first of two is, as `FILE:LINE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
 }
 
 impl Report {
-    /// A report about the file with this name and content; sorts the diagnostics by their places.
-    pub fn new(file: Arc<str>, source: Arc<str>, mut diagnostics: Vec<Diagnostic>) -> Self {
-        diagnostics
-            .sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| (span.start, span.end)));
-        let ends = source.match_indices('\n').map(|(at, _)| at + 1);
+    /// A report about these texts; sorts the diagnostics by their places.
+    pub fn new(sources: Arc<Sources>, mut diagnostics: Vec<Diagnostic>) -> Self {
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(Span::order));
         Self {
-            file,
-            line_starts: std::iter::once(0).chain(ends).collect(),
-            source,
+            sources,
             diagnostics,
         }
     }
@@ -176,17 +171,17 @@ impl Report {
         errors.map(|diagnostic| self.line(diagnostic))
     }
 
-    /// Byte `at` of the file, as `FILE:LINE`.
-    pub(super) fn place(&self, at: usize) -> String {
-        let (number, ..) = self.line_at(at);
-        format!("{}:{number}", self.file)
-    }
-
     fn line(&self, diagnostic: &Diagnostic) -> String {
-        let span = diagnostic.span.as_ref();
-        let mut line = span.map_or_else(|| self.file.to_string(), |span| self.place(span.start));
+        let place = |span| self.sources.place(span);
+        let mut line = match &diagnostic.span {
+            Some(span) => place(span),
+            None => self.sources.main().name().to_owned(),
+        };
         // Writing to a string does not fail.
         let _ = write!(line, ": {}", diagnostic.message);
+        if let Some(first) = &diagnostic.first {
+            let _ = write!(line, " (the first one is at {})", place(first));
+        }
         if let Some(hint) = &diagnostic.hint {
             let _ = write!(line, " ({hint})");
         }
@@ -201,7 +196,7 @@ impl Report {
         match (first, errors) {
             (Some(line), 2..) => format!("{line}, and {} more", errors - 1),
             (Some(line), _) => line,
-            (None, _) => format!("{}: no errors", self.file),
+            (None, _) => format!("{}: no errors", self.sources.main().name()),
         }
     }
 
@@ -222,22 +217,16 @@ impl Report {
                 .primary_title(&diagnostic.message)
                 .id(diagnostic.code.token());
             let mut group = match &diagnostic.span {
-                Some(span) => {
-                    let (number, start, line) = self.line_at(span.start);
-                    // A span may be a whole table, and is shown up to the end of its first line.
-                    let begin = (span.start - start).min(line.len());
-                    let end = span.end.saturating_sub(start).clamp(begin, line.len());
-                    title.element(
-                        Snippet::source(line)
-                            .path(&*self.file)
-                            .line_start(number)
-                            .annotation(AnnotationKind::Primary.span(begin..end)),
-                    )
-                }
+                Some(span) => title.element(self.snippet(span, AnnotationKind::Primary, None)),
                 None => {
-                    Group::with_title(title).element(annotate_snippets::Origin::path(&*self.file))
+                    let main = self.sources.main().name();
+                    Group::with_title(title).element(annotate_snippets::Origin::path(main))
                 }
             };
+            if let Some(first) = &diagnostic.first {
+                let label = Some("the first one");
+                group = group.element(self.snippet(first, AnnotationKind::Context, label));
+            }
             if let Some(hint) = &diagnostic.hint {
                 group = group.element(Level::HELP.message(hint));
             }
@@ -247,53 +236,72 @@ impl Report {
         text
     }
 
+    /// A place, with its line.
+    fn snippet<'a>(
+        &'a self,
+        span: &Span,
+        kind: AnnotationKind,
+        label: Option<&'a str>,
+    ) -> Snippet<'a, Annotation<'a>> {
+        // A span may be a whole table, and is shown up to the end of its first line.
+        let SourceLine {
+            number,
+            text,
+            start,
+            end,
+        } = self.sources.line(span);
+        Snippet::source(text)
+            .path(self.sources.get(span.source()).name())
+            .line_start(number)
+            .annotation(kind.span(start..end).label(label))
+    }
+
     /// The report in JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let records: Vec<DiagnosticRecord<'_>> = self
             .diagnostics
             .iter()
             .map(|diagnostic| {
-                let position = diagnostic.span.as_ref().map(|span| {
-                    let (number, start, _) = self.line_at(span.start);
-                    let before = self.source.get(start..span.start).unwrap_or_default();
-                    (number, before.chars().count() + 1)
+                let span = diagnostic.span.as_ref();
+                let source = span.map_or(SourceId::MAIN, Span::source);
+                let position = span.map(|span| {
+                    let line = self.sources.line(span);
+                    let before = line.text.get(..line.start).unwrap_or_default();
+                    (line.number, before.chars().count() + 1)
                 });
+                let first = diagnostic.first.as_ref();
                 let (line, column) = position.unzip();
                 DiagnosticRecord {
-                    file: &self.file,
+                    file: self.sources.get(source).name(),
                     line,
                     column,
                     severity: diagnostic.severity,
                     code: diagnostic.code,
                     message: &diagnostic.message,
                     hint: diagnostic.hint.as_deref(),
+                    first: first.map(|first| self.sources.place(first)),
                 }
             })
             .collect();
         serde_json::json!(records)
     }
-
-    /// The line that byte `at` is in: its number, where it begins, and its text.
-    fn line_at(&self, at: usize) -> (usize, usize, &str) {
-        let starts = &self.line_starts;
-        let number = starts.partition_point(|start| *start <= at).max(1);
-        let start = starts.get(number - 1).copied().unwrap_or_default();
-        let rest = self.source.get(start..).unwrap_or_default();
-        (number, start, rest.lines().next().unwrap_or_default())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::sources::SourceText;
     use super::*;
 
     fn report() -> Report {
+        let text = SourceText::new(Path::new("tidegate.toml"), "[server]\nworkers = 0\n");
+        let at = |range| SourceId::MAIN.span(range);
         Report::new(
-            "tidegate.toml".into(),
-            "[server]\nworkers = 0\n".into(),
+            Sources::new(text).into(),
             vec![
-                Diagnostic::warning(Code::NotInEffect, 9..16, "not in effect"),
-                Diagnostic::error(Code::Value, 19..20, "too small").hint("at least 1"),
+                Diagnostic::warning(Code::NotInEffect, at(9..16), "not in effect"),
+                Diagnostic::error(Code::Value, at(19..20), "too small").hint("at least 1"),
             ],
         )
     }

@@ -89,6 +89,16 @@ fn read_bounded(input: impl Read, mut bytes: Zeroizing<Vec<u8>>) -> Contents {
     }
 }
 
+/// The contents of a file as text.
+///
+/// # Errors
+/// When they are not valid UTF-8.
+pub fn text(contents: &[u8]) -> io::Result<String> {
+    let text = str::from_utf8(contents);
+    let text = text.map_err(|_| io::Error::other("not valid UTF-8"))?;
+    Ok(text.to_owned())
+}
+
 fn too_long() -> io::Error {
     io::Error::other(format!("larger than {MAX_INPUT_BYTES} bytes"))
 }

@@ -23,6 +23,13 @@ use std::time::Duration;
 pub const ROOT: KeyTable = KeyTable {
     doc: "The configuration file of tidegate.",
     keys: &[
+        key(
+            "include",
+            ValueKind::List(&ValueKind::File),
+            "[]",
+            "These files are read after this one, as if their listeners, routes and upstreams stood here. The name of a file may have wildcards (`*`, `?`, `[a-z]`); the files that match are sorted by name. The key stands above the first table; included files include no others.",
+        )
+        .shown(r#"include = ["conf.d/*.toml"]"#),
         table("server", &server::SERVER),
         table("admin", &admin::ADMIN),
         key(
@@ -45,6 +52,9 @@ pub const ROOT: KeyTable = KeyTable {
         ),
     ],
 };
+
+/// The keys of the whole file that included files may have as well.
+pub(in crate::config) const INCLUDABLE: [&str; 3] = ["listener", "route", "upstream"];
 
 /// A table of keys.
 #[derive(Debug)]

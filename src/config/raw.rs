@@ -8,16 +8,17 @@ mod bounds;
 mod cure;
 mod effective;
 mod format;
+mod merge;
 mod reader;
 mod section;
 mod syntax;
 mod variable;
 
 pub use self::effective::{compared, effective};
+pub(super) use self::merge::Merger;
 pub(super) use self::section::Section;
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -25,13 +26,14 @@ use toml::de::{DeTable, DeValue};
 
 use self::reader::Reader;
 use super::diagnostic::Diagnostic;
-use super::keys::{ConfigKey, ROOT, ValueKind};
+use super::keys::{ConfigKey, INCLUDABLE, ROOT, ValueKind};
 use super::model::{Address, Bind, HostPattern, Net, Origin, OriginPattern, Template};
+use super::sources::{SourceId, Span};
 
-/// A value and its place in the file. Two are equal if their values are, wherever they stand.
+/// A value and its place. Two are equal if their values are, wherever they stand.
 #[derive(Debug, Clone)]
 pub(super) struct Located<T> {
-    pub(super) span: Range<usize>,
+    pub(super) span: Span,
     pub(super) value: T,
 }
 
@@ -70,26 +72,35 @@ pub(super) enum ConfigValue {
     Broken,
 }
 
-/// Reads a whole file. `environment` looks up variables of the form `${NAME}`.
+/// Reads a text. `environment` looks up variables of the form `${NAME}`.
 pub(super) fn read(
+    id: SourceId,
     source: &str,
     environment: &dyn Fn(&str) -> Option<String>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Section {
     let (tree, errors) = DeTable::parse_recoverable(source);
     if !errors.is_empty()
-        && let Some(other) = format::recognised(source)
+        && let Some(other) = format::recognised(id, source)
     {
         diagnostics.push(other);
-        return Section::empty(&ROOT);
+        return Section::unknown(&ROOT);
     }
-    let broken_headers = syntax::report(source, errors, diagnostics);
-    let root = Reader {
+    let is_broken = !errors.is_empty();
+    let mut found = Vec::new();
+    let broken_headers = syntax::report(id, source, errors, &mut found);
+    let mut root = Reader {
+        source: id,
         environment,
-        diagnostics,
+        diagnostics: &mut found,
     }
-    .table(&ROOT, tree.get_ref(), tree.span());
-    syntax::drop_consequences(&broken_headers, diagnostics);
+    .table(&ROOT, tree.get_ref(), &id.span(tree.span()));
+    syntax::drop_consequences(&broken_headers, &mut found);
+    diagnostics.append(&mut found);
+    if is_broken && id != SourceId::MAIN {
+        // Other files may refer to what the parser has skipped.
+        root.doubtful.extend(INCLUDABLE);
+    }
     root
 }
 
@@ -104,6 +115,7 @@ impl ConfigKey {
         let value = tree.get_ref().get("x")?;
         let mut diagnostics = Vec::new();
         Reader {
+            source: SourceId::MAIN,
             environment: &|_| None,
             diagnostics: &mut diagnostics,
         }
@@ -134,7 +146,10 @@ impl ValueKind {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::keys::KeyTable;
+    use super::super::sources::{SourceText, Sources};
     use super::*;
 
     fn each_key(table: &'static KeyTable, visit: &mut dyn FnMut(&'static ConfigKey)) {
@@ -203,6 +218,7 @@ mod tests {
                 let tree = DeTable::parse(&text).unwrap();
                 let mut diagnostics = Vec::new();
                 let read = Reader {
+                    source: SourceId::MAIN,
                     environment: &|_| None,
                     diagnostics: &mut diagnostics,
                 }
@@ -253,7 +269,7 @@ mod tests {
     fn check(source: &str, expected: &[&str]) {
         let mut diagnostics = Vec::new();
         let environment = |name: &str| (name == "PORT").then(|| "9000".to_owned());
-        read(source, &environment, &mut diagnostics);
+        read(SourceId::MAIN, source, &environment, &mut diagnostics);
         let messages: Vec<&str> = diagnostics
             .iter()
             .map(|each| each.message.as_str())
@@ -295,13 +311,20 @@ mod tests {
                     [upstream.a]\nendpoints = [\"127.0.0.1:${PORT}\"]\nretry_on = [\"502\"]\n";
         let loaded = |source: &str| {
             let mut diagnostics = Vec::new();
-            let root = read(source, &|_| Some("9000".to_owned()), &mut diagnostics);
+            let root = read(
+                SourceId::MAIN,
+                source,
+                &|_| Some("9000".to_owned()),
+                &mut diagnostics,
+            );
             assert_eq!(diagnostics, [], "{source}");
             root
         };
         assert_eq!(loaded(short), loaded(long));
-        assert_eq!(effective(short), effective(long));
-        assert_eq!(compared(short), compared(long));
+        let sources = |text: &str| Sources::new(SourceText::new(Path::new("config.toml"), text));
+        let (short, long) = (sources(short), sources(long));
+        assert_eq!(effective(&short), effective(&long));
+        assert_eq!(compared(&short), compared(&long));
         let zero = "[listener.a]\nbind = \"127.0.0.1:80\"\nlimits.handshakes_per_ip = \"0/s\"\n";
         check(zero, &["expected a rate above zero"]);
         check(
@@ -359,7 +382,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn nothing_panics(source in "(\\[\\[?[a-z.]{0,8}\\]?\\]\n|[a-z_]{1,9} = [\"a-z0-9\\[\\]{}=, ]{0,12}\n|\\PC{0,20}\n){0,6}") {
-            read(&source, &|_| None, &mut Vec::new());
+            read(SourceId::MAIN, &source, &|_| None, &mut Vec::new());
         }
     }
 }

@@ -103,9 +103,9 @@ impl Process {
             .iter()
             .map(|worker| Arc::clone(&worker.counters));
         let live = LiveTunnels::of(&counters.collect::<Vec<_>>());
-        let files = self.reloader.changed_files(&loaded.config);
+        let files = self.reloader.changed_files(loaded);
         let running = reload_plan::Current {
-            source: &self.reloader.loaded().source,
+            sources: &self.reloader.loaded().sources,
             snapshot: &self.reloader.snapshot(),
             live: &live,
             needs_restart: &self.reloader.at_next_start(&loaded.config),

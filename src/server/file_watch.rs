@@ -15,6 +15,9 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::fingerprint::WatchedSet;
+use crate::config::file_pattern::FilePattern;
+
 /// How long files must have been quiet: writing a file raises several events.
 const QUIET_FOR: Duration = Duration::from_millis(200);
 
@@ -24,8 +27,13 @@ const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
 /// The maximum number of links that are followed from a file.
 const MAX_LINKS: usize = 16;
 
-/// The names of the watched files, and of every link on the way to them.
-type Names = HashSet<OsString>;
+/// The names of files whose events count.
+#[derive(Debug, Default)]
+struct WatchedNames {
+    /// Of the watched files, and of every link on the way to them.
+    names: HashSet<OsString>,
+    patterns: Vec<FilePattern>,
+}
 
 /// Reports when files may have changed.
 #[derive(Debug)]
@@ -44,7 +52,7 @@ pub(super) struct FileWatch {
 pub(super) struct WatchedFolders {
     watcher: Option<RecommendedWatcher>,
     folders: HashSet<PathBuf>,
-    names: Arc<Mutex<Names>>,
+    names: Arc<Mutex<WatchedNames>>,
 }
 
 impl FileWatch {
@@ -52,7 +60,7 @@ impl FileWatch {
     pub(super) fn new() -> Self {
         // One pending event is as good as many.
         let (sender, events) = mpsc::channel(1);
-        let names: Arc<Mutex<Names>> = Arc::default();
+        let names: Arc<Mutex<WatchedNames>> = Arc::default();
         let known = Arc::clone(&names);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let names = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +79,7 @@ impl FileWatch {
     fn on(
         watcher: Option<RecommendedWatcher>,
         events: mpsc::Receiver<()>,
-        names: Arc<Mutex<Names>>,
+        names: Arc<Mutex<WatchedNames>>,
     ) -> Self {
         let folders = WatchedFolders {
             watcher,
@@ -120,14 +128,18 @@ impl FileWatch {
 }
 
 impl WatchedFolders {
-    /// Watches the folders of these files, and of the files that they link to, and no others. Blocks.
-    pub(super) fn set<'a>(&mut self, files: impl IntoIterator<Item = &'a PathBuf>) {
+    /// Watches the folders of these files and patterns, and of the files that they link to, and no others.
+    /// Blocks.
+    pub(super) fn set(&mut self, watched: &WatchedSet) {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
-        let (mut folders, mut names) = (HashSet::new(), Names::new());
-        for file in files {
+        let (mut folders, mut names) = (HashSet::new(), WatchedNames::default());
+        for file in &watched.files {
             add_file(file, &mut folders, &mut names);
+        }
+        for pattern in watched.patterns.iter().filter(|each| each.is_glob()) {
+            names.add_pattern(pattern, &mut folders);
         }
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
         // Folders, not files: a file that is replaced by a rename has no watch of its own any more.
@@ -150,8 +162,8 @@ impl Default for FileWatch {
 }
 
 /// Whether an event may mean that a file with one of these names has changed.
-fn concerns(event: &notify::Event, names: &Names) -> bool {
-    let is_named = |path: &PathBuf| path.file_name().is_some_and(|name| names.contains(name));
+fn concerns(event: &notify::Event, names: &WatchedNames) -> bool {
+    let is_named = |path: &PathBuf| path.file_name().is_some_and(|name| names.contain(name));
     match event.kind {
         EventKind::Access(_) => false,
         // Without a path the event means that others were lost.
@@ -159,9 +171,27 @@ fn concerns(event: &notify::Event, names: &Names) -> bool {
     }
 }
 
+impl WatchedNames {
+    fn contain(&self, name: &OsStr) -> bool {
+        self.names.contains(name) || self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Adds what matches a pattern: a file that is not there yet has no event of its own.
+    fn add_pattern(&mut self, pattern: &FilePattern, folders: &mut HashSet<PathBuf>) {
+        let folder = pattern.folder();
+        // The folder may be a link, or may be created later.
+        add_file(folder, folders, self);
+        if folder.is_dir() {
+            folders.insert(folder.to_owned());
+        }
+        self.patterns.push(pattern.clone());
+    }
+}
+
 /// Adds the folders and names of a file and of its link targets: certificates are often renewed by replacing
 /// a link.
-fn add_file(file: &Path, folders: &mut HashSet<PathBuf>, names: &mut Names) {
+fn add_file(file: &Path, folders: &mut HashSet<PathBuf>, names: &mut WatchedNames) {
+    let names = &mut names.names;
     let parent = |path: &Path| match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
@@ -249,7 +279,7 @@ mod tests {
         std::fs::write(file("..1/tls.crt"), "").unwrap();
         std::os::unix::fs::symlink("..1", file("..data")).unwrap();
         std::os::unix::fs::symlink("..data/tls.crt", file("tls.crt")).unwrap();
-        let (mut folders, mut names) = (HashSet::new(), Names::new());
+        let (mut folders, mut names) = (HashSet::new(), WatchedNames::default());
         add_file(&file("tls.crt"), &mut folders, &mut names);
         assert!(folders.contains(folder.path()) && folders.contains(&file("..data")));
         let modify = EventKind::Modify(notify::event::ModifyKind::Any);
@@ -271,6 +301,31 @@ mod tests {
             ),
         ] {
             assert_eq!(concerns(&event, &names), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_file_that_matches_a_pattern_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let pattern = FilePattern::parse(folder.path(), "conf.d/*.toml").unwrap();
+        let (mut folders, mut names) = (HashSet::new(), WatchedNames::default());
+        names.add_pattern(&pattern, &mut folders);
+        // The folder may come later.
+        assert!(folders.contains(folder.path()) && !folders.contains(pattern.folder()));
+        std::fs::create_dir(pattern.folder()).unwrap();
+        names.add_pattern(&pattern, &mut folders);
+        assert!(folders.contains(pattern.folder()));
+        for (name, expected) in [
+            ("conf.d/new.toml", true),
+            ("conf.d", true),
+            ("conf.d/.new.toml.swp", false),
+            ("conf.d/.new.toml", false),
+            ("conf.d/new.toml~", false),
+            ("access.log", false),
+        ] {
+            let create = EventKind::Create(notify::event::CreateKind::Any);
+            let event = notify::Event::new(create).add_path(folder.path().join(name));
+            assert_eq!(concerns(&event, &names), expected, "{name}");
         }
     }
 

@@ -1,21 +1,34 @@
 //! Fingerprints of files, to notice that their contents changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
+use crate::config::file_pattern::FilePattern;
 use crate::config::input_file::{self, ContentHash, Input};
 use crate::config::model::Config;
 
 /// A hash of the contents of each file.
 pub(super) type Fingerprint = HashMap<PathBuf, ContentHash>;
 
-/// The fingerprint of files as they are now.
-pub(super) fn fingerprint<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Fingerprint {
-    let hash = |path: &PathBuf| ContentHash::of(&input_file::read(path));
-    files
-        .into_iter()
-        .map(|path| (path.clone(), hash(path)))
-        .collect()
+/// Files that are compared with those in effect: these, and all that match the patterns.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WatchedSet {
+    pub(super) files: Vec<PathBuf>,
+    pub(super) patterns: Vec<FilePattern>,
+}
+
+impl WatchedSet {
+    /// The fingerprint of the files as they are now. Blocks.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        // While a folder cannot be read, no file in it is new.
+        let matching = self.patterns.iter().map(FilePattern::list);
+        let matching = matching.flat_map(Result::unwrap_or_default);
+        let all: HashSet<PathBuf> = self.files.iter().cloned().chain(matching).collect();
+        let hash = |path: &PathBuf| ContentHash::of(&input_file::read(path));
+        all.into_iter()
+            .map(|path| (path.clone(), hash(&path)))
+            .collect()
+    }
 }
 
 /// The fingerprint of files as they were when a configuration was read from them.

@@ -1,6 +1,7 @@
 //! The running process: its parts, and the loop that reacts to signals, orders and changed files.
 
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::sync::mpsc;
 use super::admin_servers::AdminServers;
 use super::errors::ReloadError;
 use super::file_watch::FileWatch;
-use super::fingerprint::{Fingerprint, fingerprint};
+use super::fingerprint::{Fingerprint, WatchedSet};
 use super::reload::{ReloadOutcome, Reloader, Source};
 use super::signals::{Signal, Signals};
 use super::takeover::Takeover;
@@ -18,6 +19,7 @@ use super::watchdog::{self, ServiceNotifier};
 use super::{Exit, health, route_probes, worker_mailbox};
 use crate::admin::command::ControlCommand;
 use crate::config::model::WatchedFiles;
+use crate::config::sources::SourceText;
 use crate::config::{Loaded, input_file};
 use crate::displace::periodic::PeriodicTask;
 use crate::observe::process::ProcessStatus;
@@ -114,7 +116,7 @@ impl Process {
                 (path, contents)
             });
             let contents: Vec<_> = contents.collect();
-            (contents, fingerprint(watched.iter()))
+            (contents, watched.fingerprint())
         });
         let read = tokio::select! {
             read = read => read.ok(),
@@ -199,7 +201,11 @@ impl Process {
             .certificates
             .store(self.reloader.expiries());
         match result {
-            Ok(ReloadOutcome::Everything) => tracing::info!("configuration reloaded"),
+            Ok(ReloadOutcome::Everything) => {
+                let included = self.reloader.loaded().sources.included().len();
+                let included = (included > 0).then_some(included);
+                tracing::info!(included, "configuration reloaded");
+            }
             Ok(ReloadOutcome::Certificates) => tracing::info!("certificates reloaded"),
             Err(error) => report_failure(error),
         }
@@ -209,20 +215,32 @@ impl Process {
     }
 
     /// The files whose changes are applied automatically.
-    fn watched(&self) -> Vec<PathBuf> {
-        let mut files: Vec<_> = self.reloader.fingerprint().keys().cloned().collect();
-        files.retain(|file| match self.reloader.server().watch {
-            WatchedFiles::Off => false,
-            WatchedFiles::Certificates => file != self.reloader.path(),
-            WatchedFiles::All => true,
-        });
-        files
+    fn watched(&self) -> WatchedSet {
+        let files = self.reloader.fingerprint().keys();
+        let loaded = self.reloader.loaded();
+        let sources = &loaded.sources;
+        match self.reloader.server().watch {
+            WatchedFiles::Off => WatchedSet::default(),
+            WatchedFiles::Certificates => {
+                let texts: HashSet<&Path> = sources.all().map(SourceText::path).collect();
+                let files = files.filter(|file| !texts.contains(file.as_path()));
+                WatchedSet {
+                    files: files.cloned().collect(),
+                    patterns: Vec::new(),
+                }
+            }
+            WatchedFiles::All => WatchedSet {
+                files: files.cloned().collect(),
+                patterns: sources.patterns().to_vec(),
+            },
+        }
     }
 
     fn watched_fingerprint(&self) -> Fingerprint {
         let watched = self.watched();
         let fingerprint = self.reloader.fingerprint();
         watched
+            .files
             .into_iter()
             .filter_map(|file| {
                 fingerprint

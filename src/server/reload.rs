@@ -2,6 +2,7 @@
 //!
 //! On any failure the old configuration stays in effect. Reloads run one after the other.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,6 +16,7 @@ use super::restart::StartedWith;
 use crate::admin::view::LoadedConfig;
 use crate::config::input_file::{ContentHash, Contents, Input};
 use crate::config::model::{Admin, Config, Secret, ServerConfig};
+use crate::config::sources::SourceText;
 use crate::config::{self, Loaded, Report};
 use crate::observe::process::Expiry;
 use crate::session::Shared;
@@ -50,10 +52,10 @@ pub(super) struct Reloader {
 /// Where a configuration is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The configuration file.
+    /// The configuration file, and those that it includes.
     File,
-    /// The text in effect: the configuration file may have been edited since, and no operator has asked for
-    /// that to be applied. The files that it refers to are read again.
+    /// The texts in effect: these files may have been edited since, and no operator has asked for that to be
+    /// applied. The files that they refer to, such as certificates, are read again.
     Effective,
 }
 
@@ -168,12 +170,14 @@ impl Reloader {
         Arc::clone(&self.loaded)
     }
 
-    /// Files other than the configuration file whose contents differ from those in effect.
-    pub(super) fn changed_files(&self, config: &Config) -> Vec<String> {
+    /// Files that `new` names, but does not include, and whose contents differ from those in effect.
+    pub(super) fn changed_files(&self, new: &Loaded) -> Vec<String> {
+        let texts: HashSet<&Path> = new.sources.all().map(SourceText::path).collect();
         let differs = |input: &&Input| {
-            input.path != self.path && self.fingerprint.get(&input.path) != Some(&input.hash)
+            !texts.contains(input.path.as_path())
+                && self.fingerprint.get(&input.path) != Some(&input.hash)
         };
-        let changed = config.inputs.iter().filter(differs);
+        let changed = new.config.inputs.iter().filter(differs);
         let mut changed: Vec<String> = changed
             .map(|input| input.path.display().to_string())
             .collect();
@@ -201,10 +205,10 @@ impl Reloader {
     /// # Errors
     /// [`ReloadError::Config`], [`ReloadError::Files`].
     pub(super) async fn load(&self, from: Source) -> Result<Loaded, ReloadError> {
-        let (path, source) = (self.path.clone(), Arc::clone(&self.loaded.source));
+        let (path, sources) = (self.path.clone(), Arc::clone(&self.loaded.sources));
         let load = move || match from {
             Source::File => config::load(&path),
-            Source::Effective => config::parse(&source, &path, &|name| std::env::var(name).ok()),
+            Source::Effective => config::parse_again(&sources),
         };
         self.files.run(load).await?.map_err(ReloadError::Config)
     }
@@ -293,7 +297,7 @@ pub(super) fn describe(loaded: &Loaded) -> LoadedConfig {
             .map(|input| input.path.display().to_string())
             .collect(),
         at: SystemTime::now(),
-        source: Arc::clone(&loaded.source),
+        sources: Arc::clone(&loaded.sources),
         warnings: loaded.warnings.lines().collect(),
         needs_restart: Vec::new(),
     }

@@ -164,6 +164,8 @@ pub(super) fn folder() -> tempfile::TempDir {
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();
     fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
     fs::write(folder.path().join("admin.token"), [b'7'; 64]).unwrap();
+    fs::create_dir(folder.path().join("conf.d")).unwrap();
+    fs::write(folder.path().join("conf.d/20-chat.toml"), "").unwrap();
     fs::write(folder.path().join("chat.endpoints"), "10.0.0.1:9000\n").unwrap();
     folder
 }

@@ -168,6 +168,7 @@ fn every_setting_in_it_is_a_setting() {
         Code::NoEffect,
         Code::Conflict,
         Code::File,
+        Code::EmptyInclude,
     ];
     let found = report.diagnostics().iter();
     let found = found.filter(|diagnostic| !beside.contains(&diagnostic.code));

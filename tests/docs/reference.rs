@@ -15,8 +15,8 @@ Durations are written `\"250ms\"`, `\"30s\"`, `\"5m\"`, `\"1h 30m\"`; sizes `\"5
 `\"1MiB\"`; rates `\"20/s\"`. Where a list
 is expected, one string stands for a list of one, and a limit on a rate may be written as the rate alone:
 `handshakes_per_ip = \"20/s\"`. A zero is refused where it has no meaning: what can be turned off is
-turned off with `\"off\"` or by leaving the key out. File names are relative to the folder of the configuration file. `${NAME}`
-in a string stands for the environment variable of that name. In headers that are set and in redirects,
+turned off with `\"off\"` or by leaving the key out. File names are relative to the folder of the file that
+they stand in. `${NAME}` in a string stands for the environment variable of that name. In headers that are set and in redirects,
 the following variables stand for properties of the request; a property that a request does not have is
 empty: `${client_address}`, `${host}`, `${uri}`, `${scheme}`, `${request_id}`, `${listener}`, `${route}`,
 `${tls_version}`, `${tls_cipher}`, `${tls_server_name}`, `${client_certificate_subject}`,
@@ -35,6 +35,15 @@ pub(crate) fn reference() -> String {
         contents(&mut text, key);
     }
     for key in ROOT.keys {
+        if !has_table(&key.kind) {
+            let _ = write!(
+                text,
+                "\n## `{}`\n\n{} Default: `{}`.\n",
+                key.name, key.doc, key.default
+            );
+            let example = key.example().unwrap_or_default();
+            let _ = write!(text, "\n```toml\n{example}\n```\n");
+        }
         let place = place_of(key);
         let later = key.status != KeyStatus::InEffect;
         each_table(&key.kind, later, &mut |declared, later| {
@@ -60,6 +69,9 @@ fn contents(text: &mut String, key: &'static ConfigKey) {
     let anchor = |heading: &str| heading.replace(['.', '[', ']'], "");
     let place = place_of(key);
     let header = place.header();
+    if !has_table(&key.kind) {
+        let _ = writeln!(text, "- [`{0}`](#{0})", key.name);
+    }
     each_table(&key.kind, false, &mut |declared, _| {
         let links: Vec<String> = declared
             .keys
@@ -159,6 +171,12 @@ fn entry(text: &mut String, key: &ConfigKey, place: &TablePlace, later: bool) {
         let header = place.header();
         let _ = write!(text, "\n```toml\n{above}{header}\n{example}\n```\n");
     }
+}
+
+fn has_table(kind: &'static ValueKind) -> bool {
+    let mut has = false;
+    each_table(kind, false, &mut |_, _| has = true);
+    has
 }
 
 /// Visits every table that a value of this kind may be, and whether it has no effect yet.

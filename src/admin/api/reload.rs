@@ -41,7 +41,7 @@ pub fn config(view: &View) -> ConfigInfo {
     ConfigInfo {
         files: loaded.files.clone(),
         loaded: shown(loaded.at),
-        config: config::effective(&loaded.source),
+        config: config::effective(&loaded.sources),
     }
 }
 

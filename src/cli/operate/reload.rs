@@ -104,6 +104,9 @@ fn planned(plan: &ReloadPlan) -> String {
             &then(planned),
         );
     }
+    for file in &plan.included {
+        row("included file", &file.name, file.change, 0, "");
+    }
     for file in &plan.files {
         row("file", file, PlannedChange::Changed, 0, "");
     }

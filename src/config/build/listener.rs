@@ -12,6 +12,7 @@ use crate::config::model::{
     ListenerTls, Rate, TicketKeysFile, TlsVersion, Trust,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
+use crate::config::sources::Span;
 
 impl Builder<'_> {
     pub(super) fn listener(&mut self, name: &Located<String>, section: &Section) -> ListenerConfig {
@@ -222,7 +223,7 @@ impl Builder<'_> {
 }
 
 /// The place of each certificate of a listener.
-fn certificate_places(tls: &Section) -> Vec<std::ops::Range<usize>> {
+fn certificate_places(tls: &Section) -> Vec<Span> {
     let places = tls.list("certificates").into_iter().filter_map(|at| {
         let ConfigValue::Section(pair) = at.value else {
             return None;

@@ -17,6 +17,7 @@ use crate::config::model::{
     claims_origin, normal_path,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
+use crate::config::sources::Span;
 use crate::config::value;
 
 impl Builder<'_> {
@@ -305,11 +306,7 @@ fn valid_values<T>(
 }
 
 /// The places of the valid values of a list.
-fn spans(
-    section: &Section,
-    name: &str,
-    is_good: impl Fn(&ConfigValue) -> bool,
-) -> Vec<std::ops::Range<usize>> {
+fn spans(section: &Section, name: &str, is_good: impl Fn(&ConfigValue) -> bool) -> Vec<Span> {
     let list = section.list(name).into_iter();
     list.filter(|at| is_good(&at.value))
         .map(|at| at.span)

@@ -81,7 +81,7 @@ impl Builder<'_> {
                     let error = Diagnostic::error(Code::Value, at.span.clone(), message);
                     self.diagnostics.push(error.hint(hint));
                 }
-                LogTo::File(self.folder.join(path))
+                LogTo::File(self.sources.main().folder().join(path))
             }
         };
         let format = format(section);

@@ -72,6 +72,8 @@ codes! {
         NotExpanded = "not-expanded";
         /// A path looks like a pattern, and matches only itself.
         PathPattern = "path-pattern";
+        /// No file matches a pattern of `include`.
+        EmptyInclude = "empty-include";
         /// No route uses an upstream.
         Unused = "unused";
         /// An earlier route takes all requests for one host of a route.

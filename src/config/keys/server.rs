@@ -54,7 +54,7 @@ pub(super) const SERVER: KeyTable = KeyTable {
             "watch",
             ValueKind::OneOf(&["certificates", "all", "off"]),
             "\"certificates\"",
-            "tidegate applies changes to these files automatically: `certificates` (certificates, keys, endpoints files and all other files that the configuration names), `all` (the configuration file as well) or `off` (none).",
+            "tidegate applies changes to these files automatically: `certificates` (certificates, keys, endpoints files and all other files that the configuration names), `all` (the configuration file and those that it includes as well) or `off` (none).",
         )
         .shown(r#"watch = "all""#),
         key(

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::ops::Range;
 
 use super::{is_behind_something, routes_of};
 use crate::config::build::{ListenerPlaces, Places};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{Bind, CertificateConfig, Config, HostPattern, ListenerConfig};
+use crate::config::sources::Span;
 
 pub(super) fn lint(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
     for (listener, place) in config.listeners.iter().zip(&places.listeners) {
@@ -59,7 +59,7 @@ fn lint_certificates(
     if !trust.proxies.is_empty() && !trust.proxy_protocol {
         return;
     }
-    let mut hosts: Vec<(&HostPattern, &Range<usize>)> = Vec::new();
+    let mut hosts: Vec<(&HostPattern, &Span)> = Vec::new();
     let mut seen = HashSet::new();
     let mut takes_any = false;
     for (route, place) in routes_of(config, places, listener) {
@@ -97,7 +97,7 @@ fn lint_certificates(
 fn lint_hosts(
     listener: &ListenerConfig,
     certificates: &[CertificateConfig],
-    hosts: &[(&HostPattern, &Range<usize>)],
+    hosts: &[(&HostPattern, &Span)],
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     // A certificate without names that we can read may cover anything.
@@ -114,7 +114,7 @@ fn lint_hosts(
                 "clients will refuse the connection; the certificates are for {}",
                 listed(all)
             );
-            let span = Range::clone(span);
+            let span = Span::clone(span);
             let warning = Diagnostic::warning(Code::CertificateNames, span, message);
             diagnostics.push(warning.hint(hint));
         }

@@ -5,6 +5,7 @@ use crate::config::build::{Places, RoutePlaces};
 use crate::config::check::is_bound_to;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{Bind, Config, RouteConfig};
+use crate::config::sources::Span;
 
 /// What ends a tunnel whose client is gone: a Ping, or TCP keepalive if nothing between the two ends keeps
 /// the connection open. `idle` does not, where the backend keeps sending.
@@ -60,6 +61,6 @@ fn is_blind(route: &RouteConfig) -> bool {
 }
 
 /// The place of `idle`, if it is off.
-fn quiet_for_ever(route: &RouteConfig, place: &RoutePlaces) -> Option<std::ops::Range<usize>> {
+fn quiet_for_ever(route: &RouteConfig, place: &RoutePlaces) -> Option<Span> {
     place.idle.clone().filter(|_| route.limits.idle.is_none())
 }

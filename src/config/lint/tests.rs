@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
+use crate::config::sources::{SourceId, SourceText, Sources};
 
 const CERTIFICATE: &str = "tls.certificates = [{ cert = \"a.pem\", key = \"a.key\" }]\n";
 const BEHIND: &str = "trusted_proxies = [\"10.0.0.0/8\"]\n";
@@ -254,8 +255,9 @@ fn more_tunnels_than_files_may_be_open() {
     let folder = folder();
     let at_most = |source: &str, most: u64| {
         let mut diagnostics = Vec::new();
-        let root = crate::config::raw::read(source, &|_| None, &mut diagnostics);
-        let built = crate::config::build::build(&root, folder.path(), &mut diagnostics);
+        let root = crate::config::raw::read(SourceId::MAIN, source, &|_| None, &mut diagnostics);
+        let sources = Sources::new(SourceText::new(&folder.path().join("a.toml"), source));
+        let built = crate::config::build::build(&root, &sources, &mut diagnostics);
         lint_descriptors(&built.config, &built.places, most, &mut diagnostics);
         let told = |each: &Diagnostic| format!("{}: {}", each.code, each.message);
         diagnostics.iter().map(told).collect::<Vec<_>>()

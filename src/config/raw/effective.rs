@@ -4,12 +4,14 @@
 //! of headers and query parameters, queries in paths and URLs, and user names and passwords in URLs.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
-use crate::config::keys::{KeyTable, ROOT, ValueKind};
+use crate::config::keys::{INCLUDABLE, KeyTable, ROOT, ValueKind};
+use crate::config::sources::{SourceText, Sources};
 
 /// The text that replaces a value that may be a secret.
 const MASK: &str = "(not shown)";
@@ -23,19 +25,71 @@ enum Secrets {
     Hashed,
 }
 
-/// The effective configuration in the shape of the file, with defaults and without secrets.
-pub fn effective(source: &str) -> Value {
-    let (tree, _) = DeTable::parse_recoverable(source);
-    Secrets::Hidden.table(&ROOT, tree.get_ref())
+/// The effective configuration in the shape of one file, with defaults and without secrets.
+pub fn effective(sources: &Sources) -> Value {
+    all(Secrets::Hidden, sources)
 }
 
 /// The same, for comparison with another configuration: a changed secret makes a difference.
-pub fn compared(source: &str) -> Value {
-    let (tree, _) = DeTable::parse_recoverable(source);
-    Secrets::Hashed.table(&ROOT, tree.get_ref())
+pub fn compared(sources: &Sources) -> Value {
+    all(Secrets::Hashed, sources)
 }
 
-impl Secrets {
+/// All files as one.
+fn all(secrets: Secrets, sources: &Sources) -> Value {
+    let home = sources.main().folder();
+    let mut whole = Shower::new(secrets, home, home).text(sources.main());
+    for included in sources.included() {
+        let shown = Shower::new(secrets, home, included.folder()).text(included);
+        for (kind, more) in shown.as_object().into_iter().flatten() {
+            if INCLUDABLE.contains(&kind.as_str()) {
+                add(&mut whole[kind], more.clone());
+            }
+        }
+    }
+    whole
+}
+
+/// Adds the tables of an included file to those of the files before it.
+fn add(before: &mut Value, more: Value) {
+    match (before, more) {
+        (Value::Object(before), Value::Object(more)) => before.extend(more),
+        (Value::Array(before), Value::Array(more)) => before.extend(more),
+        (before, more) if before.is_null() => *before = more,
+        _ => {}
+    }
+}
+
+/// Shows the values of one file.
+#[derive(Debug, Clone, Copy)]
+struct Shower<'a> {
+    secrets: Secrets,
+    /// Where the names of files in it start, as seen from the folder of the main file.
+    folder: &'a Path,
+}
+
+impl<'a> Shower<'a> {
+    fn new(secrets: Secrets, home: &Path, folder: &'a Path) -> Self {
+        Self {
+            secrets,
+            folder: folder.strip_prefix(home).unwrap_or(folder),
+        }
+    }
+
+    fn text(self, source: &SourceText) -> Value {
+        let (tree, _) = DeTable::parse_recoverable(source.text());
+        self.table(&ROOT, tree.get_ref())
+    }
+
+    /// The name of a file, relative to the folder of the main file.
+    fn file(self, text: &str) -> String {
+        // An absolute path may come from the environment.
+        if self.folder.as_os_str().is_empty() || text.starts_with("${") {
+            return text.to_owned();
+        }
+        self.folder.join(text).display().to_string()
+    }
+
     fn table(self, declared: &KeyTable, tree: &DeTable<'_>) -> Value {
         let mut shown = Map::new();
         for key in declared.keys {
@@ -88,6 +142,7 @@ impl Secrets {
                 let shown = list.iter().map(|it| self.value(each, it.get_ref()));
                 Value::Array(shown.collect())
             }
+            (ValueKind::File, DeValue::String(text)) => json!(self.file(text)),
             // What may be written in short is shown in full, so that both ways are the same configuration.
             (ValueKind::List(_), DeValue::String(text)) => json!([self.address(text)]),
             (ValueKind::Table(declared), DeValue::String(text)) => self.lone(declared, text),
@@ -109,9 +164,9 @@ impl Secrets {
     fn mask(self, secret: &str) -> String {
         // Random for each process: a fixed hash of a short secret could be looked up in a table.
         static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        match self {
-            Self::Hidden => MASK.to_owned(),
-            Self::Hashed => format!("#{:x}", SEED.hash_one(secret)),
+        match self.secrets {
+            Secrets::Hidden => MASK.to_owned(),
+            Secrets::Hashed => format!("#{:x}", SEED.hash_one(secret)),
         }
     }
 
@@ -159,6 +214,50 @@ fn plain(written: &DeValue<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::sources::SourceId;
+
+    fn main_file(text: &str) -> Sources {
+        Sources::new(SourceText::new(Path::new("config.toml"), text))
+    }
+
+    fn effective(text: &str) -> Value {
+        super::effective(&main_file(text))
+    }
+
+    fn compared(text: &str) -> Value {
+        super::compared(&main_file(text))
+    }
+
+    #[test]
+    fn included_tables_are_shown_with_the_names_of_their_files_as_seen_from_the_main_file() {
+        let mut sources = main_file("[[route]]\nname = \"a\"\nupstream = \"a\"\n");
+        for (path, text) in [
+            (
+                "conf.d/b.toml",
+                "[[route]]\nname = \"b\"\nupstream = \"b\"\n\
+                 [upstream.b]\nendpoints_file = \"b.txt\"\n",
+            ),
+            (
+                "/srv/c.toml",
+                "[upstream.c]\nendpoints_file = \"c.txt\"\n\
+                 [upstream.d]\nendpoints_file = \"${HOME}/d.txt\"\n\
+                 [upstream.e]\nendpoints_file = \"/e.txt\"\n",
+            ),
+        ] {
+            sources.add(SourceText::new(Path::new(path), text));
+        }
+        let shown = super::effective(&sources);
+        assert_eq!(shown["route"][0]["name"], "a");
+        assert_eq!(shown["route"][1]["name"], "b");
+        for (name, file) in [
+            ("b", "conf.d/b.txt"),
+            ("c", "/srv/c.txt"),
+            ("d", "${HOME}/d.txt"),
+            ("e", "/e.txt"),
+        ] {
+            assert_eq!(shown["upstream"][name]["endpoints_file"], file);
+        }
+    }
 
     #[test]
     fn defaults_are_filled_in_and_secrets_left_out() {
@@ -196,7 +295,7 @@ mod tests {
     #[test]
     fn no_secret_is_shown_and_each_makes_a_difference() {
         let (one, other) = (with("tops3cret"), with("0thersecret"));
-        let loaded = crate::config::raw::read(&one, &|_| None, &mut Vec::new());
+        let loaded = crate::config::raw::read(SourceId::MAIN, &one, &|_| None, &mut Vec::new());
         assert!(loaded.has_any("route"));
         let text = effective(&one).to_string() + &compared(&one).to_string();
         assert!(!text.contains("tops3cret"), "{text}");

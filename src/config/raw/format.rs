@@ -3,6 +3,7 @@
 
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::keys::ROOT;
+use crate::config::sources::SourceId;
 
 /// The other program's format, as a sentence puts it, and where to continue.
 type OtherFormat = (&'static str, &'static str);
@@ -30,7 +31,7 @@ const CADDYFILE: OtherFormat = (
 
 /// The one error about a file that is not TOML at all, if its format is known. It is asked only about files
 /// with syntax errors.
-pub(super) fn recognised(source: &str) -> Option<Diagnostic> {
+pub(super) fn recognised(id: SourceId, source: &str) -> Option<Diagnostic> {
     if source.lines().any(is_ours) {
         return None;
     }
@@ -44,7 +45,7 @@ pub(super) fn recognised(source: &str) -> Option<Diagnostic> {
     })?;
     let message = format!("this is {format}, but tidegate reads TOML");
     let span = start..start + first.trim_end().len();
-    Some(Diagnostic::error(Code::Syntax, span, message).hint(hint))
+    Some(Diagnostic::error(Code::Syntax, id.span(span), message).hint(hint))
 }
 
 /// Whether a line is the header of one of our tables: such a file is meant for us.
@@ -150,7 +151,7 @@ mod tests {
     #[track_caller]
     fn check(source: &str, expected: Option<&str>) {
         let found = format_of(source).map(|(name, _)| name);
-        let found = found.filter(|_| recognised(source).is_some());
+        let found = found.filter(|_| recognised(SourceId::MAIN, source).is_some());
         assert_eq!(found, expected, "{source}");
     }
 

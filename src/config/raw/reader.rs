@@ -3,17 +3,18 @@
 mod advice;
 mod text;
 
-use std::ops::Range;
-
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{ConfigValue, Located, Section, cure};
 use crate::config::diagnostic::{Code, Diagnostic, Severity, nearest};
 use crate::config::keys::{ConfigKey, KeyStatus, KeyTable, ValueKind};
+use crate::config::sources::{SourceId, Span};
 use crate::config::value;
 
 pub(super) struct Reader<'a> {
+    /// The text that is read.
+    pub(super) source: SourceId,
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
     pub(super) diagnostics: &'a mut Vec<Diagnostic>,
 }
@@ -23,7 +24,7 @@ impl Reader<'_> {
         &mut self,
         declared: &'static KeyTable,
         tree: &DeTable<'_>,
-        span: Range<usize>,
+        span: &Span,
     ) -> Section {
         let mut section = Section::empty(declared);
         let before = self.diagnostics.len();
@@ -34,11 +35,11 @@ impl Reader<'_> {
             };
             let read = self.key(key, value);
             match &read {
-                Some(read) => self.check_status(key, read, name.span()),
+                Some(read) => self.check_status(key, read, self.source.span(name.span())),
                 None => section.doubtful.push(key.name),
             }
             let at = Located {
-                span: value.span(),
+                span: self.source.span(value.span()),
                 value: read.unwrap_or(ConfigValue::Broken),
             };
             section.written.insert(key.name, at);
@@ -70,12 +71,16 @@ impl Reader<'_> {
         let known: Vec<&str> = declared.keys.iter().map(|key| key.name).collect();
         let diagnostic = Diagnostic::error(
             Code::UnknownKey,
-            name.span(),
+            self.source.span(name.span()),
             format!("unknown key `{written}`"),
         );
         let near = nearest(written, &known);
         let cure = cure::of_key(declared, written);
         let hint = match (&cure, near) {
+            _ if written == "include" => {
+                "`include` stands at the beginning of the main file, above the first table"
+                    .to_owned()
+            }
             (Some((_, cure)), _) => cure.clone(),
             (None, Some(near)) => format!("did you mean `{near}`?"),
             (None, None) => format!("the keys of this table are: {}", known.join(", ")),
@@ -85,7 +90,7 @@ impl Reader<'_> {
     }
 
     /// Warns about a key that has no effect yet, unless its value is the default.
-    fn check_status(&mut self, key: &'static ConfigKey, value: &ConfigValue, span: Range<usize>) {
+    fn check_status(&mut self, key: &'static ConfigKey, value: &ConfigValue, span: Span) {
         if key.status == KeyStatus::InEffect || key.default_value().as_ref() == Some(value) {
             return;
         }
@@ -104,7 +109,7 @@ impl Reader<'_> {
         let read = self.value_of(key, value);
         self.add_cures(before, key, value);
         let read = read?;
-        self.check_bounds(key, &key.kind, &read, value.span())
+        self.check_bounds(key, &key.kind, &read, self.source.span(value.span()))
             .then_some(read)
     }
 
@@ -116,7 +121,7 @@ impl Reader<'_> {
         if let (ValueKind::Map(kind), DeValue::Table(tree)) = (&key.kind, value.get_ref())
             && let Some((message, hint)) = cure::of_nameless(key, kind, tree)
         {
-            let error = Diagnostic::error(Code::Missing, value.span(), message);
+            let error = Diagnostic::error(Code::Missing, self.source.span(value.span()), message);
             self.diagnostics.push(error.hint(hint));
             return None;
         }
@@ -129,7 +134,7 @@ impl Reader<'_> {
         key: &ConfigKey,
         kind: &ValueKind,
         value: &ConfigValue,
-        span: Range<usize>,
+        span: Span,
     ) -> bool {
         match (kind, value) {
             (ValueKind::AnyOf(kinds), _) => {
@@ -172,7 +177,7 @@ impl Reader<'_> {
         match (kind, value.get_ref()) {
             (ValueKind::AnyOf(kinds), _) => self.any_of(kind, kinds, value),
             (ValueKind::Table(declared), DeValue::Table(tree)) => Some(ConfigValue::Section(
-                self.table(declared, tree, value.span()),
+                self.table(declared, tree, &self.source.span(value.span())),
             )),
             (ValueKind::Table(declared), DeValue::String(_)) if kind.takes_text() => {
                 self.lone(declared, value).map(ConfigValue::Section)
@@ -184,14 +189,14 @@ impl Reader<'_> {
             (ValueKind::Pairs(kind), DeValue::Table(tree)) => Some(self.map(kind, tree)),
             (ValueKind::List(kind), DeValue::Array(list)) => {
                 let each = |each: &Spanned<DeValue<'_>>| Located {
-                    span: each.span(),
+                    span: self.source.span(each.span()),
                     value: self.value(kind, each).unwrap_or(ConfigValue::Broken),
                 };
                 Some(ConfigValue::List(list.iter().map(each).collect()))
             }
             (ValueKind::List(kind), DeValue::String(_)) if kind.takes_text() => {
                 let only = Located {
-                    span: value.span(),
+                    span: self.source.span(value.span()),
                     value: self.value(kind, value)?,
                 };
                 Some(ConfigValue::List(vec![only]))
@@ -204,24 +209,24 @@ impl Reader<'_> {
                     kind,
                     number,
                     number.map(|number| number as f64),
-                    value.span(),
+                    self.source.span(value.span()),
                 )
             }
             (ValueKind::Number { .. }, DeValue::Float(number)) => {
                 let number = number.as_str().replace('_', "").parse().ok();
-                self.number(kind, None, number, value.span())
+                self.number(kind, None, number, self.source.span(value.span()))
             }
-            (ValueKind::Template, DeValue::String(text)) => {
-                self.template(text, value.span()).map(ConfigValue::Template)
-            }
+            (ValueKind::Template, DeValue::String(text)) => self
+                .template(text, self.source.span(value.span()))
+                .map(ConfigValue::Template),
             (ValueKind::OneOf(names), DeValue::String(text)) => {
-                self.one_of(names, kind, text, value.span())
+                self.one_of(names, kind, text, self.source.span(value.span()))
             }
             (_, DeValue::String(text)) if kind.takes_text() => {
-                let text = self.expand(text, value.span())?;
+                let text = self.expand(text, self.source.span(value.span()))?;
                 let parsed = parse(kind, text);
                 parsed
-                    .map_err(|error| self.invalid(value.span(), error))
+                    .map_err(|error| self.invalid(self.source.span(value.span()), error))
                     .ok()
             }
             _ => {
@@ -240,7 +245,7 @@ impl Reader<'_> {
         let key = declared.lone_key()?;
         let mut section = Section::empty(declared);
         let at = Located {
-            span: value.span(),
+            span: self.source.span(value.span()),
             value: self.key(key, value)?,
         };
         section.written.insert(key.name, at);
@@ -253,7 +258,7 @@ impl Reader<'_> {
         names: &[&str],
         kind: &ValueKind,
         text: &str,
-        span: Range<usize>,
+        span: Span,
     ) -> Option<ConfigValue> {
         let text = self.expand(text, span.clone())?;
         if names.contains(&text.as_str()) {
@@ -278,7 +283,7 @@ impl Reader<'_> {
         match (fitting.as_slice(), value.get_ref()) {
             // The value may have been meant for another alternative, such as a number.
             ([ValueKind::OneOf(names)], DeValue::String(text)) => {
-                return self.one_of(names, kind, text, value.span());
+                return self.one_of(names, kind, text, self.source.span(value.span()));
             }
             ([only], _) => return self.value(only, value),
             _ => {}
@@ -291,6 +296,7 @@ impl Reader<'_> {
         for kind in fitting {
             let mut diagnostics = Vec::new();
             let read = Reader {
+                source: self.source,
                 environment: self.environment,
                 diagnostics: &mut diagnostics,
             }
@@ -305,13 +311,13 @@ impl Reader<'_> {
             _ => String::new(),
         };
         let message = format!("expected {}{found}", kind.expected());
-        self.invalid(value.span(), message);
+        self.invalid(self.source.span(value.span()), message);
         None
     }
 
     /// Reports that `text` is none of `names`. A long list of names is left out where one of them is
     /// similar.
-    fn none_of(&mut self, names: &[&str], kind: &ValueKind, text: &str, span: Range<usize>) {
+    fn none_of(&mut self, names: &[&str], kind: &ValueKind, text: &str, span: Span) {
         /// The number of names that fit into a sentence.
         const FEW: usize = 6;
         let near = nearest(text, names).map(|near| format!("did you mean `\"{near}\"`?"));
@@ -337,7 +343,7 @@ impl Reader<'_> {
                 self.diagnostics.push(
                     Diagnostic::error(
                         Code::Name,
-                        name.span(),
+                        self.source.span(name.span()),
                         format!("`{}` is not a valid name", name.get_ref()),
                     )
                     .hint("a name consists of letters, digits, `-`, `_` and `.`"),
@@ -351,11 +357,11 @@ impl Reader<'_> {
         for (name, value) in tree {
             let before = self.diagnostics.len();
             let name = Located {
-                span: name.span(),
+                span: self.source.span(name.span()),
                 value: name.get_ref().to_string(),
             };
             let value = Located {
-                span: value.span(),
+                span: self.source.span(value.span()),
                 value: self.value(kind, value).unwrap_or(ConfigValue::Broken),
             };
             self.suggest_name(before, &name.value, &value, tree);
@@ -369,7 +375,7 @@ impl Reader<'_> {
         kind: &ValueKind,
         whole: Option<i64>,
         number: Option<f64>,
-        span: Range<usize>,
+        span: Span,
     ) -> Option<ConfigValue> {
         let value = match (kind, whole, number) {
             (ValueKind::Integer { .. }, Some(whole), _) => Some(ConfigValue::Integer(whole)),
@@ -393,11 +399,14 @@ impl Reader<'_> {
             DeValue::Table(_) => "a table",
         };
         let message = format!("expected {}, found {found}", kind.expected());
-        self.diagnostics
-            .push(Diagnostic::error(Code::Type, value.span(), message));
+        self.diagnostics.push(Diagnostic::error(
+            Code::Type,
+            self.source.span(value.span()),
+            message,
+        ));
     }
 
-    fn invalid(&mut self, span: Range<usize>, message: String) {
+    fn invalid(&mut self, span: Span, message: String) {
         self.diagnostics
             .push(Diagnostic::error(Code::Value, span, message));
     }

@@ -164,6 +164,14 @@ impl Section {
         }
     }
 
+    /// One whose keys are unknown, because its text could not be read.
+    pub(in crate::config) fn unknown(declared: &'static KeyTable) -> Self {
+        Self {
+            doubtful: declared.keys.iter().map(|key| key.name).collect(),
+            ..Self::empty(declared)
+        }
+    }
+
     pub(in crate::config) const fn empty(declared: &'static KeyTable) -> Self {
         Self {
             declared,

@@ -5,10 +5,12 @@ use std::ops::Range;
 use toml::de::Error;
 
 use crate::config::diagnostic::{Code, Diagnostic};
+use crate::config::sources::SourceId;
 
 /// Reports the errors of the parser. Returns the part of the file below each table header that is broken:
 /// its keys seem to belong to the table above.
 pub(super) fn report(
+    id: SourceId,
     source: &str,
     errors: Vec<Error>,
     diagnostics: &mut Vec<Diagnostic>,
@@ -30,11 +32,12 @@ pub(super) fn report(
             continue;
         }
         let Some(span) = error.span() else {
-            diagnostics.push(Diagnostic::of_file(Code::Syntax, message));
+            let whole = id.span(0..0);
+            diagnostics.push(Diagnostic::error(Code::Syntax, whole, message));
             continue;
         };
         broken_headers.extend(below_header(source, span.start));
-        diagnostics.push(Diagnostic::error(Code::Syntax, span, message));
+        diagnostics.push(Diagnostic::error(Code::Syntax, id.span(span), message));
     }
     broken_headers.sort_by_key(|part: &Range<usize>| part.start);
     broken_headers
@@ -70,6 +73,6 @@ pub(super) fn drop_consequences(
     };
     diagnostics.retain(|each| {
         let span = each.span.as_ref();
-        each.code == Code::Syntax || !span.is_some_and(|span| is_dropped(span.start))
+        each.code == Code::Syntax || !span.is_some_and(|span| is_dropped(span.start()))
     });
 }

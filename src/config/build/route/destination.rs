@@ -1,6 +1,5 @@
 //! Where a route leads: to an upstream, to one of several, to another address, or nowhere, because tidegate itself responds.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use crate::config::model::{
     FixedResponse, LeadsTo, Piece, Redirect, Respond, Split, SplitBranch, Template, Variable,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
+use crate::config::sources::Span;
 
 /// The keys that say where a route leads. A route has exactly one of them.
 const DESTINATIONS: [&str; 4] = ["upstream", "split", "redirect", "respond"];
@@ -35,9 +35,9 @@ const UPSTREAM_ONLY: [&str; 11] = [
 /// Where a route leads, and the places where that is written.
 pub(super) struct Destination {
     pub(super) leads_to: LeadsTo,
-    pub(super) place: Range<usize>,
+    pub(super) place: Span,
     /// The place of each upstream's name.
-    pub(super) upstreams: Vec<Range<usize>>,
+    pub(super) upstreams: Vec<Span>,
 }
 
 impl Builder<'_> {
@@ -102,7 +102,7 @@ impl Builder<'_> {
         }
     }
 
-    fn split(&mut self, section: &Section, places: &mut Vec<Range<usize>>) -> Option<Split> {
+    fn split(&mut self, section: &Section, places: &mut Vec<Span>) -> Option<Split> {
         let at = section.written("split")?;
         let by = section
             .written("split_by")

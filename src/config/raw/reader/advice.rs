@@ -20,13 +20,15 @@ impl Reader<'_> {
             DeValue::Array(items) => &**items,
             _ => &[],
         };
+        let source = self.source;
         let found = self.diagnostics.iter_mut().skip(before);
         let lacks = |error: &&mut Diagnostic| {
             error.hint.is_none() && matches!(error.code, Code::Type | Code::Value)
         };
         for error in found.filter(lacks) {
             let mut written = std::iter::once(value).chain(items);
-            let written = written.find(|each| error.span.as_ref() == Some(&each.span()));
+            let written =
+                written.find(|each| error.span.as_ref() == Some(&source.span(each.span())));
             error.hint = written.and_then(|written| cure::of_value(key, written.get_ref()));
         }
     }

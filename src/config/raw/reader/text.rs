@@ -1,15 +1,14 @@
 //! Strings: variables in them, of the environment and of requests.
 
-use std::ops::Range;
-
 use super::super::variable::{counterpart, foreign_variable};
 use super::Reader;
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{Piece, Template, Variable};
+use crate::config::sources::Span;
 
 impl Reader<'_> {
     /// Replaces `${NAME}` by the environment variable.
-    pub(super) fn expand(&mut self, text: &str, span: Range<usize>) -> Option<String> {
+    pub(super) fn expand(&mut self, text: &str, span: Span) -> Option<String> {
         let pieces = self.pieces(text, span, &|_| None)?;
         let text = |piece| match piece {
             Piece::Text(text) => Some(String::from(text)),
@@ -19,14 +18,14 @@ impl Reader<'_> {
     }
 
     /// The same, but keeps variables that stand for properties of a request.
-    pub(super) fn template(&mut self, text: &str, span: Range<usize>) -> Option<Template> {
+    pub(super) fn template(&mut self, text: &str, span: Span) -> Option<Template> {
         self.pieces(text, span, &Variable::named).map(Template::new)
     }
 
     fn pieces(
         &mut self,
         text: &str,
-        span: Range<usize>,
+        span: Span,
         variable: &dyn Fn(&str) -> Option<Variable>,
     ) -> Option<Vec<Piece>> {
         let mut pieces = Vec::new();
@@ -56,7 +55,7 @@ impl Reader<'_> {
         Some(pieces)
     }
 
-    fn not_set(&mut self, name: &str, takes_variables: bool, span: Range<usize>) {
+    fn not_set(&mut self, name: &str, takes_variables: bool, span: Span) {
         let message = format!("environment variable `{name}` is not set");
         let hint = match counterpart(name).flatten() {
             Some(ours) if takes_variables => format!("did you mean `{ours}`?"),
@@ -72,7 +71,7 @@ impl Reader<'_> {
         self.diagnostics.push(error.hint(hint));
     }
 
-    fn warn_of_foreign_variable(&mut self, text: &str, takes_variables: bool, span: Range<usize>) {
+    fn warn_of_foreign_variable(&mut self, text: &str, takes_variables: bool, span: Span) {
         let Some(found) = foreign_variable(text) else {
             return;
         };
