@@ -29,6 +29,7 @@ mod headers;
 mod health;
 mod hostile;
 mod http;
+mod includes;
 mod limits;
 mod listeners;
 mod liveness;
