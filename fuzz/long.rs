@@ -184,6 +184,17 @@ pub(crate) const CASES: &[Case] = &[
         numbered("k", " = 1\n", n).into()
     }),
     case("config", "comments", |n| fill("# a\n", n).into()),
+    case("config", "included-files", |n| {
+        numbered(
+            "\n#---\n[upstream.u",
+            "]\nendpoints = [\"10.0.0.1:80\"]\n",
+            n,
+        )
+        .into()
+    }),
+    case("config", "included-twice", |n| {
+        fill("\n#---\n[upstream.u]\nendpoints = [\"10.0.0.1:80\"]\n", n).into()
+    }),
     case("config", "brackets", |n| path("a = ", "[", "", n).into()),
     case("config", "escapes", |n| {
         path("a = \"", "\\t", "\"\n", n).into()
