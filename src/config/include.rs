@@ -190,6 +190,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::super::{Loaded, Report, parse, parse_again};
+    use super::MAX_FILES;
 
     const MAIN: &str = "include = [\"conf.d/*.toml\"]\n\
                         [listener.a]\nbind = [\"127.0.0.1:0\"]\n\
@@ -414,6 +415,23 @@ mod tests {
             &[
                 "tidegate.toml:2: unknown key `include` (`include` stands at the beginning of the main file, above the first table) [unknown-key]",
             ],
+        );
+    }
+
+    #[test]
+    fn the_number_of_files_has_a_limit() {
+        let folder = folder(&[("conf.d/00000.toml", "")]);
+        let add = |number: usize| {
+            let path = folder.path().join(format!("conf.d/{number:05}.toml"));
+            fs::write(path, "").unwrap();
+        };
+        (1..MAX_FILES).for_each(add);
+        let loaded = load(MAIN, &folder).unwrap();
+        assert_eq!(loaded.sources.included().len(), MAX_FILES);
+        add(MAX_FILES);
+        assert_eq!(
+            lines(&load(MAIN, &folder).unwrap_err(), &folder),
+            ["tidegate.toml:1: more than 10000 files are included [file]"]
         );
     }
 
