@@ -13,6 +13,7 @@ import { join } from 'node:path'
 import { writeFileSync } from 'node:fs'
 import { WebSocket as UndiciWebSocket } from 'undici'
 import WebSocket from 'ws'
+import { openPage } from './chromium.mjs'
 import { deadline, freePort, listens, main, start, until } from './process.mjs'
 
 const [tidegate, python, pythonClient] = process.argv.slice(2)
@@ -79,30 +80,12 @@ async function openAllInPython(urls) {
   if (code !== 0) throw new Error(`the Python client: ${code}`)
 }
 
-/** A page in Chromium, steered through its debugging port. */
+/** A page in Chromium that opens sockets. */
 async function browser() {
   const server = createServer((_, answer) => answer.setHeader('content-type', 'text/html').end('<title>targets</title>'))
   await new Promise((done) => server.listen(0, '127.0.0.1', done))
-  const site = `http://127.0.0.1:${server.address().port}/`
-  const chromium = start('chromium', [
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-dev-shm-usage',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync', '--remote-debugging-port=0',
-    `--user-data-dir=${join(folder, 'browser')}`, site,
-  ])
-  const port = await until('the browser', () => /DevTools listening on ws:\/\/127\.0\.0\.1:(\d+)/.exec(chromium.said)?.[1])
-  const page = await until('the page', async () => {
-    const pages = await (await fetch(`http://127.0.0.1:${port}/json/list`)).json()
-    return pages.find((each) => each.type === 'page' && each.url === site)
-  })
-  const steering = new WebSocket(page.webSocketDebuggerUrl)
-  await once(steering, 'open')
-  return async (urls) => {
-    const expression = `(${openAll})(WebSocket, ${JSON.stringify(urls)})`
-    steering.send(JSON.stringify({ id: 1, method: 'Runtime.evaluate', params: { expression, awaitPromise: true } }))
-    const [answer] = await once(steering, 'message')
-    const { result } = JSON.parse(answer)
-    if (result.exceptionDetails) throw new Error(JSON.stringify(result.exceptionDetails))
-  }
+  const page = await openPage(`http://127.0.0.1:${server.address().port}/`, join(folder, 'browser'))
+  return (urls) => page.evaluate(`(${openAll})(WebSocket, ${JSON.stringify(urls)})`)
 }
 
 await main(async (check) => {
