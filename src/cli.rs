@@ -81,12 +81,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run a demo: a page, three backends and a certificate, all created on the spot
-    Demo {
-        /// The port of the page; 0 selects any free port [default: 8443, or any free port if it is in use]
-        #[arg(long, value_parser = argument::whole::<u16>)]
-        port: Option<u16>,
-    },
+    /// Run a demo: a page, three backends, simulated clients and a certificate, all created on the spot
+    Demo(demo::DemoArgs),
     #[command(flatten)]
     Operate(operate::Verb),
     /// Open a WebSocket to a URL, send a Ping, close it, and report how long each step took
@@ -136,9 +132,9 @@ pub(crate) fn main() -> ExitCode {
             .exit();
     };
     match command {
-        Command::Run { config } => run::run(&config, |_| {}),
+        Command::Run { config } => run::run(&config),
         Command::Check { config, json } => check::check(&config, json),
-        Command::Demo { port } => demo::demo(port),
+        Command::Demo(args) => demo::demo(&args),
         Command::Operate(verb) => operate::operate(verb),
         Command::Schema => schema::print(),
         Command::Probe(args) => probe::probe(&args),

@@ -36,7 +36,6 @@ mod worker;
 pub use self::errors::StartError;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use self::start::Startup;
 use crate::handover::successor::Predecessor;
@@ -51,25 +50,11 @@ pub enum Exit {
     Forced,
 }
 
-/// A process that accepts connections.
-#[derive(Debug)]
-pub struct ServingProcess {
-    addresses: Vec<(Arc<str>, String)>,
-}
-
-impl ServingProcess {
-    /// Listener and address of every listening socket, with the actual port for a configured port 0.
-    pub fn addresses(&self) -> &[(Arc<str>, String)] {
-        &self.addresses
-    }
-}
-
-/// Runs tidegate with the configuration file at `path` until a signal stops it; calls `ready` once it
-/// accepts connections.
+/// Runs tidegate with the configuration file at `path` until a signal stops it.
 ///
 /// # Errors
 /// [`StartError`]: the process did not start.
-pub fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> Result<Exit, StartError> {
+pub fn run(path: &Path) -> Result<Exit, StartError> {
     // It changes the environment, which is only safe before there is any other thread.
     let passed = PassedSockets::take();
     let program = executable::program()?;
@@ -79,7 +64,7 @@ pub fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> Result<Exit, Sta
         program,
         passed,
     };
-    let result = started.run(&mut predecessor, ready);
+    let result = started.run(&mut predecessor);
     if let (Err(error), Some(predecessor)) = (&result, &predecessor) {
         // The operator asked the predecessor for this upgrade, and reads the reason there.
         predecessor.failed(error.lines());

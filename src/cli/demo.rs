@@ -1,189 +1,128 @@
 //! `tidegate demo`: everything that is needed to see tidegate work, created on the spot.
 //!
-//! The demo consists of three backends, a certificate and a configuration file. tidegate runs with that
-//! file as with any other. Nothing remains after it has stopped.
+//! tidegate runs in processes of its own, with a configuration file as anywhere else, so that it can be
+//! reloaded and upgraded. This process has the rest: the backends, the simulated clients, and the page with
+//! its controls. Nothing remains after it has stopped.
 
+mod admin;
 mod backend;
+mod background;
 mod control;
+mod crowd;
 mod fleet;
+mod overview;
+mod proxy;
+mod site;
 mod sockets;
+mod stage;
 mod state;
+mod supervisor;
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use tempfile::TempDir;
-use tidegate::server::ServingProcess;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
+use self::admin::DemoAdmin;
+use self::background::background;
+use self::control::DemoControl;
+use self::crowd::Crowd;
 use self::fleet::DemoFleet;
-use super::{ExitStatus, err, out, run};
+use self::proxy::DemoProxy;
+use self::stage::Stage;
+use super::{ExitStatus, argument, err, out};
 
-/// The port of the page, if it is free.
-const DEFAULT_PORT: u16 = 8443;
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// The port of the page; 0 selects any free port [default: 8443, or any free port if it is in use]
+    #[arg(long, value_parser = argument::whole::<u16>)]
+    port: Option<u16>,
+    /// Run the tidegate of a demo, whose files are in this folder, until standard input ends.
+    // Not for users: the demo starts itself with it.
+    #[arg(long, value_name = "DIR", hide = true)]
+    supervise: Option<PathBuf>,
+}
 
 /// Runs the demo until a signal stops it.
-pub(super) fn demo(port: Option<u16>) -> ExitCode {
-    match prepare(port) {
-        Ok(stage) => run::run(&stage.config, |running| out(&stage.welcome(running))),
+pub(super) fn demo(args: &DemoArgs) -> ExitCode {
+    if let Some(folder) = &args.supervise {
+        return supervisor::supervise(folder);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = runtime.and_then(|runtime| runtime.block_on(run(args.port)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            err(&format!("error: cannot set up the demo: {error}\n"));
+            err(&format!("error: the demo does not run: {error}\n"));
             ExitStatus::Start.into()
         }
     }
 }
 
-/// The files of the demo; the folder is removed when this is dropped.
-struct Stage {
-    folder: TempDir,
-    config: PathBuf,
-    text: String,
-}
-
-fn prepare(port: Option<u16>) -> io::Result<Stage> {
-    let folder = tempfile::Builder::new()
-        .prefix("tidegate-demo-")
-        .tempdir()?;
-    write_certificate(folder.path())?;
-    let fleet = DemoFleet::start()?;
-    let control = control::start(&fleet)?;
-    let port = port.unwrap_or_else(default_port_if_free);
-    let text = configuration(port, &fleet.addresses(), control, folder.path());
-    let config = folder.path().join("demo.toml");
-    fs::write(&config, &text)?;
-    Ok(Stage {
-        folder,
-        config,
-        text,
-    })
-}
-
-fn default_port_if_free() -> u16 {
-    match TcpListener::bind((Ipv4Addr::LOCALHOST, DEFAULT_PORT)) {
-        Ok(_) => DEFAULT_PORT,
-        // In use, perhaps by another demo: the kernel chooses a port, which the welcome shows.
-        Err(_) => 0,
+async fn run(port: Option<u16>) -> io::Result<()> {
+    // Before anything exists that a signal would leave behind.
+    let mut stop = StopSignals::new()?;
+    let fleet = Arc::new(DemoFleet::start()?);
+    let stage = Arc::new(Stage::new(port, fleet.addresses())?);
+    let admin = DemoAdmin::new(stage.admin_socket());
+    let crowd = Arc::new(Crowd::new(stage.clients_socket()));
+    let control = DemoControl {
+        fleet,
+        stage: Arc::clone(&stage),
+        admin: admin.clone(),
+        crowd: Arc::clone(&crowd),
+    };
+    let site = site::listen(&stage.page_socket())?;
+    background(site::serve(Arc::new(control), site));
+    let mut proxy = DemoProxy::start(stage.folder())?;
+    let address = tokio::select! {
+        address = admin.page_address() => address,
+        () = proxy.ended() => return Err(proxy.failure()),
+        () = stop.asked() => {
+            proxy.stop().await;
+            return Ok(());
+        }
+    };
+    crowd.enter();
+    out(&stage.welcome(&address));
+    proxy.show_log();
+    let ended_early = tokio::select! {
+        () = stop.asked() => false,
+        () = proxy.ended() => true,
+    };
+    if ended_early {
+        return Err(io::Error::other("tidegate has ended"));
     }
+    proxy.stop().await;
+    Ok(())
 }
 
-fn write_certificate(folder: &Path) -> io::Result<()> {
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
-    fs::write(folder.join("demo.pem"), made.cert.pem())?;
-    let mut key = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(folder.join("demo.key"))?;
-    key.write_all(made.signing_key.serialize_pem().as_bytes())
-}
+/// The signals that end the demo.
+struct StopSignals([tokio::signal::unix::Signal; 4]);
 
-fn configuration(port: u16, backends: &[SocketAddr], control: SocketAddr, folder: &Path) -> String {
-    let endpoints: Vec<String> = backends
-        .iter()
-        .map(|backend| format!("\"{backend}\""))
-        .collect();
-    format!(
-        "\
-[server]
-log = {{ level = \"warn\" }}
-shutdown = {{ grace = \"1s\" }}
-
-[admin]
-bind = \"unix:{}/admin.sock\"
-
-[listener.demo]
-bind = [\"127.0.0.1:{port}\"]
-[listener.demo.tls]
-certificates = [{{ cert = \"demo.pem\", key = \"demo.key\" }}]
-
-[[route]]
-name = \"page-and-sockets\"
-upstream = \"backends\"
-
-[[route]]
-name = \"control\"
-path_prefix = \"/control\"
-upstream = \"control\"
-
-[upstream.backends]
-endpoints = [{}]
-tries = 3
-health = {{ tcp = {{}}, interval = \"1s\", timeout = \"1s\" }}
-
-[upstream.control]
-endpoints = [\"{control}\"]
-",
-        folder.display(),
-        endpoints.join(", ")
-    )
-}
-
-impl Stage {
-    fn welcome(&self, running: &ServingProcess) -> String {
-        let address = running
-            .addresses()
-            .first()
-            .map_or("", |(_, address)| address.as_str());
-        let port = address.rsplit(':').next().unwrap_or_default();
-        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("tidegate"));
-        let program = program.display();
-        let indented: String = self
-            .text
-            .lines()
-            .map(|line| format!("    {line}\n"))
-            .collect();
-        format!(
-            "\
-tidegate demo
-
-  Page       https://localhost:{port}/
-             The certificate is self-signed, so the browser shows a warning.
-
-  Sockets    wss://localhost:{port}/chat
-             wss://localhost:{port}/dashboard
-             wss://localhost:{port}/echo
-
-  Terminal   {program} probe --insecure wss://localhost:{port}/echo
-             npx wscat --no-check -c wss://localhost:{port}/echo
-             curl -k https://localhost:{port}/
-
-  Inspect    export TIDEGATE_ADMIN=unix:{}/admin.sock
-             {program} status
-             {program} tunnels
-
-  Configuration ({}):
-
-{indented}
-  Press Ctrl-C to stop the demo.
-",
-            self.folder.path().display(),
-            self.config.display(),
-        )
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::quit())?,
+            signal(SignalKind::hangup())?,
+        ]))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_configuration_is_a_good_one() {
-        let folder = tempfile::tempdir().unwrap();
-        write_certificate(folder.path()).unwrap();
-        let address: SocketAddr = "127.0.0.1:9000".parse().unwrap();
-        let other: SocketAddr = "127.0.0.1:9001".parse().unwrap();
-        let text = configuration(0, &[address, other], address, folder.path());
-        let path = folder.path().join("demo.toml");
-        let loaded = tidegate::config::parse(&text, &path, &|_| None).unwrap();
-        assert!(
-            loaded.warnings.diagnostics().is_empty(),
-            "{}",
-            loaded.warnings.render(false)
-        );
+    /// Waits for one of them.
+    async fn asked(&mut self) {
+        let [interrupt, terminate, quit, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = quit.recv() => {}
+            _ = hangup.recv() => {}
+        }
     }
 }

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use tidegate::server::{self, Exit, ServingProcess, StartError};
+use tidegate::server::{self, Exit, StartError};
 
 use super::{ExitStatus, check, colour, err};
 
 /// Runs the proxy until a signal stops it.
-pub(super) fn run(path: &Path, ready: impl FnOnce(&ServingProcess)) -> ExitCode {
-    match server::run(path, ready) {
+pub(super) fn run(path: &Path) -> ExitCode {
+    match server::run(path) {
         Ok(Exit::Graceful) => ExitCode::SUCCESS,
         Ok(Exit::Forced) => ExitStatus::Forced.into(),
         Err(StartError::Config(report)) => {

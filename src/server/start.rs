@@ -15,7 +15,7 @@ use super::shared_parts::Base;
 use super::signals::Signals;
 use super::takeover::Takeover;
 use super::watchdog::ServiceNotifier;
-use super::{Exit, ServingProcess, health, limits, memory, route_probes};
+use super::{Exit, health, limits, memory, route_probes};
 use crate::admin::generations::OlderGeneration;
 use crate::config::{self, Loaded};
 use crate::displace::{evict, rebalance};
@@ -42,12 +42,8 @@ pub(super) struct Startup<'a> {
 }
 
 impl Startup<'_> {
-    /// Runs the process to its end; calls `ready` once it accepts connections.
-    pub(super) fn run(
-        self,
-        predecessor: &mut Option<Predecessor>,
-        ready: impl FnOnce(&ServingProcess),
-    ) -> Result<Exit, StartError> {
+    /// Runs the process to its end.
+    pub(super) fn run(self, predecessor: &mut Option<Predecessor>) -> Result<Exit, StartError> {
         let loaded = config::load(self.path).map_err(StartError::Config)?;
         let logging = logging::start(loaded.config.server.log)?;
         log_warnings(&loaded.warnings);
@@ -56,10 +52,7 @@ impl Startup<'_> {
             .max_blocking_threads(BLOCKING_THREADS)
             .build()?;
         let exit = control.block_on(vital("control", async {
-            let mut process = Process::start(self, &loaded, &logging, predecessor).await?;
-            ready(&ServingProcess {
-                addresses: process.reloader.listeners().addresses(),
-            });
+            let process = Process::start(self, &loaded, &logging, predecessor).await?;
             Ok(process.serve().await)
         }));
         // Without waiting for threads that hang in a call of the system.

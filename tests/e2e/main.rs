@@ -17,6 +17,7 @@ mod balance;
 mod client_certificates;
 mod config;
 mod daemon;
+mod demo;
 mod departures;
 mod discovery;
 mod displacement;

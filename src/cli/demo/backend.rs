@@ -1,13 +1,10 @@
-//! One backend: the page over plain HTTP, and three WebSockets.
+//! One backend: it accepts WebSockets.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, UPGRADE,
-};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -23,10 +20,6 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::sockets::{self, SocketKind};
 use super::state::BackendState;
-
-/// The content security policy of the page: its own files and its own origin, nothing else.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The socket of a request, once its 101 has been sent.
 type UpgradeSlot = Mutex<Option<(SocketKind, OnUpgrade)>>;
@@ -69,21 +62,10 @@ async fn connection(backend: Arc<BackendState>, stream: TcpStream) {
 }
 
 fn respond(mut request: Request<Incoming>, slot: &UpgradeSlot) -> Response<Full<Bytes>> {
-    let file = |kind: &'static str, text: &'static str| {
-        let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        response
-    };
-    let kind = match request.uri().path() {
-        "/" => return file("text/html; charset=utf-8", include_str!("page.html")),
-        "/page.css" => return file("text/css; charset=utf-8", include_str!("page.css")),
-        "/page.js" => return file("text/javascript; charset=utf-8", include_str!("page.js")),
-        "/chat" => SocketKind::Chat,
-        "/dashboard" => SocketKind::Dashboard,
-        "/echo" => SocketKind::Echo,
+    // A client may put its name behind the kind: /echo/client-7.
+    let kind = match request.uri().path().split('/').nth(1) {
+        Some("chat") => SocketKind::Chat,
+        Some("echo") => SocketKind::Echo,
         _ => return status(StatusCode::NOT_FOUND),
     };
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY) else {

@@ -1,135 +1,249 @@
-//! The control server of the demo: stops and starts backends on request of the page.
+//! The controls of the page: they steer the backends, and operate tidegate as any operator would.
 
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use http::{Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tidegate::admin::api::endpoints::EndpointChangeResponse;
+use tidegate::admin::api::operation::Operation;
+use tidegate::admin::command::ReloadResponse;
+use tidegate::handover::identity::Identity;
 
-use super::fleet::DemoFleet;
+use super::admin::{DemoAdmin, OperationFailure};
+use super::crowd::Crowd;
+use super::fleet::{DemoBackend, DemoFleet};
+use super::overview::Overview;
+use super::stage::Stage;
+use crate::cli::err;
 
 /// A header that only pages of this origin can send: for any other page, the browser would ask the
 /// server first (a CORS preflight request).
 const OWN_HEADER: &str = "x-tidegate-demo";
 
-/// Starts the control server and returns its address.
-pub(super) fn start(fleet: &Arc<DemoFleet>) -> std::io::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let listener = {
-        let _entered = fleet.runtime.enter();
-        TcpListener::from_std(listener)?
-    };
-    fleet.runtime.spawn(serve(Arc::clone(fleet), listener));
-    Ok(address)
+/// What the controls act on.
+pub(super) struct DemoControl {
+    pub(super) fleet: Arc<DemoFleet>,
+    pub(super) stage: Arc<Stage>,
+    pub(super) admin: DemoAdmin,
+    pub(super) crowd: Arc<Crowd>,
 }
 
-async fn serve(fleet: Arc<DemoFleet>, listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                let fleet = Arc::clone(&fleet);
-                let service = service_fn(move |request| {
-                    let status = execute(&fleet, &request);
-                    async move { Ok::<_, Infallible>(respond(status)) }
-                });
-                connections.spawn(
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service),
-                );
-            },
-            Some(_) = connections.join_next() => {}
+/// The result of a control: a value, or a status code and a sentence.
+pub(super) type ControlResult = Result<Value, (StatusCode, String)>;
+
+/// A control of the page.
+#[derive(Debug, PartialEq, Eq)]
+enum ControlRequest {
+    /// `GET /control/overview?since=7`
+    Overview(u64),
+    /// `POST /control/backends/2/drain`
+    Backend(usize, BackendAction),
+    /// `POST /control/reload`
+    Reload,
+    /// `POST /control/upgrade`
+    Upgrade,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BackendAction {
+    Start,
+    Stop,
+    Drain,
+    Undrain,
+}
+
+impl ControlRequest {
+    fn parse<B>(request: &Request<B>) -> Result<Self, StatusCode> {
+        let words: Vec<&str> = request.uri().path().split('/').skip(1).collect();
+        let control = match words.as_slice() {
+            ["control", "overview"] => {
+                let query = request.uri().query().unwrap_or_default();
+                let since = query.strip_prefix("since=");
+                Self::Overview(since.and_then(|it| it.parse().ok()).unwrap_or_default())
+            }
+            ["control", "backends", number, action] => {
+                let number = number.parse().map_err(|_| StatusCode::NOT_FOUND)?;
+                let action = BackendAction::parse(action).ok_or(StatusCode::NOT_FOUND)?;
+                Self::Backend(number, action)
+            }
+            ["control", "reload"] => Self::Reload,
+            ["control", "upgrade"] => Self::Upgrade,
+            _ => return Err(StatusCode::NOT_FOUND),
+        };
+        let method = match control {
+            Self::Overview(_) => Method::GET,
+            _ => Method::POST,
+        };
+        if request.method() != method {
+            return Err(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        if !request.headers().contains_key(OWN_HEADER) {
+            return Err(StatusCode::FORBIDDEN);
+        }
+        Ok(control)
+    }
+}
+
+impl BackendAction {
+    fn parse(word: &str) -> Option<Self> {
+        Some(match word {
+            "start" => Self::Start,
+            "stop" => Self::Stop,
+            "drain" => Self::Drain,
+            "undrain" => Self::Undrain,
+            _ => return None,
+        })
+    }
+}
+
+impl DemoControl {
+    /// Executes a request of the page.
+    pub(super) async fn execute<B>(&self, request: &Request<B>) -> ControlResult {
+        let control = ControlRequest::parse(request);
+        let control = control.map_err(|status| (status, status.to_string()))?;
+        match control {
+            ControlRequest::Overview(since) => {
+                let overview = Overview::of(&self.admin, &self.fleet, &self.crowd, since).await;
+                Ok(json!(overview.map_err(unavailable)?))
+            }
+            ControlRequest::Backend(number, action) => self.steer(number, action).await,
+            ControlRequest::Reload => self.reload().await,
+            ControlRequest::Upgrade => {
+                let body = json!({});
+                let upgraded = self.admin.ask(Operation::Upgrade, "", Some(&body));
+                let now: Identity = upgraded.await.map_err(refused)?;
+                Ok(json!({ "generation": now.generation, "pid": now.pid }))
+            }
+        }
+    }
+
+    async fn steer(&self, number: usize, action: BackendAction) -> ControlResult {
+        let Some(backend) = self.fleet.backend(number) else {
+            return Err((StatusCode::NOT_FOUND, format!("no backend {number}")));
+        };
+        let operation = match action {
+            BackendAction::Stop => {
+                backend.stop();
+                report(backend, "stopped");
+                return Ok(json!({}));
+            }
+            BackendAction::Start => {
+                let started = backend.start();
+                started.map_err(|error| (StatusCode::CONFLICT, error.to_string()))?;
+                report(backend, "started");
+                return Ok(json!({}));
+            }
+            BackendAction::Drain => Operation::DrainEndpoint,
+            BackendAction::Undrain => Operation::UndrainEndpoint,
+        };
+        let endpoint = json!({ "endpoint": backend.address.to_string() });
+        let changed = self.admin.ask(operation, "", Some(&endpoint)).await;
+        let _: EndpointChangeResponse = changed.map_err(refused)?;
+        Ok(json!({}))
+    }
+
+    /// Writes another configuration and has it loaded.
+    async fn reload(&self) -> ControlResult {
+        let failed = |error: std::io::Error| {
+            let error = format!("cannot write the configuration: {error}");
+            (StatusCode::INTERNAL_SERVER_ERROR, error)
+        };
+        let next = self.stage.write_next().map_err(failed)?;
+        let body = json!({});
+        let reloaded = self.admin.ask(Operation::Reload, "", Some(&body)).await;
+        match reloaded {
+            Ok(ReloadResponse { .. }) => {
+                self.stage.keep(next);
+                Ok(json!({ "configuration": next.number, "balance": next.balance }))
+            }
+            Err(failure) => {
+                self.stage.restore().map_err(failed)?;
+                Err(refused(failure))
+            }
         }
     }
 }
 
-fn respond(status: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
-    *response.status_mut() = status;
-    response
+/// What tidegate does not log, because the backends are not its own.
+fn report(backend: &DemoBackend, what: &str) {
+    let (number, address) = (backend.state.number, backend.address);
+    err(&format!("demo: backend {number} ({address}) {what}\n"));
 }
 
-/// `POST /control/backends/2/stop` or `/start`.
-fn execute<B>(fleet: &DemoFleet, request: &Request<B>) -> StatusCode {
-    let words: Vec<&str> = request.uri().path().split('/').skip(1).collect();
-    let ["control", "backends", number, action @ ("start" | "stop")] = words.as_slice() else {
-        return StatusCode::NOT_FOUND;
-    };
-    if request.method() != Method::POST {
-        return StatusCode::METHOD_NOT_ALLOWED;
-    }
-    if !request.headers().contains_key(OWN_HEADER) {
-        return StatusCode::FORBIDDEN;
-    }
-    let Some(backend) = number.parse().ok().and_then(|number| fleet.backend(number)) else {
-        return StatusCode::NOT_FOUND;
-    };
-    if *action == "stop" {
-        backend.stop();
-        return StatusCode::NO_CONTENT;
-    }
-    match backend.start(&fleet.runtime) {
-        Ok(()) => StatusCode::NO_CONTENT,
-        Err(_) => StatusCode::CONFLICT,
-    }
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn refused(failure: OperationFailure) -> (StatusCode, String) {
+    (StatusCode::CONFLICT, failure.to_string())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn unavailable(failure: OperationFailure) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, failure.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpStream;
-    use std::time::{Duration, Instant};
 
     #[test]
-    fn backends_stop_and_start_for_those_who_may() {
-        let fleet = DemoFleet::start().unwrap();
-        let address = fleet.addresses()[1];
+    fn controls_are_for_the_own_page() {
         let ask = |method: &str, path: &str, own: bool| {
             let mut request = Request::builder().method(method).uri(path);
             if own {
                 request = request.header(OWN_HEADER, "1");
             }
-            execute(&fleet, &request.body(()).unwrap())
+            ControlRequest::parse(&request.body(()).unwrap())
         };
-        assert_eq!(
-            ask("POST", "/control/backends/2/stop", false),
-            StatusCode::FORBIDDEN
+        let check = |method, path, expected: Result<ControlRequest, StatusCode>| {
+            assert_eq!(ask(method, path, true), expected, "{path}");
+            if expected.is_ok() {
+                assert_eq!(ask(method, path, false), Err(StatusCode::FORBIDDEN));
+            }
+        };
+        let backend = |number, action| Ok(ControlRequest::Backend(number, action));
+        let missing = Err(StatusCode::NOT_FOUND);
+        check(
+            "POST",
+            "/control/backends/2/stop",
+            backend(2, BackendAction::Stop),
         );
-        assert_eq!(
-            ask("GET", "/control/backends/2/stop", true),
-            StatusCode::METHOD_NOT_ALLOWED
+        check(
+            "POST",
+            "/control/backends/1/start",
+            backend(1, BackendAction::Start),
         );
-        assert_eq!(
-            ask("POST", "/control/backends/4/stop", true),
-            StatusCode::NOT_FOUND
+        check(
+            "POST",
+            "/control/backends/3/drain",
+            backend(3, BackendAction::Drain),
         );
-        assert_eq!(
-            ask("POST", "/control/backends/2/fly", true),
-            StatusCode::NOT_FOUND
+        check(
+            "POST",
+            "/control/backends/3/undrain",
+            backend(3, BackendAction::Undrain),
         );
-        assert!(TcpStream::connect(address).is_ok());
-        assert_eq!(
-            ask("POST", "/control/backends/2/stop", true),
-            StatusCode::NO_CONTENT
+        check("POST", "/control/reload", Ok(ControlRequest::Reload));
+        check("POST", "/control/upgrade", Ok(ControlRequest::Upgrade));
+        check(
+            "GET",
+            "/control/overview?since=7",
+            Ok(ControlRequest::Overview(7)),
         );
-        // The socket closes on the thread of the backends, some time after this request.
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(address).is_ok() {
-            assert!(Instant::now() < deadline, "it still listens");
-            std::thread::yield_now();
-        }
-        assert_eq!(
-            ask("POST", "/control/backends/2/start", true),
-            StatusCode::NO_CONTENT
+        check("GET", "/control/overview", Ok(ControlRequest::Overview(0)));
+        check(
+            "GET",
+            "/control/reload",
+            Err(StatusCode::METHOD_NOT_ALLOWED),
         );
-        assert!(TcpStream::connect(address).is_ok());
+        check(
+            "POST",
+            "/control/backends/2/fly",
+            Err(StatusCode::NOT_FOUND),
+        );
+        check(
+            "POST",
+            "/control/backends/x/stop",
+            Err(StatusCode::NOT_FOUND),
+        );
+        check("GET", "/favicon.ico", missing);
     }
 }

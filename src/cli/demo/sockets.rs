@@ -1,10 +1,7 @@
-//! The WebSockets of the backends: a chat room, a dashboard and an echo.
-
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+//! The WebSockets of the backends: a chat room and an echo.
 
 use futures_util::{SinkExt, StreamExt};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::broadcast::error::RecvError;
@@ -12,9 +9,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::state::BackendState;
-
-/// The interval of dashboard messages.
-const PUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The maximum length of a name and of a chat message, in characters.
 const MAX_NAME_LENGTH: usize = 24;
@@ -24,8 +18,13 @@ const MAX_TEXT_LENGTH: usize = 500;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SocketKind {
     Chat,
-    Dashboard,
     Echo,
+}
+
+/// The first message of a backend: which one it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) backend: usize,
 }
 
 /// A message of a client in the chat room.
@@ -33,15 +32,6 @@ pub(super) enum SocketKind {
 struct ChatMessage {
     name: String,
     text: String,
-}
-
-/// Counts a live socket of a backend until it is dropped.
-struct SocketCount<'a>(&'a AtomicUsize);
-
-impl Drop for SocketCount<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Runs a WebSocket until either side ends it.
@@ -53,13 +43,12 @@ pub(super) async fn run<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    backend.tunnels.fetch_add(1, Ordering::Relaxed);
-    let _count = SocketCount(&backend.tunnels);
-    let hello = json!({ "type": "hello", "backend": backend.number });
-    socket.send(text(&hello)).await?;
+    let hello = Hello {
+        backend: backend.number,
+    };
+    socket.send(Message::text(json!(hello).to_string())).await?;
     match kind {
         SocketKind::Chat => chat(&mut socket, backend).await,
-        SocketKind::Dashboard => dashboard(&mut socket, backend).await,
         SocketKind::Echo => echo(&mut socket, backend).await,
     }
 }
@@ -71,7 +60,7 @@ where
     while let Some(message) = socket.next().await {
         let message = message?;
         if message.is_text() || message.is_binary() {
-            backend.messages.fetch_add(1, Ordering::Relaxed);
+            backend.count_message();
             socket.send(message).await?;
         }
     }
@@ -82,7 +71,7 @@ async fn chat<S>(socket: &mut WebSocketStream<S>, backend: &BackendState) -> Res
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut room = backend.shared.room.subscribe();
+    let mut room = backend.room.subscribe();
     loop {
         tokio::select! {
             message = socket.next() => {
@@ -90,14 +79,12 @@ where
                 let Ok(said) = message.to_text().map_err(drop).and_then(|text| {
                     serde_json::from_str::<ChatMessage>(text).map_err(drop)
                 }) else { continue };
-                backend.messages.fetch_add(1, Ordering::Relaxed);
+                backend.count_message();
                 let name: String = said.name.chars().take(MAX_NAME_LENGTH).collect();
                 let words: String = said.text.chars().take(MAX_TEXT_LENGTH).collect();
-                let line = json!({
-                    "type": "said", "name": name, "text": words, "backend": backend.number,
-                });
+                let line = json!({ "name": name, "text": words, "backend": backend.number });
                 // Fails only if no client is in the room.
-                let _ = backend.shared.room.send(line.to_string().into());
+                let _ = backend.room.send(line.to_string().into());
             }
             line = room.recv() => match line {
                 Ok(line) => socket.send(Message::text(&*line)).await?,
@@ -107,29 +94,4 @@ where
             },
         }
     }
-}
-
-async fn dashboard<S>(socket: &mut WebSocketStream<S>, backend: &BackendState) -> Result<(), Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut push = tokio::time::interval(PUSH_INTERVAL);
-    loop {
-        tokio::select! {
-            message = socket.next() => if message.transpose()?.is_none() { return Ok(()) },
-            _ = push.tick() => {
-                backend.messages.fetch_add(1, Ordering::Relaxed);
-                socket.send(text(&json!({
-                    "type": "status",
-                    "backend": backend.number,
-                    "seconds": backend.shared.since.elapsed().as_secs(),
-                    "backends": backend.shared.status(),
-                }))).await?;
-            }
-        }
-    }
-}
-
-fn text(value: &serde_json::Value) -> Message {
-    Message::text(value.to_string())
 }
