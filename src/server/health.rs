@@ -12,8 +12,10 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use self::schedule::{DueCheck, EndedCheck, Schedule};
 use crate::config::model::Health;
+use crate::quota::failure_reports::FailureReports;
 use crate::session::Shared;
 use crate::upstream::check_steps::CheckError;
+use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::health::{CheckOutcome, HealthChange};
 use crate::upstream::health_check::health_check;
@@ -48,9 +50,10 @@ pub(super) fn start(shared: &Arc<Shared>) -> HealthCheckTask {
 async fn run(shared: Arc<Shared>) {
     let mut running = JoinSet::new();
     let mut schedule = Schedule::default();
+    let skipped = Arc::default();
     loop {
         // The snapshot is not held during the pause: a reload frees the old one where it swaps it.
-        let pause = look(&shared, &mut schedule, &mut running);
+        let pause = look(&shared, &mut schedule, &mut running, &skipped);
         tokio::time::sleep(pause).await;
     }
 }
@@ -60,6 +63,7 @@ fn look(
     shared: &Arc<Shared>,
     schedule: &mut Schedule,
     running: &mut JoinSet<EndedCheck>,
+    skipped: &Arc<FailureReports>,
 ) -> Duration {
     let now = Instant::now();
     let snapshot = shared.snapshot.load_full();
@@ -76,7 +80,7 @@ fn look(
         log_readmitted(&endpoint, "time");
     }
     for check in due {
-        running.spawn(check.run(Arc::clone(shared)));
+        running.spawn(check.run(Arc::clone(shared), Arc::clone(skipped)));
     }
     match schedule.has_checks() {
         true => LOOK_INTERVAL,
@@ -85,7 +89,7 @@ fn look(
 }
 
 impl DueCheck {
-    async fn run(self, shared: Arc<Shared>) -> EndedCheck {
+    async fn run(self, shared: Arc<Shared>, skipped: Arc<FailureReports>) -> EndedCheck {
         let Self {
             settings,
             upstream,
@@ -97,8 +101,22 @@ impl DueCheck {
             && !error.blames_endpoint()
         {
             // Nothing to hold against the endpoint: it has not been asked.
-            tracing::warn!(endpoint = &*endpoint.label, %error, "health check skipped: the failure is not the endpoint's");
             let now = Instant::now();
+            let why = error.to_string();
+            if let ConnectError::Resolve(_) = error {
+                upstream.name_unresolved(endpoint, &why, now);
+            }
+            if let Some(unreported) = skipped.admit(&why, now) {
+                tracing::warn!(
+                    upstream = &*upstream.name,
+                    endpoint = &*endpoint.label,
+                    why,
+                    unreported,
+                    "health check skipped: the failure is not the endpoint's"
+                );
+            } else {
+                tracing::debug!(endpoint = &*endpoint.label, why, "health check skipped");
+            }
             endpoint.health(now, |health| {
                 health.check_skipped(settings, random_fraction(), now);
             });

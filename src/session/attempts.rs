@@ -125,7 +125,7 @@ impl<'a> Attempts<'a> {
                     %error,
                     "cannot connect to endpoint"
                 );
-                if error.blames_endpoint() {
+                if error.blames_endpoint() || matches!(error, ConnectError::Resolve(_)) {
                     self.routed.connect_failed(&endpoint, &error);
                 }
                 self.last_error = unreachable(&endpoint.label, &error);

@@ -25,11 +25,15 @@ impl RoutedRequest<'_> {
         failed(self.upstream, endpoint, failure, self.facts.session);
     }
 
-    /// Reports that a connection to `endpoint` failed because of it.
+    /// Reports that a connection to `endpoint` failed, because of it or because its name has no address.
     pub(super) fn connect_failed(&self, endpoint: &EndpointState, error: &ConnectError) {
         let now = Instant::now();
         let why = error.to_string();
-        if self.upstream.connect_failed(endpoint, &why, now) {
+        let is_news = match error {
+            ConnectError::Resolve(_) => self.upstream.name_unresolved(endpoint, &why, now),
+            _ => self.upstream.connect_failed(endpoint, &why, now),
+        };
+        if is_news {
             tracing::warn!(
                 upstream = &*self.upstream.name,
                 endpoint = &*endpoint.label,
@@ -38,7 +42,9 @@ impl RoutedRequest<'_> {
                 "endpoint unreachable"
             );
         }
-        self.failed(endpoint, SessionFailure::Connect);
+        if error.blames_endpoint() {
+            self.failed(endpoint, SessionFailure::Connect);
+        }
     }
 
     /// Reports that a connection to `endpoint` succeeded.

@@ -214,6 +214,61 @@ async fn a_lookup_that_fails_or_hangs_is_not_a_failure_of_the_endpoint() {
     drop(hang);
 }
 
+/// An upstream with an endpoint whose name has no address, and one that works.
+fn with_one_unresolved(echo: &Echo, settings: &str) -> String {
+    let endpoints = format!(
+        "endpoints = [\"chat.invalid:9\", \"{}\"]\nbalance = \"round_robin\"\n{settings}\n",
+        echo.address
+    );
+    simple(&[]).replace("endpoints = []\n", &endpoints)
+}
+
+/// Nothing counts against the endpoint, but not every other client pays for it.
+#[tokio::test]
+async fn an_endpoint_whose_name_was_never_resolved_is_asked_last() {
+    let echo = Echo::with("echo", Unit::Bytes, None).await;
+    let ejecting = "ejection = { failures = 1, max_share = 1.0 }";
+    let (proxy, operator) = Operator::start(&with_one_unresolved(&echo, ejecting)).await;
+    for _ in 0..20 {
+        proxy.tunnel().await;
+    }
+    let failed = proxy.logged_by_now("cannot connect to endpoint").await;
+    // One, and one more for each ten seconds that this took.
+    assert!((1..5).contains(&failed.len()), "{failed:#?}");
+    let event = proxy.logged("endpoint unreachable").await;
+    assert_eq!(event["endpoint"], "chat.invalid:9");
+    assert!(proxy.log().events("endpoint ejected").is_empty());
+    let upstreams = operator.get("/v1/upstreams").await;
+    let shown = &upstreams[0]["endpoints"][0]["connect_error"];
+    let why = shown.as_str().unwrap();
+    assert!(why.starts_with("cannot resolve the name: "), "{why}");
+}
+
+/// A check that is skipped says as much about the name as a session does, and says it once.
+#[tokio::test]
+async fn checks_of_a_name_without_an_address_are_one_warning_and_spare_the_clients() {
+    let echo = Echo::with("echo", Unit::Bytes, None).await;
+    let settings = "health = { tcp = {}, interval = \"50ms\", timeout = \"50ms\" }";
+    let server = "[server]\nlog = { format = \"json\", level = \"debug\" }\n";
+    let proxy = Proxy::start(&(server.to_owned() + &with_one_unresolved(&echo, settings))).await;
+    proxy.logged_times("health check skipped", 5).await;
+    let warned = "health check skipped: the failure is not the endpoint's";
+    let causes: Vec<Value> = proxy.log().events(warned);
+    let mut whys: Vec<&str> = causes
+        .iter()
+        .map(|it| it["why"].as_str().unwrap())
+        .collect();
+    whys.sort_unstable();
+    let all = whys.len();
+    whys.dedup();
+    assert!((1..3).contains(&all) && whys.len() == all, "{causes:#?}");
+    for _ in 0..20 {
+        proxy.tunnel().await;
+    }
+    let failed = proxy.logged_by_now("cannot connect to endpoint").await;
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
 async fn status_of(proxy: &Proxy) -> (u16, Option<String>) {
     let mut wire = proxy.connect().await;
     wire.send(HANDSHAKE).await;
@@ -289,7 +344,8 @@ async fn with_a_name_server_of_its_own() {
         }
     })
     .await;
-    assert_eq!(why, "name not resolved: no answer within 5s");
+    let expected = "asked last: cannot resolve the name: no answer within ";
+    assert!(why.as_str().unwrap().starts_with(expected), "{why}");
 
     // Both lookups still hang, and hold up no stop.
     kill(successor, Signal::TERM);

@@ -30,6 +30,12 @@ impl Upstream {
         endpoint.connect_failed(why, self.settings.ejection.is_none(), now)
     }
 
+    /// The name of `endpoint` was not resolved. Nothing counts against it, but if no address of it is known it is
+    /// asked last for a short time. Returns whether that is news: whether the connection before had not failed.
+    pub fn name_unresolved(&self, endpoint: &EndpointState, why: &str, now: Instant) -> bool {
+        endpoint.destinations().is_empty() && endpoint.connect_failed(why, true, now)
+    }
+
     /// A session failed because of `endpoint`. If the endpoint is ejected, returns for how long.
     pub fn failed(
         &self,
