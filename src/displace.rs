@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use self::jobs::Jobs;
 use self::worker_queries::Workers;
-use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 
 /// What `evict` and `rebalance` work with.
@@ -29,8 +28,6 @@ pub struct Displacer {
     pub workers: Arc<Workers>,
     /// The jobs, which close them.
     pub jobs: Arc<Jobs>,
-    /// The running configuration.
+    /// The running configuration, and the state of the process: nothing is moved while it drains.
     pub shared: Arc<Shared>,
-    /// The state of the process: nothing is moved while it drains.
-    pub process: Arc<ProcessStatus>,
 }

@@ -17,7 +17,7 @@ pub const COMMAND_QUEUE: usize = 16;
 
 /// How long a command may take. The longest is an upgrade: 35 s for the start, 65 s for the exchange of the
 /// state, and the settling time, 10 s by default. A longer settling time may outlast it; the upgrade goes on.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(150);
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A command, and where its result goes.
 #[derive(Debug)]

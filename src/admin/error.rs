@@ -50,6 +50,23 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, error)
     }
 
+    /// There is nothing of this name: `what` is its kind, and `known` are all names of that kind.
+    pub fn unknown<'a>(
+        what: &str,
+        name: &str,
+        known: impl ExactSizeIterator<Item = &'a str>,
+    ) -> Self {
+        let known = listed(known);
+        Self::not_found(format!("there is no {what} `{name}`; known: {known}"))
+    }
+
+    /// There is no such endpoint. Upstreams may have thousands of them: none is listed.
+    pub fn unknown_endpoint(name: &str) -> Self {
+        Self::not_found(format!(
+            "there is no endpoint `{name}`; `tidegate status` lists all endpoints"
+        ))
+    }
+
     /// The request is valid, but the current state does not allow it.
     pub fn conflict(error: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, error)

@@ -43,7 +43,7 @@ impl AdminService for Public {
                 view.metrics(Format::accepted(&accept.join(","))).await
             }
             "/readyz" => {
-                let readiness = view.process.readiness();
+                let readiness = view.shared.process.readiness();
                 text(readiness.status(), readiness.text())
             }
             _ => view.health().await,
@@ -83,7 +83,7 @@ impl View {
                 discovery: &self.shared.discovery,
                 admission: &self.admission,
                 memory: self.shared.memory.figures(),
-                process: &self.process,
+                process: &self.shared.process,
                 log_dropped: self.log_dropped.get(),
                 access_log_dropped: self.shared.access_log.dropped(),
                 closing: &self.jobs.left(),

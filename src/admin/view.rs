@@ -18,7 +18,6 @@ use crate::displace::worker_queries::Workers;
 use crate::handover::identity::{Identity, shown};
 use crate::net::admission::Admission;
 use crate::observe::counter::Counter;
-use crate::observe::process::ProcessStatus;
 use crate::session::Shared;
 
 /// What the interface shows and changes.
@@ -30,8 +29,6 @@ pub struct View {
     pub shared: Arc<Shared>,
     /// The limit on client connections, and how many there are.
     pub admission: Arc<Admission>,
-    /// Whether the process drains, and how its reloads went.
-    pub process: Arc<ProcessStatus>,
     /// Log lines dropped so far.
     pub log_dropped: Arc<Counter>,
     /// Held during a scrape: one at a time.
@@ -63,7 +60,7 @@ impl View {
             generation: self.generation,
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: shown(self.process.began().time()),
+            started: shown(self.shared.process.began().time()),
         }
     }
 
@@ -73,14 +70,13 @@ impl View {
             workers: Arc::clone(&self.workers),
             jobs: Arc::clone(&self.jobs),
             shared: Arc::clone(&self.shared),
-            process: Arc::clone(&self.process),
         }
     }
 
     /// Replaces the listeners that the interface shows.
     pub fn set_listening(&self, listening: Vec<ListenerState>) {
         let all_drained = !listening.is_empty() && listening.iter().all(|it| it.is_drained);
-        self.process.set_all_drained(all_drained);
+        self.shared.process.set_all_drained(all_drained);
         self.listening.store(Arc::new(listening));
     }
 

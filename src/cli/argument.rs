@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The slowest and the fastest pace of closing tunnels, in tunnels per second.
-const RATES: std::ops::RangeInclusive<f64> = 0.1..=1e6;
+use tidegate::admin::api::close::RATES;
 
 /// The least time between two looks.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);

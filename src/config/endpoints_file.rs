@@ -20,7 +20,7 @@ pub const MAX_BYTES: u64 = 1024 * 1024;
 pub const MAX_ENDPOINTS: usize = 10_000;
 
 /// The maximum weight, the same as in the configuration.
-const MAX_WEIGHT: u32 = 10_000;
+pub const MAX_WEIGHT: u32 = 10_000;
 
 /// An error of a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

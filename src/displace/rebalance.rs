@@ -84,7 +84,7 @@ impl Drop for UpstreamRebalancer {
 
 impl Rebalancer {
     async fn look(&mut self, displacer: &Displacer) {
-        let upstreams = match displacer.process.is_draining() {
+        let upstreams = match displacer.shared.process.is_draining() {
             // All tunnels will be closed anyway.
             true => Vec::new(),
             false => displacer.shared.snapshot.load().upstreams().to_vec(),

@@ -48,8 +48,10 @@ impl AdminSockets {
     ) -> Result<Self, StartError> {
         let mut bound = |bind: &Bind, purpose| {
             let id = SocketId::new(purpose, bind);
-            let inherited = inherited.take(&id, bind)?.into_iter().next();
-            let bound = inherited.map_or_else(|| ListeningSocket::bind(bind), Ok)?;
+            let bound = match first_of(inherited, &id, bind)? {
+                Some(inherited) => inherited,
+                None => ListeningSocket::bind(bind)?,
+            };
             Ok((id, bound))
         };
         let public = admin
@@ -82,8 +84,7 @@ fn open_default(
     };
     // The predecessor may have had another one of them, where operators expect it.
     for (id, bind) in places.iter().map(at) {
-        let sockets = inherited.take(&id, &bind).unwrap_or_default();
-        if let Some(socket) = sockets.into_iter().next() {
+        if let Ok(Some(socket)) = first_of(inherited, &id, &bind) {
             return Some((id, socket));
         }
     }
@@ -113,6 +114,15 @@ fn open_default(
         "not serving the admin interface: `tidegate status` and the other commands will not reach this process"
     );
     None
+}
+
+/// The socket of the predecessor with this identity, if there is one.
+fn first_of(
+    inherited: &mut InheritedSockets,
+    id: &SocketId,
+    bind: &Bind,
+) -> io::Result<Option<ListeningSocket>> {
+    Ok(inherited.take(id, bind)?.into_iter().next())
 }
 
 fn unbound(bind: &Bind, error: io::Error) -> StartError {

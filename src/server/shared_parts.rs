@@ -75,7 +75,6 @@ impl Base {
             workers,
             shared: Arc::clone(&self.shared),
             admission: Arc::clone(&self.admission),
-            process: Arc::clone(&self.shared.process),
             log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
             measuring: tokio::sync::Mutex::default(),

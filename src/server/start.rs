@@ -113,7 +113,7 @@ impl Process {
         let mut process = Self {
             reloader,
             workers,
-            process_status: Arc::clone(&view.process),
+            process_status: Arc::clone(&view.shared.process),
             admin: AdminServers::new(admin_sockets, Arc::clone(&view)),
             orders,
             signals,

@@ -86,12 +86,12 @@ async fn report(view: Arc<View>) {
 pub(super) fn status_line(view: &View) -> String {
     let counters = view.workers.counters();
     let tunnels = Totals::of(counters.iter().map(|worker| &**worker)).tunnels_open;
-    if view.process.is_draining() {
+    if view.shared.process.is_draining() {
         return format!("draining, {tunnels} tunnels left");
     }
     let (up, endpoints) = view.endpoints_up();
     let loaded_at = humantime::format_rfc3339_seconds(view.loaded.load().at);
-    let reloaded = match view.process.reload_problems().first() {
+    let reloaded = match view.shared.process.reload_problems().first() {
         Some(fault) => format!("last reload failed: {}", fault.replace('\n', " ")),
         None => format!("configuration loaded {loaded_at}"),
     };

@@ -1,21 +1,21 @@
 //! Closing live tunnels, at once or at a pace.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::closing::JobInfo;
-use crate::admin::error::{ApiError, listed};
+use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::config::model::{CloseOrder, ClosePace};
 use crate::displace::jobs::{self, JobSpec, Speed};
 use crate::displace::tunnel_filter::{HumanDuration, TunnelFilter};
 use crate::tunnel::ended::{CloseMessage, Ended};
 
-/// The slowest and the fastest pace, in tunnels per second.
-const MIN_RATE: f64 = 0.1;
-const MAX_RATE: f64 = 1e6;
+/// The slowest and the fastest pace of closing tunnels, in tunnels per second.
+pub const RATES: RangeInclusive<f64> = 0.1..=1e6;
 
 /// Which tunnels to close, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -177,12 +177,11 @@ fn speed(close: &CloseRequest) -> Result<Speed, ApiError> {
         (None, Some(over)) => Speed::Paced(ClosePace::Over(over.0)),
         (None, None) => Speed::AtOnce,
     };
-    if close
-        .per_second
-        .is_some_and(|rate| !(MIN_RATE..=MAX_RATE).contains(&rate))
-    {
+    if close.per_second.is_some_and(|rate| !RATES.contains(&rate)) {
         return Err(ApiError::bad_request(format!(
-            "`per_second` (--rate) must be from {MIN_RATE} to {MAX_RATE}"
+            "`per_second` (--rate) must be from {} to {}",
+            RATES.start(),
+            RATES.end()
         )));
     }
     Ok(speed)
@@ -191,28 +190,20 @@ fn speed(close: &CloseRequest) -> Result<Speed, ApiError> {
 /// Refuses a filter that matched nothing because a name in it does not exist: that is a typing error.
 fn check_names(view: &View, filter: &TunnelFilter) -> Result<(), ApiError> {
     let snapshot = view.shared.snapshot.load();
-    let unknown = |what: &str, name: &str, known: String| {
-        Err(ApiError::not_found(format!(
-            "there is no {what} `{name}`; known: {known}"
-        )))
-    };
     if let Some(name) = filter.route.as_deref().filter(|it| !snapshot.has_route(it)) {
         let names = snapshot.routes().iter().map(|it| &*it.settings.name);
-        return unknown("route", name, listed(names));
+        return Err(ApiError::unknown("route", name, names));
     }
     let has_upstream = |name: &str| snapshot.upstream(name).is_some();
     if let Some(name) = filter.upstream.as_deref().filter(|it| !has_upstream(it)) {
         let names = snapshot.upstreams().iter().map(|it| &*it.name);
-        return unknown("upstream", name, listed(names));
+        return Err(ApiError::unknown("upstream", name, names));
     }
     let listening = view.listening.load();
     let has_listener = |name: &str| listening.iter().any(|it| *it.name == *name);
     if let Some(name) = filter.listener.as_deref().filter(|it| !has_listener(it)) {
-        return unknown(
-            "listener",
-            name,
-            listed(listening.iter().map(|it| &*it.name)),
-        );
+        let names = listening.iter().map(|it| &*it.name);
+        return Err(ApiError::unknown("listener", name, names));
     }
     let has_endpoint = |label: &str| {
         let mut upstreams = snapshot.upstreams().iter();
@@ -222,9 +213,7 @@ fn check_names(view: &View, filter: &TunnelFilter) -> Result<(), ApiError> {
         Some(name) if has_upstream(name) => Err(ApiError::not_found(format!(
             "`{name}` is an upstream, not an endpoint: select it by `upstream` (--upstream)"
         ))),
-        Some(name) => Err(ApiError::not_found(format!(
-            "there is no endpoint `{name}`; `tidegate status` lists all endpoints"
-        ))),
+        Some(name) => Err(ApiError::unknown_endpoint(name)),
         None => Ok(()),
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::upstreams::EndpointInfo;
 use crate::admin::error::{ApiError, listed};
 use crate::admin::view::View;
+use crate::config::endpoints_file::MAX_WEIGHT;
 use crate::displace::live_tunnels::LiveTunnels;
 use crate::snapshot::Snapshot;
 use crate::upstream::group::{Member, Upstream};
@@ -36,12 +37,9 @@ pub struct WeightRequest {
     pub upstream: Option<String>,
     /// Weight until the next reload; without it, the configured weight is restored. With 0 only sticky
     /// cookies lead to the endpoint.
-    #[schemars(range(max = 10_000))]
+    #[schemars(range(max = MAX_WEIGHT))]
     pub weight: Option<u32>,
 }
-
-/// The greatest weight, as in the configuration.
-pub const MAX_WEIGHT: u32 = 10_000;
 
 /// An endpoint after a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -127,10 +125,8 @@ fn find(view: &View, request: &EndpointRequest) -> Result<(Arc<Upstream>, Member
     if let Some(name) = &request.upstream
         && snapshot.upstream(name).is_none()
     {
-        let names = listed(snapshot.upstreams().iter().map(|it| &*it.name));
-        return Err(ApiError::not_found(format!(
-            "there is no upstream `{name}`; known: {names}"
-        )));
+        let names = snapshot.upstreams().iter().map(|it| &*it.name);
+        return Err(ApiError::unknown("upstream", name, names));
     }
     let wanted = |upstream: &&Arc<Upstream>| {
         let name = request.upstream.as_ref();
@@ -181,7 +177,7 @@ fn unknown(view: &View, snapshot: &Snapshot, request: &EndpointRequest) -> ApiEr
             "`{name}` is a listener, not an endpoint; `tidegate drain --listener {name}` drains it"
         )
     } else {
-        format!("there is no endpoint `{name}`; `tidegate status` lists all endpoints")
+        return ApiError::unknown_endpoint(name);
     };
     ApiError::not_found(error)
 }

@@ -124,11 +124,11 @@ fn displaced_now(view: &View) -> Vec<DisplacedInfo> {
 pub fn status(view: &View) -> StatusInfo {
     let counters = view.workers.counters();
     let totals = Totals::of(counters.iter().map(|each| &**each));
-    let (reloads, failed_reloads) = view.process.reloads();
+    let (reloads, failed_reloads) = view.shared.process.reloads();
     let loaded = view.loaded.load();
-    let began = view.process.began();
+    let began = view.shared.process.began();
     let (endpoints_up, endpoints) = view.endpoints_up();
-    let draining = view.process.is_draining();
+    let draining = view.shared.process.is_draining();
     let jobs: Vec<JobInfo> = view
         .jobs
         .running()
@@ -153,7 +153,7 @@ pub fn status(view: &View) -> StatusInfo {
             .collect(),
         reloads,
         failed_reloads,
-        reload_errors: view.process.reload_problems().to_vec(),
+        reload_errors: view.shared.process.reload_problems().to_vec(),
         workers: view.workers.len(),
         connections: view.admission.open(),
         max_connections: view.admission.limit(),
@@ -199,7 +199,7 @@ fn generations(view: &View, own: GenerationReport) -> Vec<GenerationInfo> {
 fn certificates(view: &View) -> Vec<CertificateInfo> {
     const DAY: i64 = 24 * 60 * 60;
     let now = SystemTime::now();
-    let expiries = view.process.certificates.load();
+    let expiries = view.shared.process.certificates.load();
     let certificates = expiries.iter().map(|expiry| CertificateInfo {
         listener: expiry.listener.to_string(),
         file: expiry.file.clone(),

@@ -2,7 +2,7 @@
 
 use http::Uri;
 
-use crate::admin::error::{ApiError, listed};
+use crate::admin::error::ApiError;
 use crate::admin::view::ListenerState;
 
 /// The listener with this name, or the first that has the URL's port and scheme.
@@ -24,9 +24,8 @@ pub(super) fn receiving<'a>(
     };
     if let Some(name) = name {
         let named = listening.iter().find(|it| *it.name == *name);
-        let names = || listed(listening.iter().map(|it| &*it.name));
-        let unknown =
-            || ApiError::not_found(format!("there is no listener `{name}`; known: {}", names()));
+        let names = listening.iter().map(|it| &*it.name);
+        let unknown = || ApiError::unknown("listener", name, names);
         return named.ok_or_else(unknown).and_then(accepting);
     }
     let port = port(url, secure)?;

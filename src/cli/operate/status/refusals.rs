@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use tidegate::admin::api::listeners::ListenerInfo;
+use tidegate::observe::labels::RefusedConnection;
 
 use crate::cli::table::harmless;
-
-/// The reason of connections that closed without a byte.
-const EMPTY: &str = "empty";
 
 /// A line for the connections that each listener closed before a request, and one for the requests that it
 /// rejected, where there are any.
@@ -17,7 +15,7 @@ pub(super) fn of_refusals(listeners: &[ListenerInfo]) -> String {
         let name = harmless(&listener.name);
         // A load balancer that looks whether the port is open is not worth a line.
         let mut refused = listener.connections_refused.clone();
-        refused.remove(EMPTY);
+        refused.remove(RefusedConnection::Empty.token());
         if !refused.is_empty() {
             let counts = by_reason(&refused, &listener.tls_failures);
             lines += &format!("listener {name} closed connections before a request: {counts}\n");
@@ -35,9 +33,10 @@ fn by_reason(counts: &BTreeMap<String, u64>, of_tls: &BTreeMap<String, u64>) -> 
     let mut sorted: Vec<(&String, &u64)> = counts.iter().collect();
     sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let shown = sorted.into_iter().map(|(reason, count)| {
-        let details = match reason.as_str() {
-            "tls" if !of_tls.is_empty() => format!(" ({})", by_reason(of_tls, &BTreeMap::new())),
-            _ => String::new(),
+        let is_tls = *reason == RefusedConnection::Tls.token();
+        let details = match is_tls && !of_tls.is_empty() {
+            true => format!(" ({})", by_reason(of_tls, &BTreeMap::new())),
+            false => String::new(),
         };
         format!("{} {count}{details}", harmless(reason))
     });
