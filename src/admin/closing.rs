@@ -22,6 +22,12 @@ pub struct JobInfo {
     pub description: String,
     /// The reason token that its tunnels end with.
     pub reason: String,
+    /// Code of the Close frame that clients get.
+    #[serde(default, skip_serializing_if = "Option::is_none")] // not of version 0.1.0
+    pub code: Option<u16>,
+    /// Reason text in that Close frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")] // not of version 0.1.0
+    pub close_reason: Option<String>,
     /// Tunnels that it was started for.
     pub tunnels: usize,
     /// Tunnels processed so far.
@@ -36,7 +42,9 @@ impl JobInfo {
         Self {
             job: job.number,
             description: job.description.clone(),
-            reason: job.ended.token().to_owned(),
+            reason: job.words.ended.token().to_owned(),
+            code: Some(job.words.code),
+            close_reason: Some(job.words.reason.to_string()),
             tunnels: job.tunnels,
             done: job.done(),
             closed: job.closed(),

@@ -17,6 +17,7 @@ use serde_json::error::Category;
 use tidegate::admin::api::data_error;
 use tidegate::admin::api::operation::{GENERATION, Operation};
 use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
+use tidegate::admin::command::COMMAND_TIMEOUT;
 use tidegate::admin::error::ErrorResponse;
 use tidegate::admin::exchange::exchange;
 use tidegate::observe::causes::with_causes;
@@ -25,8 +26,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::admin_address::{AdminAddress, AdminSocket, Unreached};
 use super::argument::whole;
 
-/// How long to wait for a response: longer than the process waits for the end of a command, which is 150 s.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(170);
+/// How long to wait for a response: longer than the process waits for the end of a command.
+const RESPONSE_TIMEOUT: Duration = COMMAND_TIMEOUT.saturating_add(Duration::from_secs(20));
 
 /// How to reach the running tidegate, and how to print its response.
 #[derive(Debug, Clone, Args)]
@@ -84,6 +85,13 @@ impl fmt::Display for ClientError {
     }
 }
 
+impl ClientError {
+    /// Whether what the request names does not exist.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused(_, StatusCode::NOT_FOUND))
+    }
+}
+
 impl AdminClient {
     /// Sends an operation with these query parameters or this body; returns the response body unread.
     pub(super) fn ask(
@@ -108,12 +116,16 @@ impl AdminClient {
         result
     }
 
-    /// A client for each generation, the youngest first; only for one of them if --generation names it.
+    /// A client for each generation, the youngest first; only this one if there is only one generation, or if
+    /// --generation names it.
     pub(super) fn generations(&self) -> Result<Vec<Self>, ClientError> {
         if self.generation.is_some() {
             return Ok(vec![self.clone()]);
         }
         let status: StatusInfo = self.read(&self.ask(Operation::Status, "", None::<&()>)?)?;
+        if let [] | [_] = status.generations.as_slice() {
+            return Ok(vec![self.clone()]);
+        }
         let generations = status.generations.iter();
         let to = |it: &GenerationInfo| Self {
             generation: Some(it.identity.generation),

@@ -132,28 +132,51 @@ fn tunnels_in_words(count: u64) -> String {
     format!("{count} tunnel{plural}")
 }
 
-/// Asks every generation and prints each response, under a heading if there are several. The command
-/// succeeds if the serving generation does: an older one may refuse, or exit before it can respond.
+/// The response of one generation, and the client that asked it.
+type GenerationResponse<T> = (AdminClient, Result<T, ClientError>);
+
+/// The response of each generation, the serving one first. An older one may refuse, or exit before it can respond.
+///
+/// # Errors
+/// That of the serving generation, unless it only lacks a name that an older one knows.
+fn of_each_generation<T>(
+    client: &AdminClient,
+    mut ask: impl FnMut(&AdminClient) -> Result<T, ClientError>,
+) -> Result<Vec<GenerationResponse<T>>, ClientError> {
+    let mut generations = client.generations()?.into_iter();
+    let Some(serving) = generations.next() else {
+        return Ok(Vec::new());
+    };
+    let first = match ask(&serving) {
+        Err(failure) if !failure.is_not_found() => return Err(failure),
+        first => first,
+    };
+    let older = generations.map(|client| {
+        let response = ask(&client);
+        (client, response)
+    });
+    let older: Vec<_> = older.collect();
+    match first {
+        Err(failure) if !older.iter().any(|(_, response)| response.is_ok()) => Err(failure),
+        first => Ok(std::iter::once((serving, first)).chain(older).collect()),
+    }
+}
+
+/// Asks every generation and prints each response, under a heading if there are several.
 fn each_generation(
     client: &AdminClient,
-    mut ask: impl FnMut(&AdminClient) -> Result<String, ClientError>,
+    ask: impl FnMut(&AdminClient) -> Result<String, ClientError>,
 ) -> Result<(), ClientError> {
-    let generations = client.generations()?;
-    let Some((youngest, older)) = generations.split_first() else {
-        return Ok(());
-    };
-    let text = ask(youngest)?;
-    if older.is_empty() {
-        out(&text);
-        return Ok(());
-    }
-    let name =
-        |client: &AdminClient| format!("generation {}", client.generation.unwrap_or_default());
-    out(&format!("{}:\n{text}", name(youngest)));
-    for client in older {
-        let text = ask(client);
-        let text = text.unwrap_or_else(|failure| in_lines(&failure));
-        out(&format!("{} (draining):\n{text}", name(client)));
+    let responses = of_each_generation(client, ask)?;
+    let is_alone = responses.len() == 1;
+    for (position, (client, response)) in responses.into_iter().enumerate() {
+        let text = response.unwrap_or_else(|failure| in_lines(&failure));
+        let generation = client.generation.unwrap_or_default();
+        out(&match position {
+            _ if is_alone => text,
+            0 => format!("generation {generation}:\n{text}"),
+            _ => format!("generation {generation} (draining):\n{text}"),
+        });
     }
     Ok(())
 }
@@ -165,18 +188,20 @@ fn each_generation_json(
     client: &AdminClient,
     mut ask: impl FnMut(&AdminClient) -> Result<Bytes, ClientError>,
 ) -> Result<(), ClientError> {
-    let generations = client.generations()?;
-    let Some((youngest, older)) = generations.split_first() else {
+    let read = |client: &AdminClient| client.read::<Map<String, Value>>(&ask(client)?);
+    let responses = of_each_generation(client, read)?.into_iter();
+    let mut entries = responses.map(|(client, response)| {
+        let entry = response.unwrap_or_else(|failure| {
+            Map::from_iter([("error".to_owned(), failure.to_string().into())])
+        });
+        (client.generation, entry)
+    });
+    let Some((_, mut document)) = entries.next() else {
         return Ok(());
     };
-    let mut document: Map<String, Value> = client.read(&ask(youngest)?)?;
     if client.generation.is_none() {
-        let older = older.iter().map(|client| {
-            let response = ask(client).and_then(|response| client.read(&response));
-            let mut entry: Map<String, Value> = response.unwrap_or_else(|failure| {
-                Map::from_iter([("error".to_owned(), failure.to_string().into())])
-            });
-            entry.insert("generation".to_owned(), client.generation.into());
+        let older = entries.map(|(generation, mut entry)| {
+            entry.insert("generation".to_owned(), generation.into());
             Value::Object(entry)
         });
         document.insert("older_generations".to_owned(), older.collect());

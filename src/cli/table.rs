@@ -144,11 +144,25 @@ const LEAST_CUT: usize = 12;
 /// The space between two columns.
 const GAP: &str = "  ";
 
-/// A column as shown: its position, and its width.
+/// A column as shown.
 #[derive(Debug, Clone, Copy)]
 struct FittedColumn {
+    column: Column,
+    /// Its position in the rows.
     at: usize,
+    /// The width of its longest text.
+    natural: usize,
     width: usize,
+}
+
+impl FittedColumn {
+    /// When it is left out; never if that is 0.
+    fn turn(&self) -> u8 {
+        match self.column.narrowing {
+            Narrowing::Dropped(turn) => turn,
+            _ => 0,
+        }
+    }
 }
 
 /// Rows under a header, without trailing space; nothing if there are no rows. On a terminal that is too narrow,
@@ -165,18 +179,22 @@ pub(super) fn table(columns: &[Column], rows: &[Vec<Cell>], screen: Screen) -> S
     };
     let header: Vec<Cell> = columns.iter().enumerate().map(title).collect();
     let all: Vec<&Vec<Cell>> = std::iter::once(&header).chain(rows).collect();
-    let natural = |at: usize| {
+    let unfitted = |(at, column): (usize, &Column)| {
         let cells = all.iter().filter_map(|row| row.get(at));
-        cells
-            .map(|cell| width(&cell.text))
-            .max()
-            .unwrap_or_default()
+        let natural = cells.map(|cell| width(&cell.text)).max();
+        let natural = natural.unwrap_or_default();
+        FittedColumn {
+            column: *column,
+            at,
+            natural,
+            width: column.enough(natural),
+        }
     };
-    let natural: Vec<usize> = (0..columns.len()).map(natural).collect();
+    let unfitted = columns.iter().enumerate().map(unfitted).collect();
     let limit = screen.size.map_or(usize::MAX, |size| size.columns);
-    let fitted = fit(columns, &natural, limit);
+    let fitted = fit(unfitted, limit);
     all.iter()
-        .map(|row| lines(row, columns, &fitted, screen.colour))
+        .map(|row| lines(row, &fitted, screen.colour))
         .collect()
 }
 
@@ -184,40 +202,29 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// The columns that `limit` characters have room for, and their widths.
-fn fit(columns: &[Column], natural: &[usize], limit: usize) -> Vec<FittedColumn> {
-    let fitted = columns.iter().zip(natural).enumerate();
-    let mut fitted: Vec<FittedColumn> = fitted
-        .map(|(at, (column, natural))| FittedColumn {
-            at,
-            width: column.enough(*natural),
-        })
-        .collect();
+/// The columns that `limit` characters have room for, with the widths that they get.
+fn fit(mut fitted: Vec<FittedColumn>, limit: usize) -> Vec<FittedColumn> {
     let total = |fitted: &[FittedColumn]| {
         let widths: usize = fitted.iter().map(|it| it.width).sum();
         widths + GAP.len() * fitted.len().saturating_sub(1)
     };
-    let turn = |it: &FittedColumn| match columns.get(it.at).map(|column| column.narrowing) {
-        Some(Narrowing::Dropped(turn)) => turn,
-        _ => 0,
-    };
+    let first = |fitted: &[FittedColumn]| fitted.iter().map(FittedColumn::turn).max();
     while total(&fitted) > limit
-        && let Some(first) = fitted.iter().map(turn).max().filter(|turn| *turn > 0)
+        && let Some(first) = first(&fitted).filter(|turn| *turn > 0)
     {
-        fitted.retain(|it| turn(it) != first);
+        fitted.retain(|it| it.turn() != first);
     }
     // What is left goes to the columns of long texts, one after the other.
     let mut room = limit.saturating_sub(total(&fitted));
     for it in &mut fitted {
-        let wish = natural.get(it.at).map_or(0, |natural| natural - it.width);
-        let more = wish.min(room);
+        let more = (it.natural - it.width).min(room);
         it.width += more;
         room -= more;
     }
     // Nothing else helps: the widest texts are cut, but no title.
     while total(&fitted) > limit {
-        let title = |it: &FittedColumn| columns.get(it.at).map_or(0, |it| it.title.len());
-        let widest = fitted.iter_mut().filter(|it| it.width > title(it));
+        let narrowable = |it: &&mut FittedColumn| it.width > it.column.title.len();
+        let widest = fitted.iter_mut().filter(narrowable);
         let Some(widest) = widest.max_by_key(|it| it.width) else {
             break;
         };
@@ -227,12 +234,11 @@ fn fit(columns: &[Column], natural: &[usize], limit: usize) -> Vec<FittedColumn>
 }
 
 /// A row, which takes several lines if a text is wrapped.
-fn lines(row: &[Cell], columns: &[Column], fitted: &[FittedColumn], colour: bool) -> String {
+fn lines(row: &[Cell], fitted: &[FittedColumn], colour: bool) -> String {
     let pieces = |it: &FittedColumn| {
         let cell = row.get(it.at)?;
-        let narrowing = columns.get(it.at).map(|column| column.narrowing);
-        let pieces = match narrowing {
-            Some(Narrowing::Wrapped) => wrapped(&cell.text, it.width),
+        let pieces = match it.column.narrowing {
+            Narrowing::Wrapped => wrapped(&cell.text, it.width),
             _ => vec![cut(&cell.text, it.width)],
         };
         Some((cell, pieces))

@@ -49,8 +49,8 @@ pub struct Job {
     pub number: u64,
     /// Which tunnels it closes, in words.
     pub description: String,
-    /// The reason that its tunnels end with.
-    pub ended: Ended,
+    /// The reason that its tunnels end with, and what their Close frames say.
+    pub words: CloseMessage,
     /// Tunnels that it was started for.
     pub tunnels: usize,
     /// Tunnels processed so far.
@@ -158,7 +158,7 @@ impl Jobs {
         let job = Arc::new(Job {
             number: inner.begun,
             description: closing.description.clone(),
-            ended: closing.words.ended,
+            words: closing.words.clone(),
             tunnels: chosen.len(),
             done: AtomicUsize::new(0),
             closed: AtomicUsize::new(0),
@@ -202,7 +202,7 @@ impl Jobs {
         let mut left = BTreeMap::new();
         for job in self.running() {
             let tunnels = job.tunnels.saturating_sub(job.done());
-            *left.entry(job.ended.token()).or_default() += tunnels;
+            *left.entry(job.words.ended.token()).or_default() += tunnels;
         }
         left
     }

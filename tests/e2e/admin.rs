@@ -1,6 +1,6 @@
 //! What the admin interface shows of a running process.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::{Echo, Endpoint};
@@ -165,19 +165,15 @@ async fn explain_shows_what_would_happen_to_a_request() {
         "[listener.main]\nbind = [\"127.0.0.1:0\"]\n\
          [[route]]\nname = \"acme\"\npath_prefix = \"/chat\"\nheaders = {{ x-tenant = \"acme\" }}\nupstream = \"main\"\n\
          [[route]]\nname = \"chat\"\npath_prefix = \"/chat\"\nrewrite = {{ strip_prefix = \"/chat\" }}\n\
-         host = \"chat.internal\"\n\
+         host = \"chat.internal\"\nallow = [\"192.0.2.0/24\", \"unix:\"]\ndeny = [\"192.0.2.66\"]\n\
          origins = [\"https://chat.example.com\"]\nupstream = \"main\"\n\
          [upstream.main]\nendpoints = [\"{}\"]\n",
         echo.address
     );
     let (proxy, operator) = Operator::start(&config).await;
-    let explain = |question: Value| {
-        let operator = &operator;
-        async move { operator.post("/v1/explain", &question).await.1 }
-    };
     let port = proxy.address().port();
     let url = format!("ws://a.example:{port}/chat/room?x=1");
-    let explained = explain(json!({ "url": url })).await;
+    let explained = operator.explain(json!({ "url": url })).await;
     assert_eq!(
         (&explained["route"], &explained["endpoint_path"]),
         (&json!("chat"), &json!("/room?x=1"))
@@ -194,13 +190,16 @@ async fn explain_shows_what_would_happen_to_a_request() {
             .unwrap()
             .contains("x-tenant")
     );
-    let explained = explain(json!({ "url": url, "headers": { "x-tenant": "acme" } })).await;
+    let explained = operator
+        .explain(json!({ "url": url, "headers": { "x-tenant": "acme" } }))
+        .await;
     assert_eq!(
         (&explained["route"], &explained["endpoint_path"]),
         (&json!("acme"), &json!("/chat/room?x=1"))
     );
-    let explained =
-        explain(json!({ "url": url, "headers": { "origin": "https://evil.example" } })).await;
+    let explained = operator
+        .explain(json!({ "url": url, "headers": { "origin": "https://evil.example" } }))
+        .await;
     assert_eq!(
         (
             &explained["response"]["reason"],
@@ -209,8 +208,20 @@ async fn explain_shows_what_would_happen_to_a_request() {
         (&json!("origin-denied"), &json!(403))
     );
     assert_eq!(explained["origins"], json!(["https://chat.example.com"]));
+    assert_eq!(
+        (&explained["allow"], &explained["deny"]),
+        (&json!(["192.0.2.0/24", "unix:"]), &json!(["192.0.2.66"]))
+    );
+    let printed = operator
+        .run(&["explain", &url, "--client", "192.0.2.66"])
+        .await;
+    let lines = "allow     192.0.2.0/24, unix:\n\
+                 deny      192.0.2.66\n\
+                 origins   https://chat.example.com\n\
+                 response  403 address-denied: ";
+    assert!(printed.out.contains(lines), "{}", printed.out);
     let other = format!("ws://a.example:{port}/other");
-    let explained = explain(json!({ "url": other })).await;
+    let explained = operator.explain(json!({ "url": other })).await;
     assert_eq!(explained["response"]["reason"], "no-route");
     // None of these requests has reached the endpoint or a counter.
     assert_eq!(echo.served(), 0);
@@ -268,7 +279,7 @@ async fn explain_tells_certificates_on_different_listeners_apart() {
     let explained = |scheme: &str, listener: &str, path: &str| {
         let (operator, port) = (&operator, proxy.address_of(listener).port());
         let url = format!("{scheme}://chat.example.com:{port}/{path}");
-        async move { operator.post("/v1/explain", &json!({ "url": url })).await.1 }
+        async move { operator.explain(json!({ "url": url })).await }
     };
     let secure = explained("wss", "secure", "").await;
     assert_eq!(

@@ -1,6 +1,5 @@
 //! The commands that manage a running process.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::Stdio;
 
@@ -14,7 +13,7 @@ use crate::harness::frames::frame;
 use crate::harness::operator::{ADMIN, Operator, Printed, command};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
-use crate::harness::within;
+use crate::harness::{not_run, within};
 
 /// The cells of the row with `word`.
 fn row<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
@@ -426,6 +425,12 @@ async fn mistakes_are_explained_in_plain_words() {
             "use a number from 0.1 to",
         ),
         (&["close", "--stop", "x"], 2, "use a whole number"),
+        (&["drain"], 2, "<ENDPOINT|--listener <NAME>>"),
+        (
+            &["undrain", "a", "--listener", "b"],
+            2,
+            "cannot be used with",
+        ),
         (&["weight", "a", "-1"], 2, "use a whole number"),
         (&["tunnels", "--limit", "x"], 2, "use a whole number"),
         (&["status", "--generation", "x"], 2, "use a whole number"),
@@ -481,7 +486,8 @@ async fn a_job_is_shown_in_words_and_as_json() {
     let closing: Value = serde_json::from_str(&printed.out).unwrap();
     assert_eq!(closing["job"]["description"], "tunnels of route main");
     let printed = operator.run(&["status"]).await;
-    let line = "job 1: 0 of 1 tunnels processed, closing as killed: tunnels of route main\n";
+    let line =
+        "job 1: 0 of 1 tunnels processed, closing with 1012 (drain): tunnels of route main\n";
     assert!(printed.out.contains(line), "{}", printed.out);
     let printed = operator.run(&["status", "--json"]).await;
     let status: Value = serde_json::from_str(&printed.out).unwrap();
@@ -489,6 +495,10 @@ async fn a_job_is_shown_in_words_and_as_json() {
     let printed = operator.run(&["close", "--stop", "1", "--json"]).await;
     let stopped: Value = serde_json::from_str(&printed.out).unwrap();
     assert_eq!(stopped["description"], "tunnels of route main");
+    let printed = operator.run(&words[..6]).await;
+    let line = "closing 1 tunnel with 1012 over 1h as job 2; `tidegate status` shows its progress, \
+                `tidegate close --stop 2` stops it\n";
+    assert_eq!(printed.out, line);
 }
 
 #[tokio::test]
@@ -517,9 +527,7 @@ async fn in_terminal(operator: &Operator, words: &str, columns: u32) -> Option<S
     match within("a command in a terminal", command.output()).await {
         Ok(done) => Some(String::from_utf8(done.stdout).unwrap().replace('\r', "")),
         Err(error) => {
-            // Not eprintln!: the output of a test that passes is captured and not shown.
-            let line = format!("a test in a terminal NOT RUN: script: {error}\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            not_run("a test in a terminal", &format!("script: {error}"));
             None
         }
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::harness::certificates::Authority;
 use crate::harness::endpoint::Echo;
 use crate::harness::frames::{close, close_payload, frame};
-use crate::harness::operator::{ADMIN, Operator};
+use crate::harness::operator::{Operator, upgradable};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::talking_clients::TalkingClients;
 use crate::harness::wire::HANDSHAKE;
@@ -24,9 +24,8 @@ async fn upgrade(operator: &Operator) -> Value {
 
 /// A configuration with these settings of upgrades.
 fn with(upgrade: &str, rest: &str) -> String {
-    format!(
-        "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade = {{ settle = \"200ms\", {upgrade} }}\n{ADMIN}{rest}"
-    )
+    let server = format!("upgrade = {{ settle = \"200ms\", {upgrade} }}");
+    upgradable(&server, rest)
 }
 
 #[tokio::test]
@@ -369,6 +368,30 @@ async fn older_generations_are_listed_and_managed_through_the_serving_one() {
     }
     let status = operator.get("/v1/status").await;
     assert_eq!(status["generations"].as_array().unwrap().len(), 3);
+}
+
+/// Its tunnels keep the names of the configuration that they were opened with.
+#[tokio::test]
+async fn a_name_that_only_an_older_generation_knows_selects_its_tunnels() {
+    let echo = Echo::start("echo").await;
+    let config = with("drain = \"off\"", &simple(&[echo.address]));
+    let (proxy, operator) = Operator::start_whole(&config).await;
+    let mut old = proxy.tunnel().await;
+    proxy.rewrite(&config.replace("name = \"main\"", "name = \"renamed\""));
+    upgrade(&operator).await;
+    proxy.successor(1).await;
+    let printed = operator
+        .run(&["close", "--route", "neither", "--yes"])
+        .await;
+    assert_eq!((&*printed.out, printed.code), ("", 7));
+    let printed = operator.run(&["close", "--route", "main", "--yes"]).await;
+    let expected = "generation 2:\n\
+                    error: there is no route `main`; known: renamed\n\
+                    generation 1 (draining):\n\
+                    closed 1 of 1 tunnel with 1012\n";
+    assert_eq!((&*printed.out, printed.code), (expected, 0));
+    let bytes = old.exactly(2 + 2 + 5).await;
+    assert_eq!(close_payload(&bytes), close(1012, "drain"));
 }
 
 #[tokio::test]

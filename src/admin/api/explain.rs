@@ -1,6 +1,7 @@
 //! What would happen to a request: which route matches and why others do not, whether the route
 //! accepts the request, and where it would go. Nothing is sent anywhere.
 
+mod admission;
 mod explained_split;
 mod own_response;
 mod receiver;
@@ -9,7 +10,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::ORIGIN;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use schemars::JsonSchema;
@@ -23,7 +23,6 @@ use crate::admin::error::ApiError;
 use crate::admin::view::{ListenerState, View};
 use crate::config::model::{LeadsTo, PlainHttp, Redirect};
 use crate::displace::live_tunnels::LiveTunnels;
-use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::edit::{self, TemplateValues};
 use crate::protocol::handshake::{Handshake, Intent};
 use crate::protocol::rejection::Rejection;
@@ -79,6 +78,12 @@ pub struct ExplainResponse {
     /// The number of further routes that do not get the request.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_routes: usize,
+    /// The client addresses that the route allows; any if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// The client addresses that the route denies, even if it allows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
     /// The origins that the route allows; any if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<String>,
@@ -155,6 +160,8 @@ pub fn explain(view: &View, question: &ExplainRequest) -> Result<ExplainResponse
         route: None,
         other_routes: Vec::new(),
         more_routes: 0,
+        allow: Vec::new(),
+        deny: Vec::new(),
         origins: Vec::new(),
         response: None,
         depends_on: Vec::new(),
@@ -247,24 +254,7 @@ impl Visit<'_> {
         let Some(route) = self.route(&target, handshake.as_ref(), explained)? else {
             return self.no_route(handshake.is_some(), &target, explained);
         };
-        let subject = AccessSubject {
-            address: self.question.client,
-            is_known: true,
-            has_certificate: self.question.certificate,
-            is_handshake: handshake.is_some(),
-        };
-        let mut wanted = route.settings.access.clone();
-        if self.question.client.is_none() && !(wanted.allow.is_empty() && wanted.deny.is_empty()) {
-            let depends = "the client's address; set `client`".to_owned();
-            explained.depends_on.push(depends);
-            (wanted.allow, wanted.deny) = Default::default();
-        }
-        explained.origins = wanted.origins.iter().map(ToString::to_string).collect();
-        if !wanted.origins.is_empty() && !parts.headers.contains_key(ORIGIN) {
-            let depends = "the header `Origin`, which browsers send; set it".to_owned();
-            explained.depends_on.push(depends);
-        }
-        access::check(&wanted, subject, &parts.headers)?;
+        self.admit(&route.settings.access, handshake.is_some(), explained)?;
         match &route.settings.leads_to {
             LeadsTo::Upstream(_) | LeadsTo::Split(_) => {}
             LeadsTo::Redirect(_) if handshake.is_some() => return Err(Rejection::RedirectOnly),
@@ -279,7 +269,7 @@ impl Visit<'_> {
             LeadsTo::Respond(respond) => {
                 explained.response = Some(OwnResponse::of_route(
                     respond,
-                    self.view.process.readiness(),
+                    self.view.shared.process.readiness(),
                 ));
                 return Ok(());
             }

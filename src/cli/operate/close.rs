@@ -84,7 +84,7 @@ pub(super) fn close(verb: CloseArgs) -> Result<(), ClientError> {
         code,
         reason,
     };
-    // Older generations may be of a version with other defaults.
+    // `--help` names the defaults of this version. The process that is asked may have others.
     let close = close.with_defaults();
     if client.json {
         return each_generation_json(&client, |client| {

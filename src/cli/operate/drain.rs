@@ -1,6 +1,6 @@
 //! `tidegate drain`, `undrain` and `weight`.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate::admin::api::endpoints::{EndpointChangeResponse, EndpointRequest, WeightRequest};
@@ -15,15 +15,16 @@ use crate::cli::table::harmless;
 
 /// An endpoint or a listener to drain or put back.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("target").required(true).args(["endpoint", "listener"])))]
 pub(in crate::cli) struct DrainArgs {
     /// Address of the endpoint, as shown by `tidegate status`
-    #[arg(value_name = "ENDPOINT", required_unless_present = "listener")]
+    #[arg(value_name = "ENDPOINT")]
     endpoint: Option<String>,
     /// Upstream of the endpoint; only needed if several upstreams have an endpoint at this address
     #[arg(long, value_name = "NAME", requires = "endpoint")]
     upstream: Option<String>,
     /// Name of a listener, instead of an endpoint
-    #[arg(long, value_name = "NAME", conflicts_with = "endpoint")]
+    #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     #[command(flatten)]
     client: AdminClient,
@@ -123,8 +124,7 @@ fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), C
     out(&older);
     if endpoint.tunnels > 0 {
         out(&format!(
-            "to close them: tidegate close --upstream {upstream} --endpoint {} \
-             --reason drain --rate 50 --yes\n",
+            "to close them: tidegate close --upstream {upstream} --endpoint {} --rate 50 --yes\n",
             quoted(&name)
         ));
     }
@@ -146,7 +146,7 @@ fn drain_listener(
     ));
     if tunnels > 0 {
         out(&format!(
-            "to close them: tidegate close --listener {} --reason drain --rate 50 --yes\n",
+            "to close them: tidegate close --listener {} --rate 50 --yes\n",
             quoted(&name)
         ));
     }

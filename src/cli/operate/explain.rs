@@ -78,8 +78,14 @@ fn shown(explained: &ExplainResponse) -> String {
     if explained.more_routes > 0 {
         lines.push(format!("          nor {} others", explained.more_routes));
     }
-    if !explained.origins.is_empty() {
-        lines.push(format!("origins   {}", explained.origins.join(", ")));
+    for (title, names) in [
+        ("allow", &explained.allow),
+        ("deny", &explained.deny),
+        ("origins", &explained.origins),
+    ] {
+        if !names.is_empty() {
+            lines.push(format!("{title:<10}{}", names.join(", ")));
+        }
     }
     if let Some(response) = &explained.response {
         lines.push(format!(

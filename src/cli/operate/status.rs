@@ -215,12 +215,16 @@ fn in_progress(status: &StatusInfo) -> Vec<String> {
 /// A line for each close job, and for each listener, route or endpoint that was removed while it had tunnels.
 fn closing(jobs: &[JobInfo], displaced: &[DisplacedInfo]) -> Vec<String> {
     let job = |job: &JobInfo| {
+        // An older generation may report the token alone.
+        let with = match (job.code, &job.close_reason) {
+            (Some(code), Some(reason)) => format!("with {code} ({})", harmless(reason)),
+            _ => format!("as {}", harmless(&job.reason)),
+        };
         format!(
-            "job {}: {} of {} tunnels processed, closing as {}: {}",
+            "job {}: {} of {} tunnels processed, closing {with}: {}",
             job.job,
             job.done,
             job.tunnels,
-            job.reason,
             harmless(&job.description)
         )
     };

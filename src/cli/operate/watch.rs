@@ -60,14 +60,14 @@ pub(super) fn watch(
     in_place: bool,
     mut shown: impl FnMut(Screen) -> Result<String, ClientError>,
 ) -> Result<(), ClientError> {
-    let mut output = Ok(shown(Screen::of_output())?);
+    let mut screen = Screen::of_output();
+    let mut output = Ok(shown(screen)?);
     let mut page = WatchedPage {
         latest: String::new(),
         at: SystemTime::now(),
     };
     loop {
-        let size = Screen::of_output().size.filter(|_| in_place);
-        let text = match (output, size) {
+        let text = match (output, screen.size.filter(|_| in_place)) {
             (Ok(text), None) => text,
             (Err(failure), None) => {
                 err(&in_lines(&failure));
@@ -79,7 +79,9 @@ pub(super) fn watch(
             return Ok(());
         }
         thread::sleep(interval);
-        output = shown(Screen::of_output());
+        // The terminal may have another size now.
+        screen = Screen::of_output();
+        output = shown(screen);
     }
 }
 

@@ -51,6 +51,11 @@ impl Nets {
         self.0.is_empty()
     }
 
+    /// The networks.
+    pub fn iter(&self) -> std::slice::Iter<'_, Net> {
+        self.0.iter()
+    }
+
     /// Whether one of them contains `address`; `None` stands for a peer on a unix socket.
     pub fn contain(&self, address: Option<IpAddr>) -> bool {
         // An IPv4-mapped IPv6 address is the same address (RFC 4291 section 2.5.5.2).

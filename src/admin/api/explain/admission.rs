@@ -1,0 +1,43 @@
+//! Whether the route admits the client: by its address, its certificate and its origin.
+
+use http::header::ORIGIN;
+
+use super::{ExplainResponse, Visit};
+use crate::config::model::{Access, Nets};
+use crate::protocol::access::{self, AccessSubject};
+use crate::protocol::rejection::Rejection;
+
+impl Visit<'_> {
+    /// Checks what is known of the client, and notes what else the route wants to know.
+    pub(super) fn admit(
+        &self,
+        access: &Access,
+        is_handshake: bool,
+        explained: &mut ExplainResponse,
+    ) -> Result<(), Rejection> {
+        let mut wanted = access.clone();
+        explained.allow = in_words(&wanted.allow);
+        explained.deny = in_words(&wanted.deny);
+        if self.question.client.is_none() && !(wanted.allow.is_empty() && wanted.deny.is_empty()) {
+            let depends = "the client's address; set `client` (--client)".to_owned();
+            explained.depends_on.push(depends);
+            (wanted.allow, wanted.deny) = Default::default();
+        }
+        explained.origins = wanted.origins.iter().map(ToString::to_string).collect();
+        if !wanted.origins.is_empty() && !self.parts.headers.contains_key(ORIGIN) {
+            let depends = "the header `Origin`, which browsers send; set it".to_owned();
+            explained.depends_on.push(depends);
+        }
+        let subject = AccessSubject {
+            address: self.question.client,
+            is_known: true,
+            has_certificate: self.question.certificate,
+            is_handshake,
+        };
+        access::check(&wanted, subject, &self.parts.headers)
+    }
+}
+
+fn in_words(nets: &Nets) -> Vec<String> {
+    nets.iter().map(ToString::to_string).collect()
+}
