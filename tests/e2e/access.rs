@@ -1,7 +1,6 @@
 //! Access by client address and by origin, and the trust in forwarded addresses.
 
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::proxy::{Proxy, settings};
@@ -236,9 +235,7 @@ async fn allow_and_deny_apply_to_the_trusted_client_address() {
     }
     endpoint.stays_quiet().await;
     // The same claim from an untrusted address is ignored.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-    let mut client = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+    let mut client = proxy.connect_from("127.0.0.2", "main").await;
     client
         .send(handshake_with("X-Forwarded-For: 192.0.2.1\r\n"))
         .await;

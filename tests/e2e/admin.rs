@@ -294,11 +294,11 @@ async fn explain_tells_certificates_on_different_listeners_apart() {
     let plain = explained("http", "main", "x").await;
     assert_eq!(plain["response"]["text"], "https://chat.example.com/x");
     // A scheme that no listener of this port has is not one of another listener.
-    let wrong = explained("wss", "main", "").await;
-    let lacks = format!(
-        "the listener of port {} does not use TLS",
-        proxy.address().port()
-    );
+    let port = proxy.address().port();
+    let request = json!({ "url": format!("wss://chat.example.com:{port}/") });
+    let (status, wrong) = operator.post("/v1/explain", &request).await;
+    assert_eq!(status, 409);
+    let lacks = format!("the listener of port {port} does not use TLS");
     let error = wrong["error"].as_str().unwrap();
     assert!(error.starts_with(&lacks), "{wrong}");
     let certificates = operator.get("/v1/status").await["certificates"].clone();

@@ -1,13 +1,13 @@
 //! The admin socket that no configuration names: where the process puts it, and which one commands use.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+use crate::harness::not_run;
 use crate::harness::proxy::simple;
 
 /// A user without any rights.
@@ -58,9 +58,7 @@ fn run_in(folder: &TempDir, unshare: &[&str], mount: &str, script: &str) -> Opti
     match shell(&format!("{mount} /run")) {
         Ok(done) if done.status.success() => {}
         refused => {
-            // Not eprintln!: the output of a test that passes is captured and not shown.
-            let line = format!("a test of the admin socket NOT RUN: {refused:?}\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            not_run("a test of the admin socket", &format!("{refused:?}"));
             return None;
         }
     }
@@ -132,8 +130,7 @@ fn without_any_place_a_warning_has_the_remedy_and_commands_name_the_places() {
 #[test]
 fn commands_talk_only_to_a_process_of_root_or_of_their_user() {
     if !rustix::process::geteuid().is_root() {
-        let line = "a test of the owner of the admin socket NOT RUN: it needs root\n";
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        not_run("a test of the owner of the admin socket", "it needs root");
         return;
     }
     let start = format!("AS='setpriv --reuid 65534 --regid 65534 --clear-groups'\n{START}");

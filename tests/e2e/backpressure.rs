@@ -4,7 +4,7 @@
 use crate::harness::endpoint::Endpoint;
 use crate::harness::frames::{Random, frame};
 use crate::harness::proxy::{Proxy, simple};
-use crate::harness::wire::{HANDSHAKE, Wire};
+use crate::harness::wire::Wire;
 
 /// The messages of a sender that is never stopped: 1 GiB.
 const MESSAGES: usize = 1024;
@@ -31,15 +31,6 @@ fn message() -> Vec<u8> {
 fn grew_at_most(proxy: &Proxy, before: usize, most: usize) {
     let grown = proxy.resident_kib().saturating_sub(before);
     assert!(grown < most + SLACK_KIB, "{grown} KiB");
-}
-
-/// Both ends of a tunnel.
-async fn open(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
-    let mut client = proxy.connect().await;
-    client.send(HANDSHAKE).await;
-    let wire = endpoint.tunnel().await;
-    assert_eq!(client.head().await.status(), 101);
-    (client, wire)
 }
 
 /// Both ends of a request with a body of 1 GiB: the sender, and the reader.
@@ -103,7 +94,7 @@ async fn stall_and_go_on(
 async fn a_gibibyte_waits_for_a_client_that_does_not_read() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
-    let (client, wire) = open(&proxy, &endpoint).await;
+    let (client, wire) = proxy.tunnel_to(&endpoint).await;
     stall_and_go_on(&proxy, TUNNEL_KIB, MESSAGES, (wire, client)).await;
 }
 
@@ -111,7 +102,7 @@ async fn a_gibibyte_waits_for_a_client_that_does_not_read() {
 async fn a_gibibyte_waits_for_an_endpoint_that_does_not_read() {
     let endpoint = Endpoint::bind().await;
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
-    let (client, wire) = open(&proxy, &endpoint).await;
+    let (client, wire) = proxy.tunnel_to(&endpoint).await;
     stall_and_go_on(&proxy, TUNNEL_KIB, SOME, (client, wire)).await;
 }
 
@@ -122,7 +113,7 @@ async fn a_hundred_stalled_readers_stall_their_endpoints_and_cost_no_memory() {
     let proxy = Proxy::start(&simple(&[endpoint.address])).await;
     let mut tunnels = Vec::new();
     for _ in 0..100 {
-        tunnels.push(open(&proxy, &endpoint).await);
+        tunnels.push(proxy.tunnel_to(&endpoint).await);
     }
     let before = proxy.resident_kib();
     let message = message();

@@ -173,7 +173,6 @@ async fn keepalive_is_on_by_default_on_both_sides_and_can_be_turned_off_by_a_rel
     }
 }
 
-/// An upstream without the limits that would free it as well, but only after a while.
 /// The new process sets its own on the sockets, which are those of the old one.
 #[tokio::test]
 async fn a_failed_upgrade_leaves_the_keepalive_of_clients_as_it_was() {
@@ -196,6 +195,7 @@ async fn a_failed_upgrade_leaves_the_keepalive_of_clients_as_it_was() {
     until("the timer", || timers(port, true) == ["02"]).await;
 }
 
+/// An upstream without the limits that would free it as well, but only after a while.
 const UNLIMITED: &str = "timeouts = { response = \"1h\" }\nkeepalive = \"off\"\n";
 
 /// Waits until no endpoint has anything in flight.

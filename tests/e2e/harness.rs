@@ -15,6 +15,7 @@ pub(crate) mod proxy;
 pub(crate) mod scrape;
 pub(crate) mod wire;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 /// The time after which a wait fails the test. No test measures it.
@@ -35,6 +36,12 @@ pub(crate) fn free_address() -> std::net::SocketAddr {
     };
     ports.nth((skip + number) % 19_000);
     ports.find_map(free).unwrap()
+}
+
+/// Says that a test did not run because it cannot here.
+pub(crate) fn not_run(test: &str, why: &str) {
+    // Not eprintln!: the output of a test that passes is captured and not shown.
+    let _ = writeln!(std::io::stderr(), "{test} NOT RUN: {}", why.trim());
 }
 
 /// Waits for `future`, and fails the test after a minute: `what` has not happened.

@@ -1,22 +1,12 @@
 //! Limits for clients, and the responses when they are exceeded.
 
 use serde_json::json;
-use tokio::net::TcpSocket;
 
 use crate::harness::endpoint::{Echo, Endpoint};
 use crate::harness::operator::{ADMIN, Operator};
 use crate::harness::proxy::{Proxy, settings, simple};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire, handshake_with};
-
-/// A connection from another address of this machine.
-async fn from(address: &str, proxy: &Proxy) -> Wire {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket
-        .bind(format!("{address}:0").parse().unwrap())
-        .unwrap();
-    Wire::tcp(socket.connect(proxy.address()).await.unwrap())
-}
 
 /// The status of a handshake with these fields, and the reason of its refusal.
 async fn handshake(wire: &mut Wire, fields: &str) -> (u16, Option<String>) {
@@ -69,14 +59,14 @@ async fn an_address_has_a_maximum_of_connections_and_others_their_own() {
     let echo = Echo::start("echo").await;
     let limits = "limits.connections_per_ip = 1\ntrusted_proxies = [\"127.0.0.9\"]";
     let proxy = Proxy::start(&settings(&[echo.address], limits, "")).await;
-    let mut first = from("127.0.0.1", &proxy).await;
+    let mut first = proxy.connect_from("127.0.0.1", "main").await;
     assert_eq!(handshake(&mut first, "").await, AGREED);
-    from("127.0.0.1", &proxy).await.closed().await;
-    let mut other = from("127.0.0.2", &proxy).await;
+    proxy.connect_from("127.0.0.1", "main").await.closed().await;
+    let mut other = proxy.connect_from("127.0.0.2", "main").await;
     assert_eq!(handshake(&mut other, "").await, AGREED);
     // The limit does not apply to a trusted proxy, which has many clients.
     for _ in 0..3 {
-        let mut many = from("127.0.0.9", &proxy).await;
+        let mut many = proxy.connect_from("127.0.0.9", "main").await;
         assert_eq!(handshake(&mut many, "").await, AGREED);
     }
     drop(first);
@@ -88,7 +78,7 @@ async fn an_address_has_a_maximum_of_connections_and_others_their_own() {
         })
     })
     .await;
-    let mut again = from("127.0.0.1", &proxy).await;
+    let mut again = proxy.connect_from("127.0.0.1", "main").await;
     assert_eq!(handshake(&mut again, "").await, AGREED);
 }
 
@@ -99,10 +89,10 @@ async fn handshakes_of_an_address_keep_to_a_rate() {
         trusted_proxies = [\"127.0.0.9\"]";
     let proxy = Proxy::start(&settings(&[echo.address], limits, "")).await;
     for expected in [AGREED, AGREED, refused(429, "address-rate")] {
-        let mut wire = from("127.0.0.1", &proxy).await;
+        let mut wire = proxy.connect_from("127.0.0.1", "main").await;
         assert_eq!(handshake(&mut wire, "").await, expected);
     }
-    let mut other = from("127.0.0.2", &proxy).await;
+    let mut other = proxy.connect_from("127.0.0.2", "main").await;
     assert_eq!(handshake(&mut other, "").await, AGREED);
     // The limits use the trusted client address.
     for (client, expected) in [
@@ -114,12 +104,12 @@ async fn handshakes_of_an_address_keep_to_a_rate() {
         ("2001:db8::2", AGREED),
         ("2001:db8::3", refused(429, "address-rate")),
     ] {
-        let mut wire = from("127.0.0.9", &proxy).await;
+        let mut wire = proxy.connect_from("127.0.0.9", "main").await;
         let fields = format!("X-Forwarded-For: {client}\r\n");
         assert_eq!(handshake(&mut wire, &fields).await, expected, "{client}");
     }
     // Plain requests do not count as handshakes, and the connection can still be used.
-    let mut wire = from("127.0.0.1", &proxy).await;
+    let mut wire = proxy.connect_from("127.0.0.1", "main").await;
     for _ in 0..2 {
         assert_eq!(handshake(&mut wire, "").await, refused(429, "address-rate"));
     }
@@ -317,10 +307,8 @@ async fn a_limit_of_bodies_is_explained_and_planned() {
     let explain = |url: &'static str| {
         let operator = &operator;
         async move {
-            operator
-                .post("/v1/explain", &json!({ "url": url, "listener": "main" }))
-                .await
-                .1
+            let request = json!({ "url": url, "listener": "main" });
+            operator.explain(request).await
         }
     };
     let plain = explain("http://a/upload").await;
@@ -371,7 +359,7 @@ async fn requests_that_are_not_valid_count_against_the_rates() {
         ("127.0.0.1", &*bad_version, 426, "address-rate"),
     ] {
         for expected in [seen, seen, 429, 429] {
-            let mut wire = from(address, &proxy).await;
+            let mut wire = proxy.connect_from(address, "main").await;
             wire.send(request).await;
             let (head, _) = wire.reply().await;
             assert_eq!(head.status(), expected, "{request}");
@@ -393,7 +381,7 @@ async fn plain_requests_of_an_address_keep_to_a_rate() {
     let config = settings(&[endpoint.address], limits, route) + served;
     let (proxy, operator) = Operator::start(&config).await;
     let accepted = (204, None);
-    let mut wire = from("127.0.0.1", &proxy).await;
+    let mut wire = proxy.connect_from("127.0.0.1", "main").await;
     // The connection can still be used.
     for expected in [
         accepted.clone(),
@@ -403,7 +391,7 @@ async fn plain_requests_of_an_address_keep_to_a_rate() {
     ] {
         assert_eq!(plain(&mut wire, "").await, expected);
     }
-    let mut other = from("127.0.0.2", &proxy).await;
+    let mut other = proxy.connect_from("127.0.0.2", "main").await;
     assert_eq!(plain(&mut other, "").await, accepted);
     // The limit uses the trusted client address.
     for (client, expected) in [
@@ -415,7 +403,7 @@ async fn plain_requests_of_an_address_keep_to_a_rate() {
         ("2001:db8::2", accepted.clone()),
         ("2001:db8::3", refused(429, "request-rate")),
     ] {
-        let mut wire = from("127.0.0.9", &proxy).await;
+        let mut wire = proxy.connect_from("127.0.0.9", "main").await;
         let fields = format!("X-Forwarded-For: {client}\r\n");
         assert_eq!(plain(&mut wire, &fields).await, expected, "{client}");
     }
@@ -425,7 +413,7 @@ async fn plain_requests_of_an_address_keep_to_a_rate() {
     proxy.rewrite(&(ADMIN.to_owned() + &unrouted));
     assert_eq!(operator.plan().await["listeners"], json!([]));
     proxy.reload(&(ADMIN.to_owned() + &unrouted)).await;
-    let mut wire = from("127.0.0.1", &proxy).await;
+    let mut wire = proxy.connect_from("127.0.0.1", "main").await;
     assert_eq!(plain(&mut wire, "").await, refused(429, "request-rate"));
     // A reload changes the limit, and the counts outlive it.
     let raised = unrouted.replace("burst = 2", "burst = 3");
@@ -437,11 +425,11 @@ async fn plain_requests_of_an_address_keep_to_a_rate() {
         assert_eq!(plain(&mut wire, "").await, expected);
     }
     let asked = |url: &str| json!({ "url": url, "listener": "main" });
-    let (_, explained) = operator.post("/v1/explain", &asked("http://a/x")).await;
+    let explained = operator.explain(asked("http://a/x")).await;
     assert_eq!(
         explained["depends_on"],
         json!(["how often such requests come: the listener limits their rate"])
     );
-    let (_, explained) = operator.post("/v1/explain", &asked("ws://a/chat")).await;
+    let explained = operator.explain(asked("ws://a/chat")).await;
     assert!(explained["depends_on"].is_null());
 }

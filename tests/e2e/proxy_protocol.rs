@@ -1,6 +1,5 @@
 //! The PROXY header: read from connections that must have one, and written to endpoints.
 
-use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 
 use crate::harness::certificates::Authority;
@@ -126,9 +125,7 @@ async fn garbage_and_silence_are_closed_without_an_answer() {
 #[tokio::test]
 async fn only_trusted_proxies_may_send_a_header() {
     let (_endpoint, proxy) = start(REQUIRED).await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-    let mut wire = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+    let mut wire = proxy.connect_from("127.0.0.2", "main").await;
     wire.send(V1).await;
     assert!(wire.rest().await.0.is_empty());
     let refused = proxy.logged("connection refused").await;
@@ -140,9 +137,7 @@ async fn only_trusted_proxies_may_send_a_header() {
 #[tokio::test]
 async fn an_untrusted_peer_that_sends_nothing_is_closed_soon() {
     let (_endpoint, proxy) = start(&format!("{REQUIRED}timeouts.request_header = \"1h\"\n")).await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-    let mut wire = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+    let mut wire = proxy.connect_from("127.0.0.2", "main").await;
     assert!(wire.rest().await.0.is_empty());
     let refused = proxy.logged("connection refused").await;
     let error = refused["error"].as_str().unwrap();
@@ -155,11 +150,9 @@ async fn an_empty_probe_is_counted_and_not_logged() {
     let endpoint = Endpoint::bind().await;
     let config = settings(&[endpoint.address], REQUIRED, "");
     let proxy = Proxy::start(&(METRICS.to_owned() + &config)).await;
-    for from in ["127.0.0.1:0", "127.0.0.2:0"] {
+    for from in ["127.0.0.1", "127.0.0.2"] {
         for with_reset in [false, true] {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.bind(from.parse().unwrap()).unwrap();
-            let mut wire = Wire::tcp(socket.connect(proxy.address()).await.unwrap());
+            let mut wire = proxy.connect_from(from, "main").await;
             if with_reset {
                 wire.reset();
             } else {

@@ -5,15 +5,11 @@ use serde_json::{Value, json};
 
 use crate::harness::endpoint::Echo;
 use crate::harness::frames::{frame, frames};
-use crate::harness::operator::{Operator, write_token};
+use crate::harness::operator::{ADMIN_AND_METRICS, Operator, write_token};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::scrape::Scrape;
 use crate::harness::wire::Wire;
 use crate::harness::{quiet_for, until};
-
-/// Configures the admin interface and metrics.
-const SEEN: &str = "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n\
-                    metrics_bind = \"127.0.0.1:0\"\n";
 
 /// Longer than two evaluations of the balance.
 const TWO_LOOKS: u64 = 4500;
@@ -21,7 +17,7 @@ const TWO_LOOKS: u64 = 4500;
 fn config(endpoints: &[&Echo], rebalance: &str) -> String {
     let addresses: Vec<_> = endpoints.iter().map(|echo| echo.address).collect();
     format!(
-        "{SEEN}{}rebalance = {{ {rebalance} }}\n",
+        "{ADMIN_AND_METRICS}{}rebalance = {{ {rebalance} }}\n",
         simple(&addresses)
     )
 }

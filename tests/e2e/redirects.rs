@@ -73,13 +73,10 @@ async fn plain_requests_go_to_https_and_handshakes_do_not() {
     assert!(head.start().contains("acme-challenge"));
     // Another listener does not redirect, and neither does this one if a proxy in front has ended https.
     for (listener, source, fields) in [
-        ("other", "127.0.0.1:0", ""),
-        ("plain", "127.0.0.2:0", "X-Forwarded-Proto: https\r\n"),
+        ("other", "127.0.0.1", ""),
+        ("plain", "127.0.0.2", "X-Forwarded-Proto: https\r\n"),
     ] {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind(source.parse().unwrap()).unwrap();
-        let address = proxy.address_of(listener);
-        let mut client = Wire::tcp(socket.connect(address).await.unwrap());
+        let mut client = proxy.connect_from(source, listener).await;
         client
             .send(format!(
                 "GET / HTTP/1.1\r\nHost: a.example.com\r\n{fields}\r\n"
@@ -113,7 +110,7 @@ async fn a_route_may_redirect() {
         let answer = answered(&proxy, "main", &get(target)).await;
         assert_eq!(answer, (status, Some(location.to_owned())));
         let url = format!("http://a:{}{target}", proxy.address().port());
-        let explained = operator.post("/v1/explain", &json!({ "url": url })).await.1;
+        let explained = operator.explain(json!({ "url": url })).await;
         assert_eq!(
             explained["response"],
             json!({ "status": status, "reason": "redirect", "text": location })

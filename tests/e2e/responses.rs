@@ -107,7 +107,7 @@ async fn a_response_is_explained_and_a_reload_changes_it() {
     };
     let (proxy, operator) = Operator::start(&config("403")).await;
     let asked = |url: &str| json!({ "url": url, "listener": "main" });
-    let (_, explained) = operator.post("/v1/explain", &asked("ws://a/ws")).await;
+    let explained = operator.explain(asked("ws://a/ws")).await;
     assert_eq!(
         (&explained["route"], &explained["response"]),
         (
@@ -115,7 +115,7 @@ async fn a_response_is_explained_and_a_reload_changes_it() {
             &json!({ "status": 403, "reason": "respond", "text": "closed" })
         )
     );
-    let (_, explained) = operator.post("/v1/explain", &asked("http://a/ready")).await;
+    let explained = operator.explain(asked("http://a/ready")).await;
     assert_eq!(
         explained["response"],
         json!({ "status": 200, "reason": "respond", "text": "ready" })

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
-use crate::harness::operator::{ADMIN, Operator};
+use crate::harness::operator::{ADMIN_AND_METRICS, Operator};
 use crate::harness::proxy::{Proxy, settings};
 use crate::harness::scrape::Scrape;
 
@@ -36,8 +36,8 @@ async fn a_probe_of_a_full_upstream_has_no_result() {
 
 /// A proxy whose only route has these lines.
 async fn start(endpoint: std::net::SocketAddr, route: &str) -> (Proxy, Operator) {
-    let admin = format!("{ADMIN}metrics_bind = \"127.0.0.1:0\"\n");
-    Operator::start_whole(&(admin + &settings(&[endpoint], "", route))).await
+    let config = settings(&[endpoint], "", route);
+    Operator::start_whole(&(ADMIN_AND_METRICS.to_owned() + &config)).await
 }
 
 #[tokio::test]

@@ -244,10 +244,8 @@ async fn a_condition_on_the_kind_of_a_request_is_explained_and_planned() {
         let operator = &operator;
         let url = format!("{scheme}://a:{port}/chat");
         async move {
-            operator
-                .post("/v1/explain", &json!({ "url": url, "listener": "main" }))
-                .await
-                .1
+            let request = json!({ "url": url, "listener": "main" });
+            operator.explain(request).await
         }
     };
     for (scheme, route, other, why) in [

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use crate::harness::endpoint::Echo;
 use crate::harness::frames::{close, close_payload};
-use crate::harness::operator::{ADMIN, Operator, write_token};
+use crate::harness::operator::{Operator, upgradable, write_token};
 use crate::harness::proxy::{Proxy, Signal, kill, simple};
 use crate::harness::wire::Wire;
 use crate::harness::{free_address, until, within};
@@ -14,10 +14,8 @@ use crate::harness::{free_address, until, within};
 const SETTLE: &str = "30s";
 
 fn with(rest: &str) -> String {
-    format!(
-        "[server]\nworkers = 2\nlog.format = \"json\"\nshutdown.grace = \"1s\"\n\
-         upgrade = {{ drain = \"off\", settle = \"{SETTLE}\" }}\n{ADMIN}{rest}"
-    )
+    let upgrade = format!("upgrade = {{ drain = \"off\", settle = \"{SETTLE}\" }}");
+    upgradable(&format!("shutdown.grace = \"1s\"\n{upgrade}"), rest)
 }
 
 /// Starts an upgrade: the pid of the new process, which accepts connections.

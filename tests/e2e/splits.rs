@@ -347,7 +347,7 @@ async fn a_split_is_explained_and_planned() {
     let explain = |headers: Value| {
         let asked = json!({ "url": "ws://a/chat", "listener": "main", "headers": headers });
         let operator = &operator;
-        async move { operator.post("/v1/explain", &asked).await.1 }
+        async move { operator.explain(asked).await }
     };
     let explained = explain(json!({})).await;
     let up = |upstream: &str, weight: u32| json!({ "upstream": upstream, "weight": weight, "state": "up" });

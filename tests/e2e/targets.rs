@@ -138,7 +138,7 @@ async fn no_spelling_leads_past_a_stricter_route() {
     let config = simple(&[endpoint.address]).replace("[upstream", &format!("{route}[upstream"));
     let (proxy, operator) = Operator::start(&config).await;
     let url = format!("ws://a:{}/app%2Fadmin", proxy.address().port());
-    let explained = operator.post("/v1/explain", &json!({ "url": url })).await.1;
+    let explained = operator.explain(json!({ "url": url })).await;
     assert_eq!(explained["response"]["reason"], "encoded-slash");
     // No route gets it, and all are listed.
     let others = explained["other_routes"].as_array().unwrap();

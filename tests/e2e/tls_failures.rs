@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::harness::certificates::Authority;
-use crate::harness::operator::{ADMIN, Operator, write_token};
+use crate::harness::operator::{ADMIN_AND_METRICS, Operator, write_token};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::scrape::Scrape;
 use crate::harness::wire::HANDSHAKE;
@@ -26,11 +26,10 @@ async fn start(settings: &str) -> (Authority, Proxy) {
     let (authority, folder) = Authority::with_certificate();
     authority.write(&folder.path().join("ca.pem"));
     write_token(folder.path());
-    let admin = format!("{ADMIN}metrics_bind = \"127.0.0.1:0\"\n");
     let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n";
     // No test gets as far as an endpoint.
     let endpoint = "127.0.0.1:9".parse().unwrap();
-    let config = [&admin, &simple(&[endpoint]), tls, settings].concat();
+    let config = [ADMIN_AND_METRICS, &simple(&[endpoint]), tls, settings].concat();
     (authority, Proxy::start_in(folder, &config).await)
 }
 

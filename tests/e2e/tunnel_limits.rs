@@ -15,15 +15,6 @@ fn text(payload: &[u8]) -> Vec<u8> {
     frame(0x81, Some([1, 2, 3, 4]), payload)
 }
 
-/// Both ends of a tunnel.
-async fn open(proxy: &Proxy, endpoint: &Endpoint) -> (Wire, Wire) {
-    let mut client = proxy.connect().await;
-    client.send(HANDSHAKE).await;
-    let wire = endpoint.tunnel().await;
-    assert_eq!(client.head().await.status(), 101);
-    (client, wire)
-}
-
 #[tokio::test]
 async fn a_client_that_floods_is_closed_with_1008() {
     let echo = Echo::start("echo").await;
@@ -76,7 +67,7 @@ async fn a_throttled_client_loses_nothing() {
         config(endpoint.address, &limits)
     };
     let proxy = Proxy::start(&limited("1B")).await;
-    let (mut client, mut wire) = open(&proxy, &endpoint).await;
+    let (mut client, mut wire) = proxy.tunnel_to(&endpoint).await;
     // The first read passes; at this rate, the next byte would take a day.
     client.flood(&text(&[b'x'; 60_000])).await;
     wire.exactly(16_000).await;
@@ -87,7 +78,7 @@ async fn a_throttled_client_loses_nothing() {
     assert_eq!(client.exactly(6).await, b"\x81\x04down");
     // A client below its rate is not slowed down.
     proxy.reload(&limited("1GiB")).await;
-    let (mut client, mut wire) = open(&proxy, &endpoint).await;
+    let (mut client, mut wire) = proxy.tunnel_to(&endpoint).await;
     let message = text(&[b'x'; 60_000]);
     for _ in 0..50 {
         client.send(&message).await;
@@ -101,7 +92,7 @@ async fn a_stalled_reader_is_disconnected_and_the_other_side_gets_a_close() {
     let proxy = Proxy::start(&config(endpoint.address, "slow_reader = \"2s\"")).await;
     let chunk = frame(0x82, None, &[7; 64 * 1024]);
     // A client that does not read.
-    let (_client, mut wire) = open(&proxy, &endpoint).await;
+    let (_client, mut wire) = proxy.tunnel_to(&endpoint).await;
     wire.flood(&chunk).await;
     let ended = proxy.logged("tunnel ended").await;
     assert_eq!(ended["reason"], "slow-client");
@@ -109,7 +100,7 @@ async fn a_stalled_reader_is_disconnected_and_the_other_side_gets_a_close() {
     // A Close with the code 1001.
     assert_eq!(rest.first(), Some(&0x88), "{rest:?}");
     // An endpoint that does not read.
-    let (mut client, _wire) = open(&proxy, &endpoint).await;
+    let (mut client, _wire) = proxy.tunnel_to(&endpoint).await;
     client.flood(&text(&[b'x'; 64 * 1024])).await;
     let ended = proxy.logged_times("tunnel ended", 2).await;
     assert_eq!(ended[1]["reason"], "slow-upstream");

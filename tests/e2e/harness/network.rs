@@ -2,7 +2,6 @@
 //! link to a second one, which can be taken down.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
@@ -33,9 +32,7 @@ pub(crate) fn run_in_own(setup: &str, test: &str) {
         Err(error) => Some(error.to_string()),
     };
     if let Some(why) = refused {
-        // Not eprintln!: the output of a test that passes is captured and not shown.
-        let line = format!("{test} NOT RUN, no network of its own: {}\n", why.trim());
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        super::not_run(test, &format!("no network of its own: {why}"));
         return;
     }
     let inside = format!("{setup} && exec \"$0\" --exact {test} --ignored");

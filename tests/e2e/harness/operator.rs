@@ -14,6 +14,10 @@ use super::within;
 /// Configures the admin interface on any free port.
 pub(crate) const ADMIN: &str = "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = \"admin.token\"\n";
 
+/// Configures the admin interface and metrics, each on any free port.
+pub(crate) const ADMIN_AND_METRICS: &str = "[admin]\nbind = \"127.0.0.1:0\"\n\
+    token_file = \"admin.token\"\nmetrics_bind = \"127.0.0.1:0\"\n";
+
 /// The content of the token file.
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -21,6 +25,11 @@ pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) struct Operator {
     address: String,
     token_file: String,
+}
+
+/// A configuration with an admin interface and with `server`, for upgrades.
+pub(crate) fn upgradable(server: &str, rest: &str) -> String {
+    format!("[server]\nworkers = 2\nlog.format = \"json\"\n{server}\n{ADMIN}{rest}")
 }
 
 /// Writes the token file.
@@ -78,6 +87,13 @@ impl Operator {
     /// The changes that a reload would make.
     pub(crate) async fn plan(&self) -> Value {
         self.get("/v1/reload/plan").await
+    }
+
+    /// What would happen to this request, which has to be a valid one.
+    pub(crate) async fn explain(&self, request: Value) -> Value {
+        let (status, explained) = self.post("/v1/explain", &request).await;
+        assert_eq!(status, 200, "{explained}");
+        explained
     }
 
     /// GET: the body of the response, whose status has to be 200.

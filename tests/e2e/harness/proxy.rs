@@ -11,7 +11,7 @@ pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::UnixStream;
+use tokio::net::{TcpSocket, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
@@ -111,6 +111,14 @@ impl Proxy {
     /// A connection to the listener `main`.
     pub(crate) async fn connect(&self) -> Wire {
         Wire::connect(self.address()).await
+    }
+
+    /// A connection to a listener from this address of the machine.
+    pub(crate) async fn connect_from(&self, source: &str, listener: &str) -> Wire {
+        let socket = TcpSocket::new_v4().unwrap();
+        let source = format!("{source}:0").parse().unwrap();
+        socket.bind(source).unwrap();
+        Wire::tcp(socket.connect(self.address_of(listener)).await.unwrap())
     }
 
     /// A connection over a unix socket in the folder.
