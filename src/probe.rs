@@ -250,11 +250,8 @@ async fn reach(
         };
         let endpoint = lease.endpoint();
         let connecting = connect(upstream, endpoint, connector, &proxy_header, limit);
-        let connected = match check.within("connection", connecting).await {
-            Ok(connected) => connected.map_err(CheckError::from),
-            Err(late) => Err(late),
-        };
-        match connected {
+        let connected = check.within("connection", connecting).await;
+        match connected.and_then(|connected| connected.map_err(CheckError::from)) {
             Ok(connection) => return Ok((lease, connection)),
             Err(failed) => error = Some(ProbeError::at(endpoint, failed)),
         }

@@ -93,9 +93,9 @@ impl Timetable {
             };
             let name = &route.settings.name;
             // Routes do not all begin at once.
-            let first = settings.interval.min(FIRST_WITHIN).mul_f64(fastrand::f64());
-            let mut schedule = known.remove(name).unwrap_or(RouteSchedule {
-                due: now + first,
+            let delay = || settings.interval.min(FIRST_WITHIN).mul_f64(fastrand::f64());
+            let mut schedule = known.remove(name).unwrap_or_else(|| RouteSchedule {
+                due: now + delay(),
                 probe: None,
             });
             // A reload may have made the interval shorter.
