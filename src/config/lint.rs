@@ -95,18 +95,6 @@ fn routes_of<'a>(
     routes.filter(|(route, _)| is_bound_to(route, listener))
 }
 
-/// The routes that lead to `upstream`.
-fn routes_to<'a>(
-    config: &'a Config,
-    upstream: &'a UpstreamConfig,
-) -> impl Iterator<Item = &'a RouteConfig> {
-    let routes = config.routes.iter();
-    routes.filter(|route| {
-        let mut names = route.leads_to.upstreams();
-        names.any(|name| *name == upstream.name)
-    })
-}
-
 fn lint_admin(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
     let Some(Bind::Tcp(address)) = &config.admin.bind else {
         return;
@@ -190,8 +178,8 @@ fn lint_origins(
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let access = &route.access;
-    let opens_none = route.conditions.only == Some(RequestKind::Plain)
-        || route.leads_to.upstreams().next().is_none();
+    let opens_none =
+        route.conditions.only == Some(RequestKind::Plain) || !route.leads_to.forwards();
     if opens_none || !access.origins.is_empty() {
         return;
     }
@@ -241,7 +229,7 @@ fn lint_sticky(
     let Some(span) = place.sticky.clone().filter(|_| alone) else {
         return;
     };
-    let mut routes = routes_to(config, upstream);
+    let mut routes = config.routes_to(&upstream.name);
     if routes.any(|route| listeners_of(config, route).any(is_behind_something)) {
         let message = "only the process that sets these sticky cookies can read them";
         let hint = "set `secret_file`, so that other nodes, and this one after a restart, can read them, too";
@@ -268,7 +256,8 @@ fn lint_cookie_domain(
         let front = name.strip_suffix(domain);
         front.is_some_and(|front| front.is_empty() || front.ends_with('.'))
     };
-    let mut hosts = routes_to(config, upstream).flat_map(|route| &route.hosts);
+    let routes = config.routes_to(&upstream.name);
+    let mut hosts = routes.flat_map(|route| &route.hosts);
     if let Some(other) = hosts.find(|host| !is_below(host)) {
         let message =
             format!("browsers reject this cookie from `{other}`, which is not below `{domain}`");
@@ -309,7 +298,7 @@ fn lint_check(
         return;
     }
     let path = probe.path.split('?').next().unwrap_or_default();
-    let mut routes = routes_to(config, upstream).peekable();
+    let mut routes = config.routes_to(&upstream.name).peekable();
     let reject = |route: &RouteConfig| {
         route.http == PlainHttp::Reject || route.conditions.only == Some(RequestKind::Handshake)
     };

@@ -5,6 +5,7 @@
 
 mod admin;
 mod headers;
+mod host;
 mod limits;
 mod listener;
 mod log;
@@ -21,6 +22,7 @@ pub use self::admin::Admin;
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
+pub use self::host::HostPattern;
 pub use self::limits::{ByteRate, MaxAge, PingConfig, RateAction, TunnelLimits};
 pub use self::listener::{
     Bind, CertificateConfig, ListenerConfig, ListenerLimits, ListenerTimeouts, ListenerTls, Rate,
@@ -31,8 +33,8 @@ pub use self::origin::{Origin, OriginPattern};
 pub use self::path::{has_dot_segment, loose_path, normal_path};
 pub use self::request_key::RequestKey;
 pub use self::route::{
-    Conditions, EndpointHost, FixedResponse, HostPattern, LeadsTo, PathMatch, PlainHttp,
-    RequestKind, Respond, RouteConfig, RouteProbe, Split, SplitBranch, Strictness,
+    Conditions, EndpointHost, FixedResponse, LeadsTo, PathMatch, PlainHttp, RequestKind, Respond,
+    RouteConfig, RouteProbe, Split, SplitBranch, Strictness,
 };
 pub use self::secret::Secret;
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
@@ -61,4 +63,21 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// Every file that was read, the configuration file first; these are the files to watch.
     pub inputs: Vec<Input>,
+}
+
+impl Config {
+    /// The upstream with this name.
+    pub fn upstream(&self, name: &str) -> Option<&UpstreamConfig> {
+        self.upstreams
+            .iter()
+            .find(|upstream| *upstream.name == *name)
+    }
+
+    /// The routes that lead to `upstream`, alone or among others.
+    pub fn routes_to<'a>(&'a self, upstream: &str) -> impl Iterator<Item = &'a RouteConfig> {
+        self.routes.iter().filter(move |route| {
+            let mut names = route.leads_to.upstreams();
+            names.any(|name| **name == *upstream)
+        })
+    }
 }

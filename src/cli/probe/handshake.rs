@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue};
 use httparse::Status;
 use tidegate::config::model::{Strictness, WebSocketProbe};
@@ -29,10 +29,6 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The maximum size of a message that arrives before the Pong, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-
-/// The `User-Agent` of the probe.
-const AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"), " (probe)"));
 
 /// What the options add to the handshake.
 #[derive(Debug)]
@@ -78,15 +74,12 @@ pub(super) async fn open(
     stream: Stream,
 ) -> LegOutcome<ProbeTunnel> {
     let RequestExtras {
-        mut headers,
+        headers,
         subprotocols,
     } = wishes;
     let host = headers.iter().rfind(|(name, _)| name == "host");
     let host = host.and_then(|(_, value)| Some(value.to_str().ok()?.into()));
-    if headers.iter().all(|(name, _)| *name != USER_AGENT) {
-        headers.push((USER_AGENT, AGENT));
-    }
-    let settings = WebSocketProbe {
+    let mut settings = WebSocketProbe {
         path: url.path.clone(),
         // The host of the URL, unless `--header` sets one.
         host,
@@ -95,6 +88,7 @@ pub(super) async fn open(
         headers,
         ping: true,
     };
+    settings.add_user_agent();
     let health_request = HealthRequest::handshake(&settings, &url.authority, random())
         .map_err(|_| LegFailure::new("the path, the host or a header is not valid"))?;
     let reached = EndpointConnection { stream, port: None };

@@ -39,12 +39,9 @@ fn circular_route<'a>(
     upstream: &UpstreamConfig,
     listener: &ListenerConfig,
 ) -> Option<&'a RouteConfig> {
-    config.routes.iter().find(|route| {
-        route
-            .leads_to
-            .upstreams()
-            .any(|name| *name == upstream.name)
-            && is_bound_to(route, listener)
+    let mut routes = config.routes_to(&upstream.name);
+    routes.find(|route| {
+        is_bound_to(route, listener)
             && !listener.redirect_to_https
             && route.endpoint_host == EndpointHost::Clients
             && route.rewrite.strip.is_none()

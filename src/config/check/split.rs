@@ -16,11 +16,9 @@ pub(super) fn check_cookies(
         }
         let mut known: Vec<(&UpstreamConfig, &str)> = Vec::new();
         for (name, span) in route.leads_to.upstreams().zip(&place.upstreams) {
-            let mut upstreams = config.upstreams.iter();
-            let Some(upstream) = upstreams.find(|upstream| upstream.name == *name) else {
-                continue;
-            };
-            let Some(sticky) = &upstream.sticky else {
+            let upstream = config.upstream(name);
+            let Some((upstream, sticky)) = upstream.and_then(|it| Some((it, it.sticky.as_ref()?)))
+            else {
                 continue;
             };
             let same = known.iter().find(|(_, cookie)| *cookie == &*sticky.cookie);

@@ -1,6 +1,6 @@
 //! Tunnels whose clients or endpoints may be gone without anything that finds out.
 
-use super::{is_behind_something, listeners_of, routes_to};
+use super::{is_behind_something, listeners_of};
 use crate::config::build::{Places, RoutePlaces};
 use crate::config::check::is_bound_to;
 use crate::config::diagnostic::{Code, Diagnostic};
@@ -41,7 +41,7 @@ pub(super) fn lint(config: &Config, places: &Places, diagnostics: &mut Vec<Diagn
         if upstream.reach.keepalive.is_some() {
             continue;
         }
-        let mut routes = routes_to(config, upstream);
+        let mut routes = config.routes_to(&upstream.name);
         let route = routes.find(|route| is_blind(route) && route.limits.idle.is_none());
         if let (Some(span), Some(route)) = (&place.keepalive, route) {
             let message = format!(
@@ -57,7 +57,7 @@ pub(super) fn lint(config: &Config, places: &Places, diagnostics: &mut Vec<Diagn
 /// A route whose tunnels nothing asks for a sign of life, and that have no maximum age.
 fn is_blind(route: &RouteConfig) -> bool {
     let limits = &route.limits;
-    route.leads_to.upstreams().next().is_some() && limits.ping.is_none() && limits.max_age.is_none()
+    route.leads_to.forwards() && limits.ping.is_none() && limits.max_age.is_none()
 }
 
 /// The place of `idle`, if it is off.

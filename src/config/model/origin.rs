@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use super::HostPattern;
+
 /// The origin of a page (RFC 6454).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -80,7 +82,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
-            Self::Tuple { scheme, host, port } => write_tuple(f, scheme, "", host, *port),
+            Self::Tuple { scheme, host, port } => write_tuple(f, scheme, host, *port),
         }
     }
 }
@@ -88,11 +90,10 @@ impl fmt::Display for Origin {
 fn write_tuple(
     f: &mut fmt::Formatter<'_>,
     scheme: &str,
-    wildcard: &str,
-    host: &str,
+    host: &dyn fmt::Display,
     port: Option<u16>,
 ) -> fmt::Result {
-    write!(f, "{scheme}://{wildcard}{host}")?;
+    write!(f, "{scheme}://{host}")?;
     match port {
         Some(port) => write!(f, ":{port}"),
         None => Ok(()),
@@ -104,13 +105,12 @@ fn write_tuple(
 pub enum OriginPattern {
     /// This origin and no other.
     Exact(Origin),
-    /// `https://*.example.com`: the hosts with exactly one label more, as in `hosts`, with this scheme and
-    /// port.
+    /// `https://*.example.com`: these hosts, with this scheme and port.
     Subdomains {
         /// The scheme.
         scheme: Box<str>,
-        /// `example.com`.
-        parent: Box<str>,
+        /// The hosts, by a wildcard as in `hosts`.
+        hosts: HostPattern,
         /// The port; `None` for the default of the scheme.
         port: Option<u16>,
     },
@@ -128,7 +128,7 @@ impl OriginPattern {
             {
                 Some(Self::Subdomains {
                     scheme,
-                    parent: host,
+                    hosts: HostPattern::Wildcard(host),
                     port,
                 })
             }
@@ -144,7 +144,7 @@ impl OriginPattern {
             (
                 Self::Subdomains {
                     scheme,
-                    parent,
+                    hosts,
                     port,
                 },
                 Origin::Tuple {
@@ -152,12 +152,7 @@ impl OriginPattern {
                     host,
                     port: at,
                 },
-            ) => {
-                let below = host.split_once('.');
-                let is_below =
-                    below.is_some_and(|(label, rest)| !label.is_empty() && rest == &**parent);
-                is_below && scheme == of && port == at
-            }
+            ) => hosts.fits(host) && scheme == of && port == at,
         }
     }
 }
@@ -168,9 +163,9 @@ impl fmt::Display for OriginPattern {
             Self::Exact(origin) => origin.fmt(f),
             Self::Subdomains {
                 scheme,
-                parent,
+                hosts,
                 port,
-            } => write_tuple(f, scheme, "*.", parent, *port),
+            } => write_tuple(f, scheme, hosts, *port),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Routes: which requests match, what they require, and where they go.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Access, HeaderChanges, Redirect, RequestKey, Rewrite, TunnelLimits, WebSocketProbe, loose_path,
+    Access, HeaderChanges, HostPattern, Redirect, RequestKey, Rewrite, TunnelLimits, WebSocketProbe,
+    loose_path,
 };
 
 /// A route: which requests it matches, and what happens to them.
@@ -76,10 +76,9 @@ impl RouteConfig {
 
     /// Whether requests that this route serves may be refused by `other`, or not reach an endpoint there.
     pub fn is_restricted_by(&self, other: &Self) -> bool {
-        let forwards = matches!(other.leads_to, LeadsTo::Upstream(_) | LeadsTo::Split(_));
         self.access != other.access
             || self.http != other.http
-            || (!forwards && self.leads_to != other.leads_to)
+            || (!other.leads_to.forwards() && self.leads_to != other.leads_to)
     }
 
     /// A route with all the defaults.
@@ -121,6 +120,11 @@ pub enum LeadsTo {
 }
 
 impl LeadsTo {
+    /// Whether requests go to an upstream.
+    pub fn forwards(&self) -> bool {
+        matches!(self, Self::Upstream(_) | Self::Split(_))
+    }
+
     /// The names of the upstreams that requests may go to.
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<str>> {
         let (one, several) = match self {
@@ -207,37 +211,6 @@ pub enum RequestKind {
     Handshake,
     /// Plain requests.
     Plain,
-}
-
-/// A host name, or one level of wildcard below it. Lower case, no port, no trailing dot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// This name (or IP address, IPv6 in brackets) and no other.
-    Exact(Box<str>),
-    /// `*.example.com`, kept as `example.com`. It matches `a.example.com`, but neither `example.com`
-    /// itself nor `a.b.example.com` (RFC 6125 section 6.4.3).
-    Wildcard(Box<str>),
-}
-
-impl HostPattern {
-    /// Whether `host` (lower case, no port) matches.
-    pub fn fits(&self, host: &str) -> bool {
-        match self {
-            Self::Exact(name) => **name == *host,
-            Self::Wildcard(parent) => host
-                .split_once('.')
-                .is_some_and(|(label, rest)| !label.is_empty() && rest == &**parent),
-        }
-    }
-}
-
-impl fmt::Display for HostPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(name) => f.write_str(name),
-            Self::Wildcard(parent) => write!(f, "*.{parent}"),
-        }
-    }
 }
 
 /// The paths that a route matches, in their normal form.

@@ -1,17 +1,10 @@
 //! `[route.probe]`.
 
-use http::HeaderValue;
-use http::header::USER_AGENT;
-
 use super::super::{Builder, duration};
 use crate::config::diagnostic::Code;
 use crate::config::model::{HostPattern, PathMatch, RouteProbe};
 use crate::config::raw::Section;
 use crate::config::value;
-
-/// The `User-Agent` of probes, as of `tidegate probe`.
-const AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"), " (probe)"));
 
 impl Builder<'_> {
     /// The probe of a route with these hosts and paths.
@@ -48,9 +41,7 @@ impl Builder<'_> {
                 return None;
             }
         }
-        if request.headers.iter().all(|(name, _)| *name != USER_AGENT) {
-            request.headers.push((USER_AGENT, AGENT));
-        }
+        request.add_user_agent();
         Some(RouteProbe {
             interval: duration(&section, "interval"),
             timeout: duration(&section, "timeout"),

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use http::header::USER_AGENT;
 use http::{HeaderName, HeaderValue};
 
 use crate::config::model::Origin;
@@ -48,6 +49,17 @@ pub struct WebSocketProbe {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether the endpoint must also answer a Ping.
     pub ping: bool,
+}
+
+impl WebSocketProbe {
+    /// Adds the `User-Agent` of probes, unless there is one.
+    pub fn add_user_agent(&mut self) {
+        const AGENT: HeaderValue =
+            HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION"), " (probe)"));
+        if self.headers.iter().all(|(name, _)| *name != USER_AGENT) {
+            self.headers.push((USER_AGENT, AGENT));
+        }
+    }
 }
 
 /// A check by a plain request.
