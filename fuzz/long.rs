@@ -183,6 +183,14 @@ pub(crate) const CASES: &[Case] = &[
     case("config", "unknown-keys", |n| {
         numbered("k", " = 1\n", n).into()
     }),
+    case("config", "unknown-tables", |n| {
+        numbered("[t", "]\nk = 1\n", n).into()
+    }),
+    case("config", "wrong-items", |n| {
+        path("[[route]]\nmethods = [\n", "1,\n", "]\n", n).into()
+    }),
+    case("config", "broken-lines", |n| fill("a = = 1\n", n).into()),
+    case("config", "broken-headers", |n| fill("[a\n", n).into()),
     case("config", "comments", |n| fill("# a\n", n).into()),
     case("config", "included-files", |n| {
         numbered(

@@ -107,6 +107,20 @@ pub(super) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, near)| near)
 }
 
+/// The name in `known` other than `written` itself that is most similar to it. Names are compared with one
+/// another only in files with few of them.
+pub(super) fn nearest_other<'a>(
+    written: &str,
+    known: impl ExactSizeIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    const FEW: usize = 100;
+    if known.len() > FEW {
+        return None;
+    }
+    let others: Vec<&str> = known.filter(|other| *other != written).collect();
+    nearest(written, &others)
+}
+
 /// All diagnostics about one configuration.
 #[derive(Debug, Clone)]
 pub struct Report {

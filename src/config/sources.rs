@@ -14,7 +14,7 @@ pub struct SourceId(usize);
 /// A place in one of the texts.
 //
 // Every part of a report needs the text that a place is in, so neither is known without the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Span {
     source: SourceId,
     /// In bytes of the text.

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustls::pki_types::ServerName;
 
 use super::{Builder, UpstreamPlaces, count, duration, is_empty_list, keepalive, positive, texts};
-use crate::config::diagnostic::{Code, Diagnostic, nearest};
+use crate::config::diagnostic::{Code, Diagnostic, nearest_other};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
@@ -124,15 +124,8 @@ impl Builder<'_> {
 
     /// What an upstream without endpoints may need: a table of another one may have its name misspelt.
     fn instead_of_endpoints(&self, name: &str) -> String {
-        /// Names are compared with one another only in files with few of them.
-        const FEW: usize = 100;
-        let all = self.places.upstream_names.iter();
-        let all = all.filter(|all| all.len() <= FEW).flatten();
-        let others: Vec<&str> = all
-            .map(String::as_str)
-            .filter(|other| *other != name)
-            .collect();
-        match nearest(name, &others) {
+        let names = self.places.upstream_names.as_deref().unwrap_or_default();
+        match nearest_other(name, names.iter().map(String::as_str)) {
             Some(near) => format!(
                 "add one of `endpoints`, `dns`, `srv` and `endpoints_file`; or did you mean `{near}`?"
             ),

@@ -15,14 +15,14 @@ pub(super) fn report(
     errors: Vec<Error>,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<Range<usize>> {
+    let line_ends: Vec<usize> = source.match_indices('\n').map(|(at, _)| at).collect();
     let mut broken_headers = Vec::new();
     let mut in_array = false;
     let mut last_line = None;
     for error in errors {
         let message = error.message().trim_end_matches('\n').replace('\n', ", ");
-        let line = error
-            .span()
-            .and_then(|span| Some(source.get(..span.start)?.matches('\n').count()));
+        let span = error.span();
+        let line = span.map(|span| line_ends.partition_point(|end| *end < span.start));
         // One mistake causes several parser errors: for the rest of its line, and if it leaves an
         // array open, for every line after it. Only the first one helps.
         let repeated =
@@ -48,7 +48,9 @@ fn below_header(source: &str, at: usize) -> Option<Range<usize>> {
     let (before, after) = (source.get(..at)?, source.get(at..)?);
     let line = before.rsplit('\n').next().unwrap_or_default();
     let start = at - line.len();
-    let is_header = line.trim_start().starts_with('[') && !line.contains('=');
+    if !line.trim_start().starts_with('[') || line.contains('=') {
+        return None;
+    }
     let mut end = at;
     for (number, line) in after.split_inclusive('\n').enumerate() {
         if number > 0 && line.trim_start().starts_with('[') {
@@ -56,7 +58,7 @@ fn below_header(source: &str, at: usize) -> Option<Range<usize>> {
         }
         end += line.len();
     }
-    is_header.then_some(start..end)
+    Some(start..end)
 }
 
 /// Drops what merely follows from a broken header.

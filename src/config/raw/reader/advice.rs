@@ -1,11 +1,13 @@
 //! Advice about errors that were reported: what to write instead.
 
+use std::collections::HashMap;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::super::{ConfigValue, Located, cure};
 use super::Reader;
-use crate::config::diagnostic::{Code, Diagnostic, nearest};
+use crate::config::diagnostic::{Code, Diagnostic, nearest_other};
 use crate::config::keys::ConfigKey;
 
 impl Reader<'_> {
@@ -25,11 +27,18 @@ impl Reader<'_> {
         let lacks = |error: &&mut Diagnostic| {
             error.hint.is_none() && matches!(error.code, Code::Type | Code::Value)
         };
-        for error in found.filter(lacks) {
-            let mut written = std::iter::once(value).chain(items);
-            let written =
-                written.find(|each| error.span.as_ref() == Some(&source.span(each.span())));
-            error.hint = written.and_then(|written| cure::of_value(key, written.get_ref()));
+        let mut found = found.filter(lacks).peekable();
+        if found.peek().is_none() {
+            return;
+        }
+        // A list of `[[NAME]]` has the span of its first item, and the error is about the list.
+        let written = items.iter().chain([value]);
+        let written: HashMap<_, _> = written
+            .map(|each| (source.span(each.span()), each.get_ref()))
+            .collect();
+        for error in found {
+            let written = error.span.as_ref().and_then(|span| written.get(span));
+            error.hint = written.and_then(|written| cure::of_value(key, written));
         }
     }
 
@@ -41,11 +50,6 @@ impl Reader<'_> {
         value: &Located<ConfigValue>,
         tree: &DeTable<'_>,
     ) {
-        /// Names are compared with one another only in files with few of them.
-        const FEW: usize = 100;
-        if tree.len() > FEW {
-            return;
-        }
         let lacks = |each: &&mut Diagnostic| {
             each.code == Code::Missing && each.span.as_ref() == Some(&value.span)
         };
@@ -54,9 +58,8 @@ impl Reader<'_> {
         if found.peek().is_none() {
             return;
         }
-        let others = tree.keys().map(|key| key.get_ref().as_ref());
-        let others: Vec<&str> = others.filter(|other| *other != name).collect();
-        if let Some(near) = nearest(name, &others) {
+        let names = tree.keys().map(|key| key.get_ref().as_ref());
+        if let Some(near) = nearest_other(name, names) {
             for error in found {
                 error.hint = Some(format!(
                     "add it, or correct the name: did you mean `{near}` instead of `{name}`?"
