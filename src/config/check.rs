@@ -66,38 +66,33 @@ pub(super) fn check(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
 }
 
 fn check_binds(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
-    let mut bound: Vec<(&Bind, &str)> = Vec::new();
-    for (listener, place) in config.listeners.iter().zip(&places.listeners) {
-        for (bind, span) in listener.binds.iter().zip(&place.binds) {
-            if let Some((other, name)) = bound.iter().find(|(other, _)| overlap(other, bind)) {
-                let message =
-                    format!("`{bind}` is already in use by `{other}` of listener `{name}`");
-                diagnostics.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
-            }
-            bound.push((bind, &listener.name));
-        }
-    }
     let Admin {
         bind, metrics_bind, ..
     } = &config.admin;
-    let both = [
+    let listeners = config.listeners.iter().zip(&places.listeners);
+    let listeners = listeners.flat_map(|(listener, place)| {
+        let binds = listener.binds.iter().zip(&place.binds);
+        binds.map(|(bind, span)| (bind, Some(span), Some(&listener.name)))
+    });
+    let admin = [
         (bind, &places.admin_bind),
         (metrics_bind, &places.metrics_bind),
     ];
-    for (bind, span) in both {
-        let (Some(bind), Some(span)) = (bind, span) else {
-            continue;
-        };
-        if let Some((other, name)) = bound.iter().find(|(other, _)| overlap(other, bind)) {
-            let message = format!("`{bind}` is already in use by `{other}` of listener `{name}`");
+    let admin = admin
+        .into_iter()
+        .filter_map(|(bind, span)| Some((bind.as_ref()?, span.as_ref(), None)));
+    let mut bound: Vec<(&Bind, Option<&Arc<str>>)> = Vec::new();
+    for (bind, span, listener) in listeners.chain(admin) {
+        let other = bound.iter().find(|(other, _)| overlap(other, bind));
+        if let (Some((other, owner)), Some(span)) = (other, span) {
+            let by = match owner {
+                Some(name) => format!("`{other}` of listener `{name}`"),
+                None => "`admin.bind`".to_owned(),
+            };
+            let message = format!("`{bind}` is already in use by {by}");
             diagnostics.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
         }
-    }
-    if let (Some(bind), Some(metrics), Some(span)) = (bind, metrics_bind, &places.metrics_bind)
-        && overlap(bind, metrics)
-    {
-        let message = format!("`{metrics}` is already in use by `admin.bind`");
-        diagnostics.push(Diagnostic::error(Code::Duplicate, span.clone(), message));
+        bound.push((bind, listener));
     }
 }
 

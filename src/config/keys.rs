@@ -283,6 +283,12 @@ const DURATION_OR_ZERO: ValueKind = ValueKind::Duration {
 /// A duration, or none at all.
 const DURATION_OR_OFF: ValueKind = ValueKind::AnyOf(&[DURATION, ValueKind::OneOf(&["off"])]);
 
+/// A share relative to others. The documentation of the key says what zero means.
+const WEIGHT: ValueKind = ValueKind::Integer {
+    min: 0,
+    max: 10_000,
+};
+
 /// A number of bytes, at least 1.
 const SIZE: ValueKind = ValueKind::Size {
     min: 1,

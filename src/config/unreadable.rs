@@ -1,6 +1,5 @@
 //! Why a file cannot be read: whose it is, and who this process is.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -74,16 +73,11 @@ fn remedy(path: &Path, culprit: &Path, our_group: &str) -> String {
         true => ("g+r", path.display()),
         false => ("g+x", culprit.display()),
     };
-    let mut text = format!("chgrp {our_group} {shown} && chmod {mode} {shown}");
-    if our_group == "root" {
+    match our_group {
         // The superuser may read everything: something else denies it.
-        text.clear();
-        let _ = write!(
-            text,
-            "a security module or a sandbox of systemd may deny it"
-        );
+        "root" => "look for a security module (AppArmor, SELinux), or a sandbox setting of the unit, such as `ProtectHome=`, that denies it".to_owned(),
+        _ => format!("chgrp {our_group} {shown} && chmod {mode} {shown}"),
     }
-    text
 }
 
 /// The folder on the way to `path` that this process may not enter, or `path` itself.

@@ -282,6 +282,6 @@ const HANDSHAKES_PER_IP: KeyTable = KeyTable {
 };
 
 const REQUESTS_PER_IP: KeyTable = KeyTable {
-    doc: "The maximum rate of plain HTTP requests from one client address (for IPv6, from a /64 network). Requests that are not valid count, and so do probes of a route with `respond`. Further requests are rejected with 429. By default, there is no limit.",
+    doc: "The maximum rate of plain HTTP requests from one client address (for IPv6, from a /64 network). Requests that are not valid count, and so do a load balancer's checks of a route with `respond`. Further requests are rejected with 429. By default, there is no limit.",
     keys: &RATE_AND_BURST,
 };

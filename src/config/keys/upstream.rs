@@ -10,7 +10,9 @@ use self::health::{DISPLACEMENT, EJECTION, HEALTH};
 use self::picking::{HASH, QUEUE, STICKY};
 use self::rebalance::REBALANCE;
 use super::keepalive::KEEPALIVE_OR_OFF;
-use super::{COUNT, DURATION, DURATION_OR_OFF, KeyTable, ValueKind, key, optional_table, table};
+use super::{
+    COUNT, DURATION, DURATION_OR_OFF, KeyTable, ValueKind, WEIGHT, key, optional_table, table,
+};
 
 pub(super) const UPSTREAM: KeyTable = KeyTable {
     doc: "An upstream is a named group of endpoints that share a balancing policy.",
@@ -138,10 +140,7 @@ const ENDPOINT: KeyTable = KeyTable {
             .required(),
         key(
             "weight",
-            ValueKind::Integer {
-                min: 0,
-                max: 10_000,
-            },
+            WEIGHT,
             "1",
             "The endpoint receives a share of the requests in proportion to this weight; with `0`, it receives only requests with a sticky cookie for it.",
         )

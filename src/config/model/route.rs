@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Access, HeaderChanges, HostPattern, Redirect, RequestKey, Rewrite, TunnelLimits, WebSocketProbe,
-    loose_path,
+    Access, HeaderChanges, HostPattern, Redirect, RequestKey, Rewrite, TunnelLimits,
+    WebSocketProbe, loose_path,
 };
 
 /// A route: which requests it matches, and what happens to them.

@@ -1,6 +1,6 @@
 //! Where a route leads if not to one upstream: to one of several, to another address, or nowhere.
 
-use super::super::{DURATION, KeyTable, ValueKind, key};
+use super::super::{DURATION, KeyTable, ValueKind, WEIGHT, key};
 
 pub(super) const REDIRECT: KeyTable = KeyTable {
     doc: "The route redirects plain HTTP requests instead of sending them to an upstream; it rejects handshakes with 403.",
@@ -36,7 +36,7 @@ pub(super) const RESPOND: KeyTable = KeyTable {
                 ValueKind::OneOf(&["ready"]),
             ]),
             "200",
-            "The response has this status code. With `ready`, the route answers as `/readyz` of `admin.metrics_bind` does: with 200, or with 503 once a stop has begun or every listener is drained. These requests count against `limits.requests_per_ip` of the listener, too: allow what a load balancer asks.",
+            "The response has this status code. With `ready`, the route answers as `/readyz` of `admin.metrics_bind` does: with 200, or with 503 once a stop has begun or every listener is drained. These requests count towards `limits.requests_per_ip` of the listener, too: allow for a load balancer's checks.",
         )
         .shown(r#"status = "ready""#),
         key(
@@ -87,10 +87,7 @@ pub(super) const SPLIT_BRANCH: KeyTable = KeyTable {
         .required(),
         key(
             "weight",
-            ValueKind::Integer {
-                min: 0,
-                max: 10_000,
-            },
+            WEIGHT,
             "1",
             "The branch receives a share of the clients in proportion to this weight; with `0`, it receives only requests with a sticky cookie of this upstream.",
         )
