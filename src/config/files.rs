@@ -39,13 +39,14 @@ pub(super) enum PairError {
 pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
         let holds = if contains(bytes, "BEGIN ENCRYPTED PRIVATE KEY") {
-            ", but an encrypted one; decrypt it with `openssl pkey -in … -out …`"
+            let shown = path.display();
+            format!(", but an encrypted one; use the file that `openssl pkey -in {shown} -out FILE` writes")
         } else if contains(bytes, "BEGIN CERTIFICATE") {
-            ", but a certificate"
+            ", but a certificate".to_owned()
         } else {
-            ""
+            String::new()
         };
-        unwanted(path, "private key", &error, holds)
+        unwanted(path, "private key", &error, &holds)
     })
 }
 

@@ -327,7 +327,7 @@ fn lint_slow_check(
     let (interval, timeout) = (health.interval, health.timeout);
     if let Some(span) = place.check_times.clone().filter(|_| interval < timeout) {
         let message = format!(
-            "a health check may take {timeout:?} (`timeout`), longer than the {interval:?} between two (`interval`)"
+            "a health check may take {timeout:?} (`timeout`), but the next one is due after {interval:?} (`interval`)"
         );
         let hint = "an endpoint that hangs is noticed late: use a `timeout` that is shorter than `interval`";
         diagnostics.push(Diagnostic::warning(Code::SlowCheck, span, message).hint(hint));
@@ -342,22 +342,25 @@ fn lint_path(route: &RouteConfig, place: &RoutePlaces, diagnostics: &mut Vec<Dia
     };
     // Braces are encoded in the form that paths are compared in.
     let path = path.replace("%7B", "{").replace("%7D", "}");
-    let mut segments = path.split('/');
+    let segments = path.split('/');
     let is_variable = |segment: &str| {
         let in_braces = segment.starts_with('{') && segment.ends_with('}');
         segment.contains('*') || segment.starts_with(':') || in_braces
     };
-    let (Some(segment), Some(span)) = (segments.find(|it| is_variable(it)), &place.path) else {
+    let fixed: Vec<&str> = segments.take_while(|it| !is_variable(it)).collect();
+    let mut segments = path.split('/').skip(fixed.len());
+    let (Some(segment), Some(span)) = (segments.next(), &place.path) else {
         return;
     };
-    let fixed = path.split(segment).next().unwrap_or_default();
-    let prefix = match fixed.trim_end_matches('/') {
-        "" => "/",
-        fixed => fixed,
+    let prefix = match fixed.join("/") {
+        root if root.is_empty() => "/".to_owned(),
+        prefix => prefix,
     };
     let message =
-        format!("`{segment}` is not a placeholder: the route matches only `{path}` itself");
-    let hint = format!("write `path_prefix = \"{prefix}\"` for everything below `{prefix}`");
+        format!("`{segment}` is not a placeholder: it matches only the characters `{segment}`");
+    let hint = format!(
+        "write `path_prefix = \"{prefix}\"` instead, which matches everything below `{prefix}`"
+    );
     diagnostics.push(Diagnostic::warning(Code::PathPattern, span.clone(), message).hint(hint));
 }
 

@@ -184,14 +184,15 @@ impl Builder<'_> {
                 PathMatch::Exact(path) | PathMatch::Prefix(path) => path.strip_prefix(&*begin),
             };
             if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-                self.diagnostics.push(
-                    Diagnostic::error(
-                        Code::Value,
-                        at.span.clone(),
-                        "some paths of this route do not begin with this prefix",
-                    )
-                    .hint(format!("add `path_prefix = \"{strip}\"` to the route")),
-                );
+                let message = "some paths of this route do not begin with this prefix";
+                let hint = match path {
+                    PathMatch::Any => format!("add `path_prefix = \"{strip}\"` to the route"),
+                    PathMatch::Exact(path) | PathMatch::Prefix(path) => {
+                        format!("write `{path}`, or whole segments at its beginning")
+                    }
+                };
+                let error = Diagnostic::error(Code::Value, at.span.clone(), message);
+                self.diagnostics.push(error.hint(hint));
             }
         }
         if let (None, Some(at)) = (&strip, section.written("restore_prefix")) {
@@ -320,7 +321,10 @@ fn condition_header(name: &str) -> Result<HeaderName, String> {
         _ if claims_origin(name) => Err(format!(
             "a route cannot depend on `{name}`, because any client can send it"
         )),
-        _ => value::header(name).map_err(|_| format!("a route cannot depend on `{name}`")),
+        _ if HeaderName::from_bytes(name.as_bytes()).is_err() => value::header(name),
+        _ => value::header(name).map_err(|_| {
+            format!("a route cannot depend on `{name}`, which tidegate itself writes")
+        }),
     }
 }
 

@@ -29,7 +29,7 @@ fn lint_ports(
         let (message, hint) = match (address.port(), &listener.tls) {
             (443, None) if !is_behind_something(listener) => (
                 "plain text on port 443, where clients expect TLS",
-                "add `[listener.NAME.tls]` with `certificates`, or use port 80",
+                "add `tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]` with your files to the listener, or use port 80",
             ),
             (80, Some(_)) => (
                 "TLS on port 80, where clients expect plain text",
@@ -38,7 +38,6 @@ fn lint_ports(
             _ => continue,
         };
         let message = format!("listener `{}` speaks {message}", listener.name);
-        let hint = hint.replace("NAME", &listener.name);
         diagnostics.push(Diagnostic::warning(Code::UsualPort, span.clone(), message).hint(hint));
     }
 }
@@ -70,9 +69,10 @@ fn lint_certificates(
             }
         }
     }
+    let wanted = PatternSet::new(hosts.iter().map(|(host, _)| *host));
     let covers = |certificate: &CertificateConfig| {
         let names = &certificate.names;
-        names.is_empty() || hosts.iter().any(|(host, _)| covers_any(names, host))
+        names.is_empty() || names.iter().any(|name| wanted.meets(name))
     };
     let mut is_any_useful = false;
     for (certificate, span) in tls.certificates.iter().zip(&place.certificates) {
@@ -83,9 +83,12 @@ fn lint_certificates(
         let file = certificate.cert.display();
         let name = &listener.name;
         let message = format!("the certificate in `{file}` covers no host of listener `{name}`");
-        let named = listed(certificate.names.iter());
-        let wanted = listed(hosts.iter().map(|(host, _)| *host));
-        let hint = format!("it is for {named}, but the listener's routes are for {wanted}");
+        let names: Vec<&HostPattern> = certificate.names.iter().collect();
+        let hint = format!(
+            "it is for {}, but the listener's routes are for {}",
+            listed(&names),
+            listed(&wanted.in_order)
+        );
         let warning = Diagnostic::warning(Code::CertificateNames, span.clone(), message);
         diagnostics.push(warning.hint(hint));
     }
@@ -104,15 +107,14 @@ fn lint_hosts(
     if certificates.iter().any(|each| each.names.is_empty()) {
         return;
     }
+    let names = PatternSet::new(certificates.iter().flat_map(|each| &each.names));
     for (host, span) in hosts {
-        let mut names = certificates.iter().map(|each| &each.names);
-        if !names.any(|names| covers_any(names, host)) {
+        if !names.meets(host) {
             let name = &listener.name;
             let message = format!("no certificate of listener `{name}` covers host `{host}`");
-            let all = certificates.iter().flat_map(|each| &each.names);
             let hint = format!(
                 "clients will refuse the connection; the certificates are for {}",
-                listed(all)
+                listed(&names.in_order)
             );
             let span = Span::clone(span);
             let warning = Diagnostic::warning(Code::CertificateNames, span, message);
@@ -121,14 +123,51 @@ fn lint_hosts(
     }
 }
 
-/// Whether one of the names in a certificate covers `host`, or a part of what it stands for.
-fn covers_any(names: &[HostPattern], host: &HostPattern) -> bool {
-    names.iter().any(|name| match (name, host) {
-        (pattern, HostPattern::Exact(host)) | (HostPattern::Exact(host), pattern) => {
-            pattern.fits(host)
+/// Hosts, or the names in certificates, to hold others against.
+struct PatternSet<'a> {
+    in_order: Vec<&'a HostPattern>,
+    exact: HashSet<&'a str>,
+    wildcards: HashSet<&'a str>,
+    /// The parents of those in `exact`.
+    parents: HashSet<&'a str>,
+}
+
+impl<'a> PatternSet<'a> {
+    fn new(patterns: impl Iterator<Item = &'a HostPattern>) -> Self {
+        let in_order: Vec<&HostPattern> = patterns.collect();
+        let exact = in_order.iter().filter_map(|pattern| match pattern {
+            HostPattern::Exact(host) => Some(&**host),
+            HostPattern::Wildcard(_) => None,
+        });
+        let exact: HashSet<&str> = exact.collect();
+        let wildcards = in_order.iter().filter_map(|pattern| match pattern {
+            HostPattern::Exact(_) => None,
+            HostPattern::Wildcard(parent) => Some(&**parent),
+        });
+        Self {
+            parents: exact
+                .iter()
+                .filter_map(|host| HostPattern::parent(host))
+                .collect(),
+            wildcards: wildcards.collect(),
+            exact,
+            in_order,
         }
-        (one, other) => one == other,
-    })
+    }
+
+    /// Whether one of the patterns covers `other`, or a part of what it stands for.
+    fn meets(&self, other: &HostPattern) -> bool {
+        match other {
+            HostPattern::Exact(host) => {
+                let parent = HostPattern::parent(host);
+                self.exact.contains(&**host)
+                    || parent.is_some_and(|parent| self.wildcards.contains(parent))
+            }
+            HostPattern::Wildcard(parent) => {
+                self.wildcards.contains(&**parent) || self.parents.contains(&**parent)
+            }
+        }
+    }
 }
 
 /// Certificates for addresses are rare, and their addresses are not read.
@@ -140,15 +179,51 @@ fn is_address(host: &HostPattern) -> bool {
 }
 
 /// A few names, and the number of the others.
-fn listed<'a>(names: impl Iterator<Item = &'a HostPattern>) -> String {
+fn listed(names: &[&HostPattern]) -> String {
     /// The number of names that fit into a line.
     const FEW: usize = 3;
-    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
-    match names.get(FEW..) {
-        Some([_, ..]) => {
-            let first: Vec<&str> = names.iter().take(FEW).map(String::as_str).collect();
-            format!("{} and {} more", first.join(", "), names.len() - FEW)
+    let first = names.iter().take(FEW).map(|name| format!("`{name}`"));
+    let first = first.collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(FEW) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_meet_where_one_covers_a_part_of_the_other() {
+        let check = |pattern: &str, other: &str, expected| {
+            let [one, other] =
+                [pattern, other].map(|text| crate::config::value::host(text).unwrap());
+            let [forth, back] = [(&one, &other), (&other, &one)]
+                .map(|(one, other)| PatternSet::new([one].into_iter()).meets(other));
+            assert_eq!((forth, back), (expected, expected), "{one} {other}");
+        };
+        check("a.example.com", "a.example.com", true);
+        check("*.example.com", "a.example.com", true);
+        check("*.example.com", "*.example.com", true);
+        check("a.example.com", "b.example.com", false);
+        check("*.example.com", "example.com", false);
+        check("*.example.com", "a.b.example.com", false);
+        check("*.example.com", "*.b.example.com", false);
+        check("*.com", "*.example.com", false);
+    }
+
+    #[test]
+    fn few_names_are_listed() {
+        let hosts = ["a", "b", "c", "d", "e"].map(|host| HostPattern::Exact(host.into()));
+        let hosts: Vec<&HostPattern> = hosts.iter().collect();
+        for (count, expected) in [
+            (0, ""),
+            (1, "`a`"),
+            (3, "`a`, `b`, `c`"),
+            (5, "`a`, `b`, `c` and 2 more"),
+        ] {
+            assert_eq!(listed(&hosts[..count]), expected);
         }
-        _ => names.join(", "),
     }
 }

@@ -10,7 +10,7 @@ use crate::config::sources::Span;
 /// What ends a tunnel whose client is gone: a Ping, or TCP keepalive if nothing between the two ends keeps
 /// the connection open. `idle` does not, where the backend keeps sending.
 pub(super) fn lint(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
-    const HINT: &str = "set `timeouts.ping`, e.g. `\"25s\"`: a side that does not answer is closed";
+    const HINT: &str = "add e.g. `timeouts.ping = \"25s\"` to the route: a side that does not answer a Ping is closed";
     for (route, place) in config.routes.iter().zip(&places.routes) {
         // `long-idle` warns of what a proxy in front does to quiet tunnels, and has the same cure.
         if !is_blind(route) || listeners_of(config, route).any(is_behind_something) {

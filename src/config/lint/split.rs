@@ -1,10 +1,8 @@
 //! Splits that would tear clients apart.
 
-use std::sync::Arc;
-
 use crate::config::build::RoutePlaces;
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::model::{Config, LeadsTo, PlainHttp, RequestKind, RouteConfig};
+use crate::config::model::{Config, LeadsTo, PlainHttp, RequestKey, RequestKind, RouteConfig};
 
 /// A fallback transport sends many plain requests, and all of them have to reach the same server. Chance
 /// decides about each of them by itself, unless a cookie remembers.
@@ -19,16 +17,36 @@ pub(super) fn lint_torn(
     };
     let serves_plain =
         route.http == PlainHttp::Proxy && route.conditions.only != Some(RequestKind::Handshake);
-    let remembers = |name: &Arc<str>| {
-        let mut upstreams = config.upstreams.iter();
-        let upstream = upstreams.find(|upstream| upstream.name == *name);
-        upstream.is_some_and(|upstream| upstream.sticky.is_some())
+    let mut upstreams = route
+        .leads_to
+        .upstreams()
+        .filter_map(|name| config.upstream(name));
+    let is_remembered = upstreams.all(|upstream| upstream.sticky.is_some());
+    if !serves_plain || is_remembered {
+        return;
+    }
+    let (message, hint) = match &split.by {
+        None => (
+            "an upstream is chosen for each plain request at random, so the requests of one polling client (Socket.IO, SockJS) reach different upstreams".to_owned(),
+            "add `split_by`, or `sticky` to every upstream of the split; for WebSockets alone, add `only = \"handshakes\"`",
+        ),
+        Some(key) => match session_id(key) {
+            Some(id) => (
+                format!("the first request of a Socket.IO client has no `{id}` yet, so it may reach another upstream than the following ones"),
+                "use a key that every request has, such as `\"client_ip\"`, or add `sticky` to every upstream of the split",
+            ),
+            None => return,
+        },
     };
-    let is_remembered = route.leads_to.upstreams().all(remembers);
-    if serves_plain && split.by.is_none() && !is_remembered {
-        let message = "chance decides about each plain request by itself, so polling fallbacks (Socket.IO, SockJS) are torn apart";
-        let hint = "add `split_by`, or `sticky` to every upstream of the split; for WebSockets alone, add `only = \"handshakes\"`";
-        let warning = Diagnostic::warning(Code::TornSessions, place.leads_to.clone(), message);
-        diagnostics.push(warning.hint(hint));
+    let warning = Diagnostic::warning(Code::TornSessions, place.leads_to.clone(), message);
+    diagnostics.push(warning.hint(hint));
+}
+
+/// The name of the session id of Socket.IO, if it is the key. The response to the first request determines it.
+fn session_id(key: &RequestKey) -> Option<&str> {
+    match key {
+        RequestKey::Query(name) => Some(&**name).filter(|name| *name == "sid"),
+        RequestKey::Cookie(name) => Some(&**name).filter(|name| *name == "io"),
+        _ => None,
     }
 }

@@ -360,6 +360,7 @@ fn paths_that_look_like_patterns() {
         ("", &path("/a:b"), "", &[]),
         ("", &path("/a{b}"), "", &[]),
         ("", "path_prefix = \"/a/*/b\"", "", &["path-pattern"]),
+        ("", "path = \"/a:id/:id\"", "", &["path-pattern"]),
     ]);
 }
 

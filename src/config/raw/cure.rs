@@ -41,6 +41,9 @@ const TABLES: [ForeignKey; 8] = [
     ("routers", "route", "[[route]]"),
 ];
 
+const CERTIFICATES: &str = "certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]";
+const TLS_CERTIFICATES: &str = "tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]";
+
 /// Keys of other programs.
 const KEYS: [ForeignKey; 27] = [
     ("address", "bind", "bind = \"0.0.0.0:80\""),
@@ -48,31 +51,11 @@ const KEYS: [ForeignKey; 27] = [
     ("listen", "bind", "bind = \"0.0.0.0:80\""),
     ("port", "bind", "bind = \"0.0.0.0:80\""),
     ("ssl", "tls", ""),
-    (
-        "certificate",
-        "certificates",
-        "certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]",
-    ),
-    (
-        "cert",
-        "certificates",
-        "certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]",
-    ),
-    (
-        "key",
-        "certificates",
-        "certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]",
-    ),
-    (
-        "ssl_certificate",
-        "tls",
-        "tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]",
-    ),
-    (
-        "ssl_certificate_key",
-        "tls",
-        "tls.certificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]",
-    ),
+    ("certificate", "certificates", CERTIFICATES),
+    ("cert", "certificates", CERTIFICATES),
+    ("key", "certificates", CERTIFICATES),
+    ("ssl_certificate", "tls", TLS_CERTIFICATES),
+    ("ssl_certificate_key", "tls", TLS_CERTIFICATES),
     ("server_name", "hosts", "hosts = [\"chat.example.com\"]"),
     ("domain", "hosts", "hosts = [\"chat.example.com\"]"),
     ("domains", "hosts", "hosts = [\"chat.example.com\"]"),
@@ -159,12 +142,15 @@ fn list_of_tables(key: &ConfigKey, value: &DeValue<'_>) -> Option<String> {
         }
         (ValueKind::Map(ValueKind::Table(_)), DeValue::Array(list)) => {
             let first = list.first().map(toml::Spanned::get_ref);
-            let named = first
-                .and_then(name_in)
-                .unwrap_or_else(|| a_name(name).into());
-            Some(format!(
-                "the name of the {name} belongs in its header, in single brackets: `[{name}.{named}]`"
-            ))
+            Some(match first.and_then(name_in) {
+                Some(named) => format!(
+                    "write `[{name}.{named}]`, in single brackets, and remove `name`: the name belongs in the header"
+                ),
+                None => format!(
+                    "the name of the {name} belongs in its header, in single brackets: `[{name}.{}]`",
+                    a_name(name)
+                ),
+            })
         }
         _ => None,
     }

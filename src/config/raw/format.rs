@@ -20,10 +20,10 @@ const YAML: OtherFormat = (
     "YAML",
     "docs/migration.md shows configurations of Traefik and ingress-nginx, and the same for tidegate",
 );
-const JSON: OtherFormat = (
-    "JSON",
-    "config.example.toml shows every key; a table is written `[listener.public]`, a key `bind = \"0.0.0.0:80\"`",
-);
+/// Where the keys are ours already.
+const SYNTAX: &str = "config.example.toml shows every key; a table is written `[listener.public]`, a key `bind = \"0.0.0.0:80\"`";
+const OUR_YAML: OtherFormat = ("YAML", SYNTAX);
+const JSON: OtherFormat = ("JSON", SYNTAX);
 const CADDYFILE: OtherFormat = (
     "a Caddyfile",
     "docs/migration.md compares configurations of other proxies with tidegate's; config.example.toml shows every key",
@@ -78,7 +78,12 @@ fn format_of(source: &str) -> Option<OtherFormat> {
     } else if is_caddyfile(&lines) {
         Some(CADDYFILE)
     } else if begins_yaml(first) {
-        Some(YAML)
+        let key = lines
+            .iter()
+            .find_map(|line| line.split_once(':'))
+            .map(|it| it.0);
+        let is_ours = key.is_some_and(|key| ROOT.key(key).is_some());
+        Some(if is_ours { OUR_YAML } else { YAML })
     } else {
         None
     }

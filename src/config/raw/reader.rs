@@ -30,7 +30,7 @@ impl Reader<'_> {
         let before = self.diagnostics.len();
         for (name, value) in tree {
             let Some(key) = declared.key(name.get_ref()) else {
-                section.doubtful.extend(self.unknown(declared, name));
+                section.doubtful.extend(self.unknown(declared, name, value));
                 continue;
             };
             let read = self.key(key, value);
@@ -66,6 +66,7 @@ impl Reader<'_> {
         &mut self,
         declared: &KeyTable,
         name: &Spanned<impl AsRef<str>>,
+        value: &Spanned<DeValue<'_>>,
     ) -> Option<&'static str> {
         let written = name.get_ref().as_ref();
         let known: Vec<&str> = declared.keys.iter().map(|key| key.name).collect();
@@ -74,7 +75,12 @@ impl Reader<'_> {
             self.source.span(name.span()),
             format!("unknown key `{written}`"),
         );
-        let near = nearest(written, &known);
+        let fitting = declared
+            .keys
+            .iter()
+            .filter(|key| key.kind.takes(value.get_ref()));
+        let fitting: Vec<&str> = fitting.map(|key| key.name).collect();
+        let near = nearest(written, &fitting).or_else(|| nearest(written, &known));
         let cure = cure::of_key(declared, written);
         let hint = match (&cure, near) {
             _ if written == "include" => {

@@ -65,9 +65,8 @@ impl Builder<'_> {
             self.error(Code::Conflict, section.written(other)?, &message);
             return None;
         }
-        if let Some(at) = section.written("split_by").filter(|_| name != "split") {
-            let message = "`split_by` has no meaning without `split`";
-            self.error(Code::Conflict, at, message);
+        if name != "split" {
+            self.refuse_keys(section, "", ["split_by"], "without `split`");
         }
         let mut upstreams = Vec::new();
         let leads_to = match name {
@@ -94,9 +93,22 @@ impl Builder<'_> {
 
     /// Reports the keys that have no meaning without an upstream.
     fn needs_upstream(&mut self, section: &Section, instead: &str) {
-        for key in UPSTREAM_ONLY {
+        let why = format!("on a route that {instead}");
+        self.refuse_keys(section, "", UPSTREAM_ONLY, &why);
+    }
+
+    /// Reports those of `keys` that are written, although they have no meaning here. `table` stands before
+    /// their names.
+    pub(super) fn refuse_keys(
+        &mut self,
+        section: &Section,
+        table: &str,
+        keys: impl IntoIterator<Item = &'static str>,
+        why: &str,
+    ) {
+        for key in keys {
             if let Some(at) = section.written(key) {
-                let message = format!("`{key}` has no meaning on a route that {instead}");
+                let message = format!("`{table}{key}` has no meaning {why}");
                 self.error(Code::Conflict, at, &message);
             }
         }
@@ -146,22 +158,18 @@ impl Builder<'_> {
         let ConfigValue::Template(template) = &to.value else {
             return None;
         };
-        if !leads_somewhere(template) || !Self::is_writable(template) {
+        let is_target = leads_somewhere(template) && Self::is_writable(template);
+        if !is_target {
             let message = "this is not a valid redirect target; use e.g. `https://${host}${uri}`";
             self.error(Code::Value, to, message);
-            return None;
         }
         let status = section.integer("status")?;
-        if !is_redirect(status)
-            && let Some(at) = section.written("status")
-        {
-            self.error(
-                Code::Value,
-                at,
-                "the status of a redirect must be 301, 302, 303, 307 or 308",
-            );
+        if let Some(at) = section.written("status").filter(|_| !is_redirect(status)) {
+            let message = "the status of a redirect must be 301, 302, 303, 307 or 308";
+            self.error(Code::Value, at, message);
             return None;
         }
+        is_target.then_some(())?;
         Some(Redirect {
             to: template.clone(),
             status: status_code(status)?,
@@ -170,12 +178,8 @@ impl Builder<'_> {
 
     fn respond(&mut self, section: &Section) -> Option<Respond> {
         let Some(status) = section.integer("status") else {
-            for key in ["body", "content_type", "retry_after"] {
-                if let Some(at) = section.written(key) {
-                    let message = format!("`{key}` has no meaning with `status = \"ready\"`");
-                    self.error(Code::Conflict, at, &message);
-                }
-            }
+            let keys = ["body", "content_type", "retry_after"];
+            self.refuse_keys(section, "", keys, "with `status = \"ready\"`");
             return Some(Respond::Readiness);
         };
         if let Some(at) = section.written("status").filter(|_| is_redirect(status)) {
@@ -191,9 +195,8 @@ impl Builder<'_> {
             let message = format!("a response with status {status} has no body");
             self.error(Code::Conflict, at, &message);
         }
-        if let Some(at) = section.written("content_type").filter(|_| body.is_empty()) {
-            let message = "`content_type` has no meaning without `body`";
-            self.error(Code::Conflict, at, message);
+        if body.is_empty() {
+            self.refuse_keys(section, "", ["content_type"], "without `body`");
         }
         let content_type = section.text("content_type")?;
         let content_type = HeaderValue::try_from(content_type).ok();

@@ -35,18 +35,10 @@ impl Builder<'_> {
         let Some(kind) = request_kind(section) else {
             return;
         };
-        let (keys, matched): (&[&str], _) = match kind {
+        let (keys, matched): (&[&'static str], _) = match kind {
             RequestKind::Handshake => (&OF_PLAIN_REQUESTS, "handshakes"),
             RequestKind::Plain => (&OF_HANDSHAKES, "plain requests"),
         };
-        let limits = section.section("limits");
-        let limits = limits.written.iter().filter(|(name, _)| {
-            let is_plain = LIMITS_OF_PLAIN_REQUESTS.contains(*name);
-            is_plain == (kind == RequestKind::Handshake)
-        });
-        let limits = limits.map(|(name, at)| (format!("limits.{name}"), at));
-        let keys = keys.iter().copied();
-        let keys = keys.filter_map(|name| Some((name.to_owned(), section.written(name)?)));
         if kind == RequestKind::Plain
             && section
                 .text("http")
@@ -56,9 +48,13 @@ impl Builder<'_> {
             let message = "a route that matches only plain requests and rejects them serves nothing: remove `http` or `only`";
             self.error(Code::Conflict, at, message);
         }
-        for (name, at) in keys.chain(limits) {
-            let message = format!("`{name}` has no meaning on a route that matches only {matched}");
-            self.error(Code::Conflict, at, &message);
-        }
+        let why = format!("on a route that matches only {matched}");
+        self.refuse_keys(section, "", keys.iter().copied(), &why);
+        let limits = section.section("limits");
+        let refused = limits.written.keys().copied().filter(|name| {
+            let is_plain = LIMITS_OF_PLAIN_REQUESTS.contains(name);
+            is_plain == (kind == RequestKind::Handshake)
+        });
+        self.refuse_keys(&limits, "limits.", refused, &why);
     }
 }

@@ -99,8 +99,13 @@ pub(super) fn of_endpoint(text: &str) -> Option<String> {
             false => "",
         };
         let path = match url.rest {
-            "" | "/" => "",
-            _ => "; a path goes into `rewrite.add_prefix` of the route",
+            "" | "/" => String::new(),
+            rest => {
+                let end = rest.find(['?', '#']).unwrap_or(rest.len());
+                let path = rest.get(..end).unwrap_or_default();
+                let path = path.trim_end_matches('/');
+                format!("; for the path, add `rewrite.add_prefix = \"{path}\"` to the route")
+            }
         };
         return Some(format!(
             "write the address alone: `{}`{tls}{path}",
@@ -137,7 +142,7 @@ pub(super) fn of_bind(text: &str) -> Option<String> {
     }
     if is_port(text) {
         return Some(format!(
-            "add the address: `0.0.0.0:{text}` are all IPv4 addresses"
+            "add the address, e.g. `0.0.0.0:{text}` for all IPv4 addresses"
         ));
     }
     match text.rsplit_once(':') {
@@ -223,9 +228,14 @@ pub(super) fn of_path(text: &str) -> Option<String> {
             .filter(|path| !path.is_empty());
         return Some(format!("write the path alone: `{}`", path.unwrap_or("/")));
     }
-    if let Some((path, _)) = text.split_once('?') {
+    if let Some((path, query)) = text.split_once('?') {
+        let (name, value) = query.split_once('=').unwrap_or((query, ""));
+        let condition = match is_name(name) && (value.is_empty() || is_name(value)) {
+            true => format!("query = {{ {name} = \"{value}\" }}"),
+            false => "query = { version = \"2\" }".to_owned(),
+        };
         return Some(format!(
-            "write the path alone, `{path}`; routes match queries by `query`"
+            "write the path alone, `{path}`; a parameter of the query is matched by e.g. `{condition}`"
         ));
     }
     let is_plain = is_name(text.split('/').next().unwrap_or_default());
@@ -260,7 +270,10 @@ mod tests {
                     Some("`a.internal:443`, and add `tls = {}`"),
                 ),
                 ("wss://a:9443/", Some("`a:9443`, and add `tls = {}`")),
-                ("http://10.0.0.1:9000/ws", Some("`10.0.0.1:9000`; a path")),
+                (
+                    "http://10.0.0.1:9000/ws",
+                    Some("`10.0.0.1:9000`; for the path, add `rewrite.add_prefix = \"/ws\"`"),
+                ),
                 ("ws://u:p@a", Some("`a:80`")),
                 ("::1:9000", Some("`[::1]:9000`")),
                 ("2001:db8::1", Some("`[2001:db8::1]:9000`")),
@@ -337,7 +350,14 @@ mod tests {
                 ("https://a/b?c", Some("`/b`")),
                 ("https://a", Some("`/`")),
                 ("chat", Some("`/chat`")),
-                ("/a?b", Some("`/a`")),
+                (
+                    "/a?b",
+                    Some(
+                        "`/a`; a parameter of the query is matched by e.g. `query = { b = \"\" }`",
+                    ),
+                ),
+                ("/a?v=2", Some("`query = { v = \"2\" }`")),
+                ("/a?v=2&w=3", Some("`query = { version = \"2\" }`")),
                 ("/a b", None),
             ],
         );
