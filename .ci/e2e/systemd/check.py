@@ -15,6 +15,7 @@ from pathlib import Path
 
 import websockets
 
+import folders
 from service import (
     CONFIG,
     DROP_INS,
@@ -267,6 +268,7 @@ CHECKS = [
     a_key_that_certbot_renews_is_read_by_its_group,
     reload_takes_the_file_and_shows_its_mistakes,
     with_notify_reload_a_reload_is_waited_for,
+    *folders.CHECKS,
     an_upgrade_makes_the_new_process_the_main_one,
     the_watchdog_is_fed_by_whoever_is_the_main_one,
     if_the_new_process_dies_at_once_the_old_one_serves_on,
