@@ -16,6 +16,7 @@ from pathlib import Path
 import websockets
 
 import folders
+import memory
 from service import (
     CONFIG,
     DROP_INS,
@@ -269,6 +270,7 @@ CHECKS = [
     reload_takes_the_file_and_shows_its_mistakes,
     with_notify_reload_a_reload_is_waited_for,
     *folders.CHECKS,
+    *memory.CHECKS,
     an_upgrade_makes_the_new_process_the_main_one,
     the_watchdog_is_fed_by_whoever_is_the_main_one,
     if_the_new_process_dies_at_once_the_old_one_serves_on,
