@@ -116,6 +116,10 @@ async function checkSockets(check, demo) {
     equal((await ask(`${demo.site}/control/backends/1/stop`, { method: 'POST' })).status, 403, 'from another site')
   })
 
+  await check('the terminal shows the address, and nothing of the start', async () => {
+    equal(/(INFO|WARN|ERROR) /.exec(demo.said()), null, demo.said())
+  })
+
   await check('a message crosses the chat room between backends', async () => {
     const rooms = [messages(`${wss}/chat`), messages(`${wss}/chat`)]
     const backends = []

@@ -90,7 +90,6 @@ async fn run(port: Option<u16>) -> io::Result<()> {
     };
     crowd.enter();
     out(&stage.welcome(&address));
-    proxy.show_log();
     let ended_early = tokio::select! {
         () = stop.asked() => false,
         () = proxy.ended() => true,

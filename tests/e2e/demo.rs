@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::net::UnixStream;
 
 use crate::harness::frames::{close, close_payload, frame};
@@ -23,18 +23,21 @@ struct RunningDemo {
     temporary: TempDir,
     folder: PathBuf,
     port: u16,
+    /// What the terminal shows, but for the welcome.
+    log: NamedTempFile,
 }
 
 impl RunningDemo {
     /// Starts a demo, and waits until all simulated clients are connected.
     async fn start() -> Self {
         let temporary = TempDir::new().unwrap();
+        let log = NamedTempFile::new().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .args(["demo", "--port", "0"])
             .env("TMPDIR", temporary.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -52,6 +55,7 @@ impl RunningDemo {
             folder,
             port: port.parse().unwrap(),
             temporary,
+            log,
         };
         demo.shows("all clients", |it| tunnels(it, None) == CLIENTS)
             .await;
@@ -113,6 +117,10 @@ impl RunningDemo {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    fn logged(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
     /// Waits until no process listens, and no file is left.
     async fn is_gone(&self) {
         until("the end", || {
@@ -163,6 +171,14 @@ async fn the_page_works_without_any_backend() {
         .await;
     assert_eq!(tunnels(&shown, None), 0);
     assert!(closes(&shown, 1, 1006, "") > 0);
+    until("the log", || {
+        demo.logged().matches("endpoint down").count() == 3
+    })
+    .await;
+    // Neither the start nor clients that try again and again.
+    for quiet in [" ready ", "session="] {
+        assert!(!demo.logged().contains(quiet), "{}", demo.logged());
+    }
     let (head, page) = demo.ask("GET", "/").await;
     assert_eq!(head.status(), 200);
     assert!(page.contains("<title>tidegate demo</title>"));

@@ -25,14 +25,14 @@ pub(super) struct DemoProxy {
     log: Arc<DemoLog>,
 }
 
-/// Log lines: kept until it is known whether the start succeeds, then shown.
+/// Log lines. Those of the start matter only if it fails; later ones are shown.
 #[derive(Default)]
 struct DemoLog(Mutex<LogLines>);
 
 #[derive(Default)]
 struct LogLines {
-    is_shown: bool,
-    kept: String,
+    is_ready: bool,
+    of_start: String,
 }
 
 impl DemoProxy {
@@ -72,15 +72,8 @@ impl DemoProxy {
         let lines = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
         io::Error::other(format!(
             "tidegate has not started\n{}",
-            lines.kept.trim_end()
+            lines.of_start.trim_end()
         ))
-    }
-
-    /// Shows what it logs from now on.
-    pub(super) fn show_log(&self) {
-        let mut lines = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.is_shown = true;
-        lines.kept = String::new();
     }
 
     /// Stops it in order.
@@ -108,9 +101,11 @@ impl DemoLog {
             return;
         }
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match lines.is_shown {
+        match lines.is_ready {
             true => err(&format!("{line}\n")),
-            false => lines.kept.extend([line, "\n"]),
+            false => lines.of_start.extend([line, "\n"]),
         }
+        // The last line of a start. It arrives some time after the admin interface has responded.
+        lines.is_ready |= line.contains(" ready generation=");
     }
 }

@@ -23,7 +23,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 
 /// Binds the socket that tidegate proxies to.
 pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
-    UnixListener::bind(path)
+    UnixListener::bind(path).map_err(|error| {
+        // Where paths of sockets are too long, another temporary folder helps.
+        let path = path.display();
+        io::Error::other(format!(
+            "cannot listen on `{path}`: {error}; set TMPDIR to another folder"
+        ))
+    })
 }
 
 /// Serves until the task is aborted.
