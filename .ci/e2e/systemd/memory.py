@@ -81,10 +81,11 @@ async def near_memory_max_handshakes_are_rejected_and_tunnels_stay():
     old = main_pid()
     expect(int(group("memory.max")) == 256 * MIB, group("memory.max"))
     expect(measured("limit") == 256 * MIB, measured("limit"))
-    used, current = measured("used"), int(group("memory.current"))
-    expect(MIB < used <= current + MIB, f"{used} bytes of {current}")
+    used, most = measured("used"), int(group("memory.peak"))
+    expect(MIB < used <= most, f"{used} bytes of {most}")
 
-    # Room for two or three hundred tunnels, set while it runs.
+    # Room for some hundred tunnels, set while it runs. What only the start needed may be free by now.
+    used = min(used, int(group("memory.current")))
     limit = (used + 2 * MIB) * 10 // 9 // 4096 * 4096
     systemctl("set-property", "--runtime", "tidegate.service", f"MemoryMax={limit}")
     await until("the new limit", lambda: measured("limit") == limit)
