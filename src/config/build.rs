@@ -88,6 +88,7 @@ pub(super) struct UpstreamPlaces {
     pub(super) keepalive: Option<Span>,
     /// The place of the interval or the timeout of health checks, if one is written.
     pub(super) check_times: Option<Span>,
+    pub(super) hash: Option<Span>,
     pub(super) sticky: Option<Span>,
     pub(super) cookie_domain: Option<Span>,
     pub(super) http_check: Option<Span>,

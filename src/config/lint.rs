@@ -57,6 +57,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     }
     for (upstream, place) in config.upstreams.iter().zip(&places.upstreams) {
         lint_sticky(config, upstream, place, diagnostics);
+        split::lint_torn_hash(config, upstream, place, diagnostics);
         lint_cookie_domain(config, upstream, place, diagnostics);
         lint_check(config, upstream, place, diagnostics);
         lint_slow_check(upstream, place, diagnostics);

@@ -35,6 +35,7 @@ impl Builder<'_> {
             endpoints: Vec::new(),
             keepalive: span(section, "keepalive"),
             check_times: span(&health, "interval").or_else(|| span(&health, "timeout")),
+            hash: span(&section.section("balance"), "hash"),
             sticky: span(section, "sticky"),
             cookie_domain: span(&section.section("sticky"), "domain"),
             http_check: span(&health, "http"),

@@ -1,8 +1,11 @@
-//! Splits that would tear clients apart.
+//! Splits and hashes that would tear clients apart.
 
-use crate::config::build::RoutePlaces;
+use crate::config::build::{RoutePlaces, UpstreamPlaces};
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::model::{Config, LeadsTo, PlainHttp, RequestKey, RequestKind, RouteConfig};
+use crate::config::model::{
+    Balance, Config, Discovery, LeadsTo, PlainHttp, RequestKey, RequestKind, RouteConfig,
+    UpstreamConfig,
+};
 
 /// A fallback transport sends many plain requests, and all of them have to reach the same server. Chance
 /// decides about each of them by itself, unless a cookie remembers.
@@ -15,14 +18,12 @@ pub(super) fn lint_torn(
     let LeadsTo::Split(split) = &route.leads_to else {
         return;
     };
-    let serves_plain =
-        route.http == PlainHttp::Proxy && route.conditions.only != Some(RequestKind::Handshake);
     let mut upstreams = route
         .leads_to
         .upstreams()
         .filter_map(|name| config.upstream(name));
     let is_remembered = upstreams.all(|upstream| upstream.sticky.is_some());
-    if !serves_plain || is_remembered {
+    if !serves_plain(route) || is_remembered {
         return;
     }
     let (message, hint) = match &split.by {
@@ -40,6 +41,36 @@ pub(super) fn lint_torn(
     };
     let warning = Diagnostic::warning(Code::TornSessions, place.leads_to.clone(), message);
     diagnostics.push(warning.hint(hint));
+}
+
+/// The first request of a fallback transport lacks the session id, so the hash of it leads the following ones
+/// elsewhere, unless a cookie remembers.
+pub(super) fn lint_torn_hash(
+    config: &Config,
+    upstream: &UpstreamConfig,
+    place: &UpstreamPlaces,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let Balance::Hash(hash) = &upstream.picking.balance else {
+        return;
+    };
+    let is_single = upstream.discovery == Discovery::Listed && upstream.endpoints.len() < 2;
+    let is_plain = config.routes_to(&upstream.name).any(serves_plain);
+    if let (Some(id), Some(span)) = (session_id(&hash.key), place.hash.clone())
+        && is_plain
+        && !is_single
+        && upstream.sticky.is_none()
+    {
+        let message = format!(
+            "the first request of a Socket.IO client has no `{id}` yet, so it may reach another endpoint than the following ones"
+        );
+        let hint = "use a key that every request has, such as `\"client_ip\"`, or add `sticky`; for WebSockets alone, add `only = \"handshakes\"` to the routes";
+        diagnostics.push(Diagnostic::warning(Code::TornSessions, span, message).hint(hint));
+    }
+}
+
+fn serves_plain(route: &RouteConfig) -> bool {
+    route.http == PlainHttp::Proxy && route.conditions.only != Some(RequestKind::Handshake)
 }
 
 /// The name of the session id of Socket.IO, if it is the key. The response to the first request determines it.
