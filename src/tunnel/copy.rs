@@ -568,6 +568,36 @@ mod tests {
         assert_eq!(ended, Ended::UpstreamEof);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_after_the_end_of_one_side_ends_the_quiet_before_it() {
+        const QUIET: Duration = Duration::from_secs(60);
+        for (last_byte, expected) in [(true, Duration::ZERO), (false, QUIET)] {
+            let Ends {
+                tunnel,
+                mut client,
+                mut endpoint,
+                table,
+            } = ends(InitialBytes::default()).await;
+            let entry = Rc::clone(tunnel.slot.entry());
+            let (finished, ()) = tokio::join!(tunnel, async {
+                client.write_all(b"x").await.unwrap();
+                endpoint.read_exact(&mut [0]).await.unwrap();
+                table.sweep(tokio::time::Instant::now());
+                tokio::time::advance(QUIET).await;
+                table.sweep(tokio::time::Instant::now());
+                client.shutdown().await.unwrap();
+                assert_eq!(endpoint.read(&mut [0]).await.unwrap(), 0);
+                assert!(entry.is_half_closed());
+                if last_byte {
+                    endpoint.write_all(b"y").await.unwrap();
+                    client.read_exact(&mut [0]).await.unwrap();
+                }
+                endpoint.shutdown().await.unwrap();
+            });
+            assert_eq!(finished.quiet, expected, "{last_byte}");
+        }
+    }
+
     #[tokio::test]
     async fn a_reset_is_passed_on_after_what_came_before_it() {
         let Ends {
