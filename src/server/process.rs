@@ -46,6 +46,8 @@ pub(super) struct Process {
     pub(super) orders: mpsc::Receiver<ControlCommand>,
     pub(super) signals: Signals,
     pub(super) file_watch: FileWatch,
+    /// Changed files with which a reload failed.
+    pub(super) rejected: Option<RejectedFiles>,
     /// The path of the program, for an upgrade.
     pub(super) program: PathBuf,
     /// The upgrade in progress.
@@ -62,6 +64,13 @@ pub(super) struct Process {
     pub(super) evict: Option<PeriodicTask>,
     pub(super) _rebalance: PeriodicTask,
     pub(super) _memory: PeriodicTask,
+}
+
+/// Changed files with which a reload failed, and what the log says about it.
+#[derive(Debug)]
+pub(super) struct RejectedFiles {
+    contents: Fingerprint,
+    lines: Vec<String>,
 }
 
 impl Process {
@@ -133,8 +142,39 @@ impl Process {
         // An event may be a touch or a read: only different contents are a reason to reload.
         if now != self.watched_fingerprint() {
             self.end_settling().await;
-            self.reload(self.watched_source(), SETTLE_TIMEOUT).await;
+            self.reload_changed(now).await;
+        } else {
+            self.rejected = None;
         }
+    }
+
+    /// Reloads because the watched files have these contents. Where that has failed before, it is tried again,
+    /// because they may name a file that is not watched yet; but the same failure is reported once.
+    async fn reload_changed(&mut self, contents: Fingerprint) {
+        let known = self.rejected.take();
+        let known = known.filter(|known| known.contents == contents);
+        let settle = match known {
+            Some(_) => Duration::ZERO,
+            None => {
+                systemd::reloading();
+                self.reloader.reopen_logs();
+                SETTLE_TIMEOUT
+            }
+        };
+        let result = self.try_reload(self.watched_source(), settle).await;
+        let lines = result.as_ref().err().map(ReloadError::lines);
+        if let Some(known) = known.filter(|known| lines.as_ref() == Some(&known.lines)) {
+            for line in &known.lines {
+                tracing::debug!(
+                    error = line,
+                    "reload failed again; no file has changed since"
+                );
+            }
+            self.rejected = Some(known);
+            return;
+        }
+        self.reloaded(&result).await;
+        self.rejected = lines.map(|lines| RejectedFiles { contents, lines });
     }
 
     /// Stops this process, and the one of an upgrade in progress.
@@ -158,19 +198,27 @@ impl Process {
         // systemd waits for `ready` after this, whatever the result is.
         systemd::reloading();
         self.reloader.reopen_logs();
+        let result = self.try_reload(from, settle).await;
+        self.reloaded(&result).await;
+    }
+
+    async fn try_reload(
+        &mut self,
+        from: Source,
+        settle: Duration,
+    ) -> Result<ReloadOutcome, ReloadError> {
         let deadline = tokio::time::Instant::now() + settle;
-        let result = loop {
+        loop {
             let result = match self.load(from).await {
                 Ok(loaded) => self.reloader.apply(loaded).await,
                 Err(error) => Err(error),
             };
             let is_final = matches!(result, Ok(_) | Err(ReloadError::Stopping));
             if is_final || tokio::time::Instant::now() >= deadline {
-                break result;
+                return result;
             }
             tokio::time::sleep(SETTLE_INTERVAL).await;
-        };
-        self.reloaded(&result).await;
+        }
     }
 
     /// Reads and checks the configuration again, unless this process is asked to stop first.

@@ -218,8 +218,8 @@ impl Reloader {
     /// # Errors
     /// [`ReloadError`]; the previous configuration stays in effect.
     pub(super) async fn apply(&mut self, loaded: Loaded) -> Result<ReloadOutcome, ReloadError> {
-        log_warnings(&loaded.warnings);
         let mut shown = describe(&loaded);
+        let warnings = loaded.warnings;
         let places = loaded.bind_places;
         let config = loaded.config;
         shown.needs_restart = self.at_next_start(&config);
@@ -230,6 +230,7 @@ impl Reloader {
         let plan = self.listeners.plan(&config.listeners);
         let plan = plan.map_err(|error| error.located(&places))?;
         if only_certificates_changed(&config, &self.fingerprint, &fingerprint) {
+            log_warnings(&warnings);
             self.listeners.apply(plan).await;
             self.fingerprint = fingerprint;
             self.loaded = shown;
@@ -243,6 +244,8 @@ impl Reloader {
         self.lookups.begin(&config.upstreams).await;
         let snapshot = Snapshot::new(&config, Some(&self.shared.snapshot.load()));
         let snapshot = snapshot.inspect_err(|_| self.lookups.settle())?;
+        // Of a configuration that takes effect: one that does not may be tried again and again.
+        log_warnings(&warnings);
         // Before the swap: a session must not find an upstream whose endpoints are known without them.
         self.lookups.fill(&snapshot);
         if let Some(target) = target {

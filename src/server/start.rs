@@ -120,6 +120,7 @@ impl Process {
             file_watch: files,
             program: start.program,
             upgrade: None,
+            rejected: None,
             takeover: None,
             stops_with_predecessor: false,
             notifier: None,

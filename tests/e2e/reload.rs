@@ -237,6 +237,39 @@ async fn a_changed_configuration_file_is_applied_if_so_configured() {
     assert_eq!(client.head().await.status(), 101);
 }
 
+/// A failure is tried again, because the configuration may name a file that comes later; but it is reported once,
+/// until a file changes.
+#[tokio::test]
+async fn a_bad_configuration_file_is_reported_once() {
+    const FAILED: &str = "reload failed; the previous configuration stays in effect";
+    const AGAIN: &str = "reload failed again; no file has changed since";
+    let echo = Echo::start("echo").await;
+    let head = "[server]\nwatch = \"all\"\nlog = { format = \"json\", level = \"debug\" }\n";
+    let good = format!("{head}{}", simple(&[echo.address]));
+    let proxy = Proxy::start(&good).await;
+    let missing = format!("{good}tls = {{ ca = \"ca.pem\" }}\n");
+    proxy.rewrite(&missing);
+    proxy.logged(FAILED).await;
+    // Each writing is a reason to compare the files.
+    for times in 1..=3 {
+        proxy.rewrite(&missing);
+        let again = proxy.logged_times(AGAIN, times).await;
+        assert!(again.iter().all(|event| event["level"] == "DEBUG"));
+    }
+    assert_eq!(proxy.log().events(FAILED).len(), 1);
+    // Another content, and the first one once more.
+    proxy.rewrite(&format!("{good}unknown = 1\n"));
+    let failed = proxy.logged_times(FAILED, 2).await;
+    assert_ne!(failed[0]["error"], failed[1]["error"]);
+    proxy.rewrite(&missing);
+    proxy.logged_times(FAILED, 3).await;
+    // The file comes, and nothing that is watched has changed.
+    Authority::new().write(&proxy.folder().join("ca.pem"));
+    proxy.rewrite(&missing);
+    proxy.logged("configuration reloaded").await;
+    assert_eq!(proxy.log().events(FAILED).len(), 3);
+}
+
 /// Connects repeatedly until it has to stop: the number of connections.
 async fn knock(port: u16, stop: Arc<AtomicBool>) -> usize {
     let mut knocked = 0;
