@@ -1,7 +1,7 @@
 //! What `admin.metrics_bind` serves without a token: metrics and health, and nothing else.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::ACCEPT;
 use http::{Method, Request, StatusCode};
@@ -53,11 +53,16 @@ impl AdminService for Public {
 
 impl View {
     async fn metrics(&self, format: Format) -> AdminResponse {
-        let _one = self.scraping.lock().await;
+        // One scrape at a time.
+        let mut trouble = self.scraping.lock().await;
         if !self.workers.publish_traffic(SCRAPE_TIMEOUT).await {
-            tracing::warn!(
-                "worker too busy to report its tunnels' traffic; this scrape has older values"
-            );
+            if trouble.is_there(Instant::now()) {
+                tracing::warn!(
+                    "worker too busy to report its tunnels' traffic; this scrape has older values"
+                );
+            }
+        } else {
+            trouble.is_over();
         }
         let counters = self.workers.counters();
         let older = self.generations.all();

@@ -18,6 +18,7 @@ use crate::displace::worker_queries::Workers;
 use crate::handover::identity::{Identity, shown};
 use crate::net::admission::Admission;
 use crate::observe::counter::Counter;
+use crate::quota::failure_reports::RecurringTrouble;
 use crate::session::Shared;
 
 /// What the interface shows and changes.
@@ -31,8 +32,8 @@ pub struct View {
     pub admission: Arc<Admission>,
     /// Log lines dropped so far.
     pub log_dropped: Arc<Counter>,
-    /// Held during a scrape: one at a time.
-    pub scraping: tokio::sync::Mutex<()>,
+    /// Held during a scrape: one at a time. Whether the log says that workers are too busy for it.
+    pub scraping: tokio::sync::Mutex<RecurringTrouble>,
     /// Held while rates are measured: one at a time, because it remembers every tunnel meanwhile.
     pub measuring: tokio::sync::Mutex<()>,
     /// The configuration as loaded.

@@ -228,7 +228,7 @@ fn tls_failed(entrance: &Entrance<'_>, origin: &ConnectionOrigin, error: &Prepar
     }
     let reason = failure.map_or(refused.token(), TlsFailure::token);
     let now = std::time::Instant::now();
-    if let Some(unreported) = listener.tls_failures.admit(reason, now) {
+    if let Some(unreported) = listener.failures.admit(reason, now) {
         tracing::warn!(
             listener = %listener.name, client = %origin.peer, reason, %error, unreported,
             hint = failure.map(TlsFailure::hint),

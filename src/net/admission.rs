@@ -3,22 +3,24 @@
 //! Every client connection holds a [`ConnectionPermit`] from accept until its last byte, tunnel included. It
 //! counts for the process and for the worker that has the connection, until it is dropped.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::listener_limits::ListenerPermit;
 use crate::config::descriptor_budget;
 use crate::quota::QuotaPermit;
+use crate::quota::failure_reports::RecurringTrouble;
 
 /// The number of connections in the process, and its limit.
 #[derive(Debug, Default)]
 pub struct Admission {
     open: AtomicUsize,
     limit: AtomicUsize,
-    /// Whether the log already says that the limit is reached.
-    full: AtomicBool,
+    /// Whether the log says that the limit is reached.
+    full: Mutex<RecurringTrouble>,
     freed: Notify,
 }
 
@@ -56,6 +58,10 @@ impl Admission {
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok()
+    }
+
+    fn full(&self) -> MutexGuard<'_, RecurringTrouble> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leave(&self) {
@@ -104,12 +110,12 @@ impl WorkerLoad {
             // Registered before the attempt: a permit that is freed in between is not missed.
             let freed = self.process.freed.notified();
             if let Some(permit) = self.admit() {
-                if self.process.full.swap(false, Ordering::Relaxed) {
+                if self.process.full().is_over() {
                     tracing::info!("below the connection limit, accepting again");
                 }
                 return permit;
             }
-            if !self.process.full.swap(true, Ordering::Relaxed) {
+            if self.process.full().is_there(Instant::now()) {
                 tracing::warn!(
                     connections = self.process.open(),
                     "connection limit reached (file descriptors); new connections wait in the backlog"

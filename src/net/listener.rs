@@ -21,8 +21,8 @@ pub struct Listener {
     pub drain: Drain,
     /// The connections of its clients, counted against its limits.
     pub gate: Arc<Gate>,
-    /// The causes of failed TLS handshakes that were logged lately, by all workers.
-    pub tls_failures: FailureReports,
+    /// The causes of failed TLS handshakes and failures to accept that were logged lately, by all workers.
+    pub failures: FailureReports,
     /// The settings, swapped by a reload.
     pub settings: ArcSwap<ListenerSettings>,
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::config::model::{Secret, TicketKeysFile};
+use crate::quota::failure_reports::RecurringTrouble;
 
 /// The lifetime of a ticket, as announced to clients, and as enforced here: rustls does not check its age.
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
@@ -41,7 +42,7 @@ const SALT: &[u8] = b"tidegate session ticket 1";
 pub struct TicketKeys {
     ring: ArcSwap<KeyRing>,
     /// Locked while generated keys are rotated; `None` for keys from a file, which are not rotated here.
-    rotating: Option<Mutex<()>>,
+    rotating: Option<Mutex<RecurringTrouble>>,
     scope: Box<str>,
 }
 
@@ -199,13 +200,16 @@ impl TicketKeys {
             return;
         }
         // Another handshake may have rotated while this one waited for the lock.
-        let _turn = rotating.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = rotating.lock().unwrap_or_else(PoisonError::into_inner);
         let ring = self.ring.load();
         if !is_due(&ring) {
             return;
         }
         let Ok(new) = TicketKey::random(now, &self.scope) else {
-            tracing::error!("cannot create a new session ticket key; the old one stays in use");
+            // Each handshake tries it again.
+            if trouble.is_there(Instant::now()) {
+                tracing::error!("cannot create a new session ticket key; the old one stays in use");
+            }
             return;
         };
         let living = |key: &&Arc<TicketKey>| key.age(now) <= ROTATION_INTERVAL + LIFETIME;

@@ -1,4 +1,4 @@
-//! Reports about what may fail again and again: one per cause and minute.
+//! Reports about what may fail again and again: one per cause and minute, the others at the level DEBUG.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +9,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Causes that are remembered, at most.
 const MAX_CAUSES: usize = 32;
+
+/// Stands for all causes that are too many to be remembered.
+const OTHERS: &str = "";
 
 /// The causes that were reported lately.
 #[derive(Debug, Default)]
@@ -25,16 +28,21 @@ impl FailureReports {
     /// report.
     pub fn admit(&self, cause: &str, now: Instant) -> Option<u64> {
         let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cause = cause;
+        if causes.len() >= MAX_CAUSES && !causes.contains_key(cause) {
+            causes.retain(|_, reported| !reported.is_due(now));
+            if causes.len() >= MAX_CAUSES {
+                // Forgetting them all would report each of them again: as many lines as there are failures.
+                cause = OTHERS;
+            }
+        }
         if let Some(reported) = causes.get_mut(cause) {
-            if now.saturating_duration_since(reported.at) < REPORT_INTERVAL {
+            if !reported.is_due(now) {
                 reported.unreported += 1;
                 return None;
             }
             reported.at = now;
             return Some(std::mem::take(&mut reported.unreported));
-        }
-        if causes.len() >= MAX_CAUSES {
-            causes.clear();
         }
         let reported = ReportedCause {
             at: now,
@@ -42,6 +50,53 @@ impl FailureReports {
         };
         causes.insert(cause.into(), reported);
         Some(0)
+    }
+}
+
+impl ReportedCause {
+    /// Whether it is to be reported again.
+    fn is_due(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= REPORT_INTERVAL
+    }
+}
+
+/// Logs an event at the level WARN if `reports` admit its `cause` now, with the number of those that were not
+/// reported since the last one; otherwise at the level DEBUG. The fields come after the message.
+macro_rules! warn_once_a_minute {
+    ($reports:expr, $cause:expr, $message:literal, $($fields:tt)+) => {
+        match $reports.admit($cause, ::std::time::Instant::now()) {
+            Some(unreported) => ::tracing::warn!($($fields)+, unreported, $message),
+            None => ::tracing::debug!($($fields)+, $message),
+        }
+    };
+}
+pub(crate) use warn_once_a_minute;
+
+/// A trouble that comes and goes, as often as a stranger wants: its beginning is reported at most once a minute,
+/// and its end if its beginning was. One that lasts is reported as soon as that is allowed.
+#[derive(Debug, Default)]
+pub struct RecurringTrouble {
+    reported_at: Option<Instant>,
+    is_reported: bool,
+}
+
+impl RecurringTrouble {
+    /// There is trouble, or there still is. Returns whether to report it.
+    pub fn is_there(&mut self, now: Instant) -> bool {
+        let is_due = self
+            .reported_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= REPORT_INTERVAL);
+        if self.is_reported || !is_due {
+            return false;
+        }
+        self.reported_at = Some(now);
+        self.is_reported = true;
+        true
+    }
+
+    /// There is none, or none any more. Returns whether to report that.
+    pub fn is_over(&mut self) -> bool {
+        std::mem::take(&mut self.is_reported)
     }
 }
 
@@ -59,9 +114,41 @@ mod tests {
         }
         assert_eq!(reports.admit("refused", now), Some(0));
         assert_eq!(reports.admit("timeout", now + REPORT_INTERVAL), Some(3));
-        for cause in 0..1000 {
-            reports.admit(&cause.to_string(), now);
+    }
+
+    #[test]
+    fn more_causes_than_are_remembered_are_not_more_reports() {
+        let reports = FailureReports::default();
+        let now = Instant::now();
+        let admitted = |now| {
+            let causes = (0..1000).map(|number: u32| (number % 100).to_string());
+            causes
+                .filter_map(|cause| reports.admit(&cause, now))
+                .count()
+        };
+        assert_eq!(admitted(now), MAX_CAUSES + 1);
+        assert_eq!(admitted(now), 0);
+        assert_eq!(admitted(now + REPORT_INTERVAL), MAX_CAUSES + 1);
+        assert!(reports.0.lock().unwrap().len() <= MAX_CAUSES + 1);
+    }
+
+    #[test]
+    fn a_trouble_that_comes_and_goes_is_reported_once_a_minute_with_its_end() {
+        let mut trouble = RecurringTrouble::default();
+        let now = Instant::now();
+        assert!(!trouble.is_over());
+        assert!(trouble.is_there(now));
+        assert!(!trouble.is_there(now));
+        assert!(trouble.is_over());
+        assert!(!trouble.is_over());
+        for _ in 0..3 {
+            assert!(!trouble.is_there(now + REPORT_INTERVAL / 2));
+            assert!(!trouble.is_over(), "nobody knows of it");
         }
-        assert!(reports.0.lock().unwrap().len() <= MAX_CAUSES);
+        // It stays this time.
+        assert!(!trouble.is_there(now + REPORT_INTERVAL / 2));
+        assert!(trouble.is_there(now + REPORT_INTERVAL));
+        assert!(!trouble.is_there(now + REPORT_INTERVAL * 2));
+        assert!(trouble.is_over());
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustix::io::Errno;
@@ -283,8 +283,7 @@ impl Dispatcher<'_> {
                 Ok(accepted) => self.hand_over(accepted, permit),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Backlog::Empty,
                 Err(error) if is_exhaustion(&error) => {
-                    let listener = &self.owner.load().name;
-                    tracing::error!(%listener, %error, "cannot accept connections; new ones wait in the backlog");
+                    self.accept_failed(&error);
                     // The socket stays readable: without a pause this would be a busy loop.
                     tokio::time::sleep(EXHAUSTION_PAUSE).await;
                     return Backlog::Unknown;
@@ -294,6 +293,17 @@ impl Dispatcher<'_> {
             }
         }
         Backlog::Unknown
+    }
+
+    fn accept_failed(&self, error: &io::Error) {
+        let owner = self.owner.load();
+        let listener = &owner.name;
+        match owner.failures.admit(&error.to_string(), Instant::now()) {
+            Some(unreported) => {
+                tracing::error!(%listener, %error, unreported, "cannot accept connections; new ones wait in the backlog");
+            }
+            None => tracing::debug!(%listener, %error, "cannot accept connections"),
+        }
     }
 
     /// Accepts the connections whose handshakes have begun. No others arrive.
@@ -412,7 +422,7 @@ mod tests {
             name: "in".into(),
             drain: Drain::new(),
             gate: Arc::default(),
-            tls_failures: FailureReports::default(),
+            failures: FailureReports::default(),
             settings: ArcSwap::from_pointee(ListenerSettings {
                 tls: None,
                 handshakes_at_once: 1,

@@ -203,7 +203,7 @@ impl Listeners {
             None => Arc::new(Listener {
                 drain: Drain::new(),
                 gate,
-                tls_failures: FailureReports::default(),
+                failures: FailureReports::default(),
                 settings: ArcSwap::from_pointee(settings),
                 name,
             }),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
@@ -13,6 +13,7 @@ use crate::config::model::MemoryLimit;
 use crate::displace::periodic::PeriodicTask;
 use crate::displace::worker_queries::Workers;
 use crate::net::memory::{MemoryFigures, MemoryState};
+use crate::quota::failure_reports::{FailureReports, RecurringTrouble, warn_once_a_minute};
 use crate::session::Shared;
 use crate::tunnel::ended::Ended;
 
@@ -32,7 +33,8 @@ pub(super) fn start(shared: &Arc<Shared>, workers: &Arc<Workers>) -> PeriodicTas
     let mut monitor = MemoryMonitor {
         shared: Arc::clone(shared),
         workers: Arc::clone(workers),
-        was_full: false,
+        full: RecurringTrouble::default(),
+        critical: FailureReports::default(),
     };
     let state = monitor.measure();
     PeriodicTask::spawn(async move {
@@ -50,7 +52,8 @@ pub(super) fn start(shared: &Arc<Shared>, workers: &Arc<Workers>) -> PeriodicTas
 struct MemoryMonitor {
     shared: Arc<Shared>,
     workers: Arc<Workers>,
-    was_full: bool,
+    full: RecurringTrouble,
+    critical: FailureReports,
 }
 
 impl MemoryMonitor {
@@ -58,20 +61,17 @@ impl MemoryMonitor {
         let figures = figures(self.shared.snapshot.load().server.memory);
         let state = self.shared.memory.record(figures);
         let MemoryFigures { limit, used } = figures.unwrap_or(MemoryFigures { limit: 0, used: 0 });
-        match (self.was_full, state != MemoryState::Ample) {
-            (false, true) => {
-                tracing::warn!(
-                    used,
-                    limit,
-                    "memory is nearly used up; handshakes are rejected"
-                );
-            }
-            (true, false) => {
+        if state == MemoryState::Ample {
+            if self.full.is_over() {
                 tracing::info!(used, limit, "enough memory again; handshakes are accepted");
             }
-            _ => {}
+        } else if self.full.is_there(Instant::now()) {
+            tracing::warn!(
+                used,
+                limit,
+                "memory is nearly used up; handshakes are rejected"
+            );
         }
-        self.was_full = state != MemoryState::Ample;
         state
     }
 
@@ -84,9 +84,11 @@ impl MemoryMonitor {
         // A worker that does not respond is reported by the watchdog.
         let held = self.workers.end_largest(count, Ended::MemoryFull).await;
         if held > 0 {
-            tracing::warn!(
-                unread = held,
-                "memory is nearly used up; closing the tunnels with the most unread bytes"
+            warn_once_a_minute!(
+                self.critical,
+                "unread",
+                "memory is nearly used up; closing the tunnels with the most unread bytes",
+                unread = held
             );
         }
     }

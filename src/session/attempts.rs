@@ -9,6 +9,7 @@ use ::http::StatusCode;
 use super::error::SessionError;
 use super::routed::RoutedRequest;
 use crate::protocol::rejection::Rejection;
+use crate::quota::failure_reports::warn_once_a_minute;
 use crate::upstream::connect::{ConnectError, EndpointConnection, connect};
 use crate::upstream::endpoint::{EndpointState, Lease};
 use crate::upstream::group::PickError;
@@ -118,12 +119,14 @@ impl<'a> Attempts<'a> {
             }
             Err(error) => {
                 series.count_connect_failure(&error);
-                tracing::warn!(
+                warn_once_a_minute!(
+                    endpoint.reports,
+                    &error.cause(),
+                    "cannot connect to endpoint",
                     session = %self.routed.facts.session,
                     upstream = %upstream.name,
                     endpoint = %endpoint.label,
-                    %error,
-                    "cannot connect to endpoint"
+                    %error
                 );
                 if error.blames_endpoint() || matches!(error, ConnectError::Resolve(_)) {
                     self.routed.connect_failed(&endpoint, &error);
@@ -187,23 +190,27 @@ impl<'a> Attempts<'a> {
         let endpoint = &lease.endpoint().label;
         if !upstream.take_retry(Instant::now()) {
             series.retries_refused.add(1);
-            tracing::warn!(
+            warn_once_a_minute!(
+                lease.endpoint().reports,
+                &format!("not retrying: {response}"),
+                "not retrying: a fifth of the requests are retries already",
                 %session,
                 upstream = %upstream.name,
                 %endpoint,
-                response,
-                "not retrying: a fifth of the requests are retries already"
+                response
             );
             return None;
         }
         series.retried.add(1);
-        tracing::warn!(
+        warn_once_a_minute!(
+            lease.endpoint().reports,
+            &format!("retrying: {response}"),
+            "retrying on another endpoint",
             %session,
             upstream = %upstream.name,
             %endpoint,
             response,
-            next = %next.endpoint().label,
-            "retrying on another endpoint"
+            next = %next.endpoint().label
         );
         Some(next)
     }

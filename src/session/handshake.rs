@@ -19,6 +19,7 @@ use crate::protocol::handshake_response::Switch;
 use crate::protocol::header_case::HeaderCase;
 use crate::protocol::rejection::Rejection;
 use crate::quota::QuotaPermit;
+use crate::quota::failure_reports::warn_once_a_minute;
 use crate::upstream::endpoint::Lease;
 use crate::upstream::exchange::{EndpointResponse, ExchangeError, exchange};
 use crate::upstream::health::SessionFailure;
@@ -56,12 +57,14 @@ pub(super) async fn open(
     routed.passed(lease.endpoint());
     if switch.excused().any() {
         routed.endpoint_series(&lease).route.excused.add(1);
-        tracing::warn!(
+        warn_once_a_minute!(
+            lease.endpoint().reports,
+            &format!("excused: {}", switch.excused()),
+            "lenient handshake accepted",
             session = %routed.facts.session,
             route = %routed.route.settings.name,
             %endpoint,
-            excused = %switch.excused(),
-            "lenient handshake accepted"
+            excused = %switch.excused()
         );
     }
     let facts = facts(routed, &lease, &switch);

@@ -1,6 +1,7 @@
 //! Connects to an endpoint: resolves its name, opens the socket, and does the TLS handshake, all
 //! within one timeout. The addresses of a name are tried one after the other, each for its share of the time.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -22,9 +23,10 @@ use super::registry::UpstreamTls;
 use super::resolve::{self, LookUpFn, ResolveError, Resolver};
 use super::source::{PortPermit, SourcePorts};
 use super::time::later;
-use crate::config::model::{Address, ConnectConfig};
+use crate::config::model::Address;
 use crate::net::keepalive;
 use crate::net::stream::{Socket, Stream};
+use crate::quota::failure_reports::warn_once_a_minute;
 
 /// Why connecting failed. No byte of a request was written, so another endpoint may be tried.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,20 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// What distinguishes it from other failures to connect to the same endpoint, for the log: nothing that
+    /// differs from one connection to the next.
+    pub(crate) fn cause(&self) -> Cow<'static, str> {
+        match self {
+            Self::Timeout(_) => "timeout".into(),
+            Self::Resolve(_) => "resolve".into(),
+            Self::Refused(error) => error.kind().to_string().into(),
+            Self::Ports(_) => "ports".into(),
+            Self::Descriptors(_) => "descriptors".into(),
+            Self::Tls(_) => "TLS".into(),
+            Self::NoServerName => "server name".into(),
+        }
+    }
+
     /// Whether the failure says something about the endpoint. It does not if a local resource is exhausted,
     /// or if the name could not be resolved: then nothing has been asked of the endpoint, and the failure
     /// must not count against it.
@@ -234,9 +250,48 @@ impl ConnectAttempt<'_> {
         to: SocketAddr,
         deadline: Instant,
     ) -> Result<(Socket, PortPermit), ConnectError> {
-        let opening = open_tcp(to, self.upstream.connecting(), &self.connector.sources);
+        let opening = self.open_tcp_from_any(to);
         let (socket, port) = self.within(deadline, opening).await?;
         Ok((Socket::Tcp(socket), port))
+    }
+
+    /// Connects from one local address after the other, as long as the only failure is a missing port.
+    async fn open_tcp_from_any(
+        &self,
+        to: SocketAddr,
+    ) -> Result<(TcpStream, PortPermit), ConnectError> {
+        let (config, sources) = (self.upstream.connecting(), &self.connector.sources);
+        let mut failure = io::Error::from(Errno::ADDRNOTAVAIL);
+        for from in sources.candidates_for(to, &config.sources) {
+            let port = sources.acquire(to, from);
+            match open_from(from, to).await {
+                Ok(socket) => {
+                    port.mark_connected();
+                    // Messages are small: Nagle's algorithm would hold each back for the previous one's ACK.
+                    socket.set_nodelay(true).map_err(refused)?;
+                    // A new socket has none, so that "off" takes no call.
+                    if config.keepalive.is_some() {
+                        keepalive::set(&socket, config.keepalive).map_err(refused)?;
+                    }
+                    return Ok((socket, port));
+                }
+                Err(error) if errno(&error) == Some(Errno::ADDRNOTAVAIL) => {
+                    if port.mark_exhausted() {
+                        warn_once_a_minute!(
+                            self.endpoint.reports,
+                            &format!("ports of {from:?}"),
+                            "source address unavailable or out of ports",
+                            endpoint = %to,
+                            source = from.map(tracing::field::display),
+                            %error
+                        );
+                    }
+                    failure = error;
+                }
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        Err(ConnectError::Ports(failure))
     }
 
     /// The rest after the socket is connected: the PROXY header and TLS.
@@ -269,44 +324,6 @@ impl ConnectAttempt<'_> {
             Err(_) => Err(ConnectError::Timeout(self.limit)),
         }
     }
-}
-
-/// Connects from one local address after the other, as long as the only failure is a missing port.
-async fn open_tcp(
-    to: SocketAddr,
-    config: &ConnectConfig,
-    sources: &SourcePorts,
-) -> Result<(TcpStream, PortPermit), ConnectError> {
-    let mut failure = io::Error::from(Errno::ADDRNOTAVAIL);
-    for from in sources.candidates_for(to, &config.sources) {
-        let port = sources.acquire(to, from);
-        match open_from(from, to).await {
-            Ok(socket) => {
-                port.mark_connected();
-                // Messages are small: Nagle's algorithm would hold each back for the previous one's ACK.
-                socket.set_nodelay(true).map_err(refused)?;
-                // A new socket has none, so that "off" takes no call.
-                if config.keepalive.is_some() {
-                    keepalive::set(&socket, config.keepalive).map_err(refused)?;
-                }
-                return Ok((socket, port));
-            }
-            Err(error) if errno(&error) == Some(Errno::ADDRNOTAVAIL) => {
-                if port.mark_exhausted() {
-                    let from = from.map(tracing::field::display);
-                    tracing::warn!(
-                        endpoint = %to,
-                        source = from,
-                        %error,
-                        "source address unavailable or out of ports"
-                    );
-                }
-                failure = error;
-            }
-            Err(error) => return Err(refused(error)),
-        }
-    }
-    Err(ConnectError::Ports(failure))
 }
 
 async fn open_from(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {

@@ -18,6 +18,7 @@ use super::reachability::{Reachability, UnreachedEndpoint};
 use super::resolve::{ResolveError, ResolvedName, Resolver};
 use super::time::micros;
 use crate::config::model::Address;
+use crate::quota::failure_reports::FailureReports;
 
 /// Stands for no weight from an operator: the configured one applies.
 const AS_CONFIGURED: u32 = u32::MAX;
@@ -63,6 +64,8 @@ pub struct EndpointState {
     asked_last_until: AtomicU64,
     /// Whether the latest connection failed: a success then has something to change.
     is_unreached: AtomicBool,
+    /// What sessions have reported of it lately, by cause.
+    pub reports: FailureReports,
     /// Whether an ejection has ended by time and `server/health` does not know yet.
     has_returned: AtomicBool,
     /// An operator has drained it, and it stays so until an operator undoes that.
@@ -102,6 +105,7 @@ impl EndpointState {
             reachability: Mutex::default(),
             asked_last_until: AtomicU64::new(0),
             is_unreached: AtomicBool::new(false),
+            reports: FailureReports::default(),
             is_drained: AtomicBool::new(false),
             weight: AtomicU32::new(AS_CONFIGURED),
             queue,
@@ -274,11 +278,10 @@ impl EndpointState {
     }
 
     /// A connection to it failed, and not because of this process. With `is_asked_last`, it is asked last for
-    /// a short time from now on. Returns whether the connection before had not failed.
+    /// a short time from now on. Returns whether to report that.
     pub(super) fn connect_failed(&self, why: &str, is_asked_last: bool, now: Instant) -> bool {
         let mut reachability = locked(&self.reachability);
-        let is_news = reachability.failure().is_none();
-        reachability.failed(why, now);
+        let is_news = reachability.failed(why, now);
         self.is_unreached.store(true, Ordering::Relaxed);
         drop(reachability);
         if is_asked_last {
@@ -296,7 +299,7 @@ impl EndpointState {
         }
     }
 
-    /// A connection to it succeeded. Returns whether the one before had failed.
+    /// A connection to it succeeded. Returns whether to report that it is reachable again.
     pub fn connected(&self) -> bool {
         // Nearly always there is nothing to change, and the lock is not worth it.
         if !self.is_unreached.load(Ordering::Relaxed) {

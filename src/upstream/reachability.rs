@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::health::bounded;
 use super::time::later;
+use crate::quota::failure_reports::RecurringTrouble;
 
 /// How long an endpoint is asked last after a failed connection.
 const ASKED_LAST_FOR: Duration = Duration::from_secs(10);
@@ -16,6 +17,8 @@ const ASKED_LAST_FOR: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Reachability {
     failure: Option<UnreachedEndpoint>,
+    /// Whether the log says so: of an endpoint that accepts every other connection, every one would be news.
+    trouble: RecurringTrouble,
 }
 
 /// An endpoint whose latest connection failed.
@@ -37,14 +40,15 @@ impl UnreachedEndpoint {
 }
 
 impl Reachability {
-    /// A connection failed.
-    pub(super) fn failed(&mut self, why: &str, now: Instant) {
+    /// A connection failed. Returns whether to report that.
+    pub(super) fn failed(&mut self, why: &str, now: Instant) -> bool {
         let asked_last_until = self.failure.as_ref().and_then(|it| it.asked_last_until);
         self.failure = Some(UnreachedEndpoint {
             why: bounded(why).into(),
             at: now,
             asked_last_until,
         });
+        self.trouble.is_there(now)
     }
 
     /// The endpoint is asked last from now on; returns until when. Nothing is doubled: the time is always
@@ -55,9 +59,10 @@ impl Reachability {
         failure.asked_last_until
     }
 
-    /// A connection succeeded; returns whether the one before had failed.
+    /// A connection succeeded. Returns whether to report that the endpoint is reachable again.
     pub(super) fn succeeded(&mut self) -> bool {
-        self.failure.take().is_some()
+        self.failure = None;
+        self.trouble.is_over()
     }
 
     /// The failure of the latest connection, if it failed.

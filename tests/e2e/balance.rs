@@ -6,7 +6,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::harness::endpoint::{Echo, Endpoint, unused_address};
 use crate::harness::faulty::{FaultyEndpoint, Reaction};
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, simple, verbose};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, Wire};
 
@@ -224,7 +224,11 @@ async fn an_endpoint_that_dies_loses_its_tunnels_and_no_other() {
 
 #[tokio::test]
 async fn when_no_endpoint_connects_the_client_gets_503_with_retry_after() {
-    let proxy = Proxy::start(&simple(&[unused_address().await, unused_address().await])).await;
+    let proxy = Proxy::start(&verbose(&simple(&[
+        unused_address().await,
+        unused_address().await,
+    ])))
+    .await;
     for request in [HANDSHAKE, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
         let mut client = proxy.connect().await;
         client.send(request).await;
@@ -252,8 +256,9 @@ async fn when_no_endpoint_connects_the_client_gets_503_with_retry_after() {
 #[tokio::test]
 async fn the_number_of_tries_is_the_configured_one() {
     let echo = Echo::start("third").await;
-    let config = simple(&[unused_address().await, unused_address().await, echo.address])
-        .replace("endpoints", "balance = \"round_robin\"\nendpoints");
+    let endpoints = [unused_address().await, unused_address().await, echo.address];
+    let config =
+        verbose(&simple(&endpoints)).replace("endpoints", "balance = \"round_robin\"\nendpoints");
     let proxy = Proxy::start(&(config.clone() + "tries = 3\n")).await;
     for _ in 0..6 {
         proxy.tunnel().await;

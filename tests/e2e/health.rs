@@ -9,7 +9,7 @@ use crate::harness::endpoint::{Echo, unused_address};
 use crate::harness::faulty::{FaultyEndpoint, Reaction};
 use crate::harness::frames::frame;
 use crate::harness::operator::{ADMIN, Operator, write_token};
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, simple, verbose};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{until, within};
@@ -258,6 +258,7 @@ async fn a_dead_endpoint_that_nothing_checks_is_asked_last() {
         + "on_down = { action = \"close\" }\n";
     let folder = tempfile::TempDir::new().unwrap();
     write_token(folder.path());
+    let config = verbose(&config);
     let proxy = Proxy::start_in(folder, &config).await;
     let operator = Operator::of(&proxy).await;
     let mut open = Vec::new();
@@ -307,7 +308,8 @@ const EJECTION: &str = "ejection = { failures = 3, window = \"10m\", base = \"10
 async fn an_endpoint_that_refuses_is_ejected() {
     let echo = Echo::start("good").await;
     let refusing = unused_address().await;
-    let proxy = Proxy::start(&config(&[refusing, echo.address], EJECTION)).await;
+    let config = |endpoints: &[SocketAddr]| verbose(&config(endpoints, EJECTION));
+    let proxy = Proxy::start(&config(&[refusing, echo.address])).await;
     for _ in 0..20 {
         proxy.tunnel().await;
     }
@@ -323,9 +325,7 @@ async fn an_endpoint_that_refuses_is_ejected() {
         3
     );
     // The state outlives a reload.
-    proxy
-        .reload(&config(&[echo.address, refusing], EJECTION))
-        .await;
+    proxy.reload(&config(&[echo.address, refusing])).await;
     for _ in 0..4 {
         proxy.tunnel().await;
     }
@@ -461,7 +461,7 @@ async fn invalid_frames_of_a_client_do_not_eject_the_endpoint() {
 async fn no_more_than_the_maximum_share_is_ejected() {
     let refusing = join_all((0..5).map(|_| unused_address())).await;
     let settings = format!("{EJECTION}tries = 5\n");
-    let proxy = Proxy::start(&config(&refusing, &settings)).await;
+    let proxy = Proxy::start(&verbose(&config(&refusing, &settings))).await;
     let addresses = proxy.address();
     let clients = (0..40).map(|_| async move {
         let mut client = Wire::connect(addresses).await;
@@ -477,7 +477,7 @@ async fn no_more_than_the_maximum_share_is_ejected() {
         .logged_by_now("cannot connect to endpoint")
         .await
         .len();
-    proxy.reload(&config(&left, EJECTION)).await;
+    proxy.reload(&verbose(&config(&left, EJECTION))).await;
     assert_eq!(handshake(&proxy).await, 503);
     let after = proxy
         .logged_by_now("cannot connect to endpoint")

@@ -23,6 +23,7 @@ mod discovery;
 mod displacement;
 mod drains;
 mod endpoint_tls;
+mod floods;
 mod framing;
 mod handshake;
 mod hashing;

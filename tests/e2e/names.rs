@@ -21,7 +21,7 @@ use crate::harness::dns::NameServer;
 use crate::harness::endpoint::{Echo, Unit};
 use crate::harness::network;
 use crate::harness::operator::Operator;
-use crate::harness::proxy::{Proxy, Signal, kill, simple};
+use crate::harness::proxy::{Proxy, Signal, kill, simple, verbose};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{free_address, until, within};
@@ -228,7 +228,7 @@ fn with_one_unresolved(echo: &Echo, settings: &str) -> String {
 async fn an_endpoint_whose_name_was_never_resolved_is_asked_last() {
     let echo = Echo::with("echo", Unit::Bytes, None).await;
     let ejecting = "ejection = { failures = 1, max_share = 1.0 }";
-    let (proxy, operator) = Operator::start(&with_one_unresolved(&echo, ejecting)).await;
+    let (proxy, operator) = Operator::start(&verbose(&with_one_unresolved(&echo, ejecting))).await;
     for _ in 0..20 {
         proxy.tunnel().await;
     }
@@ -249,8 +249,7 @@ async fn an_endpoint_whose_name_was_never_resolved_is_asked_last() {
 async fn checks_of_a_name_without_an_address_are_one_warning_and_spare_the_clients() {
     let echo = Echo::with("echo", Unit::Bytes, None).await;
     let settings = "health = { tcp = {}, interval = \"50ms\", timeout = \"50ms\" }";
-    let server = "[server]\nlog = { format = \"json\", level = \"debug\" }\n";
-    let proxy = Proxy::start(&(server.to_owned() + &with_one_unresolved(&echo, settings))).await;
+    let proxy = Proxy::start(&verbose(&with_one_unresolved(&echo, settings))).await;
     proxy.logged_times("health check skipped", 5).await;
     let warned = "health check skipped: the failure is not the endpoint's";
     let causes: Vec<Value> = proxy.log().events(warned);

@@ -65,7 +65,7 @@ fn a_tunnel_outlives_the_configuration_and_the_http_connection() {
             name: "main".into(),
             drain: Drain::new(),
             gate: Arc::default(),
-            tls_failures: Default::default(),
+            failures: Default::default(),
             settings: ArcSwap::from_pointee(settings(config.listeners[0].timeouts)),
         });
         let (mut client, accepted, peer) = accepted().await;

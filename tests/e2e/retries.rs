@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 
 use crate::harness::endpoint::{Echo, Endpoint, unused_address};
-use crate::harness::proxy::{Proxy, simple};
+use crate::harness::proxy::{Proxy, simple, verbose};
 use crate::harness::scrape::{METRICS, Scrape};
 use crate::harness::until;
 use crate::harness::wire::{HANDSHAKE, SWITCH, Wire};
@@ -199,7 +199,7 @@ async fn closes_every(nth: usize) -> (SocketAddr, tokio::task::JoinHandle<()>) {
 async fn an_endpoint_that_closes_half_of_its_handshakes_fails_no_client() {
     let (faulty, _task) = closes_every(2).await;
     let echo = Echo::start("echo").await;
-    let proxy = Proxy::start(&config(&[faulty, echo.address], "")).await;
+    let proxy = Proxy::start(&verbose(&config(&[faulty, echo.address], ""))).await;
     let mut open = Vec::new();
     for _ in 0..20 {
         open.push(proxy.tunnel().await);
@@ -316,7 +316,7 @@ async fn a_request_that_a_dead_endpoint_fails_waits_in_the_queue() {
     let listed = format!("\"{}\"", echo.address);
     let limited = format!("{{ address = {listed}, max_tunnels = 1 }}");
     let config = config(&[dead, echo.address], "queue = { timeout = \"60s\" }");
-    let proxy = Proxy::start(&config.replace(&listed, &limited)).await;
+    let proxy = Proxy::start(&verbose(&config.replace(&listed, &limited))).await;
     let held = proxy.tunnel().await;
     let failed = "cannot connect to endpoint";
     let before = proxy.logged_by_now(failed).await.len();

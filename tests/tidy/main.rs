@@ -7,6 +7,7 @@
 mod circles;
 mod names;
 mod source;
+mod warnings;
 mod words;
 
 use std::fs;

@@ -23,15 +23,15 @@ impl Upstream {
         }
     }
 
-    /// A connection to `endpoint` failed, and not because of this process. Returns whether the connection
-    /// before had not failed. The endpoint is asked last for a short time, unless the upstream has ejection:
+    /// A connection to `endpoint` failed, and not because of this process. Returns whether to report
+    /// that. The endpoint is asked last for a short time, unless the upstream has ejection:
     /// then failures have to reach the endpoint until they are enough for that.
     pub fn connect_failed(&self, endpoint: &EndpointState, why: &str, now: Instant) -> bool {
         endpoint.connect_failed(why, self.settings.ejection.is_none(), now)
     }
 
     /// The name of `endpoint` was not resolved. Nothing counts against it, but if no address of it is known it is
-    /// asked last for a short time. Returns whether that is news: whether the connection before had not failed.
+    /// asked last for a short time. Returns whether to report that.
     pub fn name_unresolved(&self, endpoint: &EndpointState, why: &str, now: Instant) -> bool {
         endpoint.destinations().is_empty() && endpoint.connect_failed(why, true, now)
     }

@@ -37,6 +37,11 @@ pub(crate) fn simple(endpoints: &[SocketAddr]) -> String {
     )
 }
 
+/// A configuration whose log has what is reported once a minute each time, at the level DEBUG.
+pub(crate) fn verbose(config: &str) -> String {
+    format!("{SERVER}log.level = \"debug\"\n{config}")
+}
+
 /// Like [`simple`], with these lines for the listener and for the route.
 pub(crate) fn settings(endpoints: &[SocketAddr], listener: &str, route: &str) -> String {
     simple(endpoints)
