@@ -20,13 +20,15 @@
 //! ```
 //!
 //! Until the predecessor leaves, any failure and the end of the channel leave it in service, as it was.
-//! `predecessor` and `successor` are the two sides. Until `serving` their functions block, and `server` runs
-//! them on a blocking thread once anything else runs; from then on both sides await messages (`dialogue`).
+//! `launch` is how the process of the successor comes to be; `predecessor` and `successor` are the two sides.
+//! Until `serving` their functions block, and `server` runs them on a blocking thread once anything else runs;
+//! from then on both sides await messages (`dialogue`).
 
 pub mod channel;
 mod descriptors;
 mod dialogue;
 pub mod identity;
+pub mod launch;
 pub mod link;
 mod message;
 pub mod predecessor;

@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 
 use super::descriptors;
 
-/// The environment variable with the predecessor's process ID: standard input is a channel to it.
+/// The environment variable with the process ID of the parent, which the predecessor (in version 0.1.0) or a
+/// launcher has set: standard input is a channel to the predecessor.
 const FROM: &str = "TIDEGATE_UPGRADE_FROM";
 
 /// Maximum length of a message, in bytes.
@@ -37,8 +38,23 @@ impl Channel {
         let (own, theirs) = UnixStream::pair()?;
         // Standard input needs no agreement about a descriptor number, and no `unsafe` to inherit one.
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
-        command.env(FROM, std::process::id().to_string());
         Ok(Self(own))
+    }
+
+    /// The channel that is this process's standard input, which stays so.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub(super) fn on_stdin() -> io::Result<Self> {
+        let inherited = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        Ok(Self(inherited.into()))
+    }
+
+    /// Marks the standard input of `command`, which is to run in this process, as a channel.
+    pub(super) fn comes_from_parent(command: &mut Command) {
+        if let Some(parent) = rustix::process::getppid() {
+            command.env(FROM, parent.as_raw_pid().to_string());
+        }
     }
 
     /// Takes the channel to the predecessor from standard input; `None` if this process was started by
@@ -55,10 +71,10 @@ impl Channel {
         if parent.as_deref() != Some(&*from) {
             return Ok(None);
         }
-        let inherited = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+        let inherited = Self::on_stdin()?;
         let nothing = std::fs::File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(&nothing)?;
-        Ok(Some(Self(inherited.into())))
+        Ok(Some(inherited))
     }
 
     /// A copy of this end, to [end](Interrupt::end) the exchange from outside.

@@ -3,13 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::channel::Channel;
-use super::link::Link;
+use super::link::{Link, is_over};
 
 /// The length of a message's head: its length and the number of descriptors, 0 here, 4 bytes each.
 const HEAD: usize = 8;
@@ -105,12 +104,7 @@ impl Dialogue {
 
     /// Whether the other process has closed its end, even if messages have not been received yet.
     pub(super) fn is_over(&self) -> bool {
-        let mut ends = [PollFd::new(&self.socket, PollFlags::empty())];
-        let [end] = match poll(&mut ends, Some(&Timespec::default())) {
-            Ok(_) => ends,
-            Err(_) => return false,
-        };
-        end.revents().intersects(PollFlags::HUP | PollFlags::ERR)
+        is_over(&self.socket)
     }
 
     /// The link that the channel becomes.

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
@@ -67,10 +68,39 @@ impl Link {
         let _ = self.accept().await;
     }
 
+    /// What shows that the other process is gone, while the link itself is used elsewhere.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn end(&self) -> io::Result<LinkEnd> {
+        self.socket().try_clone_to_owned().map(LinkEnd)
+    }
+
     /// The socket itself, to hand it over to the next successor.
     pub fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Shows whether the process at the other end of a link is gone.
+#[derive(Debug)]
+pub struct LinkEnd(OwnedFd);
+
+impl LinkEnd {
+    /// Whether it is gone: true before anybody can have received its exit status.
+    pub fn has_come(&self) -> bool {
+        is_over(&self.0)
+    }
+}
+
+/// Whether the other process has closed its end of this socket.
+pub(super) fn is_over(socket: impl AsFd) -> bool {
+    let mut ends = [PollFd::new(&socket, PollFlags::empty())];
+    let [end] = match poll(&mut ends, Some(&Timespec::default())) {
+        Ok(_) => ends,
+        Err(_) => return false,
+    };
+    end.revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 #[cfg(test)]
@@ -123,7 +153,10 @@ mod tests {
         new.gone().await;
         assert!(new.connect().await.is_err());
         let [new, old] = pair();
+        let end = old.end().unwrap();
+        assert!(!end.has_come());
         drop(new);
+        assert!(end.has_come());
         assert!(old.accept().await.unwrap().is_none());
     }
 }

@@ -25,6 +25,17 @@ pub(super) enum SuccessorMessage {
         #[serde(default)]
         settles: bool,
     },
+    /// The process of the successor is there, and waits for [`PredecessorMessage::Run`]. This and
+    /// [`SuccessorMessage::NotRun`] come from the predecessor's own program.
+    Launched {
+        /// The process ID.
+        pid: u32,
+    },
+    /// The program of the successor cannot be run.
+    NotRun {
+        /// The error number of the system.
+        code: i32,
+    },
     /// The successor cannot take over.
     Failed {
         /// The reasons, one per line.
@@ -57,6 +68,8 @@ impl SuccessorMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum PredecessorMessage {
+    /// The process of the successor may run its program.
+    Run,
     /// The successor may accept connections.
     Go,
     /// The predecessor has stopped accepting for good.

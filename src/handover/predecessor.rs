@@ -4,13 +4,14 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::channel::{Channel, Interrupt};
 use super::dialogue::Dialogue;
+use super::launch::{self, LaunchedProcess};
 use super::link::Link;
 use super::message::{PredecessorMessage, STEP_TIMEOUT, SuccessorMessage};
 use super::state::HandoverState;
@@ -85,12 +86,17 @@ impl SuccessorCommand {
     /// # Errors
     /// [`UpgradeError`].
     pub fn new(binary: &Path, config: &Path) -> Result<Self, UpgradeError> {
-        let mut command = Command::new(binary);
+        launch::is_possible().map_err(|error| {
+            UpgradeError::NotAllowed(format!(
+                "upgrades need `pidfd_open`, which Linux 5.3 and newer have: {error}"
+            ))
+        })?;
+        let mut command = launch::launcher(binary);
         command.args(["run", "--config"]).arg(config);
         Self::of(binary, command)
     }
 
-    /// As [`new`](Self::new), with this command.
+    /// As [`new`](Self::new), with this command for the launcher.
     pub(crate) fn of(binary: &Path, mut command: Command) -> Result<Self, UpgradeError> {
         let cannot = |error| UpgradeError::Run(binary.to_owned(), error);
         // It names this process: with it, the new one would take the watchdog for another's.
@@ -124,17 +130,17 @@ impl SuccessorCommand {
             mut command,
             channel,
         } = self;
-        let child = command.spawn();
-        let child = child.map_err(|error| UpgradeError::Run(binary, error))?;
+        let launcher = command.spawn();
+        let launcher = launcher.map_err(|error| UpgradeError::Run(binary.clone(), error))?;
         // The command holds our copy of the other end: with it open, an exit would not be noticed.
         drop(command);
         let mut successor = SuccessorProcess {
             channel,
-            child,
+            process: LaunchedProcess::by(launcher),
             version: String::new(),
             settles: false,
         };
-        match successor.receive() {
+        match successor.run() {
             Ok(SuccessorMessage::Hello {
                 protocol,
                 version,
@@ -143,6 +149,10 @@ impl SuccessorCommand {
                 successor.version = version;
                 successor.settles = settles;
                 Ok(successor)
+            }
+            Ok(SuccessorMessage::NotRun { code }) => {
+                let error = io::Error::from_raw_os_error(code);
+                Err(successor.give_up(UpgradeError::Run(binary, error)))
             }
             Ok(_) => Err(successor.give_up(UpgradeError::ProtocolMismatch)),
             Err(error) => Err(successor.give_up(error)),
@@ -154,13 +164,24 @@ impl SuccessorCommand {
 #[derive(Debug)]
 pub struct SuccessorProcess {
     channel: Channel,
-    child: Child,
+    process: LaunchedProcess,
     /// The version of tidegate that it reported.
     version: String,
     settles: bool,
 }
 
 impl SuccessorProcess {
+    /// Allows the new process to run its program, and returns what that says first.
+    fn run(&mut self) -> Result<SuccessorMessage, UpgradeError> {
+        let said = self.receive()?;
+        let SuccessorMessage::Launched { pid } = said else {
+            return Ok(said);
+        };
+        self.process.is(pid).map_err(UpgradeError::NoResponse)?;
+        self.send(&PredecessorMessage::Run, &[])?;
+        self.receive()
+    }
+
     /// Whether the new process waits until this one leaves: version 0.1.0 does not.
     pub fn settles(&self) -> bool {
         self.settles
@@ -194,25 +215,25 @@ impl SuccessorProcess {
         }
     }
 
-    /// The exit status, if the new process has exited.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+    /// Whether the new process is gone.
+    pub fn is_gone(&self) -> bool {
+        self.process.is_gone()
     }
 
     /// From now on messages are awaited. Must be called within a runtime.
     ///
     /// # Errors
     /// [`UpgradeError`]; the new process is gone then.
-    pub fn settling(mut self) -> Result<SettlingSuccessor, UpgradeError> {
+    pub fn settling(self) -> Result<SettlingSuccessor, UpgradeError> {
         match Dialogue::new(self.channel) {
             Ok(dialogue) => Ok(SettlingSuccessor {
                 dialogue,
-                child: self.child,
+                process: self.process,
                 version: self.version,
                 settles: self.settles,
             }),
             Err(error) => {
-                let _ = self.child.kill();
+                self.process.signal(Signal::KILL);
                 Err(UpgradeError::NoResponse(error))
             }
         }
@@ -239,14 +260,16 @@ impl SuccessorProcess {
         }
     }
 
-    /// Kills the new process, so that it cannot start to accept connections later. Blocks until it is gone.
-    pub fn end(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// Kills the new process, so that it cannot start to accept connections later, and returns its exit
+    /// status. Blocks until it is gone.
+    pub fn end(self) -> Option<ExitStatus> {
+        // First: a process that has no permission yet ends by itself then.
+        drop(self.channel);
+        self.process.end()
     }
 
     fn give_up(self, error: UpgradeError) -> UpgradeError {
-        self.end();
+        let _ = self.end();
         error
     }
 }
@@ -255,7 +278,7 @@ impl SuccessorProcess {
 #[derive(Debug)]
 pub struct SettlingSuccessor {
     dialogue: Dialogue,
-    child: Child,
+    process: LaunchedProcess,
     version: String,
     settles: bool,
 }
@@ -273,13 +296,13 @@ impl SettlingSuccessor {
     }
 
     /// Whether the new process is gone, or about to be: an exit closes the channel before it has a status.
-    pub fn is_gone(&mut self) -> bool {
-        self.dialogue.is_over() || self.child.try_wait().is_ok_and(|status| status.is_some())
+    pub fn is_gone(&self) -> bool {
+        self.dialogue.is_over() || self.process.is_gone()
     }
 
     /// The process ID.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid().unwrap_or_default()
     }
 
     /// The version of tidegate that the new process reported.
@@ -289,7 +312,13 @@ impl SettlingSuccessor {
 
     /// Has the new process reload its configuration.
     pub fn reload(&self) {
-        self.signal(Signal::HUP);
+        self.process.signal(Signal::HUP);
+    }
+
+    /// Makes the new process a child of the service manager, which follows only its own. Blocks for a moment.
+    pub fn release(mut self) -> Self {
+        self.process.release();
+        self
     }
 
     /// Confirms that this process has stopped accepting for good; with `stops`, the new process is to stop as
@@ -306,21 +335,14 @@ impl SettlingSuccessor {
         let sent = self.dialogue.send(&message).await;
         // The message does not arrive after an interrupt, for example: without either, it would serve on.
         if stops && (!self.settles || sent.is_err()) {
-            self.signal(Signal::TERM);
+            self.process.signal(Signal::TERM);
         }
         sent.map(|()| self.dialogue.into_link())
     }
 
-    fn signal(&self, signal: Signal) {
-        // An error means that it is gone already. Its number is not in use again: it was not waited for.
-        let _ = kill_process(Pid::from_child(&self.child), signal);
-    }
-
     /// Makes sure that the new process is gone, and returns its exit status. Blocks.
-    pub fn give_up(mut self) -> Option<ExitStatus> {
-        // It may have exited by itself; then the status says why.
-        let _ = self.child.kill();
-        self.child.wait().ok()
+    pub fn give_up(self) -> Option<ExitStatus> {
+        self.process.end()
     }
 }
 

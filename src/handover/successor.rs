@@ -111,7 +111,7 @@ impl Predecessor {
         let (said, _) = self.channel.receive()?;
         match said {
             PredecessorMessage::Go => Ok(()),
-            PredecessorMessage::Left | PredecessorMessage::Stop => Err(unexpected()),
+            _ => Err(unexpected()),
         }
     }
 
@@ -151,7 +151,7 @@ impl LeavingPredecessor {
         match self.dialogue.receive().await? {
             PredecessorMessage::Left => Ok(false),
             PredecessorMessage::Stop => Ok(true),
-            PredecessorMessage::Go => Err(unexpected()),
+            PredecessorMessage::Run | PredecessorMessage::Go => Err(unexpected()),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::admin::command::ControlCommand;
 use crate::admin::error::ApiError;
 use crate::admin::http::serve_successor;
 use crate::config::model::Shutdown;
+use crate::handover::link::LinkEnd;
 use crate::handover::predecessor::HandedOver;
 use crate::observe::counters::Totals;
 use crate::systemd;
@@ -43,10 +44,11 @@ impl Process {
     /// Stops accepting, then waits for requests and tunnels, within the grace period.
     pub(super) async fn stop(self) -> Exit {
         let shutdown = self.reloader.server().shutdown;
-        self.stop_by(shutdown).await
+        self.stop_by(shutdown, None).await
     }
 
-    async fn stop_by(mut self, shutdown: Shutdown) -> Exit {
+    /// The link to `successor`, if there is one, is still at its place.
+    async fn stop_by(mut self, shutdown: Shutdown, successor: Option<LinkEnd>) -> Exit {
         let grace = shutdown.grace;
         let mut signals = std::mem::replace(&mut self.signals, Signals::none());
         // First, so that a probe after this line in the log finds the process not ready.
@@ -63,7 +65,7 @@ impl Process {
         systemd::stopping("draining");
         let exit = tokio::select! {
             () = self.drain(shutdown) => Exit::Graceful,
-            () = signals.stop() => Exit::Forced,
+            () = second_stop(&mut signals, successor) => Exit::Forced,
         };
         self.log_totals(exit);
         exit
@@ -86,6 +88,7 @@ impl Process {
             over_tcp: false,
         };
         let mut asked = JoinSet::new();
+        let successor = to.link.as_ref().and_then(|link| link.end().ok());
         if let Some(link) = to.link {
             asked.spawn(serve_successor(link, api));
         }
@@ -107,16 +110,23 @@ impl Process {
             DrainEnd::Drained => {}
             DrainEnd::StopRequested => {
                 self.signals = signals;
-                return self.stop().await;
+                let exit = self.stop_by(shutdown, successor).await;
+                if stops && exit == Exit::Graceful {
+                    last_of_the_service(&mut asked, shutdown).await;
+                }
+                return exit;
             }
             // `stop_by` reports to systemd again, although the drain is short.
             DrainEnd::SuccessorGone => {
                 return self
-                    .stop_by(Shutdown {
-                        delay: Duration::ZERO,
-                        grace: SUCCESSOR_GONE_GRACE.min(shutdown.grace),
-                        ..shutdown
-                    })
+                    .stop_by(
+                        Shutdown {
+                            delay: Duration::ZERO,
+                            grace: SUCCESSOR_GONE_GRACE.min(shutdown.grace),
+                            ..shutdown
+                        },
+                        None,
+                    )
                     .await;
             }
         }
@@ -215,9 +225,29 @@ async fn stop_requested(signals: &mut Signals, already: bool) {
     }
 }
 
+/// Waits for a signal to stop at once. After the end of its main process, the successor, the service manager
+/// repeats the signal to those that are left: that is not a second one.
+async fn second_stop(signals: &mut Signals, successor: Option<LinkEnd>) {
+    signals.stop().await;
+    if systemd::is_available() && successor.is_some_and(|link| link.has_come()) {
+        tracing::info!("the service manager has repeated the signal to stop");
+        signals.stop().await;
+    }
+}
+
+/// Both processes were asked to stop while this one was the main process of the service, which it stays for
+/// the service manager: waits for the end of the successor (which ends `asked`). If this one were gone first,
+/// the manager would repeat the signal to stop, and that would cut the successor's tunnels.
+async fn last_of_the_service(asked: &mut JoinSet<()>, shutdown: Shutdown) {
+    if systemd::is_available() {
+        let end = async { while asked.join_next().await.is_some() {} };
+        let limit = shutdown.delay + shutdown.grace + 3 * CLOSE_TIMEOUT;
+        let _ = tokio::time::timeout(limit, end).await;
+    }
+}
+
 /// Returns if the successor is gone (which ends `asked`) and there is a service manager. The manager starts
-/// the service again only when this process has exited as well: it is not notified of the end of a
-/// process that is not its own child, and no connection is accepted until then.
+/// the service again only when this process has exited as well, and no connection is accepted until then.
 async fn successor_gone(asked: &mut JoinSet<()>) {
     while asked.join_next().await.is_some() {}
     tracing::error!("the new process is gone; no process accepts connections");

@@ -100,12 +100,15 @@ impl Process {
     /// none.
     async fn settle(
         &mut self,
-        mut successor: SuccessorProcess,
+        successor: SuccessorProcess,
         upgrade: &mut Upgrade,
     ) -> Result<bool, UpgradeError> {
         // Last chance to go on without a pause: one that dies right after `serving` serves no client.
-        if let Some(status) = successor.ended() {
-            let error = io::Error::other(format!("it exited: {status}"));
+        if successor.is_gone() {
+            let ended = tokio::time::timeout(END_TIMEOUT, blocking(move || successor.end()));
+            let status = ended.await.ok().flatten();
+            let how = status.map_or_else(String::new, |status| format!(": {status}"));
+            let error = io::Error::other(format!("it exited{how}"));
             return Err(UpgradeError::NoResponse(error));
         }
         let settles = successor.settles() && !upgrade.reload;
@@ -137,6 +140,8 @@ impl Process {
             version: successor.version().to_owned(),
             started: shown(SystemTime::now()),
         };
+        // Before systemd learns of it: it looks then whether the new process is its own child.
+        let successor = successor.release();
         // First: systemd ignores what the new process reports until it is the main process.
         systemd::succeeded_by(identity.pid);
         // Before the listeners stop, so that no late message of this process passes for the service's.
@@ -150,7 +155,6 @@ impl Process {
         if upgrade.reload {
             successor.reload();
         }
-        // The child is not waited for: once this process has exited, it belongs to the service manager.
         let link = successor.leave(stops).await;
         let link = link
             .inspect_err(|error| tracing::error!(%error, "lost the connection to the new process"));

@@ -98,7 +98,7 @@ impl UpgradeStage {
     }
 
     /// Whether the new process accepted connections and is gone.
-    pub(super) fn is_gone(&mut self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         match self {
             Self::Settling(successor, _) => successor.is_gone(),
             Self::Starting(..) | Self::HandingOver(..) => false,
@@ -173,17 +173,26 @@ mod tests {
     /// Closes the channel before the pipe: an exit may close them in either order.
     const ENDS: &str = "exec <&-";
 
+    /// Starts its argument with the channel, and ends as that does.
+    const LAUNCHER: &str = "exec 3<&0 </dev/null; sh -c \"$0\" <&3 3<&- & exec 3<&-; wait $!";
+
+    /// Reports its pid, and waits for permission.
+    const LAUNCHED: &str = "\
+        send() { printf \"\\\\0\\\\0\\\\0\\\\$(printf %o ${#1})\\\\0\\\\0\\\\0\\\\0%s\" \"$1\" >&0; }\n\
+        send '{\"says\":\"launched\",\"pid\":'$$'}'\n\
+        [ $(head -c 13 | wc -c) = 13 ] || exit\n";
+
     /// A new process that reports these things, and then does what `then` says. The pipe ends with it.
     fn process(reports: &[Value], then: &str) -> (SuccessorCommand, PipeReader) {
-        let mut script = String::new();
+        let mut script = LAUNCHED.to_owned();
         for message in reports {
-            let body = message.to_string();
-            let length = body.len();
-            script += &format!("printf '\\0\\0\\0\\{length:o}\\0\\0\\0\\0%s' '{body}' >&0\n");
+            script += &format!("send '{message}'\n");
         }
         let (reader, writer) = std::io::pipe().unwrap();
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(script + then).stdout(writer);
+        command
+            .args(["-c", LAUNCHER, &(script + then)])
+            .stdout(writer);
         let command = SuccessorCommand::of(Path::new("sh"), command).unwrap();
         (command, reader)
     }
@@ -276,11 +285,11 @@ mod tests {
         let mut successor = settling(command).await;
         is_over(pipe).await;
         successor.asks_to_leave().await.unwrap();
-        let mut stage = UpgradeStage::Settling(successor, Instant::now());
+        let stage = UpgradeStage::Settling(successor, Instant::now());
         assert!(stage.is_gone());
 
         let (command, _pipe) = process(&[hello()], STAYS);
-        let mut successor = settling(command).await;
+        let successor = settling(command).await;
         assert!(!successor.is_gone());
         blocking(move || successor.give_up()).await;
     }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::harness::endpoint::Echo;
 use crate::harness::frames::{close, close_payload};
 use crate::harness::operator::{Operator, upgradable, write_token};
-use crate::harness::proxy::{Proxy, Signal, kill, simple};
+use crate::harness::proxy::{LAUNCHER, Proxy, Signal, is_over, kill, parent_of, simple};
 use crate::harness::wire::Wire;
 use crate::harness::{free_address, until, within};
 
@@ -28,14 +28,7 @@ async fn settling(proxy: &Proxy) -> u32 {
 }
 
 async fn is_gone(pid: u32) {
-    let path = format!("/proc/{pid}/cmdline");
-    // That of a process which nobody has waited for is empty.
-    let gone = || std::fs::read(&path).is_ok_and(|line| line.is_empty()) || !exists(&path);
-    until("the process to be gone", gone).await;
-}
-
-fn exists(path: &str) -> bool {
-    std::path::Path::new(path).exists()
+    until("the process to be gone", || is_over(pid)).await;
 }
 
 #[tokio::test]
@@ -72,6 +65,28 @@ async fn the_old_process_accepts_again_if_the_new_one_dies() {
     proxy.tunnel().await.echoes().await;
     drop(old);
     assert_eq!(proxy.exit().await, 0);
+}
+
+/// The launcher has ended with the old process, and the new one is nobody's child but the system's.
+#[tokio::test]
+async fn the_new_process_goes_on_if_the_old_one_dies() {
+    let echo = Echo::start("echo").await;
+    let (mut proxy, _operator) = Operator::start_whole(&with(&simple(&[echo.address]))).await;
+    let second = settling(&proxy).await;
+    let launcher = parent_of(second).unwrap();
+    let line = std::fs::read_to_string(format!("/proc/{launcher}/cmdline")).unwrap();
+    assert!(line.contains(LAUNCHER), "{line}");
+    proxy.signal(Signal::KILL);
+    proxy.died().await;
+    is_gone(launcher).await;
+    proxy
+        .logged("no confirmation from the previous process that it stopped accepting")
+        .await;
+    for _ in 0..5 {
+        proxy.tunnel().await.echoes().await;
+    }
+    kill(second, Signal::TERM);
+    is_gone(second).await;
 }
 
 /// Its file belongs to the old process until that leaves, whatever the new one does.

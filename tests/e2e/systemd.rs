@@ -18,7 +18,7 @@ use tokio::net::{UnixDatagram, UnixStream};
 use crate::harness::endpoint::Echo;
 use crate::harness::frames::{close, close_payload, frame};
 use crate::harness::operator::{ADMIN, Operator, write_token};
-use crate::harness::proxy::{Proxy, Signal, kill, simple};
+use crate::harness::proxy::{LAUNCHER, Proxy, Signal, is_over, kill, parent_of, simple};
 use crate::harness::wire::{HANDSHAKE, Wire};
 use crate::harness::{free_address, until, within};
 
@@ -142,6 +142,11 @@ async fn the_service_manager_learns_the_main_pid_after_an_upgrade() {
     let notification = manager.notified("MAINPID=").await;
     let second = proxy.successor(1).await;
     assert_eq!(notification.trim(), format!("MAINPID={second}"));
+    // The manager looks now whether that is its own child, which the launcher's is not.
+    let parent = parent_of(second).unwrap();
+    let line = std::fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line).into_owned();
+    assert!(parent != proxy.pid() && !line.contains(LAUNCHER), "{line}");
     // Without this, sockets that only the new process has would not be stored.
     manager.given().await;
     let ready = manager.notified("READY=1").await;
@@ -183,8 +188,65 @@ async fn the_main_process_stays_if_the_new_one_dies_within_the_settling_time() {
     manager.notified("READY=1").await;
 }
 
-/// The manager learns of the end of a process that is not its child only when the parent of that
-/// process has exited.
+/// systemd signals all processes, and those that are left once more when the main one has ended.
+#[tokio::test]
+async fn a_signal_repeated_after_the_end_of_the_main_process_cuts_no_tunnel() {
+    let echo = Echo::start("echo").await;
+    let config = "[server]\nworkers = 1\nlog.format = \"json\"\nshutdown.delay = \"10m\"\n\
+                  upgrade = { drain = \"off\", settle = \"200ms\" }\n"
+        .to_owned()
+        + &simple(&[echo.address]);
+    let (manager, mut proxy) = managed(&config, |_| {});
+    manager.notified("READY=1").await;
+    proxy.logged("ready").await;
+    let mut tunnel = proxy.tunnel().await;
+    proxy.signal(Signal::USR2);
+    let second = proxy.successor(1).await;
+    manager.notified("READY=1").await;
+    proxy.signal(Signal::TERM);
+    proxy.logged("draining").await;
+    kill(second, Signal::KILL);
+    until("its end", || is_over(second)).await;
+    proxy.signal(Signal::TERM);
+    proxy
+        .logged("the service manager has repeated the signal to stop")
+        .await;
+    tunnel.echoes().await;
+    // This one is an operator's.
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.exit().await, 4);
+}
+
+/// For systemd, which ignores `MAINPID=` during a stop, the old process is still the main one: after its end,
+/// the new one would get a second signal to stop.
+#[tokio::test]
+async fn the_old_process_ends_last_if_a_stop_ends_an_upgrade() {
+    let echo = Echo::start("echo").await;
+    let address = free_address().to_string();
+    let config = |delay: &str| {
+        format!(
+            "[server]\nworkers = 1\nlog.format = \"json\"\nshutdown.delay = \"{delay}\"\n\
+             upgrade = {{ drain = \"off\", settle = \"30s\" }}\n"
+        ) + &simple(&[echo.address]).replace("127.0.0.1:0", &address)
+    };
+    let (manager, mut proxy) = managed(&config("0s"), |_| {});
+    manager.notified("READY=1").await;
+    proxy.logged("ready").await;
+    proxy.rewrite(&config("10m"));
+    proxy.signal(Signal::USR2);
+    proxy.logged("the new process accepts connections").await;
+    let mut tunnel = proxy.tunnel().await;
+    proxy.signal(Signal::TERM);
+    proxy.logged("stopped").await;
+    for _ in 0..200 {
+        tunnel.echoes().await;
+    }
+    assert!(!is_over(proxy.pid()));
+    kill(proxy.settling()[0], Signal::KILL);
+    assert_eq!(proxy.exit().await, 0);
+}
+
+/// The manager starts the service again only when no process of it is left.
 #[tokio::test]
 async fn a_process_whose_successor_has_died_exits_so_that_the_service_restarts() {
     let echo = Echo::start("echo").await;

@@ -6,6 +6,7 @@ Runs in a virtual machine that is there for nothing else: .ci/systemd.
 import asyncio
 import logging
 import os
+import re
 import signal
 import ssl
 import stat
@@ -174,18 +175,26 @@ async def the_watchdog_is_fed_by_whoever_is_the_main_one():
     systemctl("restart", "tidegate.service")
 
 
-async def if_the_new_process_dies_at_once_the_old_one_serves_on():
-    def said(what):
-        return sum(what in line for line in journal().split("\n"))
+def said(what):
+    return sum(what in line for line in journal().split("\n"))
 
-    old, restarts = main_pid(), show("NRestarts")
-    accepts, failed = "the new process accepts connections", "upgrade failed; this process stays"
-    before = said(accepts), said(failed)
+
+async def begun_upgrade():
+    """The new process of an upgrade, once it accepts connections. The old one is the main process still."""
+    accepts = "the new process accepts connections"
+    before = said(accepts)
     systemctl("kill", "--kill-who=main", "--signal=USR2", "tidegate.service")
-    await until("the new process", lambda: said(accepts) > before[0])
-    (new,) = processes() - {old}
-    os.kill(new, signal.SIGKILL)
-    await until("the old one", lambda: said(failed) > before[1])
+    await until("the new process", lambda: said(accepts) > before)
+    (line,) = [line for line in journal().split("\n") if accepts in line][before:]
+    return int(re.search(r"pid=(\d+)", line)[1])
+
+
+async def if_the_new_process_dies_at_once_the_old_one_serves_on():
+    old, restarts = main_pid(), show("NRestarts")
+    failed = "upgrade failed; this process stays"
+    before = said(failed)
+    os.kill(await begun_upgrade(), signal.SIGKILL)
+    await until("the old one", lambda: said(failed) > before)
     for client in await tunnels(3):
         await client.close()
     expect(main_pid() == old and show("NRestarts") == restarts, "systemd has noticed nothing")
@@ -228,18 +237,47 @@ async def through_a_crash_whoever_connects_waits():
         expect(int(show("NFileDescriptorStore")) >= 2, "and keeps them on")
 
 
-async def a_stop_ends_every_generation_in_order():
-    clients = await tunnels(10)
-    await off_the_loop(run, "tidegate", "upgrade")
-    clients += await tunnels(10)
-    expect(len(processes()) == 2, processes())
-    stop = asyncio.create_task(off_the_loop(systemctl, "stop", "tidegate.service"))
+async def stopped_in_order(clients, how="stop"):
+    asked = asyncio.create_task(off_the_loop(systemctl, how, "tidegate.service"))
     closed = await ends(clients)
-    await stop
+    await asked
     expect(set(closed) == {(1012, "shutdown")}, closed)
-    expect(not processes(), "nobody is left")
-    expect(show("ActiveState") == "inactive" and show("Result") == "success", show("Result"))
-    expect(show("NFileDescriptorStore") == "0", "and no socket")
+    expect(show("Result") == "success", show("Result"))
+    if how == "stop":
+        expect(not processes(), "nobody is left")
+        expect(show("ActiveState") == "inactive", show("ActiveState"))
+        expect(show("NFileDescriptorStore") == "0", "and no socket")
+
+
+async def a_stop_ends_every_generation_in_order():
+    CONFIG.write_text(OWN.replace('drain = "8s"', 'drain = "10m"'))
+    # Without tunnels the new process, which is the main one, ends first.
+    for of_the_new_one in (10, 0):
+        systemctl("restart", "tidegate.service")
+        clients = await tunnels(10)
+        await off_the_loop(run, "tidegate", "upgrade")
+        clients += await tunnels(of_the_new_one)
+        expect(len(processes()) == 2, processes())
+        await stopped_in_order(clients)
+    CONFIG.write_text(OWN)
+
+
+async def a_stop_during_an_upgrade_ends_both_processes_in_order():
+    for of_the_old_one in (3, 0):
+        systemctl("start", "tidegate.service")
+        clients = await tunnels(of_the_old_one)
+        await begun_upgrade()
+        clients += await tunnels(2)
+        await stopped_in_order(clients)
+
+
+async def a_stop_and_a_restart_after_an_upgrade_are_in_order():
+    systemctl("start", "tidegate.service")
+    for how in ("restart", "stop"):
+        await off_the_loop(run, "tidegate", "upgrade")
+        # Its parent is gone.
+        await until("one process", lambda: len(processes()) == 1)
+        await stopped_in_order(await tunnels(5), how)
 
 
 async def sockets_of_systemd_start_it_and_outlive_it():
@@ -277,6 +315,8 @@ CHECKS = [
     if_the_new_process_dies_while_the_old_one_drains_it_is_restarted,
     through_a_crash_whoever_connects_waits,
     a_stop_ends_every_generation_in_order,
+    a_stop_during_an_upgrade_ends_both_processes_in_order,
+    a_stop_and_a_restart_after_an_upgrade_are_in_order,
     sockets_of_systemd_start_it_and_outlive_it,
 ]
 

@@ -22,6 +22,9 @@ use super::{until, within};
 /// The beginning of every configuration that has no `[server]` of its own.
 const SERVER: &str = "[server]\nworkers = 2\nlog.format = \"json\"\nupgrade.settle = \"200ms\"\n";
 
+/// An argument of the process between an old and a new one, until the upgrade is complete.
+pub(crate) const LAUNCHER: &str = "--upgrade-launcher";
+
 /// One listener without TLS, one route, one upstream.
 pub(crate) fn simple(endpoints: &[SocketAddr]) -> String {
     let endpoints: Vec<String> = endpoints.iter().map(|each| format!("\"{each}\"")).collect();
@@ -278,6 +281,23 @@ impl Proxy {
 pub(crate) fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
     kill_process(pid, signal).unwrap();
+}
+
+/// Whether a process has ended, with all its threads: only then its sockets are closed.
+pub(crate) fn is_over(pid: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return true;
+    };
+    // Nobody may have waited for it.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    status.contains("\nState:\tZ") && threads.is_ok_and(|threads| threads.count() == 1)
+}
+
+/// The pid of a process's parent.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 impl Drop for Proxy {
