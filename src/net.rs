@@ -17,6 +17,7 @@ pub mod turns;
 pub mod first_byte;
 pub mod proxy_protocol;
 pub mod tls_tickets;
+pub mod managed_certificates;
 pub mod tls;
 pub mod tls_handshakes;
 pub mod tls_failure;

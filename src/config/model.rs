@@ -3,6 +3,7 @@
 //! A value of these types that [`crate::config`] returns is valid: names refer to something, files were
 //! read, keys fit their certificates, durations and weights are in range.
 
+mod acme;
 mod admin;
 mod headers;
 mod host;
@@ -18,6 +19,10 @@ mod server;
 mod trust;
 mod upstream;
 
+pub use self::acme::{
+    AcmeConfig, ChallengeKind, DnsMeans, DnsPublisher, ExternalAccount, KeyType,
+    ManagedCertificate, UntilIssued,
+};
 pub use self::admin::Admin;
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
