@@ -4,7 +4,6 @@
 //! and log lines cannot contradict each other.
 
 pub mod access_log;
-pub mod causes;
 pub mod counter;
 pub mod counters;
 pub mod exposition;

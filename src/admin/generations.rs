@@ -15,9 +15,9 @@ use tokio::task::JoinSet;
 use super::closing::{DisplacedInfo, JobInfo};
 use super::error::ApiError;
 use super::exchange::exchange;
+use crate::causes::with_causes;
 use crate::handover::identity::Identity;
 use crate::handover::link::Link;
-use crate::observe::causes::with_causes;
 use crate::session::Shared;
 
 /// How often each is asked for its counts.

@@ -25,12 +25,12 @@ use tokio::time::Instant;
 
 pub use self::activity::AdminActivity;
 use self::activity::{AdminIo, EvictionCost};
+use crate::causes::with_causes;
 use crate::drain::{Drain, DrainWatch, Urgency};
 use crate::handover::link::Link;
 use crate::net::bind::ListeningSocket;
 use crate::net::stream::Socket;
 use crate::net::turns::TurnTask;
-use crate::observe::causes::with_causes;
 
 /// Connections at once; for a further one, another is closed.
 const MAX_CONNECTIONS: usize = 32;

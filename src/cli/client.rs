@@ -20,7 +20,7 @@ use tidegate::admin::api::status::{GenerationInfo, StatusInfo};
 use tidegate::admin::command::COMMAND_TIMEOUT;
 use tidegate::admin::error::ErrorResponse;
 use tidegate::admin::exchange::exchange;
-use tidegate::observe::causes::with_causes;
+use tidegate::causes::with_causes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::admin_address::{AdminAddress, AdminSocket, Unreached};

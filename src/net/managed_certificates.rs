@@ -2,7 +2,7 @@
 //! of a certificate authority.
 //!
 //! Workers read both in the middle of handshakes and requests, from memory. Who obtains certificates and opens
-//! challenges is the matter of [`crate::acme`].
+//! challenges is the matter of the layer `acme`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

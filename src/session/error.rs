@@ -1,7 +1,7 @@
 //! The error of a session: the rejection that the client gets, and the detail that only the log
 //! shows.
 
-use crate::observe::causes::with_causes;
+use crate::causes::with_causes;
 use crate::protocol::rejection::Rejection;
 
 /// A rejection, and the detail that the log shows with it.

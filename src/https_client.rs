@@ -1,0 +1,1 @@
+//! A small HTTPS client for the services that tidegate itself asks.
