@@ -1,1 +1,289 @@
-//! A small HTTPS client for the services that tidegate itself asks.
+//! A small HTTPS client for the services that tidegate itself asks, such as certificate authorities.
+//!
+//! It runs on the control runtime. Time and size are bounded: one deadline for the whole request, limits for the
+//! head and the body of the response. Redirects are not followed. A request has a connection of its own: these
+//! services are asked seldom, and most of them close idle connections before the next request.
+
+pub mod counters;
+pub mod origin;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use self::counters::ClientCounters;
+use self::origin::{ServiceOrigin, ServiceUrlError};
+use crate::causes::with_causes;
+use crate::config::model::{EndpointTls, Roots};
+use crate::net::tls::{self, TlsError};
+use crate::upstream::connect::Connector;
+use crate::upstream::resolve::ResolveError;
+
+/// What the client calls itself.
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("tidegate/", env!("CARGO_PKG_VERSION")));
+
+/// The largest head of a response, in bytes.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// The largest body of a response, in bytes.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// How long one address of the service may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request may take in all.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a request has no response.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpsClientError {
+    /// The URL cannot be asked.
+    #[error(transparent)]
+    Url(#[from] ServiceUrlError),
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Settings(#[from] TlsError),
+    /// The name could not be resolved.
+    #[error("cannot resolve `{host}`: {error}")]
+    Resolve {
+        /// The name.
+        host: Box<str>,
+        /// Why.
+        #[source]
+        error: ResolveError,
+    },
+    /// None of the addresses accepts a connection.
+    #[error("cannot connect to `{host}`: {error}")]
+    Connect {
+        /// The host.
+        host: Box<str>,
+        /// Why the last one did not.
+        #[source]
+        error: io::Error,
+    },
+    /// The TLS handshake failed.
+    #[error("TLS handshake with `{host}` failed: {error}")]
+    Tls {
+        /// The host.
+        host: Box<str>,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// The connection failed, or what came is not HTTP.
+    #[error("request to `{host}` failed: {error}")]
+    Exchange {
+        /// The host.
+        host: Box<str>,
+        /// Why, with its causes.
+        error: Box<str>,
+    },
+    /// The response has a larger body than is accepted.
+    #[error("the response of `{host}` is larger than {MAX_BODY_BYTES} bytes")]
+    TooLarge {
+        /// The host.
+        host: Box<str>,
+    },
+    /// The deadline has passed.
+    #[error("no response from `{host}` within {}", humantime::format_duration(*limit))]
+    Timeout {
+        /// The host.
+        host: Box<str>,
+        /// The time that it had.
+        limit: Duration,
+    },
+}
+
+/// Asks services by HTTPS.
+#[derive(Debug, Clone)]
+pub struct HttpsClient {
+    connector: Connector,
+    tls: Arc<ClientConfig>,
+    counters: Arc<ClientCounters>,
+    timeout: Duration,
+    is_plain_allowed: bool,
+}
+
+impl HttpsClient {
+    /// A client that trusts `roots`, and counts its requests in `counters`.
+    ///
+    /// # Errors
+    /// [`HttpsClientError::Settings`].
+    pub fn new(
+        connector: Connector,
+        roots: &Roots,
+        counters: Arc<ClientCounters>,
+    ) -> Result<Self, HttpsClientError> {
+        let tls = tls::endpoint(&EndpointTls {
+            roots: roots.clone(),
+            server_name: None,
+            client: None,
+        })?;
+        Ok(Self {
+            connector,
+            tls,
+            counters,
+            timeout: REQUEST_TIMEOUT,
+            is_plain_allowed: false,
+        })
+    }
+
+    /// Accepts `http` URLs, too.
+    #[must_use]
+    pub fn allow_plain(mut self) -> Self {
+        self.is_plain_allowed = true;
+        self
+    }
+
+    /// Sends a request to the absolute URL in it, and reads the whole response, whatever its status.
+    ///
+    /// # Errors
+    /// [`HttpsClientError`]: there is no response.
+    pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpsClientError> {
+        let origin = ServiceOrigin::of(request.uri(), self.is_plain_allowed)?;
+        let started = Instant::now();
+        let asking = self.ask(&origin, request, started + self.timeout);
+        let result = match timeout(self.timeout, asking).await {
+            Ok(result) => result,
+            Err(_) => Err(HttpsClientError::Timeout {
+                host: origin.host.clone(),
+                limit: self.timeout,
+            }),
+        };
+        let is_success = matches!(&result, Ok(response) if !response.status().is_server_error());
+        self.counters.count(is_success, started.elapsed());
+        result
+    }
+
+    async fn ask(
+        &self,
+        origin: &ServiceOrigin,
+        request: Request<Bytes>,
+        deadline: Instant,
+    ) -> Result<Response<Bytes>, HttpsClientError> {
+        let request = prepared(request, origin)?;
+        let socket = self.connect(origin, deadline).await?;
+        let Some(name) = &origin.tls_name else {
+            return exchange(origin, socket, request).await;
+        };
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let secured = connector.connect(name.clone(), socket).await;
+        let stream = secured.map_err(|error| HttpsClientError::Tls {
+            host: origin.host.clone(),
+            error,
+        })?;
+        exchange(origin, stream, request).await
+    }
+
+    /// Tries the addresses one after the other.
+    async fn connect(
+        &self,
+        origin: &ServiceOrigin,
+        deadline: Instant,
+    ) -> Result<TcpStream, HttpsClientError> {
+        let mut failure = io::Error::from(io::ErrorKind::TimedOut);
+        for address in self.resolve(origin, deadline).await? {
+            let until = deadline.min(Instant::now() + CONNECT_TIMEOUT);
+            match timeout_at(until, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => {
+                    // A request is written at once; its last segment must not wait for an ACK.
+                    let _ = socket.set_nodelay(true);
+                    return Ok(socket);
+                }
+                Ok(Err(error)) => failure = error,
+                Err(_) => failure = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(HttpsClientError::Connect {
+            host: origin.host.clone(),
+            error: failure,
+        })
+    }
+
+    async fn resolve(
+        &self,
+        origin: &ServiceOrigin,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, HttpsClientError> {
+        if let Some(address) = origin.address {
+            return Ok(vec![SocketAddr::new(address, origin.port)]);
+        }
+        let limit = (self.timeout, deadline);
+        let resolved = self.connector.resolve(&origin.host, origin.port, limit);
+        resolved.await.map_err(|error| HttpsClientError::Resolve {
+            host: origin.host.clone(),
+            error,
+        })
+    }
+}
+
+/// The request as it is written: the target without the origin, and the headers that HTTP/1.1 asks for.
+fn prepared(
+    request: Request<Bytes>,
+    origin: &ServiceOrigin,
+) -> Result<Request<Full<Bytes>>, HttpsClientError> {
+    let (mut parts, body) = request.into_parts();
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
+    parts.uri = target.parse().map_err(|_| ServiceUrlError::Target)?;
+    parts.headers.insert(HOST, origin.authority.clone());
+    parts.headers.insert(USER_AGENT, AGENT);
+    Ok(Request::from_parts(parts, Full::new(body)))
+}
+
+/// Writes the request, and reads the response.
+async fn exchange(
+    origin: &ServiceOrigin,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, HttpsClientError> {
+    let failed = |error: &hyper::Error| HttpsClientError::Exchange {
+        host: origin.host.clone(),
+        error: with_causes(error).into(),
+    };
+    let handshake = http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (mut sender, connection) = handshake.map_err(|error| failed(&error))?;
+    let asking = async move {
+        let response = sender.send_request(request).await;
+        let (parts, body) = response.map_err(|error| failed(&error))?.into_parts();
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
+        match body {
+            Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(HttpsClientError::TooLarge {
+                host: origin.host.clone(),
+            }),
+            Err(error) => Err(HttpsClientError::Exchange {
+                host: origin.host.clone(),
+                error: with_causes(&*error).into(),
+            }),
+        }
+    };
+    // The connection moves nothing by itself. When it has ended, what it has read is still there.
+    match select(Box::pin(asking), Box::pin(connection)).await {
+        Either::Left((result, _)) => result,
+        Either::Right((_, asking)) => asking.await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -123,6 +123,20 @@ impl Connector {
         self.resolver.counters()
     }
 
+    /// The addresses of a host that is not an endpoint, with this port: at least one. Nothing is remembered of it.
+    ///
+    /// # Errors
+    /// [`ResolveError`].
+    pub async fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        limit: (Duration, Instant),
+    ) -> Result<Vec<SocketAddr>, ResolveError> {
+        let name = self.resolver.name(host, &[]);
+        self.resolver.addresses(&name, port, limit).await
+    }
+
     /// How many names of endpoints could not be resolved by their latest lookup.
     pub fn unresolved_names(&self) -> usize {
         self.resolver.unresolved()

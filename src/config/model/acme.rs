@@ -75,7 +75,7 @@ impl fmt::Display for ChallengeKind {
 pub struct DnsPublisher {
     /// How records are published.
     pub by: DnsMeans,
-    /// How long the authority is not told of a record after it was published.
+    /// How long after a record was published the authority is asked to look at it.
     pub propagation: Duration,
 }
 

@@ -1,0 +1,123 @@
+//! The account with an authority: loaded from the folder, or created.
+
+use std::sync::Arc;
+
+use instant_acme::{
+    Account, AccountCredentials, Error as ProtocolError, ExternalAccountKey, NewAccount,
+};
+
+use super::authority::Authority;
+use super::errors::AcmeError;
+use super::store::{CertificateStore, ItemKind, short_hash};
+use super::transport::{OrderTransport, ResponseNotes};
+use crate::config::model::AcmeConfig;
+
+/// A conversation with an authority, for one order.
+pub(super) struct AuthoritySession {
+    /// The account.
+    pub(super) account: Account,
+    notes: Arc<ResponseNotes>,
+}
+
+impl AuthoritySession {
+    /// What a failure of the protocol means.
+    pub(super) fn error(&self, error: ProtocolError) -> AcmeError {
+        AcmeError::of(error, &self.notes)
+    }
+}
+
+/// A conversation through the stored account, or through a new one, which is stored. For a trial there is a new
+/// one that is not.
+pub(super) async fn open_session<S: CertificateStore>(
+    authority: &Authority<S>,
+    is_trial: bool,
+) -> Result<AuthoritySession, AcmeError> {
+    if !is_trial && let Some(session) = stored_session(authority).await? {
+        return Ok(session);
+    }
+    let (session, credentials) = create(authority).await?;
+    if is_trial {
+        return Ok(session);
+    }
+    let json = serde_json::to_vec(&credentials)
+        .map_err(|error| AcmeError::Malformed(error.to_string()))?;
+    let name = item_name(&authority.config);
+    if authority
+        .store
+        .create(ItemKind::Account, &name, json)
+        .await?
+    {
+        tracing::info!(
+            authority = &*authority.config.name,
+            directory = &*authority.config.directory,
+            "account with the certificate authority created"
+        );
+        return Ok(session);
+    }
+    // Another node was faster. One account is enough.
+    Ok(stored_session(authority).await?.unwrap_or(session))
+}
+
+/// A conversation through the stored account, if there is one.
+pub(super) async fn stored_session<S: CertificateStore>(
+    authority: &Authority<S>,
+) -> Result<Option<AuthoritySession>, AcmeError> {
+    let name = item_name(&authority.config);
+    let Some(json) = authority.store.read(ItemKind::Account, &name).await? else {
+        return Ok(None);
+    };
+    let credentials: AccountCredentials =
+        serde_json::from_slice(&json).map_err(|_| AcmeError::Stored {
+            what: "the account",
+            why: "it is not what was written".to_owned(),
+        })?;
+    let notes = Arc::new(ResponseNotes::default());
+    let transport = OrderTransport::new(authority.client()?, Arc::clone(&notes));
+    let restored = Account::builder_with_http(Box::new(transport)).from_credentials(credentials);
+    match restored.await {
+        Ok(account) => Ok(Some(AuthoritySession { account, notes })),
+        Err(error) => Err(AcmeError::of(error, &notes)),
+    }
+}
+
+/// Forgets the stored account: the authority does not know it.
+pub(super) async fn forget_account<S: CertificateStore>(
+    authority: &Authority<S>,
+) -> Result<(), AcmeError> {
+    let name = item_name(&authority.config);
+    Ok(authority.store.remove(ItemKind::Account, &name).await?)
+}
+
+async fn create<S: CertificateStore>(
+    authority: &Authority<S>,
+) -> Result<(AuthoritySession, AccountCredentials), AcmeError> {
+    let config = &authority.config;
+    let notes = Arc::new(ResponseNotes::default());
+    let transport = OrderTransport::new(authority.client()?, Arc::clone(&notes));
+    let contact = config.email.as_ref().map(|email| format!("mailto:{email}"));
+    let contact: Vec<&str> = contact.as_deref().into_iter().collect();
+    let new = NewAccount {
+        contact: &contact,
+        // The configuration is rejected without it.
+        terms_of_service_agreed: true,
+        only_return_existing: false,
+    };
+    let external = config.external_account.as_ref();
+    let external =
+        external.map(|bound| ExternalAccountKey::new(bound.id.to_string(), bound.key.bytes()));
+    let builder = Account::builder_with_http(Box::new(transport));
+    let created = builder.create(&new, config.directory.to_string(), external.as_ref());
+    match created.await {
+        Ok((account, credentials)) => Ok((AuthoritySession { account, notes }, credentials)),
+        Err(error) => Err(AcmeError::of(error, &notes)),
+    }
+}
+
+/// The name of the stored account: it belongs to a directory, and to an account outside ACME.
+fn item_name(config: &AcmeConfig) -> String {
+    let external = config
+        .external_account
+        .as_ref()
+        .map_or("", |external| &*external.id);
+    short_hash(format!("{}\n{external}", config.directory).as_bytes())
+}

@@ -1,0 +1,180 @@
+//! What this process knows of one managed certificate, between its keeper, the scan of the folder, and operators.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::{Notify, watch};
+
+use super::chain::{IssuedCertificate, IssuedFacts, stand_in};
+use super::status::{CertificateStatus, OrderFailureStatus};
+use super::store::{CertificateStore, ItemKind, item_name};
+use crate::config::model::{ManagedCertificate, UntilIssued};
+use crate::net::managed_certificates::CertificateSlot;
+
+/// One managed certificate.
+#[derive(Debug)]
+pub(super) struct CertificateCell {
+    pub(super) certificate: ManagedCertificate,
+    pub(super) id: Arc<str>,
+    /// The name of its items in the store.
+    pub(super) item: Box<str>,
+    /// Its keeper has something to look at.
+    pub(super) wake: Notify,
+    slot: Arc<CertificateSlot>,
+    state: Mutex<CellState>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct CellState {
+    /// What was issued, if it was.
+    facts: Option<IssuedFacts>,
+    /// The revision of what was read last.
+    revision: Option<u128>,
+    failure: Option<OrderFailureStatus>,
+    next_attempt: Option<SystemTime>,
+    is_ordering: bool,
+    is_forced: bool,
+}
+
+impl CertificateCell {
+    pub(super) fn new(
+        certificate: ManagedCertificate,
+        slot: Arc<CertificateSlot>,
+        changes: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            id: certificate.id(),
+            item: item_name(&certificate),
+            certificate,
+            wake: Notify::new(),
+            slot,
+            state: Mutex::default(),
+            changes,
+        }
+    }
+
+    /// Serves what is stored, if it has changed. `revision` is that of the item, if the caller knows it.
+    pub(super) async fn load(&self, store: &impl CertificateStore, revision: Option<u128>) {
+        let form = match store.read(ItemKind::Certificate, &self.item).await {
+            Ok(Some(form)) => zeroize::Zeroizing::new(form),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(certificate = &*self.id, %error, "stored certificate not read");
+                return;
+            }
+        };
+        match IssuedCertificate::parse(&form) {
+            Ok(issued) => self.serve(issued),
+            Err(error) => {
+                tracing::warn!(
+                    certificate = &*self.id,
+                    error,
+                    "stored certificate is not usable; it is ordered again"
+                );
+            }
+        }
+        // What cannot be used is not read again until it has changed.
+        if revision.is_some() {
+            self.state().revision = revision;
+        }
+    }
+
+    /// Whether this is another revision than the one that was read last.
+    pub(super) fn is_news(&self, revision: u128) -> bool {
+        self.state().revision != Some(revision)
+    }
+
+    /// Serves a certificate that was issued.
+    pub(super) fn serve(&self, issued: IssuedCertificate) {
+        let before = self.slot.served();
+        let is_same =
+            before.is_some_and(|before| before.certified.cert == issued.served.certified.cert);
+        self.state().facts = Some(issued.facts);
+        if !is_same {
+            self.slot.set(issued.served);
+            self.changed();
+        }
+        self.wake.notify_one();
+    }
+
+    /// Serves a self-signed certificate, if nothing is served and the configuration wants that.
+    pub(super) fn stand_in(&self) {
+        let is_wanted = self.certificate.authority.until_issued == UntilIssued::SelfSigned;
+        if !is_wanted || self.slot.served().is_some() {
+            return;
+        }
+        match stand_in(&self.certificate.names, SystemTime::now()) {
+            Ok(served) => self.slot.set(served),
+            Err(error) => {
+                tracing::warn!(
+                    certificate = &*self.id,
+                    error,
+                    "self-signed certificate not made"
+                );
+            }
+        }
+        self.changed();
+    }
+
+    /// What the renewal depends on; `None` if nothing usable was issued.
+    pub(super) fn facts(&self) -> Option<IssuedFacts> {
+        self.state().facts.clone()
+    }
+
+    /// Renews it without waiting until that is due.
+    pub(super) fn force(&self) {
+        self.state().is_forced = true;
+        self.wake.notify_one();
+    }
+
+    pub(super) fn is_forced(&self) -> bool {
+        self.state().is_forced
+    }
+
+    pub(super) fn plan(&self, next_attempt: Option<SystemTime>) {
+        self.state().next_attempt = next_attempt;
+    }
+
+    pub(super) fn begin_order(&self) {
+        self.state().is_ordering = true;
+        self.changed();
+    }
+
+    /// Notes how an order has ended.
+    pub(super) fn end_order(&self, failure: Option<OrderFailureStatus>) {
+        let mut state = self.state();
+        state.is_ordering = false;
+        state.is_forced = false;
+        state.failure = failure;
+        drop(state);
+        self.changed();
+    }
+
+    /// Notes how the latest attempt of any node has failed.
+    pub(super) fn note_failure(&self, failure: Option<OrderFailureStatus>) {
+        self.state().failure = failure;
+        self.changed();
+    }
+
+    pub(super) fn status(&self) -> CertificateStatus {
+        let state = self.state();
+        CertificateStatus {
+            id: Arc::clone(&self.id),
+            names: self.certificate.names.clone(),
+            authority: Arc::clone(&self.certificate.authority.name),
+            served: self.slot.served(),
+            failure: state.failure.clone(),
+            next_attempt: state.next_attempt,
+            is_ordering: state.is_ordering,
+        }
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|number| *number += 1);
+    }
+
+    fn state(&self) -> MutexGuard<'_, CellState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

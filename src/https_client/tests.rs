@@ -1,0 +1,202 @@
+//! Real services on loopback, with and without TLS.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread::{self, JoinHandle};
+
+use http::StatusCode;
+use rcgen::{CertifiedKey, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::*;
+
+/// A service that sends the same response to every connection, after it has read a head.
+struct Service {
+    port: u16,
+    roots: Roots,
+    thread: JoinHandle<Vec<String>>,
+}
+
+fn serve(response: Vec<u8>, connections: usize, is_tls: bool) -> Service {
+    let CertifiedKey { cert, signing_key }: CertifiedKey<KeyPair> =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(vec![cert.der().clone()], key)
+    .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = thread::spawn(move || {
+        let mut heads = Vec::new();
+        for _ in 0..connections {
+            let (mut socket, _) = listener.accept().unwrap();
+            let head = match is_tls {
+                false => respond(&mut socket, &response),
+                true => {
+                    let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+                    respond(&mut StreamOwned::new(tls, socket), &response)
+                }
+            };
+            heads.extend(head);
+        }
+        heads
+    });
+    Service {
+        port,
+        roots: Roots::Given(vec![cert.der().clone()]),
+        thread,
+    }
+}
+
+fn respond(stream: &mut (impl Read + Write), response: &[u8]) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(1..) => head.extend(byte),
+            _ => return None,
+        }
+    }
+    // The client may have seen enough before all is written.
+    let _ = stream.write_all(response);
+    let _ = stream.flush();
+    Some(String::from_utf8(head).unwrap())
+}
+
+fn client(roots: &Roots) -> HttpsClient {
+    let connector = Connector::with_look_up(Box::new(|host| match host {
+        "localhost" => Ok(vec![([127, 0, 0, 1], 0).into()]),
+        _ => Err(io::Error::other("no such name")),
+    }));
+    HttpsClient::new(connector, roots, Arc::default()).unwrap()
+}
+
+async fn get(client: &HttpsClient, url: &str) -> Result<Response<Bytes>, HttpsClientError> {
+    client
+        .send(Request::get(url).body(Bytes::new()).unwrap())
+        .await
+}
+
+#[tokio::test]
+async fn a_response_is_read_whole_whatever_its_status() {
+    for (response, status, body) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, "ok"),
+        ("HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, "until the end"),
+        (
+            "HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
+            302,
+            "",
+        ),
+        (
+            "HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n1\r\n?\r\n0\r\n\r\n",
+            503,
+            "?",
+        ),
+    ] {
+        for is_tls in [true, false] {
+            let service = serve(response.into(), 1, is_tls);
+            let client = client(&service.roots).allow_plain();
+            let scheme = if is_tls { "https" } else { "http" };
+            let url = format!("{scheme}://localhost:{}/dir?a=b", service.port);
+            let response = get(&client, &url).await;
+            if is_tls && body.starts_with("until") {
+                // Without a close_notify, nobody knows whether that was all.
+                assert!(response.is_err());
+                continue;
+            }
+            let response = response.unwrap();
+            assert_eq!(response.status(), StatusCode::from_u16(status).unwrap());
+            assert_eq!(response.body(), body);
+            let counted = (client.counters.succeeded(), client.counters.failed());
+            assert_eq!(counted, if status < 500 { (1, 0) } else { (0, 1) });
+            let heads = service.thread.join().unwrap();
+            let head = heads[0].to_lowercase();
+            assert!(head.starts_with("get /dir?a=b http/1.1\r\n"), "{head}");
+            assert!(
+                head.contains(&format!("host: localhost:{}\r\n", service.port)),
+                "{head}"
+            );
+            assert!(head.contains("user-agent: tidegate/"), "{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_failure_says_what_failed() {
+    let check = async |response: Vec<u8>, roots: Option<Roots>, expected: &str| {
+        let service = serve(response, 1, true);
+        let client = client(roots.as_ref().unwrap_or(&service.roots));
+        let url = format!("https://localhost:{}/", service.port);
+        let error = get(&client, &url).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(client.counters.failed(), 1);
+    };
+    let large = MAX_BODY_BYTES + 1;
+    let announced = format!("HTTP/1.1 200 OK\r\ncontent-length: {large}\r\n\r\n");
+    let mut body = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    body.resize(body.len() + large + 1024, b'x');
+    check(body, None, "is larger than 1048576 bytes").await;
+    check(announced.into(), None, "larger than").await;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\na: {}\r\n\r\n",
+        "x".repeat(2 * MAX_HEAD_BYTES)
+    );
+    check(head.into(), None, "too large").await;
+    check(
+        b"SSH-2.0\r\n".to_vec(),
+        None,
+        "request to `localhost` failed",
+    )
+    .await;
+    check(Vec::new(), None, "request to `localhost` failed").await;
+    let strange = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let strange = Roots::Given(vec![strange.cert.der().clone()]);
+    check(
+        Vec::new(),
+        Some(strange),
+        "TLS handshake with `localhost` failed",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_there_and_no_such_name() {
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let client = client(&Roots::Given(Vec::new())).allow_plain();
+    let error = get(&client, &format!("http://{closed}/"))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot connect to `127.0.0.1`"),
+        "{error}"
+    );
+    let error = get(&client, "https://nowhere.example/").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot resolve `nowhere.example`: no such name"
+    );
+}
+
+#[tokio::test]
+async fn a_service_that_is_silent_costs_no_more_than_the_deadline() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let client = client(&Roots::Given(Vec::new())).allow_plain();
+    tokio::time::pause();
+    let error = get(&client, &format!("http://{address}/"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "no response from `127.0.0.1` within 30s");
+}
