@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, Response};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -266,12 +267,15 @@ async fn exchange(
     let asking = async move {
         let response = sender.send_request(request).await;
         let (parts, body) = response.map_err(|error| failed(&error))?.into_parts();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
-        match body {
+        let too_large = || HttpsClientError::TooLarge {
+            host: origin.host.clone(),
+        };
+        if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+            return Err(too_large());
+        }
+        match Limited::new(body, MAX_BODY_BYTES).collect().await {
             Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(HttpsClientError::TooLarge {
-                host: origin.host.clone(),
-            }),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
             Err(error) => Err(HttpsClientError::Exchange {
                 host: origin.host.clone(),
                 error: with_causes(&*error).into(),

@@ -1,7 +1,7 @@
 //! What this process knows of one managed certificate, between its keeper, the scan of the folder, and operators.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
@@ -132,8 +132,22 @@ impl CertificateCell {
         self.state().is_forced
     }
 
+    /// Notes when the next attempt is due. It is computed again and again: a second more or less changes nothing.
     pub(super) fn plan(&self, next_attempt: Option<SystemTime>) {
-        self.state().next_attempt = next_attempt;
+        let apart = |a: SystemTime, b: SystemTime| {
+            let apart = a.duration_since(b).unwrap_or_else(|error| error.duration());
+            apart > Duration::from_secs(1)
+        };
+        let mut state = self.state();
+        let is_news = match (state.next_attempt, next_attempt) {
+            (Some(before), Some(after)) => apart(before, after),
+            (before, after) => before != after,
+        };
+        if is_news {
+            state.next_attempt = next_attempt;
+            drop(state);
+            self.changed();
+        }
     }
 
     pub(super) fn begin_order(&self) {

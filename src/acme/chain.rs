@@ -162,8 +162,9 @@ pub(super) fn certified(
     key: &KeyPair,
 ) -> Result<Arc<CertifiedKey>, String> {
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let certified = CertifiedKey::from_der(vec![certificate], key, &aws_lc_rs::default_provider());
-    certified.map(Arc::new).map_err(|error| error.to_string())
+    // Nothing is parsed here: the extension of RFC 8737 is critical, and rustls does not know it.
+    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| error.to_string())?;
+    Ok(Arc::new(CertifiedKey::new(vec![certificate], key)))
 }
 
 fn directory(pem: &[u8]) -> String {
