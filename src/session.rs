@@ -94,6 +94,11 @@ async fn respond(
 ) -> Result<SessionOutcome, SessionError> {
     let intent = Intent::of(&parts);
     let target = Target::of(&parts).map(|target| incoming.set_target(target));
+    if matches!(intent, Intent::Plain)
+        && let Some(answer) = incoming.challenge_answer(&parts)
+    {
+        return Ok(SessionOutcome::Fixed(answer));
+    }
     if matches!(intent, Intent::WebSocket(Ok(_))) {
         incoming.mark_handshake();
     }

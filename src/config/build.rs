@@ -1,6 +1,8 @@
 //! Builds the model from the values that were read, and reports what is wrong within single tables.
 
+mod acme;
 mod admin;
+mod certificate;
 mod listener;
 mod request_key;
 mod route;
@@ -18,7 +20,7 @@ use http::HeaderName;
 use super::diagnostic::{Code, Diagnostic};
 use super::files;
 use super::input_file::{self, ContentHash, Contents, Input};
-use super::model::{CertificateConfig, Config, Keepalive, Nets};
+use super::model::{AcmeConfig, CertificateConfig, Config, Keepalive, Nets};
 use super::raw::{ConfigValue, Located, Section};
 use super::sources::{SourceId, Sources, Span};
 use super::unreadable;
@@ -43,9 +45,24 @@ pub(super) struct Places {
     pub(super) max_tunnels: Option<Span>,
     pub(super) admin_bind: Option<Span>,
     pub(super) metrics_bind: Option<Span>,
+    pub(super) authorities: Vec<AuthorityPlaces>,
     pub(super) listeners: Vec<ListenerPlaces>,
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<UpstreamPlaces>,
+}
+
+/// The places of the parts of a certificate authority.
+pub(super) struct AuthorityPlaces {
+    pub(super) name: Span,
+    pub(super) challenges: Option<Span>,
+}
+
+/// The places of the parts of a listener's certificate.
+pub(super) struct CertificatePlaces {
+    /// The file, or the list of names.
+    pub(super) certificate: Span,
+    /// The place of each name, if tidegate obtains the certificate.
+    pub(super) names: Vec<Span>,
 }
 
 /// The places of a listener's parts.
@@ -53,8 +70,7 @@ pub(super) struct ListenerPlaces {
     /// The place of each listen address.
     pub(super) binds: Vec<Span>,
     pub(super) tls: Option<Span>,
-    /// The place of each certificate.
-    pub(super) certificates: Vec<Span>,
+    pub(super) certificates: Vec<CertificatePlaces>,
     pub(super) may_ask: bool,
     pub(super) keepalive: Option<Span>,
     pub(super) connections: Option<Span>,
@@ -100,6 +116,8 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     let mut builder = Builder {
         sources,
         inputs: BTreeMap::new(),
+        authorities: Vec::new(),
+        authority_names: names(root, "acme"),
         places: Places::default(),
         diagnostics,
     };
@@ -108,6 +126,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     builder.places.has_routes = has("route");
     builder.places.listener_names = names(root, "listener");
     builder.places.upstream_names = names(root, "upstream");
+    builder.authorities(root);
     let listeners = root
         .named("listener")
         .iter()
@@ -128,6 +147,7 @@ pub(super) fn build(root: &Section, sources: &Sources, diagnostics: &mut Vec<Dia
     let config = Config {
         server: builder.server(&server),
         admin: builder.admin(&root.section("admin")),
+        acme: builder.authorities,
         listeners,
         routes,
         upstreams,
@@ -147,6 +167,10 @@ struct Builder<'a> {
     sources: &'a Sources,
     /// Each file is read once, so that two keys that name it cannot see different contents.
     inputs: BTreeMap<PathBuf, Contents>,
+    /// The certificate authorities that were read before the listeners.
+    authorities: Vec<Arc<AcmeConfig>>,
+    /// The names of all of them, valid or not; `None` if more may be meant.
+    authority_names: Option<Vec<String>>,
     places: Places,
     diagnostics: &'a mut Vec<Diagnostic>,
 }

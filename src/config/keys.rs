@@ -6,6 +6,7 @@
 //! The documentation of a key is a tooltip in editors and a line of the reference. It has to stand
 //! alone: a full sentence with a subject, the unit, and what happens otherwise.
 
+mod acme;
 mod admin;
 mod bounds;
 mod keepalive;
@@ -32,6 +33,12 @@ pub const ROOT: KeyTable = KeyTable {
         .shown(r#"include = ["conf.d/*.toml"]"#),
         table("server", &server::SERVER),
         table("admin", &admin::ADMIN),
+        key(
+            "acme",
+            ValueKind::Map(&ValueKind::Table(&acme::ACME)),
+            "",
+            "Certificate authorities issue certificates that tidegate obtains and renews by itself. Certificates of listeners refer to an authority by its name.",
+        ),
         key(
             "listener",
             ValueKind::Map(&ValueKind::Table(&listener::LISTENER)),

@@ -4,6 +4,7 @@
 //! Warnings are reported for files without errors only. A lint warns where the file itself shows that
 //! it matters; it does not warn about defaults that were not written.
 
+mod acme;
 mod listeners;
 mod liveness;
 mod split;
@@ -63,6 +64,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
         lint_slow_check(upstream, place, diagnostics);
         lint_unchecked(upstream, place, diagnostics);
     }
+    acme::lint(config, places, diagnostics);
     listeners::lint(config, places, diagnostics);
     liveness::lint(config, places, diagnostics);
     lint_tickets(config, places, diagnostics);

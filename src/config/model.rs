@@ -30,8 +30,8 @@ pub use self::headers::{
 pub use self::host::HostPattern;
 pub use self::limits::{ByteRate, MaxAge, PingConfig, RateAction, TunnelLimits};
 pub use self::listener::{
-    Bind, CertificateConfig, ListenerConfig, ListenerLimits, ListenerTimeouts, ListenerTls, Rate,
-    TicketKeysFile, TlsVersion,
+    Bind, CertificateConfig, ListenerCertificate, ListenerConfig, ListenerLimits, ListenerTimeouts,
+    ListenerTls, Rate, TicketKeysFile, TlsVersion,
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
 pub use self::origin::{Origin, OriginPattern};
@@ -51,6 +51,9 @@ pub use self::upstream::{
     UpstreamConfig, UpstreamTimeouts, WebSocketProbe,
 };
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use super::input_file::Input;
 
 /// A whole configuration.
@@ -60,6 +63,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// The admin interface.
     pub admin: Admin,
+    /// The authorities that issue certificates by ACME, in the order of the file.
+    pub acme: Vec<Arc<AcmeConfig>>,
     /// The listeners, in the order of the file.
     pub listeners: Vec<ListenerConfig>,
     /// The routes, in the order of the file, which breaks ties between equally specific routes.
@@ -84,5 +89,15 @@ impl Config {
             let mut names = route.leads_to.upstreams();
             names.any(|name| **name == *upstream)
         })
+    }
+
+    /// The certificates that tidegate obtains by itself, each once: listeners may share one.
+    pub fn managed_certificates(&self) -> Vec<ManagedCertificate> {
+        let mut seen = HashSet::new();
+        let tls = self.listeners.iter().filter_map(|it| it.tls.as_ref());
+        let all = tls.flat_map(ListenerTls::managed);
+        all.filter(|certificate| seen.insert(certificate.id()))
+            .cloned()
+            .collect()
     }
 }

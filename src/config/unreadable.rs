@@ -20,6 +20,16 @@ struct Ownership {
     mode: u32,
 }
 
+impl Ownership {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            owner: user(metadata.uid()),
+            group: group(metadata.gid()),
+            mode: metadata.mode() & 0o7777,
+        }
+    }
+}
+
 /// Why `path` cannot be read, which failed with `error`.
 pub(super) fn explain(path: &Path, error: &io::Error) -> Unreadable {
     let unknown = || Unreadable {
@@ -33,14 +43,9 @@ pub(super) fn explain(path: &Path, error: &io::Error) -> Unreadable {
     let Ok(metadata) = fs::metadata(culprit) else {
         return unknown();
     };
-    let process = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
-    let us = user(process);
-    let ownership = Ownership {
-        owner: user(metadata.uid()),
-        group: self::group(metadata.gid()),
-        mode: metadata.mode() & 0o7777,
-    };
+    let us = user(process_user());
+    let ownership = Ownership::of(&metadata);
     let what = match culprit == path {
         true => "it".to_owned(),
         false => format!("folder `{}`", culprit.display()),
@@ -49,6 +54,46 @@ pub(super) fn explain(path: &Path, error: &io::Error) -> Unreadable {
         why: denied(&what, &ownership, &us),
         hint: Some(remedy(path, culprit, &self::group(group))),
     }
+}
+
+/// Checks whether this process can write to `folder`, or could if it created it.
+pub(super) fn writable_folder(folder: &Path) -> Result<(), Unreadable> {
+    let mut above = folder.ancestors();
+    let existing = above.find(|it| !it.as_os_str().is_empty() && it.exists());
+    let existing = existing.unwrap_or(Path::new("."));
+    if !existing.is_dir() {
+        return Err(Unreadable {
+            why: format!("`{}` is not a folder", existing.display()),
+            hint: None,
+        });
+    }
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    let Err(error) = rustix::fs::accessat(CWD, existing, wanted, AtFlags::EACCESS) else {
+        return Ok(());
+    };
+    let metadata = fs::metadata(existing).ok();
+    let denied_by = metadata.filter(|_| error == rustix::io::Errno::ACCESS);
+    let Some(metadata) = denied_by else {
+        return Err(Unreadable {
+            why: words(&error.into()),
+            hint: None,
+        });
+    };
+    let us = user(process_user());
+    let what = format!("folder `{}`", existing.display());
+    let shown = folder.display();
+    let hint = match existing == folder {
+        true => format!("chown {us} {shown}"),
+        false => format!("install -d -m 0700 -o {us} {shown}"),
+    };
+    Err(Unreadable {
+        why: denied(&what, &Ownership::of(&metadata), &us),
+        hint: Some(hint),
+    })
+}
+
+fn process_user() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// The text of an error of the system, without its number.

@@ -141,6 +141,8 @@ enum PrepareError {
     ProxyUntrusted,
     #[error(transparent)]
     Proxy(#[from] ReceiveError),
+    #[error("a certificate authority has validated a name")]
+    Validation,
     #[error(transparent)]
     LimitReached(LimitReached),
     #[error(transparent)]
@@ -192,6 +194,12 @@ async fn prepare(
     // Boxed, because the state of a TLS handshake is large: unboxed, this task would keep room for
     // it as long as the connection lasts.
     let secured = Box::pin(secure(entrance, tls, socket)).await;
+    if let Ok(stream) = &secured
+        && stream.validates_name()
+    {
+        // The certificate was what it wanted, and there is nothing else in this protocol (RFC 8737 section 3).
+        return Err(PrepareError::Validation);
+    }
     let result = secured.and_then(|stream| Ok((stream.tls_facts()?, stream)));
     let (facts, stream) = result.inspect_err(|error| tls_failed(entrance, origin, error))?;
     if let Some((version, resumed)) = stream.tls_version() {

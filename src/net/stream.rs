@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
+use super::managed_certificates::ALPN_ACME;
 use crate::protocol::certificate::{ClientCertificate, TlsFacts};
 
 /// A connected socket.
@@ -168,6 +169,14 @@ impl Stream {
     /// Whether the stream is TLS: then an orderly end is more than closing the socket.
     pub fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
+    }
+
+    /// Whether this connection is a certificate authority's, which has validated a name by `tls-alpn-01`.
+    pub fn validates_name(&self) -> bool {
+        let Self::Client(stream) = self else {
+            return false;
+        };
+        stream.get_ref().1.alpn_protocol() == Some(ALPN_ACME)
     }
 
     /// The negotiated TLS version, and whether a session was resumed; `None` but for TLS with a client.

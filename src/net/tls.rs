@@ -1,9 +1,8 @@
 //! TLS for client connections and for endpoints, built from checked configuration.
 //!
-//! Only this file, `stream` and `tls_failure` know what rustls is like, so that a new version of its interface
+//! Only this file, `certificates`, `stream` and `tls_failure` know what rustls is like, so that a new version of its interface
 //! changes little else.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::client::ClientConfig;
@@ -11,16 +10,15 @@ use rustls::crypto::aws_lc_rs::cipher_suite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    ClientHello, ResolvesServerCert, ServerConfig, VerifierBuilderError, WebPkiClientVerifier,
-};
-use rustls::sign::CertifiedKey;
+use rustls::server::{ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
 use rustls_platform_verifier::BuilderVerifierExt;
 
+use super::certificates::Certificates;
+use super::managed_certificates::{ALPN_ACME, ManagedCertificates};
 use super::tls_tickets::{HandoverTicketKey, TicketKeys, TicketKeysError};
-use crate::config::model::{ClientAuth, EndpointTls, HostPattern, ListenerTls, Roots, TlsVersion};
+use crate::config::model::{ClientAuth, EndpointTls, ListenerTls, Roots, TlsVersion};
 
 /// The only protocol offered inside TLS, on either side (RFC 7301).
 const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
@@ -107,11 +105,18 @@ const CHEAPEST_FIRST: [SupportedCipherSuite; 9] = [
 pub fn listener(
     tls: &ListenerTls,
     tickets: Option<&Arc<TicketKeys>>,
+    managed: &Arc<ManagedCertificates>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let versions: &[&SupportedProtocolVersion] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
     };
+    let certificates = Certificates::of(tls, managed);
+    // In this order of preference: only a client that offers nothing else gets `acme-tls/1`.
+    let mut protocols = vec![ALPN_HTTP_1_1.to_vec()];
+    if certificates.answer_challenges() {
+        protocols.push(ALPN_ACME.to_vec());
+    }
     let provider = CryptoProvider {
         cipher_suites: CHEAPEST_FIRST.to_vec(),
         ..aws_lc_rs::default_provider()
@@ -119,10 +124,10 @@ pub fn listener(
     let mut config = ServerConfig::builder_with_provider(provider.into())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(client_verifier(tls.client_auth.as_ref())?)
-        .with_cert_resolver(Arc::new(Certificates::of(tls)));
+        .with_cert_resolver(Arc::new(certificates));
     // All of these suites are secure, so the server may choose the one that costs it least.
     config.ignore_client_order = true;
-    config.alpn_protocols = vec![ALPN_HTTP_1_1.to_vec()];
+    config.alpn_protocols = protocols;
     config.send_tls13_tickets = match tickets {
         Some(tickets) => {
             config.ticketer = Arc::<TicketKeys>::clone(tickets);
@@ -187,58 +192,4 @@ fn store(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustl
 /// The default provider of aws-lc-rs: X25519MLKEM768 first (the crate feature `prefer-post-quantum`).
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
-}
-
-/// Chooses a listener's certificate by the server name that the client asks for.
-#[derive(Debug)]
-struct Certificates {
-    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
-    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
-    default: Option<Arc<CertifiedKey>>,
-}
-
-impl Certificates {
-    fn of(tls: &ListenerTls) -> Self {
-        let mut exact = HashMap::new();
-        let mut wildcard = HashMap::new();
-        for certificate in &tls.certificates {
-            for name in &certificate.names {
-                let (table, name) = match name {
-                    HostPattern::Exact(name) => (&mut exact, name),
-                    HostPattern::Wildcard(parent) => (&mut wildcard, parent),
-                };
-                // The first configured certificate with a name wins; the first of all is the default.
-                table
-                    .entry(name.clone())
-                    .or_insert_with(|| Arc::clone(&certificate.certified));
-            }
-        }
-        let default = tls
-            .certificates
-            .first()
-            .map(|first| Arc::clone(&first.certified));
-        Self {
-            exact,
-            wildcard,
-            default,
-        }
-    }
-
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        self.exact.get(name).or_else(|| {
-            let (_, parent) = name.split_once('.')?;
-            self.wildcard.get(parent)
-        })
-    }
-}
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls has validated the name and lower-cased it.
-        hello
-            .server_name()
-            .and_then(|name| self.find(name))
-            .or(self.default.as_ref())
-            .cloned()
-    }
 }

@@ -4,6 +4,9 @@ use std::io;
 
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
+/// The error of rustls if the resolver of certificates has none.
+const NO_CERTIFICATE: &str = "no server certificate chain resolved";
+
 /// The cause of a failed TLS handshake with a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsFailure {
@@ -21,13 +24,15 @@ pub enum TlsFailure {
     ClientCertificate,
     /// What the client sent is not TLS.
     NotTls,
+    /// There is no certificate for the name yet.
+    NoCertificate,
     /// Anything else.
     Other,
 }
 
 impl TlsFailure {
     /// All causes, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CertificateRejected,
         Self::Closed,
         Self::Timeout,
@@ -35,6 +40,7 @@ impl TlsFailure {
         Self::Incompatible,
         Self::ClientCertificate,
         Self::NotTls,
+        Self::NoCertificate,
         Self::Other,
     ];
 
@@ -48,6 +54,7 @@ impl TlsFailure {
             Self::Incompatible => "incompatible",
             Self::ClientCertificate => "client-certificate",
             Self::NotTls => "not-tls",
+            Self::NoCertificate => "no-certificate",
             Self::Other => "other",
         }
     }
@@ -82,6 +89,9 @@ impl TlsFailure {
                 "the client must use wss:// or https:// on this port; if a load balancer sends PROXY headers, \
                  set `proxy_protocol`"
             }
+            Self::NoCertificate => {
+                "tidegate has not obtained a certificate for the name yet: `tidegate certificates` shows why"
+            }
             Self::Other => "the client's TLS library may be faulty",
         }
     }
@@ -108,6 +118,7 @@ impl TlsFailure {
             Error::NoCertificatesPresented
             | Error::InvalidCertificate(_)
             | Error::InvalidCertRevocationList(_) => Self::ClientCertificate,
+            Error::General(message) if message == NO_CERTIFICATE => Self::NoCertificate,
             // The first byte of a record says what it is.
             Error::InvalidMessage(InvalidMessage::InvalidContentType) => Self::NotTls,
             Error::InvalidMessage(InvalidMessage::UnknownProtocolVersion) => Self::Version,

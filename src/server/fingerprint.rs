@@ -50,7 +50,7 @@ pub(super) fn only_certificates_changed(
         .iter()
         .filter_map(|listener| listener.tls.as_ref())
         .flat_map(|tls| {
-            let pairs = tls.certificates.iter();
+            let pairs = tls.from_files();
             let pairs = pairs.flat_map(|certificate| [&certificate.cert, &certificate.key]);
             pairs
                 .chain(tls.ticket_keys.as_ref().map(|file| &file.path))

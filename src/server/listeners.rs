@@ -32,6 +32,7 @@ use crate::net::bind::ListeningSocket;
 use crate::net::listen_error::ListenFailure;
 use crate::net::listener::Listener;
 use crate::net::listener_limits::Gate;
+use crate::net::managed_certificates::ManagedCertificates;
 use crate::net::tls_tickets::TicketKeys;
 use crate::quota::failure_reports::FailureReports;
 use crate::systemd::{self, passed_sockets::PassedSockets};
@@ -40,6 +41,7 @@ use crate::systemd::{self, passed_sockets::PassedSockets};
 #[derive(Debug)]
 pub(super) struct Listeners {
     workers: Arc<[WorkerHandle]>,
+    managed: Arc<ManagedCertificates>,
     descriptors: DescriptorBudget,
     /// Sockets that the service manager passed: they stay open as long as the process, so that any reload
     /// may use them.
@@ -75,6 +77,7 @@ impl Listeners {
     /// `descriptors` that it may have open is for sockets.
     pub(super) fn new(
         workers: &Arc<[WorkerHandle]>,
+        managed: &Arc<ManagedCertificates>,
         admission: &Arc<Admission>,
         descriptors: u64,
         passed: PassedSockets,
@@ -84,6 +87,7 @@ impl Listeners {
         let descriptors = DescriptorBudget::new(admission, descriptors, inherited.sockets.len());
         Self {
             workers: Arc::clone(workers),
+            managed: Arc::clone(managed),
             descriptors,
             passed,
             is_owner: false,

@@ -15,7 +15,7 @@ use super::listeners::{ListenerPlan, Listeners};
 use super::restart::StartedWith;
 use crate::admin::view::LoadedConfig;
 use crate::config::input_file::{ContentHash, Contents, Input};
-use crate::config::model::{Admin, Config, Secret, ServerConfig};
+use crate::config::model::{Admin, Config, ListenerTls, Secret, ServerConfig};
 use crate::config::sources::SourceText;
 use crate::config::{self, Loaded, Report};
 use crate::observe::process::Expiry;
@@ -282,7 +282,7 @@ impl Reloader {
 fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
     let mut expiries = Vec::new();
     for listener in &config.listeners {
-        let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
+        let certificates = listener.tls.iter().flat_map(ListenerTls::from_files);
         expiries.extend(certificates.map(|certificate| Expiry {
             listener: Arc::clone(&listener.name),
             file: certificate.cert.display().to_string(),

@@ -97,7 +97,14 @@ impl Process {
             descriptors,
         } = base;
         let (passed, inherited) = (inheritance.passed, inheritance.listeners);
-        let mut listeners = Listeners::new(&workers, &admission, descriptors, passed, inherited);
+        let mut listeners = Listeners::new(
+            &workers,
+            &shared.managed,
+            &admission,
+            descriptors,
+            passed,
+            inherited,
+        );
         // Binds everything but accepts nothing: the predecessor still serves the same addresses.
         let plan = listeners.plan(&config.listeners);
         let plan = plan.map_err(|error| error.located(places))?;

@@ -251,6 +251,25 @@ impl<'a> IncomingRequest<'a> {
         }
     }
 
+    /// The answer to a certificate authority that validates a name by `http-01`, if this request is from one. It
+    /// comes before everything that a configuration may say about requests: the authority looks here because we
+    /// have asked it to.
+    pub(super) fn challenge_answer(&self, parts: &Parts) -> Option<FixedResponse> {
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let worker = &self.connection.worker;
+        let answer = worker.managed().challenges.http_answer(parts.uri.path())?;
+        let response = FixedResponse {
+            status: StatusCode::OK,
+            body: Bytes::copy_from_slice(answer.as_bytes()),
+            content_type: Some(HeaderValue::from_static("text/plain")),
+            retry_after: None,
+        };
+        access_log::response_sent(&worker.recorder, self.facts(), None, 200);
+        Some(response)
+    }
+
     /// Counts the request against the listener's limits on rates. They come before the search for a route:
     /// they protect against floods, also of requests that no route matches or that are not valid.
     pub(super) fn check_rates(&self, is_handshake: bool) -> Result<(), Rejection> {

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 
 use super::tunnel_record::TunnelRecord;
 use crate::drain::Tasks;
+use crate::net::managed_certificates::ManagedCertificates;
 use crate::net::memory::MemoryGauge;
 use crate::net::tls_handshakes::Handshakes;
 use crate::observe::access_log::SessionId;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub memory: MemoryGauge,
     /// Resolves the names of endpoints and connects to them.
     pub connector: Connector,
+    /// The certificates that tidegate obtains by itself, and its answers to the challenges of authorities.
+    pub managed: Arc<ManagedCertificates>,
     /// The lookups of endpoint discovery.
     pub discovery: LookupCounters,
     /// The results of the probes of routes.
@@ -55,6 +58,7 @@ impl Shared {
             tunnels: Arc::default(),
             memory: MemoryGauge::default(),
             connector,
+            managed: Arc::default(),
             discovery: LookupCounters::default(),
             probes: RouteProbes::default(),
             process: Arc::default(),
@@ -144,6 +148,10 @@ impl Worker {
 
     pub(super) fn readiness(&self) -> Readiness {
         self.shared.process.readiness()
+    }
+
+    pub(super) fn managed(&self) -> &ManagedCertificates {
+        &self.shared.managed
     }
 
     pub(super) fn tunnel_quota(&self) -> &Arc<Quota> {

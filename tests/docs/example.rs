@@ -67,7 +67,9 @@ fn collect<'a>(
         };
         for table in below {
             let kind = match child.as_str() {
-                "listener" | "upstream" if path.is_empty() => &ValueKind::Map(&ValueKind::Bool),
+                "acme" | "listener" | "upstream" if path.is_empty() => {
+                    &ValueKind::Map(&ValueKind::Bool)
+                }
                 _ => &ValueKind::Bool,
             };
             collect(source, &child, table, kind, into);

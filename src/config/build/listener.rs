@@ -3,16 +3,16 @@
 use std::num::NonZeroU32;
 
 use super::{
-    Builder, ListenerPlaces, count, duration, header, is_empty_list, keepalive, nets, positive,
+    Builder, CertificatePlaces, ListenerPlaces, count, duration, header, is_empty_list, keepalive,
+    nets, positive,
 };
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{
-    Bind, CertificateConfig, ClientAuth, Family, ListenerConfig, ListenerLimits, ListenerTimeouts,
-    ListenerTls, Rate, TicketKeysFile, TlsVersion, Trust,
+    Bind, ClientAuth, Family, ListenerConfig, ListenerLimits, ListenerTimeouts, ListenerTls, Rate,
+    TicketKeysFile, TlsVersion, Trust,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
-use crate::config::sources::Span;
 
 impl Builder<'_> {
     pub(super) fn listener(&mut self, name: &Located<String>, section: &Section) -> ListenerConfig {
@@ -28,10 +28,12 @@ impl Builder<'_> {
             self.error(Code::Value, at, "a listener requires at least one address");
         }
         let span = |section: &Section, name: &str| section.written(name).map(|at| at.span.clone());
+        let tls = section.optional("tls").map(|tls| self.listener_tls(&tls));
+        let (tls, certificates) = tls.unzip();
         self.places.listeners.push(ListenerPlaces {
             binds: places,
             tls: span(section, "tls"),
-            certificates: certificate_places(&section.section("tls")),
+            certificates: certificates.unwrap_or_default(),
             may_ask: may_ask(section),
             keepalive: span(section, "keepalive"),
             connections: span(&section.section("limits"), "connections"),
@@ -56,7 +58,7 @@ impl Builder<'_> {
         ListenerConfig {
             name: name.value.as_str().into(),
             binds,
-            tls: section.optional("tls").map(|tls| self.listener_tls(&tls)),
+            tls,
             trust,
             redirect_to_https,
             limits: self.listener_limits(&section.section("limits")),
@@ -175,13 +177,8 @@ impl Builder<'_> {
         }
     }
 
-    fn listener_tls(&mut self, section: &Section) -> ListenerTls {
-        let mut certificates = Vec::new();
-        for at in section.list("certificates") {
-            if let ConfigValue::Section(pair) = &at.value {
-                certificates.extend(self.certificate(pair));
-            }
-        }
+    fn listener_tls(&mut self, section: &Section) -> (ListenerTls, Vec<CertificatePlaces>) {
+        let (certificates, places) = self.certificates(section);
         if let Some(at) = section.written("certificates").filter(is_empty_list) {
             self.error(Code::Value, at, "TLS requires at least one certificate");
         }
@@ -189,7 +186,7 @@ impl Builder<'_> {
             Some("1.3") => TlsVersion::Tls13,
             _ => TlsVersion::Tls12,
         };
-        ListenerTls {
+        let tls = ListenerTls {
             certificates,
             min_version,
             ticket_keys: self.ticket_keys(section),
@@ -197,7 +194,8 @@ impl Builder<'_> {
             client_auth: section
                 .optional("client_auth")
                 .and_then(|section| self.client_auth(&section)),
-        }
+        };
+        (tls, places)
     }
 
     fn ticket_keys(&mut self, section: &Section) -> Option<TicketKeysFile> {
@@ -209,28 +207,6 @@ impl Builder<'_> {
             secrets,
         })
     }
-
-    fn certificate(&mut self, section: &Section) -> Option<CertificateConfig> {
-        let (cert, key) = (self.file(section, "cert")?, self.file(section, "key")?);
-        let certificate = self.pair(&cert, &key)?;
-        if certificate.not_after < std::time::SystemTime::now() {
-            let message = format!("the certificate in `{}` has expired", cert.value.display());
-            self.diagnostics
-                .push(Diagnostic::warning(Code::Expired, cert.span, message));
-        }
-        Some(certificate)
-    }
-}
-
-/// The place of each certificate of a listener.
-fn certificate_places(tls: &Section) -> Vec<Span> {
-    let places = tls.list("certificates").into_iter().filter_map(|at| {
-        let ConfigValue::Section(pair) = at.value else {
-            return None;
-        };
-        pair.written("cert").map(|cert| cert.span.clone())
-    });
-    places.collect()
 }
 
 /// Whether a listener asks clients for certificates, or would if its TLS settings were right.

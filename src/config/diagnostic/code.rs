@@ -90,6 +90,10 @@ codes! {
         Expired = "expired";
         /// Certificates and hosts do not match.
         CertificateNames = "certificate-names";
+        /// No listener has the port that a challenge of a certificate authority comes to.
+        AcmePort = "acme-port";
+        /// The authority requires an account that is not configured.
+        AcmeAccount = "acme-account";
         /// A listener speaks TLS on the port of plain text, or the other way round.
         UsualPort = "usual-port";
         /// Only the process that issues cookies or tickets can read them.

@@ -101,7 +101,7 @@ const TLS: KeyTable = KeyTable {
             "certificates",
             ValueKind::List(&ValueKind::Table(&CERTIFICATE)),
             "",
-            "The listener selects one of these certificates by the server name (SNI) that the client asks for; the first one is the default.",
+            "The listener selects one of these certificates by the server name (SNI) that the client asks for, and by the type of key that the client can verify; the first one is the default.",
         )
         .required(),
         key(
@@ -130,7 +130,7 @@ const TLS: KeyTable = KeyTable {
 };
 
 const CERTIFICATE: KeyTable = KeyTable {
-    doc: "A certificate and its private key, both in PEM.",
+    doc: "A certificate: files with it and its private key (`cert` and `key`), or names for which tidegate obtains one by itself (`names` and `acme`).",
     keys: &[
         key(
             "cert",
@@ -141,8 +141,7 @@ const CERTIFICATE: KeyTable = KeyTable {
         .shown(
             r#"cert = "chat.pem"
 key = "chat.key""#,
-        )
-        .required(),
+        ),
         key(
             "key",
             ValueKind::File,
@@ -152,8 +151,27 @@ key = "chat.key""#,
         .shown(
             r#"cert = "chat.pem"
 key = "chat.key""#,
+        ),
+        key(
+            "names",
+            ValueKind::List(&ValueKind::Host),
+            "",
+            "tidegate obtains a certificate for these names, and renews it.",
         )
-        .required(),
+        .shown(
+            r#"names = ["chat.example.com"]
+acme = "letsencrypt""#,
+        ),
+        key(
+            "acme",
+            ValueKind::Text,
+            "",
+            "The authority of this name, `[acme.NAME]`, issues the certificate for `names`.",
+        )
+        .shown(
+            r#"names = ["chat.example.com"]
+acme = "letsencrypt""#,
+        ),
     ],
 };
 

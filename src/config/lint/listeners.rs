@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{is_behind_something, routes_of};
 use crate::config::build::{ListenerPlaces, Places};
 use crate::config::diagnostic::{Code, Diagnostic};
-use crate::config::model::{Bind, CertificateConfig, Config, HostPattern, ListenerConfig};
+use crate::config::model::{Bind, Config, HostPattern, ListenerCertificate, ListenerConfig};
 use crate::config::sources::Span;
 
 pub(super) fn lint(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
@@ -70,27 +70,43 @@ fn lint_certificates(
         }
     }
     let wanted = PatternSet::new(hosts.iter().map(|(host, _)| *host));
-    let covers = |certificate: &CertificateConfig| {
-        let names = &certificate.names;
-        names.is_empty() || names.iter().any(|name| wanted.meets(name))
-    };
+    let covers =
+        |names: &[HostPattern]| names.is_empty() || names.iter().any(|name| wanted.meets(name));
     let mut is_any_useful = false;
-    for (certificate, span) in tls.certificates.iter().zip(&place.certificates) {
-        if takes_any || hosts.is_empty() || covers(certificate) {
-            is_any_useful = true;
-            continue;
-        }
-        let file = certificate.cert.display();
+    for (certificate, place) in tls.certificates.iter().zip(&place.certificates) {
+        let names = certificate.names();
+        let is_useful = takes_any || hosts.is_empty() || covers(names);
+        is_any_useful |= is_useful;
         let name = &listener.name;
-        let message = format!("the certificate in `{file}` covers no host of listener `{name}`");
-        let names: Vec<&HostPattern> = certificate.names.iter().collect();
-        let hint = format!(
-            "it is for {}, but the listener's routes are for {}",
-            listed(&names),
-            listed(&wanted.in_order)
-        );
-        let warning = Diagnostic::warning(Code::CertificateNames, span.clone(), message);
-        diagnostics.push(warning.hint(hint));
+        match certificate {
+            ListenerCertificate::Files(files) if !is_useful => {
+                let file = files.cert.display();
+                let message =
+                    format!("the certificate in `{file}` covers no host of listener `{name}`");
+                let names: Vec<&HostPattern> = names.iter().collect();
+                let hint = format!(
+                    "it is for {}, but the listener's routes are for {}",
+                    listed(&names),
+                    listed(&wanted.in_order)
+                );
+                let span = place.certificate.clone();
+                let warning = Diagnostic::warning(Code::CertificateNames, span, message);
+                diagnostics.push(warning.hint(hint));
+            }
+            ListenerCertificate::Managed(_) if !takes_any && !hosts.is_empty() => {
+                for (host, span) in names.iter().zip(&place.names) {
+                    if !wanted.meets(host) {
+                        let message = format!("no route of listener `{name}` serves `{host}`");
+                        let hint =
+                            format!("the listener's routes are for {}", listed(&wanted.in_order));
+                        let warning =
+                            Diagnostic::warning(Code::CertificateNames, span.clone(), message);
+                        diagnostics.push(warning.hint(hint));
+                    }
+                }
+            }
+            _ => {}
+        }
     }
     if is_any_useful {
         lint_hosts(listener, &tls.certificates, &hosts, diagnostics);
@@ -99,15 +115,15 @@ fn lint_certificates(
 
 fn lint_hosts(
     listener: &ListenerConfig,
-    certificates: &[CertificateConfig],
+    certificates: &[ListenerCertificate],
     hosts: &[(&HostPattern, &Span)],
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     // A certificate without names that we can read may cover anything.
-    if certificates.iter().any(|each| each.names.is_empty()) {
+    if certificates.iter().any(|each| each.names().is_empty()) {
         return;
     }
-    let names = PatternSet::new(certificates.iter().flat_map(|each| &each.names));
+    let names = PatternSet::new(certificates.iter().flat_map(ListenerCertificate::names));
     for (host, span) in hosts {
         if !names.meets(host) {
             let name = &listener.name;

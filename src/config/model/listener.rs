@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::sign::CertifiedKey;
 
-use super::{ClientAuth, HostPattern, Keepalive, Secret, Trust};
+use super::{ClientAuth, HostPattern, Keepalive, ManagedCertificate, Secret, Trust};
 
 /// A listener: one or more addresses that clients connect to.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl fmt::Display for Bind {
 #[derive(Debug, Clone)]
 pub struct ListenerTls {
     /// The certificates, at least one; the first is for clients whose SNI matches none.
-    pub certificates: Vec<CertificateConfig>,
+    pub certificates: Vec<ListenerCertificate>,
     /// The oldest TLS version that is accepted.
     pub min_version: TlsVersion,
     /// The keys of session tickets; `None` for generated ones.
@@ -87,6 +87,43 @@ impl TicketKeysFile {
     pub const SHORT: usize = 48;
     /// The size of a long key, in bytes.
     pub const LONG: usize = 80;
+}
+
+impl ListenerTls {
+    /// The certificates that were read from files.
+    pub fn from_files(&self) -> impl Iterator<Item = &CertificateConfig> {
+        self.certificates.iter().filter_map(|each| match each {
+            ListenerCertificate::Files(certificate) => Some(certificate),
+            ListenerCertificate::Managed(_) => None,
+        })
+    }
+
+    /// The certificates that tidegate obtains by itself.
+    pub fn managed(&self) -> impl Iterator<Item = &ManagedCertificate> {
+        self.certificates.iter().filter_map(|each| match each {
+            ListenerCertificate::Files(_) => None,
+            ListenerCertificate::Managed(certificate) => Some(certificate),
+        })
+    }
+}
+
+/// A certificate of a listener.
+#[derive(Debug, Clone)]
+pub enum ListenerCertificate {
+    /// It was read from files.
+    Files(CertificateConfig),
+    /// tidegate obtains it by itself.
+    Managed(ManagedCertificate),
+}
+
+impl ListenerCertificate {
+    /// The DNS names that it is for.
+    pub fn names(&self) -> &[HostPattern] {
+        match self {
+            Self::Files(certificate) => &certificate.names,
+            Self::Managed(certificate) => &certificate.names,
+        }
+    }
 }
 
 /// A certificate chain with the key that fits it.

@@ -173,6 +173,7 @@ fn name_in(value: &DeValue<'_>) -> Option<String> {
 fn a_name(kind: &str) -> &'static str {
     match kind {
         "listener" => "public",
+        "acme" => "letsencrypt",
         _ => "chat",
     }
 }
@@ -194,8 +195,12 @@ pub(super) fn of_nameless(
     };
     table.iter().any(belongs).then(|| {
         let name = key.name;
+        let what = match name {
+            "acme" => "authority",
+            other => other,
+        };
         (
-            format!("the {name} has no name"),
+            format!("the {what} has no name"),
             format!("write e.g. `[{name}.{}]`", a_name(name)),
         )
     })
@@ -328,7 +333,7 @@ fn required_in(declared: &'static KeyTable) -> String {
     for key in declared.keys.iter().filter(|key| key.required) {
         let example = match &key.kind {
             ValueKind::List(ValueKind::Table(inner)) => {
-                format!("{} = [{{ {} }}]", key.name, required_in(inner))
+                format!("{} = [{{ {} }}]", key.name, shortest(inner))
             }
             ValueKind::Table(inner) => table_example(key.name, inner),
             _ => key.example().unwrap_or_default(),
@@ -340,6 +345,16 @@ fn required_in(declared: &'static KeyTable) -> String {
         }
     }
     lines.join(", ")
+}
+
+/// What a table may consist of: what is required, or else its first key at work.
+fn shortest(declared: &'static KeyTable) -> String {
+    let required = required_in(declared);
+    let first = declared.keys.first().and_then(ConfigKey::example);
+    match (required.as_str(), first) {
+        ("", Some(lines)) => lines.lines().collect::<Vec<_>>().join(", "),
+        _ => required,
+    }
 }
 
 fn is_number(text: &str) -> bool {

@@ -119,7 +119,10 @@ impl Listeners {
         let secured = listener.tls.as_ref().map(|settings| {
             let tickets = self.present_tickets(&listener.name)?;
             let tickets = tls::ticket_keys(&listener.name, settings, tickets.as_ref())?;
-            Ok((tls::listener(settings, tickets.as_ref())?, tickets))
+            Ok((
+                tls::listener(settings, tickets.as_ref(), &self.managed)?,
+                tickets,
+            ))
         });
         let secured = secured.transpose().map_err(|source| ListenError::Tls {
             listener: Arc::clone(&listener.name),
