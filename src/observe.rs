@@ -4,6 +4,7 @@
 //! and log lines cannot contradict each other.
 
 pub mod access_log;
+pub mod certificates;
 pub mod counter;
 pub mod counters;
 pub mod exposition;

@@ -6,6 +6,8 @@
 mod acceptor;
 mod shared_parts;
 mod blocking;
+mod certificate_upkeep;
+mod certificates;
 mod cgroup;
 mod discovery;
 mod errors;

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod probes;
+pub mod certificates;
 pub mod status;
 pub mod listeners;
 pub mod upstreams;
@@ -148,6 +149,9 @@ impl Api {
                 let how = parsed(body)?;
                 json(&upgrade::upgrade(view, how, self.over_tcp).await?)
             }
+            Operation::Certificates => json(&certificates::certificates(view)),
+            Operation::RenewCertificate => json(&certificates::renew(view, parsed(body)?).await?),
+            Operation::TryCertificate => json(&certificates::try_order(view, parsed(body)?).await?),
             Operation::Explain => json(&explain::explain(view, &parsed(body)?)?),
             Operation::Describe => json(&operation::openapi()),
         }

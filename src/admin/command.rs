@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ApiError;
 use super::reload_plan::{Guard, ReloadPlan};
+use crate::acme::TrialCertificate;
 use crate::handover::identity::Identity;
 
 /// Commands that may wait.
@@ -28,6 +29,10 @@ pub enum ControlCommand {
     Reload(Guard, oneshot::Sender<Result<ReloadResponse, ApiError>>),
     /// Drain a listener, or put it back into service.
     Listener(SteerListener, oneshot::Sender<Result<(), ApiError>>),
+    /// Renew the certificates of this name now. The result is how many there are.
+    Renew(String, oneshot::Sender<Result<usize, ApiError>>),
+    /// Order the certificate of this name at staging.
+    TryCertificate(String, oneshot::Sender<Result<TrialCertificate, ApiError>>),
     /// Hand over to a new process of this binary, or of the one that this process was started from.
     Upgrade(Option<PathBuf>, oneshot::Sender<Result<Identity, ApiError>>),
 }

@@ -95,6 +95,7 @@ impl View {
                 older: &older,
                 excess: &excess,
                 drained: &drained,
+                orders: &self.acme_orders,
                 probes: &self.shared.probes,
             },
             format,

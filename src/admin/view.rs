@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::command::ControlCommand;
 use super::generations::Generations;
+use crate::acme::counters::OrderCounters;
 use crate::config::model::Secret;
 use crate::config::sources::Sources;
 use crate::displace::Displacer;
@@ -30,6 +31,8 @@ pub struct View {
     pub shared: Arc<Shared>,
     /// The limit on client connections, and how many there are.
     pub admission: Arc<Admission>,
+    /// The orders for certificates so far.
+    pub acme_orders: Arc<OrderCounters>,
     /// Log lines dropped so far.
     pub log_dropped: Arc<Counter>,
     /// Held during a scrape: one at a time. Whether the log says that workers are too busy for it.

@@ -1,5 +1,6 @@
 //! The verbs that operate a running tidegate through its admin socket.
 
+mod certificates;
 mod close;
 mod drain;
 mod explain;
@@ -33,6 +34,8 @@ pub(super) enum Verb {
     Undrain(drain::DrainArgs),
     /// Set an endpoint's weight until the next reload
     Weight(drain::WeightArgs),
+    /// List the certificates of listeners, until when they are valid, and when tidegate renews them
+    Certificates(certificates::CertificatesArgs),
     /// Reload the configuration, or show what a reload would change
     Reload(reload::ReloadArgs),
     /// Hand over to a new process without refusing or dropping a connection
@@ -95,6 +98,7 @@ pub(super) fn operate(verb: Verb) -> ExitCode {
         Verb::Drain(verb) => drain::drain(&verb),
         Verb::Undrain(verb) => drain::undrain(&verb),
         Verb::Weight(verb) => drain::weight(&verb),
+        Verb::Certificates(verb) => certificates::certificates(&verb),
         Verb::Reload(verb) => reload::reload(&verb),
         Verb::Upgrade(verb) => upgrade::upgrade(&verb),
         Verb::Explain(verb) => explain::explain(verb),

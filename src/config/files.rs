@@ -58,8 +58,8 @@ pub(super) fn certificate(
     let facts = chain
         .first()
         .and_then(|first| X509Certificate::from_der(first).ok())
-        .map(|(_, parsed)| (names(&parsed), not_after(&parsed)));
-    let Some((names, not_after)) = facts else {
+        .map(|(_, parsed)| CertificateFacts::of(&parsed));
+    let Some(facts) = facts else {
         return Err(PairError::Cert(format!(
             "`{}` does not contain a valid certificate",
             cert.display()
@@ -80,8 +80,10 @@ pub(super) fn certificate(
         cert: cert.to_owned(),
         key: key.to_owned(),
         certified: Arc::new(certified),
-        names,
-        not_after,
+        names: facts.names,
+        issuer: facts.issuer,
+        not_before: facts.not_before,
+        not_after: facts.not_after,
     })
 }
 
@@ -214,8 +216,32 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
         .collect()
 }
 
-fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
-    let seconds = certificate.validity().not_after.timestamp();
+/// What is read from an end-entity certificate.
+struct CertificateFacts {
+    names: Vec<HostPattern>,
+    issuer: Box<str>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl CertificateFacts {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        let issuer = certificate.issuer();
+        let mut common = issuer.iter_common_name();
+        let common = common.find_map(|name| name.as_str().ok());
+        Self {
+            names: names(certificate),
+            issuer: common
+                .map_or_else(|| issuer.to_string(), str::to_owned)
+                .into(),
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+        }
+    }
+}
+
+fn time(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 

@@ -197,8 +197,9 @@ mod tests {
 
     /// The keys for which zero has a meaning, and how it is written. The documentation of each says what
     /// it means.
-    const ZERO_HAS_A_MEANING: [(&str, &str); 5] = [
+    const ZERO_HAS_A_MEANING: [(&str, &str); 6] = [
         ("delay", "`0s`"),
+        ("dns_propagation", "`0s`"),
         ("grace", "`0s`"),
         ("max_age_jitter", "`0`"),
         ("min_age", "`0s`"),

@@ -195,6 +195,8 @@ mod tests {
             key: "a.key".into(),
             certified: Arc::new(certified.unwrap()),
             names: names.iter().map(pattern).collect(),
+            issuer: "".into(),
+            not_before: SystemTime::UNIX_EPOCH,
             not_after: SystemTime::UNIX_EPOCH,
         })
     }

@@ -1,6 +1,7 @@
 //! The metrics page: series gathered from the workers, summed and written. docs/metrics.md explains
 //! each metric.
 
+mod certificates;
 mod endpoints;
 mod gathered;
 mod kernel;
@@ -17,6 +18,7 @@ use self::gathered::Gathered;
 use super::counters::Counters;
 use super::exposition::{Exposition, Format};
 use super::process::ProcessStatus;
+use crate::acme::counters::OrderCounters;
 use crate::net::admission::Admission;
 use crate::net::memory::MemoryFigures;
 use crate::probe::RouteProbes;
@@ -53,6 +55,8 @@ pub struct MetricSources<'a> {
     pub excess: &'a [(Arc<str>, usize)],
     /// Listeners, and whether each is drained by an operator.
     pub drained: &'a [(Arc<str>, bool)],
+    /// The orders for certificates so far.
+    pub orders: &'a OrderCounters,
     /// The results of the probes of routes.
     pub probes: &'a RouteProbes,
 }
@@ -62,6 +66,7 @@ pub fn write(sources: MetricSources<'_>, format: Format) -> String {
     let mut metrics = Exposition::new(format);
     let gathered = Gathered::from(sources.workers);
     process::write_process(&mut metrics, sources);
+    certificates::write_certificates(&mut metrics, sources);
     listeners::write_listeners(&mut metrics, &gathered);
     listeners::write_drained(&mut metrics, sources.drained);
     routes::write_requests(&mut metrics, &gathered);

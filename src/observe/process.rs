@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use http::StatusCode;
 
+use super::certificates::CertificateState;
 use super::counter::Counter;
 
 /// The state of the process as a whole; written by the control runtime, read by any thread.
@@ -23,7 +24,9 @@ pub struct ProcessStatus {
     /// Whether operators have drained all listeners.
     all_drained: AtomicBool,
     /// The certificates of the listeners.
-    pub certificates: ArcSwap<Vec<Expiry>>,
+    pub certificates: ArcSwap<Vec<CertificateState>>,
+    /// Whether a listener has no certificate yet.
+    lacks_certificate: AtomicBool,
 }
 
 /// Whether the process accepts new clients.
@@ -35,6 +38,8 @@ pub enum Readiness {
     Draining,
     /// Operators have drained all listeners.
     Drained,
+    /// A listener has no certificate yet.
+    NoCertificate,
 }
 
 impl Readiness {
@@ -42,7 +47,7 @@ impl Readiness {
     pub fn status(self) -> StatusCode {
         match self {
             Self::Ready => StatusCode::OK,
-            Self::Draining | Self::Drained => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Draining | Self::Drained | Self::NoCertificate => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -52,19 +57,9 @@ impl Readiness {
             Self::Ready => "ready\n",
             Self::Draining => "draining\n",
             Self::Drained => "every listener is drained\n",
+            Self::NoCertificate => "no certificate yet\n",
         }
     }
-}
-
-/// When a certificate expires.
-#[derive(Debug, Clone)]
-pub struct Expiry {
-    /// The listener.
-    pub listener: Arc<str>,
-    /// The file of the certificate.
-    pub file: String,
-    /// The end of its validity.
-    pub not_after: SystemTime,
 }
 
 impl Default for ProcessStatus {
@@ -78,6 +73,7 @@ impl Default for ProcessStatus {
             draining: AtomicBool::new(false),
             all_drained: AtomicBool::new(false),
             certificates: ArcSwap::default(),
+            lacks_certificate: AtomicBool::new(false),
         };
         process
             .applied
@@ -102,12 +98,19 @@ impl ProcessStatus {
         self.all_drained.store(all_drained, Ordering::Relaxed);
     }
 
+    /// Notes whether a listener has no certificate yet.
+    pub fn set_lacks_certificate(&self, lacks: bool) {
+        self.lacks_certificate.store(lacks, Ordering::Relaxed);
+    }
+
     /// Whether the process accepts new clients, for load balancers.
     pub fn readiness(&self) -> Readiness {
         if self.is_draining() {
             Readiness::Draining
         } else if self.all_drained.load(Ordering::Relaxed) {
             Readiness::Drained
+        } else if self.lacks_certificate.load(Ordering::Relaxed) {
+            Readiness::NoCertificate
         } else {
             Readiness::Ready
         }

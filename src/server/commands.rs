@@ -25,6 +25,8 @@ impl Process {
                 let planned = loaded.map(|loaded| self.plan(&loaded));
                 let _ = done.send(planned.map_err(|error| rejected(&error)));
             }
+            ControlCommand::Renew(name, done) => drop(done.send(self.renew(&name))),
+            ControlCommand::TryCertificate(name, done) => self.try_certificate(&name, done),
             ControlCommand::Reload(_, done) if is_upgrading => {
                 let _ = done.send(Err(in_progress()));
             }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::admin_servers::AdminServers;
+use super::certificates::ExpiryWarnings;
 use super::errors::ReloadError;
 use super::file_watch::FileWatch;
 use super::fingerprint::{Fingerprint, WatchedSet};
@@ -17,6 +19,7 @@ use super::takeover::Takeover;
 use super::upgrade_stage::{Upgrade, next_step};
 use super::watchdog::{self, ServiceNotifier};
 use super::{Exit, health, route_probes, worker_mailbox};
+use crate::acme::AcmeKeepers;
 use crate::admin::command::ControlCommand;
 use crate::config::model::WatchedFiles;
 use crate::config::sources::SourceText;
@@ -44,6 +47,12 @@ pub(super) struct Process {
     pub(super) admin: AdminServers,
     /// Orders from operators.
     pub(super) orders: mpsc::Receiver<ControlCommand>,
+    /// Those who obtain and renew certificates.
+    pub(super) keepers: AcmeKeepers,
+    pub(super) certificate_changes: watch::Receiver<u64>,
+    /// Orders at staging that operators wait for.
+    pub(super) trials: JoinSet<()>,
+    pub(super) expiry_warnings: ExpiryWarnings,
     pub(super) signals: Signals,
     pub(super) file_watch: FileWatch,
     /// Changed files with which a reload failed.
@@ -97,6 +106,7 @@ impl Process {
                     self.begin().await;
                 }
                 Some(order) = self.orders.recv() => self.execute(order).await,
+                Ok(()) = self.certificate_changes.changed() => self.publish_certificates(),
                 _ = sweep.tick() => self.sweep(),
                 // The new process of an upgrade reads the files by itself.
                 () = self.file_watch.look(), if self.upgrade.is_none() => self.compare_files().await,
@@ -191,6 +201,7 @@ impl Process {
         for worker in self.workers.iter() {
             worker.counters.sweep(&self.reloader.snapshot());
         }
+        self.warn_of_expiry();
     }
 
     /// Reloads; retries a failure for as long as `settle`, until the files fit together.
@@ -245,9 +256,9 @@ impl Process {
     pub(super) async fn reloaded(&mut self, result: &Result<ReloadOutcome, ReloadError>) {
         let fault = result.as_ref().err().map(ReloadError::lines);
         self.process_status.count_reload(fault.unwrap_or_default());
-        self.process_status
-            .certificates
-            .store(self.reloader.expiries());
+        if result.is_ok() {
+            self.keep_certificates();
+        }
         match result {
             Ok(ReloadOutcome::Everything) => {
                 let included = self.reloader.loaded().sources.included().len();

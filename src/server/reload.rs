@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::certificates::ConfiguredCertificates;
 use super::discovery::{self, Lookups};
 use super::errors::ReloadError;
 use super::file_thread::FileThread;
@@ -15,10 +16,9 @@ use super::listeners::{ListenerPlan, Listeners};
 use super::restart::StartedWith;
 use crate::admin::view::LoadedConfig;
 use crate::config::input_file::{ContentHash, Contents, Input};
-use crate::config::model::{Admin, Config, ListenerTls, Secret, ServerConfig};
+use crate::config::model::{Admin, Config, Secret, ServerConfig};
 use crate::config::sources::SourceText;
 use crate::config::{self, Loaded, Report};
-use crate::observe::process::Expiry;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::registry::Registry;
@@ -46,7 +46,7 @@ pub(super) struct Reloader {
     started: StartedWith,
     server: ServerConfig,
     admin: Admin,
-    expiries: Arc<Vec<Expiry>>,
+    certificates: ConfiguredCertificates,
 }
 
 /// Where a configuration is read from.
@@ -96,7 +96,7 @@ impl Reloader {
             started: StartedWith::of(config),
             server: config.server.clone(),
             admin: config.admin.clone(),
-            expiries: expiries(config),
+            certificates: ConfiguredCertificates::of(config),
         }
     }
 
@@ -120,9 +120,14 @@ impl Reloader {
         self.shared.snapshot.load_full()
     }
 
-    /// When the listeners' certificates expire.
-    pub(super) fn expiries(&self) -> Arc<Vec<Expiry>> {
-        Arc::clone(&self.expiries)
+    /// The certificates of the configuration in effect.
+    pub(super) fn certificates(&self) -> &ConfiguredCertificates {
+        &self.certificates
+    }
+
+    /// The state that workers share.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Opens log files again: they may have been renamed.
@@ -234,7 +239,7 @@ impl Reloader {
             self.listeners.apply(plan).await;
             self.fingerprint = fingerprint;
             self.loaded = shown;
-            self.expiries = expiries(&config);
+            self.certificates = ConfiguredCertificates::of(&config);
             return Ok(ReloadOutcome::Certificates);
         }
         let log = &self.shared.access_log;
@@ -263,7 +268,7 @@ impl Reloader {
         drop(old);
         self.fingerprint = fingerprint;
         self.loaded = shown;
-        self.expiries = expiries(&config);
+        self.certificates = ConfiguredCertificates::of(&config);
         self.server = config.server;
         self.admin.token = config.admin.token;
         Ok(ReloadOutcome::Everything)
@@ -277,19 +282,6 @@ impl Reloader {
             }
         }
     }
-}
-
-fn expiries(config: &Config) -> Arc<Vec<Expiry>> {
-    let mut expiries = Vec::new();
-    for listener in &config.listeners {
-        let certificates = listener.tls.iter().flat_map(ListenerTls::from_files);
-        expiries.extend(certificates.map(|certificate| Expiry {
-            listener: Arc::clone(&listener.name),
-            file: certificate.cert.display().to_string(),
-            not_after: certificate.not_after,
-        }));
-    }
-    Arc::new(expiries)
 }
 
 /// What operators are shown of a loaded configuration.

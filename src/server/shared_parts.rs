@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::discovery::Lookups;
 use super::errors::StartError;
 use super::{limits, reload, worker, worker_mailbox};
+use crate::acme::AcmeKeepers;
 use crate::admin::command::{COMMAND_QUEUE, ControlCommand};
 use crate::admin::generations::Generations;
 use crate::admin::view::View;
@@ -30,6 +31,8 @@ pub(super) struct Base {
     pub(super) workers: Arc<[worker_mailbox::WorkerHandle]>,
     pub(super) admission: Arc<Admission>,
     pub(super) lookups: Lookups,
+    /// Those who keep certificates valid; they do nothing yet.
+    pub(super) keepers: AcmeKeepers,
     /// File descriptors that the process may have open.
     pub(super) descriptors: u64,
 }
@@ -43,6 +46,10 @@ impl Base {
             Connector::default(),
         ));
         let mut lookups = Lookups::new(Handle::current(), Arc::clone(&shared));
+        let (managed, connector) = (Arc::clone(&shared.managed), shared.connector.clone());
+        let mut keepers = AcmeKeepers::new(Handle::current(), managed, connector);
+        // What was obtained earlier is served to the first client.
+        keepers.load(&config.managed_certificates()).await;
         // Before any worker accepts, so that the first clients find endpoints.
         lookups.begin(&config.upstreams).await;
         // Admits nothing yet: the limit is known once all workers have their descriptors.
@@ -57,6 +64,7 @@ impl Base {
             workers: workers?.into(),
             admission,
             lookups,
+            keepers,
             descriptors,
         })
     }
@@ -75,6 +83,7 @@ impl Base {
             workers,
             shared: Arc::clone(&self.shared),
             admission: Arc::clone(&self.admission),
+            acme_orders: Arc::clone(self.keepers.counters()),
             log_dropped: Arc::clone(logging.dropped()),
             scraping: tokio::sync::Mutex::default(),
             measuring: tokio::sync::Mutex::default(),

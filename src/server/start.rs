@@ -4,8 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
+
 use super::admin_servers::{AdminServers, AdminSockets};
 use super::blocking::blocking;
+use super::certificates::ExpiryWarnings;
 use super::errors::StartError;
 use super::file_watch::FileWatch;
 use super::listeners::Listeners;
@@ -94,6 +97,7 @@ impl Process {
             workers,
             admission,
             lookups,
+            keepers,
             descriptors,
         } = base;
         let (passed, inherited) = (inheritance.passed, inheritance.listeners);
@@ -123,6 +127,10 @@ impl Process {
             process_status: Arc::clone(&view.shared.process),
             admin: AdminServers::new(admin_sockets, Arc::clone(&view)),
             orders,
+            certificate_changes: keepers.changes(),
+            keepers,
+            trials: JoinSet::new(),
+            expiry_warnings: ExpiryWarnings::default(),
             signals,
             file_watch: files,
             program: start.program,
@@ -185,6 +193,8 @@ impl Process {
         systemd::unmute();
         self.reloader.listeners().own();
         self.admin.open();
+        // Not before: until then, the predecessor keeps them.
+        self.keep_certificates();
         let view = Arc::clone(self.admin.view());
         // After the handover: until then the watchdog is the predecessor's.
         self.notifier = Some(ServiceNotifier::start(&view));
@@ -204,9 +214,7 @@ impl Process {
     /// Publishes the first configuration, and watches its files.
     async fn publish_first(&mut self) {
         self.admin.publish(&mut self.reloader);
-        self.process_status
-            .certificates
-            .store(self.reloader.expiries());
+        self.publish_certificates();
         self.watch_files().await;
         self.reloader.registry().settle();
     }

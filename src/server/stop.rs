@@ -62,6 +62,7 @@ impl Process {
         self.orders.close();
         while self.orders.try_recv().is_ok() {}
         self.probes = None;
+        self.keepers.suspend();
         systemd::stopping("draining");
         let exit = tokio::select! {
             () = self.drain(shutdown) => Exit::Graceful,
@@ -83,6 +84,7 @@ impl Process {
         let orders = std::mem::replace(&mut self.orders, none);
         self.process_status.drain();
         self.probes = None;
+        self.keepers.suspend();
         let api = Api {
             view: Arc::clone(self.admin.view()),
             over_tcp: false,
@@ -270,6 +272,8 @@ async fn refuse(mut orders: mpsc::Receiver<ControlCommand>) {
             ControlCommand::Reload(_, done) => drop(done.send(Err(fault()))),
             ControlCommand::Listener(_, done) => drop(done.send(Err(fault()))),
             ControlCommand::Upgrade(_, done) => drop(done.send(Err(fault()))),
+            ControlCommand::Renew(_, done) => drop(done.send(Err(fault()))),
+            ControlCommand::TryCertificate(_, done) => drop(done.send(Err(fault()))),
         }
     }
 }

@@ -14,6 +14,7 @@ mod admin_access;
 mod admin_socket;
 mod backpressure;
 mod balance;
+mod certificates;
 mod client_certificates;
 mod config;
 mod daemon;

@@ -5,7 +5,9 @@ use http::Method;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{close, endpoints, explain, listeners, reload, status, tunnels, upgrade, upstreams};
+use super::{
+    certificates, close, endpoints, explain, listeners, reload, status, tunnels, upgrade, upstreams,
+};
 use crate::admin::closing::JobInfo;
 use crate::admin::command::ReloadResponse;
 use crate::admin::error::ErrorResponse;
@@ -80,6 +82,12 @@ operations! {
     UndrainEndpoint = POST "/v1/endpoints/undrain", true;
     /// Sets the weight of an endpoint until the next reload.
     WeighEndpoint = POST "/v1/endpoints/weight", true;
+    /// The certificates of listeners: their names, until when they are valid, and when they are renewed.
+    Certificates = GET "/v1/certificates", false;
+    /// Renews a certificate that tidegate obtains by itself, whether that is due or not.
+    RenewCertificate = POST "/v1/certificates/renew", true;
+    /// Orders a certificate from the staging directory of its authority. It is neither stored nor served.
+    TryCertificate = POST "/v1/certificates/try", true;
     /// What a reload would change, and how many live tunnels each change affects. Reads all files again.
     PlanReload = GET "/v1/reload/plan", true;
     /// Reloads the configuration, unless that would displace too many tunnels.
@@ -118,6 +126,9 @@ impl Operation {
             Self::WeighEndpoint => of::<endpoints::WeightRequest>(schemas),
             Self::Reload => of::<reload::ReloadRequest>(schemas),
             Self::Upgrade => of::<upgrade::UpgradeRequest>(schemas),
+            Self::RenewCertificate | Self::TryCertificate => {
+                of::<certificates::OrderRequest>(schemas)
+            }
             Self::Explain => of::<explain::ExplainRequest>(schemas),
             _ => return None,
         })
@@ -139,6 +150,9 @@ impl Operation {
             Self::PlanReload => of::<ReloadPlan>(schemas),
             Self::Reload => of::<ReloadResponse>(schemas),
             Self::Upgrade => of::<Identity>(schemas),
+            Self::Certificates => of::<certificates::CertificatesResponse>(schemas),
+            Self::RenewCertificate => of::<certificates::RenewResponse>(schemas),
+            Self::TryCertificate => of::<certificates::TrialResponse>(schemas),
             Self::Explain => of::<explain::ExplainResponse>(schemas),
             Self::Describe => of::<Map<String, Value>>(schemas),
         }

@@ -70,6 +70,9 @@ pub struct StatusInfo {
     pub endpoints_up: usize,
     /// Certificates of listeners.
     pub certificates: Vec<CertificateInfo>,
+    /// What is wrong with certificates: those that expire soon, or could not be obtained.
+    #[serde(default)]
+    pub certificate_problems: Vec<String>,
     /// The latest probe of each route that has `probe`.
     #[serde(default)]
     pub probes: Vec<ProbeInfo>,
@@ -105,7 +108,7 @@ pub struct GenerationInfo {
 pub struct CertificateInfo {
     /// The listener that uses it.
     pub listener: String,
-    /// Path of its file.
+    /// Path of its file; of a certificate that tidegate obtains, the authority and the names.
     pub file: String,
     /// When it expires.
     pub expires: String,
@@ -166,6 +169,7 @@ pub fn status(view: &View) -> StatusInfo {
         endpoints,
         endpoints_up,
         certificates: certificates(view),
+        certificate_problems: certificate_problems(view),
         probes: probes::probes(view),
         jobs: jobs.clone(),
         displaced: displaced.clone(),
@@ -196,17 +200,35 @@ fn generations(view: &View, own: GenerationReport) -> Vec<GenerationInfo> {
         .collect()
 }
 
+/// The certificates that are served. Those that only stand in for others are left out.
 fn certificates(view: &View) -> Vec<CertificateInfo> {
     const DAY: i64 = 24 * 60 * 60;
     let now = SystemTime::now();
-    let expiries = view.shared.process.certificates.load();
-    let certificates = expiries.iter().map(|expiry| CertificateInfo {
-        listener: expiry.listener.to_string(),
-        file: expiry.file.clone(),
-        expires: shown(expiry.not_after),
-        days_left: seconds_until(expiry.not_after, now).div_euclid(DAY),
+    let states = view.shared.process.certificates.load();
+    let certificates = states.iter().filter_map(|state| {
+        let served = state.served.as_ref().filter(|it| !it.is_self_signed)?;
+        Some(CertificateInfo {
+            listener: state.listener.to_string(),
+            file: state.source.label().to_string(),
+            expires: shown(served.not_after),
+            days_left: seconds_until(served.not_after, now).div_euclid(DAY),
+        })
     });
     certificates.collect()
+}
+
+/// What is wrong with certificates: a sentence for each that needs attention.
+fn certificate_problems(view: &View) -> Vec<String> {
+    let now = SystemTime::now();
+    let states = view.shared.process.certificates.load();
+    let mut problems: Vec<String> = Vec::new();
+    for problem in states.iter().filter_map(|state| state.problem(now)) {
+        // Listeners may share a certificate.
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    problems
 }
 
 fn seconds_until(time: SystemTime, now: SystemTime) -> i64 {

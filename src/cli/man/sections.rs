@@ -126,6 +126,19 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "certificates",
+        &[
+            (
+                "tidegate certificates",
+                "Show until when each certificate is valid, and why any could not be renewed.",
+            ),
+            (
+                "tidegate certificates --try chat.example.com",
+                "See whether the authority can validate a name, without using up its rate limits.",
+            ),
+        ],
+    ),
+    (
         "reload",
         &[
             (

@@ -23,9 +23,6 @@ use crate::cli::screen::Screen;
 use crate::cli::table::{Cell, Column, Style, harmless, short, table};
 use crate::cli::{argument, out};
 
-/// Days before its expiry from which a certificate is mentioned.
-const EXPIRES_SOON: i64 = 14;
-
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StatusArgs {
     /// Show it again and again until Ctrl-C, every second or at this interval
@@ -172,15 +169,8 @@ fn overview(status: &StatusInfo) -> String {
         let keys = status.needs_restart.join(", ");
         lines.push(format!("changed, but requires a restart: {keys}"));
     }
-    for certificate in &status.certificates {
-        if certificate.days_left < EXPIRES_SOON {
-            let (file, days) = (harmless(&certificate.file), certificate.days_left);
-            lines.push(match days {
-                ..0 => format!("certificate {file} expired at {}", certificate.expires),
-                _ => format!("certificate {file} expires in {days} days"),
-            });
-        }
-    }
+    let problems = status.certificate_problems.iter();
+    lines.extend(problems.map(|it| harmless(it)));
     lines.extend(of_probes(&status.probes));
     lines.extend(in_progress(status));
     let dropped = status.log_dropped + status.access_log_dropped;

@@ -137,6 +137,10 @@ pub struct CertificateConfig {
     pub certified: Arc<CertifiedKey>,
     /// The DNS names of the end-entity certificate: subject alternative names, or else the common name.
     pub names: Vec<HostPattern>,
+    /// Who has issued it, as far as that is readable.
+    pub issuer: Box<str>,
+    /// The time at which the validity of the end-entity certificate begins.
+    pub not_before: SystemTime,
     /// The time at which the end-entity certificate expires.
     pub not_after: SystemTime,
 }

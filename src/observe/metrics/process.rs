@@ -5,7 +5,7 @@ use super::gathered::open;
 use crate::net::memory::MemoryFigures;
 use crate::observe::counters::Counters;
 use crate::observe::exposition::{Exposition, MetricKind};
-use crate::observe::process::{ProcessStatus, timestamp};
+use crate::observe::process::ProcessStatus;
 use crate::observe::series::ListenerSeries;
 
 pub(super) fn write_process(metrics: &mut Exposition, sources: MetricSources<'_>) {
@@ -82,16 +82,6 @@ fn write_configuration(metrics: &mut Exposition, process: &ProcessStatus) {
     let name = "tidegate_last_reload_success_timestamp_seconds";
     metrics.family(name, MetricKind::Gauge, help);
     metrics.sample(&[], process.last_applied());
-    let help = "Time when a listener's certificate expires, in seconds since the Unix epoch.";
-    let name = "tidegate_certificate_expiry_timestamp_seconds";
-    metrics.family(name, MetricKind::Gauge, help);
-    for expiry in process.certificates.load().iter() {
-        let labels = [
-            ("listener", &*expiry.listener),
-            ("certificate", &expiry.file),
-        ];
-        metrics.sample(&labels, timestamp(expiry.not_after));
-    }
 }
 
 fn write_dropped_lines(metrics: &mut Exposition, sources: MetricSources<'_>) {

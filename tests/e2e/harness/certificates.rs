@@ -40,10 +40,19 @@ impl Authority {
 
     /// Writes `NAME.pem` and `NAME.key`, a certificate for these hosts.
     pub(crate) fn issue(&self, folder: &Path, name: &str, hosts: &[&str]) {
+        self.issue_for(&KeyPair::generate().unwrap(), folder, name, hosts);
+    }
+
+    /// The same with an RSA key.
+    pub(crate) fn issue_rsa(&self, folder: &Path, name: &str, hosts: &[&str]) {
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        self.issue_for(&key, folder, name, hosts);
+    }
+
+    fn issue_for(&self, key: &KeyPair, folder: &Path, name: &str, hosts: &[&str]) {
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-        let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(hosts).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         write(&folder.join(format!("{name}.key")), &key.serialize_pem());
         write(&folder.join(format!("{name}.pem")), &certificate.pem());
     }
