@@ -10,6 +10,10 @@ use super::{pages, read};
 
 /// The configuration around an example that shows only one key or table.
 const AROUND: &str = r#"
+    [acme.letsencrypt]
+    directory = "letsencrypt"
+    terms_agreed = true
+    state = "acme"
     [listener.public]
     bind = ["127.0.0.1:8443"]
     [[route]]
@@ -163,6 +167,12 @@ pub(super) fn folder() -> tempfile::TempDir {
     let tickets = base64::engine::general_purpose::STANDARD.encode([7; 80]);
     fs::write(folder.path().join("tickets.key"), tickets).unwrap();
     fs::write(folder.path().join("sticky.key"), [b'7'; 64]).unwrap();
+    fs::write(folder.path().join("eab.key"), "NzdhYmM\n").unwrap();
+    fs::set_permissions(
+        folder.path().join("eab.key"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
     fs::write(folder.path().join("admin.token"), [b'7'; 64]).unwrap();
     fs::create_dir(folder.path().join("conf.d")).unwrap();
     fs::write(folder.path().join("conf.d/20-chat.toml"), "").unwrap();
@@ -192,7 +202,16 @@ pub(super) fn check(example: &str, folder: &Path) -> config::Report {
     // The limits of this machine do not matter for the examples, and most show one setting, not a fleet.
     let server = whole.entry("server").or_insert(toml::Table::new().into());
     let server = server.as_table_mut().unwrap().entry("allow_warnings");
-    server.or_insert(vec!["descriptors", "source-ports", "unchecked"].into());
+    server.or_insert(
+        vec![
+            "descriptors",
+            "source-ports",
+            "unchecked",
+            "unused",
+            "acme-port",
+        ]
+        .into(),
+    );
     let source = toml::to_string(&whole).unwrap();
     match config::parse(&source, &folder.join("tidegate.toml"), &|_| None) {
         Ok(loaded) => loaded.warnings,

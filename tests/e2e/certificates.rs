@@ -119,7 +119,7 @@ async fn without_a_certificate_handshakes_are_refused_and_the_process_is_not_rea
     let labels = ["reason=\"no-certificate\""];
     Scrape::until(&proxy, "tidegate_tls_failures_total", &labels, 2.0).await;
     let event = proxy
-        .logged("TLS handshake failed; each reason is logged once a minute")
+        .logged("TLS handshake failed; each reason is logged at most once a minute")
         .await;
     assert_eq!(event["reason"], "no-certificate", "{event}");
     let (head, body) = get(&proxy, "/readyz", "").await;

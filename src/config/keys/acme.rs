@@ -25,7 +25,7 @@ terms_agreed = true"#,
         .shown(
             r#"directory = "https://ca.internal/acme/directory"
 terms_agreed = true
-ca = "internal-ca.pem""#,
+ca = "internal.pem""#,
         ),
         key(
             "email",
