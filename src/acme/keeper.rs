@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use instant_acme::CertificateIdentifier;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -48,6 +49,8 @@ pub(super) struct CertificateKeeper<S> {
     /// The record of the latest attempt that is already considered.
     known: Option<AttemptRecord>,
     window: Option<RenewalWindow>,
+    /// The certificate that the window is for.
+    window_of: Option<CertificateIdentifier<'static>>,
     /// When the authority is asked for the window.
     window_due: Instant,
 }
@@ -75,6 +78,7 @@ impl<S: CertificateStore> CertificateKeeper<S> {
             paused_until: now,
             known: None,
             window: None,
+            window_of: None,
             window_due: now,
         }
     }
@@ -168,14 +172,18 @@ impl<S: CertificateStore> CertificateKeeper<S> {
 
     /// Asks the authority when to renew, if that is due.
     async fn ask_window(&mut self) {
-        if Instant::now() < self.window_due {
-            return;
-        }
         let facts = self.cell.facts();
         let facts = facts.filter(|facts| *facts.directory == *self.authority.config.directory);
         let Some(identifier) = facts.and_then(|facts| facts.identifier) else {
             return;
         };
+        if self.window_of.as_ref() != Some(&identifier) {
+            // The window of the certificate before is long over.
+            self.window = None;
+            self.window_of = Some(identifier.clone());
+        } else if Instant::now() < self.window_due {
+            return;
+        }
         let asked = match stored_session(&self.authority).await {
             Ok(Some(session)) => session.account.renewal_info(&identifier).await.ok(),
             Ok(None) | Err(_) => None,
@@ -292,8 +300,6 @@ impl<S: CertificateStore> CertificateKeeper<S> {
         self.parts.counters.count(OrderResult::Issued);
         self.failures = 0;
         let rest = life.rest(self.window);
-        self.window = None;
-        self.window_due = Instant::now();
         self.pause_for(rest, None).await;
         self.cell.serve(obtained.issued);
         self.cell.end_order(None);

@@ -36,7 +36,7 @@ const OUTAGE_PAUSE: (Duration, u32, Duration) =
     (Duration::from_secs(30), 2, Duration::from_secs(10 * 60));
 
 /// How long is waited if the rate limit is reached and the authority does not say for how long.
-const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(1 * 60 * 60);
+const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// How long is waited at most because the authority says so.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);

@@ -3,6 +3,10 @@
 //! Every port is 0, and the real addresses are read from the log of the program. Tests wait for
 //! events; only [`quiet_for`] lets time pass, to show that nothing happens.
 
+pub(crate) mod acme_ca;
+pub(crate) mod acme_node;
+pub(crate) mod acme_settings;
+pub(crate) mod acme_validation;
 pub(crate) mod certificates;
 pub(crate) mod talking_clients;
 pub(crate) mod dns;

@@ -9,6 +9,7 @@
 mod harness;
 
 mod access;
+mod acme_keepers;
 mod admin;
 mod admin_access;
 mod admin_socket;

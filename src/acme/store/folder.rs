@@ -79,16 +79,17 @@ impl CertificateStore for FolderStore {
         content: Vec<u8>,
     ) -> Result<bool, StoreError> {
         let path = self.path(kind, name);
-        let created = move || {
+        let create = move || {
             // A link is made only if the name is free. Unlike O_EXCL, it makes a file that is complete.
             let linked = written(&path, &content, |new, path| fs::hard_link(new, path));
             match linked {
+                // File systems of Windows servers have no links.
+                Err(_) if path.symlink_metadata().is_err() => created(&path, &content),
                 Ok(()) => Ok(true),
-                Err(_) if path.symlink_metadata().is_ok() => Ok(false),
-                Err(error) => Err(error),
+                Err(_) => Ok(false),
             }
         };
-        self.queue.run(created).await
+        self.queue.run(create).await
     }
 
     async fn remove(&self, kind: ItemKind, name: &str) -> Result<(), StoreError> {
@@ -167,7 +168,7 @@ fn written(
         .create(folder)
         .map_err(|error| failed("create", folder, &error))?;
     let new = folder.join(format!("{UNFINISHED}{:016x}", fastrand::u64(..)));
-    let result = (|| {
+    let result: io::Result<()> = (|| {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -177,13 +178,32 @@ fn written(
         // The new name must not lead to a file that a power cut has emptied.
         file.sync_all()?;
         place(&new, path)?;
-        File::open(folder)?.sync_all()
+        // Not every file system can do this with a folder.
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        Ok(())
     })();
     if result.is_err() || new.symlink_metadata().is_ok() {
         // After a link, the file has two names.
         let _ = fs::remove_file(&new);
     }
     result.map_err(|failure| error(&failure))
+}
+
+/// Writes a file in place, if there is none. Others may read half of it for a moment.
+fn created(path: &Path, content: &[u8]) -> Result<bool, StoreError> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    let written = match opened {
+        Ok(mut file) => file.write_all(content).and_then(|()| file.sync_all()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => Err(error),
+    };
+    written
+        .map(|()| true)
+        .map_err(|error| failed("write", path, &error))
 }
 
 fn list(folder: &Path, ending: &str) -> Result<Vec<ItemRevision>, StoreError> {
@@ -290,6 +310,16 @@ mod tests {
                 .mode();
             assert_eq!(mode & 0o777, expected, "{path}");
         }
+    }
+
+    #[test]
+    fn without_links_a_file_is_still_created_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.lock");
+        assert_eq!(created(&path, b"one"), Ok(true));
+        assert_eq!(created(&path, b"two"), Ok(false));
+        assert_eq!(read(&path), Ok(Some(b"one".to_vec())));
+        assert!(created(&folder.path().join("none/a.lock"), b"one").is_err());
     }
 
     #[tokio::test]

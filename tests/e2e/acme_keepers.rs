@@ -1,0 +1,401 @@
+//! The layer `acme` against an authority that speaks the protocol over real sockets.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tidegate::acme::counters::OrderResult;
+use tidegate::config::model::{ChallengeKind, ExternalAccount, KeyType, Secret, UntilIssued};
+
+use crate::harness::acme_ca::AcmeCa;
+use crate::harness::acme_node::{AcmeNode, files, wanted};
+use crate::harness::acme_settings::{CaSettings, CannedFailure};
+use crate::harness::{until, within};
+
+const DNS: &[ChallengeKind] = &[ChallengeKind::Dns01];
+
+#[tokio::test]
+async fn each_challenge_proves_a_name() {
+    for (names, challenge) in [
+        (&["a.example.com"][..], ChallengeKind::Http01),
+        (
+            &["a.example.com", "b.example.com"],
+            ChallengeKind::TlsAlpn01,
+        ),
+        (&["a.example.com", "*.a.example.com"], ChallengeKind::Dns01),
+    ] {
+        let (ca, state) = (
+            AcmeCa::start(CaSettings::default()).await,
+            tempfile::tempdir().unwrap(),
+        );
+        let certificate = wanted(&ca, state.path(), names, &[challenge], |_| {});
+        let node = AcmeNode::keeping(&ca, std::slice::from_ref(&certificate)).await;
+        let ended = node.until("an end", |status| {
+            !status.is_ordering && (status.served.is_some() || status.failure.is_some())
+        });
+        let ended = ended.await;
+        assert!(ended.failure.is_none(), "{challenge}: {:?}", ended.failure);
+        let served = ended.served.unwrap();
+        assert_eq!(&*served.issuer, "Test Intermediate");
+        let history = ca.history();
+        assert_eq!(
+            (history.accounts, history.orders, history.issued),
+            (1, 1, 1)
+        );
+        assert_eq!(history.validated.len(), names.len());
+        for validated in &history.validated {
+            assert!(
+                validated.ends_with(&format!("by {challenge}: Ok(())")),
+                "{validated}"
+            );
+        }
+        assert_eq!(node.keepers.counters().get(OrderResult::Issued), 1);
+        // What was open is closed: files, answers, records, the lease, the order.
+        until("the lease to be released", || {
+            !files(state.path())
+                .keys()
+                .any(|path| path.contains("locks/"))
+        })
+        .await;
+        let left = files(state.path());
+        let left: Vec<&String> = left.keys().filter(|path| path.starts_with("ca/")).collect();
+        assert_eq!(left.len(), 3, "account, certificate, attempt: {left:?}");
+        let records = std::fs::read_to_string(state.path().join("records")).unwrap_or_default();
+        assert_eq!(records, "");
+    }
+}
+
+#[tokio::test]
+async fn bad_nonces_profiles_and_external_accounts() {
+    let ca = AcmeCa::start(CaSettings {
+        rejects_every: Some(3),
+        profiles: vec!["shortlived"],
+        external_account: Some("key-1"),
+        ..CaSettings::default()
+    })
+    .await;
+    let state = tempfile::tempdir().unwrap();
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |authority| {
+        authority.profile = Some("shortlived".into());
+        authority.key_type = KeyType::Rsa2048;
+        authority.external_account = Some(ExternalAccount {
+            id: "key-1".into(),
+            key: Secret::new(vec![7; 32].into()),
+        });
+    });
+    let node = AcmeNode::keeping(&ca, &[certificate]).await;
+    node.until_issued().await;
+    let history = ca.history();
+    assert!(history.rejected_nonces >= 2);
+    assert_eq!(history.last_order["profile"], "shortlived");
+}
+
+#[tokio::test]
+async fn a_restart_serves_what_is_stored_and_orders_nothing() {
+    let (ca, state) = (
+        AcmeCa::start(CaSettings::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let first = AcmeNode::keeping(&ca, std::slice::from_ref(&certificate)).await;
+    let served = first.until_issued().await;
+    drop(first);
+    let mut second = AcmeNode::start().await;
+    second
+        .keepers
+        .load(std::slice::from_ref(&certificate))
+        .await;
+    // It is there before a listener opens.
+    let loaded = second.served(&certificate).unwrap();
+    assert_eq!(loaded.certified.cert, served.certified.cert);
+    second.keepers.apply(&[certificate]);
+    let planned = second
+        .until("a plan", |status| status.next_attempt.is_some())
+        .await;
+    let due = planned
+        .next_attempt
+        .unwrap()
+        .duration_since(SystemTime::now())
+        .unwrap();
+    assert!(due > Duration::from_secs(50 * 24 * 60 * 60), "{due:?}");
+    assert_eq!(ca.history().orders, 1);
+}
+
+#[tokio::test]
+async fn a_renewal_has_a_new_key_and_replaces_the_old_certificate() {
+    let ca = AcmeCa::start(CaSettings {
+        window: Some((1_000_000, 2_000_000)),
+        ..CaSettings::default()
+    })
+    .await;
+    let state = tempfile::tempdir().unwrap();
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let node = AcmeNode::keeping(&ca, &[certificate]).await;
+    let old = node.until_issued().await;
+    assert!(ca.history().last_order["replaces"].is_null());
+    // The authority says when: its window is far earlier than two thirds of the life.
+    let planned = node.until("the window", |status| {
+        let next = status.next_attempt.unwrap_or(SystemTime::UNIX_EPOCH);
+        let days = next
+            .duration_since(SystemTime::now())
+            .unwrap_or_default()
+            .as_secs()
+            / 86_400;
+        (11..24).contains(&days)
+    });
+    planned.await;
+    assert_eq!(node.keepers.renew_now("nothing"), 0);
+    assert_eq!(node.keepers.renew_now("a.example.com"), 1);
+    let renewed = node.until("the renewal", |status| {
+        status
+            .served
+            .as_ref()
+            .is_some_and(|served| !Arc::ptr_eq(served, &old))
+            && !status.is_ordering
+    });
+    let renewed = renewed.await.served.unwrap();
+    let key = |served: &tidegate::net::managed_certificates::ServedCertificate| {
+        served.certified.key.public_key().unwrap().to_vec()
+    };
+    assert_ne!(key(&old), key(&renewed));
+    assert!(ca.history().last_order["replaces"].is_string());
+    assert_eq!(ca.history().accounts, 1);
+}
+
+fn canned(status: u16, problem: Option<&'static str>, retry_after: Option<u32>) -> CannedFailure {
+    CannedFailure {
+        status,
+        problem,
+        retry_after,
+    }
+}
+
+#[tokio::test]
+async fn failures_of_the_authority_are_reported_as_what_they_are() {
+    for (failure, result, text, seconds) in [
+        (
+            canned(429, Some("rateLimited"), Some(7200)),
+            OrderResult::RateLimited,
+            "the authority's rate limit is reached: on purpose (rateLimited)",
+            7200,
+        ),
+        (
+            canned(503, None, None),
+            OrderResult::Unreachable,
+            "the authority cannot be reached: status 503",
+            30,
+        ),
+        (
+            canned(503, Some("serverInternal"), None),
+            OrderResult::Unreachable,
+            "cannot be reached: status 503: on purpose (serverInternal)",
+            30,
+        ),
+        (
+            canned(400, Some("rejectedIdentifier"), None),
+            OrderResult::Rejected,
+            "the authority rejects the order: on purpose (rejectedIdentifier)",
+            120,
+        ),
+    ] {
+        let (ca, state) = (
+            AcmeCa::start(CaSettings::default()).await,
+            tempfile::tempdir().unwrap(),
+        );
+        ca.change(|settings| settings.failures.push_back(failure));
+        let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |authority| {
+            authority.until_issued = UntilIssued::SelfSigned;
+        });
+        let node = AcmeNode::keeping(&ca, &[certificate]).await;
+        let failed = node
+            .until("a failure", |status| status.failure.is_some())
+            .await;
+        let failure = failed.failure.unwrap();
+        assert!(failure.error.ends_with(text), "{}", failure.error);
+        assert_eq!(failure.in_a_row, 1);
+        assert_eq!(node.keepers.counters().get(result), 1);
+        assert!(failed.served.unwrap().is_self_signed);
+        let planned = node.until("a plan", |status| {
+            let next = status.next_attempt.unwrap_or(SystemTime::UNIX_EPOCH);
+            let wait = next
+                .duration_since(SystemTime::now())
+                .unwrap_or_default()
+                .as_secs();
+            (seconds * 3 / 4..seconds * 6 / 5).contains(&wait)
+        });
+        planned.await;
+        // An operator need not wait.
+        node.keepers.renew_now("a.example.com");
+        node.until_issued().await;
+        assert_eq!(ca.history().orders, 2);
+        assert!(node.keepers.status()[0].failure.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_failed_validation_says_what_the_authority_saw() {
+    let (ca, state) = (
+        AcmeCa::start(CaSettings::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let certificate = wanted(
+        &ca,
+        state.path(),
+        &["a.example.com", "b.example.com"],
+        DNS,
+        |_| {},
+    );
+    ca.change(|settings| settings.records = "/nonexistent".into());
+    let node = AcmeNode::keeping(&ca, &[certificate]).await;
+    let failed = node
+        .until("a failure", |status| status.failure.is_some())
+        .await;
+    let error = failed.failure.unwrap().error;
+    assert!(
+        error.contains("a.example.com by dns-01: no record for a.example.com (connection)"),
+        "{error}"
+    );
+    assert_eq!(ca.history().orders, 2, "it is tried once more");
+    assert_eq!(
+        node.keepers.counters().get(OrderResult::ValidationFailed),
+        1
+    );
+}
+
+#[tokio::test]
+async fn an_authority_that_has_forgotten_the_account_gets_another_one() {
+    let (ca, state) = (
+        AcmeCa::start(CaSettings::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let node = AcmeNode::keeping(&ca, &[certificate]).await;
+    let old = node.until_issued().await;
+    ca.forget();
+    node.keepers.renew_now("a.example.com");
+    let renewed = node.until("the renewal", |status| {
+        status
+            .served
+            .as_ref()
+            .is_some_and(|served| !Arc::ptr_eq(served, &old))
+    });
+    renewed.await;
+    assert_eq!(ca.history().accounts, 2);
+}
+
+#[tokio::test]
+async fn of_two_nodes_one_orders_and_both_answer_and_serve() {
+    let (ca, state) = (
+        AcmeCa::start(CaSettings::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let http = &[ChallengeKind::Http01];
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], http, |_| {});
+    let ordering = AcmeNode::keeping(&ca, std::slice::from_ref(&certificate)).await;
+    ordering
+        .until("an order", |status| status.is_ordering)
+        .await;
+    // The authority connects to the other one.
+    let other = AcmeNode::keeping(&ca, &[certificate]).await;
+    let issued = [ordering.until_issued().await, other.until_issued().await];
+    assert_eq!(issued[0].certified.cert, issued[1].certified.cert);
+    assert_eq!((ca.history().orders, ca.history().issued), (1, 1));
+    assert_eq!(ca.history().validated, ["a.example.com by http-01: Ok(())"]);
+}
+
+#[tokio::test]
+async fn the_order_of_a_killed_node_is_continued() {
+    let ca = AcmeCa::start(CaSettings {
+        holds_validations: true,
+        ..CaSettings::default()
+    })
+    .await;
+    let state = tempfile::tempdir().unwrap();
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let killed = {
+        let (ca, certificate) = (ca.clone(), certificate.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let _node = AcmeNode::keeping(&ca, &[certificate]).await;
+                until("the validation", || ca.is_validating()).await;
+            });
+            // Nothing is closed.
+            runtime.shutdown_background();
+        })
+    };
+    until("the node to be killed", || killed.is_finished()).await;
+    let locks: Vec<_> = files(state.path())
+        .into_keys()
+        .filter(|path| path.contains("locks/"))
+        .collect();
+    assert_eq!(locks.len(), 1);
+    // Others would wait for half a minute.
+    std::fs::remove_file(state.path().join(&locks[0])).unwrap();
+    ca.change(|settings| settings.holds_validations = false);
+    let node = AcmeNode::keeping(&ca, &[certificate]).await;
+    node.until_issued().await;
+    assert_eq!((ca.history().accounts, ca.history().orders), (1, 1));
+    let records = std::fs::read_to_string(state.path().join("records")).unwrap();
+    assert_eq!(records, "", "the killed node's record");
+}
+
+#[tokio::test]
+async fn what_is_suspended_in_the_middle_of_an_order_closes_it() {
+    let ca = AcmeCa::start(CaSettings {
+        holds_validations: true,
+        ..CaSettings::default()
+    })
+    .await;
+    let state = tempfile::tempdir().unwrap();
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let mut node = AcmeNode::keeping(&ca, &[certificate]).await;
+    until("the validation", || ca.is_validating()).await;
+    node.keepers.suspend();
+    let open = || {
+        files(state.path())
+            .into_keys()
+            .filter(|path| path.contains("locks/") || path.contains("challenges/"))
+            .count()
+    };
+    until("all to be closed", || open() == 0).await;
+    let order = files(state.path())
+        .into_keys()
+        .filter(|path| path.contains("orders/"))
+        .count();
+    assert_eq!(order, 1, "the next process continues it");
+    assert!(node.keepers.status()[0].failure.is_none());
+}
+
+#[tokio::test]
+async fn a_trial_stores_nothing_and_serves_nothing() {
+    let (ca, state) = (
+        AcmeCa::start(CaSettings::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let mut node = AcmeNode::start().await;
+    node.keepers.load(std::slice::from_ref(&certificate)).await;
+    let trial = within("the trial", node.keepers.try_at_staging("a.example.com"))
+        .await
+        .unwrap();
+    assert_eq!(*trial.directory, ca.directory());
+    assert_eq!(&*trial.issuer, "Test Intermediate");
+    assert!(node.served(&certificate).is_none());
+    assert!(
+        !files(state.path())
+            .keys()
+            .any(|path| path.starts_with("ca/"))
+    );
+    let unknown = node
+        .keepers
+        .try_at_staging("b.example.com")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        "no managed certificate has the name `b.example.com`"
+    );
+}
