@@ -57,6 +57,14 @@ pub(super) struct Listeners {
     drained: HashMap<Arc<str>, DrainedListener>,
 }
 
+/// The parts of the process that listeners serve with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListenerParts<'a> {
+    pub(super) workers: &'a Arc<[WorkerHandle]>,
+    pub(super) managed: &'a Arc<ManagedCertificates>,
+    pub(super) admission: &'a Arc<Admission>,
+}
+
 #[derive(Debug)]
 struct RunningListener {
     listener: Arc<Listener>,
@@ -76,13 +84,16 @@ impl Listeners {
     /// No listeners yet. All threads of the process have been started by now: what is left of the
     /// `descriptors` that it may have open is for sockets.
     pub(super) fn new(
-        workers: &Arc<[WorkerHandle]>,
-        managed: &Arc<ManagedCertificates>,
-        admission: &Arc<Admission>,
+        parts: ListenerParts<'_>,
         descriptors: u64,
         passed: PassedSockets,
         mut inherited: InheritedListeners,
     ) -> Self {
+        let ListenerParts {
+            workers,
+            managed,
+            admission,
+        } = parts;
         // Inherited sockets are open already, but will be counted as listeners' sockets.
         let descriptors = DescriptorBudget::new(admission, descriptors, inherited.sockets.len());
         Self {

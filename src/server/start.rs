@@ -11,7 +11,7 @@ use super::blocking::blocking;
 use super::certificates::ExpiryWarnings;
 use super::errors::StartError;
 use super::file_watch::FileWatch;
-use super::listeners::Listeners;
+use super::listeners::{ListenerParts, Listeners};
 use super::process::Process;
 use super::reload::{Reloader, ReloaderParts, log_warnings};
 use super::shared_parts::Base;
@@ -92,43 +92,34 @@ impl Process {
         let places = &loaded.bind_places;
         let admin_sockets = AdminSockets::open(&config.admin, &mut inheritance.listeners.sockets)
             .map_err(|error| error.located(places))?;
-        let Base {
-            shared,
-            workers,
-            admission,
-            lookups,
-            keepers,
-            descriptors,
-        } = base;
         let (passed, inherited) = (inheritance.passed, inheritance.listeners);
-        let mut listeners = Listeners::new(
-            &workers,
-            &shared.managed,
-            &admission,
-            descriptors,
-            passed,
-            inherited,
-        );
+        let (shared, workers) = (&base.shared, &base.workers);
+        let serving = ListenerParts {
+            workers,
+            managed: &shared.managed,
+            admission: &base.admission,
+        };
+        let mut listeners = Listeners::new(serving, base.descriptors, passed, inherited);
         // Binds everything but accepts nothing: the predecessor still serves the same addresses.
         let plan = listeners.plan(&config.listeners);
         let plan = plan.map_err(|error| error.located(places))?;
         prepared(predecessor).await?;
-        let memory = memory::start(&shared, &view.workers);
+        let memory = memory::start(shared, &view.workers);
         // Nothing fails from here on: the predecessor has given its permission.
         let parts = ReloaderParts {
-            shared: Arc::clone(&shared),
+            shared: Arc::clone(shared),
             listeners,
-            lookups,
+            lookups: base.lookups,
         };
         let reloader = Reloader::start(start.path, loaded, parts, plan).await;
         let mut process = Self {
             reloader,
-            workers,
+            workers: Arc::clone(workers),
             process_status: Arc::clone(&view.shared.process),
             admin: AdminServers::new(admin_sockets, Arc::clone(&view)),
             orders,
-            certificate_changes: keepers.changes(),
-            keepers,
+            certificate_changes: base.keepers.changes(),
+            keepers: base.keepers,
             trials: JoinSet::new(),
             expiry_warnings: ExpiryWarnings::default(),
             signals,
@@ -139,8 +130,8 @@ impl Process {
             takeover: None,
             stops_with_predecessor: false,
             notifier: None,
-            _health_checks: health::start(&shared),
-            probes: Some(route_probes::start(&shared)),
+            _health_checks: health::start(shared),
+            probes: Some(route_probes::start(shared)),
             evict: Some(evict::start(view.displacer())),
             _rebalance: rebalance::start(view.displacer()),
             _memory: memory,

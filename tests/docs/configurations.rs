@@ -8,12 +8,16 @@ use tidegate::config::{self, diagnostic::Code};
 
 use super::{pages, read};
 
-/// The configuration around an example that shows only one key or table.
-const AROUND: &str = r#"
+/// The authority that certificates in examples come from.
+const AUTHORITY: &str = r#"
     [acme.letsencrypt]
     directory = "letsencrypt"
     terms_agreed = true
     state = "acme"
+"#;
+
+/// The configuration around an example that shows only one key or table.
+const AROUND: &str = r#"
     [listener.public]
     bind = ["127.0.0.1:8443"]
     [[route]]
@@ -46,6 +50,13 @@ fn merge(into: &mut toml::Table, example: toml::Table) {
 
 /// Adds what the example of a single key needs to be valid in its route or listener.
 fn complete(table: &mut toml::Table) {
+    if let Some(shown) = table.get_mut("acme").and_then(|all| all.get_mut("chat")) {
+        let shown = shown.as_table_mut().unwrap();
+        shown
+            .entry("directory")
+            .or_insert("letsencrypt".to_owned().into());
+        shown.entry("terms_agreed").or_insert(true.into());
+    }
     let certificate = || {
         let pair = toml::Table::from_iter([
             ("cert".to_owned(), "chat.pem".into()),
@@ -182,6 +193,7 @@ pub(super) fn folder() -> tempfile::TempDir {
 
 /// The report of `tidegate check` on an example, completed if it is not a whole configuration.
 pub(super) fn check(example: &str, folder: &Path) -> config::Report {
+    let uses_authority = example.contains("acme = \"letsencrypt\"");
     let example: toml::Table = toml::from_str(example).unwrap();
     let is_whole = ["listener", "route", "upstream"]
         .iter()
@@ -192,6 +204,11 @@ pub(super) fn check(example: &str, folder: &Path) -> config::Report {
     } else {
         let mut around: toml::Table = toml::from_str(AROUND).unwrap();
         merge(&mut around, example);
+        if uses_authority {
+            let mut authority: toml::Table = toml::from_str(AUTHORITY).unwrap();
+            merge(&mut authority, around);
+            around = authority;
+        }
         complete(&mut around);
         around
     };
