@@ -133,6 +133,7 @@ impl HttpsClient {
         let tls = tls::endpoint(&EndpointTls {
             roots: roots.clone(),
             server_name: None,
+            pinned: Vec::new(),
             client: None,
         })?;
         Ok(Self {

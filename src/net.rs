@@ -19,6 +19,8 @@ pub mod first_byte;
 pub mod proxy_protocol;
 pub mod tls_tickets;
 mod certificates;
+pub mod certificate_fault;
+pub mod server_verifier;
 pub mod tls;
 pub mod tls_handshakes;
 pub mod tls_failure;

@@ -178,11 +178,11 @@ impl<'a> Forwarded<'a> {
             return Err(ProbeError::OtherRoute(Arc::clone(&found.settings.name)));
         }
         let mut wanted = settings.access.clone();
-        (wanted.allow, wanted.deny) = Default::default();
+        (wanted.allow, wanted.deny, wanted.client_certificate) = Default::default();
         let subject = AccessSubject {
             address: None,
             is_known: true,
-            has_certificate: true,
+            certificate: None,
             is_handshake: true,
         };
         access::check(&wanted, subject, &parts.headers)?;

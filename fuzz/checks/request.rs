@@ -197,7 +197,7 @@ fn check_fields(headers: &HeaderMap) {
     let subject = AccessSubject {
         address: None,
         is_known: true,
-        has_certificate: false,
+        certificate: None,
         is_handshake: true,
     };
     let has_origin = headers.contains_key(http::header::ORIGIN);

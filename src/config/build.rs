@@ -193,7 +193,14 @@ impl Builder<'_> {
         }
         let pair = files::certificate((&cert.value, chain?), (&key.value, secret?));
         let (at, error) = match pair {
-            Ok(certificate) => return Some(certificate),
+            Ok((certificate, doubts)) => {
+                for doubt in doubts {
+                    let at = cert.span.clone();
+                    self.diagnostics
+                        .push(Diagnostic::warning(Code::CertificateChain, at, doubt));
+                }
+                return Some(certificate);
+            }
             Err(files::PairError::Cert(error)) => (cert, error),
             Err(files::PairError::Key(error)) => (key, error),
         };
@@ -286,16 +293,27 @@ impl Builder<'_> {
     /// The name of a file that the configuration refers to.
     fn file(&mut self, section: &Section, name: &str) -> Option<Located<PathBuf>> {
         let at = section.written(name)?;
-        let ConfigValue::Text(text) = &at.value else {
-            return None;
-        };
-        let file = Located {
-            span: at.span.clone(),
-            value: self.sources.get(at.span.source()).folder().join(text),
-        };
+        let file = self.file_at(at)?;
         // Read now: a file that is not used in the end is watched, too.
         let _ = self.contents(&file);
         Some(file)
+    }
+
+    /// The name of a file, relative to the folder of the file that it is written in.
+    fn file_at(&self, at: &Located<ConfigValue>) -> Option<Located<PathBuf>> {
+        let ConfigValue::Text(text) = &at.value else {
+            return None;
+        };
+        Some(Located {
+            span: at.span.clone(),
+            value: self.sources.get(at.span.source()).folder().join(text),
+        })
+    }
+
+    /// The names of files in a list.
+    fn files(&self, section: &Section, name: &str) -> Vec<Located<PathBuf>> {
+        let list = section.list(name);
+        list.iter().filter_map(|at| self.file_at(at)).collect()
     }
 
     /// `host`: the value of a `Host` header.

@@ -1,91 +1,33 @@
-//! The files that a configuration refers to: certificates, keys and CA certificates in PEM, session
-//! ticket keys, secrets.
+//! The files that a configuration refers to: certificates, keys, CA certificates and revocation lists in PEM,
+//! session ticket keys, secrets.
 //!
 //! These functions parse contents that were read elsewhere; paths are for messages. The contents
 //! never appear in a message.
 
+mod pair;
+
+pub(super) use self::pair::{PairError, certificate, private_key};
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
-use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use zeroize::Zeroizing;
 
-use super::model::{CertificateConfig, HostPattern, Secret, TicketKeysFile};
-use super::value;
+use super::model::{Secret, TicketKeysFile};
 
 /// The minimum size of the secret that signs sticky cookies, in bytes.
 const MIN_STICKY_BYTES: usize = 32;
 
 /// The minimum length of the admin token, in characters.
 const MIN_TOKEN_LENGTH: usize = 16;
-
-/// An error of a certificate and its key, with the file that causes it.
-pub(super) enum PairError {
-    Cert(String),
-    Key(String),
-}
-
-/// A private key in PEM.
-pub(super) fn private_key(path: &Path, bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| {
-        let holds = if contains(bytes, "BEGIN ENCRYPTED PRIVATE KEY") {
-            let shown = path.display();
-            format!(", but an encrypted one; use the file that `openssl pkey -in {shown} -out FILE` writes")
-        } else if contains(bytes, "BEGIN CERTIFICATE") {
-            ", but a certificate".to_owned()
-        } else {
-            String::new()
-        };
-        unwanted(path, "private key", &error, &holds)
-    })
-}
-
-/// A certificate chain with the key that fits it.
-pub(super) fn certificate(
-    (cert, chain): (&Path, Vec<CertificateDer<'static>>),
-    (key, secret): (&Path, PrivateKeyDer<'static>),
-) -> Result<CertificateConfig, PairError> {
-    let facts = chain
-        .first()
-        .and_then(|first| X509Certificate::from_der(first).ok())
-        .map(|(_, parsed)| CertificateFacts::of(&parsed));
-    let Some(facts) = facts else {
-        return Err(PairError::Cert(format!(
-            "`{}` does not contain a valid certificate",
-            cert.display()
-        )));
-    };
-    let certified =
-        CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider()).map_err(|error| {
-            PairError::Key(match error {
-                rustls::Error::InconsistentKeys(_) => format!(
-                    "the key in `{}` does not fit the certificate in `{}`",
-                    key.display(),
-                    cert.display()
-                ),
-                _ => format!("the key in `{}` is of an unsupported type", key.display()),
-            })
-        })?;
-    Ok(CertificateConfig {
-        cert: cert.to_owned(),
-        key: key.to_owned(),
-        certified: Arc::new(certified),
-        names: facts.names,
-        issuer: facts.issuer,
-        not_before: facts.not_before,
-        not_after: facts.not_after,
-    })
-}
 
 /// Whether every user of the machine may read or write the file.
 pub(super) fn is_open_to_all(path: &Path) -> bool {
@@ -176,6 +118,44 @@ pub(super) fn chain(path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'sta
     }
 }
 
+/// All revocation lists in a file: at least one, in PEM or a single one in DER, as authorities publish them.
+pub(super) fn revocation_lists(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let in_pem: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
+    let lists = match in_pem {
+        Ok(lists) if !lists.is_empty() => lists,
+        Ok(_) if !contains(bytes, "-----BEGIN") => vec![bytes.to_vec().into()],
+        outcome => {
+            let error = outcome.err().unwrap_or(pem::Error::NoItemsFound);
+            return Err(unwanted(path, "revocation list", &error, ""));
+        }
+    };
+    let is_valid =
+        |list: &CertificateRevocationListDer<'_>| CertificateRevocationList::from_der(list).is_ok();
+    match lists.iter().all(is_valid) {
+        true => Ok(lists),
+        false => Err(format!(
+            "`{}` does not contain a valid X.509 revocation list",
+            path.display()
+        )),
+    }
+}
+
+/// Whether one of these lists should have been replaced by now (RFC 5280 section 5.1.2.5).
+pub(super) fn has_expired_list(
+    lists: &[CertificateRevocationListDer<'static>],
+    now: SystemTime,
+) -> bool {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    lists.iter().any(|list| {
+        let parsed = CertificateRevocationList::from_der(list).ok();
+        let next = parsed.and_then(|(_, parsed)| parsed.next_update());
+        next.is_some_and(|next| u64::try_from(next.timestamp()).unwrap_or_default() < now)
+    })
+}
+
 /// Why there is no PEM item of this kind, and what the file `holds` instead.
 fn unwanted(path: &Path, what: &str, error: &pem::Error, holds: &str) -> String {
     match error {
@@ -192,95 +172,9 @@ fn contains(bytes: &[u8], text: &str) -> bool {
         .any(|part| part == text.as_bytes())
 }
 
-/// The host names of a certificate: its subject alternative names, or else its common name.
-fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
-    let alternative = certificate.subject_alternative_name().ok().flatten();
-    let alternative = alternative.map(|extension| &extension.value.general_names);
-    let written: Vec<&str> = match alternative {
-        Some(names) => names
-            .iter()
-            .filter_map(|name| match name {
-                GeneralName::DNSName(name) => Some(*name),
-                _ => None,
-            })
-            .collect(),
-        None => certificate
-            .subject()
-            .iter_common_name()
-            .filter_map(|name| name.as_str().ok())
-            .collect(),
-    };
-    written
-        .into_iter()
-        .filter_map(|name| value::host(name).ok())
-        .collect()
-}
-
-/// What is read from an end-entity certificate.
-struct CertificateFacts {
-    names: Vec<HostPattern>,
-    issuer: Box<str>,
-    not_before: SystemTime,
-    not_after: SystemTime,
-}
-
-impl CertificateFacts {
-    fn of(certificate: &X509Certificate<'_>) -> Self {
-        let validity = certificate.validity();
-        let issuer = certificate.issuer();
-        let mut common = issuer.iter_common_name();
-        let common = common.find_map(|name| name.as_str().ok());
-        Self {
-            names: names(certificate),
-            issuer: common
-                .map_or_else(|| issuer.to_string(), str::to_owned)
-                .into(),
-            not_before: time(validity.not_before.timestamp()),
-            not_after: time(validity.not_after.timestamp()),
-        }
-    }
-}
-
-fn time(seconds: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pair(folder: &Path, name: &str, hosts: &[&str]) {
-        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-        let made = rcgen::generate_simple_self_signed(hosts).unwrap();
-        fs::write(folder.join(format!("{name}.pem")), made.cert.pem()).unwrap();
-        fs::write(
-            folder.join(format!("{name}.key")),
-            made.signing_key.serialize_pem(),
-        )
-        .unwrap();
-    }
-
-    fn read(cert: &Path, key: &Path) -> Result<CertificateConfig, String> {
-        let chain = chain(cert, &fs::read(cert).unwrap())?;
-        let secret = private_key(key, &fs::read(key).unwrap())?;
-        certificate((cert, chain), (key, secret)).map_err(|error| match error {
-            PairError::Cert(message) | PairError::Key(message) => message,
-        })
-    }
-
-    fn message(cert: &Path, key: &Path) -> String {
-        read(cert, key).err().unwrap()
-    }
-
-    #[test]
-    fn names_come_from_the_certificate() {
-        let folder = tempfile::tempdir().unwrap();
-        pair(folder.path(), "a", &["a.example.com", "*.example.org"]);
-        let read = read(&folder.path().join("a.pem"), &folder.path().join("a.key")).unwrap();
-        let names: Vec<String> = read.names.iter().map(ToString::to_string).collect();
-        assert_eq!(names, ["a.example.com", "*.example.org"]);
-        assert!(read.not_after > SystemTime::now());
-    }
 
     #[test]
     fn a_key_that_all_may_read_is_told_of() {
@@ -313,20 +207,5 @@ mod tests {
             assert!(error.starts_with("line 2 of"), "{error}");
             assert!(!error.contains(line), "{error}");
         }
-    }
-
-    #[test]
-    fn a_key_must_fit_and_files_must_hold_what_they_should() {
-        let folder = tempfile::tempdir().unwrap();
-        pair(folder.path(), "a", &["a.example.com"]);
-        pair(folder.path(), "b", &["b.example.com"]);
-        let file = |name: &str| folder.path().join(name);
-        assert!(message(&file("a.pem"), &file("b.key")).contains("does not fit"));
-        assert!(
-            message(&file("a.key"), &file("a.key")).contains("does not contain a PEM certificate")
-        );
-        assert!(
-            message(&file("a.pem"), &file("a.pem")).contains("does not contain a PEM private key")
-        );
     }
 }

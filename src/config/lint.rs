@@ -191,7 +191,7 @@ fn lint_origins(
     let mut cookies = cookies.chain(changes.set.iter().map(|(name, _)| name));
     let mut conditions = route.conditions.headers.iter();
     let for_programs = !access.allow.is_empty()
-        || access.client_certificate
+        || access.client_certificate.is_some()
         || cookies.any(|name| name == http::header::COOKIE)
         || conditions.any(|(name, _)| !FROM_BROWSERS.contains(name));
     if !for_programs && listeners_of(config, route).any(takes_browsers) {

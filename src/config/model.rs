@@ -5,6 +5,8 @@
 
 mod acme;
 mod admin;
+mod client_certificate;
+mod fingerprint;
 mod headers;
 mod host;
 mod limits;
@@ -24,6 +26,8 @@ pub use self::acme::{
     ManagedCertificate, UntilIssued,
 };
 pub use self::admin::Admin;
+pub use self::client_certificate::{CertificateRule, ClientAuth, NamePattern, Revocations};
+pub use self::fingerprint::Fingerprint;
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };
@@ -31,7 +35,7 @@ pub use self::host::HostPattern;
 pub use self::limits::{ByteRate, MaxAge, PingConfig, RateAction, TunnelLimits};
 pub use self::listener::{
     Bind, CertificateConfig, ListenerCertificate, ListenerConfig, ListenerLimits, ListenerTimeouts,
-    ListenerTls, Rate, TicketKeysFile, TlsVersion,
+    ListenerTls, Rate, TicketKeysFile, TlsPolicy, TlsVersion,
 };
 pub use self::log::{AccessLogConfig, Log, LogFormat, LogLevel, LogTo, Traceparent};
 pub use self::origin::{Origin, OriginPattern};
@@ -43,7 +47,7 @@ pub use self::route::{
 };
 pub use self::secret::Secret;
 pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, WatchedFiles};
-pub use self::trust::{Access, ClientAuth, Family, Net, Nets, Trust};
+pub use self::trust::{Access, Family, Net, Nets, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
     Ejection, EndpointConfig, EndpointTls, HashBy, Health, HttpProbe, Keepalive, Picking, Probe,

@@ -174,7 +174,7 @@ mod tests {
     use rustls::pki_types::PrivateKeyDer;
 
     use super::*;
-    use crate::config::model::{CertificateConfig, TlsVersion};
+    use crate::config::model::{CertificateConfig, TlsPolicy, TlsVersion};
 
     fn certificate(
         algorithm: &'static rcgen::SignatureAlgorithm,
@@ -204,6 +204,7 @@ mod tests {
     fn certificates(all: Vec<ListenerCertificate>) -> Certificates {
         let tls = ListenerTls {
             certificates: all,
+            policy: TlsPolicy::default(),
             min_version: TlsVersion::Tls12,
             ticket_keys: None,
             handshakes_at_once: 1,

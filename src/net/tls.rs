@@ -13,10 +13,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
-use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::certificates::Certificates;
 use super::managed_certificates::{ALPN_ACME, ManagedCertificates};
+use super::server_verifier::ServerVerifier;
 use super::tls_tickets::{HandoverTicketKey, TicketKeys, TicketKeysError};
 use crate::config::model::{ClientAuth, EndpointTls, ListenerTls, Roots, TlsVersion};
 
@@ -148,7 +148,13 @@ fn client_verifier(
         return Ok(WebPkiClientVerifier::no_client_auth());
     };
     let roots = store(&client_auth.authorities)?;
-    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
+    let revocations = &client_auth.revocations;
+    let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider())
+        .with_crls(revocations.lists.iter().cloned());
+    let builder = match revocations.accept_expired {
+        true => builder,
+        false => builder.enforce_revocation_expiration(),
+    };
     let builder = if client_auth.required {
         builder
     } else {
@@ -164,12 +170,15 @@ fn client_verifier(
 pub fn endpoint(tls: &EndpointTls) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])?;
-    let builder = match &tls.roots {
-        Roots::Platform => builder
-            .with_platform_verifier()
-            .map_err(TlsError::Platform)?,
-        Roots::Given(authorities) => builder.with_root_certificates(store(authorities)?),
-    };
+    let verifier = ServerVerifier::new(&tls.roots, &tls.pinned, &provider());
+    let verifier = verifier.map_err(|error| match tls.roots {
+        Roots::Platform => TlsError::Platform(error),
+        Roots::Given(_) => error.into(),
+    })?;
+    // Dangerous to rustls because it could accept anything; this one verifies.
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &tls.client {
         None => builder.with_no_client_auth(),
         Some(own) => builder.with_client_cert_resolver(Arc::new(

@@ -5,18 +5,19 @@ use std::net::IpAddr;
 use http::HeaderMap;
 use http::header::ORIGIN;
 
+use super::certificate::ClientCertificate;
 use super::rejection::Rejection;
 use crate::config::model::{Access, Origin};
 
 /// The facts about a request, apart from its header fields, that access depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct AccessSubject {
+pub struct AccessSubject<'a> {
     /// The client's address, as determined by `trusted_proxies`; `None` through a unix socket.
     pub address: Option<IpAddr>,
     /// Whether the client is known: a proxy may have withheld its address.
     pub is_known: bool,
-    /// Whether the client has a valid certificate.
-    pub has_certificate: bool,
+    /// The certificate that the client has, if it is valid.
+    pub certificate: Option<&'a ClientCertificate>,
     /// Whether the request is a WebSocket handshake.
     pub is_handshake: bool,
 }
@@ -24,11 +25,11 @@ pub struct AccessSubject {
 /// Checks whether a route admits a request.
 ///
 /// # Errors
-/// [`Rejection::AddressDenied`], [`Rejection::CertificateRequired`], [`Rejection::OriginDenied`],
-/// [`Rejection::OriginMissing`].
+/// [`Rejection::AddressDenied`], [`Rejection::CertificateRequired`], [`Rejection::CertificateDenied`],
+/// [`Rejection::OriginDenied`], [`Rejection::OriginMissing`].
 pub fn check(
     access: &Access,
-    subject: AccessSubject,
+    subject: AccessSubject<'_>,
     headers: &HeaderMap,
 ) -> Result<(), Rejection> {
     let is_denied = access.deny.contain(subject.address);
@@ -38,8 +39,11 @@ pub fn check(
     if is_denied || !is_allowed || (is_limited && !subject.is_known) {
         return Err(Rejection::AddressDenied);
     }
-    if access.client_certificate && !subject.has_certificate {
-        return Err(Rejection::CertificateRequired);
+    if let Some(rule) = &access.client_certificate {
+        let certificate = subject.certificate.ok_or(Rejection::CertificateRequired)?;
+        if !certificate.satisfies(rule) {
+            return Err(Rejection::CertificateDenied);
+        }
     }
     check_origin(access, subject, headers)
 }
@@ -48,7 +52,7 @@ pub fn check(
 /// that another site may have caused.
 fn check_origin(
     access: &Access,
-    subject: AccessSubject,
+    subject: AccessSubject<'_>,
     headers: &HeaderMap,
 ) -> Result<(), Rejection> {
     let mut lines = headers.get_all(ORIGIN).iter();
@@ -74,21 +78,23 @@ fn check_origin(
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
-    use crate::config::model::{Net, Nets, OriginPattern};
+    use crate::config::model::{CertificateRule, NamePattern, Net, Nets, OriginPattern};
     use http::HeaderValue;
 
-    const PAGE: AccessSubject = AccessSubject {
+    const PAGE: AccessSubject<'_> = AccessSubject {
         address: None,
         is_known: true,
-        has_certificate: false,
+        certificate: None,
         is_handshake: true,
     };
 
     #[track_caller]
     fn origins(
         access: &Access,
-        subject: AccessSubject,
+        subject: AccessSubject<'_>,
         lines: &[&'static str],
     ) -> Result<(), Rejection> {
         let mut headers = HeaderMap::new();
@@ -227,18 +233,48 @@ mod tests {
             };
             assert!(check(&access, hidden, &HeaderMap::new()).is_err());
         }
-        let access = Access {
-            client_certificate: true,
-            ..Access::default()
+        let spiffe = NamePattern::parse("spiffe://prod/*").unwrap();
+        let rule = |names: &[NamePattern], subjects: &[&str]| CertificateRule {
+            names: names.to_vec(),
+            subjects: subjects.iter().map(|subject| (*subject).into()).collect(),
         };
-        assert_eq!(
-            origins(&access, PAGE, &[]),
-            Err(Rejection::CertificateRequired)
-        );
+        let certificate = client_certificate();
         let known = AccessSubject {
-            has_certificate: true,
+            certificate: Some(&certificate),
             ..PAGE
         };
-        assert_eq!(origins(&access, known, &[]), Ok(()));
+        for (rule, expected) in [
+            (rule(&[], &[]), Ok(())),
+            (rule(from_ref(&spiffe), &[]), Ok(())),
+            (rule(from_ref(&spiffe), &["CN=alice"]), Ok(())),
+            (
+                rule(from_ref(&spiffe), &["CN=bob"]),
+                Err(Rejection::CertificateDenied),
+            ),
+            (
+                rule(&[NamePattern::Exact("spiffe://test/chat".into())], &[]),
+                Err(Rejection::CertificateDenied),
+            ),
+        ] {
+            let access = Access {
+                client_certificate: Some(rule),
+                ..Access::default()
+            };
+            let required = Err(Rejection::CertificateRequired);
+            assert_eq!(origins(&access, PAGE, &[]), required);
+            assert_eq!(origins(&access, known, &[]), expected, "{access:?}");
+        }
+    }
+
+    fn client_certificate() -> ClientCertificate {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "alice");
+        let name = "spiffe://prod/chat".try_into().unwrap();
+        params.subject_alt_names = vec![rcgen::SanType::URI(name)];
+        let key = rcgen::KeyPair::generate().unwrap();
+        ClientCertificate::parse(params.self_signed(&key).unwrap().der()).unwrap()
     }
 }

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest;
 use http::HeaderValue;
 use x509_parser::objects::{oid_registry, oid2abbrev};
-use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
+
+use crate::config::model::{CertificateRule, Fingerprint};
 
 /// The parameters of a TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct ClientCertificate {
     pub subject: Box<str>,
     /// The SHA-256 of the certificate, in hexadecimal.
     pub fingerprint: Box<str>,
+    /// Its subject alternative names: DNS names in lower case, URIs, addresses of mail.
+    pub names: Box<[Box<str>]>,
     not_after: SystemTime,
 }
 
@@ -36,16 +39,21 @@ impl ClientCertificate {
     pub fn parse(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
         let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
-        let mut fingerprint = String::with_capacity(64);
-        for byte in digest::digest(&digest::SHA256, der).as_ref() {
-            // Writing to a string does not fail.
-            let _ = write!(fingerprint, "{byte:02x}");
-        }
         Some(Self {
             subject: subject(parsed.subject()).into(),
-            fingerprint: fingerprint.into(),
+            fingerprint: Fingerprint::of(der).to_string().into(),
+            names: names(&parsed),
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         })
+    }
+
+    /// Whether a route with this rule admits it.
+    pub fn satisfies(&self, rule: &CertificateRule) -> bool {
+        let mut names = self.names.iter();
+        let mut has_name = || names.any(|name| rule.names.iter().any(|wanted| wanted.fits(name)));
+        let mut subjects = rule.subjects.iter();
+        (rule.names.is_empty() || has_name())
+            && (rule.subjects.is_empty() || subjects.any(|wanted| *wanted == self.subject))
     }
 
     /// Whether the certificate has expired. Verification alone does not show that: a resumed TLS
@@ -66,6 +74,20 @@ impl ClientCertificate {
         value.push('"');
         HeaderValue::from_str(&value).ok()
     }
+}
+
+/// The subject alternative names that are text.
+fn names(certificate: &X509Certificate<'_>) -> Box<[Box<str>]> {
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let names = alternative.map_or(&[][..], |extension| &extension.value.general_names);
+    names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
+            GeneralName::URI(name) | GeneralName::RFC822Name(name) => Some((*name).into()),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The name in the form of RFC 4514, in visible ASCII only, because it goes into headers and logs.

@@ -82,6 +82,9 @@ rejections! {
     /// The client has no certificate, and the route requires one.
     CertificateRequired = FORBIDDEN, "client-certificate",
         "A client certificate is required.";
+    /// The client's certificate is not one of those that the route admits.
+    CertificateDenied = FORBIDDEN, "certificate-denied",
+        "Connections with this client certificate are not allowed.";
     /// `Origin` is not in `origins`, or is repeated.
     OriginDenied = FORBIDDEN, "origin-denied", "Connections from this origin are not allowed.";
     /// The handshake has no `Origin`, and the route has `origins_required`.

@@ -108,7 +108,7 @@ fn no_spelling_leads_past_a_stricter_route() {
         prefix("/app/open"),
     ];
     let mut routes = paths.map(|path| route(&[], &["a"], path));
-    routes[2].access.client_certificate = true;
+    routes[2].access.client_certificate = Some(Default::default());
     let table = RouteTable::new(&routes);
     for (host, path, expected) in [
         ("a", "/app%5Cadmin", Err(Rejection::EncodedSlash)),

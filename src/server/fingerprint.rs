@@ -55,6 +55,11 @@ pub(super) fn only_certificates_changed(
             pairs
                 .chain(tls.ticket_keys.as_ref().map(|file| &file.path))
                 .chain(tls.client_auth.as_ref().map(|auth| &auth.ca))
+                .chain(
+                    tls.client_auth
+                        .iter()
+                        .flat_map(|auth| &auth.revocations.files),
+                )
         })
         .collect();
     let changed: Vec<&PathBuf> = now

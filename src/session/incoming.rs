@@ -230,7 +230,7 @@ impl<'a> IncomingRequest<'a> {
         let subject = AccessSubject {
             address: self.client.address(),
             is_known: self.client.is_known(),
-            has_certificate: self.certificate().is_some(),
+            certificate: self.certificate(),
             is_handshake: handshake.is_some(),
         };
         access::check(&route.settings.access, subject, &parts.headers)?;

@@ -24,6 +24,7 @@ use super::resolve::{self, LookUpFn, ResolveError, Resolver};
 use super::source::{PortPermit, SourcePorts};
 use super::time::later;
 use crate::config::model::Address;
+use crate::net::certificate_fault::in_words_of_io;
 use crate::net::keepalive;
 use crate::net::stream::{Socket, Stream};
 use crate::quota::failure_reports::warn_once_a_minute;
@@ -47,8 +48,8 @@ pub enum ConnectError {
     #[error("out of file descriptors: {0}")]
     Descriptors(#[source] io::Error),
     /// The TLS handshake failed.
-    #[error("TLS handshake failed: {0}")]
-    Tls(#[source] io::Error),
+    #[error("TLS handshake failed: {}", in_words_of_io(.0))]
+    Tls(io::Error),
     /// There is no name to verify the endpoint's certificate against.
     #[error("the endpoint's address is not a valid TLS server name: set `server_name`")]
     NoServerName,

@@ -16,7 +16,9 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 const NOT_YET: &str = "# not yet";
 
 /// Keys that exclude another one; they are mentioned in a comment only.
-const ALTERNATIVES: [&str; 4] = [
+const ALTERNATIVES: [&str; 6] = [
+    "route.client_certificate.san",
+    "route.client_certificate.subject",
     "route.split_by.cookie",
     "route.split_by.query",
     "upstream.balance.hash.cookie",

@@ -4,15 +4,16 @@
 use std::io;
 use std::sync::Arc;
 
+use rcgen::{CertificateParams, SanType};
 use rustls::{ClientConfig, HandshakeKind};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::certificates::Authority;
+use crate::harness::certificates::{Authority, subject_of, write};
 use crate::harness::endpoint::{Echo, Endpoint};
-use crate::harness::proxy::{Proxy, settings};
+use crate::harness::proxy::{Proxy, Signal, settings};
 use crate::harness::wire::{HANDSHAKE, Head, Wire, handshake_with};
 
 struct Setup {
@@ -192,4 +193,79 @@ async fn a_resumed_session_never_skips_the_certificate_check() {
         .reload(&(with(&auth("required")) + "# another one\n"))
         .await;
     assert!(status(&proxy, &alice).await.is_err());
+}
+
+#[tokio::test]
+async fn a_route_admits_certificates_by_their_names() {
+    let setup = Setup::new();
+    let echo = Echo::start("echo").await;
+    let with_name = |name: &str| {
+        let mut params = subject_of("chat");
+        params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
+        setup.authority.client_with(&setup.clients, params)
+    };
+    let prod = with_name("spiffe://prod/chat");
+    let test = with_name("spiffe://test/chat");
+    let nameless = setup.client(&setup.clients, "chat");
+    let anonymous = setup.authority.client();
+    let rule = "client_certificate = { san = [\"spiffe://prod/*\"], subject = \"CN=chat\" }\n";
+    let config = config(echo.address, &auth("optional"), rule);
+    let proxy = Proxy::start_in(setup.folder, &config).await;
+    assert_eq!(status(&proxy, &prod).await.unwrap().0, 101);
+    for (client, reason) in [
+        (&test, "certificate-denied"),
+        (&nameless, "certificate-denied"),
+        (&anonymous, "client-certificate"),
+    ] {
+        let mut wire = Wire::over(connect(&proxy, client).await.unwrap());
+        wire.send(HANDSHAKE).await;
+        let head = wire.head().await;
+        let seen = (head.status(), head.value("tidegate-reason"));
+        assert_eq!(seen, (403, Some(reason)));
+    }
+    for rejected in proxy.logged_times("rejected", 3).await {
+        let reason = rejected["reason"].as_str().unwrap();
+        assert!(reason.contains("certificate"), "{rejected}");
+    }
+}
+
+/// A certificate for `subject` with this serial number.
+fn numbered(subject: &str, serial: u64) -> CertificateParams {
+    let mut params = subject_of(subject);
+    params.serial_number = Some(serial.into());
+    params
+}
+
+#[tokio::test]
+async fn revoked_certificates_are_refused_from_the_next_reload_on() {
+    let setup = Setup::new();
+    let echo = Echo::start("echo").await;
+    let client = |serial| {
+        let params = numbered("alice", serial);
+        setup.authority.client_with(&setup.clients, params)
+    };
+    let (old, new) = (client(7), client(8));
+    let list = setup.folder.path().join("revoked.pem");
+    write(&list, &setup.clients.revocation_list(&[], 2100));
+    let auth = "client_auth = { ca = \"clients.pem\", crl = \"revoked.pem\" }";
+    let revoked = setup.clients.revocation_list(&[7], 2100);
+    let expired = setup.clients.revocation_list(&[7], 2021);
+    let config = config(echo.address, auth, "");
+    let proxy = Proxy::start_in(setup.folder, &config).await;
+    assert_eq!(status(&proxy, &old).await.unwrap().0, 101);
+    write(&list, &revoked);
+    proxy.signal(Signal::HUP);
+    proxy.logged_times("certificates reloaded", 1).await;
+    assert!(status(&proxy, &old).await.is_err());
+    assert_eq!(status(&proxy, &new).await.unwrap().0, 101);
+    // An expired list says nothing about certificates that were revoked since.
+    write(&list, &expired);
+    proxy.signal(Signal::HUP);
+    proxy.logged_times("certificates reloaded", 2).await;
+    assert!(status(&proxy, &new).await.is_err());
+    proxy
+        .reload(&config.replace("crl =", "expired_crl = \"warn\", crl ="))
+        .await;
+    assert_eq!(status(&proxy, &new).await.unwrap().0, 101);
+    assert!(status(&proxy, &old).await.is_err());
 }

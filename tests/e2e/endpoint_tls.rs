@@ -1,12 +1,18 @@
 //! TLS towards endpoints: trust, the client certificate, and session resumption.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{HandshakeKind, ServerConfig};
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::certificates::Authority;
+use crate::harness::certificates::{Authority, write};
 use crate::harness::endpoint::{Echo, Endpoint, Unit};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::until;
@@ -59,10 +65,89 @@ async fn endpoints_over_tls_are_verified() {
             let failure = proxy.logged("cannot connect to endpoint").await;
             let error = failure["error"].as_str().unwrap();
             assert!(
-                error.contains("TLS handshake failed: invalid peer certificate"),
+                error.contains("TLS handshake failed: the certificate is not trusted: it"),
                 "{error}"
             );
         }
+    }
+}
+
+/// What `openssl req -x509` creates: a certificate that is its own CA. Writes `NAME.pem`.
+fn self_signed(folder: &Path, name: &str, host: &str) -> Arc<ServerConfig> {
+    let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    write(&folder.join(format!("{name}.pem")), &certificate.pem());
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth();
+    let chain = vec![certificate.der().clone()];
+    Arc::new(server.with_single_cert(chain, key).unwrap())
+}
+
+/// The fingerprint of the certificate in `NAME.pem`, as OpenSSL prints it.
+fn fingerprint(folder: &Path, name: &str) -> String {
+    let der = CertificateDer::from_pem_file(folder.join(format!("{name}.pem"))).unwrap();
+    let digest = digest(&SHA256, &der);
+    let pairs: Vec<String> = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
+    pairs.join(":")
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_if_it_is_listed_or_pinned() {
+    // The host in the certificate, the settings, and why it is not trusted, if it is not.
+    for (host, tls, fault) in [
+        ("127.0.0.1", "ca = \"endpoint.pem\"", None),
+        (
+            "chat.internal",
+            "ca = \"endpoint.pem\", server_name = \"chat.internal\"",
+            None,
+        ),
+        (
+            "chat.internal",
+            "ca = \"endpoint.pem\"",
+            Some("it is valid for chat.internal only"),
+        ),
+        (
+            "127.0.0.1",
+            "ca = \"other.pem\"",
+            Some("it is a CA certificate (`CA:TRUE`)"),
+        ),
+        ("chat.internal", "fingerprint = \"OWN\"", None),
+        ("chat.internal", "fingerprint = [\"OTHER\", \"OWN\"]", None),
+        (
+            "127.0.0.1",
+            "fingerprint = \"OTHER\"",
+            Some("its fingerprint is not the configured one"),
+        ),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let server = self_signed(folder.path(), "endpoint", host);
+        self_signed(folder.path(), "other", host);
+        let tls = tls
+            .replace("OWN", &fingerprint(folder.path(), "endpoint"))
+            .replace("OTHER", &fingerprint(folder.path(), "other"));
+        let echo = Echo::with("echo", Unit::Messages, Some(server)).await;
+        let config = format!("{}tls = {{ {tls} }}\n", simple(&[echo.address]));
+        let proxy = Proxy::start_in(folder, &config).await;
+        let mut client = proxy.connect().await;
+        client.send(HANDSHAKE).await;
+        let status = client.head().await.status();
+        let Some(fault) = fault else {
+            assert_eq!(status, 101, "{tls}{}", proxy.log().text());
+            continue;
+        };
+        assert_eq!(status, 503, "{tls}");
+        let failure = proxy.logged("cannot connect to endpoint").await;
+        let error = failure["error"].as_str().unwrap();
+        assert!(error.contains(fault), "{tls}: {error}");
     }
 }
 
@@ -79,7 +164,7 @@ async fn health_checks_use_tls() {
     let down = proxy.logged("endpoint down").await;
     let why = down["why"].as_str().unwrap();
     assert!(
-        why.starts_with("TLS handshake failed: invalid peer certificate"),
+        why.starts_with("TLS handshake failed: the certificate is not trusted: it"),
         "{why}"
     );
 }

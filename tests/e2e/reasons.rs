@@ -154,7 +154,9 @@ fn scene(rejection: Rejection) -> Option<Scene> {
         R::NoEndpoint | R::HandshakeTimeout | R::ResponseTimeout => {
             return scene_of_limit(rejection);
         }
-        R::CertificateRequired | R::ConnectFailed | R::ConnectTimeout => return None,
+        R::CertificateRequired | R::CertificateDenied | R::ConnectFailed | R::ConnectTimeout => {
+            return None;
+        }
         R::NameUnresolved => return None,
         R::HandshakeRate | R::DescriptorsExhausted => return None,
     })
@@ -274,7 +276,7 @@ async fn every_rejection_has_the_same_reason_everywhere() {
             scenes.push((*rejection, scene));
         }
     }
-    assert_eq!(scenes.len(), Rejection::ALL.len() - 6);
+    assert_eq!(scenes.len(), Rejection::ALL.len() - 7);
     while !scenes.is_empty() {
         let some = scenes.split_off(scenes.len().saturating_sub(8));
         join_all(
@@ -330,20 +332,30 @@ async fn an_exceeded_handshake_rate_has_the_same_reason_everywhere() {
 }
 
 #[tokio::test]
-async fn a_missing_certificate_has_the_same_reason_everywhere() {
+async fn certificates_have_the_same_reasons_everywhere() {
+    let any = "client_certificate = \"required\"";
+    let one = "client_certificate = { subject = \"CN=alice\" }";
+    look_at_certificate(any, None, Rejection::CertificateRequired).await;
+    look_at_certificate(one, Some("bob"), Rejection::CertificateDenied).await;
+}
+
+/// A route with this rule rejects a client with a certificate for this subject, or without one.
+async fn look_at_certificate(route: &str, subject: Option<&str>, rejection: Rejection) {
     let (authority, folder) = Authority::with_certificate();
-    Authority::new().write(&folder.path().join("clients.pem"));
+    let clients = Authority::new();
+    clients.write(&folder.path().join("clients.pem"));
+    let client = match subject {
+        Some(subject) => authority.client_showing(&clients, subject),
+        None => authority.client(),
+    };
     let endpoint = Endpoint::bind().await;
     let tls = "[listener.main.tls]\ncertificates = [{ cert = \"chat.pem\", key = \"chat.key\" }]\n\
                client_auth = { ca = \"clients.pem\", mode = \"optional\" }\n";
-    let route = "client_certificate = \"required\"";
     let config = [SEEN, &settings(&[endpoint.address], "", route), tls].concat();
     let proxy = Proxy::start_in(folder, &config).await;
-    let mut wire = proxy
-        .connect_tls(authority.client(), "chat.example.com")
-        .await;
+    let mut wire = proxy.connect_tls(client, "chat.example.com").await;
     wire.send(HANDSHAKE).await;
-    look(&proxy, Rejection::CertificateRequired, &mut wire).await;
+    look(&proxy, rejection, &mut wire).await;
 }
 
 /// The settings of the route that lead to an end.

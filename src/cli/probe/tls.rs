@@ -4,16 +4,15 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
-use rustls_platform_verifier::Verifier;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use serde_json::json;
+use tidegate::config::model::Roots;
+use tidegate::net::certificate_fault::{certificate_in_words, in_words};
+use tidegate::net::server_verifier::ServerVerifier;
 use tidegate::net::stream::{Socket, Stream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -23,35 +22,32 @@ use super::leg::{Findings, LegFailure, LegOutcome};
 use super::text::{first_few, printable};
 use super::url::Url;
 
-/// CA certificates from a file.
+/// CA certificates from a file, or servers' own certificates.
 #[derive(Debug, Clone)]
-pub(super) struct Authorities(Arc<RootCertStore>);
+pub(super) struct Authorities(Roots);
 
 impl Authorities {
-    /// Reads all CA certificates in a file: at least one.
+    /// Reads all certificates in a file: at least one.
     pub(super) fn read(path: &str) -> Result<Self, String> {
         let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
         let certificates: Vec<_> = read.map_err(|error| match error {
             pem::Error::Io(error) => format!("cannot read the file: {error}"),
             _ => "the file is not valid PEM".into(),
         })?;
-        let mut store = RootCertStore::empty();
-        for certificate in certificates {
-            store
-                .add(certificate)
-                .map_err(|_| "the file contains an invalid certificate")?;
-        }
-        if store.is_empty() {
+        if certificates.is_empty() {
             return Err("the file does not contain a PEM certificate".into());
         }
-        Ok(Self(Arc::new(store)))
+        let roots = Roots::Given(certificates);
+        ServerVerifier::new(&roots, &[], &provider())
+            .map_err(|_| "the file contains an invalid certificate")?;
+        Ok(Self(roots))
     }
 }
 
 /// Which server certificates are trusted.
 #[derive(Debug)]
 pub(super) struct ServerTrust {
-    verifier: Result<Arc<dyn ServerCertVerifier>, String>,
+    verifier: Result<Arc<ServerVerifier>, String>,
     insecure: bool,
 }
 
@@ -59,17 +55,10 @@ impl ServerTrust {
     /// Trusts the CA certificates in the file, or else the operating system's; with `insecure`, every
     /// certificate is accepted.
     pub(super) fn of(given: Option<&Authorities>, insecure: bool) -> Self {
-        let verifier = match given {
-            Some(Authorities(roots)) => {
-                WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider())
-                    .build()
-                    .map(|verifier| verifier as Arc<dyn ServerCertVerifier>)
-                    .map_err(|error| error.to_string())
-            }
-            None => Verifier::new(provider())
-                .map(|verifier| Arc::new(verifier) as Arc<dyn ServerCertVerifier>)
-                .map_err(|error| format!("the CA certificates of the operating system: {error}")),
-        };
+        let roots = given.map_or(&Roots::Platform, |Authorities(roots)| roots);
+        let verifier = ServerVerifier::new(roots, &[], &provider())
+            .map(Arc::new)
+            .map_err(|error| format!("the CA certificates of the operating system: {error}"));
         Self { verifier, insecure }
     }
 }
@@ -81,7 +70,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// Verifies a server certificate and keeps it for the report, even if it is not trusted.
 #[derive(Debug)]
 struct RecordingVerifier {
-    verifier: Result<Arc<dyn ServerCertVerifier>, String>,
+    verifier: Result<Arc<ServerVerifier>, String>,
     insecure: bool,
     provider: Arc<CryptoProvider>,
     seen: Mutex<Option<ShownCertificate>>,
@@ -209,7 +198,7 @@ fn agreed(stream: &TlsStream<Socket>) -> Findings {
 /// Adds the certificate's names, expiry and issuer, and why it is not trusted.
 fn of_certificate(findings: Findings, seen: Option<&ShownCertificate>) -> Findings {
     let Some(seen) = seen else { return findings };
-    let fault = seen.fault.as_ref().map(described);
+    let fault = seen.fault.as_ref().map(fault_in_words);
     let Ok((_, certificate)) = X509Certificate::from_der(&seen.certificate) else {
         return findings.line("the certificate is not valid");
     };
@@ -280,19 +269,10 @@ fn address(bytes: &[u8]) -> Option<String> {
 }
 
 /// Why a certificate is not trusted, in a few words.
-fn described(fault: &Error) -> String {
-    use CertificateError as Fault;
-    let Error::InvalidCertificate(fault) = fault else {
-        return fault.to_string();
-    };
+fn fault_in_words(fault: &Error) -> String {
     match fault {
-        Fault::UnknownIssuer => "it was not issued by a trusted CA".into(),
-        Fault::Expired | Fault::ExpiredContext { .. } => "it has expired".into(),
-        Fault::NotValidYet | Fault::NotValidYetContext { .. } => "it is not valid yet".into(),
-        Fault::NotValidForName | Fault::NotValidForNameContext { .. } => {
-            "it is valid for other names only".into()
-        }
-        other => other.to_string(),
+        Error::InvalidCertificate(fault) => certificate_in_words(fault),
+        other => in_words(other),
     }
 }
 
@@ -317,12 +297,9 @@ fn failure(error: &io::Error, seen: Option<&ShownCertificate>) -> LegFailure {
             }
         };
         let findings = of_certificate(Findings::default().line("failed"), seen);
-        return LegFailure::new(format!(
-            "the certificate is not trusted: {}",
-            described(fault)
-        ))
-        .hint(hint)
-        .findings(findings);
+        return LegFailure::new(in_words(fault))
+            .hint(hint)
+            .findings(findings);
     }
     match inner {
         Some(Error::InvalidMessage(_)) => {

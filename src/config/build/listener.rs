@@ -1,6 +1,7 @@
 //! `[listener.NAME]`.
 
 use std::num::NonZeroU32;
+use std::time::SystemTime;
 
 use super::{
     Builder, CertificatePlaces, ListenerPlaces, count, duration, header, is_empty_list, keepalive,
@@ -10,7 +11,7 @@ use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
 use crate::config::model::{
     Bind, ClientAuth, Family, ListenerConfig, ListenerLimits, ListenerTimeouts, ListenerTls, Rate,
-    TicketKeysFile, TlsVersion, Trust,
+    Revocations, TicketKeysFile, TlsPolicy, TlsVersion, Trust,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 
@@ -147,9 +148,35 @@ impl Builder<'_> {
         Some(ClientAuth {
             ca: ca.value,
             authorities,
+            revocations: self.revocations(section),
             required: section.text("mode").as_deref() == Some("required"),
             header: header(section, "header"),
         })
+    }
+
+    fn revocations(&mut self, section: &Section) -> Revocations {
+        let mut revocations = Revocations {
+            accept_expired: section.text("expired_crl").as_deref() == Some("warn"),
+            ..Revocations::default()
+        };
+        for file in self.files(section, "crl") {
+            let Some(lists) = self.read(&file, files::revocation_lists) else {
+                continue;
+            };
+            if files::has_expired_list(&lists, SystemTime::now()) {
+                let effect = match revocations.accept_expired {
+                    true => "it still counts",
+                    false => "the certificates that it covers are refused",
+                };
+                let shown = file.value.display();
+                let message = format!("a revocation list in `{shown}` has expired: {effect}");
+                self.diagnostics
+                    .push(Diagnostic::warning(Code::Expired, file.span, message));
+            }
+            revocations.lists.extend(lists);
+            revocations.files.push(file.value);
+        }
+        revocations
     }
 
     pub(super) fn bind(&mut self, at: &Located<ConfigValue>) -> Option<Bind> {
@@ -182,12 +209,26 @@ impl Builder<'_> {
         if let Some(at) = section.written("certificates").filter(is_empty_list) {
             self.error(Code::Value, at, "TLS requires at least one certificate");
         }
+        let policy = match section.text("policy").as_deref() {
+            Some("modern") => TlsPolicy::Modern,
+            _ => TlsPolicy::Intermediate,
+        };
+        if let (Some(at), TlsPolicy::Modern, Some("1.2")) = (
+            section.written("min_version"),
+            policy,
+            section.text("min_version").as_deref(),
+        ) {
+            let message = "`policy = \"modern\"` is TLS 1.3 only, which contradicts this";
+            self.error(Code::Conflict, at, message);
+        }
         let min_version = match section.text("min_version").as_deref() {
+            _ if policy == TlsPolicy::Modern => TlsVersion::Tls13,
             Some("1.3") => TlsVersion::Tls13,
             _ => TlsVersion::Tls12,
         };
         let tls = ListenerTls {
             certificates,
+            policy,
             min_version,
             ticket_keys: self.ticket_keys(section),
             handshakes_at_once: count(section, "handshakes_at_once").unwrap_or(usize::MAX),

@@ -12,9 +12,9 @@ use http::{HeaderName, HeaderValue};
 use super::{Builder, RoutePlaces, count, nets, positive, texts};
 use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::model::{
-    Access, ByteRate, Conditions, EndpointHost, HeaderChanges, MaxAge, PathMatch, Piece,
-    PingConfig, PlainHttp, RateAction, Rewrite, RouteConfig, Strictness, Template, TunnelLimits,
-    claims_origin, normal_path,
+    Access, ByteRate, CertificateRule, Conditions, EndpointHost, HeaderChanges, MaxAge,
+    NamePattern, PathMatch, Piece, PingConfig, PlainHttp, RateAction, Rewrite, RouteConfig,
+    Strictness, Template, TunnelLimits, claims_origin, normal_path,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::sources::Span;
@@ -51,7 +51,7 @@ impl Builder<'_> {
             hosts,
             conditions: self.conditions(section),
             leads_to: destination.leads_to,
-            access: access(section),
+            access: self.access(section),
             rewrite: self.rewrite(section, &path),
             path,
             request_headers: self.header_changes(section, "request_headers"),
@@ -80,7 +80,7 @@ impl Builder<'_> {
             leads_to: destination.place,
             upstreams: destination.upstreams,
             client_certificate: span("client_certificate")
-                .filter(|_| route.access.client_certificate),
+                .filter(|_| route.access.client_certificate.is_some()),
             listeners: spans(section, "listeners", |value| {
                 matches!(value, ConfigValue::Text(_))
             }),
@@ -96,6 +96,45 @@ impl Builder<'_> {
             }),
         });
         Some(route)
+    }
+
+    fn access(&mut self, section: &Section) -> Access {
+        Access {
+            allow: nets(section, "allow"),
+            deny: nets(section, "deny"),
+            origins: valid_values(section, "origins", |value| match value {
+                ConfigValue::OriginPattern(origin) => Some(origin),
+                _ => None,
+            }),
+            origins_required: section.bool("origins_required"),
+            client_certificate: self.certificate_rule(section),
+        }
+    }
+
+    /// Which client certificates a route admits: `required` for all that are valid, or a table.
+    fn certificate_rule(&mut self, section: &Section) -> Option<CertificateRule> {
+        let rule = match &section.written("client_certificate")?.value {
+            ConfigValue::Text(word) => {
+                return (word == "required").then(CertificateRule::default);
+            }
+            ConfigValue::Section(rule) => rule,
+            _ => return None,
+        };
+        let mut names = Vec::new();
+        for at in rule.list("san") {
+            let ConfigValue::Text(name) = &at.value else {
+                continue;
+            };
+            match NamePattern::parse(name) {
+                Ok(name) => names.push(name),
+                Err(error) => self.error(Code::Value, &at, &error),
+            }
+        }
+        let subjects = texts(&rule.list("subject"));
+        Some(CertificateRule {
+            names,
+            subjects: subjects.iter().map(|subject| (**subject).into()).collect(),
+        })
     }
 
     fn endpoint_host(&mut self, section: &Section) -> EndpointHost {
@@ -281,19 +320,6 @@ fn byte_rate(limits: &Section) -> Option<ByteRate> {
             _ => RateAction::Throttle,
         },
     })
-}
-
-fn access(section: &Section) -> Access {
-    Access {
-        allow: nets(section, "allow"),
-        deny: nets(section, "deny"),
-        origins: valid_values(section, "origins", |value| match value {
-            ConfigValue::OriginPattern(origin) => Some(origin),
-            _ => None,
-        }),
-        origins_required: section.bool("origins_required"),
-        client_certificate: section.text("client_certificate").as_deref() == Some("required"),
-    }
 }
 
 /// The valid values of a list.

@@ -16,8 +16,8 @@ use crate::config::diagnostic::{Code, Diagnostic, nearest_other};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
-    Address, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Retry, RetryOn, Roots,
-    SendProxy, UpstreamConfig, UpstreamTimeouts,
+    Address, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Fingerprint, Retry, RetryOn,
+    Roots, SendProxy, UpstreamConfig, UpstreamTimeouts,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
@@ -252,8 +252,35 @@ impl Builder<'_> {
         Some(EndpointTls {
             roots: roots?,
             server_name,
+            pinned: self.fingerprints(section),
             client,
         })
+    }
+}
+
+impl Builder<'_> {
+    /// The certificates of endpoints that are pinned.
+    fn fingerprints(&mut self, section: &Section) -> Vec<Fingerprint> {
+        let mut pinned = Vec::new();
+        for at in section.list("fingerprint") {
+            let ConfigValue::Text(text) = &at.value else {
+                continue;
+            };
+            match Fingerprint::parse(text) {
+                Some(fingerprint) => pinned.push(fingerprint),
+                None => self.error(
+                    Code::Value,
+                    &at,
+                    "a fingerprint has 64 hexadecimal digits (SHA-256), with or without colons",
+                ),
+            }
+        }
+        if let (Some(at), false) = (section.written("ca"), pinned.is_empty()) {
+            let message =
+                "`ca` and `fingerprint` exclude each other: a pinned certificate needs no CA";
+            self.error(Code::Conflict, at, message);
+        }
+        pinned
     }
 }
 

@@ -88,6 +88,8 @@ codes! {
         LooseMode = "loose-mode";
         /// A certificate has expired.
         Expired = "expired";
+        /// A chain of certificates that clients may not be able to verify.
+        CertificateChain = "certificate-chain";
         /// Certificates and hosts do not match.
         CertificateNames = "certificate-names";
         /// No listener has the port that a challenge of a certificate authority comes to.

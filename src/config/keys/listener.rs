@@ -111,6 +111,13 @@ const TLS: KeyTable = KeyTable {
             "The listener refuses TLS versions older than this.",
         )
         .shown(r#"min_version = "1.3""#),
+        key(
+            "policy",
+            ValueKind::OneOf(&["modern", "intermediate"]),
+            "\"intermediate\"",
+            "The versions and ciphers that the listener accepts, by the names of Mozilla's recommendations: `modern` is TLS 1.3 only; `intermediate` is also TLS 1.2 with forward secrecy and authenticated encryption.",
+        )
+        .shown(r#"policy = "modern""#),
         optional_table("client_auth", &CLIENT_AUTH),
         key(
             "ticket_keys_file",
@@ -195,6 +202,27 @@ const CLIENT_AUTH: KeyTable = KeyTable {
         .shown(
             r#"ca = "clients.pem"
 mode = "optional""#,
+        ),
+        key(
+            "crl",
+            ValueKind::List(&ValueKind::File),
+            "[]",
+            "These PEM files contain revocation lists. Every certificate of a client's chain must be covered by one of them, and listed in none.",
+        )
+        .shown(
+            r#"ca = "clients.pem"
+crl = ["revoked.pem"]"#,
+        ),
+        key(
+            "expired_crl",
+            ValueKind::OneOf(&["refuse", "warn"]),
+            "\"refuse\"",
+            "With `refuse`, certificates that are covered by an expired revocation list are refused until it is replaced; with `warn`, the list still counts.",
+        )
+        .shown(
+            r#"ca = "clients.pem"
+crl = ["revoked.pem"]
+expired_crl = "warn""#,
         ),
         key(
             "header",

@@ -179,11 +179,14 @@ origins_required = true"#,
         .shown(r#"deny = ["10.0.0.66"]"#),
         key(
             "client_certificate",
-            ValueKind::OneOf(&["off", "required"]),
+            ValueKind::AnyOf(&[
+                ValueKind::OneOf(&["off", "required"]),
+                ValueKind::Table(&CLIENT_CERTIFICATE),
+            ]),
             "\"off\"",
-            "With `required`, requests on connections without a client certificate are rejected with 403.",
+            "With `required` or a table, requests on connections without a client certificate are rejected with 403, and so are those whose certificate is not one that the table describes.",
         )
-        .shown(r#"client_certificate = "required""#),
+        .shown(r#"client_certificate = { san = ["spiffe://prod/*"] }"#),
         optional_table("rewrite", &REWRITE),
         key(
             "request_headers",
@@ -319,6 +322,26 @@ const BYTES_PER_SECOND: KeyTable = KeyTable {
             r#"rate = "256KiB"
 action = "close""#,
         ),
+    ],
+};
+
+const CLIENT_CERTIFICATE: KeyTable = KeyTable {
+    doc: "The client certificates that a route admits, of those that a CA of the listener has issued. A certificate must meet all of these conditions.",
+    keys: &[
+        key(
+            "san",
+            NAMES,
+            "[]",
+            "One of the certificate's subject alternative names (DNS names, URIs, e-mail addresses) must be one of these; `*` at the end of a name stands for any rest.",
+        )
+        .shown(r#"san = ["spiffe://prod/*", "ops@example.com"]"#),
+        key(
+            "subject",
+            NAMES,
+            "[]",
+            "The certificate's subject must be one of these, in the form that the log and `${client_certificate_subject}` have.",
+        )
+        .shown(r#"subject = ["CN=alice,O=Example"]"#),
     ],
 };
 

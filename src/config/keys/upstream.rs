@@ -11,7 +11,8 @@ use self::picking::{HASH, QUEUE, STICKY};
 use self::rebalance::REBALANCE;
 use super::keepalive::KEEPALIVE_OR_OFF;
 use super::{
-    COUNT, DURATION, DURATION_OR_OFF, KeyTable, ValueKind, WEIGHT, key, optional_table, table,
+    COUNT, DURATION, DURATION_OR_OFF, KeyTable, NAMES, ValueKind, WEIGHT, key, optional_table,
+    table,
 };
 
 pub(super) const UPSTREAM: KeyTable = KeyTable {
@@ -182,7 +183,7 @@ const TLS: KeyTable = KeyTable {
             "ca",
             ValueKind::File,
             "",
-            "An endpoint's certificate must be issued by one of the CA certificates in this PEM file; without this key, by one that the operating system trusts.",
+            "An endpoint's certificate must be issued by one of the CA certificates in this PEM file, or must itself be in it, as a self-signed one; without this key, by one that the operating system trusts.",
         )
         .shown(r#"ca = "internal.pem""#),
         key(
@@ -192,6 +193,13 @@ const TLS: KeyTable = KeyTable {
             "tidegate asks for this server name (SNI), and the endpoint's certificate must be valid for it; without this key, the host of the endpoint's address is used.",
         )
         .shown(r#"server_name = "chat.internal""#),
+        key(
+            "fingerprint",
+            NAMES,
+            "[]",
+            "Only certificates with one of these SHA-256 fingerprints are accepted, whatever their names, issuer and dates; `openssl x509 -noout -fingerprint -sha256 -in FILE` prints one. It excludes `ca`.",
+        )
+        .shown(r#"fingerprint = ["9f:86:d0:81:88:4c:7d:65:9a:2f:ea:a0:c5:5a:d0:15:a3:bf:4f:1b:2b:0b:82:2c:d1:5d:6c:15:b0:f0:0a:08"]"#),
         key(
             "client_cert",
             ValueKind::File,

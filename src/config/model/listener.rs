@@ -63,6 +63,8 @@ impl fmt::Display for Bind {
 pub struct ListenerTls {
     /// The certificates, at least one; the first is for clients whose SNI matches none.
     pub certificates: Vec<ListenerCertificate>,
+    /// Which ciphers and key exchanges are accepted.
+    pub policy: TlsPolicy,
     /// The oldest TLS version that is accepted.
     pub min_version: TlsVersion,
     /// The keys of session tickets; `None` for generated ones.
@@ -143,6 +145,16 @@ pub struct CertificateConfig {
     pub not_before: SystemTime,
     /// The time at which the end-entity certificate expires.
     pub not_after: SystemTime,
+}
+
+/// A choice of TLS versions and ciphers, by the names of Mozilla's recommendations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsPolicy {
+    /// TLS 1.3 only.
+    Modern,
+    /// TLS 1.2 with forward secrecy and authenticated encryption as well.
+    #[default]
+    Intermediate,
 }
 
 /// A TLS protocol version.

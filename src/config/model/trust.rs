@@ -2,13 +2,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use http::HeaderName;
 use ipnet::IpNet;
-use rustls::pki_types::CertificateDer;
 
-use super::OriginPattern;
+use super::{CertificateRule, OriginPattern};
 
 /// An address, a network of addresses, or all peers on a unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,19 +86,6 @@ pub enum Family {
     Forwarded,
 }
 
-/// Client certificates.
-#[derive(Debug, Clone)]
-pub struct ClientAuth {
-    /// The file of the CA certificates.
-    pub ca: PathBuf,
-    /// The CA certificates that client certificates must be issued by; at least one.
-    pub authorities: Vec<CertificateDer<'static>>,
-    /// Whether connections without a client certificate are refused.
-    pub required: bool,
-    /// The header that describes the certificate to endpoints.
-    pub header: Option<HeaderName>,
-}
-
 /// Which clients may use a route.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
@@ -113,8 +97,8 @@ pub struct Access {
     pub origins: Vec<OriginPattern>,
     /// Whether a handshake must have an `Origin` header.
     pub origins_required: bool,
-    /// Whether a client certificate is required.
-    pub client_certificate: bool,
+    /// Which client certificates are admitted; `None` if none is required.
+    pub client_certificate: Option<CertificateRule>,
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
+use super::Fingerprint;
+
 /// A named group of endpoints with a balancing policy.
 #[derive(Debug, Clone)]
 pub struct UpstreamConfig {
@@ -207,6 +209,8 @@ pub struct EndpointTls {
     pub roots: Roots,
     /// The name that is verified and sent as SNI; `None` for the host of the endpoint's address.
     pub server_name: Option<ServerName<'static>>,
+    /// The only certificates that are trusted, whatever they say; empty for those that `roots` trust.
+    pub pinned: Vec<Fingerprint>,
     /// The client certificate that tidegate presents on request.
     pub client: Option<Arc<CertifiedKey>>,
 }
@@ -218,6 +222,7 @@ impl PartialEq for EndpointTls {
             tls.client.as_ref().map(|certified| &*certified.cert)
         }
         self.roots == other.roots
+            && self.pinned == other.pinned
             && self.server_name == other.server_name
             && chain(self) == chain(other)
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, date_time_ymd,
 };
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
@@ -96,15 +97,40 @@ impl Authority {
 
     /// A client that trusts this authority and presents a certificate for `subject`, signed by `issuer`.
     pub(crate) fn client_showing(&self, issuer: &Self, subject: &str) -> Arc<ClientConfig> {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, subject);
+        self.client_with(issuer, subject_of(subject))
+    }
+
+    /// A client that trusts this authority and presents a certificate like this, signed by `issuer`.
+    pub(crate) fn client_with(
+        &self,
+        issuer: &Self,
+        params: CertificateParams,
+    ) -> Arc<ClientConfig> {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &issuer.issuer).unwrap();
         let chain = vec![certificate.der().clone()];
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let believer = self.believer(rustls::ALL_VERSIONS);
         Arc::new(believer.with_client_auth_cert(chain, key).unwrap())
+    }
+
+    /// A list of these revoked serial numbers, in PEM, that is to be replaced at the beginning of a year.
+    pub(crate) fn revocation_list(&self, serials: &[u64], next_year: i32) -> String {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(next_year, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// A server with a certificate for these hosts. If `mutual`, it requires a client certificate that
@@ -130,6 +156,14 @@ impl Authority {
         };
         Arc::new(builder.with_single_cert(chain, key).unwrap())
     }
+}
+
+/// A certificate for this subject.
+pub(crate) fn subject_of(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
 }
 
 /// Writes a file as renewal tools do: at once, by a rename, and a key readable by its owner only.

@@ -3,7 +3,7 @@
 use http::header::ORIGIN;
 
 use super::{ExplainResponse, Visit};
-use crate::config::model::{Access, Nets};
+use crate::config::model::{Access, CertificateRule, Nets};
 use crate::protocol::access::{self, AccessSubject};
 use crate::protocol::rejection::Rejection;
 
@@ -28,10 +28,17 @@ impl Visit<'_> {
             let depends = "the header `Origin`, which browsers send; set it".to_owned();
             explained.depends_on.push(depends);
         }
+        if self.question.certificate
+            && let Some(rule) = wanted.client_certificate.take()
+            && rule != CertificateRule::default()
+        {
+            let depends = "the names of the client's certificate".to_owned();
+            explained.depends_on.push(depends);
+        }
         let subject = AccessSubject {
             address: self.question.client,
             is_known: true,
-            has_certificate: self.question.certificate,
+            certificate: None,
             is_handshake,
         };
         access::check(&wanted, subject, &self.parts.headers)
