@@ -27,8 +27,8 @@ export async function endAll(failed) {
 }
 
 /** Asks again and again until the answer is true, or it has taken too long. */
-export async function until(what, ask) {
-  const end = Date.now() + deadline
+export async function until(what, ask, limit = deadline) {
+  const end = Date.now() + limit
   for (;;) {
     const answer = await ask()
     if (answer) return answer

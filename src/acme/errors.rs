@@ -105,7 +105,8 @@ impl AcmeError {
                 detail: text,
                 retry_after: notes.retry_after(),
             },
-            "serverInternal" => Self::Unreachable(text),
+            // Nonces are tried anew before; a moment later the authority has another one.
+            "serverInternal" | "badNonce" => Self::Unreachable(text),
             "accountDoesNotExist" => Self::UnknownAccount(text),
             _ => Self::Rejected(text),
         }
@@ -199,6 +200,11 @@ mod tests {
                 r#"{"type": "urn:ietf:params:acme:error:serverInternal"}"#,
                 OrderResult::Unreachable,
                 "the authority cannot be reached: serverInternal",
+            ),
+            (
+                r#"{"type": "urn:ietf:params:acme:error:badNonce", "detail": "used"}"#,
+                OrderResult::Unreachable,
+                "the authority cannot be reached: used (badNonce)",
             ),
             (
                 r#"{"type": "urn:ietf:params:acme:error:rejectedIdentifier", "detail": "no\n\u001b[31mway"}"#,

@@ -27,7 +27,7 @@ pub use self::acme::{
 };
 pub use self::admin::Admin;
 pub use self::client_certificate::{CertificateRule, ClientAuth, NamePattern, Revocations};
-pub use self::fingerprint::Fingerprint;
+pub use self::fingerprint::CertificateFingerprint;
 pub use self::headers::{
     HeaderChanges, Piece, Redirect, Rewrite, Template, Variable, claims_origin, same_variable,
 };

@@ -16,7 +16,7 @@ use rustls_platform_verifier::Verifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate_fault::{UnusualCertificate, explained};
-use crate::config::model::{Fingerprint, Roots};
+use crate::config::model::{CertificateFingerprint, Roots};
 
 /// Verifies the certificates of servers.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct ServerVerifier {
     /// Certificates that are trusted as they are, if name and dates are right.
     listed: Vec<CertificateDer<'static>>,
     /// Certificates that are trusted whatever they say.
-    pinned: Vec<Fingerprint>,
+    pinned: Vec<CertificateFingerprint>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -37,7 +37,7 @@ impl ServerVerifier {
     /// A CA certificate cannot be used; those of the operating system cannot be read.
     pub fn new(
         roots: &Roots,
-        pinned: &[Fingerprint],
+        pinned: &[CertificateFingerprint],
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Error> {
         let (chains, listed): (Option<Arc<dyn ServerCertVerifier>>, _) = match roots {
@@ -68,7 +68,7 @@ impl ServerVerifier {
     fn of(
         chains: Option<Arc<dyn ServerCertVerifier>>,
         listed: Vec<CertificateDer<'static>>,
-        pinned: &[Fingerprint],
+        pinned: &[CertificateFingerprint],
         provider: &Arc<CryptoProvider>,
     ) -> Self {
         Self {
@@ -90,7 +90,10 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let Some(chains) = &self.chains else {
-            return match self.pinned.contains(&Fingerprint::of(end_entity)) {
+            return match self
+                .pinned
+                .contains(&CertificateFingerprint::of(end_entity))
+            {
                 true => Ok(ServerCertVerified::assertion()),
                 false if self.pinned.is_empty() => Err(CertificateError::UnknownIssuer.into()),
                 false => Err(UnusualCertificate::OtherFingerprint.into()),

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
-use crate::config::model::{CertificateRule, Fingerprint};
+use crate::config::model::{CertificateFingerprint, CertificateRule};
 
 /// The parameters of a TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl ClientCertificate {
         let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
         Some(Self {
             subject: subject(parsed.subject()).into(),
-            fingerprint: Fingerprint::of(der).to_string().into(),
+            fingerprint: CertificateFingerprint::of(der).to_string().into(),
             names: names(&parsed),
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
         })

@@ -202,7 +202,7 @@ async fn a_route_admits_certificates_by_their_names() {
     let with_name = |name: &str| {
         let mut params = subject_of("chat");
         params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
-        setup.authority.client_with(&setup.clients, params)
+        setup.authority.client_with(&setup.clients, &params)
     };
     let prod = with_name("spiffe://prod/chat");
     let test = with_name("spiffe://test/chat");
@@ -242,7 +242,7 @@ async fn revoked_certificates_are_refused_from_the_next_reload_on() {
     let echo = Echo::start("echo").await;
     let client = |serial| {
         let params = numbered("alice", serial);
-        setup.authority.client_with(&setup.clients, params)
+        setup.authority.client_with(&setup.clients, &params)
     };
     let (old, new) = (client(7), client(8));
     let list = setup.folder.path().join("revoked.pem");

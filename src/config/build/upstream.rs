@@ -16,8 +16,8 @@ use crate::config::diagnostic::{Code, Diagnostic, nearest_other};
 use crate::config::endpoints_file;
 use crate::config::files;
 use crate::config::model::{
-    Address, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Fingerprint, Retry, RetryOn,
-    Roots, SendProxy, UpstreamConfig, UpstreamTimeouts,
+    Address, CertificateFingerprint, ConnectConfig, Discovery, EndpointConfig, EndpointTls, Retry,
+    RetryOn, Roots, SendProxy, UpstreamConfig, UpstreamTimeouts,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
 use crate::config::value;
@@ -260,13 +260,13 @@ impl Builder<'_> {
 
 impl Builder<'_> {
     /// The certificates of endpoints that are pinned.
-    fn fingerprints(&mut self, section: &Section) -> Vec<Fingerprint> {
+    fn fingerprints(&mut self, section: &Section) -> Vec<CertificateFingerprint> {
         let mut pinned = Vec::new();
         for at in section.list("fingerprint") {
             let ConfigValue::Text(text) = &at.value else {
                 continue;
             };
-            match Fingerprint::parse(text) {
+            match CertificateFingerprint::parse(text) {
                 Some(fingerprint) => pinned.push(fingerprint),
                 None => self.error(
                     Code::Value,

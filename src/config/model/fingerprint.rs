@@ -6,9 +6,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 /// The SHA-256 of a certificate in DER.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 32]);
+pub struct CertificateFingerprint([u8; 32]);
 
-impl Fingerprint {
+impl CertificateFingerprint {
     /// The fingerprint of this certificate.
     pub fn of(der: &[u8]) -> Self {
         let mut bytes = [0; 32];
@@ -33,13 +33,13 @@ impl Fingerprint {
     }
 }
 
-impl fmt::Display for Fingerprint {
+impl fmt::Display for CertificateFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Debug for Fingerprint {
+impl fmt::Debug for CertificateFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -51,12 +51,16 @@ mod tests {
 
     #[test]
     fn fingerprints_are_read_as_tools_print_them() {
-        let fingerprint = Fingerprint::of(b"certificate");
+        let fingerprint = CertificateFingerprint::of(b"certificate");
         let plain = fingerprint.to_string();
         let pairs: Vec<&str> = (0..32).map(|at| &plain[2 * at..2 * at + 2]).collect();
         let colons = pairs.join(":").to_uppercase();
         for text in [plain.clone(), format!("sha256:{plain}"), colons] {
-            assert_eq!(Fingerprint::parse(&text), Some(fingerprint), "{text}");
+            assert_eq!(
+                CertificateFingerprint::parse(&text),
+                Some(fingerprint),
+                "{text}"
+            );
         }
         for bad in [
             "",
@@ -65,9 +69,9 @@ mod tests {
             &format!("{plain}00"),
             &plain.replace('a', "g"),
         ] {
-            let differs = Fingerprint::parse(bad) != Some(fingerprint) || bad == plain;
+            let differs = CertificateFingerprint::parse(bad) != Some(fingerprint) || bad == plain;
             assert!(differs, "{bad}");
         }
-        assert_eq!(Fingerprint::parse("zz"), None);
+        assert_eq!(CertificateFingerprint::parse("zz"), None);
     }
 }

@@ -25,7 +25,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
-use super::Fingerprint;
+use super::CertificateFingerprint;
 
 /// A named group of endpoints with a balancing policy.
 #[derive(Debug, Clone)]
@@ -210,7 +210,7 @@ pub struct EndpointTls {
     /// The name that is verified and sent as SNI; `None` for the host of the endpoint's address.
     pub server_name: Option<ServerName<'static>>,
     /// The only certificates that are trusted, whatever they say; empty for those that `roots` trust.
-    pub pinned: Vec<Fingerprint>,
+    pub pinned: Vec<CertificateFingerprint>,
     /// The client certificate that tidegate presents on request.
     pub client: Option<Arc<CertifiedKey>>,
 }

@@ -97,14 +97,14 @@ impl Authority {
 
     /// A client that trusts this authority and presents a certificate for `subject`, signed by `issuer`.
     pub(crate) fn client_showing(&self, issuer: &Self, subject: &str) -> Arc<ClientConfig> {
-        self.client_with(issuer, subject_of(subject))
+        self.client_with(issuer, &subject_of(subject))
     }
 
     /// A client that trusts this authority and presents a certificate like this, signed by `issuer`.
     pub(crate) fn client_with(
         &self,
         issuer: &Self,
-        params: CertificateParams,
+        params: &CertificateParams,
     ) -> Arc<ClientConfig> {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &issuer.issuer).unwrap();
