@@ -254,7 +254,7 @@ async function recordsService() {
   return records
 }
 
-async function renewals(check, state) {
+async function renewals(check) {
   const settings = { tls: ports.tls, acme: 'challenges = ["tls-alpn-01"]\nprofile = "shortlived"', certificates: one(['r.example.com']), state: 'renew' }
   let of = node('renew', settings)
   await of.listening()
@@ -313,10 +313,13 @@ async function renewals(check, state) {
       await of.end()
     })
   }
+}
+
+async function outage(check, state) {
   await check('an authority that is down for a while delays the first certificate, and is reported', async () => {
     state.pebble.child.kill('SIGKILL')
     await state.pebble.ended
-    of = node('down', { tls: ports.tls, acme: 'challenges = ["tls-alpn-01"]', certificates: one(['down.example.com']), state: 'down' })
+    const of = node('down', { tls: ports.tls, acme: 'challenges = ["tls-alpn-01"]', certificates: one(['down.example.com']), state: 'down' })
     await of.listening()
     await until('the report', () => of.program.said.includes('certificate not issued'))
     equal(await served(of.tls, 'down.example.com'), undefined, 'a certificate')
@@ -387,7 +390,8 @@ await main(async (check) => {
   await smoke(check)
   if (extent !== 'smoke') {
     await challenges(check)
-    await renewals(check, state)
+    await renewals(check)
+    await outage(check, state)
     await nodes(check)
   }
   rmSync(folder, { recursive: true, force: true })

@@ -13,7 +13,7 @@ use crate::harness::certificates::Authority;
 use crate::harness::operator::{ADMIN, Operator, write_token};
 use crate::harness::proxy::{Proxy, simple};
 use crate::harness::scrape::{Scrape, get};
-use crate::harness::within;
+use crate::harness::{not_run, within};
 
 /// Neither needs an endpoint.
 fn nobody() -> SocketAddr {
@@ -57,8 +57,22 @@ async fn start(folder: TempDir, certificates: &[&str]) -> Proxy {
     Proxy::start_in(folder, &(simple(&[nobody()]) + &tls)).await
 }
 
+/// Whether there is an OpenSSL; the tests need nothing but Rust and a C compiler, and `.ci/run` has one.
+fn is_openssl_missing(test: &str) -> bool {
+    let found = std::process::Command::new("openssl")
+        .arg("version")
+        .output();
+    if let Err(error) = &found {
+        not_run(test, &format!("openssl: {error}"));
+    }
+    found.is_err()
+}
+
 #[tokio::test]
 async fn the_certificate_is_one_that_the_client_can_verify() {
+    if is_openssl_missing("the_certificate_is_one_that_the_client_can_verify") {
+        return;
+    }
     for certificates in [["rsa", "chat", "org"], ["chat", "rsa", "org"]] {
         let proxy = start(folder(), &certificates).await;
         let both = match certificates[0] {
@@ -107,6 +121,11 @@ fn unissued(folder: &Path, settings: &str) -> String {
 
 #[tokio::test]
 async fn without_a_certificate_handshakes_are_refused_and_the_process_is_not_ready() {
+    if is_openssl_missing(
+        "without_a_certificate_handshakes_are_refused_and_the_process_is_not_ready",
+    ) {
+        return;
+    }
     let folder = TempDir::new().unwrap();
     write_token(folder.path());
     let config = unissued(folder.path(), "");

@@ -34,6 +34,7 @@ mod health;
 mod hostile;
 mod http;
 mod includes;
+mod issued;
 mod limits;
 mod listeners;
 mod liveness;

@@ -71,16 +71,8 @@ async fn by_http(validation: &Validation) -> Result<(), String> {
 async fn by_tls(validation: &Validation) -> Result<(), String> {
     let connected = TcpStream::connect(("127.0.0.1", validation.tls_port)).await;
     let socket = connected.map_err(|error| format!("port 443: {error}"))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"acme-tls/1".to_vec()];
     let name = ServerName::try_from(validation.name.clone()).unwrap();
-    let connecting = TlsConnector::from(Arc::new(config))
+    let connecting = TlsConnector::from(accepting_any(b"acme-tls/1"))
         .connect(name, socket)
         .await;
     let stream = connecting.map_err(|error| format!("TLS handshake: {error}"))?;
@@ -119,6 +111,19 @@ fn by_record(validation: &Validation) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("no record for {}", validation.name)),
     }
+}
+
+/// A client that accepts any certificate, and offers this protocol in ALPN.
+pub(crate) fn accepting_any(protocol: &[u8]) -> Arc<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Arc::new(config)
 }
 
 /// The certificate is self-signed: what matters is in it.
