@@ -105,7 +105,7 @@ impl AcmeError {
                 detail: text,
                 retry_after: notes.retry_after(),
             },
-            // Nonces are tried anew before; a moment later the authority has another one.
+            // Several were tried already; a moment later the authority accepts another one.
             "serverInternal" | "badNonce" => Self::Unreachable(text),
             "accountDoesNotExist" => Self::UnknownAccount(text),
             _ => Self::Rejected(text),
