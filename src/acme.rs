@@ -108,7 +108,8 @@ impl AcmeKeepers {
             let (cell, is_new) = self.cell(certificate);
             if is_new {
                 loading.push(async move {
-                    cell.load(&authority.store, None).await;
+                    cell.load_or_report(&authority.store).await;
+                    cell.serve_earlier(&authority.store).await;
                     cell.stand_in();
                 });
             }
@@ -272,7 +273,8 @@ impl AcmeKeepers {
         let parts = self.parts.clone();
         self.control.spawn(async move {
             if is_new {
-                cell.load(&authority.store, None).await;
+                cell.load_or_report(&authority.store).await;
+                cell.serve_earlier(&authority.store).await;
             }
             CertificateKeeper::new(authority, cell, parts)
                 .run(stopped)
@@ -301,7 +303,8 @@ async fn try_order(
     config.directory = directory.into();
     let store = FolderStore::new(&config.state, &config.name);
     let authority = Authority::new(&Arc::new(config), store, shared);
-    let item = format!("trial+{}", cell.item);
+    // Of two trials at once, one must not close what the other has opened.
+    let item = format!("trial{:04x}+{}", fastrand::u16(..), cell.item);
     let plan = OrderPlan {
         authority: &authority,
         names: &cell.certificate.names,

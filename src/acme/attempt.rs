@@ -19,6 +19,9 @@ pub(super) struct AttemptRecord {
     ended: u64,
     /// How long no other one is begun, in seconds.
     pause: u64,
+    /// The directory of the authority; empty if it was not noted.
+    #[serde(default)]
+    directory: String,
 }
 
 impl AttemptRecord {
@@ -26,6 +29,7 @@ impl AttemptRecord {
         failures: u32,
         error: Option<String>,
         pause: Duration,
+        directory: &str,
         now: SystemTime,
     ) -> Self {
         let ended = now
@@ -36,7 +40,13 @@ impl AttemptRecord {
             error,
             ended: ended.as_secs(),
             pause: pause.as_secs(),
+            directory: directory.to_owned(),
         }
+    }
+
+    /// Whether it says anything about orders from this directory: another one has limits of its own.
+    pub(super) fn is_about(&self, directory: &str) -> bool {
+        self.directory == directory
     }
 
     /// When it has ended.
@@ -65,10 +75,12 @@ mod tests {
     fn a_pause_is_kept_across_restarts_and_bounded() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let minutes = |count: u64| Duration::from_secs(count * 60);
-        let record = AttemptRecord::new(3, Some("no".to_owned()), minutes(18), now);
+        let record =
+            AttemptRecord::new(3, Some("no".to_owned()), minutes(18), "https://ca/dir", now);
         let json = serde_json::to_vec(&record).unwrap();
         let read: AttemptRecord = serde_json::from_slice(&json).unwrap();
         assert_eq!(read, record);
+        assert!(read.is_about("https://ca/dir") && !read.is_about("https://staging/dir"));
         for (passed, left) in [
             (minutes(0), 18),
             (minutes(8), 10),

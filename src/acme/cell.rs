@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
+use zeroize::Zeroizing;
 
 use super::chain::{IssuedCertificate, IssuedFacts, stand_in};
 use super::status::{CertificateStatus, OrderFailureStatus};
-use super::store::{CertificateStore, ItemKind, item_name};
+use super::store::{CertificateStore, ItemKind, StoreError, item_name};
 use crate::config::model::{ManagedCertificate, UntilIssued};
-use crate::net::managed_certificates::CertificateSlot;
+use crate::net::managed_certificates::{CertificateSlot, ServedCertificate};
 
 /// One managed certificate.
 #[derive(Debug)]
@@ -54,16 +55,26 @@ impl CertificateCell {
         }
     }
 
+    /// Serves what is stored, and reports it if that cannot be read.
+    pub(super) async fn load_or_report(&self, store: &impl CertificateStore) {
+        if let Err(error) = self.load(store, None).await {
+            tracing::warn!(certificate = &*self.id, %error, "stored certificate not read");
+        }
+    }
+
     /// Serves what is stored, if it has changed. `revision` is that of the item, if the caller knows it.
-    pub(super) async fn load(&self, store: &impl CertificateStore, revision: Option<u128>) {
-        let form = match store.read(ItemKind::Certificate, &self.item).await {
-            Ok(Some(form)) => zeroize::Zeroizing::new(form),
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(certificate = &*self.id, %error, "stored certificate not read");
-                return;
-            }
+    ///
+    /// # Errors
+    /// [`StoreError`]: it cannot be read.
+    pub(super) async fn load(
+        &self,
+        store: &impl CertificateStore,
+        revision: Option<u128>,
+    ) -> Result<(), StoreError> {
+        let Some(form) = store.read(ItemKind::Certificate, &self.item).await? else {
+            return Ok(());
         };
+        let form = Zeroizing::new(form);
         match IssuedCertificate::parse(&form) {
             Ok(issued) => self.serve(issued),
             Err(error) => {
@@ -77,6 +88,42 @@ impl CertificateCell {
         // What cannot be used is not read again until it has changed.
         if revision.is_some() {
             self.state().revision = revision;
+        }
+        Ok(())
+    }
+
+    /// Serves what was issued for some of the names earlier, if nothing else is there: after a change of the list
+    /// of names, clients of those that stay must not be refused until the new certificate is issued.
+    pub(super) async fn serve_earlier(&self, store: &impl CertificateStore) {
+        if self.slot.served().is_some_and(|it| !it.is_self_signed) {
+            return;
+        }
+        let Ok(listed) = store.list(ItemKind::Certificate).await else {
+            // What is read first reports it.
+            return;
+        };
+        let mut newest: Option<ServedCertificate> = None;
+        for item in listed {
+            let read = store.read(ItemKind::Certificate, &item.name).await;
+            let form = read.ok().flatten().map(Zeroizing::new);
+            let issued = form.and_then(|form| IssuedCertificate::parse(&form).ok());
+            let Some(issued) = issued.filter(|it| it.has_any(&self.certificate.names)) else {
+                continue;
+            };
+            let end = newest
+                .as_ref()
+                .map_or_else(SystemTime::now, |it| it.not_after);
+            if issued.served.not_after > end {
+                newest = Some(issued.served);
+            }
+        }
+        if let Some(newest) = newest {
+            tracing::info!(
+                certificate = &*self.id,
+                "an earlier certificate for some of the names is served until this one is issued"
+            );
+            self.slot.set(newest);
+            self.changed();
         }
     }
 

@@ -98,6 +98,12 @@ impl IssuedCertificate {
         })
     }
 
+    /// Whether the certificate is valid for at least one of these names.
+    pub(super) fn has_any(&self, names: &[HostPattern]) -> bool {
+        let mut names = names.iter();
+        names.any(|name| self.names.contains(&name.to_string()))
+    }
+
     /// The first of these names that the certificate is not valid for.
     pub(super) fn missing<'a>(&self, wanted: &'a [HostPattern]) -> Option<&'a HostPattern> {
         wanted

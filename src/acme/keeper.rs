@@ -160,12 +160,18 @@ impl<S: CertificateStore> CertificateKeeper<S> {
             }
         };
         let record = serde_json::from_slice::<AttemptRecord>(&json).ok();
+        let directory = &*self.authority.config.directory;
+        let record = record.filter(|record| record.is_about(directory));
         // A record counts once: its pause has passed by our clock, whatever the wall clock says.
         let Some(record) = record.filter(|record| self.known.as_ref() != Some(record)) else {
             return;
         };
         self.failures = record.failures;
-        self.paused_until = Instant::now() + record.left(SystemTime::now());
+        let left = record.left(SystemTime::now());
+        // After a success there is a certificate; if it is lost, there is nothing to wait for.
+        let is_lost = record.failures == 0 && self.cell.facts().is_none();
+        let left = if is_lost { Duration::ZERO } else { left };
+        self.paused_until = Instant::now() + left;
         self.cell.note_failure(failure_of(&record));
         self.known = Some(record);
     }
@@ -223,7 +229,7 @@ impl<S: CertificateStore> CertificateKeeper<S> {
             }
         };
         // Another node may have ordered since.
-        self.cell.load(&authority.store, None).await;
+        self.cell.load_or_report(&authority.store).await;
         self.recall().await;
         if self.due_in().is_zero() {
             self.cell.begin_order();
@@ -344,7 +350,13 @@ impl<S: CertificateStore> CertificateKeeper<S> {
     /// Orders nothing for this time, nor do others.
     async fn pause_for(&mut self, rest: Duration, error: Option<String>) {
         self.paused_until = Instant::now() + rest;
-        let record = AttemptRecord::new(self.failures, error, rest, SystemTime::now());
+        let record = AttemptRecord::new(
+            self.failures,
+            error,
+            rest,
+            &self.authority.config.directory,
+            SystemTime::now(),
+        );
         // It has strings and numbers, which can always be written.
         let json = serde_json::to_vec(&record).unwrap_or_default();
         self.known = Some(record);

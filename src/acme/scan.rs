@@ -133,7 +133,7 @@ async fn scan_certificates<S: CertificateStore>(
         if let Some(revision) = revisions.get(&*cell.item)
             && cell.is_news(*revision)
         {
-            cell.load(&authority.store, Some(*revision)).await;
+            cell.load(&authority.store, Some(*revision)).await?;
         }
     }
     Ok(())

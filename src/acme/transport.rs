@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, Error as ProtocolError, HttpClient, Problem};
 
@@ -81,7 +81,8 @@ impl HttpClient for OrderTransport {
                 Err(never) => match never {},
             };
             let response = client.send(Request::from_parts(parts, body)).await;
-            let response = response.map_err(|error| ProtocolError::Other(Box::new(error)))?;
+            let mut response = response.map_err(|error| ProtocolError::Other(Box::new(error)))?;
+            bound_retry_after(response.headers_mut());
             if response.status().is_client_error() || response.status().is_server_error() {
                 notes.note_retry_after(retry_after(response.headers(), SystemTime::now()));
                 checked(&response).map_err(|error| ProtocolError::Other(Box::new(error)))?;
@@ -110,6 +111,15 @@ fn checked(response: &Response<Bytes>) -> Result<(), UnusableResponse> {
             detail: String::new(),
         }),
         None => Err(UnusableResponse::Unexpected(status.as_u16())),
+    }
+}
+
+/// The library adds `Retry-After` to the time, whatever it is: more than a day means a day.
+fn bound_retry_after(headers: &mut HeaderMap) {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let is_long = |wait: Duration| wait > DAY;
+    if retry_after(headers, SystemTime::now()).is_some_and(is_long) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(DAY.as_secs()));
     }
 }
 
@@ -175,5 +185,11 @@ mod tests {
             assert_eq!(found, expected.map(Duration::from_secs), "{written}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+        for (written, bounded) in [("7", "7"), ("18446744073709551615", "86400")] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, written.parse().unwrap());
+            bound_retry_after(&mut headers);
+            assert_eq!(headers[RETRY_AFTER], bounded);
+        }
     }
 }

@@ -8,6 +8,7 @@ mod pair;
 
 pub(super) use self::pair::{PairError, certificate, private_key};
 
+use std::cmp::Reverse;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -141,6 +142,12 @@ pub(super) fn revocation_lists(
             path.display()
         )),
     }
+}
+
+/// What sorts the newest list first (RFC 5280 section 5.1.2.4).
+pub(super) fn newest_list_first(list: &CertificateRevocationListDer<'static>) -> Reverse<i64> {
+    let parsed = CertificateRevocationList::from_der(list).ok();
+    Reverse(parsed.map_or(i64::MIN, |(_, parsed)| parsed.last_update().timestamp()))
 }
 
 /// Whether one of these lists should have been replaced by now (RFC 5280 section 5.1.2.5).

@@ -181,8 +181,8 @@ impl Sources {
 
     /// The included files that match a pattern, in order.
     pub(super) fn matching(&self, pattern: &FilePattern) -> Vec<PathBuf> {
-        let included = self.included.iter().map(SourceText::path);
-        let matching = included.filter(|path| pattern.matches_path(path));
+        let known = self.all().map(SourceText::path);
+        let matching = known.filter(|path| pattern.matches_path(path));
         matching.map(Path::to_owned).collect()
     }
 

@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use super::http;
 use crate::net::admission::ConnectionPermit;
 use crate::net::bind::AcceptedSocket;
+use crate::net::certificate_fault::in_words_of_io;
 use crate::net::first_byte::first_byte;
 use crate::net::listener::{Listener, ListenerSettings};
 use crate::net::listener_limits::{LimitReached, ListenerPermit};
@@ -129,8 +130,8 @@ enum PrepareError {
     Empty,
     #[error("the TLS handshake timed out")]
     TlsTimeout,
-    #[error("{0}")]
-    Tls(#[source] io::Error),
+    #[error("{}", in_words_of_io(.0))]
+    Tls(io::Error),
     #[error(transparent)]
     Certificate(#[from] UnreadableCertificate),
     #[error("the TLS handshake waited too long for others to finish (`handshakes_at_once`)")]

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -13,6 +13,9 @@ use super::listener_limits::ListenerPermit;
 use crate::config::descriptor_budget;
 use crate::quota::QuotaPermit;
 use crate::quota::failure_reports::RecurringTrouble;
+
+/// How long a connection that waits for room waits before it asks again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The number of connections in the process, and its limit.
 #[derive(Debug, Default)]
@@ -121,7 +124,8 @@ impl WorkerLoad {
                     "connection limit reached (file descriptors); new connections wait in the backlog"
                 );
             }
-            freed.await;
+            // Asked again from time to time: the last line in the log must not be that there is room.
+            let _ = tokio::time::timeout(ASK_AGAIN, freed).await;
         }
     }
 }

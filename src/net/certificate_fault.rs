@@ -120,6 +120,10 @@ pub fn in_words(error: &Error) -> String {
         }
         Error::AlertReceived(alert) => alert_in_words(*alert),
         Error::InvalidMessage(_) => "the peer does not speak TLS".to_owned(),
+        Error::PeerIncompatible(_) => {
+            "the peer has no TLS version, cipher, group or signature algorithm in common with us"
+                .to_owned()
+        }
         Error::NoCertificatesPresented => "the peer presented no certificate".to_owned(),
         other => other.to_string(),
     }
@@ -153,9 +157,9 @@ fn alert_in_words(alert: AlertDescription) -> String {
         Alert::CertificateExpired => "the peer says that our certificate has expired",
         Alert::CertificateRevoked => "the peer says that our certificate has been revoked",
         Alert::HandshakeFailure | Alert::InsufficientSecurity => {
-            "the peer shares no cipher, group or signature algorithm with us"
+            "the peer has no cipher, group or signature algorithm in common with us"
         }
-        Alert::ProtocolVersion => "the peer shares no TLS version with us",
+        Alert::ProtocolVersion => "the peer has no TLS version in common with us",
         Alert::UnrecognisedName => "the peer does not know the server name",
         Alert::NoApplicationProtocol => "the peer does not speak HTTP/1.1 (ALPN)",
         Alert::AccessDenied => "the peer denies access",
@@ -200,7 +204,7 @@ mod tests {
             ),
             (
                 Error::AlertReceived(AlertDescription::HandshakeFailure),
-                "shares no cipher",
+                "no cipher, group or",
             ),
         ];
         for (error, expected) in errors {

@@ -35,12 +35,25 @@ enum Presentable {
 }
 
 impl Presentable {
-    fn get(&self) -> Option<Arc<CertifiedKey>> {
+    /// The certificate, and whether it only stands in for one that was not issued yet.
+    fn get(&self) -> Option<(Arc<CertifiedKey>, bool)> {
         match self {
-            Self::Fixed(certified) => Some(Arc::clone(certified)),
-            Self::Managed(slot) => slot.served().map(|it| Arc::clone(&it.certified)),
+            Self::Fixed(certified) => Some((Arc::clone(certified), false)),
+            Self::Managed(slot) => {
+                let served = slot.served()?;
+                Some((Arc::clone(&served.certified), served.is_self_signed))
+            }
         }
     }
+}
+
+/// What may be presented: certificates that stand in for others only if there is nothing else.
+fn candidates<'a>(all: impl Iterator<Item = &'a Presentable>) -> Vec<Arc<CertifiedKey>> {
+    let (stand_ins, real): (Vec<_>, Vec<_>) = all
+        .filter_map(Presentable::get)
+        .partition(|(_, stands_in)| *stands_in);
+    let chosen = if real.is_empty() { stand_ins } else { real };
+    chosen.into_iter().map(|(certified, _)| certified).collect()
 }
 
 impl Certificates {
@@ -112,16 +125,15 @@ impl ResolvesServerCert for Certificates {
             return managed.challenges.tls_answer(hello.server_name()?);
         }
         // rustls has validated the name and lower-cased it.
-        let mut candidates: Vec<Arc<CertifiedKey>> = Vec::new();
         if let Some(name) = hello.server_name() {
             let mut named = self.named(name).peekable();
             if named.peek().is_some() {
-                candidates = named.filter_map(Presentable::get).collect();
-                return verifiable(candidates, hello.signature_schemes(), hello.cipher_suites());
+                let named = candidates(named);
+                return verifiable(named, hello.signature_schemes(), hello.cipher_suites());
             }
         }
-        candidates.extend(self.default.iter().filter_map(Presentable::get));
-        verifiable(candidates, hello.signature_schemes(), hello.cipher_suites())
+        let default = candidates(self.default.iter());
+        verifiable(default, hello.signature_schemes(), hello.cipher_suites())
     }
 }
 
@@ -175,6 +187,7 @@ mod tests {
 
     use super::*;
     use crate::config::model::{CertificateConfig, TlsPolicy, TlsVersion};
+    use crate::net::managed_certificates::ServedCertificate;
 
     fn certificate(
         algorithm: &'static rcgen::SignatureAlgorithm,
@@ -225,10 +238,7 @@ mod tests {
             certificate(&rcgen::PKCS_ECDSA_P256_SHA256, &["*.example"]),
             certificate(&rcgen::PKCS_ECDSA_P256_SHA256, &["a.example"]),
         ]);
-        let keys: Vec<Arc<CertifiedKey>> = both
-            .named("a.example")
-            .filter_map(Presentable::get)
-            .collect();
+        let keys = candidates(both.named("a.example"));
         assert_eq!(keys.len(), 3, "a wildcard comes last");
         for (schemes, suites, expected) in [
             (&[ECDSA, PSS][..], NEW, 0),
@@ -247,6 +257,36 @@ mod tests {
             );
         }
         assert!(verifiable(Vec::new(), &[ECDSA], NEW).is_none());
+    }
+
+    #[test]
+    fn a_stand_in_is_presented_only_if_there_is_nothing_else() {
+        let managed = ManagedCertificates::default();
+        let (first, second) = (
+            managed.slot(&"first".into()),
+            managed.slot(&"second".into()),
+        );
+        let all = [&first, &second].map(|slot| Presentable::Managed(Arc::clone(slot)));
+        let served = |is_self_signed| {
+            let certificate = certificate(&rcgen::PKCS_ECDSA_P256_SHA256, &["a.example"]);
+            let ListenerCertificate::Files(files) = certificate else {
+                panic!("not from files");
+            };
+            ServedCertificate {
+                certified: files.certified,
+                issuer: "".into(),
+                not_before: SystemTime::UNIX_EPOCH,
+                not_after: SystemTime::UNIX_EPOCH,
+                is_self_signed,
+            }
+        };
+        assert!(candidates(all.iter()).is_empty());
+        first.set(served(true));
+        assert_eq!(candidates(all.iter()).len(), 1);
+        second.set(served(false));
+        let chosen = candidates(all.iter());
+        let issued = second.served().unwrap();
+        assert!(chosen.len() == 1 && Arc::ptr_eq(&chosen[0], &issued.certified));
     }
 
     #[test]

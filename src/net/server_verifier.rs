@@ -21,7 +21,7 @@ use crate::config::model::{CertificateFingerprint, Roots};
 /// Verifies the certificates of servers.
 #[derive(Debug)]
 pub struct ServerVerifier {
-    /// Chains that end at a CA; `None` if only fingerprints count.
+    /// Chains that end at a CA; `None` if there is none.
     chains: Option<Arc<dyn ServerCertVerifier>>,
     /// Certificates that are trusted as they are, if name and dates are right.
     listed: Vec<CertificateDer<'static>>,
@@ -47,12 +47,12 @@ impl ServerVerifier {
                 Vec::new(),
             ),
             Roots::Given(authorities) => {
-                if authorities.is_empty() {
-                    return Ok(Self::of(None, Vec::new(), pinned, provider));
-                }
                 let mut store = RootCertStore::empty();
-                for authority in authorities {
+                for authority in authorities.iter().filter(|it| may_issue(it)) {
                     store.add(authority.clone())?;
+                }
+                if store.is_empty() {
+                    return Ok(Self::of(None, authorities.clone(), pinned, provider));
                 }
                 let chains =
                     WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(provider));
@@ -89,19 +89,18 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(chains) = &self.chains else {
-            return match self
-                .pinned
-                .contains(&CertificateFingerprint::of(end_entity))
-            {
+        if !self.pinned.is_empty() {
+            let presented = CertificateFingerprint::of(end_entity);
+            return match self.pinned.contains(&presented) {
                 true => Ok(ServerCertVerified::assertion()),
-                false if self.pinned.is_empty() => Err(CertificateError::UnknownIssuer.into()),
                 false => Err(UnusualCertificate::OtherFingerprint.into()),
             };
-        };
-        let judged = match self.listed.iter().any(|listed| **listed == **end_entity) {
-            true => verify_listed(end_entity, server_name, now),
-            false => chains.verify_server_cert(
+        }
+        let is_listed = self.listed.iter().any(|listed| **listed == **end_entity);
+        let judged = match &self.chains {
+            _ if is_listed => verify_listed(end_entity, server_name, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+            Some(chains) => chains.verify_server_cert(
                 end_entity,
                 intermediates,
                 server_name,
@@ -138,6 +137,15 @@ impl ServerCertVerifier for ServerVerifier {
         let algorithms = &self.provider.signature_verification_algorithms;
         algorithms.supported_schemes()
     }
+}
+
+/// Whether a listed certificate may issue others: not if it says that it belongs to an end entity.
+fn may_issue(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return true;
+    };
+    let constraints = parsed.basic_constraints().ok().flatten();
+    constraints.is_none_or(|constraints| constraints.value.ca)
 }
 
 /// Verifies a certificate that is itself trusted: there is no chain, and what `openssl req -x509` creates is a CA

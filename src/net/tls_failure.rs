@@ -83,7 +83,7 @@ impl TlsFailure {
                  certificate's key"
             }
             Self::ClientCertificate => {
-                "the client must present a certificate that a CA in `client_auth` has issued"
+                "the client must present a valid certificate that a CA in `client_auth` has issued"
             }
             Self::NotTls => {
                 "the client must use wss:// or https:// on this port; if a load balancer sends PROXY headers, \

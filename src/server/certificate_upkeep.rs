@@ -72,18 +72,14 @@ impl Process {
     pub(super) fn try_certificate(
         &mut self,
         name: &str,
-        mut done: oneshot::Sender<Result<TrialCertificate, ApiError>>,
+        done: oneshot::Sender<Result<TrialCertificate, ApiError>>,
     ) {
         while self.trials.try_join_next().is_some() {}
         let trial = self.keepers.try_at_staging(name);
         let name = name.to_owned();
         self.trials.spawn(async move {
-            let result = tokio::select! {
-                result = trial => result,
-                // The operator does not wait any longer.
-                () = done.closed() => return,
-            };
-            let result = result.map_err(|error| match error {
+            // Also if the operator does not wait any longer: what is open has to be closed.
+            let result = trial.await.map_err(|error| match error {
                 AcmeError::UnknownName(_) => unknown(&name),
                 error => ApiError::conflict(error.to_string()),
             });

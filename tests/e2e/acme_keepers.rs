@@ -399,3 +399,49 @@ async fn a_trial_stores_nothing_and_serves_nothing() {
         "no managed certificate has the name `b.example.com`"
     );
 }
+
+#[tokio::test]
+async fn names_that_stay_are_served_while_others_are_proved() {
+    let (ca, state) = (
+        AcmeCa::start(CaSettings::default()).await,
+        tempfile::tempdir().unwrap(),
+    );
+    let before = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
+    let mut node = AcmeNode::keeping(&ca, std::slice::from_ref(&before)).await;
+    let first = node.until_issued().await;
+    ca.change(|settings| settings.holds_validations = true);
+    let names = ["a.example.com", "b.example.com"];
+    let after = wanted(&ca, state.path(), &names, DNS, |_| {});
+    let other = wanted(&ca, state.path(), &["c.example.com"], DNS, |_| {});
+    let both = [after.clone(), other.clone()];
+    node.keepers.load(&both).await;
+    node.keepers.apply(&both);
+    let served = node.served(&after).expect("the earlier certificate");
+    assert_eq!(served.certified.cert, first.certified.cert);
+    assert!(node.served(&other).is_none());
+    ca.change(|settings| settings.holds_validations = false);
+    until("the new certificate", || {
+        let served = node.served(&after).unwrap();
+        served.certified.cert != first.certified.cert
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_directory_is_not_kept_waiting_by_the_one_before() {
+    let state = tempfile::tempdir().unwrap();
+    let staging = AcmeCa::start(CaSettings::default()).await;
+    let certificate = wanted(&staging, state.path(), &["a.example.com"], DNS, |_| {});
+    let node = AcmeNode::keeping(&staging, std::slice::from_ref(&certificate)).await;
+    let first = node.until_issued().await;
+    drop(node);
+    let production = AcmeCa::start(CaSettings::default()).await;
+    let certificate = wanted(&production, state.path(), &["a.example.com"], DNS, |_| {});
+    let node = AcmeNode::keeping(&production, std::slice::from_ref(&certificate)).await;
+    until("a certificate of the other directory", || {
+        let served = node.served(&certificate).unwrap();
+        served.certified.cert != first.certified.cert
+    })
+    .await;
+    assert_eq!(production.history().issued, 1);
+}

@@ -176,6 +176,10 @@ impl Builder<'_> {
             revocations.lists.extend(lists);
             revocations.files.push(file.value);
         }
+        // Of several lists of one issuer, the verifier asks the first alone: it has to be the newest.
+        revocations
+            .lists
+            .sort_by_cached_key(files::newest_list_first);
         revocations
     }
 

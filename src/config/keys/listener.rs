@@ -207,7 +207,7 @@ mode = "optional""#,
             "crl",
             ValueKind::List(&ValueKind::File),
             "[]",
-            "These PEM files contain revocation lists. Every certificate of a client's chain must be covered by one of them, and listed in none.",
+            "These files contain revocation lists, in PEM or DER; of several from one issuer, the newest counts. Every certificate of a client's chain must be covered by one of them, and listed in none.",
         )
         .shown(
             r#"ca = "clients.pem"
