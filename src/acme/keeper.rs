@@ -287,9 +287,11 @@ impl<S: CertificateStore> CertificateKeeper<S> {
         let stored = store
             .write(ItemKind::Certificate, item, obtained.form.to_vec())
             .await;
+        let issuer = obtained.issued.served.issuer.clone();
+        self.cell.serve(obtained.issued);
         tracing::info!(
             certificate = &*self.cell.id,
-            issuer = &*obtained.issued.served.issuer,
+            issuer = &*issuer,
             not_after = %humantime::format_rfc3339_seconds(life.not_after),
             challenge = obtained.challenge.map(tracing::field::display),
             "certificate issued"
@@ -307,7 +309,6 @@ impl<S: CertificateStore> CertificateKeeper<S> {
         self.failures = 0;
         let rest = life.rest(self.window);
         self.pause_for(rest, None).await;
-        self.cell.serve(obtained.issued);
         self.cell.end_order(None);
     }
 
