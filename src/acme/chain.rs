@@ -13,8 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
-use super::renewal::CertificateLife;
-use crate::config::model::{HostPattern, KeyType};
+use crate::config::model::{CertificateLife, HostPattern, KeyType};
 use crate::net::managed_certificates::ServedCertificate;
 
 /// What begins the line with the URL of the directory. Readers of PEM skip it.
@@ -70,10 +69,7 @@ impl IssuedCertificate {
         })?;
         let (_, parsed) =
             X509Certificate::from_der(&leaf).map_err(|_| "the certificate is not valid")?;
-        let life = CertificateLife {
-            not_before: time(parsed.validity().not_before.timestamp()),
-            not_after: time(parsed.validity().not_after.timestamp()),
-        };
+        let life = CertificateLife::of(&parsed);
         let key_type = match parsed.public_key().parsed() {
             Ok(PublicKey::RSA(_)) => Some(KeyType::Rsa2048),
             Ok(PublicKey::EC(_)) => Some(KeyType::EcdsaP256),
@@ -200,10 +196,6 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
         _ => None,
     });
     dns.collect()
-}
-
-fn time(seconds: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
 #[cfg(test)]

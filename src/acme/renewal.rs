@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::model::CertificateLife;
+
 /// The longest sleep before a date is compared with the clock again.
 pub const MAX_STEP: Duration = Duration::from_secs(60);
 
@@ -40,15 +42,6 @@ const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// How long is waited at most because the authority says so.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The validity of a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CertificateLife {
-    /// Its start.
-    pub not_before: SystemTime,
-    /// Its end.
-    pub not_after: SystemTime,
-}
 
 /// The time in which the authority wants a certificate to be renewed (RFC 9773).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 
 mod acme;
 mod admin;
+mod certificate_life;
 mod client_certificate;
 mod fingerprint;
 mod headers;
@@ -26,6 +27,7 @@ pub use self::acme::{
     ManagedCertificate, UntilIssued,
 };
 pub use self::admin::Admin;
+pub use self::certificate_life::CertificateLife;
 pub use self::client_certificate::{CertificateRule, ClientAuth, NamePattern, Revocations};
 pub use self::fingerprint::CertificateFingerprint;
 pub use self::headers::{

@@ -4,7 +4,7 @@
 //! certificates, and to pin its fingerprint. Neither needs a CA, and neither turns verification off.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::UNIX_EPOCH;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -16,7 +16,7 @@ use rustls_platform_verifier::Verifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificate_fault::{UnusualCertificate, explained};
-use crate::config::model::{CertificateFingerprint, Roots};
+use crate::config::model::{CertificateFingerprint, CertificateLife, Roots};
 
 /// Verifies the certificates of servers.
 #[derive(Debug)]
@@ -63,6 +63,11 @@ impl ServerVerifier {
             }
         };
         Ok(Self::of(chains, listed, pinned, provider))
+    }
+
+    /// Trusts no certificate.
+    pub fn trusting_none(provider: &Arc<CryptoProvider>) -> Self {
+        Self::of(None, Vec::new(), &[], provider)
     }
 
     fn of(
@@ -158,14 +163,10 @@ fn verify_listed(
     let named = ParsedCertificate::try_from(certificate)?;
     let (_, dated) =
         X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let time = |at: x509_parser::time::ASN1Time| {
-        let seconds = u64::try_from(at.timestamp()).unwrap_or_default();
-        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
-    };
-    let (not_before, not_after) = (
-        time(dated.validity().not_before),
-        time(dated.validity().not_after),
-    );
+    let life = CertificateLife::of(&dated);
+    let [not_before, not_after] = [life.not_before, life.not_after]
+        .map(|at| at.duration_since(UNIX_EPOCH).unwrap_or_default())
+        .map(UnixTime::since_unix_epoch);
     if now < not_before {
         return Err(CertificateError::NotValidYetContext {
             time: now,

@@ -1,13 +1,13 @@
 //! The parameters of a TLS connection, and the client's certificate.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::HeaderValue;
 use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
-use crate::config::model::{CertificateFingerprint, CertificateRule};
+use crate::config::model::{CertificateFingerprint, CertificateLife, CertificateRule};
 
 /// The parameters of a TLS connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +38,11 @@ impl ClientCertificate {
     /// Parses a certificate in DER; `None` if it is not valid.
     pub fn parse(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
-        let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
         Some(Self {
             subject: subject(parsed.subject()).into(),
             fingerprint: CertificateFingerprint::of(der).to_string().into(),
             names: names(&parsed),
-            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+            not_after: CertificateLife::of(&parsed).not_after,
         })
     }
 

@@ -13,6 +13,12 @@ use crate::harness::{until, within};
 
 const DNS: &[ChallengeKind] = &[ChallengeKind::Dns01];
 
+/// An authority that behaves, and a folder for what nodes keep.
+async fn authority_and_state() -> (AcmeCa, tempfile::TempDir) {
+    let ca = AcmeCa::start(CaSettings::default()).await;
+    (ca, tempfile::tempdir().unwrap())
+}
+
 #[tokio::test]
 async fn each_challenge_proves_a_name() {
     for (names, challenge) in [
@@ -23,10 +29,7 @@ async fn each_challenge_proves_a_name() {
         ),
         (&["a.example.com", "*.a.example.com"], ChallengeKind::Dns01),
     ] {
-        let (ca, state) = (
-            AcmeCa::start(CaSettings::default()).await,
-            tempfile::tempdir().unwrap(),
-        );
+        let (ca, state) = authority_and_state().await;
         let certificate = wanted(&ca, state.path(), names, &[challenge], |_| {});
         let node = AcmeNode::keeping(&ca, std::slice::from_ref(&certificate)).await;
         let ended = node.until("an end", |status| {
@@ -91,10 +94,7 @@ async fn bad_nonces_profiles_and_external_accounts() {
 
 #[tokio::test]
 async fn a_restart_serves_what_is_stored_and_orders_nothing() {
-    let (ca, state) = (
-        AcmeCa::start(CaSettings::default()).await,
-        tempfile::tempdir().unwrap(),
-    );
+    let (ca, state) = authority_and_state().await;
     let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
     let first = AcmeNode::keeping(&ca, std::slice::from_ref(&certificate)).await;
     let served = first.until_issued().await;
@@ -197,10 +197,7 @@ async fn failures_of_the_authority_are_reported_as_what_they_are() {
             120,
         ),
     ] {
-        let (ca, state) = (
-            AcmeCa::start(CaSettings::default()).await,
-            tempfile::tempdir().unwrap(),
-        );
+        let (ca, state) = authority_and_state().await;
         ca.change(|settings| settings.failures.push_back(failure));
         let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |authority| {
             authority.until_issued = UntilIssued::SelfSigned;
@@ -233,10 +230,7 @@ async fn failures_of_the_authority_are_reported_as_what_they_are() {
 
 #[tokio::test]
 async fn a_failed_validation_says_what_the_authority_saw() {
-    let (ca, state) = (
-        AcmeCa::start(CaSettings::default()).await,
-        tempfile::tempdir().unwrap(),
-    );
+    let (ca, state) = authority_and_state().await;
     let certificate = wanted(
         &ca,
         state.path(),
@@ -263,10 +257,7 @@ async fn a_failed_validation_says_what_the_authority_saw() {
 
 #[tokio::test]
 async fn an_authority_that_has_forgotten_the_account_gets_another_one() {
-    let (ca, state) = (
-        AcmeCa::start(CaSettings::default()).await,
-        tempfile::tempdir().unwrap(),
-    );
+    let (ca, state) = authority_and_state().await;
     let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
     let node = AcmeNode::keeping(&ca, &[certificate]).await;
     let old = node.until_issued().await;
@@ -284,10 +275,7 @@ async fn an_authority_that_has_forgotten_the_account_gets_another_one() {
 
 #[tokio::test]
 async fn of_two_nodes_one_orders_and_both_answer_and_serve() {
-    let (ca, state) = (
-        AcmeCa::start(CaSettings::default()).await,
-        tempfile::tempdir().unwrap(),
-    );
+    let (ca, state) = authority_and_state().await;
     let http = &[ChallengeKind::Http01];
     let certificate = wanted(&ca, state.path(), &["a.example.com"], http, |_| {});
     let ordering = AcmeNode::keeping(&ca, std::slice::from_ref(&certificate)).await;
@@ -371,10 +359,7 @@ async fn what_is_suspended_in_the_middle_of_an_order_closes_it() {
 
 #[tokio::test]
 async fn a_trial_stores_nothing_and_serves_nothing() {
-    let (ca, state) = (
-        AcmeCa::start(CaSettings::default()).await,
-        tempfile::tempdir().unwrap(),
-    );
+    let (ca, state) = authority_and_state().await;
     let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
     let mut node = AcmeNode::start().await;
     node.keepers.load(std::slice::from_ref(&certificate)).await;
@@ -402,10 +387,7 @@ async fn a_trial_stores_nothing_and_serves_nothing() {
 
 #[tokio::test]
 async fn names_that_stay_are_served_while_others_are_proved() {
-    let (ca, state) = (
-        AcmeCa::start(CaSettings::default()).await,
-        tempfile::tempdir().unwrap(),
-    );
+    let (ca, state) = authority_and_state().await;
     let before = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
     let mut node = AcmeNode::keeping(&ca, std::slice::from_ref(&before)).await;
     let first = node.until_issued().await;

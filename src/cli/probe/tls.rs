@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
@@ -45,9 +45,11 @@ impl Authorities {
 }
 
 /// Which server certificates are trusted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ServerTrust {
-    verifier: Result<Arc<ServerVerifier>, String>,
+    verifier: Arc<ServerVerifier>,
+    /// Why none is, if that cannot be found out.
+    unusable: Option<String>,
     insecure: bool,
 }
 
@@ -56,10 +58,18 @@ impl ServerTrust {
     /// certificate is accepted.
     pub(super) fn of(given: Option<&Authorities>, insecure: bool) -> Self {
         let roots = given.map_or(&Roots::Platform, |Authorities(roots)| roots);
-        let verifier = ServerVerifier::new(roots, &[], &provider())
-            .map(Arc::new)
-            .map_err(|error| format!("the CA certificates of the operating system: {error}"));
-        Self { verifier, insecure }
+        let (verifier, unusable) = match ServerVerifier::new(roots, &[], &provider()) {
+            Ok(verifier) => (verifier, None),
+            Err(error) => {
+                let why = format!("the CA certificates of the operating system: {error}");
+                (ServerVerifier::trusting_none(&provider()), Some(why))
+            }
+        };
+        Self {
+            verifier: Arc::new(verifier),
+            unusable,
+            insecure,
+        }
     }
 }
 
@@ -70,9 +80,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// Verifies a server certificate and keeps it for the report, even if it is not trusted.
 #[derive(Debug)]
 struct RecordingVerifier {
-    verifier: Result<Arc<ServerVerifier>, String>,
-    insecure: bool,
-    provider: Arc<CryptoProvider>,
+    trust: ServerTrust,
     seen: Mutex<Option<ShownCertificate>>,
 }
 
@@ -93,22 +101,25 @@ impl ServerCertVerifier for RecordingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let judged = match &self.verifier {
-            Ok(verifier) => verifier.verify_server_cert(
+        let ServerTrust {
+            verifier, unusable, ..
+        } = &self.trust;
+        let judged = match unusable {
+            None => verifier.verify_server_cert(
                 end_entity,
                 intermediates,
                 server_name,
                 ocsp_response,
                 now,
             ),
-            Err(why) => Err(Error::General(why.clone())),
+            Some(why) => Err(Error::General(why.clone())),
         };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(ShownCertificate {
             certificate: end_entity.clone().into_owned(),
             fault: judged.as_ref().err().cloned(),
         });
         match judged {
-            Err(_) if self.insecure => Ok(ServerCertVerified::assertion()),
+            Err(_) if self.trust.insecure => Ok(ServerCertVerified::assertion()),
             judged => judged,
         }
     }
@@ -119,8 +130,9 @@ impl ServerCertVerifier for RecordingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+        self.trust
+            .verifier
+            .verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -129,14 +141,13 @@ impl ServerCertVerifier for RecordingVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        self.trust
+            .verifier
+            .verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.trust.verifier.supported_verify_schemes()
     }
 }
 
@@ -145,9 +156,7 @@ pub(super) async fn begin(url: &Url, trust: &ServerTrust, socket: Socket) -> Leg
     let name = ServerName::try_from(url.host.to_string())
         .map_err(|_| LegFailure::new(format!("`{}` is not a valid TLS server name", url.host)))?;
     let witness = Arc::new(RecordingVerifier {
-        verifier: trust.verifier.clone(),
-        insecure: trust.insecure,
-        provider: provider(),
+        trust: trust.clone(),
         seen: Mutex::new(None),
     });
     let verifier: Arc<dyn ServerCertVerifier> = Arc::<RecordingVerifier>::clone(&witness);

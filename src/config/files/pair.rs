@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -12,7 +12,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 
 use super::{contains, unwanted};
-use crate::config::model::{CertificateConfig, HostPattern};
+use crate::config::model::{CertificateConfig, CertificateLife, HostPattern};
 use crate::config::value;
 
 /// An error of a certificate and its key, with the file that causes it.
@@ -103,8 +103,8 @@ pub(in crate::config) fn certificate(
             certified: Arc::new(CertifiedKey::new(chain.clone(), signing)),
             names: facts.names,
             issuer: facts.issuer,
-            not_before: facts.not_before,
-            not_after: facts.not_after,
+            not_before: facts.life.not_before,
+            not_after: facts.life.not_after,
         },
         doubts,
     ))
@@ -132,7 +132,7 @@ fn doubts(
                 number - 1
             ));
         }
-        if end_of(issuer) < SystemTime::now() {
+        if CertificateLife::of(issuer).not_after < SystemTime::now() {
             doubts.push(format!(
                 "certificate number {number} in `{shown}`, an intermediate one, has expired: clients that do not know another way to a root refuse the chain"
             ));
@@ -170,8 +170,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<HostPattern> {
 struct CertificateFacts {
     names: Vec<HostPattern>,
     issuer: Box<str>,
-    not_before: SystemTime,
-    not_after: SystemTime,
+    life: CertificateLife,
 }
 
 impl CertificateFacts {
@@ -184,18 +183,9 @@ impl CertificateFacts {
             issuer: common
                 .map_or_else(|| issuer.to_string(), str::to_owned)
                 .into(),
-            not_before: time(certificate.validity().not_before.timestamp()),
-            not_after: end_of(certificate),
+            life: CertificateLife::of(certificate),
         }
     }
-}
-
-fn end_of(certificate: &X509Certificate<'_>) -> SystemTime {
-    time(certificate.validity().not_after.timestamp())
-}
-
-fn time(seconds: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
 #[cfg(test)]

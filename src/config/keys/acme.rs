@@ -123,7 +123,7 @@ state = "/var/lib/tidegate/acme""#,
             "until_issued",
             ValueKind::OneOf(&["refuse", "self_signed"]),
             "\"refuse\"",
-            "While there is no certificate yet, TLS handshakes are refused; with `self_signed`, they get a certificate that no client trusts.",
+            "Until a certificate is issued, TLS handshakes for its names are refused; with `self_signed`, clients get a self-signed certificate, which they do not trust.",
         )
         .shown(
             r#"directory = "letsencrypt"
