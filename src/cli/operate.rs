@@ -58,7 +58,7 @@ pub(super) struct FilterArgs {
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     /// Tunnels to this endpoint
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS|NAME")]
     endpoint: Option<String>,
     /// Tunnels of this client address or network
     #[arg(long, value_name = "ADDRESS|NET")]

@@ -40,6 +40,9 @@ pub enum FileError {
     /// An endpoint is listed twice.
     #[error("`{0}` is listed twice")]
     Twice(Address),
+    /// Two endpoints have the same name.
+    #[error("the name `{0}` is used twice")]
+    NameTwice(Box<str>),
     /// A line is not valid.
     #[error("line {line}: {message}{}", More(*.more))]
     Line {
@@ -126,6 +129,7 @@ fn first_error(errors: Vec<(usize, String)>) -> Result<(), FileError> {
 fn from_lines(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
     let mut endpoints = Vec::new();
     let mut seen = HashSet::new();
+    let mut names = HashSet::new();
     let mut errors = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let attributes = line.split('#').next().unwrap_or_default();
@@ -136,6 +140,11 @@ fn from_lines(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
         match from_words(address, words) {
             Ok(endpoint) if !seen.insert(endpoint.address.clone()) => {
                 errors.push((at + 1, format!("`{address}` is listed twice")));
+            }
+            Ok(EndpointConfig {
+                name: Some(name), ..
+            }) if !names.insert(name.clone()) => {
+                errors.push((at + 1, format!("the name `{name}` is used twice")));
             }
             Ok(endpoint) => endpoints.push(endpoint),
             Err(message) => errors.push((at + 1, message)),
@@ -160,6 +169,12 @@ fn from_words<'a>(
             None => (word, ""),
         };
         let attribute: &mut Option<u64> = match (key, number) {
+            ("name", _) => {
+                if entry.name.replace(number.to_owned()).is_some() {
+                    return Err(format!("`{word}` sets `name` a second time"));
+                }
+                continue;
+            }
             ("backup", "") => {
                 entry.backup = true;
                 continue;
@@ -172,7 +187,7 @@ fn from_words<'a>(
             ("max_tunnels", _) => &mut entry.max_tunnels,
             _ => {
                 return Err(format!(
-                    "`{word}` is not a valid attribute; use a weight, `max_tunnels=1000`, `backup` or `drain`"
+                    "`{word}` is not a valid attribute; use a weight, `max_tunnels=1000`, `name=game-7`, `backup` or `drain`"
                 ));
             }
         };
@@ -190,6 +205,7 @@ fn from_words<'a>(
 #[serde(deny_unknown_fields)]
 struct EndpointEntry {
     address: String,
+    name: Option<String>,
     weight: Option<u64>,
     max_tunnels: Option<u64>,
     #[serde(default)]
@@ -209,9 +225,11 @@ impl EndpointEntry {
             Some(Ok(max @ 1..)) => Some(max),
             Some(_) => return Err("`max_tunnels` must be at least 1".into()),
         };
+        let name = self.name.as_deref().map(value::endpoint_name);
         Ok(EndpointConfig {
             address: value::address(&self.address)?,
             host: None,
+            name: name.transpose()?,
             weight,
             max_tunnels,
             drain: self.drain,
@@ -236,8 +254,13 @@ fn from_json(text: &str) -> Result<Vec<EndpointConfig>, FileError> {
     })?;
     let endpoints: Vec<EndpointConfig> = listed.into_iter().map(|listed| listed.0).collect();
     let mut seen = HashSet::with_capacity(endpoints.len());
-    match endpoints.iter().find(|each| !seen.insert(&each.address)) {
-        Some(twice) => Err(FileError::Twice(twice.address.clone())),
+    if let Some(twice) = endpoints.iter().find(|each| !seen.insert(&each.address)) {
+        return Err(FileError::Twice(twice.address.clone()));
+    }
+    let mut named = endpoints.iter().filter_map(|each| each.name.as_ref());
+    let mut names = HashSet::new();
+    match named.find(|name| !names.insert(*name)) {
+        Some(twice) => Err(FileError::NameTwice(twice.clone())),
         None => Ok(endpoints),
     }
 }
@@ -284,6 +307,9 @@ mod tests {
         let endpoints = parse(text.as_bytes()).map_err(|error| error.to_string())?;
         let shown = endpoints.iter().map(|each| {
             let mut line = format!("{} {}", each.address, each.weight);
+            if let Some(name) = &each.name {
+                line += &format!(" name={name}");
+            }
             if let Some(most) = each.max_tunnels {
                 line += &format!(" max_tunnels={most}");
             }
@@ -299,14 +325,14 @@ mod tests {
         let text = "# made by a template\n\
             10.0.0.1:9000\n\
             \n  [::1]:9000 3   # the big one\n\
-            chat.internal:9000 max_tunnels=100 drain weight=0 backup\n\
+            chat.internal:9000 max_tunnels=100 drain weight=0 name=chat-1 backup\n\
             unix:/run/chat.sock\n";
         assert_eq!(
             shown(text).unwrap(),
             [
                 "10.0.0.1:9000 1",
                 "[::1]:9000 3",
-                "chat.internal:9000 0 max_tunnels=100 drain backup",
+                "chat.internal:9000 0 name=chat-1 max_tunnels=100 drain backup",
                 "unix:/run/chat.sock 1",
             ]
         );
@@ -317,10 +343,13 @@ mod tests {
     #[test]
     fn an_array_holds_addresses_and_objects() {
         let text = r#" [ "10.0.0.1:9000",
-            {"address": "10.0.0.2:9000", "weight": 2, "max_tunnels": 5, "drain": true} ]"#;
+            {"address": "10.0.0.2:9000", "name": "b", "weight": 2, "max_tunnels": 5, "drain": true} ]"#;
         assert_eq!(
             shown(text).unwrap(),
-            ["10.0.0.1:9000 1", "10.0.0.2:9000 2 max_tunnels=5 drain"]
+            [
+                "10.0.0.1:9000 1",
+                "10.0.0.2:9000 2 name=b max_tunnels=5 drain"
+            ]
         );
     }
 
@@ -357,6 +386,27 @@ mod tests {
             (
                 "10.0.0.1:1\n10.0.0.1:1\n",
                 "line 2: `10.0.0.1:1` is listed twice",
+            ),
+            (
+                "10.0.0.1:1 name=a\n10.0.0.2:1 name=b\n10.0.0.3:1 name=a\n",
+                "line 3: the name `a` is used twice",
+            ),
+            (
+                "10.0.0.1:1 name=a name=b\n",
+                "line 1: `name=b` sets `name` a second time",
+            ),
+            (
+                "10.0.0.1:1 name=10.0.0.2:1\n",
+                "line 1: `10.0.0.2:1` is not a valid name of an endpoint",
+            ),
+            (
+                "10.0.0.1:1 name\n",
+                "line 1: `` is not a valid name of an endpoint",
+            ),
+            (
+                "[{\"address\": \"10.0.0.1:1\", \"name\": \"a\"},\n\
+                 {\"address\": \"10.0.0.2:1\", \"name\": \"a\"}]",
+                "the name `a` is used twice",
             ),
             (
                 "[\"10.0.0.1:1\",\n\"x\"]",

@@ -52,9 +52,9 @@ pub use self::server::{MemoryLimit, ServerConfig, Shutdown, UpgradeConfig, Watch
 pub use self::trust::{Access, Family, Net, Nets, Trust};
 pub use self::upstream::{
     Address, AllDown, Balance, CloseOrder, ClosePace, ConnectConfig, Discovery, DisplacementPolicy,
-    Ejection, EndpointConfig, EndpointTls, HashBy, Health, HttpProbe, Keepalive, Picking, Probe,
-    QueueConfig, RebalanceConfig, Retry, RetryOn, Roots, SameSite, SendProxy, Sticky,
-    UpstreamConfig, UpstreamTimeouts, WebSocketProbe,
+    Ejection, EndpointConfig, EndpointTls, HashBy, Health, HttpProbe, Keepalive, MAX_ENDPOINT_NAME,
+    Picking, Probe, QueueConfig, RebalanceConfig, Retry, RetryOn, Roots, SameSite, SendProxy,
+    Sticky, UpstreamConfig, UpstreamTimeouts, WebSocketProbe, is_endpoint_name,
 };
 
 use std::collections::HashSet;

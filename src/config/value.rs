@@ -9,7 +9,8 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::model::{
-    Address, Bind, HostPattern, Net, Origin, OriginPattern, has_dot_segment, normal_path,
+    Address, Bind, HostPattern, MAX_ENDPOINT_NAME, Net, Origin, OriginPattern, has_dot_segment,
+    is_endpoint_name, normal_path,
 };
 
 /// Permission bits of unix sockets unless the file says otherwise.
@@ -350,6 +351,18 @@ pub(super) fn token(text: &str) -> Result<(), String> {
     }
 }
 
+/// `game-7`, `game-7.eu.example.com`: the name of an endpoint. It has no colon, which every address has, so that
+/// no name is taken for an address.
+pub(super) fn endpoint_name(text: &str) -> Result<Box<str>, String> {
+    if is_endpoint_name(text) {
+        Ok(text.into())
+    } else {
+        Err(format!(
+            "`{text}` is not a valid name of an endpoint; it must have 1 to {MAX_ENDPOINT_NAME} letters, digits, `.`, `_` and `-`"
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -484,6 +497,32 @@ mod tests {
         assert!(origin("a").is_err() && origin("https://a/").is_err() && origin("ws://a").is_err());
         assert!(origin("https://*.a").is_err() && origin_pattern("https://*.a").is_ok());
         assert!(origin_pattern("https://*").is_err());
+    }
+
+    #[test]
+    fn names_of_endpoints_are_never_addresses() {
+        for text in [
+            "game-7",
+            "a",
+            "game_7.eu.example.com",
+            "7",
+            &"a".repeat(253),
+        ] {
+            assert_eq!(endpoint_name(text).as_deref(), Ok(text));
+            assert!(address(text).is_err(), "{text}");
+        }
+        for text in [
+            "",
+            "a:1",
+            "a b",
+            "a/b",
+            "\u{e4}",
+            "a=b",
+            "a#b",
+            &"a".repeat(254),
+        ] {
+            assert!(endpoint_name(text).is_err(), "{text}");
+        }
     }
 
     #[test]

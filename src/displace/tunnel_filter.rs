@@ -27,7 +27,7 @@ pub struct TunnelFilter {
     /// Tunnels of this upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
-    /// Tunnels to this endpoint, by its address as `/v1/upstreams` shows it.
+    /// Tunnels to this endpoint, by its address or its name as `/v1/upstreams` shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// Tunnels of this client address or network: `203.0.113.7`, `10.0.0.0/8`.

@@ -49,6 +49,8 @@ pub struct Stickiness {
 /// An endpoint of an upstream as it is now: its configuration and its state.
 #[derive(Debug, Clone)]
 pub struct Member {
+    /// The name by which it may be asked for.
+    pub name: Option<Arc<str>>,
     /// The state of the endpoint.
     pub state: Arc<EndpointState>,
     /// The effective weight: an operator's, or the configured one.
@@ -173,6 +175,7 @@ impl Upstream {
                     max_in_flight: endpoint.max_tunnels.unwrap_or(usize::MAX),
                     is_drained: endpoint.drain,
                     is_backup: endpoint.backup,
+                    name: endpoint.name.as_deref().map(Into::into),
                     tag: sticky.map(|sticky| sticky.signer.tag(&state.label)),
                     state,
                 }
@@ -197,6 +200,7 @@ impl Upstream {
     pub fn members(&self) -> Vec<Member> {
         let group = locked(&self.group);
         let members = group.endpoints.iter().map(|endpoint| Member {
+            name: endpoint.name.clone(),
             state: Arc::clone(&endpoint.state),
             weight: endpoint.weight(),
             max_in_flight: (endpoint.max_in_flight != usize::MAX).then_some(endpoint.max_in_flight),

@@ -41,6 +41,7 @@ mod liveness;
 mod logs;
 mod memory;
 mod metrics;
+mod named_endpoints;
 mod names;
 mod operate;
 mod ownership;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::endpoints;
 use crate::admin::closing::JobInfo;
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
@@ -120,7 +121,9 @@ pub async fn close(view: &Arc<View>, close: CloseRequest) -> Result<CloseRespons
         ));
     }
     let speed = speed(&close)?;
-    let filter = Arc::new(close.filter.clone());
+    let mut filter = close.filter.clone();
+    endpoints::resolve_name(view, &mut filter)?;
+    let filter = Arc::new(filter);
     let order = close.order.unwrap_or_default();
     let chosen = jobs::choose(&view.workers, &filter, order.into()).await?;
     let mut response = CloseResponse {

@@ -11,7 +11,9 @@ use super::upstreams::EndpointInfo;
 use crate::admin::error::{ApiError, listed};
 use crate::admin::view::View;
 use crate::config::endpoints_file::MAX_WEIGHT;
+use crate::config::model::is_endpoint_name;
 use crate::displace::live_tunnels::LiveTunnels;
+use crate::displace::tunnel_filter::TunnelFilter;
 use crate::snapshot::Snapshot;
 use crate::upstream::group::{Member, Upstream};
 
@@ -19,9 +21,9 @@ use crate::upstream::group::{Member, Upstream};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointRequest {
-    /// Address of the endpoint, as `/v1/upstreams` shows it.
+    /// Address or name of the endpoint, as `/v1/upstreams` shows them.
     pub endpoint: String,
-    /// Its upstream; only needed if several upstreams have an endpoint at this address.
+    /// Its upstream; only needed if several upstreams have an endpoint with this address or name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
 }
@@ -30,9 +32,9 @@ pub struct EndpointRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightRequest {
-    /// Address of the endpoint, as `/v1/upstreams` shows it.
+    /// Address or name of the endpoint, as `/v1/upstreams` shows them.
     pub endpoint: String,
-    /// Its upstream; only needed if several upstreams have an endpoint at this address.
+    /// Its upstream; only needed if several upstreams have an endpoint with this address or name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// Weight until the next reload; without it, the configured weight is restored. With 0 only sticky
@@ -134,21 +136,67 @@ fn find(view: &View, request: &EndpointRequest) -> Result<(Arc<Upstream>, Member
     };
     let mut matches: Vec<(Arc<Upstream>, Member)> = Vec::new();
     for upstream in snapshot.upstreams().iter().filter(wanted) {
-        let mut members = upstream.members().into_iter();
-        let member = members.find(|member| *member.state.label == *request.endpoint);
-        matches.extend(member.map(|member| (Arc::clone(upstream), member)));
+        let members = upstream.members().into_iter();
+        let members = members.filter(|member| is_called(member, &request.endpoint));
+        matches.extend(members.map(|member| (Arc::clone(upstream), member)));
     }
     match matches.as_slice() {
         [] => Err(unknown(view, &snapshot, request)),
         [_] => Ok(matches.swap_remove(0)),
-        several => {
-            let names: Vec<&str> = several.iter().map(|(it, _)| &*it.name).collect();
-            Err(ApiError::conflict(format!(
-                "several upstreams have an endpoint `{}`: choose one of {} (`upstream`, --upstream)",
-                request.endpoint,
-                names.join(", ")
-            )))
+        several => Err(ambiguous(&request.endpoint, several)),
+    }
+}
+
+/// Whether `wanted` is the address or the name of an endpoint. No address is a valid name.
+fn is_called(member: &Member, wanted: &str) -> bool {
+    *member.state.label == *wanted || member.name.as_deref() == Some(wanted)
+}
+
+/// The error of an address or a name that several endpoints have.
+fn ambiguous(wanted: &str, several: &[(Arc<Upstream>, Member)]) -> ApiError {
+    let mut upstreams: Vec<&str> = several.iter().map(|(it, _)| &*it.name).collect();
+    upstreams.dedup();
+    ApiError::conflict(match upstreams.as_slice() {
+        // The targets of SRV records may have several addresses.
+        [upstream] => format!(
+            "several endpoints of upstream `{upstream}` have the name `{wanted}`: choose one of the addresses {}",
+            listed(several.iter().map(|(_, member)| &*member.state.label))
+        ),
+        _ => format!(
+            "several upstreams have an endpoint `{wanted}`: choose one of {} (`upstream`, --upstream)",
+            upstreams.join(", ")
+        ),
+    })
+}
+
+/// Replaces the name of an endpoint in `filter` with its upstream and its address, by which tunnels are known.
+///
+/// # Errors
+/// [`ApiError`], if several endpoints have the name.
+pub(super) fn resolve_name(view: &View, filter: &mut TunnelFilter) -> Result<(), ApiError> {
+    let Some(name) = filter.endpoint.as_deref().filter(|it| is_endpoint_name(it)) else {
+        return Ok(());
+    };
+    let snapshot = view.shared.snapshot.load();
+    let upstream = filter.upstream.as_deref();
+    let mut matches = Vec::new();
+    for upstream in snapshot
+        .upstreams()
+        .iter()
+        .filter(|it| upstream.is_none_or(|name| *name == *it.name))
+    {
+        let members = upstream.members().into_iter();
+        let members = members.filter(|member| member.name.as_deref() == Some(name));
+        matches.extend(members.map(|member| (Arc::clone(upstream), member)));
+    }
+    match matches.as_slice() {
+        [] => Ok(()),
+        [(upstream, member)] => {
+            filter.upstream = Some(upstream.name.to_string());
+            filter.endpoint = Some(member.state.label.to_string());
+            Ok(())
         }
+        several => Err(ambiguous(name, several)),
     }
 }
 

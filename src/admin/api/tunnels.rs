@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::endpoints;
 use crate::admin::error::ApiError;
 use crate::admin::view::View;
 use crate::displace::tunnel_filter::{HumanDuration, TunnelFilter, TunnelId};
@@ -88,6 +89,9 @@ pub struct TunnelInfo {
     pub upstream: String,
     /// The address of the endpoint.
     pub endpoint: String,
+    /// The name of the endpoint, if it has one now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_name: Option<String>,
     /// The host that the request named.
     pub host: String,
     /// The path of the request, without its query.
@@ -154,6 +158,7 @@ impl TunnelInfo {
             route: tunnel.series.route.route.to_string(),
             upstream: tunnel.series.upstream.to_string(),
             endpoint: tunnel.series.endpoint.to_string(),
+            endpoint_name: None,
             host: host.to_owned(),
             path: path.to_owned(),
             subprotocol: tunnel.subprotocol.map(Into::into),
@@ -175,9 +180,10 @@ impl TunnelInfo {
 /// [`ApiError`].
 pub async fn list(
     view: &View,
-    filter: TunnelFilter,
+    mut filter: TunnelFilter,
     layout: &ListTunnelsRequest,
 ) -> Result<ListTunnelsResponse, ApiError> {
+    endpoints::resolve_name(view, &mut filter)?;
     let limit = check(layout)?;
     let from = layout
         .after
@@ -195,9 +201,32 @@ pub async fn list(
             rates: None,
         },
     };
-    match layout.sort {
+    let mut listing = match layout.sort {
         Some(sort) => list_sorted(view, &filter, (sort, limit), row).await,
         None => list_page(view, &filter, (from, limit), row).await,
+    }?;
+    name_endpoints(view, &mut listing.tunnels);
+    Ok(listing)
+}
+
+/// Adds the names of endpoints. A tunnel knows the address of its endpoint; the configuration in effect knows the
+/// name.
+fn name_endpoints(view: &View, tunnels: &mut [TunnelInfo]) {
+    let snapshot = view.shared.snapshot.load();
+    let mut names = HashMap::new();
+    for upstream in snapshot.upstreams() {
+        let members = upstream.members().into_iter();
+        names.extend(members.filter_map(|member| {
+            let endpoint = (&*upstream.name, Arc::clone(&member.state.label));
+            Some((endpoint, member.name?))
+        }));
+    }
+    if names.is_empty() {
+        return;
+    }
+    for tunnel in tunnels {
+        let name = names.get(&(&*tunnel.upstream, tunnel.endpoint.as_str().into()));
+        tunnel.endpoint_name = name.map(|name| name.to_string());
     }
 }
 

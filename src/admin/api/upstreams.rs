@@ -48,6 +48,9 @@ pub struct RebalanceInfo {
 pub struct EndpointInfo {
     /// The address of the endpoint.
     pub endpoint: String,
+    /// The name of the endpoint, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Whether it gets new sessions.
     pub state: EndpointStatus,
     /// Why the state is not `up`.
@@ -210,6 +213,7 @@ impl EndpointInfo {
             };
             Self {
                 endpoint: endpoint.label.to_string(),
+                name: member.name.as_deref().map(Into::into),
                 state,
                 why,
                 down_seconds: down,

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use tidegate::admin::api::endpoints::{EndpointChangeResponse, EndpointRequest, WeightRequest};
 use tidegate::admin::api::listeners::{self, ListenerInfo};
 use tidegate::admin::api::operation::Operation;
+use tidegate::admin::api::upstreams::EndpointInfo;
 
 use super::{each_generation_json, show_json, tunnels_in_words};
 use crate::cli::argument::whole;
@@ -17,10 +18,10 @@ use crate::cli::table::harmless;
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("target").required(true).args(["endpoint", "listener"])))]
 pub(in crate::cli) struct DrainArgs {
-    /// Address of the endpoint, as shown by `tidegate status`
+    /// Address or name of the endpoint, as shown by `tidegate status`
     #[arg(value_name = "ENDPOINT")]
     endpoint: Option<String>,
-    /// Upstream of the endpoint; only needed if several upstreams have an endpoint at this address
+    /// Upstream of the endpoint; only needed if several upstreams have an endpoint with this address or name
     #[arg(long, value_name = "NAME", requires = "endpoint")]
     upstream: Option<String>,
     /// Name of a listener, instead of an endpoint
@@ -32,13 +33,13 @@ pub(in crate::cli) struct DrainArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WeightArgs {
-    /// Address of the endpoint, as shown by `tidegate status`
+    /// Address or name of the endpoint, as shown by `tidegate status`
     #[arg(value_name = "ENDPOINT")]
     endpoint: String,
     /// New weight; with 0 only sticky cookies lead there [default: the configured weight]
     #[arg(value_name = "WEIGHT", value_parser = whole::<u32>, allow_negative_numbers = true)]
     weight: Option<u32>,
-    /// Upstream of the endpoint; only needed if several upstreams have an endpoint at this address
+    /// Upstream of the endpoint; only needed if several upstreams have an endpoint with this address or name
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
     #[command(flatten)]
@@ -119,7 +120,8 @@ fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), C
     let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
     let tunnels = tunnels_in_words(endpoint.tunnels);
     out(&format!(
-        "endpoint {name} of upstream {upstream} is drained: it gets no new sessions and still has {tunnels}\n"
+        "endpoint {} of upstream {upstream} is drained: it gets no new sessions and still has {tunnels}\n",
+        shown(&endpoint)
     ));
     out(&older);
     if endpoint.tunnels > 0 {
@@ -129,6 +131,15 @@ fn drain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(), C
         ));
     }
     Ok(())
+}
+
+/// The address of an endpoint, and its name if it has one.
+fn shown(endpoint: &EndpointInfo) -> String {
+    let address = harmless(&endpoint.endpoint);
+    match &endpoint.name {
+        Some(name) => format!("{address} ({})", harmless(name)),
+        None => address,
+    }
 }
 
 /// Drains a listener. Older generations do not accept connections anyway.
@@ -193,7 +204,7 @@ fn undrain_endpoint(client: &AdminClient, which: &EndpointRequest) -> Result<(),
     on_older(client, Operation::UndrainEndpoint, which)?;
     let steered = steer(client, Operation::UndrainEndpoint, which)?;
     if let Some(EndpointChangeResponse { upstream, endpoint }) = steered {
-        let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
+        let (name, upstream) = (shown(&endpoint), harmless(&upstream));
         let why = endpoint.why.map(|why| format!(", but {}", harmless(&why)));
         let why = why.unwrap_or_default();
         out(&format!(
@@ -211,7 +222,7 @@ pub(super) fn weight(verb: &WeightArgs) -> Result<(), ClientError> {
     };
     let steered = steer(&verb.client, Operation::WeighEndpoint, &weigh)?;
     if let Some(EndpointChangeResponse { upstream, endpoint }) = steered {
-        let (name, upstream) = (harmless(&endpoint.endpoint), harmless(&upstream));
+        let (name, upstream) = (shown(&endpoint), harmless(&upstream));
         let until = match endpoint.weight_overridden {
             true => " until the next reload",
             false => ", as configured",

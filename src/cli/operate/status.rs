@@ -294,18 +294,38 @@ const UPSTREAM_COLUMNS: [Column; 7] = [
     Column::wrapped("WHY"),
 ];
 
+/// The place of the column of names, which is only there if an endpoint has one.
+const NAME_COLUMN: usize = 2;
+
 pub(super) fn of_upstreams(upstreams: &[UpstreamInfo], screen: Screen) -> String {
+    let mut endpoints = upstreams.iter().flat_map(|upstream| &upstream.endpoints);
+    let has_names = endpoints.any(|endpoint| endpoint.name.is_some());
+    let mut columns = UPSTREAM_COLUMNS.to_vec();
+    if has_names {
+        columns.insert(NAME_COLUMN, Column::kept("NAME"));
+    }
     let mut rows = Vec::new();
     for upstream in upstreams {
         for endpoint in &upstream.endpoints {
-            rows.push(row(upstream, endpoint));
+            let mut row = row(upstream, endpoint);
+            if has_names {
+                row.insert(
+                    NAME_COLUMN,
+                    Cell::text(endpoint.name.as_deref().unwrap_or("-")),
+                );
+            }
+            rows.push(row);
         }
         if upstream.endpoints.is_empty() {
             let none = Cell::text("none").style(Style::Bad);
-            rows.push(vec![Cell::text(&upstream.name), Cell::text("-"), none]);
+            let mut row = vec![Cell::text(&upstream.name), Cell::text("-"), none];
+            if has_names {
+                row.insert(NAME_COLUMN, Cell::text("-"));
+            }
+            rows.push(row);
         }
     }
-    table(&UPSTREAM_COLUMNS, &rows, screen)
+    table(&columns, &rows, screen)
 }
 
 fn row(upstream: &UpstreamInfo, endpoint: &EndpointInfo) -> Vec<Cell> {

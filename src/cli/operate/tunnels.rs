@@ -112,13 +112,24 @@ fn columns(sort: TunnelSort, measured: bool) -> [Column; 11] {
     ]
 }
 
+/// The place of the column of endpoints' names, which is only there if an endpoint has one.
+const NAME_COLUMN: usize = 4;
+
 fn shown(listing: &ListTunnelsResponse, sort: TunnelSort) -> String {
     let measured = listing.tunnels.iter().any(|it| it.rates.is_some());
-    let rows: Vec<Vec<Cell>> = listing.tunnels.iter().map(|it| row(it, measured)).collect();
+    let mut rows: Vec<Vec<Cell>> = listing.tunnels.iter().map(|it| row(it, measured)).collect();
     if rows.is_empty() {
         return "no live tunnel matches\n".to_owned();
     }
-    let mut text = table(&columns(sort, measured), &rows, Screen::of_output());
+    let mut columns = columns(sort, measured).to_vec();
+    if listing.tunnels.iter().any(|it| it.endpoint_name.is_some()) {
+        columns.insert(NAME_COLUMN, Column::dropped("NAME", 1));
+        for (row, tunnel) in rows.iter_mut().zip(&listing.tunnels) {
+            let name = tunnel.endpoint_name.as_deref().unwrap_or("-");
+            row.insert(NAME_COLUMN, Cell::text(name));
+        }
+    }
+    let mut text = table(&columns, &rows, Screen::of_output());
     let matched = listing.matched.unwrap_or(listing.tunnels.len());
     let more = matched.saturating_sub(listing.tunnels.len());
     if more > 0 {

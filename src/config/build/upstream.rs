@@ -157,10 +157,18 @@ impl Builder<'_> {
         let mut endpoints: Vec<EndpointConfig> = Vec::with_capacity(listed.len());
         let mut places = Vec::with_capacity(listed.len());
         let mut seen = HashSet::with_capacity(listed.len());
+        let mut names = HashSet::new();
         for at in &listed {
-            let Some(endpoint) = endpoint(&at.value) else {
+            let Some(endpoint) = self.listed_endpoint(&at.value) else {
                 continue;
             };
+            if let (ConfigValue::Section(section), Some(name)) = (&at.value, &endpoint.name)
+                && !names.insert(name.clone())
+                && let Some(at) = section.written("name")
+            {
+                let message = format!("another endpoint already has the name `{name}`");
+                self.error(Code::Duplicate, at, &message);
+            }
             if !seen.insert(endpoint.address.clone()) {
                 self.error(Code::Duplicate, at, "this endpoint is listed twice");
             }
@@ -171,6 +179,40 @@ impl Builder<'_> {
             upstream.endpoints = places;
         }
         endpoints
+    }
+
+    fn listed_endpoint(&mut self, value: &ConfigValue) -> Option<EndpointConfig> {
+        let section = match value {
+            ConfigValue::Address(address) => return Some(EndpointConfig::at(address.clone())),
+            ConfigValue::Section(section) => section,
+            _ => return None,
+        };
+        let ConfigValue::Address(address) = &section.written("address")?.value else {
+            return None;
+        };
+        let weight = section.integer("weight");
+        Some(EndpointConfig {
+            address: address.clone(),
+            host: None,
+            name: self.endpoint_name(section),
+            weight: weight
+                .and_then(|weight| u32::try_from(weight).ok())
+                .unwrap_or(1),
+            max_tunnels: count(section, "max_tunnels"),
+            drain: section.bool("drain"),
+            backup: section.bool("backup"),
+        })
+    }
+
+    fn endpoint_name(&mut self, section: &Section) -> Option<Box<str>> {
+        let text = section.text("name")?;
+        match value::endpoint_name(&text) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.error(Code::Value, section.written("name")?, &error);
+                None
+            }
+        }
     }
 
     fn reach(
@@ -282,28 +324,6 @@ impl Builder<'_> {
         }
         pinned
     }
-}
-
-fn endpoint(value: &ConfigValue) -> Option<EndpointConfig> {
-    let section = match value {
-        ConfigValue::Address(address) => return Some(EndpointConfig::at(address.clone())),
-        ConfigValue::Section(section) => section,
-        _ => return None,
-    };
-    let ConfigValue::Address(address) = &section.written("address")?.value else {
-        return None;
-    };
-    let weight = section.integer("weight");
-    Some(EndpointConfig {
-        address: address.clone(),
-        host: None,
-        weight: weight
-            .and_then(|weight| u32::try_from(weight).ok())
-            .unwrap_or(1),
-        max_tunnels: count(section, "max_tunnels"),
-        drain: section.bool("drain"),
-        backup: section.bool("backup"),
-    })
 }
 
 fn port(section: &Section) -> Option<u16> {

@@ -140,6 +140,16 @@ const ENDPOINT: KeyTable = KeyTable {
             .shown(r#"address = "10.0.0.11:9000""#)
             .required(),
         key(
+            "name",
+            ValueKind::Text,
+            "",
+            "The endpoint has this name, which is unique within its upstream: letters, digits, `.`, `_` and `-`. Operators may use it in place of the address.",
+        )
+        .shown(
+            r#"address = "10.0.0.11:9000"
+name = "game-7""#,
+        ),
+        key(
             "weight",
             WEIGHT,
             "1",

@@ -111,6 +111,9 @@ pub struct EndpointConfig {
     /// The name whose lookup found the address; `None` without discovery.
     #[serde(default)]
     pub host: Option<Box<str>>,
+    /// The name by which requests and operators may ask for it.
+    #[serde(default)]
+    pub name: Option<Box<str>>,
     /// The weight, relative to the others; with 0, only a sticky cookie leads to the endpoint.
     pub weight: u32,
     /// The maximum number of concurrent tunnels, handshakes and requests.
@@ -127,12 +130,22 @@ impl EndpointConfig {
         Self {
             address,
             host: None,
+            name: None,
             weight: 1,
             max_tunnels: None,
             drain: false,
             backup: false,
         }
     }
+}
+
+/// The maximum length of an endpoint's name: that of a DNS name.
+pub const MAX_ENDPOINT_NAME: usize = 253;
+
+/// Whether an endpoint may have this name. It may stand in a cookie, a URL, a file of lines and a log as it is.
+pub fn is_endpoint_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    (1..=MAX_ENDPOINT_NAME).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// How tidegate connects to endpoints.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::model::{Address, EndpointConfig};
+use crate::config::model::{Address, EndpointConfig, is_endpoint_name};
 
 /// The minimum time between two lookups, whatever the TTL.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -84,6 +84,7 @@ pub fn of_host(host: &str, addresses: &[IpAddr], port: u16) -> Vec<EndpointConfi
     let sockets = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
     let record = AddressRecord {
         host: host.trim_end_matches('.'),
+        is_target: false,
         weight: 1,
         backup: false,
     };
@@ -113,6 +114,7 @@ pub fn of_services(
         let weight = u32::from(service.weight).div_ceil(parts);
         let record = AddressRecord {
             host: &service.target,
+            is_target: true,
             // A record of weight 0 gets very few connections, not none (RFC 2782).
             weight: weight.max(1),
             backup: Some(service.priority) != first,
@@ -129,6 +131,8 @@ pub fn of_services(
 #[derive(Debug, Clone, Copy)]
 struct AddressRecord<'a> {
     host: &'a str,
+    /// Whether the name is that of a target, which its endpoints have as well.
+    is_target: bool,
     weight: u32,
     backup: bool,
 }
@@ -159,6 +163,7 @@ fn endpoints<'a>(
         .take(MAX_ENDPOINTS)
         .map(|(address, record)| EndpointConfig {
             host: Some(record.host.into()),
+            name: (record.is_target && is_endpoint_name(record.host)).then(|| record.host.into()),
             weight: record.weight,
             backup: record.backup,
             ..EndpointConfig::at(Address::Ip(address))
@@ -311,6 +316,11 @@ mod tests {
             names(&[service(10, 3, "b"), service(10, 0, "a")]),
             ["a", "b", "b"]
         );
+        // They are also the names by which they may be asked for; those of a DNS name have none.
+        let mut named = of_services(&[service(10, 3, "b")], &hosts).into_iter();
+        assert!(named.all(|each| each.name == each.host));
+        let mut unnamed = of_host("b", &ips(&["10.0.0.2"]), 1).into_iter();
+        assert!(unnamed.all(|each| each.name.is_none()));
         check(&[service(10, 1, "nobody"), service(10, 1, "gone")], &[]);
         check(
             &[SrvRecord {

@@ -27,6 +27,8 @@ pub(super) struct Endpoint {
     pub(super) max_in_flight: usize,
     pub(super) is_drained: bool,
     pub(super) is_backup: bool,
+    /// The name by which it may be asked for. The targets of SRV records may share one.
+    pub(super) name: Option<Arc<str>>,
     /// The endpoint's tag in sticky cookies.
     pub(super) tag: Option<EndpointTag>,
     pub(super) state: Arc<EndpointState>,
