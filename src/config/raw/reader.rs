@@ -345,14 +345,16 @@ impl Reader<'_> {
     fn check_names(&mut self, tree: &DeTable<'_>) {
         for name in tree.keys() {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-            if name.get_ref().is_empty() || !name.get_ref().bytes().all(allowed) {
+            // Some names become those of folders: `.` and `..` would be others.
+            let is_dots = name.get_ref().bytes().all(|b| b == b'.');
+            if is_dots || !name.get_ref().bytes().all(allowed) {
                 self.diagnostics.push(
                     Diagnostic::error(
                         Code::Name,
                         self.source.span(name.span()),
                         format!("`{}` is not a valid name", name.get_ref()),
                     )
-                    .hint("a name consists of letters, digits, `-`, `_` and `.`"),
+                    .hint("a name consists of letters, digits, `-`, `_` and `.`, and not of dots alone"),
                 );
             }
         }
