@@ -16,6 +16,7 @@ mod keeper;
 mod key;
 mod lease;
 mod order;
+mod persistent;
 mod problem;
 pub mod renewal;
 mod scan;
@@ -27,6 +28,7 @@ mod transport;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use instant_acme::{LetsEncrypt, ZeroSsl};
 use tokio::runtime::Handle;
@@ -39,7 +41,9 @@ use self::counters::OrderCounters;
 use self::errors::AcmeError;
 use self::keeper::{CertificateKeeper, KeeperParts, within_limit};
 use self::order::OrderPlan;
-use self::status::CertificateStatus;
+use self::persistent::{persistent, without_panic};
+use self::status::{CertificateStatus, OrderFailureStatus};
+use self::store::StoreError;
 use self::store::folder::FolderStore;
 use crate::config::model::{AcmeConfig, ManagedCertificate};
 use crate::https_client::counters::ClientCounters;
@@ -101,20 +105,25 @@ impl AcmeKeepers {
 
     /// Fills the slots of `wanted` with what was stored earlier, or with self-signed certificates where the
     /// configuration wants that, before listeners open. Nothing is ordered.
-    pub async fn load(&mut self, wanted: &[ManagedCertificate]) {
+    ///
+    /// # Errors
+    /// The first [`StoreError`], after everything else was loaded: what is stored cannot be read now. It is
+    /// reported; the certificate is served as soon as it can be read.
+    pub async fn load(&mut self, wanted: &[ManagedCertificate]) -> Result<(), StoreError> {
         let mut loading = Vec::new();
         for certificate in wanted {
             let authority = self.authority(&certificate.authority);
             let (cell, is_new) = self.cell(certificate);
             if is_new {
                 loading.push(async move {
-                    cell.load_or_report(&authority.store).await;
-                    cell.serve_earlier(&authority.store).await;
+                    let loaded = cell.load_any(&authority.store).await;
                     cell.stand_in();
+                    loaded
                 });
             }
         }
-        futures_util::future::join_all(loading).await;
+        let loaded = futures_util::future::join_all(loading).await;
+        loaded.into_iter().collect()
     }
 
     /// From now on, exactly these certificates are kept. Those whose settings have changed start again; those
@@ -223,9 +232,11 @@ impl AcmeKeepers {
         let store = FolderStore::new(&config.state, &config.name);
         let authority = Arc::new(Authority::new(config, store, self.shared.clone()));
         let (stop, stopped) = watch::channel(false);
-        let reports = Arc::clone(&self.parts.reports);
-        self.control
-            .spawn(scan::scan(Arc::clone(&authority), reports, stopped));
+        self.control.spawn(scanning(
+            Arc::clone(&authority),
+            self.parts.clone(),
+            stopped,
+        ));
         let running = RunningAuthority {
             authority: Arc::clone(&authority),
             _stop: stop,
@@ -271,16 +282,54 @@ impl AcmeKeepers {
         kept.stop = Some(stop);
         let (authority, cell) = (Arc::clone(authority), Arc::clone(cell));
         let parts = self.parts.clone();
-        self.control.spawn(async move {
-            if is_new {
-                cell.load_or_report(&authority.store).await;
-                cell.serve_earlier(&authority.store).await;
-            }
-            CertificateKeeper::new(authority, cell, parts)
-                .run(stopped)
-                .await;
-        });
+        self.control
+            .spawn(keeping(authority, cell, parts, is_new, stopped));
     }
+}
+
+/// Looks into the folder of an authority until it is stopped.
+async fn scanning(
+    authority: Arc<Authority<FolderStore>>,
+    parts: KeeperParts,
+    stopped: watch::Receiver<bool>,
+) {
+    let begin = || {
+        let reports = Arc::clone(&parts.reports);
+        scan::scan(Arc::clone(&authority), reports, stopped.clone())
+    };
+    let what = format!("the folder of authority {}", authority.config.name);
+    persistent(&what, stopped.clone(), begin, |_| async {}).await;
+}
+
+/// Looks after a certificate until it is stopped.
+async fn keeping(
+    authority: Arc<Authority<FolderStore>>,
+    cell: Arc<CertificateCell>,
+    parts: KeeperParts,
+    is_new: bool,
+    stopped: watch::Receiver<bool>,
+) {
+    let begin = || async {
+        if is_new {
+            // It is reported, and the scan reads it again.
+            let _ = cell.load_any(&authority.store).await;
+        }
+        CertificateKeeper::new(Arc::clone(&authority), Arc::clone(&cell), parts.clone())
+            .run(stopped.clone())
+            .await;
+    };
+    let clear = |panic: String| {
+        let (authority, cell) = (&authority, &cell);
+        async move {
+            cell.end_order(Some(OrderFailureStatus {
+                error: format!("its keeper has panicked: {panic}").into(),
+                at: SystemTime::now(),
+                in_a_row: 1,
+            }));
+            authority.close(&cell.item).await;
+        }
+    };
+    persistent(&cell.id, stopped.clone(), begin, clear).await;
 }
 
 /// The directory of an authority for trials; `None` if there is none.
@@ -313,7 +362,8 @@ async fn try_order(
         attempt: 0,
         is_trial: true,
     };
-    let result = within_limit(&authority, plan.run()).await;
+    let ordering = within_limit(&authority, plan.run());
+    let result = without_panic(&cell.id, ordering).await;
     authority.close(&item).await;
     let obtained = result?;
     Ok(TrialCertificate {

@@ -24,7 +24,7 @@ mod lint;
 pub(crate) use self::check::overlap;
 pub use self::diagnostic::Report;
 pub use self::raw::{compared, effective};
-pub(crate) use self::unreadable::user as user_name;
+pub(crate) use self::unreadable::{Unreadable, user as user_name, writable_folder};
 
 use std::cell::RefCell;
 use std::fmt;
@@ -86,26 +86,51 @@ impl fmt::Debug for Loaded {
     }
 }
 
+/// What is done about the folders that the process writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WrittenFolders {
+    /// They must be writable.
+    Checked,
+    /// They are not looked at: one that is away must neither hold up a start or a reload, nor prevent it.
+    Ignored,
+}
+
 /// Reads and checks the file at `path`, the files that it includes, and the files that they refer to.
 ///
 /// # Errors
 /// All errors, together with the warnings.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
-    load_contents(input_file::read(path), path)
+    load_contents(input_file::read(path), path, WrittenFolders::Ignored)
 }
 
-/// Reads and checks a configuration from `input`, and the files that it includes or refers to, relative to the
-/// working directory. Reports call it `name`.
+/// As [`load`], and checks the folders that the process would write to.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_folders(path: &Path) -> Result<Loaded, Report> {
+    load_contents(input_file::read(path), path, WrittenFolders::Checked)
+}
+
+/// As [`load_with_folders`], but reads the configuration from `input`; files are relative to the working
+/// directory. Reports call it `name`.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_stream(input: impl io::Read, name: &str) -> Result<Loaded, Report> {
-    load_contents(input_file::read_stream(input), Path::new(name))
+    let contents = input_file::read_stream(input);
+    load_contents(contents, Path::new(name), WrittenFolders::Checked)
 }
 
-fn load_contents(contents: Contents, path: &Path) -> Result<Loaded, Report> {
+fn load_contents(
+    contents: Contents,
+    path: &Path,
+    folders: WrittenFolders,
+) -> Result<Loaded, Report> {
     match contents.and_then(|bytes| input_file::text(&bytes)) {
-        Ok(text) => parse(&text, path, &variable),
+        Ok(text) => {
+            let main = SourceText::new(path, &text);
+            read_all(main, IncludeFrom::Files, &variable, folders)
+        }
         Err(error) => {
             let unreadable = unreadable::explain(path, &error);
             let message = format!("cannot read the file: {}", unreadable.why);
@@ -133,7 +158,8 @@ pub fn parse(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Report> {
     let main = SourceText::new(path, source);
-    read_all(main, IncludeFrom::Files, environment)
+    let folders = WrittenFolders::Ignored;
+    read_all(main, IncludeFrom::Files, environment, folders)
 }
 
 /// Checks texts that were read earlier once more, and reads the files again that they refer to, but do not
@@ -143,13 +169,15 @@ pub fn parse(
 /// As [`load`].
 pub fn parse_again(earlier: &Sources) -> Result<Loaded, Report> {
     let main = earlier.main().clone();
-    read_all(main, IncludeFrom::Earlier(earlier), &variable)
+    let folders = WrittenFolders::Ignored;
+    read_all(main, IncludeFrom::Earlier(earlier), &variable, folders)
 }
 
 fn read_all(
     main: SourceText,
     from: IncludeFrom<'_>,
     environment: &dyn Fn(&str) -> Option<String>,
+    folders: WrittenFolders,
 ) -> Result<Loaded, Report> {
     let mut diagnostics = Vec::new();
     let used = RefCell::new(Vec::new());
@@ -162,6 +190,9 @@ fn read_all(
     let mut built = build::build(&root, &sources, &mut diagnostics);
     // Lints look at files without errors only, so they come last.
     check::check(&built, &mut diagnostics);
+    if folders == WrittenFolders::Checked {
+        check::check_folders(&built.places, &mut diagnostics);
+    }
     lint::lint(&built, &mut diagnostics);
     diagnostics
         .retain(|each| each.severity == Severity::Error || !built.allowed.contains(&each.code));

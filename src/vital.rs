@@ -26,11 +26,12 @@ pub async fn vital<T>(part: &str, work: impl Future<Output = T>) -> T {
     // Caught here rather than where the thread ends: until then the thread would close connections one by one.
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(done) => done,
-        Err(panic) => end(part, message(&*panic)),
+        Err(panic) => end(part, panic_message(&*panic)),
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
+/// What a panic says.
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message")

@@ -36,6 +36,10 @@ struct CellState {
     next_attempt: Option<SystemTime>,
     is_ordering: bool,
     is_forced: bool,
+    /// Why its folder cannot be used; `None` if it can.
+    folder_error: Option<Arc<str>>,
+    /// The folder can be used again, and its keeper does not know it yet.
+    has_returned: bool,
 }
 
 impl CertificateCell {
@@ -56,10 +60,27 @@ impl CertificateCell {
     }
 
     /// Serves what is stored, and reports it if that cannot be read.
-    pub(super) async fn load_or_report(&self, store: &impl CertificateStore) {
-        if let Err(error) = self.load(store, None).await {
+    ///
+    /// # Errors
+    /// [`StoreError`], which is reported.
+    pub(super) async fn load_or_report(
+        &self,
+        store: &impl CertificateStore,
+    ) -> Result<(), StoreError> {
+        let loaded = self.load(store, None).await;
+        loaded.inspect_err(|error| {
             tracing::warn!(certificate = &*self.id, %error, "stored certificate not read");
-        }
+        })
+    }
+
+    /// Serves what is stored, or else what was issued for some of the names earlier.
+    ///
+    /// # Errors
+    /// [`StoreError`], which is reported.
+    pub(super) async fn load_any(&self, store: &impl CertificateStore) -> Result<(), StoreError> {
+        self.load_or_report(store).await?;
+        self.serve_earlier(store).await;
+        Ok(())
     }
 
     /// Serves what is stored, if it has changed. `revision` is that of the item, if the caller knows it.
@@ -94,7 +115,7 @@ impl CertificateCell {
 
     /// Serves what was issued for some of the names earlier, if nothing else is there: after a change of the list
     /// of names, clients of those that stay must not be refused until the new certificate is issued.
-    pub(super) async fn serve_earlier(&self, store: &impl CertificateStore) {
+    async fn serve_earlier(&self, store: &impl CertificateStore) {
         if self.slot.served().is_some_and(|it| !it.is_self_signed) {
             return;
         }
@@ -125,6 +146,24 @@ impl CertificateCell {
             self.slot.set(newest);
             self.changed();
         }
+    }
+
+    /// Notes whether the folder can be used, and why not.
+    pub(super) fn note_folder(&self, error: Option<&Arc<str>>) {
+        let mut state = self.state();
+        if state.folder_error.as_ref() == error {
+            return;
+        }
+        state.folder_error = error.map(Arc::clone);
+        state.has_returned = error.is_none();
+        drop(state);
+        self.changed();
+        self.wake.notify_one();
+    }
+
+    /// Whether the folder can be used again since the last call.
+    pub(super) fn take_returned(&self) -> bool {
+        std::mem::take(&mut self.state().has_returned)
     }
 
     /// Whether this is another revision than the one that was read last.
@@ -226,6 +265,7 @@ impl CertificateCell {
             authority: Arc::clone(&self.certificate.authority.name),
             served: self.slot.served(),
             failure: state.failure.clone(),
+            folder_error: state.folder_error.clone(),
             next_attempt: state.next_attempt,
             is_ordering: state.is_ordering,
         }

@@ -64,6 +64,9 @@ pub enum AcmeError {
     /// The authority's answer is not what the protocol says.
     #[error("unexpected answer of the authority: {0}")]
     Malformed(String),
+    /// There is a fault in the program.
+    #[error("the order has panicked: {0}")]
+    Panicked(String),
     /// No managed certificate has this name.
     #[error("no managed certificate has the name `{0}`")]
     UnknownName(String),
@@ -138,6 +141,7 @@ impl AcmeError {
             | Self::Key(_)
             | Self::Dns(_)
             | Self::LeaseLost
+            | Self::Panicked(_)
             | Self::UnknownName(_)
             | Self::NoStaging(_)
             | Self::Suspended => OrderResult::Local,
@@ -153,15 +157,15 @@ impl AcmeError {
             },
             OrderResult::ValidationFailed | OrderResult::Rejected => FailureKind::Refused,
             OrderResult::Issued | OrderResult::Unreachable | OrderResult::Local => match self {
-                // A hook that fails may well have been asked too often.
-                Self::Dns(_) => FailureKind::Refused,
+                // A hook that fails may well have been asked too often, and what has panicked may have used up an order.
+                Self::Dns(_) | Self::Panicked(_) => FailureKind::Refused,
                 _ => FailureKind::Outage,
             },
         }
     }
 
     /// What may help, if that can be said in general.
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    pub(super) fn hint(&self) -> Option<&str> {
         Some(match self {
             Self::Validation(_) => {
                 "the authority must reach this listener by the name: port 80 for http-01, port 443 for tls-alpn-01"
@@ -170,6 +174,7 @@ impl AcmeError {
                 "is the authority's host reachable from here, and is `ca` right?"
             }
             Self::RateLimited { .. } => "try against `letsencrypt-staging` until it works",
+            Self::Store(error) if error.hint().is_some() => return error.hint(),
             Self::Store(_) | Self::Stored { .. } => {
                 "the user of this process must own the folder `state`"
             }

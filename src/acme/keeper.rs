@@ -15,6 +15,7 @@ use super::counters::{OrderCounters, OrderResult};
 use super::errors::AcmeError;
 use super::lease::LeaseCandidate;
 use super::order::{ObtainedCertificate, OrderPlan};
+use super::persistent::without_panic;
 use super::problem::one_line;
 use super::renewal::{MAX_STEP, RenewalWindow, pause, window_poll};
 use super::status::OrderFailureStatus;
@@ -46,6 +47,8 @@ pub(super) struct CertificateKeeper<S> {
     failures: u32,
     /// Until then nothing is ordered.
     paused_until: Instant,
+    /// Whether the latest attempt has failed because of the folder.
+    lacked_folder: bool,
     /// The record of the latest attempt that is already considered.
     known: Option<AttemptRecord>,
     window: Option<RenewalWindow>,
@@ -76,6 +79,7 @@ impl<S: CertificateStore> CertificateKeeper<S> {
             seed: fastrand::u64(..),
             failures: 0,
             paused_until: now,
+            lacked_folder: false,
             known: None,
             window: None,
             window_of: None,
@@ -90,6 +94,9 @@ impl<S: CertificateStore> CertificateKeeper<S> {
             tokio::select! {
                 () = self.ask_window() => {}
                 () = stopped(&mut stop) => break,
+            }
+            if self.cell.take_returned() && self.lacked_folder {
+                self.paused_until = Instant::now();
             }
             let wait = self.due_in();
             self.cell.plan(SystemTime::now().checked_add(wait));
@@ -229,12 +236,12 @@ impl<S: CertificateStore> CertificateKeeper<S> {
             }
         };
         // Another node may have ordered since.
-        self.cell.load_or_report(&authority.store).await;
+        let _ = self.cell.load_or_report(&authority.store).await;
         self.recall().await;
         if self.due_in().is_zero() {
             self.cell.begin_order();
             let outcome = tokio::select! {
-                outcome = self.order() => outcome,
+                outcome = without_panic(&self.cell.id, self.order()) => outcome,
                 () = lease.keep(&authority.store) => Err(AcmeError::LeaseLost),
                 () = stopped(stop) => Err(AcmeError::Suspended),
             };
@@ -316,6 +323,7 @@ impl<S: CertificateStore> CertificateKeeper<S> {
         self.parts.counters.count(error.result());
         let kind = error.kind();
         self.failures = self.failures.saturating_add(1);
+        self.lacked_folder = matches!(error, AcmeError::Store(_));
         let rest = pause(
             self.failures,
             kind,

@@ -37,13 +37,14 @@ pub(super) async fn scan<S: CertificateStore>(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut seen = SeenChallenges::default();
+    let mut trouble = FolderTrouble::default();
     loop {
         let scanning = async {
+            let usable = authority.store.check().await;
             let challenges = seen.scan(&authority).await;
             let certificates = scan_certificates(&authority).await;
-            if let Err(error) = challenges.and(certificates) {
-                report(&authority, &reports, &error);
-            }
+            let result = usable.and(challenges).and(certificates);
+            trouble.note(&authority, &reports, result.err().as_ref());
             sleep(INTERVAL).await;
         };
         tokio::select! {
@@ -57,16 +58,42 @@ pub(super) async fn scan<S: CertificateStore>(
         .replace_others(&authority.config.name, []);
 }
 
-fn report<S>(authority: &Authority<S>, reports: &FailureReports, error: &StoreError) {
-    let cause = error.to_string();
-    if let Some(unreported) = reports.admit(&cause, std::time::Instant::now()) {
-        let authority = &*authority.config.name;
-        tracing::warn!(
-            authority,
-            error = cause,
-            unreported,
-            "folder of certificates not read"
-        );
+/// Why the folder cannot be used, as it was reported last; `None` if it can.
+#[derive(Default)]
+struct FolderTrouble(Option<Arc<str>>);
+
+impl FolderTrouble {
+    /// Reports that the folder cannot be used any more, or that it can again, once each.
+    fn note<S: CertificateStore>(
+        &mut self,
+        authority: &Authority<S>,
+        reports: &FailureReports,
+        error: Option<&StoreError>,
+    ) {
+        let name = &*authority.config.name;
+        let now: Option<Arc<str>> = error.map(|error| error.to_string().into());
+        let before = std::mem::replace(&mut self.0, now.clone());
+        match (&now, error) {
+            (Some(cause), Some(error)) if before != now => {
+                // It may change between two causes again and again.
+                if let Some(unreported) = reports.admit(cause, std::time::Instant::now()) {
+                    tracing::warn!(
+                        authority = name,
+                        error = &**cause,
+                        hint = error.hint(),
+                        unreported,
+                        "folder of certificates cannot be used; those in memory are served, and none is ordered until it can"
+                    );
+                }
+            }
+            (None, _) if before.is_some() => {
+                tracing::info!(authority = name, "folder of certificates can be used again");
+            }
+            _ => {}
+        }
+        for cell in authority.cells().iter() {
+            cell.note_folder(now.as_ref());
+        }
     }
 }
 

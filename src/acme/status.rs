@@ -19,6 +19,8 @@ pub struct CertificateStatus {
     pub served: Option<Arc<ServedCertificate>>,
     /// How the latest attempt failed; `None` if it did not.
     pub failure: Option<OrderFailureStatus>,
+    /// Why its folder cannot be used; `None` if it can.
+    pub folder_error: Option<Arc<str>>,
     /// When the next attempt is due; `None` while keepers are suspended.
     pub next_attempt: Option<SystemTime>,
     /// Whether this process is ordering it now.

@@ -64,6 +64,16 @@ pub enum StoreError {
         /// The largest size.
         limit: u64,
     },
+    /// This process may not write to the folder, or it is not a folder.
+    #[error("cannot write to `{}`: {why}", path.display())]
+    Unwritable {
+        /// The folder.
+        path: PathBuf,
+        /// Why it cannot.
+        why: String,
+        /// What may help.
+        hint: Option<String>,
+    },
     /// The file system does not respond.
     #[error("the file system of `{}` does not respond within {}", path.display(), humantime::format_duration(*limit))]
     TimedOut {
@@ -82,6 +92,9 @@ pub enum StoreError {
 
 /// Where items are kept. All functions end within a bounded time.
 pub trait CertificateStore: Send + Sync + 'static {
+    /// Whether items can be written, as far as that can be said without writing one.
+    fn check(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// The content of an item; `None` if it does not exist.
     fn read(
         &self,
@@ -117,6 +130,16 @@ pub trait CertificateStore: Send + Sync + 'static {
         &self,
         kind: ItemKind,
     ) -> impl Future<Output = Result<Vec<ItemRevision>, StoreError>> + Send;
+}
+
+impl StoreError {
+    /// What may help.
+    pub(super) fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Unwritable { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// The name of a certificate's items: readable, valid as a file name, and unique.

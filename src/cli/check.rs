@@ -20,7 +20,7 @@ pub(super) fn check(path: &Path, as_json: bool) -> ExitCode {
             Path::new(stdin),
             config::load_stream(std::io::stdin().lock(), stdin),
         ),
-        false => (path, config::load(path)),
+        false => (path, config::load_with_folders(path)),
     };
     let report = match &loaded {
         Ok(loaded) => &loaded.warnings,

@@ -46,6 +46,8 @@ pub(super) struct Places {
     pub(super) admin_bind: Option<Span>,
     pub(super) metrics_bind: Option<Span>,
     pub(super) authorities: Vec<AuthorityPlaces>,
+    /// The folders that the process writes to.
+    pub(super) written_folders: Vec<Located<PathBuf>>,
     pub(super) listeners: Vec<ListenerPlaces>,
     pub(super) routes: Vec<RoutePlaces>,
     pub(super) upstreams: Vec<UpstreamPlaces>,

@@ -1,6 +1,7 @@
 //! What is wrong between parts of a configuration: unknown names, addresses that are bound twice,
 //! routes that can never match.
 
+mod folders;
 mod own_listener;
 mod split;
 
@@ -8,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub(super) use self::folders::check_folders;
 use super::build::{Built, Places, RoutePlaces, UpstreamPlaces};
 use super::diagnostic::{Code, Diagnostic, Severity, nearest};
 use super::model::{

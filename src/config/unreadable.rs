@@ -8,9 +8,10 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD};
 
 /// A reason, and what to do about it.
-pub(super) struct Unreadable {
-    pub(super) why: String,
-    pub(super) hint: Option<String>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    pub(crate) why: String,
+    pub(crate) hint: Option<String>,
 }
 
 /// A file or folder, and who may do what with it.
@@ -57,7 +58,7 @@ pub(super) fn explain(path: &Path, error: &io::Error) -> Unreadable {
 }
 
 /// Checks whether this process can write to `folder`, or could if it created it.
-pub(super) fn writable_folder(folder: &Path) -> Result<(), Unreadable> {
+pub(crate) fn writable_folder(folder: &Path) -> Result<(), Unreadable> {
     let mut above = folder.ancestors();
     let existing = above.find(|it| !it.as_os_str().is_empty() && it.exists());
     let existing = existing.unwrap_or(Path::new("."));

@@ -30,6 +30,8 @@ pub struct CertificateState {
     pub next_renewal: Option<SystemTime>,
     /// How the latest attempt to renew it failed; `None` if it did not.
     pub failure: Option<OrderFailureStatus>,
+    /// Why the folder that it is kept in cannot be used; `None` if it can, or if tidegate does not obtain it.
+    pub folder_error: Option<Arc<str>>,
     /// Whether this process is obtaining it now.
     pub is_ordering: bool,
 }
@@ -48,6 +50,8 @@ impl CertificateState {
         });
         let next = self.next_renewal.filter(|_| failure.is_some());
         let next = next.map(|next| format!("the next attempt is at {}", time(next)));
+        let folder = self.folder_error.as_ref();
+        let folder = folder.map(|error| format!("its folder cannot be used: {error}"));
         let served = self.served.as_ref().filter(|it| !it.is_self_signed);
         let what = match served.map(|it| (it.life_left(now), it.not_after)) {
             None => "was not issued yet".to_owned(),
@@ -55,12 +59,13 @@ impl CertificateState {
             Some((LifeLeft::Little | LifeLeft::VeryLittle, end)) => {
                 format!("expires soon, at {}", time(end))
             }
-            Some((LifeLeft::Enough, end)) if failure.is_some() => {
+            Some((LifeLeft::Enough, end)) if failure.is_some() || folder.is_some() => {
                 format!("expires at {}", time(end))
             }
             Some((LifeLeft::Enough, _)) => return None,
         };
-        let parts = [Some(format!("certificate {label} {what}")), failure, next];
+        let what = format!("certificate {label} {what}");
+        let parts = [Some(what), folder, failure, next];
         Some(parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
 }

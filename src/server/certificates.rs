@@ -50,6 +50,7 @@ impl ConfiguredCertificates {
                     served,
                     next_renewal: None,
                     failure: None,
+                    folder_error: None,
                     is_ordering: false,
                 }
             }));
@@ -84,6 +85,7 @@ impl ConfiguredCertificates {
             if let Some(status) = statuses.get(id) {
                 state.next_renewal = status.next_attempt;
                 state.failure.clone_from(&status.failure);
+                state.folder_error.clone_from(&status.folder_error);
                 state.is_ordering = status.is_ordering;
             }
         }
@@ -153,6 +155,7 @@ mod tests {
             }),
             next_renewal: None,
             failure: None,
+            folder_error: None,
             is_ordering: false,
         }
     }

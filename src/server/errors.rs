@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::file_thread::FileThreadError;
+use crate::acme::store::StoreError;
 use crate::config::model::Bind;
 use crate::config::{BindPlaces, Report};
 use crate::net::listen_error::ListenFailure;
@@ -40,6 +41,9 @@ pub enum StartError {
     /// An upgrade started this process, and the previous process does not hand over.
     #[error("the previous process did not hand over: {0}")]
     Succession(#[source] io::Error),
+    /// An upgrade started this process, and it cannot read what the previous process serves.
+    #[error("the certificates that the previous process serves cannot be read: {0}")]
+    Certificates(#[source] StoreError),
     /// The system refuses a thread, an event queue or a signal handler.
     #[error("operating system error: {0}")]
     System(#[from] io::Error),

@@ -221,7 +221,7 @@ impl Process {
         let deadline = tokio::time::Instant::now() + settle;
         loop {
             let result = match self.load(from).await {
-                Ok(loaded) => self.reloader.apply(loaded).await,
+                Ok(loaded) => self.apply(loaded).await,
                 Err(error) => Err(error),
             };
             let is_final = matches!(result, Ok(_) | Err(ReloadError::Stopping));
@@ -230,6 +230,23 @@ impl Process {
             }
             tokio::time::sleep(SETTLE_INTERVAL).await;
         }
+    }
+
+    /// Applies a configuration, after its stored certificates were read: the first client of a new listener must
+    /// find them.
+    async fn apply(&mut self, loaded: Loaded) -> Result<ReloadOutcome, ReloadError> {
+        let managed = loaded.config.managed_certificates();
+        tokio::select! {
+            // What cannot be read is reported, and served as soon as it can be read.
+            _ = self.keepers.load(&managed) => {}
+            () = self.signals.stop_comes() => return Err(ReloadError::Stopping),
+        }
+        let result = self.reloader.apply(loaded).await;
+        if result.is_err() {
+            // Those that only this configuration has are forgotten again.
+            self.keep_certificates();
+        }
+        result
     }
 
     /// Reads and checks the configuration again, unless this process is asked to stop first.

@@ -38,7 +38,13 @@ pub(super) struct Base {
 }
 
 impl Base {
-    pub(super) async fn build(config: &Config, registry: Registry) -> Result<Self, StartError> {
+    /// With a predecessor, a certificate that cannot be read is an error: the predecessor has it in memory, and
+    /// goes on.
+    pub(super) async fn build(
+        config: &Config,
+        registry: Registry,
+        has_predecessor: bool,
+    ) -> Result<Self, StartError> {
         // First of all: workers and lookups need descriptors, too.
         let descriptors = limits::raise_descriptors();
         let shared = Arc::new(Shared::new(
@@ -49,7 +55,11 @@ impl Base {
         let (managed, connector) = (Arc::clone(&shared.managed), shared.connector.clone());
         let mut keepers = AcmeKeepers::new(Handle::current(), managed, connector);
         // What was obtained earlier is served to the first client.
-        keepers.load(&config.managed_certificates()).await;
+        let loaded = keepers.load(&config.managed_certificates()).await;
+        loaded.or_else(|error| match has_predecessor {
+            true => Err(StartError::Certificates(error)),
+            false => Ok(()),
+        })?;
         // Before any worker accepts, so that the first clients find endpoints.
         lookups.begin(&config.upstreams).await;
         // Admits nothing yet: the limit is known once all workers have their descriptors.

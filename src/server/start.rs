@@ -83,7 +83,7 @@ impl Process {
             None => Inheritance::without_predecessor(start.passed),
         };
         let registry = inheritance.upstreams.take().map(Registry::from_predecessor);
-        let base = Base::build(config, registry.unwrap_or_default()).await?;
+        let base = Base::build(config, registry.unwrap_or_default(), predecessor.is_some()).await?;
         flush_logs_on_panic(&base.shared, logging);
         signals.set_access_log(&base.shared.access_log);
         let files = FileWatch::new();

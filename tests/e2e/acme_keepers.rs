@@ -103,7 +103,8 @@ async fn a_restart_serves_what_is_stored_and_orders_nothing() {
     second
         .keepers
         .load(std::slice::from_ref(&certificate))
-        .await;
+        .await
+        .unwrap();
     // It is there before a listener opens.
     let loaded = second.served(&certificate).unwrap();
     assert_eq!(loaded.certified.cert, served.certified.cert);
@@ -362,7 +363,8 @@ async fn a_trial_stores_nothing_and_serves_nothing() {
     let (ca, state) = authority_and_state().await;
     let certificate = wanted(&ca, state.path(), &["a.example.com"], DNS, |_| {});
     let mut node = AcmeNode::start().await;
-    node.keepers.load(std::slice::from_ref(&certificate)).await;
+    let loading = node.keepers.load(std::slice::from_ref(&certificate));
+    loading.await.unwrap();
     let trial = within("the trial", node.keepers.try_at_staging("a.example.com"))
         .await
         .unwrap();
@@ -396,7 +398,7 @@ async fn names_that_stay_are_served_while_others_are_proved() {
     let after = wanted(&ca, state.path(), &names, DNS, |_| {});
     let other = wanted(&ca, state.path(), &["c.example.com"], DNS, |_| {});
     let both = [after.clone(), other.clone()];
-    node.keepers.load(&both).await;
+    node.keepers.load(&both).await.unwrap();
     node.keepers.apply(&both);
     let served = node.served(&after).expect("the earlier certificate");
     assert_eq!(served.certified.cert, first.certified.cert);

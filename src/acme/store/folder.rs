@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::file_queue::FileQueue;
 use super::{CertificateStore, ItemKind, ItemRevision, StoreError};
+use crate::config::{Unreadable, writable_folder};
 
 /// The largest item, in bytes. A chain of certificates has a few thousand.
 const MAX_ITEM_BYTES: u64 = 256 * 1024;
@@ -59,6 +60,18 @@ impl FolderStore {
 }
 
 impl CertificateStore for FolderStore {
+    async fn check(&self) -> Result<(), StoreError> {
+        let folder = Arc::clone(&self.folder);
+        let check = move || {
+            writable_folder(&folder).map_err(|Unreadable { why, hint }| StoreError::Unwritable {
+                path: folder.to_path_buf(),
+                why,
+                hint,
+            })
+        };
+        self.queue.run(check).await
+    }
+
     async fn read(&self, kind: ItemKind, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path(kind, name);
         self.queue.run(move || read(&path)).await

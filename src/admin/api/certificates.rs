@@ -50,6 +50,9 @@ pub struct CertificateDetails {
     pub last_error: Option<String>,
     /// When it failed.
     pub last_error_at: Option<String>,
+    /// Why the folder that it is kept in cannot be used; null if it can, or if it is in a file of yours.
+    #[serde(default)]
+    pub folder_error: Option<String>,
 }
 
 impl CertificateDetails {
@@ -75,6 +78,7 @@ impl CertificateDetails {
             failures_in_row: failure.map_or(0, |it| it.in_a_row),
             last_error: failure.map(|it| it.error.to_string()),
             last_error_at: failure.map(|it| shown(it.at)),
+            folder_error: state.folder_error.as_ref().map(ToString::to_string),
         }
     }
 }

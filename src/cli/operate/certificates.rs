@@ -137,7 +137,10 @@ fn row(certificate: &CertificateDetails) -> Vec<Cell> {
         left,
         source,
         next,
-        text(&certificate.last_error),
+        text(match certificate.folder_error {
+            Some(_) => &certificate.folder_error,
+            None => &certificate.last_error,
+        }),
     ]
 }
 
@@ -162,6 +165,7 @@ mod tests {
             failures_in_row: 2,
             last_error: Some("validation failed".into()),
             last_error_at: None,
+            folder_error: None,
         };
         let missing = CertificateDetails {
             file: None,

@@ -16,7 +16,6 @@ use crate::config::model::{
     UntilIssued,
 };
 use crate::config::raw::{ConfigValue, Located, Section};
-use crate::config::unreadable;
 
 /// Directories that have a name here.
 const DIRECTORIES: [(&str, &str); 3] = [
@@ -325,7 +324,8 @@ impl Builder<'_> {
         None
     }
 
-    /// The folder of accounts and certificates, which this process must be able to write to.
+    /// The folder of accounts and certificates. Here it is only noted: it may be on another machine that does not
+    /// respond at the moment, and what is served from memory does not depend on it.
     fn state(&mut self, name: &Located<String>, section: &Section, found: AuthorityUse) -> PathBuf {
         let written = section.text("state").unwrap_or_default();
         let at = section.written("state");
@@ -334,13 +334,10 @@ impl Builder<'_> {
         if !found.is_used || at.is_some_and(|at| at.value == ConfigValue::Broken) {
             return folder;
         }
-        if let Err(unwritable) = unreadable::writable_folder(&folder) {
-            let span = at.map_or_else(|| name.span.clone(), |at| at.span.clone());
-            let message = format!("cannot write to `{}`: {}", folder.display(), unwritable.why);
-            let mut error = Diagnostic::error(Code::File, span, message);
-            error.hint = unwritable.hint;
-            self.diagnostics.push(error);
-        }
+        self.places.written_folders.push(Located {
+            span: at.map_or_else(|| name.span.clone(), |at| at.span.clone()),
+            value: folder.clone(),
+        });
         folder
     }
 }

@@ -51,7 +51,7 @@ impl AcmeNode {
         ca.change(|settings| {
             (settings.http_port, settings.tls_port) = (node.http_port, node.tls_port);
         });
-        node.keepers.load(wanted).await;
+        node.keepers.load(wanted).await.unwrap();
         node.keepers.apply(wanted);
         node
     }
