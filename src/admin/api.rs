@@ -16,6 +16,7 @@ pub mod reload;
 pub mod upgrade;
 pub mod explain;
 pub mod operation;
+pub mod audit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +30,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+use self::access::Requester;
+use self::audit::{AuditEntry, AuditedRequest};
 use self::operation::{GENERATION, Operation};
 use super::error::ApiError;
-use super::http::{AdminActivity, AdminResponse, AdminService, response};
+use super::http::{AdminActivity, AdminPeer, AdminResponse, AdminService, response};
 use super::view::View;
 use crate::displace::live_tunnels::LiveTunnels;
 use crate::displace::tunnel_filter::TunnelFilter;
+use crate::quota::failure_reports::warn_once_a_minute;
 
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -49,16 +53,18 @@ const JSON: &str = "application/json";
 pub struct Api {
     /// What it shows and changes.
     pub view: Arc<View>,
-    /// Whether it is served over TCP, where being able to connect does not mean being allowed to change
-    /// anything.
-    pub over_tcp: bool,
 }
 
 impl AdminService for Api {
     const MAY_BE_CUT: bool = false;
 
-    async fn respond(&self, request: Request<Incoming>, activity: &AdminActivity) -> AdminResponse {
-        match self.handle(request, activity).await {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        peer: AdminPeer,
+        activity: &AdminActivity,
+    ) -> AdminResponse {
+        match self.handle(request, peer, activity).await {
             Ok((status, body)) => response(status, JSON, body),
             Err(error) => error_response(&error),
         }
@@ -84,18 +90,70 @@ impl Api {
     async fn handle(
         &self,
         request: Request<Incoming>,
+        peer: AdminPeer,
         activity: &AdminActivity,
     ) -> Result<(StatusCode, Bytes), ApiError> {
         let (parts, body) = request.into_parts();
-        let operation = operation(&parts);
-        if self.over_tcp {
-            let token = self.view.token.load();
-            let needed = operation.as_ref().is_ok_and(|it| it.needs_token());
-            access::check(&parts, needed, token.as_deref())?;
+        let access = self.view.access.load();
+        let requester = Requester::of(&parts, peer, &access);
+        let requester = requester.inspect_err(|error| self.report(peer, error))?;
+        let operation = operation(&parts)?;
+        let allowed = requester.check(operation, &access);
+        let is_refused = allowed.is_err();
+        if let Err(error) = &allowed
+            && requester == Requester::Anybody
+        {
+            self.report(peer, error);
         }
-        let operation = operation?;
-        let query = Query::of(parts.uri.query().unwrap_or_default(), operation)?;
-        let body = activity.while_receiving(collected(body)).await?;
+        let mut entry = (operation.changes() || is_refused)
+            .then(|| audited(&requester, peer, operation, &parts))
+            .flatten();
+        let asked = async {
+            allowed?;
+            let query = Query::of(parts.uri.query().unwrap_or_default(), operation)?;
+            let body = activity.while_receiving(collected(body)).await?;
+            if let Some(request) = &mut entry {
+                request.generation = query.generation()?;
+                request.arguments = audit::arguments(&body);
+            }
+            Ok((query, body))
+        };
+        let asked = asked.await;
+        let entry = entry.map(AuditEntry::begin);
+        let result = match asked {
+            Ok((query, body)) => self.answer(operation, &query, body, peer).await,
+            Err(error) => Err(error),
+        };
+        match (entry, &result) {
+            (Some(entry), Ok((status, body))) => entry.answered(*status, body),
+            (Some(entry), Err(error)) => entry.failed(error),
+            (None, _) => {}
+        }
+        result
+    }
+
+    /// Logs a request without a valid token. Anybody who can connect can cause this.
+    fn report(&self, peer: AdminPeer, error: &ApiError) {
+        let from = address(peer);
+        // Of an attacker, every connection has another port.
+        let cause = match peer {
+            AdminPeer::Tcp(address) => address.ip().to_string(),
+            _ => from.clone(),
+        };
+        warn_once_a_minute!(
+            self.view.refused, &cause, "admin request refused",
+            from, status = error.status.as_u16(), %error
+        );
+    }
+
+    /// Carries an operation out, here or in an older generation.
+    async fn answer(
+        &self,
+        operation: Operation,
+        query: &Query,
+        body: Bytes,
+        peer: AdminPeer,
+    ) -> Result<(StatusCode, Bytes), ApiError> {
         match query.generation()? {
             Some(generation) if generation != self.view.generation => {
                 let older = self.view.generations.find(generation)?;
@@ -104,7 +162,7 @@ impl Api {
                 older.ask(operation.method(), &path, body).await
             }
             _ => {
-                let done = self.operate(operation, &query, &body).await?;
+                let done = self.operate(operation, query, &body, peer).await?;
                 Ok((StatusCode::OK, done))
             }
         }
@@ -115,6 +173,7 @@ impl Api {
         operation: Operation,
         query: &Query,
         body: &[u8],
+        peer: AdminPeer,
     ) -> Result<Bytes, ApiError> {
         let view = &self.view;
         match operation {
@@ -147,7 +206,8 @@ impl Api {
             }
             Operation::Upgrade => {
                 let how = parsed(body)?;
-                json(&upgrade::upgrade(view, how, self.over_tcp).await?)
+                let over_tcp = matches!(peer, AdminPeer::Tcp(_));
+                json(&upgrade::upgrade(view, how, over_tcp).await?)
             }
             Operation::Certificates => json(&certificates::certificates(view)),
             Operation::RenewCertificate => json(&certificates::renew(view, parsed(body)?).await?),
@@ -155,6 +215,38 @@ impl Api {
             Operation::Explain => json(&explain::explain(view, &parsed(body)?)?),
             Operation::Describe => json(&operation::openapi()),
         }
+    }
+}
+
+/// What the audit line of a request says of it; `None` if there is none, or the successor writes it.
+fn audited(
+    requester: &Requester,
+    peer: AdminPeer,
+    operation: Operation,
+    parts: &http::request::Parts,
+) -> Option<AuditedRequest> {
+    let pid = match requester {
+        // Of anybody, there would be as many lines as somebody wants.
+        Requester::Successor | Requester::Anybody => return None,
+        Requester::Process { pid, .. } => *pid,
+        Requester::Token { .. } => None,
+    };
+    Some(AuditedRequest {
+        operator: requester.name(),
+        from: address(peer),
+        pid,
+        operation,
+        path: parts.uri.path().to_owned(),
+        generation: None,
+        arguments: None,
+    })
+}
+
+fn address(peer: AdminPeer) -> String {
+    match peer {
+        AdminPeer::Tcp(address) => address.to_string(),
+        AdminPeer::Unix { .. } => "unix".to_owned(),
+        AdminPeer::Successor => "successor".to_owned(),
     }
 }
 

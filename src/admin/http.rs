@@ -7,6 +7,7 @@ mod activity;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,15 +60,32 @@ pub struct AdminServer {
     accepting: JoinSet<()>,
 }
 
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminPeer {
+    /// A client over TCP.
+    Tcp(SocketAddr),
+    /// A process on this machine, by what the kernel knows of it.
+    Unix {
+        /// The user that it ran as when it connected.
+        user: Option<u32>,
+        /// Its number; `None` if it is in another namespace.
+        pid: Option<i32>,
+    },
+    /// The successor, which passes on requests that it has admitted.
+    Successor,
+}
+
 /// What responds to the requests of a server.
 pub trait AdminService: Send + Sync + 'static {
     /// Whether a request that is being served may be cut off for a new connection.
     const MAY_BE_CUT: bool;
 
-    /// Responds to one request. `activity` is that of its connection.
+    /// Responds to one request. `peer` is the other end of its connection, `activity` what happens on that.
     fn respond(
         &self,
         request: Request<Incoming>,
+        peer: AdminPeer,
         activity: &AdminActivity,
     ) -> impl Future<Output = AdminResponse> + Send;
 }
@@ -126,12 +144,27 @@ impl AcceptSource {
     }
 
     /// The next connection; `None` when there will be no more.
-    async fn accept(&self) -> io::Result<Option<Socket>> {
-        match self {
-            Self::Tcp(listener) => listener.accept().await.map(|it| Some(Socket::Tcp(it.0))),
-            Self::Unix(listener) => listener.accept().await.map(|it| Some(Socket::Unix(it.0))),
-            Self::Link(link) => Ok(link.accept().await?.map(Socket::Unix)),
-        }
+    async fn accept(&self) -> io::Result<Option<(Socket, AdminPeer)>> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (socket, address) = listener.accept().await?;
+                Some((Socket::Tcp(socket), AdminPeer::Tcp(address)))
+            }
+            Self::Unix(listener) => {
+                let socket = listener.accept().await?.0;
+                let peer = socket.peer_cred().ok();
+                let peer = AdminPeer::Unix {
+                    user: peer.map(|it| it.uid()),
+                    // The kernel says 0 of a process that this one cannot see.
+                    pid: peer.and_then(|it| it.pid()).filter(|pid| *pid > 0),
+                };
+                Some((Socket::Unix(socket), peer))
+            }
+            Self::Link(link) => {
+                let socket = link.accept().await?;
+                socket.map(|socket| (Socket::Unix(socket), AdminPeer::Successor))
+            }
+        })
     }
 }
 
@@ -143,13 +176,13 @@ async fn accept_all<S: AdminService>(source: AcceptSource, service: Arc<S>, mut 
         tokio::select! {
             accepted = source.accept() => match accepted {
                 Ok(None) => break,
-                Ok(Some(socket)) => {
+                Ok(Some((socket, peer))) => {
                     // Without room the connection is closed by being dropped.
                     if !open.make_room(S::MAY_BE_CUT) { continue }
                     let activity = AdminActivity::new();
                     let (service, watch) = (Arc::clone(&service), watch.clone());
                     let io = AdminIo::new(socket, Arc::clone(&activity));
-                    let served = serve(io, Arc::clone(&activity), service, watch);
+                    let served = serve(io, peer, Arc::clone(&activity), service, watch);
                     open.add(activity, connections.spawn(TurnTask::new(served)));
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -192,6 +225,7 @@ impl OpenConnections {
 
 async fn serve(
     io: AdminIo,
+    peer: AdminPeer,
     activity: Arc<AdminActivity>,
     service: Arc<impl AdminService>,
     mut drain: DrainWatch,
@@ -200,7 +234,7 @@ async fn serve(
         let (service, activity) = (&*service, &*activity);
         async move {
             let _serving = activity.serving();
-            Ok::<_, Infallible>(service.respond(request, activity).await)
+            Ok::<_, Infallible>(service.respond(request, peer, activity).await)
         }
     };
     let connection = http1::Builder::new()

@@ -7,7 +7,9 @@ use http::header::ACCEPT;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 
-use super::http::{AdminActivity, AdminResponse, AdminService, method_not_allowed, response, text};
+use super::http::{
+    AdminActivity, AdminPeer, AdminResponse, AdminService, method_not_allowed, response, text,
+};
 use super::view::View;
 use crate::displace::rebalance::excess::Excess;
 use crate::observe::exposition::Format;
@@ -26,7 +28,12 @@ pub struct Public(pub Arc<View>);
 impl AdminService for Public {
     const MAY_BE_CUT: bool = true;
 
-    async fn respond(&self, request: Request<Incoming>, _: &AdminActivity) -> AdminResponse {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        _: AdminPeer,
+        _: &AdminActivity,
+    ) -> AdminResponse {
         let view = &self.0;
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {

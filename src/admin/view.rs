@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use super::command::ControlCommand;
 use super::generations::Generations;
 use crate::acme::counters::OrderCounters;
-use crate::config::model::Secret;
+use crate::config::model::AdminAccess;
 use crate::config::sources::Sources;
 use crate::displace::Displacer;
 use crate::displace::jobs::Jobs;
@@ -19,7 +19,7 @@ use crate::displace::worker_queries::Workers;
 use crate::handover::identity::{Identity, shown};
 use crate::net::admission::Admission;
 use crate::observe::counter::Counter;
-use crate::quota::failure_reports::RecurringTrouble;
+use crate::quota::failure_reports::{FailureReports, RecurringTrouble};
 use crate::session::Shared;
 
 /// What the interface shows and changes.
@@ -43,8 +43,10 @@ pub struct View {
     pub loaded: ArcSwap<LoadedConfig>,
     /// The listeners, and their addresses.
     pub listening: ArcSwap<Vec<ListenerState>>,
-    /// The token that changes over TCP require.
-    pub token: ArcSwapOption<Secret>,
+    /// Who may do what over TCP.
+    pub access: ArcSwap<AdminAccess>,
+    /// The senders of refused requests that were logged lately.
+    pub refused: FailureReports,
     /// The queue of commands that only the process itself can carry out.
     pub commands: mpsc::Sender<ControlCommand>,
     /// The jobs that close tunnels.

@@ -41,7 +41,7 @@ pub(super) struct AdminClient {
         value_parser = AdminAddress::parse
     )]
     admin: Option<AdminAddress>,
-    /// File with the token that changes over TCP require (`admin.token_file`)
+    /// File with a token for the admin interface over TCP (`admin.tokens`, `admin.token_file`)
     #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
     pub(super) token_file: Option<PathBuf>,
     /// Talk to this older generation, which still drains after an upgrade; `tidegate status` lists them

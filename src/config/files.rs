@@ -73,7 +73,7 @@ pub(super) fn sticky_secret(path: &Path, bytes: &[u8]) -> Result<Secret, String>
     Ok(Secret::new(secret))
 }
 
-/// The admin token, which authorizes changes over TCP: one line of text.
+/// A token of the admin interface: one line of text.
 pub(super) fn token(path: &Path, bytes: &[u8]) -> Result<Secret, String> {
     let token = secret(bytes);
     if token.len() < MIN_TOKEN_LENGTH || !token.iter().all(u8::is_ascii_graphic) {

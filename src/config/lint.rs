@@ -5,6 +5,7 @@
 //! it matters; it does not warn about defaults that were not written.
 
 mod acme;
+mod admin;
 mod listeners;
 mod liveness;
 mod split;
@@ -68,7 +69,7 @@ pub(super) fn lint(built: &Built, diagnostics: &mut Vec<Diagnostic>) {
     listeners::lint(config, places, diagnostics);
     liveness::lint(config, places, diagnostics);
     lint_tickets(config, places, diagnostics);
-    lint_admin(config, places, diagnostics);
+    admin::lint(config, places, diagnostics);
     if let Some(max) = descriptor_budget::hard_limit() {
         lint_descriptors(config, places, max, diagnostics);
     }
@@ -96,23 +97,6 @@ fn routes_of<'a>(
 ) -> impl Iterator<Item = (&'a RouteConfig, &'a RoutePlaces)> {
     let routes = config.routes.iter().zip(&places.routes);
     routes.filter(|(route, _)| is_bound_to(route, listener))
-}
-
-fn lint_admin(config: &Config, places: &Places, diagnostics: &mut Vec<Diagnostic>) {
-    let Some(Bind::Tcp(address)) = &config.admin.bind else {
-        return;
-    };
-    if let Some(span) = places
-        .admin_bind
-        .clone()
-        .filter(|_| !address.ip().is_loopback())
-    {
-        let message = format!(
-            "everyone who can connect to `{address}` sees all clients and the configuration"
-        );
-        let hint = "use a unix socket or a loopback address";
-        diagnostics.push(Diagnostic::warning(Code::OpenAdmin, span, message).hint(hint));
-    }
 }
 
 fn lint_age(route: &RouteConfig, place: &RoutePlaces, diagnostics: &mut Vec<Diagnostic>) {

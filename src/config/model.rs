@@ -26,7 +26,7 @@ pub use self::acme::{
     AcmeConfig, ChallengeKind, DnsMeans, DnsPublisher, ExternalAccount, KeyType,
     ManagedCertificate, UntilIssued,
 };
-pub use self::admin::Admin;
+pub use self::admin::{Admin, AdminAccess, AdminRole, AdminToken};
 pub use self::certificate_life::CertificateLife;
 pub use self::client_certificate::{CertificateRule, ClientAuth, NamePattern, Revocations};
 pub use self::fingerprint::CertificateFingerprint;

@@ -160,7 +160,6 @@ impl AdminServers {
             tracing::info!(address = bound.address(), "serving the admin interface");
             let api = Api {
                 view: Arc::clone(view),
-                over_tcp: matches!(bound, ListeningSocket::Tcp(..)),
             };
             Some((id, started(AdminServer::start(bound, api))?))
         });
@@ -196,7 +195,7 @@ impl AdminServers {
 
     /// Publishes the configuration in effect.
     pub(super) fn publish(&self, reloader: &mut Reloader) {
-        self.view.token.store(reloader.token());
+        self.view.access.store(reloader.admin_access());
         self.view.loaded.store(reloader.loaded());
         self.view.set_listening(reloader.listeners().listening());
     }

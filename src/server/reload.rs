@@ -16,7 +16,7 @@ use super::listeners::{ListenerPlan, Listeners};
 use super::restart::StartedWith;
 use crate::admin::view::LoadedConfig;
 use crate::config::input_file::{ContentHash, Contents, Input};
-use crate::config::model::{Admin, Config, Secret, ServerConfig};
+use crate::config::model::{Admin, AdminAccess, Config, ServerConfig};
 use crate::config::sources::SourceText;
 use crate::config::{self, Loaded, Report};
 use crate::session::Shared;
@@ -195,9 +195,9 @@ impl Reloader {
         self.started.differs_from(config)
     }
 
-    /// The token that changes over TCP need.
-    pub(super) fn token(&self) -> Option<Arc<Secret>> {
-        self.admin.token.clone().map(Arc::new)
+    /// Who may use the admin interface over TCP.
+    pub(super) fn admin_access(&self) -> Arc<AdminAccess> {
+        Arc::new(self.admin.access.clone())
     }
 
     /// Where files are read.
@@ -270,7 +270,7 @@ impl Reloader {
         self.loaded = shown;
         self.certificates = ConfiguredCertificates::of(&config);
         self.server = config.server;
-        self.admin.token = config.admin.token;
+        self.admin.access = config.admin.access;
         Ok(ReloadOutcome::Everything)
     }
 

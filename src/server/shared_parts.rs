@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -20,6 +20,7 @@ use crate::displace::jobs::Jobs;
 use crate::displace::worker_queries::{WorkerLink, Workers};
 use crate::net::admission::Admission;
 use crate::observe::log::start::Logging;
+use crate::quota::failure_reports::FailureReports;
 use crate::session::Shared;
 use crate::snapshot::Snapshot;
 use crate::upstream::connect::Connector;
@@ -99,7 +100,8 @@ impl Base {
             measuring: tokio::sync::Mutex::default(),
             loaded: ArcSwap::from_pointee(reload::describe(loaded)),
             listening: ArcSwap::default(),
-            token: ArcSwapOption::empty(),
+            access: ArcSwap::default(),
+            refused: FailureReports::default(),
             commands: ordering,
             generation,
             generations: Arc::<Generations>::default(),

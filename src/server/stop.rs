@@ -87,7 +87,6 @@ impl Process {
         self.keepers.suspend();
         let api = Api {
             view: Arc::clone(self.admin.view()),
-            over_tcp: false,
         };
         let mut asked = JoinSet::new();
         let successor = to.link.as_ref().and_then(|link| link.end().ok());

@@ -184,6 +184,9 @@ pub(super) fn folder() -> tempfile::TempDir {
         "tickets.key",
         "sticky.key",
         "admin.token",
+        "dashboard.token",
+        "deploy.token",
+        "chat-app.token",
     ] {
         let path = folder.path().join(name);
         fs::write(&path, fs::read(&path).unwrap_or_default()).unwrap();
@@ -198,7 +201,14 @@ pub(super) fn folder() -> tempfile::TempDir {
         fs::Permissions::from_mode(0o600),
     )
     .unwrap();
-    fs::write(folder.path().join("admin.token"), [b'7'; 64]).unwrap();
+    for (name, byte) in [
+        ("admin", b'7'),
+        ("dashboard", b'8'),
+        ("deploy", b'9'),
+        ("chat-app", b'a'),
+    ] {
+        fs::write(folder.path().join(format!("{name}.token")), [byte; 64]).unwrap();
+    }
     fs::create_dir(folder.path().join("conf.d")).unwrap();
     fs::write(folder.path().join("conf.d/20-chat.toml"), "").unwrap();
     fs::write(folder.path().join("chat.endpoints"), "10.0.0.1:9000\n").unwrap();

@@ -19,7 +19,8 @@ async fn a_status_is_watched_until_its_reader_goes_away() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command
             .args(words)
-            .env("TIDEGATE_ADMIN", operator.address());
+            .env("TIDEGATE_ADMIN", operator.address())
+            .env("TIDEGATE_TOKEN_FILE", operator.token_file());
         command.stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -71,6 +72,7 @@ async fn a_process_that_hangs_is_watched() {
     let mut watching = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["status", "--watch=100ms"])
         .env("TIDEGATE_ADMIN", operator.address())
+        .env("TIDEGATE_TOKEN_FILE", operator.token_file())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)

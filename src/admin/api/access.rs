@@ -1,59 +1,181 @@
 //! Access to the interface. Over a unix socket the mode of the file decides, and every operation is
-//! allowed. Over TCP changes need the token, and web pages of other sites are refused everything.
+//! allowed. Over TCP a request needs a token whose role allows its operation, and web pages of other sites are
+//! refused everything.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
+use super::operation::Operation;
 use crate::admin::error::ApiError;
-use crate::config::model::Secret;
+use crate::admin::http::AdminPeer;
+use crate::config::model::{AdminAccess, AdminRole, AdminToken};
 
-/// Accepts or refuses a request over TCP.
-///
-/// # Errors
-/// [`ApiError`], with 401 or 403.
-pub fn check(parts: &Parts, needs_token: bool, token: Option<&Secret>) -> Result<(), ApiError> {
-    let forbidden = |error: &str| Err(ApiError::new(StatusCode::FORBIDDEN, error));
+/// Who has sent a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requester {
+    /// The owner of a token.
+    Token {
+        /// The name of the token.
+        name: Arc<str>,
+        /// What it allows.
+        role: AdminRole,
+    },
+    /// Anybody who can connect over TCP, where reading is open.
+    Anybody,
+    /// A process that may write to the unix socket: it may do everything.
+    Process {
+        /// Its user.
+        user: Option<u32>,
+        /// Its number.
+        pid: Option<i32>,
+    },
+    /// The successor: it has admitted the operator itself.
+    Successor,
+}
+
+impl Requester {
+    /// Finds out who has sent a request.
+    ///
+    /// # Errors
+    /// [`ApiError`]: 403 if it may be that of a page of another site, or no token is configured; 401 if its token
+    /// is missing or unknown.
+    pub fn of(parts: &Parts, peer: AdminPeer, access: &AdminAccess) -> Result<Self, ApiError> {
+        match peer {
+            AdminPeer::Successor => Ok(Self::Successor),
+            AdminPeer::Unix { user, pid } => Ok(Self::Process { user, pid }),
+            AdminPeer::Tcp(_) => {
+                check_site(parts)?;
+                match access.find(&parts.headers)? {
+                    Some(token) => Ok(Self::Token {
+                        name: Arc::clone(&token.name),
+                        role: token.role,
+                    }),
+                    None if access.is_reading_open => Ok(Self::Anybody),
+                    None => Err(access.missing_token()),
+                }
+            }
+        }
+    }
+
+    /// Checks that they may do this.
+    ///
+    /// # Errors
+    /// [`ApiError`]: 401 without a token, 403 if the role of the token does not allow it.
+    pub fn check(&self, operation: Operation, access: &AdminAccess) -> Result<(), ApiError> {
+        let needed = operation.role();
+        match self {
+            Self::Process { .. } | Self::Successor => Ok(()),
+            Self::Anybody if needed == AdminRole::Read && !operation.is_expensive() => Ok(()),
+            Self::Anybody => Err(access.missing_token()),
+            Self::Token { role, .. } if role.allows(needed) => Ok(()),
+            Self::Token { name, role } => {
+                let sufficient = match needed {
+                    AdminRole::Read => "`read`, `steer` or `all`",
+                    AdminRole::Steer => "`steer` or `all`",
+                    AdminRole::Revoke => "`revoke` or `all`",
+                    AdminRole::All => "`all`",
+                };
+                let (method, path) = (operation.method(), operation.path());
+                Err(forbidden(format!(
+                    "the token `{name}` has the role `{role}`, and {method} {path} requires the role {sufficient}"
+                )))
+            }
+        }
+    }
+
+    /// Their name in audit lines.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Token { name, .. } => name.to_string(),
+            Self::Anybody => "anybody".to_owned(),
+            // No token can have such a name.
+            Self::Process { user, .. } => match user {
+                Some(user) => format!("uid:{user}"),
+                None => "uid:unknown".to_owned(),
+            },
+            Self::Successor => "successor".to_owned(),
+        }
+    }
+}
+
+fn forbidden(error: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, error)
+}
+
+impl AdminAccess {
+    /// The token in a request; `None` if it has none.
+    fn find(&self, headers: &HeaderMap) -> Result<Option<&AdminToken>, ApiError> {
+        if !headers.contains_key(AUTHORIZATION) {
+            return Ok(None);
+        }
+        let given = only(headers, AUTHORIZATION.as_str());
+        let given = given.and_then(|given| {
+            let (scheme, token) = given.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let given = given.unwrap_or_default().as_bytes();
+        // All are compared, each in constant time: how long it takes says nothing about any of them.
+        let mut found = None;
+        for token in &self.tokens {
+            let secret = token.secret.bytes();
+            if aws_lc_rs::constant_time::verify_slices_are_equal(given, secret).is_ok() {
+                found = Some(token);
+            }
+        }
+        match found {
+            Some(token) => Ok(Some(token)),
+            None if self.tokens.is_empty() => Err(self.missing_token()),
+            None => Err(ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "this token is not known: `admin.tokens` and `admin.token_file` name the files of those that are",
+            )),
+        }
+    }
+
+    /// The error of a request without a token.
+    fn missing_token(&self) -> ApiError {
+        match self.tokens.is_empty() {
+            true => forbidden(
+                "over TCP, this requires a token, and none is configured: set `admin.tokens` or `admin.token_file`",
+            ),
+            false => ApiError::new(
+                StatusCode::UNAUTHORIZED,
+                "over TCP, this operation requires a token: `Authorization: Bearer …`",
+            ),
+        }
+    }
+}
+
+/// Refuses what a web page of another site may have sent.
+fn check_site(parts: &Parts) -> Result<(), ApiError> {
     // A name in `Host` may be an attacker's that resolves to this address (DNS rebinding): the browser
     // would take this for the attacker's own site, and let its pages read the responses.
     let Some(host) = only(&parts.headers, HOST.as_str()).filter(|host| is_address(host)) else {
-        return forbidden("over TCP, use the IP address or `localhost` as the host");
+        return Err(forbidden(
+            "over TCP, use the IP address or `localhost` as the host",
+        ));
     };
     if parts.headers.contains_key(ORIGIN) {
         let origin = only(&parts.headers, ORIGIN.as_str());
         if origin.and_then(|origin| origin.strip_prefix("http://")) != Some(host) {
-            return forbidden("requests from pages of other origins are refused");
+            return Err(forbidden(
+                "requests from pages of other origins are refused",
+            ));
         }
     }
     // A page of another site cannot read the response without CORS, but its request still costs work
     // here.
     let site = parts.headers.get("sec-fetch-site");
     if site.is_some_and(|site| site != "same-origin" && site != "none") {
-        return forbidden("requests from pages of other origins are refused");
+        return Err(forbidden(
+            "requests from pages of other origins are refused",
+        ));
     }
-    if !needs_token {
-        return Ok(());
-    }
-    let Some(token) = token else {
-        return forbidden("over TCP, changes require `admin.token_file` to be configured");
-    };
-    let given = only(&parts.headers, AUTHORIZATION.as_str());
-    let given = given.and_then(|given| {
-        let (scheme, token) = given.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    let matches = given.is_some_and(|given| {
-        aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), token.bytes()).is_ok()
-    });
-    match matches {
-        true => Ok(()),
-        false => Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "over TCP, this operation requires the token: `Authorization: Bearer …`",
-        )),
-    }
+    Ok(())
 }
 
 /// The value of a header field that occurs exactly once.
@@ -88,33 +210,48 @@ fn is_address(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::Secret;
     use http::Request;
     use zeroize::Zeroizing;
 
-    const SECRET: &str = "0123456789abcdef";
-
-    fn status(headers: &[(&str, &str)], changes: bool, token: bool) -> u16 {
-        let mut request = Request::builder();
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        let token = token.then(|| Secret::new(Zeroizing::new(SECRET.into())));
-        match check(&parts, changes, token.as_ref()) {
-            Ok(()) => 200,
-            Err(error) => error.status.as_u16(),
+    fn access(tokens: &[(&str, AdminRole)], is_reading_open: bool) -> AdminAccess {
+        let token = |(name, role): &(&str, AdminRole)| AdminToken {
+            name: Arc::from(*name),
+            role: *role,
+            secret: Secret::new(Zeroizing::new(format!("{name}-0123456789abcdef").into())),
+        };
+        AdminAccess {
+            tokens: tokens.iter().map(token).collect(),
+            is_reading_open,
         }
     }
 
+    /// The status of a request over TCP with these fields.
+    fn status(fields: &[(&str, &str)], operation: Operation, access: &AdminAccess) -> u16 {
+        let mut request = Request::builder();
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let peer = AdminPeer::Tcp(([127, 0, 0, 1], 40_000).into());
+        let allowed = Requester::of(&parts, peer, access)
+            .and_then(|requester| requester.check(operation, access));
+        allowed.map_or_else(|error| error.status.as_u16(), |()| 200)
+    }
+
+    const HOST_FIELD: (&str, &str) = ("host", "127.0.0.1:9900");
+
     #[test]
     fn names_are_not_served_and_pages_of_others_neither() {
+        let open = access(&[], true);
+        let status = |fields: &[(&str, &str)]| status(fields, Operation::Status, &open);
         for host in [
             "127.0.0.1:9900",
             "127.0.0.1",
             "[::1]:9900",
             "localhost:9900",
         ] {
-            assert_eq!(status(&[("host", host)], false, false), 200, "{host}");
+            assert_eq!(status(&[("host", host)]), 200, "{host}");
         }
         for host in [
             "evil.example",
@@ -123,43 +260,109 @@ mod tests {
             "[::1",
             "::1",
         ] {
-            assert_eq!(status(&[("host", host)], false, false), 403, "{host}");
+            assert_eq!(status(&[("host", host)]), 403, "{host}");
         }
-        assert_eq!(status(&[], false, false), 403);
-        let with = |origin| {
-            status(
-                &[("host", "127.0.0.1:9900"), ("origin", origin)],
-                false,
-                false,
-            )
-        };
+        assert_eq!(status(&[]), 403);
+        let with = |origin| status(&[HOST_FIELD, ("origin", origin)]);
         assert_eq!(with("http://127.0.0.1:9900"), 200);
         assert_eq!(with("http://127.0.0.1:8000"), 403);
         assert_eq!(with("https://evil.example"), 403);
         assert_eq!(with("null"), 403);
-        let from = |site| {
-            let host = ("host", "127.0.0.1:9900");
-            status(&[host, ("sec-fetch-site", site)], false, false)
-        };
+        let from = |site| status(&[HOST_FIELD, ("sec-fetch-site", site)]);
         assert_eq!((from("cross-site"), from("none")), (403, 200));
     }
 
     #[test]
-    fn changes_need_the_token() {
-        let host = ("host", "127.0.0.1:9900");
-        let bearer = format!("Bearer {SECRET}");
+    fn a_token_has_to_be_known() {
+        let access = access(&[("a", AdminRole::All), ("b", AdminRole::Read)], false);
+        let status = |fields: &[(&str, &str)]| {
+            let fields: Vec<_> = [HOST_FIELD].iter().chain(fields).copied().collect();
+            status(&fields, Operation::Status, &access)
+        };
+        let right = ("authorization", "Bearer a-0123456789abcdef");
+        assert_eq!(status(&[right]), 200);
         assert_eq!(
-            status(&[host, ("authorization", &bearer)], true, false),
-            403
+            status(&[("authorization", "bearer  b-0123456789abcdef")]),
+            200
         );
-        assert_eq!(status(&[host, ("authorization", &bearer)], true, true), 200);
-        assert_eq!(status(&[host], true, true), 401);
+        assert_eq!(status(&[]), 401);
+        for wrong in [
+            "Bearer x",
+            "Bearer ",
+            "Bearer",
+            "Bearer a-0123456789abcdef-",
+            "Bearer a-0123456789abcde",
+            "Basic a-0123456789abcdef",
+            "a-0123456789abcdef",
+        ] {
+            assert_eq!(status(&[("authorization", wrong)]), 401, "{wrong}");
+        }
+        assert_eq!(status(&[right, right]), 401);
+    }
+
+    #[test]
+    fn roles_and_open_reading_decide_about_each_operation() {
+        let tokens = [
+            ("read", AdminRole::Read),
+            ("steer", AdminRole::Steer),
+            ("revoke", AdminRole::Revoke),
+            ("all", AdminRole::All),
+        ];
+        let of = |token: Option<&str>, operation, access: &AdminAccess| {
+            let bearer = token.map(|name| format!("Bearer {name}-0123456789abcdef"));
+            let bearer = bearer.iter().map(|it| ("authorization", it.as_str()));
+            let fields: Vec<_> = [HOST_FIELD].into_iter().chain(bearer).collect();
+            status(&fields, operation, access)
+        };
+        let (status, plan, close) = (
+            Operation::Status,
+            Operation::PlanReload,
+            Operation::CloseTunnels,
+        );
+        let closed = access(&tokens, false);
+        for (token, expected) in [
+            (None, [401, 401, 401]),
+            (Some("read"), [200, 200, 403]),
+            (Some("steer"), [200, 200, 200]),
+            (Some("revoke"), [403, 403, 403]),
+            (Some("all"), [200, 200, 200]),
+            (Some("other"), [401, 401, 401]),
+        ] {
+            let given = [status, plan, close].map(|operation| of(token, operation, &closed));
+            assert_eq!(given, expected, "{token:?}");
+        }
+        let open = access(&tokens, true);
+        let given = [status, plan, close].map(|operation| of(None, operation, &open));
+        assert_eq!(given, [200, 401, 401]);
+        let none = access(&[], false);
         assert_eq!(
-            status(&[host, ("authorization", "Bearer x")], true, true),
-            401
+            (of(None, status, &none), of(Some("x"), status, &none)),
+            (403, 403)
         );
-        assert_eq!(status(&[host, ("authorization", SECRET)], true, true), 401);
-        let twice = [host, ("authorization", &bearer), ("authorization", &bearer)];
-        assert_eq!(status(&twice, true, true), 401);
+        let only_reading = access(&[], true);
+        let given = [status, plan, close].map(|operation| of(None, operation, &only_reading));
+        assert_eq!(given, [200, 403, 403]);
+    }
+
+    #[test]
+    fn whoever_reaches_the_socket_may_do_everything() {
+        let access = access(&[("read", AdminRole::Read)], false);
+        let (parts, ()) = Request::new(()).into_parts();
+        for (peer, name) in [
+            (AdminPeer::Successor, "successor"),
+            (
+                AdminPeer::Unix {
+                    user: Some(7),
+                    pid: None,
+                },
+                "uid:7",
+            ),
+        ] {
+            let requester = Requester::of(&parts, peer, &access).unwrap();
+            assert_eq!(requester.name(), name);
+            for operation in Operation::ALL {
+                assert!(requester.check(*operation, &access).is_ok());
+            }
+        }
     }
 }

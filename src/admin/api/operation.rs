@@ -12,6 +12,7 @@ use crate::admin::closing::JobInfo;
 use crate::admin::command::ReloadResponse;
 use crate::admin::error::ErrorResponse;
 use crate::admin::reload_plan::ReloadPlan;
+use crate::config::model::AdminRole;
 use crate::displace::tunnel_filter::TunnelFilter;
 use crate::handover::identity::Identity;
 
@@ -19,7 +20,7 @@ use crate::handover::identity::Identity;
 pub const GENERATION: &str = "generation";
 
 macro_rules! operations {
-    ($( $(#[doc = $doc:literal])+ $name:ident = $method:ident $path:literal, $token:literal; )+) => {
+    ($( $(#[doc = $doc:literal])+ $name:ident = $method:ident $path:literal, $role:ident; )+) => {
         /// An operation.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Operation {
@@ -40,9 +41,10 @@ macro_rules! operations {
                 match self { $(Self::$name => $path,)+ }
             }
 
-            /// Whether it needs the token over TCP, because it changes something or is expensive.
-            pub fn needs_token(self) -> bool {
-                match self { $(Self::$name => $token,)+ }
+            /// The role that it requires: `Read` if it changes nothing, `Revoke` if it decides about what
+            /// clients were granted, otherwise `Steer`.
+            pub fn role(self) -> AdminRole {
+                match self { $(Self::$name => AdminRole::$role,)+ }
             }
 
             /// What it does.
@@ -59,48 +61,75 @@ macro_rules! operations {
 
 operations! {
     /// The status of the process.
-    Status = GET "/v1/status", false;
+    Status = GET "/v1/status", Read;
     /// The running configuration, without secrets.
-    Config = GET "/v1/config", false;
+    Config = GET "/v1/config", Read;
     /// Listeners, their connections, tunnels and rejections.
-    Listeners = GET "/v1/listeners", false;
+    Listeners = GET "/v1/listeners", Read;
     /// Drains a listener: it accepts no new connections, and its tunnels stay open. Reloads keep it drained.
-    DrainListener = POST "/v1/listeners/drain", true;
+    DrainListener = POST "/v1/listeners/drain", Steer;
     /// Puts a drained listener back into service.
-    UndrainListener = POST "/v1/listeners/undrain", true;
+    UndrainListener = POST "/v1/listeners/undrain", Steer;
     /// Upstreams and their endpoints: which are in rotation, and why any is not.
-    Upstreams = GET "/v1/upstreams", false;
+    Upstreams = GET "/v1/upstreams", Read;
     /// Live tunnels, filtered, sorted and paged.
-    Tunnels = GET "/v1/tunnels", false;
+    Tunnels = GET "/v1/tunnels", Read;
     /// Closes the tunnels that match a filter, at once or at a pace; or only counts them.
-    CloseTunnels = POST "/v1/tunnels/close", true;
+    CloseTunnels = POST "/v1/tunnels/close", Steer;
     /// Stops a job that closes tunnels at a pace; tunnels that it has not closed yet stay open.
-    StopClosing = POST "/v1/tunnels/close/stop", true;
+    StopClosing = POST "/v1/tunnels/close/stop", Steer;
     /// Drains an endpoint: it gets no new sessions, and its tunnels stay open. Reloads keep it drained.
-    DrainEndpoint = POST "/v1/endpoints/drain", true;
+    DrainEndpoint = POST "/v1/endpoints/drain", Steer;
     /// Puts a drained endpoint back into service.
-    UndrainEndpoint = POST "/v1/endpoints/undrain", true;
+    UndrainEndpoint = POST "/v1/endpoints/undrain", Steer;
     /// Sets the weight of an endpoint until the next reload.
-    WeighEndpoint = POST "/v1/endpoints/weight", true;
+    WeighEndpoint = POST "/v1/endpoints/weight", Steer;
     /// The certificates of listeners: their names, until when they are valid, and when they are renewed.
-    Certificates = GET "/v1/certificates", false;
+    Certificates = GET "/v1/certificates", Read;
     /// Renews a certificate that tidegate obtains by itself, whether that is due or not.
-    RenewCertificate = POST "/v1/certificates/renew", true;
+    RenewCertificate = POST "/v1/certificates/renew", Steer;
     /// Orders a certificate from the staging directory of its authority. It is neither stored nor served.
-    TryCertificate = POST "/v1/certificates/try", true;
+    TryCertificate = POST "/v1/certificates/try", Steer;
     /// What a reload would change, and how many live tunnels each change affects. Reads all files again.
-    PlanReload = GET "/v1/reload/plan", true;
+    PlanReload = GET "/v1/reload/plan", Read;
     /// Reloads the configuration, unless that would displace too many tunnels.
-    Reload = POST "/v1/reload", true;
+    Reload = POST "/v1/reload", Steer;
     /// Hands over to a new process; live tunnels stay with this one, which drains. Returns the new process.
-    Upgrade = POST "/v1/upgrade", true;
+    Upgrade = POST "/v1/upgrade", Steer;
     /// Explains what would happen to a request. Nothing is sent anywhere.
-    Explain = POST "/v1/explain", false;
+    Explain = POST "/v1/explain", Read;
     /// This description (OpenAPI).
-    Describe = GET "/v1/openapi.json", false;
+    Describe = GET "/v1/openapi.json", Read;
 }
 
 impl Operation {
+    /// Whether it changes something. Each request for such an operation has a line in the log.
+    pub fn changes(self) -> bool {
+        self.role() != AdminRole::Read
+    }
+
+    /// Whether it requires a token over TCP although reading does not: it costs more than a look.
+    pub fn is_expensive(self) -> bool {
+        matches!(self, Self::PlanReload)
+    }
+
+    /// How many things it has changed, by its response: tunnels for those that close them, otherwise endpoints,
+    /// listeners or certificates.
+    pub fn affected(self, response: &Value) -> Option<u64> {
+        let count = |pointer: &str| response.pointer(pointer).and_then(Value::as_u64);
+        match self {
+            Self::CloseTunnels => count("/job/tunnels").or(count("/closed")),
+            Self::StopClosing => Some(count("/tunnels")?.saturating_sub(count("/done")?)),
+            Self::DrainListener
+            | Self::UndrainListener
+            | Self::DrainEndpoint
+            | Self::UndrainEndpoint
+            | Self::WeighEndpoint => Some(1),
+            Self::RenewCertificate => count("/certificates"),
+            _ => None,
+        }
+    }
+
     /// The parameters of its query.
     pub fn parameters(self) -> Vec<&'static str> {
         match self {
@@ -185,9 +214,8 @@ impl Operation {
             "schema": { "type": "integer", "minimum": 1 },
         }));
         described["parameters"] = Value::Array(parameters);
-        if self.needs_token() {
-            described["security"] = json!([{ "token": [] }, {}]);
-        }
+        described["security"] = json!([{ "token": [] }, {}]);
+        described["x-role"] = json!(self.role().name());
         described
     }
 }
@@ -239,8 +267,10 @@ pub fn openapi() -> Value {
             "version": "1",
             "description": "Inspect and operate a running tidegate. Served on `admin.bind`. Over a unix \
                 socket, write permission on the socket grants every operation. Over TCP, the host must be \
-                an IP address or `localhost`, and operations that change something require the token \
-                from `admin.token_file`.",
+                an IP address or `localhost`, and each operation requires a token from `admin.tokens` or \
+                `admin.token_file` whose role allows what `x-role` says: `all` allows everything, and \
+                `steer` also what requires `read`. With `admin.read = \"open\"`, what requires `read` \
+                requires no token, except the plan of a reload.",
         },
         "paths": paths,
         "components": {

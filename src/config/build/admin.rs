@@ -1,10 +1,16 @@
 //! `[admin]`.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use super::Builder;
-use crate::config::diagnostic::Code;
+use crate::config::diagnostic::{Code, Diagnostic};
 use crate::config::files;
-use crate::config::model::{Admin, Bind, Secret};
+use crate::config::model::{Admin, AdminAccess, AdminRole, AdminToken, Bind};
 use crate::config::raw::{ConfigValue, Located, Section};
+
+/// The name of the token in `token_file`.
+const TOKEN_FILE: &str = "token_file";
 
 impl Builder<'_> {
     pub(super) fn admin(&mut self, section: &Section) -> Admin {
@@ -18,7 +24,10 @@ impl Builder<'_> {
                 None => Some(Admin::default_bind(section.mode("mode"))),
                 Some(at) => self.admin_bind(at, section),
             },
-            token: self.token(section),
+            access: AdminAccess {
+                tokens: self.tokens(section),
+                is_reading_open: section.text("read").as_deref() == Some("open"),
+            },
             metrics_bind: metrics_bind.and_then(|at| self.own_bind(&at)),
         }
     }
@@ -53,10 +62,53 @@ impl Builder<'_> {
         }
     }
 
-    /// The token for changes over TCP.
-    fn token(&mut self, section: &Section) -> Option<Secret> {
-        let file = self.file(section, "token_file")?;
-        self.check_mode(&file);
-        self.read(&file, files::token)
+    /// The tokens for requests over TCP.
+    fn tokens(&mut self, section: &Section) -> Vec<AdminToken> {
+        let mut tokens: Vec<AdminToken> = Vec::new();
+        if let Some(file) = self.file(section, "token_file") {
+            tokens.extend(self.token(TOKEN_FILE.into(), AdminRole::All, &file));
+        }
+        for at in section.list("tokens") {
+            let ConfigValue::Section(section) = &at.value else {
+                continue;
+            };
+            let file = self.file(section, "file");
+            let role = section.text("role").and_then(|role| AdminRole::of(&role));
+            let (Some(name), Some(role), Some(file)) = (section.text("name"), role, file) else {
+                continue;
+            };
+            let Some(token) = self.token(name.into(), role, &file) else {
+                continue;
+            };
+            let name = &token.name;
+            let same_name = tokens.iter().any(|it| it.name == *name);
+            let same_secret = tokens.iter().find(|it| it.secret == token.secret);
+            let message = match same_secret {
+                _ if same_name => format!("there are two tokens with the name `{name}`"),
+                Some(other) => format!(
+                    "the tokens `{}` and `{name}` are the same: who sent a request would be unknown",
+                    other.name
+                ),
+                None => {
+                    tokens.push(token);
+                    continue;
+                }
+            };
+            let error = Diagnostic::error(Code::Duplicate, at.span.clone(), message);
+            self.diagnostics.push(error);
+        }
+        tokens
+    }
+
+    /// The token in a file.
+    fn token(
+        &mut self,
+        name: Arc<str>,
+        role: AdminRole,
+        file: &Located<PathBuf>,
+    ) -> Option<AdminToken> {
+        self.check_mode(file);
+        let secret = self.read(file, files::token)?;
+        Some(AdminToken { name, role, secret })
     }
 }

@@ -11,7 +11,10 @@ pub(super) const ADMIN: KeyTable = KeyTable {
             "\"unix:/run/tidegate/admin.sock\"",
             "The admin interface (operator commands such as `tidegate status`, and the HTTP API under `/v1`) listens on this address; `off` disables it. Without this key, `$XDG_RUNTIME_DIR/tidegate/admin.sock` is used where the default is not available.",
         )
-        .shown(r#"bind = "127.0.0.1:9900""#),
+        .shown(
+            r#"bind = "127.0.0.1:9900"
+token_file = "admin.token""#,
+        ),
         key(
             "mode",
             ValueKind::Mode,
@@ -23,9 +26,25 @@ pub(super) const ADMIN: KeyTable = KeyTable {
             "token_file",
             ValueKind::File,
             "",
-            "This file contains the token that changes over TCP require as `Authorization: Bearer`; without it, changes over TCP are refused.",
+            "This file contains a token for every operation over TCP, where each requires one as `Authorization: Bearer`. It is the same as an item of `tokens` with the name `token_file` and the role `all`.",
         )
         .shown(r#"token_file = "admin.token""#),
+        key(
+            "tokens",
+            ValueKind::List(&ValueKind::Table(&TOKEN)),
+            "[]",
+            "Operators and programs have tokens of their own for requests over TCP, each with a role. Without any token, the admin interface refuses every operation over TCP that `read` does not open.",
+        ),
+        key(
+            "read",
+            ValueKind::OneOf(&["token", "open"]),
+            "\"token\"",
+            "With `token`, reading over TCP requires a token as everything else does; with `open`, everybody who can connect may read all that the admin interface shows, client addresses and the configuration included.",
+        )
+        .shown(
+            r#"bind = "127.0.0.1:9900"
+read = "open""#,
+        ),
         key(
             "metrics_bind",
             ValueKind::Bind,
@@ -33,5 +52,47 @@ pub(super) const ADMIN: KeyTable = KeyTable {
             "`/metrics`, `/healthz` and `/readyz` are served on this address, read-only and without authentication; without this key, they are not served.",
         )
         .shown(r#"metrics_bind = "127.0.0.1:9901""#),
+    ],
+};
+
+const TOKEN: KeyTable = KeyTable {
+    doc: "A token of the admin interface: whose it is, and what it allows.",
+    keys: &[
+        key(
+            "name",
+            ValueKind::Token,
+            "",
+            "The audit lines in the log have this name for requests with the token.",
+        )
+        .shown(
+            r#"name = "dashboard"
+file = "admin.token"
+role = "read""#,
+        )
+        .required(),
+        key(
+            "file",
+            ValueKind::File,
+            "",
+            "This file contains the token: at least 16 visible characters. A new token in it is applied automatically.",
+        )
+        .shown(
+            r#"name = "dashboard"
+file = "admin.token"
+role = "read""#,
+        )
+        .required(),
+        key(
+            "role",
+            ValueKind::OneOf(&["read", "steer", "revoke", "all"]),
+            "",
+            "The role of the token: `read` shows everything, `steer` also changes what runs (drain, close, reload, upgrade, renew), `revoke` only revokes and extends what clients were granted, and `all` allows everything.",
+        )
+        .shown(
+            r#"name = "deploy"
+file = "admin.token"
+role = "steer""#,
+        )
+        .required(),
     ],
 };

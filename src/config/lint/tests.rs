@@ -21,6 +21,7 @@ fn folder() -> tempfile::TempDir {
         ("a.key", made.signing_key.serialize_pem()),
         ("tickets.key", tickets),
         ("sticky.key", "7".repeat(64)),
+        ("admin.token", "7".repeat(32)),
     ] {
         let path = folder.path().join(name);
         fs::write(&path, text).unwrap();
@@ -43,18 +44,23 @@ fn whole(listener: &str, route: &str, upstream: &str) -> String {
 #[test]
 fn operators_are_not_for_everybody() {
     let folder = folder();
-    let admin = |bind: &str| format!("[admin]\nbind = \"{bind}\"\n{}", whole("", "", ""));
-    assert_eq!(
-        warned(folder.path(), &admin("0.0.0.0:9900")),
-        ["open-admin"]
-    );
-    for quiet in [
-        "127.0.0.1:9900",
-        "[::1]:9900",
-        "unix:/run/admin.sock",
-        "off",
+    let token = "token_file = \"admin.token\"";
+    let open = "read = \"open\"";
+    let both = &format!("{token}\n{open}");
+    for (bind, lines, expected) in [
+        ("0.0.0.0:9900", open, &["open-admin"][..]),
+        ("0.0.0.0:9900", both, &["open-admin"]),
+        ("0.0.0.0:9900", "", &["no-effect"]),
+        ("0.0.0.0:9900", token, &[]),
+        ("127.0.0.1:9900", open, &[]),
+        ("127.0.0.1:9900", token, &[]),
+        ("127.0.0.1:9900", "", &["no-effect"]),
+        ("[::1]:9900", both, &[]),
+        ("unix:/run/admin.sock", "", &[]),
+        ("off", "", &[]),
     ] {
-        assert!(warned(folder.path(), &admin(quiet)).is_empty(), "{quiet}");
+        let source = format!("[admin]\nbind = \"{bind}\"\n{lines}\n{}", whole("", "", ""));
+        assert_eq!(warned(folder.path(), &source), expected, "{source}");
     }
 }
 

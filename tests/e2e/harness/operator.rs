@@ -76,6 +76,11 @@ impl Operator {
         &self.address
     }
 
+    /// The file of the token.
+    pub(crate) fn token_file(&self) -> &str {
+        &self.token_file
+    }
+
     /// Sends a request verbatim.
     pub(crate) async fn raw(&self, request: &str) -> (Head, Value) {
         let mut wire = Wire::connect(self.address.parse().unwrap()).await;
@@ -98,9 +103,14 @@ impl Operator {
 
     /// GET: the body of the response, whose status has to be 200.
     pub(crate) async fn get(&self, path: &str) -> Value {
+        self.get_as(TOKEN, path).await
+    }
+
+    /// The same with this token.
+    pub(crate) async fn get_as(&self, token: &str, path: &str) -> Value {
         let address = &self.address;
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
         );
         let (head, answer) = self.raw(&request).await;
         assert_eq!(head.status(), 200, "{path}: {answer}");
@@ -109,9 +119,14 @@ impl Operator {
 
     /// POST: the status and the body of the response.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.post_as(TOKEN, path, body).await
+    }
+
+    /// The same with this token.
+    pub(crate) async fn post_as(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
         let (address, body) = (&self.address, body.to_string());
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {TOKEN}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
